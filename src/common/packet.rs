@@ -1,0 +1,344 @@
+//! What is on the wire before and around a message: one kind byte, then fixed fields, multi-byte numbers big-endian.
+//!
+//! ```text
+//! kind    name       after the kind byte                                                bytes   from
+//! 0x01    HELLO      version 2, nonce 16, zeroes to 256                                   256   client
+//! 0x02    RETRY      nonce 16, cookie 32                                                   49   server
+//! 0x03    VERSION    version 2, nonce 16                                                   19   server
+//! 0x04    LOGIN1     nonce 16, cookie 32, user (length 1, 64 with zero padding), KE1 96   210   client
+//! 0x05    LOGIN2     nonce 16, KE2 320                                                    337   server
+//! 0x06    LOGIN3     nonce 16, KE3 64, sealed LoginDetails                                129   client
+//! 0x07    ANSWER     nonce 16, sealed LoginAnswer, or as many random bytes                353   server
+//! 0x08    RESUME     nonce 16, cookie 32, sealed LoginDetails 48, ticket           98 to 321   client
+//! 0x09    RESUMED    nonce 16, server nonce 16, sealed LoginAnswer                        369   server
+//! 0x0a    REFUSED    nonce 16                                                              17   server
+//! 0x0b    THROTTLED  nonce 16, seconds 2                                                   19   server
+//! 0x10    SESSION    session id 16, counter 8, sealed message                       42 to 1,200  both
+//! 0x11    RESET      session id 16, token 16, delay 2                                      35   server
+//! ```
+//!
+//! Defended here: nothing is larger than what provoked it until the address is proven by a cookie (RETRY, VERSION and
+//! REFUSED answer larger packets; RESET is smaller than the smallest SESSION). Parsing borrows, never allocates, and
+//! accepts one length per kind; whatever does not fit is nobody's packet. Not defended here: whether a field is true.
+
+use super::limits::{DATAGRAM_MAX_BYTES, HELLO_BYTES, SEALED_OVERHEAD_BYTES, USER_NAME_MAX_BYTES};
+use super::types::{SessionId, UserName};
+
+/// Ties the steps of one login or resumption together; random, chosen by the client.
+pub type Nonce = [u8; 16];
+/// Proof that an address receives what is sent to it; see `server::cookie`.
+pub type Cookie = [u8; 32];
+/// Tells a true reset from a forged one; told to the client under seal.
+pub type ResetToken = [u8; 16];
+
+/// Bytes of an OPAQUE KE1 (Ristretto255, TripleDH).
+pub const KE1_BYTES: usize = 96;
+/// Bytes of an OPAQUE KE2.
+pub const KE2_BYTES: usize = 320;
+/// Bytes of an OPAQUE KE3.
+pub const KE3_BYTES: usize = 64;
+/// Bytes of a sealed [`LoginDetails`](super::login::LoginDetails): 32 of plaintext and the tag.
+pub const DETAILS_BYTES: usize = 48;
+/// Bytes of a sealed [`LoginAnswer`](super::login::LoginAnswer): 320 of plaintext and the tag.
+pub const ANSWER_BYTES: usize = 336;
+/// Largest resumption ticket.
+pub const RESUMPTION_TICKET_MAX_BYTES: usize = 224;
+
+const NONCE_BYTES: usize = 16;
+const COOKIE_BYTES: usize = 32;
+const LOGIN1_BYTES: usize = 1 + NONCE_BYTES + COOKIE_BYTES + 1 + USER_NAME_MAX_BYTES + KE1_BYTES;
+const RESUME_HEAD_BYTES: usize = 1 + NONCE_BYTES + COOKIE_BYTES + DETAILS_BYTES;
+/// Kind, session id and counter: what stands in clear before a sealed message, and its associated data.
+pub const SESSION_HEAD_BYTES: usize = 1 + 16 + 8;
+/// A RESET, bytes.
+pub const RESET_BYTES: usize = 1 + 16 + 16 + 2;
+
+const _: () = assert!(RESET_BYTES < SEALED_OVERHEAD_BYTES, "a reset is smaller than whatever caused it");
+const _: () = assert!(1 + NONCE_BYTES + COOKIE_BYTES < HELLO_BYTES, "a RETRY is smaller than a HELLO");
+const _: () = assert!(1 + NONCE_BYTES + COOKIE_BYTES < RESUME_HEAD_BYTES, "a RETRY is smaller than a RESUME");
+
+/// One datagram, taken apart but not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packet<'a> {
+    /// The client's first word.
+    Hello {
+        /// The client's protocol version.
+        version: u16,
+        /// Chosen by the client.
+        nonce: Nonce,
+    },
+    /// "Show that you receive this": also sent when a cookie has expired.
+    Retry {
+        /// The client's.
+        nonce: Nonce,
+        /// To be brought back.
+        cookie: Cookie,
+    },
+    /// The server speaks another version.
+    Version {
+        /// The server's protocol version.
+        version: u16,
+        /// The client's.
+        nonce: Nonce,
+    },
+    /// User name and the first key-exchange message.
+    Login1 {
+        /// The client's.
+        nonce: Nonce,
+        /// From RETRY.
+        cookie: Cookie,
+        /// Valid as a name; whether it exists is another question.
+        user: &'a str,
+        /// OPAQUE KE1.
+        ke1: &'a [u8; KE1_BYTES],
+    },
+    /// The server's key-exchange message.
+    Login2 {
+        /// The client's.
+        nonce: Nonce,
+        /// OPAQUE KE2.
+        ke2: &'a [u8; KE2_BYTES],
+    },
+    /// The client's proof, with what the server must know of it.
+    Login3 {
+        /// The client's.
+        nonce: Nonce,
+        /// OPAQUE KE3; random bytes from a client that found its password wrong.
+        ke3: &'a [u8; KE3_BYTES],
+        /// Sealed [`LoginDetails`](super::login::LoginDetails).
+        details: &'a [u8; DETAILS_BYTES],
+    },
+    /// Welcome or refusal; only who has the key can tell.
+    Answer {
+        /// The client's.
+        nonce: Nonce,
+        /// Sealed [`LoginAnswer`](super::login::LoginAnswer), or random bytes.
+        answer: &'a [u8; ANSWER_BYTES],
+    },
+    /// A session to be taken up again.
+    Resume {
+        /// The client's.
+        nonce: Nonce,
+        /// From RETRY.
+        cookie: Cookie,
+        /// Sealed [`LoginDetails`](super::login::LoginDetails), under the ticket's secret.
+        details: &'a [u8; DETAILS_BYTES],
+        /// A [`ResumptionTicket`](super::ticket::ResumptionTicket) sealed for the server.
+        ticket: &'a [u8],
+    },
+    /// The session stands again, under fresh keys.
+    Resumed {
+        /// The client's.
+        nonce: Nonce,
+        /// The server's part of the fresh keys.
+        server_nonce: Nonce,
+        /// Sealed [`LoginAnswer`](super::login::LoginAnswer).
+        answer: &'a [u8; ANSWER_BYTES],
+    },
+    /// The ticket is of no use: log in.
+    Refused {
+        /// The client's.
+        nonce: Nonce,
+    },
+    /// Too many guesses from this address or for this user.
+    Throttled {
+        /// The client's.
+        nonce: Nonce,
+        /// When to try again.
+        retry_after_s: u16,
+    },
+    /// Everything after login; the whole datagram, since opening it needs the head as associated data.
+    Session {
+        /// Whose.
+        id: SessionId,
+    },
+    /// The server does not know this session any more.
+    Reset {
+        /// Whose.
+        id: SessionId,
+        /// Proves that the server said so.
+        token: ResetToken,
+        /// How long to wait before resuming, milliseconds: how a restarted server spreads its clients.
+        delay_ms: u16,
+    },
+}
+
+impl<'a> Packet<'a> {
+    /// Takes a datagram apart. `None` for anything that is not exactly one packet.
+    pub fn parse(datagram: &'a [u8]) -> Option<Self> {
+        if datagram.len() > DATAGRAM_MAX_BYTES {
+            return None;
+        }
+        let (&kind, mut rest) = datagram.split_first()?;
+        let input = &mut rest;
+        let packet = match kind {
+            0x01 => parse_hello(input)?,
+            0x02 => Self::Retry { nonce: *take(input)?, cookie: *take(input)? },
+            0x03 => Self::Version { version: take_u16(input)?, nonce: *take(input)? },
+            0x04 => {
+                let (nonce, cookie) = (*take(input)?, *take(input)?);
+                Self::Login1 { nonce, cookie, user: take_user(input)?, ke1: take(input)? }
+            }
+            0x05 => Self::Login2 { nonce: *take(input)?, ke2: take(input)? },
+            0x06 => Self::Login3 { nonce: *take(input)?, ke3: take(input)?, details: take(input)? },
+            0x07 => Self::Answer { nonce: *take(input)?, answer: take(input)? },
+            0x08 => parse_resume(input)?,
+            0x09 => Self::Resumed { nonce: *take(input)?, server_nonce: *take(input)?, answer: take(input)? },
+            0x0a => Self::Refused { nonce: *take(input)? },
+            0x0b => Self::Throttled { nonce: *take(input)?, retry_after_s: take_u16(input)? },
+            0x10 if datagram.len() > SEALED_OVERHEAD_BYTES => {
+                let id = SessionId(*take(input)?);
+                return Some(Self::Session { id });
+            }
+            0x11 => Self::Reset { id: SessionId(*take(input)?), token: *take(input)?, delay_ms: take_u16(input)? },
+            _ => return None,
+        };
+        input.is_empty().then_some(packet)
+    }
+
+    /// The datagram. Not for [`Packet::Session`], which [`seal`](super::seal) writes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(ANSWER_BYTES + 64);
+        self.write(&mut out);
+        out
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Hello { version, nonce } => {
+                push(out, 0x01, &[&version.to_be_bytes(), &nonce]);
+                out.resize(HELLO_BYTES, 0);
+            }
+            Self::Retry { nonce, cookie } => push(out, 0x02, &[&nonce, &cookie]),
+            Self::Version { version, nonce } => push(out, 0x03, &[&version.to_be_bytes(), &nonce]),
+            Self::Login1 { nonce, cookie, user, ke1 } => {
+                let mut padded = [0; USER_NAME_MAX_BYTES];
+                padded[..user.len()].copy_from_slice(user.as_bytes());
+                push(out, 0x04, &[&nonce, &cookie, &[user.len() as u8], &padded, ke1]);
+            }
+            Self::Login2 { nonce, ke2 } => push(out, 0x05, &[&nonce, ke2]),
+            Self::Login3 { nonce, ke3, details } => push(out, 0x06, &[&nonce, ke3, details]),
+            Self::Answer { nonce, answer } => push(out, 0x07, &[&nonce, answer]),
+            Self::Resume { nonce, cookie, details, ticket } => push(out, 0x08, &[&nonce, &cookie, details, ticket]),
+            Self::Resumed { nonce, server_nonce, answer } => push(out, 0x09, &[&nonce, &server_nonce, answer]),
+            Self::Refused { nonce } => push(out, 0x0a, &[&nonce]),
+            Self::Throttled { nonce, retry_after_s } => push(out, 0x0b, &[&nonce, &retry_after_s.to_be_bytes()]),
+            Self::Session { .. } => unreachable!("session datagrams are written by their sealer"),
+            Self::Reset { id, token, delay_ms } => push(out, 0x11, &[&id.0, &token, &delay_ms.to_be_bytes()]),
+        }
+    }
+}
+
+/// The first byte of a sealed datagram.
+pub(super) const SESSION_KIND: u8 = 0x10;
+
+fn push(out: &mut Vec<u8>, kind: u8, fields: &[&[u8]]) {
+    out.push(kind);
+    fields.iter().for_each(|field| out.extend_from_slice(field));
+}
+
+/// A HELLO of a later version may carry other things behind the nonce, and must still learn which version we speak.
+fn parse_hello<'a>(input: &mut &'a [u8]) -> Option<Packet<'a>> {
+    let hello = Packet::Hello { version: take_u16(input)?, nonce: *take(input)? };
+    let padding = std::mem::take(input);
+    (1 + 2 + NONCE_BYTES + padding.len() == HELLO_BYTES).then_some(hello)
+}
+
+fn parse_resume<'a>(input: &mut &'a [u8]) -> Option<Packet<'a>> {
+    let (nonce, cookie, details) = (*take(input)?, *take(input)?, take(input)?);
+    let ticket = std::mem::take(input);
+    let fits = (1..=RESUMPTION_TICKET_MAX_BYTES).contains(&ticket.len());
+    fits.then_some(Packet::Resume { nonce, cookie, details, ticket })
+}
+
+fn take<'a, const N: usize>(input: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (head, tail) = input.split_first_chunk()?;
+    *input = tail;
+    Some(head)
+}
+
+fn take_u16(input: &mut &[u8]) -> Option<u16> {
+    take(input).map(|bytes| u16::from_be_bytes(*bytes))
+}
+
+fn take_user<'a>(input: &mut &'a [u8]) -> Option<&'a str> {
+    let [length] = *take::<1>(input)?;
+    let padded = take::<USER_NAME_MAX_BYTES>(input)?;
+    let (name, padding) = padded.split_at_checked(length.into())?;
+    let name = std::str::from_utf8(name).ok()?;
+    (UserName::parse(name).is_ok() && padding.iter().all(|&byte| byte == 0)).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::limits::PROTOCOL_VERSION;
+
+    fn samples() -> Vec<Vec<u8>> {
+        let (nonce, cookie, ticket) = ([1; 16], [2; 32], [9; 100]);
+        let packets = [
+            Packet::Hello { version: PROTOCOL_VERSION, nonce },
+            Packet::Retry { nonce, cookie },
+            Packet::Version { version: 7, nonce },
+            Packet::Login1 { nonce, cookie, user: "hans", ke1: &[3; KE1_BYTES] },
+            Packet::Login2 { nonce, ke2: &[4; KE2_BYTES] },
+            Packet::Login3 { nonce, ke3: &[5; KE3_BYTES], details: &[6; DETAILS_BYTES] },
+            Packet::Answer { nonce, answer: &[7; ANSWER_BYTES] },
+            Packet::Resume { nonce, cookie, details: &[6; DETAILS_BYTES], ticket: &ticket },
+            Packet::Resumed { nonce, server_nonce: [8; 16], answer: &[7; ANSWER_BYTES] },
+            Packet::Refused { nonce },
+            Packet::Throttled { nonce, retry_after_s: 300 },
+            Packet::Reset { id: SessionId([1; 16]), token: [2; 16], delay_ms: 700 },
+        ];
+        packets.iter().map(Packet::to_bytes).collect()
+    }
+
+    #[test]
+    fn every_packet_reads_back_as_itself() {
+        for bytes in samples() {
+            let packet = Packet::parse(&bytes).expect("our own packet");
+            assert_eq!(packet.to_bytes(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_byte_too_few_or_too_many_is_nobodys_packet() {
+        for bytes in samples() {
+            let is_resume = bytes[0] == 0x08;
+            for cut in 0..bytes.len() {
+                let still_a_resume = is_resume && cut > RESUME_HEAD_BYTES;
+                assert_eq!(Packet::parse(&bytes[..cut]).is_some(), still_a_resume, "{:#x} cut to {cut}", bytes[0]);
+            }
+            let longer = [bytes.as_slice(), &[0]].concat();
+            assert_eq!(Packet::parse(&longer).is_some(), is_resume, "{:#x} with one more", bytes[0]);
+        }
+    }
+
+    #[test]
+    fn sizes_are_as_documented() {
+        let sizes: Vec<usize> = samples().iter().map(Vec::len).collect();
+        assert_eq!(sizes, [256, 49, 19, LOGIN1_BYTES, 337, 129, 353, 197, 369, 17, 19, RESET_BYTES]);
+        assert_eq!(LOGIN1_BYTES, 210);
+    }
+
+    #[test]
+    fn unknown_kinds_and_giants_are_refused() {
+        for kind in (0x0c..=0x0f).chain(0x12..=0xff).chain([0]) {
+            assert_eq!(Packet::parse(&[kind; 100]), None);
+        }
+        assert_eq!(Packet::parse(&[]), None);
+        assert_eq!(Packet::parse(&[0x10; DATAGRAM_MAX_BYTES + 1]), None);
+        assert_eq!(Packet::parse(&[0x10; SEALED_OVERHEAD_BYTES]), None);
+        assert!(Packet::parse(&[0x10; SEALED_OVERHEAD_BYTES + 1]).is_some());
+    }
+
+    #[test]
+    fn a_login_with_a_bad_name_is_nobodys_packet() {
+        let good = samples().swap_remove(3);
+        for (at, byte) in [(49, 0), (49, 65), (49, 3), (50, b' '), (50, 0x1b), (50, 0xff), (60, b'x')] {
+            let mut bad = good.clone();
+            bad[at] = byte;
+            assert_eq!(Packet::parse(&bad), None, "byte {at} = {byte}");
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The nouns of the share. Each is parsed once, at the edge, and valid for ever after: a `FileName` that exists can be
+//! joined to a folder, printed on a terminal and typed back into `get`.
+//!
+//! Owns the rules of names (the contract's section 3). Must not know how a name is stored, sent or shown.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::limits::{FILE_COMPONENT_MAX_BYTES, FILE_NAME_MAX_BYTES, USER_NAME_MAX_BYTES};
+
+/// Why a user name was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UserNameError {
+    /// Nothing there.
+    #[error("a user name cannot be empty")]
+    Empty,
+    /// More than [`USER_NAME_MAX_BYTES`].
+    #[error("a user name has at most {USER_NAME_MAX_BYTES} characters")]
+    TooLong,
+    /// Something other than printable ASCII, or a space.
+    #[error("a user name is printable ASCII without spaces")]
+    BadCharacter,
+    /// `#` starts a comment in the credentials file.
+    #[error("a user name cannot start with '#'")]
+    Comment,
+}
+
+/// 1 to 64 printable ASCII characters, no space, not starting with `#`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserName(Arc<str>);
+
+impl UserName {
+    /// Checks the rules of the contract's section 3.
+    pub fn parse(text: &str) -> Result<Self, UserNameError> {
+        if text.is_empty() {
+            return Err(UserNameError::Empty);
+        }
+        if text.len() > USER_NAME_MAX_BYTES {
+            return Err(UserNameError::TooLong);
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(UserNameError::BadCharacter);
+        }
+        if text.starts_with('#') {
+            return Err(UserNameError::Comment);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Why a published name was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FileNameError {
+    /// Nothing there.
+    #[error("a file name cannot be empty")]
+    Empty,
+    /// More than [`FILE_NAME_MAX_BYTES`] bytes in all.
+    #[error("a file name has at most {FILE_NAME_MAX_BYTES} bytes")]
+    TooLong,
+    /// More than [`FILE_COMPONENT_MAX_BYTES`] bytes between two slashes.
+    #[error("each part of a file name has at most {FILE_COMPONENT_MAX_BYTES} bytes")]
+    ComponentTooLong,
+    /// A leading `/`.
+    #[error("a file name is relative to the shared folder and cannot start with '/'")]
+    Absolute,
+    /// `//` or a trailing `/`.
+    #[error("a file name cannot have an empty part")]
+    EmptyComponent,
+    /// `.` or `..` as a component.
+    #[error("a file name cannot have '.' or '..' as a part")]
+    DotComponent,
+    /// `\`, which is a separator elsewhere.
+    #[error("a file name cannot contain a backslash")]
+    Backslash,
+    /// A control character: Unicode Cc, a bidi control, U+2028 or U+2029.
+    #[error("a file name cannot contain control characters")]
+    Control,
+}
+
+/// A published name: a relative UTF-8 path of at most 512 bytes whose components are 1 to 255 bytes, without `.`, `..`,
+/// `\` or control characters.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileName(Arc<str>);
+
+impl FileName {
+    /// Checks the rules of the contract's section 3. Nothing is normalised: `./a` is refused here and tidied by the
+    /// client where a person typed it.
+    pub fn parse(text: &str) -> Result<Self, FileNameError> {
+        if text.is_empty() {
+            return Err(FileNameError::Empty);
+        }
+        if text.len() > FILE_NAME_MAX_BYTES {
+            return Err(FileNameError::TooLong);
+        }
+        if text.starts_with('/') {
+            return Err(FileNameError::Absolute);
+        }
+        if text.contains('\\') {
+            return Err(FileNameError::Backslash);
+        }
+        if text.chars().any(is_control) {
+            return Err(FileNameError::Control);
+        }
+        text.split('/').try_for_each(check_component)?;
+        Ok(Self(text.into()))
+    }
+
+    /// The name as text, with `/` between components.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The components, outermost folder first; never empty.
+    pub fn components(&self) -> impl Iterator<Item = &str> {
+        self.0.split('/')
+    }
+
+    /// Whether any component starts with a dot.
+    pub fn is_hidden(&self) -> bool {
+        self.components().any(|part| part.starts_with('.'))
+    }
+}
+
+fn check_component(part: &str) -> Result<(), FileNameError> {
+    match part {
+        "" => Err(FileNameError::EmptyComponent),
+        "." | ".." => Err(FileNameError::DotComponent),
+        _ if part.len() > FILE_COMPONENT_MAX_BYTES => Err(FileNameError::ComponentTooLong),
+        _ => Ok(()),
+    }
+}
+
+/// Characters that may not stand in a published name because they can reorder or break what a terminal shows: Unicode
+/// Cc, the bidi controls (UAX #9: ALM, LRM, RLM, embeddings, overrides, isolates), U+2028 and U+2029.
+pub fn is_control(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// The BLAKE3 hash of a whole content, the one `b3sum` prints.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ContentHash(pub [u8; 32]);
+
+impl ContentHash {
+    /// Sixty-four lower-case hex digits.
+    pub fn to_hex(self) -> String {
+        hex::encode(self.0)
+    }
+
+    /// Whether the hex form starts with `prefix` (any case).
+    pub fn starts_with_hex(&self, prefix: &str) -> bool {
+        prefix.len() <= 64 && self.to_hex().starts_with(&prefix.to_ascii_lowercase())
+    }
+}
+
+impl fmt::Display for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_hex())
+    }
+}
+
+impl fmt::Debug for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ContentHash({})", hex::encode(&self.0[..6]))
+    }
+}
+
+/// What a session is called on the wire: 8 bytes that name it and 8 bytes of MAC under a key only the server has, so
+/// that random bytes are never mistaken for a session it once issued.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SessionId(pub [u8; 16]);
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({})", hex::encode(&self.0[..8]))
+    }
+}
+
+/// Numbers one request of a session; strictly rising within a run, starting at 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RequestId(pub u64);
+
+/// Names one run of a client, from its login to its leaving: the server's clock at login in microseconds since 1970,
+/// raised where needed so that a user's later run always has the larger number. Survives resumption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RunId(pub u64);
+
+/// A sum over all publications of one user (see `server::index`): two equal digests mean the same publications.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct StateDigest(pub [u8; 16]);
+
+impl fmt::Debug for StateDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StateDigest({})", hex::encode(self.0))
+    }
+}
+
+/// What is published under a name: which bytes, how many, and when they were last changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Content {
+    /// BLAKE3 of the bytes.
+    pub hash: ContentHash,
+    /// Length in bytes.
+    pub size: u64,
+    /// Modification time of the publisher's file, milliseconds since 1970 (negative: before).
+    pub mtime_ms: i64,
+}
+
+/// Who may see and fetch a publication.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Audience {
+    /// Every user but the owner sees it as published.
+    #[default]
+    Everyone,
+    /// Only these users, sorted and without repeats.
+    Only(Vec<UserName>),
+}
+
+impl Audience {
+    /// An audience of the named users; sorts them and drops repeats.
+    pub fn only(mut users: Vec<UserName>) -> Self {
+        users.sort();
+        users.dedup();
+        Self::Only(users)
+    }
+
+    /// Whether `user` may see and fetch the publication.
+    pub fn includes(&self, user: &UserName) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::Only(users) => users.binary_search(user).is_ok(),
+        }
+    }
+}
+
+/// Text types share everything but their rules.
+macro_rules! text_type {
+    ($type:ident, $error:ident) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <&str>::deserialize(deserializer)?;
+                Self::parse(text).map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = $error;
+            fn from_str(text: &str) -> Result<Self, $error> {
+                Self::parse(text)
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+    };
+}
+
+text_type!(UserName, UserNameError);
+text_type!(FileName, FileNameError);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_names_follow_the_contract() {
+        assert!(UserName::parse("hans").is_ok());
+        assert!(UserName::parse(&"x".repeat(64)).is_ok());
+        assert_eq!(UserName::parse(""), Err(UserNameError::Empty));
+        assert_eq!(UserName::parse(&"x".repeat(65)), Err(UserNameError::TooLong));
+        for bad in ["a b", "a\tb", "a\n", "é", "a\x7f", "\x1b[31m"] {
+            assert_eq!(UserName::parse(bad), Err(UserNameError::BadCharacter), "{bad:?}");
+        }
+        assert_eq!(UserName::parse("#hans"), Err(UserNameError::Comment));
+    }
+
+    #[test]
+    fn file_names_follow_the_contract() {
+        for good in ["a", "a b/c", "photos/ä.jpg", ".hidden", "...", "a..b", "~", "-x", "a#b", "*"] {
+            assert!(FileName::parse(good).is_ok(), "{good:?}");
+        }
+        assert!(FileName::parse(&"x".repeat(255)).is_ok());
+        assert!(FileName::parse(&format!("{}/{}/y", "x".repeat(255), "x".repeat(254))).is_ok());
+        let cases = [
+            ("", FileNameError::Empty),
+            ("/etc/passwd", FileNameError::Absolute),
+            ("a//b", FileNameError::EmptyComponent),
+            ("a/", FileNameError::EmptyComponent),
+            (".", FileNameError::DotComponent),
+            ("a/../b", FileNameError::DotComponent),
+            ("./a", FileNameError::DotComponent),
+            ("a\\b", FileNameError::Backslash),
+            ("a\0", FileNameError::Control),
+            ("a\u{85}", FileNameError::Control),
+            ("a\u{202e}gpj", FileNameError::Control),
+            ("a\u{2028}", FileNameError::Control),
+            ("a\u{200f}", FileNameError::Control),
+        ];
+        for (bad, why) in cases {
+            assert_eq!(FileName::parse(bad), Err(why), "{bad:?}");
+        }
+        assert_eq!(FileName::parse(&"x".repeat(256)), Err(FileNameError::ComponentTooLong));
+        let long = vec!["x".repeat(200); 3].join("/");
+        assert_eq!(FileName::parse(&long), Err(FileNameError::TooLong));
+    }
+
+    #[test]
+    fn an_audience_knows_its_members() {
+        let user = |name: &str| UserName::parse(name).unwrap();
+        let audience = Audience::only(vec![user("yoda"), user("vader"), user("yoda")]);
+        assert_eq!(audience, Audience::Only(vec![user("vader"), user("yoda")]));
+        assert!(audience.includes(&user("vader")) && !audience.includes(&user("hans")));
+        assert!(Audience::Everyone.includes(&user("hans")));
+    }
+
+    #[test]
+    fn bad_names_do_not_decode() {
+        let bytes = postcard::to_stdvec("../etc").unwrap();
+        assert!(postcard::from_bytes::<FileName>(&bytes).is_err());
+        assert!(postcard::from_bytes::<UserName>(&postcard::to_stdvec("a b").unwrap()).is_err());
+    }
+
+    #[test]
+    fn hash_prefixes_match_in_any_case() {
+        let hash = ContentHash([0xab; 32]);
+        assert!(hash.starts_with_hex("ABab") && !hash.starts_with_hex("abac"));
+        assert!(!hash.starts_with_hex(&"ab".repeat(33)));
+    }
+}

@@ -1,0 +1,5 @@
+//! The server: knows who is online and who shares what, and never touches file content. Never imports `client`.
+
+pub mod credentials;
+pub mod index;
+pub mod journal;
