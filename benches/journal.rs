@@ -11,10 +11,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use fileshare::common::message::PublishedFile;
-use fileshare::common::types::{Audience, Content, ContentHash, FileName, RequestId, RunId, UserName};
-use fileshare::server::journal::{
-    Change, Journal, JournalSeq, LastMutation, Load, Mutation, StoredPublication,
-};
+use fileshare::common::types::{Content, ContentHash, FileName, RequestId, RunId, UserName};
+use fileshare::server::journal::{Change, Journal, JournalSeq, LastMutation, Load, Mutation, StoredPublication};
 use rusqlite::{Connection, params};
 
 /// As many files as one PUBLISH datagram usually holds.

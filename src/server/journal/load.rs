@@ -114,9 +114,7 @@ fn audiences(connection: &Connection) -> Result<HashMap<i64, Arc<Audience>>, Fau
 pub(super) fn members_text(audience: &Audience) -> Option<String> {
     match audience {
         Audience::Everyone => None,
-        Audience::Only(users) => {
-            Some(users.iter().map(UserName::as_str).collect::<Vec<_>>().join(" "))
-        }
+        Audience::Only(users) => Some(users.iter().map(UserName::as_str).collect::<Vec<_>>().join(" ")),
     }
 }
 
@@ -180,11 +178,7 @@ fn publications(
     Ok(used)
 }
 
-fn last_mutations(
-    connection: &Connection,
-    users: &HashMap<i64, UserName>,
-    into: &mut dyn Load,
-) -> Result<(), Fault> {
+fn last_mutations(connection: &Connection, users: &HashMap<i64, UserName>, into: &mut dyn Load) -> Result<(), Fault> {
     let mut statement = connection.prepare("SELECT user, run, request, found FROM last_mutations")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {

@@ -225,3 +225,30 @@ fn a_lock_by_another_program_is_waited_for_and_told_apart_from_a_failure() {
     drop(administrator);
     assert_eq!(open(&path).1.publications.len(), 3);
 }
+
+#[test]
+fn a_crash_while_the_file_is_created_leaves_nothing_in_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let (making, path) = (folder.path().join("making.db"), folder.path().join("data.db"));
+    fs::write(&making, b"").unwrap();
+    let mut connection = Connection::open(&making).unwrap();
+    // One page of cache: the transaction goes to the file before it is committed.
+    connection.execute_batch("PRAGMA cache_size = 1; PRAGMA cache_spill = 1").unwrap();
+    let transaction = connection.transaction().unwrap();
+    transaction.pragma_update(None, "application_id", schema::APPLICATION_ID).unwrap();
+    transaction.execute_batch(schema::STEPS[0]).unwrap();
+    let filler = "INSERT INTO users (name) VALUES (hex(randomblob(30)))";
+    while fs::metadata(&making).unwrap().len() == 0 {
+        transaction.execute(filler, []).unwrap();
+    }
+    // The moment of the crash.
+    for suffix in ["", "-journal"] {
+        fs::copy(lock::beside(&making, suffix), lock::beside(&path, suffix)).unwrap();
+    }
+    assert_eq!(lock::examine(&path).unwrap(), lock::Found::DataFile);
+    let (mut store, seen) = open(&path);
+    assert!(seen.publications.is_empty());
+    store.write(&[publish("hans", 1, &names(1), Audience::Everyone)]).unwrap();
+    drop(store);
+    assert_eq!(open(&path).1.publications.len(), 1);
+}
