@@ -22,6 +22,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use rusqlite::Connection;
 
+#[path = "journal/power_cut.rs"]
+mod power_cut;
+
 /// Where a test's other process finds what it is to do.
 const CHILD: &str = "FILESHARE_TEST_JOURNAL_CHILD";
 /// Rounds of the SIGKILL test; 500 for the long version.
@@ -321,7 +324,7 @@ fn killed_at_any_moment_it_keeps_all_that_was_acknowledged_and_nothing_else() {
 /// Lets another process push from `stored` on and kills it after some acknowledgements and a moment more. Returns the
 /// last number it acknowledged.
 fn run_and_kill(path: &Path, seed: u64, stored: u64, rng: &mut ChaCha20Rng) -> u64 {
-    let mut child = child("pushes_until_killed", &format!("{seed} {stored} {}", path.display()));
+    let mut child = child("pushes_until_killed", &format!("{seed} {stored} {} {}", u64::MAX, path.display()));
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut acknowledged = 0;
     let mut lines_left = rng.gen_range(1..40);
@@ -354,14 +357,14 @@ fn acknowledgement(line: &str) -> Option<u64> {
 #[ignore = "the other process of a test above"]
 fn pushes_until_killed() {
     let Some(instructions) = instructions() else { return };
-    let words: Vec<_> = instructions.splitn(3, ' ').collect();
-    let (seed, stored) = (words[0].parse().unwrap(), words[1].parse::<u64>().unwrap());
-    let (mut journal, _, wakes) = open(Path::new(words[2])).unwrap();
+    let words: Vec<_> = instructions.splitn(4, ' ').collect();
+    let [seed, stored, enough] = [0, 1, 2].map(|word: usize| words[word].parse::<u64>().unwrap());
+    let (mut journal, _, wakes) = open(Path::new(words[3])).unwrap();
     let mut pushed = 0;
     let mut told = JournalSeq(0);
     let mut stdout = std::io::stdout();
     println!();
-    loop {
+    while told.0 < enough {
         // Some ahead of what is durable, so that batches of several are killed too.
         while pushed < journal.durable().0 + 8 {
             pushed += 1;
@@ -374,4 +377,5 @@ fn pushes_until_killed() {
             writeln!(stdout, "acknowledged {} .", stored + durable.0).unwrap();
         }
     }
+    std::process::exit(0);
 }
