@@ -1,1 +1,175 @@
-//! golden
+use super::*;
+use crate::common::limits::{MESSAGE_MAX_BYTES, PAGE_MAX_BYTES};
+
+fn file(name: &str) -> FileName {
+    FileName::parse(name).unwrap()
+}
+
+fn user(name: &str) -> UserName {
+    UserName::parse(name).unwrap()
+}
+
+fn content() -> Content {
+    Content { hash: ContentHash([0xaa; 32]), size: 300, mtime_ms: -1 }
+}
+
+fn cursor() -> Option<Cursor> {
+    Some(Cursor(vec![1, 2]))
+}
+
+fn request(request: Request) -> ClientMessage {
+    ClientMessage::Request { id: RequestId(300), floor: RequestId(299), request }
+}
+
+fn reply(response: Response) -> ServerMessage {
+    ServerMessage::Reply { id: RequestId(5), response }
+}
+
+/// One of each, with its bytes: a change of these is a change of the protocol version.
+fn client_messages() -> Vec<(ClientMessage, String)> {
+    let hash = "aa".repeat(32);
+    let published = PublishedFile { name: file("a"), content: content() };
+    let exact = NameQuery::Exact(file("a"));
+    let wanted = WantedFile { name: file("a"), hash: content().hash };
+    vec![
+        (ClientMessage::Heartbeat(Heartbeat { number: 128, free_slots: 8 }), "00800108".into()),
+        (
+            request(Request::Publish { files: vec![published], audience: AudienceRef::Staged(3) }),
+            format!("01ac02ab0200010161{hash}ac02010103"),
+        ),
+        (request(Request::Unpublish { names: vec![file("a"), file("b/c")] }), "01ac02ab020102016103622f63".into()),
+        (
+            request(Request::StageAudience { key: 3, part: 0, users: vec![user("yoda")] }),
+            "01ac02ab02020300010479".to_owned() + "6f6461",
+        ),
+        (request(Request::Published { cursor: None }), "01ac02ab020300".into()),
+        (request(Request::AudienceOf { name: file("a"), cursor: None }), "01ac02ab0204016100".into()),
+        (request(Request::Peers { cursor: cursor() }), "01ac02ab020501020102".into()),
+        (
+            request(Request::Search { query: NameQuery::SubstringIgnoreCase("é".into()), cursor: None }),
+            "01ac02ab02060302c3a900".into(),
+        ),
+        (request(Request::Resolve { query: exact, fetch: true, cursor: None }), "01ac02ab02070001610100".into()),
+        (request(Request::Sources { files: vec![wanted], cursor: None }), format!("01ac02ab0208010161{hash}00")),
+        (ClientMessage::Leave, "02".into()),
+    ]
+}
+
+fn server_messages() -> Vec<(ServerMessage, String)> {
+    let hash = "aa".repeat(32);
+    let digest = StateDigest([0xdd; 16]);
+    let dd = "dd".repeat(16);
+    let own = OwnEntry { name: file("a"), content: content(), restricted: true };
+    let found = FoundEntry { name: file("a"), content: content(), sources: 2, age_s: 60 };
+    let grant = SourceGrant {
+        user: user("h"),
+        address: "127.0.0.1:258".parse().unwrap(),
+        free_slots: 7,
+        covers: 1,
+        key: [0xcc; 32],
+        ticket: vec![9],
+    };
+    let cc = "cc".repeat(32);
+    vec![
+        (ServerMessage::HeartbeatAck { number: 128 }, "008001".into()),
+        (reply(Response::Stored { digest }), format!("010500{dd}")),
+        (reply(Response::Withdrawn { found: 3, digest }), format!("01050103{dd}")),
+        (reply(Response::Staged), "010502".into()),
+        (reply(Response::Published { entries: vec![own], next: None }), format!("010503010161{hash}ac02010100")),
+        (reply(Response::Names { names: vec![file("a")], next: cursor() }), "01050401016101020102".into()),
+        (reply(Response::Users { users: vec![user("h")], next: None }), "01050501016800".into()),
+        (reply(Response::Found { entries: vec![found], next: None }), format!("010506010161{hash}ac0201023c00")),
+        (
+            reply(Response::Sources { sources: vec![grant], next: None }),
+            format!("010507010168007f00000182020701{cc}010900"),
+        ),
+        (reply(Response::Busy { retry_ms: 20 }), "01050814".into()),
+        (reply(Response::UnknownAudience), "010509".into()),
+        (reply(Response::NotPublished), "01050a".into()),
+        (reply(Response::StaleCursor), "01050b".into()),
+        (reply(Response::Refused), "01050c".into()),
+        (ServerMessage::Left, "02".into()),
+        (ServerMessage::LoggedOut, "03".into()),
+    ]
+}
+
+#[test]
+fn client_messages_have_their_bytes() {
+    for (message, golden) in client_messages() {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        assert_eq!(hex::encode(&bytes), golden, "{message:?}");
+        assert_eq!(ClientMessage::decode(&bytes), Ok(message));
+    }
+}
+
+#[test]
+fn server_messages_have_their_bytes() {
+    for (message, golden) in server_messages() {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        assert_eq!(hex::encode(&bytes), golden, "{message:?}");
+        assert_eq!(ServerMessage::decode(&bytes), Ok(message));
+    }
+}
+
+#[test]
+fn a_message_cut_anywhere_or_followed_by_more_is_refused() {
+    let check = |golden: &str, decodes: &dyn Fn(&[u8]) -> Result<(), MessageError>| {
+        let mut bytes = hex::decode(golden).unwrap();
+        for cut in 0..bytes.len() {
+            assert_eq!(decodes(&bytes[..cut]), Err(MessageError::Malformed), "{golden} cut to {cut}");
+        }
+        bytes.push(0);
+        assert_eq!(decodes(&bytes), Err(MessageError::Trailing), "{golden} and one more");
+    };
+    for (_, golden) in client_messages() {
+        check(&golden, &|bytes| ClientMessage::decode(bytes).map(drop));
+    }
+    for (_, golden) in server_messages() {
+        check(&golden, &|bytes| ServerMessage::decode(bytes).map(drop));
+    }
+}
+
+#[test]
+fn lists_beyond_their_limits_are_refused() {
+    let decoded = |message: ClientMessage| {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        ClientMessage::decode(&bytes).map(drop)
+    };
+    let names = |count| request(Request::Unpublish { names: vec![file("a"); count] });
+    assert_eq!(decoded(names(BATCH_MAX_FILES)), Ok(()));
+    assert_eq!(decoded(names(BATCH_MAX_FILES + 1)), Err(MessageError::OverLimit));
+    assert_eq!(decoded(names(0)), Err(MessageError::OverLimit), "nothing to do is no request");
+    let needle = |bytes| request(Request::Search { query: NameQuery::Substring("x".repeat(bytes)), cursor: None });
+    assert_eq!(decoded(needle(NEEDLE_MAX_BYTES)), Ok(()));
+    assert_eq!(decoded(needle(NEEDLE_MAX_BYTES + 1)), Err(MessageError::OverLimit));
+    let paged = |bytes| request(Request::Peers { cursor: Some(Cursor(vec![0; bytes])) });
+    assert_eq!(decoded(paged(CURSOR_MAX_BYTES + 1)), Err(MessageError::OverLimit));
+    let staged = |users| request(Request::StageAudience { key: 0, part: 0, users: vec![user("a"); users] });
+    assert_eq!(decoded(staged(AUDIENCE_PART_MAX_USERS + 1)), Err(MessageError::OverLimit));
+}
+
+#[test]
+fn a_length_that_lies_takes_no_memory() {
+    // A list that claims 2^32 - 1 names and ends.
+    let bytes = hex::decode("01010101ffffffff0f").unwrap();
+    assert_eq!(ClientMessage::decode(&bytes), Err(MessageError::Malformed));
+}
+
+#[test]
+fn the_largest_entries_fit_a_page_and_the_largest_requests_a_datagram() {
+    let longest = file(&["a".repeat(255), "b".repeat(254), "c".into()].join("/"));
+    let content = Content { hash: ContentHash([255; 32]), size: u64::MAX, mtime_ms: i64::MIN };
+    let found = FoundEntry { name: longest.clone(), content, sources: u32::MAX, age_s: u64::MAX };
+    assert!(encoded_len(&found) <= PAGE_MAX_BYTES);
+    let published = PublishedFile { name: longest, content };
+    let mut bytes = Vec::new();
+    request(Request::Publish { files: vec![published], audience: AudienceRef::Staged(u32::MAX) }).encode(&mut bytes);
+    assert!(bytes.len() <= MESSAGE_MAX_BYTES);
+    bytes.clear();
+    let users = vec![user(&"x".repeat(64)); AUDIENCE_PART_MAX_USERS];
+    request(Request::StageAudience { key: u32::MAX, part: u16::MAX, users }).encode(&mut bytes);
+    assert!(bytes.len() <= MESSAGE_MAX_BYTES);
+}
