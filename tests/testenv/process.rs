@@ -49,19 +49,26 @@ impl Capture {
 
     /// Waits until `found` finds what it looks for in the text so far; panics with the text at the end of the stream
     /// or of the patience.
-    pub fn wait<T>(&self, what: &str, mut found: impl FnMut(&str) -> Option<T>) -> T {
+    #[track_caller]
+    pub fn wait<T>(&self, what: &str, found: impl FnMut(&str) -> Option<T>) -> T {
+        self.try_wait(found).unwrap_or_else(|why| panic!("waiting for {what}: {why} after:\n{}", self.text()))
+    }
+
+    /// Like [`wait`](Self::wait), but says why it was in vain.
+    pub fn try_wait<T>(&self, mut found: impl FnMut(&str) -> Option<T>) -> Result<T, &'static str> {
         let end = Instant::now() + PATIENCE;
         let (lock, changed) = &*self.0;
         let mut captured = lock.lock().expect("no reader panics");
         loop {
-            let text = String::from_utf8_lossy(&captured.bytes).into_owned();
-            if let Some(it) = found(&text) {
-                return it;
+            if let Some(it) = found(&String::from_utf8_lossy(&captured.bytes)) {
+                return Ok(it);
             }
             let left = end.saturating_duration_since(Instant::now());
-            let why = if captured.closed { "the output ended" } else { "nothing more came" };
-            assert!(!captured.closed && !left.is_zero(), "waiting for {what}: {why} after:\n{text}");
-            captured = changed.wait_timeout(captured, left).expect("no reader panics").0;
+            match (captured.closed, left.is_zero()) {
+                (true, _) => return Err("the output ended"),
+                (_, true) => return Err("nothing more came"),
+                _ => captured = changed.wait_timeout(captured, left).expect("no reader panics").0,
+            }
         }
     }
 
@@ -155,9 +162,10 @@ impl Running {
     /// The next line of its stdout, waited for.
     #[track_caller]
     pub fn next_line(&mut self) -> String {
-        let (seen, err) = (self.seen, self.err.clone());
-        let line = self.out.wait(&format!("a line from {} (stderr: {:?})", self.name, err.text()), |text| {
-            text[seen..].split_once('\n').map(|(line, _)| line.to_owned())
+        let seen = self.seen;
+        let line = self.out.try_wait(|text| text[seen..].split_once('\n').map(|(line, _)| line.to_owned()));
+        let line = line.unwrap_or_else(|why| {
+            panic!("no line from {}: {why} after:\n{}stderr:\n{}", self.name, self.out.text(), self.err.text())
         });
         self.seen += line.len() + 1;
         line
