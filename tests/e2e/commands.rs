@@ -114,6 +114,21 @@ fn only_files_of_active_peers_are_found() {
 }
 
 #[test]
+fn nobody_finds_what_they_publish_themselves() {
+    let env = TestEnv::new();
+    let publish =
+        |name: &'static str| env.client(name).user().file("a", "a").stay(&["pub a"], &["File published successfully"]);
+    let _hans = publish("hans");
+    let mut vader = publish("vader");
+    vader.ask("sch a", &["No files found"]);
+    let mut yoda = env.client("yoda").user().spawn();
+    yoda.skip_greeting();
+    yoda.ask("sch a", &["1 file found:", "a"]);
+    vader.ask("unp a", &["File unpublished successfully"]);
+    vader.ask("sch a", &["1 file found:", "a"]);
+}
+
+#[test]
 fn help_names_every_command_and_explains_one() {
     let env = TestEnv::new();
     let done = env.client("hans").run(&["help"]);

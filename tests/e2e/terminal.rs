@@ -47,6 +47,7 @@ fn a_password_is_asked_for_without_an_echo() {
     let env = TestEnv::new();
     let mut person = Terminal::start(env.client("hans").args(["-u", "hans"]).into_command());
     person.sees("assword");
+    person.waits_hidden();
     person.types("falcon*solo");
     person.sees("Welcome, hans!");
     person.sees("> ");

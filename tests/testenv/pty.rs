@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
+use super::PATIENCE;
 use super::process::Capture;
 
 /// A program whose three streams and controlling terminal are one pseudo-terminal.
@@ -56,6 +58,15 @@ impl Terminal {
             .write_all(line.as_bytes())
             .and_then(|()| self.keyboard.write_all(b"\r"))
             .expect("a live terminal");
+    }
+
+    /// Waits until the terminal shows no longer what is typed: a prompt may be on the screen a moment before.
+    pub fn waits_hidden(&self) {
+        let end = Instant::now() + PATIENCE;
+        while tcgetattr(&self.keyboard).expect("a live terminal").local_modes.contains(LocalModes::ECHO) {
+            assert!(Instant::now() < end, "the echo stays on:\n{}", self.screen.text());
+            std::thread::yield_now();
+        }
     }
 
     /// Presses a key such as Ctrl-D (0x04).
