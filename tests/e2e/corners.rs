@@ -63,7 +63,7 @@ fn no_argument_at_all_gets_someone_going() {
     let done = Command::new(env!("CARGO_BIN_EXE_client")).current_dir(env.path()).output().expect("the program starts");
     assert_eq!((done.status.code(), done.stdout.len()), (Some(2), 0));
     let page = String::from_utf8(done.stderr).expect("text");
-    assert!((3..=40).contains(&page.lines().count()) && page.contains("client") && page.contains("auth"), "{page}");
+    assert!((3..=40).contains(&page.lines().count()) && page.contains("client") && page.contains("help"), "{page}");
 }
 
 #[test]
