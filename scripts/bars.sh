@@ -1,0 +1,147 @@
+#!/usr/bin/env bash
+# The promises that are measured with real processes, each shown by one command:
+#
+#     scripts/bars.sh session [N]   the demo N times in a row (default 50), each in under 30 s
+#     scripts/bars.sh sizes [GIB]   files of 0 B, 1 B, 1 MiB + 1 and 3 GiB and odd names arrive byte for byte, with
+#                                   uploader and downloader under 64 MiB
+#     scripts/bars.sh hundred [N]   100 clients, 10 files each, 10 fetched by each from others at the same time, with the
+#                                   server under 50 MiB
+#     scripts/bars.sh all
+#
+# Builds first; --no-build before the name takes the programs from FS_BIN, or target/release. Needs 7 GiB in ${TMPDIR:-/tmp}.
+set -euo pipefail
+
+home=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+build=yes
+if [[ ${1:-} == --no-build ]]; then
+    build=
+    shift
+fi
+commands='Available commands are: get, lap, lpf, pub, sch, unp, xit'
+
+fail() {
+    printf 'bars: %s\n' "$*" >&2
+    exit 1
+}
+
+# The most memory a process ever had in RAM, KiB.
+peak_kib() {
+    awk '/^VmHWM:/ { print $2 }' "/proc/$1/status"
+}
+
+under() {
+    local what=$1 kib=$2 limit_mib=$3
+    printf '%-12s at most %6d KiB of %d MiB\n' "$what" "$kib" "$limit_mib"
+    ((kib < limit_mib * 1024)) || fail "$what took too much memory"
+}
+
+bar_session() {
+    local rounds=${1:-50} round start took most=0
+    for ((round = 1; round <= rounds; round++)); do
+        start=$(date +%s%N)
+        "$home/scripts/demo.sh" --no-build >"$FS_DIR/demo.log" 2>&1 || {
+            cat "$FS_DIR/demo.log" >&2
+            fail "round $round failed"
+        }
+        took=$((($(date +%s%N) - start) / 1000000))
+        ((took <= most)) || most=$took
+        ((took < 30000)) || fail "round $round took $took ms"
+    done
+    echo "session: $rounds rounds in a row, the longest $most ms"
+    fs_stop_all
+}
+
+bar_sizes() {
+    local gib=${1:-3} folder copy name names long
+    fs_start_server --ephemeral
+    folder=$(fs_folder hans) copy=$(fs_folder vader)
+    long=$(printf 'l%.0s' {1..255})
+    names=(empty one mebibyte.plus1 large.bin 'with  spaces' 'größe/日本語/🙂' "$long")
+    mkdir -p "$folder/größe/日本語"
+    : >"$folder/empty"
+    printf x >"$folder/one"
+    head -c 1048577 /dev/urandom >"$folder/mebibyte.plus1"
+    head -c "${gib}G" /dev/urandom >"$folder/large.bin"
+    for name in "${names[@]:4}"; do
+        head -c 70000 /dev/urandom >"$folder/$name"
+    done
+    fs_start_client hans
+    fs_start_client vader
+    fs_ask hans 'auth hans falcon*solo' 'Welcome, hans!' "$commands"
+    fs_ask vader 'auth vader sithlord**' 'Welcome, vader!' "$commands"
+    for name in "${names[@]}"; do
+        fs_say hans "pub '$name'"
+        fs_wait_line hans 'File published successfully' 600
+    done
+    for name in "${names[@]}"; do
+        fs_say vader "get '$name'"
+        fs_wait_line vader "$name downloaded successfully" 600
+        cmp -- "$folder/$name" "$copy/$name" || fail "$name differs"
+    done
+    echo "sizes: ${#names[@]} files, all identical"
+    under uploader "$(peak_kib "${FS_PID[hans]}")" 64
+    under downloader "$(peak_kib "${FS_PID[vader]}")" 64
+    fs_stop_all
+}
+
+bar_hundred() {
+    local count=${1:-100} index other file from start wanted
+    ((count > 10)) || fail "hundred needs more than 10 clients"
+    umask 077
+    FS_CREDENTIALS=$FS_DIR/credentials.txt
+    for ((index = 0; index < count; index++)); do echo "u$index secret$index"; done >"$FS_CREDENTIALS"
+    fs_start_server --ephemeral
+    for ((index = 0; index < count; index++)); do
+        from=$(fs_folder "u$index")
+        for ((file = 0; file < 10; file++)); do
+            head -c $((RANDOM * 8)) /dev/urandom >"$from/f$index.$file"
+        done
+        fs_start_client "u$index"
+        fs_say "u$index" "auth u$index secret$index"
+        fs_say "u$index" 'pub *'
+    done
+    for ((index = 0; index < count; index++)); do
+        fs_wait_line "u$index" '10 files published successfully' 120
+    done
+    start=$(date +%s%N)
+    for ((index = 0; index < count; index++)); do
+        wanted=
+        for ((file = 0; file < 10; file++)); do
+            wanted+=" f$(((index + file + 1) % count)).$file"
+        done
+        fs_say "u$index" "get$wanted"
+    done
+    for ((index = 0; index < count; index++)); do
+        for ((file = 0; file < 10; file++)); do
+            other=$(((index + file + 1) % count))
+            fs_wait_line "u$index" "f$other.$file downloaded successfully" 120
+            cmp -- "$FS_DIR/u$other/f$other.$file" "$FS_DIR/u$index/f$other.$file" || fail "f$other.$file differs"
+        done
+    done
+    echo "hundred: $count clients, $((count * 10)) transfers right, $((($(date +%s%N) - start) / 1000000)) ms with checking"
+    under server "$(peak_kib "$FS_SERVER_PID")" 50
+    fs_stop_all
+}
+
+which=${1:-}
+case $which in
+session | sizes | hundred | all) ;;
+*)
+    sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    exit 2
+    ;;
+esac
+[[ -z $build ]] || cargo build --release --locked --bins --manifest-path "$home/Cargo.toml"
+# shellcheck source=scripts/functions.sh
+. "$home/scripts/functions.sh"
+sample=$FS_CREDENTIALS
+trap fs_stop_all EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+for bar in session sizes hundred; do
+    if [[ $which == "$bar" || $which == all ]]; then
+        FS_CREDENTIALS=$sample
+        _fs_prepare
+        "bar_$bar" ${2+"$2"}
+    fi
+done

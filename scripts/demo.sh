@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Three users share files on this machine: a server on a free port, three clients in temporary folders, a session that
+# shows every command, and a check that every copy is identical. Everything is removed at the end.
+#
+#     scripts/demo.sh              builds first (release), then takes a few seconds
+#     scripts/demo.sh --no-build   takes the programs from FS_BIN, or target/release
+#
+# Exit status: 0 when all went as it should.
+set -euo pipefail
+
+home=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+case ${1:-} in
+--no-build) ;;
+'') cargo build --release --locked --bins --manifest-path "$home/Cargo.toml" ;;
+*)
+    sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    exit 2
+    ;;
+esac
+
+# shellcheck source=scripts/functions.sh
+. "$home/scripts/functions.sh"
+trap fs_stop_all EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+FS_ECHO=1
+commands='Available commands are: get, lap, lpf, pub, sch, unp, xit'
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+[[ -t 1 ]] || say() { printf '\n== %s\n' "$*"; }
+
+same() {
+    cmp -- "$1" "$2" || {
+        echo "the copies differ: $1 $2" >&2
+        exit 1
+    }
+}
+
+say "A server on a free port"
+fs_start_server
+echo "listening on 127.0.0.1:$FS_PORT"
+hans=$(fs_folder hans) vader=$(fs_folder vader) yoda=$(fs_folder yoda)
+head -c 300000 /dev/urandom >"$hans/Assignment.pdf"
+head -c 20000000 /dev/urandom >"$vader/movie.mp4"
+for ((line = 0; line < 200; line++)); do echo "RFC 768, line $line"; done >"$vader/rfc768.txt"
+
+say "hans joins, publishes, withdraws, and publishes again"
+fs_start_client hans
+fs_ask hans 'auth hans falcon*solo' 'Welcome, hans!' "$commands"
+fs_ask hans 'lap' 'No active peers'
+fs_ask hans 'pub Assignment.pdf' 'File published successfully'
+fs_ask hans 'lpf' '1 file published:' 'Assignment.pdf'
+fs_ask hans 'unp Assignment.pdf' 'File unpublished successfully'
+fs_ask hans 'unp Assignment.pdf' 'File unpublication failed'
+fs_ask hans 'pub Assignment.pdf' 'File published successfully'
+
+say "vader cannot be hans, but vader"
+fs_start_client vader
+fs_ask vader 'auth hans falcon*solo' 'Authentication failed. Please try again.'
+fs_ask vader 'auth vader sithlord**' 'Welcome, vader!' "$commands"
+fs_ask vader 'lap' '1 active peer:' 'hans'
+fs_ask vader 'pub movie.mp4' 'File published successfully'
+fs_ask vader 'pub rfc768.txt' 'File published successfully'
+fs_ask vader 'sch pdf' '1 file found:' 'Assignment.pdf'
+fs_ask vader 'get assignment.pdf' 'File not found'
+
+say "yoda joins and searches"
+fs_start_client yoda
+fs_ask yoda 'auth yoda wise@!man' 'Welcome, yoda!' "$commands"
+fs_ask yoda 'sch i' '2 files found:' 'Assignment.pdf' 'movie.mp4'
+
+say "All three fetch from each other at once"
+fs_say yoda 'get Assignment.pdf movie.mp4'
+fs_say hans 'get movie.mp4'
+fs_say vader 'get Assignment.pdf'
+fs_wait_line yoda 'Assignment.pdf downloaded successfully'
+fs_wait_line yoda 'movie.mp4 downloaded successfully'
+fs_wait_line hans 'movie.mp4 downloaded successfully'
+fs_wait_line vader 'Assignment.pdf downloaded successfully'
+same "$hans/Assignment.pdf" "$vader/Assignment.pdf"
+same "$hans/Assignment.pdf" "$yoda/Assignment.pdf"
+same "$vader/movie.mp4" "$hans/movie.mp4"
+same "$vader/movie.mp4" "$yoda/movie.mp4"
+echo 'four copies, all identical'
+fs_ask hans 'lap' '2 active peers:' 'vader' 'yoda'
+
+say "vader shares its own copy too"
+fs_ask vader 'pub Assignment.pdf' 'File published successfully'
+fs_ask vader 'sch pdf' 'No files found'
+
+say "hans crashes; after the liveness time the others know, and vader's copy serves"
+fs_kill_client hans
+end=$((SECONDS + 15))
+while
+    fs_say yoda 'lap' && fs_next_line yoda
+    [[ $FS_LINE != '1 active peer:' ]]
+do
+    fs_next_line yoda && fs_next_line yoda
+    ((SECONDS <= end)) || { echo 'hans does not time out' >&2 && exit 1; }
+    sleep 0.2
+done
+fs_wait_line yoda 'vader'
+printf '%-6s> %s\n%-6s  %s\n%-6s  %s\n' yoda lap '' '1 active peer:' '' vader
+rm -- "$yoda/Assignment.pdf"
+fs_ask yoda 'get Assignment.pdf' 'Assignment.pdf downloaded successfully'
+same "$vader/Assignment.pdf" "$yoda/Assignment.pdf"
+
+say "vader leaves and comes back: what was published still is"
+fs_ask vader 'xit' 'Goodbye!'
+fs_stop_client vader || true
+fs_ask yoda 'get rfc768.txt' 'File not found'
+fs_start_client vader
+fs_ask vader 'auth vader sithlord**' 'Welcome, vader!' "$commands"
+fs_ask vader 'lpf' '3 files published:' 'Assignment.pdf' 'movie.mp4' 'rfc768.txt'
+fs_ask yoda 'get rfc768.txt' 'rfc768.txt downloaded successfully'
+same "$vader/rfc768.txt" "$yoda/rfc768.txt"
+
+say "All as it should be."

@@ -1,0 +1,287 @@
+# Shell functions to run a share on loopback from a script of your own. Source this file, from any folder:
+#
+#     . path/to/fileshare/scripts/functions.sh
+#     trap fs_stop_all EXIT
+#     fs_start_server                       # a free port, a fresh folder, the sample users
+#     fs_start_client hans                  # a shell that waits for commands; its folder is "$(fs_folder hans)"
+#     echo hello > "$(fs_folder hans)/note.txt"
+#     fs_ask hans 'auth hans falcon*solo' 'Welcome, hans!'
+#     fs_ask hans 'pub note.txt' 'File published successfully'
+#     fs_start_client vader
+#     fs_say vader 'auth vader sithlord**'
+#     fs_wait_peer vader hans
+#     fs_say vader 'get note.txt'
+#     fs_wait_file vader note.txt
+#
+# What can be set before (all optional):
+#     FS_BIN          folder of the programs `server` and `client`; default: target/release beside scripts/
+#     FS_DIR          folder for everything; default: a new one in ${TMPDIR:-/tmp}, removed by fs_stop_all
+#     FS_CREDENTIALS  credentials file; default: the sample beside scripts/
+#     FS_PATIENCE     seconds that the waiting functions wait unless told otherwise; default: 30
+# What can be read after:
+#     FS_PORT         the server's UDP port        FS_SERVER_PID   its process id
+#     FS_PID[NAME]    a client's process id
+#     "$FS_DIR/NAME.out", "$FS_DIR/NAME.err", "$FS_DIR/server.err"    what each has printed
+#
+# Every function returns 0, or non-zero with one line on stderr. They work under `set -eu`, start nothing but the two
+# programs, and end nothing but what they started, by its process id. Needs bash 4.2 or later.
+
+if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 402)); then
+    echo "fileshare: scripts/functions.sh needs bash 4.2 or later" >&2
+    return 1
+fi
+
+_fs_home=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+: "${FS_BIN:=$_fs_home/target/release}"
+: "${FS_CREDENTIALS:=$_fs_home/credentials.txt}"
+: "${FS_PATIENCE:=30}"
+: "${FS_DIR:=}"
+FS_PORT=
+FS_SERVER_PID=
+_fs_made_dir=
+declare -gA FS_PID=() _fs_keyboard=() _fs_seen=()
+
+_fs_fail() {
+    printf 'fileshare: %s\n' "$*" >&2
+    return 1
+}
+
+# Runs "$@" until it succeeds; fails after $1 seconds.
+_fs_until() {
+    local seconds=$1 end
+    shift
+    end=$((SECONDS + seconds))
+    until "$@"; do
+        ((SECONDS <= end)) || return 1
+        sleep 0.02
+    done
+}
+
+_fs_prepare() {
+    if [[ -z $FS_DIR ]]; then
+        FS_DIR=$(mktemp -d "${TMPDIR:-/tmp}/fileshare.XXXXXX") || return
+        _fs_made_dir=$FS_DIR
+    fi
+    local program
+    for program in server client; do
+        [[ -x $FS_BIN/$program ]] || _fs_fail "$FS_BIN/$program is not there: run cargo build --release, or set FS_BIN" || return
+    done
+}
+
+_fs_alive() {
+    [[ -n $1 ]] && kill -0 "$1" 2>/dev/null
+}
+
+_fs_ended() {
+    ! _fs_alive "$1"
+}
+
+# Keeps histories and caches inside FS_DIR, and the pipes to other clients out of the program it becomes.
+_fs_become() {
+    local fd
+    for fd in "${_fs_keyboard[@]}"; do
+        exec {fd}>&-
+    done
+    export XDG_STATE_HOME=$FS_DIR/.xdg/$1/state XDG_CACHE_HOME=$FS_DIR/.xdg/$1/cache
+    shift
+    exec "$@"
+}
+
+# fs_start_server [OPTION...]: starts a server on a free port and waits until it is ready. Options are the server's own;
+# without --ephemeral or --data, publications are kept in FS_DIR/fileshare.db.
+fs_start_server() {
+    _fs_prepare || return
+    ! _fs_alive "$FS_SERVER_PID" || _fs_fail "the server runs already" || return
+    local data=(--data "$FS_DIR/fileshare.db") port=${FS_PORT:-0} option
+    for option in "$@"; do
+        case $option in --data | --data=* | --ephemeral) data=() ;; esac
+    done
+    : >"$FS_DIR/server.out"
+    (_fs_become server "$FS_BIN/server" --credentials "$FS_CREDENTIALS" ${data[@]+"${data[@]}"} "$@" "$port") \
+        </dev/null >>"$FS_DIR/server.out" 2>>"$FS_DIR/server.err" &
+    FS_SERVER_PID=$!
+    fs_wait_ready
+}
+
+_fs_ready_or_dead() {
+    [[ $(head -n 1 "$FS_DIR/server.out") == "listening on "*:[0-9]* ]] || _fs_ended "$FS_SERVER_PID"
+}
+
+# fs_wait_ready [SECONDS]: waits until the server listens, and sets FS_PORT.
+fs_wait_ready() {
+    _fs_until "${1:-$FS_PATIENCE}" _fs_ready_or_dead || _fs_fail "the server does not get ready" || return
+    local line
+    line=$(head -n 1 "$FS_DIR/server.out")
+    if [[ $line != "listening on "* ]]; then
+        _fs_fail "the server ended: $(tail -n 1 "$FS_DIR/server.err")"
+        return
+    fi
+    FS_PORT=${line##*:}
+}
+
+# fs_folder NAME: prints the folder that this client shares from and downloads to; makes it if need be.
+fs_folder() {
+    _fs_prepare && mkdir -p "$FS_DIR/$1" && printf '%s\n' "$FS_DIR/$1"
+}
+
+# fs_start_client NAME [OPTION...]: starts a client in its own folder; it waits for fs_say. Options are the client's own.
+fs_start_client() {
+    local name=$1 folder keyboard
+    shift
+    [[ $name =~ ^[A-Za-z0-9_-]+$ ]] || _fs_fail "a client is named by letters, digits, _ and -" || return
+    [[ -n $FS_PORT ]] || _fs_fail "start the server first" || return
+    ! _fs_alive "${FS_PID[$name]:-}" || _fs_fail "$name runs already" || return
+    folder=$(fs_folder "$name") || return
+    rm -f "$FS_DIR/$name.in"
+    mkfifo -m 600 "$FS_DIR/$name.in" || return
+    : >"$FS_DIR/$name.out"
+    # Open for both, so that neither end waits for the other.
+    exec {keyboard}<>"$FS_DIR/$name.in"
+    _fs_keyboard[$name]=$keyboard
+    _fs_seen[$name]=0
+    (_fs_become "$name" "$FS_BIN/client" 127.0.0.1 "$FS_PORT" --dir "$folder" "$@") \
+        <"$FS_DIR/$name.in" >>"$FS_DIR/$name.out" 2>>"$FS_DIR/$name.err" &
+    FS_PID[$name]=$!
+}
+
+# fs_say NAME COMMAND: types a command line into a client.
+fs_say() {
+    _fs_alive "${FS_PID[$1]:-}" || _fs_fail "$1 does not run" || return
+    printf '%s\n' "$2" >&"${_fs_keyboard[$1]}"
+}
+
+_fs_find_line() {
+    local name=$1 wanted=$2 lines index
+    mapfile -t -s "${_fs_seen[$name]}" lines <"$FS_DIR/$name.out"
+    for index in "${!lines[@]}"; do
+        if [[ ${lines[index]} == "$wanted" ]]; then
+            _fs_seen[$name]=$((_fs_seen[$name] + index + 1))
+            return 0
+        fi
+    done
+    return 1
+}
+
+# fs_wait_line NAME LINE [SECONDS]: waits until the client prints exactly this line, after the last one waited for.
+fs_wait_line() {
+    _fs_until "${3:-$FS_PATIENCE}" _fs_find_line "$1" "$2" ||
+        _fs_fail "$1 does not print: $2 (its last line: $(tail -n 1 "$FS_DIR/$1.out"); $(tail -n 1 "$FS_DIR/$1.err"))"
+}
+
+_fs_has_line() {
+    (($(wc -l <"$FS_DIR/$1.out") > _fs_seen[$1]))
+}
+
+# fs_next_line NAME [SECONDS]: waits for the client's next line and leaves it in FS_LINE.
+fs_next_line() {
+    _fs_until "${2:-$FS_PATIENCE}" _fs_has_line "$1" || _fs_fail "$1 prints nothing more" || return
+    local lines
+    mapfile -t -s "${_fs_seen[$1]}" -n 1 lines <"$FS_DIR/$1.out"
+    _fs_seen[$1]=$((_fs_seen[$1] + 1))
+    FS_LINE=${lines[0]}
+}
+
+# fs_ask NAME COMMAND LINE...: types a command and checks that the client's next lines are these. FS_ECHO=1 shows both.
+fs_ask() {
+    local name=$1 command=$2 wanted
+    shift 2
+    [[ -z ${FS_ECHO:-} ]] || printf '%-6s> %s\n' "$name" "$command"
+    fs_say "$name" "$command" || return
+    for wanted in "$@"; do
+        fs_next_line "$name" || return
+        [[ -z ${FS_ECHO:-} ]] || printf '%-6s  %s\n' '' "$FS_LINE"
+        [[ $FS_LINE == "$wanted" ]] || _fs_fail "$name should have printed: $wanted" || return
+    done
+}
+
+_fs_sees_peer() {
+    local count line found=1
+    fs_say "$1" lap || return
+    fs_next_line "$1" || return
+    case $FS_LINE in
+    [0-9]*' active peer'*) count=${FS_LINE%% *} ;;
+    *) return 1 ;;
+    esac
+    for ((line = 0; line < count; line++)); do
+        fs_next_line "$1" || return
+        [[ $FS_LINE != "$2" ]] || found=0
+    done
+    return "$found"
+}
+
+# fs_wait_peer NAME USER [SECONDS]: waits until the client, logged in, sees this user active. Nothing else may be asked of
+# it meanwhile, and its lines so far must have been waited for.
+fs_wait_peer() {
+    _fs_catch_up "$1"
+    _fs_until "${3:-$FS_PATIENCE}" _fs_sees_peer "$1" "$2" || _fs_fail "$1 does not see $2"
+}
+
+# The greeting of a login comes in its own time: a question whose answer starts with a word of its own marks the place.
+_fs_catch_up() {
+    fs_say "$1" 'sch fs-catch-up' && fs_wait_line "$1" 'No files found'
+}
+
+# fs_wait_file NAME FILE [SECONDS]: waits until the file is whole in the client's folder (it never appears half).
+fs_wait_file() {
+    _fs_until "${3:-$FS_PATIENCE}" test -e "$FS_DIR/$1/$2" || _fs_fail "$1 does not have $2"
+}
+
+_fs_close() {
+    local keyboard=${_fs_keyboard[$1]:-}
+    [[ -z $keyboard ]] || exec {keyboard}>&-
+    unset "_fs_keyboard[$1]"
+}
+
+# fs_stop_client NAME: types xit and waits for the end; returns the client's exit status.
+fs_stop_client() {
+    local name=$1 pid=${FS_PID[$1]:-}
+    [[ -n $pid ]] || _fs_fail "$name was not started" || return
+    ! _fs_alive "$pid" || printf 'xit\n' >&"${_fs_keyboard[$name]}"
+    _fs_close "$name"
+    _fs_until 10 _fs_ended "$pid" || kill -KILL "$pid" 2>/dev/null || true
+    unset "FS_PID[$name]"
+    wait "$pid" 2>/dev/null
+}
+
+# fs_kill_client NAME: SIGKILL, what a crash looks like.
+fs_kill_client() {
+    local pid=${FS_PID[$1]:-}
+    [[ -n $pid ]] || _fs_fail "$1 was not started" || return
+    kill -KILL "$pid" 2>/dev/null || true
+    _fs_close "$1"
+    unset "FS_PID[$1]"
+    wait "$pid" 2>/dev/null || true
+}
+
+# fs_stop_server: SIGTERM, and its end; FS_PORT stays, so that fs_start_server takes the same port again.
+fs_stop_server() {
+    local pid=$FS_SERVER_PID
+    FS_SERVER_PID=
+    [[ -n $pid ]] || return 0
+    kill -TERM "$pid" 2>/dev/null || true
+    _fs_until 10 _fs_ended "$pid" || kill -KILL "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+}
+
+# fs_stop_all: ends every client and the server, and removes FS_DIR if it was made here. Safe to call twice.
+fs_stop_all() {
+    local name pid
+    for name in "${!FS_PID[@]}"; do
+        pid=${FS_PID[$name]}
+        kill -TERM "$pid" 2>/dev/null || true
+    done
+    for name in "${!FS_PID[@]}"; do
+        pid=${FS_PID[$name]}
+        _fs_until 10 _fs_ended "$pid" || kill -KILL "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+        _fs_close "$name"
+        unset "FS_PID[$name]"
+    done
+    fs_stop_server
+    FS_PORT=
+    if [[ -n $_fs_made_dir ]]; then
+        rm -rf -- "$_fs_made_dir"
+        _fs_made_dir=
+        FS_DIR=
+    fi
+}

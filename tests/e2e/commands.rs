@@ -1,0 +1,190 @@
+//! Section 2 of the contract: what each command prints.
+
+use crate::testenv::{COMMANDS, TestEnv};
+
+const WELCOME: &str = "Welcome, hans!";
+
+#[test]
+fn every_command_prints_its_fixed_texts() {
+    let env = TestEnv::new();
+    let (a, b, c) = ("a.txt", "b.txt", "c.txt");
+    let mut vader = env.client("vader").file(a, "a").file(b, "b").file(c, "c").spawn();
+    vader.ask("auth vader wrong", &["Authentication failed. Please try again."]);
+    vader.ask("auth vader sithlord**", &["Welcome, vader!", COMMANDS]);
+    vader.ask("lpf", &["No files published"]);
+    vader.ask("pub c.txt a.txt b.txt", &["3 files published successfully"]);
+    vader.ask("pub a.txt", &["File published successfully"]);
+    vader.ask("lpf", &["3 files published:", a, b, c]);
+    vader.ask("lap", &["No active peers"]);
+    vader.ask("unp c.txt", &["File unpublished successfully"]);
+    vader.ask("unp c.txt", &["File unpublication failed"]);
+    vader.ask("pub nope.txt", &["File publication failed"]);
+
+    let mut hans = env.client("hans").spawn();
+    hans.log_in("hans");
+    hans.ask("lap", &["1 active peer:", "vader"]);
+    hans.ask("sch zzz", &["No files found"]);
+    hans.ask("sch a.t", &["1 file found:", a]);
+    hans.ask("sch txt", &["2 files found:", a, b]);
+    hans.ask("get zzz", &["File not found"]);
+    hans.ask("get a.txt", &["a.txt downloaded successfully"]);
+
+    let mut yoda = env.client("yoda").spawn();
+    yoda.log_in("yoda");
+    yoda.ask("lap", &["2 active peers:", "hans", "vader"]);
+    vader.ask("unp a.txt b.txt", &["2 files unpublished successfully"]);
+    vader.ask("lpf", &["No files published"]);
+    for mut client in [vader, hans, yoda] {
+        client.ask("xit", &["Goodbye!"]);
+    }
+}
+
+#[test]
+fn the_reason_of_a_failure_is_one_line_on_stderr() {
+    let env = TestEnv::new();
+    for (command, line) in [
+        ("pub nope.txt", "File publication failed"),
+        ("unp nope.txt", "File unpublication failed"),
+        ("get nope.txt", "File not found"),
+    ] {
+        let done = env.client("hans").user().args(["-q"]).run(&[command]);
+        assert_eq!(done.stdout, format!("{line}\n"), "{command}");
+        let why = done.one_line_of_stderr();
+        assert!(why.contains("nope.txt"), "{command}: {why}");
+    }
+}
+
+#[test]
+fn publishing_again_changes_nothing() {
+    let env = TestEnv::new();
+    let mut hans = env.client("hans").file("a", "a").spawn();
+    hans.log_in("hans");
+    for _ in 0..3 {
+        hans.ask("pub a", &["File published successfully"]);
+    }
+    hans.ask("pub a a ./a", &["File published successfully"]);
+    hans.ask("lpf", &["1 file published:", "a"]);
+}
+
+#[test]
+fn search_is_case_sensitive_unless_asked_otherwise() {
+    let env = TestEnv::new();
+    let _hans = env
+        .client("hans")
+        .user()
+        .file("Straße.TXT", "a")
+        .file("b.txt", "b")
+        .stay(&["pub Straße.TXT b.txt"], &["2 files published successfully"]);
+    let mut vader = env.client("vader").user().spawn();
+    vader.skip_greeting();
+    vader.ask("sch txt", &["1 file found:", "b.txt"]);
+    vader.ask("sch -i tXt", &["2 files found:", "Straße.TXT", "b.txt"]);
+    vader.ask("sch -i STRASSE", &["No files found"]);
+    vader.ask("sch TXT", &["1 file found:", "Straße.TXT"]);
+}
+
+#[test]
+fn a_long_search_list_has_size_sources_and_age_between_tabs() {
+    let env = TestEnv::new();
+    let publish = |name: &'static str| {
+        env.client(name).user().file("both", "12345").stay(&["pub both"], &["File published successfully"])
+    };
+    let _peers = (publish("hans"), publish("yoda"));
+    let mut vader = env.client("vader").user().spawn();
+    vader.skip_greeting();
+    vader.ask("sch -l both", &["1 file found:"]);
+    let line = vader.next_line();
+    let fields: Vec<&str> = line.split('\t').collect();
+    assert_eq!(&fields[..3], ["both", "5", "2"], "{line:?}");
+    assert!(fields.len() == 4 && fields[3].parse::<u64>().is_ok_and(|age| age < 3_600), "{line:?}");
+}
+
+#[test]
+fn only_files_of_active_peers_are_found() {
+    let env = TestEnv::new();
+    let published = env.client("hans").user().file("a", "a").run(&["pub a"]);
+    published.expect(0, &[WELCOME, COMMANDS, "File published successfully", "Goodbye!"]);
+    let mut vader = env.client("vader").user().spawn();
+    vader.skip_greeting();
+    vader.ask("sch a", &["No files found"]);
+    vader.ask("get a", &["File not found"]);
+    let _hans = env.client("hans").user().stay(&["lpf"], &["1 file published:", "a"]);
+    vader.ask("sch a", &["1 file found:", "a"]);
+    vader.ask("get a", &["a downloaded successfully"]);
+}
+
+#[test]
+fn nobody_finds_what_they_publish_themselves() {
+    let env = TestEnv::new();
+    let publish =
+        |name: &'static str| env.client(name).user().file("a", "a").stay(&["pub a"], &["File published successfully"]);
+    let _hans = publish("hans");
+    let mut vader = publish("vader");
+    vader.ask("sch a", &["No files found"]);
+    let mut yoda = env.client("yoda").user().spawn();
+    yoda.skip_greeting();
+    yoda.ask("sch a", &["1 file found:", "a"]);
+    vader.ask("unp a", &["File unpublished successfully"]);
+    vader.ask("sch a", &["1 file found:", "a"]);
+}
+
+#[test]
+fn help_names_every_command_and_explains_one() {
+    let env = TestEnv::new();
+    let done = env.client("hans").run(&["help"]);
+    done.expect_code(0);
+    for command in ["auth", "get", "lap", "lpf", "pub", "sch", "unp", "xit", "help"] {
+        assert!(done.stdout.contains(command), "{command} in:\n{}", done.stdout);
+        let one = env.client("hans").run(&[&format!("help {command}")]);
+        one.expect_code(0);
+        assert!(one.stdout.contains(command), "{}", one.stdout);
+    }
+    env.client("hans").run(&["help frobnicate"]).expect_code(2);
+}
+
+#[test]
+fn words_are_split_as_a_shell_quotes_them() {
+    let env = TestEnv::new();
+    let client = env.client("hans").user().file("a b", "1").file("c d", "2").file("e f", "3").file("-x", "4");
+    let done = client.args(["-q"]).pipe(&[
+        "# a comment line",
+        "",
+        r#"pub "a b" 'c d' e\ f"#,
+        "pub -- -x",
+        "lpf",
+        "unp 'a b' -- -x",
+    ]);
+    done.expect(
+        0,
+        &[
+            "3 files published successfully",
+            "File published successfully",
+            "4 files published:",
+            "-x",
+            "a b",
+            "c d",
+            "e f",
+            "2 files unpublished successfully",
+        ],
+    );
+}
+
+#[test]
+fn json_is_one_object_a_line() {
+    let env = TestEnv::new();
+    let done = env.client("hans").user().file("a \"b\"", "a").args(["--json"]).run(&[
+        r#"pub 'a "b"'"#,
+        "lpf",
+        "-get nope",
+        "lap",
+    ]);
+    done.expect_code(0);
+    assert!(done.stdout.lines().count() >= 4, "{}", done.stdout);
+    let mut listed = false;
+    for line in done.stdout.lines() {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|why| panic!("{line:?}: {why}"));
+        assert!(value.is_object(), "{line}");
+        listed |= line.contains(r#"a \"b\""#);
+    }
+    assert!(listed, "the published name is in:\n{}", done.stdout);
+}

@@ -1,0 +1,105 @@
+//! Section 4 of the contract: exit statuses, and which of several failures decides.
+//!
+//! 7 and 9 need a lying uploader and a full disk: their tests stand beside the downloads, where both can be made.
+
+use rustix::process::Signal;
+
+use crate::testenv::fake::FakeServer;
+use crate::testenv::{Client, TestEnv};
+
+#[test]
+fn success_is_0_and_usage_is_2() {
+    let env = TestEnv::new();
+    env.client("hans").user().run(&["lpf", "lap", "sch a", "help"]).expect_code(0);
+    for command in ["frobnicate", "pub", "unp", "get", "sch", "auth", "sch -z a", "lap more", "help a b"] {
+        let done = env.client("hans").user().run(&[command]);
+        done.expect_code(2);
+        done.one_line_of_stderr();
+    }
+    for args in [&["--frobnicate"][..], &["--on-exists", "maybe"], &["more"]] {
+        env.client("hans").args(args).spawn().finish().expect_code(2);
+    }
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_3() {
+    let env = TestEnv::stopped("hans falcon*solo\n");
+    let silent = FakeServer::start(|_| None);
+    let done = Client::new(env.path(), "hans", "127.0.0.1", silent.port()).user().run(&["lap"]);
+    done.expect_code(3);
+    done.one_line_of_stderr();
+    let done = Client::new(env.path(), "hans", "no-such-host.invalid", 1).user().run(&["lap"]);
+    done.expect_code(3);
+    done.one_line_of_stderr();
+}
+
+#[test]
+fn not_logged_in_is_4() {
+    let env = TestEnv::new();
+    for command in ["lap", "lpf", "sch a", "get a", "pub a", "unp a"] {
+        let done = env.client("hans").file("a", "a").run(&[command]);
+        done.expect_code(4);
+        assert!(done.stdout.contains("Please authenticate first"), "{command}: {done:?}");
+    }
+    let done = env.client("hans").run(&["auth hans wrong"]);
+    done.expect_code(4);
+    assert!(done.stdout.starts_with("Authentication failed. Please try again.\n"), "{done:?}");
+    env.client("hans").user_as("hans", "wrong").run(&["lap"]).expect_code(4);
+}
+
+#[test]
+fn not_found_is_5_and_a_local_problem_is_8() {
+    let env = TestEnv::new();
+    env.client("hans").user().run(&["get nope"]).expect_code(5);
+    env.client("hans").user().run(&["unp nope"]).expect_code(5);
+    env.client("hans").user().run(&["get nope/"]).expect_code(5);
+    env.client("hans").user().run(&["get *.nope"]).expect_code(5);
+    env.client("hans").user().run(&["pub nope"]).expect_code(8);
+}
+
+#[test]
+fn a_signal_is_128_and_its_number() {
+    let env = TestEnv::new();
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let hans = env.client("hans").user().stay(&["lap"], &["No active peers"]);
+        hans.signal(signal);
+        hans.wait().expect_code(code);
+    }
+}
+
+#[test]
+fn piped_input_goes_on_after_a_failure_and_ends_with_the_first() {
+    let env = TestEnv::new();
+    let done = env.client("hans").user().args(["-q"]).pipe(&["unp nope", "pub nope", "frobnicate", "lpf"]);
+    let (last, before) = done.stdout.trim_end().rsplit_once('\n').expect("several lines");
+    assert_eq!(last, "No files published", "{done:?}");
+    assert!(before.starts_with("File unpublication failed\nFile publication failed"), "{done:?}");
+    done.expect_code(5);
+}
+
+#[test]
+fn commands_and_batches_stop_at_the_first_failure() {
+    let env = TestEnv::new();
+    let done = env.client("hans").user().args(["-q"]).run(&["pub nope", "unp nope", "lpf"]);
+    done.expect(8, &["File publication failed"]);
+    let batch = "lap\nunp nope\npub nope\nlpf\n";
+    let done = env.client("hans").user().file("batch", batch).args(["-q", "-b", "batch"]).spawn().finish();
+    done.expect(5, &["No active peers", "File unpublication failed"]);
+}
+
+#[test]
+fn a_leading_minus_ignores_a_failure() {
+    let env = TestEnv::new();
+    let expected = ["File unpublication failed", "No files published"];
+    env.client("hans").user().args(["-q"]).run(&["-unp nope", "lpf"]).expect(0, &expected);
+    let batch = "-unp nope\nlpf\n";
+    env.client("hans").user().file("batch", batch).args(["-q", "-b", "batch"]).spawn().finish().expect(0, &expected);
+}
+
+#[test]
+fn a_failed_command_ends_even_who_wants_to_stay() {
+    let env = TestEnv::new();
+    let hans = env.client("hans").user().args(["--stay"]).commands(&["pub nope"]).spawn();
+    hans.wait().expect_code(8);
+    env.wait_log("Received XIT from hans");
+}

@@ -1,0 +1,118 @@
+//! A recorded session holds no secret, and replayed it changes nothing.
+
+use std::collections::HashSet;
+use std::fs;
+use std::net::Ipv4Addr;
+
+use crate::testenv::relay::{Seen, TcpRelay, UdpRelay};
+use crate::testenv::{CREDENTIALS, Client, TestEnv, auth, holds};
+
+const CONTENT: &str = "the very words that nobody on the wire may read";
+const NAME: &str = "unmistakable-file-name.txt";
+
+/// Where LOGIN1 says the user name in clear, which is the one place that does.
+const LOGIN1: u8 = 0x04;
+
+struct Recorded {
+    env: TestEnv,
+    hans: crate::testenv::Running,
+    vader: crate::testenv::Running,
+    relays: (UdpRelay, UdpRelay),
+    transfer: Vec<u8>,
+}
+
+/// hans publishes, vader searches and fetches, with someone in the middle of all three connections.
+fn record() -> Recorded {
+    let env = TestEnv::with(CREDENTIALS, &["--heartbeat", "0.3"]);
+    let behind = Ipv4Addr::new(127, 0, 0, 2);
+    let relays = (UdpRelay::start(env.address(), behind), UdpRelay::start(env.address(), Ipv4Addr::LOCALHOST));
+    let tcp = TcpRelay::start(behind);
+    let listen = format!("127.0.0.1:{}", tcp.port());
+    let client = |name: &str, port| Client::new(env.path(), name, "127.0.0.1", port);
+    let mut hans = client("hans", relays.0.port()).file(NAME, CONTENT.repeat(100)).args(["--listen", &listen]).spawn();
+    hans.log_in("hans");
+    hans.ask(&format!("pub {NAME}"), &["File published successfully"]);
+    let vader = client("vader", relays.1.port());
+    let saved = vader.dir().join(NAME);
+    let mut vader = vader.spawn();
+    vader.log_in("vader");
+    vader.ask("lap", &["1 active peer:", "hans"]);
+    vader.ask("sch unmistakable", &["1 file found:", NAME]);
+    vader.ask(&format!("get {NAME}"), &[&format!("{NAME} downloaded successfully")]);
+    assert_eq!(fs::read_to_string(saved).expect("a copy"), CONTENT.repeat(100));
+    let transfer = tcp.recording();
+    assert!(transfer.len() > CONTENT.len() * 100, "the transfer went through the relay");
+    Recorded { env, hans, vader, relays, transfer }
+}
+
+#[test]
+fn a_recorded_session_holds_no_secret() {
+    let recorded = record();
+    let datagrams: Vec<Seen> = [recorded.relays.0.recording(), recorded.relays.1.recording()].concat();
+    assert!(datagrams.iter().any(|seen| seen.bytes[0] == LOGIN1 && holds(&seen.bytes, b"hans")), "the tape runs");
+    for seen in &datagrams {
+        for secret in ["falcon", "sithlord", "unmistakable", "very words"] {
+            assert!(!holds(&seen.bytes, secret.as_bytes()), "{secret} in a datagram of kind {:#x}", seen.bytes[0]);
+        }
+        if seen.bytes[0] != LOGIN1 {
+            assert!(!holds(&seen.bytes, b"hans") && !holds(&seen.bytes, b"vader"), "kind {:#x}", seen.bytes[0]);
+        }
+    }
+    for secret in ["falcon", "unmistakable", "very words", "hans", "vader"] {
+        assert!(!holds(&recorded.transfer, secret.as_bytes()), "{secret} in the transfer");
+    }
+}
+
+#[test]
+fn a_recorded_session_replayed_changes_nothing() {
+    let mut recorded = record();
+    let (hans, vader) = (&recorded.relays.0, &recorded.relays.1);
+    let log = recorded.env.log();
+    for relay in [hans, vader] {
+        let tape = relay.recording();
+        // As it was, backwards, and the login alone once more.
+        tape.iter().chain(tape.iter().rev()).chain(tape.iter().take(6)).for_each(|seen| relay.inject(seen));
+    }
+    recorded.hans.ask("lpf", &["1 file published:", NAME]);
+    recorded.vader.ask("lap", &["1 active peer:", "hans"]);
+    recorded.vader.ask("lpf", &["No files published"]);
+    let after = recorded.env.log();
+    let news: Vec<&str> = after[log.len()..].lines().filter(|line| !line.contains(": Sent ")).collect();
+    assert!(news.iter().all(|line| line.contains("Received LPF") || line.contains("Received LAP")), "{news:?}");
+    assert_eq!(news.len(), 3, "only what was typed is done:\n{}", news.join("\n"));
+}
+
+#[test]
+fn the_same_login_twice_shares_no_bytes_but_the_name() {
+    let env = TestEnv::new();
+    let mut windows: Vec<HashSet<[u8; 8]>> = Vec::new();
+    for _ in 0..2 {
+        let relay = UdpRelay::start(env.address(), Ipv4Addr::LOCALHOST);
+        let done = Client::new(env.path(), "hans", "127.0.0.1", relay.port()).run(&[&auth("hans")]);
+        done.expect_code(0);
+        let mut seen = HashSet::new();
+        for datagram in relay.recording() {
+            for window in datagram.bytes.windows(8) {
+                // Padding and the name's own padding are all zeroes at their end.
+                let window: [u8; 8] = window.try_into().expect("eight bytes");
+                if window[4..] != [0; 4] && !holds(&window, b"hans") {
+                    seen.insert(window);
+                }
+            }
+        }
+        assert!(seen.len() > 500, "the tape runs");
+        windows.push(seen);
+    }
+    let shared: Vec<_> = windows[0].intersection(&windows[1]).collect();
+    assert!(shared.is_empty(), "{shared:02x?}");
+}
+
+#[test]
+fn no_process_shows_a_password_in_its_arguments() {
+    let env = TestEnv::new();
+    let hans = env.client("hans").user().stay(&["lap"], &["No active peers"]);
+    for id in [hans.id(), env.server().id()] {
+        let arguments = fs::read(format!("/proc/{id}/cmdline")).expect("a running process");
+        assert!(!arguments.is_empty() && !holds(&arguments, b"falcon"), "{arguments:?}");
+    }
+}

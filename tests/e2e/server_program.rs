@@ -1,0 +1,250 @@
+//! Section 1 of the contract: the server's options, ready line, log, signals and refusals.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use rustix::process::Signal;
+
+use crate::testenv::{COMMANDS, CREDENTIALS, TestEnv, auth};
+
+#[test]
+fn the_ready_line_is_all_of_stdout_and_termination_is_success() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut env = TestEnv::new();
+        env.client("hans").user().run(&["lap"]).expect_code(0);
+        let port = env.port();
+        let done = env.stop_server(signal);
+        done.expect(0, &[&format!("listening on 127.0.0.1:{port}")]);
+    }
+}
+
+/// `09:11:48.886: 127.0.0.1:57820: Received PUB from hans` without the time and with the port checked and replaced.
+fn without_time_and_port(line: &str) -> String {
+    let (time, rest) = line.split_at_checked("00:00:00.000: ".len()).unwrap_or_else(|| panic!("no time in {line:?}"));
+    let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    assert_eq!(shape, "00:00:00.000: ", "{line:?}");
+    let Some(rest) = rest.strip_prefix("127.0.0.1:") else { return rest.to_owned() };
+    let (port, rest) = rest.split_once(": ").unwrap_or_else(|| panic!("no address in {line:?}"));
+    assert!(port.parse::<u16>().is_ok_and(|port| port > 0), "{line:?}");
+    rest.to_owned()
+}
+
+#[test]
+fn the_log_has_a_received_and_a_sent_line_for_every_command() {
+    let env = TestEnv::new();
+    let mut hans = env.client("hans").file("a", "a").spawn();
+    hans.send("auth hans wrong");
+    hans.next_line();
+    hans.log_in("hans");
+    let commands = [
+        ("pub a", "PUB", "OK"),
+        ("lpf", "LPF", "OK"),
+        ("lap", "LAP", "OK"),
+        ("sch zzz", "SCH", "OK"),
+        ("unp a", "UNP", "OK"),
+        ("unp a", "UNP", "ERR"),
+        ("get zzz", "GET", "ERR"),
+    ];
+    for (command, _, _) in commands {
+        hans.ask(command, &[""; 0]);
+        hans.send("lap");
+        while hans.next_line() != "No active peers" {}
+    }
+    hans.send("xit");
+    hans.finish();
+    env.wait_log("Received XIT from hans");
+    env.wait_log_times("Received AUTH from hans", 2);
+    let log: Vec<String> = env.log().lines().map(without_time_and_port).collect();
+    let pair = |verb: &str, verdict: &str| {
+        let received = format!("Received {verb} from hans");
+        let sent = format!("Sent {verdict} to hans");
+        log.windows(2).any(|pair| pair[0] == received && pair[1] == sent)
+    };
+    for (command, verb, verdict) in commands {
+        assert!(pair(verb, verdict), "{command} in:\n{}", log.join("\n"));
+    }
+    assert!(pair("AUTH", "ERR") && pair("AUTH", "OK"), "{}", log.join("\n"));
+    assert!(!env.log().contains("HBT"), "heartbeats are for debug");
+}
+
+#[test]
+fn heartbeats_are_logged_at_debug_and_passwords_never() {
+    let env = TestEnv::with(CREDENTIALS, &["--log-level", "trace", "--heartbeat", "0.2"]);
+    let mut hans = env.client("hans").args(["-v"]).spawn();
+    hans.send("auth hans hunter2-wrong");
+    hans.next_line();
+    hans.log_in("hans");
+    env.wait_log("Received HBT from hans");
+    hans.send("xit");
+    let done = hans.finish();
+    for text in [&env.log(), &done.stderr, &done.stdout] {
+        assert!(!text.contains("falcon*solo") && !text.contains("hunter2-wrong"), "{text}");
+    }
+}
+
+#[test]
+fn a_lower_log_level_is_quiet() {
+    let mut env = TestEnv::with(CREDENTIALS, &["--log-level", "error"]);
+    env.client("hans").user().run(&["lap", "-get nope"]).expect_code(0);
+    assert_eq!(env.stop_server(Signal::TERM).stderr, "");
+}
+
+#[test]
+fn a_hangup_reads_the_credentials_again() {
+    let env = TestEnv::new();
+    let hans = env.client("hans").user().file("a", "a").stay(&["pub a"], &["File published successfully"]);
+    let mut vader = env.client("vader").spawn();
+    vader.log_in("vader");
+    vader.ask("sch a", &["1 file found:", "a"]);
+
+    // hans is gone, yoda has another password, vader keeps the session.
+    env.write_credentials("yoda changed\nvader sithlord**\nleia new\n");
+    env.signal_server(Signal::HUP);
+    let mut leia = env.client("leia").user_as("leia", "new");
+    leia = leia.args(["-q"]);
+    let mut leia = leia.spawn();
+    // Whoever is new may have asked before the file was read; the log says when it was.
+    hans.wait_err("log");
+    leia.send("lap");
+    vader.ask("lap", &["1 active peer:", "leia"]);
+    vader.ask("sch a", &["No files found"]);
+    env.client("hans").run(&[&auth("hans")]).expect_code(4);
+    env.client("yoda").run(&[&auth("yoda")]).expect_code(4);
+
+    // Hidden, not deleted.
+    drop(hans);
+    env.write_credentials(CREDENTIALS);
+    env.signal_server(Signal::HUP);
+    env.client("hans").user().run(&["lpf"]).expect_code(0);
+}
+
+#[test]
+fn a_bad_file_at_a_hangup_leaves_the_old_one_in_force() {
+    let env = TestEnv::new();
+    let mut hans = env.client("hans").spawn();
+    hans.log_in("hans");
+    let before = env.log().lines().count();
+    env.write_credentials("hans falcon*solo\nbroken\n");
+    env.signal_server(Signal::HUP);
+    env.wait_log("line 2");
+    assert_eq!(env.log().lines().count(), before + 1, "one line:\n{}", env.log());
+    hans.ask("lap", &["No active peers"]);
+    env.client("yoda").user().run(&["lap"]).expect_code(0);
+}
+
+fn refusal(mut command: Command) -> (i32, String) {
+    let Output { status, stdout, stderr } = command.output().expect("the server starts");
+    let stderr = String::from_utf8(stderr).expect("text");
+    assert!(stdout.is_empty(), "nothing is ready:\n{}", String::from_utf8_lossy(&stdout));
+    let code = status.code().expect("an exit");
+    assert!(code != 0 && !stderr.contains("panicked"), "{code}: {stderr}");
+    (code, stderr)
+}
+
+/// Runs a server that must not start; the one line it says.
+fn one_line_refusal(env: &TestEnv, args: &[&str]) -> String {
+    let mut command = env.server_command();
+    command.args(args);
+    let (_, stderr) = refusal(command);
+    assert_eq!(stderr.lines().count(), 1, "one clear line:\n{stderr}");
+    stderr
+}
+
+#[test]
+fn missing_credentials_are_named() {
+    let env = TestEnv::stopped("");
+    fs::remove_file(env.credentials()).expect("the file was there");
+    assert!(one_line_refusal(&env, &["0"]).contains("credentials.txt"));
+}
+
+#[test]
+fn malformed_credentials_name_the_line() {
+    let long = "u".repeat(65);
+    let cases = [
+        ("hans falcon\nbroken\n", "line 2"),
+        ("\n# comment\n lead space\n", "line 3"),
+        ("hans \n", "line 1"),
+        ("h\u{e4}ns x\n", "line 1"),
+        ("hans $fileshare$nonsense\n", "line 1"),
+        (&format!("ok x\n{long} x\n"), "line 2"),
+        (&format!("ok x\nhans {}\n", "p".repeat(257)), "line 2"),
+    ];
+    for (text, line) in cases {
+        let env = TestEnv::stopped(text);
+        let why = one_line_refusal(&env, &["0"]);
+        assert!(why.contains(line) && why.contains("credentials.txt"), "{text:?}: {why}");
+    }
+}
+
+#[test]
+fn a_duplicate_user_names_both_lines() {
+    let env = TestEnv::stopped("hans one\nyoda two\nhans three\n");
+    let why = one_line_refusal(&env, &["0"]);
+    assert!(why.contains("hans") && why.contains('1') && why.contains('3'), "{why}");
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let env = TestEnv::new();
+    let port = env.port().to_string();
+    let mut command = env.server_command();
+    command.args([&port, "--data", "other.db"]);
+    // The option is given twice; a fresh command has it once.
+    let mut fresh = Command::new(command.get_program());
+    fresh.current_dir(env.path()).arg("--credentials").arg(env.credentials()).args(["--data", "other.db", &port]);
+    let (_, stderr) = refusal(fresh);
+    assert!(stderr.lines().count() == 1 && stderr.contains(&port), "{stderr}");
+    env.client("hans").user().run(&["lap"]).expect_code(0);
+}
+
+#[test]
+fn a_data_file_in_use_is_named_and_the_first_server_goes_on() {
+    let env = TestEnv::new();
+    let why = one_line_refusal(&env, &["0"]);
+    assert!(why.contains("fileshare.db") && why.contains("use"), "{why}");
+    env.client("hans").user().file("a", "a").run(&["pub a"]).expect_code(0);
+}
+
+#[test]
+fn a_damaged_data_file_is_refused_and_left_as_it_is() {
+    let env = TestEnv::stopped(CREDENTIALS);
+    fs::write(env.data(), "this is no database, but somebody's letter\n".repeat(300)).expect("a file");
+    let before = fs::read(env.data()).expect("a file");
+    assert!(one_line_refusal(&env, &["0"]).contains("fileshare.db"));
+    assert!(fs::read(env.data()).expect("a file") == before, "the file was changed");
+}
+
+#[test]
+fn intervals_may_be_decimal_and_must_make_sense() {
+    let env = TestEnv::with(CREDENTIALS, &["--heartbeat", "0.25", "--liveness", "1.75"]);
+    env.client("hans").user().run(&["lap"]).expect_code(0);
+    let stopped = TestEnv::stopped(CREDENTIALS);
+    for args in [
+        &["0", "--heartbeat", "3", "--liveness", "3"][..],
+        &["0", "--heartbeat", "4"],
+        &["0", "--heartbeat", "0"],
+        &["0", "--heartbeat", "-1"],
+        &["0", "--liveness", "soon"],
+        &["0", "--ephemeral"],
+        &["0", "--log-level", "loud"],
+        &["0", "--bind", "nowhere"],
+        &["70000"],
+        &[],
+    ] {
+        // `server_command` gives --data, so that --ephemeral clashes with it.
+        let mut command = stopped.server_command();
+        command.args(args);
+        assert_eq!(refusal(command).0, 2, "{args:?}");
+    }
+}
+
+#[test]
+fn a_restarted_server_takes_the_same_port_and_data() {
+    let mut env = TestEnv::new();
+    let port = env.port();
+    env.kill_server();
+    env.start();
+    assert_eq!(env.port(), port);
+    let expected = ["Welcome, hans!", COMMANDS, "No files published", "Goodbye!"];
+    env.client("hans").user().run(&["lpf"]).expect(0, &expected);
+}

@@ -1,0 +1,67 @@
+//! `pub --to`: for whoever is not named, a file does not exist.
+
+use crate::testenv::{Finished, TestEnv};
+
+fn told(done: &Finished) -> (i32, &str, &str) {
+    (done.code, &done.stdout, &done.stderr)
+}
+
+#[test]
+fn a_file_published_to_some_is_found_and_fetched_by_them_alone() {
+    let env = TestEnv::with("hans falcon*solo\nyoda wise@!man\nvader sithlord**\n", &[]);
+    let client = env.client("hans").user().file("plan", "secret plan");
+    let _hans = client.stay(&["pub --to vader plan"], &["File published successfully"]);
+    let named = env.client("vader").user().args(["-q"]).run(&["sch plan", "get plan"]);
+    named.expect(0, &["1 file found:", "plan", "plan downloaded successfully"]);
+    for command in ["sch plan", "sch -l plan", "sch -i PLAN", "get plan", "get pl*", "get plan#0000"] {
+        let hidden = env.client("yoda").user().args(["-q"]).run(&[command]);
+        let absent = env.client("yoda").user().args(["-q"]).run(&[&command.replace("pl", "xy").replace("PL", "XY")]);
+        let absent = (absent.code, absent.stdout.replace("xy", "pl"), absent.stderr.replace("xy", "pl"));
+        assert_eq!(told(&hidden), (absent.0, &*absent.1, &*absent.2), "{command}");
+    }
+}
+
+#[test]
+fn publishing_again_without_names_opens_the_file_to_all_and_says_so() {
+    let env = TestEnv::new();
+    let mut hans = env.client("hans").user().file("plan", "plan").spawn();
+    hans.skip_greeting();
+    hans.ask("pub --to vader --to nobody plan", &["File published successfully"]);
+    let mut yoda = env.client("yoda").user().spawn();
+    yoda.skip_greeting();
+    yoda.ask("sch plan", &["No files found"]);
+    let before = hans.err.text().lines().count();
+    hans.ask("pub plan", &["File published successfully"]);
+    hans.ask("lpf", &["1 file published:", "plan"]);
+    assert_eq!(hans.err.text().lines().count(), before + 1, "one note on stderr:\n{}", hans.err.text());
+    yoda.ask("sch plan", &["1 file found:", "plan"]);
+    yoda.ask("get plan", &["plan downloaded successfully"]);
+}
+
+#[test]
+fn an_audience_can_be_narrowed_and_survives_a_restart() {
+    let mut env = TestEnv::new();
+    let mut hans = env.client("hans").user().file("plan", "plan").spawn();
+    hans.skip_greeting();
+    hans.ask("pub plan", &["File published successfully"]);
+    hans.ask("pub --to yoda plan", &["File published successfully"]);
+    env.kill_server();
+    env.start();
+    hans.ask("lpf", &["1 file published:", "plan"]);
+    env.client("vader").user().args(["-q"]).run(&["sch plan"]).expect(0, &["No files found"]);
+    env.client("yoda").user().args(["-q"]).run(&["get plan"]).expect(0, &["plan downloaded successfully"]);
+}
+
+#[test]
+fn a_large_audience_travels_whole() {
+    let env = TestEnv::new();
+    let mut hans = env.client("hans").user().file("plan", "plan").spawn();
+    hans.skip_greeting();
+    let mut command = String::from("pub");
+    for index in 0..200 {
+        command.push_str(&format!(" --to somebody-with-a-rather-long-name-{index:03}"));
+    }
+    hans.ask(&format!("{command} --to vader plan"), &["File published successfully"]);
+    env.client("vader").user().args(["-q"]).run(&["get plan"]).expect(0, &["plan downloaded successfully"]);
+    env.client("yoda").user().args(["-q"]).run(&["get plan"]).expect(5, &["File not found"]);
+}

@@ -1,0 +1,186 @@
+//! Attacks that need the real programs. Those that can be shown on one room alone are tested there; docs/SECURITY.md
+//! lists all of them.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use fileshare::common::limits::{PROTOCOL_VERSION, USER_NAME_MAX_BYTES};
+use fileshare::common::packet::Packet;
+
+use crate::testenv::fake::Stranger;
+use crate::testenv::{CREDENTIALS, Client, Running, TestEnv, auth, entries, free_port, isolate, noise};
+
+/// hans stays online and shares these names, each with itself as content.
+fn sharing(env: &TestEnv, names: &[&str]) -> Running {
+    let mut client = env.client("hans").user();
+    for name in names {
+        client = client.file(name, name);
+    }
+    let mut hans = client.args(["--stay"]).spawn();
+    hans.skip_greeting();
+    for name in names {
+        hans.ask(&format!("pub {name}"), &["File published successfully"]);
+    }
+    hans
+}
+
+#[test]
+fn a_symlinked_folder_leads_no_download_outside() {
+    let env = TestEnv::new();
+    let _hans = sharing(&env, &["photos/a.jpg"]);
+    let outside = env.path().join("outside");
+    fs::create_dir(&outside).expect("a folder");
+    for target in [outside.clone(), "../../outside".into()] {
+        let client = env.client("vader").user().args(["-q", "--on-exists", "overwrite"]);
+        let link = client.dir().join("photos");
+        let _ = fs::remove_file(&link);
+        symlink(target, &link).expect("a symlink");
+        let done = client.run(&["get photos/a.jpg"]);
+        done.expect(8, &["photos/a.jpg download failed"]);
+        assert_eq!(entries(&outside), [""; 0]);
+    }
+}
+
+#[test]
+fn a_symlink_in_the_place_of_the_target_is_never_written_through() {
+    let env = TestEnv::new();
+    let _hans = sharing(&env, &["a"]);
+    let victim = env.path().join("victim");
+    fs::write(&victim, "precious").expect("a file");
+    for policy in ["error", "overwrite", "rename", "skip"] {
+        let client = env.client("vader").user().args(["-q", "--on-exists", policy]);
+        let link = client.dir().join("a");
+        let _ = fs::remove_file(&link);
+        symlink(&victim, &link).expect("a symlink");
+        client.run(&["get a"]);
+        assert_eq!(fs::read_to_string(&victim).expect("still there"), "precious", "{policy}");
+    }
+}
+
+#[test]
+fn a_published_file_swapped_for_a_symlink_is_not_served() {
+    let env = TestEnv::new();
+    let _hans = sharing(&env, &["a", "d/b"]);
+    let dir = env.client("hans").dir().to_owned();
+    let outside = env.path().join("outside");
+    fs::create_dir(&outside).expect("a folder");
+    // The very bytes that were published, so that only the way to them can be the reason to refuse.
+    fs::write(outside.join("a"), "a").expect("a file");
+    fs::write(outside.join("b"), "d/b").expect("a file");
+    fs::remove_file(dir.join("a")).expect("a file");
+    symlink(outside.join("a"), dir.join("a")).expect("a symlink");
+    fs::remove_dir_all(dir.join("d")).expect("a folder");
+    symlink(&outside, dir.join("d")).expect("a symlink");
+    let done = env.client("vader").user().args(["-q"]).run(&["-get a", "get d/b"]);
+    done.expect(6, &["a download failed", "d/b download failed"]);
+}
+
+#[test]
+fn hidden_files_are_fetched_only_by_their_own_name() {
+    let env = TestEnv::new();
+    let _hans = sharing(&env, &[".bashrc", "d/.ssh/key", "d/plain"]);
+    let client = env.client("vader").user().args(["-q"]);
+    let dir = client.dir().to_owned();
+    client.run(&["get d/", "-get *", "-get d/*"]).expect_code(0);
+    assert_eq!(entries(&dir), ["d", "d/plain"]);
+    env.client("vader").user().args(["-q"]).run(&["get .bashrc"]).expect(0, &[".bashrc downloaded successfully"]);
+}
+
+#[test]
+fn what_a_user_types_is_shown_escaped() {
+    let env = TestEnv::new();
+    let evil = "\x1b]0;owned\x07\x1b[2J\u{9b}31m\u{202e}";
+    let script =
+        format!("get 'x{evil}'\npub '{evil}'\nunp '{evil}'\nsch '{evil}'\n{evil}\nauth {evil} x\nhelp '{evil}'\n");
+    let done =
+        env.client("hans").user().file("batch", script.lines().map(|line| format!("-{line}\n")).collect::<String>());
+    let done = done.args(["-v", "-b", "batch"]).spawn().finish();
+    for text in [&done.stdout, &done.stderr, &env.log()] {
+        assert!(!text.contains(['\x1b', '\x07', '\u{9b}', '\u{202e}']), "{text:?}");
+    }
+}
+
+#[test]
+fn a_user_name_from_the_network_cannot_break_a_log_line() {
+    let env = TestEnv::with(CREDENTIALS, &["--log-level", "trace"]);
+    let stranger = Stranger::new(env.address());
+    for name in ["a\nb", "\x1b[31m", "a\rb", "a b", "\u{9b}"] {
+        let mut login = vec![0x04];
+        login.extend([9; 16 + 32]);
+        login.push(name.len() as u8);
+        login.extend(name.as_bytes());
+        login.resize(1 + 16 + 32 + 1 + USER_NAME_MAX_BYTES, 0);
+        login.extend(noise(1, 96));
+        stranger.send(&login);
+    }
+    stranger.answers_so_far([4; 16]);
+    let log = env.log();
+    assert!(!log.contains(['\x1b', '\r', '\u{9b}']), "{log:?}");
+    for line in log.lines() {
+        assert!(line.len() > 14 && line.as_bytes()[2] == b':' && line.as_bytes()[8] == b'.', "{line:?}");
+    }
+}
+
+#[test]
+fn a_hello_draws_one_small_cookie_and_a_wrong_version_its_number() {
+    let env = TestEnv::new();
+    let stranger = Stranger::new(env.address());
+    stranger.send(&Packet::Hello { version: PROTOCOL_VERSION + 1, nonce: [5; 16] }.to_bytes());
+    let answers = stranger.answers_so_far([6; 16]);
+    assert_eq!(answers, [Packet::Version { version: PROTOCOL_VERSION, nonce: [5; 16] }.to_bytes()]);
+}
+
+#[test]
+fn a_false_server_gets_no_login_and_learns_no_password() {
+    let impostor = TestEnv::with("hans some-other-password\n", &["--log-level", "trace"]);
+    let done = impostor.client("hans").args(["-q"]).run(&[&auth("hans")]);
+    done.expect(4, &["Authentication failed. Please try again."]);
+    assert!(!impostor.log().contains("falcon"));
+}
+
+#[test]
+fn few_descriptors_and_a_flood_of_connections_pass_over() {
+    let env = TestEnv::new();
+    let port = free_port();
+    let dir = env.client("hans").file("a", noise(3, 500_000)).dir().to_owned();
+    let mut command = Command::new("sh");
+    isolate(&mut command, &env.path().join("homes").join("hans"));
+    command.current_dir(dir).env("FILESHARE_PASSWORD", "falcon*solo");
+    command.arg("-c").arg("ulimit -n 64; exec \"$@\"").arg("sh").arg(env!("CARGO_BIN_EXE_client"));
+    command.args(["127.0.0.1", &env.port().to_string(), "-u", "hans", "--stay", "-c", "pub a"]);
+    command.args(["--listen", &format!("127.0.0.1:{port}")]);
+    let mut hans = Running::start("hans", command);
+    hans.skip_greeting();
+    hans.says(&["File published successfully"]);
+    let flood: Vec<_> = (0..300).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, port))).collect();
+    assert!(flood.iter().filter(|stream| stream.is_ok()).count() > 64, "the flood is larger than the table");
+    drop(flood);
+    env.client("vader").user().args(["-q"]).run(&["get a"]).expect(0, &["a downloaded successfully"]);
+    assert!(!env.log().contains("hans timed out"));
+}
+
+#[test]
+fn guessing_passwords_locks_no_one_out() {
+    let env = TestEnv::new();
+    let mut guesser = env.client("guesser").args(["-q"]).spawn();
+    for guess in 0..20 {
+        guesser.ask(&format!("auth hans guess-{guess}"), &["Authentication failed. Please try again."]);
+    }
+    let relay = crate::testenv::relay::UdpRelay::start(env.address(), Ipv4Addr::new(127, 0, 0, 2));
+    Client::new(env.path(), "hans", "127.0.0.1", relay.port()).user().run(&["lap"]).expect_code(0);
+}
+
+#[test]
+fn the_server_believes_no_claimed_identity() {
+    // A session of vader's cannot speak for hans: everything it can say is vader's.
+    let env = TestEnv::new();
+    let mut hans = env.client("hans").file("a", "a").spawn();
+    hans.log_in("hans");
+    hans.ask("pub a", &["File published successfully"]);
+    let mut vader = env.client("vader").spawn();
+    vader.log_in("vader");
+    vader.ask("unp a", &["File unpublication failed"]);
+    hans.ask("lpf", &["1 file published:", "a"]);
+}

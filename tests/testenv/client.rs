@@ -1,0 +1,133 @@
+//! How tests start clients.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use super::{Finished, PATIENCE, Running, isolate, password};
+
+/// A client to be started: its folder, files, arguments and environment.
+pub struct Client {
+    name: String,
+    dir: PathBuf,
+    command: Command,
+}
+
+impl Client {
+    /// Shares from and downloads to the folder `name` beneath `home`.
+    pub fn new(home: &Path, name: &str, server: &str, port: u16) -> Self {
+        let dir = home.join("folders").join(name);
+        fs::create_dir_all(&dir).expect("a folder for the client");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
+        isolate(&mut command, &home.join("homes").join(name));
+        command.current_dir(&dir).arg(server).arg(port.to_string());
+        Self { name: name.into(), dir, command }
+    }
+
+    /// The shared folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Puts a file into the shared folder, making the folders it needs.
+    pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
+        let path = self.dir.join(name);
+        fs::create_dir_all(path.parent().expect("a path beneath the folder")).expect("folders can be made");
+        fs::write(path, content).expect("files can be written");
+        self
+    }
+
+    /// Logs in at start as the sample user that the client is named after.
+    pub fn user(self) -> Self {
+        let name = self.name.clone();
+        self.user_as(&name, password(&name))
+    }
+
+    /// Logs in at start as this user.
+    pub fn user_as(mut self, user: &str, password: &str) -> Self {
+        self.command.arg("-u").arg(user).env("FILESHARE_PASSWORD", password);
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, variable: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(variable, value);
+        self
+    }
+
+    /// Adds one `-c` for each command.
+    pub fn commands(self, commands: &[&str]) -> Self {
+        commands.iter().fold(self, |client, command| client.args(["-c", command]))
+    }
+
+    /// Runs these commands by `-c`, with nothing on stdin, to the end.
+    pub fn run(self, commands: &[&str]) -> Finished {
+        self.commands(commands).spawn().finish()
+    }
+
+    /// Runs a script on piped stdin to the end.
+    pub fn pipe(self, lines: &[&str]) -> Finished {
+        let mut running = self.spawn();
+        lines.iter().for_each(|line| running.send(line));
+        running.finish()
+    }
+
+    /// Starts it with piped streams.
+    pub fn spawn(self) -> Running {
+        Running::start(&self.name, self.command)
+    }
+
+    /// Starts it to stay online after these commands, and asserts what they print after the greeting.
+    #[track_caller]
+    pub fn stay(self, commands: &[&str], lines: &[&str]) -> Running {
+        let mut running = self.args(["--stay"]).commands(commands).spawn();
+        running.skip_greeting();
+        running.says(lines);
+        running
+    }
+
+    /// The command itself, for what has no method.
+    pub fn into_command(self) -> Command {
+        self.command
+    }
+}
+
+impl Running {
+    /// Reads the two lines that a login prints.
+    #[track_caller]
+    pub fn skip_greeting(&mut self) {
+        let line = self.next_line();
+        assert!(line.starts_with("Welcome, ") && line.ends_with('!'), "not a greeting: {line:?}");
+        self.says(&[super::COMMANDS]);
+    }
+
+    /// Asks for the active peers until `user` is among them; each question waits for its answer.
+    #[track_caller]
+    pub fn wait_for_peer(&mut self, user: &str) {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            self.send("lap");
+            let title = self.next_line();
+            let count = title.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0);
+            let peers: Vec<String> = (0..count).map(|_| self.next_line()).collect();
+            if peers.iter().any(|peer| peer == user) {
+                return;
+            }
+        }
+        panic!("{user} does not become active");
+    }
+
+    /// Types `auth` and reads the greeting.
+    #[track_caller]
+    pub fn log_in(&mut self, user: &str) {
+        self.ask(&super::auth(user), &[&format!("Welcome, {user}!"), super::COMMANDS]);
+    }
+}

@@ -1,0 +1,248 @@
+//! A share in a temporary folder: the real `server` on a free port, any number of real `client`s, everything on loopback
+//! and everything killed when the test ends.
+//!
+//! Nothing here sleeps for a fixed time: each wait is for a line, a log entry or an exit, and fails with what was seen
+//! so far after [`PATIENCE`], which is generous because many tests share a slow machine.
+
+pub mod client;
+pub mod fake;
+pub mod process;
+pub mod pty;
+pub mod relay;
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+pub use client::Client;
+pub use process::{Finished, Running};
+
+/// How long a test waits for something that must happen.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The sample credentials of the contract.
+pub const CREDENTIALS: &str = "hans falcon*solo\nyoda wise@!man\nvader sithlord**\n";
+
+/// What `auth` prints after the greeting.
+pub const COMMANDS: &str = "Available commands are: get, lap, lpf, pub, sch, unp, xit";
+
+/// The password of a sample user.
+pub fn password(user: &str) -> &'static str {
+    match user {
+        "hans" => "falcon*solo",
+        "yoda" => "wise@!man",
+        "vader" => "sithlord**",
+        _ => panic!("{user} is no sample user"),
+    }
+}
+
+/// The line that logs a sample user in.
+pub fn auth(user: &str) -> String {
+    format!("auth {user} {}", password(user))
+}
+
+/// One server and the folders of its clients.
+pub struct TestEnv {
+    server: Option<Running>,
+    port: u16,
+    args: Vec<OsString>,
+    ephemeral: bool,
+    dir: TempDir,
+}
+
+impl TestEnv {
+    /// A server with the sample credentials that keeps its publications in a data file.
+    pub fn new() -> Self {
+        Self::with(CREDENTIALS, &[])
+    }
+
+    /// A server with these credentials and more arguments.
+    pub fn with(credentials: &str, args: &[&str]) -> Self {
+        let mut env = Self::stopped(credentials);
+        env.args = args.iter().map(OsString::from).collect();
+        env.ephemeral = args.contains(&"--ephemeral");
+        env.start();
+        env
+    }
+
+    /// Folders and credentials, but no server yet.
+    pub fn stopped(credentials: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("fileshare-test-").tempdir().expect("a temporary folder");
+        let env = Self { server: None, port: 0, args: Vec::new(), ephemeral: false, dir };
+        env.write_credentials(credentials);
+        env
+    }
+
+    /// The temporary folder that holds all of this.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The credentials file, mode 0600.
+    pub fn credentials(&self) -> PathBuf {
+        self.path().join("credentials.txt")
+    }
+
+    /// The server's data file.
+    pub fn data(&self) -> PathBuf {
+        self.path().join("fileshare.db")
+    }
+
+    /// Replaces the credentials file; the server reads it at start and on SIGHUP.
+    pub fn write_credentials(&self, text: &str) {
+        fs::write(self.credentials(), text).expect("a writable credentials file");
+        set_mode(&self.credentials(), 0o600);
+    }
+
+    /// The server's UDP port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The server's address.
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// A server command with this environment's files and no port yet.
+    pub fn server_command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+        isolate(&mut command, self.path());
+        command.current_dir(self.path()).arg("--credentials").arg(self.credentials());
+        if !self.ephemeral {
+            command.arg("--data").arg(self.data());
+        }
+        command
+    }
+
+    /// Starts the server, on the port it had before if it ran before, and waits until it is ready.
+    pub fn start(&mut self) {
+        assert!(self.server.is_none(), "the server runs already");
+        let mut command = self.server_command();
+        command.args(&self.args).arg(self.port.to_string());
+        let mut server = Running::start("server", command);
+        let ready = server.next_line();
+        let address = ready.strip_prefix("listening on ").unwrap_or_else(|| panic!("not a ready line: {ready:?}"));
+        let address: SocketAddr = address.parse().expect("an address in the ready line");
+        assert!(address.port() != 0, "the ready line names the real port");
+        self.port = address.port();
+        self.server = Some(server);
+    }
+
+    /// The running server.
+    pub fn server(&self) -> &Running {
+        self.server.as_ref().expect("a running server")
+    }
+
+    /// Sends the server a signal.
+    pub fn signal_server(&self, signal: Signal) {
+        self.server().signal(signal);
+    }
+
+    /// SIGKILL: what a crash looks like.
+    pub fn kill_server(&mut self) -> Finished {
+        self.stop_server(Signal::KILL)
+    }
+
+    /// Sends a signal that ends the server and waits for its end.
+    pub fn stop_server(&mut self, signal: Signal) -> Finished {
+        let server = self.server.take().expect("a running server");
+        server.signal(signal);
+        server.finish()
+    }
+
+    /// Waits until the log holds this.
+    pub fn wait_log(&self, needle: &str) {
+        self.wait_log_times(needle, 1);
+    }
+
+    /// Waits until the log holds this so many times.
+    pub fn wait_log_times(&self, needle: &str, times: usize) {
+        self.server().err.wait(&format!("{times} times {needle:?} in the log"), |log| {
+            (log.matches(needle).count() >= times).then_some(())
+        });
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> String {
+        self.server().err.text()
+    }
+
+    /// A client with a folder of its own; its name is the folder's, and the user's when it logs in by `-u`.
+    pub fn client(&self, name: &str) -> Client {
+        Client::new(self.path(), name, "127.0.0.1", self.port)
+    }
+}
+
+/// Keeps a program's configuration, history and caches inside the test's folder, and the tester's passwords out of it.
+pub fn isolate(command: &mut Command, home: &Path) {
+    command.env("HOME", home).env_remove("FILESHARE_USER").env_remove("FILESHARE_PASSWORD");
+    for (variable, folder) in [
+        ("XDG_STATE_HOME", "state"),
+        ("XDG_CACHE_HOME", "cache"),
+        ("XDG_CONFIG_HOME", "config"),
+        ("XDG_DATA_HOME", "share"),
+        ("XDG_RUNTIME_DIR", "runtime"),
+    ] {
+        command.env(variable, home.join(".xdg").join(folder));
+    }
+}
+
+/// Sets a file's permission bits.
+pub fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permissions can be set");
+}
+
+/// A file's permission bits.
+pub fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).expect("the file is there").permissions().mode() & 0o777
+}
+
+/// A TCP port that is free on every loopback address now.
+pub fn free_port() -> u16 {
+    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    probe.local_addr().expect("a bound socket").port()
+}
+
+/// Bytes that look random and are the same for the same seed.
+pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut out = vec![0; bytes];
+    blake3::Hasher::new().update(&seed.to_be_bytes()).finalize_xof().fill(&mut out);
+    out
+}
+
+/// All entries of a folder and the folders in it, as sorted relative paths.
+pub fn entries(dir: &Path) -> Vec<String> {
+    fn walk(root: &Path, dir: &Path, out: &mut Vec<String>) {
+        for entry in fs::read_dir(dir).expect("a readable folder") {
+            let path = entry.expect("a readable entry").path();
+            out.push(path.strip_prefix(root).expect("beneath the root").to_string_lossy().into_owned());
+            if path.is_dir() && !path.is_symlink() {
+                walk(root, &path, out);
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk(dir, dir, &mut out);
+    out.sort();
+    out
+}
+
+/// The bytes of every file beneath a folder, one after the other.
+pub fn all_bytes(dir: &Path) -> Vec<u8> {
+    let files = entries(dir).into_iter().map(|name| dir.join(name)).filter(|path| path.is_file());
+    files.flat_map(|path| fs::read(path).expect("a readable file")).collect()
+}
+
+/// Whether `needle` occurs in `haystack`.
+pub fn holds(haystack: &[u8], needle: &[u8]) -> bool {
+    memchr::memmem::find(haystack, needle).is_some()
+}
