@@ -1,5 +1,7 @@
 //! The server: knows who is online and who shares what, and never touches file content. Never imports `client`.
 
+pub mod cookie;
 pub mod credentials;
 pub mod index;
 pub mod journal;
+pub mod throttle;
