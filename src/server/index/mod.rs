@@ -12,6 +12,7 @@
 mod audiences;
 mod listing;
 mod names;
+mod postings;
 mod publications;
 mod trigrams;
 
