@@ -1,10 +1,11 @@
 //! Published names: a slab by id, a table by text, and the trigrams. A name is here while somebody publishes it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use roaring::RoaringBitmap;
 
-use super::publications::Publications;
+use super::publications::{ContentKey, Member, Publications};
 use super::trigrams::Trigrams;
 use crate::common::types::FileName;
 
@@ -40,8 +41,20 @@ impl Names {
         &mut self.slots[id as usize].as_mut().expect("a name that was found").publications
     }
 
-    /// Adds a name that is not there.
-    pub(super) fn insert(&mut self, text: FileName, publications: Publications) -> u32 {
+    /// Adds or replaces a publication, and the name if need be; its id, and what was replaced.
+    pub(super) fn put(
+        &mut self,
+        text: &FileName,
+        key: ContentKey,
+        member: Member,
+    ) -> (u32, Option<(ContentKey, Member)>) {
+        let vacant = match self.by_text.entry(text.clone()) {
+            Entry::Occupied(known) => {
+                let id = *known.get();
+                return (id, self.publications_mut(id).put(key, member));
+            }
+            Entry::Vacant(vacant) => vacant,
+        };
         let id = match self.free.min() {
             Some(id) => {
                 self.free.remove(id);
@@ -52,10 +65,10 @@ impl Names {
                 u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 names")
             }
         };
+        vacant.insert(id);
         self.trigrams.insert(text.as_str(), id);
-        self.by_text.insert(text.clone(), id);
-        self.slots[id as usize] = Some(Name { text, publications });
-        id
+        self.slots[id as usize] = Some(Name { text: text.clone(), publications: Publications::one(key, member) });
+        (id, None)
     }
 
     pub(super) fn remove(&mut self, id: u32) {
