@@ -170,6 +170,19 @@ impl Index {
         Some((key.content(member.mtime_ms), self.audiences.audience(member.audience)))
     }
 
+    /// Before many publications are loaded: new names stay out of the search structure, which makes up nearly half of
+    /// the time, until [`settle`](Self::settle) has caught up. Meanwhile every search finds them all the same, by looking
+    /// at each.
+    pub fn defer_search(&mut self) {
+        self.names.defer();
+    }
+
+    /// Takes up to so many deferred names into the search structure, at about a microsecond each; whether more are left.
+    /// To be called now and then after [`defer_search`](Self::defer_search) until none are.
+    pub fn settle(&mut self, most: usize) -> bool {
+        self.names.settle(most)
+    }
+
     /// Publications of all owners.
     pub fn publication_count(&self) -> usize {
         self.publications
