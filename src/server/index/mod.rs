@@ -177,7 +177,7 @@ impl Index {
         self.names.defer();
     }
 
-    /// Takes up to so many deferred names into the search structure, at about a microsecond each; whether more are left.
+    /// Takes up to so many deferred names into the search structure, at one to two microseconds each; whether more are left.
     /// To be called now and then after [`defer_search`](Self::defer_search) until none are.
     pub fn settle(&mut self, most: usize) -> bool {
         self.names.settle(most)
