@@ -215,14 +215,14 @@ fn a_call_does_no_more_than_its_steps() {
 
 #[test]
 fn a_page_is_not_cut_in_front_of_what_is_hidden() {
-    let (mut index, [hans, vader, yoda]) = index(["hans", "vader", "yoda"]);
+    let (mut index, [hans, vader, yoda, leia]) = index(["hans", "vader", "yoda", "leia"]);
     let visible: Vec<_> = (0..10).map(|i| file(&format!("abc{i}"), i)).collect();
     for file in &visible {
         index.publish(hans, file, &everyone(), 0);
     }
     for i in 0..10 {
         index.publish(hans, &file(&format!("abc{i} secret"), 99), &only(&["yoda"]), 0);
-        index.publish(yoda, &file(&format!("abc{i}"), i), &only(&["hans"]), 0);
+        index.publish(leia, &file(&format!("abc{i}"), i), &only(&["hans"]), 0);
     }
     let exactly = Budget { bytes: visible.iter().map(|file| encoded_len(&file.name)).sum(), steps: 1_000 };
     let page = index.search(vader, &substring("abc"), Position::default(), exactly);
