@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::index::OwnerId;
-use super::journal::{JournalSeq, LastMutation};
+use super::journal::LastMutation;
 use super::keys::CredentialVersion;
 use crate::common::login::Record;
 use crate::common::types::{RequestId, RunId, SessionId, UserName};
@@ -36,8 +36,6 @@ pub struct Account {
 /// A mutation on its way to the disk.
 #[derive(Debug, Clone, Copy)]
 pub struct Pending {
-    /// Its number.
-    pub seq: JournalSeq,
     /// In which run.
     pub run: RunId,
     /// Which request.

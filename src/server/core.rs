@@ -9,14 +9,15 @@
 //!
 //! This file owns the state and the way in; each kind of thing a client can say has a file of its own in `core/`.
 
-mod login;
 mod lists;
+mod login;
 mod mutations;
 mod reload;
 mod requests;
 mod resets;
 mod resume;
 mod sources;
+mod walks;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -28,11 +29,12 @@ use zeroize::Zeroizing;
 
 use self::mutations::Mutations;
 use self::resets::Resets;
+use self::walks::Walks;
 use super::accounts::Accounts;
 use super::cookie::CookieJar;
 use super::cursor::Cursors;
 use super::handshake::Handshakes;
-use super::index::Index;
+use super::index::{Index, OwnerId};
 use super::journal::{JournalSeq, LastMutation, Load, StoredPublication};
 use super::keys::Keys;
 pub use super::outbox::{Datagram, Outbox};
@@ -76,21 +78,30 @@ impl Default for ServerConfig {
 pub struct Stored {
     index: Index,
     accounts: Accounts,
+    /// Publications come user by user.
+    latest: Option<(UserName, OwnerId)>,
 }
 
 impl Stored {
     /// Nothing.
     #[expect(clippy::new_without_default, reason = "an empty store is a decision, not a default")]
     pub fn new() -> Self {
-        Self { index: Index::new(), accounts: Accounts::default() }
+        Self { index: Index::new(), accounts: Accounts::default(), latest: None }
     }
 }
 
 impl Load for Stored {
     fn publication(&mut self, publication: StoredPublication) {
         let StoredPublication { user, file, audience, published_s } = publication;
-        let owner = self.index.owner(&user);
-        self.accounts.entry(&user, || owner);
+        let owner = match &self.latest {
+            Some((latest, owner)) if *latest == user => *owner,
+            _ => {
+                let owner = self.index.owner(&user);
+                self.accounts.entry(&user, || owner);
+                self.latest = Some((user, owner));
+                owner
+            }
+        };
         self.index.publish(owner, &file, &audience, published_s);
     }
 
@@ -118,6 +129,7 @@ pub struct Server {
     mutations: Mutations,
     cursors: Cursors,
     resets: Resets,
+    walks: Walks,
     /// Records are still being made: everyone who logs in waits for theirs, real or not.
     enrolling: bool,
     login_turn: u32,
@@ -144,6 +156,7 @@ impl Server {
             mutations: Mutations::default(),
             cursors: Cursors::new(&mut rng),
             resets: Resets::new(),
+            walks: Walks::default(),
             enrolling: false,
             login_turn: 0,
             version_lines: RateLimit::new(5, 0.1),
@@ -191,13 +204,14 @@ impl Server {
     /// up; calling it earlier is harmless.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
         self.expire(now);
-        self.handle_work(true, out);
+        self.handle_work(now, true, out);
     }
 
     /// Does a little of what was put off: a login step (each turn when no datagram waits, `drained`; every fourth
-    /// otherwise), some mutations that are durable.
-    pub fn handle_work(&mut self, drained: bool, out: &mut Outbox) {
+    /// otherwise), some mutations that are durable, a slice of a long search.
+    pub fn handle_work(&mut self, now: Instant, drained: bool, out: &mut Outbox) {
         self.apply_durable(out);
+        self.walk_on(now, out);
         self.login_turn = self.login_turn.wrapping_add(1);
         if drained || self.login_turn.is_multiple_of(LOGIN_TURNS_WHEN_BUSY) {
             self.login_step(out);
@@ -214,7 +228,7 @@ impl Server {
     /// When to call [`handle_timeout`](Self::handle_timeout): at once if there is work left, `None` if there is nothing
     /// to wait for.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.handshakes.is_ready() || self.mutations.is_ready() {
+        if self.handshakes.is_ready() || self.mutations.is_ready() || self.walks.is_ready() {
             return Some(self.started);
         }
         [self.sessions.next_deadline(), self.handshakes.next_expiry()].into_iter().flatten().min()

@@ -48,10 +48,7 @@ fn the_rest_of_a_line_is_the_password_as_it_is() {
 
 #[test]
 fn errors_name_file_and_line_and_never_a_password() {
-    assert_eq!(
-        error(b"hans secret1\n# c\nhans secret2\n"),
-        "creds.txt, lines 1 and 3: hans is there twice",
-    );
+    assert_eq!(error(b"hans secret1\n# c\nhans secret2\n"), "creds.txt, lines 1 and 3: hans is there twice",);
     let no_password = "creds.txt, line 2: a user name, one space and a password are needed; the password is missing";
     assert_eq!(error(b"a b\nhans\n"), no_password);
     assert_eq!(error(b"a b\nhans \n"), no_password);
@@ -109,7 +106,10 @@ fn a_version_changes_with_the_secret_and_nothing_else() {
     assert_ne!(old.version(&user("hans"), &key), old.version(&user("hans"), &[2; 32]));
     assert_eq!(new.version(&user("yoda"), &key), None);
     let changes = old.changes_to(&new);
-    assert_eq!(changes, Changes { removed: vec![user("yoda")], changed: vec![user("vader")], added: vec![user("luke")] });
+    assert_eq!(
+        changes,
+        Changes { removed: vec![user("yoda")], changed: vec![user("vader")], added: vec![user("luke")] }
+    );
     assert_eq!(old.changes_to(&old), Changes::default());
 
     // A password becoming a record, and a record made anew from the same password, are changes too: the old ones are void.

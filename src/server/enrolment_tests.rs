@@ -24,7 +24,9 @@ fn shared(names: &[&str]) -> Shared {
     let users = passwords(names.iter().map(|name| name.to_string()));
     let background: VecDeque<_> = users.iter().map(|(user, _)| user.clone()).collect();
     let known = background.iter().cloned().collect();
-    Shared { state: Mutex::new(State { known, background, passwords: users.into_iter().collect(), ..State::default() }) }
+    Shared {
+        state: Mutex::new(State { known, background, passwords: users.into_iter().collect(), ..State::default() }),
+    }
 }
 
 fn step(shared: &Shared) -> Option<(UserName, bool, bool)> {

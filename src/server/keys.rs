@@ -6,13 +6,9 @@
 
 use rand::RngCore;
 
-use super::credentials::Credential;
 use crate::common::packet::ResetToken;
 use crate::common::seal::{AeadKey, Secret, context, derive};
-use crate::common::types::{SessionId, UserName};
-
-/// From the server's root secret: the keyed hash by which a changed credential is noticed.
-const CREDENTIAL_VERSIONS: &str = "fileshare 2026 v1 server credential versions";
+use crate::common::types::SessionId;
 
 /// Changes when a user's credential does; sealed into resumption tickets, never written anywhere.
 pub type CredentialVersion = [u8; 16];
@@ -23,9 +19,10 @@ pub struct Keys {
     pub root: Secret,
     /// Seals resumption tickets.
     pub tickets: AeadKey,
+    /// Keys the credential versions.
+    pub versions: Secret,
     ids: Secret,
     resets: Secret,
-    versions: Secret,
 }
 
 impl Keys {
@@ -35,7 +32,7 @@ impl Keys {
             tickets: AeadKey::derived(context::RESUMPTION_TICKETS, root.as_slice()),
             ids: derive(context::SESSION_IDS, root.as_slice()),
             resets: derive(context::RESET_TOKENS, root.as_slice()),
-            versions: derive(CREDENTIAL_VERSIONS, root.as_slice()),
+            versions: derive(context::CREDENTIAL_VERSIONS, root.as_slice()),
             root,
         }
     }
@@ -58,17 +55,6 @@ impl Keys {
     /// What a true RESET of this session carries.
     pub fn reset_token(&self, id: &SessionId) -> ResetToken {
         first_half(&blake3::keyed_hash(&self.resets, &id.0))
-    }
-
-    /// The version of a user's credential.
-    pub fn credential_version(&self, user: &UserName, credential: &Credential) -> CredentialVersion {
-        let mut hasher = blake3::Hasher::new_keyed(&self.versions);
-        hasher.update(&[user.as_str().len() as u8]).update(user.as_str().as_bytes());
-        match credential {
-            Credential::Plaintext(password) => hasher.update(b"p").update(password),
-            Credential::Record(record) => hasher.update(b"r").update(&record.to_bytes()),
-        };
-        first_half(&hasher.finalize())
     }
 
     fn id_tag(&self, id: &[u8; 16]) -> [u8; 8] {
@@ -107,16 +93,5 @@ mod tests {
             assert!(!ours.issued(&random));
         }
         assert_ne!(ours.reset_token(&id), theirs.reset_token(&id));
-    }
-
-    #[test]
-    fn a_version_changes_with_the_secret_and_the_user() {
-        let keys = Keys::new(Zeroizing::new([1; 32]));
-        let user = |name| UserName::parse(name).unwrap();
-        let secret = |password: &str| Credential::Plaintext(Zeroizing::new(password.as_bytes().to_vec()));
-        let version = keys.credential_version(&user("hans"), &secret("falcon"));
-        assert_eq!(version, keys.credential_version(&user("hans"), &secret("falcon")));
-        assert_ne!(version, keys.credential_version(&user("hans"), &secret("falcom")));
-        assert_ne!(version, keys.credential_version(&user("han"), &secret("sfalcon")));
     }
 }

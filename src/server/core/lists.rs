@@ -1,22 +1,20 @@
-//! Lists: own publications, peers, names, contents, audiences; a page a request.
+//! Lists: the way to all of them, and those that are answered at once; the others are in `walks`.
 //!
-//! Owns the pages and their cursors. A page is bounded in bytes (one datagram) and in work (under a millisecond), so a
-//! list of any length is many short requests and no heartbeat waits for one.
+//! A page is bounded in bytes (one datagram) and in work, so a list of any length is many short requests and no
+//! heartbeat waits for one.
 
 use std::time::Instant;
 
 use serde::Serialize;
 
 use super::Server;
+use super::walks::{Asked, Listing};
 use crate::common::limits::PAGE_MAX_BYTES;
-use crate::common::message::{Cursor, NameQuery, Request, Response, encoded_len};
+use crate::common::message::{Cursor, Request, Response, encoded_len};
 use crate::common::types::{Audience, FileName, UserName};
 use crate::server::cursor::Stale;
-use crate::server::index::{Budget, OwnerId, Position};
+use crate::server::index::{OwnerId, Position};
 use crate::server::sessions::Slot;
-
-/// Of one page.
-const BUDGET: Budget = Budget { bytes: PAGE_MAX_BYTES, steps: 2_000 };
 
 /// Who asks.
 pub(super) struct Asker {
@@ -26,50 +24,25 @@ pub(super) struct Asker {
 }
 
 impl Server {
-    /// Answers a query; repeated ones are simply answered again.
-    pub(super) fn list(&mut self, now: Instant, slot: Slot, request: Request) -> Response {
+    /// Answers a query; repeated ones are simply answered again. `None`: the answer takes some turns and comes later.
+    pub(super) fn list(&mut self, now: Instant, slot: Slot, asked: Asked, request: Request) -> Option<Response> {
         let session = self.sessions.at(slot);
         let is_local = session.address.ip().is_loopback();
         let asker = Asker { user: session.user.clone(), owner: session.owner, is_local };
         let page = match request {
-            Request::Published { cursor } => self.published(&asker, cursor),
             Request::AudienceOf { name, cursor } => self.audience_of(&asker, &name, cursor),
             Request::Peers { cursor } => self.peers(now, &asker, cursor),
-            Request::Search { query, cursor } => self.search(&asker, &query, cursor),
-            Request::Resolve { query, cursor, .. } => self.resolve(now, &asker, &query, cursor),
             Request::Sources { files, cursor } => self.sources(now, &asker, &files, cursor),
+            Request::Published { cursor } => return self.walk(now, slot, asked, Listing::own(), cursor),
+            Request::Search { query, cursor } => return self.walk(now, slot, asked, Listing::names(query), cursor),
+            Request::Resolve { query, fetch, cursor } => {
+                return self.walk(now, slot, asked, Listing::contents(query, fetch), cursor);
+            }
             Request::Publish { .. } | Request::Unpublish { .. } | Request::StageAudience { .. } => {
                 Ok(Response::Refused)
             }
         };
-        page.unwrap_or_else(|Stale| Response::StaleCursor)
-    }
-
-    fn published(&mut self, asker: &Asker, cursor: Option<Cursor>) -> Result<Response, Stale> {
-        let query = "published";
-        let from = self.cursors.open(&asker.user, &query, cursor.as_ref())?;
-        let page = self.index.published(asker.owner, Position(from), BUDGET);
-        Ok(Response::Published { entries: page.entries, next: self.cursor(asker, &query, page.next) })
-    }
-
-    fn search(&mut self, asker: &Asker, query: &NameQuery, cursor: Option<Cursor>) -> Result<Response, Stale> {
-        let bound = ("search", query);
-        let from = self.cursors.open(&asker.user, &bound, cursor.as_ref())?;
-        let page = self.index.search(asker.owner, query, Position(from), BUDGET);
-        Ok(Response::Names { names: page.entries, next: self.cursor(asker, &bound, page.next) })
-    }
-
-    fn resolve(
-        &mut self,
-        now: Instant,
-        asker: &Asker,
-        query: &NameQuery,
-        cursor: Option<Cursor>,
-    ) -> Result<Response, Stale> {
-        let bound = ("resolve", query);
-        let from = self.cursors.open(&asker.user, &bound, cursor.as_ref())?;
-        let page = self.index.resolve(asker.owner, query, Position(from), BUDGET, self.wall_ms(now) / 1_000);
-        Ok(Response::Found { entries: page.entries, next: self.cursor(asker, &bound, page.next) })
+        Some(page.unwrap_or_else(|Stale| Response::StaleCursor))
     }
 
     /// Positions are owners, which never change while the server runs: whoever stays is listed once.
@@ -86,7 +59,7 @@ impl Server {
             }
             users.push(session.user.clone());
         }
-        Ok(Response::Users { users, next: self.cursor(asker, &query, next) })
+        Ok(Response::Users { users, next: self.cursor(&asker.user, &query, next) })
     }
 
     fn audience_of(&mut self, asker: &Asker, name: &FileName, cursor: Option<Cursor>) -> Result<Response, Stale> {
@@ -105,10 +78,15 @@ impl Server {
         };
         let users: Vec<UserName> = all.iter().take_while(fits).cloned().collect();
         let next = (users.len() < all.len()).then(|| Position((from + users.len()) as u64));
-        Ok(Response::Users { users, next: self.cursor(asker, &query, next) })
+        Ok(Response::Users { users, next: self.cursor(&asker.user, &query, next) })
     }
 
-    fn cursor(&mut self, asker: &Asker, query: &impl Serialize, next: Option<Position>) -> Option<Cursor> {
-        next.map(|Position(position)| self.cursors.seal(&mut self.rng, &asker.user, query, position))
+    pub(super) fn cursor(
+        &mut self,
+        asker: &UserName,
+        query: &impl Serialize,
+        next: Option<Position>,
+    ) -> Option<Cursor> {
+        next.map(|Position(position)| self.cursors.seal(&mut self.rng, asker, query, position))
     }
 }

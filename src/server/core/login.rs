@@ -40,14 +40,7 @@ pub(super) struct Entrant {
 
 impl Server {
     /// From an address that is proven.
-    pub(super) fn on_login1(
-        &mut self,
-        now: Instant,
-        key: Key,
-        user: &str,
-        ke1: &[u8; KE1_BYTES],
-        out: &mut Outbox,
-    ) {
+    pub(super) fn on_login1(&mut self, now: Instant, key: Key, user: &str, ke1: &[u8; KE1_BYTES], out: &mut Outbox) {
         if let Some(handshake) = self.handshakes.find_mut(&key) {
             match &handshake.stage {
                 Stage::Offered { login2, .. } => out.bytes(key.0, login2),
@@ -176,8 +169,7 @@ impl Server {
         }
         let run = account.begin_run(wall_us);
         let beginning = Beginning { nonce: key.1, resumed: Vec::new() };
-        let entrant =
-            Entrant { user: user.clone(), address: key.0, version, run, generation: 0, details, beginning };
+        let entrant = Entrant { user: user.clone(), address: key.0, version, run, generation: 0, details, beginning };
         Ok(LoginAnswer::Welcome(self.admit(now, entrant, login_key.session_secret())))
     }
 

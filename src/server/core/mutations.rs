@@ -44,10 +44,9 @@ impl Mutations {
         !self.queue.is_empty() && self.last.0 - self.queue.len() as u64 + 1 <= self.durable.0
     }
 
-    fn push(&mut self, mutation: Mutation) -> JournalSeq {
+    fn push(&mut self, mutation: Mutation) {
         self.queue.push_back(mutation);
         self.last.0 += 1;
-        self.last
     }
 
     fn pop_ready(&mut self) -> Option<Mutation> {
@@ -65,16 +64,16 @@ impl Server {
         request: Request,
         out: &mut Outbox,
     ) -> Option<Response> {
-        let session = self.sessions.at_mut(slot);
+        let session = self.sessions.at(slot);
+        let (owner, run, session_id) = (session.owner, session.run, session.channel.id());
         let account = self.accounts.find_mut(&session.user)?;
-        let last = account.last_of(session.run).copied();
-        if let Some(last) = last.filter(|last| last.request >= id) {
-            let repeated = last.request == id;
-            return Some(if repeated { self.result(session.owner, last.found) } else { Response::Refused });
+        if let Some(last) = account.last_of(run).filter(|last| last.request >= id) {
+            let (repeated, found) = (last.request == id, last.found);
+            return Some(if repeated { self.result(owner, found) } else { Response::Refused });
         }
         if let Some(pending) = &mut account.pending {
-            if pending.run == session.run && pending.request == id {
-                pending.session = session.channel.id();
+            if pending.run == run && pending.request == id {
+                pending.session = session_id;
                 return None;
             }
             return Some(Response::Busy { retry_ms: RETRY_OTHER_MS });
@@ -82,7 +81,6 @@ impl Server {
         if self.mutations.queue.len() >= QUEUE_MAX {
             return Some(Response::Busy { retry_ms: RETRY_FULL_MS });
         }
-        let owner = session.owner;
         let change = match request {
             Request::Publish { files, audience } => match self.audience(slot, audience, &files) {
                 Ok(audience) => Change::Publish { files, audience, published_s: self.wall_ms(now) / 1_000 },
@@ -102,9 +100,9 @@ impl Server {
         let session = self.sessions.at(slot);
         let mutation = Mutation { user: session.user.clone(), run: session.run, request: id, change };
         out.mutations.push_back(mutation.clone());
-        let seq = self.mutations.push(mutation);
+        self.mutations.push(mutation);
         if let Some(account) = self.accounts.find_mut(&session.user) {
-            account.pending = Some(Pending { seq, run: session.run, request: id, session: session.channel.id() });
+            account.pending = Some(Pending { run: session.run, request: id, session: session.channel.id() });
         }
     }
 

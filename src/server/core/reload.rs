@@ -23,8 +23,8 @@ impl Server {
         let mut plaintexts = Vec::new();
         let mut logged_out = Vec::new();
         let listed: BTreeSet<UserName> = credentials.users.keys().cloned().collect();
-        for (user, credential) in credentials.users {
-            let version = Some(self.keys.credential_version(&user, &credential));
+        let versions: Vec<_> = listed.iter().map(|user| credentials.version(user, &self.keys.versions)).collect();
+        for ((user, credential), version) in credentials.users.into_iter().zip(versions) {
             let account = self.accounts.entry(&user, || self.index.owner(&user));
             if account.version != version {
                 logged_out.push(account.owner);

@@ -9,6 +9,7 @@ use std::time::Instant;
 use log::{Level, debug, info, log, trace};
 
 use super::Server;
+use super::walks::Asked;
 use crate::common::limits::AUDIENCE_MAX_USERS;
 use crate::common::message::{ClientMessage, Heartbeat, Request, Response, ServerMessage};
 use crate::common::text::safe;
@@ -96,13 +97,14 @@ impl Server {
         let level = if id > session.logged { verb_level(&request) } else { Level::Debug };
         session.logged = session.logged.max(id);
         log_received(level, session, verb(&request));
+        let is_fetch = matches!(request, Request::Resolve { fetch: true, .. });
         let response = match request {
             Request::Publish { .. } | Request::Unpublish { .. } => self.mutate(now, slot, id, request, out),
             Request::StageAudience { key, part, users } => Some(stage(session, key, part, users)),
-            query => Some(self.list(now, slot, query)),
+            query => self.list(now, slot, Asked { id, level }, query),
         };
         if let Some(response) = response {
-            log_sent(level, self.sessions.at(slot), is_success(&response));
+            log_sent(level, self.sessions.at(slot), is_success(&response, is_fetch));
             self.reply(slot, id, response, out);
         }
     }
@@ -162,8 +164,9 @@ fn verb_level(request: &Request) -> Level {
     }
 }
 
-fn is_success(response: &Response) -> bool {
+pub(super) fn is_success(response: &Response, is_fetch: bool) -> bool {
     match response {
+        Response::Found { entries, next } => !is_fetch || !entries.is_empty() || next.is_some(),
         Response::Withdrawn { found, .. } => *found != 0,
         Response::Busy { .. }
         | Response::UnknownAudience

@@ -69,7 +69,8 @@ pub(super) fn load(connection: &Connection, into: &mut dyn Load) -> Result<Loade
 /// index besides their own order, which is checked row by row.
 fn check_small_tables(connection: &Connection) -> Result<(), Fault> {
     for table in ["meta", "users", "audiences", "last_mutations"] {
-        let verdict: String = connection.pragma_query_value(None, &format!("integrity_check({table})"), first_column)?;
+        let verdict: String =
+            connection.pragma_query_value(None, &format!("integrity_check({table})"), first_column)?;
         if verdict != "ok" {
             return Err(Fault::Row(verdict));
         }
@@ -117,9 +118,7 @@ fn audiences(connection: &Connection) -> Result<HashMap<i64, Arc<Audience>>, Fau
 pub(super) fn members_text(audience: &Audience) -> Option<String> {
     match audience {
         Audience::Everyone => None,
-        Audience::Only(users) => {
-            Some(users.iter().map(UserName::as_str).collect::<Vec<_>>().join(" "))
-        }
+        Audience::Only(users) => Some(users.iter().map(UserName::as_str).collect::<Vec<_>>().join(" ")),
     }
 }
 
@@ -183,11 +182,7 @@ fn publications(
     Ok(used)
 }
 
-fn last_mutations(
-    connection: &Connection,
-    users: &HashMap<i64, UserName>,
-    into: &mut dyn Load,
-) -> Result<(), Fault> {
+fn last_mutations(connection: &Connection, users: &HashMap<i64, UserName>, into: &mut dyn Load) -> Result<(), Fault> {
     let mut statement = connection.prepare("SELECT user, run, request, found FROM last_mutations")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {

@@ -231,9 +231,7 @@ impl<'a> Writer<'a> {
         let mut known = self.connection.prepare_cached("SELECT id FROM users WHERE name = ?1")?;
         let id = match known.query_row([user.as_str()], |row| row.get(0)).optional()? {
             Some(id) => id,
-            None => {
-                self.connection.prepare_cached("INSERT INTO users (name) VALUES (?1)")?.insert([user.as_str()])?
-            }
+            None => self.connection.prepare_cached("INSERT INTO users (name) VALUES (?1)")?.insert([user.as_str()])?,
         };
         self.users.insert(user.clone(), id);
         Ok(id)
