@@ -234,6 +234,11 @@ impl Server {
         [self.sessions.next_deadline(), self.handshakes.next_expiry()].into_iter().flatten().min()
     }
 
+    /// Whether mutations that are durable wait to be acknowledged by [`handle_work`](Self::handle_work).
+    pub fn has_unacknowledged(&self) -> bool {
+        self.mutations.is_ready()
+    }
+
     /// How many sessions stand.
     pub fn session_count(&self) -> usize {
         self.sessions.len()
