@@ -297,5 +297,4 @@ impl Server {
 }
 
 #[cfg(test)]
-#[path = "core_tests.rs"]
 mod tests;
