@@ -147,7 +147,7 @@ impl Server {
             started: now,
             wall_ms_at_start: wall_ms,
             keys,
-            cookies: CookieJar::new(rng.r#gen()),
+            cookies: CookieJar::new(rng.r#gen(), now),
             throttle: Throttle::new(),
             handshakes: Handshakes::default(),
             accounts: stored.accounts,
@@ -246,7 +246,7 @@ impl Server {
 
     fn on_hello(&mut self, now: Instant, from: SocketAddr, version: u16, nonce: Nonce, out: &mut Outbox) {
         if version == PROTOCOL_VERSION {
-            let cookie = self.cookies.issue(self.uptime_ms(now), from, &nonce);
+            let cookie = self.cookies.issue(now, from, &nonce);
             out.packet(from, Packet::Retry { nonce, cookie });
             return;
         }
@@ -258,10 +258,9 @@ impl Server {
 
     /// Whether the address is proven; otherwise a fresh cookie goes out, which is smaller than what asked for it.
     fn check_cookie(&self, now: Instant, from: SocketAddr, nonce: Nonce, cookie: &[u8; 32], out: &mut Outbox) -> bool {
-        let uptime_ms = self.uptime_ms(now);
-        let proven = self.cookies.verify(uptime_ms, from, &nonce, cookie);
+        let proven = self.cookies.verify(now, from, &nonce, cookie);
         if !proven {
-            let cookie = self.cookies.issue(uptime_ms, from, &nonce);
+            let cookie = self.cookies.issue(now, from, &nonce);
             out.packet(from, Packet::Retry { nonce, cookie });
         }
         proven

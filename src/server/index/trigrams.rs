@@ -36,11 +36,8 @@ pub(super) enum Candidates<'a> {
 impl Trigrams {
     pub(super) fn insert(&mut self, name: &str, id: u32) {
         for trigram in take_trigrams(&mut self.folded, name) {
-            let list = self.lists.entry(trigram).or_default();
-            // Nearly every id is the largest yet, and appending is several times as fast.
-            if list.try_push(id).is_err() {
-                list.insert(id);
-            }
+            // Not `try_push`: it looks for the largest id, which takes long in a dense list.
+            self.lists.entry(trigram).or_default().insert(id);
         }
     }
 
