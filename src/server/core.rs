@@ -39,7 +39,7 @@ use super::journal::{JournalSeq, LastMutation, Load, StoredPublication};
 use super::keys::Keys;
 pub use super::outbox::{Datagram, Outbox};
 use super::sessions::{Sessions, Slot};
-use super::throttle::{RateLimit, Throttle};
+use super::throttle::{Rate, RateLimit, Throttle};
 use crate::common::limits::{HEARTBEAT_DEFAULT, LIVENESS_DEFAULT, PROTOCOL_VERSION};
 use crate::common::packet::{Nonce, Packet};
 use crate::common::text::safe;
@@ -48,6 +48,8 @@ use crate::common::types::{RunId, UserName};
 /// Turns between two login steps while datagrams keep coming: a step takes about 0.3 ms, so this keeps a flood of
 /// logins under a fifth of the loop.
 const LOGIN_TURNS_WHEN_BUSY: u32 = 4;
+/// Lines about clients of other versions.
+const VERSION_LINES: Rate = Rate { burst: 5, interval: Duration::from_secs(10) };
 
 /// What a server is started with.
 #[derive(Debug, Clone)]
@@ -159,7 +161,7 @@ impl Server {
             walks: Walks::default(),
             enrolling: false,
             login_turn: 0,
-            version_lines: RateLimit::new(5, 0.1),
+            version_lines: RateLimit::new(VERSION_LINES),
             config,
             rng,
         }
