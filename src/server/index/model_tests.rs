@@ -18,6 +18,8 @@ enum Change {
     Publish { owner: usize, name: usize, content: u8, audience: u8 },
     Unpublish { owner: usize, name: usize },
     Activate { owner: usize, active: bool },
+    Defer,
+    Settle(usize),
 }
 
 #[derive(Debug, Clone)]
@@ -68,6 +70,10 @@ impl World {
                 let name = FileName::parse(NAMES[name]).unwrap();
                 let was_there = self.model.remove(&(owner, name.clone())).is_some();
                 assert_eq!(self.index.unpublish(self.owners[owner], &name), was_there);
+            }
+            Change::Defer => self.index.defer_search(),
+            Change::Settle(most) => {
+                self.index.settle(most);
             }
             Change::Activate { owner, active } => {
                 self.index.set_active(self.owners[owner], active);
@@ -172,6 +178,7 @@ fn change() -> impl Strategy<Value = Change> {
         5 => (0..OWNERS, 0..NAMES.len(), 0..6_u8, 0..5_u8)
             .prop_map(|(owner, name, content, audience)| Change::Publish { owner, name, content, audience }),
         3 => (0..OWNERS, 0..NAMES.len()).prop_map(|(owner, name)| Change::Unpublish { owner, name }),
+        1 => prop_oneof![Just(Change::Defer), (0..4_usize).prop_map(Change::Settle)],
         1 => (0..OWNERS, any::<bool>()).prop_map(|(owner, active)| Change::Activate { owner, active }),
     ]
 }
