@@ -76,10 +76,10 @@ fn a_session_outlives_the_server() {
     assert_eq!(same.send(address(HERE), &bytes).len(), 1, "RESET");
     let mut resumed = same.resume(&hans, address(HERE)).expect("RESUMED");
     assert_eq!(resumed.welcome.run, hans.welcome.run);
-    assert_eq!(same.ask(&mut resumed, Request::Peers { cursor: None }), Response::Users {
-        users: Vec::new(),
-        next: None
-    });
+    assert_eq!(
+        same.ask(&mut resumed, Request::Peers { cursor: None }),
+        Response::Users { users: Vec::new(), next: None }
+    );
     let mut other = restart(1);
     assert!(other.send(address(HERE), &bytes).is_empty(), "no id of this server's");
     assert!(other.resume(&hans, address(HERE)).is_none());
