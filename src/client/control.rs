@@ -10,8 +10,7 @@ use crate::common::message::{Request, Response};
 use crate::common::seal::Secret;
 use crate::common::types::UserName;
 
-/// A password, wiped when dropped.
-pub type Password = Zeroizing<Vec<u8>>;
+pub use crate::client::session::{AskError, LoginError, Password};
 
 /// Where the server may be and what to tell it.
 #[derive(Debug, Clone)]
@@ -37,48 +36,6 @@ pub trait Observer: Send + Sync {
     fn repaired(&self, files: usize);
     /// Uploads that could start now; goes into heartbeats.
     fn free_slots(&self) -> u8;
-}
-
-/// Why a login did not succeed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LoginError {
-    /// Unknown user or wrong password.
-    #[error("the user name or the password is wrong")]
-    Refused,
-    /// The password is right, but the user is active elsewhere.
-    #[error("this user is already active")]
-    AlreadyActive,
-    /// Too many attempts.
-    #[error("too many attempts; try again in {0} s")]
-    Throttled(u16),
-    /// Nobody answered for [`LOGIN_PATIENCE`](crate::common::limits::LOGIN_PATIENCE).
-    #[error("the server does not answer")]
-    Unreachable,
-    /// The server speaks another protocol version.
-    #[error("the server speaks protocol version {server}, this client {client}")]
-    Version {
-        /// The server's.
-        server: u16,
-        /// Ours.
-        client: u16,
-    },
-    /// There is a session already.
-    #[error("already logged in")]
-    LoggedIn,
-}
-
-/// Why a request got no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AskError {
-    /// No session.
-    #[error("not logged in")]
-    NotAuthenticated,
-    /// The server has not answered within [`COMMAND_PATIENCE`](crate::common::limits::COMMAND_PATIENCE).
-    #[error("the server does not answer")]
-    Unreachable,
-    /// The server refused the request as malformed: a bug.
-    #[error("the server refused the request: please report this")]
-    Refused,
 }
 
 /// A handle on the control thread; cheap to clone, usable from any thread.

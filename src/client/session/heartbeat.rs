@@ -1,0 +1,160 @@
+//! When to say "I am alive", and when to believe that nobody hears it.
+//!
+//! Owns the timing of heartbeats. Must not know how they are sent.
+
+use std::time::{Duration, Instant};
+
+use crate::common::limits::HEARTBEAT_TRIES;
+
+/// Intervals below this are a server's mistake that would make us spin.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// What is to be done now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Pulse {
+    /// Nothing before [`Heartbeats::timeout`].
+    Rest,
+    /// Send the heartbeat of this number.
+    Send(u32),
+    /// Nothing was heard for the liveness time.
+    Lost,
+}
+
+/// The heartbeats of one session.
+pub(super) struct Heartbeats {
+    interval: Duration,
+    /// What is left between the interval and the liveness time.
+    grace: Duration,
+    repeat: Duration,
+    number: u32,
+    phase: Phase,
+    last_heard: Instant,
+}
+
+enum Phase {
+    /// The latest is acknowledged (or none was sent yet).
+    Resting { due: Instant },
+    /// `number` is under way, unacknowledged.
+    Waiting { first_sent: Instant, repeat_at: Instant },
+}
+
+impl Heartbeats {
+    /// The server has just heard from us. `interval` and `liveness` are what it told.
+    pub fn new(now: Instant, interval: Duration, liveness: Duration) -> Self {
+        let interval = interval.max(SHORTEST);
+        let grace = liveness.saturating_sub(interval).max(SHORTEST * HEARTBEAT_TRIES);
+        let phase = Phase::Resting { due: now + interval };
+        Self { interval, grace, repeat: grace / HEARTBEAT_TRIES, number: 0, phase, last_heard: now }
+    }
+
+    /// A datagram of the session has arrived.
+    pub fn heard(&mut self, now: Instant) {
+        self.last_heard = now;
+    }
+
+    /// The server has this heartbeat. The next one counts from when this one was first sent, since any of its repeats
+    /// may be the one that arrived.
+    pub fn acknowledged(&mut self, number: u32) {
+        if let Phase::Waiting { first_sent, .. } = self.phase
+            && number == self.number
+        {
+            self.phase = Phase::Resting { due: first_sent + self.interval };
+        }
+    }
+
+    /// When [`pulse`](Self::pulse) has something to say.
+    pub fn timeout(&self) -> Instant {
+        match self.phase {
+            Phase::Resting { due } => due,
+            Phase::Waiting { first_sent, repeat_at } => repeat_at.min(self.lost_at(first_sent)),
+        }
+    }
+
+    /// What is to be done now.
+    pub fn pulse(&mut self, now: Instant) -> Pulse {
+        match self.phase {
+            Phase::Resting { due } if now >= due => {
+                self.number = self.number.wrapping_add(1);
+                self.phase = Phase::Waiting { first_sent: now, repeat_at: now + self.repeat };
+                Pulse::Send(self.number)
+            }
+            Phase::Waiting { first_sent, .. } if now >= self.lost_at(first_sent) => Pulse::Lost,
+            Phase::Waiting { first_sent, repeat_at } if now >= repeat_at => {
+                self.phase = Phase::Waiting { first_sent, repeat_at: now + self.repeat };
+                Pulse::Send(self.number)
+            }
+            _ => Pulse::Rest,
+        }
+    }
+
+    /// Whatever the server says shows that it lives, though not that it hears us: then the repeats go on.
+    fn lost_at(&self, first_sent: Instant) -> Instant {
+        first_sent.max(self.last_heard) + self.grace
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(2);
+    const LIVENESS: Duration = Duration::from_secs(3);
+
+    fn started() -> (Instant, Heartbeats) {
+        let start = super::super::test_epoch();
+        (start, Heartbeats::new(start, INTERVAL, LIVENESS))
+    }
+
+    #[test]
+    fn an_unanswered_heartbeat_is_repeated_twelve_times_and_then_the_connection_is_lost() {
+        let (start, mut heartbeats) = started();
+        assert_eq!(heartbeats.pulse(start), Pulse::Rest);
+        let mut sent = 0;
+        loop {
+            let now = heartbeats.timeout();
+            match heartbeats.pulse(now) {
+                Pulse::Send(number) => {
+                    assert_eq!(number, 1);
+                    assert!(now >= start + INTERVAL && now < start + LIVENESS);
+                    sent += 1;
+                }
+                Pulse::Lost => break assert_eq!(now, start + LIVENESS),
+                Pulse::Rest => panic!("a timeout without a reason"),
+            }
+        }
+        assert_eq!(sent, HEARTBEAT_TRIES);
+    }
+
+    #[test]
+    fn the_next_heartbeat_counts_from_the_first_sending_of_the_last() {
+        let (start, mut heartbeats) = started();
+        assert_eq!(heartbeats.pulse(start + INTERVAL), Pulse::Send(1));
+        let repeat = heartbeats.timeout();
+        assert_eq!(heartbeats.pulse(repeat), Pulse::Send(1));
+        heartbeats.acknowledged(7);
+        assert!(heartbeats.timeout() < start + LIVENESS, "another number acknowledges nothing");
+        heartbeats.acknowledged(1);
+        assert_eq!(heartbeats.timeout(), start + INTERVAL * 2);
+        assert_eq!(heartbeats.pulse(start + INTERVAL * 2), Pulse::Send(2));
+    }
+
+    #[test]
+    fn other_datagrams_keep_the_connection_but_not_the_peace() {
+        let (start, mut heartbeats) = started();
+        assert_eq!(heartbeats.pulse(start + INTERVAL), Pulse::Send(1));
+        let heard = start + LIVENESS - Duration::from_millis(1);
+        heartbeats.heard(heard);
+        assert_eq!(heartbeats.pulse(start + LIVENESS), Pulse::Send(1));
+        assert_eq!(heartbeats.pulse(heard + (LIVENESS - INTERVAL)), Pulse::Lost);
+    }
+
+    #[test]
+    fn senseless_intervals_neither_spin_nor_panic() {
+        let start = super::super::test_epoch();
+        let mut heartbeats = Heartbeats::new(start, Duration::ZERO, Duration::ZERO);
+        assert!(heartbeats.timeout() > start);
+        let due = heartbeats.timeout();
+        assert_eq!(heartbeats.pulse(due), Pulse::Send(1));
+        assert!(heartbeats.timeout() > due);
+    }
+}
