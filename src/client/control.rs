@@ -21,8 +21,8 @@ use rand_chacha::ChaCha20Rng;
 
 use self::sockets::Sockets;
 pub use self::sockets::local_ip_towards;
-use crate::client::session::{Event, RequestHandle, Session, SessionConfig};
 pub use crate::client::session::{AskError, LoginError, Password};
+use crate::client::session::{Event, RequestHandle, Session, SessionConfig};
 use crate::common::login::{Stretching, Welcome};
 use crate::common::message::{Request, Response};
 use crate::common::seal::Secret;

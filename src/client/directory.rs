@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::client::control::{AskError, Control};
-use crate::client::session::{batches, publish_batches, staging};
+use crate::client::session::{batches, publish_batches, singly, staging};
 use crate::common::limits::{BATCH_MAX_FILES, MESSAGE_MAX_BYTES, SOURCES_REQUEST_MAX_BYTES};
 use crate::common::message::{
     AudienceRef, Cursor, FoundEntry, NameQuery, OwnEntry, PublishedFile, Request, Response, SourceGrant, WantedFile,
@@ -74,18 +74,27 @@ impl Directory {
     /// Publishes all files; when it returns they are durable and visible.
     pub fn publish(&self, files: &[PublishedFile], to: &PublishTo) -> Result<(), AskError> {
         match to {
-            PublishTo::Audience(Audience::Everyone) => self.publish_as(files, AudienceRef::Everyone),
-            PublishTo::Inherited => self.publish_as(files, AudienceRef::Inherited),
+            PublishTo::Audience(Audience::Everyone) => publish_batches(files)
+                .try_for_each(|files| stored(self.server.ask(publish_request(files, AudienceRef::Everyone))?)),
             PublishTo::Audience(Audience::Only(users)) => self.publish_staged(files, users),
+            PublishTo::Inherited => {
+                let batches = publish_batches(files).map(|files| publish_request(files, AudienceRef::Inherited));
+                batches.map(|batch| self.publish_inherited(batch)).fold(Ok(()), Result::and)
+            }
         }
     }
 
-    fn publish_as(&self, files: &[PublishedFile], audience: AudienceRef) -> Result<(), AskError> {
-        publish_batches(files).try_for_each(|files| match self.publish_batch(files, audience)? {
-            Response::Stored { .. } => Ok(()),
-            Response::NotPublished => Err(AskError::NotPublished),
-            _ => Err(AskError::Refused),
-        })
+    /// Together if all inherit the same audience, else each by itself; what has vanished meanwhile does not keep the
+    /// rest from being published.
+    fn publish_inherited(&self, batch: Request) -> Result<(), AskError> {
+        let singles = singly(&batch);
+        match self.server.ask(batch).and_then(stored) {
+            Err(AskError::Refused | AskError::NotPublished) if !singles.is_empty() => {
+                let each = singles.into_iter().map(|single| self.server.ask(single).and_then(stored));
+                each.fold(Ok(()), Result::and)
+            }
+            outcome => outcome,
+        }
     }
 
     fn publish_staged(&self, files: &[PublishedFile], users: &[UserName]) -> Result<(), AskError> {
@@ -93,7 +102,7 @@ impl Directory {
         let mut key = self.stage(users)?;
         for files in publish_batches(files) {
             for staging in 1.. {
-                match self.publish_batch(files, AudienceRef::Staged(key))? {
+                match self.server.ask(publish_request(files, AudienceRef::Staged(key)))? {
                     Response::Stored { .. } => break,
                     Response::UnknownAudience if staging < STAGINGS_MAX => key = self.stage(users)?,
                     _ => return Err(AskError::Refused),
@@ -101,10 +110,6 @@ impl Directory {
             }
         }
         Ok(())
-    }
-
-    fn publish_batch(&self, files: &[PublishedFile], audience: AudienceRef) -> Result<Response, AskError> {
-        self.server.ask(Request::Publish { files: files.to_vec(), audience })
     }
 
     /// Stages an audience under a fresh key. A reconnect between two parts makes the server forget the first ones; then
@@ -226,11 +231,8 @@ impl Directory {
 
     /// Like [`resolve`](Self::resolve) for many exact names at once (pipelined); one list for each name.
     pub fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<FoundEntry>>, AskError> {
-        let request = |name: &FileName| Request::Resolve {
-            query: NameQuery::Exact(name.clone()),
-            fetch: true,
-            cursor: None,
-        };
+        let request =
+            |name: &FileName| Request::Resolve { query: NameQuery::Exact(name.clone()), fetch: true, cursor: None };
         let firsts = self.server.ask_many(names.iter().map(request).collect())?;
         let firsts = names.iter().zip(firsts);
         firsts.map(|(name, first)| self.resolve_from(NameQuery::Exact(name.clone()), true, Some(first))).collect()
@@ -320,6 +322,18 @@ impl Directory {
 /// Splits wanted files into runs that fit one SOURCES request each.
 pub fn source_batches(files: &[WantedFile]) -> Vec<&[WantedFile]> {
     batches(files, BATCH_MAX_FILES, SOURCES_REQUEST_MAX_BYTES - 2).collect()
+}
+
+fn publish_request(files: &[PublishedFile], audience: AudienceRef) -> Request {
+    Request::Publish { files: files.to_vec(), audience }
+}
+
+fn stored(response: Response) -> Result<(), AskError> {
+    match response {
+        Response::Stored { .. } => Ok(()),
+        Response::NotPublished => Err(AskError::NotPublished),
+        _ => Err(AskError::Refused),
+    }
 }
 
 fn sources_request(batch: &[WantedFile]) -> Request {

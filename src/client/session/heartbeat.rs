@@ -39,12 +39,15 @@ enum Phase {
 }
 
 impl Heartbeats {
-    /// The server has just heard from us. `interval` and `liveness` are what it told.
+    /// The first heartbeat is due at once: the session began at the server when it answered, and that answer may have
+    /// been repeated for long. `interval` and `liveness` are what the server told.
     pub fn new(now: Instant, interval: Duration, liveness: Duration) -> Self {
         let interval = interval.max(SHORTEST);
         let grace = liveness.saturating_sub(interval).max(SHORTEST * HEARTBEAT_TRIES);
-        let phase = Phase::Resting { due: now + interval };
-        Self { interval, grace, repeat: grace / HEARTBEAT_TRIES, number: 0, phase, last_heard: now }
+        let phase = Phase::Resting { due: now };
+        // Rounded up, so that the last try is not followed by one more in the last nanoseconds.
+        let repeat = grace / HEARTBEAT_TRIES + Duration::from_nanos(1);
+        Self { interval, grace, repeat, number: 0, phase, last_heard: now }
     }
 
     /// A datagram of the session has arrived.
@@ -105,16 +108,23 @@ mod tests {
         (start, Heartbeats::new(start, INTERVAL, LIVENESS))
     }
 
+    fn resting() -> (Instant, Heartbeats) {
+        let (start, mut heartbeats) = started();
+        assert_eq!(heartbeats.pulse(start), Pulse::Send(1), "the first shows the server that its answer has arrived");
+        heartbeats.acknowledged(1);
+        (start, heartbeats)
+    }
+
     #[test]
     fn an_unanswered_heartbeat_is_repeated_twelve_times_and_then_the_connection_is_lost() {
-        let (start, mut heartbeats) = started();
+        let (start, mut heartbeats) = resting();
         assert_eq!(heartbeats.pulse(start), Pulse::Rest);
         let mut sent = 0;
         loop {
             let now = heartbeats.timeout();
             match heartbeats.pulse(now) {
                 Pulse::Send(number) => {
-                    assert_eq!(number, 1);
+                    assert_eq!(number, 2);
                     assert!(now >= start + INTERVAL && now < start + LIVENESS);
                     sent += 1;
                 }
@@ -127,24 +137,24 @@ mod tests {
 
     #[test]
     fn the_next_heartbeat_counts_from_the_first_sending_of_the_last() {
-        let (start, mut heartbeats) = started();
-        assert_eq!(heartbeats.pulse(start + INTERVAL), Pulse::Send(1));
+        let (start, mut heartbeats) = resting();
+        assert_eq!(heartbeats.pulse(start + INTERVAL), Pulse::Send(2));
         let repeat = heartbeats.timeout();
-        assert_eq!(heartbeats.pulse(repeat), Pulse::Send(1));
+        assert_eq!(heartbeats.pulse(repeat), Pulse::Send(2));
         heartbeats.acknowledged(7);
         assert!(heartbeats.timeout() < start + LIVENESS, "another number acknowledges nothing");
-        heartbeats.acknowledged(1);
+        heartbeats.acknowledged(2);
         assert_eq!(heartbeats.timeout(), start + INTERVAL * 2);
-        assert_eq!(heartbeats.pulse(start + INTERVAL * 2), Pulse::Send(2));
+        assert_eq!(heartbeats.pulse(start + INTERVAL * 2), Pulse::Send(3));
     }
 
     #[test]
     fn other_datagrams_keep_the_connection_but_not_the_peace() {
-        let (start, mut heartbeats) = started();
-        assert_eq!(heartbeats.pulse(start + INTERVAL), Pulse::Send(1));
+        let (start, mut heartbeats) = resting();
+        assert_eq!(heartbeats.pulse(start + INTERVAL), Pulse::Send(2));
         let heard = start + LIVENESS - Duration::from_millis(1);
         heartbeats.heard(heard);
-        assert_eq!(heartbeats.pulse(start + LIVENESS), Pulse::Send(1));
+        assert_eq!(heartbeats.pulse(start + LIVENESS), Pulse::Send(2));
         assert_eq!(heartbeats.pulse(heard + (LIVENESS - INTERVAL)), Pulse::Lost);
     }
 
@@ -152,9 +162,10 @@ mod tests {
     fn senseless_intervals_neither_spin_nor_panic() {
         let start = super::super::test_epoch();
         let mut heartbeats = Heartbeats::new(start, Duration::ZERO, Duration::ZERO);
+        assert_eq!(heartbeats.pulse(start), Pulse::Send(1));
+        let repeat = heartbeats.timeout();
+        assert!(repeat > start);
+        heartbeats.acknowledged(1);
         assert!(heartbeats.timeout() > start);
-        let due = heartbeats.timeout();
-        assert_eq!(heartbeats.pulse(due), Pulse::Send(1));
-        assert!(heartbeats.timeout() > due);
     }
 }

@@ -62,10 +62,19 @@ pub(super) enum Verdict {
 
 enum Step {
     Hello,
-    Login1 { cookie: Cookie, login: ClientLogin, ke1: [u8; KE1_BYTES] },
+    Login1 {
+        cookie: Cookie,
+        login: Box<ClientLogin>,
+        ke1: [u8; KE1_BYTES],
+    },
     /// Without a key the password was wrong: the exchange is played to its end for the sake of looks.
-    Login3 { packet: Vec<u8>, key: Option<LoginKey> },
-    Resume { cookie: Cookie },
+    Login3 {
+        packet: Vec<u8>,
+        key: Option<LoginKey>,
+    },
+    Resume {
+        cookie: Cookie,
+    },
 }
 
 /// One exchange under way.
@@ -94,8 +103,8 @@ impl Handshake {
         details: LoginDetails,
         rng: &mut ChaCha20Rng,
         out: &mut Outbox,
-    ) -> Self {
-        let mut handshake = Self {
+    ) -> Box<Self> {
+        let mut handshake = Box::new(Self {
             proof,
             details,
             nonce: rng.r#gen(),
@@ -107,7 +116,7 @@ impl Handshake {
             tries: 0,
             wait: LOGIN_RETRY_FIRST,
             retry_at: now,
-        };
+        });
         handshake.send(now, rng, out);
         handshake
     }
@@ -182,20 +191,13 @@ impl Handshake {
     }
 
     /// The first RETRY chooses the server; a later one brings a fresh cookie for the step it answers.
-    fn handle_retry(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        fresh: Cookie,
-        rng: &mut ChaCha20Rng,
-        out: &mut Outbox,
-    ) {
+    fn handle_retry(&mut self, now: Instant, from: SocketAddr, fresh: Cookie, rng: &mut ChaCha20Rng, out: &mut Outbox) {
         match &mut self.step {
             Step::Hello => {
                 self.step = match &self.proof {
                     Proof::Password(identity, _) => {
                         let (login, ke1) = ClientLogin::start(rng, &identity.password);
-                        Step::Login1 { cookie: fresh, login, ke1 }
+                        Step::Login1 { cookie: fresh, login: Box::new(login), ke1 }
                     }
                     Proof::Ticket(_) => Step::Resume { cookie: fresh },
                 };
@@ -232,20 +234,13 @@ impl Handshake {
         let Step::Login3 { key, .. } = &self.step else { return None };
         let Some(key) = key else { return Some(Verdict::Refused) };
         Some(match key.open_answer(&self.nonce, answer) {
-            Ok(LoginAnswer::Welcome(welcome)) => {
-                Verdict::Established { server, welcome, secret: key.session_secret() }
-            }
+            Ok(LoginAnswer::Welcome(welcome)) => Verdict::Established { server, welcome, secret: key.session_secret() },
             Ok(LoginAnswer::AlreadyActive) => Verdict::AlreadyActive,
             Err(_) => Verdict::Refused,
         })
     }
 
-    fn handle_resumed(
-        &self,
-        server: SocketAddr,
-        server_nonce: &Nonce,
-        answer: &[u8; ANSWER_BYTES],
-    ) -> Option<Verdict> {
+    fn handle_resumed(&self, server: SocketAddr, server_nonce: &Nonce, answer: &[u8; ANSWER_BYTES]) -> Option<Verdict> {
         let (Step::Resume { .. }, Proof::Ticket(resumption)) = (&self.step, &self.proof) else { return None };
         match resumption.key.open_answer(&self.nonce, server_nonce, answer).ok()? {
             LoginAnswer::Welcome(welcome) => {

@@ -30,7 +30,7 @@ use self::ledger::Ledger;
 use self::login::{Handshake, Identity, Proof, Verdict};
 use self::reconnect::Reconnect;
 use self::repair::Repair;
-pub(crate) use self::repair::{batches, publish_batches, staging};
+pub(crate) use self::repair::{batches, publish_batches, singly, staging};
 use self::requests::{Ended, Owner, Requests};
 use self::standing::Link;
 use crate::common::limits::{COMMAND_PATIENCE, LEAVE_PATIENCE, LOGIN_PATIENCE, MESSAGE_MAX_BYTES, PROTOCOL_VERSION};
@@ -103,7 +103,7 @@ pub enum Event {
 
 enum State {
     Idle,
-    LoggingIn { handshake: Handshake, started: Instant },
+    LoggingIn { handshake: Box<Handshake>, started: Instant },
     Standing,
     Reconnecting(Reconnect),
     Leaving { until: Instant, retry_at: Instant },
@@ -208,7 +208,7 @@ impl Session {
     /// The network says that nobody listens at this address.
     pub fn unreachable(&mut self, now: Instant, address: SocketAddr) {
         let handshake = match &mut self.state {
-            State::LoggingIn { handshake, .. } => Some(handshake),
+            State::LoggingIn { handshake, .. } => Some(&mut **handshake),
             State::Reconnecting(reconnect) => reconnect.handshake_mut(),
             _ => None,
         };
@@ -310,7 +310,7 @@ impl Session {
         self.reset();
     }
 
-    fn handshake(&mut self, now: Instant, proof: Proof) -> Handshake {
+    fn handshake(&mut self, now: Instant, proof: Proof) -> Box<Handshake> {
         let details = LoginDetails { tcp_port: self.config.tcp_port, free_slots: self.free_slots };
         Handshake::start(now, proof, &self.config.servers, details, &mut self.rng, &mut self.out)
     }
@@ -355,7 +355,8 @@ fn login_ends(handshake: &Handshake, started: Instant) -> Instant {
 }
 
 const _: () = assert!(LEAVE_PATIENCE.as_millis() > LEAVE_RETRY.as_millis() * 8, "a LEAVE is repeated often enough");
-const _: () = assert!(COMMAND_PATIENCE.as_millis() > LOGIN_PATIENCE.as_millis(), "a reconnect fits a command's patience");
+const _: () =
+    assert!(COMMAND_PATIENCE.as_millis() > LOGIN_PATIENCE.as_millis(), "a reconnect fits a command's patience");
 
 /// The moment at which the tests' virtual time starts.
 #[cfg(test)]
@@ -364,6 +365,10 @@ fn test_epoch() -> Instant {
     Instant::now()
 }
 
+#[cfg(test)]
+mod repair_tests;
+#[cfg(test)]
+mod scripted_server;
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;

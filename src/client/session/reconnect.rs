@@ -33,7 +33,7 @@ pub(super) struct Reconnect {
 
 enum Phase {
     Waiting { until: Instant, by_password: bool },
-    Trying(Handshake),
+    Trying(Box<Handshake>),
 }
 
 impl Reconnect {

@@ -113,6 +113,9 @@ impl Repair {
                     staging(*key, users).into_iter().rev().for_each(|step| steps.push_front(step));
                 }
             }
+            (Stage::Publishing { steps, .. }, Response::NotPublished | Response::Refused) => {
+                singly(request).into_iter().rev().for_each(|step| steps.push_front(step));
+            }
             _ => {}
         }
         let done = matches!(&self.stage, Stage::Publishing { steps, .. } if steps.is_empty());
@@ -168,6 +171,19 @@ fn found(missing: &mut BTreeMap<FileName, Entry>, entry: &OwnEntry) {
 pub(crate) fn staging(key: u32, users: &[UserName]) -> Vec<Request> {
     let parts = users.chunks(AUDIENCE_PART_MAX_USERS).zip(0..);
     parts.map(|(users, part)| Request::StageAudience { key, part, users: users.to_vec() }).collect()
+}
+
+/// Files that inherit their audience may go together only if they inherit the same: the requests that publish each by
+/// itself; none if it was by itself already.
+pub(crate) fn singly(request: &Request) -> Vec<Request> {
+    match request {
+        Request::Publish { files, audience: AudienceRef::Inherited } if files.len() > 1 => {
+            let single =
+                |file: &PublishedFile| Request::Publish { files: vec![file.clone()], audience: AudienceRef::Inherited };
+            files.iter().map(single).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Splits files into runs that fit one PUBLISH each.

@@ -74,13 +74,22 @@ impl Session {
         }
     }
 
-    pub(super) fn establish(&mut self, now: Instant, server: SocketAddr, welcome: Welcome, secret: &Secret, resumed: bool) {
+    pub(super) fn establish(
+        &mut self,
+        now: Instant,
+        server: SocketAddr,
+        welcome: Welcome,
+        secret: &Secret,
+        resumed: bool,
+    ) {
         let Some(identity) = &self.identity else { return };
         prefer(&mut self.config.servers, server);
         let interval = Duration::from_millis(welcome.heartbeat_ms.into());
         let liveness = Duration::from_millis(welcome.liveness_ms.into());
-        let resumption =
-            Resumption { key: ResumptionKey::new(ResumptionKey::secret_for_ticket(secret)), ticket: welcome.ticket.clone() };
+        let resumption = Resumption {
+            key: ResumptionKey::new(ResumptionKey::secret_for_ticket(secret)),
+            ticket: welcome.ticket.clone(),
+        };
         self.link = Some(Link {
             server,
             channel: Channel::new(Side::Client, welcome.session, secret),
@@ -91,6 +100,7 @@ impl Session {
         self.state = State::Standing;
         let ticket_key = derive(context::TRANSFER_TICKETS, secret.as_slice());
         self.events.push_back(Event::Started { user: identity.user.clone(), welcome, ticket_key, resumed });
+        self.beat(now);
     }
 
     pub(super) fn beat(&mut self, now: Instant) {
