@@ -2,7 +2,7 @@
 //!
 //! Owns the UDP sockets, the clock and the randomness that the session is fed with, and the channels through which other
 //! threads command it. One connected socket for each address of the server, so that the system delivers only what comes
-//! from there and tells when nobody listens; they are made anew when the connection was lost, since this host's own
+//! from there and tells when nobody listens; they are made anew while the connection is lost, since this host's own
 //! address may have changed.
 
 mod sockets;
@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
 use rand::SeedableRng;
@@ -30,6 +30,8 @@ use crate::common::types::UserName;
 
 /// The waker's token; sockets have their address's index.
 const WAKE: Token = Token(usize::MAX);
+/// While the connection is lost, the way to the server is looked for anew this often: this host may have moved.
+const SOCKETS_LIVE_WHILE_LOST: Duration = Duration::from_secs(3);
 /// Readiness events taken at once.
 const EVENTS: usize = 16;
 
@@ -118,6 +120,7 @@ impl Control {
             login: None,
             asked: HashMap::new(),
             leaving: Vec::new(),
+            renew_at: None,
         };
         std::thread::Builder::new().name("control".into()).spawn(move || driver.run())?;
         Ok(Self { _stop: Arc::new(StopOnDrop(Arc::clone(&shared))), shared })
@@ -206,6 +209,8 @@ struct Driver {
     login: Option<Sender<Result<Welcome, LoginError>>>,
     asked: HashMap<RequestHandle, (usize, Sender<Answer>)>,
     leaving: Vec<Sender<()>>,
+    /// When the sockets are made anew; set while the connection is lost.
+    renew_at: Option<Instant>,
 }
 
 impl Driver {
@@ -274,11 +279,16 @@ impl Driver {
         }
     }
 
-    /// Tells and sends what the session has to tell and to send; in this order, since a lost connection calls for other
-    /// sockets.
+    /// Tells and sends what the session has to tell and to send.
     fn deliver(&mut self) {
         while let Some(event) = self.session.poll_event() {
             self.tell(event);
+        }
+        if let Some(at) = self.renew_at
+            && at <= clock()
+        {
+            self.renew_at = Some(clock() + SOCKETS_LIVE_WHILE_LOST);
+            self.sockets.renew();
         }
         while let Some((to, datagram)) = self.session.poll_transmit() {
             if !self.sockets.send(self.poll.registry(), to, &datagram) {
@@ -291,6 +301,7 @@ impl Driver {
     fn tell(&mut self, event: Event) {
         match event {
             Event::Started { user, welcome, ticket_key, resumed } => {
+                self.renew_at = None;
                 *lock(&self.shared.server_clock) = Some((clock(), welcome.server_time_ms));
                 *lock(&self.shared.user) = Some(user.clone());
                 self.observer.session_started(&user, &welcome, &ticket_key, resumed);
@@ -301,7 +312,7 @@ impl Driver {
                 }
             }
             Event::ConnectionLost => {
-                self.sockets.renew();
+                self.renew_at = Some(clock() + SOCKETS_LIVE_WHILE_LOST);
                 self.observer.connection_lost();
             }
             Event::LoggedOut => {

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::common::limits::HEARTBEAT_TRIES;
 
+/// Longest wait between two heartbeats of a session that seems lost.
+const FADING_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Intervals below this are a server's mistake that would make us spin.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -16,7 +18,8 @@ pub(super) enum Pulse {
     Rest,
     /// Send the heartbeat of this number.
     Send(u32),
-    /// Nothing was heard for the liveness time.
+    /// Nothing was heard for the liveness time. Told once; heartbeats go on for a while with growing waits, since the
+    /// server may hear what it cannot answer, and should not take the client for dead while it comes back.
     Lost,
 }
 
@@ -36,6 +39,8 @@ enum Phase {
     Resting { due: Instant },
     /// `number` is under way, unacknowledged.
     Waiting { first_sent: Instant, repeat_at: Instant },
+    /// Lost, as far as we know.
+    Fading { repeat_at: Instant, wait: Duration, until: Instant },
 }
 
 impl Heartbeats {
@@ -70,6 +75,15 @@ impl Heartbeats {
         match self.phase {
             Phase::Resting { due } => due,
             Phase::Waiting { first_sent, repeat_at } => repeat_at.min(self.lost_at(first_sent)),
+            Phase::Fading { repeat_at, .. } => repeat_at,
+        }
+    }
+
+    /// The same for a session that seems lost, as long as it says anything.
+    pub fn fading_timeout(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Fading { repeat_at, until, .. } if repeat_at < until => Some(repeat_at),
+            _ => None,
         }
     }
 
@@ -81,7 +95,15 @@ impl Heartbeats {
                 self.phase = Phase::Waiting { first_sent: now, repeat_at: now + self.repeat };
                 Pulse::Send(self.number)
             }
-            Phase::Waiting { first_sent, .. } if now >= self.lost_at(first_sent) => Pulse::Lost,
+            Phase::Waiting { first_sent, .. } if now >= self.lost_at(first_sent) => {
+                let until = now + self.interval + self.grace;
+                self.phase = Phase::Fading { repeat_at: now, wait: self.repeat, until };
+                Pulse::Lost
+            }
+            Phase::Fading { repeat_at, wait, until } if now >= repeat_at && now < until => {
+                self.phase = Phase::Fading { repeat_at: now + wait, wait: (wait * 2).min(FADING_WAIT_MAX), until };
+                Pulse::Send(self.number)
+            }
             Phase::Waiting { first_sent, repeat_at } if now >= repeat_at => {
                 self.phase = Phase::Waiting { first_sent, repeat_at: now + self.repeat };
                 Pulse::Send(self.number)
@@ -133,6 +155,12 @@ mod tests {
             }
         }
         assert_eq!(sent, HEARTBEAT_TRIES);
+        let mut fading = Vec::new();
+        while let Some(now) = heartbeats.fading_timeout() {
+            assert_eq!(heartbeats.pulse(now), Pulse::Send(2));
+            fading.push(now);
+        }
+        assert!(fading.len() >= 4 && fading.last() < Some(&(start + LIVENESS * 2)));
     }
 
     #[test]

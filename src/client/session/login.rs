@@ -21,10 +21,13 @@ use crate::common::packet::{ANSWER_BYTES, Cookie, DETAILS_BYTES, KE1_BYTES, KE2_
 use crate::common::seal::Secret;
 use crate::common::types::UserName;
 
+/// First wait before a step of a resumption is repeated: the session stands at the server from its answer on, and that
+/// must have arrived well within the liveness time.
+const RESUME_RETRY_FIRST: Duration = Duration::from_millis(100);
 /// How long one server address has for itself before the next one is asked as well.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 /// A step that was sent this often without an answer is given up: the server may have forgotten the exchange.
-const STEP_TRIES: u32 = 5;
+const STEP_TRIES: u32 = 6;
 
 /// Who logs in. The password is wiped when the last exchange and the session have let go of it.
 pub(super) struct Identity {
@@ -114,10 +117,10 @@ impl Handshake {
             server: None,
             step: Step::Hello,
             tries: 0,
-            wait: LOGIN_RETRY_FIRST,
+            wait: Duration::ZERO,
             retry_at: now,
         });
-        handshake.send(now, rng, out);
+        handshake.send_first(now, rng, out);
         handshake
     }
 
@@ -261,8 +264,12 @@ impl Handshake {
             self.nonce = rng.r#gen();
         }
         self.step = Step::Hello;
-        (self.tries, self.wait) = (0, LOGIN_RETRY_FIRST);
+        (self.tries, self.wait) = (0, self.first_wait());
         (self.asked, self.ask_next_at) = (1, now + NEXT_ADDRESS_AFTER);
+    }
+
+    fn first_wait(&self) -> Duration {
+        if self.is_by_password() { LOGIN_RETRY_FIRST } else { RESUME_RETRY_FIRST }
     }
 
     fn may_ask_next(&self) -> bool {
@@ -277,7 +284,7 @@ impl Handshake {
     }
 
     fn send_first(&mut self, now: Instant, rng: &mut ChaCha20Rng, out: &mut Outbox) {
-        (self.tries, self.wait) = (0, LOGIN_RETRY_FIRST);
+        (self.tries, self.wait) = (0, self.first_wait());
         self.send(now, rng, out);
     }
 

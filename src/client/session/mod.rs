@@ -275,7 +275,10 @@ impl Session {
             }
             State::Leaving { until, retry_at } => return Some(*until.min(retry_at)),
             State::Standing => (self.link.as_ref().map(|link| link.heartbeats.timeout()), true),
-            State::Reconnecting(reconnect) => (Some(reconnect.timeout()), false),
+            State::Reconnecting(reconnect) => {
+                let fading = self.link.as_ref().and_then(|link| link.heartbeats.fading_timeout());
+                (fading.into_iter().chain([reconnect.timeout()]).min(), false)
+            }
         };
         due.into_iter().chain(self.requests.timeout(standing)).min()
     }

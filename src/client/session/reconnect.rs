@@ -85,6 +85,8 @@ impl Session {
         if reconnect.leave_by.is_some_and(|by| now >= by) {
             return self.end(Event::Left);
         }
+        self.beat(now);
+        let State::Reconnecting(reconnect) = &mut self.state else { return };
         if reconnect.lost_at.take_if(|at| now >= *at).is_some() {
             self.events.push_back(Event::ConnectionLost);
         }

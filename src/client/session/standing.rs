@@ -103,8 +103,11 @@ impl Session {
         self.beat(now);
     }
 
+    /// Heartbeats of the standing session, or of one that was lost and is being brought back.
     pub(super) fn beat(&mut self, now: Instant) {
-        let Some(link) = &mut self.link else { return };
+        let is_standing = matches!(self.state, State::Standing);
+        let speaks = |link: &&mut Link| is_standing || link.heartbeats.fading_timeout().is_some();
+        let Some(link) = self.link.as_mut().filter(speaks) else { return };
         match link.heartbeats.pulse(now) {
             Pulse::Rest => {}
             Pulse::Send(number) => {
