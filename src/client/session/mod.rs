@@ -371,7 +371,7 @@ fn test_epoch() -> Instant {
 #[cfg(test)]
 mod repair_tests;
 #[cfg(test)]
-mod scripted_server;
+pub(in crate::client) mod scripted_server;
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;
