@@ -17,8 +17,11 @@ fn main() {
     let publications: u32 = argument.unwrap_or(1_000_000);
     let files: Vec<_> = (0..publications).map(file).collect();
     let before = resident_bytes();
-    let (index, asker, took) = load(&files);
+    let (mut index, asker, took) = load(&files);
     println!("load {publications} publications: {took:?}, {:?} each", took / publications.max(1));
+    let start = Instant::now();
+    while index.settle(1_000) {}
+    println!("then, in the background: {:?}, {:?} each", start.elapsed(), start.elapsed() / publications.max(1));
     if let (Some(before), Some(after)) = (before, resident_bytes()) {
         let each = after.saturating_sub(before) / u64::from(publications.max(1));
         println!("memory: {each} bytes a publication beside its name");
@@ -72,6 +75,7 @@ fn load(files: &[PublishedFile]) -> (Index, OwnerId, Duration) {
     let everyone = Arc::new(Audience::Everyone);
     let start = Instant::now();
     let mut index = Index::new();
+    index.defer_search();
     let owners: Vec<_> = users.iter().map(|user| index.owner(user)).collect();
     for (number, file) in files.iter().enumerate() {
         index.publish(owners[number % owners.len()], file, &everyone, 500);

@@ -39,7 +39,7 @@ use super::journal::{JournalSeq, LastMutation, Load, StoredPublication};
 use super::keys::Keys;
 pub use super::outbox::{Datagram, Outbox};
 use super::sessions::{Sessions, Slot};
-use super::throttle::{RateLimit, Throttle};
+use super::throttle::{Rate, RateLimit, Throttle};
 use crate::common::limits::{HEARTBEAT_DEFAULT, LIVENESS_DEFAULT, PROTOCOL_VERSION};
 use crate::common::packet::{Nonce, Packet};
 use crate::common::text::safe;
@@ -48,6 +48,8 @@ use crate::common::types::{RunId, UserName};
 /// Turns between two login steps while datagrams keep coming: a step takes about 0.3 ms, so this keeps a flood of
 /// logins under a fifth of the loop.
 const LOGIN_TURNS_WHEN_BUSY: u32 = 4;
+/// Lines about clients of other versions.
+const VERSION_LINES: Rate = Rate { burst: 5, interval: Duration::from_secs(10) };
 
 /// What a server is started with.
 #[derive(Debug, Clone)]
@@ -147,7 +149,7 @@ impl Server {
             started: now,
             wall_ms_at_start: wall_ms,
             keys,
-            cookies: CookieJar::new(rng.r#gen()),
+            cookies: CookieJar::new(rng.r#gen(), now),
             throttle: Throttle::new(),
             handshakes: Handshakes::default(),
             accounts: stored.accounts,
@@ -159,7 +161,7 @@ impl Server {
             walks: Walks::default(),
             enrolling: false,
             login_turn: 0,
-            version_lines: RateLimit::new(5, 0.1),
+            version_lines: RateLimit::new(VERSION_LINES),
             config,
             rng,
         }
@@ -246,7 +248,7 @@ impl Server {
 
     fn on_hello(&mut self, now: Instant, from: SocketAddr, version: u16, nonce: Nonce, out: &mut Outbox) {
         if version == PROTOCOL_VERSION {
-            let cookie = self.cookies.issue(self.uptime_ms(now), from, &nonce);
+            let cookie = self.cookies.issue(now, from, &nonce);
             out.packet(from, Packet::Retry { nonce, cookie });
             return;
         }
@@ -258,10 +260,9 @@ impl Server {
 
     /// Whether the address is proven; otherwise a fresh cookie goes out, which is smaller than what asked for it.
     fn check_cookie(&self, now: Instant, from: SocketAddr, nonce: Nonce, cookie: &[u8; 32], out: &mut Outbox) -> bool {
-        let uptime_ms = self.uptime_ms(now);
-        let proven = self.cookies.verify(uptime_ms, from, &nonce, cookie);
+        let proven = self.cookies.verify(now, from, &nonce, cookie);
         if !proven {
-            let cookie = self.cookies.issue(uptime_ms, from, &nonce);
+            let cookie = self.cookies.issue(now, from, &nonce);
             out.packet(from, Packet::Retry { nonce, cookie });
         }
         proven
@@ -297,5 +298,4 @@ impl Server {
 }
 
 #[cfg(test)]
-#[path = "core_tests.rs"]
 mod tests;

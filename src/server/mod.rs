@@ -18,4 +18,6 @@ mod sessions;
 mod signals;
 mod socket;
 pub mod startup;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod throttle;

@@ -42,7 +42,7 @@ impl Server {
                 Ok(Response::Refused)
             }
         };
-        Some(page.unwrap_or_else(|Stale| Response::StaleCursor))
+        Some(page.unwrap_or(Response::StaleCursor))
     }
 
     /// Positions are owners, which never change while the server runs: whoever stays is listed once.

@@ -41,7 +41,7 @@ pub(super) struct Mutations {
 impl Mutations {
     /// Whether the first in the queue is durable and waits to be made visible.
     pub(super) fn is_ready(&self) -> bool {
-        !self.queue.is_empty() && self.last.0 - self.queue.len() as u64 + 1 <= self.durable.0
+        !self.queue.is_empty() && self.last.0 - (self.queue.len() as u64) < self.durable.0
     }
 
     fn push(&mut self, mutation: Mutation) {

@@ -13,11 +13,10 @@ use super::Server;
 use crate::common::packet::Packet;
 use crate::common::types::SessionId;
 use crate::server::outbox::Outbox;
-use crate::server::throttle::RateLimit;
+use crate::server::throttle::{Rate, RateLimit};
 
-/// Resets sent at once and in a second: 10,000 clients that each repeat a heartbeat every 85 ms.
-const BURST: u32 = 20_000;
-const PER_SECOND: f64 = 20_000.0;
+/// Resets sent at once and, later, 20,000 in a second: what 10,000 clients that repeat their heartbeats need.
+const RATE: Rate = Rate { burst: 20_000, interval: Duration::from_micros(50) };
 /// Time allowed for each client to resume.
 const SPREAD: Duration = Duration::from_micros(400);
 /// No client is told to wait longer.
@@ -31,7 +30,7 @@ pub(super) struct Resets {
 
 impl Resets {
     pub(super) fn new() -> Self {
-        Self { rate: RateLimit::new(BURST, PER_SECOND), next_turn: None }
+        Self { rate: RateLimit::new(RATE), next_turn: None }
     }
 
     /// How long the next client is to wait; its turn is then taken.

@@ -146,11 +146,14 @@ impl Index {
             NameQuery::Prefix(prefix) => trigrams.starting(prefix, from),
             NameQuery::Substring(needle) | NameQuery::SubstringIgnoreCase(needle) => trigrams.containing(needle, from),
         };
+        let end = self.names.end();
+        let unsettled = (from.max(self.names.settled_to())..end).map(|id| (id, true));
         match candidates {
-            Candidates::None => Box::new(std::iter::empty()),
-            Candidates::All => Box::new((from..self.names.end()).map(|id| (id, true))),
+            Candidates::None => Box::new(unsettled),
+            Candidates::All => Box::new((from..end).map(|id| (id, true))),
             Candidates::Some(rarest, others) => {
-                Box::new(rarest.map(move |id| (id, others.iter().all(|list| list.contains(id)))))
+                let settled = rarest.map(move |id| (id, others.iter().all(|list| list.contains(id))));
+                Box::new(settled.chain(unsettled))
             }
         }
     }

@@ -12,6 +12,7 @@
 mod audiences;
 mod listing;
 mod names;
+mod postings;
 mod publications;
 mod trigrams;
 
@@ -20,7 +21,7 @@ use std::sync::Arc;
 
 use self::audiences::Audiences;
 use self::names::Names;
-use self::publications::{ContentKey, Member, Publications};
+use self::publications::{ContentKey, Member};
 use crate::common::limits::PAGE_MAX_BYTES;
 use crate::common::message::PublishedFile;
 use crate::common::types::{Audience, Content, ContentHash, FileName, StateDigest, UserName};
@@ -124,10 +125,7 @@ impl Index {
         let Content { hash, size, mtime_ms } = file.content;
         let (key, audience) = (ContentKey { hash, size }, self.audiences.acquire(audience));
         let member = Member { owner, audience, mtime_ms, published_s };
-        let (id, replaced) = match self.names.find(&file.name) {
-            Some(id) => (id, self.names.publications_mut(id).put(key, member)),
-            None => (self.names.insert(file.name.clone(), Publications::one(key, member)), None),
-        };
+        let (id, replaced) = self.names.put(&file.name, key, member);
         let added = self.fingerprint(&file.name, &key, &member);
         let removed = replaced.map_or(0, |(key, member)| self.fingerprint(&file.name, &key, &member));
         match replaced {
@@ -170,6 +168,19 @@ impl Index {
     pub fn publication(&self, owner: OwnerId, name: &FileName) -> Option<(Content, &Audience)> {
         let (key, member) = self.names.publications(self.names.find(name)?)?.of(owner)?;
         Some((key.content(member.mtime_ms), self.audiences.audience(member.audience)))
+    }
+
+    /// Before many publications are loaded: new names stay out of the search structure, which makes up nearly half of
+    /// the time, until [`settle`](Self::settle) has caught up. Meanwhile every search finds them all the same, by looking
+    /// at each.
+    pub fn defer_search(&mut self) {
+        self.names.defer();
+    }
+
+    /// Takes up to so many deferred names into the search structure, at one to two microseconds each; whether more are left.
+    /// To be called now and then after [`defer_search`](Self::defer_search) until none are.
+    pub fn settle(&mut self, most: usize) -> bool {
+        self.names.settle(most)
     }
 
     /// Publications of all owners.
@@ -230,11 +241,15 @@ impl Index {
     }
 
     fn fingerprint(&self, name: &FileName, key: &ContentKey, member: &Member) -> u128 {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&(name.as_str().len() as u64).to_be_bytes()).update(name.as_str().as_bytes());
-        hasher.update(&key.hash.0).update(&key.size.to_be_bytes()).update(&member.mtime_ms.to_be_bytes());
-        hasher.update(self.audiences.fingerprint(member.audience));
-        u128::from_be_bytes(*hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes"))
+        // Hashed in one go: for so few bytes, setting up a `Hasher` would cost more than hashing.
+        let mut bytes = Vec::with_capacity(8 + name.as_str().len() + 32 + 8 + 8 + 32);
+        bytes.extend((name.as_str().len() as u64).to_be_bytes());
+        bytes.extend(name.as_str().as_bytes());
+        bytes.extend(key.hash.0);
+        bytes.extend(key.size.to_be_bytes());
+        bytes.extend(member.mtime_ms.to_be_bytes());
+        bytes.extend(self.audiences.fingerprint(member.audience));
+        u128::from_be_bytes(*blake3::hash(&bytes).as_bytes().first_chunk().expect("a hash has 32 bytes"))
     }
 }
 

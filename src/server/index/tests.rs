@@ -1,1 +1,268 @@
+use super::*;
+use crate::common::limits::FILE_NAME_MAX_BYTES;
+use crate::common::message::{FoundEntry, NameQuery, encoded_len};
 
+const NOW_S: u64 = 1_000;
+
+fn user(name: &str) -> UserName {
+    UserName::parse(name).unwrap()
+}
+
+fn name(text: &str) -> FileName {
+    FileName::parse(text).unwrap()
+}
+
+fn file(text: &str, content: u8) -> PublishedFile {
+    let content = Content { hash: ContentHash([content; 32]), size: u64::from(content), mtime_ms: 7 };
+    PublishedFile { name: name(text), content }
+}
+
+fn only(users: &[&str]) -> Arc<Audience> {
+    Arc::new(Audience::only(users.iter().map(|name| user(name)).collect()))
+}
+
+fn everyone() -> Arc<Audience> {
+    Arc::new(Audience::Everyone)
+}
+
+/// An index with these users active.
+fn index<const N: usize>(users: [&str; N]) -> (Index, [OwnerId; N]) {
+    let mut index = Index::new();
+    let owners = users.map(|name| index.owner(&user(name)));
+    for owner in owners {
+        index.set_active(owner, true);
+    }
+    (index, owners)
+}
+
+fn substring(text: &str) -> NameQuery {
+    NameQuery::Substring(text.into())
+}
+
+/// All names of all pages, sorted, and how many pages there were.
+fn search(index: &Index, asker: OwnerId, query: &NameQuery, budget: Budget) -> (Vec<String>, usize) {
+    let (mut names, mut pages, mut from) = (Vec::new(), 0, Some(Position::default()));
+    while let Some(position) = from {
+        let page = index.search(asker, query, position, budget);
+        names.extend(page.entries.iter().map(ToString::to_string));
+        (from, pages) = (page.next, pages + 1);
+        assert!(pages < 100_000, "the list comes to an end");
+    }
+    names.sort();
+    (names, pages)
+}
+
+fn names(index: &Index, asker: OwnerId, query: NameQuery) -> Vec<String> {
+    search(index, asker, &query, Budget::PAGE).0
+}
+
+fn resolve(index: &Index, asker: OwnerId, query: &NameQuery, budget: Budget) -> Vec<FoundEntry> {
+    let (mut entries, mut from) = (Vec::new(), Some(Position::default()));
+    while let Some(position) = from {
+        let page = index.resolve(asker, query, position, budget, NOW_S);
+        entries.extend(page.entries);
+        from = page.next;
+    }
+    entries
+}
+
+#[test]
+fn queries_match_as_their_kind_says() {
+    let (mut index, [hans, vader]) = index(["hans", "vader"]);
+    let all = ["Report.pdf", "report.txt", "photos/a.jpg", "old photos/b.jpg", "x", "ΟΔΟΣ", "ΟΔΟΣΑ", "İstanbul"];
+    for text in all {
+        index.publish(hans, &file(text, 1), &everyone(), 0);
+    }
+    let found = |query| names(&index, vader, query);
+    let ignoring_case = |text: &str| found(NameQuery::SubstringIgnoreCase(text.into()));
+    let prefix = |text: &str| found(NameQuery::Prefix(text.into()));
+    assert_eq!(found(substring("eport")), ["Report.pdf", "report.txt"]);
+    assert_eq!(found(substring("report")), ["report.txt"]);
+    assert_eq!(found(substring("")).len(), all.len());
+    assert_eq!(found(substring("x")), ["report.txt", "x"]);
+    assert_eq!(found(substring("Σ")), ["ΟΔΟΣ", "ΟΔΟΣΑ"]);
+    assert_eq!(found(substring("\0\0R")), [""; 0]);
+    assert_eq!(ignoring_case("REPORT"), ["Report.pdf", "report.txt"]);
+    assert_eq!(ignoring_case("δοσα"), ["ΟΔΟΣΑ"]);
+    assert_eq!(ignoring_case("ΟΔΟΣ"), ["ΟΔΟΣ"], "as the message defines it: ς at the end of a word");
+    assert_eq!(ignoring_case("i̇stan"), ["İstanbul"]);
+    assert_eq!(prefix("photos/"), ["photos/a.jpg"]);
+    assert_eq!(prefix("r"), ["report.txt"]);
+    assert_eq!(prefix("").len(), all.len());
+    assert_eq!(found(NameQuery::Exact(name("x"))), ["x"]);
+    assert_eq!(found(NameQuery::Exact(name("X"))), [""; 0]);
+    assert_eq!(names(&index, hans, substring("")), [""; 0], "never one's own");
+}
+
+#[test]
+fn only_files_of_active_owners_are_found() {
+    let (mut index, [hans, vader]) = index(["hans", "vader"]);
+    index.publish(hans, &file("a", 1), &everyone(), 0);
+    index.set_active(hans, false);
+    assert_eq!(names(&index, vader, substring("")), [""; 0]);
+    assert!(index.sources(vader, &name("a"), ContentHash([1; 32]), 9, 0).is_empty());
+    assert!(index.publication(hans, &name("a")).is_some(), "its own list does not depend on that");
+    index.set_active(hans, true);
+    assert_eq!(names(&index, vader, substring("")), ["a"]);
+}
+
+#[test]
+fn what_is_withdrawn_leaves_nothing_behind() {
+    let (mut index, owners) = index(["hans", "vader", "yoda"]);
+    let audiences = [everyone(), only(&["luke"]), only(&["luke", "leia"])];
+    for round in 0..3_u8 {
+        for i in 0..50_u8 {
+            for (&owner, audience) in owners.iter().zip(&audiences) {
+                index.publish(owner, &file(&format!("{}/{i}", i % 7), i.wrapping_mul(round)), audience, 0);
+            }
+        }
+    }
+    assert_eq!((index.publication_count(), index.owned_count(owners[0])), (150, 50));
+    assert_eq!(index.audiences.len(), 3);
+    for i in (0..50).rev() {
+        for owner in owners {
+            assert!(index.unpublish(owner, &name(&format!("{}/{i}", i % 7))));
+            assert!(!index.unpublish(owner, &name(&format!("{}/{i}", i % 7))));
+        }
+    }
+    assert!(index.names.is_clear());
+    assert_eq!((index.audiences.len(), index.publication_count()), (1, 0));
+    assert!(owners.iter().all(|&owner| index.digest(owner) == StateDigest::default()));
+}
+
+#[test]
+fn contents_of_a_name_are_counted_apart() {
+    let (mut index, [hans, vader, yoda, luke]) = index(["hans", "vader", "yoda", "luke"]);
+    for (owner, content, mtime_ms, published_s) in [(hans, 1, 50, 900), (vader, 1, 70, 300), (yoda, 2, 60, 990)] {
+        let mut file = file("a", content);
+        file.content.mtime_ms = mtime_ms;
+        index.publish(owner, &file, &everyone(), published_s);
+    }
+    let mut other_size = file("a", 1);
+    other_size.content.size = 99;
+    index.publish(luke, &other_size, &only(&["yoda"]), 0);
+
+    let query = NameQuery::Exact(name("a"));
+    let found = |asker| {
+        let entries = resolve(&index, asker, &query, Budget::PAGE).into_iter();
+        entries
+            .map(|e| (e.content.hash.0[0], e.content.size, e.sources, e.content.mtime_ms, e.age_s))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(found(luke), [(1, 1, 2, 70, 700), (2, 2, 1, 60, 10)]);
+    assert_eq!(found(hans), [(1, 1, 1, 70, 700), (2, 2, 1, 60, 10)]);
+    assert_eq!(found(yoda), [(1, 1, 2, 70, 700), (1, 99, 1, 7, 1_000)]);
+    let sources = |asker, most| index.sources(asker, &name("a"), ContentHash([1; 32]), most, 0);
+    assert_eq!(sources(yoda, 9), [(hans, 1), (vader, 1), (luke, 99)]);
+    assert_eq!(sources(luke, 9), [(hans, 1), (vader, 1)]);
+    assert_eq!(sources(luke, 1).len(), 1);
+    let started_with: BTreeSet<_> =
+        (0..4).map(|spread| index.sources(luke, &name("a"), ContentHash([1; 32]), 1, spread)[0].0).collect();
+    assert_eq!(started_with, BTreeSet::from([hans, vader]));
+}
+
+#[test]
+fn a_long_list_of_contents_arrives_whole_in_small_pages() {
+    let (mut index, [asker]) = index(["asker"]);
+    for i in 0..200 {
+        let owner = index.owner(&user(&format!("user{i}")));
+        index.set_active(owner, true);
+        index.publish(owner, &file("a", i), &everyone(), 0);
+    }
+    for (bytes, steps) in [(700, 1), (100, 1_000), (700, 3)] {
+        let entries = resolve(&index, asker, &NameQuery::Exact(name("a")), Budget { bytes, steps });
+        let contents: BTreeSet<_> = entries.iter().map(|entry| entry.content.hash).collect();
+        assert_eq!((entries.len(), contents.len()), (200, 200), "{bytes} bytes, {steps} steps");
+    }
+}
+
+#[test]
+fn a_call_does_no_more_than_its_steps() {
+    let (mut index, [hans, vader]) = index(["hans", "vader"]);
+    for i in 0..1_000 {
+        index.publish(hans, &file(&format!("abc{i:04}"), 1), &only(&["yoda"]), 0);
+    }
+    let budget = Budget { bytes: PAGE_MAX_BYTES, steps: 100 };
+    for query in [substring(""), substring("q"), substring("abc"), NameQuery::SubstringIgnoreCase("ABC".into())] {
+        let (names, pages) = search(&index, vader, &query, budget);
+        assert!(names.is_empty() && pages >= 10, "{query:?}: {pages} pages");
+    }
+    // What the trigrams rule out, or the table of names, costs nothing.
+    for query in [substring("abd"), substring("abc0123"), NameQuery::Exact(name("abc0001"))] {
+        assert_eq!(search(&index, vader, &query, budget), (vec![], 1), "{query:?}");
+    }
+    let page = index.published(hans, Position::default(), budget);
+    assert!(page.full && page.entries.iter().map(encoded_len).sum::<usize>() <= PAGE_MAX_BYTES, "cut for bytes");
+    let budget = Budget { bytes: PAGE_MAX_BYTES, steps: 5 };
+    assert_eq!(index.published(hans, Position::default(), budget).entries.len(), 5, "cut for steps");
+}
+
+#[test]
+fn a_page_is_not_cut_in_front_of_what_is_hidden() {
+    let (mut index, [hans, vader, yoda]) = index(["hans", "vader", "yoda"]);
+    let visible: Vec<_> = (0..10).map(|i| file(&format!("abc{i}"), i)).collect();
+    for file in &visible {
+        index.publish(hans, file, &everyone(), 0);
+    }
+    for i in 0..10 {
+        index.publish(hans, &file(&format!("abc{i} secret"), 99), &only(&["yoda"]), 0);
+        index.publish(yoda, &file(&format!("abc{i}"), i), &only(&["hans"]), 0);
+    }
+    let exactly = Budget { bytes: visible.iter().map(|file| encoded_len(&file.name)).sum(), steps: 1_000 };
+    let page = index.search(vader, &substring("abc"), Position::default(), exactly);
+    assert_eq!((page.entries.len(), page.next, page.full), (10, None, false));
+    let page = index.search(yoda, &substring("abc"), Position::default(), exactly);
+    assert!(page.entries.len() == 10 && page.next.is_some() && page.full, "who may see more is told to go on");
+    assert_eq!(names(&index, vader, substring("secret")), [""; 0]);
+    assert!(resolve(&index, vader, &substring("abc"), Budget::PAGE).iter().all(|entry| entry.sources == 1));
+    assert_eq!(index.inherited_audience(vader, &name("abc1 secret"), ContentHash([99; 32])), None);
+}
+
+#[test]
+fn the_largest_entry_fits_a_page() {
+    let (mut index, [hans, vader]) = index(["hans", "vader"]);
+    let text = format!("{}/{}/y", "x".repeat(255), "x".repeat(254));
+    assert_eq!(text.len(), FILE_NAME_MAX_BYTES);
+    let mut file = file(&text, 1);
+    (file.content.size, file.content.mtime_ms) = (u64::MAX, i64::MIN);
+    index.publish(hans, &file, &everyone(), 0);
+    let page = index.resolve(vader, &substring("xxx"), Position::default(), Budget::PAGE, u64::MAX);
+    assert_eq!((page.entries.len(), page.next), (1, None));
+}
+
+#[test]
+fn a_shared_copy_inherits_its_audience() {
+    let (mut index, [hans, vader, yoda]) = index(["hans", "vader", "yoda"]);
+    let inherited = |index: &Index, asker| index.inherited_audience(asker, &name("a"), ContentHash([1; 32]));
+    index.publish(hans, &file("a", 1), &only(&["vader", "luke"]), 0);
+    assert_eq!(inherited(&index, vader).as_ref(), Some(&*only(&["hans", "luke"])));
+    assert_eq!(inherited(&index, yoda), None);
+    index.publish(yoda, &file("a", 2), &everyone(), 0);
+    assert_eq!(inherited(&index, vader).as_ref(), Some(&*only(&["hans", "luke"])), "another content does not count");
+    index.publish(yoda, &file("a", 1), &everyone(), 0);
+    assert_eq!(inherited(&index, vader), Some(Audience::Everyone));
+    index.set_active(yoda, false);
+    assert_eq!(inherited(&index, vader).as_ref(), Some(&*only(&["hans", "luke"])));
+}
+
+#[test]
+fn the_digest_depends_on_everything_but_order() {
+    let digest = |files: &[(PublishedFile, Arc<Audience>)]| {
+        let (mut index, [hans, vader]) = index(["hans", "vader"]);
+        for (file, audience) in files {
+            index.publish(vader, file, &everyone(), 3);
+            index.publish(hans, file, audience, 5);
+        }
+        index.digest(hans)
+    };
+    let (a, b) = ((file("a", 1), everyone()), (file("b", 2), only(&["yoda"])));
+    let whole = digest(&[a.clone(), b.clone()]);
+    assert_eq!(digest(&[b.clone(), a.clone()]), whole);
+    assert_eq!(digest(&[(file("a", 9), only(&["luke"])), b.clone(), a.clone(), b.clone()]), whole);
+    let (mut size, mut mtime) = (a.clone(), a.clone());
+    size.0.content.size += 1;
+    mtime.0.content.mtime_ms += 1;
+    for other in [(file("c", 1), everyone()), (file("a", 2), everyone()), (file("a", 1), only(&[])), size, mtime] {
+        assert_ne!(digest(&[other.clone(), b.clone()]), whole, "{other:?}");
+    }
+}

@@ -10,15 +10,14 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use roaring::RoaringBitmap;
-use roaring::bitmap::Iter;
+use super::postings::{Postings, Rising};
 
 /// Posting lists looked into for one query: further ones hardly narrow it down.
 const LISTS_MAX: usize = 4;
 
 #[derive(Default)]
 pub(super) struct Trigrams {
-    lists: HashMap<u32, RoaringBitmap, BuildHasherDefault<Spread>>,
+    lists: HashMap<u32, Postings, BuildHasherDefault<Spread>>,
     /// Kept for its memory.
     folded: Vec<u8>,
 }
@@ -30,17 +29,13 @@ pub(super) enum Candidates<'a> {
     /// The needle is too short to tell.
     All,
     /// The rarest list, to be looked up in some others.
-    Some(Iter<'a>, Vec<&'a RoaringBitmap>),
+    Some(Rising<'a>, Vec<&'a Postings>),
 }
 
 impl Trigrams {
     pub(super) fn insert(&mut self, name: &str, id: u32) {
         for trigram in take_trigrams(&mut self.folded, name) {
-            let list = self.lists.entry(trigram).or_default();
-            // Nearly every id is the largest yet, and appending is several times as fast.
-            if list.try_push(id).is_err() {
-                list.insert(id);
-            }
+            self.lists.entry(trigram).or_default().insert(id);
         }
     }
 
@@ -89,8 +84,7 @@ impl Trigrams {
         }
         lists.sort_unstable_by_key(|&(len, _)| len);
         let mut lists = lists.into_iter().map(|(_, list)| list);
-        let mut rarest = lists.next().expect("not empty").iter();
-        rarest.advance_to(from);
+        let rarest = lists.next().expect("not empty").iter_from(from);
         Candidates::Some(rarest, lists.collect())
     }
 

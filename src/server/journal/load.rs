@@ -69,17 +69,13 @@ pub(super) fn load(connection: &Connection, into: &mut dyn Load) -> Result<Loade
 /// index besides their own order, which is checked row by row.
 fn check_small_tables(connection: &Connection) -> Result<(), Fault> {
     for table in ["meta", "users", "audiences", "last_mutations"] {
-        let verdict: String =
-            connection.pragma_query_value(None, &format!("integrity_check({table})"), first_column)?;
+        let check = format!("PRAGMA integrity_check({table})");
+        let verdict: String = connection.query_row(&check, [], |row| row.get(0))?;
         if verdict != "ok" {
             return Err(Fault::Row(verdict));
         }
     }
     Ok(())
-}
-
-fn first_column(row: &rusqlite::Row<'_>) -> rusqlite::Result<String> {
-    row.get(0)
 }
 
 fn root_secret(connection: &Connection) -> Result<[u8; 32], Fault> {

@@ -29,7 +29,7 @@ const HEADER_BYTES: usize = 100;
 pub(super) enum Found {
     /// Nothing, or a file of zero bytes that never became anything.
     Nothing,
-    /// A file with our mark.
+    /// A file with our mark, or what a crash while it was created left of one.
     DataFile,
 }
 
@@ -113,6 +113,11 @@ pub(super) fn examine(path: &Path) -> Result<Found, JournalError> {
     let read = File::open(path).and_then(|file| file.take(HEADER_BYTES as u64).read_to_end(&mut header));
     read.map_err(|error| JournalError::unusable(path, error))?;
     let id = header.get(APPLICATION_ID_AT..APPLICATION_ID_AT + 4).map(|id| i32::from_be_bytes(id.try_into().unwrap()));
+    // A power cut while the file was created can leave the rest without the beginning, and SQLite's rollback journal
+    // beside it, which takes it back to nothing. At no other time does a data file have a rollback journal.
+    if header.len() == HEADER_BYTES && header.iter().all(|&byte| byte == 0) && beside(path, "-journal").exists() {
+        return Ok(Found::DataFile);
+    }
     let reason = match id {
         _ if !header.starts_with(MAGIC) => "not an SQLite database",
         None => "cut off in its header",

@@ -45,17 +45,17 @@ CREATE TABLE last_mutations (
     request INTEGER NOT NULL,
     found INTEGER
 ) STRICT;
-INSERT INTO meta VALUES ('root_secret', randomblob(32));
 ";
 
 /// Fills an empty database: the mark, the tables and the root secret appear in one transaction or not at all. Called
 /// before the write-ahead log is turned on, so that the mark is in the file itself from then on.
-pub(super) fn create(connection: &mut Connection, steps: &[Step]) -> rusqlite::Result<()> {
+pub(super) fn create(connection: &mut Connection, steps: &[Step], root_secret: &[u8; 32]) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     for step in steps {
         transaction.execute_batch(step)?;
     }
+    transaction.execute("INSERT INTO meta VALUES ('root_secret', ?1)", [root_secret.as_slice()])?;
     transaction.pragma_update(None, "user_version", steps.len() as u32)?;
     transaction.commit()
 }

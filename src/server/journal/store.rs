@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rand::RngCore;
+use rand::rngs::OsRng;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::error::shown;
 use super::load::{self, Load, members_text};
-use super::lock::{self, Found, LockFile};
+use super::lock::{self, LockFile};
 use super::schema::{self, Step};
 use super::{Change, JournalError, Mutation};
 use crate::common::text::safe;
@@ -74,7 +76,7 @@ impl SqliteStore {
         let found = lock::examine(&path)?;
         lock::prepare(&path, found)?;
         let failed = |error: rusqlite::Error| JournalError::from_sqlite(&path, &error);
-        let mut connection = connect(&path, found, steps).map_err(failed)?;
+        let mut connection = connect(&path, steps).map_err(failed)?;
         if connection.is_readonly("main").map_err(failed)? {
             return Err(JournalError::unusable(&path, "it cannot be written"));
         }
@@ -140,7 +142,7 @@ impl Store for SqliteStore {
 }
 
 /// A connection on which a commit means durable.
-fn connect(path: &Path, found: Found, steps: &[Step]) -> rusqlite::Result<Connection> {
+fn connect(path: &Path, steps: &[Step]) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(OPEN_LOCKED_PATIENCE)?;
@@ -148,8 +150,12 @@ fn connect(path: &Path, found: Found, steps: &[Step]) -> rusqlite::Result<Connec
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     // On in this build of SQLite. The references are sound by construction, and checked when the file is loaded.
     connection.pragma_update(None, "foreign_keys", false)?;
-    if found == Found::Nothing {
-        schema::create(&mut connection, steps)?;
+    // Nothing there, or what a crash in the middle of creating it left: SQLite has rolled it back to nothing by now.
+    let pages: u32 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    if pages == 0 {
+        let mut root_secret = [0; 32];
+        OsRng.fill_bytes(&mut root_secret);
+        schema::create(&mut connection, steps, &root_secret)?;
     }
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))?;

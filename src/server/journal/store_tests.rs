@@ -1,1 +1,254 @@
+//! What only shows with a hand inside: SQLite's own limits, versions, damage.
 
+use std::fs;
+use std::sync::Arc;
+
+use super::*;
+use crate::common::message::PublishedFile;
+use crate::common::types::{Content, ContentHash, FileName, RequestId, RunId};
+use crate::server::journal::{LastMutation, StoredPublication};
+
+#[derive(Default)]
+struct Seen {
+    publications: Vec<StoredPublication>,
+    last: Vec<(UserName, LastMutation)>,
+}
+
+impl Load for Seen {
+    fn publication(&mut self, publication: StoredPublication) {
+        self.publications.push(publication);
+    }
+    fn last_mutation(&mut self, user: UserName, last: LastMutation) {
+        self.last.push((user, last));
+    }
+    fn progress(&mut self, _done: u64, _total: u64) {}
+}
+
+fn user(name: &str) -> UserName {
+    UserName::parse(name).unwrap()
+}
+
+fn publish(owner: &str, request: u64, names: &[String], audience: Audience) -> Mutation {
+    let file = |name: &String| PublishedFile {
+        name: FileName::parse(name).unwrap(),
+        content: Content { hash: ContentHash([request as u8; 32]), size: u64::MAX, mtime_ms: -1 },
+    };
+    let files = names.iter().map(file).collect();
+    let change = Change::Publish { files, audience: Arc::new(audience), published_s: 1_700_000_000 };
+    Mutation { user: user(owner), run: RunId(u64::MAX), request: RequestId(request), change }
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|i| format!("folder/file {i:06}")).collect()
+}
+
+fn open(path: &Path) -> (SqliteStore, Seen) {
+    let mut seen = Seen::default();
+    let (store, _) = SqliteStore::open(path, &mut seen).unwrap();
+    (store, seen)
+}
+
+fn refusal(path: &Path) -> JournalError {
+    SqliteStore::open(path, &mut Seen::default()).map(|_| ()).unwrap_err()
+}
+
+/// A closed data file with some publications.
+fn filled(folder: &Path, count: usize) -> PathBuf {
+    let path = folder.join("data.db");
+    let (mut store, _) = open(&path);
+    store.write(&[publish("hans", 1, &names(count), Audience::Everyone)]).unwrap();
+    Box::new(store).close().unwrap();
+    path
+}
+
+#[test]
+fn a_full_disk_stores_nothing_of_the_batch_and_the_rest_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.db");
+    let (mut store, _) = open(&path);
+    store.write(&[publish("hans", 1, &names(10), Audience::Everyone)]).unwrap();
+    let pages: u32 = store.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+    store.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
+    let batch = [
+        publish("vader", 1, &names(1), Audience::only(vec![user("yoda")])),
+        publish("hans", 2, &names(5_000), Audience::Everyone),
+    ];
+    let line = format!("cannot store in {}: no room left", path.canonicalize().unwrap().display());
+    assert_eq!(store.write(&batch), Err(StoreError::Failed(line)));
+    drop(store);
+
+    let (mut store, seen) = open(&path);
+    assert_eq!(seen.publications.len(), 10);
+    assert_eq!(seen.last.len(), 1);
+    // There is room again: the same batch goes in.
+    store.write(&batch).unwrap();
+    drop(store);
+    assert_eq!(open(&path).1.publications.len(), 5_001);
+}
+
+#[test]
+fn audiences_are_kept_once_and_dropped_when_unused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.db");
+    let count = |store: &SqliteStore| -> i64 {
+        store.connection.query_row("SELECT count(*) FROM audiences", [], |row| row.get(0)).unwrap()
+    };
+    let (mut store, _) = open(&path);
+    let some = Audience::only(vec![user("yoda"), user("vader")]);
+    let nobody = Audience::only(Vec::new());
+    store.write(&[publish("hans", 1, &names(3), some.clone())]).unwrap();
+    store.write(&[publish("leia", 1, &names(2), some.clone()), publish("luke", 1, &names(1), nobody.clone())]).unwrap();
+    assert_eq!(count(&store), 2);
+    drop(store);
+    let (mut store, seen) = open(&path);
+    let stored: Vec<_> = seen.publications.iter().map(|p| (p.user.as_str(), (*p.audience).clone())).collect();
+    let one = |owner, audience: &Audience| (owner, audience.clone());
+    let expected = [
+        one("hans", &some),
+        one("hans", &some),
+        one("hans", &some),
+        one("leia", &some),
+        one("leia", &some),
+        one("luke", &nobody),
+    ];
+    assert_eq!(stored, expected);
+    assert!(Arc::ptr_eq(&seen.publications[0].audience, &seen.publications[4].audience));
+    store.write(&[publish("luke", 2, &names(1), Audience::Everyone)]).unwrap();
+    drop(store);
+    let (store, seen) = open(&path);
+    assert_eq!(*seen.publications[5].audience, Audience::Everyone);
+    assert_eq!(count(&store), 1);
+}
+
+#[test]
+fn an_older_file_is_brought_forward_and_a_newer_one_refused() {
+    const NEXT: [Step; 2] = [schema::STEPS[0], "ALTER TABLE publications ADD COLUMN note TEXT"];
+    let folder = tempfile::tempdir().unwrap();
+    let path = filled(folder.path(), 3);
+    let mut seen = Seen::default();
+    let (store, secret) = SqliteStore::open_with(&path, &mut seen, &NEXT).unwrap();
+    assert_eq!(seen.publications.len(), 3);
+    let version: u32 = store.connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 2);
+    store.connection.execute("UPDATE publications SET note = 'x'", []).unwrap();
+    drop(store);
+
+    // This program knows less than the one that wrote the file, and leaves it alone.
+    let before = fs::read(&path).unwrap();
+    let error = refusal(&path);
+    assert!(matches!(error, JournalError::Newer { found: 2, known: 1, .. }), "{error}");
+    assert!(error.to_string().contains("written by a newer server (format 2, this one knows 1)"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+
+    let (store, again) = SqliteStore::open_with(&path, &mut Seen::default(), &NEXT).unwrap();
+    assert_eq!(again, secret);
+    let notes: i64 = store.connection.query_row("SELECT count(note) FROM publications", [], |row| row.get(0)).unwrap();
+    assert_eq!(notes, 3, "a step is taken once");
+}
+
+#[test]
+fn a_step_that_fails_changes_nothing() {
+    const BROKEN: [Step; 2] = [schema::STEPS[0], "DELETE FROM publications; CREATE TABLE users (x)"];
+    let folder = tempfile::tempdir().unwrap();
+    let path = filled(folder.path(), 3);
+    assert!(SqliteStore::open_with(&path, &mut Seen::default(), &BROKEN).is_err());
+    assert_eq!(open(&path).1.publications.len(), 3);
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused() {
+    let cases = [
+        ("DELETE FROM meta", "its root secret is missing"),
+        ("UPDATE meta SET value = x'00'", "damaged"),
+        ("DELETE FROM users", "who is not there"),
+        ("UPDATE users SET name = 'a b'", "user 1: a user name is printable ASCII without spaces"),
+        ("UPDATE publications SET name = '../' || name", "a file name cannot have '.' or '..' as a part"),
+        ("UPDATE publications SET hash = x'00'", "a hash of hans has the wrong size"),
+        ("UPDATE publications SET audience = 7", "audience 7, which is not there"),
+        ("INSERT INTO audiences VALUES (7, x'00', 'b a')", "audience 7 cannot be read"),
+        ("INSERT INTO last_mutations VALUES (9, 1, 1, NULL)", "a change by user 9, who is not there"),
+        ("DROP TABLE last_mutations", "damaged"),
+        ("PRAGMA user_version = 0", "it has no format version"),
+    ];
+    for (harm, expected) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let path = filled(folder.path(), 3);
+        let (store, _) = open(&path);
+        store.connection.execute_batch(harm).unwrap();
+        Box::new(store).close().unwrap();
+        let before = fs::read(&path).unwrap();
+        let error = refusal(&path);
+        assert!(matches!(error, JournalError::Damaged { .. }), "{harm}: {error}");
+        let line = error.to_string();
+        assert!(line.contains(expected) && line.contains("data.db") && !line.contains('\n'), "{harm}: {line}");
+        assert_eq!(fs::read(&path).unwrap(), before, "{harm}");
+    }
+}
+
+#[test]
+fn overwritten_pages_are_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = filled(folder.path(), 2_000);
+    let whole = fs::read(&path).unwrap();
+    assert!(whole.len() > 20 * 4_096);
+    for page in 0..whole.len() / 4_096 {
+        let mut harmed = whole.clone();
+        // The page's own header; on the first page that of the file stays, so that it still looks like ours.
+        let at = page * 4_096 + if page == 0 { 100 } else { 0 };
+        harmed[at..at + 64].fill(0xa5);
+        fs::write(&path, &harmed).unwrap();
+        let error = refusal(&path);
+        assert!(matches!(error, JournalError::Damaged { .. }), "page {page}: {error}");
+        assert_eq!(fs::read(&path).unwrap(), harmed, "page {page}");
+    }
+    // Cut off at the end.
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    assert!(matches!(refusal(&path), JournalError::Damaged { .. }));
+}
+
+#[test]
+fn a_lock_by_another_program_is_waited_for_and_told_apart_from_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = filled(folder.path(), 1);
+    let (mut store, _) = open(&path);
+    let administrator = Connection::open(&path).unwrap();
+    administrator.execute_batch("BEGIN IMMEDIATE").unwrap();
+    store.connection.busy_timeout(Duration::ZERO).unwrap();
+    let batch = [publish("new", 1, &names(1), Audience::only(vec![user("yoda")]))];
+    assert!(matches!(store.write(&batch), Err(StoreError::Locked(_))));
+    administrator.execute_batch("ROLLBACK").unwrap();
+    store.write(&batch).unwrap();
+    // An administrator who reads, even for long, is in nobody's way.
+    administrator.execute_batch("BEGIN; SELECT count(*) FROM publications").unwrap();
+    store.write(&[publish("new", 2, &names(2), Audience::Everyone)]).unwrap();
+    Box::new(store).close().unwrap();
+    drop(administrator);
+    assert_eq!(open(&path).1.publications.len(), 3);
+}
+
+#[test]
+fn a_crash_while_the_file_is_created_leaves_nothing_in_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let (making, path) = (folder.path().join("making.db"), folder.path().join("data.db"));
+    fs::write(&making, b"").unwrap();
+    let mut connection = Connection::open(&making).unwrap();
+    // One page of cache: the transaction goes to the file before it is committed.
+    connection.execute_batch("PRAGMA cache_size = 1; PRAGMA cache_spill = 1").unwrap();
+    let transaction = connection.transaction().unwrap();
+    transaction.pragma_update(None, "application_id", schema::APPLICATION_ID).unwrap();
+    transaction.execute_batch(schema::STEPS[0]).unwrap();
+    let filler = "INSERT INTO users (name) VALUES (hex(randomblob(30)))";
+    while fs::metadata(&making).unwrap().len() == 0 {
+        transaction.execute(filler, []).unwrap();
+    }
+    // The moment of the crash.
+    for suffix in ["", "-journal"] {
+        fs::copy(lock::beside(&making, suffix), lock::beside(&path, suffix)).unwrap();
+    }
+    assert_eq!(lock::examine(&path).unwrap(), lock::Found::DataFile);
+    let (mut store, seen) = open(&path);
+    assert!(seen.publications.is_empty());
+    store.write(&[publish("hans", 1, &names(1), Audience::Everyone)]).unwrap();
+    drop(store);
+    assert_eq!(open(&path).1.publications.len(), 1);
+}

@@ -1,0 +1,164 @@
+//! How many publications a second become durable through the journal, beside SQLite's own batched inserts in a bare
+//! loop; and how long a large data file takes to load.
+//!
+//! `cargo bench --bench journal`; the numbers are medians of interleaved rounds. The folder to write in is
+//! `FILESHARE_BENCH_DIR` (default: the system's temporary folder), the size of the large file
+//! `FILESHARE_BENCH_PUBLICATIONS` (default 1,000,000).
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use fileshare::common::message::PublishedFile;
+use fileshare::common::types::{Content, ContentHash, FileName, RequestId, RunId, UserName};
+use fileshare::server::journal::{Change, Journal, JournalSeq, LastMutation, Load, Mutation, StoredPublication};
+use rusqlite::{Connection, params};
+
+/// As many files as one PUBLISH datagram usually holds.
+const FILES: u64 = 13;
+/// Publishing users.
+const USERS: u64 = 10_000;
+/// Mutations of a round.
+const MUTATIONS: u64 = 30_000;
+/// Mutations that the bare loop puts into one transaction.
+const BARE_BATCH: usize = 1_000;
+/// Interleaved rounds.
+const ROUNDS: usize = 5;
+
+#[derive(Default)]
+struct Count(u64);
+
+impl Load for Count {
+    fn publication(&mut self, publication: StoredPublication) {
+        // As an index would, keep nothing but touch everything.
+        self.0 += u64::from(publication.file.content.size < u64::MAX);
+    }
+    fn last_mutation(&mut self, _user: UserName, _last: LastMutation) {}
+    fn progress(&mut self, _done: u64, _total: u64) {}
+}
+
+/// Mutation `number` of round `round`: users publish by turns, each into a folder of its own.
+fn mutation(round: u64, number: u64) -> Mutation {
+    let user = UserName::parse(&format!("user{:05}", number % USERS)).expect("a valid name");
+    let file = |i| PublishedFile {
+        name: FileName::parse(&format!("round {round}/batch {:05}/file {i:02}.bin", number / USERS)).expect("valid"),
+        content: Content { hash: ContentHash([(number % 251) as u8; 32]), size: number, mtime_ms: 1_700_000_000_000 },
+    };
+    let files = (0..FILES).map(file).collect();
+    let change = Change::Publish { files, audience: Arc::default(), published_s: 1_700_000_000 };
+    Mutation { user, run: RunId(round), request: RequestId(number), change }
+}
+
+fn open(path: &Path) -> (Journal, u64, mpsc::Receiver<()>) {
+    let (sender, wakes) = mpsc::channel();
+    let mut count = Count::default();
+    let journal = Journal::open(path, &mut count, Box::new(move || sender.send(()).unwrap_or_default()));
+    (journal.unwrap_or_else(|error| panic!("{error}")), count.0, wakes)
+}
+
+/// Pushes everything and waits until it is durable.
+fn through_the_journal(journal: &mut Journal, wakes: &mpsc::Receiver<()>, mutations: &[Mutation]) -> Duration {
+    let work = mutations.to_vec();
+    let start = Instant::now();
+    let mut last = JournalSeq(0);
+    for mutation in work {
+        last = loop {
+            match journal.push(mutation.clone()) {
+                Ok(seq) => break seq,
+                Err(_) => wakes.recv().expect("the thread lives"),
+            }
+        };
+    }
+    while journal.durable() < last {
+        assert_eq!(journal.failed(), None);
+        wakes.recv().expect("the thread lives");
+    }
+    start.elapsed()
+}
+
+/// The same rows by a loop that does nothing else: no users, no last mutations, no thread.
+fn bare(connection: &mut Connection, mutations: &[Mutation]) -> Duration {
+    let work = mutations.to_vec();
+    let start = Instant::now();
+    for batch in work.chunks(BARE_BATCH) {
+        let transaction = connection.transaction().expect("a transaction");
+        let mut insert =
+            transaction.prepare_cached("REPLACE INTO publications VALUES (?1, ?2, ?3, ?4, ?5, NULL, ?6)").expect("SQL");
+        for mutation in batch {
+            let Change::Publish { files, published_s, .. } = &mutation.change else { continue };
+            let user: i64 = mutation.user.as_str()[4..].parse().expect("a number");
+            for PublishedFile { name, content } in files {
+                let hash = content.hash.0.as_slice();
+                let row =
+                    params![user, name.as_str(), hash, content.size as i64, content.mtime_ms, *published_s as i64];
+                insert.execute(row).expect("a row goes in");
+            }
+        }
+        drop(insert);
+        transaction.commit().expect("a commit");
+    }
+    start.elapsed()
+}
+
+fn bare_connection(path: &Path) -> Connection {
+    let connection = Connection::open(path).expect("a database");
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -32768;
+             CREATE TABLE publications (user INTEGER NOT NULL, name TEXT NOT NULL, hash BLOB NOT NULL,
+                 size INTEGER NOT NULL, mtime_ms INTEGER NOT NULL, audience INTEGER, published_s INTEGER NOT NULL,
+                 PRIMARY KEY (user, name)) STRICT, WITHOUT ROWID;",
+        )
+        .expect("a table");
+    connection
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64()
+}
+
+fn main() {
+    let folder = match std::env::var_os("FILESHARE_BENCH_DIR") {
+        Some(parent) => tempfile::tempdir_in(parent),
+        None => tempfile::tempdir(),
+    };
+    let folder = folder.expect("a temporary folder");
+    let publications: u64 =
+        std::env::var("FILESHARE_BENCH_PUBLICATIONS").map_or(1_000_000, |n| n.parse().expect("a number"));
+
+    let path = folder.path().join("large.db");
+    let (mut journal, _, wakes) = open(&path);
+    let mutations: Vec<_> = (0..publications.div_ceil(FILES)).map(|number| mutation(0, number)).collect();
+    let time = through_the_journal(&mut journal, &wakes, &mutations);
+    println!("filling: {} publications in {:.2} s", mutations.len() as u64 * FILES, time.as_secs_f64());
+    drop(mutations);
+    journal.close().unwrap_or_else(|error| panic!("{error}"));
+
+    let mut loads = Vec::new();
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        let (journal, count, _) = open(&path);
+        loads.push(start.elapsed());
+        assert!(count >= publications);
+        drop(journal);
+    }
+    println!("loading: {publications} publications of {USERS} users in {:.2} s", median(loads));
+
+    let (mut journal, _, wakes) = open(&path);
+    let mut connection = bare_connection(&folder.path().join("bare.db"));
+    let filling: Vec<_> = (0..publications.div_ceil(FILES)).map(|number| mutation(0, number)).collect();
+    bare(&mut connection, &filling);
+    drop(filling);
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 1..=ROUNDS as u64 {
+        let mutations: Vec<_> = (0..MUTATIONS).map(|number| mutation(round, number)).collect();
+        ours.push(through_the_journal(&mut journal, &wakes, &mutations));
+        theirs.push(bare(&mut connection, &mutations));
+    }
+    let rows = (MUTATIONS * FILES) as f64;
+    let (ours, theirs) = (rows / median(ours), rows / median(theirs));
+    println!("journal: {ours:.0} durable publications a second, beside {publications} others");
+    println!("bare batched inserts: {theirs:.0} a second; journal / bare = {:.2}", ours / theirs);
+}

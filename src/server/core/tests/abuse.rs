@@ -1,0 +1,151 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rand::{Rng, RngCore};
+
+use crate::common::limits::{DATAGRAM_MAX_BYTES, PROTOCOL_VERSION};
+use crate::common::message::{ClientMessage, Heartbeat, ServerMessage};
+use crate::common::packet::{Cookie, KE1_BYTES, Nonce, Packet};
+use crate::server::testing::{LoginOutcome, World, address};
+
+const HERE: &str = "127.0.0.1:4000";
+
+#[test]
+fn random_bytes_are_never_answered() {
+    let mut world = World::new(&["hans"]);
+    let mut hans = world.login(HERE, "hans");
+    for _ in 0..100_000 {
+        let mut bytes = vec![0; world.rng.gen_range(0..=DATAGRAM_MAX_BYTES + 1)];
+        world.rng.fill_bytes(&mut bytes);
+        if let [kind @ 0x01, ..] | [kind @ 0x04, ..] | [kind @ 0x08, ..] = &mut bytes[..] {
+            *kind = 0x10; // these kinds are answered to whoever asks; see the next test
+        }
+        assert!(world.send(address(HERE), &bytes).is_empty(), "{bytes:x?}");
+    }
+    assert_eq!(world.heartbeat(&mut hans).len(), 1);
+}
+
+#[test]
+fn no_answer_to_an_unproven_address_is_larger_than_its_request() {
+    let mut world = World::new(&["hans"]);
+    let (nonce, cookie) = ([1; 16], [2; 32]);
+    let mut hans = world.login(HERE, "hans");
+    let session = hans.seal(&ClientMessage::Leave);
+    let packets = [
+        Packet::Hello { version: PROTOCOL_VERSION, nonce },
+        Packet::Hello { version: 7, nonce },
+        Packet::Retry { nonce, cookie },
+        Packet::Version { version: 7, nonce },
+        Packet::Login1 { nonce, cookie, user: "hans", ke1: &[3; KE1_BYTES] },
+        Packet::Login2 { nonce, ke2: &[4; 320] },
+        Packet::Login3 { nonce, ke3: &[5; 64], details: &[6; 48] },
+        Packet::Answer { nonce, answer: &[7; 336] },
+        Packet::Resume { nonce, cookie, details: &[6; 48], ticket: &[9; 1] },
+        Packet::Resume { nonce, cookie, details: &[6; 48], ticket: &hans.welcome.ticket },
+        Packet::Resumed { nonce, server_nonce: [8; 16], answer: &[7; 336] },
+        Packet::Refused { nonce },
+        Packet::Throttled { nonce, retry_after_s: 300 },
+        Packet::Reset { id: hans.welcome.session, token: [2; 16], delay_ms: 700 },
+    ];
+    let mut requests: Vec<Vec<u8>> = packets.iter().map(Packet::to_bytes).chain([session]).collect();
+    world.say(&mut hans, &ClientMessage::Leave);
+    let stranger = address("192.0.2.77:9");
+    for round in 0..2_000 {
+        for bytes in &mut requests {
+            let answer = world.send(stranger, bytes);
+            let answered: usize = answer.iter().map(|datagram| datagram.bytes.len()).sum();
+            assert!(answered <= bytes.len() && answer.len() <= 1, "round {round}, kind {:#x}", bytes[0]);
+            let at = world.rng.gen_range(1..bytes.len());
+            bytes[at] = world.rng.r#gen();
+        }
+    }
+    assert_eq!(world.server.session_count(), 0);
+}
+
+#[test]
+fn a_damaged_session_datagram_is_neither_answered_nor_life() {
+    let mut world = World::new(&["hans"]);
+    let mut hans = world.login(HERE, "hans");
+    let good = hans.seal(&ClientMessage::Heartbeat(Heartbeat { number: 1, free_slots: 0 }));
+    for at in (0..good.len()).filter(|&at| at != 0) {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        assert!(world.send(address(HERE), &bad).is_empty(), "byte {at}");
+    }
+    for cut in 0..good.len() {
+        assert!(world.send(address(HERE), &good[..cut]).is_empty(), "cut to {cut}");
+    }
+    assert_eq!(world.send(address(HERE), &good).len(), 1, "the replay window has not moved");
+}
+
+#[test]
+fn nonsense_under_seal_is_dropped() {
+    let mut world = World::new(&["hans"]);
+    let mut hans = world.login(HERE, "hans");
+    for length in 1..200 {
+        let mut bytes = Vec::new();
+        let mut text = vec![0; length];
+        world.rng.fill_bytes(&mut text);
+        text[0] = 200;
+        hans.channel.seal_into(&mut bytes, |out| out.extend_from_slice(&text));
+        assert!(world.send(address(HERE), &bytes).is_empty());
+    }
+    assert_eq!(world.heartbeat(&mut hans).len(), 1);
+}
+
+/// LOGIN1, handed in without letting the server do anything else; whether it was taken in without an answer.
+fn line_up(world: &mut World, from: &str, user: &str, (nonce, cookie): (Nonce, Cookie)) -> bool {
+    let mut login1 = Packet::Login1 { nonce, cookie, user, ke1: &[3; KE1_BYTES] }.to_bytes();
+    world.server.handle_datagram(world.now, address(from), &mut login1, &mut world.out);
+    std::mem::take(&mut world.out.datagrams).is_empty()
+}
+
+#[test]
+fn a_flood_of_logins_does_not_delay_a_heartbeat_or_another_networks_login() {
+    let mut world = World::new(&["hans"]);
+    let mut hans = world.login(HERE, "hans");
+    let attackers: Vec<String> = (0..200).map(|port| format!("192.0.2.1:{}", 10_000 + port)).collect();
+    let cookies: Vec<_> = attackers.iter().map(|from| world.cookie(address(from))).collect();
+    let honest = world.cookie(address("192.0.2.2:1"));
+    let mut waiting = 0;
+    for (at, (from, cookie)) in attackers.iter().zip(cookies).enumerate() {
+        waiting += usize::from(line_up(&mut world, from, &format!("user{at}"), cookie));
+    }
+    assert!(waiting > 4, "{waiting} logins wait their turn");
+    assert!(line_up(&mut world, "192.0.2.2:1", "vader", honest));
+    let mut beat = hans.seal(&ClientMessage::Heartbeat(Heartbeat { number: 1, free_slots: 0 }));
+    world.server.handle_datagram(world.now, address(HERE), &mut beat, &mut world.out);
+    let heard = hans.hear(std::mem::take(&mut world.out.datagrams));
+    assert_eq!(heard, [ServerMessage::HeartbeatAck { number: 1 }], "at once");
+    for _ in 0..8 {
+        world.server.handle_work(world.now, false, &mut world.out);
+    }
+    assert_eq!(world.out.datagrams.len(), 2, "one step in four busy turns");
+    let served: BTreeSet<_> = world.out.datagrams.drain(..).map(|login2| login2.to.ip().to_string()).collect();
+    assert_eq!(served.into_iter().collect::<Vec<_>>(), ["192.0.2.1", "192.0.2.2"], "networks take turns");
+    assert_eq!(world.settle().len(), waiting - 1, "and in the end everyone is served");
+}
+
+#[test]
+fn guesses_are_throttled_and_the_victim_is_not_locked_out() {
+    let mut world = World::new(&["hans"]);
+    let (mut tried, mut throttled) = (0, 0);
+    for guess in 0..600 {
+        world.advance(Duration::from_millis(100));
+        let from = address(&format!("127.0.0.2:{}", 1_000 + guess));
+        match world.begin_login(from, "hans", "guess") {
+            Ok(login) => {
+                tried += 1;
+                world.send(from, &login.login3);
+            }
+            Err(reply) => {
+                let packet = reply.first().and_then(|first| Packet::parse(&first.bytes));
+                assert!(matches!(packet, Some(Packet::Throttled { retry_after_s: 1.., .. })), "{packet:?}");
+                throttled += 1;
+            }
+        }
+    }
+    assert!(throttled > tried, "{tried} guesses in a minute, {throttled} refused");
+    let victim = world.try_login(address("127.0.0.1:1"), "hans", "hans-pw");
+    assert!(matches!(victim, Some(LoginOutcome::Welcome(_))));
+}

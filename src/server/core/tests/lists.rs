@@ -1,0 +1,151 @@
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use rand::Rng;
+use zeroize::Zeroizing;
+
+use crate::common::message::{AudienceRef, Cursor, NameQuery, Request, Response};
+use crate::common::seal::{Channel, Side};
+use crate::common::types::{Audience, FileName, UserName};
+use crate::server::core::login::Entrant;
+use crate::server::sessions::Beginning;
+use crate::server::testing::{Client, DETAILS, World, address, file, name, user};
+
+/// Puts a session in place without the work of a login.
+pub(super) fn admit(world: &mut World, name: &str) -> Client {
+    let (user, number) = (user(name), u32::try_from(world.server.session_count()).unwrap());
+    let owner = world.server.index.owner(&user);
+    let run = world.server.accounts.entry(&user, || owner).begin_run(1);
+    let address = SocketAddr::new(Ipv4Addr::from_bits(0x7f01_0000 + number).into(), 5_000);
+    let beginning = Beginning { nonce: [0; 16], resumed: Vec::new() };
+    let secret = Zeroizing::new(world.rng.r#gen::<[u8; 32]>());
+    let entrant = Entrant { user, address, version: [0; 16], run, generation: 0, details: DETAILS, beginning };
+    let welcome = world.server.admit(world.now, entrant, secret.clone());
+    let channel = Channel::new(Side::Client, welcome.session, &secret);
+    Client { address, secret, welcome, channel, next_id: 0 }
+}
+
+fn users(world: &mut World, client: &mut Client, ask: impl Fn(Option<Cursor>) -> Request) -> Vec<UserName> {
+    let (mut all, mut cursor) = (Vec::new(), None);
+    loop {
+        match world.ask(client, ask(cursor)) {
+            Response::Users { users, next } => {
+                all.extend(users);
+                if next.is_none() {
+                    return all;
+                }
+                cursor = next;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn search(world: &mut World, client: &mut Client, query: &NameQuery) -> Vec<FileName> {
+    let (mut all, mut cursor) = (Vec::new(), None);
+    loop {
+        match world.ask(client, Request::Search { query: query.clone(), cursor }) {
+            Response::Names { names, next } => {
+                all.extend(names);
+                if next.is_none() {
+                    return all;
+                }
+                cursor = next;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_hundred_thousand_peers_arrive_whole() {
+    let mut world = World::new(&["hans"]);
+    let mut hans = world.login("127.0.0.1:4000", "hans");
+    let expected: BTreeSet<UserName> = (0..100_000)
+        .map(|at| {
+            let name = format!("user-{at}");
+            admit(&mut world, &name);
+            user(&name)
+        })
+        .collect();
+    let listed = users(&mut world, &mut hans, |cursor| Request::Peers { cursor });
+    assert_eq!(listed.len(), expected.len(), "each once");
+    assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), expected);
+}
+
+#[test]
+fn a_hundred_thousand_names_arrive_whole_and_hidden_ones_leave_no_trace() {
+    let mut world = World::new(&["hans"]);
+    let mut hans = world.login("127.0.0.1:4000", "hans");
+    admit(&mut world, "vader");
+    let owner = world.server.index.owner(&user("vader"));
+    let hidden = Arc::new(Audience::only(vec![user("yoda")]));
+    let open = Arc::new(Audience::Everyone);
+    let names: BTreeSet<FileName> = (0..100_000).map(|at| name(&format!("file-{at}.pdf"))).collect();
+    for (at, shown) in names.iter().enumerate() {
+        world.server.index.publish(owner, &file(shown.as_str()), &open, 1);
+        if at % 2 == 0 {
+            world.server.index.publish(owner, &file(&format!("hidden-{at}.pdf")), &hidden, 1);
+        }
+    }
+    for needle in ["", ".pdf", "pd"] {
+        let found = search(&mut world, &mut hans, &NameQuery::Substring(needle.into()));
+        assert_eq!(found.len(), names.len(), "each once");
+        assert!(found.iter().all(|name| names.contains(name)));
+    }
+    assert!(search(&mut world, &mut hans, &NameQuery::Substring("hidden".into())).is_empty());
+}
+
+#[test]
+fn pages_are_full_whatever_is_hidden() {
+    let mut world = World::new(&["hans"]);
+    let mut hans = world.login("127.0.0.1:4000", "hans");
+    admit(&mut world, "vader");
+    let owner = world.server.index.owner(&user("vader"));
+    let hidden = Arc::new(Audience::only(vec![user("yoda")]));
+    let open = Arc::new(Audience::Everyone);
+    for at in 0..20_000 {
+        world.server.index.publish(owner, &file(&format!("hidden-{at}.pdf")), &hidden, 1);
+    }
+    world.server.index.publish(owner, &file("shown.pdf"), &open, 1);
+    let query = NameQuery::Substring("pdf".into());
+    let response = world.ask(&mut hans, Request::Search { query, cursor: None });
+    assert_eq!(response, Response::Names { names: vec![name("shown.pdf")], next: None });
+}
+
+#[test]
+fn an_audience_of_any_size_is_staged_and_read_back() {
+    let mut world = World::new(&["hans"]);
+    let mut hans = world.login("127.0.0.1:4000", "hans");
+    let everyone: Vec<UserName> = (0..100).map(|at| user(&format!("user{at:03}"))).collect();
+    let parts: Vec<&[UserName]> = everyone.chunks(15).collect();
+    let stage = |part: usize| Request::StageAudience { key: 5, part: part as u16, users: parts[part].to_vec() };
+    let publish = Request::Publish { files: vec![file("a")], audience: AudienceRef::Staged(5) };
+    assert_eq!(world.ask(&mut hans, publish.clone()), Response::UnknownAudience);
+    assert_eq!(world.ask(&mut hans, stage(1)), Response::UnknownAudience, "parts come in order");
+    for part in [0, 0, 1, 0, 2, 1, 3, 4, 5, 6] {
+        assert_eq!(world.ask(&mut hans, stage(part)), Response::Staged, "part {part}");
+    }
+    assert!(matches!(world.ask(&mut hans, publish), Response::Stored { .. }));
+    let listed = users(&mut world, &mut hans, |cursor| Request::AudienceOf { name: name("a"), cursor });
+    assert_eq!(listed, everyone);
+    let none = Request::AudienceOf { name: name("b"), cursor: None };
+    assert_eq!(world.ask(&mut hans, none), Response::NotPublished);
+}
+
+#[test]
+fn a_cursor_of_another_list_is_stale() {
+    let mut world = World::new(&["hans"]);
+    let mut hans = world.login("127.0.0.1:4000", "hans");
+    for at in 0..1_000 {
+        admit(&mut world, &format!("user-{at}"));
+    }
+    let Response::Users { next: Some(cursor), .. } = world.ask(&mut hans, Request::Peers { cursor: None }) else {
+        panic!("one page")
+    };
+    let response = world.ask(&mut hans, Request::Published { cursor: Some(cursor.clone()) });
+    assert_eq!(response, Response::StaleCursor);
+    let (mut other, _) = (admit(&mut world, "vader"), address("127.0.0.1:1"));
+    assert_eq!(world.ask(&mut other, Request::Peers { cursor: Some(cursor) }), Response::StaleCursor);
+}

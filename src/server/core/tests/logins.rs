@@ -1,0 +1,139 @@
+use std::time::Duration;
+
+use crate::common::packet::Packet;
+use crate::server::core::ServerConfig;
+use crate::server::credentials::{Credential, Credentials};
+use crate::server::enrolment::Enrolled;
+use crate::server::testing::{LoginOutcome, World, address, credentials, user};
+
+const HERE: &str = "127.0.0.1:4000";
+
+#[test]
+fn the_right_password_makes_a_session() {
+    let mut world = World::new(&["hans"]);
+    let client = world.login(HERE, "hans");
+    assert_eq!(client.welcome.heartbeat_ms, 2_000);
+    assert_eq!(client.welcome.liveness_ms, 3_000);
+    assert!(!client.welcome.local_only);
+    assert_eq!(world.server.session_count(), 1);
+}
+
+#[test]
+fn a_wrong_password_an_unknown_user_and_an_active_one_look_the_same() {
+    let mut world = World::new(&["hans", "vader"]);
+    let _active = world.login(HERE, "vader");
+    let mut shapes = Vec::new();
+    for (name, password) in [("hans", "wrong"), ("nobody", "wrong"), ("vader", "wrong"), ("vader", "vader-pw")] {
+        let from = address("127.0.0.1:4001");
+        let login = world.begin_login(from, name, password).expect("LOGIN2");
+        let answer = world.send(from, &login.login3);
+        shapes.push((login.login2.len(), answer.len(), answer[0].bytes.len(), answer[0].bytes[0]));
+        let outcome = login.outcome(from, &answer[0].bytes);
+        assert_eq!(matches!(outcome, Some(LoginOutcome::AlreadyActive)), password == "vader-pw");
+        assert!(!matches!(outcome, Some(LoginOutcome::Welcome(_))));
+    }
+    assert!(shapes.windows(2).all(|pair| pair[0] == pair[1]), "{shapes:?}");
+    assert_eq!(world.server.session_count(), 1);
+}
+
+#[test]
+fn repeated_steps_draw_the_same_bytes_and_act_once() {
+    let mut world = World::new(&["hans"]);
+    let from = address(HERE);
+    let login = world.begin_login(from, "hans", "hans-pw").expect("LOGIN2");
+    let again = world.send(from, &login.login1);
+    assert_eq!(again[0].bytes, login.login2);
+    let first = world.send(from, &login.login3);
+    let second = world.send(from, &login.login3);
+    assert_eq!(first, second);
+    assert_eq!(world.server.session_count(), 1);
+    assert!(world.send(from, &login.login1).is_empty(), "what is decided does not begin again");
+    let Some(LoginOutcome::Welcome(mut client)) = login.outcome(from, &first[0].bytes) else { panic!("refused") };
+    assert_eq!(world.heartbeat(&mut client).len(), 1);
+    assert!(world.send(from, &login.login3).is_empty(), "the client knows; nothing is kept any longer");
+}
+
+#[test]
+fn steps_from_another_address_or_too_late_are_nobodys() {
+    let mut world = World::new(&["hans"]);
+    let login = world.begin_login(address(HERE), "hans", "hans-pw").expect("LOGIN2");
+    assert!(world.send(address("127.0.0.1:4001"), &login.login3).is_empty());
+    world.advance(Duration::from_secs(11));
+    assert!(world.send(address(HERE), &login.login3).is_empty());
+    assert_eq!(world.server.session_count(), 0);
+}
+
+#[test]
+fn a_stale_or_stolen_cookie_draws_a_fresh_one() {
+    let mut world = World::new(&["hans"]);
+    let login = world.begin_login(address(HERE), "hans", "hans-pw").expect("LOGIN2");
+    let elsewhere = world.send(address("127.0.0.2:4000"), &login.login1);
+    assert!(matches!(Packet::parse(&elsewhere[0].bytes), Some(Packet::Retry { .. })));
+    world.advance(Duration::from_secs(60));
+    let stale = world.send(address(HERE), &login.login1);
+    let Some(Packet::Retry { nonce, cookie }) = Packet::parse(&stale[0].bytes) else { panic!("no RETRY") };
+    assert_eq!(nonce, login.nonce);
+    let mut login1 = login.login1.clone();
+    login1[17..49].copy_from_slice(&cookie);
+    let reply = world.send(address(HERE), &login1);
+    assert!(matches!(Packet::parse(&reply[0].bytes), Some(Packet::Login2 { .. })));
+}
+
+#[test]
+fn another_version_is_told_ours() {
+    let mut world = World::new(&["hans"]);
+    let hello = Packet::Hello { version: 9, nonce: [3; 16] }.to_bytes();
+    let reply = world.send(address(HERE), &hello);
+    assert_eq!(Packet::parse(&reply[0].bytes), Some(Packet::Version { version: 1, nonce: [3; 16] }));
+}
+
+#[test]
+fn a_client_at_loopback_of_a_server_that_listens_elsewhere_is_told() {
+    let config = ServerConfig { listens_elsewhere: true, ..ServerConfig::default() };
+    let mut world = World::start(&["hans", "vader"], config, crate::server::testing::origin());
+    assert!(world.login(HERE, "hans").welcome.local_only);
+    assert!(!world.login("192.0.2.1:4000", "vader").welcome.local_only);
+}
+
+#[test]
+fn while_records_are_made_everyone_waits_for_theirs() {
+    let mut world = World::new(&[]);
+    let plain = Credential::Plaintext(zeroize::Zeroizing::new(b"hans-pw".to_vec()));
+    let users = [(user("hans"), plain)].into();
+    let plaintexts = world.server.handle_credentials(Credentials { users, warnings: Vec::new() }, &mut world.out);
+    assert_eq!(plaintexts.len(), 1);
+    for (port, name) in [(1, "hans"), (2, "nobody")] {
+        let from = address(&format!("127.0.0.1:{port}"));
+        assert!(world.begin_login(from, name, "hans-pw").err().expect("no LOGIN2").is_empty());
+    }
+    assert_eq!(world.out.wanted, [user("hans"), user("nobody")]);
+    world.server.handle_record(Enrolled { user: user("nobody"), record: None });
+    assert_eq!(world.settle().len(), 1, "LOGIN2 for nobody");
+    let made = credentials(&["hans"]).users.remove(&user("hans"));
+    let Some(Credential::Record(record)) = made else { panic!("a record") };
+    world.server.handle_record(Enrolled { user: user("hans"), record: Some(*record) });
+    assert_eq!(world.settle().len(), 1, "LOGIN2 for hans");
+    assert!(world.begin_login(address("127.0.0.1:3"), "hans", "hans-pw").is_err(), "until all are made");
+    world.server.handle_all_enrolled();
+    assert_eq!(world.settle().len(), 1);
+    world.login("127.0.0.1:5", "hans");
+}
+
+#[test]
+fn changed_credentials_log_out_whom_they_concern() {
+    let mut world = World::new(&["hans", "vader", "yoda"]);
+    let (mut hans, mut vader, mut yoda) =
+        (world.login("127.0.0.1:1", "hans"), world.login("127.0.0.1:2", "vader"), world.login("127.0.0.1:3", "yoda"));
+    let mut new = credentials(&["hans", "vader", "yoda"]);
+    new.users.remove(&user("hans"));
+    let other = credentials(&["vader"]).users.remove(&user("vader")).unwrap();
+    new.users.insert(user("vader"), other);
+    world.server.handle_credentials(new, &mut world.out);
+    let told = world.settle();
+    assert_eq!(hans.hear(told.clone()), [crate::common::message::ServerMessage::LoggedOut]);
+    assert_eq!(vader.hear(told.clone()), [crate::common::message::ServerMessage::LoggedOut]);
+    assert!(yoda.hear(told).is_empty() && world.heartbeat(&mut yoda).len() == 1);
+    assert!(world.resume(&hans, hans.address).is_none(), "the ticket is void");
+    assert!(world.resume(&vader, vader.address).is_none(), "the ticket is void");
+    assert!(world.try_login(address("127.0.0.1:1"), "hans", "hans-pw").is_none());
+}

@@ -1,0 +1,139 @@
+use crate::common::message::{AudienceRef, ClientMessage, Heartbeat, NameQuery, Request, Response, SourceGrant, WantedFile};
+use crate::common::seal::{AeadKey, context};
+use crate::common::ticket::TransferTicket;
+use crate::common::types::Audience;
+use crate::server::testing::{Client, WALL_MS, World, file, name, user};
+
+fn publish(world: &mut World, client: &mut Client, texts: &[&str], audience: AudienceRef) -> Response {
+    world.ask(client, Request::Publish { files: texts.iter().map(|text| file(text)).collect(), audience })
+}
+
+fn sources(world: &mut World, client: &mut Client, texts: &[&str]) -> Vec<SourceGrant> {
+    let files: Vec<_> =
+        texts.iter().map(|text| WantedFile { name: name(text), hash: file(text).content.hash }).collect();
+    let (mut all, mut cursor) = (Vec::new(), None);
+    loop {
+        match world.ask(client, Request::Sources { files: files.clone(), cursor }) {
+            Response::Sources { sources, next } => {
+                all.extend(sources);
+                if next.is_none() {
+                    return all;
+                }
+                cursor = next;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn resolve(name: &str) -> Request {
+    Request::Resolve { query: NameQuery::Exact(crate::server::testing::name(name)), fetch: true, cursor: None }
+}
+
+#[test]
+fn a_source_carries_its_observed_address_and_a_ticket_it_can_open() {
+    let mut world = World::new(&["hans", "vader"]);
+    let (mut hans, mut vader) = (world.login("192.0.2.1:4000", "hans"), world.login("192.0.2.2:4000", "vader"));
+    publish(&mut world, &mut vader, &["a", "b"], AudienceRef::Everyone);
+    let found = sources(&mut world, &mut hans, &["a", "x", "b"]);
+    let [source] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((source.user.as_str(), source.address.to_string().as_str()), ("vader", "192.0.2.2:7000"));
+    assert_eq!((source.covers, source.free_slots), (0b101, 4));
+    let key = AeadKey::derived(context::TRANSFER_TICKETS, vader.secret.as_slice());
+    let ticket = TransferTicket::open(&source.ticket, &key, WALL_MS + 59_999).expect("sealed for vader");
+    assert_eq!((ticket.downloader, ticket.key), (user("hans"), source.key));
+    let granted: Vec<_> = ticket.grants.iter().map(|grant| (grant.name.as_str(), grant.size)).collect();
+    assert_eq!(granted, [("a", 10), ("b", 10)]);
+    assert!(TransferTicket::open(&source.ticket, &key, WALL_MS + 60_000).is_err());
+    let other = AeadKey::derived(context::TRANSFER_TICKETS, hans.secret.as_slice());
+    assert!(TransferTicket::open(&source.ticket, &other, WALL_MS).is_err());
+}
+
+#[test]
+fn loopback_peers_are_sources_for_loopback_askers_alone() {
+    let mut world = World::new(&["hans", "vader", "yoda"]);
+    let mut hans = world.login("192.0.2.1:4000", "hans");
+    let mut vader = world.login("127.0.0.1:4000", "vader");
+    let mut yoda = world.login("[::1]:4000", "yoda");
+    publish(&mut world, &mut vader, &["a"], AudienceRef::Everyone);
+    publish(&mut world, &mut hans, &["b"], AudienceRef::Everyone);
+    assert!(sources(&mut world, &mut hans, &["a"]).is_empty());
+    assert_eq!(sources(&mut world, &mut yoda, &["a"]).len(), 1);
+    assert_eq!(sources(&mut world, &mut yoda, &["b"]).len(), 1);
+}
+
+#[test]
+fn the_best_sources_come_first_and_not_all_of_them() {
+    let names: Vec<String> = (0..21).map(|at| format!("u{at}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut world = World::new(&names);
+    let mut asker = world.login("127.0.0.1:4000", "u0");
+    for (at, user) in names.iter().enumerate().skip(1) {
+        let mut client = world.login(&format!("127.0.0.1:{}", 5_000 + at), user);
+        publish(&mut world, &mut client, &["a"], AudienceRef::Everyone);
+        let free_slots = if at < 18 { 0 } else { 2 };
+        world.say(&mut client, &ClientMessage::Heartbeat(Heartbeat { number: 1, free_slots }));
+    }
+    let mut drawn = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        let found = sources(&mut world, &mut asker, &["a"]);
+        assert_eq!(found.len(), 8);
+        let idle: Vec<bool> = found.iter().map(|source| source.free_slots > 0).collect();
+        assert_eq!(idle, [true, true, true, false, false, false, false, false]);
+        drawn.extend(found.into_iter().map(|source| source.user));
+    }
+    assert!(drawn.len() > 12, "the load is spread: {drawn:?}");
+}
+
+#[test]
+fn a_batch_of_many_files_is_one_ticket_a_peer() {
+    let mut world = World::new(&["hans", "vader", "yoda"]);
+    let mut hans = world.login("127.0.0.1:4000", "hans");
+    let texts = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p"];
+    for user in ["vader", "yoda"] {
+        let mut client = world.login(&format!("127.0.0.1:{}", 5_000 + user.len()), user);
+        publish(&mut world, &mut client, &texts, AudienceRef::Everyone);
+    }
+    let found = sources(&mut world, &mut hans, &texts);
+    let mut covers: Vec<_> = found.iter().map(|source| (source.user.to_string(), source.covers)).collect();
+    covers.sort();
+    assert_eq!(covers, [("vader".into(), 0xffff), ("yoda".into(), 0xffff)]);
+}
+
+#[test]
+fn what_is_published_to_some_does_not_exist_for_others() {
+    let mut world = World::new(&["hans", "vader", "yoda"]);
+    let mut hans = world.login("127.0.0.1:4000", "hans");
+    let mut vader = world.login("127.0.0.1:4001", "vader");
+    let mut yoda = world.login("127.0.0.1:4002", "yoda");
+    let everything = |world: &mut World, client: &mut Client| {
+        let search = Request::Search { query: NameQuery::Substring(String::new()), cursor: None };
+        let inherited = Request::Publish { files: vec![file("secret")], audience: AudienceRef::Inherited };
+        let files = vec![WantedFile { name: name("secret"), hash: file("secret").content.hash }];
+        [search, resolve("secret"), Request::Sources { files, cursor: None }, inherited, Request::Published {
+            cursor: None,
+        }]
+        .map(|request| world.ask(client, request))
+    };
+    let before = everything(&mut world, &mut yoda);
+    world.ask(&mut hans, Request::StageAudience { key: 1, part: 0, users: vec![user("vader")] });
+    publish(&mut world, &mut hans, &["secret"], AudienceRef::Staged(1));
+    assert_eq!(everything(&mut world, &mut yoda), before);
+    assert_eq!(sources(&mut world, &mut vader, &["secret"]).len(), 1);
+    assert!(matches!(publish(&mut world, &mut vader, &["secret"], AudienceRef::Inherited), Response::Stored { .. }));
+    assert_eq!(everything(&mut world, &mut yoda), before, "nor what was fetched and shared on");
+    let owner = world.server.index.owner(&user("vader"));
+    let (_, audience) = world.server.index.publication(owner, &name("secret")).unwrap();
+    assert_eq!(*audience, Audience::Only(vec![user("hans")]));
+}
+
+#[test]
+fn who_is_gone_serves_nothing() {
+    let mut world = World::new(&["hans", "vader"]);
+    let (mut hans, mut vader) = (world.login("127.0.0.1:4000", "hans"), world.login("127.0.0.1:4001", "vader"));
+    publish(&mut world, &mut vader, &["a"], AudienceRef::Everyone);
+    assert!(matches!(world.ask(&mut hans, resolve("a")), Response::Found { entries, .. } if entries.len() == 1));
+    world.say(&mut vader, &ClientMessage::Leave);
+    assert!(sources(&mut world, &mut hans, &["a"]).is_empty());
+    assert_eq!(world.ask(&mut hans, resolve("a")), Response::Found { entries: Vec::new(), next: None });
+}

@@ -1,0 +1,189 @@
+//! Guess budgets: how often a password may be tried, from where, for whom.
+//!
+//! Every LOGIN1 is charged to three token buckets, and refunded when it proves the password:
+//!
+//! * *user at an address prefix*: the ordinary brake on guessing;
+//! * *address prefix*: over all users, wide enough for hundreds of clients that log in from one host at once;
+//! * *user*: over all addresses, against guessing from many places. This one alone would let anyone lock a user out, so
+//!   it is not applied where that user has logged in before, and a guess that another bucket refuses does not charge it.
+//!
+//! A prefix is one IPv4 address or an IPv6 /64. Defended here: online guessing, and locking the victim out by it.
+//! Not defended here: an attacker at the victim's own prefix, and a user who logs in from a new place while being guessed
+//! at from thousands of others, has to wait. What is remembered is bounded and in memory only.
+
+mod buckets;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use self::buckets::{Buckets, Drawn};
+pub use self::buckets::{Rate, RateLimit};
+use crate::common::types::UserName;
+
+/// Guesses for one user from one prefix.
+const USER_AT_PREFIX: Rate = Rate { burst: 20, interval: Duration::from_secs(2) };
+/// Guesses from one prefix.
+const PREFIX: Rate = Rate { burst: 512, interval: Duration::from_millis(125) };
+/// Guesses for one user from where it has not logged in before.
+const USER: Rate = Rate { burst: 200, interval: Duration::from_millis(500) };
+/// Buckets of each kind: some 32,000 logins a second would be needed to hold so many short of full.
+const BUCKETS_MAX: usize = 65_536;
+
+/// Where users have logged in is remembered this long.
+const FAMILIAR_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// Such places remembered over all users; the longest unused are forgotten first.
+const FAMILIAR_MAX: usize = 65_536;
+/// Such places of one user, so that nobody can push out everyone else's.
+const FAMILIAR_PER_USER_MAX: usize = 16;
+
+/// What counts as one address when it comes to being fair: whoever has an IPv6 address has its whole /64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Prefix {
+    /// A /32, from a v4-mapped IPv6 address as well.
+    V4(Ipv4Addr),
+    /// A /64.
+    V6([u8; 8]),
+}
+
+/// The prefix an address belongs to.
+pub fn prefix(address: IpAddr) -> Prefix {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => Prefix::V4(v4),
+        IpAddr::V6(v6) => Prefix::V6(*v6.octets().first_chunk().expect("an address has 16 bytes")),
+    }
+}
+
+/// Too many guesses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many login attempts; try again in {seconds} s")]
+pub struct RetryAfter {
+    /// At least 1.
+    pub seconds: u16,
+}
+
+/// A guess that has been charged; to be given to [`Throttle::refund`] if it proves right.
+#[derive(Debug)]
+#[must_use = "a right password is refunded"]
+pub struct Charge {
+    place: (UserName, Prefix),
+    at_place: Drawn,
+    at_prefix: Drawn,
+    /// `None` where the user has logged in before.
+    at_user: Option<Drawn>,
+}
+
+/// The guess budgets.
+pub struct Throttle {
+    by_place: Buckets<(UserName, Prefix)>,
+    by_prefix: Buckets<Prefix>,
+    by_user: Buckets<UserName>,
+    familiar: Familiar,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Throttle {
+    /// Nothing charged, nobody known.
+    pub fn new() -> Self {
+        Self {
+            by_place: Buckets::new(USER_AT_PREFIX, BUCKETS_MAX),
+            by_prefix: Buckets::new(PREFIX, BUCKETS_MAX),
+            by_user: Buckets::new(USER, BUCKETS_MAX),
+            familiar: Familiar::default(),
+        }
+    }
+
+    /// Charges one guess, to all buckets or, if one of them is empty, to none. The user need not exist: known and unknown
+    /// ones are treated alike.
+    pub fn check(&mut self, now: Instant, address: IpAddr, user: &UserName) -> Result<Charge, RetryAfter> {
+        let place = (user.clone(), prefix(address));
+        let is_familiar = self.familiar.contains(now, &place);
+        let waits = [
+            self.by_place.check(now, &place).err(),
+            self.by_prefix.check(now, &place.1).err(),
+            if is_familiar { None } else { self.by_user.check(now, user).err() },
+        ];
+        if let Some(wait) = waits.into_iter().flatten().max() {
+            let seconds = wait.as_millis().div_ceil(1_000).max(1);
+            return Err(RetryAfter { seconds: seconds.try_into().unwrap_or(u16::MAX) });
+        }
+        let at_place = self.by_place.draw(now, &place);
+        let at_prefix = self.by_prefix.draw(now, &place.1);
+        let at_user = (!is_familiar).then(|| self.by_user.draw(now, user));
+        Ok(Charge { place, at_place, at_prefix, at_user })
+    }
+
+    /// Gives a guess back that was right, whatever came of the login.
+    pub fn refund(&mut self, now: Instant, charge: Charge) {
+        let Charge { place, at_place, at_prefix, at_user } = charge;
+        self.by_place.put_back(now, &place, at_place);
+        self.by_prefix.put_back(now, &place.1, at_prefix);
+        if let Some(at_user) = at_user {
+            self.by_user.put_back(now, &place.0, at_user);
+        }
+    }
+
+    /// Remembers that the user has proven its password at this address: guessing elsewhere no longer counts there.
+    pub fn proven(&mut self, now: Instant, address: IpAddr, user: &UserName) {
+        self.familiar.insert(now, (user.clone(), prefix(address)));
+    }
+
+    /// Whether a table was full since this was last asked, so that strangers shared a bucket; worth a log line.
+    pub fn take_overflowed(&mut self) -> bool {
+        self.by_place.take_overflowed() | self.by_prefix.take_overflowed() | self.by_user.take_overflowed()
+    }
+}
+
+/// Where users have logged in, the most recent ones.
+#[derive(Default)]
+struct Familiar {
+    /// When it was last used.
+    used_at: BTreeMap<(UserName, Prefix), Instant>,
+    /// The same, by time.
+    by_time: BTreeSet<(Instant, (UserName, Prefix))>,
+}
+
+impl Familiar {
+    fn contains(&self, now: Instant, place: &(UserName, Prefix)) -> bool {
+        self.used_at.get(place).is_some_and(|&at| now.saturating_duration_since(at) < FAMILIAR_LIFETIME)
+    }
+
+    fn insert(&mut self, now: Instant, place: (UserName, Prefix)) {
+        self.remove(&place);
+        if let Some(oldest) = self.oldest_beyond_share(&place.0) {
+            self.remove(&oldest);
+        }
+        while let Some((at, oldest)) = self.by_time.first()
+            && (self.by_time.len() >= FAMILIAR_MAX || now.saturating_duration_since(*at) >= FAMILIAR_LIFETIME)
+        {
+            let oldest = oldest.clone();
+            self.remove(&oldest);
+        }
+        self.by_time.insert((now, place.clone()));
+        self.used_at.insert(place, now);
+    }
+
+    /// The user's least recently used place, if it has as many as it may.
+    fn oldest_beyond_share(&self, user: &UserName) -> Option<(UserName, Prefix)> {
+        let first = (user.clone(), Prefix::V4(Ipv4Addr::UNSPECIFIED));
+        let own = self.used_at.range(first..).take_while(|((of, _), _)| of == user);
+        let is_full = own.clone().count() >= FAMILIAR_PER_USER_MAX;
+        let oldest = own.min_by_key(|(_, at)| **at).map(|(place, _)| place.clone());
+        oldest.filter(|_| is_full)
+    }
+
+    fn remove(&mut self, place: &(UserName, Prefix)) {
+        if let Some((place, at)) = self.used_at.remove_entry(place) {
+            self.by_time.remove(&(at, place));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,128 @@
+use super::*;
+
+fn user(name: &str) -> UserName {
+    UserName::parse(name).unwrap()
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// A wrong guess; whether it was admitted.
+fn guess(throttle: &mut Throttle, now: Instant, from: IpAddr, victim: &UserName) -> bool {
+    throttle.check(now, from, victim).is_ok()
+}
+
+/// A right one.
+fn log_in(throttle: &mut Throttle, now: Instant, from: IpAddr, user: &UserName) -> bool {
+    let Ok(charge) = throttle.check(now, from, user) else { return false };
+    throttle.refund(now, charge);
+    throttle.proven(now, from, user);
+    true
+}
+
+#[test]
+fn ten_thousand_guesses_from_elsewhere_do_not_keep_the_victim_out() {
+    let (mut throttle, start, hans) = (Throttle::new(), Instant::now(), user("hans"));
+    let mut admitted = 0;
+    for i in 0..10_000 {
+        let now = start + Duration::from_millis(6 * i);
+        admitted += u32::from(guess(&mut throttle, now, address("127.0.0.2"), &hans));
+        if i % 100 == 50 {
+            // Never seen before at its address, as nothing is remembered of it: a refund leaves its budgets as they were.
+            let charge = throttle.check(now, address("127.0.0.1"), &hans).expect("the victim is admitted");
+            throttle.refund(now, charge);
+        }
+    }
+    assert!((20..=20 + 30).contains(&admitted), "a burst of 20, then one every 2 s: {admitted}");
+}
+
+#[test]
+fn guesses_from_everywhere_do_not_keep_a_returning_victim_out() {
+    let (mut throttle, start, hans) = (Throttle::new(), Instant::now(), user("hans"));
+    let home = address("192.0.2.1");
+    assert!(log_in(&mut throttle, start, home, &hans));
+    let mut admitted = 0;
+    for i in 0..10_000u32 {
+        let now = start + Duration::from_millis(6 * u64::from(i));
+        admitted += u32::from(guess(&mut throttle, now, IpAddr::from((0x0a00_0000 + i).to_be_bytes()), &hans));
+        assert!(i % 100 != 50 || log_in(&mut throttle, now, home, &hans), "the victim is admitted");
+    }
+    assert!((200..=200 + 120).contains(&admitted), "a burst of 200, then two a second: {admitted}");
+    // At a place it has never been to, it waits as everyone else.
+    let now = start + Duration::from_secs(60);
+    assert!((0..10).any(|_| !guess(&mut throttle, now, address("198.51.100.1"), &hans)));
+    // Familiar places wear off.
+    let later = start + Duration::from_secs(60) + FAMILIAR_LIFETIME;
+    assert!(!throttle.familiar.contains(later, &(hans, prefix(home))));
+}
+
+#[test]
+fn a_guess_refused_by_address_costs_the_user_nothing() {
+    let (mut throttle, now, hans) = (Throttle::new(), Instant::now(), user("hans"));
+    for _ in 0..10_000 {
+        guess(&mut throttle, now, address("127.0.0.2"), &hans);
+    }
+    // 20 of the user's 200 are gone, not all.
+    let others = (1..=250).filter(|&i| guess(&mut throttle, now, IpAddr::from([10, 0, 0, i]), &hans)).count();
+    assert_eq!(others, 180);
+}
+
+#[test]
+fn one_host_may_log_in_hundreds_of_clients_but_not_guess_at_all_users() {
+    let (mut throttle, now, host) = (Throttle::new(), Instant::now(), address("127.0.0.1"));
+    let users: Vec<_> = (0..5_000).map(|i| user(&format!("user{i}"))).collect();
+    // Under way at once: charged, not yet refunded.
+    let charges: Vec<_> = users.iter().take(500).map(|user| throttle.check(now, host, user).unwrap()).collect();
+    for charge in charges {
+        throttle.refund(now, charge);
+    }
+    assert!(users.iter().all(|user| log_in(&mut throttle, now, host, user)));
+    let guessed = users.iter().filter(|user| guess(&mut throttle, now, host, user)).count();
+    assert_eq!(guessed, 512);
+    assert_eq!(throttle.check(now, host, &users[0]).unwrap_err(), RetryAfter { seconds: 1 });
+}
+
+#[test]
+fn the_wait_is_told_in_whole_seconds() {
+    let (mut throttle, now, hans) = (Throttle::new(), Instant::now(), user("hans"));
+    let from = address("127.0.0.2");
+    assert_eq!((0..30).filter(|_| guess(&mut throttle, now, from, &hans)).count(), 20);
+    let refused = throttle.check(now, from, &hans).unwrap_err();
+    assert_eq!(refused, RetryAfter { seconds: 2 });
+    assert!(guess(&mut throttle, now + Duration::from_secs(2), from, &hans));
+}
+
+#[test]
+fn an_ipv6_host_is_its_64() {
+    assert_eq!(prefix(address("2001:db8::1")), prefix(address("2001:db8::ffff:1")));
+    assert_ne!(prefix(address("2001:db8::1")), prefix(address("2001:db8:0:1::1")));
+    assert_eq!(prefix(address("::ffff:10.0.0.1")), prefix(address("10.0.0.1")));
+    assert_ne!(prefix(address("127.0.0.1")), prefix(address("127.0.0.2")));
+}
+
+#[test]
+fn nobody_pushes_the_familiar_places_of_others_out() {
+    let (mut throttle, start, hans) = (Throttle::new(), Instant::now(), user("hans"));
+    let home = address("192.0.2.1");
+    throttle.proven(start, home, &hans);
+    let vader = user("vader");
+    for i in 0..100_000u32 {
+        let now = start + Duration::from_millis(u64::from(i));
+        throttle.proven(now, IpAddr::from((0x0a00_0000 + i).to_be_bytes()), &vader);
+    }
+    assert!(throttle.familiar.contains(start, &(hans, prefix(home))));
+    assert_eq!(throttle.familiar.used_at.len(), 1 + FAMILIAR_PER_USER_MAX);
+    assert_eq!(throttle.familiar.by_time.len(), 1 + FAMILIAR_PER_USER_MAX);
+}
+
+#[test]
+fn the_memory_of_places_is_bounded() {
+    let (mut throttle, start) = (Throttle::new(), Instant::now());
+    for i in 0..FAMILIAR_MAX as u64 + 10 {
+        throttle.proven(start + Duration::from_millis(i), address("192.0.2.1"), &user(&format!("user{i}")));
+    }
+    assert_eq!(throttle.familiar.used_at.len(), FAMILIAR_MAX);
+    let place = |i: u64| (user(&format!("user{i}")), prefix(address("192.0.2.1")));
+    assert!(!throttle.familiar.contains(start, &place(9)) && throttle.familiar.contains(start, &place(10)));
+}
