@@ -162,7 +162,7 @@ impl Control {
     }
 
     /// The server's clock now, milliseconds since 1970, by the last welcome; 0 before the first one.
-    #[allow(clippy::disallowed_methods, reason = "the driver is where the clock is read")]
+    #[expect(clippy::disallowed_methods, reason = "the driver is where the clock is read")]
     pub fn server_now_ms(&self) -> u64 {
         let welcomed = *lock(&self.shared.server_clock);
         welcomed.map_or(0, |(at, then_ms)| then_ms + Instant::now().saturating_duration_since(at).as_millis() as u64)
@@ -335,7 +335,7 @@ impl Driver {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "the driver is where the clock is read")]
+#[expect(clippy::disallowed_methods, reason = "the driver is where the clock is read")]
 fn clock() -> Instant {
     Instant::now()
 }

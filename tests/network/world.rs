@@ -375,7 +375,7 @@ fn credentials() -> Credentials {
 }
 
 /// The moment at which virtual time starts.
-#[allow(clippy::disallowed_methods, reason = "an Instant cannot be made from nothing; nothing is measured by it")]
+#[expect(clippy::disallowed_methods, reason = "an Instant cannot be made from nothing; nothing is measured by it")]
 fn epoch() -> Instant {
     Instant::now()
 }

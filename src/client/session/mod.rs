@@ -363,7 +363,7 @@ const _: () =
 
 /// The moment at which the tests' virtual time starts.
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "an Instant cannot be made from nothing; tests need one to count from")]
+#[expect(clippy::disallowed_methods, reason = "an Instant cannot be made from nothing; tests need one to count from")]
 fn test_epoch() -> Instant {
     Instant::now()
 }

@@ -105,11 +105,11 @@ fn users(count: usize) -> Vec<UserName> {
 }
 
 fn repaired(pair: &mut Pair) -> Option<usize> {
-    let counts = pair.events.drain(..).filter_map(|event| match event {
+    let mut counts = pair.events.drain(..).filter_map(|event| match event {
         Event::Repaired(files) => Some(files),
         _ => None,
     });
-    counts.last()
+    counts.next_back()
 }
 
 /// Two files for all and one for many users, published and acknowledged.
