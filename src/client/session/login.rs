@@ -26,6 +26,9 @@ use crate::common::types::UserName;
 const RESUME_RETRY_FIRST: Duration = Duration::from_millis(100);
 /// How long one server address has for itself before the next one is asked as well.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+/// A HELLO costs the server next to nothing: it is repeated this often before the waits grow, so that even a bad line
+/// lets one through within a login's patience.
+const HELLO_TRIES: u32 = 20;
 /// A step that was sent this often without an answer is given up: the server may have forgotten the exchange.
 const STEP_TRIES: u32 = 6;
 
@@ -297,7 +300,9 @@ impl Handshake {
         }
         self.tries += 1;
         self.retry_at = now + self.wait.mul_f64(rng.gen_range(0.8..1.2));
-        self.wait = (self.wait * 2).min(LOGIN_RETRY_MAX);
+        if self.tries > HELLO_TRIES || !matches!(self.step, Step::Hello) {
+            self.wait = (self.wait * 2).min(LOGIN_RETRY_MAX);
+        }
     }
 
     fn packet(&self) -> Vec<u8> {
