@@ -1,0 +1,313 @@
+//! The directory over a stand-in for the server: lists in small pages, restarts in the middle, audiences in parts.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::*;
+use crate::common::limits::{AUDIENCE_PART_MAX_USERS, FILE_NAME_MAX_BYTES, TICKET_MAX_BYTES};
+use crate::common::message::{ClientMessage, encoded_len};
+use crate::common::types::{Content, RequestId, StateDigest};
+
+/// What the stand-in has been asked, and how it misbehaves.
+#[derive(Default)]
+struct Fake {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    published: BTreeMap<FileName, (Content, Option<Vec<UserName>>)>,
+    staged: Option<(u32, Vec<UserName>)>,
+    /// Entries of every list.
+    entries: usize,
+    /// Requests until the server restarts: cursors and staged audiences are void after it.
+    restart_in: Option<usize>,
+    life: u8,
+    asked: usize,
+    pipelined: usize,
+    inherits_alike: bool,
+    vanished: BTreeSet<FileName>,
+}
+
+const PAGE: usize = 3;
+
+impl Ask for Fake {
+    fn ask(&self, request: Request) -> Result<Response, AskError> {
+        let message = ClientMessage::Request { id: RequestId(u64::MAX), floor: RequestId(u64::MAX), request };
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        assert!(bytes.len() <= MESSAGE_MAX_BYTES, "{} bytes do not fit a datagram", bytes.len());
+        assert_eq!(ClientMessage::decode(&bytes).as_ref(), Ok(&message), "the server would not take it");
+        let ClientMessage::Request { request, .. } = message else { unreachable!() };
+        match self.state.lock().unwrap().answer(request) {
+            Response::Refused => Err(AskError::Refused),
+            response => Ok(response),
+        }
+    }
+
+    fn ask_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, AskError> {
+        self.state.lock().unwrap().pipelined += requests.len();
+        requests.into_iter().map(|request| self.ask(request)).collect()
+    }
+}
+
+impl State {
+    fn answer(&mut self, request: Request) -> Response {
+        self.asked += 1;
+        if let Some(left) = &mut self.restart_in {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                (self.restart_in, self.staged) = (None, None);
+                self.life += 1;
+            }
+        }
+        match request {
+            Request::Publish { files, audience } => self.publish(files, audience),
+            Request::Unpublish { names } => {
+                let found = names.iter().zip(0..).filter(|(name, _)| self.published.remove(*name).is_some());
+                let found = found.fold(0, |bits, (_, at)| bits | 1 << at);
+                Response::Withdrawn { found, digest: StateDigest::default() }
+            }
+            Request::StageAudience { key, part, users } => match &mut self.staged {
+                staged if part == 0 => {
+                    *staged = Some((key, users));
+                    Response::Staged
+                }
+                Some((staged, all)) if *staged == key && all.len() == usize::from(part) * AUDIENCE_PART_MAX_USERS => {
+                    all.extend(users);
+                    Response::Staged
+                }
+                _ => Response::UnknownAudience,
+            },
+            Request::AudienceOf { name, .. } if name.as_str() == "unknown" => Response::NotPublished,
+            Request::Published { cursor } => self.page(cursor, |entries, next| {
+                let entry = |at| OwnEntry { name: name(at), content: content(at), restricted: false };
+                Response::Published { entries: entries.map(entry).collect(), next }
+            }),
+            Request::Peers { cursor } | Request::AudienceOf { cursor, .. } => {
+                self.page(cursor, |users, next| Response::Users { users: users.map(user).collect(), next })
+            }
+            Request::Search { cursor, .. } => {
+                self.page(cursor, |names, next| Response::Names { names: names.map(name).collect(), next })
+            }
+            Request::Resolve { query, cursor, .. } => self.page(cursor, |entries, next| {
+                let found = |at: usize| FoundEntry {
+                    name: if let NameQuery::Exact(exact) = &query { exact.clone() } else { name(at / 2) },
+                    content: content(at),
+                    sources: at as u32,
+                    age_s: 0,
+                };
+                Response::Found { entries: entries.map(found).collect(), next }
+            }),
+            Request::Sources { cursor, .. } => {
+                self.page(cursor, |sources, next| Response::Sources { sources: sources.map(source).collect(), next })
+            }
+        }
+    }
+
+    fn publish(&mut self, files: Vec<PublishedFile>, audience: AudienceRef) -> Response {
+        let shown = match (audience, &self.staged) {
+            (AudienceRef::Everyone, _) => None,
+            (AudienceRef::Staged(key), Some((staged, users))) if key == *staged => Some(users.clone()),
+            (AudienceRef::Staged(_), _) => return Response::UnknownAudience,
+            (AudienceRef::Inherited, _) if files.iter().any(|file| self.vanished.contains(&file.name)) => {
+                return Response::NotPublished;
+            }
+            (AudienceRef::Inherited, _) if files.len() > 1 && !self.inherits_alike => return Response::Refused,
+            (AudienceRef::Inherited, _) => None,
+        };
+        self.published.extend(files.into_iter().map(|file| (file.name, (file.content, shown.clone()))));
+        Response::Stored { digest: StateDigest::default() }
+    }
+
+    /// A page of the numbers below `entries`, the last first, with some of the page before once more.
+    fn page<I>(&self, cursor: Option<Cursor>, answer: I) -> Response
+    where
+        I: Fn(std::iter::Rev<std::ops::Range<usize>>, Option<Cursor>) -> Response,
+    {
+        let (life, from) = match &cursor {
+            None => (self.life, 0),
+            Some(Cursor(bytes)) => (bytes[0], usize::from(bytes[1])),
+        };
+        if life != self.life {
+            return Response::StaleCursor;
+        }
+        let to = (from + PAGE).min(self.entries);
+        let next = (to < self.entries).then(|| Cursor(vec![life, to as u8]));
+        answer((from.saturating_sub(1)..to).rev(), next)
+    }
+}
+
+fn name(at: usize) -> FileName {
+    FileName::parse(&format!("file {at:03}")).unwrap()
+}
+
+fn user(at: usize) -> UserName {
+    UserName::parse(&format!("user{at:03}")).unwrap()
+}
+
+fn content(at: usize) -> Content {
+    Content { hash: ContentHash([at as u8; 32]), size: u64::MAX, mtime_ms: i64::MIN }
+}
+
+fn file(at: usize) -> PublishedFile {
+    PublishedFile { name: name(at), content: content(at) }
+}
+
+fn source(at: usize) -> SourceGrant {
+    SourceGrant {
+        user: user(at),
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+        free_slots: 1,
+        covers: 1,
+        key: [0; 32],
+        ticket: vec![0; TICKET_MAX_BYTES],
+    }
+}
+
+fn wanted(text: &str) -> WantedFile {
+    WantedFile { name: FileName::parse(text).unwrap(), hash: ContentHash([1; 32]) }
+}
+
+fn directory(state: State) -> (Arc<Fake>, Directory) {
+    let fake = Arc::new(Fake { state: Mutex::new(state) });
+    (Arc::clone(&fake), Directory::over(fake))
+}
+
+#[test]
+fn lists_are_whole_sorted_and_each_entry_is_there_once() {
+    for restart_in in [None, Some(1), Some(2), Some(4)] {
+        for entries in [0, 1, PAGE, PAGE + 1, 20] {
+            let state = || State { entries, restart_in, ..State::default() };
+            let list = |state| directory(state).1;
+            let names: Vec<FileName> = (0..entries).map(name).collect();
+            let users: Vec<UserName> = (0..entries).map(user).collect();
+            let own = list(state()).published().unwrap();
+            assert_eq!(own.into_iter().map(|entry| entry.name).collect::<Vec<_>>(), names);
+            assert_eq!(list(state()).peers(), Ok(users.clone()));
+            assert_eq!(list(state()).audience_of(&name(1)), Ok(Some(users)));
+            assert_eq!(list(state()).search(NameQuery::Substring(String::new())), Ok(names));
+            let found = list(state()).resolve(NameQuery::Prefix(String::new()), false).unwrap();
+            assert_eq!(found.len(), entries);
+            let in_order = |pair: &[FoundEntry]| {
+                (&pair[0].name, std::cmp::Reverse(pair[0].sources))
+                    <= (&pair[1].name, std::cmp::Reverse(pair[1].sources))
+            };
+            assert!(found.windows(2).all(in_order), "by name, then most sources first");
+        }
+    }
+}
+
+#[test]
+fn the_audience_of_nothing_is_none() {
+    let (_, directory) = directory(State::default());
+    assert_eq!(directory.audience_of(&FileName::parse("unknown").unwrap()), Ok(None));
+}
+
+#[test]
+fn many_files_go_in_batches_that_fit() {
+    let (fake, directory) = directory(State::default());
+    let files: Vec<PublishedFile> = (0..200).map(file).collect();
+    directory.publish(&files, &PublishTo::Audience(Audience::Everyone)).unwrap();
+    let asked = fake.state.lock().unwrap().asked;
+    assert!(asked <= 12, "{asked} requests for 200 files");
+    assert_eq!(fake.state.lock().unwrap().published.len(), 200);
+    let names: Vec<FileName> = (100..300).map(name).collect();
+    let found = directory.unpublish(&names).unwrap();
+    assert_eq!(found, (100..300).map(|at| at < 200).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_longest_names_fit_one_by_one() {
+    let (fake, directory) = directory(State::default());
+    let long = |first: &str| [first, &"b".repeat(255), &"c".repeat(FILE_NAME_MAX_BYTES - 258)].join("/");
+    let names = ["x", "y", "z"].map(|first| FileName::parse(&long(first)).unwrap());
+    let files: Vec<_> = names.iter().map(|name| PublishedFile { name: name.clone(), content: content(1) }).collect();
+    directory.publish(&files, &PublishTo::Audience(Audience::Everyone)).unwrap();
+    assert_eq!(fake.state.lock().unwrap().published.len(), 3);
+    assert_eq!(directory.unpublish(&names), Ok(vec![true; 3]));
+    let wanted: Vec<_> = names.iter().map(|name| wanted(name.as_str())).collect();
+    assert!(source_batches(&wanted).iter().all(|batch| directory.sources(batch, 1).is_ok()));
+}
+
+#[test]
+fn an_audience_is_staged_in_parts_and_again_when_it_is_lost() {
+    let users: Vec<UserName> = (0..AUDIENCE_PART_MAX_USERS * 2 + 1).map(user).collect();
+    let files: Vec<PublishedFile> = (0..100).map(file).collect();
+    for restart_in in [None, Some(1), Some(2), Some(3), Some(4), Some(5)] {
+        let (fake, directory) = directory(State { restart_in, ..State::default() });
+        directory.publish(&files, &PublishTo::Audience(Audience::Only(users.clone()))).unwrap();
+        let state = fake.state.lock().unwrap();
+        assert_eq!(state.published.len(), 100);
+        assert!(state.published.values().all(|(_, shown)| shown.as_ref() == Some(&users)), "for all of them");
+    }
+}
+
+#[test]
+fn inherited_audiences_may_differ_and_what_has_vanished_is_told() {
+    let files: Vec<PublishedFile> = (0..10).map(file).collect();
+    for inherits_alike in [true, false] {
+        let (fake, directory) = directory(State { inherits_alike, ..State::default() });
+        directory.publish(&files, &PublishTo::Inherited).unwrap();
+        assert_eq!(fake.state.lock().unwrap().asked, if inherits_alike { 1 } else { 11 });
+    }
+    let (fake, directory) = directory(State { vanished: BTreeSet::from([name(4)]), ..State::default() });
+    assert_eq!(directory.publish(&files, &PublishTo::Inherited), Err(AskError::NotPublished));
+    assert_eq!(fake.state.lock().unwrap().published.len(), 9, "the others are published");
+}
+
+#[test]
+fn sources_keep_the_servers_order_and_end_when_there_are_enough() {
+    let (fake, directory) = directory(State { entries: 8, ..State::default() });
+    let batch = [wanted("a")];
+    let sources = directory.sources(&batch, 4).unwrap();
+    let order: Vec<UserName> = sources.into_iter().map(|source| source.user).collect();
+    assert_eq!(order, [2, 1, 0, 5].map(user));
+    assert_eq!(fake.state.lock().unwrap().asked, 2);
+    assert_eq!(directory.sources(&batch, 100).unwrap().len(), 8);
+    fake.state.lock().unwrap().restart_in = Some(2);
+    assert_eq!(directory.sources(&batch, 100).unwrap().len(), 8, "a restart starts the list again");
+}
+
+#[test]
+fn many_lists_are_asked_for_at_once() {
+    let (fake, directory) = directory(State { entries: 4, ..State::default() });
+    let names: Vec<FileName> = (0..5).map(name).collect();
+    let found = directory.resolve_many(&names).unwrap();
+    assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [4; 5]);
+    assert!(found.iter().zip(&names).all(|(found, name)| found.iter().all(|entry| entry.name == *name)));
+    assert_eq!(fake.state.lock().unwrap().pipelined, 5);
+    let batches = [wanted("a"), wanted("b")];
+    let batches: Vec<&[WantedFile]> = batches.chunks(1).collect();
+    assert_eq!(directory.sources_many(&batches, 100).unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [4, 4]);
+    assert_eq!(fake.state.lock().unwrap().pipelined, 7);
+}
+
+#[test]
+fn source_batches_fit_and_leave_nothing_out() {
+    let files: Vec<WantedFile> = (0..100).map(|at| wanted(&"n".repeat(1 + at * 2))).collect();
+    let batches = source_batches(&files);
+    assert_eq!(batches.concat(), files);
+    for batch in batches {
+        let bytes = encoded_len(&batch.to_vec());
+        assert!(batch.len() <= BATCH_MAX_FILES && bytes <= SOURCES_REQUEST_MAX_BYTES, "{bytes} bytes");
+    }
+    assert!(source_batches(&[]).is_empty());
+}
+
+#[test]
+fn an_unexpected_answer_is_an_error_and_not_a_list() {
+    struct Odd;
+    impl Ask for Odd {
+        fn ask(&self, _: Request) -> Result<Response, AskError> {
+            Ok(Response::Staged)
+        }
+        fn ask_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, AskError> {
+            Ok(vec![Response::Staged; requests.len()])
+        }
+    }
+    let directory = Directory::over(Arc::new(Odd));
+    assert_eq!(directory.peers(), Err(AskError::Refused));
+    assert_eq!(directory.unpublish(&[name(1)]), Err(AskError::Refused));
+    assert_eq!(directory.sources(&[wanted("a")], 1).err(), Some(AskError::Refused));
+    assert_eq!(directory.publish(&[file(1)], &PublishTo::Audience(Audience::Everyone)), Err(AskError::Refused));
+}
