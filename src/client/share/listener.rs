@@ -380,5 +380,17 @@ fn neighbourhood(address: IpAddr) -> IpAddr {
 }
 
 #[cfg(test)]
+#[path = "town.rs"]
+mod town;
+
+#[cfg(test)]
 #[path = "listener_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "upload_tests.rs"]
+mod upload_tests;
+
+#[cfg(test)]
+#[path = "flood_tests.rs"]
+mod flood_tests;
