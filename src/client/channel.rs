@@ -1,13 +1,15 @@
 //! Moves transfer records over a TCP connection: blocking, buffered, with a time limit on every step.
 //!
 //! Owns the buffers and the time limits; what the frames mean is `share`'s and `download`'s business, how they are sealed
-//! `common::transfer`'s.
+//! `common::transfer`'s. Both halves share one descriptor.
 
 use std::io::{self, Read, Write};
 use std::marker::PhantomData;
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use rustix::net::{RecvFlags, recv};
 use serde::{Deserialize, Serialize};
 
 use crate::common::transfer::{
@@ -60,7 +62,21 @@ pub fn connect<M>(
     let mut reply = [0; NOISE_BYTES];
     stream.read_exact(&mut reply)?;
     let (sealer, opener) = opening.finish(&reply)?;
-    split(stream, sealer, opener)
+    Ok(split(stream.into(), sealer, opener))
+}
+
+/// Answers a downloader whose whole preamble has been read and whose ticket is good: `key` is the ticket's, `prologue`
+/// and `noise` are those of [`Preamble::Whole`].
+pub fn answer<M>(
+    stream: Arc<TcpStream>,
+    key: &[u8; 32],
+    prologue: &[u8],
+    noise: &[u8],
+) -> Result<(RecordReader<M>, RecordWriter), ChannelError> {
+    set_up(&stream)?;
+    let (reply, sealer, opener) = transfer::answer(key, prologue, noise)?;
+    (&*stream).write_all(&reply)?;
+    Ok(split(stream, sealer, opener))
 }
 
 /// Takes a connection as uploader. `admit` gets the sealed ticket and gives the connection's key and whatever the caller
@@ -79,9 +95,7 @@ pub fn accept<T, M>(
             Preamble::NeedBytes(more) => bytes.resize(more, 0),
             Preamble::Whole { ticket, prologue, noise } => {
                 let (key, admitted) = admit(ticket).ok_or(TransferError::Forged)?;
-                let (reply, sealer, opener) = transfer::answer(&key, prologue, noise)?;
-                stream.write_all(&reply)?;
-                let (reader, writer) = split(stream, sealer, opener)?;
+                let (reader, writer) = answer(stream.into(), &key, prologue, noise)?;
                 return Ok((admitted, reader, writer));
             }
         }
@@ -94,18 +108,13 @@ fn set_up(stream: &TcpStream) -> io::Result<()> {
     stream.set_write_timeout(Some(HANDSHAKE_TIMEOUT))
 }
 
-fn split<M>(
-    stream: TcpStream,
-    sealer: RecordSealer,
-    opener: RecordOpener,
-) -> Result<(RecordReader<M>, RecordWriter), ChannelError> {
-    let reading = stream.try_clone()?;
-    Ok((RecordReader::new(reading, opener), RecordWriter::new(stream, sealer)))
+fn split<M>(stream: Arc<TcpStream>, sealer: RecordSealer, opener: RecordOpener) -> (RecordReader<M>, RecordWriter) {
+    (RecordReader::new(stream.clone(), opener), RecordWriter::new(stream, sealer))
 }
 
 /// The receiving half. `M` is what the other side sends beside data.
 pub struct RecordReader<M> {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     opener: RecordOpener,
     buffer: Vec<u8>,
     /// What is read but not yet taken stands in `buffer[start..end]`.
@@ -115,7 +124,7 @@ pub struct RecordReader<M> {
 }
 
 impl<M> RecordReader<M> {
-    fn new(stream: TcpStream, opener: RecordOpener) -> Self {
+    fn new(stream: Arc<TcpStream>, opener: RecordOpener) -> Self {
         let buffer = vec![0; READ_BUFFER_BYTES];
         Self { stream, opener, buffer, start: 0, end: 0, messages: PhantomData }
     }
@@ -128,6 +137,20 @@ impl<M> RecordReader<M> {
     /// The connection, to be shut down from elsewhere or polled.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// Reads what has arrived, without waiting, and tells whether [`next`](Self::next) will not wait either.
+    pub fn read_ready(&mut self) -> Result<bool, ChannelError> {
+        if self.whole_record()?.is_some() {
+            return Ok(true);
+        }
+        self.make_room();
+        match recv(&self.stream, &mut self.buffer[self.end..], RecvFlags::DONTWAIT) {
+            Ok((count, _)) => self.took(count)?,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(false),
+            Err(error) => return Err(io::Error::from(error).into()),
+        }
+        Ok(self.whole_record()?.is_some())
     }
 
     /// Whether a whole record has been read already, so that [`next`](Self::next) will not wait.
@@ -161,20 +184,30 @@ impl<M> RecordReader<M> {
     }
 
     fn fill(&mut self) -> Result<(), ChannelError> {
+        self.make_room();
+        loop {
+            match (&*self.stream).read(&mut self.buffer[self.end..]) {
+                Ok(count) => return self.took(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn make_room(&mut self) {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        loop {
-            match self.stream.read(&mut self.buffer[self.end..]) {
-                Ok(0) if self.end == 0 => return Err(ChannelError::Closed),
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                Ok(count) => {
-                    self.end += count;
-                    return Ok(());
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+    }
+
+    fn took(&mut self, count: usize) -> Result<(), ChannelError> {
+        match count {
+            0 if self.end == 0 => Err(ChannelError::Closed),
+            0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            count => {
+                self.end += count;
+                Ok(())
             }
         }
     }
@@ -182,18 +215,32 @@ impl<M> RecordReader<M> {
 
 /// The sending half: records gather until [`flush`](Self::flush) or until there are enough of them.
 pub struct RecordWriter {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     sealer: RecordSealer,
     out: Vec<u8>,
+    patience: Patience,
+}
+
+/// The other side takes at least this much in this time, or is given up.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    timeout: Duration,
+    least_bytes: usize,
 }
 
 impl RecordWriter {
-    fn new(stream: TcpStream, sealer: RecordSealer) -> Self {
-        Self { stream, sealer, out: Vec::new() }
+    fn new(stream: Arc<TcpStream>, sealer: RecordSealer) -> Self {
+        Self { stream, sealer, out: Vec::new(), patience: Patience { timeout: HANDSHAKE_TIMEOUT, least_bytes: 1 } }
     }
 
     /// How long one write may wait.
     pub fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.stream.set_write_timeout(Some(timeout))
+    }
+
+    /// While something waits to be sent, the other side must take at least `least_bytes` in every `timeout`.
+    pub fn set_patience(&mut self, timeout: Duration, least_bytes: usize) -> io::Result<()> {
+        self.patience = Patience { timeout, least_bytes };
         self.stream.set_write_timeout(Some(timeout))
     }
 
@@ -229,7 +276,23 @@ impl RecordWriter {
 
     /// Sends all that has gathered.
     pub fn flush(&mut self) -> Result<(), ChannelError> {
-        self.stream.write_all(&self.out)?;
+        let mut left = self.out.as_slice();
+        while !left.is_empty() {
+            let started = Instant::now();
+            match (&*self.stream).write(left) {
+                Ok(count) => {
+                    // The kernel gives up after the time-out and tells what it got rid of by then. (A signal also cuts
+                    // a write short, but not after so long.)
+                    let least = self.patience.least_bytes.min(left.len());
+                    if count == 0 || (count < least && started.elapsed() >= self.patience.timeout / 2) {
+                        return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+                    }
+                    left = &left[count..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         self.out.clear();
         Ok(())
     }

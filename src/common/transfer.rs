@@ -11,6 +11,9 @@
 //! a counter as nonce and the length as associated data. A frame starts with a byte: 0 is bulk data (content 4, offset 8,
 //! bytes), 1 a postcard message.
 //!
+//! The ticket in the preamble is as good as a [`ToUploader::Grant`] and is not answered by itself: the downloader asks at
+//! once, and gets what it asked for or [`ToDownloader::Busy`]. An empty content has nothing to ask for.
+//!
 //! Defended: who lacks the ticket's key can neither read, change, repeat nor cut in; a ticket shown twice gives fresh
 //! keys each time; no length makes a reader take more than [`RECORD_MAX_BYTES`] and its frame head. An uploader answers a
 //! stranger with nothing. Sans-IO: bytes in, bytes out; who moves them is `client::channel`.
@@ -69,8 +72,14 @@ pub enum ToUploader {
         /// At most [`WANT_MAX_RANGES`].
         ranges: Vec<WantedRange>,
     },
-    /// Forget all ranges not begun. Answered by [`ToDownloader::Cancelled`] behind the last byte sent.
+    /// Forget all groups not begun. Answered by [`ToDownloader::Cancelled`] behind the last byte sent.
     Cancel,
+    /// Which groups of a content are there: an uploader may still be fetching it itself. Answered by
+    /// [`ToDownloader::Available`] or [`ToDownloader::Refused`].
+    Have {
+        /// Counts the granted contents from 0.
+        content: u32,
+    },
 }
 
 /// A run of chunk groups of one content.
@@ -117,6 +126,28 @@ pub enum ToDownloader {
     },
     /// To [`ToUploader::Cancel`].
     Cancelled,
+    /// To [`ToUploader::Have`].
+    Available {
+        /// Which content.
+        content: u32,
+        /// Bit `i % 8` (from the lowest) of byte `i / 8` is set if group `i` is there. Empty: all of them are.
+        groups: Vec<u8>,
+    },
+    /// These wanted groups are not there yet and are forgotten; ask again when they are ([`ToUploader::Have`]).
+    NotYet {
+        /// Which content.
+        content: u32,
+        /// First group.
+        first: u32,
+        /// How many groups.
+        count: u32,
+    },
+    /// The uploader is hashing the file to see that it is what was published; the answer comes later. Sent about every
+    /// second meanwhile, so that a downloader can tell a busy uploader from a dead one.
+    Checking {
+        /// Which content.
+        content: u32,
+    },
 }
 
 /// Why an uploader does not serve a content that the ticket grants.
