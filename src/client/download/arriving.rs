@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::part::Part;
 use crate::common::content::{Outline, group_range};
@@ -17,7 +17,7 @@ const LOCKS: usize = 16;
 
 /// A file of several chunk groups that is being fetched. Its verified groups can be served already.
 pub struct Arriving {
-    outline: Outline,
+    outline: Arc<Outline>,
     part: Part,
     verified: Vec<AtomicU64>,
     turns: Vec<AtomicU32>,
@@ -31,28 +31,24 @@ impl Arriving {
             verified: (0..groups.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             turns: (0..groups).map(|_| AtomicU32::new(0)).collect(),
             locks: [const { Mutex::new(()) }; LOCKS],
-            outline,
+            outline: Arc::new(outline),
             part,
         }
     }
 
     /// The content's group hashes, verified against its root.
-    pub fn outline(&self) -> &Outline {
+    pub fn outline(&self) -> &Arc<Outline> {
         &self.outline
     }
 
-    /// Whether group `index` is verified and written; then [`read_at`](Self::read_at) gives its bytes.
+    /// Whether group `index` is verified and written; then [`file`](Self::file) holds it.
     pub fn has(&self, index: u32) -> bool {
         let word = self.verified.get(index as usize / 64);
         word.is_some_and(|word| word.load(Ordering::Acquire) & 1 << (index % 64) != 0)
     }
 
-    /// Reads bytes of verified groups, also after the file has got its final name.
-    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
-        self.file().read_exact_at(buffer, offset)
-    }
-
-    pub(super) fn file(&self) -> &File {
+    /// The file: of its bytes only those of verified groups mean anything. It stays the same when it gets its final name.
+    pub fn file(&self) -> &Arc<File> {
         self.part.file()
     }
 

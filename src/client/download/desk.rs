@@ -243,7 +243,9 @@ impl Desk<'_, '_> {
         let waited_for: HashSet<FileId> =
             self.waiting.iter().flat_map(|(_, offers)| offers).flat_map(|offer| offer.files.iter().copied()).collect();
         let is_lost = |state: &State, file: FileId| {
-            state.jobs[file].outcome.is_none() && !state.plan.is_covered(file) && !waited_for.contains(&file)
+            state.jobs[file].outcome.is_none()
+                && !waited_for.contains(&file)
+                && (!state.plan.is_covered(file) || state.plan.is_stuck(file))
         };
         let mut files: Vec<FileId> = (0..state.jobs.len()).filter(|&file| is_lost(&state, file)).collect();
         if !files.is_empty() {

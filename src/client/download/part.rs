@@ -26,7 +26,7 @@ const OPEN_TRIES: u32 = 8;
 pub(super) struct Part {
     folder: Arc<OwnedFd>,
     name: String,
-    file: File,
+    file: Arc<File>,
     /// Its length when it was opened, bytes.
     found_bytes: u64,
 }
@@ -61,14 +61,14 @@ impl Part {
                     .is_ok_and(|named| (named.st_ino, named.st_dev) == (stat.st_ino, stat.st_dev)),
             };
             if is_ours {
-                return Ok(Self { folder, name, file: File::from(file), found_bytes });
+                return Ok(Self { folder, name, file: Arc::new(File::from(file)), found_bytes });
             }
         }
         Err(DownloadError::Locked)
     }
 
     /// The open file.
-    pub fn file(&self) -> &File {
+    pub fn file(&self) -> &Arc<File> {
         &self.file
     }
 

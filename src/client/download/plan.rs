@@ -120,14 +120,13 @@ impl FilePlan {
         self.missing += 1;
     }
 
-    /// The next missing group at or behind the cursor, in a circle, that `has` allows.
-    fn find_missing(&self, has: Option<&Bits>) -> Option<u32> {
+    /// The next missing group at or behind the cursor, in a circle, that `suits`.
+    fn find_missing(&self, suits: impl Fn(u32) -> bool) -> Option<u32> {
         if self.missing == 0 {
             return None;
         }
         let count = self.slots.len() as u32;
-        let is_free =
-            |&group: &u32| self.slots[group as usize] == Slot::Missing && has.is_none_or(|bits| bits.contains(group));
+        let is_free = |&group: &u32| self.slots[group as usize] == Slot::Missing && suits(group);
         (self.cursor..count).find(is_free).or_else(|| (0..self.cursor.min(count)).find(is_free))
     }
 }
@@ -144,6 +143,18 @@ impl Bits {
             self.0.resize(word + 1, 0);
         }
         self.0[word] |= 1 << (group % 64);
+    }
+
+    fn remove(&mut self, group: u32) {
+        if let Some(word) = self.0.get_mut(group as usize / 64) {
+            *word &= !(1 << (group % 64));
+        }
+    }
+
+    /// Of a bit a group, the lowest first.
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+        Self(bytes.chunks(8).map(word).collect())
     }
 
     /// Whether the group is in it.
@@ -293,6 +304,33 @@ impl Plan {
         }
     }
 
+    /// The source is still fetching the file itself, and which groups it has is not known.
+    pub fn cover_nothing_yet(&mut self, source: SourceId, file: FileId) {
+        if self.covers(source, file) {
+            self.sources[source].has_part.entry(file).or_default();
+        }
+    }
+
+    /// The source has passed over a group that it was asked for.
+    pub fn passed_over(&mut self, source: SourceId, assignment: Assignment) {
+        self.take_back(source, |waiting| waiting.turn == assignment.turn);
+        if let Some(part) = self.sources[source].has_part.get_mut(&assignment.file) {
+            part.remove(assignment.group);
+        }
+    }
+
+    /// Whether groups are missing that no source has, and nothing of the file is on its way.
+    pub fn is_stuck(&self, file: FileId) -> bool {
+        let plan = &self.files[file];
+        let has_whole = |source: &SourcePlan| {
+            !source.is_gone && source.covers[file] != Cover::No && !source.has_part.contains_key(&file)
+        };
+        plan.stage == Stage::Open
+            && plan.missing > 0
+            && !self.sources.iter().any(has_whole)
+            && !plan.slots.iter().any(|slot| matches!(slot, Slot::Assigned { .. } | Slot::Checking { .. }))
+    }
+
     /// The source does not serve this file (any more); what it owed of it is free again.
     pub fn uncover(&mut self, source: SourceId, file: FileId) {
         self.sources[source].covers[file] = Cover::No;
@@ -357,7 +395,7 @@ impl Plan {
         if self.files[file].stage != Stage::Open {
             return true;
         }
-        while let Some(group) = self.files[file].find_missing(self.sources[source].has_part.get(&file)) {
+        while let Some(group) = self.choose(source, file) {
             let bytes = self.files[file].group_bytes(group);
             if !self.sources[source].has_room_for(bytes) {
                 return false;
@@ -367,6 +405,17 @@ impl Plan {
             out.push(self.assign(now, source, file, group, bytes));
         }
         true
+    }
+
+    /// A missing group that the source has; of a whole source rather one that no other source has yet.
+    fn choose(&self, source: SourceId, file: FileId) -> Option<u32> {
+        let plan = &self.files[file];
+        if let Some(part) = self.sources[source].has_part.get(&file) {
+            return plan.find_missing(|group| part.contains(group));
+        }
+        let parts: Vec<&Bits> = self.sources.iter().filter_map(|other| other.has_part.get(&file)).collect();
+        let rare = plan.find_missing(|group| !parts.iter().any(|part| part.contains(group)));
+        if parts.is_empty() { rare } else { rare.or_else(|| plan.find_missing(|_| true)) }
     }
 
     fn assign(&mut self, now: Instant, source: SourceId, file: FileId, group: u32, bytes: u64) -> Assignment {
@@ -541,14 +590,10 @@ impl Plan {
         self.sources[source].must_cancel
     }
 
-    /// Whether the source owes anything.
-    pub fn owes(&self, source: SourceId) -> bool {
-        !self.sources[source].queue.is_empty()
-    }
-
     /// The source is gone; what it owed is free again.
     pub fn gone(&mut self, source: SourceId) {
         self.sources[source].is_gone = true;
+        self.sources[source].has_part.clear();
         self.take_back(source, |_| true);
         for file in 0..self.files.len() {
             self.outline_failed(source, file);

@@ -98,6 +98,8 @@ pub(super) struct State {
     pub last_progress: Instant,
     pub live: HashMap<SocketAddr, Live>,
     pub ended: Vec<Ended>,
+    /// Unfinished parts to be let go of when all sources have stopped.
+    pub given_up: Vec<Arc<Arriving>>,
     /// Outlines that have come, of files whose part must be opened.
     pub outlines: Vec<(FileId, Outline)>,
 }
@@ -108,11 +110,6 @@ impl State {
         let is_needed =
             |&file: &FileId| self.jobs[file].outcome.is_none() && !self.jobs[file].out.contains(&offer.user);
         offer.files.iter().any(is_needed)
-    }
-
-    /// The connections' entry of a source.
-    pub fn live_by_id(&mut self, id: SourceId) -> Option<&mut Live> {
-        self.live.values_mut().find(|live| live.id == id)
     }
 }
 
@@ -148,6 +145,7 @@ impl<'a> Run<'a> {
             last_progress: Instant::now(),
             live: HashMap::new(),
             ended: Vec::new(),
+            given_up: Vec::new(),
             outlines: Vec::new(),
         };
         let (state, changed) = (Mutex::new(state), Condvar::new());
@@ -163,6 +161,7 @@ impl<'a> Run<'a> {
         }
         thread::scope(|scope| desk::coordinate(&self, scope, ask, book));
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        state.given_up.iter().for_each(|arriving| arriving.part().unlock());
         let outcome = |state: JobState| state.outcome.expect("the coordinator leaves none unfinished");
         self.jobs.iter().map(|job| job.index).zip(state.jobs.into_iter().map(outcome)).collect()
     }
@@ -191,11 +190,13 @@ impl<'a> Run<'a> {
             return;
         }
         self.progress.finished(self.jobs[file].index, &outcome);
-        if matches!(outcome, Fetched::Done { .. }) {
-            state.last_progress = Instant::now();
+        let arriving = state.jobs[file].arriving.take();
+        match outcome {
+            Fetched::Done { .. } => state.last_progress = Instant::now(),
+            // Until its sources have stopped, their last pieces may still be written.
+            _ => state.given_up.extend(arriving),
         }
         state.jobs[file].outcome = Some(outcome);
-        state.jobs[file].arriving = None;
         state.plan.done(file);
         state.unfinished -= 1;
         drop(state);
@@ -301,7 +302,9 @@ impl<'a> Run<'a> {
                 state.plan.is_missing(file, group);
             }
         }
-        state.plan.opened(file, 0);
+        // Downloads of one file that help each other should not all begin with the same groups.
+        let groups = arriving.outline().groups().len() as u32;
+        state.plan.opened(file, rand::random::<u32>() % groups);
         drop(state);
         self.notify();
         self.progress.arriving(job.index, &arriving);

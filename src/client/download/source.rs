@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::ask::Offer;
-use super::plan::{Assignment, FileId, Next, SourceId};
+use super::plan::{Assignment, Bits, FileId, Next, SourceId};
 use super::run::{End, Run, TICK};
 use super::store::{self, Piece};
 use crate::client::channel::{self, ChannelError, RecordReader, RecordWriter};
@@ -25,6 +25,8 @@ use crate::common::types::UserName;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Pieces on their way from a connection to its store thread.
 const PIECES_UNDERWAY: usize = 16;
+/// A source that is still fetching a file itself is asked this often which groups it has.
+const HAVE_EVERY: Duration = Duration::from_millis(100);
 /// The plan is told of bytes at least this often.
 const TELL_EVERY: Duration = Duration::from_millis(20);
 
@@ -63,9 +65,11 @@ fn converse(
             user: offer.user,
             writer,
             contents: Vec::new(),
+            numbers: HashMap::new(),
             shown: VecDeque::new(),
             owed: VecDeque::new(),
             outlines: HashMap::new(),
+            partial: HashMap::new(),
             is_cancelling: false,
             untold: 0,
             told: Instant::now(),
@@ -109,12 +113,15 @@ struct Link<'r, 'a> {
     writer: RecordWriter,
     /// The files of the granted contents, by their number.
     contents: Vec<FileId>,
+    numbers: HashMap<FileId, u32>,
     /// Files of tickets shown and not yet answered.
     shown: VecDeque<Vec<FileId>>,
     /// What must arrive, in this order.
     owed: VecDeque<Owed>,
     /// Outlines asked for, as far as they have arrived.
     outlines: HashMap<u32, Vec<GroupHash>>,
+    /// Contents of which it has only some groups yet, and when it was last asked which.
+    partial: HashMap<u32, Option<Instant>>,
     is_cancelling: bool,
     /// Bytes the plan has not been told of, and when it last was.
     untold: u64,
@@ -177,6 +184,8 @@ impl Link<'_, '_> {
             if plan.covers(self.id, file) {
                 plan.cover(self.id, file, None);
             }
+            let number = u32::try_from(self.contents.len()).expect("few contents a connection");
+            self.numbers.insert(file, number);
             self.contents.push(file);
         }
         self.is_due = true;
@@ -187,7 +196,13 @@ impl Link<'_, '_> {
         if self.is_due && !self.ask()? {
             return Ok(false);
         }
-        if self.owed.is_empty() && self.outlines.is_empty() && self.shown.is_empty() && !self.is_cancelling {
+        let expects_news = !self.partial.is_empty();
+        if self.owed.is_empty()
+            && !expects_news
+            && self.outlines.is_empty()
+            && self.shown.is_empty()
+            && !self.is_cancelling
+        {
             let state = self.run.state();
             self.run.wait(state);
             self.is_due = true;
@@ -239,6 +254,7 @@ impl Link<'_, '_> {
             self.writer.message(&ToUploader::Grant { ticket: grant.ticket })?;
             self.shown.push_back(grant.files);
         }
+        self.ask_have(now)?;
         match next {
             Next::Ask => self.want()?,
             Next::Outline(file) => self.want_outline(file)?,
@@ -251,11 +267,20 @@ impl Link<'_, '_> {
         Ok(true)
     }
 
+    /// Asks for news of files that the source is still fetching itself.
+    fn ask_have(&mut self, now: Instant) -> Result<(), End> {
+        for (&content, asked) in &mut self.partial {
+            if asked.is_none_or(|asked| now.saturating_duration_since(asked) >= HAVE_EVERY) {
+                *asked = Some(now);
+                self.writer.message(&ToUploader::Have { content })?;
+            }
+        }
+        Ok(())
+    }
+
     /// The number that the source knows a file by.
     fn number(&self, file: FileId) -> u32 {
-        // Files are few or asked for in order: what is near the last one asked for is looked at first.
-        let at = self.contents.iter().rposition(|&granted| granted == file);
-        u32::try_from(at.expect("only granted files are handed out")).expect("few contents a connection")
+        *self.numbers.get(&file).expect("only granted files are handed out")
     }
 
     fn want(&mut self) -> Result<(), End> {
@@ -329,7 +354,7 @@ impl Link<'_, '_> {
             ToDownloader::TicketRefused => {
                 let Some(files) = self.shown.pop_front() else { return Err(broke("an answer to no ticket")) };
                 let mut state = self.run.state();
-                files.into_iter().filter(|file| !self.contents.contains(file)).for_each(|file| {
+                files.into_iter().filter(|file| !self.numbers.contains_key(file)).for_each(|file| {
                     state.plan.uncover(self.id, file);
                 });
             }
@@ -340,9 +365,13 @@ impl Link<'_, '_> {
                 };
                 self.owed.retain(|owed| owed.content != content);
                 self.outlines.remove(&content);
+                self.partial.remove(&content);
                 self.run.cannot_serve(self.id, &self.user, file, &reason.to_string());
             }
             ToDownloader::Busy { retry_ms } => return Err(End::Busy(retry_ms)),
+            ToDownloader::Available { content, groups } => self.take_available(content, &groups)?,
+            ToDownloader::NotYet { content, first, count } => self.take_not_yet(content, first, count)?,
+            ToDownloader::Checking { .. } => {}
             ToDownloader::Cancelled => {
                 if !self.is_cancelling {
                     return Err(broke("an answer to no cancel"));
@@ -353,6 +382,48 @@ impl Link<'_, '_> {
                 self.run.notify();
             }
         }
+        Ok(())
+    }
+
+    /// The source has said which groups of a content it has.
+    fn take_available(&mut self, content: u32, groups: &[u8]) -> Result<(), End> {
+        if !self.partial.contains_key(&content) {
+            return Err(broke("news nobody asked for"));
+        }
+        let file = self.contents[content as usize];
+        let count = group_count(self.run.jobs[file].content.size);
+        let part = match groups {
+            [] => None,
+            groups if groups.len() == count.div_ceil(8) as usize => Some(Bits::of_bytes(groups)),
+            _ => return Err(broke("news of the wrong length")),
+        };
+        let mut state = self.run.state();
+        if part.is_none() || state.jobs[file].outcome.is_some() {
+            self.partial.remove(&content);
+        }
+        if state.plan.covers(self.id, file) {
+            state.plan.cover(self.id, file, part);
+        }
+        Ok(())
+    }
+
+    /// The source has passed over groups that it does not have yet.
+    fn take_not_yet(&mut self, content: u32, first: u32, count: u32) -> Result<(), End> {
+        let Some(&file) = self.contents.get(content as usize) else {
+            return Err(broke("news of nothing"));
+        };
+        let mut state = self.run.state();
+        for group in first..first.saturating_add(count) {
+            let skipped = self
+                .owed
+                .pop_front_if(|owed| owed.content == content && owed.assignment.group == group && owed.next < owed.end);
+            let Some(owed) = skipped else { return Err(broke("it passes over what nobody asked for")) };
+            state.plan.passed_over(self.id, owed.assignment);
+        }
+        state.plan.cover_nothing_yet(self.id, file);
+        self.partial.entry(content).or_insert(None);
+        drop(state);
+        self.run.notify();
         Ok(())
     }
 

@@ -122,9 +122,9 @@ impl Folder {
         let (parent, last) = path.rsplit_once('/').map_or((None, path), |(parent, last)| (Some(parent), last));
         let stat = match parent {
             None => statat(&self.root, last, AtFlags::SYMLINK_NOFOLLOW),
-            Some(parent) => self
-                .open_beneath(parent, FOLDER)
-                .and_then(|parent| statat(parent, last, AtFlags::SYMLINK_NOFOLLOW)),
+            Some(parent) => {
+                self.open_beneath(parent, FOLDER).and_then(|parent| statat(parent, last, AtFlags::SYMLINK_NOFOLLOW))
+            }
         };
         let stat = stat.map_err(|errno| self.parent_error(path, errno))?;
         Ok(kind_of(FileType::from_raw_mode(stat.st_mode)))

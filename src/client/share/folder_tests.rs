@@ -36,9 +36,7 @@ fn regular_files_open_and_nothing_else_does() {
     symlink("nowhere", share.join("dangling")).unwrap();
     mkfifoat(CWD, share.join("fifo"), Mode::RUSR).unwrap();
     let _socket = UnixListener::bind(share.join("socket")).unwrap();
-    for special in
-        ["link-within", "link", "parent/secret", "parent-within/file", "dangling", "fifo", "socket", "sub"]
-    {
+    for special in ["link-within", "link", "parent/secret", "parent-within/file", "dangling", "fifo", "socket", "sub"] {
         let opened = folder.open_file(&name(special));
         assert!(matches!(opened, Err(ShareError::Special(_))), "{special}: {opened:?}");
     }

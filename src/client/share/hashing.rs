@@ -36,11 +36,7 @@ impl From<io::Error> for HashError {
 
 /// Hashes `file`, whose stamp was `stamp` when it was opened. `watch` is told the bytes hashed so far, on the calling
 /// thread and at every piece it reads itself; when it says `false` the hashing stops.
-pub(super) fn hash_file(
-    file: &File,
-    stamp: &Stamp,
-    watch: &mut dyn FnMut(u64) -> bool,
-) -> Result<Outline, HashError> {
+pub(super) fn hash_file(file: &File, stamp: &Stamp, watch: &mut dyn FnMut(u64) -> bool) -> Result<Outline, HashError> {
     let size = stamp.size;
     let work = Work {
         file,
@@ -53,13 +49,17 @@ pub(super) fn hash_file(
     let helpers = threads().min(work.hashes.len()) - 1;
     thread::scope(|scope| {
         let spawned: Vec<_> = (0..helpers)
-            .filter_map(|_| thread::Builder::new().name("hash".into()).spawn_scoped(scope, || work.run(&mut |_| true)).ok())
+            .filter_map(|_| {
+                thread::Builder::new().name("hash".into()).spawn_scoped(scope, || work.run(&mut |_| true)).ok()
+            })
             .collect();
         let own = work.run(watch);
-        spawned.into_iter().fold(own, |so_far, helper| match (so_far, helper.join().unwrap_or(Err(HashError::Changed))) {
-            // Whoever fails stops the others; its own reason counts.
-            (Ok(()) | Err(HashError::Interrupted), Err(error)) => Err(error),
-            (so_far, _) => so_far,
+        spawned.into_iter().fold(own, |so_far, helper| {
+            match (so_far, helper.join().unwrap_or(Err(HashError::Changed))) {
+                // Whoever fails stops the others; its own reason counts.
+                (Ok(()) | Err(HashError::Interrupted), Err(error)) => Err(error),
+                (so_far, _) => so_far,
+            }
         })
     })?;
     if Stamp::of_file(file)? != *stamp {

@@ -107,7 +107,10 @@ mod tests {
         bucket.take(now, 50);
         let waits: Vec<_> = (0..3).map(|_| bucket.take(now, 1_000).as_secs()).collect();
         assert_eq!(waits, [1, 2, 3]);
-        assert!(TokenBucket::new(0, now).take(now, u64::MAX) > Duration::from_secs(1), "no rate is so low that it divides by 0");
+        assert!(
+            TokenBucket::new(0, now).take(now, u64::MAX) > Duration::from_secs(1),
+            "no rate is so low that it divides by 0"
+        );
     }
 
     #[test]
