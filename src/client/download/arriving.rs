@@ -1,0 +1,78 @@
+//! A large file while it arrives: its outline, its part file, and which groups are verified.
+//!
+//! Every group has one source whose bytes may be written, named by the turn of its assignment. A piece is written only
+//! under a lock that also guards the turn, so that a source that was relieved can never write over what its successor
+//! has put there.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::part::Part;
+use crate::common::content::{Outline, group_range};
+
+/// Writers of different groups seldom meet at the same lock.
+const LOCKS: usize = 16;
+
+/// A file of several chunk groups that is being fetched. Its verified groups can be served already.
+pub struct Arriving {
+    outline: Arc<Outline>,
+    part: Part,
+    verified: Vec<AtomicU64>,
+    turns: Vec<AtomicU32>,
+    locks: [Mutex<()>; LOCKS],
+}
+
+impl Arriving {
+    pub(super) fn new(outline: Outline, part: Part) -> Self {
+        let groups = outline.groups().len();
+        Self {
+            verified: (0..groups.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            turns: (0..groups).map(|_| AtomicU32::new(0)).collect(),
+            locks: [const { Mutex::new(()) }; LOCKS],
+            outline: Arc::new(outline),
+            part,
+        }
+    }
+
+    /// The content's group hashes, verified against its root.
+    pub fn outline(&self) -> &Arc<Outline> {
+        &self.outline
+    }
+
+    /// Whether group `index` is verified and written; then [`file`](Self::file) holds it.
+    pub fn has(&self, index: u32) -> bool {
+        let word = self.verified.get(index as usize / 64);
+        word.is_some_and(|word| word.load(Ordering::Acquire) & 1 << (index % 64) != 0)
+    }
+
+    /// The file: of its bytes only those of verified groups mean anything. It stays the same when it gets its final name.
+    pub fn file(&self) -> &Arc<File> {
+        self.part.file()
+    }
+
+    pub(super) fn part(&self) -> &Part {
+        &self.part
+    }
+
+    pub(super) fn set_verified(&self, index: u32) {
+        self.verified[index as usize / 64].fetch_or(1 << (index % 64), Ordering::AcqRel);
+    }
+
+    /// From now on only the bearer of this turn writes the group.
+    pub(super) fn give_turn(&self, group: u32, turn: u32) {
+        let _guard = self.locks[group as usize % LOCKS].lock().unwrap_or_else(PoisonError::into_inner);
+        self.turns[group as usize].store(turn, Ordering::Relaxed);
+    }
+
+    /// Writes a piece of a group, unless the turn has gone to another.
+    pub(super) fn write(&self, group: u32, turn: u32, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+        debug_assert!(group_range(self.outline.size(), group).contains(&offset));
+        let _guard = self.locks[group as usize % LOCKS].lock().unwrap_or_else(PoisonError::into_inner);
+        if self.turns[group as usize].load(Ordering::Relaxed) != turn {
+            return Ok(());
+        }
+        self.file().write_all_at(bytes, offset)
+    }
+}

@@ -1,0 +1,47 @@
+//! Asking the server who serves what.
+
+use std::net::SocketAddr;
+
+use crate::client::control::AskError;
+use crate::client::directory::{Directory, source_batches};
+use crate::common::message::WantedFile;
+use crate::common::types::UserName;
+
+/// A peer that serves some files, and leave to ask it for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Who.
+    pub user: UserName,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The key of the ticket's connection.
+    pub key: [u8; 32],
+    /// The sealed ticket.
+    pub ticket: Vec<u8>,
+    /// What the ticket grants, in its order: indices into the files that were asked about.
+    pub files: Vec<usize>,
+}
+
+/// Who can be asked for sources: the server, or a stand-in in tests.
+pub trait Ask: Send + Sync {
+    /// Peers that serve these files, best first for each, at most `most` for each.
+    fn offers(&self, files: &[WantedFile], most: usize) -> Result<Vec<Offer>, AskError>;
+}
+
+impl Ask for Directory {
+    fn offers(&self, files: &[WantedFile], most: usize) -> Result<Vec<Offer>, AskError> {
+        let batches = source_batches(files);
+        let mut offers = Vec::new();
+        let mut first = 0;
+        for (batch, sources) in batches.iter().zip(self.sources_many(&batches, most)?) {
+            for source in sources {
+                let is_covered = |&bit: &usize| bit < 64 && source.covers & 1 << bit != 0;
+                let files = (0..batch.len()).filter(is_covered).map(|bit| first + bit).collect();
+                let (user, address, key, ticket) = (source.user, source.address, source.key, source.ticket);
+                offers.push(Offer { user, address, key, ticket, files });
+            }
+            first += batch.len();
+        }
+        Ok(offers)
+    }
+}

@@ -1,0 +1,299 @@
+//! The coordinator of one run, on the calling thread: asks for sources, has them dialled but none too often, looks for
+//! more while large files arrive, and gives up when nobody has been left for too long.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
+
+use super::ask::{Ask, Offer};
+use super::plan::FileId;
+use super::run::{End, Ended, Live, Run, State, TICK};
+use super::{DownloadError, Fetched, source};
+use crate::client::control::AskError;
+use crate::common::message::WantedFile;
+use crate::common::types::UserName;
+
+/// Sources asked for, for each file.
+const SOURCES_PER_FILE: usize = 8;
+/// Connections open at once: each takes about 3 MiB.
+const LIVE_MAX: usize = 10;
+/// A ticket is shown within this time or asked for again: less than its life.
+const OFFER_FRESH: Duration = Duration::from_secs(40);
+/// Wait before sources are asked for again; doubles up to [`ASK_AGAIN_MAX`].
+const ASK_AGAIN_FIRST: Duration = Duration::from_millis(100);
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(2);
+/// While large files arrive, further sources are looked for this often, for so many files.
+const ASK_MORE: Duration = Duration::from_secs(1);
+const ASK_MORE_FILES: usize = 64;
+/// A lost address is not dialled again before this; doubles with every failure up to [`DIAL_AGAIN_MAX`].
+const DIAL_AGAIN_FIRST: Duration = Duration::from_millis(100);
+const DIAL_AGAIN_MAX: Duration = Duration::from_secs(5);
+
+/// What is remembered of peers over all runs of one fetch, so that none is dialled too often or believed twice.
+#[derive(Default)]
+pub(super) struct Book {
+    addresses: HashMap<SocketAddr, Dialled>,
+    liars: HashSet<UserName>,
+}
+
+struct Dialled {
+    not_before: Instant,
+    failures: u32,
+}
+
+/// An answer under way.
+struct Asking {
+    files: Vec<FileId>,
+    answer: Receiver<Result<Vec<Offer>, AskError>>,
+}
+
+struct Desk<'r, 'a> {
+    run: &'r Run<'a>,
+    ask: &'r Arc<dyn Ask>,
+    book: &'r mut Book,
+    asking: Option<Asking>,
+    /// One peer's offers each that could not be dialled yet, and when they were made.
+    waiting: VecDeque<(Instant, Vec<Offer>)>,
+    next_urgent: Instant,
+    next_more: Instant,
+    pause: Duration,
+    last_error: Option<AskError>,
+}
+
+/// Has all files of a run fetched; returns when every one has its outcome.
+pub(super) fn coordinate<'s>(run: &'s Run<'_>, scope: &'s Scope<'s, '_>, ask: &Arc<dyn Ask>, book: &mut Book) {
+    let now = Instant::now();
+    let mut desk = Desk {
+        run,
+        ask,
+        book,
+        asking: None,
+        waiting: VecDeque::new(),
+        next_urgent: now,
+        next_more: now + ASK_MORE,
+        pause: ASK_AGAIN_FIRST,
+        last_error: None,
+    };
+    loop {
+        if run.progress.interrupted() {
+            desk.fail(|_, _| Some(DownloadError::Interrupted));
+        }
+        if run.state().unfinished == 0 {
+            break;
+        }
+        let outlines = std::mem::take(&mut run.state().outlines);
+        for (file, outline) in outlines {
+            scope.spawn(move || run.prepare(file, outline));
+        }
+        desk.note_ended();
+        desk.dial_waiting(|id, offer| drop(scope.spawn(move || source::serve(run, id, offer))));
+        desk.ask_if_needed();
+        desk.rest();
+    }
+    let mut state = run.state();
+    state.is_over = true;
+    for stream in state.live.values().filter_map(|live| live.stream.as_ref()) {
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+    drop(state);
+    run.notify();
+}
+
+impl Desk<'_, '_> {
+    /// Waits for the server's answer if there is nothing else to wait for, or else for any change.
+    fn rest(&mut self) {
+        let state = self.run.state();
+        let is_quiet = state.unfinished > 0 && state.ended.is_empty() && state.outlines.is_empty();
+        let wait = if is_quiet && state.live.is_empty() { TICK } else { Duration::ZERO };
+        if is_quiet && (wait.is_zero() || self.asking.is_none()) {
+            self.run.wait(state);
+        } else {
+            drop(state);
+        }
+        self.take_answer(wait);
+    }
+
+    fn note_ended(&mut self) {
+        let now = Instant::now();
+        let ended = std::mem::take(&mut self.run.state().ended);
+        for Ended { address, user, end, has_delivered } in ended {
+            let dialled = self.book.addresses.entry(address).or_insert(Dialled { not_before: now, failures: 0 });
+            match end {
+                End::Over => dialled.failures = 0,
+                End::Busy(retry_ms) => dialled.not_before = now + Duration::from_millis(retry_ms.max(10).into()),
+                End::Lost(_) => {
+                    dialled.failures = if has_delivered { 0 } else { dialled.failures + 1 };
+                    let pause = DIAL_AGAIN_FIRST * 2u32.pow(dialled.failures.min(6));
+                    dialled.not_before = now + pause.min(DIAL_AGAIN_MAX);
+                }
+                End::Liar(_) => drop(self.book.liars.insert(user)),
+            }
+            // What it left is looked for at once, unless it never brought anything.
+            if has_delivered {
+                (self.pause, self.next_urgent) = (ASK_AGAIN_FIRST, now);
+            }
+        }
+    }
+
+    fn take_answer(&mut self, wait: Duration) {
+        let Some(asking) = &self.asking else { return };
+        let answer = match asking.answer.recv_timeout(wait) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Timeout) => return,
+            Err(RecvTimeoutError::Disconnected) => Err(AskError::Unreachable),
+        };
+        let files = self.asking.take().expect("looked at above").files;
+        match answer {
+            Ok(offers) => self.take_offers(&files, offers),
+            Err(error) => self.take_refusal(error),
+        }
+    }
+
+    /// Without a session nothing was ever asked for; later, sources may still be there when the server comes back.
+    fn take_refusal(&mut self, error: AskError) {
+        self.last_error = Some(error);
+        self.fail(|state, file| (!state.jobs[file].was_offered).then_some(DownloadError::Ask(error)));
+    }
+
+    /// Sorts offers by peer, and gives up files that nobody listed can serve.
+    fn take_offers(&mut self, asked: &[FileId], offers: Vec<Offer>) {
+        let now = Instant::now();
+        let mut state = self.run.state();
+        let mut peers: Vec<Vec<Offer>> = Vec::new();
+        let mut at: HashMap<SocketAddr, usize> = HashMap::new();
+        let (mut listed, mut hopeful) = (HashSet::new(), HashSet::new());
+        for mut offer in offers {
+            offer.files = offer.files.iter().filter_map(|&file| asked.get(file).copied()).collect();
+            for &file in &offer.files {
+                state.jobs[file].was_offered = true;
+                listed.insert(file);
+                if !self.book.liars.contains(&offer.user) && !state.jobs[file].out.contains(&offer.user) {
+                    hopeful.insert(file);
+                }
+            }
+            let peer = *at.entry(offer.address).or_insert(peers.len());
+            if peer == peers.len() {
+                peers.push(Vec::new());
+            }
+            peers[peer].push(offer);
+        }
+        drop(state);
+        // What waits of earlier answers for the same files is older: these offers replace it.
+        self.waiting
+            .retain(|(_, offers)| !offers.iter().flat_map(|offer| &offer.files).any(|file| asked.contains(file)));
+        self.waiting.extend(peers.into_iter().map(|offers| (now, offers)));
+        let asked: HashSet<FileId> = asked.iter().copied().collect();
+        self.fail(|state, file| {
+            if !asked.contains(&file) || hopeful.contains(&file) || state.plan.is_covered(file) {
+                return None;
+            }
+            match (listed.contains(&file), state.jobs[file].was_offered) {
+                (true, _) => Some(state.jobs[file].failure()),
+                (false, false) => Some(DownloadError::NotFound),
+                (false, true) => None, // one may come back
+            }
+        });
+    }
+
+    fn dial_waiting(&mut self, dial: impl Fn(usize, Offer)) {
+        let now = Instant::now();
+        let mut state = self.run.state();
+        let mut later = VecDeque::new();
+        for (since, mut offers) in self.waiting.drain(..) {
+            let (address, user) = (offers[0].address, offers[0].user.clone());
+            offers.retain(|offer| state.needs(offer));
+            if offers.is_empty() || self.book.liars.contains(&user) || now.duration_since(since) > OFFER_FRESH {
+                continue;
+            }
+            if let Some(live) = state.live.get(&address) {
+                let id = live.id;
+                offers.retain(|offer| offer.files.iter().any(|&file| !state.plan.covers(id, file)));
+                state.live.get_mut(&address).expect("looked up above").grants.extend(offers);
+                continue;
+            }
+            let is_too_soon = self.book.addresses.get(&address).is_some_and(|dialled| dialled.not_before > now);
+            if is_too_soon || state.live.len() >= LIVE_MAX {
+                later.push_back((since, offers));
+                continue;
+            }
+            let id = state.plan.add_source(now);
+            for &file in offers.iter().flat_map(|offer| &offer.files) {
+                if !state.jobs[file].out.contains(&user) {
+                    state.plan.promise(id, file);
+                }
+            }
+            let first = offers.remove(0);
+            state.live.insert(address, Live { id, user, stream: None, grants: offers });
+            dial(id, first);
+        }
+        drop(state);
+        self.waiting = later;
+    }
+
+    /// Asks for sources of files that have none, or for more sources of large files; gives up what is over its time.
+    fn ask_if_needed(&mut self) {
+        if self.asking.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        let state = self.run.state();
+        let waited_for: HashSet<FileId> =
+            self.waiting.iter().flat_map(|(_, offers)| offers).flat_map(|offer| offer.files.iter().copied()).collect();
+        let is_lost = |state: &State, file: FileId| {
+            state.jobs[file].outcome.is_none()
+                && !waited_for.contains(&file)
+                && (!state.plan.is_covered(file) || state.plan.is_stuck(file))
+        };
+        let mut files: Vec<FileId> = (0..state.jobs.len()).filter(|&file| is_lost(&state, file)).collect();
+        if !files.is_empty() {
+            let is_late = now.duration_since(state.last_progress) >= self.run.options.retry_for;
+            drop(state);
+            if is_late {
+                self.fail(|state, file| {
+                    (is_lost(state, file) && state.jobs[file].was_offered).then(|| state.jobs[file].failure())
+                });
+            }
+            if now < self.next_urgent {
+                return;
+            }
+            self.next_urgent = now + self.pause;
+            self.pause = (self.pause * 2).min(ASK_AGAIN_MAX);
+        } else if now >= self.next_more && state.live.len() < SOURCES_PER_FILE {
+            self.next_more = now + ASK_MORE;
+            let is_large = |&file: &FileId| state.jobs[file].arriving.is_some();
+            files = (0..state.jobs.len()).filter(is_large).take(ASK_MORE_FILES).collect();
+        }
+        if !files.is_empty() {
+            self.asking = Some(self.start_asking(files));
+        }
+    }
+
+    /// Asks on a thread of its own: a server that is away must not keep the user from stopping.
+    fn start_asking(&self, files: Vec<FileId>) -> Asking {
+        let wanted = |&file: &FileId| {
+            let job = &self.run.jobs[file];
+            WantedFile { name: job.name.clone(), hash: job.content.hash }
+        };
+        let wanted: Vec<WantedFile> = files.iter().map(wanted).collect();
+        let (sender, answer) = mpsc::channel();
+        let ask = self.ask.clone();
+        thread::spawn(move || {
+            let _ = sender.send(ask.offers(&wanted, SOURCES_PER_FILE));
+        });
+        Asking { files, answer }
+    }
+
+    /// Fails the unfinished files for which `why` gives a reason.
+    fn fail(&self, why: impl Fn(&State, FileId) -> Option<DownloadError>) {
+        let state = self.run.state();
+        let open = (0..state.jobs.len()).filter(|&file| state.jobs[file].outcome.is_none());
+        let failed: Vec<_> = open.filter_map(|file| Some((file, why(&state, file)?))).collect();
+        drop(state);
+        for (file, error) in failed {
+            self.run.finish(file, Fetched::Failed(error));
+        }
+    }
+}

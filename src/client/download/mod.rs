@@ -1,0 +1,214 @@
+//! Downloads: from many sources at once, every byte verified, resumed after any interruption.
+//!
+//! * `plan` — which source is asked for which chunk groups; pure.
+//! * `run` — one set of files under way: sources come and go, files begin and finish.
+//! * `source` — one connection: asks, receives, opens; `store` — its other half: hashes and writes, on a thread of its
+//!   own, so that receiving and writing overlap.
+//! * `part`, `arriving` — the unfinished file; `place` — where it goes.
+//! * `ask` — asking the server who has what.
+//!
+//! Defended: a source can only waste time. What it sends is written to a part file, never under a real name, and counts
+//! only once its group fits the outline, which fits the published hash; anything that was not asked for ends the
+//! connection. No name and no link planted in the folder leads outside it (see `place`).
+
+mod arriving;
+mod ask;
+mod desk;
+mod part;
+mod place;
+mod plan;
+mod run;
+mod source;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+pub use arriving::Arriving;
+pub use ask::{Ask, Offer};
+use desk::Book;
+use place::{Places, Standing};
+use run::{Job, Run};
+
+use crate::client::control::AskError;
+use crate::client::directory::Directory;
+use crate::common::types::{Content, FileName, UserName};
+
+/// Files fetched as one set: their sources are asked for together, and stay below what an uploader keeps granted.
+const SET_MAX_FILES: usize = 2_048;
+
+/// What to do when the target is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum OnExists {
+    /// Refuse.
+    #[default]
+    Error,
+    /// Replace it, atomically.
+    Overwrite,
+    /// Save as `name (1).ext`.
+    Rename,
+    /// Leave it and succeed.
+    Skip,
+}
+
+/// How downloads behave.
+#[derive(Debug, Clone)]
+pub struct DownloadOptions {
+    /// What to do when the target is there already.
+    pub on_exists: OnExists,
+    /// How long to wait for a source to return when all are gone.
+    pub retry_for: Duration,
+}
+
+/// One file to fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its published name; saved under the same name in the shared folder.
+    pub name: FileName,
+    /// Which content.
+    pub content: Content,
+}
+
+/// How one download came out.
+#[derive(Debug)]
+pub enum Fetched {
+    /// It is there: saved under `name` (differs from the wanted one with `rename`), or had been there already.
+    Done {
+        /// The name in the shared folder.
+        name: FileName,
+    },
+    /// It exists and the policy is `skip`.
+    Skipped,
+    /// It failed.
+    Failed(DownloadError),
+}
+
+/// Why a download failed; the text goes to stderr.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    /// Exit 5: no active peer serves it (any more).
+    #[error("no active peer serves it")]
+    NotFound,
+    /// Exit 6: sources were known but none could deliver. The verified part is kept.
+    #[error("{0}")]
+    Transfer(String),
+    /// Exit 7: every source served something else.
+    #[error("what the sources sent does not match the published hash")]
+    HashMismatch,
+    /// Exit 8: the target exists with other content.
+    #[error("the file exists; see --on-exists")]
+    Exists,
+    /// Exit 8: another process downloads the same file into the same folder.
+    #[error("another download of this file is under way")]
+    Locked,
+    /// Exit 8: any other local trouble.
+    #[error("{0}")]
+    Local(io::Error),
+    /// Exit 9. The verified part is kept.
+    #[error("the disk is full")]
+    DiskFull,
+    /// Exit 130. The verified part is kept.
+    #[error("interrupted")]
+    Interrupted,
+    /// Exit 3 or 4.
+    #[error("{0}")]
+    Ask(#[from] AskError),
+}
+
+impl From<io::Error> for DownloadError {
+    fn from(error: io::Error) -> Self {
+        let full = [Errno::NOSPC, Errno::DQUOT].map(|errno| Some(errno.raw_os_error()));
+        match error.kind() {
+            io::ErrorKind::Interrupted => Self::Interrupted,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
+            _ if full.contains(&error.raw_os_error()) => Self::DiskFull,
+            _ => Self::Local(error),
+        }
+    }
+}
+
+/// Told how downloads come along; called from worker threads.
+pub trait DownloadProgress: Sync {
+    /// `done` of `total` bytes of the wanted file `index` are verified and written.
+    fn received(&self, index: usize, done: u64, total: u64);
+    /// A source misbehaved and was dropped: one line for stderr.
+    fn source_dropped(&self, user: &UserName, name: &FileName, why: &str);
+    /// Wanted file `index` is finished. Called once for each, in any order.
+    fn finished(&self, index: usize, outcome: &Fetched);
+    /// Whether the user has asked to stop.
+    fn interrupted(&self) -> bool;
+    /// Wanted file `index`, one of several chunk groups, has begun to arrive: what is verified can be served already.
+    fn arriving(&self, _index: usize, _arriving: &Arc<Arriving>) {}
+}
+
+/// Fetches files into the shared folder.
+pub struct Downloader {
+    places: Places,
+    ask: Arc<dyn Ask>,
+}
+
+impl Downloader {
+    /// Saves beneath `dir`, by capability.
+    pub fn open(dir: &Path, directory: Directory) -> io::Result<Self> {
+        Self::with_ask(dir, Arc::new(directory))
+    }
+
+    /// Like [`open`](Self::open), with someone else to ask for sources.
+    pub fn with_ask(dir: &Path, ask: Arc<dyn Ask>) -> io::Result<Self> {
+        Ok(Self { places: Places::open(dir)?, ask })
+    }
+
+    /// Fetches all; one outcome for each wanted file, in order.
+    pub fn fetch(&self, wanted: &[Wanted], options: &DownloadOptions, progress: &dyn DownloadProgress) -> Vec<Fetched> {
+        self.places.forget();
+        let mut outcomes: Vec<Option<Fetched>> = wanted.iter().map(|_| None).collect();
+        let mut jobs = Vec::new();
+        for (index, wanted) in wanted.iter().enumerate() {
+            match self.begin(wanted, options, progress) {
+                Some(outcome) => {
+                    progress.finished(index, &outcome);
+                    outcomes[index] = Some(outcome);
+                }
+                None => jobs.push(Job { index, name: wanted.name.clone(), content: wanted.content }),
+            }
+        }
+        let mut book = Book::default();
+        while !jobs.is_empty() {
+            let rest = jobs.split_off(jobs.len().min(SET_MAX_FILES));
+            let run = Run::new(&self.places, options, progress, std::mem::replace(&mut jobs, rest));
+            for (index, outcome) in run.fetch(&self.ask, &mut book) {
+                outcomes[index] = Some(outcome);
+            }
+        }
+        outcomes.into_iter().map(|outcome| outcome.expect("every file has an outcome")).collect()
+    }
+
+    /// Looks at the target. An outcome means that nothing needs to be fetched.
+    fn begin(&self, wanted: &Wanted, options: &DownloadOptions, progress: &dyn DownloadProgress) -> Option<Fetched> {
+        if progress.interrupted() {
+            return Some(Fetched::Failed(DownloadError::Interrupted));
+        }
+        let standing = self.places.standing(&wanted.name, &wanted.content, &|| progress.interrupted());
+        match (standing, options.on_exists) {
+            (Err(error), _) => Some(Fetched::Failed(error.into())),
+            (Ok(Standing::Same), _) => Some(Fetched::Done { name: wanted.name.clone() }),
+            (Ok(Standing::Other), OnExists::Error) => Some(Fetched::Failed(DownloadError::Exists)),
+            (Ok(Standing::Other), OnExists::Skip) => Some(Fetched::Skipped),
+            (Ok(Standing::Free | Standing::Other), _) => None,
+        }
+    }
+}
+
+/// For each job the job before it that writes the same part file, if any: those go one after the other.
+fn predecessors(jobs: &[Job]) -> Vec<Option<usize>> {
+    let mut last = HashMap::new();
+    let of = |(at, job): (usize, &Job)| last.insert((place::split(&job.name).0.to_owned(), job.content.hash), at);
+    jobs.iter().enumerate().map(of).collect()
+}

@@ -1,0 +1,233 @@
+//! Where downloads go: the folders beneath the shared folder, what stands there already, and the final rename.
+//!
+//! Every path is walked one component at a time from the shared folder's own descriptor, and no symbolic link is
+//! followed anywhere, so neither a name nor a planted link leads outside. A target gets its name by a rename that
+//! replaces nothing unless the user said `overwrite`.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::OnExists;
+use crate::common::types::{Content, FileName};
+
+/// Folders kept open at once; beyond that they are looked up again.
+const FOLDERS_KEPT_MAX: usize = 64;
+/// How many `name (n)` are tried.
+const RENAMES_MAX: u32 = 9_999;
+/// Bytes hashed at once when a file on the disk is compared.
+const COMPARE_BYTES: usize = 1 << 20;
+
+/// What stands at the target's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing.
+    Free,
+    /// A file with just the wanted content.
+    Same,
+    /// Anything else.
+    Other,
+}
+
+/// What became of a finished part.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// It has this name now.
+    Saved(FileName),
+    /// The name was taken meanwhile; the part is still there.
+    Taken,
+}
+
+/// The shared folder as the place that downloads go to.
+pub(super) struct Places {
+    root: Arc<OwnedFd>,
+    folders: Mutex<HashMap<String, Arc<OwnedFd>>>,
+}
+
+/// The folder part and the last component of a name.
+pub(super) fn split(name: &FileName) -> (&str, &str) {
+    name.as_str().rsplit_once('/').unwrap_or(("", name.as_str()))
+}
+
+impl Places {
+    /// Opens the shared folder; this path is the user's own and may lead over links.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        let root = Dir::open_ambient_dir(dir, ambient_authority())?;
+        Ok(Self { root: Arc::new(OwnedFd::from(root)), folders: Mutex::default() })
+    }
+
+    /// The folder that the name stands in; made, with those above it, if it is missing.
+    pub fn folder(&self, name: &FileName) -> io::Result<Arc<OwnedFd>> {
+        match self.walk(split(name).0, true)? {
+            Some(folder) => Ok(folder),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn walk(&self, path: &str, make: bool) -> io::Result<Option<Arc<OwnedFd>>> {
+        if path.is_empty() {
+            return Ok(Some(self.root.clone()));
+        }
+        let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = folders.get(path) {
+            return Ok(Some(folder.clone()));
+        }
+        let mut folder = self.root.clone();
+        for component in path.split('/') {
+            let next = match open_folder(&folder, component) {
+                Err(Errno::NOENT) if make => make_folder(&folder, component),
+                Err(Errno::NOENT) => return Ok(None),
+                other => other,
+            };
+            folder = Arc::new(next.map_err(|error| in_the_way(component, error))?);
+        }
+        if folders.len() >= FOLDERS_KEPT_MAX {
+            folders.clear();
+        }
+        folders.insert(path.to_owned(), folder.clone());
+        Ok(Some(folder))
+    }
+
+    /// Forgets the open folders, so that the next use looks at what is on the disk then.
+    pub fn forget(&self) {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// What stands at the name. Reads the file if it has the right size; `interrupted` ends that with
+    /// [`io::ErrorKind::Interrupted`].
+    pub fn standing(&self, name: &FileName, content: &Content, interrupted: &dyn Fn() -> bool) -> io::Result<Standing> {
+        let (path, leaf) = split(name);
+        match self.walk(path, false)? {
+            Some(folder) => standing_in(&folder, leaf, content, interrupted),
+            None => Ok(Standing::Free),
+        }
+    }
+
+    /// Gives the part its name under the user's policy.
+    pub fn settle(&self, folder: &OwnedFd, part: &str, name: &FileName, policy: OnExists) -> io::Result<Settled> {
+        let (path, leaf) = split(name);
+        if policy == OnExists::Overwrite {
+            rustix::fs::renameat(folder, part, folder, leaf)?;
+            return Ok(Settled::Saved(name.clone()));
+        }
+        if rename_new(folder, part, leaf)? {
+            return Ok(Settled::Saved(name.clone()));
+        }
+        if policy != OnExists::Rename {
+            return Ok(Settled::Taken);
+        }
+        for number in 1..=RENAMES_MAX {
+            let leaf = numbered(leaf, number);
+            let whole = if path.is_empty() { leaf.clone() } else { format!("{path}/{leaf}") };
+            let name = FileName::parse(&whole).map_err(io::Error::other)?;
+            if rename_new(folder, part, &leaf)? {
+                return Ok(Settled::Saved(name));
+            }
+        }
+        Ok(Settled::Taken)
+    }
+}
+
+/// `report.pdf` → `report (1).pdf`; a leading dot begins no extension. Shortened to stay a valid component.
+fn numbered(leaf: &str, number: u32) -> String {
+    let dot = leaf.rfind('.').filter(|&at| at > 0).unwrap_or(leaf.len());
+    let (stem, extension) = leaf.split_at(dot);
+    let suffix = format!(" ({number}){extension}");
+    let mut end = stem.len().min(crate::common::limits::FILE_COMPONENT_MAX_BYTES.saturating_sub(suffix.len()));
+    while !stem.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{suffix}", &stem[..end])
+}
+
+/// What stands under one name of an open folder.
+pub(super) fn standing_in(
+    folder: &OwnedFd,
+    leaf: &str,
+    content: &Content,
+    interrupted: &dyn Fn() -> bool,
+) -> io::Result<Standing> {
+    let stat = match rustix::fs::statat(folder, leaf, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return Ok(Standing::Free),
+        Err(error) => return Err(error.into()),
+    };
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    if !is_file || u64::try_from(stat.st_size) != Ok(content.size) {
+        return Ok(Standing::Other);
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(file) = rustix::fs::openat(folder, leaf, flags, Mode::empty()) else {
+        return Ok(Standing::Other);
+    };
+    let is_same = hash(&mut File::from(file), content.size, interrupted)? == Some(content.hash.0);
+    Ok(if is_same { Standing::Same } else { Standing::Other })
+}
+
+/// The hash of a file of `size` bytes; `None` if it holds more or less.
+fn hash(file: &mut File, size: u64, interrupted: &dyn Fn() -> bool) -> io::Result<Option<[u8; 32]>> {
+    let mut buffer = vec![0; COMPARE_BYTES.min(size as usize + 1)];
+    let mut hasher = blake3::Hasher::new();
+    loop {
+        if interrupted() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let count = file.read(&mut buffer)?;
+        if count == 0 || hasher.count() + count as u64 > size {
+            let is_exact = count == 0 && hasher.count() == size;
+            return Ok(is_exact.then(|| *hasher.finalize().as_bytes()));
+        }
+        hasher.update_rayon(&buffer[..count]);
+    }
+}
+
+fn open_folder(parent: &OwnedFd, component: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, component, flags, Mode::empty())
+}
+
+fn make_folder(parent: &OwnedFd, component: &str) -> Result<OwnedFd, Errno> {
+    match rustix::fs::mkdirat(parent, component, Mode::from_raw_mode(0o777)) {
+        Ok(()) | Err(Errno::EXIST) => open_folder(parent, component),
+        Err(error) => Err(error),
+    }
+}
+
+fn in_the_way(component: &str, error: Errno) -> io::Error {
+    match error {
+        Errno::NOTDIR | Errno::LOOP => io::Error::new(
+            io::ErrorKind::NotADirectory,
+            format!("{component} is not a folder (symbolic links are not followed)"),
+        ),
+        other => other.into(),
+    }
+}
+
+/// Renames within one folder unless the new name is taken; whether it was done.
+fn rename_new(folder: &OwnedFd, from: &str, to: &str) -> io::Result<bool> {
+    match rustix::fs::renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        // File systems that cannot: a hard link replaces nothing either.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            match rustix::fs::linkat(folder, from, folder, to, AtFlags::empty()) {
+                Ok(()) => Ok(rustix::fs::unlinkat(folder, from, AtFlags::empty()).map(|()| true)?),
+                Err(Errno::EXIST) => Ok(false),
+                Err(error) => Err(error.into()),
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+#[path = "place_tests.rs"]
+mod tests;

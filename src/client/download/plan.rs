@@ -1,0 +1,676 @@
+//! Which source is asked for which chunk groups: the scheduler of the downloads, without any input or output.
+//!
+//! Every group of every file has one *slot*. A slot is assigned to at most one source at a time, under a *turn* that is
+//! never used twice, so that what arrives late from a relieved source can be told from what its successor sends. A source
+//! has only as much in flight as it delivers in [`AHEAD`]; when nothing is left to hand out, an idle source takes over
+//! what a slow or silent one would deliver later than itself. Time comes in as an argument; there are no clocks, sockets
+//! or files here.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::common::content::{group_count, group_range};
+
+/// Counts the files of one plan from 0.
+pub(super) type FileId = usize;
+/// Counts the sources of one plan from 0, gone ones included.
+pub(super) type SourceId = usize;
+
+/// A source has as much in flight as it delivers in this time.
+const AHEAD: Duration = Duration::from_millis(150);
+/// A source that owes something and has sent nothing for this long is relieved by an idle one.
+pub(super) const SILENCE: Duration = Duration::from_millis(300);
+/// An outline not there after this long is asked for elsewhere too.
+const OUTLINE_PATIENCE: Duration = Duration::from_secs(1);
+/// Rates are measured over at least this long.
+const RATE_WINDOW: Duration = Duration::from_millis(40);
+/// In flight from a source whose rate is not known yet, bytes.
+const FIRST_AHEAD_BYTES: u64 = 2 << 20;
+/// Groups in flight from one source: at least, at most (large ones), at most (files of one group).
+const GROUPS_AHEAD_MIN: usize = 2;
+const BYTES_AHEAD_MAX: u64 = 64 << 20;
+const GROUPS_AHEAD_MAX: usize = 1_024;
+/// Files of more than one group that are worked on at once.
+const LARGE_AT_ONCE: usize = 16;
+
+/// One group, to be asked of one source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Assignment {
+    /// Whose group.
+    pub file: FileId,
+    /// Which group.
+    pub group: u32,
+    /// Names this assignment; never used twice.
+    pub turn: u32,
+}
+
+/// What a source shall do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Ask for the assignments handed out.
+    Ask,
+    /// Ask for this file's outline.
+    Outline(FileId),
+    /// Nothing to ask for now; it may change.
+    Wait,
+    /// Nothing it has is needed any more.
+    Nothing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    /// What the part file holds there is not known yet.
+    Unknown,
+    Missing,
+    Assigned {
+        source: SourceId,
+        turn: u32,
+    },
+    /// All of it has arrived and is being verified.
+    Checking {
+        turn: u32,
+    },
+    Verified,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Waits for another file to be done.
+    Held {
+        after: FileId,
+    },
+    NeedsOutline {
+        asked: Option<(SourceId, Instant)>,
+    },
+    /// The outline is there, the part file is being opened.
+    Preparing,
+    Open,
+    Done,
+}
+
+struct FilePlan {
+    size: u64,
+    groups: u32,
+    stage: Stage,
+    /// One for each group; empty before the outline is there, so that files that wait cost nothing.
+    slots: Vec<Slot>,
+    missing: u32,
+    verified: u32,
+    verified_bytes: u64,
+    /// Where the search for a missing group goes on.
+    cursor: u32,
+}
+
+impl FilePlan {
+    fn group_bytes(&self, group: u32) -> u64 {
+        let range = group_range(self.size, group);
+        range.end - range.start
+    }
+
+    fn is_large(&self) -> bool {
+        self.groups > 1
+    }
+
+    fn slot(&self, group: u32) -> Option<Slot> {
+        self.slots.get(group as usize).copied()
+    }
+
+    fn release(&mut self, group: u32) {
+        self.slots[group as usize] = Slot::Missing;
+        self.missing += 1;
+    }
+
+    /// The next missing group at or behind the cursor, in a circle, that `suits`.
+    fn find_missing(&self, suits: impl Fn(u32) -> bool) -> Option<u32> {
+        if self.missing == 0 {
+            return None;
+        }
+        let count = self.slots.len() as u32;
+        let is_free = |&group: &u32| self.slots[group as usize] == Slot::Missing && suits(group);
+        (self.cursor..count).find(is_free).or_else(|| (0..self.cursor.min(count)).find(is_free))
+    }
+}
+
+/// A set of group numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Bits(Vec<u64>);
+
+impl Bits {
+    /// Adds a group.
+    pub fn insert(&mut self, group: u32) {
+        let word = group as usize / 64;
+        if word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (group % 64);
+    }
+
+    fn remove(&mut self, group: u32) {
+        if let Some(word) = self.0.get_mut(group as usize / 64) {
+            *word &= !(1 << (group % 64));
+        }
+    }
+
+    /// Of a bit a group, the lowest first.
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+        Self(bytes.chunks(8).map(word).collect())
+    }
+
+    /// Whether the group is in it.
+    pub fn contains(&self, group: u32) -> bool {
+        self.0.get(group as usize / 64).is_some_and(|word| word & 1 << (group % 64) != 0)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cover {
+    No,
+    /// It will serve the file once its ticket has been shown.
+    Promised,
+    Serves,
+}
+
+struct SourcePlan {
+    is_gone: bool,
+    covers: Vec<Cover>,
+    /// Files of which it has only some groups.
+    has_part: HashMap<FileId, Bits>,
+    /// Asked for and not wholly arrived, in the order asked.
+    queue: VecDeque<Assignment>,
+    queued_bytes: u64,
+    /// What has arrived since the front of the queue became the front, bytes.
+    front_bytes: u64,
+    /// Bytes a second, once measured.
+    rate: Option<f64>,
+    window: (Instant, u64),
+    heard: Instant,
+    /// Something of its queue was taken away: it must be told to forget what it has not begun.
+    must_cancel: bool,
+    /// No file below this has anything to hand out to it.
+    next_file: FileId,
+}
+
+impl SourcePlan {
+    /// Seconds until all of its queue will have arrived, and `more` bytes; endless when it has gone silent.
+    fn eta(&self, now: Instant, more: u64, fallback: f64) -> f64 {
+        if !self.queue.is_empty() && now.saturating_duration_since(self.heard) > SILENCE {
+            return f64::INFINITY;
+        }
+        let left = self.queued_bytes.saturating_sub(self.front_bytes) + more;
+        left as f64 / self.rate.unwrap_or(fallback).max(1.0)
+    }
+
+    fn ahead_bytes(&self) -> u64 {
+        match self.rate {
+            Some(rate) => ((rate * AHEAD.as_secs_f64()) as u64).clamp(FIRST_AHEAD_BYTES / 2, BYTES_AHEAD_MAX),
+            None => FIRST_AHEAD_BYTES,
+        }
+    }
+
+    fn has_room_for(&self, bytes: u64) -> bool {
+        self.queue.len() < GROUPS_AHEAD_MIN
+            || self.queue.len() < GROUPS_AHEAD_MAX && self.queued_bytes + bytes <= self.ahead_bytes()
+    }
+
+    /// Asking in larger lots costs less than one by one.
+    fn is_due(&self) -> bool {
+        self.queue.len() < GROUPS_AHEAD_MIN
+            || self.queue.len() < GROUPS_AHEAD_MAX / 2 && self.queued_bytes <= self.ahead_bytes() / 2
+    }
+
+    fn push(&mut self, now: Instant, assignment: Assignment, bytes: u64) {
+        if self.queue.is_empty() {
+            (self.heard, self.window, self.front_bytes) = (now, (now, 0), 0);
+        }
+        self.queue.push_back(assignment);
+        self.queued_bytes += bytes;
+    }
+
+    /// Takes an assignment out of the queue; whether it was there.
+    fn remove(&mut self, turn: u32, bytes: u64) -> bool {
+        let Some(at) = self.queue.iter().position(|waiting| waiting.turn == turn) else {
+            return false;
+        };
+        if at == 0 {
+            self.front_bytes = 0;
+        }
+        self.queue.remove(at);
+        self.queued_bytes -= bytes;
+        true
+    }
+}
+
+/// The plan for some files and all sources that come and go while they are fetched.
+#[derive(Default)]
+pub(super) struct Plan {
+    files: Vec<FilePlan>,
+    sources: Vec<SourcePlan>,
+    last_turn: u32,
+    large_open: usize,
+    held: usize,
+}
+
+impl Plan {
+    /// Adds a file of `size` bytes. `after`: it waits until that one is done.
+    pub fn add_file(&mut self, size: u64, after: Option<FileId>) -> FileId {
+        let count = group_count(size);
+        let (slots, missing) = if count == 1 { (vec![Slot::Missing], 1) } else { (Vec::new(), 0) };
+        let stage = match after {
+            Some(after) => Stage::Held { after },
+            None => first_stage(count),
+        };
+        self.held += usize::from(after.is_some());
+        let (verified, verified_bytes, cursor) = (0, 0, 0);
+        self.files.push(FilePlan { size, groups: count, stage, slots, missing, verified, verified_bytes, cursor });
+        self.files.len() - 1
+    }
+
+    /// Adds a source that covers nothing yet.
+    pub fn add_source(&mut self, now: Instant) -> SourceId {
+        self.sources.push(SourcePlan {
+            is_gone: false,
+            covers: vec![Cover::No; self.files.len()],
+            has_part: HashMap::new(),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            front_bytes: 0,
+            rate: None,
+            window: (now, 0),
+            heard: now,
+            must_cancel: false,
+            next_file: 0,
+        });
+        self.sources.len() - 1
+    }
+
+    /// The source will serve this file: nobody else need be looked for, but it cannot be asked yet.
+    pub fn promise(&mut self, source: SourceId, file: FileId) {
+        let plan = &mut self.sources[source];
+        if plan.covers[file] == Cover::No {
+            plan.covers[file] = Cover::Promised;
+            plan.next_file = plan.next_file.min(file);
+        }
+    }
+
+    /// The source serves this file, all of it or the groups in `part`.
+    pub fn cover(&mut self, source: SourceId, file: FileId, part: Option<Bits>) {
+        let plan = &mut self.sources[source];
+        plan.covers[file] = Cover::Serves;
+        plan.next_file = plan.next_file.min(file);
+        match part {
+            Some(bits) => drop(plan.has_part.insert(file, bits)),
+            None => drop(plan.has_part.remove(&file)),
+        }
+    }
+
+    /// The source is still fetching the file itself, and which groups it has is not known.
+    pub fn cover_nothing_yet(&mut self, source: SourceId, file: FileId) {
+        if self.covers(source, file) {
+            self.sources[source].has_part.entry(file).or_default();
+        }
+    }
+
+    /// The source has passed over a group that it was asked for.
+    pub fn passed_over(&mut self, source: SourceId, assignment: Assignment) {
+        self.take_back(source, |waiting| waiting.turn == assignment.turn);
+        if let Some(part) = self.sources[source].has_part.get_mut(&assignment.file) {
+            part.remove(assignment.group);
+        }
+    }
+
+    /// Whether groups are missing that no source has, and nothing of the file is on its way.
+    pub fn is_stuck(&self, file: FileId) -> bool {
+        let plan = &self.files[file];
+        let has_whole = |source: &SourcePlan| {
+            !source.is_gone && source.covers[file] != Cover::No && !source.has_part.contains_key(&file)
+        };
+        plan.stage == Stage::Open
+            && plan.missing > 0
+            && !self.sources.iter().any(has_whole)
+            && !plan.slots.iter().any(|slot| matches!(slot, Slot::Assigned { .. } | Slot::Checking { .. }))
+    }
+
+    /// The source does not serve this file (any more); what it owed of it is free again.
+    pub fn uncover(&mut self, source: SourceId, file: FileId) {
+        self.sources[source].covers[file] = Cover::No;
+        self.take_back(source, |assignment| assignment.file == file);
+        self.outline_failed(source, file);
+    }
+
+    /// Whether the source serves the file, or will.
+    pub fn covers(&self, source: SourceId, file: FileId) -> bool {
+        !self.sources[source].is_gone && self.sources[source].covers[file] != Cover::No
+    }
+
+    /// Whether any source is left for the file.
+    pub fn is_covered(&self, file: FileId) -> bool {
+        self.sources.iter().any(|source| !source.is_gone && source.covers[file] != Cover::No)
+    }
+
+    /// What the source shall do next; assignments are appended to `out`.
+    pub fn next(&mut self, now: Instant, source: SourceId, out: &mut Vec<Assignment>) -> Next {
+        let plan = &self.sources[source];
+        if plan.is_gone || plan.must_cancel || !plan.is_due() {
+            return Next::Wait;
+        }
+        let mut is_first = true;
+        let mut file = plan.next_file;
+        while file < self.files.len() {
+            if self.sources[source].covers[file] == Cover::No || self.files[file].stage == Stage::Done {
+                file += 1;
+                if is_first {
+                    self.sources[source].next_file = file;
+                }
+                continue;
+            }
+            is_first = false;
+            if self.sources[source].covers[file] == Cover::Promised {
+                file += 1;
+                continue;
+            }
+            if self.wants_outline(now, source, file) {
+                return if out.is_empty() { self.ask_outline(now, source, file) } else { Next::Ask };
+            }
+            if !self.hand_out(now, source, file, out) {
+                return Next::Ask; // it has enough
+            }
+            file += 1;
+        }
+        while out.is_empty() || self.sources[source].queue.len() < GROUPS_AHEAD_MIN {
+            match self.take_over(now, source) {
+                Some(assignment) => out.push(assignment),
+                None => break,
+            }
+        }
+        match out.is_empty() {
+            false => Next::Ask,
+            true if self.sources[source].next_file == self.files.len() => Next::Nothing,
+            true => Next::Wait,
+        }
+    }
+
+    /// Hands out missing groups of the file; `false` when the source has enough.
+    fn hand_out(&mut self, now: Instant, source: SourceId, file: FileId, out: &mut Vec<Assignment>) -> bool {
+        if self.files[file].stage != Stage::Open {
+            return true;
+        }
+        while let Some(group) = self.choose(source, file) {
+            let bytes = self.files[file].group_bytes(group);
+            if !self.sources[source].has_room_for(bytes) {
+                return false;
+            }
+            self.files[file].missing -= 1;
+            self.files[file].cursor = group + 1;
+            out.push(self.assign(now, source, file, group, bytes));
+        }
+        true
+    }
+
+    /// A missing group that the source has; of a whole source rather one that no other source has yet.
+    fn choose(&self, source: SourceId, file: FileId) -> Option<u32> {
+        let plan = &self.files[file];
+        if let Some(part) = self.sources[source].has_part.get(&file) {
+            return plan.find_missing(|group| part.contains(group));
+        }
+        let parts: Vec<&Bits> = self.sources.iter().filter_map(|other| other.has_part.get(&file)).collect();
+        let rare = plan.find_missing(|group| !parts.iter().any(|part| part.contains(group)));
+        if parts.is_empty() { rare } else { rare.or_else(|| plan.find_missing(|_| true)) }
+    }
+
+    fn assign(&mut self, now: Instant, source: SourceId, file: FileId, group: u32, bytes: u64) -> Assignment {
+        self.last_turn += 1;
+        let assignment = Assignment { file, group, turn: self.last_turn };
+        self.files[file].slots[group as usize] = Slot::Assigned { source, turn: self.last_turn };
+        self.sources[source].push(now, assignment, bytes);
+        assignment
+    }
+
+    /// Takes the group that would come last from the slowest other source, if this one is sooner.
+    fn take_over(&mut self, now: Instant, source: SourceId) -> Option<Assignment> {
+        let taker = &self.sources[source];
+        let mut best: Option<(f64, SourceId, Assignment)> = None;
+        for (id, other) in self.sources.iter().enumerate().filter(|&(id, _)| id != source) {
+            let serves = |waiting: &&Assignment| {
+                taker.covers[waiting.file] == Cover::Serves
+                    && taker.has_part.get(&waiting.file).is_none_or(|bits| bits.contains(waiting.group))
+            };
+            let Some(&last) = other.queue.iter().rev().find(serves) else { continue };
+            let bytes = self.files[last.file].group_bytes(last.group);
+            // A rate not known yet is taken to be the other's: then only the longer queue decides.
+            let same = taker.rate.or(other.rate).unwrap_or(1e6);
+            let theirs = other.eta(now, 0, same);
+            let is_sooner = theirs > 1.25 * taker.eta(now, bytes, same) + 0.01;
+            if is_sooner && best.as_ref().is_none_or(|(eta, ..)| theirs > *eta) {
+                best = Some((theirs, id, last));
+            }
+        }
+        let (_, from, last) = best?;
+        let bytes = self.files[last.file].group_bytes(last.group);
+        self.sources[from].remove(last.turn, bytes);
+        self.sources[from].must_cancel = true;
+        Some(self.assign(now, source, last.file, last.group, bytes))
+    }
+
+    fn wants_outline(&self, now: Instant, source: SourceId, file: FileId) -> bool {
+        match self.files[file].stage {
+            Stage::NeedsOutline { asked: None } => self.large_open < LARGE_AT_ONCE,
+            Stage::NeedsOutline { asked: Some((who, since)) } => {
+                who != source && now.saturating_duration_since(since) > OUTLINE_PATIENCE
+            }
+            _ => false,
+        }
+    }
+
+    fn ask_outline(&mut self, now: Instant, source: SourceId, file: FileId) -> Next {
+        if self.files[file].stage == (Stage::NeedsOutline { asked: None }) {
+            self.large_open += 1;
+        }
+        self.files[file].stage = Stage::NeedsOutline { asked: Some((source, now)) };
+        Next::Outline(file)
+    }
+
+    /// A good outline has come; `false` if there was one already.
+    pub fn outline_known(&mut self, file: FileId) -> bool {
+        let is_first = matches!(self.files[file].stage, Stage::NeedsOutline { .. });
+        if is_first {
+            let plan = &mut self.files[file];
+            plan.stage = Stage::Preparing;
+            plan.slots = vec![Slot::Unknown; plan.groups as usize];
+        }
+        is_first
+    }
+
+    /// The source did not give the outline it was asked for.
+    pub fn outline_failed(&mut self, source: SourceId, file: FileId) {
+        if let Stage::NeedsOutline { asked: Some((who, _)) } = self.files[file].stage
+            && who == source
+        {
+            self.files[file].stage = Stage::NeedsOutline { asked: None };
+            self.large_open -= 1;
+            self.revisit(file);
+        }
+    }
+
+    /// The part file of a large file is open; `start` is the group to begin with.
+    pub fn opened(&mut self, file: FileId, start: u32) {
+        if self.files[file].stage == Stage::Preparing {
+            self.files[file].stage = Stage::Open;
+            self.files[file].cursor = start;
+            self.revisit(file);
+        }
+    }
+
+    /// The part file does not hold this group.
+    pub fn is_missing(&mut self, file: FileId, group: u32) {
+        if self.files[file].slot(group) == Some(Slot::Unknown) {
+            self.files[file].release(group);
+            self.revisit(file);
+        }
+    }
+
+    /// The part file holds this group. Gives whether the whole file is verified now.
+    pub fn is_present(&mut self, file: FileId, group: u32) -> bool {
+        if self.files[file].slot(group) == Some(Slot::Unknown) {
+            self.set_verified(file, group);
+        }
+        self.is_whole(file)
+    }
+
+    fn set_verified(&mut self, file: FileId, group: u32) {
+        let plan = &mut self.files[file];
+        plan.slots[group as usize] = Slot::Verified;
+        plan.verified += 1;
+        plan.verified_bytes += plan.group_bytes(group);
+    }
+
+    /// Whether all groups are verified.
+    pub fn is_whole(&self, file: FileId) -> bool {
+        self.files[file].verified == self.files[file].groups
+    }
+
+    /// Verified so far, bytes.
+    pub fn verified_bytes(&self, file: FileId) -> u64 {
+        self.files[file].verified_bytes
+    }
+
+    /// Bytes have come from the source.
+    pub fn received(&mut self, now: Instant, source: SourceId, bytes: u64) {
+        let plan = &mut self.sources[source];
+        plan.heard = now;
+        plan.front_bytes += bytes;
+        plan.window.1 += bytes;
+        let elapsed = now.saturating_duration_since(plan.window.0);
+        if elapsed >= RATE_WINDOW {
+            let sample = plan.window.1 as f64 / elapsed.as_secs_f64();
+            plan.rate = Some(plan.rate.map_or(sample, |rate| (rate + sample) / 2.0));
+            plan.window = (now, 0);
+        }
+    }
+
+    /// All of a group has arrived; whether it is still wanted of this source. If so, [`verified`](Self::verified) or
+    /// [`spoiled`](Self::spoiled) follows.
+    pub fn arrived(&mut self, source: SourceId, assignment: Assignment) -> bool {
+        let Assignment { file, group, turn } = assignment;
+        let bytes = self.files[file].group_bytes(group);
+        if !self.sources[source].remove(turn, bytes) {
+            return false;
+        }
+        self.files[file].slots[group as usize] = Slot::Checking { turn };
+        true
+    }
+
+    /// The group fits its hash and is stored. Gives whether the whole file is verified now.
+    pub fn verified(&mut self, assignment: Assignment) -> bool {
+        let Assignment { file, group, turn } = assignment;
+        let is_expected = self.files[file].slot(group) == Some(Slot::Checking { turn });
+        if is_expected {
+            self.set_verified(file, group);
+        }
+        is_expected && self.is_whole(file)
+    }
+
+    /// The group is not what it should be, or could not be stored: it is missing as before.
+    pub fn spoiled(&mut self, assignment: Assignment) {
+        let Assignment { file, group, turn } = assignment;
+        if self.files[file].slot(group) == Some(Slot::Checking { turn }) {
+            self.files[file].release(group);
+            self.revisit(file);
+        }
+    }
+
+    /// The source has forgotten, as told, what it had not begun: `turns` will not come.
+    pub fn cancelled(&mut self, source: SourceId) {
+        self.sources[source].must_cancel = false;
+        self.take_back(source, |_| true);
+    }
+
+    /// Whether the source must be told to forget what it has not begun.
+    pub fn must_cancel(&self, source: SourceId) -> bool {
+        self.sources[source].must_cancel
+    }
+
+    /// The source is gone; what it owed is free again.
+    pub fn gone(&mut self, source: SourceId) {
+        self.sources[source].is_gone = true;
+        self.sources[source].has_part.clear();
+        self.take_back(source, |_| true);
+        for file in 0..self.files.len() {
+            self.outline_failed(source, file);
+        }
+    }
+
+    /// The file is finished, well or not: nothing of it is asked for any more.
+    pub fn done(&mut self, file: FileId) {
+        let was_active = match self.files[file].stage {
+            Stage::Done => return,
+            Stage::NeedsOutline { asked } => asked.is_some(),
+            Stage::Held { .. } => {
+                self.held -= 1;
+                false
+            }
+            Stage::Preparing | Stage::Open => self.files[file].is_large(),
+        };
+        self.large_open -= usize::from(was_active);
+        self.files[file].stage = Stage::Done;
+        if self.files[file].slots.iter().any(|slot| matches!(slot, Slot::Assigned { .. })) {
+            for source in 0..self.sources.len() {
+                let before = self.sources[source].queue.len();
+                self.take_back(source, |assignment| assignment.file == file);
+                self.sources[source].must_cancel |= self.sources[source].queue.len() < before;
+            }
+        }
+        self.let_go(file);
+        if was_active {
+            self.revisit(0);
+        }
+        self.files[file].slots = Vec::new();
+        self.files[file].missing = 0;
+    }
+
+    /// Files that waited for this one begin.
+    fn let_go(&mut self, file: FileId) {
+        if self.held == 0 {
+            return;
+        }
+        for other in 0..self.files.len() {
+            if self.files[other].stage == (Stage::Held { after: file }) {
+                self.files[other].stage = first_stage(self.files[other].groups);
+                self.held -= 1;
+                self.revisit(other);
+            }
+        }
+    }
+
+    fn take_back(&mut self, source: SourceId, which: impl Fn(&Assignment) -> bool) {
+        let queue = std::mem::take(&mut self.sources[source].queue);
+        for assignment in queue {
+            if !which(&assignment) {
+                self.sources[source].queue.push_back(assignment);
+                continue;
+            }
+            let plan = &mut self.files[assignment.file];
+            self.sources[source].queued_bytes -= plan.group_bytes(assignment.group);
+            self.sources[source].front_bytes = 0;
+            if plan.stage != Stage::Done {
+                plan.release(assignment.group);
+                self.revisit(assignment.file);
+            }
+        }
+    }
+
+    /// The file has something to hand out again.
+    fn revisit(&mut self, file: FileId) {
+        for source in &mut self.sources {
+            source.next_file = source.next_file.min(file);
+        }
+    }
+}
+
+fn first_stage(groups: u32) -> Stage {
+    if groups == 1 { Stage::Open } else { Stage::NeedsOutline { asked: None } }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,408 @@
+//! One set of files under way: what its threads share, and what they do to files.
+//!
+//! `desk` coordinates on the calling thread; every source has a thread of its own (see `source`). They meet in [`State`],
+//! which is locked for moments only: never while a file or a socket is waited for.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::arriving::Arriving;
+use super::ask::{Ask, Offer};
+use super::desk::{self, Book};
+use super::part::Part;
+use super::place::{Places, Settled, Standing, standing_in};
+use super::plan::{Assignment, FileId, Plan, SourceId};
+use super::{DownloadError, DownloadOptions, DownloadProgress, Fetched, OnExists, predecessors};
+use crate::common::content::{Outline, group_count};
+use crate::common::types::{Content, FileName, UserName};
+
+/// How long anything waits before it looks again whether the user wants to stop.
+pub(super) const TICK: Duration = Duration::from_millis(50);
+/// Small files of the same content are written one after the other; different ones seldom meet at the same lock.
+const SAME_CONTENT_LOCKS: usize = 64;
+
+/// A file to be fetched that is not there yet.
+pub(super) struct Job {
+    /// Its place among the wanted files.
+    pub index: usize,
+    pub name: FileName,
+    pub content: Content,
+}
+
+/// What is known of a file beside its plan.
+#[derive(Default)]
+pub(super) struct JobState {
+    pub outcome: Option<Fetched>,
+    pub arriving: Option<Arc<Arriving>>,
+    /// Users who cannot serve this file.
+    pub out: HashSet<UserName>,
+    /// A source was known at some time.
+    pub was_offered: bool,
+    /// Why the last source failed.
+    reason: Option<String>,
+    /// Some source served other bytes; some had another trouble.
+    lied: bool,
+    troubled: bool,
+}
+
+impl JobState {
+    /// What to say when no source is left.
+    pub fn failure(&self) -> DownloadError {
+        if self.lied && !self.troubled {
+            return DownloadError::HashMismatch;
+        }
+        let reason = self.reason.as_deref().unwrap_or("no source is left");
+        DownloadError::Transfer(reason.to_owned())
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// Nothing is left to ask of it.
+    Over,
+    /// All its slots are taken; come back after so many milliseconds.
+    Busy(u16),
+    /// It was lost.
+    Lost(String),
+    /// It sent what it should not have.
+    Liar(String),
+}
+
+/// A source with a connection.
+pub(super) struct Live {
+    pub id: SourceId,
+    pub user: UserName,
+    pub stream: Option<TcpStream>,
+    /// Tickets to be shown on the connection.
+    pub grants: Vec<Offer>,
+}
+
+/// A connection that has ended, for the coordinator's book.
+pub(super) struct Ended {
+    pub address: SocketAddr,
+    pub user: UserName,
+    pub end: End,
+    pub has_delivered: bool,
+}
+
+/// What all threads of a run share.
+pub(super) struct State {
+    pub plan: Plan,
+    pub jobs: Vec<JobState>,
+    pub unfinished: usize,
+    pub is_over: bool,
+    pub last_progress: Instant,
+    pub live: HashMap<SocketAddr, Live>,
+    pub ended: Vec<Ended>,
+    /// Unfinished parts to be let go of when all sources have stopped.
+    pub given_up: Vec<Arc<Arriving>>,
+    /// Outlines that have come, of files whose part must be opened.
+    pub outlines: Vec<(FileId, Outline)>,
+}
+
+impl State {
+    /// Whether the offer has anything that is still needed and its user can serve.
+    pub fn needs(&self, offer: &Offer) -> bool {
+        let is_needed =
+            |&file: &FileId| self.jobs[file].outcome.is_none() && !self.jobs[file].out.contains(&offer.user);
+        offer.files.iter().any(is_needed)
+    }
+}
+
+/// One set of files and all that is shared by the threads that fetch them.
+pub(super) struct Run<'a> {
+    pub places: &'a Places,
+    pub options: &'a DownloadOptions,
+    pub progress: &'a dyn DownloadProgress,
+    pub jobs: Vec<Job>,
+    state: Mutex<State>,
+    changed: Condvar,
+    same_content: [Mutex<()>; SAME_CONTENT_LOCKS],
+}
+
+impl<'a> Run<'a> {
+    /// For jobs that must be fetched.
+    pub fn new(
+        places: &'a Places,
+        options: &'a DownloadOptions,
+        progress: &'a dyn DownloadProgress,
+        jobs: Vec<Job>,
+    ) -> Self {
+        let mut plan = Plan::default();
+        for (job, before) in jobs.iter().zip(predecessors(&jobs)) {
+            // Files of one group are written in one go; only the others need their part file for long.
+            plan.add_file(job.content.size, before.filter(|_| group_count(job.content.size) > 1));
+        }
+        let state = State {
+            plan,
+            jobs: jobs.iter().map(|_| JobState::default()).collect(),
+            unfinished: jobs.len(),
+            is_over: false,
+            last_progress: Instant::now(),
+            live: HashMap::new(),
+            ended: Vec::new(),
+            given_up: Vec::new(),
+            outlines: Vec::new(),
+        };
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        Self { places, options, progress, jobs, state, changed, same_content: [const { Mutex::new(()) }; _] }
+    }
+
+    /// Fetches all; gives the outcomes by the files' places among the wanted ones.
+    pub fn fetch(self, ask: &Arc<dyn Ask>, book: &mut Book) -> Vec<(usize, Fetched)> {
+        for file in 0..self.jobs.len() {
+            if self.jobs[file].content.size == 0 {
+                self.save_small(file, &[]);
+            }
+        }
+        thread::scope(|scope| desk::coordinate(&self, scope, ask, book));
+        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        state.given_up.iter().for_each(|arriving| arriving.part().unlock());
+        let outcome = |state: JobState| state.outcome.expect("the coordinator leaves none unfinished");
+        self.jobs.iter().map(|job| job.index).zip(state.jobs.into_iter().map(outcome)).collect()
+    }
+
+    /// The state, locked.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something has changed, or a while.
+    pub fn wait(&self, state: MutexGuard<'_, State>) {
+        if !state.is_over {
+            drop(self.changed.wait_timeout(state, TICK));
+        }
+    }
+
+    /// Something has changed that others may wait for.
+    pub fn notify(&self) {
+        self.changed.notify_all();
+    }
+
+    /// A file is finished, well or not. Only the first word counts.
+    pub fn finish(&self, file: FileId, outcome: Fetched) {
+        let mut state = self.state();
+        if state.jobs[file].outcome.is_some() {
+            return;
+        }
+        self.progress.finished(self.jobs[file].index, &outcome);
+        let arriving = state.jobs[file].arriving.take();
+        match outcome {
+            Fetched::Done { .. } => state.last_progress = Instant::now(),
+            // Until its sources have stopped, their last pieces may still be written.
+            _ => state.given_up.extend(arriving),
+        }
+        state.jobs[file].outcome = Some(outcome);
+        state.plan.done(file);
+        state.unfinished -= 1;
+        drop(state);
+        self.notify();
+    }
+
+    /// Takes a small content whose bytes have arrived: `false` if they are not what was published.
+    pub fn save_small(&self, file: FileId, bytes: &[u8]) -> bool {
+        let content = &self.jobs[file].content;
+        if blake3::hash(bytes).as_bytes() != &content.hash.0 {
+            if bytes.is_empty() {
+                self.finish(file, Fetched::Failed(DownloadError::HashMismatch));
+            }
+            return false;
+        }
+        let lock = &self.same_content[usize::from(content.hash.0[0]) % SAME_CONTENT_LOCKS];
+        let guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = self.write_small(file, bytes);
+        drop(guard);
+        if !bytes.is_empty() && matches!(outcome, Fetched::Done { .. }) {
+            self.progress.received(self.jobs[file].index, content.size, content.size);
+        }
+        self.finish(file, outcome);
+        true
+    }
+
+    fn write_small(&self, file: FileId, bytes: &[u8]) -> Fetched {
+        let job = &self.jobs[file];
+        let part = match self.places.folder(&job.name).map_err(Into::into) {
+            Ok(folder) => Part::open(folder, &job.content.hash),
+            Err(error) => Err(error),
+        };
+        match part {
+            Ok(part) => match part.fill(bytes) {
+                Ok(()) => self.settle(file, &part),
+                Err(error) => {
+                    part.discard();
+                    Fetched::Failed(error.into())
+                }
+            },
+            Err(error) => Fetched::Failed(error),
+        }
+    }
+
+    /// Gives a verified part its name.
+    fn settle(&self, file: FileId, part: &Part) -> Fetched {
+        let (name, content) = (&self.jobs[file].name, &self.jobs[file].content);
+        let policy = self.options.on_exists;
+        let settled = part
+            .set_mtime(content.mtime_ms)
+            .and_then(|()| self.places.settle(part.folder(), part.name(), name, policy));
+        match settled {
+            Ok(Settled::Saved(name)) => Fetched::Done { name },
+            Ok(Settled::Taken) => self.taken(file, part),
+            Err(error) => Fetched::Failed(error.into()),
+        }
+    }
+
+    /// Another has made the target meanwhile.
+    fn taken(&self, file: FileId, part: &Part) -> Fetched {
+        let (name, content) = (&self.jobs[file].name, &self.jobs[file].content);
+        let leaf = super::place::split(name).1;
+        let standing = standing_in(part.folder(), leaf, content, &|| self.progress.interrupted());
+        match (standing, self.options.on_exists) {
+            (Ok(Standing::Same), _) => {
+                part.discard();
+                Fetched::Done { name: name.clone() }
+            }
+            (Ok(_), OnExists::Skip) => {
+                part.discard();
+                Fetched::Skipped
+            }
+            // The part is whole: the same command with another policy needs no transfer.
+            (Ok(_), _) => Fetched::Failed(DownloadError::Exists),
+            (Err(error), _) => Fetched::Failed(error.into()),
+        }
+    }
+
+    /// A large file's outline is known: opens its part and finds out what it holds.
+    pub fn prepare(&self, file: FileId, outline: Outline) {
+        let job = &self.jobs[file];
+        let opened = self.places.folder(&job.name).map_err(DownloadError::from);
+        let part = match opened.and_then(|folder| Part::open(folder, &job.content.hash)) {
+            Ok(part) => part,
+            Err(error) => return self.finish(file, Fetched::Failed(error)),
+        };
+        let candidates = part.candidates(&outline);
+        if let Err(error) = part.reserve(job.content.size) {
+            if candidates.is_empty() {
+                part.discard();
+            }
+            return self.finish(file, Fetched::Failed(error.into()));
+        }
+        let arriving = Arc::new(Arriving::new(outline, part));
+        let mut state = self.state();
+        if state.jobs[file].outcome.is_some() {
+            return;
+        }
+        state.jobs[file].arriving = Some(arriving.clone());
+        let mut held = candidates.iter().copied().peekable();
+        for group in 0..arriving.outline().groups().len() as u32 {
+            if held.next_if_eq(&group).is_none() {
+                state.plan.is_missing(file, group);
+            }
+        }
+        // Downloads of one file that help each other should not all begin with the same groups.
+        let groups = arriving.outline().groups().len() as u32;
+        state.plan.opened(file, rand::random::<u32>() % groups);
+        drop(state);
+        self.notify();
+        self.progress.arriving(job.index, &arriving);
+        if let Err(error) = self.scan(file, &arriving, &candidates) {
+            self.finish(file, Fetched::Failed(error.into()));
+        }
+    }
+
+    /// Looks at what an abandoned part holds; meanwhile the rest is fetched.
+    fn scan(&self, file: FileId, arriving: &Arriving, candidates: &[u32]) -> std::io::Result<()> {
+        let mut buffer = Vec::new();
+        for &group in candidates {
+            let is_good = arriving.part().holds(arriving.outline(), group, &mut buffer)?;
+            let mut state = self.state();
+            if state.is_over || state.jobs[file].outcome.is_some() {
+                return Ok(());
+            }
+            if !is_good {
+                state.plan.is_missing(file, group);
+                drop(state);
+                self.notify();
+                continue;
+            }
+            arriving.set_verified(group);
+            let is_whole = state.plan.is_present(file, group);
+            self.tell_received(state, file);
+            if is_whole {
+                self.finish_large(file, arriving);
+            }
+        }
+        Ok(())
+    }
+
+    /// A group of a large file is verified and written.
+    pub fn verified(&self, assignment: Assignment, arriving: &Arriving) {
+        arriving.set_verified(assignment.group);
+        let mut state = self.state();
+        let is_whole = state.plan.verified(assignment);
+        state.last_progress = Instant::now();
+        self.tell_received(state, assignment.file);
+        if is_whole {
+            self.finish_large(assignment.file, arriving);
+        }
+    }
+
+    fn tell_received(&self, state: MutexGuard<'_, State>, file: FileId) {
+        let done = state.plan.verified_bytes(file);
+        drop(state);
+        self.progress.received(self.jobs[file].index, done, self.jobs[file].content.size);
+    }
+
+    fn finish_large(&self, file: FileId, arriving: &Arriving) {
+        let outcome = self.settle(file, arriving.part());
+        arriving.part().unlock();
+        self.finish(file, outcome);
+    }
+
+    /// A source cannot serve a file.
+    pub fn cannot_serve(&self, source: SourceId, user: &UserName, file: FileId, why: &str) {
+        let mut state = self.state();
+        state.plan.uncover(source, file);
+        let job = &mut state.jobs[file];
+        job.out.insert(user.clone());
+        job.reason = Some(format!("{user}: {why}"));
+        job.troubled = true;
+        drop(state);
+        self.notify();
+    }
+
+    /// A source's connection has ended.
+    pub fn source_ended(&self, source: SourceId, address: SocketAddr, end: End, blamed: FileId, has_delivered: bool) {
+        let mut state = self.state();
+        let Some(Live { user, .. }) = state.live.remove(&address) else { return };
+        if !state.is_over {
+            let reason = match &end {
+                End::Lost(why) | End::Liar(why) => Some(format!("{user}: {why}")),
+                End::Busy(_) => Some(format!("{user}: all its upload slots are taken")),
+                End::Over => None,
+            };
+            let is_lie = matches!(end, End::Liar(_));
+            for file in 0..self.jobs.len() {
+                if reason.is_some() && state.plan.covers(source, file) {
+                    let job = &mut state.jobs[file];
+                    job.reason.clone_from(&reason);
+                    job.lied |= is_lie;
+                    job.troubled |= !is_lie;
+                }
+            }
+        }
+        state.plan.gone(source);
+        if matches!(end, End::Busy(_)) {
+            state.last_progress = Instant::now(); // it is there, and our turn will come
+        }
+        if let (End::Liar(why), false) = (&end, state.is_over) {
+            self.progress.source_dropped(&user, &self.jobs[blamed].name, why);
+        }
+        state.ended.push(Ended { address, user, end, has_delivered });
+        drop(state);
+        self.notify();
+    }
+}

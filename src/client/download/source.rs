@@ -1,0 +1,457 @@
+//! One connection to a source: shows tickets, asks for what the plan hands out, takes what comes in just that order.
+//!
+//! Everything that arrives must be the next piece of what was asked for; anything else ends the connection. Pieces go to
+//! the `store` thread through a bounded channel, so a slow disk slows the sender and never fills the memory.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::ask::Offer;
+use super::plan::{Assignment, Bits, FileId, Next, SourceId};
+use super::run::{End, Run, TICK};
+use super::store::{self, Piece};
+use crate::client::channel::{self, ChannelError, RecordReader, RecordWriter};
+use crate::common::content::{GroupHash, Outline, group_count, group_range};
+use crate::common::limits::RECORD_MAX_BYTES;
+use crate::common::transfer::{Frame, ToDownloader, ToUploader, WANT_MAX_RANGES, WantedRange};
+use crate::common::types::UserName;
+
+/// A source that owes something and is silent for this long is lost.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Pieces on their way from a connection to its store thread.
+const PIECES_UNDERWAY: usize = 16;
+/// A source that is still fetching a file itself is asked this often which groups it has.
+const HAVE_EVERY: Duration = Duration::from_millis(100);
+/// The plan is told of bytes at least this often.
+const TELL_EVERY: Duration = Duration::from_millis(20);
+
+/// Runs one connection from the first ticket to its end.
+pub(super) fn serve(run: &Run<'_>, id: SourceId, offer: Offer) {
+    let (address, user) = (offer.address, offer.user.clone());
+    log::debug!("dialling {user} at {address}");
+    let mut blamed = offer.files.first().copied().unwrap_or(0);
+    let mut has_delivered = false;
+    let end = match channel::connect(address, &offer.ticket, &offer.key) {
+        Ok((reader, writer)) => converse(run, id, offer, reader, writer, &mut blamed, &mut has_delivered),
+        Err(error) => End::Lost(error.to_string()),
+    };
+    log::debug!("{user} at {address}: {end:?}");
+    run.source_ended(id, address, end, blamed, has_delivered);
+}
+
+fn converse(
+    run: &Run<'_>,
+    id: SourceId,
+    offer: Offer,
+    reader: RecordReader<ToDownloader>,
+    writer: RecordWriter,
+    blamed: &mut FileId,
+    has_delivered: &mut bool,
+) -> End {
+    let (pieces, inbox) = mpsc::sync_channel(PIECES_UNDERWAY);
+    let (spare_sender, spare) = mpsc::channel();
+    let has_lied = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let store = scope.spawn(|| store::keep(run, inbox, spare_sender, &has_lied));
+        let mut link = Link {
+            run,
+            id,
+            address: offer.address,
+            user: offer.user,
+            writer,
+            contents: Vec::new(),
+            numbers: HashMap::new(),
+            shown: VecDeque::new(),
+            owed: VecDeque::new(),
+            outlines: HashMap::new(),
+            partial: HashMap::new(),
+            is_cancelling: false,
+            untold: 0,
+            told: Instant::now(),
+            heard: Instant::now(),
+            is_due: true,
+            fresh: Vec::new(),
+            pieces,
+            spare,
+            has_lied: &has_lied,
+            file: *blamed,
+            has_delivered: false,
+        };
+        let end = link.work(reader, offer.files);
+        (*blamed, *has_delivered) = (link.file, link.has_delivered);
+        drop(link); // the store sees the end of its pieces
+        match store.join() {
+            Ok(Some(file)) => {
+                *blamed = file;
+                End::Liar("it sent bytes that do not match the published hash".into())
+            }
+            Ok(None) => end,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// A group that was asked for, as far as it has arrived.
+struct Owed {
+    assignment: Assignment,
+    content: u32,
+    /// Where the next piece must begin, and where the last one must end.
+    next: u64,
+    end: u64,
+}
+
+struct Link<'r, 'a> {
+    run: &'r Run<'a>,
+    id: SourceId,
+    address: SocketAddr,
+    user: UserName,
+    writer: RecordWriter,
+    /// The files of the granted contents, by their number.
+    contents: Vec<FileId>,
+    numbers: HashMap<FileId, u32>,
+    /// Files of tickets shown and not yet answered.
+    shown: VecDeque<Vec<FileId>>,
+    /// What must arrive, in this order.
+    owed: VecDeque<Owed>,
+    /// Outlines asked for, as far as they have arrived.
+    outlines: HashMap<u32, Vec<GroupHash>>,
+    /// Contents of which it has only some groups yet, and when it was last asked which.
+    partial: HashMap<u32, Option<Instant>>,
+    is_cancelling: bool,
+    /// Bytes the plan has not been told of, and when it last was.
+    untold: u64,
+    told: Instant,
+    heard: Instant,
+    /// The plan may have more to ask for.
+    is_due: bool,
+    fresh: Vec<Assignment>,
+    pieces: SyncSender<Piece>,
+    spare: Receiver<Vec<u8>>,
+    has_lied: &'r AtomicBool,
+    /// The file that is spoken of.
+    file: FileId,
+    has_delivered: bool,
+}
+
+impl From<ChannelError> for End {
+    fn from(error: ChannelError) -> Self {
+        match error {
+            ChannelError::Protocol(error) => Self::Liar(error.to_string()),
+            other => Self::Lost(other.to_string()),
+        }
+    }
+}
+
+fn broke(why: &str) -> End {
+    End::Liar(format!("it broke the protocol: {why}"))
+}
+
+impl Link<'_, '_> {
+    fn work(&mut self, mut reader: RecordReader<ToDownloader>, files: Vec<FileId>) -> End {
+        match self.begin(&reader, files) {
+            Ok(true) => {}
+            Ok(false) => return End::Over,
+            Err(error) => return End::Lost(error.to_string()),
+        }
+        loop {
+            match self.step(&mut reader) {
+                Ok(true) => {}
+                Ok(false) => return End::Over,
+                Err(end) => return end,
+            }
+        }
+    }
+
+    /// `false` when the run is over already.
+    fn begin(&mut self, reader: &RecordReader<ToDownloader>, files: Vec<FileId>) -> io::Result<bool> {
+        reader.set_timeout(TICK)?;
+        let stream = reader.stream().try_clone()?;
+        let mut state = self.run.state();
+        if let Some(live) = state.live.get_mut(&self.address) {
+            live.stream = Some(stream);
+        }
+        self.granted(&mut state.plan, files);
+        Ok(!state.is_over)
+    }
+
+    fn granted(&mut self, plan: &mut super::plan::Plan, files: Vec<FileId>) {
+        for file in files {
+            if plan.covers(self.id, file) {
+                plan.cover(self.id, file, None);
+            }
+            let number = u32::try_from(self.contents.len()).expect("few contents a connection");
+            self.numbers.insert(file, number);
+            self.contents.push(file);
+        }
+        self.is_due = true;
+    }
+
+    /// Asks for what is due and takes one frame; `false` when nothing is left to do.
+    fn step(&mut self, reader: &mut RecordReader<ToDownloader>) -> Result<bool, End> {
+        if self.is_due && !self.ask()? {
+            return Ok(false);
+        }
+        let expects_news = !self.partial.is_empty();
+        if self.owed.is_empty()
+            && !expects_news
+            && self.outlines.is_empty()
+            && self.shown.is_empty()
+            && !self.is_cancelling
+        {
+            let state = self.run.state();
+            self.run.wait(state);
+            self.is_due = true;
+            self.heard = Instant::now();
+            return Ok(!self.has_lied.load(Ordering::Relaxed));
+        }
+        match reader.next() {
+            Ok(Frame::Data { content, offset, bytes }) => self.take_data(content, offset, bytes)?,
+            Ok(Frame::Message(message)) => self.take_message(message)?,
+            Err(ChannelError::Io(error)) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                self.is_due = true;
+                if self.heard.elapsed() > PATIENCE {
+                    return Err(End::Lost("it was silent for too long".into()));
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(!self.has_lied.load(Ordering::Relaxed))
+    }
+
+    /// Gets work from the plan and sends for it; `false` when there will be none.
+    fn ask(&mut self) -> Result<bool, End> {
+        self.is_due = false;
+        let now = Instant::now();
+        let mut state = self.run.state();
+        if state.is_over {
+            return Ok(false);
+        }
+        let grants = state.live.get_mut(&self.address).map(|live| std::mem::take(&mut live.grants)).unwrap_or_default();
+        if state.plan.must_cancel(self.id) && !self.is_cancelling {
+            drop(state);
+            self.is_cancelling = true;
+            self.writer.message(&ToUploader::Cancel)?;
+            self.writer.flush()?;
+            return Ok(true);
+        }
+        self.fresh.clear();
+        let mut next = Next::Wait;
+        if !self.is_cancelling {
+            next = state.plan.next(now, self.id, &mut self.fresh);
+        }
+        let arriving = |assignment: &Assignment| Some((state.jobs[assignment.file].arriving.clone()?, *assignment));
+        let turns: Vec<_> = self.fresh.iter().filter_map(arriving).collect();
+        drop(state);
+        for (arriving, Assignment { group, turn, .. }) in turns {
+            arriving.give_turn(group, turn);
+        }
+        for grant in grants {
+            self.writer.message(&ToUploader::Grant { ticket: grant.ticket })?;
+            self.shown.push_back(grant.files);
+        }
+        self.ask_have(now)?;
+        match next {
+            Next::Ask => self.want()?,
+            Next::Outline(file) => self.want_outline(file)?,
+            Next::Nothing if self.shown.is_empty() && self.owed.is_empty() && !self.is_cancelling => return Ok(false),
+            Next::Wait | Next::Nothing => {}
+        }
+        if self.writer.pending_bytes() > 0 {
+            self.writer.flush()?;
+        }
+        Ok(true)
+    }
+
+    /// Asks for news of files that the source is still fetching itself.
+    fn ask_have(&mut self, now: Instant) -> Result<(), End> {
+        for (&content, asked) in &mut self.partial {
+            if asked.is_none_or(|asked| now.saturating_duration_since(asked) >= HAVE_EVERY) {
+                *asked = Some(now);
+                self.writer.message(&ToUploader::Have { content })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The number that the source knows a file by.
+    fn number(&self, file: FileId) -> u32 {
+        *self.numbers.get(&file).expect("only granted files are handed out")
+    }
+
+    fn want(&mut self) -> Result<(), End> {
+        let mut ranges = Vec::with_capacity(self.fresh.len());
+        for assignment in std::mem::take(&mut self.fresh) {
+            let content = self.number(assignment.file);
+            let range = group_range(self.run.jobs[assignment.file].content.size, assignment.group);
+            self.owed.push_back(Owed { assignment, content, next: range.start, end: range.end });
+            // One range a group, so that a cancel leaves as little as one group begun.
+            ranges.push(WantedRange { content, first: assignment.group, count: 1 });
+        }
+        for ranges in ranges.chunks(WANT_MAX_RANGES) {
+            self.writer.message(&ToUploader::Want { ranges: ranges.to_vec() })?;
+        }
+        Ok(())
+    }
+
+    fn want_outline(&mut self, file: FileId) -> Result<(), End> {
+        let content = self.number(file);
+        self.outlines.insert(content, Vec::new());
+        self.writer.message(&ToUploader::Outline { content })?;
+        self.is_due = true; // meanwhile there may be groups of other files
+        Ok(())
+    }
+
+    fn take_data(&mut self, content: u32, offset: u64, bytes: &[u8]) -> Result<(), End> {
+        let Some(owed) = self.owed.front_mut() else {
+            return Err(broke("data nobody asked for"));
+        };
+        let end = offset.saturating_add(bytes.len() as u64);
+        if (content, offset) != (owed.content, owed.next) || end > owed.end {
+            return Err(broke("data out of order"));
+        }
+        owed.next = end;
+        let (assignment, is_last) = (owed.assignment, end == owed.end);
+        self.file = assignment.file;
+        self.has_delivered = true;
+        self.untold += bytes.len() as u64;
+        self.heard = Instant::now();
+        let mut is_wanted = true;
+        if is_last || self.heard.duration_since(self.told) >= TELL_EVERY {
+            let mut state = self.run.state();
+            state.plan.received(self.heard, self.id, self.untold);
+            if is_last {
+                self.owed.pop_front();
+                is_wanted = state.plan.arrived(self.id, assignment);
+                self.is_due = true;
+            }
+            self.is_due |= state.plan.must_cancel(self.id);
+            (self.untold, self.told) = (0, self.heard);
+        }
+        let mut buffer = self.spare.try_recv().unwrap_or_else(|_| Vec::with_capacity(RECORD_MAX_BYTES));
+        buffer.clear();
+        buffer.extend_from_slice(bytes);
+        let piece = Piece { assignment, offset, bytes: buffer, is_last, is_wanted };
+        self.pieces.send(piece).map_err(|_| End::Over)
+    }
+
+    fn take_message(&mut self, message: ToDownloader) -> Result<(), End> {
+        self.heard = Instant::now();
+        self.is_due = true;
+        match message {
+            ToDownloader::Granted { first } => {
+                let Some(files) = self.shown.pop_front() else { return Err(broke("an answer to no ticket")) };
+                if first as usize != self.contents.len() {
+                    return Err(broke("wrong numbers for granted contents"));
+                }
+                let mut state = self.run.state();
+                self.granted(&mut state.plan, files);
+            }
+            ToDownloader::TicketRefused => {
+                let Some(files) = self.shown.pop_front() else { return Err(broke("an answer to no ticket")) };
+                let mut state = self.run.state();
+                files.into_iter().filter(|file| !self.numbers.contains_key(file)).for_each(|file| {
+                    state.plan.uncover(self.id, file);
+                });
+            }
+            ToDownloader::Outline { content, first, hashes } => self.take_outline(content, first, hashes)?,
+            ToDownloader::Refused { content, reason } => {
+                let Some(&file) = self.contents.get(content as usize) else {
+                    return Err(broke("a refusal of nothing"));
+                };
+                self.owed.retain(|owed| owed.content != content);
+                self.outlines.remove(&content);
+                self.partial.remove(&content);
+                self.run.cannot_serve(self.id, &self.user, file, &reason.to_string());
+            }
+            ToDownloader::Busy { retry_ms } => return Err(End::Busy(retry_ms)),
+            ToDownloader::Available { content, groups } => self.take_available(content, &groups)?,
+            ToDownloader::NotYet { content, first, count } => self.take_not_yet(content, first, count)?,
+            ToDownloader::Checking { .. } => {}
+            ToDownloader::Cancelled => {
+                if !self.is_cancelling {
+                    return Err(broke("an answer to no cancel"));
+                }
+                self.is_cancelling = false;
+                self.owed.clear();
+                self.run.state().plan.cancelled(self.id);
+                self.run.notify();
+            }
+        }
+        Ok(())
+    }
+
+    /// The source has said which groups of a content it has.
+    fn take_available(&mut self, content: u32, groups: &[u8]) -> Result<(), End> {
+        if !self.partial.contains_key(&content) {
+            return Err(broke("news nobody asked for"));
+        }
+        let file = self.contents[content as usize];
+        let count = group_count(self.run.jobs[file].content.size);
+        let part = match groups {
+            [] => None,
+            groups if groups.len() == count.div_ceil(8) as usize => Some(Bits::of_bytes(groups)),
+            _ => return Err(broke("news of the wrong length")),
+        };
+        let mut state = self.run.state();
+        if part.is_none() || state.jobs[file].outcome.is_some() {
+            self.partial.remove(&content);
+        }
+        if state.plan.covers(self.id, file) {
+            state.plan.cover(self.id, file, part);
+        }
+        Ok(())
+    }
+
+    /// The source has passed over groups that it does not have yet.
+    fn take_not_yet(&mut self, content: u32, first: u32, count: u32) -> Result<(), End> {
+        let Some(&file) = self.contents.get(content as usize) else {
+            return Err(broke("news of nothing"));
+        };
+        let mut state = self.run.state();
+        for group in first..first.saturating_add(count) {
+            let skipped = self
+                .owed
+                .pop_front_if(|owed| owed.content == content && owed.assignment.group == group && owed.next < owed.end);
+            let Some(owed) = skipped else { return Err(broke("it passes over what nobody asked for")) };
+            state.plan.passed_over(self.id, owed.assignment);
+        }
+        state.plan.cover_nothing_yet(self.id, file);
+        self.partial.entry(content).or_insert(None);
+        drop(state);
+        self.run.notify();
+        Ok(())
+    }
+
+    fn take_outline(&mut self, content: u32, first: u32, hashes: Vec<GroupHash>) -> Result<(), End> {
+        let Some(known) = self.outlines.get_mut(&content) else {
+            return Err(broke("an outline nobody asked for"));
+        };
+        let file = self.contents[content as usize];
+        self.file = file;
+        let wanted = &self.run.jobs[file].content;
+        let count = group_count(wanted.size) as usize;
+        if first as usize != known.len() || hashes.is_empty() || known.len() + hashes.len() > count {
+            return Err(broke("an outline in disorder"));
+        }
+        known.extend(hashes);
+        if known.len() < count {
+            return Ok(());
+        }
+        let hashes = self.outlines.remove(&content).expect("looked up above");
+        let Some(outline) = Outline::verified(wanted.hash, wanted.size, hashes) else {
+            return Err(End::Liar("its outline does not match the published hash".into()));
+        };
+        let mut state = self.run.state();
+        if state.plan.outline_known(file) {
+            state.outlines.push((file, outline));
+        }
+        drop(state);
+        self.run.notify();
+        Ok(())
+    }
+}

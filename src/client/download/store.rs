@@ -1,0 +1,131 @@
+//! The other half of a connection: hashes what has arrived and writes it, while more is being received.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+
+use super::arriving::Arriving;
+use super::plan::{Assignment, FileId};
+use super::run::Run;
+use super::{DownloadError, Fetched};
+use crate::common::content::{GroupHasher, group_count, group_range};
+
+/// Bytes of one group, as they arrived.
+pub(super) struct Piece {
+    pub assignment: Assignment,
+    pub offset: u64,
+    pub bytes: Vec<u8>,
+    /// The group ends with it.
+    pub is_last: bool,
+    /// The group is still wanted of this source; known with the last piece.
+    pub is_wanted: bool,
+}
+
+/// The group that is arriving.
+enum Group {
+    /// The only group of its file: gathered, then written in one go.
+    Small {
+        turn: u32,
+        bytes: Vec<u8>,
+    },
+    Large {
+        turn: u32,
+        arriving: Arc<Arriving>,
+        hasher: Box<GroupHasher>,
+    },
+    /// Of a file that is finished.
+    Stale {
+        turn: u32,
+    },
+}
+
+impl Group {
+    fn turn(&self) -> u32 {
+        match self {
+            Self::Small { turn, .. } | Self::Large { turn, .. } | Self::Stale { turn } => *turn,
+        }
+    }
+}
+
+/// Takes pieces until there are no more. Gives the file whose bytes were wrong, if any: then nothing more is taken.
+pub(super) fn keep(
+    run: &Run<'_>,
+    inbox: Receiver<Piece>,
+    spare: Sender<Vec<u8>>,
+    has_lied: &AtomicBool,
+) -> Option<FileId> {
+    let mut group = None;
+    let mut lie = None;
+    for piece in inbox {
+        let assignment = piece.assignment;
+        if lie.is_none() && !take(run, &mut group, &piece) {
+            lie = Some(assignment.file);
+            has_lied.store(true, Ordering::Relaxed);
+        } else if lie.is_some() && piece.is_last && piece.is_wanted {
+            run.state().plan.spoiled(assignment);
+        }
+        let _ = spare.send(piece.bytes);
+    }
+    lie
+}
+
+/// `false` when the group turns out wrong.
+fn take(run: &Run<'_>, current: &mut Option<Group>, piece: &Piece) -> bool {
+    let Assignment { file, group, turn } = piece.assignment;
+    let size = run.jobs[file].content.size;
+    let is_small = group_count(size) == 1;
+    if is_small && piece.is_last && piece.offset == 0 {
+        *current = None;
+        return end_small(run, piece, &piece.bytes);
+    }
+    if current.as_ref().is_none_or(|current| current.turn() != turn) {
+        *current = Some(begin(run, piece.assignment, size, is_small));
+    }
+    match current.as_mut().expect("begun above") {
+        Group::Small { bytes, .. } => {
+            bytes.extend_from_slice(&piece.bytes);
+            !piece.is_last || end_small(run, piece, &std::mem::take(bytes))
+        }
+        Group::Large { arriving, hasher, .. } => {
+            hasher.update(&piece.bytes);
+            if let Err(error) = arriving.write(group, turn, &piece.bytes, piece.offset) {
+                run.finish(file, Fetched::Failed(DownloadError::from(error)));
+                *current = Some(Group::Stale { turn });
+                return true;
+            }
+            if !piece.is_last || !piece.is_wanted {
+                return true;
+            }
+            let is_good = Some(&hasher.finish()) == arriving.outline().group(group);
+            match is_good {
+                true => run.verified(piece.assignment, arriving),
+                false => run.state().plan.spoiled(piece.assignment),
+            }
+            is_good
+        }
+        Group::Stale { .. } => true,
+    }
+}
+
+fn begin(run: &Run<'_>, assignment: Assignment, size: u64, is_small: bool) -> Group {
+    let Assignment { file, group, turn } = assignment;
+    if is_small {
+        let range = group_range(size, group);
+        return Group::Small { turn, bytes: Vec::with_capacity((range.end - range.start) as usize) };
+    }
+    match run.state().jobs[file].arriving.clone() {
+        Some(arriving) => Group::Large { turn, arriving, hasher: Box::new(GroupHasher::new(size, group)) },
+        None => Group::Stale { turn },
+    }
+}
+
+fn end_small(run: &Run<'_>, piece: &Piece, bytes: &[u8]) -> bool {
+    if !piece.is_wanted {
+        return true;
+    }
+    let is_good = run.save_small(piece.assignment.file, bytes);
+    if !is_good {
+        run.state().plan.spoiled(piece.assignment);
+    }
+    is_good
+}

@@ -1,0 +1,222 @@
+//! Whole downloads in one process: real connections on loopback, real files in a temporary folder.
+
+mod peers;
+mod targets;
+mod trouble;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use peers::{Contents, Listing, Manner, Peer};
+use tempfile::TempDir;
+
+use super::*;
+use crate::common::types::ContentHash;
+
+const MIB: usize = 1 << 20;
+const MTIME_MS: i64 = 1_600_000_000_123;
+
+/// Bytes that no other size or seed shares, with no repeats from group to group.
+fn bytes(size: usize, seed: u8) -> Vec<u8> {
+    let mut reader = blake3::Hasher::new().update(&[seed]).update(&size.to_le_bytes()).finalize_xof();
+    let mut bytes = vec![0; size];
+    reader.fill(&mut bytes);
+    bytes
+}
+
+/// Remembers what it was told.
+#[derive(Default)]
+struct Told {
+    received: Mutex<Vec<(usize, u64, u64)>>,
+    dropped: Mutex<Vec<(String, String)>>,
+    finished: Mutex<Vec<usize>>,
+    stop: AtomicBool,
+    /// Stop once so many bytes of a file have been received.
+    stop_at: Option<u64>,
+    arriving: Mutex<Vec<Arc<Arriving>>>,
+}
+
+impl DownloadProgress for Told {
+    fn received(&self, index: usize, done: u64, total: u64) {
+        self.received.lock().unwrap().push((index, done, total));
+        if self.stop_at.is_some_and(|at| done >= at) {
+            self.stop.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn source_dropped(&self, user: &UserName, _name: &FileName, why: &str) {
+        self.dropped.lock().unwrap().push((user.to_string(), why.to_owned()));
+    }
+
+    fn finished(&self, index: usize, _outcome: &Fetched) {
+        self.finished.lock().unwrap().push(index);
+    }
+
+    fn interrupted(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    fn arriving(&self, _index: usize, arriving: &Arc<Arriving>) {
+        self.arriving.lock().unwrap().push(arriving.clone());
+    }
+}
+
+/// A folder to download to, and what can be downloaded.
+struct Scene {
+    dir: TempDir,
+    contents: Arc<Contents>,
+    wanted: Vec<Wanted>,
+    options: DownloadOptions,
+    told: Told,
+}
+
+impl Scene {
+    fn new(files: &[(&str, Vec<u8>)]) -> Self {
+        let mut contents = Contents::new();
+        let mut wanted = Vec::new();
+        for (name, bytes) in files {
+            let hash = ContentHash(*blake3::hash(bytes).as_bytes());
+            let content = Content { hash, size: bytes.len() as u64, mtime_ms: MTIME_MS };
+            wanted.push(Wanted { name: FileName::parse(name).unwrap(), content });
+            contents.insert(hash, Arc::new(bytes.clone()));
+        }
+        let options = DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO };
+        let (dir, contents, told) = (tempfile::tempdir().unwrap(), Arc::new(contents), Told::default());
+        Self { dir, contents, wanted, options, told }
+    }
+
+    fn peer(&self, name: &str, manner: Manner) -> Peer {
+        Peer::start(name, &self.contents, manner)
+    }
+
+    fn fetch(&self, peers: &[&Peer]) -> Vec<Fetched> {
+        self.fetch_from(Listing::of(peers))
+    }
+
+    fn fetch_from(&self, listing: Arc<Listing>) -> Vec<Fetched> {
+        self.told.finished.lock().unwrap().clear();
+        let downloader = Downloader::with_ask(self.dir.path(), listing).unwrap();
+        let outcomes = downloader.fetch(&self.wanted, &self.options, &self.told);
+        let mut finished = self.told.finished.lock().unwrap().clone();
+        finished.sort_unstable();
+        assert_eq!(finished, (0..self.wanted.len()).collect::<Vec<_>>(), "each is told once");
+        outcomes
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn part(&self, index: usize) -> PathBuf {
+        let wanted = &self.wanted[index];
+        let folder = self.path(wanted.name.as_str());
+        folder.parent().unwrap().join(part::part_name(&wanted.content.hash))
+    }
+
+    /// Every wanted file is there, whole, with the publication's time, and nothing else is.
+    fn assert_whole(&self) {
+        for wanted in &self.wanted {
+            let path = self.path(wanted.name.as_str());
+            assert!(std::fs::read(&path).unwrap() == **self.contents[&wanted.content.hash], "{}", wanted.name);
+            let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+            let since = modified.duration_since(std::time::UNIX_EPOCH).unwrap();
+            assert_eq!(since.as_millis() as i64, MTIME_MS);
+        }
+        assert_eq!(files_in(self.dir.path()), self.wanted.len(), "nothing is left over");
+    }
+}
+
+fn files_in(dir: &Path) -> usize {
+    let count = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files_in(&path) } else { 1 }
+    };
+    std::fs::read_dir(dir).unwrap().map(count).sum()
+}
+
+fn assert_all_done(outcomes: &[Fetched]) {
+    for outcome in outcomes {
+        assert!(matches!(outcome, Fetched::Done { .. }), "{outcome:?}");
+    }
+}
+
+#[test]
+fn files_of_every_size_arrive_whole() {
+    let scene = Scene::new(&[
+        ("empty", Vec::new()),
+        ("one", bytes(1, 0)),
+        ("piece", bytes(64 << 10, 0)),
+        ("piece and a byte", bytes((64 << 10) + 1, 0)),
+        ("mib", bytes(MIB, 0)),
+        ("mib and a byte", bytes(MIB + 1, 0)),
+        ("folder/deep/five", bytes(5 * MIB, 0)),
+    ]);
+    let peer = scene.peer("hans", Manner::Honest);
+    assert_all_done(&scene.fetch(&[&peer]));
+    scene.assert_whole();
+    assert_eq!(peer.dialled.load(Ordering::SeqCst), 1, "one connection carries them all");
+    let received = scene.told.received.lock().unwrap();
+    assert!(received.contains(&(6, 5 * MIB as u64, 5 * MIB as u64)) && received.contains(&(1, 1, 1)));
+}
+
+#[test]
+fn several_sources_share_the_work() {
+    let scene = Scene::new(&[("large", bytes(24 * MIB + 17, 0))]);
+    let pause = Manner::Slow(Duration::from_millis(2));
+    let peers = ["hans", "vader", "yoda"].map(|name| scene.peer(name, pause));
+    assert_all_done(&scene.fetch(&[&peers[0], &peers[1], &peers[2]]));
+    scene.assert_whole();
+    let asked = peers.map(|peer| peer.asked.load(Ordering::SeqCst));
+    assert!(asked.iter().all(|&groups| groups > 0), "{asked:?}");
+}
+
+#[test]
+fn thousands_of_small_files_come_over_one_connection() {
+    let files: Vec<(String, Vec<u8>)> =
+        (0..3_000).map(|at| (format!("folder/{at}"), bytes(1 + at % 97, (at % 251) as u8))).collect();
+    let files: Vec<_> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+    let scene = Scene::new(&files);
+    let peers = ["hans", "vader"].map(|name| scene.peer(name, Manner::Honest));
+    assert_all_done(&scene.fetch(&[&peers[0], &peers[1]]));
+    scene.assert_whole();
+    assert!(peers[0].dialled.load(Ordering::SeqCst) <= 2, "one for each set of {SET_MAX_FILES} files");
+}
+
+#[test]
+fn the_same_content_under_many_names_is_no_trouble() {
+    let (small, large) = (bytes(5, 1), bytes(2 * MIB + 5, 1));
+    let names = ["a", "b", "c", "d/e"];
+    let files: Vec<_> = names.iter().map(|name| (*name, small.clone())).collect();
+    let scene = Scene::new(&files);
+    let peers = ["hans", "vader"].map(|name| scene.peer(name, Manner::Honest));
+    assert_all_done(&scene.fetch(&[&peers[0], &peers[1]]));
+    scene.assert_whole();
+    let files: Vec<_> = names.iter().map(|name| (*name, large.clone())).collect();
+    let scene = Scene::new(&files);
+    let peers = ["hans", "vader"].map(|name| scene.peer(name, Manner::Honest));
+    assert_all_done(&scene.fetch(&[&peers[0], &peers[1]]));
+    scene.assert_whole();
+}
+
+#[test]
+fn a_source_that_is_still_fetching_is_asked_for_what_it_has() {
+    let mut scene = Scene::new(&[("large", bytes(6 * MIB, 0))]);
+    scene.options.retry_for = Duration::from_secs(20);
+    let peer = scene.peer("hans", Manner::Arriving(2));
+    assert_all_done(&scene.fetch(&[&peer]));
+    scene.assert_whole();
+}
+
+#[test]
+fn what_has_arrived_can_be_served_meanwhile() {
+    let scene = Scene::new(&[("large", bytes(3 * MIB, 0))]);
+    let peer = scene.peer("hans", Manner::Honest);
+    assert_all_done(&scene.fetch(&[&peer]));
+    let arriving = scene.told.arriving.lock().unwrap();
+    assert!((0..3).all(|group| arriving[0].has(group)) && !arriving[0].has(3) && !arriving[0].has(u32::MAX));
+    let mut start = [0; 16];
+    std::os::unix::fs::FileExt::read_exact_at(&**arriving[0].file(), &mut start, 0).unwrap();
+    assert_eq!(start, bytes(3 * MIB, 0)[..16]);
+}

@@ -1,0 +1,277 @@
+//! Stand-ins for the rest of the world: peers that serve well or badly over real connections, and a server that lists
+//! them.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use crate::client::channel::{self, ChannelError, RecordReader, RecordWriter};
+use crate::client::control::AskError;
+use crate::client::download::{Ask, Offer};
+use crate::common::content::{group_count, group_range, hash_group};
+use crate::common::limits::RECORD_MAX_BYTES;
+use crate::common::message::WantedFile;
+use crate::common::transfer::{Frame, RefusalReason, ToDownloader, ToUploader};
+use crate::common::types::{ContentHash, UserName};
+
+/// How a peer behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    Honest,
+    /// Turns a bit in the group of this number and in all small files.
+    Lies(u32),
+    /// Tells another outline.
+    FalseOutline,
+    /// Closes the connection after so many bytes, and is not there any more.
+    Dies(u64),
+    /// Stops sending after so many bytes without closing.
+    Stalls(u64),
+    /// Waits this long before every piece.
+    Slow(Duration),
+    Refuses(RefusalReason),
+    /// Turns so many connections away first.
+    Busy(usize),
+    /// Sends the second piece before the first.
+    OutOfOrder,
+    /// Sends a piece twice.
+    Repeats,
+    /// Sends a piece of a content that was not asked for.
+    Unrequested,
+    /// Has only the groups below this number at first, and one more after every time it is asked.
+    Arriving(u32),
+}
+
+/// What peers may serve, by hash.
+pub type Contents = HashMap<ContentHash, Arc<Vec<u8>>>;
+
+/// One peer, listening until dropped.
+pub struct Peer {
+    pub user: UserName,
+    pub address: SocketAddr,
+    pub dialled: Arc<AtomicUsize>,
+    /// Groups it was asked for.
+    pub asked: Arc<AtomicUsize>,
+    gone: Arc<AtomicBool>,
+}
+
+impl Peer {
+    pub fn start(name: &str, contents: &Arc<Contents>, manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = Self {
+            user: UserName::parse(name).unwrap(),
+            address: listener.local_addr().unwrap(),
+            dialled: Arc::default(),
+            asked: Arc::default(),
+            gone: Arc::default(),
+        };
+        let (dialled, asked, gone, contents) =
+            (peer.dialled.clone(), peer.asked.clone(), peer.gone.clone(), contents.clone());
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if gone.load(Ordering::SeqCst) {
+                    break;
+                }
+                let number = dialled.fetch_add(1, Ordering::SeqCst);
+                let (asked, gone, contents) = (asked.clone(), gone.clone(), contents.clone());
+                thread::spawn(move || {
+                    let upload = Upload { contents: &contents, manner, asked: &asked, number, sent: 0, has: 0 };
+                    if upload.serve(stream.unwrap()).is_none() {
+                        gone.store(true, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        peer
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.gone.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+struct Upload<'a> {
+    contents: &'a Contents,
+    manner: Manner,
+    asked: &'a AtomicUsize,
+    number: usize,
+    sent: u64,
+    has: u32,
+}
+
+type Ended = Result<(), ChannelError>;
+
+impl Upload<'_> {
+    /// `None`: the peer dies of it.
+    fn serve(mut self, stream: TcpStream) -> Option<()> {
+        // In these tests a ticket is the hashes it grants.
+        let admit = |ticket: &[u8]| Some(([7; 32], hashes(ticket)));
+        let (mut granted, mut reader, mut writer) = channel::accept::<_, ToUploader>(stream, admit).ok()?;
+        reader.set_timeout(Duration::from_secs(20)).unwrap();
+        if matches!(self.manner, Manner::Busy(times) if self.number < times) {
+            let _ = writer.message(&ToDownloader::Busy { retry_ms: 20 });
+            let _ = writer.flush();
+            return Some(());
+        }
+        if let Manner::Arriving(groups) = self.manner {
+            self.has = groups;
+        }
+        loop {
+            match self.answer(&mut granted, &mut reader, &mut writer) {
+                Ok(()) => {}
+                Err(_) if matches!(self.manner, Manner::Dies(after) if self.sent >= after) => return None,
+                Err(_) => return Some(()),
+            }
+        }
+    }
+
+    fn answer(
+        &mut self,
+        granted: &mut Vec<ContentHash>,
+        reader: &mut RecordReader<ToUploader>,
+        writer: &mut RecordWriter,
+    ) -> Ended {
+        let Frame::Message(message) = reader.next()? else { panic!("a downloader sends no data") };
+        let wanted = |content: u32| granted[content as usize];
+        match message {
+            ToUploader::Grant { ticket } => {
+                writer.message(&ToDownloader::Granted { first: granted.len() as u32 })?;
+                granted.extend(hashes(&ticket));
+            }
+            ToUploader::Release { .. } => {}
+            ToUploader::Outline { content } => {
+                if let Manner::Refuses(reason) = self.manner {
+                    writer.message(&ToDownloader::Refused { content, reason })?;
+                } else {
+                    let hashes = self.outline(&wanted(content));
+                    writer.message(&ToDownloader::Outline { content, first: 0, hashes })?;
+                }
+            }
+            ToUploader::Want { ranges } => {
+                for range in ranges {
+                    let bytes = self.contents[&wanted(range.content)].clone();
+                    for group in range.first..range.first + range.count {
+                        self.asked.fetch_add(1, Ordering::SeqCst);
+                        self.send(writer, range.content, group, &bytes)?;
+                    }
+                }
+            }
+            ToUploader::Cancel => writer.message(&ToDownloader::Cancelled)?,
+            ToUploader::Have { content } => {
+                let count = group_count(self.contents[&wanted(content)].len() as u64);
+                let mut groups = vec![0u8; count.div_ceil(8) as usize];
+                (0..self.has.min(count)).for_each(|group| groups[group as usize / 8] |= 1 << (group % 8));
+                self.has += 1;
+                let groups = if self.has > count { Vec::new() } else { groups };
+                writer.message(&ToDownloader::Available { content, groups })?;
+            }
+        }
+        writer.flush()
+    }
+
+    fn outline(&self, hash: &ContentHash) -> Vec<[u8; 32]> {
+        let bytes = &self.contents[hash];
+        let mut hashes = outline(bytes);
+        if self.manner == Manner::FalseOutline {
+            hashes[0][0] ^= 1;
+        }
+        hashes
+    }
+
+    fn send(&mut self, writer: &mut RecordWriter, content: u32, group: u32, bytes: &[u8]) -> Ended {
+        if let Manner::Refuses(reason) = self.manner {
+            return writer.message(&ToDownloader::Refused { content, reason });
+        }
+        if matches!(self.manner, Manner::Arriving(_)) && group >= self.has {
+            return writer.message(&ToDownloader::NotYet { content, first: group, count: 1 });
+        }
+        let range = group_range(bytes.len() as u64, group);
+        let mut pieces: Vec<u64> = range.clone().step_by(RECORD_MAX_BYTES).collect();
+        match self.manner {
+            Manner::OutOfOrder if pieces.len() > 1 => pieces.swap(0, 1),
+            Manner::Repeats if pieces.len() > 1 => pieces[1] = pieces[0],
+            Manner::Unrequested => pieces[0] += 1,
+            _ => {}
+        }
+        for start in pieces {
+            let end = (start + RECORD_MAX_BYTES as u64).min(range.end);
+            let length = (end - start) as usize;
+            match self.manner {
+                Manner::Dies(after) if self.sent >= after => return Err(ChannelError::Closed),
+                Manner::Stalls(after) if self.sent >= after => {
+                    writer.flush()?;
+                    thread::sleep(Duration::from_secs(20));
+                    return Err(ChannelError::Closed);
+                }
+                Manner::Slow(pause) => {
+                    writer.flush()?;
+                    thread::sleep(pause);
+                }
+                _ => {}
+            }
+            let lies = matches!(self.manner, Manner::Lies(bad) if bad == group || bytes.len() <= 1 << 20);
+            let filled: Result<(), ()> = writer.data(content, start, length, |place| {
+                place.copy_from_slice(&bytes[start as usize..end as usize]);
+                place[length / 2] ^= u8::from(lies);
+                Ok(())
+            })?;
+            filled.unwrap();
+            self.sent += length as u64;
+        }
+        Ok(())
+    }
+}
+
+/// The group hashes of a content.
+pub fn outline(bytes: &[u8]) -> Vec<[u8; 32]> {
+    let size = bytes.len() as u64;
+    let group = |index| {
+        let range = group_range(size, index);
+        hash_group(size, index, &bytes[range.start as usize..range.end as usize])
+    };
+    (0..group_count(size)).map(group).collect()
+}
+
+fn hashes(ticket: &[u8]) -> Vec<ContentHash> {
+    ticket.as_chunks::<32>().0.iter().map(|hash| ContentHash(*hash)).collect()
+}
+
+/// A server that lists these peers for everything, in tickets of a few files each.
+#[derive(Default)]
+pub struct Listing {
+    pub peers: Mutex<Vec<(UserName, SocketAddr)>>,
+    pub asked: AtomicUsize,
+    pub files_a_ticket: usize,
+    pub error: Mutex<Option<AskError>>,
+}
+
+impl Listing {
+    pub fn of(peers: &[&Peer]) -> Arc<Self> {
+        let peers = peers.iter().map(|peer| (peer.user.clone(), peer.address)).collect();
+        Arc::new(Self { peers: Mutex::new(peers), files_a_ticket: 11, ..Self::default() })
+    }
+}
+
+impl Ask for Listing {
+    fn offers(&self, files: &[WantedFile], _most: usize) -> Result<Vec<Offer>, AskError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if let Some(error) = *self.error.lock().unwrap() {
+            return Err(error);
+        }
+        let mut offers = Vec::new();
+        let indices: Vec<usize> = (0..files.len()).collect();
+        for batch in indices.chunks(self.files_a_ticket) {
+            let ticket: Vec<u8> = batch.iter().flat_map(|&file| files[file].hash.0).collect();
+            for (user, address) in &*self.peers.lock().unwrap() {
+                let (user, ticket, files) = (user.clone(), ticket.clone(), batch.to_vec());
+                offers.push(Offer { user, address: *address, key: [7; 32], ticket, files });
+            }
+        }
+        Ok(offers)
+    }
+}

@@ -1,0 +1,204 @@
+//! What stands at the target already, planted links, and races for a name.
+
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+fn scene(size: usize) -> (Scene, Peer) {
+    let scene = Scene::new(&[("folder/report.pdf", bytes(size, 0))]);
+    let peer = scene.peer("hans", Manner::Honest);
+    std::fs::create_dir(scene.path("folder")).unwrap();
+    (scene, peer)
+}
+
+const SIZES: [usize; 2] = [100, 2 * MIB + 3];
+
+#[test]
+fn what_is_there_already_is_not_fetched() {
+    for size in SIZES {
+        for policy in [OnExists::Error, OnExists::Overwrite, OnExists::Rename, OnExists::Skip] {
+            let (mut scene, peer) = scene(size);
+            scene.options.on_exists = policy;
+            std::fs::write(scene.path("folder/report.pdf"), bytes(size, 0)).unwrap();
+            assert_all_done(&scene.fetch(&[&peer]));
+            assert_eq!(peer.dialled.load(Ordering::SeqCst), 0);
+            assert_eq!(files_in(scene.dir.path()), 1);
+        }
+    }
+}
+
+#[test]
+fn other_content_is_treated_as_the_user_said() {
+    for size in SIZES {
+        let (mut scene, peer) = scene(size);
+        let (old, new) = (bytes(size, 9), bytes(size, 0));
+        let path = scene.path("folder/report.pdf");
+        std::fs::write(&path, &old).unwrap();
+        let outcomes = scene.fetch(&[&peer]);
+        assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Exists)));
+        scene.options.on_exists = OnExists::Skip;
+        assert!(matches!(scene.fetch(&[&peer])[0], Fetched::Skipped));
+        assert_eq!(peer.dialled.load(Ordering::SeqCst), 0, "neither fetches anything");
+        scene.options.on_exists = OnExists::Rename;
+        for expected in ["folder/report (1).pdf", "folder/report (2).pdf"] {
+            let outcomes = scene.fetch(&[&peer]);
+            assert!(matches!(&outcomes[0], Fetched::Done { name } if name.as_str() == expected), "{outcomes:?}");
+            assert!(std::fs::read(scene.path(expected)).unwrap() == new);
+        }
+        assert!(std::fs::read(&path).unwrap() == old);
+        scene.options.on_exists = OnExists::Overwrite;
+        assert_all_done(&scene.fetch(&[&peer]));
+        assert!(std::fs::read(&path).unwrap() == new);
+    }
+}
+
+#[test]
+fn no_link_is_followed() {
+    for size in SIZES {
+        let outside = tempfile::tempdir().unwrap();
+        let victim = outside.path().join("victim");
+        std::fs::write(&victim, b"precious").unwrap();
+
+        let (scene, peer) = scene(size);
+        std::fs::remove_dir(scene.path("folder")).unwrap();
+        symlink(outside.path(), scene.path("folder")).unwrap();
+        let outcomes = scene.fetch(&[&peer]);
+        assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Local(_))), "a linked folder: {outcomes:?}");
+
+        std::fs::remove_file(scene.path("folder")).unwrap();
+        std::fs::create_dir(scene.path("folder")).unwrap();
+        symlink(&victim, scene.part(0)).unwrap();
+        let outcomes = scene.fetch(&[&peer]);
+        assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Local(_))), "a linked part: {outcomes:?}");
+
+        std::fs::remove_file(scene.part(0)).unwrap();
+        std::fs::hard_link(&victim, scene.part(0)).unwrap();
+        let outcomes = scene.fetch(&[&peer]);
+        assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Local(_))), "a hard link: {outcomes:?}");
+
+        std::fs::remove_file(scene.part(0)).unwrap();
+        symlink(&victim, scene.path("folder/report.pdf")).unwrap();
+        let outcomes = scene.fetch(&[&peer]);
+        assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Exists)), "a linked target: {outcomes:?}");
+
+        assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+        assert_eq!(files_in(outside.path()), 1);
+    }
+}
+
+#[test]
+fn a_link_at_the_target_is_replaced_and_not_followed() {
+    let (mut scene, peer) = scene(100);
+    scene.options.on_exists = OnExists::Overwrite;
+    let victim = scene.path("victim");
+    std::fs::write(&victim, b"precious").unwrap();
+    symlink(&victim, scene.path("folder/report.pdf")).unwrap();
+    assert_all_done(&scene.fetch(&[&peer]));
+    assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+    assert!(std::fs::symlink_metadata(scene.path("folder/report.pdf")).unwrap().is_file());
+}
+
+#[test]
+fn a_fifo_blocks_nobody() {
+    for size in SIZES {
+        let (scene, peer) = scene(size);
+        let fifo = |path: &Path| {
+            let mode = rustix::fs::Mode::from_raw_mode(0o600);
+            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        };
+        fifo(&scene.part(0));
+        let outcomes = scene.fetch(&[&peer]);
+        assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Local(_))), "{outcomes:?}");
+        std::fs::remove_file(scene.part(0)).unwrap();
+        fifo(&scene.path("folder/report.pdf"));
+        assert!(matches!(scene.fetch(&[&peer])[0], Fetched::Failed(DownloadError::Exists)));
+    }
+}
+
+#[test]
+fn a_part_in_use_is_left_alone() {
+    for size in SIZES {
+        let (scene, peer) = scene(size);
+        let folder = Arc::new(std::fs::File::open(scene.path("folder")).unwrap().into());
+        let held = part::Part::open(folder, &scene.wanted[0].content.hash).unwrap();
+        assert!(matches!(scene.fetch(&[&peer])[0], Fetched::Failed(DownloadError::Locked)));
+        drop(held);
+        assert_all_done(&scene.fetch(&[&peer]));
+    }
+}
+
+#[test]
+fn a_target_that_appears_meanwhile_is_not_replaced() {
+    struct Plants<'a> {
+        told: &'a Told,
+        path: PathBuf,
+    }
+    impl DownloadProgress for Plants<'_> {
+        fn received(&self, _: usize, _: u64, _: u64) {}
+        fn source_dropped(&self, _: &UserName, _: &FileName, _: &str) {}
+        fn finished(&self, index: usize, outcome: &Fetched) {
+            self.told.finished(index, outcome);
+        }
+        fn interrupted(&self) -> bool {
+            false
+        }
+        fn arriving(&self, _: usize, _: &Arc<Arriving>) {
+            std::fs::write(&self.path, b"mine").unwrap();
+        }
+    }
+    for (policy, keeps) in [(OnExists::Error, true), (OnExists::Rename, true), (OnExists::Overwrite, false)] {
+        let (mut scene, _) = scene(2 * MIB + 3);
+        let peer = scene.peer("hans", Manner::Slow(Duration::from_millis(1)));
+        scene.options.on_exists = policy;
+        let path = scene.path("folder/report.pdf");
+        let plants = Plants { told: &scene.told, path: path.clone() };
+        let downloader = Downloader::with_ask(scene.dir.path(), Listing::of(&[&peer])).unwrap();
+        let outcomes = downloader.fetch(&scene.wanted, &scene.options, &plants);
+        match (policy, &outcomes[0]) {
+            (OnExists::Error, Fetched::Failed(DownloadError::Exists)) => {
+                assert!(scene.part(0).exists(), "the whole part is kept for another policy");
+            }
+            (OnExists::Rename, Fetched::Done { name }) => assert_eq!(name.as_str(), "folder/report (1).pdf"),
+            (OnExists::Overwrite, Fetched::Done { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(std::fs::read(&path).unwrap() == b"mine", keeps);
+    }
+}
+
+#[test]
+fn two_downloads_of_one_name_do_not_spoil_each_other() {
+    let (scene, peer) = scene(4 * MIB);
+    let other = Told::default();
+    let listing = Listing::of(&[&peer]);
+    let downloaders = [(); 2].map(|()| Downloader::with_ask(scene.dir.path(), listing.clone()).unwrap());
+    let outcomes = std::thread::scope(|scope| {
+        let first = scope.spawn(|| downloaders[0].fetch(&scene.wanted, &scene.options, &scene.told));
+        let second = scope.spawn(|| downloaders[1].fetch(&scene.wanted, &scene.options, &other));
+        [first.join().unwrap(), second.join().unwrap()]
+    });
+    let done = outcomes.iter().filter(|outcome| matches!(outcome[0], Fetched::Done { .. })).count();
+    for outcome in &outcomes {
+        assert!(matches!(outcome[0], Fetched::Done { .. } | Fetched::Failed(DownloadError::Locked)), "{outcome:?}");
+    }
+    assert!(done >= 1);
+    scene.assert_whole();
+}
+
+#[test]
+fn a_full_disk_is_told_as_such() {
+    for errno in [Errno::NOSPC, Errno::DQUOT] {
+        assert!(matches!(DownloadError::from(io::Error::from(errno)), DownloadError::DiskFull));
+    }
+    assert!(matches!(DownloadError::from(io::Error::from(Errno::ACCESS)), DownloadError::Local(_)));
+}
+
+#[test]
+fn the_umask_alone_decides_on_permissions() {
+    use std::os::unix::fs::PermissionsExt;
+    let (scene, peer) = scene(100);
+    std::fs::write(scene.path("plain"), b"").unwrap();
+    assert_all_done(&scene.fetch(&[&peer]));
+    let mode = |name: &str| std::fs::metadata(scene.path(name)).unwrap().permissions().mode();
+    assert_eq!(mode("folder/report.pdf"), mode("plain"));
+}

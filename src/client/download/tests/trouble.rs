@@ -1,0 +1,197 @@
+//! Sources that lie, die, stall, refuse or are busy; interrupted downloads taken up again.
+
+use std::os::unix::fs::FileExt;
+use std::time::Instant;
+
+use super::*;
+use crate::common::transfer::RefusalReason;
+
+const LARGE: usize = 12 * MIB + 345;
+
+fn large() -> Scene {
+    Scene::new(&[("large", bytes(LARGE, 0))])
+}
+
+fn dropped(scene: &Scene) -> Vec<String> {
+    scene.told.dropped.lock().unwrap().iter().map(|(user, _)| user.clone()).collect()
+}
+
+#[test]
+fn a_source_with_wrong_bytes_is_dropped_and_named() {
+    for manner in [Manner::Lies(3), Manner::FalseOutline, Manner::OutOfOrder, Manner::Repeats, Manner::Unrequested] {
+        let scene = large();
+        let (liar, honest) = (scene.peer("vader", manner), scene.peer("hans", Manner::Honest));
+        // The liar is alone at first, so it is certainly asked for the group it spoils.
+        let listing = Listing::of(&[&liar]);
+        let downloader = Downloader::with_ask(scene.dir.path(), listing).unwrap();
+        let outcomes = downloader.fetch(&scene.wanted, &scene.options, &scene.told);
+        assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::HashMismatch)), "{manner:?}: {outcomes:?}");
+        assert_eq!(dropped(&scene), ["vader"], "{manner:?}");
+        assert!(!scene.path("large").exists());
+        assert_all_done(&scene.fetch(&[&liar, &honest]));
+        scene.assert_whole();
+    }
+}
+
+#[test]
+fn wrong_small_files_are_noticed() {
+    let scene = Scene::new(&[("a", bytes(10, 0)), ("b", bytes(200_000, 0))]);
+    let (liar, honest) = (scene.peer("vader", Manner::Lies(0)), scene.peer("hans", Manner::Honest));
+    let outcomes = scene.fetch(&[&liar]);
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Fetched::Failed(_))), "{outcomes:?}");
+    assert_eq!(files_in(scene.dir.path()), 0);
+    assert_eq!(dropped(&scene), ["vader"]);
+    assert_all_done(&scene.fetch(&[&liar, &honest]));
+    scene.assert_whole();
+}
+
+#[test]
+fn a_dying_source_is_replaced_by_the_others() {
+    let scene = large();
+    let (dies, honest) = (scene.peer("vader", Manner::Dies(3_000_000)), scene.peer("hans", Manner::Honest));
+    assert_all_done(&scene.fetch(&[&dies, &honest]));
+    scene.assert_whole();
+    let asked = dies.asked.load(Ordering::SeqCst) + honest.asked.load(Ordering::SeqCst);
+    assert!(asked <= 13 + 2, "at most one group begun is asked for again, and a tail: {asked}");
+    assert!(dropped(&scene).is_empty(), "to die is no lie");
+}
+
+#[test]
+fn a_stalled_source_is_relieved() {
+    let scene = large();
+    let (stalls, honest) = (scene.peer("vader", Manner::Stalls(1_500_000)), scene.peer("hans", Manner::Honest));
+    let begun = Instant::now();
+    assert_all_done(&scene.fetch(&[&stalls, &honest]));
+    assert!(begun.elapsed() < Duration::from_secs(15), "it would have kept silent for 20 s");
+    scene.assert_whole();
+}
+
+#[test]
+fn a_slow_source_does_not_hold_up_the_end() {
+    let scene = large();
+    let slow = scene.peer("vader", Manner::Slow(Duration::from_millis(300)));
+    let honest = scene.peer("hans", Manner::Honest);
+    let begun = Instant::now();
+    assert_all_done(&scene.fetch(&[&slow, &honest]));
+    scene.assert_whole();
+    // Its two first groups alone would take it 32 pieces of 300 ms.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_refusal_sends_us_elsewhere_or_gives_the_reason() {
+    for size in [1_000, LARGE] {
+        let scene = Scene::new(&[("file", bytes(size, 0))]);
+        let refuses = scene.peer("vader", Manner::Refuses(RefusalReason::Changed));
+        let outcomes = scene.fetch(&[&refuses]);
+        let Fetched::Failed(error @ DownloadError::Transfer(_)) = &outcomes[0] else { panic!("{outcomes:?}") };
+        assert_eq!(error.to_string(), "vader: the file was changed after it was published");
+        let honest = scene.peer("hans", Manner::Honest);
+        assert_all_done(&scene.fetch(&[&refuses, &honest]));
+        scene.assert_whole();
+    }
+}
+
+#[test]
+fn a_busy_source_is_waited_for() {
+    let mut scene = large();
+    scene.options.retry_for = Duration::from_secs(20);
+    let busy = scene.peer("vader", Manner::Busy(3));
+    assert_all_done(&scene.fetch(&[&busy]));
+    scene.assert_whole();
+    assert_eq!(busy.dialled.load(Ordering::SeqCst), 4);
+}
+
+#[test]
+fn what_is_verified_is_kept_when_all_sources_die_and_resumed_later() {
+    let scene = large();
+    let dies = scene.peer("vader", Manner::Dies(7_000_000));
+    let outcomes = scene.fetch(&[&dies]);
+    assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Transfer(_))), "{outcomes:?}");
+    assert!(scene.part(0).exists() && !scene.path("large").exists());
+    let honest = scene.peer("hans", Manner::Honest);
+    assert_all_done(&scene.fetch(&[&honest]));
+    scene.assert_whole();
+    let asked = honest.asked.load(Ordering::SeqCst);
+    assert!(asked <= 13 - 6, "six groups were there: {asked}");
+}
+
+#[test]
+fn a_source_that_returns_within_the_time_is_used_without_asking_the_user() {
+    let mut scene = large();
+    scene.options.retry_for = Duration::from_secs(20);
+    let dies = scene.peer("vader", Manner::Dies(3_000_000));
+    let honest = scene.peer("hans", Manner::Honest);
+    let listing = Listing::of(&[&dies]);
+    let late = listing.clone();
+    let address = honest.address;
+    std::thread::spawn(move || {
+        while late.asked.load(Ordering::SeqCst) < 2 {
+            std::thread::yield_now();
+        }
+        *late.peers.lock().unwrap() = vec![(UserName::parse("hans").unwrap(), address)];
+    });
+    assert_all_done(&scene.fetch_from(listing));
+    scene.assert_whole();
+}
+
+#[test]
+fn a_damaged_part_is_repaired_and_an_overlong_one_cut() {
+    let scene = large();
+    let content = bytes(LARGE, 0);
+    let mut part = content.clone();
+    part[5 * MIB + 7] ^= 1;
+    part.extend_from_slice(b"too long");
+    std::fs::write(scene.part(0), &part).unwrap();
+    let peer = scene.peer("hans", Manner::Honest);
+    assert_all_done(&scene.fetch(&[&peer]));
+    scene.assert_whole();
+    assert_eq!(peer.asked.load(Ordering::SeqCst), 1, "only the damaged group is fetched");
+}
+
+#[test]
+fn holes_of_a_part_are_not_taken_for_content() {
+    let scene = Scene::new(&[("zeros", vec![0; 3 * MIB])]);
+    let part = std::fs::File::create(scene.part(0)).unwrap();
+    part.set_len(3 * MIB as u64).unwrap();
+    part.write_all_at(&[1; 100], 2 * MIB as u64).unwrap();
+    drop(part);
+    let peer = scene.peer("hans", Manner::Honest);
+    assert_all_done(&scene.fetch(&[&peer]));
+    scene.assert_whole();
+}
+
+#[test]
+fn an_interrupt_keeps_the_part() {
+    let mut scene = large();
+    scene.told.stop_at = Some(4 * MIB as u64);
+    let peer = scene.peer("hans", Manner::Slow(Duration::from_millis(1)));
+    let outcomes = scene.fetch(&[&peer]);
+    assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Interrupted)), "{outcomes:?}");
+    assert!(scene.part(0).exists() && !scene.path("large").exists());
+    scene.told = Told::default();
+    let before = peer.asked.load(Ordering::SeqCst);
+    assert_all_done(&scene.fetch(&[&peer]));
+    scene.assert_whole();
+    assert!(peer.asked.load(Ordering::SeqCst) - before <= 9);
+}
+
+#[test]
+fn nobody_to_ask_and_nobody_listed_are_told_apart() {
+    let scene = large();
+    assert!(matches!(scene.fetch(&[])[0], Fetched::Failed(DownloadError::NotFound)));
+    let listing = Listing::of(&[]);
+    *listing.error.lock().unwrap() = Some(AskError::Unreachable);
+    assert!(matches!(scene.fetch_from(listing)[0], Fetched::Failed(DownloadError::Ask(AskError::Unreachable))));
+    assert_eq!(files_in(scene.dir.path()), 0, "not even a folder");
+}
+
+#[test]
+fn a_dead_address_is_not_hammered() {
+    let mut scene = large();
+    scene.options.retry_for = Duration::from_millis(600);
+    let peer = scene.peer("hans", Manner::Dies(0));
+    let outcomes = scene.fetch(&[&peer]);
+    assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Transfer(_))), "{outcomes:?}");
+    assert!(peer.dialled.load(Ordering::SeqCst) <= 6);
+}
