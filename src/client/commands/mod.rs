@@ -99,4 +99,4 @@ fn tell(context: &Context, failures: &[Failure]) -> ExitCode {
 }
 
 #[cfg(test)]
-mod fakes;
+pub(crate) mod fakes;
