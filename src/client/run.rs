@@ -204,7 +204,7 @@ fn listen(options: &Options, servers: &[SocketAddr], share: &Arc<Share>) -> Resu
     };
     let mut last_error = None;
     for _ in 0..PORT_TRIES {
-        match listen_on_all(&addresses, &start) {
+        match listen_on_all(&addresses, start) {
             Ok(listeners) => {
                 let port = listeners[0].port();
                 // They live as long as the process: leaving does not wait for uploads.

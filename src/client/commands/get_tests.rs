@@ -21,7 +21,8 @@ fn results_come_in_the_order_asked() {
 
 #[test]
 fn every_outcome_has_its_line_and_status() {
-    let cases: [(fn() -> Fetched, &str, ExitCode); 9] = [
+    type Case = (fn() -> Fetched, &'static str, ExitCode);
+    let cases: [Case; 9] = [
         (|| Fetched::Done { name: file("a (1)") }, "a (1) downloaded successfully\n", ExitCode::Success),
         (|| Fetched::Skipped, "", ExitCode::Success),
         (|| Fetched::Failed(DownloadError::NotFound), "File not found\n", ExitCode::NotFound),
