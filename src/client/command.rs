@@ -150,13 +150,13 @@ pub enum UsageError {
     #[error("{0}")]
     Words(#[from] WordsError),
     /// No such command.
-    #[error("unknown command '{0}'; 'help' lists the commands")]
+    #[error("unknown command '{}'; 'help' lists the commands", short(.0))]
     Unknown(String),
     /// Too few or too many words.
     #[error("usage: {}", .0.usage())]
     Arity(Verb),
     /// No such option.
-    #[error("unknown option '{option}'; usage: {}", verb.usage())]
+    #[error("unknown option '{}'; usage: {}", short(option), verb.usage())]
     Option {
         /// Of this command.
         verb: Verb,
@@ -169,6 +169,11 @@ pub enum UsageError {
     /// A file argument that leaves the shared folder.
     #[error("{0}: {1}")]
     Path(String, PathError),
+}
+
+/// As much of what was typed as a line of stderr should repeat.
+fn short(text: &str) -> &str {
+    &text[..text.floor_char_boundary(80)]
 }
 
 /// What `line` asks for; `None` for a blank line or a comment. One line end is ignored.

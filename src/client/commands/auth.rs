@@ -9,7 +9,7 @@ use crate::client::output::{Failure, Report};
 use crate::client::password::{PasswordError, TypedPassword, checked};
 use crate::client::services::Arrival;
 use crate::common::limits::LIVENESS_DEFAULT;
-use crate::common::types::UserName;
+use crate::common::types::{UserName, UserNameError};
 
 /// `-u` tries again this long while the user is active: until a crashed client's session has surely ended. The server's
 /// own liveness time is not known before a login.
@@ -29,7 +29,7 @@ pub(super) fn typed(context: &Context, user: &str, password: Option<TypedPasswor
     };
     let (user, password) = match credentials(user, supply) {
         Ok(both) => both,
-        Err(why) => return refused(context, user, why),
+        Err(missing) => return missing.tell(context, user),
     };
     let login = context.services.account.login(user.clone(), password);
     finish(context, &user, login)
@@ -43,7 +43,7 @@ pub(super) fn at_start(context: &Context, user: &str) -> ExitCode {
     };
     let (user, password) = match credentials(user, supply) {
         Ok(both) => both,
-        Err(why) => return refused(context, user, why),
+        Err(missing) => return missing.tell(context, user),
     };
     let mut login = context.services.account.login(user.clone(), password.clone());
     let mut waited = Duration::ZERO;
@@ -61,12 +61,29 @@ pub(super) fn at_start(context: &Context, user: &str) -> ExitCode {
     finish(context, &user, login)
 }
 
+/// Why there is nothing to log in with.
+enum Missing {
+    User(UserNameError),
+    Password(PasswordError),
+}
+
+impl Missing {
+    fn tell(self, context: &Context, user: &str) -> ExitCode {
+        match self {
+            Self::User(error) => refused(context, user, error.to_string()),
+            // The server has refused nobody: the file is the trouble.
+            Self::Password(error @ PasswordError::File(..)) => context.trouble("auth", ExitCode::LocalFile, error),
+            Self::Password(error) => refused(context, user, error.to_string()),
+        }
+    }
+}
+
 fn credentials(
     user: &str,
     password: impl FnOnce(&UserName) -> Result<Password, PasswordError>,
-) -> Result<(UserName, Password), String> {
-    let user = UserName::parse(user).map_err(|error| error.to_string())?;
-    let password = password(&user).map_err(|error| error.to_string())?;
+) -> Result<(UserName, Password), Missing> {
+    let user = UserName::parse(user).map_err(Missing::User)?;
+    let password = password(&user).map_err(Missing::Password)?;
     Ok((user, password))
 }
 

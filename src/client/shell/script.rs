@@ -18,7 +18,7 @@ pub struct Script {
     pub lines: Box<dyn BufRead + Send>,
     /// `-b` and `-c`: the first failure ends it, and a leading `-` ignores one.
     pub batch: bool,
-    /// `--stay`: the end of input does not end the client; a failure does.
+    /// `--stay`: the end of input does not end the client, unless a command has failed.
     pub stay: bool,
 }
 
@@ -42,7 +42,7 @@ pub fn run(context: &Context, mut script: Script) -> Ended {
         };
         let Step::Done(code) = step else { break };
         status = status.or(code);
-        if !code.is_success() && (script.batch || script.stay) {
+        if !code.is_success() && script.batch {
             break;
         }
     }
