@@ -1,17 +1,39 @@
-//! Skeleton of the control thread: owns the UDP socket, feeds the `Session`.
+//! The control thread: moves bytes between the server and the [`Session`], and decides nothing.
+//!
+//! Owns the UDP sockets, the clock and the randomness that the session is fed with, and the channels through which other
+//! threads command it. One connected socket for each address of the server, so that the system delivers only what comes
+//! from there and tells when nobody listens; they are made anew while the connection is lost, since this host's own
+//! address may have changed.
 
+mod sockets;
+
+use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use zeroize::Zeroizing;
+use mio::{Events, Poll, Token, Waker};
+use rand::SeedableRng;
+use rand_chacha::ChaCha20Rng;
 
+use self::sockets::Sockets;
+pub use self::sockets::local_ip_towards;
+pub use crate::client::session::{AskError, LoginError, Password};
+use crate::client::session::{Event, RequestHandle, Session, SessionConfig};
 use crate::common::login::{Stretching, Welcome};
 use crate::common::message::{Request, Response};
 use crate::common::seal::Secret;
 use crate::common::types::UserName;
 
-/// A password, wiped when dropped.
-pub type Password = Zeroizing<Vec<u8>>;
+/// The waker's token; sockets have their address's index.
+const WAKE: Token = Token(usize::MAX);
+/// While the connection is lost, the way to the server is looked for anew this often: this host may have moved.
+const SOCKETS_LIVE_WHILE_LOST: Duration = Duration::from_secs(3);
+/// Readiness events taken at once.
+const EVENTS: usize = 16;
 
 /// Where the server may be and what to tell it.
 #[derive(Debug, Clone)]
@@ -39,89 +61,290 @@ pub trait Observer: Send + Sync {
     fn free_slots(&self) -> u8;
 }
 
-/// Why a login did not succeed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LoginError {
-    /// Unknown user or wrong password.
-    #[error("the user name or the password is wrong")]
-    Refused,
-    /// The password is right, but the user is active elsewhere.
-    #[error("this user is already active")]
-    AlreadyActive,
-    /// Too many attempts.
-    #[error("too many attempts; try again in {0} s")]
-    Throttled(u16),
-    /// Nobody answered for [`LOGIN_PATIENCE`](crate::common::limits::LOGIN_PATIENCE).
-    #[error("the server does not answer")]
-    Unreachable,
-    /// The server speaks another protocol version.
-    #[error("the server speaks protocol version {server}, this client {client}")]
-    Version {
-        /// The server's.
-        server: u16,
-        /// Ours.
-        client: u16,
-    },
-    /// There is a session already.
-    #[error("already logged in")]
-    LoggedIn,
-}
-
-/// Why a request got no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AskError {
-    /// No session.
-    #[error("not logged in")]
-    NotAuthenticated,
-    /// The server has not answered within [`COMMAND_PATIENCE`](crate::common::limits::COMMAND_PATIENCE).
-    #[error("the server does not answer")]
-    Unreachable,
-    /// The server refused the request as malformed: a bug.
-    #[error("the server refused the request: please report this")]
-    Refused,
-}
-
-/// A handle on the control thread; cheap to clone, usable from any thread.
+/// A handle on the control thread; cheap to clone, usable from any thread. The thread ends with the last handle, without
+/// a word to the server: see [`leave`](Self::leave).
 #[derive(Clone)]
-pub struct Control {}
+pub struct Control {
+    shared: Arc<Shared>,
+    /// Ends the thread when the last handle is dropped.
+    _stop: Arc<StopOnDrop>,
+}
+
+struct Shared {
+    commands: Sender<Command>,
+    waker: Waker,
+    /// Whether the thread has been woken and has not looked yet.
+    is_woken: AtomicBool,
+    user: Mutex<Option<UserName>>,
+    /// When the last welcome came, and the server's clock then, milliseconds since 1970.
+    server_clock: Mutex<Option<(Instant, u64)>>,
+}
+
+struct StopOnDrop(Arc<Shared>);
+
+/// An answer and the place of its request among those asked together.
+type Answer = (usize, Result<Response, AskError>);
+
+enum Command {
+    Login { user: UserName, password: Password, reply: Sender<Result<Welcome, LoginError>> },
+    Ask { request: Request, place: usize, reply: Sender<Answer> },
+    Leave { reply: Sender<()> },
+    Stop,
+}
 
 impl Control {
     /// Binds the UDP socket and starts the thread. Nothing is sent before [`login`](Self::login).
-    pub fn start(_options: ControlOptions, _observer: Arc<dyn Observer>) -> std::io::Result<Self> {
-        unimplemented!()
+    pub fn start(options: ControlOptions, observer: Arc<dyn Observer>) -> io::Result<Self> {
+        if options.servers.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the server has no address"));
+        }
+        let poll = Poll::new()?;
+        let (sender, commands) = mpsc::channel();
+        let shared = Arc::new(Shared {
+            commands: sender,
+            waker: Waker::new(poll.registry(), WAKE)?,
+            is_woken: AtomicBool::new(false),
+            user: Mutex::new(None),
+            server_clock: Mutex::new(None),
+        });
+        let sockets = Sockets::new(options.servers.clone());
+        let ControlOptions { servers, tcp_port, stretching } = options;
+        let session = Session::new(SessionConfig { servers, tcp_port, stretching }, ChaCha20Rng::from_entropy());
+        let driver = Driver {
+            session,
+            sockets,
+            poll,
+            commands,
+            observer,
+            shared: Arc::clone(&shared),
+            login: None,
+            asked: HashMap::new(),
+            leaving: Vec::new(),
+            renew_at: None,
+        };
+        std::thread::Builder::new().name("control".into()).spawn(move || driver.run())?;
+        Ok(Self { _stop: Arc::new(StopOnDrop(Arc::clone(&shared))), shared })
     }
 
     /// Logs in; blocks until the server has answered or [`LOGIN_PATIENCE`](crate::common::limits::LOGIN_PATIENCE) is
     /// over.
-    pub fn login(&self, _user: UserName, _password: Password) -> Result<Welcome, LoginError> {
-        unimplemented!()
+    pub fn login(&self, user: UserName, password: Password) -> Result<Welcome, LoginError> {
+        let (reply, answer) = mpsc::channel();
+        self.shared.command(Command::Login { user, password, reply });
+        answer.recv().unwrap_or(Err(LoginError::Unreachable))
     }
 
     /// Who is logged in.
     pub fn user(&self) -> Option<UserName> {
-        unimplemented!()
+        lock(&self.shared.user).clone()
     }
 
     /// Asks and waits for the answer: retransmits, waits out a reconnect and BUSY for up to
     /// [`COMMAND_PATIENCE`](crate::common::limits::COMMAND_PATIENCE). Many threads may ask at once.
-    pub fn ask(&self, _request: Request) -> Result<Response, AskError> {
-        unimplemented!()
+    pub fn ask(&self, request: Request) -> Result<Response, AskError> {
+        let (reply, answer) = mpsc::channel();
+        self.shared.command(Command::Ask { request, place: 0, reply });
+        answer.recv().map_or(Err(AskError::NotAuthenticated), |(_, result)| result)
     }
 
     /// Asks many queries (no mutations) with a window of them under way; answers in the order of the requests.
-    pub fn ask_many(&self, _requests: Vec<Request>) -> Result<Vec<Response>, AskError> {
-        unimplemented!()
+    pub fn ask_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, AskError> {
+        let (reply, answers) = mpsc::channel();
+        let mut responses: Vec<Option<Response>> = vec![None; requests.len()];
+        for (place, request) in requests.into_iter().enumerate() {
+            self.shared.command(Command::Ask { request, place, reply: reply.clone() });
+        }
+        drop(reply);
+        for (place, result) in answers {
+            responses[place] = Some(result?);
+        }
+        responses.into_iter().map(|response| response.ok_or(AskError::NotAuthenticated)).collect()
     }
 
-    /// The server's clock now, milliseconds since 1970, by the last welcome.
+    /// The server's clock now, milliseconds since 1970, by the last welcome; 0 before the first one.
+    #[allow(clippy::disallowed_methods, reason = "the driver is where the clock is read")]
     pub fn server_now_ms(&self) -> u64 {
-        unimplemented!()
+        let welcomed = *lock(&self.shared.server_clock);
+        welcomed.map_or(0, |(at, then_ms)| then_ms + Instant::now().saturating_duration_since(at).as_millis() as u64)
     }
 
     /// Tells the server that the user goes; waits at most
     /// [`LEAVE_PATIENCE`](crate::common::limits::LEAVE_PATIENCE). Without a session it does nothing. A later
     /// [`login`](Self::login) is possible.
     pub fn leave(&self) {
-        unimplemented!()
+        let (reply, left) = mpsc::channel();
+        self.shared.command(Command::Leave { reply });
+        // An error means that the thread is gone, and with it the session.
+        let _ = left.recv();
     }
 }
+
+impl Shared {
+    fn command(&self, command: Command) {
+        // A thread that is gone drops the command, and with it the channel on which its caller waits.
+        let _ = self.commands.send(command);
+        if !self.is_woken.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.waker.wake()
+        {
+            log::error!("the control thread cannot be woken: {error}");
+        }
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.command(Command::Stop);
+    }
+}
+
+/// What the control thread works with.
+struct Driver {
+    session: Session,
+    sockets: Sockets,
+    poll: Poll,
+    commands: Receiver<Command>,
+    observer: Arc<dyn Observer>,
+    shared: Arc<Shared>,
+    /// Who waits for the login under way.
+    login: Option<Sender<Result<Welcome, LoginError>>>,
+    asked: HashMap<RequestHandle, (usize, Sender<Answer>)>,
+    leaving: Vec<Sender<()>>,
+    /// When the sockets are made anew; set while the connection is lost.
+    renew_at: Option<Instant>,
+}
+
+impl Driver {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            if !self.take_commands() {
+                return;
+            }
+            let now = clock();
+            if self.session.poll_timeout().is_some_and(|due| due <= now) {
+                self.session.set_free_slots(self.observer.free_slots());
+                self.session.handle_timeout(now);
+            }
+            self.deliver();
+            let wait = self.session.poll_timeout().map(|due| due.saturating_duration_since(clock()));
+            match self.poll.poll(&mut events, wait) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return log::error!("the control thread cannot wait for datagrams: {error}"),
+            }
+            for event in &events {
+                match event.token() {
+                    WAKE => self.shared.is_woken.store(false, Ordering::Release),
+                    Token(socket) => self.receive(socket),
+                }
+            }
+        }
+    }
+
+    /// `false` when it is time to end.
+    fn take_commands(&mut self) -> bool {
+        while let Ok(command) = self.commands.try_recv() {
+            let now = clock();
+            match command {
+                Command::Login { user, password, reply } => {
+                    if self.login.is_some() {
+                        let _ = reply.send(Err(LoginError::LoggedIn));
+                        continue;
+                    }
+                    self.login = Some(reply);
+                    self.session.set_free_slots(self.observer.free_slots());
+                    self.session.login(now, user, password);
+                }
+                Command::Ask { request, place, reply } => {
+                    let handle = self.session.ask(now, request);
+                    self.asked.insert(handle, (place, reply));
+                }
+                Command::Leave { reply } => {
+                    self.leaving.push(reply);
+                    self.session.leave(now);
+                }
+                Command::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn receive(&mut self, socket: usize) {
+        while let Some(received) = self.sockets.receive(socket) {
+            let now = clock();
+            match received {
+                Ok((from, datagram)) => self.session.handle_datagram(now, from, datagram),
+                Err(address) => self.session.unreachable(now, address),
+            }
+        }
+    }
+
+    /// Tells and sends what the session has to tell and to send.
+    fn deliver(&mut self) {
+        while let Some(event) = self.session.poll_event() {
+            self.tell(event);
+        }
+        if let Some(at) = self.renew_at
+            && at <= clock()
+        {
+            self.renew_at = Some(clock() + SOCKETS_LIVE_WHILE_LOST);
+            self.sockets.renew();
+        }
+        while let Some((to, datagram)) = self.session.poll_transmit() {
+            if !self.sockets.send(self.poll.registry(), to, &datagram) {
+                self.session.unreachable(clock(), to);
+            }
+        }
+    }
+
+    /// A caller who has gone away does not mind that the answer is lost.
+    fn tell(&mut self, event: Event) {
+        match event {
+            Event::Started { user, welcome, ticket_key, resumed } => {
+                self.renew_at = None;
+                *lock(&self.shared.server_clock) = Some((clock(), welcome.server_time_ms));
+                *lock(&self.shared.user) = Some(user.clone());
+                self.observer.session_started(&user, &welcome, &ticket_key, resumed);
+            }
+            Event::Login(result) => {
+                if let Some(reply) = self.login.take() {
+                    let _ = reply.send(result);
+                }
+            }
+            Event::ConnectionLost => {
+                self.renew_at = Some(clock() + SOCKETS_LIVE_WHILE_LOST);
+                self.observer.connection_lost();
+            }
+            Event::LoggedOut => {
+                *lock(&self.shared.user) = None;
+                self.observer.logged_out();
+            }
+            Event::Repaired(files) => self.observer.repaired(files),
+            Event::Answer { request, result } => {
+                if let Some((place, reply)) = self.asked.remove(&request) {
+                    let _ = reply.send((place, result));
+                }
+            }
+            Event::Left => {
+                *lock(&self.shared.user) = None;
+                for reply in self.leaving.drain(..) {
+                    let _ = reply.send(());
+                }
+            }
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the driver is where the clock is read")]
+fn clock() -> Instant {
+    Instant::now()
+}
+
+/// What the mutexes here guard is replaced whole, so a panic elsewhere cannot leave it half-changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[path = "control/control_tests.rs"]
+mod tests;

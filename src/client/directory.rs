@@ -2,9 +2,24 @@
 //!
 //! Owns the splitting into datagrams and the walking of cursors. Must not know about sockets, files or the screen.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
 use crate::client::control::{AskError, Control};
-use crate::common::message::{FoundEntry, NameQuery, OwnEntry, PublishedFile, SourceGrant, WantedFile};
-use crate::common::types::{Audience, FileName, UserName};
+use crate::client::session::{batches, publish_batches, singly, staging};
+use crate::common::limits::{BATCH_MAX_FILES, MESSAGE_MAX_BYTES, SOURCES_REQUEST_MAX_BYTES};
+use crate::common::message::{
+    AudienceRef, Cursor, FoundEntry, NameQuery, OwnEntry, PublishedFile, Request, Response, SourceGrant, WantedFile,
+};
+use crate::common::types::{Audience, ContentHash, FileName, UserName};
+
+/// Room in a message for everything around a list: tags, ids, lengths.
+const LIST_HEADROOM_BYTES: usize = 32;
+/// An audience that is gone each time it is used was staged this often: something else is wrong.
+const STAGINGS_MAX: u32 = 16;
+/// Keys of staged audiences that callers use; those of the session's own repair lie above.
+const KEYS: u32 = (1 << 31) - 1;
 
 /// Who may see what is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,69 +30,331 @@ pub enum PublishTo {
     Inherited,
 }
 
+/// Whoever answers requests: the control thread, or a stand-in in tests.
+pub trait Ask: Send + Sync {
+    /// Asks and waits for the answer.
+    fn ask(&self, request: Request) -> Result<Response, AskError>;
+    /// Asks many queries at once; answers in the order of the requests.
+    fn ask_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, AskError>;
+}
+
+impl Ask for Control {
+    fn ask(&self, request: Request) -> Result<Response, AskError> {
+        Control::ask(self, request)
+    }
+
+    fn ask_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, AskError> {
+        Control::ask_many(self, requests)
+    }
+}
+
 /// The server's lists, whole; cheap to clone.
 #[derive(Clone)]
-pub struct Directory {}
+pub struct Directory {
+    server: Arc<dyn Ask>,
+    /// The key of the audience staged last. Locked while an audience is in use, since a session holds one at a time.
+    staged: Arc<Mutex<()>>,
+    last_key: Arc<AtomicU32>,
+}
+
+/// A page: its entries, and where the list goes on.
+type Page<T> = (Vec<T>, Option<Cursor>);
 
 impl Directory {
     /// Asks through `control`.
-    pub fn new(_control: Control) -> Self {
-        unimplemented!()
+    pub fn new(control: Control) -> Self {
+        Self::over(Arc::new(control))
+    }
+
+    /// Asks whoever answers.
+    pub fn over(server: Arc<dyn Ask>) -> Self {
+        Self { server, staged: Arc::default(), last_key: Arc::default() }
     }
 
     /// Publishes all files; when it returns they are durable and visible.
-    pub fn publish(&self, _files: &[PublishedFile], _to: &PublishTo) -> Result<(), AskError> {
-        unimplemented!()
+    pub fn publish(&self, files: &[PublishedFile], to: &PublishTo) -> Result<(), AskError> {
+        match to {
+            PublishTo::Audience(Audience::Everyone) => publish_batches(files)
+                .try_for_each(|files| stored(self.server.ask(publish_request(files, AudienceRef::Everyone))?)),
+            PublishTo::Audience(Audience::Only(users)) => self.publish_staged(files, users),
+            PublishTo::Inherited => {
+                let batches = publish_batches(files).map(|files| publish_request(files, AudienceRef::Inherited));
+                batches.map(|batch| self.publish_inherited(batch)).fold(Ok(()), Result::and)
+            }
+        }
+    }
+
+    /// Together if all inherit the same audience, else each by itself; what has vanished meanwhile does not keep the
+    /// rest from being published.
+    fn publish_inherited(&self, batch: Request) -> Result<(), AskError> {
+        let singles = singly(&batch);
+        match self.server.ask(batch).and_then(stored) {
+            Err(AskError::Refused | AskError::NotPublished) if !singles.is_empty() => {
+                let each = singles.into_iter().map(|single| self.server.ask(single).and_then(stored));
+                each.fold(Ok(()), Result::and)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn publish_staged(&self, files: &[PublishedFile], users: &[UserName]) -> Result<(), AskError> {
+        let _in_use = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut key = self.stage(users)?;
+        for files in publish_batches(files) {
+            for staging in 1.. {
+                match self.server.ask(publish_request(files, AudienceRef::Staged(key)))? {
+                    Response::Stored { .. } => break,
+                    Response::UnknownAudience if staging < STAGINGS_MAX => key = self.stage(users)?,
+                    _ => return Err(AskError::Refused),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stages an audience under a fresh key. A reconnect between two parts makes the server forget the first ones; then
+    /// all start again.
+    fn stage(&self, users: &[UserName]) -> Result<u32, AskError> {
+        for _ in 0..STAGINGS_MAX {
+            let key = self.last_key.fetch_add(1, Ordering::Relaxed) & KEYS;
+            let mut parts = staging(key, users).into_iter();
+            let outcome = parts.try_for_each(|part| match self.server.ask(part) {
+                Ok(Response::Staged) => Ok(()),
+                Ok(Response::UnknownAudience) => Err(None),
+                Ok(_) => Err(Some(AskError::Refused)),
+                Err(error) => Err(Some(error)),
+            });
+            match outcome {
+                Ok(()) => return Ok(key),
+                Err(None) => {}
+                Err(Some(error)) => return Err(error),
+            }
+        }
+        Err(AskError::Refused)
     }
 
     /// Withdraws names; for each, whether it was published.
-    pub fn unpublish(&self, _names: &[FileName]) -> Result<Vec<bool>, AskError> {
-        unimplemented!()
+    pub fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, AskError> {
+        let mut withdrawn = Vec::with_capacity(names.len());
+        for batch in batches(names, BATCH_MAX_FILES, MESSAGE_MAX_BYTES - LIST_HEADROOM_BYTES) {
+            match self.server.ask(Request::Unpublish { names: batch.to_vec() })? {
+                Response::Withdrawn { found, .. } => {
+                    withdrawn.extend((0..batch.len()).map(|at| found & (1 << at) != 0));
+                }
+                _ => return Err(AskError::Refused),
+            }
+        }
+        Ok(withdrawn)
     }
 
     /// The user's own publications, sorted by name.
     pub fn published(&self) -> Result<Vec<OwnEntry>, AskError> {
-        unimplemented!()
+        let mut entries = BTreeMap::new();
+        self.walk(
+            |cursor| Request::Published { cursor },
+            |response| match response {
+                Response::Published { entries, next } => Some((entries, next)),
+                _ => None,
+            },
+            |entry: Option<OwnEntry>| collect(&mut entries, entry.map(|entry| (entry.name.clone(), entry))),
+        )?;
+        Ok(entries.into_values().collect())
     }
 
     /// Who may see one of the user's own restricted publications; `None` if it is not published.
-    pub fn audience_of(&self, _name: &FileName) -> Result<Option<Vec<UserName>>, AskError> {
-        unimplemented!()
+    pub fn audience_of(&self, name: &FileName) -> Result<Option<Vec<UserName>>, AskError> {
+        let mut users = BTreeMap::new();
+        let walked = self.walk(
+            |cursor| Request::AudienceOf { name: name.clone(), cursor },
+            users_page,
+            |user: Option<UserName>| collect(&mut users, user.map(|user| (user, ()))),
+        );
+        match walked {
+            Ok(()) => Ok(Some(users.into_keys().collect())),
+            Err(AskError::NotPublished) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The other active users, sorted.
     pub fn peers(&self) -> Result<Vec<UserName>, AskError> {
-        unimplemented!()
+        let mut users = BTreeMap::new();
+        self.walk(
+            |cursor| Request::Peers { cursor },
+            users_page,
+            |user: Option<UserName>| collect(&mut users, user.map(|user| (user, ()))),
+        )?;
+        Ok(users.into_keys().collect())
     }
 
     /// Visible names of active peers, sorted, each once.
-    pub fn search(&self, _query: NameQuery) -> Result<Vec<FileName>, AskError> {
-        unimplemented!()
+    pub fn search(&self, query: NameQuery) -> Result<Vec<FileName>, AskError> {
+        let mut names = BTreeMap::new();
+        self.walk(
+            |cursor| Request::Search { query: query.clone(), cursor },
+            |response| match response {
+                Response::Names { names, next } => Some((names, next)),
+                _ => None,
+            },
+            |name: Option<FileName>| collect(&mut names, name.map(|name| (name, ()))),
+        )?;
+        Ok(names.into_keys().collect())
     }
 
     /// Visible contents of active peers, sorted by name, then most sources first.
-    pub fn resolve(&self, _query: NameQuery, _fetch: bool) -> Result<Vec<FoundEntry>, AskError> {
-        unimplemented!()
+    pub fn resolve(&self, query: NameQuery, fetch: bool) -> Result<Vec<FoundEntry>, AskError> {
+        self.resolve_from(query, fetch, None)
+    }
+
+    fn resolve_from(
+        &self,
+        query: NameQuery,
+        fetch: bool,
+        first: Option<Response>,
+    ) -> Result<Vec<FoundEntry>, AskError> {
+        let mut found: BTreeMap<(FileName, ContentHash), FoundEntry> = BTreeMap::new();
+        self.walk_from(
+            first,
+            |cursor| Request::Resolve { query: query.clone(), fetch, cursor },
+            |response| match response {
+                Response::Found { entries, next } => Some((entries, next)),
+                _ => None,
+            },
+            |entry: Option<FoundEntry>| {
+                collect(&mut found, entry.map(|entry| ((entry.name.clone(), entry.content.hash), entry)))
+            },
+        )?;
+        let mut found: Vec<FoundEntry> = found.into_values().collect();
+        found.sort_by(|a, b| a.name.cmp(&b.name).then(b.sources.cmp(&a.sources)));
+        Ok(found)
     }
 
     /// Like [`resolve`](Self::resolve) for many exact names at once (pipelined); one list for each name.
-    pub fn resolve_many(&self, _names: &[FileName]) -> Result<Vec<Vec<FoundEntry>>, AskError> {
-        unimplemented!()
+    pub fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<FoundEntry>>, AskError> {
+        let request =
+            |name: &FileName| Request::Resolve { query: NameQuery::Exact(name.clone()), fetch: true, cursor: None };
+        let firsts = self.server.ask_many(names.iter().map(request).collect())?;
+        let firsts = names.iter().zip(firsts);
+        firsts.map(|(name, first)| self.resolve_from(NameQuery::Exact(name.clone()), true, Some(first))).collect()
     }
 
     /// Who serves these contents, best first, at most `most` sources. `covers` counts bits within one batch: the caller
     /// passes files that [`source_batches`] put together.
-    pub fn sources(&self, _batch: &[WantedFile], _most: usize) -> Result<Vec<SourceGrant>, AskError> {
-        unimplemented!()
+    pub fn sources(&self, batch: &[WantedFile], most: usize) -> Result<Vec<SourceGrant>, AskError> {
+        let first = self.server.ask(sources_request(batch))?;
+        self.sources_from(batch, most, first)
     }
 
     /// Like [`sources`](Self::sources) for many batches at once (pipelined).
-    pub fn sources_many(&self, _batches: &[&[WantedFile]], _most: usize) -> Result<Vec<Vec<SourceGrant>>, AskError> {
-        unimplemented!()
+    pub fn sources_many(&self, batches: &[&[WantedFile]], most: usize) -> Result<Vec<Vec<SourceGrant>>, AskError> {
+        let firsts = self.server.ask_many(batches.iter().map(|batch| sources_request(batch)).collect())?;
+        let firsts = batches.iter().zip(firsts);
+        firsts.map(|(batch, first)| self.sources_from(batch, most, first)).collect()
+    }
+
+    /// Unlike the other lists this one keeps the server's order, and ends when it is long enough.
+    fn sources_from(&self, batch: &[WantedFile], most: usize, first: Response) -> Result<Vec<SourceGrant>, AskError> {
+        let (mut sources, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut response = first;
+        loop {
+            let mut request = sources_request(batch);
+            match response {
+                Response::Sources { sources: page, next } => {
+                    sources.extend(page.into_iter().filter(|source| seen.insert(source.user.clone())));
+                    sources.truncate(most);
+                    if next.is_none() || sources.len() == most {
+                        return Ok(sources);
+                    }
+                    if let Request::Sources { cursor, .. } = &mut request {
+                        *cursor = next;
+                    }
+                }
+                Response::StaleCursor => {
+                    sources.clear();
+                    seen.clear();
+                }
+                _ => return Err(AskError::Refused),
+            }
+            response = self.server.ask(request)?;
+        }
+    }
+
+    fn walk<T>(
+        &self,
+        request: impl Fn(Option<Cursor>) -> Request,
+        page: impl Fn(Response) -> Option<Page<T>>,
+        take: impl FnMut(Option<T>),
+    ) -> Result<(), AskError> {
+        self.walk_from(None, request, page, take)
+    }
+
+    /// Walks a list to its end, from the answer to its first request if there is one already. Each entry goes to `take`;
+    /// `None` takes back all so far: the server has restarted, and the list starts again.
+    fn walk_from<T>(
+        &self,
+        mut first: Option<Response>,
+        request: impl Fn(Option<Cursor>) -> Request,
+        page: impl Fn(Response) -> Option<Page<T>>,
+        mut take: impl FnMut(Option<T>),
+    ) -> Result<(), AskError> {
+        let mut cursor = None;
+        loop {
+            let response = match first.take() {
+                Some(response) => response,
+                None => self.server.ask(request(cursor.take()))?,
+            };
+            match response {
+                Response::StaleCursor => take(None),
+                Response::NotPublished => return Err(AskError::NotPublished),
+                response => {
+                    let (entries, next) = page(response).ok_or(AskError::Refused)?;
+                    entries.into_iter().for_each(|entry| take(Some(entry)));
+                    if next.is_none() {
+                        return Ok(());
+                    }
+                    cursor = next;
+                }
+            }
+        }
     }
 }
 
 /// Splits wanted files into runs that fit one SOURCES request each.
-pub fn source_batches(_files: &[WantedFile]) -> Vec<&[WantedFile]> {
-    unimplemented!()
+pub fn source_batches(files: &[WantedFile]) -> Vec<&[WantedFile]> {
+    batches(files, BATCH_MAX_FILES, SOURCES_REQUEST_MAX_BYTES - 2).collect()
 }
+
+fn publish_request(files: &[PublishedFile], audience: AudienceRef) -> Request {
+    Request::Publish { files: files.to_vec(), audience }
+}
+
+fn stored(response: Response) -> Result<(), AskError> {
+    match response {
+        Response::Stored { .. } => Ok(()),
+        Response::NotPublished => Err(AskError::NotPublished),
+        _ => Err(AskError::Refused),
+    }
+}
+
+fn sources_request(batch: &[WantedFile]) -> Request {
+    Request::Sources { files: batch.to_vec(), cursor: None }
+}
+
+fn users_page(response: Response) -> Option<Page<UserName>> {
+    match response {
+        Response::Users { users, next } => Some((users, next)),
+        _ => None,
+    }
+}
+
+/// Sorts and drops repeats; `None` starts again.
+fn collect<K: Ord, V>(entries: &mut BTreeMap<K, V>, entry: Option<(K, V)>) {
+    match entry {
+        Some((key, value)) => drop(entries.insert(key, value)),
+        None => entries.clear(),
+    }
+}
+
+#[cfg(test)]
+#[path = "directory_tests.rs"]
+mod tests;

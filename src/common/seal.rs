@@ -52,6 +52,8 @@ pub mod context {
     pub const RESET_TOKENS: &str = "fileshare 2026 v1 server reset tokens";
     /// From the server's root secret: what unknown users' records are made of.
     pub const FAKE_RECORDS: &str = "fileshare 2026 v1 server fake records";
+    /// From the server's root secret: the versions of users' credentials.
+    pub const CREDENTIAL_VERSIONS: &str = "fileshare 2026 v1 server credential versions";
     /// From a transfer's Noise handshake: records from downloader to uploader.
     pub const TRANSFER_TO_UPLOADER: &str = "fileshare 2026 v1 transfer downloader to uploader";
     /// From a transfer's Noise handshake: records from uploader to downloader.

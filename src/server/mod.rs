@@ -1,5 +1,21 @@
 //! The server: knows who is online and who shares what, and never touches file content. Never imports `client`.
 
+mod accounts;
+pub mod cli;
+pub mod cookie;
+pub mod core;
 pub mod credentials;
+mod cursor;
+pub mod enrolment;
+pub mod event_loop;
+mod handshake;
 pub mod index;
 pub mod journal;
+mod keys;
+pub mod logging;
+mod outbox;
+mod sessions;
+mod signals;
+mod socket;
+pub mod startup;
+pub mod throttle;

@@ -1,0 +1,107 @@
+//! How fast the index loads and answers with a million publications of ten thousand users, and what it weighs.
+//!
+//! `cargo bench --bench index [publications]`. Prints medians of several rounds; bars are in the project's notes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fileshare::common::message::{NameQuery, PublishedFile};
+use fileshare::common::types::{Audience, Content, ContentHash, FileName, UserName};
+use fileshare::server::index::{Budget, Index, OwnerId, Position};
+
+const USERS: u32 = 10_000;
+const ROUNDS: usize = 9;
+
+fn main() {
+    let argument = std::env::args().skip(1).find_map(|argument| argument.parse().ok());
+    let publications: u32 = argument.unwrap_or(1_000_000);
+    let files: Vec<_> = (0..publications).map(file).collect();
+    let before = resident_bytes();
+    let (index, asker, took) = load(&files);
+    println!("load {publications} publications: {took:?}, {:?} each", took / publications.max(1));
+    if let (Some(before), Some(after)) = (before, resident_bytes()) {
+        let each = after.saturating_sub(before) / u64::from(publications.max(1));
+        println!("memory: {each} bytes a publication beside its name");
+    }
+
+    let text = |text: &str| text.to_owned();
+    let queries = [
+        ("exact", NameQuery::Exact(files[files.len() / 2].name.clone())),
+        ("prefix, one user's folder", NameQuery::Prefix(text("user777/"))),
+        ("prefix, short", NameQuery::Prefix(text("u"))),
+        ("substring, rare", NameQuery::Substring(text("report-7777"))),
+        ("substring, common", NameQuery::Substring(text("report"))),
+        ("substring, no match of common parts", NameQuery::Substring(text("mp4/reports/user"))),
+        ("substring, two bytes, rare", NameQuery::Substring(text("qz"))),
+        ("substring, all", NameQuery::Substring(text(""))),
+        ("ignoring case, rare", NameQuery::SubstringIgnoreCase(text("REPORT-7777"))),
+        ("ignoring case, two bytes, rare", NameQuery::SubstringIgnoreCase(text("QZ"))),
+    ];
+    println!(
+        "{:36} {:>10} {:>10} {:>7} {:>8} {:>10}",
+        "query", "first page", "worst page", "pages", "entries", "all pages"
+    );
+    for (label, query) in queries {
+        measure(label, &index, asker, &query);
+    }
+}
+
+/// The median first page, the worst page, and all pages.
+fn measure(label: &str, index: &Index, asker: OwnerId, query: &NameQuery) {
+    let mut firsts = Vec::new();
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        std::hint::black_box(index.resolve(asker, query, Position::default(), Budget::PAGE, 1_000));
+        firsts.push(start.elapsed());
+    }
+    firsts.sort();
+    let (mut pages, mut entries, mut worst, all) = (0, 0, Duration::ZERO, Instant::now());
+    let mut from = Some(Position::default());
+    while let Some(position) = from {
+        let start = Instant::now();
+        let page = index.search(asker, query, position, Budget::PAGE);
+        worst = worst.max(start.elapsed());
+        (pages, entries, from) = (pages + 1, entries + page.entries.len(), page.next);
+    }
+    let all = all.elapsed();
+    println!("{label:36} {:>10.1?} {worst:>10.1?} {pages:>7} {entries:>8} {all:>10.1?}", firsts[ROUNDS / 2]);
+}
+
+fn load(files: &[PublishedFile]) -> (Index, OwnerId, Duration) {
+    let users: Vec<_> = (0..USERS).map(|user| UserName::parse(&format!("user{user}")).expect("a name")).collect();
+    let everyone = Arc::new(Audience::Everyone);
+    let start = Instant::now();
+    let mut index = Index::new();
+    let owners: Vec<_> = users.iter().map(|user| index.owner(user)).collect();
+    for (number, file) in files.iter().enumerate() {
+        index.publish(owners[number % owners.len()], file, &everyone, 500);
+    }
+    let took = start.elapsed();
+    for &owner in &owners {
+        index.set_active(owner, true);
+    }
+    (index, owners[0], took)
+}
+
+/// Names as people have them: a folder of the user's, a few words, a number, an extension.
+fn file(number: u32) -> PublishedFile {
+    const WORDS: [&str; 16] = [
+        "holiday", "Invoice", "report", "draft", "IMG", "meeting", "notes", "budget", "song", "backup", "thesis",
+        "chapter", "scan", "Letter", "movie", "data",
+    ];
+    const EXTENSIONS: [&str; 8] = ["pdf", "jpg", "mp4", "txt", "docx", "tar.gz", "flac", "csv"];
+    let mixed = number.wrapping_mul(0x9e37_79b1);
+    let (word, other) = (WORDS[(mixed >> 28) as usize], WORDS[(mixed >> 24) as usize % 16]);
+    let extension = EXTENSIONS[(mixed >> 20) as usize % 8];
+    let name = format!("user{}/{word}s/{other}-{number}.{extension}", number % USERS);
+    let hash = *blake3::hash(&number.to_le_bytes()).as_bytes();
+    let content = Content { hash: ContentHash(hash), size: u64::from(number), mtime_ms: 0 };
+    PublishedFile { name: FileName::parse(&name).expect("a name"), content }
+}
+
+/// From `/proc`; nothing elsewhere.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1_024)
+}

@@ -1,0 +1,46 @@
+//! What can become of a login or a request, as sentences for a user.
+
+/// Why a login did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoginError {
+    /// Unknown user or wrong password.
+    #[error("the user name or the password is wrong")]
+    Refused,
+    /// The password is right, but the user is active elsewhere.
+    #[error("this user is already active")]
+    AlreadyActive,
+    /// Too many attempts.
+    #[error("too many attempts; try again in {0} s")]
+    Throttled(u16),
+    /// Nobody answered for [`LOGIN_PATIENCE`](crate::common::limits::LOGIN_PATIENCE).
+    #[error("the server does not answer")]
+    Unreachable,
+    /// The server speaks another protocol version.
+    #[error("the server speaks protocol version {server}, this client {client}")]
+    Version {
+        /// The server's.
+        server: u16,
+        /// Ours.
+        client: u16,
+    },
+    /// There is a session already.
+    #[error("already logged in")]
+    LoggedIn,
+}
+
+/// Why a request got no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// No session.
+    #[error("not logged in")]
+    NotAuthenticated,
+    /// The server has not answered within [`COMMAND_PATIENCE`](crate::common::limits::COMMAND_PATIENCE).
+    #[error("the server does not answer")]
+    Unreachable,
+    /// The server refused the request as malformed: a bug.
+    #[error("the server refused the request: please report this")]
+    Refused,
+    /// What was to be published for the same users as another publication: that one is not visible any more.
+    #[error("it is not published any more")]
+    NotPublished,
+}

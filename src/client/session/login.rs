@@ -1,0 +1,343 @@
+//! One exchange that makes a session: HELLO, RETRY, then either the login's two round trips or the resumption's one.
+//!
+//! Owns the steps, their repetition and the choice among several server addresses. Must not decide what a verdict means
+//! (see [`reconnect`](super::reconnect)) nor give up: whoever started the exchange drops it.
+//!
+//! Defended: an answer counts only if it carries the nonce of this exchange and comes from an address that was asked; a
+//! session stands only by an answer under keys that the password, or the last session, gave. Not defended: somebody who
+//! sees our HELLO can answer with a refusal, as he could keep our datagrams from arriving.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::{Rng, RngCore};
+use rand_chacha::ChaCha20Rng;
+
+use super::{Outbox, Password};
+use crate::common::limits::{LOGIN_RETRY_FIRST, LOGIN_RETRY_MAX, PROTOCOL_VERSION};
+use crate::common::login::{ClientLogin, LoginAnswer, LoginDetails, LoginKey, ResumptionKey, Stretching, Welcome};
+use crate::common::packet::{ANSWER_BYTES, Cookie, DETAILS_BYTES, KE1_BYTES, KE2_BYTES, KE3_BYTES, Nonce, Packet};
+use crate::common::seal::Secret;
+use crate::common::types::UserName;
+
+/// First wait before a step of a resumption is repeated: the session stands at the server from its answer on, and that
+/// must have arrived well within the liveness time.
+const RESUME_RETRY_FIRST: Duration = Duration::from_millis(100);
+/// How long one server address has for itself before the next one is asked as well.
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+/// A step that was sent this often without an answer is given up: the server may have forgotten the exchange.
+const STEP_TRIES: u32 = 6;
+
+/// Who logs in. The password is wiped when the last exchange and the session have let go of it.
+pub(super) struct Identity {
+    pub user: UserName,
+    pub password: Password,
+}
+
+/// What the last session left for taking it up again.
+pub(super) struct Resumption {
+    pub key: ResumptionKey,
+    pub ticket: Vec<u8>,
+}
+
+/// What the exchange is to prove.
+pub(super) enum Proof {
+    /// The password.
+    Password(Arc<Identity>, Stretching),
+    /// That the last session was ours.
+    Ticket(Arc<Resumption>),
+}
+
+/// How an exchange ended.
+pub(super) enum Verdict {
+    /// A session stands.
+    Established { server: SocketAddr, welcome: Welcome, secret: Secret },
+    /// Wrong password or unknown user; or a ticket that is of no use.
+    Refused,
+    /// The password is right, the user active elsewhere.
+    AlreadyActive,
+    /// Too many guesses; seconds to wait.
+    Throttled(u16),
+    /// The server speaks this other version.
+    Version(u16),
+}
+
+enum Step {
+    Hello,
+    Login1 {
+        cookie: Cookie,
+        login: Box<ClientLogin>,
+        ke1: [u8; KE1_BYTES],
+    },
+    /// Without a key the password was wrong: the exchange is played to its end for the sake of looks.
+    Login3 {
+        packet: Vec<u8>,
+        key: Option<LoginKey>,
+    },
+    Resume {
+        cookie: Cookie,
+    },
+}
+
+/// One exchange under way.
+pub(super) struct Handshake {
+    proof: Proof,
+    details: LoginDetails,
+    nonce: Nonce,
+    /// Every address of the server; the first `asked` have been sent a HELLO.
+    servers: Vec<SocketAddr>,
+    asked: usize,
+    ask_next_at: Instant,
+    /// Who answered first; set from the second step on.
+    server: Option<SocketAddr>,
+    step: Step,
+    tries: u32,
+    wait: Duration,
+    retry_at: Instant,
+}
+
+impl Handshake {
+    /// Sends the first HELLO. `servers` is never empty.
+    pub fn start(
+        now: Instant,
+        proof: Proof,
+        servers: &[SocketAddr],
+        details: LoginDetails,
+        rng: &mut ChaCha20Rng,
+        out: &mut Outbox,
+    ) -> Box<Self> {
+        let mut handshake = Box::new(Self {
+            proof,
+            details,
+            nonce: rng.r#gen(),
+            servers: servers.to_vec(),
+            asked: 1,
+            ask_next_at: now + NEXT_ADDRESS_AFTER,
+            server: None,
+            step: Step::Hello,
+            tries: 0,
+            wait: Duration::ZERO,
+            retry_at: now,
+        });
+        handshake.send_first(now, rng, out);
+        handshake
+    }
+
+    /// Whether the password is what is to be proven.
+    pub fn is_by_password(&self) -> bool {
+        matches!(self.proof, Proof::Password(..))
+    }
+
+    /// Whether a server has answered at all.
+    pub fn is_answered(&self) -> bool {
+        self.server.is_some()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn timeout(&self) -> Instant {
+        if self.may_ask_next() { self.retry_at.min(self.ask_next_at) } else { self.retry_at }
+    }
+
+    /// Repeats a step, or asks the server's next address.
+    pub fn handle_timeout(&mut self, now: Instant, rng: &mut ChaCha20Rng, out: &mut Outbox) {
+        if self.may_ask_next() && now >= self.ask_next_at {
+            self.ask_next(now, out);
+        }
+        if now < self.retry_at {
+            return;
+        }
+        if self.tries >= STEP_TRIES && !matches!(self.step, Step::Hello) {
+            self.start_over(now, rng);
+        }
+        self.send(now, rng, out);
+    }
+
+    /// Nobody listens at `address`: there is no need to wait before asking the next.
+    pub fn unreachable(&mut self, now: Instant, address: SocketAddr, out: &mut Outbox) {
+        if self.may_ask_next() && self.servers[self.asked - 1] == address {
+            self.ask_next(now, out);
+        }
+    }
+
+    /// Takes a packet that is not part of a session. What does not belong here is ignored.
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        packet: &Packet<'_>,
+        rng: &mut ChaCha20Rng,
+        out: &mut Outbox,
+    ) -> Option<Verdict> {
+        let from_server = match self.server {
+            Some(server) => server == from,
+            None => self.servers[..self.asked].contains(&from),
+        };
+        if !from_server || packet_nonce(packet) != Some(self.nonce) {
+            return None;
+        }
+        match *packet {
+            Packet::Retry { cookie, .. } => self.handle_retry(now, from, cookie, rng, out),
+            Packet::Version { version, .. } if version != PROTOCOL_VERSION => {
+                return matches!(self.step, Step::Hello).then_some(Verdict::Version(version));
+            }
+            Packet::Login2 { ke2, .. } => self.handle_login2(now, ke2, rng, out),
+            Packet::Answer { answer, .. } => return self.handle_answer(from, answer),
+            Packet::Throttled { retry_after_s, .. } => {
+                return matches!(self.step, Step::Login1 { .. }).then_some(Verdict::Throttled(retry_after_s));
+            }
+            Packet::Resumed { server_nonce, answer, .. } => return self.handle_resumed(from, &server_nonce, answer),
+            Packet::Refused { .. } => return matches!(self.step, Step::Resume { .. }).then_some(Verdict::Refused),
+            _ => {}
+        }
+        None
+    }
+
+    /// The first RETRY chooses the server; a later one brings a fresh cookie for the step it answers.
+    fn handle_retry(&mut self, now: Instant, from: SocketAddr, fresh: Cookie, rng: &mut ChaCha20Rng, out: &mut Outbox) {
+        match &mut self.step {
+            Step::Hello => {
+                self.step = match &self.proof {
+                    Proof::Password(identity, _) => {
+                        let (login, ke1) = ClientLogin::start(rng, &identity.password);
+                        Step::Login1 { cookie: fresh, login: Box::new(login), ke1 }
+                    }
+                    Proof::Ticket(_) => Step::Resume { cookie: fresh },
+                };
+                self.server = Some(from);
+            }
+            Step::Login1 { cookie, .. } | Step::Resume { cookie } if *cookie != fresh => *cookie = fresh,
+            _ => return,
+        }
+        self.send_first(now, rng, out);
+    }
+
+    fn handle_login2(&mut self, now: Instant, ke2: &[u8; KE2_BYTES], rng: &mut ChaCha20Rng, out: &mut Outbox) {
+        let Proof::Password(identity, stretching) = &self.proof else { return };
+        let login = match std::mem::replace(&mut self.step, Step::Hello) {
+            Step::Login1 { login, .. } => login,
+            other => {
+                self.step = other;
+                return;
+            }
+        };
+        let (key, ke3, details) = match login.finish(rng, &identity.user, &identity.password, ke2, *stretching) {
+            Ok((key, ke3)) => {
+                let details = key.seal_details(&self.nonce, &self.details);
+                (Some(key), ke3, details)
+            }
+            Err(_) => (None, random::<KE3_BYTES>(rng), random::<DETAILS_BYTES>(rng)),
+        };
+        let packet = Packet::Login3 { nonce: self.nonce, ke3: &ke3, details: &details }.to_bytes();
+        self.step = Step::Login3 { packet, key };
+        self.send_first(now, rng, out);
+    }
+
+    fn handle_answer(&self, server: SocketAddr, answer: &[u8; ANSWER_BYTES]) -> Option<Verdict> {
+        let Step::Login3 { key, .. } = &self.step else { return None };
+        let Some(key) = key else { return Some(Verdict::Refused) };
+        Some(match key.open_answer(&self.nonce, answer) {
+            Ok(LoginAnswer::Welcome(welcome)) => Verdict::Established { server, welcome, secret: key.session_secret() },
+            Ok(LoginAnswer::AlreadyActive) => Verdict::AlreadyActive,
+            Err(_) => Verdict::Refused,
+        })
+    }
+
+    fn handle_resumed(&self, server: SocketAddr, server_nonce: &Nonce, answer: &[u8; ANSWER_BYTES]) -> Option<Verdict> {
+        let (Step::Resume { .. }, Proof::Ticket(resumption)) = (&self.step, &self.proof) else { return None };
+        match resumption.key.open_answer(&self.nonce, server_nonce, answer).ok()? {
+            LoginAnswer::Welcome(welcome) => {
+                let secret = resumption.key.session_secret(&self.nonce, server_nonce);
+                Some(Verdict::Established { server, welcome, secret })
+            }
+            LoginAnswer::AlreadyActive => Some(Verdict::Refused),
+        }
+    }
+
+    /// Back to HELLO at every address. A login takes a new nonce, since the server may have forgotten half of it; a
+    /// resumption keeps its own, so that the server knows the repeat of one it has granted already.
+    fn start_over(&mut self, now: Instant, rng: &mut ChaCha20Rng) {
+        if let Some(server) = self.server.take() {
+            prefer(&mut self.servers, server);
+        }
+        if matches!(self.proof, Proof::Password(..)) {
+            self.nonce = rng.r#gen();
+        }
+        self.step = Step::Hello;
+        (self.tries, self.wait) = (0, self.first_wait());
+        (self.asked, self.ask_next_at) = (1, now + NEXT_ADDRESS_AFTER);
+    }
+
+    fn first_wait(&self) -> Duration {
+        if self.is_by_password() { LOGIN_RETRY_FIRST } else { RESUME_RETRY_FIRST }
+    }
+
+    fn may_ask_next(&self) -> bool {
+        matches!(self.step, Step::Hello) && self.asked < self.servers.len()
+    }
+
+    fn ask_next(&mut self, now: Instant, out: &mut Outbox) {
+        let address = self.servers[self.asked];
+        self.asked += 1;
+        self.ask_next_at = now + NEXT_ADDRESS_AFTER;
+        out.push_back((address, self.packet()));
+    }
+
+    fn send_first(&mut self, now: Instant, rng: &mut ChaCha20Rng, out: &mut Outbox) {
+        (self.tries, self.wait) = (0, self.first_wait());
+        self.send(now, rng, out);
+    }
+
+    /// Sends the present step; the next repeat comes at about the wait, spread so that clients do not march in step.
+    fn send(&mut self, now: Instant, rng: &mut ChaCha20Rng, out: &mut Outbox) {
+        let packet = self.packet();
+        match self.server {
+            Some(server) => out.push_back((server, packet)),
+            None => out.extend(self.servers[..self.asked].iter().map(|&server| (server, packet.clone()))),
+        }
+        self.tries += 1;
+        self.retry_at = now + self.wait.mul_f64(rng.gen_range(0.8..1.2));
+        self.wait = (self.wait * 2).min(LOGIN_RETRY_MAX);
+    }
+
+    fn packet(&self) -> Vec<u8> {
+        let nonce = self.nonce;
+        match (&self.step, &self.proof) {
+            (Step::Login1 { cookie, ke1, .. }, Proof::Password(identity, _)) => {
+                Packet::Login1 { nonce, cookie: *cookie, user: identity.user.as_str(), ke1 }.to_bytes()
+            }
+            (Step::Login3 { packet, .. }, _) => packet.clone(),
+            (Step::Resume { cookie }, Proof::Ticket(resumption)) => {
+                let details = resumption.key.seal_details(&nonce, &self.details);
+                Packet::Resume { nonce, cookie: *cookie, details: &details, ticket: &resumption.ticket }.to_bytes()
+            }
+            _ => Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes(),
+        }
+    }
+}
+
+/// Moves `first` to the front: the address that answered last is asked first the next time.
+pub(super) fn prefer(servers: &mut [SocketAddr], first: SocketAddr) {
+    if let Some(at) = servers.iter().position(|&server| server == first) {
+        servers[..=at].rotate_right(1);
+    }
+}
+
+fn packet_nonce(packet: &Packet<'_>) -> Option<Nonce> {
+    match *packet {
+        Packet::Retry { nonce, .. }
+        | Packet::Version { nonce, .. }
+        | Packet::Login2 { nonce, .. }
+        | Packet::Answer { nonce, .. }
+        | Packet::Resumed { nonce, .. }
+        | Packet::Refused { nonce }
+        | Packet::Throttled { nonce, .. } => Some(nonce),
+        _ => None,
+    }
+}
+
+fn random<const N: usize>(rng: &mut ChaCha20Rng) -> [u8; N] {
+    let mut bytes = [0; N];
+    rng.fill_bytes(&mut bytes);
+    bytes
+}

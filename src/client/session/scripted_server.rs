@@ -1,0 +1,299 @@
+//! A server for the session's tests that does what it is told: just enough of the protocol, made from `common` alone.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::common::login::{LoginAnswer, LoginKey, Record, ResumptionKey, ServerLogin};
+use crate::common::message::ServerMessage;
+use crate::common::packet::{Cookie, Nonce};
+use crate::common::seal::{Channel, Side};
+use crate::common::types::{RequestId, RunId, SessionId, StateDigest};
+
+pub const PASSWORD: &[u8] = b"falcon*solo";
+pub const HEARTBEAT: Duration = Duration::from_secs(2);
+pub const LIVENESS: Duration = Duration::from_secs(3);
+
+pub fn hans() -> UserName {
+    UserName::parse("hans").unwrap()
+}
+
+pub fn address(last: u8) -> SocketAddr {
+    (Ipv4Addr::new(127, 0, 0, last), 12_000).into()
+}
+
+/// What the server makes of a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    Welcome,
+    AlreadyActive,
+    Refuse,
+    Throttle,
+}
+
+pub struct Scripted {
+    pub address: SocketAddr,
+    pub cookie: Cookie,
+    pub on_login: Policy,
+    pub on_resume: Policy,
+    pub digest: StateDigest,
+    pub last_writer: RunId,
+    pub run: RunId,
+    /// Sealed messages as they came in, not answered by themselves but for heartbeats.
+    pub messages: VecDeque<ClientMessage>,
+    /// Whether heartbeats are acknowledged.
+    pub acknowledges: bool,
+    pub logins: usize,
+    pub resumptions: usize,
+    record: Record,
+    rng: ChaCha20Rng,
+    login: Option<(Nonce, ServerLogin)>,
+    tickets: Vec<ResumptionKey>,
+    session: Option<Channel>,
+}
+
+impl Scripted {
+    pub fn new(address: SocketAddr) -> Self {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let record = Record::enrol(&mut rng, &hans(), PASSWORD, Stretching::Minimal);
+        Self {
+            address,
+            cookie: [1; 32],
+            on_login: Policy::Welcome,
+            on_resume: Policy::Welcome,
+            digest: StateDigest::default(),
+            last_writer: RunId(0),
+            run: RunId(100),
+            messages: VecDeque::new(),
+            acknowledges: true,
+            logins: 0,
+            resumptions: 0,
+            record,
+            rng,
+            login: None,
+            tickets: Vec::new(),
+            session: None,
+        }
+    }
+
+    pub fn reset_token(&self) -> [u8; 16] {
+        [9; 16]
+    }
+
+    /// A RESET of the standing session.
+    pub fn reset(&self, delay_ms: u16) -> Vec<u8> {
+        let id = self.session.as_ref().expect("a session stands").id();
+        Packet::Reset { id, token: self.reset_token(), delay_ms }.to_bytes()
+    }
+
+    pub fn seal(&mut self, message: &ServerMessage) -> Vec<u8> {
+        let mut datagram = Vec::new();
+        let session = self.session.as_mut().expect("a session stands");
+        session.seal_into(&mut datagram, |out| message.encode(out));
+        datagram
+    }
+
+    pub fn reply(&mut self, id: RequestId, response: Response) -> Vec<u8> {
+        self.seal(&ServerMessage::Reply { id, response })
+    }
+
+    /// Takes one datagram; what it answers.
+    pub fn handle(&mut self, mut datagram: Vec<u8>) -> Option<Vec<u8>> {
+        match Packet::parse(&datagram)? {
+            Packet::Hello { nonce, .. } => Some(Packet::Retry { nonce, cookie: self.cookie }.to_bytes()),
+            Packet::Login1 { nonce, cookie, .. } | Packet::Resume { nonce, cookie, .. } if cookie != self.cookie => {
+                Some(Packet::Retry { nonce, cookie: self.cookie }.to_bytes())
+            }
+            Packet::Login1 { nonce, .. } if self.on_login == Policy::Throttle => {
+                Some(Packet::Throttled { nonce, retry_after_s: 7 }.to_bytes())
+            }
+            Packet::Login1 { nonce, ke1, .. } => {
+                let (login, ke2) = ServerLogin::start(&mut self.rng, &self.record, &hans(), ke1);
+                self.login = Some((nonce, login));
+                Some(Packet::Login2 { nonce, ke2: &ke2 }.to_bytes())
+            }
+            Packet::Login3 { nonce, ke3, .. } => {
+                let (_, login) = self.login.take().filter(|login| login.0 == nonce)?;
+                let key = login.finish(&hans(), ke3).ok().filter(|_| self.on_login != Policy::Refuse);
+                let answer = match key {
+                    Some(key) => self.judge(nonce, &key),
+                    None => {
+                        let mut random = [0; 336];
+                        self.rng.fill(&mut random[..]);
+                        random
+                    }
+                };
+                Some(Packet::Answer { nonce, answer: &answer }.to_bytes())
+            }
+            Packet::Resume { nonce, details, .. } => {
+                let key = self.tickets.iter().position(|key| key.open_details(&nonce, details).is_ok());
+                let Some(key) = key.filter(|_| self.on_resume == Policy::Welcome) else {
+                    return Some(Packet::Refused { nonce }.to_bytes());
+                };
+                let server_nonce = self.rng.r#gen();
+                let welcome = self.welcome();
+                let key = &self.tickets[key];
+                let secret = key.session_secret(&nonce, &server_nonce);
+                let answer = key.seal_answer(&nonce, &server_nonce, &LoginAnswer::Welcome(welcome.clone()));
+                self.resumptions += 1;
+                self.stand(&welcome, &secret);
+                Some(Packet::Resumed { nonce, server_nonce, answer: &answer }.to_bytes())
+            }
+            Packet::Session { .. } => {
+                let text = self.session.as_mut()?.open(&mut datagram).ok()?;
+                match ClientMessage::decode(text).expect("a session says only what can be understood") {
+                    ClientMessage::Heartbeat(heartbeat) if self.acknowledges => {
+                        Some(self.seal(&ServerMessage::HeartbeatAck { number: heartbeat.number }))
+                    }
+                    message => {
+                        self.messages.push_back(message);
+                        None
+                    }
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// The next request among the messages, heartbeats skipped.
+    pub fn request(&mut self) -> Option<(RequestId, RequestId, Request)> {
+        loop {
+            if let ClientMessage::Request { id, floor, request } = self.messages.pop_front()? {
+                return Some((id, floor, request));
+            }
+        }
+    }
+
+    fn judge(&mut self, nonce: Nonce, key: &LoginKey) -> [u8; 336] {
+        if self.on_login == Policy::AlreadyActive {
+            return key.seal_answer(&nonce, &LoginAnswer::AlreadyActive);
+        }
+        let welcome = self.welcome();
+        self.logins += 1;
+        self.stand(&welcome, &key.session_secret());
+        key.seal_answer(&nonce, &LoginAnswer::Welcome(welcome))
+    }
+
+    fn welcome(&mut self) -> Welcome {
+        Welcome {
+            session: SessionId(self.rng.r#gen()),
+            run: self.run,
+            heartbeat_ms: HEARTBEAT.as_millis() as u32,
+            liveness_ms: LIVENESS.as_millis() as u32,
+            server_time_ms: 1_000,
+            reset_token: self.reset_token(),
+            ticket: vec![5; 100],
+            digest: self.digest,
+            last_writer: self.last_writer,
+            local_only: false,
+        }
+    }
+
+    fn stand(&mut self, welcome: &Welcome, secret: &Secret) {
+        self.session = Some(Channel::new(Side::Server, welcome.session, secret));
+        self.tickets.push(ResumptionKey::new(ResumptionKey::secret_for_ticket(secret)));
+    }
+}
+
+/// A session and its server, and nothing lost between them.
+pub struct Pair {
+    pub now: Instant,
+    pub session: Session,
+    pub server: Scripted,
+    /// Datagrams for other addresses.
+    pub astray: Vec<(SocketAddr, Vec<u8>)>,
+    /// Whether datagrams get through.
+    pub connected: bool,
+    pub events: VecDeque<Event>,
+}
+
+impl Pair {
+    pub fn new() -> Self {
+        Self::with_servers(vec![address(1)])
+    }
+
+    pub fn with_servers(servers: Vec<SocketAddr>) -> Self {
+        let config = SessionConfig { servers, tcp_port: 4_000, stretching: Stretching::Minimal };
+        Self {
+            now: test_epoch(),
+            session: Session::new(config, ChaCha20Rng::seed_from_u64(2)),
+            server: Scripted::new(address(1)),
+            astray: Vec::new(),
+            connected: true,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// With a session standing and its events taken.
+    pub fn standing() -> Self {
+        let mut pair = Self::new();
+        pair.login(PASSWORD);
+        assert!(matches!(pair.event(), Event::Started { resumed: false, .. }));
+        assert!(matches!(pair.event(), Event::Login(Ok(_))));
+        pair
+    }
+
+    pub fn login(&mut self, password: &[u8]) {
+        self.session.login(self.now, hans(), Zeroizing::new(password.to_vec()));
+        self.exchange();
+    }
+
+    pub fn ask(&mut self, request: Request) -> RequestHandle {
+        let handle = self.session.ask(self.now, request);
+        self.exchange();
+        handle
+    }
+
+    pub fn deliver(&mut self, mut datagram: Vec<u8>) {
+        self.session.handle_datagram(self.now, self.server.address, &mut datagram);
+        self.exchange();
+    }
+
+    pub fn reply(&mut self, id: RequestId, response: Response) {
+        let datagram = self.server.reply(id, response);
+        self.deliver(datagram);
+    }
+
+    /// Carries datagrams to and fro until neither side has any.
+    pub fn exchange(&mut self) {
+        while let Some((to, datagram)) = self.session.poll_transmit() {
+            if to != self.server.address {
+                self.astray.push((to, datagram));
+            } else if self.connected
+                && let Some(mut answer) = self.server.handle(datagram)
+            {
+                self.session.handle_datagram(self.now, to, &mut answer);
+            }
+        }
+        while let Some(event) = self.session.poll_event() {
+            self.events.push_back(event);
+        }
+    }
+
+    /// Lets time pass, timeout by timeout.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(due) = self.session.poll_timeout().filter(|due| *due <= end) {
+            assert!(due >= self.now || self.session.poll_timeout().is_some());
+            self.now = due.max(self.now);
+            self.session.handle_timeout(self.now);
+            self.exchange();
+            let next = self.session.poll_timeout();
+            assert!(next.is_none_or(|next| next > self.now), "a timeout that was handled is due again at once");
+        }
+        self.now = end;
+    }
+
+    pub fn event(&mut self) -> Event {
+        self.events.pop_front().expect("an event")
+    }
+
+    pub fn no_event(&self) {
+        assert!(self.events.is_empty(), "{:?}", self.events);
+    }
+}

@@ -1,0 +1,346 @@
+//! The session against a scripted server: each verdict, each break, each kind of repetition.
+
+use super::scripted_server::{HEARTBEAT, LIVENESS, PASSWORD, Pair, Policy, address};
+use super::*;
+use crate::common::message::ServerMessage;
+use crate::common::types::{RunId, SessionId};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+fn login_error(pair: &mut Pair) -> LoginError {
+    match pair.event() {
+        Event::Login(Err(error)) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_login_tells_the_same_keys_to_both_sides() {
+    let mut pair = Pair::new();
+    pair.login(PASSWORD);
+    let Event::Started { user, welcome, resumed, .. } = pair.event() else { panic!("no session") };
+    assert_eq!((user.as_str(), welcome.run, resumed), ("hans", pair.server.run, false));
+    assert!(matches!(pair.event(), Event::Login(Ok(_))));
+    pair.ask(Request::Peers { cursor: None });
+    assert!(pair.server.request().is_some(), "the server can open what the session seals");
+}
+
+#[test]
+fn a_wrong_password_is_refused_and_another_try_is_possible() {
+    let mut pair = Pair::new();
+    pair.login(b"wrong");
+    assert_eq!(login_error(&mut pair), LoginError::Refused);
+    pair.login(PASSWORD);
+    assert!(matches!(pair.event(), Event::Started { .. }));
+}
+
+#[test]
+fn a_wrong_password_sends_a_login3_of_the_right_size() {
+    for (password, size) in [(PASSWORD, 129), (b"wrong".as_slice(), 129)] {
+        let mut pair = Pair::new();
+        pair.session.login(pair.now, scripted_server::hans(), Zeroizing::new(password.to_vec()));
+        let mut sent = Vec::new();
+        while let Some((to, datagram)) = pair.session.poll_transmit() {
+            sent.push(datagram.len());
+            if let Some(mut answer) = pair.server.handle(datagram) {
+                pair.session.handle_datagram(pair.now, to, &mut answer);
+            }
+        }
+        assert_eq!(sent[..3], [256, 210, size]);
+    }
+}
+
+#[test]
+fn every_refusal_has_its_reason() {
+    let cases = [
+        (Policy::AlreadyActive, LoginError::AlreadyActive),
+        (Policy::Refuse, LoginError::Refused),
+        (Policy::Throttle, LoginError::Throttled(7)),
+    ];
+    for (policy, error) in cases {
+        let mut pair = Pair::new();
+        pair.server.on_login = policy;
+        pair.login(PASSWORD);
+        assert_eq!(login_error(&mut pair), error);
+        assert_eq!(pair.session.poll_timeout(), None, "nothing is left of the attempt");
+    }
+}
+
+#[test]
+fn a_server_of_another_version_is_named() {
+    let mut pair = Pair::new();
+    pair.session.login(pair.now, scripted_server::hans(), Zeroizing::new(PASSWORD.to_vec()));
+    let (_, hello) = pair.session.poll_transmit().unwrap();
+    let Some(Packet::Hello { nonce, .. }) = Packet::parse(&hello) else { panic!("no HELLO") };
+    pair.deliver(Packet::Version { version: 9, nonce: [0; 16] }.to_bytes());
+    pair.no_event();
+    pair.deliver(Packet::Version { version: 9, nonce }.to_bytes());
+    assert_eq!(login_error(&mut pair), LoginError::Version { server: 9, client: PROTOCOL_VERSION });
+}
+
+#[test]
+fn nobody_answers_for_five_seconds() {
+    let mut pair = Pair::new();
+    pair.connected = false;
+    pair.login(PASSWORD);
+    pair.pass(LOGIN_PATIENCE - MILLISECOND);
+    pair.no_event();
+    pair.pass(MILLISECOND);
+    assert_eq!(login_error(&mut pair), LoginError::Unreachable);
+}
+
+#[test]
+fn a_server_that_starts_late_is_found() {
+    let mut pair = Pair::new();
+    pair.connected = false;
+    pair.login(PASSWORD);
+    pair.pass(Duration::from_secs(3));
+    pair.connected = true;
+    pair.pass(Duration::from_millis(1_300));
+    assert!(matches!(pair.event(), Event::Started { .. }));
+}
+
+#[test]
+fn a_stale_cookie_is_replaced_and_the_login_goes_on() {
+    let mut pair = Pair::new();
+    pair.session.login(pair.now, scripted_server::hans(), Zeroizing::new(PASSWORD.to_vec()));
+    let (_, hello) = pair.session.poll_transmit().unwrap();
+    let mut retry = pair.server.handle(hello).unwrap();
+    pair.server.cookie = [2; 32];
+    pair.session.handle_datagram(pair.now, address(1), &mut retry);
+    pair.exchange();
+    assert!(matches!(pair.event(), Event::Started { .. }));
+}
+
+#[test]
+fn the_next_address_is_asked_after_a_while_or_when_the_first_is_deaf() {
+    for refused in [false, true] {
+        let mut pair = Pair::with_servers(vec![address(2), address(1)]);
+        pair.login(PASSWORD);
+        assert_eq!(pair.astray.len(), 1, "the first address is asked first");
+        pair.no_event();
+        match refused {
+            true => pair.session.unreachable(pair.now, address(2)),
+            false => pair.pass(Duration::from_millis(250)),
+        }
+        pair.exchange();
+        assert!(matches!(pair.event(), Event::Started { .. }));
+        pair.server.on_resume = Policy::Refuse;
+        pair.astray.clear();
+        pair.deliver(pair.server.reset(0));
+        assert_eq!(pair.server.logins, 2, "who answered last is asked first");
+        assert!(pair.astray.is_empty());
+    }
+}
+
+#[test]
+fn answers_from_elsewhere_do_not_count() {
+    let mut pair = Pair::new();
+    pair.session.login(pair.now, scripted_server::hans(), Zeroizing::new(PASSWORD.to_vec()));
+    let (_, hello) = pair.session.poll_transmit().unwrap();
+    let mut retry = pair.server.handle(hello).unwrap();
+    pair.session.handle_datagram(pair.now, address(7), &mut retry);
+    assert!(pair.session.poll_transmit().is_none());
+    let mut pair = Pair::standing();
+    let mut reset = pair.server.reset(0);
+    pair.session.handle_datagram(pair.now, address(7), &mut reset);
+    assert!(pair.session.poll_transmit().is_none(), "nor does a RESET");
+}
+
+#[test]
+fn a_false_reset_is_ignored() {
+    let mut pair = Pair::standing();
+    let true_reset = pair.server.reset(0);
+    let Some(Packet::Reset { id, token, .. }) = Packet::parse(&true_reset) else { panic!("no RESET") };
+    for (id, token) in [(id, [0; 16]), (SessionId([0; 16]), token)] {
+        pair.deliver(Packet::Reset { id, token, delay_ms: 0 }.to_bytes());
+        assert_eq!(pair.server.resumptions, 0);
+    }
+    pair.deliver(true_reset);
+    assert_eq!(pair.server.resumptions, 1);
+}
+
+#[test]
+fn a_reset_is_followed_by_a_resumption_after_the_delay_it_tells() {
+    let mut pair = Pair::standing();
+    pair.deliver(pair.server.reset(700));
+    pair.pass(Duration::from_millis(699));
+    assert_eq!(pair.server.resumptions, 0);
+    pair.pass(MILLISECOND);
+    assert_eq!(pair.server.resumptions, 1);
+    assert!(matches!(pair.event(), Event::Started { resumed: true, .. }));
+    pair.no_event();
+}
+
+#[test]
+fn heartbeats_keep_a_session_for_hours() {
+    let mut pair = Pair::standing();
+    pair.pass(Duration::from_secs(7_200));
+    pair.no_event();
+    assert_eq!((pair.server.logins, pair.server.resumptions), (1, 0));
+}
+
+#[test]
+fn silence_is_told_once_and_the_session_comes_back_when_the_server_does() {
+    let mut pair = Pair::standing();
+    pair.connected = false;
+    pair.pass(HEARTBEAT + LIVENESS);
+    assert!(matches!(pair.event(), Event::ConnectionLost));
+    pair.pass(Duration::from_secs(3_600));
+    pair.no_event();
+    pair.connected = true;
+    pair.pass(Duration::from_millis(1_250));
+    assert!(matches!(pair.event(), Event::Started { resumed: true, .. }));
+    assert_eq!(pair.server.resumptions, 1);
+}
+
+#[test]
+fn a_restart_that_lasts_is_told_as_a_lost_connection() {
+    let mut pair = Pair::standing();
+    let reset = pair.server.reset(100);
+    pair.connected = false;
+    pair.deliver(reset);
+    pair.pass(LIVENESS);
+    pair.no_event();
+    pair.pass(Duration::from_millis(100));
+    assert!(matches!(pair.event(), Event::ConnectionLost));
+}
+
+#[test]
+fn a_useless_ticket_leads_to_a_login_with_the_password_in_memory() {
+    let mut pair = Pair::standing();
+    pair.server.on_resume = Policy::Refuse;
+    pair.server.run = RunId(200);
+    pair.deliver(pair.server.reset(0));
+    let Event::Started { welcome, resumed: true, .. } = pair.event() else { panic!("no session") };
+    assert_eq!((welcome.run, pair.server.logins), (RunId(200), 2));
+    pair.no_event();
+}
+
+#[test]
+fn a_refused_password_ends_the_session() {
+    let mut pair = Pair::standing();
+    (pair.server.on_resume, pair.server.on_login) = (Policy::Refuse, Policy::Refuse);
+    let told = pair.server.seal(&ServerMessage::LoggedOut);
+    pair.deliver(told);
+    assert!(matches!(pair.event(), Event::LoggedOut));
+    assert!(pair.session.identity.is_none(), "the password is wiped");
+    let handle = pair.ask(Request::Peers { cursor: None });
+    assert!(
+        matches!(pair.event(), Event::Answer { request, result: Err(AskError::NotAuthenticated) } if request == handle)
+    );
+}
+
+#[test]
+fn already_active_is_most_likely_our_own_last_session() {
+    for released in [true, false] {
+        let mut pair = Pair::standing();
+        (pair.server.on_resume, pair.server.on_login) = (Policy::Refuse, Policy::AlreadyActive);
+        pair.deliver(pair.server.reset(0));
+        pair.pass(LIVENESS);
+        if released {
+            pair.server.on_login = Policy::Welcome;
+        }
+        pair.pass(Duration::from_millis(1_600));
+        match (released, pair.events.pop_back().expect("an event")) {
+            (true, Event::Started { resumed: true, .. }) | (false, Event::LoggedOut) => {}
+            (_, other) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_throttled_client_waits_and_comes_back() {
+    let mut pair = Pair::standing();
+    (pair.server.on_resume, pair.server.on_login) = (Policy::Refuse, Policy::Throttle);
+    pair.deliver(pair.server.reset(0));
+    pair.server.on_login = Policy::Welcome;
+    pair.pass(Duration::from_millis(6_999));
+    assert_eq!(pair.server.logins, 1);
+    pair.pass(MILLISECOND);
+    assert_eq!(pair.server.logins, 2);
+}
+
+#[test]
+fn leaving_is_repeated_until_it_is_answered() {
+    let mut pair = Pair::standing();
+    pair.session.leave(pair.now);
+    pair.exchange();
+    pair.pass(LEAVE_RETRY);
+    let leaves = pair.server.messages.iter().filter(|message| **message == ClientMessage::Leave).count();
+    assert_eq!(leaves, 2);
+    pair.no_event();
+    let left = pair.server.seal(&ServerMessage::Left);
+    pair.deliver(left);
+    assert!(matches!(pair.event(), Event::Left));
+    assert!(pair.session.identity.is_none() && pair.session.poll_timeout().is_none());
+    pair.login(PASSWORD);
+    assert!(matches!(pair.event(), Event::Started { resumed: false, .. }));
+}
+
+#[test]
+fn leaving_a_dead_server_takes_a_second() {
+    for broken in [false, true] {
+        let mut pair = Pair::standing();
+        pair.connected = false;
+        if broken {
+            pair.pass(HEARTBEAT + LIVENESS);
+            assert!(matches!(pair.event(), Event::ConnectionLost));
+        }
+        pair.session.leave(pair.now);
+        pair.pass(LEAVE_PATIENCE - MILLISECOND);
+        pair.no_event();
+        pair.pass(MILLISECOND);
+        assert!(matches!(pair.event(), Event::Left));
+    }
+}
+
+#[test]
+fn leaving_while_reconnecting_comes_back_to_say_so() {
+    let mut pair = Pair::standing();
+    pair.deliver(pair.server.reset(60_000));
+    pair.session.leave(pair.now);
+    pair.exchange();
+    assert_eq!(pair.server.resumptions, 1);
+    assert!(pair.server.messages.contains(&ClientMessage::Leave));
+    pair.deliver(pair.server.reset(0));
+    assert!(matches!(pair.events.pop_back(), Some(Event::Left)), "a session that is gone was left");
+}
+
+#[test]
+fn leaving_without_a_session_is_done_at_once() {
+    let mut pair = Pair::new();
+    pair.session.leave(pair.now);
+    pair.exchange();
+    assert!(matches!(pair.event(), Event::Left));
+}
+
+#[test]
+fn a_second_login_is_refused_and_the_session_kept() {
+    let mut pair = Pair::standing();
+    pair.login(PASSWORD);
+    assert_eq!(login_error(&mut pair), LoginError::LoggedIn);
+    pair.ask(Request::Peers { cursor: None });
+    assert!(pair.server.request().is_some());
+}
+
+#[test]
+fn random_and_damaged_datagrams_do_nothing() {
+    use rand::{RngCore, SeedableRng};
+    let mut pair = Pair::standing();
+    let mut rng = ChaCha20Rng::seed_from_u64(3);
+    let honest = pair.server.seal(&ServerMessage::Left);
+    for round in 0..10_000 {
+        let mut bytes = vec![0; round % 1_300];
+        rng.fill_bytes(&mut bytes);
+        if let Some(kind) = bytes.first_mut() {
+            *kind %= 0x12;
+        }
+        pair.deliver(bytes);
+        let mut damaged = honest.clone();
+        damaged[round % honest.len()] ^= 1 + (round / honest.len()) as u8 % 255;
+        pair.deliver(damaged);
+    }
+    pair.no_event();
+    assert_eq!((pair.server.logins, pair.server.resumptions), (1, 0));
+}

@@ -1,0 +1,190 @@
+//! The server's command line: options as typed, checked and resolved. Owns names, defaults and usage errors (the
+//! contract's section 1). Must not open anything.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use log::LevelFilter;
+
+use crate::common::types::UserName;
+
+/// Shortest and longest interval that can be asked for.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+const INTERVAL_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// What the command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// To serve.
+    Serve(Options),
+    /// To read a password and print this user's record line.
+    Enrol(UserName),
+}
+
+/// How to serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Who may join.
+    pub credentials: PathBuf,
+    /// Where publications are kept; `None`: nowhere.
+    pub data: Option<PathBuf>,
+    /// How often clients report.
+    pub heartbeat: Duration,
+    /// Silence after which a client is no longer active.
+    pub liveness: Duration,
+    /// What is logged.
+    pub log_level: LevelFilter,
+}
+
+/// Server of a permissioned peer-to-peer file share: knows who is online and who shares what.
+#[derive(Debug, Parser)]
+#[command(name = "server", version)]
+struct Arguments {
+    /// UDP port; 0 takes a free one
+    #[arg(value_name = "PORT", required_unless_present = "enrol")]
+    port: Option<u16>,
+    /// Address to listen on, IPv4 or IPv6
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    bind: IpAddr,
+    /// Who may join
+    #[arg(long, value_name = "FILE", default_value = "credentials.txt")]
+    credentials: PathBuf,
+    /// Where publications are kept
+    #[arg(long, value_name = "FILE", default_value = "fileshare.db", conflicts_with = "ephemeral")]
+    data: PathBuf,
+    /// Keep nothing after exit (for test harnesses)
+    #[arg(long)]
+    ephemeral: bool,
+    /// How often clients report, seconds; the server tells them
+    #[arg(long, value_name = "SECS", default_value = "2", value_parser = parse_seconds)]
+    heartbeat: Duration,
+    /// Silence after which a client is no longer active, seconds
+    #[arg(long, value_name = "SECS", default_value = "3", value_parser = parse_seconds)]
+    liveness: Duration,
+    /// What is logged on stderr
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
+    log_level: LevelFilter,
+    /// Read NAME's password (from the terminal, hidden, or the first line of stdin), print a line for the credentials
+    /// file that reveals no password, and exit
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["port", "ephemeral", "data"])]
+    enrol: Option<UserName>,
+}
+
+impl Action {
+    /// Parses and checks a command line, the program's name included. The error prints itself (`exit`), with status 2
+    /// for a usage error and 0 for `--help`.
+    pub fn parse(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+        let arguments = Arguments::try_parse_from(line)?;
+        if let Some(user) = arguments.enrol {
+            return Ok(Self::Enrol(user));
+        }
+        if arguments.liveness <= arguments.heartbeat {
+            let text = "the liveness time must be longer than the heartbeat interval";
+            return Err(Arguments::command().error(ErrorKind::ValueValidation, text));
+        }
+        Ok(Self::Serve(Options {
+            listen: SocketAddr::new(arguments.bind, arguments.port.expect("clap requires it")),
+            credentials: arguments.credentials,
+            data: (!arguments.ephemeral).then_some(arguments.data),
+            heartbeat: arguments.heartbeat,
+            liveness: arguments.liveness,
+            log_level: arguments.log_level,
+        }))
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().map_err(|_| "not a number of seconds".to_owned())?;
+    let interval = Duration::try_from_secs_f64(seconds).map_err(|_| "not a number of seconds".to_owned())?;
+    if (INTERVAL_MIN..=INTERVAL_MAX).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err(format!("from {} to {} seconds", INTERVAL_MIN.as_secs_f64(), INTERVAL_MAX.as_secs()))
+    }
+}
+
+fn parse_level(text: &str) -> Result<LevelFilter, String> {
+    match text {
+        "error" | "warn" | "info" | "debug" | "trace" => Ok(text.parse().expect("levels that log knows")),
+        _ => Err("one of error, warn, info, debug, trace".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Action, clap::Error> {
+        Action::parse(std::iter::once("server").chain(line.split_whitespace()))
+    }
+
+    fn options(line: &str) -> Options {
+        match parse(line) {
+            Ok(Action::Serve(options)) => options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_the_contracts() {
+        let expected = Options {
+            listen: "127.0.0.1:12000".parse().unwrap(),
+            credentials: "credentials.txt".into(),
+            data: Some("fileshare.db".into()),
+            heartbeat: Duration::from_secs(2),
+            liveness: Duration::from_secs(3),
+            log_level: LevelFilter::Info,
+        };
+        assert_eq!(options("12000"), expected);
+    }
+
+    #[test]
+    fn every_option_counts() {
+        let given =
+            options("0 --bind ::1 --credentials who --data where --heartbeat 0.5 --liveness 0.75 --log-level trace");
+        let expected = Options {
+            listen: "[::1]:0".parse().unwrap(),
+            credentials: "who".into(),
+            data: Some("where".into()),
+            heartbeat: Duration::from_millis(500),
+            liveness: Duration::from_millis(750),
+            log_level: LevelFilter::Trace,
+        };
+        assert_eq!(given, expected);
+        assert_eq!(options("0 --ephemeral").data, None);
+        assert_eq!(parse("--enrol hans").unwrap(), Action::Enrol(UserName::parse("hans").unwrap()));
+    }
+
+    #[test]
+    fn usage_errors_exit_with_2() {
+        let wrong = [
+            "",
+            "x",
+            "65536",
+            "1 2",
+            "1 --bind host",
+            "1 --ephemeral --data x",
+            "1 --heartbeat 3",
+            "1 --liveness 2",
+            "1 --heartbeat 0",
+            "1 --heartbeat -1",
+            "1 --heartbeat NaN",
+            "1 --liveness inf",
+            "1 --log-level loud",
+            "1 --log-level off",
+            "1 --enrol hans",
+            "--enrol #x",
+        ];
+        for line in wrong {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line:?}");
+        }
+        assert_eq!(parse("--help").unwrap_err().exit_code(), 0);
+    }
+}

@@ -1,0 +1,301 @@
+//! The server as a pure state machine: datagrams, durable sequence numbers, records, credentials and the time go in;
+//! datagrams, mutations and deadlines come out. No socket, no clock, no file, no randomness of its own.
+//!
+//! Whoever drives it
+//! 1. hands in what has arrived ([`Server::handle_datagram`], [`handle_stored`](Server::handle_stored), ...),
+//! 2. calls [`Server::handle_timeout`] (or [`handle_work`](Server::handle_work) while more datagrams wait),
+//! 3. carries out what the [`Outbox`] holds,
+//! 4. sleeps until [`Server::poll_timeout`].
+//!
+//! This file owns the state and the way in; each kind of thing a client can say has a file of its own in `core/`.
+
+mod lists;
+mod login;
+mod mutations;
+mod reload;
+mod requests;
+mod resets;
+mod resume;
+mod sources;
+mod walks;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use log::{debug, info, trace};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use zeroize::Zeroizing;
+
+use self::mutations::Mutations;
+use self::resets::Resets;
+use self::walks::Walks;
+use super::accounts::Accounts;
+use super::cookie::CookieJar;
+use super::cursor::Cursors;
+use super::handshake::Handshakes;
+use super::index::{Index, OwnerId};
+use super::journal::{JournalSeq, LastMutation, Load, StoredPublication};
+use super::keys::Keys;
+pub use super::outbox::{Datagram, Outbox};
+use super::sessions::{Sessions, Slot};
+use super::throttle::{RateLimit, Throttle};
+use crate::common::limits::{HEARTBEAT_DEFAULT, LIVENESS_DEFAULT, PROTOCOL_VERSION};
+use crate::common::packet::{Nonce, Packet};
+use crate::common::text::safe;
+use crate::common::types::{RunId, UserName};
+
+/// Turns between two login steps while datagrams keep coming: a step takes about 0.3 ms, so this keeps a flood of
+/// logins under a fifth of the loop.
+const LOGIN_TURNS_WHEN_BUSY: u32 = 4;
+
+/// What a server is started with.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// How often clients are told to report.
+    pub heartbeat: Duration,
+    /// Silence after which a session ends.
+    pub liveness: Duration,
+    /// From the data file; what resumption, resets and fake records hang on.
+    pub root_secret: [u8; 32],
+    /// Whether hosts other than this one reach the server, so that a client seen at a loopback address is told that
+    /// they cannot fetch from it.
+    pub listens_elsewhere: bool,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat: HEARTBEAT_DEFAULT,
+            liveness: LIVENESS_DEFAULT,
+            root_secret: [0; 32],
+            listens_elsewhere: false,
+        }
+    }
+}
+
+/// What the journal had stored: filled by [`Journal::open`](super::journal::Journal::open), then given to the core.
+pub struct Stored {
+    index: Index,
+    accounts: Accounts,
+    /// Publications come user by user.
+    latest: Option<(UserName, OwnerId)>,
+}
+
+impl Stored {
+    /// Nothing.
+    #[expect(clippy::new_without_default, reason = "an empty store is a decision, not a default")]
+    pub fn new() -> Self {
+        Self { index: Index::new(), accounts: Accounts::default(), latest: None }
+    }
+}
+
+impl Load for Stored {
+    fn publication(&mut self, publication: StoredPublication) {
+        let StoredPublication { user, file, audience, published_s } = publication;
+        let owner = match &self.latest {
+            Some((latest, owner)) if *latest == user => *owner,
+            _ => {
+                let owner = self.index.owner(&user);
+                self.accounts.entry(&user, || owner);
+                self.latest = Some((user, owner));
+                owner
+            }
+        };
+        self.index.publish(owner, &file, &audience, published_s);
+    }
+
+    fn last_mutation(&mut self, user: UserName, last: LastMutation) {
+        let owner = self.index.owner(&user);
+        self.accounts.entry(&user, || owner).remember(last);
+    }
+
+    fn progress(&mut self, _done: u64, _total: u64) {}
+}
+
+/// The server. See the module for how to drive it.
+pub struct Server {
+    config: ServerConfig,
+    rng: ChaCha20Rng,
+    started: Instant,
+    wall_ms_at_start: u64,
+    keys: Keys,
+    cookies: CookieJar,
+    throttle: Throttle,
+    handshakes: Handshakes,
+    accounts: Accounts,
+    sessions: Sessions,
+    index: Index,
+    mutations: Mutations,
+    cursors: Cursors,
+    resets: Resets,
+    walks: Walks,
+    /// Records are still being made: everyone who logs in waits for theirs, real or not.
+    enrolling: bool,
+    login_turn: u32,
+    /// Other versions that are logged.
+    version_lines: RateLimit,
+}
+
+impl Server {
+    /// A server that nobody may join yet: [`handle_credentials`](Self::handle_credentials) comes next. `now` and
+    /// `wall_ms` (milliseconds since 1970) are the same moment.
+    pub fn new(config: ServerConfig, stored: Stored, seed: [u8; 32], now: Instant, wall_ms: u64) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let keys = Keys::new(Zeroizing::new(config.root_secret));
+        Self {
+            started: now,
+            wall_ms_at_start: wall_ms,
+            keys,
+            cookies: CookieJar::new(rng.r#gen()),
+            throttle: Throttle::new(),
+            handshakes: Handshakes::default(),
+            accounts: stored.accounts,
+            sessions: Sessions::default(),
+            index: stored.index,
+            mutations: Mutations::default(),
+            cursors: Cursors::new(&mut rng),
+            resets: Resets::new(),
+            walks: Walks::default(),
+            enrolling: false,
+            login_turn: 0,
+            version_lines: RateLimit::new(5, 0.1),
+            config,
+            rng,
+        }
+    }
+
+    /// The wall clock was set: `now` is `wall_ms` milliseconds since 1970.
+    pub fn set_clock(&mut self, now: Instant, wall_ms: u64) {
+        let since_start = u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX);
+        self.wall_ms_at_start = wall_ms.saturating_sub(since_start);
+    }
+
+    /// One datagram has arrived. It is opened where it stands.
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8], out: &mut Outbox) {
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        self.expire(now);
+        match Packet::parse(datagram) {
+            Some(Packet::Session { id }) => self.on_session(now, from, id, datagram, out),
+            Some(Packet::Hello { version, nonce }) => self.on_hello(now, from, version, nonce, out),
+            Some(Packet::Login1 { nonce, cookie, user, ke1 }) => {
+                if self.check_cookie(now, from, nonce, &cookie, out) {
+                    self.on_login1(now, (from, nonce), user, ke1, out);
+                }
+            }
+            Some(Packet::Login3 { nonce, ke3, details }) => self.on_login3(now, (from, nonce), ke3, details, out),
+            Some(Packet::Resume { nonce, cookie, details, ticket }) => {
+                if self.check_cookie(now, from, nonce, &cookie, out) {
+                    self.on_resume(now, (from, nonce), details, ticket, out);
+                }
+            }
+            _ => trace!("{from}: {} bytes that are no request", datagram.len()),
+        }
+    }
+
+    /// The journal has made everything up to `upto` durable: it becomes visible and is acknowledged, a bounded part at
+    /// once and the rest by [`handle_work`](Self::handle_work).
+    pub fn handle_stored(&mut self, _now: Instant, upto: JournalSeq, out: &mut Outbox) {
+        self.mutations.durable = self.mutations.durable.max(upto);
+        self.apply_durable(out);
+    }
+
+    /// Ends what has ended by `now` and does what was put off. Call it when [`poll_timeout`](Self::poll_timeout) comes
+    /// up; calling it earlier is harmless.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
+        self.expire(now);
+        self.handle_work(now, true, out);
+    }
+
+    /// Does a little of what was put off: a login step (each turn when no datagram waits, `drained`; every fourth
+    /// otherwise), some mutations that are durable, a slice of a long search.
+    pub fn handle_work(&mut self, now: Instant, drained: bool, out: &mut Outbox) {
+        self.apply_durable(out);
+        self.walk_on(now, out);
+        self.login_turn = self.login_turn.wrapping_add(1);
+        if drained || self.login_turn.is_multiple_of(LOGIN_TURNS_WHEN_BUSY) {
+            self.login_step(out);
+        }
+    }
+
+    /// The server itself has slept through a deadline (a stopped process, a suspended machine): what clients sent
+    /// meanwhile may still be waiting in the socket, so nobody is declared dead before they had a chance.
+    pub fn handle_stall(&mut self, now: Instant) {
+        debug!("the server was stopped for a while; waiting for its clients");
+        self.sessions.forgive(now + (self.config.liveness - self.config.heartbeat).min(Duration::from_secs(1)));
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout): at once if there is work left, `None` if there is nothing
+    /// to wait for.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.handshakes.is_ready() || self.mutations.is_ready() || self.walks.is_ready() {
+            return Some(self.started);
+        }
+        [self.sessions.next_deadline(), self.handshakes.next_expiry()].into_iter().flatten().min()
+    }
+
+    /// Whether mutations that are durable wait to be acknowledged by [`handle_work`](Self::handle_work).
+    pub fn has_unacknowledged(&self) -> bool {
+        self.mutations.is_ready()
+    }
+
+    /// How many sessions stand.
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    fn on_hello(&mut self, now: Instant, from: SocketAddr, version: u16, nonce: Nonce, out: &mut Outbox) {
+        if version == PROTOCOL_VERSION {
+            let cookie = self.cookies.issue(self.uptime_ms(now), from, &nonce);
+            out.packet(from, Packet::Retry { nonce, cookie });
+            return;
+        }
+        if self.version_lines.allow(now) {
+            info!("{from}: speaks protocol version {version}, this server {PROTOCOL_VERSION}");
+        }
+        out.packet(from, Packet::Version { version: PROTOCOL_VERSION, nonce });
+    }
+
+    /// Whether the address is proven; otherwise a fresh cookie goes out, which is smaller than what asked for it.
+    fn check_cookie(&self, now: Instant, from: SocketAddr, nonce: Nonce, cookie: &[u8; 32], out: &mut Outbox) -> bool {
+        let uptime_ms = self.uptime_ms(now);
+        let proven = self.cookies.verify(uptime_ms, from, &nonce, cookie);
+        if !proven {
+            let cookie = self.cookies.issue(uptime_ms, from, &nonce);
+            out.packet(from, Packet::Retry { nonce, cookie });
+        }
+        proven
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some(slot) = self.sessions.pop_expired(now) {
+            let session = self.end_session(slot);
+            info!("{} timed out", safe(session.user.as_str()));
+        }
+        self.handshakes.expire(now);
+    }
+
+    fn end_session(&mut self, slot: Slot) -> Box<super::sessions::Session> {
+        let session = self.sessions.remove(slot);
+        self.index.set_active(session.owner, false);
+        session
+    }
+
+    /// Milliseconds since the core was made; never jumps.
+    fn uptime_ms(&self, now: Instant) -> u64 {
+        u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Milliseconds since 1970.
+    fn wall_ms(&self, now: Instant) -> u64 {
+        self.wall_ms_at_start + self.uptime_ms(now)
+    }
+
+    fn last_writer(&self, user: &UserName) -> RunId {
+        self.accounts.find(user).map_or(RunId(0), |account| account.last_writer())
+    }
+}
+
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;

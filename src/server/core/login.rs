@@ -1,0 +1,226 @@
+//! Logging in with a password: LOGIN1 to ANSWER.
+//!
+//! Defended: a user who exists and one who does not are served by the same steps in the same order. A record is faked
+//! for everyone and used for whoever has none; while records are being made everyone waits for theirs, real or not;
+//! every refusal is as many random bytes. The expensive step is not taken here but lined up (see `handshake`).
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use log::{debug, info};
+use rand::RngCore;
+use zeroize::Zeroizing;
+
+use super::Server;
+use crate::common::limits::RESUMPTION_LIFETIME;
+use crate::common::login::{
+    LoginAnswer, LoginDetails, LoginFailed, LoginKey, Record, ResumptionKey, ServerLogin, Welcome,
+};
+use crate::common::packet::{ANSWER_BYTES, DETAILS_BYTES, KE1_BYTES, KE3_BYTES, Packet};
+use crate::common::seal::{Channel, Secret, Side, context, derive};
+use crate::common::text::safe;
+use crate::common::ticket::ResumptionTicket;
+use crate::common::types::{RequestId, RunId, UserName};
+use crate::server::enrolment::Enrolled;
+use crate::server::handshake::{Key, Stage};
+use crate::server::keys::CredentialVersion;
+use crate::server::outbox::Outbox;
+use crate::server::sessions::{Beginning, Session};
+
+/// Everything about a session that is about to stand but its keys.
+pub(super) struct Entrant {
+    pub(super) user: UserName,
+    pub(super) address: SocketAddr,
+    pub(super) version: CredentialVersion,
+    pub(super) run: RunId,
+    pub(super) generation: u32,
+    pub(super) details: LoginDetails,
+    pub(super) beginning: Beginning,
+}
+
+impl Server {
+    /// From an address that is proven.
+    pub(super) fn on_login1(&mut self, now: Instant, key: Key, user: &str, ke1: &[u8; KE1_BYTES], out: &mut Outbox) {
+        if let Some(handshake) = self.handshakes.find_mut(&key) {
+            match &handshake.stage {
+                Stage::Offered { login2, .. } => out.bytes(key.0, login2),
+                Stage::Waiting { .. } if self.enrolling => out.wanted.push(handshake.user.clone()),
+                Stage::Waiting { .. } | Stage::Decided { .. } => {}
+            }
+            return;
+        }
+        let user = UserName::parse(user).expect("the packet's parser has checked it");
+        if self.handshakes.check_room(key.0).is_err() {
+            debug!("{}: too many logins under way", key.0);
+            return;
+        }
+        match self.throttle.check(now, key.0.ip(), &user) {
+            Ok(charge) => self.handshakes.insert(now, key, user.clone(), charge, *ke1),
+            Err(retry) => {
+                debug!("{}: too many guesses for {}", key.0, safe(user.as_str()));
+                out.packet(key.0, Packet::Throttled { nonce: key.1, retry_after_s: retry.seconds });
+                return;
+            }
+        }
+        if self.enrolling {
+            self.handshakes.park(key, &user);
+            out.wanted.push(user);
+        } else {
+            self.handshakes.make_ready(key);
+        }
+    }
+
+    /// A record that was waited for is made, or there is nothing to make it from.
+    pub fn handle_record(&mut self, enrolled: Enrolled) {
+        if let Some(record) = enrolled.record
+            && let Some(account) = self.accounts.find_mut(&enrolled.user)
+            && account.version.is_some()
+        {
+            account.record = Some(record);
+        }
+        self.handshakes.release(&enrolled.user);
+    }
+
+    /// All records are made: nobody waits any more.
+    pub fn handle_all_enrolled(&mut self) {
+        self.enrolling = false;
+        self.handshakes.release_all();
+    }
+
+    /// Takes the expensive step for whoever's turn it is.
+    pub(super) fn login_step(&mut self, out: &mut Outbox) {
+        let Some(key) = self.handshakes.next_ready() else { return };
+        let Some(handshake) = self.handshakes.find_mut(&key) else { return };
+        let Stage::Waiting { ke1 } = handshake.stage else { return };
+        let fake = Record::fake(&self.keys.root, &handshake.user);
+        let account = self.accounts.find(&handshake.user);
+        let known = account.and_then(|account| Some((account.version?, account.record.as_ref()?)));
+        let (version, record) = known.map_or((None, &fake), |(version, record)| (Some(version), record));
+        let (login, ke2) = ServerLogin::start(&mut self.rng, record, &handshake.user, &ke1);
+        let login2 = Packet::Login2 { nonce: key.1, ke2: &ke2 }.to_bytes();
+        out.bytes(key.0, &login2);
+        handshake.stage = Stage::Offered { login: Box::new(login), version, login2 };
+    }
+
+    /// Only an address that is proven has a login under way.
+    pub(super) fn on_login3(
+        &mut self,
+        now: Instant,
+        key: Key,
+        ke3: &[u8; KE3_BYTES],
+        details: &[u8; DETAILS_BYTES],
+        out: &mut Outbox,
+    ) {
+        let Some(handshake) = self.handshakes.find_mut(&key) else { return };
+        let (login, version) = match std::mem::replace(&mut handshake.stage, Stage::Decided { answer: Vec::new() }) {
+            Stage::Offered { login, version, .. } => (login, version),
+            earlier => {
+                if let Stage::Decided { answer } = &earlier {
+                    out.bytes(key.0, answer);
+                }
+                handshake.stage = earlier;
+                return;
+            }
+        };
+        let (user, charge) = (handshake.user.clone(), handshake.charge.take());
+        info!("{}: Received AUTH from {}", key.0, safe(user.as_str()));
+        let proven = login.finish(&user, ke3).and_then(|login_key| {
+            let details = login_key.open_details(&key.1, details)?;
+            Ok((login_key, details))
+        });
+        if proven.is_ok() {
+            if let Some(charge) = charge {
+                self.throttle.refund(now, charge);
+            }
+            self.throttle.proven(now, key.0.ip(), &user);
+        }
+        let answer = proven.and_then(|(login_key, details)| {
+            self.judge(now, key, &user, version, details, &login_key).map(|answer| (login_key, answer))
+        });
+        let verdict = if let Ok((_, LoginAnswer::Welcome(_))) = &answer { "OK" } else { "ERR" };
+        let mut sealed = [0; ANSWER_BYTES];
+        match answer {
+            Ok((login_key, answer)) => sealed = login_key.seal_answer(&key.1, &answer),
+            Err(LoginFailed) => self.rng.fill_bytes(&mut sealed),
+        }
+        info!("{}: Sent {verdict} to {}", key.0, safe(user.as_str()));
+        let answer = Packet::Answer { nonce: key.1, answer: &sealed }.to_bytes();
+        out.bytes(key.0, &answer);
+        if let Some(handshake) = self.handshakes.find_mut(&key) {
+            handshake.stage = Stage::Decided { answer };
+        }
+    }
+
+    /// Decides about someone who has proven the password that was in force at LOGIN2.
+    fn judge(
+        &mut self,
+        now: Instant,
+        key: Key,
+        user: &UserName,
+        version: Option<CredentialVersion>,
+        details: LoginDetails,
+        login_key: &LoginKey,
+    ) -> Result<LoginAnswer, LoginFailed> {
+        let wall_us = self.wall_ms(now).saturating_mul(1_000);
+        let account = self.accounts.find_mut(user).ok_or(LoginFailed)?;
+        let version = version.filter(|_| account.version == version).ok_or(LoginFailed)?;
+        if self.sessions.of_owner(account.owner).is_some() {
+            return Ok(LoginAnswer::AlreadyActive);
+        }
+        let run = account.begin_run(wall_us);
+        let beginning = Beginning { nonce: key.1, resumed: Vec::new() };
+        let entrant = Entrant { user: user.clone(), address: key.0, version, run, generation: 0, details, beginning };
+        Ok(LoginAnswer::Welcome(self.admit(now, entrant, login_key.session_secret())))
+    }
+
+    /// Makes the session. The user must have none.
+    pub(super) fn admit(&mut self, now: Instant, entrant: Entrant, secret: Secret) -> Welcome {
+        let Entrant { user, address, version, run, generation, details, beginning } = entrant;
+        let owner = self.index.owner(&user);
+        let id = self.keys.mint_id(&mut self.rng);
+        let wall_ms = self.wall_ms(now);
+        let ticket_secret: Zeroizing<[u8; 32]> = ResumptionKey::secret_for_ticket(&secret);
+        let ticket = ResumptionTicket {
+            user: user.clone(),
+            credential_version: version,
+            run,
+            generation,
+            secret: *ticket_secret,
+            expires_ms: wall_ms + u64::try_from(RESUMPTION_LIFETIME.as_millis()).expect("a week fits"),
+        };
+        let welcome = Welcome {
+            session: id,
+            run,
+            heartbeat_ms: millis(self.config.heartbeat),
+            liveness_ms: millis(self.config.liveness),
+            server_time_ms: wall_ms,
+            reset_token: self.keys.reset_token(&id),
+            ticket: ticket.seal(&self.keys.tickets, &mut self.rng),
+            digest: self.index.digest(owner),
+            last_writer: self.last_writer(&user),
+            local_only: self.config.listens_elsewhere && address.ip().is_loopback(),
+        };
+        self.sessions.insert(Session {
+            channel: Channel::new(Side::Server, id, &secret),
+            user,
+            owner,
+            address,
+            run,
+            generation,
+            tcp_port: details.tcp_port,
+            free_slots: details.free_slots,
+            floor: RequestId(0),
+            logged: RequestId(0),
+            ticket_secret: derive(context::TRANSFER_TICKETS, secret.as_slice()),
+            deadline: now + self.config.liveness,
+            beginning: Some(Box::new(beginning)),
+            staged: None,
+        });
+        self.index.set_active(owner, true);
+        welcome
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,133 @@
+//! Sources: which peers serve the wanted contents to this asker, best first, with a ticket for each.
+//!
+//! Defended: a source's address is the one the server sees it at, and only its port is its own word, told under seal, so
+//! nobody can be made to dial a third party. A peer seen at a loopback address is a source only for askers at one. A
+//! ticket names the downloader and what it may fetch, and nothing that the index does not show to the asker.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use rand::Rng;
+use rand::RngCore;
+
+use super::Server;
+use super::lists::Asker;
+use crate::common::limits::{PAGE_MAX_BYTES, SOURCES_REQUEST_MAX_BYTES, TICKET_LIFETIME};
+use crate::common::message::{Cursor, Response, SourceGrant, WantedFile, encoded_len};
+use crate::common::seal::AeadKey;
+use crate::common::ticket::{Grant, TransferTicket};
+use crate::server::cursor::Stale;
+use crate::server::index::OwnerId;
+use crate::server::sessions::Session;
+
+/// Sources offered for one file.
+const PER_FILE: u32 = 8;
+/// Publications looked at for one request, shared among its files.
+const LOOKED_AT: usize = 512;
+
+/// A peer that serves some of the wanted files.
+#[derive(Default)]
+struct Candidate {
+    /// Bit *i*: it serves file *i*.
+    covers: u64,
+    /// The sizes it published them with, in the order of the bits.
+    sizes: Vec<u64>,
+}
+
+impl Server {
+    /// The order is the same for all pages of one list but for peers whose slots fill or empty meanwhile: the cursor
+    /// carries what it was drawn with.
+    pub(super) fn sources(
+        &mut self,
+        now: Instant,
+        asker: &Asker,
+        files: &[WantedFile],
+        cursor: Option<Cursor>,
+    ) -> Result<Response, Stale> {
+        if files.iter().map(encoded_len).sum::<usize>() > SOURCES_REQUEST_MAX_BYTES {
+            return Ok(Response::Refused);
+        }
+        let query = ("sources", files);
+        let (spread, offset) = match self.cursors.open(&asker.user, &query, cursor.as_ref())? {
+            0 => (self.rng.r#gen::<u32>() | 1, 0),
+            at => ((at >> 32) as u32, (at & u64::from(u32::MAX)) as usize),
+        };
+        let ranked = self.ranked(now, asker, files, spread);
+        let (mut sources, mut bytes, mut next) = (Vec::new(), 0, None);
+        for (at, (owner, candidate)) in ranked.iter().enumerate().skip(offset) {
+            let Some(grant) = self.grant(now, asker, files, *owner, candidate) else { continue };
+            bytes += encoded_len(&grant);
+            if bytes > PAGE_MAX_BYTES {
+                next = Some(u64::from(spread) << 32 | at as u64);
+                break;
+            }
+            sources.push(grant);
+        }
+        let next = next.map(|at| self.cursors.seal(&mut self.rng, &asker.user, &query, at));
+        Ok(Response::Sources { sources, next })
+    }
+
+    /// Best first: free slots before none, then those that serve more of the files, then by lot.
+    fn ranked(&self, now: Instant, asker: &Asker, files: &[WantedFile], spread: u32) -> Vec<(OwnerId, Candidate)> {
+        let mut candidates: BTreeMap<OwnerId, Candidate> = BTreeMap::new();
+        let most = LOOKED_AT / files.len().max(1);
+        for (at, file) in files.iter().enumerate() {
+            for (owner, size) in self.index.sources(asker.owner, &file.name, file.hash, most, spread.into()) {
+                if self.sessions.live(owner, now).is_some_and(|session| is_reachable(session, asker)) {
+                    let candidate = candidates.entry(owner).or_default();
+                    candidate.covers |= 1 << at;
+                    candidate.sizes.push(size);
+                }
+            }
+        }
+        let mut ranked: Vec<_> = candidates.into_iter().collect();
+        ranked.sort_by_cached_key(|(owner, candidate)| {
+            let has_slots = self.sessions.live(*owner, now).is_some_and(|session| session.free_slots > 0);
+            let lot = u64::from(owner.0 ^ spread).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+            (Reverse(has_slots), Reverse(candidate.covers.count_ones()), lot)
+        });
+        let mut offered = vec![0; files.len()];
+        ranked.retain(|(_, candidate)| {
+            let covered = || (0..files.len()).filter(|&at| candidate.covers & 1 << at != 0);
+            let is_needed = covered().any(|at| offered[at] < PER_FILE);
+            if is_needed {
+                covered().for_each(|at| offered[at] += 1);
+            }
+            is_needed
+        });
+        ranked
+    }
+
+    fn grant(
+        &mut self,
+        now: Instant,
+        asker: &Asker,
+        files: &[WantedFile],
+        owner: OwnerId,
+        candidate: &Candidate,
+    ) -> Option<SourceGrant> {
+        let expires_ms = self.wall_ms(now) + u64::try_from(TICKET_LIFETIME.as_millis()).expect("a minute fits");
+        let session = self.sessions.live(owner, now)?;
+        let mut key = [0; 32];
+        self.rng.fill_bytes(&mut key);
+        let covered = (0..files.len()).filter(|&at| candidate.covers & 1 << at != 0).map(|at| &files[at]);
+        let grants = covered.zip(&candidate.sizes);
+        let grants = grants.map(|(file, &size)| Grant { name: file.name.clone(), hash: file.hash, size }).collect();
+        let ticket = TransferTicket { downloader: asker.user.clone(), expires_ms, key, grants };
+        Some(SourceGrant {
+            user: session.user.clone(),
+            address: SocketAddr::new(session.address.ip(), session.tcp_port),
+            free_slots: session.free_slots,
+            covers: candidate.covers,
+            key,
+            ticket: ticket.seal(&AeadKey::new(&session.ticket_secret), &mut self.rng),
+        })
+    }
+}
+
+/// Peers at a loopback address can be reached from this host alone.
+fn is_reachable(source: &Session, asker: &Asker) -> bool {
+    asker.is_local || !source.address.ip().is_loopback()
+}

@@ -1,0 +1,155 @@
+use std::fs::{self, Permissions};
+
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand_chacha::ChaCha20Rng;
+
+use super::*;
+use crate::common::login::{ClientLogin, ServerLogin};
+
+fn user(name: &str) -> UserName {
+    UserName::parse(name).unwrap()
+}
+
+fn parse(text: &[u8]) -> Result<Credentials, CredentialsError> {
+    Credentials::parse(text, Path::new("creds.txt"))
+}
+
+fn password(credentials: &Credentials, name: &str) -> Vec<u8> {
+    match &credentials.users[name] {
+        Credential::Plaintext(password) => password.to_vec(),
+        Credential::Record(_) => panic!("a record"),
+    }
+}
+
+fn error(text: &[u8]) -> String {
+    parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn the_sample_file_is_read() {
+    let credentials = parse(include_bytes!("../../credentials.txt")).unwrap();
+    assert_eq!(credentials.users.len(), 3);
+    assert_eq!(password(&credentials, "hans"), b"falcon*solo");
+    assert!(credentials.has_samples());
+}
+
+#[test]
+fn the_rest_of_a_line_is_the_password_as_it_is() {
+    let text = b"# comment\n\nhans  two  spaces \r\n \t\nvader \xff\x00\t#\nyoda last";
+    let credentials = parse(text).unwrap();
+    assert_eq!(credentials.users.len(), 3);
+    assert_eq!(password(&credentials, "hans"), b" two  spaces ");
+    assert_eq!(password(&credentials, "vader"), b"\xff\x00\t#");
+    assert_eq!(password(&credentials, "yoda"), b"last");
+    assert!(!credentials.has_samples());
+    assert!(parse(b"").unwrap().users.is_empty());
+}
+
+#[test]
+fn errors_name_file_and_line_and_never_a_password() {
+    assert_eq!(error(b"hans secret1\n# c\nhans secret2\n"), "creds.txt, lines 1 and 3: hans is there twice",);
+    let no_password = "creds.txt, line 2: a user name, one space and a password are needed; the password is missing";
+    assert_eq!(error(b"a b\nhans\n"), no_password);
+    assert_eq!(error(b"a b\nhans \n"), no_password);
+    assert_eq!(error(b"a b\nhans \r\n"), no_password);
+    assert_eq!(error(b" hans secret\n"), "creds.txt, line 1: a user name cannot be empty");
+    assert_eq!(error("häns secret\n".as_bytes()), "creds.txt, line 1: a user name is printable ASCII without spaces");
+    assert_eq!(error(b"\xff secret\n"), "creds.txt, line 1: a user name is printable ASCII without spaces");
+    let long = ["x".repeat(65).as_bytes(), b" secret"].concat();
+    assert_eq!(error(&long), "creds.txt, line 1: a user name has at most 64 characters");
+    assert!(parse(&[b"a ", "x".repeat(256).as_bytes()].concat()).is_ok());
+    assert_eq!(
+        error(&[b"a ", "x".repeat(257).as_bytes()].concat()),
+        "creds.txt, line 1: a password has at most 256 bytes",
+    );
+    for bad in ["a $fileshare$", "a $fileshare$1$00", "a $fileshare$2$secret", "a $fileshare$secret"] {
+        let error = error(bad.as_bytes());
+        assert!(error.starts_with("creds.txt, line 1: the record is damaged") && !error.contains("secret"), "{error}");
+    }
+    let missing = Credentials::read(Path::new("/nonexistent/creds.txt")).unwrap_err().to_string();
+    assert!(missing.starts_with("cannot read the credentials in /nonexistent/creds.txt: "), "{missing}");
+}
+
+#[test]
+fn debug_output_holds_no_password() {
+    let credentials = parse(b"hans secret").unwrap();
+    assert!(!format!("{credentials:?}").contains("secret") && format!("{credentials:?}").contains("hans"));
+}
+
+#[test]
+fn a_record_line_lets_its_user_in_and_no_other() {
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let line = record_line(&user("hans"), b"falcon*solo", &mut rng, Stretching::Minimal);
+    assert!(line.starts_with("hans $fileshare$1$") && !line.contains("falcon"));
+    let credentials = parse(format!("{line}\r\nvader x\n").as_bytes()).unwrap();
+    let Credential::Record(record) = &credentials.users["hans"] else { panic!("not a record") };
+    let mut login = |name: &str, password: &[u8]| {
+        let (client, ke1) = ClientLogin::start(&mut rng, password);
+        let (_, ke2) = ServerLogin::start(&mut rng, record, &user(name), &ke1);
+        client.finish(&mut rng, &user(name), password, &ke2, Stretching::Minimal).is_ok()
+    };
+    assert!(login("hans", b"falcon*solo") && !login("hans", b"falcon") && !login("vader", b"falcon*solo"));
+    assert_eq!(credentials.plaintext().map(|(user, _)| user.as_str()).collect::<Vec<_>>(), ["vader"]);
+    // Cut short or with a digit that is none, it is refused.
+    assert!(parse(&line.as_bytes()[..line.len() - 2]).is_err());
+    assert!(parse(format!("{line} ").as_bytes()).is_err());
+}
+
+#[test]
+fn a_version_changes_with_the_secret_and_nothing_else() {
+    let key = [1; 32];
+    let old = parse(b"# one\nhans secret\nvader other\nyoda gone\n").unwrap();
+    let new = parse(b"vader another\nhans secret\r\nluke new").unwrap();
+    assert_eq!(old.version(&user("hans"), &key), new.version(&user("hans"), &key));
+    assert_ne!(old.version(&user("vader"), &key), new.version(&user("vader"), &key));
+    assert_ne!(old.version(&user("hans"), &key), old.version(&user("hans"), &[2; 32]));
+    assert_eq!(new.version(&user("yoda"), &key), None);
+    let changes = old.changes_to(&new);
+    assert_eq!(
+        changes,
+        Changes { removed: vec![user("yoda")], changed: vec![user("vader")], added: vec![user("luke")] }
+    );
+    assert_eq!(old.changes_to(&old), Changes::default());
+
+    // A password becoming a record, and a record made anew from the same password, are changes too: the old ones are void.
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let mut record = || parse(record_line(&user("hans"), b"secret", &mut rng, Stretching::Minimal).as_bytes()).unwrap();
+    let (one, two) = (record(), record());
+    assert_ne!(old.version(&user("hans"), &key), one.version(&user("hans"), &key));
+    assert_ne!(two.version(&user("hans"), &key), one.version(&user("hans"), &key));
+    assert_eq!(one.changes_to(&two).changed, [user("hans")]);
+    assert_eq!(old.changes_to(&one).changed, [user("hans")]);
+}
+
+#[test]
+fn a_file_that_everybody_can_read_draws_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("credentials.txt");
+    fs::write(&path, "hans secret\n").unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    let warnings = Credentials::read(&path).unwrap().warnings;
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].contains("chmod 600") && !warnings[0].contains("secret"));
+    fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+    assert!(Credentials::read(&path).unwrap().warnings.is_empty());
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_file_holds_there_is_a_clear_answer(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+        if let Err(error) = parse(&text) {
+            let line = error.to_string();
+            prop_assert!(line.starts_with("creds.txt, line") && !line.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn any_password_without_a_line_end_comes_through(password in proptest::collection::vec(any::<u8>(), 1..257)) {
+        prop_assume!(!password.contains(&b'\n') && !password.ends_with(b"\r") && !password.starts_with(b"$fileshare$"));
+        for end in ["", "\n", "\r\n"] {
+            let text = [b"hans ", password.as_slice(), end.as_bytes()].concat();
+            prop_assert_eq!(&super::tests::password(&parse(&text).unwrap(), "hans"), &password);
+        }
+    }
+}

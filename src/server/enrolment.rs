@@ -1,0 +1,213 @@
+//! Enrolment: the passwords that stand in clear in the credentials file become records, in memory alone, on a thread of
+//! their own (41 ms each).
+//!
+//! Defended: while this goes on, known and unknown users must not be told apart. So every name that somebody waits for
+//! is released by the same step, after the same amount of work: a known user's record is made (or, if it has been made
+//! in the background already, one of the same cost is made and thrown away), and for an unknown one too. A name is
+//! released only when asked for, until all are made; then everything is released at once, and nobody need wait any more.
+//!
+//! A flood of names must not keep the rest from being made: the thread takes waiting names and background ones in turn,
+//! so the whole takes at most twice as long. Not defended: that the server has just started can be seen.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rand::rngs::OsRng;
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use zeroize::Zeroizing;
+
+use crate::common::login::{Record, Stretching};
+use crate::common::types::UserName;
+
+/// Most names that wait at once: at 41 ms each, in turn with the background, as many as a login's patience of 5 s allows.
+pub const WAITING_MAX: usize = 64;
+
+/// How much the thread yields to the loop.
+const NICENESS: i32 = 10;
+
+/// A name that logins need wait for no more.
+pub struct Enrolled {
+    /// Whose.
+    pub user: UserName,
+    /// `None`: no password in clear stands for this name (it may be unknown, or have a record line).
+    pub record: Option<Record>,
+}
+
+/// The loop's end of the thread. Dropping it stops the thread after what it is at, without waiting.
+pub struct Enrolment {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// All whose passwords are or were here.
+    known: HashSet<UserName>,
+    /// Passwords still to be enrolled.
+    passwords: HashMap<UserName, Zeroizing<Vec<u8>>>,
+    /// The order in which the background takes them; names that were asked for meanwhile are skipped.
+    background: VecDeque<UserName>,
+    /// Records that were made and not yet asked for.
+    held: HashMap<UserName, Record>,
+    /// Asked for, first come first; at most [`WAITING_MAX`].
+    waiting: VecDeque<UserName>,
+    /// Released and not yet polled.
+    released: Vec<Enrolled>,
+    waiting_had_its_turn: bool,
+    done: bool,
+    stop: bool,
+}
+
+/// What the thread does next.
+struct Job {
+    user: UserName,
+    /// `None`: do as much work for nothing.
+    password: Option<Zeroizing<Vec<u8>>>,
+    asked: bool,
+}
+
+impl Enrolment {
+    /// Starts the thread; with nobody to enrol, everything is done at once and no thread is needed. `wake` is called on
+    /// the thread whenever [`poll`](Self::poll) or [`all_done`](Self::all_done) has news.
+    pub fn start(
+        users: Vec<(UserName, Zeroizing<Vec<u8>>)>,
+        stretching: Stretching,
+        wake: Box<dyn Fn() + Send>,
+    ) -> io::Result<Self> {
+        let background: VecDeque<_> = users.iter().map(|(user, _)| user.clone()).collect();
+        let known = background.iter().cloned().collect();
+        let done = background.is_empty();
+        let state = State { known, passwords: users.into_iter().collect(), background, done, ..State::default() };
+        let shared = Arc::new(Shared { state: Mutex::new(state) });
+        if !done {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name("enrolment".into()).spawn(move || {
+                // A thread that may not be nice works all the same.
+                let _ = rustix::process::nice(NICENESS);
+                let mut rng = ChaCha20Rng::from_rng(OsRng).expect("the system has randomness");
+                while let Some(job) = shared.next_job() {
+                    let record = job.run(&mut rng, stretching);
+                    shared.finish(job, record, &wake);
+                }
+            })?;
+        }
+        Ok(Self { shared })
+    }
+
+    /// Somebody waits for this name, known or not; never blocks. `false`: too many names wait already, and this one is
+    /// not remembered. Once [`all_done`](Self::all_done), nothing happens: nobody need wait.
+    pub fn want(&self, user: UserName) -> bool {
+        let mut state = self.shared.lock();
+        if state.done || state.waiting.contains(&user) {
+            return true;
+        }
+        if state.waiting.len() >= WAITING_MAX {
+            return false;
+        }
+        state.waiting.push_back(user);
+        true
+    }
+
+    /// What was released since the last call: names that were asked for and, when all are done, all the others.
+    pub fn poll(&self) -> Vec<Enrolled> {
+        std::mem::take(&mut self.shared.lock().released)
+    }
+
+    /// Every password has become a record, and [`poll`](Self::poll) has given or will give it. Ask this before `poll`,
+    /// and nothing is missed.
+    pub fn all_done(&self) -> bool {
+        self.shared.lock().done
+    }
+}
+
+impl Drop for Enrolment {
+    fn drop(&mut self) {
+        self.shared.lock().stop = true;
+    }
+}
+
+impl Job {
+    fn run(&self, rng: &mut ChaCha20Rng, stretching: Stretching) -> Option<Record> {
+        let mut nobody = Zeroizing::new(vec![0; 16]);
+        rng.fill_bytes(&mut nobody);
+        let record = Record::enrol(rng, &self.user, self.password.as_ref().unwrap_or(&nobody), stretching);
+        self.password.is_some().then_some(record)
+    }
+}
+
+impl Shared {
+    /// `None`: all is done, or nobody wants it any more.
+    fn next_job(&self) -> Option<Job> {
+        let mut state = self.lock();
+        if state.done || state.stop {
+            return None;
+        }
+        let turn = !state.waiting_had_its_turn;
+        state.waiting_had_its_turn = false;
+        // The name goes on waiting until it is released, so that it is not asked for twice.
+        if let Some(user) = state.waiting.front().filter(|_| turn).cloned() {
+            state.waiting_had_its_turn = true;
+            let password = state.passwords.remove(&user);
+            return Some(Job { user, password, asked: true });
+        }
+        loop {
+            let user = state.background.pop_front()?;
+            if let Some(password) = state.passwords.remove(&user) {
+                return Some(Job { user, password: Some(password), asked: false });
+            }
+        }
+    }
+
+    fn finish(&self, job: Job, record: Option<Record>, wake: &dyn Fn()) {
+        let mut state = self.lock();
+        let Job { user, asked, .. } = job;
+        if asked {
+            state.waiting.pop_front();
+            let record = record.or_else(|| state.held.remove(&user));
+            state.release(user, record);
+        } else if let Some(record) = record {
+            state.held.insert(user, record);
+        }
+        if state.passwords.is_empty() {
+            state.release_all();
+        }
+        let news = (asked || state.done) && !state.stop;
+        drop(state);
+        if news {
+            wake();
+        }
+    }
+
+    /// The state is consistent after every statement, so a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// A known user's record is given once, and never taken back by a later `None`.
+    fn release(&mut self, user: UserName, record: Option<Record>) {
+        if record.is_some() || !self.known.contains(&user) {
+            self.released.push(Enrolled { user, record });
+        }
+    }
+
+    fn release_all(&mut self) {
+        for (user, record) in std::mem::take(&mut self.held) {
+            self.release(user, Some(record));
+        }
+        for user in std::mem::take(&mut self.waiting) {
+            self.release(user, None);
+        }
+        self.done = true;
+    }
+}
+
+#[cfg(test)]
+#[path = "enrolment_tests.rs"]
+mod tests;

@@ -1,0 +1,133 @@
+use std::collections::HashMap;
+use std::sync::mpsc;
+
+use super::*;
+use crate::common::login::{ClientLogin, ServerLogin};
+
+fn user(name: &str) -> UserName {
+    UserName::parse(name).unwrap()
+}
+
+fn passwords(names: impl IntoIterator<Item = String>) -> Vec<(UserName, Zeroizing<Vec<u8>>)> {
+    names.into_iter().map(|name| (user(&name), Zeroizing::new(format!("{name}'s password").into_bytes()))).collect()
+}
+
+fn opens(record: &Record, user: &UserName, password: &[u8]) -> bool {
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let (client, ke1) = ClientLogin::start(&mut rng, password);
+    let (_, ke2) = ServerLogin::start(&mut rng, record, user, &ke1);
+    client.finish(&mut rng, user, password, &ke2, Stretching::Minimal).is_ok()
+}
+
+/// The state as the thread would meet it, without the thread.
+fn shared(names: &[&str]) -> Shared {
+    let users = passwords(names.iter().map(|name| name.to_string()));
+    let background: VecDeque<_> = users.iter().map(|(user, _)| user.clone()).collect();
+    let known = background.iter().cloned().collect();
+    Shared {
+        state: Mutex::new(State { known, background, passwords: users.into_iter().collect(), ..State::default() }),
+    }
+}
+
+fn step(shared: &Shared) -> Option<(UserName, bool, bool)> {
+    let job = shared.next_job()?;
+    let seen = (job.user.clone(), job.password.is_some(), job.asked);
+    let record = job.run(&mut ChaCha20Rng::seed_from_u64(7), Stretching::Minimal);
+    shared.finish(job, record, &|| {});
+    Some(seen)
+}
+
+#[test]
+fn every_password_becomes_a_record_that_it_alone_opens() {
+    let names: Vec<_> = (0..5).map(|i| format!("user{i}")).collect();
+    let (sender, news) = mpsc::channel();
+    let wake = Box::new(move || sender.send(()).unwrap());
+    let enrolment = Enrolment::start(passwords(names.clone()), Stretching::Minimal, wake).unwrap();
+    assert!(enrolment.want(user("user3")) && enrolment.want(user("stranger")));
+    let mut records = HashMap::new();
+    loop {
+        let done = enrolment.all_done();
+        records.extend(enrolment.poll().into_iter().map(|enrolled| (enrolled.user, enrolled.record)));
+        if done {
+            break;
+        }
+        news.recv().unwrap();
+    }
+    for name in &names {
+        let record = records[&user(name)].as_ref().unwrap();
+        assert!(opens(record, &user(name), format!("{name}'s password").as_bytes()));
+        assert!(!opens(record, &user(name), b"another password"));
+    }
+    // Asked for while the thread ran or after it was done: either way nobody waits for a stranger, and none has a record.
+    assert!(records.get(&user("stranger")).is_none_or(Option::is_none));
+    assert!(enrolment.poll().is_empty());
+}
+
+#[test]
+fn with_nobody_to_enrol_all_is_done_at_once() {
+    let enrolment = Enrolment::start(Vec::new(), Stretching::Standard, Box::new(|| panic!("no news"))).unwrap();
+    assert!(enrolment.all_done() && enrolment.want(user("hans")) && enrolment.poll().is_empty());
+}
+
+#[test]
+fn known_made_and_unknown_names_are_released_by_the_same_step() {
+    let shared = shared(&["made", "next", "last", "beyond"]);
+    assert_eq!(step(&shared), Some((user("made"), true, false)));
+    let enrolment = Enrolment { shared: Arc::new(shared) };
+    let shared = &enrolment.shared;
+    assert!(enrolment.poll().is_empty(), "nothing is released unasked while not all are done");
+
+    for name in ["stranger", "made", "last"] {
+        assert!(enrolment.want(user(name)) && enrolment.want(user(name)), "asking twice is asking once");
+    }
+    // One step of work each, in the order asked, and the background in turn.
+    assert_eq!(step(shared), Some((user("stranger"), false, true)));
+    assert_eq!(step(shared), Some((user("next"), true, false)));
+    let released: Vec<_> = enrolment.poll().into_iter().map(|e| (e.user, e.record.is_some())).collect();
+    assert_eq!(released, [(user("stranger"), false)]);
+    assert_eq!(step(shared), Some((user("made"), false, true)));
+    let released: Vec<_> = enrolment.poll().into_iter().map(|e| (e.user, e.record.is_some())).collect();
+    assert_eq!(released, [(user("made"), true)]);
+    assert!(!enrolment.all_done());
+
+    // "last" waits still: the background's turn makes it, and that is the last step: all is released at once.
+    assert_eq!(step(shared), Some((user("last"), true, false)));
+    assert!(enrolment.want(user("made")));
+    assert_eq!(step(shared), Some((user("last"), false, true)));
+    assert_eq!(step(shared), Some((user("beyond"), true, false)));
+    assert!(enrolment.all_done() && step(shared).is_none());
+    let mut released: Vec<_> = enrolment.poll().into_iter().map(|e| (e.user, e.record.is_some())).collect();
+    released.sort();
+    // "made" was given before: its record is not taken back.
+    assert_eq!(released, [(user("beyond"), true), (user("last"), true), (user("next"), true)]);
+}
+
+#[test]
+fn a_flood_of_names_is_bounded_and_does_not_stop_the_background() {
+    let names: Vec<_> = (0..10).map(|i| format!("user{i}")).collect();
+    let enrolment = Enrolment { shared: Arc::new(shared(&names.iter().map(String::as_str).collect::<Vec<_>>())) };
+    let mut refused = 0;
+    let mut steps = 0;
+    let mut stranger = 0;
+    while !enrolment.all_done() {
+        for _ in 0..WAITING_MAX {
+            stranger += 1;
+            refused += usize::from(!enrolment.want(user(&format!("stranger{stranger}"))));
+        }
+        assert!(enrolment.shared.lock().waiting.len() <= WAITING_MAX);
+        step(&enrolment.shared);
+        steps += 1;
+        assert!(steps <= 2 * names.len(), "the background is starved");
+    }
+    assert!(refused > 0);
+}
+
+#[test]
+fn a_dropped_enrolment_stops_its_thread() {
+    let (sender, news) = mpsc::channel();
+    let names = (0..100_000).map(|i| format!("user{i}"));
+    let enrolment = Enrolment::start(passwords(names), Stretching::Minimal, Box::new(move || sender.send(()).unwrap()));
+    drop(enrolment);
+    // The thread owns the only sender: it ends when the thread does, and no news came.
+    assert_eq!(news.recv(), Err(mpsc::RecvError));
+}

@@ -1,0 +1,152 @@
+//! One server a data file: the lock beside it, and what is checked and made before SQLite sees the file.
+//!
+//! The lock is an exclusive `flock` on `<data>.lock`, a file of its own: closing any descriptor of the database itself
+//! would drop the locks that SQLite holds on it (POSIX advisory locks belong to the process). The lock file stays when
+//! the server goes; removing it would let two servers lock two files of the same name.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use super::JournalError;
+use super::schema::APPLICATION_ID;
+
+/// Only its owner reads and writes the data file: it holds the server's root secret.
+const MODE: u32 = 0o600;
+/// Of an SQLite file.
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Where an SQLite file's header keeps the application's id, big-endian.
+const APPLICATION_ID_AT: usize = 68;
+/// Bytes of an SQLite file's header.
+const HEADER_BYTES: usize = 100;
+
+/// Whether the data file is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nothing, or a file of zero bytes that never became anything.
+    Nothing,
+    /// A file with our mark.
+    DataFile,
+}
+
+/// The lock, held until dropped.
+#[derive(Debug)]
+pub(super) struct LockFile {
+    _file: File,
+}
+
+/// The path with all links resolved, so that two names of one file share one lock. The file need not exist.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, JournalError> {
+    let resolved = match path.canonicalize() {
+        Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => {
+            let name = path.file_name().ok_or_else(|| JournalError::unusable(path, "not the name of a file"))?;
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            folder.canonicalize().map(|folder| folder.join(name))
+        }
+        found => found,
+    };
+    resolved.map_err(|error| JournalError::unusable(path, error))
+}
+
+impl LockFile {
+    /// Takes the lock of a resolved path, or says who has it.
+    pub(super) fn take(path: &Path) -> Result<Self, JournalError> {
+        let lock_path = beside(path, ".lock");
+        let unusable = |error: std::io::Error| JournalError::unusable(&lock_path, error);
+        // Never through a link: someone may have put it there to have us write into another file.
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(MODE);
+        options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
+        let mut file = options.open(&lock_path).map_err(unusable)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(JournalError::InUse { path: path.into(), process: holder(&mut file) });
+            }
+            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+        }
+        file.set_permissions(Permissions::from_mode(MODE)).map_err(unusable)?;
+        file.set_len(0).and_then(|()| file.rewind()).map_err(unusable)?;
+        // Only for the other server's error line; the lock itself counts.
+        let _ = writeln!(file, "{}", std::process::id());
+        Ok(Self { _file: file })
+    }
+}
+
+fn holder(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(16).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Looks at what stands at the path, under the lock. Refuses what is not ours before SQLite could touch it, and a data
+/// file that is gone while its write-ahead log is not: starting anew would throw away what the log holds.
+///
+/// This opens and closes the database, which is harmless here alone: the lock is ours and SQLite has not opened it yet.
+pub(super) fn examine(path: &Path) -> Result<Found, JournalError> {
+    let kind = match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => Some(metadata.len()),
+        Ok(metadata) => {
+            let reason = match metadata.file_type() {
+                kind if kind.is_dir() => "a folder",
+                kind if kind.is_fifo() || kind.is_socket() => "a pipe or socket",
+                _ => "not a regular file",
+            };
+            return Err(JournalError::NotOurs { path: path.into(), reason: reason.into() });
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(JournalError::unusable(path, error)),
+    };
+    if kind.unwrap_or(0) == 0 {
+        let log = beside(path, "-wal");
+        if log.symlink_metadata().is_ok() {
+            let reason = format!("it is empty or gone, but {} is there", super::error::shown(&log));
+            return Err(JournalError::damaged(path, reason));
+        }
+        return Ok(Found::Nothing);
+    }
+    let mut header = Vec::with_capacity(HEADER_BYTES);
+    let read = File::open(path).and_then(|file| file.take(HEADER_BYTES as u64).read_to_end(&mut header));
+    read.map_err(|error| JournalError::unusable(path, error))?;
+    let id = header.get(APPLICATION_ID_AT..APPLICATION_ID_AT + 4).map(|id| i32::from_be_bytes(id.try_into().unwrap()));
+    let reason = match id {
+        _ if !header.starts_with(MAGIC) => "not an SQLite database",
+        None => "cut off in its header",
+        Some(APPLICATION_ID) => return Ok(Found::DataFile),
+        Some(_) => "another program's SQLite database",
+    };
+    Err(JournalError::NotOurs { path: path.into(), reason: reason.into() })
+}
+
+/// Makes the file where there is none, and sees to it that nobody but its owner reads it or what SQLite puts beside it
+/// (which gets the mode of the file), whatever the umask.
+pub(super) fn prepare(path: &Path, found: Found) -> Result<(), JournalError> {
+    let unusable = |error: std::io::Error| JournalError::unusable(path, error);
+    if found == Found::Nothing {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(MODE).open(path);
+        let file = file.map_err(unusable)?;
+        file.set_permissions(Permissions::from_mode(MODE)).and_then(|()| file.sync_all()).map_err(unusable)?;
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        return File::open(folder).and_then(|folder| folder.sync_all()).map_err(unusable);
+    }
+    for path in [path.to_path_buf(), beside(path, "-wal"), beside(path, "-shm")] {
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if metadata.permissions().mode() & 0o077 != 0 {
+            fs::set_permissions(&path, Permissions::from_mode(MODE))
+                .map_err(|error| JournalError::unusable(&path, format!("others can read it, and {error}")))?;
+            log::warn!("{} could be read by others; its mode is now 0600", super::error::shown(&path));
+        }
+    }
+    Ok(())
+}
+
+/// The path with something added to its name.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}

@@ -1,0 +1,261 @@
+//! Where a batch of mutations goes: SQLite, or whatever a test puts in its place.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
+
+use super::error::shown;
+use super::load::{self, Load, members_text};
+use super::lock::{self, Found, LockFile};
+use super::schema::{self, Step};
+use super::{Change, JournalError, Mutation};
+use crate::common::text::safe;
+use crate::common::types::{Audience, UserName};
+
+/// How long an opening server waits for another program to release its lock on the database.
+const OPEN_LOCKED_PATIENCE: Duration = Duration::from_secs(10);
+/// How long one try of a write waits for it.
+const WRITE_LOCKED_PATIENCE: Duration = Duration::from_secs(1);
+/// The write-ahead log is copied into the database when it has grown to about this many pages (16 MiB).
+const LOG_PAGES: u32 = 4_096;
+/// SQLite's page cache, KiB.
+const CACHE_KIB: i32 = 32 << 10;
+/// Audiences whose ids are remembered; beyond that all are looked up anew.
+const AUDIENCE_CACHE_MAX: usize = 4_096;
+
+/// Why a batch was not stored. Nothing of it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Another program locks the store; trying again may help.
+    #[error("{0}")]
+    Locked(String),
+    /// The disk is full, the device or the file is broken: nothing can be promised any more.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Takes batches of mutations, in order.
+pub trait Store: Send {
+    /// Stores all of `batch` or nothing, and returns when it would survive a power cut.
+    fn write(&mut self, batch: &[Mutation]) -> Result<(), StoreError>;
+    /// Leaves everything tidy.
+    fn close(self: Box<Self>) -> Result<(), StoreError>;
+}
+
+/// The data file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    // Before the lock: dropped, and so closed, first.
+    connection: Connection,
+    path: PathBuf,
+    /// Ids of names and audiences, as far as known. Emptied when a transaction fails, since its inserts are undone.
+    users: HashMap<UserName, i64>,
+    audiences: HashMap<[u8; 32], i64>,
+    _lock: LockFile,
+}
+
+impl SqliteStore {
+    /// Opens or creates the file, checks it, brings it to the current version and loads it. Also returns the root
+    /// secret. The errors are those of [`Journal::open`](super::Journal::open).
+    pub fn open(path: &Path, load: &mut dyn Load) -> Result<(Self, [u8; 32]), JournalError> {
+        Self::open_with(path, load, schema::STEPS)
+    }
+
+    /// [`open`](Self::open) for a program that knows other versions.
+    pub(super) fn open_with(
+        path: &Path,
+        load: &mut dyn Load,
+        steps: &[Step],
+    ) -> Result<(Self, [u8; 32]), JournalError> {
+        let path = lock::resolve(path)?;
+        let lock = LockFile::take(&path)?;
+        let found = lock::examine(&path)?;
+        lock::prepare(&path, found)?;
+        let failed = |error: rusqlite::Error| JournalError::from_sqlite(&path, &error);
+        let mut connection = connect(&path, found, steps).map_err(failed)?;
+        if connection.is_readonly("main").map_err(failed)? {
+            return Err(JournalError::unusable(&path, "it cannot be written"));
+        }
+        schema::migrate(&mut connection, &path, steps)?;
+        let loaded = load::load(&connection, load).map_err(|fault| fault.into_error(&path))?;
+        drop_audiences(&mut connection, &loaded.unused_audiences).map_err(failed)?;
+        connection.release_memory().map_err(failed)?;
+        connection.busy_timeout(WRITE_LOCKED_PATIENCE).map_err(failed)?;
+        let store = Self { connection, path, users: loaded.users, audiences: HashMap::new(), _lock: lock };
+        Ok((store, loaded.root_secret))
+    }
+
+    fn write_all(&mut self, batch: &[Mutation]) -> rusqlite::Result<()> {
+        let Self { connection, users, audiences, .. } = self;
+        if audiences.len() > AUDIENCE_CACHE_MAX {
+            audiences.clear();
+        }
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut writer = Writer::new(&transaction, users, audiences)?;
+        for mutation in batch {
+            writer.write(mutation)?;
+        }
+        drop(writer);
+        transaction.commit()
+    }
+
+    /// What a failed write means to the thread. Every error but a lock is final.
+    fn explain(&self, error: &rusqlite::Error) -> StoreError {
+        let path = shown(&self.path);
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                StoreError::Locked(format!("{path} is locked by another program"))
+            }
+            Some(ErrorCode::DiskFull) => StoreError::Failed(format!("cannot store in {path}: no room left")),
+            _ => StoreError::Failed(format!("cannot store in {path}: {}", safe(&error.to_string()))),
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn write(&mut self, batch: &[Mutation]) -> Result<(), StoreError> {
+        self.write_all(batch).map_err(|error| {
+            self.users.clear();
+            self.audiences.clear();
+            self.explain(&error)
+        })
+    }
+
+    /// Copies the write-ahead log into the database. An administrator who reads meanwhile only leaves the log where it
+    /// is, and that is no failure: everything in it is durable.
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        let store = *self;
+        let tidy = store.connection.pragma_query_value(None, "wal_checkpoint", |_| Ok(()));
+        match tidy.map_err(|error| store.explain(&error)) {
+            Ok(()) | Err(StoreError::Locked(_)) => {}
+            Err(failed) => return Err(failed),
+        }
+        let Self { connection, path, _lock, .. } = store;
+        connection.close().map_err(|(_, error)| {
+            StoreError::Failed(format!("cannot close {}: {}", shown(&path), safe(&error.to_string())))
+        })
+    }
+}
+
+/// A connection on which a commit means durable.
+fn connect(path: &Path, found: Found, steps: &[Step]) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(OPEN_LOCKED_PATIENCE)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    // On in this build of SQLite. The references are sound by construction, and checked when the file is loaded.
+    connection.pragma_update(None, "foreign_keys", false)?;
+    if found == Found::Nothing {
+        schema::create(&mut connection, steps)?;
+    }
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))?;
+    Ok(connection)
+}
+
+fn drop_audiences(connection: &mut Connection, unused: &[i64]) -> rusqlite::Result<()> {
+    if unused.is_empty() {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for id in unused {
+        transaction.execute("DELETE FROM audiences WHERE id = ?1", [id])?;
+    }
+    transaction.commit()
+}
+
+/// The statements of one transaction.
+struct Writer<'a> {
+    connection: &'a Connection,
+    users: &'a mut HashMap<UserName, i64>,
+    audiences: &'a mut HashMap<[u8; 32], i64>,
+    publish: CachedStatement<'a>,
+    unpublish: CachedStatement<'a>,
+    last_mutation: CachedStatement<'a>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(
+        connection: &'a Connection,
+        users: &'a mut HashMap<UserName, i64>,
+        audiences: &'a mut HashMap<[u8; 32], i64>,
+    ) -> rusqlite::Result<Self> {
+        Ok(Self {
+            connection,
+            users,
+            audiences,
+            publish: connection.prepare_cached("REPLACE INTO publications VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?,
+            unpublish: connection.prepare_cached("DELETE FROM publications WHERE user = ?1 AND name = ?2")?,
+            last_mutation: connection.prepare_cached("REPLACE INTO last_mutations VALUES (?1, ?2, ?3, ?4)")?,
+        })
+    }
+
+    fn write(&mut self, mutation: &Mutation) -> rusqlite::Result<()> {
+        let user = self.user(&mutation.user)?;
+        let found = match &mutation.change {
+            Change::Publish { files, audience, published_s } => {
+                let audience = self.audience(audience)?;
+                for file in files {
+                    let content = &file.content;
+                    let row = params![
+                        user,
+                        file.name.as_str(),
+                        content.hash.0.as_slice(),
+                        content.size as i64,
+                        content.mtime_ms,
+                        audience,
+                        *published_s as i64,
+                    ];
+                    self.publish.execute(row)?;
+                }
+                None
+            }
+            Change::Unpublish { names, found } => {
+                for name in names {
+                    self.unpublish.execute(params![user, name.as_str()])?;
+                }
+                Some(*found as i64)
+            }
+        };
+        self.last_mutation.execute(params![user, mutation.run.0 as i64, mutation.request.0 as i64, found])?;
+        Ok(())
+    }
+
+    fn user(&mut self, user: &UserName) -> rusqlite::Result<i64> {
+        if let Some(&id) = self.users.get(user) {
+            return Ok(id);
+        }
+        let mut known = self.connection.prepare_cached("SELECT id FROM users WHERE name = ?1")?;
+        let id = match known.query_row([user.as_str()], |row| row.get(0)).optional()? {
+            Some(id) => id,
+            None => self.connection.prepare_cached("INSERT INTO users (name) VALUES (?1)")?.insert([user.as_str()])?,
+        };
+        self.users.insert(user.clone(), id);
+        Ok(id)
+    }
+
+    fn audience(&mut self, audience: &Audience) -> rusqlite::Result<Option<i64>> {
+        let Some(members) = members_text(audience) else { return Ok(None) };
+        let hash = *blake3::hash(members.as_bytes()).as_bytes();
+        if let Some(&id) = self.audiences.get(&hash) {
+            return Ok(Some(id));
+        }
+        let mut known = self.connection.prepare_cached("SELECT id FROM audiences WHERE hash = ?1")?;
+        let id = match known.query_row([hash.as_slice()], |row| row.get(0)).optional()? {
+            Some(id) => id,
+            None => {
+                let insert = "INSERT INTO audiences (hash, members) VALUES (?1, ?2)";
+                self.connection.prepare_cached(insert)?.insert(params![hash.as_slice(), members])?
+            }
+        };
+        self.audiences.insert(hash, id);
+        Ok(Some(id))
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

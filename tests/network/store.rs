@@ -1,0 +1,113 @@
+//! A journal in virtual time: one transaction at a time, which holds everything queued when it began. What is not
+//! durable when the server crashes is lost, but for a transaction that the crash may have come just too late for.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use fileshare::common::message::PublishedFile;
+use fileshare::common::types::{Audience, Content, FileName, RequestId, RunId, UserName};
+use fileshare::server::core::Stored;
+use fileshare::server::journal::{Change, JournalSeq, LastMutation, Load, Mutation, StoredPublication};
+use rand::Rng;
+use rand_chacha::ChaCha20Rng;
+
+type Publications = BTreeMap<(UserName, FileName), (Content, Arc<Audience>, u64)>;
+
+/// What is on the disk.
+#[derive(Clone, Default)]
+pub struct Disk {
+    publications: Publications,
+    last: BTreeMap<UserName, LastMutation>,
+}
+
+/// The disk and what is on its way to it.
+#[derive(Default)]
+pub struct Store {
+    pub disk: Disk,
+    /// Every mutation that ever became durable, to see that none does twice.
+    acted: BTreeSet<(UserName, RunId, RequestId)>,
+    queued: VecDeque<Mutation>,
+    committing: Vec<Mutation>,
+    durable: JournalSeq,
+}
+
+impl Store {
+    /// Queues a mutation; whether a transaction is to be begun.
+    pub fn push(&mut self, mutation: Mutation) -> bool {
+        self.queued.push_back(mutation);
+        self.committing.is_empty()
+    }
+
+    /// Begins a transaction.
+    pub fn begin(&mut self) {
+        assert!(self.committing.is_empty(), "one transaction at a time");
+        self.committing.extend(self.queued.drain(..));
+    }
+
+    /// Ends the transaction; up to where everything is durable, and whether another is to be begun.
+    pub fn commit(&mut self) -> (JournalSeq, bool) {
+        self.durable.0 += self.committing.len() as u64;
+        for mutation in std::mem::take(&mut self.committing) {
+            self.act(mutation);
+        }
+        (self.durable, !self.queued.is_empty())
+    }
+
+    /// The server has died: the transaction under way is whole or not there at all.
+    pub fn crash(&mut self, rng: &mut ChaCha20Rng) {
+        if rng.gen_bool(0.5) {
+            self.commit();
+        }
+        self.committing.clear();
+        self.queued.clear();
+        self.durable = JournalSeq(0);
+    }
+
+    /// Everything on the disk, as a starting server reads it.
+    pub fn load(&self) -> Stored {
+        let mut stored = Stored::new();
+        for ((user, name), (content, audience, published_s)) in &self.disk.publications {
+            stored.publication(StoredPublication {
+                user: user.clone(),
+                file: PublishedFile { name: name.clone(), content: *content },
+                audience: Arc::clone(audience),
+                published_s: *published_s,
+            });
+        }
+        self.disk.last.iter().for_each(|(user, last)| stored.last_mutation(user.clone(), last.clone()));
+        stored
+    }
+
+    /// A backup is put back, or nothing: whatever was done since may be done again.
+    pub fn restore(&mut self, disk: Disk) {
+        self.disk = disk;
+        self.acted.clear();
+    }
+
+    /// What of a user's is on the disk.
+    pub fn files_of(&self, user: &UserName) -> BTreeMap<FileName, Content> {
+        let files = self.disk.publications.iter().filter(|((owner, _), _)| owner == user);
+        files.map(|((_, name), (content, ..))| (name.clone(), *content)).collect()
+    }
+
+    fn act(&mut self, mutation: Mutation) {
+        let Mutation { user, run, request, change } = mutation;
+        assert!(self.acted.insert((user.clone(), run, request)), "{request:?} of {user} acts twice");
+        let found = match change {
+            Change::Publish { files, audience, published_s } => {
+                for PublishedFile { name, content } in files {
+                    let publication = (content, Arc::clone(&audience), published_s);
+                    self.disk.publications.insert((user.clone(), name), publication);
+                }
+                None
+            }
+            Change::Unpublish { names, found } => {
+                for name in names {
+                    self.disk.publications.remove(&(user.clone(), name));
+                }
+                Some(found)
+            }
+        };
+        self.disk.last.insert(user, LastMutation { run, request, found });
+    }
+}
