@@ -57,6 +57,7 @@ impl From<&AskError> for ExitCode {
         match error {
             AskError::NotAuthenticated => Self::NotAuthenticated,
             AskError::Unreachable => Self::Unreachable,
+            AskError::NotPublished => Self::NotFound,
             AskError::Refused => Self::Internal,
         }
     }
@@ -78,6 +79,9 @@ impl From<&ShareError> for ExitCode {
         match error {
             ShareError::Interrupted => Self::Interrupted,
             ShareError::Missing(_)
+            | ShareError::NoMatch(_)
+            | ShareError::Empty(_)
+            | ShareError::NotUtf8(_)
             | ShareError::Special(_)
             | ShareError::Unreadable(..)
             | ShareError::Name(..)

@@ -1,6 +1,7 @@
 //! A client: the shell a person or a script talks to, the session with the server, the listener that serves peers, and
 //! the downloads. Never imports `server`.
 
+pub mod channel;
 pub mod cli;
 pub mod command;
 pub mod commands;

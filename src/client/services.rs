@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::client::control::{AskError, Control, LoginError, Password};
 use crate::client::directory::{Directory, PublishTo};
 use crate::client::download::{DownloadOptions, DownloadProgress, Downloader, Fetched, Wanted};
-use crate::client::share::{HashProgress, PathArgument, Share, ShareError};
+use crate::client::share::{Expanded, HashProgress, PathArgument, Share, ShareError};
 use crate::common::message::{FoundEntry, NameQuery, OwnEntry, PublishedFile};
 use crate::common::types::{Audience, Content, FileName, UserName};
 
@@ -98,7 +98,7 @@ impl Catalogue for Directory {
 /// The shared folder. Each method is that of [`Share`].
 pub trait Folder: Send + Sync {
     /// See [`Share::expand`].
-    fn expand(&self, argument: &PathArgument) -> Result<Vec<FileName>, ShareError>;
+    fn expand(&self, argument: &PathArgument) -> Expanded;
     /// See [`Share::prepare`].
     fn prepare(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError>;
     /// See [`Share::published`].
@@ -110,7 +110,7 @@ pub trait Folder: Send + Sync {
 }
 
 impl Folder for Share {
-    fn expand(&self, argument: &PathArgument) -> Result<Vec<FileName>, ShareError> {
+    fn expand(&self, argument: &PathArgument) -> Expanded {
         Share::expand(self, argument)
     }
 

@@ -16,7 +16,7 @@ use crate::client::exit_code::ExitCode;
 use crate::client::life::Life;
 use crate::client::password::{PasswordError, PasswordSource};
 use crate::client::services::{Account, Arrival, Catalogue, Fetcher, Folder, Services};
-use crate::client::share::{HashProgress, PathArgument, ShareError};
+use crate::client::share::{Expanded, HashProgress, PathArgument, ShareError};
 use crate::client::{command, command::Command};
 use crate::common::message::{FoundEntry, NameQuery, OwnEntry, PublishedFile};
 use crate::common::types::{Audience, Content, ContentHash, FileName, UserName};
@@ -163,18 +163,16 @@ impl Catalogue for World {
 }
 
 impl Folder for World {
-    fn expand(&self, argument: &PathArgument) -> Result<Vec<FileName>, ShareError> {
+    fn expand(&self, argument: &PathArgument) -> Expanded {
         let state = self.state();
-        match &argument.pattern {
-            Some(pattern) => {
-                let suffix = pattern.trim_start_matches('*');
-                Ok(state.files.keys().filter(|name| name.as_str().ends_with(suffix)).cloned().collect())
-            }
-            None => match FileName::parse(&argument.text) {
-                Ok(name) if state.files.contains_key(&name) => Ok(vec![name]),
-                _ => Err(ShareError::Missing(argument.text.clone())),
-            },
-        }
+        let suffix = argument.pattern.as_ref().map(|pattern| pattern.trim_start_matches('*'));
+        let meant = |name: &&FileName| match suffix {
+            Some(suffix) => name.as_str().ends_with(suffix),
+            None => name.as_str() == argument.text,
+        };
+        let files: Vec<FileName> = state.files.keys().filter(meant).cloned().collect();
+        let missing = files.is_empty().then(|| ShareError::Missing(argument.text.clone()));
+        Expanded { files, errors: missing.into_iter().collect() }
     }
 
     fn prepare(&self, name: &FileName, _: &dyn HashProgress) -> Result<PublishedFile, ShareError> {

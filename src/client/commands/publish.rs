@@ -46,15 +46,9 @@ fn expand(context: &Context, files: &[PathArgument], failures: &mut Vec<Failure>
     let mut seen = BTreeSet::new();
     let mut names = Vec::new();
     for argument in files {
-        match context.services.folder.expand(argument) {
-            Ok(found) if found.is_empty() => failures.push(Failure {
-                name: argument.text.clone(),
-                why: format!("{}: there is nothing to publish", argument.text),
-                code: ExitCode::LocalFile,
-            }),
-            Ok(found) => names.extend(found.into_iter().filter(|name| seen.insert(name.clone()))),
-            Err(error) => failures.push(failure(&argument.text, &error)),
-        }
+        let found = context.services.folder.expand(argument);
+        failures.extend(found.errors.iter().map(|error| failure(&argument.text, error)));
+        names.extend(found.files.into_iter().filter(|name| seen.insert(name.clone())));
     }
     names
 }

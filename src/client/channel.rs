@@ -1,0 +1,373 @@
+//! Moves transfer records over a TCP connection: blocking, buffered, with a time limit on every step.
+//!
+//! Owns the buffers and the time limits; what the frames mean is `share`'s and `download`'s business, how they are sealed
+//! `common::transfer`'s. Both halves share one descriptor.
+
+use std::io::{self, Read, Write};
+use std::marker::PhantomData;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::net::{RecvFlags, recv};
+use serde::{Deserialize, Serialize};
+
+use crate::common::transfer::{
+    self, FRAME_MAX_BYTES, Frame, NOISE_BYTES, Opening, PREAMBLE_HEAD_BYTES, Preamble, RECORD_HEAD_BYTES, RecordOpener,
+    RecordSealer, TransferError, record_bytes,
+};
+
+/// A peer on a LAN answers a connection within this time, or is not there.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Each half of the handshake takes at most this long.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes read from the socket at once: several full records.
+const READ_BUFFER_BYTES: usize = 8 * (FRAME_MAX_BYTES + 64);
+/// Sealed records are written out when this many bytes have gathered.
+const WRITE_BUFFER_BYTES: usize = 4 * (FRAME_MAX_BYTES + 64);
+
+/// Why a connection broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// The other side closed it between two records.
+    #[error("the connection was closed")]
+    Closed,
+    /// The other side did not keep to the protocol.
+    #[error(transparent)]
+    Protocol(#[from] TransferError),
+    /// The network failed, or a step took too long.
+    #[error("{}", describe(.0))]
+    Io(#[from] io::Error),
+}
+
+fn describe(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "the other side was silent for too long".into(),
+        io::ErrorKind::UnexpectedEof => "the connection was cut".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// Opens a connection to an uploader: connects, shows the ticket, shakes hands.
+pub fn connect<M>(
+    address: SocketAddr,
+    ticket: &[u8],
+    key: &[u8; 32],
+) -> Result<(RecordReader<M>, RecordWriter), ChannelError> {
+    let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
+    set_up(&stream)?;
+    let (opening, bytes) = Opening::start(ticket, key)?;
+    stream.write_all(&bytes)?;
+    let mut reply = [0; NOISE_BYTES];
+    stream.read_exact(&mut reply)?;
+    let (sealer, opener) = opening.finish(&reply)?;
+    Ok(split(stream.into(), sealer, opener))
+}
+
+/// Answers a downloader whose whole preamble has been read and whose ticket is good: `key` is the ticket's, `prologue`
+/// and `noise` are those of [`Preamble::Whole`].
+pub fn answer<M>(
+    stream: Arc<TcpStream>,
+    key: &[u8; 32],
+    prologue: &[u8],
+    noise: &[u8],
+) -> Result<(RecordReader<M>, RecordWriter), ChannelError> {
+    set_up(&stream)?;
+    let (reply, sealer, opener) = transfer::answer(key, prologue, noise)?;
+    (&*stream).write_all(&reply)?;
+    Ok(split(stream, sealer, opener))
+}
+
+/// Takes a connection as uploader. `admit` gets the sealed ticket and gives the connection's key and whatever the caller
+/// needs of it; `None` means a stranger, and the connection ends without an answer.
+pub fn accept<T, M>(
+    mut stream: TcpStream,
+    admit: impl FnOnce(&[u8]) -> Option<([u8; 32], T)>,
+) -> Result<(T, RecordReader<M>, RecordWriter), ChannelError> {
+    set_up(&stream)?;
+    let mut bytes = vec![0; PREAMBLE_HEAD_BYTES];
+    let mut filled = 0;
+    loop {
+        stream.read_exact(&mut bytes[filled..])?;
+        filled = bytes.len();
+        match Preamble::parse(&bytes)? {
+            Preamble::NeedBytes(more) => bytes.resize(more, 0),
+            Preamble::Whole { ticket, prologue, noise } => {
+                let (key, admitted) = admit(ticket).ok_or(TransferError::Forged)?;
+                let (reader, writer) = answer(stream.into(), &key, prologue, noise)?;
+                return Ok((admitted, reader, writer));
+            }
+        }
+    }
+}
+
+fn set_up(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT))?;
+    stream.set_write_timeout(Some(HANDSHAKE_TIMEOUT))
+}
+
+fn split<M>(stream: Arc<TcpStream>, sealer: RecordSealer, opener: RecordOpener) -> (RecordReader<M>, RecordWriter) {
+    (RecordReader::new(stream.clone(), opener), RecordWriter::new(stream, sealer))
+}
+
+/// The receiving half. `M` is what the other side sends beside data.
+pub struct RecordReader<M> {
+    stream: Arc<TcpStream>,
+    opener: RecordOpener,
+    buffer: Vec<u8>,
+    /// What is read but not yet taken stands in `buffer[start..end]`.
+    start: usize,
+    end: usize,
+    messages: PhantomData<fn() -> M>,
+}
+
+impl<M> RecordReader<M> {
+    fn new(stream: Arc<TcpStream>, opener: RecordOpener) -> Self {
+        let buffer = vec![0; READ_BUFFER_BYTES];
+        Self { stream, opener, buffer, start: 0, end: 0, messages: PhantomData }
+    }
+
+    /// How long one read may wait; it fails then with [`io::ErrorKind::WouldBlock`] and can be repeated.
+    pub fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(timeout))
+    }
+
+    /// The connection, to be shut down from elsewhere or polled.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Reads what has arrived, without waiting, and tells whether [`next`](Self::next) will not wait either.
+    pub fn read_ready(&mut self) -> Result<bool, ChannelError> {
+        if self.whole_record()?.is_some() {
+            return Ok(true);
+        }
+        self.make_room();
+        match recv(&self.stream, &mut self.buffer[self.end..], RecvFlags::DONTWAIT) {
+            Ok((count, _)) => self.took(count)?,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(false),
+            Err(error) => return Err(io::Error::from(error).into()),
+        }
+        Ok(self.whole_record()?.is_some())
+    }
+
+    /// Whether a whole record has been read already, so that [`next`](Self::next) will not wait.
+    pub fn has_record(&self) -> bool {
+        self.whole_record().is_ok_and(|record| record.is_some())
+    }
+
+    /// Waits for the next frame. After a time-out it may be called again and nothing is lost.
+    pub fn next<'a>(&'a mut self) -> Result<Frame<'a, M>, ChannelError>
+    where
+        M: Deserialize<'a>,
+    {
+        let length = loop {
+            if let Some(length) = self.whole_record()? {
+                break length;
+            }
+            self.fill()?;
+        };
+        let at = self.start + RECORD_HEAD_BYTES;
+        self.start = at + length;
+        Ok(self.opener.open(&mut self.buffer[at..at + length])?)
+    }
+
+    /// The length of the first record behind its head, if all of it is there.
+    fn whole_record(&self) -> Result<Option<usize>, TransferError> {
+        let Some(head) = self.buffer[self.start..self.end].first_chunk() else {
+            return Ok(None);
+        };
+        let length = record_bytes(*head)?;
+        Ok((self.end - self.start >= RECORD_HEAD_BYTES + length).then_some(length))
+    }
+
+    fn fill(&mut self) -> Result<(), ChannelError> {
+        self.make_room();
+        loop {
+            match (&*self.stream).read(&mut self.buffer[self.end..]) {
+                Ok(count) => return self.took(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+    }
+
+    fn took(&mut self, count: usize) -> Result<(), ChannelError> {
+        match count {
+            0 if self.end == 0 => Err(ChannelError::Closed),
+            0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            count => {
+                self.end += count;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The sending half: records gather until [`flush`](Self::flush) or until there are enough of them.
+pub struct RecordWriter {
+    stream: Arc<TcpStream>,
+    sealer: RecordSealer,
+    out: Vec<u8>,
+    patience: Patience,
+}
+
+/// The other side takes at least this much in this time, or is given up.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    timeout: Duration,
+    least_bytes: usize,
+}
+
+impl RecordWriter {
+    fn new(stream: Arc<TcpStream>, sealer: RecordSealer) -> Self {
+        Self { stream, sealer, out: Vec::new(), patience: Patience { timeout: HANDSHAKE_TIMEOUT, least_bytes: 1 } }
+    }
+
+    /// How long one write may wait.
+    pub fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.stream.set_write_timeout(Some(timeout))
+    }
+
+    /// While something waits to be sent, the other side must take at least `least_bytes` in every `timeout`.
+    pub fn set_patience(&mut self, timeout: Duration, least_bytes: usize) -> io::Result<()> {
+        self.patience = Patience { timeout, least_bytes };
+        self.stream.set_write_timeout(Some(timeout))
+    }
+
+    /// The connection, to be shut down from elsewhere or polled.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Seals a message; it leaves with the next flush.
+    pub fn message(&mut self, message: &impl Serialize) -> Result<(), ChannelError> {
+        self.sealer.message(message, &mut self.out);
+        self.flush_if_full()
+    }
+
+    /// Seals `length` bytes of bulk data that `fill` reads in place; they leave with the next flush, or now if enough
+    /// has gathered. An error of `fill` leaves the connection usable.
+    pub fn data<E>(
+        &mut self,
+        content: u32,
+        offset: u64,
+        length: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Result<(), E>, ChannelError> {
+        let filled = self.sealer.data(content, offset, length, &mut self.out, fill);
+        self.flush_if_full()?;
+        Ok(filled)
+    }
+
+    /// Bytes that wait to be flushed.
+    pub fn pending_bytes(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Sends all that has gathered.
+    pub fn flush(&mut self) -> Result<(), ChannelError> {
+        let mut left = self.out.as_slice();
+        while !left.is_empty() {
+            let started = Instant::now();
+            match (&*self.stream).write(left) {
+                Ok(count) => {
+                    // The kernel gives up after the time-out and tells what it got rid of by then. (A signal also cuts
+                    // a write short, but not after so long.)
+                    let least = self.patience.least_bytes.min(left.len());
+                    if count == 0 || (count < least && started.elapsed() >= self.patience.timeout / 2) {
+                        return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+                    }
+                    left = &left[count..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.out.clear();
+        Ok(())
+    }
+
+    fn flush_if_full(&mut self) -> Result<(), ChannelError> {
+        if self.out.len() >= WRITE_BUFFER_BYTES { self.flush() } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+    use crate::common::limits::RECORD_MAX_BYTES;
+    use crate::common::transfer::{ToDownloader, ToUploader};
+
+    const KEY: [u8; 32] = [3; 32];
+
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    #[test]
+    fn frames_cross_a_connection_both_ways() {
+        let (listener, address) = listener();
+        let uploader = thread::spawn(move || {
+            let admit = |ticket: &[u8]| (ticket == b"ticket").then_some((KEY, "vader"));
+            let (who, mut reader, mut writer) = accept::<_, ToUploader>(listener.accept().unwrap().0, admit).unwrap();
+            assert_eq!(who, "vader");
+            assert!(matches!(reader.next().unwrap(), Frame::Message(ToUploader::Cancel)));
+            for offset in 0..20 {
+                let filled: Result<(), ()> = writer
+                    .data(1, offset, RECORD_MAX_BYTES, |place| {
+                        place.fill(offset as u8);
+                        Ok(())
+                    })
+                    .unwrap();
+                filled.unwrap();
+            }
+            writer.message(&ToDownloader::Cancelled).unwrap();
+            writer.flush().unwrap();
+            assert!(matches!(reader.next(), Err(ChannelError::Closed)));
+        });
+        let (mut reader, mut writer) = connect::<ToDownloader>(address, b"ticket", &KEY).unwrap();
+        writer.message(&ToUploader::Cancel).unwrap();
+        writer.flush().unwrap();
+        for expected in 0..20 {
+            let Frame::Data { content: 1, offset, bytes } = reader.next().unwrap() else { panic!("data") };
+            assert_eq!(offset, expected);
+            assert!(bytes.len() == RECORD_MAX_BYTES && bytes.iter().all(|&byte| byte == expected as u8));
+        }
+        assert!(matches!(reader.next().unwrap(), Frame::Message(ToDownloader::Cancelled)));
+        drop((reader, writer));
+        uploader.join().unwrap();
+    }
+
+    #[test]
+    fn a_false_uploader_and_a_stranger_get_nowhere() {
+        let (listener, address) = listener();
+        let uploader = thread::spawn(move || {
+            let admit = |_: &[u8]| Some(([9; 32], ()));
+            assert!(accept::<_, ToUploader>(listener.accept().unwrap().0, admit).is_err());
+            let admit = |_: &[u8]| -> Option<([u8; 32], ())> { panic!("garbage is no ticket") };
+            assert!(accept::<_, ToUploader>(listener.accept().unwrap().0, admit).is_err());
+        });
+        assert!(connect::<ToDownloader>(address, b"ticket", &KEY).is_err());
+        let mut stranger = TcpStream::connect(address).unwrap();
+        stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        let _ = stranger.read_to_end(&mut answer);
+        assert!(answer.is_empty(), "a stranger gets silence");
+        uploader.join().unwrap();
+    }
+}

@@ -1,0 +1,112 @@
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+const TREE: [&str; 15] = [
+    "a.pdf",
+    "b.txt",
+    "[1].txt",
+    "credentials.txt",
+    "fileshare.db",
+    "fileshare.db-wal",
+    ".hidden",
+    ".0123456789abcdef0123456789abcdef.part",
+    ".config/x.pdf",
+    "photos/2.jpg",
+    "photos/1.jpg",
+    "photos/.thumb",
+    "photos/sub/3.jpg",
+    "photos/sub/credentials.txt",
+    "music/4.mp3",
+];
+
+fn tree() -> (tempfile::TempDir, Folder) {
+    let dir = tempfile::tempdir().unwrap();
+    for file in TREE {
+        let path = dir.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, file).unwrap();
+    }
+    symlink("/etc", dir.path().join("photos/etc")).unwrap();
+    symlink("a.pdf", dir.path().join("link.pdf")).unwrap();
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    let folder = Folder::open(dir.path()).unwrap();
+    (dir, folder)
+}
+
+fn files(folder: &Folder, text: &str, pattern: bool) -> Vec<String> {
+    let found = expand(folder, text, pattern);
+    assert!(found.errors.is_empty(), "{text}: {:?}", found.errors);
+    found.files.iter().map(ToString::to_string).collect()
+}
+
+fn expand(folder: &Folder, text: &str, pattern: bool) -> Expanded {
+    folder.expand(&PathArgument { text: text.into(), pattern: pattern.then(|| text.into()) })
+}
+
+#[test]
+fn a_name_is_itself_whatever_it_is_called() {
+    let (_dir, folder) = tree();
+    for name in TREE {
+        assert_eq!(files(&folder, name, false), [name]);
+    }
+}
+
+#[test]
+fn a_folder_is_everything_shareable_in_it() {
+    let (_dir, folder) = tree();
+    for photos in ["photos", "photos/"] {
+        assert_eq!(files(&folder, photos, false), ["photos/1.jpg", "photos/2.jpg", "photos/sub/3.jpg"]);
+    }
+    let all = ["[1].txt", "a.pdf", "b.txt", "music/4.mp3", "photos/1.jpg", "photos/2.jpg", "photos/sub/3.jpg"];
+    assert_eq!(files(&folder, ".", false), all);
+    assert_eq!(files(&folder, ".config", false), [".config/x.pdf"], "named explicitly");
+}
+
+#[test]
+fn patterns_match_as_in_a_shell() {
+    let (_dir, folder) = tree();
+    let all = ["[1].txt", "a.pdf", "b.txt"];
+    assert_eq!(files(&folder, "*", true), all, "no folders, nothing hidden, no links, nothing of the server's");
+    assert_eq!(files(&folder, "*.pdf", true), ["a.pdf"]);
+    assert_eq!(files(&folder, "photos/*", true), ["photos/1.jpg", "photos/2.jpg"]);
+    assert_eq!(files(&folder, "p*/[1-9].jpg", true), ["photos/1.jpg", "photos/2.jpg"]);
+    assert_eq!(files(&folder, "*/*/3.jp?", true), ["photos/sub/3.jpg"]);
+    assert_eq!(files(&folder, ".config/*", true), [".config/x.pdf"]);
+    assert_eq!(files(&folder, ".*", true), [".hidden"], "a dot that is typed; never an unfinished part");
+    assert_eq!(files(&folder, "m*/", true), ["music/4.mp3"], "folders, when they are asked for");
+    assert_eq!(files(&folder, "[1].txt", true), ["[1].txt"], "no match but a file of this very name");
+    assert_eq!(files(&folder, "\\[1\\].t*", true), ["[1].txt"], "what was quoted is not special");
+}
+
+#[test]
+fn what_cannot_be_published_is_told() {
+    let (dir, folder) = tree();
+    let error = |text: &str, pattern| {
+        let found = expand(&folder, text, pattern);
+        assert!(found.files.is_empty() && found.errors.len() == 1, "{text}: {found:?}");
+        found.errors.into_iter().next().unwrap()
+    };
+    assert!(matches!(error("nothing", false), ShareError::Missing(_)));
+    assert!(matches!(error("a.[x-", true), ShareError::Missing(_)), "not a pattern, and not a file");
+    assert!(matches!(error("a.pdf/", false), ShareError::Missing(_)));
+    assert!(matches!(error("link.pdf", false), ShareError::Special(_)));
+    assert!(matches!(error("photos/etc", false), ShareError::Special(_)));
+    assert!(matches!(error("photos/etc/passwd", false), ShareError::Special(_)));
+    assert!(matches!(error("empty", false), ShareError::Empty(_)));
+    assert!(matches!(error("*.nothing", true), ShareError::NoMatch(_)));
+    assert!(matches!(error("../*", true), ShareError::NoMatch(_)));
+    assert!(matches!(error("a/../../etc/passwd", false), ShareError::Name(..)));
+    assert!(matches!(error("/etc/passwd", false), ShareError::Name(..)));
+    let music = dir.path().join("music");
+    fs::write(music.join(OsStr::from_bytes(b"\xff")), "").unwrap();
+    fs::write(music.join("back\\slash"), "").unwrap();
+    fs::create_dir(music.join("esc\x1b[31m")).unwrap();
+    let found = expand(&folder, "music", false);
+    assert_eq!(found.files.len(), 1, "the others are published all the same");
+    assert_eq!(found.errors.len(), 3);
+    assert!(!found.errors.iter().any(|error| error.to_string().contains('\x1b')), "shown safely");
+}

@@ -1,0 +1,396 @@
+//! The TCP listener thread: takes connections, reads their tickets, and hands the good ones to upload threads.
+//!
+//! Defended: a stranger costs one descriptor and a kilobyte for at most the handshake time, never a thread; there is room
+//! for a bounded number of them, for fewer from one address, and the one that has waited longest makes place, so a flood
+//! does not keep an honest peer out. Without descriptors the thread rests instead of spinning. Strangers are answered
+//! with nothing; only who shows a good ticket learns even that all slots are taken.
+
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, getrlimit};
+
+use super::rate::Limiter;
+use super::upload::{self, Admitted};
+use super::{Share, lock};
+use crate::client::channel;
+use crate::common::transfer::{PREAMBLE_HEAD_BYTES, Preamble, ToDownloader, ToUploader};
+
+/// Who finds all slots taken is told to come back after this time, milliseconds.
+pub(super) const BUSY_RETRY_MS: u16 = 300;
+/// Connections taken in one turn before those that wait are looked at again.
+const ACCEPTS_PER_TURN: usize = 32;
+/// Rest when the system cannot give another descriptor.
+const REST: Duration = Duration::from_millis(100);
+/// How long one that was sent away may take to read it.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Time limits and bounds of the listener; the defaults are for people, shorter ones for tests.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// A connection shows its ticket within this time.
+    pub handshake: Duration,
+    /// An admitted downloader asks for something within this time.
+    pub idle: Duration,
+    /// After this time without a request a downloader loses its slot if another one waits for it.
+    pub lull: Duration,
+    /// While something waits to be sent, a downloader takes [`stall_least_bytes`](Self::stall_least_bytes) within this
+    /// time. A kernel wakes a sender only when a third of its buffer is free: a shorter time would hit honest slow links.
+    pub stall: Duration,
+    /// See [`stall`](Self::stall).
+    pub stall_least_bytes: usize,
+    /// Connections that have not shown a ticket yet, in all.
+    pub strangers_max: usize,
+    /// The same from one address (IPv6: one /64).
+    pub strangers_per_address_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // Strangers may take a quarter of all descriptors at most: files and uploads need the others.
+        let descriptors = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| most as usize);
+        let strangers_max = (descriptors / 4).clamp(4, 64);
+        Self {
+            handshake: channel::HANDSHAKE_TIMEOUT,
+            idle: Duration::from_secs(30),
+            lull: Duration::from_secs(1),
+            stall: Duration::from_secs(15),
+            stall_least_bytes: 4 << 10,
+            strangers_max,
+            strangers_per_address_max: strangers_max.div_ceil(2),
+        }
+    }
+}
+
+/// The TCP listener thread and its upload workers; ends when dropped.
+pub struct Listener {
+    house: Arc<House>,
+    port: u16,
+    wake: UnixStream,
+    door: Option<JoinHandle<()>>,
+}
+
+impl Listener {
+    /// Binds and starts the thread. `limit_rate`: bytes a second over all uploads.
+    pub fn start(share: Arc<Share>, listen: SocketAddr, limit_rate: Option<u64>) -> io::Result<Self> {
+        Self::start_with(share, listen, limit_rate, Limits::default())
+    }
+
+    /// Like [`start`](Self::start) with other limits.
+    pub fn start_with(
+        share: Arc<Share>,
+        listen: SocketAddr,
+        limit_rate: Option<u64>,
+        limits: Limits,
+    ) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen)?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        let (wake, woken) = UnixStream::pair()?;
+        let house = Arc::new(House {
+            share,
+            limits,
+            limiter: limit_rate.map(Limiter::new),
+            stop: AtomicBool::new(false),
+            uploads: Mutex::default(),
+            #[cfg(test)]
+            turns: std::sync::atomic::AtomicU64::new(0),
+        });
+        let door = Door { house: house.clone(), listener, woken, visitors: Vec::new(), resting_until: None };
+        let door = thread::Builder::new().name("listener".into()).spawn(move || door.run())?;
+        Ok(Self { house, port, wake, door: Some(door) })
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How often the thread has looked around so far.
+    #[cfg(test)]
+    pub(super) fn turns(&self) -> u64 {
+        self.house.turns.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.house.stop.store(true, Ordering::Relaxed);
+        // The thread sees the end of the stream.
+        let _ = self.wake.shutdown(Shutdown::Both);
+        if let Some(door) = self.door.take() {
+            let _ = door.join();
+        }
+        let uploads = std::mem::take(&mut *lock(&self.house.uploads));
+        for upload in &uploads {
+            if let Some(stream) = upload.stream.upgrade() {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+        for upload in uploads {
+            let _ = upload.thread.join();
+        }
+    }
+}
+
+/// What the listener and its uploads share.
+pub(super) struct House {
+    pub(super) share: Arc<Share>,
+    pub(super) limits: Limits,
+    pub(super) limiter: Option<Limiter>,
+    pub(super) stop: AtomicBool,
+    uploads: Mutex<Vec<Running>>,
+    #[cfg(test)]
+    turns: std::sync::atomic::AtomicU64,
+}
+
+impl House {
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// An upload's thread, and its connection for as long as it has one.
+struct Running {
+    thread: JoinHandle<()>,
+    stream: Weak<TcpStream>,
+}
+
+/// A connection that has not shown its ticket yet, or is being sent away.
+struct Visitor {
+    stream: TcpStream,
+    address: IpAddr,
+    until: Instant,
+    /// Read so far; `None` once it is only waited for to leave.
+    preamble: Option<Vec<u8>>,
+}
+
+enum Progress {
+    Wait,
+    Gone,
+    Whole,
+}
+
+struct Door {
+    house: Arc<House>,
+    listener: TcpListener,
+    woken: UnixStream,
+    /// Those who came first stand first.
+    visitors: Vec<Visitor>,
+    resting_until: Option<Instant>,
+}
+
+impl Door {
+    fn run(mut self) {
+        while !self.house.is_stopping() {
+            #[cfg(test)]
+            self.house.turns.fetch_add(1, Ordering::Relaxed);
+            let (ready, caller) = self.wait();
+            let now = Instant::now();
+            let mut index = 0;
+            for ready in ready {
+                // Looking at one removes none but itself.
+                if self.attend(index, ready, now) {
+                    index += 1;
+                }
+            }
+            if caller {
+                self.take_callers(now);
+            }
+        }
+    }
+
+    /// Sleeps until something is to be done: which visitors have something to say, and whether new ones stand outside.
+    fn wait(&mut self) -> (Vec<bool>, bool) {
+        let now = Instant::now();
+        self.resting_until.take_if(|until| *until <= now);
+        let deadline = self.visitors.iter().map(|visitor| visitor.until).chain(self.resting_until).min();
+        let timeout = deadline.map(|deadline| {
+            // Rounded up: waking early would only mean to look again.
+            let left = deadline.saturating_duration_since(now) + Duration::from_millis(1);
+            Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() }
+        });
+        let mut fds = vec![PollFd::new(&self.woken, PollFlags::IN)];
+        fds.extend(self.visitors.iter().map(|visitor| PollFd::new(&visitor.stream, PollFlags::IN)));
+        if self.resting_until.is_none() {
+            fds.push(PollFd::new(&self.listener, PollFlags::IN));
+        }
+        let polled = poll(&mut fds, timeout.as_ref());
+        let ready = |fd: &PollFd<'_>| polled.is_ok() && !fd.revents().is_empty();
+        let count = self.visitors.len();
+        (fds[1..=count].iter().map(ready).collect(), fds.get(count + 1).is_some_and(ready))
+    }
+
+    /// Gets on with one visitor; whether it stays.
+    fn attend(&mut self, index: usize, ready: bool, now: Instant) -> bool {
+        let visitor = &mut self.visitors[index];
+        let progress = if ready { visitor.read() } else { Progress::Wait };
+        match progress {
+            Progress::Wait if now < visitor.until => return true,
+            Progress::Wait | Progress::Gone => drop(self.visitors.remove(index)),
+            Progress::Whole => {
+                let visitor = self.visitors.remove(index);
+                if let Some(leaving) = self.admit(visitor, now) {
+                    self.visitors.insert(index, leaving);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Admits who shows a good ticket while there is a slot; gives back who has to be seen out.
+    fn admit(&mut self, visitor: Visitor, now: Instant) -> Option<Visitor> {
+        let Visitor { stream, address, preamble: Some(preamble), .. } = visitor else { return None };
+        let Ok(Preamble::Whole { ticket, prologue, noise }) = Preamble::parse(&preamble) else { return None };
+        let opened = lock(&self.house.share.tickets).open(ticket, now);
+        let ticket = match opened {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                log::debug!("a connection from {address} was refused: {error}");
+                return None;
+            }
+        };
+        let Some(slot) = self.house.share.slots.take(&ticket.downloader, now) else {
+            log::debug!("{} was told to come back: all upload slots are taken", ticket.downloader);
+            let stream = send_away(stream, &ticket.key, prologue, noise)?;
+            return Some(Visitor { stream, address, until: now + FAREWELL, preamble: None });
+        };
+        let stream = stream.set_nonblocking(false).map(|()| Arc::new(stream)).ok()?;
+        let weak = Arc::downgrade(&stream);
+        let admitted = Admitted { stream, preamble, ticket, slot };
+        let house = self.house.clone();
+        let spawned = thread::Builder::new().name("upload".into()).spawn(move || upload::run(&house, admitted));
+        let mut uploads = lock(&self.house.uploads);
+        uploads.retain(|upload| !upload.thread.is_finished());
+        match spawned {
+            Ok(thread) => uploads.push(Running { thread, stream: weak }),
+            Err(error) => log::error!("an upload could not be started: {error}"),
+        }
+        None
+    }
+
+    fn take_callers(&mut self, now: Instant) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.listener.accept() {
+                Ok((stream, from)) => self.let_in(stream, from, now),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return,
+                    // Gone again before we looked.
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {}
+                    _ => {
+                        // No descriptors, no memory: whoever has waited longest gives up a place, and we rest.
+                        log::debug!("a connection could not be taken: {error}");
+                        if !self.visitors.is_empty() {
+                            self.visitors.remove(0);
+                        }
+                        self.resting_until = Some(now + REST);
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    fn let_in(&mut self, stream: TcpStream, from: SocketAddr, now: Instant) {
+        if stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        let (address, limits) = (neighbourhood(from.ip()), &self.house.limits);
+        let from_there = self.visitors.iter().filter(|visitor| visitor.address == address).count();
+        let makes_place = match () {
+            () if from_there >= limits.strangers_per_address_max => {
+                self.visitors.iter().position(|visitor| visitor.address == address)
+            }
+            () if self.visitors.len() >= limits.strangers_max => Some(0),
+            () => None,
+        };
+        if let Some(oldest) = makes_place {
+            self.visitors.remove(oldest);
+        }
+        let until = now + limits.handshake;
+        self.visitors.push(Visitor { stream, address, until, preamble: Some(Vec::new()) });
+        // Most have sent their ticket by now.
+        self.attend(self.visitors.len() - 1, true, now);
+    }
+}
+
+impl Visitor {
+    /// Reads what is there, and nothing beyond the preamble.
+    fn read(&mut self) -> Progress {
+        let Some(preamble) = &mut self.preamble else {
+            return discard(&mut self.stream);
+        };
+        let mut filled = preamble.len();
+        loop {
+            let needed = match Preamble::parse(&preamble[..filled]) {
+                Err(_) => return Progress::Gone,
+                Ok(Preamble::Whole { .. }) => return Progress::Whole,
+                Ok(Preamble::NeedBytes(needed)) => needed.max(PREAMBLE_HEAD_BYTES),
+            };
+            preamble.resize(needed, 0);
+            let read = self.stream.read(&mut preamble[filled..]);
+            filled += read.as_ref().map_or(0, |count| *count);
+            preamble.truncate(filled);
+            match read {
+                Ok(0) => return Progress::Gone,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Wait,
+                Err(_) => return Progress::Gone,
+            }
+        }
+    }
+}
+
+/// Input after a farewell is dropped unread: closing before it has come would cut the farewell off.
+fn discard(stream: &mut TcpStream) -> Progress {
+    let mut bytes = [0; 1024];
+    match stream.read(&mut bytes) {
+        Ok(0) => Progress::Gone,
+        Ok(_) => Progress::Wait,
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Progress::Wait,
+        Err(_) => Progress::Gone,
+    }
+}
+
+/// Says under seal that all slots are taken. A fresh connection has room for so few bytes: nothing waits here.
+fn send_away(stream: TcpStream, key: &[u8; 32], prologue: &[u8], noise: &[u8]) -> Option<TcpStream> {
+    let stream = Arc::new(stream);
+    let (reader, mut writer) = channel::answer::<ToUploader>(stream.clone(), key, prologue, noise).ok()?;
+    writer.message(&ToDownloader::Busy { retry_ms: BUSY_RETRY_MS }).ok()?;
+    writer.flush().ok()?;
+    drop((reader, writer));
+    stream.shutdown(Shutdown::Write).ok()?;
+    Arc::into_inner(stream)
+}
+
+/// What counts as one address: a host can have a whole /64 of IPv6.
+fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+#[path = "town.rs"]
+mod town;
+
+#[cfg(test)]
+#[path = "listener_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "upload_tests.rs"]
+mod upload_tests;
+
+#[cfg(test)]
+#[path = "flood_tests.rs"]
+mod flood_tests;

@@ -1,0 +1,368 @@
+//! One connection of a downloader, on a thread of its own, from its admitted ticket to its end.
+//!
+//! Defended: every content is checked when it is asked for ([`Share::serve`]); queues and grants are bounded, and whoever
+//! outgrows them is cut off; a downloader that takes next to nothing, or asks for nothing, loses its slot. A slow one
+//! holds up nobody else. What the peer does wrong is logged at debug.
+
+use std::collections::VecDeque;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::listener::{BUSY_RETRY_MS, House};
+use super::lock;
+use super::serving::{Served, outline_parts};
+use super::slots::Slot;
+use crate::client::channel::{self, ChannelError, RecordReader, RecordWriter};
+use crate::common::content::{group_count, group_range};
+use crate::common::limits::{GROUPS_MAX, RECORD_MAX_BYTES};
+use crate::common::ticket::{Grant, TransferTicket};
+use crate::common::transfer::{
+    Frame, GRANTS_KEPT_MAX, OUTLINE_PART_MAX, Preamble, RefusalReason, ToDownloader, ToUploader, WANT_MAX_RANGES,
+    WANTS_QUEUED_MAX, WantedRange,
+};
+use crate::common::types::UserName;
+
+/// While a file is hashed before it can be served, the downloader hears of it this often.
+const CHECKING_EVERY: Duration = Duration::from_secs(1);
+/// An idle connection looks this often whether it should end.
+const GLANCE: Duration = Duration::from_millis(200);
+
+/// A downloader that has shown a good ticket.
+pub(super) struct Admitted {
+    pub(super) stream: Arc<TcpStream>,
+    /// All it has sent so far.
+    pub(super) preamble: Vec<u8>,
+    pub(super) ticket: TransferTicket,
+    pub(super) slot: Slot,
+}
+
+/// Why an upload ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error("the downloader broke the protocol: {0}")]
+    Broke(&'static str),
+    #[error("the downloader asked for nothing for too long")]
+    Idle,
+    #[error("the slot went from an idle downloader to one that waits")]
+    Displaced,
+    #[error("the client is leaving")]
+    Leaving,
+}
+
+/// Serves one downloader until it is done.
+pub(super) fn run(house: &House, admitted: Admitted) {
+    let Admitted { stream, preamble, ticket, slot } = admitted;
+    let Ok(Preamble::Whole { prologue, noise, .. }) = Preamble::parse(&preamble) else { return };
+    let downloader = ticket.downloader.clone();
+    let end = match channel::answer(stream, &ticket.key, prologue, noise) {
+        Err(error) => End::Channel(error),
+        Ok((reader, writer)) => {
+            let mut upload = Upload {
+                house,
+                downloader: ticket.downloader,
+                reader,
+                writer,
+                grants: Grants::default(),
+                queue: VecDeque::new(),
+                open: None,
+            };
+            upload.grants.add(ticket.grants);
+            upload.run()
+        }
+    };
+    log::debug!("an upload to {downloader} ended: {end}");
+    drop(slot);
+}
+
+struct Upload<'a> {
+    house: &'a House,
+    downloader: UserName,
+    reader: RecordReader<ToUploader>,
+    writer: RecordWriter,
+    grants: Grants,
+    /// What is wanted and not yet sent, in the order it was asked for.
+    queue: VecDeque<WantedRange>,
+    /// The content served last: its groups are mostly asked for in a row.
+    open: Option<(u32, Served)>,
+}
+
+impl Upload<'_> {
+    fn run(&mut self) -> End {
+        match self.serve_until_the_end() {
+            Err(end) => end,
+            Ok(never) => match never {},
+        }
+    }
+
+    fn serve_until_the_end(&mut self) -> Result<std::convert::Infallible, End> {
+        let limits = &self.house.limits;
+        self.writer.set_patience(limits.stall, limits.stall_least_bytes).map_err(ChannelError::from)?;
+        loop {
+            while self.reader.read_ready()? {
+                self.take_request()?;
+                self.leave_if_told()?;
+            }
+            self.leave_if_told()?;
+            if self.queue.is_empty() {
+                self.writer.flush()?;
+                self.wait_for_request()?;
+            } else {
+                self.serve_group()?;
+            }
+        }
+    }
+
+    fn leave_if_told(&self) -> Result<(), End> {
+        if self.house.is_stopping() { Err(End::Leaving) } else { Ok(()) }
+    }
+
+    fn wait_for_request(&mut self) -> Result<(), End> {
+        let (limits, since) = (&self.house.limits, Instant::now());
+        let glance = GLANCE.min(limits.idle).min(limits.lull);
+        let glance = Timespec { tv_sec: 0, tv_nsec: i64::from(glance.subsec_nanos()) };
+        loop {
+            let mut fds = [PollFd::new(self.reader.stream(), PollFlags::IN)];
+            // An error here would show in the read as well.
+            let _ = poll(&mut fds, Some(&glance));
+            if self.reader.read_ready()? {
+                return Ok(());
+            }
+            self.leave_if_told()?;
+            let idle = since.elapsed();
+            if idle >= limits.idle {
+                return Err(End::Idle);
+            }
+            if idle >= limits.lull && self.house.share.slots.wanted(Instant::now(), 2 * limits.lull) {
+                self.writer.message(&ToDownloader::Busy { retry_ms: BUSY_RETRY_MS })?;
+                self.writer.flush()?;
+                return Err(End::Displaced);
+            }
+        }
+    }
+
+    fn take_request(&mut self) -> Result<(), End> {
+        let Frame::Message(request) = self.reader.next()? else {
+            return Err(End::Broke("it sent data"));
+        };
+        match request {
+            ToUploader::Grant { ticket } => self.take_ticket(&ticket),
+            ToUploader::Release { below } => self.release(below),
+            ToUploader::Outline { content } => self.send_outline(content),
+            ToUploader::Want { ranges } => self.enqueue(&ranges),
+            ToUploader::Cancel => {
+                self.queue.clear();
+                Ok(self.writer.message(&ToDownloader::Cancelled)?)
+            }
+            ToUploader::Have { content } => self.send_available(content),
+        }
+    }
+
+    fn take_ticket(&mut self, sealed: &[u8]) -> Result<(), End> {
+        let opened = lock(&self.house.share.tickets).open(sealed, Instant::now());
+        let Some(ticket) = opened.ok().filter(|ticket| ticket.downloader == self.downloader) else {
+            return Ok(self.writer.message(&ToDownloader::TicketRefused)?);
+        };
+        let first = self.grants.next();
+        if !self.grants.add(ticket.grants) {
+            return Err(End::Broke("it keeps too many grants"));
+        }
+        Ok(self.writer.message(&ToDownloader::Granted { first })?)
+    }
+
+    fn release(&mut self, below: u32) -> Result<(), End> {
+        if below > self.grants.next() {
+            return Err(End::Broke("it releases what it was not granted"));
+        }
+        self.grants.release(below);
+        self.queue.retain(|range| range.content >= below);
+        self.open.take_if(|(content, _)| *content < below);
+        Ok(())
+    }
+
+    fn enqueue(&mut self, ranges: &[WantedRange]) -> Result<(), End> {
+        if ranges.len() > WANT_MAX_RANGES || self.queue.len() + ranges.len() > WANTS_QUEUED_MAX {
+            return Err(End::Broke("it wants too much at once"));
+        }
+        for range in ranges {
+            let groups = group_count(self.grant(range.content)?.size);
+            if range.first.checked_add(range.count).is_none_or(|end| end > groups) {
+                return Err(End::Broke("it wants what the content does not have"));
+            }
+        }
+        self.queue.extend(ranges.iter().filter(|range| range.count > 0));
+        Ok(())
+    }
+
+    fn grant(&self, content: u32) -> Result<&Grant, End> {
+        self.grants.of(content).ok_or(End::Broke("it asks for what it was not granted"))
+    }
+
+    /// Opens `content` unless it is open and still what was asked for.
+    fn open(&mut self, content: u32) -> Result<Result<&Served, RefusalReason>, End> {
+        let grant = self.grant(content)?.clone();
+        let share = &self.house.share;
+        if !matches!(&self.open, Some((open, served)) if *open == content && share.still_serves(served, &grant.name)) {
+            self.open = None;
+            let downloader = self.downloader.clone();
+            let served = self.patiently(content, |patience| share.serve(&grant, &downloader, patience))?;
+            match served {
+                Ok(served) => self.open = Some((content, served)),
+                Err(reason) => return Ok(Err(reason)),
+            }
+        }
+        let (_, served) = self.open.as_ref().expect("opened above");
+        Ok(Ok(served))
+    }
+
+    /// Does what may take long while the downloader hears now and then that it is being done.
+    fn patiently<T>(&mut self, content: u32, work: impl FnOnce(&mut dyn FnMut() -> bool) -> T) -> Result<T, End> {
+        let mut told = Instant::now();
+        let mut lost = None;
+        let done = work(&mut || {
+            if self.house.is_stopping() {
+                return false;
+            }
+            if told.elapsed() >= CHECKING_EVERY {
+                told = Instant::now();
+                let sent = self.writer.message(&ToDownloader::Checking { content });
+                lost = sent.and_then(|()| self.writer.flush()).err();
+            }
+            lost.is_none()
+        });
+        lost.map_or(Ok(done), |error| Err(error.into()))
+    }
+
+    fn refuse(&mut self, content: u32, reason: RefusalReason) -> Result<(), End> {
+        self.queue.retain(|range| range.content != content);
+        self.open.take_if(|(open, _)| *open == content);
+        Ok(self.writer.message(&ToDownloader::Refused { content, reason })?)
+    }
+
+    fn send_outline(&mut self, content: u32) -> Result<(), End> {
+        if let Err(reason) = self.open(content)? {
+            return self.refuse(content, reason);
+        }
+        let Some((_, served)) = self.open.take() else { return Ok(()) };
+        let share = &self.house.share;
+        let outline = self.patiently(content, |patience| share.outline(&served, patience))?;
+        self.open = Some((content, served));
+        let outline = match outline {
+            Ok(outline) => outline,
+            Err(reason) => return self.refuse(content, reason),
+        };
+        for (first, hashes) in outline_parts(&outline, OUTLINE_PART_MAX) {
+            self.writer.message(&ToDownloader::Outline { content, first, hashes: hashes.to_vec() })?;
+        }
+        Ok(())
+    }
+
+    fn send_available(&mut self, content: u32) -> Result<(), End> {
+        let count = group_count(self.grant(content)?.size);
+        let served = match self.open(content)? {
+            Ok(served) => served,
+            Err(reason) => return self.refuse(content, reason),
+        };
+        let mut groups = Vec::new();
+        if !served.is_whole() {
+            groups.resize(count.div_ceil(8) as usize, 0u8);
+            (0..count).filter(|&group| served.has(group)).for_each(|group| {
+                groups[group as usize / 8] |= 1 << (group % 8);
+            });
+        }
+        Ok(self.writer.message(&ToDownloader::Available { content, groups })?)
+    }
+
+    /// Sends the next wanted group, or says why not.
+    fn serve_group(&mut self) -> Result<(), End> {
+        let Some(range) = self.queue.front().copied() else { return Ok(()) };
+        let WantedRange { content, first, count } = range;
+        let size = self.grant(content)?.size;
+        let served = match self.open(content)? {
+            Ok(served) => served,
+            Err(reason) => return self.refuse(content, reason),
+        };
+        let missing = (0..count).take_while(|&at| !served.has(first + at)).count();
+        let missing = u32::try_from(missing).expect("at most `count`");
+        self.advance(missing.max(1));
+        if missing > 0 {
+            return Ok(self.writer.message(&ToDownloader::NotYet { content, first, count: missing })?);
+        }
+        self.send_bytes(content, group_range(size, first))
+    }
+
+    /// The front of the queue is done with so many groups.
+    fn advance(&mut self, groups: u32) {
+        if let Some(front) = self.queue.front_mut() {
+            front.first += groups;
+            front.count -= groups;
+            if front.count == 0 {
+                self.queue.pop_front();
+            }
+        }
+    }
+
+    fn send_bytes(&mut self, content: u32, mut range: std::ops::Range<u64>) -> Result<(), End> {
+        let limiter = self.house.limiter.as_ref();
+        let most = limiter.map_or(RECORD_MAX_BYTES, super::rate::Limiter::piece_bytes);
+        while range.start < range.end {
+            let length = usize::try_from(range.end - range.start).map_or(most, |left| left.min(most));
+            if let Some(limiter) = limiter {
+                let wait = limiter.reserve(length);
+                if !wait.is_zero() {
+                    self.writer.flush()?;
+                    limiter.wait(wait, &self.house.stop);
+                    self.leave_if_told()?;
+                }
+            }
+            let Some((_, served)) = &self.open else { return Ok(()) };
+            let read = self.writer.data(content, range.start, length, |place| served.read(place, range.start))?;
+            if let Err(reason) = read {
+                return self.refuse(content, reason);
+            }
+            range.start += length as u64;
+        }
+        Ok(())
+    }
+}
+
+/// What the downloader was granted, numbered over all its tickets.
+#[derive(Default)]
+struct Grants {
+    /// The number of the first that is kept.
+    first: u32,
+    kept: VecDeque<Grant>,
+}
+
+impl Grants {
+    /// The number of the next grant to come.
+    fn next(&self) -> u32 {
+        self.first + u32::try_from(self.kept.len()).expect("at most GRANTS_KEPT_MAX")
+    }
+
+    /// Numbers on; `false` if there are too many.
+    fn add(&mut self, grants: Vec<Grant>) -> bool {
+        let fits = self.kept.len() + grants.len() <= GRANTS_KEPT_MAX && self.next() < u32::MAX - GRANTS_KEPT_MAX as u32;
+        if fits {
+            self.kept.extend(grants);
+        }
+        fits
+    }
+
+    fn of(&self, content: u32) -> Option<&Grant> {
+        self.kept.get(content.checked_sub(self.first)? as usize)
+    }
+
+    /// `below` is at most [`next`](Self::next).
+    fn release(&mut self, below: u32) {
+        let released = below.saturating_sub(self.first) as usize;
+        self.kept.drain(..released.min(self.kept.len()));
+        self.first = self.first.max(below);
+    }
+}
+
+const _: () = assert!(GROUPS_MAX / 8 < RECORD_MAX_BYTES as u64 - 64, "the largest AVAILABLE fits a record");
