@@ -1,5 +1,9 @@
 //! The exit statuses of the client (the contract's section 4). Never renumbered.
 
+use crate::client::control::{AskError, LoginError};
+use crate::client::download::DownloadError;
+use crate::client::share::ShareError;
+
 /// How a command, and in the end the program, came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -33,5 +37,102 @@ pub enum ExitCode {
 impl From<ExitCode> for std::process::ExitCode {
     fn from(code: ExitCode) -> Self {
         (code as u8).into()
+    }
+}
+
+impl ExitCode {
+    /// Whether all that was asked is done.
+    pub fn is_success(self) -> bool {
+        self == Self::Success
+    }
+
+    /// Keeps the first failure: this one, or else `later`.
+    pub fn or(self, later: Self) -> Self {
+        if self.is_success() { later } else { self }
+    }
+}
+
+impl From<&AskError> for ExitCode {
+    fn from(error: &AskError) -> Self {
+        match error {
+            AskError::NotAuthenticated => Self::NotAuthenticated,
+            AskError::Unreachable => Self::Unreachable,
+            AskError::NotPublished => Self::NotFound,
+            AskError::Refused => Self::Internal,
+        }
+    }
+}
+
+impl From<&LoginError> for ExitCode {
+    fn from(error: &LoginError) -> Self {
+        match error {
+            LoginError::Unreachable | LoginError::Version { .. } => Self::Unreachable,
+            LoginError::Refused | LoginError::AlreadyActive | LoginError::Throttled(_) | LoginError::LoggedIn => {
+                Self::NotAuthenticated
+            }
+        }
+    }
+}
+
+impl From<&ShareError> for ExitCode {
+    fn from(error: &ShareError) -> Self {
+        match error {
+            ShareError::Interrupted => Self::Interrupted,
+            ShareError::Missing(_)
+            | ShareError::NoMatch(_)
+            | ShareError::Empty(_)
+            | ShareError::NotUtf8(_)
+            | ShareError::Special(_)
+            | ShareError::Unreadable(..)
+            | ShareError::Name(..)
+            | ShareError::Changed(_) => Self::LocalFile,
+        }
+    }
+}
+
+impl From<&DownloadError> for ExitCode {
+    fn from(error: &DownloadError) -> Self {
+        match error {
+            DownloadError::NotFound => Self::NotFound,
+            DownloadError::Transfer(_) => Self::TransferFailed,
+            DownloadError::HashMismatch => Self::HashMismatch,
+            DownloadError::Exists | DownloadError::Locked | DownloadError::Local(_) => Self::LocalFile,
+            DownloadError::DiskFull => Self::DiskFull,
+            DownloadError::Interrupted => Self::Interrupted,
+            DownloadError::Ask(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_are_those_of_the_contract() {
+        let all = [
+            (ExitCode::Success, 0),
+            (ExitCode::Internal, 1),
+            (ExitCode::Usage, 2),
+            (ExitCode::Unreachable, 3),
+            (ExitCode::NotAuthenticated, 4),
+            (ExitCode::NotFound, 5),
+            (ExitCode::TransferFailed, 6),
+            (ExitCode::HashMismatch, 7),
+            (ExitCode::LocalFile, 8),
+            (ExitCode::DiskFull, 9),
+            (ExitCode::Interrupted, 130),
+            (ExitCode::Terminated, 143),
+        ];
+        for (code, number) in all {
+            assert_eq!(code as u8, number);
+        }
+    }
+
+    #[test]
+    fn the_first_failure_stays() {
+        assert_eq!(ExitCode::Success.or(ExitCode::NotFound), ExitCode::NotFound);
+        assert_eq!(ExitCode::NotFound.or(ExitCode::DiskFull), ExitCode::NotFound);
+        assert_eq!(ExitCode::NotFound.or(ExitCode::Success), ExitCode::NotFound);
     }
 }

@@ -1,0 +1,177 @@
+//! The command line: options as they are typed, checked and nothing more.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Parser};
+
+use crate::client::download::OnExists;
+
+/// For someone who typed `client` and nothing else.
+pub const GETTING_STARTED: &str = "\
+client: share files with the users of one fileshare server
+
+  client 127.0.0.1 12000                           a shell; type 'help' in it
+  client 127.0.0.1 12000 -u hans                   the same, logged in as hans
+  client 127.0.0.1 12000 -u hans -c 'sch pdf'      one command, then leave
+  client 127.0.0.1 12000 -u hans --stay -c 'pub report.pdf'
+                                                   publish, then stay online for others to fetch it
+
+The password is asked for, or read from --password-file or FILESHARE_PASSWORD.
+'client --help' lists every option.
+";
+
+/// Share files with the users of one fileshare server.
+#[derive(Debug, Clone, PartialEq, Parser)]
+#[command(name = "client", version, max_term_width = 100)]
+pub struct Options {
+    /// Host name or IP address of the server
+    pub server: String,
+
+    /// UDP port of the server
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+
+    /// Log in as NAME at start
+    #[arg(short, long, value_name = "NAME", env = "FILESHARE_USER")]
+    pub user: Option<String>,
+
+    /// The first line of FILE is the password [else: env FILESHARE_PASSWORD, else a hidden prompt]
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+
+    /// The folder to share from and download to
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+
+    /// Run this command; may be given several times. A leading '-' ignores its failure
+    #[arg(short, long = "command", value_name = "CMD", conflicts_with = "batch", allow_hyphen_values = true)]
+    pub commands: Vec<String>,
+
+    /// Run the commands in FILE, one a line; '-' is stdin
+    #[arg(short, long, value_name = "FILE")]
+    pub batch: Option<PathBuf>,
+
+    /// After the commands, stay online and keep serving until SIGINT or SIGTERM
+    #[arg(long)]
+    pub stay: bool,
+
+    /// Where to listen for peers [default: the address that faces the server, a free port]
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<SocketAddr>,
+
+    /// One JSON object a line on stdout instead of text
+    #[arg(long)]
+    pub json: bool,
+
+    /// What 'get' does when the file is there already
+    #[arg(long, value_name = "POLICY", value_enum, default_value = "error")]
+    pub on_exists: OnExists,
+
+    /// How long 'get' waits for a source to return when all are gone
+    #[arg(long, value_name = "SECS", default_value = "10", value_parser = seconds)]
+    pub retry_for: Duration,
+
+    /// Bytes a second over all uploads; K, M and G are powers of 1024
+    #[arg(long, value_name = "BYTES/S", value_parser = rate)]
+    pub limit_rate: Option<u64>,
+
+    /// Uploads that may run at the same time
+    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u8).range(1..))]
+    pub upload_slots: u8,
+
+    /// No greetings, no notes
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// More detail on stderr; twice for still more
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// Seconds, possibly decimal.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_string())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "not a span of time".into())
+}
+
+/// Bytes a second, with an optional K, M or G.
+fn rate(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.as_bytes().last().map(u8::to_ascii_uppercase) {
+        Some(b'K') => (&text[..text.len() - 1], 10),
+        Some(b'M') => (&text[..text.len() - 1], 20),
+        Some(b'G') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let number: f64 = digits.parse().map_err(|_| "not a number of bytes; K, M or G may follow it".to_string())?;
+    let bytes = number * f64::from(1u32 << shift);
+    if bytes >= 1.0 && bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err("at least 1 byte a second".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options, ErrorKind> {
+        Options::try_parse_from(std::iter::once("client").chain(line.split(' '))).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_contract() {
+        let options = parse("localhost 12000").unwrap();
+        assert_eq!(
+            (options.server.as_str(), options.port, options.dir.as_os_str()),
+            ("localhost", 12000, ".".as_ref())
+        );
+        assert_eq!((options.on_exists, options.retry_for), (OnExists::Error, Duration::from_secs(10)));
+        assert_eq!((options.listen, options.limit_rate, options.batch), (None, None, None));
+        assert!(!options.stay && !options.json && !options.quiet && options.commands.is_empty());
+    }
+
+    #[test]
+    fn commands_come_in_order_and_exclude_a_batch() {
+        let options = parse("h 1 -c lap -u hans -c -get --command lpf --listen [::1]:0").unwrap();
+        assert_eq!(options.commands, ["lap", "-get", "lpf"]);
+        assert_eq!(options.user.as_deref(), Some("hans"));
+        assert_eq!(parse("h 1 -c lap -b x"), Err(ErrorKind::ArgumentConflict));
+        assert_eq!(parse("h 1 -b -").unwrap().batch, Some("-".into()));
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_a_usage_error() {
+        assert_eq!(parse("h"), Err(ErrorKind::MissingRequiredArgument));
+        assert_eq!(parse("h 0"), Err(ErrorKind::ValueValidation));
+        assert_eq!(parse("h 65536"), Err(ErrorKind::ValueValidation));
+        assert_eq!(parse("h 1 --on-exists maybe"), Err(ErrorKind::InvalidValue));
+        assert_eq!(parse("h 1 --password x"), Err(ErrorKind::UnknownArgument));
+        assert_eq!(parse("h 1 --listen localhost"), Err(ErrorKind::ValueValidation));
+        for code in ["h 1 --bogus", "h", "h 1 2"] {
+            let line = std::iter::once("client").chain(code.split(' '));
+            assert_eq!(Options::try_parse_from(line).unwrap_err().exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_no_errors() {
+        for line in [["client", "--help"], ["client", "--version"]] {
+            let error = Options::try_parse_from(line).unwrap_err();
+            assert!(error.exit_code() == 0 && !error.use_stderr());
+        }
+    }
+
+    #[test]
+    fn rates_and_times_have_units() {
+        assert_eq!(rate("1500"), Ok(1_500));
+        assert_eq!(rate("2K"), Ok(2_048));
+        assert_eq!(rate("1.5m"), Ok(1_572_864));
+        assert_eq!(rate("1G"), Ok(1 << 30));
+        for bad in ["", "K", "0", "-1", "1T", "nan", "inf", "1e300", "ä"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        assert!(seconds("-1").is_err() && seconds("nan").is_err() && seconds("1e30").is_err() && seconds("x").is_err());
+    }
+}

@@ -1,0 +1,131 @@
+use super::*;
+
+fn ok(line: &str) -> Command {
+    parse(line.as_bytes()).unwrap().unwrap()
+}
+
+fn err(line: &str) -> UsageError {
+    parse(line.as_bytes()).unwrap_err()
+}
+
+fn file(text: &str) -> PathArgument {
+    PathArgument { text: text.into(), pattern: None }
+}
+
+fn auth(user: &str, password: &[u8]) -> Command {
+    Command::Auth { user: user.into(), password: Some(TypedPassword(Zeroizing::new(password.to_vec()))) }
+}
+
+#[test]
+fn the_rest_of_an_auth_line_is_the_password_as_it_is() {
+    assert_eq!(ok("auth hans falcon*solo"), auth("hans", b"falcon*solo"));
+    assert_eq!(ok("auth vader sithlord**\n"), auth("vader", b"sithlord**"));
+    assert_eq!(ok("auth hans  two  spaces # \\ 'quote \r\n"), auth("hans", b" two  spaces # \\ 'quote "));
+    assert_eq!(ok("  auth hans x\r"), auth("hans", b"x\r"));
+    assert_eq!(parse(b"auth hans \xff\xfe").unwrap().unwrap(), auth("hans", b"\xff\xfe"));
+    assert_eq!(ok("auth hans"), Command::Auth { user: "hans".into(), password: None });
+    assert_eq!(ok("auth hans "), Command::Auth { user: "hans".into(), password: None });
+    assert_eq!(err("auth"), UsageError::Arity(Verb::Auth));
+}
+
+#[test]
+fn blank_lines_and_comments_are_nothing() {
+    for line in ["", "\n", "  \t", "# get a", "  # 'open", "\r\n"] {
+        assert_eq!(parse(line.as_bytes()), Ok(None), "{line:?}");
+    }
+    assert_eq!(ok("get a#b #c"), Command::Get { files: vec![file("a#b"), file("#c")], share: false });
+}
+
+#[test]
+fn publishing_takes_an_audience() {
+    let user = |name: &str| UserName::parse(name).unwrap();
+    let expected = Command::Publish { to: vec![user("vader"), user("yoda")], files: vec![file("a"), file("b c")] };
+    assert_eq!(ok("pub --to vader --to=yoda a 'b c'"), expected);
+    assert_eq!(ok("pub a --to vader 'b c' --to yoda"), expected);
+    assert_eq!(ok("pub -- --to"), Command::Publish { to: vec![], files: vec![file("--to")] });
+    assert_eq!(err("pub --to vader"), UsageError::Arity(Verb::Pub));
+    assert_eq!(err("pub a --to"), UsageError::Arity(Verb::Pub));
+    assert!(matches!(err("pub --to 'a b' x"), UsageError::User(..)));
+}
+
+#[test]
+fn searching_takes_flags_in_any_form() {
+    let search = |needle: &str, ignore_case, long| Command::Search { needle: needle.into(), ignore_case, long };
+    assert_eq!(ok("sch pdf"), search("pdf", false, false));
+    assert_eq!(ok("sch -i -l pdf"), search("pdf", true, true));
+    assert_eq!(ok("sch pdf -li"), search("pdf", true, true));
+    assert_eq!(ok("sch --ignore-case pdf"), search("pdf", true, false));
+    assert_eq!(ok("sch -- -l"), search("-l", false, false));
+    assert_eq!(ok("sch -"), search("-", false, false));
+    assert_eq!(ok("sch ''"), search("", false, false));
+    assert_eq!(ok("sch 'a b'"), search("a b", false, false));
+    assert_eq!(err("sch a b"), UsageError::Arity(Verb::Sch));
+    assert_eq!(err("sch"), UsageError::Arity(Verb::Sch));
+    assert_eq!(err("sch -x a"), UsageError::Option { verb: Verb::Sch, option: "-x".into() });
+}
+
+#[test]
+fn getting_takes_names_and_patterns() {
+    let pattern = PathArgument { text: "*.pdf".into(), pattern: Some("*.pdf".into()) };
+    let files = vec![file("a b"), pattern, file("photos/")];
+    assert_eq!(ok("get --share 'a b' *.pdf ./photos/"), Command::Get { files, share: true });
+    assert_eq!(ok("get '*.pdf'"), Command::Get { files: vec![file("*.pdf")], share: false });
+    assert_eq!(err("get"), UsageError::Arity(Verb::Get));
+    assert_eq!(err("get --share=x a"), UsageError::Option { verb: Verb::Get, option: "--share=x".into() });
+}
+
+#[test]
+fn file_arguments_stay_in_the_folder() {
+    for verb in ["get", "pub", "unp"] {
+        for path in ["/etc/passwd", "..", "../a", "a/../b", "a/..", "''"] {
+            assert!(matches!(err(&format!("{verb} x {path}")), UsageError::Path(..)), "{verb} {path}");
+        }
+    }
+}
+
+#[test]
+fn commands_without_operands_refuse_some() {
+    assert_eq!(ok("lap"), Command::ListPeers);
+    assert_eq!(ok("lpf\r\n"), Command::ListPublished);
+    assert_eq!(ok("xit"), Command::Exit);
+    for line in ["lap x", "lpf x", "xit now", "help get put", "unp"] {
+        assert!(matches!(err(line), UsageError::Arity(_)), "{line}");
+    }
+    assert_eq!(ok("help"), Command::Help(None));
+    assert_eq!(ok("help get"), Command::Help(Some(Verb::Get)));
+}
+
+#[test]
+fn what_is_no_command_says_so() {
+    assert_eq!(err("put a"), UsageError::Unknown("put".into()));
+    assert_eq!(err("GET a"), UsageError::Unknown("GET".into()));
+    assert_eq!(err("help put"), UsageError::Unknown("put".into()));
+    assert_eq!(err("get 'a"), UsageError::Words(WordsError::Unterminated('\'')));
+    assert_eq!(parse(b"get \xff"), Err(UsageError::NotUtf8));
+    assert_eq!(parse(b"\xff"), Err(UsageError::NotUtf8));
+}
+
+#[test]
+fn a_leading_dash_is_taken_off() {
+    assert_eq!(strip_ignore_mark(b"-get a"), (true, &b"get a"[..]));
+    assert_eq!(strip_ignore_mark(b"  - get a"), (true, &b" get a"[..]));
+    assert_eq!(strip_ignore_mark(b"get -a"), (false, &b"get -a"[..]));
+}
+
+#[test]
+fn lines_with_passwords_are_known() {
+    for line in ["auth hans pw", "  auth hans", "'auth' x y", "AUTH hans pw", "'open"] {
+        assert!(may_hold_password(line), "{line}");
+    }
+    for line in ["", "get auth", "lap"] {
+        assert!(!may_hold_password(line), "{line}");
+    }
+}
+
+#[test]
+fn every_usage_starts_with_its_name() {
+    for verb in Verb::ALL {
+        assert!(verb.usage().starts_with(verb.name()));
+        assert_eq!(Verb::parse(verb.name()), Some(verb));
+    }
+}

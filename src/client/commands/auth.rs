@@ -1,0 +1,123 @@
+//! `auth`, and the login of `-u`.
+
+use std::time::Duration;
+
+use super::Context;
+use crate::client::control::{LoginError, Password};
+use crate::client::exit_code::ExitCode;
+use crate::client::output::{Failure, Report};
+use crate::client::password::{PasswordError, TypedPassword, checked};
+use crate::client::services::Arrival;
+use crate::common::limits::LIVENESS_DEFAULT;
+use crate::common::types::{UserName, UserNameError};
+
+/// `-u` tries again this long while the user is active: until a crashed client's session has surely ended. The server's
+/// own liveness time is not known before a login.
+const ACTIVE_PATIENCE: Duration = LIVENESS_DEFAULT.saturating_add(Duration::from_secs(1));
+
+/// A typed `auth`: one try.
+pub(super) fn typed(context: &Context, user: &str, password: Option<TypedPassword>) -> ExitCode {
+    if let Some(user) = context.services.account.user() {
+        return refused(context, user.as_str(), format!("already logged in as {user}"));
+    }
+    let supply = |user: &UserName| match password {
+        Some(TypedPassword(password)) => checked(password),
+        None => {
+            let _waiting = context.life.waiting_for_input();
+            context.passwords.for_command(user)
+        }
+    };
+    let (user, password) = match credentials(user, supply) {
+        Ok(both) => both,
+        Err(missing) => return missing.tell(context, user),
+    };
+    let login = context.services.account.login(user.clone(), password);
+    finish(context, &user, login)
+}
+
+/// `-u`: tries again while the user is active.
+pub(super) fn at_start(context: &Context, user: &str) -> ExitCode {
+    let supply = |user: &UserName| {
+        let _waiting = context.life.waiting_for_input();
+        context.passwords.for_option(user)
+    };
+    let (user, password) = match credentials(user, supply) {
+        Ok(both) => both,
+        Err(missing) => return missing.tell(context, user),
+    };
+    let mut login = context.services.account.login(user.clone(), password.clone());
+    let mut waited = Duration::ZERO;
+    let mut was_active = false;
+    while waited < ACTIVE_PATIENCE && !context.life.cancelled() {
+        // A throttled try after the password was proven is no verdict on the password.
+        was_active |= matches!(login, Err(LoginError::AlreadyActive));
+        if !was_active || !matches!(login, Err(LoginError::AlreadyActive | LoginError::Throttled(_))) {
+            break;
+        }
+        std::thread::sleep(context.login_retry);
+        waited += context.login_retry.max(Duration::from_millis(1));
+        login = context.services.account.login(user.clone(), password.clone());
+    }
+    finish(context, &user, login)
+}
+
+/// Why there is nothing to log in with.
+enum Missing {
+    User(UserNameError),
+    Password(PasswordError),
+}
+
+impl Missing {
+    fn tell(self, context: &Context, user: &str) -> ExitCode {
+        match self {
+            Self::User(error) => refused(context, user, error.to_string()),
+            // The server has refused nobody: the file is the trouble.
+            Self::Password(error @ PasswordError::File(..)) => context.trouble("auth", ExitCode::LocalFile, error),
+            Self::Password(error) => refused(context, user, error.to_string()),
+        }
+    }
+}
+
+fn credentials(
+    user: &str,
+    password: impl FnOnce(&UserName) -> Result<Password, PasswordError>,
+) -> Result<(UserName, Password), Missing> {
+    let user = UserName::parse(user).map_err(Missing::User)?;
+    let password = password(&user).map_err(Missing::Password)?;
+    Ok((user, password))
+}
+
+fn finish(context: &Context, user: &UserName, login: Result<Arrival, LoginError>) -> ExitCode {
+    match login {
+        Ok(arrival) => welcome(context, user, arrival),
+        Err(error @ (LoginError::Unreachable | LoginError::Version { .. })) => {
+            context.trouble("auth", (&error).into(), error)
+        }
+        Err(error) => refused(context, user.as_str(), error.to_string()),
+    }
+}
+
+/// Everything is served again before the greeting, so that whoever waits for it can rely on it.
+fn welcome(context: &Context, user: &UserName, arrival: Arrival) -> ExitCode {
+    let console = std::sync::Arc::clone(&context.console);
+    context.own.load(&context.services, move |error| {
+        console.notice(format!("what was published before is not served: {error}"));
+    });
+    context.console.report(&Report::Welcome(user));
+    if arrival.local_only {
+        let warning = "other hosts cannot fetch from this client: it reached the server by a loopback address";
+        context.console.note(warning);
+    }
+    ExitCode::Success
+}
+
+fn refused(context: &Context, user: &str, why: String) -> ExitCode {
+    let failure = Failure { name: user.into(), why, code: ExitCode::NotAuthenticated };
+    context.console.report(&Report::Refused(&failure));
+    context.console.reason(&failure.why);
+    failure.code
+}
+
+#[cfg(test)]
+#[path = "auth_tests.rs"]
+mod tests;

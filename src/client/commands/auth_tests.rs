@@ -1,0 +1,111 @@
+use crate::client::commands::fakes::{Bench, content, file, user};
+use crate::client::control::LoginError;
+use crate::client::exit_code::ExitCode;
+use crate::common::types::Audience;
+
+const WELCOME: &str = "Welcome, hans!\nAvailable commands are: get, lap, lpf, pub, sch, unp, xit\n";
+const REFUSED: &str = "Authentication failed. Please try again.\n";
+
+#[test]
+fn a_login_greets() {
+    let bench = Bench::new();
+    let (code, out, err) = bench.run("auth hans falcon*solo ");
+    assert_eq!((code, out.as_str(), err.as_str()), (ExitCode::Success, WELCOME, ""));
+    assert_eq!(bench.world.calls(), ["login hans falcon*solo "]);
+}
+
+#[test]
+fn a_refused_login_says_why_on_stderr_only() {
+    let bench = Bench::new();
+    bench.world.state().logins = vec![LoginError::Refused, LoginError::AlreadyActive, LoginError::Throttled(3)];
+    for why in ["the user name or the password is wrong", "this user is already active", "too many attempts"] {
+        let (code, out, err) = bench.run("auth hans x");
+        assert_eq!((code, out.as_str()), (ExitCode::NotAuthenticated, REFUSED));
+        assert!(err.starts_with(&format!("client: {why}")) && err.lines().count() == 1, "{err}");
+    }
+    assert_eq!(bench.run("auth hans x").1, WELCOME);
+}
+
+#[test]
+fn a_server_that_cannot_be_used_is_no_refusal() {
+    let bench = Bench::new();
+    bench.world.state().logins = vec![LoginError::Unreachable, LoginError::Version { server: 2, client: 1 }];
+    for why in ["client: the server does not answer\n", "client: the server speaks protocol version 2, this client 1\n"]
+    {
+        assert_eq!(bench.run("auth hans x"), (ExitCode::Unreachable, String::new(), why.into()));
+    }
+}
+
+#[test]
+fn a_second_login_keeps_the_session() {
+    let bench = Bench::logged_in();
+    let (code, out, err) = bench.run("auth yoda x");
+    assert_eq!(
+        (code, out.as_str(), err.as_str()),
+        (ExitCode::NotAuthenticated, REFUSED, "client: already logged in as hans\n")
+    );
+    assert!(bench.world.calls().is_empty());
+    assert_eq!(bench.run("lap").0, ExitCode::Success);
+}
+
+#[test]
+fn names_and_passwords_that_cannot_be_are_refused_here() {
+    let bench = Bench::new();
+    for line in ["auth 'a b' x", "auth hans", &format!("auth hans {}", "x".repeat(257))] {
+        let (code, out, err) = bench.run(line);
+        assert_eq!((code, out.as_str(), err.lines().count()), (ExitCode::NotAuthenticated, REFUSED, 1), "{line}");
+    }
+    assert!(bench.world.calls().is_empty());
+    let bench = bench.with_password("stored");
+    assert_eq!(bench.run("auth hans").0, ExitCode::Success);
+    assert_eq!(bench.world.calls(), ["login hans stored"]);
+}
+
+#[test]
+fn at_start_an_active_user_is_waited_for() {
+    let bench = Bench::new().with_password("pw");
+    let active = || LoginError::AlreadyActive;
+    bench.world.state().logins = vec![active(), LoginError::Throttled(1), active()];
+    assert_eq!(bench.context.login_at_start("hans"), ExitCode::Success);
+    assert_eq!(bench.printed().0, WELCOME);
+    assert_eq!(bench.world.calls().len(), 4);
+}
+
+#[test]
+fn at_start_a_refusal_is_not_tried_again_and_waiting_ends() {
+    let mut bench = Bench::new().with_password("pw");
+    bench.context.login_retry = std::time::Duration::ZERO;
+    for once in [LoginError::Refused, LoginError::Throttled(1), LoginError::Unreachable] {
+        bench.world.state().logins = vec![once.clone()];
+        assert_ne!(bench.context.login_at_start("hans"), ExitCode::Success, "{once}");
+        assert_eq!(bench.world.calls().len(), 1, "{once}");
+    }
+    bench.printed();
+    bench.world.state().logins = vec![LoginError::AlreadyActive; 10_000];
+    assert_eq!(bench.context.login_at_start("hans"), ExitCode::NotAuthenticated);
+    assert_eq!(bench.printed(), (REFUSED.into(), "client: this user is already active\n".into()));
+}
+
+#[test]
+fn what_was_published_before_is_served_again_before_the_greeting() {
+    let bench = Bench::new();
+    let some = Audience::only(vec![user("yoda")]);
+    bench.world.state().own.insert(file("all"), (content(1), Audience::Everyone));
+    bench.world.state().own.insert(file("some"), (content(2), some.clone()));
+    bench.world.state().served.insert(file("somebody else's"), (content(3), Audience::Everyone));
+    bench.run("auth hans pw");
+    drop(bench.context.own.restricted(std::iter::empty()));
+    let served = bench.world.state().served.clone();
+    assert_eq!(served.len(), 2);
+    assert_eq!(served[&file("some")], (content(2), some));
+    assert_eq!(bench.context.own.starting_with("a", 9), [file("all")]);
+}
+
+#[test]
+fn a_client_at_a_loopback_address_is_told_once_it_is_in() {
+    let bench = Bench::new();
+    bench.world.state().local_only = true;
+    let (_, out, err) = bench.run("auth hans pw");
+    assert_eq!(out, WELCOME);
+    assert!(err.contains("loopback"), "{err}");
+}

@@ -1,0 +1,315 @@
+//! A small world for the tests of commands and shell: every service is a fake over one lock, every call is noted.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::Context;
+use crate::client::console::{Console, Manner};
+use crate::client::control::{AskError, LoginError, Password};
+use crate::client::directory::PublishTo;
+use crate::client::download::{DownloadError, DownloadOptions, DownloadProgress, Fetched, OnExists, Wanted};
+use crate::client::exit_code::ExitCode;
+use crate::client::life::Life;
+use crate::client::password::{PasswordError, PasswordSource};
+use crate::client::services::{Account, Arrival, Catalogue, Fetcher, Folder, Services};
+use crate::client::share::{Expanded, HashProgress, PathArgument, ShareError};
+use crate::client::{command, command::Command};
+use crate::common::message::{FoundEntry, NameQuery, OwnEntry, PublishedFile};
+use crate::common::types::{Audience, Content, ContentHash, FileName, UserName};
+
+pub(crate) fn user(name: &str) -> UserName {
+    UserName::parse(name).unwrap()
+}
+
+pub(crate) fn file(name: &str) -> FileName {
+    FileName::parse(name).unwrap()
+}
+
+/// A content that differs with `byte`.
+pub(crate) fn content(byte: u8) -> Content {
+    Content { hash: ContentHash([byte; 32]), size: u64::from(byte), mtime_ms: 0 }
+}
+
+/// What the fakes share.
+#[derive(Default)]
+pub(crate) struct State {
+    pub user: Option<UserName>,
+    /// Answers to logins, first to last; then all succeed.
+    pub logins: Vec<LoginError>,
+    pub local_only: bool,
+    /// Every request fails so.
+    pub down: Option<AskError>,
+    pub peers: Vec<UserName>,
+    pub found: Vec<FoundEntry>,
+    pub own: BTreeMap<FileName, (Content, Audience)>,
+    /// Files in the folder; `None` cannot be read.
+    pub files: BTreeMap<FileName, Option<Content>>,
+    /// What the folder serves.
+    pub served: BTreeMap<FileName, (Content, Audience)>,
+    /// Names whose download fails, and how.
+    pub failing: BTreeMap<FileName, fn() -> Fetched>,
+    /// Every call worth asserting.
+    pub calls: Vec<String>,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct World(Arc<Mutex<State>>);
+
+impl World {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    pub(crate) fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().calls)
+    }
+
+    /// Nothing but logins and lists can be asked while the server is down.
+    fn up(&self) -> Result<MutexGuard<'_, State>, AskError> {
+        let state = self.state();
+        match state.down {
+            Some(error) => Err(error),
+            None => Ok(state),
+        }
+    }
+}
+
+impl Account for World {
+    fn login(&self, user: UserName, password: Password) -> Result<Arrival, LoginError> {
+        let mut state = self.state();
+        state.calls.push(format!("login {user} {}", String::from_utf8_lossy(&password)));
+        if !state.logins.is_empty() {
+            return Err(state.logins.remove(0));
+        }
+        state.user = Some(user);
+        Ok(Arrival { local_only: state.local_only })
+    }
+
+    fn user(&self) -> Option<UserName> {
+        self.state().user.clone()
+    }
+
+    fn leave(&self) {
+        self.state().user = None;
+    }
+}
+
+impl Catalogue for World {
+    fn publish(&self, files: &[PublishedFile], to: &PublishTo) -> Result<(), AskError> {
+        let mut state = self.up()?;
+        for one in files {
+            state.calls.push(format!("publish {} {to:?}", one.name));
+            let audience = match to {
+                PublishTo::Audience(audience) => audience.clone(),
+                PublishTo::Inherited => Audience::only(vec![user("yoda")]),
+            };
+            state.own.insert(one.name.clone(), (one.content, audience));
+        }
+        Ok(())
+    }
+
+    fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, AskError> {
+        let mut state = self.up()?;
+        Ok(names.iter().map(|name| state.own.remove(name).is_some()).collect())
+    }
+
+    fn published(&self) -> Result<Vec<OwnEntry>, AskError> {
+        let entry = |(name, (content, audience)): (&FileName, &(Content, Audience))| OwnEntry {
+            name: name.clone(),
+            content: *content,
+            restricted: *audience != Audience::Everyone,
+        };
+        Ok(self.up()?.own.iter().map(entry).collect())
+    }
+
+    fn audience_of(&self, name: &FileName) -> Result<Option<Vec<UserName>>, AskError> {
+        Ok(self.up()?.own.get(name).map(|(_, audience)| match audience {
+            Audience::Everyone => Vec::new(),
+            Audience::Only(users) => users.clone(),
+        }))
+    }
+
+    fn peers(&self) -> Result<Vec<UserName>, AskError> {
+        Ok(self.up()?.peers.clone())
+    }
+
+    fn search(&self, query: NameQuery) -> Result<Vec<FileName>, AskError> {
+        let mut names: Vec<FileName> = self.resolve(query, false)?.into_iter().map(|entry| entry.name).collect();
+        names.dedup();
+        Ok(names)
+    }
+
+    fn resolve(&self, query: NameQuery, fetch: bool) -> Result<Vec<FoundEntry>, AskError> {
+        let mut state = self.up()?;
+        state.calls.push(format!("resolve {query:?} {fetch}"));
+        let matches = |entry: &&FoundEntry| match &query {
+            NameQuery::Exact(name) => entry.name == *name,
+            NameQuery::Prefix(prefix) => entry.name.as_str().starts_with(prefix),
+            NameQuery::Substring(needle) => entry.name.as_str().contains(needle),
+            NameQuery::SubstringIgnoreCase(needle) => {
+                entry.name.as_str().to_lowercase().contains(&needle.to_lowercase())
+            }
+        };
+        Ok(state.found.iter().filter(matches).cloned().collect())
+    }
+
+    fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<FoundEntry>>, AskError> {
+        names.iter().map(|name| self.resolve(NameQuery::Exact(name.clone()), true)).collect()
+    }
+}
+
+impl Folder for World {
+    fn expand(&self, argument: &PathArgument) -> Expanded {
+        let state = self.state();
+        let suffix = argument.pattern.as_ref().map(|pattern| pattern.trim_start_matches('*'));
+        let meant = |name: &&FileName| match suffix {
+            Some(suffix) => name.as_str().ends_with(suffix),
+            None => name.as_str() == argument.text,
+        };
+        let files: Vec<FileName> = state.files.keys().filter(meant).cloned().collect();
+        let missing = files.is_empty().then(|| ShareError::Missing(argument.text.clone()));
+        Expanded { files, errors: missing.into_iter().collect() }
+    }
+
+    fn prepare(&self, name: &FileName, _: &dyn HashProgress) -> Result<PublishedFile, ShareError> {
+        match self.state().files[name] {
+            Some(content) => Ok(PublishedFile { name: name.clone(), content }),
+            None => Err(ShareError::Unreadable(name.to_string(), io::ErrorKind::PermissionDenied.into())),
+        }
+    }
+
+    fn published(&self, name: &FileName, content: Content, audience: Audience) {
+        self.state().served.insert(name.clone(), (content, audience));
+    }
+
+    fn withdrawn(&self, name: &FileName) {
+        self.state().served.remove(name);
+    }
+
+    fn clear(&self) {
+        self.state().served.clear();
+    }
+}
+
+impl Fetcher for World {
+    /// Finishes in the reverse of the order asked.
+    fn fetch(&self, wanted: &[Wanted], _: &DownloadOptions, progress: &dyn DownloadProgress) -> Vec<Fetched> {
+        let outcome = |wanted: &Wanted| match self.state().failing.get(&wanted.name) {
+            Some(fail) => fail(),
+            None => Fetched::Done { name: wanted.name.clone() },
+        };
+        for (index, one) in wanted.iter().enumerate().rev() {
+            self.state().calls.push(format!("fetch {} {}", one.name, one.content.size));
+            progress.received(index, one.content.size, one.content.size);
+            let outcome =
+                if progress.interrupted() { Fetched::Failed(DownloadError::Interrupted) } else { outcome(one) };
+            progress.finished(index, &outcome);
+        }
+        wanted.iter().map(outcome).collect()
+    }
+}
+
+struct Given(Option<&'static str>);
+
+impl PasswordSource for Given {
+    fn for_option(&self, user: &UserName) -> Result<Password, PasswordError> {
+        self.for_command(user)
+    }
+
+    fn for_command(&self, _: &UserName) -> Result<Password, PasswordError> {
+        self.0.map(|text| Zeroizing::new(text.into())).ok_or(PasswordError::Nowhere)
+    }
+}
+
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Sink {
+    fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A client whose services are all fakes.
+pub(crate) struct Bench {
+    pub world: World,
+    pub context: Context,
+    out: Sink,
+    err: Sink,
+}
+
+impl Bench {
+    /// Nobody is logged in.
+    pub(crate) fn new() -> Self {
+        let (world, out, err) = (World::default(), Sink::default(), Sink::default());
+        let service = Arc::new(world.clone());
+        let services = Services {
+            account: service.clone(),
+            catalogue: service.clone(),
+            folder: service.clone(),
+            fetcher: service,
+        };
+        let context = Context {
+            services,
+            own: Arc::default(),
+            console: Arc::new(Console::on(Manner::default(), Box::new(out.clone()), Box::new(err.clone()))),
+            life: Arc::new(Life::default()),
+            passwords: Box::new(Given(None)),
+            downloads: DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO },
+            login_retry: Duration::from_millis(1),
+        };
+        Self { world, context, out, err }
+    }
+
+    /// `hans` is logged in, and nothing of that is on the screen any more.
+    pub(crate) fn logged_in() -> Self {
+        let bench = Self::new();
+        assert_eq!(bench.run("auth hans pw").0, ExitCode::Success);
+        bench.world.calls();
+        bench
+    }
+
+    /// A password where `-u` and `auth NAME` look for one.
+    pub(crate) fn with_password(mut self, password: &'static str) -> Self {
+        self.context.passwords = Box::new(Given(Some(password)));
+        self
+    }
+
+    /// Published by peers.
+    pub(crate) fn found(&self, name: &str, byte: u8, sources: u32) {
+        let entry = FoundEntry { name: file(name), content: content(byte), sources, age_s: 60 };
+        self.world.state().found.push(entry);
+    }
+
+    /// Lies in the folder.
+    pub(crate) fn local(&self, name: &str, byte: u8) {
+        self.world.state().files.insert(file(name), Some(content(byte)));
+    }
+
+    /// Runs a line: status, stdout, stderr.
+    pub(crate) fn run(&self, line: &str) -> (ExitCode, String, String) {
+        let command: Command = command::parse(line.as_bytes()).unwrap().unwrap();
+        let code = self.context.run(command);
+        (code, self.out.take(), self.err.take())
+    }
+
+    /// What is on stdout and stderr since it was last asked.
+    pub(crate) fn printed(&self) -> (String, String) {
+        (self.out.take(), self.err.take())
+    }
+}

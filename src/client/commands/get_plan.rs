@@ -1,0 +1,134 @@
+//! What the arguments of `get` mean: which contents are to be fetched, and which arguments mean nothing.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::client::control::AskError;
+use crate::client::download::Wanted;
+use crate::client::paths::{Pattern, Selector, is_left_out};
+use crate::client::services::Catalogue;
+use crate::client::share::PathArgument;
+use crate::common::message::FoundEntry;
+use crate::common::types::FileName;
+
+/// Hex digits that tell contents of one name apart in a note.
+const SHORT_HASH: usize = 8;
+
+/// One result line.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// Nobody has what this argument asks for.
+    Missing(String),
+    /// What becomes of this one of [`Plan::wanted`].
+    Wanted(usize),
+}
+
+/// What a `get` comes to.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// The result lines, in the order asked.
+    pub slots: Vec<Slot>,
+    /// What is to be fetched, each once.
+    pub wanted: Vec<Wanted>,
+    /// Contents of the same names that were not taken.
+    pub notes: Vec<String>,
+}
+
+/// Asks the server what the arguments mean.
+pub(super) fn plan(catalogue: &dyn Catalogue, files: &[PathArgument]) -> Result<Plan, AskError> {
+    let selectors: Vec<Option<Selector>> = files.iter().map(|argument| Selector::of(argument).ok()).collect();
+    let found = resolve_names(catalogue, &selectors)?;
+    let mut plan = Plan::default();
+    for (argument, selector) in files.iter().zip(selectors) {
+        let any = match selector {
+            None => false,
+            Some(Selector::Name { name, pinned }) => plan.add_name(&found, name.as_ref(), pinned.as_ref()),
+            Some(Selector::Pattern(pattern, literal)) => {
+                plan.add_matching(catalogue, &pattern)? || plan.add_name(&found, literal.as_ref(), None)
+            }
+        };
+        if !any {
+            plan.slots.push(Slot::Missing(argument.text.clone()));
+        }
+    }
+    Ok(plan)
+}
+
+type Found = HashMap<FileName, Vec<FoundEntry>>;
+
+/// Every name that is spelt out, all at once.
+fn resolve_names(catalogue: &dyn Catalogue, selectors: &[Option<Selector>]) -> Result<Found, AskError> {
+    let mut names: Vec<FileName> = Vec::new();
+    for selector in selectors.iter().flatten() {
+        match selector {
+            Selector::Name { name, pinned } => {
+                names.extend(name.clone());
+                names.extend(pinned.as_ref().map(|(name, _)| name.clone()));
+            }
+            Selector::Pattern(_, literal) => names.extend(literal.clone()),
+        }
+    }
+    names.sort();
+    names.dedup();
+    if names.is_empty() {
+        return Ok(Found::new());
+    }
+    let entries = catalogue.resolve_many(&names)?;
+    Ok(names.into_iter().zip(entries).collect())
+}
+
+impl Plan {
+    /// A file of exactly that name wins; otherwise the content that `name#hex` pins.
+    fn add_name(&mut self, found: &Found, name: Option<&FileName>, pinned: Option<&(FileName, String)>) -> bool {
+        if let Some(entries) = name.and_then(|name| found.get(name)) {
+            let entries: Vec<&FoundEntry> = entries.iter().collect();
+            if self.add_best(&entries) {
+                return true;
+            }
+        }
+        let Some((name, hex)) = pinned else { return false };
+        let entries = found.get(name).into_iter().flatten();
+        let entries: Vec<&FoundEntry> = entries.filter(|entry| entry.content.hash.starts_with_hex(hex)).collect();
+        self.add_best(&entries)
+    }
+
+    /// What a pattern or a folder matches, sorted; private parts of the publishers' folders left out.
+    fn add_matching(&mut self, catalogue: &dyn Catalogue, pattern: &Pattern) -> Result<bool, AskError> {
+        let entries = catalogue.resolve(pattern.query(), true)?;
+        let mut names: BTreeMap<&FileName, Vec<&FoundEntry>> = BTreeMap::new();
+        for entry in entries.iter().filter(|entry| pattern.matches(&entry.name) && !is_left_out(&entry.name)) {
+            names.entry(&entry.name).or_default().push(entry);
+        }
+        for entries in names.values() {
+            self.add_best(entries);
+        }
+        Ok(!names.is_empty())
+    }
+
+    /// Of the contents of one name, takes the one with the most sources and notes the others.
+    fn add_best(&mut self, entries: &[&FoundEntry]) -> bool {
+        // Of equals the first, so that the same question has the same answer.
+        let Some(best) = entries.iter().rev().max_by_key(|entry| entry.sources) else { return false };
+        let wanted = Wanted { name: best.name.clone(), content: best.content };
+        for other in entries.iter().filter(|other| other.content.hash != best.content.hash) {
+            self.notes.push(other_content(other, best));
+        }
+        let known = self.wanted.iter().position(|known| *known == wanted);
+        self.slots.push(Slot::Wanted(known.unwrap_or(self.wanted.len())));
+        if known.is_none() {
+            self.wanted.push(wanted);
+        }
+        true
+    }
+}
+
+fn other_content(other: &FoundEntry, best: &FoundEntry) -> String {
+    let short = |entry: &FoundEntry| entry.content.hash.to_hex()[..SHORT_HASH].to_string();
+    format!(
+        "{name}: taking #{best}; there is also {name}#{other} ({bytes} bytes, sources: {sources})",
+        name = other.name,
+        best = short(best),
+        other = short(other),
+        bytes = other.content.size,
+        sources = other.sources,
+    )
+}

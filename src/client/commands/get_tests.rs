@@ -1,0 +1,136 @@
+use crate::client::commands::fakes::{Bench, content, file, user};
+use crate::client::control::AskError;
+use crate::client::download::{DownloadError, Fetched};
+use crate::client::exit_code::ExitCode;
+use crate::client::life::Ending;
+use crate::common::types::Audience;
+
+#[test]
+fn results_come_in_the_order_asked() {
+    let bench = Bench::logged_in();
+    bench.found("a", 1, 1);
+    bench.found("b", 2, 1);
+    bench.world.state().failing.insert(file("b"), || Fetched::Failed(DownloadError::Transfer("all gone".into())));
+    let (code, out, err) = bench.run("get a missing b a");
+    let lines = "a downloaded successfully\nFile not found\nb download failed\na downloaded successfully\n";
+    assert_eq!((code, out.as_str()), (ExitCode::NotFound, lines));
+    assert_eq!(err, "client: missing: no active peer has published it\nclient: b: all gone\n");
+    let fetched = bench.world.calls().into_iter().filter(|call| call.starts_with("fetch")).count();
+    assert_eq!(fetched, 2, "each is fetched once");
+}
+
+#[test]
+fn every_outcome_has_its_line_and_status() {
+    type Case = (fn() -> Fetched, &'static str, ExitCode);
+    let cases: [Case; 9] = [
+        (|| Fetched::Done { name: file("a (1)") }, "a (1) downloaded successfully\n", ExitCode::Success),
+        (|| Fetched::Skipped, "", ExitCode::Success),
+        (|| Fetched::Failed(DownloadError::NotFound), "File not found\n", ExitCode::NotFound),
+        (|| Fetched::Failed(DownloadError::HashMismatch), "a download failed\n", ExitCode::HashMismatch),
+        (|| Fetched::Failed(DownloadError::Exists), "a download failed\n", ExitCode::LocalFile),
+        (|| Fetched::Failed(DownloadError::Locked), "a download failed\n", ExitCode::LocalFile),
+        (|| Fetched::Failed(DownloadError::DiskFull), "a download failed\n", ExitCode::DiskFull),
+        (|| Fetched::Failed(DownloadError::Interrupted), "a download failed\n", ExitCode::Interrupted),
+        (|| Fetched::Failed(AskError::Unreachable.into()), "a download failed\n", ExitCode::Unreachable),
+    ];
+    for (outcome, line, status) in cases {
+        let bench = Bench::logged_in();
+        bench.found("a", 1, 1);
+        bench.world.state().failing.insert(file("a"), outcome);
+        let (code, out, err) = bench.run("get a");
+        assert_eq!((code, out.as_str()), (status, line));
+        assert_eq!(err.lines().count(), usize::from(!status.is_success()), "{err}");
+    }
+}
+
+#[test]
+fn names_are_case_sensitive_and_cannot_be_anything() {
+    let bench = Bench::logged_in();
+    bench.found("Assignment.pdf", 1, 1);
+    assert_eq!(bench.run("get assignment.pdf").1, "File not found\n");
+    assert_eq!(bench.run(&format!("get {}", "x".repeat(300))).1, "File not found\n");
+    assert_eq!(bench.run("get 'a\x1bb'").2, "client: a\\u{1b}b: no active peer has published it\n");
+}
+
+#[test]
+fn of_several_contents_the_one_with_most_sources_is_taken() {
+    let bench = Bench::logged_in();
+    bench.found("a", 0x11, 1);
+    bench.found("a", 0x22, 3);
+    bench.found("a", 0x33, 3);
+    let (code, out, err) = bench.run("get a");
+    assert_eq!((code, out.as_str()), (ExitCode::Success, "a downloaded successfully\n"));
+    assert!(bench.world.calls().contains(&format!("fetch a {}", 0x22)));
+    assert_eq!(err.lines().count(), 2);
+    assert!(err.contains("taking #22222222; there is also a#11111111 (17 bytes, sources: 1)"), "{err}");
+    assert_eq!(bench.run("get a#3333").2, "");
+    assert!(bench.world.calls().contains(&format!("fetch a {}", 0x33)));
+    assert_eq!(bench.run("get a#4444").0, ExitCode::NotFound);
+    assert_eq!(bench.run("get a#333").0, ExitCode::NotFound);
+}
+
+#[test]
+fn a_file_of_exactly_that_name_wins_over_a_hash() {
+    let bench = Bench::logged_in();
+    bench.found("a", 0x11, 1);
+    bench.found("a#1111", 0x22, 1);
+    assert_eq!(bench.run("get a#1111").1, "a#1111 downloaded successfully\n");
+}
+
+#[test]
+fn patterns_and_folders_leave_out_what_is_hidden_or_private() {
+    let bench = Bench::logged_in();
+    for name in [".h.pdf", "a.pdf", "b.pdf", "credentials.txt", "r[1].txt", "x/.git/k", "x/a", "x/y/b"] {
+        bench.found(name, 1, 1);
+    }
+    assert_eq!(bench.run("get *.pdf").1, "a.pdf downloaded successfully\nb.pdf downloaded successfully\n");
+    assert_eq!(bench.run("get x/").1, "x/a downloaded successfully\nx/y/b downloaded successfully\n");
+    assert_eq!(bench.run("get cred*").1, "File not found\n");
+    assert_eq!(bench.run("get '*.pdf'").1, "File not found\n");
+    assert_eq!(bench.run("get r[1].txt").1, "r[1].txt downloaded successfully\n");
+    assert_eq!(bench.run("get .h.pdf").1, ".h.pdf downloaded successfully\n");
+    assert_eq!(bench.run("get *.nothing").0, ExitCode::NotFound);
+}
+
+#[test]
+fn a_server_that_is_gone_fails_every_name() {
+    let bench = Bench::logged_in();
+    bench.world.state().down = Some(AskError::Unreachable);
+    let lines = "a download failed\nb download failed\n";
+    let expected = (ExitCode::Unreachable, lines.into(), "client: the server does not answer\n".into());
+    assert_eq!(bench.run("get a b"), expected);
+    bench.world.state().down = Some(AskError::NotAuthenticated);
+    assert_eq!(bench.run("get a b").1, "Please authenticate first\n");
+}
+
+#[test]
+fn sharing_publishes_what_lies_under_its_own_name() {
+    let bench = Bench::logged_in();
+    for name in ["a", "b", "c"] {
+        bench.found(name, 1, 1);
+    }
+    bench.world.state().failing.insert(file("b"), || Fetched::Done { name: file("b (1)") });
+    bench.world.state().failing.insert(file("c"), || Fetched::Failed(DownloadError::HashMismatch));
+    let (code, _, _) = bench.run("get --share a b c");
+    assert_eq!(code, ExitCode::HashMismatch);
+    let published: Vec<String> = bench.world.calls().into_iter().filter(|call| call.starts_with("publish")).collect();
+    assert_eq!(published, ["publish a Inherited"]);
+    let audience = Audience::only(vec![user("yoda")]);
+    assert_eq!(bench.world.state().served[&file("a")], (content(1), audience));
+}
+
+#[test]
+fn without_share_nothing_is_published() {
+    let bench = Bench::logged_in();
+    bench.found("a", 1, 1);
+    bench.run("get a");
+    assert!(bench.world.state().own.is_empty() && bench.world.state().served.is_empty());
+}
+
+#[test]
+fn a_signal_stops_the_download() {
+    let bench = Bench::logged_in();
+    bench.found("a", 1, 1);
+    bench.context.life.signal(Ending::Terminate);
+    assert_eq!(bench.run("get a").0, ExitCode::Interrupted);
+}

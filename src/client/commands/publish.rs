@@ -1,0 +1,176 @@
+//! `pub` and `unp`.
+
+use std::collections::BTreeSet;
+
+use super::{Context, tell};
+use crate::client::command::Verb;
+use crate::client::console::Meter;
+use crate::client::control::AskError;
+use crate::client::directory::PublishTo;
+use crate::client::exit_code::ExitCode;
+use crate::client::life::Life;
+use crate::client::output::{Failure, Report};
+use crate::client::paths::Selector;
+use crate::client::share::{HashProgress, PathArgument, ShareError};
+use crate::common::message::{OwnEntry, PublishedFile};
+use crate::common::types::{Audience, FileName, UserName};
+
+/// Publishes whatever of `files` can be, in one go.
+pub(super) fn publish(context: &Context, to: Vec<UserName>, files: &[PathArgument]) -> ExitCode {
+    let mut failures = Vec::new();
+    let names = expand(context, files, &mut failures);
+    let mut prepared = prepare(context, names, &mut failures);
+    let audience = if to.is_empty() { Audience::Everyone } else { Audience::only(to) };
+    if !prepared.is_empty() {
+        let opened = match audience {
+            Audience::Everyone => context.own.restricted(prepared.iter().map(|file| &file.name)),
+            Audience::Only(_) => Vec::new(),
+        };
+        match announce(context, &prepared, audience) {
+            Ok(()) => note_opened(context, &opened),
+            Err(AskError::NotAuthenticated) => return context.authenticate_first(Verb::Pub),
+            Err(error) => {
+                failures.push(Failure { name: String::new(), why: error.to_string(), code: (&error).into() });
+                prepared.clear();
+            }
+        }
+    }
+    let done: Vec<FileName> = prepared.into_iter().map(|file| file.name).collect();
+    let status = tell(context, &failures);
+    context.console.report(&Report::Published(&done, &failures));
+    status
+}
+
+/// What the arguments mean, each name once, in the order asked.
+fn expand(context: &Context, files: &[PathArgument], failures: &mut Vec<Failure>) -> Vec<FileName> {
+    let mut seen = BTreeSet::new();
+    let mut names = Vec::new();
+    for argument in files {
+        let found = context.services.folder.expand(argument);
+        failures.extend(found.errors.iter().map(|error| failure(&argument.text, error)));
+        names.extend(found.files.into_iter().filter(|name| seen.insert(name.clone())));
+    }
+    names
+}
+
+fn prepare(context: &Context, names: Vec<FileName>, failures: &mut Vec<Failure>) -> Vec<PublishedFile> {
+    let mut prepared = Vec::with_capacity(names.len());
+    for name in names {
+        let progress = Hashing { life: &context.life, meter: context.console.meter() };
+        match context.services.folder.prepare(&name, &progress) {
+            Ok(file) => prepared.push(file),
+            Err(error) => {
+                failures.push(failure(name.as_str(), &error));
+                if matches!(error, ShareError::Interrupted) {
+                    break;
+                }
+            }
+        }
+    }
+    prepared
+}
+
+/// The folder serves first, so that whoever sees a new publication can fetch it at once; it answers only for tickets
+/// that the server gives out, so that a publication which then fails gives nothing away.
+fn announce(context: &Context, files: &[PublishedFile], audience: Audience) -> Result<(), AskError> {
+    for file in files {
+        context.own.publish(&*context.services.folder, &file.name, file.content, audience.clone());
+    }
+    context.services.catalogue.publish(files, &PublishTo::Audience(audience))
+}
+
+fn note_opened(context: &Context, names: &[FileName]) {
+    for name in names {
+        context.console.note(format!("{name}: was published to some, now everyone sees it"));
+    }
+}
+
+fn failure(name: &str, error: &ShareError) -> Failure {
+    Failure { name: name.into(), why: error.to_string(), code: error.into() }
+}
+
+struct Hashing<'a> {
+    life: &'a Life,
+    meter: Meter<'a>,
+}
+
+impl HashProgress for Hashing<'_> {
+    fn hashed(&self, name: &FileName, done: u64, total: u64) {
+        self.meter.update(name.as_str(), done, total);
+    }
+
+    fn interrupted(&self) -> bool {
+        self.life.cancelled()
+    }
+}
+
+/// Withdraws whatever of `files` is published.
+pub(super) fn unpublish(context: &Context, files: &[PathArgument]) -> ExitCode {
+    let (done, failures) = match withdraw(context, files) {
+        Ok(both) => both,
+        Err(AskError::NotAuthenticated) => return context.authenticate_first(Verb::Unp),
+        Err(error) => {
+            let failure = Failure { name: String::new(), why: error.to_string(), code: (&error).into() };
+            (Vec::new(), vec![failure])
+        }
+    };
+    let status = tell(context, &failures);
+    context.console.report(&Report::Unpublished(&done, &failures));
+    status
+}
+
+fn withdraw(context: &Context, files: &[PathArgument]) -> Result<(Vec<FileName>, Vec<Failure>), AskError> {
+    let catalogue = &context.services.catalogue;
+    let selected: Vec<Option<Selector>> = files.iter().map(|argument| Selector::of(argument).ok()).collect();
+    let wants_list = selected.iter().any(|selector| matches!(selector, Some(Selector::Pattern(..))));
+    let published = if wants_list { catalogue.published()? } else { Vec::new() };
+
+    // Each name once, with the argument that first asked for it.
+    let mut seen = BTreeSet::new();
+    let mut names = Vec::new();
+    let mut failures = Vec::new();
+    for (argument, selector) in files.iter().zip(selected) {
+        let meant = selector.map_or_else(Vec::new, |selector| select(&selector, &published));
+        if meant.is_empty() {
+            failures.push((argument.text.clone(), names.len()));
+        }
+        names.extend(meant.into_iter().filter(|name| seen.insert(name.clone())));
+    }
+    let found = if names.is_empty() { Vec::new() } else { catalogue.unpublish(&names)? };
+
+    let mut done = Vec::new();
+    for (at, (name, found)) in names.into_iter().zip(found).enumerate() {
+        context.own.withdraw(&*context.services.folder, &name);
+        if found {
+            done.push(name);
+        } else {
+            failures.push((name.to_string(), at));
+        }
+    }
+    failures.sort_by_key(|(_, at)| *at);
+    let failure = |(name, _): (String, usize)| Failure {
+        why: format!("{name}: is not published"),
+        name,
+        code: ExitCode::NotFound,
+    };
+    Ok((done, failures.into_iter().map(failure).collect()))
+}
+
+fn select(selector: &Selector, published: &[OwnEntry]) -> Vec<FileName> {
+    match selector {
+        Selector::Name { name, .. } => name.iter().cloned().collect(),
+        Selector::Pattern(pattern, literal) => {
+            let names = published.iter().map(|entry| &entry.name);
+            let matching: Vec<FileName> = names.clone().filter(|name| pattern.matches(name)).cloned().collect();
+            if matching.is_empty() {
+                names.filter(|name| Some(*name) == literal.as_ref()).cloned().collect()
+            } else {
+                matching
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "publish_tests.rs"]
+mod tests;

@@ -1,0 +1,66 @@
+//! Addresses: where the server may be, and which of ours face it.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+
+/// Most addresses of one server that are tried.
+const ADDRESSES_MAX: usize = 8;
+
+/// Every address of the server, in the resolver's order, each once.
+pub fn resolve(server: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    // Brackets are how an IPv6 address is written before a port; people carry them over.
+    let bare = server.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(server);
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in (bare, port).to_socket_addrs()? {
+        if !addresses.contains(&address) && addresses.len() < ADDRESSES_MAX {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() { Err(io::Error::other("the host name has no address")) } else { Ok(addresses) }
+}
+
+/// The address of ours from which datagrams to `server` leave. Nothing is sent.
+pub fn local_ip_towards(server: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    // Port 0 is refused by some systems; which port it is does not matter here.
+    socket.connect((server.ip(), server.port().max(1)))?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// Our addresses that face any of `servers`, each once; those that cannot be reached from here have none.
+pub fn local_ips_towards(servers: &[SocketAddr]) -> io::Result<Vec<IpAddr>> {
+    let mut ips = Vec::new();
+    let mut last_error = None;
+    for &server in servers {
+        match local_ip_towards(server) {
+            Ok(ip) if !ips.contains(&ip) => ips.push(ip),
+            Ok(_) => (),
+            Err(error) => last_error = Some(error),
+        }
+    }
+    match last_error {
+        Some(error) if ips.is_empty() => Err(error),
+        _ => Ok(ips),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_faces_loopback() {
+        let servers = ["127.0.0.1:9", "127.0.0.1:10"].map(|text| text.parse().unwrap());
+        assert_eq!(local_ips_towards(&servers).unwrap(), [IpAddr::from([127, 0, 0, 1])]);
+    }
+
+    #[test]
+    fn addresses_resolve_in_any_spelling() {
+        assert_eq!(resolve("127.0.0.1", 7).unwrap(), ["127.0.0.1:7".parse().unwrap()]);
+        assert_eq!(resolve("::1", 7).unwrap(), ["[::1]:7".parse().unwrap()]);
+        assert_eq!(resolve("[::1]", 7).unwrap(), ["[::1]:7".parse().unwrap()]);
+        assert!(resolve("localhost", 7).unwrap().iter().all(|address| address.ip().is_loopback()));
+        assert!(resolve("", 7).is_err());
+    }
+}

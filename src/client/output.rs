@@ -1,0 +1,235 @@
+//! What the commands print: the contract's fixed texts, and the same results as JSON.
+//!
+//! Turns results into text and nothing else: no streams, no decisions. Names from others are shown escaped.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::client::command::Verb;
+use crate::client::exit_code::ExitCode;
+use crate::common::message::{FoundEntry, OwnEntry};
+use crate::common::text::safe;
+use crate::common::types::{FileName, UserName, is_control};
+
+/// Told to whoever has just logged in.
+const COMMANDS: [&str; 7] = ["get", "lap", "lpf", "pub", "sch", "unp", "xit"];
+
+/// One name that a command could not do its work for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What was asked for, as typed or as found.
+    pub name: String,
+    /// One line.
+    pub why: String,
+    /// What it does to the exit status.
+    pub code: ExitCode,
+}
+
+/// One result, good or bad.
+#[derive(Debug)]
+pub enum Report<'a> {
+    /// Logged in.
+    Welcome(&'a UserName),
+    /// Not logged in.
+    Refused(&'a Failure),
+    /// A command that wants a login before it.
+    AuthenticateFirst(Verb),
+    /// `pub` is through.
+    Published(&'a [FileName], &'a [Failure]),
+    /// `unp` is through.
+    Unpublished(&'a [FileName], &'a [Failure]),
+    /// `lpf`.
+    OwnFiles(&'a [OwnEntry]),
+    /// `lap`.
+    Peers(&'a [UserName]),
+    /// `sch`.
+    Names(&'a [FileName]),
+    /// `sch -l`.
+    Found(&'a [FoundEntry]),
+    /// `get`: what was asked for, and the name it has now in the shared folder.
+    Fetched(&'a FileName, &'a FileName),
+    /// `get`: left alone, as `--on-exists skip` wants.
+    Skipped(&'a FileName),
+    /// `get`: nobody has it, or it could not be fetched.
+    NotFetched(&'a Failure),
+    /// `help`.
+    Help(Option<Verb>),
+    /// A line that is no command, or an answer that never came: told on stderr, and here only in JSON.
+    Trouble(&'a str, &'a Failure),
+    /// The end.
+    Goodbye,
+}
+
+impl Report<'_> {
+    /// Whether it greets, and is left out when quiet.
+    pub fn is_greeting(&self) -> bool {
+        matches!(self, Self::Welcome(_) | Self::Goodbye)
+    }
+
+    /// The contract's fixed texts, each line ended; may be empty.
+    pub fn plain(&self) -> String {
+        match self {
+            Self::Welcome(user) => format!("Welcome, {user}!\nAvailable commands are: {}\n", COMMANDS.join(", ")),
+            Self::Refused(_) => "Authentication failed. Please try again.\n".into(),
+            Self::AuthenticateFirst(_) => "Please authenticate first\n".into(),
+            Self::Published(done, failed) => counted(done.len(), failed, "published", "publication"),
+            Self::Unpublished(done, failed) => counted(done.len(), failed, "unpublished", "unpublication"),
+            Self::OwnFiles(files) => listed(
+                files.iter().map(|file| file.name.as_str()),
+                ["No files published", "file published", "files published"],
+            ),
+            Self::Peers(users) => {
+                listed(users.iter().map(UserName::as_str), ["No active peers", "active peer", "active peers"])
+            }
+            Self::Names(names) => {
+                listed(names.iter().map(FileName::as_str), ["No files found", "file found", "files found"])
+            }
+            Self::Found(entries) => {
+                listed(entries.iter().map(details), ["No files found", "file found", "files found"])
+            }
+            Self::Fetched(_, saved) => format!("{} downloaded successfully\n", safe(saved.as_str())),
+            Self::NotFetched(failure) if failure.code == ExitCode::NotFound => "File not found\n".into(),
+            Self::NotFetched(failure) => format!("{} download failed\n", safe(&failure.name)),
+            Self::Help(verb) => help(*verb),
+            Self::Skipped(_) | Self::Trouble(..) => String::new(),
+            Self::Goodbye => "Goodbye!\n".into(),
+        }
+    }
+
+    /// One JSON object and a line end.
+    pub fn json(&self) -> String {
+        let mut line = String::new();
+        // Whatever could act on a terminal stands within a string, where JSON lets it be written as an escape.
+        for c in self.value().to_string().chars() {
+            match c {
+                c if is_control(c) => write!(line, "\\u{:04x}", u32::from(c)).expect("a string takes all"),
+                c => line.push(c),
+            }
+        }
+        line.push('\n');
+        line
+    }
+
+    fn value(&self) -> Value {
+        match self {
+            Self::Welcome(user) => json!({"command": "auth", "ok": true, "user": user.as_str(), "commands": COMMANDS}),
+            Self::Refused(failure) => failed("auth", failure),
+            Self::AuthenticateFirst(verb) => {
+                let code = ExitCode::NotAuthenticated as u8;
+                json!({"command": verb.name(), "ok": false, "error": "Please authenticate first", "code": code})
+            }
+            Self::Published(done, failures) => counted_value("pub", "published", done, failures),
+            Self::Unpublished(done, failures) => counted_value("unp", "unpublished", done, failures),
+            Self::OwnFiles(files) => json!({"command": "lpf", "ok": true, "files": own_values(files)}),
+            Self::Peers(users) => {
+                json!({"command": "lap", "ok": true, "peers": users.iter().map(UserName::as_str).collect::<Vec<_>>()})
+            }
+            Self::Names(names) => json!({"command": "sch", "ok": true, "files": texts(names)}),
+            Self::Found(entries) => json!({"command": "sch", "ok": true, "files": found_values(entries)}),
+            Self::Fetched(name, saved) => {
+                json!({"command": "get", "ok": true, "name": name.as_str(), "saved": saved.as_str()})
+            }
+            Self::Skipped(name) => json!({"command": "get", "ok": true, "name": name.as_str(), "skipped": true}),
+            Self::NotFetched(failure) => failed("get", failure),
+            Self::Help(verb) => json!({"command": "help", "ok": true, "text": help(*verb)}),
+            Self::Trouble(command, failure) => {
+                json!({"command": command, "ok": false, "error": failure.why, "code": failure.code as u8})
+            }
+            Self::Goodbye => json!({"command": "xit", "ok": true}),
+        }
+    }
+}
+
+/// The line with the count, then one failure line if any failed.
+fn counted(done: usize, failed: &[Failure], verb: &str, noun: &str) -> String {
+    let mut text = match done {
+        0 => String::new(),
+        1 => format!("File {verb} successfully\n"),
+        many => format!("{many} files {verb} successfully\n"),
+    };
+    if !failed.is_empty() {
+        writeln!(text, "File {noun} failed").expect("a string takes all");
+    }
+    text
+}
+
+fn listed<T: AsRef<str>>(lines: impl ExactSizeIterator<Item = T>, [none, one, many]: [&str; 3]) -> String {
+    let mut text = match lines.len() {
+        0 => format!("{none}\n"),
+        1 => format!("1 {one}:\n"),
+        count => format!("{count} {many}:\n"),
+    };
+    for line in lines {
+        // A tab between columns is ours; whatever else could act is a name's.
+        let columns: Vec<String> = line.as_ref().split('\t').map(|column| safe(column).to_string()).collect();
+        writeln!(text, "{}", columns.join("\t")).expect("a string takes all");
+    }
+    text
+}
+
+fn details(entry: &FoundEntry) -> String {
+    format!("{}\t{}\t{}\t{}", entry.name, entry.content.size, entry.sources, entry.age_s)
+}
+
+fn help(verb: Option<Verb>) -> String {
+    match verb {
+        Some(verb) => format!("usage: {}\n{}\n", verb.usage(), verb.about()),
+        None => Verb::ALL.iter().map(|verb| format!("{:<36} {}\n", verb.usage(), verb.about())).collect(),
+    }
+}
+
+fn texts(names: &[FileName]) -> Vec<&str> {
+    names.iter().map(FileName::as_str).collect()
+}
+
+fn failed(command: &str, failure: &Failure) -> Value {
+    json!({
+        "command": command,
+        "ok": false,
+        "name": failure.name,
+        "error": failure.why,
+        "code": failure.code as u8,
+    })
+}
+
+fn counted_value(command: &str, list: &str, done: &[FileName], failures: &[Failure]) -> Value {
+    let failed = failures.iter().map(|one| json!({"name": one.name, "error": one.why, "code": one.code as u8}));
+    let code = failures.first().map_or(ExitCode::Success, |first| first.code);
+    json!({
+        "command": command,
+        "ok": failures.is_empty(),
+        list: texts(done),
+        "failed": failed.collect::<Vec<_>>(),
+        "code": code as u8,
+    })
+}
+
+fn own_values(files: &[OwnEntry]) -> Vec<Value> {
+    let value = |file: &OwnEntry| {
+        json!({
+            "name": file.name.as_str(),
+            "bytes": file.content.size,
+            "hash": file.content.hash.to_hex(),
+            "restricted": file.restricted,
+        })
+    };
+    files.iter().map(value).collect()
+}
+
+fn found_values(entries: &[FoundEntry]) -> Vec<Value> {
+    let value = |entry: &FoundEntry| {
+        json!({
+            "name": entry.name.as_str(),
+            "bytes": entry.content.size,
+            "hash": entry.content.hash.to_hex(),
+            "sources": entry.sources,
+            "age_s": entry.age_s,
+        })
+    };
+    entries.iter().map(value).collect()
+}
+
+#[cfg(test)]
+#[path = "output_tests.rs"]
+mod tests;

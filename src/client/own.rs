@@ -1,0 +1,126 @@
+//! The user's own publications as this client knows them: loaded after the login so that what was published before is
+//! served again, then kept up by `pub` and `unp`.
+//!
+//! The server's list is the truth; this one decides only what the shared folder serves and what completion offers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::client::control::AskError;
+use crate::client::services::{Catalogue, Folder, Services};
+use crate::common::limits::COMMAND_PATIENCE;
+use crate::common::message::OwnEntry;
+use crate::common::types::{Audience, Content, FileName};
+
+/// A login waits this long for the list to be there, so that nearly every user serves everything from the first moment;
+/// longer lists go on loading in the background.
+const LOGIN_WAITS: Duration = Duration::from_millis(250);
+
+/// See the module.
+#[derive(Default)]
+pub struct Own {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Rises with every login: what an earlier login is still loading is dropped.
+    login: u64,
+    loading: bool,
+    /// Name, and whether only some may see it.
+    names: BTreeMap<FileName, bool>,
+    /// Published or withdrawn since the login: newer than what is being loaded.
+    touched: BTreeSet<FileName>,
+}
+
+impl Own {
+    /// Starts over for whoever has just logged in, and waits a moment for the list. `failed` is told if it cannot be
+    /// loaded.
+    pub fn load(self: &Arc<Self>, services: &Services, failed: impl FnOnce(AskError) + Send + 'static) {
+        let login = {
+            let mut state = self.lock();
+            services.folder.clear();
+            *state = State { login: state.login + 1, loading: true, ..State::default() };
+            state.login
+        };
+        let (own, services) = (Arc::clone(self), services.clone());
+        std::thread::spawn(move || {
+            let loaded = own.load_all(login, &*services.catalogue, &*services.folder);
+            own.end_loading(login);
+            if let Err(error) = loaded {
+                failed(error);
+            }
+        });
+        drop(self.wait_loaded(LOGIN_WAITS));
+    }
+
+    /// This is served from now on, to its audience.
+    pub fn publish(&self, folder: &dyn Folder, name: &FileName, content: Content, audience: Audience) {
+        let mut state = self.lock();
+        state.touched.insert(name.clone());
+        state.names.insert(name.clone(), audience != Audience::Everyone);
+        folder.published(name, content, audience);
+    }
+
+    /// This is not served from now on.
+    pub fn withdraw(&self, folder: &dyn Folder, name: &FileName) {
+        let mut state = self.lock();
+        state.touched.insert(name.clone());
+        state.names.remove(name);
+        folder.withdrawn(name);
+    }
+
+    /// Of `names`, those published with an audience.
+    pub fn restricted<'a>(&self, names: impl Iterator<Item = &'a FileName>) -> Vec<FileName> {
+        let state = self.wait_loaded(COMMAND_PATIENCE);
+        names.filter(|name| state.names.get(*name) == Some(&true)).cloned().collect()
+    }
+
+    /// Names that start with `prefix`, at most `most`, as far as they are loaded.
+    pub fn starting_with(&self, prefix: &str, most: usize) -> Vec<FileName> {
+        let state = self.lock();
+        let from = state.names.range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded));
+        let starting = from.map(|(name, _)| name).take_while(|name| name.as_str().starts_with(prefix));
+        starting.take(most).cloned().collect()
+    }
+
+    fn load_all(&self, login: u64, catalogue: &dyn Catalogue, folder: &dyn Folder) -> Result<(), AskError> {
+        let (some, all): (Vec<_>, Vec<_>) = catalogue.published()?.into_iter().partition(|entry| entry.restricted);
+        for entry in all {
+            self.loaded(login, folder, entry, Audience::Everyone);
+        }
+        for entry in some {
+            if let Some(users) = catalogue.audience_of(&entry.name)? {
+                self.loaded(login, folder, entry, Audience::only(users));
+            }
+        }
+        Ok(())
+    }
+
+    fn loaded(&self, login: u64, folder: &dyn Folder, entry: OwnEntry, audience: Audience) {
+        let mut state = self.lock();
+        if state.login == login && !state.touched.contains(&entry.name) {
+            state.names.insert(entry.name.clone(), entry.restricted);
+            folder.published(&entry.name, entry.content, audience);
+        }
+    }
+
+    fn end_loading(&self, login: u64) {
+        let mut state = self.lock();
+        if state.login == login {
+            state.loading = false;
+            self.changed.notify_all();
+        }
+    }
+
+    fn wait_loaded(&self, patience: Duration) -> MutexGuard<'_, State> {
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, |state| state.loading);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

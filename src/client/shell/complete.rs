@@ -1,0 +1,156 @@
+//! Completion: commands, files of the folder after `pub`, own publications after `unp`, the server's names after `get`.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use rustyline::completion::{Completer, Pair};
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::validate::Validator;
+use rustyline::{Context as LineContext, Helper};
+
+use crate::client::command::Verb;
+use crate::client::commands::Context;
+use crate::client::own::Own;
+use crate::client::services::Services;
+use crate::client::words::{Words, WordsError, is_blank, quote};
+use crate::common::limits::NEEDLE_MAX_BYTES;
+use crate::common::message::NameQuery;
+use crate::common::text::safe;
+use crate::common::types::FileName;
+
+/// A key press waits this long for the server and no longer.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Most candidates that are offered.
+const CANDIDATES_MAX: usize = 500;
+
+/// See the module.
+pub(super) struct Completion {
+    services: Services,
+    own: Arc<Own>,
+    dir: PathBuf,
+    /// A search is under way: pressing the key again starts no second one.
+    searching: Arc<AtomicBool>,
+}
+
+impl Completion {
+    pub(super) fn new(context: &Context, dir: &Path) -> Self {
+        Self {
+            services: context.services.clone(),
+            own: Arc::clone(&context.own),
+            dir: dir.into(),
+            searching: Arc::default(),
+        }
+    }
+
+    /// Where the word before `line`'s end starts, and what it may become, quoted.
+    fn candidates(&self, line: &str) -> (usize, Vec<String>) {
+        let start = word_start(line);
+        let Some(word) = unquoted(&line[start..]) else { return (start, Vec::new()) };
+        let Ok(Some(head)) = Words::of(&line[..start]).next_word() else {
+            let verbs = Verb::ALL.iter().map(|verb| verb.name()).filter(|name| name.starts_with(&word));
+            return (start, verbs.map(|name| format!("{name} ")).collect());
+        };
+        let names = match Verb::parse(&head.text) {
+            Some(Verb::Pub) => self.local(&word),
+            Some(Verb::Unp) => own_texts(&self.own.starting_with(&word, CANDIDATES_MAX)),
+            Some(Verb::Get) => self.published(word),
+            _ => Vec::new(),
+        };
+        (start, names.iter().map(|name| quote(name)).collect())
+    }
+
+    /// Entries of the shared folder; hidden ones only when the word asks for them.
+    fn local(&self, word: &str) -> Vec<String> {
+        let (folder, start) = word.rsplit_once('/').map_or(("", word), |(folder, start)| (folder, start));
+        if word.starts_with('/') || folder.split('/').any(|part| part == "..") {
+            return Vec::new();
+        }
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(self.dir.join(folder)).into_iter().flatten().flatten().take(CANDIDATES_MAX * 20)
+        {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let asked_for = name.starts_with(start) && (!name.starts_with('.') || start.starts_with('.'));
+            let Ok(kind) = entry.file_type() else { continue };
+            if asked_for && (kind.is_file() || kind.is_dir()) {
+                let slash = if kind.is_dir() { "/" } else { "" };
+                names.push(format!("{}{name}{slash}", &word[..word.len() - start.len()]));
+            }
+        }
+        names.sort();
+        names.truncate(CANDIDATES_MAX);
+        names
+    }
+
+    /// Names from the server; none if it does not answer at once.
+    fn published(&self, word: String) -> Vec<String> {
+        if word.len() > NEEDLE_MAX_BYTES || self.searching.swap(true, SeqCst) {
+            return Vec::new();
+        }
+        let (found, answer) = mpsc::channel();
+        let (catalogue, searching) = (Arc::clone(&self.services.catalogue), Arc::clone(&self.searching));
+        std::thread::spawn(move || {
+            let names = catalogue.search(NameQuery::Prefix(word)).unwrap_or_default();
+            searching.store(false, SeqCst);
+            // Whoever asked may have stopped waiting.
+            let _ = found.send(names);
+        });
+        let mut names = answer.recv_timeout(PATIENCE).unwrap_or_default();
+        names.truncate(CANDIDATES_MAX);
+        own_texts(&names)
+    }
+}
+
+fn own_texts(names: &[FileName]) -> Vec<String> {
+    names.iter().map(FileName::to_string).collect()
+}
+
+/// Where the last word of `line` starts; the end of the line if a new one would.
+fn word_start(line: &str) -> usize {
+    let mut words = Words::of(line);
+    loop {
+        let behind = words.position();
+        let start = behind + line[behind..].chars().take_while(|c| is_blank(*c)).count();
+        match words.next_word() {
+            Ok(Some(_)) if words.position() < line.len() => (),
+            Ok(None) => return line.len(),
+            _ => return start,
+        }
+    }
+}
+
+/// What a word that may still be open has come to.
+fn unquoted(word: &str) -> Option<String> {
+    let closed = match Words::of(word).next_word() {
+        Err(WordsError::Unterminated(quote)) => format!("{word}{quote}"),
+        Err(WordsError::TrailingBackslash) => word[..word.len() - 1].to_string(),
+        Ok(_) => word.to_string(),
+    };
+    Words::of(&closed).next_word().ok().map(|word| word.map(|word| word.text).unwrap_or_default())
+}
+
+impl Completer for Completion {
+    type Candidate = Pair;
+
+    fn complete(&self, line: &str, pos: usize, _: &LineContext<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let (start, candidates) = self.candidates(&line[..pos]);
+        let pair = |replacement: String| Pair { display: safe(replacement.trim_end()).to_string(), replacement };
+        Ok((start, candidates.into_iter().map(pair).collect()))
+    }
+}
+
+impl Hinter for Completion {
+    type Hint = String;
+}
+
+impl Highlighter for Completion {}
+
+impl Validator for Completion {}
+
+impl Helper for Completion {}
+
+#[cfg(test)]
+#[path = "complete_tests.rs"]
+mod tests;
