@@ -46,7 +46,6 @@ pub const RESUMPTION_TICKET_MAX_BYTES: usize = 224;
 
 const NONCE_BYTES: usize = 16;
 const COOKIE_BYTES: usize = 32;
-#[cfg(test)]
 const LOGIN1_BYTES: usize = 1 + NONCE_BYTES + COOKIE_BYTES + 1 + USER_NAME_MAX_BYTES + KE1_BYTES;
 const RESUME_HEAD_BYTES: usize = 1 + NONCE_BYTES + COOKIE_BYTES + DETAILS_BYTES;
 /// Kind, session id and counter: what stands in clear before a sealed message, and its associated data.
