@@ -234,7 +234,8 @@ impl Server {
     /// meanwhile may still be waiting in the socket, so nobody is declared dead before they had a chance.
     pub fn handle_stall(&mut self, now: Instant) {
         debug!("the server was stopped for a while; waiting for its clients");
-        self.sessions.forgive(now + (self.config.liveness - self.config.heartbeat).min(Duration::from_secs(1)));
+        let chance = self.config.liveness.saturating_sub(self.config.heartbeat);
+        self.sessions.forgive(now + chance.min(Duration::from_secs(1)));
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout): at once if there is work left, `None` if there is nothing
