@@ -5,6 +5,8 @@
 //! `FILESHARE_BENCH_DIR` (default: the system's temporary folder), the size of the large file
 //! `FILESHARE_BENCH_PUBLICATIONS` (default 1,000,000).
 
+#![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;

@@ -299,7 +299,7 @@ fn opens_under_a_umask() {
 #[test]
 fn killed_at_any_moment_it_keeps_all_that_was_acknowledged_and_nothing_else() {
     let rounds: u64 = std::env::var(ROUNDS).map_or(20, |rounds| rounds.parse().unwrap());
-    let seed: u64 = std::env::var(SEED).map_or_else(|_| rand::thread_rng().r#gen(), |seed| seed.parse().unwrap());
+    let seed: u64 = std::env::var(SEED).map_or_else(|_| rand::rngs::OsRng.r#gen(), |seed| seed.parse().unwrap());
     println!("{SEED}={seed} {ROUNDS}={rounds}");
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     let (_folder, path) = folder();
@@ -338,6 +338,7 @@ fn run_and_kill(path: &Path, seed: u64, stored: u64, rng: &mut ChaCha20Rng) -> u
         }
     }
     // Somewhere within the next transactions; nothing is waited for, the moment is the test.
+    #[expect(clippy::disallowed_methods, reason = "the moment of the kill is to be random")]
     std::thread::sleep(Duration::from_micros(rng.gen_range(0..3_000)));
     child.kill().unwrap();
     child.wait().unwrap();

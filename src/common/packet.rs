@@ -55,6 +55,7 @@ pub const RESET_BYTES: usize = 1 + 16 + 16 + 2;
 
 const _: () = assert!(RESET_BYTES < SEALED_OVERHEAD_BYTES, "a reset is smaller than whatever caused it");
 const _: () = assert!(1 + NONCE_BYTES + COOKIE_BYTES < HELLO_BYTES, "a RETRY is smaller than a HELLO");
+const _: () = assert!(1 + NONCE_BYTES + COOKIE_BYTES < LOGIN1_BYTES, "a RETRY is smaller than a LOGIN1");
 const _: () = assert!(1 + NONCE_BYTES + COOKIE_BYTES < RESUME_HEAD_BYTES, "a RETRY is smaller than a RESUME");
 
 /// One datagram, taken apart but not believed.

@@ -62,6 +62,7 @@ impl CookieJar {
 const _: () = assert!(COOKIE_BUCKET.subsec_nanos() == 0 && COOKIE_BUCKET.as_secs() > 0);
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "an Instant to count from can be had no other way")]
 mod tests {
     use std::time::Duration;
 

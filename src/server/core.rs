@@ -48,6 +48,8 @@ use crate::common::types::{RunId, UserName};
 /// Turns between two login steps while datagrams keep coming: a step takes about 0.3 ms, so this keeps a flood of
 /// logins under a fifth of the loop.
 const LOGIN_TURNS_WHEN_BUSY: u32 = 4;
+/// Loaded names taken into the search structure in one turn: about a millisecond.
+const NAMES_PER_TURN: usize = 500;
 /// Lines about clients of other versions.
 const VERSION_LINES: Rate = Rate { burst: 5, interval: Duration::from_secs(10) };
 
@@ -88,7 +90,9 @@ impl Stored {
     /// Nothing.
     #[expect(clippy::new_without_default, reason = "an empty store is a decision, not a default")]
     pub fn new() -> Self {
-        Self { index: Index::new(), accounts: Accounts::default(), latest: None }
+        let mut index = Index::new();
+        index.defer_search();
+        Self { index, accounts: Accounts::default(), latest: None }
     }
 }
 
@@ -132,6 +136,8 @@ pub struct Server {
     cursors: Cursors,
     resets: Resets,
     walks: Walks,
+    /// Names that were loaded are still being taken into the search structure.
+    settling: bool,
     /// Records are still being made: everyone who logs in waits for theirs, real or not.
     enrolling: bool,
     login_turn: u32,
@@ -159,6 +165,7 @@ impl Server {
             cursors: Cursors::new(&mut rng),
             resets: Resets::new(),
             walks: Walks::default(),
+            settling: true,
             enrolling: false,
             login_turn: 0,
             version_lines: RateLimit::new(VERSION_LINES),
@@ -214,6 +221,9 @@ impl Server {
     pub fn handle_work(&mut self, now: Instant, drained: bool, out: &mut Outbox) {
         self.apply_durable(out);
         self.walk_on(now, out);
+        if self.settling {
+            self.settling = self.index.settle(NAMES_PER_TURN);
+        }
         self.login_turn = self.login_turn.wrapping_add(1);
         if drained || self.login_turn.is_multiple_of(LOGIN_TURNS_WHEN_BUSY) {
             self.login_step(out);
@@ -224,13 +234,15 @@ impl Server {
     /// meanwhile may still be waiting in the socket, so nobody is declared dead before they had a chance.
     pub fn handle_stall(&mut self, now: Instant) {
         debug!("the server was stopped for a while; waiting for its clients");
-        self.sessions.forgive(now + (self.config.liveness - self.config.heartbeat).min(Duration::from_secs(1)));
+        let chance = self.config.liveness.saturating_sub(self.config.heartbeat);
+        self.sessions.forgive(now + chance.min(Duration::from_secs(1)));
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout): at once if there is work left, `None` if there is nothing
     /// to wait for.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.handshakes.is_ready() || self.mutations.is_ready() || self.walks.is_ready() {
+        let works = self.handshakes.is_ready() || self.mutations.is_ready() || self.walks.is_ready() || self.settling;
+        if works {
             return Some(self.started);
         }
         [self.sessions.next_deadline(), self.handshakes.next_expiry()].into_iter().flatten().min()

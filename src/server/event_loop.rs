@@ -51,9 +51,6 @@ impl EventLoop {
     /// Serves until a signal says stop; then everything queued is stored and acknowledged.
     pub fn run(mut self) -> Result<(), JournalError> {
         let (mut events, mut drained, mut turn) = (Events::with_capacity(8), false, now());
-        if let Err(error) = self.register() {
-            error!("the socket cannot be waited for: {error}");
-        }
         while !self.signals.stop() {
             let due = self.server.poll_timeout();
             let wait = if drained { due.map(|due| due.saturating_duration_since(now())) } else { Some(Duration::ZERO) };
@@ -79,15 +76,14 @@ impl EventLoop {
         self.finish()
     }
 
-    fn register(&mut self) -> io::Result<()> {
+    /// Lets the poll wait for the socket and for signals.
+    pub(super) fn register(&mut self) -> io::Result<()> {
         let registry = self.poll.registry();
         registry.register(&mut self.socket.udp, SOCKET, Interest::READABLE)?;
         registry.register(&mut self.signals.wakeups, SIGNALS, Interest::READABLE)
     }
 
     fn wait(&mut self, events: &mut Events, wait: Option<Duration>) {
-        // The system's timers count milliseconds: rounding up sleeps until the deadline has passed, not just before it.
-        let wait = wait.map(|wait| Duration::from_millis(wait.as_micros().div_ceil(1_000) as u64));
         if let Err(error) = self.poll.poll(events, wait)
             && error.kind() != io::ErrorKind::Interrupted
         {

@@ -89,6 +89,7 @@ pub fn serve(options: Options) -> Result<(), ServerError> {
         out: Outbox::new(),
         pushed: JournalSeq(0),
     };
+    event_loop.register()?;
     event_loop.put_in_force(credentials);
     announce(listening);
     Ok(event_loop.run()?)

@@ -121,12 +121,7 @@ impl World {
     }
 
     /// Everything up to LOGIN3, which is not yet sent; `Err` is what LOGIN1 drew.
-    pub(crate) fn begin_login(
-        &mut self,
-        from: SocketAddr,
-        name: &str,
-        password: &str,
-    ) -> Result<Login, Vec<Datagram>> {
+    pub(crate) fn begin_login(&mut self, from: SocketAddr, name: &str, password: &str) -> Result<Login, Vec<Datagram>> {
         let (nonce, cookie) = self.cookie(from);
         let user = user(name);
         let (client, ke1) = ClientLogin::start(&mut self.rng, password.as_bytes());

@@ -111,7 +111,7 @@ impl Disk {
 #[ignore = "needs strace, and a minute: cargo test --test journal power_cut -- --ignored"]
 fn after_a_power_cut_all_that_was_acknowledged_is_there_and_nothing_else() {
     let rounds: u64 = std::env::var(ROUNDS).map_or(200, |rounds| rounds.parse().unwrap());
-    let seed: u64 = std::env::var(SEED).map_or_else(|_| rand::thread_rng().r#gen(), |seed| seed.parse().unwrap());
+    let seed: u64 = std::env::var(SEED).map_or_else(|_| rand::rngs::OsRng.r#gen(), |seed| seed.parse().unwrap());
     println!("{SEED}={seed} {ROUNDS}={rounds}");
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     let (folder, path) = folder();

@@ -23,7 +23,7 @@ use crate::server::sessions::{Session, Slot};
 /// Mutations on their way to the disk; beyond that clients are told BUSY.
 const QUEUE_MAX: usize = 8_192;
 /// Files put into the index in one go, so that a large commit does not hold up heartbeats.
-const FILES_PER_TURN: usize = 256;
+const FILES_PER_TURN: usize = 128;
 /// When a client told BUSY asks again, milliseconds: the queue is full; the user's earlier run has one on its way.
 const RETRY_FULL_MS: u16 = 200;
 const RETRY_OTHER_MS: u16 = 50;

@@ -15,7 +15,7 @@ use crate::common::limits::{PAGE_MAX_BYTES, QUERY_WINDOW};
 use crate::common::message::{Cursor, FoundEntry, NameQuery, OwnEntry, Response, encoded_len};
 use crate::common::types::{FileName, RequestId, SessionId};
 use crate::server::cursor::Stale;
-use crate::server::index::{Budget, OwnerId, Page, Position};
+use crate::server::index::{Budget, OwnerId, Page, Position, Purpose};
 use crate::server::outbox::Outbox;
 use crate::server::sessions::Slot;
 
@@ -35,7 +35,7 @@ pub(super) struct Asked {
 pub(super) enum Listing {
     Own { entries: Vec<OwnEntry> },
     Names { query: NameQuery, names: Vec<FileName> },
-    Contents { query: NameQuery, fetch: bool, entries: Vec<FoundEntry> },
+    Contents { query: NameQuery, purpose: Purpose, entries: Vec<FoundEntry> },
 }
 
 impl Listing {
@@ -48,7 +48,8 @@ impl Listing {
     }
 
     pub(super) fn contents(query: NameQuery, fetch: bool) -> Self {
-        Self::Contents { query, fetch, entries: Vec::new() }
+        let purpose = if fetch { Purpose::Fetch } else { Purpose::List };
+        Self::Contents { query, purpose, entries: Vec::new() }
     }
 
     /// What its cursors are bound to.
@@ -56,12 +57,13 @@ impl Listing {
         match self {
             Self::Own { .. } => ("own", None),
             Self::Names { query, .. } => ("names", Some(query.clone())),
-            Self::Contents { query, .. } => ("contents", Some(query.clone())),
+            Self::Contents { query, purpose: Purpose::List, .. } => ("contents", Some(query.clone())),
+            Self::Contents { query, purpose: Purpose::Fetch, .. } => ("fetch", Some(query.clone())),
         }
     }
 
     fn is_fetch(&self) -> bool {
-        matches!(self, Self::Contents { fetch: true, .. })
+        matches!(self, Self::Contents { purpose: Purpose::Fetch, .. })
     }
 }
 
@@ -144,8 +146,8 @@ impl Server {
         match &mut walk.listing {
             Listing::Own { entries } => absorb(self.index.published(asker, from, budget), entries, at, left),
             Listing::Names { query, names } => absorb(self.index.search(asker, query, from, budget), names, at, left),
-            Listing::Contents { query, entries, .. } => {
-                let page = self.index.resolve(asker, query, from, budget, self.wall_ms(now) / 1_000);
+            Listing::Contents { query, purpose, entries } => {
+                let page = self.index.resolve(asker, query, from, budget, self.wall_ms(now) / 1_000, *purpose);
                 absorb(page, entries, at, left)
             }
         }

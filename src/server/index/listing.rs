@@ -49,11 +49,15 @@ impl Index {
         page.end()
     }
 
-    /// `sch`: names with at least one publication of an active owner other than the asker that the asker may see.
+    /// `sch`: names with at least one publication of an active owner that the asker may see, but for those that the asker
+    /// publishes itself: it has them.
     pub fn search(&self, asker: OwnerId, query: &NameQuery, from: Position, budget: Budget) -> Page<FileName> {
         let mut sight = self.sight(asker);
         self.list(query, from, budget, |page, id, name| {
             let publications = &name.publications;
+            if publications.of(asker).is_some() {
+                return ControlFlow::Continue(());
+            }
             let mut visible = false;
             for group in 0..publications.group_end() {
                 page.step(1);
@@ -73,6 +77,9 @@ impl Index {
     }
 
     /// `sch -l`, `get`: the distinct contents of such names. `now_s`: seconds since 1970.
+    ///
+    /// Names that the asker publishes itself are left out of `sch -l` as they are of `sch`; a `get` may still fetch what
+    /// others have under them.
     pub fn resolve(
         &self,
         asker: OwnerId,
@@ -80,9 +87,13 @@ impl Index {
         from: Position,
         budget: Budget,
         now_s: u64,
+        purpose: Purpose,
     ) -> Page<FoundEntry> {
         let mut sight = self.sight(asker);
         self.list(query, from, budget, |page, id, name| {
+            if purpose == Purpose::List && name.publications.of(asker).is_some() {
+                return ControlFlow::Continue(());
+            }
             let start = if id == from.name() { from.group() } else { 0 };
             for group in start..name.publications.group_end() {
                 if group > start && page.is_spent() {
@@ -157,6 +168,15 @@ impl Index {
             }
         }
     }
+}
+
+/// What a list of contents is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be shown: `sch -l`.
+    List,
+    /// To be fetched from: `get`.
+    Fetch,
 }
 
 /// What one asker can see.

@@ -20,6 +20,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use self::audiences::Audiences;
+pub use self::listing::Purpose;
 use self::names::Names;
 use self::publications::{ContentKey, Member};
 use crate::common::limits::PAGE_MAX_BYTES;

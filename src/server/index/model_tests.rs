@@ -106,6 +106,7 @@ impl World {
 
     fn shown(&self, asker: usize, query: &NameQuery, contents: bool) -> BTreeSet<Shown> {
         let visible = self.visible(asker, query).into_iter();
+        let visible = visible.filter(|(_, name, _)| contents || !self.model.contains_key(&(asker, (*name).clone())));
         let key = |content: &Content| contents.then_some((content.hash, content.size));
         visible.map(|(_, name, publication)| (name.clone(), key(&publication.content))).collect()
     }
@@ -113,7 +114,7 @@ impl World {
     fn page(&self, asker: usize, query: &NameQuery, contents: bool, from: Position, budget: Budget) -> Page<Shown> {
         let asker = self.owners[asker];
         if contents {
-            let page = self.index.resolve(asker, query, from, budget, self.clock_s);
+            let page = self.index.resolve(asker, query, from, budget, self.clock_s, Purpose::Fetch);
             let key = |content: Content| Some((content.hash, content.size));
             let entries = page.entries.into_iter().map(|entry| (entry.name, key(entry.content))).collect();
             Page { entries, next: page.next, full: page.full }
@@ -137,7 +138,11 @@ impl World {
             shown.sort();
             assert_eq!(shown, Vec::from_iter(self.shown(asker, query, contents)), "{query:?}");
         }
-        for entry in self.index.resolve(self.owners[asker], query, Position::default(), budget, self.clock_s).entries {
+        for entry in self
+            .index
+            .resolve(self.owners[asker], query, Position::default(), budget, self.clock_s, Purpose::Fetch)
+            .entries
+        {
             let visible = self.visible(asker, &NameQuery::Exact(entry.name.clone())).into_iter();
             let key = (entry.content.hash, entry.content.size);
             let same: Vec<_> = visible.filter(|(_, _, p)| (p.content.hash, p.content.size) == key).collect();

@@ -59,7 +59,7 @@ fn names(index: &Index, asker: OwnerId, query: NameQuery) -> Vec<String> {
 fn resolve(index: &Index, asker: OwnerId, query: &NameQuery, budget: Budget) -> Vec<FoundEntry> {
     let (mut entries, mut from) = (Vec::new(), Some(Position::default()));
     while let Some(position) = from {
-        let page = index.resolve(asker, query, position, budget, NOW_S);
+        let page = index.resolve(asker, query, position, budget, NOW_S, Purpose::Fetch);
         entries.extend(page.entries);
         from = page.next;
     }
@@ -104,6 +104,22 @@ fn only_files_of_active_owners_are_found() {
     assert!(index.publication(hans, &name("a")).is_some(), "its own list does not depend on that");
     index.set_active(hans, true);
     assert_eq!(names(&index, vader, substring("")), ["a"]);
+}
+
+#[test]
+fn what_the_asker_publishes_itself_is_not_listed_but_can_be_fetched_from_others() {
+    let (mut index, [hans, vader]) = index(["hans", "vader"]);
+    for owner in [hans, vader] {
+        index.set_active(owner, true);
+        index.publish(owner, &file("a", 1), &everyone(), 1);
+    }
+    assert!(names(&index, vader, substring("a")).is_empty());
+    let resolved = |purpose| {
+        index.resolve(vader, &substring("a"), Position::default(), Budget::PAGE, NOW_S, purpose).entries.len()
+    };
+    assert_eq!((resolved(Purpose::List), resolved(Purpose::Fetch)), (0, 1));
+    index.unpublish(vader, &name("a"));
+    assert_eq!(names(&index, vader, substring("a")), ["a"]);
 }
 
 #[test]
@@ -199,14 +215,14 @@ fn a_call_does_no_more_than_its_steps() {
 
 #[test]
 fn a_page_is_not_cut_in_front_of_what_is_hidden() {
-    let (mut index, [hans, vader, yoda]) = index(["hans", "vader", "yoda"]);
+    let (mut index, [hans, vader, yoda, leia]) = index(["hans", "vader", "yoda", "leia"]);
     let visible: Vec<_> = (0..10).map(|i| file(&format!("abc{i}"), i)).collect();
     for file in &visible {
         index.publish(hans, file, &everyone(), 0);
     }
     for i in 0..10 {
         index.publish(hans, &file(&format!("abc{i} secret"), 99), &only(&["yoda"]), 0);
-        index.publish(yoda, &file(&format!("abc{i}"), i), &only(&["hans"]), 0);
+        index.publish(leia, &file(&format!("abc{i}"), i), &only(&["hans"]), 0);
     }
     let exactly = Budget { bytes: visible.iter().map(|file| encoded_len(&file.name)).sum(), steps: 1_000 };
     let page = index.search(vader, &substring("abc"), Position::default(), exactly);
@@ -226,7 +242,7 @@ fn the_largest_entry_fits_a_page() {
     let mut file = file(&text, 1);
     (file.content.size, file.content.mtime_ms) = (u64::MAX, i64::MIN);
     index.publish(hans, &file, &everyone(), 0);
-    let page = index.resolve(vader, &substring("xxx"), Position::default(), Budget::PAGE, u64::MAX);
+    let page = index.resolve(vader, &substring("xxx"), Position::default(), Budget::PAGE, u64::MAX, Purpose::Fetch);
     assert_eq!((page.entries.len(), page.next), (1, None));
 }
 

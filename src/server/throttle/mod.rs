@@ -185,5 +185,6 @@ impl Familiar {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "an Instant to count from can be had no other way")]
 #[path = "tests.rs"]
 mod tests;

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use crate::common::message::{ClientMessage, Request, Response};
 use crate::server::core::ServerConfig;
-use crate::server::testing::{LoginOutcome, World, address, origin};
+use crate::server::testing::{LoginOutcome, World, address, origin, user};
 
 const HERE: &str = "127.0.0.1:4000";
 const THERE: &str = "127.0.0.9:4001";
@@ -76,10 +76,10 @@ fn a_session_outlives_the_server() {
     assert_eq!(same.send(address(HERE), &bytes).len(), 1, "RESET");
     let mut resumed = same.resume(&hans, address(HERE)).expect("RESUMED");
     assert_eq!(resumed.welcome.run, hans.welcome.run);
-    assert_eq!(same.ask(&mut resumed, Request::Peers { cursor: None }), Response::Users {
-        users: Vec::new(),
-        next: None
-    });
+    assert_eq!(
+        same.ask(&mut resumed, Request::Peers { cursor: None }),
+        Response::Users { users: Vec::new(), next: None }
+    );
     let mut other = restart(1);
     assert!(other.send(address(HERE), &bytes).is_empty(), "no id of this server's");
     assert!(other.resume(&hans, address(HERE)).is_none());
@@ -101,4 +101,19 @@ fn a_stolen_ticket_is_useless_without_its_secret() {
     assert!(world.resume(&vader, address(THERE)).is_none());
     let taken = world.try_login(address(THERE), "hans", "hans-pw");
     assert!(matches!(taken, Some(LoginOutcome::AlreadyActive)), "hans is still there");
+}
+
+#[test]
+fn ten_thousand_sessions_of_one_address_outlive_the_server() {
+    let mut world = World::new(&[]);
+    let users: Vec<String> = (0..10_000).map(|at| format!("user{at}")).collect();
+    let clients: Vec<_> = users.iter().map(|user| super::lists::admit(&mut world, user)).collect();
+    let mut later = World::start(&[], ServerConfig::default(), origin() + Duration::from_secs(10));
+    for (at, client) in clients.iter().enumerate() {
+        let owner = later.server.index.owner(&user(&users[at]));
+        later.server.accounts.entry(&user(&users[at]), || owner).version = Some([0; 16]);
+        let from = address(&format!("127.0.0.1:{}", 1_000 + at));
+        assert!(later.resume(client, from).is_some(), "client {at}");
+    }
+    assert_eq!(later.server.session_count(), 10_000);
 }

@@ -1,4 +1,6 @@
-use crate::common::message::{AudienceRef, ClientMessage, Heartbeat, NameQuery, Request, Response, SourceGrant, WantedFile};
+use crate::common::message::{
+    AudienceRef, ClientMessage, Heartbeat, NameQuery, Request, Response, SourceGrant, WantedFile,
+};
 use crate::common::seal::{AeadKey, context};
 use crate::common::ticket::TransferTicket;
 use crate::common::types::Audience;
@@ -110,9 +112,13 @@ fn what_is_published_to_some_does_not_exist_for_others() {
         let search = Request::Search { query: NameQuery::Substring(String::new()), cursor: None };
         let inherited = Request::Publish { files: vec![file("secret")], audience: AudienceRef::Inherited };
         let files = vec![WantedFile { name: name("secret"), hash: file("secret").content.hash }];
-        [search, resolve("secret"), Request::Sources { files, cursor: None }, inherited, Request::Published {
-            cursor: None,
-        }]
+        [
+            search,
+            resolve("secret"),
+            Request::Sources { files, cursor: None },
+            inherited,
+            Request::Published { cursor: None },
+        ]
         .map(|request| world.ask(client, request))
     };
     let before = everything(&mut world, &mut yoda);

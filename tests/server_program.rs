@@ -1,0 +1,191 @@
+//! The `server` program from outside: what it prints, how it starts, refuses to start and stops, and a login over a real
+//! socket.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use fileshare::common::limits::PROTOCOL_VERSION;
+use fileshare::common::login::{ClientLogin, LoginAnswer, LoginDetails, Stretching};
+use fileshare::common::message::{ClientMessage, Request, Response, ServerMessage};
+use fileshare::common::packet::Packet;
+use fileshare::common::seal::{Channel, Side};
+use fileshare::common::types::{RequestId, UserName};
+use rand::SeedableRng;
+use rand_chacha::ChaCha20Rng;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+const SAMPLE: &str = "hans falcon*solo\nyoda wise@!man\nvader sithlord**\n";
+/// Far longer than anything takes; only a failure waits for it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("server"));
+    command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn folder(credentials: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("credentials.txt"), credentials).unwrap();
+    folder
+}
+
+struct Running {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Running {
+    fn start(folder: &Path, arguments: &[&str]) -> Self {
+        let mut child = command(folder, arguments).spawn().unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        child.stdout = Some(stdout.into_inner());
+        let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}")).trim_end();
+        Self { address: address.parse().unwrap(), child }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for a line of the log that ends so.
+    fn wait_for_line(log: &mut impl BufRead, end: &str) -> String {
+        for line in log.lines() {
+            let line = line.unwrap();
+            if line.ends_with(end) {
+                return line;
+            }
+        }
+        panic!("the log ended without {end:?}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn refused(folder: &Path, arguments: &[&str]) -> Output {
+    let output = command(folder, arguments).output().unwrap();
+    assert!(output.stdout.is_empty(), "stdout is for the readiness line alone");
+    output
+}
+
+fn line(output: &Output) -> String {
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text
+}
+
+#[test]
+fn a_session_over_a_real_socket_and_a_clean_end() {
+    let folder = folder(SAMPLE);
+    let mut server = Running::start(folder.path(), &["0"]);
+    let mut log = BufReader::new(server.child.stderr.take().unwrap());
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(server.address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let here = socket.local_addr().unwrap();
+    let exchange = |bytes: &[u8]| {
+        let mut buffer = vec![0; 2_000];
+        socket.send(bytes).unwrap();
+        let length = socket.recv(&mut buffer).expect("an answer");
+        buffer.truncate(length);
+        buffer
+    };
+    socket.send(&[]).unwrap();
+    socket.send(&[0x10; 100]).unwrap();
+    let (mut rng, nonce, user) = (ChaCha20Rng::seed_from_u64(1), [7; 16], UserName::parse("hans").unwrap());
+    let retry = exchange(&Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes());
+    let Some(Packet::Retry { cookie, .. }) = Packet::parse(&retry) else { panic!("{retry:x?}") };
+    let (login, ke1) = ClientLogin::start(&mut rng, b"falcon*solo");
+    let login2 = exchange(&Packet::Login1 { nonce, cookie, user: "hans", ke1: &ke1 }.to_bytes());
+    let Some(Packet::Login2 { ke2, .. }) = Packet::parse(&login2) else { panic!("{login2:x?}") };
+    let (key, ke3) = login.finish(&mut rng, &user, b"falcon*solo", ke2, Stretching::Standard).unwrap();
+    let details = key.seal_details(&nonce, &LoginDetails { tcp_port: 1, free_slots: 1 });
+    let answer = exchange(&Packet::Login3 { nonce, ke3: &ke3, details: &details }.to_bytes());
+    let Some(Packet::Answer { answer, .. }) = Packet::parse(&answer) else { panic!("{answer:x?}") };
+    let Ok(LoginAnswer::Welcome(welcome)) = key.open_answer(&nonce, answer) else { panic!("refused") };
+    let mut channel = Channel::new(Side::Client, welcome.session, &key.session_secret());
+    let mut ask = |message: ClientMessage| {
+        let mut bytes = Vec::new();
+        channel.seal_into(&mut bytes, |text| message.encode(text));
+        let mut reply = exchange(&bytes);
+        ServerMessage::decode(channel.open(&mut reply).expect("sealed for us")).unwrap()
+    };
+    let (id, floor) = (RequestId(1), RequestId(1));
+    let peers = ask(ClientMessage::Request { id, floor, request: Request::Peers { cursor: None } });
+    assert_eq!(peers, ServerMessage::Reply { id, response: Response::Users { users: Vec::new(), next: None } });
+    assert_eq!(ask(ClientMessage::Leave), ServerMessage::Left);
+    for verb in ["AUTH", "LAP", "XIT"] {
+        let received = Running::wait_for_line(&mut log, &format!(" {here}: Received {verb} from hans"));
+        assert_eq!((&received[2..3], &received[5..6], &received[8..9], &received[12..14]), (":", ":", ".", ": "));
+        Running::wait_for_line(&mut log, &format!(" {here}: Sent OK to hans"));
+    }
+    server.signal(Signal::TERM);
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    let mut rest = String::new();
+    server.child.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "", "nothing else goes to stdout");
+}
+
+#[test]
+fn credentials_are_read_again_and_a_bad_file_is_refused() {
+    let folder = folder(SAMPLE);
+    let path = folder.path().join("credentials.txt");
+    let mut server = Running::start(folder.path(), &["0", "--ephemeral"]);
+    let mut log = BufReader::new(server.child.stderr.take().unwrap());
+    std::fs::write(&path, "hans\n").unwrap();
+    server.signal(Signal::HUP);
+    let refusal = Running::wait_for_line(&mut log, "stay as they are");
+    assert!(refusal.contains("line 1"), "{refusal}");
+    std::fs::write(&path, "hans other\n").unwrap();
+    server.signal(Signal::HUP);
+    Running::wait_for_line(&mut log, "read again: 1 users");
+    server.signal(Signal::INT);
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn what_keeps_it_from_starting_is_one_clear_line() {
+    let folder = folder(SAMPLE);
+    let server = Running::start(folder.path(), &["0"]);
+    let in_use = refused(folder.path(), &["0"]);
+    assert!(line(&in_use).contains("in use") && in_use.status.code() == Some(1), "{in_use:?}");
+    let port = server.address.port().to_string();
+    let taken = refused(folder.path(), &[&port, "--ephemeral"]);
+    assert!(line(&taken).starts_with(&format!("server: cannot listen on 127.0.0.1:{port}: ")), "{taken:?}");
+    let missing = refused(folder.path(), &["0", "--ephemeral", "--credentials", "nowhere"]);
+    assert!(line(&missing).contains("nowhere") && missing.status.code() == Some(1), "{missing:?}");
+    std::fs::write(folder.path().join("bad"), "hans x\n\nhans y\n").unwrap();
+    let malformed = refused(folder.path(), &["0", "--ephemeral", "--credentials", "bad"]);
+    assert!(line(&malformed).contains("lines 1 and 3") && malformed.status.code() == Some(1), "{malformed:?}");
+    std::fs::write(folder.path().join("damaged.db"), "this is no database at all".repeat(100)).unwrap();
+    let damaged = refused(folder.path(), &["0", "--data", "damaged.db"]);
+    assert!(line(&damaged).contains("damaged.db") && damaged.status.code() == Some(1), "{damaged:?}");
+    assert_eq!(refused(folder.path(), &["0", "--ephemeral", "--data", "x"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_record_line_replaces_a_password() {
+    let folder = folder("");
+    std::fs::write(folder.path().join("password"), "falcon*solo\nsecond line").unwrap();
+    let mut enrol = command(folder.path(), &["--enrol", "hans"]);
+    enrol.stdin(std::fs::File::open(folder.path().join("password")).unwrap());
+    let output = enrol.output().unwrap();
+    let record = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && record.starts_with("hans $fileshare$") && !record.contains("falcon"));
+    std::fs::write(folder.path().join("credentials.txt"), &record).unwrap();
+    let server = Running::start(folder.path(), &["0", "--ephemeral", "--bind", "::1"]);
+    assert!(server.address.is_ipv6());
+    let none = refused(folder.path(), &["--enrol", "hans"]);
+    assert!(line(&none).starts_with("server: a password has ") && none.status.code() == Some(1), "{none:?}");
+}
