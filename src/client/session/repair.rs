@@ -3,7 +3,7 @@
 //! The digests differ (or a mutation was under way, and no digest could be foretold): the user's publications are
 //! listed, compared with the ledger, and what is missing is published again under its old audience. Owns the order of
 //! these steps, one request at a time. Must not know how requests travel. Callers' mutations wait meanwhile, so that the
-//! list and the ledger speak of the same moment.
+//! list and the ledger speak of the same moment, and so do their questions about their own publications.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -45,7 +45,7 @@ enum Stage {
 }
 
 impl Repair {
-    /// Whether callers' mutations have to wait.
+    /// Whether callers have to wait with what concerns their own publications.
     pub fn is_under_way(&self) -> bool {
         !matches!(self.stage, Stage::Idle)
     }

@@ -214,6 +214,22 @@ fn callers_mutations_wait_for_the_repair() {
 }
 
 #[test]
+fn a_list_asked_for_during_the_break_is_the_repaired_one() {
+    let (mut pair, mut store) = published();
+    store.files.clear();
+    let asked = pair.ask(Request::Published { cursor: None });
+    pair.server.messages.clear();
+    store.restart(&mut pair);
+    let listed = pair.events.iter().find_map(|event| match event {
+        Event::Answer { request, result: Ok(Response::Published { entries, .. }) } if *request == asked => {
+            Some(entries)
+        }
+        _ => None,
+    });
+    assert_eq!(listed.map(Vec::len), Some(3));
+}
+
+#[test]
 fn a_repair_survives_a_break_at_any_step() {
     for breaks_after in 0..12 {
         let (mut pair, mut store) = published();

@@ -55,8 +55,8 @@ pub(super) struct Requests {
     own: Option<Queued>,
     queries: VecDeque<Queued>,
     mutations: VecDeque<Queued>,
-    /// Callers' mutations wait while a loss is being repaired.
-    pub hold_mutations: bool,
+    /// A loss is being repaired: what callers do to or ask about their own publications waits.
+    pub is_repairing: bool,
     flights: BTreeMap<RequestId, Flight>,
     mutation: Option<RequestId>,
     last_answer_at: Option<Instant>,
@@ -148,7 +148,7 @@ impl Requests {
             self.launch(now, query);
         }
         if self.mutation.is_none()
-            && !self.hold_mutations
+            && !self.is_repairing
             && let Some(mutation) = self.mutations.pop_front()
         {
             started = self.launch(now, mutation);
@@ -158,9 +158,9 @@ impl Requests {
 
     /// Hands everything that is due to `send`, and plans its repeat.
     pub fn send_due(&mut self, now: Instant, mut send: impl FnMut(&ClientMessage)) {
-        let floor = self.floor();
+        let (floor, is_repairing) = (self.floor(), self.is_repairing);
         for (&id, flight) in &mut self.flights {
-            if flight.retry_at <= now {
+            if flight.retry_at <= now && !(is_repairing && flight.is_about_own()) {
                 send(&ClientMessage::Request { id, floor, request: flight.request.clone() });
                 flight.retry_at = now + flight.wait;
                 flight.wait = (flight.wait * 2).min(REQUEST_RETRY_MAX);
@@ -178,7 +178,8 @@ impl Requests {
 
     /// When something is to be sent (with a session standing) or given up.
     pub fn timeout(&self, standing: bool) -> Option<Instant> {
-        let flights = self.flights.values().map(|flight| match (standing, flight.owner) {
+        let sends = |flight: &Flight| standing && !(self.is_repairing && flight.is_about_own());
+        let flights = self.flights.values().map(|flight| match (sends(flight), flight.owner) {
             (true, Owner::Repair) => Some(flight.retry_at),
             (true, Owner::Caller(_)) => Some(flight.retry_at.min(flight.give_up_at)),
             (false, Owner::Repair) => None,
@@ -208,7 +209,7 @@ impl Requests {
     /// Ends everything; the callers still to be told.
     pub fn take_all(&mut self) -> Vec<RequestHandle> {
         self.mutation = None;
-        self.hold_mutations = false;
+        self.is_repairing = false;
         let flights = std::mem::take(&mut self.flights).into_values().map(|flight| flight.owner);
         let queued = self.own.take().into_iter().chain(self.queries.drain(..)).chain(self.mutations.drain(..));
         let owners = flights.chain(queued.map(|queued| queued.owner));
@@ -246,6 +247,13 @@ impl Requests {
         let Flight { owner, request, .. } = self.flights.remove(&id)?;
         self.mutation.take_if(|mutation| *mutation == id);
         Some(Ended { owner, request, response, was_sent: true })
+    }
+}
+
+impl Flight {
+    /// Whether a caller asks what would be wrong before a repair is finished.
+    fn is_about_own(&self) -> bool {
+        self.owner != Owner::Repair && matches!(self.request, Request::Published { .. } | Request::AudienceOf { .. })
     }
 }
 

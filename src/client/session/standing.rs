@@ -133,7 +133,7 @@ impl Session {
                 self.requests.ask_own(now, request);
             }
         }
-        self.requests.hold_mutations = self.repair.is_under_way();
+        self.requests.is_repairing = self.repair.is_under_way();
         if let Some(mutation) = self.requests.start(now) {
             self.ledger.mutation_started(mutation);
         }
