@@ -14,7 +14,8 @@ use crate::common::ticket::Grant;
 use crate::common::types::{Audience, ContentHash};
 
 const CHILD: &str = "FILESHARE_TEST_FLOODED";
-const FLOOD: usize = 150;
+/// Fewer than the queue of a listening socket holds, so that all of them stand there at once.
+const FLOOD: usize = 100;
 
 fn grant() -> Grant {
     Grant { name: town::name("file"), hash: ContentHash(*blake3::hash(b"bytes").as_bytes()), size: 5 }
@@ -27,7 +28,6 @@ fn flooded() {
     let town = Town::new();
     town.publish("file", b"bytes", Audience::Everyone);
     let mut hoard: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
-    hoard.truncate(hoard.len() - 3);
     let (start, before) = (Instant::now(), town.listener.turns());
     eprintln!("flooded port {}", town.listener.port());
     for line in stdin().lines() {
@@ -69,7 +69,7 @@ fn without_descriptors_the_listener_rests_and_recovers() {
         thread::sleep(Duration::from_millis(10));
     }
     let (count, elapsed_ms) = counted;
-    assert!(count < 3 * FLOOD as u64 + 3 * elapsed_ms / 100, "{count} turns in {elapsed_ms} ms");
+    assert!(count < 10 + 3 * elapsed_ms / 100, "{count} turns in {elapsed_ms} ms");
     turns("relieve");
     let grant = grant();
     let (mut reader, mut writer) =

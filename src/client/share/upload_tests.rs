@@ -1,4 +1,5 @@
 use std::fs;
+use std::slice::from_ref;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::town::{NOW_MS, Town, all_of, ask, message, name, receive, sealed, skip_data, ticket, ticket_key, user};
@@ -27,7 +28,7 @@ fn contents_of_every_size_arrive_with_their_outline() {
     for (file, size) in [("a", 0), ("b", 1), ("c", GROUP_MIN_BYTES as usize), ("d", 5 * GROUP_MIN_BYTES as usize + 1)] {
         let content = bytes(size);
         let grant = town.publish(file, &content, Audience::Everyone);
-        let (mut reader, mut writer) = town.connect(&[grant.clone()]).unwrap();
+        let (mut reader, mut writer) = town.open(&grant).unwrap();
         ask(&mut writer, &ToUploader::Outline { content: 0 });
         let ToDownloader::Outline { content: 0, first: 0, hashes } = message(&mut reader) else { panic!("an outline") };
         assert!(Outline::verified(grant.hash, grant.size, hashes).is_some());
@@ -68,7 +69,7 @@ fn groups_come_in_the_order_they_are_wanted() {
     let town = Town::new();
     let content = bytes(3 * GROUP_MIN_BYTES as usize + 7);
     let grant = town.publish("file", &content, Audience::Everyone);
-    let (mut reader, mut writer) = town.connect(&[grant.clone()]).unwrap();
+    let (mut reader, mut writer) = town.open(&grant).unwrap();
     for group in [3, 0, 2] {
         writer.message(&want(0, group, 1)).unwrap();
     }
@@ -104,10 +105,10 @@ fn an_honest_ticket_for_what_is_not_shared_is_refused() {
             assert_eq!(message(&mut reader), refused(content, RefusalReason::NotShared));
         }
     }
-    let yodas = sealed(&ticket_key(), "yoda", NOW_MS + 60_000, &[others.clone()]);
+    let yodas = sealed(&ticket_key(), "yoda", NOW_MS + 60_000, from_ref(&others));
     ask(&mut writer, &ToUploader::Grant { ticket: yodas.clone() });
     assert_eq!(message(&mut reader), ToDownloader::TicketRefused, "another downloader's ticket");
-    ask(&mut writer, &ToUploader::Grant { ticket: sealed(&ticket_key(), "vader", NOW_MS, &[others.clone()]) });
+    ask(&mut writer, &ToUploader::Grant { ticket: sealed(&ticket_key(), "vader", NOW_MS, from_ref(&others)) });
     assert_eq!(message(&mut reader), ToDownloader::TicketRefused, "an expired one");
     let (mut reader, mut writer) = town.connect_with(&yodas, &town::PSK).unwrap();
     ask(&mut writer, &all_of(0, &others));
@@ -140,7 +141,7 @@ fn a_change_or_withdrawal_takes_effect_in_the_middle() {
 fn a_cancel_forgets_what_was_not_begun() {
     let town = Town::new();
     let grant = town.publish_large("large");
-    let (mut reader, mut writer) = town.connect(&[grant.clone()]).unwrap();
+    let (mut reader, mut writer) = town.open(&grant).unwrap();
     ask(&mut writer, &all_of(0, &grant));
     assert!(matches!(reader.next().unwrap(), Frame::Data { .. }));
     ask(&mut writer, &ToUploader::Cancel);
@@ -167,7 +168,7 @@ fn a_file_that_still_arrives_is_served_as_far_as_it_is_there() {
     let verified = Arc::new(move |group| group < verified.load(Ordering::Relaxed) || group == 9);
     town.share.arriving(&grant.name, outline, file, verified);
     fs::remove_file(town.dir.path().join("file")).unwrap();
-    let (mut reader, mut writer) = town.connect(&[grant.clone()]).unwrap();
+    let (mut reader, mut writer) = town.open(&grant).unwrap();
     ask(&mut writer, &ToUploader::Have { content: 0 });
     assert_eq!(message(&mut reader), ToDownloader::Available { content: 0, groups: vec![0b11, 0b10] });
     ask(&mut writer, &all_of(0, &grant));
@@ -199,11 +200,11 @@ fn who_breaks_the_protocol_is_cut_off() {
         too_many,
     ];
     for breach in breaches {
-        let (mut reader, mut writer) = town.connect(&[grant.clone()]).unwrap();
+        let (mut reader, mut writer) = town.open(&grant).unwrap();
         ask(&mut writer, &breach);
         assert!(reader.next().is_err(), "{breach:?}");
     }
-    let (mut reader, mut writer) = town.connect(&[grant.clone()]).unwrap();
+    let (mut reader, mut writer) = town.open(&grant).unwrap();
     let sent: Result<Result<(), ()>, _> = writer.data(0, 0, 10, |_| Ok(()));
     assert!(sent.is_ok() && writer.flush().is_ok() && reader.next().is_err(), "data is not for the uploader");
     let (mut reader, mut writer) = town.connect(&[]).unwrap();
