@@ -94,6 +94,8 @@ pub(super) struct Handshake {
     ask_next_at: Instant,
     /// Who answered first; set from the second step on.
     server: Option<SocketAddr>,
+    /// Stays when the exchange starts over.
+    is_answered: bool,
     step: Step,
     tries: u32,
     wait: Duration,
@@ -118,6 +120,7 @@ impl Handshake {
             asked: 1,
             ask_next_at: now + NEXT_ADDRESS_AFTER,
             server: None,
+            is_answered: false,
             step: Step::Hello,
             tries: 0,
             wait: Duration::ZERO,
@@ -134,7 +137,7 @@ impl Handshake {
 
     /// Whether a server has answered at all.
     pub fn is_answered(&self) -> bool {
-        self.server.is_some()
+        self.is_answered
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
@@ -208,6 +211,7 @@ impl Handshake {
                     Proof::Ticket(_) => Step::Resume { cookie: fresh },
                 };
                 self.server = Some(from);
+                self.is_answered = true;
             }
             Step::Login1 { cookie, .. } | Step::Resume { cookie } if *cookie != fresh => *cookie = fresh,
             _ => return,
