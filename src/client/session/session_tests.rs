@@ -99,7 +99,7 @@ fn a_server_that_forgets_a_login_half_way_is_asked_anew() {
         pair.session.handle_datagram(pair.now, address(1), &mut answer);
     }
     pair.server = scripted_server::Scripted::new(address(1));
-    pair.pass(LOGIN_PATIENCE + Duration::from_secs(2));
+    pair.pass(LOGIN_PATIENCE * ANSWERED_PATIENCE);
     assert!(matches!(pair.event(), Event::Started { .. }));
 }
 
