@@ -136,15 +136,6 @@ impl FilePlan {
 pub(super) struct Bits(Vec<u64>);
 
 impl Bits {
-    /// Adds a group.
-    pub fn insert(&mut self, group: u32) {
-        let word = group as usize / 64;
-        if word >= self.0.len() {
-            self.0.resize(word + 1, 0);
-        }
-        self.0[word] |= 1 << (group % 64);
-    }
-
     fn remove(&mut self, group: u32) {
         if let Some(word) = self.0.get_mut(group as usize / 64) {
             *word &= !(1 << (group % 64));
