@@ -199,8 +199,12 @@ impl<'a> Run<'a> {
         state.jobs[file].outcome = Some(outcome);
         state.plan.done(file);
         state.unfinished -= 1;
+        let is_awaited = state.unfinished == 0 || group_count(self.jobs[file].content.size) > 1;
         drop(state);
-        self.notify();
+        // Nobody waits for one small file among many.
+        if is_awaited {
+            self.notify();
+        }
     }
 
     /// Takes a small content whose bytes have arrived: `false` if they are not what was published.

@@ -1,6 +1,6 @@
 //! The scheduler in virtual time, with sources of random speed that die, lie and fall silent.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use proptest::prelude::*;
 
@@ -91,6 +91,8 @@ fn a_silent_source_is_relieved_of_everything() {
     now += SILENCE;
     assert!(ask(&mut plan, now, idle).is_empty());
     now += Duration::from_millis(1);
+    assert!(ask(&mut plan, now, idle).is_empty(), "it is no better itself");
+    plan.received(now, idle, 1_000);
     assert_eq!(groups(&ask(&mut plan, now, idle)), [0]);
 }
 
@@ -111,7 +113,9 @@ fn what_a_lost_source_owed_is_free_again() {
 #[test]
 fn small_files_go_in_large_lots_and_in_order() {
     let mut plan = Plan::default();
-    (0..3_000).for_each(|_| drop(plan.add_file(4_096, None)));
+    for file in 0..3_000 {
+        assert_eq!(plan.add_file(4_096, None), file);
+    }
     let now = Instant::now();
     let source = plan.add_source(now);
     (0..3_000).for_each(|file| plan.cover(source, file, None));
