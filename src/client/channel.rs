@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use rustix::net::{RecvFlags, recv};
 use serde::{Deserialize, Serialize};
 
+use crate::common::limits::RECORD_MAX_BYTES;
 use crate::common::transfer::{
     self, FRAME_MAX_BYTES, Frame, NOISE_BYTES, Opening, PREAMBLE_HEAD_BYTES, Preamble, RECORD_HEAD_BYTES, RecordOpener,
-    RecordSealer, TransferError, record_bytes,
+    RecordSealer, TransferError, data_record_bytes, record_bytes,
 };
 
 /// A peer on a LAN answers a connection within this time, or is not there.
@@ -217,7 +218,10 @@ impl<M> RecordReader<M> {
 pub struct RecordWriter {
     stream: Arc<TcpStream>,
     sealer: RecordSealer,
+    /// What waits to be flushed stands in `out[..filled]`. Never cleared: bulk data is read over what was there.
     out: Vec<u8>,
+    filled: usize,
+    message: Vec<u8>,
     patience: Patience,
 }
 
@@ -230,7 +234,9 @@ struct Patience {
 
 impl RecordWriter {
     fn new(stream: Arc<TcpStream>, sealer: RecordSealer) -> Self {
-        Self { stream, sealer, out: Vec::new(), patience: Patience { timeout: HANDSHAKE_TIMEOUT, least_bytes: 1 } }
+        let patience = Patience { timeout: HANDSHAKE_TIMEOUT, least_bytes: 1 };
+        let out = vec![0; WRITE_BUFFER_BYTES + data_record_bytes(RECORD_MAX_BYTES)];
+        Self { stream, sealer, out, filled: 0, message: Vec::new(), patience }
     }
 
     /// How long one write may wait.
@@ -251,7 +257,11 @@ impl RecordWriter {
 
     /// Seals a message; it leaves with the next flush.
     pub fn message(&mut self, message: &impl Serialize) -> Result<(), ChannelError> {
-        self.sealer.message(message, &mut self.out);
+        self.message.clear();
+        self.sealer.message(message, &mut self.message);
+        let end = self.filled + self.message.len();
+        self.out[self.filled..end].copy_from_slice(&self.message);
+        self.filled = end;
         self.flush_if_full()
     }
 
@@ -264,19 +274,23 @@ impl RecordWriter {
         length: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<Result<(), E>, ChannelError> {
-        let filled = self.sealer.data(content, offset, length, &mut self.out, fill);
-        self.flush_if_full()?;
+        let end = self.filled + data_record_bytes(length);
+        let filled = self.sealer.data_in_place(content, offset, &mut self.out[self.filled..end], fill);
+        if filled.is_ok() {
+            self.filled = end;
+            self.flush_if_full()?;
+        }
         Ok(filled)
     }
 
     /// Bytes that wait to be flushed.
     pub fn pending_bytes(&self) -> usize {
-        self.out.len()
+        self.filled
     }
 
     /// Sends all that has gathered.
     pub fn flush(&mut self) -> Result<(), ChannelError> {
-        let mut left = self.out.as_slice();
+        let mut left = &self.out[..self.filled];
         while !left.is_empty() {
             let started = Instant::now();
             match (&*self.stream).write(left) {
@@ -293,12 +307,12 @@ impl RecordWriter {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.out.clear();
+        self.filled = 0;
         Ok(())
     }
 
     fn flush_if_full(&mut self) -> Result<(), ChannelError> {
-        if self.out.len() >= WRITE_BUFFER_BYTES { self.flush() } else { Ok(()) }
+        if self.filled >= WRITE_BUFFER_BYTES { self.flush() } else { Ok(()) }
     }
 }
 
@@ -308,7 +322,6 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::common::limits::RECORD_MAX_BYTES;
     use crate::common::transfer::{ToDownloader, ToUploader};
 
     const KEY: [u8; 32] = [3; 32];

@@ -330,21 +330,34 @@ impl RecordSealer {
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let start = out.len();
-        let mut filled = Ok(());
-        out.reserve(RECORD_HEAD_BYTES + DATA_HEAD_BYTES + length + TAG_BYTES);
-        out.extend_from_slice(&[0; RECORD_HEAD_BYTES]);
-        out.push(DATA);
-        out.extend_from_slice(&content.to_be_bytes());
-        out.extend_from_slice(&offset.to_be_bytes());
-        let bytes_at = out.len();
-        out.resize(bytes_at + length, 0);
-        if let Err(error) = fill(&mut out[bytes_at..]) {
-            filled = Err(error);
+        out.resize(start + data_record_bytes(length), 0);
+        let filled = self.data_in_place(content, offset, &mut out[start..], fill);
+        if filled.is_err() {
             out.truncate(start);
-        } else {
-            self.close(out, start);
         }
         filled
+    }
+
+    /// Like [`data`](Self::data) into a place of [`data_record_bytes`], whatever stood there before. When `fill` fails
+    /// nothing is sealed, and the next record can take the place.
+    pub fn data_in_place<E>(
+        &mut self,
+        content: u32,
+        offset: u64,
+        place: &mut [u8],
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let frame_bytes = place.len() - RECORD_HEAD_BYTES - TAG_BYTES;
+        let (head, rest) = place.split_at_mut(RECORD_HEAD_BYTES);
+        let (frame, tag) = rest.split_at_mut(frame_bytes);
+        fill(&mut frame[DATA_HEAD_BYTES..])?;
+        frame[0] = DATA;
+        frame[1..5].copy_from_slice(&content.to_be_bytes());
+        frame[5..DATA_HEAD_BYTES].copy_from_slice(&offset.to_be_bytes());
+        let (length, sealed) = self.seal(frame);
+        head.copy_from_slice(&length);
+        tag.copy_from_slice(&sealed);
+        Ok(())
     }
 
     fn record(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
@@ -356,15 +369,25 @@ impl RecordSealer {
 
     /// Seals the frame that stands behind the head at `start`.
     fn close(&mut self, out: &mut Vec<u8>, start: usize) {
-        let frame_bytes = out.len() - start - RECORD_HEAD_BYTES;
-        assert!((1..=FRAME_MAX_BYTES).contains(&frame_bytes), "a frame outgrew its record");
-        let length = u32::try_from(frame_bytes + TAG_BYTES).expect("bounded above").to_be_bytes();
+        let (length, tag) = self.seal(&mut out[start + RECORD_HEAD_BYTES..]);
         out[start..start + RECORD_HEAD_BYTES].copy_from_slice(&length);
-        let nonce = counter_nonce(self.counter);
-        self.counter += 1;
-        let tag = self.key.seal_in_place(nonce, &length, &mut out[start + RECORD_HEAD_BYTES..]);
         out.extend_from_slice(&tag);
     }
+
+    /// Seals a frame where it stands: what comes before it, and what comes behind.
+    fn seal(&mut self, frame: &mut [u8]) -> ([u8; RECORD_HEAD_BYTES], [u8; TAG_BYTES]) {
+        assert!((1..=FRAME_MAX_BYTES).contains(&frame.len()), "a frame outgrew its record");
+        let length = u32::try_from(frame.len() + TAG_BYTES).expect("bounded above").to_be_bytes();
+        let nonce = counter_nonce(self.counter);
+        self.counter += 1;
+        let tag = self.key.seal_in_place(nonce, &length, frame);
+        (length, tag)
+    }
+}
+
+/// Bytes of a whole record with `length` bytes of bulk data.
+pub fn data_record_bytes(length: usize) -> usize {
+    RECORD_HEAD_BYTES + DATA_HEAD_BYTES + length + TAG_BYTES
 }
 
 /// How many bytes follow a record's head. Never more than a full frame and its tag.

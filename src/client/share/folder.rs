@@ -108,7 +108,8 @@ impl Folder {
 
     /// Opens a regular file for reading.
     pub(super) fn open_file(&self, name: &FileName) -> Result<(File, Stamp), ShareError> {
-        let file = File::from(self.open_beneath(name.as_str(), FILE).map_err(|errno| error(name.as_str(), errno))?);
+        let file =
+            File::from(self.open_beneath(name.as_str(), FILE).map_err(|errno| self.error(name.as_str(), errno))?);
         let metadata = file.metadata().map_err(|error| ShareError::Unreadable(name.to_string(), error))?;
         if !metadata.is_file() {
             return Err(ShareError::Special(name.to_string()));
@@ -119,15 +120,7 @@ impl Folder {
 
     /// What stands at `path`, which obeys the rules of names. Nothing is opened for reading.
     pub(super) fn kind(&self, path: &str) -> Result<Kind, ShareError> {
-        let (parent, last) = path.rsplit_once('/').map_or((None, path), |(parent, last)| (Some(parent), last));
-        let stat = match parent {
-            None => statat(&self.root, last, AtFlags::SYMLINK_NOFOLLOW),
-            Some(parent) => {
-                self.open_beneath(parent, FOLDER).and_then(|parent| statat(parent, last, AtFlags::SYMLINK_NOFOLLOW))
-            }
-        };
-        let stat = stat.map_err(|errno| self.parent_error(path, errno))?;
-        Ok(kind_of(FileType::from_raw_mode(stat.st_mode)))
+        self.stat(path).map_err(|errno| self.error(path, errno))
     }
 
     /// The entries of a folder, without `.` and `..`, in no order. `None` is the shared folder itself.
@@ -137,16 +130,22 @@ impl Folder {
             None => openat(&self.root, ".", FOLDER, Mode::empty()),
             Some(path) => self.open_beneath(path, FOLDER),
         };
-        let folder = folder.map_err(|errno| self.parent_error(shown, errno))?;
+        let folder = folder.map_err(|errno| self.error(shown, errno))?;
         entries(folder).map_err(|errno| ShareError::Unreadable(shown.into(), errno.into()))
     }
 
+    fn stat(&self, path: &str) -> rustix::io::Result<Kind> {
+        let stat = match path.rsplit_once('/') {
+            None => statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW)?,
+            Some((parent, last)) => statat(self.open_beneath(parent, FOLDER)?, last, AtFlags::SYMLINK_NOFOLLOW)?,
+        };
+        Ok(kind_of(FileType::from_raw_mode(stat.st_mode)))
+    }
+
     /// `ENOTDIR` does not tell a link in the way from a file in the way; both are refused, but not in the same words.
-    fn parent_error(&self, path: &str, errno: Errno) -> ShareError {
-        if errno == Errno::NOTDIR
-            && let Some((parent, _)) = path.rsplit_once('/')
-            && matches!(self.kind(parent), Ok(Kind::Special) | Err(ShareError::Special(_)))
-        {
+    fn error(&self, path: &str, errno: Errno) -> ShareError {
+        let mut ways = path.match_indices('/').map(|(end, _)| &path[..end]).chain([path]);
+        if errno == Errno::NOTDIR && ways.any(|way| self.stat(way) == Ok(Kind::Special)) {
             return ShareError::Special(path.into());
         }
         error(path, errno)

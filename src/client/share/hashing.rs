@@ -41,7 +41,8 @@ pub(super) fn hash_file(file: &File, stamp: &Stamp, watch: &mut dyn FnMut(u64) -
     let work = Work {
         file,
         size,
-        next: AtomicU32::new(0),
+        // The first is the caller's: however the threads are scheduled, it gets to watch.
+        next: AtomicU32::new(1),
         done: AtomicU64::new(0),
         stop: AtomicBool::new(false),
         hashes: (0..group_count(size)).map(|_| OnceLock::new()).collect(),
@@ -50,10 +51,10 @@ pub(super) fn hash_file(file: &File, stamp: &Stamp, watch: &mut dyn FnMut(u64) -
     thread::scope(|scope| {
         let spawned: Vec<_> = (0..helpers)
             .filter_map(|_| {
-                thread::Builder::new().name("hash".into()).spawn_scoped(scope, || work.run(&mut |_| true)).ok()
+                thread::Builder::new().name("hash".into()).spawn_scoped(scope, || work.run(None, &mut |_| true)).ok()
             })
             .collect();
-        let own = work.run(watch);
+        let own = work.run(Some(0), watch);
         spawned.into_iter().fold(own, |so_far, helper| {
             match (so_far, helper.join().unwrap_or(Err(HashError::Changed))) {
                 // Whoever fails stops the others; its own reason counts.
@@ -88,19 +89,19 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn run(&self, watch: &mut dyn FnMut(u64) -> bool) -> Result<(), HashError> {
-        let outcome = self.take_groups(watch);
+    fn run(&self, first: Option<u32>, watch: &mut dyn FnMut(u64) -> bool) -> Result<(), HashError> {
+        let outcome = self.take_groups(first, watch);
         if outcome.is_err() {
             self.stop.store(true, Ordering::Relaxed);
         }
         outcome
     }
 
-    fn take_groups(&self, watch: &mut dyn FnMut(u64) -> bool) -> Result<(), HashError> {
+    fn take_groups(&self, mut first: Option<u32>, watch: &mut dyn FnMut(u64) -> bool) -> Result<(), HashError> {
         let largest = usize::try_from(self.size).unwrap_or(usize::MAX);
         let mut buffer = vec![0; PIECE_BYTES.min(largest)];
         loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            let index = first.take().unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed));
             let Some(place) = self.hashes.get(index as usize) else {
                 return Ok(());
             };

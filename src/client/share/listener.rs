@@ -308,7 +308,7 @@ impl Door {
             () if from_there >= limits.strangers_per_address_max => {
                 self.visitors.iter().position(|visitor| visitor.address == address)
             }
-            () if self.visitors.len() >= limits.strangers_max => Some(0),
+            () if self.visitors.len() >= limits.strangers_max.max(1) => Some(0),
             () => None,
         };
         if let Some(oldest) = makes_place {
@@ -380,5 +380,17 @@ fn neighbourhood(address: IpAddr) -> IpAddr {
 }
 
 #[cfg(test)]
+#[path = "town.rs"]
+mod town;
+
+#[cfg(test)]
 #[path = "listener_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "upload_tests.rs"]
+mod upload_tests;
+
+#[cfg(test)]
+#[path = "flood_tests.rs"]
+mod flood_tests;

@@ -1,1 +1,194 @@
+use std::io::Write;
+use std::net::TcpStream;
+
+use super::town::{NOW_MS, PSK, Town, all_of, ask, message, receive, sealed, skip_data, ticket, ticket_key, until};
 use super::*;
+use crate::common::transfer::{Opening, ToDownloader, ToUploader};
+use crate::common::types::Audience;
+use zeroize::Zeroizing;
+
+fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    limits
+}
+
+/// Reads until the other side closes.
+fn answer_to(stream: &mut TcpStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    // A reset is an end too.
+    let _ = stream.read_to_end(&mut answer);
+    answer
+}
+
+#[test]
+fn a_ticket_that_is_not_good_gets_silence() {
+    let town = Town::new();
+    let grant = town.publish("file", b"bytes", Audience::Everyone);
+    let grants = [grant];
+    let forged = sealed(&Zeroizing::new([4; 32]), "vader", NOW_MS + 60_000, &grants);
+    let expired = sealed(&ticket_key(), "vader", NOW_MS, &grants);
+    let mut damaged = ticket(&grants);
+    damaged[20] ^= 1;
+    for bad in [forged, expired, damaged, vec![], b"nothing".to_vec()] {
+        let (_, preamble) = Opening::start(&bad, &PSK).unwrap();
+        let mut stream = TcpStream::connect(town.address()).unwrap();
+        stream.write_all(&preamble).unwrap();
+        assert!(answer_to(&mut stream).is_empty());
+    }
+    assert!(town.connect_with(&ticket(&grants), &[8; 32]).is_err(), "stolen without its key");
+    until(|| town.share.free_slots() == 64);
+    assert!(town.connect(&grants).is_ok());
+}
+
+#[test]
+fn before_a_login_and_after_another_every_ticket_is_a_strangers() {
+    let dir = tempfile::tempdir().unwrap();
+    let share = Share::open(dir.path(), 2).unwrap();
+    let listener = Listener::start(share, town::loopback(0), None).unwrap();
+    let connected = channel::connect::<ToDownloader>(town::loopback(listener.port()), &ticket(&[]), &PSK);
+    assert!(connected.is_err());
+}
+
+#[test]
+fn a_replayed_preamble_never_meets_the_same_keys() {
+    let town = Town::new();
+    let (_, preamble) = Opening::start(&ticket(&[]), &PSK).unwrap();
+    let reply = || {
+        let mut stream = TcpStream::connect(town.address()).unwrap();
+        stream.write_all(&preamble).unwrap();
+        let mut reply = [0; 48];
+        stream.read_exact(&mut reply).unwrap();
+        reply
+    };
+    assert_ne!(reply(), reply());
+}
+
+#[test]
+fn strangers_are_closed_without_a_word() {
+    let town = Town::with(4, None, limits(|limits| limits.handshake = Duration::from_millis(50)));
+    for garbage in
+        [&b""[..], b"fsh", b"GET / HTTP/1.1\r\n\r\n", b"fshare\0\x01\xff\xff", b"fshare\0\x01\0\x20abc", &[0; 5_000]]
+    {
+        let mut stream = TcpStream::connect(town.address()).unwrap();
+        stream.write_all(garbage).unwrap();
+        assert!(answer_to(&mut stream).is_empty(), "{garbage:?}");
+    }
+}
+
+#[test]
+fn silent_strangers_make_place() {
+    let bounds = |limits: &mut Limits| {
+        limits.handshake = Duration::from_secs(3_600);
+        limits.strangers_max = 6;
+        limits.strangers_per_address_max = 3;
+    };
+    let town = Town::with(4, None, limits(bounds));
+    let mut strangers: Vec<_> = (0..20).map(|_| TcpStream::connect(town.address()).unwrap()).collect();
+    for stranger in &mut strangers[..17] {
+        assert!(answer_to(stranger).is_empty(), "the first ones are closed");
+    }
+    let grant = town.publish("file", b"bytes", Audience::Everyone);
+    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    ask(&mut writer, &all_of(0, &grant));
+    assert_eq!(receive(&mut reader, 0, 5), b"bytes");
+}
+
+#[test]
+fn a_full_house_says_so_to_ticket_holders() {
+    let town = Town::with(1, None, limits(|limits| limits.lull = Duration::from_secs(3_600)));
+    let grant = town.publish("file", b"bytes", Audience::Everyone);
+    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    assert_eq!(town.share.free_slots(), 0);
+    for _ in 0..3 {
+        let (mut turned_away, mut asking) = town.open(&grant).unwrap();
+        ask(&mut asking, &all_of(0, &grant));
+        assert_eq!(message(&mut turned_away), ToDownloader::Busy { retry_ms: BUSY_RETRY_MS });
+        assert!(turned_away.next().is_err());
+    }
+    ask(&mut writer, &all_of(0, &grant));
+    assert_eq!(receive(&mut reader, 0, 5), b"bytes", "the one who has the slot is served");
+    drop((reader, writer));
+    until(|| town.share.free_slots() == 1);
+    assert!(town.open(&grant).is_ok());
+}
+
+#[test]
+fn an_idle_downloader_loses_its_slot_to_one_that_waits() {
+    let town = Town::with(1, None, limits(|limits| limits.lull = Duration::from_millis(300)));
+    let (mut idle, _writer) = town.connect(&[]).unwrap();
+    let served = || {
+        let (mut reader, mut writer) = town.connect(&[]).unwrap();
+        writer.message(&ToUploader::Cancel).and_then(|()| writer.flush()).is_ok()
+            && matches!(reader.next(), Ok(crate::common::transfer::Frame::Message(ToDownloader::Cancelled)))
+    };
+    until(served);
+    assert!(matches!(message(&mut idle), ToDownloader::Busy { .. }));
+    assert!(idle.next().is_err());
+}
+
+#[test]
+fn who_asks_for_nothing_is_dropped() {
+    let town = Town::with(4, None, limits(|limits| limits.idle = Duration::from_millis(50)));
+    let (mut idle, _writer) = town.connect(&[]).unwrap();
+    assert!(idle.next().is_err());
+    until(|| town.share.free_slots() == 4);
+}
+
+#[test]
+fn who_takes_nothing_is_dropped_and_hinders_nobody() {
+    let town = Town::with(4, None, limits(|limits| limits.stall = Duration::from_millis(300)));
+    let (large, small) = (town.publish_large("large"), town.publish("small", b"bytes", Audience::Everyone));
+    let (slow, mut writer) = town.open(&large).unwrap();
+    ask(&mut writer, &all_of(0, &large));
+    let (mut reader, mut honest) = town.open(&small).unwrap();
+    for _ in 0..100 {
+        ask(&mut honest, &all_of(0, &small));
+        assert_eq!(receive(&mut reader, 0, small.size), b"bytes");
+    }
+    until(|| town.share.free_slots() == 3);
+    ask(&mut honest, &all_of(0, &small));
+    assert_eq!(receive(&mut reader, 0, small.size), b"bytes", "the slow one is gone, this one is not");
+    drop(slow);
+}
+
+#[test]
+fn leaving_waits_for_nobody() {
+    let town = Town::new();
+    let large = town.publish_large("large");
+    let (mut stuck, mut writer) = town.open(&large).unwrap();
+    ask(&mut writer, &all_of(0, &large));
+    let _idle = town.connect(&[]).unwrap();
+    let _stranger = TcpStream::connect(town.address()).unwrap();
+    let address = town.address();
+    let Town { share, listener, .. } = town;
+    drop(listener);
+    assert_eq!(share.free_slots(), 64, "all threads have ended");
+    assert!(TcpStream::connect(address).is_err());
+    // What was sent before may still come, but not all of it.
+    let cut = std::iter::from_fn(|| stuck.next().is_ok().then_some(())).count();
+    assert!(cut < 1_536);
+}
+
+#[test]
+fn a_limited_rate_still_brings_everything() {
+    let town = Town::with(4, Some(2_000_000), Limits::default());
+    let bytes: Vec<u8> = (0..300_000u32).map(|at| (at / 7) as u8).collect();
+    let grant = town.publish("file", &bytes, Audience::Everyone);
+    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    let start = Instant::now();
+    ask(&mut writer, &all_of(0, &grant));
+    ask(&mut writer, &ToUploader::Cancel);
+    // A cancel that comes before the group is begun means that nothing of it is sent.
+    match reader.next().unwrap() {
+        crate::common::transfer::Frame::Message(message) => assert_eq!(message, ToDownloader::Cancelled),
+        crate::common::transfer::Frame::Data { bytes, .. } => {
+            let first = bytes.len() as u64;
+            let (rest, last) = skip_data(&mut reader);
+            assert_eq!((first + rest, last), (grant.size, ToDownloader::Cancelled));
+            assert!(start.elapsed() >= Duration::from_millis(90), "100 ms less a burst of 50 is the least");
+        }
+    }
+    ask(&mut writer, &all_of(0, &grant));
+    assert_eq!(receive(&mut reader, 0, grant.size), bytes);
+}

@@ -1,10 +1,10 @@
 //! The shared folder: what is published from it, and the listener that serves it to other clients.
 //!
-//! * [`folder`], [`expand`]: the folder by capability, and which files an argument means.
-//! * [`hashing`], [`cache`]: from bytes to outlines, and not twice.
-//! * [`published`], [`tickets`], [`slots`], [`rate`]: what is shared with whom, and how much of it at once.
-//! * [`serving`]: the decision to serve, made anew for everything that is asked for.
-//! * [`listener`], [`upload`]: the TCP side.
+//! * `folder`, `expand`: the folder by capability, and which files an argument means.
+//! * `hashing`, `cache`: from bytes to outlines, and not twice.
+//! * `published`, `tickets`, `slots`, `rate`: what is shared with whom, and how much of it at once.
+//! * `serving`: the decision to serve, made anew for everything that is asked for.
+//! * `listener`, `upload`: the TCP side.
 //!
 //! Must not know about the server, the screen, or how downloads are written.
 

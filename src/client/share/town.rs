@@ -1,0 +1,174 @@
+//! What the tests of listener and uploads share: a folder that is served on loopback, and tickets for it.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha20Rng;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::client::channel::{ChannelError, RecordReader, RecordWriter};
+use crate::client::share::{HashProgress, cache::Cache};
+use crate::common::content::group_count;
+use crate::common::seal::{AeadKey, Secret};
+use crate::common::ticket::{Grant, TransferTicket};
+use crate::common::transfer::{Frame, WantedRange};
+use crate::common::types::{Audience, Content, FileName, UserName};
+
+/// The server's clock at the start of every test.
+pub(super) const NOW_MS: u64 = 1_000_000;
+/// The pre-shared key of every ticket.
+pub(super) const PSK: [u8; 32] = [9; 32];
+/// Nothing that works takes as long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) type Ends = (RecordReader<ToDownloader>, RecordWriter);
+
+pub(super) struct Town {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) share: Arc<Share>,
+    pub(super) listener: Listener,
+}
+
+struct Silent;
+
+impl HashProgress for Silent {
+    fn hashed(&self, _: &FileName, _: u64, _: u64) {}
+    fn interrupted(&self) -> bool {
+        false
+    }
+}
+
+pub(super) fn name(text: &str) -> FileName {
+    FileName::parse(text).unwrap()
+}
+
+pub(super) fn user(text: &str) -> UserName {
+    UserName::parse(text).unwrap()
+}
+
+pub(super) fn ticket_key() -> Secret {
+    Zeroizing::new([3; 32])
+}
+
+pub(super) fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// Waits for what must come to pass.
+pub(super) fn until(mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "it never came to pass");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+pub(super) fn sealed(key: &Secret, downloader: &str, expires_ms: u64, grants: &[Grant]) -> Vec<u8> {
+    let ticket = TransferTicket { downloader: user(downloader), expires_ms, key: PSK, grants: grants.to_vec() };
+    ticket.seal(&AeadKey::new(key), &mut ChaCha20Rng::seed_from_u64(1))
+}
+
+/// vader's ticket as the server would make it now.
+pub(super) fn ticket(grants: &[Grant]) -> Vec<u8> {
+    sealed(&ticket_key(), "vader", NOW_MS + 60_000, grants)
+}
+
+impl Town {
+    /// With more slots than any test needs, so that one just given up does not matter.
+    pub(super) fn new() -> Self {
+        Self::with(64, None, Limits::default())
+    }
+
+    pub(super) fn with(slots: u8, limit_rate: Option<u64>, limits: Limits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let share = Share::with_cache(dir.path(), slots, Cache::at(None)).unwrap();
+        let listener = Listener::start_with(share.clone(), loopback(0), limit_rate, limits).unwrap();
+        share.ticket_key(&ticket_key(), NOW_MS);
+        Self { dir, share, listener }
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        loopback(self.listener.port())
+    }
+
+    /// Writes and publishes a file.
+    pub(super) fn publish(&self, file: &str, bytes: &[u8], audience: Audience) -> Grant {
+        fs::write(self.dir.path().join(file), bytes).unwrap();
+        let prepared = self.share.prepare(&name(file), &Silent).unwrap();
+        let Content { hash, size, .. } = prepared.content;
+        self.share.published(&prepared.name, prepared.content, audience);
+        Grant { name: prepared.name, hash, size }
+    }
+
+    /// A file too large for all buffers between the two ends, published.
+    pub(super) fn publish_large(&self, file: &str) -> Grant {
+        fs::File::create(self.dir.path().join(file)).unwrap().set_len(96 << 20).unwrap();
+        let prepared = self.share.prepare(&name(file), &Silent).unwrap();
+        self.share.published(&prepared.name, prepared.content, Audience::Everyone);
+        Grant { name: prepared.name, hash: prepared.content.hash, size: prepared.content.size }
+    }
+
+    pub(super) fn connect(&self, grants: &[Grant]) -> Result<Ends, ChannelError> {
+        self.connect_with(&ticket(grants), &PSK)
+    }
+
+    /// Connects for one content alone.
+    pub(super) fn open(&self, grant: &Grant) -> Result<Ends, ChannelError> {
+        self.connect(std::slice::from_ref(grant))
+    }
+
+    pub(super) fn connect_with(&self, ticket: &[u8], key: &[u8; 32]) -> Result<Ends, ChannelError> {
+        channel::connect(self.address(), ticket, key)
+    }
+}
+
+/// Asks, at once.
+pub(super) fn ask(writer: &mut RecordWriter, request: &ToUploader) {
+    writer.message(request).unwrap();
+    writer.flush().unwrap();
+}
+
+/// Everything of one content.
+pub(super) fn all_of(content: u32, grant: &Grant) -> ToUploader {
+    ToUploader::Want { ranges: vec![WantedRange { content, first: 0, count: group_count(grant.size) }] }
+}
+
+/// The next frame, which must be a message.
+pub(super) fn message(reader: &mut RecordReader<ToDownloader>) -> ToDownloader {
+    match reader.next().unwrap() {
+        Frame::Message(message) => message,
+        Frame::Data { content, offset, .. } => panic!("data of {content} at {offset}"),
+    }
+}
+
+/// Reads data of `content` in order until `bytes` of it are there.
+pub(super) fn receive(reader: &mut RecordReader<ToDownloader>, content: u32, bytes: u64) -> Vec<u8> {
+    let mut got = Vec::new();
+    while (got.len() as u64) < bytes {
+        match reader.next().unwrap() {
+            Frame::Data { content: of, offset, bytes } => {
+                assert_eq!((of, offset), (content, got.len() as u64));
+                got.extend_from_slice(bytes);
+            }
+            Frame::Message(other) => panic!("{other:?} after {} bytes", got.len()),
+        }
+    }
+    assert_eq!(got.len() as u64, bytes);
+    got
+}
+
+/// Skips data to the next message.
+pub(super) fn skip_data(reader: &mut RecordReader<ToDownloader>) -> (u64, ToDownloader) {
+    let mut skipped = 0;
+    loop {
+        match reader.next().unwrap() {
+            Frame::Data { bytes, .. } => skipped += bytes.len() as u64,
+            Frame::Message(message) => return (skipped, message),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+use std::fs;
+use std::slice::from_ref;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::town::{NOW_MS, Town, all_of, ask, message, name, receive, sealed, skip_data, ticket, ticket_key, user};
+use super::*;
+use crate::common::content::{Outline, group_count, hash_group};
+use crate::common::limits::GROUP_MIN_BYTES;
+use crate::common::ticket::Grant;
+use crate::common::transfer::{Frame, GRANTS_KEPT_MAX, RefusalReason, WANT_MAX_RANGES, WantedRange};
+use crate::common::types::{Audience, ContentHash};
+
+fn bytes(size: usize) -> Vec<u8> {
+    (0..size).map(|at| (at / 3 + at / 70_001) as u8).collect()
+}
+
+fn want(content: u32, first: u32, count: u32) -> ToUploader {
+    ToUploader::Want { ranges: vec![WantedRange { content, first, count }] }
+}
+
+fn refused(content: u32, reason: RefusalReason) -> ToDownloader {
+    ToDownloader::Refused { content, reason }
+}
+
+#[test]
+fn contents_of_every_size_arrive_with_their_outline() {
+    let town = Town::new();
+    for (file, size) in [("a", 0), ("b", 1), ("c", GROUP_MIN_BYTES as usize), ("d", 5 * GROUP_MIN_BYTES as usize + 1)] {
+        let content = bytes(size);
+        let grant = town.publish(file, &content, Audience::Everyone);
+        let (mut reader, mut writer) = town.open(&grant).unwrap();
+        ask(&mut writer, &ToUploader::Outline { content: 0 });
+        let ToDownloader::Outline { content: 0, first: 0, hashes } = message(&mut reader) else { panic!("an outline") };
+        assert!(Outline::verified(grant.hash, grant.size, hashes).is_some());
+        ask(&mut writer, &all_of(0, &grant));
+        assert!(receive(&mut reader, 0, grant.size) == content, "{size} bytes");
+        ask(&mut writer, &ToUploader::Have { content: 0 });
+        assert_eq!(message(&mut reader), ToDownloader::Available { content: 0, groups: vec![] });
+    }
+}
+
+#[test]
+fn many_files_and_ranges_go_over_one_connection() {
+    let town = Town::new();
+    let grants: Vec<_> =
+        (0..40).map(|at| town.publish(&format!("file{at}"), &bytes(at * 100 + 1), Audience::Everyone)).collect();
+    let (mut reader, mut writer) = town.connect(&grants[..10]).unwrap();
+    for (at, more) in grants[10..].chunks(10).enumerate() {
+        writer.message(&ToUploader::Grant { ticket: ticket(more) }).unwrap();
+        writer.flush().unwrap();
+        let first = 10 + 10 * u32::try_from(at).unwrap();
+        assert_eq!(message(&mut reader), ToDownloader::Granted { first });
+    }
+    let ranges = (0..40).map(|content| WantedRange { content, first: 0, count: 1 }).collect();
+    ask(&mut writer, &ToUploader::Want { ranges });
+    for at in 0..40 {
+        let got = receive(&mut reader, at, grants[at as usize].size);
+        assert_eq!(got, bytes(at as usize * 100 + 1));
+    }
+    ask(&mut writer, &ToUploader::Release { below: 39 });
+    ask(&mut writer, &want(39, 0, 1));
+    receive(&mut reader, 39, grants[39].size);
+    ask(&mut writer, &want(38, 0, 1));
+    assert!(reader.next().is_err(), "what was released is no longer granted");
+}
+
+#[test]
+fn groups_come_in_the_order_they_are_wanted() {
+    let town = Town::new();
+    let content = bytes(3 * GROUP_MIN_BYTES as usize + 7);
+    let grant = town.publish("file", &content, Audience::Everyone);
+    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    for group in [3, 0, 2] {
+        writer.message(&want(0, group, 1)).unwrap();
+    }
+    writer.flush().unwrap();
+    for group in [3u32, 0, 2] {
+        let range = crate::common::content::group_range(grant.size, group);
+        let mut got = Vec::new();
+        while (got.len() as u64) < range.end - range.start {
+            let Frame::Data { content: 0, offset, bytes } = reader.next().unwrap() else { panic!("data") };
+            assert_eq!(offset, range.start + got.len() as u64);
+            got.extend_from_slice(bytes);
+        }
+        assert!(got == content[range.start as usize..range.end as usize]);
+        assert_ne!(hash_group(grant.size, group, &got), [0; 32]);
+    }
+}
+
+#[test]
+fn an_honest_ticket_for_what_is_not_shared_is_refused() {
+    let town = Town::new();
+    fs::write(town.dir.path().join("private"), "private").unwrap();
+    let hash = ContentHash(*blake3::hash(b"private").as_bytes());
+    let private = Grant { name: name("private"), hash, size: 7 };
+    let withdrawn = town.publish("withdrawn", b"withdrawn", Audience::Everyone);
+    town.share.withdrawn(&withdrawn.name);
+    let others = town.publish("others", b"others", Audience::only(vec![user("yoda")]));
+    let outside = Grant { name: name("link/passwd"), ..private.clone() };
+    std::os::unix::fs::symlink("/etc", town.dir.path().join("link")).unwrap();
+    let (mut reader, mut writer) = town.connect(&[private, withdrawn, others.clone(), outside]).unwrap();
+    for content in 0..4 {
+        for request in [want(content, 0, 1), ToUploader::Outline { content }, ToUploader::Have { content }] {
+            ask(&mut writer, &request);
+            assert_eq!(message(&mut reader), refused(content, RefusalReason::NotShared));
+        }
+    }
+    let yodas = sealed(&ticket_key(), "yoda", NOW_MS + 60_000, from_ref(&others));
+    ask(&mut writer, &ToUploader::Grant { ticket: yodas.clone() });
+    assert_eq!(message(&mut reader), ToDownloader::TicketRefused, "another downloader's ticket");
+    ask(&mut writer, &ToUploader::Grant { ticket: sealed(&ticket_key(), "vader", NOW_MS, from_ref(&others)) });
+    assert_eq!(message(&mut reader), ToDownloader::TicketRefused, "an expired one");
+    let (mut reader, mut writer) = town.connect_with(&yodas, &town::PSK).unwrap();
+    ask(&mut writer, &all_of(0, &others));
+    assert_eq!(receive(&mut reader, 0, others.size), b"others", "to whom it is shared, it is served");
+}
+
+#[test]
+fn a_change_or_withdrawal_takes_effect_in_the_middle() {
+    let town = Town::new();
+    let grant = town.publish_large("large");
+    let other = town.publish("other", b"other", Audience::Everyone);
+    for reason in [RefusalReason::Changed, RefusalReason::NotShared] {
+        let (mut reader, mut writer) = town.connect(&[grant.clone(), other.clone()]).unwrap();
+        ask(&mut writer, &all_of(0, &grant));
+        ask(&mut writer, &want(1, 0, 1));
+        assert!(matches!(reader.next().unwrap(), Frame::Data { .. }));
+        let file = fs::OpenOptions::new().write(true).open(town.dir.path().join("large")).unwrap();
+        match reason {
+            RefusalReason::NotShared => town.share.withdrawn(&grant.name),
+            _ => file.set_len(50 << 20).unwrap(),
+        }
+        let (skipped, message) = skip_data(&mut reader);
+        assert!(skipped < grant.size && message == refused(0, reason), "{message:?} after {skipped} bytes");
+        assert_eq!(receive(&mut reader, 1, other.size), b"other", "what else was wanted still comes");
+        file.set_len(grant.size).unwrap();
+    }
+}
+
+#[test]
+fn a_cancel_forgets_what_was_not_begun() {
+    let town = Town::new();
+    let grant = town.publish_large("large");
+    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    ask(&mut writer, &all_of(0, &grant));
+    assert!(matches!(reader.next().unwrap(), Frame::Data { .. }));
+    ask(&mut writer, &ToUploader::Cancel);
+    let (skipped, message) = skip_data(&mut reader);
+    assert!(skipped + 100_000 < grant.size && message == ToDownloader::Cancelled);
+    ask(&mut writer, &want(0, 5, 1));
+    let Frame::Data { offset, .. } = reader.next().unwrap() else { panic!("data") };
+    assert_eq!(offset, 5 * GROUP_MIN_BYTES);
+}
+
+#[test]
+fn a_file_that_still_arrives_is_served_as_far_as_it_is_there() {
+    let town = Town::new();
+    let content = bytes(10 * GROUP_MIN_BYTES as usize);
+    let grant = town.publish("file", &content, Audience::Everyone);
+    let groups = (0..10).map(|group| {
+        let range = crate::common::content::group_range(grant.size, group);
+        hash_group(grant.size, group, &content[range.start as usize..range.end as usize])
+    });
+    let outline = Arc::new(Outline::verified(grant.hash, grant.size, groups.collect()).unwrap());
+    let file = Arc::new(fs::File::open(town.dir.path().join("file")).unwrap());
+    let there = Arc::new(AtomicU32::new(2));
+    let verified = there.clone();
+    let verified = Arc::new(move |group| group < verified.load(Ordering::Relaxed) || group == 9);
+    town.share.arriving(&grant.name, outline, file, verified);
+    fs::remove_file(town.dir.path().join("file")).unwrap();
+    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    ask(&mut writer, &ToUploader::Have { content: 0 });
+    assert_eq!(message(&mut reader), ToDownloader::Available { content: 0, groups: vec![0b11, 0b10] });
+    ask(&mut writer, &all_of(0, &grant));
+    receive(&mut reader, 0, 2 * GROUP_MIN_BYTES);
+    assert_eq!(message(&mut reader), ToDownloader::NotYet { content: 0, first: 2, count: 7 });
+    let Frame::Data { offset, .. } = reader.next().unwrap() else { panic!("data") };
+    assert_eq!(offset, 9 * GROUP_MIN_BYTES);
+    there.store(3, Ordering::Relaxed);
+    ask(&mut writer, &want(0, 2, 1));
+    while !matches!(reader.next().unwrap(), Frame::Data { offset, .. } if offset == 2 * GROUP_MIN_BYTES) {}
+}
+
+#[test]
+fn who_breaks_the_protocol_is_cut_off() {
+    let town = Town::new();
+    let grant = town.publish("file", b"bytes", Audience::Everyone);
+    let range = WantedRange { content: 0, first: 0, count: 1 };
+    let too_many = ToUploader::Want { ranges: vec![range; WANT_MAX_RANGES + 1] };
+    let breaches = [
+        want(1, 0, 1),
+        want(0, 1, 1),
+        want(0, 0, u32::MAX),
+        want(0, u32::MAX, u32::MAX),
+        want(u32::MAX, 0, 0),
+        ToUploader::Outline { content: 7 },
+        ToUploader::Have { content: u32::MAX },
+        ToUploader::Release { below: 2 },
+        ToUploader::Release { below: u32::MAX },
+        too_many,
+    ];
+    for breach in breaches {
+        let (mut reader, mut writer) = town.open(&grant).unwrap();
+        ask(&mut writer, &breach);
+        assert!(reader.next().is_err(), "{breach:?}");
+    }
+    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    let sent: Result<Result<(), ()>, _> = writer.data(0, 0, 10, |_| Ok(()));
+    assert!(sent.is_ok() && writer.flush().is_ok() && reader.next().is_err(), "data is not for the uploader");
+    let (mut reader, mut writer) = town.connect(&[]).unwrap();
+    let ten = ticket(&vec![grant; 10]);
+    for at in 0..GRANTS_KEPT_MAX / 10 {
+        ask(&mut writer, &ToUploader::Grant { ticket: ten.clone() });
+        assert_eq!(message(&mut reader), ToDownloader::Granted { first: 10 * at as u32 });
+    }
+    ask(&mut writer, &ToUploader::Grant { ticket: ten });
+    assert!(reader.next().is_err(), "too many grants kept");
+    assert_eq!(group_count(0), 1);
+}
