@@ -1,6 +1,6 @@
 //! Section 4 of the contract: exit statuses, and which of several failures decides.
 //!
-//! 7 and 9 need a lying uploader and a full disk: their tests stand beside the downloads, where both can be made.
+//! 6, 7 and 9 stand beside the downloads (`transfers`, `transfers_trouble`).
 
 use rustix::process::Signal;
 

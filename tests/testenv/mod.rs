@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod fake;
+pub mod liar;
 pub mod process;
 pub mod pty;
 pub mod relay;
