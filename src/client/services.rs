@@ -49,6 +49,8 @@ pub trait Catalogue: Send + Sync {
     fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, AskError>;
     /// See [`Directory::published`].
     fn published(&self) -> Result<Vec<OwnEntry>, AskError>;
+    /// See [`Directory::books`].
+    fn books(&self) -> Result<Vec<OwnEntry>, AskError>;
     /// See [`Directory::audience_of`].
     fn audience_of(&self, name: &FileName) -> Result<Option<Vec<UserName>>, AskError>;
     /// See [`Directory::peers`].
@@ -72,6 +74,10 @@ impl Catalogue for Directory {
 
     fn published(&self) -> Result<Vec<OwnEntry>, AskError> {
         Directory::published(self)
+    }
+
+    fn books(&self) -> Result<Vec<OwnEntry>, AskError> {
+        Directory::books(self)
     }
 
     fn audience_of(&self, name: &FileName) -> Result<Option<Vec<UserName>>, AskError> {

@@ -117,6 +117,10 @@ impl Catalogue for World {
         Ok(names.iter().map(|name| state.own.remove(name).is_some()).collect())
     }
 
+    fn books(&self) -> Result<Vec<OwnEntry>, AskError> {
+        Catalogue::published(self)
+    }
+
     fn published(&self) -> Result<Vec<OwnEntry>, AskError> {
         let entry = |(name, (content, audience)): (&FileName, &(Content, Audience))| OwnEntry {
             name: name.clone(),

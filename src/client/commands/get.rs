@@ -206,7 +206,7 @@ fn publish(context: &Context, fetched: &[PublishedFile]) -> ExitCode {
 /// The audiences are asked for: the folder checks them once more at every upload.
 fn serve(context: &Context, fetched: &[PublishedFile]) -> Result<(), AskError> {
     let catalogue = &context.services.catalogue;
-    let published = catalogue.published()?;
+    let published = catalogue.books()?;
     let restricted: BTreeSet<&FileName> =
         published.iter().filter(|entry| entry.restricted).map(|entry| &entry.name).collect();
     for file in fetched {
