@@ -70,6 +70,7 @@ fn a_recorded_session_holds_no_secret() {
 fn a_recorded_session_replayed_changes_nothing() {
     let mut recorded = record();
     let (hans, vader) = (&recorded.relays.0, &recorded.relays.1);
+    recorded.env.wait_log("Received GET from vader");
     let log = recorded.env.log();
     for relay in [hans, vader] {
         let tape = relay.recording();
@@ -79,6 +80,8 @@ fn a_recorded_session_replayed_changes_nothing() {
     recorded.hans.ask("lpf", &["1 file published:", NAME]);
     recorded.vader.ask("lap", &["1 active peer:", "hans"]);
     recorded.vader.ask("lpf", &["No files published"]);
+    // One at the login, one now.
+    recorded.env.wait_log_times("Received LPF from vader", 2);
     let after = recorded.env.log();
     let news: Vec<&str> = after[log.len()..].lines().filter(|line| !line.contains(": Sent ")).collect();
     assert!(news.iter().all(|line| line.contains("Received LPF") || line.contains("Received LAP")), "{news:?}");

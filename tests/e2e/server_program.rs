@@ -122,7 +122,7 @@ fn a_bad_file_at_a_hangup_leaves_the_old_one_in_force() {
     let env = TestEnv::new();
     let mut hans = env.client("hans").spawn();
     hans.log_in("hans");
-    let before = env.log().lines().count();
+    let before = env.log_after_login("hans").lines().count();
     env.write_credentials("hans falcon*solo\nbroken\n");
     env.signal_server(Signal::HUP);
     env.wait_log("line 2");

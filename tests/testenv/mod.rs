@@ -175,6 +175,12 @@ impl TestEnv {
         self.server().err.text()
     }
 
+    /// The log once all is said about the only login, and the list of publications that follows it.
+    pub fn log_after_login(&self, user: &str) -> String {
+        self.wait_log_times(&format!("Sent OK to {user}"), 2);
+        self.log()
+    }
+
     /// A client with a folder of its own; its name is the folder's, and the user's when it logs in by `-u`.
     pub fn client(&self, name: &str) -> Client {
         Client::new(self.path(), name, "127.0.0.1", self.port)
