@@ -4,6 +4,7 @@
 mod auth;
 mod get;
 mod get_plan;
+mod get_share;
 mod lists;
 mod publish;
 

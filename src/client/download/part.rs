@@ -105,7 +105,7 @@ impl Part {
     /// A tmpfs would take every page before the first byte is asked for (0.5 s for 1 GiB were measured); what is free
     /// there is known exactly.
     fn is_in_memory(&self) -> bool {
-        rustix::fs::fstatfs(&self.file).is_ok_and(|stat| i64::from(stat.f_type) == TMPFS_MAGIC)
+        rustix::fs::fstatfs(&self.file).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC)
     }
 
     /// Writes a whole small content.
