@@ -115,3 +115,41 @@ fn a_forged_throttling_delays_a_reconnect_by_seconds_and_not_by_hours() {
     pair.pass(Duration::from_secs(31));
     assert_eq!(pair.server.logins, 2);
 }
+
+#[test]
+fn what_the_server_said_said_again_in_any_order_does_nothing() {
+    use rand::seq::SliceRandom;
+    let mut pair = Pair::new();
+    let mut tape = Vec::new();
+    pair.session.login(pair.now, hans(), Zeroizing::new(PASSWORD.to_vec()));
+    for at in 0..20 {
+        while let Some((to, datagram)) = pair.session.poll_transmit() {
+            if let Some(mut answer) = pair.server.handle(datagram) {
+                tape.push(answer.clone());
+                pair.session.handle_datagram(pair.now, to, &mut answer);
+            }
+        }
+        if at % 5 == 4 {
+            let mut reset = pair.server.reset(0);
+            tape.push(reset.clone());
+            pair.session.handle_datagram(pair.now, pair.server.address, &mut reset);
+        }
+        pair.now += Duration::from_millis(500);
+        pair.session.handle_timeout(pair.now);
+    }
+    pair.exchange();
+    pair.events.clear();
+    assert!(tape.len() > 12 && pair.server.resumptions == 4);
+    let mut rng = ChaCha20Rng::seed_from_u64(5);
+    for _ in 0..20 {
+        tape.shuffle(&mut rng);
+        tape.iter().for_each(|seen| pair.deliver(seen.clone()));
+    }
+    pair.no_event();
+    assert_eq!((pair.server.logins, pair.server.resumptions), (1, 4));
+    pair.connected = false;
+    pair.pass(LIVENESS);
+    tape.iter().for_each(|seen| pair.deliver(seen.clone()));
+    pair.pass(super::scripted_server::HEARTBEAT);
+    assert!(matches!(pair.event(), Event::ConnectionLost), "nor is it a sign of the server's life");
+}
