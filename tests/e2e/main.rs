@@ -21,4 +21,6 @@ mod session_six;
 mod sharing;
 mod terminal;
 mod threats;
+mod threats_bars;
+mod threats_wire;
 mod transfers;

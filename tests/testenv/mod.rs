@@ -8,6 +8,7 @@ pub mod client;
 pub mod fake;
 pub mod process;
 pub mod pty;
+pub mod raw;
 pub mod relay;
 
 use std::ffi::OsString;
