@@ -147,11 +147,20 @@ impl Directory {
         Ok(withdrawn)
     }
 
-    /// The user's own publications, sorted by name.
+    /// `lpf`: the user's own publications, sorted by name.
     pub fn published(&self) -> Result<Vec<OwnEntry>, AskError> {
+        self.own_entries(true)
+    }
+
+    /// The same for the client's own books: the server's log shows no `lpf` that nobody typed.
+    pub fn books(&self) -> Result<Vec<OwnEntry>, AskError> {
+        self.own_entries(false)
+    }
+
+    fn own_entries(&self, listing: bool) -> Result<Vec<OwnEntry>, AskError> {
         let mut entries = BTreeMap::new();
         self.walk(
-            |cursor| Request::Published { cursor },
+            |cursor| Request::Published { listing, cursor },
             |response| match response {
                 Response::Published { entries, next } => Some((entries, next)),
                 _ => None,

@@ -81,7 +81,7 @@ impl State {
                 _ => Response::UnknownAudience,
             },
             Request::AudienceOf { name, .. } if name.as_str() == "unknown" => Response::NotPublished,
-            Request::Published { cursor } => self.page(cursor, |entries, next| {
+            Request::Published { cursor, .. } => self.page(cursor, |entries, next| {
                 let entry = |at| OwnEntry { name: name(at), content: content(at), restricted: false };
                 Response::Published { entries: entries.map(entry).collect(), next }
             }),

@@ -47,6 +47,8 @@ impl Terminal {
             .max_history_size(HISTORY_MAX)?
             .history_ignore_space(true)
             .completion_type(CompletionType::List)
+            // Lines that are pasted run one by one, and a signal leaves the terminal in no mode of ours.
+            .bracketed_paste(false)
             .build();
         let mut editor = Editor::with_config(config)?;
         editor.set_helper(Some(Completion::new(context, dir)));
