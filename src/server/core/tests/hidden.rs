@@ -94,7 +94,7 @@ fn everything_heard(hides: bool) -> Vec<Heard> {
     }
     // Its own file of that name is nobody else's business, and nobody else's is its.
     asking(&|_| Request::Publish { files: vec![file("folder/hidden")], audience: AudienceRef::Everyone });
-    asking(&|cursor| Request::Published { cursor });
+    asking(&|cursor| Request::Published { listing: true, cursor });
     asking(&|cursor| Request::AudienceOf { name: name("folder/hidden"), cursor });
     heard
 }

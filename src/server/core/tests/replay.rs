@@ -37,7 +37,7 @@ fn peers(world: &mut World, client: &mut Client) -> Response {
 }
 
 fn own(world: &mut World, client: &mut Client) -> Response {
-    world.ask(client, Request::Published { cursor: None })
+    world.ask(client, Request::Published { listing: true, cursor: None })
 }
 
 #[test]
