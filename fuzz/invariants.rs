@@ -87,7 +87,7 @@ pub fn words(line: &[u8]) {
 }
 
 /// Any datagrams from an address that has proven nothing: at most one answer each, never larger, and no session.
-#[allow(clippy::disallowed_methods, reason = "an Instant to count from can be had no other way")]
+#[expect(clippy::disallowed_methods, reason = "an Instant to count from can be had no other way")]
 pub fn stranger((pieces, bytes): (u8, &[u8])) {
     let now = Instant::now();
     let mut server = Server::new(ServerConfig::default(), Stored::new(), [1; 32], now, 1_700_000_000_000);

@@ -1,6 +1,6 @@
 #![no_main]
 
-#[allow(dead_code, reason = "each target uses one of them")]
+#[expect(dead_code, reason = "each target uses one of them")]
 #[path = "../invariants.rs"]
 mod invariants;
 

@@ -12,7 +12,7 @@ type Heard = (usize, Response);
 fn publish(world: &mut World, client: &mut Client, texts: &[String], audience: AudienceRef) {
     for texts in texts.chunks(8) {
         let files = texts.iter().map(|text| file(text)).collect();
-        let done = world.ask(client, Request::Publish { files, audience: audience.clone() });
+        let done = world.ask(client, Request::Publish { files, audience });
         assert!(matches!(done, Response::Stored { .. }), "{done:?}");
     }
 }
