@@ -3,6 +3,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,14 @@ pub enum ServerError {
 
 /// Serves until a signal says stop.
 pub fn serve(options: Options) -> Result<(), ServerError> {
+    serve_over(options, Journal::open)
+}
+
+/// [`serve`] with a journal that the caller opens: where tests put a slow or failing store.
+pub fn serve_over(
+    options: Options,
+    open: impl FnOnce(&Path, &mut dyn Load, Box<dyn Fn() + Send>) -> Result<Journal, JournalError>,
+) -> Result<(), ServerError> {
     logging::init(options.log_level);
     let credentials = Credentials::read(&options.credentials)?;
     let listen = options.listen;
@@ -65,7 +74,7 @@ pub fn serve(options: Options) -> Result<(), ServerError> {
     };
     let mut loading = Loading { stored: Stored::new(), since: now(), said: None };
     let journal = match &options.data {
-        Some(path) => Journal::open(path, &mut loading, wake())?,
+        Some(path) => open(path, &mut loading, wake())?,
         None => Journal::ephemeral(wake()),
     };
     let config = ServerConfig {
