@@ -52,6 +52,8 @@ pub struct Place {
     folder: TempDir,
     server: Option<Child>,
     address: SocketAddr,
+    /// More of the server's arguments.
+    pub arguments: Vec<String>,
 }
 
 impl Place {
@@ -69,7 +71,7 @@ impl Place {
         };
         let lines: String = (0..users).map(line).collect();
         fs::write(folder.path().join("credentials.txt"), lines).expect("a file can be written");
-        Self { folder, server: None, address: ([127, 0, 0, 1], 0).into() }
+        Self { folder, server: None, address: ([127, 0, 0, 1], 0).into(), arguments: Vec::new() }
     }
 
     pub fn data(&self) -> PathBuf {
@@ -100,7 +102,8 @@ impl Place {
                 command
             }
         };
-        command.arg(self.address.port().to_string()).args(["--log-level", "warn"]).current_dir(self.folder.path());
+        command.arg(self.address.port().to_string()).args(["--log-level", "warn"]).args(&self.arguments);
+        command.current_dir(self.folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let start = Instant::now();
         let mut child = command.spawn().expect("the server starts");

@@ -77,7 +77,9 @@ fn nothing_acknowledged_is_lost_and_nothing_else_appears() {
     stop.store(true, SeqCst);
     let resumed: usize = workers.into_iter().map(|worker| worker.join().unwrap()).sum();
     let changes: usize = histories.iter().map(|history| history.lock().unwrap().changes).sum();
-    println!("{rounds} rounds: {changes} changes were acknowledged, sessions came back {resumed} times, nothing was lost");
+    println!(
+        "{rounds} rounds: {changes} changes were acknowledged, sessions came back {resumed} times, nothing was lost"
+    );
     assert!(changes > rounds && resumed >= rounds, "{changes} changes, {resumed} resumptions");
 }
 

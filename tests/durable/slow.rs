@@ -69,7 +69,10 @@ fn server_over_a_slow_disk() {
 fn start(env: &TestEnv) -> (Running, std::net::SocketAddr) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["slow::server_over_a_slow_disk", "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
-    let mut server = Running::start("server", { command.env(FOLDER, env.path()); command });
+    let mut server = Running::start("server", {
+        command.env(FOLDER, env.path());
+        command
+    });
     loop {
         let line = server.next_line();
         // The test harness says what it runs on the same line.
