@@ -94,7 +94,7 @@ fn check(crowd: &mut Crowd, published: usize) {
     for asked in 0..crowd.len() {
         crowd.act(asked, |session, now| session.ask(now, Request::Published { cursor: None }));
         // A few at a time: all at once would be more than the sockets hold.
-        while asked - listed > 200 || (asked + 1 == crowd.len() && listed < crowd.len()) {
+        while asked + 1 - listed > 200 || (asked + 1 == crowd.len() && listed < crowd.len()) {
             for (member, event) in crowd.turn(Duration::from_secs(1)) {
                 let Event::Answer { result, .. } = event else { continue };
                 let Ok(Response::Published { entries, next: None }) = result else { panic!("{member}: {result:?}") };

@@ -31,18 +31,19 @@ fn main() {
     let users = setting("FILESHARE_BENCH_USERS", 10_000);
     let mut place = Place::new(users);
     fill(&place, users, publications);
-    let starts: Vec<f64> = (0..ROUNDS)
-        .map(|_| {
-            place.stop();
-            place.start().as_secs_f64()
-        })
-        .collect();
+    let (mut starts, mut processor) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        place.stop();
+        starts.push(place.start().as_secs_f64());
+        processor.push(place.processor_s());
+    }
     println!(
         "start: {publications} publications of {users} users, ready after {:.2} s (from {:.2} to {:.2})",
         median(starts.clone()),
         starts.iter().copied().fold(f64::MAX, f64::min),
         starts.iter().copied().fold(0.0, f64::max),
     );
+    println!("of it {:.2} s of processor time, on up to two threads", median(processor));
     let at_ready = place.memory();
     // Names are taken into the search structure afterwards, in the background.
     let mut before = place.processor_s();

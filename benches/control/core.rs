@@ -66,7 +66,12 @@ impl Bench {
         let Ok(LoginAnswer::Welcome(welcome)) = key.open_answer(&nonce, answer) else { panic!("refused") };
         let secret = key.session_secret();
         let end = |side| Channel::new(side, welcome.session, &secret);
-        Ends { address, client: end(Side::Client), server: end(Side::Server) }
+        let mut ends = Ends { address, client: end(Side::Client), server: end(Side::Server) };
+        // The first heartbeat shows that the client knows; then the server forgets the login.
+        let heartbeat = ClientMessage::Heartbeat(Heartbeat { number: 0, free_slots: 1 });
+        let heartbeat = sealed(&mut ends.client, |text| heartbeat.encode(text));
+        self.exchange(address, heartbeat);
+        ends
     }
 }
 

@@ -6,9 +6,10 @@
 mod crowd;
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -70,7 +71,9 @@ impl Place {
             record_line(&user, user.as_str().as_bytes(), &mut rng, Stretching::Minimal) + "\n"
         };
         let lines: String = (0..users).map(line).collect();
-        fs::write(folder.path().join("credentials.txt"), lines).expect("a file can be written");
+        let credentials = folder.path().join("credentials.txt");
+        fs::write(&credentials, lines).expect("a file can be written");
+        fs::set_permissions(credentials, Permissions::from_mode(0o600)).expect("our own file");
         Self { folder, server: None, address: ([127, 0, 0, 1], 0).into(), arguments: Vec::new() }
     }
 
