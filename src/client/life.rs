@@ -1,6 +1,8 @@
 //! What the shell is doing, for whoever must decide what a signal means: cancel what runs, or end the client.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 /// A signal that ends a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,9 @@ pub struct Life {
     busy: AtomicBool,
     cancelled: AtomicBool,
     ending: AtomicBool,
+    /// For [`Life::pause`]: a signal wakes it.
+    asleep: Mutex<()>,
+    woken: Condvar,
 }
 
 impl Life {
@@ -57,6 +62,13 @@ impl Life {
         self.cancelled.load(SeqCst) || self.ending()
     }
 
+    /// Waits this long, or until the running command should stop.
+    pub fn pause(&self, patience: Duration) {
+        let asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        // How it ended makes no difference: the caller asks whether to stop.
+        let _ = self.woken.wait_timeout_while(asleep, patience, |()| !self.cancelled());
+    }
+
     /// Whether the client ends: no further command is to be started.
     pub fn ending(&self) -> bool {
         self.ending.load(SeqCst)
@@ -64,6 +76,14 @@ impl Life {
 
     /// A signal has come.
     pub fn signal(&self, signal: Ending) -> Verdict {
+        let verdict = self.judge(signal);
+        // Whoever is about to fall asleep holds the lock and has not looked yet, or sleeps and can be woken.
+        drop(self.asleep.lock());
+        self.woken.notify_all();
+        verdict
+    }
+
+    fn judge(&self, signal: Ending) -> Verdict {
         let busy = self.busy.load(SeqCst);
         if signal == Ending::Interrupt && self.interactive.load(SeqCst) {
             if !busy {
@@ -123,6 +143,17 @@ mod tests {
         assert_eq!(life.signal(Ending::Interrupt), Verdict::End { busy: true });
         drop(busy);
         assert_eq!(life.signal(Ending::Terminate), Verdict::End { busy: false });
+    }
+
+    #[test]
+    fn a_signal_ends_a_pause() {
+        let life = Life::default();
+        let _busy = life.command();
+        std::thread::scope(|scope| {
+            scope.spawn(|| life.pause(Duration::from_secs(3_600)));
+            life.signal(Ending::Terminate);
+        });
+        life.pause(Duration::from_secs(3_600));
     }
 
     #[test]

@@ -6,12 +6,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket}
 /// Most addresses of one server that are tried.
 const ADDRESSES_MAX: usize = 8;
 
-/// Every address of the server, in the resolver's order, each once.
+/// Every address of the server, in the resolver's order, each once. `localhost` is both loopback addresses whatever the
+/// resolver knows of it (RFC 6761, section 6.3).
 pub fn resolve(server: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     // Brackets are how an IPv6 address is written before a port; people carry them over.
     let bare = server.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(server);
     let mut addresses: Vec<SocketAddr> = Vec::new();
-    for address in (bare, port).to_socket_addrs()? {
+    let is_localhost = bare.eq_ignore_ascii_case("localhost");
+    let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let known = loopbacks.into_iter().filter(|_| is_localhost).map(|ip| SocketAddr::new(ip, port));
+    for address in (bare, port).to_socket_addrs()?.chain(known) {
         if !addresses.contains(&address) && addresses.len() < ADDRESSES_MAX {
             addresses.push(address);
         }
@@ -60,7 +64,9 @@ mod tests {
         assert_eq!(resolve("127.0.0.1", 7).unwrap(), ["127.0.0.1:7".parse().unwrap()]);
         assert_eq!(resolve("::1", 7).unwrap(), ["[::1]:7".parse().unwrap()]);
         assert_eq!(resolve("[::1]", 7).unwrap(), ["[::1]:7".parse().unwrap()]);
-        assert!(resolve("localhost", 7).unwrap().iter().all(|address| address.ip().is_loopback()));
+        let mut local = resolve("localhost", 7).unwrap();
+        local.sort();
+        assert_eq!(local, ["127.0.0.1:7".parse().unwrap(), "[::1]:7".parse().unwrap()]);
         assert!(resolve("", 7).is_err());
     }
 }

@@ -87,7 +87,7 @@ impl Own {
     }
 
     fn load_all(&self, login: u64, catalogue: &dyn Catalogue, folder: &dyn Folder) -> Result<(), AskError> {
-        let (some, all): (Vec<_>, Vec<_>) = catalogue.published()?.into_iter().partition(|entry| entry.restricted);
+        let (some, all): (Vec<_>, Vec<_>) = catalogue.books()?.into_iter().partition(|entry| entry.restricted);
         for entry in all {
             self.loaded(login, folder, entry, Audience::Everyone);
         }

@@ -37,6 +37,9 @@ pub enum PasswordError {
     /// Longer than any password, or nothing at all.
     #[error("a password has 1 to {PASSWORD_MAX_BYTES} bytes")]
     Length,
+    /// Ctrl-C at the prompt.
+    #[error("interrupted")]
+    Interrupted,
     /// The prompt was left by an end of input, or broke.
     #[error("no password was typed")]
     NotTyped,
@@ -113,7 +116,10 @@ fn from_environment() -> Option<Password> {
 }
 
 fn ask(user: &UserName) -> Result<Password, PasswordError> {
-    let typed = rpassword::prompt_password(format!("Password for {user}: ")).map_err(|_| PasswordError::NotTyped)?;
+    let typed = rpassword::prompt_password(format!("Password for {user}: ")).map_err(|error| match error.kind() {
+        io::ErrorKind::Interrupted => PasswordError::Interrupted,
+        _ => PasswordError::NotTyped,
+    })?;
     if typed.is_empty() { Err(PasswordError::NotTyped) } else { Ok(Zeroizing::new(typed.into_bytes())) }
 }
 

@@ -32,7 +32,7 @@ use crate::common::seal::Secret;
 use crate::common::types::UserName;
 
 /// A command that was told to stop gets this long to do so in good order.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// The last line waits this long for whoever reads it.
 const GOODBYE_PATIENCE: Duration = Duration::from_millis(500);
 /// Between two tries of `-u` while the user is active.

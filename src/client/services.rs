@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::client::control::{AskError, Control, LoginError, Password};
 use crate::client::directory::{Directory, PublishTo};
-use crate::client::download::{DownloadOptions, DownloadProgress, Downloader, Fetched, Wanted};
+use crate::client::download::{Arriving, DownloadOptions, DownloadProgress, Downloader, Fetched, Wanted};
 use crate::client::share::{Expanded, HashProgress, PathArgument, Share, ShareError};
 use crate::common::message::{FoundEntry, NameQuery, OwnEntry, PublishedFile};
 use crate::common::types::{Audience, Content, FileName, UserName};
@@ -49,6 +49,8 @@ pub trait Catalogue: Send + Sync {
     fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, AskError>;
     /// See [`Directory::published`].
     fn published(&self) -> Result<Vec<OwnEntry>, AskError>;
+    /// See [`Directory::books`].
+    fn books(&self) -> Result<Vec<OwnEntry>, AskError>;
     /// See [`Directory::audience_of`].
     fn audience_of(&self, name: &FileName) -> Result<Option<Vec<UserName>>, AskError>;
     /// See [`Directory::peers`].
@@ -72,6 +74,10 @@ impl Catalogue for Directory {
 
     fn published(&self) -> Result<Vec<OwnEntry>, AskError> {
         Directory::published(self)
+    }
+
+    fn books(&self) -> Result<Vec<OwnEntry>, AskError> {
+        Directory::books(self)
     }
 
     fn audience_of(&self, name: &FileName) -> Result<Option<Vec<UserName>>, AskError> {
@@ -107,6 +113,12 @@ pub trait Folder: Send + Sync {
     fn withdrawn(&self, name: &FileName);
     /// See [`Share::clear`].
     fn clear(&self);
+    /// See [`Share::arriving`].
+    fn arriving(&self, name: &FileName, arriving: &Arc<Arriving>);
+    /// See [`Share::downloaded`].
+    fn downloaded(&self, name: &FileName, arrived: &Arriving);
+    /// See [`Share::gave_up`].
+    fn gave_up(&self, name: &FileName);
 }
 
 impl Folder for Share {
@@ -128,6 +140,20 @@ impl Folder for Share {
 
     fn clear(&self) {
         Share::clear(self);
+    }
+
+    fn arriving(&self, name: &FileName, arriving: &Arc<Arriving>) {
+        let has = Arc::clone(arriving);
+        let verified = Arc::new(move |group| has.has(group));
+        Share::arriving(self, name, arriving.outline().clone(), arriving.file().clone(), verified);
+    }
+
+    fn downloaded(&self, name: &FileName, arrived: &Arriving) {
+        Share::downloaded(self, name, arrived.outline(), arrived.file());
+    }
+
+    fn gave_up(&self, name: &FileName) {
+        Share::gave_up(self, name);
     }
 }
 

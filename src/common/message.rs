@@ -86,6 +86,8 @@ pub enum Request {
     },
     /// `lpf`: the user's own publications.
     Published {
+        /// For `lpf` rather than the client's own books; only the server's log cares.
+        listing: bool,
         /// Where the last page ended.
         cursor: Option<Cursor>,
     },
@@ -340,7 +342,7 @@ impl Request {
             Self::Publish { files, .. } => within(files, BATCH_MAX_FILES),
             Self::Unpublish { names } => within(names, BATCH_MAX_FILES),
             Self::StageAudience { users, .. } => within(users, AUDIENCE_PART_MAX_USERS),
-            Self::Published { cursor } | Self::AudienceOf { cursor, .. } | Self::Peers { cursor } => {
+            Self::Published { cursor, .. } | Self::AudienceOf { cursor, .. } | Self::Peers { cursor } => {
                 cursor_fits(cursor)
             }
             Self::Search { query, cursor } | Self::Resolve { query, cursor, .. } => query.fits() && cursor_fits(cursor),

@@ -42,7 +42,7 @@ fn client_messages() -> Vec<(ClientMessage, String)> {
             request(Request::StageAudience { key: 3, part: 0, users: vec![user("yoda")] }),
             "01ac02ab02020300010479".to_owned() + "6f6461",
         ),
-        (request(Request::Published { cursor: None }), "01ac02ab020300".into()),
+        (request(Request::Published { listing: true, cursor: None }), "01ac02ab02030100".into()),
         (request(Request::AudienceOf { name: file("a"), cursor: None }), "01ac02ab0204016100".into()),
         (request(Request::Peers { cursor: cursor() }), "01ac02ab020501020102".into()),
         (

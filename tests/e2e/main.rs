@@ -22,3 +22,4 @@ mod sharing;
 mod terminal;
 mod threats;
 mod transfers;
+mod transfers_trouble;

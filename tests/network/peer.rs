@@ -137,7 +137,7 @@ impl Peer {
                 Request::Publish { files: names.into_iter().map(file).collect(), audience: AudienceRef::Everyone }
             }
             4..7 => Request::Unpublish { names },
-            7 => Request::Published { cursor: None },
+            7 => Request::Published { listing: true, cursor: None },
             8 => Request::Peers { cursor: None },
             _ => Request::Search { query: NameQuery::Substring("file".into()), cursor: None },
         }

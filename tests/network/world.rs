@@ -162,7 +162,7 @@ impl World {
         let mut listed = BTreeMap::new();
         let mut cursor: Option<Cursor> = None;
         loop {
-            match self.ask(peer, Request::Published { cursor: cursor.take() }) {
+            match self.ask(peer, Request::Published { listing: false, cursor: cursor.take() }) {
                 Response::Published { entries, next } => {
                     listed.extend(entries.into_iter().map(|entry| (entry.name, entry.content)));
                     cursor = next;

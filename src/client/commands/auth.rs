@@ -54,7 +54,7 @@ pub(super) fn at_start(context: &Context, user: &str) -> ExitCode {
         if !was_active || !matches!(login, Err(LoginError::AlreadyActive | LoginError::Throttled(_))) {
             break;
         }
-        std::thread::sleep(context.login_retry);
+        context.life.pause(context.login_retry);
         waited += context.login_retry.max(Duration::from_millis(1));
         login = context.services.account.login(user.clone(), password.clone());
     }
@@ -71,6 +71,7 @@ impl Missing {
     fn tell(self, context: &Context, user: &str) -> ExitCode {
         match self {
             Self::User(error) => refused(context, user, error.to_string()),
+            Self::Password(PasswordError::Interrupted) => ExitCode::Interrupted,
             // The server has refused nobody: the file is the trouble.
             Self::Password(error @ PasswordError::File(..)) => context.trouble("auth", ExitCode::LocalFile, error),
             Self::Password(error) => refused(context, user, error.to_string()),

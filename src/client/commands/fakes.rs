@@ -11,7 +11,7 @@ use super::Context;
 use crate::client::console::{Console, Manner};
 use crate::client::control::{AskError, LoginError, Password};
 use crate::client::directory::PublishTo;
-use crate::client::download::{DownloadError, DownloadOptions, DownloadProgress, Fetched, OnExists, Wanted};
+use crate::client::download::{Arriving, DownloadError, DownloadOptions, DownloadProgress, Fetched, OnExists, Wanted};
 use crate::client::exit_code::ExitCode;
 use crate::client::life::Life;
 use crate::client::password::{PasswordError, PasswordSource};
@@ -117,6 +117,10 @@ impl Catalogue for World {
         Ok(names.iter().map(|name| state.own.remove(name).is_some()).collect())
     }
 
+    fn books(&self) -> Result<Vec<OwnEntry>, AskError> {
+        Catalogue::published(self)
+    }
+
     fn published(&self) -> Result<Vec<OwnEntry>, AskError> {
         let entry = |(name, (content, audience)): (&FileName, &(Content, Audience))| OwnEntry {
             name: name.clone(),
@@ -193,6 +197,12 @@ impl Folder for World {
     fn clear(&self) {
         self.state().served.clear();
     }
+
+    fn arriving(&self, _name: &FileName, _arriving: &Arc<Arriving>) {}
+
+    fn downloaded(&self, _name: &FileName, _arrived: &Arriving) {}
+
+    fn gave_up(&self, _name: &FileName) {}
 }
 
 impl Fetcher for World {

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use super::Context;
 use super::get_plan::{Plan, Slot, plan};
+use super::get_share::Sharing;
 use crate::client::command::Verb;
 use crate::client::console::Meter;
 use crate::client::control::AskError;
-use crate::client::directory::PublishTo;
-use crate::client::download::{DownloadProgress, Fetched, Wanted};
+use crate::client::download::{Arriving, DownloadProgress, Fetched, Wanted};
 use crate::client::exit_code::ExitCode;
 use crate::client::output::{Failure, Report};
 use crate::client::share::PathArgument;
-use crate::common::message::PublishedFile;
-use crate::common::types::{Audience, FileName, UserName};
+use crate::common::types::{FileName, UserName};
 
 pub(super) fn run(context: &Context, files: &[PathArgument], share: bool) -> ExitCode {
     let plan = match plan(&*context.services.catalogue, files) {
@@ -26,7 +26,23 @@ pub(super) fn run(context: &Context, files: &[PathArgument], share: bool) -> Exi
     for note in &plan.notes {
         context.console.note(note);
     }
-    let delivery = Delivery::new(context, &plan);
+    if share {
+        let (sharing, announced) = Sharing::new(context, &plan.wanted);
+        let (status, saved) = thread::scope(|scope| {
+            scope.spawn(|| sharing.publish_early(announced));
+            let result = deliver(context, &plan, Some(&sharing));
+            sharing.nothing_more();
+            result
+        });
+        status.or(sharing.settle(&saved))
+    } else {
+        deliver(context, &plan, None).0
+    }
+}
+
+/// Fetches and prints; gives the status and what lies under its own name in the folder now.
+fn deliver(context: &Context, plan: &Plan, sharing: Option<&Sharing>) -> (ExitCode, BTreeSet<usize>) {
+    let delivery = Delivery::new(context, plan, sharing);
     delivery.print_what_is_due();
     if !plan.wanted.is_empty() {
         let outcomes = context.services.fetcher.fetch(&plan.wanted, &context.downloads, &delivery);
@@ -34,8 +50,7 @@ pub(super) fn run(context: &Context, files: &[PathArgument], share: bool) -> Exi
             delivery.settle(index, outcome);
         }
     }
-    let (status, fetched) = delivery.into_result();
-    if share && !fetched.is_empty() { status.or(publish(context, &fetched)) } else { status }
+    delivery.into_result()
 }
 
 /// The server could not be asked: every argument fails for the same reason, told once.
@@ -73,6 +88,7 @@ impl Outcome {
 struct Delivery<'a> {
     context: &'a Context,
     plan: &'a Plan,
+    sharing: Option<&'a Sharing<'a>>,
     meter: Meter<'a>,
     /// Bytes of each wanted file that have arrived.
     arrived: Vec<AtomicU64>,
@@ -89,11 +105,12 @@ struct State {
 }
 
 impl<'a> Delivery<'a> {
-    fn new(context: &'a Context, plan: &'a Plan) -> Self {
+    fn new(context: &'a Context, plan: &'a Plan, sharing: Option<&'a Sharing<'a>>) -> Self {
         let outcomes = plan.wanted.iter().map(|_| None).collect();
         Self {
             context,
             plan,
+            sharing,
             meter: context.console.meter(),
             arrived: plan.wanted.iter().map(|_| AtomicU64::new(0)).collect(),
             arrived_in_all: AtomicU64::new(0),
@@ -147,20 +164,14 @@ impl<'a> Delivery<'a> {
     }
 
     /// The status, and what lies under its own name in the folder now.
-    fn into_result(self) -> (ExitCode, Vec<PublishedFile>) {
+    fn into_result(self) -> (ExitCode, BTreeSet<usize>) {
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let mut fetched = Vec::new();
-        for (wanted, outcome) in self.plan.wanted.iter().zip(&state.outcomes) {
-            match outcome {
-                Some(Outcome::Saved(name)) if *name == wanted.name => {
-                    fetched.push(PublishedFile { name: name.clone(), content: wanted.content });
-                }
-                _ => (),
-            }
-        }
+        let is_saved = |(wanted, outcome): (&Wanted, &Option<Outcome>)| matches!(outcome, Some(Outcome::Saved(name)) if *name == wanted.name);
+        let outcomes = self.plan.wanted.iter().zip(&state.outcomes).map(is_saved).enumerate();
+        let saved = outcomes.filter(|(_, is_saved)| *is_saved).map(|(index, _)| index).collect();
         // A downloader that forgot a file is a bug, and must not look like success.
         let complete = state.next == self.plan.slots.len();
-        (state.status.or(if complete { ExitCode::Success } else { ExitCode::Internal }), fetched)
+        (state.status.or(if complete { ExitCode::Success } else { ExitCode::Internal }), saved)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -186,39 +197,15 @@ impl DownloadProgress for Delivery<'_> {
         self.settle(index, outcome);
     }
 
+    fn arriving(&self, index: usize, arriving: &Arc<Arriving>) {
+        if let Some(sharing) = self.sharing {
+            sharing.arriving(index, arriving);
+        }
+    }
+
     fn interrupted(&self) -> bool {
         self.context.life.cancelled()
     }
-}
-
-/// `--share`: publishes what was fetched, to whoever may see what it was fetched from.
-fn publish(context: &Context, fetched: &[PublishedFile]) -> ExitCode {
-    let shared = context.services.catalogue.publish(fetched, &PublishTo::Inherited);
-    match shared.and_then(|()| serve(context, fetched)) {
-        Ok(()) => ExitCode::Success,
-        Err(error) => {
-            context.console.reason(format!("downloaded, but not published: {error}"));
-            (&error).into()
-        }
-    }
-}
-
-/// The audiences are asked for: the folder checks them once more at every upload.
-fn serve(context: &Context, fetched: &[PublishedFile]) -> Result<(), AskError> {
-    let catalogue = &context.services.catalogue;
-    let published = catalogue.published()?;
-    let restricted: BTreeSet<&FileName> =
-        published.iter().filter(|entry| entry.restricted).map(|entry| &entry.name).collect();
-    for file in fetched {
-        let audience = if restricted.contains(&file.name) {
-            let Some(users) = catalogue.audience_of(&file.name)? else { continue };
-            Audience::only(users)
-        } else {
-            Audience::Everyone
-        };
-        context.own.publish(&*context.services.folder, &file.name, file.content, audience);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

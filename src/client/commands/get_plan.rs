@@ -7,7 +7,7 @@ use crate::client::download::Wanted;
 use crate::client::paths::{Pattern, Selector, is_left_out};
 use crate::client::services::Catalogue;
 use crate::client::share::PathArgument;
-use crate::common::message::FoundEntry;
+use crate::common::message::{FoundEntry, NameQuery};
 use crate::common::types::FileName;
 
 /// Hex digits that tell contents of one name apart in a note.
@@ -43,7 +43,7 @@ pub(super) fn plan(catalogue: &dyn Catalogue, files: &[PathArgument]) -> Result<
             None => false,
             Some(Selector::Name { name, pinned }) => plan.add_name(&found, name.as_ref(), pinned.as_ref()),
             Some(Selector::Pattern(pattern, literal)) => {
-                plan.add_matching(catalogue, &pattern)? || plan.add_name(&found, literal.as_ref(), None)
+                plan.add_matching(catalogue, &pattern)? || plan.add_literal(catalogue, literal)?
             }
         };
         if !any {
@@ -59,12 +59,9 @@ type Found = HashMap<FileName, Vec<FoundEntry>>;
 fn resolve_names(catalogue: &dyn Catalogue, selectors: &[Option<Selector>]) -> Result<Found, AskError> {
     let mut names: Vec<FileName> = Vec::new();
     for selector in selectors.iter().flatten() {
-        match selector {
-            Selector::Name { name, pinned } => {
-                names.extend(name.clone());
-                names.extend(pinned.as_ref().map(|(name, _)| name.clone()));
-            }
-            Selector::Pattern(_, literal) => names.extend(literal.clone()),
+        if let Selector::Name { name, pinned } = selector {
+            names.extend(name.clone());
+            names.extend(pinned.as_ref().map(|(name, _)| name.clone()));
         }
     }
     names.sort();
@@ -102,6 +99,13 @@ impl Plan {
             self.add_best(entries);
         }
         Ok(!names.is_empty())
+    }
+
+    /// The file that is named as the pattern is spelt.
+    fn add_literal(&mut self, catalogue: &dyn Catalogue, literal: Option<FileName>) -> Result<bool, AskError> {
+        let Some(name) = literal else { return Ok(false) };
+        let entries = catalogue.resolve(NameQuery::Exact(name), true)?;
+        Ok(self.add_best(&entries.iter().collect::<Vec<_>>()))
     }
 
     /// Of the contents of one name, takes the one with the most sources and notes the others.

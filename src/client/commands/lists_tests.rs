@@ -54,3 +54,11 @@ fn a_server_that_is_gone_is_told() {
     let expected = (ExitCode::NotAuthenticated, "Please authenticate first\n".into(), String::new());
     assert_eq!(bench.run("lpf"), expected);
 }
+
+#[test]
+fn a_client_that_ends_says_nothing_about_the_session_it_has_left() {
+    let bench = Bench::logged_in();
+    bench.context.life.signal(crate::client::life::Ending::Terminate);
+    bench.world.state().down = Some(AskError::NotAuthenticated);
+    assert_eq!(bench.run("lap"), (ExitCode::NotAuthenticated, String::new(), String::new()));
+}

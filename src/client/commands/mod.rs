@@ -4,6 +4,7 @@
 mod auth;
 mod get;
 mod get_plan;
+mod get_share;
 mod lists;
 mod publish;
 
@@ -77,7 +78,10 @@ impl Context {
     }
 
     fn authenticate_first(&self, verb: Verb) -> ExitCode {
-        self.console.report(&Report::AuthenticateFirst(verb));
+        // A client that ends has left its session under the command's feet: that is no news.
+        if !self.life.ending() {
+            self.console.report(&Report::AuthenticateFirst(verb));
+        }
         ExitCode::NotAuthenticated
     }
 

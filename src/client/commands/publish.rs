@@ -123,7 +123,7 @@ fn withdraw(context: &Context, files: &[PathArgument]) -> Result<(Vec<FileName>,
     let catalogue = &context.services.catalogue;
     let selected: Vec<Option<Selector>> = files.iter().map(|argument| Selector::of(argument).ok()).collect();
     let wants_list = selected.iter().any(|selector| matches!(selector, Some(Selector::Pattern(..))));
-    let published = if wants_list { catalogue.published()? } else { Vec::new() };
+    let published = if wants_list { catalogue.books()? } else { Vec::new() };
 
     // Each name once, with the argument that first asked for it.
     let mut seen = BTreeSet::new();

@@ -109,7 +109,8 @@ impl Desk<'_, '_> {
         let is_quiet = state.unfinished > 0 && state.ended.is_empty() && state.outlines.is_empty();
         let wait = if is_quiet && state.live.is_empty() { TICK } else { Duration::ZERO };
         if is_quiet && (wait.is_zero() || self.asking.is_none()) {
-            self.run.wait(state);
+            let seen = state.changes;
+            self.run.wait(state, seen);
         } else {
             drop(state);
         }
@@ -243,7 +244,7 @@ impl Desk<'_, '_> {
         let waited_for: HashSet<FileId> =
             self.waiting.iter().flat_map(|(_, offers)| offers).flat_map(|offer| offer.files.iter().copied()).collect();
         let is_lost = |state: &State, file: FileId| {
-            state.jobs[file].outcome.is_none()
+            !state.jobs[file].is_finished
                 && !waited_for.contains(&file)
                 && (!state.plan.is_covered(file) || state.plan.is_stuck(file))
         };
@@ -289,7 +290,7 @@ impl Desk<'_, '_> {
     /// Fails the unfinished files for which `why` gives a reason.
     fn fail(&self, why: impl Fn(&State, FileId) -> Option<DownloadError>) {
         let state = self.run.state();
-        let open = (0..state.jobs.len()).filter(|&file| state.jobs[file].outcome.is_none());
+        let open = (0..state.jobs.len()).filter(|&file| !state.jobs[file].is_finished);
         let failed: Vec<_> = open.filter_map(|file| Some((file, why(&state, file)?))).collect();
         drop(state);
         for (file, error) in failed {

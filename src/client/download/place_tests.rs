@@ -1,1 +1,57 @@
+use super::*;
 
+#[test]
+fn a_number_goes_before_the_extension_and_fits() {
+    assert_eq!(numbered("report.pdf", 1), "report (1).pdf");
+    assert_eq!(numbered("archive.tar.gz", 2), "archive.tar (2).gz");
+    assert_eq!(numbered("README", 3), "README (3)");
+    assert_eq!(numbered(".profile", 1), ".profile (1)");
+    let long = format!("{}.pdf", "ä".repeat(125));
+    let renamed = numbered(&long, 10);
+    assert!(renamed.len() <= 255 && renamed.ends_with("ä (10).pdf"), "{renamed}");
+}
+
+#[test]
+fn a_rename_replaces_nothing_unless_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = Places::open(dir.path()).unwrap();
+    let name = FileName::parse("a/b").unwrap();
+    let folder = places.folder(&name).unwrap();
+    let put = |name: &str, text: &str| std::fs::write(dir.path().join("a").join(name), text).unwrap();
+    let read = |name: &str| std::fs::read_to_string(dir.path().join("a").join(name)).unwrap();
+    for policy in [OnExists::Error, OnExists::Skip] {
+        put("b", "old");
+        put("part", "new");
+        assert_eq!(places.settle(&folder, "part", &name, policy).unwrap(), Settled::Taken);
+        assert_eq!((read("b").as_str(), read("part").as_str()), ("old", "new"));
+    }
+    let renamed = FileName::parse("a/b (1)").unwrap();
+    assert_eq!(places.settle(&folder, "part", &name, OnExists::Rename).unwrap(), Settled::Saved(renamed));
+    assert_eq!((read("b").as_str(), read("b (1)").as_str()), ("old", "new"));
+    put("part", "newer");
+    assert_eq!(places.settle(&folder, "part", &name, OnExists::Overwrite).unwrap(), Settled::Saved(name.clone()));
+    assert_eq!(read("b"), "newer");
+}
+
+#[test]
+fn looking_makes_no_folders() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = Places::open(dir.path()).unwrap();
+    let name = FileName::parse("a/b/c").unwrap();
+    let content = Content { hash: crate::common::types::ContentHash([0; 32]), size: 1, mtime_ms: 0 };
+    assert_eq!(places.standing(&name, &content, &|| false).unwrap(), Standing::Free);
+    assert!(!dir.path().join("a").exists());
+}
+
+#[test]
+fn a_long_look_can_be_interrupted() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a"), "abc").unwrap();
+    let places = Places::open(dir.path()).unwrap();
+    let content =
+        Content { hash: crate::common::types::ContentHash(*blake3::hash(b"abc").as_bytes()), size: 3, mtime_ms: 0 };
+    let name = FileName::parse("a").unwrap();
+    assert_eq!(places.standing(&name, &content, &|| false).unwrap(), Standing::Same);
+    let error = places.standing(&name, &content, &|| true).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+}

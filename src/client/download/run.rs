@@ -35,7 +35,9 @@ pub(super) struct Job {
 /// What is known of a file beside its plan.
 #[derive(Default)]
 pub(super) struct JobState {
-    pub outcome: Option<Fetched>,
+    /// Its outcome is decided.
+    pub is_finished: bool,
+    outcome: Option<Fetched>,
     pub arriving: Option<Arc<Arriving>>,
     /// Users who cannot serve this file.
     pub out: HashSet<UserName>,
@@ -95,6 +97,8 @@ pub(super) struct State {
     pub jobs: Vec<JobState>,
     pub unfinished: usize,
     pub is_over: bool,
+    /// Counts the changes that others may wait for.
+    pub changes: u64,
     pub last_progress: Instant,
     pub live: HashMap<SocketAddr, Live>,
     pub ended: Vec<Ended>,
@@ -107,8 +111,7 @@ pub(super) struct State {
 impl State {
     /// Whether the offer has anything that is still needed and its user can serve.
     pub fn needs(&self, offer: &Offer) -> bool {
-        let is_needed =
-            |&file: &FileId| self.jobs[file].outcome.is_none() && !self.jobs[file].out.contains(&offer.user);
+        let is_needed = |&file: &FileId| !self.jobs[file].is_finished && !self.jobs[file].out.contains(&offer.user);
         offer.files.iter().any(is_needed)
     }
 }
@@ -142,6 +145,7 @@ impl<'a> Run<'a> {
             jobs: jobs.iter().map(|_| JobState::default()).collect(),
             unfinished: jobs.len(),
             is_over: false,
+            changes: 0,
             last_progress: Instant::now(),
             live: HashMap::new(),
             ended: Vec::new(),
@@ -171,36 +175,43 @@ impl<'a> Run<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until something has changed, or a while.
-    pub fn wait(&self, state: MutexGuard<'_, State>) {
-        if !state.is_over {
+    /// Waits until something changes after what `seen` counts, or a while.
+    pub fn wait(&self, state: MutexGuard<'_, State>, seen: u64) {
+        if !state.is_over && state.changes == seen {
             drop(self.changed.wait_timeout(state, TICK));
         }
     }
 
     /// Something has changed that others may wait for.
     pub fn notify(&self) {
+        self.state().changes += 1;
         self.changed.notify_all();
     }
 
     /// A file is finished, well or not. Only the first word counts.
     pub fn finish(&self, file: FileId, outcome: Fetched) {
         let mut state = self.state();
-        if state.jobs[file].outcome.is_some() {
+        if std::mem::replace(&mut state.jobs[file].is_finished, true) {
             return;
         }
-        self.progress.finished(self.jobs[file].index, &outcome);
         let arriving = state.jobs[file].arriving.take();
         match outcome {
             Fetched::Done { .. } => state.last_progress = Instant::now(),
             // Until its sources have stopped, their last pieces may still be written.
             _ => state.given_up.extend(arriving),
         }
-        state.jobs[file].outcome = Some(outcome);
         state.plan.done(file);
-        state.unfinished -= 1;
         drop(state);
-        self.notify();
+        self.progress.finished(self.jobs[file].index, &outcome);
+        let mut state = self.state();
+        state.jobs[file].outcome = Some(outcome);
+        state.unfinished -= 1;
+        let is_awaited = state.unfinished == 0 || group_count(self.jobs[file].content.size) > 1;
+        drop(state);
+        // Nobody waits for one small file among many.
+        if is_awaited {
+            self.notify();
+        }
     }
 
     /// Takes a small content whose bytes have arrived: `false` if they are not what was published.
@@ -292,7 +303,7 @@ impl<'a> Run<'a> {
         }
         let arriving = Arc::new(Arriving::new(outline, part));
         let mut state = self.state();
-        if state.jobs[file].outcome.is_some() {
+        if state.jobs[file].is_finished {
             return;
         }
         state.jobs[file].arriving = Some(arriving.clone());
@@ -319,7 +330,7 @@ impl<'a> Run<'a> {
         for &group in candidates {
             let is_good = arriving.part().holds(arriving.outline(), group, &mut buffer)?;
             let mut state = self.state();
-            if state.is_over || state.jobs[file].outcome.is_some() {
+            if state.is_over || state.jobs[file].is_finished {
                 return Ok(());
             }
             if !is_good {

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,11 +18,13 @@ use super::store::{self, Piece};
 use crate::client::channel::{self, ChannelError, RecordReader, RecordWriter};
 use crate::common::content::{GroupHash, Outline, group_count, group_range};
 use crate::common::limits::RECORD_MAX_BYTES;
-use crate::common::transfer::{Frame, ToDownloader, ToUploader, WANT_MAX_RANGES, WantedRange};
+use crate::common::transfer::{
+    Frame, RefusalReason, ToDownloader, ToUploader, TransferError, WANT_MAX_RANGES, WantedRange,
+};
 use crate::common::types::UserName;
 
 /// A source that owes something and is silent for this long is lost.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Pieces on their way from a connection to its store thread.
 const PIECES_UNDERWAY: usize = 16;
 /// A source that is still fetching a file itself is asked this often which groups it has.
@@ -36,12 +38,31 @@ pub(super) fn serve(run: &Run<'_>, id: SourceId, offer: Offer) {
     log::debug!("dialling {user} at {address}");
     let mut blamed = offer.files.first().copied().unwrap_or(0);
     let mut has_delivered = false;
-    let end = match channel::connect(address, &offer.ticket, &offer.key) {
-        Ok((reader, writer)) => converse(run, id, offer, reader, writer, &mut blamed, &mut has_delivered),
-        Err(error) => End::Lost(error.to_string()),
+    let end = match dial(run, &offer) {
+        None => End::Over,
+        Some(Ok((reader, writer))) => converse(run, id, offer, reader, writer, &mut blamed, &mut has_delivered),
+        Some(Err(error)) => End::Lost(error.to_string()),
     };
     log::debug!("{user} at {address}: {end:?}");
     run.source_ended(id, address, end, blamed, has_delivered);
+}
+
+type Dialled = Result<(RecordReader<ToDownloader>, RecordWriter), ChannelError>;
+
+/// Connects on a thread of its own, which is left behind when the run is over: nobody should wait for a dead address.
+fn dial(run: &Run<'_>, offer: &Offer) -> Option<Dialled> {
+    let (sender, dialled) = mpsc::sync_channel(1);
+    let (address, ticket, key) = (offer.address, offer.ticket.clone(), offer.key);
+    thread::spawn(move || {
+        let _ = sender.send(channel::connect(address, &ticket, &key));
+    });
+    loop {
+        match dialled.recv_timeout(TICK) {
+            Ok(dialled) => return Some(dialled),
+            Err(RecvTimeoutError::Timeout) if !run.state().is_over => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 fn converse(
@@ -75,6 +96,7 @@ fn converse(
             told: Instant::now(),
             heard: Instant::now(),
             is_due: true,
+            seen: 0,
             fresh: Vec::new(),
             pieces,
             spare,
@@ -129,6 +151,8 @@ struct Link<'r, 'a> {
     heard: Instant,
     /// The plan may have more to ask for.
     is_due: bool,
+    /// The changes that the plan's last answer took into account.
+    seen: u64,
     fresh: Vec<Assignment>,
     pieces: SyncSender<Piece>,
     spare: Receiver<Vec<u8>>,
@@ -141,7 +165,8 @@ struct Link<'r, 'a> {
 impl From<ChannelError> for End {
     fn from(error: ChannelError) -> Self {
         match error {
-            ChannelError::Protocol(error) => Self::Liar(error.to_string()),
+            // What does not verify may come from anyone on the way; only nonsense under seal is the peer's own.
+            ChannelError::Protocol(TransferError::Malformed) => broke("nonsense"),
             other => Self::Lost(other.to_string()),
         }
     }
@@ -204,7 +229,7 @@ impl Link<'_, '_> {
             && !self.is_cancelling
         {
             let state = self.run.state();
-            self.run.wait(state);
+            self.run.wait(state, self.seen);
             self.is_due = true;
             self.heard = Instant::now();
             return Ok(!self.has_lied.load(Ordering::Relaxed));
@@ -231,6 +256,7 @@ impl Link<'_, '_> {
         if state.is_over {
             return Ok(false);
         }
+        self.seen = state.changes;
         let grants = state.live.get_mut(&self.address).map(|live| std::mem::take(&mut live.grants)).unwrap_or_default();
         if state.plan.must_cancel(self.id) && !self.is_cancelling {
             drop(state);
@@ -367,6 +393,9 @@ impl Link<'_, '_> {
                 self.outlines.remove(&content);
                 self.partial.remove(&content);
                 self.run.cannot_serve(self.id, &self.user, file, &reason.to_string());
+                if reason == RefusalReason::Changed {
+                    self.run.progress.source_dropped(&self.user, &self.run.jobs[file].name, &reason.to_string());
+                }
             }
             ToDownloader::Busy { retry_ms } => return Err(End::Busy(retry_ms)),
             ToDownloader::Available { content, groups } => self.take_available(content, &groups)?,
@@ -398,7 +427,7 @@ impl Link<'_, '_> {
             _ => return Err(broke("news of the wrong length")),
         };
         let mut state = self.run.state();
-        if part.is_none() || state.jobs[file].outcome.is_some() {
+        if part.is_none() || state.jobs[file].is_finished {
             self.partial.remove(&content);
         }
         if state.plan.covers(self.id, file) {

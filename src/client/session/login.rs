@@ -15,7 +15,7 @@ use rand::{Rng, RngCore};
 use rand_chacha::ChaCha20Rng;
 
 use super::{Outbox, Password};
-use crate::common::limits::{LOGIN_RETRY_FIRST, LOGIN_RETRY_MAX, PROTOCOL_VERSION};
+use crate::common::limits::{HANDSHAKE_LIFETIME, LOGIN_RETRY_FIRST, LOGIN_RETRY_MAX, PROTOCOL_VERSION};
 use crate::common::login::{ClientLogin, LoginAnswer, LoginDetails, LoginKey, ResumptionKey, Stretching, Welcome};
 use crate::common::packet::{ANSWER_BYTES, Cookie, DETAILS_BYTES, KE1_BYTES, KE2_BYTES, KE3_BYTES, Nonce, Packet};
 use crate::common::seal::Secret;
@@ -31,6 +31,10 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 const HELLO_TRIES: u32 = 20;
 /// A step that was sent this often without an answer is given up: the server may have forgotten the exchange.
 const STEP_TRIES: u32 = 6;
+/// The same for LOGIN3, after which the session may stand: a new exchange would find the user active. So it is repeated
+/// until the server has forgotten the exchange.
+const LOGIN3_TRIES: u32 = 12;
+const _: () = assert!(LOGIN_RETRY_MAX.as_millis() * (LOGIN3_TRIES as u128 - 2) >= HANDSHAKE_LIFETIME.as_millis());
 
 /// Who logs in. The password is wiped when the last exchange and the session have let go of it.
 pub(super) struct Identity {
@@ -94,6 +98,8 @@ pub(super) struct Handshake {
     ask_next_at: Instant,
     /// Who answered first; set from the second step on.
     server: Option<SocketAddr>,
+    /// Stays when the exchange starts over.
+    is_answered: bool,
     step: Step,
     tries: u32,
     wait: Duration,
@@ -118,6 +124,7 @@ impl Handshake {
             asked: 1,
             ask_next_at: now + NEXT_ADDRESS_AFTER,
             server: None,
+            is_answered: false,
             step: Step::Hello,
             tries: 0,
             wait: Duration::ZERO,
@@ -134,7 +141,7 @@ impl Handshake {
 
     /// Whether a server has answered at all.
     pub fn is_answered(&self) -> bool {
-        self.server.is_some()
+        self.is_answered
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
@@ -150,7 +157,12 @@ impl Handshake {
         if now < self.retry_at {
             return;
         }
-        if self.tries >= STEP_TRIES && !matches!(self.step, Step::Hello) {
+        let is_given_up = match self.step {
+            Step::Hello => false,
+            Step::Login3 { .. } => self.tries >= LOGIN3_TRIES,
+            Step::Login1 { .. } | Step::Resume { .. } => self.tries >= STEP_TRIES,
+        };
+        if is_given_up {
             self.start_over(now, rng);
         }
         self.send(now, rng, out);
@@ -208,6 +220,7 @@ impl Handshake {
                     Proof::Ticket(_) => Step::Resume { cookie: fresh },
                 };
                 self.server = Some(from);
+                self.is_answered = true;
             }
             Step::Login1 { cookie, .. } | Step::Resume { cookie } if *cookie != fresh => *cookie = fresh,
             _ => return,

@@ -72,7 +72,7 @@ impl Repair {
             Stage::Idle => None,
             Stage::Due => {
                 self.stage = Stage::Listing { missing: ledger.clone(), next: None };
-                Some(Request::Published { cursor: None })
+                Some(Request::Published { listing: false, cursor: None })
             }
             Stage::Listing { next, .. } => next.take(),
             Stage::Publishing { steps, .. } => steps.pop_front(),
@@ -95,13 +95,13 @@ impl Repair {
             (Stage::Listing { missing, .. }, Response::Published { entries, next }) => {
                 entries.iter().for_each(|entry| found(missing, entry));
                 match next {
-                    Some(cursor) => self.list(Request::Published { cursor: Some(cursor.clone()) }),
+                    Some(cursor) => self.list(Request::Published { listing: false, cursor: Some(cursor.clone()) }),
                     None => self.publish_missing(),
                 }
             }
             (Stage::Listing { missing, .. }, Response::StaleCursor) => {
                 *missing = ledger.clone();
-                self.list(Request::Published { cursor: None });
+                self.list(Request::Published { listing: false, cursor: None });
             }
             (Stage::Publishing { steps, audiences, stagings_left }, Response::UnknownAudience) => {
                 if let Request::Publish { audience: AudienceRef::Staged(key), .. } = request

@@ -53,7 +53,7 @@ impl Store {
                 }
                 None => Response::UnknownAudience,
             },
-            Request::Published { cursor } => {
+            Request::Published { cursor, .. } => {
                 self.listed += 1;
                 let from = cursor.map_or(0, |cursor| usize::from(cursor.0[0]));
                 let entry = |(name, (content, shown)): (&FileName, &(Content, Option<_>))| OwnEntry {
@@ -217,7 +217,7 @@ fn callers_mutations_wait_for_the_repair() {
 fn a_list_asked_for_during_the_break_is_the_repaired_one() {
     let (mut pair, mut store) = published();
     store.files.clear();
-    let asked = pair.ask(Request::Published { cursor: None });
+    let asked = pair.ask(Request::Published { listing: true, cursor: None });
     pair.server.messages.clear();
     store.restart(&mut pair);
     let listed = pair.events.iter().find_map(|event| match event {

@@ -47,7 +47,7 @@ fn a_late_reply_answers_nothing_else() {
     let (first, ..) = pair.server.request().unwrap();
     pair.reply(first, NOBODY);
     assert!(answer(&mut pair).1.is_ok());
-    pair.ask(Request::Published { cursor: None });
+    pair.ask(Request::Published { listing: true, cursor: None });
     pair.reply(first, NOBODY);
     pair.no_event();
     let (second, floor, _) = pair.server.request().unwrap();

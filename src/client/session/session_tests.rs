@@ -90,6 +90,20 @@ fn nobody_answers_for_five_seconds() {
 }
 
 #[test]
+fn a_server_that_forgets_a_login_half_way_is_asked_anew() {
+    let mut pair = Pair::new();
+    pair.session.login(pair.now, scripted_server::hans(), Zeroizing::new(PASSWORD.to_vec()));
+    for _ in 0..2 {
+        let (_, datagram) = pair.session.poll_transmit().unwrap();
+        let mut answer = pair.server.handle(datagram).unwrap();
+        pair.session.handle_datagram(pair.now, address(1), &mut answer);
+    }
+    pair.server = scripted_server::Scripted::new(address(1));
+    pair.pass(LOGIN_PATIENCE * ANSWERED_PATIENCE);
+    assert!(matches!(pair.event(), Event::Started { .. }));
+}
+
+#[test]
 fn a_server_that_starts_late_is_found() {
     let mut pair = Pair::new();
     pair.connected = false;

@@ -33,7 +33,7 @@ impl Server {
             Request::AudienceOf { name, cursor } => self.audience_of(&asker, &name, cursor),
             Request::Peers { cursor } => self.peers(now, &asker, cursor),
             Request::Sources { files, cursor } => self.sources(now, &asker, &files, cursor),
-            Request::Published { cursor } => return self.walk(now, slot, asked, Listing::own(), cursor),
+            Request::Published { cursor, .. } => return self.walk(now, slot, asked, Listing::own(), cursor),
             Request::Search { query, cursor } => return self.walk(now, slot, asked, Listing::names(query), cursor),
             Request::Resolve { query, fetch, cursor } => {
                 return self.walk(now, slot, asked, Listing::contents(query, fetch), cursor);

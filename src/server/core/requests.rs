@@ -156,7 +156,7 @@ fn verb_level(request: &Request) -> Level {
     match request {
         Request::Publish { .. }
         | Request::Unpublish { .. }
-        | Request::Published { cursor: None }
+        | Request::Published { listing: true, cursor: None }
         | Request::Peers { cursor: None }
         | Request::Search { cursor: None, .. }
         | Request::Resolve { cursor: None, .. } => Level::Info,

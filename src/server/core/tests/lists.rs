@@ -144,7 +144,7 @@ fn a_cursor_of_another_list_is_stale() {
     let Response::Users { next: Some(cursor), .. } = world.ask(&mut hans, Request::Peers { cursor: None }) else {
         panic!("one page")
     };
-    let response = world.ask(&mut hans, Request::Published { cursor: Some(cursor.clone()) });
+    let response = world.ask(&mut hans, Request::Published { listing: true, cursor: Some(cursor.clone()) });
     assert_eq!(response, Response::StaleCursor);
     let (mut other, _) = (admit(&mut world, "vader"), address("127.0.0.1:1"));
     assert_eq!(world.ask(&mut other, Request::Peers { cursor: Some(cursor) }), Response::StaleCursor);

@@ -22,7 +22,9 @@ fn request(id: u64, request: Request) -> ClientMessage {
 }
 
 fn own_names(world: &mut World, client: &mut Client) -> Vec<String> {
-    let Response::Published { entries, next: None } = world.ask(client, Request::Published { cursor: None }) else {
+    let Response::Published { entries, next: None } =
+        world.ask(client, Request::Published { listing: true, cursor: None })
+    else {
         panic!("no list")
     };
     entries.into_iter().map(|entry| entry.name.to_string()).collect()

@@ -117,7 +117,7 @@ fn what_is_published_to_some_does_not_exist_for_others() {
             resolve("secret"),
             Request::Sources { files, cursor: None },
             inherited,
-            Request::Published { cursor: None },
+            Request::Published { listing: true, cursor: None },
         ]
         .map(|request| world.ask(client, request))
     };

@@ -2,34 +2,33 @@
 //!
 //! Every group of every file has one *slot*. A slot is assigned to at most one source at a time, under a *turn* that is
 //! never used twice, so that what arrives late from a relieved source can be told from what its successor sends. A source
-//! has only as much in flight as it delivers in [`AHEAD`]; when nothing is left to hand out, an idle source takes over
+//! has only as much in flight as it delivers in about 150 ms; when nothing is left to hand out, an idle source takes over
 //! what a slow or silent one would deliver later than itself. Time comes in as an argument; there are no clocks, sockets
 //! or files here.
 
-use std::collections::{HashMap, VecDeque};
+mod file;
+mod source;
+
 use std::time::{Duration, Instant};
 
-use crate::common::content::{group_count, group_range};
+use file::{FilePlan, Slot, Stage};
+pub(super) use source::Bits;
+use source::{Cover, GROUPS_AHEAD_MIN, SourcePlan};
+
+use crate::common::content::group_count;
 
 /// Counts the files of one plan from 0.
 pub(super) type FileId = usize;
 /// Counts the sources of one plan from 0, gone ones included.
 pub(super) type SourceId = usize;
 
-/// A source has as much in flight as it delivers in this time.
-const AHEAD: Duration = Duration::from_millis(150);
 /// A source that owes something and has sent nothing for this long is relieved by an idle one.
 pub(super) const SILENCE: Duration = Duration::from_millis(300);
 /// An outline not there after this long is asked for elsewhere too.
 const OUTLINE_PATIENCE: Duration = Duration::from_secs(1);
-/// Rates are measured over at least this long.
-const RATE_WINDOW: Duration = Duration::from_millis(40);
-/// In flight from a source whose rate is not known yet, bytes.
-const FIRST_AHEAD_BYTES: u64 = 2 << 20;
-/// Groups in flight from one source: at least, at most (large ones), at most (files of one group).
-const GROUPS_AHEAD_MIN: usize = 2;
-const BYTES_AHEAD_MAX: u64 = 64 << 20;
-const GROUPS_AHEAD_MAX: usize = 1_024;
+/// Taking over is worth it when it brings a group this much sooner, seconds: what the other has begun may come all the
+/// same and is lost.
+const TAKE_OVER_GAIN_S: f64 = 0.05;
 /// Files of more than one group that are worked on at once.
 const LARGE_AT_ONCE: usize = 16;
 
@@ -57,190 +56,6 @@ pub(super) enum Next {
     Nothing,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Slot {
-    /// What the part file holds there is not known yet.
-    Unknown,
-    Missing,
-    Assigned {
-        source: SourceId,
-        turn: u32,
-    },
-    /// All of it has arrived and is being verified.
-    Checking {
-        turn: u32,
-    },
-    Verified,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Waits for another file to be done.
-    Held {
-        after: FileId,
-    },
-    NeedsOutline {
-        asked: Option<(SourceId, Instant)>,
-    },
-    /// The outline is there, the part file is being opened.
-    Preparing,
-    Open,
-    Done,
-}
-
-struct FilePlan {
-    size: u64,
-    groups: u32,
-    stage: Stage,
-    /// One for each group; empty before the outline is there, so that files that wait cost nothing.
-    slots: Vec<Slot>,
-    missing: u32,
-    verified: u32,
-    verified_bytes: u64,
-    /// Where the search for a missing group goes on.
-    cursor: u32,
-}
-
-impl FilePlan {
-    fn group_bytes(&self, group: u32) -> u64 {
-        let range = group_range(self.size, group);
-        range.end - range.start
-    }
-
-    fn is_large(&self) -> bool {
-        self.groups > 1
-    }
-
-    fn slot(&self, group: u32) -> Option<Slot> {
-        self.slots.get(group as usize).copied()
-    }
-
-    fn release(&mut self, group: u32) {
-        self.slots[group as usize] = Slot::Missing;
-        self.missing += 1;
-    }
-
-    /// The next missing group at or behind the cursor, in a circle, that `suits`.
-    fn find_missing(&self, suits: impl Fn(u32) -> bool) -> Option<u32> {
-        if self.missing == 0 {
-            return None;
-        }
-        let count = self.slots.len() as u32;
-        let is_free = |&group: &u32| self.slots[group as usize] == Slot::Missing && suits(group);
-        (self.cursor..count).find(is_free).or_else(|| (0..self.cursor.min(count)).find(is_free))
-    }
-}
-
-/// A set of group numbers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Bits(Vec<u64>);
-
-impl Bits {
-    /// Adds a group.
-    pub fn insert(&mut self, group: u32) {
-        let word = group as usize / 64;
-        if word >= self.0.len() {
-            self.0.resize(word + 1, 0);
-        }
-        self.0[word] |= 1 << (group % 64);
-    }
-
-    fn remove(&mut self, group: u32) {
-        if let Some(word) = self.0.get_mut(group as usize / 64) {
-            *word &= !(1 << (group % 64));
-        }
-    }
-
-    /// Of a bit a group, the lowest first.
-    pub fn of_bytes(bytes: &[u8]) -> Self {
-        let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
-        Self(bytes.chunks(8).map(word).collect())
-    }
-
-    /// Whether the group is in it.
-    pub fn contains(&self, group: u32) -> bool {
-        self.0.get(group as usize / 64).is_some_and(|word| word & 1 << (group % 64) != 0)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cover {
-    No,
-    /// It will serve the file once its ticket has been shown.
-    Promised,
-    Serves,
-}
-
-struct SourcePlan {
-    is_gone: bool,
-    covers: Vec<Cover>,
-    /// Files of which it has only some groups.
-    has_part: HashMap<FileId, Bits>,
-    /// Asked for and not wholly arrived, in the order asked.
-    queue: VecDeque<Assignment>,
-    queued_bytes: u64,
-    /// What has arrived since the front of the queue became the front, bytes.
-    front_bytes: u64,
-    /// Bytes a second, once measured.
-    rate: Option<f64>,
-    window: (Instant, u64),
-    heard: Instant,
-    /// Something of its queue was taken away: it must be told to forget what it has not begun.
-    must_cancel: bool,
-    /// No file below this has anything to hand out to it.
-    next_file: FileId,
-}
-
-impl SourcePlan {
-    /// Seconds until all of its queue will have arrived, and `more` bytes; endless when it has gone silent.
-    fn eta(&self, now: Instant, more: u64, fallback: f64) -> f64 {
-        if !self.queue.is_empty() && now.saturating_duration_since(self.heard) > SILENCE {
-            return f64::INFINITY;
-        }
-        let left = self.queued_bytes.saturating_sub(self.front_bytes) + more;
-        left as f64 / self.rate.unwrap_or(fallback).max(1.0)
-    }
-
-    fn ahead_bytes(&self) -> u64 {
-        match self.rate {
-            Some(rate) => ((rate * AHEAD.as_secs_f64()) as u64).clamp(FIRST_AHEAD_BYTES / 2, BYTES_AHEAD_MAX),
-            None => FIRST_AHEAD_BYTES,
-        }
-    }
-
-    fn has_room_for(&self, bytes: u64) -> bool {
-        self.queue.len() < GROUPS_AHEAD_MIN
-            || self.queue.len() < GROUPS_AHEAD_MAX && self.queued_bytes + bytes <= self.ahead_bytes()
-    }
-
-    /// Asking in larger lots costs less than one by one.
-    fn is_due(&self) -> bool {
-        self.queue.len() < GROUPS_AHEAD_MIN
-            || self.queue.len() < GROUPS_AHEAD_MAX / 2 && self.queued_bytes <= self.ahead_bytes() / 2
-    }
-
-    fn push(&mut self, now: Instant, assignment: Assignment, bytes: u64) {
-        if self.queue.is_empty() {
-            (self.heard, self.window, self.front_bytes) = (now, (now, 0), 0);
-        }
-        self.queue.push_back(assignment);
-        self.queued_bytes += bytes;
-    }
-
-    /// Takes an assignment out of the queue; whether it was there.
-    fn remove(&mut self, turn: u32, bytes: u64) -> bool {
-        let Some(at) = self.queue.iter().position(|waiting| waiting.turn == turn) else {
-            return false;
-        };
-        if at == 0 {
-            self.front_bytes = 0;
-        }
-        self.queue.remove(at);
-        self.queued_bytes -= bytes;
-        true
-    }
-}
-
 /// The plan for some files and all sources that come and go while they are fetched.
 #[derive(Default)]
 pub(super) struct Plan {
@@ -258,29 +73,27 @@ impl Plan {
         let (slots, missing) = if count == 1 { (vec![Slot::Missing], 1) } else { (Vec::new(), 0) };
         let stage = match after {
             Some(after) => Stage::Held { after },
-            None => first_stage(count),
+            None => Stage::first(count),
         };
         self.held += usize::from(after.is_some());
-        let (verified, verified_bytes, cursor) = (0, 0, 0);
-        self.files.push(FilePlan { size, groups: count, stage, slots, missing, verified, verified_bytes, cursor });
+        let (verified, verified_bytes, cursor, seed) = (0, 0, 0, 0);
+        self.files.push(FilePlan {
+            size,
+            groups: count,
+            stage,
+            slots,
+            missing,
+            verified,
+            verified_bytes,
+            cursor,
+            seed,
+        });
         self.files.len() - 1
     }
 
     /// Adds a source that covers nothing yet.
     pub fn add_source(&mut self, now: Instant) -> SourceId {
-        self.sources.push(SourcePlan {
-            is_gone: false,
-            covers: vec![Cover::No; self.files.len()],
-            has_part: HashMap::new(),
-            queue: VecDeque::new(),
-            queued_bytes: 0,
-            front_bytes: 0,
-            rate: None,
-            window: (now, 0),
-            heard: now,
-            must_cancel: false,
-            next_file: 0,
-        });
+        self.sources.push(SourcePlan::new(now, self.files.len()));
         self.sources.len() - 1
     }
 
@@ -414,8 +227,14 @@ impl Plan {
             return plan.find_missing(|group| part.contains(group));
         }
         let parts: Vec<&Bits> = self.sources.iter().filter_map(|other| other.has_part.get(&file)).collect();
-        let rare = plan.find_missing(|group| !parts.iter().any(|part| part.contains(group)));
-        if parts.is_empty() { rare } else { rare.or_else(|| plan.find_missing(|_| true)) }
+        if parts.is_empty() {
+            return plan.find_missing(|_| true);
+        }
+        // Others fetch the file too. Whoever walked on in order would follow on another's heels and ask for just what that
+        // one is being sent; so each takes its next one anywhere.
+        let start = scatter(plan.seed, self.last_turn) % plan.groups;
+        let rare = plan.find_missing_from(start, |group| !parts.iter().any(|part| part.contains(group)));
+        rare.or_else(|| plan.find_missing_from(start, |_| true))
     }
 
     fn assign(&mut self, now: Instant, source: SourceId, file: FileId, group: u32, bytes: u64) -> Assignment {
@@ -436,11 +255,16 @@ impl Plan {
                     && taker.has_part.get(&waiting.file).is_none_or(|bits| bits.contains(waiting.group))
             };
             let Some(&last) = other.queue.iter().rev().find(serves) else { continue };
+            // While groups are still to be handed out, one that moves is left in peace: what it has begun would be sent
+            // twice.
+            if self.files[last.file].missing > 0 && !other.is_silent(now) {
+                continue;
+            }
             let bytes = self.files[last.file].group_bytes(last.group);
             // A rate not known yet is taken to be the other's: then only the longer queue decides.
             let same = taker.rate.or(other.rate).unwrap_or(1e6);
             let theirs = other.eta(now, 0, same);
-            let is_sooner = theirs > 1.25 * taker.eta(now, bytes, same) + 0.01;
+            let is_sooner = theirs > 1.25 * taker.eta(now, bytes, same) + TAKE_OVER_GAIN_S;
             if is_sooner && best.as_ref().is_none_or(|(eta, ..)| theirs > *eta) {
                 best = Some((theirs, id, last));
             }
@@ -497,6 +321,7 @@ impl Plan {
         if self.files[file].stage == Stage::Preparing {
             self.files[file].stage = Stage::Open;
             self.files[file].cursor = start;
+            self.files[file].seed = start;
             self.revisit(file);
         }
     }
@@ -536,16 +361,7 @@ impl Plan {
 
     /// Bytes have come from the source.
     pub fn received(&mut self, now: Instant, source: SourceId, bytes: u64) {
-        let plan = &mut self.sources[source];
-        plan.heard = now;
-        plan.front_bytes += bytes;
-        plan.window.1 += bytes;
-        let elapsed = now.saturating_duration_since(plan.window.0);
-        if elapsed >= RATE_WINDOW {
-            let sample = plan.window.1 as f64 / elapsed.as_secs_f64();
-            plan.rate = Some(plan.rate.map_or(sample, |rate| (rate + sample) / 2.0));
-            plan.window = (now, 0);
-        }
+        self.sources[source].received(now, bytes);
     }
 
     /// All of a group has arrived; whether it is still wanted of this source. If so, [`verified`](Self::verified) or
@@ -635,7 +451,7 @@ impl Plan {
         }
         for other in 0..self.files.len() {
             if self.files[other].stage == (Stage::Held { after: file }) {
-                self.files[other].stage = first_stage(self.files[other].groups);
+                self.files[other].stage = Stage::first(self.files[other].groups);
                 self.held -= 1;
                 self.revisit(other);
             }
@@ -667,10 +483,13 @@ impl Plan {
     }
 }
 
-fn first_stage(groups: u32) -> Stage {
-    if groups == 1 { Stage::Open } else { Stage::NeedsOutline { asked: None } }
+/// A number that looks random for every turn and seed (the finaliser of MurmurHash3): spreading needs no more.
+fn scatter(seed: u32, turn: u32) -> u32 {
+    let mut bits = seed.rotate_left(16) ^ turn;
+    bits = (bits ^ bits >> 16).wrapping_mul(0x85eb_ca6b);
+    bits = (bits ^ bits >> 13).wrapping_mul(0xc2b2_ae35);
+    bits ^ bits >> 16
 }
 
 #[cfg(test)]
-#[path = "plan_tests.rs"]
 mod tests;

@@ -1,0 +1,249 @@
+//! How near a whole `get` comes to the least that any encrypted transfer must do.
+//!
+//! The *bare* program is two threads: one reads, seals with AES-GCM in 64 KiB records and sends; the other receives,
+//! opens and writes. It verifies nothing, resumes nothing and asks nobody. The *real* path is the listener of a shared
+//! folder and a download from it, every byte verified against the published hash. Rounds are interleaved, the file is
+//! in the page cache, nothing is synced; medians and their ratio are printed.
+//!
+//! ```text
+//! cargo bench --bench bare -- [--mib 2048] [--rounds 5] [--dir DIR] [--small 10000]
+//! ```
+
+#![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fileshare::client::control::AskError;
+use fileshare::client::download::{
+    Ask, DownloadOptions, DownloadProgress, Downloader, Fetched, Offer, OnExists, Wanted,
+};
+use fileshare::client::share::{HashProgress, Listener, Share};
+use fileshare::common::message::WantedFile;
+use fileshare::common::seal::{AeadKey, TAG_BYTES, counter_nonce};
+use fileshare::common::ticket::{Grant, TransferTicket};
+use fileshare::common::types::{Audience, Content, FileName, UserName};
+use rand::RngCore;
+
+const RECORD_BYTES: usize = 64 << 10;
+const KEY: [u8; 32] = [5; 32];
+const MIB: u64 = 1 << 20;
+
+struct Options {
+    mib: u64,
+    rounds: usize,
+    dir: String,
+    small: usize,
+}
+
+fn options() -> Options {
+    let mut options = Options { mib: 512, rounds: 5, dir: std::env::temp_dir().display().to_string(), small: 0 };
+    let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
+    while let (Some(option), Some(value)) = (words.next(), words.next()) {
+        let number = || value.parse().expect("a number");
+        match option.as_str() {
+            "--mib" => options.mib = number(),
+            "--rounds" => options.rounds = number() as usize,
+            "--small" => options.small = number() as usize,
+            "--dir" => options.dir = value,
+            other => panic!("no option {other}"),
+        }
+    }
+    options
+}
+
+fn main() {
+    let options = options();
+    let dir = tempfile::tempdir_in(&options.dir).expect("a folder to work in");
+    let shared = dir.path().join("shared");
+    std::fs::create_dir(&shared).expect("a new folder");
+    if options.small > 0 {
+        return small_files(&options, dir.path(), &shared);
+    }
+    write_random(&shared.join("file"), options.mib * MIB);
+    let house = House::open(&shared, &["file".to_owned()]);
+    let (mut bare, mut real) = (Vec::new(), Vec::new());
+    for _ in 0..options.rounds {
+        let target = dir.path().join("bare");
+        bare.push(options.mib as f64 * 1.048_576 / 1e3 / bare_copy(&shared.join("file"), &target).as_secs_f64());
+        std::fs::remove_file(&target).expect("it was just written");
+        let target = dir.path().join("real");
+        std::fs::create_dir(&target).expect("a new folder");
+        real.push(options.mib as f64 * 1.048_576 / 1e3 / house.fetch(&target).as_secs_f64());
+        std::fs::remove_dir_all(&target).expect("it was just written");
+    }
+    let (bare, real) = (median(&mut bare), median(&mut real));
+    println!("{} MiB, medians of {} interleaved rounds", options.mib, options.rounds);
+    println!("bare   {bare:.2} GB/s");
+    println!("real   {real:.2} GB/s");
+    println!("ratio  {:.2}", real / bare);
+}
+
+fn small_files(options: &Options, dir: &Path, shared: &Path) {
+    let names: Vec<String> = (0..options.small).map(|at| format!("file{at:06}")).collect();
+    for name in &names {
+        write_random(&shared.join(name), 4 << 10);
+    }
+    let house = House::open(shared, &names);
+    let mut seconds = Vec::new();
+    for _ in 0..options.rounds {
+        let target = dir.join("real");
+        std::fs::create_dir(&target).expect("a new folder");
+        seconds.push(house.fetch(&target).as_secs_f64());
+        std::fs::remove_dir_all(&target).expect("it was just written");
+    }
+    println!("{} files of 4 KiB: median {:.3} s", options.small, median(&mut seconds));
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn write_random(path: &Path, size: u64) {
+    let mut file = File::create(path).expect("room for the file");
+    let mut block = vec![0; MIB.min(size) as usize];
+    for _ in 0..size.div_ceil(MIB) {
+        rand::thread_rng().fill_bytes(&mut block);
+        file.write_all(&block).expect("room for the file");
+    }
+}
+
+/// The bare program.
+fn bare_copy(from: &Path, to: &Path) -> Duration {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let from = File::open(from).expect("it was just written");
+    let to = File::create(to).expect("a new file");
+    let begun = Instant::now();
+    let sender = thread::spawn(move || bare_send(&listener.accept().expect("a connection").0, &from));
+    bare_receive(&TcpStream::connect(address).expect("it listens"), &to);
+    sender.join().expect("it does not panic");
+    begun.elapsed()
+}
+
+fn bare_send(mut stream: &TcpStream, mut from: &File) {
+    let key = AeadKey::new(&KEY);
+    let mut record = vec![0; RECORD_BYTES + TAG_BYTES];
+    for counter in 0.. {
+        let count = from.read(&mut record[..RECORD_BYTES]).expect("a readable file");
+        if count == 0 {
+            return;
+        }
+        let tag = key.seal_in_place(counter_nonce(counter), &[], &mut record[..count]);
+        record[count..count + TAG_BYTES].copy_from_slice(&tag);
+        stream.write_all(&record[..count + TAG_BYTES]).expect("an open connection");
+    }
+}
+
+fn bare_receive(mut stream: &TcpStream, mut to: &File) {
+    let key = AeadKey::new(&KEY);
+    let mut record = vec![0; RECORD_BYTES + TAG_BYTES];
+    for counter in 0.. {
+        let mut filled = 0;
+        while filled < record.len() {
+            match stream.read(&mut record[filled..]).expect("an open connection") {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        if filled == 0 {
+            return;
+        }
+        let opened = key.open_in_place(counter_nonce(counter), &[], &mut record[..filled]).expect("not forged");
+        to.write_all(opened).expect("room for the file");
+    }
+}
+
+/// A shared folder that is served, and the list of what is in it.
+struct House {
+    ask: Arc<Tickets>,
+    wanted: Vec<Wanted>,
+    _listener: Listener,
+}
+
+struct Silent;
+
+impl HashProgress for Silent {
+    fn hashed(&self, _: &FileName, _: u64, _: u64) {}
+    fn interrupted(&self) -> bool {
+        false
+    }
+}
+
+impl DownloadProgress for Silent {
+    fn received(&self, _: usize, _: u64, _: u64) {}
+    fn source_dropped(&self, user: &UserName, _: &FileName, why: &str) {
+        panic!("{user}: {why}");
+    }
+    fn finished(&self, _: usize, outcome: &Fetched) {
+        assert!(matches!(outcome, Fetched::Done { .. }), "{outcome:?}");
+    }
+    fn interrupted(&self) -> bool {
+        false
+    }
+}
+
+impl House {
+    fn open(dir: &Path, names: &[String]) -> Self {
+        let share = Share::open(dir, 8).expect("a folder");
+        share.ticket_key(&zeroize::Zeroizing::new(KEY), now_ms());
+        let mut wanted = Vec::new();
+        for name in names {
+            let name = FileName::parse(name).expect("a good name");
+            let file = share.prepare(&name, &Silent).expect("a readable file");
+            share.published(&name, file.content, Audience::Everyone);
+            wanted.push(Wanted { name, content: file.content });
+        }
+        let listener = Listener::start(share, "127.0.0.1:0".parse().expect("an address"), None).expect("a free port");
+        let address = SocketAddr::from(([127, 0, 0, 1], listener.port()));
+        let contents = wanted.iter().map(|wanted| (wanted.name.clone(), wanted.content)).collect();
+        let ask = Arc::new(Tickets { address, contents: Mutex::new(contents) });
+        Self { ask, wanted, _listener: listener }
+    }
+
+    fn fetch(&self, target: &Path) -> Duration {
+        let downloader = Downloader::with_ask(target, self.ask.clone()).expect("a folder");
+        let options = DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO };
+        let begun = Instant::now();
+        downloader.fetch(&self.wanted, &options, &Silent);
+        begun.elapsed()
+    }
+}
+
+/// In the server's place: seals tickets for the one source there is.
+struct Tickets {
+    address: SocketAddr,
+    contents: Mutex<std::collections::HashMap<FileName, Content>>,
+}
+
+impl Ask for Tickets {
+    fn offers(&self, files: &[WantedFile], _most: usize) -> Result<Vec<Offer>, AskError> {
+        let contents = self.contents.lock().expect("nobody panics with it");
+        let key = AeadKey::new(&KEY);
+        let indices: Vec<usize> = (0..files.len()).collect();
+        let offer = |batch: &[usize]| {
+            let grant = |&file: &usize| {
+                let WantedFile { name, hash } = files[file].clone();
+                Grant { size: contents[&name].size, name, hash }
+            };
+            let downloader = UserName::parse("vader").expect("a good name");
+            let grants = batch.iter().map(grant).collect();
+            let ticket = TransferTicket { downloader, expires_ms: now_ms() + 60_000, key: KEY, grants };
+            let ticket = ticket.seal(&key, &mut rand::thread_rng());
+            let user = UserName::parse("hans").expect("a good name");
+            Offer { user, address: self.address, key: KEY, ticket, files: batch.to_vec() }
+        };
+        Ok(indices.chunks(11).map(offer).collect())
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    since.as_millis() as u64
+}
