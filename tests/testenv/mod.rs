@@ -9,6 +9,7 @@ pub mod fake;
 pub mod liar;
 pub mod process;
 pub mod pty;
+pub mod raw;
 pub mod relay;
 
 use std::ffi::OsString;
