@@ -8,6 +8,7 @@
 set -uo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit 1
 log=${FILESHARE_DURABILITY_LOG:-$(mktemp -t fileshare-durability-XXXXXX.log)}
+: >>"$log"
 echo "details: $log"
 failed=0
 
