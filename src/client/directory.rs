@@ -202,7 +202,10 @@ impl Directory {
         self.walk(
             |cursor| Request::Search { query: query.clone(), cursor },
             |response| match response {
-                Response::Names { names, next } => Some((names, next)),
+                Response::Names { mut names, next } => {
+                    names.retain(|name| query.admits(name));
+                    Some((names, next))
+                }
                 _ => None,
             },
             |name: Option<FileName>| collect(&mut names, name.map(|name| (name, ()))),
@@ -226,7 +229,11 @@ impl Directory {
             first,
             |cursor| Request::Resolve { query: query.clone(), fetch, cursor },
             |response| match response {
-                Response::Found { entries, next } => Some((entries, next)),
+                // A server that turns bad must not choose under which name a download is saved.
+                Response::Found { mut entries, next } => {
+                    entries.retain(|entry| query.admits(&entry.name));
+                    Some((entries, next))
+                }
                 _ => None,
             },
             |entry: Option<FoundEntry>| {

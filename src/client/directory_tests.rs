@@ -26,6 +26,8 @@ struct State {
     pipelined: usize,
     inherits_alike: bool,
     vanished: BTreeSet<FileName>,
+    /// Answers every question about names with these too.
+    planted: Vec<FileName>,
 }
 
 const PAGE: usize = 3;
@@ -87,7 +89,9 @@ impl State {
                 self.page(cursor, |users, next| Response::Users { users: users.map(user).collect(), next })
             }
             Request::Search { cursor, .. } => {
-                self.page(cursor, |names, next| Response::Names { names: names.map(name).collect(), next })
+                let planted = || self.planted.iter().cloned();
+                let names = |names: std::iter::Rev<std::ops::Range<usize>>| names.map(name).chain(planted()).collect();
+                self.page(cursor, |entries, next| Response::Names { names: names(entries), next })
             }
             Request::Resolve { query, cursor, .. } => self.page(cursor, |entries, next| {
                 let found = |at: usize| FoundEntry {
@@ -96,7 +100,8 @@ impl State {
                     sources: at as u32,
                     age_s: 0,
                 };
-                Response::Found { entries: entries.map(found).collect(), next }
+                let planted = self.planted.iter().map(|name| FoundEntry { name: name.clone(), ..found(200) });
+                Response::Found { entries: entries.map(found).chain(planted).collect(), next }
             }),
             Request::Sources { files, cursor } => self.page(cursor, |sources, next| {
                 // Each serves one of the files, in turn.
@@ -323,4 +328,19 @@ fn an_unexpected_answer_is_an_error_and_not_a_list() {
     assert_eq!(directory.unpublish(&[name(1)]), Err(AskError::Refused));
     assert_eq!(directory.sources(&[wanted("a")], 1).err(), Some(AskError::Refused));
     assert_eq!(directory.publish(&[file(1)], &PublishTo::Audience(Audience::Everyone)), Err(AskError::Refused));
+}
+
+#[test]
+fn a_server_cannot_choose_the_name_that_a_download_is_saved_under() {
+    let planted = [".bashrc", "Makefile"].map(|text| FileName::parse(text).unwrap()).to_vec();
+    let (_, directory) = directory(State { entries: 2, planted, ..State::default() });
+    let wanted = FileName::parse("report.pdf").unwrap();
+    let found = directory.resolve(NameQuery::Exact(wanted.clone()), true).unwrap();
+    assert!(found.len() == 2 && found.iter().all(|entry| entry.name == wanted), "{found:?}");
+    let found = directory.resolve_many(std::slice::from_ref(&wanted)).unwrap();
+    assert!(found[0].len() == 2 && found[0].iter().all(|entry| entry.name == wanted), "{found:?}");
+    for query in [NameQuery::Prefix("file".into()), NameQuery::SubstringIgnoreCase("FILE 0".into())] {
+        assert!(directory.resolve(query, true).unwrap().iter().all(|entry| entry.name.as_str().starts_with("file")));
+    }
+    assert_eq!(directory.search(NameQuery::Substring("file 0".into())), Ok(vec![name(0), name(1)]));
 }

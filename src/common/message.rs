@@ -367,6 +367,16 @@ impl Response {
 }
 
 impl NameQuery {
+    /// Whether the question is about this name: how a client knows an answer that is not to what it asked.
+    pub fn admits(&self, name: &FileName) -> bool {
+        match self {
+            Self::Exact(exact) => name == exact,
+            Self::Prefix(text) => name.as_str().starts_with(text),
+            Self::Substring(text) => name.as_str().contains(text),
+            Self::SubstringIgnoreCase(text) => name.as_str().to_lowercase().contains(&text.to_lowercase()),
+        }
+    }
+
     fn fits(&self) -> bool {
         match self {
             Self::Exact(_) => true,

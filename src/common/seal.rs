@@ -115,6 +115,12 @@ pub fn open_once(key: &Secret, aad: &[u8], sealed: &[u8]) -> Option<Zeroizing<Ve
     Some(text)
 }
 
+/// Whether two secrets are the same; takes the same time wherever they differ.
+pub fn is_same_secret<const N: usize>(one: &[u8; N], other: &[u8; N]) -> bool {
+    let difference = one.iter().zip(other).fold(0, |sum, (one, other)| std::hint::black_box(sum | (one ^ other)));
+    difference == 0
+}
+
 /// Which end of a session this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {

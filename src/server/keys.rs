@@ -7,7 +7,7 @@
 use rand::RngCore;
 
 use crate::common::packet::ResetToken;
-use crate::common::seal::{AeadKey, Secret, context, derive};
+use crate::common::seal::{AeadKey, Secret, context, derive, is_same_secret};
 use crate::common::types::SessionId;
 
 /// Changes when a user's credential does; sealed into resumption tickets, never written anywhere.
@@ -48,8 +48,7 @@ impl Keys {
 
     /// Whether a server with this root secret issued the id.
     pub fn issued(&self, id: &SessionId) -> bool {
-        let difference = self.id_tag(&id.0).iter().zip(&id.0[8..]).fold(0, |sum, (ours, theirs)| sum | (ours ^ theirs));
-        difference == 0
+        id.0.last_chunk().is_some_and(|tag| is_same_secret(tag, &self.id_tag(&id.0)))
     }
 
     /// What a true RESET of this session carries.

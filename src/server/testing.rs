@@ -61,6 +61,8 @@ pub(crate) struct World {
     pub(crate) journal: Vec<Mutation>,
     /// Whether the journal stores at once.
     pub(crate) stores: bool,
+    /// Every datagram to the server, as somebody on the line would see it.
+    pub(crate) recorded: Vec<(SocketAddr, Vec<u8>)>,
     pub(crate) rng: ChaCha20Rng,
 }
 
@@ -76,7 +78,7 @@ impl World {
         let mut server = Server::new(config, Stored::new(), rng.r#gen(), now, wall_ms);
         let mut out = Outbox::new();
         assert!(server.handle_credentials(credentials(names), &mut out).is_empty());
-        Self { server, now, out, journal: Vec::new(), stores: true, rng }
+        Self { server, now, out, journal: Vec::new(), stores: true, recorded: Vec::new(), rng }
     }
 
     pub(crate) fn advance(&mut self, time: Duration) {
@@ -86,6 +88,7 @@ impl World {
     /// Hands in one datagram and settles; gives what the server sends.
     pub(crate) fn send(&mut self, from: SocketAddr, bytes: &[u8]) -> Vec<Datagram> {
         let mut bytes = bytes.to_vec();
+        self.recorded.push((from, bytes.clone()));
         self.server.handle_datagram(self.now, from, &mut bytes, &mut self.out);
         self.settle()
     }

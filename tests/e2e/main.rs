@@ -21,5 +21,7 @@ mod session_six;
 mod sharing;
 mod terminal;
 mod threats;
+mod threats_bars;
+mod threats_wire;
 mod transfers;
 mod transfers_trouble;

@@ -77,6 +77,23 @@ impl Stranger {
         let _ = self.socket.send_to(datagram, self.server);
     }
 
+    /// Proves its address for a handshake: the cookie that the server gives for it.
+    pub fn cookie(&self, nonce: [u8; 16]) -> [u8; 32] {
+        let hello = Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes();
+        let (mut buffer, end) = ([0; 2048], Instant::now() + PATIENCE);
+        loop {
+            assert!(Instant::now() < end, "the server does not answer a HELLO");
+            self.send(&hello);
+            while let Ok(length) = self.socket.recv(&mut buffer) {
+                if let Some(Packet::Retry { nonce: echoed, cookie }) = Packet::parse(&buffer[..length])
+                    && echoed == nonce
+                {
+                    return cookie;
+                }
+            }
+        }
+    }
+
     /// Says a true HELLO until the server answers it; returns everything that came before that answer. The server takes
     /// datagrams in order, so whatever it had to say to earlier ones is among it.
     pub fn answers_so_far(&self, nonce: [u8; 16]) -> Vec<Vec<u8>> {

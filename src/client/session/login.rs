@@ -4,8 +4,9 @@
 //! (see [`reconnect`](super::reconnect)) nor give up: whoever started the exchange drops it.
 //!
 //! Defended: an answer counts only if it carries the nonce of this exchange and comes from an address that was asked; a
-//! session stands only by an answer under keys that the password, or the last session, gave. Not defended: somebody who
-//! sees our HELLO can answer with a refusal, as he could keep our datagrams from arriving.
+//! session stands only by an answer under keys that the password, or the last session, gave. Once the server has proven
+//! itself, nobody else can refuse a login. Not defended: somebody who sees our HELLO can answer before the server does
+//! and so spoil the exchange, as he could keep our datagrams from arriving.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -252,10 +253,11 @@ impl Handshake {
     fn handle_answer(&self, server: SocketAddr, answer: &[u8; ANSWER_BYTES]) -> Option<Verdict> {
         let Step::Login3 { key, .. } = &self.step else { return None };
         let Some(key) = key else { return Some(Verdict::Refused) };
-        Some(match key.open_answer(&self.nonce, answer) {
-            Ok(LoginAnswer::Welcome(welcome)) => Verdict::Established { server, welcome, secret: key.session_secret() },
-            Ok(LoginAnswer::AlreadyActive) => Verdict::AlreadyActive,
-            Err(_) => Verdict::Refused,
+        // The server has proven that it holds our password's record. What does not open is a stranger's answer, or one to
+        // a stranger's LOGIN3, or the password has just been changed: the next exchange tells.
+        Some(match key.open_answer(&self.nonce, answer).ok()? {
+            LoginAnswer::Welcome(welcome) => Verdict::Established { server, welcome, secret: key.session_secret() },
+            LoginAnswer::AlreadyActive => Verdict::AlreadyActive,
         })
     }
 

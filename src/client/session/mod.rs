@@ -37,7 +37,7 @@ use crate::common::limits::{COMMAND_PATIENCE, LEAVE_PATIENCE, LOGIN_PATIENCE, ME
 use crate::common::login::{LoginDetails, Stretching, Welcome};
 use crate::common::message::{ClientMessage, Request, Response, encoded_len};
 use crate::common::packet::Packet;
-use crate::common::seal::Secret;
+use crate::common::seal::{Secret, is_same_secret};
 use crate::common::types::UserName;
 
 /// A password, wiped when dropped.
@@ -224,7 +224,8 @@ impl Session {
             Some(Packet::Session { .. }) => self.handle_sealed(now, from, datagram),
             Some(Packet::Reset { id, token, delay_ms }) => {
                 let is_ours = |link: &Link| {
-                    link.server == from && link.welcome.session == id && link.welcome.reset_token == token
+                    let is_true = is_same_secret(&link.welcome.reset_token, &token);
+                    link.server == from && link.welcome.session == id && is_true
                 };
                 if self.link.as_ref().is_some_and(is_ours) {
                     self.handle_reset(now, Duration::from_millis(delay_ms.into()));
@@ -368,6 +369,8 @@ fn test_epoch() -> Instant {
     Instant::now()
 }
 
+#[cfg(test)]
+mod forged_tests;
 #[cfg(test)]
 mod repair_tests;
 #[cfg(test)]

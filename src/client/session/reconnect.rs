@@ -17,6 +17,9 @@ use crate::common::packet::Packet;
 const ACTIVE_ELSEWHERE_MARGIN: Duration = Duration::from_secs(1);
 /// Wait between two logins while the user is still active.
 const ACTIVE_RETRY: Duration = Duration::from_millis(500);
+/// Anyone who sees our login can say that we are throttled, so it is believed for this long at most; a true server lets
+/// a client wait for some seconds.
+const THROTTLED_MAX: Duration = Duration::from_secs(30);
 /// Wait before trying again at a server of another version: it may be in the middle of an upgrade.
 const VERSION_RETRY: Duration = Duration::from_secs(2);
 
@@ -126,7 +129,10 @@ impl Session {
                 }
                 reconnect.wait(now + ACTIVE_RETRY);
             }
-            Verdict::Throttled(seconds) => reconnect.wait(now + Duration::from_secs(u64::from(seconds).max(1))),
+            Verdict::Throttled(seconds) => {
+                let wait = Duration::from_secs(u64::from(seconds).max(1));
+                reconnect.wait(now + wait.min(THROTTLED_MAX));
+            }
             Verdict::Version(version) => {
                 log::debug!("{from}: the server now speaks protocol version {version}");
                 reconnect.wait(now + VERSION_RETRY);

@@ -113,7 +113,9 @@ impl Scripted {
                 Some(Packet::Throttled { nonce, retry_after_s: 7 }.to_bytes())
             }
             Packet::Login1 { nonce, ke1, .. } => {
-                let (login, ke2) = ServerLogin::start(&mut self.rng, &self.record, &hans(), ke1);
+                let fake = Record::fake(&Zeroizing::new([1; 32]), &hans());
+                let record = if self.on_login == Policy::Refuse { &fake } else { &self.record };
+                let (login, ke2) = ServerLogin::start(&mut self.rng, record, &hans(), ke1);
                 self.login = Some((nonce, login));
                 Some(Packet::Login2 { nonce, ke2: &ke2 }.to_bytes())
             }

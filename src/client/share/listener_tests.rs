@@ -16,8 +16,11 @@ fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
 /// Reads until the other side closes.
 fn answer_to(stream: &mut TcpStream) -> Vec<u8> {
     let mut answer = Vec::new();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     // A reset is an end too.
-    let _ = stream.read_to_end(&mut answer);
+    if let Err(error) = stream.read_to_end(&mut answer) {
+        assert!(!matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "it is not closed");
+    }
     answer
 }
 

@@ -162,12 +162,17 @@ impl Server {
         login_key: &LoginKey,
     ) -> Result<LoginAnswer, LoginFailed> {
         let wall_us = self.wall_ms(now).saturating_mul(1_000);
-        let account = self.accounts.find_mut(user).ok_or(LoginFailed)?;
+        let account = self.accounts.find(user).ok_or(LoginFailed)?;
         let version = version.filter(|_| account.version == version).ok_or(LoginFailed)?;
-        if self.sessions.of_owner(account.owner).is_some() {
-            return Ok(LoginAnswer::AlreadyActive);
+        if let Some(slot) = self.sessions.of_owner(account.owner) {
+            // A resumption that nobody has spoken under may be a recorded one: it does not keep the password's owner out.
+            let is_unproven = self.sessions.at(slot).beginning.as_ref().is_some_and(|begun| !begun.resumed.is_empty());
+            if !is_unproven {
+                return Ok(LoginAnswer::AlreadyActive);
+            }
+            self.end_session(slot);
         }
-        let run = account.begin_run(wall_us);
+        let run = self.accounts.find_mut(user).ok_or(LoginFailed)?.begin_run(wall_us);
         let beginning = Beginning { nonce: key.1, resumed: Vec::new() };
         let entrant = Entrant { user: user.clone(), address: key.0, version, run, generation: 0, details, beginning };
         Ok(LoginAnswer::Welcome(self.admit(now, entrant, login_key.session_secret())))

@@ -1,9 +1,12 @@
 //! Tests of the core, in virtual time.
 
 mod abuse;
+mod floods;
+mod hidden;
 mod lists;
 mod logins;
 mod mutations;
+mod replay;
 mod resumption;
 mod sessions;
 mod sharing;

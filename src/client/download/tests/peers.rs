@@ -27,6 +27,8 @@ pub enum Manner {
     FalseOutline,
     /// Closes the connection after so many bytes, and is not there any more.
     Dies(u64),
+    /// Closes every connection at once.
+    HangsUp,
     /// Stops sending after so many bytes without closing.
     Stalls(u64),
     /// Waits this long before every piece.
@@ -109,6 +111,9 @@ type Ended = Result<(), ChannelError>;
 impl Upload<'_> {
     /// `None`: the peer dies of it.
     fn serve(mut self, stream: TcpStream) -> Option<()> {
+        if matches!(self.manner, Manner::HangsUp) {
+            return Some(());
+        }
         // In these tests a ticket is the hashes it grants.
         let admit = |ticket: &[u8]| Some(([7; 32], hashes(ticket)));
         let (mut granted, mut reader, mut writer) = channel::accept::<_, ToUploader>(stream, admit).ok()?;

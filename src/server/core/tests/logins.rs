@@ -37,6 +37,38 @@ fn a_wrong_password_an_unknown_user_and_an_active_one_look_the_same() {
 }
 
 #[test]
+fn no_size_in_any_phase_tells_a_known_user_from_an_unknown_one() {
+    let mut world = World::new(&["hans", "vader"]);
+    let _active = world.login(HERE, "vader");
+    let shape = |answer: &[crate::server::core::Datagram]| -> Vec<(u8, usize)> {
+        answer.iter().map(|datagram| (datagram.bytes[0], datagram.bytes.len())).collect()
+    };
+    let mut shapes = Vec::new();
+    for (at, name) in ["hans", "vader", "nobody"].into_iter().enumerate() {
+        let mut phases = Vec::new();
+        for guess in 0..25 {
+            let from = address(&format!("127.0.0.2:{}", 1_000 + 100 * at + guess));
+            let (nonce, cookie) = world.cookie(from);
+            // A senseless first message now and then: it must fail as late as the others.
+            let mut ke1 = [0xff; crate::common::packet::KE1_BYTES];
+            if guess % 2 == 0 {
+                ke1 = crate::common::login::ClientLogin::start(&mut world.rng, b"guess").1;
+            }
+            let login1 = Packet::Login1 { nonce, cookie, user: name, ke1: &ke1 }.to_bytes();
+            let login3 = Packet::Login3 { nonce, ke3: &[5; 64], details: &[6; 48] }.to_bytes();
+            for step in [&login1, &login1, &login3, &login3, &login1] {
+                phases.push(shape(&world.send(from, step)));
+            }
+        }
+        shapes.push(phases);
+    }
+    assert_eq!(shapes[0], shapes[2], "known and unknown");
+    assert_eq!(shapes[1], shapes[2], "active and unknown");
+    let throttled = [(0x0b, 19)];
+    assert_eq!(shapes[0].iter().filter(|phase| **phase == throttled).count(), 3 * 5, "the last guesses of 25");
+}
+
+#[test]
 fn repeated_steps_draw_the_same_bytes_and_act_once() {
     let mut world = World::new(&["hans"]);
     let from = address(HERE);

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use crate::common::message::{ClientMessage, Request, Response};
+use crate::common::packet::Packet;
 use crate::server::core::ServerConfig;
 use crate::server::testing::{LoginOutcome, World, address, origin, user};
 
@@ -51,6 +52,27 @@ fn a_ticket_whose_successor_was_seen_is_used_up() {
     world.send(address(HERE), &recorded);
     assert_eq!(world.server.session_count(), 0, "nor did it begin one");
     assert!(world.resume(&second, address(HERE)).is_some());
+}
+
+#[test]
+fn a_recorded_resumption_cannot_keep_a_user_out() {
+    let mut world = World::new(&["hans"]);
+    let hans = world.login(HERE, "hans");
+    let (_, recorded) = world.resume_packet(&hans, address(HERE));
+    // The server has forgotten that hans came back and left since; whoever sits at hans' address can renew the cookie.
+    let mut later = World::start(&["hans"], ServerConfig::default(), origin() + Duration::from_secs(60));
+    let reply = later.send(address(HERE), &recorded);
+    let Some(Packet::Retry { cookie, .. }) = Packet::parse(&reply[0].bytes) else { panic!("a cookie of the past") };
+    assert_eq!((reply.len(), later.server.session_count()), (1, 0), "as it was recorded it changes nothing");
+    let mut renewed = recorded.clone();
+    renewed[17..49].copy_from_slice(&cookie);
+    later.send(address(HERE), &renewed);
+    let mut client = later.login(THERE, "hans");
+    later.send(address(HERE), &renewed);
+    assert_eq!(later.heartbeat(&mut client).len(), 1);
+    assert_eq!(later.server.session_count(), 1);
+    let again = later.try_login(address(HERE), "hans", "hans-pw");
+    assert!(matches!(again, Some(LoginOutcome::AlreadyActive)), "who has spoken stays");
 }
 
 #[test]

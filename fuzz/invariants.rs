@@ -1,0 +1,103 @@
+//! What must hold whatever comes from outside: one function a fuzz target, and a test over drawn inputs for each
+//! (`tests/threats.rs`), so that they are tried without a nightly toolchain too.
+
+use std::path::Path;
+use std::time::Instant;
+
+use fileshare::client::command;
+use fileshare::client::paths::tidy;
+use fileshare::client::words::{Words, quote};
+use fileshare::common::limits::{RECORD_MAX_BYTES, TICKET_MAX_BYTES};
+use fileshare::common::message::{ClientMessage, ServerMessage};
+use fileshare::common::packet::Packet;
+use fileshare::common::transfer::{self, Preamble, ToDownloader, ToUploader};
+use fileshare::server::core::{Outbox, Server, ServerConfig, Stored};
+use fileshare::server::credentials::Credentials;
+
+/// Any datagram: one packet or none, and a packet is written as it was read.
+pub fn packet(datagram: &[u8]) {
+    let Some(packet) = Packet::parse(datagram) else { return };
+    if matches!(packet, Packet::Session { .. }) {
+        return; // its sealer writes it
+    }
+    let written = packet.to_bytes();
+    assert_eq!(Packet::parse(&written), Some(packet));
+    assert_eq!(written.len(), datagram.len());
+}
+
+/// Anything under seal, either way: a message within its limits or none, and it means the same when written again.
+pub fn messages(text: &[u8]) {
+    if let Ok(message) = ClientMessage::decode(text) {
+        let mut again = Vec::new();
+        message.encode(&mut again);
+        assert_eq!(ClientMessage::decode(&again), Ok(message));
+        assert!(again.len() <= text.len());
+    }
+    if let Ok(message) = ServerMessage::decode(text) {
+        let mut again = Vec::new();
+        message.encode(&mut again);
+        assert_eq!(ServerMessage::decode(&again), Ok(message));
+    }
+}
+
+/// Anything on a TCP connection: how it begins, how long a record is, and what stands in one.
+pub fn transfer(bytes: &[u8]) {
+    match Preamble::parse(bytes) {
+        Ok(Preamble::NeedBytes(needed)) => assert!(needed > bytes.len() && needed < TICKET_MAX_BYTES + 100),
+        Ok(Preamble::Whole { ticket, prologue, noise }) => {
+            assert!(ticket.len() <= TICKET_MAX_BYTES);
+            assert_eq!(prologue.len() + noise.len(), bytes.len());
+            let _ = transfer::answer(&[7; 32], prologue, noise);
+        }
+        Err(_) => {}
+    }
+    if let Some(head) = bytes.first_chunk()
+        && let Ok(length) = transfer::record_bytes(*head)
+    {
+        assert!(length < RECORD_MAX_BYTES + 100);
+    }
+    let _ = postcard::take_from_bytes::<ToUploader>(bytes);
+    let _ = postcard::take_from_bytes::<ToDownloader>(bytes);
+}
+
+/// Any credentials file: users, or an error that names a line and holds nothing of a password.
+pub fn credentials(text: &[u8]) {
+    match Credentials::parse(text, Path::new("file")) {
+        Ok(credentials) => assert!(credentials.users.len() <= text.split(|byte| *byte == b'\n').count()),
+        Err(error) => {
+            let told = error.to_string();
+            assert!(told.contains("line") && !told.contains(['\n', '\x1b']), "{told:?}");
+        }
+    }
+}
+
+/// Any line that is typed: a command or an error of one line; and what is quoted reads back.
+pub fn words(line: &[u8]) {
+    let _ = command::parse(line);
+    let Ok(text) = std::str::from_utf8(line) else { return };
+    if !text.is_empty() && !text.contains(['\n', '\r']) {
+        let words = Words::of(&quote(text)).rest().expect("our own quotes close");
+        assert_eq!((words.len(), words[0].text.as_str(), &words[0].pattern), (1, text, &None));
+    }
+    for word in Words::of(text).rest().into_iter().flatten() {
+        if let Ok(path) = tidy(&word) {
+            assert!(!path.text.starts_with('/') && path.text.split('/').all(|part| part != ".."), "{path:?}");
+        }
+    }
+}
+
+/// Any datagrams from an address that has proven nothing: at most one answer each, never larger, and no session.
+#[expect(clippy::disallowed_methods, reason = "an Instant to count from can be had no other way")]
+pub fn stranger((pieces, bytes): (u8, &[u8])) {
+    let now = Instant::now();
+    let mut server = Server::new(ServerConfig::default(), Stored::new(), [1; 32], now, 1_700_000_000_000);
+    let mut out = Outbox::new();
+    let from = "192.0.2.1:9".parse().expect("an address");
+    for piece in bytes.chunks(bytes.len().div_ceil(usize::from(pieces).max(1)).max(1)) {
+        server.handle_datagram(now, from, &mut piece.to_vec(), &mut out);
+        server.handle_timeout(now, &mut out);
+        assert!(out.datagrams.len() <= 1 && out.datagrams.iter().all(|sent| sent.bytes.len() <= piece.len()));
+        out.datagrams.clear();
+    }
+    assert_eq!(server.session_count(), 0);
+}

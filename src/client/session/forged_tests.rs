@@ -1,0 +1,155 @@
+//! What somebody on the line can do who sees our datagrams and invents answers, but keeps none from arriving.
+
+use rand::{RngCore, SeedableRng};
+
+use super::scripted_server::{LIVENESS, PASSWORD, Pair, Policy, hans};
+use super::*;
+use crate::common::login::{Record, ServerLogin};
+use crate::common::packet::{ANSWER_BYTES, Nonce};
+use crate::common::types::SessionId;
+
+fn nonce(datagram: &[u8]) -> Nonce {
+    match Packet::parse(datagram).expect("our own packet") {
+        Packet::Hello { nonce, .. }
+        | Packet::Login1 { nonce, .. }
+        | Packet::Login3 { nonce, .. }
+        | Packet::Resume { nonce, .. } => nonce,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Every packet that a server sends, for this exchange, with nothing true in it.
+fn forgeries(nonce: Nonce) -> Vec<Vec<u8>> {
+    let mut rng = ChaCha20Rng::seed_from_u64(8);
+    let (_, ke2) = {
+        let (_, ke1) = crate::common::login::ClientLogin::start(&mut rng, b"guess");
+        ServerLogin::start(&mut rng, &Record::fake(&Zeroizing::new([7; 32]), &hans()), &hans(), &ke1)
+    };
+    let mut answer = [0; ANSWER_BYTES];
+    rng.fill_bytes(&mut answer);
+    let packets = [
+        Packet::Retry { nonce, cookie: [66; 32] },
+        Packet::Version { version: 9, nonce },
+        Packet::Login2 { nonce, ke2: &ke2 },
+        Packet::Answer { nonce, answer: &answer },
+        Packet::Resumed { nonce, server_nonce: [1; 16], answer: &answer },
+        Packet::Refused { nonce },
+        Packet::Throttled { nonce, retry_after_s: u16::MAX },
+        Packet::Reset { id: SessionId([0; 16]), token: [0; 16], delay_ms: 0 },
+    ];
+    packets.iter().map(Packet::to_bytes).collect()
+}
+
+/// Plays the exchange under way step by step; before the `step`-th answer arrives, `forged` does.
+fn play(pair: &mut Pair, step: usize, forged: impl Fn(Nonce) -> Vec<u8>) {
+    let mut steps = 0;
+    while let Some((to, datagram)) = pair.session.poll_transmit() {
+        if steps == step {
+            let mut forged = forged(nonce(&datagram));
+            pair.session.handle_datagram(pair.now, to, &mut forged);
+        }
+        steps += 1;
+        if let Some(mut answer) = pair.server.handle(datagram) {
+            pair.session.handle_datagram(pair.now, to, &mut answer);
+        }
+    }
+    while let Some(event) = pair.session.poll_event() {
+        pair.events.push_back(event);
+    }
+}
+
+#[test]
+fn nothing_forged_ends_or_moves_a_session_that_stands() {
+    let mut pair = Pair::new();
+    pair.session.login(pair.now, hans(), Zeroizing::new(PASSWORD.to_vec()));
+    let seen = nonce(&pair.session.poll_transmit().expect("HELLO").1);
+    pair.pass(Duration::from_secs(1));
+    assert!(matches!(pair.event(), Event::Started { .. }));
+    assert!(matches!(pair.event(), Event::Login(Ok(_))));
+    let resumed = pair.server.resumptions;
+    for forged in forgeries(seen) {
+        pair.deliver(forged);
+    }
+    pair.pass(LIVENESS * 3);
+    pair.no_event();
+    assert_eq!((pair.server.logins, pair.server.resumptions), (1, resumed));
+}
+
+#[test]
+fn a_forged_refusal_of_a_resumption_costs_a_login_and_nothing_else() {
+    let mut pair = Pair::standing();
+    let mut reset = pair.server.reset(0);
+    let server = pair.server.address;
+    pair.session.handle_datagram(pair.now, server, &mut reset);
+    // HELLO, then RESUME.
+    play(&mut pair, 1, |nonce| Packet::Refused { nonce }.to_bytes());
+    pair.pass(Duration::from_secs(3));
+    assert!(matches!(pair.event(), Event::Started { resumed: true, .. }));
+    pair.no_event();
+    assert_eq!(pair.server.logins, 2);
+}
+
+#[test]
+fn once_the_server_has_proven_itself_nobody_else_can_refuse_a_login() {
+    for at in 0..forgeries([0; 16]).len() {
+        let mut pair = Pair::new();
+        pair.session.login(pair.now, hans(), Zeroizing::new(PASSWORD.to_vec()));
+        // HELLO, LOGIN1, then LOGIN3.
+        play(&mut pair, 2, |nonce| forgeries(nonce).swap_remove(at));
+        pair.pass(Duration::from_secs(3));
+        assert!(matches!(pair.event(), Event::Started { .. }), "forgery {at}");
+        assert!(matches!(pair.event(), Event::Login(Ok(_))), "forgery {at}");
+    }
+}
+
+#[test]
+fn a_forged_throttling_delays_a_reconnect_by_seconds_and_not_by_hours() {
+    let mut pair = Pair::standing();
+    pair.server.on_resume = Policy::Refuse;
+    let mut reset = pair.server.reset(0);
+    let server = pair.server.address;
+    pair.session.handle_datagram(pair.now, server, &mut reset);
+    // HELLO, RESUME, HELLO, then LOGIN1.
+    play(&mut pair, 3, |nonce| Packet::Throttled { nonce, retry_after_s: u16::MAX }.to_bytes());
+    assert_eq!(pair.server.logins, 1);
+    pair.pass(Duration::from_secs(31));
+    assert_eq!(pair.server.logins, 2);
+}
+
+#[test]
+fn what_the_server_said_said_again_in_any_order_does_nothing() {
+    use rand::seq::SliceRandom;
+    let mut pair = Pair::new();
+    let mut tape = Vec::new();
+    pair.session.login(pair.now, hans(), Zeroizing::new(PASSWORD.to_vec()));
+    for at in 0..20 {
+        while let Some((to, datagram)) = pair.session.poll_transmit() {
+            if let Some(mut answer) = pair.server.handle(datagram) {
+                tape.push(answer.clone());
+                pair.session.handle_datagram(pair.now, to, &mut answer);
+            }
+        }
+        if at % 5 == 4 {
+            let mut reset = pair.server.reset(0);
+            tape.push(reset.clone());
+            pair.session.handle_datagram(pair.now, pair.server.address, &mut reset);
+        }
+        pair.now += Duration::from_millis(500);
+        pair.session.handle_timeout(pair.now);
+    }
+    pair.exchange();
+    pair.events.clear();
+    assert!(tape.len() > 12 && pair.server.resumptions == 4);
+    let mut rng = ChaCha20Rng::seed_from_u64(5);
+    for _ in 0..20 {
+        tape.shuffle(&mut rng);
+        tape.iter().for_each(|seen| pair.deliver(seen.clone()));
+    }
+    pair.no_event();
+    assert_eq!((pair.server.logins, pair.server.resumptions), (1, 4));
+    pair.connected = false;
+    pair.pass(LIVENESS);
+    tape.iter().for_each(|seen| pair.deliver(seen.clone()));
+    pair.pass(super::scripted_server::HEARTBEAT);
+    assert!(matches!(pair.event(), Event::ConnectionLost), "nor is it a sign of the server's life");
+}

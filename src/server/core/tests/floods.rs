@@ -1,0 +1,106 @@
+//! Floods: what is kept for strangers is bounded, and so is what they can make the server say.
+
+use std::cell::RefCell;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::common::limits::{HANDSHAKE_LIFETIME, HANDSHAKES_MAX};
+use crate::common::message::ClientMessage;
+use crate::common::packet::{KE1_BYTES, Packet};
+use crate::server::testing::{World, address};
+
+/// Hosts of as many networks.
+fn host(number: u32) -> SocketAddr {
+    SocketAddr::new(Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | u128::from(number) << 64 | 1).into(), 4_000)
+}
+
+#[test]
+fn logins_under_way_are_bounded_whoever_sends_them() {
+    let mut world = World::new(&["hans"]);
+    let line_up = |world: &mut World, number: u32| {
+        let from = host(number);
+        let (nonce, cookie) = world.cookie(from);
+        let user = format!("user{number}");
+        let mut login1 = Packet::Login1 { nonce, cookie, user: &user, ke1: &[3; KE1_BYTES] }.to_bytes();
+        world.server.handle_datagram(world.now, from, &mut login1, &mut world.out);
+        world.out.datagrams.clear();
+    };
+    // While records are made, everyone waits.
+    world.server.enrolling = true;
+    for number in 0..HANDSHAKES_MAX as u32 + 2_000 {
+        line_up(&mut world, number);
+        world.out.wanted.clear();
+    }
+    assert!(world.server.handshakes.check_room(host(99_999)).is_err());
+    assert_eq!(world.server.handshakes.parked().count(), HANDSHAKES_MAX);
+    world.advance(HANDSHAKE_LIFETIME);
+    world.settle();
+    assert_eq!(world.server.handshakes.parked().count(), 0);
+    world.server.handle_all_enrolled();
+    world.login("127.0.0.1:4000", "hans");
+}
+
+#[test]
+fn resets_have_a_rate() {
+    let mut world = World::new(&["hans"]);
+    let mut hans = world.login("127.0.0.1:4000", "hans");
+    world.say(&mut hans, &ClientMessage::Leave);
+    let bytes = hans.seal(&ClientMessage::Leave);
+    let drawn =
+        |world: &mut World| (0..30_000).filter(|_| !world.send(address("192.0.2.7:9"), &bytes).is_empty()).count();
+    assert_eq!(drawn(&mut world), 20_000);
+    assert_eq!(drawn(&mut world), 0);
+    world.advance(Duration::from_millis(100));
+    assert_eq!(drawn(&mut world), 2_000);
+}
+
+#[test]
+fn whatever_a_stranger_sends_the_answer_is_one_datagram_and_no_larger() {
+    let world = RefCell::new(World::new(&["hans"]));
+    let (session, ticket) = {
+        let mut world = world.borrow_mut();
+        let mut hans = world.login("127.0.0.1:4000", "hans");
+        let session = hans.seal(&ClientMessage::Leave);
+        world.say(&mut hans, &ClientMessage::Leave);
+        (session, hans.welcome.ticket.clone())
+    };
+    let sizes = [256, 49, 19, 210, 337, 129, 353, 97 + ticket.len(), 369, 17, 35, session.len()];
+    let kinds = prop_oneof![0x01_u8..=0x11, any::<u8>()];
+    let size = prop_oneof![proptest::sample::select(sizes.to_vec()), 0..1_300_usize];
+    // Noise; or what is true but for a change somewhere, so that it gets past the first checks.
+    let noise = (kinds, size).prop_flat_map(|(kind, size)| {
+        proptest::collection::vec(any::<u8>(), size).prop_map(move |mut bytes| {
+            if let Some(first) = bytes.first_mut() {
+                *first = kind;
+            }
+            bytes
+        })
+    });
+    let truths = vec![
+        Packet::Hello { version: 1, nonce: [1; 16] }.to_bytes(),
+        Packet::Login1 { nonce: [1; 16], cookie: [2; 32], user: "hans", ke1: &[3; KE1_BYTES] }.to_bytes(),
+        Packet::Login3 { nonce: [1; 16], ke3: &[3; 64], details: &[4; 48] }.to_bytes(),
+        Packet::Resume { nonce: [1; 16], cookie: [2; 32], details: &[4; 48], ticket: &ticket }.to_bytes(),
+        session,
+    ];
+    let changed = (proptest::sample::select(truths), any::<prop::sample::Index>(), any::<u8>(), 0..3_usize);
+    let changed = changed.prop_map(|(mut bytes, at, change, cut)| {
+        let at = at.index(bytes.len());
+        bytes[at] ^= change;
+        bytes.truncate(bytes.len() - cut);
+        bytes
+    });
+    let mut runner = TestRunner::new(Config { cases: 30_000, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&prop_oneof![noise, changed], |bytes| {
+        let answer = world.borrow_mut().send(address("192.0.2.77:9"), &bytes);
+        let answered: usize = answer.iter().map(|datagram| datagram.bytes.len()).sum();
+        prop_assert!(answer.len() <= 1 && answered <= bytes.len(), "{answer:?}");
+        prop_assert!(answer.iter().all(|datagram| datagram.to == address("192.0.2.77:9")));
+        Ok(())
+    });
+    outcome.unwrap();
+    assert_eq!(world.borrow().server.session_count(), 0);
+}

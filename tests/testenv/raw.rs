@@ -1,0 +1,182 @@
+//! A client without comfort: says the packets of a login one by one and takes the time of each answer.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use fileshare::common::limits::PROTOCOL_VERSION;
+use fileshare::common::login::{ClientLogin, LoginAnswer, LoginDetails, Stretching};
+use fileshare::common::message::{ClientMessage, Heartbeat, ServerMessage};
+use fileshare::common::packet::{KE3_BYTES, Packet};
+use fileshare::common::seal::{Channel, Side};
+use fileshare::common::types::UserName;
+use rand::rngs::StdRng;
+use rand::{Rng, RngCore, SeedableRng};
+
+use super::PATIENCE;
+
+/// How long an answer is waited for before the question is repeated.
+const REPEAT: Duration = Duration::from_millis(250);
+
+/// The same for a heartbeat, as clients do it.
+const HEARTBEAT_REPEAT: Duration = Duration::from_millis(85);
+
+/// See the module.
+pub struct RawClient {
+    socket: UdpSocket,
+    rng: StdRng,
+}
+
+/// What came of a guess.
+pub enum Guess {
+    /// From LOGIN1 to LOGIN2, and from LOGIN3 to ANSWER; bytes of both answers.
+    Answered { login2: Duration, answer: Duration, bytes: [usize; 2] },
+    /// Too many.
+    Throttled,
+}
+
+/// A session of a raw client.
+pub struct RawSession {
+    client: RawClient,
+    channel: Channel,
+    beats: u32,
+}
+
+impl RawClient {
+    /// At an address of its own; each has other randomness by its seed.
+    pub fn new(at: IpAddr, server: SocketAddr, seed: u64) -> Self {
+        let socket = UdpSocket::bind((at, 0)).expect("a free port");
+        socket.connect(server).expect("loopback is reachable");
+        Self { socket, rng: StdRng::seed_from_u64(seed) }
+    }
+
+    /// Says this until an answer comes that `takes` takes; the answer, and how long the last time took.
+    fn ask(&self, said: &[u8], mut takes: impl FnMut(&mut [u8]) -> bool) -> (Vec<u8>, Duration) {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            if let Some(answered) = self.ask_once(said, REPEAT, &mut takes) {
+                return answered;
+            }
+        }
+        panic!("the server does not answer any more");
+    }
+
+    fn ask_once(
+        &self,
+        said: &[u8],
+        patience: Duration,
+        mut takes: impl FnMut(&mut [u8]) -> bool,
+    ) -> Option<(Vec<u8>, Duration)> {
+        let (start, mut buffer) = (Instant::now(), [0; 2048]);
+        let _ = self.socket.send(said);
+        while let Some(left) = patience.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
+            self.socket.set_read_timeout(Some(left)).expect("a timeout can be set");
+            match self.socket.recv(&mut buffer) {
+                Ok(length) => {
+                    let took = start.elapsed();
+                    if takes(&mut buffer[..length]) {
+                        return Some((buffer[..length].to_vec(), took));
+                    }
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+                // A refused port is a server that is just starting.
+                Err(_) => {}
+            }
+        }
+        None
+    }
+
+    fn login1(&mut self, user: &str, ke1: &[u8; 96]) -> ([u8; 16], Vec<u8>) {
+        let nonce = self.rng.r#gen();
+        let hello = Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes();
+        let is_retry =
+            |bytes: &mut [u8]| matches!(Packet::parse(bytes), Some(Packet::Retry { nonce: n, .. }) if n == nonce);
+        let (retry, _) = self.ask(&hello, is_retry);
+        let Some(Packet::Retry { cookie, .. }) = Packet::parse(&retry) else { unreachable!("taken above") };
+        (nonce, Packet::Login1 { nonce, cookie, user, ke1 }.to_bytes())
+    }
+
+    /// Tries a password that is wrong, as a client does that has found out so itself.
+    pub fn guess(&mut self, user: &str) -> Guess {
+        let (_, ke1) = ClientLogin::start(&mut self.rng, b"guess");
+        let (nonce, login1) = self.login1(user, &ke1);
+        let is_answer = |bytes: &mut [u8]| match Packet::parse(bytes) {
+            Some(Packet::Login2 { nonce: n, .. } | Packet::Throttled { nonce: n, .. }) => n == nonce,
+            _ => false,
+        };
+        let (first, login2) = self.ask(&login1, is_answer);
+        if let Some(Packet::Throttled { .. }) = Packet::parse(&first) {
+            return Guess::Throttled;
+        }
+        let (mut ke3, mut details) = ([0; KE3_BYTES], [0; 48]);
+        self.rng.fill_bytes(&mut ke3);
+        self.rng.fill_bytes(&mut details);
+        let login3 = Packet::Login3 { nonce, ke3: &ke3, details: &details }.to_bytes();
+        let is_answer =
+            |bytes: &mut [u8]| matches!(Packet::parse(bytes), Some(Packet::Answer { nonce: n, .. }) if n == nonce);
+        let (second, answer) = self.ask(&login3, is_answer);
+        Guess::Answered { login2, answer, bytes: [first.len(), second.len()] }
+    }
+
+    /// Sends a HELLO and a senseless LOGIN1 with whatever cookie comes, without waiting: what a flood is made of.
+    pub fn shout(&mut self, user: &str) {
+        let nonce = self.rng.r#gen();
+        let hello = Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes();
+        let _ = self.socket.send(&hello);
+        self.socket.set_nonblocking(true).expect("a socket can be set so");
+        let mut buffer = [0; 2048];
+        while let Ok(length) = self.socket.recv(&mut buffer) {
+            if let Some(Packet::Retry { nonce, cookie }) = Packet::parse(&buffer[..length]) {
+                let (_, ke1) = ClientLogin::start(&mut self.rng, b"guess");
+                let _ = self.socket.send(&Packet::Login1 { nonce, cookie, user, ke1: &ke1 }.to_bytes());
+            }
+        }
+        self.socket.set_nonblocking(false).expect("a socket can be set so");
+    }
+
+    /// Logs in.
+    pub fn log_in(mut self, user: &str, password: &[u8], stretching: Stretching) -> RawSession {
+        let name = UserName::parse(user).expect("a name");
+        let (login, ke1) = ClientLogin::start(&mut self.rng, password);
+        let (nonce, login1) = self.login1(user, &ke1);
+        let is_login2 =
+            |bytes: &mut [u8]| matches!(Packet::parse(bytes), Some(Packet::Login2 { nonce: n, .. }) if n == nonce);
+        let (login2, _) = self.ask(&login1, is_login2);
+        let Some(Packet::Login2 { ke2, .. }) = Packet::parse(&login2) else { unreachable!("taken above") };
+        let (key, ke3) = login.finish(&mut self.rng, &name, password, ke2, stretching).expect("the right password");
+        let details = key.seal_details(&nonce, &LoginDetails { tcp_port: 9, free_slots: 0 });
+        let login3 = Packet::Login3 { nonce, ke3: &ke3, details: &details }.to_bytes();
+        let mut welcome = None;
+        self.ask(&login3, |bytes| match Packet::parse(bytes) {
+            Some(Packet::Answer { nonce: n, answer }) if n == nonce => {
+                welcome = key.open_answer(&nonce, answer).ok();
+                true
+            }
+            _ => false,
+        });
+        let Some(LoginAnswer::Welcome(welcome)) = welcome else { panic!("{user} is not let in") };
+        let channel = Channel::new(Side::Client, welcome.session, &key.session_secret());
+        RawSession { client: self, channel, beats: 0 }
+    }
+}
+
+impl RawSession {
+    /// Reports, and waits for the acknowledgement: how long it took from the first try.
+    pub fn heartbeat(&mut self) -> Duration {
+        self.beats += 1;
+        let (start, number, channel) = (Instant::now(), self.beats, &mut self.channel);
+        while start.elapsed() < PATIENCE {
+            let mut datagram = Vec::new();
+            let beat = ClientMessage::Heartbeat(Heartbeat { number, free_slots: 0 });
+            channel.seal_into(&mut datagram, |out| beat.encode(out));
+            let answered = self.client.ask_once(&datagram, HEARTBEAT_REPEAT, |bytes| {
+                let Ok(text) = channel.open(bytes) else { return false };
+                matches!(ServerMessage::decode(text), Ok(ServerMessage::HeartbeatAck { number: n }) if n == number)
+            });
+            if answered.is_some() {
+                return start.elapsed();
+            }
+        }
+        panic!("a heartbeat is never acknowledged")
+    }
+}
