@@ -92,7 +92,7 @@ fn collect(crowd: &mut Crowd, wanted: usize) -> usize {
 fn check(crowd: &mut Crowd, published: usize) {
     let mut listed = 0;
     for asked in 0..crowd.len() {
-        crowd.act(asked, |session, now| session.ask(now, Request::Published { cursor: None }));
+        crowd.act(asked, |session, now| session.ask(now, Request::Published { listing: false, cursor: None }));
         // A few at a time: all at once would be more than the sockets hold.
         while asked + 1 - listed > 200 || (asked + 1 == crowd.len() && listed < crowd.len()) {
             for (member, event) in crowd.turn(Duration::from_secs(1)) {
