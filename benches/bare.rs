@@ -9,6 +9,8 @@
 //! cargo bench --bench bare -- [--mib 2048] [--rounds 5] [--dir DIR] [--small 10000]
 //! ```
 
+#![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

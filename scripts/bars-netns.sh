@@ -71,14 +71,15 @@ wait_line() { # FILE TEXT
 }
 wait_line "$dir/server.out" 'listening on'
 
-client() { # N ARGS...: runs client N in its namespace and its own folder
+client() { # N ARGS...: `command` runs client N in its namespace and its own folder
     local n=$1
     shift
-    FILESHARE_PASSWORD=pw$n XDG_CACHE_HOME=$dir/x$n XDG_STATE_HOME=$dir/x$n \
-        ip netns exec "fs$id-$n" "$bin/client" 10.77.0.254 12000 -u "u$n" -d "$dir/c$n" "$@"
+    command=(env "FILESHARE_PASSWORD=pw$n" XDG_CACHE_HOME="$dir/x$n" XDG_STATE_HOME="$dir/x$n"
+        ip netns exec "fs$id-$n" "$bin/client" 10.77.0.254 12000 -u "u$n" -d "$dir/c$n" "$@")
 }
 serve() { # N: publishes its copy of `file` and stays
-    client "$1" -c 'pub file' --stay >"$dir/serve$1.out" 2>"$dir/serve$1.err" &
+    client "$1" -c 'pub file' --stay
+    "${command[@]}" >"$dir/serve$1.out" 2>"$dir/serve$1.err" &
     pids+=($!)
     serving[$1]=$!
     wait_line "$dir/serve$1.out" 'published successfully'
@@ -95,9 +96,10 @@ fresh() { # empties all folders but the sources' (1..N)
     for ((i = 1; i <= $1; i++)); do cp "$dir/file" "$dir/c$i/file"; done
 }
 seconds() { awk "BEGIN {printf \"%.3f\", $2 - $1}"; }
-timed_get() { # N [option]: seconds for client N to fetch `file`, checked
+timed_get() { # N: seconds for client N to fetch `file`, checked
     local start=$EPOCHREALTIME
-    client "$1" -q -c "get ${2:-} file" >"$dir/get.out" 2>"$dir/get.err"
+    client "$1" -c 'get file'
+    "${command[@]}" >"$dir/get.out" 2>"$dir/get.err"
     local end=$EPOCHREALTIME
     cmp "$dir/file" "$dir/c$1/file" >&2
     seconds "$start" "$end"
@@ -114,7 +116,8 @@ part_three() {
 }
 part_kill() {
     fresh 3; serve 1; serve 2; serve 3
-    client 9 -q -c 'get file' >"$dir/get.out" 2>"$dir/get.err" &
+    client 9 -q -c 'get file'
+    "${command[@]}" >"$dir/get.out" 2>"$dir/get.err" &
     local getter=$! expected killed=0 last=0 now rx since longest=0
     pids+=("$getter")
     expected=$((mb * 1000000))
@@ -122,13 +125,14 @@ part_kill() {
     while kill -0 "$getter" 2>/dev/null; do
         rx=$(ip netns exec "fs$id-9" cat /sys/class/net/eth0/statistics/rx_bytes)
         now=$EPOCHREALTIME
+        [[ -n ${FS_TRACE:-} ]] && echo "$now $rx $killed" >>"$FS_TRACE"
         if ((rx > last + 20000)); then
-            ((last > 100000)) && longest=$(awk "BEGIN {d = $now - $since; print d > $longest ? d : $longest}")
+            ((last > 100000)) && longest=$(awk "BEGIN {d = $now - $since; print (d > $longest) ? d : $longest}")
             last=$rx since=$now
         fi
         if ((!killed && rx > expected / 2)); then
             killed=1
-            pkill -KILL -P "${serving[2]}" 2>/dev/null || kill -KILL "${serving[2]}"
+            kill -KILL "${serving[2]}"
         fi
         sleep 0.02
     done
@@ -159,17 +163,23 @@ part_swarm() {
     rm -f "$dir/c9/file"
     start=$EPOCHREALTIME
     for ((i = 2; i <= links; i++)); do
-        client "$i" -c 'get --share file' --stay >"$dir/swarm$i.out" 2>"$dir/swarm$i.err" &
+        client "$i" -c 'get --share file' --stay
+        "${command[@]}" >"$dir/swarm$i.out" 2>"$dir/swarm$i.err" &
         getters+=($!)
         serving[$i]=$!
         pids+=($!)
     done
     for ((i = 2; i <= links; i++)); do wait_line "$dir/swarm$i.out" 'downloaded successfully'; done
     end=$EPOCHREALTIME
-    for ((i = 2; i <= links; i++)); do cmp "$dir/file" "$dir/c$i/file"; done
+    local sent=()
+    for ((i = 1; i <= links; i++)); do
+        cmp "$dir/file" "$dir/c$i/file"
+        sent+=("$(($(ip netns exec "fs$id-$i" cat /sys/class/net/eth0/statistics/tx_bytes) / 1000000))")
+    done
     stop 1 2 3 4 5 6 7 8 9
     local all
     all=$(seconds "$start" "$end")
     echo "swarm: one download $single s, eight at once $all s, $(awk "BEGIN {printf \"%.2f\", $all / $single}") times as long"
+    echo "       MB sent by the source and the eight: ${sent[*]}"
 }
 for part in "${parts[@]}"; do "part_$part"; done

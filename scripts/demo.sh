@@ -70,13 +70,15 @@ fs_ask yoda 'auth yoda wise@!man' 'Welcome, yoda!' "$commands"
 fs_ask yoda 'sch i' '2 files found:' 'Assignment.pdf' 'movie.mp4'
 
 say "All three fetch from each other at once"
-fs_say yoda 'get Assignment.pdf movie.mp4'
-fs_say hans 'get movie.mp4'
-fs_say vader 'get Assignment.pdf'
-fs_wait_line yoda 'Assignment.pdf downloaded successfully'
-fs_wait_line yoda 'movie.mp4 downloaded successfully'
-fs_wait_line hans 'movie.mp4 downloaded successfully'
-fs_wait_line vader 'Assignment.pdf downloaded successfully'
+begin() { printf '%-6s> %s\n' "$1" "$2" && fs_say "$1" "$2"; }
+end() { fs_wait_line "$1" "$2" && printf '%-6s  %s\n' "$1" "$2"; }
+begin yoda 'get Assignment.pdf movie.mp4'
+begin hans 'get movie.mp4'
+begin vader 'get Assignment.pdf'
+end yoda 'Assignment.pdf downloaded successfully'
+end yoda 'movie.mp4 downloaded successfully'
+end hans 'movie.mp4 downloaded successfully'
+end vader 'Assignment.pdf downloaded successfully'
 same "$hans/Assignment.pdf" "$vader/Assignment.pdf"
 same "$hans/Assignment.pdf" "$yoda/Assignment.pdf"
 same "$vader/movie.mp4" "$hans/movie.mp4"
@@ -90,13 +92,13 @@ fs_ask vader 'sch pdf' 'No files found'
 
 say "hans crashes; after the liveness time the others know, and vader's copy serves"
 fs_kill_client hans
-end=$((SECONDS + 15))
+deadline=$((SECONDS + 15))
 while
     fs_say yoda 'lap' && fs_next_line yoda
     [[ $FS_LINE != '1 active peer:' ]]
 do
     fs_next_line yoda && fs_next_line yoda
-    ((SECONDS <= end)) || { echo 'hans does not time out' >&2 && exit 1; }
+    ((SECONDS <= deadline)) || { echo 'hans does not time out' >&2 && exit 1; }
     sleep 0.2
 done
 fs_wait_line yoda 'vader'

@@ -14,7 +14,7 @@
 #     fs_wait_file vader note.txt
 #
 # What can be set before (all optional):
-#     FS_BIN          folder of the programs `server` and `client`; default: target/release beside scripts/
+#     FS_BIN          folder of the programs `server` and `client`; default: where cargo puts release builds
 #     FS_DIR          folder for everything; default: a new one in ${TMPDIR:-/tmp}, removed by fs_stop_all
 #     FS_CREDENTIALS  credentials file; default: the sample beside scripts/
 #     FS_PATIENCE     seconds that the waiting functions wait unless told otherwise; default: 30
@@ -32,7 +32,7 @@ if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 402)); then
 fi
 
 _fs_home=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
-: "${FS_BIN:=$_fs_home/target/release}"
+: "${FS_BIN:=${CARGO_TARGET_DIR:-$_fs_home/target}/release}"
 : "${FS_CREDENTIALS:=$_fs_home/credentials.txt}"
 : "${FS_PATIENCE:=30}"
 : "${FS_DIR:=}"

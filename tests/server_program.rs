@@ -23,7 +23,7 @@ const SAMPLE: &str = "hans falcon*solo\nyoda wise@!man\nvader sithlord**\n";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn command(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("server"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
     command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, recv};
 use serde::{Deserialize, Serialize};
+use socket2::SockRef;
 
 use crate::common::limits::RECORD_MAX_BYTES;
 use crate::common::transfer::{
@@ -23,6 +24,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Each half of the handshake takes at most this long.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Bytes that the kernel takes ahead of what it can send: on a slow link a cancel or an answer would otherwise wait behind
+/// seconds of data that nobody may want any more.
+const UNSENT_MAX_BYTES: u32 = 256 << 10;
 /// Bytes read from the socket at once: several full records.
 const READ_BUFFER_BYTES: usize = 8 * (FRAME_MAX_BYTES + 64);
 /// Sealed records are written out when this many bytes have gathered.
@@ -105,6 +109,7 @@ pub fn accept<T, M>(
 
 fn set_up(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_MAX_BYTES)?;
     stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT))?;
     stream.set_write_timeout(Some(HANDSHAKE_TIMEOUT))
 }

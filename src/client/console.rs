@@ -16,6 +16,9 @@ use crate::common::text::safe;
 /// What takes this long gets a progress bar.
 const BAR_AFTER: Duration = Duration::from_secs(1);
 
+/// A narrower terminal has no room for a bar beside the numbers.
+const BAR_COLUMNS: u16 = 78;
+
 /// How the client speaks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Manner {
@@ -117,7 +120,12 @@ impl Console {
     /// A progress bar that shows itself once a second has passed, and goes away when dropped.
     pub fn meter(&self) -> Meter<'_> {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        let template = "{msg:30!} {wide_bar} {bytes:>10}/{total_bytes} {bytes_per_sec:>12} {eta:>4}";
+        let is_narrow = rustix::termios::tcgetwinsize(io::stderr()).is_ok_and(|size| size.ws_col < BAR_COLUMNS);
+        let template = if is_narrow {
+            "{wide_msg} {bytes}/{total_bytes} {bytes_per_sec} {eta}"
+        } else {
+            "{msg:30!} {wide_bar} {bytes:>10}/{total_bytes} {bytes_per_sec:>12} {eta:>4}"
+        };
         bar.set_style(ProgressStyle::with_template(template).expect("the template is fixed"));
         Meter { console: self, bar, shown: AtomicBool::new(false) }
     }

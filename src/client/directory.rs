@@ -254,8 +254,8 @@ impl Directory {
         firsts.map(|(name, first)| self.resolve_from(NameQuery::Exact(name.clone()), true, Some(first))).collect()
     }
 
-    /// Who serves these contents, best first, at most `most` sources. `covers` counts bits within one batch: the caller
-    /// passes files that [`source_batches`] put together.
+    /// Who serves these contents, best first, at most `most` sources for each. `covers` counts bits within one batch: the
+    /// caller passes files that [`source_batches`] put together.
     pub fn sources(&self, batch: &[WantedFile], most: usize) -> Result<Vec<SourceGrant>, AskError> {
         let first = self.server.ask(sources_request(batch))?;
         self.sources_from(batch, most, first)
@@ -271,14 +271,22 @@ impl Directory {
     /// Unlike the other lists this one keeps the server's order, and ends when it is long enough.
     fn sources_from(&self, batch: &[WantedFile], most: usize, first: Response) -> Result<Vec<SourceGrant>, AskError> {
         let (mut sources, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut needed = vec![most; batch.len()];
         let mut response = first;
         loop {
             let mut request = sources_request(batch);
             match response {
                 Response::Sources { sources: page, next } => {
-                    sources.extend(page.into_iter().filter(|source| seen.insert(source.user.clone())));
-                    sources.truncate(most);
-                    if next.is_none() || sources.len() == most {
+                    for source in page {
+                        let covered = |&at: &usize| at < 64 && source.covers & 1 << at != 0;
+                        let covered: Vec<usize> = (0..batch.len()).filter(covered).collect();
+                        let is_needed = covered.iter().any(|&at| needed[at] > 0);
+                        if is_needed && seen.insert(source.user.clone()) {
+                            covered.iter().for_each(|&at| needed[at] = needed[at].saturating_sub(1));
+                            sources.push(source);
+                        }
+                    }
+                    if next.is_none() || needed.iter().all(|&needed| needed == 0) {
                         return Ok(sources);
                     }
                     if let Request::Sources { cursor, .. } = &mut request {
@@ -288,6 +296,7 @@ impl Directory {
                 Response::StaleCursor => {
                     sources.clear();
                     seen.clear();
+                    needed.fill(most);
                 }
                 _ => return Err(AskError::Refused),
             }

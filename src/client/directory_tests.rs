@@ -103,9 +103,11 @@ impl State {
                 let planted = self.planted.iter().map(|name| FoundEntry { name: name.clone(), ..found(200) });
                 Response::Found { entries: entries.map(found).chain(planted).collect(), next }
             }),
-            Request::Sources { cursor, .. } => {
-                self.page(cursor, |sources, next| Response::Sources { sources: sources.map(source).collect(), next })
-            }
+            Request::Sources { files, cursor } => self.page(cursor, |sources, next| {
+                // Each serves one of the files, in turn.
+                let source = |at: usize| SourceGrant { covers: 1 << (at % files.len()), ..source(at) };
+                Response::Sources { sources: sources.map(source).collect(), next }
+            }),
         }
     }
 
@@ -271,6 +273,17 @@ fn sources_keep_the_servers_order_and_end_when_there_are_enough() {
     assert_eq!(directory.sources(&batch, 100).unwrap().len(), 8);
     fake.state.lock().unwrap().restart_in = Some(2);
     assert_eq!(directory.sources(&batch, 100).unwrap().len(), 8, "a restart starts the list again");
+}
+
+#[test]
+fn each_file_of_a_batch_gets_its_sources() {
+    let (_, directory) = directory(State { entries: 20, ..State::default() });
+    let files: Vec<WantedFile> = (0..10).map(|at| wanted(&at.to_string())).collect();
+    for (most, expected) in [(1, 10), (2, 20), (8, 20)] {
+        let sources = directory.sources(&files, most).unwrap();
+        assert_eq!(sources.len(), expected);
+        assert_eq!(sources.iter().fold(0, |all, source| all | source.covers), 0x3ff, "at most {most} for each");
+    }
 }
 
 #[test]

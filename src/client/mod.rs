@@ -1,6 +1,7 @@
 //! A client: the shell a person or a script talks to, the session with the server, the listener that serves peers, and
 //! the downloads. Never imports `server`.
 
+#[expect(clippy::disallowed_methods, reason = "these threads are drivers: they give up on a peer in time")]
 pub mod channel;
 pub mod cli;
 pub mod command;
@@ -8,6 +9,7 @@ pub mod commands;
 pub mod console;
 pub mod control;
 pub mod directory;
+#[expect(clippy::disallowed_methods, reason = "these threads are drivers: the plan in it gets its time as an argument")]
 pub mod download;
 pub mod exit_code;
 pub mod life;
@@ -19,6 +21,7 @@ pub mod paths;
 pub mod run;
 pub mod services;
 pub mod session;
+#[expect(clippy::disallowed_methods, reason = "these threads are drivers: uploads end in time")]
 pub mod share;
 pub mod shell;
 pub mod signals;

@@ -37,7 +37,7 @@ fn a_hundred_thousand_random_datagrams_draw_nothing_and_stop_nothing() {
     let env = TestEnv::new();
     let mut hans = env.client("hans").spawn();
     hans.log_in("hans");
-    let log_before = env.log();
+    let log_before = env.log_after_login("hans");
     let stranger = Stranger::new(env.address());
     let mut rng = ChaCha20Rng::seed_from_u64(20_260_101);
     for round in 0..100_000_u32 {

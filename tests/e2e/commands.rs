@@ -1,5 +1,7 @@
 //! Section 2 of the contract: what each command prints.
 
+use std::fs;
+
 use crate::testenv::{COMMANDS, TestEnv};
 
 const WELCOME: &str = "Welcome, hans!";
@@ -116,11 +118,17 @@ fn only_files_of_active_peers_are_found() {
 #[test]
 fn nobody_finds_what_they_publish_themselves() {
     let env = TestEnv::new();
-    let publish =
-        |name: &'static str| env.client(name).user().file("a", "a").stay(&["pub a"], &["File published successfully"]);
-    let _hans = publish("hans");
-    let mut vader = publish("vader");
+    let publish = |name: &str| {
+        let mut client = env.client(name).user().file("a", "a").spawn();
+        client.skip_greeting();
+        client.ask("pub a", &["File published successfully"]);
+        client
+    };
+    let (_hans, mut vader) = (publish("hans"), publish("vader"));
     vader.ask("sch a", &["No files found"]);
+    vader.ask("sch -l a", &["No files found"]);
+    fs::remove_file(env.client("vader").dir().join("a")).expect("vader's own copy");
+    vader.ask("get a", &["a downloaded successfully"]);
     let mut yoda = env.client("yoda").user().spawn();
     yoda.skip_greeting();
     yoda.ask("sch a", &["1 file found:", "a"]);

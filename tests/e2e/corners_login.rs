@@ -1,6 +1,8 @@
 //! Corners of section 5 about users, passwords and credentials.
 
-use crate::testenv::{COMMANDS, TestEnv, auth, set_mode};
+use std::process::Command;
+
+use crate::testenv::{COMMANDS, CREDENTIALS, Running, TestEnv, auth, password, set_mode};
 
 const REFUSED: &str = "Authentication failed. Please try again.";
 
@@ -125,4 +127,55 @@ fn the_longest_names_and_passwords_work() {
     let env = TestEnv::with(&format!("{user} {password}\n"), &[]);
     env.client("long").user_as(&user, &password).run(&["lap"]).expect_code(0);
     env.client("long").user_as(&user, &password[1..]).run(&["lap"]).expect_code(4);
+}
+
+#[test]
+fn record_lines_let_users_in_without_a_password_in_the_file() {
+    let mut env = TestEnv::stopped("");
+    let mut lines = String::new();
+    for user in ["hans", "vader"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+        command.current_dir(env.path()).args(["--enrol", user]);
+        let mut enrolling = Running::start("server --enrol", command);
+        enrolling.send(password(user));
+        let done = enrolling.finish();
+        assert_eq!((done.code, done.stdout.lines().count(), done.stderr.as_str()), (0, 1, ""), "{done:?}");
+        lines.push_str(&done.stdout);
+    }
+    assert!(lines.starts_with("hans $fileshare$") && lines.contains("\nvader $fileshare$"), "{lines}");
+    assert!(!lines.contains(password("hans")) && !lines.contains(password("vader")));
+    env.write_credentials(&format!("{lines}yoda wise@!man\n"));
+    env.start();
+    let _hans = env.client("hans").user().file("a", "a").stay(&["pub a"], &["File published successfully"]);
+    env.client("vader").user().args(["-q"]).run(&["get a"]).expect(0, &["a downloaded successfully"]);
+    env.client("yoda").user().args(["-q"]).run(&["lap"]).expect(0, &["1 active peer:", "hans"]);
+    env.client("vader").user_as("vader", "wrong").run(&["lap"]).expect_code(4);
+    // The line itself is no password.
+    let record = lines.lines().next().and_then(|line| line.split_once(' ')).expect("a record line").1;
+    env.client("stranger").user_as("hans", record).run(&["lap"]).expect_code(4);
+}
+
+#[test]
+fn the_sample_passwords_on_an_open_address_draw_a_warning() {
+    let open = TestEnv::with(CREDENTIALS, &["--bind", "0.0.0.0"]);
+    open.wait_log("sample passwords");
+    let own = TestEnv::with("hans a passphrase of our own\n", &["--bind", "0.0.0.0"]);
+    own.client("hans").user_as("hans", "a passphrase of our own").run(&["lap"]).expect_code(0);
+    assert!(!own.log().contains("sample"), "{}", own.log());
+    let closed = TestEnv::new();
+    closed.client("hans").user().run(&["lap"]).expect_code(0);
+    assert!(!closed.log().contains("sample"), "{}", closed.log());
+}
+
+#[test]
+fn a_client_on_the_servers_own_host_is_told_that_other_hosts_cannot_fetch_from_it() {
+    let open = TestEnv::with(CREDENTIALS, &["--bind", "0.0.0.0"]);
+    let done = open.client("hans").user().run(&["lap"]);
+    done.expect(0, &["Welcome, hans!", COMMANDS, "No active peers", "Goodbye!"]);
+    assert!(done.one_line_of_stderr().contains("loopback"), "{}", done.stderr);
+    let _hans = open.client("hans").user().file("a", "a").stay(&["pub a"], &["File published successfully"]);
+    open.client("vader").user().args(["-q"]).run(&["get a"]).expect(0, &["a downloaded successfully"]);
+    let closed = TestEnv::new();
+    let done = closed.client("hans").user().run(&["lap"]);
+    assert_eq!((done.code, done.stderr.as_str()), (0, ""), "there is nobody on other hosts");
 }

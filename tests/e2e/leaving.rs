@@ -70,6 +70,7 @@ fn a_name_is_free_again_once_its_user_has_left() {
     for _ in 0..3 {
         env.client("hans").user().run(&["lap"]).expect_code(0);
     }
+    env.wait_log_times("Received XIT from hans", 3);
     assert_eq!(env.log().matches("Received AUTH from hans").count(), 3, "no attempt had to be repeated");
 }
 

@@ -24,3 +24,4 @@ mod threats;
 mod threats_bars;
 mod threats_wire;
 mod transfers;
+mod transfers_trouble;

@@ -100,12 +100,11 @@ fn a_hangup_reads_the_credentials_again() {
     // hans is gone, yoda has another password, vader keeps the session.
     env.write_credentials("yoda changed\nvader sithlord**\nleia new\n");
     env.signal_server(Signal::HUP);
-    let mut leia = env.client("leia").user_as("leia", "new");
-    leia = leia.args(["-q"]);
-    let mut leia = leia.spawn();
-    // Whoever is new may have asked before the file was read; the log says when it was.
+    // Whoever is removed hears of it once the file is in force.
     hans.wait_err("log");
-    leia.send("lap");
+    let mut leia = env.client("leia").user_as("leia", "new").spawn();
+    leia.skip_greeting();
+    leia.ask("lap", &["1 active peer:", "vader"]);
     vader.ask("lap", &["1 active peer:", "leia"]);
     vader.ask("sch a", &["No files found"]);
     env.client("hans").run(&[&auth("hans")]).expect_code(4);
@@ -123,7 +122,7 @@ fn a_bad_file_at_a_hangup_leaves_the_old_one_in_force() {
     let env = TestEnv::new();
     let mut hans = env.client("hans").spawn();
     hans.log_in("hans");
-    let before = env.log().lines().count();
+    let before = env.log_after_login("hans").lines().count();
     env.write_credentials("hans falcon*solo\nbroken\n");
     env.signal_server(Signal::HUP);
     env.wait_log("line 2");

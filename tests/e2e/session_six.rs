@@ -66,7 +66,7 @@ fn three_shells_on_one_host() {
     assert!(fs::read(yoda_dir.join("Assignment.pdf")).expect("a copy") == assignment);
 
     vader.ask("xit", &["Goodbye!"]);
-    assert_eq!(vader.finish().code, 5, "the first failure of vader's script was the misspelt name");
+    assert_eq!(vader.finish().code, 4, "the first failure of vader's script was the refused login");
     yoda.ask("get rfc768.txt", &["File not found"]);
 
     let mut vader = env.client("vader").spawn();

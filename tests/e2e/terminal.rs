@@ -1,7 +1,7 @@
 //! A person at a terminal.
 
 use crate::testenv::pty::Terminal;
-use crate::testenv::{TestEnv, all_bytes, auth, holds};
+use crate::testenv::{TestEnv, all_bytes, auth, entries, holds, noise};
 
 #[test]
 fn a_terminal_has_a_prompt_and_always_ends_with_0() {
@@ -55,6 +55,52 @@ fn a_password_is_asked_for_without_an_echo() {
     person.sees("Goodbye!");
     let (code, screen) = person.finish();
     assert!(code == 0 && !screen.contains("falcon*solo"), "{screen}");
+}
+
+#[test]
+fn auth_without_a_password_asks_for_it_without_an_echo() {
+    let env = TestEnv::new();
+    let mut person = Terminal::start(env.client("hans").into_command());
+    person.sees("> ");
+    person.types("auth hans");
+    person.sees("assword");
+    person.waits_hidden();
+    person.types("a wrong one");
+    person.sees("Authentication failed. Please try again.");
+    person.sees("> ");
+    person.types("auth hans");
+    person.sees("assword");
+    person.waits_hidden();
+    person.types("falcon*solo");
+    person.sees("Welcome, hans!");
+    person.sees("> ");
+    person.types("xit");
+    person.sees("Goodbye!");
+    let (code, screen) = person.finish();
+    assert!(code == 0 && !screen.contains("falcon*solo") && !screen.contains("a wrong one"), "{screen}");
+}
+
+#[test]
+fn ctrl_c_cancels_the_download_and_keeps_the_shell() {
+    let env = TestEnv::new();
+    let client = env.client("hans").user().file("large", noise(1, 8 << 20)).args(["--limit-rate", "256K"]);
+    let _hans = client.stay(&["pub large"], &["File published successfully"]);
+    let mut person = Terminal::start(env.client("vader").user().into_command());
+    person.sees("> ");
+    person.types("get large");
+    // The progress bar: the transfer is under way.
+    person.sees("MiB");
+    person.press(0x03);
+    person.sees("large download failed");
+    person.sees("> ");
+    person.types("lap");
+    person.sees("1 active peer:");
+    person.sees("> ");
+    person.types("xit");
+    person.sees("Goodbye!");
+    assert_eq!(person.finish().0, 0);
+    let left = entries(env.client("vader").dir());
+    assert!(left.iter().all(|name| name.ends_with(".part")), "nothing half under its name: {left:?}");
 }
 
 #[test]

@@ -22,8 +22,7 @@ fn every_size_and_name_arrives_byte_for_byte() {
     }
     let mut hans = client.spawn();
     hans.skip_greeting();
-    let quoted: Vec<String> =
-        files.iter().map(|(name, _)| shlex::try_quote(name).expect("no NUL").into_owned()).collect();
+    let quoted: Vec<String> = files.iter().map(|(name, _)| format!("'{}'", name.replace('\'', r"'\''"))).collect();
     hans.ask(&format!("pub {}", quoted.join(" ")), &["6 files published successfully"]);
 
     let client = env.client("vader").user();
@@ -176,4 +175,22 @@ fn many_files_arrive_in_the_order_asked() {
     for index in 0..300 {
         vader.says(&[&format!("many/{index:03} downloaded successfully")]);
     }
+}
+
+#[test]
+fn files_of_many_peers_are_fetched_by_one_command() {
+    let users: Vec<String> = (0..12).map(|number| format!("user{number:02}")).collect();
+    let credentials: String = users.iter().map(|user| format!("{user} x\n")).collect();
+    let env = TestEnv::with(&format!("{credentials}vader sithlord**\n"), &[]);
+    let publish = |user: &String| {
+        env.client(user).user_as(user, "x").file(user, user).args(["-c", &format!("pub {user}"), "--stay"]).spawn()
+    };
+    let mut peers: Vec<_> = users.iter().map(publish).collect();
+    for peer in &mut peers {
+        peer.skip_greeting();
+        peer.says(&["File published successfully"]);
+    }
+    let lines: Vec<String> = users.iter().map(|user| format!("{user} downloaded successfully")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    env.client("vader").user().args(["-q"]).run(&[&format!("get {}", users.join(" "))]).expect(0, &lines);
 }

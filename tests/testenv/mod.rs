@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod fake;
+pub mod liar;
 pub mod process;
 pub mod pty;
 pub mod raw;
@@ -173,6 +174,12 @@ impl TestEnv {
     /// The log so far.
     pub fn log(&self) -> String {
         self.server().err.text()
+    }
+
+    /// The log once all is said about the only login, and the list of publications that follows it.
+    pub fn log_after_login(&self, user: &str) -> String {
+        self.wait_log_times(&format!("Sent OK to {user}"), 2);
+        self.log()
     }
 
     /// A client with a folder of its own; its name is the folder's, and the user's when it logs in by `-u`.

@@ -4,9 +4,11 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+use super::PATIENCE;
 
 /// One datagram as it was seen.
 #[derive(Debug, Clone)]
@@ -111,7 +113,7 @@ fn pass_datagrams(tape: &Tape, near: &UdpSocket, far: &UdpSocket, to_server: boo
 /// at another, so that a server which sees the uploader at the relay's address sends downloaders here.
 pub struct TcpRelay {
     listener: SocketAddr,
-    tape: Arc<Mutex<Vec<u8>>>,
+    tape: Arc<(Mutex<Vec<u8>>, Condvar)>,
 }
 
 impl TcpRelay {
@@ -120,7 +122,7 @@ impl TcpRelay {
         let listener = TcpListener::bind((at, 0)).expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let uploader = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port());
-        let tape = Arc::new(Mutex::new(Vec::new()));
+        let tape = Arc::<(Mutex<Vec<u8>>, Condvar)>::default();
         let recorder = tape.clone();
         // Ends with the process: accepting cannot be interrupted without unsafe code, and it holds nothing else.
         thread::spawn(move || {
@@ -141,16 +143,31 @@ impl TcpRelay {
         self.listener.port()
     }
 
+    /// How many bytes have passed so far, both directions together.
+    pub fn passed(&self) -> usize {
+        self.tape.0.lock().expect("no relay panics").len()
+    }
+
+    /// Waits until so many have.
+    pub fn wait_passed(&self, bytes: usize) {
+        let (lock, grown) = &*self.tape;
+        let tape = lock.lock().expect("no relay panics");
+        let (tape, timeout) =
+            grown.wait_timeout_while(tape, PATIENCE, |tape| tape.len() < bytes).expect("no relay panics");
+        assert!(!timeout.timed_out(), "only {} of {bytes} bytes passed", tape.len());
+    }
+
     /// Everything passed so far, both directions mixed.
     pub fn recording(&self) -> Vec<u8> {
-        self.tape.lock().expect("no relay panics").clone()
+        self.tape.0.lock().expect("no relay panics").clone()
     }
 }
 
-fn pass_stream(mut from: TcpStream, mut to: TcpStream, tape: &Mutex<Vec<u8>>) {
+fn pass_stream(mut from: TcpStream, mut to: TcpStream, tape: &(Mutex<Vec<u8>>, Condvar)) {
     let mut chunk = [0; 16 << 10];
     while let Ok(length) = from.read(&mut chunk) {
-        tape.lock().expect("no relay panics").extend_from_slice(&chunk[..length]);
+        tape.0.lock().expect("no relay panics").extend_from_slice(&chunk[..length]);
+        tape.1.notify_all();
         if length == 0 || to.write_all(&chunk[..length]).is_err() {
             break;
         }

@@ -138,7 +138,7 @@ impl From<io::Error> for DownloadError {
 pub trait DownloadProgress: Sync {
     /// `done` of `total` bytes of the wanted file `index` are verified and written.
     fn received(&self, index: usize, done: u64, total: u64);
-    /// A source misbehaved and was dropped: one line for stderr.
+    /// A source misbehaved, or its file is not what was published, and it was dropped: one line for stderr.
     fn source_dropped(&self, user: &UserName, name: &FileName, why: &str);
     /// Wanted file `index` is finished. Called once for each, in any order.
     fn finished(&self, index: usize, outcome: &Fetched);

@@ -18,7 +18,9 @@ use super::store::{self, Piece};
 use crate::client::channel::{self, ChannelError, RecordReader, RecordWriter};
 use crate::common::content::{GroupHash, Outline, group_count, group_range};
 use crate::common::limits::RECORD_MAX_BYTES;
-use crate::common::transfer::{Frame, ToDownloader, ToUploader, TransferError, WANT_MAX_RANGES, WantedRange};
+use crate::common::transfer::{
+    Frame, RefusalReason, ToDownloader, ToUploader, TransferError, WANT_MAX_RANGES, WantedRange,
+};
 use crate::common::types::UserName;
 
 /// A source that owes something and is silent for this long is lost.
@@ -391,6 +393,9 @@ impl Link<'_, '_> {
                 self.outlines.remove(&content);
                 self.partial.remove(&content);
                 self.run.cannot_serve(self.id, &self.user, file, &reason.to_string());
+                if reason == RefusalReason::Changed {
+                    self.run.progress.source_dropped(&self.user, &self.run.jobs[file].name, &reason.to_string());
+                }
             }
             ToDownloader::Busy { retry_ms } => return Err(End::Busy(retry_ms)),
             ToDownloader::Available { content, groups } => self.take_available(content, &groups)?,

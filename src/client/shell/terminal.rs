@@ -69,10 +69,9 @@ impl Terminal {
     fn run(&mut self, context: &Context, stay: bool) -> Ended {
         while !context.life.ending() && !context.console.is_closed() {
             match self.editor.readline(PROMPT) {
-                Ok(line) => {
-                    let line = Zeroizing::new(line);
-                    self.remember(&line);
-                    if execute(context, line.as_bytes()) == Step::Exit {
+                Ok(typed) => {
+                    let typed = Zeroizing::new(typed);
+                    if self.run_lines(context, &typed) == Step::Exit {
                         return Ended::Leave(ExitCode::Success);
                     }
                 }
@@ -82,6 +81,18 @@ impl Terminal {
             }
         }
         Ended::Leave(ExitCode::Success)
+    }
+
+    /// What is pasted may be several lines; a cancelled one takes the rest with it.
+    fn run_lines(&mut self, context: &Context, typed: &str) -> Step {
+        for line in typed.lines() {
+            self.remember(line);
+            match execute(context, line.as_bytes()) {
+                Step::Done(_) if !context.life.cancelled() => (),
+                step => return step,
+            }
+        }
+        Step::Done(ExitCode::Success)
     }
 
     /// Written at once: a client that is killed has lost nothing.

@@ -47,6 +47,8 @@ pub(super) struct FilePlan {
     pub(super) verified_bytes: u64,
     /// Where the search for a missing group goes on.
     pub(super) cursor: u32,
+    /// Differs from one download of the file to another.
+    pub(super) seed: u32,
 }
 
 impl FilePlan {
@@ -70,12 +72,17 @@ impl FilePlan {
 
     /// The next missing group at or behind the cursor, in a circle, that `suits`.
     pub(super) fn find_missing(&self, suits: impl Fn(u32) -> bool) -> Option<u32> {
+        self.find_missing_from(self.cursor, suits)
+    }
+
+    /// The next missing group at or behind `start`, in a circle, that `suits`.
+    pub(super) fn find_missing_from(&self, start: u32, suits: impl Fn(u32) -> bool) -> Option<u32> {
         if self.missing == 0 {
             return None;
         }
         let count = self.slots.len() as u32;
         let is_free = |&group: &u32| self.slots[group as usize] == Slot::Missing && suits(group);
-        (self.cursor..count).find(is_free).or_else(|| (0..self.cursor.min(count)).find(is_free))
+        (start..count).find(is_free).or_else(|| (0..start.min(count)).find(is_free))
     }
 }
 

@@ -26,6 +26,9 @@ pub(super) type SourceId = usize;
 pub(super) const SILENCE: Duration = Duration::from_millis(300);
 /// An outline not there after this long is asked for elsewhere too.
 const OUTLINE_PATIENCE: Duration = Duration::from_secs(1);
+/// Taking over is worth it when it brings a group this much sooner, seconds: what the other has begun may come all the
+/// same and is lost.
+const TAKE_OVER_GAIN_S: f64 = 0.05;
 /// Files of more than one group that are worked on at once.
 const LARGE_AT_ONCE: usize = 16;
 
@@ -73,8 +76,18 @@ impl Plan {
             None => Stage::first(count),
         };
         self.held += usize::from(after.is_some());
-        let (verified, verified_bytes, cursor) = (0, 0, 0);
-        self.files.push(FilePlan { size, groups: count, stage, slots, missing, verified, verified_bytes, cursor });
+        let (verified, verified_bytes, cursor, seed) = (0, 0, 0, 0);
+        self.files.push(FilePlan {
+            size,
+            groups: count,
+            stage,
+            slots,
+            missing,
+            verified,
+            verified_bytes,
+            cursor,
+            seed,
+        });
         self.files.len() - 1
     }
 
@@ -214,8 +227,14 @@ impl Plan {
             return plan.find_missing(|group| part.contains(group));
         }
         let parts: Vec<&Bits> = self.sources.iter().filter_map(|other| other.has_part.get(&file)).collect();
-        let rare = plan.find_missing(|group| !parts.iter().any(|part| part.contains(group)));
-        if parts.is_empty() { rare } else { rare.or_else(|| plan.find_missing(|_| true)) }
+        if parts.is_empty() {
+            return plan.find_missing(|_| true);
+        }
+        // Others fetch the file too. Whoever walked on in order would follow on another's heels and ask for just what that
+        // one is being sent; so each takes its next one anywhere.
+        let start = scatter(plan.seed, self.last_turn) % plan.groups;
+        let rare = plan.find_missing_from(start, |group| !parts.iter().any(|part| part.contains(group)));
+        rare.or_else(|| plan.find_missing_from(start, |_| true))
     }
 
     fn assign(&mut self, now: Instant, source: SourceId, file: FileId, group: u32, bytes: u64) -> Assignment {
@@ -236,11 +255,16 @@ impl Plan {
                     && taker.has_part.get(&waiting.file).is_none_or(|bits| bits.contains(waiting.group))
             };
             let Some(&last) = other.queue.iter().rev().find(serves) else { continue };
+            // While groups are still to be handed out, one that moves is left in peace: what it has begun would be sent
+            // twice.
+            if self.files[last.file].missing > 0 && !other.is_silent(now) {
+                continue;
+            }
             let bytes = self.files[last.file].group_bytes(last.group);
             // A rate not known yet is taken to be the other's: then only the longer queue decides.
             let same = taker.rate.or(other.rate).unwrap_or(1e6);
             let theirs = other.eta(now, 0, same);
-            let is_sooner = theirs > 1.25 * taker.eta(now, bytes, same) + 0.01;
+            let is_sooner = theirs > 1.25 * taker.eta(now, bytes, same) + TAKE_OVER_GAIN_S;
             if is_sooner && best.as_ref().is_none_or(|(eta, ..)| theirs > *eta) {
                 best = Some((theirs, id, last));
             }
@@ -297,6 +321,7 @@ impl Plan {
         if self.files[file].stage == Stage::Preparing {
             self.files[file].stage = Stage::Open;
             self.files[file].cursor = start;
+            self.files[file].seed = start;
             self.revisit(file);
         }
     }
@@ -456,6 +481,14 @@ impl Plan {
             source.next_file = source.next_file.min(file);
         }
     }
+}
+
+/// A number that looks random for every turn and seed (the finaliser of MurmurHash3): spreading needs no more.
+fn scatter(seed: u32, turn: u32) -> u32 {
+    let mut bits = seed.rotate_left(16) ^ turn;
+    bits = (bits ^ bits >> 16).wrapping_mul(0x85eb_ca6b);
+    bits = (bits ^ bits >> 13).wrapping_mul(0xc2b2_ae35);
+    bits ^ bits >> 16
 }
 
 #[cfg(test)]

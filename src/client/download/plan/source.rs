@@ -98,9 +98,14 @@ impl SourcePlan {
         }
     }
 
+    /// Whether it owes something and has not been heard of for a while.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        !self.queue.is_empty() && now.saturating_duration_since(self.heard) > SILENCE
+    }
+
     /// Seconds until all of its queue will have arrived, and `more` bytes; endless when it has gone silent.
     pub(super) fn eta(&self, now: Instant, more: u64, fallback: f64) -> f64 {
-        if !self.queue.is_empty() && now.saturating_duration_since(self.heard) > SILENCE {
+        if self.is_silent(now) {
             return f64::INFINITY;
         }
         let left = self.queued_bytes.saturating_sub(self.front_bytes) + more;

@@ -1,0 +1,105 @@
+//! `get` when things go wrong on the way: a crash, a liar, a full disk; and how a download becomes a source.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::process::Command;
+
+use crate::testenv::liar::Liar;
+use crate::testenv::relay::{TcpRelay, UdpRelay};
+use crate::testenv::{COMMANDS, CREDENTIALS, Client, Running, TestEnv, entries, isolate, noise};
+
+#[test]
+fn content_that_does_not_match_its_hash_is_7_and_leaves_no_file() {
+    let env = TestEnv::new();
+    let _liar = Liar::start(env.address(), "hans", "a", b"what was promised");
+    let client = env.client("vader").user();
+    let dir = client.dir().to_owned();
+    let done = client.run(&["get a"]);
+    done.expect(7, &["Welcome, vader!", COMMANDS, "a download failed", "Goodbye!"]);
+    assert!(done.stderr.contains("hans"), "the liar is named:\n{}", done.stderr);
+    assert!(entries(&dir).iter().all(|name| name.ends_with(".part")), "{:?}", entries(&dir));
+
+    // Beside an honest source, a liar costs nothing but a word.
+    let _yoda =
+        env.client("yoda").user().file("a", "what was promised").stay(&["pub a"], &["File published successfully"]);
+    let client = env.client("vader").user().args(["-q"]);
+    client.run(&["get a"]).expect(0, &["a downloaded successfully"]);
+    assert_eq!(fs::read_to_string(dir.join("a")).expect("a copy"), "what was promised");
+}
+
+#[test]
+fn a_full_disk_is_9_and_what_fits_still_arrives() {
+    let env = TestEnv::new();
+    let _hans = env
+        .client("hans")
+        .user()
+        .file("large", noise(1, 4 << 20))
+        .file("small", "small")
+        .stay(&["pub large small"], &["2 files published successfully"]);
+    let dir = env.client("vader").dir().to_owned();
+    // A disk of one mebibyte, mounted where only this client sees it: no privilege is needed where users may have
+    // namespaces. Elsewhere the download room's own tests stand for this one.
+    let mut command = Command::new("unshare");
+    isolate(&mut command, &env.path().join("homes").join("vader"));
+    command.args(["--map-root-user", "--mount", "sh", "-c"]);
+    command.arg("mount -t tmpfs -o size=1m tmpfs \"$1\" || exit 77; dir=$1; shift; cd \"$dir\"; exec \"$@\"");
+    command.arg("sh").arg(&dir).arg(env!("CARGO_BIN_EXE_client")).args(["127.0.0.1", &env.port().to_string()]);
+    command.env("FILESHARE_PASSWORD", "sithlord**").args(["-q", "-u", "vader", "-c", "-get large", "-c", "get small"]);
+    command.args(["-c", "get large"]);
+    let done = Running::start("vader", command).finish();
+    if done.stdout.is_empty() && (done.code == 77 || done.stderr.contains("unshare")) {
+        eprintln!("no small disk can be mounted here: {}", done.stderr);
+        return;
+    }
+    done.expect(9, &["large download failed", "small downloaded successfully", "large download failed"]);
+    assert!(done.stderr.contains("disk is full") || done.stderr.contains("No space"), "{}", done.stderr);
+}
+
+#[test]
+fn a_download_goes_on_after_a_crash() {
+    const SIZE: usize = 16 << 20;
+    let env = TestEnv::new();
+    let behind = Ipv4Addr::new(127, 0, 0, 2);
+    let udp = UdpRelay::start(env.address(), behind);
+    let tcp = TcpRelay::start(behind);
+    let listen = format!("127.0.0.1:{}", tcp.port());
+    let content = noise(5, SIZE);
+    let hans = Client::new(env.path(), "hans", "127.0.0.1", udp.port()).user().file("large", &content);
+    let _hans =
+        hans.args(["--listen", &listen, "--limit-rate", "6M"]).stay(&["pub large"], &["File published successfully"]);
+
+    let client = env.client("vader").user().args(["-q"]);
+    let dir = client.dir().to_owned();
+    let vader = client.commands(&["get large"]).spawn();
+    tcp.wait_passed(SIZE / 2);
+    vader.kill();
+    let left = entries(&dir);
+    assert!(left.len() == 1 && left[0].starts_with('.') && left[0].ends_with(".part"), "{left:?}");
+
+    let before = tcp.passed();
+    env.client("vader").user().args(["-q"]).run(&["get large"]).expect(0, &["large downloaded successfully"]);
+    assert!(fs::read(dir.join("large")).expect("a copy") == content);
+    assert_eq!(entries(&dir), ["large"]);
+    let again = tcp.passed() - before;
+    assert!(again < SIZE * 3 / 4, "{again} bytes of {SIZE} were sent for the second half");
+}
+
+#[test]
+fn what_is_fetched_with_share_is_served_on_to_the_same_audience() {
+    let env = TestEnv::with(&format!("{CREDENTIALS}leia x\n"), &[]);
+    let client = env.client("hans").user().file("open", "for all").file("plan", "for some");
+    let mut hans = client.spawn();
+    hans.skip_greeting();
+    hans.ask("pub open", &["File published successfully"]);
+    hans.ask("pub --to vader --to yoda plan", &["File published successfully"]);
+    let mut vader = env.client("vader").user().spawn();
+    vader.skip_greeting();
+    vader.ask("get --share open plan", &["open downloaded successfully", "plan downloaded successfully"]);
+    vader.ask("lpf", &["2 files published:", "open", "plan"]);
+    hans.ask("xit", &["Goodbye!"]);
+    hans.finish();
+    let yoda = env.client("yoda").user().args(["-q"]).run(&["get open plan"]);
+    yoda.expect(0, &["open downloaded successfully", "plan downloaded successfully"]);
+    let leia = env.client("leia").user_as("leia", "x").args(["-q"]).run(&["get open plan"]);
+    leia.expect(5, &["open downloaded successfully", "File not found"]);
+}

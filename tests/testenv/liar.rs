@@ -1,0 +1,103 @@
+//! A registered user who turns bad: logs in properly, publishes one thing, and serves another.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use fileshare::client::channel::{self, ChannelError};
+use fileshare::client::control::{Control, ControlOptions, Observer};
+use fileshare::client::directory::{Directory, PublishTo};
+use fileshare::common::limits::RECORD_MAX_BYTES;
+use fileshare::common::login::{Stretching, Welcome};
+use fileshare::common::message::PublishedFile;
+use fileshare::common::seal::{AeadKey, Secret};
+use fileshare::common::ticket::TransferTicket;
+use fileshare::common::transfer::{Frame, ToDownloader, ToUploader};
+use fileshare::common::types::{Audience, Content, ContentHash, FileName, UserName};
+use zeroize::Zeroizing;
+
+#[derive(Default)]
+struct TicketKey(Mutex<Option<AeadKey>>);
+
+impl Observer for TicketKey {
+    fn session_started(&self, _: &UserName, _: &Welcome, ticket_key: &Secret, _: bool) {
+        *self.0.lock().expect("no liar panics") = Some(AeadKey::new(ticket_key));
+    }
+
+    fn connection_lost(&self) {}
+
+    fn logged_out(&self) {}
+
+    fn repaired(&self, _: usize) {}
+
+    fn free_slots(&self) -> u8 {
+        8
+    }
+}
+
+/// Active, listening and lying until the test ends.
+pub struct Liar {
+    _control: Control,
+}
+
+impl Liar {
+    /// Logs in as `user` and publishes `truth`, of at most one chunk group, under `name`; whoever fetches it gets other
+    /// bytes of that size.
+    pub fn start(server: SocketAddr, user: &str, name: &str, truth: &[u8]) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let key = Arc::new(TicketKey::default());
+        let options = ControlOptions {
+            servers: vec![server],
+            tcp_port: listener.local_addr().expect("a bound socket").port(),
+            stretching: Stretching::Standard,
+        };
+        let control = Control::start(options, key.clone()).expect("a control thread");
+        let password = Zeroizing::new(super::password(user).as_bytes().to_vec());
+        control.login(UserName::parse(user).expect("a user name"), password).expect("a good password");
+        let hash = ContentHash(*blake3::hash(truth).as_bytes());
+        let content = Content { hash, size: truth.len() as u64, mtime_ms: 0 };
+        let published = PublishedFile { name: FileName::parse(name).expect("a file name"), content };
+        Directory::new(control.clone())
+            .publish(&[published], &PublishTo::Audience(Audience::Everyone))
+            .expect("an active session");
+        let lie: Vec<u8> = truth.iter().map(|byte| !byte).collect();
+        // Ends with the process: accepting cannot be interrupted without unsafe code, and it holds nothing else.
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // The downloader hangs up on a liar.
+                let _ = serve(stream, &key, &lie);
+            }
+        });
+        Self { _control: control }
+    }
+}
+
+fn serve(stream: TcpStream, key: &TicketKey, lie: &[u8]) -> Result<(), ChannelError> {
+    let admit = |ticket: &[u8]| {
+        let key = key.0.lock().expect("no liar panics");
+        let ticket = TransferTicket::open(ticket, key.as_ref()?, 0).ok()?;
+        Some((ticket.key, ()))
+    };
+    let ((), mut reader, mut writer) = channel::accept::<_, ToUploader>(stream, admit)?;
+    loop {
+        let Frame::Message(message) = reader.next()? else { panic!("a downloader sends no data") };
+        match message {
+            ToUploader::Want { ranges } => {
+                for range in ranges {
+                    for (number, piece) in lie.chunks(RECORD_MAX_BYTES).enumerate() {
+                        let offset = (number * RECORD_MAX_BYTES) as u64;
+                        let Ok(()) = writer.data(range.content, offset, piece.len(), |place| {
+                            place.copy_from_slice(piece);
+                            Ok::<_, Infallible>(())
+                        })?;
+                    }
+                }
+            }
+            ToUploader::Have { content } => writer.message(&ToDownloader::Available { content, groups: Vec::new() })?,
+            ToUploader::Cancel => writer.message(&ToDownloader::Cancelled)?,
+            ToUploader::Grant { .. } | ToUploader::Release { .. } | ToUploader::Outline { .. } => {}
+        }
+        writer.flush()?;
+    }
+}
