@@ -9,7 +9,12 @@
 //! The library does the cryptography; this file fixes the suite (Ristretto255, TripleDH, Argon2id at the crate's
 //! defaults, and the sizes that `packet` relies on) and keeps its types from spreading.
 
-use opaque_ke::argon2::{Argon2, Params};
+use std::cell::RefCell;
+
+use opaque_ke::argon2::{Argon2, Block, Params, RECOMMENDED_SALT_LEN};
+use opaque_ke::errors::InternalError;
+use opaque_ke::generic_array::{ArrayLength, GenericArray};
+use opaque_ke::ksf::Ksf;
 use opaque_ke::{
     CipherSuite, ClientLoginFinishParameters, ClientRegistration, ClientRegistrationFinishParameters,
     CredentialFinalization, CredentialRequest, CredentialResponse, Identifiers, Ristretto255, ServerLoginParameters,
@@ -31,7 +36,7 @@ struct Suite;
 impl CipherSuite for Suite {
     type OprfCs = Ristretto255;
     type KeyExchange = TripleDh<Ristretto255, Sha512>;
-    type Ksf = Argon2<'static>;
+    type Ksf = Stretching;
 }
 
 /// Both sides must mean the same protocol and version.
@@ -60,6 +65,31 @@ impl Stretching {
                 Argon2::new(Default::default(), Default::default(), params)
             }
         }
+    }
+}
+
+thread_local! {
+    /// Argon2's memory, for the next enrolment of this thread. The allocator does not give back what it is asked for again
+    /// and again: a hundred enrolments left a server with 200 MiB.
+    static MEMORY: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
+}
+
+/// As the library does it for Argon2, but for the memory.
+impl Ksf for Stretching {
+    fn hash<L: ArrayLength<u8>>(&self, input: GenericArray<u8, L>) -> Result<GenericArray<u8, L>, InternalError> {
+        let argon2 = self.argon2();
+        let mut memory = MEMORY.take();
+        memory.resize(argon2.params().block_count(), Block::default());
+        let mut output = GenericArray::default();
+        let done = argon2.hash_password_into_with_memory(
+            &input,
+            &[0; RECOMMENDED_SALT_LEN],
+            &mut output,
+            memory.as_mut_slice(),
+        );
+        MEMORY.set(memory);
+        done.map_err(|_| InternalError::KsfError)?;
+        Ok(output)
     }
 }
 
@@ -212,8 +242,7 @@ impl Record {
         let start = ClientRegistration::<Suite>::start(rng, password).expect("any password can be blinded");
         let reply = ServerRegistration::<Suite>::start(&setup, start.message, user.as_str().as_bytes());
         let reply = reply.expect("our own request").message;
-        let argon2 = stretching.argon2();
-        let params = ClientRegistrationFinishParameters::new(identifiers(user), Some(&argon2));
+        let params = ClientRegistrationFinishParameters::new(identifiers(user), Some(&stretching));
         let upload = start.state.finish(rng, password, reply, params).expect("our own reply").message;
         Self { setup, registration: ServerRegistration::finish(upload) }
     }
@@ -303,9 +332,11 @@ impl ClientLogin {
         stretching: Stretching,
     ) -> Result<(LoginKey, [u8; KE3_BYTES]), LoginFailed> {
         let ke2 = CredentialResponse::deserialize(ke2).map_err(|_| LoginFailed)?;
-        let argon2 = stretching.argon2();
-        let params = ClientLoginFinishParameters::new(Some(CONTEXT), identifiers(user), Some(&argon2));
-        let finished = self.0.finish(rng, password, ke2, params).map_err(|_| LoginFailed)?;
+        let params = ClientLoginFinishParameters::new(Some(CONTEXT), identifiers(user), Some(&stretching));
+        let finished = self.0.finish(rng, password, ke2, params);
+        // A client logs in once in a while.
+        drop(MEMORY.take());
+        let finished = finished.map_err(|_| LoginFailed)?;
         let ke3 = finished.message.serialize().as_slice().try_into().expect("a KE3 has its size");
         Ok((LoginKey(Zeroizing::new(finished.session_key.to_vec())), ke3))
     }

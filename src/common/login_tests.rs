@@ -119,3 +119,12 @@ fn resumption_keys_are_fresh_by_both_nonces() {
     assert_eq!(key.open_answer(&[3; 16], &[1; 16], &sealed), Ok(welcome()));
     assert_eq!(key.open_answer(&[3; 16], &[2; 16], &sealed), Err(LoginFailed));
 }
+
+#[test]
+fn stretching_is_argon2_however_often_its_memory_is_used() {
+    for stretching in [Stretching::Minimal, Stretching::Standard, Stretching::Minimal] {
+        let input = GenericArray::from([7; 64]);
+        let expected = Ksf::hash(&stretching.argon2(), input).unwrap();
+        assert_eq!(stretching.hash(input).unwrap(), expected);
+    }
+}

@@ -116,7 +116,11 @@ impl Load for Stored {
         self.accounts.entry(&user, || owner).remember(last);
     }
 
-    fn progress(&mut self, _done: u64, _total: u64) {}
+    fn progress(&mut self, done: u64, total: u64) {
+        if done == 0 {
+            self.index.reserve(usize::try_from(total).unwrap_or(0));
+        }
+    }
 }
 
 /// The server. See the module for how to drive it.

@@ -11,6 +11,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 
 use rand::{CryptoRng, RngCore};
@@ -27,6 +28,8 @@ const RECORD_MARK: &[u8] = b"$fileshare$";
 const RECORD_MARK_1: &[u8] = b"$fileshare$1$";
 /// Largest credentials file, bytes: room for hundreds of thousands of records.
 const FILE_MAX_BYTES: u64 = 256 << 20;
+/// Fewer lines are not worth a thread.
+const LINES_PER_THREAD: usize = 256;
 /// The lines of the sample file that comes with the program, known to everyone.
 const SAMPLES: [(&str, &[u8]); 3] = [("hans", b"falcon*solo"), ("vader", b"sithlord**"), ("yoda", b"wise@!man")];
 
@@ -142,12 +145,10 @@ impl Credentials {
     pub fn parse(text: &[u8], path: &Path) -> Result<Self, CredentialsError> {
         let mut users = BTreeMap::new();
         let mut lines: BTreeMap<UserName, usize> = BTreeMap::new();
-        for (line, text) in text.split(|&byte| byte == b'\n').enumerate().map(|(at, text)| (at + 1, text)) {
-            let text = text.strip_suffix(b"\r").unwrap_or(text);
-            if text.starts_with(b"#") || text.iter().all(|byte| matches!(byte, b' ' | b'\t')) {
-                continue;
-            }
-            let parsed = parse_line(text);
+        let text = text.split(|&byte| byte == b'\n').map(|text| text.strip_suffix(b"\r").unwrap_or(text));
+        let is_empty = |text: &[u8]| text.starts_with(b"#") || text.iter().all(|byte| matches!(byte, b' ' | b'\t'));
+        let text: Vec<(usize, &[u8])> = (1..).zip(text).filter(|(_, text)| !is_empty(text)).collect();
+        for (line, parsed) in parse_lines(&text) {
             let (user, credential) =
                 parsed.map_err(|problem| CredentialsError::Line { path: path.into(), line, problem })?;
             if let Some(first) = lines.insert(user.clone(), line) {
@@ -216,6 +217,21 @@ pub fn record_line(
     let record = Record::enrol(rng, user, password, stretching).to_bytes();
     let mark = std::str::from_utf8(RECORD_MARK_1).expect("the mark is ASCII");
     format!("{user} {mark}{}", hex::encode(&*record))
+}
+
+/// Reading a record takes some 50 µs: long files are shared out among the processors.
+fn parse_lines(lines: &[(usize, &[u8])]) -> Vec<(usize, Result<(UserName, Credential), LineProblem>)> {
+    let parse = |lines: &[(usize, &[u8])]| lines.iter().map(|&(line, text)| (line, parse_line(text))).collect();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    if lines.len() < LINES_PER_THREAD || processors == 1 {
+        return parse(lines);
+    }
+    std::thread::scope(|scope| {
+        let chunks = lines.chunks(lines.len().div_ceil(processors).max(LINES_PER_THREAD));
+        let threads: Vec<_> = chunks.map(|chunk| scope.spawn(move || parse(chunk))).collect();
+        let parsed = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        parsed.collect::<Vec<Vec<_>>>().into_iter().flatten().collect()
+    })
 }
 
 fn parse_line(line: &[u8]) -> Result<(UserName, Credential), LineProblem> {

@@ -153,3 +153,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_long_file_is_read_like_a_short_one() {
+    let line = |number: usize| format!("user{number} password {number}\n");
+    let mut text: String = (0..2_000).map(line).collect();
+    let users = Credentials::parse(text.as_bytes(), Path::new("long")).unwrap().users;
+    assert_eq!(users.len(), 2_000);
+    let last = &users[&UserName::parse("user1999").unwrap()];
+    assert!(matches!(last, Credential::Plaintext(password) if password.as_slice() == b"password 1999"));
+    text.push_str("user7 again\nbad\n");
+    let error = Credentials::parse(text.as_bytes(), Path::new("long")).unwrap_err().to_string();
+    assert!(error.contains("lines 8 and 2001"), "the first thing that is wrong: {error}");
+}

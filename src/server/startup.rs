@@ -3,7 +3,11 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::net::SocketAddr;
+use std::panic::resume_unwind;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use log::info;
@@ -23,7 +27,13 @@ use super::signals::Signals;
 use super::socket::ServerSocket;
 use crate::common::limits::PASSWORD_MAX_BYTES;
 use crate::common::login::Stretching;
-use crate::common::types::UserName;
+use crate::common::message::PublishedFile;
+use crate::common::types::{Audience, UserName};
+
+/// Publications of one user that are read before they go to the index.
+const RUN_MAX: usize = 512;
+/// Such runs that wait for the index.
+const READ_AHEAD: usize = 1_024;
 
 /// Why the server does not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +62,14 @@ pub enum ServerError {
 
 /// Serves until a signal says stop.
 pub fn serve(options: Options) -> Result<(), ServerError> {
+    serve_over(options, Journal::open)
+}
+
+/// [`serve`] with a journal that the caller opens: where tests put a slow or failing store.
+pub fn serve_over(
+    options: Options,
+    open: impl FnOnce(&Path, &mut dyn Load, Box<dyn Fn() + Send>) -> Result<Journal, JournalError>,
+) -> Result<(), ServerError> {
     logging::init(options.log_level);
     let credentials = Credentials::read(&options.credentials)?;
     let listen = options.listen;
@@ -63,9 +81,9 @@ pub fn serve(options: Options) -> Result<(), ServerError> {
         let waker = Arc::clone(&waker);
         Box::new(move || waker.wake().unwrap_or_else(|error| log::error!("the loop cannot be woken: {error}")))
     };
-    let mut loading = Loading { stored: Stored::new(), since: now(), said: None };
+    let mut loading = Loading::start()?;
     let journal = match &options.data {
-        Some(path) => Journal::open(path, &mut loading, wake())?,
+        Some(path) => open(path, &mut loading, wake())?,
         None => Journal::ephemeral(wake()),
     };
     let config = ServerConfig {
@@ -81,7 +99,7 @@ pub fn serve(options: Options) -> Result<(), ServerError> {
         wake: Box::new(wake),
         socket,
         signals,
-        server: Server::new(config, loading.stored, seed, now(), wall_ms()),
+        server: Server::new(config, loading.finish(), seed, now(), wall_ms()),
         journal,
         credentials: options.credentials,
         warns_of_samples: !listen.ip().is_loopback(),
@@ -136,27 +154,116 @@ fn random_seed() -> [u8; 32] {
     OsRng.r#gen()
 }
 
-/// Loading, with a word on stderr when it takes longer than a second.
+/// Loading: read by this thread, put into the index by another, with a word on stderr when it takes longer than a second.
 struct Loading {
-    stored: Stored,
+    to_index: SyncSender<Read>,
+    index: JoinHandle<Stored>,
+    files: Vec<(PublishedFile, Option<Arc<Audience>>, u64)>,
+    user: Option<UserName>,
     since: Instant,
     said: Option<Instant>,
 }
 
+/// What has been read.
+enum Read {
+    /// A run of one user's publications: the file, its audience unless that is everyone, and when it was published.
+    Publications(UserName, Vec<(PublishedFile, Option<Arc<Audience>>, u64)>),
+    LastMutation(UserName, LastMutation),
+    Total(u64),
+}
+
+impl Loading {
+    fn start() -> io::Result<Self> {
+        let (to_index, read) = sync_channel(READ_AHEAD);
+        let index = std::thread::Builder::new().name("loading".into()).spawn(move || index(read))?;
+        Ok(Self { to_index, index, files: Vec::new(), user: None, since: now(), said: None })
+    }
+
+    fn send(&self, read: Read) {
+        // A thread that is gone has panicked, which `finish` passes on.
+        let _ = self.to_index.send(read);
+    }
+
+    fn send_files(&mut self) {
+        if let Some(user) = &self.user
+            && !self.files.is_empty()
+        {
+            let files = std::mem::replace(&mut self.files, Vec::with_capacity(RUN_MAX));
+            self.send(Read::Publications(user.clone(), files));
+        }
+    }
+
+    /// Waits until everything is in the index.
+    fn finish(mut self) -> Stored {
+        self.send_files();
+        drop(self.to_index);
+        self.index.join().unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Whether it is time for a word.
+    fn is_long(&mut self, now: Instant) -> bool {
+        let is_long = now - self.said.unwrap_or(self.since) >= Duration::from_secs(1);
+        if is_long {
+            self.said = Some(now);
+        }
+        is_long
+    }
+}
+
 impl Load for Loading {
     fn publication(&mut self, publication: StoredPublication) {
-        self.stored.publication(publication);
+        let StoredPublication { user, file, audience, published_s } = publication;
+        if self.user.as_ref() != Some(&user) || self.files.len() == RUN_MAX {
+            self.send_files();
+            self.user = Some(user);
+        }
+        // Counting references to what all publications share from two threads would slow down both.
+        self.files.push((file, (*audience != Audience::Everyone).then_some(audience), published_s));
     }
 
     fn last_mutation(&mut self, user: UserName, last: LastMutation) {
-        self.stored.last_mutation(user, last);
+        self.send_files();
+        self.send(Read::LastMutation(user, last));
     }
 
     fn progress(&mut self, done: u64, total: u64) {
-        let now = now();
-        if now - self.said.unwrap_or(self.since) >= Duration::from_secs(1) {
-            self.said = Some(now);
+        if done == 0 {
+            self.send(Read::Total(total));
+        }
+        if self.is_long(now()) {
             info!("loading: {done} of {total} publications");
         }
+    }
+}
+
+/// Puts everything into the index.
+fn index(read: Receiver<Read>) -> Stored {
+    let (mut stored, everyone) = (Stored::new(), Arc::new(Audience::Everyone));
+    for read in read {
+        match read {
+            Read::Publications(user, files) => {
+                for (file, audience, published_s) in files {
+                    let audience = audience.unwrap_or_else(|| Arc::clone(&everyone));
+                    stored.publication(StoredPublication { user: user.clone(), file, audience, published_s });
+                }
+            }
+            Read::LastMutation(user, last) => stored.last_mutation(user, last),
+            Read::Total(total) => stored.progress(0, total),
+        }
+    }
+    stored
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_start_says_so_once_a_second() {
+        let mut loading = Loading::start().unwrap();
+        let start = loading.since;
+        let at_ms = |ms| start + Duration::from_millis(ms);
+        let said: Vec<u64> = (0..40).map(|at| at * 100).filter(|&ms| loading.is_long(at_ms(ms))).collect();
+        assert_eq!(said, [1_000, 2_000, 3_000]);
     }
 }

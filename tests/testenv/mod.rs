@@ -55,6 +55,7 @@ pub struct TestEnv {
     port: u16,
     args: Vec<OsString>,
     ephemeral: bool,
+    data: PathBuf,
     dir: TempDir,
 }
 
@@ -76,7 +77,8 @@ impl TestEnv {
     /// Folders and credentials, but no server yet.
     pub fn stopped(credentials: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("fileshare-test-").tempdir().expect("a temporary folder");
-        let env = Self { server: None, port: 0, args: Vec::new(), ephemeral: false, dir };
+        let data = dir.path().join("fileshare.db");
+        let env = Self { server: None, port: 0, args: Vec::new(), ephemeral: false, data, dir };
         env.write_credentials(credentials);
         env
     }
@@ -93,7 +95,20 @@ impl TestEnv {
 
     /// The server's data file.
     pub fn data(&self) -> PathBuf {
-        self.path().join("fileshare.db")
+        self.data.clone()
+    }
+
+    /// Keeps the data file elsewhere.
+    #[allow(dead_code, reason = "for the tests of durability alone")]
+    pub fn with_data(mut self, data: &Path) -> Self {
+        self.data = data.into();
+        self
+    }
+
+    /// Starts on this port from now on.
+    #[allow(dead_code, reason = "for the tests of durability alone")]
+    pub fn use_port(&mut self, port: u16) {
+        self.port = port;
     }
 
     /// Replaces the credentials file; the server reads it at start and on SIGHUP.

@@ -1,7 +1,7 @@
 //! Part files: `.<32 hex of the hash>.part` beside the target, locked while in use, with no sidecar that could lie.
 //!
 //! A part is opened without following links and must be a plain file with one name, so that a planted link, FIFO or hard
-//! link is never written to. What it holds is believed only after hashing (see [`Part::scan`]).
+//! link is never written to. What it holds is believed only after hashing (by `run`).
 
 use std::fs::File;
 use std::io;

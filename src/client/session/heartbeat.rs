@@ -104,6 +104,11 @@ impl Heartbeats {
                 self.phase = Phase::Fading { repeat_at: now + wait, wait: (wait * 2).min(FADING_WAIT_MAX), until };
                 Pulse::Send(self.number)
             }
+            // Woken too late for what was due: without this it would stay due.
+            Phase::Fading { wait, until, .. } if now >= until => {
+                self.phase = Phase::Fading { repeat_at: until, wait, until };
+                Pulse::Rest
+            }
             Phase::Waiting { first_sent, repeat_at } if now >= repeat_at => {
                 self.phase = Phase::Waiting { first_sent, repeat_at: now + self.repeat };
                 Pulse::Send(self.number)
@@ -161,6 +166,16 @@ mod tests {
             fading.push(now);
         }
         assert!(fading.len() >= 4 && fading.last() < Some(&(start + LIVENESS * 2)));
+    }
+
+    #[test]
+    fn a_client_that_slept_while_its_session_faded_does_not_spin() {
+        let (start, mut heartbeats) = resting();
+        assert_eq!(heartbeats.pulse(start + INTERVAL), Pulse::Send(2));
+        assert_eq!(heartbeats.pulse(start + LIVENESS), Pulse::Lost);
+        assert!(heartbeats.fading_timeout().is_some());
+        assert_eq!(heartbeats.pulse(start + LIVENESS * 9), Pulse::Rest);
+        assert_eq!(heartbeats.fading_timeout(), None, "what is over is not due");
     }
 
     #[test]

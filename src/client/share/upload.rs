@@ -1,8 +1,8 @@
 //! One connection of a downloader, on a thread of its own, from its admitted ticket to its end.
 //!
-//! Defended: every content is checked when it is asked for ([`Share::serve`]); queues and grants are bounded, and whoever
-//! outgrows them is cut off; a downloader that takes next to nothing, or asks for nothing, loses its slot. A slow one
-//! holds up nobody else. What the peer does wrong is logged at debug.
+//! Defended: every content is checked when it is asked for ([`Share::serve`](super::Share::serve)); queues and grants are
+//! bounded, and whoever outgrows them is cut off; a downloader that takes next to nothing, or asks for nothing, loses its
+//! slot. A slow one holds up nobody else. What the peer does wrong is logged at debug.
 
 use std::collections::VecDeque;
 use std::net::TcpStream;

@@ -178,6 +178,11 @@ impl Index {
         self.names.defer();
     }
 
+    /// Room for so many more publications, so that nothing has to be moved while they are added.
+    pub fn reserve(&mut self, publications: usize) {
+        self.names.reserve(publications);
+    }
+
     /// Takes up to so many deferred names into the search structure, at one to two microseconds each; whether more are left.
     /// To be called now and then after [`defer_search`](Self::defer_search) until none are.
     pub fn settle(&mut self, most: usize) -> bool {
@@ -195,7 +200,8 @@ impl Index {
     }
 
     /// The active owners other than the asker that publish this content under this name visibly to the asker, with the
-    /// size; at most `most`, starting at a place among them chosen by `spread` so that load spreads.
+    /// size; at most `most`, starting at a publication chosen by `spread` so that load spreads, and looking no further
+    /// than it takes to find so many.
     pub fn sources(
         &self,
         asker: OwnerId,
@@ -204,21 +210,16 @@ impl Index {
         most: usize,
         spread: u64,
     ) -> Vec<(OwnerId, u64)> {
-        let mut sources = Vec::new();
         let Some(publications) = self.names.find(name).and_then(|id| self.names.publications(id)) else {
-            return sources;
+            return Vec::new();
         };
+        let groups: Vec<_> = publications.groups_of(hash).collect();
+        let all = groups.iter().map(|(_, members)| members.len() as u64).sum::<u64>().max(1);
+        let start = usize::try_from(spread % all).expect("below a length");
+        let in_order = || groups.iter().flat_map(|(key, members)| members.iter().map(|member| (member, key.size)));
         let mut sight = self.sight(asker);
-        for (key, members) in publications.groups_of(hash) {
-            let visible = members.iter().filter(|member| sight.sees(member));
-            sources.extend(visible.map(|member| (member.owner, key.size)));
-        }
-        if !sources.is_empty() {
-            let start = spread % sources.len() as u64;
-            sources.rotate_left(usize::try_from(start).expect("below a length"));
-            sources.truncate(most);
-        }
-        sources
+        let visible = in_order().skip(start).chain(in_order().take(start)).filter(|(member, _)| sight.sees(member));
+        visible.map(|(member, size)| (member.owner, size)).take(most).collect()
     }
 
     /// For `get --share`: who may see what the asker fetched: everyone if any visible publication of this name and hash

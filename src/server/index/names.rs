@@ -93,6 +93,11 @@ impl Names {
         }
     }
 
+    pub(super) fn reserve(&mut self, names: usize) {
+        self.slots.reserve(names);
+        self.by_text.reserve(names);
+    }
+
     /// From now on new ids at the end stay out of the trigrams, until [`settle`](Self::settle) has caught up.
     pub(super) fn defer(&mut self) {
         self.settled_to.get_or_insert(self.slots.len() as u32);

@@ -20,7 +20,7 @@ pub trait Load {
     fn publication(&mut self, publication: StoredPublication);
     /// One user's last mutation. All of them come after the publications.
     fn last_mutation(&mut self, user: UserName, last: LastMutation);
-    /// `done` of `total` publications are read; called now and then.
+    /// `done` of `total` publications are read; called at the start and now and then.
     fn progress(&mut self, done: u64, total: u64);
 }
 
@@ -133,6 +133,7 @@ fn publications(
 ) -> Result<HashSet<i64>, Fault> {
     let total: i64 = connection.query_row("SELECT count(*) FROM publications", [], |row| row.get(0))?;
     let total = total as u64;
+    into.progress(0, total);
     let everyone = Arc::new(Audience::Everyone);
     let mut used = HashSet::new();
     let mut last: Option<(i64, UserName, FileName)> = None;

@@ -25,7 +25,6 @@ pub(super) fn start(
         let run = catch_unwind(AssertUnwindSafe(|| run(&shared, store, &wake)));
         let outcome = run.unwrap_or_else(|_| Err("the journal thread ended by a fault of its own".into()));
         if let Err(line) = outcome {
-            log::error!("{line}");
             shared.fail(line);
             wake();
         }

@@ -1,0 +1,152 @@
+//! The core alone: what a login and a heartbeat cost without the socket, how much of it is sealing, and what the socket
+//! adds.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use fileshare::common::limits::PROTOCOL_VERSION;
+use fileshare::common::login::{ClientLogin, LoginAnswer, LoginDetails, Record, Stretching};
+use fileshare::common::message::{ClientMessage, Heartbeat, ServerMessage};
+use fileshare::common::packet::Packet;
+use fileshare::common::seal::{Channel, Side};
+use fileshare::server::core::{Outbox, Server, ServerConfig, Stored};
+use fileshare::server::credentials::{Credential, Credentials};
+use rand::SeedableRng;
+use rand_chacha::ChaCha20Rng;
+
+use super::load::{median, user};
+
+const ROUNDS: usize = 9;
+/// Datagrams that certainly fit a socket's buffer.
+const BURST: usize = 100;
+
+/// A client's end of a session, and a second server's end of the same keys to measure the sealing alone.
+struct Ends {
+    address: SocketAddr,
+    client: Channel,
+    server: Channel,
+}
+
+struct Bench {
+    server: Server,
+    out: Outbox,
+    rng: ChaCha20Rng,
+    now: Instant,
+    /// In the core.
+    spent: Duration,
+}
+
+impl Bench {
+    /// Hands in a datagram and takes the answer.
+    fn exchange(&mut self, from: SocketAddr, mut datagram: Vec<u8>) -> Vec<u8> {
+        let start = Instant::now();
+        self.server.handle_datagram(self.now, from, &mut datagram, &mut self.out);
+        self.server.handle_timeout(self.now, &mut self.out);
+        self.spent += start.elapsed();
+        let mut answer = Vec::new();
+        self.out.flush(|_, bytes| answer = bytes.to_vec());
+        answer
+    }
+
+    fn log_in(&mut self, number: usize) -> Ends {
+        let address = SocketAddr::new(Ipv4Addr::new(10, 1, (number >> 8) as u8, number as u8).into(), 4_000);
+        let (user, nonce) = (user(number), [number as u8; 16]);
+        let password = user.as_str().as_bytes();
+        let retry = self.exchange(address, Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes());
+        let Some(Packet::Retry { cookie, .. }) = Packet::parse(&retry) else { panic!("no RETRY") };
+        let (login, ke1) = ClientLogin::start(&mut self.rng, password);
+        let login1 = Packet::Login1 { nonce, cookie, user: user.as_str(), ke1: &ke1 }.to_bytes();
+        let login2 = self.exchange(address, login1);
+        let Some(Packet::Login2 { ke2, .. }) = Packet::parse(&login2) else { panic!("no LOGIN2") };
+        let finished = login.finish(&mut self.rng, &user, password, ke2, Stretching::Minimal);
+        let (key, ke3) = finished.expect("the password is right");
+        let details = key.seal_details(&nonce, &LoginDetails { tcp_port: 1, free_slots: 1 });
+        let answer = self.exchange(address, Packet::Login3 { nonce, ke3: &ke3, details: &details }.to_bytes());
+        let Some(Packet::Answer { answer, .. }) = Packet::parse(&answer) else { panic!("no ANSWER") };
+        let Ok(LoginAnswer::Welcome(welcome)) = key.open_answer(&nonce, answer) else { panic!("refused") };
+        let secret = key.session_secret();
+        let end = |side| Channel::new(side, welcome.session, &secret);
+        let mut ends = Ends { address, client: end(Side::Client), server: end(Side::Server) };
+        // The first heartbeat shows that the client knows; then the server forgets the login.
+        let heartbeat = ClientMessage::Heartbeat(Heartbeat { number: 0, free_slots: 1 });
+        let heartbeat = sealed(&mut ends.client, |text| heartbeat.encode(text));
+        self.exchange(address, heartbeat);
+        ends
+    }
+}
+
+/// See the module.
+pub fn measure(users: usize) {
+    let (mut rng, now) = (ChaCha20Rng::seed_from_u64(3), Instant::now());
+    let config = ServerConfig { liveness: Duration::from_secs(1 << 20), ..ServerConfig::default() };
+    let mut server = Server::new(config, Stored::new(), [1; 32], now, 1_800_000_000_000);
+    let mut out = Outbox::new();
+    let record = |number| {
+        let user = user(number);
+        let record = Record::enrol(&mut rng, &user, user.as_str().as_bytes(), Stretching::Minimal);
+        (user, Credential::Record(Box::new(record)))
+    };
+    let users: Vec<_> = (0..users).map(record).collect();
+    let count = users.len();
+    server.handle_credentials(Credentials { users: users.into_iter().collect(), warnings: Vec::new() }, &mut out);
+    server.handle_all_enrolled();
+    let mut bench = Bench { server, out, rng, now, spent: Duration::ZERO };
+    let mut ends: Vec<Ends> = (0..count).map(|number| bench.log_in(number)).collect();
+    println!("login: {:.3} ms in the core", bench.spent.as_secs_f64() * 1e3 / count as f64);
+
+    let (mut whole, mut sealing) = (Vec::new(), Vec::new());
+    let mut size = 0;
+    for number in 1..=ROUNDS as u32 {
+        let message = ClientMessage::Heartbeat(Heartbeat { number, free_slots: 1 });
+        let mut datagrams: Vec<Vec<u8>> =
+            ends.iter_mut().map(|ends| sealed(&mut ends.client, |text| message.encode(text))).collect();
+        size = datagrams[0].len();
+        let mut copies = datagrams.clone();
+        let start = Instant::now();
+        for (ends, datagram) in ends.iter().zip(&mut datagrams) {
+            bench.server.handle_datagram(bench.now, ends.address, datagram, &mut bench.out);
+            bench.out.flush(|_, bytes| assert!(!bytes.is_empty()));
+        }
+        whole.push(start.elapsed());
+        let ack = ServerMessage::HeartbeatAck { number };
+        let mut buffer = Vec::new();
+        let start = Instant::now();
+        for (ends, datagram) in ends.iter_mut().zip(&mut copies) {
+            let opened = ends.server.open(datagram).expect("sealed for us");
+            assert!(!opened.is_empty());
+            ends.server.seal_into(&mut buffer, |text| ack.encode(text));
+        }
+        sealing.push(start.elapsed());
+    }
+    let each = |times: Vec<Duration>| median(times).as_secs_f64() * 1e6 / count as f64;
+    let (whole, sealing, socket) = (each(whole), each(sealing), socket_us(size));
+    println!("heartbeat: {whole:.2} µs in the core, {sealing:.2} of them for sealing; the socket takes {socket:.2} µs");
+    let without = whole - sealing + socket;
+    println!("sealing adds {:.0} % to a heartbeat", sealing / without * 100.0);
+}
+
+fn sealed(channel: &mut Channel, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut datagram = Vec::new();
+    channel.seal_into(&mut datagram, write);
+    datagram
+}
+
+/// To receive a datagram of this size and send one, over loopback, microseconds.
+fn socket_us(size: usize) -> f64 {
+    let socket = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    let (server, client) = (socket(), socket());
+    client.connect(server.local_addr().expect("an address")).expect("connected");
+    let (datagram, mut buffer) = (vec![0; size], [0; 1_500]);
+    let mut times = Vec::new();
+    for _ in 0..200 {
+        (0..BURST).for_each(|_| _ = client.send(&datagram).expect("sent"));
+        let start = Instant::now();
+        for _ in 0..BURST {
+            let (bytes, from) = server.recv_from(&mut buffer).expect("received");
+            server.send_to(&buffer[..bytes], from).expect("sent");
+        }
+        times.push(start.elapsed());
+        (0..BURST).for_each(|_| _ = client.recv(&mut buffer).expect("received"));
+    }
+    median(times).as_secs_f64() * 1e6 / BURST as f64
+}

@@ -1,0 +1,147 @@
+//! Many client sessions on one thread: a socket each, since a session belongs to one address, and one poll for all.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use fileshare::client::session::{Event, Session, SessionConfig};
+use fileshare::common::limits::DATAGRAM_MAX_BYTES;
+use fileshare::common::login::Stretching;
+use mio::net::UdpSocket;
+use mio::{Events, Interest, Poll, Token};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use zeroize::Zeroizing;
+
+use super::user;
+
+/// Logins under way at once: fewer than the server keeps for one address.
+const LOGINS: usize = 256;
+/// A crowd that gets nowhere for so long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Member {
+    session: Session,
+    socket: UdpSocket,
+    timer: Option<Instant>,
+}
+
+/// See the module.
+pub struct Crowd {
+    server: SocketAddr,
+    poll: Poll,
+    events: Events,
+    members: Vec<Member>,
+    timers: BinaryHeap<Reverse<(Instant, usize)>>,
+    told: Vec<(usize, Event)>,
+}
+
+impl Crowd {
+    /// So many sessions that are not there yet.
+    pub fn new(server: SocketAddr, members: usize) -> Self {
+        raise_descriptor_limit(members as u64 + 100);
+        let (poll, mut rng) = (Poll::new().expect("a poll"), ChaCha20Rng::seed_from_u64(2));
+        let member = |number| {
+            let mut socket = UdpSocket::bind(([127, 0, 0, 1], 0).into()).expect("a socket");
+            socket.connect(server).expect("a connected socket");
+            poll.registry().register(&mut socket, Token(number), Interest::READABLE).expect("registered");
+            let config = SessionConfig { servers: vec![server], tcp_port: 9, stretching: Stretching::Minimal };
+            Member { session: Session::new(config, ChaCha20Rng::from_seed(rng.r#gen())), socket, timer: None }
+        };
+        let members = (0..members).map(member).collect();
+        let events = Events::with_capacity(1_024);
+        Self { server, poll, events, members, timers: BinaryHeap::new(), told: Vec::new() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Logs everyone in, a few at a time.
+    pub fn log_in(&mut self) {
+        let (mut begun, mut done) = (0, 0);
+        while done < self.members.len() {
+            while begun < self.members.len() && begun - done < LOGINS {
+                self.act(begun, |session, now| {
+                    session.login(now, user(begun), Zeroizing::new(user(begun).as_str().as_bytes().to_vec()));
+                });
+                begun += 1;
+            }
+            for (member, event) in self.turn(PATIENCE) {
+                if let Event::Login(result) = event {
+                    result.unwrap_or_else(|error| panic!("user {member}: {error}"));
+                    done += 1;
+                }
+            }
+        }
+    }
+
+    /// Lets one session do something now.
+    pub fn act<T>(&mut self, number: usize, act: impl FnOnce(&mut Session, Instant) -> T) -> T {
+        let result = act(&mut self.members[number].session, Instant::now());
+        self.settle(number);
+        result
+    }
+
+    /// Waits for something to happen, at most so long, and takes part in it; what the sessions have to tell.
+    pub fn turn(&mut self, most: Duration) -> Vec<(usize, Event)> {
+        let next = self.timers.peek().map(|Reverse((at, _))| at.saturating_duration_since(Instant::now()));
+        let wait = if self.told.is_empty() { next.unwrap_or(most).min(most) } else { Duration::ZERO };
+        self.poll.poll(&mut self.events, Some(wait)).expect("a poll");
+        let ready: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
+        for number in ready {
+            self.receive(number);
+        }
+        let now = Instant::now();
+        while let Some(&Reverse((at, number))) = self.timers.peek()
+            && at <= now
+        {
+            self.timers.pop();
+            if self.members[number].timer.take_if(|timer| *timer == at).is_some() {
+                self.members[number].session.handle_timeout(now);
+                self.settle(number);
+            }
+        }
+        std::mem::take(&mut self.told)
+    }
+
+    fn receive(&mut self, number: usize) {
+        let mut datagram = [0; DATAGRAM_MAX_BYTES + 1];
+        let Member { session, socket, .. } = &mut self.members[number];
+        loop {
+            match socket.recv(&mut datagram) {
+                Ok(length) => session.handle_datagram(Instant::now(), self.server, &mut datagram[..length]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(_) => session.unreachable(Instant::now(), self.server),
+            }
+        }
+        self.settle(number);
+    }
+
+    /// Sends and tells what the session has to send and to tell, and sets its timer.
+    fn settle(&mut self, number: usize) {
+        let Member { session, socket, timer } = &mut self.members[number];
+        while let Some(event) = session.poll_event() {
+            self.told.push((number, event));
+        }
+        while let Some((_, datagram)) = session.poll_transmit() {
+            // What cannot be sent counts as lost, and is repeated.
+            let _ = socket.send(&datagram);
+        }
+        let due = session.poll_timeout();
+        if let Some(at) = due.filter(|at| timer.is_none_or(|set| *at < set)) {
+            *timer = Some(at);
+            self.timers.push(Reverse((at, number)));
+        }
+    }
+}
+
+fn raise_descriptor_limit(wanted: u64) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit { current: Some(maximum.map_or(wanted, |maximum| maximum.min(wanted))), maximum };
+        setrlimit(Resource::Nofile, raised).expect("the limit can be raised up to the maximum");
+    }
+}

@@ -1,0 +1,174 @@
+//! What the measurements over the network share: the real server in a temporary folder, users whose passwords cost next
+//! to nothing, and a crowd of client sessions in one thread.
+
+#![allow(dead_code, reason = "each bench uses its part")]
+
+mod crowd;
+
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fileshare::common::login::Stretching;
+use fileshare::common::message::PublishedFile;
+use fileshare::common::types::{Content, ContentHash, FileName, UserName};
+use fileshare::server::credentials::record_line;
+use rand::SeedableRng;
+use rand_chacha::ChaCha20Rng;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+#[allow(unused_imports, reason = "each bench uses its part")]
+pub use self::crowd::Crowd;
+
+/// A number from the environment, or the default.
+pub fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
+}
+
+/// User `number`; its password is its name.
+pub fn user(number: usize) -> UserName {
+    UserName::parse(&format!("user{number:05}")).expect("a plain name")
+}
+
+/// File `number` of a user, named as people name things: a folder, a word, a number, an extension.
+pub fn file(owner: usize, number: usize) -> PublishedFile {
+    const WORDS: [&str; 8] = ["holiday", "Invoice", "report", "IMG", "notes", "thesis", "scan", "movie"];
+    const EXTENSIONS: [&str; 4] = ["pdf", "jpg", "mp4", "txt"];
+    let mixed = (number as u32).wrapping_mul(0x9e37_79b1);
+    let (word, extension) = (WORDS[(mixed >> 29) as usize], EXTENSIONS[(mixed >> 26) as usize % 4]);
+    let name = format!("{word}s {owner:05}/{word}-{number:07}.{extension}");
+    let hash = *blake3::hash(&[owner.to_le_bytes(), number.to_le_bytes()].concat()).as_bytes();
+    let content = Content { hash: ContentHash(hash), size: 1_000_000 + number as u64, mtime_ms: 1_700_000_000_000 };
+    PublishedFile { name: FileName::parse(&name).expect("a plain name"), content }
+}
+
+/// A folder with credentials for so many users, and the server that serves it.
+pub struct Place {
+    folder: TempDir,
+    server: Option<Child>,
+    address: SocketAddr,
+    /// More of the server's arguments.
+    pub arguments: Vec<String>,
+}
+
+impl Place {
+    /// The folder, in `FILESHARE_BENCH_DIR` if that is set; no server yet.
+    pub fn new(users: usize) -> Self {
+        let folder = match std::env::var_os("FILESHARE_BENCH_DIR") {
+            Some(parent) => tempfile::tempdir_in(parent),
+            None => tempfile::tempdir(),
+        };
+        let folder = folder.expect("a temporary folder");
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let line = |number| {
+            let user = user(number);
+            record_line(&user, user.as_str().as_bytes(), &mut rng, Stretching::Minimal) + "\n"
+        };
+        let lines: String = (0..users).map(line).collect();
+        let credentials = folder.path().join("credentials.txt");
+        fs::write(&credentials, lines).expect("a file can be written");
+        fs::set_permissions(credentials, Permissions::from_mode(0o600)).expect("our own file");
+        Self { folder, server: None, address: ([127, 0, 0, 1], 0).into(), arguments: Vec::new() }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("fileshare.db")
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Starts the server, on its port if it had one; how long it took until it was ready.
+    pub fn start(&mut self) -> Duration {
+        self.start_under(&[] as &[&str])
+    }
+
+    /// The same under another program, given by its arguments.
+    pub fn start_under(&mut self, wrapper: &[impl AsRef<OsStr>]) -> Duration {
+        let server = env!("CARGO_BIN_EXE_server");
+        let mut command = match wrapper.split_first() {
+            None => Command::new(server),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(server);
+                command
+            }
+        };
+        command.arg(self.address.port().to_string()).args(["--log-level", "warn"]).args(&self.arguments);
+        command.current_dir(self.folder.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let start = Instant::now();
+        let mut child = command.spawn().expect("the server starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("a piped stdout")).read_line(&mut line).expect("a line");
+        let took = start.elapsed();
+        let address = line.trim_end().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}"));
+        self.address = address.parse().expect("an address");
+        self.server = Some(child);
+        took
+    }
+
+    pub fn kill(&mut self) {
+        self.end(Signal::KILL);
+    }
+
+    pub fn stop(&mut self) {
+        self.end(Signal::TERM);
+    }
+
+    fn end(&mut self, signal: Signal) {
+        if let Some(mut server) = self.server.take() {
+            kill_process(Pid::from_child(&server), signal).expect("our own child");
+            server.wait().expect("our own child");
+        }
+    }
+
+    /// The server's processor time so far, seconds.
+    pub fn processor_s(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("a running server");
+        let fields: Vec<_> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().expect("user") + fields[12].parse::<u64>().expect("system");
+        // The kernel tells in hundredths, whatever it counts in.
+        ticks as f64 / 100.0
+    }
+
+    /// The server's resident memory, bytes.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a running server");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("the field");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1_024
+    }
+
+    fn id(&self) -> u32 {
+        self.server.as_ref().expect("a running server").id()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The middle one.
+pub fn median<T: PartialOrd + Copy>(mut values: Vec<T>) -> T {
+    values.sort_by(|a, b| a.partial_cmp(b).expect("comparable"));
+    values[values.len() / 2]
+}
+
+/// The one that so many per mille are not above.
+pub fn percentile<T: PartialOrd + Copy>(values: &mut [T], per_mille: usize) -> T {
+    values.sort_by(|a, b| a.partial_cmp(b).expect("comparable"));
+    values[((values.len() - 1) * per_mille).div_ceil(1_000)]
+}

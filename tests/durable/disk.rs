@@ -1,0 +1,165 @@
+//! The real server over a disk that is full, or a data file that someone else is busy with.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::Ordering::SeqCst;
+use std::thread;
+use std::time::Duration;
+
+use fileshare::client::directory::PublishTo;
+use fileshare::common::message::{NameQuery, PublishedFile};
+use fileshare::common::types::{Audience, Content, ContentHash, FileName};
+use rusqlite::Connection;
+use rustix::process::Signal;
+
+use crate::fleet::{Member, credentials};
+use crate::testenv::{Running, TestEnv};
+
+/// A folder on a small file system of its own, for the test of a disk that is really full.
+const SMALL_FOLDER: &str = "FILESHARE_TEST_SMALL_FOLDER";
+/// How far a file may grow in the test that needs no such folder, in the shell's units of 512 bytes.
+const LIMIT_BLOCKS: u32 = 1_024;
+
+fn everyone() -> PublishTo {
+    PublishTo::Audience(Audience::Everyone)
+}
+
+fn file(number: usize) -> PublishedFile {
+    let content = Content { hash: ContentHash([7; 32]), size: 7, mtime_ms: 7 };
+    PublishedFile { name: FileName::parse(&format!("file {number:06} {:0200}", 0)).unwrap(), content }
+}
+
+/// Publishes until the server has stopped; what was acknowledged, and how the server ended. The publication that was under
+/// way is handed back too, still waiting.
+fn publish_until_it_stops(
+    member: &Member,
+    server: Running,
+) -> (usize, thread::JoinHandle<usize>, crate::testenv::Finished) {
+    let acknowledged = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (stopped, room) = (std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)), member.directory.clone());
+    let publishing = {
+        let (acknowledged, stopped) = (std::sync::Arc::clone(&acknowledged), std::sync::Arc::clone(&stopped));
+        thread::spawn(move || {
+            for number in 0.. {
+                room.publish(&[file(number)], &everyone()).unwrap();
+                acknowledged.store(number + 1, SeqCst);
+                if stopped.load(SeqCst) {
+                    return number + 1;
+                }
+            }
+            unreachable!("the server stops some time")
+        })
+    };
+    let ended = server.wait();
+    stopped.store(true, SeqCst);
+    (acknowledged.load(SeqCst), publishing, ended)
+}
+
+/// The whole story: the disk fills up, the server stops, there is room again, and nothing is missing.
+fn fill_the_disk(env: &mut TestEnv, server: Running, address: std::net::SocketAddr, make_room: impl FnOnce()) {
+    let member = Member::join(address, 0);
+    let (acknowledged, publishing, ended) = publish_until_it_stops(&member, server);
+    let line = ended.one_line_of_stderr();
+    assert!(ended.code == 1 && line.starts_with("server: cannot store in "), "{ended:?}");
+    assert!(acknowledged > 10 && !publishing.is_finished(), "{acknowledged} were acknowledged");
+    make_room();
+    env.use_port(address.port());
+    env.start();
+    // The client comes back by itself, and what was under way is stored now.
+    let published = publishing.join().unwrap();
+    assert!(published > acknowledged);
+    let names: Vec<_> = member.directory.published().unwrap().into_iter().map(|entry| entry.name).collect();
+    let expected: Vec<_> = (0..published).map(|number| file(number).name).collect();
+    assert_eq!(names, expected);
+    assert_eq!(member.told.repaired.load(SeqCst), 0, "nothing that was acknowledged was missing");
+}
+
+fn start(mut command: Command) -> (Running, std::net::SocketAddr) {
+    command.args(["--log-level", "error", "0"]);
+    let mut server = Running::start("server", command);
+    let address = server.next_line().strip_prefix("listening on ").expect("a ready line").parse().unwrap();
+    (server, address)
+}
+
+#[test]
+fn a_file_that_cannot_grow_stops_the_server_and_loses_nothing() {
+    let mut env = TestEnv::stopped(&credentials(1));
+    let server = env.server_command();
+    let mut command = Command::new("sh");
+    let script = format!("trap '' XFSZ; ulimit -f {LIMIT_BLOCKS}; exec \"$@\"");
+    command.arg("-c").arg(script).arg("sh").arg(server.get_program()).args(server.get_args());
+    command.current_dir(env.path());
+    let (server, address) = start(command);
+    fill_the_disk(&mut env, server, address, || {});
+}
+
+#[test]
+#[ignore = "needs a small file system: scripts/durability.sh"]
+fn a_full_disk_stops_the_server_and_loses_nothing() {
+    let Some(small) = std::env::var_os(SMALL_FOLDER).map(PathBuf::from) else { return };
+    let mut env = TestEnv::stopped(&credentials(1)).with_data(&small.join("fileshare.db"));
+    let ballast = small.join("ballast");
+    let (server, address) = {
+        std::fs::write(&ballast, vec![0; 1 << 20]).expect("room for a megabyte");
+        start(env.server_command())
+    };
+    fill_the_disk(&mut env, server, address, || std::fs::remove_file(ballast).unwrap());
+    env.stop_server(Signal::TERM).expect_code(0);
+}
+
+#[test]
+fn the_second_server_on_one_data_file_says_so_and_harms_nothing() {
+    let env = TestEnv::with(&credentials(1), &["--log-level", "warn"]);
+    let member = Member::join(env.address(), 0);
+    member.directory.publish(&[file(0)], &everyone()).unwrap();
+    let mut second = env.server_command();
+    second.arg("0");
+    let second = Running::start("second server", second).finish();
+    second.expect(1, &[]);
+    let line = second.one_line_of_stderr().to_owned();
+    let first = env.server().id();
+    assert!(line.ends_with(&format!("is in use by another server (process {first})")), "{line}");
+    member.directory.publish(&[file(1)], &everyone()).unwrap();
+    assert_eq!(member.directory.published().unwrap().len(), 2);
+}
+
+#[test]
+fn an_administrator_neither_stops_nor_stalls_the_server() {
+    let env = TestEnv::with(&credentials(2), &["--log-level", "debug"]);
+    let [hans, yoda] = [0, 1].map(|number| Member::join(env.address(), number));
+    hans.directory.publish(&[file(0)], &everyone()).unwrap();
+
+    // Reading, for as long as it takes, holds up nothing.
+    let reader = administrator(&env.data());
+    reader.execute_batch("BEGIN").unwrap();
+    let rows = || reader.query_row("SELECT count(*) FROM publications", [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(rows(), 1);
+    hans.directory.publish(&[file(1)], &everyone()).unwrap();
+    assert_eq!(rows(), 1, "the administrator sees one moment");
+    reader.execute_batch("COMMIT").unwrap();
+    assert_eq!(rows(), 2);
+
+    // A lock holds up what is to be stored, and nothing else.
+    let writer = administrator(&env.data());
+    writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let directory = hans.directory.clone();
+    let publishing = thread::spawn(move || directory.publish(&[file(2)], &everyone()));
+    env.wait_log("is locked by another program; 1 changes wait");
+    for member in [&hans, &yoda] {
+        env.wait_log_times(&format!("Received HBT from {}", member.user), 3);
+    }
+    assert_eq!(yoda.directory.search(NameQuery::Substring("file".into())).unwrap(), [file(0).name, file(1).name]);
+    assert_eq!(yoda.directory.peers().unwrap(), std::slice::from_ref(&hans.user));
+    assert!(!publishing.is_finished());
+    writer.execute_batch("COMMIT").unwrap();
+    publishing.join().unwrap().unwrap();
+    assert_eq!(yoda.directory.search(NameQuery::Substring("file".into())).unwrap().len(), 3);
+    assert!(!env.log().contains("timed out"));
+    assert_eq!(hans.told.lost.load(SeqCst) + yoda.told.lost.load(SeqCst), 0);
+}
+
+fn administrator(data: &Path) -> Connection {
+    let connection = Connection::open(data).unwrap();
+    connection.busy_timeout(Duration::from_secs(60)).unwrap();
+    connection
+}

@@ -1,0 +1,76 @@
+//! Clients without a shell: the library's control thread and directory, with passwords that cost next to nothing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use fileshare::client::control::{Control, ControlOptions, Observer};
+use fileshare::client::directory::Directory;
+use fileshare::common::login::{Stretching, Welcome};
+use fileshare::common::seal::Secret;
+use fileshare::common::types::UserName;
+use fileshare::server::credentials::record_line;
+use rand::SeedableRng;
+use rand_chacha::ChaCha20Rng;
+use zeroize::Zeroizing;
+
+/// User `number`; its password is its name.
+pub fn user(number: usize) -> UserName {
+    UserName::parse(&format!("user{number}")).unwrap()
+}
+
+/// A credentials file for so many users.
+pub fn credentials(users: usize) -> String {
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let line = |number| {
+        let user = user(number);
+        record_line(&user, user.as_str().as_bytes(), &mut rng, Stretching::Minimal) + "\n"
+    };
+    (0..users).map(line).collect()
+}
+
+/// What a client was told.
+#[derive(Default)]
+pub struct Told {
+    pub lost: AtomicUsize,
+    pub resumed: AtomicUsize,
+    pub repaired: AtomicUsize,
+    pub logged_out: AtomicUsize,
+}
+
+impl Observer for Told {
+    fn session_started(&self, _: &UserName, _: &Welcome, _: &Secret, resumed: bool) {
+        self.resumed.fetch_add(usize::from(resumed), SeqCst);
+    }
+    fn connection_lost(&self) {
+        self.lost.fetch_add(1, SeqCst);
+    }
+    fn logged_out(&self) {
+        self.logged_out.fetch_add(1, SeqCst);
+    }
+    fn repaired(&self, files: usize) {
+        self.repaired.fetch_add(files, SeqCst);
+    }
+    fn free_slots(&self) -> u8 {
+        1
+    }
+}
+
+/// A client that is logged in.
+pub struct Member {
+    pub user: UserName,
+    pub control: Control,
+    pub directory: Directory,
+    pub told: Arc<Told>,
+}
+
+impl Member {
+    pub fn join(server: SocketAddr, number: usize) -> Self {
+        let (user, told) = (user(number), Arc::new(Told::default()));
+        let options = ControlOptions { servers: vec![server], tcp_port: 9, stretching: Stretching::Minimal };
+        let control = Control::start(options, Arc::clone(&told) as _).unwrap();
+        let password = Zeroizing::new(user.as_str().as_bytes().to_vec());
+        control.login(user.clone(), password).unwrap();
+        Self { user, directory: Directory::new(control.clone()), control, told }
+    }
+}

@@ -1,0 +1,165 @@
+//! The server is killed at random moments while clients publish and withdraw as fast as they can.
+//!
+//! After each kill the data file must hold what was acknowledged, or that and the one change that was under way; and every
+//! answer that a client gets, over any number of restarts, must be the one that its own history calls for.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use fileshare::client::directory::PublishTo;
+use fileshare::common::message::PublishedFile;
+use fileshare::common::types::{Audience, Content, ContentHash, FileName, UserName};
+use fileshare::server::journal::{Journal, LastMutation, Load, StoredPublication};
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+
+use crate::fleet::{Member, credentials, user};
+use crate::testenv::TestEnv;
+
+/// Rounds; 500 for the long version.
+const ROUNDS: &str = "FILESHARE_TEST_KILL_ROUNDS";
+/// Repeats a run's choices; the machine's timing is its own.
+const SEED: &str = "FILESHARE_TEST_SEED";
+const USERS: usize = 6;
+/// Names each user publishes under.
+const NAMES: usize = 30;
+/// Names of one change: they fit one datagram, so that a change is whole or not there.
+const CHANGE_MAX: usize = 9;
+
+/// One user's publications.
+type Files = BTreeMap<FileName, (Content, Audience)>;
+
+/// What a user was told so far, and what the publications will be once the change under way is acknowledged.
+#[derive(Default)]
+struct History {
+    acknowledged: Files,
+    under_way: Option<Files>,
+    changes: usize,
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_else_appears() {
+    let rounds: usize = std::env::var(ROUNDS).map_or(10, |rounds| rounds.parse().unwrap());
+    let seed: u64 = std::env::var(SEED).map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    println!("{SEED}={seed} {ROUNDS}={rounds}");
+    let mut rng = ChaCha20Rng::seed_from_u64(seed);
+    let mut env = TestEnv::with(&credentials(USERS), &["--log-level", "warn"]);
+    let address = env.address();
+    let (stop, histories) = (Arc::new(AtomicBool::new(false)), Arc::<[Mutex<History>; USERS]>::default());
+    let workers: Vec<_> = (0..USERS)
+        .map(|number| {
+            let (stop, histories) = (Arc::clone(&stop), Arc::clone(&histories));
+            let rng = ChaCha20Rng::from_seed(rng.r#gen());
+            let member = Member::join(address, number);
+            thread::spawn(move || work(member, &histories[number], &stop, rng))
+        })
+        .collect();
+    for round in 0..rounds {
+        // Often in the middle of everything, sometimes before anyone is back.
+        let most = if rng.gen_bool(0.2) { 30 } else { 900 };
+        thread::sleep(Duration::from_millis(rng.gen_range(0..most)));
+        assert!(workers.iter().all(|worker| !worker.is_finished()), "round {round}: a client has given up");
+        env.kill_server();
+        let stored = read_copy(&env.data());
+        for (number, history) in histories.iter().enumerate() {
+            let (history, stored) = (history.lock().unwrap(), stored.get(&user(number)).cloned().unwrap_or_default());
+            let is_right = stored == history.acknowledged || Some(&stored) == history.under_way.as_ref();
+            assert!(is_right, "round {round}, user {number}: {stored:#?}\nis not {:#?}", history.acknowledged);
+        }
+        env.start();
+    }
+    stop.store(true, SeqCst);
+    let resumed: usize = workers.into_iter().map(|worker| worker.join().unwrap()).sum();
+    let changes: usize = histories.iter().map(|history| history.lock().unwrap().changes).sum();
+    println!(
+        "{rounds} rounds: {changes} changes were acknowledged, sessions came back {resumed} times, nothing was lost"
+    );
+    assert!(changes > rounds && resumed >= rounds, "{changes} changes, {resumed} resumptions");
+}
+
+/// One user's client: changes its publications, and checks all it is told. How often its session came back.
+fn work(member: Member, history: &Mutex<History>, stop: &AtomicBool, mut rng: ChaCha20Rng) -> usize {
+    while !stop.load(SeqCst) {
+        let mut names: Vec<FileName> = (0..NAMES).map(name).collect();
+        names.shuffle(&mut rng);
+        names.truncate(rng.gen_range(1..=CHANGE_MAX));
+        let mut after = history.lock().unwrap().acknowledged.clone();
+        if rng.gen_bool(0.6) {
+            publish(&member, names, &mut after, history, &mut rng);
+        } else {
+            let expected: Vec<bool> = names.iter().map(|name| after.remove(name).is_some()).collect();
+            history.lock().unwrap().under_way = Some(after.clone());
+            assert_eq!(member.directory.unpublish(&names).unwrap(), expected, "{}", member.user);
+        }
+        let mut history = history.lock().unwrap();
+        (history.acknowledged, history.under_way) = (after, None);
+        history.changes += 1;
+        let acknowledged = history.acknowledged.clone();
+        drop(history);
+        if rng.gen_ratio(1, 20) {
+            check_list(&member, &acknowledged);
+        }
+    }
+    check_list(&member, &history.lock().unwrap().acknowledged);
+    // A repair would put back what the server had lost, and so hide the loss.
+    assert_eq!(member.told.repaired.load(SeqCst), 0, "{}", member.user);
+    assert_eq!(member.told.logged_out.load(SeqCst), 0, "{}", member.user);
+    member.control.leave();
+    member.told.resumed.load(SeqCst)
+}
+
+fn publish(member: &Member, names: Vec<FileName>, after: &mut Files, history: &Mutex<History>, rng: &mut ChaCha20Rng) {
+    let audience = match rng.gen_ratio(1, 4) {
+        true => Audience::only((0..rng.gen_range(1..4)).map(user).collect()),
+        false => Audience::Everyone,
+    };
+    let mut content = || Content { hash: ContentHash(rng.r#gen()), size: rng.r#gen(), mtime_ms: rng.r#gen() };
+    let files: Vec<_> = names.into_iter().map(|name| PublishedFile { name, content: content() }).collect();
+    after.extend(files.iter().map(|file| (file.name.clone(), (file.content, audience.clone()))));
+    history.lock().unwrap().under_way = Some(after.clone());
+    member.directory.publish(&files, &PublishTo::Audience(audience)).unwrap();
+}
+
+/// What the client can list is what it was told.
+fn check_list(member: &Member, expected: &Files) {
+    let listed = member.directory.published().unwrap();
+    let listed: Vec<_> = listed.into_iter().map(|entry| (entry.name, entry.content, entry.restricted)).collect();
+    let restricted = |audience: &Audience| *audience != Audience::Everyone;
+    let expected: Vec<_> =
+        expected.iter().map(|(name, (content, audience))| (name.clone(), *content, restricted(audience))).collect();
+    assert_eq!(listed, expected, "{}", member.user);
+}
+
+fn name(number: usize) -> FileName {
+    FileName::parse(&format!("folder {}/file {number:02}", number % 3)).unwrap()
+}
+
+/// Everyone's publications as the next server will find them, read from a copy.
+fn read_copy(data: &Path) -> BTreeMap<UserName, Files> {
+    #[derive(Default)]
+    struct Contents(BTreeMap<UserName, Files>);
+    impl Load for Contents {
+        fn publication(&mut self, publication: StoredPublication) {
+            let StoredPublication { user, file, audience, .. } = publication;
+            self.0.entry(user).or_default().insert(file.name, (file.content, (*audience).clone()));
+        }
+        fn last_mutation(&mut self, _: UserName, _: LastMutation) {}
+        fn progress(&mut self, _: u64, _: u64) {}
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.db");
+    fs::copy(data, &copy).unwrap();
+    let log = data.with_extension("db-wal");
+    if log.exists() {
+        fs::copy(log, copy.with_extension("db-wal")).unwrap();
+    }
+    let mut contents = Contents::default();
+    Journal::open(&copy, &mut contents, Box::new(|| {})).unwrap().close().unwrap();
+    contents.0
+}

@@ -1,0 +1,161 @@
+//! A disk that takes long for a sync holds up nothing but the acknowledgement of what it stores.
+//!
+//! The server runs in a process of its own with a store that waits, before every batch, for a word on its stdin. It is this
+//! test program started again, with an ignored test as its program.
+
+use std::io::BufRead;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use fileshare::client::directory::PublishTo;
+use fileshare::common::message::{NameQuery, PublishedFile};
+use fileshare::common::types::{Audience, Content, ContentHash, FileName};
+use fileshare::server::cli::Options;
+use fileshare::server::journal::{Journal, Mutation, SqliteStore, Store, StoreError};
+use fileshare::server::startup::serve_over;
+use log::LevelFilter;
+use rustix::process::Signal;
+
+use crate::fleet::{Member, credentials};
+use crate::testenv::{Running, TestEnv};
+
+/// The folder that the other process serves.
+const FOLDER: &str = "FILESHARE_TEST_SLOW_FOLDER";
+
+/// Waits for a line before every batch; says on stderr that it waits. `fail`: the batch fails.
+struct Gate {
+    store: Box<SqliteStore>,
+    words: Receiver<String>,
+}
+
+impl Store for Gate {
+    fn write(&mut self, batch: &[Mutation]) -> Result<(), StoreError> {
+        eprintln!("the disk is at work");
+        match self.words.recv().as_deref() {
+            Ok("fail") => Err(StoreError::Failed("cannot store: the disk is on fire".into())),
+            _ => self.store.write(batch),
+        }
+    }
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        self.store.close()
+    }
+}
+
+#[test]
+#[ignore = "the program of another process; does nothing by itself"]
+fn server_over_a_slow_disk() {
+    let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
+    let (sender, words) = channel();
+    thread::spawn(move || std::io::stdin().lock().lines().try_for_each(|line| sender.send(line.unwrap())));
+    let options = Options {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        credentials: folder.join("credentials.txt"),
+        data: Some(folder.join("fileshare.db")),
+        heartbeat: Duration::from_secs(2),
+        liveness: Duration::from_secs(3),
+        log_level: LevelFilter::Debug,
+    };
+    let served = serve_over(options, |path, load, wake| {
+        let (store, root_secret) = SqliteStore::open(path, load)?;
+        Journal::with_store(Box::new(Gate { store: Box::new(store), words }), root_secret, wake)
+    });
+    served.unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn start(env: &TestEnv) -> (Running, std::net::SocketAddr) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["slow::server_over_a_slow_disk", "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
+    let mut server = Running::start("server", {
+        command.env(FOLDER, env.path());
+        command
+    });
+    loop {
+        let line = server.next_line();
+        // The test harness says what it runs on the same line.
+        if let Some((_, address)) = line.split_once("listening on ") {
+            return (server, address.parse().unwrap());
+        }
+    }
+}
+
+fn file(name: &str) -> PublishedFile {
+    let content = Content { hash: ContentHash([7; 32]), size: 7, mtime_ms: 7 };
+    PublishedFile { name: FileName::parse(name).unwrap(), content }
+}
+
+fn count(server: &Running, what: &str) -> usize {
+    server.err.text().matches(what).count()
+}
+
+#[test]
+fn a_slow_disk_holds_up_only_what_it_stores() {
+    let env = TestEnv::stopped(&credentials(3));
+    let (mut server, address) = start(&env);
+    let [hans, yoda, vader] = [0, 1, 2].map(|number| Member::join(address, number));
+    let everyone = PublishTo::Audience(Audience::Everyone);
+    let publishing = {
+        let (directory, everyone) = (hans.directory.clone(), everyone.clone());
+        thread::spawn(move || directory.publish(&[file("report")], &everyone))
+    };
+    server.wait_err("the disk is at work");
+    // Longer than the liveness time: everyone has reported three times since, and has been answered meanwhile.
+    for member in [&hans, &yoda, &vader] {
+        let report = format!("Received HBT from {}", member.user);
+        let reported = count(&server, &report) + 3;
+        while count(&server, &report) < reported {
+            assert_eq!(yoda.directory.peers().unwrap().len(), 2);
+            let query = NameQuery::Substring(String::new());
+            assert!(vader.directory.search(query).unwrap().is_empty(), "what is not durable is not visible");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+    assert!(!publishing.is_finished(), "what is not durable is not acknowledged");
+    server.send("go on");
+    publishing.join().unwrap().unwrap();
+    assert_eq!(yoda.directory.search(NameQuery::Substring(String::new())).unwrap(), [file("report").name]);
+    for member in [&hans, &yoda, &vader] {
+        assert_eq!((member.told.lost.load(SeqCst), member.told.resumed.load(SeqCst)), (0, 0), "{}", member.user);
+    }
+    assert_eq!(count(&server, "timed out"), 0);
+
+    // A stop waits for the disk: what was on its way is stored and acknowledged.
+    let publishing = {
+        let (directory, everyone) = (hans.directory.clone(), everyone);
+        thread::spawn(move || directory.publish(&[file("last")], &everyone))
+    };
+    server.err.wait("the disk at work again", |text| (text.matches("the disk is at work").count() == 2).then_some(()));
+    server.signal(Signal::TERM);
+    server.wait_err("stopping");
+    server.send("go on");
+    publishing.join().unwrap().unwrap();
+    assert_eq!(server.wait().code, 0);
+}
+
+#[test]
+fn a_failing_write_stops_the_server_and_is_not_acknowledged() {
+    let mut env = TestEnv::stopped(&credentials(2));
+    let (mut server, address) = start(&env);
+    let everyone = PublishTo::Audience(Audience::Everyone);
+    let hans = Member::join(address, 0);
+    server.send("go on");
+    hans.directory.publish(&[file("before")], &everyone).unwrap();
+    let publishing = {
+        let (directory, everyone) = (hans.directory.clone(), everyone.clone());
+        thread::spawn(move || directory.publish(&[file("failed")], &everyone))
+    };
+    server.err.wait("the disk at work again", |text| (text.matches("the disk is at work").count() == 2).then_some(()));
+    server.send("fail");
+    let ended = server.wait();
+    assert!(ended.code != 0 && ended.stderr.contains("cannot store: the disk is on fire"), "{ended:?}");
+    assert!(!publishing.is_finished(), "what was not stored is not acknowledged");
+    // Once the disk is well again the client publishes it after all, by itself.
+    env.use_port(address.port());
+    env.start();
+    publishing.join().unwrap().unwrap();
+    let names: Vec<_> = hans.directory.published().unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, [file("before").name, file("failed").name]);
+}
