@@ -191,7 +191,7 @@ impl TestEnv {
         self.server().err.text()
     }
 
-    /// The log once all is said about the only login.
+    /// The log once all is said about the only login; the list of publications that follows it draws no line.
     pub fn log_after_login(&self, user: &str) -> String {
         self.wait_log(&format!("Sent OK to {user}"));
         self.log()
