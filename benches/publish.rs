@@ -104,7 +104,7 @@ fn bare_connection(place: &Place) -> Connection {
 
 /// As many rows by batched inserts; rows a second.
 fn insert(connection: &mut Connection, rows: usize, round: usize) -> f64 {
-    let files: Vec<_> = (0..rows).map(|row| (row % 200, file(row % 200, (round << 24) | (row / 200)))).collect();
+    let files: Vec<_> = (0..rows).map(|row| (row % 200, file(row % 200, (round << 24) + row / 200))).collect();
     let start = Instant::now();
     for batch in files.chunks(BARE_BATCH) {
         let transaction = connection.transaction().expect("a transaction");

@@ -6,8 +6,9 @@
 #
 # `full` mounts a small file system, for which it must be root; `power` and a part of `control` need strace.
 set -uo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit 1
 log=${FILESHARE_DURABILITY_LOG:-$(mktemp -t fileshare-durability-XXXXXX.log)}
+: >>"$log"
 echo "details: $log"
 failed=0
 
@@ -26,6 +27,7 @@ check() {
 }
 
 # The disk that fills up for real: a file system of 4 MiB.
+# shellcheck disable=SC2317 # called by name
 full_disk() {
     local folder status
     folder=$(mktemp -d)
@@ -34,7 +36,7 @@ full_disk() {
         cargo test --test durable -- --ignored --exact disk::a_full_disk_stops_the_server_and_loses_nothing --nocapture
     status=$?
     umount "$folder" && rmdir "$folder"
-    return $status
+    return "$status"
 }
 
 run() {

@@ -219,11 +219,11 @@ pub fn record_line(
     format!("{user} {mark}{}", hex::encode(&*record))
 }
 
-/// What a line says, or what is wrong with it.
-type ParsedLine = Result<(UserName, Credential), LineProblem>;
+/// A line's number and what it says.
+type Parsed = (usize, Result<(UserName, Credential), LineProblem>);
 
 /// Reading a record takes some 50 µs: long files are shared out among the processors.
-fn parse_lines(lines: &[(usize, &[u8])]) -> Vec<(usize, ParsedLine)> {
+fn parse_lines(lines: &[(usize, &[u8])]) -> Vec<Parsed> {
     let parse = |lines: &[(usize, &[u8])]| lines.iter().map(|&(line, text)| (line, parse_line(text))).collect();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     if lines.len() < LINES_PER_THREAD || processors == 1 {
@@ -237,7 +237,7 @@ fn parse_lines(lines: &[(usize, &[u8])]) -> Vec<(usize, ParsedLine)> {
     })
 }
 
-fn parse_line(line: &[u8]) -> ParsedLine {
+fn parse_line(line: &[u8]) -> Result<(UserName, Credential), LineProblem> {
     let (name, password) = match line.iter().position(|&byte| byte == b' ') {
         Some(space) => (&line[..space], &line[space + 1..]),
         None => (line, &[][..]),
