@@ -187,6 +187,7 @@ fn a_recording_played_in_any_order_to_a_restarted_server_changes_nothing() {
     recorded.env.start();
     recorded.hans.ask("lpf", &["1 file published:", NAME]);
     recorded.vader.ask("lap", &["1 active peer:", "hans"]);
+    recorded.env.wait_log("Received LAP from vader");
     let log = recorded.env.log();
     let mut rng = StdRng::seed_from_u64(20_260_102);
     for relay in [&recorded.relays.0, &recorded.relays.1] {
