@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""Times `get` of 1 KiB files in a logged-in shell over loopback: from the line's end to the result line.
+
+    scripts/bench-latency.py [COUNT]
+
+Needs a release build (cargo build --release). Everything listens on 127.0.0.1 and ends with the script.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+count = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+root = Path(__file__).resolve().parent.parent
+programs = Path(os.environ.get("CARGO_TARGET_DIR", root / "target")) / "release"
+
+with tempfile.TemporaryDirectory() as folder:
+    up, down = Path(folder, "up"), Path(folder, "down")
+    up.mkdir()
+    down.mkdir()
+    for number in range(count):
+        (up / f"f{number}").write_bytes(os.urandom(1024))
+    credentials = Path(folder, "credentials.txt")
+    credentials.write_text("up pw\ndown pw\n")
+    credentials.chmod(0o600)
+    environment = dict(os.environ, FILESHARE_PASSWORD="pw", XDG_CACHE_HOME=folder, XDG_STATE_HOME=folder)
+    started = []
+
+    def start(program, *arguments):
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        process = subprocess.Popen([programs / program, *arguments], env=environment, **pipes)
+        started.append(process)
+        return process
+
+    try:
+        server = start("server", "0", "--ephemeral", "--credentials", credentials, "--log-level", "error")
+        port = server.stdout.readline().strip().rsplit(":", 1)[1]
+        uploader = start("client", "127.0.0.1", port, "-q", "-u", "up", "-d", up, "--stay", "-c", "pub f*")
+        assert "published" in uploader.stdout.readline()
+        downloader = start("client", "127.0.0.1", port, "-q", "-u", "down", "-d", down)
+        times_ms = []
+        for number in range(count):
+            begun = time.perf_counter()
+            print(f"get f{number}", file=downloader.stdin, flush=True)
+            said = downloader.stdout.readline()
+            times_ms.append((time.perf_counter() - begun) * 1000)
+            assert said == f"f{number} downloaded successfully\n", said
+        # The first one waits for the login.
+        times_ms = times_ms[1:]
+        print(f"1 KiB in a logged-in shell: {statistics.median(times_ms):.2f} ms median, {max(times_ms):.2f} ms longest")
+    finally:
+        for process in reversed(started):
+            process.terminate()
+            process.wait()
