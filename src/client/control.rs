@@ -20,7 +20,6 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 
 use self::sockets::Sockets;
-pub use self::sockets::local_ip_towards;
 pub use crate::client::session::{AskError, LoginError, Password};
 use crate::client::session::{Event, RequestHandle, Session, SessionConfig};
 use crate::common::login::{Stretching, Welcome};

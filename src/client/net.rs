@@ -24,7 +24,7 @@ pub fn resolve(server: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// The address of ours from which datagrams to `server` leave. Nothing is sent.
-pub fn local_ip_towards(server: SocketAddr) -> io::Result<IpAddr> {
+fn local_ip_towards(server: SocketAddr) -> io::Result<IpAddr> {
     let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
     // Port 0 is refused by some systems; which port it is does not matter here.
@@ -52,6 +52,12 @@ pub fn local_ips_towards(servers: &[SocketAddr]) -> io::Result<Vec<IpAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_address_towards_loopback_is_loopback() {
+        let ip = local_ip_towards((Ipv4Addr::LOCALHOST, 9).into()).expect("there is always loopback");
+        assert!(ip.is_loopback());
+    }
 
     #[test]
     fn loopback_faces_loopback() {

@@ -3,7 +3,7 @@
 //! Must not know what the datagrams mean.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
@@ -85,13 +85,6 @@ impl Sockets {
     }
 }
 
-/// Which of this host's addresses faces `server`: where a listener can be reached by those who reach the server.
-pub fn local_ip_towards(server: SocketAddr) -> io::Result<IpAddr> {
-    let socket = std::net::UdpSocket::bind(unspecified(server))?;
-    socket.connect(server)?;
-    Ok(socket.local_addr()?.ip())
-}
-
 fn connected(server: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(server), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
@@ -100,22 +93,4 @@ fn connected(server: SocketAddr) -> io::Result<UdpSocket> {
     }
     socket.connect(&server.into())?;
     Ok(UdpSocket::from_std(socket.into()))
-}
-
-fn unspecified(server: SocketAddr) -> SocketAddr {
-    match server {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_address_towards_loopback_is_loopback() {
-        let ip = local_ip_towards((Ipv4Addr::LOCALHOST, 9).into()).expect("there is always loopback");
-        assert!(ip.is_loopback());
-    }
 }
