@@ -243,8 +243,8 @@ impl Ask for Tickets {
         let indices: Vec<usize> = (0..files.len()).collect();
         let offer = |batch: &[usize]| {
             let grant = |&file: &usize| {
-                let WantedFile { name, hash } = files[file].clone();
-                Grant { size: contents[&name].size, name, hash }
+                let WantedFile { name, hash, size } = files[file].clone();
+                Grant { name, hash, size }
             };
             let downloader = UserName::parse("vader").expect("a good name");
             let grants = batch.iter().map(grant).collect();

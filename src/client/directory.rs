@@ -224,7 +224,7 @@ impl Directory {
         fetch: bool,
         first: Option<Response>,
     ) -> Result<Vec<FoundEntry>, AskError> {
-        let mut found: BTreeMap<(FileName, ContentHash), FoundEntry> = BTreeMap::new();
+        let mut found: BTreeMap<(FileName, ContentHash, u64), FoundEntry> = BTreeMap::new();
         self.walk_from(
             first,
             |cursor| Request::Resolve { query: query.clone(), fetch, cursor },
@@ -237,7 +237,8 @@ impl Directory {
                 _ => None,
             },
             |entry: Option<FoundEntry>| {
-                collect(&mut found, entry.map(|entry| ((entry.name.clone(), entry.content.hash), entry)))
+                let key = |entry: &FoundEntry| (entry.name.clone(), entry.content.hash, entry.content.size);
+                collect(&mut found, entry.map(|entry| (key(&entry), entry)))
             },
         )?;
         let mut found: Vec<FoundEntry> = found.into_values().collect();

@@ -3,7 +3,8 @@ use crate::client::control::AskError;
 use crate::client::download::{DownloadError, Fetched};
 use crate::client::exit_code::ExitCode;
 use crate::client::life::Ending;
-use crate::common::types::Audience;
+use crate::common::message::FoundEntry;
+use crate::common::types::{Audience, Content};
 
 #[test]
 fn results_come_in_the_order_asked() {
@@ -67,6 +68,24 @@ fn of_several_contents_the_one_with_most_sources_is_taken() {
     assert!(bench.world.calls().contains(&format!("fetch a {}", 0x33)));
     assert_eq!(bench.run("get a#4444").0, ExitCode::NotFound);
     assert_eq!(bench.run("get a#333").0, ExitCode::NotFound);
+}
+
+#[test]
+fn whoever_publishes_a_hash_with_another_size_leads_nobody_astray() {
+    let bench = Bench::logged_in();
+    for (size, sources, age_s) in [(9, 1, 50), (10, 1, 60), (11, 1, 50)] {
+        let content = Content { size, ..content(0x11) };
+        bench.world.state().found.push(FoundEntry { name: file("a"), content, sources, age_s });
+    }
+    let (code, _, err) = bench.run("get a");
+    assert_eq!(code, ExitCode::Success);
+    assert!(bench.world.calls().contains(&"fetch a 10".into()), "the oldest of equals");
+    assert_eq!(err.lines().count(), 2);
+    let note = "a: taking #11111111 with 10 bytes; some tell another size of it: 11 (sources: 1)";
+    assert!(err.contains(note), "{err}");
+    bench.world.state().found[2].sources = 2;
+    bench.run("get a#1111");
+    assert!(bench.world.calls().contains(&"fetch a 11".into()), "the one with the most sources");
 }
 
 #[test]

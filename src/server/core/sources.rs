@@ -32,8 +32,6 @@ const LOOKED_AT: usize = 512;
 struct Candidate {
     /// Bit *i*: it serves file *i*.
     covers: u64,
-    /// The sizes it published them with, in the order of the bits.
-    sizes: Vec<u64>,
 }
 
 impl Server {
@@ -74,11 +72,9 @@ impl Server {
         let mut candidates: BTreeMap<OwnerId, Candidate> = BTreeMap::new();
         let most = LOOKED_AT / files.len().max(1);
         for (at, file) in files.iter().enumerate() {
-            for (owner, size) in self.index.sources(asker.owner, &file.name, file.hash, most, spread.into()) {
+            for owner in self.index.sources(asker.owner, file, most, spread.into()) {
                 if self.sessions.live(owner, now).is_some_and(|session| is_reachable(session, asker)) {
-                    let candidate = candidates.entry(owner).or_default();
-                    candidate.covers |= 1 << at;
-                    candidate.sizes.push(size);
+                    candidates.entry(owner).or_default().covers |= 1 << at;
                 }
             }
         }
@@ -112,9 +108,8 @@ impl Server {
         let session = self.sessions.live(owner, now)?;
         let mut key = [0; 32];
         self.rng.fill_bytes(&mut key);
-        let covered = (0..files.len()).filter(|&at| candidate.covers & 1 << at != 0).map(|at| &files[at]);
-        let grants = covered.zip(&candidate.sizes);
-        let grants = grants.map(|(file, &size)| Grant { name: file.name.clone(), hash: file.hash, size }).collect();
+        let covered = (0..files.len()).filter(|&at| candidate.covers & 1 << at != 0).map(|at| files[at].clone());
+        let grants = covered.map(|WantedFile { name, hash, size }| Grant { name, hash, size }).collect();
         let ticket = TransferTicket { downloader: asker.user.clone(), expires_ms, key, grants };
         Some(SourceGrant {
             user: session.user.clone(),
