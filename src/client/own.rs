@@ -29,6 +29,8 @@ struct State {
     /// Rises with every login: what an earlier login is still loading is dropped.
     login: u64,
     loading: bool,
+    /// All of it was loaded: what is not in `names` is not published.
+    complete: bool,
     /// Name, and whether only some may see it.
     names: BTreeMap<FileName, bool>,
     /// Published or withdrawn since the login: newer than what is being loaded.
@@ -48,7 +50,7 @@ impl Own {
         let (own, services) = (Arc::clone(self), services.clone());
         std::thread::spawn(move || {
             let loaded = own.load_all(login, &*services.catalogue, &*services.folder);
-            own.end_loading(login);
+            own.end_loading(login, loaded.is_ok());
             if let Err(error) = loaded {
                 failed(error);
             }
@@ -76,6 +78,12 @@ impl Own {
     pub fn restricted<'a>(&self, names: impl Iterator<Item = &'a FileName>) -> Vec<FileName> {
         let state = self.wait_loaded(COMMAND_PATIENCE);
         names.filter(|name| state.names.get(*name) == Some(&true)).cloned().collect()
+    }
+
+    /// Whether this is surely not published; a list that could not be loaded says nothing.
+    pub fn surely_lacks(&self, name: &FileName) -> bool {
+        let state = self.wait_loaded(COMMAND_PATIENCE);
+        state.complete && !state.names.contains_key(name)
     }
 
     /// Names that start with `prefix`, at most `most`, as far as they are loaded.
@@ -107,10 +115,10 @@ impl Own {
         }
     }
 
-    fn end_loading(&self, login: u64) {
+    fn end_loading(&self, login: u64, complete: bool) {
         let mut state = self.lock();
         if state.login == login {
-            state.loading = false;
+            (state.loading, state.complete) = (false, complete);
             self.changed.notify_all();
         }
     }

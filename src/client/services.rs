@@ -105,6 +105,8 @@ impl Catalogue for Directory {
 pub trait Folder: Send + Sync {
     /// See [`Share::expand`].
     fn expand(&self, argument: &PathArgument) -> Expanded;
+    /// See [`Share::is_taken`].
+    fn is_taken(&self, name: &FileName) -> bool;
     /// See [`Share::prepare`].
     fn prepare(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError>;
     /// See [`Share::published`].
@@ -124,6 +126,10 @@ pub trait Folder: Send + Sync {
 impl Folder for Share {
     fn expand(&self, argument: &PathArgument) -> Expanded {
         Share::expand(self, argument)
+    }
+
+    fn is_taken(&self, name: &FileName) -> bool {
+        Share::is_taken(self, name)
     }
 
     fn prepare(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError> {

@@ -1,6 +1,6 @@
 //! A small world for the tests of commands and shell: every service is a fake over one lock, every call is noted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub served: BTreeMap<FileName, (Content, Audience)>,
     /// Names whose download fails, and how.
     pub failing: BTreeMap<FileName, fn() -> Fetched>,
+    /// Names whose download is told of before it is finished.
+    pub arriving: BTreeSet<FileName>,
     /// Every call worth asserting.
     pub calls: Vec<String>,
 }
@@ -179,6 +181,10 @@ impl Folder for World {
         Expanded { files, errors: missing.into_iter().collect() }
     }
 
+    fn is_taken(&self, name: &FileName) -> bool {
+        self.state().files.contains_key(name)
+    }
+
     fn prepare(&self, name: &FileName, _: &dyn HashProgress) -> Result<PublishedFile, ShareError> {
         match self.state().files[name] {
             Some(content) => Ok(PublishedFile { name: name.clone(), content }),
@@ -212,7 +218,11 @@ impl Fetcher for World {
             Some(fail) => fail(),
             None => Fetched::Done { name: wanted.name.clone() },
         };
+        let dir = tempfile::tempdir().unwrap();
         for (index, one) in wanted.iter().enumerate().rev() {
+            if self.state().arriving.contains(&one.name) {
+                progress.arriving(index, &Arriving::example(dir.path()));
+            }
             self.state().calls.push(format!("fetch {} {}", one.name, one.content.size));
             progress.received(index, one.content.size, one.content.size);
             let outcome =

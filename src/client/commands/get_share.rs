@@ -2,7 +2,9 @@
 //! source with every download.
 //!
 //! A large file is published as soon as its outline is verified: the chunk groups that have arrived are served while the
-//! rest still comes. Should it never get whole, it is withdrawn again. Small files are published together at the end.
+//! rest still comes. Should it never get whole, it is withdrawn again. That must never touch what the user publishes
+//! otherwise: a file whose name is taken, in the folder or among the publications, waits until it is whole, and so do all
+//! with `rename`. Small files are published together at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Context;
 use crate::client::control::AskError;
 use crate::client::directory::PublishTo;
-use crate::client::download::{Arriving, Wanted};
+use crate::client::download::{Arriving, OnExists, Wanted};
 use crate::client::exit_code::ExitCode;
 use crate::common::message::PublishedFile;
 use crate::common::types::{Audience, FileName};
@@ -38,8 +40,12 @@ impl<'a> Sharing<'a> {
 
     /// A file of several groups begins to arrive.
     pub fn arriving(&self, index: usize, arriving: &Arc<Arriving>) {
-        self.context.services.folder.arriving(&self.wanted[index].name, arriving);
+        let (folder, name) = (&self.context.services.folder, &self.wanted[index].name);
         lock(&self.arriving).insert(index, arriving.clone());
+        if self.context.downloads.on_exists == OnExists::Rename || folder.is_taken(name) {
+            return;
+        }
+        folder.arriving(name, arriving);
         if let Some(announced) = &*lock(&self.announced) {
             // Nobody listens any more only when the fetch is over.
             let _ = announced.send(index);
@@ -50,7 +56,8 @@ impl<'a> Sharing<'a> {
     /// told, when the file is whole.
     pub fn publish_early(&self, announced: Receiver<usize>) {
         for index in announced {
-            if publish(self.context, &[published_file(&self.wanted[index])]).is_ok() {
+            let lacks = self.context.own.surely_lacks(&self.wanted[index].name);
+            if lacks && publish(self.context, &[published_file(&self.wanted[index])]).is_ok() {
                 lock(&self.early).insert(index);
             }
         }

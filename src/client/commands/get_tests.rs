@@ -1,10 +1,10 @@
 use crate::client::commands::fakes::{Bench, content, file, user};
 use crate::client::control::AskError;
-use crate::client::download::{DownloadError, Fetched};
+use crate::client::download::{DownloadError, Fetched, OnExists};
 use crate::client::exit_code::ExitCode;
 use crate::client::life::Ending;
 use crate::common::message::FoundEntry;
-use crate::common::types::{Audience, Content};
+use crate::common::types::{Audience, Content, FileName};
 
 #[test]
 fn results_come_in_the_order_asked() {
@@ -136,6 +136,57 @@ fn sharing_publishes_what_lies_under_its_own_name() {
     assert_eq!(published, ["publish a Inherited"]);
     let audience = Audience::only(vec![user("yoda")]);
     assert_eq!(bench.world.state().served[&file("a")], (content(1), audience));
+}
+
+/// `get --share` of one large file that comes out so; what was published and what is published in the end.
+fn share_large(bench: &Bench, outcome: fn() -> Fetched) -> (Vec<String>, Vec<FileName>) {
+    bench.found("movie", 1, 1);
+    bench.world.state().arriving.insert(file("movie"));
+    bench.world.state().failing.insert(file("movie"), outcome);
+    bench.world.calls();
+    bench.run("get --share movie");
+    let calls = bench.world.calls().into_iter();
+    let published = calls.filter(|call| call.starts_with("publish")).collect();
+    let state = bench.world.state();
+    assert!(state.served.keys().eq(state.own.keys()), "what is published is served");
+    (published, state.own.keys().cloned().collect())
+}
+
+fn gone() -> Fetched {
+    Fetched::Failed(DownloadError::Transfer("all gone".into()))
+}
+
+#[test]
+fn a_large_file_is_published_while_it_arrives_and_withdrawn_if_it_never_gets_whole() {
+    let early = ["publish movie Inherited".to_string()];
+    let whole = share_large(&Bench::logged_in(), || Fetched::Done { name: file("movie") });
+    assert_eq!(whole, (early.to_vec(), vec![file("movie")]));
+    assert_eq!(share_large(&Bench::logged_in(), gone), (early.to_vec(), Vec::new()));
+}
+
+#[test]
+fn a_download_that_is_shared_on_never_costs_the_user_a_publication() {
+    let own = |bench: &Bench| {
+        bench.local("movie", 9);
+        bench.run("pub movie");
+    };
+    let kept = (Vec::new(), vec![file("movie")]);
+    // The file is still there.
+    let mut bench = Bench::logged_in();
+    bench.context.downloads.on_exists = OnExists::Overwrite;
+    own(&bench);
+    assert_eq!(share_large(&bench, gone), kept);
+    // It is not, but it is published all the same.
+    let bench = Bench::logged_in();
+    own(&bench);
+    bench.world.state().files.clear();
+    assert_eq!(share_large(&bench, gone), kept);
+    // It will be saved under another name.
+    let mut bench = Bench::logged_in();
+    bench.context.downloads.on_exists = OnExists::Rename;
+    own(&bench);
+    assert_eq!(share_large(&bench, || Fetched::Done { name: file("movie (1)") }), kept);
+    assert_eq!(bench.world.state().own[&file("movie")].0, content(9));
 }
 
 #[test]

@@ -135,6 +135,11 @@ impl Share {
         self.folder.expand(argument)
     }
 
+    /// Whether anything stands in the folder under this name, as far as can be told.
+    pub fn is_taken(&self, name: &FileName) -> bool {
+        !matches!(self.folder.kind(name.as_str()), Err(ShareError::Missing(_)))
+    }
+
     /// Hashes a file (or finds its hash in the cache), ready to be published.
     pub fn prepare(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError> {
         if progress.interrupted() {
