@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -54,6 +54,8 @@ pub(crate) struct State {
     pub failing: BTreeMap<FileName, fn() -> Fetched>,
     /// Names whose download is told of before it is finished.
     pub arriving: BTreeSet<FileName>,
+    /// The most of these that anybody held on to at once after they were finished.
+    pub held_after: usize,
     /// Every call worth asserting.
     pub calls: Vec<String>,
 }
@@ -219,15 +221,23 @@ impl Fetcher for World {
             None => Fetched::Done { name: wanted.name.clone() },
         };
         let dir = tempfile::tempdir().unwrap();
+        let mut finished: Vec<Weak<Arriving>> = Vec::new();
         for (index, one) in wanted.iter().enumerate().rev() {
             if self.state().arriving.contains(&one.name) {
-                progress.arriving(index, &Arriving::example(dir.path()));
+                let place = dir.path().join(index.to_string());
+                std::fs::create_dir(&place).unwrap();
+                let arriving = Arriving::example(&place);
+                progress.arriving(index, &arriving);
+                finished.push(Arc::downgrade(&arriving));
             }
             self.state().calls.push(format!("fetch {} {}", one.name, one.content.size));
             progress.received(index, one.content.size, one.content.size);
             let outcome =
                 if progress.interrupted() { Fetched::Failed(DownloadError::Interrupted) } else { outcome(one) };
             progress.finished(index, &outcome);
+            let held = finished.iter().filter(|arriving| arriving.strong_count() > 0).count();
+            let mut state = self.state();
+            state.held_after = state.held_after.max(held);
         }
         wanted.iter().map(outcome).collect()
     }

@@ -52,6 +52,14 @@ impl<'a> Sharing<'a> {
         }
     }
 
+    /// The file is done with: `saved` if it lies whole under its own name. Lets go of it, so that only what is under way
+    /// is held open.
+    pub fn finished(&self, index: usize, saved: bool) {
+        let Some(arriving) = lock(&self.arriving).remove(&index) else { return };
+        let (folder, name) = (&self.context.services.folder, &self.wanted[index].name);
+        if saved { folder.downloaded(name, &arriving) } else { folder.gave_up(name) }
+    }
+
     /// Publishes what begins to arrive, until [`nothing_more`](Self::nothing_more). What fails here is tried again, and
     /// told, when the file is whole.
     pub fn publish_early(&self, announced: Receiver<usize>) {
@@ -71,13 +79,8 @@ impl<'a> Sharing<'a> {
     /// Publishes whatever of `saved` (indices of what lies whole under its own name) is not yet, and takes back what was
     /// published too early.
     pub fn settle(self, saved: &BTreeSet<usize>) -> ExitCode {
-        let arriving = self.arriving.into_inner().unwrap_or_else(PoisonError::into_inner);
         let early = self.early.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let (context, folder) = (self.context, &self.context.services.folder);
-        for (index, arriving) in &arriving {
-            let name = &self.wanted[*index].name;
-            if saved.contains(index) { folder.downloaded(name, arriving) } else { folder.gave_up(name) }
-        }
+        let context = self.context;
         let broken: Vec<_> = early.difference(saved).map(|&index| self.wanted[index].name.clone()).collect();
         take_back(context, &broken);
         let rest: Vec<_> = saved.difference(&early).map(|&index| published_file(&self.wanted[index])).collect();

@@ -165,6 +165,19 @@ fn a_large_file_is_published_while_it_arrives_and_withdrawn_if_it_never_gets_who
 }
 
 #[test]
+fn of_large_files_only_those_under_way_are_held_open() {
+    let bench = Bench::logged_in();
+    let gone = file("gone");
+    for name in ["a", "b", "gone"] {
+        bench.found(name, 1, 1);
+        bench.world.state().arriving.insert(file(name));
+    }
+    bench.world.state().failing.insert(gone, self::gone);
+    bench.run("get --share a b gone");
+    assert_eq!(bench.world.state().held_after, 0);
+}
+
+#[test]
 fn a_download_that_is_shared_on_never_costs_the_user_a_publication() {
     let own = |bench: &Bench| {
         bench.local("movie", 9);
