@@ -170,10 +170,18 @@ impl Directory {
         Ok(entries.into_values().collect())
     }
 
-    /// Who may see one of the user's own restricted publications; `None` if it is not published.
-    pub fn audience_of(&self, name: &FileName) -> Result<Option<Vec<UserName>>, AskError> {
+    /// Who may see these of the user's own publications (pipelined): no users if it is everyone, `None` if it is not
+    /// published.
+    pub fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, AskError> {
+        let request = |name: &FileName| Request::AudienceOf { name: name.clone(), cursor: None };
+        let firsts = self.server.ask_many(names.iter().map(request).collect())?;
+        names.iter().zip(firsts).map(|(name, first)| self.audience_from(name, first)).collect()
+    }
+
+    fn audience_from(&self, name: &FileName, first: Response) -> Result<Option<Vec<UserName>>, AskError> {
         let mut users = BTreeMap::new();
-        let walked = self.walk(
+        let walked = self.walk_from(
+            Some(first),
             |cursor| Request::AudienceOf { name: name.clone(), cursor },
             users_page,
             |user: Option<UserName>| collect(&mut users, user.map(|user| (user, ()))),

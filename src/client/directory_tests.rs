@@ -191,7 +191,7 @@ fn lists_are_whole_sorted_and_each_entry_is_there_once() {
             let own = list(state()).published().unwrap();
             assert_eq!(own.into_iter().map(|entry| entry.name).collect::<Vec<_>>(), names);
             assert_eq!(list(state()).peers(), Ok(users.clone()));
-            assert_eq!(list(state()).audience_of(&name(1)), Ok(Some(users)));
+            assert_eq!(list(state()).audiences_of(&[name(1), name(2)]), Ok(vec![Some(users.clone()), Some(users)]));
             assert_eq!(list(state()).search(NameQuery::Substring(String::new())), Ok(names));
             let found = list(state()).resolve(NameQuery::Prefix(String::new()), false).unwrap();
             assert_eq!(found.len(), entries);
@@ -207,7 +207,7 @@ fn lists_are_whole_sorted_and_each_entry_is_there_once() {
 #[test]
 fn the_audience_of_nothing_is_none() {
     let (_, directory) = directory(State::default());
-    assert_eq!(directory.audience_of(&FileName::parse("unknown").unwrap()), Ok(None));
+    assert_eq!(directory.audiences_of(&[FileName::parse("unknown").unwrap()]), Ok(vec![None]));
 }
 
 #[test]

@@ -99,8 +99,9 @@ impl Own {
         for entry in all {
             self.loaded(login, folder, entry, Audience::Everyone);
         }
-        for entry in some {
-            if let Some(users) = catalogue.audience_of(&entry.name)? {
+        let names: Vec<FileName> = some.iter().map(|entry| entry.name.clone()).collect();
+        for (entry, users) in some.into_iter().zip(catalogue.audiences_of(&names)?) {
+            if let Some(users) = users {
                 self.loaded(login, folder, entry, Audience::only(users));
             }
         }

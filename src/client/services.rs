@@ -51,8 +51,8 @@ pub trait Catalogue: Send + Sync {
     fn published(&self) -> Result<Vec<OwnEntry>, AskError>;
     /// See [`Directory::books`].
     fn books(&self) -> Result<Vec<OwnEntry>, AskError>;
-    /// See [`Directory::audience_of`].
-    fn audience_of(&self, name: &FileName) -> Result<Option<Vec<UserName>>, AskError>;
+    /// See [`Directory::audiences_of`].
+    fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, AskError>;
     /// See [`Directory::peers`].
     fn peers(&self) -> Result<Vec<UserName>, AskError>;
     /// See [`Directory::search`].
@@ -80,8 +80,8 @@ impl Catalogue for Directory {
         Directory::books(self)
     }
 
-    fn audience_of(&self, name: &FileName) -> Result<Option<Vec<UserName>>, AskError> {
-        Directory::audience_of(self, name)
+    fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, AskError> {
+        Directory::audiences_of(self, names)
     }
 
     fn peers(&self) -> Result<Vec<UserName>, AskError> {

@@ -41,6 +41,15 @@ pub(crate) struct State {
     /// Answers to logins, first to last; then all succeed.
     pub logins: Vec<LoginError>,
     pub local_only: bool,
+    /// Whoever publishes waits until this is false.
+    pub away: bool,
+    /// Publishing fails: no answer.
+    pub down_to_publish: bool,
+    /// How often all own publications were listed, and for how many an audience was asked for.
+    pub lists: usize,
+    pub audiences: usize,
+    /// How many files each request to publish had.
+    pub batches: Vec<usize>,
     /// Every request fails so.
     pub down: Option<AskError>,
     pub peers: Vec<UserName>,
@@ -104,7 +113,14 @@ impl Account for World {
 
 impl Catalogue for World {
     fn publish(&self, files: &[PublishedFile], to: &PublishTo) -> Result<(), AskError> {
+        self.state().batches.push(files.len());
+        while self.state().away {
+            std::thread::yield_now();
+        }
         let mut state = self.up()?;
+        if state.down_to_publish {
+            return Err(AskError::Unreachable);
+        }
         for one in files {
             state.calls.push(format!("publish {} {to:?}", one.name));
             let audience = match to {
@@ -122,6 +138,7 @@ impl Catalogue for World {
     }
 
     fn books(&self) -> Result<Vec<OwnEntry>, AskError> {
+        self.state().lists += 1;
         Catalogue::published(self)
     }
 
@@ -134,11 +151,14 @@ impl Catalogue for World {
         Ok(self.up()?.own.iter().map(entry).collect())
     }
 
-    fn audience_of(&self, name: &FileName) -> Result<Option<Vec<UserName>>, AskError> {
-        Ok(self.up()?.own.get(name).map(|(_, audience)| match audience {
+    fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, AskError> {
+        let mut state = self.up()?;
+        state.audiences += names.len();
+        let users = |(_, audience): &(Content, Audience)| match audience {
             Audience::Everyone => Vec::new(),
             Audience::Only(users) => users.clone(),
-        }))
+        };
+        Ok(names.iter().map(|name| state.own.get(name).map(users)).collect())
     }
 
     fn peers(&self) -> Result<Vec<UserName>, AskError> {

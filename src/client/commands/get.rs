@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 
 use super::Context;
 use super::get_plan::{Plan, Slot, plan};
@@ -27,13 +26,8 @@ pub(super) fn run(context: &Context, files: &[PathArgument], share: bool) -> Exi
         context.console.note(note);
     }
     if share {
-        let (sharing, announced) = Sharing::new(context, &plan.wanted);
-        let (status, saved) = thread::scope(|scope| {
-            scope.spawn(|| sharing.publish_early(announced));
-            let result = deliver(context, &plan, Some(&sharing));
-            sharing.nothing_more();
-            result
-        });
+        let sharing = Sharing::new(context, &plan.wanted);
+        let (status, saved) = deliver(context, &plan, Some(&sharing));
         status.or(sharing.settle(&saved))
     } else {
         deliver(context, &plan, None).0

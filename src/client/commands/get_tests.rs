@@ -2,7 +2,7 @@ use crate::client::commands::fakes::{Bench, content, file, user};
 use crate::client::control::AskError;
 use crate::client::download::{DownloadError, Fetched, OnExists};
 use crate::client::exit_code::ExitCode;
-use crate::client::life::Ending;
+use crate::client::life::{Ending, Verdict};
 use crate::common::message::FoundEntry;
 use crate::common::types::{Audience, Content, FileName};
 
@@ -175,6 +175,54 @@ fn of_large_files_only_those_under_way_are_held_open() {
     bench.world.state().failing.insert(gone, self::gone);
     bench.run("get --share a b gone");
     assert_eq!(bench.world.state().held_after, 0);
+}
+
+#[test]
+fn a_server_that_is_away_is_waited_for_no_longer_than_the_user_likes() {
+    let bench = Bench::logged_in();
+    bench.context.life.at_a_prompt();
+    bench.found("movie", 1, 1);
+    bench.world.state().arriving.insert(file("movie"));
+    bench.world.state().away = true;
+    let _busy = bench.context.life.command();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while bench.world.state().batches.is_empty() {
+                std::thread::yield_now();
+            }
+            assert_eq!(bench.context.life.signal(Ending::Interrupt), Verdict::Cancel);
+        });
+        assert_eq!(bench.run("get --share movie").0, ExitCode::Interrupted);
+    });
+    bench.world.state().away = false;
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_asked_once_early_and_once_in_the_end() {
+    let bench = Bench::logged_in();
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        bench.found(name, 1, 1);
+        bench.world.state().arriving.insert(file(name));
+    }
+    bench.world.state().down_to_publish = true;
+    let (code, _, err) = bench.run("get --share a b c d");
+    assert_eq!((code, err.lines().count()), (ExitCode::Unreachable, 1), "{err}");
+    let batches = std::mem::take(&mut bench.world.state().batches);
+    assert_eq!((batches.len(), batches[1]), (2, 4), "{batches:?}");
+}
+
+#[test]
+fn to_share_one_file_no_other_publication_is_looked_at() {
+    let bench = Bench::logged_in();
+    for at in 0..100 {
+        bench.local(&format!("own-{at}"), 9);
+    }
+    bench.run("pub *");
+    let (published, _) = share_large(&bench, || Fetched::Done { name: file("movie") });
+    assert_eq!(published.len(), 1);
+    assert_eq!(bench.world.state().audiences, 1);
+    assert_eq!(bench.world.state().lists, 1, "that of the login");
 }
 
 #[test]
