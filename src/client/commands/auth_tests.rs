@@ -1,7 +1,7 @@
 use crate::client::commands::fakes::{Bench, content, file, user};
 use crate::client::control::LoginError;
 use crate::client::exit_code::ExitCode;
-use crate::common::types::Audience;
+use crate::common::types::{Audience, Content};
 
 const WELCOME: &str = "Welcome, hans!\nAvailable commands are: get, lap, lpf, pub, sch, unp, xit\n";
 const REFUSED: &str = "Authentication failed. Please try again.\n";
@@ -108,4 +108,24 @@ fn a_client_at_a_loopback_address_is_told_once_it_is_in() {
     let (_, out, err) = bench.run("auth hans pw");
     assert_eq!(out, WELCOME);
     assert!(err.contains("loopback"), "{err}");
+}
+
+#[test]
+fn what_was_cut_off_while_it_was_shared_is_withdrawn_at_the_next_login() {
+    let bench = Bench::new();
+    let large = Content { size: 2 << 20, ..content(1) };
+    let part = format!(".{}.part", "01".repeat(16));
+    {
+        let mut state = bench.world.state();
+        for name in ["cut/off", "cut/there", "unstarted", "cut/small"] {
+            let content = if name == "cut/small" { content(1) } else { large };
+            state.own.insert(file(name), (content, Audience::Everyone));
+        }
+        state.files =
+            [("cut/there", Some(large)), (&format!("cut/{part}"), None)].map(|(name, what)| (file(name), what)).into();
+    }
+    bench.run("auth hans pw");
+    assert!(bench.context.own.surely_lacks(&file("cut/off")));
+    let left: Vec<String> = bench.world.state().own.keys().map(ToString::to_string).collect();
+    assert_eq!(left, ["cut/small", "cut/there", "unstarted"]);
 }
