@@ -20,6 +20,25 @@ use crate::common::types::{Audience, Content, FileName};
 /// longer lists go on loading in the background.
 const LOGIN_WAITS: Duration = Duration::from_millis(250);
 
+/// While it lives, the server may name this client as a source of what the folder has not been told of: whoever asks for
+/// that waits. To be begun before the server learns what it is about.
+#[must_use]
+pub struct Listing(Arc<dyn Folder>);
+
+impl Listing {
+    /// The folder's list is not whole from now on.
+    pub fn begin(folder: &Arc<dyn Folder>) -> Self {
+        folder.list_begins();
+        Self(Arc::clone(folder))
+    }
+}
+
+impl Drop for Listing {
+    fn drop(&mut self) {
+        self.0.list_ends();
+    }
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct Own {
@@ -50,9 +69,14 @@ struct State {
 }
 
 impl Own {
-    /// Starts over for whoever has just logged in, and waits a moment for the list. `failed` is told if it cannot be
-    /// loaded.
-    pub fn load(self: &Arc<Self>, services: &Services, failed: impl FnOnce(AskError) + Send + 'static) {
+    /// Starts over for whoever has just logged in, and waits a moment for the list, which ends `listing`. `failed` is told
+    /// if it cannot be loaded.
+    pub fn load(
+        self: &Arc<Self>,
+        services: &Services,
+        listing: Listing,
+        failed: impl FnOnce(AskError) + Send + 'static,
+    ) {
         let login = {
             let mut state = self.lock();
             services.folder.clear();
@@ -62,6 +86,7 @@ impl Own {
         let (own, services) = (Arc::clone(self), services.clone());
         std::thread::spawn(move || {
             let loaded = own.load_all(login, &*services.catalogue, &*services.folder);
+            drop(listing);
             own.end_loading(login, loaded.is_ok());
             if let Err(error) = loaded {
                 failed(error);

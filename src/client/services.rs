@@ -113,6 +113,10 @@ pub trait Folder: Send + Sync {
     fn published(&self, name: &FileName, content: Content, audience: Audience);
     /// See [`Share::withdrawn`].
     fn withdrawn(&self, name: &FileName);
+    /// See [`Share::list_begins`].
+    fn list_begins(&self);
+    /// See [`Share::list_ends`].
+    fn list_ends(&self);
     /// See [`Share::clear`].
     fn clear(&self);
     /// See [`Share::arriving`].
@@ -142,6 +146,14 @@ impl Folder for Share {
 
     fn withdrawn(&self, name: &FileName) {
         Share::withdrawn(self, name);
+    }
+
+    fn list_begins(&self) {
+        Share::list_begins(self);
+    }
+
+    fn list_ends(&self) {
+        Share::list_ends(self);
     }
 
     fn clear(&self) {

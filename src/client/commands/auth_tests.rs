@@ -22,6 +22,7 @@ fn a_refused_login_says_why_on_stderr_only() {
         let (code, out, err) = bench.run("auth hans x");
         assert_eq!((code, out.as_str()), (ExitCode::NotAuthenticated, REFUSED));
         assert!(err.starts_with(&format!("client: {why}")) && err.lines().count() == 1, "{err}");
+        assert_eq!(bench.world.state().listings, 0, "nothing is going to be listed");
     }
     assert_eq!(bench.run("auth hans x").1, WELCOME);
 }

@@ -57,6 +57,8 @@ pub(crate) struct State {
     pub own: BTreeMap<FileName, (Content, Audience)>,
     /// Files in the folder; `None` cannot be read.
     pub files: BTreeMap<FileName, Option<Content>>,
+    /// How many are telling the folder what it serves.
+    pub listings: usize,
     /// What the folder serves.
     pub served: BTreeMap<FileName, (Content, Audience)>,
     /// Names whose download fails, and how.
@@ -94,6 +96,7 @@ impl World {
 impl Account for World {
     fn login(&self, user: UserName, password: Password) -> Result<Arrival, LoginError> {
         let mut state = self.state();
+        assert!(state.listings > 0, "whoever sees the login waits for the list");
         state.calls.push(format!("login {user} {}", String::from_utf8_lossy(&password)));
         if !state.logins.is_empty() {
             return Err(state.logins.remove(0));
@@ -120,6 +123,9 @@ impl Catalogue for World {
         let mut state = self.up()?;
         if state.down_to_publish {
             return Err(AskError::Unreachable);
+        }
+        if *to == PublishTo::Inherited {
+            assert!(state.listings > 0, "whoever sees the publication waits until it is served");
         }
         for one in files {
             state.calls.push(format!("publish {} {to:?}", one.name));
@@ -220,6 +226,14 @@ impl Folder for World {
 
     fn withdrawn(&self, name: &FileName) {
         self.state().served.remove(name);
+    }
+
+    fn list_begins(&self) {
+        self.state().listings += 1;
+    }
+
+    fn list_ends(&self) {
+        self.state().listings -= 1;
     }
 
     fn clear(&self) {

@@ -21,7 +21,7 @@ use crate::client::directory::PublishTo;
 use crate::client::download::{Arriving, OnExists, Wanted};
 use crate::client::exit_code::ExitCode;
 use crate::client::life::Life;
-use crate::client::own::Own;
+use crate::client::own::{Listing, Own};
 use crate::client::services::Services;
 use crate::common::message::PublishedFile;
 use crate::common::types::{Audience, FileName};
@@ -164,6 +164,7 @@ impl Publisher {
             return Ok(());
         }
         let catalogue = &self.services.catalogue;
+        let _listing = Listing::begin(&self.services.folder);
         catalogue.publish(files, &PublishTo::Inherited)?;
         // The folder checks the audiences once more at every upload.
         let names: Vec<FileName> = files.iter().map(|file| file.name.clone()).collect();

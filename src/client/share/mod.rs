@@ -30,7 +30,7 @@ use self::folder::{Folder, Stamp};
 use self::hashing::{HashError, hash_file};
 pub use self::listener::{Limits, Listener};
 use self::published::{Known, Registry};
-use self::serving::{Arriving, Turnstile};
+use self::serving::{Arriving, Listing, Turnstile};
 use self::slots::Slots;
 use self::tickets::TicketKeys;
 use crate::common::content::Outline;
@@ -104,6 +104,7 @@ pub struct Share {
     recent: Recent,
     registry: Registry,
     arriving: Arriving,
+    listing: Listing,
     turnstile: Turnstile,
     tickets: Mutex<TicketKeys>,
     slots: Arc<Slots>,
@@ -122,6 +123,7 @@ impl Share {
             recent: Recent::default(),
             registry: Registry::default(),
             arriving: Arriving::default(),
+            listing: Listing::default(),
             turnstile: Turnstile::default(),
             tickets: Mutex::default(),
             slots: Arc::new(Slots::new(upload_slots)),
@@ -179,6 +181,17 @@ impl Share {
     /// From now on this is not served.
     pub fn withdrawn(&self, name: &FileName) {
         self.registry.withdraw(name);
+    }
+
+    /// Until [`list_ends`](Self::list_ends), publications may be told of that [`published`](Self::published) has not
+    /// been called for: whoever asks for what is unknown waits. May be nested.
+    pub fn list_begins(&self) {
+        self.listing.begin();
+    }
+
+    /// See [`list_begins`](Self::list_begins).
+    pub fn list_ends(&self) {
+        self.listing.end();
     }
 
     /// Forgets all publications (another user logs in).

@@ -232,3 +232,35 @@ fn an_arriving_file_is_served_as_far_as_it_is_there() {
     place.share.gave_up(&name("file"));
     assert!(place.share.serve(&grant, &vader(), &mut || true).unwrap().is_whole());
 }
+
+#[test]
+fn what_is_not_listed_yet_is_waited_for() {
+    let place = place();
+    place.write("file", b"bytes");
+    let content = place.prepare("file");
+    let grant = Grant { name: name("file"), hash: content.hash, size: content.size };
+    let serve = |patience: &mut dyn FnMut() -> bool| place.share.serve(&grant, &vader(), patience).map(drop);
+    place.share.list_begins();
+    place.share.list_begins();
+    let mut looks = 0;
+    let served = serve(&mut || {
+        looks += 1;
+        match looks {
+            1 => place.share.list_ends(),
+            _ => {
+                place.share.published(&grant.name, content, Audience::Everyone);
+                place.share.list_ends();
+            }
+        }
+        true
+    });
+    assert_eq!((served, looks), (Ok(()), 2));
+    place.share.withdrawn(&grant.name);
+    place.share.list_begins();
+    assert_eq!(serve(&mut || false), Err(RefusalReason::Unreadable));
+    let ended = serve(&mut || {
+        place.share.list_ends();
+        true
+    });
+    assert_eq!(ended, Err(RefusalReason::NotShared));
+}
