@@ -15,11 +15,17 @@ use crate::client::share::{HashProgress, PathArgument, ShareError};
 use crate::common::message::{OwnEntry, PublishedFile};
 use crate::common::types::{Audience, FileName, UserName};
 
-/// Publishes whatever of `files` can be, in one go.
+/// Publishes whatever of `files` can be, in one go; nothing once the user has said stop.
 pub(super) fn publish(context: &Context, to: Vec<UserName>, files: &[PathArgument]) -> ExitCode {
     let mut failures = Vec::new();
     let names = expand(context, files, &mut failures);
     let mut prepared = prepare(context, names, &mut failures);
+    if context.life.cancelled() {
+        prepared.clear();
+        if !failures.iter().any(|failure| failure.code == ExitCode::Interrupted) {
+            failures.push(failure("", &ShareError::Interrupted));
+        }
+    }
     let audience = if to.is_empty() { Audience::Everyone } else { Audience::only(to) };
     if !prepared.is_empty() {
         let opened = match audience {

@@ -1,6 +1,9 @@
+use std::sync::Arc;
+
 use crate::client::commands::fakes::{Bench, content, file, user};
 use crate::client::control::AskError;
 use crate::client::exit_code::ExitCode;
+use crate::client::life::{Ending, Verdict};
 use crate::common::types::Audience;
 
 #[test]
@@ -30,6 +33,24 @@ fn every_name_is_tried_and_each_counts_once() {
     assert_eq!(reasons.len(), 2, "{err}");
     assert!(reasons[0].starts_with("client: missing: no such file") && reasons[1].starts_with("client: locked: "));
     assert_eq!(bench.world.calls().iter().filter(|call| call.starts_with("publish")).count(), 3);
+}
+
+#[test]
+fn nothing_is_published_after_an_interrupt() {
+    for interrupting in ["a", "b", "c"] {
+        let bench = Bench::logged_in();
+        bench.context.life.at_a_prompt();
+        for name in ["a", "b", "c"] {
+            bench.local(name, 1);
+        }
+        let life = Arc::clone(&bench.context.life);
+        let _busy = bench.context.life.command();
+        let interrupt = move || assert_eq!(life.signal(Ending::Interrupt), Verdict::Cancel);
+        bench.world.state().hashing = Some((file(interrupting), Arc::new(interrupt)));
+        let failed = (ExitCode::Interrupted, "File publication failed\n".into(), "client: interrupted\n".into());
+        assert_eq!(bench.run("pub a b c"), failed);
+        assert!(bench.world.state().own.is_empty() && bench.world.state().served.is_empty());
+    }
 }
 
 #[test]
