@@ -107,6 +107,8 @@ pub trait Folder: Send + Sync {
     fn expand(&self, argument: &PathArgument) -> Expanded;
     /// See [`Share::is_taken`].
     fn is_taken(&self, name: &FileName) -> bool;
+    /// See [`Share::size`].
+    fn size(&self, name: &FileName) -> u64;
     /// See [`Share::prepare`].
     fn prepare(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError>;
     /// See [`Share::published`].
@@ -134,6 +136,10 @@ impl Folder for Share {
 
     fn is_taken(&self, name: &FileName) -> bool {
         Share::is_taken(self, name)
+    }
+
+    fn size(&self, name: &FileName) -> u64 {
+        Share::size(self, name)
     }
 
     fn prepare(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError> {

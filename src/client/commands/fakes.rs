@@ -57,8 +57,8 @@ pub(crate) struct State {
     pub own: BTreeMap<FileName, (Content, Audience)>,
     /// Files in the folder; `None` cannot be read.
     pub files: BTreeMap<FileName, Option<Content>>,
-    /// What happens while this one is hashed.
-    pub hashing: Option<(FileName, Arc<dyn Fn() + Send + Sync>)>,
+    /// What happens while a file is hashed.
+    pub hashing: Option<Arc<dyn Fn(&FileName) + Send + Sync>>,
     /// How many are telling the folder what it serves.
     pub listings: usize,
     /// What the folder serves.
@@ -215,12 +215,16 @@ impl Folder for World {
         self.state().files.contains_key(name)
     }
 
+    fn size(&self, name: &FileName) -> u64 {
+        self.state().files.get(name).copied().flatten().map_or(0, |content| content.size)
+    }
+
     fn prepare(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError> {
-        let hashing = self.state().hashing.clone().filter(|(hashed, _)| hashed == name);
+        let hashing = self.state().hashing.clone();
         if progress.interrupted() {
             return Err(ShareError::Interrupted);
         }
-        hashing.iter().for_each(|(_, happens)| happens());
+        hashing.iter().for_each(|happens| happens(name));
         match self.state().files[name] {
             Some(content) => Ok(PublishedFile { name: name.clone(), content }),
             None => Err(ShareError::Unreadable(name.to_string(), io::ErrorKind::PermissionDenied.into())),

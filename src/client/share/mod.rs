@@ -33,7 +33,7 @@ use self::published::{Known, Registry};
 use self::serving::{Arriving, Listing, Turnstile};
 use self::slots::Slots;
 use self::tickets::TicketKeys;
-use crate::common::content::Outline;
+use crate::common::content::{Outline, group_count};
 use crate::common::message::PublishedFile;
 use crate::common::seal::Secret;
 use crate::common::types::{Audience, Content, FileName};
@@ -105,7 +105,9 @@ pub struct Share {
     registry: Registry,
     arriving: Arriving,
     listing: Listing,
+    /// To hash what is asked for, and what is to be published.
     turnstile: Turnstile,
+    publishing: Turnstile,
     tickets: Mutex<TicketKeys>,
     slots: Arc<Slots>,
 }
@@ -125,6 +127,7 @@ impl Share {
             arriving: Arriving::default(),
             listing: Listing::default(),
             turnstile: Turnstile::default(),
+            publishing: Turnstile::default(),
             tickets: Mutex::default(),
             slots: Arc::new(Slots::new(upload_slots)),
         }))
@@ -142,7 +145,13 @@ impl Share {
         !matches!(self.folder.kind(name.as_str()), Err(ShareError::Missing(_)))
     }
 
-    /// Hashes a file (or finds its hash in the cache), ready to be published.
+    /// Bytes of a file, to tell how far hashing has come; 0 if they cannot be told.
+    pub fn size(&self, name: &FileName) -> u64 {
+        self.folder.size(name)
+    }
+
+    /// Hashes a file (or finds its hash in the cache), ready to be published. Many may be hashed at a time; of large ones,
+    /// which take all cores, only one is.
     pub fn prepare(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError> {
         if progress.interrupted() {
             return Err(ShareError::Interrupted);
@@ -152,6 +161,11 @@ impl Share {
         let hash = match self.cache.load(&stamp) {
             Some(outline) => self.recent.keep(outline),
             None => {
+                let interrupted = &mut || !progress.interrupted();
+                let turn = (group_count(stamp.size) > 1).then(|| self.publishing.enter(interrupted));
+                if matches!(turn, Some(None)) {
+                    return Err(ShareError::Interrupted);
+                }
                 let outline = hash_file(&file, &stamp, &mut |done| {
                     progress.hashed(name, done, stamp.size);
                     !progress.interrupted()

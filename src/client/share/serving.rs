@@ -201,11 +201,11 @@ pub(super) struct Turnstile {
 }
 
 /// Somebody is in.
-struct Turn<'a>(&'a Turnstile);
+pub(super) struct Turn<'a>(&'a Turnstile);
 
 impl Turnstile {
     /// Waits for its turn, as long as `patience` lasts.
-    fn enter(&self, patience: Patience<'_>) -> Option<Turn<'_>> {
+    pub(super) fn enter(&self, patience: Patience<'_>) -> Option<Turn<'_>> {
         let mut busy = lock(&self.busy);
         while *busy {
             let waited = self.freed.wait_timeout(busy, LOOK);

@@ -264,3 +264,40 @@ fn what_is_not_listed_yet_is_waited_for() {
     });
     assert_eq!(ended, Err(RefusalReason::NotShared));
 }
+
+#[test]
+fn many_files_are_hashed_at_once_and_the_large_ones_in_turn() {
+    let place = place();
+    let sizes = [5, GROUP_MIN_BYTES as usize + 1, 3, 2 * GROUP_MIN_BYTES as usize, 0, GROUP_MIN_BYTES as usize + 9];
+    for (at, &size) in sizes.iter().enumerate() {
+        place.write(&at.to_string(), &vec![at as u8; size]);
+        assert_eq!(place.share.size(&name(&at.to_string())), size as u64);
+    }
+    assert_eq!(place.share.size(&name("nothing")), 0);
+    let prepare = |at: usize| place.prepare(&at.to_string());
+    let contents = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..sizes.len()).map(|at| scope.spawn(move || prepare(at))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    for (at, (content, size)) in contents.iter().zip(sizes).enumerate() {
+        assert_eq!(content.hash.0, *blake3::hash(&vec![at as u8; size]).as_bytes());
+    }
+    let _turn = place.share.publishing.enter(&mut || true);
+    place.write("large", &vec![7; GROUP_MIN_BYTES as usize + 1]);
+    let stopped = place.share.prepare(&name("large"), &InterruptedWhileItWaits::default());
+    assert!(matches!(stopped, Err(ShareError::Interrupted)));
+}
+
+/// The second time it is asked.
+#[derive(Default)]
+struct InterruptedWhileItWaits(AtomicBool);
+
+impl HashProgress for InterruptedWhileItWaits {
+    fn hashed(&self, name: &FileName, _: u64, _: u64) {
+        panic!("{name}: it is another's turn");
+    }
+
+    fn interrupted(&self) -> bool {
+        self.0.swap(true, Ordering::Relaxed)
+    }
+}
