@@ -68,13 +68,14 @@ impl Stamp {
         i64::try_from(self.modified_ns.div_euclid(1_000_000)).unwrap_or(i64::MAX)
     }
 
-    /// Whether any change of the file after `now` is sure to change the stamp too.
+    /// Whether any change of the file after `now` is sure to change the stamp too: every change sets the change time, which
+    /// nobody can set otherwise. The modification time may be anything, also in the future.
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
         let now_ns = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         let whole_seconds = |ns: i128| ns.rem_euclid(1_000_000_000) == 0;
         let coarse = whole_seconds(self.modified_ns) && whole_seconds(self.changed_ns);
         let tick = if coarse { COARSE_TICK } else { FINE_TICK };
-        i128::try_from(now_ns.saturating_sub(tick.as_nanos())).is_ok_and(|settled| self.changed_ns.max(self.modified_ns) < settled)
+        i128::try_from(now_ns.saturating_sub(tick.as_nanos())).is_ok_and(|settled| self.changed_ns < settled)
     }
 }
 
