@@ -67,7 +67,7 @@ impl Server {
         Ok(Response::Sources { sources, next })
     }
 
-    /// Best first: free slots before none, then those that serve more of the files, then by lot.
+    /// Best first: by free slots, the idlest first, then those that serve more of the files, then by lot.
     fn ranked(&self, now: Instant, asker: &Asker, files: &[WantedFile], spread: u32) -> Vec<(OwnerId, Candidate)> {
         let mut candidates: BTreeMap<OwnerId, Candidate> = BTreeMap::new();
         let most = LOOKED_AT / files.len().max(1);
@@ -80,9 +80,9 @@ impl Server {
         }
         let mut ranked: Vec<_> = candidates.into_iter().collect();
         ranked.sort_by_cached_key(|(owner, candidate)| {
-            let has_slots = self.sessions.live(*owner, now).is_some_and(|session| session.free_slots > 0);
+            let free_slots = self.sessions.live(*owner, now).map_or(0, |session| session.free_slots);
             let lot = u64::from(owner.0 ^ spread).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-            (Reverse(has_slots), Reverse(candidate.covers.count_ones()), lot)
+            (Reverse(free_slots), Reverse(candidate.covers.count_ones()), lot)
         });
         let mut offered = vec![0; files.len()];
         ranked.retain(|(_, candidate)| {
