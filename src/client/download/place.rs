@@ -17,6 +17,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::OnExists;
+use crate::common::content::group_count;
 use crate::common::types::{Content, FileName};
 
 /// Folders kept open at once; beyond that they are looked up again.
@@ -33,6 +34,8 @@ pub(super) enum Standing {
     Free,
     /// A file with just the wanted content.
     Same,
+    /// A folder: no policy replaces one.
+    Folder,
     /// Anything else.
     Other,
 }
@@ -42,7 +45,7 @@ pub(super) enum Standing {
 pub(super) enum Settled {
     /// It has this name now.
     Saved(FileName),
-    /// The name was taken meanwhile; the part is still there.
+    /// The name was taken meanwhile.
     Taken,
 }
 
@@ -111,8 +114,17 @@ impl Places {
         }
     }
 
-    /// Gives the part its name under the user's policy.
+    /// Gives the part its name under the user's policy. A part that gets none is kept only if it is large: a small content
+    /// is fetched anew anyway.
     pub fn settle(&self, folder: &OwnedFd, part: &str, name: &FileName, policy: OnExists) -> io::Result<Settled> {
+        let settled = self.give_name(folder, part, name, policy);
+        if !matches!(settled, Ok(Settled::Saved(_))) {
+            discard_small(folder, part);
+        }
+        settled
+    }
+
+    fn give_name(&self, folder: &OwnedFd, part: &str, name: &FileName, policy: OnExists) -> io::Result<Settled> {
         let (path, leaf) = split(name);
         if policy == OnExists::Overwrite {
             rustix::fs::renameat(folder, part, folder, leaf)?;
@@ -133,6 +145,14 @@ impl Places {
             }
         }
         Ok(Settled::Taken)
+    }
+}
+
+fn discard_small(folder: &OwnedFd, part: &str) {
+    let stat = rustix::fs::statat(folder, part, AtFlags::SYMLINK_NOFOLLOW);
+    if stat.is_ok_and(|stat| u64::try_from(stat.st_size).is_ok_and(|bytes| group_count(bytes) == 1)) {
+        // What cannot be taken away stays, as it would have.
+        let _ = rustix::fs::unlinkat(folder, part, AtFlags::empty());
     }
 }
 
@@ -160,8 +180,11 @@ pub(super) fn standing_in(
         Err(Errno::NOENT) => return Ok(Standing::Free),
         Err(error) => return Err(error.into()),
     };
-    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-    if !is_file || u64::try_from(stat.st_size) != Ok(content.size) {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind == FileType::Directory {
+        return Ok(Standing::Folder);
+    }
+    if kind != FileType::RegularFile || u64::try_from(stat.st_size) != Ok(content.size) {
         return Ok(Standing::Other);
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

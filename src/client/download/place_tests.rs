@@ -21,16 +21,27 @@ fn a_rename_replaces_nothing_unless_told() {
     let read = |name: &str| std::fs::read_to_string(dir.path().join("a").join(name)).unwrap();
     for policy in [OnExists::Error, OnExists::Skip] {
         put("b", "old");
+        let large = "n".repeat((1 << 20) + 1);
+        put("part", &large);
+        assert_eq!(places.settle(&folder, "part", &name, policy).unwrap(), Settled::Taken);
+        assert_eq!(read("b"), "old");
+        assert!(read("part") == large);
         put("part", "new");
         assert_eq!(places.settle(&folder, "part", &name, policy).unwrap(), Settled::Taken);
-        assert_eq!((read("b").as_str(), read("part").as_str()), ("old", "new"));
+        assert!(!dir.path().join("a/part").exists(), "a small part is of no use");
     }
+    put("part", "new");
     let renamed = FileName::parse("a/b (1)").unwrap();
     assert_eq!(places.settle(&folder, "part", &name, OnExists::Rename).unwrap(), Settled::Saved(renamed));
     assert_eq!((read("b").as_str(), read("b (1)").as_str()), ("old", "new"));
     put("part", "newer");
     assert_eq!(places.settle(&folder, "part", &name, OnExists::Overwrite).unwrap(), Settled::Saved(name.clone()));
     assert_eq!(read("b"), "newer");
+    std::fs::create_dir(dir.path().join("a/c")).unwrap();
+    put("part", "new");
+    let folder_there = FileName::parse("a/c").unwrap();
+    assert!(places.settle(&folder, "part", &folder_there, OnExists::Overwrite).is_err());
+    assert!(!dir.path().join("a/part").exists());
 }
 
 #[test]
