@@ -18,6 +18,7 @@ use rustix::io::Errno;
 
 use super::OnExists;
 use crate::common::content::group_count;
+use crate::common::limits::{FILE_COMPONENT_MAX_BYTES, FILE_NAME_MAX_BYTES};
 use crate::common::types::{Content, FileName};
 
 /// Folders kept open at once; beyond that they are looked up again.
@@ -137,7 +138,7 @@ impl Places {
             return Ok(Settled::Taken);
         }
         for number in 1..=RENAMES_MAX {
-            let leaf = numbered(leaf, number);
+            let leaf = numbered(leaf, number, leaf_max_bytes(path));
             let whole = if path.is_empty() { leaf.clone() } else { format!("{path}/{leaf}") };
             let name = FileName::parse(&whole).map_err(io::Error::other)?;
             if rename_new(folder, part, &leaf)? {
@@ -156,12 +157,21 @@ fn discard_small(folder: &OwnedFd, part: &str) {
     }
 }
 
-/// `report.pdf` → `report (1).pdf`; a leading dot begins no extension. Shortened to stay a valid component.
-fn numbered(leaf: &str, number: u32) -> String {
-    let dot = leaf.rfind('.').filter(|&at| at > 0).unwrap_or(leaf.len());
+/// How long the last component in this folder can be for the whole to be a valid name, bytes.
+fn leaf_max_bytes(path: &str) -> usize {
+    let before = if path.is_empty() { 0 } else { path.len() + 1 };
+    FILE_COMPONENT_MAX_BYTES.min(FILE_NAME_MAX_BYTES.saturating_sub(before))
+}
+
+/// `report.pdf` → `report (1).pdf`; a leading dot begins no extension, nor does one that would leave no room for a stem.
+/// Shortened to fit, unless not even the number does.
+fn numbered(leaf: &str, number: u32, most_bytes: usize) -> String {
+    let number = format!(" ({number})");
+    let is_extension = |&at: &usize| at > 0 && leaf.len() - at + number.len() < most_bytes;
+    let dot = leaf.rfind('.').filter(is_extension).unwrap_or(leaf.len());
     let (stem, extension) = leaf.split_at(dot);
-    let suffix = format!(" ({number}){extension}");
-    let mut end = stem.len().min(crate::common::limits::FILE_COMPONENT_MAX_BYTES.saturating_sub(suffix.len()));
+    let suffix = format!("{number}{extension}");
+    let mut end = stem.len().min(most_bytes.saturating_sub(suffix.len()));
     while !stem.is_char_boundary(end) {
         end -= 1;
     }

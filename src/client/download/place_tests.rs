@@ -2,6 +2,7 @@ use super::*;
 
 #[test]
 fn a_number_goes_before_the_extension_and_fits() {
+    let numbered = |leaf: &str, number| super::numbered(leaf, number, leaf_max_bytes(""));
     assert_eq!(numbered("report.pdf", 1), "report (1).pdf");
     assert_eq!(numbered("archive.tar.gz", 2), "archive.tar (2).gz");
     assert_eq!(numbered("README", 3), "README (3)");
@@ -9,6 +10,20 @@ fn a_number_goes_before_the_extension_and_fits() {
     let long = format!("{}.pdf", "ä".repeat(125));
     let renamed = numbered(&long, 10);
     assert!(renamed.len() <= 255 && renamed.ends_with("ä (10).pdf"), "{renamed}");
+    for extension in 240..=253 {
+        let renamed = numbered(&format!("a.{}", "x".repeat(extension)), 9_999);
+        assert!(renamed.len() <= 255 && renamed.starts_with('a') && renamed.contains(" (9999)"), "{renamed}");
+    }
+}
+
+#[test]
+fn a_number_fits_the_whole_name_too() {
+    let folder = ["f".repeat(250), "g".repeat(200)].join("/");
+    let longest = format!("{folder}/{}.txt", "n".repeat(FILE_NAME_MAX_BYTES - folder.len() - 5));
+    let (path, leaf) = longest.rsplit_once('/').unwrap();
+    assert_eq!(longest.len(), FILE_NAME_MAX_BYTES);
+    let renamed = format!("{path}/{}", numbered(leaf, 12, leaf_max_bytes(path)));
+    assert!(FileName::parse(&renamed).is_ok() && renamed.ends_with("n (12).txt"), "{renamed}");
 }
 
 #[test]
