@@ -34,6 +34,9 @@ pub(crate) fn content(byte: u8) -> Content {
     Content { hash: ContentHash([byte; 32]), size: u64::from(byte), mtime_ms: 0 }
 }
 
+/// Something that happens while a file is hashed.
+pub(crate) type Happening = dyn Fn(&FileName) + Send + Sync;
+
 /// What the fakes share.
 #[derive(Default)]
 pub(crate) struct State {
@@ -58,7 +61,7 @@ pub(crate) struct State {
     /// Files in the folder; `None` cannot be read.
     pub files: BTreeMap<FileName, Option<Content>>,
     /// What happens while a file is hashed.
-    pub hashing: Option<Arc<dyn Fn(&FileName) + Send + Sync>>,
+    pub hashing: Option<Arc<Happening>>,
     /// How many are telling the folder what it serves.
     pub listings: usize,
     /// What the folder serves.
