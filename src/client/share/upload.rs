@@ -320,7 +320,12 @@ impl Upload<'_> {
                 }
             }
             let Some((_, served)) = &self.open else { return Ok(()) };
-            let read = self.writer.data(content, range.start, length, |place| served.read(place, range.start))?;
+            let is_last = range.start + length as u64 == range.end;
+            let read = self.writer.data(content, range.start, length, |place| {
+                served.read(place, range.start)?;
+                // A group is sent to its end only if the file has stayed the same: nobody shall take it for a lie.
+                if is_last && !served.is_unchanged() { Err(RefusalReason::Changed) } else { Ok(()) }
+            })?;
             if let Err(reason) = read {
                 return self.refuse(content, reason);
             }
