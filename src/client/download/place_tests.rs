@@ -1,4 +1,5 @@
 use super::*;
+use crate::common::types::ContentHash;
 
 #[test]
 fn a_number_goes_before_the_extension_and_fits() {
@@ -38,7 +39,7 @@ fn looking_makes_no_folders() {
     let dir = tempfile::tempdir().unwrap();
     let places = Places::open(dir.path()).unwrap();
     let name = FileName::parse("a/b/c").unwrap();
-    let content = Content { hash: crate::common::types::ContentHash([0; 32]), size: 1, mtime_ms: 0 };
+    let content = Content { hash: ContentHash([0; 32]), size: 1, mtime_ms: 0 };
     assert_eq!(places.standing(&name, &content, &|| false).unwrap(), Standing::Free);
     assert!(!dir.path().join("a").exists());
 }
@@ -48,10 +49,21 @@ fn a_long_look_can_be_interrupted() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a"), "abc").unwrap();
     let places = Places::open(dir.path()).unwrap();
-    let content =
-        Content { hash: crate::common::types::ContentHash(*blake3::hash(b"abc").as_bytes()), size: 3, mtime_ms: 0 };
+    let content = Content { hash: ContentHash(*blake3::hash(b"abc").as_bytes()), size: 3, mtime_ms: 0 };
     let name = FileName::parse("a").unwrap();
     assert_eq!(places.standing(&name, &content, &|| false).unwrap(), Standing::Same);
     let error = places.standing(&name, &content, &|| true).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+}
+
+#[test]
+fn a_size_beyond_any_file_is_compared_like_any_other() {
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, b"abc").unwrap();
+    for size in [u64::MAX, u64::MAX - 1, 4, 2, 0] {
+        std::io::Seek::rewind(&mut file).unwrap();
+        assert_eq!(hash(&mut file, size, &|| false).unwrap(), None, "{size}");
+    }
+    std::io::Seek::rewind(&mut file).unwrap();
+    assert_eq!(hash(&mut file, 3, &|| false).unwrap(), Some(*blake3::hash(b"abc").as_bytes()));
 }
