@@ -1,3 +1,10 @@
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use rustix::fs::CWD;
+
+use super::super::part::Part;
 use super::*;
 use crate::common::types::ContentHash;
 
@@ -66,4 +73,47 @@ fn a_size_beyond_any_file_is_compared_like_any_other() {
     }
     std::io::Seek::rewind(&mut file).unwrap();
     assert_eq!(hash(&mut file, 3, &|| false).unwrap(), Some(*blake3::hash(b"abc").as_bytes()));
+}
+
+/// Swaps a folder for a link that leads outside, again and again, while files are saved beneath it.
+#[test]
+fn a_link_swapped_in_saves_nothing_outside() {
+    let dir = tempfile::tempdir().unwrap();
+    let (share, outside) = (dir.path().join("share"), dir.path().join("outside"));
+    for folder in [&share.join("swapped/deep"), &outside.join("deep")] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    symlink("../outside", share.join("link")).unwrap();
+    let places = Places::open(&share).unwrap();
+    let done = AtomicBool::new(false);
+    let (mut saved, mut refused) = (0, 0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (real, link) = (share.join("swapped"), share.join("link"));
+            while !done.load(Ordering::Relaxed) {
+                rustix::fs::renameat_with(CWD, &real, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        for round in 0..100_000 {
+            // In a folder that stands there, and in one that has to be made.
+            let folder = if round % 2 == 0 { "deep".into() } else { format!("new{}", round % 64) };
+            let name = FileName::parse(&format!("swapped/{folder}/file")).unwrap();
+            places.forget();
+            let Ok(folder) = places.folder(&name) else {
+                refused += 1;
+                continue;
+            };
+            if round % 8 < 2 {
+                let part = Part::open(folder, &ContentHash([1; 32])).unwrap();
+                part.fill(b"content").unwrap();
+                places.settle(part.folder(), part.name(), &name, OnExists::Overwrite).unwrap();
+            }
+            saved += 1;
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(saved > 0 && refused > 0, "the swapping was felt: {saved} saved, {refused} refused");
+    let everything = |dir: &Path| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(everything(&outside).eq(["deep"]), "{:?}", everything(&outside).collect::<Vec<_>>());
+    assert_eq!(everything(&outside.join("deep")).count(), 0);
 }
