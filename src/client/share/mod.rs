@@ -27,6 +27,7 @@ use std::time::{Instant, SystemTime};
 
 use self::cache::{Cache, Recent};
 use self::folder::{Folder, Stamp};
+pub use self::expand::is_left_out;
 use self::hashing::{HashError, hash_file};
 pub use self::listener::{Limits, Listener};
 use self::published::{Known, Registry};
