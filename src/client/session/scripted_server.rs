@@ -188,7 +188,7 @@ impl Scripted {
             heartbeat_ms: HEARTBEAT.as_millis() as u32,
             liveness_ms: LIVENESS.as_millis() as u32,
             server_time_ms: 1_000,
-            reset_token: self.reset_token(),
+            reset_token: self.reset_token().into(),
             ticket: vec![5; 100],
             digest: self.digest,
             last_writer: self.last_writer,

@@ -26,6 +26,16 @@ fn a_login_tells_the_same_keys_to_both_sides() {
 }
 
 #[test]
+fn what_is_told_shows_no_key() {
+    let mut pair = Pair::new();
+    pair.login(PASSWORD);
+    let Some(Event::Started { ticket_key, .. }) = pair.events.front() else { panic!("no session") };
+    let key = format!("{:?}", ticket_key.as_slice());
+    let shown = format!("{:?}", pair.events);
+    assert!(!shown.contains(key.trim_matches(['[', ']'])) && !shown.contains("9, 9, 9"), "{shown}");
+}
+
+#[test]
 fn a_wrong_password_is_refused_and_another_try_is_possible() {
     let mut pair = Pair::new();
     pair.login(b"wrong");

@@ -69,7 +69,7 @@ pub(super) fn until(mut holds: impl FnMut() -> bool) {
 }
 
 pub(super) fn sealed(key: &Secret, downloader: &str, expires_ms: u64, grants: &[Grant]) -> Vec<u8> {
-    let ticket = TransferTicket { downloader: user(downloader), expires_ms, key: PSK, grants: grants.to_vec() };
+    let ticket = TransferTicket { downloader: user(downloader), expires_ms, key: PSK.into(), grants: grants.to_vec() };
     ticket.seal(&AeadKey::new(key), &mut ChaCha20Rng::seed_from_u64(1))
 }
 

@@ -274,7 +274,7 @@ impl Ask for Listing {
             let ticket: Vec<u8> = batch.iter().flat_map(|&file| files[file].hash.0).collect();
             for (user, address) in &*self.peers.lock().unwrap() {
                 let (user, ticket, files) = (user.clone(), ticket.clone(), batch.to_vec());
-                offers.push(Offer { user, address: *address, key: [7; 32], ticket, files });
+                offers.push(Offer { user, address: *address, key: [7; 32].into(), ticket, files });
             }
         }
         Ok(offers)
