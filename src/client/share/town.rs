@@ -11,12 +11,12 @@ use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::client::channel::{ChannelError, RecordReader, RecordWriter};
+use crate::client::channel::{self, ChannelError, RecordReader, RecordWriter};
 use crate::client::share::{HashProgress, cache::Cache};
 use crate::common::content::group_count;
 use crate::common::seal::{AeadKey, Secret};
 use crate::common::ticket::{Grant, TransferTicket};
-use crate::common::transfer::{Frame, WantedRange};
+use crate::common::transfer::{Frame, ToDownloader, ToUploader, WantedRange};
 use crate::common::types::{Audience, Content, FileName, UserName};
 
 /// The server's clock at the start of every test.
