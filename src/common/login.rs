@@ -323,9 +323,9 @@ impl ClientLogin {
     }
 
     /// Opens KE2 with the password and proves it; runs the stretching. Fails for a wrong password and for a server that
-    /// does not hold the password's record alike.
+    /// does not hold the password's record alike; then another KE2 can be tried.
     pub fn finish(
-        self,
+        &self,
         rng: &mut (impl RngCore + CryptoRng),
         user: &UserName,
         password: &[u8],
@@ -334,7 +334,7 @@ impl ClientLogin {
     ) -> Result<(LoginKey, [u8; KE3_BYTES]), LoginFailed> {
         let ke2 = CredentialResponse::deserialize(ke2).map_err(|_| LoginFailed)?;
         let params = ClientLoginFinishParameters::new(Some(CONTEXT), identifiers(user), Some(&stretching));
-        let finished = self.0.finish(rng, password, ke2, params);
+        let finished = self.0.clone().finish(rng, password, ke2, params);
         // A client logs in once in a while.
         drop(MEMORY.take());
         let finished = finished.map_err(|_| LoginFailed)?;

@@ -39,6 +39,8 @@ fn what_is_told_shows_no_key() {
 fn a_wrong_password_is_refused_and_another_try_is_possible() {
     let mut pair = Pair::new();
     pair.login(b"wrong");
+    pair.no_event();
+    pair.pass(login::DOUBT);
     assert_eq!(login_error(&mut pair), LoginError::Refused);
     pair.login(PASSWORD);
     assert!(matches!(pair.event(), Event::Started { .. }));
@@ -54,6 +56,10 @@ fn a_wrong_password_sends_a_login3_of_the_right_size() {
             sent.push(datagram.len());
             if let Some(mut answer) = pair.server.handle(datagram) {
                 pair.session.handle_datagram(pair.now, to, &mut answer);
+            }
+            if sent.len() == 2 {
+                pair.now += login::DOUBT;
+                pair.session.handle_timeout(pair.now);
             }
         }
         assert_eq!(sent[..3], [256, 210, size]);
@@ -71,6 +77,7 @@ fn every_refusal_has_its_reason() {
         let mut pair = Pair::new();
         pair.server.on_login = policy;
         pair.login(PASSWORD);
+        pair.pass(login::DOUBT);
         assert_eq!(login_error(&mut pair), error);
         assert_eq!(pair.session.poll_timeout(), None, "nothing is left of the attempt");
     }
@@ -247,6 +254,7 @@ fn a_refused_password_ends_the_session() {
     (pair.server.on_resume, pair.server.on_login) = (Policy::Refuse, Policy::Refuse);
     let told = pair.server.seal(&ServerMessage::LoggedOut);
     pair.deliver(told);
+    pair.pass(login::DOUBT);
     assert!(matches!(pair.event(), Event::LoggedOut));
     assert!(pair.session.identity.is_none(), "the password is wiped");
     let handle = pair.ask(Request::Peers { cursor: None });
