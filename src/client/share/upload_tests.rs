@@ -8,7 +8,9 @@ use super::*;
 use crate::common::content::{Outline, group_count, hash_group};
 use crate::common::limits::GROUP_MIN_BYTES;
 use crate::common::ticket::Grant;
-use crate::common::transfer::{Frame, GRANTS_KEPT_MAX, RefusalReason, WANT_MAX_RANGES, WantedRange};
+use crate::common::transfer::{
+    Frame, GRANTS_KEPT_MAX, RefusalReason, ToDownloader, ToUploader, WANT_MAX_RANGES, WantedRange,
+};
 use crate::common::types::{Audience, ContentHash};
 
 fn bytes(size: usize) -> Vec<u8> {

@@ -286,7 +286,7 @@ impl Ask for Listing {
                     continue;
                 }
                 let ticket: Vec<u8> = batch.iter().flat_map(|&file| files[file].hash.0).collect();
-                offers.push(Offer { user: user.clone(), address: *address, key: [7; 32], ticket, files: batch });
+                offers.push(Offer { user: user.clone(), address: *address, key: [7; 32].into(), ticket, files: batch });
             }
         }
         Ok(offers)
