@@ -100,6 +100,8 @@ pub(super) struct State {
     /// Counts the changes that others may wait for.
     pub changes: u64,
     pub last_progress: Instant,
+    /// What abandoned parts turned out to hold.
+    found_bytes: u64,
     pub live: HashMap<SocketAddr, Live>,
     pub ended: Vec<Ended>,
     /// Unfinished parts to be let go of when all sources have stopped.
@@ -147,6 +149,7 @@ impl<'a> Run<'a> {
             is_over: false,
             changes: 0,
             last_progress: Instant::now(),
+            found_bytes: 0,
             live: HashMap::new(),
             ended: Vec::new(),
             given_up: Vec::new(),
@@ -166,6 +169,9 @@ impl<'a> Run<'a> {
         thread::scope(|scope| desk::coordinate(&self, scope, ask, book));
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         state.given_up.iter().for_each(|arriving| arriving.part().unlock());
+        // Whoever wants to know whether anything was sent twice.
+        let (received, found) = (state.plan.received_bytes, state.found_bytes);
+        log::debug!("received {received} bytes, found {found} bytes verified in unfinished parts");
         let outcome = |state: JobState| state.outcome.expect("the coordinator leaves none unfinished");
         self.jobs.iter().map(|job| job.index).zip(state.jobs.into_iter().map(outcome)).collect()
     }
@@ -340,7 +346,9 @@ impl<'a> Run<'a> {
                 continue;
             }
             arriving.set_verified(group);
+            let before = state.plan.verified_bytes(file);
             let is_whole = state.plan.is_present(file, group);
+            state.found_bytes += state.plan.verified_bytes(file) - before;
             self.tell_received(state, file);
             if is_whole {
                 self.finish_large(file, arriving);

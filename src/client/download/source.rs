@@ -106,6 +106,7 @@ fn converse(
         };
         let end = link.work(reader, offer.files);
         (*blamed, *has_delivered) = (link.file, link.has_delivered);
+        run.state().plan.received(link.heard, id, link.untold);
         drop(link); // the store sees the end of its pieces
         match store.join() {
             Ok(Some(file)) => {

@@ -64,6 +64,8 @@ pub(super) struct Plan {
     last_turn: u32,
     large_open: usize,
     held: usize,
+    /// All that the sources have sent, wanted or not.
+    pub received_bytes: u64,
 }
 
 impl Plan {
@@ -361,6 +363,7 @@ impl Plan {
 
     /// Bytes have come from the source.
     pub fn received(&mut self, now: Instant, source: SourceId, bytes: u64) {
+        self.received_bytes += bytes;
         self.sources[source].received(now, bytes);
     }
 
