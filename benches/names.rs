@@ -41,15 +41,14 @@ fn main() {
     crowd.log_in();
     // Named like all the others.
     let folder = format!("reports {owner:05}/");
-    let wanted: Vec<_> = (0..FOLDER).map(|number| renamed(number, &format!("{folder}report-{number:07}.pdf"))).collect();
+    let wanted: Vec<_> =
+        (0..FOLDER).map(|number| renamed(number, &format!("{folder}report-{number:07}.pdf"))).collect();
     for files in wanted.chunks(BATCH) {
         publish(&mut crowd, owner, files.to_vec());
         settle(&mut crowd, 1, |_| None);
     }
-    let questions = [
-        ("a name", NameQuery::Exact(wanted[0].name.clone())),
-        ("a folder of 100", NameQuery::Prefix(folder)),
-    ];
+    let questions =
+        [("a name", NameQuery::Exact(wanted[0].name.clone())), ("a folder of 100", NameQuery::Prefix(folder))];
     let alone = questions.clone().map(|(_, query)| time(&mut crowd, asker, &query));
     let start = Instant::now();
     fill(&mut crowd, users, publications);

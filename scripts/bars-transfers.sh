@@ -57,6 +57,8 @@ verdict() {
     (($2 == 0)) || { word='DOES NOT HOLD'; status=1; }
     printf '%s: %s: %s\n' "$1" "$3" "$word"
 }
+# What happened at each kill, for who wants to know: FS_TRACE names the file.
+note() { [[ -z ${FS_TRACE:-} ]] || echo "$*" >>"$FS_TRACE"; }
 us() { echo "${EPOCHREALTIME/[.,]/}"; }
 
 # Every user's password is "pw".
@@ -65,6 +67,15 @@ credentials() {
     FS_CREDENTIALS=$FS_DIR/credentials.txt
     printf '%s pw\n' "$@" >"$FS_CREDENTIALS"
     export FILESHARE_PASSWORD=pw
+}
+# NAME...: they leave. (With -c they do not read what is typed.)
+leave() {
+    local name
+    for name in "$@"; do
+        kill -TERM "${FS_PID[$name]}"
+        _fs_until 10 _fs_ended "${FS_PID[$name]}" || fail "$name does not leave"
+        fs_kill_client "$name"
+    done
 }
 # Starts NAME [OPTION...], publishing its `big`, and waits until it has.
 serve() {
@@ -77,7 +88,7 @@ serve() {
 # ---- kill
 
 group=1048576
-getter_dir='' received=0 kept=0
+getter_dir='' received=0 found=0 kept=0
 
 # Starts a `get` of `big` as `down`; its log goes to get.err.
 start_get() {
@@ -85,13 +96,16 @@ start_get() {
         </dev/null >"$FS_DIR/get.out" 2>"$FS_DIR/get.err" &
     getter=$!
 }
-# Waits for its end; the status is its own. Sets `received` to the bytes that all sources have sent it.
+# Waits for its end; the status is its own. Sets `received` to the bytes that all sources have sent it,
+# and `found` to those that it found verified.
 end_get() {
     local code=0
     wait "$getter" || code=$?
     getter=''
-    received=$(sed -n 's/.*received \([0-9]*\) bytes, found .*/\1/p' "$FS_DIR/get.err")
-    : "${received:=0}"
+    received=0 found=0
+    if [[ $(<"$FS_DIR/get.err") =~ received\ ([0-9]+)\ bytes,\ found\ ([0-9]+) ]]; then
+        received=${BASH_REMATCH[1]} found=${BASH_REMATCH[2]}
+    fi
     return "$code"
 }
 kill_getter() {
@@ -138,7 +152,7 @@ sleep_until_moment() {
 # Each source's part of what makes a transfer last about 1.5 s.
 with_sources() {
     local name
-    for name in "${!FS_PID[@]}"; do fs_stop_client "$name" || true; done
+    leave "${!FS_PID[@]}"
     rate=$((size * 2 / 3 / $#))
     for name in "$@"; do serve "$name" --limit-rate "$rate"; done
     fresh_getter
@@ -166,6 +180,7 @@ kill_downloader() {
         end_get || fail "get after the kill: $(tail -n 1 "$FS_DIR/get.err")"
         check_content "after kill $((round + 1))"
         again=$((received - missing))
+        note "$again again: $received received, $missing missing, $kept kept, $found found"
         ((again <= most)) || most=$again
     done
     kill_verdict "downloader killed, $# source(s), get again" $# "$most" "$hit"
@@ -213,6 +228,7 @@ kill_uploader_again() {
         end_get || fail "get after the kill: $(tail -n 1 "$FS_DIR/get.err")"
         check_content "after kill $((round + 1))"
         again=$((received - missing))
+        note "$again again: $received received, $missing missing, $kept kept, $found found"
         ((again <= most)) || most=$again
     done
     kill_verdict "uploader killed, $# source(s), get again" $# "$most" "$hit"
@@ -287,7 +303,7 @@ part_memory() {
     ((least > size / 40)) || fail "memory: one of the eight sources sent only $least bytes"
     memory_verdict "memory, downloader from eight sources" "$(largest_peak down)"
     memory_verdict "memory, each of eight sources" "$(largest_peak "${up[@]}")"
-    for name in "${up[@]:1}" down; do fs_stop_client "$name" || true; done
+    leave "${up[@]:1}" down
     rm "$FS_DIR/down/big"
     for name in "${down[@]}"; do fs_start_client "$name" -q -u "$name" -c 'get big' --stay; done
     for name in "${down[@]}"; do

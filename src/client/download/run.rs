@@ -23,6 +23,10 @@ use crate::common::types::{Content, FileName, UserName};
 pub(super) const TICK: Duration = Duration::from_millis(50);
 /// Small files of the same content are written one after the other; different ones seldom meet at the same lock.
 const SAME_CONTENT_LOCKS: usize = 64;
+/// Another process that downloads the same small file holds its part only while it writes: how often to look again, and
+/// how long to wait between.
+const SMALL_TRIES: u32 = 100;
+const SMALL_PAUSE: Duration = Duration::from_millis(10);
 
 /// A file to be fetched that is not there yet.
 pub(super) struct Job {
@@ -242,10 +246,17 @@ impl<'a> Run<'a> {
 
     fn write_small(&self, file: FileId, bytes: &[u8]) -> Fetched {
         let job = &self.jobs[file];
-        let part = match self.places.folder(&job.name).map_err(Into::into) {
-            Ok(folder) => Part::open(folder, &job.content.hash),
-            Err(error) => Err(error),
-        };
+        let part = self.places.folder(&job.name).map_err(Into::into).and_then(|folder| {
+            let mut part = Part::open(folder.clone(), &job.content.hash);
+            for _ in 1..SMALL_TRIES {
+                if !matches!(part, Err(DownloadError::Locked)) || self.progress.interrupted() {
+                    break;
+                }
+                thread::sleep(SMALL_PAUSE);
+                part = Part::open(folder.clone(), &job.content.hash);
+            }
+            part
+        });
         match part {
             Ok(part) => match part.fill(bytes) {
                 Ok(()) => self.settle(file, &part),

@@ -78,12 +78,13 @@ impl Plan {
             None => Stage::first(count),
         };
         self.held += usize::from(after.is_some());
-        let (verified, verified_bytes, cursor, seed) = (0, 0, 0, 0);
+        let (unknown, verified, verified_bytes, cursor, seed) = (0, 0, 0, 0, 0);
         self.files.push(FilePlan {
             size,
             groups: count,
             stage,
             slots,
+            unknown,
             missing,
             verified,
             verified_bytes,
@@ -259,7 +260,7 @@ impl Plan {
             let Some(&last) = other.queue.iter().rev().find(serves) else { continue };
             // While groups are still to be handed out, one that moves is left in peace: what it has begun would be sent
             // twice.
-            if self.files[last.file].missing > 0 && !other.is_silent(now) {
+            if self.files[last.file].is_more_to_come() && !other.is_silent(now) {
                 continue;
             }
             let bytes = self.files[last.file].group_bytes(last.group);
@@ -302,7 +303,7 @@ impl Plan {
         if is_first {
             let plan = &mut self.files[file];
             plan.stage = Stage::Preparing;
-            plan.slots = vec![Slot::Unknown; plan.groups as usize];
+            plan.nothing_is_known();
         }
         is_first
     }
@@ -330,7 +331,7 @@ impl Plan {
 
     /// The part file does not hold this group.
     pub fn is_missing(&mut self, file: FileId, group: u32) {
-        if self.files[file].slot(group) == Some(Slot::Unknown) {
+        if self.files[file].learn(group) {
             self.files[file].release(group);
             self.revisit(file);
         }
@@ -338,7 +339,7 @@ impl Plan {
 
     /// The part file holds this group. Gives whether the whole file is verified now.
     pub fn is_present(&mut self, file: FileId, group: u32) -> bool {
-        if self.files[file].slot(group) == Some(Slot::Unknown) {
+        if self.files[file].learn(group) {
             self.set_verified(file, group);
         }
         self.is_whole(file)
