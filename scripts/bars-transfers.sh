@@ -59,7 +59,6 @@ verdict() {
 }
 # What happened at each kill, for who wants to know: FS_TRACE names the file.
 note() { [[ -z ${FS_TRACE:-} ]] || echo "$*" >>"$FS_TRACE"; }
-us() { echo "${EPOCHREALTIME/[.,]/}"; }
 
 # Every user's password is "pw".
 credentials() {
@@ -157,10 +156,10 @@ with_sources() {
     for name in "$@"; do serve "$name" --limit-rate "$rate"; done
     fresh_getter
     local begun
-    begun=$(us)
+    begun=${EPOCHREALTIME/[.,]/}
     start_get
     end_get || fail "an undisturbed get fails: $(tail -n 1 "$FS_DIR/get.err")"
-    span_us=$(($(us) - begun))
+    span_us=$((${EPOCHREALTIME/[.,]/} - begun))
     check_content undisturbed
     ((received >= size)) || fail "the log does not tell what was received"
 }
@@ -329,7 +328,7 @@ names_clients() {
         head -c 1024 /dev/urandom >"$folder/reports 00999/report-$(printf '%07d' "$at").pdf"
     done
     FILESHARE_PASSWORD='falcon*solo' fs_start_client "source-$1" -q -u hans --stay -c 'pub *' -c "pub 'reports 00999/'"
-    fs_wait_line "source-$1" '101 files published successfully'
+    fs_wait_line "source-$1" '100 files published successfully'
     folder=$(fs_folder "getter-$1")
     mkfifo "$FS_DIR/$1.say" "$FS_DIR/$1.said"
     (FILESHARE_PASSWORD='sithlord**' _fs_become "getter-$1" "$FS_BIN/client" 127.0.0.1 "$FS_PORT" -q -u vader -d "$folder") \
@@ -337,22 +336,24 @@ names_clients() {
     getter+=" $!"
     exec {to}>"$FS_DIR/$1.say" {from}<"$FS_DIR/$1.said"
     say[$1]=$to said[$1]=$from
+    # Closed in what is started later, so that it ends when it is closed here.
+    _fs_keyboard[say-$1]=$to _fs_keyboard[said-$1]=$from
 }
 # WHERE WHAT LINES: types `get WHAT` and notes the time until its so many result lines have come.
 timed_get() {
     local begun line at
-    begun=$(us)
+    begun=${EPOCHREALTIME/[.,]/}
     printf "get '%s'\n" "$2" >&"${say[$1]}"
     for ((at = 0; at < $3; at++)); do
         read -r -t 60 -u "${said[$1]}" line || fail "names: get says nothing"
         [[ $line == *' downloaded successfully' ]] || fail "names: $line: $(tail -n 1 "$FS_DIR/getter-$1.err")"
     done
-    ((round == 0)) || echo $(($(us) - begun)) >>"$FS_DIR/$1-$3.times"
+    ((round == 0)) || echo $((${EPOCHREALTIME/[.,]/} - begun)) >>"$FS_DIR/$1-$3.times"
     diff -r "$FS_DIR/source-$1/$2" "$FS_DIR/getter-$1/$2" || fail "names: the content is wrong"
     rm -r "${FS_DIR:?}/getter-$1/${2:?}"
 }
 part_names() {
-    local round what full empty lines where keep holds
+    local round what full empty lines where keep holds order
     local -A say=() said=()
     fs_start_server --ephemeral
     names_clients empty
@@ -361,14 +362,17 @@ part_names() {
         <"$FS_DIR/crowd.in" >"$FS_DIR/crowd.out" 2>"$FS_DIR/crowd.err" &
     crowd=$!
     exec {keep}>"$FS_DIR/crowd.in"
+    _fs_keyboard[crowd]=$keep
     _fs_until 900 names_ready || fail "names: $(tail -n 1 "$FS_DIR/crowd.err")"
     FS_PORT=$(sed -n 's/^listening on .*://p' "$FS_DIR/crowd.out")
     [[ -n $FS_PORT ]] || fail "names: $(tail -n 1 "$FS_DIR/crowd.err")"
     names_clients full
     # The first round warms up.
     for ((round = 0; round <= rounds; round++)); do
-        for where in full empty; do timed_get "$where" report-0000000.pdf 1; done
-        ((round % 4)) || for where in full empty; do timed_get "$where" 'reports 00999/' 100; done
+        order=(full empty)
+        ((round / 4 % 2)) || order=(empty full)
+        for where in "${order[@]}"; do timed_get "$where" report-0000000.pdf 1; done
+        ((round % 4)) || for where in "${order[@]}"; do timed_get "$where" 'reports 00999/' 100; done
     done
     for lines in 1 100; do
         what='a file of 1 KiB'
@@ -380,6 +384,7 @@ part_names() {
             printf "%.2f ms among %s, %.2f ms alone, %.2f times", full / 1e3, crowd, empty / 1e3, full / empty }')"
     done
     for keep in "$keep" "${say[@]}" "${said[@]}"; do exec {keep}>&-; done
+    _fs_keyboard=()
     wait "$crowd" || true
     crowd=''
     fs_stop_all
