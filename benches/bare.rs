@@ -6,8 +6,10 @@
 //! in the page cache, nothing is synced; medians and their ratio are printed.
 //!
 //! ```text
-//! cargo bench --bench bare -- [--mib 2048] [--rounds 5] [--dir DIR] [--small 10000]
+//! cargo bench --bench bare -- [--mib 2048] [--rounds 5] [--dir DIR] [--small 10000] [--only bare|real]
 //! ```
+//!
+//! `--only` is for a profiler.
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
@@ -39,10 +41,12 @@ struct Options {
     rounds: usize,
     dir: String,
     small: usize,
+    only: Option<String>,
 }
 
 fn options() -> Options {
-    let mut options = Options { mib: 512, rounds: 5, dir: std::env::temp_dir().display().to_string(), small: 0 };
+    let mut options =
+        Options { mib: 512, rounds: 5, dir: std::env::temp_dir().display().to_string(), small: 0, only: None };
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     while let (Some(option), Some(value)) = (words.next(), words.next()) {
         let number = || value.parse().expect("a number");
@@ -51,6 +55,7 @@ fn options() -> Options {
             "--rounds" => options.rounds = number() as usize,
             "--small" => options.small = number() as usize,
             "--dir" => options.dir = value,
+            "--only" => options.only = Some(value),
             other => panic!("no option {other}"),
         }
     }
@@ -68,14 +73,20 @@ fn main() {
     write_random(&shared.join("file"), options.mib * MIB);
     let house = House::open(&shared, &["file".to_owned()]);
     let (mut bare, mut real) = (Vec::new(), Vec::new());
+    let is_asked_for = |which: &str| options.only.as_deref().is_none_or(|only| only == which);
+    let rate = |took: Duration| options.mib as f64 * 1.048_576 / 1e3 / took.as_secs_f64();
     for _ in 0..options.rounds {
-        let target = dir.path().join("bare");
-        bare.push(options.mib as f64 * 1.048_576 / 1e3 / bare_copy(&shared.join("file"), &target).as_secs_f64());
-        std::fs::remove_file(&target).expect("it was just written");
-        let target = dir.path().join("real");
-        std::fs::create_dir(&target).expect("a new folder");
-        real.push(options.mib as f64 * 1.048_576 / 1e3 / house.fetch(&target).as_secs_f64());
-        std::fs::remove_dir_all(&target).expect("it was just written");
+        if is_asked_for("bare") {
+            let target = dir.path().join("bare");
+            bare.push(rate(bare_copy(&shared.join("file"), &target)));
+            std::fs::remove_file(&target).expect("it was just written");
+        }
+        if is_asked_for("real") {
+            let target = dir.path().join("real");
+            std::fs::create_dir(&target).expect("a new folder");
+            real.push(rate(house.fetch(&target)));
+            std::fs::remove_dir_all(&target).expect("it was just written");
+        }
     }
     let (bare, real) = (median(&mut bare), median(&mut real));
     println!("{} MiB, medians of {} interleaved rounds", options.mib, options.rounds);
@@ -101,6 +112,9 @@ fn small_files(options: &Options, dir: &Path, shared: &Path) {
 }
 
 fn median(values: &mut [f64]) -> f64 {
+    if values.is_empty() {
+        return f64::NAN;
+    }
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

@@ -6,14 +6,17 @@
 use std::io::{self, Read, Write};
 use std::marker::PhantomData;
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, recv};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use socket2::SockRef;
 
 use crate::common::limits::RECORD_MAX_BYTES;
+use crate::common::seal::TAG_BYTES;
 use crate::common::transfer::{
     self, FRAME_MAX_BYTES, Frame, NOISE_BYTES, Opening, PREAMBLE_HEAD_BYTES, Preamble, RECORD_HEAD_BYTES, RecordOpener,
     RecordSealer, TransferError, data_record_bytes, record_bytes,
@@ -118,6 +121,22 @@ fn split<M>(stream: Arc<TcpStream>, sealer: RecordSealer, opener: RecordOpener) 
     (RecordReader::new(stream.clone(), opener), RecordWriter::new(stream, sealer))
 }
 
+/// One frame whose bulk data stands in the buffer of its reader.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Placed<M> {
+    /// Bulk data.
+    Data {
+        /// Which content.
+        content: u32,
+        /// Where in it.
+        offset: u64,
+        /// Where in the buffer.
+        at: Range<usize>,
+    },
+    /// Anything else.
+    Message(M),
+}
+
 /// The receiving half. `M` is what the other side sends beside data.
 pub struct RecordReader<M> {
     stream: Arc<TcpStream>,
@@ -178,6 +197,33 @@ impl<M> RecordReader<M> {
         let at = self.start + RECORD_HEAD_BYTES;
         self.start = at + length;
         Ok(self.opener.open(&mut self.buffer[at..at + length])?)
+    }
+
+    /// Like [`next`](Self::next), but bulk data stays where it stands in the reader's buffer: it is there until
+    /// [`exchange`](Self::exchange) gives the buffer away, or until more must be read. The first is called before the
+    /// second, whenever [`has_record`](Self::has_record) says no.
+    pub fn next_placed(&mut self) -> Result<Placed<M>, ChannelError>
+    where
+        M: DeserializeOwned,
+    {
+        Ok(match self.next()? {
+            Frame::Data { content, offset, bytes } => {
+                let count = bytes.len();
+                let end = self.start - TAG_BYTES;
+                Placed::Data { content, offset, at: end - count..end }
+            }
+            Frame::Message(message) => Placed::Message(message),
+        })
+    }
+
+    /// Gives the buffer away with all that was placed in it, and goes on with `fresh` (any that was given away before, or
+    /// an empty one).
+    pub fn exchange(&mut self, mut fresh: Vec<u8>) -> Vec<u8> {
+        fresh.resize(READ_BUFFER_BYTES, 0);
+        let rest = &self.buffer[self.start..self.end];
+        fresh[..rest.len()].copy_from_slice(rest);
+        (self.start, self.end) = (0, rest.len());
+        std::mem::replace(&mut self.buffer, fresh)
     }
 
     /// The length of the first record behind its head, if all of it is there.

@@ -8,7 +8,7 @@ use crate::client::paths::{Pattern, Selector, is_left_out};
 use crate::client::services::Catalogue;
 use crate::client::share::PathArgument;
 use crate::common::message::{FoundEntry, NameQuery};
-use crate::common::types::FileName;
+use crate::common::types::{ContentHash, FileName};
 
 /// Hex digits that tell contents of one name apart in a note.
 const SHORT_HASH: usize = 8;
@@ -31,6 +31,8 @@ pub(super) struct Plan {
     pub wanted: Vec<Wanted>,
     /// Contents of the same names that were not taken.
     pub notes: Vec<String>,
+    /// Where in [`wanted`](Self::wanted) a content of a name stands.
+    known: HashMap<(FileName, ContentHash), usize>,
 }
 
 /// Asks the server what the arguments mean.
@@ -112,14 +114,14 @@ impl Plan {
     fn add_best(&mut self, entries: &[&FoundEntry]) -> bool {
         // Of equals the first, so that the same question has the same answer.
         let Some(best) = entries.iter().rev().max_by_key(|entry| entry.sources) else { return false };
-        let wanted = Wanted { name: best.name.clone(), content: best.content };
         for other in entries.iter().filter(|other| other.content.hash != best.content.hash) {
             self.notes.push(other_content(other, best));
         }
-        let known = self.wanted.iter().position(|known| *known == wanted);
-        self.slots.push(Slot::Wanted(known.unwrap_or(self.wanted.len())));
-        if known.is_none() {
-            self.wanted.push(wanted);
+        let next = self.wanted.len();
+        let index = *self.known.entry((best.name.clone(), best.content.hash)).or_insert(next);
+        self.slots.push(Slot::Wanted(index));
+        if index == next {
+            self.wanted.push(Wanted { name: best.name.clone(), content: best.content });
         }
         true
     }

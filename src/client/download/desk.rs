@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::ask::{Ask, Offer};
 use super::plan::FileId;
-use super::run::{End, Ended, Live, Run, State, TICK};
+use super::run::{End, Ended, Job, Live, Run, State, TICK};
 use super::{DownloadError, Fetched, source};
 use crate::client::control::AskError;
 use crate::common::message::WantedFile;
@@ -45,9 +45,30 @@ struct Dialled {
 }
 
 /// An answer under way.
-struct Asking {
+pub(super) struct Asking {
     files: Vec<FileId>,
+    since: Instant,
     answer: Receiver<Result<Vec<Offer>, AskError>>,
+}
+
+impl Asking {
+    /// Asks for sources of these of the jobs, on a thread of its own: a server that is away must not keep the user from
+    /// stopping.
+    pub fn begin(ask: &Arc<dyn Ask>, jobs: &[Job], files: Vec<FileId>) -> Self {
+        let wanted = |&file: &FileId| WantedFile { name: jobs[file].name.clone(), hash: jobs[file].content.hash };
+        let wanted: Vec<WantedFile> = files.iter().map(wanted).collect();
+        let (sender, answer) = mpsc::channel();
+        let ask = ask.clone();
+        thread::spawn(move || {
+            let _ = sender.send(ask.offers(&wanted, SOURCES_PER_FILE));
+        });
+        Self { files, since: Instant::now(), answer }
+    }
+
+    /// Whether its tickets, if any, can still be shown.
+    fn is_fresh(&self) -> bool {
+        self.since.elapsed() <= OFFER_FRESH
+    }
 }
 
 struct Desk<'r, 'a> {
@@ -63,14 +84,20 @@ struct Desk<'r, 'a> {
     last_error: Option<AskError>,
 }
 
-/// Has all files of a run fetched; returns when every one has its outcome.
-pub(super) fn coordinate<'s>(run: &'s Run<'_>, scope: &'s Scope<'s, '_>, ask: &Arc<dyn Ask>, book: &mut Book) {
+/// Has all files of a run fetched; returns when every one has its outcome. `asking` is what has been asked ahead.
+pub(super) fn coordinate<'s>(
+    run: &'s Run<'_>,
+    scope: &'s Scope<'s, '_>,
+    ask: &Arc<dyn Ask>,
+    book: &mut Book,
+    asking: Option<Asking>,
+) {
     let now = Instant::now();
     let mut desk = Desk {
         run,
         ask,
         book,
-        asking: None,
+        asking: asking.filter(Asking::is_fresh),
         waiting: VecDeque::new(),
         next_urgent: now,
         next_more: now + ASK_MORE,
@@ -146,9 +173,9 @@ impl Desk<'_, '_> {
             Err(RecvTimeoutError::Timeout) => return,
             Err(RecvTimeoutError::Disconnected) => Err(AskError::Unreachable),
         };
-        let files = self.asking.take().expect("looked at above").files;
+        let Some(Asking { files, since, .. }) = self.asking.take() else { return };
         match answer {
-            Ok(offers) => self.take_offers(&files, offers),
+            Ok(offers) => self.take_offers(&files, since, offers),
             Err(error) => self.take_refusal(error),
         }
     }
@@ -160,8 +187,7 @@ impl Desk<'_, '_> {
     }
 
     /// Sorts offers by peer, and gives up files that nobody listed can serve.
-    fn take_offers(&mut self, asked: &[FileId], offers: Vec<Offer>) {
-        let now = Instant::now();
+    fn take_offers(&mut self, asked: &[FileId], since: Instant, offers: Vec<Offer>) {
         let mut state = self.run.state();
         let mut peers: Vec<Vec<Offer>> = Vec::new();
         let mut at: HashMap<SocketAddr, usize> = HashMap::new();
@@ -185,7 +211,7 @@ impl Desk<'_, '_> {
         // What waits of earlier answers for the same files is older: these offers replace it.
         self.waiting
             .retain(|(_, offers)| !offers.iter().flat_map(|offer| &offer.files).any(|file| asked.contains(file)));
-        self.waiting.extend(peers.into_iter().map(|offers| (now, offers)));
+        self.waiting.extend(peers.into_iter().map(|offers| (since, offers)));
         let asked: HashSet<FileId> = asked.iter().copied().collect();
         self.fail(|state, file| {
             if !asked.contains(&file) || hopeful.contains(&file) || state.plan.is_covered(file) {
@@ -268,23 +294,8 @@ impl Desk<'_, '_> {
             files = (0..state.jobs.len()).filter(is_large).take(ASK_MORE_FILES).collect();
         }
         if !files.is_empty() {
-            self.asking = Some(self.start_asking(files));
+            self.asking = Some(Asking::begin(self.ask, &self.run.jobs, files));
         }
-    }
-
-    /// Asks on a thread of its own: a server that is away must not keep the user from stopping.
-    fn start_asking(&self, files: Vec<FileId>) -> Asking {
-        let wanted = |&file: &FileId| {
-            let job = &self.run.jobs[file];
-            WantedFile { name: job.name.clone(), hash: job.content.hash }
-        };
-        let wanted: Vec<WantedFile> = files.iter().map(wanted).collect();
-        let (sender, answer) = mpsc::channel();
-        let ask = self.ask.clone();
-        thread::spawn(move || {
-            let _ = sender.send(ask.offers(&wanted, SOURCES_PER_FILE));
-        });
-        Asking { files, answer }
     }
 
     /// Fails the unfinished files for which `why` gives a reason.

@@ -1,6 +1,7 @@
 //! Downloads: from many sources at once, every byte verified, resumed after any interruption.
 //!
 //! * `plan` — which source is asked for which chunk groups; pure.
+//! * `sets` — many files, cut into sets; looks one set ahead.
 //! * `run` — one set of files under way: sources come and go, files begin and finish.
 //! * `source` — one connection: asks, receives, opens; `store` — its other half: hashes and writes, on a thread of its
 //!   own, so that receiving and writing overlap.
@@ -18,6 +19,7 @@ mod part;
 mod place;
 mod plan;
 mod run;
+mod sets;
 mod source;
 mod store;
 #[cfg(test)]
@@ -33,16 +35,13 @@ use rustix::io::Errno;
 
 pub use arriving::Arriving;
 pub use ask::{Ask, Offer};
-use desk::Book;
-use place::{Places, Standing};
-use run::{Job, Run};
+use place::Places;
+use run::Job;
+use sets::Order;
 
 use crate::client::control::AskError;
 use crate::client::directory::Directory;
 use crate::common::types::{Content, FileName, UserName};
-
-/// Files fetched as one set: their sources are asked for together, and stay below what an uploader keeps granted.
-const SET_MAX_FILES: usize = 2_048;
 
 /// What to do when the target is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -168,41 +167,7 @@ impl Downloader {
     /// Fetches all; one outcome for each wanted file, in order.
     pub fn fetch(&self, wanted: &[Wanted], options: &DownloadOptions, progress: &dyn DownloadProgress) -> Vec<Fetched> {
         self.places.forget();
-        let mut outcomes: Vec<Option<Fetched>> = wanted.iter().map(|_| None).collect();
-        let mut jobs = Vec::new();
-        for (index, wanted) in wanted.iter().enumerate() {
-            match self.begin(wanted, options, progress) {
-                Some(outcome) => {
-                    progress.finished(index, &outcome);
-                    outcomes[index] = Some(outcome);
-                }
-                None => jobs.push(Job { index, name: wanted.name.clone(), content: wanted.content }),
-            }
-        }
-        let mut book = Book::default();
-        while !jobs.is_empty() {
-            let rest = jobs.split_off(jobs.len().min(SET_MAX_FILES));
-            let run = Run::new(&self.places, options, progress, std::mem::replace(&mut jobs, rest));
-            for (index, outcome) in run.fetch(&self.ask, &mut book) {
-                outcomes[index] = Some(outcome);
-            }
-        }
-        outcomes.into_iter().map(|outcome| outcome.expect("every file has an outcome")).collect()
-    }
-
-    /// Looks at the target. An outcome means that nothing needs to be fetched.
-    fn begin(&self, wanted: &Wanted, options: &DownloadOptions, progress: &dyn DownloadProgress) -> Option<Fetched> {
-        if progress.interrupted() {
-            return Some(Fetched::Failed(DownloadError::Interrupted));
-        }
-        let standing = self.places.standing(&wanted.name, &wanted.content, &|| progress.interrupted());
-        match (standing, options.on_exists) {
-            (Err(error), _) => Some(Fetched::Failed(error.into())),
-            (Ok(Standing::Same), _) => Some(Fetched::Done { name: wanted.name.clone() }),
-            (Ok(Standing::Other), OnExists::Error) => Some(Fetched::Failed(DownloadError::Exists)),
-            (Ok(Standing::Other), OnExists::Skip) => Some(Fetched::Skipped),
-            (Ok(Standing::Free | Standing::Other), _) => None,
-        }
+        Order { places: &self.places, ask: &self.ask, wanted, options, progress }.fulfil()
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::arriving::Arriving;
 use super::ask::{Ask, Offer};
-use super::desk::{self, Book};
+use super::desk::{self, Asking, Book};
 use super::part::Part;
 use super::place::{Places, Settled, Standing, standing_in};
 use super::plan::{Assignment, FileId, Plan, SourceId};
@@ -163,14 +163,14 @@ impl<'a> Run<'a> {
         Self { places, options, progress, jobs, state, changed, same_content: [const { Mutex::new(()) }; _] }
     }
 
-    /// Fetches all; gives the outcomes by the files' places among the wanted ones.
-    pub fn fetch(self, ask: &Arc<dyn Ask>, book: &mut Book) -> Vec<(usize, Fetched)> {
+    /// Fetches all, with what has been asked ahead; gives the outcomes by the files' places among the wanted ones.
+    pub fn fetch(self, ask: &Arc<dyn Ask>, book: &mut Book, asking: Option<Asking>) -> Vec<(usize, Fetched)> {
         for file in 0..self.jobs.len() {
             if self.jobs[file].content.size == 0 {
                 self.save_small(file, &[]);
             }
         }
-        thread::scope(|scope| desk::coordinate(&self, scope, ask, book));
+        thread::scope(|scope| desk::coordinate(&self, scope, ask, book, asking));
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         state.given_up.iter().for_each(|arriving| arriving.part().unlock());
         // Whoever wants to know whether anything was sent twice.

@@ -1,5 +1,6 @@
 //! The other half of a connection: hashes what has arrived and writes it, while more is being received.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
@@ -10,11 +11,19 @@ use super::run::Run;
 use super::{DownloadError, Fetched};
 use crate::common::content::{GroupHasher, group_count, group_range};
 
+/// What has arrived in one buffer.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub bytes: Vec<u8>,
+    pub pieces: Vec<Piece>,
+}
+
 /// Bytes of one group, as they arrived.
 pub(super) struct Piece {
     pub assignment: Assignment,
     pub offset: u64,
-    pub bytes: Vec<u8>,
+    /// Where in the batch's bytes.
+    pub at: Range<usize>,
     /// The group ends with it.
     pub is_last: bool,
     /// The group is still wanted of this source; known with the last piece.
@@ -26,7 +35,7 @@ enum Group {
     /// The only group of its file: gathered, then written in one go.
     Small {
         turn: u32,
-        bytes: Vec<u8>,
+        gathered: Vec<u8>,
     },
     Large {
         turn: u32,
@@ -47,48 +56,50 @@ impl Group {
     }
 }
 
-/// Takes pieces until there are no more. Gives the file whose bytes were wrong, if any: then nothing more is taken.
+/// Takes batches until there are no more, and gives them back empty. Tells the file whose bytes were wrong, if any: then
+/// nothing more is taken.
 pub(super) fn keep(
     run: &Run<'_>,
-    inbox: Receiver<Piece>,
-    spare: Sender<Vec<u8>>,
+    inbox: Receiver<Batch>,
+    spare: Sender<Batch>,
     has_lied: &AtomicBool,
 ) -> Option<FileId> {
     let mut group = None;
     let mut lie = None;
-    for piece in inbox {
-        let assignment = piece.assignment;
-        if lie.is_none() && !take(run, &mut group, &piece) {
-            lie = Some(assignment.file);
-            has_lied.store(true, Ordering::Relaxed);
-        } else if lie.is_some() && piece.is_last && piece.is_wanted {
-            run.state().plan.spoiled(assignment);
+    for mut batch in inbox {
+        for piece in batch.pieces.drain(..) {
+            if lie.is_none() && !take(run, &mut group, &piece, &batch.bytes[piece.at.clone()]) {
+                lie = Some(piece.assignment.file);
+                has_lied.store(true, Ordering::Relaxed);
+            } else if lie.is_some() && piece.is_last && piece.is_wanted {
+                run.state().plan.spoiled(piece.assignment);
+            }
         }
-        let _ = spare.send(piece.bytes);
+        let _ = spare.send(batch);
     }
     lie
 }
 
 /// `false` when the group turns out wrong.
-fn take(run: &Run<'_>, current: &mut Option<Group>, piece: &Piece) -> bool {
+fn take(run: &Run<'_>, current: &mut Option<Group>, piece: &Piece, bytes: &[u8]) -> bool {
     let Assignment { file, group, turn } = piece.assignment;
     let size = run.jobs[file].content.size;
     let is_small = group_count(size) == 1;
     if is_small && piece.is_last && piece.offset == 0 {
         *current = None;
-        return end_small(run, piece, &piece.bytes);
+        return end_small(run, piece, bytes);
     }
     if current.as_ref().is_none_or(|current| current.turn() != turn) {
         *current = Some(begin(run, piece.assignment, size, is_small));
     }
     match current.as_mut().expect("begun above") {
-        Group::Small { bytes, .. } => {
-            bytes.extend_from_slice(&piece.bytes);
-            !piece.is_last || end_small(run, piece, &std::mem::take(bytes))
+        Group::Small { gathered, .. } => {
+            gathered.extend_from_slice(bytes);
+            !piece.is_last || end_small(run, piece, &std::mem::take(gathered))
         }
         Group::Large { arriving, hasher, .. } => {
-            hasher.update(&piece.bytes);
-            if let Err(error) = arriving.write(group, turn, &piece.bytes, piece.offset) {
+            hasher.update(bytes);
+            if let Err(error) = arriving.write(group, turn, bytes, piece.offset) {
                 run.finish(file, Fetched::Failed(DownloadError::from(error)));
                 *current = Some(Group::Stale { turn });
                 return true;
@@ -111,7 +122,7 @@ fn begin(run: &Run<'_>, assignment: Assignment, size: u64, is_small: bool) -> Gr
     let Assignment { file, group, turn } = assignment;
     if is_small {
         let range = group_range(size, group);
-        return Group::Small { turn, bytes: Vec::with_capacity((range.end - range.start) as usize) };
+        return Group::Small { turn, gathered: Vec::with_capacity((range.end - range.start) as usize) };
     }
     match run.state().jobs[file].arriving.clone() {
         Some(arriving) => Group::Large { turn, arriving, hasher: Box::new(GroupHasher::new(size, group)) },

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::sets::SET_MAX_FILES;
 use peers::{Contents, Listing, Manner, Peer};
 use tempfile::TempDir;
 

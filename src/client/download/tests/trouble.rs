@@ -182,10 +182,11 @@ fn an_interrupt_keeps_the_part() {
     assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Interrupted)), "{outcomes:?}");
     assert!(scene.part(0).exists() && !scene.path("large").exists());
     scene.told = Told::default();
-    let before = peer.asked.load(Ordering::SeqCst);
+    // Another peer: the first may still be counting what it was asked for before the interrupt.
+    let peer = scene.peer("hans", Manner::Honest);
     assert_all_done(&scene.fetch(&[&peer]));
     scene.assert_whole();
-    assert!(peer.asked.load(Ordering::SeqCst) - before <= 9);
+    assert!(peer.asked.load(Ordering::SeqCst) <= 9, "four groups were there");
 }
 
 #[test]

@@ -1,7 +1,11 @@
-//! One connection to a source: shows tickets, asks for what the plan hands out, takes what comes in just that order.
+//! One connection to a source: shows tickets, asks for what the plan hands out, takes what comes in just that order (see
+//! `take`).
 //!
-//! Everything that arrives must be the next piece of what was asked for; anything else ends the connection. Pieces go to
-//! the `store` thread through a bounded channel, so a slow disk slows the sender and never fills the memory.
+//! Everything that arrives must be the next piece of what was asked for; anything else ends the connection.
+//! Whole read buffers go to the `store` thread through a bounded channel, so a slow disk slows the sender and never fills
+//! the memory.
+
+mod take;
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
@@ -12,21 +16,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::ask::Offer;
-use super::plan::{Assignment, Bits, FileId, Next, SourceId};
+use super::plan::{Assignment, FileId, Next, SourceId};
 use super::run::{End, Run, TICK};
-use super::store::{self, Piece};
-use crate::client::channel::{self, ChannelError, RecordReader, RecordWriter};
-use crate::common::content::{GroupHash, Outline, group_count, group_range};
-use crate::common::limits::RECORD_MAX_BYTES;
-use crate::common::transfer::{
-    Frame, RefusalReason, ToDownloader, ToUploader, TransferError, WANT_MAX_RANGES, WantedRange,
-};
+use super::store::{self, Batch, Piece};
+use crate::client::channel::{self, ChannelError, Placed, RecordReader, RecordWriter};
+use crate::common::content::{GroupHash, group_range};
+use crate::common::transfer::{ToDownloader, ToUploader, TransferError, WANT_MAX_RANGES, WantedRange};
 use crate::common::types::UserName;
 
 /// A source that owes something and is silent for this long is lost.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Pieces on their way from a connection to its store thread.
-const PIECES_UNDERWAY: usize = 16;
+/// Batches on their way from a connection to its store thread, each a read buffer.
+const BATCHES_UNDERWAY: usize = 2;
 /// A source that is still fetching a file itself is asked this often which groups it has.
 const HAVE_EVERY: Duration = Duration::from_millis(100);
 /// The plan is told of bytes at least this often.
@@ -74,7 +75,7 @@ fn converse(
     blamed: &mut FileId,
     has_delivered: &mut bool,
 ) -> End {
-    let (pieces, inbox) = mpsc::sync_channel(PIECES_UNDERWAY);
+    let (batches, inbox) = mpsc::sync_channel(BATCHES_UNDERWAY);
     let (spare_sender, spare) = mpsc::channel();
     let has_lied = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -98,7 +99,8 @@ fn converse(
             is_due: true,
             seen: 0,
             fresh: Vec::new(),
-            pieces,
+            batch: Vec::new(),
+            batches,
             spare,
             has_lied: &has_lied,
             file: *blamed,
@@ -155,8 +157,10 @@ struct Link<'r, 'a> {
     /// The changes that the plan's last answer took into account.
     seen: u64,
     fresh: Vec<Assignment>,
-    pieces: SyncSender<Piece>,
-    spare: Receiver<Vec<u8>>,
+    /// What stands in the reader's buffer for the store thread.
+    batch: Vec<Piece>,
+    batches: SyncSender<Batch>,
+    spare: Receiver<Batch>,
     has_lied: &'r AtomicBool,
     /// The file that is spoken of.
     file: FileId,
@@ -184,13 +188,16 @@ impl Link<'_, '_> {
             Ok(false) => return End::Over,
             Err(error) => return End::Lost(error.to_string()),
         }
-        loop {
+        let end = loop {
             match self.step(&mut reader) {
                 Ok(true) => {}
-                Ok(false) => return End::Over,
-                Err(end) => return end,
+                Ok(false) => break End::Over,
+                Err(end) => break end,
             }
-        }
+        };
+        // What has arrived counts, whatever came after it.
+        let _ = self.hand_over(&mut reader);
+        end
     }
 
     /// `false` when the run is over already.
@@ -229,15 +236,19 @@ impl Link<'_, '_> {
             && self.shown.is_empty()
             && !self.is_cancelling
         {
+            self.hand_over(reader)?;
             let state = self.run.state();
             self.run.wait(state, self.seen);
             self.is_due = true;
             self.heard = Instant::now();
             return Ok(!self.has_lied.load(Ordering::Relaxed));
         }
-        match reader.next() {
-            Ok(Frame::Data { content, offset, bytes }) => self.take_data(content, offset, bytes)?,
-            Ok(Frame::Message(message)) => self.take_message(message)?,
+        if !reader.has_record() {
+            self.hand_over(reader)?;
+        }
+        match reader.next_placed() {
+            Ok(Placed::Data { content, offset, at }) => self.take_data(content, offset, at)?,
+            Ok(Placed::Message(message)) => self.take_message(message)?,
             Err(ChannelError::Io(error)) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 self.is_due = true;
                 if self.heard.elapsed() > PATIENCE {
@@ -333,155 +344,15 @@ impl Link<'_, '_> {
         Ok(())
     }
 
-    fn take_data(&mut self, content: u32, offset: u64, bytes: &[u8]) -> Result<(), End> {
-        let Some(owed) = self.owed.front_mut() else {
-            return Err(broke("data nobody asked for"));
-        };
-        let end = offset.saturating_add(bytes.len() as u64);
-        if (content, offset) != (owed.content, owed.next) || end > owed.end {
-            return Err(broke("data out of order"));
-        }
-        owed.next = end;
-        let (assignment, is_last) = (owed.assignment, end == owed.end);
-        self.file = assignment.file;
-        self.has_delivered = true;
-        self.untold += bytes.len() as u64;
-        self.heard = Instant::now();
-        let mut is_wanted = true;
-        if is_last || self.heard.duration_since(self.told) >= TELL_EVERY {
-            let mut state = self.run.state();
-            state.plan.received(self.heard, self.id, self.untold);
-            if is_last {
-                self.owed.pop_front();
-                is_wanted = state.plan.arrived(self.id, assignment);
-                self.is_due = true;
-            }
-            self.is_due |= state.plan.must_cancel(self.id);
-            (self.untold, self.told) = (0, self.heard);
-        }
-        let mut buffer = self.spare.try_recv().unwrap_or_else(|_| Vec::with_capacity(RECORD_MAX_BYTES));
-        buffer.clear();
-        buffer.extend_from_slice(bytes);
-        let piece = Piece { assignment, offset, bytes: buffer, is_last, is_wanted };
-        self.pieces.send(piece).map_err(|_| End::Over)
-    }
-
-    fn take_message(&mut self, message: ToDownloader) -> Result<(), End> {
-        self.heard = Instant::now();
-        self.is_due = true;
-        match message {
-            ToDownloader::Granted { first } => {
-                let Some(files) = self.shown.pop_front() else { return Err(broke("an answer to no ticket")) };
-                if first as usize != self.contents.len() {
-                    return Err(broke("wrong numbers for granted contents"));
-                }
-                let mut state = self.run.state();
-                self.granted(&mut state.plan, files);
-            }
-            ToDownloader::TicketRefused => {
-                let Some(files) = self.shown.pop_front() else { return Err(broke("an answer to no ticket")) };
-                let mut state = self.run.state();
-                files.into_iter().filter(|file| !self.numbers.contains_key(file)).for_each(|file| {
-                    state.plan.uncover(self.id, file);
-                });
-            }
-            ToDownloader::Outline { content, first, hashes } => self.take_outline(content, first, hashes)?,
-            ToDownloader::Refused { content, reason } => {
-                let Some(&file) = self.contents.get(content as usize) else {
-                    return Err(broke("a refusal of nothing"));
-                };
-                self.owed.retain(|owed| owed.content != content);
-                self.outlines.remove(&content);
-                self.partial.remove(&content);
-                self.run.cannot_serve(self.id, &self.user, file, &reason.to_string());
-                if reason == RefusalReason::Changed {
-                    self.run.progress.source_dropped(&self.user, &self.run.jobs[file].name, &reason.to_string());
-                }
-            }
-            ToDownloader::Busy { retry_ms } => return Err(End::Busy(retry_ms)),
-            ToDownloader::Available { content, groups } => self.take_available(content, &groups)?,
-            ToDownloader::NotYet { content, first, count } => self.take_not_yet(content, first, count)?,
-            ToDownloader::Checking { .. } => {}
-            ToDownloader::Cancelled => {
-                if !self.is_cancelling {
-                    return Err(broke("an answer to no cancel"));
-                }
-                self.is_cancelling = false;
-                self.owed.clear();
-                self.run.state().plan.cancelled(self.id);
-                self.run.notify();
-            }
-        }
-        Ok(())
-    }
-
-    /// The source has said which groups of a content it has.
-    fn take_available(&mut self, content: u32, groups: &[u8]) -> Result<(), End> {
-        if !self.partial.contains_key(&content) {
-            return Err(broke("news nobody asked for"));
-        }
-        let file = self.contents[content as usize];
-        let count = group_count(self.run.jobs[file].content.size);
-        let part = match groups {
-            [] => None,
-            groups if groups.len() == count.div_ceil(8) as usize => Some(Bits::of_bytes(groups)),
-            _ => return Err(broke("news of the wrong length")),
-        };
-        let mut state = self.run.state();
-        if part.is_none() || state.jobs[file].is_finished {
-            self.partial.remove(&content);
-        }
-        if state.plan.covers(self.id, file) {
-            state.plan.cover(self.id, file, part);
-        }
-        Ok(())
-    }
-
-    /// The source has passed over groups that it does not have yet.
-    fn take_not_yet(&mut self, content: u32, first: u32, count: u32) -> Result<(), End> {
-        let Some(&file) = self.contents.get(content as usize) else {
-            return Err(broke("news of nothing"));
-        };
-        let mut state = self.run.state();
-        for group in first..first.saturating_add(count) {
-            let skipped = self
-                .owed
-                .pop_front_if(|owed| owed.content == content && owed.assignment.group == group && owed.next < owed.end);
-            let Some(owed) = skipped else { return Err(broke("it passes over what nobody asked for")) };
-            state.plan.passed_over(self.id, owed.assignment);
-        }
-        state.plan.cover_nothing_yet(self.id, file);
-        self.partial.entry(content).or_insert(None);
-        drop(state);
-        self.run.notify();
-        Ok(())
-    }
-
-    fn take_outline(&mut self, content: u32, first: u32, hashes: Vec<GroupHash>) -> Result<(), End> {
-        let Some(known) = self.outlines.get_mut(&content) else {
-            return Err(broke("an outline nobody asked for"));
-        };
-        let file = self.contents[content as usize];
-        self.file = file;
-        let wanted = &self.run.jobs[file].content;
-        let count = group_count(wanted.size) as usize;
-        if first as usize != known.len() || hashes.is_empty() || known.len() + hashes.len() > count {
-            return Err(broke("an outline in disorder"));
-        }
-        known.extend(hashes);
-        if known.len() < count {
+    /// Gives all that has arrived to the store thread, in the buffer it stands in: nothing is copied but the beginning of
+    /// a record whose end has not come yet.
+    fn hand_over(&mut self, reader: &mut RecordReader<ToDownloader>) -> Result<(), End> {
+        if self.batch.is_empty() {
             return Ok(());
         }
-        let hashes = self.outlines.remove(&content).expect("looked up above");
-        let Some(outline) = Outline::verified(wanted.hash, wanted.size, hashes) else {
-            return Err(End::Liar("its outline does not match the published hash".into()));
-        };
-        let mut state = self.run.state();
-        if state.plan.outline_known(file) {
-            state.outlines.push((file, outline));
-        }
-        drop(state);
-        self.run.notify();
-        Ok(())
+        let Batch { bytes, pieces } = self.spare.try_recv().unwrap_or_default();
+        let pieces = std::mem::replace(&mut self.batch, pieces);
+        let bytes = reader.exchange(bytes);
+        self.batches.send(Batch { bytes, pieces }).map_err(|_| End::Over)
     }
 }
