@@ -26,6 +26,10 @@ pub(super) const TICK: Duration = Duration::from_millis(50);
 const BUSY_GRACE: Duration = Duration::from_secs(1);
 /// Small files of the same content are written one after the other; different ones seldom meet at the same lock.
 const SAME_CONTENT_LOCKS: usize = 64;
+/// Another process that downloads the same small file holds its part only while it writes: how often to look again, and
+/// how long to wait between.
+const SMALL_TRIES: u32 = 100;
+const SMALL_PAUSE: Duration = Duration::from_millis(10);
 
 /// A file to be fetched that is not there yet.
 pub(super) struct Job {
@@ -117,6 +121,8 @@ pub(super) struct State {
     pub is_over: bool,
     /// Counts the changes that others may wait for.
     pub changes: u64,
+    /// What abandoned parts turned out to hold.
+    found_bytes: u64,
     pub live: HashMap<SocketAddr, Live>,
     pub ended: Vec<Ended>,
     /// Unfinished parts to be let go of when all sources have stopped.
@@ -179,6 +185,7 @@ impl<'a> Run<'a> {
             unfinished: jobs.len(),
             is_over: false,
             changes: 0,
+            found_bytes: 0,
             live: HashMap::new(),
             ended: Vec::new(),
             given_up: Vec::new(),
@@ -198,6 +205,9 @@ impl<'a> Run<'a> {
         thread::scope(|scope| desk::coordinate(&self, scope, ask, book, asking));
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         state.given_up.iter().for_each(|(_, arriving)| arriving.part().unlock());
+        // Whoever wants to know whether anything was sent twice.
+        let (received, found) = (state.plan.received_bytes, state.found_bytes);
+        log::debug!("received {received} bytes, found {found} bytes verified in unfinished parts");
         let outcome = |state: JobState| state.outcome.expect("the coordinator leaves none unfinished");
         self.jobs.iter().map(|job| job.index).zip(state.jobs.into_iter().map(outcome)).collect()
     }
@@ -267,10 +277,17 @@ impl<'a> Run<'a> {
 
     fn write_small(&self, file: FileId, bytes: &[u8]) -> Fetched {
         let job = &self.jobs[file];
-        let part = match self.places.folder(&job.name).map_err(Into::into) {
-            Ok(folder) => Part::open(folder, &job.content.hash),
-            Err(error) => Err(error),
-        };
+        let part = self.places.folder(&job.name).map_err(Into::into).and_then(|folder| {
+            let mut part = Part::open(folder.clone(), &job.content.hash);
+            for _ in 1..SMALL_TRIES {
+                if !matches!(part, Err(DownloadError::Locked)) || self.progress.interrupted() {
+                    break;
+                }
+                thread::sleep(SMALL_PAUSE);
+                part = Part::open(folder.clone(), &job.content.hash);
+            }
+            part
+        });
         match part {
             Ok(part) => match part.fill(bytes) {
                 Ok(()) => self.settle(file, &part),
@@ -388,7 +405,9 @@ impl<'a> Run<'a> {
                 continue;
             }
             arriving.set_verified(group);
+            let before = state.plan.verified_bytes(file);
             let is_whole = state.plan.is_present(file, group);
+            state.found_bytes += state.plan.verified_bytes(file) - before;
             self.tell_received(state, file);
             if is_whole {
                 self.finish_large(file, arriving);

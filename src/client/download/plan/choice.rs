@@ -65,7 +65,7 @@ impl Plan {
             let Some(&last) = other.queue.iter().rev().find(serves) else { continue };
             // While groups are still to be handed out, one that moves is left in peace: what it has begun would be sent
             // twice.
-            if self.files[last.file].missing > 0 && !other.is_silent(now) {
+            if self.files[last.file].is_more_to_come() && !other.is_silent(now) {
                 continue;
             }
             let bytes = self.files[last.file].group_bytes(last.group);

@@ -62,6 +62,8 @@ pub(super) struct Plan {
     last_turn: u32,
     large_open: usize,
     held: usize,
+    /// All that the sources have sent, wanted or not.
+    pub received_bytes: u64,
 }
 
 impl Plan {
@@ -74,12 +76,13 @@ impl Plan {
             None => Stage::first(count),
         };
         self.held += usize::from(after.is_some());
-        let (verified, verified_bytes, cursor, seed) = (0, 0, 0, 0);
+        let (unknown, verified, verified_bytes, cursor, seed) = (0, 0, 0, 0, 0);
         self.files.push(FilePlan {
             size,
             groups: count,
             stage,
             slots,
+            unknown,
             missing,
             verified,
             verified_bytes,
@@ -241,7 +244,7 @@ impl Plan {
         if is_first {
             let plan = &mut self.files[file];
             plan.stage = Stage::Preparing;
-            plan.slots = vec![Slot::Unknown; plan.groups as usize];
+            plan.nothing_is_known();
         }
         is_first
     }
@@ -269,7 +272,7 @@ impl Plan {
 
     /// The part file does not hold this group.
     pub fn is_missing(&mut self, file: FileId, group: u32) {
-        if self.files[file].slot(group) == Some(Slot::Unknown) {
+        if self.files[file].learn(group) {
             self.files[file].release(group);
             self.revisit(file);
         }
@@ -277,7 +280,7 @@ impl Plan {
 
     /// The part file holds this group. Gives whether the whole file is verified now.
     pub fn is_present(&mut self, file: FileId, group: u32) -> bool {
-        if self.files[file].slot(group) == Some(Slot::Unknown) {
+        if self.files[file].learn(group) {
             self.set_verified(file, group);
         }
         self.is_whole(file)
@@ -302,6 +305,7 @@ impl Plan {
 
     /// Bytes have come from the source.
     pub fn received(&mut self, now: Instant, source: SourceId, bytes: u64) {
+        self.received_bytes += bytes;
         self.sources[source].received(now, bytes);
     }
 

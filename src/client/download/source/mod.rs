@@ -107,6 +107,7 @@ fn converse(
         };
         let end = link.work(reader, offer.files);
         *blamed = link.file;
+        run.state().plan.received(link.heard, id, link.untold);
         drop(link); // the store sees the end of its batches
         let verdict = store.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         *has_delivered = verdict.has_delivered;
