@@ -6,6 +6,7 @@
 //! * `source` — one connection: asks, receives, opens; `store` — its other half: hashes and writes, on a thread of its
 //!   own, so that receiving and writing overlap.
 //! * `hope` — when a file is given up.
+//! * `large` — one file of several chunk groups, from its outline to its name.
 //! * `part`, `arriving` — the unfinished file; `place` — where it goes.
 //! * `ask` — asking the server who has what.
 //!
@@ -17,6 +18,7 @@ mod arriving;
 mod ask;
 mod desk;
 mod hope;
+mod large;
 mod part;
 mod place;
 mod plan;
