@@ -17,6 +17,7 @@ mod requests;
 mod resets;
 mod resume;
 mod sources;
+mod waiting;
 mod walks;
 
 use std::net::SocketAddr;
@@ -29,7 +30,7 @@ use zeroize::Zeroizing;
 
 use self::mutations::Mutations;
 use self::resets::Resets;
-use self::walks::Walks;
+use self::waiting::Waiting;
 use super::accounts::Accounts;
 use super::cookie::CookieJar;
 use super::cursor::Cursors;
@@ -139,7 +140,7 @@ pub struct Server {
     mutations: Mutations,
     cursors: Cursors,
     resets: Resets,
-    walks: Walks,
+    waiting: Waiting,
     /// Names that were loaded are still being taken into the search structure.
     settling: bool,
     /// Records are still being made: everyone who logs in waits for theirs, real or not.
@@ -168,7 +169,7 @@ impl Server {
             mutations: Mutations::default(),
             cursors: Cursors::new(&mut rng),
             resets: Resets::new(),
-            walks: Walks::default(),
+            waiting: Waiting::default(),
             settling: true,
             enrolling: false,
             login_turn: 0,
@@ -221,10 +222,10 @@ impl Server {
     }
 
     /// Does a little of what was put off: a login step (each turn when no datagram waits, `drained`; every fourth
-    /// otherwise), some mutations that are durable, a slice of a long search.
+    /// otherwise), some mutations that are durable, some queries that wait.
     pub fn handle_work(&mut self, now: Instant, drained: bool, out: &mut Outbox) {
         self.apply_durable(out);
-        self.walk_on(now, out);
+        self.answer_waiting(now, out);
         if self.settling {
             self.settling = self.index.settle(NAMES_PER_TURN);
         }
@@ -245,7 +246,7 @@ impl Server {
     /// When to call [`handle_timeout`](Self::handle_timeout): at once if there is work left, `None` if there is nothing
     /// to wait for.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let works = self.handshakes.is_ready() || self.mutations.is_ready() || self.walks.is_ready() || self.settling;
+        let works = self.handshakes.is_ready() || self.mutations.is_ready() || self.waiting.is_ready() || self.settling;
         if works {
             return Some(self.started);
         }

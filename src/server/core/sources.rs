@@ -25,7 +25,7 @@ use crate::server::sessions::Session;
 /// Sources offered for one file.
 const PER_FILE: u32 = 8;
 /// Publications looked at for one request, shared among its files.
-const LOOKED_AT: usize = 512;
+pub(super) const LOOKED_AT: usize = 512;
 
 /// A peer that serves some of the wanted files.
 #[derive(Default)]
