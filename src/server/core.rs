@@ -129,7 +129,10 @@ pub struct Server {
     config: ServerConfig,
     rng: ChaCha20Rng,
     started: Instant,
+    /// By the wall clock as it is set now.
     wall_ms_at_start: u64,
+    /// By the wall clock as it was set then.
+    clock_ms_at_start: u64,
     keys: Keys,
     cookies: CookieJar,
     throttle: Throttle,
@@ -159,6 +162,7 @@ impl Server {
         Self {
             started: now,
             wall_ms_at_start: wall_ms,
+            clock_ms_at_start: wall_ms,
             keys,
             cookies: CookieJar::new(rng.r#gen(), now),
             throttle: Throttle::new(),
@@ -304,7 +308,13 @@ impl Server {
         u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970 by a clock that is never set, for what clients reckon with: they learn it at the beginning
+    /// of a session and count on by themselves.
+    fn clock_ms(&self, now: Instant) -> u64 {
+        self.clock_ms_at_start + self.uptime_ms(now)
+    }
+
+    /// Milliseconds since 1970, for what outlives this server; jumps when the wall clock is set.
     fn wall_ms(&self, now: Instant) -> u64 {
         self.wall_ms_at_start + self.uptime_ms(now)
     }

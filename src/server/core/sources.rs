@@ -108,7 +108,7 @@ impl Server {
         owner: OwnerId,
         candidate: &Candidate,
     ) -> Option<SourceGrant> {
-        let expires_ms = self.wall_ms(now) + u64::try_from(TICKET_LIFETIME.as_millis()).expect("a minute fits");
+        let expires_ms = self.clock_ms(now) + u64::try_from(TICKET_LIFETIME.as_millis()).expect("a minute fits");
         let session = self.sessions.live(owner, now)?;
         let mut key = [0; 32];
         self.rng.fill_bytes(&mut key);
