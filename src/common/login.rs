@@ -194,7 +194,10 @@ pub enum LoginAnswer {
     /// The session stands.
     Welcome(Welcome),
     /// The user is active elsewhere.
-    AlreadyActive,
+    AlreadyActive {
+        /// Silence after which that client is taken for dead, milliseconds.
+        liveness_ms: u32,
+    },
 }
 
 /// All that a client needs to live in its session.

@@ -218,7 +218,7 @@ pub(crate) struct Login {
 /// What a login came to.
 pub(crate) enum LoginOutcome {
     Welcome(Box<Client>),
-    AlreadyActive,
+    AlreadyActive { liveness_ms: u32 },
 }
 
 impl Login {
@@ -230,7 +230,7 @@ impl Login {
             LoginAnswer::Welcome(welcome) => {
                 LoginOutcome::Welcome(Box::new(Client::new(from, key.session_secret(), welcome)))
             }
-            LoginAnswer::AlreadyActive => LoginOutcome::AlreadyActive,
+            LoginAnswer::AlreadyActive { liveness_ms } => LoginOutcome::AlreadyActive { liveness_ms },
         })
     }
 }

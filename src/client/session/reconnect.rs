@@ -107,7 +107,6 @@ impl Session {
         let State::Reconnecting(Reconnect { phase: Phase::Trying(handshake), .. }) = &mut self.state else { return };
         let Some(verdict) = handshake.handle(now, from, packet, &mut self.rng, &mut self.out) else { return };
         let by_password = handshake.is_by_password();
-        let liveness = self.liveness();
         let State::Reconnecting(reconnect) = &mut self.state else { return };
         match verdict {
             Verdict::Established { server, welcome, secret } => {
@@ -122,7 +121,7 @@ impl Session {
             }
             Verdict::Refused if !by_password => self.try_again(now, true),
             Verdict::Refused => self.log_out(),
-            Verdict::AlreadyActive => {
+            Verdict::AlreadyActive(liveness) => {
                 let until = *reconnect.active_until.get_or_insert(now + liveness + ACTIVE_ELSEWHERE_MARGIN);
                 if now >= until {
                     return self.log_out();

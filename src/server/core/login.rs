@@ -168,7 +168,7 @@ impl Server {
             // A resumption that nobody has spoken under may be a recorded one: it does not keep the password's owner out.
             let is_unproven = self.sessions.at(slot).beginning.as_ref().is_some_and(|begun| !begun.resumed.is_empty());
             if !is_unproven {
-                return Ok(LoginAnswer::AlreadyActive);
+                return Ok(LoginAnswer::AlreadyActive { liveness_ms: millis(self.config.liveness) });
             }
             self.end_session(slot);
         }
