@@ -1,7 +1,8 @@
 //! Lists that walk the index: own publications, names, contents.
 //!
 //! A page is answered only when it is full or the list has ended. If a slice of work ends before that, the walk goes on
-//! in later turns: were the page answered as it is, its shortness would tell how much the asker may not see.
+//! in later turns: were the page answered as it is, its shortness would tell how much the asker may not see. And it is
+//! sorted: the order of the index tells when a name was first published, be it to others.
 
 use std::time::Instant;
 
@@ -163,9 +164,19 @@ impl Server {
         let user = self.sessions.at(slot).user.clone();
         let next = self.cursor(&user, &walk.listing.binding(), next);
         match walk.listing {
-            Listing::Own { entries } => Response::Published { entries, next },
-            Listing::Names { names, .. } => Response::Names { names, next },
-            Listing::Contents { entries, .. } => Response::Found { entries, next },
+            Listing::Own { mut entries } => {
+                entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+                Response::Published { entries, next }
+            }
+            Listing::Names { mut names, .. } => {
+                names.sort_unstable();
+                Response::Names { names, next }
+            }
+            Listing::Contents { mut entries, .. } => {
+                let key = |entry: &FoundEntry| (entry.name.clone(), entry.content.hash, entry.content.size);
+                entries.sort_by_cached_key(key);
+                Response::Found { entries, next }
+            }
         }
     }
 }

@@ -7,7 +7,8 @@
 //! as the name or the content is published, so a list that changes between two pages still shows whatever was there
 //! throughout exactly once, and an id may be given to another name at once. Hidden publications use up steps but never
 //! bytes, and a page is only cut for bytes in front of a further *visible* entry: what a list says is the same as if
-//! they did not exist. How many steps it took is not, see [`Page::full`].
+//! they did not exist. How many steps it took is not, see [`Page::full`], nor is the order: ids are given out to hidden
+//! names too.
 
 mod audiences;
 mod listing;
