@@ -1,6 +1,7 @@
 //! Queries that wait for their turn.
 //!
-//! Owns the budget: the queries of one turn of the loop take so many steps together, whoever asks them. Who finds it
+//! Owns the budget: the queries of one turn of the loop (and publications that inherit their audience) take so many steps
+//! together, whoever asks them. Who finds it
 //! spent waits, and so does who has a query waiting already; then every session has its turn before one has it again. So
 //! a burst of long searches costs whoever sends it, and no heartbeat. Must not know what a query is.
 
@@ -29,9 +30,9 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Whether anyone waits.
+    /// Whether anyone waits, or would have to until [`renew`](Self::renew).
     pub(super) fn is_ready(&self) -> bool {
-        !self.turns.is_empty()
+        !self.turns.is_empty() || self.is_spent()
     }
 
     /// Whether this request waits already: it is a repeat.
@@ -96,7 +97,8 @@ impl Waiting {
         self.spent
     }
 
-    fn is_spent(&self) -> bool {
+    /// Whether this turn has no steps left.
+    pub(super) fn is_spent(&self) -> bool {
         self.spent >= STEPS_PER_TURN
     }
 }

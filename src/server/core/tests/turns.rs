@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::lists::admit;
 use crate::common::limits::QUERY_WINDOW;
-use crate::common::message::{ClientMessage, NameQuery, Request, Response, ServerMessage};
+use crate::common::message::{AudienceRef, ClientMessage, NameQuery, Request, Response, ServerMessage};
 use crate::common::types::{Audience, RequestId};
 use crate::server::core::waiting::STEPS_PER_TURN;
 use crate::server::testing::{Client, World, file, name, user};
@@ -119,4 +119,23 @@ fn a_repeat_of_what_waits_is_answered_once_and_who_leaves_is_forgotten() {
     world.say(&mut vader, &ClientMessage::Leave);
     world.advance(Duration::from_millis(1));
     assert!(world.settle().is_empty() && !world.server.waiting.is_ready());
+}
+
+#[test]
+fn refused_publications_that_inherit_long_audiences_are_charged_too() {
+    let (mut world, mut hans, _) = crowded_world();
+    let owner = world.server.index.owner(&user("yoda"));
+    let files = [file("a"), file("b")];
+    for (file, last) in files.iter().zip(["x", "y"]) {
+        let others = (0..STEPS_PER_TURN).map(|at| user(&format!("user{at}")));
+        let audience = Audience::only(others.chain([user("hans"), user(last)]).collect());
+        world.server.index.publish(owner, file, &Arc::new(audience), 1);
+    }
+    for _ in 0..3 {
+        let publish = Request::Publish { files: files.to_vec(), audience: AudienceRef::Inherited };
+        let answers = burst(&mut world, &mut hans, vec![publish; 20]);
+        let refused = answers.iter().filter(|(_, response)| *response == Response::Refused).count();
+        assert_eq!((answers.len(), refused), (20, 1), "the others are told to wait");
+        world.settle();
+    }
 }
