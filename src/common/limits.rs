@@ -52,7 +52,7 @@ pub const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(2);
 /// Silence after which a client is no longer active unless the server says otherwise.
 pub const LIVENESS_DEFAULT: Duration = Duration::from_secs(3);
 /// An unanswered heartbeat is repeated this many times between the heartbeat interval and the liveness time: at 20 %
-/// loss each way, twelve tries all fail with probability 0.36^12, about 5 in a million heartbeats' 1 in 200,000.
+/// loss each way a try fails with probability 0.36, and all twelve with 0.36^12: for one heartbeat in 200,000.
 pub const HEARTBEAT_TRIES: u32 = 12;
 
 // Requests.

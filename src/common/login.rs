@@ -195,7 +195,10 @@ pub enum LoginAnswer {
     /// The session stands.
     Welcome(Welcome),
     /// The user is active elsewhere.
-    AlreadyActive,
+    AlreadyActive {
+        /// Silence after which that client is taken for dead, milliseconds.
+        liveness_ms: u32,
+    },
 }
 
 /// All that a client needs to live in its session.
@@ -209,7 +212,8 @@ pub struct Welcome {
     pub heartbeat_ms: u32,
     /// Silence after which the server takes the client for dead, milliseconds.
     pub liveness_ms: u32,
-    /// The server's clock, milliseconds since 1970: transfer tickets expire by it.
+    /// The server's clock, milliseconds since 1970 when the server started and never set since: transfer tickets expire
+    /// by it.
     pub server_time_ms: u64,
     /// What a true RESET of this session carries.
     pub reset_token: Hidden<ResetToken>,

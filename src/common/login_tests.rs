@@ -100,7 +100,7 @@ fn welcome() -> LoginAnswer {
 #[test]
 fn the_largest_welcome_fits_and_a_refusal_has_its_size() {
     let key = LoginKey(Zeroizing::new(vec![1; 64]));
-    for answer in [welcome(), LoginAnswer::AlreadyActive] {
+    for answer in [welcome(), LoginAnswer::AlreadyActive { liveness_ms: u32::MAX }] {
         let sealed = key.seal_answer(&[3; 16], &answer);
         assert_eq!(key.open_answer(&[3; 16], &sealed), Ok(answer));
         assert_eq!(key.open_answer(&[4; 16], &sealed), Err(LoginFailed));

@@ -28,7 +28,7 @@ pub enum TicketError {
     Expired,
 }
 
-/// What takes a session up again. Times are milliseconds since 1970 by the server's clock.
+/// What takes a session up again. Times are milliseconds since 1970 by the server's wall clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResumptionTicket {
     /// Whose session.
@@ -50,7 +50,7 @@ pub struct ResumptionTicket {
 pub struct TransferTicket {
     /// Who may fetch.
     pub downloader: UserName,
-    /// When the ticket ends, milliseconds since 1970 by the server's clock.
+    /// When the ticket ends, by the clock of `Welcome::server_time_ms`.
     pub expires_ms: u64,
     /// The pre-shared key of the connection's Noise handshake.
     pub key: Hidden<[u8; 32]>,

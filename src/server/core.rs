@@ -17,6 +17,7 @@ mod requests;
 mod resets;
 mod resume;
 mod sources;
+mod waiting;
 mod walks;
 
 use std::net::SocketAddr;
@@ -29,7 +30,7 @@ use zeroize::Zeroizing;
 
 use self::mutations::Mutations;
 use self::resets::Resets;
-use self::walks::Walks;
+use self::waiting::Waiting;
 use super::accounts::Accounts;
 use super::cookie::CookieJar;
 use super::cursor::Cursors;
@@ -129,7 +130,10 @@ pub struct Server {
     config: ServerConfig,
     rng: ChaCha20Rng,
     started: Instant,
+    /// By the wall clock as it is set now.
     wall_ms_at_start: u64,
+    /// By the wall clock as it was set then.
+    clock_ms_at_start: u64,
     keys: Keys,
     cookies: CookieJar,
     throttle: Throttle,
@@ -140,7 +144,7 @@ pub struct Server {
     mutations: Mutations,
     cursors: Cursors,
     resets: Resets,
-    walks: Walks,
+    waiting: Waiting,
     /// Names that were loaded are still being taken into the search structure.
     settling: bool,
     /// Records are still being made: everyone who logs in waits for theirs, real or not.
@@ -159,6 +163,7 @@ impl Server {
         Self {
             started: now,
             wall_ms_at_start: wall_ms,
+            clock_ms_at_start: wall_ms,
             keys,
             cookies: CookieJar::new(rng.r#gen(), now),
             throttle: Throttle::new(),
@@ -169,7 +174,7 @@ impl Server {
             mutations: Mutations::default(),
             cursors: Cursors::new(&mut rng),
             resets: Resets::new(),
-            walks: Walks::default(),
+            waiting: Waiting::default(),
             settling: true,
             enrolling: false,
             login_turn: 0,
@@ -222,10 +227,10 @@ impl Server {
     }
 
     /// Does a little of what was put off: a login step (each turn when no datagram waits, `drained`; every fourth
-    /// otherwise), some mutations that are durable, a slice of a long search.
+    /// otherwise), some mutations that are durable, some queries that wait.
     pub fn handle_work(&mut self, now: Instant, drained: bool, out: &mut Outbox) {
         self.apply_durable(out);
-        self.walk_on(now, out);
+        self.answer_waiting(now, out);
         if self.settling {
             self.settling = self.index.settle(NAMES_PER_TURN);
         }
@@ -246,7 +251,7 @@ impl Server {
     /// When to call [`handle_timeout`](Self::handle_timeout): at once if there is work left, `None` if there is nothing
     /// to wait for.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let works = self.handshakes.is_ready() || self.mutations.is_ready() || self.walks.is_ready() || self.settling;
+        let works = self.handshakes.is_ready() || self.mutations.is_ready() || self.waiting.is_ready() || self.settling;
         if works {
             return Some(self.started);
         }
@@ -304,7 +309,13 @@ impl Server {
         u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970 by a clock that is never set, for what clients reckon with: they learn it at the beginning
+    /// of a session and count on by themselves.
+    fn clock_ms(&self, now: Instant) -> u64 {
+        self.clock_ms_at_start + self.uptime_ms(now)
+    }
+
+    /// Milliseconds since 1970, for what outlives this server; jumps when the wall clock is set.
     fn wall_ms(&self, now: Instant) -> u64 {
         self.wall_ms_at_start + self.uptime_ms(now)
     }

@@ -69,8 +69,8 @@ pub(super) enum Verdict {
     Established { server: SocketAddr, welcome: Welcome, secret: Secret },
     /// Wrong password or unknown user; or a ticket that is of no use.
     Refused,
-    /// The password is right, the user active elsewhere.
-    AlreadyActive,
+    /// The password is right, the user active elsewhere: until silence of this long.
+    AlreadyActive(Duration),
     /// Too many guesses; seconds to wait.
     Throttled(u16),
     /// The server speaks this other version.
@@ -297,7 +297,9 @@ impl Handshake {
         // a stranger's LOGIN3, or the password has just been changed: the next exchange tells.
         Some(match key.open_answer(&self.nonce, answer).ok()? {
             LoginAnswer::Welcome(welcome) => Verdict::Established { server, welcome, secret: key.session_secret() },
-            LoginAnswer::AlreadyActive => Verdict::AlreadyActive,
+            LoginAnswer::AlreadyActive { liveness_ms } => {
+                Verdict::AlreadyActive(Duration::from_millis(liveness_ms.into()))
+            }
         })
     }
 
@@ -308,7 +310,7 @@ impl Handshake {
                 let secret = resumption.key.session_secret(&self.nonce, server_nonce);
                 Some(Verdict::Established { server, welcome, secret })
             }
-            LoginAnswer::AlreadyActive => Some(Verdict::Refused),
+            LoginAnswer::AlreadyActive { .. } => Some(Verdict::Refused),
         }
     }
 

@@ -114,7 +114,6 @@ impl Session {
         let State::Reconnecting(Reconnect { phase: Phase::Trying(handshake), .. }) = &mut self.state else { return };
         let Some(verdict) = handshake.handle(now, from, packet, &mut self.rng, &mut self.out) else { return };
         let (by_password, is_contradicted) = (handshake.is_by_password(), handshake.is_contradicted());
-        let liveness = self.liveness();
         let State::Reconnecting(reconnect) = &mut self.state else { return };
         match verdict {
             Verdict::Established { server, welcome, secret } => {
@@ -135,7 +134,7 @@ impl Session {
                 reconnect.meddled = (reconnect.meddled * 2).min(MEDDLED_MAX);
             }
             Verdict::Refused => self.log_out(),
-            Verdict::AlreadyActive => {
+            Verdict::AlreadyActive(liveness) => {
                 let until = *reconnect.active_until.get_or_insert(now + liveness + ACTIVE_ELSEWHERE_MARGIN);
                 if now >= until {
                     return self.log_out();

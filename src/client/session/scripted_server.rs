@@ -178,7 +178,7 @@ impl Scripted {
 
     fn judge(&mut self, nonce: Nonce, key: &LoginKey) -> [u8; 336] {
         if self.on_login == Policy::AlreadyActive {
-            return key.seal_answer(&nonce, &LoginAnswer::AlreadyActive);
+            return key.seal_answer(&nonce, &LoginAnswer::AlreadyActive { liveness_ms: LIVENESS.as_millis() as u32 });
         }
         let welcome = self.welcome();
         self.logins += 1;

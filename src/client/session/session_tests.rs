@@ -69,7 +69,7 @@ fn a_wrong_password_sends_a_login3_of_the_right_size() {
 #[test]
 fn every_refusal_has_its_reason() {
     let cases = [
-        (Policy::AlreadyActive, LoginError::AlreadyActive),
+        (Policy::AlreadyActive, LoginError::AlreadyActive { liveness: LIVENESS }),
         (Policy::Refuse, LoginError::Refused),
         (Policy::Throttle, LoginError::Throttled(7)),
     ];

@@ -168,7 +168,7 @@ impl Server {
             // A resumption that nobody has spoken under may be a recorded one: it does not keep the password's owner out.
             let is_unproven = self.sessions.at(slot).beginning.as_ref().is_some_and(|begun| !begun.resumed.is_empty());
             if !is_unproven {
-                return Ok(LoginAnswer::AlreadyActive);
+                return Ok(LoginAnswer::AlreadyActive { liveness_ms: millis(self.config.liveness) });
             }
             self.end_session(slot);
         }
@@ -183,7 +183,6 @@ impl Server {
         let Entrant { user, address, version, run, generation, details, beginning } = entrant;
         let owner = self.index.owner(&user);
         let id = self.keys.mint_id(&mut self.rng);
-        let wall_ms = self.wall_ms(now);
         let ticket_secret: Zeroizing<[u8; 32]> = ResumptionKey::secret_for_ticket(&secret);
         let ticket = ResumptionTicket {
             user: user.clone(),
@@ -191,14 +190,14 @@ impl Server {
             run,
             generation,
             secret: (*ticket_secret).into(),
-            expires_ms: wall_ms + u64::try_from(RESUMPTION_LIFETIME.as_millis()).expect("a week fits"),
+            expires_ms: self.wall_ms(now) + u64::try_from(RESUMPTION_LIFETIME.as_millis()).expect("a week fits"),
         };
         let welcome = Welcome {
             session: id,
             run,
             heartbeat_ms: millis(self.config.heartbeat),
             liveness_ms: millis(self.config.liveness),
-            server_time_ms: wall_ms,
+            server_time_ms: self.clock_ms(now),
             reset_token: self.keys.reset_token(&id).into(),
             ticket: ticket.seal(&self.keys.tickets, &mut self.rng),
             digest: self.index.digest(owner),

@@ -104,6 +104,8 @@ impl Server {
             query => self.list(now, slot, Asked { id, level }, query),
         };
         if let Some(response) = response {
+            // BUSY is no verdict: the same request comes again.
+            let level = if matches!(response, Response::Busy { .. }) { Level::Debug } else { level };
             log_sent(level, self.sessions.at(slot), is_success(&response, is_fetch));
             self.reply(slot, id, response, out);
         }

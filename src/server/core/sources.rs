@@ -25,7 +25,7 @@ use crate::server::sessions::Session;
 /// Sources offered for one file.
 const PER_FILE: u32 = 8;
 /// Publications looked at for one request, shared among its files.
-const LOOKED_AT: usize = 512;
+pub(super) const LOOKED_AT: usize = 512;
 
 /// A peer that serves some of the wanted files.
 #[derive(Default)]
@@ -108,7 +108,7 @@ impl Server {
         owner: OwnerId,
         candidate: &Candidate,
     ) -> Option<SourceGrant> {
-        let expires_ms = self.wall_ms(now) + u64::try_from(TICKET_LIFETIME.as_millis()).expect("a minute fits");
+        let expires_ms = self.clock_ms(now) + u64::try_from(TICKET_LIFETIME.as_millis()).expect("a minute fits");
         let session = self.sessions.live(owner, now)?;
         let key = Hidden(self.rng.r#gen());
         let covered = (0..files.len()).filter(|&at| candidate.covers & 1 << at != 0).map(|at| &files[at]);

@@ -29,7 +29,7 @@ fn a_wrong_password_an_unknown_user_and_an_active_one_look_the_same() {
         let answer = world.send(from, &login.login3);
         shapes.push((login.login2.len(), answer.len(), answer[0].bytes.len(), answer[0].bytes[0]));
         let outcome = login.outcome(from, &answer[0].bytes);
-        assert_eq!(matches!(outcome, Some(LoginOutcome::AlreadyActive)), password == "vader-pw");
+        assert_eq!(matches!(outcome, Some(LoginOutcome::AlreadyActive { liveness_ms: 3_000 })), password == "vader-pw");
         assert!(!matches!(outcome, Some(LoginOutcome::Welcome(_))));
     }
     assert!(shapes.windows(2).all(|pair| pair[0] == pair[1]), "{shapes:?}");

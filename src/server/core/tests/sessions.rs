@@ -51,7 +51,7 @@ fn the_user_of_an_ended_session_can_log_in_again() {
     let mut world = World::new(&["hans"]);
     let first = world.login(HERE, "hans");
     let refused = world.try_login(address("127.0.0.1:4001"), "hans", "hans-pw");
-    assert!(matches!(refused, Some(LoginOutcome::AlreadyActive)));
+    assert!(matches!(refused, Some(LoginOutcome::AlreadyActive { .. })));
     world.advance(Duration::from_secs(3));
     let second = world.login("127.0.0.1:4001", "hans");
     assert!(second.welcome.run > first.welcome.run);
