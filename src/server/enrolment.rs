@@ -2,14 +2,15 @@
 //! their own (41 ms each).
 //!
 //! Defended: while this goes on, known and unknown users must not be told apart. So every name that somebody waits for
-//! is released by the same step, after the same amount of work: a known user's record is made (or, if it has been made
-//! in the background already, one of the same cost is made and thrown away), and for an unknown one too. A name is
-//! released only when asked for, until all are made; then everything is released at once, and nobody need wait any more.
+//! is released by the same step, after the same amount of work, each time it is asked for: a known user's record is made
+//! (or, if it has been made already, one of the same cost is made and thrown away), and for an unknown one too. Records
+//! are handed over as they are made, but logins go on only when their name is released, until all are made; then nobody
+//! need wait any more.
 //!
 //! A flood of names must not keep the rest from being made: the thread takes waiting names and background ones in turn,
 //! so the whole takes at most twice as long. Not defended: that the server has just started can be seen.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,12 +28,15 @@ pub const WAITING_MAX: usize = 64;
 /// How much the thread yields to the loop.
 const NICENESS: i32 = 10;
 
-/// A name that logins need wait for no more.
+/// A step of the thread's work.
 pub struct Enrolled {
     /// Whose.
     pub user: UserName,
-    /// `None`: no password in clear stands for this name (it may be unknown, or have a record line).
+    /// `None`: there was no password in clear left to make one from (the name may be unknown, have a record line, or
+    /// have been given its record before).
     pub record: Option<Record>,
+    /// Whether it was asked for: logins under this name need wait no more.
+    pub released: bool,
 }
 
 /// The loop's end of the thread. Dropping it stops the thread after what it is at, without waiting.
@@ -46,18 +50,14 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// All whose passwords are or were here.
-    known: HashSet<UserName>,
     /// Passwords still to be enrolled.
     passwords: HashMap<UserName, Zeroizing<Vec<u8>>>,
     /// The order in which the background takes them; names that were asked for meanwhile are skipped.
     background: VecDeque<UserName>,
-    /// Records that were made and not yet asked for.
-    held: HashMap<UserName, Record>,
     /// Asked for, first come first; at most [`WAITING_MAX`].
     waiting: VecDeque<UserName>,
-    /// Released and not yet polled.
-    released: Vec<Enrolled>,
+    /// Not yet polled.
+    enrolled: Vec<Enrolled>,
     waiting_had_its_turn: bool,
     done: bool,
     stop: bool,
@@ -80,9 +80,8 @@ impl Enrolment {
         wake: Box<dyn Fn() + Send>,
     ) -> io::Result<Self> {
         let background: VecDeque<_> = users.iter().map(|(user, _)| user.clone()).collect();
-        let known = background.iter().cloned().collect();
         let done = background.is_empty();
-        let state = State { known, passwords: users.into_iter().collect(), background, done, ..State::default() };
+        let state = State { passwords: users.into_iter().collect(), background, done, ..State::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state) });
         if !done {
             let shared = Arc::clone(&shared);
@@ -113,9 +112,9 @@ impl Enrolment {
         true
     }
 
-    /// What was released since the last call: names that were asked for and, when all are done, all the others.
+    /// What was done since the last call.
     pub fn poll(&self) -> Vec<Enrolled> {
-        std::mem::take(&mut self.shared.lock().released)
+        std::mem::take(&mut self.shared.lock().enrolled)
     }
 
     /// Every password has become a record, and [`poll`](Self::poll) has given or will give it. Ask this before `poll`,
@@ -168,17 +167,12 @@ impl Shared {
         let Job { user, asked, .. } = job;
         if asked {
             state.waiting.pop_front();
-            let record = record.or_else(|| state.held.remove(&user));
-            state.release(user, record);
-        } else if let Some(record) = record {
-            state.held.insert(user, record);
         }
-        if state.passwords.is_empty() {
-            state.release_all();
-        }
-        let news = (asked || state.done) && !state.stop;
+        state.enrolled.push(Enrolled { user, record, released: asked });
+        state.done = state.passwords.is_empty();
+        let is_wanted = !state.stop;
         drop(state);
-        if news {
+        if is_wanted {
             wake();
         }
     }
@@ -186,25 +180,6 @@ impl Shared {
     /// The state is consistent after every statement, so a panic elsewhere does not spoil it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// A known user's record is given once, and never taken back by a later `None`.
-    fn release(&mut self, user: UserName, record: Option<Record>) {
-        if record.is_some() || !self.known.contains(&user) {
-            self.released.push(Enrolled { user, record });
-        }
-    }
-
-    fn release_all(&mut self) {
-        for (user, record) in std::mem::take(&mut self.held) {
-            self.release(user, Some(record));
-        }
-        for user in std::mem::take(&mut self.waiting) {
-            self.release(user, None);
-        }
-        self.done = true;
     }
 }
 

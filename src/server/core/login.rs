@@ -70,7 +70,7 @@ impl Server {
         }
     }
 
-    /// A record that was waited for is made, or there is nothing to make it from.
+    /// A record is made, or there was nothing to make it from; who waited for its name goes on if it is released.
     pub fn handle_record(&mut self, enrolled: Enrolled) {
         if let Some(record) = enrolled.record
             && let Some(account) = self.accounts.find_mut(&enrolled.user)
@@ -78,7 +78,9 @@ impl Server {
         {
             account.record = Some(record);
         }
-        self.handshakes.release(&enrolled.user);
+        if enrolled.released {
+            self.handshakes.release(&enrolled.user);
+        }
     }
 
     /// All records are made: nobody waits any more.
