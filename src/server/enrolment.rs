@@ -8,7 +8,9 @@
 //! need wait any more.
 //!
 //! A flood of names must not keep the rest from being made: the thread takes waiting names and background ones in turn,
-//! so the whole takes at most twice as long. Not defended: that the server has just started can be seen.
+//! so the whole takes at most twice as long. Nor must it keep others waiting: networks take turns, and when too many names
+//! wait, the network that has most of them loses one. Not defended: that the server has just started can be seen, and
+//! while dozens of networks ask for names at once, a login may have to wait until all are made.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -21,9 +23,11 @@ use zeroize::Zeroizing;
 
 use crate::common::login::{Record, Stretching};
 use crate::common::types::UserName;
+use crate::server::throttle::Prefix;
+use crate::server::turns::Turns;
 
-/// Most names that wait at once: at 41 ms each, in turn with the background, as many as a login's patience of 5 s allows.
-pub const WAITING_MAX: usize = 64;
+/// Most names that wait at once, over all networks.
+pub const WAITING_MAX: usize = 256;
 
 /// How much the thread yields to the loop.
 const NICENESS: i32 = 10;
@@ -54,8 +58,10 @@ struct State {
     passwords: HashMap<UserName, Zeroizing<Vec<u8>>>,
     /// The order in which the background takes them; names that were asked for meanwhile are skipped.
     background: VecDeque<UserName>,
-    /// Asked for, first come first; at most [`WAITING_MAX`].
-    waiting: VecDeque<UserName>,
+    /// Asked for; at most [`WAITING_MAX`].
+    waiting: Turns<UserName>,
+    /// Asked for and being worked on.
+    current: Option<UserName>,
     /// Not yet polled.
     enrolled: Vec<Enrolled>,
     waiting_had_its_turn: bool,
@@ -98,18 +104,17 @@ impl Enrolment {
         Ok(Self { shared })
     }
 
-    /// Somebody waits for this name, known or not; never blocks. `false`: too many names wait already, and this one is
-    /// not remembered. Once [`all_done`](Self::all_done), nothing happens: nobody need wait.
-    pub fn want(&self, user: UserName) -> bool {
+    /// Somebody there waits for this name, known or not; never blocks. What does not fit is not remembered, and is to be
+    /// asked for again. Once [`all_done`](Self::all_done), nothing happens: nobody need wait.
+    pub fn want(&self, from: Prefix, user: UserName) {
         let mut state = self.shared.lock();
-        if state.done || state.waiting.contains(&user) {
-            return true;
+        let is_known = state.current.as_ref() == Some(&user) || state.waiting.line(from).any(|other| *other == user);
+        if state.done || is_known {
+            return;
         }
-        if state.waiting.len() >= WAITING_MAX {
-            return false;
+        if state.waiting.len() < WAITING_MAX || state.waiting.make_room_for(from) {
+            state.waiting.push(from, user);
         }
-        state.waiting.push_back(user);
-        true
     }
 
     /// What was done since the last call.
@@ -148,9 +153,9 @@ impl Shared {
         }
         let turn = !state.waiting_had_its_turn;
         state.waiting_had_its_turn = false;
-        // The name goes on waiting until it is released, so that it is not asked for twice.
-        if let Some(user) = state.waiting.front().filter(|_| turn).cloned() {
+        if turn && let Some((_, user)) = state.waiting.pop() {
             state.waiting_had_its_turn = true;
+            state.current = Some(user.clone());
             let password = state.passwords.remove(&user);
             return Some(Job { user, password, asked: true });
         }
@@ -165,9 +170,7 @@ impl Shared {
     fn finish(&self, job: Job, record: Option<Record>, wake: &dyn Fn()) {
         let mut state = self.lock();
         let Job { user, asked, .. } = job;
-        if asked {
-            state.waiting.pop_front();
-        }
+        state.current = None;
         state.enrolled.push(Enrolled { user, record, released: asked });
         state.done = state.passwords.is_empty();
         let is_wanted = !state.stop;

@@ -164,9 +164,9 @@ impl EventLoop {
             self.out.mutations.pop_front();
             self.pushed = seq;
         }
-        for user in self.out.wanted.drain(..) {
+        for (from, user) in self.out.wanted.drain(..) {
             // Who does not fit is asked for again by the client's next try.
-            let _ = self.enrolment.as_ref().map(|enrolment| enrolment.want(user));
+            self.enrolment.iter().for_each(|enrolment| enrolment.want(from, user.clone()));
         }
         let socket = &self.socket;
         self.out.flush(|to, bytes| socket.send(to, bytes));

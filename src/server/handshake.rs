@@ -118,9 +118,10 @@ impl Handshakes {
         self.parked.entry(user.clone()).or_default().push(key);
     }
 
-    /// The users somebody waits for.
-    pub fn parked(&self) -> impl Iterator<Item = &UserName> {
-        self.parked.keys()
+    /// The users somebody waits for, and from where.
+    pub fn parked(&self) -> impl Iterator<Item = (Prefix, UserName)> {
+        let parked = self.parked.iter().flat_map(|(user, keys)| keys.iter().map(move |key| (key, user)));
+        parked.map(|(key, user)| (prefix(key.0.ip()), user.clone()))
     }
 
     /// Makes ready whoever waits for this user's record.

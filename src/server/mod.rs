@@ -21,3 +21,4 @@ pub mod startup;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod throttle;
+mod turns;

@@ -26,6 +26,7 @@ use crate::server::handshake::{Key, Stage};
 use crate::server::keys::CredentialVersion;
 use crate::server::outbox::Outbox;
 use crate::server::sessions::{Beginning, Session};
+use crate::server::throttle::prefix;
 
 /// Everything about a session that is about to stand but its keys.
 pub(super) struct Entrant {
@@ -44,7 +45,9 @@ impl Server {
         if let Some(handshake) = self.handshakes.find_mut(&key) {
             match &handshake.stage {
                 Stage::Offered { login2, .. } => out.bytes(key.0, login2),
-                Stage::Waiting { .. } if self.enrolling => out.wanted.push(handshake.user.clone()),
+                Stage::Waiting { .. } if self.enrolling => {
+                    out.wanted.push((prefix(key.0.ip()), handshake.user.clone()));
+                }
                 Stage::Waiting { .. } | Stage::Decided { .. } => {}
             }
             return;
@@ -64,7 +67,7 @@ impl Server {
         }
         if self.enrolling {
             self.handshakes.park(key, &user);
-            out.wanted.push(user);
+            out.wanted.push((prefix(key.0.ip()), user));
         } else {
             self.handshakes.make_ready(key);
         }

@@ -48,7 +48,7 @@ impl Server {
         }
         self.enrolling = !plaintexts.is_empty();
         if self.enrolling {
-            out.wanted.extend(self.handshakes.parked().cloned());
+            out.wanted.extend(self.handshakes.parked());
         } else {
             self.handshakes.release_all();
         }
