@@ -84,8 +84,10 @@ pub const COOKIE_BUCKET: Duration = Duration::from_secs(10);
 pub const HANDSHAKE_LIFETIME: Duration = Duration::from_secs(10);
 /// Unfinished logins kept at once over all addresses.
 pub const HANDSHAKES_MAX: usize = 8_192;
-/// Unfinished logins kept at once for one address prefix (/32 or /64).
-pub const HANDSHAKES_PER_PREFIX_MAX: usize = 1_024;
+/// Of these, for addresses from where somebody has logged in before.
+pub const HANDSHAKES_KNOWN_MAX: usize = 2_048;
+/// Unfinished logins kept at once for one network (/32 or /48).
+pub const HANDSHAKES_PER_NETWORK_MAX: usize = 1_024;
 /// How long a resumption ticket is good after it was issued.
 pub const RESUMPTION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3_600);
 
@@ -104,6 +106,7 @@ pub const RECORD_MAX_BYTES: usize = 64 << 10;
 
 const _: () = assert!(SEALED_OVERHEAD_BYTES + MESSAGE_MAX_BYTES == DATAGRAM_MAX_BYTES);
 const _: () = assert!(HELLO_BYTES <= DATAGRAM_MAX_BYTES);
+const _: () = assert!(HANDSHAKES_PER_NETWORK_MAX < HANDSHAKES_KNOWN_MAX && HANDSHAKES_KNOWN_MAX < HANDSHAKES_MAX);
 const _: () = assert!(PAGE_MAX_BYTES > FILE_NAME_MAX_BYTES + 128, "a page holds at least one of the largest entries");
 /// A [`SourceGrant`](super::message::SourceGrant) but for its ticket: user, address, slots, bits, key, lengths.
 const GRANT_REST_BYTES: usize = (USER_NAME_MAX_BYTES + 1) + 22 + 1 + 10 + 32 + 2;

@@ -53,12 +53,9 @@ impl Server {
             return;
         }
         let user = UserName::parse(user).expect("the packet's parser has checked it");
-        if self.handshakes.check_room(key.0).is_err() {
-            debug!("{}: too many logins under way", key.0);
-            return;
-        }
+        let is_known = self.throttle.is_known(prefix(key.0.ip()));
         match self.throttle.check(now, key.0.ip(), &user) {
-            Ok(charge) => self.handshakes.insert(now, key, user.clone(), charge, *ke1),
+            Ok(charge) => self.handshakes.insert(now, key, is_known, user.clone(), charge, *ke1),
             Err(retry) => {
                 debug!("{}: too many guesses for {}", key.0, safe(user.as_str()));
                 out.packet(key.0, Packet::Throttled { nonce: key.1, retry_after_s: retry.seconds });

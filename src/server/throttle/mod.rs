@@ -13,7 +13,8 @@
 
 mod buckets;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,16 @@ pub enum Prefix {
     V4(Ipv4Addr),
     /// A /64.
     V6([u8; 8]),
+}
+
+impl Prefix {
+    /// What counts as one when a flood must be contained: a host may have an IPv6 /48 for itself.
+    pub fn network(self) -> Self {
+        match self {
+            Self::V4(_) => self,
+            Self::V6([a, b, c, d, e, f, ..]) => Self::V6([a, b, c, d, e, f, 0, 0]),
+        }
+    }
 }
 
 /// The prefix an address belongs to.
@@ -133,6 +144,12 @@ impl Throttle {
         self.familiar.insert(now, (user.clone(), prefix(address)));
     }
 
+    /// Whether anybody has proven its password at this prefix. Who it was makes no difference, so that nobody there learns
+    /// who exists.
+    pub fn is_known(&self, prefix: Prefix) -> bool {
+        self.familiar.per_prefix.contains_key(&prefix)
+    }
+
     /// Whether a table was full since this was last asked, so that strangers shared a bucket; worth a log line.
     pub fn take_overflowed(&mut self) -> bool {
         self.by_place.take_overflowed() | self.by_prefix.take_overflowed() | self.by_user.take_overflowed()
@@ -146,6 +163,8 @@ struct Familiar {
     used_at: BTreeMap<(UserName, Prefix), Instant>,
     /// The same, by time.
     by_time: BTreeSet<(Instant, (UserName, Prefix))>,
+    /// How many of them are there.
+    per_prefix: HashMap<Prefix, usize>,
 }
 
 impl Familiar {
@@ -165,6 +184,7 @@ impl Familiar {
             self.remove(&oldest);
         }
         self.by_time.insert((now, place.clone()));
+        *self.per_prefix.entry(place.1).or_default() += 1;
         self.used_at.insert(place, now);
     }
 
@@ -179,6 +199,12 @@ impl Familiar {
 
     fn remove(&mut self, place: &(UserName, Prefix)) {
         if let Some((place, at)) = self.used_at.remove_entry(place) {
+            if let Entry::Occupied(mut count) = self.per_prefix.entry(place.1) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
             self.by_time.remove(&(at, place));
         }
     }

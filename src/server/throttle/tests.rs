@@ -99,6 +99,9 @@ fn an_ipv6_host_is_its_64() {
     assert_ne!(prefix(address("2001:db8::1")), prefix(address("2001:db8:0:1::1")));
     assert_eq!(prefix(address("::ffff:10.0.0.1")), prefix(address("10.0.0.1")));
     assert_ne!(prefix(address("127.0.0.1")), prefix(address("127.0.0.2")));
+    assert_eq!(prefix(address("2001:db8:0:1::1")).network(), prefix(address("2001:db8:0:ffff::1")).network());
+    assert_ne!(prefix(address("2001:db8:0:1::1")).network(), prefix(address("2001:db8:1:1::1")).network());
+    assert_ne!(prefix(address("127.0.0.1")).network(), prefix(address("127.0.0.2")).network());
 }
 
 #[test]
@@ -114,6 +117,9 @@ fn nobody_pushes_the_familiar_places_of_others_out() {
     assert!(throttle.familiar.contains(start, &(hans, prefix(home))));
     assert_eq!(throttle.familiar.used_at.len(), 1 + FAMILIAR_PER_USER_MAX);
     assert_eq!(throttle.familiar.by_time.len(), 1 + FAMILIAR_PER_USER_MAX);
+    assert_eq!(throttle.familiar.per_prefix.len(), 1 + FAMILIAR_PER_USER_MAX);
+    assert!(throttle.is_known(prefix(home)) && throttle.is_known(prefix(address("10.1.134.159"))));
+    assert!(!throttle.is_known(prefix(address("10.0.0.1"))), "a place that is forgotten is nobody's");
 }
 
 #[test]
