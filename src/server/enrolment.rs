@@ -21,6 +21,7 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
+use super::NICENESS;
 use crate::common::login::{Record, Stretching};
 use crate::common::types::UserName;
 use crate::server::throttle::Prefix;
@@ -28,9 +29,6 @@ use crate::server::turns::Turns;
 
 /// Most names that wait at once, over all networks.
 pub const WAITING_MAX: usize = 256;
-
-/// How much the thread yields to the loop.
-const NICENESS: i32 = 10;
 
 /// A step of the thread's work.
 pub struct Enrolled {
