@@ -22,7 +22,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use self::buckets::{Buckets, Drawn};
-pub use self::buckets::{Rate, RateLimit};
+pub use self::buckets::{Rate, RateLimit, RateLimits};
 use crate::common::types::UserName;
 
 /// Guesses for one user from one prefix.
