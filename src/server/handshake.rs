@@ -56,6 +56,8 @@ pub enum Stage {
         /// ANSWER as sent.
         answer: Vec<u8>,
     },
+    /// The client has shown that it has ANSWER. What is left keeps the login from beginning again while its cookie lasts.
+    Finished,
 }
 
 /// Smaller is older.
@@ -118,8 +120,15 @@ impl Handshakes {
         self.table.get_mut(key)
     }
 
+    /// A login whose answer has arrived.
+    pub fn finish(&mut self, key: &Key) {
+        if let Some(handshake) = self.table.get_mut(key) {
+            handshake.stage = Stage::Finished;
+        }
+    }
+
     /// Forgets a login.
-    pub fn remove(&mut self, key: &Key) -> Option<Handshake> {
+    fn remove(&mut self, key: &Key) -> Option<Handshake> {
         let handshake = self.table.remove(key)?;
         self.by_age.remove(&handshake.age);
         let prefix = prefix(key.0.ip());

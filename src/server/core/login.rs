@@ -48,7 +48,7 @@ impl Server {
                 Stage::Waiting { .. } if self.enrolling => {
                     out.wanted.push((prefix(key.0.ip()), handshake.user.clone()));
                 }
-                Stage::Waiting { .. } | Stage::Decided { .. } => {}
+                Stage::Waiting { .. } | Stage::Decided { .. } | Stage::Finished => {}
             }
             return;
         }

@@ -82,7 +82,7 @@ fn repeated_steps_draw_the_same_bytes_and_act_once() {
     assert!(world.send(from, &login.login1).is_empty(), "what is decided does not begin again");
     let Some(LoginOutcome::Welcome(mut client)) = login.outcome(from, &first[0].bytes) else { panic!("refused") };
     assert_eq!(world.heartbeat(&mut client).len(), 1);
-    assert!(world.send(from, &login.login3).is_empty(), "the client knows; nothing is kept any longer");
+    assert!(world.send(from, &login.login3).is_empty(), "the client knows; the answer is kept no longer");
 }
 
 #[test]
