@@ -121,6 +121,11 @@ impl EventLoop {
             return Err(JournalError::Failed { line });
         }
         self.server.handle_stored(turn, self.journal.durable(), &mut self.out);
+        self.take_records();
+        Ok(())
+    }
+
+    fn take_records(&mut self) {
         if let Some(enrolment) = &self.enrolment {
             let all_done = enrolment.all_done();
             enrolment.poll().into_iter().for_each(|enrolled| self.server.handle_record(enrolled));
@@ -129,7 +134,6 @@ impl EventLoop {
                 self.enrolment = None;
             }
         }
-        Ok(())
     }
 
     /// SIGHUP.
@@ -150,12 +154,13 @@ impl EventLoop {
         }
     }
 
-    /// Hands credentials to the core and starts making the records it lacks.
+    /// Hands credentials to the core and starts making the records it lacks; those that were made are not made again.
     pub(super) fn put_in_force(&mut self, credentials: Versioned) {
         credentials.warnings.iter().for_each(|warning| warn!("{warning}"));
         if self.warns_of_samples && credentials.has_samples {
             warn!("the sample passwords, known to everyone, are in force on an address that other hosts reach");
         }
+        self.take_records();
         let plaintexts = self.server.handle_versioned(credentials, &mut self.out);
         self.enrolment = match Enrolment::start(plaintexts, Stretching::Standard, (self.wake)()) {
             Ok(enrolment) => Some(enrolment),

@@ -159,6 +159,28 @@ fn while_records_are_made_everyone_waits_for_theirs() {
 }
 
 #[test]
+fn records_that_were_made_outlast_a_reload() {
+    let mut world = World::new(&[]);
+    let file = |hans: &str| {
+        let text = format!("hans {hans}\nvader vader-pw\nyoda yoda-pw\n");
+        Credentials::parse(text.as_bytes(), std::path::Path::new("credentials.txt")).unwrap()
+    };
+    let reload = |world: &mut World, hans: &str| -> Vec<String> {
+        let plaintexts = world.server.handle_credentials(file(hans), &mut world.out);
+        plaintexts.into_iter().map(|(user, _)| user.to_string()).collect()
+    };
+    assert_eq!(reload(&mut world, "hans-pw"), ["hans", "vader", "yoda"]);
+    for (name, credential) in credentials(&["hans", "vader"]).users {
+        let Credential::Record(record) = credential else { panic!("a record") };
+        world.server.handle_record(Enrolled { user: name, record: Some(*record), released: false });
+    }
+    assert_eq!(reload(&mut world, "hans-pw"), ["yoda"], "what is made is made");
+    assert_eq!(reload(&mut world, "other"), ["hans", "yoda"], "unless the line has changed");
+    world.server.handle_all_enrolled();
+    world.login(HERE, "vader");
+}
+
+#[test]
 fn changed_credentials_log_out_whom_they_concern() {
     let mut world = World::new(&["hans", "vader", "yoda"]);
     let (mut hans, mut vader, mut yoda) =
