@@ -167,7 +167,8 @@ impl Server {
         let account = self.accounts.find(user).ok_or(LoginFailed)?;
         let version = version.filter(|_| account.version == version).ok_or(LoginFailed)?;
         if let Some(slot) = self.sessions.of_owner(account.owner) {
-            // A resumption that nobody has spoken under may be a recorded one: it does not keep the password's owner out.
+            // A resumption that nobody has spoken under may be one that its client gave up, or a recorded one whose cookie
+            // still lasts: it does not keep the password's owner out.
             let is_unproven = self.sessions.at(slot).beginning.as_ref().is_some_and(|begun| !begun.resumed.is_empty());
             if !is_unproven {
                 return Ok(LoginAnswer::AlreadyActive);
