@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::Sha512;
 use zeroize::Zeroizing;
 
+use super::hidden::Hidden;
 use super::packet::{ANSWER_BYTES, Cookie, DETAILS_BYTES, KE1_BYTES, KE2_BYTES, KE3_BYTES, Nonce, ResetToken};
 use super::seal::{Secret, TAG_BYTES, context, derive, open_once, seal_once};
 use super::types::{RunId, SessionId, StateDigest, UserName};
@@ -217,7 +218,7 @@ pub struct Welcome {
     /// The server's clock, milliseconds since 1970: transfer tickets expire by it.
     pub server_time_ms: u64,
     /// What a true RESET of this session carries.
-    pub reset_token: ResetToken,
+    pub reset_token: Hidden<ResetToken>,
     /// A sealed [`ResumptionTicket`](super::ticket::ResumptionTicket).
     pub ticket: Vec<u8>,
     /// Of all the user's publications as the server has them now.
@@ -328,9 +329,9 @@ impl ClientLogin {
     }
 
     /// Opens KE2 with the password and proves it; runs the stretching. Fails for a wrong password and for a server that
-    /// does not hold the password's record alike.
+    /// does not hold the password's record alike; then another KE2 can be tried.
     pub fn finish(
-        self,
+        &self,
         rng: &mut (impl RngCore + CryptoRng),
         user: &UserName,
         password: &[u8],
@@ -339,7 +340,7 @@ impl ClientLogin {
     ) -> Result<(LoginKey, [u8; KE3_BYTES]), LoginFailed> {
         let ke2 = CredentialResponse::deserialize(ke2).map_err(|_| LoginFailed)?;
         let params = ClientLoginFinishParameters::new(Some(CONTEXT), identifiers(user), Some(&stretching));
-        let finished = self.0.finish(rng, password, ke2, params);
+        let finished = self.0.clone().finish(rng, password, ke2, params);
         // A client logs in once in a while.
         drop(MEMORY.take());
         let finished = finished.map_err(|_| LoginFailed)?;

@@ -89,7 +89,7 @@ fn welcome() -> LoginAnswer {
         heartbeat_ms: u32::MAX,
         liveness_ms: u32::MAX,
         server_time_ms: u64::MAX,
-        reset_token: [255; 16],
+        reset_token: [255; 16].into(),
         ticket: vec![255; RESUMPTION_TICKET_MAX_BYTES],
         digest: StateDigest([255; 16]),
         last_writer: RunId(u64::MAX),

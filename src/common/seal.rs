@@ -65,7 +65,8 @@ pub fn derive(context: &str, secret: &[u8]) -> Secret {
     Zeroizing::new(blake3::derive_key(context, secret))
 }
 
-/// An expanded key, of AES-256-GCM (about 0.5 KiB) unless said otherwise, with no opinion on nonces: its user must never repeat one.
+/// An expanded key, of AES-256-GCM (about 0.5 KiB) unless said otherwise, with no opinion on nonces: its user must never
+/// repeat one.
 pub struct AeadKey(LessSafeKey);
 
 impl AeadKey {
@@ -77,13 +78,6 @@ impl AeadKey {
     /// The key for one purpose, derived from a secret and expanded.
     pub fn derived(context: &str, secret: &[u8]) -> Self {
         Self::new(&derive(context, secret))
-    }
-
-    /// The key of one direction of a session, for ChaCha20-Poly1305 with the same nonce and tag sizes: it needs no tables,
-    /// so that a server with thousands of sessions does not fetch half a KiB of cold memory for every small datagram.
-    fn for_datagrams(context: &str, secret: &[u8]) -> Self {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, derive(context, secret).as_slice());
-        Self(LessSafeKey::new(key.expect("the key has the cipher's length")))
     }
 
     /// Encrypts `plaintext` where it stands and returns the tag.
@@ -101,6 +95,18 @@ impl AeadKey {
         sealed: &'a mut [u8],
     ) -> Option<&'a mut [u8]> {
         self.0.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), sealed).ok()
+    }
+}
+
+/// The key of one direction of a session, for ChaCha20-Poly1305 with the nonce and tag sizes of AES-GCM. It needs no
+/// tables and stays 32 bytes until it is used, so that a server with thousands of sessions does not fetch a KiB of cold
+/// memory for every small datagram.
+struct DatagramKey(Secret);
+
+impl DatagramKey {
+    fn cipher(&self) -> AeadKey {
+        let key = UnboundKey::new(&CHACHA20_POLY1305, self.0.as_slice());
+        AeadKey(LessSafeKey::new(key.expect("the key has the cipher's length")))
     }
 }
 
@@ -140,10 +146,10 @@ pub enum Side {
 /// The two directions of one session, as one end sees them.
 pub struct Channel {
     id: SessionId,
-    sealing: AeadKey,
     next_counter: u64,
-    opening: AeadKey,
     window: ReplayWindow,
+    opening: DatagramKey,
+    sealing: DatagramKey,
 }
 
 /// Why a datagram was not opened. Never told to whoever sent it.
@@ -169,10 +175,10 @@ impl Channel {
         };
         Self {
             id,
-            sealing: AeadKey::for_datagrams(seal, secret.as_slice()),
             next_counter: 0,
-            opening: AeadKey::for_datagrams(open, secret.as_slice()),
             window: ReplayWindow::default(),
+            opening: DatagramKey(derive(open, secret.as_slice())),
+            sealing: DatagramKey(derive(seal, secret.as_slice())),
         }
     }
 
@@ -193,7 +199,7 @@ impl Channel {
         write(out);
         assert!(out.len() + TAG_BYTES <= DATAGRAM_MAX_BYTES, "a message outgrew its datagram");
         let (head, text) = out.split_at_mut(SESSION_HEAD_BYTES);
-        let tag = self.sealing.seal_in_place(counter_nonce(counter), head, text);
+        let tag = self.sealing.cipher().seal_in_place(counter_nonce(counter), head, text);
         out.extend_from_slice(&tag);
     }
 
@@ -208,7 +214,8 @@ impl Channel {
         if !self.window.is_fresh(counter) {
             return Err(OpenError::Replayed);
         }
-        let text = self.opening.open_in_place(counter_nonce(counter), head, sealed).ok_or(OpenError::Forged)?;
+        let text =
+            self.opening.cipher().open_in_place(counter_nonce(counter), head, sealed).ok_or(OpenError::Forged)?;
         self.window.mark(counter);
         Ok(text)
     }

@@ -40,6 +40,7 @@ use super::keys::Keys;
 pub use super::outbox::{Datagram, Outbox};
 use super::sessions::{Sessions, Slot};
 use super::throttle::{Rate, RateLimit, Throttle};
+use crate::common::hidden::Hidden;
 use crate::common::limits::{HEARTBEAT_DEFAULT, LIVENESS_DEFAULT, PROTOCOL_VERSION};
 use crate::common::packet::{Nonce, Packet};
 use crate::common::text::safe;
@@ -61,7 +62,7 @@ pub struct ServerConfig {
     /// Silence after which a session ends.
     pub liveness: Duration,
     /// From the data file; what resumption, resets and fake records hang on.
-    pub root_secret: [u8; 32],
+    pub root_secret: Hidden<[u8; 32]>,
     /// Whether hosts other than this one reach the server, so that a client seen at a loopback address is told that
     /// they cannot fetch from it.
     pub listens_elsewhere: bool,
@@ -72,7 +73,7 @@ impl Default for ServerConfig {
         Self {
             heartbeat: HEARTBEAT_DEFAULT,
             liveness: LIVENESS_DEFAULT,
-            root_secret: [0; 32],
+            root_secret: [0; 32].into(),
             listens_elsewhere: false,
         }
     }
@@ -154,7 +155,7 @@ impl Server {
     /// `wall_ms` (milliseconds since 1970) are the same moment.
     pub fn new(config: ServerConfig, stored: Stored, seed: [u8; 32], now: Instant, wall_ms: u64) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
-        let keys = Keys::new(Zeroizing::new(config.root_secret));
+        let keys = Keys::new(Zeroizing::new(config.root_secret.0));
         Self {
             started: now,
             wall_ms_at_start: wall_ms,

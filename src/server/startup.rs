@@ -90,7 +90,7 @@ pub fn serve_over(
     let config = ServerConfig {
         heartbeat: options.heartbeat,
         liveness: options.liveness,
-        root_secret: journal.root_secret(),
+        root_secret: journal.root_secret().into(),
         listens_elsewhere: !listen.ip().is_loopback(),
     };
     let seed = *Zeroizing::new(random_seed());

@@ -133,6 +133,34 @@ fn a_hello_draws_one_small_cookie_and_a_wrong_version_its_number() {
 }
 
 #[test]
+fn who_has_not_proven_an_address_costs_nothing_and_draws_only_cookies() {
+    let env = TestEnv::new();
+    let stranger = Stranger::new(env.address());
+    let own = |round: u32, at: u32| [[round.to_be_bytes(); 2], [at.to_be_bytes(); 2]].concat().concat();
+    let mut drawn = 0;
+    let mut flood = |round: u32| {
+        for at in 0..100 {
+            let nonce = own(round, at).try_into().expect("sixteen bytes");
+            stranger.send(&Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes());
+            let (cookie, ke1) = ([round as u8; 32], noise(at.into(), 96).try_into().expect("96 bytes"));
+            stranger.send(&Packet::Login1 { nonce, cookie, user: "hans", ke1: &ke1 }.to_bytes());
+        }
+        for answer in stranger.answers_so_far([0xaa; 16]) {
+            assert!(matches!(Packet::parse(&answer), Some(Packet::Retry { .. })), "{answer:x?}");
+            drawn += 1;
+        }
+    };
+    flood(0);
+    let before = env.server().memory_kib("VmRSS");
+    (1..300).for_each(&mut flood);
+    let more = env.server().memory_kib("VmRSS").saturating_sub(before);
+    assert!(drawn > 1_000 && more < 1_024, "{drawn} cookies, {more} KiB");
+    // Neither this address nor this user has used up anything.
+    env.client("hans").user().run(&["lap"]).expect_code(0);
+    assert!(!env.log().contains("ERR"), "{}", env.log());
+}
+
+#[test]
 fn a_false_server_gets_no_login_and_learns_no_password() {
     let impostor = TestEnv::with("hans some-other-password\n", &["--log-level", "trace"]);
     let done = impostor.client("hans").args(["-q"]).run(&[&auth("hans")]);
@@ -169,7 +197,7 @@ fn guessing_passwords_locks_no_one_out() {
     while !guesser.err.text().contains("too many attempts") {
         guesser.ask(&format!("auth hans guess-{guesses}"), &["Authentication failed. Please try again."]);
         guesses += 1;
-        assert!(guesses < 500, "guesses are never throttled");
+        assert!(guesses < 100, "guesses are never throttled");
     }
     let relay = crate::testenv::relay::UdpRelay::start(env.address(), Ipv4Addr::new(127, 0, 0, 2));
     Client::new(env.path(), "hans", "127.0.0.1", relay.port()).user().run(&["lap"]).expect_code(0);

@@ -6,7 +6,7 @@ use super::Context;
 use crate::client::control::{LoginError, Password};
 use crate::client::exit_code::ExitCode;
 use crate::client::output::{Failure, Report};
-use crate::client::password::{PasswordError, TypedPassword, checked};
+use crate::client::password::{PasswordError, checked};
 use crate::client::services::Arrival;
 use crate::common::limits::LIVENESS_DEFAULT;
 use crate::common::types::{UserName, UserNameError};
@@ -16,12 +16,12 @@ use crate::common::types::{UserName, UserNameError};
 const ACTIVE_PATIENCE: Duration = LIVENESS_DEFAULT.saturating_add(Duration::from_secs(1));
 
 /// A typed `auth`: one try.
-pub(super) fn typed(context: &Context, user: &str, password: Option<TypedPassword>) -> ExitCode {
+pub(super) fn typed(context: &Context, user: &str, password: Option<Password>) -> ExitCode {
     if let Some(user) = context.services.account.user() {
         return refused(context, user.as_str(), format!("already logged in as {user}"));
     }
     let supply = |user: &UserName| match password {
-        Some(TypedPassword(password)) => checked(password),
+        Some(password) => checked(password),
         None => {
             let _waiting = context.life.waiting_for_input();
             context.passwords.for_command(user)

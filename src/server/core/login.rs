@@ -193,7 +193,7 @@ impl Server {
             credential_version: version,
             run,
             generation,
-            secret: *ticket_secret,
+            secret: (*ticket_secret).into(),
             expires_ms: wall_ms + u64::try_from(RESUMPTION_LIFETIME.as_millis()).expect("a week fits"),
         };
         let welcome = Welcome {
@@ -202,7 +202,7 @@ impl Server {
             heartbeat_ms: millis(self.config.heartbeat),
             liveness_ms: millis(self.config.liveness),
             server_time_ms: wall_ms,
-            reset_token: self.keys.reset_token(&id),
+            reset_token: self.keys.reset_token(&id).into(),
             ticket: ticket.seal(&self.keys.tickets, &mut self.rng),
             digest: self.index.digest(owner),
             last_writer: self.last_writer(&user),

@@ -53,7 +53,7 @@ impl Server {
             debug!("{}: a resumption was refused: {error}", key.0);
             Useless
         })?;
-        let secret = Zeroizing::new(ticket.secret);
+        let secret = Zeroizing::new(ticket.secret.0);
         let keys = ResumptionKey::new(secret);
         let details = keys.open_details(&key.1, cookie, details).map_err(|_| Useless)?;
         let account = self.accounts.find(&ticket.user).ok_or(Useless)?;

@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use rand::Rng;
-use rand::RngCore;
 
 use super::Server;
 use super::lists::Asker;
+use crate::common::hidden::Hidden;
 use crate::common::limits::{PAGE_MAX_BYTES, SOURCES_REQUEST_MAX_BYTES, TICKET_LIFETIME};
 use crate::common::message::{Cursor, Response, SourceGrant, WantedFile, encoded_len};
 use crate::common::seal::AeadKey;
@@ -110,8 +110,7 @@ impl Server {
     ) -> Option<SourceGrant> {
         let expires_ms = self.wall_ms(now) + u64::try_from(TICKET_LIFETIME.as_millis()).expect("a minute fits");
         let session = self.sessions.live(owner, now)?;
-        let mut key = [0; 32];
-        self.rng.fill_bytes(&mut key);
+        let key = Hidden(self.rng.r#gen());
         let covered = (0..files.len()).filter(|&at| candidate.covers & 1 << at != 0).map(|at| &files[at]);
         let grants = covered.zip(&candidate.sizes);
         let grants = grants.map(|(file, &size)| Grant { name: file.name.clone(), hash: file.hash, size }).collect();

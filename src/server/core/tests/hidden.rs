@@ -40,7 +40,7 @@ fn ask(world: &mut World, client: &mut Client, request: impl Fn(Option<Cursor>) 
         }
         if let Response::Sources { sources, .. } = &mut response {
             // Drawn at random too.
-            sources.iter_mut().for_each(|source| (source.key, source.ticket) = ([0; 32], Vec::new()));
+            sources.iter_mut().for_each(|source| (source.key, source.ticket) = ([0; 32].into(), Vec::new()));
         }
         heard.push((size, response));
         if cursor.is_none() {

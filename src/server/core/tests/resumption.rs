@@ -102,7 +102,7 @@ fn a_session_outlives_the_server() {
     let mut world = World::new(&["hans"]);
     let mut hans = world.login(HERE, "hans");
     let restart = |secret: u8| {
-        let config = ServerConfig { root_secret: [secret; 32], ..ServerConfig::default() };
+        let config = ServerConfig { root_secret: [secret; 32].into(), ..ServerConfig::default() };
         World::start(&["hans"], config, origin() + Duration::from_secs(10))
     };
     let mut same = restart(0);

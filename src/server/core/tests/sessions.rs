@@ -108,7 +108,7 @@ fn an_unknown_session_draws_a_believable_reset_and_random_ids_none() {
     world.say(&mut hans, &ClientMessage::Leave);
     let bytes = hans.seal(&ClientMessage::Leave);
     let reply = world.send(address(HERE), &bytes);
-    let token = hans.welcome.reset_token;
+    let token = hans.welcome.reset_token.0;
     let expected = Packet::Reset { id: hans.welcome.session, token, delay_ms: 0 };
     assert_eq!(Packet::parse(&reply[0].bytes), Some(expected));
     assert!(reply[0].bytes.len() < bytes.len());
