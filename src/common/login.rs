@@ -27,7 +27,7 @@ use sha2::Sha512;
 use zeroize::Zeroizing;
 
 use super::hidden::Hidden;
-use super::packet::{ANSWER_BYTES, DETAILS_BYTES, KE1_BYTES, KE2_BYTES, KE3_BYTES, Nonce, ResetToken};
+use super::packet::{ANSWER_BYTES, Cookie, DETAILS_BYTES, KE1_BYTES, KE2_BYTES, KE3_BYTES, Nonce, ResetToken};
 use super::seal::{Secret, TAG_BYTES, context, derive, open_once, seal_once};
 use super::types::{RunId, SessionId, StateDigest, UserName};
 
@@ -144,14 +144,20 @@ impl ResumptionKey {
         derive(context::RESUMPTION_SECRET, session_secret.as_slice())
     }
 
-    /// Seals what the server must know of the client, for RESUME.
-    pub fn seal_details(&self, nonce: &Nonce, details: &LoginDetails) -> [u8; DETAILS_BYTES] {
-        seal_padded(&self.mixed(context::RESUME_DETAILS, nonce, &[]), nonce, details)
+    /// Seals what the server must know of the client, for RESUME; good with this cookie alone, so that a recorded RESUME
+    /// is of no use to whoever gets a fresh cookie for it.
+    pub fn seal_details(&self, nonce: &Nonce, cookie: &Cookie, details: &LoginDetails) -> [u8; DETAILS_BYTES] {
+        seal_padded(&self.mixed(context::RESUME_DETAILS, nonce, cookie), nonce, details)
     }
 
     /// Opens what [`seal_details`](Self::seal_details) sealed.
-    pub fn open_details(&self, nonce: &Nonce, sealed: &[u8; DETAILS_BYTES]) -> Result<LoginDetails, LoginFailed> {
-        open_padded(&self.mixed(context::RESUME_DETAILS, nonce, &[]), nonce, sealed)
+    pub fn open_details(
+        &self,
+        nonce: &Nonce,
+        cookie: &Cookie,
+        sealed: &[u8; DETAILS_BYTES],
+    ) -> Result<LoginDetails, LoginFailed> {
+        open_padded(&self.mixed(context::RESUME_DETAILS, nonce, cookie), nonce, sealed)
     }
 
     /// The secret of the resumed session.
@@ -174,8 +180,8 @@ impl ResumptionKey {
         open_padded(&self.mixed(context::RESUME_ANSWER, nonce, server_nonce), nonce, sealed)
     }
 
-    fn mixed(&self, context: &str, nonce: &Nonce, server_nonce: &[u8]) -> Secret {
-        let material = Zeroizing::new([self.0.as_slice(), nonce, server_nonce].concat());
+    fn mixed(&self, context: &str, nonce: &Nonce, by_server: &[u8]) -> Secret {
+        let material = Zeroizing::new([self.0.as_slice(), nonce, by_server].concat());
         derive(context, &material)
     }
 }

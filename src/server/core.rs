@@ -205,7 +205,7 @@ impl Server {
             Some(Packet::Login3 { nonce, ke3, details }) => self.on_login3(now, (from, nonce), ke3, details, out),
             Some(Packet::Resume { nonce, cookie, details, ticket }) => {
                 if self.check_cookie(now, from, nonce, &cookie, out) {
-                    self.on_resume(now, (from, nonce), details, ticket, out);
+                    self.on_resume(now, (from, nonce), (&cookie, details), ticket, out);
                 }
             }
             _ => trace!("{from}: {} bytes that are no request", datagram.len()),

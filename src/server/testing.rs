@@ -202,7 +202,7 @@ impl World {
 
     pub(crate) fn resume_packet(&mut self, client: &Client, from: SocketAddr) -> (Nonce, Vec<u8>) {
         let (nonce, cookie) = self.cookie(from);
-        let details = client.resumption().seal_details(&nonce, &DETAILS);
+        let details = client.resumption().seal_details(&nonce, &cookie, &DETAILS);
         let packet = Packet::Resume { nonce, cookie, details: &details, ticket: &client.welcome.ticket };
         (nonce, packet.to_bytes())
     }

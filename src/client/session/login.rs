@@ -371,7 +371,7 @@ impl Handshake {
             }
             (Step::Login3 { packet, .. }, _) => packet.clone(),
             (Step::Resume { cookie }, Proof::Ticket(resumption)) => {
-                let details = resumption.key.seal_details(&nonce, &self.details);
+                let details = resumption.key.seal_details(&nonce, cookie, &self.details);
                 Packet::Resume { nonce, cookie: *cookie, details: &details, ticket: &resumption.ticket }.to_bytes()
             }
             _ => Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes(),

@@ -137,8 +137,8 @@ impl Scripted {
                 };
                 Some(Packet::Answer { nonce, answer: &answer }.to_bytes())
             }
-            Packet::Resume { nonce, details, .. } => {
-                let key = self.tickets.iter().position(|key| key.open_details(&nonce, details).is_ok());
+            Packet::Resume { nonce, cookie, details, .. } => {
+                let key = self.tickets.iter().position(|key| key.open_details(&nonce, &cookie, details).is_ok());
                 let Some(key) = key.filter(|_| self.on_resume == Policy::Welcome) else {
                     return Some(Packet::Refused { nonce }.to_bytes());
                 };

@@ -54,7 +54,7 @@ impl Server {
         let session = self.sessions.at_mut(slot);
         let Some(beginning) = session.beginning.take() else { return };
         if beginning.resumed.is_empty() {
-            self.handshakes.remove(&(session.address, beginning.nonce));
+            self.handshakes.finish(&(session.address, beginning.nonce));
         }
         if let Some(account) = self.accounts.find_mut(&session.user) {
             account.confirmed = Some((session.run, session.generation));
