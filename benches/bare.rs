@@ -245,10 +245,10 @@ impl Ask for Tickets {
             };
             let downloader = UserName::parse("vader").expect("a good name");
             let grants = batch.iter().map(grant).collect();
-            let ticket = TransferTicket { downloader, expires_ms: now_ms() + 60_000, key: KEY, grants };
+            let ticket = TransferTicket { downloader, expires_ms: now_ms() + 60_000, key: KEY.into(), grants };
             let ticket = ticket.seal(&key, &mut rand::thread_rng());
             let user = UserName::parse("hans").expect("a good name");
-            Offer { user, address: self.address, key: KEY, ticket, files: batch.to_vec() }
+            Offer { user, address: self.address, key: KEY.into(), ticket, files: batch.to_vec() }
         };
         Ok(indices.chunks(11).map(offer).collect())
     }

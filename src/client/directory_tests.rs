@@ -166,7 +166,7 @@ fn source(at: usize) -> SourceGrant {
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
         free_slots: 1,
         covers: 1,
-        key: [0; 32],
+        key: [0; 32].into(),
         ticket: vec![0; TICKET_MAX_BYTES],
     }
 }

@@ -66,7 +66,7 @@ fn server_messages() -> Vec<(ServerMessage, String)> {
         address: "127.0.0.1:258".parse().unwrap(),
         free_slots: 7,
         covers: 1,
-        key: [0xcc; 32],
+        key: [0xcc; 32].into(),
         ticket: vec![9],
     };
     let cc = "cc".repeat(32);

@@ -35,7 +35,7 @@ fn publishing_again_without_names_opens_the_file_to_all_and_says_so() {
     let before = hans.err.text().lines().count();
     hans.ask("pub plan", &["File published successfully"]);
     hans.ask("lpf", &["1 file published:", "plan"]);
-    assert_eq!(hans.err.text().lines().count(), before + 1, "one note on stderr:\n{}", hans.err.text());
+    hans.err.wait("one note on stderr", |text| (text.lines().count() == before + 1).then_some(()));
     yoda.ask("sch plan", &["1 file found:", "plan"]);
     yoda.ask("get plan", &["plan downloaded successfully"]);
 }

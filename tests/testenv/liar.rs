@@ -82,7 +82,7 @@ fn serve(stream: TcpStream, key: &TicketKey, lie: &[u8]) -> Result<(), ChannelEr
     let admit = |ticket: &[u8]| {
         let key = key.0.lock().expect("no liar panics");
         let ticket = TransferTicket::open(ticket, key.as_ref()?, 0).ok()?;
-        Some((ticket.key, ()))
+        Some((ticket.key.0, ()))
     };
     let ((), mut reader, mut writer) = channel::accept::<_, ToUploader>(stream, admit)?;
     loop {

@@ -7,22 +7,21 @@ use crate::client::control::{LoginError, Password};
 use crate::client::exit_code::ExitCode;
 use crate::client::output::{Failure, Report};
 use crate::client::own::Listing;
-use crate::client::password::{PasswordError, TypedPassword, checked};
+use crate::client::password::{PasswordError, checked};
 use crate::client::services::Arrival;
-use crate::common::limits::LIVENESS_DEFAULT;
 use crate::common::types::{UserName, UserNameError};
 
-/// `-u` tries again this long while the user is active: until a crashed client's session has surely ended. The server's
-/// own liveness time is not known before a login.
-const ACTIVE_PATIENCE: Duration = LIVENESS_DEFAULT.saturating_add(Duration::from_secs(1));
+/// `-u` tries again for this long beyond the server's liveness time while the user is active: by then a crashed client's
+/// session has surely ended.
+const ACTIVE_MARGIN: Duration = Duration::from_secs(1);
 
 /// A typed `auth`: one try.
-pub(super) fn typed(context: &Context, user: &str, password: Option<TypedPassword>) -> ExitCode {
+pub(super) fn typed(context: &Context, user: &str, password: Option<Password>) -> ExitCode {
     if let Some(user) = context.services.account.user() {
         return refused(context, user.as_str(), format!("already logged in as {user}"));
     }
     let supply = |user: &UserName| match password {
-        Some(TypedPassword(password)) => checked(password),
+        Some(password) => checked(password),
         None => {
             let _waiting = context.life.waiting_for_input();
             context.passwords.for_command(user)
@@ -50,11 +49,15 @@ pub(super) fn at_start(context: &Context, user: &str) -> ExitCode {
     let listing = Listing::begin(&context.services.folder);
     let mut login = context.services.account.login(user.clone(), password.clone());
     let mut waited = Duration::ZERO;
-    let mut was_active = false;
-    while waited < ACTIVE_PATIENCE && !context.life.cancelled() {
-        // A throttled try after the password was proven is no verdict on the password.
-        was_active |= matches!(login, Err(LoginError::AlreadyActive));
-        if !was_active || !matches!(login, Err(LoginError::AlreadyActive | LoginError::Throttled(_))) {
+    let mut patience = Duration::ZERO;
+    loop {
+        match login {
+            Err(LoginError::AlreadyActive { liveness }) => patience = liveness.saturating_add(ACTIVE_MARGIN),
+            // After the password was proven this is no verdict on the password.
+            Err(LoginError::Throttled(_)) => {}
+            _ => break,
+        }
+        if waited >= patience || context.life.cancelled() {
             break;
         }
         context.life.pause(context.login_retry);

@@ -192,6 +192,10 @@ impl DownloadProgress for Delivery<'_> {
         self.meter.update(self.plan.wanted[index].name.as_str(), all, self.wanted_in_all);
     }
 
+    fn waiting(&self, user: &UserName) {
+        self.context.console.note(format!("waiting: all upload slots of {user} are taken"));
+    }
+
     fn source_dropped(&self, user: &UserName, name: &FileName, why: &str) {
         self.context.console.note(format!("{name}: dropped the source {user}: {why}"));
     }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::client::control::AskError;
 use crate::client::download::Wanted;
-use crate::client::paths::{Pattern, Selector, is_left_out};
+use crate::client::paths::{Pattern, Selector};
 use crate::client::services::Catalogue;
-use crate::client::share::PathArgument;
+use crate::client::share::{PathArgument, is_left_out};
 use crate::common::message::{FoundEntry, NameQuery};
 use crate::common::types::{ContentHash, FileName};
 
@@ -94,7 +94,8 @@ impl Plan {
     fn add_matching(&mut self, catalogue: &dyn Catalogue, pattern: &Pattern) -> Result<bool, AskError> {
         let entries = catalogue.resolve(pattern.query(), true)?;
         let mut names: BTreeMap<&FileName, Vec<&FoundEntry>> = BTreeMap::new();
-        for entry in entries.iter().filter(|entry| pattern.matches(&entry.name) && !is_left_out(&entry.name)) {
+        let is_private = |name: &FileName| name.components().last().is_some_and(|leaf| is_left_out(leaf.as_bytes()));
+        for entry in entries.iter().filter(|entry| pattern.matches(&entry.name) && !is_private(&entry.name)) {
             names.entry(&entry.name).or_default().push(entry);
         }
         for entries in names.values() {

@@ -207,7 +207,9 @@ pub(super) fn standing_in(
 
 /// The hash of a file of `size` bytes; `None` if it holds more or less.
 fn hash(file: &mut File, size: u64, interrupted: &dyn Fn() -> bool) -> io::Result<Option<[u8; 32]>> {
-    let mut buffer = vec![0; COMPARE_BYTES.min(size as usize + 1)];
+    // One byte more than it should hold, so that a longer file is found out in one read.
+    let wanted = usize::try_from(size).map_or(COMPARE_BYTES, |size| size.saturating_add(1));
+    let mut buffer = vec![0; COMPARE_BYTES.min(wanted)];
     let mut hasher = blake3::Hasher::new();
     loop {
         if interrupted() {

@@ -1,4 +1,12 @@
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use rustix::fs::CWD;
+
+use super::super::part::Part;
 use super::*;
+use crate::common::types::ContentHash;
 
 #[test]
 fn a_number_goes_before_the_extension_and_fits() {
@@ -64,7 +72,7 @@ fn looking_makes_no_folders() {
     let dir = tempfile::tempdir().unwrap();
     let places = Places::open(dir.path()).unwrap();
     let name = FileName::parse("a/b/c").unwrap();
-    let content = Content { hash: crate::common::types::ContentHash([0; 32]), size: 1, mtime_ms: 0 };
+    let content = Content { hash: ContentHash([0; 32]), size: 1, mtime_ms: 0 };
     assert_eq!(places.standing(&name, &content, &|| false).unwrap(), Standing::Free);
     assert!(!dir.path().join("a").exists());
 }
@@ -74,10 +82,64 @@ fn a_long_look_can_be_interrupted() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a"), "abc").unwrap();
     let places = Places::open(dir.path()).unwrap();
-    let content =
-        Content { hash: crate::common::types::ContentHash(*blake3::hash(b"abc").as_bytes()), size: 3, mtime_ms: 0 };
+    let content = Content { hash: ContentHash(*blake3::hash(b"abc").as_bytes()), size: 3, mtime_ms: 0 };
     let name = FileName::parse("a").unwrap();
     assert_eq!(places.standing(&name, &content, &|| false).unwrap(), Standing::Same);
     let error = places.standing(&name, &content, &|| true).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+}
+
+#[test]
+fn a_size_beyond_any_file_is_compared_like_any_other() {
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, b"abc").unwrap();
+    for size in [u64::MAX, u64::MAX - 1, 4, 2, 0] {
+        std::io::Seek::rewind(&mut file).unwrap();
+        assert_eq!(hash(&mut file, size, &|| false).unwrap(), None, "{size}");
+    }
+    std::io::Seek::rewind(&mut file).unwrap();
+    assert_eq!(hash(&mut file, 3, &|| false).unwrap(), Some(*blake3::hash(b"abc").as_bytes()));
+}
+
+/// Swaps a folder for a link that leads outside, again and again, while files are saved beneath it.
+#[test]
+fn a_link_swapped_in_saves_nothing_outside() {
+    let dir = tempfile::tempdir().unwrap();
+    let (share, outside) = (dir.path().join("share"), dir.path().join("outside"));
+    for folder in [&share.join("swapped/deep"), &outside.join("deep")] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    symlink("../outside", share.join("link")).unwrap();
+    let places = Places::open(&share).unwrap();
+    let done = AtomicBool::new(false);
+    let (mut saved, mut refused) = (0, 0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (real, link) = (share.join("swapped"), share.join("link"));
+            while !done.load(Ordering::Relaxed) {
+                rustix::fs::renameat_with(CWD, &real, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        for round in 0..100_000 {
+            // In a folder that stands there, and in one that has to be made.
+            let folder = if round % 2 == 0 { "deep".into() } else { format!("new{}", round % 64) };
+            let name = FileName::parse(&format!("swapped/{folder}/file")).unwrap();
+            places.forget();
+            let Ok(folder) = places.folder(&name) else {
+                refused += 1;
+                continue;
+            };
+            if round % 8 < 2 {
+                let part = Part::open(folder, &ContentHash([1; 32])).unwrap();
+                part.fill(b"content").unwrap();
+                places.settle(part.folder(), part.name(), &name, OnExists::Overwrite).unwrap();
+            }
+            saved += 1;
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(saved > 0 && refused > 0, "the swapping was felt: {saved} saved, {refused} refused");
+    let everything = |dir: &Path| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(everything(&outside).eq(["deep"]), "{:?}", everything(&outside).collect::<Vec<_>>());
+    assert_eq!(everything(&outside.join("deep")).count(), 0);
 }

@@ -4,7 +4,7 @@
 //! * `hashing`, `cache`: from bytes to outlines, and not twice.
 //! * `published`, `tickets`, `slots`, `rate`: what is shared with whom, and how much of it at once.
 //! * `serving`: the decision to serve, made anew for everything that is asked for.
-//! * `listener`, `upload`: the TCP side.
+//! * `listener`, `visitor`, `upload`: the TCP side.
 //!
 //! Must not know about the server, the screen, or how downloads are written.
 
@@ -19,6 +19,7 @@ mod serving;
 mod slots;
 mod tickets;
 mod upload;
+mod visitor;
 
 use std::fs::File;
 use std::path::Path;
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::{Instant, SystemTime};
 
 use self::cache::{Cache, Recent};
+pub use self::expand::is_left_out;
 use self::folder::{Folder, Stamp};
 use self::hashing::{HashError, hash_file};
 pub use self::listener::{Limits, Listener};

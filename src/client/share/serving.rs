@@ -56,6 +56,14 @@ impl Served {
         matches!(self.bytes, Bytes::Whole { .. })
     }
 
+    /// Whether it is still what was opened: what was read of a file that has changed meanwhile must not leave.
+    pub(super) fn is_unchanged(&self) -> bool {
+        match &self.bytes {
+            Bytes::Whole { file, stamp } => Stamp::of_file(file).is_ok_and(|now| now == *stamp),
+            Bytes::Part(_) => true,
+        }
+    }
+
     /// Fills `place` from `offset` on.
     pub(super) fn read(&self, place: &mut [u8], offset: u64) -> Result<(), RefusalReason> {
         let file = match &self.bytes {
@@ -114,7 +122,7 @@ impl Share {
     pub(super) fn still_serves(&self, served: &Served, name: &FileName) -> bool {
         let same = self.registry.of(name).is_some_and(|publication| Arc::ptr_eq(&publication, &served.publication));
         same && match &served.bytes {
-            Bytes::Whole { file, stamp } => Stamp::of_file(file).is_ok_and(|now| now == *stamp),
+            Bytes::Whole { .. } => served.is_unchanged(),
             Bytes::Part(part) => self.arriving.of(name, part.outline.root()).is_some_and(|now| Arc::ptr_eq(&now, part)),
         }
     }

@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use rand::Rng;
-use rand::RngCore;
 
 use super::Server;
 use super::lists::Asker;
+use crate::common::hidden::Hidden;
 use crate::common::limits::{PAGE_MAX_BYTES, SOURCES_REQUEST_MAX_BYTES, TICKET_LIFETIME};
 use crate::common::message::{Cursor, Response, SourceGrant, WantedFile, encoded_len};
 use crate::common::seal::AeadKey;
@@ -25,7 +25,7 @@ use crate::server::sessions::Session;
 /// Sources offered for one file.
 const PER_FILE: u32 = 8;
 /// Publications looked at for one request, shared among its files.
-const LOOKED_AT: usize = 512;
+pub(super) const LOOKED_AT: usize = 512;
 
 /// A peer that serves some of the wanted files.
 #[derive(Default)]
@@ -104,10 +104,9 @@ impl Server {
         owner: OwnerId,
         candidate: &Candidate,
     ) -> Option<SourceGrant> {
-        let expires_ms = self.wall_ms(now) + u64::try_from(TICKET_LIFETIME.as_millis()).expect("a minute fits");
+        let expires_ms = self.clock_ms(now) + u64::try_from(TICKET_LIFETIME.as_millis()).expect("a minute fits");
         let session = self.sessions.live(owner, now)?;
-        let mut key = [0; 32];
-        self.rng.fill_bytes(&mut key);
+        let key = Hidden(self.rng.r#gen());
         let covered = (0..files.len()).filter(|&at| candidate.covers & 1 << at != 0).map(|at| files[at].clone());
         let grants = covered.map(|WantedFile { name, hash, size }| Grant { name, hash, size }).collect();
         let ticket = TransferTicket { downloader: asker.user.clone(), expires_ms, key, grants };

@@ -7,7 +7,8 @@
 //! as the name or the content is published, so a list that changes between two pages still shows whatever was there
 //! throughout exactly once, and an id may be given to another name at once. Hidden publications use up steps but never
 //! bytes, and a page is only cut for bytes in front of a further *visible* entry: what a list says is the same as if
-//! they did not exist. How many steps it took is not, see [`Page::full`].
+//! they did not exist. How many steps it took is not, see [`Page::full`], nor is the order: ids are given out to hidden
+//! names too.
 
 mod audiences;
 mod listing;
@@ -47,6 +48,8 @@ pub struct Page<T> {
     /// is set or [`next`](Self::next) is `None` (otherwise go on later with the bytes that are left) shows nothing of
     /// how much was hidden but the time it took.
     pub full: bool,
+    /// Steps of the budget that were taken.
+    pub steps: usize,
 }
 
 /// How much one call may do.
@@ -55,8 +58,9 @@ pub struct Budget {
     /// Encoded bytes of the entries of a page. A first entry that does not fit is not taken either: a new page starts
     /// with at least [`PAGE_MAX_BYTES`], which holds any entry.
     pub bytes: usize,
-    /// Names and publications looked at; at least one name is. A name, or one content of it, is always finished: the
-    /// publications of the last one may exceed the budget, by a few nanoseconds each.
+    /// Names and publications looked at, a long name that has to be folded counting for several; at least one name is
+    /// looked at. A name, or one content of it, is always finished: the publications of the last one may exceed the
+    /// budget, by a few nanoseconds each.
     pub steps: usize,
 }
 

@@ -117,11 +117,11 @@ impl World {
             let page = self.index.resolve(asker, query, from, budget, self.clock_s, Purpose::Fetch);
             let key = |content: Content| Some((content.hash, content.size));
             let entries = page.entries.into_iter().map(|entry| (entry.name, key(entry.content))).collect();
-            Page { entries, next: page.next, full: page.full }
+            Page { entries, next: page.next, full: page.full, steps: page.steps }
         } else {
             let page = self.index.search(asker, query, from, budget);
             let entries = page.entries.into_iter().map(|name| (name, None)).collect();
-            Page { entries, next: page.next, full: page.full }
+            Page { entries, next: page.next, full: page.full, steps: page.steps }
         }
     }
 

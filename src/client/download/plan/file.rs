@@ -42,6 +42,7 @@ pub(super) struct FilePlan {
     pub(super) stage: Stage,
     /// One for each group; empty before the outline is there, so that files that wait cost nothing.
     pub(super) slots: Vec<Slot>,
+    pub(super) unknown: u32,
     pub(super) missing: u32,
     pub(super) verified: u32,
     pub(super) verified_bytes: u64,
@@ -63,6 +64,24 @@ impl FilePlan {
 
     pub(super) fn slot(&self, group: u32) -> Option<Slot> {
         self.slots.get(group as usize).copied()
+    }
+
+    /// What the part file holds is still to be found out.
+    pub(super) fn nothing_is_known(&mut self) {
+        self.slots = vec![Slot::Unknown; self.groups as usize];
+        self.unknown = self.groups;
+    }
+
+    /// The part file was looked at there; whether that is news.
+    pub(super) fn learn(&mut self, group: u32) -> bool {
+        let is_news = self.slot(group) == Some(Slot::Unknown);
+        self.unknown -= u32::from(is_news);
+        is_news
+    }
+
+    /// Whether there are groups to hand out, or will be.
+    pub(super) fn is_more_to_come(&self) -> bool {
+        self.missing > 0 || self.unknown > 0
     }
 
     pub(super) fn release(&mut self, group: u32) {

@@ -10,6 +10,13 @@ const MIB: u64 = 1 << 20;
 
 /// A plan of one file of `groups` groups that is open, with nothing in its part.
 fn open_plan(groups: u64) -> Plan {
+    let mut plan = unread_plan(groups);
+    (0..groups as u32).for_each(|group| plan.is_missing(0, group));
+    plan
+}
+
+/// The same before anyone has looked at the part.
+fn unread_plan(groups: u64) -> Plan {
     let mut plan = Plan::default();
     plan.add_file(groups * MIB, None);
     let now = Instant::now();
@@ -17,7 +24,6 @@ fn open_plan(groups: u64) -> Plan {
     plan.cover(first, 0, None);
     assert_eq!(plan.next(now, first, &mut Vec::new()), Next::Outline(0));
     assert!(plan.outline_known(0));
-    (0..groups as u32).for_each(|group| plan.is_missing(0, group));
     plan.opened(0, 0);
     plan
 }
@@ -79,6 +85,21 @@ fn an_idle_source_takes_over_from_a_slow_one_and_late_bytes_do_not_count() {
         assert_eq!(plan.verified(assignment), at == 1);
     }
     assert_eq!(plan.verified_bytes(0), 4 * MIB);
+}
+
+#[test]
+fn nothing_is_taken_over_while_the_part_is_still_looked_at() {
+    let mut plan = unread_plan(5);
+    let now = Instant::now();
+    let idle = add_source(&mut plan, now);
+    plan.is_missing(0, 0);
+    plan.is_missing(0, 1);
+    assert_eq!(groups(&ask(&mut plan, now, 0)), [0, 1]);
+    assert!(ask(&mut plan, now, idle).is_empty(), "what the other has begun would come twice");
+    for group in 2..5 {
+        assert!(!plan.is_present(0, group));
+    }
+    assert_eq!(groups(&ask(&mut plan, now, idle)), [1], "now it is known that nothing else is missing");
 }
 
 #[test]

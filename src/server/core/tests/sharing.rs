@@ -53,6 +53,32 @@ fn a_source_carries_its_observed_address_and_a_ticket_it_can_open() {
     assert!(TransferTicket::open(&source.ticket, &other, WALL_MS).is_err());
 }
 
+/// What an uploader takes the server's clock for: it learns it once and counts on.
+fn reckoned_ms(world: &World, uploader: &Client, began: std::time::Instant) -> u64 {
+    uploader.welcome.server_time_ms + u64::try_from((world.now - began).as_millis()).unwrap()
+}
+
+#[test]
+fn tickets_are_good_for_their_time_however_the_wall_clock_is_set() {
+    for set_to_ms in [WALL_MS - 60_000, WALL_MS + 3_600_000, 0] {
+        let mut world = World::new(&["hans", "vader", "yoda"]);
+        let began = world.now;
+        let mut vader = world.login("192.0.2.2:4000", "vader");
+        publish(&mut world, &mut vader, &["a"], AudienceRef::Everyone);
+        world.advance(std::time::Duration::from_secs(1));
+        world.server.set_clock(world.now, set_to_ms);
+        // Those who are there before and after the jump have the same clock.
+        let yoda = world.login("192.0.2.3:4000", "yoda");
+        assert_eq!(reckoned_ms(&world, &yoda, world.now), reckoned_ms(&world, &vader, began), "{set_to_ms}");
+        let mut hans = world.login("192.0.2.1:4000", "hans");
+        let ticket = &sources(&mut world, &mut hans, &["a"])[0].ticket;
+        let key = AeadKey::derived(context::TRANSFER_TICKETS, vader.secret.as_slice());
+        let now_ms = reckoned_ms(&world, &vader, began);
+        assert!(TransferTicket::open(ticket, &key, now_ms + 59_999).is_ok(), "{set_to_ms}");
+        assert!(TransferTicket::open(ticket, &key, now_ms + 60_000).is_err(), "{set_to_ms}");
+    }
+}
+
 #[test]
 fn loopback_peers_are_sources_for_loopback_askers_alone() {
     let mut world = World::new(&["hans", "vader", "yoda"]);
