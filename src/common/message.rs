@@ -146,6 +146,8 @@ pub struct WantedFile {
     pub name: FileName,
     /// Which content of that name.
     pub hash: ContentHash,
+    /// With which size: publishers may lie about it, and those who tell another do not serve this content.
+    pub size: u64,
 }
 
 /// Who may see what a PUBLISH publishes.

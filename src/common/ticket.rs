@@ -158,7 +158,8 @@ mod tests {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let longest = ["a".repeat(255), "b".repeat(FILE_NAME_MAX_BYTES - 258), "c".into()].join("/");
         for name in [longest.as_str(), "a"] {
-            let wanted = WantedFile { name: FileName::parse(name).unwrap(), hash: ContentHash([2; 32]) };
+            let name_of = |text| FileName::parse(text).unwrap();
+            let wanted = WantedFile { name: name_of(name), hash: ContentHash([2; 32]), size: u64::MAX };
             let fit = (SOURCES_REQUEST_MAX_BYTES - 2) / encoded_len(&wanted);
             let sealed = transfer(vec![grant(name); fit]).seal(&key, &mut rng);
             assert!(fit >= 1 && sealed.len() <= TICKET_MAX_BYTES, "{fit} files take {} bytes", sealed.len());

@@ -14,7 +14,7 @@ use super::credentials::{Credential, Credentials};
 use super::journal::{JournalSeq, Mutation};
 use crate::common::limits::PROTOCOL_VERSION;
 use crate::common::login::{ClientLogin, LoginAnswer, LoginDetails, Record, ResumptionKey, Stretching, Welcome};
-use crate::common::message::{ClientMessage, Heartbeat, PublishedFile, Request, Response, ServerMessage};
+use crate::common::message::{ClientMessage, Heartbeat, PublishedFile, Request, Response, ServerMessage, WantedFile};
 use crate::common::packet::{Cookie, KE3_BYTES, Nonce, Packet};
 use crate::common::seal::{Channel, Secret, Side};
 use crate::common::types::{Content, ContentHash, FileName, RequestId, UserName};
@@ -39,6 +39,12 @@ pub(crate) fn address(text: &str) -> SocketAddr {
 pub(crate) fn file(text: &str) -> PublishedFile {
     let hash = ContentHash(*blake3::hash(text.as_bytes()).as_bytes());
     PublishedFile { name: name(text), content: Content { hash, size: 10, mtime_ms: 5 } }
+}
+
+/// What is asked for to fetch [`file`].
+pub(crate) fn wanted(text: &str) -> WantedFile {
+    let PublishedFile { name, content } = file(text);
+    WantedFile { name, hash: content.hash, size: content.size }
 }
 
 /// Credentials of record lines; each password is the user's name and `-pw`.

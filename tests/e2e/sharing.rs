@@ -1,6 +1,8 @@
 //! `pub --to`: for whoever is not named, a file does not exist.
 
-use crate::testenv::{Finished, TestEnv};
+use std::fs;
+
+use crate::testenv::{Finished, TestEnv, noise};
 
 fn told(done: &Finished) -> (i32, &str, &str) {
     (done.code, &done.stdout, &done.stderr)
@@ -64,4 +66,21 @@ fn a_large_audience_travels_whole() {
     hans.ask(&format!("{command} --to vader plan"), &["File published successfully"]);
     env.client("vader").user().args(["-q"]).run(&["get plan"]).expect(0, &["plan downloaded successfully"]);
     env.client("yoda").user().args(["-q"]).run(&["get plan"]).expect(5, &["File not found"]);
+}
+
+#[test]
+fn a_shared_download_that_was_killed_leaves_no_publication_behind() {
+    let env = TestEnv::new();
+    let content = noise(7, (1 << 20) + 1);
+    let hans = || env.client("hans").user().args(["-q"]);
+    hans()
+        .file("big", &content)
+        .file("old", "old")
+        .run(&["pub big old"])
+        .expect(0, &["2 files published successfully"]);
+    let part = format!(".{}.part", &blake3::hash(&content).to_hex()[..32]);
+    fs::rename(hans().dir().join("big"), hans().dir().join(part)).expect("as if it had been cut off");
+    // `pub` waits for the list of the login.
+    let expected = ["File published successfully", "1 file published:", "old"];
+    hans().run(&["pub old", "lpf"]).expect(0, &expected);
 }

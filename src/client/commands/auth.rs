@@ -6,6 +6,7 @@ use super::Context;
 use crate::client::control::{LoginError, Password};
 use crate::client::exit_code::ExitCode;
 use crate::client::output::{Failure, Report};
+use crate::client::own::Listing;
 use crate::client::password::{PasswordError, checked};
 use crate::client::services::Arrival;
 use crate::common::types::{UserName, UserNameError};
@@ -30,8 +31,9 @@ pub(super) fn typed(context: &Context, user: &str, password: Option<Password>) -
         Ok(both) => both,
         Err(missing) => return missing.tell(context, user),
     };
+    let listing = Listing::begin(&context.services.folder);
     let login = context.services.account.login(user.clone(), password);
-    finish(context, &user, login)
+    finish(context, &user, login, listing)
 }
 
 /// `-u`: tries again while the user is active.
@@ -44,6 +46,7 @@ pub(super) fn at_start(context: &Context, user: &str) -> ExitCode {
         Ok(both) => both,
         Err(missing) => return missing.tell(context, user),
     };
+    let listing = Listing::begin(&context.services.folder);
     let mut login = context.services.account.login(user.clone(), password.clone());
     let mut waited = Duration::ZERO;
     let mut patience = Duration::ZERO;
@@ -61,7 +64,7 @@ pub(super) fn at_start(context: &Context, user: &str) -> ExitCode {
         waited += context.login_retry.max(Duration::from_millis(1));
         login = context.services.account.login(user.clone(), password.clone());
     }
-    finish(context, &user, login)
+    finish(context, &user, login, listing)
 }
 
 /// Why there is nothing to log in with.
@@ -91,9 +94,9 @@ fn credentials(
     Ok((user, password))
 }
 
-fn finish(context: &Context, user: &UserName, login: Result<Arrival, LoginError>) -> ExitCode {
+fn finish(context: &Context, user: &UserName, login: Result<Arrival, LoginError>, listing: Listing) -> ExitCode {
     match login {
-        Ok(arrival) => welcome(context, user, arrival),
+        Ok(arrival) => welcome(context, user, arrival, listing),
         Err(error @ (LoginError::Unreachable | LoginError::Version { .. })) => {
             context.trouble("auth", (&error).into(), error)
         }
@@ -102,9 +105,9 @@ fn finish(context: &Context, user: &UserName, login: Result<Arrival, LoginError>
 }
 
 /// Everything is served again before the greeting, so that whoever waits for it can rely on it.
-fn welcome(context: &Context, user: &UserName, arrival: Arrival) -> ExitCode {
+fn welcome(context: &Context, user: &UserName, arrival: Arrival, listing: Listing) -> ExitCode {
     let console = std::sync::Arc::clone(&context.console);
-    context.own.load(&context.services, move |error| {
+    context.own.load(&context.services, listing, move |error| {
         console.notice(format!("what was published before is not served: {error}"));
     });
     context.console.report(&Report::Welcome(user));

@@ -3,7 +3,7 @@ use std::time::Duration;
 use crate::client::commands::fakes::{Bench, content, file, user};
 use crate::client::control::LoginError;
 use crate::client::exit_code::ExitCode;
-use crate::common::types::Audience;
+use crate::common::types::{Audience, Content};
 
 const ACTIVE: LoginError = LoginError::AlreadyActive { liveness: Duration::from_secs(3) };
 
@@ -26,6 +26,7 @@ fn a_refused_login_says_why_on_stderr_only() {
         let (code, out, err) = bench.run("auth hans x");
         assert_eq!((code, out.as_str()), (ExitCode::NotAuthenticated, REFUSED));
         assert!(err.starts_with(&format!("client: {why}")) && err.lines().count() == 1, "{err}");
+        assert_eq!(bench.world.state().listings, 0, "nothing is going to be listed");
     }
     assert_eq!(bench.run("auth hans x").1, WELCOME);
 }
@@ -116,4 +117,24 @@ fn a_client_at_a_loopback_address_is_told_once_it_is_in() {
     let (_, out, err) = bench.run("auth hans pw");
     assert_eq!(out, WELCOME);
     assert!(err.contains("loopback"), "{err}");
+}
+
+#[test]
+fn what_was_cut_off_while_it_was_shared_is_withdrawn_at_the_next_login() {
+    let bench = Bench::new();
+    let large = Content { size: 2 << 20, ..content(1) };
+    let part = format!(".{}.part", "01".repeat(16));
+    {
+        let mut state = bench.world.state();
+        for name in ["cut/off", "cut/there", "unstarted", "cut/small"] {
+            let content = if name == "cut/small" { content(1) } else { large };
+            state.own.insert(file(name), (content, Audience::Everyone));
+        }
+        state.files =
+            [("cut/there", Some(large)), (&format!("cut/{part}"), None)].map(|(name, what)| (file(name), what)).into();
+    }
+    bench.run("auth hans pw");
+    assert!(bench.context.own.surely_lacks(&file("cut/off")));
+    let left: Vec<String> = bench.world.state().own.keys().map(ToString::to_string).collect();
+    assert_eq!(left, ["cut/small", "cut/there", "unstarted"]);
 }

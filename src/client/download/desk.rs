@@ -64,7 +64,11 @@ impl Asking {
     /// Asks for sources of these of the jobs, on a thread of its own: a server that is away must not keep the user from
     /// stopping.
     pub fn begin(ask: &Arc<dyn Ask>, jobs: &[Job], files: Vec<FileId>) -> Self {
-        let wanted = |&file: &FileId| WantedFile { name: jobs[file].name.clone(), hash: jobs[file].content.hash };
+        let wanted = |&file: &FileId| WantedFile {
+            name: jobs[file].name.clone(),
+            hash: jobs[file].content.hash,
+            size: jobs[file].content.size,
+        };
         let wanted: Vec<WantedFile> = files.iter().map(wanted).collect();
         let (sender, answer) = mpsc::channel();
         let ask = ask.clone();

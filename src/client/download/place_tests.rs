@@ -10,6 +10,7 @@ use crate::common::types::ContentHash;
 
 #[test]
 fn a_number_goes_before_the_extension_and_fits() {
+    let numbered = |leaf: &str, number| super::numbered(leaf, number, leaf_max_bytes(""));
     assert_eq!(numbered("report.pdf", 1), "report (1).pdf");
     assert_eq!(numbered("archive.tar.gz", 2), "archive.tar (2).gz");
     assert_eq!(numbered("README", 3), "README (3)");
@@ -17,6 +18,20 @@ fn a_number_goes_before_the_extension_and_fits() {
     let long = format!("{}.pdf", "ä".repeat(125));
     let renamed = numbered(&long, 10);
     assert!(renamed.len() <= 255 && renamed.ends_with("ä (10).pdf"), "{renamed}");
+    for extension in 240..=253 {
+        let renamed = numbered(&format!("a.{}", "x".repeat(extension)), 9_999);
+        assert!(renamed.len() <= 255 && renamed.starts_with('a') && renamed.contains(" (9999)"), "{renamed}");
+    }
+}
+
+#[test]
+fn a_number_fits_the_whole_name_too() {
+    let folder = ["f".repeat(250), "g".repeat(200)].join("/");
+    let longest = format!("{folder}/{}.txt", "n".repeat(FILE_NAME_MAX_BYTES - folder.len() - 5));
+    let (path, leaf) = longest.rsplit_once('/').unwrap();
+    assert_eq!(longest.len(), FILE_NAME_MAX_BYTES);
+    let renamed = format!("{path}/{}", numbered(leaf, 12, leaf_max_bytes(path)));
+    assert!(FileName::parse(&renamed).is_ok() && renamed.ends_with("n (12).txt"), "{renamed}");
 }
 
 #[test]
@@ -29,16 +44,27 @@ fn a_rename_replaces_nothing_unless_told() {
     let read = |name: &str| std::fs::read_to_string(dir.path().join("a").join(name)).unwrap();
     for policy in [OnExists::Error, OnExists::Skip] {
         put("b", "old");
+        let large = "n".repeat((1 << 20) + 1);
+        put("part", &large);
+        assert_eq!(places.settle(&folder, "part", &name, policy).unwrap(), Settled::Taken);
+        assert_eq!(read("b"), "old");
+        assert!(read("part") == large);
         put("part", "new");
         assert_eq!(places.settle(&folder, "part", &name, policy).unwrap(), Settled::Taken);
-        assert_eq!((read("b").as_str(), read("part").as_str()), ("old", "new"));
+        assert!(!dir.path().join("a/part").exists(), "a small part is of no use");
     }
+    put("part", "new");
     let renamed = FileName::parse("a/b (1)").unwrap();
     assert_eq!(places.settle(&folder, "part", &name, OnExists::Rename).unwrap(), Settled::Saved(renamed));
     assert_eq!((read("b").as_str(), read("b (1)").as_str()), ("old", "new"));
     put("part", "newer");
     assert_eq!(places.settle(&folder, "part", &name, OnExists::Overwrite).unwrap(), Settled::Saved(name.clone()));
     assert_eq!(read("b"), "newer");
+    std::fs::create_dir(dir.path().join("a/c")).unwrap();
+    put("part", "new");
+    let folder_there = FileName::parse("a/c").unwrap();
+    assert!(places.settle(&folder, "part", &folder_there, OnExists::Overwrite).is_err());
+    assert!(!dir.path().join("a/part").exists());
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub use self::listing::Purpose;
 use self::names::Names;
 use self::publications::{ContentKey, Member};
 use crate::common::limits::PAGE_MAX_BYTES;
-use crate::common::message::PublishedFile;
+use crate::common::message::{PublishedFile, WantedFile};
 use crate::common::types::{Audience, Content, ContentHash, FileName, StateDigest, UserName};
 
 /// A user who publishes, interned; good for as long as the index lives.
@@ -203,27 +203,19 @@ impl Index {
         self.owners[owner.0 as usize].names.len()
     }
 
-    /// The active owners other than the asker that publish this content under this name visibly to the asker, with the
-    /// size; at most `most`, starting at a publication chosen by `spread` so that load spreads, and looking no further
-    /// than it takes to find so many.
-    pub fn sources(
-        &self,
-        asker: OwnerId,
-        name: &FileName,
-        hash: ContentHash,
-        most: usize,
-        spread: u64,
-    ) -> Vec<(OwnerId, u64)> {
-        let Some(publications) = self.names.find(name).and_then(|id| self.names.publications(id)) else {
+    /// The active owners other than the asker that publish this content under this name visibly to the asker; at most
+    /// `most`, starting at a publication chosen by `spread` so that load spreads, and looking no further than it takes to
+    /// find so many. Whoever tells another size for the same hash is not among them.
+    pub fn sources(&self, asker: OwnerId, file: &WantedFile, most: usize, spread: u64) -> Vec<OwnerId> {
+        let Some(publications) = self.names.find(&file.name).and_then(|id| self.names.publications(id)) else {
             return Vec::new();
         };
-        let groups: Vec<_> = publications.groups_of(hash).collect();
-        let all = groups.iter().map(|(_, members)| members.len() as u64).sum::<u64>().max(1);
-        let start = usize::try_from(spread % all).expect("below a length");
-        let in_order = || groups.iter().flat_map(|(key, members)| members.iter().map(|member| (member, key.size)));
+        let members = publications.members_of(&ContentKey { hash: file.hash, size: file.size });
+        let start = usize::try_from(spread % (members.len() as u64).max(1)).expect("below a length");
         let mut sight = self.sight(asker);
-        let visible = in_order().skip(start).chain(in_order().take(start)).filter(|(member, _)| sight.sees(member));
-        visible.map(|(member, size)| (member.owner, size)).take(most).collect()
+        let (first, rest) = members.split_at(start);
+        let visible = rest.iter().chain(first).filter(|member| sight.sees(member));
+        visible.map(|member| member.owner).take(most).collect()
     }
 
     /// For `get --share`: who may see what the asker fetched: everyone if any visible publication of this name and hash

@@ -149,10 +149,10 @@ impl World {
             assert_eq!(entry.sources as usize, same.len());
             assert_eq!(Some(entry.content.mtime_ms), same.iter().map(|(_, _, p)| p.content.mtime_ms).max());
             assert_eq!(Some(self.clock_s - entry.age_s), same.iter().map(|(_, _, p)| p.published_s).min());
-            let sources = self.index.sources(self.owners[asker], &entry.name, entry.content.hash, OWNERS, 5);
-            let sources: BTreeSet<_> = sources.into_iter().filter(|source| source.1 == key.1).collect();
-            let expected = same.iter().map(|&(owner, _, p)| (self.owners[owner], p.content.size)).collect();
-            assert_eq!(sources, expected);
+            let wanted = WantedFile { name: entry.name, hash: entry.content.hash, size: entry.content.size };
+            let sources = self.index.sources(self.owners[asker], &wanted, OWNERS, 5).into_iter();
+            let expected = same.iter().map(|&(owner, ..)| self.owners[owner]).collect();
+            assert_eq!(sources.collect::<BTreeSet<_>>(), expected);
         }
     }
 

@@ -1,10 +1,8 @@
 //! `pub --to`: for whoever is not named, a file does not exist, in any answer and in the size of any datagram.
 
-use crate::common::message::{
-    AudienceRef, ClientMessage, Cursor, NameQuery, Request, Response, ServerMessage, WantedFile,
-};
+use crate::common::message::{AudienceRef, ClientMessage, Cursor, NameQuery, Request, Response, ServerMessage};
 use crate::common::types::RequestId;
-use crate::server::testing::{Client, World, file, name, user};
+use crate::server::testing::{Client, World, file, name, user, wanted};
 
 /// A reply, and how many bytes it took on the wire.
 type Heard = (usize, Response);
@@ -85,7 +83,7 @@ fn everything_heard(hides: bool) -> Vec<Heard> {
         }
     }
     for text in ["hidden-007-plan.pdf", "folder/hidden", "open-007-plan.pdf", "open-099-plan.pdf"] {
-        let files = vec![WantedFile { name: name(text), hash: file(text).content.hash }];
+        let files = vec![wanted(text)];
         asking(&|cursor| Request::Sources { files: files.clone(), cursor });
         asking(&|cursor| Request::AudienceOf { name: name(text), cursor });
         let inherited = Request::Publish { files: vec![file("folder/hidden")], audience: AudienceRef::Inherited };
