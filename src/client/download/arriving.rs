@@ -60,19 +60,39 @@ impl Arriving {
         self.verified[index as usize / 64].fetch_or(1 << (index % 64), Ordering::AcqRel);
     }
 
-    /// From now on only the bearer of this turn writes the group.
+    /// From now on only the bearer of this turn writes the group, or of a later one: turns are given by the threads that
+    /// have got them, and one that was held up may come after the one that has relieved it.
     pub(super) fn give_turn(&self, group: u32, turn: u32) {
         let _guard = self.locks[group as usize % LOCKS].lock().unwrap_or_else(PoisonError::into_inner);
-        self.turns[group as usize].store(turn, Ordering::Relaxed);
+        self.turns[group as usize].fetch_max(turn, Ordering::Relaxed);
     }
 
-    /// Writes a piece of a group, unless the turn has gone to another.
-    pub(super) fn write(&self, group: u32, turn: u32, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+    /// Writes a piece of a group, unless the turn has gone to another; whether it did.
+    pub(super) fn write(&self, group: u32, turn: u32, bytes: &[u8], offset: u64) -> std::io::Result<bool> {
         debug_assert!(group_range(self.outline.size(), group).contains(&offset));
         let _guard = self.locks[group as usize % LOCKS].lock().unwrap_or_else(PoisonError::into_inner);
         if self.turns[group as usize].load(Ordering::Relaxed) != turn {
-            return Ok(());
+            return Ok(false);
         }
-        self.file().write_all_at(bytes, offset)
+        self.file().write_all_at(bytes, offset).map(|()| true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_that_comes_late_does_not_take_the_group_from_a_later_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let arriving = Arriving::example(dir.path());
+        arriving.give_turn(0, 7);
+        arriving.give_turn(0, 5);
+        assert!(!arriving.write(0, 5, b"relieved", 0).unwrap());
+        assert!(arriving.write(0, 7, b"kept", 0).unwrap());
+        arriving.give_turn(0, 8);
+        assert!(!arriving.write(0, 7, b"relieved", 0).unwrap());
+        assert!(!arriving.write(1, 7, b"never had it", 1 << 20).unwrap());
+        assert_eq!(std::fs::read(dir.path().join(arriving.part().name())).unwrap(), b"kept");
     }
 }

@@ -99,10 +99,18 @@ fn take(run: &Run<'_>, current: &mut Option<Group>, piece: &Piece, bytes: &[u8])
         }
         Group::Large { arriving, hasher, .. } => {
             hasher.update(bytes);
-            if let Err(error) = arriving.write(group, turn, bytes, piece.offset) {
-                run.finish(file, Fetched::Failed(DownloadError::from(error)));
-                *current = Some(Group::Stale { turn });
-                return true;
+            match arriving.write(group, turn, bytes, piece.offset) {
+                Ok(true) => {}
+                // What is not on the disk must not count, whatever its hash.
+                Ok(false) => {
+                    *current = Some(Group::Stale { turn });
+                    return end_stale(run, piece);
+                }
+                Err(error) => {
+                    run.finish(file, Fetched::Failed(DownloadError::from(error)));
+                    *current = Some(Group::Stale { turn });
+                    return true;
+                }
             }
             if !piece.is_last || !piece.is_wanted {
                 return true;
@@ -114,7 +122,7 @@ fn take(run: &Run<'_>, current: &mut Option<Group>, piece: &Piece, bytes: &[u8])
             }
             is_good
         }
-        Group::Stale { .. } => true,
+        Group::Stale { .. } => end_stale(run, piece),
     }
 }
 
@@ -128,6 +136,13 @@ fn begin(run: &Run<'_>, assignment: Assignment, size: u64, is_small: bool) -> Gr
         Some(arriving) => Group::Large { turn, arriving, hasher: Box::new(GroupHasher::new(size, group)) },
         None => Group::Stale { turn },
     }
+}
+
+fn end_stale(run: &Run<'_>, piece: &Piece) -> bool {
+    if piece.is_last && piece.is_wanted {
+        run.state().plan.spoiled(piece.assignment);
+    }
+    true
 }
 
 fn end_small(run: &Run<'_>, piece: &Piece, bytes: &[u8]) -> bool {
