@@ -48,7 +48,7 @@ impl Own {
         let (own, services) = (Arc::clone(self), services.clone());
         std::thread::spawn(move || {
             let loaded = own.load_all(login, &*services.catalogue, &*services.folder);
-            own.end_loading(login, &*services.folder);
+            own.end_loading(login);
             if let Err(error) = loaded {
                 failed(error);
             }
@@ -107,11 +107,10 @@ impl Own {
         }
     }
 
-    fn end_loading(&self, login: u64, folder: &dyn Folder) {
+    fn end_loading(&self, login: u64) {
         let mut state = self.lock();
         if state.login == login {
             state.loading = false;
-            folder.all_published();
             self.changed.notify_all();
         }
     }

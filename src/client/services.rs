@@ -111,8 +111,6 @@ pub trait Folder: Send + Sync {
     fn published(&self, name: &FileName, content: Content, audience: Audience);
     /// See [`Share::withdrawn`].
     fn withdrawn(&self, name: &FileName);
-    /// See [`Share::all_published`].
-    fn all_published(&self);
     /// See [`Share::clear`].
     fn clear(&self);
     /// See [`Share::arriving`].
@@ -138,10 +136,6 @@ impl Folder for Share {
 
     fn withdrawn(&self, name: &FileName) {
         Share::withdrawn(self, name);
-    }
-
-    fn all_published(&self) {
-        Share::all_published(self);
     }
 
     fn clear(&self) {

@@ -50,8 +50,6 @@ pub(crate) struct State {
     pub files: BTreeMap<FileName, Option<Content>>,
     /// What the folder serves.
     pub served: BTreeMap<FileName, (Content, Audience)>,
-    /// How many it served when it was told that these are all.
-    pub all_served: Option<usize>,
     /// Names whose download fails, and how.
     pub failing: BTreeMap<FileName, fn() -> Fetched>,
     /// Every call worth asserting.
@@ -194,11 +192,6 @@ impl Folder for World {
 
     fn withdrawn(&self, name: &FileName) {
         self.state().served.remove(name);
-    }
-
-    fn all_published(&self) {
-        let mut state = self.state();
-        state.all_served = Some(state.served.len());
     }
 
     fn clear(&self) {

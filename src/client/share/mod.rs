@@ -176,12 +176,6 @@ impl Share {
         self.registry.withdraw(name);
     }
 
-    /// All that was published before the login has been told by [`published`](Self::published). Until then what is asked
-    /// for and not known is not refused, but waited for.
-    pub fn all_published(&self) {
-        self.registry.complete();
-    }
-
     /// Forgets all publications (another user logs in).
     pub fn clear(&self) {
         self.registry.clear();

@@ -1,19 +1,15 @@
 //! What is published from the folder, and to whom: looked up for everything that is served.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, RwLock};
 
 use super::folder::Stamp;
-use super::serving::Patience;
 use super::{lock, read, write};
 use crate::common::ticket::Grant;
 use crate::common::types::{Audience, Content, ContentHash, FileName, UserName};
 
 /// Files hashed and not yet published that are remembered; one beyond is only hashed again when it is first asked for.
 const PREPARED_MAX: usize = 1 << 20;
-/// Whoever waits for a publication looks this often whether the one who asked is still there.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// What a file held when it had this stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +45,6 @@ impl Publication {
 pub(super) struct Registry {
     names: RwLock<HashMap<FileName, Arc<Publication>>>,
     prepared: Mutex<HashMap<FileName, Known>>,
-    /// Whether all is here that was published before the login.
-    is_complete: Mutex<bool>,
-    completed: Condvar,
 }
 
 impl Registry {
@@ -76,13 +69,7 @@ impl Registry {
         write(&self.names).remove(name);
     }
 
-    pub(super) fn complete(&self) {
-        *lock(&self.is_complete) = true;
-        self.completed.notify_all();
-    }
-
     pub(super) fn clear(&self) {
-        *lock(&self.is_complete) = false;
         write(&self.names).clear();
         lock(&self.prepared).clear();
     }
@@ -91,25 +78,8 @@ impl Registry {
         read(&self.names).get(name).cloned()
     }
 
-    /// The publication that `grant` means, if it is still shared with `downloader`. The server sends downloaders from the
-    /// moment of the login on: what is not known here before the list is complete may be on it, and is waited for.
-    pub(super) fn granted(
-        &self,
-        grant: &Grant,
-        downloader: &UserName,
-        patience: Patience<'_>,
-    ) -> Option<Arc<Publication>> {
-        loop {
-            let was_complete = *lock(&self.is_complete);
-            let found = self.find(grant, downloader);
-            if found.is_some() || was_complete || !patience() {
-                return found;
-            }
-            drop(self.completed.wait_timeout_while(lock(&self.is_complete), LOOK, |is_complete| !*is_complete));
-        }
-    }
-
-    fn find(&self, grant: &Grant, downloader: &UserName) -> Option<Arc<Publication>> {
+    /// The publication that `grant` means, if it is still shared with `downloader`.
+    pub(super) fn granted(&self, grant: &Grant, downloader: &UserName) -> Option<Arc<Publication>> {
         let names = read(&self.names);
         let publication = names.get(&grant.name)?;
         let same = publication.content.hash == grant.hash && publication.content.size == grant.size;

@@ -72,7 +72,7 @@ impl Share {
         downloader: &UserName,
         patience: Patience<'_>,
     ) -> Result<Served, RefusalReason> {
-        let publication = self.registry.granted(grant, downloader, &mut *patience).ok_or(RefusalReason::NotShared)?;
+        let publication = self.registry.granted(grant, downloader).ok_or(RefusalReason::NotShared)?;
         if let Some(part) = self.arriving.of(&grant.name, grant.hash) {
             return Ok(Served { publication, bytes: Bytes::Part(part) });
         }

@@ -39,9 +39,7 @@ fn place() -> Place {
 
 fn open(dir: &tempfile::TempDir) -> Arc<Share> {
     let cache = Cache::at(Some(dir.path().join("cache")));
-    let share = Share::with_cache(&dir.path().join("share"), 4, cache).unwrap();
-    share.all_published();
-    share
+    Share::with_cache(&dir.path().join("share"), 4, cache).unwrap()
 }
 
 fn name(text: &str) -> FileName {
@@ -168,32 +166,7 @@ fn only_what_is_published_is_served_and_only_to_whom_it_is() {
     publish(Audience::Everyone);
     assert_eq!(place.serve("file", content), Ok(()));
     place.share.clear();
-    place.share.all_published();
     assert_eq!(place.serve("file", content), Err(RefusalReason::NotShared));
-}
-
-#[test]
-fn what_the_list_from_before_the_login_may_hold_is_waited_for() {
-    let place = place();
-    place.write("file", b"bytes");
-    let content = place.prepare("file");
-    let grant = Grant { name: name("file"), hash: content.hash, size: content.size };
-    for comes in [true, false] {
-        place.share.clear();
-        let mut looks = 0;
-        let served = place.share.serve(&grant, &vader(), &mut || {
-            looks += 1;
-            match looks {
-                1 => {}
-                2 if comes => place.share.published(&name("file"), content, Audience::Everyone),
-                _ => place.share.all_published(),
-            }
-            true
-        });
-        assert_eq!(served.is_ok(), comes);
-    }
-    place.share.clear();
-    assert!(place.share.serve(&grant, &vader(), &mut || false).is_err(), "whoever asked has gone");
 }
 
 #[test]

@@ -89,7 +89,6 @@ impl Town {
         let share = Share::with_cache(dir.path(), slots, Cache::at(None)).unwrap();
         let listener = Listener::start_with(share.clone(), loopback(0), limit_rate, limits).unwrap();
         share.ticket_key(&ticket_key(), NOW_MS);
-        share.all_published();
         Self { dir, share, listener }
     }
 
