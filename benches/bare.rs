@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ use fileshare::client::share::{HashProgress, Listener, Share};
 use fileshare::common::message::WantedFile;
 use fileshare::common::seal::{AeadKey, TAG_BYTES, counter_nonce};
 use fileshare::common::ticket::{Grant, TransferTicket};
-use fileshare::common::types::{Audience, Content, FileName, UserName};
+use fileshare::common::types::{Audience, FileName, UserName};
 use rand::RngCore;
 
 const RECORD_BYTES: usize = 64 << 10;
@@ -216,8 +216,7 @@ impl House {
         }
         let listener = Listener::start(share, "127.0.0.1:0".parse().expect("an address"), None).expect("a free port");
         let address = SocketAddr::from(([127, 0, 0, 1], listener.port()));
-        let contents = wanted.iter().map(|wanted| (wanted.name.clone(), wanted.content)).collect();
-        let ask = Arc::new(Tickets { address, contents: Mutex::new(contents) });
+        let ask = Arc::new(Tickets { address });
         Self { ask, wanted, _listener: listener }
     }
 
@@ -233,25 +232,23 @@ impl House {
 /// In the server's place: seals tickets for the one source there is.
 struct Tickets {
     address: SocketAddr,
-    contents: Mutex<std::collections::HashMap<FileName, Content>>,
 }
 
 impl Ask for Tickets {
     fn offers(&self, files: &[WantedFile], _most: usize) -> Result<Vec<Offer>, AskError> {
-        let contents = self.contents.lock().expect("nobody panics with it");
         let key = AeadKey::new(&KEY);
         let indices: Vec<usize> = (0..files.len()).collect();
         let offer = |batch: &[usize]| {
             let grant = |&file: &usize| {
-                let WantedFile { name, hash } = files[file].clone();
-                Grant { size: contents[&name].size, name, hash }
+                let WantedFile { name, hash, size } = files[file].clone();
+                Grant { name, hash, size }
             };
             let downloader = UserName::parse("vader").expect("a good name");
             let grants = batch.iter().map(grant).collect();
-            let ticket = TransferTicket { downloader, expires_ms: now_ms() + 60_000, key: KEY, grants };
+            let ticket = TransferTicket { downloader, expires_ms: now_ms() + 60_000, key: KEY.into(), grants };
             let ticket = ticket.seal(&key, &mut rand::thread_rng());
             let user = UserName::parse("hans").expect("a good name");
-            Offer { user, address: self.address, key: KEY, ticket, files: batch.to_vec() }
+            Offer { user, address: self.address, key: KEY.into(), ticket, files: batch.to_vec() }
         };
         Ok(indices.chunks(11).map(offer).collect())
     }

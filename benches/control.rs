@@ -1,5 +1,5 @@
 //! What control costs: a login and a heartbeat at the server, with and without sealing; a session's memory; how many
-//! heartbeats one processor carries; how long `lap` and `sch` take, at rest and over a disk that takes 2 s for a sync.
+//! heartbeats one processor carries; how long a turn of the loop gets while somebody asks for long searches; how long `lap` and `sch` take, at rest and over a disk that takes 2 s for a sync.
 //!
 //! `cargo bench --bench control`; `FILESHARE_BENCH_USERS` sessions (default 10,000). The slow disk needs `strace`.
 
@@ -8,6 +8,8 @@
 #[path = "control/core.rs"]
 mod core;
 mod load;
+#[path = "control/searches.rs"]
+mod searches;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -27,6 +29,7 @@ const SYNC_US: u32 = 2_000_000;
 fn main() {
     let users = setting("FILESHARE_BENCH_USERS", 10_000);
     core::measure(users);
+    searches::measure();
     sessions(users);
     latency();
     slow_disk();

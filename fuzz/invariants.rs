@@ -2,17 +2,22 @@
 //! (`tests/threats.rs`), so that they are tried without a nightly toolchain too.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fileshare::client::command;
 use fileshare::client::paths::tidy;
+use fileshare::client::session::{Event, Session, SessionConfig};
 use fileshare::client::words::{Words, quote};
 use fileshare::common::limits::{RECORD_MAX_BYTES, TICKET_MAX_BYTES};
+use fileshare::common::login::Stretching;
 use fileshare::common::message::{ClientMessage, ServerMessage};
 use fileshare::common::packet::Packet;
 use fileshare::common::transfer::{self, Preamble, ToDownloader, ToUploader};
+use fileshare::common::types::UserName;
 use fileshare::server::core::{Outbox, Server, ServerConfig, Stored};
 use fileshare::server::credentials::Credentials;
+use rand::SeedableRng;
+use rand_chacha::ChaCha20Rng;
 
 /// Any datagram: one packet or none, and a packet is written as it was read.
 pub fn packet(datagram: &[u8]) {
@@ -100,4 +105,39 @@ pub fn stranger((pieces, bytes): (u8, &[u8])) {
         out.datagrams.clear();
     }
     assert_eq!(server.session_count(), 0);
+}
+
+/// A client that logs in, always with the same randomness, and the first datagram it sends.
+#[expect(clippy::disallowed_methods, reason = "an Instant to count from can be had no other way")]
+pub fn client() -> (Instant, Session, Vec<u8>) {
+    let servers = vec!["192.0.2.1:9".parse().expect("an address")];
+    let config = SessionConfig { servers, tcp_port: 1, stretching: Stretching::Minimal };
+    let (now, user) = (Instant::now(), UserName::parse("hans").expect("a name"));
+    let mut session = Session::new(config, ChaCha20Rng::seed_from_u64(1));
+    session.login(now, user, b"falcon*solo".to_vec().into());
+    let (_, hello) = session.poll_transmit().expect("a HELLO");
+    (now, session, hello)
+}
+
+/// Any datagrams from a server that does not know the password, each behind its length in two bytes, a moment apart: no
+/// session, an end of the login at most once, and never more said in return than once for each and once for the time.
+pub fn false_server(mut bytes: &[u8]) {
+    let (mut now, mut session, _) = client();
+    let server = "192.0.2.1:9".parse().expect("an address");
+    let mut ends = 0;
+    while let Some((length, rest)) = bytes.split_first_chunk() {
+        let (datagram, rest) = rest.split_at(rest.len().min(u16::from_be_bytes(*length).into()));
+        bytes = rest;
+        session.handle_datagram(now, server, &mut datagram.to_vec());
+        now += Duration::from_millis(100);
+        if session.poll_timeout().is_some_and(|due| due <= now) {
+            session.handle_timeout(now);
+        }
+        assert!(std::iter::from_fn(|| session.poll_transmit()).count() <= 2);
+        while let Some(event) = session.poll_event() {
+            assert!(matches!(event, Event::Login(Err(_))), "{event:?}");
+            ends += 1;
+        }
+    }
+    assert!(ends <= 1);
 }

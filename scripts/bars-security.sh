@@ -3,7 +3,7 @@
 # machine and nothing else.
 #   1. 10,000 guesses at a user's password in a minute from 127.0.0.2, while that user logs in at 127.0.0.1 and another
 #      one's heartbeats are timed.
-#   2. Heartbeats without and with a flood of logins for real and unknown users from 256 addresses.
+#   2. Heartbeats and logins without and with a flood of logins for real and unknown users from 256 addresses.
 #   3. 1,000 tries each at known, active and unknown users, over UDP and inside the server: sizes are the same, and
 #      Welch's t between their times stays below 4.5.
 # Prints the figures; exits non-zero if one is beyond its bar.

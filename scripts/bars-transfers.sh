@@ -101,6 +101,7 @@ end_get() {
     local code=0
     wait "$getter" || code=$?
     getter=''
+    tail=$(grep -v "DEBUG\] .* received" "$FS_DIR/get.err" | tail -n 5)
     received=0 found=0
     if [[ $(<"$FS_DIR/get.err") =~ received\ ([0-9]+)\ bytes,\ found\ ([0-9]+) ]]; then
         received=${BASH_REMATCH[1]} found=${BASH_REMATCH[2]}
@@ -195,7 +196,7 @@ kill_uploader_survived() {
         ! _fs_alive "$getter" || hit=$((hit + 1))
         fs_kill_client "$victim"
         (($# > 1)) || serve "$victim" --limit-rate "$rate"
-        end_get || fail "get while its source was killed: $(tail -n 1 "$FS_DIR/get.err")"
+        end_get || fail "get while its source was killed: $tail"
         check_content "kill $((round + 1))"
         again=$((received - size))
         ((again <= most)) || most=$again

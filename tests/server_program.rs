@@ -1,7 +1,7 @@
 //! The `server` program from outside: what it prints, how it starts, refuses to start and stops, and a login over a real
 //! socket.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -15,6 +15,7 @@ use fileshare::common::seal::{Channel, Side};
 use fileshare::common::types::{RequestId, UserName};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -152,6 +153,29 @@ fn credentials_are_read_again_and_a_bad_file_is_refused() {
     Running::wait_for_line(&mut log, "read again: 1 users");
     server.signal(Signal::INT);
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_credentials_file_that_does_not_come_keeps_nobody_waiting() {
+    let folder = folder(SAMPLE);
+    let path = folder.path().join("credentials.txt");
+    let mut server = Running::start(folder.path(), &["0", "--ephemeral"]);
+    let mut log = BufReader::new(server.child.stderr.take().unwrap());
+    std::fs::remove_file(&path).unwrap();
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    server.signal(Signal::HUP);
+    // A pipe opens when both ends do: now it is being read, and nothing comes.
+    let mut pipe = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(server.address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.send(&Packet::Hello { version: PROTOCOL_VERSION, nonce: [7; 16] }.to_bytes()).unwrap();
+    let mut buffer = [0; 2_000];
+    let length = socket.recv(&mut buffer).expect("an answer");
+    assert!(matches!(Packet::parse(&buffer[..length]), Some(Packet::Retry { .. })));
+    pipe.write_all(b"hans other\n").unwrap();
+    drop(pipe);
+    Running::wait_for_line(&mut log, "read again: 1 users");
 }
 
 #[test]

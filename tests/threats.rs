@@ -3,6 +3,10 @@
 #[path = "../fuzz/invariants.rs"]
 mod invariants;
 
+use std::fs;
+use std::path::Path;
+
+use fileshare::common::login::{ClientLogin, Record, ServerLogin, Stretching};
 use fileshare::common::message::{
     AudienceRef, ClientMessage, NameQuery, PublishedFile, Request, Response, ServerMessage,
 };
@@ -40,7 +44,20 @@ fn spoiled(rng: &mut StdRng, truths: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-fn try_all(seed: u64, truths: &[Vec<u8>], mut holds: impl FnMut(&mut StdRng, &[u8])) {
+/// What a fuzzer starts from, when `scripts/fuzz.sh` asks for it. `head` comes before each.
+fn keep_as_seeds(target: &str, head: &[u8], truths: &[Vec<u8>]) {
+    let Some(corpus) = std::env::var_os("FILESHARE_FUZZ_CORPUS") else { return };
+    let folder = Path::new(&corpus).join(target);
+    fs::create_dir_all(&folder).expect("a folder for the corpus");
+    for (at, truth) in truths.iter().enumerate() {
+        fs::write(folder.join(format!("true-{at}")), [head, truth].concat()).expect("a seed");
+    }
+}
+
+fn try_all(target: &str, seed: u64, truths: &[Vec<u8>], mut holds: impl FnMut(&mut StdRng, &[u8])) {
+    // The target of whole servers is told first into how many pieces its input falls.
+    let head: &[u8] = if target == "stranger" { &[4] } else { &[] };
+    keep_as_seeds(target, head, truths);
     let mut rng = StdRng::seed_from_u64(seed);
     for at in 0..INPUTS {
         let bytes = match at % 4 {
@@ -69,14 +86,40 @@ fn packets() -> Vec<Vec<u8>> {
 
 #[test]
 fn datagrams() {
-    try_all(1, &packets(), |_, bytes| invariants::packet(bytes));
+    try_all("packet", 1, &packets(), |_, bytes| invariants::packet(bytes));
 }
 
 #[test]
 fn a_strangers_datagrams() {
     let mut truths = packets();
     truths.push(truths.concat());
-    try_all(2, &truths, |rng, bytes| invariants::stranger((rng.gen_range(0..4), bytes)));
+    try_all("stranger", 2, &truths, |rng, bytes| invariants::stranger((rng.gen_range(0..4), bytes)));
+}
+
+#[test]
+fn a_false_servers_datagrams() {
+    let (_, _, hello) = invariants::client();
+    let Some(Packet::Hello { nonce, .. }) = Packet::parse(&hello) else { panic!("no HELLO: {hello:x?}") };
+    let mut rng = StdRng::seed_from_u64(7);
+    let user = UserName::parse("hans").expect("a name");
+    let record = Record::enrol(&mut rng, &user, b"a guess", Stretching::Minimal);
+    let (_, ke1) = ClientLogin::start(&mut rng, b"a guess");
+    let (_, ke2) = ServerLogin::start(&mut rng, &record, &user, &ke1);
+    let packets = [
+        Packet::Retry { nonce, cookie: [2; 32] },
+        Packet::Login2 { nonce, ke2: &ke2 },
+        Packet::Answer { nonce, answer: &[7; 336] },
+        Packet::Throttled { nonce, retry_after_s: 9 },
+        Packet::Version { version: 9, nonce },
+        Packet::Refused { nonce },
+        Packet::Resumed { nonce, server_nonce: [1; 16], answer: &[7; 336] },
+    ];
+    let framed = packets.iter().map(Packet::to_bytes);
+    let framed: Vec<Vec<u8>> = framed.map(|bytes| [&(bytes.len() as u16).to_be_bytes()[..], &bytes].concat()).collect();
+    let whole = framed[..3].concat();
+    let slow = [&framed[0][..], &framed[1], &[0; 8], &framed[2]].concat();
+    let truths: Vec<_> = [whole, slow].into_iter().chain(framed).collect();
+    try_all("false_server", 7, &truths, |_, bytes| invariants::false_server(bytes));
 }
 
 #[test]
@@ -107,7 +150,7 @@ fn messages() {
         ServerMessage::Reply { id, response }.encode(&mut text);
         truths.push(text);
     }
-    try_all(3, &truths, |_, bytes| invariants::messages(bytes));
+    try_all("messages", 3, &truths, |_, bytes| invariants::messages(bytes));
 }
 
 #[test]
@@ -117,7 +160,7 @@ fn transfers() {
     let want = postcard::to_stdvec(&ToUploader::Want { ranges }).expect("our own types encode");
     let grant = postcard::to_stdvec(&ToUploader::Grant { ticket: vec![1; 200] }).expect("our own types encode");
     let truths = [preamble(&[]), preamble(&[9; 300]), want, grant, vec![0, 1, 0, 0], vec![0xff; 4]];
-    try_all(4, &truths, |_, bytes| invariants::transfer(bytes));
+    try_all("transfer", 4, &truths, |_, bytes| invariants::transfer(bytes));
 }
 
 #[test]
@@ -128,7 +171,7 @@ fn credentials() {
         b"hans $fileshare$1$00ff\n".to_vec(),
         b"hans a\nhans b\n".to_vec(),
     ];
-    try_all(5, &truths, |_, bytes| invariants::credentials(bytes));
+    try_all("credentials", 5, &truths, |_, bytes| invariants::credentials(bytes));
 }
 
 #[test]
@@ -143,5 +186,5 @@ fn command_lines() {
         b"-lap",
         "pub \u{202e}gpj.exe \u{1b}[31m ä日本".as_bytes(),
     ];
-    try_all(6, &lines.map(<[u8]>::to_vec), |_, bytes| invariants::words(bytes));
+    try_all("words", 6, &lines.map(<[u8]>::to_vec), |_, bytes| invariants::words(bytes));
 }

@@ -21,22 +21,39 @@ const ROUNDS: usize = 9;
 const BURST: usize = 100;
 
 /// A client's end of a session, and a second server's end of the same keys to measure the sealing alone.
-struct Ends {
-    address: SocketAddr,
-    client: Channel,
+pub struct Ends {
+    pub address: SocketAddr,
+    pub client: Channel,
     server: Channel,
 }
 
-struct Bench {
-    server: Server,
-    out: Outbox,
+pub struct Bench {
+    pub server: Server,
+    pub out: Outbox,
     rng: ChaCha20Rng,
-    now: Instant,
+    pub now: Instant,
     /// In the core.
     spent: Duration,
 }
 
 impl Bench {
+    /// A server that so many users may join.
+    pub fn new(users: usize) -> Self {
+        let (mut rng, now) = (ChaCha20Rng::seed_from_u64(3), Instant::now());
+        let config = ServerConfig { liveness: Duration::from_secs(1 << 20), ..ServerConfig::default() };
+        let mut server = Server::new(config, Stored::new(), [1; 32], now, 1_800_000_000_000);
+        let mut out = Outbox::new();
+        let record = |number| {
+            let user = user(number);
+            let record = Record::enrol(&mut rng, &user, user.as_str().as_bytes(), Stretching::Minimal);
+            (user, Credential::Record(Box::new(record)))
+        };
+        let users = (0..users).map(record).collect();
+        server.handle_credentials(Credentials { users, warnings: Vec::new() }, &mut out);
+        server.handle_all_enrolled();
+        Self { server, out, rng, now, spent: Duration::ZERO }
+    }
+
     /// Hands in a datagram and takes the answer.
     fn exchange(&mut self, from: SocketAddr, mut datagram: Vec<u8>) -> Vec<u8> {
         let start = Instant::now();
@@ -48,7 +65,7 @@ impl Bench {
         answer
     }
 
-    fn log_in(&mut self, number: usize) -> Ends {
+    pub fn log_in(&mut self, number: usize) -> Ends {
         let address = SocketAddr::new(Ipv4Addr::new(10, 1, (number >> 8) as u8, number as u8).into(), 4_000);
         let (user, nonce) = (user(number), [number as u8; 16]);
         let password = user.as_str().as_bytes();
@@ -77,20 +94,7 @@ impl Bench {
 
 /// See the module.
 pub fn measure(users: usize) {
-    let (mut rng, now) = (ChaCha20Rng::seed_from_u64(3), Instant::now());
-    let config = ServerConfig { liveness: Duration::from_secs(1 << 20), ..ServerConfig::default() };
-    let mut server = Server::new(config, Stored::new(), [1; 32], now, 1_800_000_000_000);
-    let mut out = Outbox::new();
-    let record = |number| {
-        let user = user(number);
-        let record = Record::enrol(&mut rng, &user, user.as_str().as_bytes(), Stretching::Minimal);
-        (user, Credential::Record(Box::new(record)))
-    };
-    let users: Vec<_> = (0..users).map(record).collect();
-    let count = users.len();
-    server.handle_credentials(Credentials { users: users.into_iter().collect(), warnings: Vec::new() }, &mut out);
-    server.handle_all_enrolled();
-    let mut bench = Bench { server, out, rng, now, spent: Duration::ZERO };
+    let (mut bench, count) = (Bench::new(users), users);
     let mut ends: Vec<Ends> = (0..count).map(|number| bench.log_in(number)).collect();
     println!("login: {:.3} ms in the core", bench.spent.as_secs_f64() * 1e3 / count as f64);
 
@@ -125,7 +129,7 @@ pub fn measure(users: usize) {
     println!("sealing adds {:.0} % to a heartbeat", sealing / without * 100.0);
 }
 
-fn sealed(channel: &mut Channel, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+pub fn sealed(channel: &mut Channel, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut datagram = Vec::new();
     channel.seal_into(&mut datagram, write);
     datagram

@@ -2,7 +2,8 @@
 
 use zeroize::Zeroizing;
 
-use crate::client::password::{TypedPassword, without_line_end};
+use crate::client::control::Password;
+use crate::client::password::without_line_end;
 use crate::client::paths::{PathError, tidy};
 use crate::client::share::PathArgument;
 use crate::client::words::{Word, Words, WordsError, is_blank};
@@ -83,7 +84,7 @@ pub enum Command {
         /// As typed; whether it is a user name at all is for the login to find out.
         user: String,
         /// The rest of the line; `None` if there was none.
-        password: Option<TypedPassword>,
+        password: Option<Password>,
     },
     /// Download.
     Get {
@@ -222,7 +223,7 @@ fn parse_auth(line: &[u8], mut words: Words<'_>) -> Result<Command, UsageError> 
         return Err(UsageError::Arity(Verb::Auth));
     };
     let rest = line.get(words.position() + 1..).filter(|rest| !rest.is_empty());
-    let password = rest.map(|rest| TypedPassword(Zeroizing::new(rest.to_vec())));
+    let password = rest.map(|rest| Zeroizing::new(rest.to_vec()));
     Ok(Command::Auth { user: user.text, password })
 }
 

@@ -13,7 +13,7 @@ fn file(text: &str) -> PathArgument {
 }
 
 fn auth(user: &str, password: &[u8]) -> Command {
-    Command::Auth { user: user.into(), password: Some(TypedPassword(Zeroizing::new(password.to_vec()))) }
+    Command::Auth { user: user.into(), password: Some(Zeroizing::new(password.to_vec())) }
 }
 
 #[test]
@@ -128,4 +128,10 @@ fn every_usage_starts_with_its_name() {
         assert!(verb.usage().starts_with(verb.name()));
         assert_eq!(Verb::parse(verb.name()), Some(verb));
     }
+}
+
+#[test]
+fn a_typed_password_never_shows() {
+    assert!(!format!("{:?}", auth("hans", b"falcon")).contains("102, 97"));
+    assert!(!format!("{:?}", parse(b"auth hans falcon")).contains("falcon"));
 }

@@ -75,8 +75,6 @@ struct Shared {
     /// Whether the thread has been woken and has not looked yet.
     is_woken: AtomicBool,
     user: Mutex<Option<UserName>>,
-    /// When the last welcome came, and the server's clock then, milliseconds since 1970.
-    server_clock: Mutex<Option<(Instant, u64)>>,
 }
 
 struct StopOnDrop(Arc<Shared>);
@@ -104,7 +102,6 @@ impl Control {
             waker: Waker::new(poll.registry(), WAKE)?,
             is_woken: AtomicBool::new(false),
             user: Mutex::new(None),
-            server_clock: Mutex::new(None),
         });
         let sockets = Sockets::new(options.servers.clone());
         let ControlOptions { servers, tcp_port, stretching } = options;
@@ -158,13 +155,6 @@ impl Control {
             responses[place] = Some(result?);
         }
         responses.into_iter().map(|response| response.ok_or(AskError::NotAuthenticated)).collect()
-    }
-
-    /// The server's clock now, milliseconds since 1970, by the last welcome; 0 before the first one.
-    #[expect(clippy::disallowed_methods, reason = "the driver is where the clock is read")]
-    pub fn server_now_ms(&self) -> u64 {
-        let welcomed = *lock(&self.shared.server_clock);
-        welcomed.map_or(0, |(at, then_ms)| then_ms + Instant::now().saturating_duration_since(at).as_millis() as u64)
     }
 
     /// Tells the server that the user goes; waits at most
@@ -301,7 +291,6 @@ impl Driver {
         match event {
             Event::Started { user, welcome, ticket_key, resumed } => {
                 self.renew_at = None;
-                *lock(&self.shared.server_clock) = Some((clock(), welcome.server_time_ms));
                 *lock(&self.shared.user) = Some(user.clone());
                 self.observer.session_started(&user, &welcome, &ticket_key, resumed);
             }

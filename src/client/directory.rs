@@ -170,10 +170,18 @@ impl Directory {
         Ok(entries.into_values().collect())
     }
 
-    /// Who may see one of the user's own restricted publications; `None` if it is not published.
-    pub fn audience_of(&self, name: &FileName) -> Result<Option<Vec<UserName>>, AskError> {
+    /// Who may see these of the user's own publications (pipelined): no users if it is everyone, `None` if it is not
+    /// published.
+    pub fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, AskError> {
+        let request = |name: &FileName| Request::AudienceOf { name: name.clone(), cursor: None };
+        let firsts = self.server.ask_many(names.iter().map(request).collect())?;
+        names.iter().zip(firsts).map(|(name, first)| self.audience_from(name, first)).collect()
+    }
+
+    fn audience_from(&self, name: &FileName, first: Response) -> Result<Option<Vec<UserName>>, AskError> {
         let mut users = BTreeMap::new();
-        let walked = self.walk(
+        let walked = self.walk_from(
+            Some(first),
             |cursor| Request::AudienceOf { name: name.clone(), cursor },
             users_page,
             |user: Option<UserName>| collect(&mut users, user.map(|user| (user, ()))),
@@ -224,7 +232,7 @@ impl Directory {
         fetch: bool,
         first: Option<Response>,
     ) -> Result<Vec<FoundEntry>, AskError> {
-        let mut found: BTreeMap<(FileName, ContentHash), FoundEntry> = BTreeMap::new();
+        let mut found: BTreeMap<(FileName, ContentHash, u64), FoundEntry> = BTreeMap::new();
         self.walk_from(
             first,
             |cursor| Request::Resolve { query: query.clone(), fetch, cursor },
@@ -237,7 +245,8 @@ impl Directory {
                 _ => None,
             },
             |entry: Option<FoundEntry>| {
-                collect(&mut found, entry.map(|entry| ((entry.name.clone(), entry.content.hash), entry)))
+                let key = |entry: &FoundEntry| (entry.name.clone(), entry.content.hash, entry.content.size);
+                collect(&mut found, entry.map(|entry| (key(&entry), entry)))
             },
         )?;
         let mut found: Vec<FoundEntry> = found.into_values().collect();

@@ -166,13 +166,13 @@ fn source(at: usize) -> SourceGrant {
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
         free_slots: 1,
         covers: 1,
-        key: [0; 32],
+        key: [0; 32].into(),
         ticket: vec![0; TICKET_MAX_BYTES],
     }
 }
 
 fn wanted(text: &str) -> WantedFile {
-    WantedFile { name: FileName::parse(text).unwrap(), hash: ContentHash([1; 32]) }
+    WantedFile { name: FileName::parse(text).unwrap(), hash: ContentHash([1; 32]), size: 1 }
 }
 
 fn directory(state: State) -> (Arc<Fake>, Directory) {
@@ -191,7 +191,7 @@ fn lists_are_whole_sorted_and_each_entry_is_there_once() {
             let own = list(state()).published().unwrap();
             assert_eq!(own.into_iter().map(|entry| entry.name).collect::<Vec<_>>(), names);
             assert_eq!(list(state()).peers(), Ok(users.clone()));
-            assert_eq!(list(state()).audience_of(&name(1)), Ok(Some(users)));
+            assert_eq!(list(state()).audiences_of(&[name(1), name(2)]), Ok(vec![Some(users.clone()), Some(users)]));
             assert_eq!(list(state()).search(NameQuery::Substring(String::new())), Ok(names));
             let found = list(state()).resolve(NameQuery::Prefix(String::new()), false).unwrap();
             assert_eq!(found.len(), entries);
@@ -207,7 +207,7 @@ fn lists_are_whole_sorted_and_each_entry_is_there_once() {
 #[test]
 fn the_audience_of_nothing_is_none() {
     let (_, directory) = directory(State::default());
-    assert_eq!(directory.audience_of(&FileName::parse("unknown").unwrap()), Ok(None));
+    assert_eq!(directory.audiences_of(&[FileName::parse("unknown").unwrap()]), Ok(vec![None]));
 }
 
 #[test]
@@ -343,4 +343,30 @@ fn a_server_cannot_choose_the_name_that_a_download_is_saved_under() {
         assert!(directory.resolve(query, true).unwrap().iter().all(|entry| entry.name.as_str().starts_with("file")));
     }
     assert_eq!(directory.search(NameQuery::Substring("file 0".into())), Ok(vec![name(0), name(1)]));
+}
+
+/// One page, always the same.
+struct OnePage(Vec<FoundEntry>);
+
+impl Ask for OnePage {
+    fn ask(&self, _: Request) -> Result<Response, AskError> {
+        Ok(Response::Found { entries: self.0.clone(), next: None })
+    }
+
+    fn ask_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, AskError> {
+        requests.into_iter().map(|request| self.ask(request)).collect()
+    }
+}
+
+#[test]
+fn a_hash_told_with_another_size_does_not_hide_the_content() {
+    let told = |size, sources| {
+        let content = Content { size, ..content(1) };
+        FoundEntry { name: name(1), content, sources, age_s: 0 }
+    };
+    for entries in [[told(10, 2), told(11, 1)], [told(11, 1), told(10, 2)]] {
+        let directory = Directory::over(Arc::new(OnePage(entries.to_vec())));
+        let found = directory.resolve(NameQuery::Exact(name(1)), true);
+        assert_eq!(found, Ok(vec![told(10, 2), told(11, 1)]));
+    }
 }

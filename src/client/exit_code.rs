@@ -67,9 +67,10 @@ impl From<&LoginError> for ExitCode {
     fn from(error: &LoginError) -> Self {
         match error {
             LoginError::Unreachable | LoginError::Version { .. } => Self::Unreachable,
-            LoginError::Refused | LoginError::AlreadyActive | LoginError::Throttled(_) | LoginError::LoggedIn => {
-                Self::NotAuthenticated
-            }
+            LoginError::Refused
+            | LoginError::AlreadyActive { .. }
+            | LoginError::Throttled(_)
+            | LoginError::LoggedIn => Self::NotAuthenticated,
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod download;
 pub mod exit_code;
 pub mod life;
 pub mod net;
+mod notices;
 pub mod output;
 pub mod own;
 pub mod password;

@@ -8,14 +8,36 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::client::control::AskError;
+use crate::client::download::part_of;
 use crate::client::services::{Catalogue, Folder, Services};
+use crate::common::content::group_count;
 use crate::common::limits::COMMAND_PATIENCE;
 use crate::common::message::OwnEntry;
+use crate::common::text::safe;
 use crate::common::types::{Audience, Content, FileName};
 
 /// A login waits this long for the list to be there, so that nearly every user serves everything from the first moment;
 /// longer lists go on loading in the background.
 const LOGIN_WAITS: Duration = Duration::from_millis(250);
+
+/// While it lives, the server may name this client as a source of what the folder has not been told of: whoever asks for
+/// that waits. To be begun before the server learns what it is about.
+#[must_use]
+pub struct Listing(Arc<dyn Folder>);
+
+impl Listing {
+    /// The folder's list is not whole from now on.
+    pub fn begin(folder: &Arc<dyn Folder>) -> Self {
+        folder.list_begins();
+        Self(Arc::clone(folder))
+    }
+}
+
+impl Drop for Listing {
+    fn drop(&mut self) {
+        self.0.list_ends();
+    }
+}
 
 /// See the module.
 #[derive(Default)]
@@ -24,11 +46,22 @@ pub struct Own {
     changed: Condvar,
 }
 
+/// Whether this was published early by a `get --share` that was killed: only its unfinished part is there. Small files are
+/// never published before they are whole.
+fn is_cut_off(folder: &dyn Folder, entry: &OwnEntry) -> bool {
+    let part = || part_of(&entry.name, &entry.content.hash);
+    group_count(entry.content.size) > 1
+        && !folder.is_taken(&entry.name)
+        && part().is_some_and(|part| folder.is_taken(&part))
+}
+
 #[derive(Default)]
 struct State {
     /// Rises with every login: what an earlier login is still loading is dropped.
     login: u64,
     loading: bool,
+    /// All of it was loaded: what is not in `names` is not published.
+    complete: bool,
     /// Name, and whether only some may see it.
     names: BTreeMap<FileName, bool>,
     /// Published or withdrawn since the login: newer than what is being loaded.
@@ -36,9 +69,14 @@ struct State {
 }
 
 impl Own {
-    /// Starts over for whoever has just logged in, and waits a moment for the list. `failed` is told if it cannot be
-    /// loaded.
-    pub fn load(self: &Arc<Self>, services: &Services, failed: impl FnOnce(AskError) + Send + 'static) {
+    /// Starts over for whoever has just logged in, and waits a moment for the list, which ends `listing`. `failed` is told
+    /// if it cannot be loaded.
+    pub fn load(
+        self: &Arc<Self>,
+        services: &Services,
+        listing: Listing,
+        failed: impl FnOnce(AskError) + Send + 'static,
+    ) {
         let login = {
             let mut state = self.lock();
             services.folder.clear();
@@ -48,7 +86,8 @@ impl Own {
         let (own, services) = (Arc::clone(self), services.clone());
         std::thread::spawn(move || {
             let loaded = own.load_all(login, &*services.catalogue, &*services.folder);
-            own.end_loading(login);
+            drop(listing);
+            own.end_loading(login, loaded.is_ok());
             if let Err(error) = loaded {
                 failed(error);
             }
@@ -78,6 +117,12 @@ impl Own {
         names.filter(|name| state.names.get(*name) == Some(&true)).cloned().collect()
     }
 
+    /// Whether this is surely not published; a list that could not be loaded says nothing.
+    pub fn surely_lacks(&self, name: &FileName) -> bool {
+        let state = self.wait_loaded(COMMAND_PATIENCE);
+        state.complete && !state.names.contains_key(name)
+    }
+
     /// Names that start with `prefix`, at most `most`, as far as they are loaded.
     pub fn starting_with(&self, prefix: &str, most: usize) -> Vec<FileName> {
         let state = self.lock();
@@ -87,16 +132,35 @@ impl Own {
     }
 
     fn load_all(&self, login: u64, catalogue: &dyn Catalogue, folder: &dyn Folder) -> Result<(), AskError> {
-        let (some, all): (Vec<_>, Vec<_>) = catalogue.books()?.into_iter().partition(|entry| entry.restricted);
+        let books = catalogue.books()?.into_iter();
+        let (cut_off, whole): (Vec<_>, Vec<_>) = books.partition(|entry| is_cut_off(folder, entry));
+        let (some, all): (Vec<_>, Vec<_>) = whole.into_iter().partition(|entry| entry.restricted);
         for entry in all {
             self.loaded(login, folder, entry, Audience::Everyone);
         }
-        for entry in some {
-            if let Some(users) = catalogue.audience_of(&entry.name)? {
+        let names: Vec<FileName> = some.iter().map(|entry| entry.name.clone()).collect();
+        for (entry, users) in some.into_iter().zip(catalogue.audiences_of(&names)?) {
+            if let Some(users) = users {
                 self.loaded(login, folder, entry, Audience::only(users));
             }
         }
-        Ok(())
+        self.take_back(login, catalogue, cut_off)
+    }
+
+    /// These would be phantoms for good: nobody serves them, and no command of this login knows of them.
+    fn take_back(&self, login: u64, catalogue: &dyn Catalogue, cut_off: Vec<OwnEntry>) -> Result<(), AskError> {
+        let mut names: Vec<FileName> = cut_off.into_iter().map(|entry| entry.name).collect();
+        {
+            let state = self.lock();
+            names.retain(|name| state.login == login && !state.touched.contains(name));
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        names
+            .iter()
+            .for_each(|name| log::info!("{}: cut off while it was fetched and shared; withdrawn", safe(name.as_str())));
+        catalogue.unpublish(&names).map(drop)
     }
 
     fn loaded(&self, login: u64, folder: &dyn Folder, entry: OwnEntry, audience: Audience) {
@@ -107,10 +171,10 @@ impl Own {
         }
     }
 
-    fn end_loading(&self, login: u64) {
+    fn end_loading(&self, login: u64, complete: bool) {
         let mut state = self.lock();
         if state.login == login {
-            state.loading = false;
+            (state.loading, state.complete) = (false, complete);
             self.changed.notify_all();
         }
     }

@@ -2,7 +2,6 @@
 //!
 //! Must not print, log or keep one: what passes through here is wiped when dropped.
 
-use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -14,16 +13,6 @@ use crate::common::types::UserName;
 
 /// The variable a password may stand in.
 pub const PASSWORD_VARIABLE: &str = "FILESHARE_PASSWORD";
-
-/// A password that was typed as part of a command. Shows nothing of itself.
-#[derive(Clone, PartialEq, Eq)]
-pub struct TypedPassword(pub Password);
-
-impl fmt::Debug for TypedPassword {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TypedPassword(..)")
-    }
-}
 
 /// Why there is no password.
 #[derive(Debug, thiserror::Error)]
@@ -157,11 +146,5 @@ mod tests {
         let source = Passwords { file: Some("/nonexistent/pw".into()), prompt: false };
         let error = source.for_command(&UserName::parse("hans").unwrap()).unwrap_err();
         assert!(error.to_string().starts_with("/nonexistent/pw: "), "{error}");
-    }
-
-    #[test]
-    fn a_typed_password_never_shows() {
-        let typed = TypedPassword(Zeroizing::new(b"falcon".to_vec()));
-        assert!(!format!("{typed:?}").contains("falcon"));
     }
 }

@@ -163,12 +163,6 @@ impl Part {
     }
 }
 
-/// Whether patterns and folders leave `name` out: private parts of a folder that a server may run in.
-pub fn is_left_out(name: &FileName) -> bool {
-    let last = name.components().last().unwrap_or_default();
-    last == "credentials.txt" || last.starts_with("fileshare.db")
-}
-
 /// What stands literally in `pattern`, in order; the first run is what it starts with and may be empty.
 fn literal_runs(pattern: &str) -> Vec<String> {
     let mut runs = vec![String::new()];
@@ -286,12 +280,5 @@ mod tests {
         assert_eq!(pin("a#12a"), None);
         assert_eq!(pin("a#12xz"), None);
         assert_eq!(pin("#12ab"), None);
-    }
-
-    #[test]
-    fn private_files_are_left_out() {
-        let out = |name: &str| is_left_out(&FileName::parse(name).unwrap());
-        assert!(out("credentials.txt") && out("x/fileshare.db-wal") && out("fileshare.db"));
-        assert!(!out("credentials.txt.bak") && !out("a"));
     }
 }

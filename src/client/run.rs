@@ -15,21 +15,20 @@ use log::LevelFilter;
 use crate::client::cli::{GETTING_STARTED, Options};
 use crate::client::commands::Context;
 use crate::client::console::{Console, Manner};
-use crate::client::control::{Control, ControlOptions, Observer};
+use crate::client::control::{Control, ControlOptions};
 use crate::client::directory::Directory;
 use crate::client::download::{DownloadOptions, Downloader};
 use crate::client::exit_code::ExitCode;
 use crate::client::life::{Ending, Life, Verdict};
 use crate::client::net::{local_ips_towards, resolve};
+use crate::client::notices::Notices;
 use crate::client::output::Report;
 use crate::client::password::Passwords;
 use crate::client::services::{Account, Services};
 use crate::client::share::{Listener, Share};
 use crate::client::shell::{Ended, Script, run_script, run_terminal};
 use crate::client::signals;
-use crate::common::login::{Stretching, Welcome};
-use crate::common::seal::Secret;
-use crate::common::types::UserName;
+use crate::common::login::Stretching;
 
 /// A command that was told to stop gets this long to do so in good order.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
@@ -164,10 +163,11 @@ fn start(
     let servers = resolve(&options.server, options.port).map_err(unknown)?;
     let share = Share::open(&options.dir, options.upload_slots).map_err(local(&options.dir))?;
     let tcp_port = listen(options, &servers, &share)?;
-    let observer =
-        Arc::new(Notices { share: Arc::clone(&share), console: Arc::clone(console), events: events.clone() });
+    let heard = events.clone();
+    let logged_out = move || drop(heard.send(Event::LoggedOut));
+    let observer = Notices::start(Arc::clone(&share), Arc::clone(console), logged_out).map_err(internal)?;
     let control_options = ControlOptions { servers, tcp_port, stretching: Stretching::Standard };
-    let control = Control::start(control_options, observer).map_err(internal)?;
+    let control = Control::start(control_options, Arc::new(observer)).map_err(internal)?;
     let directory = Directory::new(control.clone());
     let downloader = Downloader::open(&options.dir, directory.clone()).map_err(local(&options.dir))?;
     let context = Context {
@@ -303,37 +303,4 @@ fn log_to_stderr(verbose: u8) {
     };
     let config = simplelog::ConfigBuilder::new().add_filter_allow_str("fileshare").build();
     simplelog::WriteLogger::init(level, config, io::stderr()).expect("nobody has set a logger before");
-}
-
-/// Passes on what becomes of the session.
-struct Notices {
-    share: Arc<Share>,
-    console: Arc<Console>,
-    events: Sender<Event>,
-}
-
-impl Observer for Notices {
-    fn session_started(&self, _: &UserName, welcome: &Welcome, ticket_key: &Secret, resumed: bool) {
-        self.share.ticket_key(ticket_key, welcome.server_time_ms);
-        if resumed {
-            self.console.notice("reconnected");
-        }
-    }
-
-    fn connection_lost(&self) {
-        log::info!("the server does not answer: reconnecting");
-    }
-
-    fn logged_out(&self) {
-        self.console.notice("logged out by the server");
-        let _ = self.events.send(Event::LoggedOut);
-    }
-
-    fn repaired(&self, files: usize) {
-        self.console.notice(format!("publications lost by the server and published again: {files}"));
-    }
-
-    fn free_slots(&self) -> u8 {
-        self.share.free_slots()
-    }
 }

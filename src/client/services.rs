@@ -51,8 +51,8 @@ pub trait Catalogue: Send + Sync {
     fn published(&self) -> Result<Vec<OwnEntry>, AskError>;
     /// See [`Directory::books`].
     fn books(&self) -> Result<Vec<OwnEntry>, AskError>;
-    /// See [`Directory::audience_of`].
-    fn audience_of(&self, name: &FileName) -> Result<Option<Vec<UserName>>, AskError>;
+    /// See [`Directory::audiences_of`].
+    fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, AskError>;
     /// See [`Directory::peers`].
     fn peers(&self) -> Result<Vec<UserName>, AskError>;
     /// See [`Directory::search`].
@@ -80,8 +80,8 @@ impl Catalogue for Directory {
         Directory::books(self)
     }
 
-    fn audience_of(&self, name: &FileName) -> Result<Option<Vec<UserName>>, AskError> {
-        Directory::audience_of(self, name)
+    fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, AskError> {
+        Directory::audiences_of(self, names)
     }
 
     fn peers(&self) -> Result<Vec<UserName>, AskError> {
@@ -105,12 +105,20 @@ impl Catalogue for Directory {
 pub trait Folder: Send + Sync {
     /// See [`Share::expand`].
     fn expand(&self, argument: &PathArgument) -> Expanded;
+    /// See [`Share::is_taken`].
+    fn is_taken(&self, name: &FileName) -> bool;
+    /// See [`Share::size`].
+    fn size(&self, name: &FileName) -> u64;
     /// See [`Share::prepare`].
     fn prepare(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError>;
     /// See [`Share::published`].
     fn published(&self, name: &FileName, content: Content, audience: Audience);
     /// See [`Share::withdrawn`].
     fn withdrawn(&self, name: &FileName);
+    /// See [`Share::list_begins`].
+    fn list_begins(&self);
+    /// See [`Share::list_ends`].
+    fn list_ends(&self);
     /// See [`Share::clear`].
     fn clear(&self);
     /// See [`Share::arriving`].
@@ -126,6 +134,14 @@ impl Folder for Share {
         Share::expand(self, argument)
     }
 
+    fn is_taken(&self, name: &FileName) -> bool {
+        Share::is_taken(self, name)
+    }
+
+    fn size(&self, name: &FileName) -> u64 {
+        Share::size(self, name)
+    }
+
     fn prepare(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError> {
         Share::prepare(self, name, progress)
     }
@@ -136,6 +152,14 @@ impl Folder for Share {
 
     fn withdrawn(&self, name: &FileName) {
         Share::withdrawn(self, name);
+    }
+
+    fn list_begins(&self) {
+        Share::list_begins(self);
+    }
+
+    fn list_ends(&self) {
+        Share::list_ends(self);
     }
 
     fn clear(&self) {

@@ -52,7 +52,7 @@ pub const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(2);
 /// Silence after which a client is no longer active unless the server says otherwise.
 pub const LIVENESS_DEFAULT: Duration = Duration::from_secs(3);
 /// An unanswered heartbeat is repeated this many times between the heartbeat interval and the liveness time: at 20 %
-/// loss each way, twelve tries all fail with probability 0.36^12, about 5 in a million heartbeats' 1 in 200,000.
+/// loss each way a try fails with probability 0.36, and all twelve with 0.36^12: for one heartbeat in 200,000.
 pub const HEARTBEAT_TRIES: u32 = 12;
 
 // Requests.
@@ -79,13 +79,16 @@ pub const LOGIN_RETRY_FIRST: Duration = Duration::from_millis(250);
 /// Longest wait before a login step is repeated.
 pub const LOGIN_RETRY_MAX: Duration = Duration::from_millis(1_000);
 /// A cookie is good for the time bucket it was made in and the one after.
-pub const COOKIE_BUCKET: Duration = Duration::from_secs(10);
-/// An unfinished login is forgotten after this long.
+pub const COOKIE_BUCKET: Duration = Duration::from_secs(5);
+/// A login is forgotten after this long, finished or not: no earlier than the cookie it began with, lest a recorded one
+/// begin again.
 pub const HANDSHAKE_LIFETIME: Duration = Duration::from_secs(10);
-/// Unfinished logins kept at once over all addresses.
+/// Logins kept at once over all addresses.
 pub const HANDSHAKES_MAX: usize = 8_192;
-/// Unfinished logins kept at once for one address prefix (/32 or /64).
-pub const HANDSHAKES_PER_PREFIX_MAX: usize = 1_024;
+/// Of these, for addresses from where somebody has logged in before.
+pub const HANDSHAKES_KNOWN_MAX: usize = 2_048;
+/// Logins kept at once for one network (/32 or /48).
+pub const HANDSHAKES_PER_NETWORK_MAX: usize = 1_024;
 /// How long a resumption ticket is good after it was issued.
 pub const RESUMPTION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3_600);
 
@@ -104,6 +107,8 @@ pub const RECORD_MAX_BYTES: usize = 64 << 10;
 
 const _: () = assert!(SEALED_OVERHEAD_BYTES + MESSAGE_MAX_BYTES == DATAGRAM_MAX_BYTES);
 const _: () = assert!(HELLO_BYTES <= DATAGRAM_MAX_BYTES);
+const _: () = assert!(HANDSHAKE_LIFETIME.as_millis() >= 2 * COOKIE_BUCKET.as_millis());
+const _: () = assert!(HANDSHAKES_PER_NETWORK_MAX < HANDSHAKES_KNOWN_MAX && HANDSHAKES_KNOWN_MAX < HANDSHAKES_MAX);
 const _: () = assert!(PAGE_MAX_BYTES > FILE_NAME_MAX_BYTES + 128, "a page holds at least one of the largest entries");
 /// A [`SourceGrant`](super::message::SourceGrant) but for its ticket: user, address, slots, bits, key, lengths.
 const GRANT_REST_BYTES: usize = (USER_NAME_MAX_BYTES + 1) + 22 + 1 + 10 + 32 + 2;

@@ -26,7 +26,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::Sha512;
 use zeroize::Zeroizing;
 
-use super::packet::{ANSWER_BYTES, DETAILS_BYTES, KE1_BYTES, KE2_BYTES, KE3_BYTES, Nonce, ResetToken};
+use super::hidden::Hidden;
+use super::packet::{ANSWER_BYTES, Cookie, DETAILS_BYTES, KE1_BYTES, KE2_BYTES, KE3_BYTES, Nonce, ResetToken};
 use super::seal::{Secret, TAG_BYTES, context, derive, open_once, seal_once};
 use super::types::{RunId, SessionId, StateDigest, UserName};
 
@@ -143,14 +144,20 @@ impl ResumptionKey {
         derive(context::RESUMPTION_SECRET, session_secret.as_slice())
     }
 
-    /// Seals what the server must know of the client, for RESUME.
-    pub fn seal_details(&self, nonce: &Nonce, details: &LoginDetails) -> [u8; DETAILS_BYTES] {
-        seal_padded(&self.mixed(context::RESUME_DETAILS, nonce, &[]), nonce, details)
+    /// Seals what the server must know of the client, for RESUME; good with this cookie alone, so that a recorded RESUME
+    /// is of no use to whoever gets a fresh cookie for it.
+    pub fn seal_details(&self, nonce: &Nonce, cookie: &Cookie, details: &LoginDetails) -> [u8; DETAILS_BYTES] {
+        seal_padded(&self.mixed(context::RESUME_DETAILS, nonce, cookie), nonce, details)
     }
 
     /// Opens what [`seal_details`](Self::seal_details) sealed.
-    pub fn open_details(&self, nonce: &Nonce, sealed: &[u8; DETAILS_BYTES]) -> Result<LoginDetails, LoginFailed> {
-        open_padded(&self.mixed(context::RESUME_DETAILS, nonce, &[]), nonce, sealed)
+    pub fn open_details(
+        &self,
+        nonce: &Nonce,
+        cookie: &Cookie,
+        sealed: &[u8; DETAILS_BYTES],
+    ) -> Result<LoginDetails, LoginFailed> {
+        open_padded(&self.mixed(context::RESUME_DETAILS, nonce, cookie), nonce, sealed)
     }
 
     /// The secret of the resumed session.
@@ -173,8 +180,8 @@ impl ResumptionKey {
         open_padded(&self.mixed(context::RESUME_ANSWER, nonce, server_nonce), nonce, sealed)
     }
 
-    fn mixed(&self, context: &str, nonce: &Nonce, server_nonce: &[u8]) -> Secret {
-        let material = Zeroizing::new([self.0.as_slice(), nonce, server_nonce].concat());
+    fn mixed(&self, context: &str, nonce: &Nonce, by_server: &[u8]) -> Secret {
+        let material = Zeroizing::new([self.0.as_slice(), nonce, by_server].concat());
         derive(context, &material)
     }
 }
@@ -194,7 +201,10 @@ pub enum LoginAnswer {
     /// The session stands.
     Welcome(Welcome),
     /// The user is active elsewhere.
-    AlreadyActive,
+    AlreadyActive {
+        /// Silence after which that client is taken for dead, milliseconds.
+        liveness_ms: u32,
+    },
 }
 
 /// All that a client needs to live in its session.
@@ -208,10 +218,11 @@ pub struct Welcome {
     pub heartbeat_ms: u32,
     /// Silence after which the server takes the client for dead, milliseconds.
     pub liveness_ms: u32,
-    /// The server's clock, milliseconds since 1970: transfer tickets expire by it.
+    /// The server's clock, milliseconds since 1970 when the server started and never set since: transfer tickets expire
+    /// by it.
     pub server_time_ms: u64,
     /// What a true RESET of this session carries.
-    pub reset_token: ResetToken,
+    pub reset_token: Hidden<ResetToken>,
     /// A sealed [`ResumptionTicket`](super::ticket::ResumptionTicket).
     pub ticket: Vec<u8>,
     /// Of all the user's publications as the server has them now.
@@ -322,9 +333,9 @@ impl ClientLogin {
     }
 
     /// Opens KE2 with the password and proves it; runs the stretching. Fails for a wrong password and for a server that
-    /// does not hold the password's record alike.
+    /// does not hold the password's record alike; then another KE2 can be tried.
     pub fn finish(
-        self,
+        &self,
         rng: &mut (impl RngCore + CryptoRng),
         user: &UserName,
         password: &[u8],
@@ -333,7 +344,7 @@ impl ClientLogin {
     ) -> Result<(LoginKey, [u8; KE3_BYTES]), LoginFailed> {
         let ke2 = CredentialResponse::deserialize(ke2).map_err(|_| LoginFailed)?;
         let params = ClientLoginFinishParameters::new(Some(CONTEXT), identifiers(user), Some(&stretching));
-        let finished = self.0.finish(rng, password, ke2, params);
+        let finished = self.0.clone().finish(rng, password, ke2, params);
         // A client logs in once in a while.
         drop(MEMORY.take());
         let finished = finished.map_err(|_| LoginFailed)?;

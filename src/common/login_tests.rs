@@ -89,7 +89,7 @@ fn welcome() -> LoginAnswer {
         heartbeat_ms: u32::MAX,
         liveness_ms: u32::MAX,
         server_time_ms: u64::MAX,
-        reset_token: [255; 16],
+        reset_token: [255; 16].into(),
         ticket: vec![255; RESUMPTION_TICKET_MAX_BYTES],
         digest: StateDigest([255; 16]),
         last_writer: RunId(u64::MAX),
@@ -100,7 +100,7 @@ fn welcome() -> LoginAnswer {
 #[test]
 fn the_largest_welcome_fits_and_a_refusal_has_its_size() {
     let key = LoginKey(Zeroizing::new(vec![1; 64]));
-    for answer in [welcome(), LoginAnswer::AlreadyActive] {
+    for answer in [welcome(), LoginAnswer::AlreadyActive { liveness_ms: u32::MAX }] {
         let sealed = key.seal_answer(&[3; 16], &answer);
         assert_eq!(key.open_answer(&[3; 16], &sealed), Ok(answer));
         assert_eq!(key.open_answer(&[4; 16], &sealed), Err(LoginFailed));
@@ -111,9 +111,10 @@ fn the_largest_welcome_fits_and_a_refusal_has_its_size() {
 fn resumption_keys_are_fresh_by_both_nonces() {
     let key = ResumptionKey::new(Zeroizing::new([1; 32]));
     let details = LoginDetails { tcp_port: u16::MAX, free_slots: u8::MAX };
-    let sealed = key.seal_details(&[3; 16], &details);
-    assert_eq!(key.open_details(&[3; 16], &sealed), Ok(details));
-    assert_eq!(key.open_details(&[4; 16], &sealed), Err(LoginFailed));
+    let sealed = key.seal_details(&[3; 16], &[5; 32], &details);
+    assert_eq!(key.open_details(&[3; 16], &[5; 32], &sealed), Ok(details));
+    assert_eq!(key.open_details(&[4; 16], &[5; 32], &sealed), Err(LoginFailed));
+    assert_eq!(key.open_details(&[3; 16], &[6; 32], &sealed), Err(LoginFailed), "good with its cookie alone");
     assert_ne!(key.session_secret(&[3; 16], &[1; 16]), key.session_secret(&[3; 16], &[2; 16]));
     let sealed = key.seal_answer(&[3; 16], &[1; 16], &welcome());
     assert_eq!(key.open_answer(&[3; 16], &[1; 16], &sealed), Ok(welcome()));

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::hidden::Hidden;
 use super::limits::{AUDIENCE_PART_MAX_USERS, BATCH_MAX_FILES, CURSOR_MAX_BYTES, NEEDLE_MAX_BYTES, TICKET_MAX_BYTES};
 use super::types::{Content, ContentHash, FileName, RequestId, StateDigest, UserName};
 
@@ -145,6 +146,8 @@ pub struct WantedFile {
     pub name: FileName,
     /// Which content of that name.
     pub hash: ContentHash,
+    /// With which size: publishers may lie about it, and those who tell another do not serve this content.
+    pub size: u64,
 }
 
 /// Who may see what a PUBLISH publishes.
@@ -280,7 +283,7 @@ pub struct SourceGrant {
     /// Bit *i* is set where it serves wanted file *i*.
     pub covers: u64,
     /// The key this ticket's connection is opened with.
-    pub key: [u8; 32],
+    pub key: Hidden<[u8; 32]>,
     /// A [`TransferTicket`](super::ticket::TransferTicket) sealed for that peer.
     pub ticket: Vec<u8>,
 }

@@ -30,7 +30,7 @@ fn client_messages() -> Vec<(ClientMessage, String)> {
     let hash = "aa".repeat(32);
     let published = PublishedFile { name: file("a"), content: content() };
     let exact = NameQuery::Exact(file("a"));
-    let wanted = WantedFile { name: file("a"), hash: content().hash };
+    let wanted = WantedFile { name: file("a"), hash: content().hash, size: content().size };
     vec![
         (ClientMessage::Heartbeat(Heartbeat { number: 128, free_slots: 8 }), "00800108".into()),
         (
@@ -50,7 +50,7 @@ fn client_messages() -> Vec<(ClientMessage, String)> {
             "01ac02ab02060302c3a900".into(),
         ),
         (request(Request::Resolve { query: exact, fetch: true, cursor: None }), "01ac02ab02070001610100".into()),
-        (request(Request::Sources { files: vec![wanted], cursor: None }), format!("01ac02ab0208010161{hash}00")),
+        (request(Request::Sources { files: vec![wanted], cursor: None }), format!("01ac02ab0208010161{hash}ac0200")),
         (ClientMessage::Leave, "02".into()),
     ]
 }
@@ -66,7 +66,7 @@ fn server_messages() -> Vec<(ServerMessage, String)> {
         address: "127.0.0.1:258".parse().unwrap(),
         free_slots: 7,
         covers: 1,
-        key: [0xcc; 32],
+        key: [0xcc; 32].into(),
         ticket: vec![9],
     };
     let cc = "cc".repeat(32);

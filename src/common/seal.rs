@@ -214,7 +214,8 @@ impl Channel {
         if !self.window.is_fresh(counter) {
             return Err(OpenError::Replayed);
         }
-        let text = self.opening.cipher().open_in_place(counter_nonce(counter), head, sealed).ok_or(OpenError::Forged)?;
+        let text =
+            self.opening.cipher().open_in_place(counter_nonce(counter), head, sealed).ok_or(OpenError::Forged)?;
         self.window.mark(counter);
         Ok(text)
     }

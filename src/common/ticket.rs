@@ -13,6 +13,7 @@ use rand::{CryptoRng, RngCore};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
+use super::hidden::Hidden;
 use super::seal::{AeadKey, NONCE_BYTES, TAG_BYTES};
 use super::types::{ContentHash, FileName, RunId, UserName};
 
@@ -27,7 +28,7 @@ pub enum TicketError {
     Expired,
 }
 
-/// What takes a session up again. Times are milliseconds since 1970 by the server's clock.
+/// What takes a session up again. Times are milliseconds since 1970 by the server's wall clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResumptionTicket {
     /// Whose session.
@@ -39,7 +40,7 @@ pub struct ResumptionTicket {
     /// Counts the sessions of that run; only a later one supersedes an earlier one.
     pub generation: u32,
     /// What the fresh keys are derived from; the client derives the same from its session.
-    pub secret: [u8; 32],
+    pub secret: Hidden<[u8; 32]>,
     /// When the ticket ends.
     pub expires_ms: u64,
 }
@@ -49,10 +50,10 @@ pub struct ResumptionTicket {
 pub struct TransferTicket {
     /// Who may fetch.
     pub downloader: UserName,
-    /// When the ticket ends, milliseconds since 1970 by the server's clock.
+    /// When the ticket ends, by the clock of `Welcome::server_time_ms`.
     pub expires_ms: u64,
     /// The pre-shared key of the connection's Noise handshake.
-    pub key: [u8; 32],
+    pub key: Hidden<[u8; 32]>,
     /// What may be fetched; numbered from 0 in this order.
     pub grants: Vec<Grant>,
 }
@@ -130,7 +131,7 @@ mod tests {
 
     fn transfer(grants: Vec<Grant>) -> TransferTicket {
         let downloader = UserName::parse(&"x".repeat(USER_NAME_MAX_BYTES)).unwrap();
-        TransferTicket { downloader, expires_ms: u64::MAX, key: [1; 32], grants }
+        TransferTicket { downloader, expires_ms: u64::MAX, key: [1; 32].into(), grants }
     }
 
     fn grant(name: &str) -> Grant {
@@ -157,7 +158,8 @@ mod tests {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let longest = ["a".repeat(255), "b".repeat(FILE_NAME_MAX_BYTES - 258), "c".into()].join("/");
         for name in [longest.as_str(), "a"] {
-            let wanted = WantedFile { name: FileName::parse(name).unwrap(), hash: ContentHash([2; 32]) };
+            let name_of = |text| FileName::parse(text).unwrap();
+            let wanted = WantedFile { name: name_of(name), hash: ContentHash([2; 32]), size: u64::MAX };
             let fit = (SOURCES_REQUEST_MAX_BYTES - 2) / encoded_len(&wanted);
             let sealed = transfer(vec![grant(name); fit]).seal(&key, &mut rng);
             assert!(fit >= 1 && sealed.len() <= TICKET_MAX_BYTES, "{fit} files take {} bytes", sealed.len());
@@ -167,7 +169,7 @@ mod tests {
             credential_version: [1; 16],
             run: RunId(u64::MAX),
             generation: u32::MAX,
-            secret: [2; 32],
+            secret: [2; 32].into(),
             expires_ms: u64::MAX,
         };
         let sealed = resumption.seal(&key, &mut rng);

@@ -82,7 +82,8 @@ mod tests {
         let epoch = Instant::now();
         let jar = CookieJar::new([1; 32], epoch);
         let from = address("127.0.0.1:4000");
-        for start in [Duration::ZERO, COOKIE_BUCKET * 1000, COOKIE_BUCKET * 1000 + Duration::from_millis(9_999)] {
+        let last = COOKIE_BUCKET * 1_001 - Duration::from_millis(1);
+        for start in [Duration::ZERO, COOKIE_BUCKET * 1_000, last] {
             let issued = epoch + start;
             let cookie = jar.issue(issued, from, &NONCE);
             assert!(jar.verify(issued, from, &NONCE, &cookie));

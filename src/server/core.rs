@@ -17,6 +17,7 @@ mod requests;
 mod resets;
 mod resume;
 mod sources;
+mod waiting;
 mod walks;
 
 use std::net::SocketAddr;
@@ -29,7 +30,7 @@ use zeroize::Zeroizing;
 
 use self::mutations::Mutations;
 use self::resets::Resets;
-use self::walks::Walks;
+use self::waiting::Waiting;
 use super::accounts::Accounts;
 use super::cookie::CookieJar;
 use super::cursor::Cursors;
@@ -40,6 +41,7 @@ use super::keys::Keys;
 pub use super::outbox::{Datagram, Outbox};
 use super::sessions::{Sessions, Slot};
 use super::throttle::{Rate, RateLimit, Throttle};
+use crate::common::hidden::Hidden;
 use crate::common::limits::{HEARTBEAT_DEFAULT, LIVENESS_DEFAULT, PROTOCOL_VERSION};
 use crate::common::packet::{Nonce, Packet};
 use crate::common::text::safe;
@@ -61,7 +63,7 @@ pub struct ServerConfig {
     /// Silence after which a session ends.
     pub liveness: Duration,
     /// From the data file; what resumption, resets and fake records hang on.
-    pub root_secret: [u8; 32],
+    pub root_secret: Hidden<[u8; 32]>,
     /// Whether hosts other than this one reach the server, so that a client seen at a loopback address is told that
     /// they cannot fetch from it.
     pub listens_elsewhere: bool,
@@ -72,7 +74,7 @@ impl Default for ServerConfig {
         Self {
             heartbeat: HEARTBEAT_DEFAULT,
             liveness: LIVENESS_DEFAULT,
-            root_secret: [0; 32],
+            root_secret: [0; 32].into(),
             listens_elsewhere: false,
         }
     }
@@ -128,7 +130,10 @@ pub struct Server {
     config: ServerConfig,
     rng: ChaCha20Rng,
     started: Instant,
+    /// By the wall clock as it is set now.
     wall_ms_at_start: u64,
+    /// By the wall clock as it was set then.
+    clock_ms_at_start: u64,
     keys: Keys,
     cookies: CookieJar,
     throttle: Throttle,
@@ -139,7 +144,7 @@ pub struct Server {
     mutations: Mutations,
     cursors: Cursors,
     resets: Resets,
-    walks: Walks,
+    waiting: Waiting,
     /// Names that were loaded are still being taken into the search structure.
     settling: bool,
     /// Records are still being made: everyone who logs in waits for theirs, real or not.
@@ -154,10 +159,11 @@ impl Server {
     /// `wall_ms` (milliseconds since 1970) are the same moment.
     pub fn new(config: ServerConfig, stored: Stored, seed: [u8; 32], now: Instant, wall_ms: u64) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
-        let keys = Keys::new(Zeroizing::new(config.root_secret));
+        let keys = Keys::new(Zeroizing::new(config.root_secret.0));
         Self {
             started: now,
             wall_ms_at_start: wall_ms,
+            clock_ms_at_start: wall_ms,
             keys,
             cookies: CookieJar::new(rng.r#gen(), now),
             throttle: Throttle::new(),
@@ -168,7 +174,7 @@ impl Server {
             mutations: Mutations::default(),
             cursors: Cursors::new(&mut rng),
             resets: Resets::new(),
-            walks: Walks::default(),
+            waiting: Waiting::default(),
             settling: true,
             enrolling: false,
             login_turn: 0,
@@ -199,7 +205,7 @@ impl Server {
             Some(Packet::Login3 { nonce, ke3, details }) => self.on_login3(now, (from, nonce), ke3, details, out),
             Some(Packet::Resume { nonce, cookie, details, ticket }) => {
                 if self.check_cookie(now, from, nonce, &cookie, out) {
-                    self.on_resume(now, (from, nonce), details, ticket, out);
+                    self.on_resume(now, (from, nonce), (&cookie, details), ticket, out);
                 }
             }
             _ => trace!("{from}: {} bytes that are no request", datagram.len()),
@@ -221,10 +227,10 @@ impl Server {
     }
 
     /// Does a little of what was put off: a login step (each turn when no datagram waits, `drained`; every fourth
-    /// otherwise), some mutations that are durable, a slice of a long search.
+    /// otherwise), some mutations that are durable, some queries that wait.
     pub fn handle_work(&mut self, now: Instant, drained: bool, out: &mut Outbox) {
         self.apply_durable(out);
-        self.walk_on(now, out);
+        self.answer_waiting(now, out);
         if self.settling {
             self.settling = self.index.settle(NAMES_PER_TURN);
         }
@@ -245,7 +251,7 @@ impl Server {
     /// When to call [`handle_timeout`](Self::handle_timeout): at once if there is work left, `None` if there is nothing
     /// to wait for.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let works = self.handshakes.is_ready() || self.mutations.is_ready() || self.walks.is_ready() || self.settling;
+        let works = self.handshakes.is_ready() || self.mutations.is_ready() || self.waiting.is_ready() || self.settling;
         if works {
             return Some(self.started);
         }
@@ -303,7 +309,13 @@ impl Server {
         u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970 by a clock that is never set, for what clients reckon with: they learn it at the beginning
+    /// of a session and count on by themselves.
+    fn clock_ms(&self, now: Instant) -> u64 {
+        self.clock_ms_at_start + self.uptime_ms(now)
+    }
+
+    /// Milliseconds since 1970, for what outlives this server; jumps when the wall clock is set.
     fn wall_ms(&self, now: Instant) -> u64 {
         self.wall_ms_at_start + self.uptime_ms(now)
     }

@@ -2,14 +2,17 @@
 //! their own (41 ms each).
 //!
 //! Defended: while this goes on, known and unknown users must not be told apart. So every name that somebody waits for
-//! is released by the same step, after the same amount of work: a known user's record is made (or, if it has been made
-//! in the background already, one of the same cost is made and thrown away), and for an unknown one too. A name is
-//! released only when asked for, until all are made; then everything is released at once, and nobody need wait any more.
+//! is released by the same step, after the same amount of work, each time it is asked for: a known user's record is made
+//! (or, if it has been made already, one of the same cost is made and thrown away), and for an unknown one too. Records
+//! are handed over as they are made, but logins go on only when their name is released, until all are made; then nobody
+//! need wait any more.
 //!
 //! A flood of names must not keep the rest from being made: the thread takes waiting names and background ones in turn,
-//! so the whole takes at most twice as long. Not defended: that the server has just started can be seen.
+//! so the whole takes at most twice as long. Nor must it keep others waiting: networks take turns, and when too many names
+//! wait, the network that has most of them loses one. Not defended: that the server has just started can be seen, and
+//! while dozens of networks ask for names at once, a login may have to wait until all are made.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,21 +21,24 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
+use super::NICENESS;
 use crate::common::login::{Record, Stretching};
 use crate::common::types::UserName;
+use crate::server::throttle::Prefix;
+use crate::server::turns::Turns;
 
-/// Most names that wait at once: at 41 ms each, in turn with the background, as many as a login's patience of 5 s allows.
-pub const WAITING_MAX: usize = 64;
+/// Most names that wait at once, over all networks.
+pub const WAITING_MAX: usize = 256;
 
-/// How much the thread yields to the loop.
-const NICENESS: i32 = 10;
-
-/// A name that logins need wait for no more.
+/// A step of the thread's work.
 pub struct Enrolled {
     /// Whose.
     pub user: UserName,
-    /// `None`: no password in clear stands for this name (it may be unknown, or have a record line).
+    /// `None`: there was no password in clear left to make one from (the name may be unknown, have a record line, or
+    /// have been given its record before).
     pub record: Option<Record>,
+    /// Whether it was asked for: logins under this name need wait no more.
+    pub released: bool,
 }
 
 /// The loop's end of the thread. Dropping it stops the thread after what it is at, without waiting.
@@ -46,18 +52,16 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// All whose passwords are or were here.
-    known: HashSet<UserName>,
     /// Passwords still to be enrolled.
     passwords: HashMap<UserName, Zeroizing<Vec<u8>>>,
     /// The order in which the background takes them; names that were asked for meanwhile are skipped.
     background: VecDeque<UserName>,
-    /// Records that were made and not yet asked for.
-    held: HashMap<UserName, Record>,
-    /// Asked for, first come first; at most [`WAITING_MAX`].
-    waiting: VecDeque<UserName>,
-    /// Released and not yet polled.
-    released: Vec<Enrolled>,
+    /// Asked for; at most [`WAITING_MAX`].
+    waiting: Turns<UserName>,
+    /// Asked for and being worked on.
+    current: Option<UserName>,
+    /// Not yet polled.
+    enrolled: Vec<Enrolled>,
     waiting_had_its_turn: bool,
     done: bool,
     stop: bool,
@@ -80,9 +84,8 @@ impl Enrolment {
         wake: Box<dyn Fn() + Send>,
     ) -> io::Result<Self> {
         let background: VecDeque<_> = users.iter().map(|(user, _)| user.clone()).collect();
-        let known = background.iter().cloned().collect();
         let done = background.is_empty();
-        let state = State { known, passwords: users.into_iter().collect(), background, done, ..State::default() };
+        let state = State { passwords: users.into_iter().collect(), background, done, ..State::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state) });
         if !done {
             let shared = Arc::clone(&shared);
@@ -99,23 +102,22 @@ impl Enrolment {
         Ok(Self { shared })
     }
 
-    /// Somebody waits for this name, known or not; never blocks. `false`: too many names wait already, and this one is
-    /// not remembered. Once [`all_done`](Self::all_done), nothing happens: nobody need wait.
-    pub fn want(&self, user: UserName) -> bool {
+    /// Somebody there waits for this name, known or not; never blocks. What does not fit is not remembered, and is to be
+    /// asked for again. Once [`all_done`](Self::all_done), nothing happens: nobody need wait.
+    pub fn want(&self, from: Prefix, user: UserName) {
         let mut state = self.shared.lock();
-        if state.done || state.waiting.contains(&user) {
-            return true;
+        let is_known = state.current.as_ref() == Some(&user) || state.waiting.line(from).any(|other| *other == user);
+        if state.done || is_known {
+            return;
         }
-        if state.waiting.len() >= WAITING_MAX {
-            return false;
+        if state.waiting.len() < WAITING_MAX || state.waiting.make_room_for(from) {
+            state.waiting.push(from, user);
         }
-        state.waiting.push_back(user);
-        true
     }
 
-    /// What was released since the last call: names that were asked for and, when all are done, all the others.
+    /// What was done since the last call.
     pub fn poll(&self) -> Vec<Enrolled> {
-        std::mem::take(&mut self.shared.lock().released)
+        std::mem::take(&mut self.shared.lock().enrolled)
     }
 
     /// Every password has become a record, and [`poll`](Self::poll) has given or will give it. Ask this before `poll`,
@@ -149,9 +151,9 @@ impl Shared {
         }
         let turn = !state.waiting_had_its_turn;
         state.waiting_had_its_turn = false;
-        // The name goes on waiting until it is released, so that it is not asked for twice.
-        if let Some(user) = state.waiting.front().filter(|_| turn).cloned() {
+        if turn && let Some((_, user)) = state.waiting.pop() {
             state.waiting_had_its_turn = true;
+            state.current = Some(user.clone());
             let password = state.passwords.remove(&user);
             return Some(Job { user, password, asked: true });
         }
@@ -166,19 +168,12 @@ impl Shared {
     fn finish(&self, job: Job, record: Option<Record>, wake: &dyn Fn()) {
         let mut state = self.lock();
         let Job { user, asked, .. } = job;
-        if asked {
-            state.waiting.pop_front();
-            let record = record.or_else(|| state.held.remove(&user));
-            state.release(user, record);
-        } else if let Some(record) = record {
-            state.held.insert(user, record);
-        }
-        if state.passwords.is_empty() {
-            state.release_all();
-        }
-        let news = (asked || state.done) && !state.stop;
+        state.current = None;
+        state.enrolled.push(Enrolled { user, record, released: asked });
+        state.done = state.passwords.is_empty();
+        let is_wanted = !state.stop;
         drop(state);
-        if news {
+        if is_wanted {
             wake();
         }
     }
@@ -186,25 +181,6 @@ impl Shared {
     /// The state is consistent after every statement, so a panic elsewhere does not spoil it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// A known user's record is given once, and never taken back by a later `None`.
-    fn release(&mut self, user: UserName, record: Option<Record>) {
-        if record.is_some() || !self.known.contains(&user) {
-            self.released.push(Enrolled { user, record });
-        }
-    }
-
-    fn release_all(&mut self) {
-        for (user, record) in std::mem::take(&mut self.held) {
-            self.release(user, Some(record));
-        }
-        for user in std::mem::take(&mut self.waiting) {
-            self.release(user, None);
-        }
-        self.done = true;
     }
 }
 

@@ -2,16 +2,16 @@
 //! core, and sleeps exactly until the core's next deadline. Decides nothing.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use log::{error, info, trace, warn};
 use mio::{Events, Interest, Poll, Token};
 
 use super::core::{Outbox, Server};
-use super::credentials::Credentials;
+use super::credentials::Versioned;
 use super::enrolment::Enrolment;
 use super::journal::{Journal, JournalError, JournalSeq};
+use super::rereading::{Rereading, RereadingError};
 use super::signals::Signals;
 use super::socket::ServerSocket;
 use crate::common::limits::DATAGRAM_MAX_BYTES;
@@ -19,7 +19,7 @@ use crate::common::login::Stretching;
 
 const SOCKET: Token = Token(0);
 const SIGNALS: Token = Token(1);
-/// The journal or the enrolment thread has news.
+/// Another thread has news.
 pub(super) const NEWS: Token = Token(2);
 
 /// Datagrams taken in one turn; then everything else has its turn.
@@ -39,7 +39,7 @@ pub struct EventLoop {
     pub(super) signals: Signals,
     pub(super) server: Server,
     pub(super) journal: Journal,
-    pub(super) credentials: PathBuf,
+    pub(super) rereading: Rereading,
     pub(super) warns_of_samples: bool,
     pub(super) enrolment: Option<Enrolment>,
     pub(super) out: Outbox,
@@ -63,8 +63,11 @@ impl EventLoop {
             }
             drained = self.receive(turn, drained && !events.iter().any(|event| event.token() == SOCKET));
             self.take_news(turn)?;
-            if self.signals.take_reload() {
-                self.reload();
+            if let Some(read) = self.rereading.poll() {
+                self.reload(read);
+            }
+            if self.signals.take_reload() | self.rereading.take_again() {
+                self.reread();
             }
             if drained {
                 self.server.handle_timeout(turn, &mut self.out);
@@ -118,6 +121,11 @@ impl EventLoop {
             return Err(JournalError::Failed { line });
         }
         self.server.handle_stored(turn, self.journal.durable(), &mut self.out);
+        self.take_records();
+        Ok(())
+    }
+
+    fn take_records(&mut self) {
         if let Some(enrolment) = &self.enrolment {
             let all_done = enrolment.all_done();
             enrolment.poll().into_iter().for_each(|enrolled| self.server.handle_record(enrolled));
@@ -126,12 +134,18 @@ impl EventLoop {
                 self.enrolment = None;
             }
         }
-        Ok(())
     }
 
-    /// SIGHUP: a bad file is refused and the old credentials stay in force.
-    fn reload(&mut self) {
-        match Credentials::read(&self.credentials) {
+    /// SIGHUP.
+    fn reread(&mut self) {
+        if let Err(error) = self.rereading.start((self.wake)()) {
+            error!("{error}; the credentials in force stay as they are");
+        }
+    }
+
+    /// A bad file is refused and the old credentials stay in force.
+    fn reload(&mut self, read: Result<Versioned, RereadingError>) {
+        match read {
             Ok(credentials) => {
                 info!("the credentials were read again: {} users", credentials.users.len());
                 self.put_in_force(credentials);
@@ -140,13 +154,14 @@ impl EventLoop {
         }
     }
 
-    /// Hands credentials to the core and starts making the records it lacks.
-    pub(super) fn put_in_force(&mut self, credentials: Credentials) {
+    /// Hands credentials to the core and starts making the records it lacks; those that were made are not made again.
+    pub(super) fn put_in_force(&mut self, credentials: Versioned) {
         credentials.warnings.iter().for_each(|warning| warn!("{warning}"));
-        if self.warns_of_samples && credentials.has_samples() {
+        if self.warns_of_samples && credentials.has_samples {
             warn!("the sample passwords, known to everyone, are in force on an address that other hosts reach");
         }
-        let plaintexts = self.server.handle_credentials(credentials, &mut self.out);
+        self.take_records();
+        let plaintexts = self.server.handle_versioned(credentials, &mut self.out);
         self.enrolment = match Enrolment::start(plaintexts, Stretching::Standard, (self.wake)()) {
             Ok(enrolment) => Some(enrolment),
             Err(error) => {
@@ -164,9 +179,9 @@ impl EventLoop {
             self.out.mutations.pop_front();
             self.pushed = seq;
         }
-        for user in self.out.wanted.drain(..) {
+        for (from, user) in self.out.wanted.drain(..) {
             // Who does not fit is asked for again by the client's next try.
-            let _ = self.enrolment.as_ref().map(|enrolment| enrolment.want(user));
+            self.enrolment.iter().for_each(|enrolment| enrolment.want(from, user.clone()));
         }
         let socket = &self.socket;
         self.out.flush(|to, bytes| socket.send(to, bytes));

@@ -1,16 +1,19 @@
 //! Logins under way: a bounded table, forgotten in time, served fairly by address prefix.
 //!
-//! Defended: a flood of logins from one network neither fills the table for others nor makes them wait: each prefix
-//! (/32, /64) has a share of the table and one turn a round at the expensive step. Retransmitted steps find their answer
-//! here and cost nothing again. Must not know what a step means.
+//! Defended: a flood of logins neither fills the table for others nor makes them wait. Places where somebody has logged
+//! in before have a part of the table, and every other turn at the expensive step, for themselves; each prefix (/32, /64)
+//! has one turn a round. Nobody is refused for want of room: the network (/32, /48) that holds most loses its oldest
+//! login. Retransmitted steps find their answer here and cost nothing again. Must not know what a step means.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::keys::CredentialVersion;
 use super::throttle::{Charge, Prefix, prefix};
-use crate::common::limits::{HANDSHAKE_LIFETIME, HANDSHAKES_MAX, HANDSHAKES_PER_PREFIX_MAX};
+use super::turns::{Place, Turns};
+use crate::common::limits::{HANDSHAKE_LIFETIME, HANDSHAKES_KNOWN_MAX, HANDSHAKES_MAX, HANDSHAKES_PER_NETWORK_MAX};
 use crate::common::login::ServerLogin;
 use crate::common::packet::{KE1_BYTES, Nonce};
 use crate::common::types::UserName;
@@ -27,6 +30,9 @@ pub struct Handshake {
     /// How far it is.
     pub stage: Stage,
     expires: Instant,
+    is_known: bool,
+    age: Age,
+    ready: Option<Place>,
 }
 
 /// How far a login is.
@@ -50,41 +56,63 @@ pub enum Stage {
         /// ANSWER as sent.
         answer: Vec<u8>,
     },
+    /// The client has shown that it has ANSWER. What is left keeps the login from beginning again while its cookie lasts.
+    Finished,
 }
 
-/// The table is full for this address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full;
+/// Smaller is older.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Age(u64);
 
 /// All of them.
 #[derive(Default)]
 pub struct Handshakes {
     table: HashMap<Key, Handshake>,
-    per_prefix: HashMap<Prefix, usize>,
-    expiry: VecDeque<(Instant, Key)>,
-    /// Prefixes with a login that can go on, in the order of their turns.
-    turns: VecDeque<Prefix>,
-    ready: HashMap<Prefix, VecDeque<Key>>,
+    by_age: BTreeMap<Age, Key>,
+    ages: u64,
+    strangers: Part,
+    /// From where somebody has logged in before.
+    known: Part,
+    known_had_its_turn: bool,
     /// Logins that wait for their user's record.
     parked: BTreeMap<UserName, Vec<Key>>,
 }
 
-impl Handshakes {
-    /// Whether one more login of this address fits.
-    pub fn check_room(&self, from: SocketAddr) -> Result<(), Full> {
-        let used = self.per_prefix.get(&prefix(from.ip())).copied().unwrap_or(0);
-        let fits = used < HANDSHAKES_PER_PREFIX_MAX && self.table.len() < HANDSHAKES_MAX;
-        if fits { Ok(()) } else { Err(Full) }
-    }
+/// A part of the table with room and turns of its own.
+#[derive(Default)]
+struct Part {
+    shares: HashMap<Prefix, BTreeMap<Age, Key>>,
+    /// How many logins a network has, and its oldest: the last loses it next.
+    by_size: BTreeSet<(usize, Reverse<Age>, Prefix)>,
+    len: usize,
+    ready: Turns<Key>,
+}
 
-    /// Takes a login in; it waits until it is [`made ready`](Self::make_ready) or parked.
-    pub fn insert(&mut self, now: Instant, key: Key, user: UserName, charge: Charge, ke1: [u8; KE1_BYTES]) {
-        let expires = now + HANDSHAKE_LIFETIME;
-        let handshake = Handshake { user, charge: Some(charge), stage: Stage::Waiting { ke1 }, expires };
+impl Handshakes {
+    /// Takes a login in; it waits until it is [`made ready`](Self::make_ready) or parked. `is_known`: somebody has logged
+    /// in from there before.
+    pub fn insert(
+        &mut self,
+        now: Instant,
+        key: Key,
+        is_known: bool,
+        user: UserName,
+        charge: Charge,
+        ke1: [u8; KE1_BYTES],
+    ) {
+        let network = prefix(key.0.ip()).network();
+        let max = if is_known { HANDSHAKES_KNOWN_MAX } else { HANDSHAKES_MAX - HANDSHAKES_KNOWN_MAX };
+        if let Some(crowded_out) = self.part(is_known).crowded_out(network, max) {
+            self.remove(&crowded_out);
+        }
+        self.ages += 1;
+        let age = Age(self.ages);
+        let (stage, expires) = (Stage::Waiting { ke1 }, now + HANDSHAKE_LIFETIME);
+        let handshake = Handshake { user, charge: Some(charge), stage, expires, is_known, age, ready: None };
         let replaced = self.table.insert(key, handshake);
         assert!(replaced.is_none(), "a login begins once");
-        *self.per_prefix.entry(prefix(key.0.ip())).or_default() += 1;
-        self.expiry.push_back((expires, key));
+        self.by_age.insert(age, key);
+        self.part(is_known).change(network, |share| share.insert(age, key));
     }
 
     /// The login of this address and nonce.
@@ -92,15 +120,22 @@ impl Handshakes {
         self.table.get_mut(key)
     }
 
+    /// A login whose answer has arrived.
+    pub fn finish(&mut self, key: &Key) {
+        if let Some(handshake) = self.table.get_mut(key) {
+            handshake.stage = Stage::Finished;
+        }
+    }
+
     /// Forgets a login.
-    pub fn remove(&mut self, key: &Key) -> Option<Handshake> {
+    fn remove(&mut self, key: &Key) -> Option<Handshake> {
         let handshake = self.table.remove(key)?;
+        self.by_age.remove(&handshake.age);
         let prefix = prefix(key.0.ip());
-        if let Some(used) = self.per_prefix.get_mut(&prefix) {
-            *used -= 1;
-            if *used == 0 {
-                self.per_prefix.remove(&prefix);
-            }
+        let part = self.part(handshake.is_known);
+        part.change(prefix.network(), |share| share.remove(&handshake.age));
+        if let Some(place) = handshake.ready {
+            part.ready.remove(prefix, place);
         }
         if let Stage::Waiting { .. } = handshake.stage
             && let Some(keys) = self.parked.get_mut(&handshake.user)
@@ -118,9 +153,10 @@ impl Handshakes {
         self.parked.entry(user.clone()).or_default().push(key);
     }
 
-    /// The users somebody waits for.
-    pub fn parked(&self) -> impl Iterator<Item = &UserName> {
-        self.parked.keys()
+    /// The users somebody waits for, and from where.
+    pub fn parked(&self) -> impl Iterator<Item = (Prefix, UserName)> {
+        let parked = self.parked.iter().flat_map(|(user, keys)| keys.iter().map(move |key| (key, user)));
+        parked.map(|(key, user)| (prefix(key.0.ip()), user.clone()))
     }
 
     /// Makes ready whoever waits for this user's record.
@@ -139,52 +175,69 @@ impl Handshakes {
 
     /// Lines a login up for the expensive step.
     pub fn make_ready(&mut self, key: Key) {
-        let prefix = prefix(key.0.ip());
-        let line = self.ready.entry(prefix).or_default();
-        line.push_back(key);
-        if line.len() == 1 {
-            self.turns.push_back(prefix);
-        }
+        let Some(handshake) = self.table.get_mut(&key) else { return };
+        let part = if handshake.is_known { &mut self.known } else { &mut self.strangers };
+        handshake.ready = Some(part.ready.push(prefix(key.0.ip()), key));
     }
 
     /// Whose turn it is, prefix by prefix; `None` when nobody is ready.
     pub fn next_ready(&mut self) -> Option<Key> {
-        loop {
-            let prefix = self.turns.pop_front()?;
-            let line = self.ready.get_mut(&prefix)?;
-            let key = line.pop_front();
-            if line.is_empty() {
-                self.ready.remove(&prefix);
-            } else {
-                self.turns.push_back(prefix);
-            }
-            if let Some(key) = key
-                && let Some(Handshake { stage: Stage::Waiting { .. }, .. }) = self.table.get(&key)
-            {
-                return Some(key);
-            }
+        self.known_had_its_turn = !self.known_had_its_turn && !self.known.ready.is_empty();
+        let first = self.known_had_its_turn;
+        let (_, key) = self.part(first).ready.pop().or_else(|| self.part(!first).ready.pop())?;
+        if let Some(handshake) = self.table.get_mut(&key) {
+            handshake.ready = None;
         }
+        Some(key)
     }
 
     /// Whether somebody is ready.
     pub fn is_ready(&self) -> bool {
-        !self.turns.is_empty()
+        !self.known.ready.is_empty() || !self.strangers.ready.is_empty()
     }
 
     /// When the next login is forgotten.
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.expiry.front().map(|&(at, _)| at)
+        let oldest = self.by_age.values().next()?;
+        self.table.get(oldest).map(|handshake| handshake.expires)
     }
 
     /// Forgets what is too old.
     pub fn expire(&mut self, now: Instant) {
-        while let Some(&(at, key)) = self.expiry.front()
-            && at <= now
+        while self.next_expiry().is_some_and(|at| at <= now)
+            && let Some((_, key)) = self.by_age.pop_first()
         {
-            self.expiry.pop_front();
-            if self.table.get(&key).is_some_and(|handshake| handshake.expires <= now) {
-                self.remove(&key);
-            }
+            self.remove(&key);
+        }
+    }
+
+    fn part(&mut self, is_known: bool) -> &mut Part {
+        if is_known { &mut self.known } else { &mut self.strangers }
+    }
+}
+
+impl Part {
+    /// Who has to go before one more login of this network comes in.
+    fn crowded_out(&self, network: Prefix, max: usize) -> Option<Key> {
+        let own = self.shares.get(&network).filter(|share| share.len() >= HANDSHAKES_PER_NETWORK_MAX);
+        let largest = || self.by_size.last().and_then(|(_, _, largest)| self.shares.get(largest));
+        let share = own.or_else(|| (self.len >= max).then(largest).flatten())?;
+        share.values().next().copied()
+    }
+
+    fn change(&mut self, network: Prefix, change: impl FnOnce(&mut BTreeMap<Age, Key>) -> Option<Key>) {
+        let share = self.shares.entry(network).or_default();
+        let size = |share: &BTreeMap<Age, Key>| {
+            let oldest = share.keys().next()?;
+            Some((share.len(), Reverse(*oldest), network))
+        };
+        self.len -= share.len();
+        size(share).map(|size| self.by_size.remove(&size));
+        change(share);
+        self.len += share.len();
+        match size(share) {
+            Some(size) => drop(self.by_size.insert(size)),
+            None => drop(self.shares.remove(&network)),
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod journal;
 mod keys;
 pub mod logging;
 mod outbox;
+mod rereading;
 mod sessions;
 mod signals;
 mod socket;
@@ -21,3 +22,7 @@ pub mod startup;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod throttle;
+mod turns;
+
+/// How much threads with much to compute yield to the loop.
+const NICENESS: i32 = 10;

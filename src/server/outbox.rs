@@ -10,6 +10,7 @@ use crate::common::message::ServerMessage;
 use crate::common::packet::Packet;
 use crate::common::seal::Channel;
 use crate::common::types::UserName;
+use crate::server::throttle::Prefix;
 
 /// Buffers kept for the next turn; more are given back to the allocator.
 const SPARE_MAX: usize = 1_024;
@@ -31,8 +32,8 @@ pub struct Outbox {
     /// To be stored, in this order: the *n*-th ever to come out is the journal's sequence number *n*. None may be
     /// dropped; what does not fit into the journal's queue stays here for the next turn.
     pub mutations: VecDeque<Mutation>,
-    /// Users waiting at the door for their record.
-    pub wanted: Vec<UserName>,
+    /// Users waiting at the door for their record, and from where.
+    pub wanted: Vec<(Prefix, UserName)>,
     spare: Vec<Vec<u8>>,
 }
 

@@ -23,6 +23,7 @@ use super::credentials::{Credentials, CredentialsError, record_line};
 use super::event_loop::{EventLoop, NEWS, Wake, now, wall_ms};
 use super::journal::{Journal, JournalError, JournalSeq, LastMutation, Load, StoredPublication};
 use super::logging;
+use super::rereading::Rereading;
 use super::signals::Signals;
 use super::socket::ServerSocket;
 use crate::common::limits::PASSWORD_MAX_BYTES;
@@ -89,19 +90,22 @@ pub fn serve_over(
     let config = ServerConfig {
         heartbeat: options.heartbeat,
         liveness: options.liveness,
-        root_secret: journal.root_secret(),
+        root_secret: journal.root_secret().into(),
         listens_elsewhere: !listen.ip().is_loopback(),
     };
     let seed = *Zeroizing::new(random_seed());
     let listening = socket.local_addr()?;
+    let server = Server::new(config, loading.finish(), seed, now(), wall_ms());
+    let rereading = Rereading::new(options.credentials, server.version_key());
+    let credentials = credentials.versioned(&server.version_key());
     let mut event_loop = EventLoop {
         poll,
         wake: Box::new(wake),
         socket,
         signals,
-        server: Server::new(config, loading.finish(), seed, now(), wall_ms()),
+        server,
         journal,
-        credentials: options.credentials,
+        rereading,
         warns_of_samples: !listen.ip().is_loopback(),
         enrolment: None,
         out: Outbox::new(),

@@ -1,9 +1,11 @@
 //! A server core and the smallest client there is, in virtual time: for the core's own tests.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use log::Level;
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
@@ -12,7 +14,7 @@ use super::credentials::{Credential, Credentials};
 use super::journal::{JournalSeq, Mutation};
 use crate::common::limits::PROTOCOL_VERSION;
 use crate::common::login::{ClientLogin, LoginAnswer, LoginDetails, Record, ResumptionKey, Stretching, Welcome};
-use crate::common::message::{ClientMessage, Heartbeat, PublishedFile, Request, Response, ServerMessage};
+use crate::common::message::{ClientMessage, Heartbeat, PublishedFile, Request, Response, ServerMessage, WantedFile};
 use crate::common::packet::{Cookie, KE3_BYTES, Nonce, Packet};
 use crate::common::seal::{Channel, Secret, Side};
 use crate::common::types::{Content, ContentHash, FileName, RequestId, UserName};
@@ -37,6 +39,12 @@ pub(crate) fn address(text: &str) -> SocketAddr {
 pub(crate) fn file(text: &str) -> PublishedFile {
     let hash = ContentHash(*blake3::hash(text.as_bytes()).as_bytes());
     PublishedFile { name: name(text), content: Content { hash, size: 10, mtime_ms: 5 } }
+}
+
+/// What is asked for to fetch [`file`].
+pub(crate) fn wanted(text: &str) -> WantedFile {
+    let PublishedFile { name, content } = file(text);
+    WantedFile { name, hash: content.hash, size: content.size }
 }
 
 /// Credentials of record lines; each password is the user's name and `-pw`.
@@ -200,7 +208,7 @@ impl World {
 
     pub(crate) fn resume_packet(&mut self, client: &Client, from: SocketAddr) -> (Nonce, Vec<u8>) {
         let (nonce, cookie) = self.cookie(from);
-        let details = client.resumption().seal_details(&nonce, &DETAILS);
+        let details = client.resumption().seal_details(&nonce, &cookie, &DETAILS);
         let packet = Packet::Resume { nonce, cookie, details: &details, ticket: &client.welcome.ticket };
         (nonce, packet.to_bytes())
     }
@@ -218,7 +226,7 @@ pub(crate) struct Login {
 /// What a login came to.
 pub(crate) enum LoginOutcome {
     Welcome(Box<Client>),
-    AlreadyActive,
+    AlreadyActive { liveness_ms: u32 },
 }
 
 impl Login {
@@ -230,7 +238,7 @@ impl Login {
             LoginAnswer::Welcome(welcome) => {
                 LoginOutcome::Welcome(Box::new(Client::new(from, key.session_secret(), welcome)))
             }
-            LoginAnswer::AlreadyActive => LoginOutcome::AlreadyActive,
+            LoginAnswer::AlreadyActive { liveness_ms } => LoginOutcome::AlreadyActive { liveness_ms },
         })
     }
 }
@@ -285,6 +293,39 @@ impl Client {
         })
         .collect()
     }
+}
+
+/// What `act` logs on this thread at `level` or above.
+pub(crate) fn logged(level: Level, act: impl FnOnce()) -> Vec<String> {
+    static CAPTURE: std::sync::Once = std::sync::Once::new();
+    CAPTURE.call_once(|| {
+        log::set_logger(&Capture).expect("no other test sets a logger");
+        log::set_max_level(log::LevelFilter::Debug);
+    });
+    CAPTURED.set(Some((level, Vec::new())));
+    act();
+    CAPTURED.take().map(|(_, lines)| lines).unwrap_or_default()
+}
+
+thread_local! {
+    static CAPTURED: RefCell<Option<(Level, Vec<String>)>> = const { RefCell::new(None) };
+}
+
+struct Capture;
+
+impl log::Log for Capture {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        CAPTURED.with_borrow_mut(|captured| match captured {
+            Some((level, lines)) if record.level() <= *level => lines.push(record.args().to_string()),
+            _ => {}
+        });
+    }
+
+    fn flush(&self) {}
 }
 
 /// The beginning of virtual time.

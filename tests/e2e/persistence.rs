@@ -29,25 +29,41 @@ fn publications_survive_logging_out_and_crashes() {
 #[test]
 fn an_acknowledged_publication_outlives_a_server_killed_at_once() {
     let mut env = TestEnv::new();
-    let mut client = env.client("hans").user();
-    for index in 0..20 {
-        client = client.file(&format!("f{index:02}"), index.to_string());
-    }
-    let mut hans = client.spawn();
-    hans.skip_greeting();
-    for index in 0..20 {
-        hans.ask(&format!("pub f{index:02}"), &["File published successfully"]);
-        if index % 5 == 4 {
-            env.kill_server();
-            env.start();
+    for round in 1..=4 {
+        let names: Vec<String> = (0..5).map(|at| format!("f{round}{at}")).collect();
+        let client = names.iter().fold(env.client("hans").user(), |client, name| client.file(name, name));
+        let mut hans = client.spawn();
+        hans.skip_greeting();
+        for name in &names {
+            hans.ask(&format!("pub {name}"), &["File published successfully"]);
         }
+        env.kill_server();
+        // A client that lives on would publish again what the server has lost.
+        hans.kill();
+        env.start();
+        let done = env.client("hans").user().args(["-q"]).run(&["lpf"]);
+        let all: Vec<String> = (1..=round).flat_map(|round| (0..5).map(move |at| format!("f{round}{at}"))).collect();
+        let mut lines = vec![format!("{} files published:", all.len())];
+        lines.extend(all);
+        done.expect(0, &lines.iter().map(String::as_str).collect::<Vec<_>>());
     }
-    hans.ask("lpf", &["20 files published:"]);
-    for index in 0..20 {
-        hans.says(&[&format!("f{index:02}")]);
+}
+
+#[test]
+fn a_client_publishes_nothing_again_after_a_server_was_killed() {
+    let mut env = TestEnv::new();
+    let mut hans = env.client("hans").user().file("a", "a").args(["-v"]).spawn();
+    hans.skip_greeting();
+    for _ in 0..3 {
+        hans.ask("pub a", &["File published successfully"]);
+        env.kill_server();
+        env.start();
+        hans.ask("lpf", &["1 file published:", "a"]);
     }
     hans.send("xit");
-    hans.finish().expect_code(0);
+    let done = hans.finish();
+    done.expect_code(0);
+    assert!(!done.stderr.contains("published again"), "{}", done.stderr);
 }
 
 #[test]

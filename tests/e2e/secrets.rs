@@ -80,8 +80,9 @@ fn a_recorded_session_replayed_changes_nothing() {
     let log = recorded.env.log();
     for relay in [hans, vader] {
         let tape = relay.recording();
-        // As it was, backwards, and the login alone once more.
-        tape.iter().chain(tape.iter().rev()).chain(tape.iter().take(6)).for_each(|seen| relay.inject(seen));
+        // The login, each step when the one before has been dealt with; then all of it backwards and as it was, at once.
+        tape.iter().take(12).for_each(|seen| relay.inject_and_wait(seen));
+        tape.iter().rev().chain(&tape).for_each(|seen| relay.inject(seen));
     }
     recorded.hans.ask("lpf", &["1 file published:", NAME]);
     recorded.vader.ask("lap", &["1 active peer:", "hans"]);

@@ -1,6 +1,8 @@
 //! `pub --to`: for whoever is not named, a file does not exist.
 
-use crate::testenv::{Finished, TestEnv};
+use std::fs;
+
+use crate::testenv::{Finished, TestEnv, noise};
 
 fn told(done: &Finished) -> (i32, &str, &str) {
     (done.code, &done.stdout, &done.stderr)
@@ -33,7 +35,7 @@ fn publishing_again_without_names_opens_the_file_to_all_and_says_so() {
     let before = hans.err.text().lines().count();
     hans.ask("pub plan", &["File published successfully"]);
     hans.ask("lpf", &["1 file published:", "plan"]);
-    assert_eq!(hans.err.text().lines().count(), before + 1, "one note on stderr:\n{}", hans.err.text());
+    hans.err.wait("one note on stderr", |text| (text.lines().count() == before + 1).then_some(()));
     yoda.ask("sch plan", &["1 file found:", "plan"]);
     yoda.ask("get plan", &["plan downloaded successfully"]);
 }
@@ -64,4 +66,21 @@ fn a_large_audience_travels_whole() {
     hans.ask(&format!("{command} --to vader plan"), &["File published successfully"]);
     env.client("vader").user().args(["-q"]).run(&["get plan"]).expect(0, &["plan downloaded successfully"]);
     env.client("yoda").user().args(["-q"]).run(&["get plan"]).expect(5, &["File not found"]);
+}
+
+#[test]
+fn a_shared_download_that_was_killed_leaves_no_publication_behind() {
+    let env = TestEnv::new();
+    let content = noise(7, (1 << 20) + 1);
+    let hans = || env.client("hans").user().args(["-q"]);
+    hans()
+        .file("big", &content)
+        .file("old", "old")
+        .run(&["pub big old"])
+        .expect(0, &["2 files published successfully"]);
+    let part = format!(".{}.part", &blake3::hash(&content).to_hex()[..32]);
+    fs::rename(hans().dir().join("big"), hans().dir().join(part)).expect("as if it had been cut off");
+    // `pub` waits for the list of the login.
+    let expected = ["File published successfully", "1 file published:", "old"];
+    hans().run(&["pub old", "lpf"]).expect(0, &expected);
 }

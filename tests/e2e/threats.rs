@@ -7,7 +7,12 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use fileshare::common::limits::{PROTOCOL_VERSION, USER_NAME_MAX_BYTES};
+use fileshare::common::login::Stretching;
 use fileshare::common::packet::Packet;
+use fileshare::common::types::UserName;
+use fileshare::server::credentials::record_line;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 use crate::testenv::fake::Stranger;
 use crate::testenv::{CREDENTIALS, Client, Running, TestEnv, auth, entries, free_port, isolate, noise};
@@ -133,6 +138,39 @@ fn a_hello_draws_one_small_cookie_and_a_wrong_version_its_number() {
 }
 
 #[test]
+fn who_has_not_proven_an_address_costs_nothing_and_draws_only_cookies() {
+    // By a record, because making one of a password takes the server 19 MiB for a moment.
+    let user = UserName::parse("hans").expect("a name");
+    let record = record_line(&user, b"falcon*solo", &mut StdRng::seed_from_u64(1), Stretching::Standard);
+    let env = TestEnv::with(&format!("{record}\n"), &[]);
+    let stranger = Stranger::new(env.address());
+    let own = |round: u32, at: u32| -> [u8; 16] {
+        [[round.to_be_bytes(); 2], [at.to_be_bytes(); 2]].concat().concat().try_into().expect("sixteen bytes")
+    };
+    let mut drawn = 0;
+    let mut flood = |round: u32| {
+        for at in 0..100 {
+            let nonce = own(round, at);
+            stranger.send(&Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes());
+            let (cookie, ke1) = ([round as u8; 32], noise(at.into(), 96).try_into().expect("96 bytes"));
+            stranger.send(&Packet::Login1 { nonce, cookie, user: "hans", ke1: &ke1 }.to_bytes());
+        }
+        for answer in stranger.answers_so_far(own(round, u32::MAX)) {
+            assert!(matches!(Packet::parse(&answer), Some(Packet::Retry { .. })), "{answer:x?}");
+            drawn += 1;
+        }
+    };
+    flood(0);
+    let before = env.server().memory_kib("RssAnon");
+    (1..300).for_each(&mut flood);
+    let more = env.server().memory_kib("RssAnon").saturating_sub(before);
+    assert!(drawn > 1_000 && more < 1_024, "{drawn} cookies, {more} KiB");
+    // Neither this address nor this user has used up anything.
+    env.client("hans").user().run(&["lap"]).expect_code(0);
+    assert!(!env.log().contains("ERR"), "{}", env.log());
+}
+
+#[test]
 fn a_false_server_gets_no_login_and_learns_no_password() {
     let impostor = TestEnv::with("hans some-other-password\n", &["--log-level", "trace"]);
     let done = impostor.client("hans").args(["-q"]).run(&[&auth("hans")]);
@@ -169,7 +207,7 @@ fn guessing_passwords_locks_no_one_out() {
     while !guesser.err.text().contains("too many attempts") {
         guesser.ask(&format!("auth hans guess-{guesses}"), &["Authentication failed. Please try again."]);
         guesses += 1;
-        assert!(guesses < 500, "guesses are never throttled");
+        assert!(guesses < 100, "guesses are never throttled");
     }
     let relay = crate::testenv::relay::UdpRelay::start(env.address(), Ipv4Addr::new(127, 0, 0, 2));
     Client::new(env.path(), "hans", "127.0.0.1", relay.port()).user().run(&["lap"]).expect_code(0);

@@ -28,6 +28,22 @@ fn content_that_does_not_match_its_hash_is_7_and_leaves_no_file() {
 }
 
 #[test]
+fn a_hash_told_with_another_size_keeps_nobody_from_the_file() {
+    let env = TestEnv::new();
+    let _yoda =
+        env.client("yoda").user().file("a", "what was promised").stay(&["pub a"], &["File published successfully"]);
+    let _liar = Liar::start_telling(env.address(), "hans", "a", b"what was promised", 18);
+    let client = env.client("vader").user().args(["-q"]);
+    let dir = client.dir().to_owned();
+    let done = client.run(&["sch -l a", "get a"]);
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    let [_, honest, lie, fetched] = lines[..] else { panic!("{lines:?}") };
+    assert!(honest.starts_with("a\t17\t1\t") && lie.starts_with("a\t18\t1\t"), "{lines:?}");
+    assert_eq!((done.code, fetched), (0, "a downloaded successfully"));
+    assert_eq!(fs::read_to_string(dir.join("a")).expect("a copy"), "what was promised");
+}
+
+#[test]
 fn a_full_disk_is_9_and_what_fits_still_arrives() {
     let env = TestEnv::new();
     let _hans = env

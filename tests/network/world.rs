@@ -226,7 +226,7 @@ impl World {
     }
 
     fn start_server(&mut self) {
-        let config = ServerConfig { root_secret: self.root_secret, ..ServerConfig::default() };
+        let config = ServerConfig { root_secret: self.root_secret.into(), ..ServerConfig::default() };
         let wall_ms = WALL_MS + (self.now - self.start).as_millis() as u64;
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);

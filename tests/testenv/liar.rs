@@ -45,6 +45,11 @@ impl Liar {
     /// Logs in as `user` and publishes `truth`, of at most one chunk group, under `name`; whoever fetches it gets other
     /// bytes of that size.
     pub fn start(server: SocketAddr, user: &str, name: &str, truth: &[u8]) -> Self {
+        Self::start_telling(server, user, name, truth, truth.len() as u64)
+    }
+
+    /// The same, with a size that may be another.
+    pub fn start_telling(server: SocketAddr, user: &str, name: &str, truth: &[u8], size: u64) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let key = Arc::new(TicketKey::default());
         let options = ControlOptions {
@@ -56,7 +61,7 @@ impl Liar {
         let password = Zeroizing::new(super::password(user).as_bytes().to_vec());
         control.login(UserName::parse(user).expect("a user name"), password).expect("a good password");
         let hash = ContentHash(*blake3::hash(truth).as_bytes());
-        let content = Content { hash, size: truth.len() as u64, mtime_ms: 0 };
+        let content = Content { hash, size, mtime_ms: 0 };
         let published = PublishedFile { name: FileName::parse(name).expect("a file name"), content };
         Directory::new(control.clone())
             .publish(&[published], &PublishTo::Audience(Audience::Everyone))
@@ -77,7 +82,7 @@ fn serve(stream: TcpStream, key: &TicketKey, lie: &[u8]) -> Result<(), ChannelEr
     let admit = |ticket: &[u8]| {
         let key = key.0.lock().expect("no liar panics");
         let ticket = TransferTicket::open(ticket, key.as_ref()?, 0).ok()?;
-        Some((ticket.key, ()))
+        Some((ticket.key.0, ()))
     };
     let ((), mut reader, mut writer) = channel::accept::<_, ToUploader>(stream, admit)?;
     loop {

@@ -8,6 +8,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use fileshare::common::limits::PROTOCOL_VERSION;
+use fileshare::common::packet::Packet;
+
 use super::PATIENCE;
 
 /// One datagram as it was seen.
@@ -22,6 +25,7 @@ pub struct Seen {
 #[derive(Default)]
 struct Tape {
     seen: Mutex<Vec<Seen>>,
+    news: Condvar,
     client: Mutex<Option<SocketAddr>>,
     silent: AtomicBool,
     stop: AtomicBool,
@@ -76,6 +80,24 @@ impl UdpRelay {
             let _ = self.near.send_to(&seen.bytes, client);
         }
     }
+
+    /// The same, and waits until the server has taken it in and done what it does about it: until it answers a HELLO that
+    /// comes after it.
+    pub fn inject_and_wait(&self, seen: &Seen) {
+        self.inject(seen);
+        if !seen.to_server {
+            return;
+        }
+        let nonce = rand::random();
+        let bytes = Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes();
+        let before = self.recording().len();
+        self.inject(&Seen { to_server: true, bytes });
+        let is_answer =
+            |seen: &Seen| matches!(Packet::parse(&seen.bytes), Some(Packet::Retry { nonce: n, .. }) if n == nonce);
+        let seen = self.tape.seen.lock().expect("no relay panics");
+        let waited = self.tape.news.wait_timeout_while(seen, PATIENCE, |seen| !seen[before..].iter().any(is_answer));
+        assert!(!waited.expect("no relay panics").1.timed_out(), "the server answers");
+    }
 }
 
 impl Drop for UdpRelay {
@@ -100,6 +122,7 @@ fn pass_datagrams(tape: &Tape, near: &UdpSocket, far: &UdpSocket, to_server: boo
         }
         let bytes = buffer[..length].to_vec();
         tape.seen.lock().expect("no relay panics").push(Seen { to_server, bytes });
+        tape.news.notify_all();
         let client = *tape.client.lock().expect("no relay panics");
         match client {
             _ if to_server => drop(far.send(&buffer[..length])),

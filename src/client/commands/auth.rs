@@ -6,22 +6,22 @@ use super::Context;
 use crate::client::control::{LoginError, Password};
 use crate::client::exit_code::ExitCode;
 use crate::client::output::{Failure, Report};
-use crate::client::password::{PasswordError, TypedPassword, checked};
+use crate::client::own::Listing;
+use crate::client::password::{PasswordError, checked};
 use crate::client::services::Arrival;
-use crate::common::limits::LIVENESS_DEFAULT;
 use crate::common::types::{UserName, UserNameError};
 
-/// `-u` tries again this long while the user is active: until a crashed client's session has surely ended. The server's
-/// own liveness time is not known before a login.
-const ACTIVE_PATIENCE: Duration = LIVENESS_DEFAULT.saturating_add(Duration::from_secs(1));
+/// `-u` tries again for this long beyond the server's liveness time while the user is active: by then a crashed client's
+/// session has surely ended.
+const ACTIVE_MARGIN: Duration = Duration::from_secs(1);
 
 /// A typed `auth`: one try.
-pub(super) fn typed(context: &Context, user: &str, password: Option<TypedPassword>) -> ExitCode {
+pub(super) fn typed(context: &Context, user: &str, password: Option<Password>) -> ExitCode {
     if let Some(user) = context.services.account.user() {
         return refused(context, user.as_str(), format!("already logged in as {user}"));
     }
     let supply = |user: &UserName| match password {
-        Some(TypedPassword(password)) => checked(password),
+        Some(password) => checked(password),
         None => {
             let _waiting = context.life.waiting_for_input();
             context.passwords.for_command(user)
@@ -31,8 +31,9 @@ pub(super) fn typed(context: &Context, user: &str, password: Option<TypedPasswor
         Ok(both) => both,
         Err(missing) => return missing.tell(context, user),
     };
+    let listing = Listing::begin(&context.services.folder);
     let login = context.services.account.login(user.clone(), password);
-    finish(context, &user, login)
+    finish(context, &user, login, listing)
 }
 
 /// `-u`: tries again while the user is active.
@@ -45,20 +46,25 @@ pub(super) fn at_start(context: &Context, user: &str) -> ExitCode {
         Ok(both) => both,
         Err(missing) => return missing.tell(context, user),
     };
+    let listing = Listing::begin(&context.services.folder);
     let mut login = context.services.account.login(user.clone(), password.clone());
     let mut waited = Duration::ZERO;
-    let mut was_active = false;
-    while waited < ACTIVE_PATIENCE && !context.life.cancelled() {
-        // A throttled try after the password was proven is no verdict on the password.
-        was_active |= matches!(login, Err(LoginError::AlreadyActive));
-        if !was_active || !matches!(login, Err(LoginError::AlreadyActive | LoginError::Throttled(_))) {
+    let mut patience = Duration::ZERO;
+    loop {
+        match login {
+            Err(LoginError::AlreadyActive { liveness }) => patience = liveness.saturating_add(ACTIVE_MARGIN),
+            // After the password was proven this is no verdict on the password.
+            Err(LoginError::Throttled(_)) => {}
+            _ => break,
+        }
+        if waited >= patience || context.life.cancelled() {
             break;
         }
         context.life.pause(context.login_retry);
         waited += context.login_retry.max(Duration::from_millis(1));
         login = context.services.account.login(user.clone(), password.clone());
     }
-    finish(context, &user, login)
+    finish(context, &user, login, listing)
 }
 
 /// Why there is nothing to log in with.
@@ -88,9 +94,9 @@ fn credentials(
     Ok((user, password))
 }
 
-fn finish(context: &Context, user: &UserName, login: Result<Arrival, LoginError>) -> ExitCode {
+fn finish(context: &Context, user: &UserName, login: Result<Arrival, LoginError>, listing: Listing) -> ExitCode {
     match login {
-        Ok(arrival) => welcome(context, user, arrival),
+        Ok(arrival) => welcome(context, user, arrival, listing),
         Err(error @ (LoginError::Unreachable | LoginError::Version { .. })) => {
             context.trouble("auth", (&error).into(), error)
         }
@@ -99,9 +105,9 @@ fn finish(context: &Context, user: &UserName, login: Result<Arrival, LoginError>
 }
 
 /// Everything is served again before the greeting, so that whoever waits for it can rely on it.
-fn welcome(context: &Context, user: &UserName, arrival: Arrival) -> ExitCode {
+fn welcome(context: &Context, user: &UserName, arrival: Arrival, listing: Listing) -> ExitCode {
     let console = std::sync::Arc::clone(&context.console);
-    context.own.load(&context.services, move |error| {
+    context.own.load(&context.services, listing, move |error| {
         console.notice(format!("what was published before is not served: {error}"));
     });
     context.console.report(&Report::Welcome(user));

@@ -1,7 +1,11 @@
+use std::time::Duration;
+
 use crate::client::commands::fakes::{Bench, content, file, user};
 use crate::client::control::LoginError;
 use crate::client::exit_code::ExitCode;
-use crate::common::types::Audience;
+use crate::common::types::{Audience, Content};
+
+const ACTIVE: LoginError = LoginError::AlreadyActive { liveness: Duration::from_secs(3) };
 
 const WELCOME: &str = "Welcome, hans!\nAvailable commands are: get, lap, lpf, pub, sch, unp, xit\n";
 const REFUSED: &str = "Authentication failed. Please try again.\n";
@@ -17,11 +21,12 @@ fn a_login_greets() {
 #[test]
 fn a_refused_login_says_why_on_stderr_only() {
     let bench = Bench::new();
-    bench.world.state().logins = vec![LoginError::Refused, LoginError::AlreadyActive, LoginError::Throttled(3)];
+    bench.world.state().logins = vec![LoginError::Refused, ACTIVE, LoginError::Throttled(3)];
     for why in ["the user name or the password is wrong", "this user is already active", "too many attempts"] {
         let (code, out, err) = bench.run("auth hans x");
         assert_eq!((code, out.as_str()), (ExitCode::NotAuthenticated, REFUSED));
         assert!(err.starts_with(&format!("client: {why}")) && err.lines().count() == 1, "{err}");
+        assert_eq!(bench.world.state().listings, 0, "nothing is going to be listed");
     }
     assert_eq!(bench.run("auth hans x").1, WELCOME);
 }
@@ -64,8 +69,7 @@ fn names_and_passwords_that_cannot_be_are_refused_here() {
 #[test]
 fn at_start_an_active_user_is_waited_for() {
     let bench = Bench::new().with_password("pw");
-    let active = || LoginError::AlreadyActive;
-    bench.world.state().logins = vec![active(), LoginError::Throttled(1), active()];
+    bench.world.state().logins = vec![ACTIVE, LoginError::Throttled(1), ACTIVE];
     assert_eq!(bench.context.login_at_start("hans"), ExitCode::Success);
     assert_eq!(bench.printed().0, WELCOME);
     assert_eq!(bench.world.calls().len(), 4);
@@ -74,16 +78,21 @@ fn at_start_an_active_user_is_waited_for() {
 #[test]
 fn at_start_a_refusal_is_not_tried_again_and_waiting_ends() {
     let mut bench = Bench::new().with_password("pw");
-    bench.context.login_retry = std::time::Duration::ZERO;
+    bench.context.login_retry = Duration::ZERO;
     for once in [LoginError::Refused, LoginError::Throttled(1), LoginError::Unreachable] {
         bench.world.state().logins = vec![once.clone()];
         assert_ne!(bench.context.login_at_start("hans"), ExitCode::Success, "{once}");
         assert_eq!(bench.world.calls().len(), 1, "{once}");
     }
     bench.printed();
-    bench.world.state().logins = vec![LoginError::AlreadyActive; 10_000];
-    assert_eq!(bench.context.login_at_start("hans"), ExitCode::NotAuthenticated);
-    assert_eq!(bench.printed(), (REFUSED.into(), "client: this user is already active\n".into()));
+    for (liveness_ms, tries) in [(3_000, 4_000), (10_000, 11_000)] {
+        let active = LoginError::AlreadyActive { liveness: Duration::from_millis(liveness_ms) };
+        bench.world.state().logins = vec![active; 20_000];
+        assert_eq!(bench.context.login_at_start("hans"), ExitCode::NotAuthenticated);
+        assert_eq!(bench.printed(), (REFUSED.into(), "client: this user is already active\n".into()));
+        // One at first, and one after each millisecond: the server's liveness time and a second.
+        assert_eq!(bench.world.calls().len(), 1 + tries);
+    }
 }
 
 #[test]
@@ -108,4 +117,24 @@ fn a_client_at_a_loopback_address_is_told_once_it_is_in() {
     let (_, out, err) = bench.run("auth hans pw");
     assert_eq!(out, WELCOME);
     assert!(err.contains("loopback"), "{err}");
+}
+
+#[test]
+fn what_was_cut_off_while_it_was_shared_is_withdrawn_at_the_next_login() {
+    let bench = Bench::new();
+    let large = Content { size: 2 << 20, ..content(1) };
+    let part = format!(".{}.part", "01".repeat(16));
+    {
+        let mut state = bench.world.state();
+        for name in ["cut/off", "cut/there", "unstarted", "cut/small"] {
+            let content = if name == "cut/small" { content(1) } else { large };
+            state.own.insert(file(name), (content, Audience::Everyone));
+        }
+        state.files =
+            [("cut/there", Some(large)), (&format!("cut/{part}"), None)].map(|(name, what)| (file(name), what)).into();
+    }
+    bench.run("auth hans pw");
+    assert!(bench.context.own.surely_lacks(&file("cut/off")));
+    let left: Vec<String> = bench.world.state().own.keys().map(ToString::to_string).collect();
+    assert_eq!(left, ["cut/small", "cut/there", "unstarted"]);
 }

@@ -1,8 +1,8 @@
 //! A small world for the tests of commands and shell: every service is a fake over one lock, every call is noted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -34,6 +34,9 @@ pub(crate) fn content(byte: u8) -> Content {
     Content { hash: ContentHash([byte; 32]), size: u64::from(byte), mtime_ms: 0 }
 }
 
+/// Something that happens while a file is hashed.
+pub(crate) type Happening = dyn Fn(&FileName) + Send + Sync;
+
 /// What the fakes share.
 #[derive(Default)]
 pub(crate) struct State {
@@ -41,6 +44,15 @@ pub(crate) struct State {
     /// Answers to logins, first to last; then all succeed.
     pub logins: Vec<LoginError>,
     pub local_only: bool,
+    /// Whoever publishes waits until this is false.
+    pub away: bool,
+    /// Publishing fails: no answer.
+    pub down_to_publish: bool,
+    /// How often all own publications were listed, and for how many an audience was asked for.
+    pub lists: usize,
+    pub audiences: usize,
+    /// How many files each request to publish had.
+    pub batches: Vec<usize>,
     /// Every request fails so.
     pub down: Option<AskError>,
     pub peers: Vec<UserName>,
@@ -48,10 +60,18 @@ pub(crate) struct State {
     pub own: BTreeMap<FileName, (Content, Audience)>,
     /// Files in the folder; `None` cannot be read.
     pub files: BTreeMap<FileName, Option<Content>>,
+    /// What happens while a file is hashed.
+    pub hashing: Option<Arc<Happening>>,
+    /// How many are telling the folder what it serves.
+    pub listings: usize,
     /// What the folder serves.
     pub served: BTreeMap<FileName, (Content, Audience)>,
     /// Names whose download fails, and how.
     pub failing: BTreeMap<FileName, fn() -> Fetched>,
+    /// Names whose download is told of before it is finished.
+    pub arriving: BTreeSet<FileName>,
+    /// The most of these that anybody held on to at once after they were finished.
+    pub held_after: usize,
     /// Every call worth asserting.
     pub calls: Vec<String>,
 }
@@ -81,6 +101,7 @@ impl World {
 impl Account for World {
     fn login(&self, user: UserName, password: Password) -> Result<Arrival, LoginError> {
         let mut state = self.state();
+        assert!(state.listings > 0, "whoever sees the login waits for the list");
         state.calls.push(format!("login {user} {}", String::from_utf8_lossy(&password)));
         if !state.logins.is_empty() {
             return Err(state.logins.remove(0));
@@ -100,7 +121,17 @@ impl Account for World {
 
 impl Catalogue for World {
     fn publish(&self, files: &[PublishedFile], to: &PublishTo) -> Result<(), AskError> {
+        self.state().batches.push(files.len());
+        while self.state().away {
+            std::thread::yield_now();
+        }
         let mut state = self.up()?;
+        if state.down_to_publish {
+            return Err(AskError::Unreachable);
+        }
+        if *to == PublishTo::Inherited {
+            assert!(state.listings > 0, "whoever sees the publication waits until it is served");
+        }
         for one in files {
             state.calls.push(format!("publish {} {to:?}", one.name));
             let audience = match to {
@@ -118,6 +149,7 @@ impl Catalogue for World {
     }
 
     fn books(&self) -> Result<Vec<OwnEntry>, AskError> {
+        self.state().lists += 1;
         Catalogue::published(self)
     }
 
@@ -130,11 +162,14 @@ impl Catalogue for World {
         Ok(self.up()?.own.iter().map(entry).collect())
     }
 
-    fn audience_of(&self, name: &FileName) -> Result<Option<Vec<UserName>>, AskError> {
-        Ok(self.up()?.own.get(name).map(|(_, audience)| match audience {
+    fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, AskError> {
+        let mut state = self.up()?;
+        state.audiences += names.len();
+        let users = |(_, audience): &(Content, Audience)| match audience {
             Audience::Everyone => Vec::new(),
             Audience::Only(users) => users.clone(),
-        }))
+        };
+        Ok(names.iter().map(|name| state.own.get(name).map(users)).collect())
     }
 
     fn peers(&self) -> Result<Vec<UserName>, AskError> {
@@ -179,7 +214,20 @@ impl Folder for World {
         Expanded { files, errors: missing.into_iter().collect() }
     }
 
-    fn prepare(&self, name: &FileName, _: &dyn HashProgress) -> Result<PublishedFile, ShareError> {
+    fn is_taken(&self, name: &FileName) -> bool {
+        self.state().files.contains_key(name)
+    }
+
+    fn size(&self, name: &FileName) -> u64 {
+        self.state().files.get(name).copied().flatten().map_or(0, |content| content.size)
+    }
+
+    fn prepare(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError> {
+        let hashing = self.state().hashing.clone();
+        if progress.interrupted() {
+            return Err(ShareError::Interrupted);
+        }
+        hashing.iter().for_each(|happens| happens(name));
         match self.state().files[name] {
             Some(content) => Ok(PublishedFile { name: name.clone(), content }),
             None => Err(ShareError::Unreadable(name.to_string(), io::ErrorKind::PermissionDenied.into())),
@@ -192,6 +240,14 @@ impl Folder for World {
 
     fn withdrawn(&self, name: &FileName) {
         self.state().served.remove(name);
+    }
+
+    fn list_begins(&self) {
+        self.state().listings += 1;
+    }
+
+    fn list_ends(&self) {
+        self.state().listings -= 1;
     }
 
     fn clear(&self) {
@@ -212,12 +268,24 @@ impl Fetcher for World {
             Some(fail) => fail(),
             None => Fetched::Done { name: wanted.name.clone() },
         };
+        let dir = tempfile::tempdir().unwrap();
+        let mut finished: Vec<Weak<Arriving>> = Vec::new();
         for (index, one) in wanted.iter().enumerate().rev() {
+            if self.state().arriving.contains(&one.name) {
+                let place = dir.path().join(index.to_string());
+                std::fs::create_dir(&place).unwrap();
+                let arriving = Arriving::example(&place);
+                progress.arriving(index, &arriving);
+                finished.push(Arc::downgrade(&arriving));
+            }
             self.state().calls.push(format!("fetch {} {}", one.name, one.content.size));
             progress.received(index, one.content.size, one.content.size);
             let outcome =
                 if progress.interrupted() { Fetched::Failed(DownloadError::Interrupted) } else { outcome(one) };
             progress.finished(index, &outcome);
+            let held = finished.iter().filter(|arriving| arriving.strong_count() > 0).count();
+            let mut state = self.state();
+            state.held_after = state.held_after.max(held);
         }
         wanted.iter().map(outcome).collect()
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 
 use super::Context;
 use super::get_plan::{Plan, Slot, plan};
@@ -27,13 +26,8 @@ pub(super) fn run(context: &Context, files: &[PathArgument], share: bool) -> Exi
         context.console.note(note);
     }
     if share {
-        let (sharing, announced) = Sharing::new(context, &plan.wanted);
-        let (status, saved) = thread::scope(|scope| {
-            scope.spawn(|| sharing.publish_early(announced));
-            let result = deliver(context, &plan, Some(&sharing));
-            sharing.nothing_more();
-            result
-        });
+        let sharing = Sharing::new(context, &plan.wanted);
+        let (status, saved) = deliver(context, &plan, Some(&sharing));
         status.or(sharing.settle(&saved))
     } else {
         deliver(context, &plan, None).0
@@ -84,6 +78,11 @@ impl Outcome {
     }
 }
 
+/// Whether it lies under its own name in the folder now.
+fn is_saved(wanted: &Wanted, outcome: &Option<Outcome>) -> bool {
+    matches!(outcome, Some(Outcome::Saved(name)) if *name == wanted.name)
+}
+
 /// Takes the outcomes in whatever order they come and prints them in the order asked.
 struct Delivery<'a> {
     context: &'a Context,
@@ -123,7 +122,11 @@ impl<'a> Delivery<'a> {
         let mut state = self.lock();
         if let (Some(outcome @ None), Some(wanted)) = (state.outcomes.get_mut(index), self.plan.wanted.get(index)) {
             *outcome = Some(Outcome::of(wanted, fetched));
+            let saved = is_saved(wanted, outcome);
             drop(state);
+            if let Some(sharing) = self.sharing {
+                sharing.finished(index, saved);
+            }
             self.print_what_is_due();
         }
     }
@@ -166,9 +169,9 @@ impl<'a> Delivery<'a> {
     /// The status, and what lies under its own name in the folder now.
     fn into_result(self) -> (ExitCode, BTreeSet<usize>) {
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let is_saved = |(wanted, outcome): (&Wanted, &Option<Outcome>)| matches!(outcome, Some(Outcome::Saved(name)) if *name == wanted.name);
-        let outcomes = self.plan.wanted.iter().zip(&state.outcomes).map(is_saved).enumerate();
-        let saved = outcomes.filter(|(_, is_saved)| *is_saved).map(|(index, _)| index).collect();
+        let outcomes = self.plan.wanted.iter().zip(&state.outcomes).enumerate();
+        let saved =
+            outcomes.filter(|(_, (wanted, outcome))| is_saved(wanted, outcome)).map(|(index, _)| index).collect();
         // A downloader that forgot a file is a bug, and must not look like success.
         let complete = state.next == self.plan.slots.len();
         (state.status.or(if complete { ExitCode::Success } else { ExitCode::Internal }), saved)
@@ -187,6 +190,10 @@ impl DownloadProgress for Delivery<'_> {
         let difference = done.wrapping_sub(before);
         let all = self.arrived_in_all.fetch_add(difference, Relaxed).wrapping_add(difference);
         self.meter.update(self.plan.wanted[index].name.as_str(), all, self.wanted_in_all);
+    }
+
+    fn waiting(&self, user: &UserName) {
+        self.context.console.note(format!("waiting: all upload slots of {user} are taken"));
     }
 
     fn source_dropped(&self, user: &UserName, name: &FileName, why: &str) {

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::client::control::AskError;
 use crate::client::download::Wanted;
-use crate::client::paths::{Pattern, Selector, is_left_out};
+use crate::client::paths::{Pattern, Selector};
 use crate::client::services::Catalogue;
-use crate::client::share::PathArgument;
+use crate::client::share::{PathArgument, is_left_out};
 use crate::common::message::{FoundEntry, NameQuery};
 use crate::common::types::{ContentHash, FileName};
 
@@ -31,8 +31,8 @@ pub(super) struct Plan {
     pub wanted: Vec<Wanted>,
     /// Contents of the same names that were not taken.
     pub notes: Vec<String>,
-    /// Where in [`wanted`](Self::wanted) a content of a name stands.
-    known: HashMap<(FileName, ContentHash), usize>,
+    /// Where in [`wanted`](Self::wanted) a content of a name, with its size, stands.
+    known: HashMap<(FileName, ContentHash, u64), usize>,
 }
 
 /// Asks the server what the arguments mean.
@@ -94,7 +94,8 @@ impl Plan {
     fn add_matching(&mut self, catalogue: &dyn Catalogue, pattern: &Pattern) -> Result<bool, AskError> {
         let entries = catalogue.resolve(pattern.query(), true)?;
         let mut names: BTreeMap<&FileName, Vec<&FoundEntry>> = BTreeMap::new();
-        for entry in entries.iter().filter(|entry| pattern.matches(&entry.name) && !is_left_out(&entry.name)) {
+        let is_private = |name: &FileName| name.components().last().is_some_and(|leaf| is_left_out(leaf.as_bytes()));
+        for entry in entries.iter().filter(|entry| pattern.matches(&entry.name) && !is_private(&entry.name)) {
             names.entry(&entry.name).or_default().push(entry);
         }
         for entries in names.values() {
@@ -112,13 +113,15 @@ impl Plan {
 
     /// Of the contents of one name, takes the one with the most sources and notes the others.
     fn add_best(&mut self, entries: &[&FoundEntry]) -> bool {
-        // Of equals the first, so that the same question has the same answer.
-        let Some(best) = entries.iter().rev().max_by_key(|entry| entry.sources) else { return false };
-        for other in entries.iter().filter(|other| other.content.hash != best.content.hash) {
+        // Of equals the oldest, so that nobody gets in front of a file by publishing the same with another size; then the
+        // first, so that the same question has the same answer.
+        let Some(best) = entries.iter().rev().max_by_key(|entry| (entry.sources, entry.age_s)) else { return false };
+        let what = |entry: &FoundEntry| (entry.content.hash, entry.content.size);
+        for other in entries.iter().filter(|other| what(other) != what(best)) {
             self.notes.push(other_content(other, best));
         }
         let next = self.wanted.len();
-        let index = *self.known.entry((best.name.clone(), best.content.hash)).or_insert(next);
+        let index = *self.known.entry((best.name.clone(), best.content.hash, best.content.size)).or_insert(next);
         self.slots.push(Slot::Wanted(index));
         if index == next {
             self.wanted.push(Wanted { name: best.name.clone(), content: best.content });
@@ -129,6 +132,16 @@ impl Plan {
 
 fn other_content(other: &FoundEntry, best: &FoundEntry) -> String {
     let short = |entry: &FoundEntry| entry.content.hash.to_hex()[..SHORT_HASH].to_string();
+    if other.content.hash == best.content.hash {
+        return format!(
+            "{name}: taking #{hash} with {bytes} bytes; some tell another size of it: {other_bytes} (sources: {sources})",
+            name = other.name,
+            hash = short(best),
+            bytes = best.content.size,
+            other_bytes = other.content.size,
+            sources = other.sources,
+        );
+    }
     format!(
         "{name}: taking #{best}; there is also {name}#{other} ({bytes} bytes, sources: {sources})",
         name = other.name,

@@ -2,82 +2,116 @@
 //! source with every download.
 //!
 //! A large file is published as soon as its outline is verified: the chunk groups that have arrived are served while the
-//! rest still comes. Should it never get whole, it is withdrawn again. Small files are published together at the end.
+//! rest still comes. Should it never get whole, it is withdrawn again. That must never touch what the user publishes
+//! otherwise: a file whose name is taken, in the folder or among the publications, waits until it is whole, and so do all
+//! with `rename`. Small files are published together at the end.
+//!
+//! The server is asked on threads of their own: one that is away holds up neither the downloads nor a user who wants to
+//! stop.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use super::Context;
 use crate::client::control::AskError;
 use crate::client::directory::PublishTo;
-use crate::client::download::{Arriving, Wanted};
+use crate::client::download::{Arriving, OnExists, Wanted};
 use crate::client::exit_code::ExitCode;
+use crate::client::life::Life;
+use crate::client::own::{Listing, Own};
+use crate::client::services::Services;
 use crate::common::message::PublishedFile;
 use crate::common::types::{Audience, FileName};
+
+/// Whoever waits for the server looks this often whether the user wants to stop.
+const LOOK: Duration = Duration::from_millis(50);
+/// So many times more after the user wants to: a server that is there has answered by then.
+const LOOKS_AFTER_STOP: u32 = 8;
 
 /// What of one `get --share` has been published so far.
 pub(super) struct Sharing<'a> {
     context: &'a Context,
     wanted: &'a [Wanted],
-    /// To the thread that publishes; gone once nothing more arrives.
-    announced: Mutex<Option<Sender<usize>>>,
+    /// To the thread that publishes.
+    announced: Sender<PublishedFile>,
     arriving: Mutex<BTreeMap<usize, Arc<Arriving>>>,
-    /// Published while they arrived.
-    early: Mutex<BTreeSet<usize>>,
+    early: Arc<Mutex<Early>>,
+    /// Closed when nothing more is published early.
+    publishing: Mutex<Receiver<()>>,
+}
+
+/// What was published while it arrived.
+#[derive(Default)]
+struct Early {
+    /// The user published none of these before; the server may have taken any of them.
+    tried: BTreeSet<FileName>,
+    /// The server has, and they are served.
+    done: BTreeSet<FileName>,
+    /// Nothing more is to be tried.
+    over: bool,
 }
 
 impl<'a> Sharing<'a> {
-    /// The receiver is for [`publish_early`](Self::publish_early), on a thread of its own: whoever tells of an arriving
-    /// file must not wait for the server.
-    pub fn new(context: &'a Context, wanted: &'a [Wanted]) -> (Self, Receiver<usize>) {
+    /// Ready for the first file to arrive.
+    pub fn new(context: &'a Context, wanted: &'a [Wanted]) -> Self {
         let (announced, receiver) = channel();
-        let announced = Mutex::new(Some(announced));
-        (Self { context, wanted, announced, arriving: Mutex::default(), early: Mutex::default() }, receiver)
+        let early = Arc::<Mutex<Early>>::default();
+        let (publisher, shared) = (Publisher::of(context), early.clone());
+        let publishing = Mutex::new(in_background(move || publisher.publish_early(&receiver, &shared)));
+        Self { context, wanted, announced, arriving: Mutex::default(), early, publishing }
     }
 
     /// A file of several groups begins to arrive.
     pub fn arriving(&self, index: usize, arriving: &Arc<Arriving>) {
-        self.context.services.folder.arriving(&self.wanted[index].name, arriving);
+        let (folder, name) = (&self.context.services.folder, &self.wanted[index].name);
         lock(&self.arriving).insert(index, arriving.clone());
-        if let Some(announced) = &*lock(&self.announced) {
-            // Nobody listens any more only when the fetch is over.
-            let _ = announced.send(index);
+        if self.context.downloads.on_exists == OnExists::Rename || folder.is_taken(name) {
+            return;
         }
+        folder.arriving(name, arriving);
+        // Nobody listens any more when the server is away: it is published when it is whole.
+        let _ = self.announced.send(published_file(&self.wanted[index]));
     }
 
-    /// Publishes what begins to arrive, until [`nothing_more`](Self::nothing_more). What fails here is tried again, and
-    /// told, when the file is whole.
-    pub fn publish_early(&self, announced: Receiver<usize>) {
-        for index in announced {
-            if publish(self.context, &[published_file(&self.wanted[index])]).is_ok() {
-                lock(&self.early).insert(index);
-            }
-        }
+    /// The file is done with: `saved` if it lies whole under its own name. Lets go of it, so that only what is under way
+    /// is held open.
+    pub fn finished(&self, index: usize, saved: bool) {
+        let Some(arriving) = lock(&self.arriving).remove(&index) else { return };
+        let (folder, name) = (&self.context.services.folder, &self.wanted[index].name);
+        if saved { folder.downloaded(name, &arriving) } else { folder.gave_up(name) }
     }
 
-    /// The fetch is over.
-    pub fn nothing_more(&self) {
-        lock(&self.announced).take();
-    }
-
-    /// Publishes whatever of `saved` (indices of what lies whole under its own name) is not yet, and takes back what was
-    /// published too early.
+    /// The fetch is over. Publishes whatever of `saved` (indices of what lies whole under its own name) is not yet, and
+    /// takes back what was published too early.
     pub fn settle(self, saved: &BTreeSet<usize>) -> ExitCode {
-        let arriving = self.arriving.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let early = self.early.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let (context, folder) = (self.context, &self.context.services.folder);
-        for (index, arriving) in &arriving {
-            let name = &self.wanted[*index].name;
-            if saved.contains(index) { folder.downloaded(name, arriving) } else { folder.gave_up(name) }
-        }
-        let broken: Vec<_> = early.difference(saved).map(|&index| self.wanted[index].name.clone()).collect();
-        take_back(context, &broken);
-        let rest: Vec<_> = saved.difference(&early).map(|&index| published_file(&self.wanted[index])).collect();
-        if rest.is_empty() {
+        let Self { context, wanted, announced, early, publishing, .. } = self;
+        drop(announced);
+        let _ = unless_stopped(&context.life, &lock(&publishing));
+        let Early { tried, done, .. } = std::mem::replace(&mut *lock(&early), Early { over: true, ..Early::default() });
+        let saved: BTreeMap<&FileName, &Wanted> =
+            saved.iter().map(|&index| (&wanted[index].name, &wanted[index])).collect();
+        let broken: Vec<FileName> = tried.into_iter().filter(|name| !saved.contains_key(name)).collect();
+        let rest: Vec<PublishedFile> = saved
+            .into_iter()
+            .filter(|(name, _)| !done.contains(*name))
+            .map(|(_, wanted)| published_file(wanted))
+            .collect();
+        if broken.is_empty() && rest.is_empty() {
             return ExitCode::Success;
         }
-        match publish(context, &rest) {
+        let publisher = Publisher::of(context);
+        let settling = in_background(move || (publisher.take_back(&broken), publisher.publish(&rest)));
+        let Some((taken_back, published)) = unless_stopped(&context.life, &settling) else {
+            context.console.reason("interrupted before the server knew what is shared now");
+            return ExitCode::Interrupted;
+        };
+        if let Err(error) = taken_back {
+            context.console.reason(format!("not whole, but still published: {error}"));
+        }
+        match published {
             Ok(()) => ExitCode::Success,
             Err(error) => {
                 context.console.reason(format!("downloaded, but not published: {error}"));
@@ -91,39 +125,91 @@ fn published_file(wanted: &Wanted) -> PublishedFile {
     PublishedFile { name: wanted.name.clone(), content: wanted.content }
 }
 
-/// Publishes to whoever may see what it was fetched from, and serves it.
-fn publish(context: &Context, files: &[PublishedFile]) -> Result<(), AskError> {
-    context.services.catalogue.publish(files, &PublishTo::Inherited)?;
-    serve(context, files)
+/// What a thread needs to publish.
+struct Publisher {
+    services: Services,
+    own: Arc<Own>,
+    life: Arc<Life>,
 }
 
-/// The audiences are asked for: the folder checks them once more at every upload.
-fn serve(context: &Context, files: &[PublishedFile]) -> Result<(), AskError> {
-    let catalogue = &context.services.catalogue;
-    let books = catalogue.books()?;
-    let restricted: BTreeSet<&FileName> =
-        books.iter().filter(|entry| entry.restricted).map(|entry| &entry.name).collect();
-    for file in files {
-        let audience = if restricted.contains(&file.name) {
-            let Some(users) = catalogue.audience_of(&file.name)? else { continue };
-            Audience::only(users)
-        } else {
-            Audience::Everyone
-        };
-        context.own.publish(&*context.services.folder, &file.name, file.content, audience);
+impl Publisher {
+    fn of(context: &Context) -> Self {
+        Self { services: context.services.clone(), own: context.own.clone(), life: context.life.clone() }
     }
-    Ok(())
+
+    /// Publishes what begins to arrive, all there is at a time. What fails here is tried again, and told, when it is
+    /// whole; a server that is away is not waited for again until then.
+    fn publish_early(&self, announced: &Receiver<PublishedFile>, early: &Mutex<Early>) {
+        while let Ok(first) = announced.recv() {
+            let batch = [first].into_iter().chain(announced.try_iter());
+            let mut batch: Vec<PublishedFile> = batch.filter(|file| self.own.surely_lacks(&file.name)).collect();
+            {
+                let mut early = lock(early);
+                if early.over || self.life.cancelled() {
+                    return;
+                }
+                batch.retain(|file| early.tried.insert(file.name.clone()));
+            }
+            match self.publish(&batch) {
+                Ok(()) => lock(early).done.extend(batch.into_iter().map(|file| file.name)),
+                Err(AskError::Unreachable | AskError::NotAuthenticated) => return,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Publishes to whoever may see what it was fetched from, and serves it.
+    fn publish(&self, files: &[PublishedFile]) -> Result<(), AskError> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let catalogue = &self.services.catalogue;
+        let _listing = Listing::begin(&self.services.folder);
+        catalogue.publish(files, &PublishTo::Inherited)?;
+        // The folder checks the audiences once more at every upload.
+        let names: Vec<FileName> = files.iter().map(|file| file.name.clone()).collect();
+        for (file, users) in files.iter().zip(catalogue.audiences_of(&names)?) {
+            let audience = match users {
+                None => continue,
+                // An inherited one has at least its owner in it.
+                Some(users) if users.is_empty() => Audience::Everyone,
+                Some(users) => Audience::only(users),
+            };
+            self.own.publish(&*self.services.folder, &file.name, file.content, audience);
+        }
+        Ok(())
+    }
+
+    /// These never got whole: nobody is to be sent here for them.
+    fn take_back(&self, names: &[FileName]) -> Result<(), AskError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        names.iter().for_each(|name| self.own.withdraw(&*self.services.folder, name));
+        self.services.catalogue.unpublish(names).map(drop)
+    }
 }
 
-/// These never got whole: nobody is to be sent here for them.
-fn take_back(context: &Context, names: &[FileName]) {
-    if names.is_empty() {
-        return;
+/// Works on a thread of its own, which is not waited for: the result comes by the receiver.
+fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        let _ = sender.send(work());
+    });
+    receiver
+}
+
+/// Waits for the result, but not much longer than the user wants to.
+fn unless_stopped<T>(life: &Life, result: &Receiver<T>) -> Option<T> {
+    let mut looks = 0;
+    while looks <= LOOKS_AFTER_STOP {
+        match result.recv_timeout(LOOK) {
+            Ok(result) => return Some(result),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => looks += u32::from(life.cancelled()),
+        }
     }
-    names.iter().for_each(|name| context.own.withdraw(&*context.services.folder, name));
-    if let Err(error) = context.services.catalogue.unpublish(names) {
-        context.console.reason(format!("not whole, but still published: {error}"));
-    }
+    None
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -1,9 +1,10 @@
 use crate::client::commands::fakes::{Bench, content, file, user};
 use crate::client::control::AskError;
-use crate::client::download::{DownloadError, Fetched};
+use crate::client::download::{DownloadError, Fetched, OnExists};
 use crate::client::exit_code::ExitCode;
-use crate::client::life::Ending;
-use crate::common::types::Audience;
+use crate::client::life::{Ending, Verdict};
+use crate::common::message::FoundEntry;
+use crate::common::types::{Audience, Content, FileName};
 
 #[test]
 fn results_come_in_the_order_asked() {
@@ -70,6 +71,24 @@ fn of_several_contents_the_one_with_most_sources_is_taken() {
 }
 
 #[test]
+fn whoever_publishes_a_hash_with_another_size_leads_nobody_astray() {
+    let bench = Bench::logged_in();
+    for (size, sources, age_s) in [(9, 1, 50), (10, 1, 60), (11, 1, 50)] {
+        let content = Content { size, ..content(0x11) };
+        bench.world.state().found.push(FoundEntry { name: file("a"), content, sources, age_s });
+    }
+    let (code, _, err) = bench.run("get a");
+    assert_eq!(code, ExitCode::Success);
+    assert!(bench.world.calls().contains(&"fetch a 10".into()), "the oldest of equals");
+    assert_eq!(err.lines().count(), 2);
+    let note = "a: taking #11111111 with 10 bytes; some tell another size of it: 11 (sources: 1)";
+    assert!(err.contains(note), "{err}");
+    bench.world.state().found[2].sources = 2;
+    bench.run("get a#1111");
+    assert!(bench.world.calls().contains(&"fetch a 11".into()), "the one with the most sources");
+}
+
+#[test]
 fn a_file_of_exactly_that_name_wins_over_a_hash() {
     let bench = Bench::logged_in();
     bench.found("a", 0x11, 1);
@@ -117,6 +136,118 @@ fn sharing_publishes_what_lies_under_its_own_name() {
     assert_eq!(published, ["publish a Inherited"]);
     let audience = Audience::only(vec![user("yoda")]);
     assert_eq!(bench.world.state().served[&file("a")], (content(1), audience));
+}
+
+/// `get --share` of one large file that comes out so; what was published and what is published in the end.
+fn share_large(bench: &Bench, outcome: fn() -> Fetched) -> (Vec<String>, Vec<FileName>) {
+    bench.found("movie", 1, 1);
+    bench.world.state().arriving.insert(file("movie"));
+    bench.world.state().failing.insert(file("movie"), outcome);
+    bench.world.calls();
+    bench.run("get --share movie");
+    let calls = bench.world.calls().into_iter();
+    let published = calls.filter(|call| call.starts_with("publish")).collect();
+    let state = bench.world.state();
+    assert!(state.served.keys().eq(state.own.keys()), "what is published is served");
+    (published, state.own.keys().cloned().collect())
+}
+
+fn gone() -> Fetched {
+    Fetched::Failed(DownloadError::Transfer("all gone".into()))
+}
+
+#[test]
+fn a_large_file_is_published_while_it_arrives_and_withdrawn_if_it_never_gets_whole() {
+    let early = ["publish movie Inherited".to_string()];
+    let whole = share_large(&Bench::logged_in(), || Fetched::Done { name: file("movie") });
+    assert_eq!(whole, (early.to_vec(), vec![file("movie")]));
+    assert_eq!(share_large(&Bench::logged_in(), gone), (early.to_vec(), Vec::new()));
+}
+
+#[test]
+fn of_large_files_only_those_under_way_are_held_open() {
+    let bench = Bench::logged_in();
+    let gone = file("gone");
+    for name in ["a", "b", "gone"] {
+        bench.found(name, 1, 1);
+        bench.world.state().arriving.insert(file(name));
+    }
+    bench.world.state().failing.insert(gone, self::gone);
+    bench.run("get --share a b gone");
+    assert_eq!(bench.world.state().held_after, 0);
+}
+
+#[test]
+fn a_server_that_is_away_is_waited_for_no_longer_than_the_user_likes() {
+    let bench = Bench::logged_in();
+    bench.context.life.at_a_prompt();
+    bench.found("movie", 1, 1);
+    bench.world.state().arriving.insert(file("movie"));
+    bench.world.state().away = true;
+    let _busy = bench.context.life.command();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while bench.world.state().batches.is_empty() {
+                std::thread::yield_now();
+            }
+            assert_eq!(bench.context.life.signal(Ending::Interrupt), Verdict::Cancel);
+        });
+        assert_eq!(bench.run("get --share movie").0, ExitCode::Interrupted);
+    });
+    bench.world.state().away = false;
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_asked_once_early_and_once_in_the_end() {
+    let bench = Bench::logged_in();
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        bench.found(name, 1, 1);
+        bench.world.state().arriving.insert(file(name));
+    }
+    bench.world.state().down_to_publish = true;
+    let (code, _, err) = bench.run("get --share a b c d");
+    assert_eq!((code, err.lines().count()), (ExitCode::Unreachable, 1), "{err}");
+    let batches = std::mem::take(&mut bench.world.state().batches);
+    assert_eq!((batches.len(), batches[1]), (2, 4), "{batches:?}");
+}
+
+#[test]
+fn to_share_one_file_no_other_publication_is_looked_at() {
+    let bench = Bench::logged_in();
+    for at in 0..100 {
+        bench.local(&format!("own-{at}"), 9);
+    }
+    bench.run("pub *");
+    let (published, _) = share_large(&bench, || Fetched::Done { name: file("movie") });
+    assert_eq!(published.len(), 1);
+    assert_eq!(bench.world.state().audiences, 1);
+    assert_eq!(bench.world.state().lists, 1, "that of the login");
+}
+
+#[test]
+fn a_download_that_is_shared_on_never_costs_the_user_a_publication() {
+    let own = |bench: &Bench| {
+        bench.local("movie", 9);
+        bench.run("pub movie");
+    };
+    let kept = (Vec::new(), vec![file("movie")]);
+    // The file is still there.
+    let mut bench = Bench::logged_in();
+    bench.context.downloads.on_exists = OnExists::Overwrite;
+    own(&bench);
+    assert_eq!(share_large(&bench, gone), kept);
+    // It is not, but it is published all the same.
+    let bench = Bench::logged_in();
+    own(&bench);
+    bench.world.state().files.clear();
+    assert_eq!(share_large(&bench, gone), kept);
+    // It will be saved under another name.
+    let mut bench = Bench::logged_in();
+    bench.context.downloads.on_exists = OnExists::Rename;
+    own(&bench);
+    assert_eq!(share_large(&bench, || Fetched::Done { name: file("movie (1)") }), kept);
+    assert_eq!(bench.world.state().own[&file("movie")].0, content(9));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! `pub` and `unp`.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::thread;
 
 use super::{Context, tell};
 use crate::client::command::Verb;
@@ -15,11 +17,18 @@ use crate::client::share::{HashProgress, PathArgument, ShareError};
 use crate::common::message::{OwnEntry, PublishedFile};
 use crate::common::types::{Audience, FileName, UserName};
 
-/// Publishes whatever of `files` can be, in one go.
+/// More only wait for the disk.
+const THREADS_MAX: usize = 16;
+
+/// Publishes whatever of `files` can be, in one go; nothing once the user has said stop.
 pub(super) fn publish(context: &Context, to: Vec<UserName>, files: &[PathArgument]) -> ExitCode {
     let mut failures = Vec::new();
     let names = expand(context, files, &mut failures);
     let mut prepared = prepare(context, names, &mut failures);
+    if context.life.cancelled() {
+        prepared.clear();
+        failures.push(failure("", &ShareError::Interrupted));
+    }
     let audience = if to.is_empty() { Audience::Everyone } else { Audience::only(to) };
     if !prepared.is_empty() {
         let opened = match audience {
@@ -53,21 +62,47 @@ fn expand(context: &Context, files: &[PathArgument], failures: &mut Vec<Failure>
     names
 }
 
+/// Hashes many files at a time: small ones by a thread each, while each large one takes all cores.
 fn prepare(context: &Context, names: Vec<FileName>, failures: &mut Vec<Failure>) -> Vec<PublishedFile> {
-    let mut prepared = Vec::with_capacity(names.len());
-    for name in names {
-        let progress = Hashing { life: &context.life, meter: context.console.meter() };
-        match context.services.folder.prepare(&name, &progress) {
+    let folder = &*context.services.folder;
+    let sizes: Vec<u64> = names.iter().map(|name| folder.size(name)).collect();
+    let hashing = Hashing::new(&context.life, context.console.meter(), sizes.iter().sum());
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Relaxed);
+            let (Some(name), Some(&size)) = (names.get(at), sizes.get(at)) else { return done };
+            let one = HashingOne { all: &hashing, counted: AtomicU64::new(0) };
+            let outcome = folder.prepare(name, &one);
+            one.count(name, size);
+            done.push((at, outcome));
+        }
+    };
+    let mut outcomes = thread::scope(|scope| {
+        let helpers: Vec<_> = (1..threads().min(names.len())).map(|_| scope.spawn(work)).collect();
+        let mut outcomes = work();
+        for helper in helpers {
+            outcomes.extend(helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        outcomes
+    });
+    outcomes.sort_unstable_by_key(|(at, _)| *at);
+    let mut prepared = Vec::with_capacity(outcomes.len());
+    for (at, outcome) in outcomes {
+        match outcome {
             Ok(file) => prepared.push(file),
-            Err(error) => {
-                failures.push(failure(name.as_str(), &error));
-                if matches!(error, ShareError::Interrupted) {
-                    break;
-                }
-            }
+            // Told once for all.
+            Err(ShareError::Interrupted) => {}
+            Err(error) => failures.push(failure(names[at].as_str(), &error)),
         }
     }
     prepared
+}
+
+/// At least two, so that one reads while another hashes.
+fn threads() -> usize {
+    thread::available_parallelism().map_or(2, usize::from).clamp(2, THREADS_MAX)
 }
 
 /// The folder serves first, so that whoever sees a new publication can fetch it at once; it answers only for tickets
@@ -89,18 +124,43 @@ fn failure(name: &str, error: &ShareError) -> Failure {
     Failure { name: name.into(), why: error.to_string(), code: error.into() }
 }
 
+/// How far all files together have come.
 struct Hashing<'a> {
     life: &'a Life,
     meter: Meter<'a>,
+    done: AtomicU64,
+    total: u64,
 }
 
-impl HashProgress for Hashing<'_> {
-    fn hashed(&self, name: &FileName, done: u64, total: u64) {
-        self.meter.update(name.as_str(), done, total);
+impl<'a> Hashing<'a> {
+    fn new(life: &'a Life, meter: Meter<'a>, total: u64) -> Self {
+        Self { life, meter, done: AtomicU64::new(0), total }
+    }
+}
+
+/// One of them.
+struct HashingOne<'h, 'a> {
+    all: &'h Hashing<'a>,
+    /// Of its bytes, those in [`Hashing::done`].
+    counted: AtomicU64,
+}
+
+impl HashingOne<'_, '_> {
+    /// So much of it is done, if not more.
+    fn count(&self, name: &FileName, done: u64) {
+        let fresh = done.saturating_sub(self.counted.fetch_max(done, Relaxed));
+        let all = self.all.done.fetch_add(fresh, Relaxed) + fresh;
+        self.all.meter.update(name.as_str(), all, self.all.total.max(all));
+    }
+}
+
+impl HashProgress for HashingOne<'_, '_> {
+    fn hashed(&self, name: &FileName, done: u64, _: u64) {
+        self.count(name, done);
     }
 
     fn interrupted(&self) -> bool {
-        self.life.cancelled()
+        self.all.life.cancelled()
     }
 }
 

@@ -1,7 +1,8 @@
+use std::sync::{Arc, Barrier};
+
+use super::*;
 use crate::client::commands::fakes::{Bench, content, file, user};
-use crate::client::control::AskError;
-use crate::client::exit_code::ExitCode;
-use crate::common::types::Audience;
+use crate::client::life::{Ending, Verdict};
 
 #[test]
 fn a_file_is_published_and_served() {
@@ -30,6 +31,57 @@ fn every_name_is_tried_and_each_counts_once() {
     assert_eq!(reasons.len(), 2, "{err}");
     assert!(reasons[0].starts_with("client: missing: no such file") && reasons[1].starts_with("client: locked: "));
     assert_eq!(bench.world.calls().iter().filter(|call| call.starts_with("publish")).count(), 3);
+}
+
+#[test]
+fn nothing_is_published_after_an_interrupt() {
+    for interrupting in ["a", "b", "c"] {
+        let bench = Bench::logged_in();
+        bench.context.life.at_a_prompt();
+        for name in ["a", "b", "c"] {
+            bench.local(name, 1);
+        }
+        let life = Arc::clone(&bench.context.life);
+        let _busy = bench.context.life.command();
+        bench.world.state().hashing = Some(Arc::new(move |hashed| {
+            if *hashed == file(interrupting) {
+                assert_eq!(life.signal(Ending::Interrupt), Verdict::Cancel);
+            }
+        }));
+        let failed = (ExitCode::Interrupted, "File publication failed\n".into(), "client: interrupted\n".into());
+        assert_eq!(bench.run("pub a b c"), failed);
+        assert!(bench.world.state().own.is_empty() && bench.world.state().served.is_empty());
+    }
+}
+
+#[test]
+fn small_files_are_hashed_side_by_side() {
+    let bench = Bench::logged_in();
+    for name in ["a", "b"] {
+        bench.local(name, 1);
+    }
+    let both = Barrier::new(2);
+    bench.world.state().hashing = Some(Arc::new(move |_| {
+        both.wait();
+    }));
+    assert_eq!(bench.run("pub a b").1, "2 files published successfully\n");
+}
+
+#[test]
+fn progress_is_that_of_all_files_together() {
+    let bench = Bench::logged_in();
+    let all = Hashing::new(&bench.context.life, bench.context.console.meter(), 30);
+    let [first, second] = [(); 2].map(|()| HashingOne { all: &all, counted: AtomicU64::new(0) });
+    let done = || all.done.load(Relaxed);
+    first.hashed(&file("a"), 4, 10);
+    second.hashed(&file("b"), 6, 20);
+    assert_eq!(done(), 10);
+    first.hashed(&file("a"), 9, 10);
+    assert_eq!(done(), 15);
+    // What was found in the cache, or read by others than the one who watches.
+    first.count(&file("a"), 10);
+    second.count(&file("b"), 20);
+    assert_eq!(done(), 30);
 }
 
 #[test]

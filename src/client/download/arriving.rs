@@ -36,6 +36,15 @@ impl Arriving {
         }
     }
 
+    /// A part in `dir` of no content in particular, for tests of others.
+    #[cfg(test)]
+    pub(crate) fn example(dir: &std::path::Path) -> Arc<Self> {
+        let folder = Arc::new(File::open(dir).unwrap().into());
+        let outline = Outline::of_groups((1 << 20) + 1, vec![[1; 32], [2; 32]]).unwrap();
+        let part = Part::open(folder, &outline.root()).unwrap();
+        Arc::new(Self::new(outline, part))
+    }
+
     /// The content's group hashes, verified against its root.
     pub fn outline(&self) -> &Arc<Outline> {
         &self.outline

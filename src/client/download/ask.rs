@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::client::control::AskError;
 use crate::client::directory::{Directory, source_batches};
+use crate::common::hidden::Hidden;
 use crate::common::message::WantedFile;
 use crate::common::types::UserName;
 
@@ -15,7 +16,7 @@ pub struct Offer {
     /// Where it listens.
     pub address: SocketAddr,
     /// The key of the ticket's connection.
-    pub key: [u8; 32],
+    pub key: Hidden<[u8; 32]>,
     /// The sealed ticket.
     pub ticket: Vec<u8>,
     /// What the ticket grants, in its order: indices into the files that were asked about.
@@ -43,5 +44,17 @@ impl Ask for Directory {
             first += batch.len();
         }
         Ok(offers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offer_does_not_show_its_key() {
+        let (user, address) = (UserName::parse("hans").unwrap(), "192.0.2.1:9".parse().unwrap());
+        let offer = Offer { user, address, key: [167; 32].into(), ticket: vec![1], files: vec![2] };
+        assert!(!format!("{offer:?}").contains("167"));
     }
 }

@@ -1,7 +1,7 @@
 //! The coordinator of one run, on the calling thread: asks for sources, has them dialled but none too often, looks for
 //! more while large files arrive, and gives up when nobody has been left for too long.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -22,6 +22,8 @@ const SOURCES_PER_FILE: usize = 8;
 const LIVE_MAX: usize = 10;
 /// A ticket is shown within this time or asked for again: less than its life.
 const OFFER_FRESH: Duration = Duration::from_secs(40);
+/// A file is given up for an answer only if it came within this time.
+const ANSWER_NEWS: Duration = Duration::from_secs(1);
 /// Wait before sources are asked for again; doubles up to [`ASK_AGAIN_MAX`].
 const ASK_AGAIN_FIRST: Duration = Duration::from_millis(100);
 const ASK_AGAIN_MAX: Duration = Duration::from_secs(2);
@@ -37,6 +39,8 @@ const DIAL_AGAIN_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Book {
     addresses: HashMap<SocketAddr, Dialled>,
     liars: HashSet<UserName>,
+    /// Whose slots were all taken, and the user knows.
+    busy: HashSet<UserName>,
 }
 
 struct Dialled {
@@ -48,19 +52,29 @@ struct Dialled {
 pub(super) struct Asking {
     files: Vec<FileId>,
     since: Instant,
-    answer: Receiver<Result<Vec<Offer>, AskError>>,
+    answer: Receiver<Answer>,
+}
+
+struct Answer {
+    came: Instant,
+    offers: Result<Vec<Offer>, AskError>,
 }
 
 impl Asking {
     /// Asks for sources of these of the jobs, on a thread of its own: a server that is away must not keep the user from
     /// stopping.
     pub fn begin(ask: &Arc<dyn Ask>, jobs: &[Job], files: Vec<FileId>) -> Self {
-        let wanted = |&file: &FileId| WantedFile { name: jobs[file].name.clone(), hash: jobs[file].content.hash };
+        let wanted = |&file: &FileId| WantedFile {
+            name: jobs[file].name.clone(),
+            hash: jobs[file].content.hash,
+            size: jobs[file].content.size,
+        };
         let wanted: Vec<WantedFile> = files.iter().map(wanted).collect();
         let (sender, answer) = mpsc::channel();
         let ask = ask.clone();
         thread::spawn(move || {
-            let _ = sender.send(ask.offers(&wanted, SOURCES_PER_FILE));
+            let offers = ask.offers(&wanted, SOURCES_PER_FILE);
+            let _ = sender.send(Answer { came: Instant::now(), offers });
         });
         Self { files, since: Instant::now(), answer }
     }
@@ -69,6 +83,13 @@ impl Asking {
     fn is_fresh(&self) -> bool {
         self.since.elapsed() <= OFFER_FRESH
     }
+}
+
+/// Which files an answer lists sources for, and which of them there is some hope for.
+#[derive(Default)]
+struct Listing {
+    listed: HashSet<FileId>,
+    hopeful: HashSet<FileId>,
 }
 
 struct Desk<'r, 'a> {
@@ -151,7 +172,13 @@ impl Desk<'_, '_> {
             let dialled = self.book.addresses.entry(address).or_insert(Dialled { not_before: now, failures: 0 });
             match end {
                 End::Over => dialled.failures = 0,
-                End::Busy(retry_ms) => dialled.not_before = now + Duration::from_millis(retry_ms.max(10).into()),
+                End::Busy(retry_ms) => {
+                    dialled.not_before = now + Duration::from_millis(retry_ms.max(10).into());
+                    (self.pause, self.next_urgent) = (ASK_AGAIN_FIRST, self.next_urgent.min(dialled.not_before));
+                    if self.book.busy.insert(user.clone()) {
+                        self.run.progress.waiting(&user);
+                    }
+                }
                 End::Lost(_) => {
                     dialled.failures = if has_delivered { 0 } else { dialled.failures + 1 };
                     let pause = DIAL_AGAIN_FIRST * 2u32.pow(dialled.failures.min(6));
@@ -168,15 +195,24 @@ impl Desk<'_, '_> {
 
     fn take_answer(&mut self, wait: Duration) {
         let Some(asking) = &self.asking else { return };
+        let now = Instant::now();
         let answer = match asking.answer.recv_timeout(wait) {
             Ok(answer) => answer,
             Err(RecvTimeoutError::Timeout) => return,
-            Err(RecvTimeoutError::Disconnected) => Err(AskError::Unreachable),
+            Err(RecvTimeoutError::Disconnected) => Answer { came: now, offers: Err(AskError::Unreachable) },
         };
         let Some(Asking { files, since, .. }) = self.asking.take() else { return };
-        match answer {
-            Ok(offers) => self.take_offers(&files, since, offers),
-            Err(error) => self.take_refusal(error),
+        // What was asked ahead may have changed since; for want of sources it is asked again.
+        let is_news = now.saturating_duration_since(answer.came) <= ANSWER_NEWS;
+        match answer.offers {
+            Ok(offers) => {
+                let listing = self.take_offers(&files, since, offers);
+                if is_news {
+                    self.give_up_unlisted(&files, &listing);
+                }
+            }
+            Err(error) if is_news => self.take_refusal(error),
+            Err(_) => {}
         }
     }
 
@@ -186,19 +222,19 @@ impl Desk<'_, '_> {
         self.fail(|state, file| (!state.jobs[file].was_offered).then_some(DownloadError::Ask(error)));
     }
 
-    /// Sorts offers by peer, and gives up files that nobody listed can serve.
-    fn take_offers(&mut self, asked: &[FileId], since: Instant, offers: Vec<Offer>) {
+    /// Sorts offers by peer.
+    fn take_offers(&mut self, asked: &[FileId], since: Instant, offers: Vec<Offer>) -> Listing {
         let mut state = self.run.state();
         let mut peers: Vec<Vec<Offer>> = Vec::new();
         let mut at: HashMap<SocketAddr, usize> = HashMap::new();
-        let (mut listed, mut hopeful) = (HashSet::new(), HashSet::new());
+        let mut listing = Listing::default();
         for mut offer in offers {
             offer.files = offer.files.iter().filter_map(|&file| asked.get(file).copied()).collect();
             for &file in &offer.files {
                 state.jobs[file].was_offered = true;
-                listed.insert(file);
+                listing.listed.insert(file);
                 if !self.book.liars.contains(&offer.user) && !state.jobs[file].out.contains(&offer.user) {
-                    hopeful.insert(file);
+                    listing.hopeful.insert(file);
                 }
             }
             let peer = *at.entry(offer.address).or_insert(peers.len());
@@ -212,12 +248,17 @@ impl Desk<'_, '_> {
         self.waiting
             .retain(|(_, offers)| !offers.iter().flat_map(|offer| &offer.files).any(|file| asked.contains(file)));
         self.waiting.extend(peers.into_iter().map(|offers| (since, offers)));
+        listing
+    }
+
+    /// Gives up files that nobody listed can serve.
+    fn give_up_unlisted(&mut self, asked: &[FileId], listing: &Listing) {
         let asked: HashSet<FileId> = asked.iter().copied().collect();
         self.fail(|state, file| {
-            if !asked.contains(&file) || hopeful.contains(&file) || state.plan.is_covered(file) {
+            if !asked.contains(&file) || listing.hopeful.contains(&file) || state.plan.is_covered(file) {
                 return None;
             }
-            match (listed.contains(&file), state.jobs[file].was_offered) {
+            match (listing.listed.contains(&file), state.jobs[file].was_offered) {
                 (true, _) => Some(state.jobs[file].failure()),
                 (false, false) => Some(DownloadError::NotFound),
                 (false, true) => None, // one may come back
@@ -237,7 +278,8 @@ impl Desk<'_, '_> {
             }
             if let Some(live) = state.live.get(&address) {
                 let id = live.id;
-                offers.retain(|offer| offer.files.iter().any(|&file| !state.plan.covers(id, file)));
+                offers.retain(|offer| offer.files.iter().any(|&file| state.is_new_to(id, &user, file)));
+                state.promise(id, &user, &offers);
                 state.live.get_mut(&address).expect("looked up above").grants.extend(offers);
                 continue;
             }
@@ -247,11 +289,7 @@ impl Desk<'_, '_> {
                 continue;
             }
             let id = state.plan.add_source(now);
-            for &file in offers.iter().flat_map(|offer| &offer.files) {
-                if !state.jobs[file].out.contains(&user) {
-                    state.plan.promise(id, file);
-                }
-            }
+            state.promise(id, &user, &offers);
             let first = offers.remove(0);
             state.live.insert(address, Live { id, user, stream: None, grants: offers });
             dial(id, first);
@@ -262,40 +300,61 @@ impl Desk<'_, '_> {
 
     /// Asks for sources of files that have none, or for more sources of large files; gives up what is over its time.
     fn ask_if_needed(&mut self) {
+        let now = Instant::now();
+        let lost = self.lost_files(now);
         if self.asking.is_some() {
             return;
         }
-        let now = Instant::now();
-        let state = self.run.state();
-        let waited_for: HashSet<FileId> =
-            self.waiting.iter().flat_map(|(_, offers)| offers).flat_map(|offer| offer.files.iter().copied()).collect();
-        let is_lost = |state: &State, file: FileId| {
-            !state.jobs[file].is_finished
-                && !waited_for.contains(&file)
-                && (!state.plan.is_covered(file) || state.plan.is_stuck(file))
-        };
-        let mut files: Vec<FileId> = (0..state.jobs.len()).filter(|&file| is_lost(&state, file)).collect();
+        let mut files: Vec<FileId> = lost.iter().copied().collect();
         if !files.is_empty() {
-            let is_late = now.duration_since(state.last_progress) >= self.run.options.retry_for;
-            drop(state);
-            if is_late {
-                self.fail(|state, file| {
-                    (is_lost(state, file) && state.jobs[file].was_offered).then(|| state.jobs[file].failure())
-                });
-            }
+            self.fail(|state, file| {
+                let job = &state.jobs[file];
+                let is_late = || job.was_offered && job.hope.is_over(now, self.run.options.retry_for);
+                (lost.contains(&file) && is_late()).then(|| job.failure())
+            });
             if now < self.next_urgent {
                 return;
             }
             self.next_urgent = now + self.pause;
             self.pause = (self.pause * 2).min(ASK_AGAIN_MAX);
-        } else if now >= self.next_more && state.live.len() < SOURCES_PER_FILE {
-            self.next_more = now + ASK_MORE;
-            let is_large = |&file: &FileId| state.jobs[file].arriving.is_some();
-            files = (0..state.jobs.len()).filter(is_large).take(ASK_MORE_FILES).collect();
+        } else if now >= self.next_more {
+            let state = self.run.state();
+            if state.live.len() < SOURCES_PER_FILE {
+                self.next_more = now + ASK_MORE;
+                let is_large = |&file: &FileId| state.jobs[file].arriving.is_some();
+                files = (0..state.jobs.len()).filter(is_large).take(ASK_MORE_FILES).collect();
+            }
         }
         if !files.is_empty() {
             self.asking = Some(Asking::begin(self.ask, &self.run.jobs, files));
         }
+    }
+
+    /// The files that no source is likely to bring any more; the hope for the others is kept alive.
+    fn lost_files(&self, now: Instant) -> BTreeSet<FileId> {
+        let mut waiting: HashMap<FileId, Vec<SocketAddr>> = HashMap::new();
+        for offer in self.waiting.iter().flat_map(|(_, offers)| offers) {
+            offer.files.iter().for_each(|&file| waiting.entry(file).or_default().push(offer.address));
+        }
+        let mut state = self.run.state();
+        let mut lost = BTreeSet::new();
+        for file in 0..state.jobs.len() {
+            if state.jobs[file].is_finished {
+                continue;
+            }
+            let is_stuck = state.plan.is_stuck(file);
+            let hope = &state.jobs[file].hope;
+            let brings = |(&address, live): (&SocketAddr, &Live)| {
+                state.plan.covers(live.id, file) && hope.rests_on(address, live.stream.is_some())
+            };
+            let waits = waiting.get(&file).is_some_and(|places| places.iter().any(|&at| hope.rests_on(at, false)));
+            if !is_stuck && state.live.iter().any(brings) || waits {
+                state.jobs[file].hope.keep(now);
+            } else {
+                lost.insert(file);
+            }
+        }
+        lost
     }
 
     /// Fails the unfinished files for which `why` gives a reason.

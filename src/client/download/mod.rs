@@ -5,6 +5,8 @@
 //! * `run` — one set of files under way: sources come and go, files begin and finish.
 //! * `source` — one connection: asks, receives, opens; `store` — its other half: hashes and writes, on a thread of its
 //!   own, so that receiving and writing overlap.
+//! * `hope` — when a file is given up.
+//! * `large` — one file of several chunk groups, from its outline to its name.
 //! * `part`, `arriving` — the unfinished file; `place` — where it goes.
 //! * `ask` — asking the server who has what.
 //!
@@ -15,6 +17,8 @@
 mod arriving;
 mod ask;
 mod desk;
+mod hope;
+mod large;
 mod part;
 mod place;
 mod plan;
@@ -41,7 +45,7 @@ use sets::Order;
 
 use crate::client::control::AskError;
 use crate::client::directory::Directory;
-use crate::common::types::{Content, FileName, UserName};
+use crate::common::types::{Content, ContentHash, FileName, UserName};
 
 /// What to do when the target is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -137,6 +141,8 @@ impl From<io::Error> for DownloadError {
 pub trait DownloadProgress: Sync {
     /// `done` of `total` bytes of the wanted file `index` are verified and written.
     fn received(&self, index: usize, done: u64, total: u64);
+    /// All upload slots of a source are taken, and this download waits for one: told once for each source.
+    fn waiting(&self, _user: &UserName) {}
     /// A source misbehaved, or its file is not what was published, and it was dropped: one line for stderr.
     fn source_dropped(&self, user: &UserName, name: &FileName, why: &str);
     /// Wanted file `index` is finished. Called once for each, in any order.
@@ -169,6 +175,13 @@ impl Downloader {
         self.places.forget();
         Order { places: &self.places, ask: &self.ask, wanted, options, progress }.fulfil()
     }
+}
+
+/// Where the unfinished part of a content that is to be saved as `name` stands; `None` if that is no name one could publish.
+pub fn part_of(name: &FileName, hash: &ContentHash) -> Option<FileName> {
+    let leaf = part::part_name(hash);
+    let (folder, _) = place::split(name);
+    FileName::parse(&if folder.is_empty() { leaf } else { format!("{folder}/{leaf}") }).ok()
 }
 
 /// For each job the job before it that writes the same part file, if any: those go one after the other.

@@ -17,6 +17,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::OnExists;
+use crate::common::content::group_count;
+use crate::common::limits::{FILE_COMPONENT_MAX_BYTES, FILE_NAME_MAX_BYTES};
 use crate::common::types::{Content, FileName};
 
 /// Folders kept open at once; beyond that they are looked up again.
@@ -33,6 +35,8 @@ pub(super) enum Standing {
     Free,
     /// A file with just the wanted content.
     Same,
+    /// A folder: no policy replaces one.
+    Folder,
     /// Anything else.
     Other,
 }
@@ -42,7 +46,7 @@ pub(super) enum Standing {
 pub(super) enum Settled {
     /// It has this name now.
     Saved(FileName),
-    /// The name was taken meanwhile; the part is still there.
+    /// The name was taken meanwhile.
     Taken,
 }
 
@@ -111,8 +115,17 @@ impl Places {
         }
     }
 
-    /// Gives the part its name under the user's policy.
+    /// Gives the part its name under the user's policy. A part that gets none is kept only if it is large: a small content
+    /// is fetched anew anyway.
     pub fn settle(&self, folder: &OwnedFd, part: &str, name: &FileName, policy: OnExists) -> io::Result<Settled> {
+        let settled = self.give_name(folder, part, name, policy);
+        if !matches!(settled, Ok(Settled::Saved(_))) {
+            discard_small(folder, part);
+        }
+        settled
+    }
+
+    fn give_name(&self, folder: &OwnedFd, part: &str, name: &FileName, policy: OnExists) -> io::Result<Settled> {
         let (path, leaf) = split(name);
         if policy == OnExists::Overwrite {
             rustix::fs::renameat(folder, part, folder, leaf)?;
@@ -125,7 +138,7 @@ impl Places {
             return Ok(Settled::Taken);
         }
         for number in 1..=RENAMES_MAX {
-            let leaf = numbered(leaf, number);
+            let leaf = numbered(leaf, number, leaf_max_bytes(path));
             let whole = if path.is_empty() { leaf.clone() } else { format!("{path}/{leaf}") };
             let name = FileName::parse(&whole).map_err(io::Error::other)?;
             if rename_new(folder, part, &leaf)? {
@@ -136,12 +149,29 @@ impl Places {
     }
 }
 
-/// `report.pdf` → `report (1).pdf`; a leading dot begins no extension. Shortened to stay a valid component.
-fn numbered(leaf: &str, number: u32) -> String {
-    let dot = leaf.rfind('.').filter(|&at| at > 0).unwrap_or(leaf.len());
+fn discard_small(folder: &OwnedFd, part: &str) {
+    let stat = rustix::fs::statat(folder, part, AtFlags::SYMLINK_NOFOLLOW);
+    if stat.is_ok_and(|stat| u64::try_from(stat.st_size).is_ok_and(|bytes| group_count(bytes) == 1)) {
+        // What cannot be taken away stays, as it would have.
+        let _ = rustix::fs::unlinkat(folder, part, AtFlags::empty());
+    }
+}
+
+/// How long the last component in this folder can be for the whole to be a valid name, bytes.
+fn leaf_max_bytes(path: &str) -> usize {
+    let before = if path.is_empty() { 0 } else { path.len() + 1 };
+    FILE_COMPONENT_MAX_BYTES.min(FILE_NAME_MAX_BYTES.saturating_sub(before))
+}
+
+/// `report.pdf` → `report (1).pdf`; a leading dot begins no extension, nor does one that would leave no room for a stem.
+/// Shortened to fit, unless not even the number does.
+fn numbered(leaf: &str, number: u32, most_bytes: usize) -> String {
+    let number = format!(" ({number})");
+    let is_extension = |&at: &usize| at > 0 && leaf.len() - at + number.len() < most_bytes;
+    let dot = leaf.rfind('.').filter(is_extension).unwrap_or(leaf.len());
     let (stem, extension) = leaf.split_at(dot);
-    let suffix = format!(" ({number}){extension}");
-    let mut end = stem.len().min(crate::common::limits::FILE_COMPONENT_MAX_BYTES.saturating_sub(suffix.len()));
+    let suffix = format!("{number}{extension}");
+    let mut end = stem.len().min(most_bytes.saturating_sub(suffix.len()));
     while !stem.is_char_boundary(end) {
         end -= 1;
     }
@@ -160,8 +190,11 @@ pub(super) fn standing_in(
         Err(Errno::NOENT) => return Ok(Standing::Free),
         Err(error) => return Err(error.into()),
     };
-    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-    if !is_file || u64::try_from(stat.st_size) != Ok(content.size) {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind == FileType::Directory {
+        return Ok(Standing::Folder);
+    }
+    if kind != FileType::RegularFile || u64::try_from(stat.st_size) != Ok(content.size) {
         return Ok(Standing::Other);
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -174,7 +207,9 @@ pub(super) fn standing_in(
 
 /// The hash of a file of `size` bytes; `None` if it holds more or less.
 fn hash(file: &mut File, size: u64, interrupted: &dyn Fn() -> bool) -> io::Result<Option<[u8; 32]>> {
-    let mut buffer = vec![0; COMPARE_BYTES.min(size as usize + 1)];
+    // One byte more than it should hold, so that a longer file is found out in one read.
+    let wanted = usize::try_from(size).map_or(COMPARE_BYTES, |size| size.saturating_add(1));
+    let mut buffer = vec![0; COMPARE_BYTES.min(wanted)];
     let mut hasher = blake3::Hasher::new();
     loop {
         if interrupted() {

@@ -1,7 +1,16 @@
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use rustix::fs::CWD;
+
+use super::super::part::Part;
 use super::*;
+use crate::common::types::ContentHash;
 
 #[test]
 fn a_number_goes_before_the_extension_and_fits() {
+    let numbered = |leaf: &str, number| super::numbered(leaf, number, leaf_max_bytes(""));
     assert_eq!(numbered("report.pdf", 1), "report (1).pdf");
     assert_eq!(numbered("archive.tar.gz", 2), "archive.tar (2).gz");
     assert_eq!(numbered("README", 3), "README (3)");
@@ -9,6 +18,20 @@ fn a_number_goes_before_the_extension_and_fits() {
     let long = format!("{}.pdf", "ä".repeat(125));
     let renamed = numbered(&long, 10);
     assert!(renamed.len() <= 255 && renamed.ends_with("ä (10).pdf"), "{renamed}");
+    for extension in 240..=253 {
+        let renamed = numbered(&format!("a.{}", "x".repeat(extension)), 9_999);
+        assert!(renamed.len() <= 255 && renamed.starts_with('a') && renamed.contains(" (9999)"), "{renamed}");
+    }
+}
+
+#[test]
+fn a_number_fits_the_whole_name_too() {
+    let folder = ["f".repeat(250), "g".repeat(200)].join("/");
+    let longest = format!("{folder}/{}.txt", "n".repeat(FILE_NAME_MAX_BYTES - folder.len() - 5));
+    let (path, leaf) = longest.rsplit_once('/').unwrap();
+    assert_eq!(longest.len(), FILE_NAME_MAX_BYTES);
+    let renamed = format!("{path}/{}", numbered(leaf, 12, leaf_max_bytes(path)));
+    assert!(FileName::parse(&renamed).is_ok() && renamed.ends_with("n (12).txt"), "{renamed}");
 }
 
 #[test]
@@ -21,16 +44,27 @@ fn a_rename_replaces_nothing_unless_told() {
     let read = |name: &str| std::fs::read_to_string(dir.path().join("a").join(name)).unwrap();
     for policy in [OnExists::Error, OnExists::Skip] {
         put("b", "old");
+        let large = "n".repeat((1 << 20) + 1);
+        put("part", &large);
+        assert_eq!(places.settle(&folder, "part", &name, policy).unwrap(), Settled::Taken);
+        assert_eq!(read("b"), "old");
+        assert!(read("part") == large);
         put("part", "new");
         assert_eq!(places.settle(&folder, "part", &name, policy).unwrap(), Settled::Taken);
-        assert_eq!((read("b").as_str(), read("part").as_str()), ("old", "new"));
+        assert!(!dir.path().join("a/part").exists(), "a small part is of no use");
     }
+    put("part", "new");
     let renamed = FileName::parse("a/b (1)").unwrap();
     assert_eq!(places.settle(&folder, "part", &name, OnExists::Rename).unwrap(), Settled::Saved(renamed));
     assert_eq!((read("b").as_str(), read("b (1)").as_str()), ("old", "new"));
     put("part", "newer");
     assert_eq!(places.settle(&folder, "part", &name, OnExists::Overwrite).unwrap(), Settled::Saved(name.clone()));
     assert_eq!(read("b"), "newer");
+    std::fs::create_dir(dir.path().join("a/c")).unwrap();
+    put("part", "new");
+    let folder_there = FileName::parse("a/c").unwrap();
+    assert!(places.settle(&folder, "part", &folder_there, OnExists::Overwrite).is_err());
+    assert!(!dir.path().join("a/part").exists());
 }
 
 #[test]
@@ -38,7 +72,7 @@ fn looking_makes_no_folders() {
     let dir = tempfile::tempdir().unwrap();
     let places = Places::open(dir.path()).unwrap();
     let name = FileName::parse("a/b/c").unwrap();
-    let content = Content { hash: crate::common::types::ContentHash([0; 32]), size: 1, mtime_ms: 0 };
+    let content = Content { hash: ContentHash([0; 32]), size: 1, mtime_ms: 0 };
     assert_eq!(places.standing(&name, &content, &|| false).unwrap(), Standing::Free);
     assert!(!dir.path().join("a").exists());
 }
@@ -48,10 +82,64 @@ fn a_long_look_can_be_interrupted() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a"), "abc").unwrap();
     let places = Places::open(dir.path()).unwrap();
-    let content =
-        Content { hash: crate::common::types::ContentHash(*blake3::hash(b"abc").as_bytes()), size: 3, mtime_ms: 0 };
+    let content = Content { hash: ContentHash(*blake3::hash(b"abc").as_bytes()), size: 3, mtime_ms: 0 };
     let name = FileName::parse("a").unwrap();
     assert_eq!(places.standing(&name, &content, &|| false).unwrap(), Standing::Same);
     let error = places.standing(&name, &content, &|| true).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+}
+
+#[test]
+fn a_size_beyond_any_file_is_compared_like_any_other() {
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, b"abc").unwrap();
+    for size in [u64::MAX, u64::MAX - 1, 4, 2, 0] {
+        std::io::Seek::rewind(&mut file).unwrap();
+        assert_eq!(hash(&mut file, size, &|| false).unwrap(), None, "{size}");
+    }
+    std::io::Seek::rewind(&mut file).unwrap();
+    assert_eq!(hash(&mut file, 3, &|| false).unwrap(), Some(*blake3::hash(b"abc").as_bytes()));
+}
+
+/// Swaps a folder for a link that leads outside, again and again, while files are saved beneath it.
+#[test]
+fn a_link_swapped_in_saves_nothing_outside() {
+    let dir = tempfile::tempdir().unwrap();
+    let (share, outside) = (dir.path().join("share"), dir.path().join("outside"));
+    for folder in [&share.join("swapped/deep"), &outside.join("deep")] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    symlink("../outside", share.join("link")).unwrap();
+    let places = Places::open(&share).unwrap();
+    let done = AtomicBool::new(false);
+    let (mut saved, mut refused) = (0, 0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (real, link) = (share.join("swapped"), share.join("link"));
+            while !done.load(Ordering::Relaxed) {
+                rustix::fs::renameat_with(CWD, &real, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        for round in 0..100_000 {
+            // In a folder that stands there, and in one that has to be made.
+            let folder = if round % 2 == 0 { "deep".into() } else { format!("new{}", round % 64) };
+            let name = FileName::parse(&format!("swapped/{folder}/file")).unwrap();
+            places.forget();
+            let Ok(folder) = places.folder(&name) else {
+                refused += 1;
+                continue;
+            };
+            if round % 8 < 2 {
+                let part = Part::open(folder, &ContentHash([1; 32])).unwrap();
+                part.fill(b"content").unwrap();
+                places.settle(part.folder(), part.name(), &name, OnExists::Overwrite).unwrap();
+            }
+            saved += 1;
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(saved > 0 && refused > 0, "the swapping was felt: {saved} saved, {refused} refused");
+    let everything = |dir: &Path| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(everything(&outside).eq(["deep"]), "{:?}", everything(&outside).collect::<Vec<_>>());
+    assert_eq!(everything(&outside.join("deep")).count(), 0);
 }

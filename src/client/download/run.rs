@@ -12,15 +12,18 @@ use std::time::{Duration, Instant};
 use super::arriving::Arriving;
 use super::ask::{Ask, Offer};
 use super::desk::{self, Asking, Book};
+use super::hope::Hope;
 use super::part::Part;
 use super::place::{Places, Settled, Standing, standing_in};
-use super::plan::{Assignment, FileId, Plan, SourceId};
+use super::plan::{FileId, Plan, SourceId};
 use super::{DownloadError, DownloadOptions, DownloadProgress, Fetched, OnExists, predecessors};
 use crate::common::content::{Outline, group_count};
 use crate::common::types::{Content, FileName, UserName};
 
 /// How long anything waits before it looks again whether the user wants to stop.
 pub(super) const TICK: Duration = Duration::from_millis(50);
+/// Added to the time after which a busy source wants to be asked again.
+const BUSY_GRACE: Duration = Duration::from_secs(1);
 /// Small files of the same content are written one after the other; different ones seldom meet at the same lock.
 const SAME_CONTENT_LOCKS: usize = 64;
 /// Another process that downloads the same small file holds its part only while it writes: how often to look again, and
@@ -37,7 +40,6 @@ pub(super) struct Job {
 }
 
 /// What is known of a file beside its plan.
-#[derive(Default)]
 pub(super) struct JobState {
     /// Its outcome is decided.
     pub is_finished: bool,
@@ -47,6 +49,7 @@ pub(super) struct JobState {
     pub out: HashSet<UserName>,
     /// A source was known at some time.
     pub was_offered: bool,
+    pub hope: Hope,
     /// Why the last source failed.
     reason: Option<String>,
     /// Some source served other bytes; some had another trouble.
@@ -55,6 +58,20 @@ pub(super) struct JobState {
 }
 
 impl JobState {
+    fn new(now: Instant) -> Self {
+        Self {
+            is_finished: false,
+            outcome: None,
+            arriving: None,
+            out: HashSet::new(),
+            was_offered: false,
+            hope: Hope::new(now),
+            reason: None,
+            lied: false,
+            troubled: false,
+        }
+    }
+
     /// What to say when no source is left.
     pub fn failure(&self) -> DownloadError {
         if self.lied && !self.troubled {
@@ -92,6 +109,7 @@ pub(super) struct Ended {
     pub address: SocketAddr,
     pub user: UserName,
     pub end: End,
+    /// Something it sent was verified.
     pub has_delivered: bool,
 }
 
@@ -103,18 +121,32 @@ pub(super) struct State {
     pub is_over: bool,
     /// Counts the changes that others may wait for.
     pub changes: u64,
-    pub last_progress: Instant,
     /// What abandoned parts turned out to hold.
-    found_bytes: u64,
+    pub found_bytes: u64,
     pub live: HashMap<SocketAddr, Live>,
     pub ended: Vec<Ended>,
     /// Unfinished parts to be let go of when all sources have stopped.
-    pub given_up: Vec<Arc<Arriving>>,
+    pub given_up: Vec<(FileId, Arc<Arriving>)>,
     /// Outlines that have come, of files whose part must be opened.
     pub outlines: Vec<(FileId, Outline)>,
 }
 
 impl State {
+    /// Whether the source is not yet asked for this file, which it may serve and is needed.
+    pub fn is_new_to(&self, source: SourceId, user: &UserName, file: FileId) -> bool {
+        let job = &self.jobs[file];
+        !job.is_finished && !job.out.contains(user) && !self.plan.covers(source, file)
+    }
+
+    /// The source has offered these, and will be asked for them as soon as it has accepted the tickets.
+    pub fn promise(&mut self, source: SourceId, user: &UserName, offers: &[Offer]) {
+        for &file in offers.iter().flat_map(|offer| &offer.files) {
+            if !self.jobs[file].out.contains(user) {
+                self.plan.promise(source, file);
+            }
+        }
+    }
+
     /// Whether the offer has anything that is still needed and its user can serve.
     pub fn needs(&self, offer: &Offer) -> bool {
         let is_needed = |&file: &FileId| !self.jobs[file].is_finished && !self.jobs[file].out.contains(&offer.user);
@@ -146,13 +178,13 @@ impl<'a> Run<'a> {
             // Files of one group are written in one go; only the others need their part file for long.
             plan.add_file(job.content.size, before.filter(|_| group_count(job.content.size) > 1));
         }
+        let now = Instant::now();
         let state = State {
             plan,
-            jobs: jobs.iter().map(|_| JobState::default()).collect(),
+            jobs: jobs.iter().map(|_| JobState::new(now)).collect(),
             unfinished: jobs.len(),
             is_over: false,
             changes: 0,
-            last_progress: Instant::now(),
             found_bytes: 0,
             live: HashMap::new(),
             ended: Vec::new(),
@@ -172,7 +204,7 @@ impl<'a> Run<'a> {
         }
         thread::scope(|scope| desk::coordinate(&self, scope, ask, book, asking));
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        state.given_up.iter().for_each(|arriving| arriving.part().unlock());
+        state.given_up.iter().for_each(|(_, arriving)| arriving.part().unlock());
         // Whoever wants to know whether anything was sent twice.
         let (received, found) = (state.plan.received_bytes, state.found_bytes);
         log::debug!("received {received} bytes, found {found} bytes verified in unfinished parts");
@@ -205,10 +237,9 @@ impl<'a> Run<'a> {
             return;
         }
         let arriving = state.jobs[file].arriving.take();
-        match outcome {
-            Fetched::Done { .. } => state.last_progress = Instant::now(),
+        if !matches!(outcome, Fetched::Done { .. }) {
             // Until its sources have stopped, their last pieces may still be written.
-            _ => state.given_up.extend(arriving),
+            state.given_up.extend(arriving.map(|arriving| (file, arriving)));
         }
         state.plan.done(file);
         drop(state);
@@ -270,7 +301,7 @@ impl<'a> Run<'a> {
     }
 
     /// Gives a verified part its name.
-    fn settle(&self, file: FileId, part: &Part) -> Fetched {
+    pub fn settle(&self, file: FileId, part: &Part) -> Fetched {
         let (name, content) = (&self.jobs[file].name, &self.jobs[file].content);
         let policy = self.options.on_exists;
         let settled = part
@@ -303,131 +334,51 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A large file's outline is known: opens its part and finds out what it holds.
-    pub fn prepare(&self, file: FileId, outline: Outline) {
-        let job = &self.jobs[file];
-        let opened = self.places.folder(&job.name).map_err(DownloadError::from);
-        let part = match opened.and_then(|folder| Part::open(folder, &job.content.hash)) {
-            Ok(part) => part,
-            Err(error) => return self.finish(file, Fetched::Failed(error)),
-        };
-        let candidates = part.candidates(&outline);
-        if let Err(error) = part.reserve(job.content.size) {
-            if candidates.is_empty() {
-                part.discard();
-            }
-            return self.finish(file, Fetched::Failed(error.into()));
-        }
-        let arriving = Arc::new(Arriving::new(outline, part));
-        let mut state = self.state();
-        if state.jobs[file].is_finished {
-            return;
-        }
-        state.jobs[file].arriving = Some(arriving.clone());
-        let mut held = candidates.iter().copied().peekable();
-        for group in 0..arriving.outline().groups().len() as u32 {
-            if held.next_if_eq(&group).is_none() {
-                state.plan.is_missing(file, group);
-            }
-        }
-        // Downloads of one file that help each other should not all begin with the same groups.
-        let groups = arriving.outline().groups().len() as u32;
-        state.plan.opened(file, rand::random::<u32>() % groups);
-        drop(state);
-        self.notify();
-        self.progress.arriving(job.index, &arriving);
-        if let Err(error) = self.scan(file, &arriving, &candidates) {
-            self.finish(file, Fetched::Failed(error.into()));
-        }
-    }
-
-    /// Looks at what an abandoned part holds; meanwhile the rest is fetched.
-    fn scan(&self, file: FileId, arriving: &Arriving, candidates: &[u32]) -> std::io::Result<()> {
-        let mut buffer = Vec::new();
-        for &group in candidates {
-            let is_good = arriving.part().holds(arriving.outline(), group, &mut buffer)?;
-            let mut state = self.state();
-            if state.is_over || state.jobs[file].is_finished {
-                return Ok(());
-            }
-            if !is_good {
-                state.plan.is_missing(file, group);
-                drop(state);
-                self.notify();
-                continue;
-            }
-            arriving.set_verified(group);
-            let before = state.plan.verified_bytes(file);
-            let is_whole = state.plan.is_present(file, group);
-            state.found_bytes += state.plan.verified_bytes(file) - before;
-            self.tell_received(state, file);
-            if is_whole {
-                self.finish_large(file, arriving);
-            }
-        }
-        Ok(())
-    }
-
-    /// A group of a large file is verified and written.
-    pub fn verified(&self, assignment: Assignment, arriving: &Arriving) {
-        arriving.set_verified(assignment.group);
-        let mut state = self.state();
-        let is_whole = state.plan.verified(assignment);
-        state.last_progress = Instant::now();
-        self.tell_received(state, assignment.file);
-        if is_whole {
-            self.finish_large(assignment.file, arriving);
-        }
-    }
-
-    fn tell_received(&self, state: MutexGuard<'_, State>, file: FileId) {
-        let done = state.plan.verified_bytes(file);
-        drop(state);
-        self.progress.received(self.jobs[file].index, done, self.jobs[file].content.size);
-    }
-
-    fn finish_large(&self, file: FileId, arriving: &Arriving) {
-        let outcome = self.settle(file, arriving.part());
-        arriving.part().unlock();
-        self.finish(file, outcome);
-    }
-
-    /// A source cannot serve a file.
-    pub fn cannot_serve(&self, source: SourceId, user: &UserName, file: FileId, why: &str) {
+    /// A source cannot serve a file; whether that is news.
+    pub fn cannot_serve(&self, source: SourceId, user: &UserName, file: FileId, why: &str) -> bool {
         let mut state = self.state();
         state.plan.uncover(source, file);
         let job = &mut state.jobs[file];
-        job.out.insert(user.clone());
+        let is_news = job.out.insert(user.clone());
         job.reason = Some(format!("{user}: {why}"));
         job.troubled = true;
         drop(state);
         self.notify();
+        is_news
     }
 
     /// A source's connection has ended.
     pub fn source_ended(&self, source: SourceId, address: SocketAddr, end: End, blamed: FileId, has_delivered: bool) {
         let mut state = self.state();
-        let Some(Live { user, .. }) = state.live.remove(&address) else { return };
+        let Some(Live { user, stream, .. }) = state.live.remove(&address) else { return };
         if !state.is_over {
             let reason = match &end {
-                End::Lost(why) | End::Liar(why) => Some(format!("{user}: {why}")),
+                End::Lost(why) => Some(format!("{user}: {why}")),
+                End::Liar(why) => Some(format!("{user} was dropped: {why} ({})", self.jobs[blamed].name)),
                 End::Busy(_) => Some(format!("{user}: all its upload slots are taken")),
                 End::Over => None,
             };
-            let is_lie = matches!(end, End::Liar(_));
-            for file in 0..self.jobs.len() {
-                if reason.is_some() && state.plan.covers(source, file) {
-                    let job = &mut state.jobs[file];
-                    job.reason.clone_from(&reason);
-                    job.lied |= is_lie;
-                    job.troubled |= !is_lie;
+            for file in (0..self.jobs.len()).filter(|_| reason.is_some()) {
+                if !state.plan.covers(source, file) {
+                    continue;
+                }
+                let job = &mut state.jobs[file];
+                job.reason.clone_from(&reason);
+                // Of the other files it may have served nothing at all.
+                let is_lie = matches!(end, End::Liar(_)) && file == blamed;
+                job.lied |= is_lie;
+                job.troubled |= !is_lie;
+                match end {
+                    // It is there, and our turn will come: that it is asked for again and dialled takes a while too.
+                    End::Busy(retry_ms) => {
+                        job.hope.keep(Instant::now() + Duration::from_millis(retry_ms.into()) + BUSY_GRACE);
+                    }
+                    _ if !has_delivered => job.hope.disappoint(address, stream.is_some()),
+                    _ => {}
                 }
             }
         }
         state.plan.gone(source);
-        if matches!(end, End::Busy(_)) {
-            state.last_progress = Instant::now(); // it is there, and our turn will come
-        }
         if let (End::Liar(why), false) = (&end, state.is_over) {
             self.progress.source_dropped(&user, &self.jobs[blamed].name, why);
         }

@@ -1,5 +1,6 @@
 //! Many files, cut into sets: while one set is fetched, the targets of the next are looked at and its sources asked for.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
@@ -85,9 +86,14 @@ impl Order<'_> {
         match (standing, self.options.on_exists) {
             (Err(error), _) => Some(Fetched::Failed(error.into())),
             (Ok(Standing::Same), _) => Some(Fetched::Done { name: wanted.name.clone() }),
-            (Ok(Standing::Other), OnExists::Error) => Some(Fetched::Failed(DownloadError::Exists)),
-            (Ok(Standing::Other), OnExists::Skip) => Some(Fetched::Skipped),
-            (Ok(Standing::Free | Standing::Other), _) => None,
+            (Ok(Standing::Other | Standing::Folder), OnExists::Error) => Some(Fetched::Failed(DownloadError::Exists)),
+            (Ok(Standing::Other | Standing::Folder), OnExists::Skip) => Some(Fetched::Skipped),
+            (Ok(Standing::Folder), OnExists::Overwrite) => {
+                let why = "a folder has this name, and folders are not replaced";
+                let error = io::Error::new(io::ErrorKind::IsADirectory, why);
+                Some(Fetched::Failed(DownloadError::Local(error)))
+            }
+            (Ok(_), _) => None,
         }
     }
 }

@@ -56,28 +56,35 @@ impl Group {
     }
 }
 
-/// Takes batches until there are no more, and gives them back empty. Tells the file whose bytes were wrong, if any: then
-/// nothing more is taken.
-pub(super) fn keep(
-    run: &Run<'_>,
-    inbox: Receiver<Batch>,
-    spare: Sender<Batch>,
-    has_lied: &AtomicBool,
-) -> Option<FileId> {
+/// What became of all that a source sent.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Verdict {
+    /// Something was verified.
+    pub has_delivered: bool,
+    /// The file whose bytes were wrong: then nothing more was taken.
+    pub lie: Option<FileId>,
+}
+
+/// Takes batches until there are no more, and gives them back empty.
+pub(super) fn keep(run: &Run<'_>, inbox: Receiver<Batch>, spare: Sender<Batch>, has_lied: &AtomicBool) -> Verdict {
     let mut group = None;
-    let mut lie = None;
+    let mut verdict = Verdict::default();
     for mut batch in inbox {
         for piece in batch.pieces.drain(..) {
-            if lie.is_none() && !take(run, &mut group, &piece, &batch.bytes[piece.at.clone()]) {
-                lie = Some(piece.assignment.file);
+            if verdict.lie.is_some() {
+                if piece.is_last && piece.is_wanted {
+                    run.state().plan.spoiled(piece.assignment);
+                }
+            } else if !take(run, &mut group, &piece, &batch.bytes[piece.at.clone()]) {
+                verdict.lie = Some(piece.assignment.file);
                 has_lied.store(true, Ordering::Relaxed);
-            } else if lie.is_some() && piece.is_last && piece.is_wanted {
-                run.state().plan.spoiled(piece.assignment);
+            } else {
+                verdict.has_delivered |= piece.is_last && piece.is_wanted;
             }
         }
         let _ = spare.send(batch);
     }
-    lie
+    verdict
 }
 
 /// `false` when the group turns out wrong.

@@ -1,5 +1,7 @@
 //! What can become of a login or a request, as sentences for a user.
 
+use std::time::Duration;
+
 /// Why a login did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoginError {
@@ -8,7 +10,10 @@ pub enum LoginError {
     Refused,
     /// The password is right, but the user is active elsewhere.
     #[error("this user is already active")]
-    AlreadyActive,
+    AlreadyActive {
+        /// Silence after which the server takes that client for dead.
+        liveness: Duration,
+    },
     /// Too many attempts.
     #[error("too many attempts; try again in {0} s")]
     Throttled(u16),

@@ -4,7 +4,7 @@ use rand::{RngCore, SeedableRng};
 
 use super::scripted_server::{LIVENESS, PASSWORD, Pair, Policy, hans};
 use super::*;
-use crate::common::login::{Record, ServerLogin};
+use crate::common::login::{ClientLogin, Record, ServerLogin};
 use crate::common::packet::{ANSWER_BYTES, Nonce};
 use crate::common::types::SessionId;
 
@@ -18,35 +18,43 @@ fn nonce(datagram: &[u8]) -> Nonce {
     }
 }
 
+/// A LOGIN2 of somebody who does not hold the password's record; another one for every `seed`.
+fn forged_login2(nonce: Nonce, seed: u8) -> Vec<u8> {
+    let mut rng = ChaCha20Rng::seed_from_u64(seed.into());
+    let (_, ke1) = ClientLogin::start(&mut rng, b"guess");
+    let (_, ke2) = ServerLogin::start(&mut rng, &Record::fake(&Zeroizing::new([7; 32]), &hans()), &hans(), &ke1);
+    Packet::Login2 { nonce, ke2: &ke2 }.to_bytes()
+}
+
 /// Every packet that a server sends, for this exchange, with nothing true in it.
 fn forgeries(nonce: Nonce) -> Vec<Vec<u8>> {
     let mut rng = ChaCha20Rng::seed_from_u64(8);
-    let (_, ke2) = {
-        let (_, ke1) = crate::common::login::ClientLogin::start(&mut rng, b"guess");
-        ServerLogin::start(&mut rng, &Record::fake(&Zeroizing::new([7; 32]), &hans()), &hans(), &ke1)
-    };
     let mut answer = [0; ANSWER_BYTES];
     rng.fill_bytes(&mut answer);
     let packets = [
         Packet::Retry { nonce, cookie: [66; 32] },
         Packet::Version { version: 9, nonce },
-        Packet::Login2 { nonce, ke2: &ke2 },
         Packet::Answer { nonce, answer: &answer },
         Packet::Resumed { nonce, server_nonce: [1; 16], answer: &answer },
         Packet::Refused { nonce },
         Packet::Throttled { nonce, retry_after_s: u16::MAX },
         Packet::Reset { id: SessionId([0; 16]), token: [0; 16], delay_ms: 0 },
     ];
-    packets.iter().map(Packet::to_bytes).collect()
+    packets.iter().map(Packet::to_bytes).chain([forged_login2(nonce, 9)]).collect()
 }
 
 /// Plays the exchange under way step by step; before the `step`-th answer arrives, `forged` does.
 fn play(pair: &mut Pair, step: usize, forged: impl Fn(Nonce) -> Vec<u8>) {
+    play_all(pair, step, |nonce| vec![forged(nonce)]);
+}
+
+fn play_all(pair: &mut Pair, step: usize, forged: impl Fn(Nonce) -> Vec<Vec<u8>>) {
     let mut steps = 0;
     while let Some((to, datagram)) = pair.session.poll_transmit() {
         if steps == step {
-            let mut forged = forged(nonce(&datagram));
-            pair.session.handle_datagram(pair.now, to, &mut forged);
+            for mut forged in forged(nonce(&datagram)) {
+                pair.session.handle_datagram(pair.now, to, &mut forged);
+            }
         }
         steps += 1;
         if let Some(mut answer) = pair.server.handle(datagram) {
@@ -100,6 +108,71 @@ fn once_the_server_has_proven_itself_nobody_else_can_refuse_a_login() {
         assert!(matches!(pair.event(), Event::Started { .. }), "forgery {at}");
         assert!(matches!(pair.event(), Event::Login(Ok(_))), "forgery {at}");
     }
+}
+
+/// A session that has to log in again, because its ticket is refused: before the answer to that LOGIN1 arrives, these do.
+fn logging_in_again(forged: impl Fn(Nonce) -> Vec<Vec<u8>>) -> Pair {
+    let mut pair = Pair::standing();
+    pair.server.on_resume = Policy::Refuse;
+    let mut reset = pair.server.reset(0);
+    let server = pair.server.address;
+    pair.session.handle_datagram(pair.now, server, &mut reset);
+    // HELLO, RESUME, HELLO, then LOGIN1.
+    play_all(&mut pair, 3, forged);
+    pair
+}
+
+#[test]
+fn a_forged_login2_that_overtakes_the_servers_changes_nothing() {
+    for forgeries in 1..=2 {
+        let mut pair = Pair::new();
+        pair.session.login(pair.now, hans(), Zeroizing::new(PASSWORD.to_vec()));
+        let forged = |nonce| (0..forgeries).map(|seed| forged_login2(nonce, seed)).collect();
+        play_all(&mut pair, 1, forged);
+        assert!(matches!(pair.event(), Event::Started { .. }));
+        assert!(matches!(pair.event(), Event::Login(Ok(_))));
+
+        let mut pair = logging_in_again(forged);
+        assert!(matches!(pair.event(), Event::Started { resumed: true, .. }));
+        pair.no_event();
+        assert_eq!(pair.server.logins, 2);
+    }
+}
+
+#[test]
+fn more_forged_login2s_than_are_tried_delay_a_reconnect_and_end_nothing() {
+    let mut pair = logging_in_again(|nonce| (0..9).map(|seed| forged_login2(nonce, seed)).collect());
+    pair.no_event();
+    pair.pass(Duration::from_millis(1_500));
+    assert!(matches!(pair.event(), Event::Started { resumed: true, .. }));
+    pair.no_event();
+}
+
+#[test]
+fn a_login2_that_comes_too_late_gives_the_forged_one_away() {
+    let mut pair = Pair::standing();
+    pair.server.on_resume = Policy::Refuse;
+    let (mut reset, server) = (pair.server.reset(0), pair.server.address);
+    pair.session.handle_datagram(pair.now, server, &mut reset);
+    let mut late = None;
+    for step in 0..4 {
+        let (to, datagram) = pair.session.poll_transmit().expect("HELLO, RESUME, HELLO, LOGIN1");
+        let mut answer = pair.server.handle(datagram.clone()).expect("an answer");
+        if step == 3 {
+            late = Some(std::mem::replace(&mut answer, forged_login2(nonce(&datagram), 1)));
+        }
+        pair.session.handle_datagram(pair.now, to, &mut answer);
+    }
+    pair.now += super::login::DOUBT;
+    pair.session.handle_timeout(pair.now);
+    let (to, login3) = pair.session.poll_transmit().expect("LOGIN3");
+    assert!(matches!(Packet::parse(&login3), Some(Packet::Login3 { .. })));
+    pair.session.handle_datagram(pair.now, to, &mut late.expect("kept"));
+    let mut refusal = pair.server.handle(login3).expect("an answer");
+    pair.session.handle_datagram(pair.now, to, &mut refusal);
+    pair.pass(Duration::from_millis(1_500));
+    assert!(matches!(pair.event(), Event::Started { resumed: true, .. }));
+    pair.no_event();
 }
 
 #[test]

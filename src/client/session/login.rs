@@ -4,9 +4,10 @@
 //! (see [`reconnect`](super::reconnect)) nor give up: whoever started the exchange drops it.
 //!
 //! Defended: an answer counts only if it carries the nonce of this exchange and comes from an address that was asked; a
-//! session stands only by an answer under keys that the password, or the last session, gave. Once the server has proven
-//! itself, nobody else can refuse a login. Not defended: somebody who sees our HELLO can answer before the server does
-//! and so spoil the exchange, as he could keep our datagrams from arriving.
+//! session stands only by an answer under keys that the password, or the last session, gave. A LOGIN2 that does not
+//! verify, which anyone on the line can invent, is set aside while the server's own may still come. Once the server has
+//! proven itself, nobody else can refuse a login. Not defended: somebody who sees our HELLO can answer before the server
+//! does, or flood us with answers, and so spoil the exchange, as he could keep our datagrams from arriving.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,6 +33,11 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 const HELLO_TRIES: u32 = 20;
 /// A step that was sent this often without an answer is given up: the server may have forgotten the exchange.
 const STEP_TRIES: u32 = 6;
+/// A LOGIN2 that does not verify means a wrong password, unless it is a stranger's: the server's own is waited for this
+/// long before the exchange goes on to its refusal.
+pub(super) const DOUBT: Duration = Duration::from_millis(250);
+/// LOGIN2s tried in one exchange: each costs a stretching, and one that is a stranger's is a guess at the password.
+const LOGIN2_TRIES: usize = 3;
 /// The same for LOGIN3, after which the session may stand: a new exchange would find the user active. So it is repeated
 /// until the server has forgotten the exchange.
 const LOGIN3_TRIES: u32 = 12;
@@ -63,8 +69,8 @@ pub(super) enum Verdict {
     Established { server: SocketAddr, welcome: Welcome, secret: Secret },
     /// Wrong password or unknown user; or a ticket that is of no use.
     Refused,
-    /// The password is right, the user active elsewhere.
-    AlreadyActive,
+    /// The password is right, the user active elsewhere: until silence of this long.
+    AlreadyActive(Duration),
     /// Too many guesses; seconds to wait.
     Throttled(u16),
     /// The server speaks this other version.
@@ -77,6 +83,8 @@ enum Step {
         cookie: Cookie,
         login: Box<ClientLogin>,
         ke1: [u8; KE1_BYTES],
+        /// Set by the first LOGIN2 that does not verify: until when another is waited for.
+        doubt_until: Option<Instant>,
     },
     /// Without a key the password was wrong: the exchange is played to its end for the sake of looks.
     Login3 {
@@ -102,6 +110,8 @@ pub(super) struct Handshake {
     /// Stays when the exchange starts over.
     is_answered: bool,
     step: Step,
+    /// The LOGIN2s of this exchange that do not verify.
+    unproven: Vec<[u8; KE2_BYTES]>,
     tries: u32,
     wait: Duration,
     retry_at: Instant,
@@ -127,6 +137,7 @@ impl Handshake {
             server: None,
             is_answered: false,
             step: Step::Hello,
+            unproven: Vec::new(),
             tries: 0,
             wait: Duration::ZERO,
             retry_at: now,
@@ -145,15 +156,29 @@ impl Handshake {
         self.is_answered
     }
 
+    /// Whether somebody meddles: a server sends one LOGIN2 in an exchange, however often.
+    pub fn is_contradicted(&self) -> bool {
+        self.unproven.len() > 1
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn timeout(&self) -> Instant {
-        if self.may_ask_next() { self.retry_at.min(self.ask_next_at) } else { self.retry_at }
+        let ask_next_at = self.may_ask_next().then_some(self.ask_next_at);
+        ask_next_at.into_iter().chain(self.doubt_until()).fold(self.retry_at, Instant::min)
+    }
+
+    fn doubt_until(&self) -> Option<Instant> {
+        if let Step::Login1 { doubt_until, .. } = self.step { doubt_until } else { None }
     }
 
     /// Repeats a step, or asks the server's next address.
     pub fn handle_timeout(&mut self, now: Instant, rng: &mut ChaCha20Rng, out: &mut Outbox) {
         if self.may_ask_next() && now >= self.ask_next_at {
             self.ask_next(now, out);
+        }
+        if self.doubt_until().is_some_and(|until| now >= until) {
+            let (ke3, details) = (random(rng), random(rng));
+            return self.begin_login3(now, None, &ke3, &details, rng, out);
         }
         if now < self.retry_at {
             return;
@@ -216,7 +241,7 @@ impl Handshake {
                 self.step = match &self.proof {
                     Proof::Password(identity, _) => {
                         let (login, ke1) = ClientLogin::start(rng, &identity.password);
-                        Step::Login1 { cookie: fresh, login: Box::new(login), ke1 }
+                        Step::Login1 { cookie: fresh, login: Box::new(login), ke1, doubt_until: None }
                     }
                     Proof::Ticket(_) => Step::Resume { cookie: fresh },
                 };
@@ -231,21 +256,36 @@ impl Handshake {
 
     fn handle_login2(&mut self, now: Instant, ke2: &[u8; KE2_BYTES], rng: &mut ChaCha20Rng, out: &mut Outbox) {
         let Proof::Password(identity, stretching) = &self.proof else { return };
-        let login = match std::mem::replace(&mut self.step, Step::Hello) {
-            Step::Login1 { login, .. } => login,
-            other => {
-                self.step = other;
-                return;
+        if self.unproven.len() >= LOGIN2_TRIES || self.unproven.contains(ke2) {
+            return;
+        }
+        match &mut self.step {
+            Step::Login1 { login, doubt_until, .. } => {
+                match login.finish(rng, &identity.user, &identity.password, ke2, *stretching) {
+                    Ok((key, ke3)) => {
+                        let details = key.seal_details(&self.nonce, &self.details);
+                        return self.begin_login3(now, Some(key), &ke3, &details, rng, out);
+                    }
+                    Err(_) => doubt_until.get_or_insert(now + DOUBT),
+                };
             }
-        };
-        let (key, ke3, details) = match login.finish(rng, &identity.user, &identity.password, ke2, *stretching) {
-            Ok((key, ke3)) => {
-                let details = key.seal_details(&self.nonce, &self.details);
-                (Some(key), ke3, details)
-            }
-            Err(_) => (None, random::<KE3_BYTES>(rng), random::<DETAILS_BYTES>(rng)),
-        };
-        let packet = Packet::Login3 { nonce: self.nonce, ke3: &ke3, details: &details }.to_bytes();
+            // Too late to try it, but it tells that one of the two is not the server's.
+            Step::Login3 { key: None, .. } => {}
+            _ => return,
+        }
+        self.unproven.push(*ke2);
+    }
+
+    fn begin_login3(
+        &mut self,
+        now: Instant,
+        key: Option<LoginKey>,
+        ke3: &[u8; KE3_BYTES],
+        details: &[u8; DETAILS_BYTES],
+        rng: &mut ChaCha20Rng,
+        out: &mut Outbox,
+    ) {
+        let packet = Packet::Login3 { nonce: self.nonce, ke3, details }.to_bytes();
         self.step = Step::Login3 { packet, key };
         self.send_first(now, rng, out);
     }
@@ -257,7 +297,9 @@ impl Handshake {
         // a stranger's LOGIN3, or the password has just been changed: the next exchange tells.
         Some(match key.open_answer(&self.nonce, answer).ok()? {
             LoginAnswer::Welcome(welcome) => Verdict::Established { server, welcome, secret: key.session_secret() },
-            LoginAnswer::AlreadyActive => Verdict::AlreadyActive,
+            LoginAnswer::AlreadyActive { liveness_ms } => {
+                Verdict::AlreadyActive(Duration::from_millis(liveness_ms.into()))
+            }
         })
     }
 
@@ -268,7 +310,7 @@ impl Handshake {
                 let secret = resumption.key.session_secret(&self.nonce, server_nonce);
                 Some(Verdict::Established { server, welcome, secret })
             }
-            LoginAnswer::AlreadyActive => Some(Verdict::Refused),
+            LoginAnswer::AlreadyActive { .. } => Some(Verdict::Refused),
         }
     }
 
@@ -282,6 +324,7 @@ impl Handshake {
             self.nonce = rng.r#gen();
         }
         self.step = Step::Hello;
+        self.unproven.clear();
         (self.tries, self.wait) = (0, self.first_wait());
         (self.asked, self.ask_next_at) = (1, now + NEXT_ADDRESS_AFTER);
     }
@@ -328,7 +371,7 @@ impl Handshake {
             }
             (Step::Login3 { packet, .. }, _) => packet.clone(),
             (Step::Resume { cookie }, Proof::Ticket(resumption)) => {
-                let details = resumption.key.seal_details(&nonce, &self.details);
+                let details = resumption.key.seal_details(&nonce, cookie, &self.details);
                 Packet::Resume { nonce, cookie: *cookie, details: &details, ticket: &resumption.ticket }.to_bytes()
             }
             _ => Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes(),

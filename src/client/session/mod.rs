@@ -306,7 +306,7 @@ impl Session {
                 return self.events.push_back(Event::Login(Ok(welcome)));
             }
             Verdict::Refused => LoginError::Refused,
-            Verdict::AlreadyActive => LoginError::AlreadyActive,
+            Verdict::AlreadyActive(liveness) => LoginError::AlreadyActive { liveness },
             Verdict::Throttled(seconds) => LoginError::Throttled(seconds),
             Verdict::Version(server) => LoginError::Version { server, client: PROTOCOL_VERSION },
         };

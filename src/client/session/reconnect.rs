@@ -1,7 +1,7 @@
 //! Coming back after a break: resumption by the last session's ticket, else a login with the password kept in memory.
 //!
 //! Owns what each verdict means for a user who does not know that anything happened: a refused ticket leads to a login,
-//! a refused password to being logged out, "already active" (most likely our own last session, not yet given up by the
+//! a refused password to being logged out (unless somebody is seen to meddle), "already active" (most likely our own last session, not yet given up by the
 //! server) to trying for the liveness time and a second. Everything else is tried for ever, until the user leaves.
 
 use std::net::SocketAddr;
@@ -20,6 +20,10 @@ const ACTIVE_RETRY: Duration = Duration::from_millis(500);
 /// Anyone who sees our login can say that we are throttled, so it is believed for this long at most; a true server lets
 /// a client wait for some seconds.
 const THROTTLED_MAX: Duration = Duration::from_secs(30);
+/// First wait before trying again after an exchange that somebody meddled with; doubles up to [`MEDDLED_MAX`].
+const MEDDLED_FIRST: Duration = Duration::from_secs(1);
+/// Longest such wait: whoever answers in the server's place has a few guesses at the password each time.
+const MEDDLED_MAX: Duration = Duration::from_secs(30);
 /// Wait before trying again at a server of another version: it may be in the middle of an upgrade.
 const VERSION_RETRY: Duration = Duration::from_secs(2);
 
@@ -30,6 +34,8 @@ pub(super) struct Reconnect {
     lost_at: Option<Instant>,
     /// Until when "already active" is tried again; set by the first one.
     active_until: Option<Instant>,
+    /// How long to wait when somebody meddles.
+    meddled: Duration,
     /// The user leaves: come back to say so, but only until then.
     leave_by: Option<Instant>,
 }
@@ -78,6 +84,7 @@ impl Session {
             phase: Phase::Waiting { until: now + delay, by_password: false },
             lost_at: (!was_told).then(|| now + delay + liveness),
             active_until: None,
+            meddled: MEDDLED_FIRST,
             leave_by: None,
         });
         self.reconnect_timeout(now);
@@ -106,8 +113,7 @@ impl Session {
     pub(super) fn reconnect_packet(&mut self, now: Instant, from: SocketAddr, packet: &Packet<'_>) {
         let State::Reconnecting(Reconnect { phase: Phase::Trying(handshake), .. }) = &mut self.state else { return };
         let Some(verdict) = handshake.handle(now, from, packet, &mut self.rng, &mut self.out) else { return };
-        let by_password = handshake.is_by_password();
-        let liveness = self.liveness();
+        let (by_password, is_contradicted) = (handshake.is_by_password(), handshake.is_contradicted());
         let State::Reconnecting(reconnect) = &mut self.state else { return };
         match verdict {
             Verdict::Established { server, welcome, secret } => {
@@ -121,8 +127,14 @@ impl Session {
                 }
             }
             Verdict::Refused if !by_password => self.try_again(now, true),
+            Verdict::Refused if is_contradicted => {
+                log::debug!("{from}: somebody answers in the server's place");
+                // By the ticket again, which leaves nobody anything to guess.
+                reconnect.phase = Phase::Waiting { until: now + reconnect.meddled, by_password: false };
+                reconnect.meddled = (reconnect.meddled * 2).min(MEDDLED_MAX);
+            }
             Verdict::Refused => self.log_out(),
-            Verdict::AlreadyActive => {
+            Verdict::AlreadyActive(liveness) => {
                 let until = *reconnect.active_until.get_or_insert(now + liveness + ACTIVE_ELSEWHERE_MARGIN);
                 if now >= until {
                     return self.log_out();

@@ -1,11 +1,12 @@
 //! After a reconnect: finding out whether the server has lost what it acknowledged, and publishing that again.
 //!
 //! The digests differ (or a mutation was under way, and no digest could be foretold): the user's publications are
-//! listed, compared with the ledger, and what is missing is published again under its old audience. Owns the order of
-//! these steps, one request at a time. Must not know how requests travel. Callers' mutations wait meanwhile, so that the
+//! listed, compared with the ledger, and what is missing is published again under its old audience. The list tells that
+//! a publication is restricted but not to whom, so what is meant for some is published again in any case: a server
+//! restored from a backup may show it to others. Owns the order of these steps, one request at a time. Must not know how requests travel. Callers' mutations wait meanwhile, so that the
 //! list and the ledger speak of the same moment, and so do their questions about their own publications.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::ledger::{Entry, Shown};
@@ -35,11 +36,15 @@ enum Stage {
     Due,
     Listing {
         missing: BTreeMap<FileName, Entry>,
+        /// Those among them that are there, perhaps for others than they should.
+        doubtful: BTreeSet<FileName>,
         next: Option<Request>,
     },
     Publishing {
         steps: VecDeque<Request>,
         audiences: BTreeMap<u32, Arc<[UserName]>>,
+        /// Not lost: whoever is told of the repair is not told of them.
+        doubtful: BTreeSet<FileName>,
         stagings_left: u32,
     },
 }
@@ -71,7 +76,7 @@ impl Repair {
         match &mut self.stage {
             Stage::Idle => None,
             Stage::Due => {
-                self.stage = Stage::Listing { missing: ledger.clone(), next: None };
+                self.stage = Stage::Listing { missing: ledger.clone(), doubtful: BTreeSet::new(), next: None };
                 Some(Request::Published { listing: false, cursor: None })
             }
             Stage::Listing { next, .. } => next.take(),
@@ -79,7 +84,7 @@ impl Repair {
         }
     }
 
-    /// Takes the answer to the repair's own request. Returns how many files were published again, once all are.
+    /// Takes the answer to the repair's own request. Returns how many lost files were published again, once all are.
     pub fn answered(
         &mut self,
         request: &Request,
@@ -87,23 +92,24 @@ impl Repair {
         ledger: &BTreeMap<FileName, Entry>,
     ) -> Option<usize> {
         if let (Request::Publish { files, .. }, Response::Stored { .. }) = (request, response)
-            && self.is_under_way()
+            && let Stage::Publishing { doubtful, .. } = &self.stage
         {
-            self.repaired += files.len();
+            self.repaired += files.iter().filter(|file| !doubtful.contains(&file.name)).count();
         }
         match (&mut self.stage, response) {
-            (Stage::Listing { missing, .. }, Response::Published { entries, next }) => {
-                entries.iter().for_each(|entry| found(missing, entry));
+            (Stage::Listing { missing, doubtful, .. }, Response::Published { entries, next }) => {
+                entries.iter().for_each(|entry| found(missing, doubtful, entry));
                 match next {
                     Some(cursor) => self.list(Request::Published { listing: false, cursor: Some(cursor.clone()) }),
                     None => self.publish_missing(),
                 }
             }
-            (Stage::Listing { missing, .. }, Response::StaleCursor) => {
+            (Stage::Listing { missing, doubtful, .. }, Response::StaleCursor) => {
                 *missing = ledger.clone();
+                doubtful.clear();
                 self.list(Request::Published { listing: false, cursor: None });
             }
-            (Stage::Publishing { steps, audiences, stagings_left }, Response::UnknownAudience) => {
+            (Stage::Publishing { steps, audiences, stagings_left, .. }, Response::UnknownAudience) => {
                 if let Request::Publish { audience: AudienceRef::Staged(key), .. } = request
                     && let Some(users) = audiences.get(key)
                     && *stagings_left > 0
@@ -129,7 +135,7 @@ impl Repair {
     }
 
     fn publish_missing(&mut self) {
-        let Stage::Listing { missing, .. } = std::mem::take(&mut self.stage) else { return };
+        let Stage::Listing { missing, doubtful, .. } = std::mem::take(&mut self.stage) else { return };
         let mut by_audience: BTreeMap<Shown, Vec<PublishedFile>> = BTreeMap::new();
         for (name, Entry { content, shown }) in missing {
             by_audience.entry(shown).or_default().push(PublishedFile { name, content });
@@ -148,22 +154,19 @@ impl Repair {
             let batches = publish_batches(&files);
             steps.extend(batches.map(|files| Request::Publish { files: files.to_vec(), audience }));
         }
-        self.stage = Stage::Publishing { steps, audiences, stagings_left: STAGINGS };
+        self.stage = Stage::Publishing { steps, audiences, doubtful, stagings_left: STAGINGS };
     }
 }
 
-/// What the server lists as published, for the right circle, is not missing.
-fn found(missing: &mut BTreeMap<FileName, Entry>, entry: &OwnEntry) {
-    let fits = |wanted: &Entry| {
-        let shown = match wanted.shown {
-            Shown::Everyone => !entry.restricted,
-            Shown::Only(_) => entry.restricted,
-            Shown::Inherited => true,
-        };
-        shown && wanted.content == entry.content
-    };
-    if missing.get(&entry.name).is_some_and(fits) {
-        missing.remove(&entry.name);
+/// What the server lists as published to everyone, and should be, is not missing. For whom else something is, the list
+/// does not tell. A copy's audience is left as it is: what it inherited only the server knew, and what it would inherit
+/// now may be something else.
+fn found(missing: &mut BTreeMap<FileName, Entry>, doubtful: &mut BTreeSet<FileName>, entry: &OwnEntry) {
+    let Some(wanted) = missing.get(&entry.name).filter(|wanted| wanted.content == entry.content) else { return };
+    match (&wanted.shown, entry.restricted) {
+        (Shown::Everyone, false) | (Shown::Inherited, _) => drop(missing.remove(&entry.name)),
+        (Shown::Only(_), true) => _ = doubtful.insert(entry.name.clone()),
+        (Shown::Everyone, true) | (Shown::Only(_), false) => {}
     }
 }
 

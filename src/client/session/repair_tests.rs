@@ -153,8 +153,19 @@ fn only_what_is_missing_is_published_again() {
     let before = store.files.clone();
     store.files.remove(&name("b"));
     store.restart(&mut pair);
-    assert_eq!((repaired(&mut pair), store.published), (Some(1), 4));
+    assert_eq!((repaired(&mut pair), store.published), (Some(1), 5), "and what is for some");
     assert_eq!(store.files, before);
+}
+
+#[test]
+fn a_backup_in_which_a_file_was_for_others_is_put_right() {
+    let (mut pair, mut store) = published();
+    let before = store.files.clone();
+    let stranger = UserName::parse("yoda").unwrap();
+    store.files.get_mut(&name("secret")).unwrap().1 = Some(vec![stranger]);
+    store.restart(&mut pair);
+    assert_eq!(store.files, before);
+    assert_eq!(repaired(&mut pair), None, "no file was lost");
 }
 
 #[test]
@@ -186,7 +197,7 @@ fn a_withdrawal_under_way_is_finished_first_and_not_undone() {
     store.answer(request);
     store.restart(&mut pair);
     assert_eq!(store.files.keys().cloned().collect::<Vec<_>>(), [name("b"), name("secret")]);
-    assert_eq!((repaired(&mut pair), store.published), (None, 3), "the digests differ, but nothing is missing");
+    assert_eq!((repaired(&mut pair), store.published), (None, 4), "the digests differ, but nothing is missing");
 }
 
 #[test]

@@ -173,6 +173,7 @@ fn leaving_and_logging_out_end_all_requests() {
         } else {
             (pair.server.on_resume, pair.server.on_login) = (Policy::Refuse, Policy::Refuse);
             pair.deliver(pair.server.reset(0));
+            pair.pass(super::super::login::DOUBT);
         }
         let ended: BTreeSet<_> = asked
             .iter()

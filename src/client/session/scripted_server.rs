@@ -52,7 +52,8 @@ pub struct Scripted {
     pub resumptions: usize,
     record: Record,
     rng: ChaCha20Rng,
-    login: Option<(Nonce, ServerLogin)>,
+    /// The login under way, and the LOGIN2 it was answered with.
+    login: Option<(Nonce, ServerLogin, Vec<u8>)>,
     tickets: Vec<ResumptionKey>,
     session: Option<Channel>,
 }
@@ -113,14 +114,18 @@ impl Scripted {
                 Some(Packet::Throttled { nonce, retry_after_s: 7 }.to_bytes())
             }
             Packet::Login1 { nonce, ke1, .. } => {
+                if let Some((_, _, login2)) = self.login.as_ref().filter(|login| login.0 == nonce) {
+                    return Some(login2.clone());
+                }
                 let fake = Record::fake(&Zeroizing::new([1; 32]), &hans());
                 let record = if self.on_login == Policy::Refuse { &fake } else { &self.record };
                 let (login, ke2) = ServerLogin::start(&mut self.rng, record, &hans(), ke1);
-                self.login = Some((nonce, login));
-                Some(Packet::Login2 { nonce, ke2: &ke2 }.to_bytes())
+                let login2 = Packet::Login2 { nonce, ke2: &ke2 }.to_bytes();
+                self.login = Some((nonce, login, login2.clone()));
+                Some(login2)
             }
             Packet::Login3 { nonce, ke3, .. } => {
-                let (_, login) = self.login.take().filter(|login| login.0 == nonce)?;
+                let (_, login, _) = self.login.take().filter(|login| login.0 == nonce)?;
                 let key = login.finish(&hans(), ke3).ok().filter(|_| self.on_login != Policy::Refuse);
                 let answer = match key {
                     Some(key) => self.judge(nonce, &key),
@@ -132,8 +137,8 @@ impl Scripted {
                 };
                 Some(Packet::Answer { nonce, answer: &answer }.to_bytes())
             }
-            Packet::Resume { nonce, details, .. } => {
-                let key = self.tickets.iter().position(|key| key.open_details(&nonce, details).is_ok());
+            Packet::Resume { nonce, cookie, details, .. } => {
+                let key = self.tickets.iter().position(|key| key.open_details(&nonce, &cookie, details).is_ok());
                 let Some(key) = key.filter(|_| self.on_resume == Policy::Welcome) else {
                     return Some(Packet::Refused { nonce }.to_bytes());
                 };
@@ -173,7 +178,7 @@ impl Scripted {
 
     fn judge(&mut self, nonce: Nonce, key: &LoginKey) -> [u8; 336] {
         if self.on_login == Policy::AlreadyActive {
-            return key.seal_answer(&nonce, &LoginAnswer::AlreadyActive);
+            return key.seal_answer(&nonce, &LoginAnswer::AlreadyActive { liveness_ms: LIVENESS.as_millis() as u32 });
         }
         let welcome = self.welcome();
         self.logins += 1;
@@ -188,7 +193,7 @@ impl Scripted {
             heartbeat_ms: HEARTBEAT.as_millis() as u32,
             liveness_ms: LIVENESS.as_millis() as u32,
             server_time_ms: 1_000,
-            reset_token: self.reset_token(),
+            reset_token: self.reset_token().into(),
             ticket: vec![5; 100],
             digest: self.digest,
             last_writer: self.last_writer,

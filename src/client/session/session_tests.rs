@@ -26,9 +26,21 @@ fn a_login_tells_the_same_keys_to_both_sides() {
 }
 
 #[test]
+fn what_is_told_shows_no_key() {
+    let mut pair = Pair::new();
+    pair.login(PASSWORD);
+    let Some(Event::Started { ticket_key, .. }) = pair.events.front() else { panic!("no session") };
+    let key = format!("{:?}", ticket_key.as_slice());
+    let shown = format!("{:?}", pair.events);
+    assert!(!shown.contains(key.trim_matches(['[', ']'])) && !shown.contains("9, 9, 9"), "{shown}");
+}
+
+#[test]
 fn a_wrong_password_is_refused_and_another_try_is_possible() {
     let mut pair = Pair::new();
     pair.login(b"wrong");
+    pair.no_event();
+    pair.pass(login::DOUBT);
     assert_eq!(login_error(&mut pair), LoginError::Refused);
     pair.login(PASSWORD);
     assert!(matches!(pair.event(), Event::Started { .. }));
@@ -45,6 +57,10 @@ fn a_wrong_password_sends_a_login3_of_the_right_size() {
             if let Some(mut answer) = pair.server.handle(datagram) {
                 pair.session.handle_datagram(pair.now, to, &mut answer);
             }
+            if sent.len() == 2 {
+                pair.now += login::DOUBT;
+                pair.session.handle_timeout(pair.now);
+            }
         }
         assert_eq!(sent[..3], [256, 210, size]);
     }
@@ -53,7 +69,7 @@ fn a_wrong_password_sends_a_login3_of_the_right_size() {
 #[test]
 fn every_refusal_has_its_reason() {
     let cases = [
-        (Policy::AlreadyActive, LoginError::AlreadyActive),
+        (Policy::AlreadyActive, LoginError::AlreadyActive { liveness: LIVENESS }),
         (Policy::Refuse, LoginError::Refused),
         (Policy::Throttle, LoginError::Throttled(7)),
     ];
@@ -61,6 +77,7 @@ fn every_refusal_has_its_reason() {
         let mut pair = Pair::new();
         pair.server.on_login = policy;
         pair.login(PASSWORD);
+        pair.pass(login::DOUBT);
         assert_eq!(login_error(&mut pair), error);
         assert_eq!(pair.session.poll_timeout(), None, "nothing is left of the attempt");
     }
@@ -237,6 +254,7 @@ fn a_refused_password_ends_the_session() {
     (pair.server.on_resume, pair.server.on_login) = (Policy::Refuse, Policy::Refuse);
     let told = pair.server.seal(&ServerMessage::LoggedOut);
     pair.deliver(told);
+    pair.pass(login::DOUBT);
     assert!(matches!(pair.event(), Event::LoggedOut));
     assert!(pair.session.identity.is_none(), "the password is wiped");
     let handle = pair.ask(Request::Peers { cursor: None });

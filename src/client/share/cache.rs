@@ -9,9 +9,12 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{Timespec, Timestamps};
 
 use super::folder::Stamp;
 use super::lock;
@@ -25,15 +28,22 @@ const MAGIC: &[u8; 8] = b"fshout1\n";
 const HEAD_BYTES: usize = 8 + 3 * 8 + 2 * 16 + 32;
 /// Largest entry, bytes.
 const ENTRY_MAX_BYTES: u64 = HEAD_BYTES as u64 + 32 * GROUPS_MAX;
-/// Entries beyond this many are dropped, those written longest ago first.
-const ENTRIES_MAX: usize = 4_096;
+/// What all entries may take on the disk, bytes: 65,536 small ones, or the hashes of 8 TiB in large files. Beyond that those
+/// used longest ago are dropped, until a quarter is free.
+const DISK_MAX_BYTES: u64 = 256 << 20;
+/// An entry takes whole blocks.
+const BLOCK_BYTES: u64 = 4 << 10;
+/// It is looked whether there is too much whenever so much was written.
+const LOOK_EVERY_BYTES: u64 = DISK_MAX_BYTES / 16;
 /// Group hashes kept in memory over all contents: 256 GiB of content in 8 MiB.
 const MEMORY_MAX_GROUPS: usize = 1 << 18;
 
 /// The outlines on disk.
 pub(super) struct Cache {
     dir: Option<PathBuf>,
-    pruned: Once,
+    /// Since it was last looked whether there is too much. Each client starts at random, so that many that write little
+    /// look as often as one that writes all of it.
+    written_bytes: AtomicU64,
 }
 
 impl Cache {
@@ -46,7 +56,7 @@ impl Cache {
 
     /// In `dir`, which is made when it is first needed.
     pub(super) fn at(dir: Option<PathBuf>) -> Self {
-        Self { dir, pruned: Once::new() }
+        Self { dir, written_bytes: AtomicU64::new(rand::random::<u64>() % LOOK_EVERY_BYTES) }
     }
 
     /// What was hashed when a file had this stamp.
@@ -55,15 +65,16 @@ impl Cache {
             return None;
         }
         let path = self.dir.as_deref()?.join(entry_name(stamp));
-        if fs::metadata(&path).ok()?.len() > ENTRY_MAX_BYTES {
-            return None;
-        }
-        let bytes = fs::read(path).ok()?;
+        let file = fs::File::open(path).ok()?;
+        let mut bytes = Vec::new();
+        (&file).take(ENTRY_MAX_BYTES + 1).read_to_end(&mut bytes).ok()?;
         let rest = bytes.strip_prefix(head(stamp).as_slice())?;
         let (root, groups) = rest.split_first_chunk::<32>()?;
         let (groups, []) = groups.as_chunks::<32>() else { return None };
         // Damage shows: the groups no longer merge to the root.
-        Outline::verified(ContentHash(*root), stamp.size, groups.to_vec())
+        let outline = Outline::verified(ContentHash(*root), stamp.size, groups.to_vec())?;
+        touch(&file);
+        Some(outline)
     }
 
     /// Keeps an outline. The caller knows that the file cannot have changed unnoticed: its stamp was settled before its
@@ -75,7 +86,11 @@ impl Cache {
         if let Err(error) = write(dir, stamp, outline) {
             log::debug!("a hash was not kept for later: {error}");
         }
-        self.pruned.call_once(|| prune(dir));
+        let entry_bytes = on_disk(HEAD_BYTES as u64 + 32 * outline.groups().len() as u64);
+        if self.written_bytes.fetch_add(entry_bytes, Relaxed) + entry_bytes >= LOOK_EVERY_BYTES {
+            self.written_bytes.store(0, Relaxed);
+            prune(dir, DISK_MAX_BYTES);
+        }
     }
 }
 
@@ -112,18 +127,36 @@ fn write(dir: &Path, stamp: &Stamp, outline: &Outline) -> std::io::Result<()> {
     written
 }
 
-/// Drops the oldest half when there are too many entries: most are of files long gone.
-fn prune(dir: &Path) {
+/// Used just now: for [`prune`].
+fn touch(file: &fs::File) {
+    let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    // A cache that cannot be written forgets a little too early.
+    let _ = rustix::fs::futimens(file, &Timestamps { last_access: now, last_modification: now });
+}
+
+fn on_disk(bytes: u64) -> u64 {
+    bytes.next_multiple_of(BLOCK_BYTES)
+}
+
+/// If there is more than `most` bytes, drops what was used longest ago, down to three quarters.
+fn prune(dir: &Path, most: u64) {
     let Ok(entries) = fs::read_dir(dir) else { return };
-    let paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    if paths.len() <= ENTRIES_MAX {
+    let aged = entries.flatten().filter_map(|entry| {
+        let metadata = entry.metadata().ok()?;
+        Some((metadata.modified().ok()?, on_disk(metadata.len()), entry.path()))
+    });
+    let mut aged: Vec<_> = aged.collect();
+    let mut total: u64 = aged.iter().map(|(_, bytes, _)| bytes).sum();
+    if total <= most {
         return;
     }
-    let age = |path: &PathBuf| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-    let mut aged: Vec<_> = paths.into_iter().map(|path| (age(&path), path)).collect();
     aged.sort_unstable();
-    for (_, path) in aged.iter().take(aged.len() - ENTRIES_MAX / 2) {
+    for (_, bytes, path) in aged {
+        if total <= most / 4 * 3 {
+            return;
+        }
         let _ = fs::remove_file(path);
+        total -= bytes;
     }
 }
 

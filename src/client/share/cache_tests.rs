@@ -63,14 +63,49 @@ fn without_a_folder_it_fails_softly() {
     }
 }
 
+/// Sets when an entry was used last, seconds since 1970.
+fn used(path: &Path, at_s: u64) {
+    let file = fs::File::options().append(true).open(path).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(at_s)).unwrap();
+}
+
 #[test]
-fn old_entries_make_room() {
+fn what_was_used_longest_ago_makes_room() {
     let dir = tempfile::tempdir().unwrap();
-    for number in 0..=ENTRIES_MAX {
-        fs::write(dir.path().join(number.to_string()), "").unwrap();
+    let cache = Cache::at(Some(dir.path().into()));
+    let outlines: Vec<Outline> = (0..8).map(|number| outline(2 + number, 1)).collect();
+    let stamps: Vec<Stamp> = (0..).zip(&outlines).map(|(inode, outline)| stamp(outline, inode)).collect();
+    for (at, (stamp, outline)) in stamps.iter().zip(&outlines).enumerate() {
+        cache.store(stamp, outline);
+        used(&dir.path().join(entry_name(stamp)), at as u64);
     }
-    prune(dir.path());
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), ENTRIES_MAX / 2);
+    let there = || stamps.iter().filter(|stamp| dir.path().join(entry_name(stamp)).exists()).map(|stamp| stamp.inode);
+    prune(dir.path(), 8 * BLOCK_BYTES);
+    assert_eq!(there().count(), 8, "they just fit");
+    assert!(cache.load(&stamps[0]).is_some());
+    prune(dir.path(), 8 * BLOCK_BYTES - 1);
+    assert_eq!(there().collect::<Vec<_>>(), [0, 4, 5, 6, 7], "the first was used just now");
+}
+
+#[test]
+fn it_is_looked_again_after_so_much_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::at(Some(dir.path().into()));
+    let bulk = dir.path().join("bulk");
+    let fill = || {
+        fs::File::create(&bulk).unwrap().set_len(DISK_MAX_BYTES + 1).unwrap();
+        used(&bulk, 1);
+    };
+    let outline = outline(2, 1);
+    for _ in 0..2 {
+        fill();
+        cache.written_bytes.store(LOOK_EVERY_BYTES - 2 * BLOCK_BYTES, Relaxed);
+        cache.store(&stamp(&outline, 1), &outline);
+        assert!(bulk.exists());
+        cache.store(&stamp(&outline, 2), &outline);
+        assert!(!bulk.exists());
+    }
+    assert!(cache.load(&stamp(&outline, 1)).is_some());
 }
 
 #[test]

@@ -181,8 +181,9 @@ fn is_hidden(entry: &Entry) -> bool {
     entry.name.starts_with(b".")
 }
 
-/// What even a pattern for hidden entries does not match.
-fn is_left_out(name: &[u8]) -> bool {
+/// What folders and patterns leave out wherever it stands, even a pattern for hidden entries: the server's own files and
+/// unfinished parts. `name` is the last component alone.
+pub fn is_left_out(name: &[u8]) -> bool {
     name == CREDENTIALS || name.starts_with(DATA_FILE) || is_unfinished(name)
 }
 

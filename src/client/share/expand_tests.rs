@@ -110,3 +110,15 @@ fn what_cannot_be_published_is_told() {
     assert_eq!(found.errors.len(), 3);
     assert!(!found.errors.iter().any(|error| error.to_string().contains('\x1b')), "shown safely");
 }
+
+#[test]
+fn private_files_are_left_out() {
+    for private in ["credentials.txt", "fileshare.db", "fileshare.db-wal", ".0123456789abcdef0123456789ABCDEF.part"] {
+        assert!(is_left_out(private.as_bytes()), "{private}");
+    }
+    for public in
+        ["credentials.txt.bak", "my-credentials.txt", "a", ".0123.part", "0123456789abcdef0123456789abcdef.part"]
+    {
+        assert!(!is_left_out(public.as_bytes()), "{public}");
+    }
+}

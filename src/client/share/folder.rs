@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, statat};
 use rustix::io::Errno;
 
 use super::ShareError;
@@ -68,14 +68,14 @@ impl Stamp {
         i64::try_from(self.modified_ns.div_euclid(1_000_000)).unwrap_or(i64::MAX)
     }
 
-    /// Whether any change of the file after `now` is sure to change the stamp too.
+    /// Whether any change of the file after `now` is sure to change the stamp too: every change sets the change time, which
+    /// nobody can set otherwise. The modification time may be anything, also in the future.
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
         let now_ns = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         let whole_seconds = |ns: i128| ns.rem_euclid(1_000_000_000) == 0;
         let coarse = whole_seconds(self.modified_ns) && whole_seconds(self.changed_ns);
         let tick = if coarse { COARSE_TICK } else { FINE_TICK };
-        let last = self.modified_ns.max(self.changed_ns);
-        i128::try_from(now_ns.saturating_sub(tick.as_nanos())).is_ok_and(|settled| last < settled)
+        i128::try_from(now_ns.saturating_sub(tick.as_nanos())).is_ok_and(|settled| self.changed_ns < settled)
     }
 }
 
@@ -120,7 +120,12 @@ impl Folder {
 
     /// What stands at `path`, which obeys the rules of names. Nothing is opened for reading.
     pub(super) fn kind(&self, path: &str) -> Result<Kind, ShareError> {
-        self.stat(path).map_err(|errno| self.error(path, errno))
+        self.stat(path).map(kind_of_stat).map_err(|errno| self.error(path, errno))
+    }
+
+    /// Bytes of what stands under a name; 0 if nothing does.
+    pub(super) fn size(&self, name: &FileName) -> u64 {
+        self.stat(name.as_str()).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0))
     }
 
     /// The entries of a folder, without `.` and `..`, in no order. `None` is the shared folder itself.
@@ -134,18 +139,17 @@ impl Folder {
         entries(folder).map_err(|errno| ShareError::Unreadable(shown.into(), errno.into()))
     }
 
-    fn stat(&self, path: &str) -> rustix::io::Result<Kind> {
-        let stat = match path.rsplit_once('/') {
-            None => statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW)?,
-            Some((parent, last)) => statat(self.open_beneath(parent, FOLDER)?, last, AtFlags::SYMLINK_NOFOLLOW)?,
-        };
-        Ok(kind_of(FileType::from_raw_mode(stat.st_mode)))
+    fn stat(&self, path: &str) -> rustix::io::Result<Stat> {
+        match path.rsplit_once('/') {
+            None => statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW),
+            Some((parent, last)) => statat(self.open_beneath(parent, FOLDER)?, last, AtFlags::SYMLINK_NOFOLLOW),
+        }
     }
 
     /// `ENOTDIR` does not tell a link in the way from a file in the way; both are refused, but not in the same words.
     fn error(&self, path: &str, errno: Errno) -> ShareError {
         let mut ways = path.match_indices('/').map(|(end, _)| &path[..end]).chain([path]);
-        if errno == Errno::NOTDIR && ways.any(|way| self.stat(way) == Ok(Kind::Special)) {
+        if errno == Errno::NOTDIR && ways.any(|way| self.stat(way).map(kind_of_stat) == Ok(Kind::Special)) {
             return ShareError::Special(path.into());
         }
         error(path, errno)
@@ -198,10 +202,14 @@ fn entries(folder: OwnedFd) -> rustix::io::Result<Vec<Entry>> {
     for name in unknown {
         // Gone since: not an entry any more.
         if let Ok(stat) = statat(reading.fd()?, OsStr::from_bytes(&name), AtFlags::SYMLINK_NOFOLLOW) {
-            found.push(Entry { name, kind: kind_of(FileType::from_raw_mode(stat.st_mode)) });
+            found.push(Entry { name, kind: kind_of_stat(stat) });
         }
     }
     Ok(found)
+}
+
+fn kind_of_stat(stat: Stat) -> Kind {
+    kind_of(FileType::from_raw_mode(stat.st_mode))
 }
 
 fn kind_of(kind: FileType) -> Kind {

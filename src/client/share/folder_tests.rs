@@ -128,5 +128,9 @@ fn a_stamp_settles_when_its_tick_is_over() {
     let coarse = stamp(10 * second);
     assert!(!coarse.is_settled(at(11_999)) && coarse.is_settled(at(12_001)));
     assert!(!stamp(20 * second).is_settled(at(10_000)), "a clock put back");
+    let future = Stamp { modified_ns: 99 * second + 5, ..fine };
+    assert!(!future.is_settled(at(10_020)) && future.is_settled(at(10_021)), "a modification time in the future");
+    let dated_back = Stamp { modified_ns: 5, ..fine };
+    assert!(!dated_back.is_settled(at(10_020)), "one put back just now");
     assert_eq!(stamp(-1).modified_ms(), -1);
 }

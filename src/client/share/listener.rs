@@ -3,9 +3,10 @@
 //! Defended: a stranger costs one descriptor and a kilobyte for at most the handshake time, never a thread; there is room
 //! for a bounded number of them, for fewer from one address, and the one that has waited longest makes place, so a flood
 //! does not keep an honest peer out. Without descriptors the thread rests instead of spinning. Strangers are answered
-//! with nothing; only who shows a good ticket learns even that all slots are taken.
+//! with nothing. A slot is given to who has asked for something under the ticket's key: a recorded opening played again
+//! takes none, and does not even learn whether there are any.
 
-use std::io::{self, Read};
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,9 +19,9 @@ use rustix::process::{Resource, getrlimit};
 
 use super::rate::Limiter;
 use super::upload::{self, Admitted};
+use super::visitor::{Progress, Visitor};
 use super::{Share, lock};
 use crate::client::channel;
-use crate::common::transfer::{PREAMBLE_HEAD_BYTES, Preamble, ToDownloader, ToUploader};
 
 /// Who finds all slots taken is told to come back after this time, milliseconds.
 pub(super) const BUSY_RETRY_MS: u16 = 300;
@@ -36,7 +37,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub struct Limits {
     /// A connection shows its ticket within this time.
     pub handshake: Duration,
-    /// An admitted downloader asks for something within this time.
+    /// Who has shown a ticket asks for something within this time, and then again and again.
     pub idle: Duration,
     /// After this time without a request a downloader loses its slot if another one waits for it.
     pub lull: Duration,
@@ -45,7 +46,7 @@ pub struct Limits {
     pub stall: Duration,
     /// See [`stall`](Self::stall).
     pub stall_least_bytes: usize,
-    /// Connections that have not shown a ticket yet, in all.
+    /// Connections that have not proven yet that they hold their ticket's key, in all.
     pub strangers_max: usize,
     /// The same from one address (IPv6: one /64).
     pub strangers_per_address_max: usize,
@@ -162,21 +163,6 @@ struct Running {
     stream: Weak<TcpStream>,
 }
 
-/// A connection that has not shown its ticket yet, or is being sent away.
-struct Visitor {
-    stream: TcpStream,
-    address: IpAddr,
-    until: Instant,
-    /// Read so far; `None` once it is only waited for to leave.
-    preamble: Option<Vec<u8>>,
-}
-
-enum Progress {
-    Wait,
-    Gone,
-    Whole,
-}
-
 struct Door {
     house: Arc<House>,
     listener: TcpListener,
@@ -230,50 +216,48 @@ impl Door {
     /// Gets on with one visitor; whether it stays.
     fn attend(&mut self, index: usize, ready: bool, now: Instant) -> bool {
         let visitor = &mut self.visitors[index];
-        let progress = if ready { visitor.read() } else { Progress::Wait };
-        match progress {
-            Progress::Wait if now < visitor.until => return true,
-            Progress::Wait | Progress::Gone => drop(self.visitors.remove(index)),
-            Progress::Whole => {
-                let visitor = self.visitors.remove(index);
-                if let Some(leaving) = self.admit(visitor, now) {
-                    self.visitors.insert(index, leaving);
-                    return true;
-                }
-            }
+        let mut progress = if ready { visitor.read() } else { Progress::Wait };
+        if matches!(progress, Progress::Whole) {
+            let open = |ticket: &[u8]| lock(&self.house.share.tickets).open(ticket, now);
+            // Most ask for something in the same breath.
+            progress = match visitor.answer(open, now + self.house.limits.idle) {
+                true => visitor.read(),
+                false => Progress::Gone,
+            };
         }
-        false
+        let stays = match progress {
+            Progress::Wait => now < visitor.until,
+            Progress::Whole | Progress::Gone => false,
+            Progress::Proven(guest, first) => match self.house.share.slots.take(&guest.ticket.downloader, now) {
+                Some(slot) => {
+                    let stream = visitor.stream.clone();
+                    self.admit(stream, Admitted { guest: *guest, first, slot });
+                    false
+                }
+                None => {
+                    log::debug!("{} was told to come back: all upload slots are taken", guest.ticket.downloader);
+                    visitor.send_away(*guest, now + FAREWELL)
+                }
+            },
+        };
+        if !stays {
+            self.visitors.remove(index);
+        }
+        stays
     }
 
-    /// Admits who shows a good ticket while there is a slot; gives back who has to be seen out.
-    fn admit(&mut self, visitor: Visitor, now: Instant) -> Option<Visitor> {
-        let Visitor { stream, address, preamble: Some(preamble), .. } = visitor else { return None };
-        let Ok(Preamble::Whole { ticket, prologue, noise }) = Preamble::parse(&preamble) else { return None };
-        let opened = lock(&self.house.share.tickets).open(ticket, now);
-        let ticket = match opened {
-            Ok(ticket) => ticket,
-            Err(error) => {
-                log::debug!("a connection from {address} was refused: {error}");
-                return None;
-            }
-        };
-        let Some(slot) = self.house.share.slots.take(&ticket.downloader, now) else {
-            log::debug!("{} was told to come back: all upload slots are taken", ticket.downloader);
-            let stream = send_away(stream, &ticket.key, prologue, noise)?;
-            return Some(Visitor { stream, address, until: now + FAREWELL, preamble: None });
-        };
-        let stream = stream.set_nonblocking(false).map(|()| Arc::new(stream)).ok()?;
-        let weak = Arc::downgrade(&stream);
-        let admitted = Admitted { stream, preamble, ticket, slot };
+    fn admit(&self, stream: Arc<TcpStream>, admitted: Admitted) {
+        if stream.set_nonblocking(false).is_err() {
+            return;
+        }
         let house = self.house.clone();
         let spawned = thread::Builder::new().name("upload".into()).spawn(move || upload::run(&house, admitted));
         let mut uploads = lock(&self.house.uploads);
         uploads.retain(|upload| !upload.thread.is_finished());
         match spawned {
-            Ok(thread) => uploads.push(Running { thread, stream: weak }),
+            Ok(thread) => uploads.push(Running { thread, stream: Arc::downgrade(&stream) }),
             Err(error) => log::error!("an upload could not be started: {error}"),
         }
-        None
     }
 
     fn take_callers(&mut self, now: Instant) {
@@ -305,70 +289,23 @@ impl Door {
         let (address, limits) = (neighbourhood(from.ip()), &self.house.limits);
         let from_there = self.visitors.iter().filter(|visitor| visitor.address == address).count();
         let makes_place = match () {
-            () if from_there >= limits.strangers_per_address_max => {
-                self.visitors.iter().position(|visitor| visitor.address == address)
-            }
-            () if self.visitors.len() >= limits.strangers_max.max(1) => Some(0),
+            () if from_there >= limits.strangers_per_address_max => self.oldest(|visitor| visitor.address == address),
+            () if self.visitors.len() >= limits.strangers_max.max(1) => self.oldest(|_| true),
             () => None,
         };
         if let Some(oldest) = makes_place {
             self.visitors.remove(oldest);
         }
-        let until = now + limits.handshake;
-        self.visitors.push(Visitor { stream, address, until, preamble: Some(Vec::new()) });
+        self.visitors.push(Visitor::new(stream, address, now + limits.handshake));
         // Most have sent their ticket by now.
         self.attend(self.visitors.len() - 1, true, now);
     }
-}
 
-impl Visitor {
-    /// Reads what is there, and nothing beyond the preamble.
-    fn read(&mut self) -> Progress {
-        let Some(preamble) = &mut self.preamble else {
-            return discard(&mut self.stream);
-        };
-        let mut filled = preamble.len();
-        loop {
-            let needed = match Preamble::parse(&preamble[..filled]) {
-                Err(_) => return Progress::Gone,
-                Ok(Preamble::Whole { .. }) => return Progress::Whole,
-                Ok(Preamble::NeedBytes(needed)) => needed.max(PREAMBLE_HEAD_BYTES),
-            };
-            preamble.resize(needed, 0);
-            let read = self.stream.read(&mut preamble[filled..]);
-            filled += read.as_ref().map_or(0, |count| *count);
-            preamble.truncate(filled);
-            match read {
-                Ok(0) => return Progress::Gone,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Wait,
-                Err(_) => return Progress::Gone,
-            }
-        }
+    /// The one of them that has waited longest; one without a ticket if there is any.
+    fn oldest(&self, among: impl Fn(&Visitor) -> bool) -> Option<usize> {
+        let stranger = self.visitors.iter().position(|visitor| among(visitor) && visitor.is_stranger());
+        stranger.or_else(|| self.visitors.iter().position(among))
     }
-}
-
-/// Input after a farewell is dropped unread: closing before it has come would cut the farewell off.
-fn discard(stream: &mut TcpStream) -> Progress {
-    let mut bytes = [0; 1024];
-    match stream.read(&mut bytes) {
-        Ok(0) => Progress::Gone,
-        Ok(_) => Progress::Wait,
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Progress::Wait,
-        Err(_) => Progress::Gone,
-    }
-}
-
-/// Says under seal that all slots are taken. A fresh connection has room for so few bytes: nothing waits here.
-fn send_away(stream: TcpStream, key: &[u8; 32], prologue: &[u8], noise: &[u8]) -> Option<TcpStream> {
-    let stream = Arc::new(stream);
-    let (reader, mut writer) = channel::answer::<ToUploader>(stream.clone(), key, prologue, noise).ok()?;
-    writer.message(&ToDownloader::Busy { retry_ms: BUSY_RETRY_MS }).ok()?;
-    writer.flush().ok()?;
-    drop((reader, writer));
-    stream.shutdown(Shutdown::Write).ok()?;
-    Arc::into_inner(stream)
 }
 
 /// What counts as one address: a host can have a whole /64 of IPv6.

@@ -1,8 +1,9 @@
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::town::{NOW_MS, PSK, Town, all_of, ask, message, receive, sealed, skip_data, ticket, ticket_key, until};
 use super::*;
+use crate::client::channel::{RecordReader, RecordWriter};
 use crate::common::transfer::{Opening, ToDownloader, ToUploader};
 use crate::common::types::Audience;
 use zeroize::Zeroizing;
@@ -22,6 +23,12 @@ fn answer_to(stream: &mut TcpStream) -> Vec<u8> {
         assert!(!matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "it is not closed");
     }
     answer
+}
+
+/// Asks for next to nothing: whoever is answered has a slot.
+fn ask_and_hear(reader: &mut RecordReader<ToDownloader>, writer: &mut RecordWriter) {
+    ask(writer, &ToUploader::Cancel);
+    assert_eq!(message(reader), ToDownloader::Cancelled);
 }
 
 #[test]
@@ -102,6 +109,7 @@ fn a_full_house_says_so_to_ticket_holders() {
     let town = Town::with(1, None, limits(|limits| limits.lull = Duration::from_secs(3_600)));
     let grant = town.publish("file", b"bytes", Audience::Everyone);
     let (mut reader, mut writer) = town.open(&grant).unwrap();
+    ask_and_hear(&mut reader, &mut writer);
     assert_eq!(town.share.free_slots(), 0);
     for _ in 0..3 {
         let (mut turned_away, mut asking) = town.open(&grant).unwrap();
@@ -113,13 +121,48 @@ fn a_full_house_says_so_to_ticket_holders() {
     assert_eq!(receive(&mut reader, 0, 5), b"bytes", "the one who has the slot is served");
     drop((reader, writer));
     until(|| town.share.free_slots() == 1);
-    assert!(town.open(&grant).is_ok());
+    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    ask_and_hear(&mut reader, &mut writer);
+}
+
+#[test]
+fn a_recorded_opening_played_again_takes_no_slot() {
+    let town = Town::with(1, None, limits(|limits| limits.lull = Duration::from_secs(3_600)));
+    let grant = town.publish("file", b"bytes", Audience::Everyone);
+    let (_, preamble) = Opening::start(&ticket(std::slice::from_ref(&grant)), &PSK).unwrap();
+    let mut replays: Vec<_> = (0..5).map(|_| TcpStream::connect(town.address()).unwrap()).collect();
+    for replay in &mut replays {
+        replay.write_all(&preamble).unwrap();
+        replay.read_exact(&mut [0; 48]).unwrap();
+    }
+    assert_eq!(town.share.free_slots(), 1);
+    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    ask(&mut writer, &all_of(0, &grant));
+    assert_eq!(receive(&mut reader, 0, 5), b"bytes");
+    for replay in &mut replays {
+        replay.write_all(&[&[0, 0, 0, 40][..], &[7; 40]].concat()).unwrap();
+        assert!(answer_to(replay).is_empty(), "it learns nothing, not even that the slot is taken");
+    }
+}
+
+#[test]
+fn who_has_shown_a_ticket_does_not_make_place_for_strangers() {
+    let town = Town::with(4, None, limits(|limits| limits.strangers_max = 3));
+    let grant = town.publish("file", b"bytes", Audience::Everyone);
+    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    let mut strangers: Vec<_> = (0..10).map(|_| TcpStream::connect(town.address()).unwrap()).collect();
+    for stranger in &mut strangers[..8] {
+        assert!(answer_to(stranger).is_empty(), "they make place for each other");
+    }
+    ask(&mut writer, &all_of(0, &grant));
+    assert_eq!(receive(&mut reader, 0, 5), b"bytes");
 }
 
 #[test]
 fn an_idle_downloader_loses_its_slot_to_one_that_waits() {
     let town = Town::with(1, None, limits(|limits| limits.lull = Duration::from_millis(300)));
-    let (mut idle, _writer) = town.connect(&[]).unwrap();
+    let (mut idle, mut writer) = town.connect(&[]).unwrap();
+    ask_and_hear(&mut idle, &mut writer);
     let served = || {
         let (mut reader, mut writer) = town.connect(&[]).unwrap();
         writer.message(&ToUploader::Cancel).and_then(|()| writer.flush()).is_ok()
@@ -133,8 +176,10 @@ fn an_idle_downloader_loses_its_slot_to_one_that_waits() {
 #[test]
 fn who_asks_for_nothing_is_dropped() {
     let town = Town::with(4, None, limits(|limits| limits.idle = Duration::from_millis(50)));
-    let (mut idle, _writer) = town.connect(&[]).unwrap();
-    assert!(idle.next().is_err());
+    let (mut silent, _writer) = town.connect(&[]).unwrap();
+    let (mut idle, mut writer) = town.connect(&[]).unwrap();
+    ask_and_hear(&mut idle, &mut writer);
+    assert!(silent.next().is_err() && idle.next().is_err());
     until(|| town.share.free_slots() == 4);
 }
 

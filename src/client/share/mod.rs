@@ -4,7 +4,7 @@
 //! * `hashing`, `cache`: from bytes to outlines, and not twice.
 //! * `published`, `tickets`, `slots`, `rate`: what is shared with whom, and how much of it at once.
 //! * `serving`: the decision to serve, made anew for everything that is asked for.
-//! * `listener`, `upload`: the TCP side.
+//! * `listener`, `visitor`, `upload`: the TCP side.
 //!
 //! Must not know about the server, the screen, or how downloads are written.
 
@@ -19,6 +19,7 @@ mod serving;
 mod slots;
 mod tickets;
 mod upload;
+mod visitor;
 
 use std::fs::File;
 use std::path::Path;
@@ -26,14 +27,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::{Instant, SystemTime};
 
 use self::cache::{Cache, Recent};
+pub use self::expand::is_left_out;
 use self::folder::{Folder, Stamp};
 use self::hashing::{HashError, hash_file};
 pub use self::listener::{Limits, Listener};
 use self::published::{Known, Registry};
-use self::serving::{Arriving, Turnstile};
+use self::serving::{Arriving, Listing, Turnstile};
 use self::slots::Slots;
 use self::tickets::TicketKeys;
-use crate::common::content::Outline;
+use crate::common::content::{Outline, group_count};
 use crate::common::message::PublishedFile;
 use crate::common::seal::Secret;
 use crate::common::types::{Audience, Content, FileName};
@@ -104,7 +106,10 @@ pub struct Share {
     recent: Recent,
     registry: Registry,
     arriving: Arriving,
+    listing: Listing,
+    /// To hash what is asked for, and what is to be published.
     turnstile: Turnstile,
+    publishing: Turnstile,
     tickets: Mutex<TicketKeys>,
     slots: Arc<Slots>,
 }
@@ -122,7 +127,9 @@ impl Share {
             recent: Recent::default(),
             registry: Registry::default(),
             arriving: Arriving::default(),
+            listing: Listing::default(),
             turnstile: Turnstile::default(),
+            publishing: Turnstile::default(),
             tickets: Mutex::default(),
             slots: Arc::new(Slots::new(upload_slots)),
         }))
@@ -135,7 +142,18 @@ impl Share {
         self.folder.expand(argument)
     }
 
-    /// Hashes a file (or finds its hash in the cache), ready to be published.
+    /// Whether anything stands in the folder under this name, as far as can be told.
+    pub fn is_taken(&self, name: &FileName) -> bool {
+        !matches!(self.folder.kind(name.as_str()), Err(ShareError::Missing(_)))
+    }
+
+    /// Bytes of a file, to tell how far hashing has come; 0 if they cannot be told.
+    pub fn size(&self, name: &FileName) -> u64 {
+        self.folder.size(name)
+    }
+
+    /// Hashes a file (or finds its hash in the cache), ready to be published. Many may be hashed at a time; of large ones,
+    /// which take all cores, only one is.
     pub fn prepare(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError> {
         if progress.interrupted() {
             return Err(ShareError::Interrupted);
@@ -145,6 +163,11 @@ impl Share {
         let hash = match self.cache.load(&stamp) {
             Some(outline) => self.recent.keep(outline),
             None => {
+                let interrupted = &mut || !progress.interrupted();
+                let turn = (group_count(stamp.size) > 1).then(|| self.publishing.enter(interrupted));
+                if matches!(turn, Some(None)) {
+                    return Err(ShareError::Interrupted);
+                }
                 let outline = hash_file(&file, &stamp, &mut |done| {
                     progress.hashed(name, done, stamp.size);
                     !progress.interrupted()
@@ -174,6 +197,17 @@ impl Share {
     /// From now on this is not served.
     pub fn withdrawn(&self, name: &FileName) {
         self.registry.withdraw(name);
+    }
+
+    /// Until [`list_ends`](Self::list_ends), publications may be told of that [`published`](Self::published) has not
+    /// been called for: whoever asks for what is unknown waits. May be nested.
+    pub fn list_begins(&self) {
+        self.listing.begin();
+    }
+
+    /// See [`list_begins`](Self::list_begins).
+    pub fn list_ends(&self) {
+        self.listing.end();
     }
 
     /// Forgets all publications (another user logs in).

@@ -24,6 +24,11 @@ use crate::common::types::{ContentHash, FileName, UserName};
 /// Asked again and again while something takes long; `false` gives it up.
 pub(super) type Patience<'a> = &'a mut dyn FnMut() -> bool;
 
+/// Whoever waits for something looks this often whether patience lasts.
+const LOOK: Duration = Duration::from_millis(100);
+/// So often when it is for the list of publications: half a minute, as long as the server is waited for.
+const LOOKS_FOR_LIST: u32 = 300;
+
 /// A content that may be served, and where its bytes are.
 pub(super) struct Served {
     publication: Arc<Publication>,
@@ -51,6 +56,14 @@ impl Served {
         matches!(self.bytes, Bytes::Whole { .. })
     }
 
+    /// Whether it is still what was opened: what was read of a file that has changed meanwhile must not leave.
+    pub(super) fn is_unchanged(&self) -> bool {
+        match &self.bytes {
+            Bytes::Whole { file, stamp } => Stamp::of_file(file).is_ok_and(|now| now == *stamp),
+            Bytes::Part(_) => true,
+        }
+    }
+
     /// Fills `place` from `offset` on.
     pub(super) fn read(&self, place: &mut [u8], offset: u64) -> Result<(), RefusalReason> {
         let file = match &self.bytes {
@@ -72,7 +85,12 @@ impl Share {
         downloader: &UserName,
         patience: Patience<'_>,
     ) -> Result<Served, RefusalReason> {
-        let publication = self.registry.granted(grant, downloader).ok_or(RefusalReason::NotShared)?;
+        let publication = match self.registry.granted(grant, downloader) {
+            Some(publication) => publication,
+            // Not "no longer shared" as long as the list is not whole.
+            None if !self.listing.wait_whole(patience) => return Err(RefusalReason::Unreadable),
+            None => self.registry.granted(grant, downloader).ok_or(RefusalReason::NotShared)?,
+        };
         if let Some(part) = self.arriving.of(&grant.name, grant.hash) {
             return Ok(Served { publication, bytes: Bytes::Part(part) });
         }
@@ -104,7 +122,7 @@ impl Share {
     pub(super) fn still_serves(&self, served: &Served, name: &FileName) -> bool {
         let same = self.registry.of(name).is_some_and(|publication| Arc::ptr_eq(&publication, &served.publication));
         same && match &served.bytes {
-            Bytes::Whole { file, stamp } => Stamp::of_file(file).is_ok_and(|now| now == *stamp),
+            Bytes::Whole { .. } => served.is_unchanged(),
             Bytes::Part(part) => self.arriving.of(name, part.outline.root()).is_some_and(|now| Arc::ptr_eq(&now, part)),
         }
     }
@@ -149,6 +167,40 @@ impl Share {
     }
 }
 
+/// Whether what is published is being told to the registry just now: the server may name this client as a source of
+/// something that is not on its list yet.
+#[derive(Default)]
+pub(super) struct Listing {
+    under_way: Mutex<usize>,
+    ended: Condvar,
+}
+
+impl Listing {
+    pub(super) fn begin(&self) {
+        *lock(&self.under_way) += 1;
+    }
+
+    pub(super) fn end(&self) {
+        *lock(&self.under_way) -= 1;
+        self.ended.notify_all();
+    }
+
+    /// Waits until the list is whole; `false` if that takes too long.
+    fn wait_whole(&self, patience: Patience<'_>) -> bool {
+        for _ in 0..LOOKS_FOR_LIST {
+            let under_way = lock(&self.under_way);
+            if *under_way == 0 {
+                return true;
+            }
+            drop(self.ended.wait_timeout(under_way, LOOK));
+            if !patience() {
+                return false;
+            }
+        }
+        false
+    }
+}
+
 /// Lets one in at a time.
 #[derive(Default)]
 pub(super) struct Turnstile {
@@ -157,12 +209,11 @@ pub(super) struct Turnstile {
 }
 
 /// Somebody is in.
-struct Turn<'a>(&'a Turnstile);
+pub(super) struct Turn<'a>(&'a Turnstile);
 
 impl Turnstile {
     /// Waits for its turn, as long as `patience` lasts.
-    fn enter(&self, patience: Patience<'_>) -> Option<Turn<'_>> {
-        const LOOK: Duration = Duration::from_millis(100);
+    pub(super) fn enter(&self, patience: Patience<'_>) -> Option<Turn<'_>> {
         let mut busy = lock(&self.busy);
         while *busy {
             let waited = self.freed.wait_timeout(busy, LOOK);

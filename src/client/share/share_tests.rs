@@ -232,3 +232,72 @@ fn an_arriving_file_is_served_as_far_as_it_is_there() {
     place.share.gave_up(&name("file"));
     assert!(place.share.serve(&grant, &vader(), &mut || true).unwrap().is_whole());
 }
+
+#[test]
+fn what_is_not_listed_yet_is_waited_for() {
+    let place = place();
+    place.write("file", b"bytes");
+    let content = place.prepare("file");
+    let grant = Grant { name: name("file"), hash: content.hash, size: content.size };
+    let serve = |patience: &mut dyn FnMut() -> bool| place.share.serve(&grant, &vader(), patience).map(drop);
+    place.share.list_begins();
+    place.share.list_begins();
+    let mut looks = 0;
+    let served = serve(&mut || {
+        looks += 1;
+        match looks {
+            1 => place.share.list_ends(),
+            _ => {
+                place.share.published(&grant.name, content, Audience::Everyone);
+                place.share.list_ends();
+            }
+        }
+        true
+    });
+    assert_eq!((served, looks), (Ok(()), 2));
+    place.share.withdrawn(&grant.name);
+    place.share.list_begins();
+    assert_eq!(serve(&mut || false), Err(RefusalReason::Unreadable));
+    let ended = serve(&mut || {
+        place.share.list_ends();
+        true
+    });
+    assert_eq!(ended, Err(RefusalReason::NotShared));
+}
+
+#[test]
+fn many_files_are_hashed_at_once_and_the_large_ones_in_turn() {
+    let place = place();
+    let sizes = [5, GROUP_MIN_BYTES as usize + 1, 3, 2 * GROUP_MIN_BYTES as usize, 0, GROUP_MIN_BYTES as usize + 9];
+    for (at, &size) in sizes.iter().enumerate() {
+        place.write(&at.to_string(), &vec![at as u8; size]);
+        assert_eq!(place.share.size(&name(&at.to_string())), size as u64);
+    }
+    assert_eq!(place.share.size(&name("nothing")), 0);
+    let prepare = |at: usize| place.prepare(&at.to_string());
+    let contents = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..sizes.len()).map(|at| scope.spawn(move || prepare(at))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    for (at, (content, size)) in contents.iter().zip(sizes).enumerate() {
+        assert_eq!(content.hash.0, *blake3::hash(&vec![at as u8; size]).as_bytes());
+    }
+    let _turn = place.share.publishing.enter(&mut || true);
+    place.write("large", &vec![7; GROUP_MIN_BYTES as usize + 1]);
+    let stopped = place.share.prepare(&name("large"), &InterruptedWhileItWaits::default());
+    assert!(matches!(stopped, Err(ShareError::Interrupted)));
+}
+
+/// The second time it is asked.
+#[derive(Default)]
+struct InterruptedWhileItWaits(AtomicBool);
+
+impl HashProgress for InterruptedWhileItWaits {
+    fn hashed(&self, name: &FileName, _: u64, _: u64) {
+        panic!("{name}: it is another's turn");
+    }
+
+    fn interrupted(&self) -> bool {
+        self.0.swap(true, Ordering::Relaxed)
+    }
+}

@@ -76,7 +76,7 @@ mod tests {
 
     fn ticket(key: &Secret, expires_ms: u64) -> Vec<u8> {
         let downloader = UserName::parse("vader").unwrap();
-        let ticket = TransferTicket { downloader, expires_ms, key: [7; 32], grants: vec![] };
+        let ticket = TransferTicket { downloader, expires_ms, key: [7; 32].into(), grants: vec![] };
         ticket.seal(&AeadKey::new(key), &mut ChaCha20Rng::seed_from_u64(expires_ms))
     }
 

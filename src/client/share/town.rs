@@ -11,12 +11,12 @@ use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::client::channel::{ChannelError, RecordReader, RecordWriter};
+use crate::client::channel::{self, ChannelError, RecordReader, RecordWriter};
 use crate::client::share::{HashProgress, cache::Cache};
 use crate::common::content::group_count;
 use crate::common::seal::{AeadKey, Secret};
 use crate::common::ticket::{Grant, TransferTicket};
-use crate::common::transfer::{Frame, WantedRange};
+use crate::common::transfer::{Frame, ToDownloader, ToUploader, WantedRange};
 use crate::common::types::{Audience, Content, FileName, UserName};
 
 /// The server's clock at the start of every test.
@@ -69,7 +69,7 @@ pub(super) fn until(mut holds: impl FnMut() -> bool) {
 }
 
 pub(super) fn sealed(key: &Secret, downloader: &str, expires_ms: u64, grants: &[Grant]) -> Vec<u8> {
-    let ticket = TransferTicket { downloader: user(downloader), expires_ms, key: PSK, grants: grants.to_vec() };
+    let ticket = TransferTicket { downloader: user(downloader), expires_ms, key: PSK.into(), grants: grants.to_vec() };
     ticket.seal(&AeadKey::new(key), &mut ChaCha20Rng::seed_from_u64(1))
 }
 

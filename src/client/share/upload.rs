@@ -1,12 +1,10 @@
-//! One connection of a downloader, on a thread of its own, from its admitted ticket to its end.
+//! One connection of a downloader, on a thread of its own, from its first request to its end.
 //!
 //! Defended: every content is checked when it is asked for ([`Share::serve`](super::Share::serve)); queues and grants are
 //! bounded, and whoever outgrows them is cut off; a downloader that takes next to nothing, or asks for nothing, loses its
 //! slot. A slow one holds up nobody else. What the peer does wrong is logged at debug.
 
 use std::collections::VecDeque;
-use std::net::TcpStream;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,12 +13,13 @@ use super::listener::{BUSY_RETRY_MS, House};
 use super::lock;
 use super::serving::{Served, outline_parts};
 use super::slots::Slot;
-use crate::client::channel::{self, ChannelError, RecordReader, RecordWriter};
+use super::visitor::Guest;
+use crate::client::channel::{ChannelError, RecordReader, RecordWriter};
 use crate::common::content::{group_count, group_range};
 use crate::common::limits::{GROUPS_MAX, RECORD_MAX_BYTES};
-use crate::common::ticket::{Grant, TransferTicket};
+use crate::common::ticket::Grant;
 use crate::common::transfer::{
-    Frame, GRANTS_KEPT_MAX, OUTLINE_PART_MAX, Preamble, RefusalReason, ToDownloader, ToUploader, WANT_MAX_RANGES,
+    Frame, GRANTS_KEPT_MAX, OUTLINE_PART_MAX, RefusalReason, ToDownloader, ToUploader, WANT_MAX_RANGES,
     WANTS_QUEUED_MAX, WantedRange,
 };
 use crate::common::types::UserName;
@@ -30,12 +29,11 @@ const CHECKING_EVERY: Duration = Duration::from_secs(1);
 /// An idle connection looks this often whether it should end.
 const GLANCE: Duration = Duration::from_millis(200);
 
-/// A downloader that has shown a good ticket.
+/// A downloader that has shown a good ticket and proven that it holds its key.
 pub(super) struct Admitted {
-    pub(super) stream: Arc<TcpStream>,
-    /// All it has sent so far.
-    pub(super) preamble: Vec<u8>,
-    pub(super) ticket: TransferTicket,
+    pub(super) guest: Guest,
+    /// What it asked for first.
+    pub(super) first: ToUploader,
     pub(super) slot: Slot,
 }
 
@@ -56,26 +54,21 @@ enum End {
 
 /// Serves one downloader until it is done.
 pub(super) fn run(house: &House, admitted: Admitted) {
-    let Admitted { stream, preamble, ticket, slot } = admitted;
-    let Ok(Preamble::Whole { prologue, noise, .. }) = Preamble::parse(&preamble) else { return };
-    let downloader = ticket.downloader.clone();
-    let end = match channel::answer(stream, &ticket.key, prologue, noise) {
-        Err(error) => End::Channel(error),
-        Ok((reader, writer)) => {
-            let mut upload = Upload {
-                house,
-                downloader: ticket.downloader,
-                reader,
-                writer,
-                grants: Grants::default(),
-                queue: VecDeque::new(),
-                open: None,
-            };
-            upload.grants.add(ticket.grants);
-            upload.run()
-        }
+    let Admitted { guest: Guest { ticket, reader, writer }, first, slot } = admitted;
+    let mut upload = Upload {
+        house,
+        downloader: ticket.downloader,
+        reader,
+        writer,
+        grants: Grants::default(),
+        queue: VecDeque::new(),
+        open: None,
     };
-    log::debug!("an upload to {downloader} ended: {end}");
+    upload.grants.add(ticket.grants);
+    let end = upload.run(first);
+    log::debug!("an upload to {} ended: {end}", upload.downloader);
+    // The connection ends before the slot is free.
+    drop(upload);
     drop(slot);
 }
 
@@ -92,16 +85,17 @@ struct Upload<'a> {
 }
 
 impl Upload<'_> {
-    fn run(&mut self) -> End {
-        match self.serve_until_the_end() {
+    fn run(&mut self, first: ToUploader) -> End {
+        match self.serve_until_the_end(first) {
             Err(end) => end,
             Ok(never) => match never {},
         }
     }
 
-    fn serve_until_the_end(&mut self) -> Result<std::convert::Infallible, End> {
+    fn serve_until_the_end(&mut self, first: ToUploader) -> Result<std::convert::Infallible, End> {
         let limits = &self.house.limits;
         self.writer.set_patience(limits.stall, limits.stall_least_bytes).map_err(ChannelError::from)?;
+        self.obey(first)?;
         loop {
             while self.reader.read_ready()? {
                 self.take_request()?;
@@ -149,6 +143,10 @@ impl Upload<'_> {
         let Frame::Message(request) = self.reader.next()? else {
             return Err(End::Broke("it sent data"));
         };
+        self.obey(request)
+    }
+
+    fn obey(&mut self, request: ToUploader) -> Result<(), End> {
         match request {
             ToUploader::Grant { ticket } => self.take_ticket(&ticket),
             ToUploader::Release { below } => self.release(below),
@@ -320,7 +318,12 @@ impl Upload<'_> {
                 }
             }
             let Some((_, served)) = &self.open else { return Ok(()) };
-            let read = self.writer.data(content, range.start, length, |place| served.read(place, range.start))?;
+            let is_last = range.start + length as u64 == range.end;
+            let read = self.writer.data(content, range.start, length, |place| {
+                served.read(place, range.start)?;
+                // A group is sent to its end only if the file has stayed the same: nobody shall take it for a lie.
+                if is_last && !served.is_unchanged() { Err(RefusalReason::Changed) } else { Ok(()) }
+            })?;
             if let Err(reason) = read {
                 return self.refuse(content, reason);
             }

@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::slice::from_ref;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -7,7 +8,9 @@ use super::*;
 use crate::common::content::{Outline, group_count, hash_group};
 use crate::common::limits::GROUP_MIN_BYTES;
 use crate::common::ticket::Grant;
-use crate::common::transfer::{Frame, GRANTS_KEPT_MAX, RefusalReason, WANT_MAX_RANGES, WantedRange};
+use crate::common::transfer::{
+    Frame, GRANTS_KEPT_MAX, RefusalReason, ToDownloader, ToUploader, WANT_MAX_RANGES, WantedRange,
+};
 use crate::common::types::{Audience, ContentHash};
 
 fn bytes(size: usize) -> Vec<u8> {
@@ -135,6 +138,30 @@ fn a_change_or_withdrawal_takes_effect_in_the_middle() {
         assert_eq!(receive(&mut reader, 1, other.size), b"other", "what else was wanted still comes");
         file.set_len(grant.size).unwrap();
     }
+}
+
+#[test]
+fn a_file_that_changes_in_the_middle_of_a_group_is_refused_before_its_end() {
+    let town = Town::new();
+    let grant = town.publish_large("large");
+    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    ask(&mut writer, &all_of(0, &grant));
+    let Frame::Data { bytes, .. } = reader.next().unwrap() else { panic!("data") };
+    let mut got = bytes.to_vec();
+    // The uploader waits in some group, for the buffers are full; its last byte is another now, like that of all groups.
+    let file = fs::OpenOptions::new().write(true).open(town.dir.path().join("large")).unwrap();
+    for end in (GROUP_MIN_BYTES..=grant.size).step_by(GROUP_MIN_BYTES as usize) {
+        file.write_all_at(&[1], end - 1).unwrap();
+    }
+    let answer = loop {
+        match reader.next().unwrap() {
+            Frame::Data { bytes, .. } => got.extend_from_slice(bytes),
+            Frame::Message(answer) => break answer,
+        }
+    };
+    assert_eq!(answer, refused(0, RefusalReason::Changed));
+    let groups = got.chunks_exact(GROUP_MIN_BYTES as usize);
+    assert!(groups.into_iter().all(|group| group.iter().all(|&byte| byte == 0)), "no whole group holds other bytes");
 }
 
 #[test]

@@ -1,20 +1,25 @@
 //! Lists: the way to all of them, and those that are answered at once; the others are in `walks`.
 //!
 //! A page is bounded in bytes (one datagram) and in work, so a list of any length is many short requests and no
-//! heartbeat waits for one.
+//! heartbeat waits for one. How many are answered in one turn of the loop, and whose, is `waiting`'s.
 
 use std::time::Instant;
 
 use serde::Serialize;
 
-use super::Server;
-use super::walks::{Asked, Listing};
+use super::walks::{Asked, Listing, Task};
+use super::{Server, sources};
 use crate::common::limits::PAGE_MAX_BYTES;
 use crate::common::message::{Cursor, Request, Response, encoded_len};
 use crate::common::types::{Audience, FileName, UserName};
 use crate::server::cursor::Stale;
 use crate::server::index::{OwnerId, Position};
 use crate::server::sessions::Slot;
+
+/// What every query costs beside the names it looks at: its cursor, and the reply's encoding and sealing.
+const QUERY_STEPS: usize = 128;
+/// When a client that is told BUSY asks again, milliseconds.
+const RETRY_MS: u16 = 200;
 
 /// Who asks.
 pub(super) struct Asker {
@@ -24,15 +29,36 @@ pub(super) struct Asker {
 }
 
 impl Server {
-    /// Answers a query; repeated ones are simply answered again. `None`: the answer takes some turns and comes later.
+    /// Answers a query; repeated ones are simply answered again. `None`: it waits for its turn, or takes more than one,
+    /// and is answered later.
     pub(super) fn list(&mut self, now: Instant, slot: Slot, asked: Asked, request: Request) -> Option<Response> {
+        let session = self.sessions.at(slot).channel.id();
+        if self.waiting.holds(&session, asked.id) {
+            return None;
+        }
+        if !self.waiting.has_room(&session) {
+            return Some(Response::Busy { retry_ms: RETRY_MS });
+        }
+        if self.waiting.is_due(&session) {
+            self.waiting.push(session, asked, Task::Begin(request));
+            return None;
+        }
+        self.begin_list(now, slot, asked, request)
+    }
+
+    /// The query has its turn.
+    pub(super) fn begin_list(&mut self, now: Instant, slot: Slot, asked: Asked, request: Request) -> Option<Response> {
+        self.waiting.spend(QUERY_STEPS);
         let session = self.sessions.at(slot);
         let is_local = session.address.ip().is_loopback();
         let asker = Asker { user: session.user.clone(), owner: session.owner, is_local };
         let page = match request {
             Request::AudienceOf { name, cursor } => self.audience_of(&asker, &name, cursor),
             Request::Peers { cursor } => self.peers(now, &asker, cursor),
-            Request::Sources { files, cursor } => self.sources(now, &asker, &files, cursor),
+            Request::Sources { files, cursor } => {
+                self.waiting.spend(sources::LOOKED_AT);
+                self.sources(now, &asker, &files, cursor)
+            }
             Request::Published { cursor, .. } => return self.walk(now, slot, asked, Listing::own(), cursor),
             Request::Search { query, cursor } => return self.walk(now, slot, asked, Listing::names(query), cursor),
             Request::Resolve { query, fetch, cursor } => {

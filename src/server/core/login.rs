@@ -26,6 +26,7 @@ use crate::server::handshake::{Key, Stage};
 use crate::server::keys::CredentialVersion;
 use crate::server::outbox::Outbox;
 use crate::server::sessions::{Beginning, Session};
+use crate::server::throttle::prefix;
 
 /// Everything about a session that is about to stand but its keys.
 pub(super) struct Entrant {
@@ -44,18 +45,17 @@ impl Server {
         if let Some(handshake) = self.handshakes.find_mut(&key) {
             match &handshake.stage {
                 Stage::Offered { login2, .. } => out.bytes(key.0, login2),
-                Stage::Waiting { .. } if self.enrolling => out.wanted.push(handshake.user.clone()),
-                Stage::Waiting { .. } | Stage::Decided { .. } => {}
+                Stage::Waiting { .. } if self.enrolling => {
+                    out.wanted.push((prefix(key.0.ip()), handshake.user.clone()));
+                }
+                Stage::Waiting { .. } | Stage::Decided { .. } | Stage::Finished => {}
             }
             return;
         }
         let user = UserName::parse(user).expect("the packet's parser has checked it");
-        if self.handshakes.check_room(key.0).is_err() {
-            debug!("{}: too many logins under way", key.0);
-            return;
-        }
+        let is_known = self.throttle.is_known(prefix(key.0.ip()));
         match self.throttle.check(now, key.0.ip(), &user) {
-            Ok(charge) => self.handshakes.insert(now, key, user.clone(), charge, *ke1),
+            Ok(charge) => self.handshakes.insert(now, key, is_known, user.clone(), charge, *ke1),
             Err(retry) => {
                 debug!("{}: too many guesses for {}", key.0, safe(user.as_str()));
                 out.packet(key.0, Packet::Throttled { nonce: key.1, retry_after_s: retry.seconds });
@@ -64,13 +64,13 @@ impl Server {
         }
         if self.enrolling {
             self.handshakes.park(key, &user);
-            out.wanted.push(user);
+            out.wanted.push((prefix(key.0.ip()), user));
         } else {
             self.handshakes.make_ready(key);
         }
     }
 
-    /// A record that was waited for is made, or there is nothing to make it from.
+    /// A record is made, or there was nothing to make it from; who waited for its name goes on if it is released.
     pub fn handle_record(&mut self, enrolled: Enrolled) {
         if let Some(record) = enrolled.record
             && let Some(account) = self.accounts.find_mut(&enrolled.user)
@@ -78,7 +78,9 @@ impl Server {
         {
             account.record = Some(record);
         }
-        self.handshakes.release(&enrolled.user);
+        if enrolled.released {
+            self.handshakes.release(&enrolled.user);
+        }
     }
 
     /// All records are made: nobody waits any more.
@@ -165,10 +167,11 @@ impl Server {
         let account = self.accounts.find(user).ok_or(LoginFailed)?;
         let version = version.filter(|_| account.version == version).ok_or(LoginFailed)?;
         if let Some(slot) = self.sessions.of_owner(account.owner) {
-            // A resumption that nobody has spoken under may be a recorded one: it does not keep the password's owner out.
+            // A resumption that nobody has spoken under may be one that its client gave up, or a recorded one whose cookie
+            // still lasts: it does not keep the password's owner out.
             let is_unproven = self.sessions.at(slot).beginning.as_ref().is_some_and(|begun| !begun.resumed.is_empty());
             if !is_unproven {
-                return Ok(LoginAnswer::AlreadyActive);
+                return Ok(LoginAnswer::AlreadyActive { liveness_ms: millis(self.config.liveness) });
             }
             self.end_session(slot);
         }
@@ -183,23 +186,22 @@ impl Server {
         let Entrant { user, address, version, run, generation, details, beginning } = entrant;
         let owner = self.index.owner(&user);
         let id = self.keys.mint_id(&mut self.rng);
-        let wall_ms = self.wall_ms(now);
         let ticket_secret: Zeroizing<[u8; 32]> = ResumptionKey::secret_for_ticket(&secret);
         let ticket = ResumptionTicket {
             user: user.clone(),
             credential_version: version,
             run,
             generation,
-            secret: *ticket_secret,
-            expires_ms: wall_ms + u64::try_from(RESUMPTION_LIFETIME.as_millis()).expect("a week fits"),
+            secret: (*ticket_secret).into(),
+            expires_ms: self.wall_ms(now) + u64::try_from(RESUMPTION_LIFETIME.as_millis()).expect("a week fits"),
         };
         let welcome = Welcome {
             session: id,
             run,
             heartbeat_ms: millis(self.config.heartbeat),
             liveness_ms: millis(self.config.liveness),
-            server_time_ms: wall_ms,
-            reset_token: self.keys.reset_token(&id),
+            server_time_ms: self.clock_ms(now),
+            reset_token: self.keys.reset_token(&id).into(),
             ticket: ticket.seal(&self.keys.tickets, &mut self.rng),
             digest: self.index.digest(owner),
             last_writer: self.last_writer(&user),

@@ -24,7 +24,10 @@ use crate::server::sessions::{Session, Slot};
 const QUEUE_MAX: usize = 8_192;
 /// Files put into the index in one go, so that a large commit does not hold up heartbeats.
 const FILES_PER_TURN: usize = 128;
-/// When a client told BUSY asks again, milliseconds: the queue is full; the user's earlier run has one on its way.
+/// What it costs to find out what a file inherits, beside the users of the audience.
+const INHERIT_STEPS: usize = 64;
+/// When a client told BUSY asks again, milliseconds: the queue is full; the user's earlier run has one on its way, or
+/// this turn's steps are spent.
 const RETRY_FULL_MS: u16 = 200;
 const RETRY_OTHER_MS: u16 = 50;
 
@@ -172,20 +175,28 @@ impl Server {
             AudienceRef::Staged(key) => staged(session, key).ok_or(Response::UnknownAudience),
             AudienceRef::Inherited => {
                 let owner = session.owner;
-                let inherit = |file: &PublishedFile| {
-                    let audience = self.index.inherited_audience(owner, &file.name, file.content.hash);
-                    audience.ok_or(Response::NotPublished)
-                };
-                let (first, rest) = files.split_first().ok_or(Response::Refused)?;
-                let audience = inherit(first)?;
-                for file in rest {
-                    if inherit(file)? != audience {
-                        return Err(Response::Refused);
-                    }
-                }
-                Ok(Arc::new(audience))
+                self.inherited(owner, files).map(Arc::new)
             }
         }
+    }
+
+    /// What all of the files inherit. Audiences are long, and whoever is refused may ask again at once: it is charged like
+    /// a query.
+    fn inherited(&mut self, owner: OwnerId, files: &[PublishedFile]) -> Result<Audience, Response> {
+        if self.waiting.is_spent() {
+            return Err(Response::Busy { retry_ms: RETRY_OTHER_MS });
+        }
+        let mut common = None;
+        for file in files {
+            let audience = self.index.inherited_audience(owner, &file.name, file.content.hash);
+            let audience = audience.ok_or(Response::NotPublished)?;
+            let users = if let Audience::Only(users) = &audience { users.len() } else { 0 };
+            self.waiting.spend(INHERIT_STEPS + users);
+            if *common.get_or_insert_with(|| audience.clone()) != audience {
+                return Err(Response::Refused);
+            }
+        }
+        common.ok_or(Response::Refused)
     }
 }
 

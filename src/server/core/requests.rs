@@ -54,7 +54,7 @@ impl Server {
         let session = self.sessions.at_mut(slot);
         let Some(beginning) = session.beginning.take() else { return };
         if beginning.resumed.is_empty() {
-            self.handshakes.remove(&(session.address, beginning.nonce));
+            self.handshakes.finish(&(session.address, beginning.nonce));
         }
         if let Some(account) = self.accounts.find_mut(&session.user) {
             account.confirmed = Some((session.run, session.generation));
@@ -104,6 +104,8 @@ impl Server {
             query => self.list(now, slot, Asked { id, level }, query),
         };
         if let Some(response) = response {
+            // BUSY is no verdict: the same request comes again.
+            let level = if matches!(response, Response::Busy { .. }) { Level::Debug } else { level };
             log_sent(level, self.sessions.at(slot), is_success(&response, is_fetch));
             self.reply(slot, id, response, out);
         }

@@ -1,9 +1,11 @@
-//! Telling a client that its session is unknown here, without keeping anything: how clients find out about a restart.
+//! Telling a client that its session is unknown here, while keeping next to nothing: how clients find out about a restart.
 //!
-//! Defended: only an id that this server issued draws a reset, it is smaller than whatever drew it, there is a rate
-//! above which none is sent, and only the session's own client knows the token that makes it believable. After a restart
-//! the delay in it spreads the clients over the seconds that resuming all of them takes.
+//! Defended: only an id that this server issued draws a reset, it is smaller than whatever drew it, there is a rate, for
+//! each network and for all, above which none is sent, and only the session's own client knows the token that makes it
+//! believable. After a restart the delay in it spreads the clients over the seconds that resuming all of them takes. A
+//! session takes one turn, however often it asks: a recorded datagram that is said again delays nobody.
 
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -13,31 +15,58 @@ use super::Server;
 use crate::common::packet::Packet;
 use crate::common::types::SessionId;
 use crate::server::outbox::Outbox;
-use crate::server::throttle::{Rate, RateLimit};
+use crate::server::throttle::{Prefix, Rate, RateLimit, RateLimits, prefix};
 
 /// Resets sent at once and, later, 20,000 in a second: what 10,000 clients that repeat their heartbeats need.
 const RATE: Rate = Rate { burst: 20_000, interval: Duration::from_micros(50) };
+/// The same for one network, which may be where all of the clients are.
+const RATE_PER_PREFIX: Rate = Rate { burst: 10_000, interval: Duration::from_micros(100) };
+/// Networks whose rate is known.
+const PREFIXES_MAX: usize = 16_384;
 /// Time allowed for each client to resume.
 const SPREAD: Duration = Duration::from_micros(400);
 /// No client is told to wait longer.
 const DELAY_MAX: Duration = Duration::from_secs(5);
+/// Turns that are remembered until they come: a few more than there are before nobody is told to wait longer.
+const TURNS_MAX: usize = 16_384;
+const _: () = assert!(TURNS_MAX as u128 * SPREAD.as_micros() > DELAY_MAX.as_micros());
 
-/// How many were sent lately.
+/// How many were sent lately, and whose turn comes when.
 pub(super) struct Resets {
     rate: RateLimit,
-    next_turn: Option<Instant>,
+    per_prefix: RateLimits<Prefix>,
+    turns: HashMap<SessionId, Instant>,
+    /// The same, by time.
+    order: VecDeque<(Instant, SessionId)>,
 }
 
 impl Resets {
     pub(super) fn new() -> Self {
-        Self { rate: RateLimit::new(RATE), next_turn: None }
+        let per_prefix = RateLimits::new(RATE_PER_PREFIX, PREFIXES_MAX);
+        Self { rate: RateLimit::new(RATE), per_prefix, turns: HashMap::new(), order: VecDeque::new() }
     }
 
-    /// How long the next client is to wait; its turn is then taken.
-    fn delay(&mut self, now: Instant) -> Duration {
-        let turn = self.next_turn.map_or(now, |turn| turn.max(now));
-        let delay = (turn - now).min(DELAY_MAX);
-        self.next_turn = Some(now + delay + SPREAD);
+    fn allow(&mut self, now: Instant, from: SocketAddr) -> bool {
+        self.per_prefix.allow(now, &prefix(from.ip())) && self.rate.allow(now)
+    }
+
+    /// How long the client of this session is to wait: until its turn, which is the next free one if it has none yet.
+    fn delay(&mut self, now: Instant, id: SessionId) -> Duration {
+        while let Some((turn, id)) = self.order.front()
+            && turn.checked_add(SPREAD).is_none_or(|end| end <= now)
+        {
+            self.turns.remove(id);
+            self.order.pop_front();
+        }
+        if let Some(turn) = self.turns.get(&id) {
+            return turn.saturating_duration_since(now);
+        }
+        let next = self.order.back().map_or(now, |(last, _)| (*last + SPREAD).max(now));
+        let delay = (next - now).min(DELAY_MAX);
+        if self.order.len() < TURNS_MAX {
+            self.turns.insert(id, now + delay);
+            self.order.push_back((now + delay, id));
+        }
         delay
     }
 }
@@ -48,11 +77,11 @@ impl Server {
             trace!("{from}: a datagram of no session");
             return;
         }
-        if !self.resets.rate.allow(now) {
+        if !self.resets.allow(now, from) {
             debug!("{from}: too many resets; this one is not sent");
             return;
         }
-        let delay_ms = u16::try_from(self.resets.delay(now).as_millis()).unwrap_or(u16::MAX);
+        let delay_ms = u16::try_from(self.resets.delay(now, id).as_millis()).unwrap_or(u16::MAX);
         out.packet(from, Packet::Reset { id, token: self.keys.reset_token(&id), delay_ms });
     }
 }

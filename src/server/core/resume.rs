@@ -1,8 +1,9 @@
 //! Taking a session up again by its ticket: after a server restart, a change of address, a silence too long.
 //!
 //! Defended: a ticket is of use only with the secret sealed in it, while the credential is unchanged, until the run it
-//! belongs to has left, and until its successor was seen in use; it replaces a session of its own run alone. All
-//! refusals look the same. It costs no guess and no password.
+//! belongs to has left, and until its successor was seen in use; it replaces a session of its own run alone. A recorded
+//! RESUME is of use with the cookie it was recorded with alone, so not after a restart. All refusals look the same. It
+//! costs no guess and no password.
 
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use zeroize::Zeroizing;
 use super::Server;
 use super::login::Entrant;
 use crate::common::login::{LoginAnswer, ResumptionKey};
-use crate::common::packet::{DETAILS_BYTES, Nonce, Packet};
+use crate::common::packet::{Cookie, DETAILS_BYTES, Nonce, Packet};
 use crate::common::text::safe;
 use crate::common::ticket::ResumptionTicket;
 use crate::server::handshake::Key;
@@ -29,7 +30,7 @@ impl Server {
         &mut self,
         now: Instant,
         key: Key,
-        details: &[u8; DETAILS_BYTES],
+        details: (&Cookie, &[u8; DETAILS_BYTES]),
         ticket: &[u8],
         out: &mut Outbox,
     ) {
@@ -44,7 +45,7 @@ impl Server {
         &mut self,
         now: Instant,
         key: Key,
-        details: &[u8; DETAILS_BYTES],
+        (cookie, details): (&Cookie, &[u8; DETAILS_BYTES]),
         ticket: &[u8],
     ) -> Result<Vec<u8>, Useless> {
         let opened = ResumptionTicket::open(ticket, &self.keys.tickets, self.wall_ms(now));
@@ -52,9 +53,9 @@ impl Server {
             debug!("{}: a resumption was refused: {error}", key.0);
             Useless
         })?;
-        let secret = Zeroizing::new(ticket.secret);
+        let secret = Zeroizing::new(ticket.secret.0);
         let keys = ResumptionKey::new(secret);
-        let details = keys.open_details(&key.1, details).map_err(|_| Useless)?;
+        let details = keys.open_details(&key.1, cookie, details).map_err(|_| Useless)?;
         let account = self.accounts.find(&ticket.user).ok_or(Useless)?;
         if account.version != Some(ticket.credential_version) {
             debug!("{}: a resumption of {} under an old credential", key.0, safe(ticket.user.as_str()));

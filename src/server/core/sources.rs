@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use rand::Rng;
-use rand::RngCore;
 
 use super::Server;
 use super::lists::Asker;
+use crate::common::hidden::Hidden;
 use crate::common::limits::{PAGE_MAX_BYTES, SOURCES_REQUEST_MAX_BYTES, TICKET_LIFETIME};
 use crate::common::message::{Cursor, Response, SourceGrant, WantedFile, encoded_len};
 use crate::common::seal::AeadKey;
@@ -25,15 +25,13 @@ use crate::server::sessions::Session;
 /// Sources offered for one file.
 const PER_FILE: u32 = 8;
 /// Publications looked at for one request, shared among its files.
-const LOOKED_AT: usize = 512;
+pub(super) const LOOKED_AT: usize = 512;
 
 /// A peer that serves some of the wanted files.
 #[derive(Default)]
 struct Candidate {
     /// Bit *i*: it serves file *i*.
     covers: u64,
-    /// The sizes it published them with, in the order of the bits.
-    sizes: Vec<u64>,
 }
 
 impl Server {
@@ -69,24 +67,22 @@ impl Server {
         Ok(Response::Sources { sources, next })
     }
 
-    /// Best first: free slots before none, then those that serve more of the files, then by lot.
+    /// Best first: by free slots, the idlest first, then those that serve more of the files, then by lot.
     fn ranked(&self, now: Instant, asker: &Asker, files: &[WantedFile], spread: u32) -> Vec<(OwnerId, Candidate)> {
         let mut candidates: BTreeMap<OwnerId, Candidate> = BTreeMap::new();
         let most = LOOKED_AT / files.len().max(1);
         for (at, file) in files.iter().enumerate() {
-            for (owner, size) in self.index.sources(asker.owner, &file.name, file.hash, most, spread.into()) {
+            for owner in self.index.sources(asker.owner, file, most, spread.into()) {
                 if self.sessions.live(owner, now).is_some_and(|session| is_reachable(session, asker)) {
-                    let candidate = candidates.entry(owner).or_default();
-                    candidate.covers |= 1 << at;
-                    candidate.sizes.push(size);
+                    candidates.entry(owner).or_default().covers |= 1 << at;
                 }
             }
         }
         let mut ranked: Vec<_> = candidates.into_iter().collect();
         ranked.sort_by_cached_key(|(owner, candidate)| {
-            let has_slots = self.sessions.live(*owner, now).is_some_and(|session| session.free_slots > 0);
+            let free_slots = self.sessions.live(*owner, now).map_or(0, |session| session.free_slots);
             let lot = u64::from(owner.0 ^ spread).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-            (Reverse(has_slots), Reverse(candidate.covers.count_ones()), lot)
+            (Reverse(free_slots), Reverse(candidate.covers.count_ones()), lot)
         });
         let mut offered = vec![0; files.len()];
         ranked.retain(|(_, candidate)| {
@@ -108,13 +104,11 @@ impl Server {
         owner: OwnerId,
         candidate: &Candidate,
     ) -> Option<SourceGrant> {
-        let expires_ms = self.wall_ms(now) + u64::try_from(TICKET_LIFETIME.as_millis()).expect("a minute fits");
+        let expires_ms = self.clock_ms(now) + u64::try_from(TICKET_LIFETIME.as_millis()).expect("a minute fits");
         let session = self.sessions.live(owner, now)?;
-        let mut key = [0; 32];
-        self.rng.fill_bytes(&mut key);
-        let covered = (0..files.len()).filter(|&at| candidate.covers & 1 << at != 0).map(|at| &files[at]);
-        let grants = covered.zip(&candidate.sizes);
-        let grants = grants.map(|(file, &size)| Grant { name: file.name.clone(), hash: file.hash, size }).collect();
+        let key = Hidden(self.rng.r#gen());
+        let covered = (0..files.len()).filter(|&at| candidate.covers & 1 << at != 0).map(|at| files[at].clone());
+        let grants = covered.map(|WantedFile { name, hash, size }| Grant { name, hash, size }).collect();
         let ticket = TransferTicket { downloader: asker.user.clone(), expires_ms, key, grants };
         Some(SourceGrant {
             user: session.user.clone(),

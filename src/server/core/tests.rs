@@ -10,3 +10,4 @@ mod replay;
 mod resumption;
 mod sessions;
 mod sharing;
+mod turns;

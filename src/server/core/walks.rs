@@ -1,9 +1,9 @@
 //! Lists that walk the index: own publications, names, contents.
 //!
 //! A page is answered only when it is full or the list has ended. If a slice of work ends before that, the walk goes on
-//! in later turns: were the page answered as it is, its shortness would tell how much the asker may not see.
+//! in later turns: were the page answered as it is, its shortness would tell how much the asker may not see. And it is
+//! sorted: the order of the index tells when a name was first published, be it to others.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use log::Level;
@@ -11,18 +11,13 @@ use serde::Serialize;
 
 use super::Server;
 use super::requests::{is_success, log_sent};
-use crate::common::limits::{PAGE_MAX_BYTES, QUERY_WINDOW};
-use crate::common::message::{Cursor, FoundEntry, NameQuery, OwnEntry, Response, encoded_len};
-use crate::common::types::{FileName, RequestId, SessionId};
+use crate::common::limits::PAGE_MAX_BYTES;
+use crate::common::message::{Cursor, FoundEntry, NameQuery, OwnEntry, Request, Response, encoded_len};
+use crate::common::types::{FileName, RequestId};
 use crate::server::cursor::Stale;
 use crate::server::index::{Budget, OwnerId, Page, Position, Purpose};
 use crate::server::outbox::Outbox;
 use crate::server::sessions::Slot;
-
-/// Walks of all sessions that go on at once.
-const WALKS_MAX: usize = 4_096;
-/// When a client that is told BUSY asks again, milliseconds.
-const RETRY_MS: u16 = 200;
 
 /// Which request is answered, and how loud the log is about it.
 #[derive(Debug, Clone, Copy)]
@@ -62,43 +57,47 @@ impl Listing {
         }
     }
 
-    fn is_fetch(&self) -> bool {
-        matches!(self, Self::Contents { purpose: Purpose::Fetch, .. })
+    /// Steps that every slice of it takes before the first name: the trigrams of what is looked for.
+    fn preparation(&self) -> usize {
+        match self {
+            Self::Own { .. } => 0,
+            Self::Names { query, .. } | Self::Contents { query, .. } => match query {
+                NameQuery::Exact(_) => 1,
+                NameQuery::Prefix(text) | NameQuery::Substring(text) | NameQuery::SubstringIgnoreCase(text) => {
+                    text.len()
+                }
+            },
+        }
     }
 }
 
 /// One page under construction.
-struct Walk {
-    session: SessionId,
-    asked: Asked,
+pub(super) struct Walk {
     asker: OwnerId,
     listing: Listing,
     at: Position,
     bytes_left: usize,
 }
 
-/// Pages under construction, in the order of their turns.
-#[derive(Default)]
-pub(super) struct Walks {
-    queue: VecDeque<Walk>,
+/// What waits for its turn.
+pub(super) enum Task {
+    /// A query that nothing has been done for.
+    Begin(Request),
+    /// A page that took more than one slice of work.
+    GoOn(Walk),
 }
 
-impl Walks {
-    pub(super) fn is_ready(&self) -> bool {
-        !self.queue.is_empty()
-    }
-
-    fn has_room(&self, session: SessionId) -> bool {
-        self.queue.len() < WALKS_MAX && self.queue.iter().filter(|walk| walk.session == session).count() < QUERY_WINDOW
-    }
-
-    fn holds(&self, session: SessionId, id: RequestId) -> bool {
-        self.queue.iter().any(|walk| walk.session == session && walk.asked.id == id)
+impl Task {
+    fn is_fetch(&self) -> bool {
+        match self {
+            Self::Begin(request) => matches!(request, Request::Resolve { fetch: true, .. }),
+            Self::GoOn(walk) => matches!(walk.listing, Listing::Contents { purpose: Purpose::Fetch, .. }),
+        }
     }
 }
 
 impl Server {
-    /// Answers a page, at once if one slice of work is enough.
+    /// Begins a page, and answers it if one slice of work is enough.
     pub(super) fn walk(
         &mut self,
         now: Instant,
@@ -108,58 +107,76 @@ impl Server {
         cursor: Option<Cursor>,
     ) -> Option<Response> {
         let session = self.sessions.at(slot);
-        let (id, asker) = (session.channel.id(), session.owner);
+        let asker = session.owner;
         let from = match self.cursors.open(&session.user, &listing.binding(), cursor.as_ref()) {
             Ok(from) => Position(from),
             Err(Stale) => return Some(Response::StaleCursor),
         };
-        if self.walks.is_ready() && self.walks.holds(id, asked.id) {
-            return None;
+        self.go_on(now, slot, asked, Walk { asker, listing, at: from, bytes_left: PAGE_MAX_BYTES })
+    }
+
+    /// Answers those whose turn it is, as long as the steps of this turn last.
+    pub(super) fn answer_waiting(&mut self, now: Instant, out: &mut Outbox) {
+        self.waiting.renew();
+        while let Some((session, asked, task)) = self.waiting.pop() {
+            let Some(slot) = self.sessions.find(&session) else { continue };
+            let is_fetch = task.is_fetch();
+            let response = match task {
+                Task::Begin(request) => self.begin_list(now, slot, asked, request),
+                Task::GoOn(walk) => self.go_on(now, slot, asked, walk),
+            };
+            if let Some(response) = response {
+                log_sent(asked.level, self.sessions.at(slot), is_success(&response, is_fetch));
+                self.reply(slot, asked.id, response, out);
+            }
         }
-        let mut walk = Walk { session: id, asked, asker, listing, at: from, bytes_left: PAGE_MAX_BYTES };
-        if let Some(next) = self.slice(now, &mut walk) {
+    }
+
+    /// One slice of work; what is not done by then waits for its next turn.
+    fn go_on(&mut self, now: Instant, slot: Slot, asked: Asked, mut walk: Walk) -> Option<Response> {
+        let (steps, end) = self.slice(now, &mut walk);
+        self.waiting.spend(steps);
+        if let Some(next) = end {
             return Some(self.page(slot, walk, next));
         }
-        if !self.walks.has_room(id) {
-            return Some(Response::Busy { retry_ms: RETRY_MS });
-        }
-        self.walks.queue.push_back(walk);
+        let session = self.sessions.at(slot).channel.id();
+        self.waiting.push(session, asked, Task::GoOn(walk));
         None
     }
 
-    /// Goes on with the walk whose turn it is.
-    pub(super) fn walk_on(&mut self, now: Instant, out: &mut Outbox) {
-        let Some(mut walk) = self.walks.queue.pop_front() else { return };
-        let Some(slot) = self.sessions.find(&walk.session) else { return };
-        let Some(next) = self.slice(now, &mut walk) else { return self.walks.queue.push_back(walk) };
-        let (asked, is_fetch) = (walk.asked, walk.listing.is_fetch());
-        let response = self.page(slot, walk, next);
-        log_sent(asked.level, self.sessions.at(slot), is_success(&response, is_fetch));
-        self.reply(slot, asked.id, response, out);
-    }
-
-    /// One slice of work. When the page is done: where the next begins, if there is one.
-    fn slice(&self, now: Instant, walk: &mut Walk) -> Option<Option<Position>> {
-        let budget = Budget { bytes: walk.bytes_left, steps: Budget::PAGE.steps };
+    /// The steps it took; and when the page is done, where the next begins, if there is one.
+    fn slice(&self, now: Instant, walk: &mut Walk) -> (usize, Option<Option<Position>>) {
+        let budget = Budget { bytes: walk.bytes_left, steps: self.waiting.slice() };
         let (asker, from) = (walk.asker, walk.at);
         let (at, left) = (&mut walk.at, &mut walk.bytes_left);
-        match &mut walk.listing {
+        let (steps, end) = match &mut walk.listing {
             Listing::Own { entries } => absorb(self.index.published(asker, from, budget), entries, at, left),
             Listing::Names { query, names } => absorb(self.index.search(asker, query, from, budget), names, at, left),
             Listing::Contents { query, purpose, entries } => {
                 let page = self.index.resolve(asker, query, from, budget, self.wall_ms(now) / 1_000, *purpose);
                 absorb(page, entries, at, left)
             }
-        }
+        };
+        (steps + walk.listing.preparation(), end)
     }
 
     fn page(&mut self, slot: Slot, walk: Walk, next: Option<Position>) -> Response {
         let user = self.sessions.at(slot).user.clone();
         let next = self.cursor(&user, &walk.listing.binding(), next);
         match walk.listing {
-            Listing::Own { entries } => Response::Published { entries, next },
-            Listing::Names { names, .. } => Response::Names { names, next },
-            Listing::Contents { entries, .. } => Response::Found { entries, next },
+            Listing::Own { mut entries } => {
+                entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+                Response::Published { entries, next }
+            }
+            Listing::Names { mut names, .. } => {
+                names.sort_unstable();
+                Response::Names { names, next }
+            }
+            Listing::Contents { mut entries, .. } => {
+                let key = |entry: &FoundEntry| (entry.name.clone(), entry.content.hash, entry.content.size);
+                entries.sort_by_cached_key(key);
+                Response::Found { entries, next }
+            }
         }
     }
 }
@@ -169,15 +186,16 @@ fn absorb<T: Serialize>(
     entries: &mut Vec<T>,
     at: &mut Position,
     bytes_left: &mut usize,
-) -> Option<Option<Position>> {
+) -> (usize, Option<Option<Position>>) {
     let taken: usize = page.entries.iter().map(encoded_len).sum();
     *bytes_left = bytes_left.saturating_sub(taken);
     entries.extend(page.entries);
-    match page.next {
+    let end = match page.next {
         Some(next) if !page.full => {
             *at = next;
             None
         }
         next => Some(next),
-    }
+    };
+    (page.steps, end)
 }

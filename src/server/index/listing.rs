@@ -15,6 +15,9 @@ use crate::common::types::{Audience, FileName, UserName};
 
 /// What looking at a restricted publication costs: its audience is searched.
 const RESTRICTED_STEPS: usize = 4;
+/// Bytes of a name that are folded in one step, when all are ASCII and when not.
+const FOLDED_BYTES: usize = 128;
+const FOLDED_BYTES_BEYOND_ASCII: usize = 8;
 
 impl Position {
     fn new(name: u32, group: u32) -> Self {
@@ -133,9 +136,9 @@ impl Index {
             }
             page.step(1);
             let name = if is_candidate { self.names.name(id) } else { None };
-            if let Some(name) = name
-                && matcher.matches(name.text.as_str())
-            {
+            let Some(name) = name else { continue };
+            page.step(matcher.extra_steps(name.text.as_str()));
+            if matcher.matches(name.text.as_str()) {
                 match visit(&mut page, id, name) {
                     ControlFlow::Continue(()) => {}
                     ControlFlow::Break(Stop::Spent(at)) => return page.stop(at),
@@ -215,12 +218,14 @@ enum Stop {
 struct Builder<T> {
     entries: Vec<T>,
     bytes_left: usize,
+    steps: usize,
     steps_left: usize,
 }
 
 impl<T: Serialize> Builder<T> {
     fn new(budget: Budget) -> Self {
-        Self { entries: Vec::new(), bytes_left: budget.bytes, steps_left: budget.steps.max(1) }
+        let steps = budget.steps.max(1);
+        Self { entries: Vec::new(), bytes_left: budget.bytes, steps, steps_left: steps }
     }
     fn is_spent(&self) -> bool {
         self.steps_left == 0
@@ -240,13 +245,16 @@ impl<T: Serialize> Builder<T> {
         }
     }
     fn end(self) -> Page<T> {
-        Page { entries: self.entries, next: None, full: false }
+        self.page(None, false)
     }
     fn stop(self, at: Position) -> Page<T> {
-        Page { entries: self.entries, next: Some(at), full: false }
+        self.page(Some(at), false)
     }
     fn cut(self, at: Position) -> Page<T> {
-        Page { entries: self.entries, next: Some(at), full: true }
+        self.page(Some(at), true)
+    }
+    fn page(self, next: Option<Position>, full: bool) -> Page<T> {
+        Page { entries: self.entries, next, full, steps: self.steps - self.steps_left }
     }
 }
 
@@ -268,6 +276,15 @@ impl<'a> Matcher<'a> {
             NameQuery::SubstringIgnoreCase(needle) => {
                 Self::ContainsIgnoringCase(Finder::new(&needle.to_lowercase()).into_owned())
             }
+        }
+    }
+
+    /// What comparing with this name costs beyond looking at it.
+    fn extra_steps(&self, name: &str) -> usize {
+        match self {
+            Self::ContainsIgnoringCase(_) if name.is_ascii() => name.len() / FOLDED_BYTES,
+            Self::ContainsIgnoringCase(_) => name.len() / FOLDED_BYTES_BEYOND_ASCII,
+            Self::Exact | Self::Prefix(_) | Self::Contains(_) => 0,
         }
     }
 

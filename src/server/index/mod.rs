@@ -7,7 +7,8 @@
 //! as the name or the content is published, so a list that changes between two pages still shows whatever was there
 //! throughout exactly once, and an id may be given to another name at once. Hidden publications use up steps but never
 //! bytes, and a page is only cut for bytes in front of a further *visible* entry: what a list says is the same as if
-//! they did not exist. How many steps it took is not, see [`Page::full`].
+//! they did not exist. How many steps it took is not, see [`Page::full`], nor is the order: ids are given out to hidden
+//! names too.
 
 mod audiences;
 mod listing;
@@ -24,7 +25,7 @@ pub use self::listing::Purpose;
 use self::names::Names;
 use self::publications::{ContentKey, Member};
 use crate::common::limits::PAGE_MAX_BYTES;
-use crate::common::message::PublishedFile;
+use crate::common::message::{PublishedFile, WantedFile};
 use crate::common::types::{Audience, Content, ContentHash, FileName, StateDigest, UserName};
 
 /// A user who publishes, interned; good for as long as the index lives.
@@ -47,6 +48,8 @@ pub struct Page<T> {
     /// is set or [`next`](Self::next) is `None` (otherwise go on later with the bytes that are left) shows nothing of
     /// how much was hidden but the time it took.
     pub full: bool,
+    /// Steps of the budget that were taken.
+    pub steps: usize,
 }
 
 /// How much one call may do.
@@ -55,8 +58,9 @@ pub struct Budget {
     /// Encoded bytes of the entries of a page. A first entry that does not fit is not taken either: a new page starts
     /// with at least [`PAGE_MAX_BYTES`], which holds any entry.
     pub bytes: usize,
-    /// Names and publications looked at; at least one name is. A name, or one content of it, is always finished: the
-    /// publications of the last one may exceed the budget, by a few nanoseconds each.
+    /// Names and publications looked at, a long name that has to be folded counting for several; at least one name is
+    /// looked at. A name, or one content of it, is always finished: the publications of the last one may exceed the
+    /// budget, by a few nanoseconds each.
     pub steps: usize,
 }
 
@@ -199,27 +203,19 @@ impl Index {
         self.owners[owner.0 as usize].names.len()
     }
 
-    /// The active owners other than the asker that publish this content under this name visibly to the asker, with the
-    /// size; at most `most`, starting at a publication chosen by `spread` so that load spreads, and looking no further
-    /// than it takes to find so many.
-    pub fn sources(
-        &self,
-        asker: OwnerId,
-        name: &FileName,
-        hash: ContentHash,
-        most: usize,
-        spread: u64,
-    ) -> Vec<(OwnerId, u64)> {
-        let Some(publications) = self.names.find(name).and_then(|id| self.names.publications(id)) else {
+    /// The active owners other than the asker that publish this content under this name visibly to the asker; at most
+    /// `most`, starting at a publication chosen by `spread` so that load spreads, and looking no further than it takes to
+    /// find so many. Whoever tells another size for the same hash is not among them.
+    pub fn sources(&self, asker: OwnerId, file: &WantedFile, most: usize, spread: u64) -> Vec<OwnerId> {
+        let Some(publications) = self.names.find(&file.name).and_then(|id| self.names.publications(id)) else {
             return Vec::new();
         };
-        let groups: Vec<_> = publications.groups_of(hash).collect();
-        let all = groups.iter().map(|(_, members)| members.len() as u64).sum::<u64>().max(1);
-        let start = usize::try_from(spread % all).expect("below a length");
-        let in_order = || groups.iter().flat_map(|(key, members)| members.iter().map(|member| (member, key.size)));
+        let members = publications.members_of(&ContentKey { hash: file.hash, size: file.size });
+        let start = usize::try_from(spread % (members.len() as u64).max(1)).expect("below a length");
         let mut sight = self.sight(asker);
-        let visible = in_order().skip(start).chain(in_order().take(start)).filter(|(member, _)| sight.sees(member));
-        visible.map(|(member, size)| (member.owner, size)).take(most).collect()
+        let (first, rest) = members.split_at(start);
+        let visible = rest.iter().chain(first).filter(|member| sight.sees(member));
+        visible.map(|member| member.owner).take(most).collect()
     }
 
     /// For `get --share`: who may see what the asker fetched: everyone if any visible publication of this name and hash

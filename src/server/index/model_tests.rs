@@ -117,11 +117,11 @@ impl World {
             let page = self.index.resolve(asker, query, from, budget, self.clock_s, Purpose::Fetch);
             let key = |content: Content| Some((content.hash, content.size));
             let entries = page.entries.into_iter().map(|entry| (entry.name, key(entry.content))).collect();
-            Page { entries, next: page.next, full: page.full }
+            Page { entries, next: page.next, full: page.full, steps: page.steps }
         } else {
             let page = self.index.search(asker, query, from, budget);
             let entries = page.entries.into_iter().map(|name| (name, None)).collect();
-            Page { entries, next: page.next, full: page.full }
+            Page { entries, next: page.next, full: page.full, steps: page.steps }
         }
     }
 
@@ -149,10 +149,10 @@ impl World {
             assert_eq!(entry.sources as usize, same.len());
             assert_eq!(Some(entry.content.mtime_ms), same.iter().map(|(_, _, p)| p.content.mtime_ms).max());
             assert_eq!(Some(self.clock_s - entry.age_s), same.iter().map(|(_, _, p)| p.published_s).min());
-            let sources = self.index.sources(self.owners[asker], &entry.name, entry.content.hash, OWNERS, 5);
-            let sources: BTreeSet<_> = sources.into_iter().filter(|source| source.1 == key.1).collect();
-            let expected = same.iter().map(|&(owner, _, p)| (self.owners[owner], p.content.size)).collect();
-            assert_eq!(sources, expected);
+            let wanted = WantedFile { name: entry.name, hash: entry.content.hash, size: entry.content.size };
+            let sources = self.index.sources(self.owners[asker], &wanted, OWNERS, 5).into_iter();
+            let expected = same.iter().map(|&(owner, ..)| self.owners[owner]).collect();
+            assert_eq!(sources.collect::<BTreeSet<_>>(), expected);
         }
     }
 

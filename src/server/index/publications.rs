@@ -94,6 +94,15 @@ impl Publications {
         }
     }
 
+    /// The publications of this content.
+    pub(super) fn members_of(&self, content: &ContentKey) -> &[Member] {
+        match self {
+            Self::One(key, member) if key == content => std::slice::from_ref(member),
+            Self::One(..) => &[],
+            Self::Many(many) => many.find_group(content).map_or(&[], |group| &many.groups[group as usize].members),
+        }
+    }
+
     /// The groups with this hash: more than one if publishers disagree about its size.
     pub(super) fn groups_of(&self, hash: ContentHash) -> impl Iterator<Item = (&ContentKey, &[Member])> {
         (0..self.group_end()).map(|group| self.group(group)).filter(move |(key, _)| key.hash == hash)

@@ -17,6 +17,11 @@ fn file(text: &str, content: u8) -> PublishedFile {
     PublishedFile { name: name(text), content }
 }
 
+fn wanted(text: &str, content: u8) -> WantedFile {
+    let PublishedFile { name, content } = file(text, content);
+    WantedFile { name, hash: content.hash, size: content.size }
+}
+
 fn only(users: &[&str]) -> Arc<Audience> {
     Arc::new(Audience::only(users.iter().map(|name| user(name)).collect()))
 }
@@ -100,7 +105,7 @@ fn only_files_of_active_owners_are_found() {
     index.publish(hans, &file("a", 1), &everyone(), 0);
     index.set_active(hans, false);
     assert_eq!(names(&index, vader, substring("")), [""; 0]);
-    assert!(index.sources(vader, &name("a"), ContentHash([1; 32]), 9, 0).is_empty());
+    assert!(index.sources(vader, &wanted("a", 1), 9, 0).is_empty());
     assert!(index.publication(hans, &name("a")).is_some(), "its own list does not depend on that");
     index.set_active(hans, true);
     assert_eq!(names(&index, vader, substring("")), ["a"]);
@@ -168,12 +173,13 @@ fn contents_of_a_name_are_counted_apart() {
     assert_eq!(found(luke), [(1, 1, 2, 70, 700), (2, 2, 1, 60, 10)]);
     assert_eq!(found(hans), [(1, 1, 1, 70, 700), (2, 2, 1, 60, 10)]);
     assert_eq!(found(yoda), [(1, 1, 2, 70, 700), (1, 99, 1, 7, 1_000)]);
-    let sources = |asker, most| index.sources(asker, &name("a"), ContentHash([1; 32]), most, 0);
-    assert_eq!(sources(yoda, 9), [(hans, 1), (vader, 1), (luke, 99)]);
-    assert_eq!(sources(luke, 9), [(hans, 1), (vader, 1)]);
+    let sources = |asker, most| index.sources(asker, &wanted("a", 1), most, 0);
+    assert_eq!(sources(yoda, 9), [hans, vader]);
+    assert_eq!(index.sources(yoda, &WantedFile { size: 99, ..wanted("a", 1) }, 9, 0), [luke]);
+    assert_eq!(index.sources(hans, &WantedFile { size: 99, ..wanted("a", 1) }, 9, 0), []);
+    assert_eq!(sources(luke, 9), [hans, vader]);
     assert_eq!(sources(luke, 1).len(), 1);
-    let started_with: BTreeSet<_> =
-        (0..4).map(|spread| index.sources(luke, &name("a"), ContentHash([1; 32]), 1, spread)[0].0).collect();
+    let started_with: BTreeSet<_> = (0..4).map(|spread| index.sources(luke, &wanted("a", 1), 1, spread)[0]).collect();
     assert_eq!(started_with, BTreeSet::from([hans, vader]));
 }
 

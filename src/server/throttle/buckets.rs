@@ -48,6 +48,21 @@ impl RateLimit {
     }
 }
 
+/// As many token buckets as there are keys that have drawn lately, in bounded memory.
+pub struct RateLimits<K>(Buckets<K>);
+
+impl<K: Clone + Ord + Hash> RateLimits<K> {
+    /// All full. Beyond `max` that are not, further keys share one.
+    pub fn new(rate: Rate, max: usize) -> Self {
+        Self(Buckets::new(rate, max))
+    }
+
+    /// Takes a token of this key if there is one; whether there was.
+    pub fn allow(&mut self, now: Instant, key: &K) -> bool {
+        self.0.check(now, key).map(|()| self.0.draw(now, key)).is_ok()
+    }
+}
+
 /// A bounded table of buckets.
 ///
 /// When it is full of buckets that are not, a key without one draws from a bucket shared by all such keys. No bucket is

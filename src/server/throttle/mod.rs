@@ -5,28 +5,35 @@
 //! * *user at an address prefix*: the ordinary brake on guessing;
 //! * *address prefix*: over all users, wide enough for hundreds of clients that log in from one host at once;
 //! * *user*: over all addresses, against guessing from many places. This one alone would let anyone lock a user out, so
-//!   it is not applied where that user has logged in before, and a guess that another bucket refuses does not charge it.
+//!   each user has several of them, for what comes from different [origins](Origin), and none applies where that user has
+//!   logged in before. A guess that another bucket refuses does not charge it.
 //!
-//! A prefix is one IPv4 address or an IPv6 /64. Defended here: online guessing, and locking the victim out by it.
-//! Not defended here: an attacker at the victim's own prefix, and a user who logs in from a new place while being guessed
-//! at from thousands of others, has to wait. What is remembered is bounded and in memory only.
+//! A prefix is one IPv4 address or an IPv6 /64. Defended here: online guessing, and locking the victim out by it; and no
+//! bucket tells an unknown user from a known one, since where somebody has logged in, all users have a bucket that nobody
+//! elsewhere can empty. Not defended here: an attacker at the victim's own prefix; a user who logs in from a new place,
+//! or anywhere after a restart, while hundreds of networks guess at it, has to wait. What is remembered is bounded and in
+//! memory only.
 
 mod buckets;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use self::buckets::{Buckets, Drawn};
-pub use self::buckets::{Rate, RateLimit};
+pub use self::buckets::{Rate, RateLimit, RateLimits};
 use crate::common::types::UserName;
 
 /// Guesses for one user from one prefix.
 const USER_AT_PREFIX: Rate = Rate { burst: 20, interval: Duration::from_secs(2) };
 /// Guesses from one prefix.
 const PREFIX: Rate = Rate { burst: 512, interval: Duration::from_millis(125) };
-/// Guesses for one user from where it has not logged in before.
-const USER: Rate = Rate { burst: 200, interval: Duration::from_millis(500) };
+/// Guesses for one user from each origin.
+const USER: Rate = Rate { burst: 200, interval: Duration::from_secs(1) };
+/// How many guesses for one user count as fresh at one network: few, so that it takes as many networks as there are
+/// fresh guesses in this time to use them up for good.
+const FRESH_AT_NETWORK: Rate = Rate { burst: 2, interval: Duration::from_secs(900) };
 /// Buckets of each kind: some 32,000 logins a second would be needed to hold so many short of full.
 const BUCKETS_MAX: usize = 65_536;
 
@@ -46,12 +53,33 @@ pub enum Prefix {
     V6([u8; 8]),
 }
 
+impl Prefix {
+    /// What counts as one when a flood must be contained: a host may have an IPv6 /48 for itself.
+    pub fn network(self) -> Self {
+        match self {
+            Self::V4(_) => self,
+            Self::V6([a, b, c, d, e, f, ..]) => Self::V6([a, b, c, d, e, f, 0, 0]),
+        }
+    }
+}
+
 /// The prefix an address belongs to.
 pub fn prefix(address: IpAddr) -> Prefix {
     match address.to_canonical() {
         IpAddr::V4(v4) => Prefix::V4(v4),
         IpAddr::V6(v6) => Prefix::V6(*v6.octets().first_chunk().expect("an address has 16 bytes")),
     }
+}
+
+/// Where a guess comes from: each has its own bucket of the user's, so that guessing from one keeps nobody out at another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Origin {
+    /// Where somebody has logged in before, but not this user.
+    Known,
+    /// Anywhere else.
+    Elsewhere,
+    /// The same, when that bucket is empty: the first guesses of a network.
+    Fresh,
 }
 
 /// Too many guesses.
@@ -70,14 +98,17 @@ pub struct Charge {
     at_place: Drawn,
     at_prefix: Drawn,
     /// `None` where the user has logged in before.
-    at_user: Option<Drawn>,
+    at_user: Option<(Origin, Drawn)>,
+    /// If it was a fresh one.
+    at_network: Option<Drawn>,
 }
 
 /// The guess budgets.
 pub struct Throttle {
     by_place: Buckets<(UserName, Prefix)>,
     by_prefix: Buckets<Prefix>,
-    by_user: Buckets<UserName>,
+    by_user: Buckets<(UserName, Origin)>,
+    fresh: Buckets<(UserName, Prefix)>,
     familiar: Familiar,
 }
 
@@ -94,6 +125,7 @@ impl Throttle {
             by_place: Buckets::new(USER_AT_PREFIX, BUCKETS_MAX),
             by_prefix: Buckets::new(PREFIX, BUCKETS_MAX),
             by_user: Buckets::new(USER, BUCKETS_MAX),
+            fresh: Buckets::new(FRESH_AT_NETWORK, BUCKETS_MAX),
             familiar: Familiar::default(),
         }
     }
@@ -102,11 +134,12 @@ impl Throttle {
     /// ones are treated alike.
     pub fn check(&mut self, now: Instant, address: IpAddr, user: &UserName) -> Result<Charge, RetryAfter> {
         let place = (user.clone(), prefix(address));
-        let is_familiar = self.familiar.contains(now, &place);
+        let network = (user.clone(), place.1.network());
+        let origin = self.origin(now, &place, &network);
         let waits = [
             self.by_place.check(now, &place).err(),
             self.by_prefix.check(now, &place.1).err(),
-            if is_familiar { None } else { self.by_user.check(now, user).err() },
+            origin.and_then(|origin| self.by_user.check(now, &(user.clone(), origin)).err()),
         ];
         if let Some(wait) = waits.into_iter().flatten().max() {
             let seconds = wait.as_millis().div_ceil(1_000).max(1);
@@ -114,17 +147,35 @@ impl Throttle {
         }
         let at_place = self.by_place.draw(now, &place);
         let at_prefix = self.by_prefix.draw(now, &place.1);
-        let at_user = (!is_familiar).then(|| self.by_user.draw(now, user));
-        Ok(Charge { place, at_place, at_prefix, at_user })
+        let at_user = origin.map(|origin| (origin, self.by_user.draw(now, &(user.clone(), origin))));
+        let at_network = (origin == Some(Origin::Fresh)).then(|| self.fresh.draw(now, &network));
+        Ok(Charge { place, at_place, at_prefix, at_user, at_network })
+    }
+
+    /// Which bucket of the user's a guess is charged to; `None` where the user has logged in before.
+    fn origin(&mut self, now: Instant, place: &(UserName, Prefix), network: &(UserName, Prefix)) -> Option<Origin> {
+        if self.familiar.contains(now, place) {
+            return None;
+        }
+        if self.is_known(place.1) {
+            return Some(Origin::Known);
+        }
+        let is_empty = self.by_user.check(now, &(place.0.clone(), Origin::Elsewhere)).is_err();
+        let is_fresh = is_empty && self.fresh.check(now, network).is_ok();
+        Some(if is_fresh { Origin::Fresh } else { Origin::Elsewhere })
     }
 
     /// Gives a guess back that was right, whatever came of the login.
     pub fn refund(&mut self, now: Instant, charge: Charge) {
-        let Charge { place, at_place, at_prefix, at_user } = charge;
+        let Charge { place, at_place, at_prefix, at_user, at_network } = charge;
         self.by_place.put_back(now, &place, at_place);
         self.by_prefix.put_back(now, &place.1, at_prefix);
-        if let Some(at_user) = at_user {
-            self.by_user.put_back(now, &place.0, at_user);
+        let (user, prefix) = place;
+        if let Some((origin, at_user)) = at_user {
+            self.by_user.put_back(now, &(user.clone(), origin), at_user);
+        }
+        if let Some(at_network) = at_network {
+            self.fresh.put_back(now, &(user, prefix.network()), at_network);
         }
     }
 
@@ -133,9 +184,18 @@ impl Throttle {
         self.familiar.insert(now, (user.clone(), prefix(address)));
     }
 
+    /// Whether anybody has proven its password at this prefix. Who it was makes no difference, so that nobody there learns
+    /// who exists.
+    pub fn is_known(&self, prefix: Prefix) -> bool {
+        self.familiar.per_prefix.contains_key(&prefix)
+    }
+
     /// Whether a table was full since this was last asked, so that strangers shared a bucket; worth a log line.
     pub fn take_overflowed(&mut self) -> bool {
-        self.by_place.take_overflowed() | self.by_prefix.take_overflowed() | self.by_user.take_overflowed()
+        self.by_place.take_overflowed()
+            | self.by_prefix.take_overflowed()
+            | self.by_user.take_overflowed()
+            | self.fresh.take_overflowed()
     }
 }
 
@@ -146,6 +206,8 @@ struct Familiar {
     used_at: BTreeMap<(UserName, Prefix), Instant>,
     /// The same, by time.
     by_time: BTreeSet<(Instant, (UserName, Prefix))>,
+    /// How many of them are there.
+    per_prefix: HashMap<Prefix, usize>,
 }
 
 impl Familiar {
@@ -165,6 +227,7 @@ impl Familiar {
             self.remove(&oldest);
         }
         self.by_time.insert((now, place.clone()));
+        *self.per_prefix.entry(place.1).or_default() += 1;
         self.used_at.insert(place, now);
     }
 
@@ -179,6 +242,12 @@ impl Familiar {
 
     fn remove(&mut self, place: &(UserName, Prefix)) {
         if let Some((place, at)) = self.used_at.remove_entry(place) {
+            if let Entry::Occupied(mut count) = self.per_prefix.entry(place.1) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
             self.by_time.remove(&(at, place));
         }
     }

@@ -1,3 +1,5 @@
+use std::net::Ipv6Addr;
+
 use super::*;
 
 fn user(name: &str) -> UserName {
@@ -48,8 +50,8 @@ fn guesses_from_everywhere_do_not_keep_a_returning_victim_out() {
         admitted += u32::from(guess(&mut throttle, now, IpAddr::from((0x0a00_0000 + i).to_be_bytes()), &hans));
         assert!(i % 100 != 50 || log_in(&mut throttle, now, home, &hans), "the victim is admitted");
     }
-    assert!((200..=200 + 120).contains(&admitted), "a burst of 200, then two a second: {admitted}");
-    // At a place it has never been to, it waits as everyone else.
+    assert!((400..=400 + 120).contains(&admitted), "two bursts of 200, then two a second: {admitted}");
+    // While thousands of networks guess, it waits as everyone else at a place where nobody has been.
     let now = start + Duration::from_secs(60);
     assert!((0..10).any(|_| !guess(&mut throttle, now, address("198.51.100.1"), &hans)));
     // Familiar places wear off.
@@ -58,14 +60,84 @@ fn guesses_from_everywhere_do_not_keep_a_returning_victim_out() {
 }
 
 #[test]
+fn guesses_from_a_hundred_networks_do_not_keep_the_victim_out_at_a_new_place() {
+    // As after a restart: nobody has been anywhere.
+    let (mut throttle, start, hans) = (Throttle::new(), Instant::now(), user("hans"));
+    for second in 0..3_600 {
+        let now = start + Duration::from_secs(second);
+        for host in 0..100 {
+            guess(&mut throttle, now, IpAddr::from([10, 0, 0, host]), &hans);
+        }
+        if second % 60 == 0 {
+            let from = IpAddr::from([192, 0, 2, u8::try_from(second / 60).unwrap()]);
+            // A slip of the finger and a right one, somewhere else each time.
+            let charges = [(); 2].map(|()| throttle.check(now, from, &hans));
+            for charge in charges {
+                throttle.refund(now, charge.expect("the victim is admitted"));
+            }
+        }
+    }
+}
+
+#[test]
+fn guesses_from_one_sites_ipv6_networks_do_not_keep_the_victim_out_at_a_new_place() {
+    let (mut throttle, start, hans) = (Throttle::new(), Instant::now(), user("hans"));
+    for host in 0..60_000 {
+        let now = start + Duration::from_millis(host);
+        let prefix = u16::try_from(host).unwrap();
+        guess(&mut throttle, now, Ipv6Addr::new(0x2001, 0xdb8, 1, prefix, 0, 0, 0, 1).into(), &hans);
+        assert!(
+            host % 1_000 != 0 || {
+                let charge = throttle.check(now, address("2001:db8:2::1"), &hans);
+                charge.map(|charge| throttle.refund(now, charge)).is_ok()
+            }
+        );
+    }
+}
+
+#[test]
+fn no_bucket_tells_who_exists() {
+    let (mut throttle, now, home) = (Throttle::new(), Instant::now(), address("192.0.2.1"));
+    assert!(log_in(&mut throttle, now, home, &user("hans")));
+    let verdicts = ["hans", "nobody"].map(|name| {
+        for host in 0..=u16::MAX {
+            guess(&mut throttle, now, Ipv6Addr::new(0x2001, 0xdb8, host, 0, 0, 0, 0, 1).into(), &user(name));
+        }
+        // At the place where hans has logged in, and at another.
+        [home, address("192.0.2.2")]
+            .map(|from| (0..30).map(|_| throttle.check(now, from, &user(name)).map(drop)).collect::<Vec<_>>())
+    });
+    assert_eq!(verdicts[0], verdicts[1]);
+    assert_eq!(verdicts[0][0].iter().filter(|verdict| verdict.is_ok()).count(), 20);
+    assert_eq!(verdicts[0][1].iter().filter(|verdict| verdict.is_ok()).count(), 0);
+}
+
+#[test]
+fn who_has_logged_in_somewhere_cannot_guess_at_others_without_end_from_there() {
+    let (mut throttle, start, hans) = (Throttle::new(), Instant::now(), user("hans"));
+    let mut admitted = 0;
+    for second in 0..1_000 {
+        let now = start + Duration::from_secs(second);
+        for host in 1..=16 {
+            let from = IpAddr::from([192, 0, 2, host]);
+            throttle.proven(now, from, &user("vader"));
+            admitted += u32::from(guess(&mut throttle, now, from, &hans));
+        }
+    }
+    assert!((1_100..=200 + 1_000).contains(&admitted), "a burst of 200, then one a second: {admitted}");
+}
+
+#[test]
 fn a_guess_refused_by_address_costs_the_user_nothing() {
     let (mut throttle, now, hans) = (Throttle::new(), Instant::now(), user("hans"));
     for _ in 0..10_000 {
         guess(&mut throttle, now, address("127.0.0.2"), &hans);
     }
-    // 20 of the user's 200 are gone, not all.
-    let others = (1..=250).filter(|&i| guess(&mut throttle, now, IpAddr::from([10, 0, 0, i]), &hans)).count();
-    assert_eq!(others, 180);
+    // 20 of the user's 400 are gone, not all.
+    let others = (0..500)
+        .filter(|&i| guess(&mut throttle, now, IpAddr::from((0x0a00_0000u32 + i).to_be_bytes()), &hans))
+        .count();
+    assert_eq!(others, 380);
 }
 
 #[test]
@@ -99,6 +171,9 @@ fn an_ipv6_host_is_its_64() {
     assert_ne!(prefix(address("2001:db8::1")), prefix(address("2001:db8:0:1::1")));
     assert_eq!(prefix(address("::ffff:10.0.0.1")), prefix(address("10.0.0.1")));
     assert_ne!(prefix(address("127.0.0.1")), prefix(address("127.0.0.2")));
+    assert_eq!(prefix(address("2001:db8:0:1::1")).network(), prefix(address("2001:db8:0:ffff::1")).network());
+    assert_ne!(prefix(address("2001:db8:0:1::1")).network(), prefix(address("2001:db8:1:1::1")).network());
+    assert_ne!(prefix(address("127.0.0.1")).network(), prefix(address("127.0.0.2")).network());
 }
 
 #[test]
@@ -114,6 +189,9 @@ fn nobody_pushes_the_familiar_places_of_others_out() {
     assert!(throttle.familiar.contains(start, &(hans, prefix(home))));
     assert_eq!(throttle.familiar.used_at.len(), 1 + FAMILIAR_PER_USER_MAX);
     assert_eq!(throttle.familiar.by_time.len(), 1 + FAMILIAR_PER_USER_MAX);
+    assert_eq!(throttle.familiar.per_prefix.len(), 1 + FAMILIAR_PER_USER_MAX);
+    assert!(throttle.is_known(prefix(home)) && throttle.is_known(prefix(address("10.1.134.159"))));
+    assert!(!throttle.is_known(prefix(address("10.0.0.1"))), "a place that is forgotten is nobody's");
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub(super) fn serve(run: &Run<'_>, id: SourceId, offer: Offer) {
     let end = match dial(run, &offer) {
         None => End::Over,
         Some(Ok((reader, writer))) => converse(run, id, offer, reader, writer, &mut blamed, &mut has_delivered),
-        Some(Err(error)) => End::Lost(error.to_string()),
+        Some(Err(error)) => End::Lost(format!("no connection to {address}: {error}")),
     };
     log::debug!("{user} at {address}: {end:?}");
     run.source_ended(id, address, end, blamed, has_delivered);
@@ -104,19 +104,19 @@ fn converse(
             spare,
             has_lied: &has_lied,
             file: *blamed,
-            has_delivered: false,
         };
         let end = link.work(reader, offer.files);
-        (*blamed, *has_delivered) = (link.file, link.has_delivered);
+        *blamed = link.file;
         run.state().plan.received(link.heard, id, link.untold);
-        drop(link); // the store sees the end of its pieces
-        match store.join() {
-            Ok(Some(file)) => {
+        drop(link); // the store sees the end of its batches
+        let verdict = store.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        *has_delivered = verdict.has_delivered;
+        match verdict.lie {
+            Some(file) => {
                 *blamed = file;
                 End::Liar("it sent bytes that do not match the published hash".into())
             }
-            Ok(None) => end,
-            Err(panic) => std::panic::resume_unwind(panic),
+            None => end,
         }
     })
 }
@@ -164,7 +164,6 @@ struct Link<'r, 'a> {
     has_lied: &'r AtomicBool,
     /// The file that is spoken of.
     file: FileId,
-    has_delivered: bool,
 }
 
 impl From<ChannelError> for End {
@@ -214,9 +213,7 @@ impl Link<'_, '_> {
 
     fn granted(&mut self, plan: &mut super::plan::Plan, files: Vec<FileId>) {
         for file in files {
-            if plan.covers(self.id, file) {
-                plan.cover(self.id, file, None);
-            }
+            plan.keep_promise(self.id, file);
             let number = u32::try_from(self.contents.len()).expect("few contents a connection");
             self.numbers.insert(file, number);
             self.contents.push(file);

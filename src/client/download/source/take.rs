@@ -22,7 +22,6 @@ impl Link<'_, '_> {
         owed.next = end;
         let (assignment, is_last) = (owed.assignment, end == owed.end);
         self.file = assignment.file;
-        self.has_delivered = true;
         self.untold += at.len() as u64;
         self.heard = Instant::now();
         let mut is_wanted = true;
@@ -68,8 +67,8 @@ impl Link<'_, '_> {
                 self.owed.retain(|owed| owed.content != content);
                 self.outlines.remove(&content);
                 self.partial.remove(&content);
-                self.run.cannot_serve(self.id, &self.user, file, &reason.to_string());
-                if reason == RefusalReason::Changed {
+                let is_news = self.run.cannot_serve(self.id, &self.user, file, &reason.to_string());
+                if is_news && reason == RefusalReason::Changed {
                     self.run.progress.source_dropped(&self.user, &self.run.jobs[file].name, &reason.to_string());
                 }
             }

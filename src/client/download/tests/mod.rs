@@ -1,5 +1,6 @@
 //! Whole downloads in one process: real connections on loopback, real files in a temporary folder.
 
+mod giving_up;
 mod peers;
 mod targets;
 mod trouble;
@@ -33,6 +34,7 @@ struct Told {
     received: Mutex<Vec<(usize, u64, u64)>>,
     dropped: Mutex<Vec<(String, String)>>,
     finished: Mutex<Vec<usize>>,
+    waiting: Mutex<Vec<String>>,
     stop: AtomicBool,
     /// Stop once so many bytes of a file have been received.
     stop_at: Option<u64>,
@@ -45,6 +47,10 @@ impl DownloadProgress for Told {
         if self.stop_at.is_some_and(|at| done >= at) {
             self.stop.store(true, Ordering::SeqCst);
         }
+    }
+
+    fn waiting(&self, user: &UserName) {
+        self.waiting.lock().unwrap().push(user.to_string());
     }
 
     fn source_dropped(&self, user: &UserName, _name: &FileName, why: &str) {

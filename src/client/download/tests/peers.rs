@@ -27,6 +27,8 @@ pub enum Manner {
     FalseOutline,
     /// Closes the connection after so many bytes, and is not there any more.
     Dies(u64),
+    /// Closes every connection after so many bytes.
+    Flaps(u64),
     /// Closes every connection at once.
     HangsUp,
     /// Stops sending after so many bytes without closing.
@@ -207,7 +209,7 @@ impl Upload<'_> {
             let end = (start + RECORD_MAX_BYTES as u64).min(range.end);
             let length = (end - start) as usize;
             match self.manner {
-                Manner::Dies(after) if self.sent >= after => return Err(ChannelError::Closed),
+                Manner::Dies(after) | Manner::Flaps(after) if self.sent >= after => return Err(ChannelError::Closed),
                 Manner::Stalls(after) if self.sent >= after => {
                     writer.flush()?;
                     thread::sleep(Duration::from_secs(20));
@@ -252,6 +254,8 @@ pub struct Listing {
     pub peers: Mutex<Vec<(UserName, SocketAddr)>>,
     pub asked: AtomicUsize,
     pub files_a_ticket: usize,
+    /// Files for which this peer alone is listed.
+    pub alone: Mutex<HashMap<String, String>>,
     pub error: Mutex<Option<AskError>>,
 }
 
@@ -271,10 +275,18 @@ impl Ask for Listing {
         let mut offers = Vec::new();
         let indices: Vec<usize> = (0..files.len()).collect();
         for batch in indices.chunks(self.files_a_ticket) {
-            let ticket: Vec<u8> = batch.iter().flat_map(|&file| files[file].hash.0).collect();
             for (user, address) in &*self.peers.lock().unwrap() {
-                let (user, ticket, files) = (user.clone(), ticket.clone(), batch.to_vec());
-                offers.push(Offer { user, address: *address, key: [7; 32], ticket, files });
+                let alone = self.alone.lock().unwrap();
+                let batch: Vec<usize> = batch
+                    .iter()
+                    .copied()
+                    .filter(|&file| alone.get(files[file].name.as_str()).is_none_or(|only| only == user.as_str()))
+                    .collect();
+                if batch.is_empty() {
+                    continue;
+                }
+                let ticket: Vec<u8> = batch.iter().flat_map(|&file| files[file].hash.0).collect();
+                offers.push(Offer { user: user.clone(), address: *address, key: [7; 32].into(), ticket, files: batch });
             }
         }
         Ok(offers)

@@ -53,6 +53,26 @@ fn other_content_is_treated_as_the_user_said() {
 }
 
 #[test]
+fn a_folder_is_never_replaced_and_that_is_known_before_the_transfer() {
+    for size in SIZES {
+        let (mut scene, peer) = scene(size);
+        std::fs::create_dir(scene.path("folder/report.pdf")).unwrap();
+        assert!(matches!(scene.fetch(&[&peer])[0], Fetched::Failed(DownloadError::Exists)));
+        scene.options.on_exists = OnExists::Skip;
+        assert!(matches!(scene.fetch(&[&peer])[0], Fetched::Skipped));
+        scene.options.on_exists = OnExists::Overwrite;
+        let outcomes = scene.fetch(&[&peer]);
+        let Fetched::Failed(error @ DownloadError::Local(_)) = &outcomes[0] else { panic!("{outcomes:?}") };
+        assert_eq!(error.to_string(), "a folder has this name, and folders are not replaced");
+        assert_eq!((peer.dialled.load(Ordering::SeqCst), files_in(scene.dir.path())), (0, 0));
+        scene.options.on_exists = OnExists::Rename;
+        let outcomes = scene.fetch(&[&peer]);
+        let renamed = "folder/report (1).pdf";
+        assert!(matches!(&outcomes[0], Fetched::Done { name } if name.as_str() == renamed), "{outcomes:?}");
+    }
+}
+
+#[test]
 fn no_link_is_followed() {
     for size in SIZES {
         let outside = tempfile::tempdir().unwrap();

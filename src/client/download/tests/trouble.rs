@@ -1,7 +1,7 @@
 //! Sources that lie, die, stall, refuse or are busy; interrupted downloads taken up again.
 
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
-use std::time::Instant;
 
 use super::*;
 use crate::common::transfer::RefusalReason;
@@ -72,9 +72,8 @@ fn a_dying_source_is_replaced_by_the_others() {
 fn a_stalled_source_is_relieved() {
     let scene = large();
     let (stalls, honest) = (scene.peer("vader", Manner::Stalls(1_500_000)), scene.peer("hans", Manner::Honest));
-    let begun = Instant::now();
+    // How soon is decided by the plan, whose tests have a clock of their own.
     assert_all_done(&scene.fetch(&[&stalls, &honest]));
-    assert!(begun.elapsed() < Duration::from_secs(8), "alone it would have been waited for ten seconds");
     scene.assert_whole();
 }
 
@@ -83,11 +82,10 @@ fn a_slow_source_does_not_hold_up_the_end() {
     let scene = large();
     let slow = scene.peer("vader", Manner::Slow(Duration::from_millis(300)));
     let honest = scene.peer("hans", Manner::Honest);
-    let begun = Instant::now();
     assert_all_done(&scene.fetch(&[&slow, &honest]));
     scene.assert_whole();
-    // Its two first groups alone would take it 32 pieces of 300 ms.
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    let received = slow.asked.load(Ordering::SeqCst);
+    assert!(received <= 2, "its first groups alone would take it 32 pieces of 300 ms: {received}");
 }
 
 #[test]
@@ -218,10 +216,18 @@ fn nobody_waits_for_an_address_that_does_not_answer() {
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listing = Listing::of(&[&honest]);
     listing.peers.lock().unwrap().push((UserName::parse("vader").unwrap(), mute.local_addr().unwrap()));
-    let begun = Instant::now();
     assert_all_done(&scene.fetch_from(listing));
-    assert!(begun.elapsed() < crate::client::channel::HANDSHAKE_TIMEOUT, "{:?}", begun.elapsed());
     scene.assert_whole();
+    let mut dialled = mute.accept().unwrap().0;
+    dialled.set_nonblocking(true).unwrap();
+    let waits = loop {
+        match dialled.read(&mut [0; 1_024]) {
+            Ok(0) => break false,
+            Ok(_) => {}
+            Err(error) => break error.kind() == ErrorKind::WouldBlock,
+        }
+    };
+    assert!(waits, "the dial has not even given up yet");
 }
 
 /// `mount -t tmpfs -o size=8m none DIR`, then run with `FILESHARE_TEST_SMALL_DISK=DIR` and `--ignored`.

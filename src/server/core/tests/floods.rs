@@ -7,40 +7,49 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::common::limits::{HANDSHAKE_LIFETIME, HANDSHAKES_MAX};
+use crate::common::limits::{HANDSHAKE_LIFETIME, HANDSHAKES_KNOWN_MAX, HANDSHAKES_MAX};
 use crate::common::message::ClientMessage;
-use crate::common::packet::{KE1_BYTES, Packet};
+use crate::common::packet::{Cookie, KE1_BYTES, Nonce, Packet};
 use crate::server::testing::{World, address};
 
 /// Hosts of as many networks.
 fn host(number: u32) -> SocketAddr {
-    SocketAddr::new(Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | u128::from(number) << 64 | 1).into(), 4_000)
+    SocketAddr::new(Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | u128::from(number) << 80 | 1).into(), 4_000)
+}
+
+/// A LOGIN1, handed in without letting the server do anything else.
+fn line_up(world: &mut World, from: SocketAddr, user: &str, (nonce, cookie): (Nonce, Cookie)) {
+    let mut login1 = Packet::Login1 { nonce, cookie, user, ke1: &[3; KE1_BYTES] }.to_bytes();
+    world.server.handle_datagram(world.now, from, &mut login1, &mut world.out);
+    world.out.datagrams.clear();
 }
 
 #[test]
-fn logins_under_way_are_bounded_whoever_sends_them() {
-    let mut world = World::new(&["hans"]);
-    let line_up = |world: &mut World, number: u32| {
-        let from = host(number);
-        let (nonce, cookie) = world.cookie(from);
-        let user = format!("user{number}");
-        let mut login1 = Packet::Login1 { nonce, cookie, user: &user, ke1: &[3; KE1_BYTES] }.to_bytes();
-        world.server.handle_datagram(world.now, from, &mut login1, &mut world.out);
-        world.out.datagrams.clear();
-    };
+fn logins_under_way_are_bounded_whoever_sends_them_and_nobody_is_kept_out() {
+    let mut world = World::new(&["hans", "vader"]);
+    let (home, elsewhere) = (address("192.0.2.1:4000"), address("192.0.2.2:4000"));
+    let mut hans = world.login("192.0.2.1:4001", "hans");
+    world.say(&mut hans, &ClientMessage::Leave);
     // While records are made, everyone waits.
     world.server.enrolling = true;
     for number in 0..HANDSHAKES_MAX as u32 + 2_000 {
-        line_up(&mut world, number);
+        let cookie = world.cookie(host(number));
+        line_up(&mut world, host(number), &format!("user{number}"), cookie);
         world.out.wanted.clear();
     }
-    assert!(world.server.handshakes.check_room(host(99_999)).is_err());
-    assert_eq!(world.server.handshakes.parked().count(), HANDSHAKES_MAX);
+    assert_eq!(world.server.handshakes.parked().count(), HANDSHAKES_MAX - HANDSHAKES_KNOWN_MAX);
+    let (at_home, at_elsewhere) = (world.cookie(home), world.cookie(elsewhere));
+    world.server.handle_all_enrolled();
+    // Whose turn comes after those of thousands: at a place where somebody has logged in before, at once.
+    line_up(&mut world, home, "hans", at_home);
+    world.server.handle_work(world.now, true, &mut world.out);
+    world.server.handle_work(world.now, true, &mut world.out);
+    assert!(world.out.datagrams.iter().any(|login2| login2.to == home));
+    line_up(&mut world, elsewhere, "vader", at_elsewhere);
+    assert!(world.settle().iter().any(|login2| login2.to == elsewhere), "elsewhere, in turn");
     world.advance(HANDSHAKE_LIFETIME);
     world.settle();
-    assert_eq!(world.server.handshakes.parked().count(), 0);
-    world.server.handle_all_enrolled();
-    world.login("127.0.0.1:4000", "hans");
+    assert!(!world.server.handshakes.is_ready() && world.server.handshakes.next_expiry().is_none());
 }
 
 #[test]
@@ -50,11 +59,12 @@ fn resets_have_a_rate() {
     world.say(&mut hans, &ClientMessage::Leave);
     let bytes = hans.seal(&ClientMessage::Leave);
     let drawn =
-        |world: &mut World| (0..30_000).filter(|_| !world.send(address("192.0.2.7:9"), &bytes).is_empty()).count();
-    assert_eq!(drawn(&mut world), 20_000);
-    assert_eq!(drawn(&mut world), 0);
+        |world: &mut World, from: &str| (0..30_000).filter(|_| !world.send(address(from), &bytes).is_empty()).count();
+    // For each network, and for all of them.
+    assert_eq!(["192.0.2.7:9", "192.0.2.8:9", "192.0.2.9:9"].map(|from| drawn(&mut world, from)), [10_000, 10_000, 0]);
     world.advance(Duration::from_millis(100));
-    assert_eq!(drawn(&mut world), 2_000);
+    assert_eq!(drawn(&mut world, "192.0.2.7:9"), 1_000);
+    assert_eq!(drawn(&mut world, "192.0.2.9:9"), 1_000);
 }
 
 #[test]

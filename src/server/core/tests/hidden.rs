@@ -1,10 +1,8 @@
 //! `pub --to`: for whoever is not named, a file does not exist, in any answer and in the size of any datagram.
 
-use crate::common::message::{
-    AudienceRef, ClientMessage, Cursor, NameQuery, Request, Response, ServerMessage, WantedFile,
-};
+use crate::common::message::{AudienceRef, ClientMessage, Cursor, NameQuery, Request, Response, ServerMessage};
 use crate::common::types::RequestId;
-use crate::server::testing::{Client, World, file, name, user};
+use crate::server::testing::{Client, World, file, name, user, wanted};
 
 /// A reply, and how many bytes it took on the wire.
 type Heard = (usize, Response);
@@ -40,7 +38,7 @@ fn ask(world: &mut World, client: &mut Client, request: impl Fn(Option<Cursor>) 
         }
         if let Response::Sources { sources, .. } = &mut response {
             // Drawn at random too.
-            sources.iter_mut().for_each(|source| (source.key, source.ticket) = ([0; 32], Vec::new()));
+            sources.iter_mut().for_each(|source| (source.key, source.ticket) = ([0; 32].into(), Vec::new()));
         }
         heard.push((size, response));
         if cursor.is_none() {
@@ -85,7 +83,7 @@ fn everything_heard(hides: bool) -> Vec<Heard> {
         }
     }
     for text in ["hidden-007-plan.pdf", "folder/hidden", "open-007-plan.pdf", "open-099-plan.pdf"] {
-        let files = vec![WantedFile { name: name(text), hash: file(text).content.hash }];
+        let files = vec![wanted(text)];
         asking(&|cursor| Request::Sources { files: files.clone(), cursor });
         asking(&|cursor| Request::AudienceOf { name: name(text), cursor });
         let inherited = Request::Publish { files: vec![file("folder/hidden")], audience: AudienceRef::Inherited };
@@ -107,4 +105,39 @@ fn what_is_published_to_others_is_in_no_answer_and_in_no_size() {
         assert_eq!(with, without, "answer {at}");
     }
     assert!(with.len() > 100 && with.iter().any(|(size, _)| *size > 1_000), "lists of several pages were asked for");
+}
+
+/// What vader hears of three files whose places in memory depend on whether `N` was published to somebody else before.
+fn heard_of_a_file_that_was_hidden(before: bool) -> Vec<Heard> {
+    let mut world = World::new(&["hans", "vader", "yoda"]);
+    let mut hans = world.login("127.0.0.1:4000", "hans");
+    let mut vader = world.login("127.0.0.1:4001", "vader");
+    let mut yoda = world.login("127.0.0.1:4002", "yoda");
+    publish(&mut world, &mut yoda, &["a.pdf".into()], AudienceRef::Everyone);
+    if before {
+        world.ask(&mut hans, Request::StageAudience { key: 1, part: 0, users: vec![user("yoda")] });
+        publish(&mut world, &mut hans, &["N.pdf".into(), "never shown".into()], AudienceRef::Staged(1));
+    }
+    publish(&mut world, &mut yoda, &["b.pdf".into()], AudienceRef::Everyone);
+    publish(&mut world, &mut hans, &["N.pdf".into()], AudienceRef::Everyone);
+    // The contents of one name have places too: whose came first.
+    let other = |size| {
+        let mut file = file("two.pdf");
+        (file.content.hash.0[0], file.content.size) = (size as u8, size);
+        Request::Publish { files: vec![file], audience: AudienceRef::Everyone }
+    };
+    world.ask(&mut hans, other(u64::from(before) + 1));
+    world.ask(&mut yoda, other(2 - u64::from(before)));
+    let mut heard = Vec::new();
+    let query = NameQuery::Substring("pdf".into());
+    let mut asking = |request: &dyn Fn(Option<Cursor>) -> Request| ask(&mut world, &mut vader, request, &mut heard);
+    asking(&|cursor| Request::Search { query: query.clone(), cursor });
+    asking(&|cursor| Request::Resolve { query: query.clone(), fetch: false, cursor });
+    asking(&|cursor| Request::Resolve { query: query.clone(), fetch: true, cursor });
+    heard
+}
+
+#[test]
+fn what_was_published_to_others_before_leaves_no_trace_in_the_order() {
+    assert_eq!(heard_of_a_file_that_was_hidden(true), heard_of_a_file_that_was_hidden(false));
 }

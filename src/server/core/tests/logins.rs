@@ -29,7 +29,7 @@ fn a_wrong_password_an_unknown_user_and_an_active_one_look_the_same() {
         let answer = world.send(from, &login.login3);
         shapes.push((login.login2.len(), answer.len(), answer[0].bytes.len(), answer[0].bytes[0]));
         let outcome = login.outcome(from, &answer[0].bytes);
-        assert_eq!(matches!(outcome, Some(LoginOutcome::AlreadyActive)), password == "vader-pw");
+        assert_eq!(matches!(outcome, Some(LoginOutcome::AlreadyActive { liveness_ms: 3_000 })), password == "vader-pw");
         assert!(!matches!(outcome, Some(LoginOutcome::Welcome(_))));
     }
     assert!(shapes.windows(2).all(|pair| pair[0] == pair[1]), "{shapes:?}");
@@ -82,7 +82,7 @@ fn repeated_steps_draw_the_same_bytes_and_act_once() {
     assert!(world.send(from, &login.login1).is_empty(), "what is decided does not begin again");
     let Some(LoginOutcome::Welcome(mut client)) = login.outcome(from, &first[0].bytes) else { panic!("refused") };
     assert_eq!(world.heartbeat(&mut client).len(), 1);
-    assert!(world.send(from, &login.login3).is_empty(), "the client knows; nothing is kept any longer");
+    assert!(world.send(from, &login.login3).is_empty(), "the client knows; the answer is kept no longer");
 }
 
 #[test]
@@ -134,21 +134,50 @@ fn while_records_are_made_everyone_waits_for_theirs() {
     let users = [(user("hans"), plain)].into();
     let plaintexts = world.server.handle_credentials(Credentials { users, warnings: Vec::new() }, &mut world.out);
     assert_eq!(plaintexts.len(), 1);
-    for (port, name) in [(1, "hans"), (2, "nobody")] {
-        let from = address(&format!("127.0.0.1:{port}"));
-        assert!(world.begin_login(from, name, "hans-pw").err().expect("no LOGIN2").is_empty());
-    }
-    assert_eq!(world.out.wanted, [user("hans"), user("nobody")]);
-    world.server.handle_record(Enrolled { user: user("nobody"), record: None });
-    assert_eq!(world.settle().len(), 1, "LOGIN2 for nobody");
     let made = credentials(&["hans"]).users.remove(&user("hans"));
     let Some(Credential::Record(record)) = made else { panic!("a record") };
-    world.server.handle_record(Enrolled { user: user("hans"), record: Some(*record) });
-    assert_eq!(world.settle().len(), 1, "LOGIN2 for hans");
+    let enrolled = |name, record, released| Enrolled { user: user(name), record, released };
+    let mut record = Some(*record);
+    // A second time, hans' record is there already: he waits like anybody else.
+    for round in 0..2 {
+        let names = ["hans", "nobody"];
+        for (at, name) in names.iter().enumerate() {
+            let from = address(&format!("127.0.0.1:{}", 10 * round + at + 1));
+            assert!(world.begin_login(from, name, "hans-pw").err().expect("no LOGIN2").is_empty());
+        }
+        world.server.handle_record(enrolled("hans", record.take(), false));
+        assert!(world.settle().is_empty(), "made, but not released");
+        for name in names {
+            world.server.handle_record(enrolled(name, None, true));
+            assert_eq!(world.settle().len(), 1, "LOGIN2 for {name}");
+        }
+    }
     assert!(world.begin_login(address("127.0.0.1:3"), "hans", "hans-pw").is_err(), "until all are made");
     world.server.handle_all_enrolled();
     assert_eq!(world.settle().len(), 1);
     world.login("127.0.0.1:5", "hans");
+}
+
+#[test]
+fn records_that_were_made_outlast_a_reload() {
+    let mut world = World::new(&[]);
+    let file = |hans: &str| {
+        let text = format!("hans {hans}\nvader vader-pw\nyoda yoda-pw\n");
+        Credentials::parse(text.as_bytes(), std::path::Path::new("credentials.txt")).unwrap()
+    };
+    let reload = |world: &mut World, hans: &str| -> Vec<String> {
+        let plaintexts = world.server.handle_credentials(file(hans), &mut world.out);
+        plaintexts.into_iter().map(|(user, _)| user.to_string()).collect()
+    };
+    assert_eq!(reload(&mut world, "hans-pw"), ["hans", "vader", "yoda"]);
+    for (name, credential) in credentials(&["hans", "vader"]).users {
+        let Credential::Record(record) = credential else { panic!("a record") };
+        world.server.handle_record(Enrolled { user: name, record: Some(*record), released: false });
+    }
+    assert_eq!(reload(&mut world, "hans-pw"), ["yoda"], "what is made is made");
+    assert_eq!(reload(&mut world, "other"), ["hans", "yoda"], "unless the line has changed");
+    world.server.handle_all_enrolled();
+    world.login(HERE, "vader");
 }
 
 #[test]

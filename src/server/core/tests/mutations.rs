@@ -1,11 +1,13 @@
 use std::time::Duration;
 
+use log::Level;
+
 use crate::common::message::{AudienceRef, ClientMessage, Request, Response, ServerMessage};
 use crate::common::types::{RequestId, StateDigest};
 use crate::server::core::ServerConfig;
 use crate::server::core::Stored;
 use crate::server::journal::{Change, LastMutation, Load};
-use crate::server::testing::{Client, World, address, credentials, file, name, origin};
+use crate::server::testing::{Client, World, address, credentials, file, logged, name, origin};
 
 const HERE: &str = "127.0.0.1:4000";
 
@@ -178,4 +180,23 @@ fn publications_outlive_logging_out() {
     let mut hans = world.login(HERE, "hans");
     assert_eq!(own_names(&mut world, &mut hans), ["a"]);
     assert!(matches!(&world.journal[0].change, Change::Publish { published_s: 1_700_000_000, .. }));
+}
+
+#[test]
+fn a_publication_that_had_to_wait_has_one_verdict_in_the_log() {
+    let mut world = World::new(&["hans"]);
+    let mut earlier = world.login(HERE, "hans");
+    world.stores = false;
+    assert_eq!(world.try_ask(&mut earlier, publish("a")), None);
+    world.say(&mut earlier, &ClientMessage::Leave);
+    let mut hans = world.login(HERE, "hans");
+    let lines = logged(Level::Info, || {
+        let answer = world.say(&mut hans, &request(1, publish("b"))).pop();
+        assert!(matches!(answer, Some(ServerMessage::Reply { response: Response::Busy { .. }, .. })), "{answer:?}");
+        world.stores = true;
+        world.settle();
+        world.store();
+        assert_eq!(world.say(&mut hans, &request(1, publish("b"))).len(), 1);
+    });
+    assert_eq!(lines, [format!("{HERE}: Received PUB from hans"), format!("{HERE}: Sent OK to hans")]);
 }

@@ -6,8 +6,9 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 
 use crate::common::message::{AudienceRef, ClientMessage, NameQuery, Request, Response};
+use crate::common::packet::Packet;
 use crate::server::core::ServerConfig;
-use crate::server::testing::{Client, World, address, file, name, origin, user};
+use crate::server::testing::{Client, LoginOutcome, World, address, file, name, origin, user};
 
 const HANS: &str = "192.0.2.1:4000";
 const VADER: &str = "192.0.2.2:4000";
@@ -73,6 +74,29 @@ fn a_recording_in_any_order_changes_nothing() {
     assert_eq!(world.server.session_count(), 0, "nor is it a sign of life");
     tape.iter().for_each(|(from, bytes)| drop(world.send(*from, bytes)));
     assert_eq!(world.server.session_count(), 0, "nor a login");
+}
+
+#[test]
+fn no_login_begins_again() {
+    let mut world = World::new(&["hans"]);
+    let from = address(HANS);
+    for password in ["hans-pw", "a slip of the finger"] {
+        let login = world.begin_login(from, "hans", password).expect("LOGIN2");
+        let answer = world.send(from, &login.login3);
+        if let Some(LoginOutcome::Welcome(mut client)) = login.outcome(from, &answer[0].bytes) {
+            world.say(&mut client, &ClientMessage::Leave);
+        }
+        // Somebody says the login again, step by step, until long after its cookie has expired.
+        for _ in 0..300 {
+            world.advance(Duration::from_millis(100));
+            let replies = world.send(from, &login.login1);
+            assert!(replies.iter().all(|reply| matches!(Packet::parse(&reply.bytes), Some(Packet::Retry { .. }))));
+            let replies = world.send(from, &login.login3);
+            assert!(replies.iter().all(|reply| reply == &answer[0]), "what it was refused by, for a while");
+        }
+        assert!(world.send(from, &login.login3).is_empty());
+    }
+    assert_eq!(world.server.session_count(), 0);
 }
 
 #[test]

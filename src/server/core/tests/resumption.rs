@@ -55,7 +55,7 @@ fn a_ticket_whose_successor_was_seen_is_used_up() {
 }
 
 #[test]
-fn a_recorded_resumption_cannot_keep_a_user_out() {
+fn a_recorded_resumption_makes_no_session() {
     let mut world = World::new(&["hans"]);
     let hans = world.login(HERE, "hans");
     let (_, recorded) = world.resume_packet(&hans, address(HERE));
@@ -66,13 +66,25 @@ fn a_recorded_resumption_cannot_keep_a_user_out() {
     assert_eq!((reply.len(), later.server.session_count()), (1, 0), "as it was recorded it changes nothing");
     let mut renewed = recorded.clone();
     renewed[17..49].copy_from_slice(&cookie);
-    later.send(address(HERE), &renewed);
-    let mut client = later.login(THERE, "hans");
-    later.send(address(HERE), &renewed);
-    assert_eq!(later.heartbeat(&mut client).len(), 1);
-    assert_eq!(later.server.session_count(), 1);
-    let again = later.try_login(address(HERE), "hans", "hans-pw");
-    assert!(matches!(again, Some(LoginOutcome::AlreadyActive)), "who has spoken stays");
+    let reply = later.send(address(HERE), &renewed);
+    assert!(matches!(Packet::parse(&reply[0].bytes), Some(Packet::Refused { .. })));
+    assert_eq!(later.server.session_count(), 0, "nor with another cookie: hans is not seen, and is nobody's source");
+    assert!(later.resume(&hans, address(HERE)).is_some(), "the ticket's owner is not kept out by it");
+}
+
+#[test]
+fn a_resumption_that_nobody_speaks_under_keeps_nobody_out() {
+    let mut world = World::new(&["hans"]);
+    let mut hans = world.login(HERE, "hans");
+    world.heartbeat(&mut hans);
+    let (_, resume) = world.resume_packet(&hans, address(HERE));
+    world.send(address(HERE), &resume);
+    let mut client = world.login(THERE, "hans");
+    world.send(address(HERE), &resume);
+    assert_eq!(world.heartbeat(&mut client).len(), 1);
+    assert_eq!(world.server.session_count(), 1);
+    let again = world.try_login(address(HERE), "hans", "hans-pw");
+    assert!(matches!(again, Some(LoginOutcome::AlreadyActive { .. })), "who has spoken stays");
 }
 
 #[test]
@@ -90,7 +102,7 @@ fn a_session_outlives_the_server() {
     let mut world = World::new(&["hans"]);
     let mut hans = world.login(HERE, "hans");
     let restart = |secret: u8| {
-        let config = ServerConfig { root_secret: [secret; 32], ..ServerConfig::default() };
+        let config = ServerConfig { root_secret: [secret; 32].into(), ..ServerConfig::default() };
         World::start(&["hans"], config, origin() + Duration::from_secs(10))
     };
     let mut same = restart(0);
@@ -122,7 +134,7 @@ fn a_stolen_ticket_is_useless_without_its_secret() {
     vader.welcome.ticket.clone_from(&hans.welcome.ticket);
     assert!(world.resume(&vader, address(THERE)).is_none());
     let taken = world.try_login(address(THERE), "hans", "hans-pw");
-    assert!(matches!(taken, Some(LoginOutcome::AlreadyActive)), "hans is still there");
+    assert!(matches!(taken, Some(LoginOutcome::AlreadyActive { .. })), "hans is still there");
 }
 
 #[test]

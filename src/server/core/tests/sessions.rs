@@ -1,7 +1,10 @@
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use crate::common::message::{ClientMessage, Heartbeat, Request, Response, ServerMessage};
 use crate::common::packet::Packet;
+use crate::common::seal::{Channel, Side};
 use crate::server::testing::{LoginOutcome, World, address, user};
 
 const HERE: &str = "127.0.0.1:4000";
@@ -51,7 +54,7 @@ fn the_user_of_an_ended_session_can_log_in_again() {
     let mut world = World::new(&["hans"]);
     let first = world.login(HERE, "hans");
     let refused = world.try_login(address("127.0.0.1:4001"), "hans", "hans-pw");
-    assert!(matches!(refused, Some(LoginOutcome::AlreadyActive)));
+    assert!(matches!(refused, Some(LoginOutcome::AlreadyActive { .. })));
     world.advance(Duration::from_secs(3));
     let second = world.login("127.0.0.1:4001", "hans");
     assert!(second.welcome.run > first.welcome.run);
@@ -105,7 +108,7 @@ fn an_unknown_session_draws_a_believable_reset_and_random_ids_none() {
     world.say(&mut hans, &ClientMessage::Leave);
     let bytes = hans.seal(&ClientMessage::Leave);
     let reply = world.send(address(HERE), &bytes);
-    let token = hans.welcome.reset_token;
+    let token = hans.welcome.reset_token.0;
     let expected = Packet::Reset { id: hans.welcome.session, token, delay_ms: 0 };
     assert_eq!(Packet::parse(&reply[0].bytes), Some(expected));
     assert!(reply[0].bytes.len() < bytes.len());
@@ -114,18 +117,49 @@ fn an_unknown_session_draws_a_believable_reset_and_random_ids_none() {
     assert!(world.send(address(HERE), &forged).is_empty());
 }
 
+/// A datagram of a session that has ended.
+fn stale(world: &mut World) -> Vec<u8> {
+    let id = world.server.keys.mint_id(&mut world.rng);
+    let mut channel = Channel::new(Side::Client, id, &Zeroizing::new([1; 32]));
+    let mut bytes = Vec::new();
+    channel.seal_into(&mut bytes, |text| ClientMessage::Leave.encode(text));
+    bytes
+}
+
+/// What the reset that it draws says, if any.
+fn delay(world: &mut World, from: &str, bytes: &[u8]) -> Option<u16> {
+    match Packet::parse(&world.send(address(from), bytes).pop()?.bytes) {
+        Some(Packet::Reset { delay_ms, .. }) => Some(delay_ms),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn resets_spread_the_clients() {
-    let mut world = World::new(&["hans"]);
-    let mut hans = world.login(HERE, "hans");
-    world.say(&mut hans, &ClientMessage::Leave);
-    let bytes = hans.seal(&ClientMessage::Leave);
-    let delays: Vec<u16> = (0..20_000)
-        .filter_map(|_| match Packet::parse(&world.send(address(HERE), &bytes).pop()?.bytes) {
-            Some(Packet::Reset { delay_ms, .. }) => Some(delay_ms),
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_eq!(delays[10_000], 4_000);
+    let mut world = World::new(&[]);
+    let hosts: Vec<String> = (0..20_000).map(|at| format!("10.0.{}.{}:4000", at / 250, at % 250)).collect();
+    let sessions: Vec<_> = hosts.iter().map(|_| stale(&mut world)).collect();
+    let delays: Vec<_> =
+        sessions.iter().zip(&hosts).filter_map(|(session, host)| delay(&mut world, host, session)).collect();
+    assert_eq!((delays.len(), delays[10_000]), (20_000, 4_000));
     assert_eq!(delays.iter().max(), Some(&5_000));
+    // Each keeps its turn, and when all have had theirs there is no more waiting.
+    world.advance(Duration::from_millis(1_500));
+    assert_eq!(delay(&mut world, &hosts[10_000], &sessions[10_000]), Some(2_500));
+    world.advance(Duration::from_secs(10));
+    assert_eq!(delay(&mut world, &hosts[10_000], &sessions[10_000]), Some(0));
+}
+
+#[test]
+fn a_recorded_datagram_said_again_delays_nobody() {
+    let mut world = World::new(&[]);
+    let (recorded, hans) = (stale(&mut world), stale(&mut world));
+    for round in 0..100_u64 {
+        for _ in 0..1_000 {
+            delay(&mut world, "192.0.2.66:6", &recorded);
+        }
+        let from = format!("10.0.0.{round}:4000");
+        assert!(delay(&mut world, &from, &hans).is_some_and(|delay_ms| delay_ms <= 1), "round {round}");
+        world.advance(Duration::from_millis(10 * round));
+    }
 }

@@ -4,15 +4,17 @@ use crate::common::message::{
 use crate::common::seal::{AeadKey, context};
 use crate::common::ticket::TransferTicket;
 use crate::common::types::Audience;
-use crate::server::testing::{Client, WALL_MS, World, file, name, user};
+use crate::server::testing::{Client, WALL_MS, World, file, name, user, wanted};
 
 fn publish(world: &mut World, client: &mut Client, texts: &[&str], audience: AudienceRef) -> Response {
     world.ask(client, Request::Publish { files: texts.iter().map(|text| file(text)).collect(), audience })
 }
 
 fn sources(world: &mut World, client: &mut Client, texts: &[&str]) -> Vec<SourceGrant> {
-    let files: Vec<_> =
-        texts.iter().map(|text| WantedFile { name: name(text), hash: file(text).content.hash }).collect();
+    sources_of(world, client, texts.iter().map(|text| wanted(text)).collect())
+}
+
+fn sources_of(world: &mut World, client: &mut Client, files: Vec<WantedFile>) -> Vec<SourceGrant> {
     let (mut all, mut cursor) = (Vec::new(), None);
     loop {
         match world.ask(client, Request::Sources { files: files.clone(), cursor }) {
@@ -51,6 +53,32 @@ fn a_source_carries_its_observed_address_and_a_ticket_it_can_open() {
     assert!(TransferTicket::open(&source.ticket, &other, WALL_MS).is_err());
 }
 
+/// What an uploader takes the server's clock for: it learns it once and counts on.
+fn reckoned_ms(world: &World, uploader: &Client, began: std::time::Instant) -> u64 {
+    uploader.welcome.server_time_ms + u64::try_from((world.now - began).as_millis()).unwrap()
+}
+
+#[test]
+fn tickets_are_good_for_their_time_however_the_wall_clock_is_set() {
+    for set_to_ms in [WALL_MS - 60_000, WALL_MS + 3_600_000, 0] {
+        let mut world = World::new(&["hans", "vader", "yoda"]);
+        let began = world.now;
+        let mut vader = world.login("192.0.2.2:4000", "vader");
+        publish(&mut world, &mut vader, &["a"], AudienceRef::Everyone);
+        world.advance(std::time::Duration::from_secs(1));
+        world.server.set_clock(world.now, set_to_ms);
+        // Those who are there before and after the jump have the same clock.
+        let yoda = world.login("192.0.2.3:4000", "yoda");
+        assert_eq!(reckoned_ms(&world, &yoda, world.now), reckoned_ms(&world, &vader, began), "{set_to_ms}");
+        let mut hans = world.login("192.0.2.1:4000", "hans");
+        let ticket = &sources(&mut world, &mut hans, &["a"])[0].ticket;
+        let key = AeadKey::derived(context::TRANSFER_TICKETS, vader.secret.as_slice());
+        let now_ms = reckoned_ms(&world, &vader, began);
+        assert!(TransferTicket::open(ticket, &key, now_ms + 59_999).is_ok(), "{set_to_ms}");
+        assert!(TransferTicket::open(ticket, &key, now_ms + 60_000).is_err(), "{set_to_ms}");
+    }
+}
+
 #[test]
 fn loopback_peers_are_sources_for_loopback_askers_alone() {
     let mut world = World::new(&["hans", "vader", "yoda"]);
@@ -73,18 +101,18 @@ fn the_best_sources_come_first_and_not_all_of_them() {
     for (at, user) in names.iter().enumerate().skip(1) {
         let mut client = world.login(&format!("127.0.0.1:{}", 5_000 + at), user);
         publish(&mut world, &mut client, &["a"], AudienceRef::Everyone);
-        let free_slots = if at < 18 { 0 } else { 2 };
+        let free_slots = [0, 0, 2, 8][(at / 6).min(3)];
         world.say(&mut client, &ClientMessage::Heartbeat(Heartbeat { number: 1, free_slots }));
     }
     let mut drawn = std::collections::BTreeSet::new();
     for _ in 0..20 {
         let found = sources(&mut world, &mut asker, &["a"]);
         assert_eq!(found.len(), 8);
-        let idle: Vec<bool> = found.iter().map(|source| source.free_slots > 0).collect();
-        assert_eq!(idle, [true, true, true, false, false, false, false, false]);
+        let free_slots: Vec<u8> = found.iter().map(|source| source.free_slots).collect();
+        assert_eq!(free_slots, [8, 8, 8, 2, 2, 2, 2, 2]);
         drawn.extend(found.into_iter().map(|source| source.user));
     }
-    assert!(drawn.len() > 12, "the load is spread: {drawn:?}");
+    assert!(drawn.len() == 9, "the load is spread: {drawn:?}");
 }
 
 #[test]
@@ -111,7 +139,7 @@ fn what_is_published_to_some_does_not_exist_for_others() {
     let everything = |world: &mut World, client: &mut Client| {
         let search = Request::Search { query: NameQuery::Substring(String::new()), cursor: None };
         let inherited = Request::Publish { files: vec![file("secret")], audience: AudienceRef::Inherited };
-        let files = vec![WantedFile { name: name("secret"), hash: file("secret").content.hash }];
+        let files = vec![wanted("secret")];
         [
             search,
             resolve("secret"),
@@ -131,6 +159,27 @@ fn what_is_published_to_some_does_not_exist_for_others() {
     let owner = world.server.index.owner(&user("vader"));
     let (_, audience) = world.server.index.publication(owner, &name("secret")).unwrap();
     assert_eq!(*audience, Audience::Only(vec![user("hans")]));
+}
+
+#[test]
+fn whoever_tells_another_size_is_a_source_of_that_alone() {
+    let mut world = World::new(&["hans", "vader", "yoda"]);
+    let mut hans = world.login("127.0.0.1:4000", "hans");
+    let (mut vader, mut yoda) = (world.login("127.0.0.1:4001", "vader"), world.login("127.0.0.1:4002", "yoda"));
+    publish(&mut world, &mut vader, &["a"], AudienceRef::Everyone);
+    let mut lie = file("a");
+    lie.content.size += 1;
+    let publish = Request::Publish { files: vec![lie.clone()], audience: AudienceRef::Everyone };
+    assert!(matches!(world.ask(&mut yoda, publish), Response::Stored { .. }));
+    for (size, user, secret) in [(10, "vader", &vader.secret), (11, "yoda", &yoda.secret)] {
+        let found = sources_of(&mut world, &mut hans, vec![WantedFile { size, ..wanted("a") }]);
+        let [source] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(source.user.as_str(), user);
+        let key = AeadKey::derived(context::TRANSFER_TICKETS, secret.as_slice());
+        let ticket = TransferTicket::open(&source.ticket, &key, WALL_MS).expect("sealed for the source");
+        assert_eq!(ticket.grants[0].size, size);
+    }
+    assert!(sources_of(&mut world, &mut hans, vec![WantedFile { size: 12, ..wanted("a") }]).is_empty());
 }
 
 #[test]

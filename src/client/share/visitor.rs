@@ -1,0 +1,160 @@
+//! A connection that has not proven anything yet, from its first byte to its first sealed record.
+//!
+//! A ticket and a handshake under its key can be a recording played again; a record under the fresh keys cannot. So
+//! nothing but a place among the visitors is given to a connection before such a record has come. The listener's thread
+//! attends to all visitors: nothing here waits.
+
+use std::io::{self, Read};
+use std::net::{IpAddr, Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::listener::BUSY_RETRY_MS;
+use crate::client::channel::{self, ChannelError, RecordReader, RecordWriter};
+use crate::common::ticket::TransferTicket;
+use crate::common::transfer::{Frame, PREAMBLE_HEAD_BYTES, Preamble, ToDownloader, ToUploader, TransferError};
+
+/// See the module.
+pub(super) struct Visitor {
+    pub(super) stream: Arc<TcpStream>,
+    /// Its neighbourhood, for the bounds.
+    pub(super) address: IpAddr,
+    /// When it is given up.
+    pub(super) until: Instant,
+    stage: Stage,
+}
+
+enum Stage {
+    /// What has been read of the preamble.
+    Arriving(Vec<u8>),
+    /// Answered; its first record is waited for.
+    Answered(Box<Guest>),
+    /// Told to come back later, and only waited for to leave.
+    Leaving,
+}
+
+/// Who has shown a good ticket, and the connection under its keys.
+pub(super) struct Guest {
+    pub(super) ticket: TransferTicket,
+    pub(super) reader: RecordReader<ToUploader>,
+    pub(super) writer: RecordWriter,
+}
+
+/// What has become of a visitor.
+pub(super) enum Progress {
+    /// Nothing yet.
+    Wait,
+    /// It broke off, or is a stranger.
+    Gone,
+    /// The preamble is there: [`Visitor::answer`] is next.
+    Whole,
+    /// It has proven itself, by asking for this.
+    Proven(Box<Guest>, ToUploader),
+}
+
+impl Visitor {
+    /// `stream` does not block.
+    pub(super) fn new(stream: TcpStream, address: IpAddr, until: Instant) -> Self {
+        Self { stream: Arc::new(stream), address, until, stage: Stage::Arriving(Vec::new()) }
+    }
+
+    /// Whether it has not even shown a ticket.
+    pub(super) fn is_stranger(&self) -> bool {
+        matches!(self.stage, Stage::Arriving(_))
+    }
+
+    /// Reads what is there, and nothing beyond what it has to prove next.
+    pub(super) fn read(&mut self) -> Progress {
+        match &mut self.stage {
+            Stage::Arriving(preamble) => read_preamble(&self.stream, preamble),
+            Stage::Leaving => discard(&self.stream),
+            Stage::Answered(guest) => match first_request(&mut guest.reader) {
+                Ok(None) => Progress::Wait,
+                Ok(Some(request)) => match std::mem::replace(&mut self.stage, Stage::Leaving) {
+                    Stage::Answered(guest) => Progress::Proven(guest, request),
+                    _ => Progress::Gone,
+                },
+                Err(error) => {
+                    log::debug!("a connection with a ticket of {} came to nothing: {error}", guest.ticket.downloader);
+                    Progress::Gone
+                }
+            },
+        }
+    }
+
+    /// Opens the ticket and answers the handshake; whether there is more to wait for. A fresh connection has room for the
+    /// few bytes of the answer.
+    pub(super) fn answer<E: std::fmt::Display>(
+        &mut self,
+        open: impl FnOnce(&[u8]) -> Result<TransferTicket, E>,
+        until: Instant,
+    ) -> bool {
+        let Stage::Arriving(preamble) = &self.stage else { return false };
+        let Ok(Preamble::Whole { ticket, prologue, noise }) = Preamble::parse(preamble) else { return false };
+        let ticket = match open(ticket) {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                log::debug!("a connection from {} was refused: {error}", self.address);
+                return false;
+            }
+        };
+        let Ok((reader, writer)) = channel::answer(self.stream.clone(), &ticket.key, prologue, noise) else {
+            return false;
+        };
+        self.stage = Stage::Answered(Box::new(Guest { ticket, reader, writer }));
+        self.until = until;
+        true
+    }
+
+    /// Says under seal that all slots are taken; whether it is still to be waited for. Closing at once could cut that off.
+    pub(super) fn send_away(&mut self, mut guest: Guest, until: Instant) -> bool {
+        self.stage = Stage::Leaving;
+        self.until = until;
+        let told = guest.writer.message(&ToDownloader::Busy { retry_ms: BUSY_RETRY_MS });
+        told.and_then(|()| guest.writer.flush()).is_ok() && self.stream.shutdown(Shutdown::Write).is_ok()
+    }
+}
+
+fn read_preamble(mut stream: &TcpStream, preamble: &mut Vec<u8>) -> Progress {
+    let mut filled = preamble.len();
+    loop {
+        let needed = match Preamble::parse(&preamble[..filled]) {
+            Err(_) => return Progress::Gone,
+            Ok(Preamble::Whole { .. }) => return Progress::Whole,
+            Ok(Preamble::NeedBytes(needed)) => needed.max(PREAMBLE_HEAD_BYTES),
+        };
+        preamble.resize(needed, 0);
+        let read = stream.read(&mut preamble[filled..]);
+        filled += read.as_ref().map_or(0, |count| *count);
+        preamble.truncate(filled);
+        match read {
+            Ok(0) => return Progress::Gone,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Wait,
+            Err(_) => return Progress::Gone,
+        }
+    }
+}
+
+/// `None`: its first record has not come yet.
+fn first_request(reader: &mut RecordReader<ToUploader>) -> Result<Option<ToUploader>, ChannelError> {
+    if !reader.read_ready()? {
+        return Ok(None);
+    }
+    match reader.next()? {
+        Frame::Message(request) => Ok(Some(request)),
+        Frame::Data { .. } => Err(TransferError::Malformed.into()),
+    }
+}
+
+/// Input after a farewell is dropped unread: closing before it has come would cut the farewell off.
+fn discard(mut stream: &TcpStream) -> Progress {
+    let mut bytes = [0; 1024];
+    match stream.read(&mut bytes) {
+        Ok(0) => Progress::Gone,
+        Ok(_) => Progress::Wait,
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Progress::Wait,
+        Err(_) => Progress::Gone,
+    }
+}

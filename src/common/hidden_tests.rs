@@ -1,0 +1,60 @@
+use super::*;
+use crate::common::login::Welcome;
+use crate::common::message::SourceGrant;
+use crate::common::ticket::{ResumptionTicket, TransferTicket};
+use crate::common::types::{RunId, SessionId, StateDigest, UserName};
+
+/// Bytes that show as `167` in a list, `a7` in hex, and that nothing else here holds.
+const KEY: [u8; 32] = [0xa7; 32];
+
+fn hans() -> UserName {
+    UserName::parse("hans").unwrap()
+}
+
+fn welcome() -> Welcome {
+    Welcome {
+        session: SessionId([1; 16]),
+        run: RunId(2),
+        heartbeat_ms: 3,
+        liveness_ms: 4,
+        server_time_ms: 5,
+        reset_token: [0xa7; 16].into(),
+        ticket: vec![6; 100],
+        digest: StateDigest::default(),
+        last_writer: RunId(8),
+        local_only: false,
+    }
+}
+
+#[test]
+fn what_holds_a_key_does_not_show_it() {
+    let transfer = TransferTicket { downloader: hans(), expires_ms: 1, key: KEY.into(), grants: vec![] };
+    let resumption = ResumptionTicket {
+        user: hans(),
+        credential_version: [1; 16],
+        run: RunId(2),
+        generation: 3,
+        secret: KEY.into(),
+        expires_ms: 4,
+    };
+    let address = "192.0.2.1:9".parse().unwrap();
+    let grant = SourceGrant { user: hans(), address, free_slots: 1, covers: 1, key: KEY.into(), ticket: vec![2; 9] };
+    let shown = [
+        format!("{:?}", Hidden(KEY)),
+        format!("{:#?}", Hidden(Some(KEY))),
+        format!("{transfer:?}"),
+        format!("{resumption:?}"),
+        format!("{grant:?}"),
+        format!("{:?}", welcome()),
+    ];
+    for shown in shown {
+        assert!(shown.contains("(hidden)"), "{shown}");
+        assert!(!shown.contains("167") && !shown.contains("a7"), "{shown}");
+    }
+}
+
+#[test]
+fn it_is_written_as_what_it_holds() {
+    assert_eq!(postcard::to_stdvec(&Hidden(KEY)), postcard::to_stdvec(&KEY));
+    assert_eq!(postcard::from_bytes(&KEY), Ok(Hidden(KEY)));
+}
