@@ -180,16 +180,6 @@ fn several_sources_share_the_work() {
 }
 
 #[test]
-fn sources_that_relieve_each_other_all_the_time_leave_no_gap() {
-    for round in 0..20 {
-        let scene = Scene::new(&[("large", bytes(6 * MIB + 1, round))]);
-        let peers: Vec<Peer> = (0..8).map(|at| scene.peer(&format!("user{at}"), Manner::Honest)).collect();
-        assert_all_done(&scene.fetch(&peers.iter().collect::<Vec<_>>()));
-        scene.assert_whole();
-    }
-}
-
-#[test]
 fn thousands_of_small_files_come_over_one_connection() {
     let files: Vec<(String, Vec<u8>)> =
         (0..3_000).map(|at| (format!("folder/{at}"), bytes(1 + at % 97, (at % 251) as u8))).collect();
