@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Transfers under trouble and load, measured with real processes on loopback. One line and verdict for each bar:
 #
-#   scripts/bars-transfers.sh [--times N] [--mib N] [--rounds N] [--no-build] [kill] [memory] [names]
+#   scripts/bars-transfers.sh [--times N] [--mib N] [--rounds N] [--no-build] [kill] [eight] [memory] [names]
 #
 #   kill     SIGKILL at N (20) random moments of a transfer of N (256) MiB, to the downloader or an uploader, with one
 #            source and with two: the next `get`, or the one that runs, finishes, the content is right, and at most one
 #            chunk group per source is transferred again
+#   eight    N (20) times a `get` of N (128) MiB from eight sources at once, which relieve each other all the time: the
+#            content is right every time
 #   memory   one `get` of N (1024) MiB from eight sources at once, and one source serving eight `get`s at once: every
 #            client under 64 MiB
 #   names    `get` of a file of 1 KiB and of a folder of 100 small ones, at a server with 1,000,000 published names whose
@@ -22,11 +24,11 @@ while (($#)); do
         --mib) mib=$2; shift 2 ;;
         --rounds) rounds=$2; shift 2 ;;
         --no-build) build=0; shift ;;
-        kill | memory | names) parts+=("$1"); shift ;;
-        *) sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+        kill | eight | memory | names) parts+=("$1"); shift ;;
+        *) sed -n '2,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
     esac
 done
-((${#parts[@]})) || parts=(kill memory names)
+((${#parts[@]})) || parts=(kill eight memory names)
 
 home=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 ((!build)) || cargo build --release --locked --quiet --bins --manifest-path "$home/Cargo.toml"
@@ -258,6 +260,34 @@ part_kill() {
     fs_stop_all
 }
 
+# ---- eight sources
+
+eight=(up1 up2 up3 up4 up5 up6 up7 up8)
+# MIB: a file of so many MiB, and eight who have published it.
+serve_by_eight() {
+    local name
+    fs_start_server --ephemeral
+    head -c "$1M" /dev/urandom >"$FS_DIR/big"
+    for name in "${eight[@]}"; do
+        ln "$FS_DIR/big" "$(fs_folder "$name")/big"
+        serve "$name"
+    done
+}
+part_eight() {
+    local round wrong=0
+    credentials "${eight[@]}" down
+    serve_by_eight "${mib:-128}"
+    fs_start_client down -q -u down
+    for ((round = 0; round < times; round++)); do
+        fs_say down 'get big'
+        fs_wait_line down 'big downloaded successfully' 120
+        cmp -s -- "$FS_DIR/big" "$FS_DIR/down/big" || wrong=$((wrong + 1))
+        rm "$FS_DIR/down/big"
+    done
+    verdict 'eight sources at once' "$((wrong > 0))" "$times times ${mib:-128} MiB; content wrong $wrong times"
+    fs_stop_all
+}
+
 # ---- memory
 
 peak_kib() {
@@ -282,15 +312,10 @@ memory_verdict() {
     verdict "$1" "$holds" "$2 KiB at most, of 65536"
 }
 part_memory() {
-    local size=$((${mib:-1024} * group)) name least share before=() up=() down=()
-    up=(up1 up2 up3 up4 up5 up6 up7 up8) down=(down1 down2 down3 down4 down5 down6 down7 down8)
+    local size=$((${mib:-1024} * group)) name least share before=() up=("${eight[@]}") down=()
+    down=(down1 down2 down3 down4 down5 down6 down7 down8)
     credentials "${up[@]}" "${down[@]}" down
-    fs_start_server --ephemeral
-    head -c "$size" /dev/urandom >"$FS_DIR/big"
-    for name in "${up[@]}"; do
-        ln "$FS_DIR/big" "$(fs_folder "$name")/big"
-        serve "$name"
-    done
+    serve_by_eight "${mib:-1024}"
     for name in "${up[@]}"; do before+=("$(bytes_read "${FS_PID[$name]}")"); done
     fs_start_client down -q -u down -c 'get big' --stay
     fs_wait_line down 'big downloaded successfully' 600
