@@ -2,6 +2,7 @@
 //!
 //! Owns the splitting into datagrams and the walking of cursors. Must not know about sockets, files or the screen.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -277,7 +278,8 @@ impl Directory {
         firsts.map(|(batch, first)| self.sources_from(batch, most, first)).collect()
     }
 
-    /// Unlike the other lists this one keeps the server's order, and ends when it is long enough.
+    /// Unlike the other lists this one ends when it is long enough. The idlest sources come first, of equals in the server's
+    /// order.
     fn sources_from(&self, batch: &[WantedFile], most: usize, first: Response) -> Result<Vec<SourceGrant>, AskError> {
         let (mut sources, mut seen) = (Vec::new(), BTreeSet::new());
         let mut needed = vec![most; batch.len()];
@@ -296,6 +298,7 @@ impl Directory {
                         }
                     }
                     if next.is_none() || needed.iter().all(|&needed| needed == 0) {
+                        sources.sort_by_key(|source| Reverse(source.free_slots));
                         return Ok(sources);
                     }
                     if let Request::Sources { cursor, .. } = &mut request {

@@ -35,8 +35,8 @@ struct Candidate {
 }
 
 impl Server {
-    /// The order is the same for all pages of one list but for peers whose slots fill or empty meanwhile: the cursor
-    /// carries what it was drawn with.
+    /// The pages follow an order that only the lot decides, which the cursor carries: by free slots, which fill and empty
+    /// from one page to the next, a source could be passed over. Each page has its idlest first.
     pub(super) fn sources(
         &mut self,
         now: Instant,
@@ -48,27 +48,37 @@ impl Server {
             return Ok(Response::Refused);
         }
         let query = ("sources", files);
-        let (spread, offset) = match self.cursors.open(&asker.user, &query, cursor.as_ref())? {
-            0 => (self.rng.r#gen::<u32>() | 1, 0),
-            at => ((at >> 32) as u32, (at & u64::from(u32::MAX)) as usize),
+        let (spread, mut last) = match self.cursors.open(&asker.user, &query, cursor.as_ref())? {
+            0 => (self.rng.r#gen::<u32>() | 1, None),
+            at => ((at >> 32) as u32, Some(at as u32)),
         };
-        let ranked = self.ranked(now, asker, files, spread);
+        let chosen = self.chosen(now, asker, files, spread);
         let (mut sources, mut bytes, mut next) = (Vec::new(), 0, None);
-        for (at, (owner, candidate)) in ranked.iter().enumerate().skip(offset) {
-            let Some(grant) = self.grant(now, asker, files, *owner, candidate) else { continue };
+        let before = last;
+        for (lot, (owner, candidate)) in chosen.into_iter().filter(|(lot, _)| before.is_none_or(|before| *lot > before))
+        {
+            let Some(grant) = self.grant(now, asker, files, owner, &candidate) else { continue };
             bytes += encoded_len(&grant);
             if bytes > PAGE_MAX_BYTES {
-                next = Some(u64::from(spread) << 32 | at as u64);
+                next = last.map(|last| u64::from(spread) << 32 | u64::from(last));
                 break;
             }
             sources.push(grant);
+            last = Some(lot);
         }
+        sources.sort_by_key(|source| Reverse(source.free_slots));
         let next = next.map(|at| self.cursors.seal(&mut self.rng, &asker.user, &query, at));
         Ok(Response::Sources { sources, next })
     }
 
-    /// Best first: by free slots, the idlest first, then those that serve more of the files, then by lot.
-    fn ranked(&self, now: Instant, asker: &Asker, files: &[WantedFile], spread: u32) -> Vec<(OwnerId, Candidate)> {
+    /// The best for each file, by lot: those with more free slots are taken first, then those that serve more of the files.
+    fn chosen(
+        &self,
+        now: Instant,
+        asker: &Asker,
+        files: &[WantedFile],
+        spread: u32,
+    ) -> BTreeMap<u32, (OwnerId, Candidate)> {
         let mut candidates: BTreeMap<OwnerId, Candidate> = BTreeMap::new();
         let most = LOOKED_AT / files.len().max(1);
         for (at, file) in files.iter().enumerate() {
@@ -78,11 +88,12 @@ impl Server {
                 }
             }
         }
+        // No two owners draw the same: the factor is odd.
+        let lot = |owner: OwnerId| (owner.0 ^ spread).wrapping_mul(0x9e37_79b1);
         let mut ranked: Vec<_> = candidates.into_iter().collect();
         ranked.sort_by_cached_key(|(owner, candidate)| {
             let free_slots = self.sessions.live(*owner, now).map_or(0, |session| session.free_slots);
-            let lot = u64::from(owner.0 ^ spread).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-            (Reverse(free_slots), Reverse(candidate.covers.count_ones()), lot)
+            (Reverse(free_slots), Reverse(candidate.covers.count_ones()), lot(*owner))
         });
         let mut offered = vec![0; files.len()];
         ranked.retain(|(_, candidate)| {
@@ -93,7 +104,7 @@ impl Server {
             }
             is_needed
         });
-        ranked
+        ranked.into_iter().map(|(owner, candidate)| (lot(owner), (owner, candidate))).collect()
     }
 
     fn grant(
