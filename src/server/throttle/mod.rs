@@ -5,7 +5,7 @@
 //! * *user at an address prefix*: the ordinary brake on guessing;
 //! * *address prefix*: over all users, wide enough for hundreds of clients that log in from one host at once;
 //! * *user*: over all addresses, against guessing from many places. This one alone would let anyone lock a user out, so
-//!   each user has several of them, for what comes from different [origins](Origin), and none applies where that user has
+//!   each user has several of them, for what comes from different origins, and none applies where that user has
 //!   logged in before. A guess that another bucket refuses does not charge it.
 //!
 //! A prefix is one IPv4 address or an IPv6 /64. Defended here: online guessing, and locking the victim out by it; and no
