@@ -8,12 +8,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::client::control::AskError;
-use crate::client::download::part_of;
 use crate::client::services::{Catalogue, Folder, Services};
-use crate::common::content::group_count;
 use crate::common::limits::COMMAND_PATIENCE;
 use crate::common::message::OwnEntry;
-use crate::common::text::safe;
 use crate::common::types::{Audience, Content, FileName};
 
 /// A login waits this long for the list to be there, so that nearly every user serves everything from the first moment;
@@ -44,15 +41,6 @@ impl Drop for Listing {
 pub struct Own {
     state: Mutex<State>,
     changed: Condvar,
-}
-
-/// Whether this was published early by a `get --share` that was killed: only its unfinished part is there. Small files are
-/// never published before they are whole.
-fn is_cut_off(folder: &dyn Folder, entry: &OwnEntry) -> bool {
-    let part = || part_of(&entry.name, &entry.content.hash);
-    group_count(entry.content.size) > 1
-        && !folder.is_taken(&entry.name)
-        && part().is_some_and(|part| folder.is_taken(&part))
 }
 
 #[derive(Default)]
@@ -132,9 +120,7 @@ impl Own {
     }
 
     fn load_all(&self, login: u64, catalogue: &dyn Catalogue, folder: &dyn Folder) -> Result<(), AskError> {
-        let books = catalogue.books()?.into_iter();
-        let (cut_off, whole): (Vec<_>, Vec<_>) = books.partition(|entry| is_cut_off(folder, entry));
-        let (some, all): (Vec<_>, Vec<_>) = whole.into_iter().partition(|entry| entry.restricted);
+        let (some, all): (Vec<_>, Vec<_>) = catalogue.books()?.into_iter().partition(|entry| entry.restricted);
         for entry in all {
             self.loaded(login, folder, entry, Audience::Everyone);
         }
@@ -144,23 +130,7 @@ impl Own {
                 self.loaded(login, folder, entry, Audience::only(users));
             }
         }
-        self.take_back(login, catalogue, cut_off)
-    }
-
-    /// These would be phantoms for good: nobody serves them, and no command of this login knows of them.
-    fn take_back(&self, login: u64, catalogue: &dyn Catalogue, cut_off: Vec<OwnEntry>) -> Result<(), AskError> {
-        let mut names: Vec<FileName> = cut_off.into_iter().map(|entry| entry.name).collect();
-        {
-            let state = self.lock();
-            names.retain(|name| state.login == login && !state.touched.contains(name));
-        }
-        if names.is_empty() {
-            return Ok(());
-        }
-        names
-            .iter()
-            .for_each(|name| log::info!("{}: cut off while it was fetched and shared; withdrawn", safe(name.as_str())));
-        catalogue.unpublish(&names).map(drop)
+        Ok(())
     }
 
     fn loaded(&self, login: u64, folder: &dyn Folder, entry: OwnEntry, audience: Audience) {

@@ -2,7 +2,8 @@
 //! source with every download.
 //!
 //! A large file is published as soon as its outline is verified: the chunk groups that have arrived are served while the
-//! rest still comes. Should it never get whole, it is withdrawn again. That must never touch what the user publishes
+//! rest still comes. Should it never get whole, it is withdrawn again (but by a client that is killed: nothing at the next
+//! login tells such a publication from one that the user made). That must never touch what the user publishes
 //! otherwise: a file whose name is taken, in the folder or among the publications, waits until it is whole, and so do all
 //! with `rename`. Small files are published together at the end.
 //!

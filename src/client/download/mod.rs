@@ -45,7 +45,7 @@ use sets::Order;
 
 use crate::client::control::AskError;
 use crate::client::directory::Directory;
-use crate::common::types::{Content, ContentHash, FileName, UserName};
+use crate::common::types::{Content, FileName, UserName};
 
 /// What to do when the target is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -175,13 +175,6 @@ impl Downloader {
         self.places.forget();
         Order { places: &self.places, ask: &self.ask, wanted, options, progress }.fulfil()
     }
-}
-
-/// Where the unfinished part of a content that is to be saved as `name` stands; `None` if that is no name one could publish.
-pub fn part_of(name: &FileName, hash: &ContentHash) -> Option<FileName> {
-    let leaf = part::part_name(hash);
-    let (folder, _) = place::split(name);
-    FileName::parse(&if folder.is_empty() { leaf } else { format!("{folder}/{leaf}") }).ok()
 }
 
 /// For each job the job before it that writes the same part file, if any: those go one after the other.

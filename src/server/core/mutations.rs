@@ -180,10 +180,10 @@ impl Server {
         }
     }
 
-    /// What all of the files inherit. Audiences are long, and whoever is refused may ask again at once: it is charged like
-    /// a query.
+    /// What all of the files inherit. Audiences are long, and whoever is refused may ask again at once: it is charged
+    /// for, as queries are.
     fn inherited(&mut self, owner: OwnerId, files: &[PublishedFile]) -> Result<Audience, Response> {
-        if self.waiting.is_spent() {
+        if !self.waiting.may_inherit() {
             return Err(Response::Busy { retry_ms: RETRY_OTHER_MS });
         }
         let mut common = None;
@@ -191,7 +191,7 @@ impl Server {
             let audience = self.index.inherited_audience(owner, &file.name, file.content.hash);
             let audience = audience.ok_or(Response::NotPublished)?;
             let users = if let Audience::Only(users) = &audience { users.len() } else { 0 };
-            self.waiting.spend(INHERIT_STEPS + users);
+            self.waiting.inherit(INHERIT_STEPS + users);
             if *common.get_or_insert_with(|| audience.clone()) != audience {
                 return Err(Response::Refused);
             }

@@ -27,12 +27,14 @@ pub(super) struct Waiting {
     len: usize,
     /// Since [`renew`](Self::renew).
     spent: usize,
+    /// The same, of publications that inherit their audience: queries that keep every turn busy must not keep them out.
+    inherited: usize,
 }
 
 impl Waiting {
     /// Whether anyone waits, or would have to until [`renew`](Self::renew).
     pub(super) fn is_ready(&self) -> bool {
-        !self.turns.is_empty() || self.is_spent()
+        !self.turns.is_empty() || self.is_spent() || self.inherited > 0
     }
 
     /// Whether this request waits already: it is a repeat.
@@ -79,11 +81,20 @@ impl Waiting {
 
     /// A turn of the loop begins.
     pub(super) fn renew(&mut self) {
-        self.spent = 0;
+        (self.spent, self.inherited) = (0, 0);
     }
 
     pub(super) fn spend(&mut self, steps: usize) {
         self.spent = self.spent.saturating_add(steps);
+    }
+
+    pub(super) fn inherit(&mut self, steps: usize) {
+        self.inherited = self.inherited.saturating_add(steps);
+    }
+
+    /// Whether publications that inherit have taken their share of this turn.
+    pub(super) fn may_inherit(&self) -> bool {
+        self.inherited < STEPS_PER_TURN
     }
 
     /// Steps that are left for one slice of work; at least one.
@@ -100,5 +111,21 @@ impl Waiting {
     /// Whether this turn has no steps left.
     pub(super) fn is_spent(&self) -> bool {
         self.spent >= STEPS_PER_TURN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_that_take_every_turn_leave_room_to_inherit_an_audience() {
+        let mut waiting = Waiting::default();
+        waiting.spend(STEPS_PER_TURN);
+        assert!(waiting.is_spent() && waiting.may_inherit());
+        waiting.inherit(STEPS_PER_TURN);
+        assert!(!waiting.may_inherit() && waiting.is_ready());
+        waiting.renew();
+        assert!(waiting.may_inherit() && !waiting.is_ready());
     }
 }

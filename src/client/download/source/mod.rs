@@ -266,7 +266,6 @@ impl Link<'_, '_> {
             return Ok(false);
         }
         self.seen = state.changes;
-        let grants = state.live.get_mut(&self.address).map(|live| std::mem::take(&mut live.grants)).unwrap_or_default();
         if state.plan.must_cancel(self.id) && !self.is_cancelling {
             drop(state);
             self.is_cancelling = true;
@@ -274,6 +273,8 @@ impl Link<'_, '_> {
             self.writer.flush()?;
             return Ok(true);
         }
+        // Not before: what is promised for these waits until they are shown.
+        let grants = state.live.get_mut(&self.address).map(|live| std::mem::take(&mut live.grants)).unwrap_or_default();
         self.fresh.clear();
         let mut next = Next::Wait;
         if !self.is_cancelling {
