@@ -69,7 +69,7 @@ fn a_large_audience_travels_whole() {
 }
 
 #[test]
-fn a_shared_download_that_was_killed_leaves_no_publication_behind() {
+fn what_is_published_stays_published_though_only_an_unfinished_part_is_left() {
     let env = TestEnv::new();
     let content = noise(7, (1 << 20) + 1);
     let hans = || env.client("hans").user().args(["-q"]);
@@ -79,8 +79,8 @@ fn a_shared_download_that_was_killed_leaves_no_publication_behind() {
         .run(&["pub big old"])
         .expect(0, &["2 files published successfully"]);
     let part = format!(".{}.part", &blake3::hash(&content).to_hex()[..32]);
-    fs::rename(hans().dir().join("big"), hans().dir().join(part)).expect("as if it had been cut off");
+    fs::rename(hans().dir().join("big"), hans().dir().join(part)).expect("as an interrupted get leaves it");
     // `pub` waits for the list of the login.
-    let expected = ["File published successfully", "1 file published:", "old"];
+    let expected = ["File published successfully", "2 files published:", "big", "old"];
     hans().run(&["pub old", "lpf"]).expect(0, &expected);
 }
