@@ -7,6 +7,9 @@
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
+#[path = "load/bare_sqlite.rs"]
+mod bare_sqlite;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -16,6 +19,8 @@ use fileshare::common::message::PublishedFile;
 use fileshare::common::types::{Content, ContentHash, FileName, RequestId, RunId, UserName};
 use fileshare::server::journal::{Change, Journal, JournalSeq, LastMutation, Load, Mutation, StoredPublication};
 use rusqlite::{Connection, params};
+
+use self::bare_sqlite::bare_connection;
 
 /// As many files as one PUBLISH datagram usually holds.
 const FILES: u64 = 13;
@@ -101,19 +106,6 @@ fn bare(connection: &mut Connection, mutations: &[Mutation]) -> Duration {
         transaction.commit().expect("a commit");
     }
     start.elapsed()
-}
-
-fn bare_connection(path: &Path) -> Connection {
-    let connection = Connection::open(path).expect("a database");
-    connection
-        .execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -32768;
-             CREATE TABLE publications (user INTEGER NOT NULL, name TEXT NOT NULL, hash BLOB NOT NULL,
-                 size INTEGER NOT NULL, mtime_ms INTEGER NOT NULL, audience INTEGER, published_s INTEGER NOT NULL,
-                 PRIMARY KEY (user, name)) STRICT, WITHOUT ROWID;",
-        )
-        .expect("a table");
-    connection
 }
 
 fn median(mut times: Vec<Duration>) -> f64 {

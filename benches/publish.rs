@@ -6,6 +6,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
+#[path = "load/bare_sqlite.rs"]
+mod bare_sqlite;
 mod load;
 
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ use fileshare::client::session::Event;
 use fileshare::common::message::{AudienceRef, PublishedFile, Request, Response};
 use rusqlite::{Connection, params};
 
+use self::bare_sqlite::bare_connection;
 use self::load::{Crowd, Place, file, median, setting};
 
 /// Files of a datagram: names of some 30 bytes.
@@ -30,7 +33,7 @@ fn main() {
     place.start();
     let mut crowd = Crowd::new(place.address(), users);
     crowd.log_in();
-    let mut bare = bare_connection(&place);
+    let mut bare = bare_connection(&place.folder().join("bare.db"));
     let mut published = vec![0; users];
     // Made beforehand, so that the load costs little.
     let mut ready: Vec<Vec<Vec<PublishedFile>>> = vec![Vec::new(); users];
@@ -87,19 +90,6 @@ fn next(crowd: &mut Crowd, member: usize, ready: &mut Vec<Vec<PublishedFile>>) -
     let Some(files) = ready.pop() else { return false };
     crowd.act(member, |session, now| session.ask(now, Request::Publish { files, audience: AudienceRef::Everyone }));
     true
-}
-
-fn bare_connection(place: &Place) -> Connection {
-    let connection = Connection::open(place.folder().join("bare.db")).expect("a database");
-    connection
-        .execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -32768;
-             CREATE TABLE publications (user INTEGER NOT NULL, name TEXT NOT NULL, hash BLOB NOT NULL,
-                 size INTEGER NOT NULL, mtime_ms INTEGER NOT NULL, audience INTEGER, published_s INTEGER NOT NULL,
-                 PRIMARY KEY (user, name)) STRICT, WITHOUT ROWID;",
-        )
-        .expect("a table");
-    connection
 }
 
 /// As many rows by batched inserts; rows a second.

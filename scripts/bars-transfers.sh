@@ -166,9 +166,19 @@ with_sources() {
     check_content undisturbed
     ((received >= size)) || fail "the log does not tell what was received"
 }
+# A new `get` of what a kill has left missing: finishes, and raises `most` if it transfers more again than those before it.
+get_the_rest() {
+    local missing=$((size - kept)) again
+    start_get
+    end_get || fail "get after the kill: $(tail -n 1 "$FS_DIR/get.err")"
+    check_content "after kill $((round + 1))"
+    again=$((received - missing))
+    note "$again again: $received received, $missing missing, $kept kept, $found found"
+    ((again <= most)) || most=$again
+}
 # The downloader is killed; then the same `get` again.
 kill_downloader() {
-    local round missing again most=0 hit=0
+    local round most=0 hit=0
     with_sources "$@"
     for ((round = 0; round < times; round++)); do
         fresh_getter
@@ -177,13 +187,7 @@ kill_downloader() {
         kill_getter
         look_at_part
         ((kept == 0 || kept == size)) || hit=$((hit + 1))
-        missing=$((size - kept))
-        start_get
-        end_get || fail "get after the kill: $(tail -n 1 "$FS_DIR/get.err")"
-        check_content "after kill $((round + 1))"
-        again=$((received - missing))
-        note "$again again: $received received, $missing missing, $kept kept, $found found"
-        ((again <= most)) || most=$again
+        get_the_rest
     done
     kill_verdict "downloader killed, $# source(s), get again" $# "$most" "$hit"
 }
@@ -208,7 +212,7 @@ kill_uploader_survived() {
 }
 # All uploaders are killed, the `get` gives up; they come back and publish again, and a new `get` is begun.
 kill_uploader_again() {
-    local round missing again name code most=0 hit=0
+    local round name code most=0 hit=0
     with_sources "$@"
     for ((round = 0; round < times; round++)); do
         fresh_getter
@@ -218,20 +222,14 @@ kill_uploader_again() {
         code=0
         end_get || code=$?
         look_at_part
-        missing=$((size - kept))
         case $code in
-            0) ((missing == 0)) || fail "a get without sources claims success" ;;
+            0) ((kept == size)) || fail "a get without sources claims success" ;;
             6) ((kept == 0)) || hit=$((hit + 1)) ;;
             5) ((kept == 0)) || fail "exit 5 with a part" ;; # not asked for yet
             *) fail "a get whose sources were killed ends with $code: $(tail -n 1 "$FS_DIR/get.err")" ;;
         esac
         for name in "$@"; do serve "$name" --limit-rate "$rate"; done
-        start_get
-        end_get || fail "get after the kill: $(tail -n 1 "$FS_DIR/get.err")"
-        check_content "after kill $((round + 1))"
-        again=$((received - missing))
-        note "$again again: $received received, $missing missing, $kept kept, $found found"
-        ((again <= most)) || most=$again
+        get_the_rest
     done
     kill_verdict "uploader killed, $# source(s), get again" $# "$most" "$hit"
 }

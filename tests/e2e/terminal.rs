@@ -42,10 +42,8 @@ fn end_of_input_at_a_terminal_means_leaving() {
     env.wait_log("Received XIT from hans");
 }
 
-#[test]
-fn a_password_is_asked_for_without_an_echo() {
-    let env = TestEnv::new();
-    let mut person = Terminal::start(env.client("hans").args(["-u", "hans"]).into_command());
+/// Answers the question for hans's password; gives the exit status and all that was on the screen.
+fn logs_in_unseen_and_leaves(mut person: Terminal) -> (i32, String) {
     person.sees("assword");
     person.waits_hidden();
     person.types("falcon*solo");
@@ -53,7 +51,14 @@ fn a_password_is_asked_for_without_an_echo() {
     person.sees("> ");
     person.types("xit");
     person.sees("Goodbye!");
-    let (code, screen) = person.finish();
+    person.finish()
+}
+
+#[test]
+fn a_password_is_asked_for_without_an_echo() {
+    let env = TestEnv::new();
+    let person = Terminal::start(env.client("hans").args(["-u", "hans"]).into_command());
+    let (code, screen) = logs_in_unseen_and_leaves(person);
     assert!(code == 0 && !screen.contains("falcon*solo"), "{screen}");
 }
 
@@ -69,14 +74,7 @@ fn auth_without_a_password_asks_for_it_without_an_echo() {
     person.sees("Authentication failed. Please try again.");
     person.sees("> ");
     person.types("auth hans");
-    person.sees("assword");
-    person.waits_hidden();
-    person.types("falcon*solo");
-    person.sees("Welcome, hans!");
-    person.sees("> ");
-    person.types("xit");
-    person.sees("Goodbye!");
-    let (code, screen) = person.finish();
+    let (code, screen) = logs_in_unseen_and_leaves(person);
     assert!(code == 0 && !screen.contains("falcon*solo") && !screen.contains("a wrong one"), "{screen}");
 }
 
