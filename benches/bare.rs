@@ -21,15 +21,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fileshare::client::control::AskError;
-use fileshare::client::download::{
+use fileshare::internals::client::control::AskError;
+use fileshare::internals::client::download::{
     Ask, DownloadOptions, DownloadProgress, Downloader, Fetched, Offer, OnExists, Wanted,
 };
-use fileshare::client::share::{HashProgress, Listener, Share};
-use fileshare::common::message::WantedFile;
-use fileshare::common::seal::{AeadKey, TAG_BYTES, counter_nonce};
-use fileshare::common::ticket::{Grant, TransferTicket};
-use fileshare::common::types::{Audience, FileName, UserName};
+use fileshare::internals::client::share::{HashProgress, Listener, Share};
+use fileshare::internals::common::message::WantedFile;
+use fileshare::internals::common::seal::{AeadKey, TAG_BYTES, counter_nonce};
+use fileshare::internals::common::ticket::{Grant, TransferTicket};
+use fileshare::internals::common::types::{Audience, FileName, UserName};
 use rand::RngCore;
 
 const RECORD_BYTES: usize = 64 << 10;

@@ -14,8 +14,8 @@ mod searches;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use fileshare::client::session::Event;
-use fileshare::common::message::{AudienceRef, NameQuery, Request, Response};
+use fileshare::internals::client::session::Event;
+use fileshare::internals::common::message::{AudienceRef, NameQuery, Request, Response};
 
 use self::load::{Crowd, Place, file, percentile, setting};
 

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fileshare::common::message::{NameQuery, PublishedFile};
-use fileshare::common::types::{Audience, Content, ContentHash, FileName, UserName};
-use fileshare::server::index::{Budget, Index, OwnerId, Position, Purpose};
+use fileshare::internals::common::message::{NameQuery, PublishedFile};
+use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, UserName};
+use fileshare::internals::server::index::{Budget, Index, OwnerId, Position, Purpose};
 
 const USERS: u32 = 10_000;
 const ROUNDS: usize = 9;

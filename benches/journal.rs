@@ -15,9 +15,11 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use fileshare::common::message::PublishedFile;
-use fileshare::common::types::{Content, ContentHash, FileName, RequestId, RunId, UserName};
-use fileshare::server::journal::{Change, Journal, JournalSeq, LastMutation, Load, Mutation, StoredPublication};
+use fileshare::internals::common::message::PublishedFile;
+use fileshare::internals::common::types::{Content, ContentHash, FileName, RequestId, RunId, UserName};
+use fileshare::internals::server::journal::{
+    Change, Journal, JournalSeq, LastMutation, Load, Mutation, StoredPublication,
+};
 use rusqlite::{Connection, params};
 
 use self::bare_sqlite::bare_connection;

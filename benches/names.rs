@@ -14,9 +14,9 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use fileshare::client::session::Event;
-use fileshare::common::message::{AudienceRef, NameQuery, PublishedFile, Request, Response};
-use fileshare::common::types::FileName;
+use fileshare::internals::client::session::Event;
+use fileshare::internals::common::message::{AudienceRef, NameQuery, PublishedFile, Request, Response};
+use fileshare::internals::common::types::FileName;
 
 use self::load::{Crowd, Place, file, median, setting};
 

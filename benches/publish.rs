@@ -12,8 +12,8 @@ mod load;
 
 use std::time::{Duration, Instant};
 
-use fileshare::client::session::Event;
-use fileshare::common::message::{AudienceRef, PublishedFile, Request, Response};
+use fileshare::internals::client::session::Event;
+use fileshare::internals::common::message::{AudienceRef, PublishedFile, Request, Response};
 use rusqlite::{Connection, params};
 
 use self::bare_sqlite::bare_connection;

@@ -10,9 +10,9 @@ mod load;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use fileshare::client::session::Event;
-use fileshare::common::message::{AudienceRef, Request, Response};
-use fileshare::common::types::FileName;
+use fileshare::internals::client::session::Event;
+use fileshare::internals::common::message::{AudienceRef, Request, Response};
+use fileshare::internals::common::types::FileName;
 
 use self::load::{Crowd, Place, file, median, setting};
 

@@ -9,8 +9,8 @@ mod load;
 
 use std::sync::{Arc, mpsc};
 
-use fileshare::common::types::{RequestId, RunId, UserName};
-use fileshare::server::journal::{Change, Journal, LastMutation, Load, Mutation, StoredPublication};
+use fileshare::internals::common::types::{RequestId, RunId, UserName};
+use fileshare::internals::server::journal::{Change, Journal, LastMutation, Load, Mutation, StoredPublication};
 
 use self::load::{Place, file, median, setting, user};
 

@@ -4,18 +4,18 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fileshare::client::command;
-use fileshare::client::paths::tidy;
-use fileshare::client::session::{Event, Session, SessionConfig};
-use fileshare::client::words::{Words, quote};
-use fileshare::common::limits::{RECORD_MAX_BYTES, TICKET_MAX_BYTES};
-use fileshare::common::login::Stretching;
-use fileshare::common::message::{ClientMessage, ServerMessage};
-use fileshare::common::packet::Packet;
-use fileshare::common::transfer::{self, Preamble, ToDownloader, ToUploader};
-use fileshare::common::types::UserName;
-use fileshare::server::core::{Outbox, Server, ServerConfig, Stored};
-use fileshare::server::credentials::Credentials;
+use fileshare::internals::client::command;
+use fileshare::internals::client::paths::tidy;
+use fileshare::internals::client::session::{Event, Session, SessionConfig};
+use fileshare::internals::client::words::{Words, quote};
+use fileshare::internals::common::limits::{RECORD_MAX_BYTES, TICKET_MAX_BYTES};
+use fileshare::internals::common::login::Stretching;
+use fileshare::internals::common::message::{ClientMessage, ServerMessage};
+use fileshare::internals::common::packet::Packet;
+use fileshare::internals::common::transfer::{self, Preamble, ToDownloader, ToUploader};
+use fileshare::internals::common::types::UserName;
+use fileshare::internals::server::core::{Outbox, Server, ServerConfig, Stored};
+use fileshare::internals::server::credentials::Credentials;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 

@@ -1,19 +1,21 @@
 //! **fileshare**: a permissioned peer-to-peer file share.
 //!
-//! A *server* knows who is online and who shares what; it never touches file content. *Clients* talk to it in UDP
-//! datagrams and fetch files straight from each other over TCP.
+//! A *server* knows which users are online and which files each publishes; it never receives file content. *Clients*
+//! talk to it in UDP datagrams and download files directly from each other over TCP.
 //!
-//! Three rooms, and the doors between them:
+//! The crate has three parts:
 //!
-//! * [`common`] — what both sides must agree on: names, messages, packets, keys, tickets, transfer frames, content
-//!   verification. No sockets, no clocks, never imports the other two.
-//! * [`server`] — a sans-IO core, the single-threaded event loop that feeds it, and the journal thread that makes
+//! * `common` — what both programs must agree on: names, messages, packets, keys, tickets, peer messages, verification
+//!   of content. No sockets, no clocks; imports neither `client` nor `server`.
+//! * [`server`] — a sans-IO core, the single-threaded event loop that drives it, and the journal thread that makes
 //!   publications durable. Never imports `client`.
-//! * [`client`] — a sans-IO session, the control thread that feeds it, the listener thread that serves peers, the
+//! * [`client`] — a sans-IO session, the control thread that drives it, the listener thread that serves peers, the
 //!   downloads, and the shell. Never imports `server`.
 //!
-//! `docs/ARCHITECTURE.md` is the map; `docs/PROTOCOL.md` describes every byte.
+//! `docs/ARCHITECTURE.md` describes the design; `docs/PROTOCOL.md` describes every byte of the protocol.
 
 pub mod client;
-pub mod common;
+mod common;
+#[doc(hidden)]
+pub mod internals;
 pub mod server;

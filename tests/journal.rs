@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use fileshare::common::message::PublishedFile;
-use fileshare::common::types::{Audience, Content, ContentHash, FileName, RequestId, RunId, UserName};
-use fileshare::server::journal::{
+use fileshare::internals::common::message::PublishedFile;
+use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, RequestId, RunId, UserName};
+use fileshare::internals::server::journal::{
     Change, Journal, JournalError, JournalSeq, LastMutation, Load, Mutation, StoredPublication,
 };
 use rand::{Rng, SeedableRng};

@@ -7,12 +7,12 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use fileshare::common::limits::PROTOCOL_VERSION;
-use fileshare::common::login::{ClientLogin, LoginAnswer, LoginDetails, Stretching};
-use fileshare::common::message::{ClientMessage, Request, Response, ServerMessage};
-use fileshare::common::packet::Packet;
-use fileshare::common::seal::{Channel, Side};
-use fileshare::common::types::{RequestId, UserName};
+use fileshare::internals::common::limits::PROTOCOL_VERSION;
+use fileshare::internals::common::login::{ClientLogin, LoginAnswer, LoginDetails, Stretching};
+use fileshare::internals::common::message::{ClientMessage, Request, Response, ServerMessage};
+use fileshare::internals::common::packet::Packet;
+use fileshare::internals::common::seal::{Channel, Side};
+use fileshare::internals::common::types::{RequestId, UserName};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use rustix::fs::{CWD, FileType, Mode, mknodat};

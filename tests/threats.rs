@@ -6,13 +6,13 @@ mod invariants;
 use std::fs;
 use std::path::Path;
 
-use fileshare::common::login::{ClientLogin, Record, ServerLogin, Stretching};
-use fileshare::common::message::{
+use fileshare::internals::common::login::{ClientLogin, Record, ServerLogin, Stretching};
+use fileshare::internals::common::message::{
     AudienceRef, ClientMessage, NameQuery, PublishedFile, Request, Response, ServerMessage,
 };
-use fileshare::common::packet::Packet;
-use fileshare::common::transfer::{Opening, ToUploader, WantedRange};
-use fileshare::common::types::{Content, ContentHash, FileName, RequestId, StateDigest, UserName};
+use fileshare::internals::common::packet::Packet;
+use fileshare::internals::common::transfer::{Opening, ToUploader, WantedRange};
+use fileshare::internals::common::types::{Content, ContentHash, FileName, RequestId, StateDigest, UserName};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};

@@ -4,13 +4,13 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use fileshare::common::limits::PROTOCOL_VERSION;
-use fileshare::common::login::{ClientLogin, LoginAnswer, LoginDetails, Record, Stretching};
-use fileshare::common::message::{ClientMessage, Heartbeat, ServerMessage};
-use fileshare::common::packet::Packet;
-use fileshare::common::seal::{Channel, Side};
-use fileshare::server::core::{Outbox, Server, ServerConfig, Stored};
-use fileshare::server::credentials::{Credential, Credentials};
+use fileshare::internals::common::limits::PROTOCOL_VERSION;
+use fileshare::internals::common::login::{ClientLogin, LoginAnswer, LoginDetails, Record, Stretching};
+use fileshare::internals::common::message::{ClientMessage, Heartbeat, ServerMessage};
+use fileshare::internals::common::packet::Packet;
+use fileshare::internals::common::seal::{Channel, Side};
+use fileshare::internals::server::core::{Outbox, Server, ServerConfig, Stored};
+use fileshare::internals::server::credentials::{Credential, Credentials};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use fileshare::common::message::{AudienceRef, ClientMessage, NameQuery, PublishedFile, Request};
-use fileshare::common::types::{Content, ContentHash, FileName, RequestId};
-use fileshare::server::journal::JournalSeq;
+use fileshare::internals::common::message::{AudienceRef, ClientMessage, NameQuery, PublishedFile, Request};
+use fileshare::internals::common::types::{Content, ContentHash, FileName, RequestId};
+use fileshare::internals::server::journal::JournalSeq;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::core::{Bench, Ends, sealed};

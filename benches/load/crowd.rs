@@ -5,9 +5,9 @@ use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use fileshare::client::session::{Event, Session, SessionConfig};
-use fileshare::common::limits::DATAGRAM_MAX_BYTES;
-use fileshare::common::login::Stretching;
+use fileshare::internals::client::session::{Event, Session, SessionConfig};
+use fileshare::internals::common::limits::DATAGRAM_MAX_BYTES;
+use fileshare::internals::common::login::Stretching;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 use rand::{Rng, SeedableRng};

@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use fileshare::common::login::Stretching;
-use fileshare::common::message::PublishedFile;
-use fileshare::common::types::{Content, ContentHash, FileName, UserName};
-use fileshare::server::credentials::record_line;
+use fileshare::internals::common::login::Stretching;
+use fileshare::internals::common::message::PublishedFile;
+use fileshare::internals::common::types::{Content, ContentHash, FileName, UserName};
+use fileshare::internals::server::credentials::record_line;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use rustix::process::{Pid, Signal, kill_process};

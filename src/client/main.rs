@@ -1,5 +1,5 @@
-//! The `client` program: see [`fileshare::client::run`].
+//! The `client` program: see [`fileshare::client`].
 
 fn main() -> std::process::ExitCode {
-    fileshare::client::run::main()
+    fileshare::client::run()
 }

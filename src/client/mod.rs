@@ -2,28 +2,30 @@
 //! the downloads. Never imports `server`.
 
 #[expect(clippy::disallowed_methods, reason = "these threads are drivers: they give up on a peer in time")]
-pub mod channel;
-pub mod cli;
-pub mod command;
-pub mod commands;
-pub mod console;
-pub mod control;
-pub mod directory;
+pub(crate) mod channel;
+pub(crate) mod cli;
+pub(crate) mod command;
+pub(crate) mod commands;
+pub(crate) mod console;
+pub(crate) mod control;
+pub(crate) mod directory;
 #[expect(clippy::disallowed_methods, reason = "these threads are drivers: the plan in it gets its time as an argument")]
-pub mod download;
-pub mod exit_code;
-pub mod life;
-pub mod net;
+pub(crate) mod download;
+pub(crate) mod exit_code;
+pub(crate) mod life;
+pub(crate) mod net;
 mod notices;
-pub mod output;
-pub mod own;
-pub mod password;
-pub mod paths;
-pub mod run;
-pub mod services;
-pub mod session;
+pub(crate) mod output;
+pub(crate) mod own;
+pub(crate) mod password;
+pub(crate) mod paths;
+pub(crate) mod run;
+pub(crate) mod services;
+pub(crate) mod session;
 #[expect(clippy::disallowed_methods, reason = "these threads are drivers: uploads end in time")]
-pub mod share;
-pub mod shell;
-pub mod signals;
-pub mod words;
+pub(crate) mod share;
+pub(crate) mod shell;
+pub(crate) mod signals;
+pub(crate) mod words;
+
+pub use run::main as run;

@@ -1,13 +1,13 @@
 //! What server and client must agree on. No sockets, no clocks; imports neither `server` nor `client`.
 
-pub mod content;
-pub mod hidden;
-pub mod limits;
-pub mod login;
-pub mod message;
-pub mod packet;
-pub mod seal;
-pub mod text;
-pub mod ticket;
-pub mod transfer;
-pub mod types;
+pub(crate) mod content;
+pub(crate) mod hidden;
+pub(crate) mod limits;
+pub(crate) mod login;
+pub(crate) mod message;
+pub(crate) mod packet;
+pub(crate) mod seal;
+pub(crate) mod text;
+pub(crate) mod ticket;
+pub(crate) mod transfer;
+pub(crate) mod types;

@@ -23,7 +23,7 @@ pub const TAG_BYTES: usize = 16;
 pub const NONCE_BYTES: usize = 12;
 
 /// What each key is for. No two uses share a context.
-pub mod context {
+pub(crate) mod context {
     /// From an OPAQUE session key: the secret of the session it starts.
     pub const SESSION: &str = "fileshare 2026 v1 session secret";
     /// Datagrams from client to server.

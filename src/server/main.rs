@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use fileshare::server::cli::Action;
-use fileshare::server::startup::{ServerError, enrol, serve};
+use fileshare::server::{Action, ServerError, enrol, serve};
 
 fn main() -> ExitCode {
     match run() {

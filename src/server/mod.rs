@@ -1,28 +1,31 @@
 //! The server: knows who is online and who shares what, and never touches file content. Never imports `client`.
 
 mod accounts;
-pub mod cli;
-pub mod cookie;
-pub mod core;
-pub mod credentials;
+pub(crate) mod cli;
+pub(crate) mod cookie;
+pub(crate) mod core;
+pub(crate) mod credentials;
 mod cursor;
-pub mod enrolment;
-pub mod event_loop;
+pub(crate) mod enrolment;
+pub(crate) mod event_loop;
 mod handshake;
-pub mod index;
-pub mod journal;
+pub(crate) mod index;
+pub(crate) mod journal;
 mod keys;
-pub mod logging;
+pub(crate) mod logging;
 mod outbox;
 mod rereading;
 mod sessions;
 mod signals;
 mod socket;
-pub mod startup;
+pub(crate) mod startup;
 #[cfg(test)]
 pub(crate) mod testing;
-pub mod throttle;
+pub(crate) mod throttle;
 mod turns;
+
+pub use cli::Action;
+pub use startup::{ServerError, enrol, serve};
 
 /// How much threads with much to compute yield to the loop.
 const NICENESS: i32 = 10;

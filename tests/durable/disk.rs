@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::Duration;
 
-use fileshare::client::directory::PublishTo;
-use fileshare::common::message::{NameQuery, PublishedFile};
-use fileshare::common::types::{Audience, Content, ContentHash, FileName};
+use fileshare::internals::client::directory::PublishTo;
+use fileshare::internals::common::message::{NameQuery, PublishedFile};
+use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName};
 use rusqlite::Connection;
 use rustix::process::Signal;
 

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use fileshare::client::control::{Control, ControlOptions, Observer};
-use fileshare::client::directory::Directory;
-use fileshare::common::login::{Stretching, Welcome};
-use fileshare::common::seal::Secret;
-use fileshare::common::types::UserName;
-use fileshare::server::credentials::record_line;
+use fileshare::internals::client::control::{Control, ControlOptions, Observer};
+use fileshare::internals::client::directory::Directory;
+use fileshare::internals::common::login::{Stretching, Welcome};
+use fileshare::internals::common::seal::Secret;
+use fileshare::internals::common::types::UserName;
+use fileshare::internals::server::credentials::record_line;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;

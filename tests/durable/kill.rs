@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use fileshare::client::directory::PublishTo;
-use fileshare::common::message::PublishedFile;
-use fileshare::common::types::{Audience, Content, ContentHash, FileName, UserName};
-use fileshare::server::journal::{Journal, LastMutation, Load, StoredPublication};
+use fileshare::internals::client::directory::PublishTo;
+use fileshare::internals::common::message::PublishedFile;
+use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, UserName};
+use fileshare::internals::server::journal::{Journal, LastMutation, Load, StoredPublication};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;

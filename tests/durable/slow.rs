@@ -11,12 +11,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use fileshare::client::directory::PublishTo;
-use fileshare::common::message::{NameQuery, PublishedFile};
-use fileshare::common::types::{Audience, Content, ContentHash, FileName};
-use fileshare::server::cli::Options;
-use fileshare::server::journal::{Journal, Mutation, SqliteStore, Store, StoreError};
-use fileshare::server::startup::serve_over;
+use fileshare::internals::client::directory::PublishTo;
+use fileshare::internals::common::message::{NameQuery, PublishedFile};
+use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName};
+use fileshare::internals::server::cli::Options;
+use fileshare::internals::server::journal::{Journal, Mutation, SqliteStore, Store, StoreError};
+use fileshare::internals::server::startup::serve_over;
 use log::LevelFilter;
 use rustix::process::Signal;
 

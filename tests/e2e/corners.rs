@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use crate::testenv::fake::FakeServer;
 use crate::testenv::{COMMANDS, Client, TestEnv};
-use fileshare::common::packet::Packet;
+use fileshare::internals::common::packet::Packet;
 
 #[test]
 fn empty_is_not_failure() {

@@ -6,11 +6,11 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use fileshare::common::limits::{PROTOCOL_VERSION, USER_NAME_MAX_BYTES};
-use fileshare::common::login::Stretching;
-use fileshare::common::packet::Packet;
-use fileshare::common::types::UserName;
-use fileshare::server::credentials::record_line;
+use fileshare::internals::common::limits::{PROTOCOL_VERSION, USER_NAME_MAX_BYTES};
+use fileshare::internals::common::login::Stretching;
+use fileshare::internals::common::packet::Packet;
+use fileshare::internals::common::types::UserName;
+use fileshare::internals::server::credentials::record_line;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fileshare::common::login::{ClientLogin, Stretching};
-use fileshare::common::packet::{KE1_BYTES, Packet};
-use fileshare::common::types::UserName;
-use fileshare::server::core::{Outbox, Server, ServerConfig, Stored};
-use fileshare::server::credentials::{Credentials, record_line};
+use fileshare::internals::common::login::{ClientLogin, Stretching};
+use fileshare::internals::common::packet::{KE1_BYTES, Packet};
+use fileshare::internals::common::types::UserName;
+use fileshare::internals::server::core::{Outbox, Server, ServerConfig, Stored};
+use fileshare::internals::server::credentials::{Credentials, record_line};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};

@@ -6,10 +6,10 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use fileshare::common::login::{ClientLogin, Record, ServerLogin, Stretching};
-use fileshare::common::packet::Packet;
-use fileshare::common::transfer::Preamble;
-use fileshare::common::types::UserName;
+use fileshare::internals::common::login::{ClientLogin, Record, ServerLogin, Stretching};
+use fileshare::internals::common::packet::Packet;
+use fileshare::internals::common::transfer::Preamble;
+use fileshare::internals::common::types::UserName;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngCore, SeedableRng};
@@ -283,6 +283,7 @@ fn no_log_no_output_and_no_file_holds_a_password() {
     // A record made for the file says nothing of the password either.
     let user = UserName::parse("hans").expect("a name");
     let mut rng = StdRng::seed_from_u64(4);
-    let line = fileshare::server::credentials::record_line(&user, b"falcon*solo", &mut rng, Stretching::Minimal);
+    let line =
+        fileshare::internals::server::credentials::record_line(&user, b"falcon*solo", &mut rng, Stretching::Minimal);
     assert!(!line.contains("falcon") && !line.contains(&hex::encode("falcon")));
 }

@@ -10,8 +10,8 @@ mod world;
 
 use std::time::Duration;
 
-use fileshare::common::limits::{COMMAND_PATIENCE, LIVENESS_DEFAULT};
-use fileshare::common::message::{Request, Response};
+use fileshare::internals::common::limits::{COMMAND_PATIENCE, LIVENESS_DEFAULT};
+use fileshare::internals::common::message::{Request, Response};
 use rand::Rng;
 
 use self::line::Line;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use fileshare::client::session::{Event, RequestHandle, Session, SessionConfig};
-use fileshare::common::login::Stretching;
-use fileshare::common::message::{AudienceRef, NameQuery, PublishedFile, Request, Response};
-use fileshare::common::types::{Content, ContentHash, FileName, RunId, UserName};
+use fileshare::internals::client::session::{Event, RequestHandle, Session, SessionConfig};
+use fileshare::internals::common::login::Stretching;
+use fileshare::internals::common::message::{AudienceRef, NameQuery, PublishedFile, Request, Response};
+use fileshare::internals::common::types::{Content, ContentHash, FileName, RunId, UserName};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use fileshare::common::message::PublishedFile;
-use fileshare::common::types::{Audience, Content, FileName, RequestId, RunId, UserName};
-use fileshare::server::core::Stored;
-use fileshare::server::journal::{Change, JournalSeq, LastMutation, Load, Mutation, StoredPublication};
+use fileshare::internals::common::message::PublishedFile;
+use fileshare::internals::common::types::{Audience, Content, FileName, RequestId, RunId, UserName};
+use fileshare::internals::server::core::Stored;
+use fileshare::internals::server::journal::{Change, JournalSeq, LastMutation, Load, Mutation, StoredPublication};
 use rand::Rng;
 use rand_chacha::ChaCha20Rng;
 

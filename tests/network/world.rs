@@ -6,11 +6,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use fileshare::common::login::{Record, Stretching};
-use fileshare::common::message::{Cursor, Request, Response};
-use fileshare::common::types::{Content, FileName, UserName};
-use fileshare::server::core::{Outbox, Server, ServerConfig};
-use fileshare::server::credentials::{Credential, Credentials};
+use fileshare::internals::common::login::{Record, Stretching};
+use fileshare::internals::common::message::{Cursor, Request, Response};
+use fileshare::internals::common::types::{Content, FileName, UserName};
+use fileshare::internals::server::core::{Outbox, Server, ServerConfig};
+use fileshare::internals::server::credentials::{Credential, Credentials};
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 

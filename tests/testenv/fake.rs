@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use fileshare::common::limits::PROTOCOL_VERSION;
-use fileshare::common::packet::Packet;
+use fileshare::internals::common::limits::PROTOCOL_VERSION;
+use fileshare::internals::common::packet::Packet;
 
 use super::PATIENCE;
 

@@ -5,16 +5,16 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use fileshare::client::channel::{self, ChannelError};
-use fileshare::client::control::{Control, ControlOptions, Observer};
-use fileshare::client::directory::{Directory, PublishTo};
-use fileshare::common::limits::RECORD_MAX_BYTES;
-use fileshare::common::login::{Stretching, Welcome};
-use fileshare::common::message::PublishedFile;
-use fileshare::common::seal::{AeadKey, Secret};
-use fileshare::common::ticket::TransferTicket;
-use fileshare::common::transfer::{Frame, ToDownloader, ToUploader};
-use fileshare::common::types::{Audience, Content, ContentHash, FileName, UserName};
+use fileshare::internals::client::channel::{self, ChannelError};
+use fileshare::internals::client::control::{Control, ControlOptions, Observer};
+use fileshare::internals::client::directory::{Directory, PublishTo};
+use fileshare::internals::common::limits::RECORD_MAX_BYTES;
+use fileshare::internals::common::login::{Stretching, Welcome};
+use fileshare::internals::common::message::PublishedFile;
+use fileshare::internals::common::seal::{AeadKey, Secret};
+use fileshare::internals::common::ticket::TransferTicket;
+use fileshare::internals::common::transfer::{Frame, ToDownloader, ToUploader};
+use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, UserName};
 use zeroize::Zeroizing;
 
 #[derive(Default)]

@@ -4,12 +4,12 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use fileshare::common::limits::PROTOCOL_VERSION;
-use fileshare::common::login::{ClientLogin, LoginAnswer, LoginDetails, Stretching};
-use fileshare::common::message::{ClientMessage, Heartbeat, ServerMessage};
-use fileshare::common::packet::{KE3_BYTES, Packet};
-use fileshare::common::seal::{Channel, Side};
-use fileshare::common::types::UserName;
+use fileshare::internals::common::limits::PROTOCOL_VERSION;
+use fileshare::internals::common::login::{ClientLogin, LoginAnswer, LoginDetails, Stretching};
+use fileshare::internals::common::message::{ClientMessage, Heartbeat, ServerMessage};
+use fileshare::internals::common::packet::{KE3_BYTES, Packet};
+use fileshare::internals::common::seal::{Channel, Side};
+use fileshare::internals::common::types::UserName;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 

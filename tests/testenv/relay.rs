@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use fileshare::common::limits::PROTOCOL_VERSION;
-use fileshare::common::packet::Packet;
+use fileshare::internals::common::limits::PROTOCOL_VERSION;
+use fileshare::internals::common::packet::Packet;
 
 use super::PATIENCE;
 

@@ -1,0 +1,98 @@
+//! What the integration tests, benches and fuzz targets use of the crate's modules. Not part of the public interface.
+//!
+//! Every item is listed by name, so that the compiler reports what only tests would use.
+
+pub mod client {
+    pub mod channel {
+        pub use crate::client::channel::{ChannelError, accept};
+    }
+    pub mod command {
+        pub use crate::client::command::parse;
+    }
+    pub mod control {
+        pub use crate::client::control::{AskError, Control, ControlOptions, Observer};
+    }
+    pub mod directory {
+        pub use crate::client::directory::{Directory, PublishTo};
+    }
+    pub mod download {
+        pub use crate::client::download::{
+            Ask, DownloadOptions, DownloadProgress, Downloader, Fetched, Offer, OnExists, Wanted,
+        };
+    }
+    pub mod paths {
+        pub use crate::client::paths::tidy;
+    }
+    pub mod session {
+        pub use crate::client::session::{Event, RequestHandle, Session, SessionConfig};
+    }
+    pub mod share {
+        pub use crate::client::share::{HashProgress, Listener, Share};
+    }
+    pub mod words {
+        pub use crate::client::words::{Words, quote};
+    }
+}
+
+pub mod common {
+    pub mod limits {
+        pub use crate::common::limits::{
+            COMMAND_PATIENCE, DATAGRAM_MAX_BYTES, LIVENESS_DEFAULT, PROTOCOL_VERSION, RECORD_MAX_BYTES,
+            TICKET_MAX_BYTES, USER_NAME_MAX_BYTES,
+        };
+    }
+    pub mod login {
+        pub use crate::common::login::{
+            ClientLogin, LoginAnswer, LoginDetails, Record, ServerLogin, Stretching, Welcome,
+        };
+    }
+    pub mod message {
+        pub use crate::common::message::{
+            AudienceRef, ClientMessage, Cursor, Heartbeat, NameQuery, PublishedFile, Request, Response, ServerMessage,
+            WantedFile,
+        };
+    }
+    pub mod packet {
+        pub use crate::common::packet::{KE1_BYTES, KE3_BYTES, Packet};
+    }
+    pub mod seal {
+        pub use crate::common::seal::{AeadKey, Channel, Secret, Side, TAG_BYTES, counter_nonce};
+    }
+    pub mod ticket {
+        pub use crate::common::ticket::{Grant, TransferTicket};
+    }
+    pub mod transfer {
+        pub use crate::common::transfer::{
+            Frame, Opening, Preamble, ToDownloader, ToUploader, WantedRange, answer, record_bytes,
+        };
+    }
+    pub mod types {
+        pub use crate::common::types::{
+            Audience, Content, ContentHash, FileName, RequestId, RunId, StateDigest, UserName,
+        };
+    }
+}
+
+pub mod server {
+    pub mod cli {
+        pub use crate::server::cli::Options;
+    }
+    pub mod core {
+        pub use crate::server::core::{Outbox, Server, ServerConfig, Stored};
+    }
+    pub mod credentials {
+        pub use crate::server::credentials::{Credential, Credentials, record_line};
+    }
+    pub mod index {
+        pub use crate::server::index::{Budget, Index, OwnerId, Position, Purpose};
+    }
+    pub mod journal {
+        pub use crate::server::journal::{
+            Change, Journal, JournalError, JournalSeq, LastMutation, Load, Mutation, SqliteStore, Store, StoreError,
+            StoredPublication,
+        };
+    }
+    pub mod startup {
+        pub use crate::server::startup::serve_over;
+    }
+}
