@@ -3,10 +3,10 @@
 use zeroize::Zeroizing;
 
 use crate::client::control::Password;
-use crate::client::password::without_line_end;
 use crate::client::paths::{PathError, tidy};
 use crate::client::share::PathArgument;
 use crate::client::words::{Word, Words, WordsError, is_blank};
+use crate::common::escape::strip_line_ending;
 use crate::common::types::{UserName, UserNameError};
 
 /// The commands by name.
@@ -179,7 +179,7 @@ fn short(text: &str) -> &str {
 
 /// What `line` asks for; `None` for a blank line or a comment. One line end is ignored.
 pub fn parse(line: &[u8]) -> Result<Option<Command>, UsageError> {
-    let line = without_line_end(line);
+    let line = strip_line_ending(line);
     let text = valid_start(line);
     let mut words = Words::of(text);
     if text.trim_start_matches(is_blank).starts_with('#') {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::client::output::Report;
-use crate::common::text::safe;
+use crate::common::escape::escape_controls;
 
 /// What takes this long gets a progress bar.
 const BAR_AFTER: Duration = Duration::from_secs(1);
@@ -85,7 +85,7 @@ impl Console {
 
     /// Why something failed, to stderr, on one line.
     pub fn reason(&self, text: impl Display) {
-        let line = format!("client: {}\n", safe(&text.to_string()));
+        let line = format!("client: {}\n", escape_controls(&text.to_string()));
         // There is nowhere left to tell that stderr is gone.
         let _ = self.beside_bar(|streams| streams.err.write_all(line.as_bytes()));
     }
@@ -104,7 +104,7 @@ impl Console {
         }
         let mut streams = lock(&self.streams);
         match &mut streams.prompt {
-            Some(print) => print(format!("client: {}\n", safe(&text.to_string()))),
+            Some(print) => print(format!("client: {}\n", escape_controls(&text.to_string()))),
             None => {
                 drop(streams);
                 self.reason(text);
@@ -155,7 +155,7 @@ impl Meter<'_> {
         }
         self.bar.set_length(total);
         self.bar.set_position(done);
-        self.bar.set_message(safe(what).to_string());
+        self.bar.set_message(escape_controls(what).to_string());
         if !self.shown.swap(true, SeqCst) {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
             *lock(&self.console.bar) = Some(self.bar.clone());

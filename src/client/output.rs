@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::client::command::Verb;
 use crate::client::exit_code::ExitCode;
+use crate::common::escape::escape_controls;
 use crate::common::message::{FoundEntry, OwnEntry};
-use crate::common::text::safe;
 use crate::common::types::{FileName, UserName, is_control};
 
 /// Told to whoever has just logged in.
@@ -88,9 +88,9 @@ impl Report<'_> {
             Self::Found(entries) => {
                 listed(entries.iter().map(details), ["No files found", "file found", "files found"])
             }
-            Self::Fetched(_, saved) => format!("{} downloaded successfully\n", safe(saved.as_str())),
+            Self::Fetched(_, saved) => format!("{} downloaded successfully\n", escape_controls(saved.as_str())),
             Self::NotFetched(failure) if failure.code == ExitCode::NotFound => "File not found\n".into(),
-            Self::NotFetched(failure) => format!("{} download failed\n", safe(&failure.name)),
+            Self::NotFetched(failure) => format!("{} download failed\n", escape_controls(&failure.name)),
             Self::Help(verb) => help(*verb),
             Self::Skipped(_) | Self::Trouble(..) => String::new(),
             Self::Goodbye => "Goodbye!\n".into(),
@@ -162,7 +162,8 @@ fn listed<T: AsRef<str>>(lines: impl ExactSizeIterator<Item = T>, [none, one, ma
     };
     for line in lines {
         // A tab between columns is ours; whatever else could act is a name's.
-        let columns: Vec<String> = line.as_ref().split('\t').map(|column| safe(column).to_string()).collect();
+        let columns: Vec<String> =
+            line.as_ref().split('\t').map(|column| escape_controls(column).to_string()).collect();
         writeln!(text, "{}", columns.join("\t")).expect("a string takes all");
     }
     text

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::client::control::Password;
+use crate::common::escape::strip_line_ending;
 use crate::common::limits::PASSWORD_MAX_BYTES;
 use crate::common::types::UserName;
 
@@ -80,14 +81,6 @@ pub fn checked(password: Password) -> Result<Password, PasswordError> {
     if (1..=PASSWORD_MAX_BYTES).contains(&password.len()) { Ok(password) } else { Err(PasswordError::Length) }
 }
 
-/// `line` without its one line end, LF or CR LF.
-pub fn without_line_end(line: &[u8]) -> &[u8] {
-    match line.strip_suffix(b"\n") {
-        Some(line) => line.strip_suffix(b"\r").unwrap_or(line),
-        None => line,
-    }
-}
-
 fn first_line(path: &Path) -> Result<Password, PasswordError> {
     let broken = |error| PasswordError::File(path.display().to_string(), error);
     // More than any password and its line end; a larger file is not read on.
@@ -95,7 +88,7 @@ fn first_line(path: &Path) -> Result<Password, PasswordError> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(bound as usize));
     std::fs::File::open(path).and_then(|file| file.take(bound).read_to_end(&mut bytes)).map_err(broken)?;
     let end = bytes.iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |at| at + 1);
-    Ok(Zeroizing::new(without_line_end(&bytes[..end]).to_vec()))
+    Ok(Zeroizing::new(strip_line_ending(&bytes[..end]).to_vec()))
 }
 
 fn from_environment() -> Option<Password> {

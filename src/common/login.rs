@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::Sha512;
 use zeroize::Zeroizing;
 
-use super::hidden::Hidden;
 use super::packet::{ANSWER_BYTES, Cookie, DETAILS_BYTES, KE1_BYTES, KE2_BYTES, KE3_BYTES, Nonce, ResetToken};
+use super::redacted::Redacted;
 use super::seal::{Secret, TAG_BYTES, context, derive, open_once, seal_once};
 use super::types::{RunId, SessionId, StateDigest, UserName};
 
@@ -222,7 +222,7 @@ pub struct Welcome {
     /// by it.
     pub server_time_ms: u64,
     /// What a true RESET of this session carries.
-    pub reset_token: Hidden<ResetToken>,
+    pub reset_token: Redacted<ResetToken>,
     /// A sealed [`ResumptionTicket`](super::ticket::ResumptionTicket).
     pub ticket: Vec<u8>,
     /// Of all the user's publications as the server has them now.

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::hidden::Hidden;
 use super::limits::{AUDIENCE_PART_MAX_USERS, BATCH_MAX_FILES, CURSOR_MAX_BYTES, NEEDLE_MAX_BYTES, TICKET_MAX_BYTES};
+use super::redacted::Redacted;
 use super::types::{Content, ContentHash, FileName, RequestId, StateDigest, UserName};
 
 /// From client to server.
@@ -283,7 +283,7 @@ pub struct SourceGrant {
     /// Bit *i* is set where it serves wanted file *i*.
     pub covers: u64,
     /// The key this ticket's connection is opened with.
-    pub key: Hidden<[u8; 32]>,
+    pub key: Redacted<[u8; 32]>,
     /// A [`TransferTicket`](super::ticket::TransferTicket) sealed for that peer.
     pub ticket: Vec<u8>,
 }

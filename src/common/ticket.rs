@@ -13,7 +13,7 @@ use rand::{CryptoRng, RngCore};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
-use super::hidden::Hidden;
+use super::redacted::Redacted;
 use super::seal::{AeadKey, NONCE_BYTES, TAG_BYTES};
 use super::types::{ContentHash, FileName, RunId, UserName};
 
@@ -40,7 +40,7 @@ pub struct ResumptionTicket {
     /// Counts the sessions of that run; only a later one supersedes an earlier one.
     pub generation: u32,
     /// What the fresh keys are derived from; the client derives the same from its session.
-    pub secret: Hidden<[u8; 32]>,
+    pub secret: Redacted<[u8; 32]>,
     /// When the ticket ends.
     pub expires_ms: u64,
 }
@@ -53,7 +53,7 @@ pub struct TransferTicket {
     /// When the ticket ends, by the clock of `Welcome::server_time_ms`.
     pub expires_ms: u64,
     /// The pre-shared key of the connection's Noise handshake.
-    pub key: Hidden<[u8; 32]>,
+    pub key: Redacted<[u8; 32]>,
     /// What may be fetched; numbered from 0 in this order.
     pub grants: Vec<Grant>,
 }

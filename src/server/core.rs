@@ -41,10 +41,10 @@ use super::keys::Keys;
 pub use super::outbox::{Datagram, Outbox};
 use super::sessions::{Sessions, Slot};
 use super::throttle::{Rate, RateLimit, Throttle};
-use crate::common::hidden::Hidden;
+use crate::common::escape::escape_controls;
 use crate::common::limits::{HEARTBEAT_DEFAULT, LIVENESS_DEFAULT, PROTOCOL_VERSION};
 use crate::common::packet::{Nonce, Packet};
-use crate::common::text::safe;
+use crate::common::redacted::Redacted;
 use crate::common::types::{RunId, UserName};
 
 /// Turns between two login steps while datagrams keep coming: a step takes about 0.3 ms, so this keeps a flood of
@@ -63,7 +63,7 @@ pub struct ServerConfig {
     /// Silence after which a session ends.
     pub liveness: Duration,
     /// From the data file; what resumption, resets and fake records hang on.
-    pub root_secret: Hidden<[u8; 32]>,
+    pub root_secret: Redacted<[u8; 32]>,
     /// Whether hosts other than this one reach the server, so that a client seen at a loopback address is told that
     /// they cannot fetch from it.
     pub listens_elsewhere: bool,
@@ -293,7 +293,7 @@ impl Server {
     fn expire(&mut self, now: Instant) {
         while let Some(slot) = self.sessions.pop_expired(now) {
             let session = self.end_session(slot);
-            info!("{} timed out", safe(session.user.as_str()));
+            info!("{} timed out", escape_controls(session.user.as_str()));
         }
         self.handshakes.expire(now);
     }

@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 use rand::{CryptoRng, RngCore};
 use zeroize::Zeroizing;
 
+use crate::common::escape::display_path;
 use crate::common::limits::PASSWORD_MAX_BYTES;
 use crate::common::login::{Record, Stretching};
-use crate::common::text::safe;
 use crate::common::types::{UserName, UserNameError};
 use crate::server::keys::CredentialVersion;
 
@@ -77,7 +77,7 @@ pub struct Changes {
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// Missing, or the system does not let us.
-    #[error("cannot read the credentials in {}: {source}", shown(.path))]
+    #[error("cannot read the credentials in {}: {source}", display_path(.path))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -85,13 +85,13 @@ pub enum CredentialsError {
         source: io::Error,
     },
     /// Beyond any use.
-    #[error("the credentials in {} are larger than {} MiB", shown(.path), FILE_MAX_BYTES >> 20)]
+    #[error("the credentials in {} are larger than {} MiB", display_path(.path), FILE_MAX_BYTES >> 20)]
     TooLarge {
         /// The file.
         path: PathBuf,
     },
     /// A line does not follow the rules.
-    #[error("{}, line {line}: {problem}", shown(.path))]
+    #[error("{}, line {line}: {problem}", display_path(.path))]
     Line {
         /// The file.
         path: PathBuf,
@@ -101,7 +101,7 @@ pub enum CredentialsError {
         problem: LineProblem,
     },
     /// Two lines for one user.
-    #[error("{}, lines {first} and {second}: {user} is there twice", shown(.path))]
+    #[error("{}, lines {first} and {second}: {user} is there twice", display_path(.path))]
     Duplicate {
         /// The file.
         path: PathBuf,
@@ -146,7 +146,7 @@ impl Credentials {
         }
         let mut credentials = Self::parse(&text, path)?;
         if metadata.is_file() && metadata.permissions().mode() & 0o004 != 0 {
-            let path = shown(path);
+            let path = display_path(path);
             credentials.warnings.push(format!("every user of this machine can read {path}: chmod 600 {path}"));
         }
         Ok(credentials)
@@ -300,10 +300,6 @@ impl fmt::Debug for Credential {
             Self::Record(_) => "Record(..)",
         })
     }
-}
-
-fn shown(path: &Path) -> String {
-    safe(&path.display().to_string()).to_string()
 }
 
 #[cfg(test)]

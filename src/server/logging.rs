@@ -1,7 +1,7 @@
 //! The server's log: one line an event on stderr, `09:11:48.886: 127.0.0.1:57820: Received PUB from hans`, in UTC.
 //!
 //! Owns the format. Names from the network are made safe where they are logged
-//! ([`text::safe`](crate::common::text::safe)).
+//! ([`escape::escape_controls`](crate::common::escape::escape_controls)).
 
 use std::io::{LineWriter, Write};
 

@@ -26,6 +26,7 @@ use super::logging;
 use super::rereading::Rereading;
 use super::signals::Signals;
 use super::socket::ServerSocket;
+use crate::common::escape::strip_line_ending;
 use crate::common::limits::PASSWORD_MAX_BYTES;
 use crate::common::login::Stretching;
 use crate::common::message::PublishedFile;
@@ -144,12 +145,8 @@ fn read_password(user: &UserName) -> io::Result<Zeroizing<Vec<u8>>> {
     }
     let mut line = Zeroizing::new(Vec::with_capacity(PASSWORD_MAX_BYTES + 2));
     io::stdin().lock().read_until(b'\n', &mut line)?;
-    if line.last() == Some(&b'\n') {
-        line.pop();
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
-    }
+    let password_bytes = strip_line_ending(&line).len();
+    line.truncate(password_bytes);
     Ok(line)
 }
 

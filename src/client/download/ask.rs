@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use crate::client::control::AskError;
 use crate::client::directory::{Directory, source_batches};
-use crate::common::hidden::Hidden;
 use crate::common::message::WantedFile;
+use crate::common::redacted::Redacted;
 use crate::common::types::UserName;
 
 /// A peer that serves some files, and leave to ask it for them.
@@ -16,7 +16,7 @@ pub struct Offer {
     /// Where it listens.
     pub address: SocketAddr,
     /// The key of the ticket's connection.
-    pub key: Hidden<[u8; 32]>,
+    pub key: Redacted<[u8; 32]>,
     /// The sealed ticket.
     pub ticket: Vec<u8>,
     /// What the ticket grants, in its order: indices into the files that were asked about.

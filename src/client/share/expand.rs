@@ -7,7 +7,7 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use super::folder::{Entry, Folder, Kind};
 use super::{Expanded, PathArgument, ShareError};
-use crate::common::text::safe;
+use crate::common::escape::escape_controls;
 use crate::common::types::FileName;
 
 /// Files the server keeps; the second stands for everything that starts so.
@@ -34,7 +34,7 @@ impl Folder {
         }
         let name = match FileName::parse(trimmed) {
             Ok(name) => name,
-            Err(error) => return found.errors.push(ShareError::Name(safe(text).to_string(), error)),
+            Err(error) => return found.errors.push(ShareError::Name(escape_controls(text).to_string(), error)),
         };
         match self.kind(name.as_str()) {
             Ok(Kind::Folder) => self.take_folder(Some(name.as_str()), found),
@@ -98,7 +98,7 @@ impl Folder {
             // As in a shell: a pattern that matches nothing may be a name with a bracket in it.
             match FileName::parse(&argument.text).map(|name| (self.kind(name.as_str()), name)) {
                 Ok((Ok(Kind::File), name)) => found.files.push(name),
-                _ => found.errors.push(ShareError::NoMatch(safe(&argument.text).to_string())),
+                _ => found.errors.push(ShareError::NoMatch(escape_controls(&argument.text).to_string())),
             }
         }
     }
@@ -198,7 +198,7 @@ fn join(folder: Option<&str>, name: &str) -> String {
 }
 
 fn entry_name(folder: Option<&str>, entry: &Entry) -> Result<FileName, ShareError> {
-    let shown = || safe(&join(folder, &String::from_utf8_lossy(&entry.name))).to_string();
+    let shown = || escape_controls(&join(folder, &String::from_utf8_lossy(&entry.name))).to_string();
     let name = std::str::from_utf8(&entry.name).map_err(|_| ShareError::NotUtf8(shown()))?;
     FileName::parse(&join(folder, name)).map_err(|error| ShareError::Name(shown(), error))
 }

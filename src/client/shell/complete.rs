@@ -16,9 +16,9 @@ use crate::client::commands::Context;
 use crate::client::own::Own;
 use crate::client::services::Services;
 use crate::client::words::{Words, WordsError, is_blank, quote};
+use crate::common::escape::escape_controls;
 use crate::common::limits::NEEDLE_MAX_BYTES;
 use crate::common::message::NameQuery;
-use crate::common::text::safe;
 use crate::common::types::FileName;
 
 /// A key press waits this long for the server and no longer.
@@ -136,7 +136,8 @@ impl Completer for Completion {
 
     fn complete(&self, line: &str, pos: usize, _: &LineContext<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
         let (start, candidates) = self.candidates(&line[..pos]);
-        let pair = |replacement: String| Pair { display: safe(replacement.trim_end()).to_string(), replacement };
+        let pair =
+            |replacement: String| Pair { display: escape_controls(replacement.trim_end()).to_string(), replacement };
         Ok((start, candidates.into_iter().map(pair).collect()))
     }
 }

@@ -12,13 +12,13 @@ use rand::RngCore;
 use zeroize::Zeroizing;
 
 use super::Server;
+use crate::common::escape::escape_controls;
 use crate::common::limits::RESUMPTION_LIFETIME;
 use crate::common::login::{
     LoginAnswer, LoginDetails, LoginFailed, LoginKey, Record, ResumptionKey, ServerLogin, Welcome,
 };
 use crate::common::packet::{ANSWER_BYTES, DETAILS_BYTES, KE1_BYTES, KE3_BYTES, Packet};
 use crate::common::seal::{Channel, Secret, Side, context, derive};
-use crate::common::text::safe;
 use crate::common::ticket::ResumptionTicket;
 use crate::common::types::{RequestId, RunId, UserName};
 use crate::server::enrolment::Enrolled;
@@ -57,7 +57,7 @@ impl Server {
         match self.throttle.check(now, key.0.ip(), &user) {
             Ok(charge) => self.handshakes.insert(now, key, is_known, user.clone(), charge, *ke1),
             Err(retry) => {
-                debug!("{}: too many guesses for {}", key.0, safe(user.as_str()));
+                debug!("{}: too many guesses for {}", key.0, escape_controls(user.as_str()));
                 out.packet(key.0, Packet::Throttled { nonce: key.1, retry_after_s: retry.seconds });
                 return;
             }
@@ -125,7 +125,7 @@ impl Server {
             }
         };
         let (user, charge) = (handshake.user.clone(), handshake.charge.take());
-        info!("{}: Received AUTH from {}", key.0, safe(user.as_str()));
+        info!("{}: Received AUTH from {}", key.0, escape_controls(user.as_str()));
         let proven = login.finish(&user, ke3).and_then(|login_key| {
             let details = login_key.open_details(&key.1, details)?;
             Ok((login_key, details))
@@ -145,7 +145,7 @@ impl Server {
             Ok((login_key, answer)) => sealed = login_key.seal_answer(&key.1, &answer),
             Err(LoginFailed) => self.rng.fill_bytes(&mut sealed),
         }
-        info!("{}: Sent {verdict} to {}", key.0, safe(user.as_str()));
+        info!("{}: Sent {verdict} to {}", key.0, escape_controls(user.as_str()));
         let answer = Packet::Answer { nonce: key.1, answer: &sealed }.to_bytes();
         out.bytes(key.0, &answer);
         if let Some(handshake) = self.handshakes.find_mut(&key) {

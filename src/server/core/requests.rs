@@ -10,9 +10,9 @@ use log::{Level, debug, info, log, trace};
 
 use super::Server;
 use super::walks::Asked;
+use crate::common::escape::escape_controls;
 use crate::common::limits::AUDIENCE_MAX_USERS;
 use crate::common::message::{ClientMessage, Heartbeat, Request, Response, ServerMessage};
-use crate::common::text::safe;
 use crate::common::types::{RequestId, SessionId, UserName};
 use crate::server::outbox::Outbox;
 use crate::server::sessions::{Session, Slot, Staged};
@@ -31,7 +31,11 @@ impl Server {
         };
         let session = self.sessions.at_mut(slot);
         if session.address != from {
-            return trace!("{from}: a datagram of {}'s session at {}", safe(session.user.as_str()), session.address);
+            return trace!(
+                "{from}: a datagram of {}'s session at {}",
+                escape_controls(session.user.as_str()),
+                session.address
+            );
         }
         let message = match session.channel.open(datagram) {
             Ok(text) => ClientMessage::decode(text),
@@ -180,17 +184,21 @@ pub(super) fn is_success(response: &Response, is_fetch: bool) -> bool {
 }
 
 fn log_received(level: Level, session: &Session, verb: &str) {
-    log!(level, "{}: Received {verb} from {}", session.address, safe(session.user.as_str()));
+    log!(level, "{}: Received {verb} from {}", session.address, escape_controls(session.user.as_str()));
 }
 
 pub(super) fn log_sent(level: Level, session: &Session, success: bool) {
     let verdict = if success { "OK" } else { "ERR" };
-    log!(level, "{}: Sent {verdict} to {}", session.address, safe(session.user.as_str()));
+    log!(level, "{}: Sent {verdict} to {}", session.address, escape_controls(session.user.as_str()));
 }
 
 /// The session ends because the credentials say so; told once, best effort.
 pub(super) fn log_out(server: &mut Server, slot: Slot, out: &mut Outbox) {
     let mut session = server.end_session(slot);
-    info!("{}: {} is logged out: the credentials have changed", session.address, safe(session.user.as_str()));
+    info!(
+        "{}: {} is logged out: the credentials have changed",
+        session.address,
+        escape_controls(session.user.as_str())
+    );
     out.seal(session.address, &mut session.channel, &ServerMessage::LoggedOut);
 }

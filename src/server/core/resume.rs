@@ -13,9 +13,9 @@ use zeroize::Zeroizing;
 
 use super::Server;
 use super::login::Entrant;
+use crate::common::escape::escape_controls;
 use crate::common::login::{LoginAnswer, ResumptionKey};
 use crate::common::packet::{Cookie, DETAILS_BYTES, Nonce, Packet};
-use crate::common::text::safe;
 use crate::common::ticket::ResumptionTicket;
 use crate::server::handshake::Key;
 use crate::server::outbox::Outbox;
@@ -58,7 +58,7 @@ impl Server {
         let details = keys.open_details(&key.1, cookie, details).map_err(|_| Useless)?;
         let account = self.accounts.find(&ticket.user).ok_or(Useless)?;
         if account.version != Some(ticket.credential_version) {
-            debug!("{}: a resumption of {} under an old credential", key.0, safe(ticket.user.as_str()));
+            debug!("{}: a resumption of {} under an old credential", key.0, escape_controls(ticket.user.as_str()));
             return Err(Useless);
         }
         let mut generation = ticket.generation;
@@ -109,7 +109,7 @@ impl Server {
             details,
             beginning: Beginning { nonce: key.1, resumed: Vec::new() },
         };
-        debug!("{}: {} resumed", key.0, safe(entrant.user.as_str()));
+        debug!("{}: {} resumed", key.0, escape_controls(entrant.user.as_str()));
         let welcome = self.admit(now, entrant, keys.session_secret(&key.1, &server_nonce));
         let answer = keys.seal_answer(&key.1, &server_nonce, &LoginAnswer::Welcome(welcome));
         let resumed = Packet::Resumed { nonce: key.1, server_nonce, answer: &answer }.to_bytes();

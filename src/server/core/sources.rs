@@ -13,9 +13,9 @@ use rand::Rng;
 
 use super::Server;
 use super::lists::Asker;
-use crate::common::hidden::Hidden;
 use crate::common::limits::{PAGE_MAX_BYTES, SOURCES_REQUEST_MAX_BYTES, TICKET_LIFETIME};
 use crate::common::message::{Cursor, Response, SourceGrant, WantedFile, encoded_len};
+use crate::common::redacted::Redacted;
 use crate::common::seal::AeadKey;
 use crate::common::ticket::{Grant, TransferTicket};
 use crate::server::cursor::Stale;
@@ -117,7 +117,7 @@ impl Server {
     ) -> Option<SourceGrant> {
         let expires_ms = self.clock_ms(now) + u64::try_from(TICKET_LIFETIME.as_millis()).expect("a minute fits");
         let session = self.sessions.live(owner, now)?;
-        let key = Hidden(self.rng.r#gen());
+        let key = Redacted(self.rng.r#gen());
         let covered = (0..files.len()).filter(|&at| candidate.covers & 1 << at != 0).map(|at| files[at].clone());
         let grants = covered.map(|WantedFile { name, hash, size }| Grant { name, hash, size }).collect();
         let ticket = TransferTicket { downloader: asker.user.clone(), expires_ms, key, grants };

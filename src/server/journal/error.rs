@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
-use crate::common::text::safe;
+use crate::common::escape::{display_path, escape_controls};
 
 /// Why the data file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// Another server holds the lock.
-    #[error("{} is in use by another server{}", shown(.path), holder(*.process))]
+    #[error("{} is in use by another server{}", display_path(.path), holder(*.process))]
     InUse {
         /// The data file.
         path: PathBuf,
@@ -18,13 +18,13 @@ pub enum JournalError {
         process: Option<u32>,
     },
     /// Another program holds a lock on the database for longer than the server waits.
-    #[error("{} is locked by another program (an open transaction in sqlite3?); end it and start again", shown(.path))]
+    #[error("{} is locked by another program (an open transaction in sqlite3?); end it and start again", display_path(.path))]
     Locked {
         /// The data file.
         path: PathBuf,
     },
     /// Something else stands under that name.
-    #[error("{} is not a fileshare data file ({reason}); it was left as it is", shown(.path))]
+    #[error("{} is not a fileshare data file ({reason}); it was left as it is", display_path(.path))]
     NotOurs {
         /// The data file.
         path: PathBuf,
@@ -32,7 +32,7 @@ pub enum JournalError {
         reason: String,
     },
     /// Ours, but not whole.
-    #[error("{} is damaged ({reason}); it was left as it is: restore a backup", shown(.path))]
+    #[error("{} is damaged ({reason}); it was left as it is: restore a backup", display_path(.path))]
     Damaged {
         /// The data file.
         path: PathBuf,
@@ -40,7 +40,7 @@ pub enum JournalError {
         reason: String,
     },
     /// Written by a later version of this program.
-    #[error("{} was written by a newer server (format {found}, this one knows {known}); it was left as it is", shown(.path))]
+    #[error("{} was written by a newer server (format {found}, this one knows {known}); it was left as it is", display_path(.path))]
     Newer {
         /// The data file.
         path: PathBuf,
@@ -50,7 +50,7 @@ pub enum JournalError {
         known: u32,
     },
     /// Cannot be opened, created, read or written.
-    #[error("cannot use {}: {reason}", shown(.path))]
+    #[error("cannot use {}: {reason}", display_path(.path))]
     Unusable {
         /// The data file, or the file beside it that is the trouble.
         path: PathBuf,
@@ -73,11 +73,11 @@ pub enum JournalError {
 
 impl JournalError {
     pub(super) fn unusable(path: &Path, reason: impl ToString) -> Self {
-        Self::Unusable { path: path.into(), reason: safe(&reason.to_string()).to_string() }
+        Self::Unusable { path: path.into(), reason: escape_controls(&reason.to_string()).to_string() }
     }
 
     pub(super) fn damaged(path: &Path, reason: impl ToString) -> Self {
-        Self::Damaged { path: path.into(), reason: safe(&reason.to_string()).to_string() }
+        Self::Damaged { path: path.into(), reason: escape_controls(&reason.to_string()).to_string() }
     }
 
     /// What SQLite's error means for a file that is being opened.
@@ -92,11 +92,6 @@ impl JournalError {
             None => Self::damaged(path, error),
         }
     }
-}
-
-/// A path as it may stand in a line of a log.
-pub(super) fn shown(path: &Path) -> String {
-    safe(&path.display().to_string()).to_string()
 }
 
 fn holder(process: Option<u32>) -> String {

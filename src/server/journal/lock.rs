@@ -104,7 +104,7 @@ pub(super) fn examine(path: &Path) -> Result<Found, JournalError> {
     if kind.unwrap_or(0) == 0 {
         let log = beside(path, "-wal");
         if log.symlink_metadata().is_ok() {
-            let reason = format!("it is empty or gone, but {} is there", super::error::shown(&log));
+            let reason = format!("it is empty or gone, but {} is there", crate::common::escape::display_path(&log));
             return Err(JournalError::damaged(path, reason));
         }
         return Ok(Found::Nothing);
@@ -143,7 +143,7 @@ pub(super) fn prepare(path: &Path, found: Found) -> Result<(), JournalError> {
         if metadata.permissions().mode() & 0o077 != 0 {
             fs::set_permissions(&path, Permissions::from_mode(MODE))
                 .map_err(|error| JournalError::unusable(&path, format!("others can read it, and {error}")))?;
-            log::warn!("{} could be read by others; its mode is now 0600", super::error::shown(&path));
+            log::warn!("{} could be read by others; its mode is now 0600", crate::common::escape::display_path(&path));
         }
     }
     Ok(())

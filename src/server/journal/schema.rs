@@ -76,7 +76,7 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path, steps: &[Step]) 
         transaction.execute_batch(step).map_err(failed)?;
         transaction.pragma_update(None, "user_version", next).map_err(failed)?;
         transaction.commit().map_err(failed)?;
-        log::info!("{}: brought to format {next}", super::error::shown(path));
+        log::info!("{}: brought to format {next}", crate::common::escape::display_path(path));
     }
     Ok(())
 }

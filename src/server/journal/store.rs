@@ -8,12 +8,11 @@ use rand::RngCore;
 use rand::rngs::OsRng;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
-use super::error::shown;
 use super::load::{self, Load, members_text};
 use super::lock::{self, LockFile};
 use super::schema::{self, Step};
 use super::{Change, JournalError, Mutation};
-use crate::common::text::safe;
+use crate::common::escape::{display_path, escape_controls};
 use crate::common::types::{Audience, UserName};
 
 /// How long an opening server waits for another program to release its lock on the database.
@@ -105,13 +104,13 @@ impl SqliteStore {
 
     /// What a failed write means to the thread. Every error but a lock is final.
     fn explain(&self, error: &rusqlite::Error) -> StoreError {
-        let path = shown(&self.path);
+        let path = display_path(&self.path);
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 StoreError::Locked(format!("{path} is locked by another program"))
             }
             Some(ErrorCode::DiskFull) => StoreError::Failed(format!("cannot store in {path}: no room left")),
-            _ => StoreError::Failed(format!("cannot store in {path}: {}", safe(&error.to_string()))),
+            _ => StoreError::Failed(format!("cannot store in {path}: {}", escape_controls(&error.to_string()))),
         }
     }
 }
@@ -136,7 +135,7 @@ impl Store for SqliteStore {
         }
         let Self { connection, path, _lock, .. } = store;
         connection.close().map_err(|(_, error)| {
-            StoreError::Failed(format!("cannot close {}: {}", shown(&path), safe(&error.to_string())))
+            StoreError::Failed(format!("cannot close {}: {}", display_path(&path), escape_controls(&error.to_string())))
         })
     }
 }

@@ -40,21 +40,21 @@ fn what_holds_a_key_does_not_show_it() {
     let address = "192.0.2.1:9".parse().unwrap();
     let grant = SourceGrant { user: hans(), address, free_slots: 1, covers: 1, key: KEY.into(), ticket: vec![2; 9] };
     let shown = [
-        format!("{:?}", Hidden(KEY)),
-        format!("{:#?}", Hidden(Some(KEY))),
+        format!("{:?}", Redacted(KEY)),
+        format!("{:#?}", Redacted(Some(KEY))),
         format!("{transfer:?}"),
         format!("{resumption:?}"),
         format!("{grant:?}"),
         format!("{:?}", welcome()),
     ];
     for shown in shown {
-        assert!(shown.contains("(hidden)"), "{shown}");
+        assert!(shown.contains("(redacted)"), "{shown}");
         assert!(!shown.contains("167") && !shown.contains("a7"), "{shown}");
     }
 }
 
 #[test]
 fn it_is_written_as_what_it_holds() {
-    assert_eq!(postcard::to_stdvec(&Hidden(KEY)), postcard::to_stdvec(&KEY));
-    assert_eq!(postcard::from_bytes(&KEY), Ok(Hidden(KEY)));
+    assert_eq!(postcard::to_stdvec(&Redacted(KEY)), postcard::to_stdvec(&KEY));
+    assert_eq!(postcard::from_bytes(&KEY), Ok(Redacted(KEY)));
 }

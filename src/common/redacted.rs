@@ -9,21 +9,21 @@ use serde::{Deserialize, Serialize};
 /// one place is in a `Zeroizing`, which does not show what it holds either.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Hidden<T>(pub T);
+pub struct Redacted<T>(pub T);
 
-impl<T> fmt::Debug for Hidden<T> {
+impl<T> fmt::Debug for Redacted<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(hidden)")
+        f.write_str("(redacted)")
     }
 }
 
-impl<T> From<T> for Hidden<T> {
+impl<T> From<T> for Redacted<T> {
     fn from(value: T) -> Self {
         Self(value)
     }
 }
 
-impl<T> Deref for Hidden<T> {
+impl<T> Deref for Redacted<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -32,5 +32,5 @@ impl<T> Deref for Hidden<T> {
 }
 
 #[cfg(test)]
-#[path = "hidden_tests.rs"]
+#[path = "redacted_tests.rs"]
 mod tests;
