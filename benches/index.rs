@@ -22,7 +22,7 @@ fn main() {
     let (mut index, asker, took) = load(&files);
     println!("load {publications} publications: {took:?}, {:?} each", took / publications.max(1));
     let start = Instant::now();
-    while index.settle(1_000) {}
+    while index.index_pending(1_000) {}
     println!("then, in the background: {:?}, {:?} each", start.elapsed(), start.elapsed() / publications.max(1));
     if let (Some(before), Some(after)) = (before, resident_bytes()) {
         let each = after.saturating_sub(before) / u64::from(publications.max(1));
@@ -77,8 +77,8 @@ fn load(files: &[PublishedFile]) -> (Index, OwnerId, Duration) {
     let everyone = Arc::new(Audience::Everyone);
     let start = Instant::now();
     let mut index = Index::new();
-    index.defer_search();
-    let owners: Vec<_> = users.iter().map(|user| index.owner(user)).collect();
+    index.defer_indexing();
+    let owners: Vec<_> = users.iter().map(|user| index.intern_owner(user)).collect();
     for (number, file) in files.iter().enumerate() {
         index.publish(owners[number % owners.len()], file, &everyone, 500);
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use fileshare::internals::common::message::PublishedFile;
 use fileshare::internals::common::types::{Content, ContentHash, FileName, RequestId, RunId, UserName};
 use fileshare::internals::server::journal::{
-    Change, Journal, JournalSeq, LastMutation, Load, Mutation, StoredPublication,
+    Change, Journal, JournalSeq, LastMutation, LoadSink, Mutation, StoredPublication,
 };
 use rusqlite::{Connection, params};
 
@@ -38,7 +38,7 @@ const ROUNDS: usize = 5;
 #[derive(Default)]
 struct Count(u64);
 
-impl Load for Count {
+impl LoadSink for Count {
     fn publication(&mut self, publication: StoredPublication) {
         // As an index would, keep nothing but touch everything.
         self.0 += u64::from(publication.file.content.size < u64::MAX);

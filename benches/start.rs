@@ -10,7 +10,7 @@ mod load;
 use std::sync::{Arc, mpsc};
 
 use fileshare::internals::common::types::{RequestId, RunId, UserName};
-use fileshare::internals::server::journal::{Change, Journal, LastMutation, Load, Mutation, StoredPublication};
+use fileshare::internals::server::journal::{Change, Journal, LastMutation, LoadSink, Mutation, StoredPublication};
 
 use self::load::{Place, file, median, setting, user};
 
@@ -20,7 +20,7 @@ const ROUNDS: usize = 7;
 
 struct Nothing;
 
-impl Load for Nothing {
+impl LoadSink for Nothing {
     fn publication(&mut self, _publication: StoredPublication) {}
     fn last_mutation(&mut self, _user: UserName, _last: LastMutation) {}
     fn progress(&mut self, _done: u64, _total: u64) {}

@@ -14,8 +14,8 @@ use fileshare::internals::common::message::{ClientMessage, ServerMessage};
 use fileshare::internals::common::packet::Packet;
 use fileshare::internals::common::transfer::{self, Preamble, ToDownloader, ToUploader};
 use fileshare::internals::common::types::UserName;
+use fileshare::internals::server::auth::credentials::Credentials;
 use fileshare::internals::server::core::{Outbox, Server, ServerConfig, Stored};
-use fileshare::internals::server::credentials::Credentials;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 

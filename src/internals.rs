@@ -74,25 +74,27 @@ pub mod common {
 }
 
 pub mod server {
+    pub mod auth {
+        pub mod credentials {
+            pub use crate::server::auth::credentials::{Credential, Credentials, record_line};
+        }
+    }
     pub mod cli {
         pub use crate::server::cli::Options;
     }
     pub mod core {
         pub use crate::server::core::{Outbox, Server, ServerConfig, Stored};
     }
-    pub mod credentials {
-        pub use crate::server::credentials::{Credential, Credentials, record_line};
-    }
     pub mod index {
         pub use crate::server::index::{Budget, Index, OwnerId, Position, Purpose};
     }
     pub mod journal {
         pub use crate::server::journal::{
-            Change, Journal, JournalError, JournalSeq, LastMutation, Load, Mutation, SqliteStore, Store, StoreError,
-            StoredPublication,
+            Change, Journal, JournalError, JournalSeq, LastMutation, LoadSink, Mutation, SqliteStore, Store,
+            StoreError, StoredPublication,
         };
     }
-    pub mod startup {
-        pub use crate::server::startup::serve_over;
+    pub mod run {
+        pub use crate::server::run::serve_with_journal;
     }
 }

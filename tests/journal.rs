@@ -16,7 +16,7 @@ use std::time::Duration;
 use fileshare::internals::common::message::PublishedFile;
 use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, RequestId, RunId, UserName};
 use fileshare::internals::server::journal::{
-    Change, Journal, JournalError, JournalSeq, LastMutation, Load, Mutation, StoredPublication,
+    Change, Journal, JournalError, JournalSeq, LastMutation, LoadSink, Mutation, StoredPublication,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -39,7 +39,7 @@ struct Contents {
     last: BTreeMap<UserName, LastMutation>,
 }
 
-impl Load for Contents {
+impl LoadSink for Contents {
     fn publication(&mut self, publication: StoredPublication) {
         let StoredPublication { user, file, audience, published_s } = publication;
         let before = self.publications.insert((user, file.name), (file.content, (*audience).clone(), published_s));

@@ -9,8 +9,8 @@ use fileshare::internals::common::login::{ClientLogin, LoginAnswer, LoginDetails
 use fileshare::internals::common::message::{ClientMessage, Heartbeat, ServerMessage};
 use fileshare::internals::common::packet::Packet;
 use fileshare::internals::common::seal::{Channel, Side};
+use fileshare::internals::server::auth::credentials::{Credential, Credentials};
 use fileshare::internals::server::core::{Outbox, Server, ServerConfig, Stored};
-use fileshare::internals::server::credentials::{Credential, Credentials};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 

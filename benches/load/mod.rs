@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use fileshare::internals::common::login::Stretching;
 use fileshare::internals::common::message::PublishedFile;
 use fileshare::internals::common::types::{Content, ContentHash, FileName, UserName};
-use fileshare::internals::server::credentials::record_line;
+use fileshare::internals::server::auth::credentials::record_line;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use rustix::process::{Pid, Signal, kill_process};

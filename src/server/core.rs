@@ -36,7 +36,7 @@ use super::cookie::CookieJar;
 use super::cursor::Cursors;
 use super::handshake::Handshakes;
 use super::index::{Index, OwnerId};
-use super::journal::{JournalSeq, LastMutation, Load, StoredPublication};
+use super::journal::{JournalSeq, LastMutation, LoadSink, StoredPublication};
 use super::keys::Keys;
 pub use super::outbox::{Datagram, Outbox};
 use super::sessions::{Sessions, Slot};
@@ -93,18 +93,18 @@ impl Stored {
     #[expect(clippy::new_without_default, reason = "an empty store is a decision, not a default")]
     pub fn new() -> Self {
         let mut index = Index::new();
-        index.defer_search();
+        index.defer_indexing();
         Self { index, accounts: Accounts::default(), latest: None }
     }
 }
 
-impl Load for Stored {
+impl LoadSink for Stored {
     fn publication(&mut self, publication: StoredPublication) {
         let StoredPublication { user, file, audience, published_s } = publication;
         let owner = match &self.latest {
             Some((latest, owner)) if *latest == user => *owner,
             _ => {
-                let owner = self.index.owner(&user);
+                let owner = self.index.intern_owner(&user);
                 self.accounts.entry(&user, || owner);
                 self.latest = Some((user, owner));
                 owner
@@ -114,7 +114,7 @@ impl Load for Stored {
     }
 
     fn last_mutation(&mut self, user: UserName, last: LastMutation) {
-        let owner = self.index.owner(&user);
+        let owner = self.index.intern_owner(&user);
         self.accounts.entry(&user, || owner).remember(last);
     }
 
@@ -232,7 +232,7 @@ impl Server {
         self.apply_durable(out);
         self.answer_waiting(now, out);
         if self.settling {
-            self.settling = self.index.settle(NAMES_PER_TURN);
+            self.settling = self.index.index_pending(NAMES_PER_TURN);
         }
         self.login_turn = self.login_turn.wrapping_add(1);
         if drained || self.login_turn.is_multiple_of(LOGIN_TURNS_WHEN_BUSY) {

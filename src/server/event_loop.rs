@@ -7,13 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 use log::{error, info, trace, warn};
 use mio::{Events, Interest, Poll, Token};
 
+use super::auth::credentials::VersionedCredentials;
+use super::auth::credentials_reload::{CredentialsReloader, ReloadError};
+use super::auth::enrolment::Enrolment;
 use super::core::{Outbox, Server};
-use super::credentials::Versioned;
-use super::enrolment::Enrolment;
+use super::io::{ServerSocket, Signals};
 use super::journal::{Journal, JournalError, JournalSeq};
-use super::rereading::{Rereading, RereadingError};
-use super::signals::Signals;
-use super::socket::ServerSocket;
 use crate::common::limits::DATAGRAM_MAX_BYTES;
 use crate::common::login::Stretching;
 
@@ -39,7 +38,7 @@ pub struct EventLoop {
     pub(super) signals: Signals,
     pub(super) server: Server,
     pub(super) journal: Journal,
-    pub(super) rereading: Rereading,
+    pub(super) rereading: CredentialsReloader,
     pub(super) warns_of_samples: bool,
     pub(super) enrolment: Option<Enrolment>,
     pub(super) out: Outbox,
@@ -144,7 +143,7 @@ impl EventLoop {
     }
 
     /// A bad file is refused and the old credentials stay in force.
-    fn reload(&mut self, read: Result<Versioned, RereadingError>) {
+    fn reload(&mut self, read: Result<VersionedCredentials, ReloadError>) {
         match read {
             Ok(credentials) => {
                 info!("the credentials were read again: {} users", credentials.users.len());
@@ -155,7 +154,7 @@ impl EventLoop {
     }
 
     /// Hands credentials to the core and starts making the records it lacks; those that were made are not made again.
-    pub(super) fn put_in_force(&mut self, credentials: Versioned) {
+    pub(super) fn put_in_force(&mut self, credentials: VersionedCredentials) {
         credentials.warnings.iter().for_each(|warning| warn!("{warning}"));
         if self.warns_of_samples && credentials.has_samples {
             warn!("the sample passwords, known to everyone, are in force on an address that other hosts reach");
@@ -181,7 +180,7 @@ impl EventLoop {
         }
         for (from, user) in self.out.wanted.drain(..) {
             // Who does not fit is asked for again by the client's next try.
-            self.enrolment.iter().for_each(|enrolment| enrolment.want(from, user.clone()));
+            self.enrolment.iter().for_each(|enrolment| enrolment.prioritize(from, user.clone()));
         }
         let socket = &self.socket;
         self.out.flush(|to, bytes| socket.send(to, bytes));

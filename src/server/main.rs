@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use fileshare::server::{Action, ServerError, enrol, serve};
+use fileshare::server::{Action, ServerError, print_record, serve};
 
 fn main() -> ExitCode {
     match run() {
@@ -17,6 +17,6 @@ fn main() -> ExitCode {
 fn run() -> Result<(), ServerError> {
     match Action::parse(std::env::args_os()).unwrap_or_else(|error| error.exit()) {
         Action::Serve(options) => serve(options),
-        Action::Enrol(user) => enrol(&user),
+        Action::Enrol(user) => print_record(&user),
     }
 }

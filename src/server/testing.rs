@@ -9,8 +9,8 @@ use log::Level;
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
+use super::auth::credentials::{Credential, Credentials};
 use super::core::{Datagram, Outbox, Server, ServerConfig, Stored};
-use super::credentials::{Credential, Credentials};
 use super::journal::{JournalSeq, Mutation};
 use crate::common::limits::PROTOCOL_VERSION;
 use crate::common::login::{ClientLogin, LoginAnswer, LoginDetails, Record, ResumptionKey, Stretching, Welcome};

@@ -9,7 +9,7 @@ use fileshare::internals::client::directory::Directory;
 use fileshare::internals::common::login::{Stretching, Welcome};
 use fileshare::internals::common::seal::Secret;
 use fileshare::internals::common::types::UserName;
-use fileshare::internals::server::credentials::record_line;
+use fileshare::internals::server::auth::credentials::record_line;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use fileshare::internals::client::directory::PublishTo;
 use fileshare::internals::common::message::PublishedFile;
 use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, UserName};
-use fileshare::internals::server::journal::{Journal, LastMutation, Load, StoredPublication};
+use fileshare::internals::server::journal::{Journal, LastMutation, LoadSink, StoredPublication};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -144,7 +144,7 @@ fn name(number: usize) -> FileName {
 fn read_copy(data: &Path) -> BTreeMap<UserName, Files> {
     #[derive(Default)]
     struct Contents(BTreeMap<UserName, Files>);
-    impl Load for Contents {
+    impl LoadSink for Contents {
         fn publication(&mut self, publication: StoredPublication) {
             let StoredPublication { user, file, audience, .. } = publication;
             self.0.entry(user).or_default().insert(file.name, (file.content, (*audience).clone()));

@@ -16,7 +16,7 @@ use fileshare::internals::common::message::{NameQuery, PublishedFile};
 use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName};
 use fileshare::internals::server::cli::Options;
 use fileshare::internals::server::journal::{Journal, Mutation, SqliteStore, Store, StoreError};
-use fileshare::internals::server::startup::serve_over;
+use fileshare::internals::server::run::serve_with_journal;
 use log::LevelFilter;
 use rustix::process::Signal;
 
@@ -59,7 +59,7 @@ fn server_over_a_slow_disk() {
         liveness: Duration::from_secs(3),
         log_level: LevelFilter::Debug,
     };
-    let served = serve_over(options, |path, load, wake| {
+    let served = serve_with_journal(options, |path, load, wake| {
         let (store, root_secret) = SqliteStore::open(path, load)?;
         Journal::with_store(Box::new(Gate { store: Box::new(store), words }), root_secret, wake)
     });

@@ -10,7 +10,7 @@ use fileshare::internals::common::limits::{PROTOCOL_VERSION, USER_NAME_MAX_BYTES
 use fileshare::internals::common::login::Stretching;
 use fileshare::internals::common::packet::Packet;
 use fileshare::internals::common::types::UserName;
-use fileshare::internals::server::credentials::record_line;
+use fileshare::internals::server::auth::credentials::record_line;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 

@@ -283,7 +283,11 @@ fn no_log_no_output_and_no_file_holds_a_password() {
     // A record made for the file says nothing of the password either.
     let user = UserName::parse("hans").expect("a name");
     let mut rng = StdRng::seed_from_u64(4);
-    let line =
-        fileshare::internals::server::credentials::record_line(&user, b"falcon*solo", &mut rng, Stretching::Minimal);
+    let line = fileshare::internals::server::auth::credentials::record_line(
+        &user,
+        b"falcon*solo",
+        &mut rng,
+        Stretching::Minimal,
+    );
     assert!(!line.contains("falcon") && !line.contains(&hex::encode("falcon")));
 }

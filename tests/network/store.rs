@@ -7,7 +7,7 @@ use std::sync::Arc;
 use fileshare::internals::common::message::PublishedFile;
 use fileshare::internals::common::types::{Audience, Content, FileName, RequestId, RunId, UserName};
 use fileshare::internals::server::core::Stored;
-use fileshare::internals::server::journal::{Change, JournalSeq, LastMutation, Load, Mutation, StoredPublication};
+use fileshare::internals::server::journal::{Change, JournalSeq, LastMutation, LoadSink, Mutation, StoredPublication};
 use rand::Rng;
 use rand_chacha::ChaCha20Rng;
 

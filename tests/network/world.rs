@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use fileshare::internals::common::login::{Record, Stretching};
 use fileshare::internals::common::message::{Cursor, Request, Response};
 use fileshare::internals::common::types::{Content, FileName, UserName};
+use fileshare::internals::server::auth::credentials::{Credential, Credentials};
 use fileshare::internals::server::core::{Outbox, Server, ServerConfig};
-use fileshare::internals::server::credentials::{Credential, Credentials};
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 

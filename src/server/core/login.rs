@@ -21,7 +21,7 @@ use crate::common::packet::{ANSWER_BYTES, DETAILS_BYTES, KE1_BYTES, KE3_BYTES, P
 use crate::common::seal::{Channel, Secret, Side, context, derive};
 use crate::common::ticket::ResumptionTicket;
 use crate::common::types::{RequestId, RunId, UserName};
-use crate::server::enrolment::Enrolled;
+use crate::server::auth::enrolment::EnrolmentResult;
 use crate::server::handshake::{Key, Stage};
 use crate::server::keys::CredentialVersion;
 use crate::server::outbox::Outbox;
@@ -71,14 +71,14 @@ impl Server {
     }
 
     /// A record is made, or there was nothing to make it from; who waited for its name goes on if it is released.
-    pub fn handle_record(&mut self, enrolled: Enrolled) {
+    pub fn handle_record(&mut self, enrolled: EnrolmentResult) {
         if let Some(record) = enrolled.record
             && let Some(account) = self.accounts.find_mut(&enrolled.user)
             && account.version.is_some()
         {
             account.record = Some(record);
         }
-        if enrolled.released {
+        if enrolled.unblocks {
             self.handshakes.release(&enrolled.user);
         }
     }
@@ -184,7 +184,7 @@ impl Server {
     /// Makes the session. The user must have none.
     pub(super) fn admit(&mut self, now: Instant, entrant: Entrant, secret: Secret) -> Welcome {
         let Entrant { user, address, version, run, generation, details, beginning } = entrant;
-        let owner = self.index.owner(&user);
+        let owner = self.index.intern_owner(&user);
         let id = self.keys.mint_id(&mut self.rng);
         let ticket_secret: Zeroizing<[u8; 32]> = ResumptionKey::secret_for_ticket(&secret);
         let ticket = ResumptionTicket {

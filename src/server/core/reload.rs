@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::Server;
 use super::requests::log_out;
 use crate::common::types::UserName;
-use crate::server::credentials::{Credential, Credentials, Versioned};
+use crate::server::auth::credentials::{Credential, Credentials, VersionedCredentials};
 use crate::server::outbox::Outbox;
 
 /// A password in clear that is to become a record.
@@ -30,12 +30,12 @@ impl Server {
 
     /// These credentials are in force from now on. Gives the passwords that are to become records: until
     /// [`handle_all_enrolled`](Self::handle_all_enrolled), whoever logs in waits for [`handle_record`](Self::handle_record).
-    pub fn handle_versioned(&mut self, credentials: Versioned, out: &mut Outbox) -> Vec<Plaintext> {
+    pub fn handle_versioned(&mut self, credentials: VersionedCredentials, out: &mut Outbox) -> Vec<Plaintext> {
         let mut plaintexts = Vec::new();
         let mut logged_out = Vec::new();
         let mut listed = HashSet::with_capacity(credentials.users.len());
         for (user, credential, version) in credentials.users {
-            let account = self.accounts.entry(&user, || self.index.owner(&user));
+            let account = self.accounts.entry(&user, || self.index.intern_owner(&user));
             listed.insert(account.owner);
             if account.version != Some(version) {
                 logged_out.push(account.owner);

@@ -11,19 +11,18 @@
 //! names too.
 
 mod audiences;
-mod listing;
 mod names;
-mod postings;
 mod publications;
+mod query;
 mod trigrams;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use self::audiences::Audiences;
-pub use self::listing::Purpose;
 use self::names::Names;
 use self::publications::{ContentKey, Member};
+pub use self::query::Purpose;
 use crate::common::limits::PAGE_MAX_BYTES;
 use crate::common::message::{PublishedFile, WantedFile};
 use crate::common::types::{Audience, Content, ContentHash, FileName, StateDigest, UserName};
@@ -108,7 +107,7 @@ impl Index {
     }
 
     /// Interns a user, not active at first. Never forgotten: only for users who have an account or publications.
-    pub fn owner(&mut self, user: &UserName) -> OwnerId {
+    pub fn intern_owner(&mut self, user: &UserName) -> OwnerId {
         if let Some(&owner) = self.by_user.get(user) {
             return owner;
         }
@@ -176,9 +175,9 @@ impl Index {
     }
 
     /// Before many publications are loaded: new names stay out of the search structure, which makes up nearly half of
-    /// the time, until [`settle`](Self::settle) has caught up. Meanwhile every search finds them all the same, by looking
+    /// the time, until [`index_pending`](Self::index_pending) has caught up. Meanwhile every search finds them all the same, by looking
     /// at each.
-    pub fn defer_search(&mut self) {
+    pub fn defer_indexing(&mut self) {
         self.names.defer();
     }
 
@@ -188,8 +187,8 @@ impl Index {
     }
 
     /// Takes up to so many deferred names into the search structure, at one to two microseconds each; whether more are left.
-    /// To be called now and then after [`defer_search`](Self::defer_search) until none are.
-    pub fn settle(&mut self, most: usize) -> bool {
+    /// To be called now and then after [`defer_indexing`](Self::defer_indexing) until none are.
+    pub fn index_pending(&mut self, most: usize) -> bool {
         self.names.settle(most)
     }
 

@@ -45,7 +45,7 @@ impl World {
     fn new() -> Self {
         let users: Vec<_> = (0..OWNERS).map(|i| UserName::parse(&format!("user{i}")).unwrap()).collect();
         let mut index = Index::new();
-        let owners = users.iter().map(|user| index.owner(user)).collect();
+        let owners = users.iter().map(|user| index.intern_owner(user)).collect();
         let mut world = Self { index, users, owners, active: BTreeSet::new(), model: BTreeMap::new(), clock_s: 1_000 };
         (0..OWNERS).for_each(|owner| world.apply(&Change::Activate { owner, active: true }));
         world
@@ -71,9 +71,9 @@ impl World {
                 let was_there = self.model.remove(&(owner, name.clone())).is_some();
                 assert_eq!(self.index.unpublish(self.owners[owner], &name), was_there);
             }
-            Change::Defer => self.index.defer_search(),
+            Change::Defer => self.index.defer_indexing(),
             Change::Settle(most) => {
-                self.index.settle(most);
+                self.index.index_pending(most);
             }
             Change::Activate { owner, active } => {
                 self.index.set_active(self.owners[owner], active);
@@ -158,7 +158,7 @@ impl World {
 
     fn check_own(&self, owner: usize, budget: Budget) {
         let mut rebuilt = Index::new();
-        let (id, again) = (self.owners[owner], rebuilt.owner(&self.users[owner]));
+        let (id, again) = (self.owners[owner], rebuilt.intern_owner(&self.users[owner]));
         let mut expected = Vec::new();
         for ((_, name), publication) in self.model.iter().filter(|((of, _), _)| *of == owner) {
             let (content, audience) = (publication.content, &publication.audience);

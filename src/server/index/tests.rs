@@ -33,7 +33,7 @@ fn everyone() -> Arc<Audience> {
 /// An index with these users active.
 fn index<const N: usize>(users: [&str; N]) -> (Index, [OwnerId; N]) {
     let mut index = Index::new();
-    let owners = users.map(|name| index.owner(&user(name)));
+    let owners = users.map(|name| index.intern_owner(&user(name)));
     for owner in owners {
         index.set_active(owner, true);
     }
@@ -187,7 +187,7 @@ fn contents_of_a_name_are_counted_apart() {
 fn a_long_list_of_contents_arrives_whole_in_small_pages() {
     let (mut index, [asker]) = index(["asker"]);
     for i in 0..200 {
-        let owner = index.owner(&user(&format!("user{i}")));
+        let owner = index.intern_owner(&user(&format!("user{i}")));
         index.set_active(owner, true);
         index.publish(owner, &file("a", i), &everyone(), 0);
     }

@@ -11,11 +11,11 @@ use super::{JournalError, LastMutation, StoredPublication};
 use crate::common::message::PublishedFile;
 use crate::common::types::{Audience, Content, ContentHash, FileName, RequestId, RunId, UserName};
 
-/// How many publications go by between two calls of [`Load::progress`].
+/// How many publications go by between two calls of [`LoadSink::progress`].
 const PROGRESS_EVERY: u64 = 1 << 16;
 
 /// What is read at start, in one pass.
-pub trait Load {
+pub trait LoadSink {
     /// One publication. They come user by user, names in byte order.
     fn publication(&mut self, publication: StoredPublication);
     /// One user's last mutation. All of them come after the publications.
@@ -33,19 +33,19 @@ pub(super) struct Loaded {
 }
 
 /// What is wrong with the file.
-pub(super) enum Fault {
+pub(super) enum LoadError {
     Sqlite(rusqlite::Error),
     Row(String),
 }
 
-impl From<rusqlite::Error> for Fault {
+impl From<rusqlite::Error> for LoadError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
 }
 
-impl Fault {
-    pub(super) fn into_error(self, path: &Path) -> JournalError {
+impl LoadError {
+    pub(super) fn into_journal_error(self, path: &Path) -> JournalError {
         match self {
             Self::Sqlite(error) => JournalError::from_sqlite(path, &error),
             Self::Row(reason) => JournalError::damaged(path, reason),
@@ -53,7 +53,7 @@ impl Fault {
     }
 }
 
-pub(super) fn load(connection: &Connection, into: &mut dyn Load) -> Result<Loaded, Fault> {
+pub(super) fn load(connection: &Connection, into: &mut dyn LoadSink) -> Result<Loaded, LoadError> {
     check_small_tables(connection)?;
     let root_secret = root_secret(connection)?;
     let users = users(connection)?;
@@ -67,26 +67,26 @@ pub(super) fn load(connection: &Connection, into: &mut dyn Load) -> Result<Loade
 
 /// The tables beside the publications, with their indexes, which loading would not read. The publications have no
 /// index besides their own order, which is checked row by row.
-fn check_small_tables(connection: &Connection) -> Result<(), Fault> {
+fn check_small_tables(connection: &Connection) -> Result<(), LoadError> {
     for table in ["meta", "users", "audiences", "last_mutations"] {
         let check = format!("PRAGMA integrity_check({table})");
         let verdict: String = connection.query_row(&check, [], |row| row.get(0))?;
         if verdict != "ok" {
-            return Err(Fault::Row(verdict));
+            return Err(LoadError::Row(verdict));
         }
     }
     Ok(())
 }
 
-fn root_secret(connection: &Connection) -> Result<[u8; 32], Fault> {
+fn root_secret(connection: &Connection) -> Result<[u8; 32], LoadError> {
     let secret = connection.query_row("SELECT value FROM meta WHERE key = 'root_secret'", [], |row| row.get(0));
     match secret {
-        Err(rusqlite::Error::QueryReturnedNoRows) => Err(Fault::Row("its root secret is missing".into())),
+        Err(rusqlite::Error::QueryReturnedNoRows) => Err(LoadError::Row("its root secret is missing".into())),
         secret => Ok(secret?),
     }
 }
 
-fn users(connection: &Connection) -> Result<HashMap<i64, UserName>, Fault> {
+fn users(connection: &Connection) -> Result<HashMap<i64, UserName>, LoadError> {
     let mut users = HashMap::new();
     let mut statement = connection.prepare("SELECT id, name FROM users")?;
     let mut rows = statement.query([])?;
@@ -97,14 +97,14 @@ fn users(connection: &Connection) -> Result<HashMap<i64, UserName>, Fault> {
     Ok(users)
 }
 
-fn audiences(connection: &Connection) -> Result<HashMap<i64, Arc<Audience>>, Fault> {
+fn audiences(connection: &Connection) -> Result<HashMap<i64, Arc<Audience>>, LoadError> {
     let mut audiences = HashMap::new();
     let mut statement = connection.prepare("SELECT id, members FROM audiences")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
         let members = text(row.get_ref(1)?).and_then(parse_members);
-        let members = members.ok_or_else(|| Fault::Row(format!("audience {id} cannot be read")))?;
+        let members = members.ok_or_else(|| LoadError::Row(format!("audience {id} cannot be read")))?;
         audiences.insert(id, Arc::new(members));
     }
     Ok(audiences)
@@ -129,8 +129,8 @@ fn publications(
     connection: &Connection,
     users: &HashMap<i64, UserName>,
     audiences: &HashMap<i64, Arc<Audience>>,
-    into: &mut dyn Load,
-) -> Result<HashSet<i64>, Fault> {
+    into: &mut dyn LoadSink,
+) -> Result<HashSet<i64>, LoadError> {
     let total: i64 = connection.query_row("SELECT count(*) FROM publications", [], |row| row.get(0))?;
     let total = total as u64;
     into.progress(0, total);
@@ -147,10 +147,10 @@ fn publications(
         let name = parsed(row.get_ref(1)?, FileName::parse, || format!("publication {done}"))?;
         let user = match last {
             Some((id, user, before)) if id == user_id && before < name => user,
-            Some((id, ..)) if id >= user_id => return Err(Fault::Row("its publications are out of order".into())),
+            Some((id, ..)) if id >= user_id => return Err(LoadError::Row("its publications are out of order".into())),
             _ => {
                 let user = users.get(&user_id).cloned();
-                user.ok_or_else(|| Fault::Row(format!("a publication of user {user_id}, who is not there")))?
+                user.ok_or_else(|| LoadError::Row(format!("a publication of user {user_id}, who is not there")))?
             }
         };
         last = Some((user_id, user.clone(), name.clone()));
@@ -159,11 +159,12 @@ fn publications(
             Some(id) => {
                 used.insert(id);
                 let audience = audiences.get(&id);
-                audience.ok_or_else(|| Fault::Row(format!("a publication for audience {id}, which is not there")))?
+                audience
+                    .ok_or_else(|| LoadError::Row(format!("a publication for audience {id}, which is not there")))?
             }
         };
         let hash = row.get_ref(2)?.as_blob().ok().and_then(|hash| hash.try_into().ok());
-        let hash = ContentHash(hash.ok_or_else(|| Fault::Row(format!("a hash of {user} has the wrong size")))?);
+        let hash = ContentHash(hash.ok_or_else(|| LoadError::Row(format!("a hash of {user} has the wrong size")))?);
         let content = Content { hash, size: row.get::<_, i64>(3)? as u64, mtime_ms: row.get(4)? };
         let file = PublishedFile { name, content };
         let published_s = row.get::<_, i64>(6)? as u64;
@@ -174,17 +175,21 @@ fn publications(
         }
     }
     if done != total {
-        return Err(Fault::Row(format!("{done} of its {total} publications can be read")));
+        return Err(LoadError::Row(format!("{done} of its {total} publications can be read")));
     }
     Ok(used)
 }
 
-fn last_mutations(connection: &Connection, users: &HashMap<i64, UserName>, into: &mut dyn Load) -> Result<(), Fault> {
+fn last_mutations(
+    connection: &Connection,
+    users: &HashMap<i64, UserName>,
+    into: &mut dyn LoadSink,
+) -> Result<(), LoadError> {
     let mut statement = connection.prepare("SELECT user, run, request, found FROM last_mutations")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
-        let user = users.get(&id).ok_or_else(|| Fault::Row(format!("a change by user {id}, who is not there")))?;
+        let user = users.get(&id).ok_or_else(|| LoadError::Row(format!("a change by user {id}, who is not there")))?;
         let last = LastMutation {
             run: RunId(row.get::<_, i64>(1)? as u64),
             request: RequestId(row.get::<_, i64>(2)? as u64),
@@ -204,7 +209,7 @@ fn parsed<T, E: std::fmt::Display>(
     value: ValueRef<'_>,
     parse: impl Fn(&str) -> Result<T, E>,
     what: impl Fn() -> String,
-) -> Result<T, Fault> {
-    let text = text(value).ok_or_else(|| Fault::Row(format!("{} has a name that is no text", what())))?;
-    parse(text).map_err(|error| Fault::Row(format!("{}: {error}", what())))
+) -> Result<T, LoadError> {
+    let text = text(value).ok_or_else(|| LoadError::Row(format!("{} has a name that is no text", what())))?;
+    parse(text).map_err(|error| LoadError::Row(format!("{}: {error}", what())))
 }

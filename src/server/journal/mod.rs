@@ -17,18 +17,16 @@ use rand::RngCore;
 use crate::common::message::PublishedFile;
 use crate::common::types::{Audience, FileName, RequestId, RunId, UserName};
 
+mod data_file;
 mod error;
 mod load;
-mod lock;
-mod queue;
-mod schema;
-mod store;
-mod thread;
+mod sqlite;
+mod writer;
 
 pub use error::JournalError;
-pub use load::Load;
-pub use queue::{QUEUE_MAX_BYTES, QUEUE_MAX_MUTATIONS, QueueFull};
-pub use store::{SqliteStore, Store, StoreError};
+pub use load::LoadSink;
+pub use sqlite::{SqliteStore, Store, StoreError};
+pub use writer::{QUEUE_MAX_BYTES, QUEUE_MAX_MUTATIONS, QueueFull};
 
 /// Numbers what was queued, from 1, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -99,7 +97,7 @@ pub struct Journal {
 }
 
 enum Backend {
-    Thread { shared: Arc<queue::Shared>, thread: Option<JoinHandle<()>> },
+    Thread { shared: Arc<writer::Shared>, thread: Option<JoinHandle<()>> },
     Ephemeral { last: u64, wake: Box<dyn Fn() + Send> },
 }
 
@@ -107,7 +105,7 @@ impl Journal {
     /// Opens (or creates, mode 0600) the data file, loads it, and starts the thread. `wake` is called on the journal
     /// thread whenever [`durable`](Self::durable) or [`failed`](Self::failed) has news. A file that is damaged, newer
     /// than this program, not ours or in use is refused and left as it is.
-    pub fn open(path: &Path, load: &mut dyn Load, wake: Box<dyn Fn() + Send>) -> Result<Self, JournalError> {
+    pub fn open(path: &Path, load: &mut dyn LoadSink, wake: Box<dyn Fn() + Send>) -> Result<Self, JournalError> {
         let (store, root_secret) = SqliteStore::open(path, load)?;
         Self::with_store(Box::new(store), root_secret, wake)
     }
@@ -119,8 +117,8 @@ impl Journal {
         root_secret: [u8; 32],
         wake: Box<dyn Fn() + Send>,
     ) -> Result<Self, JournalError> {
-        let shared = Arc::new(queue::Shared::default());
-        let thread = thread::start(Arc::clone(&shared), store, wake)
+        let shared = Arc::new(writer::Shared::default());
+        let thread = writer::start(Arc::clone(&shared), store, wake)
             .map_err(|source| JournalError::Thread { reason: source.to_string() })?;
         Ok(Self { root_secret, backend: Backend::Thread { shared, thread: Some(thread) } })
     }

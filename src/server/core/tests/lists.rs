@@ -15,7 +15,7 @@ use crate::server::testing::{Client, DETAILS, World, address, file, name, user};
 /// Puts a session in place without the work of a login.
 pub(super) fn admit(world: &mut World, name: &str) -> Client {
     let (user, number) = (user(name), u32::try_from(world.server.session_count()).unwrap());
-    let owner = world.server.index.owner(&user);
+    let owner = world.server.index.intern_owner(&user);
     let run = world.server.accounts.entry(&user, || owner).begin_run(1);
     let address = SocketAddr::new(Ipv4Addr::from_bits(0x7f01_0000 + number).into(), 5_000);
     let beginning = Beginning { nonce: [0; 16], resumed: Vec::new() };
@@ -79,7 +79,7 @@ fn a_hundred_thousand_names_arrive_whole_and_hidden_ones_leave_no_trace() {
     let mut world = World::new(&["hans"]);
     let mut hans = world.login("127.0.0.1:4000", "hans");
     admit(&mut world, "vader");
-    let owner = world.server.index.owner(&user("vader"));
+    let owner = world.server.index.intern_owner(&user("vader"));
     let hidden = Arc::new(Audience::only(vec![user("yoda")]));
     let open = Arc::new(Audience::Everyone);
     let names: BTreeSet<FileName> = (0..100_000).map(|at| name(&format!("file-{at}.pdf"))).collect();
@@ -102,7 +102,7 @@ fn pages_are_full_whatever_is_hidden() {
     let mut world = World::new(&["hans"]);
     let mut hans = world.login("127.0.0.1:4000", "hans");
     admit(&mut world, "vader");
-    let owner = world.server.index.owner(&user("vader"));
+    let owner = world.server.index.intern_owner(&user("vader"));
     let hidden = Arc::new(Audience::only(vec![user("yoda")]));
     let open = Arc::new(Audience::Everyone);
     for at in 0..20_000 {

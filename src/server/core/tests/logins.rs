@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use crate::common::packet::Packet;
+use crate::server::auth::credentials::{Credential, Credentials};
+use crate::server::auth::enrolment::EnrolmentResult;
 use crate::server::core::ServerConfig;
-use crate::server::credentials::{Credential, Credentials};
-use crate::server::enrolment::Enrolled;
 use crate::server::testing::{LoginOutcome, World, address, credentials, user};
 
 const HERE: &str = "127.0.0.1:4000";
@@ -136,7 +136,7 @@ fn while_records_are_made_everyone_waits_for_theirs() {
     assert_eq!(plaintexts.len(), 1);
     let made = credentials(&["hans"]).users.remove(&user("hans"));
     let Some(Credential::Record(record)) = made else { panic!("a record") };
-    let enrolled = |name, record, released| Enrolled { user: user(name), record, released };
+    let enrolled = |name, record, released| EnrolmentResult { user: user(name), record, unblocks: released };
     let mut record = Some(*record);
     // A second time, hans' record is there already: he waits like anybody else.
     for round in 0..2 {
@@ -172,7 +172,7 @@ fn records_that_were_made_outlast_a_reload() {
     assert_eq!(reload(&mut world, "hans-pw"), ["hans", "vader", "yoda"]);
     for (name, credential) in credentials(&["hans", "vader"]).users {
         let Credential::Record(record) = credential else { panic!("a record") };
-        world.server.handle_record(Enrolled { user: name, record: Some(*record), released: false });
+        world.server.handle_record(EnrolmentResult { user: name, record: Some(*record), unblocks: false });
     }
     assert_eq!(reload(&mut world, "hans-pw"), ["yoda"], "what is made is made");
     assert_eq!(reload(&mut world, "other"), ["hans", "yoda"], "unless the line has changed");

@@ -6,7 +6,7 @@ use crate::common::message::{AudienceRef, ClientMessage, Request, Response, Serv
 use crate::common::types::{RequestId, StateDigest};
 use crate::server::core::ServerConfig;
 use crate::server::core::Stored;
-use crate::server::journal::{Change, LastMutation, Load};
+use crate::server::journal::{Change, LastMutation, LoadSink};
 use crate::server::testing::{Client, World, address, credentials, file, logged, name, origin};
 
 const HERE: &str = "127.0.0.1:4000";

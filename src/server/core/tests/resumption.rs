@@ -144,7 +144,7 @@ fn ten_thousand_sessions_of_one_address_outlive_the_server() {
     let clients: Vec<_> = users.iter().map(|user| super::lists::admit(&mut world, user)).collect();
     let mut later = World::start(&[], ServerConfig::default(), origin() + Duration::from_secs(10));
     for (at, client) in clients.iter().enumerate() {
-        let owner = later.server.index.owner(&user(&users[at]));
+        let owner = later.server.index.intern_owner(&user(&users[at]));
         later.server.accounts.entry(&user(&users[at]), || owner).version = Some([0; 16]);
         let from = address(&format!("127.0.0.1:{}", 1_000 + at));
         assert!(later.resume(client, from).is_some(), "client {at}");

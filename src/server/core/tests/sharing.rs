@@ -192,7 +192,7 @@ fn what_is_published_to_some_does_not_exist_for_others() {
     assert_eq!(sources(&mut world, &mut vader, &["secret"]).len(), 1);
     assert!(matches!(publish(&mut world, &mut vader, &["secret"], AudienceRef::Inherited), Response::Stored { .. }));
     assert_eq!(everything(&mut world, &mut yoda), before, "nor what was fetched and shared on");
-    let owner = world.server.index.owner(&user("vader"));
+    let owner = world.server.index.intern_owner(&user("vader"));
     let (_, audience) = world.server.index.publication(owner, &name("secret")).unwrap();
     assert_eq!(*audience, Audience::Only(vec![user("hans")]));
 }

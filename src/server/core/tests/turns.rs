@@ -41,7 +41,7 @@ fn crowded_world() -> (World, Client, Client) {
     let hans = admit(&mut world, "hans");
     let vader = admit(&mut world, "vader");
     admit(&mut world, "yoda");
-    let owner = world.server.index.owner(&user("yoda"));
+    let owner = world.server.index.intern_owner(&user("yoda"));
     let component = "É".repeat(120);
     for at in 0..300 {
         let text = format!("{component}/{component}/{at:03}");
@@ -124,7 +124,7 @@ fn a_repeat_of_what_waits_is_answered_once_and_who_leaves_is_forgotten() {
 #[test]
 fn refused_publications_that_inherit_long_audiences_are_charged_too() {
     let (mut world, mut hans, _) = crowded_world();
-    let owner = world.server.index.owner(&user("yoda"));
+    let owner = world.server.index.intern_owner(&user("yoda"));
     let files = [file("a"), file("b")];
     for (file, last) in files.iter().zip(["x", "y"]) {
         let others = (0..STEPS_PER_TURN).map(|at| user(&format!("user{at}")));

@@ -46,8 +46,8 @@ fn every_password_becomes_a_record_that_it_alone_opens() {
     let (sender, news) = mpsc::channel();
     let wake = Box::new(move || sender.send(()).unwrap());
     let enrolment = Enrolment::start(passwords(names.clone()), Stretching::Minimal, wake).unwrap();
-    enrolment.want(host(1), user("user3"));
-    enrolment.want(host(1), user("stranger"));
+    enrolment.prioritize(host(1), user("user3"));
+    enrolment.prioritize(host(1), user("stranger"));
     let mut records = HashMap::new();
     loop {
         let done = enrolment.all_done();
@@ -73,7 +73,7 @@ fn every_password_becomes_a_record_that_it_alone_opens() {
 #[test]
 fn with_nobody_to_enrol_all_is_done_at_once() {
     let enrolment = Enrolment::start(Vec::new(), Stretching::Standard, Box::new(|| panic!("no news"))).unwrap();
-    enrolment.want(host(1), user("hans"));
+    enrolment.prioritize(host(1), user("hans"));
     assert!(enrolment.all_done() && enrolment.poll().is_empty());
 }
 
@@ -83,15 +83,15 @@ fn known_made_and_unknown_names_are_released_by_the_same_step() {
     assert_eq!(step(&shared), Some((user("made"), true, false)));
     let enrolment = Enrolment { shared: Arc::new(shared) };
     let shared = &enrolment.shared;
-    let polled = || enrolment.poll().into_iter().map(|e| (e.user, e.record.is_some(), e.released)).collect::<Vec<_>>();
+    let polled = || enrolment.poll().into_iter().map(|e| (e.user, e.record.is_some(), e.unblocks)).collect::<Vec<_>>();
     assert_eq!(polled(), [(user("made"), true, false)], "nobody is released unasked");
 
     // Twice over: what was released once is released as late the next time, whether or not there is such a user.
     for background in ["next", "last"] {
         for name in ["stranger", "made"] {
             // Asking twice is asking once.
-            enrolment.want(host(1), user(name));
-            enrolment.want(host(1), user(name));
+            enrolment.prioritize(host(1), user(name));
+            enrolment.prioritize(host(1), user(name));
         }
         // One step of work each, in the order asked, and the background in turn.
         assert_eq!(step(shared), Some((user("stranger"), false, true)));
@@ -101,9 +101,9 @@ fn known_made_and_unknown_names_are_released_by_the_same_step() {
         assert_eq!(polled(), expected.map(|(name, record, released)| (user(name), record, released)));
         assert!(!enrolment.all_done());
         // As if the background had had its turn.
-        shared.lock().waiting_had_its_turn = false;
+        shared.lock().priority_served_last = false;
     }
-    enrolment.want(host(1), user("beyond"));
+    enrolment.prioritize(host(1), user("beyond"));
     assert_eq!(step(shared), Some((user("beyond"), true, true)));
     assert!(enrolment.all_done() && step(shared).is_none());
     assert_eq!(polled(), [(user("beyond"), true, true)]);
@@ -118,7 +118,7 @@ fn a_flood_of_names_is_bounded_and_does_not_stop_the_background() {
     while !enrolment.all_done() {
         for _ in 0..2 * WAITING_MAX {
             stranger += 1;
-            enrolment.want(host(stranger), user(&format!("stranger{stranger}")));
+            enrolment.prioritize(host(stranger), user(&format!("stranger{stranger}")));
         }
         assert_eq!(enrolment.shared.lock().waiting.len(), WAITING_MAX);
         step(&enrolment.shared);
@@ -131,10 +131,10 @@ fn a_flood_of_names_is_bounded_and_does_not_stop_the_background() {
 fn a_flood_of_names_from_one_network_keeps_nobody_else_waiting() {
     let names: Vec<_> = (0..100).map(|i| format!("user{i}")).collect();
     let enrolment = Enrolment { shared: Arc::new(shared(&names.iter().map(String::as_str).collect::<Vec<_>>())) };
-    let flood = || (0..1_000).for_each(|number| enrolment.want(host(1), user(&format!("ghost{number}"))));
+    let flood = || (0..1_000).for_each(|number| enrolment.prioritize(host(1), user(&format!("ghost{number}"))));
     for name in ["user90", "user91", "nobody"] {
         flood();
-        enrolment.want(host(2), user(name));
+        enrolment.prioritize(host(2), user(name));
         flood();
         // The one whose turn it is, the background, and the network that waits.
         let steps: Vec<_> = (0..4).filter_map(|_| step(&enrolment.shared)).collect();

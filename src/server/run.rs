@@ -17,15 +17,14 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
+use super::auth::credentials::{Credentials, CredentialsError, record_line};
+use super::auth::credentials_reload::CredentialsReloader;
 use super::cli::Options;
 use super::core::{Outbox, Server, ServerConfig, Stored};
-use super::credentials::{Credentials, CredentialsError, record_line};
 use super::event_loop::{EventLoop, NEWS, Wake, now, wall_ms};
-use super::journal::{Journal, JournalError, JournalSeq, LastMutation, Load, StoredPublication};
+use super::io::{ServerSocket, Signals};
+use super::journal::{Journal, JournalError, JournalSeq, LastMutation, LoadSink, StoredPublication};
 use super::logging;
-use super::rereading::Rereading;
-use super::signals::Signals;
-use super::socket::ServerSocket;
 use crate::common::escape::strip_line_ending;
 use crate::common::limits::PASSWORD_MAX_BYTES;
 use crate::common::login::Stretching;
@@ -64,13 +63,13 @@ pub enum ServerError {
 
 /// Serves until a signal says stop.
 pub fn serve(options: Options) -> Result<(), ServerError> {
-    serve_over(options, Journal::open)
+    serve_with_journal(options, Journal::open)
 }
 
 /// [`serve`] with a journal that the caller opens: where tests put a slow or failing store.
-pub fn serve_over(
+pub fn serve_with_journal(
     options: Options,
-    open: impl FnOnce(&Path, &mut dyn Load, Box<dyn Fn() + Send>) -> Result<Journal, JournalError>,
+    open: impl FnOnce(&Path, &mut dyn LoadSink, Box<dyn Fn() + Send>) -> Result<Journal, JournalError>,
 ) -> Result<(), ServerError> {
     logging::init(options.log_level);
     let credentials = Credentials::read(&options.credentials)?;
@@ -97,7 +96,7 @@ pub fn serve_over(
     let seed = *Zeroizing::new(random_seed());
     let listening = socket.local_addr()?;
     let server = Server::new(config, loading.finish(), seed, now(), wall_ms());
-    let rereading = Rereading::new(options.credentials, server.version_key());
+    let rereading = CredentialsReloader::new(options.credentials, server.version_key());
     let credentials = credentials.versioned(&server.version_key());
     let mut event_loop = EventLoop {
         poll,
@@ -114,12 +113,12 @@ pub fn serve_over(
     };
     event_loop.register()?;
     event_loop.put_in_force(credentials);
-    announce(listening);
+    print_listening(listening);
     Ok(event_loop.run()?)
 }
 
 /// Reads a password and prints the line that lets `user` in with it.
-pub fn enrol(user: &UserName) -> Result<(), ServerError> {
+pub fn print_record(user: &UserName) -> Result<(), ServerError> {
     let password = read_password(user)?;
     if password.is_empty() || password.len() > PASSWORD_MAX_BYTES || password.starts_with(b"$fileshare$") {
         return Err(ServerError::Password);
@@ -130,7 +129,7 @@ pub fn enrol(user: &UserName) -> Result<(), ServerError> {
 }
 
 /// The readiness line; a harness that closed its end does not stop the server.
-fn announce(listening: SocketAddr) {
+fn print_listening(listening: SocketAddr) {
     let mut stdout = io::stdout().lock();
     if let Err(error) = writeln!(stdout, "listening on {listening}").and_then(|()| stdout.flush()) {
         info!("listening on {listening} ({error} on stdout)");
@@ -202,16 +201,16 @@ impl Loading {
     }
 
     /// Whether it is time for a word.
-    fn is_long(&mut self, now: Instant) -> bool {
-        let is_long = now - self.said.unwrap_or(self.since) >= Duration::from_secs(1);
-        if is_long {
+    fn is_progress_due(&mut self, now: Instant) -> bool {
+        let is_progress_due = now - self.said.unwrap_or(self.since) >= Duration::from_secs(1);
+        if is_progress_due {
             self.said = Some(now);
         }
-        is_long
+        is_progress_due
     }
 }
 
-impl Load for Loading {
+impl LoadSink for Loading {
     fn publication(&mut self, publication: StoredPublication) {
         let StoredPublication { user, file, audience, published_s } = publication;
         if self.user.as_ref() != Some(&user) || self.files.len() == RUN_MAX {
@@ -231,7 +230,7 @@ impl Load for Loading {
         if done == 0 {
             self.send(Read::Total(total));
         }
-        if self.is_long(now()) {
+        if self.is_progress_due(now()) {
             info!("loading: {done} of {total} publications");
         }
     }
@@ -264,7 +263,7 @@ mod tests {
         let mut loading = Loading::start().unwrap();
         let start = loading.since;
         let at_ms = |ms| start + Duration::from_millis(ms);
-        let said: Vec<u64> = (0..40).map(|at| at * 100).filter(|&ms| loading.is_long(at_ms(ms))).collect();
+        let said: Vec<u64> = (0..40).map(|at| at * 100).filter(|&ms| loading.is_progress_due(at_ms(ms))).collect();
         assert_eq!(said, [1_000, 2_000, 3_000]);
     }
 }

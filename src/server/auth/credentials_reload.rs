@@ -9,20 +9,20 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use zeroize::Zeroizing;
 
-use super::NICENESS;
-use super::credentials::{Credentials, CredentialsError, Versioned};
+use super::credentials::{Credentials, CredentialsError, VersionedCredentials};
+use crate::server::BACKGROUND_NICENESS;
 
 /// See the module.
-pub struct Rereading {
+pub struct CredentialsReloader {
     path: PathBuf,
     version_key: Zeroizing<[u8; 32]>,
-    under_way: Option<Receiver<Result<Versioned, CredentialsError>>>,
+    under_way: Option<Receiver<Result<VersionedCredentials, CredentialsError>>>,
     again: bool,
 }
 
 /// Why there is nothing to put in force.
 #[derive(Debug, thiserror::Error)]
-pub enum RereadingError {
+pub enum ReloadError {
     /// The file cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
@@ -31,14 +31,14 @@ pub enum RereadingError {
     System(#[from] io::Error),
 }
 
-impl Rereading {
+impl CredentialsReloader {
     /// Of this file; versions are keyed by `version_key`.
     pub fn new(path: PathBuf, version_key: Zeroizing<[u8; 32]>) -> Self {
         Self { path, version_key, under_way: None, again: false }
     }
 
     /// Starts reading, or remembers to. `wake` is called on the thread when [`poll`](Self::poll) has news.
-    pub fn start(&mut self, wake: Box<dyn Fn() + Send>) -> Result<(), RereadingError> {
+    pub fn start(&mut self, wake: Box<dyn Fn() + Send>) -> Result<(), ReloadError> {
         self.again = self.under_way.is_some();
         if self.again {
             return Ok(());
@@ -47,7 +47,7 @@ impl Rereading {
         let (path, key) = (self.path.clone(), self.version_key.clone());
         std::thread::Builder::new().name("credentials".into()).spawn(move || {
             // A thread that may not be nice works all the same. Those that it starts are as nice.
-            let _ = rustix::process::nice(NICENESS);
+            let _ = rustix::process::nice(BACKGROUND_NICENESS);
             // A loop that has ended needs no news.
             let _ = sender.send(Credentials::read(&path).map(|credentials| credentials.versioned(&key)));
             wake();
@@ -58,9 +58,9 @@ impl Rereading {
 
     /// What has been read, once. Whether it is to be [`start`](Self::start)ed again is asked with
     /// [`take_again`](Self::take_again).
-    pub fn poll(&mut self) -> Option<Result<Versioned, RereadingError>> {
+    pub fn poll(&mut self) -> Option<Result<VersionedCredentials, ReloadError>> {
         let read = match self.under_way.as_ref()?.try_recv() {
-            Ok(read) => read.map_err(RereadingError::from),
+            Ok(read) => read.map_err(ReloadError::from),
             Err(TryRecvError::Empty) => return None,
             Err(TryRecvError::Disconnected) => Err(io::Error::other("its thread has failed").into()),
         };
@@ -92,7 +92,7 @@ mod tests {
             let sender = sender.clone();
             Box::new(move || sender.send(()).unwrap())
         };
-        let mut rereading = Rereading::new(path.clone(), Zeroizing::new([1; 32]));
+        let mut rereading = CredentialsReloader::new(path.clone(), Zeroizing::new([1; 32]));
         assert!(rereading.poll().is_none() && !rereading.take_again());
         rereading.start(wake()).unwrap();
         rereading.start(wake()).unwrap();

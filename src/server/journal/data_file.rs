@@ -1,8 +1,12 @@
-//! One server a data file: the lock beside it, and what is checked and made before SQLite sees the file.
+//! The data file: its lock, the checks before SQLite opens it, its tables and their versions.
 //!
 //! The lock is an exclusive `flock` on `<data>.lock`, a file of its own: closing any descriptor of the database itself
 //! would drop the locks that SQLite holds on it (POSIX advisory locks belong to the process). The lock file stays when
-//! the server goes; removing it would let two servers lock two files of the same name.
+//! the server exits; removing it would let two servers lock two files of the same name.
+//!
+//! The file carries our mark (`application_id`) and the version of its tables (`user_version`). Version *n* becomes
+//! *n + 1* by one entry of [`MIGRATIONS`], in one transaction with the version itself: a crash leaves the old or the new.
+//! A version that this program does not know is refused. Migrations are never changed once released, only added.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
@@ -10,10 +14,10 @@ use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rusqlite::{Connection, TransactionBehavior};
 use rustix::fs::OFlags;
 
 use super::JournalError;
-use super::schema::APPLICATION_ID;
 
 /// Only its owner reads and writes the data file: it holds the server's root secret.
 const MODE: u32 = 0o600;
@@ -26,9 +30,9 @@ const HEADER_BYTES: usize = 100;
 
 /// Whether the data file is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum DataFileState {
     /// Nothing, or a file of zero bytes that never became anything.
-    Nothing,
+    Missing,
     /// A file with our mark, or what a crash while it was created left of one.
     DataFile,
 }
@@ -55,7 +59,7 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, JournalError> {
 impl LockFile {
     /// Takes the lock of a resolved path, or says who has it.
     pub(super) fn take(path: &Path) -> Result<Self, JournalError> {
-        let lock_path = beside(path, ".lock");
+        let lock_path = with_suffix(path, ".lock");
         let unusable = |error: std::io::Error| JournalError::unusable(&lock_path, error);
         // Never through a link: someone may have put it there to have us write into another file.
         let mut options = OpenOptions::new();
@@ -87,7 +91,7 @@ fn holder(file: &mut File) -> Option<u32> {
 /// file that is gone while its write-ahead log is not: starting anew would throw away what the log holds.
 ///
 /// This opens and closes the database, which is harmless here alone: the lock is ours and SQLite has not opened it yet.
-pub(super) fn examine(path: &Path) -> Result<Found, JournalError> {
+pub(super) fn check_data_file(path: &Path) -> Result<DataFileState, JournalError> {
     let kind = match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => Some(metadata.len()),
         Ok(metadata) => {
@@ -102,12 +106,12 @@ pub(super) fn examine(path: &Path) -> Result<Found, JournalError> {
         Err(error) => return Err(JournalError::unusable(path, error)),
     };
     if kind.unwrap_or(0) == 0 {
-        let log = beside(path, "-wal");
+        let log = with_suffix(path, "-wal");
         if log.symlink_metadata().is_ok() {
             let reason = format!("it is empty or gone, but {} is there", crate::common::escape::display_path(&log));
             return Err(JournalError::damaged(path, reason));
         }
-        return Ok(Found::Nothing);
+        return Ok(DataFileState::Missing);
     }
     let mut header = Vec::with_capacity(HEADER_BYTES);
     let read = File::open(path).and_then(|file| file.take(HEADER_BYTES as u64).read_to_end(&mut header));
@@ -115,13 +119,13 @@ pub(super) fn examine(path: &Path) -> Result<Found, JournalError> {
     let id = header.get(APPLICATION_ID_AT..APPLICATION_ID_AT + 4).map(|id| i32::from_be_bytes(id.try_into().unwrap()));
     // A power cut while the file was created can leave the rest without the beginning, and SQLite's rollback journal
     // beside it, which takes it back to nothing. At no other time does a data file have a rollback journal.
-    if header.len() == HEADER_BYTES && header.iter().all(|&byte| byte == 0) && beside(path, "-journal").exists() {
-        return Ok(Found::DataFile);
+    if header.len() == HEADER_BYTES && header.iter().all(|&byte| byte == 0) && with_suffix(path, "-journal").exists() {
+        return Ok(DataFileState::DataFile);
     }
     let reason = match id {
         _ if !header.starts_with(MAGIC) => "not an SQLite database",
         None => "cut off in its header",
-        Some(APPLICATION_ID) => return Ok(Found::DataFile),
+        Some(APPLICATION_ID) => return Ok(DataFileState::DataFile),
         Some(_) => "another program's SQLite database",
     };
     Err(JournalError::NotOurs { path: path.into(), reason: reason.into() })
@@ -129,16 +133,16 @@ pub(super) fn examine(path: &Path) -> Result<Found, JournalError> {
 
 /// Makes the file where there is none, and sees to it that nobody but its owner reads it or what SQLite puts beside it
 /// (which gets the mode of the file), whatever the umask.
-pub(super) fn prepare(path: &Path, found: Found) -> Result<(), JournalError> {
+pub(super) fn prepare(path: &Path, found: DataFileState) -> Result<(), JournalError> {
     let unusable = |error: std::io::Error| JournalError::unusable(path, error);
-    if found == Found::Nothing {
+    if found == DataFileState::Missing {
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(MODE).open(path);
         let file = file.map_err(unusable)?;
         file.set_permissions(Permissions::from_mode(MODE)).and_then(|()| file.sync_all()).map_err(unusable)?;
         let folder = path.parent().unwrap_or(Path::new("/"));
         return File::open(folder).and_then(|folder| folder.sync_all()).map_err(unusable);
     }
-    for path in [path.to_path_buf(), beside(path, "-wal"), beside(path, "-shm")] {
+    for path in [path.to_path_buf(), with_suffix(path, "-wal"), with_suffix(path, "-shm")] {
         let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
         if metadata.permissions().mode() & 0o077 != 0 {
             fs::set_permissions(&path, Permissions::from_mode(MODE))
@@ -150,8 +154,87 @@ pub(super) fn prepare(path: &Path, found: Found) -> Result<(), JournalError> {
 }
 
 /// The path with something added to its name.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
+}
+
+/// "fshr": marks an SQLite file as ours.
+pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"fshr");
+
+/// One migration forward.
+pub(super) type Migration = &'static str;
+
+/// The migrations from nothing to the current version.
+pub(super) const MIGRATIONS: &[Migration] = &[VERSION_1];
+
+/// * `meta`: `root_secret`, 32 random bytes made with the file.
+/// * `users`: names interned; a name stays when the account goes.
+/// * `audiences`: members sorted, separated by single spaces; `hash` is BLAKE3 of that text, so that the same audience
+///   is stored once.
+/// * `publications`: `audience` is NULL for everyone; `size` is an unsigned 64-bit number kept in a signed one.
+/// * `last_mutations`: `found` is NULL for a PUBLISH; `run`, `request` and `found` are unsigned as `size` is.
+const VERSION_1: Migration = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE audiences (id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, members TEXT NOT NULL) STRICT;
+CREATE TABLE publications (
+    user INTEGER NOT NULL REFERENCES users (id),
+    name TEXT NOT NULL,
+    hash BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ms INTEGER NOT NULL,
+    audience INTEGER REFERENCES audiences (id),
+    published_s INTEGER NOT NULL,
+    PRIMARY KEY (user, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE last_mutations (
+    user INTEGER PRIMARY KEY REFERENCES users (id),
+    run INTEGER NOT NULL,
+    request INTEGER NOT NULL,
+    found INTEGER
+) STRICT;
+";
+
+/// Fills an empty database: the mark, the tables and the root secret appear in one transaction or not at all. Called
+/// before the write-ahead log is turned on, so that the mark is in the file itself from then on.
+pub(super) fn create(
+    connection: &mut Connection,
+    migrations: &[Migration],
+    root_secret: &[u8; 32],
+) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    for migration in migrations {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.execute("INSERT INTO meta VALUES ('root_secret', ?1)", [root_secret.as_slice()])?;
+    transaction.pragma_update(None, "user_version", migrations.len() as u32)?;
+    transaction.commit()
+}
+
+/// Brings the tables of an existing data file to the version that `migrations` lead to.
+pub(super) fn migrate(connection: &mut Connection, path: &Path, migrations: &[Migration]) -> Result<(), JournalError> {
+    let failed = |error: rusqlite::Error| JournalError::from_sqlite(path, &error);
+    let known = migrations.len() as u32;
+    let found = version(connection).map_err(failed)?;
+    if found == 0 {
+        return Err(JournalError::damaged(path, "it has no format version"));
+    }
+    if found > known {
+        return Err(JournalError::Newer { path: path.into(), found, known });
+    }
+    for (migration, next) in migrations.iter().zip(1..).skip(found as usize) {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        transaction.execute_batch(migration).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", next).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        log::info!("{}: brought to format {next}", crate::common::escape::display_path(path));
+    }
+    Ok(())
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }

@@ -8,17 +8,16 @@ use rand::RngCore;
 use rand::rngs::OsRng;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
-use super::load::{self, Load, members_text};
-use super::lock::{self, LockFile};
-use super::schema::{self, Step};
+use super::data_file::{self, LockFile, Migration};
+use super::load::{self, LoadSink, members_text};
 use super::{Change, JournalError, Mutation};
 use crate::common::escape::{display_path, escape_controls};
 use crate::common::types::{Audience, UserName};
 
 /// How long an opening server waits for another program to release its lock on the database.
-const OPEN_LOCKED_PATIENCE: Duration = Duration::from_secs(10);
+const OPEN_LOCKED_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one try of a write waits for it.
-const WRITE_LOCKED_PATIENCE: Duration = Duration::from_secs(1);
+const WRITE_LOCKED_TIMEOUT: Duration = Duration::from_secs(1);
 /// The write-ahead log is copied into the database when it has grown to about this many pages (16 MiB).
 const LOG_PAGES: u32 = 4_096;
 /// SQLite's page cache, KiB.
@@ -60,30 +59,30 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens or creates the file, checks it, brings it to the current version and loads it. Also returns the root
     /// secret. The errors are those of [`Journal::open`](super::Journal::open).
-    pub fn open(path: &Path, load: &mut dyn Load) -> Result<(Self, [u8; 32]), JournalError> {
-        Self::open_with(path, load, schema::STEPS)
+    pub fn open(path: &Path, load: &mut dyn LoadSink) -> Result<(Self, [u8; 32]), JournalError> {
+        Self::open_with(path, load, data_file::MIGRATIONS)
     }
 
     /// [`open`](Self::open) for a program that knows other versions.
     pub(super) fn open_with(
         path: &Path,
-        load: &mut dyn Load,
-        steps: &[Step],
+        load: &mut dyn LoadSink,
+        migrations: &[Migration],
     ) -> Result<(Self, [u8; 32]), JournalError> {
-        let path = lock::resolve(path)?;
+        let path = data_file::resolve(path)?;
         let lock = LockFile::take(&path)?;
-        let found = lock::examine(&path)?;
-        lock::prepare(&path, found)?;
+        let found = data_file::check_data_file(&path)?;
+        data_file::prepare(&path, found)?;
         let failed = |error: rusqlite::Error| JournalError::from_sqlite(&path, &error);
-        let mut connection = connect(&path, steps).map_err(failed)?;
+        let mut connection = connect(&path, migrations).map_err(failed)?;
         if connection.is_readonly("main").map_err(failed)? {
             return Err(JournalError::unusable(&path, "it cannot be written"));
         }
-        schema::migrate(&mut connection, &path, steps)?;
-        let loaded = load::load(&connection, load).map_err(|fault| fault.into_error(&path))?;
+        data_file::migrate(&mut connection, &path, migrations)?;
+        let loaded = load::load(&connection, load).map_err(|error| error.into_journal_error(&path))?;
         drop_audiences(&mut connection, &loaded.unused_audiences).map_err(failed)?;
         connection.release_memory().map_err(failed)?;
-        connection.busy_timeout(WRITE_LOCKED_PATIENCE).map_err(failed)?;
+        connection.busy_timeout(WRITE_LOCKED_TIMEOUT).map_err(failed)?;
         let store = Self { connection, path, users: loaded.users, audiences: HashMap::new(), _lock: lock };
         Ok((store, loaded.root_secret))
     }
@@ -103,7 +102,7 @@ impl SqliteStore {
     }
 
     /// What a failed write means to the thread. Every error but a lock is final.
-    fn explain(&self, error: &rusqlite::Error) -> StoreError {
+    fn classify_error(&self, error: &rusqlite::Error) -> StoreError {
         let path = display_path(&self.path);
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
@@ -120,7 +119,7 @@ impl Store for SqliteStore {
         self.write_all(batch).map_err(|error| {
             self.users.clear();
             self.audiences.clear();
-            self.explain(&error)
+            self.classify_error(&error)
         })
     }
 
@@ -129,7 +128,7 @@ impl Store for SqliteStore {
     fn close(self: Box<Self>) -> Result<(), StoreError> {
         let store = *self;
         let tidy = store.connection.pragma_query_value(None, "wal_checkpoint", |_| Ok(()));
-        match tidy.map_err(|error| store.explain(&error)) {
+        match tidy.map_err(|error| store.classify_error(&error)) {
             Ok(()) | Err(StoreError::Locked(_)) => {}
             Err(failed) => return Err(failed),
         }
@@ -141,10 +140,10 @@ impl Store for SqliteStore {
 }
 
 /// A connection on which a commit means durable.
-fn connect(path: &Path, steps: &[Step]) -> rusqlite::Result<Connection> {
+fn connect(path: &Path, migrations: &[Migration]) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(OPEN_LOCKED_PATIENCE)?;
+    connection.busy_timeout(OPEN_LOCKED_TIMEOUT)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     // On in this build of SQLite. The references are sound by construction, and checked when the file is loaded.
@@ -154,7 +153,7 @@ fn connect(path: &Path, steps: &[Step]) -> rusqlite::Result<Connection> {
     if pages == 0 {
         let mut root_secret = [0; 32];
         OsRng.fill_bytes(&mut root_secret);
-        schema::create(&mut connection, steps, &root_secret)?;
+        data_file::create(&mut connection, migrations, &root_secret)?;
     }
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))?;
@@ -262,5 +261,5 @@ impl<'a> Writer<'a> {
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
+#[path = "sqlite_tests.rs"]
 mod tests;

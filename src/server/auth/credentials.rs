@@ -53,7 +53,7 @@ pub struct Credentials {
 }
 
 /// Credentials with all that is to be computed of them, ready to be put in force in little time.
-pub struct Versioned {
+pub struct VersionedCredentials {
     /// By name, in order.
     pub users: Vec<(UserName, Credential, CredentialVersion)>,
     /// Things to warn about whatever the server is bound to; each a line.
@@ -187,12 +187,12 @@ impl Credentials {
     }
 
     /// With the version of each, under the same `key` as in [`version`](Self::version). Takes some 10 µs a record line.
-    pub fn versioned(self, key: &[u8; 32]) -> Versioned {
+    pub fn versioned(self, key: &[u8; 32]) -> VersionedCredentials {
         let versions: Vec<_> = self.users.keys().filter_map(|user| self.version(user, key)).collect();
         let has_samples = self.has_samples();
         let users = self.users.into_iter().zip(versions);
         let users = users.map(|((user, credential), version)| (user, credential, version)).collect();
-        Versioned { users, warnings: self.warnings, has_samples }
+        VersionedCredentials { users, warnings: self.warnings, has_samples }
     }
 
     /// What is different in `new`.

@@ -1,13 +1,18 @@
-//! What the loop and the journal thread share: the bounded queue, the durable sequence, the failure.
+//! The journal's queue and its writer thread: the event loop appends mutations; the thread takes all of them at once,
+//! stores them in one transaction and reports what is durable.
 //!
-//! The loop's side takes the mutex only to append, the thread's only to take everything, so neither waits for the other's
+//! The event loop holds the mutex only to append, the thread only to take the batch, so neither waits for the other's
 //! work.
 
 use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::sqlite::{Store, StoreError};
 use super::{Change, JournalSeq, Mutation};
 use crate::common::types::Audience;
 
@@ -15,6 +20,13 @@ use crate::common::types::Audience;
 pub const QUEUE_MAX_MUTATIONS: u64 = 16_384;
 /// Most memory that waiting mutations take, bytes (as estimated by their names and audiences).
 pub const QUEUE_MAX_BYTES: usize = 64 << 20;
+
+/// How long to wait before asking a locked store again. The store itself has waited already.
+const LOCKED_PAUSE: Duration = Duration::from_millis(20);
+/// A store that stays locked is mentioned again after so many tries.
+const LOCKED_TRIES_PER_WARNING: u32 = 60;
+/// A closing server gives up on a locked store after so many tries, of about a second each.
+const LOCKED_TRIES_WHEN_CLOSING: u32 = 30;
 
 /// The queue is full: the client is told BUSY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,15 +52,15 @@ struct Queue {
 }
 
 /// All that waited at one moment, in order.
-pub(super) struct Batch {
-    pub(super) mutations: Vec<Mutation>,
+struct Batch {
+    mutations: Vec<Mutation>,
     bytes: usize,
     upto: u64,
 }
 
 impl Shared {
     pub(super) fn push(&self, mutation: Mutation) -> Result<JournalSeq, QueueFull> {
-        let bytes = memory_bytes(&mutation);
+        let bytes = estimated_bytes(&mutation);
         let mut queue = self.lock();
         let outstanding = queue.last - self.durable.load(Ordering::Acquire);
         let full = outstanding >= QUEUE_MAX_MUTATIONS || queue.bytes + bytes > QUEUE_MAX_BYTES;
@@ -63,7 +75,7 @@ impl Shared {
     }
 
     /// Waits for something to write; `None` when closed and empty.
-    pub(super) fn take(&self) -> Option<Batch> {
+    fn take(&self) -> Option<Batch> {
         let mut queue = self.lock();
         while queue.waiting.is_empty() {
             if queue.closing {
@@ -77,7 +89,7 @@ impl Shared {
     }
 
     /// The batch is on the disk.
-    pub(super) fn stored(&self, batch: &Batch) {
+    fn stored(&self, batch: &Batch) {
         let mut queue = self.lock();
         queue.bytes -= batch.bytes;
         self.durable.store(batch.upto, Ordering::Release);
@@ -88,7 +100,7 @@ impl Shared {
     }
 
     /// The first failure stays.
-    pub(super) fn fail(&self, line: String) {
+    fn fail(&self, line: String) {
         self.lock().failed.get_or_insert(line);
     }
 
@@ -101,12 +113,12 @@ impl Shared {
         self.news.notify_one();
     }
 
-    pub(super) fn is_closing(&self) -> bool {
+    fn is_closing(&self) -> bool {
         self.lock().closing
     }
 
     /// Waits a little for the queue to change; for a thread that cannot write just now.
-    pub(super) fn pause(&self, most: Duration) {
+    fn pause(&self, most: Duration) {
         let queue = self.lock();
         if !queue.closing {
             drop(self.news.wait_timeout(queue, most));
@@ -120,7 +132,7 @@ impl Shared {
 }
 
 /// About what a mutation takes in memory. A shared audience counts for each, so the estimate errs on the safe side.
-fn memory_bytes(mutation: &Mutation) -> usize {
+fn estimated_bytes(mutation: &Mutation) -> usize {
     /// Reference counts and the allocator's own.
     const TEXT_OVERHEAD_BYTES: usize = 32;
     let change = match &mutation.change {
@@ -139,4 +151,51 @@ fn memory_bytes(mutation: &Mutation) -> usize {
         }
     };
     size_of::<Mutation>() + change
+}
+
+pub(super) fn start(
+    shared: Arc<Shared>,
+    store: Box<dyn Store>,
+    wake: Box<dyn Fn() + Send>,
+) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("journal".into()).spawn(move || {
+        let run = catch_unwind(AssertUnwindSafe(|| run(&shared, store, &wake)));
+        let outcome = run.unwrap_or_else(|_| Err("the journal thread ended by a fault of its own".into()));
+        if let Err(line) = outcome {
+            shared.fail(line);
+            wake();
+        }
+    })
+}
+
+fn run(shared: &Shared, mut store: Box<dyn Store>, wake: &dyn Fn()) -> Result<(), String> {
+    while let Some(batch) = shared.take() {
+        write(shared, store.as_mut(), &batch)?;
+        shared.stored(&batch);
+        wake();
+    }
+    store.close().map_err(|error| error.to_string())
+}
+
+/// Stores a batch, however long another program locks the file: the queue is bounded and says so when full.
+fn write(shared: &Shared, store: &mut dyn Store, batch: &Batch) -> Result<(), String> {
+    let mut locked_tries = 0;
+    let mut closing_tries = 0;
+    loop {
+        match store.write(&batch.mutations) {
+            Ok(()) => return Ok(()),
+            Err(StoreError::Failed(line)) => return Err(line),
+            Err(StoreError::Locked(line)) => {
+                if locked_tries % LOCKED_TRIES_PER_WARNING == 0 {
+                    log::warn!("{line}; {} changes wait", batch.mutations.len());
+                }
+                locked_tries += 1;
+                closing_tries += u32::from(shared.is_closing());
+                if closing_tries >= LOCKED_TRIES_WHEN_CLOSING {
+                    return Err(format!("{line}; {} changes could not be stored", batch.mutations.len()));
+                }
+                shared.pause(LOCKED_PAUSE);
+            }
+        }
+    }
 }

@@ -14,7 +14,7 @@ struct Seen {
     last: Vec<(UserName, LastMutation)>,
 }
 
-impl Load for Seen {
+impl LoadSink for Seen {
     fn publication(&mut self, publication: StoredPublication) {
         self.publications.push(publication);
     }
@@ -122,7 +122,7 @@ fn audiences_are_kept_once_and_dropped_when_unused() {
 
 #[test]
 fn an_older_file_is_brought_forward_and_a_newer_one_refused() {
-    const NEXT: [Step; 2] = [schema::STEPS[0], "ALTER TABLE publications ADD COLUMN note TEXT"];
+    const NEXT: [Migration; 2] = [data_file::MIGRATIONS[0], "ALTER TABLE publications ADD COLUMN note TEXT"];
     let folder = tempfile::tempdir().unwrap();
     let path = filled(folder.path(), 3);
     let mut seen = Seen::default();
@@ -148,7 +148,7 @@ fn an_older_file_is_brought_forward_and_a_newer_one_refused() {
 
 #[test]
 fn a_step_that_fails_changes_nothing() {
-    const BROKEN: [Step; 2] = [schema::STEPS[0], "DELETE FROM publications; CREATE TABLE users (x)"];
+    const BROKEN: [Migration; 2] = [data_file::MIGRATIONS[0], "DELETE FROM publications; CREATE TABLE users (x)"];
     let folder = tempfile::tempdir().unwrap();
     let path = filled(folder.path(), 3);
     assert!(SqliteStore::open_with(&path, &mut Seen::default(), &BROKEN).is_err());
@@ -235,17 +235,17 @@ fn a_crash_while_the_file_is_created_leaves_nothing_in_the_way() {
     // One page of cache: the transaction goes to the file before it is committed.
     connection.execute_batch("PRAGMA cache_size = 1; PRAGMA cache_spill = 1").unwrap();
     let transaction = connection.transaction().unwrap();
-    transaction.pragma_update(None, "application_id", schema::APPLICATION_ID).unwrap();
-    transaction.execute_batch(schema::STEPS[0]).unwrap();
+    transaction.pragma_update(None, "application_id", data_file::APPLICATION_ID).unwrap();
+    transaction.execute_batch(data_file::MIGRATIONS[0]).unwrap();
     let filler = "INSERT INTO users (name) VALUES (hex(randomblob(30)))";
     while fs::metadata(&making).unwrap().len() == 0 {
         transaction.execute(filler, []).unwrap();
     }
     // The moment of the crash.
     for suffix in ["", "-journal"] {
-        fs::copy(lock::beside(&making, suffix), lock::beside(&path, suffix)).unwrap();
+        fs::copy(data_file::with_suffix(&making, suffix), data_file::with_suffix(&path, suffix)).unwrap();
     }
-    assert_eq!(lock::examine(&path).unwrap(), lock::Found::DataFile);
+    assert_eq!(data_file::check_data_file(&path).unwrap(), data_file::DataFileState::DataFile);
     let (mut store, seen) = open(&path);
     assert!(seen.publications.is_empty());
     store.write(&[publish("hans", 1, &names(1), Audience::Everyone)]).unwrap();

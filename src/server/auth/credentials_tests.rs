@@ -28,7 +28,7 @@ fn error(text: &[u8]) -> String {
 
 #[test]
 fn the_sample_file_is_read() {
-    let credentials = parse(include_bytes!("../../credentials.txt")).unwrap();
+    let credentials = parse(include_bytes!("../../../credentials.txt")).unwrap();
     assert_eq!(credentials.users.len(), 3);
     assert_eq!(password(&credentials, "hans"), b"falcon*solo");
     assert!(credentials.has_samples());

@@ -21,9 +21,9 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
-use super::NICENESS;
 use crate::common::login::{Record, Stretching};
 use crate::common::types::UserName;
+use crate::server::BACKGROUND_NICENESS;
 use crate::server::throttle::Prefix;
 use crate::server::turns::Turns;
 
@@ -31,14 +31,14 @@ use crate::server::turns::Turns;
 pub const WAITING_MAX: usize = 256;
 
 /// A step of the thread's work.
-pub struct Enrolled {
+pub struct EnrolmentResult {
     /// Whose.
     pub user: UserName,
     /// `None`: there was no password in clear left to make one from (the name may be unknown, have a record line, or
     /// have been given its record before).
     pub record: Option<Record>,
     /// Whether it was asked for: logins under this name need wait no more.
-    pub released: bool,
+    pub unblocks: bool,
 }
 
 /// The loop's end of the thread. Dropping it stops the thread after what it is at, without waiting.
@@ -61,8 +61,8 @@ struct State {
     /// Asked for and being worked on.
     current: Option<UserName>,
     /// Not yet polled.
-    enrolled: Vec<Enrolled>,
-    waiting_had_its_turn: bool,
+    enrolled: Vec<EnrolmentResult>,
+    priority_served_last: bool,
     done: bool,
     stop: bool,
 }
@@ -91,7 +91,7 @@ impl Enrolment {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name("enrolment".into()).spawn(move || {
                 // A thread that may not be nice works all the same.
-                let _ = rustix::process::nice(NICENESS);
+                let _ = rustix::process::nice(BACKGROUND_NICENESS);
                 let mut rng = ChaCha20Rng::from_rng(OsRng).expect("the system has randomness");
                 while let Some(job) = shared.next_job() {
                     let record = job.run(&mut rng, stretching);
@@ -104,7 +104,7 @@ impl Enrolment {
 
     /// Somebody there waits for this name, known or not; never blocks. What does not fit is not remembered, and is to be
     /// asked for again. Once [`all_done`](Self::all_done), nothing happens: nobody need wait.
-    pub fn want(&self, from: Prefix, user: UserName) {
+    pub fn prioritize(&self, from: Prefix, user: UserName) {
         let mut state = self.shared.lock();
         let is_known = state.current.as_ref() == Some(&user) || state.waiting.line(from).any(|other| *other == user);
         if state.done || is_known {
@@ -116,7 +116,7 @@ impl Enrolment {
     }
 
     /// What was done since the last call.
-    pub fn poll(&self) -> Vec<Enrolled> {
+    pub fn poll(&self) -> Vec<EnrolmentResult> {
         std::mem::take(&mut self.shared.lock().enrolled)
     }
 
@@ -149,10 +149,10 @@ impl Shared {
         if state.done || state.stop {
             return None;
         }
-        let turn = !state.waiting_had_its_turn;
-        state.waiting_had_its_turn = false;
+        let turn = !state.priority_served_last;
+        state.priority_served_last = false;
         if turn && let Some((_, user)) = state.waiting.pop() {
-            state.waiting_had_its_turn = true;
+            state.priority_served_last = true;
             state.current = Some(user.clone());
             let password = state.passwords.remove(&user);
             return Some(Job { user, password, asked: true });
@@ -169,7 +169,7 @@ impl Shared {
         let mut state = self.lock();
         let Job { user, asked, .. } = job;
         state.current = None;
-        state.enrolled.push(Enrolled { user, record, released: asked });
+        state.enrolled.push(EnrolmentResult { user, record, unblocks: asked });
         state.done = state.passwords.is_empty();
         let is_wanted = !state.stop;
         drop(state);
