@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench names`; `FILESHARE_BENCH_PUBLICATIONS` (default 1,000,000) of `FILESHARE_BENCH_USERS` (default
 //! 100), all of them here. With `FILESHARE_BENCH_HOLD` set, the server then stays, with the sample users among those who
-//! may join, and its address is printed, until the input ends: `scripts/bars-transfers.sh names` measures whole programs.
+//! may join, and its address is printed, until the input ends: `scripts/acceptance-transfers.sh names` measures whole programs.
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 

@@ -17,7 +17,7 @@
 #     FS_BIN          folder of the programs `server` and `client`; default: where cargo puts release builds
 #     FS_DIR          folder for everything; default: a new one in ${TMPDIR:-/tmp}, removed by fs_stop_all
 #     FS_CREDENTIALS  credentials file; default: the sample beside scripts/
-#     FS_PATIENCE     seconds that the waiting functions wait unless told otherwise; default: 30
+#     FS_TIMEOUT      seconds that the waiting functions wait unless told otherwise; default: 30
 # What can be read after:
 #     FS_PORT         the server's UDP port        FS_SERVER_PID   its process id
 #     FS_PID[NAME]    a client's process id
@@ -34,7 +34,7 @@ fi
 _fs_home=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 : "${FS_BIN:=${CARGO_TARGET_DIR:-$_fs_home/target}/release}"
 : "${FS_CREDENTIALS:=$_fs_home/credentials.txt}"
-: "${FS_PATIENCE:=30}"
+: "${FS_TIMEOUT:=${FS_PATIENCE:-30}}"
 : "${FS_DIR:=}"
 FS_PORT=
 FS_SERVER_PID=
@@ -109,7 +109,7 @@ _fs_ready_or_dead() {
 
 # fs_wait_ready [SECONDS]: waits until the server listens, and sets FS_PORT.
 fs_wait_ready() {
-    _fs_until "${1:-$FS_PATIENCE}" _fs_ready_or_dead || _fs_fail "the server does not get ready" || return
+    _fs_until "${1:-$FS_TIMEOUT}" _fs_ready_or_dead || _fs_fail "the server does not get ready" || return
     local line
     line=$(head -n 1 "$FS_DIR/server.out")
     if [[ $line != "listening on "* ]]; then
@@ -164,7 +164,7 @@ _fs_find_line() {
 
 # fs_wait_line NAME LINE [SECONDS]: waits until the client prints exactly this line, after the last one waited for.
 fs_wait_line() {
-    _fs_until "${3:-$FS_PATIENCE}" _fs_find_line "$1" "$2" ||
+    _fs_until "${3:-$FS_TIMEOUT}" _fs_find_line "$1" "$2" ||
         _fs_fail "$1 does not print: $2 (its last line: $(tail -n 1 "$FS_DIR/$1.out"); $(tail -n 1 "$FS_DIR/$1.err"))"
 }
 
@@ -174,7 +174,7 @@ _fs_has_line() {
 
 # fs_next_line NAME [SECONDS]: waits for the client's next line and leaves it in FS_LINE.
 fs_next_line() {
-    _fs_until "${2:-$FS_PATIENCE}" _fs_has_line "$1" || _fs_fail "$1 prints nothing more" || return
+    _fs_until "${2:-$FS_TIMEOUT}" _fs_has_line "$1" || _fs_fail "$1 prints nothing more" || return
     local lines
     mapfile -t -s "${_fs_seen[$1]}" -n 1 lines <"$FS_DIR/$1.out"
     _fs_seen[$1]=$((_fs_seen[$1] + 1))
@@ -213,7 +213,7 @@ _fs_sees_peer() {
 # it meanwhile, and its lines so far must have been waited for.
 fs_wait_peer() {
     _fs_catch_up "$1"
-    _fs_until "${3:-$FS_PATIENCE}" _fs_sees_peer "$1" "$2" || _fs_fail "$1 does not see $2"
+    _fs_until "${3:-$FS_TIMEOUT}" _fs_sees_peer "$1" "$2" || _fs_fail "$1 does not see $2"
 }
 
 # The greeting of a login comes in its own time: a question whose answer starts with a word of its own marks the place.
@@ -223,7 +223,7 @@ _fs_catch_up() {
 
 # fs_wait_file NAME FILE [SECONDS]: waits until the file is whole in the client's folder (it never appears half).
 fs_wait_file() {
-    _fs_until "${3:-$FS_PATIENCE}" test -e "$FS_DIR/$1/$2" || _fs_fail "$1 does not have $2"
+    _fs_until "${3:-$FS_TIMEOUT}" test -e "$FS_DIR/$1/$2" || _fs_fail "$1 does not have $2"
 }
 
 _fs_close() {

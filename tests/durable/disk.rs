@@ -12,8 +12,8 @@ use fileshare::internals::common::types::{Audience, Content, ContentHash, FileNa
 use rusqlite::Connection;
 use rustix::process::Signal;
 
-use crate::fleet::{Member, credentials};
-use crate::testenv::{Running, TestEnv};
+use crate::headless_client::{HeadlessClient, credentials};
+use crate::test_support::{Running, TestEnv};
 
 /// A folder on a small file system of its own, for the test of a disk that is really full.
 const SMALL_FOLDER: &str = "FILESHARE_TEST_SMALL_FOLDER";
@@ -32,9 +32,9 @@ fn file(number: usize) -> PublishedFile {
 /// Publishes until the server has stopped; what was acknowledged, and how the server ended. The publication that was under
 /// way is handed back too, still waiting.
 fn publish_until_it_stops(
-    member: &Member,
+    member: &HeadlessClient,
     server: Running,
-) -> (usize, thread::JoinHandle<usize>, crate::testenv::Finished) {
+) -> (usize, thread::JoinHandle<usize>, crate::test_support::Finished) {
     let acknowledged = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let (stopped, room) = (std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)), member.directory.clone());
     let publishing = {
@@ -57,7 +57,7 @@ fn publish_until_it_stops(
 
 /// The whole story: the disk fills up, the server stops, there is room again, and nothing is missing.
 fn fill_the_disk(env: &mut TestEnv, server: Running, address: std::net::SocketAddr, make_room: impl FnOnce()) {
-    let member = Member::join(address, 0);
+    let member = HeadlessClient::join(address, 0);
     let (acknowledged, publishing, ended) = publish_until_it_stops(&member, server);
     let line = ended.one_line_of_stderr();
     assert!(ended.code == 1 && line.starts_with("server: cannot store in "), "{ended:?}");
@@ -71,7 +71,7 @@ fn fill_the_disk(env: &mut TestEnv, server: Running, address: std::net::SocketAd
     let names: Vec<_> = member.directory.published().unwrap().into_iter().map(|entry| entry.name).collect();
     let expected: Vec<_> = (0..published).map(|number| file(number).name).collect();
     assert_eq!(names, expected);
-    assert_eq!(member.told.repaired.load(SeqCst), 0, "nothing that was acknowledged was missing");
+    assert_eq!(member.counters.repaired.load(SeqCst), 0, "nothing that was acknowledged was missing");
 }
 
 fn start(mut command: Command) -> (Running, std::net::SocketAddr) {
@@ -108,9 +108,9 @@ fn a_full_disk_stops_the_server_and_loses_nothing() {
 }
 
 #[test]
-fn the_second_server_on_one_data_file_says_so_and_harms_nothing() {
+fn a_second_server_on_the_same_data_file_is_refused_without_harm() {
     let env = TestEnv::with(&credentials(1), &["--log-level", "warn"]);
-    let member = Member::join(env.address(), 0);
+    let member = HeadlessClient::join(env.address(), 0);
     member.directory.publish(&[file(0)], &everyone()).unwrap();
     let mut second = env.server_command();
     second.arg("0");
@@ -124,9 +124,9 @@ fn the_second_server_on_one_data_file_says_so_and_harms_nothing() {
 }
 
 #[test]
-fn an_administrator_neither_stops_nor_stalls_the_server() {
+fn an_administrator_reading_the_data_file_does_not_stop_or_stall_the_server() {
     let env = TestEnv::with(&credentials(2), &["--log-level", "debug"]);
-    let [hans, yoda] = [0, 1].map(|number| Member::join(env.address(), number));
+    let [hans, yoda] = [0, 1].map(|number| HeadlessClient::join(env.address(), number));
     hans.directory.publish(&[file(0)], &everyone()).unwrap();
 
     // Reading, for as long as it takes, holds up nothing.
@@ -155,7 +155,7 @@ fn an_administrator_neither_stops_nor_stalls_the_server() {
     publishing.join().unwrap().unwrap();
     assert_eq!(yoda.directory.search(NameQuery::Substring("file".into())).unwrap().len(), 3);
     assert!(!env.log().contains("timed out"));
-    assert_eq!(hans.told.lost.load(SeqCst) + yoda.told.lost.load(SeqCst), 0);
+    assert_eq!(hans.counters.lost.load(SeqCst) + yoda.counters.lost.load(SeqCst), 0);
 }
 
 fn administrator(data: &Path) -> Connection {

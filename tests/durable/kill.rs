@@ -19,8 +19,8 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
-use crate::fleet::{Member, credentials, user};
-use crate::testenv::TestEnv;
+use crate::headless_client::{HeadlessClient, credentials, user};
+use crate::test_support::TestEnv;
 
 /// Rounds; 500 for the long version.
 const ROUNDS: &str = "FILESHARE_TEST_KILL_ROUNDS";
@@ -39,12 +39,12 @@ type Files = BTreeMap<FileName, (Content, Audience)>;
 #[derive(Default)]
 struct History {
     acknowledged: Files,
-    under_way: Option<Files>,
+    pending: Option<Files>,
     changes: usize,
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_and_nothing_else_appears() {
+fn acknowledged_changes_and_nothing_else_survive_random_kills() {
     let rounds: usize = std::env::var(ROUNDS).map_or(10, |rounds| rounds.parse().unwrap());
     let seed: u64 = std::env::var(SEED).map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     println!("{SEED}={seed} {ROUNDS}={rounds}");
@@ -56,7 +56,7 @@ fn nothing_acknowledged_is_lost_and_nothing_else_appears() {
         .map(|number| {
             let (stop, histories) = (Arc::clone(&stop), Arc::clone(&histories));
             let rng = ChaCha20Rng::from_seed(rng.r#gen());
-            let member = Member::join(address, number);
+            let member = HeadlessClient::join(address, number);
             thread::spawn(move || work(member, &histories[number], &stop, rng))
         })
         .collect();
@@ -66,10 +66,10 @@ fn nothing_acknowledged_is_lost_and_nothing_else_appears() {
         thread::sleep(Duration::from_millis(rng.gen_range(0..most)));
         assert!(workers.iter().all(|worker| !worker.is_finished()), "round {round}: a client has given up");
         env.kill_server();
-        let stored = read_copy(&env.data());
+        let stored = read_copied_data(&env.data());
         for (number, history) in histories.iter().enumerate() {
             let (history, stored) = (history.lock().unwrap(), stored.get(&user(number)).cloned().unwrap_or_default());
-            let is_right = stored == history.acknowledged || Some(&stored) == history.under_way.as_ref();
+            let is_right = stored == history.acknowledged || Some(&stored) == history.pending.as_ref();
             assert!(is_right, "round {round}, user {number}: {stored:#?}\nis not {:#?}", history.acknowledged);
         }
         env.start();
@@ -84,7 +84,7 @@ fn nothing_acknowledged_is_lost_and_nothing_else_appears() {
 }
 
 /// One user's client: changes its publications, and checks all it is told. How often its session came back.
-fn work(member: Member, history: &Mutex<History>, stop: &AtomicBool, mut rng: ChaCha20Rng) -> usize {
+fn work(member: HeadlessClient, history: &Mutex<History>, stop: &AtomicBool, mut rng: ChaCha20Rng) -> usize {
     while !stop.load(SeqCst) {
         let mut names: Vec<FileName> = (0..NAMES).map(name).collect();
         names.shuffle(&mut rng);
@@ -94,11 +94,11 @@ fn work(member: Member, history: &Mutex<History>, stop: &AtomicBool, mut rng: Ch
             publish(&member, names, &mut after, history, &mut rng);
         } else {
             let expected: Vec<bool> = names.iter().map(|name| after.remove(name).is_some()).collect();
-            history.lock().unwrap().under_way = Some(after.clone());
+            history.lock().unwrap().pending = Some(after.clone());
             assert_eq!(member.directory.unpublish(&names).unwrap(), expected, "{}", member.user);
         }
         let mut history = history.lock().unwrap();
-        (history.acknowledged, history.under_way) = (after, None);
+        (history.acknowledged, history.pending) = (after, None);
         history.changes += 1;
         let acknowledged = history.acknowledged.clone();
         drop(history);
@@ -108,13 +108,19 @@ fn work(member: Member, history: &Mutex<History>, stop: &AtomicBool, mut rng: Ch
     }
     check_list(&member, &history.lock().unwrap().acknowledged);
     // A repair would put back what the server had lost, and so hide the loss.
-    assert_eq!(member.told.repaired.load(SeqCst), 0, "{}", member.user);
-    assert_eq!(member.told.logged_out.load(SeqCst), 0, "{}", member.user);
+    assert_eq!(member.counters.repaired.load(SeqCst), 0, "{}", member.user);
+    assert_eq!(member.counters.logged_out.load(SeqCst), 0, "{}", member.user);
     member.control.leave();
-    member.told.resumed.load(SeqCst)
+    member.counters.resumed.load(SeqCst)
 }
 
-fn publish(member: &Member, names: Vec<FileName>, after: &mut Files, history: &Mutex<History>, rng: &mut ChaCha20Rng) {
+fn publish(
+    member: &HeadlessClient,
+    names: Vec<FileName>,
+    after: &mut Files,
+    history: &Mutex<History>,
+    rng: &mut ChaCha20Rng,
+) {
     let audience = match rng.gen_ratio(1, 4) {
         true => Audience::only((0..rng.gen_range(1..4)).map(user).collect()),
         false => Audience::Everyone,
@@ -122,12 +128,12 @@ fn publish(member: &Member, names: Vec<FileName>, after: &mut Files, history: &M
     let mut content = || Content { hash: ContentHash(rng.r#gen()), size: rng.r#gen(), mtime_ms: rng.r#gen() };
     let files: Vec<_> = names.into_iter().map(|name| PublishedFile { name, content: content() }).collect();
     after.extend(files.iter().map(|file| (file.name.clone(), (file.content, audience.clone()))));
-    history.lock().unwrap().under_way = Some(after.clone());
+    history.lock().unwrap().pending = Some(after.clone());
     member.directory.publish(&files, &PublishTo::Audience(audience)).unwrap();
 }
 
 /// What the client can list is what it was told.
-fn check_list(member: &Member, expected: &Files) {
+fn check_list(member: &HeadlessClient, expected: &Files) {
     let listed = member.directory.published().unwrap();
     let listed: Vec<_> = listed.into_iter().map(|entry| (entry.name, entry.content, entry.restricted)).collect();
     let restricted = |audience: &Audience| *audience != Audience::Everyone;
@@ -141,7 +147,7 @@ fn name(number: usize) -> FileName {
 }
 
 /// Everyone's publications as the next server will find them, read from a copy.
-fn read_copy(data: &Path) -> BTreeMap<UserName, Files> {
+fn read_copied_data(data: &Path) -> BTreeMap<UserName, Files> {
     #[derive(Default)]
     struct Contents(BTreeMap<UserName, Files>);
     impl LoadSink for Contents {

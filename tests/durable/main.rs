@@ -5,12 +5,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "these tests stand outside the cores: they may read clocks and wait")]
 
-#[path = "../testenv/mod.rs"]
+#[path = "../test_support/mod.rs"]
 #[allow(dead_code, reason = "shared with the other end-to-end tests; each uses its part")]
-mod testenv;
+mod test_support;
 
 mod disk;
-mod fleet;
+mod headless_client;
 mod kill;
 mod shell;
 mod slow;

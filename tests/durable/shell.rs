@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::testenv::{TestEnv, noise};
+use crate::test_support::{TestEnv, seeded_bytes};
 
 #[test]
-fn a_command_typed_while_the_server_is_away_waits_and_then_works() {
-    let mut env = TestEnv::with(crate::testenv::CREDENTIALS, &["--heartbeat", "0.5", "--liveness", "1"]);
+fn a_command_entered_while_the_server_is_down_waits_and_succeeds() {
+    let mut env = TestEnv::with(crate::test_support::CREDENTIALS, &["--heartbeat", "0.5", "--liveness", "1"]);
     let mut hans = env.client("hans").user().args(["-v"]).file("a", "a").spawn();
     hans.skip_greeting();
     env.kill_server();
@@ -14,7 +14,7 @@ fn a_command_typed_while_the_server_is_away_waits_and_then_works() {
     hans.send("lpf");
     hans.wait_err("reconnecting");
     env.start();
-    hans.says(&["File published successfully", "1 file published:", "a"]);
+    hans.expect_lines(&["File published successfully", "1 file published:", "a"]);
     hans.send("xit");
     let ended = hans.finish();
     ended.expect_code(0);
@@ -22,9 +22,9 @@ fn a_command_typed_while_the_server_is_away_waits_and_then_works() {
 }
 
 #[test]
-fn a_download_goes_on_while_the_server_restarts() {
+fn a_download_continues_during_a_server_restart() {
     let mut env = TestEnv::new();
-    let content = noise(5, 3 << 20);
+    let content = seeded_bytes(5, 3 << 20);
     let hans = env.client("hans").user().file("film", &content).args(["--limit-rate", "1M"]);
     let hans = hans.stay(&["pub film"], &["File published successfully"]);
     let vader = env.client("vader");
@@ -41,9 +41,9 @@ fn a_download_goes_on_while_the_server_restarts() {
         env.kill_server();
         env.start();
     }
-    vader.says(&["film downloaded successfully"]);
+    vader.expect_lines(&["film downloaded successfully"]);
     assert_eq!(std::fs::read(target).unwrap(), content);
-    vader.ask("lap", &["1 active peer:", "hans"]);
+    vader.run_command("lap", &["1 active peer:", "hans"]);
     let stderr = hans.kill().stderr;
     assert!(!stderr.contains("failed"), "{stderr}");
 }

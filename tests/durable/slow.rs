@@ -20,19 +20,19 @@ use fileshare::internals::server::run::serve_with_journal;
 use log::LevelFilter;
 use rustix::process::Signal;
 
-use crate::fleet::{Member, credentials};
-use crate::testenv::{Running, TestEnv};
+use crate::headless_client::{HeadlessClient, credentials};
+use crate::test_support::{Running, TestEnv};
 
 /// The folder that the other process serves.
 const FOLDER: &str = "FILESHARE_TEST_SLOW_FOLDER";
 
 /// Waits for a line before every batch; says on stderr that it waits. `fail`: the batch fails.
-struct Gate {
+struct GatedStore {
     store: Box<SqliteStore>,
     words: Receiver<String>,
 }
 
-impl Store for Gate {
+impl Store for GatedStore {
     fn write(&mut self, batch: &[Mutation]) -> Result<(), StoreError> {
         eprintln!("the disk is at work");
         match self.words.recv().as_deref() {
@@ -61,7 +61,7 @@ fn server_over_a_slow_disk() {
     };
     let served = serve_with_journal(options, |path, load, wake| {
         let (store, root_secret) = SqliteStore::open(path, load)?;
-        Journal::with_store(Box::new(Gate { store: Box::new(store), words }), root_secret, wake)
+        Journal::with_store(Box::new(GatedStore { store: Box::new(store), words }), root_secret, wake)
     });
     served.unwrap_or_else(|error| panic!("{error}"));
 }
@@ -92,10 +92,10 @@ fn count(server: &Running, what: &str) -> usize {
 }
 
 #[test]
-fn a_slow_disk_holds_up_only_what_it_stores() {
+fn a_slow_disk_delays_only_acknowledgements() {
     let env = TestEnv::stopped(&credentials(3));
     let (mut server, address) = start(&env);
-    let [hans, yoda, vader] = [0, 1, 2].map(|number| Member::join(address, number));
+    let [hans, yoda, vader] = [0, 1, 2].map(|number| HeadlessClient::join(address, number));
     let everyone = PublishTo::Audience(Audience::Everyone);
     let publishing = {
         let (directory, everyone) = (hans.directory.clone(), everyone.clone());
@@ -118,7 +118,12 @@ fn a_slow_disk_holds_up_only_what_it_stores() {
     publishing.join().unwrap().unwrap();
     assert_eq!(yoda.directory.search(NameQuery::Substring(String::new())).unwrap(), [file("report").name]);
     for member in [&hans, &yoda, &vader] {
-        assert_eq!((member.told.lost.load(SeqCst), member.told.resumed.load(SeqCst)), (0, 0), "{}", member.user);
+        assert_eq!(
+            (member.counters.lost.load(SeqCst), member.counters.resumed.load(SeqCst)),
+            (0, 0),
+            "{}",
+            member.user
+        );
     }
     assert_eq!(count(&server, "timed out"), 0);
 
@@ -140,7 +145,7 @@ fn a_failing_write_stops_the_server_and_is_not_acknowledged() {
     let mut env = TestEnv::stopped(&credentials(2));
     let (mut server, address) = start(&env);
     let everyone = PublishTo::Audience(Audience::Everyone);
-    let hans = Member::join(address, 0);
+    let hans = HeadlessClient::join(address, 0);
     server.send("go on");
     hans.directory.publish(&[file("before")], &everyone).unwrap();
     let publishing = {

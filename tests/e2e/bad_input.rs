@@ -7,8 +7,8 @@ use std::time::Duration;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
-use crate::testenv::fake::{FakeServer, Stranger};
-use crate::testenv::{Client, TestEnv, free_port, noise};
+use crate::test_support::fake::{FakeServer, UnauthenticatedSender};
+use crate::test_support::{Client, TestEnv, free_port, seeded_bytes};
 
 /// Kinds that a server may answer although it knows nobody: HELLO of its size, RESUME of a possible size.
 fn may_draw_an_answer(datagram: &[u8]) -> bool {
@@ -24,21 +24,21 @@ fn works(env: &TestEnv) {
 }
 
 #[test]
-fn an_empty_datagram_is_nobodys() {
+fn an_empty_datagram_is_ignored() {
     let env = TestEnv::new();
-    let stranger = Stranger::new(env.address());
+    let stranger = UnauthenticatedSender::new(env.address());
     stranger.send(&[]);
-    assert_eq!(stranger.answers_so_far([1; 16]), Vec::<Vec<u8>>::new());
+    assert_eq!(stranger.drain_replies([1; 16]), Vec::<Vec<u8>>::new());
     works(&env);
 }
 
 #[test]
-fn a_hundred_thousand_random_datagrams_draw_nothing_and_stop_nothing() {
+fn a_hundred_thousand_random_datagrams_get_no_reply_and_do_no_harm() {
     let env = TestEnv::new();
     let mut hans = env.client("hans").spawn();
     hans.log_in("hans");
     let log_before = env.log_after_login("hans");
-    let stranger = Stranger::new(env.address());
+    let stranger = UnauthenticatedSender::new(env.address());
     let mut rng = ChaCha20Rng::seed_from_u64(20_260_101);
     for round in 0..100_000_u32 {
         let mut datagram = vec![0; rng.gen_range(0..1_500)];
@@ -51,23 +51,23 @@ fn a_hundred_thousand_random_datagrams_draw_nothing_and_stop_nothing() {
             stranger.send(&datagram);
         }
         if round % 1_000 == 0 {
-            assert_eq!(stranger.answers_so_far(rng.r#gen()), Vec::<Vec<u8>>::new(), "by round {round}");
+            assert_eq!(stranger.drain_replies(rng.r#gen()), Vec::<Vec<u8>>::new(), "by round {round}");
         }
     }
-    assert_eq!(stranger.answers_so_far([2; 16]), Vec::<Vec<u8>>::new());
+    assert_eq!(stranger.drain_replies([2; 16]), Vec::<Vec<u8>>::new());
     assert_eq!(env.log(), log_before, "bad bytes are not worth a line");
-    hans.ask("lap", &["No active peers"]);
+    hans.run_command("lap", &["No active peers"]);
     assert!(!env.log().contains("timed out"));
 }
 
 #[test]
-fn truncated_and_oversized_packets_are_nobodys() {
+fn truncated_and_oversized_packets_are_ignored() {
     let env = TestEnv::new();
-    let stranger = Stranger::new(env.address());
+    let stranger = UnauthenticatedSender::new(env.address());
     let sizes = [(0x01, 256), (0x04, 210), (0x06, 129), (0x08, 197), (0x10, 1_200)];
     for (kind, size) in sizes {
         for length in (0..=size + 2).chain([1_201, 9_000, 60_000]) {
-            let mut datagram = noise(length as u64, length);
+            let mut datagram = seeded_bytes(length as u64, length);
             if let Some(first) = datagram.first_mut() {
                 *first = kind;
             }
@@ -75,50 +75,50 @@ fn truncated_and_oversized_packets_are_nobodys() {
                 stranger.send(&datagram);
             }
         }
-        assert_eq!(stranger.answers_so_far([kind; 16]), Vec::<Vec<u8>>::new(), "kind {kind:#x}");
+        assert_eq!(stranger.drain_replies([kind; 16]), Vec::<Vec<u8>>::new(), "kind {kind:#x}");
     }
     works(&env);
 }
 
 #[test]
-fn a_stranger_never_gets_more_than_was_sent() {
+fn replies_to_unauthenticated_senders_are_not_larger_than_requests() {
     let env = TestEnv::new();
     let mut rng = ChaCha20Rng::seed_from_u64(7);
     for length in [98, 150, 256, 321] {
-        let stranger = Stranger::new(env.address());
+        let stranger = UnauthenticatedSender::new(env.address());
         let mut datagram = vec![0; length];
         rng.fill(datagram.as_mut_slice());
         datagram[0] = 0x08;
         stranger.send(&datagram);
-        let answers = stranger.answers_so_far([3; 16]);
+        let answers = stranger.drain_replies([3; 16]);
         assert!(answers.len() <= 1 && answers.iter().all(|answer| answer.len() <= length), "{answers:?}");
     }
 }
 
 #[test]
-fn a_server_that_talks_nonsense_is_a_server_that_does_not_answer() {
+fn a_server_that_sends_garbage_counts_as_unreachable() {
     let env = TestEnv::stopped("");
-    let nonsense = FakeServer::start(|datagram| Some(noise(datagram.len() as u64, 300)));
+    let nonsense = FakeServer::start(|datagram| Some(seeded_bytes(datagram.len() as u64, 300)));
     let done = Client::new(env.path(), "hans", "127.0.0.1", nonsense.port()).user().run(&["lap"]);
     done.expect_code(3);
     done.one_line_of_stderr();
 }
 
 #[test]
-fn garbage_and_silence_at_the_listener_stop_nobody() {
+fn garbage_and_silent_connections_do_not_stop_the_listener() {
     let env = TestEnv::new();
     let port = free_port();
     let listen = format!("127.0.0.1:{port}");
-    let client = env.client("hans").user().file("a", noise(1, 200_000)).args(["--listen", &listen]);
+    let client = env.client("hans").user().file("a", seeded_bytes(1, 200_000)).args(["--listen", &listen]);
     let mut hans = client.args(["--stay"]).spawn();
     hans.skip_greeting();
-    hans.ask("pub a", &["File published successfully"]);
+    hans.run_command("pub a", &["File published successfully"]);
     let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the listener is there");
     let _silent: Vec<TcpStream> = (0..20).map(|_| connect()).collect();
     for seed in 0..20 {
         let mut stream = connect();
         // It may hang up at once, and we may be too slow to see it.
-        let _ = stream.write_all(&noise(seed, 10_000));
+        let _ = stream.write_all(&seeded_bytes(seed, 10_000));
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout can be set");
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
@@ -128,12 +128,12 @@ fn garbage_and_silence_at_the_listener_stop_nobody() {
         let _ = connect().write_all(&length.repeat(3));
     }
     env.client("vader").user().args(["-q"]).run(&["get a"]).expect(0, &["a downloaded successfully"]);
-    hans.ask("lap", &["No active peers"]);
+    hans.run_command("lap", &["No active peers"]);
     assert!(hans.memory_kib("VmHWM") < 64 << 10, "{} KiB", hans.memory_kib("VmHWM"));
 }
 
 #[test]
-fn an_address_that_cannot_be_listened_at_is_said_at_once() {
+fn an_unusable_listen_address_is_reported_at_start() {
     let env = TestEnv::new();
     let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let listen = taken.local_addr().expect("a bound socket").to_string();
@@ -143,7 +143,7 @@ fn an_address_that_cannot_be_listened_at_is_said_at_once() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_said_at_once() {
+fn a_missing_folder_is_reported_at_start() {
     let env = TestEnv::new();
     let done = env.client("hans").user().args(["--dir", "missing"]).run(&["lap"]);
     done.expect_code(8);
@@ -151,7 +151,7 @@ fn a_folder_that_is_not_there_is_said_at_once() {
 }
 
 #[test]
-fn input_that_is_not_text_is_a_failed_command() {
+fn invalid_utf8_input_is_a_failed_command() {
     let env = TestEnv::new();
     let client = env.client("hans").user().file("batch", b"pub \xff\xfe\nlap\n".as_slice()).args(["-q", "-b", "batch"]);
     let done = client.spawn().finish();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::testenv::{COMMANDS, TestEnv};
+use crate::test_support::{COMMANDS, TestEnv};
 
 const WELCOME: &str = "Welcome, hans!";
 
@@ -11,33 +11,33 @@ fn every_command_prints_its_fixed_texts() {
     let env = TestEnv::new();
     let (a, b, c) = ("a.txt", "b.txt", "c.txt");
     let mut vader = env.client("vader").file(a, "a").file(b, "b").file(c, "c").spawn();
-    vader.ask("auth vader wrong", &["Authentication failed. Please try again."]);
-    vader.ask("auth vader sithlord**", &["Welcome, vader!", COMMANDS]);
-    vader.ask("lpf", &["No files published"]);
-    vader.ask("pub c.txt a.txt b.txt", &["3 files published successfully"]);
-    vader.ask("pub a.txt", &["File published successfully"]);
-    vader.ask("lpf", &["3 files published:", a, b, c]);
-    vader.ask("lap", &["No active peers"]);
-    vader.ask("unp c.txt", &["File unpublished successfully"]);
-    vader.ask("unp c.txt", &["File unpublication failed"]);
-    vader.ask("pub nope.txt", &["File publication failed"]);
+    vader.run_command("auth vader wrong", &["Authentication failed. Please try again."]);
+    vader.run_command("auth vader sithlord**", &["Welcome, vader!", COMMANDS]);
+    vader.run_command("lpf", &["No files published"]);
+    vader.run_command("pub c.txt a.txt b.txt", &["3 files published successfully"]);
+    vader.run_command("pub a.txt", &["File published successfully"]);
+    vader.run_command("lpf", &["3 files published:", a, b, c]);
+    vader.run_command("lap", &["No active peers"]);
+    vader.run_command("unp c.txt", &["File unpublished successfully"]);
+    vader.run_command("unp c.txt", &["File unpublication failed"]);
+    vader.run_command("pub nope.txt", &["File publication failed"]);
 
     let mut hans = env.client("hans").spawn();
     hans.log_in("hans");
-    hans.ask("lap", &["1 active peer:", "vader"]);
-    hans.ask("sch zzz", &["No files found"]);
-    hans.ask("sch a.t", &["1 file found:", a]);
-    hans.ask("sch txt", &["2 files found:", a, b]);
-    hans.ask("get zzz", &["File not found"]);
-    hans.ask("get a.txt", &["a.txt downloaded successfully"]);
+    hans.run_command("lap", &["1 active peer:", "vader"]);
+    hans.run_command("sch zzz", &["No files found"]);
+    hans.run_command("sch a.t", &["1 file found:", a]);
+    hans.run_command("sch txt", &["2 files found:", a, b]);
+    hans.run_command("get zzz", &["File not found"]);
+    hans.run_command("get a.txt", &["a.txt downloaded successfully"]);
 
     let mut yoda = env.client("yoda").spawn();
     yoda.log_in("yoda");
-    yoda.ask("lap", &["2 active peers:", "hans", "vader"]);
-    vader.ask("unp a.txt b.txt", &["2 files unpublished successfully"]);
-    vader.ask("lpf", &["No files published"]);
+    yoda.run_command("lap", &["2 active peers:", "hans", "vader"]);
+    vader.run_command("unp a.txt b.txt", &["2 files unpublished successfully"]);
+    vader.run_command("lpf", &["No files published"]);
     for mut client in [vader, hans, yoda] {
-        client.ask("xit", &["Goodbye!"]);
+        client.run_command("xit", &["Goodbye!"]);
     }
 }
 
@@ -62,10 +62,10 @@ fn publishing_again_changes_nothing() {
     let mut hans = env.client("hans").file("a", "a").spawn();
     hans.log_in("hans");
     for _ in 0..3 {
-        hans.ask("pub a", &["File published successfully"]);
+        hans.run_command("pub a", &["File published successfully"]);
     }
-    hans.ask("pub a a ./a", &["File published successfully"]);
-    hans.ask("lpf", &["1 file published:", "a"]);
+    hans.run_command("pub a a ./a", &["File published successfully"]);
+    hans.run_command("lpf", &["1 file published:", "a"]);
 }
 
 #[test]
@@ -79,10 +79,10 @@ fn search_is_case_sensitive_unless_asked_otherwise() {
         .stay(&["pub Straße.TXT b.txt"], &["2 files published successfully"]);
     let mut vader = env.client("vader").user().spawn();
     vader.skip_greeting();
-    vader.ask("sch txt", &["1 file found:", "b.txt"]);
-    vader.ask("sch -i tXt", &["2 files found:", "Straße.TXT", "b.txt"]);
-    vader.ask("sch -i STRASSE", &["No files found"]);
-    vader.ask("sch TXT", &["1 file found:", "Straße.TXT"]);
+    vader.run_command("sch txt", &["1 file found:", "b.txt"]);
+    vader.run_command("sch -i tXt", &["2 files found:", "Straße.TXT", "b.txt"]);
+    vader.run_command("sch -i STRASSE", &["No files found"]);
+    vader.run_command("sch TXT", &["1 file found:", "Straße.TXT"]);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_long_search_list_has_size_sources_and_age_between_tabs() {
     let _peers = (publish("hans"), publish("yoda"));
     let mut vader = env.client("vader").user().spawn();
     vader.skip_greeting();
-    vader.ask("sch -l both", &["1 file found:"]);
+    vader.run_command("sch -l both", &["1 file found:"]);
     let line = vader.next_line();
     let fields: Vec<&str> = line.split('\t').collect();
     assert_eq!(&fields[..3], ["both", "5", "2"], "{line:?}");
@@ -108,32 +108,32 @@ fn only_files_of_active_peers_are_found() {
     published.expect(0, &[WELCOME, COMMANDS, "File published successfully", "Goodbye!"]);
     let mut vader = env.client("vader").user().spawn();
     vader.skip_greeting();
-    vader.ask("sch a", &["No files found"]);
-    vader.ask("get a", &["File not found"]);
+    vader.run_command("sch a", &["No files found"]);
+    vader.run_command("get a", &["File not found"]);
     let _hans = env.client("hans").user().stay(&["lpf"], &["1 file published:", "a"]);
-    vader.ask("sch a", &["1 file found:", "a"]);
-    vader.ask("get a", &["a downloaded successfully"]);
+    vader.run_command("sch a", &["1 file found:", "a"]);
+    vader.run_command("get a", &["a downloaded successfully"]);
 }
 
 #[test]
-fn nobody_finds_what_they_publish_themselves() {
+fn own_files_are_not_found() {
     let env = TestEnv::new();
     let publish = |name: &str| {
         let mut client = env.client(name).user().file("a", "a").spawn();
         client.skip_greeting();
-        client.ask("pub a", &["File published successfully"]);
+        client.run_command("pub a", &["File published successfully"]);
         client
     };
     let (_hans, mut vader) = (publish("hans"), publish("vader"));
-    vader.ask("sch a", &["No files found"]);
-    vader.ask("sch -l a", &["No files found"]);
+    vader.run_command("sch a", &["No files found"]);
+    vader.run_command("sch -l a", &["No files found"]);
     fs::remove_file(env.client("vader").dir().join("a")).expect("vader's own copy");
-    vader.ask("get a", &["a downloaded successfully"]);
+    vader.run_command("get a", &["a downloaded successfully"]);
     let mut yoda = env.client("yoda").user().spawn();
     yoda.skip_greeting();
-    yoda.ask("sch a", &["1 file found:", "a"]);
-    vader.ask("unp a", &["File unpublished successfully"]);
-    vader.ask("sch a", &["1 file found:", "a"]);
+    yoda.run_command("sch a", &["1 file found:", "a"]);
+    vader.run_command("unp a", &["File unpublished successfully"]);
+    vader.run_command("sch a", &["1 file found:", "a"]);
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn help_names_every_command_and_explains_one() {
 }
 
 #[test]
-fn words_are_split_as_a_shell_quotes_them() {
+fn command_lines_are_split_like_a_posix_shell() {
     let env = TestEnv::new();
     let client = env.client("hans").user().file("a b", "1").file("c d", "2").file("e f", "3").file("-x", "4");
     let done = client.args(["-q"]).pipe(&[

@@ -1,14 +1,14 @@
 //! Section 4 of the contract: exit statuses, and which of several failures decides.
 //!
-//! 6, 7 and 9 stand beside the downloads (`transfers`, `transfers_trouble`).
+//! 6, 7 and 9 stand beside the downloads (`transfers`, `transfer_failures`).
 
 use rustix::process::Signal;
 
-use crate::testenv::fake::FakeServer;
-use crate::testenv::{Client, TestEnv};
+use crate::test_support::fake::FakeServer;
+use crate::test_support::{Client, TestEnv};
 
 #[test]
-fn success_is_0_and_usage_is_2() {
+fn success_is_exit_0_and_usage_is_exit_2() {
     let env = TestEnv::new();
     env.client("hans").user().run(&["lpf", "lap", "sch a", "help"]).expect_code(0);
     for command in ["frobnicate", "pub", "unp", "get", "sch", "auth", "sch -z a", "lap more", "help a b"] {
@@ -22,7 +22,7 @@ fn success_is_0_and_usage_is_2() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_is_3() {
+fn an_unreachable_server_is_exit_3() {
     let env = TestEnv::stopped("hans falcon*solo\n");
     let silent = FakeServer::start(|_| None);
     let done = Client::new(env.path(), "hans", "127.0.0.1", silent.port()).user().run(&["lap"]);
@@ -34,7 +34,7 @@ fn a_server_that_does_not_answer_is_3() {
 }
 
 #[test]
-fn not_logged_in_is_4() {
+fn not_logged_in_is_exit_4() {
     let env = TestEnv::new();
     for command in ["lap", "lpf", "sch a", "get a", "pub a", "unp a"] {
         let done = env.client("hans").file("a", "a").run(&[command]);
@@ -48,7 +48,7 @@ fn not_logged_in_is_4() {
 }
 
 #[test]
-fn not_found_is_5_and_a_local_problem_is_8() {
+fn not_found_is_exit_5_and_a_local_file_problem_is_exit_8() {
     let env = TestEnv::new();
     env.client("hans").user().run(&["get nope"]).expect_code(5);
     env.client("hans").user().run(&["unp nope"]).expect_code(5);
@@ -58,7 +58,7 @@ fn not_found_is_5_and_a_local_problem_is_8() {
 }
 
 #[test]
-fn a_signal_is_128_and_its_number() {
+fn a_signal_exits_with_128_plus_its_number() {
     let env = TestEnv::new();
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let hans = env.client("hans").user().stay(&["lap"], &["No active peers"]);
@@ -95,7 +95,7 @@ fn a_leading_minus_ignores_a_failure() {
 }
 
 #[test]
-fn a_failed_command_ends_even_who_wants_to_stay() {
+fn a_failed_command_ends_a_client_with_stay() {
     let env = TestEnv::new();
     let hans = env.client("hans").user().args(["--stay"]).commands(&["pub nope"]).spawn();
     hans.wait().expect_code(8);

@@ -4,24 +4,24 @@
 
 #![allow(clippy::disallowed_methods, reason = "these tests stand outside the cores: they may read clocks")]
 
-#[path = "../testenv/mod.rs"]
-mod testenv;
+#[path = "../test_support/mod.rs"]
+mod test_support;
 
 mod bad_input;
 mod commands;
-mod corners;
-mod corners_files;
-mod corners_login;
+mod edge_cases;
+mod edge_cases_files;
+mod edge_cases_login;
 mod exit_status;
-mod leaving;
+mod logout;
 mod persistence;
 mod secrets;
 mod server_program;
-mod session_six;
 mod sharing;
 mod terminal;
+mod threat_limits;
 mod threats;
-mod threats_bars;
 mod threats_wire;
+mod transfer_failures;
 mod transfers;
-mod transfers_trouble;
+mod walkthrough;

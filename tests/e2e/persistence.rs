@@ -4,10 +4,10 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::testenv::{COMMANDS, TestEnv};
+use crate::test_support::{COMMANDS, TestEnv};
 
 #[test]
-fn publications_survive_logging_out_and_crashes() {
+fn publications_survive_logout_and_crashes() {
     let mut env = TestEnv::new();
     let hans = || env.client("hans").user().args(["-q"]);
     hans().file("a", "a").run(&["pub a"]).expect_code(0);
@@ -27,7 +27,7 @@ fn publications_survive_logging_out_and_crashes() {
 }
 
 #[test]
-fn an_acknowledged_publication_outlives_a_server_killed_at_once() {
+fn an_acknowledged_publication_survives_an_immediate_server_kill() {
     let mut env = TestEnv::new();
     for round in 1..=4 {
         let names: Vec<String> = (0..5).map(|at| format!("f{round}{at}")).collect();
@@ -35,7 +35,7 @@ fn an_acknowledged_publication_outlives_a_server_killed_at_once() {
         let mut hans = client.spawn();
         hans.skip_greeting();
         for name in &names {
-            hans.ask(&format!("pub {name}"), &["File published successfully"]);
+            hans.run_command(&format!("pub {name}"), &["File published successfully"]);
         }
         env.kill_server();
         // A client that lives on would publish again what the server has lost.
@@ -50,15 +50,15 @@ fn an_acknowledged_publication_outlives_a_server_killed_at_once() {
 }
 
 #[test]
-fn a_client_publishes_nothing_again_after_a_server_was_killed() {
+fn a_client_does_not_republish_after_a_server_kill() {
     let mut env = TestEnv::new();
     let mut hans = env.client("hans").user().file("a", "a").args(["-v"]).spawn();
     hans.skip_greeting();
     for _ in 0..3 {
-        hans.ask("pub a", &["File published successfully"]);
+        hans.run_command("pub a", &["File published successfully"]);
         env.kill_server();
         env.start();
-        hans.ask("lpf", &["1 file published:", "a"]);
+        hans.run_command("lpf", &["1 file published:", "a"]);
     }
     hans.send("xit");
     let done = hans.finish();
@@ -75,13 +75,13 @@ fn a_peer_keeps_serving_over_a_server_restart() {
     env.kill_server();
     env.start();
     vader.wait_for_peer("hans");
-    vader.ask("get a", &["a downloaded successfully"]);
+    vader.run_command("get a", &["a downloaded successfully"]);
     drop(hans);
 }
 
 #[test]
 fn an_ephemeral_server_keeps_nothing_and_writes_nothing() {
-    let mut env = TestEnv::with(crate::testenv::CREDENTIALS, &["--ephemeral"]);
+    let mut env = TestEnv::with(crate::test_support::CREDENTIALS, &["--ephemeral"]);
     env.client("hans").user().file("a", "a").run(&["pub a"]).expect_code(0);
     assert!(!fs::exists(env.data()).expect("a readable folder"));
     env.stop_server(Signal::TERM);

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::testenv::relay::{Seen, TcpRelay, UdpRelay};
-use crate::testenv::{CREDENTIALS, Client, TestEnv, auth, holds};
+use crate::test_support::relay::{RecordedDatagram, TcpRelay, UdpRelay};
+use crate::test_support::{CREDENTIALS, Client, TestEnv, auth, contains_bytes};
 
 pub(crate) const CONTENT: &str = "the very words that nobody on the wire may read";
 pub(crate) const NAME: &str = "unmistakable-file-name.txt";
@@ -19,8 +19,8 @@ const SESSION: u8 = 0x10;
 /// A share with somebody in the middle, and what that one has seen so far.
 pub(crate) struct Recorded {
     pub env: TestEnv,
-    pub hans: crate::testenv::Running,
-    pub vader: crate::testenv::Running,
+    pub hans: crate::test_support::Running,
+    pub vader: crate::test_support::Running,
     /// Between the server and hans, and vader.
     pub relays: (UdpRelay, UdpRelay),
     /// Where hans listens.
@@ -39,14 +39,14 @@ pub(crate) fn record() -> Recorded {
     let client = |name: &str, port| Client::new(env.path(), name, "127.0.0.1", port);
     let mut hans = client("hans", relays.0.port()).file(NAME, CONTENT.repeat(100)).args(["--listen", &listen]).spawn();
     hans.log_in("hans");
-    hans.ask(&format!("pub {NAME}"), &["File published successfully"]);
+    hans.run_command(&format!("pub {NAME}"), &["File published successfully"]);
     let vader = client("vader", relays.1.port());
     let saved = vader.dir().join(NAME);
     let mut vader = vader.spawn();
     vader.log_in("vader");
-    vader.ask("lap", &["1 active peer:", "hans"]);
-    vader.ask("sch unmistakable", &["1 file found:", NAME]);
-    vader.ask(&format!("get {NAME}"), &[&format!("{NAME} downloaded successfully")]);
+    vader.run_command("lap", &["1 active peer:", "hans"]);
+    vader.run_command("sch unmistakable", &["1 file found:", NAME]);
+    vader.run_command(&format!("get {NAME}"), &[&format!("{NAME} downloaded successfully")]);
     assert_eq!(fs::read_to_string(saved).expect("a copy"), CONTENT.repeat(100));
     let transfer = tcp.recording();
     assert!(transfer.len() > CONTENT.len() * 100, "the transfer went through the relay");
@@ -55,20 +55,31 @@ pub(crate) fn record() -> Recorded {
 }
 
 #[test]
-fn a_recorded_session_holds_no_secret() {
+fn a_recorded_session_contains_no_secret() {
     let recorded = record();
-    let datagrams: Vec<Seen> = [recorded.relays.0.recording(), recorded.relays.1.recording()].concat();
-    assert!(datagrams.iter().any(|seen| seen.bytes[0] == LOGIN1 && holds(&seen.bytes, b"hans")), "the tape runs");
+    let datagrams: Vec<RecordedDatagram> = [recorded.relays.0.recording(), recorded.relays.1.recording()].concat();
+    assert!(
+        datagrams.iter().any(|seen| seen.bytes[0] == LOGIN1 && contains_bytes(&seen.bytes, b"hans")),
+        "the tape runs"
+    );
     for seen in &datagrams {
         for secret in ["falcon", "sithlord", "unmistakable", "very words"] {
-            assert!(!holds(&seen.bytes, secret.as_bytes()), "{secret} in a datagram of kind {:#x}", seen.bytes[0]);
+            assert!(
+                !contains_bytes(&seen.bytes, secret.as_bytes()),
+                "{secret} in a datagram of kind {:#x}",
+                seen.bytes[0]
+            );
         }
         if seen.bytes[0] != LOGIN1 {
-            assert!(!holds(&seen.bytes, b"hans") && !holds(&seen.bytes, b"vader"), "kind {:#x}", seen.bytes[0]);
+            assert!(
+                !contains_bytes(&seen.bytes, b"hans") && !contains_bytes(&seen.bytes, b"vader"),
+                "kind {:#x}",
+                seen.bytes[0]
+            );
         }
     }
     for secret in ["falcon", "unmistakable", "very words", "hans", "vader"] {
-        assert!(!holds(&recorded.transfer, secret.as_bytes()), "{secret} in the transfer");
+        assert!(!contains_bytes(&recorded.transfer, secret.as_bytes()), "{secret} in the transfer");
     }
 }
 
@@ -84,9 +95,9 @@ fn a_recorded_session_replayed_changes_nothing() {
         tape.iter().take(12).for_each(|seen| relay.inject_and_wait(seen));
         tape.iter().rev().chain(&tape).for_each(|seen| relay.inject(seen));
     }
-    recorded.hans.ask("lpf", &["1 file published:", NAME]);
-    recorded.vader.ask("lap", &["1 active peer:", "hans"]);
-    recorded.vader.ask("lpf", &["No files published"]);
+    recorded.hans.run_command("lpf", &["1 file published:", NAME]);
+    recorded.vader.run_command("lap", &["1 active peer:", "hans"]);
+    recorded.vader.run_command("lpf", &["No files published"]);
     recorded.env.wait_log_times("Received LPF", 2);
     let after = recorded.env.log();
     let news: Vec<&str> = after[log.len()..].lines().filter(|line| !line.contains(": Sent ")).collect();
@@ -112,7 +123,7 @@ fn the_same_login_twice_shares_no_bytes_but_the_name() {
             for window in head.windows(8).chain(rest.windows(8)) {
                 // Padding and the name's own padding are all zeroes at their end.
                 let window: [u8; 8] = window.try_into().expect("eight bytes");
-                if window[4..] != [0; 4] && !holds(&window, b"hans") {
+                if window[4..] != [0; 4] && !contains_bytes(&window, b"hans") {
                     seen.insert(window);
                 }
             }
@@ -130,6 +141,6 @@ fn no_process_shows_a_password_in_its_arguments() {
     let hans = env.client("hans").user().stay(&["lap"], &["No active peers"]);
     for id in [hans.id(), env.server().id()] {
         let arguments = fs::read(format!("/proc/{id}/cmdline")).expect("a running process");
-        assert!(!arguments.is_empty() && !holds(&arguments, b"falcon"), "{arguments:?}");
+        assert!(!arguments.is_empty() && !contains_bytes(&arguments, b"falcon"), "{arguments:?}");
     }
 }

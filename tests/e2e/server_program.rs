@@ -5,10 +5,10 @@ use std::process::{Command, Output};
 
 use rustix::process::Signal;
 
-use crate::testenv::{COMMANDS, CREDENTIALS, TestEnv, auth};
+use crate::test_support::{COMMANDS, CREDENTIALS, TestEnv, auth};
 
 #[test]
-fn the_ready_line_is_all_of_stdout_and_termination_is_success() {
+fn the_ready_line_is_the_only_stdout_and_sigterm_exits_0() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut env = TestEnv::new();
         env.client("hans").user().run(&["lap"]).expect_code(0);
@@ -46,7 +46,7 @@ fn the_log_has_a_received_and_a_sent_line_for_every_command() {
         ("get zzz", "GET", "ERR"),
     ];
     for (command, _, _) in commands {
-        hans.ask(command, &[""; 0]);
+        hans.run_command(command, &[""; 0]);
         hans.send("lap");
         while hans.next_line() != "No active peers" {}
     }
@@ -90,12 +90,12 @@ fn a_lower_log_level_is_quiet() {
 }
 
 #[test]
-fn a_hangup_reads_the_credentials_again() {
+fn sighup_reloads_the_credentials() {
     let env = TestEnv::new();
     let hans = env.client("hans").user().file("a", "a").stay(&["pub a"], &["File published successfully"]);
     let mut vader = env.client("vader").spawn();
     vader.log_in("vader");
-    vader.ask("sch a", &["1 file found:", "a"]);
+    vader.run_command("sch a", &["1 file found:", "a"]);
 
     // hans is gone, yoda has another password, vader keeps the session.
     env.write_credentials("yoda changed\nvader sithlord**\nleia new\n");
@@ -104,9 +104,9 @@ fn a_hangup_reads_the_credentials_again() {
     hans.wait_err("log");
     let mut leia = env.client("leia").user_as("leia", "new").spawn();
     leia.skip_greeting();
-    leia.ask("lap", &["1 active peer:", "vader"]);
-    vader.ask("lap", &["1 active peer:", "leia"]);
-    vader.ask("sch a", &["No files found"]);
+    leia.run_command("lap", &["1 active peer:", "vader"]);
+    vader.run_command("lap", &["1 active peer:", "leia"]);
+    vader.run_command("sch a", &["No files found"]);
     env.client("hans").run(&[&auth("hans")]).expect_code(4);
     env.client("yoda").run(&[&auth("yoda")]).expect_code(4);
 
@@ -118,7 +118,7 @@ fn a_hangup_reads_the_credentials_again() {
 }
 
 #[test]
-fn a_bad_file_at_a_hangup_leaves_the_old_one_in_force() {
+fn sighup_with_invalid_credentials_keeps_the_old_ones() {
     let env = TestEnv::new();
     let mut hans = env.client("hans").spawn();
     hans.log_in("hans");
@@ -127,7 +127,7 @@ fn a_bad_file_at_a_hangup_leaves_the_old_one_in_force() {
     env.signal_server(Signal::HUP);
     env.wait_log("line 2");
     assert_eq!(env.log().lines().count(), before + 1, "one line:\n{}", env.log());
-    hans.ask("lap", &["No active peers"]);
+    hans.run_command("lap", &["No active peers"]);
     env.client("yoda").user().run(&["lap"]).expect_code(0);
 }
 
@@ -183,7 +183,7 @@ fn a_duplicate_user_names_both_lines() {
 }
 
 #[test]
-fn a_port_in_use_is_named() {
+fn a_port_in_use_is_reported() {
     let env = TestEnv::new();
     let port = env.port().to_string();
     let mut command = env.server_command();
@@ -197,7 +197,7 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
-fn a_data_file_in_use_is_named_and_the_first_server_goes_on() {
+fn a_data_file_in_use_is_refused_and_the_first_server_continues() {
     let env = TestEnv::new();
     let why = one_line_refusal(&env, &["0"]);
     assert!(why.contains("fileshare.db") && why.contains("use"), "{why}");
@@ -205,7 +205,7 @@ fn a_data_file_in_use_is_named_and_the_first_server_goes_on() {
 }
 
 #[test]
-fn a_damaged_data_file_is_refused_and_left_as_it_is() {
+fn a_damaged_data_file_is_refused_and_not_modified() {
     let env = TestEnv::stopped(CREDENTIALS);
     fs::write(env.data(), "this is no database, but somebody's letter\n".repeat(300)).expect("a file");
     let before = fs::read(env.data()).expect("a file");
@@ -214,7 +214,7 @@ fn a_damaged_data_file_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn intervals_may_be_decimal_and_must_make_sense() {
+fn intervals_may_be_decimal_and_must_be_consistent() {
     let env = TestEnv::with(CREDENTIALS, &["--heartbeat", "0.25", "--liveness", "1.75"]);
     env.client("hans").user().run(&["lap"]).expect_code(0);
     let stopped = TestEnv::stopped(CREDENTIALS);
@@ -238,7 +238,7 @@ fn intervals_may_be_decimal_and_must_make_sense() {
 }
 
 #[test]
-fn a_restarted_server_takes_the_same_port_and_data() {
+fn a_restarted_server_reuses_the_port_and_the_data() {
     let mut env = TestEnv::new();
     let port = env.port();
     env.kill_server();

@@ -2,14 +2,14 @@
 
 use std::fs;
 
-use crate::testenv::{Finished, TestEnv, noise};
+use crate::test_support::{Finished, TestEnv, seeded_bytes};
 
 fn told(done: &Finished) -> (i32, &str, &str) {
     (done.code, &done.stdout, &done.stderr)
 }
 
 #[test]
-fn a_file_published_to_some_is_found_and_fetched_by_them_alone() {
+fn a_restricted_file_is_visible_only_to_its_audience() {
     let env = TestEnv::with("hans falcon*solo\nyoda wise@!man\nvader sithlord**\n", &[]);
     let client = env.client("hans").user().file("plan", "secret plan");
     let _hans = client.stay(&["pub --to vader plan"], &["File published successfully"]);
@@ -24,20 +24,20 @@ fn a_file_published_to_some_is_found_and_fetched_by_them_alone() {
 }
 
 #[test]
-fn publishing_again_without_names_opens_the_file_to_all_and_says_so() {
+fn publishing_again_without_to_opens_the_file_to_all_with_a_note() {
     let env = TestEnv::new();
     let mut hans = env.client("hans").user().file("plan", "plan").spawn();
     hans.skip_greeting();
-    hans.ask("pub --to vader --to nobody plan", &["File published successfully"]);
+    hans.run_command("pub --to vader --to nobody plan", &["File published successfully"]);
     let mut yoda = env.client("yoda").user().spawn();
     yoda.skip_greeting();
-    yoda.ask("sch plan", &["No files found"]);
+    yoda.run_command("sch plan", &["No files found"]);
     let before = hans.err.text().lines().count();
-    hans.ask("pub plan", &["File published successfully"]);
-    hans.ask("lpf", &["1 file published:", "plan"]);
+    hans.run_command("pub plan", &["File published successfully"]);
+    hans.run_command("lpf", &["1 file published:", "plan"]);
     hans.err.wait("one note on stderr", |text| (text.lines().count() == before + 1).then_some(()));
-    yoda.ask("sch plan", &["1 file found:", "plan"]);
-    yoda.ask("get plan", &["plan downloaded successfully"]);
+    yoda.run_command("sch plan", &["1 file found:", "plan"]);
+    yoda.run_command("get plan", &["plan downloaded successfully"]);
 }
 
 #[test]
@@ -45,17 +45,17 @@ fn an_audience_can_be_narrowed_and_survives_a_restart() {
     let mut env = TestEnv::new();
     let mut hans = env.client("hans").user().file("plan", "plan").spawn();
     hans.skip_greeting();
-    hans.ask("pub plan", &["File published successfully"]);
-    hans.ask("pub --to yoda plan", &["File published successfully"]);
+    hans.run_command("pub plan", &["File published successfully"]);
+    hans.run_command("pub --to yoda plan", &["File published successfully"]);
     env.kill_server();
     env.start();
-    hans.ask("lpf", &["1 file published:", "plan"]);
+    hans.run_command("lpf", &["1 file published:", "plan"]);
     env.client("vader").user().args(["-q"]).run(&["sch plan"]).expect(0, &["No files found"]);
     env.client("yoda").user().args(["-q"]).run(&["get plan"]).expect(0, &["plan downloaded successfully"]);
 }
 
 #[test]
-fn a_large_audience_travels_whole() {
+fn a_large_audience_is_transmitted_completely() {
     let env = TestEnv::new();
     let mut hans = env.client("hans").user().file("plan", "plan").spawn();
     hans.skip_greeting();
@@ -63,15 +63,15 @@ fn a_large_audience_travels_whole() {
     for index in 0..200 {
         command.push_str(&format!(" --to somebody-with-a-rather-long-name-{index:03}"));
     }
-    hans.ask(&format!("{command} --to vader plan"), &["File published successfully"]);
+    hans.run_command(&format!("{command} --to vader plan"), &["File published successfully"]);
     env.client("vader").user().args(["-q"]).run(&["get plan"]).expect(0, &["plan downloaded successfully"]);
     env.client("yoda").user().args(["-q"]).run(&["get plan"]).expect(5, &["File not found"]);
 }
 
 #[test]
-fn what_is_published_stays_published_though_only_an_unfinished_part_is_left() {
+fn publications_remain_when_only_a_partial_file_is_left() {
     let env = TestEnv::new();
-    let content = noise(7, (1 << 20) + 1);
+    let content = seeded_bytes(7, (1 << 20) + 1);
     let hans = || env.client("hans").user().args(["-q"]);
     hans()
         .file("big", &content)

@@ -1,101 +1,101 @@
 //! A person at a terminal.
 
-use crate::testenv::pty::Terminal;
-use crate::testenv::{TestEnv, all_bytes, auth, entries, holds, noise};
+use crate::test_support::pty::Terminal;
+use crate::test_support::{TestEnv, all_bytes, auth, contains_bytes, entries, seeded_bytes};
 
 #[test]
-fn a_terminal_has_a_prompt_and_always_ends_with_0() {
+fn a_terminal_has_a_prompt_and_always_exits_with_0() {
     let env = TestEnv::new();
     let mut person = Terminal::start(env.client("hans").into_command());
-    person.sees("> ");
-    person.types("lap");
-    person.sees("Please authenticate first");
-    person.sees("> ");
-    person.types(&auth("hans"));
-    person.sees("Welcome, hans!");
-    person.sees("> ");
-    person.types("pub nope");
-    person.sees("File publication failed");
-    person.sees("> ");
-    person.types("frobnicate");
-    person.sees("> ");
-    person.types("lap");
-    person.sees("No active peers");
-    person.sees("> ");
-    person.types("xit");
-    person.sees("Goodbye!");
+    person.expect_on_screen("> ");
+    person.type_line("lap");
+    person.expect_on_screen("Please authenticate first");
+    person.expect_on_screen("> ");
+    person.type_line(&auth("hans"));
+    person.expect_on_screen("Welcome, hans!");
+    person.expect_on_screen("> ");
+    person.type_line("pub nope");
+    person.expect_on_screen("File publication failed");
+    person.expect_on_screen("> ");
+    person.type_line("frobnicate");
+    person.expect_on_screen("> ");
+    person.type_line("lap");
+    person.expect_on_screen("No active peers");
+    person.expect_on_screen("> ");
+    person.type_line("xit");
+    person.expect_on_screen("Goodbye!");
     let (code, screen) = person.finish();
     assert_eq!(code, 0, "{screen}");
 }
 
 #[test]
-fn end_of_input_at_a_terminal_means_leaving() {
+fn end_of_input_at_a_terminal_exits() {
     let env = TestEnv::new();
     let mut person = Terminal::start(env.client("hans").into_command());
-    person.sees("> ");
-    person.types(&auth("hans"));
-    person.sees("Welcome, hans!");
-    person.sees("> ");
+    person.expect_on_screen("> ");
+    person.type_line(&auth("hans"));
+    person.expect_on_screen("Welcome, hans!");
+    person.expect_on_screen("> ");
     person.press(0x04);
-    person.sees("Goodbye!");
+    person.expect_on_screen("Goodbye!");
     assert_eq!(person.finish().0, 0);
     env.wait_log("Received XIT from hans");
 }
 
 /// Answers the question for hans's password; gives the exit status and all that was on the screen.
-fn logs_in_unseen_and_leaves(mut person: Terminal) -> (i32, String) {
-    person.sees("assword");
-    person.waits_hidden();
-    person.types("falcon*solo");
-    person.sees("Welcome, hans!");
-    person.sees("> ");
-    person.types("xit");
-    person.sees("Goodbye!");
+fn log_in_with_hidden_password_and_exit(mut person: Terminal) -> (i32, String) {
+    person.expect_on_screen("assword");
+    person.wait_echo_off();
+    person.type_line("falcon*solo");
+    person.expect_on_screen("Welcome, hans!");
+    person.expect_on_screen("> ");
+    person.type_line("xit");
+    person.expect_on_screen("Goodbye!");
     person.finish()
 }
 
 #[test]
-fn a_password_is_asked_for_without_an_echo() {
+fn the_password_prompt_does_not_echo() {
     let env = TestEnv::new();
     let person = Terminal::start(env.client("hans").args(["-u", "hans"]).into_command());
-    let (code, screen) = logs_in_unseen_and_leaves(person);
+    let (code, screen) = log_in_with_hidden_password_and_exit(person);
     assert!(code == 0 && !screen.contains("falcon*solo"), "{screen}");
 }
 
 #[test]
-fn auth_without_a_password_asks_for_it_without_an_echo() {
+fn auth_without_a_password_prompts_without_echo() {
     let env = TestEnv::new();
     let mut person = Terminal::start(env.client("hans").into_command());
-    person.sees("> ");
-    person.types("auth hans");
-    person.sees("assword");
-    person.waits_hidden();
-    person.types("a wrong one");
-    person.sees("Authentication failed. Please try again.");
-    person.sees("> ");
-    person.types("auth hans");
-    let (code, screen) = logs_in_unseen_and_leaves(person);
+    person.expect_on_screen("> ");
+    person.type_line("auth hans");
+    person.expect_on_screen("assword");
+    person.wait_echo_off();
+    person.type_line("a wrong one");
+    person.expect_on_screen("Authentication failed. Please try again.");
+    person.expect_on_screen("> ");
+    person.type_line("auth hans");
+    let (code, screen) = log_in_with_hidden_password_and_exit(person);
     assert!(code == 0 && !screen.contains("falcon*solo") && !screen.contains("a wrong one"), "{screen}");
 }
 
 #[test]
 fn ctrl_c_cancels_the_download_and_keeps_the_shell() {
     let env = TestEnv::new();
-    let client = env.client("hans").user().file("large", noise(1, 8 << 20)).args(["--limit-rate", "256K"]);
+    let client = env.client("hans").user().file("large", seeded_bytes(1, 8 << 20)).args(["--limit-rate", "256K"]);
     let _hans = client.stay(&["pub large"], &["File published successfully"]);
     let mut person = Terminal::start(env.client("vader").user().into_command());
-    person.sees("> ");
-    person.types("get large");
+    person.expect_on_screen("> ");
+    person.type_line("get large");
     // The progress bar: the transfer is under way.
-    person.sees("MiB");
+    person.expect_on_screen("MiB");
     person.press(0x03);
-    person.sees("large download failed");
-    person.sees("> ");
-    person.types("lap");
-    person.sees("1 active peer:");
-    person.sees("> ");
-    person.types("xit");
-    person.sees("Goodbye!");
+    person.expect_on_screen("large download failed");
+    person.expect_on_screen("> ");
+    person.type_line("lap");
+    person.expect_on_screen("1 active peer:");
+    person.expect_on_screen("> ");
+    person.type_line("xit");
+    person.expect_on_screen("Goodbye!");
     assert_eq!(person.finish().0, 0);
     let left = entries(env.client("vader").dir());
     assert!(left.iter().all(|name| name.ends_with(".part")), "nothing half under its name: {left:?}");
@@ -105,25 +105,25 @@ fn ctrl_c_cancels_the_download_and_keeps_the_shell() {
 fn auth_lines_never_enter_the_history() {
     let env = TestEnv::new();
     let mut person = Terminal::start(env.client("hans").into_command());
-    person.sees("> ");
-    person.types(&auth("hans"));
-    person.sees("Welcome, hans!");
-    person.sees("> ");
-    person.types("sch remembered");
-    person.sees("No files found");
-    person.sees("> ");
-    person.types(&format!("  {}", auth("hans")));
-    person.sees("> ");
-    person.types("xit");
-    person.sees("Goodbye!");
+    person.expect_on_screen("> ");
+    person.type_line(&auth("hans"));
+    person.expect_on_screen("Welcome, hans!");
+    person.expect_on_screen("> ");
+    person.type_line("sch remembered");
+    person.expect_on_screen("No files found");
+    person.expect_on_screen("> ");
+    person.type_line(&format!("  {}", auth("hans")));
+    person.expect_on_screen("> ");
+    person.type_line("xit");
+    person.expect_on_screen("Goodbye!");
     person.finish();
     let kept = all_bytes(&env.path().join("homes"));
-    assert!(holds(&kept, b"sch remembered"), "the history is kept in the state folder");
-    assert!(!holds(&kept, b"falcon"), "and holds no password");
+    assert!(contains_bytes(&kept, b"sch remembered"), "the history is kept in the state folder");
+    assert!(!contains_bytes(&kept, b"falcon"), "and holds no password");
 }
 
 #[test]
-fn with_commands_a_terminal_is_not_read_and_the_status_counts() {
+fn with_commands_a_terminal_is_not_read_and_the_exit_status_counts() {
     let env = TestEnv::new();
     let client = env.client("hans").user().commands(&["lap", "pub nope"]);
     let (code, screen) = Terminal::start(client.into_command()).finish();

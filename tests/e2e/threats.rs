@@ -14,8 +14,8 @@ use fileshare::internals::server::auth::credentials::record_line;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::testenv::fake::Stranger;
-use crate::testenv::{CREDENTIALS, Client, Running, TestEnv, auth, entries, free_port, isolate, noise};
+use crate::test_support::fake::UnauthenticatedSender;
+use crate::test_support::{CREDENTIALS, Client, Running, TestEnv, auth, entries, free_port, isolate, seeded_bytes};
 
 /// hans stays online and shares these names, each with itself as content.
 fn sharing(env: &TestEnv, names: &[&str]) -> Running {
@@ -26,13 +26,13 @@ fn sharing(env: &TestEnv, names: &[&str]) -> Running {
     let mut hans = client.args(["--stay"]).spawn();
     hans.skip_greeting();
     for name in names {
-        hans.ask(&format!("pub {name}"), &["File published successfully"]);
+        hans.run_command(&format!("pub {name}"), &["File published successfully"]);
     }
     hans
 }
 
 #[test]
-fn a_symlinked_folder_leads_no_download_outside() {
+fn a_symlinked_folder_does_not_redirect_a_download() {
     let env = TestEnv::new();
     let _hans = sharing(&env, &["photos/a.jpg"]);
     let outside = env.path().join("outside");
@@ -49,7 +49,7 @@ fn a_symlinked_folder_leads_no_download_outside() {
 }
 
 #[test]
-fn a_symlink_in_the_place_of_the_target_is_never_written_through() {
+fn a_symlink_at_the_target_is_never_followed() {
     let env = TestEnv::new();
     let _hans = sharing(&env, &["a"]);
     let victim = env.path().join("victim");
@@ -94,7 +94,7 @@ fn hidden_files_are_fetched_only_by_their_own_name() {
 }
 
 #[test]
-fn what_a_user_types_is_shown_escaped() {
+fn typed_control_characters_are_escaped() {
     let env = TestEnv::new();
     let evil = "\x1b]0;owned\x07\x1b[2J\u{9b}31m\u{202e}";
     let script =
@@ -110,17 +110,17 @@ fn what_a_user_types_is_shown_escaped() {
 #[test]
 fn a_user_name_from_the_network_cannot_break_a_log_line() {
     let env = TestEnv::with(CREDENTIALS, &["--log-level", "trace"]);
-    let stranger = Stranger::new(env.address());
+    let stranger = UnauthenticatedSender::new(env.address());
     for name in ["a\nb", "\x1b[31m", "a\rb", "a b", "\u{9b}"] {
         let mut login = vec![0x04];
         login.extend([9; 16 + 32]);
         login.push(name.len() as u8);
         login.extend(name.as_bytes());
         login.resize(1 + 16 + 32 + 1 + USER_NAME_MAX_BYTES, 0);
-        login.extend(noise(1, 96));
+        login.extend(seeded_bytes(1, 96));
         stranger.send(&login);
     }
-    stranger.answers_so_far([4; 16]);
+    stranger.drain_replies([4; 16]);
     let log = env.log();
     assert!(!log.contains(['\x1b', '\r', '\u{9b}']), "{log:?}");
     for line in log.lines() {
@@ -129,21 +129,21 @@ fn a_user_name_from_the_network_cannot_break_a_log_line() {
 }
 
 #[test]
-fn a_hello_draws_one_small_cookie_and_a_wrong_version_its_number() {
+fn a_hello_gets_one_small_retry_and_a_wrong_version_gets_the_number() {
     let env = TestEnv::new();
-    let stranger = Stranger::new(env.address());
+    let stranger = UnauthenticatedSender::new(env.address());
     stranger.send(&Packet::Hello { version: PROTOCOL_VERSION + 1, nonce: [5; 16] }.to_bytes());
-    let answers = stranger.answers_so_far([6; 16]);
+    let answers = stranger.drain_replies([6; 16]);
     assert_eq!(answers, [Packet::Version { version: PROTOCOL_VERSION, nonce: [5; 16] }.to_bytes()]);
 }
 
 #[test]
-fn who_has_not_proven_an_address_costs_nothing_and_draws_only_cookies() {
+fn unvalidated_addresses_cost_no_state_and_get_only_cookies() {
     // By a record, because making one of a password takes the server 19 MiB for a moment.
     let user = UserName::parse("hans").expect("a name");
     let record = record_line(&user, b"falcon*solo", &mut StdRng::seed_from_u64(1), Stretching::Standard);
     let env = TestEnv::with(&format!("{record}\n"), &[]);
-    let stranger = Stranger::new(env.address());
+    let stranger = UnauthenticatedSender::new(env.address());
     let own = |round: u32, at: u32| -> [u8; 16] {
         [[round.to_be_bytes(); 2], [at.to_be_bytes(); 2]].concat().concat().try_into().expect("sixteen bytes")
     };
@@ -152,10 +152,10 @@ fn who_has_not_proven_an_address_costs_nothing_and_draws_only_cookies() {
         for at in 0..100 {
             let nonce = own(round, at);
             stranger.send(&Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes());
-            let (cookie, ke1) = ([round as u8; 32], noise(at.into(), 96).try_into().expect("96 bytes"));
+            let (cookie, ke1) = ([round as u8; 32], seeded_bytes(at.into(), 96).try_into().expect("96 bytes"));
             stranger.send(&Packet::Login1 { nonce, cookie, user: "hans", ke1: &ke1 }.to_bytes());
         }
-        for answer in stranger.answers_so_far(own(round, u32::MAX)) {
+        for answer in stranger.drain_replies(own(round, u32::MAX)) {
             assert!(matches!(Packet::parse(&answer), Some(Packet::Retry { .. })), "{answer:x?}");
             drawn += 1;
         }
@@ -172,17 +172,17 @@ fn who_has_not_proven_an_address_costs_nothing_and_draws_only_cookies() {
 
 #[test]
 fn a_false_server_gets_no_login_and_learns_no_password() {
-    let impostor = TestEnv::with("hans some-other-password\n", &["--log-level", "trace"]);
-    let done = impostor.client("hans").args(["-q"]).run(&[&auth("hans")]);
+    let false_server = TestEnv::with("hans some-other-password\n", &["--log-level", "trace"]);
+    let done = false_server.client("hans").args(["-q"]).run(&[&auth("hans")]);
     done.expect(4, &["Authentication failed. Please try again."]);
-    assert!(!impostor.log().contains("falcon"));
+    assert!(!false_server.log().contains("falcon"));
 }
 
 #[test]
-fn few_descriptors_and_a_flood_of_connections_pass_over() {
+fn the_listener_recovers_from_a_connection_flood_with_few_descriptors() {
     let env = TestEnv::new();
     let port = free_port();
-    let dir = env.client("hans").file("a", noise(3, 500_000)).dir().to_owned();
+    let dir = env.client("hans").file("a", seeded_bytes(3, 500_000)).dir().to_owned();
     let mut command = Command::new("sh");
     isolate(&mut command, &env.path().join("homes").join("hans"));
     command.current_dir(dir).env("FILESHARE_PASSWORD", "falcon*solo");
@@ -191,7 +191,7 @@ fn few_descriptors_and_a_flood_of_connections_pass_over() {
     command.args(["--listen", &format!("127.0.0.1:{port}")]);
     let mut hans = Running::start("hans", command);
     hans.skip_greeting();
-    hans.says(&["File published successfully"]);
+    hans.expect_lines(&["File published successfully"]);
     let flood: Vec<_> = (0..300).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, port))).collect();
     assert!(flood.iter().filter(|stream| stream.is_ok()).count() > 64, "the flood is larger than the table");
     drop(flood);
@@ -200,28 +200,28 @@ fn few_descriptors_and_a_flood_of_connections_pass_over() {
 }
 
 #[test]
-fn guessing_passwords_locks_no_one_out() {
+fn guessing_passwords_does_not_lock_out_the_user() {
     let env = TestEnv::new();
     let mut guesser = env.client("guesser").args(["-q"]).spawn();
     let mut guesses = 0;
     while !guesser.err.text().contains("too many attempts") {
-        guesser.ask(&format!("auth hans guess-{guesses}"), &["Authentication failed. Please try again."]);
+        guesser.run_command(&format!("auth hans guess-{guesses}"), &["Authentication failed. Please try again."]);
         guesses += 1;
         assert!(guesses < 100, "guesses are never throttled");
     }
-    let relay = crate::testenv::relay::UdpRelay::start(env.address(), Ipv4Addr::new(127, 0, 0, 2));
+    let relay = crate::test_support::relay::UdpRelay::start(env.address(), Ipv4Addr::new(127, 0, 0, 2));
     Client::new(env.path(), "hans", "127.0.0.1", relay.port()).user().run(&["lap"]).expect_code(0);
 }
 
 #[test]
-fn the_server_believes_no_claimed_identity() {
+fn claimed_identities_are_not_trusted() {
     // A session of vader's cannot speak for hans: everything it can say is vader's.
     let env = TestEnv::new();
     let mut hans = env.client("hans").file("a", "a").spawn();
     hans.log_in("hans");
-    hans.ask("pub a", &["File published successfully"]);
+    hans.run_command("pub a", &["File published successfully"]);
     let mut vader = env.client("vader").spawn();
     vader.log_in("vader");
-    vader.ask("unp a", &["File unpublication failed"]);
-    hans.ask("lpf", &["1 file published:", "a"]);
+    vader.run_command("unp a", &["File unpublication failed"]);
+    hans.run_command("lpf", &["1 file published:", "a"]);
 }

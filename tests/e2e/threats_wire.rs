@@ -15,12 +15,12 @@ use rand::seq::SliceRandom;
 use rand::{RngCore, SeedableRng};
 
 use crate::secrets::{CONTENT, NAME, record};
-use crate::testenv::fake::{FakeServer, Stranger};
-use crate::testenv::relay::{Seen, UdpRelay};
-use crate::testenv::{CREDENTIALS, Client, TestEnv, auth, entries, holds, noise};
+use crate::test_support::fake::{FakeServer, UnauthenticatedSender};
+use crate::test_support::relay::{RecordedDatagram, UdpRelay};
+use crate::test_support::{CREDENTIALS, Client, TestEnv, auth, contains_bytes, entries, seeded_bytes};
 
 /// What a false uploader makes of a downloader, who may be passed on to the true one.
-type Manner = fn(TcpStream, SocketAddr);
+type PeerBehaviour = fn(TcpStream, SocketAddr);
 
 /// Reads what a downloader sends first.
 fn preamble(downloader: &mut TcpStream) -> Vec<u8> {
@@ -41,9 +41,9 @@ fn closes(mut downloader: TcpStream, _: SocketAddr) {
     preamble(&mut downloader);
 }
 
-fn babbles(mut downloader: TcpStream, _: SocketAddr) {
+fn sends_garbage(mut downloader: TcpStream, _: SocketAddr) {
     preamble(&mut downloader);
-    let _ = downloader.write_all(&noise(7, 100_000));
+    let _ = downloader.write_all(&seeded_bytes(7, 100_000));
 }
 
 /// Answers as another downloader was answered.
@@ -62,16 +62,16 @@ fn repeats(mut downloader: TcpStream, uploader: SocketAddr) {
     });
     let _ = downloader.write_all(&answer[..]);
     answer[0] ^= 1;
-    let _ = downloader.write_all(&noise(9, 1_000));
+    let _ = downloader.write_all(&seeded_bytes(9, 1_000));
 }
 
 /// Passes everything, but for one bit of what comes after the handshake.
-fn turns_a_bit(downloader: TcpStream, uploader: SocketAddr) {
+fn flips_a_bit(downloader: TcpStream, uploader: SocketAddr) {
     pass(downloader, uploader, |at, byte| if at == 48 + 300 { byte ^ 1 } else { byte }, usize::MAX);
 }
 
 /// Passes everything up to the middle.
-fn cuts(downloader: TcpStream, uploader: SocketAddr) {
+fn truncates(downloader: TcpStream, uploader: SocketAddr) {
     pass(downloader, uploader, |_, byte| byte, 2_000);
 }
 
@@ -93,9 +93,13 @@ fn pass(mut downloader: TcpStream, uploader: SocketAddr, change: fn(usize, u8) -
 
 #[test]
 fn a_false_uploader_gets_nothing_into_the_folder() {
-    for (manner, which) in
-        [(closes as Manner, "closes"), (babbles, "babbles"), (repeats, "repeats"), (turns_a_bit, "bit"), (cuts, "cuts")]
-    {
+    for (manner, which) in [
+        (closes as PeerBehaviour, "closes"),
+        (sends_garbage, "sends_garbage"),
+        (repeats, "repeats"),
+        (flips_a_bit, "bit"),
+        (truncates, "truncates"),
+    ] {
         let env = TestEnv::new();
         let behind = Ipv4Addr::new(127, 0, 0, 2);
         // The server sees hans at this address, so downloaders dial the false one.
@@ -118,7 +122,7 @@ fn a_false_uploader_gets_nothing_into_the_folder() {
 }
 
 /// Answers a client's login as a server does that does not know its password; keeps what it was sent.
-fn impostor(heard: Arc<Mutex<Vec<u8>>>, plausible: bool) -> FakeServer {
+fn false_server(heard: Arc<Mutex<Vec<u8>>>, plausible: bool) -> FakeServer {
     let record = Record::fake(&[3; 32].into(), &UserName::parse("hans").expect("a name"));
     FakeServer::start(move |datagram| {
         heard.lock().expect("nobody panics").extend_from_slice(datagram);
@@ -146,23 +150,23 @@ fn a_false_server_learns_nothing_and_nothing_is_written() {
     let env = TestEnv::stopped("");
     for plausible in [true, false] {
         let heard = Arc::new(Mutex::new(Vec::new()));
-        let server = impostor(heard.clone(), plausible);
+        let server = false_server(heard.clone(), plausible);
         let client = Client::new(env.path(), "hans", "127.0.0.1", server.port()).args(["-q"]);
         let dir = client.dir().to_owned();
         let done = client.run(&[&auth("hans"), "get a"]);
         done.expect(4, &["Authentication failed. Please try again."]);
         assert_eq!(entries(&dir), [""; 0]);
         let heard = heard.lock().expect("nobody panics");
-        assert!(heard.len() > 400 && !holds(&heard, b"falcon"), "the whole exchange, and no password");
+        assert!(heard.len() > 400 && !contains_bytes(&heard, b"falcon"), "the whole exchange, and no password");
     }
 }
 
 #[test]
-fn a_server_played_from_a_recording_gets_no_login() {
+fn a_server_that_replays_a_recorded_login_is_rejected() {
     let env = TestEnv::new();
     let relay = UdpRelay::start(env.address(), Ipv4Addr::LOCALHOST);
     Client::new(env.path(), "hans", "127.0.0.1", relay.port()).run(&[&auth("hans")]).expect_code(0);
-    let answers: Vec<Seen> = relay.recording().into_iter().filter(|seen| !seen.to_server).collect();
+    let answers: Vec<RecordedDatagram> = relay.recording().into_iter().filter(|seen| !seen.to_server).collect();
     // The answers of that login, under the nonce of this one.
     let player = FakeServer::start(move |datagram| {
         let wanted = match datagram.first()? {
@@ -181,12 +185,12 @@ fn a_server_played_from_a_recording_gets_no_login() {
 }
 
 #[test]
-fn a_recording_played_in_any_order_to_a_restarted_server_changes_nothing() {
+fn a_recording_replayed_in_any_order_to_a_restarted_server_changes_nothing() {
     let mut recorded = record();
     recorded.env.kill_server();
     recorded.env.start();
-    recorded.hans.ask("lpf", &["1 file published:", NAME]);
-    recorded.vader.ask("lap", &["1 active peer:", "hans"]);
+    recorded.hans.run_command("lpf", &["1 file published:", NAME]);
+    recorded.vader.run_command("lap", &["1 active peer:", "hans"]);
     recorded.env.wait_log("Received LAP from vader");
     let log = recorded.env.log();
     let mut rng = StdRng::seed_from_u64(20_260_102);
@@ -197,9 +201,9 @@ fn a_recording_played_in_any_order_to_a_restarted_server_changes_nothing() {
             tape.shuffle(&mut rng);
         }
     }
-    recorded.hans.ask("lpf", &["1 file published:", NAME]);
-    recorded.vader.ask("lap", &["1 active peer:", "hans"]);
-    recorded.vader.ask("lpf", &["No files published"]);
+    recorded.hans.run_command("lpf", &["1 file published:", NAME]);
+    recorded.vader.run_command("lap", &["1 active peer:", "hans"]);
+    recorded.vader.run_command("lpf", &["No files published"]);
     recorded.env.wait_log_times("Received LPF", 3);
     let after = recorded.env.log();
     let news: Vec<&str> = after[log.len()..].lines().filter(|line| !line.contains(": Sent ")).collect();
@@ -208,7 +212,7 @@ fn a_recording_played_in_any_order_to_a_restarted_server_changes_nothing() {
 }
 
 #[test]
-fn a_recorded_transfer_played_again_brings_nothing() {
+fn a_replayed_transfer_yields_no_data() {
     let mut recorded = record();
     let tape = &recorded.transfer;
     let length = (0..tape.len()).find(|&length| matches!(Preamble::parse(&tape[..length]), Ok(Preamble::Whole { .. })));
@@ -217,20 +221,20 @@ fn a_recorded_transfer_played_again_brings_nothing() {
     stream.write_all(opening).expect("it fits");
     let mut answer = [0; 48];
     stream.read_exact(&mut answer).expect("the ticket is still good");
-    assert!(!holds(tape, &answer), "fresh keys");
+    assert!(!contains_bytes(tape, &answer), "fresh keys");
     // What was asked for then is under keys that are gone.
     let _ = stream.write_all(&tape[opening.len()..]);
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest);
     assert_eq!(rest, [0; 0]);
-    recorded.vader.ask(&format!("get {NAME}"), &[&format!("{NAME} downloaded successfully")]);
-    recorded.hans.ask("lpf", &["1 file published:", NAME]);
+    recorded.vader.run_command(&format!("get {NAME}"), &[&format!("{NAME} downloaded successfully")]);
+    recorded.hans.run_command("lpf", &["1 file published:", NAME]);
 }
 
 #[test]
-fn whoever_proves_an_address_can_still_not_break_a_log_line() {
+fn a_client_with_a_valid_cookie_cannot_break_a_log_line() {
     let env = TestEnv::with(CREDENTIALS, &["--log-level", "trace"]);
-    let stranger = Stranger::new(env.address());
+    let stranger = UnauthenticatedSender::new(env.address());
     let mut rng = StdRng::seed_from_u64(3);
     for (at, name) in ["a\nb", "\x1b[31m", "a\rb", "a b", "\u{9b}", "plain"].into_iter().enumerate() {
         let nonce = [at as u8 + 1; 16];
@@ -241,15 +245,15 @@ fn whoever_proves_an_address_can_still_not_break_a_log_line() {
         login1[50..114].fill(0);
         login1[50..50 + name.len()].copy_from_slice(name.as_bytes());
         stranger.send(&login1);
-        stranger.answers_so_far([0xaa; 16]);
+        stranger.drain_replies([0xaa; 16]);
         stranger.send(&Packet::Login3 { nonce, ke3: &[5; 64], details: &[6; 48] }.to_bytes());
-        stranger.answers_so_far([0xbb; 16]);
+        stranger.drain_replies([0xbb; 16]);
         if name == "plain" {
             // Records are made in the background; the one that is well-formed is judged in the end.
             while !env.log().contains("Sent ERR to plain") {
                 stranger.send(&login1);
                 stranger.send(&Packet::Login3 { nonce, ke3: &[5; 64], details: &[6; 48] }.to_bytes());
-                stranger.answers_so_far([0xbb; 16]);
+                stranger.drain_replies([0xbb; 16]);
             }
         }
     }
@@ -278,7 +282,7 @@ fn no_log_no_output_and_no_file_holds_a_password() {
         for text in [&done.stdout, &done.stderr, &by_file.stdout, &by_file.stderr, &env.log()] {
             assert!(!text.contains(secret), "{secret} in:\n{text}");
         }
-        assert!(!holds(&kept, secret.as_bytes()), "{secret} in a file");
+        assert!(!contains_bytes(&kept, secret.as_bytes()), "{secret} in a file");
     }
     // A record made for the file says nothing of the password either.
     let user = UserName::parse("hans").expect("a name");

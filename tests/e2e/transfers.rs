@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::testenv::{TestEnv, entries, noise};
+use crate::test_support::{TestEnv, entries, seeded_bytes};
 
 #[test]
 fn every_size_and_name_arrives_byte_for_byte() {
@@ -18,12 +18,12 @@ fn every_size_and_name_arrives_byte_for_byte() {
     ];
     let mut client = env.client("hans").user();
     for (seed, (name, size)) in files.iter().enumerate() {
-        client = client.file(name, noise(seed as u64, *size));
+        client = client.file(name, seeded_bytes(seed as u64, *size));
     }
     let mut hans = client.spawn();
     hans.skip_greeting();
     let quoted: Vec<String> = files.iter().map(|(name, _)| format!("'{}'", name.replace('\'', r"'\''"))).collect();
-    hans.ask(&format!("pub {}", quoted.join(" ")), &["6 files published successfully"]);
+    hans.run_command(&format!("pub {}", quoted.join(" ")), &["6 files published successfully"]);
 
     let client = env.client("vader").user();
     let dir = client.dir().to_owned();
@@ -31,8 +31,8 @@ fn every_size_and_name_arrives_byte_for_byte() {
     vader.skip_greeting();
     vader.send(&format!("get {}", quoted.join(" ")));
     for (seed, (name, size)) in files.iter().enumerate() {
-        vader.says(&[&format!("{name} downloaded successfully")]);
-        assert!(fs::read(dir.join(name)).expect("a copy") == noise(seed as u64, *size), "{name}");
+        vader.expect_lines(&[&format!("{name} downloaded successfully")]);
+        assert!(fs::read(dir.join(name)).expect("a copy") == seeded_bytes(seed as u64, *size), "{name}");
     }
 }
 
@@ -64,7 +64,7 @@ fn folders_and_patterns_fetch_what_they_name() {
 }
 
 #[test]
-fn an_existing_file_is_kept_unless_the_policy_says_otherwise() {
+fn existing_files_follow_the_on_exists_policy() {
     let env = TestEnv::new();
     let _hans =
         env.client("hans").user().file("report.pdf", "new").stay(&["pub report.pdf"], &["File published successfully"]);
@@ -139,17 +139,17 @@ fn another_source_takes_over_from_one_that_fails() {
 }
 
 #[test]
-fn a_withdrawn_file_is_not_served_any_more() {
+fn an_unpublished_file_is_not_found_any_more() {
     let env = TestEnv::new();
     let mut hans = env.client("hans").user().file("a", "a").spawn();
     hans.skip_greeting();
-    hans.ask("pub a", &["File published successfully"]);
-    hans.ask("unp a", &["File unpublished successfully"]);
+    hans.run_command("pub a", &["File published successfully"]);
+    hans.run_command("unp a", &["File unpublished successfully"]);
     env.client("vader").user().args(["-q"]).run(&["get a"]).expect(5, &["File not found"]);
 }
 
 #[test]
-fn what_was_published_in_an_earlier_run_is_served_again() {
+fn earlier_publications_are_served_after_a_client_restart() {
     let env = TestEnv::new();
     env.client("hans").user().file("a", "a").run(&["pub a"]).expect_code(0);
     let _hans = env.client("hans").user().stay(&["lpf"], &["1 file published:", "a"]);
@@ -157,7 +157,7 @@ fn what_was_published_in_an_earlier_run_is_served_again() {
 }
 
 #[test]
-fn many_files_arrive_in_the_order_asked() {
+fn many_files_arrive_in_the_requested_order() {
     let env = TestEnv::new();
     let mut client = env.client("hans").user();
     for index in 0..300 {
@@ -167,13 +167,13 @@ fn many_files_arrive_in_the_order_asked() {
     let mut vader = env.client("vader").user().spawn();
     vader.skip_greeting();
     vader.send("sch many");
-    vader.says(&["300 files found:"]);
+    vader.expect_lines(&["300 files found:"]);
     for index in 0..300 {
-        vader.says(&[&format!("many/{index:03}")]);
+        vader.expect_lines(&[&format!("many/{index:03}")]);
     }
     vader.send("get many/");
     for index in 0..300 {
-        vader.says(&[&format!("many/{index:03} downloaded successfully")]);
+        vader.expect_lines(&[&format!("many/{index:03} downloaded successfully")]);
     }
 }
 
@@ -188,7 +188,7 @@ fn files_of_many_peers_are_fetched_by_one_command() {
     let mut peers: Vec<_> = users.iter().map(publish).collect();
     for peer in &mut peers {
         peer.skip_greeting();
-        peer.says(&["File published successfully"]);
+        peer.expect_lines(&["File published successfully"]);
     }
     let lines: Vec<String> = users.iter().map(|user| format!("{user} downloaded successfully")).collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();

@@ -1,13 +1,13 @@
-//! Corners of section 5 about users, passwords and credentials.
+//! Section 5 of the contract about users, passwords and credentials.
 
 use std::process::Command;
 
-use crate::testenv::{COMMANDS, CREDENTIALS, Running, TestEnv, auth, password, set_mode};
+use crate::test_support::{COMMANDS, CREDENTIALS, Running, TestEnv, auth, password, set_mode};
 
 const REFUSED: &str = "Authentication failed. Please try again.";
 
 #[test]
-fn whoever_lacks_the_password_cannot_tell_why() {
+fn without_the_password_all_login_failures_look_the_same() {
     let env = TestEnv::new();
     let _active = env.client("yoda").user().stay(&["lap"], &["No active peers"]);
     let attempt = |line: &str| {
@@ -22,15 +22,15 @@ fn whoever_lacks_the_password_cannot_tell_why() {
 }
 
 #[test]
-fn who_proved_the_password_is_told_that_the_user_is_active() {
+fn an_active_user_is_reported_only_after_the_password_is_proven() {
     let env = TestEnv::new();
     let mut first = env.client("hans").spawn();
     first.log_in("hans");
     let mut second = env.client("second").spawn();
-    second.ask(&auth("hans"), &[REFUSED]);
+    second.run_command(&auth("hans"), &[REFUSED]);
     second.wait_err("already active");
-    first.ask("lap", &["No active peers"]);
-    first.ask("xit", &["Goodbye!"]);
+    first.run_command("lap", &["No active peers"]);
+    first.run_command("xit", &["Goodbye!"]);
     second.log_in("hans");
 }
 
@@ -52,14 +52,14 @@ fn auth_while_logged_in_fails_and_keeps_the_session() {
 fn the_password_is_the_rest_of_the_line() {
     let env = TestEnv::with("odd two  \"words\" # \\n\nlast  lead\n", &[]);
     let mut odd = env.client("odd").spawn();
-    odd.ask(r#"auth odd two  "words" # \n"#, &["Welcome, odd!", COMMANDS]);
+    odd.run_command(r#"auth odd two  "words" # \n"#, &["Welcome, odd!", COMMANDS]);
     let mut last = env.client("last").spawn();
-    last.ask("auth last lead", &[REFUSED]);
-    last.ask("auth last  lead", &["Welcome, last!", COMMANDS]);
+    last.run_command("auth last lead", &[REFUSED]);
+    last.run_command("auth last  lead", &["Welcome, last!", COMMANDS]);
 }
 
 #[test]
-fn a_password_file_gives_its_first_line() {
+fn the_first_line_of_the_password_file_is_the_password() {
     let env = TestEnv::with("hans with space \n", &[]);
     for (content, code) in [("with space \nmore\n", 0), ("with space ", 0), ("with space \r\n", 0), ("with space\n", 4)]
     {
@@ -112,7 +112,7 @@ fn credentials_take_comments_blank_lines_crlf_and_no_final_newline() {
 }
 
 #[test]
-fn world_readable_credentials_draw_a_warning() {
+fn world_readable_credentials_cause_a_warning() {
     let mut env = TestEnv::stopped("hans falcon*solo\n");
     set_mode(&env.credentials(), 0o644);
     env.start();
@@ -156,7 +156,7 @@ fn record_lines_let_users_in_without_a_password_in_the_file() {
 }
 
 #[test]
-fn the_sample_passwords_on_an_open_address_draw_a_warning() {
+fn sample_passwords_on_a_public_address_cause_a_warning() {
     let open = TestEnv::with(CREDENTIALS, &["--bind", "0.0.0.0"]);
     open.wait_log("sample passwords");
     let own = TestEnv::with("hans a passphrase of our own\n", &["--bind", "0.0.0.0"]);
@@ -168,7 +168,7 @@ fn the_sample_passwords_on_an_open_address_draw_a_warning() {
 }
 
 #[test]
-fn a_client_on_the_servers_own_host_is_told_that_other_hosts_cannot_fetch_from_it() {
+fn a_loopback_client_is_warned_that_other_hosts_cannot_reach_it() {
     let open = TestEnv::with(CREDENTIALS, &["--bind", "0.0.0.0"]);
     let done = open.client("hans").user().run(&["lap"]);
     done.expect(0, &["Welcome, hans!", COMMANDS, "No active peers", "Goodbye!"]);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use fileshare::internals::common::limits::PROTOCOL_VERSION;
 use fileshare::internals::common::packet::Packet;
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
 /// A UDP socket on loopback whose reads return after a moment, so that loops can look around.
 pub fn loopback_socket() -> UdpSocket {
@@ -60,12 +60,12 @@ impl Drop for FakeServer {
 }
 
 /// Somebody without an account who sends things to a server.
-pub struct Stranger {
+pub struct UnauthenticatedSender {
     socket: UdpSocket,
     server: SocketAddr,
 }
 
-impl Stranger {
+impl UnauthenticatedSender {
     /// At a loopback address of its own.
     pub fn new(server: SocketAddr) -> Self {
         Self { socket: loopback_socket(), server }
@@ -80,7 +80,7 @@ impl Stranger {
     /// Proves its address for a handshake: the cookie that the server gives for it.
     pub fn cookie(&self, nonce: [u8; 16]) -> [u8; 32] {
         let hello = Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes();
-        let (mut buffer, end) = ([0; 2048], Instant::now() + PATIENCE);
+        let (mut buffer, end) = ([0; 2048], Instant::now() + TIMEOUT);
         loop {
             assert!(Instant::now() < end, "the server does not answer a HELLO");
             self.send(&hello);
@@ -96,9 +96,9 @@ impl Stranger {
 
     /// Says a true HELLO until the server answers it; returns everything that came before that answer. The server takes
     /// datagrams in order, so whatever it had to say to earlier ones is among it.
-    pub fn answers_so_far(&self, nonce: [u8; 16]) -> Vec<Vec<u8>> {
+    pub fn drain_replies(&self, nonce: [u8; 16]) -> Vec<Vec<u8>> {
         let hello = Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes();
-        let (mut answers, mut buffer, end) = (Vec::new(), [0; 2048], Instant::now() + PATIENCE);
+        let (mut answers, mut buffer, end) = (Vec::new(), [0; 2048], Instant::now() + TIMEOUT);
         self.send(&hello);
         loop {
             assert!(Instant::now() < end, "the server does not answer a HELLO any more");

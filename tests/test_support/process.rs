@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
 #[derive(Default)]
 struct Captured {
@@ -48,7 +48,7 @@ impl Capture {
     }
 
     /// Waits until `found` finds what it looks for in the text so far; panics with the text at the end of the stream
-    /// or of the patience.
+    /// or of the timeout.
     #[track_caller]
     pub fn wait<T>(&self, what: &str, found: impl FnMut(&str) -> Option<T>) -> T {
         self.try_wait(found).unwrap_or_else(|why| panic!("waiting for {what}: {why} after:\n{}", self.text()))
@@ -56,7 +56,7 @@ impl Capture {
 
     /// Like [`wait`](Self::wait), but says why it was in vain.
     pub fn try_wait<T>(&self, mut found: impl FnMut(&str) -> Option<T>) -> Result<T, &'static str> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         let (lock, changed) = &*self.0;
         let mut captured = lock.lock().expect("no reader panics");
         loop {
@@ -77,7 +77,7 @@ impl Capture {
         let (lock, changed) = &*self.0;
         let captured = lock.lock().expect("no reader panics");
         let (captured, timeout) =
-            changed.wait_timeout_while(captured, PATIENCE, |captured| !captured.closed).expect("no reader panics");
+            changed.wait_timeout_while(captured, TIMEOUT, |captured| !captured.closed).expect("no reader panics");
         assert!(!timeout.timed_out(), "no end after:\n{}", String::from_utf8_lossy(&captured.bytes));
     }
 }
@@ -173,7 +173,7 @@ impl Running {
 
     /// Asserts the next lines of its stdout.
     #[track_caller]
-    pub fn says(&mut self, lines: &[&str]) {
+    pub fn expect_lines(&mut self, lines: &[&str]) {
         for (at, expected) in lines.iter().enumerate() {
             let line = self.next_line();
             assert_eq!(&line, expected, "line {at} of {lines:?} from {}; stderr:\n{}", self.name, self.err.text());
@@ -182,9 +182,9 @@ impl Running {
 
     /// Sends a line and asserts what comes back.
     #[track_caller]
-    pub fn ask(&mut self, command: &str, lines: &[&str]) {
+    pub fn run_command(&mut self, command: &str, lines: &[&str]) {
         self.send(command);
-        self.says(lines);
+        self.expect_lines(lines);
     }
 
     /// Waits until stderr holds this.

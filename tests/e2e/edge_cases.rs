@@ -1,9 +1,9 @@
-//! Corners of section 5 about what is printed where: emptiness, several names, greetings, time, versions, hosts.
+//! Section 5 of the contract about output: empty results, several names, greetings, timeouts, versions, hosts.
 
 use std::process::{Command, Stdio};
 
-use crate::testenv::fake::FakeServer;
-use crate::testenv::{COMMANDS, Client, TestEnv};
+use crate::test_support::fake::FakeServer;
+use crate::test_support::{COMMANDS, Client, TestEnv};
 use fileshare::internals::common::packet::Packet;
 
 #[test]
@@ -19,8 +19,8 @@ fn several_names_are_all_tried() {
     let peer = env.client("hans").user().file("a", "a").file("b", "b").file("c", "c");
     let mut hans = peer.args(["--stay"]).spawn();
     hans.skip_greeting();
-    hans.ask("pub a nope b", &["2 files published successfully", "File publication failed"]);
-    hans.ask("pub nope neither", &["File publication failed"]);
+    hans.run_command("pub a nope b", &["2 files published successfully", "File publication failed"]);
+    hans.run_command("pub nope neither", &["File publication failed"]);
     let done = env.client("vader").user().args(["-q"]).run(&["get b nope a"]);
     done.expect(5, &["b downloaded successfully", "File not found", "a downloaded successfully"]);
     let published = env.client("yoda").user().file("x", "x").args(["-q"]).run(&["pub x nope"]);
@@ -30,7 +30,7 @@ fn several_names_are_all_tried() {
 }
 
 #[test]
-fn greetings_are_printed_in_every_way_in_but_not_when_quiet() {
+fn greetings_are_printed_in_every_input_mode_unless_quiet() {
     let env = TestEnv::new();
     let greeted = ["Welcome, hans!", COMMANDS, "No active peers", "Goodbye!"];
     env.client("hans").user().run(&["lap"]).expect(0, &greeted);
@@ -58,7 +58,7 @@ fn commands_together_with_a_batch_are_a_usage_error() {
 }
 
 #[test]
-fn no_argument_at_all_gets_someone_going() {
+fn without_arguments_a_short_introduction_is_printed() {
     let env = TestEnv::stopped("");
     let done = Command::new(env!("CARGO_BIN_EXE_client")).current_dir(env.path()).output().expect("the program starts");
     assert_eq!((done.status.code(), done.stdout.len()), (Some(2), 0));
@@ -67,32 +67,32 @@ fn no_argument_at_all_gets_someone_going() {
 }
 
 #[test]
-fn leaving_a_dead_server_succeeds() {
+fn xit_with_a_dead_server_succeeds() {
     let mut env = TestEnv::new();
     let mut hans = env.client("hans").spawn();
     hans.log_in("hans");
     env.kill_server();
-    hans.ask("xit", &["Goodbye!"]);
+    hans.run_command("xit", &["Goodbye!"]);
     hans.finish().expect_code(0);
 }
 
 #[test]
-fn a_command_typed_while_the_server_restarts_waits_and_works() {
+fn a_command_entered_during_a_server_restart_waits_and_succeeds() {
     let mut env = TestEnv::new();
     let mut hans = env.client("hans").file("a", "a").spawn();
     hans.log_in("hans");
-    hans.ask("pub a", &["File published successfully"]);
+    hans.run_command("pub a", &["File published successfully"]);
     env.kill_server();
     hans.send("lpf");
     env.start();
-    hans.says(&["1 file published:", "a"]);
+    hans.expect_lines(&["1 file published:", "a"]);
     hans.wait_err("reconnected");
     assert_eq!(hans.err.text().matches("reconnected").count(), 1);
-    hans.ask("unp a", &["File unpublished successfully"]);
+    hans.run_command("unp a", &["File unpublished successfully"]);
 }
 
 #[test]
-fn a_server_of_another_version_is_said_in_one_line() {
+fn a_version_mismatch_is_reported_in_one_line() {
     let env = TestEnv::stopped("");
     let newer = FakeServer::start(|datagram| match Packet::parse(datagram) {
         Some(Packet::Hello { nonce, .. }) => Some(Packet::Version { version: 999, nonce }.to_bytes()),
@@ -115,7 +115,7 @@ fn a_closed_stdout_ends_quietly() {
 }
 
 #[test]
-fn a_host_name_is_tried_at_all_its_addresses() {
+fn all_addresses_of_a_host_name_are_tried() {
     let env = TestEnv::new();
     Client::new(env.path(), "hans", "localhost", env.port()).user().run(&["lap"]).expect_code(0);
 }

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The promises that are measured with real processes, each shown by one command:
 #
-#     scripts/bars.sh session [N]   the demo N times in a row (default 50), each in under 30 s
-#     scripts/bars.sh sizes [GIB]   files of 0 B, 1 B, 1 MiB + 1 and 3 GiB and odd names arrive byte for byte, with
+#     scripts/acceptance.sh session [N]   the demo N times in a row (default 50), each in under 30 s
+#     scripts/acceptance.sh sizes [GIB]   files of 0 B, 1 B, 1 MiB + 1 and 3 GiB and odd names arrive byte for byte, with
 #                                   uploader and downloader under 64 MiB
-#     scripts/bars.sh hundred [N]   100 clients, 10 files each, 10 fetched by each from others at the same time, with the
+#     scripts/acceptance.sh hundred [N]   100 clients, 10 files each, 10 fetched by each from others at the same time, with the
 #                                   server under 50 MiB
-#     scripts/bars.sh all
+#     scripts/acceptance.sh all
 #
 # Builds first; --no-build before the name takes the programs from FS_BIN, or target/release. Needs 7 GiB in ${TMPDIR:-/tmp}.
 set -euo pipefail

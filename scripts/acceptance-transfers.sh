@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Transfers under trouble and load, measured with real processes on loopback. One line and verdict for each bar:
 #
-#   scripts/bars-transfers.sh [--times N] [--mib N] [--rounds N] [--no-build] [kill] [eight] [memory] [names]
+#   scripts/acceptance-transfers.sh [--times N] [--mib N] [--rounds N] [--no-build] [kill] [eight] [memory] [names]
 #
 #   kill     SIGKILL at N (20) random moments of a transfer of N (256) MiB, to the downloader or an uploader, with one
 #            source and with two: the next `get`, or the one that runs, finishes, the content is right, and at most one
@@ -50,7 +50,7 @@ trap 'exit 143' TERM
 
 status=0
 fail() {
-    printf 'bars-transfers: %s\n' "$*" >&2
+    printf 'acceptance-transfers: %s\n' "$*" >&2
     exit 1
 }
 # WHAT, whether it holds (a status), FIGURES

@@ -4,14 +4,14 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::process::Command;
 
-use crate::testenv::liar::Liar;
-use crate::testenv::relay::{TcpRelay, UdpRelay};
-use crate::testenv::{COMMANDS, CREDENTIALS, Client, Running, TestEnv, entries, isolate, noise};
+use crate::test_support::misbehaving_peer::MisbehavingPeer;
+use crate::test_support::relay::{TcpRelay, UdpRelay};
+use crate::test_support::{COMMANDS, CREDENTIALS, Client, Running, TestEnv, entries, isolate, seeded_bytes};
 
 #[test]
-fn content_that_does_not_match_its_hash_is_7_and_leaves_no_file() {
+fn content_that_does_not_match_its_hash_is_exit_7_and_leaves_no_file() {
     let env = TestEnv::new();
-    let _liar = Liar::start(env.address(), "hans", "a", b"what was promised");
+    let _liar = MisbehavingPeer::start(env.address(), "hans", "a", b"what was promised");
     let client = env.client("vader").user();
     let dir = client.dir().to_owned();
     let done = client.run(&["get a"]);
@@ -28,11 +28,11 @@ fn content_that_does_not_match_its_hash_is_7_and_leaves_no_file() {
 }
 
 #[test]
-fn a_hash_told_with_another_size_keeps_nobody_from_the_file() {
+fn a_publication_with_a_false_size_does_not_block_the_download() {
     let env = TestEnv::new();
     let _yoda =
         env.client("yoda").user().file("a", "what was promised").stay(&["pub a"], &["File published successfully"]);
-    let _liar = Liar::start_telling(env.address(), "hans", "a", b"what was promised", 18);
+    let _liar = MisbehavingPeer::start_with_size(env.address(), "hans", "a", b"what was promised", 18);
     let client = env.client("vader").user().args(["-q"]);
     let dir = client.dir().to_owned();
     let done = client.run(&["sch -l a", "get a"]);
@@ -44,12 +44,12 @@ fn a_hash_told_with_another_size_keeps_nobody_from_the_file() {
 }
 
 #[test]
-fn a_full_disk_is_9_and_what_fits_still_arrives() {
+fn a_full_disk_is_exit_9_and_smaller_files_still_arrive() {
     let env = TestEnv::new();
     let _hans = env
         .client("hans")
         .user()
-        .file("large", noise(1, 4 << 20))
+        .file("large", seeded_bytes(1, 4 << 20))
         .file("small", "small")
         .stay(&["pub large small"], &["2 files published successfully"]);
     let dir = env.client("vader").dir().to_owned();
@@ -72,14 +72,14 @@ fn a_full_disk_is_9_and_what_fits_still_arrives() {
 }
 
 #[test]
-fn a_download_goes_on_after_a_crash() {
+fn a_download_resumes_after_a_crash() {
     const SIZE: usize = 16 << 20;
     let env = TestEnv::new();
     let behind = Ipv4Addr::new(127, 0, 0, 2);
     let udp = UdpRelay::start(env.address(), behind);
     let tcp = TcpRelay::start(behind);
     let listen = format!("127.0.0.1:{}", tcp.port());
-    let content = noise(5, SIZE);
+    let content = seeded_bytes(5, SIZE);
     let hans = Client::new(env.path(), "hans", "127.0.0.1", udp.port()).user().file("large", &content);
     let _hans =
         hans.args(["--listen", &listen, "--limit-rate", "6M"]).stay(&["pub large"], &["File published successfully"]);
@@ -101,18 +101,18 @@ fn a_download_goes_on_after_a_crash() {
 }
 
 #[test]
-fn what_is_fetched_with_share_is_served_on_to_the_same_audience() {
+fn get_share_republishes_to_the_same_audience() {
     let env = TestEnv::with(&format!("{CREDENTIALS}leia x\n"), &[]);
     let client = env.client("hans").user().file("open", "for all").file("plan", "for some");
     let mut hans = client.spawn();
     hans.skip_greeting();
-    hans.ask("pub open", &["File published successfully"]);
-    hans.ask("pub --to vader --to yoda plan", &["File published successfully"]);
+    hans.run_command("pub open", &["File published successfully"]);
+    hans.run_command("pub --to vader --to yoda plan", &["File published successfully"]);
     let mut vader = env.client("vader").user().spawn();
     vader.skip_greeting();
-    vader.ask("get --share open plan", &["open downloaded successfully", "plan downloaded successfully"]);
-    vader.ask("lpf", &["2 files published:", "open", "plan"]);
-    hans.ask("xit", &["Goodbye!"]);
+    vader.run_command("get --share open plan", &["open downloaded successfully", "plan downloaded successfully"]);
+    vader.run_command("lpf", &["2 files published:", "open", "plan"]);
+    hans.run_command("xit", &["Goodbye!"]);
     hans.finish();
     let yoda = env.client("yoda").user().args(["-q"]).run(&["get open plan"]);
     yoda.expect(0, &["open downloaded successfully", "plan downloaded successfully"]);

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use super::process::Capture;
 
 /// A program whose three streams and controlling terminal are one pseudo-terminal.
@@ -53,7 +53,7 @@ impl Terminal {
     }
 
     /// Types a line and the Enter key.
-    pub fn types(&mut self, line: &str) {
+    pub fn type_line(&mut self, line: &str) {
         self.keyboard
             .write_all(line.as_bytes())
             .and_then(|()| self.keyboard.write_all(b"\r"))
@@ -61,8 +61,8 @@ impl Terminal {
     }
 
     /// Waits until the terminal shows no longer what is typed: a prompt may be on the screen a moment before.
-    pub fn waits_hidden(&self) {
-        let end = Instant::now() + PATIENCE;
+    pub fn wait_echo_off(&self) {
+        let end = Instant::now() + TIMEOUT;
         while tcgetattr(&self.keyboard).expect("a live terminal").local_modes.contains(LocalModes::ECHO) {
             assert!(Instant::now() < end, "the echo stays on:\n{}", self.screen.text());
             std::thread::yield_now();
@@ -75,7 +75,7 @@ impl Terminal {
     }
 
     /// Waits until this appears on the screen after what was seen before.
-    pub fn sees(&mut self, needle: &str) {
+    pub fn expect_on_screen(&mut self, needle: &str) {
         let seen = self.seen;
         let at = self.screen.wait(&format!("{needle:?} on the screen"), |text| {
             text.get(seen..).and_then(|rest| rest.find(needle)).map(|at| seen + at)

@@ -1,4 +1,4 @@
-//! Measurements of what holds under attack, for scripts/bars-security.sh: they take minutes and want a release build and
+//! Measurements of what holds under attack, for scripts/acceptance-security.sh: they take minutes and want a release build and
 //! a quiet machine, so they run only when asked for (`--ignored`). Each prints its figures and fails beyond its bar.
 
 use std::collections::BTreeMap;
@@ -17,8 +17,8 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use crate::testenv::raw::{Guess, RawClient};
-use crate::testenv::{CREDENTIALS, TestEnv};
+use crate::test_support::raw_client::{GuessOutcome, RawClient};
+use crate::test_support::{CREDENTIALS, TestEnv};
 
 const WHY: &str = "records for tests are made with the least stretching";
 /// Tries of each kind of user.
@@ -55,7 +55,7 @@ fn beat(server: SocketAddr, stop: &AtomicBool) -> Vec<Duration> {
 }
 
 #[test]
-#[ignore = "takes more than a minute; see scripts/bars-security.sh"]
+#[ignore = "takes more than a minute; see scripts/acceptance-security.sh"]
 fn ten_thousand_guesses_in_a_minute() {
     let env = TestEnv::with(CREDENTIALS, &["--ephemeral"]);
     let (server, stop, asked) = (env.address(), AtomicBool::new(false), AtomicUsize::new(0));
@@ -68,7 +68,7 @@ fn ten_thousand_guesses_in_a_minute() {
             for guess in 0..10_000_u32 {
                 let due = start + Duration::from_micros(5_900) * guess;
                 thread::sleep(due.saturating_duration_since(Instant::now()));
-                answered += usize::from(matches!(client.guess("hans"), Guess::Answered { .. }));
+                answered += usize::from(matches!(client.guess("hans"), GuessOutcome::Answered { .. }));
                 asked.fetch_add(1, Ordering::Relaxed);
             }
             (answered, start.elapsed())
@@ -96,7 +96,7 @@ fn ten_thousand_guesses_in_a_minute() {
 }
 
 #[test]
-#[ignore = "takes half a minute; see scripts/bars-security.sh"]
+#[ignore = "takes half a minute; see scripts/acceptance-security.sh"]
 fn a_flood_of_logins_for_real_and_unknown_users() {
     let env = TestEnv::with(CREDENTIALS, &["--ephemeral"]);
     let server = env.address();
@@ -112,7 +112,7 @@ fn a_flood_of_logins_for_real_and_unknown_users() {
                 while !stop.load(Ordering::Relaxed) {
                     for client in crowd.iter_mut().filter(|_| flood) {
                         let user = if round % 3 == 0 { "hans".into() } else { format!("user{round}") };
-                        client.shout(&user);
+                        client.flood_login(&user);
                         round += 1;
                     }
                     shouted.store(round, Ordering::Relaxed);
@@ -170,7 +170,7 @@ fn welch(one: &[f64], other: &[f64]) -> f64 {
     (mean(one) - mean(other)) / (spread(one) + spread(other)).sqrt()
 }
 
-/// Compares every kind with the unknown users, as measured and without the slowest twentieth of all, which is noise of
+/// Compares every kind with the unknown users, as measured and without the slowest twentieth of all, which is seeded_bytes of
 /// the machine.
 fn judge(phase: &str, times: &BTreeMap<&str, Vec<f64>>) {
     let mut all: Vec<f64> = times.values().flatten().copied().collect();
@@ -186,7 +186,7 @@ fn judge(phase: &str, times: &BTreeMap<&str, Vec<f64>>) {
     }
 }
 
-fn active_sessions(server: SocketAddr) -> Vec<crate::testenv::raw::RawSession> {
+fn active_sessions(server: SocketAddr) -> Vec<crate::test_support::raw_client::RawSession> {
     let log_in = |at: usize| {
         let client = RawClient::new(loopback(9, 1), server, 5_000 + at as u64);
         client.log_in(&format!("activ{at:03}"), b"right", Stretching::Minimal)
@@ -195,7 +195,7 @@ fn active_sessions(server: SocketAddr) -> Vec<crate::testenv::raw::RawSession> {
 }
 
 #[test]
-#[ignore = "takes some seconds and wants a quiet machine; see scripts/bars-security.sh"]
+#[ignore = "takes some seconds and wants a quiet machine; see scripts/acceptance-security.sh"]
 fn known_unknown_and_active_users_over_the_wire() {
     let mut rng = StdRng::seed_from_u64(20_260_103);
     let env = TestEnv::with(&crowd(&mut rng), &["--ephemeral", "--heartbeat", "300", "--liveness", "600"]);
@@ -205,7 +205,9 @@ fn known_unknown_and_active_users_over_the_wire() {
     let (mut login2s, mut answers) = (BTreeMap::<_, Vec<f64>>::new(), BTreeMap::<_, Vec<f64>>::new());
     for (kind, user) in lots(&mut rng, &["known", "activ", "nobdy"]) {
         let client = rng.gen_range(0..clients.len());
-        let Guess::Answered { login2, answer, bytes } = clients[client].guess(&user) else { panic!("throttled") };
+        let GuessOutcome::Answered { login2, answer, bytes } = clients[client].guess(&user) else {
+            panic!("throttled")
+        };
         assert_eq!(bytes, [337, 353], "{user}");
         login2s.entry(kind).or_default().push(login2.as_secs_f64());
         answers.entry(kind).or_default().push(answer.as_secs_f64());
@@ -216,7 +218,7 @@ fn known_unknown_and_active_users_over_the_wire() {
 }
 
 #[test]
-#[ignore = "takes some seconds and wants a quiet machine; see scripts/bars-security.sh"]
+#[ignore = "takes some seconds and wants a quiet machine; see scripts/acceptance-security.sh"]
 fn known_and_unknown_users_inside_the_server() {
     let mut rng = StdRng::seed_from_u64(20_260_104);
     let (mut now, mut out) = (Instant::now(), Outbox::new());

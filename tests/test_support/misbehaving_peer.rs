@@ -37,19 +37,19 @@ impl Observer for TicketKey {
 }
 
 /// Active, listening and lying until the test ends.
-pub struct Liar {
+pub struct MisbehavingPeer {
     _control: Control,
 }
 
-impl Liar {
+impl MisbehavingPeer {
     /// Logs in as `user` and publishes `truth`, of at most one chunk group, under `name`; whoever fetches it gets other
     /// bytes of that size.
     pub fn start(server: SocketAddr, user: &str, name: &str, truth: &[u8]) -> Self {
-        Self::start_telling(server, user, name, truth, truth.len() as u64)
+        Self::start_with_size(server, user, name, truth, truth.len() as u64)
     }
 
     /// The same, with a size that may be another.
-    pub fn start_telling(server: SocketAddr, user: &str, name: &str, truth: &[u8], size: u64) -> Self {
+    pub fn start_with_size(server: SocketAddr, user: &str, name: &str, truth: &[u8], size: u64) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let key = Arc::new(TicketKey::default());
         let options = ControlOptions {

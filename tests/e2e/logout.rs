@@ -4,64 +4,64 @@ use std::net::Ipv4Addr;
 
 use rustix::process::Signal;
 
-use crate::testenv::relay::UdpRelay;
-use crate::testenv::{Client, TestEnv};
+use crate::test_support::relay::UdpRelay;
+use crate::test_support::{Client, TestEnv};
 
 #[test]
-fn every_way_of_leaving_is_seen_by_peers_at_once() {
-    // A liveness time longer than the test's patience: nobody can time out here.
-    let env = TestEnv::with(crate::testenv::CREDENTIALS, &["--liveness", "3600"]);
+fn every_kind_of_exit_is_visible_to_peers_at_once() {
+    // A liveness time longer than the test's timeout: nobody can time out here.
+    let env = TestEnv::with(crate::test_support::CREDENTIALS, &["--liveness", "3600"]);
     let mut watcher = env.client("yoda").user().spawn();
     watcher.skip_greeting();
     let mut hans = env.client("hans").user().spawn();
     hans.skip_greeting();
-    watcher.ask("lap", &["1 active peer:", "hans"]);
-    hans.ask("xit", &["Goodbye!"]);
-    watcher.ask("lap", &["No active peers"]);
+    watcher.run_command("lap", &["1 active peer:", "hans"]);
+    hans.run_command("xit", &["Goodbye!"]);
+    watcher.run_command("lap", &["No active peers"]);
     for leave in [None, Some(Signal::INT), Some(Signal::TERM)] {
         let mut hans = env.client("hans").user().spawn();
         hans.skip_greeting();
-        watcher.ask("lap", &["1 active peer:", "hans"]);
+        watcher.run_command("lap", &["1 active peer:", "hans"]);
         match leave {
             Some(signal) => hans.signal(signal),
             None => hans.close_stdin(),
         }
         hans.wait();
-        watcher.ask("lap", &["No active peers"]);
+        watcher.run_command("lap", &["No active peers"]);
     }
     env.wait_log_times("Received XIT from hans", 4);
     assert!(!env.log().contains("timed out"));
 }
 
 #[test]
-fn a_crash_is_seen_after_the_liveness_time() {
-    let env = TestEnv::with(crate::testenv::CREDENTIALS, &["--heartbeat", "0.5", "--liveness", "1.5"]);
+fn a_crashed_client_disappears_after_the_liveness_time() {
+    let env = TestEnv::with(crate::test_support::CREDENTIALS, &["--heartbeat", "0.5", "--liveness", "1.5"]);
     let hans = env.client("hans").user().file("a", "a").stay(&["pub a"], &["File published successfully"]);
     let mut watcher = env.client("yoda").user().spawn();
     watcher.skip_greeting();
-    watcher.ask("lap", &["1 active peer:", "hans"]);
+    watcher.run_command("lap", &["1 active peer:", "hans"]);
     hans.kill();
     env.wait_log("hans timed out");
-    watcher.ask("lap", &["No active peers"]);
-    watcher.ask("sch a", &["No files found"]);
-    watcher.ask("get a", &["File not found"]);
+    watcher.run_command("lap", &["No active peers"]);
+    watcher.run_command("sch a", &["No files found"]);
+    watcher.run_command("get a", &["File not found"]);
     assert!(!env.log().contains("yoda timed out"), "who sends heartbeats lives");
 }
 
 #[test]
-fn staying_outlives_the_end_of_input() {
+fn stay_continues_after_the_end_of_input() {
     let env = TestEnv::new();
     let mut hans = env.client("hans").user().file("a", "a").args(["--stay"]).spawn();
     hans.skip_greeting();
-    hans.ask("pub a", &["File published successfully"]);
+    hans.run_command("pub a", &["File published successfully"]);
     hans.close_stdin();
     let mut vader = env.client("vader").user().spawn();
     vader.skip_greeting();
-    vader.ask("get a", &["a downloaded successfully"]);
-    vader.ask("lap", &["1 active peer:", "hans"]);
+    vader.run_command("get a", &["a downloaded successfully"]);
+    vader.run_command("lap", &["1 active peer:", "hans"]);
     hans.signal(Signal::TERM);
     hans.wait().expect_code(143);
-    vader.ask("lap", &["No active peers"]);
+    vader.run_command("lap", &["No active peers"]);
 }
 
 #[test]
@@ -75,20 +75,20 @@ fn a_name_is_free_again_once_its_user_has_left() {
 }
 
 #[test]
-fn an_outage_longer_than_the_liveness_time_heals_by_itself() {
-    let env = TestEnv::with(crate::testenv::CREDENTIALS, &["--heartbeat", "0.5", "--liveness", "1.5"]);
+fn clients_recover_from_an_outage_longer_than_the_liveness_time() {
+    let env = TestEnv::with(crate::test_support::CREDENTIALS, &["--heartbeat", "0.5", "--liveness", "1.5"]);
     let relay = UdpRelay::start(env.address(), Ipv4Addr::LOCALHOST);
     let client = Client::new(env.path(), "hans", "127.0.0.1", relay.port()).file("a", "a");
     let mut hans = client.spawn();
     hans.log_in("hans");
-    hans.ask("pub a", &["File published successfully"]);
-    relay.silence(true);
+    hans.run_command("pub a", &["File published successfully"]);
+    relay.set_silent(true);
     env.wait_log("hans timed out");
     hans.send("lpf");
-    relay.silence(false);
-    hans.says(&["1 file published:", "a"]);
+    relay.set_silent(false);
+    hans.expect_lines(&["1 file published:", "a"]);
     hans.wait_err("reconnected");
     let mut vader = env.client("vader").spawn();
     vader.log_in("vader");
-    vader.ask("get a", &["a downloaded successfully"]);
+    vader.run_command("get a", &["a downloaded successfully"]);
 }

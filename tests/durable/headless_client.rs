@@ -29,16 +29,16 @@ pub fn credentials(users: usize) -> String {
     (0..users).map(line).collect()
 }
 
-/// What a client was told.
+/// Counts the events of a session.
 #[derive(Default)]
-pub struct Told {
+pub struct SessionCounters {
     pub lost: AtomicUsize,
     pub resumed: AtomicUsize,
     pub repaired: AtomicUsize,
     pub logged_out: AtomicUsize,
 }
 
-impl Observer for Told {
+impl Observer for SessionCounters {
     fn session_started(&self, _: &UserName, _: &Welcome, _: &Secret, resumed: bool) {
         self.resumed.fetch_add(usize::from(resumed), SeqCst);
     }
@@ -57,20 +57,20 @@ impl Observer for Told {
 }
 
 /// A client that is logged in.
-pub struct Member {
+pub struct HeadlessClient {
     pub user: UserName,
     pub control: Control,
     pub directory: Directory,
-    pub told: Arc<Told>,
+    pub counters: Arc<SessionCounters>,
 }
 
-impl Member {
+impl HeadlessClient {
     pub fn join(server: SocketAddr, number: usize) -> Self {
-        let (user, told) = (user(number), Arc::new(Told::default()));
+        let (user, counters) = (user(number), Arc::new(SessionCounters::default()));
         let options = ControlOptions { servers: vec![server], tcp_port: 9, stretching: Stretching::Minimal };
-        let control = Control::start(options, Arc::clone(&told) as _).unwrap();
+        let control = Control::start(options, Arc::clone(&counters) as _).unwrap();
         let password = Zeroizing::new(user.as_str().as_bytes().to_vec());
         control.login(user.clone(), password).unwrap();
-        Self { user, directory: Directory::new(control.clone()), control, told }
+        Self { user, directory: Directory::new(control.clone()), control, counters }
     }
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures transfers over slow links: network namespaces joined by a bridge, each client's link limited by tbf.
 #
-#   scripts/bars-netns.sh [--rate MBIT] [--mb N] [--no-build] [three] [kill] [corrupt] [swarm]
+#   scripts/acceptance-netns.sh [--rate MBIT] [--mb N] [--no-build] [three] [kill] [corrupt] [swarm]
 #
 #   three    three sources against one: the ratio of the times
 #   kill     one of three sources killed half-way: the longest pause in what the downloader receives

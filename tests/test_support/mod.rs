@@ -2,14 +2,14 @@
 //! and everything killed when the test ends.
 //!
 //! Nothing here sleeps for a fixed time: each wait is for a line, a log entry or an exit, and fails with what was seen
-//! so far after [`PATIENCE`], which is generous because many tests share a slow machine.
+//! so far after [`TIMEOUT`], which is generous because many tests share a slow machine.
 
 pub mod client;
 pub mod fake;
-pub mod liar;
+pub mod misbehaving_peer;
 pub mod process;
 pub mod pty;
-pub mod raw;
+pub mod raw_client;
 pub mod relay;
 
 use std::ffi::OsString;
@@ -26,7 +26,7 @@ pub use client::Client;
 pub use process::{Finished, Running};
 
 /// How long a test waits for something that must happen.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The sample credentials of the contract.
 pub const CREDENTIALS: &str = "hans falcon*solo\nyoda wise@!man\nvader sithlord**\n";
@@ -236,7 +236,7 @@ pub fn free_port() -> u16 {
 }
 
 /// Bytes that look random and are the same for the same seed.
-pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+pub fn seeded_bytes(seed: u64, bytes: usize) -> Vec<u8> {
     let mut out = vec![0; bytes];
     blake3::Hasher::new().update(&seed.to_be_bytes()).finalize_xof().fill(&mut out);
     out
@@ -266,6 +266,6 @@ pub fn all_bytes(dir: &Path) -> Vec<u8> {
 }
 
 /// Whether `needle` occurs in `haystack`.
-pub fn holds(haystack: &[u8], needle: &[u8]) -> bool {
+pub fn contains_bytes(haystack: &[u8], needle: &[u8]) -> bool {
     memchr::memmem::find(haystack, needle).is_some()
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 use fileshare::internals::common::limits::PROTOCOL_VERSION;
 use fileshare::internals::common::packet::Packet;
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
 /// One datagram as it was seen.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct RecordedDatagram {
     /// From the client rather than to it.
     pub to_server: bool,
     /// All of it.
@@ -23,8 +23,8 @@ pub struct Seen {
 }
 
 #[derive(Default)]
-struct Tape {
-    seen: Mutex<Vec<Seen>>,
+struct RelayState {
+    seen: Mutex<Vec<RecordedDatagram>>,
     news: Condvar,
     client: Mutex<Option<SocketAddr>>,
     silent: AtomicBool,
@@ -33,7 +33,7 @@ struct Tape {
 
 /// Between one client and the server.
 pub struct UdpRelay {
-    tape: Arc<Tape>,
+    tape: Arc<RelayState>,
     near: Arc<UdpSocket>,
     far: Arc<UdpSocket>,
     threads: Vec<JoinHandle<()>>,
@@ -49,7 +49,7 @@ impl UdpRelay {
         };
         let (near, far) = (bind(Ipv4Addr::LOCALHOST), bind(as_ip));
         far.connect(server).expect("loopback is reachable");
-        let tape = Arc::new(Tape::default());
+        let tape = Arc::new(RelayState::default());
         let threads = [true, false].map(|to_server| {
             let (tape, near, far) = (tape.clone(), near.clone(), far.clone());
             thread::spawn(move || pass_datagrams(&tape, &near, &far, to_server))
@@ -63,17 +63,17 @@ impl UdpRelay {
     }
 
     /// Everything passed so far.
-    pub fn recording(&self) -> Vec<Seen> {
+    pub fn recording(&self) -> Vec<RecordedDatagram> {
         self.tape.seen.lock().expect("no relay panics").clone()
     }
 
     /// While silent, nothing passes.
-    pub fn silence(&self, silent: bool) {
+    pub fn set_silent(&self, silent: bool) {
         self.tape.silent.store(silent, Ordering::Relaxed);
     }
 
     /// Says something in the client's or the server's name.
-    pub fn inject(&self, seen: &Seen) {
+    pub fn inject(&self, seen: &RecordedDatagram) {
         if seen.to_server {
             let _ = self.far.send(&seen.bytes);
         } else if let Some(client) = *self.tape.client.lock().expect("no relay panics") {
@@ -83,7 +83,7 @@ impl UdpRelay {
 
     /// The same, and waits until the server has taken it in and done what it does about it: until it answers a HELLO that
     /// comes after it.
-    pub fn inject_and_wait(&self, seen: &Seen) {
+    pub fn inject_and_wait(&self, seen: &RecordedDatagram) {
         self.inject(seen);
         if !seen.to_server {
             return;
@@ -91,11 +91,10 @@ impl UdpRelay {
         let nonce = rand::random();
         let bytes = Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes();
         let before = self.recording().len();
-        self.inject(&Seen { to_server: true, bytes });
-        let is_answer =
-            |seen: &Seen| matches!(Packet::parse(&seen.bytes), Some(Packet::Retry { nonce: n, .. }) if n == nonce);
+        self.inject(&RecordedDatagram { to_server: true, bytes });
+        let is_answer = |seen: &RecordedDatagram| matches!(Packet::parse(&seen.bytes), Some(Packet::Retry { nonce: n, .. }) if n == nonce);
         let seen = self.tape.seen.lock().expect("no relay panics");
-        let waited = self.tape.news.wait_timeout_while(seen, PATIENCE, |seen| !seen[before..].iter().any(is_answer));
+        let waited = self.tape.news.wait_timeout_while(seen, TIMEOUT, |seen| !seen[before..].iter().any(is_answer));
         assert!(!waited.expect("no relay panics").1.timed_out(), "the server answers");
     }
 }
@@ -109,7 +108,7 @@ impl Drop for UdpRelay {
     }
 }
 
-fn pass_datagrams(tape: &Tape, near: &UdpSocket, far: &UdpSocket, to_server: bool) {
+fn pass_datagrams(tape: &RelayState, near: &UdpSocket, far: &UdpSocket, to_server: bool) {
     let mut buffer = [0; 2048];
     while !tape.stop.load(Ordering::Relaxed) {
         let from = if to_server { near } else { far };
@@ -121,7 +120,7 @@ fn pass_datagrams(tape: &Tape, near: &UdpSocket, far: &UdpSocket, to_server: boo
             continue;
         }
         let bytes = buffer[..length].to_vec();
-        tape.seen.lock().expect("no relay panics").push(Seen { to_server, bytes });
+        tape.seen.lock().expect("no relay panics").push(RecordedDatagram { to_server, bytes });
         tape.news.notify_all();
         let client = *tape.client.lock().expect("no relay panics");
         match client {
@@ -176,7 +175,7 @@ impl TcpRelay {
         let (lock, grown) = &*self.tape;
         let tape = lock.lock().expect("no relay panics");
         let (tape, timeout) =
-            grown.wait_timeout_while(tape, PATIENCE, |tape| tape.len() < bytes).expect("no relay panics");
+            grown.wait_timeout_while(tape, TIMEOUT, |tape| tape.len() < bytes).expect("no relay panics");
         assert!(!timeout.timed_out(), "only {} of {bytes} bytes passed", tape.len());
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use super::{Finished, PATIENCE, Running, isolate, password};
+use super::{Finished, Running, TIMEOUT, isolate, password};
 
 /// A client to be started: its folder, files, arguments and environment.
 pub struct Client {
@@ -90,7 +90,7 @@ impl Client {
     pub fn stay(self, commands: &[&str], lines: &[&str]) -> Running {
         let mut running = self.args(["--stay"]).commands(commands).spawn();
         running.skip_greeting();
-        running.says(lines);
+        running.expect_lines(lines);
         running
     }
 
@@ -106,13 +106,13 @@ impl Running {
     pub fn skip_greeting(&mut self) {
         let line = self.next_line();
         assert!(line.starts_with("Welcome, ") && line.ends_with('!'), "not a greeting: {line:?}");
-        self.says(&[super::COMMANDS]);
+        self.expect_lines(&[super::COMMANDS]);
     }
 
     /// Asks for the active peers until `user` is among them; each question waits for its answer.
     #[track_caller]
     pub fn wait_for_peer(&mut self, user: &str) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while Instant::now() < end {
             self.send("lap");
             let title = self.next_line();
@@ -128,6 +128,6 @@ impl Running {
     /// Types `auth` and reads the greeting.
     #[track_caller]
     pub fn log_in(&mut self, user: &str) {
-        self.ask(&super::auth(user), &[&format!("Welcome, {user}!"), super::COMMANDS]);
+        self.run_command(&super::auth(user), &[&format!("Welcome, {user}!"), super::COMMANDS]);
     }
 }

@@ -1,4 +1,4 @@
-//! Corners of section 5 about file names: what may be published, what patterns and folders mean, where things go.
+//! Section 5 of the contract about file names: what may be published, what patterns and folders mean, where files go.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use crate::testenv::{TestEnv, all_bytes, entries, holds, mode, set_mode};
+use crate::test_support::{TestEnv, all_bytes, contains_bytes, entries, mode, set_mode};
 
 #[test]
 fn names_are_relative_to_the_folder() {
@@ -109,7 +109,7 @@ fn a_quoted_pattern_is_a_name() {
 }
 
 #[test]
-fn a_folder_publishes_everything_in_it_but_what_is_hidden_or_the_servers() {
+fn a_folder_publishes_its_files_without_hidden_and_server_files() {
     let env = TestEnv::new();
     let part = format!(".{}.part", "0".repeat(32));
     let mut client = env.client("hans").user();
@@ -134,7 +134,7 @@ fn a_folder_publishes_everything_in_it_but_what_is_hidden_or_the_servers() {
 }
 
 #[test]
-fn an_unreadable_file_is_a_local_problem() {
+fn an_unreadable_file_is_exit_8() {
     if rustix::process::geteuid().is_root() {
         // Root reads everything; the missing file stands for it there.
         return;
@@ -166,7 +166,7 @@ fn a_hash_picks_one_of_several_contents() {
 }
 
 #[test]
-fn a_file_whose_very_name_ends_in_a_hash_wins() {
+fn an_exact_name_with_a_hash_suffix_wins() {
     let env = TestEnv::new();
     let hash = blake3::hash(b"plain").to_hex();
     let odd = format!("report#{}", &hash[..8]);
@@ -179,9 +179,9 @@ fn a_file_whose_very_name_ends_in_a_hash_wins() {
 }
 
 #[test]
-fn of_several_contents_the_one_with_the_most_sources_is_taken_and_the_others_are_named() {
+fn get_takes_the_content_with_the_most_sources_and_reports_the_others() {
     let env = TestEnv::with("hans falcon*solo\nyoda wise@!man\nvader sithlord**\nleia x\n", &[]);
-    let publish = |client: crate::testenv::Client, content: &str| {
+    let publish = |client: crate::test_support::Client, content: &str| {
         client.file("report", content).stay(&["pub report"], &["File published successfully"])
     };
     let _peers = [
@@ -235,9 +235,9 @@ fn the_data_file_is_private_and_holds_no_password() {
         let path = entry.expect("an entry").path();
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("fileshare.db")) {
             assert_eq!(mode(&path), 0o600, "{path:?}");
-            assert!(!holds(&fs::read(&path).expect("readable by its owner"), b"falcon*solo"), "{path:?}");
+            assert!(!contains_bytes(&fs::read(&path).expect("readable by its owner"), b"falcon*solo"), "{path:?}");
         }
     }
     let kept = env.path().join("homes");
-    assert!(!kept.exists() || !holds(&all_bytes(&kept), b"falcon*solo"));
+    assert!(!kept.exists() || !contains_bytes(&all_bytes(&kept), b"falcon*solo"));
 }

@@ -15,10 +15,10 @@ for bar in ten_thousand_guesses_in_a_minute a_flood_of_logins_for_real_and_unkno
     known_unknown_and_active_users_over_the_wire known_and_unknown_users_inside_the_server; do
     echo "== $bar"
     # One after the other: each measures times.
-    cargo test --release --locked --quiet --test e2e -- --ignored --exact --nocapture "threats_bars::$bar" |
+    cargo test --release --locked --quiet --test e2e -- --ignored --exact --nocapture "threat_limits::$bar" |
         grep -v -e '^$' -e '^running 1 test' -e '^test result' -e '^\.$' || failed=1
 done
 if ((failed)); then
-    echo "bars-security: a bar is missed" >&2
+    echo "acceptance-security: a bar is missed" >&2
 fi
 exit "$failed"

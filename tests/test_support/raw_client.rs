@@ -13,13 +13,13 @@ use fileshare::internals::common::types::UserName;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
 /// How long an answer is waited for before the question is repeated.
-const REPEAT: Duration = Duration::from_millis(250);
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The same for a heartbeat, as clients do it.
-const HEARTBEAT_REPEAT: Duration = Duration::from_millis(85);
+const HEARTBEAT_RETRY_INTERVAL: Duration = Duration::from_millis(85);
 
 /// See the module.
 pub struct RawClient {
@@ -28,7 +28,7 @@ pub struct RawClient {
 }
 
 /// What came of a guess.
-pub enum Guess {
+pub enum GuessOutcome {
     /// From LOGIN1 to LOGIN2, and from LOGIN3 to ANSWER; bytes of both answers.
     Answered { login2: Duration, answer: Duration, bytes: [usize; 2] },
     /// Too many.
@@ -51,25 +51,25 @@ impl RawClient {
     }
 
     /// Says this until an answer comes that `takes` takes; the answer, and how long the last time took.
-    fn ask(&self, said: &[u8], mut takes: impl FnMut(&mut [u8]) -> bool) -> (Vec<u8>, Duration) {
-        let end = Instant::now() + PATIENCE;
+    fn request(&self, said: &[u8], mut takes: impl FnMut(&mut [u8]) -> bool) -> (Vec<u8>, Duration) {
+        let end = Instant::now() + TIMEOUT;
         while Instant::now() < end {
-            if let Some(answered) = self.ask_once(said, REPEAT, &mut takes) {
+            if let Some(answered) = self.request_once(said, RETRY_INTERVAL, &mut takes) {
                 return answered;
             }
         }
         panic!("the server does not answer any more");
     }
 
-    fn ask_once(
+    fn request_once(
         &self,
         said: &[u8],
-        patience: Duration,
+        timeout: Duration,
         mut takes: impl FnMut(&mut [u8]) -> bool,
     ) -> Option<(Vec<u8>, Duration)> {
         let (start, mut buffer) = (Instant::now(), [0; 2048]);
         let _ = self.socket.send(said);
-        while let Some(left) = patience.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
+        while let Some(left) = timeout.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
             self.socket.set_read_timeout(Some(left)).expect("a timeout can be set");
             match self.socket.recv(&mut buffer) {
                 Ok(length) => {
@@ -91,22 +91,22 @@ impl RawClient {
         let hello = Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes();
         let is_retry =
             |bytes: &mut [u8]| matches!(Packet::parse(bytes), Some(Packet::Retry { nonce: n, .. }) if n == nonce);
-        let (retry, _) = self.ask(&hello, is_retry);
+        let (retry, _) = self.request(&hello, is_retry);
         let Some(Packet::Retry { cookie, .. }) = Packet::parse(&retry) else { unreachable!("taken above") };
         (nonce, Packet::Login1 { nonce, cookie, user, ke1 }.to_bytes())
     }
 
     /// Tries a password that is wrong, as a client does that has found out so itself.
-    pub fn guess(&mut self, user: &str) -> Guess {
+    pub fn guess(&mut self, user: &str) -> GuessOutcome {
         let (_, ke1) = ClientLogin::start(&mut self.rng, b"guess");
         let (nonce, login1) = self.login1(user, &ke1);
         let is_answer = |bytes: &mut [u8]| match Packet::parse(bytes) {
             Some(Packet::Login2 { nonce: n, .. } | Packet::Throttled { nonce: n, .. }) => n == nonce,
             _ => false,
         };
-        let (first, login2) = self.ask(&login1, is_answer);
+        let (first, login2) = self.request(&login1, is_answer);
         if let Some(Packet::Throttled { .. }) = Packet::parse(&first) {
-            return Guess::Throttled;
+            return GuessOutcome::Throttled;
         }
         let (mut ke3, mut details) = ([0; KE3_BYTES], [0; 48]);
         self.rng.fill_bytes(&mut ke3);
@@ -114,12 +114,12 @@ impl RawClient {
         let login3 = Packet::Login3 { nonce, ke3: &ke3, details: &details }.to_bytes();
         let is_answer =
             |bytes: &mut [u8]| matches!(Packet::parse(bytes), Some(Packet::Answer { nonce: n, .. }) if n == nonce);
-        let (second, answer) = self.ask(&login3, is_answer);
-        Guess::Answered { login2, answer, bytes: [first.len(), second.len()] }
+        let (second, answer) = self.request(&login3, is_answer);
+        GuessOutcome::Answered { login2, answer, bytes: [first.len(), second.len()] }
     }
 
     /// Sends a HELLO and a senseless LOGIN1 with whatever cookie comes, without waiting: what a flood is made of.
-    pub fn shout(&mut self, user: &str) {
+    pub fn flood_login(&mut self, user: &str) {
         let nonce = self.rng.r#gen();
         let hello = Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes();
         let _ = self.socket.send(&hello);
@@ -141,13 +141,13 @@ impl RawClient {
         let (nonce, login1) = self.login1(user, &ke1);
         let is_login2 =
             |bytes: &mut [u8]| matches!(Packet::parse(bytes), Some(Packet::Login2 { nonce: n, .. }) if n == nonce);
-        let (login2, _) = self.ask(&login1, is_login2);
+        let (login2, _) = self.request(&login1, is_login2);
         let Some(Packet::Login2 { ke2, .. }) = Packet::parse(&login2) else { unreachable!("taken above") };
         let (key, ke3) = login.finish(&mut self.rng, &name, password, ke2, stretching).expect("the right password");
         let details = key.seal_details(&nonce, &LoginDetails { tcp_port: 9, free_slots: 0 });
         let login3 = Packet::Login3 { nonce, ke3: &ke3, details: &details }.to_bytes();
         let mut welcome = None;
-        self.ask(&login3, |bytes| match Packet::parse(bytes) {
+        self.request(&login3, |bytes| match Packet::parse(bytes) {
             Some(Packet::Answer { nonce: n, answer }) if n == nonce => {
                 welcome = key.open_answer(&nonce, answer).ok();
                 true
@@ -165,11 +165,11 @@ impl RawSession {
     pub fn heartbeat(&mut self) -> Duration {
         self.beats += 1;
         let (start, number, channel) = (Instant::now(), self.beats, &mut self.channel);
-        while start.elapsed() < PATIENCE {
+        while start.elapsed() < TIMEOUT {
             let mut datagram = Vec::new();
             let beat = ClientMessage::Heartbeat(Heartbeat { number, free_slots: 0 });
             channel.seal_into(&mut datagram, |out| beat.encode(out));
-            let answered = self.client.ask_once(&datagram, HEARTBEAT_REPEAT, |bytes| {
+            let answered = self.client.request_once(&datagram, HEARTBEAT_RETRY_INTERVAL, |bytes| {
                 let Ok(text) = channel.open(bytes) else { return false };
                 matches!(ServerMessage::decode(text), Ok(ServerMessage::HeartbeatAck { number: n }) if n == number)
             });
