@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fileshare::internals::client::command;
-use fileshare::internals::client::paths::tidy;
 use fileshare::internals::client::session::{Event, Session, SessionConfig};
-use fileshare::internals::client::words::{Words, quote};
+use fileshare::internals::client::shell::command;
+use fileshare::internals::client::shell::path_arg::normalize;
+use fileshare::internals::client::shell::tokenizer::{Tokenizer, quote};
 use fileshare::internals::common::limits::{RECORD_MAX_BYTES, TICKET_MAX_BYTES};
 use fileshare::internals::common::login::Stretching;
 use fileshare::internals::common::message::{ClientMessage, ServerMessage};
@@ -81,11 +81,11 @@ pub fn words(line: &[u8]) {
     let _ = command::parse(line);
     let Ok(text) = std::str::from_utf8(line) else { return };
     if !text.is_empty() && !text.contains(['\n', '\r']) {
-        let words = Words::of(&quote(text)).rest().expect("our own quotes close");
+        let words = Tokenizer::new(&quote(text)).collect_tokens().expect("our own quotes close");
         assert_eq!((words.len(), words[0].text.as_str(), &words[0].pattern), (1, text, &None));
     }
-    for word in Words::of(text).rest().into_iter().flatten() {
-        if let Ok(path) = tidy(&word) {
+    for word in Tokenizer::new(text).collect_tokens().into_iter().flatten() {
+        if let Ok(path) = normalize(&word) {
             assert!(!path.text.starts_with('/') && path.text.split('/').all(|part| part != ".."), "{path:?}");
         }
     }

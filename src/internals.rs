@@ -6,9 +6,6 @@ pub mod client {
     pub mod channel {
         pub use crate::client::channel::{ChannelError, accept};
     }
-    pub mod command {
-        pub use crate::client::command::parse;
-    }
     pub mod control {
         pub use crate::client::control::{AskError, Control, ControlOptions, Observer};
     }
@@ -20,17 +17,22 @@ pub mod client {
             Ask, DownloadOptions, DownloadProgress, Downloader, Fetched, Offer, OnExists, Wanted,
         };
     }
-    pub mod paths {
-        pub use crate::client::paths::tidy;
-    }
     pub mod session {
         pub use crate::client::session::{Event, RequestHandle, Session, SessionConfig};
     }
     pub mod share {
         pub use crate::client::share::{HashProgress, Listener, Share};
     }
-    pub mod words {
-        pub use crate::client::words::{Words, quote};
+    pub mod shell {
+        pub mod command {
+            pub use crate::client::shell::command::parse;
+        }
+        pub mod path_arg {
+            pub use crate::client::shell::path_arg::normalize;
+        }
+        pub mod tokenizer {
+            pub use crate::client::shell::tokenizer::{Tokenizer, quote};
+        }
     }
 }
 

@@ -7,9 +7,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use crate::client::console::Console;
 use crate::client::control::Observer;
 use crate::client::share::Share;
+use crate::client::ui::console::Console;
 use crate::common::login::Welcome;
 use crate::common::seal::Secret;
 use crate::common::types::UserName;
@@ -56,9 +56,9 @@ impl Notices {
 fn print(waiting: &Receiver<Line>, console: &Console, logged_out: &dyn Fn()) {
     for line in waiting {
         match line {
-            Line::Notice(text) => console.notice(text),
+            Line::Notice(text) => console.info_async(text),
             Line::LoggedOut => {
-                console.notice("logged out by the server");
+                console.info_async("logged out by the server");
                 logged_out();
             }
         }
@@ -99,8 +99,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::client::console::Manner;
-    use crate::client::output::Report;
+    use crate::client::ui::console::OutputOptions;
+    use crate::client::ui::report::Report;
 
     /// Long enough that only what waits for ever takes it.
     const PATIENCE: Duration = Duration::from_secs(60);
@@ -141,7 +141,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ((entered, has_entered), (let_go, go_on), (err, lines)) = (channel(), channel(), channel());
         let stdout = Box::new(Stuck { entered, go_on });
-        let console = Arc::new(Console::on(Manner::default(), stdout, Box::new(Lines(err.clone()))));
+        let console = Arc::new(Console::with_writers(OutputOptions::default(), stdout, Box::new(Lines(err.clone()))));
         let printing = Arc::clone(&console);
         let command = std::thread::spawn(move || printing.report(&Report::Goodbye));
         has_entered.recv_timeout(PATIENCE).expect("the command's thread holds the streams");

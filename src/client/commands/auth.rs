@@ -2,34 +2,34 @@
 
 use std::time::Duration;
 
-use super::Context;
+use super::CommandContext;
 use crate::client::control::{LoginError, Password};
 use crate::client::exit_code::ExitCode;
-use crate::client::output::{Failure, Report};
 use crate::client::own::Listing;
-use crate::client::password::{PasswordError, checked};
 use crate::client::services::Arrival;
+use crate::client::ui::password::{PasswordError, validate};
+use crate::client::ui::report::{ItemFailure, Report};
 use crate::common::types::{UserName, UserNameError};
 
 /// `-u` tries again for this long beyond the server's liveness time while the user is active: by then a crashed client's
 /// session has surely ended.
 const ACTIVE_MARGIN: Duration = Duration::from_secs(1);
 
-/// A typed `auth`: one try.
-pub(super) fn typed(context: &Context, user: &str, password: Option<Password>) -> ExitCode {
+/// A auth_command `auth`: one try.
+pub(super) fn auth_command(context: &CommandContext, user: &str, password: Option<Password>) -> ExitCode {
     if let Some(user) = context.services.account.user() {
         return refused(context, user.as_str(), format!("already logged in as {user}"));
     }
     let supply = |user: &UserName| match password {
-        Some(password) => checked(password),
+        Some(password) => validate(password),
         None => {
-            let _waiting = context.life.waiting_for_input();
+            let _waiting = context.life.begin_input();
             context.passwords.for_command(user)
         }
     };
     let (user, password) = match credentials(user, supply) {
         Ok(both) => both,
-        Err(missing) => return missing.tell(context, user),
+        Err(missing) => return missing.report(context, user),
     };
     let listing = Listing::begin(&context.services.folder);
     let login = context.services.account.login(user.clone(), password);
@@ -37,14 +37,14 @@ pub(super) fn typed(context: &Context, user: &str, password: Option<Password>) -
 }
 
 /// `-u`: tries again while the user is active.
-pub(super) fn at_start(context: &Context, user: &str) -> ExitCode {
+pub(super) fn login_at_startup(context: &CommandContext, user: &str) -> ExitCode {
     let supply = |user: &UserName| {
-        let _waiting = context.life.waiting_for_input();
-        context.passwords.for_option(user)
+        let _waiting = context.life.begin_input();
+        context.passwords.for_startup(user)
     };
     let (user, password) = match credentials(user, supply) {
         Ok(both) => both,
-        Err(missing) => return missing.tell(context, user),
+        Err(missing) => return missing.report(context, user),
     };
     let listing = Listing::begin(&context.services.folder);
     let mut login = context.services.account.login(user.clone(), password.clone());
@@ -57,10 +57,10 @@ pub(super) fn at_start(context: &Context, user: &str) -> ExitCode {
             Err(LoginError::Throttled(_)) => {}
             _ => break,
         }
-        if waited >= patience || context.life.cancelled() {
+        if waited >= patience || context.life.is_cancelled() {
             break;
         }
-        context.life.pause(context.login_retry);
+        context.life.sleep_unless_cancelled(context.login_retry);
         waited += context.login_retry.max(Duration::from_millis(1));
         login = context.services.account.login(user.clone(), password.clone());
     }
@@ -68,18 +68,18 @@ pub(super) fn at_start(context: &Context, user: &str) -> ExitCode {
 }
 
 /// Why there is nothing to log in with.
-enum Missing {
+enum MissingCredentials {
     User(UserNameError),
     Password(PasswordError),
 }
 
-impl Missing {
-    fn tell(self, context: &Context, user: &str) -> ExitCode {
+impl MissingCredentials {
+    fn report(self, context: &CommandContext, user: &str) -> ExitCode {
         match self {
             Self::User(error) => refused(context, user, error.to_string()),
             Self::Password(PasswordError::Interrupted) => ExitCode::Interrupted,
             // The server has refused nobody: the file is the trouble.
-            Self::Password(error @ PasswordError::File(..)) => context.trouble("auth", ExitCode::LocalFile, error),
+            Self::Password(error @ PasswordError::File(..)) => context.report_error("auth", ExitCode::LocalFile, error),
             Self::Password(error) => refused(context, user, error.to_string()),
         }
     }
@@ -88,40 +88,40 @@ impl Missing {
 fn credentials(
     user: &str,
     password: impl FnOnce(&UserName) -> Result<Password, PasswordError>,
-) -> Result<(UserName, Password), Missing> {
-    let user = UserName::parse(user).map_err(Missing::User)?;
-    let password = password(&user).map_err(Missing::Password)?;
+) -> Result<(UserName, Password), MissingCredentials> {
+    let user = UserName::parse(user).map_err(MissingCredentials::User)?;
+    let password = password(&user).map_err(MissingCredentials::Password)?;
     Ok((user, password))
 }
 
-fn finish(context: &Context, user: &UserName, login: Result<Arrival, LoginError>, listing: Listing) -> ExitCode {
+fn finish(context: &CommandContext, user: &UserName, login: Result<Arrival, LoginError>, listing: Listing) -> ExitCode {
     match login {
         Ok(arrival) => welcome(context, user, arrival, listing),
         Err(error @ (LoginError::Unreachable | LoginError::Version { .. })) => {
-            context.trouble("auth", (&error).into(), error)
+            context.report_error("auth", (&error).into(), error)
         }
         Err(error) => refused(context, user.as_str(), error.to_string()),
     }
 }
 
 /// Everything is served again before the greeting, so that whoever waits for it can rely on it.
-fn welcome(context: &Context, user: &UserName, arrival: Arrival, listing: Listing) -> ExitCode {
+fn welcome(context: &CommandContext, user: &UserName, arrival: Arrival, listing: Listing) -> ExitCode {
     let console = std::sync::Arc::clone(&context.console);
     context.own.load(&context.services, listing, move |error| {
-        console.notice(format!("what was published before is not served: {error}"));
+        console.info_async(format!("what was published before is not served: {error}"));
     });
     context.console.report(&Report::Welcome(user));
     if arrival.local_only {
         let warning = "other hosts cannot fetch from this client: it reached the server by a loopback address";
-        context.console.note(warning);
+        context.console.info(warning);
     }
     ExitCode::Success
 }
 
-fn refused(context: &Context, user: &str, why: String) -> ExitCode {
-    let failure = Failure { name: user.into(), why, code: ExitCode::NotAuthenticated };
-    context.console.report(&Report::Refused(&failure));
-    context.console.reason(&failure.why);
+fn refused(context: &CommandContext, user: &str, why: String) -> ExitCode {
+    let failure = ItemFailure { name: user.into(), why, code: ExitCode::NotAuthenticated };
+    context.console.report(&Report::AuthFailed(&failure));
+    context.console.error(&failure.why);
     failure.code
 }
 

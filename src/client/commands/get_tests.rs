@@ -1,8 +1,8 @@
-use crate::client::commands::fakes::{Bench, content, file, user};
+use crate::client::commands::test_support::{Bench, content, file, user};
 use crate::client::control::AskError;
 use crate::client::download::{DownloadError, Fetched, OnExists};
 use crate::client::exit_code::ExitCode;
-use crate::client::life::{Ending, Verdict};
+use crate::client::shell::interrupt::{ShutdownSignal, SignalAction};
 use crate::common::message::FoundEntry;
 use crate::common::types::{Audience, Content, FileName};
 
@@ -180,17 +180,17 @@ fn of_large_files_only_those_under_way_are_held_open() {
 #[test]
 fn a_server_that_is_away_is_waited_for_no_longer_than_the_user_likes() {
     let bench = Bench::logged_in();
-    bench.context.life.at_a_prompt();
+    bench.context.life.set_interactive();
     bench.found("movie", 1, 1);
     bench.world.state().arriving.insert(file("movie"));
     bench.world.state().away = true;
-    let _busy = bench.context.life.command();
+    let _busy = bench.context.life.begin_command();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while bench.world.state().batches.is_empty() {
                 std::thread::yield_now();
             }
-            assert_eq!(bench.context.life.signal(Ending::Interrupt), Verdict::Cancel);
+            assert_eq!(bench.context.life.on_signal(ShutdownSignal::Interrupt), SignalAction::CancelCommand);
         });
         assert_eq!(bench.run("get --share movie").0, ExitCode::Interrupted);
     });
@@ -262,6 +262,6 @@ fn without_share_nothing_is_published() {
 fn a_signal_stops_the_download() {
     let bench = Bench::logged_in();
     bench.found("a", 1, 1);
-    bench.context.life.signal(Ending::Terminate);
+    bench.context.life.on_signal(ShutdownSignal::Terminate);
     assert_eq!(bench.run("get a").0, ExitCode::Interrupted);
 }

@@ -1,22 +1,22 @@
 //! `lap`, `lpf` and `sch`: lists as the server gives them. Empty is not failure.
 
-use super::Context;
-use crate::client::command::Verb;
+use super::CommandContext;
 use crate::client::control::AskError;
 use crate::client::exit_code::ExitCode;
-use crate::client::output::Report;
+use crate::client::shell::command::Verb;
+use crate::client::ui::report::Report;
 use crate::common::limits::NEEDLE_MAX_BYTES;
 use crate::common::message::NameQuery;
 
-pub(super) fn peers(context: &Context) -> ExitCode {
+pub(super) fn peers(context: &CommandContext) -> ExitCode {
     show(context, Verb::Lap, context.services.catalogue.peers(), |users| Report::Peers(users))
 }
 
-pub(super) fn published(context: &Context) -> ExitCode {
+pub(super) fn published(context: &CommandContext) -> ExitCode {
     show(context, Verb::Lpf, context.services.catalogue.published(), |files| Report::OwnFiles(files))
 }
 
-pub(super) fn search(context: &Context, needle: String, ignore_case: bool, long: bool) -> ExitCode {
+pub(super) fn search(context: &CommandContext, needle: String, ignore_case: bool, long: bool) -> ExitCode {
     // Longer than any name: nothing can hold it, and no query could carry it.
     if needle.len() > NEEDLE_MAX_BYTES {
         context.console.report(&Report::Names(&[]));
@@ -32,7 +32,7 @@ pub(super) fn search(context: &Context, needle: String, ignore_case: bool, long:
 }
 
 fn show<T>(
-    context: &Context,
+    context: &CommandContext,
     verb: Verb,
     answer: Result<Vec<T>, AskError>,
     report: impl FnOnce(&[T]) -> Report<'_>,
@@ -42,7 +42,7 @@ fn show<T>(
             context.console.report(&report(&list));
             ExitCode::Success
         }
-        Err(error) => context.no_answer(verb, error),
+        Err(error) => context.request_failed(verb, error),
     }
 }
 

@@ -1,4 +1,4 @@
-use crate::client::commands::fakes::{Bench, content, file, user};
+use crate::client::commands::test_support::{Bench, content, file, user};
 use crate::client::control::AskError;
 use crate::client::exit_code::ExitCode;
 use crate::common::types::Audience;
@@ -58,7 +58,7 @@ fn a_server_that_is_gone_is_told() {
 #[test]
 fn a_client_that_ends_says_nothing_about_the_session_it_has_left() {
     let bench = Bench::logged_in();
-    bench.context.life.signal(crate::client::life::Ending::Terminate);
+    bench.context.life.on_signal(crate::client::shell::interrupt::ShutdownSignal::Terminate);
     bench.world.state().down = Some(AskError::NotAuthenticated);
     assert_eq!(bench.run("lap"), (ExitCode::NotAuthenticated, String::new(), String::new()));
 }

@@ -3,28 +3,28 @@
 
 mod auth;
 mod get;
-mod get_plan;
-mod get_share;
+mod get_select;
 mod lists;
 mod publish;
+mod reshare;
 
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::command::{Command, Verb};
-use crate::client::console::Console;
 use crate::client::control::AskError;
 use crate::client::download::DownloadOptions;
 use crate::client::exit_code::ExitCode;
-use crate::client::life::Life;
-use crate::client::output::{Failure, Report};
 use crate::client::own::Own;
-use crate::client::password::PasswordSource;
 use crate::client::services::Services;
+use crate::client::shell::command::{Command, Verb};
+use crate::client::shell::interrupt::InterruptState;
+use crate::client::ui::console::Console;
+use crate::client::ui::password::PasswordSource;
+use crate::client::ui::report::{ItemFailure, Report};
 
 /// Everything a command works with.
-pub struct Context {
+pub struct CommandContext {
     /// The rest of the client.
     pub services: Services,
     /// The user's own publications.
@@ -32,7 +32,7 @@ pub struct Context {
     /// The two streams.
     pub console: Arc<Console>,
     /// Whether to stop.
-    pub life: Arc<Life>,
+    pub life: Arc<InterruptState>,
     /// Where passwords come from.
     pub passwords: Box<dyn PasswordSource>,
     /// How downloads behave.
@@ -41,20 +41,20 @@ pub struct Context {
     pub login_retry: Duration,
 }
 
-impl Context {
+impl CommandContext {
     /// Logs in as `-u` asks: password from its usual places, trying again while a crashed client is still active.
-    pub fn login_at_start(&self, user: &str) -> ExitCode {
-        auth::at_start(self, user)
+    pub fn login_at_startup(&self, user: &str) -> ExitCode {
+        auth::login_at_startup(self, user)
     }
 
     /// Runs one command to its end. [`Command::Exit`] has nothing to run here.
     pub fn run(&self, command: Command) -> ExitCode {
         let verb = command.verb();
         if !matches!(verb, Verb::Auth | Verb::Help | Verb::Xit) && self.services.account.user().is_none() {
-            return self.authenticate_first(verb);
+            return self.not_authenticated(verb);
         }
         match command {
-            Command::Auth { user, password } => auth::typed(self, &user, password),
+            Command::Auth { user, password } => auth::auth_command(self, &user, password),
             Command::Get { files, share } => get::run(self, &files, share),
             Command::Help(verb) => {
                 self.console.report(&Report::Help(verb));
@@ -70,37 +70,37 @@ impl Context {
     }
 
     /// A line that is no command, or anything else that has no line of its own on stdout.
-    pub fn trouble(&self, command: &str, code: ExitCode, why: impl Display) -> ExitCode {
-        let failure = Failure { name: String::new(), why: why.to_string(), code };
-        self.console.reason(&failure.why);
-        self.console.report(&Report::Trouble(command, &failure));
+    pub fn report_error(&self, command: &str, code: ExitCode, why: impl Display) -> ExitCode {
+        let failure = ItemFailure { name: String::new(), why: why.to_string(), code };
+        self.console.error(&failure.why);
+        self.console.report(&Report::CommandFailed(command, &failure));
         code
     }
 
-    fn authenticate_first(&self, verb: Verb) -> ExitCode {
+    fn not_authenticated(&self, verb: Verb) -> ExitCode {
         // A client that ends has left its session under the command's feet: that is no news.
-        if !self.life.ending() {
-            self.console.report(&Report::AuthenticateFirst(verb));
+        if !self.life.is_shutting_down() {
+            self.console.report(&Report::NotAuthenticated(verb));
         }
         ExitCode::NotAuthenticated
     }
 
     /// A list that never came.
-    fn no_answer(&self, verb: Verb, error: AskError) -> ExitCode {
+    fn request_failed(&self, verb: Verb, error: AskError) -> ExitCode {
         match error {
-            AskError::NotAuthenticated => self.authenticate_first(verb),
-            error => self.trouble(verb.name(), (&error).into(), error),
+            AskError::NotAuthenticated => self.not_authenticated(verb),
+            error => self.report_error(verb.name(), (&error).into(), error),
         }
     }
 }
 
 /// Tells each failure on stderr; the first one's exit status.
-fn tell(context: &Context, failures: &[Failure]) -> ExitCode {
+fn report_failures(context: &CommandContext, failures: &[ItemFailure]) -> ExitCode {
     for failure in failures {
-        context.console.reason(&failure.why);
+        context.console.error(&failure.why);
     }
     failures.first().map_or(ExitCode::Success, |first| first.code)
 }
 
 #[cfg(test)]
-pub(crate) mod fakes;
+pub(crate) mod test_support;

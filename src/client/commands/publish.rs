@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
-use super::{Context, tell};
-use crate::client::command::Verb;
-use crate::client::console::Meter;
+use super::{CommandContext, report_failures};
 use crate::client::control::AskError;
 use crate::client::directory::PublishTo;
 use crate::client::exit_code::ExitCode;
-use crate::client::life::Life;
-use crate::client::output::{Failure, Report};
-use crate::client::paths::Selector;
 use crate::client::share::{HashProgress, PathArgument, ShareError};
+use crate::client::shell::command::Verb;
+use crate::client::shell::interrupt::InterruptState;
+use crate::client::shell::path_arg::Selector;
+use crate::client::ui::console::ProgressMeter;
+use crate::client::ui::report::{ItemFailure, Report};
 use crate::common::message::{OwnEntry, PublishedFile};
 use crate::common::types::{Audience, FileName, UserName};
 
@@ -21,11 +21,11 @@ use crate::common::types::{Audience, FileName, UserName};
 const THREADS_MAX: usize = 16;
 
 /// Publishes whatever of `files` can be, in one go; nothing once the user has said stop.
-pub(super) fn publish(context: &Context, to: Vec<UserName>, files: &[PathArgument]) -> ExitCode {
+pub(super) fn publish(context: &CommandContext, to: Vec<UserName>, files: &[PathArgument]) -> ExitCode {
     let mut failures = Vec::new();
     let names = expand(context, files, &mut failures);
     let mut prepared = prepare(context, names, &mut failures);
-    if context.life.cancelled() {
+    if context.life.is_cancelled() {
         prepared.clear();
         failures.push(failure("", &ShareError::Interrupted));
     }
@@ -35,23 +35,23 @@ pub(super) fn publish(context: &Context, to: Vec<UserName>, files: &[PathArgumen
             Audience::Everyone => context.own.restricted(prepared.iter().map(|file| &file.name)),
             Audience::Only(_) => Vec::new(),
         };
-        match announce(context, &prepared, audience) {
-            Ok(()) => note_opened(context, &opened),
-            Err(AskError::NotAuthenticated) => return context.authenticate_first(Verb::Pub),
+        match register_and_publish(context, &prepared, audience) {
+            Ok(()) => note_now_public(context, &opened),
+            Err(AskError::NotAuthenticated) => return context.not_authenticated(Verb::Pub),
             Err(error) => {
-                failures.push(Failure { name: String::new(), why: error.to_string(), code: (&error).into() });
+                failures.push(ItemFailure { name: String::new(), why: error.to_string(), code: (&error).into() });
                 prepared.clear();
             }
         }
     }
     let done: Vec<FileName> = prepared.into_iter().map(|file| file.name).collect();
-    let status = tell(context, &failures);
+    let status = report_failures(context, &failures);
     context.console.report(&Report::Published(&done, &failures));
     status
 }
 
 /// What the arguments mean, each name once, in the order asked.
-fn expand(context: &Context, files: &[PathArgument], failures: &mut Vec<Failure>) -> Vec<FileName> {
+fn expand(context: &CommandContext, files: &[PathArgument], failures: &mut Vec<ItemFailure>) -> Vec<FileName> {
     let mut seen = BTreeSet::new();
     let mut names = Vec::new();
     for argument in files {
@@ -63,17 +63,17 @@ fn expand(context: &Context, files: &[PathArgument], failures: &mut Vec<Failure>
 }
 
 /// Hashes many files at a time: small ones by a thread each, while each large one takes all cores.
-fn prepare(context: &Context, names: Vec<FileName>, failures: &mut Vec<Failure>) -> Vec<PublishedFile> {
+fn prepare(context: &CommandContext, names: Vec<FileName>, failures: &mut Vec<ItemFailure>) -> Vec<PublishedFile> {
     let folder = &*context.services.folder;
     let sizes: Vec<u64> = names.iter().map(|name| folder.size(name)).collect();
-    let hashing = Hashing::new(&context.life, context.console.meter(), sizes.iter().sum());
+    let hashing = TotalProgress::new(&context.life, context.console.progress(), sizes.iter().sum());
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
         loop {
             let at = next.fetch_add(1, Relaxed);
             let (Some(name), Some(&size)) = (names.get(at), sizes.get(at)) else { return done };
-            let one = HashingOne { all: &hashing, counted: AtomicU64::new(0) };
+            let one = FileProgress { all: &hashing, counted: AtomicU64::new(0) };
             let outcome = folder.prepare(name, &one);
             one.count(name, size);
             done.push((at, outcome));
@@ -107,45 +107,45 @@ fn threads() -> usize {
 
 /// The folder serves first, so that whoever sees a new publication can fetch it at once; it answers only for tickets
 /// that the server gives out, so that a publication which then fails gives nothing away.
-fn announce(context: &Context, files: &[PublishedFile], audience: Audience) -> Result<(), AskError> {
+fn register_and_publish(context: &CommandContext, files: &[PublishedFile], audience: Audience) -> Result<(), AskError> {
     for file in files {
         context.own.publish(&*context.services.folder, &file.name, file.content, audience.clone());
     }
     context.services.catalogue.publish(files, &PublishTo::Audience(audience))
 }
 
-fn note_opened(context: &Context, names: &[FileName]) {
+fn note_now_public(context: &CommandContext, names: &[FileName]) {
     for name in names {
-        context.console.note(format!("{name}: was published to some, now everyone sees it"));
+        context.console.info(format!("{name}: was published to some, now everyone sees it"));
     }
 }
 
-fn failure(name: &str, error: &ShareError) -> Failure {
-    Failure { name: name.into(), why: error.to_string(), code: error.into() }
+fn failure(name: &str, error: &ShareError) -> ItemFailure {
+    ItemFailure { name: name.into(), why: error.to_string(), code: error.into() }
 }
 
 /// How far all files together have come.
-struct Hashing<'a> {
-    life: &'a Life,
-    meter: Meter<'a>,
+struct TotalProgress<'a> {
+    life: &'a InterruptState,
+    meter: ProgressMeter<'a>,
     done: AtomicU64,
     total: u64,
 }
 
-impl<'a> Hashing<'a> {
-    fn new(life: &'a Life, meter: Meter<'a>, total: u64) -> Self {
+impl<'a> TotalProgress<'a> {
+    fn new(life: &'a InterruptState, meter: ProgressMeter<'a>, total: u64) -> Self {
         Self { life, meter, done: AtomicU64::new(0), total }
     }
 }
 
 /// One of them.
-struct HashingOne<'h, 'a> {
-    all: &'h Hashing<'a>,
-    /// Of its bytes, those in [`Hashing::done`].
+struct FileProgress<'h, 'a> {
+    all: &'h TotalProgress<'a>,
+    /// Of its bytes, those in [`TotalProgress::done`].
     counted: AtomicU64,
 }
 
-impl HashingOne<'_, '_> {
+impl FileProgress<'_, '_> {
     /// So much of it is done, if not more.
     fn count(&self, name: &FileName, done: u64) {
         let fresh = done.saturating_sub(self.counted.fetch_max(done, Relaxed));
@@ -154,32 +154,32 @@ impl HashingOne<'_, '_> {
     }
 }
 
-impl HashProgress for HashingOne<'_, '_> {
+impl HashProgress for FileProgress<'_, '_> {
     fn hashed(&self, name: &FileName, done: u64, _: u64) {
         self.count(name, done);
     }
 
     fn interrupted(&self) -> bool {
-        self.all.life.cancelled()
+        self.all.life.is_cancelled()
     }
 }
 
 /// Withdraws whatever of `files` is published.
-pub(super) fn unpublish(context: &Context, files: &[PathArgument]) -> ExitCode {
+pub(super) fn unpublish(context: &CommandContext, files: &[PathArgument]) -> ExitCode {
     let (done, failures) = match withdraw(context, files) {
         Ok(both) => both,
-        Err(AskError::NotAuthenticated) => return context.authenticate_first(Verb::Unp),
+        Err(AskError::NotAuthenticated) => return context.not_authenticated(Verb::Unp),
         Err(error) => {
-            let failure = Failure { name: String::new(), why: error.to_string(), code: (&error).into() };
+            let failure = ItemFailure { name: String::new(), why: error.to_string(), code: (&error).into() };
             (Vec::new(), vec![failure])
         }
     };
-    let status = tell(context, &failures);
+    let status = report_failures(context, &failures);
     context.console.report(&Report::Unpublished(&done, &failures));
     status
 }
 
-fn withdraw(context: &Context, files: &[PathArgument]) -> Result<(Vec<FileName>, Vec<Failure>), AskError> {
+fn withdraw(context: &CommandContext, files: &[PathArgument]) -> Result<(Vec<FileName>, Vec<ItemFailure>), AskError> {
     let catalogue = &context.services.catalogue;
     let selected: Vec<Option<Selector>> = files.iter().map(|argument| Selector::of(argument).ok()).collect();
     let wants_list = selected.iter().any(|selector| matches!(selector, Some(Selector::Pattern(..))));
@@ -190,7 +190,7 @@ fn withdraw(context: &Context, files: &[PathArgument]) -> Result<(Vec<FileName>,
     let mut names = Vec::new();
     let mut failures = Vec::new();
     for (argument, selector) in files.iter().zip(selected) {
-        let meant = selector.map_or_else(Vec::new, |selector| select(&selector, &published));
+        let meant = selector.map_or_else(Vec::new, |selector| matching_names(&selector, &published));
         if meant.is_empty() {
             failures.push((argument.text.clone(), names.len()));
         }
@@ -208,7 +208,7 @@ fn withdraw(context: &Context, files: &[PathArgument]) -> Result<(Vec<FileName>,
         }
     }
     failures.sort_by_key(|(_, at)| *at);
-    let failure = |(name, _): (String, usize)| Failure {
+    let failure = |(name, _): (String, usize)| ItemFailure {
         why: format!("{name}: is not published"),
         name,
         code: ExitCode::NotFound,
@@ -216,7 +216,7 @@ fn withdraw(context: &Context, files: &[PathArgument]) -> Result<(Vec<FileName>,
     Ok((done, failures.into_iter().map(failure).collect()))
 }
 
-fn select(selector: &Selector, published: &[OwnEntry]) -> Vec<FileName> {
+fn matching_names(selector: &Selector, published: &[OwnEntry]) -> Vec<FileName> {
     match selector {
         Selector::Name { name, .. } => name.iter().cloned().collect(),
         Selector::Pattern(pattern, literal) => {

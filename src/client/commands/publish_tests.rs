@@ -1,8 +1,8 @@
 use std::sync::{Arc, Barrier};
 
 use super::*;
-use crate::client::commands::fakes::{Bench, content, file, user};
-use crate::client::life::{Ending, Verdict};
+use crate::client::commands::test_support::{Bench, content, file, user};
+use crate::client::shell::interrupt::{ShutdownSignal, SignalAction};
 
 #[test]
 fn a_file_is_published_and_served() {
@@ -37,15 +37,15 @@ fn every_name_is_tried_and_each_counts_once() {
 fn nothing_is_published_after_an_interrupt() {
     for interrupting in ["a", "b", "c"] {
         let bench = Bench::logged_in();
-        bench.context.life.at_a_prompt();
+        bench.context.life.set_interactive();
         for name in ["a", "b", "c"] {
             bench.local(name, 1);
         }
         let life = Arc::clone(&bench.context.life);
-        let _busy = bench.context.life.command();
+        let _busy = bench.context.life.begin_command();
         bench.world.state().hashing = Some(Arc::new(move |hashed| {
             if *hashed == file(interrupting) {
-                assert_eq!(life.signal(Ending::Interrupt), Verdict::Cancel);
+                assert_eq!(life.on_signal(ShutdownSignal::Interrupt), SignalAction::CancelCommand);
             }
         }));
         let failed = (ExitCode::Interrupted, "File publication failed\n".into(), "client: interrupted\n".into());
@@ -70,8 +70,8 @@ fn small_files_are_hashed_side_by_side() {
 #[test]
 fn progress_is_that_of_all_files_together() {
     let bench = Bench::logged_in();
-    let all = Hashing::new(&bench.context.life, bench.context.console.meter(), 30);
-    let [first, second] = [(); 2].map(|()| HashingOne { all: &all, counted: AtomicU64::new(0) });
+    let all = TotalProgress::new(&bench.context.life, bench.context.console.progress(), 30);
+    let [first, second] = [(); 2].map(|()| FileProgress { all: &all, counted: AtomicU64::new(0) });
     let done = || all.done.load(Relaxed);
     first.hashed(&file("a"), 4, 10);
     second.hashed(&file("b"), 6, 20);

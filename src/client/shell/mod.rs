@@ -1,19 +1,23 @@
 //! The four ways in: where lines come from, and what a failure among them means.
 
-mod complete;
+pub mod command;
+mod completion;
+mod interactive;
+pub mod interrupt;
+pub mod path_arg;
 mod script;
-mod terminal;
+pub mod tokenizer;
 
-use crate::client::command::{self, Command};
-use crate::client::commands::Context;
+use crate::client::commands::CommandContext;
 use crate::client::exit_code::ExitCode;
+use crate::client::shell::command::Command;
 
+pub use interactive::run as run_interactive;
 pub use script::{Script, run as run_script};
-pub use terminal::run as run_terminal;
 
 /// How the commands ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum ShellExit {
     /// The login of `-u` failed: there is nothing to say goodbye to.
     Refused(ExitCode),
     /// The client leaves, with this status.
@@ -24,19 +28,19 @@ pub enum Ended {
 
 /// What one line came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum LineOutcome {
     Done(ExitCode),
     Exit,
 }
 
 /// Runs one line.
-fn execute(context: &Context, line: &[u8]) -> Step {
-    let _busy = context.life.command();
+fn execute(context: &CommandContext, line: &[u8]) -> LineOutcome {
+    let _busy = context.life.begin_command();
     match command::parse(line) {
-        Ok(None) => Step::Done(ExitCode::Success),
-        Ok(Some(Command::Exit)) => Step::Exit,
-        Ok(Some(command)) => Step::Done(context.run(command)),
-        Err(error) => Step::Done(context.trouble(&first_word(line), ExitCode::Usage, error)),
+        Ok(None) => LineOutcome::Done(ExitCode::Success),
+        Ok(Some(Command::Exit)) => LineOutcome::Exit,
+        Ok(Some(command)) => LineOutcome::Done(context.run(command)),
+        Err(error) => LineOutcome::Done(context.report_error(&first_word(line), ExitCode::Usage, error)),
     }
 }
 

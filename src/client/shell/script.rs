@@ -4,10 +4,10 @@ use std::io::{self, BufRead, Read};
 
 use zeroize::Zeroizing;
 
-use super::{Ended, Step, execute};
-use crate::client::command::strip_ignore_mark;
-use crate::client::commands::Context;
+use super::{LineOutcome, ShellExit, execute};
+use crate::client::commands::CommandContext;
 use crate::client::exit_code::ExitCode;
+use crate::client::shell::command::strip_ignore_prefix;
 
 /// Longest line, bytes: far more than any command needs, and a bound on what a broken script makes us keep.
 const LINE_MAX_BYTES: usize = 1 << 20;
@@ -23,36 +23,36 @@ pub struct Script {
 }
 
 /// Runs all lines, or those up to the first failure that counts.
-pub fn run(context: &Context, mut script: Script) -> Ended {
+pub fn run(context: &CommandContext, mut script: Script) -> ShellExit {
     let mut status = ExitCode::Success;
-    while !context.life.ending() && !context.console.is_closed() {
+    while !context.life.is_shutting_down() && !context.console.is_closed() {
         let step = match next_line(&mut script.lines) {
-            Ok(Line::End) if script.stay && status.is_success() => return Ended::Stay,
+            Ok(Line::End) if script.stay && status.is_success() => return ShellExit::Stay,
             Ok(Line::End) => break,
-            Ok(Line::TooLong) => Step::Done(context.trouble("", ExitCode::Usage, "the line is too long")),
-            Ok(Line::Is(line)) if script.batch => match strip_ignore_mark(&line) {
+            Ok(Line::TooLong) => LineOutcome::Done(context.report_error("", ExitCode::Usage, "the line is too long")),
+            Ok(Line::Is(line)) if script.batch => match strip_ignore_prefix(&line) {
                 (true, line) => ignoring_failure(execute(context, line)),
                 (false, line) => execute(context, line),
             },
             Ok(Line::Is(line)) => execute(context, &line),
             Err(error) => {
-                let code = context.trouble("", ExitCode::LocalFile, format!("cannot read the commands: {error}"));
-                return Ended::Leave(status.or(code));
+                let code = context.report_error("", ExitCode::LocalFile, format!("cannot read the commands: {error}"));
+                return ShellExit::Leave(status.or(code));
             }
         };
-        let Step::Done(code) = step else { break };
+        let LineOutcome::Done(code) = step else { break };
         status = status.or(code);
         if !code.is_success() && script.batch {
             break;
         }
     }
-    Ended::Leave(status)
+    ShellExit::Leave(status)
 }
 
-fn ignoring_failure(step: Step) -> Step {
+fn ignoring_failure(step: LineOutcome) -> LineOutcome {
     match step {
-        Step::Done(_) => Step::Done(ExitCode::Success),
-        Step::Exit => Step::Exit,
+        LineOutcome::Done(_) => LineOutcome::Done(ExitCode::Success),
+        LineOutcome::Exit => LineOutcome::Exit,
     }
 }
 

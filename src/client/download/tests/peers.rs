@@ -19,7 +19,7 @@ use crate::common::types::{ContentHash, UserName};
 
 /// How a peer behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub enum OutputOptions {
     Honest,
     /// Turns a bit in the group of this number and in all small files.
     Lies(u32),
@@ -62,7 +62,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn start(name: &str, contents: &Arc<Contents>, manner: Manner) -> Self {
+    pub fn start(name: &str, contents: &Arc<Contents>, manner: OutputOptions) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = Self {
             user: UserName::parse(name).unwrap(),
@@ -101,7 +101,7 @@ impl Drop for Peer {
 
 struct Upload<'a> {
     contents: &'a Contents,
-    manner: Manner,
+    manner: OutputOptions,
     asked: &'a AtomicUsize,
     number: usize,
     sent: u64,
@@ -113,25 +113,25 @@ type Ended = Result<(), ChannelError>;
 impl Upload<'_> {
     /// `None`: the peer dies of it.
     fn serve(mut self, stream: TcpStream) -> Option<()> {
-        if matches!(self.manner, Manner::HangsUp) {
+        if matches!(self.manner, OutputOptions::HangsUp) {
             return Some(());
         }
         // In these tests a ticket is the hashes it grants.
         let admit = |ticket: &[u8]| Some(([7; 32], hashes(ticket)));
         let (mut granted, mut reader, mut writer) = channel::accept::<_, ToUploader>(stream, admit).ok()?;
         reader.set_timeout(Duration::from_secs(20)).unwrap();
-        if matches!(self.manner, Manner::Busy(times) if self.number < times) {
+        if matches!(self.manner, OutputOptions::Busy(times) if self.number < times) {
             let _ = writer.message(&ToDownloader::Busy { retry_ms: 20 });
             let _ = writer.flush();
             return Some(());
         }
-        if let Manner::Arriving(groups) = self.manner {
+        if let OutputOptions::Arriving(groups) = self.manner {
             self.has = groups;
         }
         loop {
             match self.answer(&mut granted, &mut reader, &mut writer) {
                 Ok(()) => {}
-                Err(_) if matches!(self.manner, Manner::Dies(after) if self.sent >= after) => return None,
+                Err(_) if matches!(self.manner, OutputOptions::Dies(after) if self.sent >= after) => return None,
                 Err(_) => return Some(()),
             }
         }
@@ -152,7 +152,7 @@ impl Upload<'_> {
             }
             ToUploader::Release { .. } => {}
             ToUploader::Outline { content } => {
-                if let Manner::Refuses(reason) = self.manner {
+                if let OutputOptions::Refuses(reason) = self.manner {
                     writer.message(&ToDownloader::Refused { content, reason })?;
                 } else {
                     let hashes = self.outline(&wanted(content));
@@ -184,44 +184,46 @@ impl Upload<'_> {
     fn outline(&self, hash: &ContentHash) -> Vec<[u8; 32]> {
         let bytes = &self.contents[hash];
         let mut hashes = outline(bytes);
-        if self.manner == Manner::FalseOutline {
+        if self.manner == OutputOptions::FalseOutline {
             hashes[0][0] ^= 1;
         }
         hashes
     }
 
     fn send(&mut self, writer: &mut RecordWriter, content: u32, group: u32, bytes: &[u8]) -> Ended {
-        if let Manner::Refuses(reason) = self.manner {
+        if let OutputOptions::Refuses(reason) = self.manner {
             return writer.message(&ToDownloader::Refused { content, reason });
         }
-        if matches!(self.manner, Manner::Arriving(_)) && group >= self.has {
+        if matches!(self.manner, OutputOptions::Arriving(_)) && group >= self.has {
             return writer.message(&ToDownloader::NotYet { content, first: group, count: 1 });
         }
         let range = group_range(bytes.len() as u64, group);
         let mut pieces: Vec<u64> = range.clone().step_by(RECORD_MAX_BYTES).collect();
         match self.manner {
-            Manner::OutOfOrder if pieces.len() > 1 => pieces.swap(0, 1),
-            Manner::Repeats if pieces.len() > 1 => pieces[1] = pieces[0],
-            Manner::Unrequested => pieces[0] += 1,
+            OutputOptions::OutOfOrder if pieces.len() > 1 => pieces.swap(0, 1),
+            OutputOptions::Repeats if pieces.len() > 1 => pieces[1] = pieces[0],
+            OutputOptions::Unrequested => pieces[0] += 1,
             _ => {}
         }
         for start in pieces {
             let end = (start + RECORD_MAX_BYTES as u64).min(range.end);
             let length = (end - start) as usize;
             match self.manner {
-                Manner::Dies(after) | Manner::Flaps(after) if self.sent >= after => return Err(ChannelError::Closed),
-                Manner::Stalls(after) if self.sent >= after => {
+                OutputOptions::Dies(after) | OutputOptions::Flaps(after) if self.sent >= after => {
+                    return Err(ChannelError::Closed);
+                }
+                OutputOptions::Stalls(after) if self.sent >= after => {
                     writer.flush()?;
                     thread::sleep(Duration::from_secs(20));
                     return Err(ChannelError::Closed);
                 }
-                Manner::Slow(pause) => {
+                OutputOptions::Slow(pause) => {
                     writer.flush()?;
                     thread::sleep(pause);
                 }
                 _ => {}
             }
-            let lies = matches!(self.manner, Manner::Lies(bad) if bad == group || bytes.len() <= 1 << 20);
+            let lies = matches!(self.manner, OutputOptions::Lies(bad) if bad == group || bytes.len() <= 1 << 20);
             let filled: Result<(), ()> = writer.data(content, start, length, |place| {
                 place.copy_from_slice(&bytes[start as usize..end as usize]);
                 place[length / 2] ^= u8::from(lies);

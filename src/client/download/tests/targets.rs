@@ -6,7 +6,7 @@ use super::*;
 
 fn scene(size: usize) -> (Scene, Peer) {
     let scene = Scene::new(&[("folder/report.pdf", bytes(size, 0))]);
-    let peer = scene.peer("hans", Manner::Honest);
+    let peer = scene.peer("hans", OutputOptions::Honest);
     std::fs::create_dir(scene.path("folder")).unwrap();
     (scene, peer)
 }
@@ -185,7 +185,7 @@ fn a_target_that_appears_meanwhile_is_not_replaced() {
     }
     for (policy, keeps) in [(OnExists::Error, true), (OnExists::Rename, true), (OnExists::Overwrite, false)] {
         let (mut scene, _) = scene(2 * MIB + 3);
-        let peer = scene.peer("hans", Manner::Slow(Duration::from_millis(1)));
+        let peer = scene.peer("hans", OutputOptions::Slow(Duration::from_millis(1)));
         scene.options.on_exists = policy;
         let path = scene.path("folder/report.pdf");
         let plants = Plants { told: &scene.told, path: path.clone() };
@@ -217,7 +217,7 @@ fn two_downloads_of_many_small_files_both_succeed() {
 
 /// Two downloads of the same into the same folder at once; how many files were successes.
 fn race(scene: &Scene) -> usize {
-    let peer = scene.peer("hans", Manner::Honest);
+    let peer = scene.peer("hans", OutputOptions::Honest);
     let other = Told::default();
     let listing = Listing::of(&[&peer]);
     let downloaders = [(); 2].map(|()| Downloader::with_ask(scene.dir.path(), listing.clone()).unwrap());

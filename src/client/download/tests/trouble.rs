@@ -18,9 +18,15 @@ fn dropped(scene: &Scene) -> Vec<String> {
 
 #[test]
 fn a_source_with_wrong_bytes_is_dropped_and_named() {
-    for manner in [Manner::Lies(3), Manner::FalseOutline, Manner::OutOfOrder, Manner::Repeats, Manner::Unrequested] {
+    for manner in [
+        OutputOptions::Lies(3),
+        OutputOptions::FalseOutline,
+        OutputOptions::OutOfOrder,
+        OutputOptions::Repeats,
+        OutputOptions::Unrequested,
+    ] {
         let scene = large();
-        let (liar, honest) = (scene.peer("vader", manner), scene.peer("hans", Manner::Honest));
+        let (liar, honest) = (scene.peer("vader", manner), scene.peer("hans", OutputOptions::Honest));
         // The liar is alone at first, so it is certainly asked for the group it spoils.
         let listing = Listing::of(&[&liar]);
         let downloader = Downloader::with_ask(scene.dir.path(), listing).unwrap();
@@ -35,7 +41,7 @@ fn a_source_with_wrong_bytes_is_dropped_and_named() {
 
 #[test]
 fn a_gap_or_an_overlap_ends_the_connection_at_once() {
-    for manner in [Manner::OutOfOrder, Manner::Repeats, Manner::Unrequested] {
+    for manner in [OutputOptions::OutOfOrder, OutputOptions::Repeats, OutputOptions::Unrequested] {
         let scene = large();
         let liar = scene.peer("vader", manner);
         scene.fetch(&[&liar]);
@@ -48,7 +54,7 @@ fn a_gap_or_an_overlap_ends_the_connection_at_once() {
 #[test]
 fn wrong_small_files_are_noticed() {
     let scene = Scene::new(&[("a", bytes(10, 0)), ("b", bytes(200_000, 0))]);
-    let (liar, honest) = (scene.peer("vader", Manner::Lies(0)), scene.peer("hans", Manner::Honest));
+    let (liar, honest) = (scene.peer("vader", OutputOptions::Lies(0)), scene.peer("hans", OutputOptions::Honest));
     let outcomes = scene.fetch(&[&liar]);
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Fetched::Failed(_))), "{outcomes:?}");
     assert_eq!(files_in(scene.dir.path()), 0);
@@ -60,7 +66,8 @@ fn wrong_small_files_are_noticed() {
 #[test]
 fn a_dying_source_is_replaced_by_the_others() {
     let scene = large();
-    let (dies, honest) = (scene.peer("vader", Manner::Dies(3_000_000)), scene.peer("hans", Manner::Honest));
+    let (dies, honest) =
+        (scene.peer("vader", OutputOptions::Dies(3_000_000)), scene.peer("hans", OutputOptions::Honest));
     assert_all_done(&scene.fetch(&[&dies, &honest]));
     scene.assert_whole();
     let asked = dies.asked.load(Ordering::SeqCst) + honest.asked.load(Ordering::SeqCst);
@@ -71,7 +78,8 @@ fn a_dying_source_is_replaced_by_the_others() {
 #[test]
 fn a_stalled_source_is_relieved() {
     let scene = large();
-    let (stalls, honest) = (scene.peer("vader", Manner::Stalls(1_500_000)), scene.peer("hans", Manner::Honest));
+    let (stalls, honest) =
+        (scene.peer("vader", OutputOptions::Stalls(1_500_000)), scene.peer("hans", OutputOptions::Honest));
     // How soon is decided by the plan, whose tests have a clock of their own.
     assert_all_done(&scene.fetch(&[&stalls, &honest]));
     scene.assert_whole();
@@ -80,8 +88,8 @@ fn a_stalled_source_is_relieved() {
 #[test]
 fn a_slow_source_does_not_hold_up_the_end() {
     let scene = large();
-    let slow = scene.peer("vader", Manner::Slow(Duration::from_millis(300)));
-    let honest = scene.peer("hans", Manner::Honest);
+    let slow = scene.peer("vader", OutputOptions::Slow(Duration::from_millis(300)));
+    let honest = scene.peer("hans", OutputOptions::Honest);
     assert_all_done(&scene.fetch(&[&slow, &honest]));
     scene.assert_whole();
     let received = slow.asked.load(Ordering::SeqCst);
@@ -92,11 +100,11 @@ fn a_slow_source_does_not_hold_up_the_end() {
 fn a_refusal_sends_us_elsewhere_or_gives_the_reason() {
     for size in [1_000, LARGE] {
         let scene = Scene::new(&[("file", bytes(size, 0))]);
-        let refuses = scene.peer("vader", Manner::Refuses(RefusalReason::Changed));
+        let refuses = scene.peer("vader", OutputOptions::Refuses(RefusalReason::Changed));
         let outcomes = scene.fetch(&[&refuses]);
         let Fetched::Failed(error @ DownloadError::Transfer(_)) = &outcomes[0] else { panic!("{outcomes:?}") };
         assert_eq!(error.to_string(), "vader: the file was changed after it was published");
-        let honest = scene.peer("hans", Manner::Honest);
+        let honest = scene.peer("hans", OutputOptions::Honest);
         assert_all_done(&scene.fetch(&[&refuses, &honest]));
         scene.assert_whole();
     }
@@ -106,7 +114,7 @@ fn a_refusal_sends_us_elsewhere_or_gives_the_reason() {
 fn a_busy_source_is_waited_for() {
     let mut scene = large();
     scene.options.retry_for = Duration::from_secs(20);
-    let busy = scene.peer("vader", Manner::Busy(3));
+    let busy = scene.peer("vader", OutputOptions::Busy(3));
     assert_all_done(&scene.fetch(&[&busy]));
     scene.assert_whole();
     assert_eq!(busy.dialled.load(Ordering::SeqCst), 4);
@@ -115,11 +123,11 @@ fn a_busy_source_is_waited_for() {
 #[test]
 fn what_is_verified_is_kept_when_all_sources_die_and_resumed_later() {
     let scene = large();
-    let dies = scene.peer("vader", Manner::Dies(7_000_000));
+    let dies = scene.peer("vader", OutputOptions::Dies(7_000_000));
     let outcomes = scene.fetch(&[&dies]);
     assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Transfer(_))), "{outcomes:?}");
     assert!(scene.part(0).exists() && !scene.path("large").exists());
-    let honest = scene.peer("hans", Manner::Honest);
+    let honest = scene.peer("hans", OutputOptions::Honest);
     assert_all_done(&scene.fetch(&[&honest]));
     scene.assert_whole();
     let asked = honest.asked.load(Ordering::SeqCst);
@@ -130,8 +138,8 @@ fn what_is_verified_is_kept_when_all_sources_die_and_resumed_later() {
 fn a_source_that_returns_within_the_time_is_used_without_asking_the_user() {
     let mut scene = large();
     scene.options.retry_for = Duration::from_secs(20);
-    let dies = scene.peer("vader", Manner::Dies(3_000_000));
-    let honest = scene.peer("hans", Manner::Honest);
+    let dies = scene.peer("vader", OutputOptions::Dies(3_000_000));
+    let honest = scene.peer("hans", OutputOptions::Honest);
     let listing = Listing::of(&[&dies]);
     let late = listing.clone();
     let address = honest.address;
@@ -153,7 +161,7 @@ fn a_damaged_part_is_repaired_and_an_overlong_one_cut() {
     part[5 * MIB + 7] ^= 1;
     part.extend_from_slice(b"too long");
     std::fs::write(scene.part(0), &part).unwrap();
-    let peer = scene.peer("hans", Manner::Honest);
+    let peer = scene.peer("hans", OutputOptions::Honest);
     assert_all_done(&scene.fetch(&[&peer]));
     scene.assert_whole();
     assert_eq!(peer.asked.load(Ordering::SeqCst), 1, "only the damaged group is fetched");
@@ -166,7 +174,7 @@ fn holes_of_a_part_are_not_taken_for_content() {
     part.set_len(3 * MIB as u64).unwrap();
     part.write_all_at(&[1; 100], 2 * MIB as u64).unwrap();
     drop(part);
-    let peer = scene.peer("hans", Manner::Honest);
+    let peer = scene.peer("hans", OutputOptions::Honest);
     assert_all_done(&scene.fetch(&[&peer]));
     scene.assert_whole();
 }
@@ -175,13 +183,13 @@ fn holes_of_a_part_are_not_taken_for_content() {
 fn an_interrupt_keeps_the_part() {
     let mut scene = large();
     scene.told.stop_at = Some(4 * MIB as u64);
-    let peer = scene.peer("hans", Manner::Slow(Duration::from_millis(1)));
+    let peer = scene.peer("hans", OutputOptions::Slow(Duration::from_millis(1)));
     let outcomes = scene.fetch(&[&peer]);
     assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Interrupted)), "{outcomes:?}");
     assert!(scene.part(0).exists() && !scene.path("large").exists());
     scene.told = Told::default();
     // Another peer: the first may still be counting what it was asked for before the interrupt.
-    let peer = scene.peer("hans", Manner::Honest);
+    let peer = scene.peer("hans", OutputOptions::Honest);
     assert_all_done(&scene.fetch(&[&peer]));
     scene.assert_whole();
     assert!(peer.asked.load(Ordering::SeqCst) <= 9, "four groups were there");
@@ -201,7 +209,7 @@ fn nobody_to_ask_and_nobody_listed_are_told_apart() {
 fn a_dead_address_is_not_hammered() {
     let mut scene = large();
     scene.options.retry_for = Duration::from_millis(600);
-    let peer = scene.peer("hans", Manner::HangsUp);
+    let peer = scene.peer("hans", OutputOptions::HangsUp);
     let outcomes = scene.fetch(&[&peer]);
     assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Transfer(_))), "{outcomes:?}");
     let dialled = peer.dialled.load(Ordering::SeqCst);
@@ -211,7 +219,7 @@ fn a_dead_address_is_not_hammered() {
 #[test]
 fn nobody_waits_for_an_address_that_does_not_answer() {
     let scene = large();
-    let honest = scene.peer("hans", Manner::Honest);
+    let honest = scene.peer("hans", OutputOptions::Honest);
     // Connections are taken by the kernel, and nobody ever answers them.
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listing = Listing::of(&[&honest]);
@@ -237,7 +245,7 @@ fn a_full_disk_keeps_what_is_verified() {
     let small = std::env::var_os("FILESHARE_TEST_SMALL_DISK").expect("where the small disk is mounted");
     let mut scene = large();
     scene.dir = tempfile::tempdir_in(small).unwrap();
-    let peer = scene.peer("hans", Manner::Honest);
+    let peer = scene.peer("hans", OutputOptions::Honest);
     let outcomes = scene.fetch(&[&peer]);
     assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::DiskFull)), "{outcomes:?}");
     assert_eq!(files_in(scene.dir.path()), 0, "an empty part is not kept");

@@ -11,11 +11,11 @@ use rustyline::hint::Hinter;
 use rustyline::validate::Validator;
 use rustyline::{Context as LineContext, Helper};
 
-use crate::client::command::Verb;
-use crate::client::commands::Context;
+use crate::client::commands::CommandContext;
 use crate::client::own::Own;
 use crate::client::services::Services;
-use crate::client::words::{Words, WordsError, is_blank, quote};
+use crate::client::shell::command::Verb;
+use crate::client::shell::tokenizer::{TokenizeError, Tokenizer, is_blank, quote};
 use crate::common::escape::escape_controls;
 use crate::common::limits::NEEDLE_MAX_BYTES;
 use crate::common::message::NameQuery;
@@ -36,7 +36,7 @@ pub(super) struct Completion {
 }
 
 impl Completion {
-    pub(super) fn new(context: &Context, dir: &Path) -> Self {
+    pub(super) fn new(context: &CommandContext, dir: &Path) -> Self {
         Self {
             services: context.services.clone(),
             own: Arc::clone(&context.own),
@@ -49,21 +49,21 @@ impl Completion {
     fn candidates(&self, line: &str) -> (usize, Vec<String>) {
         let start = word_start(line);
         let Some(word) = unquoted(&line[start..]) else { return (start, Vec::new()) };
-        let Ok(Some(head)) = Words::of(&line[..start]).next_word() else {
+        let Ok(Some(head)) = Tokenizer::new(&line[..start]).next_token() else {
             let verbs = Verb::ALL.iter().map(|verb| verb.name()).filter(|name| name.starts_with(&word));
             return (start, verbs.map(|name| format!("{name} ")).collect());
         };
         let names = match Verb::parse(&head.text) {
-            Some(Verb::Pub) => self.local(&word),
-            Some(Verb::Unp) => own_texts(&self.own.starting_with(&word, CANDIDATES_MAX)),
-            Some(Verb::Get) => self.published(word),
+            Some(Verb::Pub) => self.local_entries(&word),
+            Some(Verb::Unp) => to_strings(&self.own.starting_with(&word, CANDIDATES_MAX)),
+            Some(Verb::Get) => self.remote_names(word),
             _ => Vec::new(),
         };
         (start, names.iter().map(|name| quote(name)).collect())
     }
 
     /// Entries of the shared folder; hidden ones only when the word asks for them.
-    fn local(&self, word: &str) -> Vec<String> {
+    fn local_entries(&self, word: &str) -> Vec<String> {
         let (folder, start) = word.rsplit_once('/').map_or(("", word), |(folder, start)| (folder, start));
         if word.starts_with('/') || folder.split('/').any(|part| part == "..") {
             return Vec::new();
@@ -85,7 +85,7 @@ impl Completion {
     }
 
     /// Names from the server; none if it does not answer at once.
-    fn published(&self, word: String) -> Vec<String> {
+    fn remote_names(&self, word: String) -> Vec<String> {
         if word.len() > NEEDLE_MAX_BYTES || self.searching.swap(true, SeqCst) {
             return Vec::new();
         }
@@ -99,21 +99,21 @@ impl Completion {
         });
         let mut names = answer.recv_timeout(PATIENCE).unwrap_or_default();
         names.truncate(CANDIDATES_MAX);
-        own_texts(&names)
+        to_strings(&names)
     }
 }
 
-fn own_texts(names: &[FileName]) -> Vec<String> {
+fn to_strings(names: &[FileName]) -> Vec<String> {
     names.iter().map(FileName::to_string).collect()
 }
 
 /// Where the last word of `line` starts; the end of the line if a new one would.
 fn word_start(line: &str) -> usize {
-    let mut words = Words::of(line);
+    let mut words = Tokenizer::new(line);
     loop {
         let behind = words.position();
         let start = behind + line[behind..].chars().take_while(|c| is_blank(*c)).count();
-        match words.next_word() {
+        match words.next_token() {
             Ok(Some(_)) if words.position() < line.len() => (),
             Ok(None) => return line.len(),
             _ => return start,
@@ -123,12 +123,12 @@ fn word_start(line: &str) -> usize {
 
 /// What a word that may still be open has come to.
 fn unquoted(word: &str) -> Option<String> {
-    let closed = match Words::of(word).next_word() {
-        Err(WordsError::Unterminated(quote)) => format!("{word}{quote}"),
-        Err(WordsError::TrailingBackslash) => word[..word.len() - 1].to_string(),
+    let closed = match Tokenizer::new(word).next_token() {
+        Err(TokenizeError::Unterminated(quote)) => format!("{word}{quote}"),
+        Err(TokenizeError::TrailingBackslash) => word[..word.len() - 1].to_string(),
         Ok(_) => word.to_string(),
     };
-    Words::of(&closed).next_word().ok().map(|word| word.map(|word| word.text).unwrap_or_default())
+    Tokenizer::new(&closed).next_token().ok().map(|word| word.map(|word| word.text).unwrap_or_default())
 }
 
 impl Completer for Completion {
@@ -153,5 +153,5 @@ impl Validator for Completion {}
 impl Helper for Completion {}
 
 #[cfg(test)]
-#[path = "complete_tests.rs"]
+#[path = "completion_tests.rs"]
 mod tests;

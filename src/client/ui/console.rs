@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::client::output::Report;
+use crate::client::ui::report::Report;
 use crate::common::escape::escape_controls;
 
 /// What takes this long gets a progress bar.
@@ -21,7 +21,7 @@ const BAR_COLUMNS: u16 = 78;
 
 /// How the client speaks.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Manner {
+pub struct OutputOptions {
     /// JSON on stdout.
     pub json: bool,
     /// No greetings, no notes.
@@ -35,7 +35,7 @@ pub type PromptPrinter = Box<dyn FnMut(String) + Send>;
 
 /// See the module.
 pub struct Console {
-    manner: Manner,
+    manner: OutputOptions,
     streams: Mutex<Streams>,
     /// Drawn at the moment, to be put aside while a line is printed.
     bar: Mutex<Option<ProgressBar>>,
@@ -50,12 +50,12 @@ struct Streams {
 
 impl Console {
     /// On stdout and stderr.
-    pub fn standard(manner: Manner) -> Self {
-        Self::on(manner, Box::new(io::stdout()), Box::new(io::stderr()))
+    pub fn stdio(manner: OutputOptions) -> Self {
+        Self::with_writers(manner, Box::new(io::stdout()), Box::new(io::stderr()))
     }
 
     /// On any two streams.
-    pub fn on(manner: Manner, out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
+    pub fn with_writers(manner: OutputOptions, out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
         let streams = Mutex::new(Streams { out, err, prompt: None });
         Self { manner, streams, bar: Mutex::new(None), closed: AtomicBool::new(false) }
     }
@@ -70,11 +70,11 @@ impl Console {
         if self.manner.quiet && report.is_greeting() {
             return;
         }
-        let text = if self.manner.json { report.json() } else { report.plain() };
+        let text = if self.manner.json { report.to_json() } else { report.to_text() };
         if text.is_empty() || self.is_closed() {
             return;
         }
-        let written = self.beside_bar(|streams| {
+        let written = self.with_bar_suspended(|streams| {
             streams.out.write_all(text.as_bytes())?;
             streams.out.flush()
         });
@@ -84,21 +84,21 @@ impl Console {
     }
 
     /// Why something failed, to stderr, on one line.
-    pub fn reason(&self, text: impl Display) {
+    pub fn error(&self, text: impl Display) {
         let line = format!("client: {}\n", escape_controls(&text.to_string()));
         // There is nowhere left to tell that stderr is gone.
-        let _ = self.beside_bar(|streams| streams.err.write_all(line.as_bytes()));
+        let _ = self.with_bar_suspended(|streams| streams.err.write_all(line.as_bytes()));
     }
 
     /// Something worth knowing, to stderr, on one line; nothing when quiet.
-    pub fn note(&self, text: impl Display) {
+    pub fn info(&self, text: impl Display) {
         if !self.manner.quiet {
-            self.reason(text);
+            self.error(text);
         }
     }
 
     /// A note that comes by itself, while perhaps someone types at a prompt.
-    pub fn notice(&self, text: impl Display) {
+    pub fn info_async(&self, text: impl Display) {
         if self.manner.quiet {
             return;
         }
@@ -107,7 +107,7 @@ impl Console {
             Some(print) => print(format!("client: {}\n", escape_controls(&text.to_string()))),
             None => {
                 drop(streams);
-                self.reason(text);
+                self.error(text);
             }
         }
     }
@@ -118,7 +118,7 @@ impl Console {
     }
 
     /// A progress bar that shows itself once a second has passed, and goes away when dropped.
-    pub fn meter(&self) -> Meter<'_> {
+    pub fn progress(&self) -> ProgressMeter<'_> {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         let is_narrow = rustix::termios::tcgetwinsize(io::stderr()).is_ok_and(|size| size.ws_col < BAR_COLUMNS);
         let template = if is_narrow {
@@ -127,10 +127,10 @@ impl Console {
             "{msg:30!} {wide_bar} {bytes:>10}/{total_bytes} {bytes_per_sec:>12} {eta:>4}"
         };
         bar.set_style(ProgressStyle::with_template(template).expect("the template is fixed"));
-        Meter { console: self, bar, shown: AtomicBool::new(false) }
+        ProgressMeter { console: self, bar, shown: AtomicBool::new(false) }
     }
 
-    fn beside_bar(&self, write: impl FnOnce(&mut Streams) -> io::Result<()>) -> io::Result<()> {
+    fn with_bar_suspended(&self, write: impl FnOnce(&mut Streams) -> io::Result<()>) -> io::Result<()> {
         let bar = lock(&self.bar).clone();
         let write = || write(&mut lock(&self.streams));
         match bar {
@@ -140,14 +140,14 @@ impl Console {
     }
 }
 
-/// See [`Console::meter`].
-pub struct Meter<'a> {
+/// See [`Console::progress`].
+pub struct ProgressMeter<'a> {
     console: &'a Console,
     bar: ProgressBar,
     shown: AtomicBool,
 }
 
-impl Meter<'_> {
+impl ProgressMeter<'_> {
     /// How far `what` has come, bytes.
     pub fn update(&self, what: &str, done: u64, total: u64) {
         if !self.console.manner.bars || self.bar.elapsed() < BAR_AFTER {
@@ -163,7 +163,7 @@ impl Meter<'_> {
     }
 }
 
-impl Drop for Meter<'_> {
+impl Drop for ProgressMeter<'_> {
     fn drop(&mut self) {
         if self.shown.load(SeqCst) {
             *lock(&self.console.bar) = None;
@@ -215,9 +215,9 @@ mod tests {
 
     #[test]
     fn a_reader_that_has_gone_is_remembered() {
-        let console = Console::on(Manner::default(), Box::new(Gone), Box::new(Gone));
+        let console = Console::with_writers(OutputOptions::default(), Box::new(Gone), Box::new(Gone));
         assert!(!console.is_closed());
-        console.reason("nobody hears this");
+        console.error("nobody hears this");
         assert!(!console.is_closed());
         console.report(&Report::Peers(&[]));
         assert!(console.is_closed());
@@ -226,13 +226,13 @@ mod tests {
     #[test]
     fn quiet_leaves_out_greetings_and_notes_but_no_reason() {
         let (out, err) = (Sink::default(), Sink::default());
-        let manner = Manner { quiet: true, ..Manner::default() };
-        let console = Console::on(manner, Box::new(out.clone()), Box::new(err.clone()));
+        let manner = OutputOptions { quiet: true, ..OutputOptions::default() };
+        let console = Console::with_writers(manner, Box::new(out.clone()), Box::new(err.clone()));
         console.report(&Report::Goodbye);
         console.report(&Report::Peers(&[]));
-        console.note("a note");
-        console.notice("a notice");
-        console.reason("two\nlines\x1b");
+        console.info("a note");
+        console.info_async("a notice");
+        console.error("two\nlines\x1b");
         assert_eq!(text(&out), "No active peers\n");
         assert_eq!(text(&err), "client: two\\u{a}lines\\u{1b}\n");
     }
@@ -240,19 +240,19 @@ mod tests {
     #[test]
     fn notices_go_around_the_prompt() {
         let (err, prompt) = (Sink::default(), Sink::default());
-        let console = Console::on(Manner::default(), Box::new(Sink::default()), Box::new(err.clone()));
-        console.notice("first");
+        let console = Console::with_writers(OutputOptions::default(), Box::new(Sink::default()), Box::new(err.clone()));
+        console.info_async("first");
         let mut printer = prompt.clone();
         console.set_prompt_printer(Some(Box::new(move |line| printer.write_all(line.as_bytes()).unwrap())));
-        console.notice("second");
+        console.info_async("second");
         assert_eq!((text(&err).as_str(), text(&prompt).as_str()), ("client: first\n", "client: second\n"));
     }
 
     #[test]
     fn no_bar_is_drawn_where_none_is_wanted() {
         let err = Sink::default();
-        let console = Console::on(Manner::default(), Box::new(Sink::default()), Box::new(err.clone()));
-        let meter = console.meter();
+        let console = Console::with_writers(OutputOptions::default(), Box::new(Sink::default()), Box::new(err.clone()));
+        let meter = console.progress();
         meter.update("x", 1, 2);
         assert!(!meter.shown.load(SeqCst));
         drop(meter);

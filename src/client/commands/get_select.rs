@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::client::control::AskError;
 use crate::client::download::Wanted;
-use crate::client::paths::{Pattern, Selector};
 use crate::client::services::Catalogue;
 use crate::client::share::{PathArgument, is_left_out};
+use crate::client::shell::path_arg::{Pattern, Selector};
 use crate::common::message::{FoundEntry, NameQuery};
 use crate::common::types::{ContentHash, FileName};
 
@@ -15,18 +15,18 @@ const SHORT_HASH: usize = 8;
 
 /// One result line.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Slot {
+pub(super) enum ResultLine {
     /// Nobody has what this argument asks for.
     Missing(String),
-    /// What becomes of this one of [`Plan::wanted`].
+    /// What becomes of this one of [`Selection::wanted`].
     Wanted(usize),
 }
 
 /// What a `get` comes to.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(super) struct Selection {
     /// The result lines, in the order asked.
-    pub slots: Vec<Slot>,
+    pub lines: Vec<ResultLine>,
     /// What is to be fetched, each once.
     pub wanted: Vec<Wanted>,
     /// Contents of the same names that were not taken.
@@ -36,23 +36,23 @@ pub(super) struct Plan {
 }
 
 /// Asks the server what the arguments mean.
-pub(super) fn plan(catalogue: &dyn Catalogue, files: &[PathArgument]) -> Result<Plan, AskError> {
+pub(super) fn select(catalogue: &dyn Catalogue, files: &[PathArgument]) -> Result<Selection, AskError> {
     let selectors: Vec<Option<Selector>> = files.iter().map(|argument| Selector::of(argument).ok()).collect();
     let found = resolve_names(catalogue, &selectors)?;
-    let mut plan = Plan::default();
+    let mut selection = Selection::default();
     for (argument, selector) in files.iter().zip(selectors) {
         let any = match selector {
             None => false,
-            Some(Selector::Name { name, pinned }) => plan.add_name(&found, name.as_ref(), pinned.as_ref()),
+            Some(Selector::Name { name, pinned }) => selection.add_name(&found, name.as_ref(), pinned.as_ref()),
             Some(Selector::Pattern(pattern, literal)) => {
-                plan.add_matching(catalogue, &pattern)? || plan.add_literal(catalogue, literal)?
+                selection.add_matching(catalogue, &pattern)? || selection.add_literal(catalogue, literal)?
             }
         };
         if !any {
-            plan.slots.push(Slot::Missing(argument.text.clone()));
+            selection.lines.push(ResultLine::Missing(argument.text.clone()));
         }
     }
-    Ok(plan)
+    Ok(selection)
 }
 
 type Found = HashMap<FileName, Vec<FoundEntry>>;
@@ -75,19 +75,19 @@ fn resolve_names(catalogue: &dyn Catalogue, selectors: &[Option<Selector>]) -> R
     Ok(names.into_iter().zip(entries).collect())
 }
 
-impl Plan {
+impl Selection {
     /// A file of exactly that name wins; otherwise the content that `name#hex` pins.
     fn add_name(&mut self, found: &Found, name: Option<&FileName>, pinned: Option<&(FileName, String)>) -> bool {
         if let Some(entries) = name.and_then(|name| found.get(name)) {
             let entries: Vec<&FoundEntry> = entries.iter().collect();
-            if self.add_best(&entries) {
+            if self.add_most_available(&entries) {
                 return true;
             }
         }
         let Some((name, hex)) = pinned else { return false };
         let entries = found.get(name).into_iter().flatten();
         let entries: Vec<&FoundEntry> = entries.filter(|entry| entry.content.hash.starts_with_hex(hex)).collect();
-        self.add_best(&entries)
+        self.add_most_available(&entries)
     }
 
     /// What a pattern or a folder matches, sorted; private parts of the publishers' folders left out.
@@ -99,7 +99,7 @@ impl Plan {
             names.entry(&entry.name).or_default().push(entry);
         }
         for entries in names.values() {
-            self.add_best(entries);
+            self.add_most_available(entries);
         }
         Ok(!names.is_empty())
     }
@@ -108,21 +108,21 @@ impl Plan {
     fn add_literal(&mut self, catalogue: &dyn Catalogue, literal: Option<FileName>) -> Result<bool, AskError> {
         let Some(name) = literal else { return Ok(false) };
         let entries = catalogue.resolve(NameQuery::Exact(name), true)?;
-        Ok(self.add_best(&entries.iter().collect::<Vec<_>>()))
+        Ok(self.add_most_available(&entries.iter().collect::<Vec<_>>()))
     }
 
     /// Of the contents of one name, takes the one with the most sources and notes the others.
-    fn add_best(&mut self, entries: &[&FoundEntry]) -> bool {
+    fn add_most_available(&mut self, entries: &[&FoundEntry]) -> bool {
         // Of equals the oldest, so that nobody gets in front of a file by publishing the same with another size; then the
         // first, so that the same question has the same answer.
         let Some(best) = entries.iter().rev().max_by_key(|entry| (entry.sources, entry.age_s)) else { return false };
         let what = |entry: &FoundEntry| (entry.content.hash, entry.content.size);
         for other in entries.iter().filter(|other| what(other) != what(best)) {
-            self.notes.push(other_content(other, best));
+            self.notes.push(describe_alternative(other, best));
         }
         let next = self.wanted.len();
         let index = *self.known.entry((best.name.clone(), best.content.hash, best.content.size)).or_insert(next);
-        self.slots.push(Slot::Wanted(index));
+        self.lines.push(ResultLine::Wanted(index));
         if index == next {
             self.wanted.push(Wanted { name: best.name.clone(), content: best.content });
         }
@@ -130,7 +130,7 @@ impl Plan {
     }
 }
 
-fn other_content(other: &FoundEntry, best: &FoundEntry) -> String {
+fn describe_alternative(other: &FoundEntry, best: &FoundEntry) -> String {
     let short = |entry: &FoundEntry| entry.content.hash.to_hex()[..SHORT_HASH].to_string();
     if other.content.hash == best.content.hash {
         return format!(

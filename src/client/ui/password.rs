@@ -20,7 +20,7 @@ pub const PASSWORD_VARIABLE: &str = "FILESHARE_PASSWORD";
 pub enum PasswordError {
     /// No file, no variable, no terminal.
     #[error("no password: give --password-file, set {PASSWORD_VARIABLE}, or run on a terminal")]
-    Nowhere,
+    NoSource,
     /// The file cannot be read.
     #[error("{0}: {1}")]
     File(String, io::Error),
@@ -32,43 +32,43 @@ pub enum PasswordError {
     Interrupted,
     /// The prompt was left by an end of input, or broke.
     #[error("no password was typed")]
-    NotTyped,
+    NotEntered,
 }
 
 /// Who can supply a password.
 pub trait PasswordSource: Send + Sync {
     /// For `-u`: file, else environment, else the hidden prompt.
-    fn for_option(&self, user: &UserName) -> Result<Password, PasswordError>;
+    fn for_startup(&self, user: &UserName) -> Result<Password, PasswordError>;
     /// For a typed `auth NAME`: the hidden prompt, else file, else environment.
     fn for_command(&self, user: &UserName) -> Result<Password, PasswordError>;
 }
 
 /// The usual places.
 #[derive(Debug, Clone)]
-pub struct Passwords {
+pub struct DefaultPasswordSource {
     /// `--password-file`.
     pub file: Option<PathBuf>,
     /// Whether someone is there to be asked: stdin is a terminal.
     pub prompt: bool,
 }
 
-impl PasswordSource for Passwords {
-    fn for_option(&self, user: &UserName) -> Result<Password, PasswordError> {
-        let stored = self.stored()?;
-        checked(match stored {
+impl PasswordSource for DefaultPasswordSource {
+    fn for_startup(&self, user: &UserName) -> Result<Password, PasswordError> {
+        let stored = self.from_file_or_env()?;
+        validate(match stored {
             Some(password) => password,
-            None if self.prompt => ask(user)?,
-            None => return Err(PasswordError::Nowhere),
+            None if self.prompt => prompt(user)?,
+            None => return Err(PasswordError::NoSource),
         })
     }
 
     fn for_command(&self, user: &UserName) -> Result<Password, PasswordError> {
-        checked(if self.prompt { ask(user)? } else { self.stored()?.ok_or(PasswordError::Nowhere)? })
+        validate(if self.prompt { prompt(user)? } else { self.from_file_or_env()?.ok_or(PasswordError::NoSource)? })
     }
 }
 
-impl Passwords {
-    fn stored(&self) -> Result<Option<Password>, PasswordError> {
+impl DefaultPasswordSource {
+    fn from_file_or_env(&self) -> Result<Option<Password>, PasswordError> {
         match &self.file {
             Some(file) => first_line(file).map(Some),
             None => Ok(from_environment()),
@@ -77,7 +77,7 @@ impl Passwords {
 }
 
 /// A password within the contract's limits.
-pub fn checked(password: Password) -> Result<Password, PasswordError> {
+pub fn validate(password: Password) -> Result<Password, PasswordError> {
     if (1..=PASSWORD_MAX_BYTES).contains(&password.len()) { Ok(password) } else { Err(PasswordError::Length) }
 }
 
@@ -97,12 +97,12 @@ fn from_environment() -> Option<Password> {
     Some(Zeroizing::new(value)).filter(|value| !value.is_empty())
 }
 
-fn ask(user: &UserName) -> Result<Password, PasswordError> {
+fn prompt(user: &UserName) -> Result<Password, PasswordError> {
     let typed = rpassword::prompt_password(format!("Password for {user}: ")).map_err(|error| match error.kind() {
         io::ErrorKind::Interrupted => PasswordError::Interrupted,
-        _ => PasswordError::NotTyped,
+        _ => PasswordError::NotEntered,
     })?;
-    if typed.is_empty() { Err(PasswordError::NotTyped) } else { Ok(Zeroizing::new(typed.into_bytes())) }
+    if typed.is_empty() { Err(PasswordError::NotEntered) } else { Ok(Zeroizing::new(typed.into_bytes())) }
 }
 
 #[cfg(test)]
@@ -114,8 +114,8 @@ mod tests {
     fn from_file(content: &[u8]) -> Result<Password, PasswordError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(content).unwrap();
-        let source = Passwords { file: Some(file.path().into()), prompt: false };
-        source.for_option(&UserName::parse("hans").unwrap())
+        let source = DefaultPasswordSource { file: Some(file.path().into()), prompt: false };
+        source.for_startup(&UserName::parse("hans").unwrap())
     }
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let source = Passwords { file: Some("/nonexistent/pw".into()), prompt: false };
+        let source = DefaultPasswordSource { file: Some("/nonexistent/pw".into()), prompt: false };
         let error = source.for_command(&UserName::parse("hans").unwrap()).unwrap_err();
         assert!(error.to_string().starts_with("/nonexistent/pw: "), "{error}");
     }

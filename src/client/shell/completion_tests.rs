@@ -1,5 +1,5 @@
 use super::*;
-use crate::client::commands::fakes::{Bench, content, file};
+use crate::client::commands::test_support::{Bench, content, file};
 use crate::common::types::Audience;
 
 fn candidates(bench: &Bench, dir: &Path, line: &str) -> (usize, Vec<String>) {

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::client::command::Verb;
 use crate::client::exit_code::ExitCode;
+use crate::client::shell::command::Verb;
 use crate::common::escape::escape_controls;
 use crate::common::message::{FoundEntry, OwnEntry};
 use crate::common::types::{FileName, UserName, is_control};
@@ -17,7 +17,7 @@ const COMMANDS: [&str; 7] = ["get", "lap", "lpf", "pub", "sch", "unp", "xit"];
 
 /// One name that a command could not do its work for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub struct ItemFailure {
     /// What was asked for, as typed or as found.
     pub name: String,
     /// One line.
@@ -32,13 +32,13 @@ pub enum Report<'a> {
     /// Logged in.
     Welcome(&'a UserName),
     /// Not logged in.
-    Refused(&'a Failure),
+    AuthFailed(&'a ItemFailure),
     /// A command that wants a login before it.
-    AuthenticateFirst(Verb),
+    NotAuthenticated(Verb),
     /// `pub` is through.
-    Published(&'a [FileName], &'a [Failure]),
+    Published(&'a [FileName], &'a [ItemFailure]),
     /// `unp` is through.
-    Unpublished(&'a [FileName], &'a [Failure]),
+    Unpublished(&'a [FileName], &'a [ItemFailure]),
     /// `lpf`.
     OwnFiles(&'a [OwnEntry]),
     /// `lap`.
@@ -48,15 +48,15 @@ pub enum Report<'a> {
     /// `sch -l`.
     Found(&'a [FoundEntry]),
     /// `get`: what was asked for, and the name it has now in the shared folder.
-    Fetched(&'a FileName, &'a FileName),
+    Downloaded(&'a FileName, &'a FileName),
     /// `get`: left alone, as `--on-exists skip` wants.
     Skipped(&'a FileName),
     /// `get`: nobody has it, or it could not be fetched.
-    NotFetched(&'a Failure),
+    DownloadFailed(&'a ItemFailure),
     /// `help`.
     Help(Option<Verb>),
     /// A line that is no command, or an answer that never came: told on stderr, and here only in JSON.
-    Trouble(&'a str, &'a Failure),
+    CommandFailed(&'a str, &'a ItemFailure),
     /// The end.
     Goodbye,
 }
@@ -68,40 +68,40 @@ impl Report<'_> {
     }
 
     /// The contract's fixed texts, each line ended; may be empty.
-    pub fn plain(&self) -> String {
+    pub fn to_text(&self) -> String {
         match self {
             Self::Welcome(user) => format!("Welcome, {user}!\nAvailable commands are: {}\n", COMMANDS.join(", ")),
-            Self::Refused(_) => "Authentication failed. Please try again.\n".into(),
-            Self::AuthenticateFirst(_) => "Please authenticate first\n".into(),
-            Self::Published(done, failed) => counted(done.len(), failed, "published", "publication"),
-            Self::Unpublished(done, failed) => counted(done.len(), failed, "unpublished", "unpublication"),
-            Self::OwnFiles(files) => listed(
+            Self::AuthFailed(_) => "Authentication failed. Please try again.\n".into(),
+            Self::NotAuthenticated(_) => "Please authenticate first\n".into(),
+            Self::Published(done, failed) => summary_line(done.len(), failed, "published", "publication"),
+            Self::Unpublished(done, failed) => summary_line(done.len(), failed, "unpublished", "unpublication"),
+            Self::OwnFiles(files) => list_block(
                 files.iter().map(|file| file.name.as_str()),
                 ["No files published", "file published", "files published"],
             ),
             Self::Peers(users) => {
-                listed(users.iter().map(UserName::as_str), ["No active peers", "active peer", "active peers"])
+                list_block(users.iter().map(UserName::as_str), ["No active peers", "active peer", "active peers"])
             }
             Self::Names(names) => {
-                listed(names.iter().map(FileName::as_str), ["No files found", "file found", "files found"])
+                list_block(names.iter().map(FileName::as_str), ["No files found", "file found", "files found"])
             }
             Self::Found(entries) => {
-                listed(entries.iter().map(details), ["No files found", "file found", "files found"])
+                list_block(entries.iter().map(details), ["No files found", "file found", "files found"])
             }
-            Self::Fetched(_, saved) => format!("{} downloaded successfully\n", escape_controls(saved.as_str())),
-            Self::NotFetched(failure) if failure.code == ExitCode::NotFound => "File not found\n".into(),
-            Self::NotFetched(failure) => format!("{} download failed\n", escape_controls(&failure.name)),
+            Self::Downloaded(_, saved) => format!("{} downloaded successfully\n", escape_controls(saved.as_str())),
+            Self::DownloadFailed(failure) if failure.code == ExitCode::NotFound => "File not found\n".into(),
+            Self::DownloadFailed(failure) => format!("{} download failed\n", escape_controls(&failure.name)),
             Self::Help(verb) => help(*verb),
-            Self::Skipped(_) | Self::Trouble(..) => String::new(),
+            Self::Skipped(_) | Self::CommandFailed(..) => String::new(),
             Self::Goodbye => "Goodbye!\n".into(),
         }
     }
 
     /// One JSON object and a line end.
-    pub fn json(&self) -> String {
+    pub fn to_json(&self) -> String {
         let mut line = String::new();
         // Whatever could act on a terminal stands within a string, where JSON lets it be written as an escape.
-        for c in self.value().to_string().chars() {
+        for c in self.json_value().to_string().chars() {
             match c {
                 c if is_control(c) => write!(line, "\\u{:04x}", u32::from(c)).expect("a string takes all"),
                 c => line.push(c),
@@ -111,11 +111,11 @@ impl Report<'_> {
         line
     }
 
-    fn value(&self) -> Value {
+    fn json_value(&self) -> Value {
         match self {
             Self::Welcome(user) => json!({"command": "auth", "ok": true, "user": user.as_str(), "commands": COMMANDS}),
-            Self::Refused(failure) => failed("auth", failure),
-            Self::AuthenticateFirst(verb) => {
+            Self::AuthFailed(failure) => failed("auth", failure),
+            Self::NotAuthenticated(verb) => {
                 let code = ExitCode::NotAuthenticated as u8;
                 json!({"command": verb.name(), "ok": false, "error": "Please authenticate first", "code": code})
             }
@@ -127,13 +127,13 @@ impl Report<'_> {
             }
             Self::Names(names) => json!({"command": "sch", "ok": true, "files": texts(names)}),
             Self::Found(entries) => json!({"command": "sch", "ok": true, "files": found_values(entries)}),
-            Self::Fetched(name, saved) => {
+            Self::Downloaded(name, saved) => {
                 json!({"command": "get", "ok": true, "name": name.as_str(), "saved": saved.as_str()})
             }
             Self::Skipped(name) => json!({"command": "get", "ok": true, "name": name.as_str(), "skipped": true}),
-            Self::NotFetched(failure) => failed("get", failure),
+            Self::DownloadFailed(failure) => failed("get", failure),
             Self::Help(verb) => json!({"command": "help", "ok": true, "text": help(*verb)}),
-            Self::Trouble(command, failure) => {
+            Self::CommandFailed(command, failure) => {
                 json!({"command": command, "ok": false, "error": failure.why, "code": failure.code as u8})
             }
             Self::Goodbye => json!({"command": "xit", "ok": true}),
@@ -142,7 +142,7 @@ impl Report<'_> {
 }
 
 /// The line with the count, then one failure line if any failed.
-fn counted(done: usize, failed: &[Failure], verb: &str, noun: &str) -> String {
+fn summary_line(done: usize, failed: &[ItemFailure], verb: &str, noun: &str) -> String {
     let mut text = match done {
         0 => String::new(),
         1 => format!("File {verb} successfully\n"),
@@ -154,7 +154,7 @@ fn counted(done: usize, failed: &[Failure], verb: &str, noun: &str) -> String {
     text
 }
 
-fn listed<T: AsRef<str>>(lines: impl ExactSizeIterator<Item = T>, [none, one, many]: [&str; 3]) -> String {
+fn list_block<T: AsRef<str>>(lines: impl ExactSizeIterator<Item = T>, [none, one, many]: [&str; 3]) -> String {
     let mut text = match lines.len() {
         0 => format!("{none}\n"),
         1 => format!("1 {one}:\n"),
@@ -184,7 +184,7 @@ fn texts(names: &[FileName]) -> Vec<&str> {
     names.iter().map(FileName::as_str).collect()
 }
 
-fn failed(command: &str, failure: &Failure) -> Value {
+fn failed(command: &str, failure: &ItemFailure) -> Value {
     json!({
         "command": command,
         "ok": false,
@@ -194,7 +194,7 @@ fn failed(command: &str, failure: &Failure) -> Value {
     })
 }
 
-fn counted_value(command: &str, list: &str, done: &[FileName], failures: &[Failure]) -> Value {
+fn counted_value(command: &str, list: &str, done: &[FileName], failures: &[ItemFailure]) -> Value {
     let failed = failures.iter().map(|one| json!({"name": one.name, "error": one.why, "code": one.code as u8}));
     let code = failures.first().map_or(ExitCode::Success, |first| first.code);
     json!({
@@ -232,5 +232,5 @@ fn found_values(entries: &[FoundEntry]) -> Vec<Value> {
 }
 
 #[cfg(test)]
-#[path = "output_tests.rs"]
+#[path = "report_tests.rs"]
 mod tests;

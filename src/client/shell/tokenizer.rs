@@ -4,7 +4,7 @@
 
 /// A word of a line, quotes removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Word {
+pub struct Token {
     /// The text that was meant.
     pub text: String,
     /// The word as a pattern for globset, where an unquoted `*`, `?` or `[...]` makes it one; everything else that is
@@ -14,7 +14,7 @@ pub struct Word {
 
 /// Why a line cannot be split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum WordsError {
+pub enum TokenizeError {
     /// A quote is opened and never closed.
     #[error("a quote is not closed: {0}")]
     Unterminated(char),
@@ -24,18 +24,18 @@ pub enum WordsError {
 }
 
 /// One character of a word, and whether it was quoted.
-type Mark = (char, bool);
+type QuotedChar = (char, bool);
 
 /// Takes words off the front of a line, one by one.
 #[derive(Debug, Clone)]
-pub struct Words<'a> {
+pub struct Tokenizer<'a> {
     line: &'a str,
     at: usize,
 }
 
-impl<'a> Words<'a> {
+impl<'a> Tokenizer<'a> {
     /// Nothing is looked at yet.
-    pub fn of(line: &'a str) -> Self {
+    pub fn new(line: &'a str) -> Self {
         Self { line, at: 0 }
     }
 
@@ -46,56 +46,56 @@ impl<'a> Words<'a> {
     }
 
     /// The next word, `None` at the end of the line.
-    pub fn next_word(&mut self) -> Result<Option<Word>, WordsError> {
-        Ok(self.next_marks()?.map(|marks| Word { text: text_of(&marks), pattern: pattern_of(&marks) }))
+    pub fn next_token(&mut self) -> Result<Option<Token>, TokenizeError> {
+        Ok(self.next_chars()?.map(|chars| Token { text: text_of(&chars), pattern: pattern_of(&chars) }))
     }
 
     /// All that are left.
-    pub fn rest(mut self) -> Result<Vec<Word>, WordsError> {
+    pub fn collect_tokens(mut self) -> Result<Vec<Token>, TokenizeError> {
         let mut words = Vec::new();
-        while let Some(word) = self.next_word()? {
+        while let Some(word) = self.next_token()? {
             words.push(word);
         }
         Ok(words)
     }
 
-    fn next_marks(&mut self) -> Result<Option<Vec<Mark>>, WordsError> {
+    fn next_chars(&mut self) -> Result<Option<Vec<QuotedChar>>, TokenizeError> {
         self.skip_blanks();
-        let mut marks = Vec::new();
+        let mut chars = Vec::new();
         let mut any = false;
         while let Some(c) = self.peek().filter(|c| !is_blank(*c)) {
             any = true;
             self.at += c.len_utf8();
             match c {
-                '\'' => self.single_quoted(&mut marks)?,
-                '"' => self.double_quoted(&mut marks)?,
-                '\\' => marks.push((self.take().ok_or(WordsError::TrailingBackslash)?, true)),
-                c => marks.push((c, false)),
+                '\'' => self.single_quoted(&mut chars)?,
+                '"' => self.double_quoted(&mut chars)?,
+                '\\' => chars.push((self.take().ok_or(TokenizeError::TrailingBackslash)?, true)),
+                c => chars.push((c, false)),
             }
         }
-        Ok(any.then_some(marks))
+        Ok(any.then_some(chars))
     }
 
-    fn single_quoted(&mut self, marks: &mut Vec<Mark>) -> Result<(), WordsError> {
+    fn single_quoted(&mut self, chars: &mut Vec<QuotedChar>) -> Result<(), TokenizeError> {
         loop {
-            match self.take().ok_or(WordsError::Unterminated('\''))? {
+            match self.take().ok_or(TokenizeError::Unterminated('\''))? {
                 '\'' => return Ok(()),
-                c => marks.push((c, true)),
+                c => chars.push((c, true)),
             }
         }
     }
 
     /// Within double quotes a backslash is itself but before `"`, `\`, `$` and a backtick (POSIX 2.2.3).
-    fn double_quoted(&mut self, marks: &mut Vec<Mark>) -> Result<(), WordsError> {
-        let open = WordsError::Unterminated('"');
+    fn double_quoted(&mut self, chars: &mut Vec<QuotedChar>) -> Result<(), TokenizeError> {
+        let open = TokenizeError::Unterminated('"');
         loop {
             match self.take().ok_or(open)? {
                 '"' => return Ok(()),
                 '\\' => match self.take().ok_or(open)? {
-                    c @ ('"' | '\\' | '$' | '`') => marks.push((c, true)),
-                    c => marks.extend([('\\', true), (c, true)]),
+                    c @ ('"' | '\\' | '$' | '`') => chars.push((c, true)),
+                    c => chars.extend([('\\', true), (c, true)]),
                 },
-                c => marks.push((c, true)),
+                c => chars.push((c, true)),
             }
         }
     }
@@ -133,26 +133,26 @@ pub fn quote(text: &str) -> String {
     quoted
 }
 
-fn text_of(marks: &[Mark]) -> String {
-    marks.iter().map(|(c, _)| c).collect()
+fn text_of(chars: &[QuotedChar]) -> String {
+    chars.iter().map(|(c, _)| c).collect()
 }
 
 /// `None` if nothing in the word makes a pattern.
-fn pattern_of(marks: &[Mark]) -> Option<String> {
+fn pattern_of(chars: &[QuotedChar]) -> Option<String> {
     let mut pattern = String::new();
     let mut special = false;
     let mut at = 0;
-    while let Some(&(c, quoted)) = marks.get(at) {
+    while let Some(&(c, quoted)) = chars.get(at) {
         at += 1;
         match c {
             '*' | '?' if !quoted => {
                 special = true;
                 pattern.push(c);
             }
-            '[' if !quoted && let Some(end) = class_end(marks, at) => {
+            '[' if !quoted && let Some(end) = class_end(chars, at) => {
                 special = true;
                 pattern.push('[');
-                pattern.extend(marks[at..end].iter().map(|(c, _)| c));
+                pattern.extend(chars[at..end].iter().map(|(c, _)| c));
                 at = end;
             }
             '*' | '?' | '[' | ']' | '{' | '}' | '\\' => pattern.extend(['\\', c]),
@@ -164,12 +164,12 @@ fn pattern_of(marks: &[Mark]) -> Option<String> {
 
 /// Where the class that begins at `start` (behind its `[`) ends, behind its `]`. A `[` that is never closed, or not
 /// before the next `/`, is an ordinary character.
-fn class_end(marks: &[Mark], start: usize) -> Option<usize> {
-    let negated = matches!(marks.get(start), Some(('!' | '^', false)));
+fn class_end(chars: &[QuotedChar], start: usize) -> Option<usize> {
+    let negated = matches!(chars.get(start), Some(('!' | '^', false)));
     let first = start + usize::from(negated);
-    let closes = |&(c, quoted): &Mark| c == ']' && !quoted;
-    let length = marks.get(first + 1..)?.iter().take_while(|(c, _)| *c != '/').position(closes)?;
-    (marks[first].0 != '/').then_some(first + 1 + length + 1)
+    let closes = |&(c, quoted): &QuotedChar| c == ']' && !quoted;
+    let length = chars.get(first + 1..)?.iter().take_while(|(c, _)| *c != '/').position(closes)?;
+    (chars[first].0 != '/').then_some(first + 1 + length + 1)
 }
 
 #[cfg(test)]
@@ -177,11 +177,11 @@ mod tests {
     use super::*;
 
     fn texts(line: &str) -> Vec<String> {
-        Words::of(line).rest().unwrap().into_iter().map(|word| word.text).collect()
+        Tokenizer::new(line).collect_tokens().unwrap().into_iter().map(|word| word.text).collect()
     }
 
     fn pattern(word: &str) -> Option<String> {
-        Words::of(word).next_word().unwrap().unwrap().pattern
+        Tokenizer::new(word).next_token().unwrap().unwrap().pattern
     }
 
     #[test]
@@ -200,10 +200,10 @@ mod tests {
 
     #[test]
     fn what_is_opened_must_be_closed() {
-        assert_eq!(Words::of("get 'a").rest(), Err(WordsError::Unterminated('\'')));
-        assert_eq!(Words::of("get \"a").rest(), Err(WordsError::Unterminated('"')));
-        assert_eq!(Words::of("get \"a\\").rest(), Err(WordsError::Unterminated('"')));
-        assert_eq!(Words::of("get a\\").rest(), Err(WordsError::TrailingBackslash));
+        assert_eq!(Tokenizer::new("get 'a").collect_tokens(), Err(TokenizeError::Unterminated('\'')));
+        assert_eq!(Tokenizer::new("get \"a").collect_tokens(), Err(TokenizeError::Unterminated('"')));
+        assert_eq!(Tokenizer::new("get \"a\\").collect_tokens(), Err(TokenizeError::Unterminated('"')));
+        assert_eq!(Tokenizer::new("get a\\").collect_tokens(), Err(TokenizeError::TrailingBackslash));
     }
 
     #[test]
@@ -234,16 +234,16 @@ mod tests {
     #[test]
     fn quoting_reads_back() {
         for name in ["a b", "it's", "a\"b", "*", "[x]", "#a", "-l", "日本", "a\\b", "plain", "x#y-z"] {
-            let word = Words::of(&quote(name)).next_word().unwrap().unwrap();
+            let word = Tokenizer::new(&quote(name)).next_token().unwrap().unwrap();
             assert_eq!((word.text.as_str(), word.pattern), (name, None), "{name}");
         }
     }
 
     #[test]
     fn the_position_is_right_behind_the_word() {
-        let mut words = Words::of("auth  hans  secret ");
-        words.next_word().unwrap();
-        words.next_word().unwrap();
+        let mut words = Tokenizer::new("auth  hans  secret ");
+        words.next_token().unwrap();
+        words.next_token().unwrap();
         assert_eq!(&"auth  hans  secret "[words.position()..], "  secret ");
     }
 }

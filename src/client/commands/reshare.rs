@@ -16,14 +16,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::Context;
+use super::CommandContext;
 use crate::client::control::AskError;
 use crate::client::directory::PublishTo;
 use crate::client::download::{Arriving, OnExists, Wanted};
 use crate::client::exit_code::ExitCode;
-use crate::client::life::Life;
 use crate::client::own::{Listing, Own};
 use crate::client::services::Services;
+use crate::client::shell::interrupt::InterruptState;
 use crate::common::message::PublishedFile;
 use crate::common::types::{Audience, FileName};
 
@@ -33,20 +33,20 @@ const LOOK: Duration = Duration::from_millis(50);
 const LOOKS_AFTER_STOP: u32 = 8;
 
 /// What of one `get --share` has been published so far.
-pub(super) struct Sharing<'a> {
-    context: &'a Context,
+pub(super) struct Reshare<'a> {
+    context: &'a CommandContext,
     wanted: &'a [Wanted],
     /// To the thread that publishes.
     announced: Sender<PublishedFile>,
     arriving: Mutex<BTreeMap<usize, Arc<Arriving>>>,
-    early: Arc<Mutex<Early>>,
+    early: Arc<Mutex<EarlyPublications>>,
     /// Closed when nothing more is published early.
     publishing: Mutex<Receiver<()>>,
 }
 
 /// What was published while it arrived.
 #[derive(Default)]
-struct Early {
+struct EarlyPublications {
     /// The user published none of these before; the server may have taken any of them.
     tried: BTreeSet<FileName>,
     /// The server has, and they are served.
@@ -55,13 +55,13 @@ struct Early {
     over: bool,
 }
 
-impl<'a> Sharing<'a> {
+impl<'a> Reshare<'a> {
     /// Ready for the first file to arrive.
-    pub fn new(context: &'a Context, wanted: &'a [Wanted]) -> Self {
+    pub fn new(context: &'a CommandContext, wanted: &'a [Wanted]) -> Self {
         let (announced, receiver) = channel();
-        let early = Arc::<Mutex<Early>>::default();
+        let early = Arc::<Mutex<EarlyPublications>>::default();
         let (publisher, shared) = (Publisher::of(context), early.clone());
-        let publishing = Mutex::new(in_background(move || publisher.publish_early(&receiver, &shared)));
+        let publishing = Mutex::new(spawn_task(move || publisher.publish_early(&receiver, &shared)));
         Self { context, wanted, announced, arriving: Mutex::default(), early, publishing }
     }
 
@@ -87,11 +87,12 @@ impl<'a> Sharing<'a> {
 
     /// The fetch is over. Publishes whatever of `saved` (indices of what lies whole under its own name) is not yet, and
     /// takes back what was published too early.
-    pub fn settle(self, saved: &BTreeSet<usize>) -> ExitCode {
+    pub fn finish(self, saved: &BTreeSet<usize>) -> ExitCode {
         let Self { context, wanted, announced, early, publishing, .. } = self;
         drop(announced);
-        let _ = unless_stopped(&context.life, &lock(&publishing));
-        let Early { tried, done, .. } = std::mem::replace(&mut *lock(&early), Early { over: true, ..Early::default() });
+        let _ = recv_unless_cancelled(&context.life, &lock(&publishing));
+        let EarlyPublications { tried, done, .. } =
+            std::mem::replace(&mut *lock(&early), EarlyPublications { over: true, ..EarlyPublications::default() });
         let saved: BTreeMap<&FileName, &Wanted> =
             saved.iter().map(|&index| (&wanted[index].name, &wanted[index])).collect();
         let broken: Vec<FileName> = tried.into_iter().filter(|name| !saved.contains_key(name)).collect();
@@ -104,18 +105,18 @@ impl<'a> Sharing<'a> {
             return ExitCode::Success;
         }
         let publisher = Publisher::of(context);
-        let settling = in_background(move || (publisher.take_back(&broken), publisher.publish(&rest)));
-        let Some((taken_back, published)) = unless_stopped(&context.life, &settling) else {
-            context.console.reason("interrupted before the server knew what is shared now");
+        let settling = spawn_task(move || (publisher.unpublish(&broken), publisher.publish(&rest)));
+        let Some((taken_back, published)) = recv_unless_cancelled(&context.life, &settling) else {
+            context.console.error("interrupted before the server knew what is shared now");
             return ExitCode::Interrupted;
         };
         if let Err(error) = taken_back {
-            context.console.reason(format!("not whole, but still published: {error}"));
+            context.console.error(format!("not whole, but still published: {error}"));
         }
         match published {
             Ok(()) => ExitCode::Success,
             Err(error) => {
-                context.console.reason(format!("downloaded, but not published: {error}"));
+                context.console.error(format!("downloaded, but not published: {error}"));
                 (&error).into()
             }
         }
@@ -130,23 +131,23 @@ fn published_file(wanted: &Wanted) -> PublishedFile {
 struct Publisher {
     services: Services,
     own: Arc<Own>,
-    life: Arc<Life>,
+    life: Arc<InterruptState>,
 }
 
 impl Publisher {
-    fn of(context: &Context) -> Self {
+    fn of(context: &CommandContext) -> Self {
         Self { services: context.services.clone(), own: context.own.clone(), life: context.life.clone() }
     }
 
     /// Publishes what begins to arrive, all there is at a time. What fails here is tried again, and told, when it is
     /// whole; a server that is away is not waited for again until then.
-    fn publish_early(&self, announced: &Receiver<PublishedFile>, early: &Mutex<Early>) {
+    fn publish_early(&self, announced: &Receiver<PublishedFile>, early: &Mutex<EarlyPublications>) {
         while let Ok(first) = announced.recv() {
             let batch = [first].into_iter().chain(announced.try_iter());
             let mut batch: Vec<PublishedFile> = batch.filter(|file| self.own.surely_lacks(&file.name)).collect();
             {
                 let mut early = lock(early);
-                if early.over || self.life.cancelled() {
+                if early.over || self.life.is_cancelled() {
                     return;
                 }
                 batch.retain(|file| early.tried.insert(file.name.clone()));
@@ -182,7 +183,7 @@ impl Publisher {
     }
 
     /// These never got whole: nobody is to be sent here for them.
-    fn take_back(&self, names: &[FileName]) -> Result<(), AskError> {
+    fn unpublish(&self, names: &[FileName]) -> Result<(), AskError> {
         if names.is_empty() {
             return Ok(());
         }
@@ -192,7 +193,7 @@ impl Publisher {
 }
 
 /// Works on a thread of its own, which is not waited for: the result comes by the receiver.
-fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+fn spawn_task<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
         let _ = sender.send(work());
@@ -201,13 +202,13 @@ fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
 }
 
 /// Waits for the result, but not much longer than the user wants to.
-fn unless_stopped<T>(life: &Life, result: &Receiver<T>) -> Option<T> {
+fn recv_unless_cancelled<T>(life: &InterruptState, result: &Receiver<T>) -> Option<T> {
     let mut looks = 0;
     while looks <= LOOKS_AFTER_STOP {
         match result.recv_timeout(LOOK) {
             Ok(result) => return Some(result),
             Err(RecvTimeoutError::Disconnected) => return None,
-            Err(RecvTimeoutError::Timeout) => looks += u32::from(life.cancelled()),
+            Err(RecvTimeoutError::Timeout) => looks += u32::from(life.is_cancelled()),
         }
     }
     None

@@ -13,27 +13,26 @@ use clap::Parser;
 use log::LevelFilter;
 
 use crate::client::cli::{GETTING_STARTED, Options};
-use crate::client::commands::Context;
-use crate::client::console::{Console, Manner};
+use crate::client::commands::CommandContext;
 use crate::client::control::{Control, ControlOptions};
 use crate::client::directory::Directory;
 use crate::client::download::{DownloadOptions, Downloader};
 use crate::client::exit_code::ExitCode;
-use crate::client::life::{Ending, Life, Verdict};
 use crate::client::net::{local_ips_towards, resolve};
 use crate::client::notices::Notices;
-use crate::client::output::Report;
-use crate::client::password::Passwords;
 use crate::client::services::{Account, Services};
 use crate::client::share::{Listener, Share};
-use crate::client::shell::{Ended, Script, run_script, run_terminal};
-use crate::client::signals;
+use crate::client::shell::interrupt::{InterruptState, ShutdownSignal, SignalAction, watch_signals};
+use crate::client::shell::{Script, ShellExit, run_interactive, run_script};
+use crate::client::ui::console::{Console, OutputOptions};
+use crate::client::ui::password::DefaultPasswordSource;
+use crate::client::ui::report::Report;
 use crate::common::login::Stretching;
 
 /// A command that was told to stop gets this long to do so in good order.
-const STOP_PATIENCE: Duration = Duration::from_secs(1);
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// The last line waits this long for whoever reads it.
-const GOODBYE_PATIENCE: Duration = Duration::from_millis(500);
+const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two tries of `-u` while the user is active.
 const LOGIN_RETRY: Duration = Duration::from_millis(500);
 /// How often a free port is looked for that is free on every address that faces the server.
@@ -57,24 +56,24 @@ pub fn main() -> std::process::ExitCode {
 }
 
 /// What the waiting thread hears of.
-enum Event {
-    Signal(Ending),
-    Ended(Ended),
+enum AppEvent {
+    Signal(ShutdownSignal),
+    ShellExit(ShellExit),
     LoggedOut,
 }
 
 fn run(options: Options) -> ExitCode {
     log_to_stderr(options.verbose);
-    let way_in = WayIn::of(&options);
-    let bars = !options.quiet && io::stderr().is_terminal() && way_in != WayIn::Pipe;
-    let console = Arc::new(Console::standard(Manner { json: options.json, quiet: options.quiet, bars }));
-    let (events, heard) = channel();
-    let life = Arc::new(Life::default());
-    let started = start(&options, &way_in, &console, &life, &events);
+    let mode = InputMode::of(&options);
+    let bars = !options.quiet && io::stderr().is_terminal() && mode != InputMode::Pipe;
+    let console = Arc::new(Console::stdio(OutputOptions { json: options.json, quiet: options.quiet, bars }));
+    let (events, event_receiver) = channel();
+    let life = Arc::new(InterruptState::default());
+    let started = start(&options, &mode, &console, &life, &events);
     let (context, lines) = match started {
         Ok(started) => started,
         Err((code, why)) => {
-            console.reason(why);
+            console.error(why);
             return code;
         }
     };
@@ -83,15 +82,15 @@ fn run(options: Options) -> ExitCode {
     let (dir, stay) = (options.dir.clone(), options.stay);
     let user = options.user.filter(|user| !user.is_empty());
     std::thread::spawn(move || {
-        let work = std::panic::AssertUnwindSafe(|| work(&context, user, lines, &dir, stay));
-        let ended = std::panic::catch_unwind(work).unwrap_or(Ended::Leave(ExitCode::Internal));
+        let work = std::panic::AssertUnwindSafe(|| run_commands(&context, user, lines, &dir, stay));
+        let ended = std::panic::catch_unwind(work).unwrap_or(ShellExit::Leave(ExitCode::Internal));
         // The client may have ended meanwhile, and with it the other end.
-        let _ = events.send(Event::Ended(ended));
+        let _ = events.send(AppEvent::ShellExit(ended));
     });
-    let (code, goodbye) = wait(&heard, &life, &*account, &console);
+    let (code, goodbye) = wait_for_exit(&event_receiver, &life, &*account, &console);
     account.leave();
     if goodbye {
-        say_goodbye(&console);
+        print_goodbye(&console);
     }
     if let Some(terminal) = terminal {
         // A prompt that a signal has cut short leaves the terminal without echo.
@@ -102,7 +101,7 @@ fn run(options: Options) -> ExitCode {
 
 /// Which of the four it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum WayIn {
+enum InputMode {
     Terminal,
     Pipe,
     Commands(Vec<String>),
@@ -110,7 +109,7 @@ enum WayIn {
     Batch(Option<PathBuf>),
 }
 
-impl WayIn {
+impl InputMode {
     fn of(options: &Options) -> Self {
         match &options.batch {
             _ if !options.commands.is_empty() => Self::Commands(options.commands.clone()),
@@ -138,39 +137,39 @@ impl WayIn {
     }
 }
 
-type Failed = (ExitCode, String);
+type StartupError = (ExitCode, String);
 
 /// Puts the rooms together. Nothing is sent yet.
 fn start(
     options: &Options,
-    way_in: &WayIn,
+    mode: &InputMode,
     console: &Arc<Console>,
-    life: &Arc<Life>,
-    events: &Sender<Event>,
-) -> Result<(Context, Option<Script>), Failed> {
+    life: &Arc<InterruptState>,
+    events: &Sender<AppEvent>,
+) -> Result<(CommandContext, Option<Script>), StartupError> {
     let local = |what: &Path| {
         let what = what.display().to_string();
         move |error: io::Error| (ExitCode::LocalFile, format!("{what}: {error}"))
     };
     let internal = |error: io::Error| (ExitCode::Internal, error.to_string());
-    let heard = events.clone();
-    let forward = move |signal| drop(heard.send(Event::Signal(signal)));
-    signals::watch(*way_in == WayIn::Terminal, forward).map_err(internal)?;
+    let event_receiver = events.clone();
+    let forward = move |signal| drop(event_receiver.send(AppEvent::Signal(signal)));
+    watch_signals(*mode == InputMode::Terminal, forward).map_err(internal)?;
 
     let batch = options.batch.clone().unwrap_or_default();
-    let script = way_in.script(options.stay).map_err(local(&batch))?;
+    let script = mode.script(options.stay).map_err(local(&batch))?;
     let unknown = |error| (ExitCode::Unreachable, format!("{}: {error}", options.server));
     let servers = resolve(&options.server, options.port).map_err(unknown)?;
     let share = Share::open(&options.dir, options.upload_slots).map_err(local(&options.dir))?;
     let tcp_port = listen(options, &servers, &share)?;
-    let heard = events.clone();
-    let logged_out = move || drop(heard.send(Event::LoggedOut));
+    let event_receiver = events.clone();
+    let logged_out = move || drop(event_receiver.send(AppEvent::LoggedOut));
     let observer = Notices::start(Arc::clone(&share), Arc::clone(console), logged_out).map_err(internal)?;
     let control_options = ControlOptions { servers, tcp_port, stretching: Stretching::Standard };
     let control = Control::start(control_options, Arc::new(observer)).map_err(internal)?;
     let directory = Directory::new(control.clone());
     let downloader = Downloader::open(&options.dir, directory.clone()).map_err(local(&options.dir))?;
-    let context = Context {
+    let context = CommandContext {
         services: Services {
             account: Arc::new(control),
             catalogue: Arc::new(directory),
@@ -180,9 +179,9 @@ fn start(
         own: Arc::default(),
         console: Arc::clone(console),
         life: Arc::clone(life),
-        passwords: Box::new(Passwords {
+        passwords: Box::new(DefaultPasswordSource {
             file: options.password_file.clone(),
-            prompt: io::stdin().is_terminal() && *way_in != WayIn::Batch(None),
+            prompt: io::stdin().is_terminal() && *mode != InputMode::Batch(None),
         }),
         downloads: DownloadOptions { on_exists: options.on_exists, retry_for: options.retry_for },
         login_retry: LOGIN_RETRY,
@@ -192,7 +191,7 @@ fn start(
 
 /// Starts to listen for peers: where `--listen` says, or on every address that faces the server, all on one port, since
 /// only the login finds out at which of its addresses the server is. The port.
-fn listen(options: &Options, servers: &[SocketAddr], share: &Arc<Share>) -> Result<u16, Failed> {
+fn listen(options: &Options, servers: &[SocketAddr], share: &Arc<Share>) -> Result<u16, StartupError> {
     let start = |address| Listener::start(Arc::clone(share), address, options.limit_rate);
     let addresses = match options.listen {
         Some(address) => vec![address],
@@ -236,63 +235,74 @@ where
 }
 
 /// What the thread of the commands does.
-fn work(context: &Context, user: Option<String>, script: Option<Script>, dir: &Path, stay: bool) -> Ended {
+fn run_commands(
+    context: &CommandContext,
+    user: Option<String>,
+    script: Option<Script>,
+    dir: &Path,
+    stay: bool,
+) -> ShellExit {
     if let Some(user) = user {
-        let _busy = context.life.command();
-        let code = context.login_at_start(&user);
+        let _busy = context.life.begin_command();
+        let code = context.login_at_startup(&user);
         if !code.is_success() {
-            return Ended::Refused(code);
+            return ShellExit::Refused(code);
         }
     }
     match script {
         Some(script) => run_script(context, script),
-        None => run_terminal(context, dir, stay),
+        None => run_interactive(context, dir, stay),
     }
 }
 
 /// Waits for the end: the status, and whether to say goodbye.
-fn wait(heard: &Receiver<Event>, life: &Life, account: &dyn Account, console: &Console) -> (ExitCode, bool) {
+fn wait_for_exit(
+    event_receiver: &Receiver<AppEvent>,
+    life: &InterruptState,
+    account: &dyn Account,
+    console: &Console,
+) -> (ExitCode, bool) {
     let mut staying = false;
     loop {
         // The commands' thread holds a sender until it has sent its last event.
-        match heard.recv().unwrap_or(Event::Ended(Ended::Leave(ExitCode::Internal))) {
-            Event::Ended(Ended::Refused(code)) => return (code, false),
-            Event::Ended(Ended::Leave(code)) => return (code, true),
-            Event::Ended(Ended::Stay) => staying = true,
-            Event::LoggedOut => (),
-            Event::Signal(signal) => match life.signal(signal) {
-                Verdict::Cancel | Verdict::Ignore if !staying => (),
-                Verdict::End { busy: true } if !staying => {
+        match event_receiver.recv().unwrap_or(AppEvent::ShellExit(ShellExit::Leave(ExitCode::Internal))) {
+            AppEvent::ShellExit(ShellExit::Refused(code)) => return (code, false),
+            AppEvent::ShellExit(ShellExit::Leave(code)) => return (code, true),
+            AppEvent::ShellExit(ShellExit::Stay) => staying = true,
+            AppEvent::LoggedOut => (),
+            AppEvent::Signal(signal) => match life.on_signal(signal) {
+                SignalAction::CancelCommand | SignalAction::Ignore if !staying => (),
+                SignalAction::Exit { busy: true } if !staying => {
                     // The end of the command, a second signal: whatever comes, the client ends now.
-                    let _ = heard.recv_timeout(STOP_PATIENCE);
-                    return (status_of(signal), true);
+                    let _ = event_receiver.recv_timeout(STOP_TIMEOUT);
+                    return (exit_code_for(signal), true);
                 }
-                _ => return (status_of(signal), true),
+                _ => return (exit_code_for(signal), true),
             },
         }
         if staying && account.user().is_none() {
-            console.reason("not logged in: there is nothing to stay online for");
+            console.error("not logged in: there is nothing to stay online for");
             return (ExitCode::NotAuthenticated, true);
         }
     }
 }
 
-fn status_of(signal: Ending) -> ExitCode {
+fn exit_code_for(signal: ShutdownSignal) -> ExitCode {
     match signal {
-        Ending::Interrupt => ExitCode::Interrupted,
-        Ending::Terminate => ExitCode::Terminated,
+        ShutdownSignal::Interrupt => ExitCode::Interrupted,
+        ShutdownSignal::Terminate => ExitCode::Terminated,
     }
 }
 
 /// On a thread of its own: a reader that does not read must not keep the client from ending.
-fn say_goodbye(console: &Arc<Console>) {
+fn print_goodbye(console: &Arc<Console>) {
     let console = Arc::clone(console);
     let (said, done) = channel();
     std::thread::spawn(move || {
         console.report(&Report::Goodbye);
         let _ = said.send(());
     });
-    let _ = done.recv_timeout(GOODBYE_PATIENCE);
+    let _ = done.recv_timeout(GOODBYE_TIMEOUT);
 }
 
 fn log_to_stderr(verbose: u8) {

@@ -5,13 +5,13 @@
 use globset::{GlobBuilder, GlobMatcher};
 
 use crate::client::share::PathArgument;
-use crate::client::words::Word;
+use crate::client::shell::tokenizer::Token;
 use crate::common::limits::NEEDLE_MAX_BYTES;
 use crate::common::message::NameQuery;
 use crate::common::types::FileName;
 
 /// A search for fewer bytes leaves out too little to be worth preferring: the server's index is over trigrams.
-const SELECTIVE: usize = 3;
+const TRIGRAM_BYTES: usize = 3;
 /// Fewest hex digits that `name#hex` takes.
 const HASH_PREFIX_MIN: usize = 4;
 
@@ -34,16 +34,16 @@ pub enum PathError {
 
 /// `word` as a file argument: without `.` parts and doubled slashes, never leaving the folder. A trailing `/` stays; the
 /// folder itself is `.`.
-pub fn tidy(word: &Word) -> Result<PathArgument, PathError> {
-    let text = tidy_text(&word.text)?;
-    let pattern = word.pattern.as_deref().map(tidy_text).transpose()?;
+pub fn normalize(word: &Token) -> Result<PathArgument, PathError> {
+    let text = normalize_str(&word.text)?;
+    let pattern = word.pattern.as_deref().map(normalize_str).transpose()?;
     if let Some(pattern) = &pattern {
         Pattern::parse(pattern)?;
     }
     Ok(PathArgument { text, pattern })
 }
 
-fn tidy_text(text: &str) -> Result<String, PathError> {
+fn normalize_str(text: &str) -> Result<String, PathError> {
     if text.is_empty() {
         return Err(PathError::Empty);
     }
@@ -76,7 +76,7 @@ pub enum Selector {
 }
 
 impl Selector {
-    /// Reads an argument that [`tidy`] has made.
+    /// Reads an argument that [`normalize`] has made.
     pub fn of(argument: &PathArgument) -> Result<Self, PathError> {
         let text = argument.text.as_str();
         let name = FileName::parse(text).ok();
@@ -86,11 +86,11 @@ impl Selector {
         if text == "." || text.ends_with('/') {
             return Ok(Self::Pattern(Pattern::folder(text), None));
         }
-        Ok(Self::Name { name, pinned: pinned(text) })
+        Ok(Self::Name { name, pinned: parse_hash_suffix(text) })
     }
 }
 
-fn pinned(text: &str) -> Option<(FileName, String)> {
+fn parse_hash_suffix(text: &str) -> Option<(FileName, String)> {
     let (name, hex) = text.rsplit_once('#')?;
     let is_hex = (HASH_PREFIX_MIN..=64).contains(&hex.len()) && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_hex.then(|| FileName::parse(name).ok())?.map(|name| (name, hex.into()))
@@ -113,11 +113,11 @@ enum Part {
 }
 
 impl Pattern {
-    /// Reads a globset pattern as [`Word::pattern`](crate::client::words::Word) holds it.
+    /// Reads a globset pattern as [`Token::pattern`](crate::client::shell::tokenizer::Token) holds it.
     pub fn parse(pattern: &str) -> Result<Self, PathError> {
         let folder = pattern.ends_with('/');
         let parts = pattern.split('/').filter(|part| !part.is_empty()).map(Part::parse).collect::<Result<_, _>>()?;
-        Ok(Self { parts, folder, literals: literal_runs(pattern) })
+        Ok(Self { parts, folder, literals: literal_parts(pattern) })
     }
 
     /// Everything in `folder`, which ends in `/`; `.` is the shared folder itself.
@@ -132,10 +132,10 @@ impl Pattern {
     pub fn query(&self) -> NameQuery {
         let prefix = self.literals.first().cloned().unwrap_or_default();
         match self.literals.iter().max_by_key(|run| run.len()) {
-            Some(longest) if prefix.len() < SELECTIVE && longest.len() >= SELECTIVE => {
-                NameQuery::Substring(cut(longest.clone()))
+            Some(longest) if prefix.len() < TRIGRAM_BYTES && longest.len() >= TRIGRAM_BYTES => {
+                NameQuery::Substring(truncate_prefix(longest.clone()))
             }
-            _ => NameQuery::Prefix(cut(prefix)),
+            _ => NameQuery::Prefix(truncate_prefix(prefix)),
         }
     }
 
@@ -164,7 +164,7 @@ impl Part {
 }
 
 /// What stands literally in `pattern`, in order; the first run is what it starts with and may be empty.
-fn literal_runs(pattern: &str) -> Vec<String> {
+fn literal_parts(pattern: &str) -> Vec<String> {
     let mut runs = vec![String::new()];
     let mut chars = pattern.chars().peekable();
     while let Some(c) = chars.next() {
@@ -184,7 +184,7 @@ fn literal_runs(pattern: &str) -> Vec<String> {
 }
 
 /// Cuts a prefix to what a query may hold; a shorter prefix only means more names to look through.
-fn cut(mut prefix: String) -> String {
+fn truncate_prefix(mut prefix: String) -> String {
     prefix.truncate(prefix.floor_char_boundary(NEEDLE_MAX_BYTES));
     prefix
 }
@@ -192,10 +192,10 @@ fn cut(mut prefix: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::words::Words;
+    use crate::client::shell::tokenizer::Tokenizer;
 
     fn argument(text: &str) -> Result<PathArgument, PathError> {
-        tidy(&Words::of(text).next_word().unwrap().unwrap())
+        normalize(&Tokenizer::new(text).next_token().unwrap().unwrap())
     }
 
     fn matches(pattern: &str, name: &str) -> bool {

@@ -100,16 +100,16 @@ fn what_is_no_command_says_so() {
     assert_eq!(err("put a"), UsageError::Unknown("put".into()));
     assert_eq!(err("GET a"), UsageError::Unknown("GET".into()));
     assert_eq!(err("help put"), UsageError::Unknown("put".into()));
-    assert_eq!(err("get 'a"), UsageError::Words(WordsError::Unterminated('\'')));
+    assert_eq!(err("get 'a"), UsageError::Tokenizer(TokenizeError::Unterminated('\'')));
     assert_eq!(parse(b"get \xff"), Err(UsageError::NotUtf8));
     assert_eq!(parse(b"\xff"), Err(UsageError::NotUtf8));
 }
 
 #[test]
 fn a_leading_dash_is_taken_off() {
-    assert_eq!(strip_ignore_mark(b"-get a"), (true, &b"get a"[..]));
-    assert_eq!(strip_ignore_mark(b"  - get a"), (true, &b" get a"[..]));
-    assert_eq!(strip_ignore_mark(b"get -a"), (false, &b"get -a"[..]));
+    assert_eq!(strip_ignore_prefix(b"-get a"), (true, &b"get a"[..]));
+    assert_eq!(strip_ignore_prefix(b"  - get a"), (true, &b" get a"[..]));
+    assert_eq!(strip_ignore_prefix(b"get -a"), (false, &b"get -a"[..]));
 }
 
 #[test]

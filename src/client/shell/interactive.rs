@@ -11,26 +11,26 @@ use rustyline::history::FileHistory;
 use rustyline::{CompletionType, Config, Editor, ExternalPrinter};
 use zeroize::Zeroizing;
 
-use super::complete::Completion;
-use super::{Ended, Step, execute};
-use crate::client::command::may_hold_password;
-use crate::client::commands::Context;
+use super::completion::Completion;
+use super::{LineOutcome, ShellExit, execute};
+use crate::client::commands::CommandContext;
 use crate::client::exit_code::ExitCode;
+use crate::client::shell::command::may_hold_password;
 
 const PROMPT: &str = "> ";
 /// Lines of history that are kept.
 const HISTORY_MAX: usize = 1_000;
 
 /// Reads and runs lines until `xit` or the end of input. `dir`: the shared folder, for completion.
-pub fn run(context: &Context, dir: &Path, stay: bool) -> Ended {
+pub fn run(context: &CommandContext, dir: &Path, stay: bool) -> ShellExit {
     let mut terminal = match Terminal::open(context, dir) {
         Ok(terminal) => terminal,
         Err(error) => {
-            let code = context.trouble("", ExitCode::Internal, format!("cannot use this terminal: {error}"));
-            return Ended::Leave(code);
+            let code = context.report_error("", ExitCode::Internal, format!("cannot use this terminal: {error}"));
+            return ShellExit::Leave(code);
         }
     };
-    context.life.at_a_prompt();
+    context.life.set_interactive();
     let ended = terminal.run(context, stay);
     context.console.set_prompt_printer(None);
     ended
@@ -42,7 +42,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn open(context: &Context, dir: &Path) -> rustyline::Result<Self> {
+    fn open(context: &CommandContext, dir: &Path) -> rustyline::Result<Self> {
         let config = Config::builder()
             .max_history_size(HISTORY_MAX)?
             .history_ignore_space(true)
@@ -66,37 +66,37 @@ impl Terminal {
         Ok(Self { editor, history })
     }
 
-    fn run(&mut self, context: &Context, stay: bool) -> Ended {
-        while !context.life.ending() && !context.console.is_closed() {
+    fn run(&mut self, context: &CommandContext, stay: bool) -> ShellExit {
+        while !context.life.is_shutting_down() && !context.console.is_closed() {
             match self.editor.readline(PROMPT) {
                 Ok(typed) => {
                     let typed = Zeroizing::new(typed);
-                    if self.run_lines(context, &typed) == Step::Exit {
-                        return Ended::Leave(ExitCode::Success);
+                    if self.run_lines(context, &typed) == LineOutcome::Exit {
+                        return ShellExit::Leave(ExitCode::Success);
                     }
                 }
                 Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => (),
-                Err(ReadlineError::Eof) if stay => return Ended::Stay,
+                Err(ReadlineError::Eof) if stay => return ShellExit::Stay,
                 Err(_) => break,
             }
         }
-        Ended::Leave(ExitCode::Success)
+        ShellExit::Leave(ExitCode::Success)
     }
 
     /// What is pasted may be several lines; a cancelled one takes the rest with it.
-    fn run_lines(&mut self, context: &Context, typed: &str) -> Step {
+    fn run_lines(&mut self, context: &CommandContext, typed: &str) -> LineOutcome {
         for line in typed.lines() {
-            self.remember(line);
+            self.add_to_history(line);
             match execute(context, line.as_bytes()) {
-                Step::Done(_) if !context.life.cancelled() => (),
+                LineOutcome::Done(_) if !context.life.is_cancelled() => (),
                 step => return step,
             }
         }
-        Step::Done(ExitCode::Success)
+        LineOutcome::Done(ExitCode::Success)
     }
 
     /// Written at once: a client that is killed has lost nothing.
-    fn remember(&mut self, line: &str) {
+    fn add_to_history(&mut self, line: &str) {
         if may_hold_password(line) || line.trim().is_empty() {
             return;
         }

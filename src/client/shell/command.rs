@@ -3,9 +3,9 @@
 use zeroize::Zeroizing;
 
 use crate::client::control::Password;
-use crate::client::paths::{PathError, tidy};
 use crate::client::share::PathArgument;
-use crate::client::words::{Word, Words, WordsError, is_blank};
+use crate::client::shell::path_arg::{PathError, normalize};
+use crate::client::shell::tokenizer::{Token, TokenizeError, Tokenizer, is_blank};
 use crate::common::escape::strip_line_ending;
 use crate::common::types::{UserName, UserNameError};
 
@@ -149,15 +149,15 @@ pub enum UsageError {
     NotUtf8,
     /// Quotes that do not close.
     #[error("{0}")]
-    Words(#[from] WordsError),
+    Tokenizer(#[from] TokenizeError),
     /// No such command.
-    #[error("unknown command '{}'; 'help' lists the commands", short(.0))]
+    #[error("unknown command '{}'; 'help' lists the commands", truncate_for_display(.0))]
     Unknown(String),
     /// Too few or too many words.
     #[error("usage: {}", .0.usage())]
     Arity(Verb),
     /// No such option.
-    #[error("unknown option '{}'; usage: {}", short(option), verb.usage())]
+    #[error("unknown option '{}'; usage: {}", truncate_for_display(option), verb.usage())]
     Option {
         /// Of this command.
         verb: Verb,
@@ -173,19 +173,19 @@ pub enum UsageError {
 }
 
 /// As much of what was typed as a line of stderr should repeat.
-fn short(text: &str) -> &str {
+fn truncate_for_display(text: &str) -> &str {
     &text[..text.floor_char_boundary(80)]
 }
 
 /// What `line` asks for; `None` for a blank line or a comment. One line end is ignored.
 pub fn parse(line: &[u8]) -> Result<Option<Command>, UsageError> {
     let line = strip_line_ending(line);
-    let text = valid_start(line);
-    let mut words = Words::of(text);
+    let text = valid_utf8_prefix(line);
+    let mut words = Tokenizer::new(text);
     if text.trim_start_matches(is_blank).starts_with('#') {
         return Ok(None);
     }
-    let Some(head) = words.next_word()? else {
+    let Some(head) = words.next_token()? else {
         return if text.len() == line.len() { Ok(None) } else { Err(UsageError::NotUtf8) };
     };
     if head.text == Verb::Auth.name() {
@@ -196,11 +196,11 @@ pub fn parse(line: &[u8]) -> Result<Option<Command>, UsageError> {
     }
     // The name first: an unknown command is told as such even when its quotes do not close.
     let verb = Verb::parse(&head.text).ok_or(UsageError::Unknown(head.text))?;
-    parse_rest(verb, words.rest()?).map(Some)
+    parse_rest(verb, words.collect_tokens()?).map(Some)
 }
 
 /// A leading `-` before a command (in batches): whether it is there, and the line without it.
-pub fn strip_ignore_mark(line: &[u8]) -> (bool, &[u8]) {
+pub fn strip_ignore_prefix(line: &[u8]) -> (bool, &[u8]) {
     let blanks = line.iter().take_while(|&&byte| is_blank(byte.into())).count();
     match line[blanks..].strip_prefix(b"-") {
         Some(rest) => (true, rest),
@@ -210,7 +210,7 @@ pub fn strip_ignore_mark(line: &[u8]) -> (bool, &[u8]) {
 
 /// Whether a line may hold a password, so that it stays out of histories. Errs on the safe side.
 pub fn may_hold_password(line: &str) -> bool {
-    match Words::of(line).next_word() {
+    match Tokenizer::new(line).next_token() {
         Ok(Some(word)) => word.text.eq_ignore_ascii_case(Verb::Auth.name()),
         Ok(None) => false,
         Err(_) => true,
@@ -218,8 +218,8 @@ pub fn may_hold_password(line: &str) -> bool {
 }
 
 /// `auth` takes what follows the user name and one blank as the password, whatever it is.
-fn parse_auth(line: &[u8], mut words: Words<'_>) -> Result<Command, UsageError> {
-    let Some(user) = words.next_word()? else {
+fn parse_auth(line: &[u8], mut words: Tokenizer<'_>) -> Result<Command, UsageError> {
+    let Some(user) = words.next_token()? else {
         return Err(UsageError::Arity(Verb::Auth));
     };
     let rest = line.get(words.position() + 1..).filter(|rest| !rest.is_empty());
@@ -227,7 +227,7 @@ fn parse_auth(line: &[u8], mut words: Words<'_>) -> Result<Command, UsageError> 
     Ok(Command::Auth { user: user.text, password })
 }
 
-fn parse_rest(verb: Verb, words: Vec<Word>) -> Result<Command, UsageError> {
+fn parse_rest(verb: Verb, words: Vec<Token>) -> Result<Command, UsageError> {
     let options = match verb {
         Verb::Pub => Options { flags: "", valued: Some("to"), long: &[] },
         Verb::Sch => Options { flags: "il", valued: None, long: &[("ignore-case", 'i'), ("long", 'l')] },
@@ -263,11 +263,11 @@ fn parse_rest(verb: Verb, words: Vec<Word>) -> Result<Command, UsageError> {
     }
 }
 
-fn paths(verb: Verb, operands: Vec<Word>) -> Result<Vec<PathArgument>, UsageError> {
+fn paths(verb: Verb, operands: Vec<Token>) -> Result<Vec<PathArgument>, UsageError> {
     if operands.is_empty() {
         return Err(UsageError::Arity(verb));
     }
-    let path = |word: Word| tidy(&word).map_err(|error| UsageError::Path(word.text, error));
+    let path = |word: Token| normalize(&word).map_err(|error| UsageError::Path(word.text, error));
     operands.into_iter().map(path).collect()
 }
 
@@ -290,11 +290,11 @@ struct Options {
 struct Parsed {
     set: String,
     values: Vec<String>,
-    operands: Vec<Word>,
+    operands: Vec<Token>,
 }
 
 impl Options {
-    fn parse(&self, verb: Verb, words: Vec<Word>) -> Result<Parsed, UsageError> {
+    fn parse(&self, verb: Verb, words: Vec<Token>) -> Result<Parsed, UsageError> {
         let mut parsed = Parsed { set: String::new(), values: Vec::new(), operands: Vec::new() };
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
@@ -325,7 +325,7 @@ impl Options {
 }
 
 /// As much of the line as is UTF-8: a password may be any bytes.
-fn valid_start(line: &[u8]) -> &str {
+fn valid_utf8_prefix(line: &[u8]) -> &str {
     match std::str::from_utf8(line) {
         Ok(text) => text,
         Err(error) => std::str::from_utf8(&line[..error.valid_up_to()]).expect("checked just now"),

@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::Context;
-use crate::client::console::{Console, Manner};
+use super::CommandContext;
 use crate::client::control::{AskError, LoginError, Password};
 use crate::client::directory::PublishTo;
 use crate::client::download::{Arriving, DownloadError, DownloadOptions, DownloadProgress, Fetched, OnExists, Wanted};
 use crate::client::exit_code::ExitCode;
-use crate::client::life::Life;
-use crate::client::password::{PasswordError, PasswordSource};
 use crate::client::services::{Account, Arrival, Catalogue, Fetcher, Folder, Services};
 use crate::client::share::{Expanded, HashProgress, PathArgument, ShareError};
-use crate::client::{command, command::Command};
+use crate::client::shell::command::{self, Command};
+use crate::client::shell::interrupt::InterruptState;
+use crate::client::ui::console::{Console, OutputOptions};
+use crate::client::ui::password::{PasswordError, PasswordSource};
 use crate::common::message::{FoundEntry, NameQuery, OwnEntry, PublishedFile};
 use crate::common::types::{Audience, Content, ContentHash, FileName, UserName};
 
@@ -294,12 +294,12 @@ impl Fetcher for World {
 struct Given(Option<&'static str>);
 
 impl PasswordSource for Given {
-    fn for_option(&self, user: &UserName) -> Result<Password, PasswordError> {
+    fn for_startup(&self, user: &UserName) -> Result<Password, PasswordError> {
         self.for_command(user)
     }
 
     fn for_command(&self, _: &UserName) -> Result<Password, PasswordError> {
-        self.0.map(|text| Zeroizing::new(text.into())).ok_or(PasswordError::Nowhere)
+        self.0.map(|text| Zeroizing::new(text.into())).ok_or(PasswordError::NoSource)
     }
 }
 
@@ -326,7 +326,7 @@ impl Write for Sink {
 /// A client whose services are all fakes.
 pub(crate) struct Bench {
     pub world: World,
-    pub context: Context,
+    pub context: CommandContext,
     out: Sink,
     err: Sink,
 }
@@ -342,11 +342,15 @@ impl Bench {
             folder: service.clone(),
             fetcher: service,
         };
-        let context = Context {
+        let context = CommandContext {
             services,
             own: Arc::default(),
-            console: Arc::new(Console::on(Manner::default(), Box::new(out.clone()), Box::new(err.clone()))),
-            life: Arc::new(Life::default()),
+            console: Arc::new(Console::with_writers(
+                OutputOptions::default(),
+                Box::new(out.clone()),
+                Box::new(err.clone()),
+            )),
+            life: Arc::new(InterruptState::default()),
             passwords: Box::new(Given(None)),
             downloads: DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO },
             login_retry: Duration::from_millis(1),

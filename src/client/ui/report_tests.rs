@@ -1,0 +1,96 @@
+use super::*;
+use crate::common::types::{Content, ContentHash};
+
+fn user(name: &str) -> UserName {
+    UserName::parse(name).unwrap()
+}
+
+fn file(name: &str) -> FileName {
+    FileName::parse(name).unwrap()
+}
+
+fn failure(name: &str, code: ExitCode) -> ItemFailure {
+    ItemFailure { name: name.into(), why: "for a reason".into(), code }
+}
+
+fn found(name: &str) -> FoundEntry {
+    let content = Content { hash: ContentHash([0xab; 32]), size: 1_234, mtime_ms: 0 };
+    FoundEntry { name: file(name), content, sources: 3, age_s: 60 }
+}
+
+fn json(report: &Report) -> Value {
+    let line = report.to_json();
+    assert!(line.ends_with('\n') && line.matches('\n').count() == 1, "{line:?}");
+    serde_json::from_str(&line).unwrap()
+}
+
+#[test]
+fn the_texts_are_those_of_the_contract() {
+    let welcome = "Welcome, hans!\nAvailable commands are: get, lap, lpf, pub, sch, unp, xit\n";
+    assert_eq!(Report::Welcome(&user("hans")).to_text(), welcome);
+    let refused = failure("hans", ExitCode::NotAuthenticated);
+    assert_eq!(Report::AuthFailed(&refused).to_text(), "Authentication failed. Please try again.\n");
+    assert_eq!(Report::NotAuthenticated(Verb::Lap).to_text(), "Please authenticate first\n");
+    assert_eq!(Report::Goodbye.to_text(), "Goodbye!\n");
+}
+
+#[test]
+fn counts_are_singular_and_plural() {
+    let [a, b, c] = ["a", "b", "c"].map(file);
+    let failed = [failure("x", ExitCode::LocalFile), failure("y", ExitCode::LocalFile)];
+    assert_eq!(Report::Published(std::slice::from_ref(&a), &[]).to_text(), "File published successfully\n");
+    assert_eq!(Report::Published(&[a.clone(), b, c], &[]).to_text(), "3 files published successfully\n");
+    assert_eq!(Report::Published(&[], &failed).to_text(), "File publication failed\n");
+    let both = "File unpublished successfully\nFile unpublication failed\n";
+    assert_eq!(Report::Unpublished(std::slice::from_ref(&a), &failed).to_text(), both);
+}
+
+#[test]
+fn lists_are_headed_by_their_length() {
+    assert_eq!(Report::Peers(&[]).to_text(), "No active peers\n");
+    assert_eq!(Report::Peers(&[user("hans")]).to_text(), "1 active peer:\nhans\n");
+    assert_eq!(Report::Peers(&[user("hans"), user("yoda")]).to_text(), "2 active peers:\nhans\nyoda\n");
+    assert_eq!(Report::OwnFiles(&[]).to_text(), "No files published\n");
+    assert_eq!(Report::Names(&[]).to_text(), "No files found\n");
+    assert_eq!(Report::Names(&[file("a b")]).to_text(), "1 file found:\na b\n");
+    assert_eq!(Report::Found(&[found("a b")]).to_text(), "1 file found:\na b\t1234\t3\t60\n");
+    let own = OwnEntry { name: file("a"), content: found("a").content, restricted: true };
+    assert_eq!(Report::OwnFiles(std::slice::from_ref(&own)).to_text(), "1 file published:\na\n");
+    assert_eq!(Report::OwnFiles(&[own.clone(), own]).to_text(), "2 files published:\na\na\n");
+}
+
+#[test]
+fn downloads_say_what_became_of_each() {
+    let (asked, saved) = (file("report.pdf"), file("report (1).pdf"));
+    assert_eq!(Report::Downloaded(&asked, &asked).to_text(), "report.pdf downloaded successfully\n");
+    assert_eq!(Report::Downloaded(&asked, &saved).to_text(), "report (1).pdf downloaded successfully\n");
+    assert_eq!(Report::Skipped(&asked).to_text(), "");
+    assert_eq!(Report::DownloadFailed(&failure("x", ExitCode::NotFound)).to_text(), "File not found\n");
+    assert_eq!(Report::DownloadFailed(&failure("x", ExitCode::TransferFailed)).to_text(), "x download failed\n");
+    assert_eq!(
+        Report::DownloadFailed(&failure("\x1b[2J\n", ExitCode::DiskFull)).to_text(),
+        "\\u{1b}[2J\\u{a} download failed\n"
+    );
+}
+
+#[test]
+fn json_carries_the_same() {
+    let lap = json(&Report::Peers(&[user("hans")]));
+    assert_eq!(lap, json!({"command": "lap", "ok": true, "peers": ["hans"]}));
+    let get = json(&Report::DownloadFailed(&failure("x", ExitCode::TransferFailed)));
+    assert_eq!(get, json!({"command": "get", "ok": false, "name": "x", "error": "for a reason", "code": 6}));
+    let published = json(&Report::Published(&[file("a")], &[failure("x", ExitCode::LocalFile)]));
+    assert_eq!(published["published"], json!(["a"]));
+    assert_eq!(published["failed"], json!([{"name": "x", "error": "for a reason", "code": 8}]));
+    assert_eq!((&published["ok"], &published["code"]), (&json!(false), &json!(8)));
+    assert_eq!(json(&Report::Found(&[found("a")]))["files"][0]["hash"], json!("ab".repeat(32)));
+    assert_eq!(json(&Report::NotAuthenticated(Verb::Sch))["code"], json!(4));
+}
+
+#[test]
+fn nothing_in_json_acts_on_a_terminal() {
+    let line = Report::DownloadFailed(&failure("\x1b]0;\u{9b}\u{202e}\u{2028}\x7f", ExitCode::NotFound)).to_json();
+    assert!(!line.trim_end().chars().any(is_control), "{line:?}");
+    let value: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(value["name"], json!("\x1b]0;\u{9b}\u{202e}\u{2028}\x7f"));
+}
