@@ -15,7 +15,7 @@ use fileshare::internals::common::packet::Packet;
 use fileshare::internals::common::transfer::{self, Preamble, ToDownloader, ToUploader};
 use fileshare::internals::common::types::UserName;
 use fileshare::internals::server::auth::credentials::Credentials;
-use fileshare::internals::server::core::{Outbox, Server, ServerConfig, Stored};
+use fileshare::internals::server::core::{Effects, LoadedState, Server, ServerConfig};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 
@@ -95,8 +95,8 @@ pub fn words(line: &[u8]) {
 #[expect(clippy::disallowed_methods, reason = "an Instant to count from can be had no other way")]
 pub fn stranger((pieces, bytes): (u8, &[u8])) {
     let now = Instant::now();
-    let mut server = Server::new(ServerConfig::default(), Stored::new(), [1; 32], now, 1_700_000_000_000);
-    let mut out = Outbox::new();
+    let mut server = Server::new(ServerConfig::default(), LoadedState::new(), [1; 32], now, 1_700_000_000_000);
+    let mut out = Effects::new();
     let from = "192.0.2.1:9".parse().expect("an address");
     for piece in bytes.chunks(bytes.len().div_ceil(usize::from(pieces).max(1)).max(1)) {
         server.handle_datagram(now, from, &mut piece.to_vec(), &mut out);

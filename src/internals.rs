@@ -85,7 +85,7 @@ pub mod server {
         pub use crate::server::cli::Options;
     }
     pub mod core {
-        pub use crate::server::core::{Outbox, Server, ServerConfig, Stored};
+        pub use crate::server::core::{Effects, LoadedState, Server, ServerConfig};
     }
     pub mod index {
         pub use crate::server::index::{Budget, Index, OwnerId, Position, Purpose};

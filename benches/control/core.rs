@@ -10,7 +10,7 @@ use fileshare::internals::common::message::{ClientMessage, Heartbeat, ServerMess
 use fileshare::internals::common::packet::Packet;
 use fileshare::internals::common::seal::{Channel, Side};
 use fileshare::internals::server::auth::credentials::{Credential, Credentials};
-use fileshare::internals::server::core::{Outbox, Server, ServerConfig, Stored};
+use fileshare::internals::server::core::{Effects, LoadedState, Server, ServerConfig};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 
@@ -29,7 +29,7 @@ pub struct Ends {
 
 pub struct Bench {
     pub server: Server,
-    pub out: Outbox,
+    pub out: Effects,
     rng: ChaCha20Rng,
     pub now: Instant,
     /// In the core.
@@ -41,8 +41,8 @@ impl Bench {
     pub fn new(users: usize) -> Self {
         let (mut rng, now) = (ChaCha20Rng::seed_from_u64(3), Instant::now());
         let config = ServerConfig { liveness: Duration::from_secs(1 << 20), ..ServerConfig::default() };
-        let mut server = Server::new(config, Stored::new(), [1; 32], now, 1_800_000_000_000);
-        let mut out = Outbox::new();
+        let mut server = Server::new(config, LoadedState::new(), [1; 32], now, 1_800_000_000_000);
+        let mut out = Effects::new();
         let record = |number| {
             let user = user(number);
             let record = Record::enrol(&mut rng, &user, user.as_str().as_bytes(), Stretching::Minimal);
@@ -50,7 +50,7 @@ impl Bench {
         };
         let users = (0..users).map(record).collect();
         server.handle_credentials(Credentials { users, warnings: Vec::new() }, &mut out);
-        server.handle_all_enrolled();
+        server.handle_enrolment_done();
         Self { server, out, rng, now, spent: Duration::ZERO }
     }
 

@@ -28,7 +28,7 @@ pub fn measure() {
         let content = Content { hash: ContentHash([1; 32]), size: 1, mtime_ms: 0 };
         let files = vec![PublishedFile { name, content }];
         ask(&mut bench, &mut publisher, number, Request::Publish { files, audience: AudienceRef::Everyone });
-        bench.server.handle_stored(bench.now, JournalSeq(number), &mut bench.out);
+        bench.server.handle_durable(bench.now, JournalSeq(number), &mut bench.out);
         turn(&mut bench);
     }
     let mut id = 0;
@@ -74,7 +74,7 @@ fn processor() -> Duration {
 }
 
 fn turn(bench: &mut Bench) {
-    bench.server.handle_work(bench.now, false, &mut bench.out);
+    bench.server.run_deferred_work(bench.now, false, &mut bench.out);
     bench.out.mutations.clear();
     bench.out.flush(|_, bytes| assert!(!bytes.is_empty()));
 }

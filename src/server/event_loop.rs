@@ -10,7 +10,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::auth::credentials::VersionedCredentials;
 use super::auth::credentials_reload::{CredentialsReloader, ReloadError};
 use super::auth::enrolment::Enrolment;
-use super::core::{Outbox, Server};
+use super::core::{Effects, Server};
 use super::io::{ServerSocket, Signals};
 use super::journal::{Journal, JournalError, JournalSeq};
 use crate::common::limits::DATAGRAM_MAX_BYTES;
@@ -41,7 +41,7 @@ pub struct EventLoop {
     pub(super) rereading: CredentialsReloader,
     pub(super) warns_of_samples: bool,
     pub(super) enrolment: Option<Enrolment>,
-    pub(super) out: Outbox,
+    pub(super) out: Effects,
     /// The last mutation that was handed to the journal.
     pub(super) pushed: JournalSeq,
 }
@@ -71,7 +71,7 @@ impl EventLoop {
             if drained {
                 self.server.handle_timeout(turn, &mut self.out);
             } else {
-                self.server.handle_work(turn, false, &mut self.out);
+                self.server.run_deferred_work(turn, false, &mut self.out);
             }
             self.carry_out();
         }
@@ -119,7 +119,7 @@ impl EventLoop {
         if let Some(line) = self.journal.failed() {
             return Err(JournalError::Failed { line });
         }
-        self.server.handle_stored(turn, self.journal.durable(), &mut self.out);
+        self.server.handle_durable(turn, self.journal.durable(), &mut self.out);
         self.take_records();
         Ok(())
     }
@@ -127,9 +127,9 @@ impl EventLoop {
     fn take_records(&mut self) {
         if let Some(enrolment) = &self.enrolment {
             let all_done = enrolment.all_done();
-            enrolment.poll().into_iter().for_each(|enrolled| self.server.handle_record(enrolled));
+            enrolment.poll().into_iter().for_each(|enrolled| self.server.handle_enrolled(enrolled));
             if all_done {
-                self.server.handle_all_enrolled();
+                self.server.handle_enrolment_done();
                 self.enrolment = None;
             }
         }
@@ -160,12 +160,12 @@ impl EventLoop {
             warn!("the sample passwords, known to everyone, are in force on an address that other hosts reach");
         }
         self.take_records();
-        let plaintexts = self.server.handle_versioned(credentials, &mut self.out);
+        let plaintexts = self.server.set_credentials(credentials, &mut self.out);
         self.enrolment = match Enrolment::start(plaintexts, Stretching::Standard, (self.wake)()) {
             Ok(enrolment) => Some(enrolment),
             Err(error) => {
                 error!("passwords in clear cannot be used: {error}");
-                self.server.handle_all_enrolled();
+                self.server.handle_enrolment_done();
                 None
             }
         };
@@ -178,7 +178,7 @@ impl EventLoop {
             self.out.mutations.pop_front();
             self.pushed = seq;
         }
-        for (from, user) in self.out.wanted.drain(..) {
+        for (from, user) in self.out.awaited_records.drain(..) {
             // Who does not fit is asked for again by the client's next try.
             self.enrolment.iter().for_each(|enrolment| enrolment.prioritize(from, user.clone()));
         }
@@ -191,9 +191,9 @@ impl EventLoop {
         info!("stopping");
         self.journal.close()?;
         let (turn, socket) = (now(), self.socket);
-        self.server.handle_stored(turn, self.pushed, &mut self.out);
+        self.server.handle_durable(turn, self.pushed, &mut self.out);
         while self.server.has_unacknowledged() {
-            self.server.handle_work(turn, false, &mut self.out);
+            self.server.run_deferred_work(turn, false, &mut self.out);
         }
         self.out.flush(|to, bytes| socket.send(to, bytes));
         Ok(())

@@ -1,25 +1,16 @@
 //! The server: knows who is online and who shares what, and never touches file content. Never imports `client`.
 
-mod accounts;
 pub(crate) mod auth;
 pub(crate) mod cli;
-pub(crate) mod cookie;
 pub(crate) mod core;
-mod cursor;
 pub(crate) mod event_loop;
-mod handshake;
 pub(crate) mod index;
 mod io;
 pub(crate) mod journal;
-mod keys;
 pub(crate) mod logging;
-mod outbox;
 pub(crate) mod run;
-mod sessions;
 #[cfg(test)]
-pub(crate) mod testing;
-pub(crate) mod throttle;
-mod turns;
+pub(crate) mod test_support;
 
 pub use cli::Action;
 pub use run::{ServerError, print_record, serve};

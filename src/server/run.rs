@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use super::auth::credentials::{Credentials, CredentialsError, record_line};
 use super::auth::credentials_reload::CredentialsReloader;
 use super::cli::Options;
-use super::core::{Outbox, Server, ServerConfig, Stored};
+use super::core::{Effects, LoadedState, Server, ServerConfig};
 use super::event_loop::{EventLoop, NEWS, Wake, now, wall_ms};
 use super::io::{ServerSocket, Signals};
 use super::journal::{Journal, JournalError, JournalSeq, LastMutation, LoadSink, StoredPublication};
@@ -108,7 +108,7 @@ pub fn serve_with_journal(
         rereading,
         warns_of_samples: !listen.ip().is_loopback(),
         enrolment: None,
-        out: Outbox::new(),
+        out: Effects::new(),
         pushed: JournalSeq(0),
     };
     event_loop.register()?;
@@ -157,7 +157,7 @@ fn random_seed() -> [u8; 32] {
 /// Loading: read by this thread, put into the index by another, with a word on stderr when it takes longer than a second.
 struct Loading {
     to_index: SyncSender<Read>,
-    index: JoinHandle<Stored>,
+    index: JoinHandle<LoadedState>,
     files: Vec<(PublishedFile, Option<Arc<Audience>>, u64)>,
     user: Option<UserName>,
     since: Instant,
@@ -194,7 +194,7 @@ impl Loading {
     }
 
     /// Waits until everything is in the index.
-    fn finish(mut self) -> Stored {
+    fn finish(mut self) -> LoadedState {
         self.send_files();
         drop(self.to_index);
         self.index.join().unwrap_or_else(|panic| resume_unwind(panic))
@@ -237,8 +237,8 @@ impl LoadSink for Loading {
 }
 
 /// Puts everything into the index.
-fn index(read: Receiver<Read>) -> Stored {
-    let (mut stored, everyone) = (Stored::new(), Arc::new(Audience::Everyone));
+fn index(read: Receiver<Read>) -> LoadedState {
+    let (mut stored, everyone) = (LoadedState::new(), Arc::new(Audience::Everyone));
     for read in read {
         match read {
             Read::Publications(user, files) => {

@@ -12,7 +12,7 @@ use fileshare::internals::common::login::{ClientLogin, Stretching};
 use fileshare::internals::common::packet::{KE1_BYTES, Packet};
 use fileshare::internals::common::types::UserName;
 use fileshare::internals::server::auth::credentials::{Credentials, record_line};
-use fileshare::internals::server::core::{Outbox, Server, ServerConfig, Stored};
+use fileshare::internals::server::core::{Effects, LoadedState, Server, ServerConfig};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -221,8 +221,8 @@ fn known_unknown_and_active_users_over_the_wire() {
 #[ignore = "takes some seconds and wants a quiet machine; see scripts/acceptance-security.sh"]
 fn known_and_unknown_users_inside_the_server() {
     let mut rng = StdRng::seed_from_u64(20_260_104);
-    let (mut now, mut out) = (Instant::now(), Outbox::new());
-    let mut server = Server::new(ServerConfig::default(), Stored::new(), rng.r#gen(), now, 1_700_000_000_000);
+    let (mut now, mut out) = (Instant::now(), Effects::new());
+    let mut server = Server::new(ServerConfig::default(), LoadedState::new(), rng.r#gen(), now, 1_700_000_000_000);
     let credentials = Credentials::parse(crowd(&mut rng).as_bytes(), Path::new("-")).expect(WHY);
     server.handle_credentials(credentials, &mut out);
     let (mut login2s, mut answers) = (BTreeMap::<_, Vec<f64>>::new(), BTreeMap::<_, Vec<f64>>::new());

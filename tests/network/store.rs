@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fileshare::internals::common::message::PublishedFile;
 use fileshare::internals::common::types::{Audience, Content, FileName, RequestId, RunId, UserName};
-use fileshare::internals::server::core::Stored;
+use fileshare::internals::server::core::LoadedState;
 use fileshare::internals::server::journal::{Change, JournalSeq, LastMutation, LoadSink, Mutation, StoredPublication};
 use rand::Rng;
 use rand_chacha::ChaCha20Rng;
@@ -64,8 +64,8 @@ impl Store {
     }
 
     /// Everything on the disk, as a starting server reads it.
-    pub fn load(&self) -> Stored {
-        let mut stored = Stored::new();
+    pub fn load(&self) -> LoadedState {
+        let mut stored = LoadedState::new();
         for ((user, name), (content, audience, published_s)) in &self.disk.publications {
             stored.publication(StoredPublication {
                 user: user.clone(),

@@ -10,7 +10,7 @@ use fileshare::internals::common::login::{Record, Stretching};
 use fileshare::internals::common::message::{Cursor, Request, Response};
 use fileshare::internals::common::types::{Content, FileName, UserName};
 use fileshare::internals::server::auth::credentials::{Credential, Credentials};
-use fileshare::internals::server::core::{Outbox, Server, ServerConfig};
+use fileshare::internals::server::core::{Effects, Server, ServerConfig};
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
@@ -48,7 +48,7 @@ pub struct World {
     pub watched: Option<usize>,
     server_address: SocketAddr,
     root_secret: [u8; 32],
-    out: Outbox,
+    out: Effects,
     /// Counts servers: what an earlier one began must not end in a later one.
     life: u64,
     due: BinaryHeap<Reverse<(Instant, u64, Due)>>,
@@ -84,7 +84,7 @@ impl World {
             watched: None,
             server_address: (Ipv4Addr::new(10, 0, 0, 1), 12_000).into(),
             root_secret: rng.r#gen(),
-            out: Outbox::new(),
+            out: Effects::new(),
             life: 0,
             due: BinaryHeap::new(),
             serial: 0,
@@ -202,7 +202,7 @@ impl World {
     pub fn crash(&mut self, down: Duration) {
         if self.server.take().is_some() {
             self.store.crash(&mut self.rng);
-            self.out = Outbox::new();
+            self.out = Effects::new();
             self.life += 1;
             self.push(self.now + down, Due::Restart);
         }
@@ -275,7 +275,7 @@ impl World {
                 if more {
                     self.begin_commit();
                 }
-                self.with_server(|server, out| server.handle_stored(now, durable, out));
+                self.with_server(|server, out| server.handle_durable(now, durable, out));
             }
             Due::Commit { .. } => {}
             Due::Restart => self.start_server(),
@@ -286,7 +286,7 @@ impl World {
     }
 
     /// Runs the server's part and carries out what comes of it.
-    fn with_server(&mut self, act: impl FnOnce(&mut Server, &mut Outbox)) {
+    fn with_server(&mut self, act: impl FnOnce(&mut Server, &mut Effects)) {
         let Some(server) = &mut self.server else { return };
         act(server, &mut self.out);
         while server.poll_timeout().is_some_and(|due| due <= self.now) {

@@ -21,7 +21,7 @@ use crate::common::escape::display_path;
 use crate::common::limits::PASSWORD_MAX_BYTES;
 use crate::common::login::{Record, Stretching};
 use crate::common::types::{UserName, UserNameError};
-use crate::server::keys::CredentialVersion;
+use crate::server::auth::keys::CredentialVersion;
 
 /// What every record line's password starts with.
 const RECORD_MARK: &[u8] = b"$fileshare$";

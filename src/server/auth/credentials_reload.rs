@@ -80,7 +80,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::server::testing::user;
+    use crate::server::test_support::user;
 
     #[test]
     fn who_asks_while_it_is_read_gets_one_more_reading() {

@@ -22,10 +22,10 @@ use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
 use crate::common::login::{Record, Stretching};
+use crate::common::net::AddressPrefix;
 use crate::common::types::UserName;
 use crate::server::BACKGROUND_NICENESS;
-use crate::server::throttle::Prefix;
-use crate::server::turns::Turns;
+use crate::server::auth::fair_queue::FairQueue;
 
 /// Most names that wait at once, over all networks.
 pub const WAITING_MAX: usize = 256;
@@ -57,7 +57,7 @@ struct State {
     /// The order in which the background takes them; names that were asked for meanwhile are skipped.
     background: VecDeque<UserName>,
     /// Asked for; at most [`WAITING_MAX`].
-    waiting: Turns<UserName>,
+    waiting: FairQueue<UserName>,
     /// Asked for and being worked on.
     current: Option<UserName>,
     /// Not yet polled.
@@ -104,13 +104,13 @@ impl Enrolment {
 
     /// Somebody there waits for this name, known or not; never blocks. What does not fit is not remembered, and is to be
     /// asked for again. Once [`all_done`](Self::all_done), nothing happens: nobody need wait.
-    pub fn prioritize(&self, from: Prefix, user: UserName) {
+    pub fn prioritize(&self, from: AddressPrefix, user: UserName) {
         let mut state = self.shared.lock();
         let is_known = state.current.as_ref() == Some(&user) || state.waiting.line(from).any(|other| *other == user);
         if state.done || is_known {
             return;
         }
-        if state.waiting.len() < WAITING_MAX || state.waiting.make_room_for(from) {
+        if state.waiting.len() < WAITING_MAX || state.waiting.evict_from_longest(from) {
             state.waiting.push(from, user);
         }
     }

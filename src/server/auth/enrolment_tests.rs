@@ -4,14 +4,14 @@ use std::sync::mpsc;
 
 use super::*;
 use crate::common::login::{ClientLogin, ServerLogin};
-use crate::server::throttle::prefix;
+use crate::common::net::AddressPrefix;
 
 fn user(name: &str) -> UserName {
     UserName::parse(name).unwrap()
 }
 
-fn host(number: u32) -> Prefix {
-    prefix(IpAddr::from((0x0a00_0000 + number).to_be_bytes()))
+fn host(number: u32) -> AddressPrefix {
+    AddressPrefix::of(IpAddr::from((0x0a00_0000 + number).to_be_bytes()))
 }
 
 fn passwords(names: impl IntoIterator<Item = String>) -> Vec<(UserName, Zeroizing<Vec<u8>>)> {

@@ -1,5 +1,12 @@
-//! Who may join: the credentials file, how it is read again, and the records made from its passwords.
+//! Who may join, and what login attempts from unauthenticated addresses may cost the server.
 
-pub mod credentials;
+pub(crate) mod accounts;
+pub(crate) mod address_validator;
+pub(crate) mod credentials;
 pub(crate) mod credentials_reload;
-pub mod enrolment;
+pub(crate) mod cursor;
+pub(crate) mod enrolment;
+pub(crate) mod fair_queue;
+pub(crate) mod keys;
+pub(crate) mod rate_limit;
+pub(crate) mod throttle;

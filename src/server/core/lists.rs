@@ -12,9 +12,9 @@ use super::{Server, sources};
 use crate::common::limits::PAGE_MAX_BYTES;
 use crate::common::message::{Cursor, Request, Response, encoded_len};
 use crate::common::types::{Audience, FileName, UserName};
-use crate::server::cursor::Stale;
+use crate::server::auth::cursor::Stale;
+use crate::server::core::sessions::Slot;
 use crate::server::index::{OwnerId, Position};
-use crate::server::sessions::Slot;
 
 /// What every query costs beside the names it looks at: its cursor, and the reply's encoding and sealing.
 const QUERY_STEPS: usize = 128;

@@ -17,16 +17,16 @@ use crate::common::limits::RESUMPTION_LIFETIME;
 use crate::common::login::{
     LoginAnswer, LoginDetails, LoginFailed, LoginKey, Record, ResumptionKey, ServerLogin, Welcome,
 };
+use crate::common::net::AddressPrefix;
 use crate::common::packet::{ANSWER_BYTES, DETAILS_BYTES, KE1_BYTES, KE3_BYTES, Packet};
 use crate::common::seal::{Channel, Secret, Side, context, derive};
 use crate::common::ticket::ResumptionTicket;
 use crate::common::types::{RequestId, RunId, UserName};
 use crate::server::auth::enrolment::EnrolmentResult;
-use crate::server::handshake::{Key, Stage};
-use crate::server::keys::CredentialVersion;
-use crate::server::outbox::Outbox;
-use crate::server::sessions::{Beginning, Session};
-use crate::server::throttle::prefix;
+use crate::server::auth::keys::CredentialVersion;
+use crate::server::core::Effects;
+use crate::server::core::pending_logins::{Key, Stage};
+use crate::server::core::sessions::{Beginning, Session};
 
 /// Everything about a session that is about to stand but its keys.
 pub(super) struct Entrant {
@@ -41,19 +41,19 @@ pub(super) struct Entrant {
 
 impl Server {
     /// From an address that is proven.
-    pub(super) fn on_login1(&mut self, now: Instant, key: Key, user: &str, ke1: &[u8; KE1_BYTES], out: &mut Outbox) {
+    pub(super) fn on_login1(&mut self, now: Instant, key: Key, user: &str, ke1: &[u8; KE1_BYTES], out: &mut Effects) {
         if let Some(handshake) = self.handshakes.find_mut(&key) {
             match &handshake.stage {
                 Stage::Offered { login2, .. } => out.bytes(key.0, login2),
                 Stage::Waiting { .. } if self.enrolling => {
-                    out.wanted.push((prefix(key.0.ip()), handshake.user.clone()));
+                    out.awaited_records.push((AddressPrefix::of(key.0.ip()), handshake.user.clone()));
                 }
                 Stage::Waiting { .. } | Stage::Decided { .. } | Stage::Finished => {}
             }
             return;
         }
         let user = UserName::parse(user).expect("the packet's parser has checked it");
-        let is_known = self.throttle.is_known(prefix(key.0.ip()));
+        let is_known = self.throttle.is_known(AddressPrefix::of(key.0.ip()));
         match self.throttle.check(now, key.0.ip(), &user) {
             Ok(charge) => self.handshakes.insert(now, key, is_known, user.clone(), charge, *ke1),
             Err(retry) => {
@@ -64,14 +64,14 @@ impl Server {
         }
         if self.enrolling {
             self.handshakes.park(key, &user);
-            out.wanted.push((prefix(key.0.ip()), user));
+            out.awaited_records.push((AddressPrefix::of(key.0.ip()), user));
         } else {
             self.handshakes.make_ready(key);
         }
     }
 
     /// A record is made, or there was nothing to make it from; who waited for its name goes on if it is released.
-    pub fn handle_record(&mut self, enrolled: EnrolmentResult) {
+    pub fn handle_enrolled(&mut self, enrolled: EnrolmentResult) {
         if let Some(record) = enrolled.record
             && let Some(account) = self.accounts.find_mut(&enrolled.user)
             && account.version.is_some()
@@ -84,13 +84,13 @@ impl Server {
     }
 
     /// All records are made: nobody waits any more.
-    pub fn handle_all_enrolled(&mut self) {
+    pub fn handle_enrolment_done(&mut self) {
         self.enrolling = false;
         self.handshakes.release_all();
     }
 
     /// Takes the expensive step for whoever's turn it is.
-    pub(super) fn login_step(&mut self, out: &mut Outbox) {
+    pub(super) fn login_step(&mut self, out: &mut Effects) {
         let Some(key) = self.handshakes.next_ready() else { return };
         let Some(handshake) = self.handshakes.find_mut(&key) else { return };
         let Stage::Waiting { ke1 } = handshake.stage else { return };
@@ -111,7 +111,7 @@ impl Server {
         key: Key,
         ke3: &[u8; KE3_BYTES],
         details: &[u8; DETAILS_BYTES],
-        out: &mut Outbox,
+        out: &mut Effects,
     ) {
         let Some(handshake) = self.handshakes.find_mut(&key) else { return };
         let (login, version) = match std::mem::replace(&mut handshake.stage, Stage::Decided { answer: Vec::new() }) {

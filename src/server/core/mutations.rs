@@ -11,14 +11,14 @@ use std::time::Instant;
 use log::Level;
 
 use super::Server;
-use super::requests::log_sent;
+use super::dispatch::log_sent;
 use crate::common::message::{AudienceRef, PublishedFile, Request, Response};
 use crate::common::types::{Audience, FileName, RequestId};
-use crate::server::accounts::Pending;
+use crate::server::auth::accounts::Pending;
+use crate::server::core::Effects;
+use crate::server::core::sessions::{Session, Slot};
 use crate::server::index::OwnerId;
 use crate::server::journal::{Change, JournalSeq, LastMutation, Mutation};
-use crate::server::outbox::Outbox;
-use crate::server::sessions::{Session, Slot};
 
 /// Mutations on their way to the disk; beyond that clients are told BUSY.
 const QUEUE_MAX: usize = 8_192;
@@ -65,7 +65,7 @@ impl Server {
         slot: Slot,
         id: RequestId,
         request: Request,
-        out: &mut Outbox,
+        out: &mut Effects,
     ) -> Option<Response> {
         let session = self.sessions.at(slot);
         let (owner, run, session_id) = (session.owner, session.run, session.channel.id());
@@ -99,7 +99,7 @@ impl Server {
         None
     }
 
-    fn queue_mutation(&mut self, slot: Slot, id: RequestId, change: Change, out: &mut Outbox) {
+    fn queue_mutation(&mut self, slot: Slot, id: RequestId, change: Change, out: &mut Effects) {
         let session = self.sessions.at(slot);
         let mutation = Mutation { user: session.user.clone(), run: session.run, request: id, change };
         out.mutations.push_back(mutation.clone());
@@ -110,7 +110,7 @@ impl Server {
     }
 
     /// Makes visible and acknowledges what is durable, a bounded part of it.
-    pub(super) fn apply_durable(&mut self, out: &mut Outbox) {
+    pub(super) fn apply_durable(&mut self, out: &mut Effects) {
         let mut files = 0;
         while files < FILES_PER_TURN
             && let Some(mutation) = self.mutations.pop_ready()
@@ -123,7 +123,7 @@ impl Server {
         }
     }
 
-    fn apply(&mut self, mutation: Mutation, out: &mut Outbox) {
+    fn apply(&mut self, mutation: Mutation, out: &mut Effects) {
         let Some(account) = self.accounts.find_mut(&mutation.user) else { return };
         let owner = account.owner;
         let found = match &mutation.change {

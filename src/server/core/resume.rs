@@ -17,9 +17,9 @@ use crate::common::escape::escape_controls;
 use crate::common::login::{LoginAnswer, ResumptionKey};
 use crate::common::packet::{Cookie, DETAILS_BYTES, Nonce, Packet};
 use crate::common::ticket::ResumptionTicket;
-use crate::server::handshake::Key;
-use crate::server::outbox::Outbox;
-use crate::server::sessions::Beginning;
+use crate::server::core::Effects;
+use crate::server::core::pending_logins::Key;
+use crate::server::core::sessions::Beginning;
 
 /// The ticket is of no use.
 struct Useless;
@@ -32,7 +32,7 @@ impl Server {
         key: Key,
         details: (&Cookie, &[u8; DETAILS_BYTES]),
         ticket: &[u8],
-        out: &mut Outbox,
+        out: &mut Effects,
     ) {
         match self.resume(now, key, details, ticket) {
             Ok(resumed) => out.bytes(key.0, &resumed),

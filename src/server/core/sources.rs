@@ -18,9 +18,9 @@ use crate::common::message::{Cursor, Response, SourceGrant, WantedFile, encoded_
 use crate::common::redacted::Redacted;
 use crate::common::seal::AeadKey;
 use crate::common::ticket::{Grant, TransferTicket};
-use crate::server::cursor::Stale;
+use crate::server::auth::cursor::Stale;
+use crate::server::core::sessions::Session;
 use crate::server::index::OwnerId;
-use crate::server::sessions::Session;
 
 /// Sources offered for one file.
 const PER_FILE: u32 = 8;

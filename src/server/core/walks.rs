@@ -10,14 +10,14 @@ use log::Level;
 use serde::Serialize;
 
 use super::Server;
-use super::requests::{is_success, log_sent};
+use super::dispatch::{is_success, log_sent};
 use crate::common::limits::PAGE_MAX_BYTES;
 use crate::common::message::{Cursor, FoundEntry, NameQuery, OwnEntry, Request, Response, encoded_len};
 use crate::common::types::{FileName, RequestId};
-use crate::server::cursor::Stale;
+use crate::server::auth::cursor::Stale;
+use crate::server::core::Effects;
+use crate::server::core::sessions::Slot;
 use crate::server::index::{Budget, OwnerId, Page, Position, Purpose};
-use crate::server::outbox::Outbox;
-use crate::server::sessions::Slot;
 
 /// Which request is answered, and how loud the log is about it.
 #[derive(Debug, Clone, Copy)]
@@ -116,7 +116,7 @@ impl Server {
     }
 
     /// Answers those whose turn it is, as long as the steps of this turn last.
-    pub(super) fn answer_waiting(&mut self, now: Instant, out: &mut Outbox) {
+    pub(super) fn answer_waiting(&mut self, now: Instant, out: &mut Effects) {
         self.waiting.renew();
         while let Some((session, asked, task)) = self.waiting.pop() {
             let Some(slot) = self.sessions.find(&session) else { continue };

@@ -6,7 +6,7 @@ use rand::{Rng, RngCore};
 use crate::common::limits::{DATAGRAM_MAX_BYTES, MESSAGE_MAX_BYTES, PROTOCOL_VERSION};
 use crate::common::message::{ClientMessage, Heartbeat, ServerMessage};
 use crate::common::packet::{Cookie, KE1_BYTES, Nonce, Packet};
-use crate::server::testing::{LoginOutcome, World, address};
+use crate::server::test_support::{LoginOutcome, World, address};
 
 const HERE: &str = "127.0.0.1:4000";
 
@@ -139,7 +139,7 @@ fn a_flood_of_logins_does_not_delay_a_heartbeat_or_another_networks_login() {
     let heard = hans.hear(std::mem::take(&mut world.out.datagrams));
     assert_eq!(heard, [ServerMessage::HeartbeatAck { number: 1 }], "at once");
     for _ in 0..8 {
-        world.server.handle_work(world.now, false, &mut world.out);
+        world.server.run_deferred_work(world.now, false, &mut world.out);
     }
     assert_eq!(world.out.datagrams.len(), 2, "one step in four busy turns");
     let served: BTreeSet<_> = world.out.datagrams.drain(..).map(|login2| login2.to.ip().to_string()).collect();

@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::common::limits::{HANDSHAKE_LIFETIME, HANDSHAKES_KNOWN_MAX, HANDSHAKES_MAX};
 use crate::common::message::ClientMessage;
 use crate::common::packet::{Cookie, KE1_BYTES, Nonce, Packet};
-use crate::server::testing::{World, address};
+use crate::server::test_support::{World, address};
 
 /// Hosts of as many networks.
 fn host(number: u32) -> SocketAddr {
@@ -35,15 +35,15 @@ fn logins_under_way_are_bounded_whoever_sends_them_and_nobody_is_kept_out() {
     for number in 0..HANDSHAKES_MAX as u32 + 2_000 {
         let cookie = world.cookie(host(number));
         line_up(&mut world, host(number), &format!("user{number}"), cookie);
-        world.out.wanted.clear();
+        world.out.awaited_records.clear();
     }
     assert_eq!(world.server.handshakes.parked().count(), HANDSHAKES_MAX - HANDSHAKES_KNOWN_MAX);
     let (at_home, at_elsewhere) = (world.cookie(home), world.cookie(elsewhere));
-    world.server.handle_all_enrolled();
+    world.server.handle_enrolment_done();
     // Whose turn comes after those of thousands: at a place where somebody has logged in before, at once.
     line_up(&mut world, home, "hans", at_home);
-    world.server.handle_work(world.now, true, &mut world.out);
-    world.server.handle_work(world.now, true, &mut world.out);
+    world.server.run_deferred_work(world.now, true, &mut world.out);
+    world.server.run_deferred_work(world.now, true, &mut world.out);
     assert!(world.out.datagrams.iter().any(|login2| login2.to == home));
     line_up(&mut world, elsewhere, "vader", at_elsewhere);
     assert!(world.settle().iter().any(|login2| login2.to == elsewhere), "elsewhere, in turn");

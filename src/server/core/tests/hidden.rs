@@ -2,7 +2,7 @@
 
 use crate::common::message::{AudienceRef, ClientMessage, Cursor, NameQuery, Request, Response, ServerMessage};
 use crate::common::types::RequestId;
-use crate::server::testing::{Client, World, file, name, user, wanted};
+use crate::server::test_support::{Client, World, file, name, user, wanted};
 
 /// A reply, and how many bytes it took on the wire.
 type Heard = (usize, Response);

@@ -9,8 +9,8 @@ use crate::common::message::{AudienceRef, Cursor, NameQuery, Request, Response};
 use crate::common::seal::{Channel, Side};
 use crate::common::types::{Audience, FileName, UserName};
 use crate::server::core::login::Entrant;
-use crate::server::sessions::Beginning;
-use crate::server::testing::{Client, DETAILS, World, address, file, name, user};
+use crate::server::core::sessions::Beginning;
+use crate::server::test_support::{Client, DETAILS, World, address, file, name, user};
 
 /// Puts a session in place without the work of a login.
 pub(super) fn admit(world: &mut World, name: &str) -> Client {

@@ -4,7 +4,7 @@ use crate::common::packet::Packet;
 use crate::server::auth::credentials::{Credential, Credentials};
 use crate::server::auth::enrolment::EnrolmentResult;
 use crate::server::core::ServerConfig;
-use crate::server::testing::{LoginOutcome, World, address, credentials, user};
+use crate::server::test_support::{LoginOutcome, World, address, credentials, user};
 
 const HERE: &str = "127.0.0.1:4000";
 
@@ -122,7 +122,7 @@ fn another_version_is_told_ours() {
 #[test]
 fn a_client_at_loopback_of_a_server_that_listens_elsewhere_is_told() {
     let config = ServerConfig { listens_elsewhere: true, ..ServerConfig::default() };
-    let mut world = World::start(&["hans", "vader"], config, crate::server::testing::origin());
+    let mut world = World::start(&["hans", "vader"], config, crate::server::test_support::origin());
     assert!(world.login(HERE, "hans").welcome.local_only);
     assert!(!world.login("192.0.2.1:4000", "vader").welcome.local_only);
 }
@@ -136,7 +136,7 @@ fn while_records_are_made_everyone_waits_for_theirs() {
     assert_eq!(plaintexts.len(), 1);
     let made = credentials(&["hans"]).users.remove(&user("hans"));
     let Some(Credential::Record(record)) = made else { panic!("a record") };
-    let enrolled = |name, record, released| EnrolmentResult { user: user(name), record, unblocks: released };
+    let enrolled = |name, record, unblocks| EnrolmentResult { user: user(name), record, unblocks };
     let mut record = Some(*record);
     // A second time, hans' record is there already: he waits like anybody else.
     for round in 0..2 {
@@ -145,15 +145,15 @@ fn while_records_are_made_everyone_waits_for_theirs() {
             let from = address(&format!("127.0.0.1:{}", 10 * round + at + 1));
             assert!(world.begin_login(from, name, "hans-pw").err().expect("no LOGIN2").is_empty());
         }
-        world.server.handle_record(enrolled("hans", record.take(), false));
+        world.server.handle_enrolled(enrolled("hans", record.take(), false));
         assert!(world.settle().is_empty(), "made, but not released");
         for name in names {
-            world.server.handle_record(enrolled(name, None, true));
+            world.server.handle_enrolled(enrolled(name, None, true));
             assert_eq!(world.settle().len(), 1, "LOGIN2 for {name}");
         }
     }
     assert!(world.begin_login(address("127.0.0.1:3"), "hans", "hans-pw").is_err(), "until all are made");
-    world.server.handle_all_enrolled();
+    world.server.handle_enrolment_done();
     assert_eq!(world.settle().len(), 1);
     world.login("127.0.0.1:5", "hans");
 }
@@ -172,11 +172,11 @@ fn records_that_were_made_outlast_a_reload() {
     assert_eq!(reload(&mut world, "hans-pw"), ["hans", "vader", "yoda"]);
     for (name, credential) in credentials(&["hans", "vader"]).users {
         let Credential::Record(record) = credential else { panic!("a record") };
-        world.server.handle_record(EnrolmentResult { user: name, record: Some(*record), unblocks: false });
+        world.server.handle_enrolled(EnrolmentResult { user: name, record: Some(*record), unblocks: false });
     }
     assert_eq!(reload(&mut world, "hans-pw"), ["yoda"], "what is made is made");
     assert_eq!(reload(&mut world, "other"), ["hans", "yoda"], "unless the line has changed");
-    world.server.handle_all_enrolled();
+    world.server.handle_enrolment_done();
     world.login(HERE, "vader");
 }
 

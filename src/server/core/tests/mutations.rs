@@ -4,10 +4,10 @@ use log::Level;
 
 use crate::common::message::{AudienceRef, ClientMessage, Request, Response, ServerMessage};
 use crate::common::types::{RequestId, StateDigest};
+use crate::server::core::LoadedState;
 use crate::server::core::ServerConfig;
-use crate::server::core::Stored;
 use crate::server::journal::{Change, LastMutation, LoadSink};
-use crate::server::testing::{Client, World, address, credentials, file, logged, name, origin};
+use crate::server::test_support::{Client, World, address, credentials, file, logged, name, origin};
 
 const HERE: &str = "127.0.0.1:4000";
 
@@ -136,11 +136,11 @@ fn the_last_answer_survives_the_server() {
     let mut hans = world.login(HERE, "hans");
     world.say(&mut hans, &request(1, publish("a")));
     world.say(&mut hans, &request(2, unpublish("a")));
-    let mut stored = Stored::new();
+    let mut stored = LoadedState::new();
     let last = LastMutation { run: hans.welcome.run, request: RequestId(2), found: Some(1) };
-    stored.last_mutation(crate::server::testing::user("hans"), last);
+    stored.last_mutation(crate::server::test_support::user("hans"), last);
     let mut later = World::start(&[], ServerConfig::default(), origin() + Duration::from_secs(9));
-    let wall_ms = crate::server::testing::WALL_MS + 9_000;
+    let wall_ms = crate::server::test_support::WALL_MS + 9_000;
     later.server = crate::server::core::Server::new(ServerConfig::default(), stored, [5; 32], later.now, wall_ms);
     later.server.handle_credentials(credentials(&["hans"]), &mut later.out);
     let mut resumed = later.resume(&hans, address(HERE)).expect("RESUMED");

@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 use crate::common::message::{AudienceRef, ClientMessage, NameQuery, Request, Response};
 use crate::common::packet::Packet;
 use crate::server::core::ServerConfig;
-use crate::server::testing::{Client, LoginOutcome, World, address, file, name, origin, user};
+use crate::server::test_support::{Client, LoginOutcome, World, address, file, name, origin, user};
 
 const HANS: &str = "192.0.2.1:4000";
 const VADER: &str = "192.0.2.2:4000";

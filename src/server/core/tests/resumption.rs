@@ -3,7 +3,7 @@ use std::time::Duration;
 use crate::common::message::{ClientMessage, Request, Response};
 use crate::common::packet::Packet;
 use crate::server::core::ServerConfig;
-use crate::server::testing::{LoginOutcome, World, address, origin, user};
+use crate::server::test_support::{LoginOutcome, World, address, origin, user};
 
 const HERE: &str = "127.0.0.1:4000";
 const THERE: &str = "127.0.0.9:4001";

@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 use crate::common::message::{ClientMessage, Heartbeat, Request, Response, ServerMessage};
 use crate::common::packet::Packet;
 use crate::common::seal::{Channel, Side};
-use crate::server::testing::{LoginOutcome, World, address, user};
+use crate::server::test_support::{LoginOutcome, World, address, user};
 
 const HERE: &str = "127.0.0.1:4000";
 

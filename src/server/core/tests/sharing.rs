@@ -4,7 +4,7 @@ use crate::common::message::{
 use crate::common::seal::{AeadKey, context};
 use crate::common::ticket::TransferTicket;
 use crate::common::types::Audience;
-use crate::server::testing::{Client, WALL_MS, World, file, name, user, wanted};
+use crate::server::test_support::{Client, WALL_MS, World, file, name, user, wanted};
 
 fn publish(world: &mut World, client: &mut Client, texts: &[&str], audience: AudienceRef) -> Response {
     world.ask(client, Request::Publish { files: texts.iter().map(|text| file(text)).collect(), audience })
@@ -31,7 +31,7 @@ fn sources_of(world: &mut World, client: &mut Client, files: Vec<WantedFile>) ->
 }
 
 fn resolve(name: &str) -> Request {
-    Request::Resolve { query: NameQuery::Exact(crate::server::testing::name(name)), fetch: true, cursor: None }
+    Request::Resolve { query: NameQuery::Exact(crate::server::test_support::name(name)), fetch: true, cursor: None }
 }
 
 #[test]

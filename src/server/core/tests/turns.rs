@@ -8,7 +8,7 @@ use crate::common::limits::QUERY_WINDOW;
 use crate::common::message::{AudienceRef, ClientMessage, NameQuery, Request, Response, ServerMessage};
 use crate::common::types::{Audience, RequestId};
 use crate::server::core::waiting::STEPS_PER_TURN;
-use crate::server::testing::{Client, World, file, name, user};
+use crate::server::test_support::{Client, World, file, name, user};
 
 /// What one query may take beyond the budget: what it costs before the first name.
 const BEYOND: usize = 1_024;
@@ -74,7 +74,7 @@ fn a_burst_of_long_searches_keeps_every_turn_short_and_others_have_theirs() {
     let (mut turns, mut answered, mut heard) = (0, 0, None);
     while world.server.poll_timeout().is_some_and(|due| due <= world.now) {
         turns += 1;
-        world.server.handle_work(world.now, false, &mut world.out);
+        world.server.run_deferred_work(world.now, false, &mut world.out);
         assert!(world.server.waiting.spent() <= STEPS_PER_TURN + BEYOND);
         if let Some((_, response)) = replies(&mut world, &mut vader).pop() {
             heard = Some((turns, response));

@@ -10,7 +10,7 @@ use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use super::auth::credentials::{Credential, Credentials};
-use super::core::{Datagram, Outbox, Server, ServerConfig, Stored};
+use super::core::{Datagram, Effects, LoadedState, Server, ServerConfig};
 use super::journal::{JournalSeq, Mutation};
 use crate::common::limits::PROTOCOL_VERSION;
 use crate::common::login::{ClientLogin, LoginAnswer, LoginDetails, Record, ResumptionKey, Stretching, Welcome};
@@ -64,7 +64,7 @@ pub(crate) fn credentials(names: &[&str]) -> Credentials {
 pub(crate) struct World {
     pub(crate) server: Server,
     pub(crate) now: Instant,
-    pub(crate) out: Outbox,
+    pub(crate) out: Effects,
     /// What the journal was given.
     pub(crate) journal: Vec<Mutation>,
     /// Whether the journal stores at once.
@@ -83,8 +83,8 @@ impl World {
     pub(crate) fn start(names: &[&str], config: ServerConfig, now: Instant) -> Self {
         let wall_ms = WALL_MS + u64::try_from((now - origin()).as_millis()).unwrap();
         let mut rng = ChaCha20Rng::seed_from_u64(wall_ms);
-        let mut server = Server::new(config, Stored::new(), rng.r#gen(), now, wall_ms);
-        let mut out = Outbox::new();
+        let mut server = Server::new(config, LoadedState::new(), rng.r#gen(), now, wall_ms);
+        let mut out = Effects::new();
         assert!(server.handle_credentials(credentials(names), &mut out).is_empty());
         Self { server, now, out, journal: Vec::new(), stores: true, recorded: Vec::new(), rng }
     }
@@ -117,7 +117,7 @@ impl World {
 
     /// Everything queued becomes durable.
     pub(crate) fn store(&mut self) {
-        self.server.handle_stored(self.now, JournalSeq(self.journal.len() as u64), &mut self.out);
+        self.server.handle_durable(self.now, JournalSeq(self.journal.len() as u64), &mut self.out);
     }
 
     /// Proves the address: a nonce and its cookie.

@@ -5,12 +5,12 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use super::journal::Mutation;
 use crate::common::message::ServerMessage;
+use crate::common::net::AddressPrefix;
 use crate::common::packet::Packet;
 use crate::common::seal::Channel;
 use crate::common::types::UserName;
-use crate::server::throttle::Prefix;
+use crate::server::journal::Mutation;
 
 /// Buffers kept for the next turn; more are given back to the allocator.
 const SPARE_MAX: usize = 1_024;
@@ -26,18 +26,18 @@ pub struct Datagram {
 
 /// The effects of one or more calls into the core, in order. Whoever drives the core empties it.
 #[derive(Default)]
-pub struct Outbox {
+pub struct Effects {
     /// To be sent. What cannot be sent may be dropped: everything is repeated until it is answered.
     pub datagrams: Vec<Datagram>,
     /// To be stored, in this order: the *n*-th ever to come out is the journal's sequence number *n*. None may be
     /// dropped; what does not fit into the journal's queue stays here for the next turn.
     pub mutations: VecDeque<Mutation>,
     /// Users waiting at the door for their record, and from where.
-    pub wanted: Vec<(Prefix, UserName)>,
+    pub awaited_records: Vec<(AddressPrefix, UserName)>,
     spare: Vec<Vec<u8>>,
 }
 
-impl Outbox {
+impl Effects {
     /// Empty.
     pub fn new() -> Self {
         Self::default()

@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::index::OwnerId;
 use crate::common::packet::Nonce;
 use crate::common::seal::{Channel, Secret};
 use crate::common::types::{Audience, RequestId, RunId, SessionId, UserName};
+use crate::server::index::OwnerId;
 
 /// One client that is logged in.
 pub struct Session {

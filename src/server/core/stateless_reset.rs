@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use log::{debug, trace};
 
 use super::Server;
+use crate::common::net::AddressPrefix;
 use crate::common::packet::Packet;
 use crate::common::types::SessionId;
-use crate::server::outbox::Outbox;
-use crate::server::throttle::{Prefix, Rate, RateLimit, RateLimits, prefix};
+use crate::server::auth::rate_limit::{Rate, RateLimit, RateLimits};
+use crate::server::core::Effects;
 
 /// Resets sent at once and, later, 20,000 in a second: what 10,000 clients that repeat their heartbeats need.
 const RATE: Rate = Rate { burst: 20_000, interval: Duration::from_micros(50) };
@@ -27,14 +28,14 @@ const PREFIXES_MAX: usize = 16_384;
 const SPREAD: Duration = Duration::from_micros(400);
 /// No client is told to wait longer.
 const DELAY_MAX: Duration = Duration::from_secs(5);
-/// Turns that are remembered until they come: a few more than there are before nobody is told to wait longer.
+/// FairQueue that are remembered until they come: a few more than there are before nobody is told to wait longer.
 const TURNS_MAX: usize = 16_384;
 const _: () = assert!(TURNS_MAX as u128 * SPREAD.as_micros() > DELAY_MAX.as_micros());
 
 /// How many were sent lately, and whose turn comes when.
 pub(super) struct Resets {
     rate: RateLimit,
-    per_prefix: RateLimits<Prefix>,
+    per_prefix: RateLimits<AddressPrefix>,
     turns: HashMap<SessionId, Instant>,
     /// The same, by time.
     order: VecDeque<(Instant, SessionId)>,
@@ -47,7 +48,7 @@ impl Resets {
     }
 
     fn allow(&mut self, now: Instant, from: SocketAddr) -> bool {
-        self.per_prefix.allow(now, &prefix(from.ip())) && self.rate.allow(now)
+        self.per_prefix.allow(now, &AddressPrefix::of(from.ip())) && self.rate.allow(now)
     }
 
     /// How long the client of this session is to wait: until its turn, which is the next free one if it has none yet.
@@ -72,7 +73,7 @@ impl Resets {
 }
 
 impl Server {
-    pub(super) fn reset(&mut self, now: Instant, from: SocketAddr, id: SessionId, out: &mut Outbox) {
+    pub(super) fn reset(&mut self, now: Instant, from: SocketAddr, id: SessionId, out: &mut Effects) {
         if !self.keys.issued(&id) {
             trace!("{from}: a datagram of no session");
             return;

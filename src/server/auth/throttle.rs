@@ -14,16 +14,14 @@
 //! or anywhere after a restart, while hundreds of networks guess at it, has to wait. What is remembered is bounded and in
 //! memory only.
 
-mod buckets;
-
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use self::buckets::{Buckets, Drawn};
-pub use self::buckets::{Rate, RateLimit, RateLimits};
+use crate::common::net::AddressPrefix;
 use crate::common::types::UserName;
+use crate::server::auth::rate_limit::{Buckets, Drawn, Rate};
 
 /// Guesses for one user from one prefix.
 const USER_AT_PREFIX: Rate = Rate { burst: 20, interval: Duration::from_secs(2) };
@@ -43,33 +41,6 @@ const FAMILIAR_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 const FAMILIAR_MAX: usize = 65_536;
 /// Such places of one user, so that nobody can push out everyone else's.
 const FAMILIAR_PER_USER_MAX: usize = 16;
-
-/// What counts as one address when it comes to being fair: whoever has an IPv6 address has its whole /64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Prefix {
-    /// A /32, from a v4-mapped IPv6 address as well.
-    V4(Ipv4Addr),
-    /// A /64.
-    V6([u8; 8]),
-}
-
-impl Prefix {
-    /// What counts as one when a flood must be contained: a host may have an IPv6 /48 for itself.
-    pub fn network(self) -> Self {
-        match self {
-            Self::V4(_) => self,
-            Self::V6([a, b, c, d, e, f, ..]) => Self::V6([a, b, c, d, e, f, 0, 0]),
-        }
-    }
-}
-
-/// The prefix an address belongs to.
-pub fn prefix(address: IpAddr) -> Prefix {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => Prefix::V4(v4),
-        IpAddr::V6(v6) => Prefix::V6(*v6.octets().first_chunk().expect("an address has 16 bytes")),
-    }
-}
 
 /// Where a guess comes from: each has its own bucket of the user's, so that guessing from one keeps nobody out at another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,7 +65,7 @@ pub struct RetryAfter {
 #[derive(Debug)]
 #[must_use = "a right password is refunded"]
 pub struct Charge {
-    place: (UserName, Prefix),
+    place: (UserName, AddressPrefix),
     at_place: Drawn,
     at_prefix: Drawn,
     /// `None` where the user has logged in before.
@@ -105,10 +76,10 @@ pub struct Charge {
 
 /// The guess budgets.
 pub struct Throttle {
-    by_place: Buckets<(UserName, Prefix)>,
-    by_prefix: Buckets<Prefix>,
+    by_place: Buckets<(UserName, AddressPrefix)>,
+    by_prefix: Buckets<AddressPrefix>,
     by_user: Buckets<(UserName, Origin)>,
-    fresh: Buckets<(UserName, Prefix)>,
+    fresh: Buckets<(UserName, AddressPrefix)>,
     familiar: Familiar,
 }
 
@@ -133,7 +104,7 @@ impl Throttle {
     /// Charges one guess, to all buckets or, if one of them is empty, to none. The user need not exist: known and unknown
     /// ones are treated alike.
     pub fn check(&mut self, now: Instant, address: IpAddr, user: &UserName) -> Result<Charge, RetryAfter> {
-        let place = (user.clone(), prefix(address));
+        let place = (user.clone(), AddressPrefix::of(address));
         let network = (user.clone(), place.1.network());
         let origin = self.origin(now, &place, &network);
         let waits = [
@@ -153,7 +124,12 @@ impl Throttle {
     }
 
     /// Which bucket of the user's a guess is charged to; `None` where the user has logged in before.
-    fn origin(&mut self, now: Instant, place: &(UserName, Prefix), network: &(UserName, Prefix)) -> Option<Origin> {
+    fn origin(
+        &mut self,
+        now: Instant,
+        place: &(UserName, AddressPrefix),
+        network: &(UserName, AddressPrefix),
+    ) -> Option<Origin> {
         if self.familiar.contains(now, place) {
             return None;
         }
@@ -181,12 +157,12 @@ impl Throttle {
 
     /// Remembers that the user has proven its password at this address: guessing elsewhere no longer counts there.
     pub fn proven(&mut self, now: Instant, address: IpAddr, user: &UserName) {
-        self.familiar.insert(now, (user.clone(), prefix(address)));
+        self.familiar.insert(now, (user.clone(), AddressPrefix::of(address)));
     }
 
     /// Whether anybody has proven its password at this prefix. Who it was makes no difference, so that nobody there learns
     /// who exists.
-    pub fn is_known(&self, prefix: Prefix) -> bool {
+    pub fn is_known(&self, prefix: AddressPrefix) -> bool {
         self.familiar.per_prefix.contains_key(&prefix)
     }
 
@@ -203,19 +179,19 @@ impl Throttle {
 #[derive(Default)]
 struct Familiar {
     /// When it was last used.
-    used_at: BTreeMap<(UserName, Prefix), Instant>,
+    used_at: BTreeMap<(UserName, AddressPrefix), Instant>,
     /// The same, by time.
-    by_time: BTreeSet<(Instant, (UserName, Prefix))>,
+    by_time: BTreeSet<(Instant, (UserName, AddressPrefix))>,
     /// How many of them are there.
-    per_prefix: HashMap<Prefix, usize>,
+    per_prefix: HashMap<AddressPrefix, usize>,
 }
 
 impl Familiar {
-    fn contains(&self, now: Instant, place: &(UserName, Prefix)) -> bool {
+    fn contains(&self, now: Instant, place: &(UserName, AddressPrefix)) -> bool {
         self.used_at.get(place).is_some_and(|&at| now.saturating_duration_since(at) < FAMILIAR_LIFETIME)
     }
 
-    fn insert(&mut self, now: Instant, place: (UserName, Prefix)) {
+    fn insert(&mut self, now: Instant, place: (UserName, AddressPrefix)) {
         self.remove(&place);
         if let Some(oldest) = self.oldest_beyond_share(&place.0) {
             self.remove(&oldest);
@@ -232,15 +208,15 @@ impl Familiar {
     }
 
     /// The user's least recently used place, if it has as many as it may.
-    fn oldest_beyond_share(&self, user: &UserName) -> Option<(UserName, Prefix)> {
-        let first = (user.clone(), Prefix::V4(Ipv4Addr::UNSPECIFIED));
+    fn oldest_beyond_share(&self, user: &UserName) -> Option<(UserName, AddressPrefix)> {
+        let first = (user.clone(), AddressPrefix::V4(Ipv4Addr::UNSPECIFIED));
         let own = self.used_at.range(first..).take_while(|((of, _), _)| of == user);
         let is_full = own.clone().count() >= FAMILIAR_PER_USER_MAX;
         let oldest = own.min_by_key(|(_, at)| **at).map(|(place, _)| place.clone());
         oldest.filter(|_| is_full)
     }
 
-    fn remove(&mut self, place: &(UserName, Prefix)) {
+    fn remove(&mut self, place: &(UserName, AddressPrefix)) {
         if let Some((place, at)) = self.used_at.remove_entry(place) {
             if let Entry::Occupied(mut count) = self.per_prefix.entry(place.1) {
                 *count.get_mut() -= 1;
@@ -255,5 +231,5 @@ impl Familiar {
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "an Instant to count from can be had no other way")]
-#[path = "tests.rs"]
+#[path = "throttle_tests.rs"]
 mod tests;

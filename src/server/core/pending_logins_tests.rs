@@ -2,8 +2,8 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use super::*;
-use crate::server::testing::{address, origin, user};
-use crate::server::throttle::Throttle;
+use crate::server::auth::throttle::Throttle;
+use crate::server::test_support::{address, origin, user};
 
 const STRANGERS_MAX: usize = HANDSHAKES_MAX - HANDSHAKES_KNOWN_MAX;
 

@@ -8,10 +8,10 @@ use std::collections::HashSet;
 use zeroize::Zeroizing;
 
 use super::Server;
-use super::requests::log_out;
+use super::dispatch::log_out;
 use crate::common::types::UserName;
 use crate::server::auth::credentials::{Credential, Credentials, VersionedCredentials};
-use crate::server::outbox::Outbox;
+use crate::server::core::Effects;
 
 /// A password in clear that is to become a record.
 pub type Plaintext = (UserName, Zeroizing<Vec<u8>>);
@@ -22,15 +22,15 @@ impl Server {
         self.keys.versions.clone()
     }
 
-    /// [`handle_versioned`](Self::handle_versioned), with the versions computed here.
-    pub fn handle_credentials(&mut self, credentials: Credentials, out: &mut Outbox) -> Vec<Plaintext> {
+    /// [`set_credentials`](Self::set_credentials), with the versions computed here.
+    pub fn handle_credentials(&mut self, credentials: Credentials, out: &mut Effects) -> Vec<Plaintext> {
         let credentials = credentials.versioned(&self.keys.versions);
-        self.handle_versioned(credentials, out)
+        self.set_credentials(credentials, out)
     }
 
     /// These credentials are in force from now on. Gives the passwords that are to become records: until
-    /// [`handle_all_enrolled`](Self::handle_all_enrolled), whoever logs in waits for [`handle_record`](Self::handle_record).
-    pub fn handle_versioned(&mut self, credentials: VersionedCredentials, out: &mut Outbox) -> Vec<Plaintext> {
+    /// [`handle_enrolment_done`](Self::handle_enrolment_done), whoever logs in waits for [`handle_enrolled`](Self::handle_enrolled).
+    pub fn set_credentials(&mut self, credentials: VersionedCredentials, out: &mut Effects) -> Vec<Plaintext> {
         let mut plaintexts = Vec::new();
         let mut logged_out = Vec::new();
         let mut listed = HashSet::with_capacity(credentials.users.len());
@@ -59,7 +59,7 @@ impl Server {
         }
         self.enrolling = !plaintexts.is_empty();
         if self.enrolling {
-            out.wanted.extend(self.handshakes.parked());
+            out.awaited_records.extend(self.handshakes.parked());
         } else {
             self.handshakes.release_all();
         }

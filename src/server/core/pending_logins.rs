@@ -10,13 +10,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::keys::CredentialVersion;
-use super::throttle::{Charge, Prefix, prefix};
-use super::turns::{Place, Turns};
 use crate::common::limits::{HANDSHAKE_LIFETIME, HANDSHAKES_KNOWN_MAX, HANDSHAKES_MAX, HANDSHAKES_PER_NETWORK_MAX};
 use crate::common::login::ServerLogin;
+use crate::common::net::AddressPrefix;
 use crate::common::packet::{KE1_BYTES, Nonce};
 use crate::common::types::UserName;
+use crate::server::auth::fair_queue::{FairQueue, Place};
+use crate::server::auth::keys::CredentialVersion;
+use crate::server::auth::throttle::Charge;
 
 /// Names one login: steps from another address are not its steps.
 pub type Key = (SocketAddr, Nonce);
@@ -81,11 +82,11 @@ pub struct Handshakes {
 /// A part of the table with room and turns of its own.
 #[derive(Default)]
 struct Part {
-    shares: HashMap<Prefix, BTreeMap<Age, Key>>,
+    shares: HashMap<AddressPrefix, BTreeMap<Age, Key>>,
     /// How many logins a network has, and its oldest: the last loses it next.
-    by_size: BTreeSet<(usize, Reverse<Age>, Prefix)>,
+    by_size: BTreeSet<(usize, Reverse<Age>, AddressPrefix)>,
     len: usize,
-    ready: Turns<Key>,
+    ready: FairQueue<Key>,
 }
 
 impl Handshakes {
@@ -100,7 +101,7 @@ impl Handshakes {
         charge: Charge,
         ke1: [u8; KE1_BYTES],
     ) {
-        let network = prefix(key.0.ip()).network();
+        let network = AddressPrefix::of(key.0.ip()).network();
         let max = if is_known { HANDSHAKES_KNOWN_MAX } else { HANDSHAKES_MAX - HANDSHAKES_KNOWN_MAX };
         if let Some(crowded_out) = self.part(is_known).crowded_out(network, max) {
             self.remove(&crowded_out);
@@ -131,7 +132,7 @@ impl Handshakes {
     fn remove(&mut self, key: &Key) -> Option<Handshake> {
         let handshake = self.table.remove(key)?;
         self.by_age.remove(&handshake.age);
-        let prefix = prefix(key.0.ip());
+        let prefix = AddressPrefix::of(key.0.ip());
         let part = self.part(handshake.is_known);
         part.change(prefix.network(), |share| share.remove(&handshake.age));
         if let Some(place) = handshake.ready {
@@ -154,9 +155,9 @@ impl Handshakes {
     }
 
     /// The users somebody waits for, and from where.
-    pub fn parked(&self) -> impl Iterator<Item = (Prefix, UserName)> {
+    pub fn parked(&self) -> impl Iterator<Item = (AddressPrefix, UserName)> {
         let parked = self.parked.iter().flat_map(|(user, keys)| keys.iter().map(move |key| (key, user)));
-        parked.map(|(key, user)| (prefix(key.0.ip()), user.clone()))
+        parked.map(|(key, user)| (AddressPrefix::of(key.0.ip()), user.clone()))
     }
 
     /// Makes ready whoever waits for this user's record.
@@ -177,7 +178,7 @@ impl Handshakes {
     pub fn make_ready(&mut self, key: Key) {
         let Some(handshake) = self.table.get_mut(&key) else { return };
         let part = if handshake.is_known { &mut self.known } else { &mut self.strangers };
-        handshake.ready = Some(part.ready.push(prefix(key.0.ip()), key));
+        handshake.ready = Some(part.ready.push(AddressPrefix::of(key.0.ip()), key));
     }
 
     /// Whose turn it is, prefix by prefix; `None` when nobody is ready.
@@ -218,14 +219,14 @@ impl Handshakes {
 
 impl Part {
     /// Who has to go before one more login of this network comes in.
-    fn crowded_out(&self, network: Prefix, max: usize) -> Option<Key> {
+    fn crowded_out(&self, network: AddressPrefix, max: usize) -> Option<Key> {
         let own = self.shares.get(&network).filter(|share| share.len() >= HANDSHAKES_PER_NETWORK_MAX);
         let largest = || self.by_size.last().and_then(|(_, _, largest)| self.shares.get(largest));
         let share = own.or_else(|| (self.len >= max).then(largest).flatten())?;
         share.values().next().copied()
     }
 
-    fn change(&mut self, network: Prefix, change: impl FnOnce(&mut BTreeMap<Age, Key>) -> Option<Key>) {
+    fn change(&mut self, network: AddressPrefix, change: impl FnOnce(&mut BTreeMap<Age, Key>) -> Option<Key>) {
         let share = self.shares.entry(network).or_default();
         let size = |share: &BTreeMap<Age, Key>| {
             let oldest = share.keys().next()?;
@@ -243,5 +244,5 @@ impl Part {
 }
 
 #[cfg(test)]
-#[path = "handshake_tests.rs"]
+#[path = "pending_logins_tests.rs"]
 mod tests;

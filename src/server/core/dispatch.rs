@@ -14,8 +14,8 @@ use crate::common::escape::escape_controls;
 use crate::common::limits::AUDIENCE_MAX_USERS;
 use crate::common::message::{ClientMessage, Heartbeat, Request, Response, ServerMessage};
 use crate::common::types::{RequestId, SessionId, UserName};
-use crate::server::outbox::Outbox;
-use crate::server::sessions::{Session, Slot, Staged};
+use crate::server::core::Effects;
+use crate::server::core::sessions::{Session, Slot, Staged};
 
 impl Server {
     pub(super) fn on_session(
@@ -24,7 +24,7 @@ impl Server {
         from: SocketAddr,
         id: SessionId,
         datagram: &mut [u8],
-        out: &mut Outbox,
+        out: &mut Effects,
     ) {
         let Some(slot) = self.sessions.find(&id) else {
             return self.reset(now, from, id, out);
@@ -65,7 +65,7 @@ impl Server {
         }
     }
 
-    fn on_heartbeat(&mut self, slot: Slot, heartbeat: Heartbeat, out: &mut Outbox) {
+    fn on_heartbeat(&mut self, slot: Slot, heartbeat: Heartbeat, out: &mut Effects) {
         let session = self.sessions.at_mut(slot);
         log_received(Level::Debug, session, "HBT");
         session.free_slots = heartbeat.free_slots;
@@ -74,7 +74,7 @@ impl Server {
         log_sent(Level::Debug, session, true);
     }
 
-    fn on_leave(&mut self, slot: Slot, out: &mut Outbox) {
+    fn on_leave(&mut self, slot: Slot, out: &mut Effects) {
         let mut session = self.end_session(slot);
         log_received(Level::Info, &session, "XIT");
         if let Some(account) = self.accounts.find_mut(&session.user) {
@@ -91,7 +91,7 @@ impl Server {
         id: RequestId,
         floor: RequestId,
         request: Request,
-        out: &mut Outbox,
+        out: &mut Effects,
     ) {
         let session = self.sessions.at_mut(slot);
         session.floor = session.floor.max(floor);
@@ -115,7 +115,7 @@ impl Server {
         }
     }
 
-    pub(super) fn reply(&mut self, slot: Slot, id: RequestId, response: Response, out: &mut Outbox) {
+    pub(super) fn reply(&mut self, slot: Slot, id: RequestId, response: Response, out: &mut Effects) {
         let session = self.sessions.at_mut(slot);
         out.seal(session.address, &mut session.channel, &ServerMessage::Reply { id, response });
     }
@@ -193,7 +193,7 @@ pub(super) fn log_sent(level: Level, session: &Session, success: bool) {
 }
 
 /// The session ends because the credentials say so; told once, best effort.
-pub(super) fn log_out(server: &mut Server, slot: Slot, out: &mut Outbox) {
+pub(super) fn log_out(server: &mut Server, slot: Slot, out: &mut Effects) {
     let mut session = server.end_session(slot);
     info!(
         "{}: {} is logged out: the credentials have changed",

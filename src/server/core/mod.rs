@@ -2,21 +2,24 @@
 //! datagrams, mutations and deadlines come out. No socket, no clock, no file, no randomness of its own.
 //!
 //! Whoever drives it
-//! 1. hands in what has arrived ([`Server::handle_datagram`], [`handle_stored`](Server::handle_stored), ...),
-//! 2. calls [`Server::handle_timeout`] (or [`handle_work`](Server::handle_work) while more datagrams wait),
-//! 3. carries out what the [`Outbox`] holds,
+//! 1. hands in what has arrived ([`Server::handle_datagram`], [`handle_durable`](Server::handle_durable), ...),
+//! 2. calls [`Server::handle_timeout`] (or [`run_deferred_work`](Server::run_deferred_work) while more datagrams wait),
+//! 3. carries out what the [`Effects`] holds,
 //! 4. sleeps until [`Server::poll_timeout`].
 //!
 //! This file owns the state and the way in; each kind of thing a client can say has a file of its own in `core/`.
 
+mod credentials;
+mod dispatch;
+mod effects;
 mod lists;
 mod login;
 mod mutations;
-mod reload;
-mod requests;
-mod resets;
+pub(crate) mod pending_logins;
 mod resume;
+pub(crate) mod sessions;
 mod sources;
+mod stateless_reset;
 mod waiting;
 mod walks;
 
@@ -28,26 +31,27 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
+pub use self::effects::{Datagram, Effects};
 use self::mutations::Mutations;
-use self::resets::Resets;
+use self::pending_logins::Handshakes;
+use self::sessions::{Sessions, Slot};
+use self::stateless_reset::Resets;
 use self::waiting::Waiting;
-use super::accounts::Accounts;
-use super::cookie::CookieJar;
-use super::cursor::Cursors;
-use super::handshake::Handshakes;
+use super::auth::accounts::Accounts;
+use super::auth::address_validator::AddressValidator;
+use super::auth::cursor::Cursors;
+use super::auth::keys::Keys;
+use super::auth::rate_limit::{Rate, RateLimit};
+use super::auth::throttle::Throttle;
 use super::index::{Index, OwnerId};
 use super::journal::{JournalSeq, LastMutation, LoadSink, StoredPublication};
-use super::keys::Keys;
-pub use super::outbox::{Datagram, Outbox};
-use super::sessions::{Sessions, Slot};
-use super::throttle::{Rate, RateLimit, Throttle};
 use crate::common::escape::escape_controls;
 use crate::common::limits::{HEARTBEAT_DEFAULT, LIVENESS_DEFAULT, PROTOCOL_VERSION};
 use crate::common::packet::{Nonce, Packet};
 use crate::common::redacted::Redacted;
 use crate::common::types::{RunId, UserName};
 
-/// Turns between two login steps while datagrams keep coming: a step takes about 0.3 ms, so this keeps a flood of
+/// FairQueue between two login steps while datagrams keep coming: a step takes about 0.3 ms, so this keeps a flood of
 /// logins under a fifth of the loop.
 const LOGIN_TURNS_WHEN_BUSY: u32 = 4;
 /// Loaded names taken into the search structure in one turn: about a millisecond.
@@ -81,14 +85,14 @@ impl Default for ServerConfig {
 }
 
 /// What the journal had stored: filled by [`Journal::open`](super::journal::Journal::open), then given to the core.
-pub struct Stored {
+pub struct LoadedState {
     index: Index,
     accounts: Accounts,
     /// Publications come user by user.
     latest: Option<(UserName, OwnerId)>,
 }
 
-impl Stored {
+impl LoadedState {
     /// Nothing.
     #[expect(clippy::new_without_default, reason = "an empty store is a decision, not a default")]
     pub fn new() -> Self {
@@ -98,7 +102,7 @@ impl Stored {
     }
 }
 
-impl LoadSink for Stored {
+impl LoadSink for LoadedState {
     fn publication(&mut self, publication: StoredPublication) {
         let StoredPublication { user, file, audience, published_s } = publication;
         let owner = match &self.latest {
@@ -135,7 +139,7 @@ pub struct Server {
     /// By the wall clock as it was set then.
     clock_ms_at_start: u64,
     keys: Keys,
-    cookies: CookieJar,
+    cookies: AddressValidator,
     throttle: Throttle,
     handshakes: Handshakes,
     accounts: Accounts,
@@ -157,7 +161,7 @@ pub struct Server {
 impl Server {
     /// A server that nobody may join yet: [`handle_credentials`](Self::handle_credentials) comes next. `now` and
     /// `wall_ms` (milliseconds since 1970) are the same moment.
-    pub fn new(config: ServerConfig, stored: Stored, seed: [u8; 32], now: Instant, wall_ms: u64) -> Self {
+    pub fn new(config: ServerConfig, loaded: LoadedState, seed: [u8; 32], now: Instant, wall_ms: u64) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let keys = Keys::new(Zeroizing::new(config.root_secret.0));
         Self {
@@ -165,12 +169,12 @@ impl Server {
             wall_ms_at_start: wall_ms,
             clock_ms_at_start: wall_ms,
             keys,
-            cookies: CookieJar::new(rng.r#gen(), now),
+            cookies: AddressValidator::new(rng.r#gen(), now),
             throttle: Throttle::new(),
             handshakes: Handshakes::default(),
-            accounts: stored.accounts,
+            accounts: loaded.accounts,
             sessions: Sessions::default(),
-            index: stored.index,
+            index: loaded.index,
             mutations: Mutations::default(),
             cursors: Cursors::new(&mut rng),
             resets: Resets::new(),
@@ -191,7 +195,7 @@ impl Server {
     }
 
     /// One datagram has arrived. It is opened where it stands.
-    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8], out: &mut Outbox) {
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8], out: &mut Effects) {
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
         self.expire(now);
         match Packet::parse(datagram) {
@@ -213,22 +217,22 @@ impl Server {
     }
 
     /// The journal has made everything up to `upto` durable: it becomes visible and is acknowledged, a bounded part at
-    /// once and the rest by [`handle_work`](Self::handle_work).
-    pub fn handle_stored(&mut self, _now: Instant, upto: JournalSeq, out: &mut Outbox) {
+    /// once and the rest by [`run_deferred_work`](Self::run_deferred_work).
+    pub fn handle_durable(&mut self, _now: Instant, upto: JournalSeq, out: &mut Effects) {
         self.mutations.durable = self.mutations.durable.max(upto);
         self.apply_durable(out);
     }
 
     /// Ends what has ended by `now` and does what was put off. Call it when [`poll_timeout`](Self::poll_timeout) comes
     /// up; calling it earlier is harmless.
-    pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut Effects) {
         self.expire(now);
-        self.handle_work(now, true, out);
+        self.run_deferred_work(now, true, out);
     }
 
     /// Does a little of what was put off: a login step (each turn when no datagram waits, `drained`; every fourth
     /// otherwise), some mutations that are durable, some queries that wait.
-    pub fn handle_work(&mut self, now: Instant, drained: bool, out: &mut Outbox) {
+    pub fn run_deferred_work(&mut self, now: Instant, drained: bool, out: &mut Effects) {
         self.apply_durable(out);
         self.answer_waiting(now, out);
         if self.settling {
@@ -258,7 +262,7 @@ impl Server {
         [self.sessions.next_deadline(), self.handshakes.next_expiry()].into_iter().flatten().min()
     }
 
-    /// Whether mutations that are durable wait to be acknowledged by [`handle_work`](Self::handle_work).
+    /// Whether mutations that are durable wait to be acknowledged by [`run_deferred_work`](Self::run_deferred_work).
     pub fn has_unacknowledged(&self) -> bool {
         self.mutations.is_ready()
     }
@@ -268,7 +272,7 @@ impl Server {
         self.sessions.len()
     }
 
-    fn on_hello(&mut self, now: Instant, from: SocketAddr, version: u16, nonce: Nonce, out: &mut Outbox) {
+    fn on_hello(&mut self, now: Instant, from: SocketAddr, version: u16, nonce: Nonce, out: &mut Effects) {
         if version == PROTOCOL_VERSION {
             let cookie = self.cookies.issue(now, from, &nonce);
             out.packet(from, Packet::Retry { nonce, cookie });
@@ -281,7 +285,7 @@ impl Server {
     }
 
     /// Whether the address is proven; otherwise a fresh cookie goes out, which is smaller than what asked for it.
-    fn check_cookie(&self, now: Instant, from: SocketAddr, nonce: Nonce, cookie: &[u8; 32], out: &mut Outbox) -> bool {
+    fn check_cookie(&self, now: Instant, from: SocketAddr, nonce: Nonce, cookie: &[u8; 32], out: &mut Effects) -> bool {
         let proven = self.cookies.verify(now, from, &nonce, cookie);
         if !proven {
             let cookie = self.cookies.issue(now, from, &nonce);
@@ -298,7 +302,7 @@ impl Server {
         self.handshakes.expire(now);
     }
 
-    fn end_session(&mut self, slot: Slot) -> Box<super::sessions::Session> {
+    fn end_session(&mut self, slot: Slot) -> Box<sessions::Session> {
         let session = self.sessions.remove(slot);
         self.index.set_active(session.owner, false);
         session

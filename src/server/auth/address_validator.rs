@@ -15,12 +15,12 @@ use crate::common::limits::COOKIE_BUCKET;
 use crate::common::packet::{Cookie, Nonce};
 
 /// Makes cookies and knows its own.
-pub struct CookieJar {
+pub struct AddressValidator {
     key: Zeroizing<[u8; 32]>,
     epoch: Instant,
 }
 
-impl CookieJar {
+impl AddressValidator {
     /// With a key that nobody else has. Time is counted from `epoch`, any instant not after the first use.
     pub fn new(key: [u8; 32], epoch: Instant) -> Self {
         Self { key: Zeroizing::new(key), epoch }
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_cookie_is_good_for_its_bucket_and_the_next() {
         let epoch = Instant::now();
-        let jar = CookieJar::new([1; 32], epoch);
+        let jar = AddressValidator::new([1; 32], epoch);
         let from = address("127.0.0.1:4000");
         let last = COOKIE_BUCKET * 1_001 - Duration::from_millis(1);
         for start in [Duration::ZERO, COOKIE_BUCKET * 1_000, last] {
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn a_cookie_is_for_one_address_one_handshake_and_one_server() {
         let now = Instant::now();
-        let jar = CookieJar::new([1; 32], now);
+        let jar = AddressValidator::new([1; 32], now);
         let from = address("10.0.0.1:4000");
         let cookie = jar.issue(now, from, &NONCE);
         for other in ["10.0.0.2:4000", "10.0.0.1:4001", "[::1]:4000", "[::a00:1]:4000"] {
@@ -108,7 +108,7 @@ mod tests {
             "the same address, written in IPv6"
         );
         assert!(!jar.verify(now, from, &[8; 16], &cookie));
-        assert!(!CookieJar::new([2; 32], now).verify(now, from, &NONCE, &cookie));
+        assert!(!AddressValidator::new([2; 32], now).verify(now, from, &NONCE, &cookie));
         for bit in 0..256 {
             let mut forged = cookie;
             forged[bit / 8] ^= 1 << (bit % 8);
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_million_guesses_do_not_hit() {
         let now = Instant::now();
-        let jar = CookieJar::new([3; 32], now);
+        let jar = AddressValidator::new([3; 32], now);
         let from = address("127.0.0.1:4000");
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let mut guess = [0; 32];

@@ -56,7 +56,7 @@ fn guesses_from_everywhere_do_not_keep_a_returning_victim_out() {
     assert!((0..10).any(|_| !guess(&mut throttle, now, address("198.51.100.1"), &hans)));
     // Familiar places wear off.
     let later = start + Duration::from_secs(60) + FAMILIAR_LIFETIME;
-    assert!(!throttle.familiar.contains(later, &(hans, prefix(home))));
+    assert!(!throttle.familiar.contains(later, &(hans, AddressPrefix::of(home))));
 }
 
 #[test]
@@ -167,13 +167,19 @@ fn the_wait_is_told_in_whole_seconds() {
 
 #[test]
 fn an_ipv6_host_is_its_64() {
-    assert_eq!(prefix(address("2001:db8::1")), prefix(address("2001:db8::ffff:1")));
-    assert_ne!(prefix(address("2001:db8::1")), prefix(address("2001:db8:0:1::1")));
-    assert_eq!(prefix(address("::ffff:10.0.0.1")), prefix(address("10.0.0.1")));
-    assert_ne!(prefix(address("127.0.0.1")), prefix(address("127.0.0.2")));
-    assert_eq!(prefix(address("2001:db8:0:1::1")).network(), prefix(address("2001:db8:0:ffff::1")).network());
-    assert_ne!(prefix(address("2001:db8:0:1::1")).network(), prefix(address("2001:db8:1:1::1")).network());
-    assert_ne!(prefix(address("127.0.0.1")).network(), prefix(address("127.0.0.2")).network());
+    assert_eq!(AddressPrefix::of(address("2001:db8::1")), AddressPrefix::of(address("2001:db8::ffff:1")));
+    assert_ne!(AddressPrefix::of(address("2001:db8::1")), AddressPrefix::of(address("2001:db8:0:1::1")));
+    assert_eq!(AddressPrefix::of(address("::ffff:10.0.0.1")), AddressPrefix::of(address("10.0.0.1")));
+    assert_ne!(AddressPrefix::of(address("127.0.0.1")), AddressPrefix::of(address("127.0.0.2")));
+    assert_eq!(
+        AddressPrefix::of(address("2001:db8:0:1::1")).network(),
+        AddressPrefix::of(address("2001:db8:0:ffff::1")).network()
+    );
+    assert_ne!(
+        AddressPrefix::of(address("2001:db8:0:1::1")).network(),
+        AddressPrefix::of(address("2001:db8:1:1::1")).network()
+    );
+    assert_ne!(AddressPrefix::of(address("127.0.0.1")).network(), AddressPrefix::of(address("127.0.0.2")).network());
 }
 
 #[test]
@@ -186,12 +192,14 @@ fn nobody_pushes_the_familiar_places_of_others_out() {
         let now = start + Duration::from_millis(u64::from(i));
         throttle.proven(now, IpAddr::from((0x0a00_0000 + i).to_be_bytes()), &vader);
     }
-    assert!(throttle.familiar.contains(start, &(hans, prefix(home))));
+    assert!(throttle.familiar.contains(start, &(hans, AddressPrefix::of(home))));
     assert_eq!(throttle.familiar.used_at.len(), 1 + FAMILIAR_PER_USER_MAX);
     assert_eq!(throttle.familiar.by_time.len(), 1 + FAMILIAR_PER_USER_MAX);
     assert_eq!(throttle.familiar.per_prefix.len(), 1 + FAMILIAR_PER_USER_MAX);
-    assert!(throttle.is_known(prefix(home)) && throttle.is_known(prefix(address("10.1.134.159"))));
-    assert!(!throttle.is_known(prefix(address("10.0.0.1"))), "a place that is forgotten is nobody's");
+    assert!(
+        throttle.is_known(AddressPrefix::of(home)) && throttle.is_known(AddressPrefix::of(address("10.1.134.159")))
+    );
+    assert!(!throttle.is_known(AddressPrefix::of(address("10.0.0.1"))), "a place that is forgotten is nobody's");
 }
 
 #[test]
@@ -201,6 +209,6 @@ fn the_memory_of_places_is_bounded() {
         throttle.proven(start + Duration::from_millis(i), address("192.0.2.1"), &user(&format!("user{i}")));
     }
     assert_eq!(throttle.familiar.used_at.len(), FAMILIAR_MAX);
-    let place = |i: u64| (user(&format!("user{i}")), prefix(address("192.0.2.1")));
+    let place = |i: u64| (user(&format!("user{i}")), AddressPrefix::of(address("192.0.2.1")));
     assert!(!throttle.familiar.contains(start, &place(9)) && throttle.familiar.contains(start, &place(10)));
 }

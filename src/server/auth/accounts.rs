@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 
-use super::index::OwnerId;
-use super::journal::LastMutation;
-use super::keys::CredentialVersion;
 use crate::common::login::Record;
 use crate::common::types::{RequestId, RunId, SessionId, UserName};
+use crate::server::auth::keys::CredentialVersion;
+use crate::server::index::OwnerId;
+use crate::server::journal::LastMutation;
 
 /// Runs whose last mutation is remembered; only the latest is stored.
 const RUNS_REMEMBERED: usize = 4;

@@ -1,0 +1,139 @@
+//! Token buckets without a tick, by the generic cell rate algorithm (GCRA, ITU-T I.371).
+//!
+//! The state of a bucket is one instant: when it will be full again. The time left until then is what is missing from it,
+//! so a bucket whose instant has passed is full. No function reads a clock.
+
+use std::time::{Duration, Instant};
+
+/// How fast tokens come back, and how many a full bucket holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    burst: u64,
+    tokens: u64,
+    per: Duration,
+}
+
+impl Rate {
+    /// One token every `interval`; a full bucket holds `burst`.
+    pub const fn every(interval: Duration, burst: u64) -> Self {
+        Self { burst, tokens: 1, per: interval }
+    }
+
+    /// `tokens` a second, at least 1; a full bucket holds `burst`.
+    pub const fn per_second(tokens: u64, burst: u64) -> Self {
+        Self { burst, tokens: if tokens == 0 { 1 } else { tokens }, per: Duration::from_secs(1) }
+    }
+
+    /// Time in which `tokens` come back, bounded to 146 years so that it can be added to an instant.
+    fn time_for(self, tokens: u64) -> Duration {
+        let nanos = self.per.as_nanos().saturating_mul(tokens.into()) / u128::from(self.tokens);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX).min(u64::MAX >> 2))
+    }
+}
+
+/// A token bucket. The [`Rate`] is an argument, so that a table of buckets with one rate stores it once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TokenBucket {
+    full_at: Option<Instant>,
+}
+
+impl TokenBucket {
+    /// A full bucket.
+    pub fn full() -> Self {
+        Self { full_at: None }
+    }
+
+    /// A bucket that will be full at this instant.
+    pub fn full_at(instant: Instant) -> Self {
+        Self { full_at: Some(instant) }
+    }
+
+    /// When the bucket will be full again; `None` if it is full.
+    pub fn fills_at(self, now: Instant) -> Option<Instant> {
+        self.full_at.filter(|&at| at > now)
+    }
+
+    /// Takes one token if there is one. The error is how long until there is one.
+    pub fn try_take(&mut self, now: Instant, rate: Rate) -> Result<(), Duration> {
+        let mut after = *self;
+        match after.take_in_advance(now, rate, 1) {
+            Duration::ZERO => {
+                *self = after;
+                Ok(())
+            }
+            wait => Err(wait),
+        }
+    }
+
+    /// Takes tokens, in debt if need be, and returns how long to wait until the debt is paid. Takers that wait as told
+    /// are served in the order of their calls.
+    pub fn take_in_advance(&mut self, now: Instant, rate: Rate, tokens: u64) -> Duration {
+        let full_at = self.fills_at(now).unwrap_or(now) + rate.time_for(tokens);
+        self.full_at = Some(full_at);
+        (full_at - now).saturating_sub(rate.time_for(rate.burst))
+    }
+
+    /// Returns one token that was taken.
+    pub fn refund(&mut self, now: Instant, rate: Rate) {
+        let before = self.full_at.and_then(|at| at.checked_sub(rate.time_for(1)));
+        self.full_at = before.filter(|&at| at > now);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "an Instant to count from can be had no other way")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_gives_a_burst_then_one_token_per_interval() {
+        let (start, rate) = (Instant::now(), Rate::every(Duration::from_secs(2), 3));
+        let mut bucket = TokenBucket::full();
+        let mut takes = |ms| bucket.try_take(start + Duration::from_millis(ms), rate).is_ok();
+        assert_eq!([0, 0, 0, 0, 1_999].map(&mut takes), [true, true, true, false, false]);
+        assert_eq!([2_000, 2_001, 4_000].map(&mut takes), [true, false, true]);
+        assert_eq!([60_000, 60_000, 60_000, 60_000].map(&mut takes), [true, true, true, false]);
+        assert_eq!(bucket.try_take(start + Duration::from_secs(60), rate), Err(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn a_refunded_token_can_be_taken_again_and_fills_no_bucket_beyond_its_burst() {
+        let (now, rate) = (Instant::now(), Rate::every(Duration::from_secs(2), 3));
+        let mut bucket = TokenBucket::full();
+        for _ in 0..100 {
+            bucket.try_take(now, rate).unwrap();
+            bucket.refund(now, rate);
+        }
+        assert_eq!(bucket, TokenBucket::full());
+        bucket.refund(now, rate);
+        assert_eq!((0..10).filter(|_| bucket.try_take(now, rate).is_ok()).count(), 3);
+    }
+
+    #[test]
+    fn the_rate_holds_over_time_and_a_pause_saves_at_most_a_burst() {
+        let (start, rate) = (Instant::now(), Rate::per_second(1_000_000, 50_000));
+        let (mut bucket, mut now) = (TokenBucket::full(), start);
+        for _ in 0..1_000 {
+            now += bucket.take_in_advance(now, rate, 10_000);
+        }
+        let took = now - start;
+        assert!(took >= Duration::from_millis(9_940) && took <= Duration::from_secs(10), "10 MB took {took:?}");
+        now += Duration::from_secs(3_600);
+        assert_eq!(bucket.take_in_advance(now, rate, 50_000), Duration::ZERO, "a burst is free");
+        assert_eq!(bucket.take_in_advance(now, rate, 1_000), Duration::from_millis(1), "the rest is not");
+    }
+
+    #[test]
+    fn takers_in_debt_wait_in_the_order_of_their_calls() {
+        let (now, rate) = (Instant::now(), Rate::per_second(1_000, 50));
+        let mut bucket = TokenBucket::full();
+        bucket.take_in_advance(now, rate, 50);
+        let waits = [(); 3].map(|()| bucket.take_in_advance(now, rate, 1_000).as_secs());
+        assert_eq!(waits, [1, 2, 3]);
+        let slowest = Rate::per_second(0, 0);
+        assert!(
+            TokenBucket::full().take_in_advance(now, slowest, u64::MAX) > Duration::from_secs(1),
+            "no division by 0"
+        );
+    }
+}
