@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fileshare::internals::client::control::AskError;
+use fileshare::internals::client::control::RequestError;
 use fileshare::internals::client::download::{
     Ask, DownloadOptions, DownloadProgress, Downloader, Fetched, Offer, OnExists, Wanted,
 };
@@ -235,7 +235,7 @@ struct Tickets {
 }
 
 impl Ask for Tickets {
-    fn offers(&self, files: &[WantedFile], _most: usize) -> Result<Vec<Offer>, AskError> {
+    fn offers(&self, files: &[WantedFile], _most: usize) -> Result<Vec<Offer>, RequestError> {
         let key = AeadKey::new(&KEY);
         let indices: Vec<usize> = (0..files.len()).collect();
         let offer = |batch: &[usize]| {

@@ -116,7 +116,7 @@ fn slow_disk() {
         while !stored {
             for (_, request) in queries() {
                 let asked = Instant::now();
-                crowd.act(1, |session, now| session.ask(now, request));
+                crowd.act(1, |session, now| session.request(now, request));
                 let mut answered = false;
                 while !answered {
                     for (member, event) in crowd.turn(Duration::from_secs(1)) {
@@ -149,13 +149,13 @@ fn slow_disk() {
 
 fn publish(crowd: &mut Crowd, member: usize) {
     let files = (0..13).map(|number| file(member, number)).collect();
-    crowd.act(member, |session, now| session.ask(now, Request::Publish { files, audience: AudienceRef::Everyone }));
+    crowd.act(member, |session, now| session.request(now, Request::Publish { files, audience: AudienceRef::Everyone }));
 }
 
 fn wait(crowd: &mut Crowd, asked: usize) -> Response {
     loop {
         for (member, event) in crowd.turn(Duration::from_secs(1)) {
-            if let Event::Answer { result, .. } = event
+            if let Event::RequestFinished { result, .. } = event
                 && member == asked
             {
                 return result.expect("an answer");
@@ -167,7 +167,7 @@ fn wait(crowd: &mut Crowd, asked: usize) -> Response {
 /// Milliseconds.
 fn round_trip(crowd: &mut Crowd, member: usize, request: &Request) -> f64 {
     let start = Instant::now();
-    crowd.act(member, |session, now| session.ask(now, request.clone()));
+    crowd.act(member, |session, now| session.request(now, request.clone()));
     wait(crowd, member);
     start.elapsed().as_secs_f64() * 1e3
 }

@@ -75,14 +75,14 @@ fn renamed(number: usize, name: &str) -> PublishedFile {
 }
 
 fn publish(crowd: &mut Crowd, member: usize, files: Vec<PublishedFile>) {
-    crowd.act(member, |session, now| session.ask(now, Request::Publish { files, audience: AudienceRef::Everyone }));
+    crowd.act(member, |session, now| session.request(now, Request::Publish { files, audience: AudienceRef::Everyone }));
 }
 
 /// Waits for so many acknowledgements; `next` gives whoever got one the next files.
 fn settle(crowd: &mut Crowd, mut under_way: usize, mut next: impl FnMut(usize) -> Option<Vec<PublishedFile>>) {
     while under_way > 0 {
         for (member, event) in crowd.turn(Duration::from_secs(1)) {
-            let Event::Answer { result, .. } = event else { panic!("{member}: {event:?}") };
+            let Event::RequestFinished { result, .. } = event else { panic!("{member}: {event:?}") };
             assert!(matches!(result, Ok(Response::Stored { .. })), "{result:?}");
             match next(member) {
                 Some(files) => publish(crowd, member, files),
@@ -121,10 +121,10 @@ fn resolve(crowd: &mut Crowd, asker: usize, query: &NameQuery) -> f64 {
     let mut cursor = None;
     loop {
         let request = Request::Resolve { query: query.clone(), fetch: true, cursor };
-        crowd.act(asker, |session, now| session.ask(now, request));
+        crowd.act(asker, |session, now| session.request(now, request));
         let next = loop {
             match crowd.turn(Duration::from_secs(1)).pop() {
-                Some((_, Event::Answer { result: Ok(Response::Found { next, .. }), .. })) => break next,
+                Some((_, Event::RequestFinished { result: Ok(Response::Found { next, .. }), .. })) => break next,
                 Some(other) => panic!("{other:?}"),
                 None => {}
             }

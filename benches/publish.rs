@@ -73,7 +73,7 @@ fn publish(crowd: &mut Crowd, ready: &mut [Vec<Vec<PublishedFile>>], time: Durat
     }
     while under_way > 0 {
         for (member, event) in crowd.turn(Duration::from_secs(1)) {
-            let Event::Answer { result, .. } = event else { continue };
+            let Event::RequestFinished { result, .. } = event else { continue };
             assert!(matches!(result, Ok(Response::Stored { .. })), "{result:?}");
             files += BATCH;
             under_way -= 1;
@@ -88,7 +88,7 @@ fn publish(crowd: &mut Crowd, ready: &mut [Vec<Vec<PublishedFile>>], time: Durat
 /// Whether there was another batch.
 fn next(crowd: &mut Crowd, member: usize, ready: &mut Vec<Vec<PublishedFile>>) -> bool {
     let Some(files) = ready.pop() else { return false };
-    crowd.act(member, |session, now| session.ask(now, Request::Publish { files, audience: AudienceRef::Everyone }));
+    crowd.act(member, |session, now| session.request(now, Request::Publish { files, audience: AudienceRef::Everyone }));
     true
 }
 

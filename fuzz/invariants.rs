@@ -135,7 +135,7 @@ pub fn false_server(mut bytes: &[u8]) {
         }
         assert!(std::iter::from_fn(|| session.poll_transmit()).count() <= 2);
         while let Some(event) = session.poll_event() {
-            assert!(matches!(event, Event::Login(Err(_))), "{event:?}");
+            assert!(matches!(event, Event::LoginFinished(Err(_))), "{event:?}");
             ends += 1;
         }
     }

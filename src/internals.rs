@@ -7,10 +7,9 @@ pub mod client {
         pub use crate::client::channel::{ChannelError, accept};
     }
     pub mod control {
-        pub use crate::client::control::{AskError, Control, ControlOptions, Observer};
-    }
-    pub mod directory {
-        pub use crate::client::directory::{Directory, PublishTo};
+        pub use crate::client::control::{
+            ControlHandle, ControlOptions, Observer, PublishAudience, RequestError, ServerApi,
+        };
     }
     pub mod download {
         pub use crate::client::download::{

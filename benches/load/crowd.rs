@@ -70,7 +70,7 @@ impl Crowd {
                 begun += 1;
             }
             for (member, event) in self.turn(PATIENCE) {
-                if let Event::Login(result) = event {
+                if let Event::LoginFinished(result) = event {
                     result.unwrap_or_else(|error| panic!("user {member}: {error}"));
                     done += 1;
                 }

@@ -14,11 +14,11 @@ use log::LevelFilter;
 
 use crate::client::cli::{GETTING_STARTED, Options};
 use crate::client::commands::CommandContext;
-use crate::client::control::{Control, ControlOptions};
-use crate::client::directory::Directory;
+use crate::client::control::ServerApi;
+use crate::client::control::{ControlHandle, ControlOptions};
+use crate::client::control::{local_ips_for, resolve};
 use crate::client::download::{DownloadOptions, Downloader};
 use crate::client::exit_code::ExitCode;
-use crate::client::net::{local_ips_towards, resolve};
 use crate::client::notices::Notices;
 use crate::client::services::{Account, Services};
 use crate::client::share::{Listener, Share};
@@ -166,8 +166,8 @@ fn start(
     let logged_out = move || drop(event_receiver.send(AppEvent::LoggedOut));
     let observer = Notices::start(Arc::clone(&share), Arc::clone(console), logged_out).map_err(internal)?;
     let control_options = ControlOptions { servers, tcp_port, stretching: Stretching::Standard };
-    let control = Control::start(control_options, Arc::new(observer)).map_err(internal)?;
-    let directory = Directory::new(control.clone());
+    let control = ControlHandle::start(control_options, Arc::new(observer)).map_err(internal)?;
+    let directory = ServerApi::new(control.clone());
     let downloader = Downloader::open(&options.dir, directory.clone()).map_err(local(&options.dir))?;
     let context = CommandContext {
         services: Services {
@@ -196,7 +196,7 @@ fn listen(options: &Options, servers: &[SocketAddr], share: &Arc<Share>) -> Resu
     let addresses = match options.listen {
         Some(address) => vec![address],
         None => {
-            let ips = local_ips_towards(servers);
+            let ips = local_ips_for(servers);
             let ips = ips.map_err(|error| (ExitCode::Unreachable, format!("{}: {error}", options.server)))?;
             ips.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect()
         }

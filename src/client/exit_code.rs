@@ -1,6 +1,6 @@
 //! The exit statuses of the client (the contract's section 4). Never renumbered.
 
-use crate::client::control::{AskError, LoginError};
+use crate::client::control::{LoginError, RequestError};
 use crate::client::download::DownloadError;
 use crate::client::share::ShareError;
 
@@ -52,13 +52,13 @@ impl ExitCode {
     }
 }
 
-impl From<&AskError> for ExitCode {
-    fn from(error: &AskError) -> Self {
+impl From<&RequestError> for ExitCode {
+    fn from(error: &RequestError) -> Self {
         match error {
-            AskError::NotAuthenticated => Self::NotAuthenticated,
-            AskError::Unreachable => Self::Unreachable,
-            AskError::NotPublished => Self::NotFound,
-            AskError::Refused => Self::Internal,
+            RequestError::NotAuthenticated => Self::NotAuthenticated,
+            RequestError::Unreachable => Self::Unreachable,
+            RequestError::NotPublished => Self::NotFound,
+            RequestError::Refused => Self::Internal,
         }
     }
 }

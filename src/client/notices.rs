@@ -83,7 +83,7 @@ impl Observer for Notices {
         }
     }
 
-    fn repaired(&self, files: usize) {
+    fn resynced(&self, files: usize) {
         self.notice(format!("publications lost by the server and published again: {files}"));
     }
 
@@ -151,7 +151,7 @@ mod tests {
         let (done, is_done) = channel();
         let control = std::thread::spawn(move || {
             notices.logged_out();
-            (0..10 * WAITING_MAX).for_each(|files| notices.repaired(files));
+            (0..10 * WAITING_MAX).for_each(|files| notices.resynced(files));
             done.send(()).unwrap();
             notices
         });

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use crate::client::control::{AskError, Control, LoginError, Password};
-use crate::client::directory::{Directory, PublishTo};
+use crate::client::control::{ControlHandle, LoginError, Password, RequestError};
+use crate::client::control::{PublishAudience, ServerApi};
 use crate::client::download::{Arriving, DownloadOptions, DownloadProgress, Downloader, Fetched, Wanted};
 use crate::client::share::{Expanded, HashProgress, PathArgument, Share, ShareError};
 use crate::common::message::{FoundEntry, NameQuery, OwnEntry, PublishedFile};
@@ -19,85 +19,85 @@ pub struct Arrival {
 
 /// The session with the server.
 pub trait Account: Send + Sync {
-    /// See [`Control::login`].
+    /// See [`ControlHandle::login`].
     fn login(&self, user: UserName, password: Password) -> Result<Arrival, LoginError>;
-    /// See [`Control::user`].
+    /// See [`ControlHandle::user`].
     fn user(&self) -> Option<UserName>;
-    /// See [`Control::leave`].
+    /// See [`ControlHandle::logout`].
     fn leave(&self);
 }
 
-impl Account for Control {
+impl Account for ControlHandle {
     fn login(&self, user: UserName, password: Password) -> Result<Arrival, LoginError> {
-        Control::login(self, user, password).map(|welcome| Arrival { local_only: welcome.local_only })
+        ControlHandle::login(self, user, password).map(|welcome| Arrival { local_only: welcome.local_only })
     }
 
     fn user(&self) -> Option<UserName> {
-        Control::user(self)
+        ControlHandle::user(self)
     }
 
     fn leave(&self) {
-        Control::leave(self);
+        ControlHandle::logout(self);
     }
 }
 
-/// What the server knows. Each method is that of [`Directory`].
+/// What the server knows. Each method is that of [`ServerApi`].
 pub trait Catalogue: Send + Sync {
-    /// See [`Directory::publish`].
-    fn publish(&self, files: &[PublishedFile], to: &PublishTo) -> Result<(), AskError>;
-    /// See [`Directory::unpublish`].
-    fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, AskError>;
-    /// See [`Directory::published`].
-    fn published(&self) -> Result<Vec<OwnEntry>, AskError>;
-    /// See [`Directory::books`].
-    fn books(&self) -> Result<Vec<OwnEntry>, AskError>;
-    /// See [`Directory::audiences_of`].
-    fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, AskError>;
-    /// See [`Directory::peers`].
-    fn peers(&self) -> Result<Vec<UserName>, AskError>;
-    /// See [`Directory::search`].
-    fn search(&self, query: NameQuery) -> Result<Vec<FileName>, AskError>;
-    /// See [`Directory::resolve`].
-    fn resolve(&self, query: NameQuery, fetch: bool) -> Result<Vec<FoundEntry>, AskError>;
-    /// See [`Directory::resolve_many`].
-    fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<FoundEntry>>, AskError>;
+    /// See [`ServerApi::publish`].
+    fn publish(&self, files: &[PublishedFile], to: &PublishAudience) -> Result<(), RequestError>;
+    /// See [`ServerApi::unpublish`].
+    fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, RequestError>;
+    /// See [`ServerApi::published`].
+    fn published(&self) -> Result<Vec<OwnEntry>, RequestError>;
+    /// See [`ServerApi::books`].
+    fn own_publications_quiet(&self) -> Result<Vec<OwnEntry>, RequestError>;
+    /// See [`ServerApi::audiences_of`].
+    fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, RequestError>;
+    /// See [`ServerApi::peers`].
+    fn peers(&self) -> Result<Vec<UserName>, RequestError>;
+    /// See [`ServerApi::search`].
+    fn search(&self, query: NameQuery) -> Result<Vec<FileName>, RequestError>;
+    /// See [`ServerApi::resolve`].
+    fn resolve(&self, query: NameQuery, fetch: bool) -> Result<Vec<FoundEntry>, RequestError>;
+    /// See [`ServerApi::resolve_many`].
+    fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<FoundEntry>>, RequestError>;
 }
 
-impl Catalogue for Directory {
-    fn publish(&self, files: &[PublishedFile], to: &PublishTo) -> Result<(), AskError> {
-        Directory::publish(self, files, to)
+impl Catalogue for ServerApi {
+    fn publish(&self, files: &[PublishedFile], to: &PublishAudience) -> Result<(), RequestError> {
+        ServerApi::publish(self, files, to)
     }
 
-    fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, AskError> {
-        Directory::unpublish(self, names)
+    fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, RequestError> {
+        ServerApi::unpublish(self, names)
     }
 
-    fn published(&self) -> Result<Vec<OwnEntry>, AskError> {
-        Directory::published(self)
+    fn published(&self) -> Result<Vec<OwnEntry>, RequestError> {
+        ServerApi::published(self)
     }
 
-    fn books(&self) -> Result<Vec<OwnEntry>, AskError> {
-        Directory::books(self)
+    fn own_publications_quiet(&self) -> Result<Vec<OwnEntry>, RequestError> {
+        ServerApi::own_publications_quiet(self)
     }
 
-    fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, AskError> {
-        Directory::audiences_of(self, names)
+    fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, RequestError> {
+        ServerApi::audiences_of(self, names)
     }
 
-    fn peers(&self) -> Result<Vec<UserName>, AskError> {
-        Directory::peers(self)
+    fn peers(&self) -> Result<Vec<UserName>, RequestError> {
+        ServerApi::peers(self)
     }
 
-    fn search(&self, query: NameQuery) -> Result<Vec<FileName>, AskError> {
-        Directory::search(self, query)
+    fn search(&self, query: NameQuery) -> Result<Vec<FileName>, RequestError> {
+        ServerApi::search(self, query)
     }
 
-    fn resolve(&self, query: NameQuery, fetch: bool) -> Result<Vec<FoundEntry>, AskError> {
-        Directory::resolve(self, query, fetch)
+    fn resolve(&self, query: NameQuery, fetch: bool) -> Result<Vec<FoundEntry>, RequestError> {
+        ServerApi::resolve(self, query, fetch)
     }
 
-    fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<FoundEntry>>, AskError> {
-        Directory::resolve_many(self, names)
+    fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<FoundEntry>>, RequestError> {
+        ServerApi::resolve_many(self, names)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::Duration;
 
-use fileshare::internals::client::directory::PublishTo;
+use fileshare::internals::client::control::PublishAudience;
 use fileshare::internals::common::message::{NameQuery, PublishedFile};
 use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName};
 use rusqlite::Connection;
@@ -20,8 +20,8 @@ const SMALL_FOLDER: &str = "FILESHARE_TEST_SMALL_FOLDER";
 /// How far a file may grow in the test that needs no such folder, in the shell's units of 512 bytes.
 const LIMIT_BLOCKS: u32 = 1_024;
 
-fn everyone() -> PublishTo {
-    PublishTo::Audience(Audience::Everyone)
+fn everyone() -> PublishAudience {
+    PublishAudience::Audience(Audience::Everyone)
 }
 
 fn file(number: usize) -> PublishedFile {

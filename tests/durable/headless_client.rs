@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use fileshare::internals::client::control::{Control, ControlOptions, Observer};
-use fileshare::internals::client::directory::Directory;
+use fileshare::internals::client::control::ServerApi;
+use fileshare::internals::client::control::{ControlHandle, ControlOptions, Observer};
 use fileshare::internals::common::login::{Stretching, Welcome};
 use fileshare::internals::common::seal::Secret;
 use fileshare::internals::common::types::UserName;
@@ -48,7 +48,7 @@ impl Observer for SessionCounters {
     fn logged_out(&self) {
         self.logged_out.fetch_add(1, SeqCst);
     }
-    fn repaired(&self, files: usize) {
+    fn resynced(&self, files: usize) {
         self.repaired.fetch_add(files, SeqCst);
     }
     fn free_slots(&self) -> u8 {
@@ -59,8 +59,8 @@ impl Observer for SessionCounters {
 /// A client that is logged in.
 pub struct HeadlessClient {
     pub user: UserName,
-    pub control: Control,
-    pub directory: Directory,
+    pub control: ControlHandle,
+    pub directory: ServerApi,
     pub counters: Arc<SessionCounters>,
 }
 
@@ -68,9 +68,9 @@ impl HeadlessClient {
     pub fn join(server: SocketAddr, number: usize) -> Self {
         let (user, counters) = (user(number), Arc::new(SessionCounters::default()));
         let options = ControlOptions { servers: vec![server], tcp_port: 9, stretching: Stretching::Minimal };
-        let control = Control::start(options, Arc::clone(&counters) as _).unwrap();
+        let control = ControlHandle::start(options, Arc::clone(&counters) as _).unwrap();
         let password = Zeroizing::new(user.as_str().as_bytes().to_vec());
         control.login(user.clone(), password).unwrap();
-        Self { user, directory: Directory::new(control.clone()), control, counters }
+        Self { user, directory: ServerApi::new(control.clone()), control, counters }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use fileshare::internals::client::directory::PublishTo;
+use fileshare::internals::client::control::PublishAudience;
 use fileshare::internals::common::message::PublishedFile;
 use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, UserName};
 use fileshare::internals::server::journal::{Journal, LastMutation, LoadSink, StoredPublication};
@@ -110,7 +110,7 @@ fn work(member: HeadlessClient, history: &Mutex<History>, stop: &AtomicBool, mut
     // A repair would put back what the server had lost, and so hide the loss.
     assert_eq!(member.counters.repaired.load(SeqCst), 0, "{}", member.user);
     assert_eq!(member.counters.logged_out.load(SeqCst), 0, "{}", member.user);
-    member.control.leave();
+    member.control.logout();
     member.counters.resumed.load(SeqCst)
 }
 
@@ -129,7 +129,7 @@ fn publish(
     let files: Vec<_> = names.into_iter().map(|name| PublishedFile { name, content: content() }).collect();
     after.extend(files.iter().map(|file| (file.name.clone(), (file.content, audience.clone()))));
     history.lock().unwrap().pending = Some(after.clone());
-    member.directory.publish(&files, &PublishTo::Audience(audience)).unwrap();
+    member.directory.publish(&files, &PublishAudience::Audience(audience)).unwrap();
 }
 
 /// What the client can list is what it was told.

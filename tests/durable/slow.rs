@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use fileshare::internals::client::directory::PublishTo;
+use fileshare::internals::client::control::PublishAudience;
 use fileshare::internals::common::message::{NameQuery, PublishedFile};
 use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName};
 use fileshare::internals::server::cli::Options;
@@ -96,7 +96,7 @@ fn a_slow_disk_delays_only_acknowledgements() {
     let env = TestEnv::stopped(&credentials(3));
     let (mut server, address) = start(&env);
     let [hans, yoda, vader] = [0, 1, 2].map(|number| HeadlessClient::join(address, number));
-    let everyone = PublishTo::Audience(Audience::Everyone);
+    let everyone = PublishAudience::Audience(Audience::Everyone);
     let publishing = {
         let (directory, everyone) = (hans.directory.clone(), everyone.clone());
         thread::spawn(move || directory.publish(&[file("report")], &everyone))
@@ -144,7 +144,7 @@ fn a_slow_disk_delays_only_acknowledgements() {
 fn a_failing_write_stops_the_server_and_is_not_acknowledged() {
     let mut env = TestEnv::stopped(&credentials(2));
     let (mut server, address) = start(&env);
-    let everyone = PublishTo::Audience(Audience::Everyone);
+    let everyone = PublishAudience::Audience(Audience::Everyone);
     let hans = HeadlessClient::join(address, 0);
     server.send("go on");
     hans.directory.publish(&[file("before")], &everyone).unwrap();

@@ -96,7 +96,7 @@ impl Peer {
             return;
         }
         let request = self.choose();
-        let handle = self.session.ask(now, request.clone());
+        let handle = self.session.request(now, request.clone());
         self.under_way = Some((handle, request));
     }
 
@@ -114,15 +114,15 @@ impl Peer {
                     self.counts.resumed += usize::from(resumed);
                     self.counts.runs += usize::from(self.run.replace(welcome.run) != Some(welcome.run));
                 }
-                Event::Login(result) => drop(result.expect("the password is right")),
+                Event::LoginFinished(result) => drop(result.expect("the password is right")),
                 Event::ConnectionLost => self.counts.lost += 1,
-                Event::Repaired(files) => self.counts.repaired += files,
-                Event::Answer { request, result } => {
+                Event::Resynced(files) => self.counts.repaired += files,
+                Event::RequestFinished { request, result } => {
                     let response = result.unwrap_or_else(|error| panic!("{}: {error}", self.user));
                     self.answered(now, request, response);
                 }
                 Event::LoggedOut => panic!("{} was logged out", self.user),
-                Event::Left => {}
+                Event::LoggedOutByUser => {}
             }
         }
     }

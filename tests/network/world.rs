@@ -148,7 +148,7 @@ impl World {
     /// Asks on behalf of a user, and runs the world until the answer is there.
     pub fn ask(&mut self, peer: usize, request: Request) -> Response {
         let now = self.now;
-        let handle = self.with_peer(peer, |peer| peer.session.ask(now, request));
+        let handle = self.with_peer(peer, |peer| peer.session.request(now, request));
         loop {
             if let Some(response) = self.peers[peer].as_mut().and_then(|peer| peer.take_answer(handle)) {
                 return response;

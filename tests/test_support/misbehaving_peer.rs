@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use fileshare::internals::client::channel::{self, ChannelError};
-use fileshare::internals::client::control::{Control, ControlOptions, Observer};
-use fileshare::internals::client::directory::{Directory, PublishTo};
+use fileshare::internals::client::control::{ControlHandle, ControlOptions, Observer};
+use fileshare::internals::client::control::{PublishAudience, ServerApi};
 use fileshare::internals::common::limits::RECORD_MAX_BYTES;
 use fileshare::internals::common::login::{Stretching, Welcome};
 use fileshare::internals::common::message::PublishedFile;
@@ -29,7 +29,7 @@ impl Observer for TicketKey {
 
     fn logged_out(&self) {}
 
-    fn repaired(&self, _: usize) {}
+    fn resynced(&self, _: usize) {}
 
     fn free_slots(&self) -> u8 {
         8
@@ -38,7 +38,7 @@ impl Observer for TicketKey {
 
 /// Active, listening and lying until the test ends.
 pub struct MisbehavingPeer {
-    _control: Control,
+    _control: ControlHandle,
 }
 
 impl MisbehavingPeer {
@@ -57,14 +57,14 @@ impl MisbehavingPeer {
             tcp_port: listener.local_addr().expect("a bound socket").port(),
             stretching: Stretching::Standard,
         };
-        let control = Control::start(options, key.clone()).expect("a control thread");
+        let control = ControlHandle::start(options, key.clone()).expect("a control thread");
         let password = Zeroizing::new(super::password(user).as_bytes().to_vec());
         control.login(UserName::parse(user).expect("a user name"), password).expect("a good password");
         let hash = ContentHash(*blake3::hash(truth).as_bytes());
         let content = Content { hash, size, mtime_ms: 0 };
         let published = PublishedFile { name: FileName::parse(name).expect("a file name"), content };
-        Directory::new(control.clone())
-            .publish(&[published], &PublishTo::Audience(Audience::Everyone))
+        ServerApi::new(control.clone())
+            .publish(&[published], &PublishAudience::Audience(Audience::Everyone))
             .expect("an active session");
         let lie: Vec<u8> = truth.iter().map(|byte| !byte).collect();
         // Ends with the process: accepting cannot be interrupted without unsafe code, and it holds nothing else.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::CommandContext;
 use crate::client::control::{LoginError, Password};
 use crate::client::exit_code::ExitCode;
-use crate::client::own::Listing;
+use crate::client::publications::LoadingGuard;
 use crate::client::services::Arrival;
 use crate::client::ui::password::{PasswordError, validate};
 use crate::client::ui::report::{ItemFailure, Report};
@@ -31,7 +31,7 @@ pub(super) fn auth_command(context: &CommandContext, user: &str, password: Optio
         Ok(both) => both,
         Err(missing) => return missing.report(context, user),
     };
-    let listing = Listing::begin(&context.services.folder);
+    let listing = LoadingGuard::begin(&context.services.folder);
     let login = context.services.account.login(user.clone(), password);
     finish(context, &user, login, listing)
 }
@@ -46,7 +46,7 @@ pub(super) fn login_at_startup(context: &CommandContext, user: &str) -> ExitCode
         Ok(both) => both,
         Err(missing) => return missing.report(context, user),
     };
-    let listing = Listing::begin(&context.services.folder);
+    let listing = LoadingGuard::begin(&context.services.folder);
     let mut login = context.services.account.login(user.clone(), password.clone());
     let mut waited = Duration::ZERO;
     let mut patience = Duration::ZERO;
@@ -94,7 +94,12 @@ fn credentials(
     Ok((user, password))
 }
 
-fn finish(context: &CommandContext, user: &UserName, login: Result<Arrival, LoginError>, listing: Listing) -> ExitCode {
+fn finish(
+    context: &CommandContext,
+    user: &UserName,
+    login: Result<Arrival, LoginError>,
+    listing: LoadingGuard,
+) -> ExitCode {
     match login {
         Ok(arrival) => welcome(context, user, arrival, listing),
         Err(error @ (LoginError::Unreachable | LoginError::Version { .. })) => {
@@ -105,7 +110,7 @@ fn finish(context: &CommandContext, user: &UserName, login: Result<Arrival, Logi
 }
 
 /// Everything is served again before the greeting, so that whoever waits for it can rely on it.
-fn welcome(context: &CommandContext, user: &UserName, arrival: Arrival, listing: Listing) -> ExitCode {
+fn welcome(context: &CommandContext, user: &UserName, arrival: Arrival, listing: LoadingGuard) -> ExitCode {
     let console = std::sync::Arc::clone(&context.console);
     context.own.load(&context.services, listing, move |error| {
         console.info_async(format!("what was published before is not served: {error}"));

@@ -103,11 +103,11 @@ fn what_was_published_before_is_served_again_before_the_greeting() {
     bench.world.state().own.insert(file("some"), (content(2), some.clone()));
     bench.world.state().served.insert(file("somebody else's"), (content(3), Audience::Everyone));
     bench.run("auth hans pw");
-    drop(bench.context.own.restricted(std::iter::empty()));
+    drop(bench.context.own.restricted_among(std::iter::empty()));
     let served = bench.world.state().served.clone();
     assert_eq!(served.len(), 2);
     assert_eq!(served[&file("some")], (content(2), some));
-    assert_eq!(bench.context.own.starting_with("a", 9), [file("all")]);
+    assert_eq!(bench.context.own.names_with_prefix("a", 9), [file("all")]);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn what_is_published_stays_so_though_only_an_unfinished_part_is_there() {
     }
     bench.run("auth hans pw");
     assert!(
-        !bench.context.own.surely_lacks(&file("cut/off")),
+        !bench.context.own.is_known_absent(&file("cut/off")),
         "an interrupted get of an own file leaves the same behind"
     );
     let left: Vec<String> = bench.world.state().own.keys().map(ToString::to_string).collect();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::CommandContext;
 use super::get_select::{ResultLine, Selection, select};
 use super::reshare::Reshare;
-use crate::client::control::AskError;
+use crate::client::control::RequestError;
 use crate::client::download::{Arriving, DownloadProgress, Fetched, Wanted};
 use crate::client::exit_code::ExitCode;
 use crate::client::share::PathArgument;
@@ -19,7 +19,7 @@ use crate::common::types::{FileName, UserName};
 pub(super) fn run(context: &CommandContext, files: &[PathArgument], share: bool) -> ExitCode {
     let selection = match select(&*context.services.catalogue, files) {
         Ok(selection) => selection,
-        Err(AskError::NotAuthenticated) => return context.not_authenticated(Verb::Get),
+        Err(RequestError::NotAuthenticated) => return context.not_authenticated(Verb::Get),
         Err(error) => return report_unresolvable(context, files, &error),
     };
     for note in &selection.notes {
@@ -52,7 +52,7 @@ fn download_and_report(
 }
 
 /// The server could not be asked: every argument fails for the same reason, told once.
-fn report_unresolvable(context: &CommandContext, files: &[PathArgument], error: &AskError) -> ExitCode {
+fn report_unresolvable(context: &CommandContext, files: &[PathArgument], error: &RequestError) -> ExitCode {
     context.console.error(error);
     for argument in files {
         let failure = ItemFailure { name: argument.text.clone(), why: error.to_string(), code: error.into() };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::client::control::AskError;
+use crate::client::control::RequestError;
 use crate::client::download::Wanted;
 use crate::client::services::Catalogue;
 use crate::client::share::{PathArgument, is_left_out};
@@ -36,7 +36,7 @@ pub(super) struct Selection {
 }
 
 /// Asks the server what the arguments mean.
-pub(super) fn select(catalogue: &dyn Catalogue, files: &[PathArgument]) -> Result<Selection, AskError> {
+pub(super) fn select(catalogue: &dyn Catalogue, files: &[PathArgument]) -> Result<Selection, RequestError> {
     let selectors: Vec<Option<Selector>> = files.iter().map(|argument| Selector::of(argument).ok()).collect();
     let found = resolve_names(catalogue, &selectors)?;
     let mut selection = Selection::default();
@@ -58,7 +58,7 @@ pub(super) fn select(catalogue: &dyn Catalogue, files: &[PathArgument]) -> Resul
 type Found = HashMap<FileName, Vec<FoundEntry>>;
 
 /// Every name that is spelt out, all at once.
-fn resolve_names(catalogue: &dyn Catalogue, selectors: &[Option<Selector>]) -> Result<Found, AskError> {
+fn resolve_names(catalogue: &dyn Catalogue, selectors: &[Option<Selector>]) -> Result<Found, RequestError> {
     let mut names: Vec<FileName> = Vec::new();
     for selector in selectors.iter().flatten() {
         if let Selector::Name { name, pinned } = selector {
@@ -91,7 +91,7 @@ impl Selection {
     }
 
     /// What a pattern or a folder matches, sorted; private parts of the publishers' folders left out.
-    fn add_matching(&mut self, catalogue: &dyn Catalogue, pattern: &Pattern) -> Result<bool, AskError> {
+    fn add_matching(&mut self, catalogue: &dyn Catalogue, pattern: &Pattern) -> Result<bool, RequestError> {
         let entries = catalogue.resolve(pattern.query(), true)?;
         let mut names: BTreeMap<&FileName, Vec<&FoundEntry>> = BTreeMap::new();
         let is_private = |name: &FileName| name.components().last().is_some_and(|leaf| is_left_out(leaf.as_bytes()));
@@ -105,7 +105,7 @@ impl Selection {
     }
 
     /// The file that is named as the pattern is spelt.
-    fn add_literal(&mut self, catalogue: &dyn Catalogue, literal: Option<FileName>) -> Result<bool, AskError> {
+    fn add_literal(&mut self, catalogue: &dyn Catalogue, literal: Option<FileName>) -> Result<bool, RequestError> {
         let Some(name) = literal else { return Ok(false) };
         let entries = catalogue.resolve(NameQuery::Exact(name), true)?;
         Ok(self.add_most_available(&entries.iter().collect::<Vec<_>>()))

@@ -1,5 +1,5 @@
 use crate::client::commands::test_support::{Bench, content, file, user};
-use crate::client::control::AskError;
+use crate::client::control::RequestError;
 use crate::client::download::{DownloadError, Fetched, OnExists};
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::interrupt::{ShutdownSignal, SignalAction};
@@ -32,7 +32,7 @@ fn every_outcome_has_its_line_and_status() {
         (|| Fetched::Failed(DownloadError::Locked), "a download failed\n", ExitCode::LocalFile),
         (|| Fetched::Failed(DownloadError::DiskFull), "a download failed\n", ExitCode::DiskFull),
         (|| Fetched::Failed(DownloadError::Interrupted), "a download failed\n", ExitCode::Interrupted),
-        (|| Fetched::Failed(AskError::Unreachable.into()), "a download failed\n", ExitCode::Unreachable),
+        (|| Fetched::Failed(RequestError::Unreachable.into()), "a download failed\n", ExitCode::Unreachable),
     ];
     for (outcome, line, status) in cases {
         let bench = Bench::logged_in();
@@ -114,11 +114,11 @@ fn patterns_and_folders_leave_out_what_is_hidden_or_private() {
 #[test]
 fn a_server_that_is_gone_fails_every_name() {
     let bench = Bench::logged_in();
-    bench.world.state().down = Some(AskError::Unreachable);
+    bench.world.state().down = Some(RequestError::Unreachable);
     let lines = "a download failed\nb download failed\n";
     let expected = (ExitCode::Unreachable, lines.into(), "client: the server does not answer\n".into());
     assert_eq!(bench.run("get a b"), expected);
-    bench.world.state().down = Some(AskError::NotAuthenticated);
+    bench.world.state().down = Some(RequestError::NotAuthenticated);
     assert_eq!(bench.run("get a b").1, "Please authenticate first\n");
 }
 

@@ -1,7 +1,7 @@
 //! `lap`, `lpf` and `sch`: lists as the server gives them. Empty is not failure.
 
 use super::CommandContext;
-use crate::client::control::AskError;
+use crate::client::control::RequestError;
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::Verb;
 use crate::client::ui::report::Report;
@@ -34,7 +34,7 @@ pub(super) fn search(context: &CommandContext, needle: String, ignore_case: bool
 fn show<T>(
     context: &CommandContext,
     verb: Verb,
-    answer: Result<Vec<T>, AskError>,
+    answer: Result<Vec<T>, RequestError>,
     report: impl FnOnce(&[T]) -> Report<'_>,
 ) -> ExitCode {
     match answer {

@@ -1,5 +1,5 @@
 use crate::client::commands::test_support::{Bench, content, file, user};
-use crate::client::control::AskError;
+use crate::client::control::RequestError;
 use crate::client::exit_code::ExitCode;
 use crate::common::types::Audience;
 
@@ -46,11 +46,11 @@ fn lists_show_what_the_server_knows() {
 #[test]
 fn a_server_that_is_gone_is_told() {
     let bench = Bench::logged_in();
-    bench.world.state().down = Some(AskError::Unreachable);
+    bench.world.state().down = Some(RequestError::Unreachable);
     let expected = (ExitCode::Unreachable, String::new(), "client: the server does not answer\n".to_string());
     assert_eq!(bench.run("lap"), expected);
     assert_eq!(bench.run("sch x"), expected);
-    bench.world.state().down = Some(AskError::NotAuthenticated);
+    bench.world.state().down = Some(RequestError::NotAuthenticated);
     let expected = (ExitCode::NotAuthenticated, "Please authenticate first\n".into(), String::new());
     assert_eq!(bench.run("lpf"), expected);
 }
@@ -59,6 +59,6 @@ fn a_server_that_is_gone_is_told() {
 fn a_client_that_ends_says_nothing_about_the_session_it_has_left() {
     let bench = Bench::logged_in();
     bench.context.life.on_signal(crate::client::shell::interrupt::ShutdownSignal::Terminate);
-    bench.world.state().down = Some(AskError::NotAuthenticated);
+    bench.world.state().down = Some(RequestError::NotAuthenticated);
     assert_eq!(bench.run("lap"), (ExitCode::NotAuthenticated, String::new(), String::new()));
 }

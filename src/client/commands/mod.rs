@@ -12,10 +12,10 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::control::AskError;
+use crate::client::control::RequestError;
 use crate::client::download::DownloadOptions;
 use crate::client::exit_code::ExitCode;
-use crate::client::own::Own;
+use crate::client::publications::OwnPublications;
 use crate::client::services::Services;
 use crate::client::shell::command::{Command, Verb};
 use crate::client::shell::interrupt::InterruptState;
@@ -28,7 +28,7 @@ pub struct CommandContext {
     /// The rest of the client.
     pub services: Services,
     /// The user's own publications.
-    pub own: Arc<Own>,
+    pub own: Arc<OwnPublications>,
     /// The two streams.
     pub console: Arc<Console>,
     /// Whether to stop.
@@ -86,9 +86,9 @@ impl CommandContext {
     }
 
     /// A list that never came.
-    fn request_failed(&self, verb: Verb, error: AskError) -> ExitCode {
+    fn request_failed(&self, verb: Verb, error: RequestError) -> ExitCode {
         match error {
-            AskError::NotAuthenticated => self.not_authenticated(verb),
+            RequestError::NotAuthenticated => self.not_authenticated(verb),
             error => self.report_error(verb.name(), (&error).into(), error),
         }
     }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use super::{CommandContext, report_failures};
-use crate::client::control::AskError;
-use crate::client::directory::PublishTo;
+use crate::client::control::PublishAudience;
+use crate::client::control::RequestError;
 use crate::client::exit_code::ExitCode;
 use crate::client::share::{HashProgress, PathArgument, ShareError};
 use crate::client::shell::command::Verb;
@@ -32,12 +32,12 @@ pub(super) fn publish(context: &CommandContext, to: Vec<UserName>, files: &[Path
     let audience = if to.is_empty() { Audience::Everyone } else { Audience::only(to) };
     if !prepared.is_empty() {
         let opened = match audience {
-            Audience::Everyone => context.own.restricted(prepared.iter().map(|file| &file.name)),
+            Audience::Everyone => context.own.restricted_among(prepared.iter().map(|file| &file.name)),
             Audience::Only(_) => Vec::new(),
         };
         match register_and_publish(context, &prepared, audience) {
             Ok(()) => note_now_public(context, &opened),
-            Err(AskError::NotAuthenticated) => return context.not_authenticated(Verb::Pub),
+            Err(RequestError::NotAuthenticated) => return context.not_authenticated(Verb::Pub),
             Err(error) => {
                 failures.push(ItemFailure { name: String::new(), why: error.to_string(), code: (&error).into() });
                 prepared.clear();
@@ -107,11 +107,15 @@ fn threads() -> usize {
 
 /// The folder serves first, so that whoever sees a new publication can fetch it at once; it answers only for tickets
 /// that the server gives out, so that a publication which then fails gives nothing away.
-fn register_and_publish(context: &CommandContext, files: &[PublishedFile], audience: Audience) -> Result<(), AskError> {
+fn register_and_publish(
+    context: &CommandContext,
+    files: &[PublishedFile],
+    audience: Audience,
+) -> Result<(), RequestError> {
     for file in files {
         context.own.publish(&*context.services.folder, &file.name, file.content, audience.clone());
     }
-    context.services.catalogue.publish(files, &PublishTo::Audience(audience))
+    context.services.catalogue.publish(files, &PublishAudience::Audience(audience))
 }
 
 fn note_now_public(context: &CommandContext, names: &[FileName]) {
@@ -168,7 +172,7 @@ impl HashProgress for FileProgress<'_, '_> {
 pub(super) fn unpublish(context: &CommandContext, files: &[PathArgument]) -> ExitCode {
     let (done, failures) = match withdraw(context, files) {
         Ok(both) => both,
-        Err(AskError::NotAuthenticated) => return context.not_authenticated(Verb::Unp),
+        Err(RequestError::NotAuthenticated) => return context.not_authenticated(Verb::Unp),
         Err(error) => {
             let failure = ItemFailure { name: String::new(), why: error.to_string(), code: (&error).into() };
             (Vec::new(), vec![failure])
@@ -179,11 +183,14 @@ pub(super) fn unpublish(context: &CommandContext, files: &[PathArgument]) -> Exi
     status
 }
 
-fn withdraw(context: &CommandContext, files: &[PathArgument]) -> Result<(Vec<FileName>, Vec<ItemFailure>), AskError> {
+fn withdraw(
+    context: &CommandContext,
+    files: &[PathArgument],
+) -> Result<(Vec<FileName>, Vec<ItemFailure>), RequestError> {
     let catalogue = &context.services.catalogue;
     let selected: Vec<Option<Selector>> = files.iter().map(|argument| Selector::of(argument).ok()).collect();
     let wants_list = selected.iter().any(|selector| matches!(selector, Some(Selector::Pattern(..))));
-    let published = if wants_list { catalogue.books()? } else { Vec::new() };
+    let published = if wants_list { catalogue.own_publications_quiet()? } else { Vec::new() };
 
     // Each name once, with the argument that first asked for it.
     let mut seen = BTreeSet::new();

@@ -113,7 +113,7 @@ fn an_audience_is_kept_until_it_is_opened_and_that_is_noted() {
 fn a_server_that_is_gone_fails_all() {
     let bench = Bench::logged_in();
     bench.local("a", 1);
-    bench.world.state().down = Some(AskError::Unreachable);
+    bench.world.state().down = Some(RequestError::Unreachable);
     let reason = "client: the server does not answer\n";
     assert_eq!(bench.run("pub a"), (ExitCode::Unreachable, "File publication failed\n".into(), reason.into()));
     assert_eq!(bench.run("unp a"), (ExitCode::Unreachable, "File unpublication failed\n".into(), reason.into()));

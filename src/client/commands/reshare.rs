@@ -17,11 +17,11 @@ use std::thread;
 use std::time::Duration;
 
 use super::CommandContext;
-use crate::client::control::AskError;
-use crate::client::directory::PublishTo;
+use crate::client::control::PublishAudience;
+use crate::client::control::RequestError;
 use crate::client::download::{Arriving, OnExists, Wanted};
 use crate::client::exit_code::ExitCode;
-use crate::client::own::{Listing, Own};
+use crate::client::publications::{LoadingGuard, OwnPublications};
 use crate::client::services::Services;
 use crate::client::shell::interrupt::InterruptState;
 use crate::common::message::PublishedFile;
@@ -130,7 +130,7 @@ fn published_file(wanted: &Wanted) -> PublishedFile {
 /// What a thread needs to publish.
 struct Publisher {
     services: Services,
-    own: Arc<Own>,
+    own: Arc<OwnPublications>,
     life: Arc<InterruptState>,
 }
 
@@ -144,7 +144,7 @@ impl Publisher {
     fn publish_early(&self, announced: &Receiver<PublishedFile>, early: &Mutex<EarlyPublications>) {
         while let Ok(first) = announced.recv() {
             let batch = [first].into_iter().chain(announced.try_iter());
-            let mut batch: Vec<PublishedFile> = batch.filter(|file| self.own.surely_lacks(&file.name)).collect();
+            let mut batch: Vec<PublishedFile> = batch.filter(|file| self.own.is_known_absent(&file.name)).collect();
             {
                 let mut early = lock(early);
                 if early.over || self.life.is_cancelled() {
@@ -154,20 +154,20 @@ impl Publisher {
             }
             match self.publish(&batch) {
                 Ok(()) => lock(early).done.extend(batch.into_iter().map(|file| file.name)),
-                Err(AskError::Unreachable | AskError::NotAuthenticated) => return,
+                Err(RequestError::Unreachable | RequestError::NotAuthenticated) => return,
                 Err(_) => {}
             }
         }
     }
 
     /// Publishes to whoever may see what it was fetched from, and serves it.
-    fn publish(&self, files: &[PublishedFile]) -> Result<(), AskError> {
+    fn publish(&self, files: &[PublishedFile]) -> Result<(), RequestError> {
         if files.is_empty() {
             return Ok(());
         }
         let catalogue = &self.services.catalogue;
-        let _listing = Listing::begin(&self.services.folder);
-        catalogue.publish(files, &PublishTo::Inherited)?;
+        let _listing = LoadingGuard::begin(&self.services.folder);
+        catalogue.publish(files, &PublishAudience::Inherited)?;
         // The folder checks the audiences once more at every upload.
         let names: Vec<FileName> = files.iter().map(|file| file.name.clone()).collect();
         for (file, users) in files.iter().zip(catalogue.audiences_of(&names)?) {
@@ -183,7 +183,7 @@ impl Publisher {
     }
 
     /// These never got whole: nobody is to be sent here for them.
-    fn unpublish(&self, names: &[FileName]) -> Result<(), AskError> {
+    fn unpublish(&self, names: &[FileName]) -> Result<(), RequestError> {
         if names.is_empty() {
             return Ok(());
         }

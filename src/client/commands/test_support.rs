@@ -8,8 +8,8 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::CommandContext;
-use crate::client::control::{AskError, LoginError, Password};
-use crate::client::directory::PublishTo;
+use crate::client::control::PublishAudience;
+use crate::client::control::{LoginError, Password, RequestError};
 use crate::client::download::{Arriving, DownloadError, DownloadOptions, DownloadProgress, Fetched, OnExists, Wanted};
 use crate::client::exit_code::ExitCode;
 use crate::client::services::{Account, Arrival, Catalogue, Fetcher, Folder, Services};
@@ -54,7 +54,7 @@ pub(crate) struct State {
     /// How many files each request to publish had.
     pub batches: Vec<usize>,
     /// Every request fails so.
-    pub down: Option<AskError>,
+    pub down: Option<RequestError>,
     pub peers: Vec<UserName>,
     pub found: Vec<FoundEntry>,
     pub own: BTreeMap<FileName, (Content, Audience)>,
@@ -89,7 +89,7 @@ impl World {
     }
 
     /// Nothing but logins and lists can be asked while the server is down.
-    fn up(&self) -> Result<MutexGuard<'_, State>, AskError> {
+    fn up(&self) -> Result<MutexGuard<'_, State>, RequestError> {
         let state = self.state();
         match state.down {
             Some(error) => Err(error),
@@ -120,40 +120,40 @@ impl Account for World {
 }
 
 impl Catalogue for World {
-    fn publish(&self, files: &[PublishedFile], to: &PublishTo) -> Result<(), AskError> {
+    fn publish(&self, files: &[PublishedFile], to: &PublishAudience) -> Result<(), RequestError> {
         self.state().batches.push(files.len());
         while self.state().away {
             std::thread::yield_now();
         }
         let mut state = self.up()?;
         if state.down_to_publish {
-            return Err(AskError::Unreachable);
+            return Err(RequestError::Unreachable);
         }
-        if *to == PublishTo::Inherited {
+        if *to == PublishAudience::Inherited {
             assert!(state.listings > 0, "whoever sees the publication waits until it is served");
         }
         for one in files {
             state.calls.push(format!("publish {} {to:?}", one.name));
             let audience = match to {
-                PublishTo::Audience(audience) => audience.clone(),
-                PublishTo::Inherited => Audience::only(vec![user("yoda")]),
+                PublishAudience::Audience(audience) => audience.clone(),
+                PublishAudience::Inherited => Audience::only(vec![user("yoda")]),
             };
             state.own.insert(one.name.clone(), (one.content, audience));
         }
         Ok(())
     }
 
-    fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, AskError> {
+    fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, RequestError> {
         let mut state = self.up()?;
         Ok(names.iter().map(|name| state.own.remove(name).is_some()).collect())
     }
 
-    fn books(&self) -> Result<Vec<OwnEntry>, AskError> {
+    fn own_publications_quiet(&self) -> Result<Vec<OwnEntry>, RequestError> {
         self.state().lists += 1;
         Catalogue::published(self)
     }
 
-    fn published(&self) -> Result<Vec<OwnEntry>, AskError> {
+    fn published(&self) -> Result<Vec<OwnEntry>, RequestError> {
         let entry = |(name, (content, audience)): (&FileName, &(Content, Audience))| OwnEntry {
             name: name.clone(),
             content: *content,
@@ -162,7 +162,7 @@ impl Catalogue for World {
         Ok(self.up()?.own.iter().map(entry).collect())
     }
 
-    fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, AskError> {
+    fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, RequestError> {
         let mut state = self.up()?;
         state.audiences += names.len();
         let users = |(_, audience): &(Content, Audience)| match audience {
@@ -172,17 +172,17 @@ impl Catalogue for World {
         Ok(names.iter().map(|name| state.own.get(name).map(users)).collect())
     }
 
-    fn peers(&self) -> Result<Vec<UserName>, AskError> {
+    fn peers(&self) -> Result<Vec<UserName>, RequestError> {
         Ok(self.up()?.peers.clone())
     }
 
-    fn search(&self, query: NameQuery) -> Result<Vec<FileName>, AskError> {
+    fn search(&self, query: NameQuery) -> Result<Vec<FileName>, RequestError> {
         let mut names: Vec<FileName> = self.resolve(query, false)?.into_iter().map(|entry| entry.name).collect();
         names.dedup();
         Ok(names)
     }
 
-    fn resolve(&self, query: NameQuery, fetch: bool) -> Result<Vec<FoundEntry>, AskError> {
+    fn resolve(&self, query: NameQuery, fetch: bool) -> Result<Vec<FoundEntry>, RequestError> {
         let mut state = self.up()?;
         state.calls.push(format!("resolve {query:?} {fetch}"));
         let matches = |entry: &&FoundEntry| match &query {
@@ -196,7 +196,7 @@ impl Catalogue for World {
         Ok(state.found.iter().filter(matches).cloned().collect())
     }
 
-    fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<FoundEntry>>, AskError> {
+    fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<FoundEntry>>, RequestError> {
         names.iter().map(|name| self.resolve(NameQuery::Exact(name.clone()), true)).collect()
     }
 }

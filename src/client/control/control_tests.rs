@@ -8,7 +8,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::client::session::scripted_server::{PASSWORD, Scripted, hans};
+use crate::client::session::test_support::{PASSWORD, ScriptedServer, hans};
 use crate::common::limits::DATAGRAM_MAX_BYTES;
 use crate::common::message::{ClientMessage, NameQuery, ServerMessage};
 use crate::common::types::FileName;
@@ -52,7 +52,7 @@ impl Observer for Watcher {
     fn logged_out(&self) {
         self.tell(Told::LoggedOut);
     }
-    fn repaired(&self, _: usize) {}
+    fn resynced(&self, _: usize) {}
     fn free_slots(&self) -> u8 {
         3
     }
@@ -68,7 +68,7 @@ impl Served {
     fn start() -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = socket.local_addr().unwrap();
-        let thread = std::thread::spawn(move || serve(&socket, Scripted::new(address)));
+        let thread = std::thread::spawn(move || serve(&socket, ScriptedServer::new(address)));
         Self { address, thread: Some(thread) }
     }
 
@@ -86,7 +86,7 @@ impl Drop for Served {
     }
 }
 
-fn serve(socket: &UdpSocket, mut server: Scripted) {
+fn serve(socket: &UdpSocket, mut server: ScriptedServer) {
     let mut client = None;
     loop {
         let mut buffer = [0; DATAGRAM_MAX_BYTES];
@@ -122,10 +122,10 @@ fn respond(request: Request) -> Response {
     }
 }
 
-fn start(servers: Vec<SocketAddr>) -> (Control, Receiver<Told>) {
+fn start(servers: Vec<SocketAddr>) -> (ControlHandle, Receiver<Told>) {
     let (watcher, told) = Watcher::new();
     let options = ControlOptions { servers, tcp_port: 4_000, stretching: Stretching::Minimal };
-    (Control::start(options, watcher).unwrap(), told)
+    (ControlHandle::start(options, watcher).unwrap(), told)
 }
 
 fn password() -> Password {
@@ -141,17 +141,17 @@ fn a_session_from_login_to_leaving() {
     let server = Served::start();
     let (control, told) = start(vec![server.address]);
     assert_eq!(control.user(), None);
-    assert_eq!(control.ask(search("a")), Err(AskError::NotAuthenticated));
+    assert_eq!(control.request(search("a")), Err(RequestError::NotAuthenticated));
     assert_eq!(control.login(hans(), Zeroizing::new(b"wrong".to_vec())), Err(LoginError::Refused));
     control.login(hans(), password()).unwrap();
     assert_eq!(told.recv_timeout(LONG), Ok(Told::Started { resumed: false }));
     assert_eq!(control.user(), Some(hans()));
     assert_eq!(control.login(hans(), password()), Err(LoginError::LoggedIn));
-    assert_eq!(control.ask(search("a")), Ok(respond(search("a"))));
-    control.leave();
+    assert_eq!(control.request(search("a")), Ok(respond(search("a"))));
+    control.logout();
     assert_eq!(control.user(), None);
-    assert_eq!(control.ask(search("a")), Err(AskError::NotAuthenticated));
-    control.leave();
+    assert_eq!(control.request(search("a")), Err(RequestError::NotAuthenticated));
+    control.logout();
     control.login(hans(), password()).unwrap();
     drop(control);
     let last = std::iter::from_fn(|| told.recv_timeout(LONG).ok()).last();
@@ -168,11 +168,11 @@ fn many_questions_are_answered_in_their_order_and_many_threads_may_ask() {
         move || {
             let requests: Vec<Request> = (0..300).map(|at| search(&format!("{thread} {at}"))).collect();
             let expected: Vec<Response> = requests.iter().cloned().map(respond).collect();
-            assert_eq!(control.ask_many(requests), Ok(expected));
+            assert_eq!(control.request_many(requests), Ok(expected));
         }
     };
     std::thread::scope(|scope| (0..3).for_each(|thread| drop(scope.spawn(asker(thread)))));
-    assert_eq!(control.ask_many(Vec::new()), Ok(Vec::new()));
+    assert_eq!(control.request_many(Vec::new()), Ok(Vec::new()));
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn the_next_address_is_tried_when_nobody_listens_at_the_first() {
     let server = Served::start();
     let (control, _told) = start(vec![nobody, server.address]);
     control.login(hans(), password()).unwrap();
-    assert!(control.ask(search("a")).is_ok());
+    assert!(control.request(search("a")).is_ok());
 }
 
 #[test]
@@ -194,12 +194,12 @@ fn a_reset_is_followed_by_a_resumption_and_requests_go_on() {
     assert_eq!(told.recv_timeout(LONG), Ok(Told::Started { resumed: false }));
     server.order(b'r');
     assert_eq!(told.recv_timeout(LONG), Ok(Told::Started { resumed: true }));
-    assert_eq!(control.ask(search("a")), Ok(respond(search("a"))));
+    assert_eq!(control.request(search("a")), Ok(respond(search("a"))));
 }
 
 #[test]
 fn a_control_without_any_address_does_not_start() {
     let (watcher, _told) = Watcher::new();
     let options = ControlOptions { servers: Vec::new(), tcp_port: 4_000, stretching: Stretching::Minimal };
-    assert!(Control::start(options, watcher).is_err());
+    assert!(ControlHandle::start(options, watcher).is_err());
 }

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::client::control::AskError;
-use crate::client::directory::{Directory, source_batches};
+use crate::client::control::RequestError;
+use crate::client::control::server_api::{ServerApi, source_batches};
 use crate::common::message::WantedFile;
 use crate::common::redacted::Redacted;
 use crate::common::types::UserName;
@@ -26,11 +26,11 @@ pub struct Offer {
 /// Who can be asked for sources: the server, or a stand-in in tests.
 pub trait Ask: Send + Sync {
     /// Peers that serve these files, best first for each, at most `most` for each.
-    fn offers(&self, files: &[WantedFile], most: usize) -> Result<Vec<Offer>, AskError>;
+    fn offers(&self, files: &[WantedFile], most: usize) -> Result<Vec<Offer>, RequestError>;
 }
 
-impl Ask for Directory {
-    fn offers(&self, files: &[WantedFile], most: usize) -> Result<Vec<Offer>, AskError> {
+impl Ask for ServerApi {
+    fn offers(&self, files: &[WantedFile], most: usize) -> Result<Vec<Offer>, RequestError> {
         let batches = source_batches(files);
         let mut offers = Vec::new();
         let mut first = 0;

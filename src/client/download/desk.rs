@@ -12,7 +12,7 @@ use super::ask::{Ask, Offer};
 use super::plan::FileId;
 use super::run::{End, Ended, Job, Live, Run, State, TICK};
 use super::{DownloadError, Fetched, source};
-use crate::client::control::AskError;
+use crate::client::control::RequestError;
 use crate::common::message::WantedFile;
 use crate::common::types::UserName;
 
@@ -57,7 +57,7 @@ pub(super) struct Asking {
 
 struct Answer {
     came: Instant,
-    offers: Result<Vec<Offer>, AskError>,
+    offers: Result<Vec<Offer>, RequestError>,
 }
 
 impl Asking {
@@ -102,7 +102,7 @@ struct Desk<'r, 'a> {
     next_urgent: Instant,
     next_more: Instant,
     pause: Duration,
-    last_error: Option<AskError>,
+    last_error: Option<RequestError>,
 }
 
 /// Has all files of a run fetched; returns when every one has its outcome. `asking` is what has been asked ahead.
@@ -199,7 +199,7 @@ impl Desk<'_, '_> {
         let answer = match asking.answer.recv_timeout(wait) {
             Ok(answer) => answer,
             Err(RecvTimeoutError::Timeout) => return,
-            Err(RecvTimeoutError::Disconnected) => Answer { came: now, offers: Err(AskError::Unreachable) },
+            Err(RecvTimeoutError::Disconnected) => Answer { came: now, offers: Err(RequestError::Unreachable) },
         };
         let Some(Asking { files, since, .. }) = self.asking.take() else { return };
         // What was asked ahead may have changed since; for want of sources it is asked again.
@@ -217,7 +217,7 @@ impl Desk<'_, '_> {
     }
 
     /// Without a session nothing was ever asked for; later, sources may still be there when the server comes back.
-    fn take_refusal(&mut self, error: AskError) {
+    fn take_refusal(&mut self, error: RequestError) {
         self.last_error = Some(error);
         self.fail(|state, file| (!state.jobs[file].was_offered).then_some(DownloadError::Ask(error)));
     }

@@ -43,8 +43,8 @@ use place::Places;
 use run::Job;
 use sets::Order;
 
-use crate::client::control::AskError;
-use crate::client::directory::Directory;
+use crate::client::control::RequestError;
+use crate::client::control::ServerApi;
 use crate::common::types::{Content, FileName, UserName};
 
 /// What to do when the target is there already.
@@ -122,7 +122,7 @@ pub enum DownloadError {
     Interrupted,
     /// Exit 3 or 4.
     #[error("{0}")]
-    Ask(#[from] AskError),
+    Ask(#[from] RequestError),
 }
 
 impl From<io::Error> for DownloadError {
@@ -161,7 +161,7 @@ pub struct Downloader {
 
 impl Downloader {
     /// Saves beneath `dir`, by capability.
-    pub fn open(dir: &Path, directory: Directory) -> io::Result<Self> {
+    pub fn open(dir: &Path, directory: ServerApi) -> io::Result<Self> {
         Self::with_ask(dir, Arc::new(directory))
     }
 

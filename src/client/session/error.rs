@@ -35,7 +35,7 @@ pub enum LoginError {
 
 /// Why a request got no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AskError {
+pub enum RequestError {
     /// No session.
     #[error("not logged in")]
     NotAuthenticated,

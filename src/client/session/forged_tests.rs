@@ -2,7 +2,7 @@
 
 use rand::{RngCore, SeedableRng};
 
-use super::scripted_server::{LIVENESS, PASSWORD, Pair, Policy, hans};
+use super::test_support::{LIVENESS, PASSWORD, Pair, Policy, hans};
 use super::*;
 use crate::common::login::{ClientLogin, Record, ServerLogin};
 use crate::common::packet::{ANSWER_BYTES, Nonce};
@@ -73,7 +73,7 @@ fn nothing_forged_ends_or_moves_a_session_that_stands() {
     let seen = nonce(&pair.session.poll_transmit().expect("HELLO").1);
     pair.pass(Duration::from_secs(1));
     assert!(matches!(pair.event(), Event::Started { .. }));
-    assert!(matches!(pair.event(), Event::Login(Ok(_))));
+    assert!(matches!(pair.event(), Event::LoginFinished(Ok(_))));
     let resumed = pair.server.resumptions;
     for forged in forgeries(seen) {
         pair.deliver(forged);
@@ -106,7 +106,7 @@ fn once_the_server_has_proven_itself_nobody_else_can_refuse_a_login() {
         play(&mut pair, 2, |nonce| forgeries(nonce).swap_remove(at));
         pair.pass(Duration::from_secs(3));
         assert!(matches!(pair.event(), Event::Started { .. }), "forgery {at}");
-        assert!(matches!(pair.event(), Event::Login(Ok(_))), "forgery {at}");
+        assert!(matches!(pair.event(), Event::LoginFinished(Ok(_))), "forgery {at}");
     }
 }
 
@@ -130,7 +130,7 @@ fn a_forged_login2_that_overtakes_the_servers_changes_nothing() {
         let forged = |nonce| (0..forgeries).map(|seed| forged_login2(nonce, seed)).collect();
         play_all(&mut pair, 1, forged);
         assert!(matches!(pair.event(), Event::Started { .. }));
-        assert!(matches!(pair.event(), Event::Login(Ok(_))));
+        assert!(matches!(pair.event(), Event::LoginFinished(Ok(_))));
 
         let mut pair = logging_in_again(forged);
         assert!(matches!(pair.event(), Event::Started { resumed: true, .. }));
@@ -163,7 +163,7 @@ fn a_login2_that_comes_too_late_gives_the_forged_one_away() {
         }
         pair.session.handle_datagram(pair.now, to, &mut answer);
     }
-    pair.now += super::login::DOUBT;
+    pair.now += super::handshake::LOGIN2_GRACE;
     pair.session.handle_timeout(pair.now);
     let (to, login3) = pair.session.poll_transmit().expect("LOGIN3");
     assert!(matches!(Packet::parse(&login3), Some(Packet::Login3 { .. })));
@@ -223,6 +223,6 @@ fn what_the_server_said_said_again_in_any_order_does_nothing() {
     pair.connected = false;
     pair.pass(LIVENESS);
     tape.iter().for_each(|seen| pair.deliver(seen.clone()));
-    pair.pass(super::scripted_server::HEARTBEAT);
+    pair.pass(super::test_support::HEARTBEAT);
     assert!(matches!(pair.event(), Event::ConnectionLost), "nor is it a sign of the server's life");
 }

@@ -8,14 +8,14 @@
 //! After any input the driver takes everything from [`Session::poll_transmit`] and [`Session::poll_event`], then sleeps
 //! until [`Session::poll_timeout`].
 
+mod acked_publications;
 mod error;
+mod established;
+mod handshake;
 mod heartbeat;
-mod ledger;
-mod login;
 mod reconnect;
-mod repair;
 mod requests;
-mod standing;
+mod resync;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -25,14 +25,14 @@ use std::time::{Duration, Instant};
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
-pub use self::error::{AskError, LoginError};
-use self::ledger::Ledger;
-use self::login::{Handshake, Identity, Proof, Verdict};
+use self::acked_publications::Ledger;
+pub use self::error::{LoginError, RequestError};
+use self::established::Link;
+use self::handshake::{Handshake, Identity, Proof, Verdict};
 use self::reconnect::Reconnect;
-use self::repair::Repair;
-pub(crate) use self::repair::{batches, publish_batches, singly, staging};
 use self::requests::{Ended, Owner, Requests};
-use self::standing::Link;
+use self::resync::Repair;
+pub(crate) use self::resync::{batches, publish_batches, singly, staging};
 use crate::common::limits::{COMMAND_PATIENCE, LEAVE_PATIENCE, LOGIN_PATIENCE, MESSAGE_MAX_BYTES, PROTOCOL_VERSION};
 use crate::common::login::{LoginDetails, Stretching, Welcome};
 use crate::common::message::{ClientMessage, Request, Response, encoded_len};
@@ -64,7 +64,7 @@ pub struct SessionConfig {
     pub stretching: Stretching,
 }
 
-/// Names one [`Session::ask`] to its caller.
+/// Names one [`Session::request`] to its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestHandle(pub u64);
 
@@ -83,22 +83,22 @@ pub enum Event {
         resumed: bool,
     },
     /// A [`Session::login`] has come to its end; after [`Event::Started`] where it succeeded.
-    Login(Result<Welcome, LoginError>),
+    LoginFinished(Result<Welcome, LoginError>),
     /// The server has been silent for the liveness time; the session tries to come back by itself.
     ConnectionLost,
     /// The session has ended and could not be brought back: credentials changed, or the user is active elsewhere.
     LoggedOut,
     /// Acknowledged publications were missing at the server after a reconnect; that many were published again.
-    Repaired(usize),
+    Resynced(usize),
     /// A request has come to its end.
-    Answer {
+    RequestFinished {
         /// Which.
         request: RequestHandle,
         /// How.
-        result: Result<Response, AskError>,
+        result: Result<Response, RequestError>,
     },
-    /// A [`Session::leave`] has come to its end.
-    Left,
+    /// A [`Session::logout`] has come to its end.
+    LoggedOutByUser,
 }
 
 enum State {
@@ -143,10 +143,10 @@ impl Session {
         }
     }
 
-    /// Starts to log in; ends with [`Event::Login`].
+    /// Starts to log in; ends with [`Event::LoginFinished`].
     pub fn login(&mut self, now: Instant, user: UserName, password: Password) {
         if !matches!(self.state, State::Idle) {
-            return self.events.push_back(Event::Login(Err(LoginError::LoggedIn)));
+            return self.events.push_back(Event::LoginFinished(Err(LoginError::LoggedIn)));
         }
         let identity = Arc::new(Identity { user, password });
         let proof = Proof::Password(Arc::clone(&identity), self.config.stretching);
@@ -155,13 +155,13 @@ impl Session {
         self.state = State::LoggingIn { handshake, started: now };
     }
 
-    /// Starts a request; ends with [`Event::Answer`] under the handle returned.
-    pub fn ask(&mut self, now: Instant, request: Request) -> RequestHandle {
+    /// Starts a request; ends with [`Event::RequestFinished`] under the handle returned.
+    pub fn request(&mut self, now: Instant, request: Request) -> RequestHandle {
         if encoded_len(&request) + REQUEST_HEADROOM_BYTES > MESSAGE_MAX_BYTES {
-            return self.refuse(AskError::Refused);
+            return self.refuse(RequestError::Refused);
         }
         if !matches!(self.state, State::Standing | State::Reconnecting(_)) {
-            return self.refuse(AskError::NotAuthenticated);
+            return self.refuse(RequestError::NotAuthenticated);
         }
         let handle = self.requests.ask(now, request);
         self.pump(now);
@@ -181,15 +181,15 @@ impl Session {
         self.free_slots = slots;
     }
 
-    /// Tells the server that the user goes; ends with [`Event::Left`] within [`LEAVE_PATIENCE`]. Requests that have not
+    /// Tells the server that the user goes; ends with [`Event::LoggedOutByUser`] within [`LEAVE_PATIENCE`]. Requests that have not
     /// ended fail, the password is wiped.
-    pub fn leave(&mut self, now: Instant) {
+    pub fn logout(&mut self, now: Instant) {
         let until = now + LEAVE_PATIENCE;
         match &mut self.state {
-            State::Idle => self.events.push_back(Event::Left),
+            State::Idle => self.events.push_back(Event::LoggedOutByUser),
             State::LoggingIn { .. } => {
-                self.events.push_back(Event::Login(Err(LoginError::Unreachable)));
-                self.end(Event::Left);
+                self.events.push_back(Event::LoginFinished(Err(LoginError::Unreachable)));
+                self.end(Event::LoggedOutByUser);
             }
             State::Leaving { .. } => {}
             State::Standing => {
@@ -242,7 +242,7 @@ impl Session {
             State::Idle => {}
             State::LoggingIn { handshake, started } => {
                 if now >= login_ends(handshake, *started) {
-                    self.events.push_back(Event::Login(Err(LoginError::Unreachable)));
+                    self.events.push_back(Event::LoginFinished(Err(LoginError::Unreachable)));
                     self.reset();
                 } else {
                     handshake.handle_timeout(now, &mut self.rng, &mut self.out);
@@ -250,7 +250,7 @@ impl Session {
             }
             State::Standing => self.beat(now),
             State::Reconnecting(_) => self.reconnect_timeout(now),
-            State::Leaving { until, .. } if now >= *until => self.end(Event::Left),
+            State::Leaving { until, .. } if now >= *until => self.end(Event::LoggedOutByUser),
             State::Leaving { retry_at, .. } => {
                 if now >= *retry_at {
                     *retry_at = now + LEAVE_RETRY;
@@ -261,7 +261,7 @@ impl Session {
         while let Some(ended) = self.requests.take_expired(now) {
             self.gave_up(&ended);
             if let Owner::Caller(request) = ended.owner {
-                self.events.push_back(Event::Answer { request, result: Err(AskError::Unreachable) });
+                self.events.push_back(Event::RequestFinished { request, result: Err(RequestError::Unreachable) });
             }
         }
         self.pump(now);
@@ -303,14 +303,14 @@ impl Session {
             Verdict::Established { server, welcome, secret } => {
                 self.ledger.begin(&welcome);
                 self.establish(now, server, welcome.clone(), &secret, false);
-                return self.events.push_back(Event::Login(Ok(welcome)));
+                return self.events.push_back(Event::LoginFinished(Ok(welcome)));
             }
             Verdict::Refused => LoginError::Refused,
             Verdict::AlreadyActive(liveness) => LoginError::AlreadyActive { liveness },
             Verdict::Throttled(seconds) => LoginError::Throttled(seconds),
             Verdict::Version(server) => LoginError::Version { server, client: PROTOCOL_VERSION },
         };
-        self.events.push_back(Event::Login(Err(error)));
+        self.events.push_back(Event::LoginFinished(Err(error)));
         self.reset();
     }
 
@@ -319,9 +319,9 @@ impl Session {
         Handshake::start(now, proof, &self.config.servers, details, &mut self.rng, &mut self.out)
     }
 
-    fn refuse(&mut self, error: AskError) -> RequestHandle {
+    fn refuse(&mut self, error: RequestError) -> RequestHandle {
         let request = self.requests.new_handle();
-        self.events.push_back(Event::Answer { request, result: Err(error) });
+        self.events.push_back(Event::RequestFinished { request, result: Err(error) });
         request
     }
 
@@ -333,7 +333,7 @@ impl Session {
 
     fn fail_all(&mut self) {
         for request in self.requests.take_all() {
-            self.events.push_back(Event::Answer { request, result: Err(AskError::NotAuthenticated) });
+            self.events.push_back(Event::RequestFinished { request, result: Err(RequestError::NotAuthenticated) });
         }
     }
 
@@ -372,9 +372,9 @@ fn test_epoch() -> Instant {
 #[cfg(test)]
 mod forged_tests;
 #[cfg(test)]
-mod repair_tests;
+mod resync_tests;
 #[cfg(test)]
-pub(in crate::client) mod scripted_server;
+pub(in crate::client) mod test_support;
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::login::{Handshake, Proof, Verdict};
+use super::handshake::{Handshake, Proof, Verdict};
 use super::{ClientMessage, Event, LEAVE_RETRY, Session, State};
 use crate::common::login::Welcome;
 use crate::common::packet::Packet;
@@ -93,7 +93,7 @@ impl Session {
     pub(super) fn reconnect_timeout(&mut self, now: Instant) {
         let State::Reconnecting(reconnect) = &mut self.state else { return };
         if reconnect.leave_by.is_some_and(|by| now >= by) {
-            return self.end(Event::Left);
+            return self.end(Event::LoggedOutByUser);
         }
         self.beat(now);
         let State::Reconnecting(reconnect) = &mut self.state else { return };
@@ -152,7 +152,7 @@ impl Session {
         }
     }
 
-    /// Whether anything acknowledged is missing: by the digests, then (see [`repair`](super::repair)) in detail.
+    /// Whether anything acknowledged is missing: by the digests, then (see [`repair`](super::resync)) in detail.
     fn compare(&mut self, welcome: &Welcome) {
         let Some(link) = &self.link else { return };
         let run = link.welcome.run;
@@ -185,7 +185,7 @@ impl Session {
     /// The user cannot be logged in again, or is leaving anyway.
     fn log_out(&mut self) {
         let is_leaving = matches!(&self.state, State::Reconnecting(reconnect) if reconnect.leave_by.is_some());
-        self.end(if is_leaving { Event::Left } else { Event::LoggedOut });
+        self.end(if is_leaving { Event::LoggedOutByUser } else { Event::LoggedOut });
     }
 
     fn liveness(&self) -> Duration {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::super::scripted_server::{Pair, Policy};
-use super::super::{AskError, Event};
+use super::super::test_support::{Pair, Policy};
+use super::super::{Event, RequestError};
 use super::*;
 use crate::common::message::{NameQuery, PublishedFile};
 use crate::common::types::{Content, ContentHash, FileName, StateDigest};
@@ -19,9 +19,9 @@ fn unpublish(name: &str) -> Request {
     Request::Unpublish { names: vec![FileName::parse(name).unwrap()] }
 }
 
-fn answer(pair: &mut Pair) -> (RequestHandle, Result<Response, AskError>) {
+fn answer(pair: &mut Pair) -> (RequestHandle, Result<Response, RequestError>) {
     match pair.event() {
-        Event::Answer { request, result } => (request, result),
+        Event::RequestFinished { request, result } => (request, result),
         other => panic!("{other:?}"),
     }
 }
@@ -132,10 +132,10 @@ fn patience_ends_after_thirty_seconds_without_an_answer() {
     assert!(matches!(pair.event(), Event::ConnectionLost));
     let queued = pair.ask(unpublish("a"));
     pair.pass(COMMAND_PATIENCE - Duration::from_secs(10));
-    assert_eq!(answer(&mut pair), (sent, Err(AskError::Unreachable)));
+    assert_eq!(answer(&mut pair), (sent, Err(RequestError::Unreachable)));
     pair.no_event();
     pair.pass(Duration::from_secs(10));
-    assert_eq!(answer(&mut pair), (queued, Err(AskError::Unreachable)));
+    assert_eq!(answer(&mut pair), (queued, Err(RequestError::Unreachable)));
 }
 
 #[test]
@@ -168,17 +168,17 @@ fn leaving_and_logging_out_end_all_requests() {
         let mut pair = Pair::standing();
         let asked = [pair.ask(PEERS), pair.ask(unpublish("a")), pair.ask(unpublish("b"))];
         if leaves {
-            pair.session.leave(pair.now);
+            pair.session.logout(pair.now);
             pair.exchange();
         } else {
             (pair.server.on_resume, pair.server.on_login) = (Policy::Refuse, Policy::Refuse);
             pair.deliver(pair.server.reset(0));
-            pair.pass(super::super::login::DOUBT);
+            pair.pass(super::super::handshake::LOGIN2_GRACE);
         }
         let ended: BTreeSet<_> = asked
             .iter()
             .map(|_| match answer(&mut pair) {
-                (handle, Err(AskError::NotAuthenticated)) => handle,
+                (handle, Err(RequestError::NotAuthenticated)) => handle,
                 other => panic!("{other:?}"),
             })
             .collect();
@@ -192,12 +192,12 @@ fn a_refused_and_an_oversized_request_are_told_as_ours() {
     let handle = pair.ask(PEERS);
     let (id, ..) = pair.server.request().unwrap();
     pair.reply(id, Response::Refused);
-    assert_eq!(answer(&mut pair), (handle, Err(AskError::Refused)));
+    assert_eq!(answer(&mut pair), (handle, Err(RequestError::Refused)));
     let content = Content { hash: ContentHash([0; 32]), size: 0, mtime_ms: 0 };
     let file = PublishedFile { name: FileName::parse(&"x".repeat(200)).unwrap(), content };
     let audience = crate::common::message::AudienceRef::Everyone;
     let handle = pair.ask(Request::Publish { files: vec![file; 10], audience });
-    assert_eq!(answer(&mut pair), (handle, Err(AskError::Refused)));
+    assert_eq!(answer(&mut pair), (handle, Err(RequestError::Refused)));
     assert_eq!(pair.server.request(), None, "nothing was sent");
 }
 

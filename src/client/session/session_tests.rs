@@ -1,6 +1,6 @@
 //! The session against a scripted server: each verdict, each break, each kind of repetition.
 
-use super::scripted_server::{HEARTBEAT, LIVENESS, PASSWORD, Pair, Policy, address};
+use super::test_support::{HEARTBEAT, LIVENESS, PASSWORD, Pair, Policy, address};
 use super::*;
 use crate::common::message::ServerMessage;
 use crate::common::types::{RunId, SessionId};
@@ -9,7 +9,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 
 fn login_error(pair: &mut Pair) -> LoginError {
     match pair.event() {
-        Event::Login(Err(error)) => error,
+        Event::LoginFinished(Err(error)) => error,
         other => panic!("{other:?}"),
     }
 }
@@ -20,7 +20,7 @@ fn a_login_tells_the_same_keys_to_both_sides() {
     pair.login(PASSWORD);
     let Event::Started { user, welcome, resumed, .. } = pair.event() else { panic!("no session") };
     assert_eq!((user.as_str(), welcome.run, resumed), ("hans", pair.server.run, false));
-    assert!(matches!(pair.event(), Event::Login(Ok(_))));
+    assert!(matches!(pair.event(), Event::LoginFinished(Ok(_))));
     pair.ask(Request::Peers { cursor: None });
     assert!(pair.server.request().is_some(), "the server can open what the session seals");
 }
@@ -40,7 +40,7 @@ fn a_wrong_password_is_refused_and_another_try_is_possible() {
     let mut pair = Pair::new();
     pair.login(b"wrong");
     pair.no_event();
-    pair.pass(login::DOUBT);
+    pair.pass(handshake::LOGIN2_GRACE);
     assert_eq!(login_error(&mut pair), LoginError::Refused);
     pair.login(PASSWORD);
     assert!(matches!(pair.event(), Event::Started { .. }));
@@ -50,7 +50,7 @@ fn a_wrong_password_is_refused_and_another_try_is_possible() {
 fn a_wrong_password_sends_a_login3_of_the_right_size() {
     for (password, size) in [(PASSWORD, 129), (b"wrong".as_slice(), 129)] {
         let mut pair = Pair::new();
-        pair.session.login(pair.now, scripted_server::hans(), Zeroizing::new(password.to_vec()));
+        pair.session.login(pair.now, test_support::hans(), Zeroizing::new(password.to_vec()));
         let mut sent = Vec::new();
         while let Some((to, datagram)) = pair.session.poll_transmit() {
             sent.push(datagram.len());
@@ -58,7 +58,7 @@ fn a_wrong_password_sends_a_login3_of_the_right_size() {
                 pair.session.handle_datagram(pair.now, to, &mut answer);
             }
             if sent.len() == 2 {
-                pair.now += login::DOUBT;
+                pair.now += handshake::LOGIN2_GRACE;
                 pair.session.handle_timeout(pair.now);
             }
         }
@@ -77,7 +77,7 @@ fn every_refusal_has_its_reason() {
         let mut pair = Pair::new();
         pair.server.on_login = policy;
         pair.login(PASSWORD);
-        pair.pass(login::DOUBT);
+        pair.pass(handshake::LOGIN2_GRACE);
         assert_eq!(login_error(&mut pair), error);
         assert_eq!(pair.session.poll_timeout(), None, "nothing is left of the attempt");
     }
@@ -86,7 +86,7 @@ fn every_refusal_has_its_reason() {
 #[test]
 fn a_server_of_another_version_is_named() {
     let mut pair = Pair::new();
-    pair.session.login(pair.now, scripted_server::hans(), Zeroizing::new(PASSWORD.to_vec()));
+    pair.session.login(pair.now, test_support::hans(), Zeroizing::new(PASSWORD.to_vec()));
     let (_, hello) = pair.session.poll_transmit().unwrap();
     let Some(Packet::Hello { nonce, .. }) = Packet::parse(&hello) else { panic!("no HELLO") };
     pair.deliver(Packet::Version { version: 9, nonce: [0; 16] }.to_bytes());
@@ -109,13 +109,13 @@ fn nobody_answers_for_five_seconds() {
 #[test]
 fn a_server_that_forgets_a_login_half_way_is_asked_anew() {
     let mut pair = Pair::new();
-    pair.session.login(pair.now, scripted_server::hans(), Zeroizing::new(PASSWORD.to_vec()));
+    pair.session.login(pair.now, test_support::hans(), Zeroizing::new(PASSWORD.to_vec()));
     for _ in 0..2 {
         let (_, datagram) = pair.session.poll_transmit().unwrap();
         let mut answer = pair.server.handle(datagram).unwrap();
         pair.session.handle_datagram(pair.now, address(1), &mut answer);
     }
-    pair.server = scripted_server::Scripted::new(address(1));
+    pair.server = test_support::ScriptedServer::new(address(1));
     pair.pass(LOGIN_PATIENCE * ANSWERED_PATIENCE);
     assert!(matches!(pair.event(), Event::Started { .. }));
 }
@@ -134,7 +134,7 @@ fn a_server_that_starts_late_is_found() {
 #[test]
 fn a_stale_cookie_is_replaced_and_the_login_goes_on() {
     let mut pair = Pair::new();
-    pair.session.login(pair.now, scripted_server::hans(), Zeroizing::new(PASSWORD.to_vec()));
+    pair.session.login(pair.now, test_support::hans(), Zeroizing::new(PASSWORD.to_vec()));
     let (_, hello) = pair.session.poll_transmit().unwrap();
     let mut retry = pair.server.handle(hello).unwrap();
     pair.server.cookie = [2; 32];
@@ -167,7 +167,7 @@ fn the_next_address_is_asked_after_a_while_or_when_the_first_is_deaf() {
 #[test]
 fn answers_from_elsewhere_do_not_count() {
     let mut pair = Pair::new();
-    pair.session.login(pair.now, scripted_server::hans(), Zeroizing::new(PASSWORD.to_vec()));
+    pair.session.login(pair.now, test_support::hans(), Zeroizing::new(PASSWORD.to_vec()));
     let (_, hello) = pair.session.poll_transmit().unwrap();
     let mut retry = pair.server.handle(hello).unwrap();
     pair.session.handle_datagram(pair.now, address(7), &mut retry);
@@ -254,12 +254,12 @@ fn a_refused_password_ends_the_session() {
     (pair.server.on_resume, pair.server.on_login) = (Policy::Refuse, Policy::Refuse);
     let told = pair.server.seal(&ServerMessage::LoggedOut);
     pair.deliver(told);
-    pair.pass(login::DOUBT);
+    pair.pass(handshake::LOGIN2_GRACE);
     assert!(matches!(pair.event(), Event::LoggedOut));
     assert!(pair.session.identity.is_none(), "the password is wiped");
     let handle = pair.ask(Request::Peers { cursor: None });
     assert!(
-        matches!(pair.event(), Event::Answer { request, result: Err(AskError::NotAuthenticated) } if request == handle)
+        matches!(pair.event(), Event::RequestFinished { request, result: Err(RequestError::NotAuthenticated) } if request == handle)
     );
 }
 
@@ -296,7 +296,7 @@ fn a_throttled_client_waits_and_comes_back() {
 #[test]
 fn leaving_is_repeated_until_it_is_answered() {
     let mut pair = Pair::standing();
-    pair.session.leave(pair.now);
+    pair.session.logout(pair.now);
     pair.exchange();
     pair.pass(LEAVE_RETRY);
     let leaves = pair.server.messages.iter().filter(|message| **message == ClientMessage::Leave).count();
@@ -304,7 +304,7 @@ fn leaving_is_repeated_until_it_is_answered() {
     pair.no_event();
     let left = pair.server.seal(&ServerMessage::Left);
     pair.deliver(left);
-    assert!(matches!(pair.event(), Event::Left));
+    assert!(matches!(pair.event(), Event::LoggedOutByUser));
     assert!(pair.session.identity.is_none() && pair.session.poll_timeout().is_none());
     pair.login(PASSWORD);
     assert!(matches!(pair.event(), Event::Started { resumed: false, .. }));
@@ -319,11 +319,11 @@ fn leaving_a_dead_server_takes_a_second() {
             pair.pass(HEARTBEAT + LIVENESS);
             assert!(matches!(pair.event(), Event::ConnectionLost));
         }
-        pair.session.leave(pair.now);
+        pair.session.logout(pair.now);
         pair.pass(LEAVE_PATIENCE - MILLISECOND);
         pair.no_event();
         pair.pass(MILLISECOND);
-        assert!(matches!(pair.event(), Event::Left));
+        assert!(matches!(pair.event(), Event::LoggedOutByUser));
     }
 }
 
@@ -331,20 +331,20 @@ fn leaving_a_dead_server_takes_a_second() {
 fn leaving_while_reconnecting_comes_back_to_say_so() {
     let mut pair = Pair::standing();
     pair.deliver(pair.server.reset(60_000));
-    pair.session.leave(pair.now);
+    pair.session.logout(pair.now);
     pair.exchange();
     assert_eq!(pair.server.resumptions, 1);
     assert!(pair.server.messages.contains(&ClientMessage::Leave));
     pair.deliver(pair.server.reset(0));
-    assert!(matches!(pair.events.pop_back(), Some(Event::Left)), "a session that is gone was left");
+    assert!(matches!(pair.events.pop_back(), Some(Event::LoggedOutByUser)), "a session that is gone was left");
 }
 
 #[test]
 fn leaving_without_a_session_is_done_at_once() {
     let mut pair = Pair::new();
-    pair.session.leave(pair.now);
+    pair.session.logout(pair.now);
     pair.exchange();
-    assert!(matches!(pair.event(), Event::Left));
+    assert!(matches!(pair.event(), Event::LoggedOutByUser));
 }
 
 #[test]

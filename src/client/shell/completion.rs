@@ -12,7 +12,7 @@ use rustyline::validate::Validator;
 use rustyline::{Context as LineContext, Helper};
 
 use crate::client::commands::CommandContext;
-use crate::client::own::Own;
+use crate::client::publications::OwnPublications;
 use crate::client::services::Services;
 use crate::client::shell::command::Verb;
 use crate::client::shell::tokenizer::{TokenizeError, Tokenizer, is_blank, quote};
@@ -29,7 +29,7 @@ const CANDIDATES_MAX: usize = 500;
 /// See the module.
 pub(super) struct Completion {
     services: Services,
-    own: Arc<Own>,
+    own: Arc<OwnPublications>,
     dir: PathBuf,
     /// A search is under way: pressing the key again starts no second one.
     searching: Arc<AtomicBool>,
@@ -55,7 +55,7 @@ impl Completion {
         };
         let names = match Verb::parse(&head.text) {
             Some(Verb::Pub) => self.local_entries(&word),
-            Some(Verb::Unp) => to_strings(&self.own.starting_with(&word, CANDIDATES_MAX)),
+            Some(Verb::Unp) => to_strings(&self.own.names_with_prefix(&word, CANDIDATES_MAX)),
             Some(Verb::Get) => self.remote_names(word),
             _ => Vec::new(),
         };

@@ -39,7 +39,7 @@ fn withdrawing_and_getting_complete_published_names() {
     let bench = Bench::new();
     bench.world.state().own.insert(file("mine"), (content(1), Audience::Everyone));
     bench.run("auth hans pw");
-    drop(bench.context.own.restricted(std::iter::empty()));
+    drop(bench.context.own.restricted_among(std::iter::empty()));
     bench.found("it's", 1, 1);
     bench.found("other", 1, 1);
     let dir = Path::new("/nonexistent");

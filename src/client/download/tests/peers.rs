@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::client::channel::{self, ChannelError, RecordReader, RecordWriter};
-use crate::client::control::AskError;
+use crate::client::control::RequestError;
 use crate::client::download::{Ask, Offer};
 use crate::common::content::{group_count, group_range, hash_group};
 use crate::common::limits::RECORD_MAX_BYTES;
@@ -258,7 +258,7 @@ pub struct Listing {
     pub files_a_ticket: usize,
     /// Files for which this peer alone is listed.
     pub alone: Mutex<HashMap<String, String>>,
-    pub error: Mutex<Option<AskError>>,
+    pub error: Mutex<Option<RequestError>>,
 }
 
 impl Listing {
@@ -269,7 +269,7 @@ impl Listing {
 }
 
 impl Ask for Listing {
-    fn offers(&self, files: &[WantedFile], _most: usize) -> Result<Vec<Offer>, AskError> {
+    fn offers(&self, files: &[WantedFile], _most: usize) -> Result<Vec<Offer>, RequestError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         if let Some(error) = *self.error.lock().unwrap() {
             return Err(error);

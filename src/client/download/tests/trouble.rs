@@ -200,8 +200,8 @@ fn nobody_to_ask_and_nobody_listed_are_told_apart() {
     let scene = large();
     assert!(matches!(scene.fetch(&[])[0], Fetched::Failed(DownloadError::NotFound)));
     let listing = Listing::of(&[]);
-    *listing.error.lock().unwrap() = Some(AskError::Unreachable);
-    assert!(matches!(scene.fetch_from(listing)[0], Fetched::Failed(DownloadError::Ask(AskError::Unreachable))));
+    *listing.error.lock().unwrap() = Some(RequestError::Unreachable);
+    assert!(matches!(scene.fetch_from(listing)[0], Fetched::Failed(DownloadError::Ask(RequestError::Unreachable))));
     assert_eq!(files_in(scene.dir.path()), 0, "not even a folder");
 }
 

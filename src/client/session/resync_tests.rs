@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::scripted_server::{Pair, Policy};
+use super::test_support::{Pair, Policy};
 use super::*;
 use crate::common::limits::AUDIENCE_PART_MAX_USERS;
 use crate::common::message::{AudienceRef, OwnEntry, PublishedFile};
@@ -106,7 +106,7 @@ fn users(count: usize) -> Vec<UserName> {
 
 fn repaired(pair: &mut Pair) -> Option<usize> {
     let mut counts = pair.events.drain(..).filter_map(|event| match event {
-        Event::Repaired(files) => Some(files),
+        Event::Resynced(files) => Some(files),
         _ => None,
     });
     counts.next_back()
@@ -232,7 +232,7 @@ fn a_list_asked_for_during_the_break_is_the_repaired_one() {
     pair.server.messages.clear();
     store.restart(&mut pair);
     let listed = pair.events.iter().find_map(|event| match event {
-        Event::Answer { request, result: Ok(Response::Published { entries, .. }) } if *request == asked => {
+        Event::RequestFinished { request, result: Ok(Response::Published { entries, .. }) } if *request == asked => {
             Some(entries)
         }
         _ => None,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::client::control::AskError;
+use crate::client::control::RequestError;
 use crate::client::services::{Catalogue, Folder, Services};
 use crate::common::limits::COMMAND_PATIENCE;
 use crate::common::message::OwnEntry;
@@ -20,9 +20,9 @@ const LOGIN_WAITS: Duration = Duration::from_millis(250);
 /// While it lives, the server may name this client as a source of what the folder has not been told of: whoever asks for
 /// that waits. To be begun before the server learns what it is about.
 #[must_use]
-pub struct Listing(Arc<dyn Folder>);
+pub struct LoadingGuard(Arc<dyn Folder>);
 
-impl Listing {
+impl LoadingGuard {
     /// The folder's list is not whole from now on.
     pub fn begin(folder: &Arc<dyn Folder>) -> Self {
         folder.list_begins();
@@ -30,7 +30,7 @@ impl Listing {
     }
 }
 
-impl Drop for Listing {
+impl Drop for LoadingGuard {
     fn drop(&mut self) {
         self.0.list_ends();
     }
@@ -38,7 +38,7 @@ impl Drop for Listing {
 
 /// See the module.
 #[derive(Default)]
-pub struct Own {
+pub struct OwnPublications {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -56,14 +56,14 @@ struct State {
     touched: BTreeSet<FileName>,
 }
 
-impl Own {
-    /// Starts over for whoever has just logged in, and waits a moment for the list, which ends `listing`. `failed` is told
+impl OwnPublications {
+    /// Starts over for whoever has just logged in, and waits a moment for the list, which ends `loading`. `failed` is told
     /// if it cannot be loaded.
     pub fn load(
         self: &Arc<Self>,
         services: &Services,
-        listing: Listing,
-        failed: impl FnOnce(AskError) + Send + 'static,
+        loading: LoadingGuard,
+        failed: impl FnOnce(RequestError) + Send + 'static,
     ) {
         let login = {
             let mut state = self.lock();
@@ -74,7 +74,7 @@ impl Own {
         let (own, services) = (Arc::clone(self), services.clone());
         std::thread::spawn(move || {
             let loaded = own.load_all(login, &*services.catalogue, &*services.folder);
-            drop(listing);
+            drop(loading);
             own.end_loading(login, loaded.is_ok());
             if let Err(error) = loaded {
                 failed(error);
@@ -100,27 +100,28 @@ impl Own {
     }
 
     /// Of `names`, those published with an audience.
-    pub fn restricted<'a>(&self, names: impl Iterator<Item = &'a FileName>) -> Vec<FileName> {
+    pub fn restricted_among<'a>(&self, names: impl Iterator<Item = &'a FileName>) -> Vec<FileName> {
         let state = self.wait_loaded(COMMAND_PATIENCE);
         names.filter(|name| state.names.get(*name) == Some(&true)).cloned().collect()
     }
 
     /// Whether this is surely not published; a list that could not be loaded says nothing.
-    pub fn surely_lacks(&self, name: &FileName) -> bool {
+    pub fn is_known_absent(&self, name: &FileName) -> bool {
         let state = self.wait_loaded(COMMAND_PATIENCE);
         state.complete && !state.names.contains_key(name)
     }
 
     /// Names that start with `prefix`, at most `most`, as far as they are loaded.
-    pub fn starting_with(&self, prefix: &str, most: usize) -> Vec<FileName> {
+    pub fn names_with_prefix(&self, prefix: &str, most: usize) -> Vec<FileName> {
         let state = self.lock();
         let from = state.names.range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded));
         let starting = from.map(|(name, _)| name).take_while(|name| name.as_str().starts_with(prefix));
         starting.take(most).cloned().collect()
     }
 
-    fn load_all(&self, login: u64, catalogue: &dyn Catalogue, folder: &dyn Folder) -> Result<(), AskError> {
-        let (some, all): (Vec<_>, Vec<_>) = catalogue.books()?.into_iter().partition(|entry| entry.restricted);
+    fn load_all(&self, login: u64, catalogue: &dyn Catalogue, folder: &dyn Folder) -> Result<(), RequestError> {
+        let (some, all): (Vec<_>, Vec<_>) =
+            catalogue.own_publications_quiet()?.into_iter().partition(|entry| entry.restricted);
         for entry in all {
             self.loaded(login, folder, entry, Audience::Everyone);
         }

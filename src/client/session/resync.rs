@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::ledger::{Entry, Shown};
+use super::acked_publications::{Entry, Shown};
 use crate::common::limits::{AUDIENCE_PART_MAX_USERS, BATCH_MAX_FILES, MESSAGE_MAX_BYTES};
 use crate::common::message::{AudienceRef, OwnEntry, PublishedFile, Request, Response, encoded_len};
 use crate::common::types::{FileName, UserName};

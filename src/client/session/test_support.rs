@@ -36,7 +36,7 @@ pub enum Policy {
     Throttle,
 }
 
-pub struct Scripted {
+pub struct ScriptedServer {
     pub address: SocketAddr,
     pub cookie: Cookie,
     pub on_login: Policy,
@@ -58,7 +58,7 @@ pub struct Scripted {
     session: Option<Channel>,
 }
 
-impl Scripted {
+impl ScriptedServer {
     pub fn new(address: SocketAddr) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let record = Record::enrol(&mut rng, &hans(), PASSWORD, Stretching::Minimal);
@@ -211,7 +211,7 @@ impl Scripted {
 pub struct Pair {
     pub now: Instant,
     pub session: Session,
-    pub server: Scripted,
+    pub server: ScriptedServer,
     /// Datagrams for other addresses.
     pub astray: Vec<(SocketAddr, Vec<u8>)>,
     /// Whether datagrams get through.
@@ -229,7 +229,7 @@ impl Pair {
         Self {
             now: test_epoch(),
             session: Session::new(config, ChaCha20Rng::seed_from_u64(2)),
-            server: Scripted::new(address(1)),
+            server: ScriptedServer::new(address(1)),
             astray: Vec::new(),
             connected: true,
             events: VecDeque::new(),
@@ -241,7 +241,7 @@ impl Pair {
         let mut pair = Self::new();
         pair.login(PASSWORD);
         assert!(matches!(pair.event(), Event::Started { resumed: false, .. }));
-        assert!(matches!(pair.event(), Event::Login(Ok(_))));
+        assert!(matches!(pair.event(), Event::LoginFinished(Ok(_))));
         pair
     }
 
@@ -251,7 +251,7 @@ impl Pair {
     }
 
     pub fn ask(&mut self, request: Request) -> RequestHandle {
-        let handle = self.session.ask(self.now, request);
+        let handle = self.session.request(self.now, request);
         self.exchange();
         handle
     }

@@ -5,6 +5,8 @@
 //! from there and tells when nobody listens; they are made anew while the connection is lost, since this host's own
 //! address may have changed.
 
+mod resolve;
+pub mod server_api;
 mod sockets;
 
 use std::collections::HashMap;
@@ -19,9 +21,11 @@ use mio::{Events, Poll, Token, Waker};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 
+pub use self::resolve::{local_ips_for, resolve};
+pub use self::server_api::{PublishAudience, RequestTransport, ServerApi};
 use self::sockets::Sockets;
-pub use crate::client::session::{AskError, LoginError, Password};
 use crate::client::session::{Event, RequestHandle, Session, SessionConfig};
+pub use crate::client::session::{LoginError, Password, RequestError};
 use crate::common::login::{Stretching, Welcome};
 use crate::common::message::{Request, Response};
 use crate::common::seal::Secret;
@@ -55,15 +59,15 @@ pub trait Observer: Send + Sync {
     /// The user was logged out by the server (credentials changed) or could not be logged in again.
     fn logged_out(&self);
     /// After a reconnect, publications acknowledged in this run were missing at the server and were published again.
-    fn repaired(&self, files: usize);
+    fn resynced(&self, files: usize);
     /// Uploads that could start now; goes into heartbeats.
     fn free_slots(&self) -> u8;
 }
 
 /// A handle on the control thread; cheap to clone, usable from any thread. The thread ends with the last handle, without
-/// a word to the server: see [`leave`](Self::leave).
+/// a word to the server: see [`logout`](Self::logout).
 #[derive(Clone)]
-pub struct Control {
+pub struct ControlHandle {
     shared: Arc<Shared>,
     /// Ends the thread when the last handle is dropped.
     _stop: Arc<StopOnDrop>,
@@ -80,7 +84,7 @@ struct Shared {
 struct StopOnDrop(Arc<Shared>);
 
 /// An answer and the place of its request among those asked together.
-type Answer = (usize, Result<Response, AskError>);
+type Answer = (usize, Result<Response, RequestError>);
 
 enum Command {
     Login { user: UserName, password: Password, reply: Sender<Result<Welcome, LoginError>> },
@@ -89,7 +93,7 @@ enum Command {
     Stop,
 }
 
-impl Control {
+impl ControlHandle {
     /// Binds the UDP socket and starts the thread. Nothing is sent before [`login`](Self::login).
     pub fn start(options: ControlOptions, observer: Arc<dyn Observer>) -> io::Result<Self> {
         if options.servers.is_empty() {
@@ -137,14 +141,14 @@ impl Control {
 
     /// Asks and waits for the answer: retransmits, waits out a reconnect and BUSY for up to
     /// [`COMMAND_PATIENCE`](crate::common::limits::COMMAND_PATIENCE). Many threads may ask at once.
-    pub fn ask(&self, request: Request) -> Result<Response, AskError> {
+    pub fn request(&self, request: Request) -> Result<Response, RequestError> {
         let (reply, answer) = mpsc::channel();
         self.shared.command(Command::Ask { request, place: 0, reply });
-        answer.recv().map_or(Err(AskError::NotAuthenticated), |(_, result)| result)
+        answer.recv().map_or(Err(RequestError::NotAuthenticated), |(_, result)| result)
     }
 
     /// Asks many queries (no mutations) with a window of them under way; answers in the order of the requests.
-    pub fn ask_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, AskError> {
+    pub fn request_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, RequestError> {
         let (reply, answers) = mpsc::channel();
         let mut responses: Vec<Option<Response>> = vec![None; requests.len()];
         for (place, request) in requests.into_iter().enumerate() {
@@ -154,13 +158,13 @@ impl Control {
         for (place, result) in answers {
             responses[place] = Some(result?);
         }
-        responses.into_iter().map(|response| response.ok_or(AskError::NotAuthenticated)).collect()
+        responses.into_iter().map(|response| response.ok_or(RequestError::NotAuthenticated)).collect()
     }
 
     /// Tells the server that the user goes; waits at most
     /// [`LEAVE_PATIENCE`](crate::common::limits::LEAVE_PATIENCE). Without a session it does nothing. A later
     /// [`login`](Self::login) is possible.
-    pub fn leave(&self) {
+    pub fn logout(&self) {
         let (reply, left) = mpsc::channel();
         self.shared.command(Command::Leave { reply });
         // An error means that the thread is gone, and with it the session.
@@ -245,12 +249,12 @@ impl Driver {
                     self.session.login(now, user, password);
                 }
                 Command::Ask { request, place, reply } => {
-                    let handle = self.session.ask(now, request);
+                    let handle = self.session.request(now, request);
                     self.asked.insert(handle, (place, reply));
                 }
                 Command::Leave { reply } => {
                     self.leaving.push(reply);
-                    self.session.leave(now);
+                    self.session.logout(now);
                 }
                 Command::Stop => return false,
             }
@@ -294,7 +298,7 @@ impl Driver {
                 *lock(&self.shared.user) = Some(user.clone());
                 self.observer.session_started(&user, &welcome, &ticket_key, resumed);
             }
-            Event::Login(result) => {
+            Event::LoginFinished(result) => {
                 if let Some(reply) = self.login.take() {
                     let _ = reply.send(result);
                 }
@@ -307,13 +311,13 @@ impl Driver {
                 *lock(&self.shared.user) = None;
                 self.observer.logged_out();
             }
-            Event::Repaired(files) => self.observer.repaired(files),
-            Event::Answer { request, result } => {
+            Event::Resynced(files) => self.observer.resynced(files),
+            Event::RequestFinished { request, result } => {
                 if let Some((place, reply)) = self.asked.remove(&request) {
                     let _ = reply.send((place, result));
                 }
             }
-            Event::Left => {
+            Event::LoggedOutByUser => {
                 *lock(&self.shared.user) = None;
                 for reply in self.leaving.drain(..) {
                     let _ = reply.send(());
@@ -334,5 +338,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-#[path = "control/control_tests.rs"]
+#[path = "control_tests.rs"]
 mod tests;

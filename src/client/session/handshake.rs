@@ -35,7 +35,7 @@ const HELLO_TRIES: u32 = 20;
 const STEP_TRIES: u32 = 6;
 /// A LOGIN2 that does not verify means a wrong password, unless it is a stranger's: the server's own is waited for this
 /// long before the exchange goes on to its refusal.
-pub(super) const DOUBT: Duration = Duration::from_millis(250);
+pub(super) const LOGIN2_GRACE: Duration = Duration::from_millis(250);
 /// LOGIN2s tried in one exchange: each costs a stretching, and one that is a stranger's is a guess at the password.
 const LOGIN2_TRIES: usize = 3;
 /// The same for LOGIN3, after which the session may stand: a new exchange would find the user active. So it is repeated
@@ -266,7 +266,7 @@ impl Handshake {
                         let details = key.seal_details(&self.nonce, &self.details);
                         return self.begin_login3(now, Some(key), &ke3, &details, rng, out);
                     }
-                    Err(_) => doubt_until.get_or_insert(now + DOUBT),
+                    Err(_) => doubt_until.get_or_insert(now + LOGIN2_GRACE),
                 };
             }
             // Too late to try it, but it tells that one of the two is not the server's.

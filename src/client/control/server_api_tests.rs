@@ -32,8 +32,8 @@ struct State {
 
 const PAGE: usize = 3;
 
-impl Ask for Fake {
-    fn ask(&self, request: Request) -> Result<Response, AskError> {
+impl RequestTransport for Fake {
+    fn request(&self, request: Request) -> Result<Response, RequestError> {
         let message = ClientMessage::Request { id: RequestId(u64::MAX), floor: RequestId(u64::MAX), request };
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
@@ -41,14 +41,14 @@ impl Ask for Fake {
         assert_eq!(ClientMessage::decode(&bytes).as_ref(), Ok(&message), "the server would not take it");
         let ClientMessage::Request { request, .. } = message else { unreachable!() };
         match self.state.lock().unwrap().answer(request) {
-            Response::Refused => Err(AskError::Refused),
+            Response::Refused => Err(RequestError::Refused),
             response => Ok(response),
         }
     }
 
-    fn ask_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, AskError> {
+    fn request_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, RequestError> {
         self.state.lock().unwrap().pipelined += requests.len();
-        requests.into_iter().map(|request| self.ask(request)).collect()
+        requests.into_iter().map(|request| self.request(request)).collect()
     }
 }
 
@@ -175,9 +175,9 @@ fn wanted(text: &str) -> WantedFile {
     WantedFile { name: FileName::parse(text).unwrap(), hash: ContentHash([1; 32]), size: 1 }
 }
 
-fn directory(state: State) -> (Arc<Fake>, Directory) {
+fn directory(state: State) -> (Arc<Fake>, ServerApi) {
     let fake = Arc::new(Fake { state: Mutex::new(state) });
-    (Arc::clone(&fake), Directory::over(fake))
+    (Arc::clone(&fake), ServerApi::with_transport(fake))
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn the_audience_of_nothing_is_none() {
 fn many_files_go_in_batches_that_fit() {
     let (fake, directory) = directory(State::default());
     let files: Vec<PublishedFile> = (0..200).map(file).collect();
-    directory.publish(&files, &PublishTo::Audience(Audience::Everyone)).unwrap();
+    directory.publish(&files, &PublishAudience::Audience(Audience::Everyone)).unwrap();
     let asked = fake.state.lock().unwrap().asked;
     assert!(asked <= 12, "{asked} requests for 200 files");
     assert_eq!(fake.state.lock().unwrap().published.len(), 200);
@@ -229,7 +229,7 @@ fn the_longest_names_fit_one_by_one() {
     let long = |first: &str| [first, &"b".repeat(255), &"c".repeat(FILE_NAME_MAX_BYTES - 258)].join("/");
     let names = ["x", "y", "z"].map(|first| FileName::parse(&long(first)).unwrap());
     let files: Vec<_> = names.iter().map(|name| PublishedFile { name: name.clone(), content: content(1) }).collect();
-    directory.publish(&files, &PublishTo::Audience(Audience::Everyone)).unwrap();
+    directory.publish(&files, &PublishAudience::Audience(Audience::Everyone)).unwrap();
     assert_eq!(fake.state.lock().unwrap().published.len(), 3);
     assert_eq!(directory.unpublish(&names), Ok(vec![true; 3]));
     let wanted: Vec<_> = names.iter().map(|name| wanted(name.as_str())).collect();
@@ -242,7 +242,7 @@ fn an_audience_is_staged_in_parts_and_again_when_it_is_lost() {
     let files: Vec<PublishedFile> = (0..100).map(file).collect();
     for restart_in in [None, Some(1), Some(2), Some(3), Some(4), Some(5)] {
         let (fake, directory) = directory(State { restart_in, ..State::default() });
-        directory.publish(&files, &PublishTo::Audience(Audience::Only(users.clone()))).unwrap();
+        directory.publish(&files, &PublishAudience::Audience(Audience::Only(users.clone()))).unwrap();
         let state = fake.state.lock().unwrap();
         assert_eq!(state.published.len(), 100);
         assert!(state.published.values().all(|(_, shown)| shown.as_ref() == Some(&users)), "for all of them");
@@ -254,11 +254,11 @@ fn inherited_audiences_may_differ_and_what_has_vanished_is_told() {
     let files: Vec<PublishedFile> = (0..10).map(file).collect();
     for inherits_alike in [true, false] {
         let (fake, directory) = directory(State { inherits_alike, ..State::default() });
-        directory.publish(&files, &PublishTo::Inherited).unwrap();
+        directory.publish(&files, &PublishAudience::Inherited).unwrap();
         assert_eq!(fake.state.lock().unwrap().asked, if inherits_alike { 1 } else { 11 });
     }
     let (fake, directory) = directory(State { vanished: BTreeSet::from([name(4)]), ..State::default() });
-    assert_eq!(directory.publish(&files, &PublishTo::Inherited), Err(AskError::NotPublished));
+    assert_eq!(directory.publish(&files, &PublishAudience::Inherited), Err(RequestError::NotPublished));
     assert_eq!(fake.state.lock().unwrap().published.len(), 9, "the others are published");
 }
 
@@ -315,19 +315,22 @@ fn source_batches_fit_and_leave_nothing_out() {
 #[test]
 fn an_unexpected_answer_is_an_error_and_not_a_list() {
     struct Odd;
-    impl Ask for Odd {
-        fn ask(&self, _: Request) -> Result<Response, AskError> {
+    impl RequestTransport for Odd {
+        fn request(&self, _: Request) -> Result<Response, RequestError> {
             Ok(Response::Staged)
         }
-        fn ask_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, AskError> {
+        fn request_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, RequestError> {
             Ok(vec![Response::Staged; requests.len()])
         }
     }
-    let directory = Directory::over(Arc::new(Odd));
-    assert_eq!(directory.peers(), Err(AskError::Refused));
-    assert_eq!(directory.unpublish(&[name(1)]), Err(AskError::Refused));
-    assert_eq!(directory.sources(&[wanted("a")], 1).err(), Some(AskError::Refused));
-    assert_eq!(directory.publish(&[file(1)], &PublishTo::Audience(Audience::Everyone)), Err(AskError::Refused));
+    let directory = ServerApi::with_transport(Arc::new(Odd));
+    assert_eq!(directory.peers(), Err(RequestError::Refused));
+    assert_eq!(directory.unpublish(&[name(1)]), Err(RequestError::Refused));
+    assert_eq!(directory.sources(&[wanted("a")], 1).err(), Some(RequestError::Refused));
+    assert_eq!(
+        directory.publish(&[file(1)], &PublishAudience::Audience(Audience::Everyone)),
+        Err(RequestError::Refused)
+    );
 }
 
 #[test]
@@ -348,13 +351,13 @@ fn a_server_cannot_choose_the_name_that_a_download_is_saved_under() {
 /// One page, always the same.
 struct OnePage(Vec<FoundEntry>);
 
-impl Ask for OnePage {
-    fn ask(&self, _: Request) -> Result<Response, AskError> {
+impl RequestTransport for OnePage {
+    fn request(&self, _: Request) -> Result<Response, RequestError> {
         Ok(Response::Found { entries: self.0.clone(), next: None })
     }
 
-    fn ask_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, AskError> {
-        requests.into_iter().map(|request| self.ask(request)).collect()
+    fn request_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, RequestError> {
+        requests.into_iter().map(|request| self.request(request)).collect()
     }
 }
 
@@ -365,7 +368,7 @@ fn a_hash_told_with_another_size_does_not_hide_the_content() {
         FoundEntry { name: name(1), content, sources, age_s: 0 }
     };
     for entries in [[told(10, 2), told(11, 1)], [told(11, 1), told(10, 2)]] {
-        let directory = Directory::over(Arc::new(OnePage(entries.to_vec())));
+        let directory = ServerApi::with_transport(Arc::new(OnePage(entries.to_vec())));
         let found = directory.resolve(NameQuery::Exact(name(1)), true);
         assert_eq!(found, Ok(vec![told(10, 2), told(11, 1)]));
     }

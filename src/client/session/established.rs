@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::handshake::{Resumption, prefer};
 use super::heartbeat::{Heartbeats, Pulse};
-use super::login::{Resumption, prefer};
 use super::requests::{Ended, Owner};
-use super::{AskError, Event, Session, State};
+use super::{Event, RequestError, Session, State};
 use crate::common::login::{ResumptionKey, Welcome};
 use crate::common::message::{ClientMessage, Heartbeat, Response, ServerMessage};
 use crate::common::seal::{Channel, Secret, Side, context, derive};
@@ -35,7 +35,7 @@ impl Session {
         match message {
             Ok(ServerMessage::HeartbeatAck { number }) => link.heartbeats.acknowledged(number),
             Ok(ServerMessage::Reply { id, response }) => self.handle_reply(now, id, response),
-            Ok(ServerMessage::Left) if matches!(self.state, State::Leaving { .. }) => self.end(Event::Left),
+            Ok(ServerMessage::Left) if matches!(self.state, State::Leaving { .. }) => self.end(Event::LoggedOutByUser),
             Ok(ServerMessage::LoggedOut) if matches!(self.state, State::Standing) => {
                 self.reconnect(now, Duration::ZERO, false);
             }
@@ -52,14 +52,14 @@ impl Session {
         self.ledger.answered(&request, &response);
         match owner {
             Owner::Caller(handle) => {
-                let result = if response == Response::Refused { Err(AskError::Refused) } else { Ok(response) };
-                self.events.push_back(Event::Answer { request: handle, result });
+                let result = if response == Response::Refused { Err(RequestError::Refused) } else { Ok(response) };
+                self.events.push_back(Event::RequestFinished { request: handle, result });
             }
             Owner::Repair => {
                 if let Some(files) = self.repair.answered(&request, &response, self.ledger.entries())
                     && files > 0
                 {
-                    self.events.push_back(Event::Repaired(files));
+                    self.events.push_back(Event::Resynced(files));
                 }
             }
         }
@@ -69,7 +69,7 @@ impl Session {
     pub(super) fn handle_reset(&mut self, now: Instant, delay: Duration) {
         match self.state {
             State::Standing => self.reconnect(now, delay, false),
-            State::Leaving { .. } => self.end(Event::Left),
+            State::Leaving { .. } => self.end(Event::LoggedOutByUser),
             _ => {}
         }
     }

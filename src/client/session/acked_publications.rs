@@ -1,7 +1,7 @@
 //! What this client has published and not withdrawn since it logged in, as the server acknowledged it.
 //!
 //! Owns the comparison with what the server still has after a reconnect. Must not send anything: see
-//! [`repair`](super::repair). Whatever is uncertain is left out, so that nothing withdrawn is ever brought back.
+//! [`repair`](super::resync). Whatever is uncertain is left out, so that nothing withdrawn is ever brought back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -24,7 +24,7 @@ pub fn resolve(server: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// The address of ours from which datagrams to `server` leave. Nothing is sent.
-fn local_ip_towards(server: SocketAddr) -> io::Result<IpAddr> {
+fn local_ip_for(server: SocketAddr) -> io::Result<IpAddr> {
     let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
     // Port 0 is refused by some systems; which port it is does not matter here.
@@ -33,11 +33,11 @@ fn local_ip_towards(server: SocketAddr) -> io::Result<IpAddr> {
 }
 
 /// Our addresses that face any of `servers`, each once; those that cannot be reached from here have none.
-pub fn local_ips_towards(servers: &[SocketAddr]) -> io::Result<Vec<IpAddr>> {
+pub fn local_ips_for(servers: &[SocketAddr]) -> io::Result<Vec<IpAddr>> {
     let mut ips = Vec::new();
     let mut last_error = None;
     for &server in servers {
-        match local_ip_towards(server) {
+        match local_ip_for(server) {
             Ok(ip) if !ips.contains(&ip) => ips.push(ip),
             Ok(_) => (),
             Err(error) => last_error = Some(error),
@@ -55,14 +55,14 @@ mod tests {
 
     #[test]
     fn the_address_towards_loopback_is_loopback() {
-        let ip = local_ip_towards((Ipv4Addr::LOCALHOST, 9).into()).expect("there is always loopback");
+        let ip = local_ip_for((Ipv4Addr::LOCALHOST, 9).into()).expect("there is always loopback");
         assert!(ip.is_loopback());
     }
 
     #[test]
     fn loopback_faces_loopback() {
         let servers = ["127.0.0.1:9", "127.0.0.1:10"].map(|text| text.parse().unwrap());
-        assert_eq!(local_ips_towards(&servers).unwrap(), [IpAddr::from([127, 0, 0, 1])]);
+        assert_eq!(local_ips_for(&servers).unwrap(), [IpAddr::from([127, 0, 0, 1])]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::client::control::{AskError, Control};
+use crate::client::control::{ControlHandle, RequestError};
 use crate::client::session::{batches, publish_batches, singly, staging};
 use crate::common::limits::{BATCH_MAX_FILES, MESSAGE_MAX_BYTES, SOURCES_REQUEST_MAX_BYTES};
 use crate::common::message::{
@@ -24,7 +24,7 @@ const KEYS: u32 = (1 << 31) - 1;
 
 /// Who may see what is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PublishTo {
+pub enum PublishAudience {
     /// These.
     Audience(Audience),
     /// Whoever may see the publication it was fetched from (`get --share`).
@@ -32,27 +32,27 @@ pub enum PublishTo {
 }
 
 /// Whoever answers requests: the control thread, or a stand-in in tests.
-pub trait Ask: Send + Sync {
+pub trait RequestTransport: Send + Sync {
     /// Asks and waits for the answer.
-    fn ask(&self, request: Request) -> Result<Response, AskError>;
+    fn request(&self, request: Request) -> Result<Response, RequestError>;
     /// Asks many queries at once; answers in the order of the requests.
-    fn ask_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, AskError>;
+    fn request_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, RequestError>;
 }
 
-impl Ask for Control {
-    fn ask(&self, request: Request) -> Result<Response, AskError> {
-        Control::ask(self, request)
+impl RequestTransport for ControlHandle {
+    fn request(&self, request: Request) -> Result<Response, RequestError> {
+        ControlHandle::request(self, request)
     }
 
-    fn ask_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, AskError> {
-        Control::ask_many(self, requests)
+    fn request_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, RequestError> {
+        ControlHandle::request_many(self, requests)
     }
 }
 
 /// The server's lists, whole; cheap to clone.
 #[derive(Clone)]
-pub struct Directory {
-    server: Arc<dyn Ask>,
+pub struct ServerApi {
+    transport: Arc<dyn RequestTransport>,
     /// The key of the audience staged last. Locked while an audience is in use, since a session holds one at a time.
     staged: Arc<Mutex<()>>,
     last_key: Arc<AtomicU32>,
@@ -61,24 +61,24 @@ pub struct Directory {
 /// A page: its entries, and where the list goes on.
 type Page<T> = (Vec<T>, Option<Cursor>);
 
-impl Directory {
+impl ServerApi {
     /// Asks through `control`.
-    pub fn new(control: Control) -> Self {
-        Self::over(Arc::new(control))
+    pub fn new(control: ControlHandle) -> Self {
+        Self::with_transport(Arc::new(control))
     }
 
     /// Asks whoever answers.
-    pub fn over(server: Arc<dyn Ask>) -> Self {
-        Self { server, staged: Arc::default(), last_key: Arc::default() }
+    pub fn with_transport(transport: Arc<dyn RequestTransport>) -> Self {
+        Self { transport, staged: Arc::default(), last_key: Arc::default() }
     }
 
     /// Publishes all files; when it returns they are durable and visible.
-    pub fn publish(&self, files: &[PublishedFile], to: &PublishTo) -> Result<(), AskError> {
+    pub fn publish(&self, files: &[PublishedFile], to: &PublishAudience) -> Result<(), RequestError> {
         match to {
-            PublishTo::Audience(Audience::Everyone) => publish_batches(files)
-                .try_for_each(|files| stored(self.server.ask(publish_request(files, AudienceRef::Everyone))?)),
-            PublishTo::Audience(Audience::Only(users)) => self.publish_staged(files, users),
-            PublishTo::Inherited => {
+            PublishAudience::Audience(Audience::Everyone) => publish_batches(files)
+                .try_for_each(|files| stored(self.transport.request(publish_request(files, AudienceRef::Everyone))?)),
+            PublishAudience::Audience(Audience::Only(users)) => self.publish_staged(files, users),
+            PublishAudience::Inherited => {
                 let batches = publish_batches(files).map(|files| publish_request(files, AudienceRef::Inherited));
                 batches.map(|batch| self.publish_inherited(batch)).fold(Ok(()), Result::and)
             }
@@ -87,26 +87,26 @@ impl Directory {
 
     /// Together if all inherit the same audience, else each by itself; what has vanished meanwhile does not keep the
     /// rest from being published.
-    fn publish_inherited(&self, batch: Request) -> Result<(), AskError> {
+    fn publish_inherited(&self, batch: Request) -> Result<(), RequestError> {
         let singles = singly(&batch);
-        match self.server.ask(batch).and_then(stored) {
-            Err(AskError::Refused | AskError::NotPublished) if !singles.is_empty() => {
-                let each = singles.into_iter().map(|single| self.server.ask(single).and_then(stored));
+        match self.transport.request(batch).and_then(stored) {
+            Err(RequestError::Refused | RequestError::NotPublished) if !singles.is_empty() => {
+                let each = singles.into_iter().map(|single| self.transport.request(single).and_then(stored));
                 each.fold(Ok(()), Result::and)
             }
             outcome => outcome,
         }
     }
 
-    fn publish_staged(&self, files: &[PublishedFile], users: &[UserName]) -> Result<(), AskError> {
+    fn publish_staged(&self, files: &[PublishedFile], users: &[UserName]) -> Result<(), RequestError> {
         let _in_use = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
         let mut key = self.stage(users)?;
         for files in publish_batches(files) {
             for staging in 1.. {
-                match self.server.ask(publish_request(files, AudienceRef::Staged(key)))? {
+                match self.transport.request(publish_request(files, AudienceRef::Staged(key)))? {
                     Response::Stored { .. } => break,
                     Response::UnknownAudience if staging < STAGINGS_MAX => key = self.stage(users)?,
-                    _ => return Err(AskError::Refused),
+                    _ => return Err(RequestError::Refused),
                 }
             }
         }
@@ -115,14 +115,14 @@ impl Directory {
 
     /// Stages an audience under a fresh key. A reconnect between two parts makes the server forget the first ones; then
     /// all start again.
-    fn stage(&self, users: &[UserName]) -> Result<u32, AskError> {
+    fn stage(&self, users: &[UserName]) -> Result<u32, RequestError> {
         for _ in 0..STAGINGS_MAX {
             let key = self.last_key.fetch_add(1, Ordering::Relaxed) & KEYS;
             let mut parts = staging(key, users).into_iter();
-            let outcome = parts.try_for_each(|part| match self.server.ask(part) {
+            let outcome = parts.try_for_each(|part| match self.transport.request(part) {
                 Ok(Response::Staged) => Ok(()),
                 Ok(Response::UnknownAudience) => Err(None),
-                Ok(_) => Err(Some(AskError::Refused)),
+                Ok(_) => Err(Some(RequestError::Refused)),
                 Err(error) => Err(Some(error)),
             });
             match outcome {
@@ -131,34 +131,34 @@ impl Directory {
                 Err(Some(error)) => return Err(error),
             }
         }
-        Err(AskError::Refused)
+        Err(RequestError::Refused)
     }
 
     /// Withdraws names; for each, whether it was published.
-    pub fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, AskError> {
+    pub fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, RequestError> {
         let mut withdrawn = Vec::with_capacity(names.len());
         for batch in batches(names, BATCH_MAX_FILES, MESSAGE_MAX_BYTES - LIST_HEADROOM_BYTES) {
-            match self.server.ask(Request::Unpublish { names: batch.to_vec() })? {
+            match self.transport.request(Request::Unpublish { names: batch.to_vec() })? {
                 Response::Withdrawn { found, .. } => {
                     withdrawn.extend((0..batch.len()).map(|at| found & (1 << at) != 0));
                 }
-                _ => return Err(AskError::Refused),
+                _ => return Err(RequestError::Refused),
             }
         }
         Ok(withdrawn)
     }
 
     /// `lpf`: the user's own publications, sorted by name.
-    pub fn published(&self) -> Result<Vec<OwnEntry>, AskError> {
+    pub fn published(&self) -> Result<Vec<OwnEntry>, RequestError> {
         self.own_entries(true)
     }
 
     /// The same for the client's own books: the server's log shows no `lpf` that nobody typed.
-    pub fn books(&self) -> Result<Vec<OwnEntry>, AskError> {
+    pub fn own_publications_quiet(&self) -> Result<Vec<OwnEntry>, RequestError> {
         self.own_entries(false)
     }
 
-    fn own_entries(&self, listing: bool) -> Result<Vec<OwnEntry>, AskError> {
+    fn own_entries(&self, listing: bool) -> Result<Vec<OwnEntry>, RequestError> {
         let mut entries = BTreeMap::new();
         self.walk(
             |cursor| Request::Published { listing, cursor },
@@ -173,13 +173,13 @@ impl Directory {
 
     /// Who may see these of the user's own publications (pipelined): no users if it is everyone, `None` if it is not
     /// published.
-    pub fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, AskError> {
+    pub fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, RequestError> {
         let request = |name: &FileName| Request::AudienceOf { name: name.clone(), cursor: None };
-        let firsts = self.server.ask_many(names.iter().map(request).collect())?;
+        let firsts = self.transport.request_many(names.iter().map(request).collect())?;
         names.iter().zip(firsts).map(|(name, first)| self.audience_from(name, first)).collect()
     }
 
-    fn audience_from(&self, name: &FileName, first: Response) -> Result<Option<Vec<UserName>>, AskError> {
+    fn audience_from(&self, name: &FileName, first: Response) -> Result<Option<Vec<UserName>>, RequestError> {
         let mut users = BTreeMap::new();
         let walked = self.walk_from(
             Some(first),
@@ -189,13 +189,13 @@ impl Directory {
         );
         match walked {
             Ok(()) => Ok(Some(users.into_keys().collect())),
-            Err(AskError::NotPublished) => Ok(None),
+            Err(RequestError::NotPublished) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// The other active users, sorted.
-    pub fn peers(&self) -> Result<Vec<UserName>, AskError> {
+    pub fn peers(&self) -> Result<Vec<UserName>, RequestError> {
         let mut users = BTreeMap::new();
         self.walk(
             |cursor| Request::Peers { cursor },
@@ -206,7 +206,7 @@ impl Directory {
     }
 
     /// Visible names of active peers, sorted, each once.
-    pub fn search(&self, query: NameQuery) -> Result<Vec<FileName>, AskError> {
+    pub fn search(&self, query: NameQuery) -> Result<Vec<FileName>, RequestError> {
         let mut names = BTreeMap::new();
         self.walk(
             |cursor| Request::Search { query: query.clone(), cursor },
@@ -223,7 +223,7 @@ impl Directory {
     }
 
     /// Visible contents of active peers, sorted by name, then most sources first.
-    pub fn resolve(&self, query: NameQuery, fetch: bool) -> Result<Vec<FoundEntry>, AskError> {
+    pub fn resolve(&self, query: NameQuery, fetch: bool) -> Result<Vec<FoundEntry>, RequestError> {
         self.resolve_from(query, fetch, None)
     }
 
@@ -232,7 +232,7 @@ impl Directory {
         query: NameQuery,
         fetch: bool,
         first: Option<Response>,
-    ) -> Result<Vec<FoundEntry>, AskError> {
+    ) -> Result<Vec<FoundEntry>, RequestError> {
         let mut found: BTreeMap<(FileName, ContentHash, u64), FoundEntry> = BTreeMap::new();
         self.walk_from(
             first,
@@ -256,31 +256,36 @@ impl Directory {
     }
 
     /// Like [`resolve`](Self::resolve) for many exact names at once (pipelined); one list for each name.
-    pub fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<FoundEntry>>, AskError> {
+    pub fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<FoundEntry>>, RequestError> {
         let request =
             |name: &FileName| Request::Resolve { query: NameQuery::Exact(name.clone()), fetch: true, cursor: None };
-        let firsts = self.server.ask_many(names.iter().map(request).collect())?;
+        let firsts = self.transport.request_many(names.iter().map(request).collect())?;
         let firsts = names.iter().zip(firsts);
         firsts.map(|(name, first)| self.resolve_from(NameQuery::Exact(name.clone()), true, Some(first))).collect()
     }
 
     /// Who serves these contents, best first, at most `most` sources for each. `covers` counts bits within one batch: the
     /// caller passes files that [`source_batches`] put together.
-    pub fn sources(&self, batch: &[WantedFile], most: usize) -> Result<Vec<SourceGrant>, AskError> {
-        let first = self.server.ask(sources_request(batch))?;
+    pub fn sources(&self, batch: &[WantedFile], most: usize) -> Result<Vec<SourceGrant>, RequestError> {
+        let first = self.transport.request(sources_request(batch))?;
         self.sources_from(batch, most, first)
     }
 
     /// Like [`sources`](Self::sources) for many batches at once (pipelined).
-    pub fn sources_many(&self, batches: &[&[WantedFile]], most: usize) -> Result<Vec<Vec<SourceGrant>>, AskError> {
-        let firsts = self.server.ask_many(batches.iter().map(|batch| sources_request(batch)).collect())?;
+    pub fn sources_many(&self, batches: &[&[WantedFile]], most: usize) -> Result<Vec<Vec<SourceGrant>>, RequestError> {
+        let firsts = self.transport.request_many(batches.iter().map(|batch| sources_request(batch)).collect())?;
         let firsts = batches.iter().zip(firsts);
         firsts.map(|(batch, first)| self.sources_from(batch, most, first)).collect()
     }
 
     /// Unlike the other lists this one ends when it is long enough. The idlest sources come first, of equals in the server's
     /// order.
-    fn sources_from(&self, batch: &[WantedFile], most: usize, first: Response) -> Result<Vec<SourceGrant>, AskError> {
+    fn sources_from(
+        &self,
+        batch: &[WantedFile],
+        most: usize,
+        first: Response,
+    ) -> Result<Vec<SourceGrant>, RequestError> {
         let (mut sources, mut seen) = (Vec::new(), BTreeSet::new());
         let mut needed = vec![most; batch.len()];
         let mut response = first;
@@ -310,9 +315,9 @@ impl Directory {
                     seen.clear();
                     needed.fill(most);
                 }
-                _ => return Err(AskError::Refused),
+                _ => return Err(RequestError::Refused),
             }
-            response = self.server.ask(request)?;
+            response = self.transport.request(request)?;
         }
     }
 
@@ -321,7 +326,7 @@ impl Directory {
         request: impl Fn(Option<Cursor>) -> Request,
         page: impl Fn(Response) -> Option<Page<T>>,
         take: impl FnMut(Option<T>),
-    ) -> Result<(), AskError> {
+    ) -> Result<(), RequestError> {
         self.walk_from(None, request, page, take)
     }
 
@@ -333,18 +338,18 @@ impl Directory {
         request: impl Fn(Option<Cursor>) -> Request,
         page: impl Fn(Response) -> Option<Page<T>>,
         mut take: impl FnMut(Option<T>),
-    ) -> Result<(), AskError> {
+    ) -> Result<(), RequestError> {
         let mut cursor = None;
         loop {
             let response = match first.take() {
                 Some(response) => response,
-                None => self.server.ask(request(cursor.take()))?,
+                None => self.transport.request(request(cursor.take()))?,
             };
             match response {
                 Response::StaleCursor => take(None),
-                Response::NotPublished => return Err(AskError::NotPublished),
+                Response::NotPublished => return Err(RequestError::NotPublished),
                 response => {
-                    let (entries, next) = page(response).ok_or(AskError::Refused)?;
+                    let (entries, next) = page(response).ok_or(RequestError::Refused)?;
                     entries.into_iter().for_each(|entry| take(Some(entry)));
                     if next.is_none() {
                         return Ok(());
@@ -365,11 +370,11 @@ fn publish_request(files: &[PublishedFile], audience: AudienceRef) -> Request {
     Request::Publish { files: files.to_vec(), audience }
 }
 
-fn stored(response: Response) -> Result<(), AskError> {
+fn stored(response: Response) -> Result<(), RequestError> {
     match response {
         Response::Stored { .. } => Ok(()),
-        Response::NotPublished => Err(AskError::NotPublished),
-        _ => Err(AskError::Refused),
+        Response::NotPublished => Err(RequestError::NotPublished),
+        _ => Err(RequestError::Refused),
     }
 }
 
@@ -393,5 +398,5 @@ fn collect<K: Ord, V>(entries: &mut BTreeMap<K, V>, entry: Option<(K, V)>) {
 }
 
 #[cfg(test)]
-#[path = "directory_tests.rs"]
+#[path = "server_api_tests.rs"]
 mod tests;
