@@ -26,8 +26,8 @@ use fileshare::internals::client::download::{
     Ask, DownloadOptions, DownloadProgress, Downloader, Fetched, Offer, OnExists, Wanted,
 };
 use fileshare::internals::client::share::{HashProgress, Listener, Share};
+use fileshare::internals::common::crypto::{AeadKey, TAG_BYTES, counter_nonce};
 use fileshare::internals::common::message::WantedFile;
-use fileshare::internals::common::seal::{AeadKey, TAG_BYTES, counter_nonce};
 use fileshare::internals::common::ticket::{Grant, TransferTicket};
 use fileshare::internals::common::types::{Audience, FileName, UserName};
 use rand::RngCore;

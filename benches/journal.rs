@@ -16,7 +16,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use fileshare::internals::common::message::PublishedFile;
-use fileshare::internals::common::types::{Content, ContentHash, FileName, RequestId, RunId, UserName};
+use fileshare::internals::common::types::{Content, ContentHash, FileName, InstanceId, RequestId, UserName};
 use fileshare::internals::server::journal::{
     Change, Journal, JournalSeq, LastMutation, LoadSink, Mutation, StoredPublication,
 };
@@ -56,7 +56,7 @@ fn mutation(round: u64, number: u64) -> Mutation {
     };
     let files = (0..FILES).map(file).collect();
     let change = Change::Publish { files, audience: Arc::default(), published_s: 1_700_000_000 };
-    Mutation { user, run: RunId(round), request: RequestId(number), change }
+    Mutation { user, run: InstanceId(round), request: RequestId(number), change }
 }
 
 fn open(path: &Path) -> (Journal, u64, mpsc::Receiver<()>) {

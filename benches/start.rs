@@ -9,7 +9,7 @@ mod load;
 
 use std::sync::{Arc, mpsc};
 
-use fileshare::internals::common::types::{RequestId, RunId, UserName};
+use fileshare::internals::common::types::{InstanceId, RequestId, UserName};
 use fileshare::internals::server::journal::{Change, Journal, LastMutation, LoadSink, Mutation, StoredPublication};
 
 use self::load::{Place, file, median, setting, user};
@@ -69,7 +69,8 @@ fn fill(place: &Place, users: usize, publications: usize) {
         let left = (publications - number * BATCH).min(BATCH);
         let files = (first..first + left).map(|number| file(owner, number)).collect();
         let change = Change::Publish { files, audience: Arc::default(), published_s: 1_700_000_000 };
-        let mutation = Mutation { user: user(owner), run: RunId(1), request: RequestId(number as u64 + 1), change };
+        let mutation =
+            Mutation { user: user(owner), run: InstanceId(1), request: RequestId(number as u64 + 1), change };
         while journal.push(mutation.clone()).is_err() {
             wakes.recv().expect("the journal's thread lives");
         }

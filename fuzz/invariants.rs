@@ -9,8 +9,8 @@ use fileshare::internals::client::shell::command;
 use fileshare::internals::client::shell::path_arg::normalize;
 use fileshare::internals::client::shell::tokenizer::{Tokenizer, quote};
 use fileshare::internals::common::limits::{RECORD_MAX_BYTES, TICKET_MAX_BYTES};
-use fileshare::internals::common::login::Stretching;
 use fileshare::internals::common::message::{ClientMessage, ServerMessage};
+use fileshare::internals::common::opaque::KeyStretching;
 use fileshare::internals::common::packet::Packet;
 use fileshare::internals::common::transfer::{self, Preamble, ToDownloader, ToUploader};
 use fileshare::internals::common::types::UserName;
@@ -111,7 +111,7 @@ pub fn stranger((pieces, bytes): (u8, &[u8])) {
 #[expect(clippy::disallowed_methods, reason = "an Instant to count from can be had no other way")]
 pub fn client() -> (Instant, Session, Vec<u8>) {
     let servers = vec!["192.0.2.1:9".parse().expect("an address")];
-    let config = SessionConfig { servers, tcp_port: 1, stretching: Stretching::Minimal };
+    let config = SessionConfig { servers, tcp_port: 1, stretching: KeyStretching::Insecure };
     let (now, user) = (Instant::now(), UserName::parse("hans").expect("a name"));
     let mut session = Session::new(config, ChaCha20Rng::seed_from_u64(1));
     session.login(now, user, b"falcon*solo".to_vec().into());

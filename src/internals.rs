@@ -36,16 +36,17 @@ pub mod client {
 }
 
 pub mod common {
+    pub mod crypto {
+        pub use crate::common::crypto::{AeadKey, Secret, TAG_BYTES, counter_nonce};
+    }
     pub mod limits {
         pub use crate::common::limits::{
             COMMAND_PATIENCE, DATAGRAM_MAX_BYTES, LIVENESS_DEFAULT, PROTOCOL_VERSION, RECORD_MAX_BYTES,
             TICKET_MAX_BYTES, USER_NAME_MAX_BYTES,
         };
     }
-    pub mod login {
-        pub use crate::common::login::{
-            ClientLogin, LoginAnswer, LoginDetails, Record, ServerLogin, Stretching, Welcome,
-        };
+    pub mod handshake_keys {
+        pub use crate::common::handshake_keys::{ClientInfo, LoginResult, SessionParams};
     }
     pub mod message {
         pub use crate::common::message::{
@@ -53,11 +54,14 @@ pub mod common {
             WantedFile,
         };
     }
+    pub mod opaque {
+        pub use crate::common::opaque::{ClientLogin, KeyStretching, PasswordRecord, ServerLogin};
+    }
     pub mod packet {
         pub use crate::common::packet::{KE1_BYTES, KE3_BYTES, Packet};
     }
-    pub mod seal {
-        pub use crate::common::seal::{AeadKey, Channel, Secret, Side, TAG_BYTES, counter_nonce};
+    pub mod session_cipher {
+        pub use crate::common::session_cipher::{SessionCipher, Side};
     }
     pub mod ticket {
         pub use crate::common::ticket::{Grant, TransferTicket};
@@ -69,7 +73,7 @@ pub mod common {
     }
     pub mod types {
         pub use crate::common::types::{
-            Audience, Content, ContentHash, FileName, RequestId, RunId, StateDigest, UserName,
+            Audience, Content, ContentHash, FileName, InstanceId, PublicationsDigest, RequestId, UserName,
         };
     }
 }

@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use fileshare::internals::common::message::PublishedFile;
-use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, RequestId, RunId, UserName};
+use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, InstanceId, RequestId, UserName};
 use fileshare::internals::server::journal::{
     Change, Journal, JournalError, JournalSeq, LastMutation, LoadSink, Mutation, StoredPublication,
 };
@@ -92,7 +92,7 @@ fn mutation(seed: u64, number: u64) -> Mutation {
         };
         Change::Publish { files, audience: Arc::new(audience), published_s: rng.r#gen::<u32>().into() }
     };
-    Mutation { user: owner, run: RunId(seed), request: RequestId(number), change }
+    Mutation { user: owner, run: InstanceId(seed), request: RequestId(number), change }
 }
 
 fn open(path: &Path) -> Result<(Journal, Contents, mpsc::Receiver<()>), JournalError> {

@@ -7,11 +7,12 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use fileshare::internals::common::handshake_keys::{ClientInfo, LoginResult};
 use fileshare::internals::common::limits::PROTOCOL_VERSION;
-use fileshare::internals::common::login::{ClientLogin, LoginAnswer, LoginDetails, Stretching};
 use fileshare::internals::common::message::{ClientMessage, Request, Response, ServerMessage};
+use fileshare::internals::common::opaque::{ClientLogin, KeyStretching};
 use fileshare::internals::common::packet::Packet;
-use fileshare::internals::common::seal::{Channel, Side};
+use fileshare::internals::common::session_cipher::{SessionCipher, Side};
 use fileshare::internals::common::types::{RequestId, UserName};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
@@ -110,12 +111,12 @@ fn a_session_over_a_real_socket_and_a_clean_end() {
     let (login, ke1) = ClientLogin::start(&mut rng, b"falcon*solo");
     let login2 = exchange(&Packet::Login1 { nonce, cookie, user: "hans", ke1: &ke1 }.to_bytes());
     let Some(Packet::Login2 { ke2, .. }) = Packet::parse(&login2) else { panic!("{login2:x?}") };
-    let (key, ke3) = login.finish(&mut rng, &user, b"falcon*solo", ke2, Stretching::Standard).unwrap();
-    let details = key.seal_details(&nonce, &LoginDetails { tcp_port: 1, free_slots: 1 });
-    let answer = exchange(&Packet::Login3 { nonce, ke3: &ke3, details: &details }.to_bytes());
-    let Some(Packet::Answer { answer, .. }) = Packet::parse(&answer) else { panic!("{answer:x?}") };
-    let Ok(LoginAnswer::Welcome(welcome)) = key.open_answer(&nonce, answer) else { panic!("refused") };
-    let mut channel = Channel::new(Side::Client, welcome.session, &key.session_secret());
+    let (key, ke3) = login.finish(&mut rng, &user, b"falcon*solo", ke2, KeyStretching::Argon2id).unwrap();
+    let details = key.seal_client_info(&nonce, &ClientInfo { tcp_port: 1, free_slots: 1 });
+    let answer = exchange(&Packet::Login3 { nonce, ke3: &ke3, client_info: &details }.to_bytes());
+    let Some(Packet::Login4 { result: answer, .. }) = Packet::parse(&answer) else { panic!("{answer:x?}") };
+    let Ok(LoginResult::Accepted(welcome)) = key.open_result(&nonce, answer) else { panic!("refused") };
+    let mut channel = SessionCipher::new(Side::Client, welcome.session, &key.session_secret());
     let mut ask = |message: ClientMessage| {
         let mut bytes = Vec::new();
         channel.seal_into(&mut bytes, |text| message.encode(text));

@@ -6,13 +6,13 @@ mod invariants;
 use std::fs;
 use std::path::Path;
 
-use fileshare::internals::common::login::{ClientLogin, Record, ServerLogin, Stretching};
 use fileshare::internals::common::message::{
     AudienceRef, ClientMessage, NameQuery, PublishedFile, Request, Response, ServerMessage,
 };
+use fileshare::internals::common::opaque::{ClientLogin, KeyStretching, PasswordRecord, ServerLogin};
 use fileshare::internals::common::packet::Packet;
 use fileshare::internals::common::transfer::{Opening, ToUploader, WantedRange};
-use fileshare::internals::common::types::{Content, ContentHash, FileName, RequestId, StateDigest, UserName};
+use fileshare::internals::common::types::{Content, ContentHash, FileName, PublicationsDigest, RequestId, UserName};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -76,9 +76,9 @@ fn packets() -> Vec<Vec<u8>> {
         Packet::Retry { nonce, cookie },
         Packet::Login1 { nonce, cookie, user: "hans", ke1: &[3; 96] },
         Packet::Login2 { nonce, ke2: &[4; 320] },
-        Packet::Login3 { nonce, ke3: &[5; 64], details: &[6; 48] },
-        Packet::Answer { nonce, answer: &[7; 336] },
-        Packet::Resume { nonce, cookie, details: &[6; 48], ticket: &[9; 100] },
+        Packet::Login3 { nonce, ke3: &[5; 64], client_info: &[6; 48] },
+        Packet::Login4 { nonce, result: &[7; 336] },
+        Packet::Resume { nonce, cookie, client_info: &[6; 48], ticket: &[9; 100] },
         Packet::Refused { nonce },
     ];
     packets.iter().map(Packet::to_bytes).chain([vec![0x10; 100]]).collect()
@@ -102,17 +102,17 @@ fn a_false_servers_datagrams() {
     let Some(Packet::Hello { nonce, .. }) = Packet::parse(&hello) else { panic!("no HELLO: {hello:x?}") };
     let mut rng = StdRng::seed_from_u64(7);
     let user = UserName::parse("hans").expect("a name");
-    let record = Record::enrol(&mut rng, &user, b"a guess", Stretching::Minimal);
+    let record = PasswordRecord::register(&mut rng, &user, b"a guess", KeyStretching::Insecure);
     let (_, ke1) = ClientLogin::start(&mut rng, b"a guess");
     let (_, ke2) = ServerLogin::start(&mut rng, &record, &user, &ke1);
     let packets = [
         Packet::Retry { nonce, cookie: [2; 32] },
         Packet::Login2 { nonce, ke2: &ke2 },
-        Packet::Answer { nonce, answer: &[7; 336] },
+        Packet::Login4 { nonce, result: &[7; 336] },
         Packet::Throttled { nonce, retry_after_s: 9 },
         Packet::Version { version: 9, nonce },
         Packet::Refused { nonce },
-        Packet::Resumed { nonce, server_nonce: [1; 16], answer: &[7; 336] },
+        Packet::Resumed { nonce, server_nonce: [1; 16], result: &[7; 336] },
     ];
     let framed = packets.iter().map(Packet::to_bytes);
     let framed: Vec<Vec<u8>> = framed.map(|bytes| [&(bytes.len() as u16).to_be_bytes()[..], &bytes].concat()).collect();
@@ -143,7 +143,7 @@ fn messages() {
     }
     for response in [
         Response::Names { names: vec![name; 5], next: None },
-        Response::Stored { digest: StateDigest([3; 16]) },
+        Response::Stored { digest: PublicationsDigest([3; 16]) },
         Response::Sources { sources: Vec::new(), next: None },
     ] {
         let mut text = Vec::new();

@@ -4,11 +4,12 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use fileshare::internals::common::handshake_keys::{ClientInfo, LoginResult};
 use fileshare::internals::common::limits::PROTOCOL_VERSION;
-use fileshare::internals::common::login::{ClientLogin, LoginAnswer, LoginDetails, Record, Stretching};
 use fileshare::internals::common::message::{ClientMessage, Heartbeat, ServerMessage};
+use fileshare::internals::common::opaque::{ClientLogin, KeyStretching, PasswordRecord};
 use fileshare::internals::common::packet::Packet;
-use fileshare::internals::common::seal::{Channel, Side};
+use fileshare::internals::common::session_cipher::{SessionCipher, Side};
 use fileshare::internals::server::auth::credentials::{Credential, Credentials};
 use fileshare::internals::server::core::{Effects, LoadedState, Server, ServerConfig};
 use rand::SeedableRng;
@@ -23,8 +24,8 @@ const BURST: usize = 100;
 /// A client's end of a session, and a second server's end of the same keys to measure the sealing alone.
 pub struct Ends {
     pub address: SocketAddr,
-    pub client: Channel,
-    server: Channel,
+    pub client: SessionCipher,
+    server: SessionCipher,
 }
 
 pub struct Bench {
@@ -45,7 +46,7 @@ impl Bench {
         let mut out = Effects::new();
         let record = |number| {
             let user = user(number);
-            let record = Record::enrol(&mut rng, &user, user.as_str().as_bytes(), Stretching::Minimal);
+            let record = PasswordRecord::register(&mut rng, &user, user.as_str().as_bytes(), KeyStretching::Insecure);
             (user, Credential::Record(Box::new(record)))
         };
         let users = (0..users).map(record).collect();
@@ -75,14 +76,14 @@ impl Bench {
         let login1 = Packet::Login1 { nonce, cookie, user: user.as_str(), ke1: &ke1 }.to_bytes();
         let login2 = self.exchange(address, login1);
         let Some(Packet::Login2 { ke2, .. }) = Packet::parse(&login2) else { panic!("no LOGIN2") };
-        let finished = login.finish(&mut self.rng, &user, password, ke2, Stretching::Minimal);
+        let finished = login.finish(&mut self.rng, &user, password, ke2, KeyStretching::Insecure);
         let (key, ke3) = finished.expect("the password is right");
-        let details = key.seal_details(&nonce, &LoginDetails { tcp_port: 1, free_slots: 1 });
-        let answer = self.exchange(address, Packet::Login3 { nonce, ke3: &ke3, details: &details }.to_bytes());
-        let Some(Packet::Answer { answer, .. }) = Packet::parse(&answer) else { panic!("no ANSWER") };
-        let Ok(LoginAnswer::Welcome(welcome)) = key.open_answer(&nonce, answer) else { panic!("refused") };
+        let details = key.seal_client_info(&nonce, &ClientInfo { tcp_port: 1, free_slots: 1 });
+        let answer = self.exchange(address, Packet::Login3 { nonce, ke3: &ke3, client_info: &details }.to_bytes());
+        let Some(Packet::Login4 { result: answer, .. }) = Packet::parse(&answer) else { panic!("no ANSWER") };
+        let Ok(LoginResult::Accepted(welcome)) = key.open_result(&nonce, answer) else { panic!("refused") };
         let secret = key.session_secret();
-        let end = |side| Channel::new(side, welcome.session, &secret);
+        let end = |side| SessionCipher::new(side, welcome.session, &secret);
         let mut ends = Ends { address, client: end(Side::Client), server: end(Side::Server) };
         // The first heartbeat shows that the client knows; then the server forgets the login.
         let heartbeat = ClientMessage::Heartbeat(Heartbeat { number: 0, free_slots: 1 });
@@ -146,7 +147,7 @@ fn in_clear(ends: &[Ends], datagrams: &[Vec<u8>], ack: &ServerMessage) -> Durati
     start.elapsed()
 }
 
-pub fn sealed(channel: &mut Channel, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+pub fn sealed(channel: &mut SessionCipher, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut datagram = Vec::new();
     channel.seal_into(&mut datagram, write);
     datagram

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fileshare::internals::client::session::{Event, Session, SessionConfig};
 use fileshare::internals::common::limits::DATAGRAM_MAX_BYTES;
-use fileshare::internals::common::login::Stretching;
+use fileshare::internals::common::opaque::KeyStretching;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 use rand::{Rng, SeedableRng};
@@ -47,7 +47,7 @@ impl Crowd {
             let mut socket = UdpSocket::bind(([127, 0, 0, 1], 0).into()).expect("a socket");
             socket.connect(server).expect("a connected socket");
             poll.registry().register(&mut socket, Token(number), Interest::READABLE).expect("registered");
-            let config = SessionConfig { servers: vec![server], tcp_port: 9, stretching: Stretching::Minimal };
+            let config = SessionConfig { servers: vec![server], tcp_port: 9, stretching: KeyStretching::Insecure };
             Member { session: Session::new(config, ChaCha20Rng::from_seed(rng.r#gen())), socket, timer: None }
         };
         let members = (0..members).map(member).collect();

@@ -27,7 +27,7 @@ use crate::client::shell::{Script, ShellExit, run_interactive, run_script};
 use crate::client::ui::console::{Console, OutputOptions};
 use crate::client::ui::password::DefaultPasswordSource;
 use crate::client::ui::report::Report;
-use crate::common::login::Stretching;
+use crate::common::opaque::KeyStretching;
 
 /// A command that was told to stop gets this long to do so in good order.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -165,7 +165,7 @@ fn start(
     let event_receiver = events.clone();
     let logged_out = move || drop(event_receiver.send(AppEvent::LoggedOut));
     let observer = Notices::start(Arc::clone(&share), Arc::clone(console), logged_out).map_err(internal)?;
-    let control_options = ControlOptions { servers, tcp_port, stretching: Stretching::Standard };
+    let control_options = ControlOptions { servers, tcp_port, stretching: KeyStretching::Argon2id };
     let control = ControlHandle::start(control_options, Arc::new(observer)).map_err(internal)?;
     let directory = ServerApi::new(control.clone());
     let downloader = Downloader::open(&options.dir, directory.clone()).map_err(local(&options.dir))?;

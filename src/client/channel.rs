@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use socket2::SockRef;
 
+use crate::common::crypto::TAG_BYTES;
 use crate::common::limits::RECORD_MAX_BYTES;
-use crate::common::seal::TAG_BYTES;
 use crate::common::transfer::{
     self, FRAME_MAX_BYTES, Frame, NOISE_BYTES, Opening, PREAMBLE_HEAD_BYTES, Preamble, RECORD_HEAD_BYTES, RecordOpener,
     RecordSealer, TransferError, data_record_bytes, record_bytes,

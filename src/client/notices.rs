@@ -10,8 +10,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use crate::client::control::Observer;
 use crate::client::share::Share;
 use crate::client::ui::console::Console;
-use crate::common::login::Welcome;
-use crate::common::seal::Secret;
+use crate::common::crypto::Secret;
+use crate::common::handshake_keys::SessionParams;
 use crate::common::types::UserName;
 
 /// Lines that wait to be printed; while nobody reads, further ones are left out.
@@ -66,7 +66,7 @@ fn print(waiting: &Receiver<Line>, console: &Console, logged_out: &dyn Fn()) {
 }
 
 impl Observer for Notices {
-    fn session_started(&self, _: &UserName, welcome: &Welcome, ticket_key: &Secret, resumed: bool) {
+    fn session_started(&self, _: &UserName, welcome: &SessionParams, ticket_key: &Secret, resumed: bool) {
         self.share.ticket_key(ticket_key, welcome.server_time_ms);
         if resumed {
             self.notice("reconnected".into());

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::{AUDIENCE_PART_MAX_USERS, BATCH_MAX_FILES, CURSOR_MAX_BYTES, NEEDLE_MAX_BYTES, TICKET_MAX_BYTES};
 use super::redacted::Redacted;
-use super::types::{Content, ContentHash, FileName, RequestId, StateDigest, UserName};
+use super::types::{Content, ContentHash, FileName, PublicationsDigest, RequestId, UserName};
 
 /// From client to server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,14 +185,14 @@ pub enum Response {
     /// To PUBLISH: durable, and visible from now on.
     Stored {
         /// Of all the user's publications after this change.
-        digest: StateDigest,
+        digest: PublicationsDigest,
     },
     /// To UNPUBLISH: bit *i* is set where name *i* was published, and now is not.
     Withdrawn {
         /// One bit a name.
         found: u64,
         /// Of all the user's publications after this change.
-        digest: StateDigest,
+        digest: PublicationsDigest,
     },
     /// To STAGE AUDIENCE.
     Staged,

@@ -57,7 +57,7 @@ fn client_messages() -> Vec<(ClientMessage, String)> {
 
 fn server_messages() -> Vec<(ServerMessage, String)> {
     let hash = "aa".repeat(32);
-    let digest = StateDigest([0xdd; 16]);
+    let digest = PublicationsDigest([0xdd; 16]);
     let dd = "dd".repeat(16);
     let own = OwnEntry { name: file("a"), content: content(), restricted: true };
     let found = FoundEntry { name: file("a"), content: content(), sources: 2, age_s: 60 };

@@ -1,15 +1,17 @@
 //! What server and client must agree on. No sockets, no clocks; imports neither `server` nor `client`.
 
 pub(crate) mod content;
+pub(crate) mod crypto;
 pub(crate) mod escape;
+pub(crate) mod handshake_keys;
 pub(crate) mod limits;
-pub(crate) mod login;
 pub(crate) mod message;
 pub(crate) mod net;
+pub(crate) mod opaque;
 pub(crate) mod packet;
 pub(crate) mod rate;
 pub(crate) mod redacted;
-pub(crate) mod seal;
+pub(crate) mod session_cipher;
 pub(crate) mod sync;
 pub(crate) mod ticket;
 pub(crate) mod transfer;

@@ -7,10 +7,10 @@
 //! 0x03    VERSION    version 2, nonce 16                                                   19   server
 //! 0x04    LOGIN1     nonce 16, cookie 32, user (length 1, 64 with zero padding), KE1 96   210   client
 //! 0x05    LOGIN2     nonce 16, KE2 320                                                    337   server
-//! 0x06    LOGIN3     nonce 16, KE3 64, sealed LoginDetails                                129   client
-//! 0x07    ANSWER     nonce 16, sealed LoginAnswer, or as many random bytes                353   server
-//! 0x08    RESUME     nonce 16, cookie 32, sealed LoginDetails 48, ticket           98 to 321   client
-//! 0x09    RESUMED    nonce 16, server nonce 16, sealed LoginAnswer                        369   server
+//! 0x06    LOGIN3     nonce 16, KE3 64, sealed ClientInfo                                129   client
+//! 0x07    ANSWER     nonce 16, sealed LoginResult, or as many random bytes                353   server
+//! 0x08    RESUME     nonce 16, cookie 32, sealed ClientInfo 48, ticket           98 to 321   client
+//! 0x09    RESUMED    nonce 16, server nonce 16, sealed LoginResult                        369   server
 //! 0x0a    REFUSED    nonce 16                                                              17   server
 //! 0x0b    THROTTLED  nonce 16, seconds 2                                                   19   server
 //! 0x10    SESSION    session id 16, counter 8, sealed message                       42 to 1,200  both
@@ -37,17 +37,17 @@ pub const KE1_BYTES: usize = 96;
 pub const KE2_BYTES: usize = 320;
 /// Bytes of an OPAQUE KE3.
 pub const KE3_BYTES: usize = 64;
-/// Bytes of a sealed [`LoginDetails`](super::login::LoginDetails): 32 of plaintext and the tag.
-pub const DETAILS_BYTES: usize = 48;
-/// Bytes of a sealed [`LoginAnswer`](super::login::LoginAnswer): 320 of plaintext and the tag.
-pub const ANSWER_BYTES: usize = 336;
+/// Bytes of a sealed [`ClientInfo`](super::handshake_keys::ClientInfo): 32 of plaintext and the tag.
+pub const CLIENT_INFO_BYTES: usize = 48;
+/// Bytes of a sealed [`LoginResult`](super::handshake_keys::LoginResult): 320 of plaintext and the tag.
+pub const LOGIN_RESULT_BYTES: usize = 336;
 /// Largest resumption ticket.
 pub const RESUMPTION_TICKET_MAX_BYTES: usize = 224;
 
 const NONCE_BYTES: usize = 16;
 const COOKIE_BYTES: usize = 32;
 const LOGIN1_BYTES: usize = 1 + NONCE_BYTES + COOKIE_BYTES + 1 + USER_NAME_MAX_BYTES + KE1_BYTES;
-const RESUME_HEAD_BYTES: usize = 1 + NONCE_BYTES + COOKIE_BYTES + DETAILS_BYTES;
+const RESUME_HEAD_BYTES: usize = 1 + NONCE_BYTES + COOKIE_BYTES + CLIENT_INFO_BYTES;
 /// Kind, session id and counter: what stands in clear before a sealed message, and its associated data.
 pub const SESSION_HEAD_BYTES: usize = 1 + 16 + 8;
 /// A RESET, bytes.
@@ -106,15 +106,15 @@ pub enum Packet<'a> {
         nonce: Nonce,
         /// OPAQUE KE3; random bytes from a client that found its password wrong.
         ke3: &'a [u8; KE3_BYTES],
-        /// Sealed [`LoginDetails`](super::login::LoginDetails).
-        details: &'a [u8; DETAILS_BYTES],
+        /// Sealed [`ClientInfo`](super::handshake_keys::ClientInfo).
+        client_info: &'a [u8; CLIENT_INFO_BYTES],
     },
     /// Welcome or refusal; only who has the key can tell.
-    Answer {
+    Login4 {
         /// The client's.
         nonce: Nonce,
-        /// Sealed [`LoginAnswer`](super::login::LoginAnswer), or random bytes.
-        answer: &'a [u8; ANSWER_BYTES],
+        /// Sealed [`LoginResult`](super::handshake_keys::LoginResult), or random bytes.
+        result: &'a [u8; LOGIN_RESULT_BYTES],
     },
     /// A session to be taken up again.
     Resume {
@@ -122,8 +122,8 @@ pub enum Packet<'a> {
         nonce: Nonce,
         /// From RETRY.
         cookie: Cookie,
-        /// Sealed [`LoginDetails`](super::login::LoginDetails), under the ticket's secret.
-        details: &'a [u8; DETAILS_BYTES],
+        /// Sealed [`ClientInfo`](super::handshake_keys::ClientInfo), under the ticket's secret.
+        client_info: &'a [u8; CLIENT_INFO_BYTES],
         /// A [`ResumptionTicket`](super::ticket::ResumptionTicket) sealed for the server.
         ticket: &'a [u8],
     },
@@ -133,8 +133,8 @@ pub enum Packet<'a> {
         nonce: Nonce,
         /// The server's part of the fresh keys.
         server_nonce: Nonce,
-        /// Sealed [`LoginAnswer`](super::login::LoginAnswer).
-        answer: &'a [u8; ANSWER_BYTES],
+        /// Sealed [`LoginResult`](super::handshake_keys::LoginResult).
+        result: &'a [u8; LOGIN_RESULT_BYTES],
     },
     /// The ticket is of no use: log in.
     Refused {
@@ -181,10 +181,10 @@ impl<'a> Packet<'a> {
                 Self::Login1 { nonce, cookie, user: take_user(input)?, ke1: take(input)? }
             }
             0x05 => Self::Login2 { nonce: *take(input)?, ke2: take(input)? },
-            0x06 => Self::Login3 { nonce: *take(input)?, ke3: take(input)?, details: take(input)? },
-            0x07 => Self::Answer { nonce: *take(input)?, answer: take(input)? },
+            0x06 => Self::Login3 { nonce: *take(input)?, ke3: take(input)?, client_info: take(input)? },
+            0x07 => Self::Login4 { nonce: *take(input)?, result: take(input)? },
             0x08 => parse_resume(input)?,
-            0x09 => Self::Resumed { nonce: *take(input)?, server_nonce: *take(input)?, answer: take(input)? },
+            0x09 => Self::Resumed { nonce: *take(input)?, server_nonce: *take(input)?, result: take(input)? },
             0x0a => Self::Refused { nonce: *take(input)? },
             0x0b => Self::Throttled { nonce: *take(input)?, retry_after_s: take_u16(input)? },
             0x10 if datagram.len() > SEALED_OVERHEAD_BYTES => {
@@ -197,9 +197,9 @@ impl<'a> Packet<'a> {
         input.is_empty().then_some(packet)
     }
 
-    /// The datagram. Not for [`Packet::Session`], which [`seal`](super::seal) writes.
+    /// The datagram. Not for [`Packet::Session`], which [`SessionCipher`](super::session_cipher::SessionCipher) writes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(ANSWER_BYTES + 64);
+        let mut out = Vec::with_capacity(LOGIN_RESULT_BYTES + 64);
         self.write(&mut out);
         out
     }
@@ -218,10 +218,12 @@ impl<'a> Packet<'a> {
                 push(out, 0x04, &[&nonce, &cookie, &[user.len() as u8], &padded, ke1]);
             }
             Self::Login2 { nonce, ke2 } => push(out, 0x05, &[&nonce, ke2]),
-            Self::Login3 { nonce, ke3, details } => push(out, 0x06, &[&nonce, ke3, details]),
-            Self::Answer { nonce, answer } => push(out, 0x07, &[&nonce, answer]),
-            Self::Resume { nonce, cookie, details, ticket } => push(out, 0x08, &[&nonce, &cookie, details, ticket]),
-            Self::Resumed { nonce, server_nonce, answer } => push(out, 0x09, &[&nonce, &server_nonce, answer]),
+            Self::Login3 { nonce, ke3, client_info: details } => push(out, 0x06, &[&nonce, ke3, details]),
+            Self::Login4 { nonce, result: answer } => push(out, 0x07, &[&nonce, answer]),
+            Self::Resume { nonce, cookie, client_info: details, ticket } => {
+                push(out, 0x08, &[&nonce, &cookie, details, ticket])
+            }
+            Self::Resumed { nonce, server_nonce, result: answer } => push(out, 0x09, &[&nonce, &server_nonce, answer]),
             Self::Refused { nonce } => push(out, 0x0a, &[&nonce]),
             Self::Throttled { nonce, retry_after_s } => push(out, 0x0b, &[&nonce, &retry_after_s.to_be_bytes()]),
             Self::Session { .. } => unreachable!("session datagrams are written by their sealer"),
@@ -249,7 +251,7 @@ fn parse_resume<'a>(input: &mut &'a [u8]) -> Option<Packet<'a>> {
     let (nonce, cookie, details) = (*take(input)?, *take(input)?, take(input)?);
     let ticket = std::mem::take(input);
     let fits = (1..=RESUMPTION_TICKET_MAX_BYTES).contains(&ticket.len());
-    fits.then_some(Packet::Resume { nonce, cookie, details, ticket })
+    fits.then_some(Packet::Resume { nonce, cookie, client_info: details, ticket })
 }
 
 fn take<'a, const N: usize>(input: &mut &'a [u8]) -> Option<&'a [u8; N]> {
@@ -283,10 +285,10 @@ mod tests {
             Packet::Version { version: 7, nonce },
             Packet::Login1 { nonce, cookie, user: "hans", ke1: &[3; KE1_BYTES] },
             Packet::Login2 { nonce, ke2: &[4; KE2_BYTES] },
-            Packet::Login3 { nonce, ke3: &[5; KE3_BYTES], details: &[6; DETAILS_BYTES] },
-            Packet::Answer { nonce, answer: &[7; ANSWER_BYTES] },
-            Packet::Resume { nonce, cookie, details: &[6; DETAILS_BYTES], ticket: &ticket },
-            Packet::Resumed { nonce, server_nonce: [8; 16], answer: &[7; ANSWER_BYTES] },
+            Packet::Login3 { nonce, ke3: &[5; KE3_BYTES], client_info: &[6; CLIENT_INFO_BYTES] },
+            Packet::Login4 { nonce, result: &[7; LOGIN_RESULT_BYTES] },
+            Packet::Resume { nonce, cookie, client_info: &[6; CLIENT_INFO_BYTES], ticket: &ticket },
+            Packet::Resumed { nonce, server_nonce: [8; 16], result: &[7; LOGIN_RESULT_BYTES] },
             Packet::Refused { nonce },
             Packet::Throttled { nonce, retry_after_s: 300 },
             Packet::Reset { id: SessionId([1; 16]), token: [2; 16], delay_ms: 700 },

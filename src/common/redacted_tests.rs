@@ -1,8 +1,8 @@
 use super::*;
-use crate::common::login::Welcome;
+use crate::common::handshake_keys::SessionParams;
 use crate::common::message::SourceGrant;
 use crate::common::ticket::{ResumptionTicket, TransferTicket};
-use crate::common::types::{RunId, SessionId, StateDigest, UserName};
+use crate::common::types::{InstanceId, PublicationsDigest, SessionId, UserName};
 
 /// Bytes that show as `167` in a list, `a7` in hex, and that nothing else here holds.
 const KEY: [u8; 32] = [0xa7; 32];
@@ -11,17 +11,17 @@ fn hans() -> UserName {
     UserName::parse("hans").unwrap()
 }
 
-fn welcome() -> Welcome {
-    Welcome {
+fn welcome() -> SessionParams {
+    SessionParams {
         session: SessionId([1; 16]),
-        run: RunId(2),
+        instance: InstanceId(2),
         heartbeat_ms: 3,
         liveness_ms: 4,
         server_time_ms: 5,
         reset_token: [0xa7; 16].into(),
         ticket: vec![6; 100],
-        digest: StateDigest::default(),
-        last_writer: RunId(8),
+        digest: PublicationsDigest::default(),
+        last_writer: InstanceId(8),
         local_only: false,
     }
 }
@@ -32,7 +32,7 @@ fn what_holds_a_key_does_not_show_it() {
     let resumption = ResumptionTicket {
         user: hans(),
         credential_version: [1; 16],
-        run: RunId(2),
+        instance: InstanceId(2),
         generation: 3,
         secret: KEY.into(),
         expires_ms: 4,

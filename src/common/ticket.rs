@@ -13,9 +13,9 @@ use rand::{CryptoRng, RngCore};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
+use super::crypto::{AeadKey, NONCE_BYTES, TAG_BYTES};
 use super::redacted::Redacted;
-use super::seal::{AeadKey, NONCE_BYTES, TAG_BYTES};
-use super::types::{ContentHash, FileName, RunId, UserName};
+use super::types::{ContentHash, FileName, InstanceId, UserName};
 
 /// Why a ticket was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +36,7 @@ pub struct ResumptionTicket {
     /// Changes with the user's credential; a ticket of another version is void.
     pub credential_version: [u8; 16],
     /// Which run of the client.
-    pub run: RunId,
+    pub instance: InstanceId,
     /// Counts the sessions of that run; only a later one supersedes an earlier one.
     pub generation: u32,
     /// What the fresh keys are derived from; the client derives the same from its session.
@@ -167,7 +167,7 @@ mod tests {
         let resumption = ResumptionTicket {
             user: UserName::parse(&"x".repeat(USER_NAME_MAX_BYTES)).unwrap(),
             credential_version: [1; 16],
-            run: RunId(u64::MAX),
+            instance: InstanceId(u64::MAX),
             generation: u32::MAX,
             secret: [2; 32].into(),
             expires_ms: u64::MAX,

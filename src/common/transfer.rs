@@ -22,8 +22,9 @@ use serde::{Deserialize, Serialize};
 use snow::{Builder, HandshakeState};
 
 use super::content::GroupHash;
+use super::crypto::{AeadKey, TAG_BYTES, context, counter_nonce};
 use super::limits::{PROTOCOL_VERSION, RECORD_MAX_BYTES, TICKET_MAX_BYTES};
-use super::seal::{AeadKey, Side, TAG_BYTES, context, counter_nonce};
+use super::session_cipher::Side;
 
 const MAGIC: &[u8; 6] = b"fshare";
 const PATTERN: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";

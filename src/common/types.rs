@@ -197,15 +197,15 @@ pub struct RequestId(pub u64);
 /// Names one run of a client, from its login to its leaving: the server's clock at login in microseconds since 1970,
 /// raised where needed so that a user's later run always has the larger number. Survives resumption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct RunId(pub u64);
+pub struct InstanceId(pub u64);
 
 /// A sum over all publications of one user (see `server::index`): two equal digests mean the same publications.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-pub struct StateDigest(pub [u8; 16]);
+pub struct PublicationsDigest(pub [u8; 16]);
 
-impl fmt::Debug for StateDigest {
+impl fmt::Debug for PublicationsDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StateDigest({})", hex::encode(self.0))
+        write!(f, "PublicationsDigest({})", hex::encode(self.0))
     }
 }
 

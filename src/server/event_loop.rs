@@ -14,7 +14,7 @@ use super::core::{Effects, Server};
 use super::io::{ServerSocket, Signals};
 use super::journal::{Journal, JournalError, JournalSeq};
 use crate::common::limits::DATAGRAM_MAX_BYTES;
-use crate::common::login::Stretching;
+use crate::common::opaque::KeyStretching;
 
 const SOCKET: Token = Token(0);
 const SIGNALS: Token = Token(1);
@@ -161,7 +161,7 @@ impl EventLoop {
         }
         self.take_records();
         let plaintexts = self.server.set_credentials(credentials, &mut self.out);
-        self.enrolment = match Enrolment::start(plaintexts, Stretching::Standard, (self.wake)()) {
+        self.enrolment = match Enrolment::start(plaintexts, KeyStretching::Argon2id, (self.wake)()) {
             Ok(enrolment) => Some(enrolment),
             Err(error) => {
                 error!("passwords in clear cannot be used: {error}");

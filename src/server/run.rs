@@ -27,8 +27,8 @@ use super::journal::{Journal, JournalError, JournalSeq, LastMutation, LoadSink, 
 use super::logging;
 use crate::common::escape::strip_line_ending;
 use crate::common::limits::PASSWORD_MAX_BYTES;
-use crate::common::login::Stretching;
 use crate::common::message::PublishedFile;
+use crate::common::opaque::KeyStretching;
 use crate::common::types::{Audience, UserName};
 
 /// Publications of one user that are read before they go to the index.
@@ -124,7 +124,7 @@ pub fn print_record(user: &UserName) -> Result<(), ServerError> {
         return Err(ServerError::Password);
     }
     let mut rng = ChaCha20Rng::from_seed(random_seed());
-    writeln!(io::stdout(), "{}", record_line(user, &password, &mut rng, Stretching::Standard))?;
+    writeln!(io::stdout(), "{}", record_line(user, &password, &mut rng, KeyStretching::Argon2id))?;
     Ok(())
 }
 

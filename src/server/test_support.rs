@@ -12,17 +12,19 @@ use rand_chacha::ChaCha20Rng;
 use super::auth::credentials::{Credential, Credentials};
 use super::core::{Datagram, Effects, LoadedState, Server, ServerConfig};
 use super::journal::{JournalSeq, Mutation};
+use crate::common::crypto::Secret;
+use crate::common::handshake_keys::{ClientInfo, LoginResult, ResumptionKey, SessionParams};
 use crate::common::limits::PROTOCOL_VERSION;
-use crate::common::login::{ClientLogin, LoginAnswer, LoginDetails, Record, ResumptionKey, Stretching, Welcome};
 use crate::common::message::{ClientMessage, Heartbeat, PublishedFile, Request, Response, ServerMessage, WantedFile};
+use crate::common::opaque::{ClientLogin, KeyStretching, PasswordRecord};
 use crate::common::packet::{Cookie, KE3_BYTES, Nonce, Packet};
-use crate::common::seal::{Channel, Secret, Side};
+use crate::common::session_cipher::{SessionCipher, Side};
 use crate::common::types::{Content, ContentHash, FileName, RequestId, UserName};
 
 /// Milliseconds since 1970 when virtual time begins.
 pub(crate) const WALL_MS: u64 = 1_700_000_000_000;
 /// What clients tell of themselves.
-pub(crate) const DETAILS: LoginDetails = LoginDetails { tcp_port: 7_000, free_slots: 4 };
+pub(crate) const DETAILS: ClientInfo = ClientInfo { tcp_port: 7_000, free_slots: 4 };
 
 pub(crate) fn user(name: &str) -> UserName {
     UserName::parse(name).unwrap()
@@ -53,7 +55,7 @@ pub(crate) fn credentials(names: &[&str]) -> Credentials {
     let record = |name: &&str| {
         let user = user(name);
         let password = format!("{name}-pw");
-        let record = Record::enrol(&mut rng, &user, password.as_bytes(), Stretching::Minimal);
+        let record = PasswordRecord::register(&mut rng, &user, password.as_bytes(), KeyStretching::Insecure);
         (user, Credential::Record(Box::new(record)))
     };
     let users: BTreeMap<_, _> = names.iter().map(record).collect();
@@ -141,17 +143,17 @@ impl World {
         let Some(Packet::Login2 { ke2, .. }) = login2.first().and_then(|first| Packet::parse(&first.bytes)) else {
             return Err(login2);
         };
-        let finished = client.finish(&mut self.rng, &user, password.as_bytes(), ke2, Stretching::Minimal);
+        let finished = client.finish(&mut self.rng, &user, password.as_bytes(), ke2, KeyStretching::Insecure);
         let (key, login3) = match finished {
             Ok((key, ke3)) => {
-                let details = key.seal_details(&nonce, &DETAILS);
-                (Some(key), Packet::Login3 { nonce, ke3: &ke3, details: &details }.to_bytes())
+                let details = key.seal_client_info(&nonce, &DETAILS);
+                (Some(key), Packet::Login3 { nonce, ke3: &ke3, client_info: &details }.to_bytes())
             }
             Err(_) => {
                 let (mut ke3, mut details) = ([0; KE3_BYTES], [0; 48]);
                 self.rng.fill_bytes(&mut ke3);
                 self.rng.fill_bytes(&mut details);
-                (None, Packet::Login3 { nonce, ke3: &ke3, details: &details }.to_bytes())
+                (None, Packet::Login3 { nonce, ke3: &ke3, client_info: &details }.to_bytes())
             }
         };
         Ok(Login { nonce, key, login1, login2: login2[0].bytes.clone(), login3 })
@@ -208,8 +210,8 @@ impl World {
 
     pub(crate) fn resume_packet(&mut self, client: &Client, from: SocketAddr) -> (Nonce, Vec<u8>) {
         let (nonce, cookie) = self.cookie(from);
-        let details = client.resumption().seal_details(&nonce, &cookie, &DETAILS);
-        let packet = Packet::Resume { nonce, cookie, details: &details, ticket: &client.welcome.ticket };
+        let details = client.resumption().seal_client_info(&nonce, &cookie, &DETAILS);
+        let packet = Packet::Resume { nonce, cookie, client_info: &details, ticket: &client.welcome.ticket };
         (nonce, packet.to_bytes())
     }
 }
@@ -217,7 +219,7 @@ impl World {
 /// A login whose last step is still to be sent.
 pub(crate) struct Login {
     pub(crate) nonce: Nonce,
-    pub(crate) key: Option<crate::common::login::LoginKey>,
+    pub(crate) key: Option<crate::common::handshake_keys::LoginKey>,
     pub(crate) login1: Vec<u8>,
     pub(crate) login2: Vec<u8>,
     pub(crate) login3: Vec<u8>,
@@ -231,14 +233,14 @@ pub(crate) enum LoginOutcome {
 
 impl Login {
     pub(crate) fn outcome(&self, from: SocketAddr, answer: &[u8]) -> Option<LoginOutcome> {
-        let Some(Packet::Answer { nonce, answer }) = Packet::parse(answer) else { panic!("no ANSWER") };
+        let Some(Packet::Login4 { nonce, result: answer }) = Packet::parse(answer) else { panic!("no ANSWER") };
         assert_eq!(nonce, self.nonce);
         let key = self.key.as_ref()?;
-        Some(match key.open_answer(&nonce, answer).ok()? {
-            LoginAnswer::Welcome(welcome) => {
+        Some(match key.open_result(&nonce, answer).ok()? {
+            LoginResult::Accepted(welcome) => {
                 LoginOutcome::Welcome(Box::new(Client::new(from, key.session_secret(), welcome)))
             }
-            LoginAnswer::AlreadyActive { liveness_ms } => LoginOutcome::AlreadyActive { liveness_ms },
+            LoginResult::AlreadyActive { liveness_ms } => LoginOutcome::AlreadyActive { liveness_ms },
         })
     }
 }
@@ -247,14 +249,14 @@ impl Login {
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
     pub(crate) secret: Secret,
-    pub(crate) welcome: Welcome,
-    pub(crate) channel: Channel,
+    pub(crate) welcome: SessionParams,
+    pub(crate) channel: SessionCipher,
     pub(crate) next_id: u64,
 }
 
 impl Client {
-    fn new(address: SocketAddr, secret: Secret, welcome: Welcome) -> Self {
-        let channel = Channel::new(Side::Client, welcome.session, &secret);
+    fn new(address: SocketAddr, secret: Secret, welcome: SessionParams) -> Self {
+        let channel = SessionCipher::new(Side::Client, welcome.session, &secret);
         Self { address, secret, welcome, channel, next_id: 0 }
     }
 
@@ -264,9 +266,9 @@ impl Client {
 
     pub(crate) fn resumed(&self, from: SocketAddr, nonce: Nonce, reply: &[u8]) -> Option<Client> {
         match Packet::parse(reply)? {
-            Packet::Resumed { nonce: theirs, server_nonce, answer } if theirs == nonce => {
+            Packet::Resumed { nonce: theirs, server_nonce, result: answer } if theirs == nonce => {
                 let keys = self.resumption();
-                let Ok(LoginAnswer::Welcome(welcome)) = keys.open_answer(&nonce, &server_nonce, answer) else {
+                let Ok(LoginResult::Accepted(welcome)) = keys.open_result(&nonce, &server_nonce, answer) else {
                     panic!("a RESUMED that does not open");
                 };
                 let mut client = Client::new(from, keys.session_secret(&nonce, &server_nonce), welcome);

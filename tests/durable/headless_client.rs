@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use fileshare::internals::client::control::ServerApi;
 use fileshare::internals::client::control::{ControlHandle, ControlOptions, Observer};
-use fileshare::internals::common::login::{Stretching, Welcome};
-use fileshare::internals::common::seal::Secret;
+use fileshare::internals::common::crypto::Secret;
+use fileshare::internals::common::handshake_keys::SessionParams;
+use fileshare::internals::common::opaque::KeyStretching;
 use fileshare::internals::common::types::UserName;
 use fileshare::internals::server::auth::credentials::record_line;
 use rand::SeedableRng;
@@ -24,7 +25,7 @@ pub fn credentials(users: usize) -> String {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let line = |number| {
         let user = user(number);
-        record_line(&user, user.as_str().as_bytes(), &mut rng, Stretching::Minimal) + "\n"
+        record_line(&user, user.as_str().as_bytes(), &mut rng, KeyStretching::Insecure) + "\n"
     };
     (0..users).map(line).collect()
 }
@@ -39,7 +40,7 @@ pub struct SessionCounters {
 }
 
 impl Observer for SessionCounters {
-    fn session_started(&self, _: &UserName, _: &Welcome, _: &Secret, resumed: bool) {
+    fn session_started(&self, _: &UserName, _: &SessionParams, _: &Secret, resumed: bool) {
         self.resumed.fetch_add(usize::from(resumed), SeqCst);
     }
     fn connection_lost(&self) {
@@ -67,7 +68,7 @@ pub struct HeadlessClient {
 impl HeadlessClient {
     pub fn join(server: SocketAddr, number: usize) -> Self {
         let (user, counters) = (user(number), Arc::new(SessionCounters::default()));
-        let options = ControlOptions { servers: vec![server], tcp_port: 9, stretching: Stretching::Minimal };
+        let options = ControlOptions { servers: vec![server], tcp_port: 9, stretching: KeyStretching::Insecure };
         let control = ControlHandle::start(options, Arc::clone(&counters) as _).unwrap();
         let password = Zeroizing::new(user.as_str().as_bytes().to_vec());
         control.login(user.clone(), password).unwrap();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fileshare::internals::common::login::{ClientLogin, Stretching};
+use fileshare::internals::common::opaque::{ClientLogin, KeyStretching};
 use fileshare::internals::common::packet::{KE1_BYTES, Packet};
 use fileshare::internals::common::types::UserName;
 use fileshare::internals::server::auth::credentials::{Credentials, record_line};
@@ -45,7 +45,7 @@ fn print_latencies(what: &str, latencies: &mut [Duration]) {
 /// Heartbeats of a session at 127.0.0.1, one every 50 ms, until told to stop.
 fn beat(server: SocketAddr, stop: &AtomicBool) -> Vec<Duration> {
     let client = RawClient::new(loopback(0, 1), server, 77);
-    let mut session = client.log_in("yoda", b"wise@!man", Stretching::Standard);
+    let mut session = client.log_in("yoda", b"wise@!man", KeyStretching::Argon2id);
     let mut latencies = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         latencies.push(session.heartbeat());
@@ -146,7 +146,7 @@ fn a_flood_of_logins_for_real_and_unknown_users() {
 fn crowd(rng: &mut StdRng) -> String {
     let line = |name: String| {
         let user = UserName::parse(&name).expect("a name");
-        record_line(&user, b"right", rng, Stretching::Minimal) + "\n"
+        record_line(&user, b"right", rng, KeyStretching::Insecure) + "\n"
     };
     ["known", "activ"].iter().flat_map(|kind| (0..USERS).map(move |at| format!("{kind}{at:03}"))).map(line).collect()
 }
@@ -189,7 +189,7 @@ fn judge(phase: &str, times: &BTreeMap<&str, Vec<f64>>) {
 fn active_sessions(server: SocketAddr) -> Vec<crate::test_support::raw_client::RawSession> {
     let log_in = |at: usize| {
         let client = RawClient::new(loopback(9, 1), server, 5_000 + at as u64);
-        client.log_in(&format!("activ{at:03}"), b"right", Stretching::Minimal)
+        client.log_in(&format!("activ{at:03}"), b"right", KeyStretching::Insecure)
     };
     (0..USERS).map(log_in).collect()
 }
@@ -243,7 +243,7 @@ fn known_and_unknown_users_inside_the_server() {
         let ke1: [u8; KE1_BYTES] = ClientLogin::start(&mut rng, b"guess").1;
         let (login2, took) = say(Packet::Login1 { nonce, cookie, user: &user, ke1: &ke1 }.to_bytes(), &mut server);
         login2s.entry(kind).or_default().push(took.as_secs_f64());
-        let login3 = Packet::Login3 { nonce, ke3: &rng_bytes(&mut rng), details: &rng_bytes(&mut rng) }.to_bytes();
+        let login3 = Packet::Login3 { nonce, ke3: &rng_bytes(&mut rng), client_info: &rng_bytes(&mut rng) }.to_bytes();
         let (answer, took) = say(login3, &mut server);
         answers.entry(kind).or_default().push(took.as_secs_f64());
         assert_eq!((login2.len(), answer.len()), (337, 353), "{user}");

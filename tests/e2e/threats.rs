@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use fileshare::internals::common::limits::{PROTOCOL_VERSION, USER_NAME_MAX_BYTES};
-use fileshare::internals::common::login::Stretching;
+use fileshare::internals::common::opaque::KeyStretching;
 use fileshare::internals::common::packet::Packet;
 use fileshare::internals::common::types::UserName;
 use fileshare::internals::server::auth::credentials::record_line;
@@ -141,7 +141,7 @@ fn a_hello_gets_one_small_retry_and_a_wrong_version_gets_the_number() {
 fn unvalidated_addresses_cost_no_state_and_get_only_cookies() {
     // By a record, because making one of a password takes the server 19 MiB for a moment.
     let user = UserName::parse("hans").expect("a name");
-    let record = record_line(&user, b"falcon*solo", &mut StdRng::seed_from_u64(1), Stretching::Standard);
+    let record = record_line(&user, b"falcon*solo", &mut StdRng::seed_from_u64(1), KeyStretching::Argon2id);
     let env = TestEnv::with(&format!("{record}\n"), &[]);
     let stranger = UnauthenticatedSender::new(env.address());
     let own = |round: u32, at: u32| -> [u8; 16] {

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use fileshare::internals::common::login::{ClientLogin, Record, ServerLogin, Stretching};
+use fileshare::internals::common::opaque::{ClientLogin, KeyStretching, PasswordRecord, ServerLogin};
 use fileshare::internals::common::packet::Packet;
 use fileshare::internals::common::transfer::Preamble;
 use fileshare::internals::common::types::UserName;
@@ -123,7 +123,7 @@ fn a_false_uploader_gets_nothing_into_the_folder() {
 
 /// Answers a client's login as a server does that does not know its password; keeps what it was sent.
 fn false_server(heard: Arc<Mutex<Vec<u8>>>, plausible: bool) -> FakeServer {
-    let record = Record::fake(&[3; 32].into(), &UserName::parse("hans").expect("a name"));
+    let record = PasswordRecord::fake(&[3; 32].into(), &UserName::parse("hans").expect("a name"));
     FakeServer::start(move |datagram| {
         heard.lock().expect("nobody panics").extend_from_slice(datagram);
         let mut rng = StdRng::seed_from_u64(11);
@@ -139,7 +139,7 @@ fn false_server(heard: Arc<Mutex<Vec<u8>>>, plausible: bool) -> FakeServer {
                 }
                 Some(Packet::Login2 { nonce, ke2: &ke2 }.to_bytes())
             }
-            Packet::Login3 { nonce, .. } => Some(Packet::Answer { nonce, answer: &random }.to_bytes()),
+            Packet::Login3 { nonce, .. } => Some(Packet::Login4 { nonce, result: &random }.to_bytes()),
             _ => None,
         }
     })
@@ -246,13 +246,13 @@ fn a_client_with_a_valid_cookie_cannot_break_a_log_line() {
         login1[50..50 + name.len()].copy_from_slice(name.as_bytes());
         stranger.send(&login1);
         stranger.drain_replies([0xaa; 16]);
-        stranger.send(&Packet::Login3 { nonce, ke3: &[5; 64], details: &[6; 48] }.to_bytes());
+        stranger.send(&Packet::Login3 { nonce, ke3: &[5; 64], client_info: &[6; 48] }.to_bytes());
         stranger.drain_replies([0xbb; 16]);
         if name == "plain" {
             // Records are made in the background; the one that is well-formed is judged in the end.
             while !env.log().contains("Sent ERR to plain") {
                 stranger.send(&login1);
-                stranger.send(&Packet::Login3 { nonce, ke3: &[5; 64], details: &[6; 48] }.to_bytes());
+                stranger.send(&Packet::Login3 { nonce, ke3: &[5; 64], client_info: &[6; 48] }.to_bytes());
                 stranger.drain_replies([0xbb; 16]);
             }
         }
@@ -291,7 +291,7 @@ fn no_log_no_output_and_no_file_holds_a_password() {
         &user,
         b"falcon*solo",
         &mut rng,
-        Stretching::Minimal,
+        KeyStretching::Insecure,
     );
     assert!(!line.contains("falcon") && !line.contains(&hex::encode("falcon")));
 }

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use fileshare::internals::client::session::{Event, RequestHandle, Session, SessionConfig};
-use fileshare::internals::common::login::Stretching;
 use fileshare::internals::common::message::{AudienceRef, NameQuery, PublishedFile, Request, Response};
-use fileshare::internals::common::types::{Content, ContentHash, FileName, RunId, UserName};
+use fileshare::internals::common::opaque::KeyStretching;
+use fileshare::internals::common::types::{Content, ContentHash, FileName, InstanceId, UserName};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -47,13 +47,13 @@ pub struct Peer {
     pub forgives: bool,
     under_way: Option<(RequestHandle, Request)>,
     answers: Vec<(RequestHandle, Response)>,
-    run: Option<RunId>,
+    run: Option<InstanceId>,
     rng: ChaCha20Rng,
 }
 
 impl Peer {
     pub fn new(user: UserName, address: SocketAddr, server: SocketAddr, mut rng: ChaCha20Rng) -> Self {
-        let config = SessionConfig { servers: vec![server], tcp_port: 4_000, stretching: Stretching::Minimal };
+        let config = SessionConfig { servers: vec![server], tcp_port: 4_000, stretching: KeyStretching::Insecure };
         let session = Session::new(config, ChaCha20Rng::from_seed(rng.r#gen()));
         Self {
             user,
@@ -112,7 +112,7 @@ impl Peer {
             match event {
                 Event::Started { welcome, resumed, .. } => {
                     self.counts.resumed += usize::from(resumed);
-                    self.counts.runs += usize::from(self.run.replace(welcome.run) != Some(welcome.run));
+                    self.counts.runs += usize::from(self.run.replace(welcome.instance) != Some(welcome.instance));
                 }
                 Event::LoginFinished(result) => drop(result.expect("the password is right")),
                 Event::ConnectionLost => self.counts.lost += 1,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use fileshare::internals::common::message::PublishedFile;
-use fileshare::internals::common::types::{Audience, Content, FileName, RequestId, RunId, UserName};
+use fileshare::internals::common::types::{Audience, Content, FileName, InstanceId, RequestId, UserName};
 use fileshare::internals::server::core::LoadedState;
 use fileshare::internals::server::journal::{Change, JournalSeq, LastMutation, LoadSink, Mutation, StoredPublication};
 use rand::Rng;
@@ -25,7 +25,7 @@ pub struct Disk {
 pub struct Store {
     pub disk: Disk,
     /// Every mutation that ever became durable, to see that none does twice.
-    acted: BTreeSet<(UserName, RunId, RequestId)>,
+    acted: BTreeSet<(UserName, InstanceId, RequestId)>,
     queued: VecDeque<Mutation>,
     committing: Vec<Mutation>,
     durable: JournalSeq,

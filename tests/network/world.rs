@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use fileshare::internals::common::login::{Record, Stretching};
 use fileshare::internals::common::message::{Cursor, Request, Response};
+use fileshare::internals::common::opaque::{KeyStretching, PasswordRecord};
 use fileshare::internals::common::types::{Content, FileName, UserName};
 use fileshare::internals::server::auth::credentials::{Credential, Credentials};
 use fileshare::internals::server::core::{Effects, Server, ServerConfig};
@@ -361,16 +361,17 @@ fn user(number: usize) -> UserName {
 
 /// Everyone's record; a user's password is its name.
 fn credentials() -> Credentials {
-    static RECORDS: OnceLock<Vec<(UserName, Record)>> = OnceLock::new();
+    static RECORDS: OnceLock<Vec<(UserName, PasswordRecord)>> = OnceLock::new();
     let records = RECORDS.get_or_init(|| {
         let mut rng = ChaCha20Rng::seed_from_u64(0);
         let mut enrol = |user: UserName| {
-            let record = Record::enrol(&mut rng, &user, user.as_str().as_bytes(), Stretching::Minimal);
+            let record = PasswordRecord::register(&mut rng, &user, user.as_str().as_bytes(), KeyStretching::Insecure);
             (user, record)
         };
         (0..USERS_MAX).map(|number| enrol(user(number))).collect()
     });
-    let credential = |(user, record): &(UserName, Record)| (user.clone(), Credential::Record(Box::new(record.clone())));
+    let credential =
+        |(user, record): &(UserName, PasswordRecord)| (user.clone(), Credential::Record(Box::new(record.clone())));
     Credentials { users: records.iter().map(credential).collect(), warnings: Vec::new() }
 }
 

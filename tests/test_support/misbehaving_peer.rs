@@ -8,10 +8,11 @@ use std::thread;
 use fileshare::internals::client::channel::{self, ChannelError};
 use fileshare::internals::client::control::{ControlHandle, ControlOptions, Observer};
 use fileshare::internals::client::control::{PublishAudience, ServerApi};
+use fileshare::internals::common::crypto::{AeadKey, Secret};
+use fileshare::internals::common::handshake_keys::SessionParams;
 use fileshare::internals::common::limits::RECORD_MAX_BYTES;
-use fileshare::internals::common::login::{Stretching, Welcome};
 use fileshare::internals::common::message::PublishedFile;
-use fileshare::internals::common::seal::{AeadKey, Secret};
+use fileshare::internals::common::opaque::KeyStretching;
 use fileshare::internals::common::ticket::TransferTicket;
 use fileshare::internals::common::transfer::{Frame, ToDownloader, ToUploader};
 use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, UserName};
@@ -21,7 +22,7 @@ use zeroize::Zeroizing;
 struct TicketKey(Mutex<Option<AeadKey>>);
 
 impl Observer for TicketKey {
-    fn session_started(&self, _: &UserName, _: &Welcome, ticket_key: &Secret, _: bool) {
+    fn session_started(&self, _: &UserName, _: &SessionParams, ticket_key: &Secret, _: bool) {
         *self.0.lock().expect("no liar panics") = Some(AeadKey::new(ticket_key));
     }
 
@@ -55,7 +56,7 @@ impl MisbehavingPeer {
         let options = ControlOptions {
             servers: vec![server],
             tcp_port: listener.local_addr().expect("a bound socket").port(),
-            stretching: Stretching::Standard,
+            stretching: KeyStretching::Argon2id,
         };
         let control = ControlHandle::start(options, key.clone()).expect("a control thread");
         let password = Zeroizing::new(super::password(user).as_bytes().to_vec());

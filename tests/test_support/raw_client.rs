@@ -4,11 +4,12 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use fileshare::internals::common::handshake_keys::{ClientInfo, LoginResult};
 use fileshare::internals::common::limits::PROTOCOL_VERSION;
-use fileshare::internals::common::login::{ClientLogin, LoginAnswer, LoginDetails, Stretching};
 use fileshare::internals::common::message::{ClientMessage, Heartbeat, ServerMessage};
+use fileshare::internals::common::opaque::{ClientLogin, KeyStretching};
 use fileshare::internals::common::packet::{KE3_BYTES, Packet};
-use fileshare::internals::common::seal::{Channel, Side};
+use fileshare::internals::common::session_cipher::{SessionCipher, Side};
 use fileshare::internals::common::types::UserName;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
@@ -38,7 +39,7 @@ pub enum GuessOutcome {
 /// A session of a raw client.
 pub struct RawSession {
     client: RawClient,
-    channel: Channel,
+    channel: SessionCipher,
     beats: u32,
 }
 
@@ -111,9 +112,9 @@ impl RawClient {
         let (mut ke3, mut details) = ([0; KE3_BYTES], [0; 48]);
         self.rng.fill_bytes(&mut ke3);
         self.rng.fill_bytes(&mut details);
-        let login3 = Packet::Login3 { nonce, ke3: &ke3, details: &details }.to_bytes();
+        let login3 = Packet::Login3 { nonce, ke3: &ke3, client_info: &details }.to_bytes();
         let is_answer =
-            |bytes: &mut [u8]| matches!(Packet::parse(bytes), Some(Packet::Answer { nonce: n, .. }) if n == nonce);
+            |bytes: &mut [u8]| matches!(Packet::parse(bytes), Some(Packet::Login4 { nonce: n, .. }) if n == nonce);
         let (second, answer) = self.request(&login3, is_answer);
         GuessOutcome::Answered { login2, answer, bytes: [first.len(), second.len()] }
     }
@@ -135,7 +136,7 @@ impl RawClient {
     }
 
     /// Logs in.
-    pub fn log_in(mut self, user: &str, password: &[u8], stretching: Stretching) -> RawSession {
+    pub fn log_in(mut self, user: &str, password: &[u8], stretching: KeyStretching) -> RawSession {
         let name = UserName::parse(user).expect("a name");
         let (login, ke1) = ClientLogin::start(&mut self.rng, password);
         let (nonce, login1) = self.login1(user, &ke1);
@@ -144,18 +145,18 @@ impl RawClient {
         let (login2, _) = self.request(&login1, is_login2);
         let Some(Packet::Login2 { ke2, .. }) = Packet::parse(&login2) else { unreachable!("taken above") };
         let (key, ke3) = login.finish(&mut self.rng, &name, password, ke2, stretching).expect("the right password");
-        let details = key.seal_details(&nonce, &LoginDetails { tcp_port: 9, free_slots: 0 });
-        let login3 = Packet::Login3 { nonce, ke3: &ke3, details: &details }.to_bytes();
+        let details = key.seal_client_info(&nonce, &ClientInfo { tcp_port: 9, free_slots: 0 });
+        let login3 = Packet::Login3 { nonce, ke3: &ke3, client_info: &details }.to_bytes();
         let mut welcome = None;
         self.request(&login3, |bytes| match Packet::parse(bytes) {
-            Some(Packet::Answer { nonce: n, answer }) if n == nonce => {
-                welcome = key.open_answer(&nonce, answer).ok();
+            Some(Packet::Login4 { nonce: n, result: answer }) if n == nonce => {
+                welcome = key.open_result(&nonce, answer).ok();
                 true
             }
             _ => false,
         });
-        let Some(LoginAnswer::Welcome(welcome)) = welcome else { panic!("{user} is not let in") };
-        let channel = Channel::new(Side::Client, welcome.session, &key.session_secret());
+        let Some(LoginResult::Accepted(welcome)) = welcome else { panic!("{user} is not let in") };
+        let channel = SessionCipher::new(Side::Client, welcome.session, &key.session_secret());
         RawSession { client: self, channel, beats: 0 }
     }
 }

@@ -44,7 +44,7 @@ impl Drop for Watcher {
 }
 
 impl Observer for Watcher {
-    fn session_started(&self, user: &UserName, _: &Welcome, ticket_key: &Secret, resumed: bool) {
+    fn session_started(&self, user: &UserName, _: &SessionParams, ticket_key: &Secret, resumed: bool) {
         assert_eq!((user, ticket_key.len()), (&hans(), 32));
         self.tell(Told::Started { resumed });
     }
@@ -124,7 +124,7 @@ fn respond(request: Request) -> Response {
 
 fn start(servers: Vec<SocketAddr>) -> (ControlHandle, Receiver<Told>) {
     let (watcher, told) = Watcher::new();
-    let options = ControlOptions { servers, tcp_port: 4_000, stretching: Stretching::Minimal };
+    let options = ControlOptions { servers, tcp_port: 4_000, stretching: KeyStretching::Insecure };
     (ControlHandle::start(options, watcher).unwrap(), told)
 }
 
@@ -200,6 +200,6 @@ fn a_reset_is_followed_by_a_resumption_and_requests_go_on() {
 #[test]
 fn a_control_without_any_address_does_not_start() {
     let (watcher, _told) = Watcher::new();
-    let options = ControlOptions { servers: Vec::new(), tcp_port: 4_000, stretching: Stretching::Minimal };
+    let options = ControlOptions { servers: Vec::new(), tcp_port: 4_000, stretching: KeyStretching::Insecure };
     assert!(ControlHandle::start(options, watcher).is_err());
 }

@@ -26,9 +26,10 @@ pub use self::server_api::{PublishAudience, RequestTransport, ServerApi};
 use self::sockets::Sockets;
 use crate::client::session::{Event, RequestHandle, Session, SessionConfig};
 pub use crate::client::session::{LoginError, Password, RequestError};
-use crate::common::login::{Stretching, Welcome};
+use crate::common::crypto::Secret;
+use crate::common::handshake_keys::SessionParams;
 use crate::common::message::{Request, Response};
-use crate::common::seal::Secret;
+use crate::common::opaque::KeyStretching;
 use crate::common::types::UserName;
 
 /// The waker's token; sockets have their address's index.
@@ -46,14 +47,14 @@ pub struct ControlOptions {
     /// The port of this client's TCP listener.
     pub tcp_port: u16,
     /// How hard passwords are stretched.
-    pub stretching: Stretching,
+    pub stretching: KeyStretching,
 }
 
 /// Who wants to know what becomes of the session; called on the control thread, must not block.
 pub trait Observer: Send + Sync {
     /// A session stands (after a login, or after a resumption: `resumed`). `ticket_key` opens the transfer tickets that
     /// the server seals for this client from now on; keys before it stay valid for `TICKET_KEY_GRACE`.
-    fn session_started(&self, user: &UserName, welcome: &Welcome, ticket_key: &Secret, resumed: bool);
+    fn session_started(&self, user: &UserName, welcome: &SessionParams, ticket_key: &Secret, resumed: bool);
     /// The server has not answered for the liveness time; the client tries to reconnect.
     fn connection_lost(&self);
     /// The user was logged out by the server (credentials changed) or could not be logged in again.
@@ -87,7 +88,7 @@ struct StopOnDrop(Arc<Shared>);
 type Answer = (usize, Result<Response, RequestError>);
 
 enum Command {
-    Login { user: UserName, password: Password, reply: Sender<Result<Welcome, LoginError>> },
+    Login { user: UserName, password: Password, reply: Sender<Result<SessionParams, LoginError>> },
     Ask { request: Request, place: usize, reply: Sender<Answer> },
     Leave { reply: Sender<()> },
     Stop,
@@ -128,7 +129,7 @@ impl ControlHandle {
 
     /// Logs in; blocks until the server has answered or [`LOGIN_PATIENCE`](crate::common::limits::LOGIN_PATIENCE) is
     /// over.
-    pub fn login(&self, user: UserName, password: Password) -> Result<Welcome, LoginError> {
+    pub fn login(&self, user: UserName, password: Password) -> Result<SessionParams, LoginError> {
         let (reply, answer) = mpsc::channel();
         self.shared.command(Command::Login { user, password, reply });
         answer.recv().unwrap_or(Err(LoginError::Unreachable))
@@ -199,7 +200,7 @@ struct Driver {
     observer: Arc<dyn Observer>,
     shared: Arc<Shared>,
     /// Who waits for the login under way.
-    login: Option<Sender<Result<Welcome, LoginError>>>,
+    login: Option<Sender<Result<SessionParams, LoginError>>>,
     asked: HashMap<RequestHandle, (usize, Sender<Answer>)>,
     leaving: Vec<Sender<()>>,
     /// When the sockets are made anew; set while the connection is lost.

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::*;
 use crate::common::limits::{AUDIENCE_PART_MAX_USERS, FILE_NAME_MAX_BYTES, TICKET_MAX_BYTES};
 use crate::common::message::{ClientMessage, encoded_len};
-use crate::common::types::{Content, RequestId, StateDigest};
+use crate::common::types::{Content, PublicationsDigest, RequestId};
 
 /// What the stand-in has been asked, and how it misbehaves.
 #[derive(Default)]
@@ -67,7 +67,7 @@ impl State {
             Request::Unpublish { names } => {
                 let found = names.iter().zip(0..).filter(|(name, _)| self.published.remove(*name).is_some());
                 let found = found.fold(0, |bits, (_, at)| bits | 1 << at);
-                Response::Withdrawn { found, digest: StateDigest::default() }
+                Response::Withdrawn { found, digest: PublicationsDigest::default() }
             }
             Request::StageAudience { key, part, users } => match &mut self.staged {
                 staged if part == 0 => {
@@ -123,7 +123,7 @@ impl State {
             (AudienceRef::Inherited, _) => None,
         };
         self.published.extend(files.into_iter().map(|file| (file.name, (file.content, shown.clone()))));
-        Response::Stored { digest: StateDigest::default() }
+        Response::Stored { digest: PublicationsDigest::default() }
     }
 
     /// A page of the numbers below `entries`, the last first, with some of the page before once more.

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::common::login::Welcome;
+use crate::common::handshake_keys::SessionParams;
 use crate::common::message::{AudienceRef, Request, Response};
-use crate::common::types::{Content, FileName, StateDigest, UserName};
+use crate::common::types::{Content, FileName, PublicationsDigest, UserName};
 
 /// Who may see a publication, as it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,24 +30,24 @@ pub(super) struct Entry {
 pub(super) struct Ledger {
     entries: BTreeMap<FileName, Entry>,
     /// The server's last word on all publications of the user; `None` when something was given up half-way.
-    digest: Option<StateDigest>,
+    digest: Option<PublicationsDigest>,
     /// The audience staged last, as far as acknowledged.
     staged: Option<(u32, Vec<UserName>)>,
 }
 
 impl Ledger {
     /// A first login, or another run has changed things meanwhile: nothing that counts was acknowledged to us.
-    pub fn begin(&mut self, welcome: &Welcome) {
+    pub fn begin(&mut self, welcome: &SessionParams) {
         *self = Self { digest: Some(welcome.digest), ..Self::default() };
     }
 
     /// After a reconnect: whether the server may have lost something of ours.
-    pub fn may_have_lost(&self, welcome: &Welcome) -> bool {
+    pub fn may_have_lost(&self, welcome: &SessionParams) -> bool {
         !self.entries.is_empty() && self.digest != Some(welcome.digest)
     }
 
     /// The server's state as welcomed is what counts from now on.
-    pub fn accept(&mut self, digest: StateDigest) {
+    pub fn accept(&mut self, digest: PublicationsDigest) {
         self.digest = Some(digest);
     }
 

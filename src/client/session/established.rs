@@ -10,16 +10,17 @@ use super::handshake::{Resumption, prefer};
 use super::heartbeat::{Heartbeats, Pulse};
 use super::requests::{Ended, Owner};
 use super::{Event, RequestError, Session, State};
-use crate::common::login::{ResumptionKey, Welcome};
+use crate::common::crypto::{Secret, context, derive};
+use crate::common::handshake_keys::{ResumptionKey, SessionParams};
 use crate::common::message::{ClientMessage, Heartbeat, Response, ServerMessage};
-use crate::common::seal::{Channel, Secret, Side, context, derive};
+use crate::common::session_cipher::{SessionCipher, Side};
 use crate::common::types::RequestId;
 
 /// A session that stands, or the last one that did.
 pub(super) struct Link {
     pub server: SocketAddr,
-    pub channel: Channel,
-    pub welcome: Welcome,
+    pub channel: SessionCipher,
+    pub welcome: SessionParams,
     pub resumption: Arc<Resumption>,
     pub heartbeats: Heartbeats,
 }
@@ -78,7 +79,7 @@ impl Session {
         &mut self,
         now: Instant,
         server: SocketAddr,
-        welcome: Welcome,
+        welcome: SessionParams,
         secret: &Secret,
         resumed: bool,
     ) {
@@ -92,7 +93,7 @@ impl Session {
         };
         self.link = Some(Link {
             server,
-            channel: Channel::new(Side::Client, welcome.session, secret),
+            channel: SessionCipher::new(Side::Client, welcome.session, secret),
             welcome: welcome.clone(),
             resumption: Arc::new(resumption),
             heartbeats: Heartbeats::new(now, interval, liveness),
@@ -148,7 +149,7 @@ impl Session {
     }
 }
 
-fn seal(channel: &mut Channel, message: &ClientMessage) -> Vec<u8> {
+fn seal(channel: &mut SessionCipher, message: &ClientMessage) -> Vec<u8> {
     let mut datagram = Vec::with_capacity(128);
     channel.seal_into(&mut datagram, |out| message.encode(out));
     datagram

@@ -4,8 +4,8 @@ use rand::{RngCore, SeedableRng};
 
 use super::test_support::{LIVENESS, PASSWORD, Pair, Policy, hans};
 use super::*;
-use crate::common::login::{ClientLogin, Record, ServerLogin};
-use crate::common::packet::{ANSWER_BYTES, Nonce};
+use crate::common::opaque::{ClientLogin, PasswordRecord, ServerLogin};
+use crate::common::packet::{LOGIN_RESULT_BYTES, Nonce};
 use crate::common::types::SessionId;
 
 fn nonce(datagram: &[u8]) -> Nonce {
@@ -22,20 +22,21 @@ fn nonce(datagram: &[u8]) -> Nonce {
 fn forged_login2(nonce: Nonce, seed: u8) -> Vec<u8> {
     let mut rng = ChaCha20Rng::seed_from_u64(seed.into());
     let (_, ke1) = ClientLogin::start(&mut rng, b"guess");
-    let (_, ke2) = ServerLogin::start(&mut rng, &Record::fake(&Zeroizing::new([7; 32]), &hans()), &hans(), &ke1);
+    let (_, ke2) =
+        ServerLogin::start(&mut rng, &PasswordRecord::fake(&Zeroizing::new([7; 32]), &hans()), &hans(), &ke1);
     Packet::Login2 { nonce, ke2: &ke2 }.to_bytes()
 }
 
 /// Every packet that a server sends, for this exchange, with nothing true in it.
 fn forgeries(nonce: Nonce) -> Vec<Vec<u8>> {
     let mut rng = ChaCha20Rng::seed_from_u64(8);
-    let mut answer = [0; ANSWER_BYTES];
+    let mut answer = [0; LOGIN_RESULT_BYTES];
     rng.fill_bytes(&mut answer);
     let packets = [
         Packet::Retry { nonce, cookie: [66; 32] },
         Packet::Version { version: 9, nonce },
-        Packet::Answer { nonce, answer: &answer },
-        Packet::Resumed { nonce, server_nonce: [1; 16], answer: &answer },
+        Packet::Login4 { nonce, result: &answer },
+        Packet::Resumed { nonce, server_nonce: [1; 16], result: &answer },
         Packet::Refused { nonce },
         Packet::Throttled { nonce, retry_after_s: u16::MAX },
         Packet::Reset { id: SessionId([0; 16]), token: [0; 16], delay_ms: 0 },

@@ -17,10 +17,13 @@ use rand::{Rng, RngCore};
 use rand_chacha::ChaCha20Rng;
 
 use super::{Outbox, Password};
+use crate::common::crypto::Secret;
+use crate::common::handshake_keys::{ClientInfo, LoginKey, LoginResult, ResumptionKey, SessionParams};
 use crate::common::limits::{HANDSHAKE_LIFETIME, LOGIN_RETRY_FIRST, LOGIN_RETRY_MAX, PROTOCOL_VERSION};
-use crate::common::login::{ClientLogin, LoginAnswer, LoginDetails, LoginKey, ResumptionKey, Stretching, Welcome};
-use crate::common::packet::{ANSWER_BYTES, Cookie, DETAILS_BYTES, KE1_BYTES, KE2_BYTES, KE3_BYTES, Nonce, Packet};
-use crate::common::seal::Secret;
+use crate::common::opaque::{ClientLogin, KeyStretching};
+use crate::common::packet::{
+    CLIENT_INFO_BYTES, Cookie, KE1_BYTES, KE2_BYTES, KE3_BYTES, LOGIN_RESULT_BYTES, Nonce, Packet,
+};
 use crate::common::types::UserName;
 
 /// First wait before a step of a resumption is repeated: the session stands at the server from its answer on, and that
@@ -58,7 +61,7 @@ pub(super) struct Resumption {
 /// What the exchange is to prove.
 pub(super) enum Proof {
     /// The password.
-    Password(Arc<Identity>, Stretching),
+    Password(Arc<Identity>, KeyStretching),
     /// That the last session was ours.
     Ticket(Arc<Resumption>),
 }
@@ -66,7 +69,7 @@ pub(super) enum Proof {
 /// How an exchange ended.
 pub(super) enum Verdict {
     /// A session stands.
-    Established { server: SocketAddr, welcome: Welcome, secret: Secret },
+    Established { server: SocketAddr, welcome: SessionParams, secret: Secret },
     /// Wrong password or unknown user; or a ticket that is of no use.
     Refused,
     /// The password is right, the user active elsewhere: until silence of this long.
@@ -99,7 +102,7 @@ enum Step {
 /// One exchange under way.
 pub(super) struct Handshake {
     proof: Proof,
-    details: LoginDetails,
+    details: ClientInfo,
     nonce: Nonce,
     /// Every address of the server; the first `asked` have been sent a HELLO.
     servers: Vec<SocketAddr>,
@@ -123,7 +126,7 @@ impl Handshake {
         now: Instant,
         proof: Proof,
         servers: &[SocketAddr],
-        details: LoginDetails,
+        details: ClientInfo,
         rng: &mut ChaCha20Rng,
         out: &mut Outbox,
     ) -> Box<Self> {
@@ -223,11 +226,13 @@ impl Handshake {
                 return matches!(self.step, Step::Hello).then_some(Verdict::Version(version));
             }
             Packet::Login2 { ke2, .. } => self.handle_login2(now, ke2, rng, out),
-            Packet::Answer { answer, .. } => return self.handle_answer(from, answer),
+            Packet::Login4 { result: answer, .. } => return self.handle_answer(from, answer),
             Packet::Throttled { retry_after_s, .. } => {
                 return matches!(self.step, Step::Login1 { .. }).then_some(Verdict::Throttled(retry_after_s));
             }
-            Packet::Resumed { server_nonce, answer, .. } => return self.handle_resumed(from, &server_nonce, answer),
+            Packet::Resumed { server_nonce, result: answer, .. } => {
+                return self.handle_resumed(from, &server_nonce, answer);
+            }
             Packet::Refused { .. } => return matches!(self.step, Step::Resume { .. }).then_some(Verdict::Refused),
             _ => {}
         }
@@ -263,7 +268,7 @@ impl Handshake {
             Step::Login1 { login, doubt_until, .. } => {
                 match login.finish(rng, &identity.user, &identity.password, ke2, *stretching) {
                     Ok((key, ke3)) => {
-                        let details = key.seal_details(&self.nonce, &self.details);
+                        let details = key.seal_client_info(&self.nonce, &self.details);
                         return self.begin_login3(now, Some(key), &ke3, &details, rng, out);
                     }
                     Err(_) => doubt_until.get_or_insert(now + LOGIN2_GRACE),
@@ -281,36 +286,41 @@ impl Handshake {
         now: Instant,
         key: Option<LoginKey>,
         ke3: &[u8; KE3_BYTES],
-        details: &[u8; DETAILS_BYTES],
+        details: &[u8; CLIENT_INFO_BYTES],
         rng: &mut ChaCha20Rng,
         out: &mut Outbox,
     ) {
-        let packet = Packet::Login3 { nonce: self.nonce, ke3, details }.to_bytes();
+        let packet = Packet::Login3 { nonce: self.nonce, ke3, client_info: details }.to_bytes();
         self.step = Step::Login3 { packet, key };
         self.send_first(now, rng, out);
     }
 
-    fn handle_answer(&self, server: SocketAddr, answer: &[u8; ANSWER_BYTES]) -> Option<Verdict> {
+    fn handle_answer(&self, server: SocketAddr, answer: &[u8; LOGIN_RESULT_BYTES]) -> Option<Verdict> {
         let Step::Login3 { key, .. } = &self.step else { return None };
         let Some(key) = key else { return Some(Verdict::Refused) };
         // The server has proven that it holds our password's record. What does not open is a stranger's answer, or one to
         // a stranger's LOGIN3, or the password has just been changed: the next exchange tells.
-        Some(match key.open_answer(&self.nonce, answer).ok()? {
-            LoginAnswer::Welcome(welcome) => Verdict::Established { server, welcome, secret: key.session_secret() },
-            LoginAnswer::AlreadyActive { liveness_ms } => {
+        Some(match key.open_result(&self.nonce, answer).ok()? {
+            LoginResult::Accepted(welcome) => Verdict::Established { server, welcome, secret: key.session_secret() },
+            LoginResult::AlreadyActive { liveness_ms } => {
                 Verdict::AlreadyActive(Duration::from_millis(liveness_ms.into()))
             }
         })
     }
 
-    fn handle_resumed(&self, server: SocketAddr, server_nonce: &Nonce, answer: &[u8; ANSWER_BYTES]) -> Option<Verdict> {
+    fn handle_resumed(
+        &self,
+        server: SocketAddr,
+        server_nonce: &Nonce,
+        answer: &[u8; LOGIN_RESULT_BYTES],
+    ) -> Option<Verdict> {
         let (Step::Resume { .. }, Proof::Ticket(resumption)) = (&self.step, &self.proof) else { return None };
-        match resumption.key.open_answer(&self.nonce, server_nonce, answer).ok()? {
-            LoginAnswer::Welcome(welcome) => {
+        match resumption.key.open_result(&self.nonce, server_nonce, answer).ok()? {
+            LoginResult::Accepted(welcome) => {
                 let secret = resumption.key.session_secret(&self.nonce, server_nonce);
                 Some(Verdict::Established { server, welcome, secret })
             }
-            LoginAnswer::AlreadyActive { .. } => Some(Verdict::Refused),
+            LoginResult::AlreadyActive { .. } => Some(Verdict::Refused),
         }
     }
 
@@ -371,8 +381,8 @@ impl Handshake {
             }
             (Step::Login3 { packet, .. }, _) => packet.clone(),
             (Step::Resume { cookie }, Proof::Ticket(resumption)) => {
-                let details = resumption.key.seal_details(&nonce, cookie, &self.details);
-                Packet::Resume { nonce, cookie: *cookie, details: &details, ticket: &resumption.ticket }.to_bytes()
+                let details = resumption.key.seal_client_info(&nonce, cookie, &self.details);
+                Packet::Resume { nonce, cookie: *cookie, client_info: &details, ticket: &resumption.ticket }.to_bytes()
             }
             _ => Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes(),
         }
@@ -391,7 +401,7 @@ fn packet_nonce(packet: &Packet<'_>) -> Option<Nonce> {
         Packet::Retry { nonce, .. }
         | Packet::Version { nonce, .. }
         | Packet::Login2 { nonce, .. }
-        | Packet::Answer { nonce, .. }
+        | Packet::Login4 { nonce, .. }
         | Packet::Resumed { nonce, .. }
         | Packet::Refused { nonce }
         | Packet::Throttled { nonce, .. } => Some(nonce),

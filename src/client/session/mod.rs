@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha20Rng;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use self::acked_publications::Ledger;
@@ -33,11 +34,12 @@ use self::reconnect::Reconnect;
 use self::requests::{Ended, Owner, Requests};
 use self::resync::Repair;
 pub(crate) use self::resync::{batches, publish_batches, singly, staging};
+use crate::common::crypto::Secret;
+use crate::common::handshake_keys::{ClientInfo, SessionParams};
 use crate::common::limits::{COMMAND_PATIENCE, LEAVE_PATIENCE, LOGIN_PATIENCE, MESSAGE_MAX_BYTES, PROTOCOL_VERSION};
-use crate::common::login::{LoginDetails, Stretching, Welcome};
 use crate::common::message::{ClientMessage, Request, Response, encoded_len};
+use crate::common::opaque::KeyStretching;
 use crate::common::packet::Packet;
-use crate::common::seal::{Secret, is_same_secret};
 use crate::common::types::UserName;
 
 /// A password, wiped when dropped.
@@ -61,7 +63,7 @@ pub struct SessionConfig {
     /// The port of this client's TCP listener.
     pub tcp_port: u16,
     /// How hard passwords are stretched.
-    pub stretching: Stretching,
+    pub stretching: KeyStretching,
 }
 
 /// Names one [`Session::request`] to its caller.
@@ -76,14 +78,14 @@ pub enum Event {
         /// Who is logged in.
         user: UserName,
         /// What the server told.
-        welcome: Welcome,
+        welcome: SessionParams,
         /// What opens the transfer tickets sealed for this client from now on.
         ticket_key: Secret,
         /// Whether it takes the place of one that broke off.
         resumed: bool,
     },
     /// A [`Session::login`] has come to its end; after [`Event::Started`] where it succeeded.
-    LoginFinished(Result<Welcome, LoginError>),
+    LoginFinished(Result<SessionParams, LoginError>),
     /// The server has been silent for the liveness time; the session tries to come back by itself.
     ConnectionLost,
     /// The session has ended and could not be brought back: credentials changed, or the user is active elsewhere.
@@ -224,7 +226,7 @@ impl Session {
             Some(Packet::Session { .. }) => self.handle_sealed(now, from, datagram),
             Some(Packet::Reset { id, token, delay_ms }) => {
                 let is_ours = |link: &Link| {
-                    let is_true = is_same_secret(&link.welcome.reset_token, &token);
+                    let is_true = link.welcome.reset_token.as_slice().ct_eq(&token).into();
                     link.server == from && link.welcome.session == id && is_true
                 };
                 if self.link.as_ref().is_some_and(is_ours) {
@@ -315,7 +317,7 @@ impl Session {
     }
 
     fn handshake(&mut self, now: Instant, proof: Proof) -> Box<Handshake> {
-        let details = LoginDetails { tcp_port: self.config.tcp_port, free_slots: self.free_slots };
+        let details = ClientInfo { tcp_port: self.config.tcp_port, free_slots: self.free_slots };
         Handshake::start(now, proof, &self.config.servers, details, &mut self.rng, &mut self.out)
     }
 

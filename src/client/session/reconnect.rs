@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::handshake::{Handshake, Proof, Verdict};
 use super::{ClientMessage, Event, LEAVE_RETRY, Session, State};
-use crate::common::login::Welcome;
+use crate::common::handshake_keys::SessionParams;
 use crate::common::packet::Packet;
 
 /// How long "already active" is taken for our own last session, beyond the liveness time.
@@ -153,9 +153,9 @@ impl Session {
     }
 
     /// Whether anything acknowledged is missing: by the digests, then (see [`repair`](super::resync)) in detail.
-    fn compare(&mut self, welcome: &Welcome) {
+    fn compare(&mut self, welcome: &SessionParams) {
         let Some(link) = &self.link else { return };
-        let run = link.welcome.run;
+        let run = link.welcome.instance;
         if welcome.last_writer > run {
             // The user published or withdrew elsewhere meanwhile: what stands there is what is wanted.
             self.repair.abandon();

@@ -6,13 +6,13 @@ use super::super::test_support::{Pair, Policy};
 use super::super::{Event, RequestError};
 use super::*;
 use crate::common::message::{NameQuery, PublishedFile};
-use crate::common::types::{Content, ContentHash, FileName, StateDigest};
+use crate::common::types::{Content, ContentHash, FileName, PublicationsDigest};
 
 const PEERS: Request = Request::Peers { cursor: None };
 const NOBODY: Response = Response::Users { users: Vec::new(), next: None };
 
 fn withdrawn(found: u64) -> Response {
-    Response::Withdrawn { found, digest: StateDigest::default() }
+    Response::Withdrawn { found, digest: PublicationsDigest::default() }
 }
 
 fn unpublish(name: &str) -> Request {

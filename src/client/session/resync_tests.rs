@@ -6,7 +6,7 @@ use super::test_support::{Pair, Policy};
 use super::*;
 use crate::common::limits::AUDIENCE_PART_MAX_USERS;
 use crate::common::message::{AudienceRef, OwnEntry, PublishedFile};
-use crate::common::types::{Content, ContentHash, FileName, RunId, StateDigest};
+use crate::common::types::{Content, ContentHash, FileName, InstanceId, PublicationsDigest};
 
 /// What a real server keeps: names, contents, and for whom.
 #[derive(Default)]
@@ -19,10 +19,10 @@ struct Store {
 }
 
 impl Store {
-    fn digest(&self) -> StateDigest {
+    fn digest(&self) -> PublicationsDigest {
         let names: Vec<_> = self.files.iter().map(|(name, (content, shown))| (name, content.hash, shown)).collect();
         let hash = blake3::hash(format!("{names:?}").as_bytes());
-        StateDigest(*hash.as_bytes().first_chunk().unwrap())
+        PublicationsDigest(*hash.as_bytes().first_chunk().unwrap())
     }
 
     fn answer(&mut self, request: Request) -> Response {
@@ -173,7 +173,7 @@ fn a_server_without_memory_is_told_all_again_after_the_new_login() {
     let (mut pair, mut store) = published();
     let before = std::mem::take(&mut store.files);
     pair.server.on_resume = Policy::Refuse;
-    pair.server.run = RunId(500);
+    pair.server.run = InstanceId(500);
     store.restart(&mut pair);
     assert_eq!((store.files, pair.server.logins), (before, 2));
     assert_eq!(repaired(&mut pair), Some(3));
@@ -204,7 +204,7 @@ fn a_withdrawal_under_way_is_finished_first_and_not_undone() {
 fn another_runs_changes_are_respected() {
     let (mut pair, mut store) = published();
     store.files.remove(&name("a"));
-    pair.server.last_writer = RunId(pair.server.run.0 + 1);
+    pair.server.last_writer = InstanceId(pair.server.run.0 + 1);
     store.restart(&mut pair);
     assert_eq!((repaired(&mut pair), store.files.len()), (None, 2));
     store.files.clear();

@@ -3,7 +3,7 @@
 use super::test_support::{HEARTBEAT, LIVENESS, PASSWORD, Pair, Policy, address};
 use super::*;
 use crate::common::message::ServerMessage;
-use crate::common::types::{RunId, SessionId};
+use crate::common::types::{InstanceId, SessionId};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -19,7 +19,7 @@ fn a_login_tells_the_same_keys_to_both_sides() {
     let mut pair = Pair::new();
     pair.login(PASSWORD);
     let Event::Started { user, welcome, resumed, .. } = pair.event() else { panic!("no session") };
-    assert_eq!((user.as_str(), welcome.run, resumed), ("hans", pair.server.run, false));
+    assert_eq!((user.as_str(), welcome.instance, resumed), ("hans", pair.server.run, false));
     assert!(matches!(pair.event(), Event::LoginFinished(Ok(_))));
     pair.ask(Request::Peers { cursor: None });
     assert!(pair.server.request().is_some(), "the server can open what the session seals");
@@ -241,10 +241,10 @@ fn a_restart_that_lasts_is_told_as_a_lost_connection() {
 fn a_useless_ticket_leads_to_a_login_with_the_password_in_memory() {
     let mut pair = Pair::standing();
     pair.server.on_resume = Policy::Refuse;
-    pair.server.run = RunId(200);
+    pair.server.run = InstanceId(200);
     pair.deliver(pair.server.reset(0));
     let Event::Started { welcome, resumed: true, .. } = pair.event() else { panic!("no session") };
-    assert_eq!((welcome.run, pair.server.logins), (RunId(200), 2));
+    assert_eq!((welcome.instance, pair.server.logins), (InstanceId(200), 2));
     pair.no_event();
 }
 

@@ -9,11 +9,12 @@ use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::common::login::{LoginAnswer, LoginKey, Record, ResumptionKey, ServerLogin};
+use crate::common::handshake_keys::{LoginKey, LoginResult, ResumptionKey};
 use crate::common::message::ServerMessage;
+use crate::common::opaque::{PasswordRecord, ServerLogin};
 use crate::common::packet::{Cookie, Nonce};
-use crate::common::seal::{Channel, Side};
-use crate::common::types::{RequestId, RunId, SessionId, StateDigest};
+use crate::common::session_cipher::{SessionCipher, Side};
+use crate::common::types::{InstanceId, PublicationsDigest, RequestId, SessionId};
 
 pub const PASSWORD: &[u8] = b"falcon*solo";
 pub const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -41,35 +42,35 @@ pub struct ScriptedServer {
     pub cookie: Cookie,
     pub on_login: Policy,
     pub on_resume: Policy,
-    pub digest: StateDigest,
-    pub last_writer: RunId,
-    pub run: RunId,
+    pub digest: PublicationsDigest,
+    pub last_writer: InstanceId,
+    pub run: InstanceId,
     /// Sealed messages as they came in, not answered by themselves but for heartbeats.
     pub messages: VecDeque<ClientMessage>,
     /// Whether heartbeats are acknowledged.
     pub acknowledges: bool,
     pub logins: usize,
     pub resumptions: usize,
-    record: Record,
+    record: PasswordRecord,
     rng: ChaCha20Rng,
     /// The login under way, and the LOGIN2 it was answered with.
     login: Option<(Nonce, ServerLogin, Vec<u8>)>,
     tickets: Vec<ResumptionKey>,
-    session: Option<Channel>,
+    session: Option<SessionCipher>,
 }
 
 impl ScriptedServer {
     pub fn new(address: SocketAddr) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let record = Record::enrol(&mut rng, &hans(), PASSWORD, Stretching::Minimal);
+        let record = PasswordRecord::register(&mut rng, &hans(), PASSWORD, KeyStretching::Insecure);
         Self {
             address,
             cookie: [1; 32],
             on_login: Policy::Welcome,
             on_resume: Policy::Welcome,
-            digest: StateDigest::default(),
-            last_writer: RunId(0),
-            run: RunId(100),
+            digest: PublicationsDigest::default(),
+            last_writer: InstanceId(0),
+            run: InstanceId(100),
             messages: VecDeque::new(),
             acknowledges: true,
             logins: 0,
@@ -117,7 +118,7 @@ impl ScriptedServer {
                 if let Some((_, _, login2)) = self.login.as_ref().filter(|login| login.0 == nonce) {
                     return Some(login2.clone());
                 }
-                let fake = Record::fake(&Zeroizing::new([1; 32]), &hans());
+                let fake = PasswordRecord::fake(&Zeroizing::new([1; 32]), &hans());
                 let record = if self.on_login == Policy::Refuse { &fake } else { &self.record };
                 let (login, ke2) = ServerLogin::start(&mut self.rng, record, &hans(), ke1);
                 let login2 = Packet::Login2 { nonce, ke2: &ke2 }.to_bytes();
@@ -135,10 +136,10 @@ impl ScriptedServer {
                         random
                     }
                 };
-                Some(Packet::Answer { nonce, answer: &answer }.to_bytes())
+                Some(Packet::Login4 { nonce, result: &answer }.to_bytes())
             }
-            Packet::Resume { nonce, cookie, details, .. } => {
-                let key = self.tickets.iter().position(|key| key.open_details(&nonce, &cookie, details).is_ok());
+            Packet::Resume { nonce, cookie, client_info: details, .. } => {
+                let key = self.tickets.iter().position(|key| key.open_client_info(&nonce, &cookie, details).is_ok());
                 let Some(key) = key.filter(|_| self.on_resume == Policy::Welcome) else {
                     return Some(Packet::Refused { nonce }.to_bytes());
                 };
@@ -146,10 +147,10 @@ impl ScriptedServer {
                 let welcome = self.welcome();
                 let key = &self.tickets[key];
                 let secret = key.session_secret(&nonce, &server_nonce);
-                let answer = key.seal_answer(&nonce, &server_nonce, &LoginAnswer::Welcome(welcome.clone()));
+                let answer = key.seal_result(&nonce, &server_nonce, &LoginResult::Accepted(welcome.clone()));
                 self.resumptions += 1;
                 self.stand(&welcome, &secret);
-                Some(Packet::Resumed { nonce, server_nonce, answer: &answer }.to_bytes())
+                Some(Packet::Resumed { nonce, server_nonce, result: &answer }.to_bytes())
             }
             Packet::Session { .. } => {
                 let text = self.session.as_mut()?.open(&mut datagram).ok()?;
@@ -178,18 +179,18 @@ impl ScriptedServer {
 
     fn judge(&mut self, nonce: Nonce, key: &LoginKey) -> [u8; 336] {
         if self.on_login == Policy::AlreadyActive {
-            return key.seal_answer(&nonce, &LoginAnswer::AlreadyActive { liveness_ms: LIVENESS.as_millis() as u32 });
+            return key.seal_result(&nonce, &LoginResult::AlreadyActive { liveness_ms: LIVENESS.as_millis() as u32 });
         }
         let welcome = self.welcome();
         self.logins += 1;
         self.stand(&welcome, &key.session_secret());
-        key.seal_answer(&nonce, &LoginAnswer::Welcome(welcome))
+        key.seal_result(&nonce, &LoginResult::Accepted(welcome))
     }
 
-    fn welcome(&mut self) -> Welcome {
-        Welcome {
+    fn welcome(&mut self) -> SessionParams {
+        SessionParams {
             session: SessionId(self.rng.r#gen()),
-            run: self.run,
+            instance: self.run,
             heartbeat_ms: HEARTBEAT.as_millis() as u32,
             liveness_ms: LIVENESS.as_millis() as u32,
             server_time_ms: 1_000,
@@ -201,8 +202,8 @@ impl ScriptedServer {
         }
     }
 
-    fn stand(&mut self, welcome: &Welcome, secret: &Secret) {
-        self.session = Some(Channel::new(Side::Server, welcome.session, secret));
+    fn stand(&mut self, welcome: &SessionParams, secret: &Secret) {
+        self.session = Some(SessionCipher::new(Side::Server, welcome.session, secret));
         self.tickets.push(ResumptionKey::new(ResumptionKey::secret_for_ticket(secret)));
     }
 }
@@ -225,7 +226,7 @@ impl Pair {
     }
 
     pub fn with_servers(servers: Vec<SocketAddr>) -> Self {
-        let config = SessionConfig { servers, tcp_port: 4_000, stretching: Stretching::Minimal };
+        let config = SessionConfig { servers, tcp_port: 4_000, stretching: KeyStretching::Insecure };
         Self {
             now: test_epoch(),
             session: Session::new(config, ChaCha20Rng::seed_from_u64(2)),

@@ -36,8 +36,8 @@ use self::serving::{Arriving, Listing, Turnstile};
 use self::slots::Slots;
 use self::tickets::TicketKeys;
 use crate::common::content::{Outline, group_count};
+use crate::common::crypto::Secret;
 use crate::common::message::PublishedFile;
-use crate::common::seal::Secret;
 use crate::common::types::{Audience, Content, FileName};
 
 /// Why a local file cannot be shared.

@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::common::crypto::{AeadKey, Secret};
 use crate::common::limits::TICKET_KEY_GRACE;
-use crate::common::seal::{AeadKey, Secret};
 use crate::common::ticket::{TicketError, TransferTicket};
 
 /// Keys kept at once. A client that reconnects more often within the grace is told to ask the server again.

@@ -14,7 +14,7 @@ use super::*;
 use crate::client::channel::{self, ChannelError, RecordReader, RecordWriter};
 use crate::client::share::{HashProgress, cache::Cache};
 use crate::common::content::group_count;
-use crate::common::seal::{AeadKey, Secret};
+use crate::common::crypto::{AeadKey, Secret};
 use crate::common::ticket::{Grant, TransferTicket};
 use crate::common::transfer::{Frame, ToDownloader, ToUploader, WantedRange};
 use crate::common::types::{Audience, Content, FileName, UserName};

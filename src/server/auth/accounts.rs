@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
-use crate::common::login::Record;
-use crate::common::types::{RequestId, RunId, SessionId, UserName};
+use crate::common::opaque::PasswordRecord;
+use crate::common::types::{InstanceId, RequestId, SessionId, UserName};
 use crate::server::auth::keys::CredentialVersion;
 use crate::server::index::OwnerId;
 use crate::server::journal::LastMutation;
@@ -21,13 +21,13 @@ pub struct Account {
     /// Of the credential in force; `None` while the user is not in the credentials file.
     pub version: Option<CredentialVersion>,
     /// From the file, or made of a plaintext line; `None` until it is made.
-    pub record: Option<Record>,
+    pub record: Option<PasswordRecord>,
     /// The latest run that began here.
-    pub newest_run: RunId,
+    pub newest_run: InstanceId,
     /// The run that left on purpose: its tickets are void.
-    pub left: Option<RunId>,
+    pub left: Option<InstanceId>,
     /// A run and the generation of it that its client has shown to know: tickets of earlier ones are used up.
-    pub confirmed: Option<(RunId, u32)>,
+    pub confirmed: Option<(InstanceId, u32)>,
     /// The mutation on its way to the disk.
     pub pending: Option<Pending>,
     recent: Vec<LastMutation>,
@@ -37,7 +37,7 @@ pub struct Account {
 #[derive(Debug, Clone, Copy)]
 pub struct Pending {
     /// In which run.
-    pub run: RunId,
+    pub run: InstanceId,
     /// Which request.
     pub request: RequestId,
     /// Whom to tell.
@@ -50,7 +50,7 @@ impl Account {
             owner,
             version: None,
             record: None,
-            newest_run: RunId(0),
+            newest_run: InstanceId(0),
             left: None,
             confirmed: None,
             pending: None,
@@ -59,13 +59,13 @@ impl Account {
     }
 
     /// The last mutation of a run, if it is remembered.
-    pub fn last_of(&self, run: RunId) -> Option<&LastMutation> {
+    pub fn last_of(&self, run: InstanceId) -> Option<&LastMutation> {
         self.recent.iter().find(|last| last.run == run)
     }
 
     /// The run whose mutation was the user's last; 0 for none.
-    pub fn last_writer(&self) -> RunId {
-        self.recent.last().map_or(RunId(0), |last| last.run)
+    pub fn last_writer(&self) -> InstanceId {
+        self.recent.last().map_or(InstanceId(0), |last| last.run)
     }
 
     /// Remembers a mutation that is durable.
@@ -79,13 +79,13 @@ impl Account {
     }
 
     /// The number of a run that begins at `wall_us`, microseconds since 1970: later than any before.
-    pub fn begin_run(&mut self, wall_us: u64) -> RunId {
-        self.newest_run = RunId(wall_us.max(self.newest_run.0 + 1));
+    pub fn begin_run(&mut self, wall_us: u64) -> InstanceId {
+        self.newest_run = InstanceId(wall_us.max(self.newest_run.0 + 1));
         self.newest_run
     }
 
     /// Whether a ticket of this run and generation can still be meant seriously.
-    pub fn may_resume(&self, run: RunId, generation: u32) -> bool {
+    pub fn may_resume(&self, run: InstanceId, generation: u32) -> bool {
         let used_up = self.confirmed.is_some_and(|(known, latest)| known == run && generation < latest);
         !used_up && self.left.is_none_or(|left| left < run)
     }

@@ -2,7 +2,7 @@
 //!
 //! One line a user, `<username> <password>`, split at the first space; the rest of the line is the password as it is.
 //! Blank lines and lines that start with `#` are skipped. A password that starts with `$fileshare$` is a record that
-//! reveals no password: `$fileshare$1$` and the 640 hex digits of [`Record::to_bytes`].
+//! reveals no password: `$fileshare$1$` and the 640 hex digits of [`PasswordRecord::to_bytes`].
 //!
 //! No error, warning or debug text ever holds a password.
 
@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::common::escape::display_path;
 use crate::common::limits::PASSWORD_MAX_BYTES;
-use crate::common::login::{Record, Stretching};
+use crate::common::opaque::{KeyStretching, PasswordRecord};
 use crate::common::types::{UserName, UserNameError};
 use crate::server::auth::keys::CredentialVersion;
 
@@ -40,7 +40,7 @@ pub enum Credential {
     /// A password in clear; becomes a record in memory (see [`enrolment`](super::enrolment)).
     Plaintext(Zeroizing<Vec<u8>>),
     /// A record that reveals no password (`$fileshare$...`).
-    Record(Box<Record>),
+    Record(Box<PasswordRecord>),
 }
 
 /// The parsed file.
@@ -171,7 +171,7 @@ impl Credentials {
     }
 
     /// Changes exactly when the user's line changes its secret. A hash keyed by `key`, which should be derived from the
-    /// server's root secret (context [`CREDENTIAL_VERSIONS`](crate::common::seal::context::CREDENTIAL_VERSIONS)):
+    /// server's root secret (context [`CREDENTIAL_VERSIONS`](crate::common::crypto::context::CREDENTIAL_VERSIONS)):
     /// without it, the version gives nothing to guess a password with. It still belongs in no file and no log.
     pub fn version(&self, user: &UserName, key: &[u8; 32]) -> Option<CredentialVersion> {
         let mut hasher = blake3::Hasher::new_keyed(key);
@@ -232,9 +232,9 @@ pub fn record_line(
     user: &UserName,
     password: &[u8],
     rng: &mut (impl RngCore + CryptoRng),
-    stretching: Stretching,
+    stretching: KeyStretching,
 ) -> String {
-    let record = Record::enrol(rng, user, password, stretching).to_bytes();
+    let record = PasswordRecord::register(rng, user, password, stretching).to_bytes();
     let mark = std::str::from_utf8(RECORD_MARK_1).expect("the mark is ASCII");
     format!("{user} {mark}{}", hex::encode(&*record))
 }
@@ -277,10 +277,10 @@ fn parse_line(line: &[u8]) -> Result<(UserName, Credential), LineProblem> {
     Ok((user, Credential::Plaintext(Zeroizing::new(password.to_vec()))))
 }
 
-fn parse_record(text: &[u8]) -> Option<Record> {
+fn parse_record(text: &[u8]) -> Option<PasswordRecord> {
     let digits = text.strip_prefix(RECORD_MARK_1)?;
     let bytes = Zeroizing::new(hex::decode(digits).ok()?);
-    Record::from_bytes(&bytes)
+    PasswordRecord::from_bytes(&bytes)
 }
 
 impl Credential {

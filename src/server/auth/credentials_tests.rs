@@ -5,7 +5,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 
 use super::*;
-use crate::common::login::{ClientLogin, ServerLogin};
+use crate::common::opaque::{ClientLogin, ServerLogin};
 
 fn user(name: &str) -> UserName {
     UserName::parse(name).unwrap()
@@ -80,14 +80,14 @@ fn debug_output_holds_no_password() {
 #[test]
 fn a_record_line_lets_its_user_in_and_no_other() {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
-    let line = record_line(&user("hans"), b"falcon*solo", &mut rng, Stretching::Minimal);
+    let line = record_line(&user("hans"), b"falcon*solo", &mut rng, KeyStretching::Insecure);
     assert!(line.starts_with("hans $fileshare$1$") && !line.contains("falcon"));
     let credentials = parse(format!("{line}\r\nvader x\n").as_bytes()).unwrap();
     let Credential::Record(record) = &credentials.users["hans"] else { panic!("not a record") };
     let mut login = |name: &str, password: &[u8]| {
         let (client, ke1) = ClientLogin::start(&mut rng, password);
         let (_, ke2) = ServerLogin::start(&mut rng, record, &user(name), &ke1);
-        client.finish(&mut rng, &user(name), password, &ke2, Stretching::Minimal).is_ok()
+        client.finish(&mut rng, &user(name), password, &ke2, KeyStretching::Insecure).is_ok()
     };
     assert!(login("hans", b"falcon*solo") && !login("hans", b"falcon") && !login("vader", b"falcon*solo"));
     assert_eq!(credentials.plaintext().map(|(user, _)| user.as_str()).collect::<Vec<_>>(), ["vader"]);
@@ -114,7 +114,8 @@ fn a_version_changes_with_the_secret_and_nothing_else() {
 
     // A password becoming a record, and a record made anew from the same password, are changes too: the old ones are void.
     let mut rng = ChaCha20Rng::seed_from_u64(1);
-    let mut record = || parse(record_line(&user("hans"), b"secret", &mut rng, Stretching::Minimal).as_bytes()).unwrap();
+    let mut record =
+        || parse(record_line(&user("hans"), b"secret", &mut rng, KeyStretching::Insecure).as_bytes()).unwrap();
     let (one, two) = (record(), record());
     assert_ne!(old.version(&user("hans"), &key), one.version(&user("hans"), &key));
     assert_ne!(two.version(&user("hans"), &key), one.version(&user("hans"), &key));

@@ -9,9 +9,9 @@ use rand_chacha::ChaCha20Rng;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use crate::common::crypto::{AeadKey, NONCE_BYTES, TAG_BYTES};
 use crate::common::limits::CURSOR_MAX_BYTES;
 use crate::common::message::Cursor;
-use crate::common::seal::{AeadKey, NONCE_BYTES, TAG_BYTES};
 use crate::common::types::UserName;
 
 const SEALED_BYTES: usize = NONCE_BYTES + 8 + TAG_BYTES;

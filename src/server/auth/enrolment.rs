@@ -21,8 +21,8 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
-use crate::common::login::{Record, Stretching};
 use crate::common::net::AddressPrefix;
+use crate::common::opaque::{KeyStretching, PasswordRecord};
 use crate::common::types::UserName;
 use crate::server::BACKGROUND_NICENESS;
 use crate::server::auth::fair_queue::FairQueue;
@@ -36,7 +36,7 @@ pub struct EnrolmentResult {
     pub user: UserName,
     /// `None`: there was no password in clear left to make one from (the name may be unknown, have a record line, or
     /// have been given its record before).
-    pub record: Option<Record>,
+    pub record: Option<PasswordRecord>,
     /// Whether it was asked for: logins under this name need wait no more.
     pub unblocks: bool,
 }
@@ -80,7 +80,7 @@ impl Enrolment {
     /// the thread whenever [`poll`](Self::poll) or [`all_done`](Self::all_done) has news.
     pub fn start(
         users: Vec<(UserName, Zeroizing<Vec<u8>>)>,
-        stretching: Stretching,
+        stretching: KeyStretching,
         wake: Box<dyn Fn() + Send>,
     ) -> io::Result<Self> {
         let background: VecDeque<_> = users.iter().map(|(user, _)| user.clone()).collect();
@@ -134,10 +134,10 @@ impl Drop for Enrolment {
 }
 
 impl Job {
-    fn run(&self, rng: &mut ChaCha20Rng, stretching: Stretching) -> Option<Record> {
+    fn run(&self, rng: &mut ChaCha20Rng, stretching: KeyStretching) -> Option<PasswordRecord> {
         let mut nobody = Zeroizing::new(vec![0; 16]);
         rng.fill_bytes(&mut nobody);
-        let record = Record::enrol(rng, &self.user, self.password.as_ref().unwrap_or(&nobody), stretching);
+        let record = PasswordRecord::register(rng, &self.user, self.password.as_ref().unwrap_or(&nobody), stretching);
         self.password.is_some().then_some(record)
     }
 }
@@ -165,7 +165,7 @@ impl Shared {
         }
     }
 
-    fn finish(&self, job: Job, record: Option<Record>, wake: &dyn Fn()) {
+    fn finish(&self, job: Job, record: Option<PasswordRecord>, wake: &dyn Fn()) {
         let mut state = self.lock();
         let Job { user, asked, .. } = job;
         state.current = None;

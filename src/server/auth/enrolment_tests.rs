@@ -3,8 +3,8 @@ use std::net::IpAddr;
 use std::sync::mpsc;
 
 use super::*;
-use crate::common::login::{ClientLogin, ServerLogin};
 use crate::common::net::AddressPrefix;
+use crate::common::opaque::{ClientLogin, ServerLogin};
 
 fn user(name: &str) -> UserName {
     UserName::parse(name).unwrap()
@@ -18,11 +18,11 @@ fn passwords(names: impl IntoIterator<Item = String>) -> Vec<(UserName, Zeroizin
     names.into_iter().map(|name| (user(&name), Zeroizing::new(format!("{name}'s password").into_bytes()))).collect()
 }
 
-fn opens(record: &Record, user: &UserName, password: &[u8]) -> bool {
+fn opens(record: &PasswordRecord, user: &UserName, password: &[u8]) -> bool {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let (client, ke1) = ClientLogin::start(&mut rng, password);
     let (_, ke2) = ServerLogin::start(&mut rng, record, user, &ke1);
-    client.finish(&mut rng, user, password, &ke2, Stretching::Minimal).is_ok()
+    client.finish(&mut rng, user, password, &ke2, KeyStretching::Insecure).is_ok()
 }
 
 /// The state as the thread would meet it, without the thread.
@@ -35,7 +35,7 @@ fn shared(names: &[&str]) -> Shared {
 fn step(shared: &Shared) -> Option<(UserName, bool, bool)> {
     let job = shared.next_job()?;
     let seen = (job.user.clone(), job.password.is_some(), job.asked);
-    let record = job.run(&mut ChaCha20Rng::seed_from_u64(7), Stretching::Minimal);
+    let record = job.run(&mut ChaCha20Rng::seed_from_u64(7), KeyStretching::Insecure);
     shared.finish(job, record, &|| {});
     Some(seen)
 }
@@ -45,7 +45,7 @@ fn every_password_becomes_a_record_that_it_alone_opens() {
     let names: Vec<_> = (0..5).map(|i| format!("user{i}")).collect();
     let (sender, news) = mpsc::channel();
     let wake = Box::new(move || sender.send(()).unwrap());
-    let enrolment = Enrolment::start(passwords(names.clone()), Stretching::Minimal, wake).unwrap();
+    let enrolment = Enrolment::start(passwords(names.clone()), KeyStretching::Insecure, wake).unwrap();
     enrolment.prioritize(host(1), user("user3"));
     enrolment.prioritize(host(1), user("stranger"));
     let mut records = HashMap::new();
@@ -72,7 +72,7 @@ fn every_password_becomes_a_record_that_it_alone_opens() {
 
 #[test]
 fn with_nobody_to_enrol_all_is_done_at_once() {
-    let enrolment = Enrolment::start(Vec::new(), Stretching::Standard, Box::new(|| panic!("no news"))).unwrap();
+    let enrolment = Enrolment::start(Vec::new(), KeyStretching::Argon2id, Box::new(|| panic!("no news"))).unwrap();
     enrolment.prioritize(host(1), user("hans"));
     assert!(enrolment.all_done() && enrolment.poll().is_empty());
 }
@@ -146,7 +146,8 @@ fn a_flood_of_names_from_one_network_keeps_nobody_else_waiting() {
 fn a_dropped_enrolment_stops_its_thread() {
     let (sender, news) = mpsc::channel();
     let names = (0..100_000).map(|i| format!("user{i}"));
-    let enrolment = Enrolment::start(passwords(names), Stretching::Minimal, Box::new(move || sender.send(()).unwrap()));
+    let enrolment =
+        Enrolment::start(passwords(names), KeyStretching::Insecure, Box::new(move || sender.send(()).unwrap()));
     drop(enrolment);
     // The thread owns the only sender: the news ends when the thread does.
     assert!(news.iter().count() < 100_000);

@@ -5,9 +5,10 @@
 //! outlive a restart because the root secret does; under `--ephemeral` it does not, and neither do they.
 
 use rand::RngCore;
+use subtle::ConstantTimeEq;
 
+use crate::common::crypto::{AeadKey, Secret, context, derive};
 use crate::common::packet::ResetToken;
-use crate::common::seal::{AeadKey, Secret, context, derive, is_same_secret};
 use crate::common::types::SessionId;
 
 /// Changes when a user's credential does; sealed into resumption tickets, never written anywhere.
@@ -48,7 +49,7 @@ impl Keys {
 
     /// Whether a server with this root secret issued the id.
     pub fn issued(&self, id: &SessionId) -> bool {
-        id.0.last_chunk().is_some_and(|tag| is_same_secret(tag, &self.id_tag(&id.0)))
+        id.0[8..].ct_eq(&self.id_tag(&id.0)).into()
     }
 
     /// What a true RESET of this session carries.

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use crate::common::message::ServerMessage;
 use crate::common::net::AddressPrefix;
 use crate::common::packet::Packet;
-use crate::common::seal::Channel;
+use crate::common::session_cipher::SessionCipher;
 use crate::common::types::UserName;
 use crate::server::journal::Mutation;
 
@@ -64,7 +64,7 @@ impl Effects {
         self.datagrams.push(Datagram { to, bytes: buffer });
     }
 
-    pub(super) fn seal(&mut self, to: SocketAddr, channel: &mut Channel, message: &ServerMessage) {
+    pub(super) fn seal(&mut self, to: SocketAddr, channel: &mut SessionCipher, message: &ServerMessage) {
         let mut buffer = self.spare.pop().unwrap_or_default();
         channel.seal_into(&mut buffer, |text| message.encode(text));
         self.datagrams.push(Datagram { to, bytes: buffer });

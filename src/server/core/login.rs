@@ -12,16 +12,16 @@ use rand::RngCore;
 use zeroize::Zeroizing;
 
 use super::Server;
+use crate::common::crypto::{Secret, context, derive};
 use crate::common::escape::escape_controls;
+use crate::common::handshake_keys::{ClientInfo, LoginKey, LoginResult, ResumptionKey, SessionParams};
 use crate::common::limits::RESUMPTION_LIFETIME;
-use crate::common::login::{
-    LoginAnswer, LoginDetails, LoginFailed, LoginKey, Record, ResumptionKey, ServerLogin, Welcome,
-};
 use crate::common::net::AddressPrefix;
-use crate::common::packet::{ANSWER_BYTES, DETAILS_BYTES, KE1_BYTES, KE3_BYTES, Packet};
-use crate::common::seal::{Channel, Secret, Side, context, derive};
+use crate::common::opaque::{LoginFailed, PasswordRecord, ServerLogin};
+use crate::common::packet::{CLIENT_INFO_BYTES, KE1_BYTES, KE3_BYTES, LOGIN_RESULT_BYTES, Packet};
+use crate::common::session_cipher::{SessionCipher, Side};
 use crate::common::ticket::ResumptionTicket;
-use crate::common::types::{RequestId, RunId, UserName};
+use crate::common::types::{InstanceId, RequestId, UserName};
 use crate::server::auth::enrolment::EnrolmentResult;
 use crate::server::auth::keys::CredentialVersion;
 use crate::server::core::Effects;
@@ -33,9 +33,9 @@ pub(super) struct Entrant {
     pub(super) user: UserName,
     pub(super) address: SocketAddr,
     pub(super) version: CredentialVersion,
-    pub(super) run: RunId,
+    pub(super) run: InstanceId,
     pub(super) generation: u32,
-    pub(super) details: LoginDetails,
+    pub(super) details: ClientInfo,
     pub(super) beginning: Beginning,
 }
 
@@ -94,7 +94,7 @@ impl Server {
         let Some(key) = self.handshakes.next_ready() else { return };
         let Some(handshake) = self.handshakes.find_mut(&key) else { return };
         let Stage::Waiting { ke1 } = handshake.stage else { return };
-        let fake = Record::fake(&self.keys.root, &handshake.user);
+        let fake = PasswordRecord::fake(&self.keys.root, &handshake.user);
         let account = self.accounts.find(&handshake.user);
         let known = account.and_then(|account| Some((account.version?, account.record.as_ref()?)));
         let (version, record) = known.map_or((None, &fake), |(version, record)| (Some(version), record));
@@ -110,7 +110,7 @@ impl Server {
         now: Instant,
         key: Key,
         ke3: &[u8; KE3_BYTES],
-        details: &[u8; DETAILS_BYTES],
+        details: &[u8; CLIENT_INFO_BYTES],
         out: &mut Effects,
     ) {
         let Some(handshake) = self.handshakes.find_mut(&key) else { return };
@@ -127,7 +127,7 @@ impl Server {
         let (user, charge) = (handshake.user.clone(), handshake.charge.take());
         info!("{}: Received AUTH from {}", key.0, escape_controls(user.as_str()));
         let proven = login.finish(&user, ke3).and_then(|login_key| {
-            let details = login_key.open_details(&key.1, details)?;
+            let details = login_key.open_client_info(&key.1, details)?;
             Ok((login_key, details))
         });
         if proven.is_ok() {
@@ -139,14 +139,14 @@ impl Server {
         let answer = proven.and_then(|(login_key, details)| {
             self.judge(now, key, &user, version, details, &login_key).map(|answer| (login_key, answer))
         });
-        let verdict = if let Ok((_, LoginAnswer::Welcome(_))) = &answer { "OK" } else { "ERR" };
-        let mut sealed = [0; ANSWER_BYTES];
+        let verdict = if let Ok((_, LoginResult::Accepted(_))) = &answer { "OK" } else { "ERR" };
+        let mut sealed = [0; LOGIN_RESULT_BYTES];
         match answer {
-            Ok((login_key, answer)) => sealed = login_key.seal_answer(&key.1, &answer),
+            Ok((login_key, answer)) => sealed = login_key.seal_result(&key.1, &answer),
             Err(LoginFailed) => self.rng.fill_bytes(&mut sealed),
         }
         info!("{}: Sent {verdict} to {}", key.0, escape_controls(user.as_str()));
-        let answer = Packet::Answer { nonce: key.1, answer: &sealed }.to_bytes();
+        let answer = Packet::Login4 { nonce: key.1, result: &sealed }.to_bytes();
         out.bytes(key.0, &answer);
         if let Some(handshake) = self.handshakes.find_mut(&key) {
             handshake.stage = Stage::Decided { answer };
@@ -160,9 +160,9 @@ impl Server {
         key: Key,
         user: &UserName,
         version: Option<CredentialVersion>,
-        details: LoginDetails,
+        details: ClientInfo,
         login_key: &LoginKey,
-    ) -> Result<LoginAnswer, LoginFailed> {
+    ) -> Result<LoginResult, LoginFailed> {
         let wall_us = self.wall_ms(now).saturating_mul(1_000);
         let account = self.accounts.find(user).ok_or(LoginFailed)?;
         let version = version.filter(|_| account.version == version).ok_or(LoginFailed)?;
@@ -171,18 +171,18 @@ impl Server {
             // still lasts: it does not keep the password's owner out.
             let is_unproven = self.sessions.at(slot).beginning.as_ref().is_some_and(|begun| !begun.resumed.is_empty());
             if !is_unproven {
-                return Ok(LoginAnswer::AlreadyActive { liveness_ms: millis(self.config.liveness) });
+                return Ok(LoginResult::AlreadyActive { liveness_ms: millis(self.config.liveness) });
             }
             self.end_session(slot);
         }
         let run = self.accounts.find_mut(user).ok_or(LoginFailed)?.begin_run(wall_us);
         let beginning = Beginning { nonce: key.1, resumed: Vec::new() };
         let entrant = Entrant { user: user.clone(), address: key.0, version, run, generation: 0, details, beginning };
-        Ok(LoginAnswer::Welcome(self.admit(now, entrant, login_key.session_secret())))
+        Ok(LoginResult::Accepted(self.admit(now, entrant, login_key.session_secret())))
     }
 
     /// Makes the session. The user must have none.
-    pub(super) fn admit(&mut self, now: Instant, entrant: Entrant, secret: Secret) -> Welcome {
+    pub(super) fn admit(&mut self, now: Instant, entrant: Entrant, secret: Secret) -> SessionParams {
         let Entrant { user, address, version, run, generation, details, beginning } = entrant;
         let owner = self.index.intern_owner(&user);
         let id = self.keys.mint_id(&mut self.rng);
@@ -190,14 +190,14 @@ impl Server {
         let ticket = ResumptionTicket {
             user: user.clone(),
             credential_version: version,
-            run,
+            instance: run,
             generation,
             secret: (*ticket_secret).into(),
             expires_ms: self.wall_ms(now) + u64::try_from(RESUMPTION_LIFETIME.as_millis()).expect("a week fits"),
         };
-        let welcome = Welcome {
+        let welcome = SessionParams {
             session: id,
-            run,
+            instance: run,
             heartbeat_ms: millis(self.config.heartbeat),
             liveness_ms: millis(self.config.liveness),
             server_time_ms: self.clock_ms(now),
@@ -208,7 +208,7 @@ impl Server {
             local_only: self.config.listens_elsewhere && address.ip().is_loopback(),
         };
         self.sessions.insert(Session {
-            channel: Channel::new(Side::Server, id, &secret),
+            channel: SessionCipher::new(Side::Server, id, &secret),
             user,
             owner,
             address,

@@ -49,7 +49,7 @@ use crate::common::escape::escape_controls;
 use crate::common::limits::{HEARTBEAT_DEFAULT, LIVENESS_DEFAULT, PROTOCOL_VERSION};
 use crate::common::packet::{Nonce, Packet};
 use crate::common::redacted::Redacted;
-use crate::common::types::{RunId, UserName};
+use crate::common::types::{InstanceId, UserName};
 
 /// FairQueue between two login steps while datagrams keep coming: a step takes about 0.3 ms, so this keeps a flood of
 /// logins under a fifth of the loop.
@@ -206,8 +206,10 @@ impl Server {
                     self.on_login1(now, (from, nonce), user, ke1, out);
                 }
             }
-            Some(Packet::Login3 { nonce, ke3, details }) => self.on_login3(now, (from, nonce), ke3, details, out),
-            Some(Packet::Resume { nonce, cookie, details, ticket }) => {
+            Some(Packet::Login3 { nonce, ke3, client_info: details }) => {
+                self.on_login3(now, (from, nonce), ke3, details, out)
+            }
+            Some(Packet::Resume { nonce, cookie, client_info: details, ticket }) => {
                 if self.check_cookie(now, from, nonce, &cookie, out) {
                     self.on_resume(now, (from, nonce), (&cookie, details), ticket, out);
                 }
@@ -324,8 +326,8 @@ impl Server {
         self.wall_ms_at_start + self.uptime_ms(now)
     }
 
-    fn last_writer(&self, user: &UserName) -> RunId {
-        self.accounts.find(user).map_or(RunId(0), |account| account.last_writer())
+    fn last_writer(&self, user: &UserName) -> InstanceId {
+        self.accounts.find(user).map_or(InstanceId(0), |account| account.last_writer())
     }
 }
 

@@ -11,8 +11,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::common::limits::{HANDSHAKE_LIFETIME, HANDSHAKES_KNOWN_MAX, HANDSHAKES_MAX, HANDSHAKES_PER_NETWORK_MAX};
-use crate::common::login::ServerLogin;
 use crate::common::net::AddressPrefix;
+use crate::common::opaque::ServerLogin;
 use crate::common::packet::{KE1_BYTES, Nonce};
 use crate::common::types::UserName;
 use crate::server::auth::fair_queue::{FairQueue, Place};

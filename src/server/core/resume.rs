@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 use super::Server;
 use super::login::Entrant;
 use crate::common::escape::escape_controls;
-use crate::common::login::{LoginAnswer, ResumptionKey};
-use crate::common::packet::{Cookie, DETAILS_BYTES, Nonce, Packet};
+use crate::common::handshake_keys::{LoginResult, ResumptionKey};
+use crate::common::packet::{CLIENT_INFO_BYTES, Cookie, Nonce, Packet};
 use crate::common::ticket::ResumptionTicket;
 use crate::server::core::Effects;
 use crate::server::core::pending_logins::Key;
@@ -30,7 +30,7 @@ impl Server {
         &mut self,
         now: Instant,
         key: Key,
-        details: (&Cookie, &[u8; DETAILS_BYTES]),
+        details: (&Cookie, &[u8; CLIENT_INFO_BYTES]),
         ticket: &[u8],
         out: &mut Effects,
     ) {
@@ -45,7 +45,7 @@ impl Server {
         &mut self,
         now: Instant,
         key: Key,
-        (cookie, details): (&Cookie, &[u8; DETAILS_BYTES]),
+        (cookie, details): (&Cookie, &[u8; CLIENT_INFO_BYTES]),
         ticket: &[u8],
     ) -> Result<Vec<u8>, Useless> {
         let opened = ResumptionTicket::open(ticket, &self.keys.tickets, self.wall_ms(now));
@@ -55,7 +55,7 @@ impl Server {
         })?;
         let secret = Zeroizing::new(ticket.secret.0);
         let keys = ResumptionKey::new(secret);
-        let details = keys.open_details(&key.1, cookie, details).map_err(|_| Useless)?;
+        let details = keys.open_client_info(&key.1, cookie, details).map_err(|_| Useless)?;
         let account = self.accounts.find(&ticket.user).ok_or(Useless)?;
         if account.version != Some(ticket.credential_version) {
             debug!("{}: a resumption of {} under an old credential", key.0, escape_controls(ticket.user.as_str()));
@@ -64,7 +64,7 @@ impl Server {
         let mut generation = ticket.generation;
         if let Some(slot) = self.sessions.of_owner(account.owner) {
             let session = self.sessions.at(slot);
-            let again = session.run == ticket.run && session.address == key.0;
+            let again = session.run == ticket.instance && session.address == key.0;
             if let Some(beginning) = session.beginning.as_ref().filter(|beginning| beginning.nonce == key.1)
                 && again
                 && !beginning.resumed.is_empty()
@@ -72,12 +72,12 @@ impl Server {
                 return Ok(beginning.resumed.clone());
             }
             let unconfirmed = session.beginning.is_some();
-            if session.run != ticket.run || (session.generation > ticket.generation && !unconfirmed) {
+            if session.run != ticket.instance || (session.generation > ticket.generation && !unconfirmed) {
                 return Err(Useless);
             }
             generation = generation.max(session.generation);
         }
-        if !account.may_resume(ticket.run, ticket.generation) {
+        if !account.may_resume(ticket.instance, ticket.generation) {
             return Err(Useless);
         }
         if let Some(slot) = self.sessions.of_owner(account.owner) {
@@ -92,27 +92,27 @@ impl Server {
         key: Key,
         ticket: ResumptionTicket,
         generation: u32,
-        details: crate::common::login::LoginDetails,
+        details: crate::common::handshake_keys::ClientInfo,
         keys: &ResumptionKey,
     ) -> Result<Vec<u8>, Useless> {
         let mut server_nonce: Nonce = [0; 16];
         self.rng.fill_bytes(&mut server_nonce);
         let account = self.accounts.find_mut(&ticket.user).ok_or(Useless)?;
-        account.newest_run = account.newest_run.max(ticket.run);
+        account.newest_run = account.newest_run.max(ticket.instance);
         let owner = account.owner;
         let entrant = Entrant {
             user: ticket.user,
             address: key.0,
             version: ticket.credential_version,
-            run: ticket.run,
+            run: ticket.instance,
             generation: generation.checked_add(1).ok_or(Useless)?,
             details,
             beginning: Beginning { nonce: key.1, resumed: Vec::new() },
         };
         debug!("{}: {} resumed", key.0, escape_controls(entrant.user.as_str()));
         let welcome = self.admit(now, entrant, keys.session_secret(&key.1, &server_nonce));
-        let answer = keys.seal_answer(&key.1, &server_nonce, &LoginAnswer::Welcome(welcome));
-        let resumed = Packet::Resumed { nonce: key.1, server_nonce, answer: &answer }.to_bytes();
+        let answer = keys.seal_result(&key.1, &server_nonce, &LoginResult::Accepted(welcome));
+        let resumed = Packet::Resumed { nonce: key.1, server_nonce, result: &answer }.to_bytes();
         let slot = self.sessions.of_owner(owner).ok_or(Useless)?;
         if let Some(beginning) = &mut self.sessions.at_mut(slot).beginning {
             beginning.resumed.clone_from(&resumed);

@@ -10,15 +10,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::common::crypto::Secret;
 use crate::common::packet::Nonce;
-use crate::common::seal::{Channel, Secret};
-use crate::common::types::{Audience, RequestId, RunId, SessionId, UserName};
+use crate::common::session_cipher::SessionCipher;
+use crate::common::types::{Audience, InstanceId, RequestId, SessionId, UserName};
 use crate::server::index::OwnerId;
 
 /// One client that is logged in.
 pub struct Session {
     /// Its keys and replay window.
-    pub channel: Channel,
+    pub channel: SessionCipher,
     /// Who.
     pub user: UserName,
     /// The same in the index.
@@ -26,7 +27,7 @@ pub struct Session {
     /// The only address it is heard from.
     pub address: SocketAddr,
     /// Which run of the client.
-    pub run: RunId,
+    pub run: InstanceId,
     /// Which session of that run.
     pub generation: u32,
     /// Where its listener serves peers.

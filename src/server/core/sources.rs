@@ -13,10 +13,10 @@ use rand::Rng;
 
 use super::Server;
 use super::lists::Asker;
+use crate::common::crypto::AeadKey;
 use crate::common::limits::{PAGE_MAX_BYTES, SOURCES_REQUEST_MAX_BYTES, TICKET_LIFETIME};
 use crate::common::message::{Cursor, Response, SourceGrant, WantedFile, encoded_len};
 use crate::common::redacted::Redacted;
-use crate::common::seal::AeadKey;
 use crate::common::ticket::{Grant, TransferTicket};
 use crate::server::auth::cursor::Stale;
 use crate::server::core::sessions::Session;

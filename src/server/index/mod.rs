@@ -25,7 +25,7 @@ use self::publications::{ContentKey, Member};
 pub use self::query::Purpose;
 use crate::common::limits::PAGE_MAX_BYTES;
 use crate::common::message::{PublishedFile, WantedFile};
-use crate::common::types::{Audience, Content, ContentHash, FileName, StateDigest, UserName};
+use crate::common::types::{Audience, Content, ContentHash, FileName, PublicationsDigest, UserName};
 
 /// A user who publishes, interned; good for as long as the index lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -164,8 +164,8 @@ impl Index {
 
     /// Sum over the owner's publications: BLAKE3 of each one's name, content hash, size, modification time and audience,
     /// cut to 128 bits, added up without regard to order.
-    pub fn digest(&self, owner: OwnerId) -> StateDigest {
-        StateDigest(self.owners[owner.0 as usize].digest.to_be_bytes())
+    pub fn digest(&self, owner: OwnerId) -> PublicationsDigest {
+        PublicationsDigest(self.owners[owner.0 as usize].digest.to_be_bytes())
     }
 
     /// One of the owner's own publications with its audience.

@@ -148,7 +148,7 @@ fn what_is_withdrawn_leaves_nothing_behind() {
     }
     assert!(index.names.is_clear());
     assert_eq!((index.audiences.len(), index.publication_count()), (1, 0));
-    assert!(owners.iter().all(|&owner| index.digest(owner) == StateDigest::default()));
+    assert!(owners.iter().all(|&owner| index.digest(owner) == PublicationsDigest::default()));
 }
 
 #[test]

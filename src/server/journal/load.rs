@@ -9,7 +9,7 @@ use rusqlite::types::ValueRef;
 
 use super::{JournalError, LastMutation, StoredPublication};
 use crate::common::message::PublishedFile;
-use crate::common::types::{Audience, Content, ContentHash, FileName, RequestId, RunId, UserName};
+use crate::common::types::{Audience, Content, ContentHash, FileName, InstanceId, RequestId, UserName};
 
 /// How many publications go by between two calls of [`LoadSink::progress`].
 const PROGRESS_EVERY: u64 = 1 << 16;
@@ -191,7 +191,7 @@ fn last_mutations(
         let id: i64 = row.get(0)?;
         let user = users.get(&id).ok_or_else(|| LoadError::Row(format!("a change by user {id}, who is not there")))?;
         let last = LastMutation {
-            run: RunId(row.get::<_, i64>(1)? as u64),
+            run: InstanceId(row.get::<_, i64>(1)? as u64),
             request: RequestId(row.get::<_, i64>(2)? as u64),
             found: row.get::<_, Option<i64>>(3)?.map(|found| found as u64),
         };

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use rand::RngCore;
 
 use crate::common::message::PublishedFile;
-use crate::common::types::{Audience, FileName, RequestId, RunId, UserName};
+use crate::common::types::{Audience, FileName, InstanceId, RequestId, UserName};
 
 mod data_file;
 mod error;
@@ -38,7 +38,7 @@ pub struct Mutation {
     /// Whose.
     pub user: UserName,
     /// In which run of the client.
-    pub run: RunId,
+    pub run: InstanceId,
     /// Which request of that run.
     pub request: RequestId,
     /// What changes.
@@ -70,7 +70,7 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastMutation {
     /// In which run.
-    pub run: RunId,
+    pub run: InstanceId,
     /// Which request.
     pub request: RequestId,
     /// `None` for a PUBLISH, the bits for an UNPUBLISH.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::common::message::PublishedFile;
-use crate::common::types::{Content, ContentHash, FileName, RequestId, RunId};
+use crate::common::types::{Content, ContentHash, FileName, InstanceId, RequestId};
 use crate::server::journal::{LastMutation, StoredPublication};
 
 #[derive(Default)]
@@ -35,7 +35,7 @@ fn publish(owner: &str, request: u64, names: &[String], audience: Audience) -> M
     };
     let files = names.iter().map(file).collect();
     let change = Change::Publish { files, audience: Arc::new(audience), published_s: 1_700_000_000 };
-    Mutation { user: user(owner), run: RunId(u64::MAX), request: RequestId(request), change }
+    Mutation { user: user(owner), run: InstanceId(u64::MAX), request: RequestId(request), change }
 }
 
 fn names(count: usize) -> Vec<String> {

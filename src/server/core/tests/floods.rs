@@ -92,8 +92,8 @@ fn whatever_a_stranger_sends_the_answer_is_one_datagram_and_no_larger() {
     let truths = vec![
         Packet::Hello { version: 1, nonce: [1; 16] }.to_bytes(),
         Packet::Login1 { nonce: [1; 16], cookie: [2; 32], user: "hans", ke1: &[3; KE1_BYTES] }.to_bytes(),
-        Packet::Login3 { nonce: [1; 16], ke3: &[3; 64], details: &[4; 48] }.to_bytes(),
-        Packet::Resume { nonce: [1; 16], cookie: [2; 32], details: &[4; 48], ticket: &ticket }.to_bytes(),
+        Packet::Login3 { nonce: [1; 16], ke3: &[3; 64], client_info: &[4; 48] }.to_bytes(),
+        Packet::Resume { nonce: [1; 16], cookie: [2; 32], client_info: &[4; 48], ticket: &ticket }.to_bytes(),
         session,
     ];
     let changed = (proptest::sample::select(truths), any::<prop::sample::Index>(), any::<u8>(), 0..3_usize);

@@ -6,7 +6,7 @@ use rand::Rng;
 use zeroize::Zeroizing;
 
 use crate::common::message::{AudienceRef, Cursor, NameQuery, Request, Response};
-use crate::common::seal::{Channel, Side};
+use crate::common::session_cipher::{SessionCipher, Side};
 use crate::common::types::{Audience, FileName, UserName};
 use crate::server::core::login::Entrant;
 use crate::server::core::sessions::Beginning;
@@ -22,7 +22,7 @@ pub(super) fn admit(world: &mut World, name: &str) -> Client {
     let secret = Zeroizing::new(world.rng.r#gen::<[u8; 32]>());
     let entrant = Entrant { user, address, version: [0; 16], run, generation: 0, details: DETAILS, beginning };
     let welcome = world.server.admit(world.now, entrant, secret.clone());
-    let channel = Channel::new(Side::Client, welcome.session, &secret);
+    let channel = SessionCipher::new(Side::Client, welcome.session, &secret);
     Client { address, secret, welcome, channel, next_id: 0 }
 }
 

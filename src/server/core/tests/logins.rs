@@ -52,10 +52,10 @@ fn no_size_in_any_phase_tells_a_known_user_from_an_unknown_one() {
             // A senseless first message now and then: it must fail as late as the others.
             let mut ke1 = [0xff; crate::common::packet::KE1_BYTES];
             if guess % 2 == 0 {
-                ke1 = crate::common::login::ClientLogin::start(&mut world.rng, b"guess").1;
+                ke1 = crate::common::opaque::ClientLogin::start(&mut world.rng, b"guess").1;
             }
             let login1 = Packet::Login1 { nonce, cookie, user: name, ke1: &ke1 }.to_bytes();
-            let login3 = Packet::Login3 { nonce, ke3: &[5; 64], details: &[6; 48] }.to_bytes();
+            let login3 = Packet::Login3 { nonce, ke3: &[5; 64], client_info: &[6; 48] }.to_bytes();
             for step in [&login1, &login1, &login3, &login3, &login1] {
                 phases.push(shape(&world.send(from, step)));
             }

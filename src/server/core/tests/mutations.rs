@@ -3,7 +3,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::common::message::{AudienceRef, ClientMessage, Request, Response, ServerMessage};
-use crate::common::types::{RequestId, StateDigest};
+use crate::common::types::{PublicationsDigest, RequestId};
 use crate::server::core::LoadedState;
 use crate::server::core::ServerConfig;
 use crate::server::journal::{Change, LastMutation, LoadSink};
@@ -32,7 +32,7 @@ fn own_names(world: &mut World, client: &mut Client) -> Vec<String> {
     entries.into_iter().map(|entry| entry.name.to_string()).collect()
 }
 
-fn digest(response: &ServerMessage) -> StateDigest {
+fn digest(response: &ServerMessage) -> PublicationsDigest {
     match response {
         ServerMessage::Reply { response: Response::Stored { digest } | Response::Withdrawn { digest, .. }, .. } => {
             *digest
@@ -94,9 +94,9 @@ fn what_is_found_is_told_bit_by_bit() {
     world.ask(&mut hans, Request::Publish { files: vec![file("a"), file("b")], audience: AudienceRef::Everyone });
     let names = ["x", "b", "b", "a"].map(name).to_vec();
     let response = world.ask(&mut hans, Request::Unpublish { names });
-    assert_eq!(response, Response::Withdrawn { found: 0b1010, digest: StateDigest::default() });
+    assert_eq!(response, Response::Withdrawn { found: 0b1010, digest: PublicationsDigest::default() });
     let response = world.ask(&mut hans, unpublish("a"));
-    assert_eq!(response, Response::Withdrawn { found: 0, digest: StateDigest::default() });
+    assert_eq!(response, Response::Withdrawn { found: 0, digest: PublicationsDigest::default() });
     assert_eq!(world.journal.len(), 2, "what changes nothing is not stored");
 }
 
@@ -110,7 +110,7 @@ fn the_digest_tells_states_apart() {
     assert!(first == third && first != second);
     let resumed = world.resume(&hans, address(HERE)).unwrap();
     assert_eq!(resumed.welcome.digest, first);
-    assert_eq!(resumed.welcome.last_writer, hans.welcome.run);
+    assert_eq!(resumed.welcome.last_writer, hans.welcome.instance);
 }
 
 #[test]
@@ -137,16 +137,16 @@ fn the_last_answer_survives_the_server() {
     world.say(&mut hans, &request(1, publish("a")));
     world.say(&mut hans, &request(2, unpublish("a")));
     let mut stored = LoadedState::new();
-    let last = LastMutation { run: hans.welcome.run, request: RequestId(2), found: Some(1) };
+    let last = LastMutation { run: hans.welcome.instance, request: RequestId(2), found: Some(1) };
     stored.last_mutation(crate::server::test_support::user("hans"), last);
     let mut later = World::start(&[], ServerConfig::default(), origin() + Duration::from_secs(9));
     let wall_ms = crate::server::test_support::WALL_MS + 9_000;
     later.server = crate::server::core::Server::new(ServerConfig::default(), stored, [5; 32], later.now, wall_ms);
     later.server.handle_credentials(credentials(&["hans"]), &mut later.out);
     let mut resumed = later.resume(&hans, address(HERE)).expect("RESUMED");
-    assert_eq!(resumed.welcome.last_writer, hans.welcome.run);
+    assert_eq!(resumed.welcome.last_writer, hans.welcome.instance);
     let again = later.say(&mut resumed, &request(2, unpublish("a")));
-    let expected = Response::Withdrawn { found: 1, digest: StateDigest::default() };
+    let expected = Response::Withdrawn { found: 1, digest: PublicationsDigest::default() };
     assert_eq!(again, [ServerMessage::Reply { id: RequestId(2), response: expected }]);
     assert!(later.journal.is_empty());
 }

@@ -14,13 +14,13 @@ fn a_change_of_address_keeps_the_run_and_raises_the_generation() {
     let mut before = world.login(HERE, "hans");
     world.heartbeat(&mut before);
     let mut after = world.resume(&before, address(THERE)).expect("RESUMED");
-    assert_eq!(after.welcome.run, before.welcome.run);
+    assert_eq!(after.welcome.instance, before.welcome.instance);
     assert_ne!(after.welcome.session, before.welcome.session);
     assert_eq!(world.heartbeat(&mut after).len(), 1);
     assert!(world.heartbeat(&mut before).is_empty());
     assert_eq!(world.server.session_count(), 1);
     let again = world.resume(&after, address(HERE)).expect("and again");
-    assert_eq!(again.welcome.run, before.welcome.run);
+    assert_eq!(again.welcome.instance, before.welcome.instance);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_session_outlives_the_server() {
     let bytes = hans.seal(&ClientMessage::Leave);
     assert_eq!(same.send(address(HERE), &bytes).len(), 1, "RESET");
     let mut resumed = same.resume(&hans, address(HERE)).expect("RESUMED");
-    assert_eq!(resumed.welcome.run, hans.welcome.run);
+    assert_eq!(resumed.welcome.instance, hans.welcome.instance);
     assert_eq!(
         same.ask(&mut resumed, Request::Peers { cursor: None }),
         Response::Users { users: Vec::new(), next: None }

@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use crate::common::message::{ClientMessage, Heartbeat, Request, Response, ServerMessage};
 use crate::common::packet::Packet;
-use crate::common::seal::{Channel, Side};
+use crate::common::session_cipher::{SessionCipher, Side};
 use crate::server::test_support::{LoginOutcome, World, address, user};
 
 const HERE: &str = "127.0.0.1:4000";
@@ -57,7 +57,7 @@ fn the_user_of_an_ended_session_can_log_in_again() {
     assert!(matches!(refused, Some(LoginOutcome::AlreadyActive { .. })));
     world.advance(Duration::from_secs(3));
     let second = world.login("127.0.0.1:4001", "hans");
-    assert!(second.welcome.run > first.welcome.run);
+    assert!(second.welcome.instance > first.welcome.instance);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn an_unknown_session_draws_a_believable_reset_and_random_ids_none() {
 /// A datagram of a session that has ended.
 fn stale(world: &mut World) -> Vec<u8> {
     let id = world.server.keys.mint_id(&mut world.rng);
-    let mut channel = Channel::new(Side::Client, id, &Zeroizing::new([1; 32]));
+    let mut channel = SessionCipher::new(Side::Client, id, &Zeroizing::new([1; 32]));
     let mut bytes = Vec::new();
     channel.seal_into(&mut bytes, |text| ClientMessage::Leave.encode(text));
     bytes

@@ -1,7 +1,7 @@
+use crate::common::crypto::{AeadKey, context};
 use crate::common::message::{
     AudienceRef, ClientMessage, Heartbeat, NameQuery, Request, Response, SourceGrant, WantedFile,
 };
-use crate::common::seal::{AeadKey, context};
 use crate::common::ticket::TransferTicket;
 use crate::common::types::Audience;
 use crate::server::test_support::{Client, WALL_MS, World, file, name, user, wanted};

@@ -1,22 +1,23 @@
 use std::collections::HashSet;
 
 use proptest::prelude::*;
+use zeroize::Zeroizing;
 
 use super::*;
 
-fn pair() -> (Channel, Channel) {
+fn pair() -> (SessionCipher, SessionCipher) {
     let (id, secret) = (SessionId([7; 16]), Zeroizing::new([9; 32]));
-    (Channel::new(Side::Client, id, &secret), Channel::new(Side::Server, id, &secret))
+    (SessionCipher::new(Side::Client, id, &secret), SessionCipher::new(Side::Server, id, &secret))
 }
 
-fn seal(channel: &mut Channel, text: &[u8]) -> Vec<u8> {
+fn seal(cipher: &mut SessionCipher, text: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    channel.seal_into(&mut out, |out| out.extend_from_slice(text));
+    cipher.seal_into(&mut out, |out| out.extend_from_slice(text));
     out
 }
 
 #[test]
-fn what_one_side_seals_the_other_opens_once() {
+fn a_sealed_datagram_opens_once_at_the_other_end() {
     let (mut client, mut server) = pair();
     let sealed = seal(&mut client, b"hello");
     assert_eq!(sealed.len(), SEALED_OVERHEAD_BYTES + 5);
@@ -27,14 +28,14 @@ fn what_one_side_seals_the_other_opens_once() {
 }
 
 #[test]
-fn nothing_can_be_reflected() {
+fn a_reflected_datagram_is_rejected() {
     let (mut client, _) = pair();
     let mut sealed = seal(&mut client, b"hello");
     assert_eq!(client.open(&mut sealed), Err(OpenError::Forged));
 }
 
 #[test]
-fn any_changed_bit_is_noticed_and_moves_nothing() {
+fn a_changed_bit_is_detected_and_leaves_the_window_unchanged() {
     let (mut client, mut server) = pair();
     let sealed = seal(&mut client, b"hello");
     for bit in 0..sealed.len() * 8 {
@@ -46,7 +47,7 @@ fn any_changed_bit_is_noticed_and_moves_nothing() {
 }
 
 #[test]
-fn a_datagram_cut_anywhere_is_refused() {
+fn a_truncated_datagram_is_rejected() {
     let (mut client, mut server) = pair();
     let sealed = seal(&mut client, b"hello");
     for cut in 0..sealed.len() {
@@ -55,7 +56,7 @@ fn a_datagram_cut_anywhere_is_refused() {
 }
 
 #[test]
-fn reordering_within_the_window_is_fine_and_beyond_it_refused() {
+fn reordering_is_accepted_within_the_window_and_rejected_beyond() {
     let (mut client, mut server) = pair();
     let sealed: Vec<_> = (0..200u8).map(|n| seal(&mut client, &[n])).collect();
     assert!(server.open(&mut sealed[150].clone()).is_ok());
@@ -65,25 +66,16 @@ fn reordering_within_the_window_is_fine_and_beyond_it_refused() {
     assert_eq!(server.open(&mut sealed[150].clone()), Err(OpenError::Replayed));
 }
 
-#[test]
-fn once_sealed_blobs_open_only_with_their_key_and_data() {
-    let key = Zeroizing::new([1; 32]);
-    let sealed: [u8; 20] = seal_once(&key, b"nonce", b"port");
-    assert_eq!(open_once(&key, b"nonce", &sealed).unwrap().as_slice(), b"port");
-    assert!(open_once(&key, b"other", &sealed).is_none());
-    assert!(open_once(&Zeroizing::new([2; 32]), b"nonce", &sealed).is_none());
-}
-
 proptest! {
-    /// The window agrees with a set that remembers everything, within its reach.
+    /// Within its range the window agrees with a set of all counters.
     #[test]
-    fn the_window_is_a_set_with_a_horizon(counters in proptest::collection::vec(0u64..400, 1..300)) {
+    fn the_window_agrees_with_a_set_of_all_counters(counters in proptest::collection::vec(0u64..400, 1..300)) {
         let (mut window, mut seen, mut highest) = (ReplayWindow::default(), HashSet::new(), 0);
         for counter in counters {
             let within = counter + 128 > highest;
             prop_assert_eq!(window.is_fresh(counter), within && !seen.contains(&counter));
             if window.is_fresh(counter) {
-                window.mark(counter);
+                window.record(counter);
                 seen.insert(counter);
                 highest = highest.max(counter);
             }
@@ -91,11 +83,11 @@ proptest! {
     }
 
     #[test]
-    fn no_counter_makes_the_window_panic(counters in proptest::collection::vec(any::<u64>(), 1..50)) {
+    fn the_window_panics_for_no_counter(counters in proptest::collection::vec(any::<u64>(), 1..50)) {
         let mut window = ReplayWindow::default();
         for counter in counters.into_iter().chain([u64::MAX, u64::MAX - 1, 0]) {
             if window.is_fresh(counter) {
-                window.mark(counter);
+                window.record(counter);
                 prop_assert!(!window.is_fresh(counter));
             }
         }

@@ -1,0 +1,173 @@
+//! The keys of a login and of a resumption, and the messages sealed with them.
+//!
+//! Each key seals one message: it is derived for one direction of one exchange, so the AEAD nonce is zero. The exchange's
+//! nonce is associated data. Every message is padded to a fixed size, so that its length reveals nothing.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use zeroize::Zeroizing;
+
+use super::crypto::{AeadKey, NONCE_BYTES, Secret, TAG_BYTES, context, derive};
+use super::opaque::LoginFailed;
+use super::packet::{CLIENT_INFO_BYTES, Cookie, LOGIN_RESULT_BYTES, Nonce, ResetToken};
+use super::redacted::Redacted;
+use super::types::{InstanceId, PublicationsDigest, SessionId};
+
+/// The key that client and server share after a login: OPAQUE's session key.
+pub struct LoginKey(Zeroizing<Vec<u8>>);
+
+impl LoginKey {
+    pub(super) fn new(opaque_session_key: &[u8]) -> Self {
+        Self(Zeroizing::new(opaque_session_key.to_vec()))
+    }
+
+    /// The secret of the session that this login starts.
+    pub fn session_secret(&self) -> Secret {
+        derive(context::SESSION, &self.0)
+    }
+
+    /// Seals the client info of LOGIN3.
+    pub fn seal_client_info(&self, nonce: &Nonce, info: &ClientInfo) -> [u8; CLIENT_INFO_BYTES] {
+        seal_padded(&derive(context::LOGIN_CLIENT_INFO, &self.0), nonce, info)
+    }
+
+    /// Opens the client info of LOGIN3.
+    pub fn open_client_info(&self, nonce: &Nonce, sealed: &[u8; CLIENT_INFO_BYTES]) -> Result<ClientInfo, LoginFailed> {
+        open_padded(&derive(context::LOGIN_CLIENT_INFO, &self.0), nonce, sealed)
+    }
+
+    /// Seals the result in LOGIN4.
+    pub fn seal_result(&self, nonce: &Nonce, result: &LoginResult) -> [u8; LOGIN_RESULT_BYTES] {
+        seal_padded(&derive(context::LOGIN_RESULT, &self.0), nonce, result)
+    }
+
+    /// Opens the result in LOGIN4.
+    pub fn open_result(&self, nonce: &Nonce, sealed: &[u8; LOGIN_RESULT_BYTES]) -> Result<LoginResult, LoginFailed> {
+        open_padded(&derive(context::LOGIN_RESULT, &self.0), nonce, sealed)
+    }
+}
+
+/// The keys of one attempt to resume a session: derived from the secret in the ticket, and fresh because the nonces of
+/// both sides enter the derivation.
+pub struct ResumptionKey(Secret);
+
+impl ResumptionKey {
+    pub fn new(ticket_secret: Secret) -> Self {
+        Self(ticket_secret)
+    }
+
+    /// The secret that goes into a session's resumption ticket, derived from the session's secret.
+    pub fn secret_for_ticket(session_secret: &Secret) -> Secret {
+        derive(context::RESUMPTION_SECRET, session_secret.as_slice())
+    }
+
+    /// Seals the client info of RESUME. It is valid with this cookie only, so that an attacker cannot replay a recorded
+    /// RESUME with a fresh cookie.
+    pub fn seal_client_info(&self, nonce: &Nonce, cookie: &Cookie, info: &ClientInfo) -> [u8; CLIENT_INFO_BYTES] {
+        seal_padded(&self.derive(context::RESUME_CLIENT_INFO, nonce, cookie), nonce, info)
+    }
+
+    /// Opens the client info of RESUME.
+    pub fn open_client_info(
+        &self,
+        nonce: &Nonce,
+        cookie: &Cookie,
+        sealed: &[u8; CLIENT_INFO_BYTES],
+    ) -> Result<ClientInfo, LoginFailed> {
+        open_padded(&self.derive(context::RESUME_CLIENT_INFO, nonce, cookie), nonce, sealed)
+    }
+
+    /// The secret of the resumed session.
+    pub fn session_secret(&self, nonce: &Nonce, server_nonce: &Nonce) -> Secret {
+        self.derive(context::RESUMED_SESSION, nonce, server_nonce)
+    }
+
+    /// Seals the result in RESUMED.
+    pub fn seal_result(&self, nonce: &Nonce, server_nonce: &Nonce, result: &LoginResult) -> [u8; LOGIN_RESULT_BYTES] {
+        seal_padded(&self.derive(context::RESUME_RESULT, nonce, server_nonce), nonce, result)
+    }
+
+    /// Opens the result in RESUMED.
+    pub fn open_result(
+        &self,
+        nonce: &Nonce,
+        server_nonce: &Nonce,
+        sealed: &[u8; LOGIN_RESULT_BYTES],
+    ) -> Result<LoginResult, LoginFailed> {
+        open_padded(&self.derive(context::RESUME_RESULT, nonce, server_nonce), nonce, sealed)
+    }
+
+    /// `server_part` is the cookie or the server's nonce.
+    fn derive(&self, context: &str, nonce: &Nonce, server_part: &[u8]) -> Secret {
+        let material = Zeroizing::new([self.0.as_slice(), nonce, server_part].concat());
+        derive(context, &material)
+    }
+}
+
+/// What a client reports about itself at login. Sealed in [`CLIENT_INFO_BYTES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientInfo {
+    /// The port of its listener for peers.
+    pub tcp_port: u16,
+    /// Uploads that it could start now.
+    pub free_slots: u8,
+}
+
+/// The server's reply to a client with the right password or a valid ticket. Sealed in [`LOGIN_RESULT_BYTES`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LoginResult {
+    /// The session is established.
+    Accepted(SessionParams),
+    /// The user has a session with another client.
+    AlreadyActive {
+        /// Silence after which the server considers that client dead, milliseconds.
+        liveness_ms: u32,
+    },
+}
+
+/// The parameters of a new or resumed session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionParams {
+    pub session: SessionId,
+    /// This instance of the client; the same after a resumption.
+    pub instance: InstanceId,
+    /// Interval of heartbeats, milliseconds.
+    pub heartbeat_ms: u32,
+    /// Silence after which the server considers the client dead, milliseconds.
+    pub liveness_ms: u32,
+    /// The server's clock: milliseconds since 1970 when the server started, monotonic since. Transfer tickets expire by
+    /// this clock.
+    pub server_time_ms: u64,
+    /// The token that authenticates a RESET of this session.
+    pub reset_token: Redacted<ResetToken>,
+    /// A sealed [`ResumptionTicket`](super::ticket::ResumptionTicket).
+    pub ticket: Vec<u8>,
+    /// The digest of all the user's publications at the server.
+    pub digest: PublicationsDigest,
+    /// The client instance that made the user's last mutation.
+    pub last_writer: InstanceId,
+    /// The client's address is a loopback address while the server listens on others too: peers on other hosts cannot
+    /// download from this client.
+    pub local_only: bool,
+}
+
+/// Encodes `value`, pads it with zeroes and seals it.
+fn seal_padded<const SEALED: usize>(key: &Secret, nonce: &Nonce, value: &impl Serialize) -> [u8; SEALED] {
+    let encoded = Zeroizing::new(postcard::to_stdvec(value).expect("our own types always encode"));
+    let mut sealed = [0; SEALED];
+    let (text, tag) = sealed.split_at_mut(SEALED - TAG_BYTES);
+    text[..encoded.len()].copy_from_slice(&encoded);
+    tag.copy_from_slice(&AeadKey::new(key).seal_in_place([0; NONCE_BYTES], nonce, text));
+    sealed
+}
+
+/// Opens what [`seal_padded`] sealed.
+fn open_padded<T: DeserializeOwned>(key: &Secret, nonce: &Nonce, sealed: &[u8]) -> Result<T, LoginFailed> {
+    let mut text = Zeroizing::new(sealed.to_vec());
+    let text = AeadKey::new(key).open_in_place([0; NONCE_BYTES], nonce, &mut text).ok_or(LoginFailed)?;
+    let (value, padding) = postcard::take_from_bytes(text).map_err(|_| LoginFailed)?;
+    if padding.iter().all(|&byte| byte == 0) { Ok(value) } else { Err(LoginFailed) }
+}
+
+#[cfg(test)]
+#[path = "handshake_keys_tests.rs"]
+mod tests;
