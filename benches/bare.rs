@@ -25,7 +25,8 @@ use fileshare::internals::client::control::RequestError;
 use fileshare::internals::client::download::{
     Ask, DownloadOptions, DownloadProgress, Downloader, Fetched, Offer, OnExists, Wanted,
 };
-use fileshare::internals::client::share::{HashProgress, Listener, Share};
+use fileshare::internals::client::files::HashProgress;
+use fileshare::internals::client::upload::{Listener, UploadService};
 use fileshare::internals::common::crypto::{AeadKey, TAG_BYTES, counter_nonce};
 use fileshare::internals::common::message::WantedFile;
 use fileshare::internals::common::ticket::{Grant, TransferTicket};
@@ -205,12 +206,12 @@ impl DownloadProgress for Silent {
 
 impl House {
     fn open(dir: &Path, names: &[String]) -> Self {
-        let share = Share::open(dir, 8).expect("a folder");
+        let share = UploadService::open(dir, 8).expect("a folder");
         share.ticket_key(&zeroize::Zeroizing::new(KEY), now_ms());
         let mut wanted = Vec::new();
         for name in names {
             let name = FileName::parse(name).expect("a good name");
-            let file = share.prepare(&name, &Silent).expect("a readable file");
+            let file = share.hash_file(&name, &Silent).expect("a readable file");
             share.published(&name, file.content, Audience::Everyone);
             wanted.push(Wanted { name, content: file.content });
         }

@@ -3,9 +3,6 @@
 //! Every item is listed by name, so that the compiler reports what only tests would use.
 
 pub mod client {
-    pub mod channel {
-        pub use crate::client::channel::{ChannelError, accept};
-    }
     pub mod control {
         pub use crate::client::control::{
             ControlHandle, ControlOptions, Observer, PublishAudience, RequestError, ServerApi,
@@ -16,11 +13,17 @@ pub mod client {
             Ask, DownloadOptions, DownloadProgress, Downloader, Fetched, Offer, OnExists, Wanted,
         };
     }
+    pub mod files {
+        pub use crate::client::files::HashProgress;
+    }
     pub mod session {
         pub use crate::client::session::{Event, RequestHandle, Session, SessionConfig};
     }
-    pub mod share {
-        pub use crate::client::share::{HashProgress, Listener, Share};
+    pub mod transport {
+        pub use crate::client::transport::{TransportError, accept};
+    }
+    pub mod upload {
+        pub use crate::client::upload::{Listener, UploadService};
     }
     pub mod shell {
         pub mod command {

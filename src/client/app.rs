@@ -21,12 +21,12 @@ use crate::client::download::{DownloadOptions, Downloader};
 use crate::client::exit_code::ExitCode;
 use crate::client::notices::Notices;
 use crate::client::services::{Account, Services};
-use crate::client::share::{Listener, Share};
 use crate::client::shell::interrupt::{InterruptState, ShutdownSignal, SignalAction, watch_signals};
 use crate::client::shell::{Script, ShellExit, run_interactive, run_script};
 use crate::client::ui::console::{Console, OutputOptions};
 use crate::client::ui::password::DefaultPasswordSource;
 use crate::client::ui::report::Report;
+use crate::client::upload::{Listener, UploadService};
 use crate::common::opaque::KeyStretching;
 
 /// A command that was told to stop gets this long to do so in good order.
@@ -160,7 +160,7 @@ fn start(
     let script = mode.script(options.stay).map_err(local(&batch))?;
     let unknown = |error| (ExitCode::Unreachable, format!("{}: {error}", options.server));
     let servers = resolve(&options.server, options.port).map_err(unknown)?;
-    let share = Share::open(&options.dir, options.upload_slots).map_err(local(&options.dir))?;
+    let share = UploadService::open(&options.dir, options.upload_slots).map_err(local(&options.dir))?;
     let tcp_port = listen(options, &servers, &share)?;
     let event_receiver = events.clone();
     let logged_out = move || drop(event_receiver.send(AppEvent::LoggedOut));
@@ -191,7 +191,7 @@ fn start(
 
 /// Starts to listen for peers: where `--listen` says, or on every address that faces the server, all on one port, since
 /// only the login finds out at which of its addresses the server is. The port.
-fn listen(options: &Options, servers: &[SocketAddr], share: &Arc<Share>) -> Result<u16, StartupError> {
+fn listen(options: &Options, servers: &[SocketAddr], share: &Arc<UploadService>) -> Result<u16, StartupError> {
     let start = |address| Listener::start(Arc::clone(share), address, options.limit_rate);
     let addresses = match options.listen {
         Some(address) => vec![address],

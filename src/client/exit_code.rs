@@ -2,7 +2,7 @@
 
 use crate::client::control::{LoginError, RequestError};
 use crate::client::download::DownloadError;
-use crate::client::share::ShareError;
+use crate::client::files::ShareError;
 
 /// How a command, and in the end the program, came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,21 +3,23 @@
 
 pub(crate) mod app;
 mod backoff;
-#[expect(clippy::disallowed_methods, reason = "these threads are drivers: they give up on a peer in time")]
-pub(crate) mod channel;
 pub(crate) mod cli;
 pub(crate) mod commands;
 pub(crate) mod control;
 #[expect(clippy::disallowed_methods, reason = "these threads are drivers: the plan in it gets its time as an argument")]
 pub(crate) mod download;
 pub(crate) mod exit_code;
+#[expect(clippy::disallowed_methods, reason = "drivers: whether a hash can be stored depends on the clock")]
+pub(crate) mod files;
 mod notices;
 pub(crate) mod publications;
 pub(crate) mod services;
 pub(crate) mod session;
-#[expect(clippy::disallowed_methods, reason = "these threads are drivers: uploads end in time")]
-pub(crate) mod share;
 pub(crate) mod shell;
+#[expect(clippy::disallowed_methods, reason = "drivers: they give up on a peer after a timeout")]
+pub(crate) mod transport;
 pub(crate) mod ui;
+#[expect(clippy::disallowed_methods, reason = "drivers: uploads end after a timeout")]
+pub(crate) mod upload;
 
 pub use app::main as run;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::client::control::Observer;
-use crate::client::share::Share;
 use crate::client::ui::console::Console;
+use crate::client::upload::UploadService;
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::SessionParams;
 use crate::common::types::UserName;
@@ -22,7 +22,7 @@ type LoggedOut = Arc<dyn Fn() + Send + Sync>;
 
 /// The client's observer of its session.
 pub struct Notices {
-    share: Arc<Share>,
+    share: Arc<UploadService>,
     logged_out: LoggedOut,
     lines: SyncSender<Line>,
 }
@@ -36,7 +36,7 @@ impl Notices {
     /// Starts the thread, which ends with the observer. `logged_out` is called after the line that tells of it, so that
     /// what follows from it comes later.
     pub fn start(
-        share: Arc<Share>,
+        share: Arc<UploadService>,
         console: Arc<Console>,
         logged_out: impl Fn() + Send + Sync + 'static,
     ) -> io::Result<Self> {
@@ -146,7 +146,7 @@ mod tests {
         let command = std::thread::spawn(move || printing.report(&Report::Goodbye));
         has_entered.recv_timeout(PATIENCE).expect("the command's thread holds the streams");
 
-        let share = Share::open(folder.path(), 1).unwrap();
+        let share = UploadService::open(folder.path(), 1).unwrap();
         let notices = Notices::start(share, Arc::clone(&console), move || _ = err.send("the event".into())).unwrap();
         let (done, is_done) = channel();
         let control = std::thread::spawn(move || {

@@ -25,14 +25,14 @@ pub struct LoadingGuard(Arc<dyn Folder>);
 impl LoadingGuard {
     /// The folder's list is not whole from now on.
     pub fn begin(folder: &Arc<dyn Folder>) -> Self {
-        folder.list_begins();
+        folder.begin_loading();
         Self(Arc::clone(folder))
     }
 }
 
 impl Drop for LoadingGuard {
     fn drop(&mut self) {
-        self.0.list_ends();
+        self.0.end_loading();
     }
 }
 

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use crate::client::control::{ControlHandle, LoginError, Password, RequestError};
 use crate::client::control::{PublishAudience, ServerApi};
 use crate::client::download::{Arriving, DownloadOptions, DownloadProgress, Downloader, Fetched, Wanted};
-use crate::client::share::{Expanded, HashProgress, PathArgument, Share, ShareError};
+use crate::client::{
+    files::{ExpandedPaths, HashProgress, PathArg, ShareError},
+    upload::UploadService,
+};
 use crate::common::message::{FoundEntry, NameQuery, OwnEntry, PublishedFile};
 use crate::common::types::{Audience, Content, FileName, UserName};
 
@@ -103,81 +106,81 @@ impl Catalogue for ServerApi {
 
 /// The shared folder. Each method is that of [`Share`].
 pub trait Folder: Send + Sync {
-    /// See [`Share::expand`].
-    fn expand(&self, argument: &PathArgument) -> Expanded;
-    /// See [`Share::is_taken`].
-    fn is_taken(&self, name: &FileName) -> bool;
-    /// See [`Share::size`].
+    /// See [`UploadService::expand`].
+    fn expand(&self, argument: &PathArg) -> ExpandedPaths;
+    /// See [`UploadService::exists`].
+    fn exists(&self, name: &FileName) -> bool;
+    /// See [`UploadService::size`].
     fn size(&self, name: &FileName) -> u64;
-    /// See [`Share::prepare`].
-    fn prepare(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError>;
-    /// See [`Share::published`].
+    /// See [`UploadService::hash_file`].
+    fn hash_file(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError>;
+    /// See [`UploadService::published`].
     fn published(&self, name: &FileName, content: Content, audience: Audience);
-    /// See [`Share::withdrawn`].
+    /// See [`UploadService::withdrawn`].
     fn withdrawn(&self, name: &FileName);
-    /// See [`Share::list_begins`].
-    fn list_begins(&self);
-    /// See [`Share::list_ends`].
-    fn list_ends(&self);
-    /// See [`Share::clear`].
+    /// See [`UploadService::begin_loading`].
+    fn begin_loading(&self);
+    /// See [`UploadService::end_loading`].
+    fn end_loading(&self);
+    /// See [`UploadService::clear`].
     fn clear(&self);
-    /// See [`Share::arriving`].
-    fn arriving(&self, name: &FileName, arriving: &Arc<Arriving>);
-    /// See [`Share::downloaded`].
-    fn downloaded(&self, name: &FileName, arrived: &Arriving);
-    /// See [`Share::gave_up`].
-    fn gave_up(&self, name: &FileName);
+    /// See [`UploadService::serve_incomplete`].
+    fn serve_incomplete(&self, name: &FileName, arriving: &Arc<Arriving>);
+    /// See [`UploadService::register_downloaded`].
+    fn register_downloaded(&self, name: &FileName, arrived: &Arriving);
+    /// See [`UploadService::drop_incomplete`].
+    fn drop_incomplete(&self, name: &FileName);
 }
 
-impl Folder for Share {
-    fn expand(&self, argument: &PathArgument) -> Expanded {
-        Share::expand(self, argument)
+impl Folder for UploadService {
+    fn expand(&self, argument: &PathArg) -> ExpandedPaths {
+        UploadService::expand(self, argument)
     }
 
-    fn is_taken(&self, name: &FileName) -> bool {
-        Share::is_taken(self, name)
+    fn exists(&self, name: &FileName) -> bool {
+        UploadService::exists(self, name)
     }
 
     fn size(&self, name: &FileName) -> u64 {
-        Share::size(self, name)
+        UploadService::size(self, name)
     }
 
-    fn prepare(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError> {
-        Share::prepare(self, name, progress)
+    fn hash_file(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError> {
+        UploadService::hash_file(self, name, progress)
     }
 
     fn published(&self, name: &FileName, content: Content, audience: Audience) {
-        Share::published(self, name, content, audience);
+        UploadService::published(self, name, content, audience);
     }
 
     fn withdrawn(&self, name: &FileName) {
-        Share::withdrawn(self, name);
+        UploadService::withdrawn(self, name);
     }
 
-    fn list_begins(&self) {
-        Share::list_begins(self);
+    fn begin_loading(&self) {
+        UploadService::begin_loading(self);
     }
 
-    fn list_ends(&self) {
-        Share::list_ends(self);
+    fn end_loading(&self) {
+        UploadService::end_loading(self);
     }
 
     fn clear(&self) {
-        Share::clear(self);
+        UploadService::clear(self);
     }
 
-    fn arriving(&self, name: &FileName, arriving: &Arc<Arriving>) {
+    fn serve_incomplete(&self, name: &FileName, arriving: &Arc<Arriving>) {
         let has = Arc::clone(arriving);
         let verified = Arc::new(move |group| has.has(group));
-        Share::arriving(self, name, arriving.outline().clone(), arriving.file().clone(), verified);
+        UploadService::serve_incomplete(self, name, arriving.outline().clone(), arriving.file().clone(), verified);
     }
 
-    fn downloaded(&self, name: &FileName, arrived: &Arriving) {
-        Share::downloaded(self, name, arrived.outline(), arrived.file());
+    fn register_downloaded(&self, name: &FileName, arrived: &Arriving) {
+        UploadService::register_downloaded(self, name, arrived.outline(), arrived.file());
     }
 
-    fn gave_up(&self, name: &FileName) {
-        Share::gave_up(self, name);
+    fn drop_incomplete(&self, name: &FileName) {
+        UploadService::drop_incomplete(self, name);
     }
 }
 

@@ -16,7 +16,7 @@
 //!
 //! Defended: who lacks the ticket's key can neither read, change, repeat nor cut in; a ticket shown twice gives fresh
 //! keys each time; no length makes a reader take more than [`RECORD_MAX_BYTES`] and its frame head. An uploader answers a
-//! stranger with nothing. Sans-IO: bytes in, bytes out; who moves them is `client::channel`.
+//! stranger with nothing. Sans-IO: bytes in, bytes out; who moves them is `client::transport`.
 
 use serde::{Deserialize, Serialize};
 use snow::{Builder, HandshakeState};

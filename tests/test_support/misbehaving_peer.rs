@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use fileshare::internals::client::channel::{self, ChannelError};
 use fileshare::internals::client::control::{ControlHandle, ControlOptions, Observer};
 use fileshare::internals::client::control::{PublishAudience, ServerApi};
+use fileshare::internals::client::transport::{self, TransportError};
 use fileshare::internals::common::crypto::{AeadKey, Secret};
 use fileshare::internals::common::handshake_keys::SessionParams;
 use fileshare::internals::common::limits::RECORD_MAX_BYTES;
@@ -79,13 +79,13 @@ impl MisbehavingPeer {
     }
 }
 
-fn serve(stream: TcpStream, key: &TicketKey, lie: &[u8]) -> Result<(), ChannelError> {
+fn serve(stream: TcpStream, key: &TicketKey, lie: &[u8]) -> Result<(), TransportError> {
     let admit = |ticket: &[u8]| {
         let key = key.0.lock().expect("no liar panics");
         let ticket = TransferTicket::open(ticket, key.as_ref()?, 0).ok()?;
         Some((ticket.key.0, ()))
     };
-    let ((), mut reader, mut writer) = channel::accept::<_, ToUploader>(stream, admit)?;
+    let ((), mut reader, mut writer) = transport::accept::<_, ToUploader>(stream, admit)?;
     loop {
         let Frame::Message(message) = reader.next()? else { panic!("a downloader sends no data") };
         match message {

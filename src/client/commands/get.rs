@@ -10,13 +10,13 @@ use super::reshare::Reshare;
 use crate::client::control::RequestError;
 use crate::client::download::{Arriving, DownloadProgress, Fetched, Wanted};
 use crate::client::exit_code::ExitCode;
-use crate::client::share::PathArgument;
+use crate::client::files::PathArg;
 use crate::client::shell::command::Verb;
 use crate::client::ui::console::ProgressMeter;
 use crate::client::ui::report::{ItemFailure, Report};
 use crate::common::types::{FileName, UserName};
 
-pub(super) fn run(context: &CommandContext, files: &[PathArgument], share: bool) -> ExitCode {
+pub(super) fn run(context: &CommandContext, files: &[PathArg], share: bool) -> ExitCode {
     let selection = match select(&*context.services.catalogue, files) {
         Ok(selection) => selection,
         Err(RequestError::NotAuthenticated) => return context.not_authenticated(Verb::Get),
@@ -52,7 +52,7 @@ fn download_and_report(
 }
 
 /// The server could not be asked: every argument fails for the same reason, told once.
-fn report_unresolvable(context: &CommandContext, files: &[PathArgument], error: &RequestError) -> ExitCode {
+fn report_unresolvable(context: &CommandContext, files: &[PathArg], error: &RequestError) -> ExitCode {
     context.console.error(error);
     for argument in files {
         let failure = ItemFailure { name: argument.text.clone(), why: error.to_string(), code: error.into() };

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::client::control::RequestError;
 use crate::client::download::Wanted;
+use crate::client::files::{PathArg, is_excluded};
 use crate::client::services::Catalogue;
-use crate::client::share::{PathArgument, is_left_out};
 use crate::client::shell::path_arg::{Pattern, Selector};
 use crate::common::message::{FoundEntry, NameQuery};
 use crate::common::types::{ContentHash, FileName};
@@ -36,7 +36,7 @@ pub(super) struct Selection {
 }
 
 /// Asks the server what the arguments mean.
-pub(super) fn select(catalogue: &dyn Catalogue, files: &[PathArgument]) -> Result<Selection, RequestError> {
+pub(super) fn select(catalogue: &dyn Catalogue, files: &[PathArg]) -> Result<Selection, RequestError> {
     let selectors: Vec<Option<Selector>> = files.iter().map(|argument| Selector::of(argument).ok()).collect();
     let found = resolve_names(catalogue, &selectors)?;
     let mut selection = Selection::default();
@@ -94,7 +94,7 @@ impl Selection {
     fn add_matching(&mut self, catalogue: &dyn Catalogue, pattern: &Pattern) -> Result<bool, RequestError> {
         let entries = catalogue.resolve(pattern.query(), true)?;
         let mut names: BTreeMap<&FileName, Vec<&FoundEntry>> = BTreeMap::new();
-        let is_private = |name: &FileName| name.components().last().is_some_and(|leaf| is_left_out(leaf.as_bytes()));
+        let is_private = |name: &FileName| name.components().last().is_some_and(|leaf| is_excluded(leaf.as_bytes()));
         for entry in entries.iter().filter(|entry| pattern.matches(&entry.name) && !is_private(&entry.name)) {
             names.entry(&entry.name).or_default().push(entry);
         }

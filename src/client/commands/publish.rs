@@ -8,7 +8,7 @@ use super::{CommandContext, report_failures};
 use crate::client::control::PublishAudience;
 use crate::client::control::RequestError;
 use crate::client::exit_code::ExitCode;
-use crate::client::share::{HashProgress, PathArgument, ShareError};
+use crate::client::files::{HashProgress, PathArg, ShareError};
 use crate::client::shell::command::Verb;
 use crate::client::shell::interrupt::InterruptState;
 use crate::client::shell::path_arg::Selector;
@@ -21,7 +21,7 @@ use crate::common::types::{Audience, FileName, UserName};
 const THREADS_MAX: usize = 16;
 
 /// Publishes whatever of `files` can be, in one go; nothing once the user has said stop.
-pub(super) fn publish(context: &CommandContext, to: Vec<UserName>, files: &[PathArgument]) -> ExitCode {
+pub(super) fn publish(context: &CommandContext, to: Vec<UserName>, files: &[PathArg]) -> ExitCode {
     let mut failures = Vec::new();
     let names = expand(context, files, &mut failures);
     let mut prepared = prepare(context, names, &mut failures);
@@ -51,7 +51,7 @@ pub(super) fn publish(context: &CommandContext, to: Vec<UserName>, files: &[Path
 }
 
 /// What the arguments mean, each name once, in the order asked.
-fn expand(context: &CommandContext, files: &[PathArgument], failures: &mut Vec<ItemFailure>) -> Vec<FileName> {
+fn expand(context: &CommandContext, files: &[PathArg], failures: &mut Vec<ItemFailure>) -> Vec<FileName> {
     let mut seen = BTreeSet::new();
     let mut names = Vec::new();
     for argument in files {
@@ -74,7 +74,7 @@ fn prepare(context: &CommandContext, names: Vec<FileName>, failures: &mut Vec<It
             let at = next.fetch_add(1, Relaxed);
             let (Some(name), Some(&size)) = (names.get(at), sizes.get(at)) else { return done };
             let one = FileProgress { all: &hashing, counted: AtomicU64::new(0) };
-            let outcome = folder.prepare(name, &one);
+            let outcome = folder.hash_file(name, &one);
             one.count(name, size);
             done.push((at, outcome));
         }
@@ -169,7 +169,7 @@ impl HashProgress for FileProgress<'_, '_> {
 }
 
 /// Withdraws whatever of `files` is published.
-pub(super) fn unpublish(context: &CommandContext, files: &[PathArgument]) -> ExitCode {
+pub(super) fn unpublish(context: &CommandContext, files: &[PathArg]) -> ExitCode {
     let (done, failures) = match withdraw(context, files) {
         Ok(both) => both,
         Err(RequestError::NotAuthenticated) => return context.not_authenticated(Verb::Unp),
@@ -183,10 +183,7 @@ pub(super) fn unpublish(context: &CommandContext, files: &[PathArgument]) -> Exi
     status
 }
 
-fn withdraw(
-    context: &CommandContext,
-    files: &[PathArgument],
-) -> Result<(Vec<FileName>, Vec<ItemFailure>), RequestError> {
+fn withdraw(context: &CommandContext, files: &[PathArg]) -> Result<(Vec<FileName>, Vec<ItemFailure>), RequestError> {
     let catalogue = &context.services.catalogue;
     let selected: Vec<Option<Selector>> = files.iter().map(|argument| Selector::of(argument).ok()).collect();
     let wants_list = selected.iter().any(|selector| matches!(selector, Some(Selector::Pattern(..))));

@@ -69,10 +69,10 @@ impl<'a> Reshare<'a> {
     pub fn arriving(&self, index: usize, arriving: &Arc<Arriving>) {
         let (folder, name) = (&self.context.services.folder, &self.wanted[index].name);
         lock(&self.arriving).insert(index, arriving.clone());
-        if self.context.downloads.on_exists == OnExists::Rename || folder.is_taken(name) {
+        if self.context.downloads.on_exists == OnExists::Rename || folder.exists(name) {
             return;
         }
-        folder.arriving(name, arriving);
+        folder.serve_incomplete(name, arriving);
         // Nobody listens any more when the server is away: it is published when it is whole.
         let _ = self.announced.send(published_file(&self.wanted[index]));
     }
@@ -82,7 +82,7 @@ impl<'a> Reshare<'a> {
     pub fn finished(&self, index: usize, saved: bool) {
         let Some(arriving) = lock(&self.arriving).remove(&index) else { return };
         let (folder, name) = (&self.context.services.folder, &self.wanted[index].name);
-        if saved { folder.downloaded(name, &arriving) } else { folder.gave_up(name) }
+        if saved { folder.register_downloaded(name, &arriving) } else { folder.drop_incomplete(name) }
     }
 
     /// The fetch is over. Publishes whatever of `saved` (indices of what lies whole under its own name) is not yet, and

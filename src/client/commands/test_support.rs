@@ -12,8 +12,8 @@ use crate::client::control::PublishAudience;
 use crate::client::control::{LoginError, Password, RequestError};
 use crate::client::download::{Arriving, DownloadError, DownloadOptions, DownloadProgress, Fetched, OnExists, Wanted};
 use crate::client::exit_code::ExitCode;
+use crate::client::files::{ExpandedPaths, HashProgress, PathArg, ShareError};
 use crate::client::services::{Account, Arrival, Catalogue, Fetcher, Folder, Services};
-use crate::client::share::{Expanded, HashProgress, PathArgument, ShareError};
 use crate::client::shell::command::{self, Command};
 use crate::client::shell::interrupt::InterruptState;
 use crate::client::ui::console::{Console, OutputOptions};
@@ -202,7 +202,7 @@ impl Catalogue for World {
 }
 
 impl Folder for World {
-    fn expand(&self, argument: &PathArgument) -> Expanded {
+    fn expand(&self, argument: &PathArg) -> ExpandedPaths {
         let state = self.state();
         let suffix = argument.pattern.as_ref().map(|pattern| pattern.trim_start_matches('*'));
         let meant = |name: &&FileName| match suffix {
@@ -211,10 +211,10 @@ impl Folder for World {
         };
         let files: Vec<FileName> = state.files.keys().filter(meant).cloned().collect();
         let missing = files.is_empty().then(|| ShareError::Missing(argument.text.clone()));
-        Expanded { files, errors: missing.into_iter().collect() }
+        ExpandedPaths { files, errors: missing.into_iter().collect() }
     }
 
-    fn is_taken(&self, name: &FileName) -> bool {
+    fn exists(&self, name: &FileName) -> bool {
         self.state().files.contains_key(name)
     }
 
@@ -222,7 +222,7 @@ impl Folder for World {
         self.state().files.get(name).copied().flatten().map_or(0, |content| content.size)
     }
 
-    fn prepare(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError> {
+    fn hash_file(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError> {
         let hashing = self.state().hashing.clone();
         if progress.interrupted() {
             return Err(ShareError::Interrupted);
@@ -242,11 +242,11 @@ impl Folder for World {
         self.state().served.remove(name);
     }
 
-    fn list_begins(&self) {
+    fn begin_loading(&self) {
         self.state().listings += 1;
     }
 
-    fn list_ends(&self) {
+    fn end_loading(&self) {
         self.state().listings -= 1;
     }
 
@@ -254,11 +254,11 @@ impl Folder for World {
         self.state().served.clear();
     }
 
-    fn arriving(&self, _name: &FileName, _arriving: &Arc<Arriving>) {}
+    fn serve_incomplete(&self, _name: &FileName, _arriving: &Arc<Arriving>) {}
 
-    fn downloaded(&self, _name: &FileName, _arrived: &Arriving) {}
+    fn register_downloaded(&self, _name: &FileName, _arrived: &Arriving) {}
 
-    fn gave_up(&self, _name: &FileName) {}
+    fn drop_incomplete(&self, _name: &FileName) {}
 }
 
 impl Fetcher for World {

@@ -42,7 +42,7 @@ impl Run<'_> {
     /// The part of a large file, with its room taken on the disk, and the groups that it may hold.
     fn open_part(&self, file: FileId, outline: Outline) -> Result<(Arc<Arriving>, Vec<u32>), DownloadError> {
         let job = &self.jobs[file];
-        let part = match Part::open(self.places.folder(&job.name)?, &job.content.hash) {
+        let part = match Part::open(self.target_dir.folder(&job.name)?, &job.content.hash) {
             Err(DownloadError::Locked) => return self.take_up(file).ok_or(DownloadError::Locked),
             part => part?,
         };
@@ -58,7 +58,7 @@ impl Run<'_> {
 
     /// The part that another name of the same content has left behind, still locked, when it was given up.
     fn take_up(&self, file: FileId) -> Option<(Arc<Arriving>, Vec<u32>)> {
-        let place = |file: FileId| (super::place::split(&self.jobs[file].name).0, self.jobs[file].content.hash);
+        let place = |file: FileId| (super::target::split_parent(&self.jobs[file].name).0, self.jobs[file].content.hash);
         let mut state = self.state();
         let at = state.given_up.iter().position(|(left_by, _)| place(*left_by) == place(file))?;
         let (_, arriving) = state.given_up.swap_remove(at);

@@ -20,12 +20,12 @@ mod desk;
 mod hope;
 mod large;
 mod part;
-mod place;
 mod plan;
 mod run;
 mod sets;
 mod source;
 mod store;
+mod target;
 #[cfg(test)]
 mod tests;
 
@@ -39,9 +39,9 @@ use rustix::io::Errno;
 
 pub use arriving::Arriving;
 pub use ask::{Ask, Offer};
-use place::Places;
 use run::Job;
 use sets::Order;
+use target::TargetDir;
 
 use crate::client::control::RequestError;
 use crate::client::control::ServerApi;
@@ -155,7 +155,7 @@ pub trait DownloadProgress: Sync {
 
 /// Fetches files into the shared folder.
 pub struct Downloader {
-    places: Places,
+    target_dir: TargetDir,
     ask: Arc<dyn Ask>,
 }
 
@@ -167,19 +167,20 @@ impl Downloader {
 
     /// Like [`open`](Self::open), with someone else to ask for sources.
     pub fn with_ask(dir: &Path, ask: Arc<dyn Ask>) -> io::Result<Self> {
-        Ok(Self { places: Places::open(dir)?, ask })
+        Ok(Self { target_dir: TargetDir::open(dir)?, ask })
     }
 
     /// Fetches all; one outcome for each wanted file, in order.
     pub fn fetch(&self, wanted: &[Wanted], options: &DownloadOptions, progress: &dyn DownloadProgress) -> Vec<Fetched> {
-        self.places.forget();
-        Order { places: &self.places, ask: &self.ask, wanted, options, progress }.fulfil()
+        self.target_dir.clear_cache();
+        Order { target_dir: &self.target_dir, ask: &self.ask, wanted, options, progress }.fulfil()
     }
 }
 
 /// For each job the job before it that writes the same part file, if any: those go one after the other.
 fn predecessors(jobs: &[Job]) -> Vec<Option<usize>> {
     let mut last = HashMap::new();
-    let of = |(at, job): (usize, &Job)| last.insert((place::split(&job.name).0.to_owned(), job.content.hash), at);
+    let of =
+        |(at, job): (usize, &Job)| last.insert((target::split_parent(&job.name).0.to_owned(), job.content.hash), at);
     jobs.iter().enumerate().map(of).collect()
 }

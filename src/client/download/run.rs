@@ -14,8 +14,8 @@ use super::ask::{Ask, Offer};
 use super::desk::{self, Asking, Book};
 use super::hope::Hope;
 use super::part::Part;
-use super::place::{Places, Settled, Standing, standing_in};
 use super::plan::{FileId, Plan, SourceId};
+use super::target::{Finalized, TargetDir, TargetState, target_state_in};
 use super::{DownloadError, DownloadOptions, DownloadProgress, Fetched, OnExists, predecessors};
 use crate::common::content::{Outline, group_count};
 use crate::common::types::{Content, FileName, UserName};
@@ -156,7 +156,7 @@ impl State {
 
 /// One set of files and all that is shared by the threads that fetch them.
 pub(super) struct Run<'a> {
-    pub places: &'a Places,
+    pub target_dir: &'a TargetDir,
     pub options: &'a DownloadOptions,
     pub progress: &'a dyn DownloadProgress,
     pub jobs: Vec<Job>,
@@ -168,7 +168,7 @@ pub(super) struct Run<'a> {
 impl<'a> Run<'a> {
     /// For jobs that must be fetched.
     pub fn new(
-        places: &'a Places,
+        target_dir: &'a TargetDir,
         options: &'a DownloadOptions,
         progress: &'a dyn DownloadProgress,
         jobs: Vec<Job>,
@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
             outlines: Vec::new(),
         };
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        Self { places, options, progress, jobs, state, changed, same_content: [const { Mutex::new(()) }; _] }
+        Self { target_dir, options, progress, jobs, state, changed, same_content: [const { Mutex::new(()) }; _] }
     }
 
     /// Fetches all, with what has been asked ahead; gives the outcomes by the files' places among the wanted ones.
@@ -277,7 +277,7 @@ impl<'a> Run<'a> {
 
     fn write_small(&self, file: FileId, bytes: &[u8]) -> Fetched {
         let job = &self.jobs[file];
-        let part = self.places.folder(&job.name).map_err(Into::into).and_then(|folder| {
+        let part = self.target_dir.folder(&job.name).map_err(Into::into).and_then(|folder| {
             let mut part = Part::open(folder.clone(), &job.content.hash);
             for _ in 1..SMALL_TRIES {
                 if !matches!(part, Err(DownloadError::Locked)) || self.progress.interrupted() {
@@ -306,10 +306,10 @@ impl<'a> Run<'a> {
         let policy = self.options.on_exists;
         let settled = part
             .set_mtime(content.mtime_ms)
-            .and_then(|()| self.places.settle(part.folder(), part.name(), name, policy));
+            .and_then(|()| self.target_dir.finalize(part.folder(), part.name(), name, policy));
         match settled {
-            Ok(Settled::Saved(name)) => Fetched::Done { name },
-            Ok(Settled::Taken) => self.taken(file, part),
+            Ok(Finalized::Saved(name)) => Fetched::Done { name },
+            Ok(Finalized::Exists) => self.taken(file, part),
             Err(error) => Fetched::Failed(error.into()),
         }
     }
@@ -317,10 +317,10 @@ impl<'a> Run<'a> {
     /// Another has made the target meanwhile.
     fn taken(&self, file: FileId, part: &Part) -> Fetched {
         let (name, content) = (&self.jobs[file].name, &self.jobs[file].content);
-        let leaf = super::place::split(name).1;
-        let standing = standing_in(part.folder(), leaf, content, &|| self.progress.interrupted());
+        let leaf = super::target::split_parent(name).1;
+        let standing = target_state_in(part.folder(), leaf, content, &|| self.progress.interrupted());
         match (standing, self.options.on_exists) {
-            (Ok(Standing::Same), _) => {
+            (Ok(TargetState::Identical), _) => {
                 part.discard();
                 Fetched::Done { name: name.clone() }
             }

@@ -7,8 +7,8 @@ use std::thread;
 
 use super::ask::Ask;
 use super::desk::{Asking, Book};
-use super::place::{Places, Standing};
 use super::run::{Job, Run};
+use super::target::{TargetDir, TargetState};
 use super::{DownloadError, DownloadOptions, DownloadProgress, Fetched, OnExists, Wanted};
 
 /// Files fetched as one set: their sources are asked for together, and stay below what an uploader keeps granted.
@@ -16,7 +16,7 @@ pub(super) const SET_MAX_FILES: usize = 2_048;
 
 /// All that one call of the user's wants.
 pub(super) struct Order<'a> {
-    pub places: &'a Places,
+    pub target_dir: &'a TargetDir,
     pub ask: &'a Arc<dyn Ask>,
     pub wanted: &'a [Wanted],
     pub options: &'a DownloadOptions,
@@ -48,7 +48,7 @@ impl Order<'_> {
                 next = look_ahead();
                 let mut fetched = settled;
                 if !jobs.is_empty() {
-                    let run = Run::new(self.places, self.options, self.progress, jobs);
+                    let run = Run::new(self.target_dir, self.options, self.progress, jobs);
                     fetched.extend(run.fetch(self.ask, &mut book, asking));
                 }
                 for (index, outcome) in fetched {
@@ -82,13 +82,15 @@ impl Order<'_> {
         if self.progress.interrupted() {
             return Some(Fetched::Failed(DownloadError::Interrupted));
         }
-        let standing = self.places.standing(&wanted.name, &wanted.content, &|| self.progress.interrupted());
+        let standing = self.target_dir.target_state(&wanted.name, &wanted.content, &|| self.progress.interrupted());
         match (standing, self.options.on_exists) {
             (Err(error), _) => Some(Fetched::Failed(error.into())),
-            (Ok(Standing::Same), _) => Some(Fetched::Done { name: wanted.name.clone() }),
-            (Ok(Standing::Other | Standing::Folder), OnExists::Error) => Some(Fetched::Failed(DownloadError::Exists)),
-            (Ok(Standing::Other | Standing::Folder), OnExists::Skip) => Some(Fetched::Skipped),
-            (Ok(Standing::Folder), OnExists::Overwrite) => {
+            (Ok(TargetState::Identical), _) => Some(Fetched::Done { name: wanted.name.clone() }),
+            (Ok(TargetState::Different | TargetState::Directory), OnExists::Error) => {
+                Some(Fetched::Failed(DownloadError::Exists))
+            }
+            (Ok(TargetState::Different | TargetState::Directory), OnExists::Skip) => Some(Fetched::Skipped),
+            (Ok(TargetState::Directory), OnExists::Overwrite) => {
                 let why = "a folder has this name, and folders are not replaced";
                 let error = io::Error::new(io::ErrorKind::IsADirectory, why);
                 Some(Fetched::Failed(DownloadError::Local(error)))

@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use crate::client::control::Password;
-use crate::client::share::PathArgument;
+use crate::client::files::PathArg;
 use crate::client::shell::path_arg::{PathError, normalize};
 use crate::client::shell::tokenizer::{Token, TokenizeError, Tokenizer, is_blank};
 use crate::common::escape::strip_line_ending;
@@ -89,7 +89,7 @@ pub enum Command {
     /// Download.
     Get {
         /// Names, patterns and folders, in the order asked.
-        files: Vec<PathArgument>,
+        files: Vec<PathArg>,
         /// Publish what was fetched.
         share: bool,
     },
@@ -104,7 +104,7 @@ pub enum Command {
         /// Only these may see it; empty: everyone.
         to: Vec<UserName>,
         /// Names, patterns and folders.
-        files: Vec<PathArgument>,
+        files: Vec<PathArg>,
     },
     /// Search.
     Search {
@@ -118,7 +118,7 @@ pub enum Command {
     /// Withdraw.
     Unpublish {
         /// Names, patterns and folders.
-        files: Vec<PathArgument>,
+        files: Vec<PathArg>,
     },
     /// Leave.
     Exit,
@@ -263,7 +263,7 @@ fn parse_rest(verb: Verb, words: Vec<Token>) -> Result<Command, UsageError> {
     }
 }
 
-fn paths(verb: Verb, operands: Vec<Token>) -> Result<Vec<PathArgument>, UsageError> {
+fn paths(verb: Verb, operands: Vec<Token>) -> Result<Vec<PathArg>, UsageError> {
     if operands.is_empty() {
         return Err(UsageError::Arity(verb));
     }

@@ -8,8 +8,8 @@ fn err(line: &str) -> UsageError {
     parse(line.as_bytes()).unwrap_err()
 }
 
-fn file(text: &str) -> PathArgument {
-    PathArgument { text: text.into(), pattern: None }
+fn file(text: &str) -> PathArg {
+    PathArg { text: text.into(), pattern: None }
 }
 
 fn auth(user: &str, password: &[u8]) -> Command {
@@ -66,7 +66,7 @@ fn searching_takes_flags_in_any_form() {
 
 #[test]
 fn getting_takes_names_and_patterns() {
-    let pattern = PathArgument { text: "*.pdf".into(), pattern: Some("*.pdf".into()) };
+    let pattern = PathArg { text: "*.pdf".into(), pattern: Some("*.pdf".into()) };
     let files = vec![file("a b"), pattern, file("photos/")];
     assert_eq!(ok("get --share 'a b' *.pdf ./photos/"), Command::Get { files, share: true });
     assert_eq!(ok("get '*.pdf'"), Command::Get { files: vec![file("*.pdf")], share: false });

@@ -4,7 +4,7 @@
 
 use globset::{GlobBuilder, GlobMatcher};
 
-use crate::client::share::PathArgument;
+use crate::client::files::PathArg;
 use crate::client::shell::tokenizer::Token;
 use crate::common::limits::NEEDLE_MAX_BYTES;
 use crate::common::message::NameQuery;
@@ -34,13 +34,13 @@ pub enum PathError {
 
 /// `word` as a file argument: without `.` parts and doubled slashes, never leaving the folder. A trailing `/` stays; the
 /// folder itself is `.`.
-pub fn normalize(word: &Token) -> Result<PathArgument, PathError> {
+pub fn normalize(word: &Token) -> Result<PathArg, PathError> {
     let text = normalize_str(&word.text)?;
     let pattern = word.pattern.as_deref().map(normalize_str).transpose()?;
     if let Some(pattern) = &pattern {
         Pattern::parse(pattern)?;
     }
-    Ok(PathArgument { text, pattern })
+    Ok(PathArg { text, pattern })
 }
 
 fn normalize_str(text: &str) -> Result<String, PathError> {
@@ -77,7 +77,7 @@ pub enum Selector {
 
 impl Selector {
     /// Reads an argument that [`normalize`] has made.
-    pub fn of(argument: &PathArgument) -> Result<Self, PathError> {
+    pub fn of(argument: &PathArg) -> Result<Self, PathError> {
         let text = argument.text.as_str();
         let name = FileName::parse(text).ok();
         if let Some(pattern) = &argument.pattern {
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
     use crate::client::shell::tokenizer::Tokenizer;
 
-    fn argument(text: &str) -> Result<PathArgument, PathError> {
+    fn argument(text: &str) -> Result<PathArg, PathError> {
         normalize(&Tokenizer::new(text).next_token().unwrap().unwrap())
     }
 

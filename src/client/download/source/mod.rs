@@ -19,7 +19,7 @@ use super::ask::Offer;
 use super::plan::{Assignment, FileId, Next, SourceId};
 use super::run::{End, Run, TICK};
 use super::store::{self, Batch, Piece};
-use crate::client::channel::{self, ChannelError, Placed, RecordReader, RecordWriter};
+use crate::client::transport::{self, FrameRef, RecordReader, RecordWriter, TransportError};
 use crate::common::content::{GroupHash, group_range};
 use crate::common::transfer::{ToDownloader, ToUploader, TransferError, WANT_MAX_RANGES, WantedRange};
 use crate::common::types::UserName;
@@ -48,14 +48,14 @@ pub(super) fn serve(run: &Run<'_>, id: SourceId, offer: Offer) {
     run.source_ended(id, address, end, blamed, has_delivered);
 }
 
-type Dialled = Result<(RecordReader<ToDownloader>, RecordWriter), ChannelError>;
+type Dialled = Result<(RecordReader<ToDownloader>, RecordWriter), TransportError>;
 
 /// Connects on a thread of its own, which is left behind when the run is over: nobody should wait for a dead address.
 fn dial(run: &Run<'_>, offer: &Offer) -> Option<Dialled> {
     let (sender, dialled) = mpsc::sync_channel(1);
     let (address, ticket, key) = (offer.address, offer.ticket.clone(), offer.key);
     thread::spawn(move || {
-        let _ = sender.send(channel::connect(address, &ticket, &key));
+        let _ = sender.send(transport::connect(address, &ticket, &key));
     });
     loop {
         match dialled.recv_timeout(TICK) {
@@ -166,11 +166,11 @@ struct Link<'r, 'a> {
     file: FileId,
 }
 
-impl From<ChannelError> for End {
-    fn from(error: ChannelError) -> Self {
+impl From<TransportError> for End {
+    fn from(error: TransportError) -> Self {
         match error {
             // What does not verify may come from anyone on the way; only nonsense under seal is the peer's own.
-            ChannelError::Protocol(TransferError::Malformed) => broke("nonsense"),
+            TransportError::Protocol(TransferError::Malformed) => broke("nonsense"),
             other => Self::Lost(other.to_string()),
         }
     }
@@ -243,10 +243,10 @@ impl Link<'_, '_> {
         if !reader.has_record() {
             self.hand_over(reader)?;
         }
-        match reader.next_placed() {
-            Ok(Placed::Data { content, offset, at }) => self.take_data(content, offset, at)?,
-            Ok(Placed::Message(message)) => self.take_message(message)?,
-            Err(ChannelError::Io(error)) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+        match reader.next_in_place() {
+            Ok(FrameRef::Data { content, offset, at }) => self.take_data(content, offset, at)?,
+            Ok(FrameRef::Message(message)) => self.take_message(message)?,
+            Err(TransportError::Io(error)) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 self.is_due = true;
                 if self.heard.elapsed() > PATIENCE {
                     return Err(End::Lost("it was silent for too long".into()));
@@ -350,7 +350,7 @@ impl Link<'_, '_> {
         }
         let Batch { bytes, pieces } = self.spare.try_recv().unwrap_or_default();
         let pieces = std::mem::replace(&mut self.batch, pieces);
-        let bytes = reader.exchange(bytes);
+        let bytes = reader.swap_buffer(bytes);
         self.batches.send(Batch { bytes, pieces }).map_err(|_| End::Over)
     }
 }

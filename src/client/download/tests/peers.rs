@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::client::channel::{self, ChannelError, RecordReader, RecordWriter};
 use crate::client::control::RequestError;
 use crate::client::download::{Ask, Offer};
+use crate::client::transport::{self, RecordReader, RecordWriter, TransportError};
 use crate::common::content::{group_count, group_range, hash_group};
 use crate::common::limits::RECORD_MAX_BYTES;
 use crate::common::message::WantedFile;
@@ -108,7 +108,7 @@ struct Upload<'a> {
     has: u32,
 }
 
-type Ended = Result<(), ChannelError>;
+type Ended = Result<(), TransportError>;
 
 impl Upload<'_> {
     /// `None`: the peer dies of it.
@@ -118,7 +118,7 @@ impl Upload<'_> {
         }
         // In these tests a ticket is the hashes it grants.
         let admit = |ticket: &[u8]| Some(([7; 32], hashes(ticket)));
-        let (mut granted, mut reader, mut writer) = channel::accept::<_, ToUploader>(stream, admit).ok()?;
+        let (mut granted, mut reader, mut writer) = transport::accept::<_, ToUploader>(stream, admit).ok()?;
         reader.set_timeout(Duration::from_secs(20)).unwrap();
         if matches!(self.manner, OutputOptions::Busy(times) if self.number < times) {
             let _ = writer.message(&ToDownloader::Busy { retry_ms: 20 });
@@ -210,12 +210,12 @@ impl Upload<'_> {
             let length = (end - start) as usize;
             match self.manner {
                 OutputOptions::Dies(after) | OutputOptions::Flaps(after) if self.sent >= after => {
-                    return Err(ChannelError::Closed);
+                    return Err(TransportError::Closed);
                 }
                 OutputOptions::Stalls(after) if self.sent >= after => {
                     writer.flush()?;
                     thread::sleep(Duration::from_secs(20));
-                    return Err(ChannelError::Closed);
+                    return Err(TransportError::Closed);
                 }
                 OutputOptions::Slow(pause) => {
                     writer.flush()?;

@@ -1,21 +1,21 @@
 //! A bound on what all uploads together send.
 //!
-//! [`TokenBucket`] is the arithmetic, without a clock; [`Limiter`] sleeps as it says.
+//! [`TokenBucket`] is the arithmetic, without a clock; [`RateLimiter`] sleeps as it says.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::lock;
 use crate::common::limits::RECORD_MAX_BYTES;
+use crate::common::sync::lock;
 
 /// What may be sent at once after a pause, as a part of what may be sent in a second.
 const BURST_PER_SECOND: u64 = 20;
 /// A sleeper looks this often whether it should end.
 const NAP: Duration = Duration::from_millis(50);
 
-/// Bytes that may be sent now, and how long to wait for those that may not. Whoever takes more than there is goes into
+/// Backing that may be sent now, and how long to wait for those that may not. Whoever takes more than there is goes into
 /// debt and waits until it is paid: so takers are served in the order they came, and none starves.
 #[derive(Debug)]
 pub(super) struct TokenBucket {
@@ -43,13 +43,13 @@ impl TokenBucket {
 }
 
 /// The bucket that all uploads share.
-pub(super) struct Limiter {
+pub(super) struct RateLimiter {
     bucket: Mutex<TokenBucket>,
     piece_bytes: usize,
 }
 
-impl Limiter {
-    /// Bytes a second over all uploads.
+impl RateLimiter {
+    /// Backing a second over all uploads.
     pub(super) fn new(bytes_per_second: u64) -> Self {
         let piece = usize::try_from(bytes_per_second / BURST_PER_SECOND).unwrap_or(usize::MAX);
         Self {
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_low_rate_makes_small_records() {
-        assert_eq!(Limiter::new(1).piece_bytes(), 512);
-        assert_eq!(Limiter::new(u64::MAX).piece_bytes(), RECORD_MAX_BYTES);
+        assert_eq!(RateLimiter::new(1).piece_bytes(), 512);
+        assert_eq!(RateLimiter::new(u64::MAX).piece_bytes(), RECORD_MAX_BYTES);
     }
 }

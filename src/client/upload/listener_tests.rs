@@ -1,15 +1,18 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use super::town::{NOW_MS, PSK, Town, all_of, ask, message, receive, sealed, skip_data, ticket, ticket_key, until};
 use super::*;
-use crate::client::channel::{RecordReader, RecordWriter};
+use crate::client::transport::{RecordReader, RecordWriter};
+use crate::client::upload::test_support;
+use crate::client::upload::test_support::{
+    NOW_MS, PSK, TestUploader, all_of, ask, message, receive, sealed, skip_data, ticket, ticket_key, wait_until,
+};
 use crate::common::transfer::{Opening, ToDownloader, ToUploader};
 use crate::common::types::Audience;
 use zeroize::Zeroizing;
 
-fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
-    let mut limits = Limits::default();
+fn limits(change: impl FnOnce(&mut UploadLimits)) -> UploadLimits {
+    let mut limits = UploadLimits::default();
     change(&mut limits);
     limits
 }
@@ -33,8 +36,8 @@ fn ask_and_hear(reader: &mut RecordReader<ToDownloader>, writer: &mut RecordWrit
 
 #[test]
 fn a_ticket_that_is_not_good_gets_silence() {
-    let town = Town::new();
-    let grant = town.publish("file", b"bytes", Audience::Everyone);
+    let uploader = TestUploader::new();
+    let grant = uploader.publish("file", b"bytes", Audience::Everyone);
     let grants = [grant];
     let forged = sealed(&Zeroizing::new([4; 32]), "vader", NOW_MS + 60_000, &grants);
     let expired = sealed(&ticket_key(), "vader", NOW_MS, &grants);
@@ -42,30 +45,30 @@ fn a_ticket_that_is_not_good_gets_silence() {
     damaged[20] ^= 1;
     for bad in [forged, expired, damaged, vec![], b"nothing".to_vec()] {
         let (_, preamble) = Opening::start(&bad, &PSK).unwrap();
-        let mut stream = TcpStream::connect(town.address()).unwrap();
+        let mut stream = TcpStream::connect(uploader.address()).unwrap();
         stream.write_all(&preamble).unwrap();
         assert!(answer_to(&mut stream).is_empty());
     }
-    assert!(town.connect_with(&ticket(&grants), &[8; 32]).is_err(), "stolen without its key");
-    until(|| town.share.free_slots() == 64);
-    assert!(town.connect(&grants).is_ok());
+    assert!(uploader.connect_with(&ticket(&grants), &[8; 32]).is_err(), "stolen without its key");
+    wait_until(|| uploader.share.free_slots() == 64);
+    assert!(uploader.connect(&grants).is_ok());
 }
 
 #[test]
 fn before_a_login_and_after_another_every_ticket_is_a_strangers() {
     let dir = tempfile::tempdir().unwrap();
-    let share = Share::open(dir.path(), 2).unwrap();
-    let listener = Listener::start(share, town::loopback(0), None).unwrap();
-    let connected = channel::connect::<ToDownloader>(town::loopback(listener.port()), &ticket(&[]), &PSK);
+    let share = UploadService::open(dir.path(), 2).unwrap();
+    let listener = Listener::start(share, test_support::loopback(0), None).unwrap();
+    let connected = transport::connect::<ToDownloader>(test_support::loopback(listener.port()), &ticket(&[]), &PSK);
     assert!(connected.is_err());
 }
 
 #[test]
 fn a_replayed_preamble_never_meets_the_same_keys() {
-    let town = Town::new();
+    let uploader = TestUploader::new();
     let (_, preamble) = Opening::start(&ticket(&[]), &PSK).unwrap();
     let reply = || {
-        let mut stream = TcpStream::connect(town.address()).unwrap();
+        let mut stream = TcpStream::connect(uploader.address()).unwrap();
         stream.write_all(&preamble).unwrap();
         let mut reply = [0; 48];
         stream.read_exact(&mut reply).unwrap();
@@ -76,11 +79,11 @@ fn a_replayed_preamble_never_meets_the_same_keys() {
 
 #[test]
 fn strangers_are_closed_without_a_word() {
-    let town = Town::with(4, None, limits(|limits| limits.handshake = Duration::from_millis(50)));
+    let uploader = TestUploader::with(4, None, limits(|limits| limits.handshake = Duration::from_millis(50)));
     for garbage in
         [&b""[..], b"fsh", b"GET / HTTP/1.1\r\n\r\n", b"fshare\0\x01\xff\xff", b"fshare\0\x01\0\x20abc", &[0; 5_000]]
     {
-        let mut stream = TcpStream::connect(town.address()).unwrap();
+        let mut stream = TcpStream::connect(uploader.address()).unwrap();
         stream.write_all(garbage).unwrap();
         assert!(answer_to(&mut stream).is_empty(), "{garbage:?}");
     }
@@ -88,31 +91,31 @@ fn strangers_are_closed_without_a_word() {
 
 #[test]
 fn silent_strangers_make_place() {
-    let bounds = |limits: &mut Limits| {
+    let bounds = |limits: &mut UploadLimits| {
         limits.handshake = Duration::from_secs(3_600);
-        limits.strangers_max = 6;
-        limits.strangers_per_address_max = 3;
+        limits.pending_max = 6;
+        limits.pending_per_prefix_max = 3;
     };
-    let town = Town::with(4, None, limits(bounds));
-    let mut strangers: Vec<_> = (0..20).map(|_| TcpStream::connect(town.address()).unwrap()).collect();
+    let uploader = TestUploader::with(4, None, limits(bounds));
+    let mut strangers: Vec<_> = (0..20).map(|_| TcpStream::connect(uploader.address()).unwrap()).collect();
     for stranger in &mut strangers[..17] {
         assert!(answer_to(stranger).is_empty(), "the first ones are closed");
     }
-    let grant = town.publish("file", b"bytes", Audience::Everyone);
-    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    let grant = uploader.publish("file", b"bytes", Audience::Everyone);
+    let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     ask(&mut writer, &all_of(0, &grant));
     assert_eq!(receive(&mut reader, 0, 5), b"bytes");
 }
 
 #[test]
 fn a_full_house_says_so_to_ticket_holders() {
-    let town = Town::with(1, None, limits(|limits| limits.lull = Duration::from_secs(3_600)));
-    let grant = town.publish("file", b"bytes", Audience::Everyone);
-    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    let uploader = TestUploader::with(1, None, limits(|limits| limits.idle_yield = Duration::from_secs(3_600)));
+    let grant = uploader.publish("file", b"bytes", Audience::Everyone);
+    let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     ask_and_hear(&mut reader, &mut writer);
-    assert_eq!(town.share.free_slots(), 0);
+    assert_eq!(uploader.share.free_slots(), 0);
     for _ in 0..3 {
-        let (mut turned_away, mut asking) = town.open(&grant).unwrap();
+        let (mut turned_away, mut asking) = uploader.open(&grant).unwrap();
         ask(&mut asking, &all_of(0, &grant));
         assert_eq!(message(&mut turned_away), ToDownloader::Busy { retry_ms: BUSY_RETRY_MS });
         assert!(turned_away.next().is_err());
@@ -120,23 +123,23 @@ fn a_full_house_says_so_to_ticket_holders() {
     ask(&mut writer, &all_of(0, &grant));
     assert_eq!(receive(&mut reader, 0, 5), b"bytes", "the one who has the slot is served");
     drop((reader, writer));
-    until(|| town.share.free_slots() == 1);
-    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    wait_until(|| uploader.share.free_slots() == 1);
+    let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     ask_and_hear(&mut reader, &mut writer);
 }
 
 #[test]
 fn a_recorded_opening_played_again_takes_no_slot() {
-    let town = Town::with(1, None, limits(|limits| limits.lull = Duration::from_secs(3_600)));
-    let grant = town.publish("file", b"bytes", Audience::Everyone);
+    let uploader = TestUploader::with(1, None, limits(|limits| limits.idle_yield = Duration::from_secs(3_600)));
+    let grant = uploader.publish("file", b"bytes", Audience::Everyone);
     let (_, preamble) = Opening::start(&ticket(std::slice::from_ref(&grant)), &PSK).unwrap();
-    let mut replays: Vec<_> = (0..5).map(|_| TcpStream::connect(town.address()).unwrap()).collect();
+    let mut replays: Vec<_> = (0..5).map(|_| TcpStream::connect(uploader.address()).unwrap()).collect();
     for replay in &mut replays {
         replay.write_all(&preamble).unwrap();
         replay.read_exact(&mut [0; 48]).unwrap();
     }
-    assert_eq!(town.share.free_slots(), 1);
-    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    assert_eq!(uploader.share.free_slots(), 1);
+    let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     ask(&mut writer, &all_of(0, &grant));
     assert_eq!(receive(&mut reader, 0, 5), b"bytes");
     for replay in &mut replays {
@@ -147,10 +150,10 @@ fn a_recorded_opening_played_again_takes_no_slot() {
 
 #[test]
 fn who_has_shown_a_ticket_does_not_make_place_for_strangers() {
-    let town = Town::with(4, None, limits(|limits| limits.strangers_max = 3));
-    let grant = town.publish("file", b"bytes", Audience::Everyone);
-    let (mut reader, mut writer) = town.open(&grant).unwrap();
-    let mut strangers: Vec<_> = (0..10).map(|_| TcpStream::connect(town.address()).unwrap()).collect();
+    let uploader = TestUploader::with(4, None, limits(|limits| limits.pending_max = 3));
+    let grant = uploader.publish("file", b"bytes", Audience::Everyone);
+    let (mut reader, mut writer) = uploader.open(&grant).unwrap();
+    let mut strangers: Vec<_> = (0..10).map(|_| TcpStream::connect(uploader.address()).unwrap()).collect();
     for stranger in &mut strangers[..8] {
         assert!(answer_to(stranger).is_empty(), "they make place for each other");
     }
@@ -160,41 +163,41 @@ fn who_has_shown_a_ticket_does_not_make_place_for_strangers() {
 
 #[test]
 fn an_idle_downloader_loses_its_slot_to_one_that_waits() {
-    let town = Town::with(1, None, limits(|limits| limits.lull = Duration::from_millis(300)));
-    let (mut idle, mut writer) = town.connect(&[]).unwrap();
+    let uploader = TestUploader::with(1, None, limits(|limits| limits.idle_yield = Duration::from_millis(300)));
+    let (mut idle, mut writer) = uploader.connect(&[]).unwrap();
     ask_and_hear(&mut idle, &mut writer);
     let served = || {
-        let (mut reader, mut writer) = town.connect(&[]).unwrap();
+        let (mut reader, mut writer) = uploader.connect(&[]).unwrap();
         writer.message(&ToUploader::Cancel).and_then(|()| writer.flush()).is_ok()
             && matches!(reader.next(), Ok(crate::common::transfer::Frame::Message(ToDownloader::Cancelled)))
     };
-    until(served);
+    wait_until(served);
     assert!(matches!(message(&mut idle), ToDownloader::Busy { .. }));
     assert!(idle.next().is_err());
 }
 
 #[test]
 fn who_asks_for_nothing_is_dropped() {
-    let town = Town::with(4, None, limits(|limits| limits.idle = Duration::from_millis(50)));
-    let (mut silent, _writer) = town.connect(&[]).unwrap();
-    let (mut idle, mut writer) = town.connect(&[]).unwrap();
+    let uploader = TestUploader::with(4, None, limits(|limits| limits.idle = Duration::from_millis(50)));
+    let (mut silent, _writer) = uploader.connect(&[]).unwrap();
+    let (mut idle, mut writer) = uploader.connect(&[]).unwrap();
     ask_and_hear(&mut idle, &mut writer);
     assert!(silent.next().is_err() && idle.next().is_err());
-    until(|| town.share.free_slots() == 4);
+    wait_until(|| uploader.share.free_slots() == 4);
 }
 
 #[test]
 fn who_takes_nothing_is_dropped_and_hinders_nobody() {
-    let town = Town::with(4, None, limits(|limits| limits.stall = Duration::from_millis(300)));
-    let (large, small) = (town.publish_large("large"), town.publish("small", b"bytes", Audience::Everyone));
-    let (slow, mut writer) = town.open(&large).unwrap();
+    let uploader = TestUploader::with(4, None, limits(|limits| limits.stall = Duration::from_millis(300)));
+    let (large, small) = (uploader.publish_large("large"), uploader.publish("small", b"bytes", Audience::Everyone));
+    let (slow, mut writer) = uploader.open(&large).unwrap();
     ask(&mut writer, &all_of(0, &large));
-    let (mut reader, mut honest) = town.open(&small).unwrap();
+    let (mut reader, mut honest) = uploader.open(&small).unwrap();
     for _ in 0..100 {
         ask(&mut honest, &all_of(0, &small));
         assert_eq!(receive(&mut reader, 0, small.size), b"bytes");
     }
-    until(|| town.share.free_slots() == 3);
+    wait_until(|| uploader.share.free_slots() == 3);
     ask(&mut honest, &all_of(0, &small));
     assert_eq!(receive(&mut reader, 0, small.size), b"bytes", "the slow one is gone, this one is not");
     drop(slow);
@@ -202,14 +205,14 @@ fn who_takes_nothing_is_dropped_and_hinders_nobody() {
 
 #[test]
 fn leaving_waits_for_nobody() {
-    let town = Town::new();
-    let large = town.publish_large("large");
-    let (mut stuck, mut writer) = town.open(&large).unwrap();
+    let uploader = TestUploader::new();
+    let large = uploader.publish_large("large");
+    let (mut stuck, mut writer) = uploader.open(&large).unwrap();
     ask(&mut writer, &all_of(0, &large));
-    let _idle = town.connect(&[]).unwrap();
-    let _stranger = TcpStream::connect(town.address()).unwrap();
-    let address = town.address();
-    let Town { share, listener, .. } = town;
+    let _idle = uploader.connect(&[]).unwrap();
+    let _stranger = TcpStream::connect(uploader.address()).unwrap();
+    let address = uploader.address();
+    let TestUploader { share, listener, .. } = uploader;
     drop(listener);
     assert_eq!(share.free_slots(), 64, "all threads have ended");
     assert!(TcpStream::connect(address).is_err());
@@ -220,10 +223,10 @@ fn leaving_waits_for_nobody() {
 
 #[test]
 fn a_limited_rate_still_brings_everything() {
-    let town = Town::with(4, Some(2_000_000), Limits::default());
+    let uploader = TestUploader::with(4, Some(2_000_000), UploadLimits::default());
     let bytes: Vec<u8> = (0..300_000u32).map(|at| (at / 7) as u8).collect();
-    let grant = town.publish("file", &bytes, Audience::Everyone);
-    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    let grant = uploader.publish("file", &bytes, Audience::Everyone);
+    let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     let start = Instant::now();
     ask(&mut writer, &all_of(0, &grant));
     ask(&mut writer, &ToUploader::Cancel);

@@ -30,38 +30,38 @@ const COMPARE_BYTES: usize = 1 << 20;
 
 /// What stands at the target's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum TargetState {
     /// Nothing.
-    Free,
+    Absent,
     /// A file with just the wanted content.
-    Same,
+    Identical,
     /// A folder: no policy replaces one.
-    Folder,
+    Directory,
     /// Anything else.
-    Other,
+    Different,
 }
 
 /// What became of a finished part.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Settled {
+pub(super) enum Finalized {
     /// It has this name now.
     Saved(FileName),
     /// The name was taken meanwhile.
-    Taken,
+    Exists,
 }
 
 /// The shared folder as the place that downloads go to.
-pub(super) struct Places {
+pub(super) struct TargetDir {
     root: Arc<OwnedFd>,
     folders: Mutex<HashMap<String, Arc<OwnedFd>>>,
 }
 
 /// The folder part and the last component of a name.
-pub(super) fn split(name: &FileName) -> (&str, &str) {
+pub(super) fn split_parent(name: &FileName) -> (&str, &str) {
     name.as_str().rsplit_once('/').unwrap_or(("", name.as_str()))
 }
 
-impl Places {
+impl TargetDir {
     /// Opens the shared folder; this path is the user's own and may lead over links.
     pub fn open(dir: &Path) -> io::Result<Self> {
         let root = Dir::open_ambient_dir(dir, ambient_authority())?;
@@ -70,7 +70,7 @@ impl Places {
 
     /// The folder that the name stands in; made, with those above it, if it is missing.
     pub fn folder(&self, name: &FileName) -> io::Result<Arc<OwnedFd>> {
-        match self.walk(split(name).0, true)? {
+        match self.walk(split_parent(name).0, true)? {
             Some(folder) => Ok(folder),
             None => Err(io::ErrorKind::NotFound.into()),
         }
@@ -91,7 +91,7 @@ impl Places {
                 Err(Errno::NOENT) => return Ok(None),
                 other => other,
             };
-            folder = Arc::new(next.map_err(|error| in_the_way(component, error))?);
+            folder = Arc::new(next.map_err(|error| not_a_directory(component, error))?);
         }
         if folders.len() >= FOLDERS_KEPT_MAX {
             folders.clear();
@@ -101,51 +101,62 @@ impl Places {
     }
 
     /// Forgets the open folders, so that the next use looks at what is on the disk then.
-    pub fn forget(&self) {
+    pub fn clear_cache(&self) {
         self.folders.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// What stands at the name. Reads the file if it has the right size; `interrupted` ends that with
     /// [`io::ErrorKind::Interrupted`].
-    pub fn standing(&self, name: &FileName, content: &Content, interrupted: &dyn Fn() -> bool) -> io::Result<Standing> {
-        let (path, leaf) = split(name);
+    pub fn target_state(
+        &self,
+        name: &FileName,
+        content: &Content,
+        interrupted: &dyn Fn() -> bool,
+    ) -> io::Result<TargetState> {
+        let (path, leaf) = split_parent(name);
         match self.walk(path, false)? {
-            Some(folder) => standing_in(&folder, leaf, content, interrupted),
-            None => Ok(Standing::Free),
+            Some(folder) => target_state_in(&folder, leaf, content, interrupted),
+            None => Ok(TargetState::Absent),
         }
     }
 
     /// Gives the part its name under the user's policy. A part that gets none is kept only if it is large: a small content
     /// is fetched anew anyway.
-    pub fn settle(&self, folder: &OwnedFd, part: &str, name: &FileName, policy: OnExists) -> io::Result<Settled> {
-        let settled = self.give_name(folder, part, name, policy);
-        if !matches!(settled, Ok(Settled::Saved(_))) {
+    pub fn finalize(&self, folder: &OwnedFd, part: &str, name: &FileName, policy: OnExists) -> io::Result<Finalized> {
+        let settled = self.rename_to_target(folder, part, name, policy);
+        if !matches!(settled, Ok(Finalized::Saved(_))) {
             discard_small(folder, part);
         }
         settled
     }
 
-    fn give_name(&self, folder: &OwnedFd, part: &str, name: &FileName, policy: OnExists) -> io::Result<Settled> {
-        let (path, leaf) = split(name);
+    fn rename_to_target(
+        &self,
+        folder: &OwnedFd,
+        part: &str,
+        name: &FileName,
+        policy: OnExists,
+    ) -> io::Result<Finalized> {
+        let (path, leaf) = split_parent(name);
         if policy == OnExists::Overwrite {
             rustix::fs::renameat(folder, part, folder, leaf)?;
-            return Ok(Settled::Saved(name.clone()));
+            return Ok(Finalized::Saved(name.clone()));
         }
-        if rename_new(folder, part, leaf)? {
-            return Ok(Settled::Saved(name.clone()));
+        if rename_noreplace(folder, part, leaf)? {
+            return Ok(Finalized::Saved(name.clone()));
         }
         if policy != OnExists::Rename {
-            return Ok(Settled::Taken);
+            return Ok(Finalized::Exists);
         }
         for number in 1..=RENAMES_MAX {
-            let leaf = numbered(leaf, number, leaf_max_bytes(path));
+            let leaf = numbered_name(leaf, number, leaf_max_bytes(path));
             let whole = if path.is_empty() { leaf.clone() } else { format!("{path}/{leaf}") };
             let name = FileName::parse(&whole).map_err(io::Error::other)?;
-            if rename_new(folder, part, &leaf)? {
-                return Ok(Settled::Saved(name));
+            if rename_noreplace(folder, part, &leaf)? {
+                return Ok(Finalized::Saved(name));
             }
         }
-        Ok(Settled::Taken)
+        Ok(Finalized::Exists)
     }
 }
 
@@ -165,7 +176,7 @@ fn leaf_max_bytes(path: &str) -> usize {
 
 /// `report.pdf` → `report (1).pdf`; a leading dot begins no extension, nor does one that would leave no room for a stem.
 /// Shortened to fit, unless not even the number does.
-fn numbered(leaf: &str, number: u32, most_bytes: usize) -> String {
+fn numbered_name(leaf: &str, number: u32, most_bytes: usize) -> String {
     let number = format!(" ({number})");
     let is_extension = |&at: &usize| at > 0 && leaf.len() - at + number.len() < most_bytes;
     let dot = leaf.rfind('.').filter(is_extension).unwrap_or(leaf.len());
@@ -179,30 +190,30 @@ fn numbered(leaf: &str, number: u32, most_bytes: usize) -> String {
 }
 
 /// What stands under one name of an open folder.
-pub(super) fn standing_in(
+pub(super) fn target_state_in(
     folder: &OwnedFd,
     leaf: &str,
     content: &Content,
     interrupted: &dyn Fn() -> bool,
-) -> io::Result<Standing> {
+) -> io::Result<TargetState> {
     let stat = match rustix::fs::statat(folder, leaf, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
-        Err(Errno::NOENT) => return Ok(Standing::Free),
+        Err(Errno::NOENT) => return Ok(TargetState::Absent),
         Err(error) => return Err(error.into()),
     };
     let kind = FileType::from_raw_mode(stat.st_mode);
     if kind == FileType::Directory {
-        return Ok(Standing::Folder);
+        return Ok(TargetState::Directory);
     }
     if kind != FileType::RegularFile || u64::try_from(stat.st_size) != Ok(content.size) {
-        return Ok(Standing::Other);
+        return Ok(TargetState::Different);
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let Ok(file) = rustix::fs::openat(folder, leaf, flags, Mode::empty()) else {
-        return Ok(Standing::Other);
+        return Ok(TargetState::Different);
     };
     let is_same = hash(&mut File::from(file), content.size, interrupted)? == Some(content.hash.0);
-    Ok(if is_same { Standing::Same } else { Standing::Other })
+    Ok(if is_same { TargetState::Identical } else { TargetState::Different })
 }
 
 /// The hash of a file of `size` bytes; `None` if it holds more or less.
@@ -236,7 +247,7 @@ fn make_folder(parent: &OwnedFd, component: &str) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn in_the_way(component: &str, error: Errno) -> io::Error {
+fn not_a_directory(component: &str, error: Errno) -> io::Error {
     match error {
         Errno::NOTDIR | Errno::LOOP => io::Error::new(
             io::ErrorKind::NotADirectory,
@@ -247,7 +258,7 @@ fn in_the_way(component: &str, error: Errno) -> io::Error {
 }
 
 /// Renames within one folder unless the new name is taken; whether it was done.
-fn rename_new(folder: &OwnedFd, from: &str, to: &str) -> io::Result<bool> {
+fn rename_noreplace(folder: &OwnedFd, from: &str, to: &str) -> io::Result<bool> {
     match rustix::fs::renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(true),
         Err(Errno::EXIST) => Ok(false),
@@ -264,5 +275,5 @@ fn rename_new(folder: &OwnedFd, from: &str, to: &str) -> io::Result<bool> {
 }
 
 #[cfg(test)]
-#[path = "place_tests.rs"]
+#[path = "target_tests.rs"]
 mod tests;

@@ -16,10 +16,10 @@ use std::sync::{Arc, Mutex};
 
 use rustix::fs::{Timespec, Timestamps};
 
-use super::folder::Stamp;
-use super::lock;
+use super::shared_dir::FileIdentity;
 use crate::common::content::{GroupHash, Outline, group_count};
 use crate::common::limits::GROUPS_MAX;
+use crate::common::sync::lock;
 use crate::common::types::ContentHash;
 
 /// The first bytes of an entry; the number is the format's version.
@@ -39,28 +39,28 @@ const LOOK_EVERY_BYTES: u64 = DISK_MAX_BYTES / 16;
 const MEMORY_MAX_GROUPS: usize = 1 << 18;
 
 /// The outlines on disk.
-pub(super) struct Cache {
+pub(in crate::client) struct DiskCache {
     dir: Option<PathBuf>,
     /// Since it was last looked whether there is too much. Each client starts at random, so that many that write little
     /// look as often as one that writes all of it.
     written_bytes: AtomicU64,
 }
 
-impl Cache {
+impl DiskCache {
     /// In the user's own cache folder (XDG), if there is one.
-    pub(super) fn of_user() -> Self {
+    pub(in crate::client) fn in_user_cache_dir() -> Self {
         use etcetera::BaseStrategy;
         let dir = etcetera::choose_base_strategy().ok().map(|base| base.cache_dir().join("fileshare").join("outlines"));
         Self::at(dir)
     }
 
     /// In `dir`, which is made when it is first needed.
-    pub(super) fn at(dir: Option<PathBuf>) -> Self {
+    pub(in crate::client) fn at(dir: Option<PathBuf>) -> Self {
         Self { dir, written_bytes: AtomicU64::new(rand::random::<u64>() % LOOK_EVERY_BYTES) }
     }
 
     /// What was hashed when a file had this stamp.
-    pub(super) fn load(&self, stamp: &Stamp) -> Option<Outline> {
+    pub(in crate::client) fn load(&self, stamp: &FileIdentity) -> Option<Outline> {
         if group_count(stamp.size) == 1 {
             return None;
         }
@@ -78,8 +78,8 @@ impl Cache {
     }
 
     /// Keeps an outline. The caller knows that the file cannot have changed unnoticed: its stamp was settled before its
-    /// bytes were read ([`Stamp::is_settled`]).
-    pub(super) fn store(&self, stamp: &Stamp, outline: &Outline) {
+    /// bytes were read ([`FileIdentity::is_stable`]).
+    pub(in crate::client) fn store(&self, stamp: &FileIdentity, outline: &Outline) {
         let Some(dir) = self.dir.as_deref().filter(|_| outline.groups().len() > 1) else {
             return;
         };
@@ -94,11 +94,11 @@ impl Cache {
     }
 }
 
-fn entry_name(stamp: &Stamp) -> String {
+fn entry_name(stamp: &FileIdentity) -> String {
     format!("{:x}-{:x}", stamp.device, stamp.inode)
 }
 
-fn head(stamp: &Stamp) -> Vec<u8> {
+fn head(stamp: &FileIdentity) -> Vec<u8> {
     let mut head = Vec::with_capacity(HEAD_BYTES);
     head.extend_from_slice(MAGIC);
     for number in [stamp.device, stamp.inode, stamp.size] {
@@ -109,7 +109,7 @@ fn head(stamp: &Stamp) -> Vec<u8> {
     head
 }
 
-fn write(dir: &Path, stamp: &Stamp, outline: &Outline) -> std::io::Result<()> {
+fn write(dir: &Path, stamp: &FileIdentity, outline: &Outline) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let name = entry_name(stamp);
@@ -162,23 +162,23 @@ fn prune(dir: &Path, most: u64) {
 
 /// The outlines used last, in memory: what is served needs no cache folder.
 #[derive(Default)]
-pub(super) struct Recent {
+pub(in crate::client) struct MemoryCache {
     kept: Mutex<VecDeque<Arc<Outline>>>,
 }
 
-impl Recent {
+impl MemoryCache {
     /// The outline of a content of several groups, if it was used lately.
-    pub(super) fn of(&self, root: ContentHash) -> Option<Arc<Outline>> {
+    pub(in crate::client) fn of(&self, root: ContentHash) -> Option<Arc<Outline>> {
         lock(&self.kept).iter().find(|outline| outline.root() == root).cloned()
     }
 
     /// Keeps an outline, for others that were put in longest ago if need be. Tells its root.
-    pub(super) fn keep(&self, outline: Outline) -> ContentHash {
+    pub(in crate::client) fn keep(&self, outline: Outline) -> ContentHash {
         if outline.groups().len() == 1 { outline.root() } else { self.share(outline).root() }
     }
 
     /// Keeps an outline and hands it out.
-    pub(super) fn share(&self, outline: Outline) -> Arc<Outline> {
+    pub(in crate::client) fn share(&self, outline: Outline) -> Arc<Outline> {
         let mut kept = lock(&self.kept);
         if let Some(known) = kept.iter().find(|known| known.root() == outline.root()) {
             return known.clone();
@@ -195,5 +195,5 @@ impl Recent {
 }
 
 #[cfg(test)]
-#[path = "cache_tests.rs"]
+#[path = "outline_cache_tests.rs"]
 mod tests;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
 
-use super::folder::Stamp;
-use super::{lock, read, write};
+use crate::client::files::FileIdentity;
+use crate::common::sync::{lock, read, write};
 use crate::common::ticket::Grant;
 use crate::common::types::{Audience, Content, ContentHash, FileName, UserName};
 
@@ -13,8 +13,8 @@ const PREPARED_MAX: usize = 1 << 20;
 
 /// What a file held when it had this stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Known {
-    pub(super) stamp: Stamp,
+pub(super) struct HashedState {
+    pub(super) stamp: FileIdentity,
     pub(super) hash: ContentHash,
     /// No later change can have kept the stamp.
     pub(super) settled: bool,
@@ -25,17 +25,17 @@ pub(super) struct Known {
 pub(super) struct Publication {
     pub(super) content: Content,
     audience: Audience,
-    known: Mutex<Option<Known>>,
+    known: Mutex<Option<HashedState>>,
 }
 
 impl Publication {
     /// What was found in the file when it was last hashed.
-    pub(super) fn known(&self) -> Option<Known> {
+    pub(super) fn known(&self) -> Option<HashedState> {
         *lock(&self.known)
     }
 
     /// The file was hashed (again).
-    pub(super) fn learn(&self, known: Known) {
+    pub(super) fn set_hashed(&self, known: HashedState) {
         *lock(&self.known) = Some(known);
     }
 }
@@ -44,12 +44,12 @@ impl Publication {
 #[derive(Default)]
 pub(super) struct Registry {
     names: RwLock<HashMap<FileName, Arc<Publication>>>,
-    prepared: Mutex<HashMap<FileName, Known>>,
+    prepared: Mutex<HashMap<FileName, HashedState>>,
 }
 
 impl Registry {
     /// A file was hashed and may be published next.
-    pub(super) fn prepare(&self, name: &FileName, known: Known) {
+    pub(super) fn prepare(&self, name: &FileName, known: HashedState) {
         let mut prepared = lock(&self.prepared);
         if prepared.len() < PREPARED_MAX || prepared.contains_key(name) {
             prepared.insert(name.clone(), known);
@@ -79,7 +79,7 @@ impl Registry {
     }
 
     /// The publication that `grant` means, if it is still shared with `downloader`.
-    pub(super) fn granted(&self, grant: &Grant, downloader: &UserName) -> Option<Arc<Publication>> {
+    pub(super) fn lookup_granted(&self, grant: &Grant, downloader: &UserName) -> Option<Arc<Publication>> {
         let names = read(&self.names);
         let publication = names.get(&grant.name)?;
         let same = publication.content.hash == grant.hash && publication.content.size == grant.size;

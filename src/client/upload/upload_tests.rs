@@ -1,10 +1,13 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::slice::from_ref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::town::{NOW_MS, Town, all_of, ask, message, name, receive, sealed, skip_data, ticket, ticket_key, user};
-use super::*;
+use crate::client::upload::test_support;
+use crate::client::upload::test_support::{
+    NOW_MS, TestUploader, all_of, ask, message, name, receive, sealed, skip_data, ticket, ticket_key, user,
+};
 use crate::common::content::{Outline, group_count, hash_group};
 use crate::common::limits::GROUP_MIN_BYTES;
 use crate::common::ticket::Grant;
@@ -27,11 +30,11 @@ fn refused(content: u32, reason: RefusalReason) -> ToDownloader {
 
 #[test]
 fn contents_of_every_size_arrive_with_their_outline() {
-    let town = Town::new();
+    let uploader = TestUploader::new();
     for (file, size) in [("a", 0), ("b", 1), ("c", GROUP_MIN_BYTES as usize), ("d", 5 * GROUP_MIN_BYTES as usize + 1)] {
         let content = bytes(size);
-        let grant = town.publish(file, &content, Audience::Everyone);
-        let (mut reader, mut writer) = town.open(&grant).unwrap();
+        let grant = uploader.publish(file, &content, Audience::Everyone);
+        let (mut reader, mut writer) = uploader.open(&grant).unwrap();
         ask(&mut writer, &ToUploader::Outline { content: 0 });
         let ToDownloader::Outline { content: 0, first: 0, hashes } = message(&mut reader) else { panic!("an outline") };
         assert!(Outline::verified(grant.hash, grant.size, hashes).is_some());
@@ -44,10 +47,10 @@ fn contents_of_every_size_arrive_with_their_outline() {
 
 #[test]
 fn many_files_and_ranges_go_over_one_connection() {
-    let town = Town::new();
+    let uploader = TestUploader::new();
     let grants: Vec<_> =
-        (0..40).map(|at| town.publish(&format!("file{at}"), &bytes(at * 100 + 1), Audience::Everyone)).collect();
-    let (mut reader, mut writer) = town.connect(&grants[..10]).unwrap();
+        (0..40).map(|at| uploader.publish(&format!("file{at}"), &bytes(at * 100 + 1), Audience::Everyone)).collect();
+    let (mut reader, mut writer) = uploader.connect(&grants[..10]).unwrap();
     for (at, more) in grants[10..].chunks(10).enumerate() {
         writer.message(&ToUploader::Grant { ticket: ticket(more) }).unwrap();
         writer.flush().unwrap();
@@ -69,10 +72,10 @@ fn many_files_and_ranges_go_over_one_connection() {
 
 #[test]
 fn groups_come_in_the_order_they_are_wanted() {
-    let town = Town::new();
+    let uploader = TestUploader::new();
     let content = bytes(3 * GROUP_MIN_BYTES as usize + 7);
-    let grant = town.publish("file", &content, Audience::Everyone);
-    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    let grant = uploader.publish("file", &content, Audience::Everyone);
+    let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     for group in [3, 0, 2] {
         writer.message(&want(0, group, 1)).unwrap();
     }
@@ -92,16 +95,16 @@ fn groups_come_in_the_order_they_are_wanted() {
 
 #[test]
 fn an_honest_ticket_for_what_is_not_shared_is_refused() {
-    let town = Town::new();
-    fs::write(town.dir.path().join("private"), "private").unwrap();
+    let uploader = TestUploader::new();
+    fs::write(uploader.dir.path().join("private"), "private").unwrap();
     let hash = ContentHash(*blake3::hash(b"private").as_bytes());
     let private = Grant { name: name("private"), hash, size: 7 };
-    let withdrawn = town.publish("withdrawn", b"withdrawn", Audience::Everyone);
-    town.share.withdrawn(&withdrawn.name);
-    let others = town.publish("others", b"others", Audience::only(vec![user("yoda")]));
+    let withdrawn = uploader.publish("withdrawn", b"withdrawn", Audience::Everyone);
+    uploader.share.withdrawn(&withdrawn.name);
+    let others = uploader.publish("others", b"others", Audience::only(vec![user("yoda")]));
     let outside = Grant { name: name("link/passwd"), ..private.clone() };
-    std::os::unix::fs::symlink("/etc", town.dir.path().join("link")).unwrap();
-    let (mut reader, mut writer) = town.connect(&[private, withdrawn, others.clone(), outside]).unwrap();
+    std::os::unix::fs::symlink("/etc", uploader.dir.path().join("link")).unwrap();
+    let (mut reader, mut writer) = uploader.connect(&[private, withdrawn, others.clone(), outside]).unwrap();
     for content in 0..4 {
         for request in [want(content, 0, 1), ToUploader::Outline { content }, ToUploader::Have { content }] {
             ask(&mut writer, &request);
@@ -113,24 +116,24 @@ fn an_honest_ticket_for_what_is_not_shared_is_refused() {
     assert_eq!(message(&mut reader), ToDownloader::TicketRefused, "another downloader's ticket");
     ask(&mut writer, &ToUploader::Grant { ticket: sealed(&ticket_key(), "vader", NOW_MS, from_ref(&others)) });
     assert_eq!(message(&mut reader), ToDownloader::TicketRefused, "an expired one");
-    let (mut reader, mut writer) = town.connect_with(&yodas, &town::PSK).unwrap();
+    let (mut reader, mut writer) = uploader.connect_with(&yodas, &test_support::PSK).unwrap();
     ask(&mut writer, &all_of(0, &others));
     assert_eq!(receive(&mut reader, 0, others.size), b"others", "to whom it is shared, it is served");
 }
 
 #[test]
 fn a_change_or_withdrawal_takes_effect_in_the_middle() {
-    let town = Town::new();
-    let grant = town.publish_large("large");
-    let other = town.publish("other", b"other", Audience::Everyone);
+    let uploader = TestUploader::new();
+    let grant = uploader.publish_large("large");
+    let other = uploader.publish("other", b"other", Audience::Everyone);
     for reason in [RefusalReason::Changed, RefusalReason::NotShared] {
-        let (mut reader, mut writer) = town.connect(&[grant.clone(), other.clone()]).unwrap();
+        let (mut reader, mut writer) = uploader.connect(&[grant.clone(), other.clone()]).unwrap();
         ask(&mut writer, &all_of(0, &grant));
         ask(&mut writer, &want(1, 0, 1));
         assert!(matches!(reader.next().unwrap(), Frame::Data { .. }));
-        let file = fs::OpenOptions::new().write(true).open(town.dir.path().join("large")).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(uploader.dir.path().join("large")).unwrap();
         match reason {
-            RefusalReason::NotShared => town.share.withdrawn(&grant.name),
+            RefusalReason::NotShared => uploader.share.withdrawn(&grant.name),
             _ => file.set_len(50 << 20).unwrap(),
         }
         let (skipped, message) = skip_data(&mut reader);
@@ -142,14 +145,14 @@ fn a_change_or_withdrawal_takes_effect_in_the_middle() {
 
 #[test]
 fn a_file_that_changes_in_the_middle_of_a_group_is_refused_before_its_end() {
-    let town = Town::new();
-    let grant = town.publish_large("large");
-    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    let uploader = TestUploader::new();
+    let grant = uploader.publish_large("large");
+    let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     ask(&mut writer, &all_of(0, &grant));
     let Frame::Data { bytes, .. } = reader.next().unwrap() else { panic!("data") };
     let mut got = bytes.to_vec();
     // The uploader waits in some group, for the buffers are full; its last byte is another now, like that of all groups.
-    let file = fs::OpenOptions::new().write(true).open(town.dir.path().join("large")).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(uploader.dir.path().join("large")).unwrap();
     for end in (GROUP_MIN_BYTES..=grant.size).step_by(GROUP_MIN_BYTES as usize) {
         file.write_all_at(&[1], end - 1).unwrap();
     }
@@ -166,9 +169,9 @@ fn a_file_that_changes_in_the_middle_of_a_group_is_refused_before_its_end() {
 
 #[test]
 fn a_cancel_forgets_what_was_not_begun() {
-    let town = Town::new();
-    let grant = town.publish_large("large");
-    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    let uploader = TestUploader::new();
+    let grant = uploader.publish_large("large");
+    let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     ask(&mut writer, &all_of(0, &grant));
     assert!(matches!(reader.next().unwrap(), Frame::Data { .. }));
     ask(&mut writer, &ToUploader::Cancel);
@@ -181,21 +184,21 @@ fn a_cancel_forgets_what_was_not_begun() {
 
 #[test]
 fn a_file_that_still_arrives_is_served_as_far_as_it_is_there() {
-    let town = Town::new();
+    let uploader = TestUploader::new();
     let content = bytes(10 * GROUP_MIN_BYTES as usize);
-    let grant = town.publish("file", &content, Audience::Everyone);
+    let grant = uploader.publish("file", &content, Audience::Everyone);
     let groups = (0..10).map(|group| {
         let range = crate::common::content::group_range(grant.size, group);
         hash_group(grant.size, group, &content[range.start as usize..range.end as usize])
     });
     let outline = Arc::new(Outline::verified(grant.hash, grant.size, groups.collect()).unwrap());
-    let file = Arc::new(fs::File::open(town.dir.path().join("file")).unwrap());
+    let file = Arc::new(fs::File::open(uploader.dir.path().join("file")).unwrap());
     let there = Arc::new(AtomicU32::new(2));
     let verified = there.clone();
     let verified = Arc::new(move |group| group < verified.load(Ordering::Relaxed) || group == 9);
-    town.share.arriving(&grant.name, outline, file, verified);
-    fs::remove_file(town.dir.path().join("file")).unwrap();
-    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    uploader.share.serve_incomplete(&grant.name, outline, file, verified);
+    fs::remove_file(uploader.dir.path().join("file")).unwrap();
+    let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     ask(&mut writer, &ToUploader::Have { content: 0 });
     assert_eq!(message(&mut reader), ToDownloader::Available { content: 0, groups: vec![0b11, 0b10] });
     ask(&mut writer, &all_of(0, &grant));
@@ -210,8 +213,8 @@ fn a_file_that_still_arrives_is_served_as_far_as_it_is_there() {
 
 #[test]
 fn who_breaks_the_protocol_is_cut_off() {
-    let town = Town::new();
-    let grant = town.publish("file", b"bytes", Audience::Everyone);
+    let uploader = TestUploader::new();
+    let grant = uploader.publish("file", b"bytes", Audience::Everyone);
     let range = WantedRange { content: 0, first: 0, count: 1 };
     let too_many = ToUploader::Want { ranges: vec![range; WANT_MAX_RANGES + 1] };
     let breaches = [
@@ -227,14 +230,14 @@ fn who_breaks_the_protocol_is_cut_off() {
         too_many,
     ];
     for breach in breaches {
-        let (mut reader, mut writer) = town.open(&grant).unwrap();
+        let (mut reader, mut writer) = uploader.open(&grant).unwrap();
         ask(&mut writer, &breach);
         assert!(reader.next().is_err(), "{breach:?}");
     }
-    let (mut reader, mut writer) = town.open(&grant).unwrap();
+    let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     let sent: Result<Result<(), ()>, _> = writer.data(0, 0, 10, |_| Ok(()));
     assert!(sent.is_ok() && writer.flush().is_ok() && reader.next().is_err(), "data is not for the uploader");
-    let (mut reader, mut writer) = town.connect(&[]).unwrap();
+    let (mut reader, mut writer) = uploader.connect(&[]).unwrap();
     let ten = ticket(&vec![grant; 10]);
     for at in 0..GRANTS_KEPT_MAX / 10 {
         ask(&mut writer, &ToUploader::Grant { ticket: ten.clone() });

@@ -13,13 +13,13 @@ fn name(text: &str) -> FileName {
 }
 
 /// A folder `share` with a secret beside it.
-fn folder() -> (tempfile::TempDir, Folder) {
+fn folder() -> (tempfile::TempDir, SharedDir) {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir_all(dir.path().join("share/sub")).unwrap();
     fs::create_dir(dir.path().join("outside")).unwrap();
     fs::write(dir.path().join("outside/secret"), "secret").unwrap();
     fs::write(dir.path().join("share/sub/file"), "shared").unwrap();
-    let folder = Folder::open(&dir.path().join("share")).unwrap();
+    let folder = SharedDir::open(&dir.path().join("share")).unwrap();
     (dir, folder)
 }
 
@@ -65,16 +65,16 @@ fn kinds_are_told_without_opening() {
     let share = dir.path().join("share");
     symlink("sub", share.join("link")).unwrap();
     mkfifoat(CWD, share.join("fifo"), Mode::RUSR).unwrap();
-    assert_eq!(folder.kind("sub").unwrap(), Kind::Folder);
-    assert_eq!(folder.kind("sub/file").unwrap(), Kind::File);
-    assert_eq!(folder.kind("fifo").unwrap(), Kind::Special);
-    assert_eq!(folder.kind("link").unwrap(), Kind::Special);
+    assert_eq!(folder.kind("sub").unwrap(), FileKind::Directory);
+    assert_eq!(folder.kind("sub/file").unwrap(), FileKind::File);
+    assert_eq!(folder.kind("fifo").unwrap(), FileKind::Special);
+    assert_eq!(folder.kind("link").unwrap(), FileKind::Special);
     assert!(matches!(folder.kind("link/file"), Err(ShareError::Special(_))));
     assert!(matches!(folder.kind("sub/file/x"), Err(ShareError::Missing(_))));
     let mut listed: Vec<_> = folder.list(None).unwrap().into_iter().map(|entry| (entry.name, entry.kind)).collect();
     listed.sort_by(|one, other| one.0.cmp(&other.0));
     let of = |name: &str, kind| (name.as_bytes().to_vec(), kind);
-    assert_eq!(listed, [of("fifo", Kind::Special), of("link", Kind::Special), of("sub", Kind::Folder)]);
+    assert_eq!(listed, [of("fifo", FileKind::Special), of("link", FileKind::Special), of("sub", FileKind::Directory)]);
     assert!(matches!(folder.list(Some("link")), Err(ShareError::Special(_))));
 }
 
@@ -121,16 +121,16 @@ fn a_link_swapped_in_reaches_nothing_outside() {
 #[test]
 fn a_stamp_settles_when_its_tick_is_over() {
     let second = 1_000_000_000;
-    let stamp = |ns: i128| Stamp { device: 1, inode: 2, size: 3, modified_ns: ns, changed_ns: ns };
+    let stamp = |ns: i128| FileIdentity { device: 1, inode: 2, size: 3, modified_ns: ns, changed_ns: ns };
     let at = |ms: u64| UNIX_EPOCH + Duration::from_millis(ms);
     let fine = stamp(10 * second + 5);
-    assert!(!fine.is_settled(at(10_000)) && !fine.is_settled(at(10_020)) && fine.is_settled(at(10_021)));
+    assert!(!fine.is_stable(at(10_000)) && !fine.is_stable(at(10_020)) && fine.is_stable(at(10_021)));
     let coarse = stamp(10 * second);
-    assert!(!coarse.is_settled(at(11_999)) && coarse.is_settled(at(12_001)));
-    assert!(!stamp(20 * second).is_settled(at(10_000)), "a clock put back");
-    let future = Stamp { modified_ns: 99 * second + 5, ..fine };
-    assert!(!future.is_settled(at(10_020)) && future.is_settled(at(10_021)), "a modification time in the future");
-    let dated_back = Stamp { modified_ns: 5, ..fine };
-    assert!(!dated_back.is_settled(at(10_020)), "one put back just now");
+    assert!(!coarse.is_stable(at(11_999)) && coarse.is_stable(at(12_001)));
+    assert!(!stamp(20 * second).is_stable(at(10_000)), "a clock put back");
+    let future = FileIdentity { modified_ns: 99 * second + 5, ..fine };
+    assert!(!future.is_stable(at(10_020)) && future.is_stable(at(10_021)), "a modification time in the future");
+    let dated_back = FileIdentity { modified_ns: 5, ..fine };
+    assert!(!dated_back.is_stable(at(10_020)), "one put back just now");
     assert_eq!(stamp(-1).modified_ms(), -1);
 }

@@ -5,8 +5,8 @@
 
 use globset::{GlobBuilder, GlobMatcher};
 
-use super::folder::{Entry, Folder, Kind};
-use super::{Expanded, PathArgument, ShareError};
+use super::shared_dir::{Entry, FileKind, SharedDir};
+use super::{ExpandedPaths, PathArg, ShareError};
 use crate::common::escape::escape_controls;
 use crate::common::types::FileName;
 
@@ -14,10 +14,10 @@ use crate::common::types::FileName;
 const CREDENTIALS: &[u8] = b"credentials.txt";
 const DATA_FILE: &[u8] = b"fileshare.db";
 
-impl Folder {
+impl SharedDir {
     /// The files that `argument` means, sorted, each once, and what stood in the way of others.
-    pub(super) fn expand(&self, argument: &PathArgument) -> Expanded {
-        let mut found = Expanded::default();
+    pub(in crate::client) fn expand(&self, argument: &PathArg) -> ExpandedPaths {
+        let mut found = ExpandedPaths::default();
         match &argument.pattern {
             Some(pattern) => self.expand_pattern(argument, pattern, &mut found),
             None => self.expand_name(&argument.text, &mut found),
@@ -27,26 +27,26 @@ impl Folder {
         found
     }
 
-    fn expand_name(&self, text: &str, found: &mut Expanded) {
+    fn expand_name(&self, text: &str, found: &mut ExpandedPaths) {
         let trimmed = text.trim_end_matches('/');
         if matches!(trimmed, "" | ".") && !text.starts_with('/') {
-            return self.take_folder(None, found);
+            return self.expand_dir(None, found);
         }
         let name = match FileName::parse(trimmed) {
             Ok(name) => name,
             Err(error) => return found.errors.push(ShareError::Name(escape_controls(text).to_string(), error)),
         };
         match self.kind(name.as_str()) {
-            Ok(Kind::Folder) => self.take_folder(Some(name.as_str()), found),
-            Ok(Kind::File) if trimmed.len() == text.len() => found.files.push(name),
-            Ok(Kind::File) => found.errors.push(ShareError::Missing(text.into())),
-            Ok(Kind::Special) => found.errors.push(ShareError::Special(text.into())),
+            Ok(FileKind::Directory) => self.expand_dir(Some(name.as_str()), found),
+            Ok(FileKind::File) if trimmed.len() == text.len() => found.files.push(name),
+            Ok(FileKind::File) => found.errors.push(ShareError::Missing(text.into())),
+            Ok(FileKind::Special) => found.errors.push(ShareError::Special(text.into())),
             Err(error) => found.errors.push(error),
         }
     }
 
     /// Everything in a folder; it is an error that there is nothing.
-    fn take_folder(&self, path: Option<&str>, found: &mut Expanded) {
+    fn expand_dir(&self, path: Option<&str>, found: &mut ExpandedPaths) {
         let before = (found.files.len(), found.errors.len());
         self.walk(path.map(String::from), found);
         if before == (found.files.len(), found.errors.len()) {
@@ -54,7 +54,7 @@ impl Folder {
         }
     }
 
-    fn walk(&self, top: Option<String>, found: &mut Expanded) {
+    fn walk(&self, top: Option<String>, found: &mut ExpandedPaths) {
         let mut waiting = vec![top];
         while let Some(path) = waiting.pop() {
             let entries = match self.list(path.as_deref()) {
@@ -64,19 +64,19 @@ impl Folder {
                     continue;
                 }
             };
-            for entry in entries.iter().filter(|entry| !is_hidden(entry) && !is_left_out(&entry.name)) {
+            for entry in entries.iter().filter(|entry| !is_hidden(entry) && !is_excluded(&entry.name)) {
                 match (entry.kind, entry_name(path.as_deref(), entry)) {
-                    (Kind::Special, _) => {}
+                    (FileKind::Special, _) => {}
                     (_, Err(error)) => found.errors.push(error),
-                    (Kind::File, Ok(name)) => found.files.push(name),
-                    (Kind::Folder, Ok(name)) => waiting.push(Some(name.to_string())),
+                    (FileKind::File, Ok(name)) => found.files.push(name),
+                    (FileKind::Directory, Ok(name)) => waiting.push(Some(name.to_string())),
                 }
             }
         }
     }
 
     /// Part by part, so that only folders that match so far are looked into.
-    fn expand_pattern(&self, argument: &PathArgument, pattern: &str, found: &mut Expanded) {
+    fn expand_pattern(&self, argument: &PathArg, pattern: &str, found: &mut ExpandedPaths) {
         let wants_folders = pattern.ends_with('/');
         let parts: Option<Vec<Part>> = pattern.trim_end_matches('/').split('/').map(Part::parse).collect();
         let Some(parts) = parts.filter(|parts| parts.iter().any(|part| matches!(part, Part::Glob { .. }))) else {
@@ -97,7 +97,7 @@ impl Folder {
         if found.files.is_empty() && found.errors.is_empty() {
             // As in a shell: a pattern that matches nothing may be a name with a bracket in it.
             match FileName::parse(&argument.text).map(|name| (self.kind(name.as_str()), name)) {
-                Ok((Ok(Kind::File), name)) => found.files.push(name),
+                Ok((Ok(FileKind::File), name)) => found.files.push(name),
                 _ => found.errors.push(ShareError::NoMatch(escape_controls(&argument.text).to_string())),
             }
         }
@@ -110,7 +110,7 @@ impl Folder {
         part: &Part,
         wants_files: bool,
         next: &mut Vec<Option<String>>,
-        found: &mut Expanded,
+        found: &mut ExpandedPaths,
     ) {
         let entries = match part {
             Part::Literal(name) => {
@@ -125,7 +125,7 @@ impl Folder {
                 Err(error) => return found.errors.push(error),
             },
         };
-        let wanted = if wants_files { Kind::File } else { Kind::Folder };
+        let wanted = if wants_files { FileKind::File } else { FileKind::Directory };
         for entry in entries.iter().filter(|entry| entry.kind == wanted && part.takes(entry)) {
             match entry_name(folder, entry) {
                 Err(error) => found.errors.push(error),
@@ -171,7 +171,7 @@ impl Part {
             Self::Literal(_) => true,
             Self::Glob { matcher, dot } => {
                 let name = String::from_utf8_lossy(&entry.name);
-                (*dot || !is_hidden(entry)) && !is_left_out(&entry.name) && matcher.is_match(&*name)
+                (*dot || !is_hidden(entry)) && !is_excluded(&entry.name) && matcher.is_match(&*name)
             }
         }
     }
@@ -183,12 +183,12 @@ fn is_hidden(entry: &Entry) -> bool {
 
 /// What folders and patterns leave out wherever it stands, even a pattern for hidden entries: the server's own files and
 /// unfinished parts. `name` is the last component alone.
-pub fn is_left_out(name: &[u8]) -> bool {
-    name == CREDENTIALS || name.starts_with(DATA_FILE) || is_unfinished(name)
+pub fn is_excluded(name: &[u8]) -> bool {
+    name == CREDENTIALS || name.starts_with(DATA_FILE) || is_partial_file(name)
 }
 
 /// `.<32 hex digits>.part`.
-fn is_unfinished(name: &[u8]) -> bool {
+fn is_partial_file(name: &[u8]) -> bool {
     let middle = name.strip_prefix(b".").and_then(|rest| rest.strip_suffix(b".part"));
     middle.is_some_and(|middle| middle.len() == 32 && middle.iter().all(u8::is_ascii_hexdigit))
 }

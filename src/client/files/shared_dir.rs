@@ -36,17 +36,17 @@ const COARSE_TICK: Duration = Duration::from_secs(2);
 
 /// What tells one state of a file from another. Times are nanoseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Stamp {
-    pub(super) device: u64,
-    pub(super) inode: u64,
-    /// Bytes.
-    pub(super) size: u64,
-    pub(super) modified_ns: i128,
+pub(in crate::client) struct FileIdentity {
+    pub(in crate::client) device: u64,
+    pub(in crate::client) inode: u64,
+    /// Backing.
+    pub(in crate::client) size: u64,
+    pub(in crate::client) modified_ns: i128,
     /// The inode's change time: set by the kernel alone, so that a modification time put back is noticed.
-    pub(super) changed_ns: i128,
+    pub(in crate::client) changed_ns: i128,
 }
 
-impl Stamp {
+impl FileIdentity {
     fn of(metadata: &Metadata) -> Self {
         let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
         Self {
@@ -59,18 +59,18 @@ impl Stamp {
     }
 
     /// Of an open file, as it is now.
-    pub(super) fn of_file(file: &File) -> io::Result<Self> {
+    pub(in crate::client) fn of_file(file: &File) -> io::Result<Self> {
         file.metadata().map(|metadata| Self::of(&metadata))
     }
 
     /// The modification time in milliseconds since 1970, as publications tell it.
-    pub(super) fn modified_ms(&self) -> i64 {
+    pub(in crate::client) fn modified_ms(&self) -> i64 {
         i64::try_from(self.modified_ns.div_euclid(1_000_000)).unwrap_or(i64::MAX)
     }
 
     /// Whether any change of the file after `now` is sure to change the stamp too: every change sets the change time, which
     /// nobody can set otherwise. The modification time may be anything, also in the future.
-    pub(super) fn is_settled(&self, now: SystemTime) -> bool {
+    pub(in crate::client) fn is_stable(&self, now: SystemTime) -> bool {
         let now_ns = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         let whole_seconds = |ns: i128| ns.rem_euclid(1_000_000_000) == 0;
         let coarse = whole_seconds(self.modified_ns) && whole_seconds(self.changed_ns);
@@ -81,55 +81,55 @@ impl Stamp {
 
 /// What stands under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::client) enum FileKind {
     File,
-    Folder,
+    Directory,
     /// A symbolic link, a FIFO, a device, a socket.
     Special,
 }
 
 /// One entry of a folder; the name as it stands on the disk.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) name: Vec<u8>,
-    pub(super) kind: Kind,
+pub(in crate::client) struct Entry {
+    pub(in crate::client) name: Vec<u8>,
+    pub(in crate::client) kind: FileKind,
 }
 
 /// The shared folder, held open: renaming it changes nothing.
-pub(super) struct Folder {
+pub(in crate::client) struct SharedDir {
     root: Dir,
 }
 
-impl Folder {
+impl SharedDir {
     /// The one place where a path is followed as it is: it is the user's own choice.
-    pub(super) fn open(dir: &Path) -> io::Result<Self> {
+    pub(in crate::client) fn open(dir: &Path) -> io::Result<Self> {
         Ok(Self { root: Dir::open_ambient_dir(dir, ambient_authority())? })
     }
 
     /// Opens a regular file for reading.
-    pub(super) fn open_file(&self, name: &FileName) -> Result<(File, Stamp), ShareError> {
+    pub(in crate::client) fn open_file(&self, name: &FileName) -> Result<(File, FileIdentity), ShareError> {
         let file =
             File::from(self.open_beneath(name.as_str(), FILE).map_err(|errno| self.error(name.as_str(), errno))?);
         let metadata = file.metadata().map_err(|error| ShareError::Unreadable(name.to_string(), error))?;
         if !metadata.is_file() {
             return Err(ShareError::Special(name.to_string()));
         }
-        let stamp = Stamp::of(&metadata);
+        let stamp = FileIdentity::of(&metadata);
         Ok((file, stamp))
     }
 
     /// What stands at `path`, which obeys the rules of names. Nothing is opened for reading.
-    pub(super) fn kind(&self, path: &str) -> Result<Kind, ShareError> {
+    pub(in crate::client) fn kind(&self, path: &str) -> Result<FileKind, ShareError> {
         self.stat(path).map(kind_of_stat).map_err(|errno| self.error(path, errno))
     }
 
-    /// Bytes of what stands under a name; 0 if nothing does.
-    pub(super) fn size(&self, name: &FileName) -> u64 {
+    /// Backing of what stands under a name; 0 if nothing does.
+    pub(in crate::client) fn size(&self, name: &FileName) -> u64 {
         self.stat(name.as_str()).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0))
     }
 
     /// The entries of a folder, without `.` and `..`, in no order. `None` is the shared folder itself.
-    pub(super) fn list(&self, path: Option<&str>) -> Result<Vec<Entry>, ShareError> {
+    pub(in crate::client) fn list(&self, path: Option<&str>) -> Result<Vec<Entry>, ShareError> {
         let shown = path.unwrap_or(".");
         let folder = match path {
             None => openat(&self.root, ".", FOLDER, Mode::empty()),
@@ -149,7 +149,7 @@ impl Folder {
     /// `ENOTDIR` does not tell a link in the way from a file in the way; both are refused, but not in the same words.
     fn error(&self, path: &str, errno: Errno) -> ShareError {
         let mut ways = path.match_indices('/').map(|(end, _)| &path[..end]).chain([path]);
-        if errno == Errno::NOTDIR && ways.any(|way| self.stat(way).map(kind_of_stat) == Ok(Kind::Special)) {
+        if errno == Errno::NOTDIR && ways.any(|way| self.stat(way).map(kind_of_stat) == Ok(FileKind::Special)) {
             return ShareError::Special(path.into());
         }
         error(path, errno)
@@ -208,15 +208,15 @@ fn entries(folder: OwnedFd) -> rustix::io::Result<Vec<Entry>> {
     Ok(found)
 }
 
-fn kind_of_stat(stat: Stat) -> Kind {
+fn kind_of_stat(stat: Stat) -> FileKind {
     kind_of(FileType::from_raw_mode(stat.st_mode))
 }
 
-fn kind_of(kind: FileType) -> Kind {
+fn kind_of(kind: FileType) -> FileKind {
     match kind {
-        FileType::RegularFile => Kind::File,
-        FileType::Directory => Kind::Folder,
-        _ => Kind::Special,
+        FileType::RegularFile => FileKind::File,
+        FileType::Directory => FileKind::Directory,
+        _ => FileKind::Special,
     }
 }
 
@@ -230,5 +230,5 @@ fn error(path: &str, errno: Errno) -> ShareError {
 }
 
 #[cfg(test)]
-#[path = "folder_tests.rs"]
+#[path = "shared_dir_tests.rs"]
 mod tests;

@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Rlimit, setrlimit};
 
-use super::town::{PSK, Town, all_of, ask, loopback, receive, ticket};
 use super::*;
+use crate::client::upload::test_support;
+use crate::client::upload::test_support::{PSK, TestUploader, all_of, ask, loopback, receive, ticket};
 use crate::common::ticket::Grant;
 use crate::common::types::{Audience, ContentHash};
 
@@ -18,23 +19,23 @@ const CHILD: &str = "FILESHARE_TEST_FLOODED";
 const FLOOD: usize = 100;
 
 fn grant() -> Grant {
-    Grant { name: town::name("file"), hash: ContentHash(*blake3::hash(b"bytes").as_bytes()), size: 5 }
+    Grant { name: test_support::name("file"), hash: ContentHash(*blake3::hash(b"bytes").as_bytes()), size: 5 }
 }
 
 /// The flooded client: says its port, then answers each line it is sent.
 fn flooded() {
     let limit = Rlimit { current: Some(64), maximum: Some(64) };
     setrlimit(Resource::Nofile, limit).unwrap();
-    let town = Town::new();
-    town.publish("file", b"bytes", Audience::Everyone);
+    let uploader = TestUploader::new();
+    uploader.publish("file", b"bytes", Audience::Everyone);
     let mut hoard: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
-    let (start, before) = (Instant::now(), town.listener.turns());
-    eprintln!("flooded port {}", town.listener.port());
+    let (start, before) = (Instant::now(), uploader.listener.turns());
+    eprintln!("flooded port {}", uploader.listener.port());
     for line in stdin().lines() {
         if line.unwrap() == "relieve" {
             hoard.clear();
         }
-        eprintln!("flooded turns {} {}", town.listener.turns() - before, start.elapsed().as_millis());
+        eprintln!("flooded turns {} {}", uploader.listener.turns() - before, start.elapsed().as_millis());
     }
 }
 
@@ -73,7 +74,7 @@ fn without_descriptors_the_listener_rests_and_recovers() {
     turns("relieve");
     let grant = grant();
     let (mut reader, mut writer) =
-        channel::connect(loopback(port), &ticket(std::slice::from_ref(&grant)), &PSK).unwrap();
+        transport::connect(loopback(port), &ticket(std::slice::from_ref(&grant)), &PSK).unwrap();
     ask(&mut writer, &all_of(0, &grant));
     assert_eq!(receive(&mut reader, 0, 5), b"bytes", "an honest peer is served in the middle of the flood");
     drop((flood, orders));

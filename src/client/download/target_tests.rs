@@ -10,16 +10,16 @@ use crate::common::types::ContentHash;
 
 #[test]
 fn a_number_goes_before_the_extension_and_fits() {
-    let numbered = |leaf: &str, number| super::numbered(leaf, number, leaf_max_bytes(""));
-    assert_eq!(numbered("report.pdf", 1), "report (1).pdf");
-    assert_eq!(numbered("archive.tar.gz", 2), "archive.tar (2).gz");
-    assert_eq!(numbered("README", 3), "README (3)");
-    assert_eq!(numbered(".profile", 1), ".profile (1)");
+    let numbered_name = |leaf: &str, number| super::numbered_name(leaf, number, leaf_max_bytes(""));
+    assert_eq!(numbered_name("report.pdf", 1), "report (1).pdf");
+    assert_eq!(numbered_name("archive.tar.gz", 2), "archive.tar (2).gz");
+    assert_eq!(numbered_name("README", 3), "README (3)");
+    assert_eq!(numbered_name(".profile", 1), ".profile (1)");
     let long = format!("{}.pdf", "ä".repeat(125));
-    let renamed = numbered(&long, 10);
+    let renamed = numbered_name(&long, 10);
     assert!(renamed.len() <= 255 && renamed.ends_with("ä (10).pdf"), "{renamed}");
     for extension in 240..=253 {
-        let renamed = numbered(&format!("a.{}", "x".repeat(extension)), 9_999);
+        let renamed = numbered_name(&format!("a.{}", "x".repeat(extension)), 9_999);
         assert!(renamed.len() <= 255 && renamed.starts_with('a') && renamed.contains(" (9999)"), "{renamed}");
     }
 }
@@ -30,50 +30,53 @@ fn a_number_fits_the_whole_name_too() {
     let longest = format!("{folder}/{}.txt", "n".repeat(FILE_NAME_MAX_BYTES - folder.len() - 5));
     let (path, leaf) = longest.rsplit_once('/').unwrap();
     assert_eq!(longest.len(), FILE_NAME_MAX_BYTES);
-    let renamed = format!("{path}/{}", numbered(leaf, 12, leaf_max_bytes(path)));
+    let renamed = format!("{path}/{}", numbered_name(leaf, 12, leaf_max_bytes(path)));
     assert!(FileName::parse(&renamed).is_ok() && renamed.ends_with("n (12).txt"), "{renamed}");
 }
 
 #[test]
 fn a_rename_replaces_nothing_unless_told() {
     let dir = tempfile::tempdir().unwrap();
-    let places = Places::open(dir.path()).unwrap();
+    let target_dir = TargetDir::open(dir.path()).unwrap();
     let name = FileName::parse("a/b").unwrap();
-    let folder = places.folder(&name).unwrap();
+    let folder = target_dir.folder(&name).unwrap();
     let put = |name: &str, text: &str| std::fs::write(dir.path().join("a").join(name), text).unwrap();
     let read = |name: &str| std::fs::read_to_string(dir.path().join("a").join(name)).unwrap();
     for policy in [OnExists::Error, OnExists::Skip] {
         put("b", "old");
         let large = "n".repeat((1 << 20) + 1);
         put("part", &large);
-        assert_eq!(places.settle(&folder, "part", &name, policy).unwrap(), Settled::Taken);
+        assert_eq!(target_dir.finalize(&folder, "part", &name, policy).unwrap(), Finalized::Exists);
         assert_eq!(read("b"), "old");
         assert!(read("part") == large);
         put("part", "new");
-        assert_eq!(places.settle(&folder, "part", &name, policy).unwrap(), Settled::Taken);
+        assert_eq!(target_dir.finalize(&folder, "part", &name, policy).unwrap(), Finalized::Exists);
         assert!(!dir.path().join("a/part").exists(), "a small part is of no use");
     }
     put("part", "new");
     let renamed = FileName::parse("a/b (1)").unwrap();
-    assert_eq!(places.settle(&folder, "part", &name, OnExists::Rename).unwrap(), Settled::Saved(renamed));
+    assert_eq!(target_dir.finalize(&folder, "part", &name, OnExists::Rename).unwrap(), Finalized::Saved(renamed));
     assert_eq!((read("b").as_str(), read("b (1)").as_str()), ("old", "new"));
     put("part", "newer");
-    assert_eq!(places.settle(&folder, "part", &name, OnExists::Overwrite).unwrap(), Settled::Saved(name.clone()));
+    assert_eq!(
+        target_dir.finalize(&folder, "part", &name, OnExists::Overwrite).unwrap(),
+        Finalized::Saved(name.clone())
+    );
     assert_eq!(read("b"), "newer");
     std::fs::create_dir(dir.path().join("a/c")).unwrap();
     put("part", "new");
     let folder_there = FileName::parse("a/c").unwrap();
-    assert!(places.settle(&folder, "part", &folder_there, OnExists::Overwrite).is_err());
+    assert!(target_dir.finalize(&folder, "part", &folder_there, OnExists::Overwrite).is_err());
     assert!(!dir.path().join("a/part").exists());
 }
 
 #[test]
 fn looking_makes_no_folders() {
     let dir = tempfile::tempdir().unwrap();
-    let places = Places::open(dir.path()).unwrap();
+    let target_dir = TargetDir::open(dir.path()).unwrap();
     let name = FileName::parse("a/b/c").unwrap();
     let content = Content { hash: ContentHash([0; 32]), size: 1, mtime_ms: 0 };
-    assert_eq!(places.standing(&name, &content, &|| false).unwrap(), Standing::Free);
+    assert_eq!(target_dir.target_state(&name, &content, &|| false).unwrap(), TargetState::Absent);
     assert!(!dir.path().join("a").exists());
 }
 
@@ -81,11 +84,11 @@ fn looking_makes_no_folders() {
 fn a_long_look_can_be_interrupted() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a"), "abc").unwrap();
-    let places = Places::open(dir.path()).unwrap();
+    let target_dir = TargetDir::open(dir.path()).unwrap();
     let content = Content { hash: ContentHash(*blake3::hash(b"abc").as_bytes()), size: 3, mtime_ms: 0 };
     let name = FileName::parse("a").unwrap();
-    assert_eq!(places.standing(&name, &content, &|| false).unwrap(), Standing::Same);
-    let error = places.standing(&name, &content, &|| true).unwrap_err();
+    assert_eq!(target_dir.target_state(&name, &content, &|| false).unwrap(), TargetState::Identical);
+    let error = target_dir.target_state(&name, &content, &|| true).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::Interrupted);
 }
 
@@ -110,7 +113,7 @@ fn a_link_swapped_in_saves_nothing_outside() {
         std::fs::create_dir_all(folder).unwrap();
     }
     symlink("../outside", share.join("link")).unwrap();
-    let places = Places::open(&share).unwrap();
+    let target_dir = TargetDir::open(&share).unwrap();
     let done = AtomicBool::new(false);
     let (mut saved, mut refused) = (0, 0);
     thread::scope(|scope| {
@@ -124,15 +127,15 @@ fn a_link_swapped_in_saves_nothing_outside() {
             // In a folder that stands there, and in one that has to be made.
             let folder = if round % 2 == 0 { "deep".into() } else { format!("new{}", round % 64) };
             let name = FileName::parse(&format!("swapped/{folder}/file")).unwrap();
-            places.forget();
-            let Ok(folder) = places.folder(&name) else {
+            target_dir.clear_cache();
+            let Ok(folder) = target_dir.folder(&name) else {
                 refused += 1;
                 continue;
             };
             if round % 8 < 2 {
                 let part = Part::open(folder, &ContentHash([1; 32])).unwrap();
                 part.fill(b"content").unwrap();
-                places.settle(part.folder(), part.name(), &name, OnExists::Overwrite).unwrap();
+                target_dir.finalize(part.folder(), part.name(), &name, OnExists::Overwrite).unwrap();
             }
             saved += 1;
         }

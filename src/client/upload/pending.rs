@@ -1,8 +1,8 @@
 //! A connection that has not proven anything yet, from its first byte to its first sealed record.
 //!
 //! A ticket and a handshake under its key can be a recording played again; a record under the fresh keys cannot. So
-//! nothing but a place among the visitors is given to a connection before such a record has come. The listener's thread
-//! attends to all visitors: nothing here waits.
+//! nothing but a place among the pending is given to a connection before such a record has come. The listener's thread
+//! attends to all pending: nothing here waits.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, Shutdown, TcpStream};
@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::listener::BUSY_RETRY_MS;
-use crate::client::channel::{self, ChannelError, RecordReader, RecordWriter};
+use crate::client::transport::{self, RecordReader, RecordWriter, TransportError};
 use crate::common::ticket::TransferTicket;
 use crate::common::transfer::{Frame, PREAMBLE_HEAD_BYTES, Preamble, ToDownloader, ToUploader, TransferError};
 
 /// See the module.
-pub(super) struct Visitor {
+pub(super) struct PendingConnection {
     pub(super) stream: Arc<TcpStream>,
     /// Its neighbourhood, for the bounds.
     pub(super) address: IpAddr,
@@ -26,57 +26,57 @@ pub(super) struct Visitor {
 
 enum Stage {
     /// What has been read of the preamble.
-    Arriving(Vec<u8>),
+    ReadingPreamble(Vec<u8>),
     /// Answered; its first record is waited for.
-    Answered(Box<Guest>),
+    AwaitingRequest(Box<AuthenticatedPeer>),
     /// Told to come back later, and only waited for to leave.
-    Leaving,
+    Draining,
 }
 
 /// Who has shown a good ticket, and the connection under its keys.
-pub(super) struct Guest {
+pub(super) struct AuthenticatedPeer {
     pub(super) ticket: TransferTicket,
     pub(super) reader: RecordReader<ToUploader>,
     pub(super) writer: RecordWriter,
 }
 
-/// What has become of a visitor.
+/// What has become of a connection.
 pub(super) enum Progress {
     /// Nothing yet.
-    Wait,
+    Pending,
     /// It broke off, or is a stranger.
-    Gone,
-    /// The preamble is there: [`Visitor::answer`] is next.
-    Whole,
+    Closed,
+    /// The preamble is there: [`PendingConnection::answer`] is next.
+    PreambleComplete,
     /// It has proven itself, by asking for this.
-    Proven(Box<Guest>, ToUploader),
+    Ready(Box<AuthenticatedPeer>, ToUploader),
 }
 
-impl Visitor {
+impl PendingConnection {
     /// `stream` does not block.
     pub(super) fn new(stream: TcpStream, address: IpAddr, until: Instant) -> Self {
-        Self { stream: Arc::new(stream), address, until, stage: Stage::Arriving(Vec::new()) }
+        Self { stream: Arc::new(stream), address, until, stage: Stage::ReadingPreamble(Vec::new()) }
     }
 
     /// Whether it has not even shown a ticket.
-    pub(super) fn is_stranger(&self) -> bool {
-        matches!(self.stage, Stage::Arriving(_))
+    pub(super) fn is_unauthenticated(&self) -> bool {
+        matches!(self.stage, Stage::ReadingPreamble(_))
     }
 
     /// Reads what is there, and nothing beyond what it has to prove next.
     pub(super) fn read(&mut self) -> Progress {
         match &mut self.stage {
-            Stage::Arriving(preamble) => read_preamble(&self.stream, preamble),
-            Stage::Leaving => discard(&self.stream),
-            Stage::Answered(guest) => match first_request(&mut guest.reader) {
-                Ok(None) => Progress::Wait,
-                Ok(Some(request)) => match std::mem::replace(&mut self.stage, Stage::Leaving) {
-                    Stage::Answered(guest) => Progress::Proven(guest, request),
-                    _ => Progress::Gone,
+            Stage::ReadingPreamble(preamble) => read_preamble(&self.stream, preamble),
+            Stage::Draining => discard(&self.stream),
+            Stage::AwaitingRequest(peer) => match first_request(&mut peer.reader) {
+                Ok(None) => Progress::Pending,
+                Ok(Some(request)) => match std::mem::replace(&mut self.stage, Stage::Draining) {
+                    Stage::AwaitingRequest(peer) => Progress::Ready(peer, request),
+                    _ => Progress::Closed,
                 },
                 Err(error) => {
-                    log::debug!("a connection with a ticket of {} came to nothing: {error}", guest.ticket.downloader);
-                    Progress::Gone
+                    log::debug!("a connection with a ticket of {} came to nothing: {error}", peer.ticket.downloader);
+                    Progress::Closed
                 }
             },
         }
@@ -84,12 +84,12 @@ impl Visitor {
 
     /// Opens the ticket and answers the handshake; whether there is more to wait for. A fresh connection has room for the
     /// few bytes of the answer.
-    pub(super) fn answer<E: std::fmt::Display>(
+    pub(super) fn respond<E: std::fmt::Display>(
         &mut self,
         open: impl FnOnce(&[u8]) -> Result<TransferTicket, E>,
         until: Instant,
     ) -> bool {
-        let Stage::Arriving(preamble) = &self.stage else { return false };
+        let Stage::ReadingPreamble(preamble) = &self.stage else { return false };
         let Ok(Preamble::Whole { ticket, prologue, noise }) = Preamble::parse(preamble) else { return false };
         let ticket = match open(ticket) {
             Ok(ticket) => ticket,
@@ -98,20 +98,20 @@ impl Visitor {
                 return false;
             }
         };
-        let Ok((reader, writer)) = channel::answer(self.stream.clone(), &ticket.key, prologue, noise) else {
+        let Ok((reader, writer)) = transport::respond(self.stream.clone(), &ticket.key, prologue, noise) else {
             return false;
         };
-        self.stage = Stage::Answered(Box::new(Guest { ticket, reader, writer }));
+        self.stage = Stage::AwaitingRequest(Box::new(AuthenticatedPeer { ticket, reader, writer }));
         self.until = until;
         true
     }
 
     /// Says under seal that all slots are taken; whether it is still to be waited for. Closing at once could cut that off.
-    pub(super) fn send_away(&mut self, mut guest: Guest, until: Instant) -> bool {
-        self.stage = Stage::Leaving;
+    pub(super) fn reject_busy(&mut self, mut peer: AuthenticatedPeer, until: Instant) -> bool {
+        self.stage = Stage::Draining;
         self.until = until;
-        let told = guest.writer.message(&ToDownloader::Busy { retry_ms: BUSY_RETRY_MS });
-        told.and_then(|()| guest.writer.flush()).is_ok() && self.stream.shutdown(Shutdown::Write).is_ok()
+        let told = peer.writer.message(&ToDownloader::Busy { retry_ms: BUSY_RETRY_MS });
+        told.and_then(|()| peer.writer.flush()).is_ok() && self.stream.shutdown(Shutdown::Write).is_ok()
     }
 }
 
@@ -119,8 +119,8 @@ fn read_preamble(mut stream: &TcpStream, preamble: &mut Vec<u8>) -> Progress {
     let mut filled = preamble.len();
     loop {
         let needed = match Preamble::parse(&preamble[..filled]) {
-            Err(_) => return Progress::Gone,
-            Ok(Preamble::Whole { .. }) => return Progress::Whole,
+            Err(_) => return Progress::Closed,
+            Ok(Preamble::Whole { .. }) => return Progress::PreambleComplete,
             Ok(Preamble::NeedBytes(needed)) => needed.max(PREAMBLE_HEAD_BYTES),
         };
         preamble.resize(needed, 0);
@@ -128,17 +128,17 @@ fn read_preamble(mut stream: &TcpStream, preamble: &mut Vec<u8>) -> Progress {
         filled += read.as_ref().map_or(0, |count| *count);
         preamble.truncate(filled);
         match read {
-            Ok(0) => return Progress::Gone,
+            Ok(0) => return Progress::Closed,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Wait,
-            Err(_) => return Progress::Gone,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Pending,
+            Err(_) => return Progress::Closed,
         }
     }
 }
 
 /// `None`: its first record has not come yet.
-fn first_request(reader: &mut RecordReader<ToUploader>) -> Result<Option<ToUploader>, ChannelError> {
+fn first_request(reader: &mut RecordReader<ToUploader>) -> Result<Option<ToUploader>, TransportError> {
     if !reader.read_ready()? {
         return Ok(None);
     }
@@ -152,9 +152,11 @@ fn first_request(reader: &mut RecordReader<ToUploader>) -> Result<Option<ToUploa
 fn discard(mut stream: &TcpStream) -> Progress {
     let mut bytes = [0; 1024];
     match stream.read(&mut bytes) {
-        Ok(0) => Progress::Gone,
-        Ok(_) => Progress::Wait,
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Progress::Wait,
-        Err(_) => Progress::Gone,
+        Ok(0) => Progress::Closed,
+        Ok(_) => Progress::Pending,
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+            Progress::Pending
+        }
+        Err(_) => Progress::Closed,
     }
 }

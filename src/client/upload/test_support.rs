@@ -10,9 +10,10 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
+use super::listener::UploadLimits;
 use super::*;
-use crate::client::channel::{self, ChannelError, RecordReader, RecordWriter};
-use crate::client::share::{HashProgress, cache::Cache};
+use crate::client::files::{DiskCache, HashProgress};
+use crate::client::transport::{self, RecordReader, RecordWriter, TransportError};
 use crate::common::content::group_count;
 use crate::common::crypto::{AeadKey, Secret};
 use crate::common::ticket::{Grant, TransferTicket};
@@ -28,9 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) type Ends = (RecordReader<ToDownloader>, RecordWriter);
 
-pub(super) struct Town {
+pub(super) struct TestUploader {
     pub(super) dir: tempfile::TempDir,
-    pub(super) share: Arc<Share>,
+    pub(super) share: Arc<UploadService>,
     pub(super) listener: Listener,
 }
 
@@ -60,7 +61,7 @@ pub(super) fn loopback(port: u16) -> SocketAddr {
 }
 
 /// Waits for what must come to pass.
-pub(super) fn until(mut holds: impl FnMut() -> bool) {
+pub(super) fn wait_until(mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < PATIENCE, "it never came to pass");
@@ -78,15 +79,15 @@ pub(super) fn ticket(grants: &[Grant]) -> Vec<u8> {
     sealed(&ticket_key(), "vader", NOW_MS + 60_000, grants)
 }
 
-impl Town {
+impl TestUploader {
     /// With more slots than any test needs, so that one just given up does not matter.
     pub(super) fn new() -> Self {
-        Self::with(64, None, Limits::default())
+        Self::with(64, None, UploadLimits::default())
     }
 
-    pub(super) fn with(slots: u8, limit_rate: Option<u64>, limits: Limits) -> Self {
+    pub(super) fn with(slots: u8, limit_rate: Option<u64>, limits: UploadLimits) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let share = Share::with_cache(dir.path(), slots, Cache::at(None)).unwrap();
+        let share = UploadService::with_cache(dir.path(), slots, DiskCache::at(None)).unwrap();
         let listener = Listener::start_with(share.clone(), loopback(0), limit_rate, limits).unwrap();
         share.ticket_key(&ticket_key(), NOW_MS);
         Self { dir, share, listener }
@@ -99,7 +100,7 @@ impl Town {
     /// Writes and publishes a file.
     pub(super) fn publish(&self, file: &str, bytes: &[u8], audience: Audience) -> Grant {
         fs::write(self.dir.path().join(file), bytes).unwrap();
-        let prepared = self.share.prepare(&name(file), &Silent).unwrap();
+        let prepared = self.share.hash_file(&name(file), &Silent).unwrap();
         let Content { hash, size, .. } = prepared.content;
         self.share.published(&prepared.name, prepared.content, audience);
         Grant { name: prepared.name, hash, size }
@@ -108,22 +109,22 @@ impl Town {
     /// A file too large for all buffers between the two ends, published.
     pub(super) fn publish_large(&self, file: &str) -> Grant {
         fs::File::create(self.dir.path().join(file)).unwrap().set_len(96 << 20).unwrap();
-        let prepared = self.share.prepare(&name(file), &Silent).unwrap();
+        let prepared = self.share.hash_file(&name(file), &Silent).unwrap();
         self.share.published(&prepared.name, prepared.content, Audience::Everyone);
         Grant { name: prepared.name, hash: prepared.content.hash, size: prepared.content.size }
     }
 
-    pub(super) fn connect(&self, grants: &[Grant]) -> Result<Ends, ChannelError> {
+    pub(super) fn connect(&self, grants: &[Grant]) -> Result<Ends, TransportError> {
         self.connect_with(&ticket(grants), &PSK)
     }
 
     /// Connects for one content alone.
-    pub(super) fn open(&self, grant: &Grant) -> Result<Ends, ChannelError> {
+    pub(super) fn open(&self, grant: &Grant) -> Result<Ends, TransportError> {
         self.connect(std::slice::from_ref(grant))
     }
 
-    pub(super) fn connect_with(&self, ticket: &[u8], key: &[u8; 32]) -> Result<Ends, ChannelError> {
-        channel::connect(self.address(), ticket, key)
+    pub(super) fn connect_with(&self, ticket: &[u8], key: &[u8; 32]) -> Result<Ends, TransportError> {
+        transport::connect(self.address(), ticket, key)
     }
 }
 

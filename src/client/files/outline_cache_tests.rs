@@ -5,27 +5,27 @@ fn outline(groups: usize, seed: u8) -> Outline {
     Outline::of_groups(groups as u64 * group_range(u64::MAX >> 30, 0).end, vec![[seed; 32]; groups]).unwrap()
 }
 
-fn stamp(outline: &Outline, inode: u64) -> Stamp {
-    Stamp { device: 1, inode, size: outline.size(), modified_ns: 5_000_000_001, changed_ns: 5_000_000_002 }
+fn stamp(outline: &Outline, inode: u64) -> FileIdentity {
+    FileIdentity { device: 1, inode, size: outline.size(), modified_ns: 5_000_000_001, changed_ns: 5_000_000_002 }
 }
 
 #[test]
 fn an_outline_is_found_by_the_whole_stamp() {
     let dir = tempfile::tempdir().unwrap();
-    let cache = Cache::at(Some(dir.path().join("made/when/needed")));
+    let cache = DiskCache::at(Some(dir.path().join("made/when/needed")));
     let outline = outline(3, 1);
     let stamp = stamp(&outline, 7);
     assert_eq!(cache.load(&stamp), None);
     cache.store(&stamp, &outline);
     assert_eq!(cache.load(&stamp), Some(outline.clone()));
-    let again = Cache::at(Some(dir.path().join("made/when/needed")));
+    let again = DiskCache::at(Some(dir.path().join("made/when/needed")));
     assert_eq!(again.load(&stamp), Some(outline), "another client finds it");
     for other in [
-        Stamp { device: 2, ..stamp },
-        Stamp { inode: 8, ..stamp },
-        Stamp { size: stamp.size + 1, ..stamp },
-        Stamp { modified_ns: stamp.modified_ns + 1, ..stamp },
-        Stamp { changed_ns: stamp.changed_ns + 1, ..stamp },
+        FileIdentity { device: 2, ..stamp },
+        FileIdentity { inode: 8, ..stamp },
+        FileIdentity { size: stamp.size + 1, ..stamp },
+        FileIdentity { modified_ns: stamp.modified_ns + 1, ..stamp },
+        FileIdentity { changed_ns: stamp.changed_ns + 1, ..stamp },
     ] {
         assert_eq!(cache.load(&other), None);
     }
@@ -34,7 +34,7 @@ fn an_outline_is_found_by_the_whole_stamp() {
 #[test]
 fn damage_is_a_miss() {
     let dir = tempfile::tempdir().unwrap();
-    let cache = Cache::at(Some(dir.path().into()));
+    let cache = DiskCache::at(Some(dir.path().into()));
     let outline = outline(3, 1);
     let stamp = stamp(&outline, 7);
     cache.store(&stamp, &outline);
@@ -57,7 +57,7 @@ fn without_a_folder_it_fails_softly() {
     fs::write(dir.path().join("file"), "").unwrap();
     let outline = outline(2, 1);
     for place in [None, Some(dir.path().join("file/cache"))] {
-        let cache = Cache::at(place);
+        let cache = DiskCache::at(place);
         cache.store(&stamp(&outline, 1), &outline);
         assert_eq!(cache.load(&stamp(&outline, 1)), None);
     }
@@ -72,9 +72,9 @@ fn used(path: &Path, at_s: u64) {
 #[test]
 fn what_was_used_longest_ago_makes_room() {
     let dir = tempfile::tempdir().unwrap();
-    let cache = Cache::at(Some(dir.path().into()));
+    let cache = DiskCache::at(Some(dir.path().into()));
     let outlines: Vec<Outline> = (0..8).map(|number| outline(2 + number, 1)).collect();
-    let stamps: Vec<Stamp> = (0..).zip(&outlines).map(|(inode, outline)| stamp(outline, inode)).collect();
+    let stamps: Vec<FileIdentity> = (0..).zip(&outlines).map(|(inode, outline)| stamp(outline, inode)).collect();
     for (at, (stamp, outline)) in stamps.iter().zip(&outlines).enumerate() {
         cache.store(stamp, outline);
         used(&dir.path().join(entry_name(stamp)), at as u64);
@@ -90,7 +90,7 @@ fn what_was_used_longest_ago_makes_room() {
 #[test]
 fn it_is_looked_again_after_so_much_was_written() {
     let dir = tempfile::tempdir().unwrap();
-    let cache = Cache::at(Some(dir.path().into()));
+    let cache = DiskCache::at(Some(dir.path().into()));
     let bulk = dir.path().join("bulk");
     let fill = || {
         fs::File::create(&bulk).unwrap().set_len(DISK_MAX_BYTES + 1).unwrap();
@@ -110,7 +110,7 @@ fn it_is_looked_again_after_so_much_was_written() {
 
 #[test]
 fn memory_keeps_the_latest_within_its_bound() {
-    let recent = Recent::default();
+    let recent = MemoryCache::default();
     let roots: Vec<_> = (0..8).map(|seed| recent.keep(outline(MEMORY_MAX_GROUPS / 8 + 1, seed))).collect();
     assert!(recent.of(roots[0]).is_none() && roots[1..].iter().all(|root| recent.of(*root).is_some()));
     let single = recent.keep(outline(1, 9));

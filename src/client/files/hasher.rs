@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 
-use super::folder::Stamp;
+use super::shared_dir::FileIdentity;
 use crate::common::content::{GroupHash, GroupHasher, Outline, group_count, group_range};
 
 /// Read at once: fits a core's own cache, and enough for BLAKE3 to use the widest instructions.
@@ -19,7 +19,7 @@ const THREADS_MAX: usize = 32;
 
 /// Why a file has no hash.
 #[derive(Debug)]
-pub(super) enum HashError {
+pub(in crate::client) enum HashError {
     /// It is not what it was when it was opened.
     Changed,
     /// The caller has said stop.
@@ -36,7 +36,11 @@ impl From<io::Error> for HashError {
 
 /// Hashes `file`, whose stamp was `stamp` when it was opened. `watch` is told the bytes hashed so far, on the calling
 /// thread and at every piece it reads itself; when it says `false` the hashing stops.
-pub(super) fn hash_file(file: &File, stamp: &Stamp, watch: &mut dyn FnMut(u64) -> bool) -> Result<Outline, HashError> {
+pub(in crate::client) fn hash_file(
+    file: &File,
+    stamp: &FileIdentity,
+    watch: &mut dyn FnMut(u64) -> bool,
+) -> Result<Outline, HashError> {
     let size = stamp.size;
     let work = Work {
         file,
@@ -63,7 +67,7 @@ pub(super) fn hash_file(file: &File, stamp: &Stamp, watch: &mut dyn FnMut(u64) -
             }
         })
     })?;
-    if Stamp::of_file(file)? != *stamp {
+    if FileIdentity::of_file(file)? != *stamp {
         return Err(HashError::Changed);
     }
     let hashes = work.hashes.into_iter().filter_map(OnceLock::into_inner).collect();
@@ -81,7 +85,7 @@ struct Work<'a> {
     size: u64,
     /// The next group that nobody has taken.
     next: AtomicU32,
-    /// Bytes hashed by all.
+    /// Backing hashed by all.
     done: AtomicU64,
     /// One has failed or was told to stop.
     stop: AtomicBool,
@@ -134,10 +138,10 @@ mod tests {
 
     use super::*;
 
-    fn file_of(bytes: &[u8]) -> (File, Stamp) {
+    fn file_of(bytes: &[u8]) -> (File, FileIdentity) {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        let stamp = Stamp::of_file(&file).unwrap();
+        let stamp = FileIdentity::of_file(&file).unwrap();
         (file, stamp)
     }
 
@@ -166,7 +170,7 @@ mod tests {
         let mut writer = file.try_clone().unwrap();
         let grown = hash_file(&file, &stamp, &mut |_| writer.write_all(b"more").is_ok());
         assert!(matches!(grown, Err(HashError::Changed)), "{grown:?}");
-        let stamp = Stamp::of_file(&file).unwrap();
+        let stamp = FileIdentity::of_file(&file).unwrap();
         file.set_len(1 << 20).unwrap();
         assert!(matches!(hash_file(&file, &stamp, &mut |_| true), Err(HashError::Changed)));
         file.write_all(b"x").unwrap();

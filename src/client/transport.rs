@@ -37,14 +37,14 @@ const WRITE_BUFFER_BYTES: usize = 4 * (FRAME_MAX_BYTES + 64);
 
 /// Why a connection broke off.
 #[derive(Debug, thiserror::Error)]
-pub enum ChannelError {
+pub enum TransportError {
     /// The other side closed it between two records.
     #[error("the connection was closed")]
     Closed,
     /// The other side did not keep to the protocol.
     #[error(transparent)]
     Protocol(#[from] TransferError),
-    /// The network failed, or a step took too long.
+    /// The network failed, or a step advance too long.
     #[error("{}", describe(.0))]
     Io(#[from] io::Error),
 }
@@ -62,9 +62,9 @@ pub fn connect<M>(
     address: SocketAddr,
     ticket: &[u8],
     key: &[u8; 32],
-) -> Result<(RecordReader<M>, RecordWriter), ChannelError> {
+) -> Result<(RecordReader<M>, RecordWriter), TransportError> {
     let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
-    set_up(&stream)?;
+    configure_socket(&stream)?;
     let (opening, bytes) = Opening::start(ticket, key)?;
     stream.write_all(&bytes)?;
     let mut reply = [0; NOISE_BYTES];
@@ -75,13 +75,13 @@ pub fn connect<M>(
 
 /// Answers a downloader whose whole preamble has been read and whose ticket is good: `key` is the ticket's, `prologue`
 /// and `noise` are those of [`Preamble::Whole`].
-pub fn answer<M>(
+pub fn respond<M>(
     stream: Arc<TcpStream>,
     key: &[u8; 32],
     prologue: &[u8],
     noise: &[u8],
-) -> Result<(RecordReader<M>, RecordWriter), ChannelError> {
-    set_up(&stream)?;
+) -> Result<(RecordReader<M>, RecordWriter), TransportError> {
+    configure_socket(&stream)?;
     let (reply, sealer, opener) = transfer::answer(key, prologue, noise)?;
     (&*stream).write_all(&reply)?;
     Ok(split(stream, sealer, opener))
@@ -92,8 +92,8 @@ pub fn answer<M>(
 pub fn accept<T, M>(
     mut stream: TcpStream,
     admit: impl FnOnce(&[u8]) -> Option<([u8; 32], T)>,
-) -> Result<(T, RecordReader<M>, RecordWriter), ChannelError> {
-    set_up(&stream)?;
+) -> Result<(T, RecordReader<M>, RecordWriter), TransportError> {
+    configure_socket(&stream)?;
     let mut bytes = vec![0; PREAMBLE_HEAD_BYTES];
     let mut filled = 0;
     loop {
@@ -103,14 +103,14 @@ pub fn accept<T, M>(
             Preamble::NeedBytes(more) => bytes.resize(more, 0),
             Preamble::Whole { ticket, prologue, noise } => {
                 let (key, admitted) = admit(ticket).ok_or(TransferError::Forged)?;
-                let (reader, writer) = answer(stream.into(), &key, prologue, noise)?;
+                let (reader, writer) = respond(stream.into(), &key, prologue, noise)?;
                 return Ok((admitted, reader, writer));
             }
         }
     }
 }
 
-fn set_up(stream: &TcpStream) -> io::Result<()> {
+fn configure_socket(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_MAX_BYTES)?;
     stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT))?;
@@ -123,7 +123,7 @@ fn split<M>(stream: Arc<TcpStream>, sealer: RecordSealer, opener: RecordOpener) 
 
 /// One frame whose bulk data stands in the buffer of its reader.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Placed<M> {
+pub enum FrameRef<M> {
     /// Bulk data.
     Data {
         /// Which content.
@@ -165,13 +165,13 @@ impl<M> RecordReader<M> {
     }
 
     /// Reads what has arrived, without waiting, and tells whether [`next`](Self::next) will not wait either.
-    pub fn read_ready(&mut self) -> Result<bool, ChannelError> {
+    pub fn read_ready(&mut self) -> Result<bool, TransportError> {
         if self.whole_record()?.is_some() {
             return Ok(true);
         }
         self.make_room();
         match recv(&self.stream, &mut self.buffer[self.end..], RecvFlags::DONTWAIT) {
-            Ok((count, _)) => self.took(count)?,
+            Ok((count, _)) => self.advance(count)?,
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(false),
             Err(error) => return Err(io::Error::from(error).into()),
         }
@@ -184,7 +184,7 @@ impl<M> RecordReader<M> {
     }
 
     /// Waits for the next frame. After a time-out it may be called again and nothing is lost.
-    pub fn next<'a>(&'a mut self) -> Result<Frame<'a, M>, ChannelError>
+    pub fn next<'a>(&'a mut self) -> Result<Frame<'a, M>, TransportError>
     where
         M: Deserialize<'a>,
     {
@@ -200,9 +200,9 @@ impl<M> RecordReader<M> {
     }
 
     /// Like [`next`](Self::next), but bulk data stays where it stands in the reader's buffer: it is there until
-    /// [`exchange`](Self::exchange) gives the buffer away, or until more must be read. The first is called before the
+    /// [`swap_buffer`](Self::swap_buffer) gives the buffer away, or until more must be read. The first is called before the
     /// second, whenever [`has_record`](Self::has_record) says no.
-    pub fn next_placed(&mut self) -> Result<Placed<M>, ChannelError>
+    pub fn next_in_place(&mut self) -> Result<FrameRef<M>, TransportError>
     where
         M: DeserializeOwned,
     {
@@ -210,15 +210,15 @@ impl<M> RecordReader<M> {
             Frame::Data { content, offset, bytes } => {
                 let count = bytes.len();
                 let end = self.start - TAG_BYTES;
-                Placed::Data { content, offset, at: end - count..end }
+                FrameRef::Data { content, offset, at: end - count..end }
             }
-            Frame::Message(message) => Placed::Message(message),
+            Frame::Message(message) => FrameRef::Message(message),
         })
     }
 
     /// Gives the buffer away with all that was placed in it, and goes on with `fresh` (any that was given away before, or
     /// an empty one).
-    pub fn exchange(&mut self, mut fresh: Vec<u8>) -> Vec<u8> {
+    pub fn swap_buffer(&mut self, mut fresh: Vec<u8>) -> Vec<u8> {
         fresh.resize(READ_BUFFER_BYTES, 0);
         let rest = &self.buffer[self.start..self.end];
         fresh[..rest.len()].copy_from_slice(rest);
@@ -235,11 +235,11 @@ impl<M> RecordReader<M> {
         Ok((self.end - self.start >= RECORD_HEAD_BYTES + length).then_some(length))
     }
 
-    fn fill(&mut self) -> Result<(), ChannelError> {
+    fn fill(&mut self) -> Result<(), TransportError> {
         self.make_room();
         loop {
             match (&*self.stream).read(&mut self.buffer[self.end..]) {
-                Ok(count) => return self.took(count),
+                Ok(count) => return self.advance(count),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
@@ -253,9 +253,9 @@ impl<M> RecordReader<M> {
         }
     }
 
-    fn took(&mut self, count: usize) -> Result<(), ChannelError> {
+    fn advance(&mut self, count: usize) -> Result<(), TransportError> {
         match count {
-            0 if self.end == 0 => Err(ChannelError::Closed),
+            0 if self.end == 0 => Err(TransportError::Closed),
             0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             count => {
                 self.end += count;
@@ -273,21 +273,21 @@ pub struct RecordWriter {
     out: Vec<u8>,
     filled: usize,
     message: Vec<u8>,
-    patience: Patience,
+    stall_limit: StallLimit,
 }
 
 /// The other side takes at least this much in this time, or is given up.
 #[derive(Debug, Clone, Copy)]
-struct Patience {
+struct StallLimit {
     timeout: Duration,
-    least_bytes: usize,
+    min_bytes: usize,
 }
 
 impl RecordWriter {
     fn new(stream: Arc<TcpStream>, sealer: RecordSealer) -> Self {
-        let patience = Patience { timeout: HANDSHAKE_TIMEOUT, least_bytes: 1 };
+        let stall_limit = StallLimit { timeout: HANDSHAKE_TIMEOUT, min_bytes: 1 };
         let out = vec![0; WRITE_BUFFER_BYTES + data_record_bytes(RECORD_MAX_BYTES)];
-        Self { stream, sealer, out, filled: 0, message: Vec::new(), patience }
+        Self { stream, sealer, out, filled: 0, message: Vec::new(), stall_limit }
     }
 
     /// How long one write may wait.
@@ -295,9 +295,9 @@ impl RecordWriter {
         self.stream.set_write_timeout(Some(timeout))
     }
 
-    /// While something waits to be sent, the other side must take at least `least_bytes` in every `timeout`.
-    pub fn set_patience(&mut self, timeout: Duration, least_bytes: usize) -> io::Result<()> {
-        self.patience = Patience { timeout, least_bytes };
+    /// While something waits to be sent, the other side must take at least `min_bytes` in every `timeout`.
+    pub fn set_stall_limit(&mut self, timeout: Duration, min_bytes: usize) -> io::Result<()> {
+        self.stall_limit = StallLimit { timeout, min_bytes };
         self.stream.set_write_timeout(Some(timeout))
     }
 
@@ -307,7 +307,7 @@ impl RecordWriter {
     }
 
     /// Seals a message; it leaves with the next flush.
-    pub fn message(&mut self, message: &impl Serialize) -> Result<(), ChannelError> {
+    pub fn message(&mut self, message: &impl Serialize) -> Result<(), TransportError> {
         self.message.clear();
         self.sealer.message(message, &mut self.message);
         let end = self.filled + self.message.len();
@@ -324,7 +324,7 @@ impl RecordWriter {
         offset: u64,
         length: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
-    ) -> Result<Result<(), E>, ChannelError> {
+    ) -> Result<Result<(), E>, TransportError> {
         let end = self.filled + data_record_bytes(length);
         let filled = self.sealer.data_in_place(content, offset, &mut self.out[self.filled..end], fill);
         if filled.is_ok() {
@@ -340,7 +340,7 @@ impl RecordWriter {
     }
 
     /// Sends all that has gathered.
-    pub fn flush(&mut self) -> Result<(), ChannelError> {
+    pub fn flush(&mut self) -> Result<(), TransportError> {
         let mut left = &self.out[..self.filled];
         while !left.is_empty() {
             let started = Instant::now();
@@ -348,8 +348,8 @@ impl RecordWriter {
                 Ok(count) => {
                     // The kernel gives up after the time-out and tells what it got rid of by then. (A signal also cuts
                     // a write short, but not after so long.)
-                    let least = self.patience.least_bytes.min(left.len());
-                    if count == 0 || (count < least && started.elapsed() >= self.patience.timeout / 2) {
+                    let least = self.stall_limit.min_bytes.min(left.len());
+                    if count == 0 || (count < least && started.elapsed() >= self.stall_limit.timeout / 2) {
                         return Err(io::Error::from(io::ErrorKind::TimedOut).into());
                     }
                     left = &left[count..];
@@ -362,7 +362,7 @@ impl RecordWriter {
         Ok(())
     }
 
-    fn flush_if_full(&mut self) -> Result<(), ChannelError> {
+    fn flush_if_full(&mut self) -> Result<(), TransportError> {
         if self.filled >= WRITE_BUFFER_BYTES { self.flush() } else { Ok(()) }
     }
 }
@@ -402,7 +402,7 @@ mod tests {
             }
             writer.message(&ToDownloader::Cancelled).unwrap();
             writer.flush().unwrap();
-            assert!(matches!(reader.next(), Err(ChannelError::Closed)));
+            assert!(matches!(reader.next(), Err(TransportError::Closed)));
         });
         let (mut reader, mut writer) = connect::<ToDownloader>(address, b"ticket", &KEY).unwrap();
         writer.message(&ToUploader::Cancel).unwrap();

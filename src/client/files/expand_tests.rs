@@ -23,7 +23,7 @@ const TREE: [&str; 15] = [
     "music/4.mp3",
 ];
 
-fn tree() -> (tempfile::TempDir, Folder) {
+fn tree() -> (tempfile::TempDir, SharedDir) {
     let dir = tempfile::tempdir().unwrap();
     for file in TREE {
         let path = dir.path().join(file);
@@ -33,18 +33,18 @@ fn tree() -> (tempfile::TempDir, Folder) {
     symlink("/etc", dir.path().join("photos/etc")).unwrap();
     symlink("a.pdf", dir.path().join("link.pdf")).unwrap();
     fs::create_dir(dir.path().join("empty")).unwrap();
-    let folder = Folder::open(dir.path()).unwrap();
+    let folder = SharedDir::open(dir.path()).unwrap();
     (dir, folder)
 }
 
-fn files(folder: &Folder, text: &str, pattern: bool) -> Vec<String> {
+fn files(folder: &SharedDir, text: &str, pattern: bool) -> Vec<String> {
     let found = expand(folder, text, pattern);
     assert!(found.errors.is_empty(), "{text}: {:?}", found.errors);
     found.files.iter().map(ToString::to_string).collect()
 }
 
-fn expand(folder: &Folder, text: &str, pattern: bool) -> Expanded {
-    folder.expand(&PathArgument { text: text.into(), pattern: pattern.then(|| text.into()) })
+fn expand(folder: &SharedDir, text: &str, pattern: bool) -> ExpandedPaths {
+    folder.expand(&PathArg { text: text.into(), pattern: pattern.then(|| text.into()) })
 }
 
 #[test]
@@ -114,11 +114,11 @@ fn what_cannot_be_published_is_told() {
 #[test]
 fn private_files_are_left_out() {
     for private in ["credentials.txt", "fileshare.db", "fileshare.db-wal", ".0123456789abcdef0123456789ABCDEF.part"] {
-        assert!(is_left_out(private.as_bytes()), "{private}");
+        assert!(is_excluded(private.as_bytes()), "{private}");
     }
     for public in
         ["credentials.txt.bak", "my-credentials.txt", "a", ".0123.part", "0123456789abcdef0123456789abcdef.part"]
     {
-        assert!(!is_left_out(public.as_bytes()), "{public}");
+        assert!(!is_excluded(public.as_bytes()), "{public}");
     }
 }

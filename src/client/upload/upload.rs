@@ -1,6 +1,6 @@
 //! One connection of a downloader, on a thread of its own, from its first request to its end.
 //!
-//! Defended: every content is checked when it is asked for ([`Share::serve`](super::Share::serve)); queues and grants are
+//! Defended: every content is checked when it is asked for ([`UploadService::serve`](super::UploadService::serve)); queues and grants are
 //! bounded, and whoever outgrows them is cut off; a downloader that takes next to nothing, or asks for nothing, loses its
 //! slot. A slow one holds up nobody else. What the peer does wrong is logged at debug.
 
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::listener::{BUSY_RETRY_MS, House};
-use super::lock;
-use super::serving::{Served, outline_parts};
-use super::slots::Slot;
-use super::visitor::Guest;
-use crate::client::channel::{ChannelError, RecordReader, RecordWriter};
+use super::listener::{BUSY_RETRY_MS, ListenerShared};
+use super::pending::AuthenticatedPeer;
+use super::serve::{OpenContent, outline_parts};
+use super::slots::UploadSlot;
+use crate::client::transport::{RecordReader, RecordWriter, TransportError};
 use crate::common::content::{group_count, group_range};
 use crate::common::limits::{GROUPS_MAX, RECORD_MAX_BYTES};
+use crate::common::sync::lock;
 use crate::common::ticket::Grant;
 use crate::common::transfer::{
     Frame, GRANTS_KEPT_MAX, OUTLINE_PART_MAX, RefusalReason, ToDownloader, ToUploader, WANT_MAX_RANGES,
@@ -27,36 +27,36 @@ use crate::common::types::UserName;
 /// While a file is hashed before it can be served, the downloader hears of it this often.
 const CHECKING_EVERY: Duration = Duration::from_secs(1);
 /// An idle connection looks this often whether it should end.
-const GLANCE: Duration = Duration::from_millis(200);
+const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A downloader that has shown a good ticket and proven that it holds its key.
-pub(super) struct Admitted {
-    pub(super) guest: Guest,
+pub(super) struct AcceptedUpload {
+    pub(super) peer: AuthenticatedPeer,
     /// What it asked for first.
     pub(super) first: ToUploader,
-    pub(super) slot: Slot,
+    pub(super) slot: UploadSlot,
 }
 
 /// Why an upload ended.
 #[derive(Debug, thiserror::Error)]
-enum End {
+enum UploadEnd {
     #[error(transparent)]
-    Channel(#[from] ChannelError),
+    Channel(#[from] TransportError),
     #[error("the downloader broke the protocol: {0}")]
     Broke(&'static str),
     #[error("the downloader asked for nothing for too long")]
     Idle,
     #[error("the slot went from an idle downloader to one that waits")]
-    Displaced,
+    Preempted,
     #[error("the client is leaving")]
     Leaving,
 }
 
 /// Serves one downloader until it is done.
-pub(super) fn run(house: &House, admitted: Admitted) {
-    let Admitted { guest: Guest { ticket, reader, writer }, first, slot } = admitted;
+pub(super) fn run(shared: &ListenerShared, admitted: AcceptedUpload) {
+    let AcceptedUpload { peer: AuthenticatedPeer { ticket, reader, writer }, first, slot } = admitted;
     let mut upload = Upload {
-        house,
+        shared,
         downloader: ticket.downloader,
         reader,
         writer,
@@ -73,7 +73,7 @@ pub(super) fn run(house: &House, admitted: Admitted) {
 }
 
 struct Upload<'a> {
-    house: &'a House,
+    shared: &'a ListenerShared,
     downloader: UserName,
     reader: RecordReader<ToUploader>,
     writer: RecordWriter,
@@ -81,27 +81,27 @@ struct Upload<'a> {
     /// What is wanted and not yet sent, in the order it was asked for.
     queue: VecDeque<WantedRange>,
     /// The content served last: its groups are mostly asked for in a row.
-    open: Option<(u32, Served)>,
+    open: Option<(u32, OpenContent)>,
 }
 
 impl Upload<'_> {
-    fn run(&mut self, first: ToUploader) -> End {
+    fn run(&mut self, first: ToUploader) -> UploadEnd {
         match self.serve_until_the_end(first) {
             Err(end) => end,
             Ok(never) => match never {},
         }
     }
 
-    fn serve_until_the_end(&mut self, first: ToUploader) -> Result<std::convert::Infallible, End> {
-        let limits = &self.house.limits;
-        self.writer.set_patience(limits.stall, limits.stall_least_bytes).map_err(ChannelError::from)?;
-        self.obey(first)?;
+    fn serve_until_the_end(&mut self, first: ToUploader) -> Result<std::convert::Infallible, UploadEnd> {
+        let limits = &self.shared.limits;
+        self.writer.set_stall_limit(limits.stall, limits.stall_least_bytes).map_err(TransportError::from)?;
+        self.handle_request(first)?;
         loop {
             while self.reader.read_ready()? {
                 self.take_request()?;
-                self.leave_if_told()?;
+                self.check_shutdown()?;
             }
-            self.leave_if_told()?;
+            self.check_shutdown()?;
             if self.queue.is_empty() {
                 self.writer.flush()?;
                 self.wait_for_request()?;
@@ -111,13 +111,13 @@ impl Upload<'_> {
         }
     }
 
-    fn leave_if_told(&self) -> Result<(), End> {
-        if self.house.is_stopping() { Err(End::Leaving) } else { Ok(()) }
+    fn check_shutdown(&self) -> Result<(), UploadEnd> {
+        if self.shared.is_stopping() { Err(UploadEnd::Leaving) } else { Ok(()) }
     }
 
-    fn wait_for_request(&mut self) -> Result<(), End> {
-        let (limits, since) = (&self.house.limits, Instant::now());
-        let glance = GLANCE.min(limits.idle).min(limits.lull);
+    fn wait_for_request(&mut self) -> Result<(), UploadEnd> {
+        let (limits, since) = (&self.shared.limits, Instant::now());
+        let glance = IDLE_POLL_INTERVAL.min(limits.idle).min(limits.idle_yield);
         let glance = Timespec { tv_sec: 0, tv_nsec: i64::from(glance.subsec_nanos()) };
         loop {
             let mut fds = [PollFd::new(self.reader.stream(), PollFlags::IN)];
@@ -126,27 +126,27 @@ impl Upload<'_> {
             if self.reader.read_ready()? {
                 return Ok(());
             }
-            self.leave_if_told()?;
+            self.check_shutdown()?;
             let idle = since.elapsed();
             if idle >= limits.idle {
-                return Err(End::Idle);
+                return Err(UploadEnd::Idle);
             }
-            if idle >= limits.lull && self.house.share.slots.wanted(Instant::now(), 2 * limits.lull) {
+            if idle >= limits.idle_yield && self.shared.share.slots.wanted(Instant::now(), 2 * limits.idle_yield) {
                 self.writer.message(&ToDownloader::Busy { retry_ms: BUSY_RETRY_MS })?;
                 self.writer.flush()?;
-                return Err(End::Displaced);
+                return Err(UploadEnd::Preempted);
             }
         }
     }
 
-    fn take_request(&mut self) -> Result<(), End> {
+    fn take_request(&mut self) -> Result<(), UploadEnd> {
         let Frame::Message(request) = self.reader.next()? else {
-            return Err(End::Broke("it sent data"));
+            return Err(UploadEnd::Broke("it sent data"));
         };
-        self.obey(request)
+        self.handle_request(request)
     }
 
-    fn obey(&mut self, request: ToUploader) -> Result<(), End> {
+    fn handle_request(&mut self, request: ToUploader) -> Result<(), UploadEnd> {
         match request {
             ToUploader::Grant { ticket } => self.take_ticket(&ticket),
             ToUploader::Release { below } => self.release(below),
@@ -160,21 +160,21 @@ impl Upload<'_> {
         }
     }
 
-    fn take_ticket(&mut self, sealed: &[u8]) -> Result<(), End> {
-        let opened = lock(&self.house.share.tickets).open(sealed, Instant::now());
+    fn take_ticket(&mut self, sealed: &[u8]) -> Result<(), UploadEnd> {
+        let opened = lock(&self.shared.share.tickets).open(sealed, Instant::now());
         let Some(ticket) = opened.ok().filter(|ticket| ticket.downloader == self.downloader) else {
             return Ok(self.writer.message(&ToDownloader::TicketRefused)?);
         };
         let first = self.grants.next();
         if !self.grants.add(ticket.grants) {
-            return Err(End::Broke("it keeps too many grants"));
+            return Err(UploadEnd::Broke("it keeps too many grants"));
         }
         Ok(self.writer.message(&ToDownloader::Granted { first })?)
     }
 
-    fn release(&mut self, below: u32) -> Result<(), End> {
+    fn release(&mut self, below: u32) -> Result<(), UploadEnd> {
         if below > self.grants.next() {
-            return Err(End::Broke("it releases what it was not granted"));
+            return Err(UploadEnd::Broke("it releases what it was not granted"));
         }
         self.grants.release(below);
         self.queue.retain(|range| range.content >= below);
@@ -182,32 +182,33 @@ impl Upload<'_> {
         Ok(())
     }
 
-    fn enqueue(&mut self, ranges: &[WantedRange]) -> Result<(), End> {
+    fn enqueue(&mut self, ranges: &[WantedRange]) -> Result<(), UploadEnd> {
         if ranges.len() > WANT_MAX_RANGES || self.queue.len() + ranges.len() > WANTS_QUEUED_MAX {
-            return Err(End::Broke("it wants too much at once"));
+            return Err(UploadEnd::Broke("it wants too much at once"));
         }
         for range in ranges {
             let groups = group_count(self.grant(range.content)?.size);
             if range.first.checked_add(range.count).is_none_or(|end| end > groups) {
-                return Err(End::Broke("it wants what the content does not have"));
+                return Err(UploadEnd::Broke("it wants what the content does not have"));
             }
         }
         self.queue.extend(ranges.iter().filter(|range| range.count > 0));
         Ok(())
     }
 
-    fn grant(&self, content: u32) -> Result<&Grant, End> {
-        self.grants.of(content).ok_or(End::Broke("it asks for what it was not granted"))
+    fn grant(&self, content: u32) -> Result<&Grant, UploadEnd> {
+        self.grants.of(content).ok_or(UploadEnd::Broke("it asks for what it was not granted"))
     }
 
     /// Opens `content` unless it is open and still what was asked for.
-    fn open(&mut self, content: u32) -> Result<Result<&Served, RefusalReason>, End> {
+    fn open(&mut self, content: u32) -> Result<Result<&OpenContent, RefusalReason>, UploadEnd> {
         let grant = self.grant(content)?.clone();
-        let share = &self.house.share;
-        if !matches!(&self.open, Some((open, served)) if *open == content && share.still_serves(served, &grant.name)) {
+        let share = &self.shared.share;
+        if !matches!(&self.open, Some((open, served)) if *open == content && share.is_still_valid(served, &grant.name))
+        {
             self.open = None;
             let downloader = self.downloader.clone();
-            let served = self.patiently(content, |patience| share.serve(&grant, &downloader, patience))?;
+            let served = self.with_keepalive(content, |keep_waiting| share.serve(&grant, &downloader, keep_waiting))?;
             match served {
                 Ok(served) => self.open = Some((content, served)),
                 Err(reason) => return Ok(Err(reason)),
@@ -218,11 +219,15 @@ impl Upload<'_> {
     }
 
     /// Does what may take long while the downloader hears now and then that it is being done.
-    fn patiently<T>(&mut self, content: u32, work: impl FnOnce(&mut dyn FnMut() -> bool) -> T) -> Result<T, End> {
+    fn with_keepalive<T>(
+        &mut self,
+        content: u32,
+        work: impl FnOnce(&mut dyn FnMut() -> bool) -> T,
+    ) -> Result<T, UploadEnd> {
         let mut told = Instant::now();
         let mut lost = None;
         let done = work(&mut || {
-            if self.house.is_stopping() {
+            if self.shared.is_stopping() {
                 return false;
             }
             if told.elapsed() >= CHECKING_EVERY {
@@ -235,19 +240,19 @@ impl Upload<'_> {
         lost.map_or(Ok(done), |error| Err(error.into()))
     }
 
-    fn refuse(&mut self, content: u32, reason: RefusalReason) -> Result<(), End> {
+    fn refuse(&mut self, content: u32, reason: RefusalReason) -> Result<(), UploadEnd> {
         self.queue.retain(|range| range.content != content);
         self.open.take_if(|(open, _)| *open == content);
         Ok(self.writer.message(&ToDownloader::Refused { content, reason })?)
     }
 
-    fn send_outline(&mut self, content: u32) -> Result<(), End> {
+    fn send_outline(&mut self, content: u32) -> Result<(), UploadEnd> {
         if let Err(reason) = self.open(content)? {
             return self.refuse(content, reason);
         }
         let Some((_, served)) = self.open.take() else { return Ok(()) };
-        let share = &self.house.share;
-        let outline = self.patiently(content, |patience| share.outline(&served, patience))?;
+        let share = &self.shared.share;
+        let outline = self.with_keepalive(content, |keep_waiting| share.outline(&served, keep_waiting))?;
         self.open = Some((content, served));
         let outline = match outline {
             Ok(outline) => outline,
@@ -259,7 +264,7 @@ impl Upload<'_> {
         Ok(())
     }
 
-    fn send_available(&mut self, content: u32) -> Result<(), End> {
+    fn send_available(&mut self, content: u32) -> Result<(), UploadEnd> {
         let count = group_count(self.grant(content)?.size);
         let served = match self.open(content)? {
             Ok(served) => served,
@@ -276,7 +281,7 @@ impl Upload<'_> {
     }
 
     /// Sends the next wanted group, or says why not.
-    fn serve_group(&mut self) -> Result<(), End> {
+    fn serve_group(&mut self) -> Result<(), UploadEnd> {
         let Some(range) = self.queue.front().copied() else { return Ok(()) };
         let WantedRange { content, first, count } = range;
         let size = self.grant(content)?.size;
@@ -304,17 +309,17 @@ impl Upload<'_> {
         }
     }
 
-    fn send_bytes(&mut self, content: u32, mut range: std::ops::Range<u64>) -> Result<(), End> {
-        let limiter = self.house.limiter.as_ref();
-        let most = limiter.map_or(RECORD_MAX_BYTES, super::rate::Limiter::piece_bytes);
+    fn send_bytes(&mut self, content: u32, mut range: std::ops::Range<u64>) -> Result<(), UploadEnd> {
+        let limiter = self.shared.limiter.as_ref();
+        let most = limiter.map_or(RECORD_MAX_BYTES, super::rate::RateLimiter::piece_bytes);
         while range.start < range.end {
             let length = usize::try_from(range.end - range.start).map_or(most, |left| left.min(most));
             if let Some(limiter) = limiter {
                 let wait = limiter.reserve(length);
                 if !wait.is_zero() {
                     self.writer.flush()?;
-                    limiter.wait(wait, &self.house.stop);
-                    self.leave_if_told()?;
+                    limiter.wait(wait, &self.shared.stop);
+                    self.check_shutdown()?;
                 }
             }
             let Some((_, served)) = &self.open else { return Ok(()) };
@@ -369,3 +374,7 @@ impl Grants {
 }
 
 const _: () = assert!(GROUPS_MAX / 8 < RECORD_MAX_BYTES as u64 - 64, "the largest AVAILABLE fits a record");
+
+#[cfg(test)]
+#[path = "upload_tests.rs"]
+mod tests;
