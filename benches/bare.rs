@@ -23,7 +23,8 @@ use std::time::{Duration, Instant};
 
 use fileshare::internals::client::control::RequestError;
 use fileshare::internals::client::download::{
-    Ask, DownloadOptions, DownloadProgress, Downloader, Fetched, Offer, OnExists, Wanted,
+    DownloadItem, DownloadOptions, DownloadOutcome, DownloadProgress, Downloader, OnExists, SourceDiscovery,
+    SourceOffer,
 };
 use fileshare::internals::client::files::HashProgress;
 use fileshare::internals::client::upload::{Listener, UploadService};
@@ -178,7 +179,7 @@ fn bare_receive(mut stream: &TcpStream, mut to: &File) {
 /// A shared folder that is served, and the list of what is in it.
 struct House {
     ask: Arc<Tickets>,
-    wanted: Vec<Wanted>,
+    wanted: Vec<DownloadItem>,
     _listener: Listener,
 }
 
@@ -196,8 +197,8 @@ impl DownloadProgress for Silent {
     fn source_dropped(&self, user: &UserName, _: &FileName, why: &str) {
         panic!("{user}: {why}");
     }
-    fn finished(&self, _: usize, outcome: &Fetched) {
-        assert!(matches!(outcome, Fetched::Done { .. }), "{outcome:?}");
+    fn finished(&self, _: usize, outcome: &DownloadOutcome) {
+        assert!(matches!(outcome, DownloadOutcome::Saved { .. }), "{outcome:?}");
     }
     fn interrupted(&self) -> bool {
         false
@@ -213,7 +214,7 @@ impl House {
             let name = FileName::parse(name).expect("a good name");
             let file = share.hash_file(&name, &Silent).expect("a readable file");
             share.published(&name, file.content, Audience::Everyone);
-            wanted.push(Wanted { name, content: file.content });
+            wanted.push(DownloadItem { name, content: file.content });
         }
         let listener = Listener::start(share, "127.0.0.1:0".parse().expect("an address"), None).expect("a free port");
         let address = SocketAddr::from(([127, 0, 0, 1], listener.port()));
@@ -222,7 +223,7 @@ impl House {
     }
 
     fn fetch(&self, target: &Path) -> Duration {
-        let downloader = Downloader::with_ask(target, self.ask.clone()).expect("a folder");
+        let downloader = Downloader::with_discovery(target, self.ask.clone()).expect("a folder");
         let options = DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO };
         let begun = Instant::now();
         downloader.fetch(&self.wanted, &options, &Silent);
@@ -235,8 +236,8 @@ struct Tickets {
     address: SocketAddr,
 }
 
-impl Ask for Tickets {
-    fn offers(&self, files: &[WantedFile], _most: usize) -> Result<Vec<Offer>, RequestError> {
+impl SourceDiscovery for Tickets {
+    fn find_sources(&self, files: &[WantedFile], _limit: usize) -> Result<Vec<SourceOffer>, RequestError> {
         let key = AeadKey::new(&KEY);
         let indices: Vec<usize> = (0..files.len()).collect();
         let offer = |batch: &[usize]| {
@@ -249,7 +250,7 @@ impl Ask for Tickets {
             let ticket = TransferTicket { downloader, expires_ms: now_ms() + 60_000, key: KEY.into(), grants };
             let ticket = ticket.seal(&key, &mut rand::thread_rng());
             let user = UserName::parse("hans").expect("a good name");
-            Offer { user, address: self.address, key: KEY.into(), ticket, files: batch.to_vec() }
+            SourceOffer { user, address: self.address, key: KEY.into(), ticket, files: batch.to_vec() }
         };
         Ok(indices.chunks(11).map(offer).collect())
     }

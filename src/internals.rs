@@ -10,7 +10,8 @@ pub mod client {
     }
     pub mod download {
         pub use crate::client::download::{
-            Ask, DownloadOptions, DownloadProgress, Downloader, Fetched, Offer, OnExists, Wanted,
+            DownloadItem, DownloadOptions, DownloadOutcome, DownloadProgress, Downloader, OnExists, SourceDiscovery,
+            SourceOffer,
         };
     }
     pub mod files {

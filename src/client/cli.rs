@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser};
+use clap::builder::PossibleValue;
+use clap::{ArgAction, Parser, ValueEnum};
 
 use crate::client::download::OnExists;
 
@@ -107,6 +108,22 @@ fn rate(text: &str) -> Result<u64, String> {
     let number: f64 = digits.parse().map_err(|_| "not a number of bytes; K, M or G may follow it".to_string())?;
     let bytes = number * f64::from(1u32 << shift);
     if bytes >= 1.0 && bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err("at least 1 byte a second".into()) }
+}
+
+impl ValueEnum for OnExists {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Error, Self::Overwrite, Self::Rename, Self::Skip]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Self::Error => ("error", "Refuse"),
+            Self::Overwrite => ("overwrite", "Replace it, atomically"),
+            Self::Rename => ("rename", "Save as `name (1).ext`"),
+            Self::Skip => ("skip", "Leave it and succeed"),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
 }
 
 #[cfg(test)]

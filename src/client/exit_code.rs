@@ -100,7 +100,7 @@ impl From<&DownloadError> for ExitCode {
             DownloadError::Exists | DownloadError::Locked | DownloadError::Local(_) => Self::LocalFile,
             DownloadError::DiskFull => Self::DiskFull,
             DownloadError::Interrupted => Self::Interrupted,
-            DownloadError::Ask(error) => error.into(),
+            DownloadError::Request(error) => error.into(),
         }
     }
 }

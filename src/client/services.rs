@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::client::control::{ControlHandle, LoginError, Password, RequestError};
 use crate::client::control::{PublishAudience, ServerApi};
-use crate::client::download::{Arriving, DownloadOptions, DownloadProgress, Downloader, Fetched, Wanted};
+use crate::client::download::{
+    DownloadItem, DownloadOptions, DownloadOutcome, DownloadProgress, Downloader, IncompleteFile,
+};
 use crate::client::{
     files::{ExpandedPaths, HashProgress, PathArg, ShareError},
     upload::UploadService,
@@ -125,9 +127,9 @@ pub trait Folder: Send + Sync {
     /// See [`UploadService::clear`].
     fn clear(&self);
     /// See [`UploadService::serve_incomplete`].
-    fn serve_incomplete(&self, name: &FileName, arriving: &Arc<Arriving>);
+    fn serve_incomplete(&self, name: &FileName, arriving: &Arc<IncompleteFile>);
     /// See [`UploadService::register_downloaded`].
-    fn register_downloaded(&self, name: &FileName, arrived: &Arriving);
+    fn register_downloaded(&self, name: &FileName, arrived: &IncompleteFile);
     /// See [`UploadService::drop_incomplete`].
     fn drop_incomplete(&self, name: &FileName);
 }
@@ -169,13 +171,13 @@ impl Folder for UploadService {
         UploadService::clear(self);
     }
 
-    fn serve_incomplete(&self, name: &FileName, arriving: &Arc<Arriving>) {
+    fn serve_incomplete(&self, name: &FileName, arriving: &Arc<IncompleteFile>) {
         let has = Arc::clone(arriving);
         let verified = Arc::new(move |group| has.has(group));
         UploadService::serve_incomplete(self, name, arriving.outline().clone(), arriving.file().clone(), verified);
     }
 
-    fn register_downloaded(&self, name: &FileName, arrived: &Arriving) {
+    fn register_downloaded(&self, name: &FileName, arrived: &IncompleteFile) {
         UploadService::register_downloaded(self, name, arrived.outline(), arrived.file());
     }
 
@@ -187,11 +189,21 @@ impl Folder for UploadService {
 /// The downloads.
 pub trait Fetcher: Send + Sync {
     /// See [`Downloader::fetch`].
-    fn fetch(&self, wanted: &[Wanted], options: &DownloadOptions, progress: &dyn DownloadProgress) -> Vec<Fetched>;
+    fn fetch(
+        &self,
+        wanted: &[DownloadItem],
+        options: &DownloadOptions,
+        progress: &dyn DownloadProgress,
+    ) -> Vec<DownloadOutcome>;
 }
 
 impl Fetcher for Downloader {
-    fn fetch(&self, wanted: &[Wanted], options: &DownloadOptions, progress: &dyn DownloadProgress) -> Vec<Fetched> {
+    fn fetch(
+        &self,
+        wanted: &[DownloadItem],
+        options: &DownloadOptions,
+        progress: &dyn DownloadProgress,
+    ) -> Vec<DownloadOutcome> {
         Downloader::fetch(self, wanted, options, progress)
     }
 }

@@ -8,7 +8,7 @@ use super::CommandContext;
 use super::get_select::{ResultLine, Selection, select};
 use super::reshare::Reshare;
 use crate::client::control::RequestError;
-use crate::client::download::{Arriving, DownloadProgress, Fetched, Wanted};
+use crate::client::download::{DownloadItem, DownloadOutcome, DownloadProgress, IncompleteFile};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::PathArg;
 use crate::client::shell::command::Verb;
@@ -69,11 +69,11 @@ enum FileOutcome {
 }
 
 impl FileOutcome {
-    fn of(wanted: &Wanted, fetched: &Fetched) -> Self {
+    fn of(wanted: &DownloadItem, fetched: &DownloadOutcome) -> Self {
         match fetched {
-            Fetched::Done { name } => Self::Saved(name.clone()),
-            Fetched::Skipped => Self::Skipped,
-            Fetched::Failed(error) => Self::Failed(ItemFailure {
+            DownloadOutcome::Saved { name } => Self::Saved(name.clone()),
+            DownloadOutcome::Skipped => Self::Skipped,
+            DownloadOutcome::Failed(error) => Self::Failed(ItemFailure {
                 name: wanted.name.to_string(),
                 why: format!("{}: {error}", wanted.name),
                 code: error.into(),
@@ -83,7 +83,7 @@ impl FileOutcome {
 }
 
 /// Whether it lies under its own name in the folder now.
-fn is_saved(wanted: &Wanted, outcome: &Option<FileOutcome>) -> bool {
+fn is_saved(wanted: &DownloadItem, outcome: &Option<FileOutcome>) -> bool {
     matches!(outcome, Some(FileOutcome::Saved(name)) if *name == wanted.name)
 }
 
@@ -122,7 +122,7 @@ impl<'a> OrderedReporter<'a> {
         }
     }
 
-    fn record(&self, index: usize, fetched: &Fetched) {
+    fn record(&self, index: usize, fetched: &DownloadOutcome) {
         let mut state = self.lock();
         if let (Some(outcome @ None), Some(wanted)) = (state.outcomes.get_mut(index), self.selection.wanted.get(index))
         {
@@ -205,11 +205,11 @@ impl DownloadProgress for OrderedReporter<'_> {
         self.context.console.info(format!("{name}: dropped the source {user}: {why}"));
     }
 
-    fn finished(&self, index: usize, outcome: &Fetched) {
+    fn finished(&self, index: usize, outcome: &DownloadOutcome) {
         self.record(index, outcome);
     }
 
-    fn arriving(&self, index: usize, arriving: &Arc<Arriving>) {
+    fn arriving(&self, index: usize, arriving: &Arc<IncompleteFile>) {
         if let Some(reshare) = self.reshare {
             reshare.arriving(index, arriving);
         }

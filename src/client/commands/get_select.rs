@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::client::control::RequestError;
-use crate::client::download::Wanted;
+use crate::client::download::DownloadItem;
 use crate::client::files::{PathArg, is_excluded};
 use crate::client::services::Catalogue;
 use crate::client::shell::path_arg::{Pattern, Selector};
@@ -28,7 +28,7 @@ pub(super) struct Selection {
     /// The result lines, in the order asked.
     pub lines: Vec<ResultLine>,
     /// What is to be fetched, each once.
-    pub wanted: Vec<Wanted>,
+    pub wanted: Vec<DownloadItem>,
     /// Contents of the same names that were not taken.
     pub notes: Vec<String>,
     /// Where in [`wanted`](Self::wanted) a content of a name, with its size, stands.
@@ -124,7 +124,7 @@ impl Selection {
         let index = *self.known.entry((best.name.clone(), best.content.hash, best.content.size)).or_insert(next);
         self.lines.push(ResultLine::Wanted(index));
         if index == next {
-            self.wanted.push(Wanted { name: best.name.clone(), content: best.content });
+            self.wanted.push(DownloadItem { name: best.name.clone(), content: best.content });
         }
         true
     }

@@ -1,6 +1,6 @@
 use crate::client::commands::test_support::{Bench, content, file, user};
 use crate::client::control::RequestError;
-use crate::client::download::{DownloadError, Fetched, OnExists};
+use crate::client::download::{DownloadError, DownloadOutcome, OnExists};
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::interrupt::{ShutdownSignal, SignalAction};
 use crate::common::message::FoundEntry;
@@ -11,7 +11,11 @@ fn results_come_in_the_order_asked() {
     let bench = Bench::logged_in();
     bench.found("a", 1, 1);
     bench.found("b", 2, 1);
-    bench.world.state().failing.insert(file("b"), || Fetched::Failed(DownloadError::Transfer("all gone".into())));
+    bench
+        .world
+        .state()
+        .failing
+        .insert(file("b"), || DownloadOutcome::Failed(DownloadError::Transfer("all gone".into())));
     let (code, out, err) = bench.run("get a missing b a");
     let lines = "a downloaded successfully\nFile not found\nb download failed\na downloaded successfully\n";
     assert_eq!((code, out.as_str()), (ExitCode::NotFound, lines));
@@ -22,17 +26,17 @@ fn results_come_in_the_order_asked() {
 
 #[test]
 fn every_outcome_has_its_line_and_status() {
-    type Case = (fn() -> Fetched, &'static str, ExitCode);
+    type Case = (fn() -> DownloadOutcome, &'static str, ExitCode);
     let cases: [Case; 9] = [
-        (|| Fetched::Done { name: file("a (1)") }, "a (1) downloaded successfully\n", ExitCode::Success),
-        (|| Fetched::Skipped, "", ExitCode::Success),
-        (|| Fetched::Failed(DownloadError::NotFound), "File not found\n", ExitCode::NotFound),
-        (|| Fetched::Failed(DownloadError::HashMismatch), "a download failed\n", ExitCode::HashMismatch),
-        (|| Fetched::Failed(DownloadError::Exists), "a download failed\n", ExitCode::LocalFile),
-        (|| Fetched::Failed(DownloadError::Locked), "a download failed\n", ExitCode::LocalFile),
-        (|| Fetched::Failed(DownloadError::DiskFull), "a download failed\n", ExitCode::DiskFull),
-        (|| Fetched::Failed(DownloadError::Interrupted), "a download failed\n", ExitCode::Interrupted),
-        (|| Fetched::Failed(RequestError::Unreachable.into()), "a download failed\n", ExitCode::Unreachable),
+        (|| DownloadOutcome::Saved { name: file("a (1)") }, "a (1) downloaded successfully\n", ExitCode::Success),
+        (|| DownloadOutcome::Skipped, "", ExitCode::Success),
+        (|| DownloadOutcome::Failed(DownloadError::NotFound), "File not found\n", ExitCode::NotFound),
+        (|| DownloadOutcome::Failed(DownloadError::HashMismatch), "a download failed\n", ExitCode::HashMismatch),
+        (|| DownloadOutcome::Failed(DownloadError::Exists), "a download failed\n", ExitCode::LocalFile),
+        (|| DownloadOutcome::Failed(DownloadError::Locked), "a download failed\n", ExitCode::LocalFile),
+        (|| DownloadOutcome::Failed(DownloadError::DiskFull), "a download failed\n", ExitCode::DiskFull),
+        (|| DownloadOutcome::Failed(DownloadError::Interrupted), "a download failed\n", ExitCode::Interrupted),
+        (|| DownloadOutcome::Failed(RequestError::Unreachable.into()), "a download failed\n", ExitCode::Unreachable),
     ];
     for (outcome, line, status) in cases {
         let bench = Bench::logged_in();
@@ -128,8 +132,8 @@ fn sharing_publishes_what_lies_under_its_own_name() {
     for name in ["a", "b", "c"] {
         bench.found(name, 1, 1);
     }
-    bench.world.state().failing.insert(file("b"), || Fetched::Done { name: file("b (1)") });
-    bench.world.state().failing.insert(file("c"), || Fetched::Failed(DownloadError::HashMismatch));
+    bench.world.state().failing.insert(file("b"), || DownloadOutcome::Saved { name: file("b (1)") });
+    bench.world.state().failing.insert(file("c"), || DownloadOutcome::Failed(DownloadError::HashMismatch));
     let (code, _, _) = bench.run("get --share a b c");
     assert_eq!(code, ExitCode::HashMismatch);
     let published: Vec<String> = bench.world.calls().into_iter().filter(|call| call.starts_with("publish")).collect();
@@ -139,7 +143,7 @@ fn sharing_publishes_what_lies_under_its_own_name() {
 }
 
 /// `get --share` of one large file that comes out so; what was published and what is published in the end.
-fn share_large(bench: &Bench, outcome: fn() -> Fetched) -> (Vec<String>, Vec<FileName>) {
+fn share_large(bench: &Bench, outcome: fn() -> DownloadOutcome) -> (Vec<String>, Vec<FileName>) {
     bench.found("movie", 1, 1);
     bench.world.state().arriving.insert(file("movie"));
     bench.world.state().failing.insert(file("movie"), outcome);
@@ -152,14 +156,14 @@ fn share_large(bench: &Bench, outcome: fn() -> Fetched) -> (Vec<String>, Vec<Fil
     (published, state.own.keys().cloned().collect())
 }
 
-fn gone() -> Fetched {
-    Fetched::Failed(DownloadError::Transfer("all gone".into()))
+fn gone() -> DownloadOutcome {
+    DownloadOutcome::Failed(DownloadError::Transfer("all gone".into()))
 }
 
 #[test]
 fn a_large_file_is_published_while_it_arrives_and_withdrawn_if_it_never_gets_whole() {
     let early = ["publish movie Inherited".to_string()];
-    let whole = share_large(&Bench::logged_in(), || Fetched::Done { name: file("movie") });
+    let whole = share_large(&Bench::logged_in(), || DownloadOutcome::Saved { name: file("movie") });
     assert_eq!(whole, (early.to_vec(), vec![file("movie")]));
     assert_eq!(share_large(&Bench::logged_in(), gone), (early.to_vec(), Vec::new()));
 }
@@ -219,7 +223,7 @@ fn to_share_one_file_no_other_publication_is_looked_at() {
         bench.local(&format!("own-{at}"), 9);
     }
     bench.run("pub *");
-    let (published, _) = share_large(&bench, || Fetched::Done { name: file("movie") });
+    let (published, _) = share_large(&bench, || DownloadOutcome::Saved { name: file("movie") });
     assert_eq!(published.len(), 1);
     assert_eq!(bench.world.state().audiences, 1);
     assert_eq!(bench.world.state().lists, 1, "that of the login");
@@ -246,7 +250,7 @@ fn a_download_that_is_shared_on_never_costs_the_user_a_publication() {
     let mut bench = Bench::logged_in();
     bench.context.downloads.on_exists = OnExists::Rename;
     own(&bench);
-    assert_eq!(share_large(&bench, || Fetched::Done { name: file("movie (1)") }), kept);
+    assert_eq!(share_large(&bench, || DownloadOutcome::Saved { name: file("movie (1)") }), kept);
     assert_eq!(bench.world.state().own[&file("movie")].0, content(9));
 }
 

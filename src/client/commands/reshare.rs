@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::CommandContext;
 use crate::client::control::PublishAudience;
 use crate::client::control::RequestError;
-use crate::client::download::{Arriving, OnExists, Wanted};
+use crate::client::download::{DownloadItem, IncompleteFile, OnExists};
 use crate::client::exit_code::ExitCode;
 use crate::client::publications::{LoadingGuard, OwnPublications};
 use crate::client::services::Services;
@@ -35,10 +35,10 @@ const LOOKS_AFTER_STOP: u32 = 8;
 /// What of one `get --share` has been published so far.
 pub(super) struct Reshare<'a> {
     context: &'a CommandContext,
-    wanted: &'a [Wanted],
+    wanted: &'a [DownloadItem],
     /// To the thread that publishes.
     announced: Sender<PublishedFile>,
-    arriving: Mutex<BTreeMap<usize, Arc<Arriving>>>,
+    arriving: Mutex<BTreeMap<usize, Arc<IncompleteFile>>>,
     early: Arc<Mutex<EarlyPublications>>,
     /// Closed when nothing more is published early.
     publishing: Mutex<Receiver<()>>,
@@ -57,7 +57,7 @@ struct EarlyPublications {
 
 impl<'a> Reshare<'a> {
     /// Ready for the first file to arrive.
-    pub fn new(context: &'a CommandContext, wanted: &'a [Wanted]) -> Self {
+    pub fn new(context: &'a CommandContext, wanted: &'a [DownloadItem]) -> Self {
         let (announced, receiver) = channel();
         let early = Arc::<Mutex<EarlyPublications>>::default();
         let (publisher, shared) = (Publisher::of(context), early.clone());
@@ -66,7 +66,7 @@ impl<'a> Reshare<'a> {
     }
 
     /// A file of several groups begins to arrive.
-    pub fn arriving(&self, index: usize, arriving: &Arc<Arriving>) {
+    pub fn arriving(&self, index: usize, arriving: &Arc<IncompleteFile>) {
         let (folder, name) = (&self.context.services.folder, &self.wanted[index].name);
         lock(&self.arriving).insert(index, arriving.clone());
         if self.context.downloads.on_exists == OnExists::Rename || folder.exists(name) {
@@ -93,7 +93,7 @@ impl<'a> Reshare<'a> {
         let _ = recv_unless_cancelled(&context.life, &lock(&publishing));
         let EarlyPublications { tried, done, .. } =
             std::mem::replace(&mut *lock(&early), EarlyPublications { over: true, ..EarlyPublications::default() });
-        let saved: BTreeMap<&FileName, &Wanted> =
+        let saved: BTreeMap<&FileName, &DownloadItem> =
             saved.iter().map(|&index| (&wanted[index].name, &wanted[index])).collect();
         let broken: Vec<FileName> = tried.into_iter().filter(|name| !saved.contains_key(name)).collect();
         let rest: Vec<PublishedFile> = saved
@@ -123,7 +123,7 @@ impl<'a> Reshare<'a> {
     }
 }
 
-fn published_file(wanted: &Wanted) -> PublishedFile {
+fn published_file(wanted: &DownloadItem) -> PublishedFile {
     PublishedFile { name: wanted.name.clone(), content: wanted.content }
 }
 

@@ -10,7 +10,9 @@ use zeroize::Zeroizing;
 use super::CommandContext;
 use crate::client::control::PublishAudience;
 use crate::client::control::{LoginError, Password, RequestError};
-use crate::client::download::{Arriving, DownloadError, DownloadOptions, DownloadProgress, Fetched, OnExists, Wanted};
+use crate::client::download::{
+    DownloadError, DownloadItem, DownloadOptions, DownloadOutcome, DownloadProgress, IncompleteFile, OnExists,
+};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::{ExpandedPaths, HashProgress, PathArg, ShareError};
 use crate::client::services::{Account, Arrival, Catalogue, Fetcher, Folder, Services};
@@ -67,7 +69,7 @@ pub(crate) struct State {
     /// What the folder serves.
     pub served: BTreeMap<FileName, (Content, Audience)>,
     /// Names whose download fails, and how.
-    pub failing: BTreeMap<FileName, fn() -> Fetched>,
+    pub failing: BTreeMap<FileName, fn() -> DownloadOutcome>,
     /// Names whose download is told of before it is finished.
     pub arriving: BTreeSet<FileName>,
     /// The most of these that anybody held on to at once after they were finished.
@@ -254,34 +256,39 @@ impl Folder for World {
         self.state().served.clear();
     }
 
-    fn serve_incomplete(&self, _name: &FileName, _arriving: &Arc<Arriving>) {}
+    fn serve_incomplete(&self, _name: &FileName, _arriving: &Arc<IncompleteFile>) {}
 
-    fn register_downloaded(&self, _name: &FileName, _arrived: &Arriving) {}
+    fn register_downloaded(&self, _name: &FileName, _arrived: &IncompleteFile) {}
 
     fn drop_incomplete(&self, _name: &FileName) {}
 }
 
 impl Fetcher for World {
     /// Finishes in the reverse of the order asked.
-    fn fetch(&self, wanted: &[Wanted], _: &DownloadOptions, progress: &dyn DownloadProgress) -> Vec<Fetched> {
-        let outcome = |wanted: &Wanted| match self.state().failing.get(&wanted.name) {
+    fn fetch(
+        &self,
+        wanted: &[DownloadItem],
+        _: &DownloadOptions,
+        progress: &dyn DownloadProgress,
+    ) -> Vec<DownloadOutcome> {
+        let outcome = |wanted: &DownloadItem| match self.state().failing.get(&wanted.name) {
             Some(fail) => fail(),
-            None => Fetched::Done { name: wanted.name.clone() },
+            None => DownloadOutcome::Saved { name: wanted.name.clone() },
         };
         let dir = tempfile::tempdir().unwrap();
-        let mut finished: Vec<Weak<Arriving>> = Vec::new();
+        let mut finished: Vec<Weak<IncompleteFile>> = Vec::new();
         for (index, one) in wanted.iter().enumerate().rev() {
             if self.state().arriving.contains(&one.name) {
                 let place = dir.path().join(index.to_string());
                 std::fs::create_dir(&place).unwrap();
-                let arriving = Arriving::example(&place);
+                let arriving = IncompleteFile::example(&place);
                 progress.arriving(index, &arriving);
                 finished.push(Arc::downgrade(&arriving));
             }
             self.state().calls.push(format!("fetch {} {}", one.name, one.content.size));
             progress.received(index, one.content.size, one.content.size);
             let outcome =
-                if progress.interrupted() { Fetched::Failed(DownloadError::Interrupted) } else { outcome(one) };
+                if progress.interrupted() { DownloadOutcome::Failed(DownloadError::Interrupted) } else { outcome(one) };
             progress.finished(index, &outcome);
             let held = finished.iter().filter(|arriving| arriving.strong_count() > 0).count();
             let mut state = self.state();

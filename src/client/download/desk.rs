@@ -8,10 +8,10 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
-use super::ask::{Ask, Offer};
-use super::plan::FileId;
+use super::discovery::{SourceDiscovery, SourceOffer};
 use super::run::{End, Ended, Job, Live, Run, State, TICK};
-use super::{DownloadError, Fetched, source};
+use super::scheduler::FileId;
+use super::{DownloadError, DownloadOutcome, source};
 use crate::client::control::RequestError;
 use crate::common::message::WantedFile;
 use crate::common::types::UserName;
@@ -57,13 +57,13 @@ pub(super) struct Asking {
 
 struct Answer {
     came: Instant,
-    offers: Result<Vec<Offer>, RequestError>,
+    offers: Result<Vec<SourceOffer>, RequestError>,
 }
 
 impl Asking {
     /// Asks for sources of these of the jobs, on a thread of its own: a server that is away must not keep the user from
     /// stopping.
-    pub fn begin(ask: &Arc<dyn Ask>, jobs: &[Job], files: Vec<FileId>) -> Self {
+    pub fn begin(ask: &Arc<dyn SourceDiscovery>, jobs: &[Job], files: Vec<FileId>) -> Self {
         let wanted = |&file: &FileId| WantedFile {
             name: jobs[file].name.clone(),
             hash: jobs[file].content.hash,
@@ -73,7 +73,7 @@ impl Asking {
         let (sender, answer) = mpsc::channel();
         let ask = ask.clone();
         thread::spawn(move || {
-            let offers = ask.offers(&wanted, SOURCES_PER_FILE);
+            let offers = ask.find_sources(&wanted, SOURCES_PER_FILE);
             let _ = sender.send(Answer { came: Instant::now(), offers });
         });
         Self { files, since: Instant::now(), answer }
@@ -94,11 +94,11 @@ struct Listing {
 
 struct Desk<'r, 'a> {
     run: &'r Run<'a>,
-    ask: &'r Arc<dyn Ask>,
+    ask: &'r Arc<dyn SourceDiscovery>,
     book: &'r mut Book,
     asking: Option<Asking>,
     /// One peer's offers each that could not be dialled yet, and when they were made.
-    waiting: VecDeque<(Instant, Vec<Offer>)>,
+    waiting: VecDeque<(Instant, Vec<SourceOffer>)>,
     next_urgent: Instant,
     next_more: Instant,
     pause: Duration,
@@ -109,7 +109,7 @@ struct Desk<'r, 'a> {
 pub(super) fn coordinate<'s>(
     run: &'s Run<'_>,
     scope: &'s Scope<'s, '_>,
-    ask: &Arc<dyn Ask>,
+    ask: &Arc<dyn SourceDiscovery>,
     book: &mut Book,
     asking: Option<Asking>,
 ) {
@@ -219,13 +219,13 @@ impl Desk<'_, '_> {
     /// Without a session nothing was ever asked for; later, sources may still be there when the server comes back.
     fn take_refusal(&mut self, error: RequestError) {
         self.last_error = Some(error);
-        self.fail(|state, file| (!state.jobs[file].was_offered).then_some(DownloadError::Ask(error)));
+        self.fail(|state, file| (!state.jobs[file].was_offered).then_some(DownloadError::Request(error)));
     }
 
     /// Sorts offers by peer.
-    fn take_offers(&mut self, asked: &[FileId], since: Instant, offers: Vec<Offer>) -> Listing {
+    fn take_offers(&mut self, asked: &[FileId], since: Instant, offers: Vec<SourceOffer>) -> Listing {
         let mut state = self.run.state();
-        let mut peers: Vec<Vec<Offer>> = Vec::new();
+        let mut peers: Vec<Vec<SourceOffer>> = Vec::new();
         let mut at: HashMap<SocketAddr, usize> = HashMap::new();
         let mut listing = Listing::default();
         for mut offer in offers {
@@ -266,7 +266,7 @@ impl Desk<'_, '_> {
         });
     }
 
-    fn dial_waiting(&mut self, dial: impl Fn(usize, Offer)) {
+    fn dial_waiting(&mut self, dial: impl Fn(usize, SourceOffer)) {
         let now = Instant::now();
         let mut state = self.run.state();
         let mut later = VecDeque::new();
@@ -364,7 +364,7 @@ impl Desk<'_, '_> {
         let failed: Vec<_> = open.filter_map(|file| Some((file, why(&state, file)?))).collect();
         drop(state);
         for (file, error) in failed {
-            self.run.finish(file, Fetched::Failed(error));
+            self.run.finish(file, DownloadOutcome::Failed(error));
         }
     }
 }

@@ -14,20 +14,20 @@
 //! only once its group fits the outline, which fits the published hash; anything that was not asked for ends the
 //! connection. No name and no link planted in the folder leads outside it (see `place`).
 
-mod arriving;
-mod ask;
 mod desk;
-mod hope;
-mod large;
-mod part;
-mod plan;
+mod discovery;
+mod give_up;
+mod incomplete_file;
+mod large_file;
+mod partial_file;
 mod run;
+mod scheduler;
 mod sets;
 mod source;
-mod store;
 mod target;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::collections::HashMap;
 use std::io;
@@ -37,8 +37,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-pub use arriving::Arriving;
-pub use ask::{Ask, Offer};
+pub use discovery::{SourceDiscovery, SourceOffer};
+pub use incomplete_file::IncompleteFile;
 use run::Job;
 use sets::Order;
 use target::TargetDir;
@@ -48,7 +48,7 @@ use crate::client::control::ServerApi;
 use crate::common::types::{Content, FileName, UserName};
 
 /// What to do when the target is there already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnExists {
     /// Refuse.
     #[default]
@@ -72,7 +72,7 @@ pub struct DownloadOptions {
 
 /// One file to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct DownloadItem {
     /// Its published name; saved under the same name in the shared folder.
     pub name: FileName,
     /// Which content.
@@ -81,10 +81,10 @@ pub struct Wanted {
 
 /// How one download came out.
 #[derive(Debug)]
-pub enum Fetched {
-    /// It is there: saved under `name` (differs from the wanted one with `rename`), or had been there already.
-    Done {
-        /// The name in the shared folder.
+pub enum DownloadOutcome {
+    /// The file is in the shared folder: downloaded, or already present with the same content.
+    Saved {
+        /// Its name there; differs from the requested one with [`OnExists::Rename`].
         name: FileName,
     },
     /// It exists and the policy is `skip`.
@@ -122,7 +122,7 @@ pub enum DownloadError {
     Interrupted,
     /// Exit 3 or 4.
     #[error("{0}")]
-    Ask(#[from] RequestError),
+    Request(#[from] RequestError),
 }
 
 impl From<io::Error> for DownloadError {
@@ -145,33 +145,38 @@ pub trait DownloadProgress: Sync {
     fn waiting(&self, _user: &UserName) {}
     /// A source misbehaved, or its file is not what was published, and it was dropped: one line for stderr.
     fn source_dropped(&self, user: &UserName, name: &FileName, why: &str);
-    /// Wanted file `index` is finished. Called once for each, in any order.
-    fn finished(&self, index: usize, outcome: &Fetched);
+    /// DownloadItem file `index` is finished. Called once for each, in any order.
+    fn finished(&self, index: usize, outcome: &DownloadOutcome);
     /// Whether the user has asked to stop.
     fn interrupted(&self) -> bool;
-    /// Wanted file `index`, one of several chunk groups, has begun to arrive: what is verified can be served already.
-    fn arriving(&self, _index: usize, _arriving: &Arc<Arriving>) {}
+    /// DownloadItem file `index`, one of several chunk groups, has begun to arrive: what is verified can be served already.
+    fn arriving(&self, _index: usize, _arriving: &Arc<IncompleteFile>) {}
 }
 
 /// Fetches files into the shared folder.
 pub struct Downloader {
     target_dir: TargetDir,
-    ask: Arc<dyn Ask>,
+    ask: Arc<dyn SourceDiscovery>,
 }
 
 impl Downloader {
     /// Saves beneath `dir`, by capability.
     pub fn open(dir: &Path, directory: ServerApi) -> io::Result<Self> {
-        Self::with_ask(dir, Arc::new(directory))
+        Self::with_discovery(dir, Arc::new(directory))
     }
 
     /// Like [`open`](Self::open), with someone else to ask for sources.
-    pub fn with_ask(dir: &Path, ask: Arc<dyn Ask>) -> io::Result<Self> {
+    pub fn with_discovery(dir: &Path, ask: Arc<dyn SourceDiscovery>) -> io::Result<Self> {
         Ok(Self { target_dir: TargetDir::open(dir)?, ask })
     }
 
     /// Fetches all; one outcome for each wanted file, in order.
-    pub fn fetch(&self, wanted: &[Wanted], options: &DownloadOptions, progress: &dyn DownloadProgress) -> Vec<Fetched> {
+    pub fn fetch(
+        &self,
+        wanted: &[DownloadItem],
+        options: &DownloadOptions,
+        progress: &dyn DownloadProgress,
+    ) -> Vec<DownloadOutcome> {
         self.target_dir.clear_cache();
         Order { target_dir: &self.target_dir, ask: &self.ask, wanted, options, progress }.fulfil()
     }

@@ -9,14 +9,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::arriving::Arriving;
-use super::ask::{Ask, Offer};
 use super::desk::{self, Asking, Book};
-use super::hope::Hope;
-use super::part::Part;
-use super::plan::{FileId, Plan, SourceId};
+use super::discovery::{SourceDiscovery, SourceOffer};
+use super::give_up::Hope;
+use super::incomplete_file::IncompleteFile;
+use super::partial_file::Part;
+use super::scheduler::{FileId, Plan, SourceId};
 use super::target::{Finalized, TargetDir, TargetState, target_state_in};
-use super::{DownloadError, DownloadOptions, DownloadProgress, Fetched, OnExists, predecessors};
+use super::{DownloadError, DownloadOptions, DownloadOutcome, DownloadProgress, OnExists, predecessors};
 use crate::common::content::{Outline, group_count};
 use crate::common::types::{Content, FileName, UserName};
 
@@ -43,8 +43,8 @@ pub(super) struct Job {
 pub(super) struct JobState {
     /// Its outcome is decided.
     pub is_finished: bool,
-    outcome: Option<Fetched>,
-    pub arriving: Option<Arc<Arriving>>,
+    outcome: Option<DownloadOutcome>,
+    pub arriving: Option<Arc<IncompleteFile>>,
     /// Users who cannot serve this file.
     pub out: HashSet<UserName>,
     /// A source was known at some time.
@@ -101,7 +101,7 @@ pub(super) struct Live {
     pub user: UserName,
     pub stream: Option<TcpStream>,
     /// Tickets to be shown on the connection.
-    pub grants: Vec<Offer>,
+    pub grants: Vec<SourceOffer>,
 }
 
 /// A connection that has ended, for the coordinator's book.
@@ -126,7 +126,7 @@ pub(super) struct State {
     pub live: HashMap<SocketAddr, Live>,
     pub ended: Vec<Ended>,
     /// Unfinished parts to be let go of when all sources have stopped.
-    pub given_up: Vec<(FileId, Arc<Arriving>)>,
+    pub given_up: Vec<(FileId, Arc<IncompleteFile>)>,
     /// Outlines that have come, of files whose part must be opened.
     pub outlines: Vec<(FileId, Outline)>,
 }
@@ -139,7 +139,7 @@ impl State {
     }
 
     /// The source has offered these, and will be asked for them as soon as it has accepted the tickets.
-    pub fn promise(&mut self, source: SourceId, user: &UserName, offers: &[Offer]) {
+    pub fn promise(&mut self, source: SourceId, user: &UserName, offers: &[SourceOffer]) {
         for &file in offers.iter().flat_map(|offer| &offer.files) {
             if !self.jobs[file].out.contains(user) {
                 self.plan.promise(source, file);
@@ -148,7 +148,7 @@ impl State {
     }
 
     /// Whether the offer has anything that is still needed and its user can serve.
-    pub fn needs(&self, offer: &Offer) -> bool {
+    pub fn needs(&self, offer: &SourceOffer) -> bool {
         let is_needed = |&file: &FileId| !self.jobs[file].is_finished && !self.jobs[file].out.contains(&offer.user);
         offer.files.iter().any(is_needed)
     }
@@ -196,7 +196,12 @@ impl<'a> Run<'a> {
     }
 
     /// Fetches all, with what has been asked ahead; gives the outcomes by the files' places among the wanted ones.
-    pub fn fetch(self, ask: &Arc<dyn Ask>, book: &mut Book, asking: Option<Asking>) -> Vec<(usize, Fetched)> {
+    pub fn fetch(
+        self,
+        ask: &Arc<dyn SourceDiscovery>,
+        book: &mut Book,
+        asking: Option<Asking>,
+    ) -> Vec<(usize, DownloadOutcome)> {
         for file in 0..self.jobs.len() {
             if self.jobs[file].content.size == 0 {
                 self.save_small(file, &[]);
@@ -231,13 +236,13 @@ impl<'a> Run<'a> {
     }
 
     /// A file is finished, well or not. Only the first word counts.
-    pub fn finish(&self, file: FileId, outcome: Fetched) {
+    pub fn finish(&self, file: FileId, outcome: DownloadOutcome) {
         let mut state = self.state();
         if std::mem::replace(&mut state.jobs[file].is_finished, true) {
             return;
         }
         let arriving = state.jobs[file].arriving.take();
-        if !matches!(outcome, Fetched::Done { .. }) {
+        if !matches!(outcome, DownloadOutcome::Saved { .. }) {
             // Until its sources have stopped, their last pieces may still be written.
             state.given_up.extend(arriving.map(|arriving| (file, arriving)));
         }
@@ -260,7 +265,7 @@ impl<'a> Run<'a> {
         let content = &self.jobs[file].content;
         if blake3::hash(bytes).as_bytes() != &content.hash.0 {
             if bytes.is_empty() {
-                self.finish(file, Fetched::Failed(DownloadError::HashMismatch));
+                self.finish(file, DownloadOutcome::Failed(DownloadError::HashMismatch));
             }
             return false;
         }
@@ -268,14 +273,14 @@ impl<'a> Run<'a> {
         let guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = self.write_small(file, bytes);
         drop(guard);
-        if !bytes.is_empty() && matches!(outcome, Fetched::Done { .. }) {
+        if !bytes.is_empty() && matches!(outcome, DownloadOutcome::Saved { .. }) {
             self.progress.received(self.jobs[file].index, content.size, content.size);
         }
         self.finish(file, outcome);
         true
     }
 
-    fn write_small(&self, file: FileId, bytes: &[u8]) -> Fetched {
+    fn write_small(&self, file: FileId, bytes: &[u8]) -> DownloadOutcome {
         let job = &self.jobs[file];
         let part = self.target_dir.folder(&job.name).map_err(Into::into).and_then(|folder| {
             let mut part = Part::open(folder.clone(), &job.content.hash);
@@ -293,44 +298,44 @@ impl<'a> Run<'a> {
                 Ok(()) => self.settle(file, &part),
                 Err(error) => {
                     part.discard();
-                    Fetched::Failed(error.into())
+                    DownloadOutcome::Failed(error.into())
                 }
             },
-            Err(error) => Fetched::Failed(error),
+            Err(error) => DownloadOutcome::Failed(error),
         }
     }
 
     /// Gives a verified part its name.
-    pub fn settle(&self, file: FileId, part: &Part) -> Fetched {
+    pub fn settle(&self, file: FileId, part: &Part) -> DownloadOutcome {
         let (name, content) = (&self.jobs[file].name, &self.jobs[file].content);
         let policy = self.options.on_exists;
         let settled = part
             .set_mtime(content.mtime_ms)
             .and_then(|()| self.target_dir.finalize(part.folder(), part.name(), name, policy));
         match settled {
-            Ok(Finalized::Saved(name)) => Fetched::Done { name },
+            Ok(Finalized::Saved(name)) => DownloadOutcome::Saved { name },
             Ok(Finalized::Exists) => self.taken(file, part),
-            Err(error) => Fetched::Failed(error.into()),
+            Err(error) => DownloadOutcome::Failed(error.into()),
         }
     }
 
     /// Another has made the target meanwhile.
-    fn taken(&self, file: FileId, part: &Part) -> Fetched {
+    fn taken(&self, file: FileId, part: &Part) -> DownloadOutcome {
         let (name, content) = (&self.jobs[file].name, &self.jobs[file].content);
         let leaf = super::target::split_parent(name).1;
         let standing = target_state_in(part.folder(), leaf, content, &|| self.progress.interrupted());
         match (standing, self.options.on_exists) {
             (Ok(TargetState::Identical), _) => {
                 part.discard();
-                Fetched::Done { name: name.clone() }
+                DownloadOutcome::Saved { name: name.clone() }
             }
             (Ok(_), OnExists::Skip) => {
                 part.discard();
-                Fetched::Skipped
+                DownloadOutcome::Skipped
             }
             // The part is whole: the same command with another policy needs no transfer.
-            (Ok(_), _) => Fetched::Failed(DownloadError::Exists),
-            (Err(error), _) => Fetched::Failed(error.into()),
+            (Ok(_), _) => DownloadOutcome::Failed(DownloadError::Exists),
+            (Err(error), _) => DownloadOutcome::Failed(error.into()),
         }
     }
 

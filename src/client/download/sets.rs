@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 
-use super::ask::Ask;
 use super::desk::{Asking, Book};
+use super::discovery::SourceDiscovery;
 use super::run::{Job, Run};
 use super::target::{TargetDir, TargetState};
-use super::{DownloadError, DownloadOptions, DownloadProgress, Fetched, OnExists, Wanted};
+use super::{DownloadError, DownloadItem, DownloadOptions, DownloadOutcome, DownloadProgress, OnExists};
 
 /// Files fetched as one set: their sources are asked for together, and stay below what an uploader keeps granted.
 pub(super) const SET_MAX_FILES: usize = 2_048;
@@ -17,8 +17,8 @@ pub(super) const SET_MAX_FILES: usize = 2_048;
 /// All that one call of the user's wants.
 pub(super) struct Order<'a> {
     pub target_dir: &'a TargetDir,
-    pub ask: &'a Arc<dyn Ask>,
-    pub wanted: &'a [Wanted],
+    pub ask: &'a Arc<dyn SourceDiscovery>,
+    pub wanted: &'a [DownloadItem],
     pub options: &'a DownloadOptions,
     pub progress: &'a dyn DownloadProgress,
 }
@@ -29,13 +29,13 @@ struct Ready {
     jobs: Vec<Job>,
     asking: Option<Asking>,
     /// The outcomes of the rest, by their places among the wanted files.
-    settled: Vec<(usize, Fetched)>,
+    settled: Vec<(usize, DownloadOutcome)>,
 }
 
 impl Order<'_> {
     /// Fetches all; one outcome for each wanted file, in order.
-    pub fn fulfil(&self) -> Vec<Fetched> {
-        let mut outcomes: Vec<Option<Fetched>> = self.wanted.iter().map(|_| None).collect();
+    pub fn fulfil(&self) -> Vec<DownloadOutcome> {
+        let mut outcomes: Vec<Option<DownloadOutcome>> = self.wanted.iter().map(|_| None).collect();
         let mut book = Book::default();
         let starts = (0..self.wanted.len()).step_by(SET_MAX_FILES);
         let mut sets = starts.map(|start| start..self.wanted.len().min(start + SET_MAX_FILES));
@@ -78,22 +78,22 @@ impl Order<'_> {
     }
 
     /// An outcome means that nothing needs to be fetched.
-    fn look_at_target(&self, wanted: &Wanted) -> Option<Fetched> {
+    fn look_at_target(&self, wanted: &DownloadItem) -> Option<DownloadOutcome> {
         if self.progress.interrupted() {
-            return Some(Fetched::Failed(DownloadError::Interrupted));
+            return Some(DownloadOutcome::Failed(DownloadError::Interrupted));
         }
         let standing = self.target_dir.target_state(&wanted.name, &wanted.content, &|| self.progress.interrupted());
         match (standing, self.options.on_exists) {
-            (Err(error), _) => Some(Fetched::Failed(error.into())),
-            (Ok(TargetState::Identical), _) => Some(Fetched::Done { name: wanted.name.clone() }),
+            (Err(error), _) => Some(DownloadOutcome::Failed(error.into())),
+            (Ok(TargetState::Identical), _) => Some(DownloadOutcome::Saved { name: wanted.name.clone() }),
             (Ok(TargetState::Different | TargetState::Directory), OnExists::Error) => {
-                Some(Fetched::Failed(DownloadError::Exists))
+                Some(DownloadOutcome::Failed(DownloadError::Exists))
             }
-            (Ok(TargetState::Different | TargetState::Directory), OnExists::Skip) => Some(Fetched::Skipped),
+            (Ok(TargetState::Different | TargetState::Directory), OnExists::Skip) => Some(DownloadOutcome::Skipped),
             (Ok(TargetState::Directory), OnExists::Overwrite) => {
                 let why = "a folder has this name, and folders are not replaced";
                 let error = io::Error::new(io::ErrorKind::IsADirectory, why);
-                Some(Fetched::Failed(DownloadError::Local(error)))
+                Some(DownloadOutcome::Failed(DownloadError::Local(error)))
             }
             (Ok(_), _) => None,
         }

@@ -4,7 +4,7 @@ use std::thread;
 
 use rustix::fs::CWD;
 
-use super::super::part::Part;
+use super::super::partial_file::Part;
 use super::*;
 use crate::common::types::ContentHash;
 

@@ -5,7 +5,7 @@
 //! Whole read buffers go to the `store` thread through a bounded channel, so a slow disk slows the sender and never fills
 //! the memory.
 
-mod take;
+mod receive;
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
@@ -15,10 +15,10 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ask::Offer;
-use super::plan::{Assignment, FileId, Next, SourceId};
+use super::discovery::SourceOffer;
 use super::run::{End, Run, TICK};
-use super::store::{self, Batch, Piece};
+use super::scheduler::{Assignment, FileId, Next, SourceId};
+use super::writer::{self, Batch, Piece};
 use crate::client::transport::{self, FrameRef, RecordReader, RecordWriter, TransportError};
 use crate::common::content::{GroupHash, group_range};
 use crate::common::transfer::{ToDownloader, ToUploader, TransferError, WANT_MAX_RANGES, WantedRange};
@@ -34,7 +34,7 @@ const HAVE_EVERY: Duration = Duration::from_millis(100);
 const TELL_EVERY: Duration = Duration::from_millis(20);
 
 /// Runs one connection from the first ticket to its end.
-pub(super) fn serve(run: &Run<'_>, id: SourceId, offer: Offer) {
+pub(super) fn serve(run: &Run<'_>, id: SourceId, offer: SourceOffer) {
     let (address, user) = (offer.address, offer.user.clone());
     log::debug!("dialling {user} at {address}");
     let mut blamed = offer.files.first().copied().unwrap_or(0);
@@ -51,7 +51,7 @@ pub(super) fn serve(run: &Run<'_>, id: SourceId, offer: Offer) {
 type Dialled = Result<(RecordReader<ToDownloader>, RecordWriter), TransportError>;
 
 /// Connects on a thread of its own, which is left behind when the run is over: nobody should wait for a dead address.
-fn dial(run: &Run<'_>, offer: &Offer) -> Option<Dialled> {
+fn dial(run: &Run<'_>, offer: &SourceOffer) -> Option<Dialled> {
     let (sender, dialled) = mpsc::sync_channel(1);
     let (address, ticket, key) = (offer.address, offer.ticket.clone(), offer.key);
     thread::spawn(move || {
@@ -69,7 +69,7 @@ fn dial(run: &Run<'_>, offer: &Offer) -> Option<Dialled> {
 fn converse(
     run: &Run<'_>,
     id: SourceId,
-    offer: Offer,
+    offer: SourceOffer,
     reader: RecordReader<ToDownloader>,
     writer: RecordWriter,
     blamed: &mut FileId,
@@ -79,7 +79,7 @@ fn converse(
     let (spare_sender, spare) = mpsc::channel();
     let has_lied = AtomicBool::new(false);
     thread::scope(|scope| {
-        let store = scope.spawn(|| store::keep(run, inbox, spare_sender, &has_lied));
+        let store = scope.spawn(|| writer::keep(run, inbox, spare_sender, &has_lied));
         let mut link = Link {
             run,
             id,
@@ -211,7 +211,7 @@ impl Link<'_, '_> {
         Ok(!state.is_over)
     }
 
-    fn granted(&mut self, plan: &mut super::plan::Plan, files: Vec<FileId>) {
+    fn granted(&mut self, plan: &mut super::scheduler::Plan, files: Vec<FileId>) {
         for file in files {
             plan.keep_promise(self.id, file);
             let number = u32::try_from(self.contents.len()).expect("few contents a connection");

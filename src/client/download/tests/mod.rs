@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::sets::SET_MAX_FILES;
-use peers::{Contents, Listing, OutputOptions, Peer};
+use peers::{Contents, Listing, Peer, PeerBehaviour};
 use tempfile::TempDir;
 
 use super::*;
@@ -38,7 +38,7 @@ struct Told {
     stop: AtomicBool,
     /// Stop once so many bytes of a file have been received.
     stop_at: Option<u64>,
-    arriving: Mutex<Vec<Arc<Arriving>>>,
+    arriving: Mutex<Vec<Arc<IncompleteFile>>>,
 }
 
 impl DownloadProgress for Told {
@@ -57,7 +57,7 @@ impl DownloadProgress for Told {
         self.dropped.lock().unwrap().push((user.to_string(), why.to_owned()));
     }
 
-    fn finished(&self, index: usize, _outcome: &Fetched) {
+    fn finished(&self, index: usize, _outcome: &DownloadOutcome) {
         self.finished.lock().unwrap().push(index);
     }
 
@@ -65,7 +65,7 @@ impl DownloadProgress for Told {
         self.stop.load(Ordering::SeqCst)
     }
 
-    fn arriving(&self, _index: usize, arriving: &Arc<Arriving>) {
+    fn arriving(&self, _index: usize, arriving: &Arc<IncompleteFile>) {
         self.arriving.lock().unwrap().push(arriving.clone());
     }
 }
@@ -74,7 +74,7 @@ impl DownloadProgress for Told {
 struct Scene {
     dir: TempDir,
     contents: Arc<Contents>,
-    wanted: Vec<Wanted>,
+    wanted: Vec<DownloadItem>,
     options: DownloadOptions,
     told: Told,
 }
@@ -86,7 +86,7 @@ impl Scene {
         for (name, bytes) in files {
             let hash = ContentHash(*blake3::hash(bytes).as_bytes());
             let content = Content { hash, size: bytes.len() as u64, mtime_ms: MTIME_MS };
-            wanted.push(Wanted { name: FileName::parse(name).unwrap(), content });
+            wanted.push(DownloadItem { name: FileName::parse(name).unwrap(), content });
             contents.insert(hash, Arc::new(bytes.clone()));
         }
         let options = DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO };
@@ -94,17 +94,17 @@ impl Scene {
         Self { dir, contents, wanted, options, told }
     }
 
-    fn peer(&self, name: &str, manner: OutputOptions) -> Peer {
-        Peer::start(name, &self.contents, manner)
+    fn peer(&self, name: &str, behaviour: PeerBehaviour) -> Peer {
+        Peer::start(name, &self.contents, behaviour)
     }
 
-    fn fetch(&self, peers: &[&Peer]) -> Vec<Fetched> {
+    fn fetch(&self, peers: &[&Peer]) -> Vec<DownloadOutcome> {
         self.fetch_from(Listing::of(peers))
     }
 
-    fn fetch_from(&self, listing: Arc<Listing>) -> Vec<Fetched> {
+    fn fetch_from(&self, listing: Arc<Listing>) -> Vec<DownloadOutcome> {
         self.told.finished.lock().unwrap().clear();
-        let downloader = Downloader::with_ask(self.dir.path(), listing).unwrap();
+        let downloader = Downloader::with_discovery(self.dir.path(), listing).unwrap();
         let outcomes = downloader.fetch(&self.wanted, &self.options, &self.told);
         let mut finished = self.told.finished.lock().unwrap().clone();
         finished.sort_unstable();
@@ -119,7 +119,7 @@ impl Scene {
     fn part(&self, index: usize) -> PathBuf {
         let wanted = &self.wanted[index];
         let folder = self.path(wanted.name.as_str());
-        folder.parent().unwrap().join(part::part_name(&wanted.content.hash))
+        folder.parent().unwrap().join(partial_file::part_name(&wanted.content.hash))
     }
 
     /// Every wanted file is there, whole, with the publication's time, and nothing else is.
@@ -143,9 +143,9 @@ fn files_in(dir: &Path) -> usize {
     std::fs::read_dir(dir).unwrap().map(count).sum()
 }
 
-fn assert_all_done(outcomes: &[Fetched]) {
+fn assert_all_done(outcomes: &[DownloadOutcome]) {
     for outcome in outcomes {
-        assert!(matches!(outcome, Fetched::Done { .. }), "{outcome:?}");
+        assert!(matches!(outcome, DownloadOutcome::Saved { .. }), "{outcome:?}");
     }
 }
 
@@ -160,7 +160,7 @@ fn files_of_every_size_arrive_whole() {
         ("mib and a byte", bytes(MIB + 1, 0)),
         ("folder/deep/five", bytes(5 * MIB, 0)),
     ]);
-    let peer = scene.peer("hans", OutputOptions::Honest);
+    let peer = scene.peer("hans", PeerBehaviour::Honest);
     assert_all_done(&scene.fetch(&[&peer]));
     scene.assert_whole();
     assert_eq!(peer.dialled.load(Ordering::SeqCst), 1, "one connection carries them all");
@@ -171,7 +171,7 @@ fn files_of_every_size_arrive_whole() {
 #[test]
 fn several_sources_share_the_work() {
     let scene = Scene::new(&[("large", bytes(24 * MIB + 17, 0))]);
-    let pause = OutputOptions::Slow(Duration::from_millis(2));
+    let pause = PeerBehaviour::Slow(Duration::from_millis(2));
     let peers = ["hans", "vader", "yoda"].map(|name| scene.peer(name, pause));
     assert_all_done(&scene.fetch(&[&peers[0], &peers[1], &peers[2]]));
     scene.assert_whole();
@@ -183,7 +183,7 @@ fn several_sources_share_the_work() {
 fn sources_that_relieve_each_other_all_the_time_leave_no_gap() {
     for round in 0..20 {
         let scene = Scene::new(&[("large", bytes(6 * MIB + 1, round))]);
-        let peers: Vec<Peer> = (0..8).map(|at| scene.peer(&format!("user{at}"), OutputOptions::Honest)).collect();
+        let peers: Vec<Peer> = (0..8).map(|at| scene.peer(&format!("user{at}"), PeerBehaviour::Honest)).collect();
         assert_all_done(&scene.fetch(&peers.iter().collect::<Vec<_>>()));
         scene.assert_whole();
     }
@@ -195,7 +195,7 @@ fn thousands_of_small_files_come_over_one_connection() {
         (0..3_000).map(|at| (format!("folder/{at}"), bytes(1 + at % 97, (at % 251) as u8))).collect();
     let files: Vec<_> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
     let scene = Scene::new(&files);
-    let peers = ["hans", "vader"].map(|name| scene.peer(name, OutputOptions::Honest));
+    let peers = ["hans", "vader"].map(|name| scene.peer(name, PeerBehaviour::Honest));
     assert_all_done(&scene.fetch(&[&peers[0], &peers[1]]));
     scene.assert_whole();
     assert!(peers[0].dialled.load(Ordering::SeqCst) <= 2, "one for each set of {SET_MAX_FILES} files");
@@ -207,12 +207,12 @@ fn the_same_content_under_many_names_is_no_trouble() {
     let names = ["a", "b", "c", "d/e"];
     let files: Vec<_> = names.iter().map(|name| (*name, small.clone())).collect();
     let scene = Scene::new(&files);
-    let peers = ["hans", "vader"].map(|name| scene.peer(name, OutputOptions::Honest));
+    let peers = ["hans", "vader"].map(|name| scene.peer(name, PeerBehaviour::Honest));
     assert_all_done(&scene.fetch(&[&peers[0], &peers[1]]));
     scene.assert_whole();
     let files: Vec<_> = names.iter().map(|name| (*name, large.clone())).collect();
     let scene = Scene::new(&files);
-    let peers = ["hans", "vader"].map(|name| scene.peer(name, OutputOptions::Honest));
+    let peers = ["hans", "vader"].map(|name| scene.peer(name, PeerBehaviour::Honest));
     assert_all_done(&scene.fetch(&[&peers[0], &peers[1]]));
     scene.assert_whole();
 }
@@ -221,7 +221,7 @@ fn the_same_content_under_many_names_is_no_trouble() {
 fn a_source_that_is_still_fetching_is_asked_for_what_it_has() {
     let mut scene = Scene::new(&[("large", bytes(6 * MIB, 0))]);
     scene.options.retry_for = Duration::from_secs(20);
-    let peer = scene.peer("hans", OutputOptions::Arriving(2));
+    let peer = scene.peer("hans", PeerBehaviour::Arriving(2));
     assert_all_done(&scene.fetch(&[&peer]));
     scene.assert_whole();
 }
@@ -229,7 +229,7 @@ fn a_source_that_is_still_fetching_is_asked_for_what_it_has() {
 #[test]
 fn what_has_arrived_can_be_served_meanwhile() {
     let scene = Scene::new(&[("large", bytes(3 * MIB, 0))]);
-    let peer = scene.peer("hans", OutputOptions::Honest);
+    let peer = scene.peer("hans", PeerBehaviour::Honest);
     assert_all_done(&scene.fetch(&[&peer]));
     let arriving = scene.told.arriving.lock().unwrap();
     assert!((0..3).all(|group| arriving[0].has(group)) && !arriving[0].has(3) && !arriving[0].has(u32::MAX));

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::client::control::RequestError;
-use crate::client::download::{Ask, Offer};
+use crate::client::download::{SourceDiscovery, SourceOffer};
 use crate::client::transport::{self, RecordReader, RecordWriter, TransportError};
 use crate::common::content::{group_count, group_range, hash_group};
 use crate::common::limits::RECORD_MAX_BYTES;
@@ -19,7 +19,7 @@ use crate::common::types::{ContentHash, UserName};
 
 /// How a peer behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OutputOptions {
+pub enum PeerBehaviour {
     Honest,
     /// Turns a bit in the group of this number and in all small files.
     Lies(u32),
@@ -62,7 +62,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn start(name: &str, contents: &Arc<Contents>, manner: OutputOptions) -> Self {
+    pub fn start(name: &str, contents: &Arc<Contents>, behaviour: PeerBehaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = Self {
             user: UserName::parse(name).unwrap(),
@@ -81,7 +81,7 @@ impl Peer {
                 let number = dialled.fetch_add(1, Ordering::SeqCst);
                 let (asked, gone, contents) = (asked.clone(), gone.clone(), contents.clone());
                 thread::spawn(move || {
-                    let upload = Upload { contents: &contents, manner, asked: &asked, number, sent: 0, has: 0 };
+                    let upload = Upload { contents: &contents, behaviour, asked: &asked, number, sent: 0, has: 0 };
                     if upload.serve(stream.unwrap()).is_none() {
                         gone.store(true, Ordering::SeqCst);
                     }
@@ -101,7 +101,7 @@ impl Drop for Peer {
 
 struct Upload<'a> {
     contents: &'a Contents,
-    manner: OutputOptions,
+    behaviour: PeerBehaviour,
     asked: &'a AtomicUsize,
     number: usize,
     sent: u64,
@@ -113,25 +113,25 @@ type Ended = Result<(), TransportError>;
 impl Upload<'_> {
     /// `None`: the peer dies of it.
     fn serve(mut self, stream: TcpStream) -> Option<()> {
-        if matches!(self.manner, OutputOptions::HangsUp) {
+        if matches!(self.behaviour, PeerBehaviour::HangsUp) {
             return Some(());
         }
         // In these tests a ticket is the hashes it grants.
         let admit = |ticket: &[u8]| Some(([7; 32], hashes(ticket)));
         let (mut granted, mut reader, mut writer) = transport::accept::<_, ToUploader>(stream, admit).ok()?;
         reader.set_timeout(Duration::from_secs(20)).unwrap();
-        if matches!(self.manner, OutputOptions::Busy(times) if self.number < times) {
+        if matches!(self.behaviour, PeerBehaviour::Busy(times) if self.number < times) {
             let _ = writer.message(&ToDownloader::Busy { retry_ms: 20 });
             let _ = writer.flush();
             return Some(());
         }
-        if let OutputOptions::Arriving(groups) = self.manner {
+        if let PeerBehaviour::Arriving(groups) = self.behaviour {
             self.has = groups;
         }
         loop {
             match self.answer(&mut granted, &mut reader, &mut writer) {
                 Ok(()) => {}
-                Err(_) if matches!(self.manner, OutputOptions::Dies(after) if self.sent >= after) => return None,
+                Err(_) if matches!(self.behaviour, PeerBehaviour::Dies(after) if self.sent >= after) => return None,
                 Err(_) => return Some(()),
             }
         }
@@ -152,7 +152,7 @@ impl Upload<'_> {
             }
             ToUploader::Release { .. } => {}
             ToUploader::Outline { content } => {
-                if let OutputOptions::Refuses(reason) = self.manner {
+                if let PeerBehaviour::Refuses(reason) = self.behaviour {
                     writer.message(&ToDownloader::Refused { content, reason })?;
                 } else {
                     let hashes = self.outline(&wanted(content));
@@ -184,46 +184,46 @@ impl Upload<'_> {
     fn outline(&self, hash: &ContentHash) -> Vec<[u8; 32]> {
         let bytes = &self.contents[hash];
         let mut hashes = outline(bytes);
-        if self.manner == OutputOptions::FalseOutline {
+        if self.behaviour == PeerBehaviour::FalseOutline {
             hashes[0][0] ^= 1;
         }
         hashes
     }
 
     fn send(&mut self, writer: &mut RecordWriter, content: u32, group: u32, bytes: &[u8]) -> Ended {
-        if let OutputOptions::Refuses(reason) = self.manner {
+        if let PeerBehaviour::Refuses(reason) = self.behaviour {
             return writer.message(&ToDownloader::Refused { content, reason });
         }
-        if matches!(self.manner, OutputOptions::Arriving(_)) && group >= self.has {
+        if matches!(self.behaviour, PeerBehaviour::Arriving(_)) && group >= self.has {
             return writer.message(&ToDownloader::NotYet { content, first: group, count: 1 });
         }
         let range = group_range(bytes.len() as u64, group);
         let mut pieces: Vec<u64> = range.clone().step_by(RECORD_MAX_BYTES).collect();
-        match self.manner {
-            OutputOptions::OutOfOrder if pieces.len() > 1 => pieces.swap(0, 1),
-            OutputOptions::Repeats if pieces.len() > 1 => pieces[1] = pieces[0],
-            OutputOptions::Unrequested => pieces[0] += 1,
+        match self.behaviour {
+            PeerBehaviour::OutOfOrder if pieces.len() > 1 => pieces.swap(0, 1),
+            PeerBehaviour::Repeats if pieces.len() > 1 => pieces[1] = pieces[0],
+            PeerBehaviour::Unrequested => pieces[0] += 1,
             _ => {}
         }
         for start in pieces {
             let end = (start + RECORD_MAX_BYTES as u64).min(range.end);
             let length = (end - start) as usize;
-            match self.manner {
-                OutputOptions::Dies(after) | OutputOptions::Flaps(after) if self.sent >= after => {
+            match self.behaviour {
+                PeerBehaviour::Dies(after) | PeerBehaviour::Flaps(after) if self.sent >= after => {
                     return Err(TransportError::Closed);
                 }
-                OutputOptions::Stalls(after) if self.sent >= after => {
+                PeerBehaviour::Stalls(after) if self.sent >= after => {
                     writer.flush()?;
                     thread::sleep(Duration::from_secs(20));
                     return Err(TransportError::Closed);
                 }
-                OutputOptions::Slow(pause) => {
+                PeerBehaviour::Slow(pause) => {
                     writer.flush()?;
                     thread::sleep(pause);
                 }
                 _ => {}
             }
-            let lies = matches!(self.manner, OutputOptions::Lies(bad) if bad == group || bytes.len() <= 1 << 20);
+            let lies = matches!(self.behaviour, PeerBehaviour::Lies(bad) if bad == group || bytes.len() <= 1 << 20);
             let filled: Result<(), ()> = writer.data(content, start, length, |place| {
                 place.copy_from_slice(&bytes[start as usize..end as usize]);
                 place[length / 2] ^= u8::from(lies);
@@ -268,8 +268,8 @@ impl Listing {
     }
 }
 
-impl Ask for Listing {
-    fn offers(&self, files: &[WantedFile], _most: usize) -> Result<Vec<Offer>, RequestError> {
+impl SourceDiscovery for Listing {
+    fn find_sources(&self, files: &[WantedFile], _most: usize) -> Result<Vec<SourceOffer>, RequestError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         if let Some(error) = *self.error.lock().unwrap() {
             return Err(error);
@@ -288,7 +288,13 @@ impl Ask for Listing {
                     continue;
                 }
                 let ticket: Vec<u8> = batch.iter().flat_map(|&file| files[file].hash.0).collect();
-                offers.push(Offer { user: user.clone(), address: *address, key: [7; 32].into(), ticket, files: batch });
+                offers.push(SourceOffer {
+                    user: user.clone(),
+                    address: *address,
+                    key: [7; 32].into(),
+                    ticket,
+                    files: batch,
+                });
             }
         }
         Ok(offers)

@@ -6,7 +6,7 @@ use super::*;
 
 fn scene(size: usize) -> (Scene, Peer) {
     let scene = Scene::new(&[("folder/report.pdf", bytes(size, 0))]);
-    let peer = scene.peer("hans", OutputOptions::Honest);
+    let peer = scene.peer("hans", PeerBehaviour::Honest);
     std::fs::create_dir(scene.path("folder")).unwrap();
     (scene, peer)
 }
@@ -35,14 +35,17 @@ fn other_content_is_treated_as_the_user_said() {
         let path = scene.path("folder/report.pdf");
         std::fs::write(&path, &old).unwrap();
         let outcomes = scene.fetch(&[&peer]);
-        assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Exists)));
+        assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Exists)));
         scene.options.on_exists = OnExists::Skip;
-        assert!(matches!(scene.fetch(&[&peer])[0], Fetched::Skipped));
+        assert!(matches!(scene.fetch(&[&peer])[0], DownloadOutcome::Skipped));
         assert_eq!(peer.dialled.load(Ordering::SeqCst), 0, "neither fetches anything");
         scene.options.on_exists = OnExists::Rename;
         for expected in ["folder/report (1).pdf", "folder/report (2).pdf"] {
             let outcomes = scene.fetch(&[&peer]);
-            assert!(matches!(&outcomes[0], Fetched::Done { name } if name.as_str() == expected), "{outcomes:?}");
+            assert!(
+                matches!(&outcomes[0], DownloadOutcome::Saved { name } if name.as_str() == expected),
+                "{outcomes:?}"
+            );
             assert!(std::fs::read(scene.path(expected)).unwrap() == new);
         }
         assert!(std::fs::read(&path).unwrap() == old);
@@ -57,18 +60,18 @@ fn a_folder_is_never_replaced_and_that_is_known_before_the_transfer() {
     for size in SIZES {
         let (mut scene, peer) = scene(size);
         std::fs::create_dir(scene.path("folder/report.pdf")).unwrap();
-        assert!(matches!(scene.fetch(&[&peer])[0], Fetched::Failed(DownloadError::Exists)));
+        assert!(matches!(scene.fetch(&[&peer])[0], DownloadOutcome::Failed(DownloadError::Exists)));
         scene.options.on_exists = OnExists::Skip;
-        assert!(matches!(scene.fetch(&[&peer])[0], Fetched::Skipped));
+        assert!(matches!(scene.fetch(&[&peer])[0], DownloadOutcome::Skipped));
         scene.options.on_exists = OnExists::Overwrite;
         let outcomes = scene.fetch(&[&peer]);
-        let Fetched::Failed(error @ DownloadError::Local(_)) = &outcomes[0] else { panic!("{outcomes:?}") };
+        let DownloadOutcome::Failed(error @ DownloadError::Local(_)) = &outcomes[0] else { panic!("{outcomes:?}") };
         assert_eq!(error.to_string(), "a folder has this name, and folders are not replaced");
         assert_eq!((peer.dialled.load(Ordering::SeqCst), files_in(scene.dir.path())), (0, 0));
         scene.options.on_exists = OnExists::Rename;
         let outcomes = scene.fetch(&[&peer]);
         let renamed = "folder/report (1).pdf";
-        assert!(matches!(&outcomes[0], Fetched::Done { name } if name.as_str() == renamed), "{outcomes:?}");
+        assert!(matches!(&outcomes[0], DownloadOutcome::Saved { name } if name.as_str() == renamed), "{outcomes:?}");
     }
 }
 
@@ -83,23 +86,26 @@ fn no_link_is_followed() {
         std::fs::remove_dir(scene.path("folder")).unwrap();
         symlink(outside.path(), scene.path("folder")).unwrap();
         let outcomes = scene.fetch(&[&peer]);
-        assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Local(_))), "a linked folder: {outcomes:?}");
+        assert!(
+            matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Local(_))),
+            "a linked folder: {outcomes:?}"
+        );
 
         std::fs::remove_file(scene.path("folder")).unwrap();
         std::fs::create_dir(scene.path("folder")).unwrap();
         symlink(&victim, scene.part(0)).unwrap();
         let outcomes = scene.fetch(&[&peer]);
-        assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Local(_))), "a linked part: {outcomes:?}");
+        assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Local(_))), "a linked part: {outcomes:?}");
 
         std::fs::remove_file(scene.part(0)).unwrap();
         std::fs::hard_link(&victim, scene.part(0)).unwrap();
         let outcomes = scene.fetch(&[&peer]);
-        assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Local(_))), "a hard link: {outcomes:?}");
+        assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Local(_))), "a hard link: {outcomes:?}");
 
         std::fs::remove_file(scene.part(0)).unwrap();
         symlink(&victim, scene.path("folder/report.pdf")).unwrap();
         let outcomes = scene.fetch(&[&peer]);
-        assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Exists)), "a linked target: {outcomes:?}");
+        assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Exists)), "a linked target: {outcomes:?}");
 
         assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
         assert_eq!(files_in(outside.path()), 1);
@@ -128,10 +134,10 @@ fn a_fifo_blocks_nobody() {
         };
         fifo(&scene.part(0));
         let outcomes = scene.fetch(&[&peer]);
-        assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Local(_))), "{outcomes:?}");
+        assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Local(_))), "{outcomes:?}");
         std::fs::remove_file(scene.part(0)).unwrap();
         fifo(&scene.path("folder/report.pdf"));
-        assert!(matches!(scene.fetch(&[&peer])[0], Fetched::Failed(DownloadError::Exists)));
+        assert!(matches!(scene.fetch(&[&peer])[0], DownloadOutcome::Failed(DownloadError::Exists)));
     }
 }
 
@@ -140,8 +146,8 @@ fn a_part_in_use_is_left_alone() {
     for size in SIZES {
         let (scene, peer) = scene(size);
         let folder = Arc::new(std::fs::File::open(scene.path("folder")).unwrap().into());
-        let held = part::Part::open(folder, &scene.wanted[0].content.hash).unwrap();
-        assert!(matches!(scene.fetch(&[&peer])[0], Fetched::Failed(DownloadError::Locked)));
+        let held = partial_file::Part::open(folder, &scene.wanted[0].content.hash).unwrap();
+        assert!(matches!(scene.fetch(&[&peer])[0], DownloadOutcome::Failed(DownloadError::Locked)));
         drop(held);
         assert_all_done(&scene.fetch(&[&peer]));
     }
@@ -151,7 +157,7 @@ fn a_part_in_use_is_left_alone() {
 fn a_small_part_that_another_is_writing_is_waited_for() {
     let (scene, peer) = scene(SIZES[0]);
     let folder = Arc::new(std::fs::File::open(scene.path("folder")).unwrap().into());
-    let held = part::Part::open(folder, &scene.wanted[0].content.hash).unwrap();
+    let held = partial_file::Part::open(folder, &scene.wanted[0].content.hash).unwrap();
     std::thread::scope(|scope| {
         let fetching = scope.spawn(|| scene.fetch(&[&peer]));
         while peer.asked.load(Ordering::SeqCst) == 0 {
@@ -173,30 +179,30 @@ fn a_target_that_appears_meanwhile_is_not_replaced() {
     impl DownloadProgress for Plants<'_> {
         fn received(&self, _: usize, _: u64, _: u64) {}
         fn source_dropped(&self, _: &UserName, _: &FileName, _: &str) {}
-        fn finished(&self, index: usize, outcome: &Fetched) {
+        fn finished(&self, index: usize, outcome: &DownloadOutcome) {
             self.told.finished(index, outcome);
         }
         fn interrupted(&self) -> bool {
             false
         }
-        fn arriving(&self, _: usize, _: &Arc<Arriving>) {
+        fn arriving(&self, _: usize, _: &Arc<IncompleteFile>) {
             std::fs::write(&self.path, b"mine").unwrap();
         }
     }
     for (policy, keeps) in [(OnExists::Error, true), (OnExists::Rename, true), (OnExists::Overwrite, false)] {
         let (mut scene, _) = scene(2 * MIB + 3);
-        let peer = scene.peer("hans", OutputOptions::Slow(Duration::from_millis(1)));
+        let peer = scene.peer("hans", PeerBehaviour::Slow(Duration::from_millis(1)));
         scene.options.on_exists = policy;
         let path = scene.path("folder/report.pdf");
         let plants = Plants { told: &scene.told, path: path.clone() };
-        let downloader = Downloader::with_ask(scene.dir.path(), Listing::of(&[&peer])).unwrap();
+        let downloader = Downloader::with_discovery(scene.dir.path(), Listing::of(&[&peer])).unwrap();
         let outcomes = downloader.fetch(&scene.wanted, &scene.options, &plants);
         match (policy, &outcomes[0]) {
-            (OnExists::Error, Fetched::Failed(DownloadError::Exists)) => {
+            (OnExists::Error, DownloadOutcome::Failed(DownloadError::Exists)) => {
                 assert!(scene.part(0).exists(), "the whole part is kept for another policy");
             }
-            (OnExists::Rename, Fetched::Done { name }) => assert_eq!(name.as_str(), "folder/report (1).pdf"),
-            (OnExists::Overwrite, Fetched::Done { .. }) => {}
+            (OnExists::Rename, DownloadOutcome::Saved { name }) => assert_eq!(name.as_str(), "folder/report (1).pdf"),
+            (OnExists::Overwrite, DownloadOutcome::Saved { .. }) => {}
             other => panic!("{other:?}"),
         }
         assert_eq!(std::fs::read(&path).unwrap() == b"mine", keeps);
@@ -217,18 +223,18 @@ fn two_downloads_of_many_small_files_both_succeed() {
 
 /// Two downloads of the same into the same folder at once; how many files were successes.
 fn race(scene: &Scene) -> usize {
-    let peer = scene.peer("hans", OutputOptions::Honest);
+    let peer = scene.peer("hans", PeerBehaviour::Honest);
     let other = Told::default();
     let listing = Listing::of(&[&peer]);
-    let downloaders = [(); 2].map(|()| Downloader::with_ask(scene.dir.path(), listing.clone()).unwrap());
+    let downloaders = [(); 2].map(|()| Downloader::with_discovery(scene.dir.path(), listing.clone()).unwrap());
     let outcomes = std::thread::scope(|scope| {
         let first = scope.spawn(|| downloaders[0].fetch(&scene.wanted, &scene.options, &scene.told));
         let second = scope.spawn(|| downloaders[1].fetch(&scene.wanted, &scene.options, &other));
         [first.join().unwrap(), second.join().unwrap()]
     });
-    let is_done = |outcome: &&Fetched| matches!(outcome, Fetched::Done { .. });
+    let is_done = |outcome: &&DownloadOutcome| matches!(outcome, DownloadOutcome::Saved { .. });
     for outcome in outcomes.iter().flatten() {
-        assert!(is_done(&outcome) || matches!(outcome, Fetched::Failed(DownloadError::Locked)), "{outcome:?}");
+        assert!(is_done(&outcome) || matches!(outcome, DownloadOutcome::Failed(DownloadError::Locked)), "{outcome:?}");
     }
     scene.assert_whole();
     outcomes.iter().flatten().filter(is_done).count()

@@ -18,21 +18,24 @@ fn dropped(scene: &Scene) -> Vec<String> {
 
 #[test]
 fn a_source_with_wrong_bytes_is_dropped_and_named() {
-    for manner in [
-        OutputOptions::Lies(3),
-        OutputOptions::FalseOutline,
-        OutputOptions::OutOfOrder,
-        OutputOptions::Repeats,
-        OutputOptions::Unrequested,
+    for behaviour in [
+        PeerBehaviour::Lies(3),
+        PeerBehaviour::FalseOutline,
+        PeerBehaviour::OutOfOrder,
+        PeerBehaviour::Repeats,
+        PeerBehaviour::Unrequested,
     ] {
         let scene = large();
-        let (liar, honest) = (scene.peer("vader", manner), scene.peer("hans", OutputOptions::Honest));
+        let (liar, honest) = (scene.peer("vader", behaviour), scene.peer("hans", PeerBehaviour::Honest));
         // The liar is alone at first, so it is certainly asked for the group it spoils.
         let listing = Listing::of(&[&liar]);
-        let downloader = Downloader::with_ask(scene.dir.path(), listing).unwrap();
+        let downloader = Downloader::with_discovery(scene.dir.path(), listing).unwrap();
         let outcomes = downloader.fetch(&scene.wanted, &scene.options, &scene.told);
-        assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::HashMismatch)), "{manner:?}: {outcomes:?}");
-        assert_eq!(dropped(&scene), ["vader"], "{manner:?}");
+        assert!(
+            matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::HashMismatch)),
+            "{behaviour:?}: {outcomes:?}"
+        );
+        assert_eq!(dropped(&scene), ["vader"], "{behaviour:?}");
         assert!(!scene.path("large").exists());
         assert_all_done(&scene.fetch(&[&liar, &honest]));
         scene.assert_whole();
@@ -41,22 +44,22 @@ fn a_source_with_wrong_bytes_is_dropped_and_named() {
 
 #[test]
 fn a_gap_or_an_overlap_ends_the_connection_at_once() {
-    for manner in [OutputOptions::OutOfOrder, OutputOptions::Repeats, OutputOptions::Unrequested] {
+    for behaviour in [PeerBehaviour::OutOfOrder, PeerBehaviour::Repeats, PeerBehaviour::Unrequested] {
         let scene = large();
-        let liar = scene.peer("vader", manner);
+        let liar = scene.peer("vader", behaviour);
         scene.fetch(&[&liar]);
         let dropped = scene.told.dropped.lock().unwrap();
         let why = &dropped[0].1;
-        assert!(why.contains("broke the protocol"), "{manner:?}: nothing is kept of what comes too early: {why}");
+        assert!(why.contains("broke the protocol"), "{behaviour:?}: nothing is kept of what comes too early: {why}");
     }
 }
 
 #[test]
 fn wrong_small_files_are_noticed() {
     let scene = Scene::new(&[("a", bytes(10, 0)), ("b", bytes(200_000, 0))]);
-    let (liar, honest) = (scene.peer("vader", OutputOptions::Lies(0)), scene.peer("hans", OutputOptions::Honest));
+    let (liar, honest) = (scene.peer("vader", PeerBehaviour::Lies(0)), scene.peer("hans", PeerBehaviour::Honest));
     let outcomes = scene.fetch(&[&liar]);
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, Fetched::Failed(_))), "{outcomes:?}");
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, DownloadOutcome::Failed(_))), "{outcomes:?}");
     assert_eq!(files_in(scene.dir.path()), 0);
     assert_eq!(dropped(&scene), ["vader"]);
     assert_all_done(&scene.fetch(&[&liar, &honest]));
@@ -67,7 +70,7 @@ fn wrong_small_files_are_noticed() {
 fn a_dying_source_is_replaced_by_the_others() {
     let scene = large();
     let (dies, honest) =
-        (scene.peer("vader", OutputOptions::Dies(3_000_000)), scene.peer("hans", OutputOptions::Honest));
+        (scene.peer("vader", PeerBehaviour::Dies(3_000_000)), scene.peer("hans", PeerBehaviour::Honest));
     assert_all_done(&scene.fetch(&[&dies, &honest]));
     scene.assert_whole();
     let asked = dies.asked.load(Ordering::SeqCst) + honest.asked.load(Ordering::SeqCst);
@@ -79,7 +82,7 @@ fn a_dying_source_is_replaced_by_the_others() {
 fn a_stalled_source_is_relieved() {
     let scene = large();
     let (stalls, honest) =
-        (scene.peer("vader", OutputOptions::Stalls(1_500_000)), scene.peer("hans", OutputOptions::Honest));
+        (scene.peer("vader", PeerBehaviour::Stalls(1_500_000)), scene.peer("hans", PeerBehaviour::Honest));
     // How soon is decided by the plan, whose tests have a clock of their own.
     assert_all_done(&scene.fetch(&[&stalls, &honest]));
     scene.assert_whole();
@@ -88,8 +91,8 @@ fn a_stalled_source_is_relieved() {
 #[test]
 fn a_slow_source_does_not_hold_up_the_end() {
     let scene = large();
-    let slow = scene.peer("vader", OutputOptions::Slow(Duration::from_millis(300)));
-    let honest = scene.peer("hans", OutputOptions::Honest);
+    let slow = scene.peer("vader", PeerBehaviour::Slow(Duration::from_millis(300)));
+    let honest = scene.peer("hans", PeerBehaviour::Honest);
     assert_all_done(&scene.fetch(&[&slow, &honest]));
     scene.assert_whole();
     let received = slow.asked.load(Ordering::SeqCst);
@@ -100,11 +103,11 @@ fn a_slow_source_does_not_hold_up_the_end() {
 fn a_refusal_sends_us_elsewhere_or_gives_the_reason() {
     for size in [1_000, LARGE] {
         let scene = Scene::new(&[("file", bytes(size, 0))]);
-        let refuses = scene.peer("vader", OutputOptions::Refuses(RefusalReason::Changed));
+        let refuses = scene.peer("vader", PeerBehaviour::Refuses(RefusalReason::Changed));
         let outcomes = scene.fetch(&[&refuses]);
-        let Fetched::Failed(error @ DownloadError::Transfer(_)) = &outcomes[0] else { panic!("{outcomes:?}") };
+        let DownloadOutcome::Failed(error @ DownloadError::Transfer(_)) = &outcomes[0] else { panic!("{outcomes:?}") };
         assert_eq!(error.to_string(), "vader: the file was changed after it was published");
-        let honest = scene.peer("hans", OutputOptions::Honest);
+        let honest = scene.peer("hans", PeerBehaviour::Honest);
         assert_all_done(&scene.fetch(&[&refuses, &honest]));
         scene.assert_whole();
     }
@@ -114,7 +117,7 @@ fn a_refusal_sends_us_elsewhere_or_gives_the_reason() {
 fn a_busy_source_is_waited_for() {
     let mut scene = large();
     scene.options.retry_for = Duration::from_secs(20);
-    let busy = scene.peer("vader", OutputOptions::Busy(3));
+    let busy = scene.peer("vader", PeerBehaviour::Busy(3));
     assert_all_done(&scene.fetch(&[&busy]));
     scene.assert_whole();
     assert_eq!(busy.dialled.load(Ordering::SeqCst), 4);
@@ -123,11 +126,11 @@ fn a_busy_source_is_waited_for() {
 #[test]
 fn what_is_verified_is_kept_when_all_sources_die_and_resumed_later() {
     let scene = large();
-    let dies = scene.peer("vader", OutputOptions::Dies(7_000_000));
+    let dies = scene.peer("vader", PeerBehaviour::Dies(7_000_000));
     let outcomes = scene.fetch(&[&dies]);
-    assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Transfer(_))), "{outcomes:?}");
+    assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Transfer(_))), "{outcomes:?}");
     assert!(scene.part(0).exists() && !scene.path("large").exists());
-    let honest = scene.peer("hans", OutputOptions::Honest);
+    let honest = scene.peer("hans", PeerBehaviour::Honest);
     assert_all_done(&scene.fetch(&[&honest]));
     scene.assert_whole();
     let asked = honest.asked.load(Ordering::SeqCst);
@@ -138,8 +141,8 @@ fn what_is_verified_is_kept_when_all_sources_die_and_resumed_later() {
 fn a_source_that_returns_within_the_time_is_used_without_asking_the_user() {
     let mut scene = large();
     scene.options.retry_for = Duration::from_secs(20);
-    let dies = scene.peer("vader", OutputOptions::Dies(3_000_000));
-    let honest = scene.peer("hans", OutputOptions::Honest);
+    let dies = scene.peer("vader", PeerBehaviour::Dies(3_000_000));
+    let honest = scene.peer("hans", PeerBehaviour::Honest);
     let listing = Listing::of(&[&dies]);
     let late = listing.clone();
     let address = honest.address;
@@ -161,7 +164,7 @@ fn a_damaged_part_is_repaired_and_an_overlong_one_cut() {
     part[5 * MIB + 7] ^= 1;
     part.extend_from_slice(b"too long");
     std::fs::write(scene.part(0), &part).unwrap();
-    let peer = scene.peer("hans", OutputOptions::Honest);
+    let peer = scene.peer("hans", PeerBehaviour::Honest);
     assert_all_done(&scene.fetch(&[&peer]));
     scene.assert_whole();
     assert_eq!(peer.asked.load(Ordering::SeqCst), 1, "only the damaged group is fetched");
@@ -174,7 +177,7 @@ fn holes_of_a_part_are_not_taken_for_content() {
     part.set_len(3 * MIB as u64).unwrap();
     part.write_all_at(&[1; 100], 2 * MIB as u64).unwrap();
     drop(part);
-    let peer = scene.peer("hans", OutputOptions::Honest);
+    let peer = scene.peer("hans", PeerBehaviour::Honest);
     assert_all_done(&scene.fetch(&[&peer]));
     scene.assert_whole();
 }
@@ -183,13 +186,13 @@ fn holes_of_a_part_are_not_taken_for_content() {
 fn an_interrupt_keeps_the_part() {
     let mut scene = large();
     scene.told.stop_at = Some(4 * MIB as u64);
-    let peer = scene.peer("hans", OutputOptions::Slow(Duration::from_millis(1)));
+    let peer = scene.peer("hans", PeerBehaviour::Slow(Duration::from_millis(1)));
     let outcomes = scene.fetch(&[&peer]);
-    assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Interrupted)), "{outcomes:?}");
+    assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Interrupted)), "{outcomes:?}");
     assert!(scene.part(0).exists() && !scene.path("large").exists());
     scene.told = Told::default();
     // Another peer: the first may still be counting what it was asked for before the interrupt.
-    let peer = scene.peer("hans", OutputOptions::Honest);
+    let peer = scene.peer("hans", PeerBehaviour::Honest);
     assert_all_done(&scene.fetch(&[&peer]));
     scene.assert_whole();
     assert!(peer.asked.load(Ordering::SeqCst) <= 9, "four groups were there");
@@ -198,10 +201,13 @@ fn an_interrupt_keeps_the_part() {
 #[test]
 fn nobody_to_ask_and_nobody_listed_are_told_apart() {
     let scene = large();
-    assert!(matches!(scene.fetch(&[])[0], Fetched::Failed(DownloadError::NotFound)));
+    assert!(matches!(scene.fetch(&[])[0], DownloadOutcome::Failed(DownloadError::NotFound)));
     let listing = Listing::of(&[]);
     *listing.error.lock().unwrap() = Some(RequestError::Unreachable);
-    assert!(matches!(scene.fetch_from(listing)[0], Fetched::Failed(DownloadError::Ask(RequestError::Unreachable))));
+    assert!(matches!(
+        scene.fetch_from(listing)[0],
+        DownloadOutcome::Failed(DownloadError::Request(RequestError::Unreachable))
+    ));
     assert_eq!(files_in(scene.dir.path()), 0, "not even a folder");
 }
 
@@ -209,9 +215,9 @@ fn nobody_to_ask_and_nobody_listed_are_told_apart() {
 fn a_dead_address_is_not_hammered() {
     let mut scene = large();
     scene.options.retry_for = Duration::from_millis(600);
-    let peer = scene.peer("hans", OutputOptions::HangsUp);
+    let peer = scene.peer("hans", PeerBehaviour::HangsUp);
     let outcomes = scene.fetch(&[&peer]);
-    assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::Transfer(_))), "{outcomes:?}");
+    assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Transfer(_))), "{outcomes:?}");
     let dialled = peer.dialled.load(Ordering::SeqCst);
     assert!((2..=6).contains(&dialled), "{dialled}");
 }
@@ -219,7 +225,7 @@ fn a_dead_address_is_not_hammered() {
 #[test]
 fn nobody_waits_for_an_address_that_does_not_answer() {
     let scene = large();
-    let honest = scene.peer("hans", OutputOptions::Honest);
+    let honest = scene.peer("hans", PeerBehaviour::Honest);
     // Connections are taken by the kernel, and nobody ever answers them.
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listing = Listing::of(&[&honest]);
@@ -245,13 +251,13 @@ fn a_full_disk_keeps_what_is_verified() {
     let small = std::env::var_os("FILESHARE_TEST_SMALL_DISK").expect("where the small disk is mounted");
     let mut scene = large();
     scene.dir = tempfile::tempdir_in(small).unwrap();
-    let peer = scene.peer("hans", OutputOptions::Honest);
+    let peer = scene.peer("hans", PeerBehaviour::Honest);
     let outcomes = scene.fetch(&[&peer]);
-    assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::DiskFull)), "{outcomes:?}");
+    assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::DiskFull)), "{outcomes:?}");
     assert_eq!(files_in(scene.dir.path()), 0, "an empty part is not kept");
     let verified = &bytes(LARGE, 0)[..6 * MIB];
     std::fs::write(scene.part(0), verified).unwrap();
     let outcomes = scene.fetch(&[&peer]);
-    assert!(matches!(outcomes[0], Fetched::Failed(DownloadError::DiskFull)), "{outcomes:?}");
+    assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::DiskFull)), "{outcomes:?}");
     assert!(std::fs::read(scene.part(0)).unwrap().starts_with(verified));
 }

@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::{Link, TELL_EVERY, broke};
-use crate::client::download::plan::Bits;
 use crate::client::download::run::End;
-use crate::client::download::store::Piece;
+use crate::client::download::scheduler::Bits;
+use crate::client::download::writer::Piece;
 use crate::common::content::{GroupHash, Outline, group_count};
 use crate::common::transfer::{RefusalReason, ToDownloader};
 

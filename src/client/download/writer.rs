@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 
-use super::arriving::Arriving;
-use super::plan::{Assignment, FileId};
+use super::incomplete_file::IncompleteFile;
 use super::run::Run;
-use super::{DownloadError, Fetched};
+use super::scheduler::{Assignment, FileId};
+use super::{DownloadError, DownloadOutcome};
 use crate::common::content::{GroupHasher, group_count, group_range};
 
 /// What has arrived in one buffer.
@@ -39,7 +39,7 @@ enum Group {
     },
     Large {
         turn: u32,
-        arriving: Arc<Arriving>,
+        arriving: Arc<IncompleteFile>,
         hasher: Box<GroupHasher>,
     },
     /// Of a file that is finished.
@@ -114,7 +114,7 @@ fn take(run: &Run<'_>, current: &mut Option<Group>, piece: &Piece, bytes: &[u8])
                     return end_stale(run, piece);
                 }
                 Err(error) => {
-                    run.finish(file, Fetched::Failed(DownloadError::from(error)));
+                    run.finish(file, DownloadOutcome::Failed(DownloadError::from(error)));
                     *current = Some(Group::Stale { turn });
                     return true;
                 }

@@ -205,5 +205,5 @@ fn open_or_make(folder: &OwnedFd, name: &str) -> Result<(OwnedFd, bool), Downloa
 }
 
 #[cfg(test)]
-#[path = "part_tests.rs"]
+#[path = "partial_file_tests.rs"]
 mod tests;

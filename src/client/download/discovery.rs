@@ -10,7 +10,7 @@ use crate::common::types::UserName;
 
 /// A peer that serves some files, and leave to ask it for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
+pub struct SourceOffer {
     /// Who.
     pub user: UserName,
     /// Where it listens.
@@ -24,13 +24,13 @@ pub struct Offer {
 }
 
 /// Who can be asked for sources: the server, or a stand-in in tests.
-pub trait Ask: Send + Sync {
+pub trait SourceDiscovery: Send + Sync {
     /// Peers that serve these files, best first for each, at most `most` for each.
-    fn offers(&self, files: &[WantedFile], most: usize) -> Result<Vec<Offer>, RequestError>;
+    fn find_sources(&self, files: &[WantedFile], most: usize) -> Result<Vec<SourceOffer>, RequestError>;
 }
 
-impl Ask for ServerApi {
-    fn offers(&self, files: &[WantedFile], most: usize) -> Result<Vec<Offer>, RequestError> {
+impl SourceDiscovery for ServerApi {
+    fn find_sources(&self, files: &[WantedFile], most: usize) -> Result<Vec<SourceOffer>, RequestError> {
         let batches = source_batches(files);
         let mut offers = Vec::new();
         let mut first = 0;
@@ -39,7 +39,7 @@ impl Ask for ServerApi {
                 let is_covered = |&bit: &usize| bit < 64 && source.covers & 1 << bit != 0;
                 let files = (0..batch.len()).filter(is_covered).map(|bit| first + bit).collect();
                 let (user, address, key, ticket) = (source.user, source.address, source.key, source.ticket);
-                offers.push(Offer { user, address, key, ticket, files });
+                offers.push(SourceOffer { user, address, key, ticket, files });
             }
             first += batch.len();
         }
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn an_offer_does_not_show_its_key() {
         let (user, address) = (UserName::parse("hans").unwrap(), "192.0.2.1:9".parse().unwrap());
-        let offer = Offer { user, address, key: [167; 32].into(), ticket: vec![1], files: vec![2] };
+        let offer = SourceOffer { user, address, key: [167; 32].into(), ticket: vec![1], files: vec![2] };
         assert!(!format!("{offer:?}").contains("167"));
     }
 }

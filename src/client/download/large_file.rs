@@ -3,11 +3,11 @@
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
-use super::arriving::Arriving;
-use super::part::Part;
-use super::plan::{Assignment, FileId};
+use super::incomplete_file::IncompleteFile;
+use super::partial_file::Part;
 use super::run::{Run, State};
-use super::{DownloadError, Fetched};
+use super::scheduler::{Assignment, FileId};
+use super::{DownloadError, DownloadOutcome};
 use crate::common::content::Outline;
 
 impl Run<'_> {
@@ -15,7 +15,7 @@ impl Run<'_> {
     pub fn prepare(&self, file: FileId, outline: Outline) {
         let (arriving, candidates) = match self.open_part(file, outline) {
             Ok(opened) => opened,
-            Err(error) => return self.finish(file, Fetched::Failed(error)),
+            Err(error) => return self.finish(file, DownloadOutcome::Failed(error)),
         };
         let groups = arriving.outline().groups().len() as u32;
         let mut state = self.state();
@@ -35,12 +35,12 @@ impl Run<'_> {
         self.notify();
         self.progress.arriving(self.jobs[file].index, &arriving);
         if let Err(error) = self.scan(file, &arriving, &candidates) {
-            self.finish(file, Fetched::Failed(error.into()));
+            self.finish(file, DownloadOutcome::Failed(error.into()));
         }
     }
 
     /// The part of a large file, with its room taken on the disk, and the groups that it may hold.
-    fn open_part(&self, file: FileId, outline: Outline) -> Result<(Arc<Arriving>, Vec<u32>), DownloadError> {
+    fn open_part(&self, file: FileId, outline: Outline) -> Result<(Arc<IncompleteFile>, Vec<u32>), DownloadError> {
         let job = &self.jobs[file];
         let part = match Part::open(self.target_dir.folder(&job.name)?, &job.content.hash) {
             Err(DownloadError::Locked) => return self.take_up(file).ok_or(DownloadError::Locked),
@@ -53,11 +53,11 @@ impl Run<'_> {
             }
             return Err(error.into());
         }
-        Ok((Arc::new(Arriving::new(outline, part)), candidates))
+        Ok((Arc::new(IncompleteFile::new(outline, part)), candidates))
     }
 
     /// The part that another name of the same content has left behind, still locked, when it was given up.
-    fn take_up(&self, file: FileId) -> Option<(Arc<Arriving>, Vec<u32>)> {
+    fn take_up(&self, file: FileId) -> Option<(Arc<IncompleteFile>, Vec<u32>)> {
         let place = |file: FileId| (super::target::split_parent(&self.jobs[file].name).0, self.jobs[file].content.hash);
         let mut state = self.state();
         let at = state.given_up.iter().position(|(left_by, _)| place(*left_by) == place(file))?;
@@ -67,7 +67,7 @@ impl Run<'_> {
     }
 
     /// Looks at what an abandoned part holds; meanwhile the rest is fetched.
-    fn scan(&self, file: FileId, arriving: &Arriving, candidates: &[u32]) -> std::io::Result<()> {
+    fn scan(&self, file: FileId, arriving: &IncompleteFile, candidates: &[u32]) -> std::io::Result<()> {
         let mut buffer = Vec::new();
         for &group in candidates {
             let is_good = arriving.part().holds(arriving.outline(), group, &mut buffer)?;
@@ -94,7 +94,7 @@ impl Run<'_> {
     }
 
     /// A group of a large file is verified and written.
-    pub fn verified(&self, assignment: Assignment, arriving: &Arriving) {
+    pub fn verified(&self, assignment: Assignment, arriving: &IncompleteFile) {
         arriving.set_verified(assignment.group);
         let mut state = self.state();
         let is_whole = state.plan.verified(assignment);
@@ -111,7 +111,7 @@ impl Run<'_> {
         self.progress.received(self.jobs[file].index, done, self.jobs[file].content.size);
     }
 
-    fn finish_large(&self, file: FileId, arriving: &Arriving) {
+    fn finish_large(&self, file: FileId, arriving: &IncompleteFile) {
         let outcome = self.settle(file, arriving.part());
         arriving.part().unlock();
         self.finish(file, outcome);

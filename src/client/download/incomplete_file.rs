@@ -9,14 +9,14 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::part::Part;
+use super::partial_file::Part;
 use crate::common::content::{Outline, group_range};
 
 /// Writers of different groups seldom meet at the same lock.
 const LOCKS: usize = 16;
 
 /// A file of several chunk groups that is being fetched. Its verified groups can be served already.
-pub struct Arriving {
+pub struct IncompleteFile {
     outline: Arc<Outline>,
     part: Part,
     verified: Vec<AtomicU64>,
@@ -24,7 +24,7 @@ pub struct Arriving {
     locks: [Mutex<()>; LOCKS],
 }
 
-impl Arriving {
+impl IncompleteFile {
     pub(super) fn new(outline: Outline, part: Part) -> Self {
         let groups = outline.groups().len();
         Self {
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_turn_that_comes_late_does_not_take_the_group_from_a_later_one() {
         let dir = tempfile::tempdir().unwrap();
-        let arriving = Arriving::example(dir.path());
+        let arriving = IncompleteFile::example(dir.path());
         arriving.give_turn(0, 7);
         arriving.give_turn(0, 5);
         assert!(!arriving.write(0, 5, b"relieved", 0).unwrap());

@@ -6,15 +6,15 @@
 //! what a slow or silent one would deliver later than itself. Time comes in as an argument; there are no clocks, sockets
 //! or files here.
 
-mod choice;
-mod file;
-mod source;
+mod piece_picker;
+mod source_state;
+mod state;
 
 use std::time::{Duration, Instant};
 
-use file::{FilePlan, Slot, Stage};
-pub(super) use source::Bits;
-use source::{Cover, GROUPS_AHEAD_MIN, SourcePlan};
+pub(super) use source_state::Bits;
+use source_state::{Cover, GROUPS_AHEAD_MIN, SourcePlan};
+use state::{FilePlan, Slot, Stage};
 
 use crate::common::content::group_count;
 

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::file::{Slot, Stage};
-use super::source::{Bits, Cover};
+use super::source_state::{Bits, Cover};
+use super::state::{Slot, Stage};
 use super::{Assignment, FileId, Plan, SourceId};
 
 /// Taking over is worth it when it brings a group this much sooner, seconds: what the other has begun may come all the
