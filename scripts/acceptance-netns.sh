@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Measures transfers over slow links: network namespaces joined by a bridge, each client's link limited by tbf.
+# Measures transfers over slow links: network namespaces connected by a bridge, each client's link limited by tbf.
 #
 #   scripts/acceptance-netns.sh [--rate MBIT] [--mb N] [--no-build] [three] [kill] [corrupt] [swarm]
 #
 #   three    three sources against one: the ratio of the times
-#   kill     one of three sources killed half-way: the longest pause in what the downloader receives
-#   corrupt  one of three serves corrupted bytes: the file is right and the source named
+#   kill     one of three sources is killed half-way: the longest pause in the bytes received by the downloader
+#   corrupt  one of three sources serves corrupted bytes: the file is correct, and stderr names the source
 #   swarm    one source, eight `get --share` at once against a single download: the ratio of the times
 #
-# Needs root, iproute2, cargo. All traffic stays inside namespaces that the script makes and removes.
+# Needs root, iproute2, cargo. All traffic stays inside namespaces that the script creates and removes.
 set -euo pipefail
 
 rate=100 mb=100 build=1 parts=()
@@ -91,12 +91,12 @@ stop() { # N...
     done
 }
 declare -A serving
-fresh() { # empties all folders but the sources' (1..N)
+fresh() { # N: empties all folders; gives sources 1..N a copy of `file`
     for ((i = 1; i <= links; i++)); do rm -rf "$dir/c$i" "$dir/x$i"; mkdir -p "$dir/c$i"; done
     for ((i = 1; i <= $1; i++)); do cp "$dir/file" "$dir/c$i/file"; done
 }
 seconds() { awk "BEGIN {printf \"%.3f\", $2 - $1}"; }
-timed_get() { # N: seconds for client N to fetch `file`, checked
+timed_get() { # N: prints the seconds that client N takes to download `file`; compares the content
     local start=$EPOCHREALTIME
     client "$1" -c 'get file'
     "${command[@]}" >"$dir/get.out" 2>"$dir/get.err"
@@ -143,7 +143,7 @@ part_kill() {
 }
 part_corrupt() {
     fresh 3; serve 1; serve 2; serve 3
-    # Same inode, size and modification time: only the hash can tell.
+    # Same inode, size and modification time: only the hash reveals the change.
     touch -r "$dir/c2/file" "$dir/stamp"
     head -c 3000000 /dev/zero | dd of="$dir/c2/file" conv=notrunc bs=1000000 seek=$((mb / 2)) status=none
     dd if=/dev/zero of="$dir/c2/file" conv=notrunc bs=1000 count=1 status=none
@@ -153,8 +153,8 @@ part_corrupt() {
     touch -r "$dir/stamp" "$dir/c2/file"
     timed_get 9 >/dev/null
     stop 1 2 3
-    grep -q u2 "$dir/get.err" || { echo "corrupt: the source was not named:" >&2; cat "$dir/get.err" >&2; exit 1; }
-    echo "corrupt: the file is right, and stderr says: $(head -n 1 "$dir/get.err")"
+    grep -q u2 "$dir/get.err" || { echo "corrupt: stderr does not name the source:" >&2; cat "$dir/get.err" >&2; exit 1; }
+    echo "corrupt: the file is correct; stderr: $(head -n 1 "$dir/get.err")"
 }
 part_swarm() {
     fresh 1; serve 1

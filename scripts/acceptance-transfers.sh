@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Transfers under trouble and load, measured with real processes on loopback. One line and verdict for each bar:
+# Transfers under failures and load, with real processes on loopback. Prints one line with the result of each check:
 #
 #   scripts/acceptance-transfers.sh [--times N] [--mib N] [--rounds N] [--no-build] [kill] [eight] [memory] [names]
 #
-#   kill     SIGKILL at N (20) random moments of a transfer of N (256) MiB, to the downloader or an uploader, with one
-#            source and with two: the next `get`, or the one that runs, finishes, the content is right, and at most one
-#            chunk group per source is transferred again
-#   eight    N (20) times a `get` of N (128) MiB from eight sources at once, which relieve each other all the time: the
-#            content is right every time
-#   memory   one `get` of N (1024) MiB from eight sources at once, and one source serving eight `get`s at once: every
-#            client under 64 MiB
-#   names    `get` of a file of 1 KiB and of a folder of 100 small ones, at a server with 1,000,000 published names whose
-#            owners are online, against a server with nothing else: the ratio of the medians of N (200) rounds
+#   kill     SIGKILL at --times (20) random moments of a transfer of --mib (256) MiB, to the downloader or an uploader, with
+#            one source and with two: the next `get`, or the running one, finishes, the content is correct, and at most
+#            one chunk group per source is transferred again
+#   eight    --times (20) times a `get` of --mib (128) MiB from eight sources at once, which take over chunk groups from
+#            each other: the content is correct every time
+#   memory   one `get` of --mib (1024) MiB from eight sources at once, and one source serving eight `get`s at once: every
+#            client below 64 MiB of memory
+#   names    `get` of a file of 1 KiB and of a folder of 100 small ones, from a server with 1,000,000 published names whose
+#            owners are online and from an otherwise empty server: the ratio of the medians of --rounds (200)
 #
-# Builds first; with --no-build the programs are those in FS_BIN, or target/release. Exits with 1 when a bar does not hold.
-# Needs python3 for kill, cargo for names; 11 times --mib of room in ${TMPDIR:-/tmp} for memory.
+# Builds first; with --no-build, uses the programs in FS_BIN or target/release. Exits with 1 if a check fails.
+# Needs python3 for kill, cargo for names; 11 times --mib of disk space in ${TMPDIR:-/tmp} for memory.
 set -euo pipefail
 
 times=20 mib='' rounds=200 build=1 parts=()
@@ -25,7 +25,7 @@ while (($#)); do
         --rounds) rounds=$2; shift 2 ;;
         --no-build) build=0; shift ;;
         kill | eight | memory | names) parts+=("$1"); shift ;;
-        *) sed -n '2,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+        *) sed -n '2,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
     esac
 done
 ((${#parts[@]})) || parts=(kill eight memory names)
@@ -35,10 +35,10 @@ home=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/functions.sh
 . "$home/scripts/functions.sh"
 _fs_prepare
-getter='' crowd=''
+getter='' load=''
 cleanup() {
     local pid
-    for pid in $getter $crowd; do
+    for pid in $getter $load; do
         kill -TERM "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
     done
@@ -53,14 +53,14 @@ fail() {
     printf 'acceptance-transfers: %s\n' "$*" >&2
     exit 1
 }
-# WHAT, whether it holds (a status), FIGURES
-verdict() {
-    local word=holds
-    (($2 == 0)) || { word='DOES NOT HOLD'; status=1; }
+# WHAT STATUS FIGURES: prints the result of a check; 0 is success.
+report() {
+    local word=passed
+    (($2 == 0)) || { word=FAILED; status=1; }
     printf '%s: %s: %s\n' "$1" "$3" "$word"
 }
-# What happened at each kill, for who wants to know: FS_TRACE names the file.
-note() { [[ -z ${FS_TRACE:-} ]] || echo "$*" >>"$FS_TRACE"; }
+# TEXT: appends details of a kill to the file FS_TRACE, if set.
+trace() { [[ -z ${FS_TRACE:-} ]] || echo "$*" >>"$FS_TRACE"; }
 
 # Every user's password is "pw".
 credentials() {
@@ -69,16 +69,16 @@ credentials() {
     printf '%s pw\n' "$@" >"$FS_CREDENTIALS"
     export FILESHARE_PASSWORD=pw
 }
-# NAME...: they leave. (With -c they do not read what is typed.)
-leave() {
+# NAME...: stops these clients by SIGTERM, since with -c they do not read commands.
+stop_clients() {
     local name
     for name in "$@"; do
         kill -TERM "${FS_PID[$name]}"
-        _fs_until 10 _fs_ended "${FS_PID[$name]}" || fail "$name does not leave"
+        _fs_until 10 _fs_ended "${FS_PID[$name]}" || fail "$name does not exit"
         fs_kill_client "$name"
     done
 }
-# Starts NAME [OPTION...], publishing its `big`, and waits until it has.
+# NAME [OPTION...]: starts a client that publishes its `big`, and waits for that.
 serve() {
     local name=$1
     shift
@@ -97,8 +97,8 @@ start_get() {
         </dev/null >"$FS_DIR/get.out" 2>"$FS_DIR/get.err" &
     getter=$!
 }
-# Waits for its end; the status is its own. Sets `received` to the bytes that all sources have sent it,
-# and `found` to those that it found verified.
+# Waits for its exit and returns its status. Sets `received` to the bytes sent by all sources,
+# and `found` to the verified bytes found in the partial file.
 end_get() {
     local code=0
     wait "$getter" || code=$?
@@ -115,8 +115,8 @@ kill_getter() {
     wait "$getter" 2>/dev/null || true
     getter=''
 }
-# Sets `kept` to the bytes that the unfinished part holds: all pages that are those of the original.
-look_at_part() {
+# Sets `kept` to the number of bytes in the partial file: all pages that equal those of the original.
+inspect_partial_file() {
     kept=$(python3 - "$FS_DIR/big" "$getter_dir" <<'PYTHON'
 import glob, os, sys
 PAGE = 4096
@@ -139,8 +139,8 @@ PYTHON
     )
 }
 check_content() {
-    cmp -- "$FS_DIR/big" "$getter_dir/big" || fail "$1: the content is wrong"
-    [[ -z $(find "$getter_dir" -name '.*') ]] || fail "$1: something is left over: $(ls -A "$getter_dir")"
+    cmp -- "$FS_DIR/big" "$getter_dir/big" || fail "$1: the content differs"
+    [[ -z $(find "$getter_dir" -name '.*') ]] || fail "$1: files are left over: $(ls -A "$getter_dir")"
 }
 fresh_getter() {
     rm -rf "$getter_dir"
@@ -151,10 +151,10 @@ sleep_until_moment() {
     local at=$(((span_us * $1 + span_us * RANDOM / 32768) / times))
     sleep "$((at / 1000000)).$(printf '%06d' $((at % 1000000)))"
 }
-# Each source's part of what makes a transfer last about 1.5 s.
+# NAME...: starts these sources, with rate limits that make a transfer last about 1.5 s, and times one.
 with_sources() {
     local name
-    leave "${!FS_PID[@]}"
+    stop_clients "${!FS_PID[@]}"
     rate=$((size * 2 / 3 / $#))
     for name in "$@"; do serve "$name" --limit-rate "$rate"; done
     fresh_getter
@@ -164,19 +164,19 @@ with_sources() {
     end_get || fail "an undisturbed get fails: $(tail -n 1 "$FS_DIR/get.err")"
     span_us=$((${EPOCHREALTIME/[.,]/} - begun))
     check_content undisturbed
-    ((received >= size)) || fail "the log does not tell what was received"
+    ((received >= size)) || fail "the log does not have the received bytes"
 }
-# A new `get` of what a kill has left missing: finishes, and raises `most` if it transfers more again than those before it.
+# Runs `get` after a kill. Sets `most` to the bytes transferred again, if they exceed it.
 get_the_rest() {
     local missing=$((size - kept)) again
     start_get
     end_get || fail "get after the kill: $(tail -n 1 "$FS_DIR/get.err")"
     check_content "after kill $((round + 1))"
     again=$((received - missing))
-    note "$again again: $received received, $missing missing, $kept kept, $found found"
+    trace "$again again: $received received, $missing missing, $kept kept, $found found"
     ((again <= most)) || most=$again
 }
-# The downloader is killed; then the same `get` again.
+# Kills the downloader, then runs the same `get` again.
 kill_downloader() {
     local round most=0 hit=0
     with_sources "$@"
@@ -185,13 +185,13 @@ kill_downloader() {
         start_get
         sleep_until_moment "$round"
         kill_getter
-        look_at_part
+        inspect_partial_file
         ((kept == 0 || kept == size)) || hit=$((hit + 1))
         get_the_rest
     done
-    kill_verdict "downloader killed, $# source(s), get again" $# "$most" "$hit"
+    report_kills "downloader killed, $# source(s), get again" $# "$most" "$hit"
 }
-# An uploader is killed and comes back, or another goes on; the `get` that runs finishes.
+# Kills an uploader, which restarts, or another one continues; the running `get` finishes.
 kill_uploader_survived() {
     local round again most=0 hit=0 victim=$1
     with_sources "$@"
@@ -208,9 +208,9 @@ kill_uploader_survived() {
         ((again <= most)) || most=$again
         (($# == 1)) || serve "$victim" --limit-rate "$rate"
     done
-    kill_verdict "uploader killed, $# source(s), the get goes on" $# "$most" "$hit"
+    report_kills "uploader killed, $# source(s), the get continues" $# "$most" "$hit"
 }
-# All uploaders are killed, the `get` gives up; they come back and publish again, and a new `get` is begun.
+# Kills all uploaders, and the `get` fails; they restart and publish again, and a new `get` runs.
 kill_uploader_again() {
     local round name code most=0 hit=0
     with_sources "$@"
@@ -221,24 +221,24 @@ kill_uploader_again() {
         for name in "$@"; do fs_kill_client "$name"; done
         code=0
         end_get || code=$?
-        look_at_part
+        inspect_partial_file
         case $code in
             0) ((kept == size)) || fail "a get without sources claims success" ;;
             6) ((kept == 0)) || hit=$((hit + 1)) ;;
-            5) ((kept == 0)) || fail "exit 5 with a part" ;; # not asked for yet
+            5) ((kept == 0)) || fail "exit 5 with a part" ;; # no source requested yet
             *) fail "a get whose sources were killed ends with $code: $(tail -n 1 "$FS_DIR/get.err")" ;;
         esac
         for name in "$@"; do serve "$name" --limit-rate "$rate"; done
         get_the_rest
     done
-    kill_verdict "uploader killed, $# source(s), get again" $# "$most" "$hit"
+    report_kills "uploader killed, $# source(s), get again" $# "$most" "$hit"
 }
-# WHAT SOURCES BYTES HITS: a kill that finds nothing arriving shows little, so most must have hit.
-kill_verdict() {
-    local holds=0
-    (($3 <= $2 * group && $4 * 2 >= times)) || holds=1
-    verdict "$1" "$holds" "$(awk -v again="$3" -v group="$group" -v allowed="$2" -v hit="$4" -v times="$times" 'BEGIN {
-        printf "%d kills, %d of them while it arrived; content right; at most %.2f chunk groups transferred again of %d",
+# WHAT SOURCES BYTES HITS: a kill outside a transfer shows little, so at least half must have hit one.
+report_kills() {
+    local failed=0
+    (($3 <= $2 * group && $4 * 2 >= times)) || failed=1
+    report "$1" "$failed" "$(awk -v again="$3" -v group="$group" -v allowed="$2" -v hit="$4" -v times="$times" 'BEGIN {
+        printf "%d kills, %d of them during the transfer; content correct; at most %.2f chunk groups transferred again, %d allowed",
             times, hit, again / group, allowed }')"
 }
 part_kill() {
@@ -261,7 +261,7 @@ part_kill() {
 # ---- eight sources
 
 eight=(up1 up2 up3 up4 up5 up6 up7 up8)
-# MIB: a file of so many MiB, and eight who have published it.
+# MIB: makes a file of this size and starts eight clients that publish it.
 serve_by_eight() {
     local name
     fs_start_server --ephemeral
@@ -282,7 +282,7 @@ part_eight() {
         cmp -s -- "$FS_DIR/big" "$FS_DIR/down/big" || wrong=$((wrong + 1))
         rm "$FS_DIR/down/big"
     done
-    verdict 'eight sources at once' "$((wrong > 0))" "$times times ${mib:-128} MiB; content wrong $wrong times"
+    report 'eight sources at once' "$((wrong > 0))" "$times times ${mib:-128} MiB; wrong content $wrong times"
     fs_stop_all
 }
 
@@ -291,11 +291,11 @@ part_eight() {
 peak_kib() {
     awk '/^VmHWM:/ { print $2 }' "/proc/$1/status"
 }
-# What it has read from files and pipes, bytes.
+# PID: the bytes a process has read from files and pipes.
 bytes_read() {
     awk '/^rchar:/ { print $2 }' "/proc/$1/io"
 }
-# NAME...: the largest peak of these clients, KiB.
+# NAME...: the largest peak memory of these clients, KiB.
 largest_peak() {
     local name kib most=0
     for name in "$@"; do
@@ -304,10 +304,10 @@ largest_peak() {
     done
     echo "$most"
 }
-memory_verdict() {
-    local holds=0
-    (($2 < 64 * 1024)) || holds=1
-    verdict "$1" "$holds" "$2 KiB at most, of 65536"
+report_memory() {
+    local failed=0
+    (($2 < 64 * 1024)) || failed=1
+    report "$1" "$failed" "$2 KiB at most, of 65536"
 }
 part_memory() {
     local size=$((${mib:-1024} * group)) name least share before=() up=("${eight[@]}") down=()
@@ -317,24 +317,24 @@ part_memory() {
     for name in "${up[@]}"; do before+=("$(bytes_read "${FS_PID[$name]}")"); done
     fs_start_client down -q -u down -c 'get big' --stay
     fs_wait_line down 'big downloaded successfully' 600
-    cmp -- "$FS_DIR/big" "$FS_DIR/down/big" || fail "memory: the content is wrong"
+    cmp -- "$FS_DIR/big" "$FS_DIR/down/big" || fail "memory: the content differs"
     least=$size
     for name in "${!up[@]}"; do
         share=$(($(bytes_read "${FS_PID[${up[name]}]}") - before[name]))
         ((share >= least)) || least=$share
     done
     ((least > size / 40)) || fail "memory: one of the eight sources sent only $least bytes"
-    memory_verdict "memory, downloader from eight sources" "$(largest_peak down)"
-    memory_verdict "memory, each of eight sources" "$(largest_peak "${up[@]}")"
-    leave "${up[@]:1}" down
+    report_memory "memory, downloader from eight sources" "$(largest_peak down)"
+    report_memory "memory, each of eight sources" "$(largest_peak "${up[@]}")"
+    stop_clients "${up[@]:1}" down
     rm "$FS_DIR/down/big"
     for name in "${down[@]}"; do fs_start_client "$name" -q -u "$name" -c 'get big' --stay; done
     for name in "${down[@]}"; do
         fs_wait_line "$name" 'big downloaded successfully' 600
-        cmp -- "$FS_DIR/big" "$FS_DIR/$name/big" || fail "memory: the content is wrong"
+        cmp -- "$FS_DIR/big" "$FS_DIR/$name/big" || fail "memory: the content differs"
     done
-    memory_verdict "memory, source of eight downloaders" "$(largest_peak up1)"
-    memory_verdict "memory, each of eight downloaders" "$(largest_peak "${down[@]}")"
+    report_memory "memory, source of eight downloaders" "$(largest_peak up1)"
+    report_memory "memory, each of eight downloaders" "$(largest_peak "${down[@]}")"
     fs_stop_all
 }
 
@@ -342,7 +342,7 @@ part_memory() {
 
 median() { sort -g "$1" | awk '{v[NR]=$1} END {print (NR%2) ? v[(NR+1)/2] : (v[NR/2]+v[NR/2+1])/2}'; }
 
-# WHERE: a source and a shell that downloads, at the server whose port is FS_PORT. Names are like those of the crowd.
+# SERVER: starts a source and a downloader at the server with port FS_PORT; the names are like those of the bench.
 names_clients() {
     local folder at to from
     folder=$(fs_folder "source-$1")
@@ -360,36 +360,36 @@ names_clients() {
     getter+=" $!"
     exec {to}>"$FS_DIR/$1.say" {from}<"$FS_DIR/$1.said"
     say[$1]=$to said[$1]=$from
-    # Closed in what is started later, so that it ends when it is closed here.
+    # Processes started later close these too, so that the client sees the end of input when we close it.
     _fs_keyboard[say-$1]=$to _fs_keyboard[said-$1]=$from
 }
-# WHERE WHAT LINES: types `get WHAT` and notes the time until its so many result lines have come.
+# SERVER NAME LINES: enters `get NAME` and appends the time until LINES result lines are printed.
 timed_get() {
     local begun line at
     begun=${EPOCHREALTIME/[.,]/}
     printf "get '%s'\n" "$2" >&"${say[$1]}"
     for ((at = 0; at < $3; at++)); do
-        read -r -t 60 -u "${said[$1]}" line || fail "names: get says nothing"
+        read -r -t 60 -u "${said[$1]}" line || fail "names: get prints nothing"
         [[ $line == *' downloaded successfully' ]] || fail "names: $line: $(tail -n 1 "$FS_DIR/getter-$1.err")"
     done
     ((round == 0)) || echo $((${EPOCHREALTIME/[.,]/} - begun)) >>"$FS_DIR/$1-$3.times"
-    diff -r "$FS_DIR/source-$1/$2" "$FS_DIR/getter-$1/$2" || fail "names: the content is wrong"
+    diff -r "$FS_DIR/source-$1/$2" "$FS_DIR/getter-$1/$2" || fail "names: the content differs"
     rm -r "${FS_DIR:?}/getter-$1/${2:?}"
 }
 part_names() {
-    local round what full empty lines where keep holds order
+    local round what full empty lines where keep failed order
     local -A say=() said=()
     fs_start_server --ephemeral
     names_clients empty
-    mkfifo "$FS_DIR/crowd.in"
+    mkfifo "$FS_DIR/load.in"
     FILESHARE_BENCH_HOLD=1 cargo bench --quiet --manifest-path "$home/Cargo.toml" --bench names \
-        <"$FS_DIR/crowd.in" >"$FS_DIR/crowd.out" 2>"$FS_DIR/crowd.err" &
-    crowd=$!
-    exec {keep}>"$FS_DIR/crowd.in"
-    _fs_keyboard[crowd]=$keep
-    _fs_until 900 names_ready || fail "names: $(tail -n 1 "$FS_DIR/crowd.err")"
-    FS_PORT=$(sed -n 's/^listening on .*://p' "$FS_DIR/crowd.out")
-    [[ -n $FS_PORT ]] || fail "names: $(tail -n 1 "$FS_DIR/crowd.err")"
+        <"$FS_DIR/load.in" >"$FS_DIR/load.out" 2>"$FS_DIR/load.err" &
+    load=$!
+    exec {keep}>"$FS_DIR/load.in"
+    _fs_keyboard[load]=$keep
+    _fs_until 900 names_ready || fail "names: $(tail -n 1 "$FS_DIR/load.err")"
+    FS_PORT=$(sed -n 's/^listening on .*://p' "$FS_DIR/load.out")
+    [[ -n $FS_PORT ]] || fail "names: $(tail -n 1 "$FS_DIR/load.err")"
     names_clients full
     # The first round warms up.
     for ((round = 0; round <= rounds; round++)); do
@@ -402,19 +402,19 @@ part_names() {
         what='a file of 1 KiB'
         ((lines == 1)) || what='a folder of 100'
         full=$(median "$FS_DIR/full-$lines.times") empty=$(median "$FS_DIR/empty-$lines.times")
-        holds=0
-        awk -v full="$full" -v empty="$empty" 'BEGIN { exit full > 1.2 * empty }' || holds=1
-        verdict "names, $what" "$holds" "$(awk -v full="$full" -v empty="$empty" -v crowd="$(grep -o '^[0-9]* names' "$FS_DIR/crowd.out")" 'BEGIN {
-            printf "%.2f ms among %s, %.2f ms alone, %.2f times", full / 1e3, crowd, empty / 1e3, full / empty }')"
+        failed=0
+        awk -v full="$full" -v empty="$empty" 'BEGIN { exit full > 1.2 * empty }' || failed=1
+        report "names, $what" "$failed" "$(awk -v full="$full" -v empty="$empty" -v load="$(grep -o '^[0-9]* names' "$FS_DIR/load.out")" 'BEGIN {
+            printf "%.2f ms among %s, %.2f ms alone, %.2f times", full / 1e3, load, empty / 1e3, full / empty }')"
     done
     for keep in "$keep" "${say[@]}" "${said[@]}"; do exec {keep}>&-; done
     _fs_keyboard=()
-    wait "$crowd" || true
-    crowd=''
+    wait "$load" || true
+    load=''
     fs_stop_all
 }
 names_ready() {
-    grep -q '^listening on' "$FS_DIR/crowd.out" || _fs_ended "$crowd"
+    grep -q '^listening on' "$FS_DIR/load.out" || _fs_ended "$load"
 }
 
 sample=$FS_CREDENTIALS

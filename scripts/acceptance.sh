@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# The promises that are measured with real processes, each shown by one command:
+# Acceptance tests with real processes on loopback:
 #
-#     scripts/acceptance.sh session [N]   the demo N times in a row (default 50), each in under 30 s
-#     scripts/acceptance.sh sizes [GIB]   files of 0 B, 1 B, 1 MiB + 1 and 3 GiB and odd names arrive byte for byte, with
-#                                   uploader and downloader under 64 MiB
-#     scripts/acceptance.sh hundred [N]   100 clients, 10 files each, 10 fetched by each from others at the same time, with the
-#                                   server under 50 MiB
+#     scripts/acceptance.sh session [N]   the demo N times in a row (default 50), each in less than 30 s
+#     scripts/acceptance.sh sizes [GIB]   files of 0 B, 1 B, 1 MiB + 1 and 3 GiB and unusual names arrive byte for byte, with
+#                                         uploader and downloader below 64 MiB of memory
+#     scripts/acceptance.sh hundred [N]   100 clients with 10 files each download 10 files from others at the same time,
+#                                         with the server below 50 MiB of memory
 #     scripts/acceptance.sh all
 #
-# Builds first; --no-build before the name takes the programs from FS_BIN, or target/release. Needs 7 GiB in ${TMPDIR:-/tmp}.
+# Builds first; with --no-build before the name, uses the programs in FS_BIN or target/release. Needs 7 GiB in ${TMPDIR:-/tmp}.
 set -euo pipefail
 
 home=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -20,22 +20,22 @@ fi
 commands='Available commands are: get, lap, lpf, pub, sch, unp, xit'
 
 fail() {
-    printf 'bars: %s\n' "$*" >&2
+    printf 'acceptance: %s\n' "$*" >&2
     exit 1
 }
 
-# The most memory a process ever had in RAM, KiB.
+# PID: the peak resident memory of a process, KiB.
 peak_kib() {
     awk '/^VmHWM:/ { print $2 }' "/proc/$1/status"
 }
 
-under() {
+check_memory() { # WHAT KIB LIMIT_MIB
     local what=$1 kib=$2 limit_mib=$3
     printf '%-12s at most %6d KiB of %d MiB\n' "$what" "$kib" "$limit_mib"
-    ((kib < limit_mib * 1024)) || fail "$what took too much memory"
+    ((kib < limit_mib * 1024)) || fail "$what used more than $limit_mib MiB of memory"
 }
 
-bar_session() {
+test_session() {
     local rounds=${1:-50} round start took most=0
     for ((round = 1; round <= rounds; round++)); do
         start=$(date +%s%N)
@@ -47,11 +47,11 @@ bar_session() {
         ((took <= most)) || most=$took
         ((took < 30000)) || fail "round $round took $took ms"
     done
-    echo "session: $rounds rounds in a row, the longest $most ms"
+    echo "session: $rounds rounds in a row, the longest took $most ms"
     fs_stop_all
 }
 
-bar_sizes() {
+test_sizes() {
     local gib=${1:-3} folder copy name names long
     fs_start_server --ephemeral
     folder=$(fs_folder hans) copy=$(fs_folder vader)
@@ -79,12 +79,12 @@ bar_sizes() {
         cmp -- "$folder/$name" "$copy/$name" || fail "$name differs"
     done
     echo "sizes: ${#names[@]} files, all identical"
-    under uploader "$(peak_kib "${FS_PID[hans]}")" 64
-    under downloader "$(peak_kib "${FS_PID[vader]}")" 64
+    check_memory uploader "$(peak_kib "${FS_PID[hans]}")" 64
+    check_memory downloader "$(peak_kib "${FS_PID[vader]}")" 64
     fs_stop_all
 }
 
-bar_hundred() {
+test_hundred() {
     local count=${1:-100} index other file from start wanted
     ((count > 10)) || fail "hundred needs more than 10 clients"
     umask 077
@@ -118,8 +118,8 @@ bar_hundred() {
             cmp -- "$FS_DIR/u$other/f$other.$file" "$FS_DIR/u$index/f$other.$file" || fail "f$other.$file differs"
         done
     done
-    echo "hundred: $count clients, $((count * 10)) transfers right, $((($(date +%s%N) - start) / 1000000)) ms with checking"
-    under server "$(peak_kib "$FS_SERVER_PID")" 50
+    echo "hundred: $count clients, $((count * 10)) correct transfers, $((($(date +%s%N) - start) / 1000000)) ms with checking"
+    check_memory server "$(peak_kib "$FS_SERVER_PID")" 50
     fs_stop_all
 }
 
@@ -127,7 +127,7 @@ which=${1:-}
 case $which in
 session | sizes | hundred | all) ;;
 *)
-    sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
     ;;
 esac
@@ -138,10 +138,10 @@ sample=$FS_CREDENTIALS
 trap fs_stop_all EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-for bar in session sizes hundred; do
-    if [[ $which == "$bar" || $which == all ]]; then
+for name in session sizes hundred; do
+    if [[ $which == "$name" || $which == all ]]; then
         FS_CREDENTIALS=$sample
         _fs_prepare
-        "bar_$bar" ${2+"$2"}
+        "test_$name" ${2+"$2"}
     fi
 done

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Times `get` of 1 KiB files in a logged-in shell over loopback: from the line's end to the result line.
+"""Times `get` of 1 KiB files in a logged-in shell over loopback, from the command line to the result line.
 
     scripts/bench-latency.py [COUNT]
 
-Needs a release build (cargo build --release). Everything listens on 127.0.0.1 and ends with the script.
+Needs a release build (cargo build --release). All processes listen on 127.0.0.1 and end with the script.
 """
 
 import os
@@ -44,12 +44,12 @@ with tempfile.TemporaryDirectory() as folder:
         downloader = start("client", "127.0.0.1", port, "-q", "-u", "down", "-d", down)
         times_ms = []
         for number in range(count):
-            begun = time.perf_counter()
+            start_s = time.perf_counter()
             print(f"get f{number}", file=downloader.stdin, flush=True)
-            said = downloader.stdout.readline()
-            times_ms.append((time.perf_counter() - begun) * 1000)
-            assert said == f"f{number} downloaded successfully\n", said
-        # The first one waits for the login.
+            line = downloader.stdout.readline()
+            times_ms.append((time.perf_counter() - start_s) * 1000)
+            assert line == f"f{number} downloaded successfully\n", line
+        # The first get includes the login.
         times_ms = times_ms[1:]
         print(f"1 KiB in a logged-in shell: {statistics.median(times_ms):.2f} ms median, {max(times_ms):.2f} ms longest")
     finally:

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Times `get` beside curl from nginx, an rsync daemon (-W) and cp: the same files, the same file system, interleaved
-# rounds, none of them syncing. Prints medians and ratios; a ratio above 1 means that `get` is faster.
+# Compares `get` with curl from nginx, an rsync daemon (-W) and cp: the same files on the same file system in interleaved
+# rounds, without fsync. Prints medians and ratios; a ratio above 1 means that `get` is faster.
 #
 #   scripts/bench-transfers.sh [--rounds N] [--mib N] [--files N] [--dir DIR] [--no-build]
 #
-# Needs: cargo, curl, nginx, rsync (Debian: apt-get install curl nginx-light rsync). What is missing is left out.
-# Everything listens on 127.0.0.1 only and ends with the script.
+# Needs: cargo, curl, nginx, rsync (Debian: apt-get install curl nginx-light rsync). Missing tools are skipped.
+# All processes listen on 127.0.0.1 only and end with the script.
 set -euo pipefail
 
 rounds=5 mib=2048 files=10000 base=${TMPDIR:-/tmp} build=1
@@ -40,7 +40,7 @@ head -c "$((files * 4096))" /dev/urandom | split -b 4096 -a 5 -d - "$dir/src/sma
 printf 'up pw-up\ndown pw-down\n' >"$dir/credentials.txt"
 chmod 600 "$dir/credentials.txt"
 
-wait_line() { # FILE TEXT: until the line is there
+wait_line() { # FILE TEXT: waits until the file has the text
     local tries=0
     until grep -q -- "$2" "$1" 2>/dev/null; do
         ((++tries < 1200)) || { echo "no '$2' in $1:" >&2; cat "$1" >&2; exit 1; }
@@ -73,7 +73,7 @@ CONF
     pids+=($!)
     tools+=(curl)
 else
-    echo "curl or nginx is missing: left out" >&2
+    echo "curl or nginx is missing: skipped" >&2
 fi
 if command -v rsync >/dev/null; then
     rsyncd=$(free_port)
@@ -83,12 +83,12 @@ if command -v rsync >/dev/null; then
     pids+=($!)
     tools+=(rsync)
 else
-    echo "rsync is missing: left out" >&2
+    echo "rsync is missing: skipped" >&2
 fi
 sleep 0.3 # nginx and rsync have no ready line
 
 get() { FILESHARE_PASSWORD=pw-down "$bin/client" 127.0.0.1 "$port" -q -u down -d "$dir/get" -c "get $1" >/dev/null; }
-run() { # TOOL big|small: fetches it into the tool's own folder
+run() { # TOOL big|small: copies the files into the tool's own folder
     case $1-$2 in
         get-big) get big ;;
         get-small) get small/ ;;

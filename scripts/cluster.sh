@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# N clients on this machine that share sample files, until interrupted (Ctrl-C): something to search in and fetch from.
+# Runs N clients that share sample files on this machine, until Ctrl-C.
 #
 #     scripts/cluster.sh 5              five users, user1 to user5, each sharing three files
-#     scripts/cluster.sh --no-build 5   takes the programs from FS_BIN, or target/release
+#     scripts/cluster.sh --no-build 5   uses the programs in FS_BIN, or target/release
 #
-# It prints how to join with a client of your own, as the user `guest`.
+# Prints the command that joins with a client of your own, as the user `guest`.
 set -euo pipefail
 
 home=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -27,7 +27,7 @@ trap 'echo; exit 130' INT
 trap 'exit 143' TERM
 _fs_prepare
 
-# Passwords of its own for every run, in files that only this user can read.
+# Fresh passwords for every run, in files that only this user can read.
 umask 077
 secret() { head -c 15 /dev/urandom | base64 | tr '+/' '-_'; }
 mkdir "$FS_DIR/.passwords"
@@ -46,7 +46,7 @@ for ((index = 1; index <= count; index++)); do
     mkdir -p "$folder/$user"
     echo "Hello from $user" >"$folder/$user/hello.txt"
     head -c $((index * 10000)) /dev/urandom >"$folder/$user/noise.bin"
-    # The same everywhere: a file with many sources.
+    # The same content for all users: a file with many sources.
     for ((line = 0; line < 1000; line++)); do echo "common line $line"; done >"$folder/common.txt"
     fs_start_client "$user" -u "$user" --password-file "$FS_DIR/.passwords/$user" --stay \
         -c "pub common.txt $user"
@@ -56,14 +56,14 @@ for ((index = 1; index <= count; index++)); do
 done
 
 cat <<END
-$count clients share $((count * 2 + 1)) files by way of a server at 127.0.0.1:$FS_PORT. Join them from another terminal:
+$count clients share $((count * 2 + 1)) files through a server at 127.0.0.1:$FS_PORT. Join them from another terminal:
 
     $FS_BIN/client 127.0.0.1 $FS_PORT -u guest --password-file $FS_DIR/.passwords/guest --dir SOME_FOLDER
 
-and type  lap,  sch -l .,  get common.txt,  get user1/  or  help.  Ctrl-C here ends it all.
+and type  lap,  sch -l .,  get common.txt,  get user1/  or  help.  Ctrl-C here stops everything.
 END
 
-# Ends early, and says so, if the server does.
+# If the server ends, report it and stop.
 wait "$FS_SERVER_PID" || true
 echo "the server ended: $(tail -n 1 "$FS_DIR/server.err")" >&2
 exit 1

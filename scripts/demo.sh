@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Three users share files on this machine: a server on a free port, three clients in temporary folders, a session that
-# shows every command, and a check that every copy is identical. Everything is removed at the end.
+# Runs a server on a free port and three clients in temporary folders, shows every command in a session, and checks that
+# every copy is identical. Removes everything at the end.
 #
 #     scripts/demo.sh              builds first (release), then takes a few seconds
-#     scripts/demo.sh --no-build   takes the programs from FS_BIN, or target/release
+#     scripts/demo.sh --no-build   uses the programs in FS_BIN, or target/release
 #
-# Exit status: 0 when all went as it should.
+# Exit status: 0 if every step has the expected result.
 set -euo pipefail
 
 home=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -26,8 +26,8 @@ trap 'exit 143' TERM
 FS_ECHO=1
 commands='Available commands are: get, lap, lpf, pub, sch, unp, xit'
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-[[ -t 1 ]] || say() { printf '\n== %s\n' "$*"; }
+heading() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+[[ -t 1 ]] || heading() { printf '\n== %s\n' "$*"; }
 
 same() {
     cmp -- "$1" "$2" || {
@@ -36,7 +36,7 @@ same() {
     }
 }
 
-say "A server on a free port"
+heading "A server on a free port"
 fs_start_server
 echo "listening on 127.0.0.1:$FS_PORT"
 hans=$(fs_folder hans) vader=$(fs_folder vader) yoda=$(fs_folder yoda)
@@ -44,7 +44,7 @@ head -c 300000 /dev/urandom >"$hans/Assignment.pdf"
 head -c 20000000 /dev/urandom >"$vader/movie.mp4"
 for ((line = 0; line < 200; line++)); do echo "RFC 768, line $line"; done >"$vader/rfc768.txt"
 
-say "hans joins, publishes, withdraws, and publishes again"
+heading "hans logs in, publishes, unpublishes, and publishes again"
 fs_start_client hans
 fs_ask hans 'auth hans falcon*solo' 'Welcome, hans!' "$commands"
 fs_ask hans 'lap' 'No active peers'
@@ -54,7 +54,7 @@ fs_ask hans 'unp Assignment.pdf' 'File unpublished successfully'
 fs_ask hans 'unp Assignment.pdf' 'File unpublication failed'
 fs_ask hans 'pub Assignment.pdf' 'File published successfully'
 
-say "vader cannot be hans, but vader"
+heading "vader cannot log in as hans, who is active, and logs in as vader"
 fs_start_client vader
 fs_ask vader 'auth hans falcon*solo' 'Authentication failed. Please try again.'
 fs_ask vader 'auth vader sithlord**' 'Welcome, vader!' "$commands"
@@ -64,12 +64,12 @@ fs_ask vader 'pub rfc768.txt' 'File published successfully'
 fs_ask vader 'sch pdf' '1 file found:' 'Assignment.pdf'
 fs_ask vader 'get assignment.pdf' 'File not found'
 
-say "yoda joins and searches"
+heading "yoda logs in and searches"
 fs_start_client yoda
 fs_ask yoda 'auth yoda wise@!man' 'Welcome, yoda!' "$commands"
 fs_ask yoda 'sch i' '2 files found:' 'Assignment.pdf' 'movie.mp4'
 
-say "All three fetch from each other at once"
+heading "All three download from each other at once"
 begin() { printf '%-6s> %s\n' "$1" "$2" && fs_say "$1" "$2"; }
 end() { fs_wait_line "$1" "$2" && printf '%-6s  %s\n' "$1" "$2"; }
 begin yoda 'get Assignment.pdf movie.mp4'
@@ -86,11 +86,11 @@ same "$vader/movie.mp4" "$yoda/movie.mp4"
 echo 'four copies, all identical'
 fs_ask hans 'lap' '2 active peers:' 'vader' 'yoda'
 
-say "vader shares its own copy too"
+heading "vader shares its own copy too"
 fs_ask vader 'pub Assignment.pdf' 'File published successfully'
 fs_ask vader 'sch pdf' 'No files found'
 
-say "hans crashes; after the liveness time the others know, and vader's copy serves"
+heading "hans crashes: after the liveness time the others no longer see hans, and download from vader"
 fs_kill_client hans
 deadline=$((SECONDS + 15))
 while
@@ -107,7 +107,7 @@ rm -- "$yoda/Assignment.pdf"
 fs_ask yoda 'get Assignment.pdf' 'Assignment.pdf downloaded successfully'
 same "$vader/Assignment.pdf" "$yoda/Assignment.pdf"
 
-say "vader leaves and comes back: what was published still is"
+heading "vader logs out and in again: the publications are still there"
 fs_ask vader 'xit' 'Goodbye!'
 fs_stop_client vader || true
 fs_ask yoda 'get rfc768.txt' 'File not found'
@@ -117,4 +117,4 @@ fs_ask vader 'lpf' '3 files published:' 'Assignment.pdf' 'movie.mp4' 'rfc768.txt
 fs_ask yoda 'get rfc768.txt' 'rfc768.txt downloaded successfully'
 same "$vader/rfc768.txt" "$yoda/rfc768.txt"
 
-say "All as it should be."
+heading "All results are as expected."

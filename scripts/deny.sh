@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Licences, sources and duplicates of all dependencies, by deny.toml. With --advisories, their known vulnerabilities too:
-# that needs the network, to fetch https://github.com/RustSec/advisory-db. With --advisories-offline, by the copy that was
-# fetched last; docs/SECURITY.md says how to bring one to a machine without the network.
+# Checks licences, sources and duplicates of all dependencies against deny.toml. --advisories also checks for known
+# vulnerabilities, which needs network access to https://github.com/RustSec/advisory-db. --advisories-offline uses the copy
+# fetched last; docs/SECURITY.md describes how to copy it to a machine without network access.
 # Needs cargo-deny: cargo install cargo-deny --locked
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
@@ -20,7 +20,7 @@ case ${1:-} in
     ;;
 esac
 if ! command -v cargo-deny >/dev/null; then
-    echo "deny: cargo-deny is not there; cargo install cargo-deny --locked" >&2
+    echo "deny: cargo-deny is not installed: cargo install cargo-deny --locked" >&2
     exit 1
 fi
 exec cargo deny "${options[@]}" check "${checks[@]}"

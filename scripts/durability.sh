@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Everything that shows that nothing acknowledged is ever lost, at full length; a line for each. Half an hour or so on a
-# quiet machine. What it found in detail is in the log that it names.
+# Checks at full length that no acknowledged change is ever lost; prints one line per check. Takes about half an hour on a
+# quiet machine. Details are in the log whose path it prints.
 #
-#   scripts/durability.sh [CHECK...]        all of them, or these: kill disk full power network resume start publish control
+#   scripts/durability.sh [CHECK...]        all checks, or these: kill disk full power network resume start publish control
 #
-# `full` mounts a small file system, for which it must be root; `power` and a part of `control` need strace.
+# `full` mounts a small file system and needs root; `power` and a part of `control` need strace.
 set -uo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit 1
 log=${FILESHARE_DURABILITY_LOG:-$(mktemp -t fileshare-durability-XXXXXX.log)}
@@ -12,7 +12,7 @@ log=${FILESHARE_DURABILITY_LOG:-$(mktemp -t fileshare-durability-XXXXXX.log)}
 echo "details: $log"
 failed=0
 
-# check NAME WHAT COMMAND...: runs a command, and says what came of it with the lines that matter.
+# check NAME WHAT COMMAND...: runs a command; prints its result and the relevant lines of its output.
 check() {
     local name=$1 what=$2 from
     shift 2
@@ -26,7 +26,7 @@ check() {
     tail -n "+$from" "$log" | grep -E '^(FILESHARE_TEST_SEED|[0-9]+ rounds|[0-9]+ peer-hours|(start|of it|memory|search structure|publish|the server used|bare|login|resume|round|heartbeat|heartbeats|sealing|lap|sch|a slow disk)[: ])' | sed 's/^/        /'
 }
 
-# The disk that fills up for real: a file system of 4 MiB.
+# A real full disk: a file system of 4 MiB.
 # shellcheck disable=SC2317 # called by name
 full_disk() {
     local folder status
@@ -51,7 +51,7 @@ run() {
         check disk "a slow disk, a failing write, a file that cannot grow, an administrator, restarts under a shell" \
             cargo test --test durable -- --skip kill::
         ;;
-    full) check full "a full file system stops the server, and room starts it again" full_disk ;;
+    full) check full "a full file system stops the server; it starts again when there is space" full_disk ;;
     power)
         check power "the power is cut ${POWER_ROUNDS:-200} times" \
             env "FILESHARE_TEST_KILL_ROUNDS=${POWER_ROUNDS:-200}" cargo test --test journal power_cut -- --ignored --nocapture

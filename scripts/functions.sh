@@ -1,4 +1,5 @@
-# Shell functions to run a share on loopback from a script of your own. Source this file, from any folder:
+# Shell functions that run a server and clients on loopback, for scripts and test harnesses. Source this file, from any
+# folder:
 #
 #     . path/to/fileshare/scripts/functions.sh
 #     trap fs_stop_all EXIT
@@ -13,18 +14,18 @@
 #     fs_say vader 'get note.txt'
 #     fs_wait_file vader note.txt
 #
-# What can be set before (all optional):
-#     FS_BIN          folder of the programs `server` and `client`; default: where cargo puts release builds
-#     FS_DIR          folder for everything; default: a new one in ${TMPDIR:-/tmp}, removed by fs_stop_all
+# Optional settings, before sourcing:
+#     FS_BIN          folder of the programs `server` and `client`; default: the folder of release builds
+#     FS_DIR          folder for all files; default: a new one in ${TMPDIR:-/tmp}, removed by fs_stop_all
 #     FS_CREDENTIALS  credentials file; default: the sample beside scripts/
-#     FS_TIMEOUT      seconds that the waiting functions wait unless told otherwise; default: 30
-# What can be read after:
+#     FS_TIMEOUT      default timeout of the waiting functions, in seconds; default: 30
+# Results:
 #     FS_PORT         the server's UDP port        FS_SERVER_PID   its process id
 #     FS_PID[NAME]    a client's process id
-#     "$FS_DIR/NAME.out", "$FS_DIR/NAME.err", "$FS_DIR/server.err"    what each has printed
+#     "$FS_DIR/NAME.out", "$FS_DIR/NAME.err", "$FS_DIR/server.err"    output of each
 #
-# Every function returns 0, or non-zero with one line on stderr. They work under `set -eu`, start nothing but the two
-# programs, and end nothing but what they started, by its process id. Needs bash 4.2 or later.
+# Every function returns 0, or non-zero with one line on stderr. The functions work under `set -eu`, start only the two
+# programs, and stop only processes they started. Needs bash 4.2 or later.
 
 if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 402)); then
     echo "fileshare: scripts/functions.sh needs bash 4.2 or later" >&2
@@ -34,7 +35,7 @@ fi
 _fs_home=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 : "${FS_BIN:=${CARGO_TARGET_DIR:-$_fs_home/target}/release}"
 : "${FS_CREDENTIALS:=$_fs_home/credentials.txt}"
-: "${FS_TIMEOUT:=${FS_PATIENCE:-30}}"
+: "${FS_TIMEOUT:=${FS_PATIENCE:-30}}" # FS_PATIENCE: its former name
 : "${FS_DIR:=}"
 FS_PORT=
 FS_SERVER_PID=
@@ -64,7 +65,7 @@ _fs_prepare() {
     fi
     local program
     for program in server client; do
-        [[ -x $FS_BIN/$program ]] || _fs_fail "$FS_BIN/$program is not there: run cargo build --release, or set FS_BIN" || return
+        [[ -x $FS_BIN/$program ]] || _fs_fail "$FS_BIN/$program does not exist: run cargo build --release, or set FS_BIN" || return
     done
 }
 
@@ -76,7 +77,7 @@ _fs_ended() {
     ! _fs_alive "$1"
 }
 
-# Keeps histories and caches inside FS_DIR, and the pipes to other clients out of the program it becomes.
+# NAME COMMAND...: replaces this subshell with the command. History and cache go to FS_DIR; pipes to other clients are closed.
 _fs_become() {
     local fd
     for fd in "${_fs_keyboard[@]}"; do
@@ -87,11 +88,11 @@ _fs_become() {
     exec "$@"
 }
 
-# fs_start_server [OPTION...]: starts a server on a free port and waits until it is ready. Options are the server's own;
-# without --ephemeral or --data, publications are kept in FS_DIR/fileshare.db.
+# fs_start_server [OPTION...]: starts a server on a free port and waits until it is ready. Options are those of the
+# server; without --ephemeral or --data, publications are stored in FS_DIR/fileshare.db.
 fs_start_server() {
     _fs_prepare || return
-    ! _fs_alive "$FS_SERVER_PID" || _fs_fail "the server runs already" || return
+    ! _fs_alive "$FS_SERVER_PID" || _fs_fail "the server is already running" || return
     local data=(--data "$FS_DIR/fileshare.db") port=${FS_PORT:-0} option
     for option in "$@"; do
         case $option in --data | --data=* | --ephemeral) data=() ;; esac
@@ -109,7 +110,7 @@ _fs_ready_or_dead() {
 
 # fs_wait_ready [SECONDS]: waits until the server listens, and sets FS_PORT.
 fs_wait_ready() {
-    _fs_until "${1:-$FS_TIMEOUT}" _fs_ready_or_dead || _fs_fail "the server does not get ready" || return
+    _fs_until "${1:-$FS_TIMEOUT}" _fs_ready_or_dead || _fs_fail "the server does not become ready" || return
     local line
     line=$(head -n 1 "$FS_DIR/server.out")
     if [[ $line != "listening on "* ]]; then
@@ -119,18 +120,18 @@ fs_wait_ready() {
     FS_PORT=${line##*:}
 }
 
-# fs_folder NAME: prints the folder that this client shares from and downloads to; makes it if need be.
+# fs_folder NAME: prints the shared folder of this client; creates it if necessary.
 fs_folder() {
     _fs_prepare && mkdir -p "$FS_DIR/$1" && printf '%s\n' "$FS_DIR/$1"
 }
 
-# fs_start_client NAME [OPTION...]: starts a client in its own folder; it waits for fs_say. Options are the client's own.
+# fs_start_client NAME [OPTION...]: starts a client in its own folder, ready for fs_say. Options are those of the client.
 fs_start_client() {
     local name=$1 folder keyboard
     shift
-    [[ $name =~ ^[A-Za-z0-9_-]+$ ]] || _fs_fail "a client is named by letters, digits, _ and -" || return
+    [[ $name =~ ^[A-Za-z0-9_-]+$ ]] || _fs_fail "a client's name consists of letters, digits, _ and -" || return
     [[ -n $FS_PORT ]] || _fs_fail "start the server first" || return
-    ! _fs_alive "${FS_PID[$name]:-}" || _fs_fail "$name runs already" || return
+    ! _fs_alive "${FS_PID[$name]:-}" || _fs_fail "$name is already running" || return
     folder=$(fs_folder "$name") || return
     rm -f "$FS_DIR/$name.in"
     mkfifo -m 600 "$FS_DIR/$name.in" || return
@@ -144,9 +145,9 @@ fs_start_client() {
     FS_PID[$name]=$!
 }
 
-# fs_say NAME COMMAND: types a command line into a client.
+# fs_say NAME COMMAND: enters a command line at a client.
 fs_say() {
-    _fs_alive "${FS_PID[$1]:-}" || _fs_fail "$1 does not run" || return
+    _fs_alive "${FS_PID[$1]:-}" || _fs_fail "$1 is not running" || return
     printf '%s\n' "$2" >&"${_fs_keyboard[$1]}"
 }
 
@@ -181,7 +182,7 @@ fs_next_line() {
     FS_LINE=${lines[0]}
 }
 
-# fs_ask NAME COMMAND LINE...: types a command and checks that the client's next lines are these. FS_ECHO=1 shows both.
+# fs_ask NAME COMMAND LINE...: enters a command and checks that the client's next lines are these. FS_ECHO=1 prints both.
 fs_ask() {
     local name=$1 command=$2 wanted
     shift 2
@@ -209,19 +210,19 @@ _fs_sees_peer() {
     return "$found"
 }
 
-# fs_wait_peer NAME USER [SECONDS]: waits until the client, logged in, sees this user active. Nothing else may be asked of
-# it meanwhile, and its lines so far must have been waited for.
+# fs_wait_peer NAME USER [SECONDS]: waits until the logged-in client sees this user active. Do not enter other commands
+# meanwhile; all its earlier output lines must have been read.
 fs_wait_peer() {
     _fs_catch_up "$1"
     _fs_until "${3:-$FS_TIMEOUT}" _fs_sees_peer "$1" "$2" || _fs_fail "$1 does not see $2"
 }
 
-# The greeting of a login comes in its own time: a question whose answer starts with a word of its own marks the place.
+# The greeting of a login arrives asynchronously: a search with a distinct result marks the end of the earlier output.
 _fs_catch_up() {
     fs_say "$1" 'sch fs-catch-up' && fs_wait_line "$1" 'No files found'
 }
 
-# fs_wait_file NAME FILE [SECONDS]: waits until the file is whole in the client's folder (it never appears half).
+# fs_wait_file NAME FILE [SECONDS]: waits until the complete file is in the client's folder.
 fs_wait_file() {
     _fs_until "${3:-$FS_TIMEOUT}" test -e "$FS_DIR/$1/$2" || _fs_fail "$1 does not have $2"
 }
@@ -232,7 +233,7 @@ _fs_close() {
     unset "_fs_keyboard[$1]"
 }
 
-# fs_stop_client NAME: types xit and waits for the end; returns the client's exit status.
+# fs_stop_client NAME: enters xit and waits for the exit; returns the client's exit status.
 fs_stop_client() {
     local name=$1 pid=${FS_PID[$1]:-}
     [[ -n $pid ]] || _fs_fail "$name was not started" || return
@@ -243,7 +244,7 @@ fs_stop_client() {
     wait "$pid" 2>/dev/null
 }
 
-# fs_kill_client NAME: SIGKILL, what a crash looks like.
+# fs_kill_client NAME: kills the client with SIGKILL, like a crash.
 fs_kill_client() {
     local pid=${FS_PID[$1]:-}
     [[ -n $pid ]] || _fs_fail "$1 was not started" || return
@@ -253,7 +254,7 @@ fs_kill_client() {
     wait "$pid" 2>/dev/null || true
 }
 
-# fs_stop_server: SIGTERM, and its end; FS_PORT stays, so that fs_start_server takes the same port again.
+# fs_stop_server: stops the server with SIGTERM; FS_PORT is kept, so that fs_start_server reuses the port.
 fs_stop_server() {
     local pid=$FS_SERVER_PID
     FS_SERVER_PID=
@@ -263,7 +264,7 @@ fs_stop_server() {
     wait "$pid" 2>/dev/null || true
 }
 
-# fs_stop_all: ends every client and the server, and removes FS_DIR if it was made here. Safe to call twice.
+# fs_stop_all: stops every client and the server, and removes FS_DIR if it was created here. Safe to call twice.
 fs_stop_all() {
     local name pid
     for name in "${!FS_PID[@]}"; do

@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# Fuzzes what comes from outside: all targets of fuzz/ in turn, SECONDS each (180 unless told otherwise), on one core.
+# Runs all fuzz targets in turn, SECONDS each (default 180), on one core.
+#
+#   scripts/fuzz.sh [SECONDS]
+#
 # Needs a nightly toolchain and cargo-fuzz: rustup toolchain install nightly; cargo install cargo-fuzz --locked
-# Stops at the first input that breaks a target; it is left in fuzz/artifacts/.
+# Stops at the first input that fails a target; the input is stored in fuzz/artifacts/.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 seconds=${1:-180}
@@ -10,10 +13,10 @@ if [[ $# -gt 1 || ! $seconds =~ ^[1-9][0-9]*$ ]]; then
     exit 2
 fi
 if ! command -v cargo-fuzz >/dev/null; then
-    echo "fuzz: cargo-fuzz is not there; cargo install cargo-fuzz --locked" >&2
+    echo "fuzz: cargo-fuzz is not installed: cargo install cargo-fuzz --locked" >&2
     exit 1
 fi
-# True messages to start from: noise alone takes long to become one.
+# The corpus starts with valid messages, which random bytes rarely form.
 FILESHARE_FUZZ_CORPUS=$PWD/fuzz/corpus cargo test --quiet --test threats
 for target in $(cargo +nightly fuzz list); do
     echo "fuzz: $target"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All tests that a fresh machine with Rust can run, in a few minutes. Arguments go to cargo test: scripts/test.sh sharing
+# Runs all tests, in a few minutes. Arguments go to cargo test: scripts/test.sh sharing
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 for script in scripts/*.sh; do
