@@ -1,4 +1,4 @@
-//! The real server over a disk that is full, or a data file that someone else is busy with.
+//! The real server with a full disk, or with a data file that another program has locked.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,9 +15,9 @@ use rustix::process::Signal;
 use crate::headless_client::{HeadlessClient, credentials};
 use crate::test_support::{Running, TestEnv};
 
-/// A folder on a small file system of its own, for the test of a disk that is really full.
+/// Environment variable: a folder on a small file system, for the test of a really full disk.
 const SMALL_FOLDER: &str = "FILESHARE_TEST_SMALL_FOLDER";
-/// How far a file may grow in the test that needs no such folder, in the shell's units of 512 bytes.
+/// Maximum file size in the test without such a folder, in the shell's units of 512 bytes.
 const LIMIT_BLOCKS: u32 = 1_024;
 
 fn everyone() -> PublishAudience {
@@ -29,8 +29,8 @@ fn file(number: usize) -> PublishedFile {
     PublishedFile { name: FileName::parse(&format!("file {number:06} {:0200}", 0)).unwrap(), content }
 }
 
-/// Publishes until the server has stopped; what was acknowledged, and how the server ended. The publication that was under
-/// way is handed back too, still waiting.
+/// Publishes until the server has stopped. Returns the acknowledged names, how the server ended, and the pending
+/// publication, which still waits.
 fn publish_until_it_stops(
     member: &HeadlessClient,
     server: Running,
@@ -55,7 +55,7 @@ fn publish_until_it_stops(
     (acknowledged.load(SeqCst), publishing, ended)
 }
 
-/// The whole story: the disk fills up, the server stops, there is room again, and nothing is missing.
+/// The disk fills up, the server stops, space is freed, the server starts, and nothing is missing.
 fn fill_the_disk(env: &mut TestEnv, server: Running, address: std::net::SocketAddr, make_room: impl FnOnce()) {
     let member = HeadlessClient::join(address, 0);
     let (acknowledged, publishing, ended) = publish_until_it_stops(&member, server);
@@ -65,7 +65,7 @@ fn fill_the_disk(env: &mut TestEnv, server: Running, address: std::net::SocketAd
     make_room();
     env.use_port(address.port());
     env.start();
-    // The client comes back by itself, and what was under way is stored now.
+    // The client reconnects on its own, and the pending publication is stored now.
     let published = publishing.join().unwrap();
     assert!(published > acknowledged);
     let names: Vec<_> = member.directory.published().unwrap().into_iter().map(|entry| entry.name).collect();
@@ -129,7 +129,7 @@ fn an_administrator_reading_the_data_file_does_not_stop_or_stall_the_server() {
     let [hans, yoda] = [0, 1].map(|number| HeadlessClient::join(env.address(), number));
     hans.directory.publish(&[file(0)], &everyone()).unwrap();
 
-    // Reading, for as long as it takes, holds up nothing.
+    // A long read transaction delays nothing.
     let reader = administrator(&env.data());
     reader.execute_batch("BEGIN").unwrap();
     let rows = || reader.query_row("SELECT count(*) FROM publications", [], |row| row.get::<_, i64>(0)).unwrap();
@@ -139,7 +139,7 @@ fn an_administrator_reading_the_data_file_does_not_stop_or_stall_the_server() {
     reader.execute_batch("COMMIT").unwrap();
     assert_eq!(rows(), 2);
 
-    // A lock holds up what is to be stored, and nothing else.
+    // A write lock delays changes and nothing else.
     let writer = administrator(&env.data());
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
     let directory = hans.directory.clone();

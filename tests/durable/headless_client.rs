@@ -1,4 +1,4 @@
-//! Clients without a shell: the library's control thread and directory, with passwords that cost next to nothing.
+//! Clients without a shell: the control thread and the server API, with cheap key stretching.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub fn user(number: usize) -> UserName {
     UserName::parse(&format!("user{number}")).unwrap()
 }
 
-/// A credentials file for so many users.
+/// A credentials file for this number of users.
 pub fn credentials(users: usize) -> String {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let line = |number| {

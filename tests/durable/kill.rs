@@ -1,7 +1,7 @@
-//! The server is killed at random moments while clients publish and withdraw as fast as they can.
+//! Kills the server at random moments while clients publish and unpublish as fast as they can.
 //!
-//! After each kill the data file must hold what was acknowledged, or that and the one change that was under way; and every
-//! answer that a client gets, over any number of restarts, must be the one that its own history calls for.
+//! After each kill the data file must hold the acknowledged changes, or these and the one pending change. Every response to
+//! a client, across any number of restarts, must match that client's own history.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,20 +22,20 @@ use rand_chacha::ChaCha20Rng;
 use crate::headless_client::{HeadlessClient, credentials, user};
 use crate::test_support::TestEnv;
 
-/// Rounds; 500 for the long version.
+/// Environment variable: the number of rounds; 500 in the long version.
 const ROUNDS: &str = "FILESHARE_TEST_KILL_ROUNDS";
-/// Repeats a run's choices; the machine's timing is its own.
+/// Environment variable: the seed, which repeats the random choices but not the timing.
 const SEED: &str = "FILESHARE_TEST_SEED";
 const USERS: usize = 6;
-/// Names each user publishes under.
+/// Number of names each user publishes.
 const NAMES: usize = 30;
-/// Names of one change: they fit one datagram, so that a change is whole or not there.
+/// Maximum names of one change: they fit one datagram, so that a change is stored as a whole or not at all.
 const CHANGE_MAX: usize = 9;
 
 /// One user's publications.
 type Files = BTreeMap<FileName, (Content, Audience)>;
 
-/// What a user was told so far, and what the publications will be once the change under way is acknowledged.
+/// The acknowledged publications of a user, and the publications after the pending change.
 #[derive(Default)]
 struct History {
     acknowledged: Files,
@@ -61,10 +61,10 @@ fn acknowledged_changes_and_nothing_else_survive_random_kills() {
         })
         .collect();
     for round in 0..rounds {
-        // Often in the middle of everything, sometimes before anyone is back.
+        // Usually amid changes, sometimes before any client has reconnected.
         let most = if rng.gen_bool(0.2) { 30 } else { 900 };
         thread::sleep(Duration::from_millis(rng.gen_range(0..most)));
-        assert!(workers.iter().all(|worker| !worker.is_finished()), "round {round}: a client has given up");
+        assert!(workers.iter().all(|worker| !worker.is_finished()), "round {round}: a client has stopped");
         env.kill_server();
         let stored = read_copied_data(&env.data());
         for (number, history) in histories.iter().enumerate() {
@@ -78,12 +78,12 @@ fn acknowledged_changes_and_nothing_else_survive_random_kills() {
     let resumed: usize = workers.into_iter().map(|worker| worker.join().unwrap()).sum();
     let changes: usize = histories.iter().map(|history| history.lock().unwrap().changes).sum();
     println!(
-        "{rounds} rounds: {changes} changes were acknowledged, sessions came back {resumed} times, nothing was lost"
+        "{rounds} rounds: {changes} changes were acknowledged, sessions were resumed {resumed} times, nothing was lost"
     );
     assert!(changes > rounds && resumed >= rounds, "{changes} changes, {resumed} resumptions");
 }
 
-/// One user's client: changes its publications, and checks all it is told. How often its session came back.
+/// One user's client: changes its publications and checks every response. Returns the number of resumptions.
 fn work(member: HeadlessClient, history: &Mutex<History>, stop: &AtomicBool, mut rng: ChaCha20Rng) -> usize {
     while !stop.load(SeqCst) {
         let mut names: Vec<FileName> = (0..NAMES).map(name).collect();
@@ -107,7 +107,7 @@ fn work(member: HeadlessClient, history: &Mutex<History>, stop: &AtomicBool, mut
         }
     }
     check_list(&member, &history.lock().unwrap().acknowledged);
-    // A repair would put back what the server had lost, and so hide the loss.
+    // Republication would restore what the server had lost, and so hide the loss.
     assert_eq!(member.counters.repaired.load(SeqCst), 0, "{}", member.user);
     assert_eq!(member.counters.logged_out.load(SeqCst), 0, "{}", member.user);
     member.control.logout();
@@ -132,7 +132,7 @@ fn publish(
     member.directory.publish(&files, &PublishAudience::Audience(audience)).unwrap();
 }
 
-/// What the client can list is what it was told.
+/// Checks that the client's list equals the acknowledged publications.
 fn check_list(member: &HeadlessClient, expected: &Files) {
     let listed = member.directory.published().unwrap();
     let listed: Vec<_> = listed.into_iter().map(|entry| (entry.name, entry.content, entry.restricted)).collect();
@@ -146,7 +146,7 @@ fn name(number: usize) -> FileName {
     FileName::parse(&format!("folder {}/file {number:02}", number % 3)).unwrap()
 }
 
-/// Everyone's publications as the next server will find them, read from a copy.
+/// Reads all publications from a copy of the data file, as the next server will load them.
 fn read_copied_data(data: &Path) -> BTreeMap<UserName, Files> {
     #[derive(Default)]
     struct Contents(BTreeMap<UserName, Files>);

@@ -1,9 +1,9 @@
-//! Nothing acknowledged is ever lost: the real server is killed, its disk is slow, full or locked, and the clients carry
-//! on by themselves.
+//! No acknowledged change is lost when the real server is killed or its disk is slow, full or locked, and clients recover on
+//! their own.
 //!
-//! Rounds and seeds come from the environment, for `scripts/durability.sh`; an ordinary run has a few of each.
+//! Rounds and seeds come from the environment, for `scripts/durability.sh`; the defaults are small.
 
-#![allow(clippy::disallowed_methods, reason = "these tests stand outside the cores: they may read clocks and wait")]
+#![allow(clippy::disallowed_methods, reason = "end-to-end tests are not sans-IO: they read clocks and wait")]
 
 #[path = "../test_support/mod.rs"]
 #[allow(dead_code, reason = "shared with the other end-to-end tests; each uses its part")]

@@ -1,4 +1,4 @@
-//! What a user sees of a server restart: a word on stderr, and nothing else.
+//! All that a user sees of a server restart is a note on stderr.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn a_download_continues_during_a_server_restart() {
     let mut vader = vader.user().spawn();
     vader.skip_greeting();
     vader.send("get film");
-    // The transfer has begun when its part is there.
+    // The transfer is running once its partial file exists.
     let folder = target.parent().unwrap().to_owned();
     while !std::fs::read_dir(&folder).unwrap().any(|entry| entry.unwrap().path().extension().is_some()) {
         std::thread::sleep(Duration::from_millis(10));

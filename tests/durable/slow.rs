@@ -1,7 +1,7 @@
-//! A disk that takes long for a sync holds up nothing but the acknowledgement of what it stores.
+//! A slow disk delays only the acknowledgement of the changes it stores.
 //!
-//! The server runs in a process of its own with a store that waits, before every batch, for a word on its stdin. It is this
-//! test program started again, with an ignored test as its program.
+//! The server runs in another process with a store that waits for a line on stdin before every batch. That process is this
+//! test program again, running an ignored test.
 
 use std::io::BufRead;
 use std::path::PathBuf;
@@ -23,19 +23,19 @@ use rustix::process::Signal;
 use crate::headless_client::{HeadlessClient, credentials};
 use crate::test_support::{Running, TestEnv};
 
-/// The folder that the other process serves.
+/// Environment variable: the folder of the server in the other process.
 const FOLDER: &str = "FILESHARE_TEST_SLOW_FOLDER";
 
-/// Waits for a line before every batch; says on stderr that it waits. `fail`: the batch fails.
+/// Prints a line on stderr and waits for a line on stdin before every batch. The line `fail` fails the batch.
 struct GatedStore {
     store: Box<SqliteStore>,
-    words: Receiver<String>,
+    lines: Receiver<String>,
 }
 
 impl Store for GatedStore {
     fn write(&mut self, batch: &[Mutation]) -> Result<(), StoreError> {
         eprintln!("the disk is at work");
-        match self.words.recv().as_deref() {
+        match self.lines.recv().as_deref() {
             Ok("fail") => Err(StoreError::Failed("cannot store: the disk is on fire".into())),
             _ => self.store.write(batch),
         }
@@ -46,10 +46,10 @@ impl Store for GatedStore {
 }
 
 #[test]
-#[ignore = "the program of another process; does nothing by itself"]
+#[ignore = "runs in another process; does nothing on its own"]
 fn server_over_a_slow_disk() {
     let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
-    let (sender, words) = channel();
+    let (sender, lines) = channel();
     thread::spawn(move || std::io::stdin().lock().lines().try_for_each(|line| sender.send(line.unwrap())));
     let options = Options {
         listen: "127.0.0.1:0".parse().unwrap(),
@@ -61,7 +61,7 @@ fn server_over_a_slow_disk() {
     };
     let served = serve_with_journal(options, |path, load, wake| {
         let (store, root_secret) = SqliteStore::open(path, load)?;
-        Journal::with_store(Box::new(GatedStore { store: Box::new(store), words }), root_secret, wake)
+        Journal::with_store(Box::new(GatedStore { store: Box::new(store), lines }), root_secret, wake)
     });
     served.unwrap_or_else(|error| panic!("{error}"));
 }
@@ -75,7 +75,7 @@ fn start(env: &TestEnv) -> (Running, std::net::SocketAddr) {
     });
     loop {
         let line = server.next_line();
-        // The test harness says what it runs on the same line.
+        // The test harness prints the name of the test on the same line.
         if let Some((_, address)) = line.split_once("listening on ") {
             return (server, address.parse().unwrap());
         }
@@ -102,18 +102,18 @@ fn a_slow_disk_delays_only_acknowledgements() {
         thread::spawn(move || directory.publish(&[file("report")], &everyone))
     };
     server.wait_err("the disk is at work");
-    // Longer than the liveness time: everyone has reported three times since, and has been answered meanwhile.
+    // Longer than the liveness time: each client sends three heartbeats and gets replies meanwhile.
     for member in [&hans, &yoda, &vader] {
         let report = format!("Received HBT from {}", member.user);
         let reported = count(&server, &report) + 3;
         while count(&server, &report) < reported {
             assert_eq!(yoda.directory.peers().unwrap().len(), 2);
             let query = NameQuery::Substring(String::new());
-            assert!(vader.directory.search(query).unwrap().is_empty(), "what is not durable is not visible");
+            assert!(vader.directory.search(query).unwrap().is_empty(), "a change that is not durable is not visible");
             thread::sleep(Duration::from_millis(50));
         }
     }
-    assert!(!publishing.is_finished(), "what is not durable is not acknowledged");
+    assert!(!publishing.is_finished(), "a change that is not durable is not acknowledged");
     server.send("go on");
     publishing.join().unwrap().unwrap();
     assert_eq!(yoda.directory.search(NameQuery::Substring(String::new())).unwrap(), [file("report").name]);
@@ -127,7 +127,7 @@ fn a_slow_disk_delays_only_acknowledgements() {
     }
     assert_eq!(count(&server, "timed out"), 0);
 
-    // A stop waits for the disk: what was on its way is stored and acknowledged.
+    // A stop waits for the disk: the queued change is stored and acknowledged.
     let publishing = {
         let (directory, everyone) = (hans.directory.clone(), everyone);
         thread::spawn(move || directory.publish(&[file("last")], &everyone))
@@ -156,8 +156,8 @@ fn a_failing_write_stops_the_server_and_is_not_acknowledged() {
     server.send("fail");
     let ended = server.wait();
     assert!(ended.code != 0 && ended.stderr.contains("cannot store: the disk is on fire"), "{ended:?}");
-    assert!(!publishing.is_finished(), "what was not stored is not acknowledged");
-    // Once the disk is well again the client publishes it after all, by itself.
+    assert!(!publishing.is_finished(), "a change that was not stored is not acknowledged");
+    // Once the disk works again, the client completes the publication on its own.
     env.use_port(address.port());
     env.start();
     publishing.join().unwrap().unwrap();

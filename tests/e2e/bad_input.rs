@@ -1,4 +1,4 @@
-//! Bad input: one clear error where a person is asking, no answer to a stranger, and everything keeps running.
+//! Malformed input: one clear error for the user, no reply to unauthenticated senders, and no harm to the programs.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -10,8 +10,8 @@ use rand_chacha::ChaCha20Rng;
 use crate::test_support::fake::{FakeServer, UnauthenticatedSender};
 use crate::test_support::{Client, TestEnv, free_port, seeded_bytes};
 
-/// Kinds that a server may answer although it knows nobody: HELLO of its size, RESUME of a possible size.
-fn may_draw_an_answer(datagram: &[u8]) -> bool {
+/// Whether the server may reply to an unauthenticated sender: a HELLO of its size or a RESUME of a possible size.
+fn may_get_a_reply(datagram: &[u8]) -> bool {
     match datagram.first() {
         Some(0x01) => datagram.len() == 256,
         Some(0x08) => (98..=321).contains(&datagram.len()),
@@ -19,17 +19,17 @@ fn may_draw_an_answer(datagram: &[u8]) -> bool {
     }
 }
 
-fn works(env: &TestEnv) {
+fn assert_server_works(env: &TestEnv) {
     env.client("hans").user().run(&["lap"]).expect_code(0);
 }
 
 #[test]
 fn an_empty_datagram_is_ignored() {
     let env = TestEnv::new();
-    let stranger = UnauthenticatedSender::new(env.address());
-    stranger.send(&[]);
-    assert_eq!(stranger.drain_replies([1; 16]), Vec::<Vec<u8>>::new());
-    works(&env);
+    let sender = UnauthenticatedSender::new(env.address());
+    sender.send(&[]);
+    assert_eq!(sender.drain_replies([1; 16]), Vec::<Vec<u8>>::new());
+    assert_server_works(&env);
 }
 
 #[test]
@@ -38,24 +38,24 @@ fn a_hundred_thousand_random_datagrams_get_no_reply_and_do_no_harm() {
     let mut hans = env.client("hans").spawn();
     hans.log_in("hans");
     let log_before = env.log_after_login("hans");
-    let stranger = UnauthenticatedSender::new(env.address());
+    let sender = UnauthenticatedSender::new(env.address());
     let mut rng = ChaCha20Rng::seed_from_u64(20_260_101);
     for round in 0..100_000_u32 {
         let mut datagram = vec![0; rng.gen_range(0..1_500)];
         rng.fill(datagram.as_mut_slice());
-        // Half of them start like something the server knows.
+        // Half of them start with a kind byte that the server knows.
         if round % 2 == 0 && !datagram.is_empty() {
             datagram[0] = *[0x01, 0x04, 0x06, 0x08, 0x10].get(rng.gen_range(0..5)).expect("one of five");
         }
-        if !may_draw_an_answer(&datagram) {
-            stranger.send(&datagram);
+        if !may_get_a_reply(&datagram) {
+            sender.send(&datagram);
         }
         if round % 1_000 == 0 {
-            assert_eq!(stranger.drain_replies(rng.r#gen()), Vec::<Vec<u8>>::new(), "by round {round}");
+            assert_eq!(sender.drain_replies(rng.r#gen()), Vec::<Vec<u8>>::new(), "by round {round}");
         }
     }
-    assert_eq!(stranger.drain_replies([2; 16]), Vec::<Vec<u8>>::new());
-    assert_eq!(env.log(), log_before, "bad bytes are not worth a line");
+    assert_eq!(sender.drain_replies([2; 16]), Vec::<Vec<u8>>::new());
+    assert_eq!(env.log(), log_before, "malformed bytes are not logged");
     hans.run_command("lap", &["No active peers"]);
     assert!(!env.log().contains("timed out"));
 }
@@ -63,7 +63,7 @@ fn a_hundred_thousand_random_datagrams_get_no_reply_and_do_no_harm() {
 #[test]
 fn truncated_and_oversized_packets_are_ignored() {
     let env = TestEnv::new();
-    let stranger = UnauthenticatedSender::new(env.address());
+    let sender = UnauthenticatedSender::new(env.address());
     let sizes = [(0x01, 256), (0x04, 210), (0x06, 129), (0x08, 197), (0x10, 1_200)];
     for (kind, size) in sizes {
         for length in (0..=size + 2).chain([1_201, 9_000, 60_000]) {
@@ -71,13 +71,13 @@ fn truncated_and_oversized_packets_are_ignored() {
             if let Some(first) = datagram.first_mut() {
                 *first = kind;
             }
-            if !may_draw_an_answer(&datagram) {
-                stranger.send(&datagram);
+            if !may_get_a_reply(&datagram) {
+                sender.send(&datagram);
             }
         }
-        assert_eq!(stranger.drain_replies([kind; 16]), Vec::<Vec<u8>>::new(), "kind {kind:#x}");
+        assert_eq!(sender.drain_replies([kind; 16]), Vec::<Vec<u8>>::new(), "kind {kind:#x}");
     }
-    works(&env);
+    assert_server_works(&env);
 }
 
 #[test]
@@ -85,12 +85,12 @@ fn replies_to_unauthenticated_senders_are_not_larger_than_requests() {
     let env = TestEnv::new();
     let mut rng = ChaCha20Rng::seed_from_u64(7);
     for length in [98, 150, 256, 321] {
-        let stranger = UnauthenticatedSender::new(env.address());
+        let sender = UnauthenticatedSender::new(env.address());
         let mut datagram = vec![0; length];
         rng.fill(datagram.as_mut_slice());
         datagram[0] = 0x08;
-        stranger.send(&datagram);
-        let answers = stranger.drain_replies([3; 16]);
+        sender.send(&datagram);
+        let answers = sender.drain_replies([3; 16]);
         assert!(answers.len() <= 1 && answers.iter().all(|answer| answer.len() <= length), "{answers:?}");
     }
 }
@@ -98,8 +98,8 @@ fn replies_to_unauthenticated_senders_are_not_larger_than_requests() {
 #[test]
 fn a_server_that_sends_garbage_counts_as_unreachable() {
     let env = TestEnv::stopped("");
-    let nonsense = FakeServer::start(|datagram| Some(seeded_bytes(datagram.len() as u64, 300)));
-    let done = Client::new(env.path(), "hans", "127.0.0.1", nonsense.port()).user().run(&["lap"]);
+    let garbage = FakeServer::start(|datagram| Some(seeded_bytes(datagram.len() as u64, 300)));
+    let done = Client::new(env.path(), "hans", "127.0.0.1", garbage.port()).user().run(&["lap"]);
     done.expect_code(3);
     done.one_line_of_stderr();
 }
@@ -117,12 +117,12 @@ fn garbage_and_silent_connections_do_not_stop_the_listener() {
     let _silent: Vec<TcpStream> = (0..20).map(|_| connect()).collect();
     for seed in 0..20 {
         let mut stream = connect();
-        // It may hang up at once, and we may be too slow to see it.
+        // The listener may close the connection at once, before the write finishes.
         let _ = stream.write_all(&seeded_bytes(seed, 10_000));
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout can be set");
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
-        assert_eq!(answer, [0; 0], "a stranger learns nothing");
+        assert_eq!(answer, [0; 0], "an unauthenticated peer gets no reply");
     }
     for length in [[0; 4], [0xff; 4], [0x7f, 0xff, 0xff, 0xff]] {
         let _ = connect().write_all(&length.repeat(3));

@@ -136,7 +136,7 @@ fn a_folder_publishes_its_files_without_hidden_and_server_files() {
 #[test]
 fn an_unreadable_file_is_exit_8() {
     if rustix::process::geteuid().is_root() {
-        // Root reads everything; the missing file stands for it there.
+        // Root can read every file; the test of a missing file covers the same exit status.
         return;
     }
     let env = TestEnv::new();

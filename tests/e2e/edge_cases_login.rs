@@ -150,7 +150,7 @@ fn record_lines_let_users_in_without_a_password_in_the_file() {
     env.client("vader").user().args(["-q"]).run(&["get a"]).expect(0, &["a downloaded successfully"]);
     env.client("yoda").user().args(["-q"]).run(&["lap"]).expect(0, &["1 active peer:", "hans"]);
     env.client("vader").user_as("vader", "wrong").run(&["lap"]).expect_code(4);
-    // The line itself is no password.
+    // The record line itself is not accepted as a password.
     let record = lines.lines().next().and_then(|line| line.split_once(' ')).expect("a record line").1;
     env.client("stranger").user_as("hans", record).run(&["lap"]).expect_code(4);
 }

@@ -1,6 +1,6 @@
 //! Section 4 of the contract: exit statuses, and which of several failures decides.
 //!
-//! 6, 7 and 9 stand beside the downloads (`transfers`, `transfer_failures`).
+//! 6, 7 and 9 are tested with the downloads (`transfers`, `transfer_failures`).
 
 use rustix::process::Signal;
 

@@ -1,4 +1,4 @@
-//! Coming and going: leaving is told and seen at once, a crash after the liveness time, staying lasts until a signal.
+//! Logging out and exiting: peers see a logout at once and a crash after the liveness time; `--stay` lasts until a signal.
 
 use std::net::Ipv4Addr;
 
@@ -9,7 +9,7 @@ use crate::test_support::{Client, TestEnv};
 
 #[test]
 fn every_kind_of_exit_is_visible_to_peers_at_once() {
-    // A liveness time longer than the test's timeout: nobody can time out here.
+    // The liveness time exceeds the test's timeout, so that no session can time out here.
     let env = TestEnv::with(crate::test_support::CREDENTIALS, &["--liveness", "3600"]);
     let mut watcher = env.client("yoda").user().spawn();
     watcher.skip_greeting();

@@ -1,8 +1,8 @@
-//! The real binaries on loopback: every promise that a user can see, one module a part of the contract.
+//! End-to-end tests of the real binaries on loopback: all behaviour that a user can see, one module per part of the contract.
 //!
-//! One program rather than many, so that it links once and its tests run side by side.
+//! One test program rather than many, so that it links once and its tests run in parallel.
 
-#![allow(clippy::disallowed_methods, reason = "these tests stand outside the cores: they may read clocks")]
+#![allow(clippy::disallowed_methods, reason = "end-to-end tests are not sans-IO: they read clocks")]
 
 #[path = "../test_support/mod.rs"]
 mod test_support;

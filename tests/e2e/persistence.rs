@@ -1,4 +1,4 @@
-//! What is published stays published: over logging out, a crash of the client, a crash of the server, a stop.
+//! Publications survive logout, a crash of the client, and a crash or stop of the server.
 
 use std::fs;
 
@@ -38,7 +38,7 @@ fn an_acknowledged_publication_survives_an_immediate_server_kill() {
             hans.run_command(&format!("pub {name}"), &["File published successfully"]);
         }
         env.kill_server();
-        // A client that lives on would publish again what the server has lost.
+        // A client that keeps running would republish what the server has lost.
         hans.kill();
         env.start();
         let done = env.client("hans").user().args(["-q"]).run(&["lpf"]);

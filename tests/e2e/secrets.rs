@@ -1,4 +1,4 @@
-//! A recorded session holds no secret, and replayed it changes nothing.
+//! A recorded session contains no secret, and replaying it changes nothing.
 
 use std::collections::HashSet;
 use std::fs;
@@ -10,26 +10,26 @@ use crate::test_support::{CREDENTIALS, Client, TestEnv, auth, contains_bytes};
 pub(crate) const CONTENT: &str = "the very words that nobody on the wire may read";
 pub(crate) const NAME: &str = "unmistakable-file-name.txt";
 
-/// Where LOGIN1 says the user name in clear, which is the one place that does.
+/// The bytes of LOGIN1 that hold the user name in clear, the only place on the wire.
 const LOGIN1: u8 = 0x04;
 
-/// A sealed datagram: session id 16 and counter 8 in clear, then what is sealed.
+/// Offset of the sealed part of a SESSION datagram, after kind 1, session id 16 and counter 8 in clear.
 const SESSION: u8 = 0x10;
 
-/// A share with somebody in the middle, and what that one has seen so far.
+/// A server and clients whose traffic passes recording relays.
 pub(crate) struct Recorded {
     pub env: TestEnv,
     pub hans: crate::test_support::Running,
     pub vader: crate::test_support::Running,
-    /// Between the server and hans, and vader.
+    /// Relays between the server and hans, and the server and vader.
     pub relays: (UdpRelay, UdpRelay),
-    /// Where hans listens.
+    /// Address of hans's listener.
     pub listen: SocketAddr,
-    /// Both directions mixed.
+    /// The bytes of the transfer, both directions interleaved.
     pub transfer: Vec<u8>,
 }
 
-/// hans publishes, vader searches and fetches, with someone in the middle of all three connections.
+/// hans publishes, vader searches and downloads; relays record all three connections.
 pub(crate) fn record() -> Recorded {
     let env = TestEnv::with(CREDENTIALS, &["--heartbeat", "0.3"]);
     let behind = Ipv4Addr::new(127, 0, 0, 2);
@@ -91,7 +91,7 @@ fn a_recorded_session_replayed_changes_nothing() {
     let log = recorded.env.log();
     for relay in [hans, vader] {
         let tape = relay.recording();
-        // The login, each step when the one before has been dealt with; then all of it backwards and as it was, at once.
+        // Replays the login step by step, waiting for each; then the whole recording backwards and forwards without waiting.
         tape.iter().take(12).for_each(|seen| relay.inject_and_wait(seen));
         tape.iter().rev().chain(&tape).for_each(|seen| relay.inject(seen));
     }
@@ -115,13 +115,13 @@ fn the_same_login_twice_shares_no_bytes_but_the_name() {
         done.expect_code(0);
         let mut seen = HashSet::new();
         for datagram in relay.recording() {
-            // A session's counter starts at 0 each time, in clear: it says nothing.
+            // The counter of every session starts at 0, in clear, and reveals nothing.
             let (head, rest) = match datagram.bytes[0] {
                 SESSION => (&datagram.bytes[1..17], &datagram.bytes[25..]),
                 _ => (&datagram.bytes[..0], &datagram.bytes[1..]),
             };
             for window in head.windows(8).chain(rest.windows(8)) {
-                // Padding and the name's own padding are all zeroes at their end.
+                // Padding ends with zeroes in both.
                 let window: [u8; 8] = window.try_into().expect("eight bytes");
                 if window[4..] != [0; 4] && !contains_bytes(&window, b"hans") {
                     seen.insert(window);

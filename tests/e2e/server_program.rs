@@ -1,4 +1,4 @@
-//! Section 1 of the contract: the server's options, ready line, log, signals and refusals.
+//! Section 1 of the contract: the server's options, ready line, log, signals and startup errors.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -18,7 +18,7 @@ fn the_ready_line_is_the_only_stdout_and_sigterm_exits_0() {
     }
 }
 
-/// `09:11:48.886: 127.0.0.1:57820: Received PUB from hans` without the time and with the port checked and replaced.
+/// Removes the time from a line such as `09:11:48.886: 127.0.0.1:57820: Received PUB from hans`; checks and replaces the port.
 fn without_time_and_port(line: &str) -> String {
     let (time, rest) = line.split_at_checked("00:00:00.000: ".len()).unwrap_or_else(|| panic!("no time in {line:?}"));
     let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
@@ -100,7 +100,7 @@ fn sighup_reloads_the_credentials() {
     // hans is gone, yoda has another password, vader keeps the session.
     env.write_credentials("yoda changed\nvader sithlord**\nleia new\n");
     env.signal_server(Signal::HUP);
-    // Whoever is removed hears of it once the file is in force.
+    // Removed users are notified once the new credentials are in force.
     hans.wait_err("log");
     let mut leia = env.client("leia").user_as("leia", "new").spawn();
     leia.skip_greeting();
@@ -110,7 +110,7 @@ fn sighup_reloads_the_credentials() {
     env.client("hans").run(&[&auth("hans")]).expect_code(4);
     env.client("yoda").run(&[&auth("yoda")]).expect_code(4);
 
-    // Hidden, not deleted.
+    // The publications are hidden, not deleted.
     drop(hans);
     env.write_credentials(CREDENTIALS);
     env.signal_server(Signal::HUP);
@@ -140,7 +140,7 @@ fn refusal(mut command: Command) -> (i32, String) {
     (code, stderr)
 }
 
-/// Runs a server that must not start; the one line it says.
+/// Runs a server that must not start; returns its one line on stderr.
 fn one_line_refusal(env: &TestEnv, args: &[&str]) -> String {
     let mut command = env.server_command();
     command.args(args);
@@ -188,7 +188,7 @@ fn a_port_in_use_is_reported() {
     let port = env.port().to_string();
     let mut command = env.server_command();
     command.args([&port, "--data", "other.db"]);
-    // The option is given twice; a fresh command has it once.
+    // `server_command` already has the option; a fresh command has it once.
     let mut fresh = Command::new(command.get_program());
     fresh.current_dir(env.path()).arg("--credentials").arg(env.credentials()).args(["--data", "other.db", &port]);
     let (_, stderr) = refusal(fresh);
@@ -230,7 +230,7 @@ fn intervals_may_be_decimal_and_must_be_consistent() {
         &["70000"],
         &[],
     ] {
-        // `server_command` gives --data, so that --ephemeral clashes with it.
+        // `server_command` has --data, which conflicts with --ephemeral.
         let mut command = stopped.server_command();
         command.args(args);
         assert_eq!(refusal(command).0, 2, "{args:?}");

@@ -1,10 +1,10 @@
-//! `pub --to`: for whoever is not named, a file does not exist.
+//! `pub --to`: for all other users the file does not exist.
 
 use std::fs;
 
 use crate::test_support::{Finished, TestEnv, seeded_bytes};
 
-fn told(done: &Finished) -> (i32, &str, &str) {
+fn outcome(done: &Finished) -> (i32, &str, &str) {
     (done.code, &done.stdout, &done.stderr)
 }
 
@@ -19,7 +19,7 @@ fn a_restricted_file_is_visible_only_to_its_audience() {
         let hidden = env.client("yoda").user().args(["-q"]).run(&[command]);
         let absent = env.client("yoda").user().args(["-q"]).run(&[&command.replace("pl", "xy").replace("PL", "XY")]);
         let absent = (absent.code, absent.stdout.replace("xy", "pl"), absent.stderr.replace("xy", "pl"));
-        assert_eq!(told(&hidden), (absent.0, &*absent.1, &*absent.2), "{command}");
+        assert_eq!(outcome(&hidden), (absent.0, &*absent.1, &*absent.2), "{command}");
     }
 }
 
@@ -80,7 +80,7 @@ fn publications_remain_when_only_a_partial_file_is_left() {
         .expect(0, &["2 files published successfully"]);
     let part = format!(".{}.part", &blake3::hash(&content).to_hex()[..32]);
     fs::rename(hans().dir().join("big"), hans().dir().join(part)).expect("as an interrupted get leaves it");
-    // `pub` waits for the list of the login.
+    // `pub` waits until the list of own publications is loaded after the login.
     let expected = ["File published successfully", "2 files published:", "big", "old"];
     hans().run(&["pub old", "lpf"]).expect(0, &expected);
 }

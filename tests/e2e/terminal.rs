@@ -1,4 +1,4 @@
-//! A person at a terminal.
+//! Interactive use at a terminal.
 
 use crate::test_support::pty::Terminal;
 use crate::test_support::{TestEnv, all_bytes, auth, contains_bytes, entries, seeded_bytes};
@@ -42,7 +42,7 @@ fn end_of_input_at_a_terminal_exits() {
     env.wait_log("Received XIT from hans");
 }
 
-/// Answers the question for hans's password; gives the exit status and all that was on the screen.
+/// Enters hans's password at the prompt; returns the exit status and the whole screen.
 fn log_in_with_hidden_password_and_exit(mut person: Terminal) -> (i32, String) {
     person.expect_on_screen("assword");
     person.wait_echo_off();
@@ -86,7 +86,7 @@ fn ctrl_c_cancels_the_download_and_keeps_the_shell() {
     let mut person = Terminal::start(env.client("vader").user().into_command());
     person.expect_on_screen("> ");
     person.type_line("get large");
-    // The progress bar: the transfer is under way.
+    // The progress bar appears once the transfer is running.
     person.expect_on_screen("MiB");
     person.press(0x03);
     person.expect_on_screen("large download failed");

@@ -1,5 +1,5 @@
-//! Measurements of what holds under attack, for scripts/acceptance-security.sh: they take minutes and want a release build and
-//! a quiet machine, so they run only when asked for (`--ignored`). Each prints its figures and fails beyond its bar.
+//! Measurements under attack, for scripts/acceptance-security.sh. They take minutes and need a release build and a quiet
+//! machine, so they run only with `--ignored`. Each prints its figures and fails if one exceeds its limit.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,11 +21,11 @@ use crate::test_support::raw_client::{GuessOutcome, RawClient};
 use crate::test_support::{CREDENTIALS, TestEnv};
 
 const WHY: &str = "records for tests are made with the least stretching";
-/// Tries of each kind of user.
+/// Login attempts per kind of user.
 const TRIES: usize = 1_000;
-/// Users of each kind: so many that no guess budget runs out.
+/// Users of each kind, enough that no guess budget runs out.
 const USERS: usize = 100;
-/// What |t| must stay below.
+/// Upper limit of |t|.
 const T_MAX: f64 = 4.5;
 
 fn loopback(c: u8, d: u8) -> IpAddr {
@@ -42,7 +42,7 @@ fn print_latencies(what: &str, latencies: &mut [Duration]) {
     println!("  {what}: {} heartbeats, median {median:.2} ms, 99 % {high:.2} ms, most {most:.2} ms", latencies.len());
 }
 
-/// Heartbeats of a session at 127.0.0.1, one every 50 ms, until told to stop.
+/// Heartbeats of a session at 127.0.0.1, one every 50 ms, until stopped.
 fn beat(server: SocketAddr, stop: &AtomicBool) -> Vec<Duration> {
     let client = RawClient::new(loopback(0, 1), server, 77);
     let mut session = client.log_in("yoda", b"wise@!man", KeyStretching::Argon2id);
@@ -105,7 +105,7 @@ fn a_flood_of_logins_for_real_and_unknown_users() {
         thread::scope(|scope| {
             let heart = scope.spawn(|| beat(server, &stop));
             let shouter = scope.spawn(|| {
-                // 500 networks as far as the server can tell; a third of the names is real.
+                // The server sees 500 networks; a third of the names exist.
                 let at = |at: u8| RawClient::new(loopback(1 + at / 250, 1 + at % 250), server, u64::from(at));
                 let mut crowd: Vec<RawClient> = (0..=u8::MAX).map(at).collect();
                 let mut round = 0;
@@ -142,7 +142,7 @@ fn a_flood_of_logins_for_real_and_unknown_users() {
     }
 }
 
-/// Credentials of known and active users; all names are of one length.
+/// Credentials of known and active users; all names have the same length.
 fn crowd(rng: &mut StdRng) -> String {
     let line = |name: String| {
         let user = UserName::parse(&name).expect("a name");
@@ -151,7 +151,7 @@ fn crowd(rng: &mut StdRng) -> String {
     ["known", "activ"].iter().flat_map(|kind| (0..USERS).map(move |at| format!("{kind}{at:03}"))).map(line).collect()
 }
 
-/// Tries in an order drawn by lot: the kind of user, and who.
+/// Attempts in random order: the kind of user, and the user.
 fn lots(rng: &mut StdRng, kinds: &[&'static str]) -> Vec<(&'static str, String)> {
     let tries =
         |kind: &&'static str| (0..TRIES).map(|at| (*kind, format!("{kind}{:03}", at % USERS))).collect::<Vec<_>>();
@@ -170,8 +170,8 @@ fn welch(one: &[f64], other: &[f64]) -> f64 {
     (mean(one) - mean(other)) / (spread(one) + spread(other)).sqrt()
 }
 
-/// Compares every kind with the unknown users, as measured and without the slowest twentieth of all, which is seeded_bytes of
-/// the machine.
+/// Compares every kind with the unknown users, over all samples and without the slowest 5 %, which are noise of the
+/// machine.
 fn judge(phase: &str, times: &BTreeMap<&str, Vec<f64>>) {
     let mut all: Vec<f64> = times.values().flatten().copied().collect();
     all.sort_by(f64::total_cmp);
@@ -182,7 +182,10 @@ fn judge(phase: &str, times: &BTreeMap<&str, Vec<f64>>) {
         let (raw, trimmed) = (welch(sample, unknown), welch(&below(sample), &below(unknown)));
         let mean = sample.iter().sum::<f64>() / sample.len() as f64 * 1e6;
         println!("  {phase}, {kind} against unknown users: mean {mean:.1} us, t = {raw:.2}, trimmed {trimmed:.2}");
-        assert!(raw.abs() < T_MAX && trimmed.abs() < T_MAX, "{kind} users can be told from unknown ones by time");
+        assert!(
+            raw.abs() < T_MAX && trimmed.abs() < T_MAX,
+            "{kind} users can be distinguished from unknown ones by time"
+        );
     }
 }
 
@@ -214,7 +217,7 @@ fn known_unknown_and_active_users_over_the_wire() {
     }
     println!("{TRIES} tries each for known, active and unknown users over UDP, in random order");
     judge("LOGIN1 to LOGIN2", &login2s);
-    judge("LOGIN3 to ANSWER", &answers);
+    judge("LOGIN3 to LOGIN4", &answers);
 }
 
 #[test]
@@ -228,7 +231,7 @@ fn known_and_unknown_users_inside_the_server() {
     let (mut login2s, mut answers) = (BTreeMap::<_, Vec<f64>>::new(), BTreeMap::<_, Vec<f64>>::new());
     let from = |at: usize| SocketAddr::new(loopback((at / 200) as u8, (at % 200) as u8 + 1), 4_000);
     for (at, (kind, user)) in lots(&mut rng, &["known", "nobdy"]).into_iter().enumerate() {
-        // Time enough that no guess budget runs out.
+        // Slow enough that no guess budget runs out.
         now += Duration::from_secs(1);
         let (from, nonce): (_, [u8; 16]) = (from(at % 2_000), rng.r#gen());
         let mut say = |mut datagram: Vec<u8>, server: &mut Server| {
@@ -250,7 +253,7 @@ fn known_and_unknown_users_inside_the_server() {
     }
     println!("{TRIES} tries each for known and unknown users inside the server, in random order");
     judge("LOGIN1 to LOGIN2", &login2s);
-    judge("LOGIN3 to ANSWER", &answers);
+    judge("LOGIN3 to LOGIN4", &answers);
 }
 
 fn rng_bytes<const N: usize>(rng: &mut StdRng) -> [u8; N] {

@@ -1,5 +1,4 @@
-//! Attacks that need the real programs. Those that can be shown on one room alone are tested there; docs/SECURITY.md
-//! lists all of them.
+//! Attacks that need the real programs. Attacks on a single module are tested there; docs/SECURITY.md lists all of them.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
@@ -17,7 +16,7 @@ use rand::rngs::StdRng;
 use crate::test_support::fake::UnauthenticatedSender;
 use crate::test_support::{CREDENTIALS, Client, Running, TestEnv, auth, entries, free_port, isolate, seeded_bytes};
 
-/// hans stays online and shares these names, each with itself as content.
+/// hans stays online and shares these names; the content of each file is its name.
 fn sharing(env: &TestEnv, names: &[&str]) -> Running {
     let mut client = env.client("hans").user();
     for name in names {
@@ -71,7 +70,7 @@ fn a_published_file_swapped_for_a_symlink_is_not_served() {
     let dir = env.client("hans").dir().to_owned();
     let outside = env.path().join("outside");
     fs::create_dir(&outside).expect("a folder");
-    // The very bytes that were published, so that only the way to them can be the reason to refuse.
+    // The same bytes as published, so that only the symbolic link can be the reason of the refusal.
     fs::write(outside.join("a"), "a").expect("a file");
     fs::write(outside.join("b"), "d/b").expect("a file");
     fs::remove_file(dir.join("a")).expect("a file");
@@ -139,7 +138,7 @@ fn a_hello_gets_one_small_retry_and_a_wrong_version_gets_the_number() {
 
 #[test]
 fn unvalidated_addresses_cost_no_state_and_get_only_cookies() {
-    // By a record, because making one of a password takes the server 19 MiB for a moment.
+    // A record line, because making a record of a password takes the server 19 MiB for a moment.
     let user = UserName::parse("hans").expect("a name");
     let record = record_line(&user, b"falcon*solo", &mut StdRng::seed_from_u64(1), KeyStretching::Argon2id);
     let env = TestEnv::with(&format!("{record}\n"), &[]);
@@ -165,7 +164,7 @@ fn unvalidated_addresses_cost_no_state_and_get_only_cookies() {
     (1..300).for_each(&mut flood);
     let more = env.server().memory_kib("RssAnon").saturating_sub(before);
     assert!(drawn > 1_000 && more < 1_024, "{drawn} cookies, {more} KiB");
-    // Neither this address nor this user has used up anything.
+    // Neither this address nor this user has used any of its budget.
     env.client("hans").user().run(&["lap"]).expect_code(0);
     assert!(!env.log().contains("ERR"), "{}", env.log());
 }
@@ -215,7 +214,7 @@ fn guessing_passwords_does_not_lock_out_the_user() {
 
 #[test]
 fn claimed_identities_are_not_trusted() {
-    // A session of vader's cannot speak for hans: everything it can say is vader's.
+    // A session of vader cannot act for hans: every message in it is vader's.
     let env = TestEnv::new();
     let mut hans = env.client("hans").file("a", "a").spawn();
     hans.log_in("hans");

@@ -1,4 +1,4 @@
-//! Somebody on the line: false servers, false uploaders, recordings played to a server that has restarted.
+//! Attackers on the network: false servers, false uploaders, recordings replayed to a restarted server.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -19,10 +19,10 @@ use crate::test_support::fake::{FakeServer, UnauthenticatedSender};
 use crate::test_support::relay::{RecordedDatagram, UdpRelay};
 use crate::test_support::{CREDENTIALS, Client, TestEnv, auth, contains_bytes, entries, seeded_bytes};
 
-/// What a false uploader makes of a downloader, who may be passed on to the true one.
+/// What a false uploader does with a connection from a downloader; the address is that of the real uploader.
 type PeerBehaviour = fn(TcpStream, SocketAddr);
 
-/// Reads what a downloader sends first.
+/// Reads the preamble that a downloader sends.
 fn preamble(downloader: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
@@ -46,17 +46,17 @@ fn sends_garbage(mut downloader: TcpStream, _: SocketAddr) {
     let _ = downloader.write_all(&seeded_bytes(7, 100_000));
 }
 
-/// Answers as another downloader was answered.
-fn repeats(mut downloader: TcpStream, uploader: SocketAddr) {
-    static HEARD: Mutex<Option<[u8; 48]>> = Mutex::new(None);
-    let asked = preamble(&mut downloader);
-    let mut heard = HEARD.lock().expect("nobody panics");
-    let answer = heard.get_or_insert_with(|| {
-        let mut uploader = TcpStream::connect(uploader).expect("the true one listens");
-        uploader.write_all(&asked).expect("it takes a ticket");
+/// Sends the response that another downloader got.
+fn replays_response(mut downloader: TcpStream, uploader: SocketAddr) {
+    static RECORDED: Mutex<Option<[u8; 48]>> = Mutex::new(None);
+    let sent = preamble(&mut downloader);
+    let mut recorded = RECORDED.lock().expect("no thread panics");
+    let answer = recorded.get_or_insert_with(|| {
+        let mut uploader = TcpStream::connect(uploader).expect("the real uploader listens");
+        uploader.write_all(&sent).expect("it accepts a ticket");
         let mut answer = [0; 48];
-        uploader.read_exact(&mut answer).expect("it answers");
-        // Not an answer to this: the next one gets it.
+        uploader.read_exact(&mut answer).expect("it responds");
+        // Changed for this downloader; the next one gets it unchanged.
         answer[0] ^= 1;
         answer
     });
@@ -65,18 +65,18 @@ fn repeats(mut downloader: TcpStream, uploader: SocketAddr) {
     let _ = downloader.write_all(&seeded_bytes(9, 1_000));
 }
 
-/// Passes everything, but for one bit of what comes after the handshake.
+/// Forwards everything, but flips one bit after the handshake.
 fn flips_a_bit(downloader: TcpStream, uploader: SocketAddr) {
-    pass(downloader, uploader, |at, byte| if at == 48 + 300 { byte ^ 1 } else { byte }, usize::MAX);
+    forward(downloader, uploader, |at, byte| if at == 48 + 300 { byte ^ 1 } else { byte }, usize::MAX);
 }
 
-/// Passes everything up to the middle.
+/// Forwards the first 2,000 bytes only.
 fn truncates(downloader: TcpStream, uploader: SocketAddr) {
-    pass(downloader, uploader, |_, byte| byte, 2_000);
+    forward(downloader, uploader, |_, byte| byte, 2_000);
 }
 
-fn pass(mut downloader: TcpStream, uploader: SocketAddr, change: fn(usize, u8) -> u8, most: usize) {
-    let mut uploader = TcpStream::connect(uploader).expect("the true one listens");
+fn forward(mut downloader: TcpStream, uploader: SocketAddr, change: fn(usize, u8) -> u8, most: usize) {
+    let mut uploader = TcpStream::connect(uploader).expect("the real uploader listens");
     let (mut from, mut to) = (downloader.try_clone().expect("a stream"), uploader.try_clone().expect("a stream"));
     thread::spawn(move || std::io::copy(&mut from, &mut to));
     let (mut passed, mut chunk) = (0, [0; 4096]);
@@ -96,13 +96,13 @@ fn a_false_uploader_gets_nothing_into_the_folder() {
     for (manner, which) in [
         (closes as PeerBehaviour, "closes"),
         (sends_garbage, "sends_garbage"),
-        (repeats, "repeats"),
+        (replays_response, "replays"),
         (flips_a_bit, "bit"),
         (truncates, "truncates"),
     ] {
         let env = TestEnv::new();
         let behind = Ipv4Addr::new(127, 0, 0, 2);
-        // The server sees hans at this address, so downloaders dial the false one.
+        // The server sees hans at this address, so downloaders dial the false uploader.
         let listener = TcpListener::bind((behind, 0)).expect("a free port");
         let port = listener.local_addr().expect("a bound socket").port();
         let uploader = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -121,11 +121,11 @@ fn a_false_uploader_gets_nothing_into_the_folder() {
     }
 }
 
-/// Answers a client's login as a server does that does not know its password; keeps what it was sent.
-fn false_server(heard: Arc<Mutex<Vec<u8>>>, plausible: bool) -> FakeServer {
+/// Answers a login like a server without the password's record; stores the datagrams it receives.
+fn false_server(received: Arc<Mutex<Vec<u8>>>, plausible: bool) -> FakeServer {
     let record = PasswordRecord::fake(&[3; 32].into(), &UserName::parse("hans").expect("a name"));
     FakeServer::start(move |datagram| {
-        heard.lock().expect("nobody panics").extend_from_slice(datagram);
+        received.lock().expect("no thread panics").extend_from_slice(datagram);
         let mut rng = StdRng::seed_from_u64(11);
         let mut random = [0; 336];
         rng.fill_bytes(&mut random);
@@ -149,15 +149,18 @@ fn false_server(heard: Arc<Mutex<Vec<u8>>>, plausible: bool) -> FakeServer {
 fn a_false_server_learns_nothing_and_nothing_is_written() {
     let env = TestEnv::stopped("");
     for plausible in [true, false] {
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let server = false_server(heard.clone(), plausible);
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let server = false_server(received.clone(), plausible);
         let client = Client::new(env.path(), "hans", "127.0.0.1", server.port()).args(["-q"]);
         let dir = client.dir().to_owned();
         let done = client.run(&[&auth("hans"), "get a"]);
         done.expect(4, &["Authentication failed. Please try again."]);
         assert_eq!(entries(&dir), [""; 0]);
-        let heard = heard.lock().expect("nobody panics");
-        assert!(heard.len() > 400 && !contains_bytes(&heard, b"falcon"), "the whole exchange, and no password");
+        let received = received.lock().expect("no thread panics");
+        assert!(
+            received.len() > 400 && !contains_bytes(&received, b"falcon"),
+            "the exchange is complete and contains no password"
+        );
     }
 }
 
@@ -167,7 +170,7 @@ fn a_server_that_replays_a_recorded_login_is_rejected() {
     let relay = UdpRelay::start(env.address(), Ipv4Addr::LOCALHOST);
     Client::new(env.path(), "hans", "127.0.0.1", relay.port()).run(&[&auth("hans")]).expect_code(0);
     let answers: Vec<RecordedDatagram> = relay.recording().into_iter().filter(|seen| !seen.to_server).collect();
-    // The answers of that login, under the nonce of this one.
+    // Replays the replies of the recorded login with the nonce of the current one.
     let player = FakeServer::start(move |datagram| {
         let wanted = match datagram.first()? {
             0x01 => 0x02,
@@ -195,10 +198,10 @@ fn a_recording_replayed_in_any_order_to_a_restarted_server_changes_nothing() {
     let log = recorded.env.log();
     let mut rng = StdRng::seed_from_u64(20_260_102);
     for relay in [&recorded.relays.0, &recorded.relays.1] {
-        let mut tape = relay.recording();
+        let mut recording = relay.recording();
         for round in 0..4 {
-            tape.iter().take(tape.len() >> (round % 2)).for_each(|seen| relay.inject(seen));
-            tape.shuffle(&mut rng);
+            recording.iter().take(recording.len() >> (round % 2)).for_each(|seen| relay.inject(seen));
+            recording.shuffle(&mut rng);
         }
     }
     recorded.hans.run_command("lpf", &["1 file published:", NAME]);
@@ -206,24 +209,28 @@ fn a_recording_replayed_in_any_order_to_a_restarted_server_changes_nothing() {
     recorded.vader.run_command("lpf", &["No files published"]);
     recorded.env.wait_log_times("Received LPF", 3);
     let after = recorded.env.log();
-    let news: Vec<&str> = after[log.len()..].lines().filter(|line| !line.contains(": Sent ")).collect();
-    assert!(news.iter().all(|line| line.contains("Received LPF") || line.contains("Received LAP")), "{news:?}");
-    assert_eq!(news.len(), 3, "only what was typed is done:\n{}", news.join("\n"));
+    let new_lines: Vec<&str> = after[log.len()..].lines().filter(|line| !line.contains(": Sent ")).collect();
+    assert!(
+        new_lines.iter().all(|line| line.contains("Received LPF") || line.contains("Received LAP")),
+        "{new_lines:?}"
+    );
+    assert_eq!(new_lines.len(), 3, "only the entered commands are executed:\n{}", new_lines.join("\n"));
 }
 
 #[test]
 fn a_replayed_transfer_yields_no_data() {
     let mut recorded = record();
-    let tape = &recorded.transfer;
-    let length = (0..tape.len()).find(|&length| matches!(Preamble::parse(&tape[..length]), Ok(Preamble::Whole { .. })));
-    let opening = &tape[..length.expect("the tape begins with what the downloader said")];
+    let recording = &recorded.transfer;
+    let length = (0..recording.len())
+        .find(|&length| matches!(Preamble::parse(&recording[..length]), Ok(Preamble::Whole { .. })));
+    let opening = &recording[..length.expect("the recording begins with the downloader's preamble")];
     let mut stream = TcpStream::connect(recorded.listen).expect("hans listens");
     stream.write_all(opening).expect("it fits");
     let mut answer = [0; 48];
     stream.read_exact(&mut answer).expect("the ticket is still good");
-    assert!(!contains_bytes(tape, &answer), "fresh keys");
-    // What was asked for then is under keys that are gone.
-    let _ = stream.write_all(&tape[opening.len()..]);
+    assert!(!contains_bytes(recording, &answer), "fresh keys");
+    // The recorded requests are sealed under keys that no longer exist.
+    let _ = stream.write_all(&recording[opening.len()..]);
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest);
     assert_eq!(rest, [0; 0]);
@@ -234,26 +241,26 @@ fn a_replayed_transfer_yields_no_data() {
 #[test]
 fn a_client_with_a_valid_cookie_cannot_break_a_log_line() {
     let env = TestEnv::with(CREDENTIALS, &["--log-level", "trace"]);
-    let stranger = UnauthenticatedSender::new(env.address());
+    let sender = UnauthenticatedSender::new(env.address());
     let mut rng = StdRng::seed_from_u64(3);
     for (at, name) in ["a\nb", "\x1b[31m", "a\rb", "a b", "\u{9b}", "plain"].into_iter().enumerate() {
         let nonce = [at as u8 + 1; 16];
-        let cookie = stranger.cookie(nonce);
+        let cookie = sender.cookie(nonce);
         let (_, ke1) = ClientLogin::start(&mut rng, b"guess");
         let mut login1 = Packet::Login1 { nonce, cookie, user: "x", ke1: &ke1 }.to_bytes();
         login1[49] = name.len() as u8;
         login1[50..114].fill(0);
         login1[50..50 + name.len()].copy_from_slice(name.as_bytes());
-        stranger.send(&login1);
-        stranger.drain_replies([0xaa; 16]);
-        stranger.send(&Packet::Login3 { nonce, ke3: &[5; 64], client_info: &[6; 48] }.to_bytes());
-        stranger.drain_replies([0xbb; 16]);
+        sender.send(&login1);
+        sender.drain_replies([0xaa; 16]);
+        sender.send(&Packet::Login3 { nonce, ke3: &[5; 64], client_info: &[6; 48] }.to_bytes());
+        sender.drain_replies([0xbb; 16]);
         if name == "plain" {
-            // Records are made in the background; the one that is well-formed is judged in the end.
+            // Records are made in the background; the well-formed login is answered eventually.
             while !env.log().contains("Sent ERR to plain") {
-                stranger.send(&login1);
-                stranger.send(&Packet::Login3 { nonce, ke3: &[5; 64], client_info: &[6; 48] }.to_bytes());
-                stranger.drain_replies([0xbb; 16]);
+                sender.send(&login1);
+                sender.send(&Packet::Login3 { nonce, ke3: &[5; 64], client_info: &[6; 48] }.to_bytes());
+                sender.drain_replies([0xbb; 16]);
             }
         }
     }
@@ -284,7 +291,7 @@ fn no_log_no_output_and_no_file_holds_a_password() {
         }
         assert!(!contains_bytes(&kept, secret.as_bytes()), "{secret} in a file");
     }
-    // A record made for the file says nothing of the password either.
+    // A record line does not reveal the password either.
     let user = UserName::parse("hans").expect("a name");
     let mut rng = StdRng::seed_from_u64(4);
     let line = fileshare::internals::server::auth::credentials::record_line(

@@ -1,4 +1,4 @@
-//! `get` when things go wrong on the way: a crash, a liar, a full disk; and how a download becomes a source.
+//! `get` under failures: a crash, a misbehaving uploader, a full disk; and how a download becomes a source.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -11,15 +11,15 @@ use crate::test_support::{COMMANDS, CREDENTIALS, Client, Running, TestEnv, entri
 #[test]
 fn content_that_does_not_match_its_hash_is_exit_7_and_leaves_no_file() {
     let env = TestEnv::new();
-    let _liar = MisbehavingPeer::start(env.address(), "hans", "a", b"what was promised");
+    let _attacker = MisbehavingPeer::start(env.address(), "hans", "a", b"what was promised");
     let client = env.client("vader").user();
     let dir = client.dir().to_owned();
     let done = client.run(&["get a"]);
     done.expect(7, &["Welcome, vader!", COMMANDS, "a download failed", "Goodbye!"]);
-    assert!(done.stderr.contains("hans"), "the liar is named:\n{}", done.stderr);
+    assert!(done.stderr.contains("hans"), "the misbehaving uploader is named:\n{}", done.stderr);
     assert!(entries(&dir).iter().all(|name| name.ends_with(".part")), "{:?}", entries(&dir));
 
-    // Beside an honest source, a liar costs nothing but a word.
+    // With an honest source, the misbehaving one costs a message only.
     let _yoda =
         env.client("yoda").user().file("a", "what was promised").stay(&["pub a"], &["File published successfully"]);
     let client = env.client("vader").user().args(["-q"]);
@@ -32,13 +32,13 @@ fn a_publication_with_a_false_size_does_not_block_the_download() {
     let env = TestEnv::new();
     let _yoda =
         env.client("yoda").user().file("a", "what was promised").stay(&["pub a"], &["File published successfully"]);
-    let _liar = MisbehavingPeer::start_with_size(env.address(), "hans", "a", b"what was promised", 18);
+    let _attacker = MisbehavingPeer::start_with_size(env.address(), "hans", "a", b"what was promised", 18);
     let client = env.client("vader").user().args(["-q"]);
     let dir = client.dir().to_owned();
     let done = client.run(&["sch -l a", "get a"]);
     let lines: Vec<&str> = done.stdout.lines().collect();
-    let [_, honest, lie, fetched] = lines[..] else { panic!("{lines:?}") };
-    assert!(honest.starts_with("a\t17\t1\t") && lie.starts_with("a\t18\t1\t"), "{lines:?}");
+    let [_, honest, false_size, fetched] = lines[..] else { panic!("{lines:?}") };
+    assert!(honest.starts_with("a\t17\t1\t") && false_size.starts_with("a\t18\t1\t"), "{lines:?}");
     assert_eq!((done.code, fetched), (0, "a downloaded successfully"));
     assert_eq!(fs::read_to_string(dir.join("a")).expect("a copy"), "what was promised");
 }
@@ -53,8 +53,8 @@ fn a_full_disk_is_exit_9_and_smaller_files_still_arrive() {
         .file("small", "small")
         .stay(&["pub large small"], &["2 files published successfully"]);
     let dir = env.client("vader").dir().to_owned();
-    // A disk of one mebibyte, mounted where only this client sees it: no privilege is needed where users may have
-    // namespaces. Elsewhere the download room's own tests stand for this one.
+    // A disk of 1 MiB, mounted where only this client sees it. This needs user namespaces but no privileges; without
+    // them, the tests of the download module cover a full disk.
     let mut command = Command::new("unshare");
     isolate(&mut command, &env.path().join("homes").join("vader"));
     command.args(["--map-root-user", "--mount", "sh", "-c"]);
@@ -87,16 +87,16 @@ fn a_download_resumes_after_a_crash() {
     let client = env.client("vader").user().args(["-q"]);
     let dir = client.dir().to_owned();
     let vader = client.commands(&["get large"]).spawn();
-    tcp.wait_passed(SIZE / 2);
+    tcp.wait_forwarded(SIZE / 2);
     vader.kill();
     let left = entries(&dir);
     assert!(left.len() == 1 && left[0].starts_with('.') && left[0].ends_with(".part"), "{left:?}");
 
-    let before = tcp.passed();
+    let before = tcp.forwarded();
     env.client("vader").user().args(["-q"]).run(&["get large"]).expect(0, &["large downloaded successfully"]);
     assert!(fs::read(dir.join("large")).expect("a copy") == content);
     assert_eq!(entries(&dir), ["large"]);
-    let again = tcp.passed() - before;
+    let again = tcp.forwarded() - before;
     assert!(again < SIZE * 3 / 4, "{again} bytes of {SIZE} were sent for the second half");
 }
 

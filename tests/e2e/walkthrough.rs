@@ -1,4 +1,4 @@
-//! The session that must work: three shells on one host, line by line.
+//! Section 6 of the contract, line by line: three shells on one host.
 
 use std::fs;
 
@@ -39,7 +39,7 @@ fn three_shells_on_one_host() {
     yoda.log_in("yoda");
     yoda.run_command("sch i", &["2 files found:", "Assignment.pdf", "movie.mp4"]);
 
-    // All at once: every command is under way before the first answer is read, and hans' shell serves meanwhile.
+    // All commands run before the first result is read, and hans's client serves meanwhile.
     yoda.send("get Assignment.pdf movie.mp4");
     hans.send("get movie.mp4");
     vader.send("get Assignment.pdf");

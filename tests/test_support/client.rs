@@ -1,4 +1,4 @@
-//! How tests start clients.
+//! Builder of client processes.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::{Finished, Running, TIMEOUT, isolate, password};
 
-/// A client to be started: its folder, files, arguments and environment.
+/// A client that is not started yet: its folder, files, arguments and environment.
 pub struct Client {
     name: String,
     dir: PathBuf,
@@ -31,7 +31,7 @@ impl Client {
         &self.dir
     }
 
-    /// Puts a file into the shared folder, making the folders it needs.
+    /// Creates a file in the shared folder, and its parent folders.
     pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
         let path = self.dir.join(name);
         fs::create_dir_all(path.parent().expect("a path beneath the folder")).expect("folders can be made");
@@ -68,24 +68,24 @@ impl Client {
         commands.iter().fold(self, |client, command| client.args(["-c", command]))
     }
 
-    /// Runs these commands by `-c`, with nothing on stdin, to the end.
+    /// Runs these commands by `-c`, with empty stdin, and waits for the exit.
     pub fn run(self, commands: &[&str]) -> Finished {
         self.commands(commands).spawn().finish()
     }
 
-    /// Runs a script on piped stdin to the end.
+    /// Runs these lines on piped stdin and waits for the exit.
     pub fn pipe(self, lines: &[&str]) -> Finished {
         let mut running = self.spawn();
         lines.iter().for_each(|line| running.send(line));
         running.finish()
     }
 
-    /// Starts it with piped streams.
+    /// Starts the client with piped streams.
     pub fn spawn(self) -> Running {
         Running::start(&self.name, self.command)
     }
 
-    /// Starts it to stay online after these commands, and asserts what they print after the greeting.
+    /// Starts the client with `--stay` and these commands, and asserts the lines they print after the greeting.
     #[track_caller]
     pub fn stay(self, commands: &[&str], lines: &[&str]) -> Running {
         let mut running = self.args(["--stay"]).commands(commands).spawn();
@@ -94,7 +94,7 @@ impl Client {
         running
     }
 
-    /// The command itself, for what has no method.
+    /// The command itself, for options without a method.
     pub fn into_command(self) -> Command {
         self.command
     }
@@ -109,7 +109,7 @@ impl Running {
         self.expect_lines(&[super::COMMANDS]);
     }
 
-    /// Asks for the active peers until `user` is among them; each question waits for its answer.
+    /// Lists active peers until `user` is among them.
     #[track_caller]
     pub fn wait_for_peer(&mut self, user: &str) {
         let end = Instant::now() + TIMEOUT;
@@ -125,7 +125,7 @@ impl Running {
         panic!("{user} does not become active");
     }
 
-    /// Types `auth` and reads the greeting.
+    /// Enters `auth` and reads the greeting.
     #[track_caller]
     pub fn log_in(&mut self, user: &str) {
         self.run_command(&super::auth(user), &[&format!("Welcome, {user}!"), super::COMMANDS]);

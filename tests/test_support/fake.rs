@@ -1,4 +1,4 @@
-//! Servers and strangers played by the test itself.
+//! Scripted servers and unauthenticated senders.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use fileshare::internals::common::packet::Packet;
 
 use super::TIMEOUT;
 
-/// A UDP socket on loopback whose reads return after a moment, so that loops can look around.
+/// A UDP socket on loopback with a read timeout of 100 ms, so that loops can check for the end.
 pub fn loopback_socket() -> UdpSocket {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout can be set");
     socket
 }
 
-/// A server that answers each datagram as `answer` says, until dropped.
+/// A server that replies to each datagram with the result of `answer`, until dropped.
 pub struct FakeServer {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
@@ -37,7 +37,7 @@ impl FakeServer {
             while !stopped.load(Ordering::Relaxed) {
                 let Ok((length, from)) = socket.recv_from(&mut datagram) else { continue };
                 if let Some(reply) = answer(&datagram[..length]) {
-                    socket.send_to(&reply, from).expect("loopback takes what fits");
+                    socket.send_to(&reply, from).expect("loopback accepts datagrams of this size");
                 }
             }
         });
@@ -59,25 +59,25 @@ impl Drop for FakeServer {
     }
 }
 
-/// Somebody without an account who sends things to a server.
+/// A sender without an account.
 pub struct UnauthenticatedSender {
     socket: UdpSocket,
     server: SocketAddr,
 }
 
 impl UnauthenticatedSender {
-    /// At a loopback address of its own.
+    /// Binds a loopback address of its own.
     pub fn new(server: SocketAddr) -> Self {
         Self { socket: loopback_socket(), server }
     }
 
     /// Sends one datagram.
     pub fn send(&self, datagram: &[u8]) {
-        // A full socket buffer is what a flood is about.
+        // A flood may fill the socket buffer.
         let _ = self.socket.send_to(datagram, self.server);
     }
 
-    /// Proves its address for a handshake: the cookie that the server gives for it.
+    /// Validates the address for a handshake and returns the server's cookie.
     pub fn cookie(&self, nonce: [u8; 16]) -> [u8; 32] {
         let hello = Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes();
         let (mut buffer, end) = ([0; 2048], Instant::now() + TIMEOUT);
@@ -94,8 +94,8 @@ impl UnauthenticatedSender {
         }
     }
 
-    /// Says a true HELLO until the server answers it; returns everything that came before that answer. The server takes
-    /// datagrams in order, so whatever it had to say to earlier ones is among it.
+    /// Sends a valid HELLO until the server answers it; returns all datagrams received before that reply. The server handles
+    /// datagrams in order, so replies to earlier ones are among them.
     pub fn drain_replies(&self, nonce: [u8; 16]) -> Vec<Vec<u8>> {
         let hello = Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes();
         let (mut answers, mut buffer, end) = (Vec::new(), [0; 2048], Instant::now() + TIMEOUT);

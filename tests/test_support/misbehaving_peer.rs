@@ -1,4 +1,4 @@
-//! A registered user who turns bad: logs in properly, publishes one thing, and serves another.
+//! A malicious registered user: logs in, publishes a file, and serves other bytes.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -23,7 +23,7 @@ struct TicketKey(Mutex<Option<AeadKey>>);
 
 impl Observer for TicketKey {
     fn session_started(&self, _: &UserName, _: &SessionParams, ticket_key: &Secret, _: bool) {
-        *self.0.lock().expect("no liar panics") = Some(AeadKey::new(ticket_key));
+        *self.0.lock().expect("no peer panics") = Some(AeadKey::new(ticket_key));
     }
 
     fn connection_lost(&self) {}
@@ -37,19 +37,19 @@ impl Observer for TicketKey {
     }
 }
 
-/// Active, listening and lying until the test ends.
+/// Active and serving false bytes until the test ends.
 pub struct MisbehavingPeer {
     _control: ControlHandle,
 }
 
 impl MisbehavingPeer {
-    /// Logs in as `user` and publishes `truth`, of at most one chunk group, under `name`; whoever fetches it gets other
-    /// bytes of that size.
+    /// Logs in as `user` and publishes `truth`, of at most one chunk group, under `name`; downloaders get other bytes of the
+    /// same size.
     pub fn start(server: SocketAddr, user: &str, name: &str, truth: &[u8]) -> Self {
         Self::start_with_size(server, user, name, truth, truth.len() as u64)
     }
 
-    /// The same, with a size that may be another.
+    /// Like [`start`](Self::start), but publishes this size.
     pub fn start_with_size(server: SocketAddr, user: &str, name: &str, truth: &[u8], size: u64) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let key = Arc::new(TicketKey::default());
@@ -67,21 +67,21 @@ impl MisbehavingPeer {
         ServerApi::new(control.clone())
             .publish(&[published], &PublishAudience::Audience(Audience::Everyone))
             .expect("an active session");
-        let lie: Vec<u8> = truth.iter().map(|byte| !byte).collect();
-        // Ends with the process: accepting cannot be interrupted without unsafe code, and it holds nothing else.
+        let false_bytes: Vec<u8> = truth.iter().map(|byte| !byte).collect();
+        // Ends with the process: accepting cannot be interrupted without unsafe code, and the thread owns nothing else.
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // The downloader hangs up on a liar.
-                let _ = serve(stream, &key, &lie);
+                // The downloader closes the connection when it finds the mismatch.
+                let _ = serve(stream, &key, &false_bytes);
             }
         });
         Self { _control: control }
     }
 }
 
-fn serve(stream: TcpStream, key: &TicketKey, lie: &[u8]) -> Result<(), TransportError> {
+fn serve(stream: TcpStream, key: &TicketKey, false_bytes: &[u8]) -> Result<(), TransportError> {
     let admit = |ticket: &[u8]| {
-        let key = key.0.lock().expect("no liar panics");
+        let key = key.0.lock().expect("no peer panics");
         let ticket = TransferTicket::open(ticket, key.as_ref()?, 0).ok()?;
         Some((ticket.key.0, ()))
     };
@@ -91,7 +91,7 @@ fn serve(stream: TcpStream, key: &TicketKey, lie: &[u8]) -> Result<(), Transport
         match message {
             ToUploader::Want { ranges } => {
                 for range in ranges {
-                    for (number, piece) in lie.chunks(RECORD_MAX_BYTES).enumerate() {
+                    for (number, piece) in false_bytes.chunks(RECORD_MAX_BYTES).enumerate() {
                         let offset = (number * RECORD_MAX_BYTES) as u64;
                         let Ok(()) = writer.data(range.content, offset, piece.len(), |place| {
                             place.copy_from_slice(piece);

@@ -1,8 +1,8 @@
-//! A share in a temporary folder: the real `server` on a free port, any number of real `client`s, everything on loopback
-//! and everything killed when the test ends.
+//! The real `server` on a free port and any number of real `client`s in a temporary folder, all on loopback, all killed when
+//! the test ends.
 //!
-//! Nothing here sleeps for a fixed time: each wait is for a line, a log entry or an exit, and fails with what was seen
-//! so far after [`TIMEOUT`], which is generous because many tests share a slow machine.
+//! Nothing sleeps for a fixed time: each wait is for a line, a log entry or an exit, and fails with the output so far after
+//! [`TIMEOUT`], which is generous because many tests share a slow machine.
 
 pub mod client;
 pub mod fake;
@@ -25,13 +25,13 @@ use tempfile::TempDir;
 pub use client::Client;
 pub use process::{Finished, Running};
 
-/// How long a test waits for something that must happen.
+/// How long a test waits for an expected event.
 pub const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The sample credentials of the contract.
 pub const CREDENTIALS: &str = "hans falcon*solo\nyoda wise@!man\nvader sithlord**\n";
 
-/// What `auth` prints after the greeting.
+/// The second line that `auth` prints.
 pub const COMMANDS: &str = "Available commands are: get, lap, lpf, pub, sch, unp, xit";
 
 /// The password of a sample user.
@@ -40,7 +40,7 @@ pub fn password(user: &str) -> &'static str {
         "hans" => "falcon*solo",
         "yoda" => "wise@!man",
         "vader" => "sithlord**",
-        _ => panic!("{user} is no sample user"),
+        _ => panic!("{user} is not a sample user"),
     }
 }
 
@@ -65,7 +65,7 @@ impl TestEnv {
         Self::with(CREDENTIALS, &[])
     }
 
-    /// A server with these credentials and more arguments.
+    /// A server with these credentials and additional arguments.
     pub fn with(credentials: &str, args: &[&str]) -> Self {
         let mut env = Self::stopped(credentials);
         env.args = args.iter().map(OsString::from).collect();
@@ -74,7 +74,7 @@ impl TestEnv {
         env
     }
 
-    /// Folders and credentials, but no server yet.
+    /// Folders and credentials without a running server.
     pub fn stopped(credentials: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("fileshare-test-").tempdir().expect("a temporary folder");
         let data = dir.path().join("fileshare.db");
@@ -83,7 +83,7 @@ impl TestEnv {
         env
     }
 
-    /// The temporary folder that holds all of this.
+    /// The temporary folder of this environment.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -98,15 +98,15 @@ impl TestEnv {
         self.data.clone()
     }
 
-    /// Keeps the data file elsewhere.
-    #[allow(dead_code, reason = "for the tests of durability alone")]
+    /// Uses another path for the data file.
+    #[allow(dead_code, reason = "used by the durability tests only")]
     pub fn with_data(mut self, data: &Path) -> Self {
         self.data = data.into();
         self
     }
 
-    /// Starts on this port from now on.
-    #[allow(dead_code, reason = "for the tests of durability alone")]
+    /// Uses this port at the next start.
+    #[allow(dead_code, reason = "used by the durability tests only")]
     pub fn use_port(&mut self, port: u16) {
         self.port = port;
     }
@@ -127,7 +127,7 @@ impl TestEnv {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// A server command with this environment's files and no port yet.
+    /// A server command with this environment's files, without a port.
     pub fn server_command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
         isolate(&mut command, self.path());
@@ -138,9 +138,9 @@ impl TestEnv {
         command
     }
 
-    /// Starts the server, on the port it had before if it ran before, and waits until it is ready.
+    /// Starts the server, on its previous port if it ran before, and waits until it is ready.
     pub fn start(&mut self) {
-        assert!(self.server.is_none(), "the server runs already");
+        assert!(self.server.is_none(), "the server is already running");
         let mut command = self.server_command();
         command.args(&self.args).arg(self.port.to_string());
         let mut server = Running::start("server", command);
@@ -162,24 +162,24 @@ impl TestEnv {
         self.server().signal(signal);
     }
 
-    /// SIGKILL: what a crash looks like.
+    /// Kills the server with SIGKILL, like a crash.
     pub fn kill_server(&mut self) -> Finished {
         self.stop_server(Signal::KILL)
     }
 
-    /// Sends a signal that ends the server and waits for its end.
+    /// Sends a signal that ends the server, and waits for the exit.
     pub fn stop_server(&mut self, signal: Signal) -> Finished {
         let server = self.server.take().expect("a running server");
         server.signal(signal);
         server.finish()
     }
 
-    /// Waits until the log holds this.
+    /// Waits until the log contains this text.
     pub fn wait_log(&self, needle: &str) {
         self.wait_log_times(needle, 1);
     }
 
-    /// Waits until the log holds this so many times.
+    /// Waits until the log contains this text at least `times` times.
     pub fn wait_log_times(&self, needle: &str, times: usize) {
         self.server().err.wait(&format!("{times} times {needle:?} in the log"), |log| {
             (log.matches(needle).count() >= times).then_some(())
@@ -191,19 +191,19 @@ impl TestEnv {
         self.server().err.text()
     }
 
-    /// The log once all is said about the only login; the list of publications that follows it draws no line.
+    /// Waits for the log line that ends the only login, and returns the log. The list of publications that follows is not logged.
     pub fn log_after_login(&self, user: &str) -> String {
         self.wait_log(&format!("Sent OK to {user}"));
         self.log()
     }
 
-    /// A client with a folder of its own; its name is the folder's, and the user's when it logs in by `-u`.
+    /// A client with its own folder; `name` is the name of the folder and of the user that `user` logs in.
     pub fn client(&self, name: &str) -> Client {
         Client::new(self.path(), name, "127.0.0.1", self.port)
     }
 }
 
-/// Keeps a program's configuration, history and caches inside the test's folder, and the tester's passwords out of it.
+/// Puts a program's configuration, history and caches into the test's folder, and removes passwords from its environment.
 pub fn isolate(command: &mut Command, home: &Path) {
     command.env("HOME", home).env_remove("FILESHARE_USER").env_remove("FILESHARE_PASSWORD");
     for (variable, folder) in [
@@ -235,7 +235,7 @@ pub fn free_port() -> u16 {
     probe.local_addr().expect("a bound socket").port()
 }
 
-/// Bytes that look random and are the same for the same seed.
+/// Pseudo-random bytes, the same for the same seed.
 pub fn seeded_bytes(seed: u64, bytes: usize) -> Vec<u8> {
     let mut out = vec![0; bytes];
     blake3::Hasher::new().update(&seed.to_be_bytes()).finalize_xof().fill(&mut out);

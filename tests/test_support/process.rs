@@ -1,4 +1,4 @@
-//! A program under test: its output captured by threads, its exit waited for with a limit, killed when dropped.
+//! A process under test: threads capture its output, waits have a timeout, and it is killed when dropped.
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -17,12 +17,12 @@ struct Captured {
     closed: bool,
 }
 
-/// What has come out of a pipe or a terminal so far.
+/// The output of a pipe or a terminal so far.
 #[derive(Clone, Default)]
 pub struct Capture(Arc<(Mutex<Captured>, Condvar)>);
 
 impl Capture {
-    /// Reads until the end on a thread of its own. An error counts as the end: that is how a terminal says it.
+    /// Starts a thread that reads until the end. An error counts as the end, because a terminal reports it that way.
     pub fn follow(mut from: impl Read + Send + 'static) -> Self {
         let capture = Self::default();
         let shared = capture.clone();
@@ -42,19 +42,19 @@ impl Capture {
         capture
     }
 
-    /// All of it so far.
+    /// All output so far.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.0.lock().expect("no reader panics").bytes).into_owned()
     }
 
-    /// Waits until `found` finds what it looks for in the text so far; panics with the text at the end of the stream
-    /// or of the timeout.
+    /// Waits until `found` returns a value for the text so far. Panics with the text at the end of the stream or the
+    /// timeout.
     #[track_caller]
     pub fn wait<T>(&self, what: &str, found: impl FnMut(&str) -> Option<T>) -> T {
         self.try_wait(found).unwrap_or_else(|why| panic!("waiting for {what}: {why} after:\n{}", self.text()))
     }
 
-    /// Like [`wait`](Self::wait), but says why it was in vain.
+    /// Like [`wait`](Self::wait), but returns the reason of a failure.
     pub fn try_wait<T>(&self, mut found: impl FnMut(&str) -> Option<T>) -> Result<T, &'static str> {
         let end = Instant::now() + TIMEOUT;
         let (lock, changed) = &*self.0;
@@ -82,7 +82,7 @@ impl Capture {
     }
 }
 
-/// How a program ended and what it said.
+/// Exit status and output of a process.
 #[derive(Debug)]
 pub struct Finished {
     /// The exit status; 128 + the signal for one that was killed.
@@ -109,7 +109,7 @@ impl Finished {
         self
     }
 
-    /// The one line that stderr must be; asserts that it is clear text of one line.
+    /// Asserts that stderr is a single line, and returns it.
     #[track_caller]
     pub fn one_line_of_stderr(&self) -> &str {
         let lines: Vec<&str> = self.stderr.lines().collect();
@@ -150,7 +150,7 @@ impl Running {
     pub fn send(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("stdin is still open");
         writeln!(stdin, "{line}").unwrap_or_else(|why| {
-            panic!("{} takes no input ({why}); stderr:\n{}", self.name, self.err.text());
+            panic!("{} accepts no input ({why}); stderr:\n{}", self.name, self.err.text());
         });
     }
 
@@ -159,7 +159,7 @@ impl Running {
         self.stdin = None;
     }
 
-    /// The next line of its stdout, waited for.
+    /// Waits for the next line of stdout.
     #[track_caller]
     pub fn next_line(&mut self) -> String {
         let seen = self.seen;
@@ -171,7 +171,7 @@ impl Running {
         line
     }
 
-    /// Asserts the next lines of its stdout.
+    /// Asserts the next lines of stdout.
     #[track_caller]
     pub fn expect_lines(&mut self, lines: &[&str]) {
         for (at, expected) in lines.iter().enumerate() {
@@ -180,31 +180,31 @@ impl Running {
         }
     }
 
-    /// Sends a line and asserts what comes back.
+    /// Writes a command line and asserts the next lines of stdout.
     #[track_caller]
     pub fn run_command(&mut self, command: &str, lines: &[&str]) {
         self.send(command);
         self.expect_lines(lines);
     }
 
-    /// Waits until stderr holds this.
+    /// Waits until stderr contains this text.
     pub fn wait_err(&self, needle: &str) {
         self.err
             .wait(&format!("{needle:?} on the stderr of {}", self.name), |text| text.contains(needle).then_some(()));
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("our own child can be signalled");
     }
 
-    /// Closes its stdin, waits for its end and hands back everything it said.
+    /// Closes stdin, waits for the exit and returns the output.
     pub fn finish(mut self) -> Finished {
         self.close_stdin();
         self.wait()
     }
 
-    /// Waits for its end with its stdin left open.
+    /// Waits for the exit with stdin left open.
     pub fn wait(mut self) -> Finished {
         self.out.wait_closed();
         self.err.wait_closed();
@@ -213,7 +213,7 @@ impl Running {
         Finished { code, stdout: self.out.text(), stderr: self.err.text() }
     }
 
-    /// SIGKILL, and its end.
+    /// Sends SIGKILL and waits for the exit.
     pub fn kill(self) -> Finished {
         self.signal(Signal::KILL);
         self.wait()
@@ -229,7 +229,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail harmlessly when it has ended already.
+        // Both fail harmlessly if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

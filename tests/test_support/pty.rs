@@ -1,4 +1,4 @@
-//! A person at a terminal: the client on a pseudo-terminal of its own.
+//! The client at a pseudo-terminal.
 
 use std::fs::File;
 use std::io::Write;
@@ -17,14 +17,14 @@ use super::process::Capture;
 pub struct Terminal {
     child: Child,
     keyboard: File,
-    /// What is on the screen, escape codes and all.
+    /// The output to the screen, with escape codes.
     pub screen: Capture,
     seen: usize,
 }
 
 impl Terminal {
-    /// Starts the command at an 80 by 24 terminal. `setsid --ctty` (util-linux) makes it the controlling one, which a
-    /// hidden password prompt wants, without unsafe code here.
+    /// Starts the command at an 80 by 24 terminal. `setsid --ctty` (util-linux) makes it the controlling terminal,
+    /// which a hidden password prompt needs, without unsafe code here.
     pub fn start(command: Command) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pseudo-terminal");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("our own pseudo-terminal");
@@ -52,7 +52,7 @@ impl Terminal {
         Self { child, keyboard, screen, seen: 0 }
     }
 
-    /// Types a line and the Enter key.
+    /// Types a line and presses Enter.
     pub fn type_line(&mut self, line: &str) {
         self.keyboard
             .write_all(line.as_bytes())
@@ -60,7 +60,7 @@ impl Terminal {
             .expect("a live terminal");
     }
 
-    /// Waits until the terminal shows no longer what is typed: a prompt may be on the screen a moment before.
+    /// Waits until the terminal stops echoing: the prompt may appear a moment before.
     pub fn wait_echo_off(&self) {
         let end = Instant::now() + TIMEOUT;
         while tcgetattr(&self.keyboard).expect("a live terminal").local_modes.contains(LocalModes::ECHO) {
@@ -74,7 +74,7 @@ impl Terminal {
         self.keyboard.write_all(&[key]).expect("a live terminal");
     }
 
-    /// Waits until this appears on the screen after what was seen before.
+    /// Waits until this text appears on the screen, after the text of the previous call.
     pub fn expect_on_screen(&mut self, needle: &str) {
         let seen = self.seen;
         let at = self.screen.wait(&format!("{needle:?} on the screen"), |text| {
@@ -83,7 +83,7 @@ impl Terminal {
         self.seen = at + needle.len();
     }
 
-    /// Waits for the end; returns the exit status and the whole screen.
+    /// Waits for the exit; returns the exit status and the whole screen.
     pub fn finish(mut self) -> (i32, String) {
         self.screen.wait_closed();
         let status = self.child.wait().expect("our own child can be waited for");
@@ -93,7 +93,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Both fail harmlessly when it has ended already.
+        // Both fail harmlessly if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

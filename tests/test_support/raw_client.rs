@@ -1,4 +1,4 @@
-//! A client without comfort: says the packets of a login one by one and takes the time of each answer.
+//! A minimal client that sends the packets of a login one by one and measures the time of each reply.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -16,23 +16,23 @@ use rand::{Rng, RngCore, SeedableRng};
 
 use super::TIMEOUT;
 
-/// How long an answer is waited for before the question is repeated.
+/// Time without a reply after which a packet is sent again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The same for a heartbeat, as clients do it.
+/// Time without an acknowledgement after which a heartbeat is sent again.
 const HEARTBEAT_RETRY_INTERVAL: Duration = Duration::from_millis(85);
 
-/// See the module.
+/// A minimal client, see the module.
 pub struct RawClient {
     socket: UdpSocket,
     rng: StdRng,
 }
 
-/// What came of a guess.
+/// Result of a password guess.
 pub enum GuessOutcome {
-    /// From LOGIN1 to LOGIN2, and from LOGIN3 to ANSWER; bytes of both answers.
+    /// Times from LOGIN1 to LOGIN2 and from LOGIN3 to LOGIN4; bytes of both replies.
     Answered { login2: Duration, answer: Duration, bytes: [usize; 2] },
-    /// Too many.
+    /// The guess was throttled.
     Throttled,
 }
 
@@ -44,43 +44,43 @@ pub struct RawSession {
 }
 
 impl RawClient {
-    /// At an address of its own; each has other randomness by its seed.
+    /// Binds a port at `at`; `seed` determines the randomness.
     pub fn new(at: IpAddr, server: SocketAddr, seed: u64) -> Self {
         let socket = UdpSocket::bind((at, 0)).expect("a free port");
         socket.connect(server).expect("loopback is reachable");
         Self { socket, rng: StdRng::seed_from_u64(seed) }
     }
 
-    /// Says this until an answer comes that `takes` takes; the answer, and how long the last time took.
-    fn request(&self, said: &[u8], mut takes: impl FnMut(&mut [u8]) -> bool) -> (Vec<u8>, Duration) {
+    /// Sends `packet` until `accepts` accepts a reply. Returns the reply and its time since the last transmission.
+    fn request(&self, packet: &[u8], mut accepts: impl FnMut(&mut [u8]) -> bool) -> (Vec<u8>, Duration) {
         let end = Instant::now() + TIMEOUT;
         while Instant::now() < end {
-            if let Some(answered) = self.request_once(said, RETRY_INTERVAL, &mut takes) {
+            if let Some(answered) = self.request_once(packet, RETRY_INTERVAL, &mut accepts) {
                 return answered;
             }
         }
-        panic!("the server does not answer any more");
+        panic!("the server does not reply any more");
     }
 
     fn request_once(
         &self,
-        said: &[u8],
+        packet: &[u8],
         timeout: Duration,
-        mut takes: impl FnMut(&mut [u8]) -> bool,
+        mut accepts: impl FnMut(&mut [u8]) -> bool,
     ) -> Option<(Vec<u8>, Duration)> {
         let (start, mut buffer) = (Instant::now(), [0; 2048]);
-        let _ = self.socket.send(said);
+        let _ = self.socket.send(packet);
         while let Some(left) = timeout.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
             self.socket.set_read_timeout(Some(left)).expect("a timeout can be set");
             match self.socket.recv(&mut buffer) {
                 Ok(length) => {
                     let took = start.elapsed();
-                    if takes(&mut buffer[..length]) {
+                    if accepts(&mut buffer[..length]) {
                         return Some((buffer[..length].to_vec(), took));
                     }
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
-                // A refused port is a server that is just starting.
+                // The port is refused while the server is starting.
                 Err(_) => {}
             }
         }
@@ -93,11 +93,11 @@ impl RawClient {
         let is_retry =
             |bytes: &mut [u8]| matches!(Packet::parse(bytes), Some(Packet::Retry { nonce: n, .. }) if n == nonce);
         let (retry, _) = self.request(&hello, is_retry);
-        let Some(Packet::Retry { cookie, .. }) = Packet::parse(&retry) else { unreachable!("taken above") };
+        let Some(Packet::Retry { cookie, .. }) = Packet::parse(&retry) else { unreachable!("checked above") };
         (nonce, Packet::Login1 { nonce, cookie, user, ke1 }.to_bytes())
     }
 
-    /// Tries a password that is wrong, as a client does that has found out so itself.
+    /// Makes a login attempt with a wrong password, like a client that could not process KE2.
     pub fn guess(&mut self, user: &str) -> GuessOutcome {
         let (_, ke1) = ClientLogin::start(&mut self.rng, b"guess");
         let (nonce, login1) = self.login1(user, &ke1);
@@ -119,7 +119,7 @@ impl RawClient {
         GuessOutcome::Answered { login2, answer, bytes: [first.len(), second.len()] }
     }
 
-    /// Sends a HELLO and a senseless LOGIN1 with whatever cookie comes, without waiting: what a flood is made of.
+    /// Sends a HELLO, and a LOGIN1 for every cookie received so far, without waiting. Many calls make a flood.
     pub fn flood_login(&mut self, user: &str) {
         let nonce = self.rng.r#gen();
         let hello = Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes();
@@ -143,7 +143,7 @@ impl RawClient {
         let is_login2 =
             |bytes: &mut [u8]| matches!(Packet::parse(bytes), Some(Packet::Login2 { nonce: n, .. }) if n == nonce);
         let (login2, _) = self.request(&login1, is_login2);
-        let Some(Packet::Login2 { ke2, .. }) = Packet::parse(&login2) else { unreachable!("taken above") };
+        let Some(Packet::Login2 { ke2, .. }) = Packet::parse(&login2) else { unreachable!("checked above") };
         let (key, ke3) = login.finish(&mut self.rng, &name, password, ke2, stretching).expect("the right password");
         let details = key.seal_client_info(&nonce, &ClientInfo { tcp_port: 9, free_slots: 0 });
         let login3 = Packet::Login3 { nonce, ke3: &ke3, client_info: &details }.to_bytes();
@@ -155,14 +155,14 @@ impl RawClient {
             }
             _ => false,
         });
-        let Some(LoginResult::Accepted(welcome)) = welcome else { panic!("{user} is not let in") };
+        let Some(LoginResult::Accepted(welcome)) = welcome else { panic!("{user} is refused") };
         let channel = SessionCipher::new(Side::Client, welcome.session, &key.session_secret());
         RawSession { client: self, channel, beats: 0 }
     }
 }
 
 impl RawSession {
-    /// Reports, and waits for the acknowledgement: how long it took from the first try.
+    /// Sends a heartbeat and waits for the acknowledgement; returns the time since the first transmission.
     pub fn heartbeat(&mut self) -> Duration {
         self.beats += 1;
         let (start, number, channel) = (Instant::now(), self.beats, &mut self.channel);

@@ -1,5 +1,5 @@
-//! Someone in the middle: passes everything between a client and a server, or a downloader and an uploader, and writes
-//! it down. On request it goes silent, or says things again.
+//! Relays between a client and a server, or a downloader and an uploader, that record all traffic. On request they drop or
+//! replay datagrams.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -13,34 +13,34 @@ use fileshare::internals::common::packet::Packet;
 
 use super::TIMEOUT;
 
-/// One datagram as it was seen.
+/// One recorded datagram.
 #[derive(Debug, Clone)]
 pub struct RecordedDatagram {
-    /// From the client rather than to it.
+    /// Whether the client sent it.
     pub to_server: bool,
-    /// All of it.
+    /// The whole datagram.
     pub bytes: Vec<u8>,
 }
 
 #[derive(Default)]
 struct RelayState {
-    seen: Mutex<Vec<RecordedDatagram>>,
-    news: Condvar,
+    datagrams: Mutex<Vec<RecordedDatagram>>,
+    changed: Condvar,
     client: Mutex<Option<SocketAddr>>,
     silent: AtomicBool,
     stop: AtomicBool,
 }
 
-/// Between one client and the server.
+/// A relay between one client and the server.
 pub struct UdpRelay {
-    tape: Arc<RelayState>,
+    state: Arc<RelayState>,
     near: Arc<UdpSocket>,
     far: Arc<UdpSocket>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl UdpRelay {
-    /// Passes datagrams to `server`, which sees the client at the address `as_ip`.
+    /// Forwards datagrams to `server`, which sees the client at the address `as_ip`.
     pub fn start(server: SocketAddr, as_ip: Ipv4Addr) -> Self {
         let bind = |ip: Ipv4Addr| {
             let socket = UdpSocket::bind((ip, 0)).expect("a free port");
@@ -49,40 +49,40 @@ impl UdpRelay {
         };
         let (near, far) = (bind(Ipv4Addr::LOCALHOST), bind(as_ip));
         far.connect(server).expect("loopback is reachable");
-        let tape = Arc::new(RelayState::default());
+        let state = Arc::new(RelayState::default());
         let threads = [true, false].map(|to_server| {
-            let (tape, near, far) = (tape.clone(), near.clone(), far.clone());
-            thread::spawn(move || pass_datagrams(&tape, &near, &far, to_server))
+            let (state, near, far) = (state.clone(), near.clone(), far.clone());
+            thread::spawn(move || forward_datagrams(&state, &near, &far, to_server))
         });
-        Self { tape, near, far, threads: threads.into() }
+        Self { state, near, far, threads: threads.into() }
     }
 
-    /// The port that the client is to be given as the server's.
+    /// The port that the client uses as the server's.
     pub fn port(&self) -> u16 {
         self.near.local_addr().expect("a bound socket").port()
     }
 
-    /// Everything passed so far.
+    /// All datagrams forwarded so far.
     pub fn recording(&self) -> Vec<RecordedDatagram> {
-        self.tape.seen.lock().expect("no relay panics").clone()
+        self.state.datagrams.lock().expect("no relay panics").clone()
     }
 
-    /// While silent, nothing passes.
+    /// While silent, the relay drops all datagrams.
     pub fn set_silent(&self, silent: bool) {
-        self.tape.silent.store(silent, Ordering::Relaxed);
+        self.state.silent.store(silent, Ordering::Relaxed);
     }
 
-    /// Says something in the client's or the server's name.
+    /// Sends a datagram in the client's or the server's name.
     pub fn inject(&self, seen: &RecordedDatagram) {
         if seen.to_server {
             let _ = self.far.send(&seen.bytes);
-        } else if let Some(client) = *self.tape.client.lock().expect("no relay panics") {
+        } else if let Some(client) = *self.state.client.lock().expect("no relay panics") {
             let _ = self.near.send_to(&seen.bytes, client);
         }
     }
 
-    /// The same, and waits until the server has taken it in and done what it does about it: until it answers a HELLO that
-    /// comes after it.
+    /// Like [`inject`](Self::inject), and waits until the server has handled the datagram: until it answers a HELLO sent
+    /// after it.
     pub fn inject_and_wait(&self, seen: &RecordedDatagram) {
         self.inject(seen);
         if !seen.to_server {
@@ -93,36 +93,36 @@ impl UdpRelay {
         let before = self.recording().len();
         self.inject(&RecordedDatagram { to_server: true, bytes });
         let is_answer = |seen: &RecordedDatagram| matches!(Packet::parse(&seen.bytes), Some(Packet::Retry { nonce: n, .. }) if n == nonce);
-        let seen = self.tape.seen.lock().expect("no relay panics");
-        let waited = self.tape.news.wait_timeout_while(seen, TIMEOUT, |seen| !seen[before..].iter().any(is_answer));
+        let seen = self.state.datagrams.lock().expect("no relay panics");
+        let waited = self.state.changed.wait_timeout_while(seen, TIMEOUT, |seen| !seen[before..].iter().any(is_answer));
         assert!(!waited.expect("no relay panics").1.timed_out(), "the server answers");
     }
 }
 
 impl Drop for UdpRelay {
     fn drop(&mut self) {
-        self.tape.stop.store(true, Ordering::Relaxed);
+        self.state.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             thread.join().expect("no relay panics");
         }
     }
 }
 
-fn pass_datagrams(tape: &RelayState, near: &UdpSocket, far: &UdpSocket, to_server: bool) {
+fn forward_datagrams(state: &RelayState, near: &UdpSocket, far: &UdpSocket, to_server: bool) {
     let mut buffer = [0; 2048];
-    while !tape.stop.load(Ordering::Relaxed) {
+    while !state.stop.load(Ordering::Relaxed) {
         let from = if to_server { near } else { far };
         let Ok((length, address)) = from.recv_from(&mut buffer) else { continue };
         if to_server {
-            *tape.client.lock().expect("no relay panics") = Some(address);
+            *state.client.lock().expect("no relay panics") = Some(address);
         }
-        if tape.silent.load(Ordering::Relaxed) {
+        if state.silent.load(Ordering::Relaxed) {
             continue;
         }
         let bytes = buffer[..length].to_vec();
-        tape.seen.lock().expect("no relay panics").push(RecordedDatagram { to_server, bytes });
-        tape.news.notify_all();
-        let client = *tape.client.lock().expect("no relay panics");
+        state.datagrams.lock().expect("no relay panics").push(RecordedDatagram { to_server, bytes });
+        state.changed.notify_all();
+        let client = *state.client.lock().expect("no relay panics");
         match client {
             _ if to_server => drop(far.send(&buffer[..length])),
             Some(client) => drop(near.send_to(&buffer[..length], client)),
@@ -131,11 +131,11 @@ fn pass_datagrams(tape: &RelayState, near: &UdpSocket, far: &UdpSocket, to_serve
     }
 }
 
-/// Between downloaders and one uploader: listens at one loopback address on the very port at which the uploader listens
-/// at another, so that a server which sees the uploader at the relay's address sends downloaders here.
+/// A relay between downloaders and one uploader. It listens at one loopback address on the same port as the uploader at
+/// another, so that a server which sees the uploader at the relay's address sends downloaders to the relay.
 pub struct TcpRelay {
     listener: SocketAddr,
-    tape: Arc<(Mutex<Vec<u8>>, Condvar)>,
+    recording: Arc<(Mutex<Vec<u8>>, Condvar)>,
 }
 
 impl TcpRelay {
@@ -144,52 +144,52 @@ impl TcpRelay {
         let listener = TcpListener::bind((at, 0)).expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let uploader = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port());
-        let tape = Arc::<(Mutex<Vec<u8>>, Condvar)>::default();
-        let recorder = tape.clone();
-        // Ends with the process: accepting cannot be interrupted without unsafe code, and it holds nothing else.
+        let recording = Arc::<(Mutex<Vec<u8>>, Condvar)>::default();
+        let recorder = recording.clone();
+        // Ends with the process: accepting cannot be interrupted without unsafe code, and the thread owns nothing else.
         thread::spawn(move || {
             while let Ok((downloader, _)) = listener.accept() {
                 let Ok(uploader) = TcpStream::connect(uploader) else { continue };
                 let (d, u) = (downloader.try_clone(), uploader.try_clone());
                 let (Ok(d), Ok(u)) = (d, u) else { continue };
-                let tapes = (recorder.clone(), recorder.clone());
-                thread::spawn(move || pass_stream(downloader, uploader, &tapes.0));
-                thread::spawn(move || pass_stream(u, d, &tapes.1));
+                let recordings = (recorder.clone(), recorder.clone());
+                thread::spawn(move || forward_stream(downloader, uploader, &recordings.0));
+                thread::spawn(move || forward_stream(u, d, &recordings.1));
             }
         });
-        Self { listener: address, tape }
+        Self { listener: address, recording }
     }
 
-    /// Where the relay listens, and the uploader must.
+    /// The port of the relay, at which the uploader must listen too.
     pub fn port(&self) -> u16 {
         self.listener.port()
     }
 
-    /// How many bytes have passed so far, both directions together.
-    pub fn passed(&self) -> usize {
-        self.tape.0.lock().expect("no relay panics").len()
+    /// Number of bytes forwarded so far in both directions.
+    pub fn forwarded(&self) -> usize {
+        self.recording.0.lock().expect("no relay panics").len()
     }
 
-    /// Waits until so many have.
-    pub fn wait_passed(&self, bytes: usize) {
-        let (lock, grown) = &*self.tape;
-        let tape = lock.lock().expect("no relay panics");
-        let (tape, timeout) =
-            grown.wait_timeout_while(tape, TIMEOUT, |tape| tape.len() < bytes).expect("no relay panics");
-        assert!(!timeout.timed_out(), "only {} of {bytes} bytes passed", tape.len());
+    /// Waits until this number of bytes has been forwarded.
+    pub fn wait_forwarded(&self, bytes: usize) {
+        let (lock, grown) = &*self.recording;
+        let recording = lock.lock().expect("no relay panics");
+        let (recording, timeout) =
+            grown.wait_timeout_while(recording, TIMEOUT, |recording| recording.len() < bytes).expect("no relay panics");
+        assert!(!timeout.timed_out(), "only {} of {bytes} bytes forwarded", recording.len());
     }
 
-    /// Everything passed so far, both directions mixed.
+    /// All bytes forwarded so far, both directions interleaved.
     pub fn recording(&self) -> Vec<u8> {
-        self.tape.0.lock().expect("no relay panics").clone()
+        self.recording.0.lock().expect("no relay panics").clone()
     }
 }
 
-fn pass_stream(mut from: TcpStream, mut to: TcpStream, tape: &(Mutex<Vec<u8>>, Condvar)) {
+fn forward_stream(mut from: TcpStream, mut to: TcpStream, recording: &(Mutex<Vec<u8>>, Condvar)) {
     let mut chunk = [0; 16 << 10];
     while let Ok(length) = from.read(&mut chunk) {
-        tape.0.lock().expect("no relay panics").extend_from_slice(&chunk[..length]);
-        tape.1.notify_all();
+        recording.0.lock().expect("no relay panics").extend_from_slice(&chunk[..length]);
+        recording.1.notify_all();
         if length == 0 || to.write_all(&chunk[..length]).is_err() {
             break;
         }
