@@ -1,46 +1,46 @@
-//! Accounts: what the server knows of each user whether or not it is active.
+//! Accounts: what the server knows of each user, logged in or not.
 //!
-//! Owns credentials in force, the runs of a user's clients, and the user's last mutations. Must not know about sockets,
-//! sessions' keys or what is published.
+//! Owns the credentials in force, the client instances of each user, and the user's last mutations. Must not know about
+//! sockets, session keys or what is published.
 
 use std::collections::HashMap;
 
+use super::keys::CredentialVersion;
 use crate::common::opaque::PasswordRecord;
 use crate::common::types::{InstanceId, RequestId, SessionId, UserName};
-use crate::server::auth::keys::CredentialVersion;
 use crate::server::index::OwnerId;
 use crate::server::journal::LastMutation;
 
-/// Runs whose last mutation is remembered; only the latest is stored.
-const RUNS_REMEMBERED: usize = 4;
+/// Instances whose last mutation is remembered; the journal stores the latest only.
+const INSTANCES_REMEMBERED: usize = 4;
 
 /// One user.
 pub struct Account {
-    /// The same in the index.
+    /// The user's number in the index.
     pub owner: OwnerId,
     /// Of the credential in force; `None` while the user is not in the credentials file.
     pub version: Option<CredentialVersion>,
-    /// From the file, or made of a plaintext line; `None` until it is made.
+    /// From the file, or made from a plaintext line; `None` until it is made.
     pub record: Option<PasswordRecord>,
-    /// The latest run that began here.
-    pub newest_run: InstanceId,
-    /// The run that left on purpose: its tickets are void.
-    pub left: Option<InstanceId>,
-    /// A run and the generation of it that its client has shown to know: tickets of earlier ones are used up.
+    /// The latest instance that has logged in.
+    pub newest_instance: InstanceId,
+    /// The latest instance that has logged out: its tickets, and those of earlier ones, are void.
+    pub logged_out_instance: Option<InstanceId>,
+    /// An instance and its latest generation that the client has confirmed: tickets of earlier generations are used up.
     pub confirmed: Option<(InstanceId, u32)>,
-    /// The mutation on its way to the disk.
-    pub pending: Option<Pending>,
+    /// The mutation that is being stored.
+    pub pending: Option<PendingMutation>,
     recent: Vec<LastMutation>,
 }
 
-/// A mutation on its way to the disk.
+/// A mutation that is being stored.
 #[derive(Debug, Clone, Copy)]
-pub struct Pending {
-    /// In which run.
-    pub run: InstanceId,
-    /// Which request.
+pub struct PendingMutation {
+    /// The client instance that requested it.
+    pub instance: InstanceId,
+    /// The request.
     pub request: RequestId,
-    /// Whom to tell.
+    /// The session that gets the reply.
     pub session: SessionId,
 }
 
@@ -50,55 +50,55 @@ impl Account {
             owner,
             version: None,
             record: None,
-            newest_run: InstanceId(0),
-            left: None,
+            newest_instance: InstanceId(0),
+            logged_out_instance: None,
             confirmed: None,
             pending: None,
             recent: Vec::new(),
         }
     }
 
-    /// The last mutation of a run, if it is remembered.
-    pub fn last_of(&self, run: InstanceId) -> Option<&LastMutation> {
-        self.recent.iter().find(|last| last.run == run)
+    /// The last mutation of an instance, if it is remembered.
+    pub fn last_mutation_of(&self, instance: InstanceId) -> Option<&LastMutation> {
+        self.recent.iter().find(|last| last.run == instance)
     }
 
-    /// The run whose mutation was the user's last; 0 for none.
+    /// The instance whose mutation was the user's last; 0 for none.
     pub fn last_writer(&self) -> InstanceId {
         self.recent.last().map_or(InstanceId(0), |last| last.run)
     }
 
     /// Remembers a mutation that is durable.
-    pub fn remember(&mut self, last: LastMutation) {
+    pub fn record_mutation(&mut self, last: LastMutation) {
         self.recent.retain(|earlier| earlier.run != last.run);
-        if self.recent.len() == RUNS_REMEMBERED {
+        if self.recent.len() == INSTANCES_REMEMBERED {
             self.recent.remove(0);
         }
-        self.newest_run = self.newest_run.max(last.run);
+        self.newest_instance = self.newest_instance.max(last.run);
         self.recent.push(last);
     }
 
-    /// The number of a run that begins at `wall_us`, microseconds since 1970: later than any before.
-    pub fn begin_run(&mut self, wall_us: u64) -> InstanceId {
-        self.newest_run = InstanceId(wall_us.max(self.newest_run.0 + 1));
-        self.newest_run
+    /// Numbers an instance that logs in at `wall_us`, microseconds since 1970: higher than any before.
+    pub fn begin_instance(&mut self, wall_us: u64) -> InstanceId {
+        self.newest_instance = InstanceId(wall_us.max(self.newest_instance.0 + 1));
+        self.newest_instance
     }
 
-    /// Whether a ticket of this run and generation can still be meant seriously.
-    pub fn may_resume(&self, run: InstanceId, generation: u32) -> bool {
-        let used_up = self.confirmed.is_some_and(|(known, latest)| known == run && generation < latest);
-        !used_up && self.left.is_none_or(|left| left < run)
+    /// Whether a ticket of this instance and generation is neither void nor used up.
+    pub fn may_resume(&self, instance: InstanceId, generation: u32) -> bool {
+        let used_up = self.confirmed.is_some_and(|(known, latest)| known == instance && generation < latest);
+        !used_up && self.logged_out_instance.is_none_or(|left| left < instance)
     }
 }
 
-/// All of them, by name.
+/// All accounts, by user name.
 #[derive(Default)]
 pub struct Accounts {
     by_name: HashMap<UserName, Account>,
 }
 
 impl Accounts {
-    /// The user's account; made if there is none, without a credential.
+    /// The user's account; a new one, without a credential, if there is none.
     pub fn entry(&mut self, user: &UserName, owner: impl FnOnce() -> OwnerId) -> &mut Account {
         self.by_name.entry(user.clone()).or_insert_with(|| Account::new(owner()))
     }
@@ -108,13 +108,13 @@ impl Accounts {
         self.by_name.get(user)
     }
 
-    /// The user's account.
+    /// The user's account, to change it.
     pub fn find_mut(&mut self, user: &UserName) -> Option<&mut Account> {
         self.by_name.get_mut(user)
     }
 
-    /// Everyone.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&UserName, &mut Account)> {
-        self.by_name.iter_mut()
+    /// All accounts.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Account> {
+        self.by_name.values_mut()
     }
 }

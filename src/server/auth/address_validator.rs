@@ -1,10 +1,10 @@
-//! Stateless cookies: an address shows that it receives what is sent to it before the server remembers or computes
-//! anything for it.
+//! Stateless address validation: a client shows that it receives datagrams at its address before the server stores or
+//! computes anything for it.
 //!
-//! A cookie is a keyed BLAKE3 hash over time, address and the handshake's nonce, so it can be neither guessed nor used
-//! from elsewhere, for another handshake or later. Defended here: handshakes from spoofed addresses. Not defended here:
-//! who can read the answers sent to an address can use that address, and one cookie is good any number of times while it
-//! lasts (the handshake cache answers repeats).
+//! A cookie is a keyed BLAKE3 hash over time, address and the handshake's nonce. Defended: handshakes from spoofed
+//! addresses; a cookie cannot be guessed or used from another address, for another handshake, or later. Not defended: an
+//! attacker who can read datagrams sent to an address can use that address. A cookie may be used any number of times
+//! while it lasts; the table of pending logins answers repeats.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -14,38 +14,38 @@ use zeroize::Zeroizing;
 use crate::common::limits::COOKIE_BUCKET;
 use crate::common::packet::{Cookie, Nonce};
 
-/// Makes cookies and knows its own.
+/// Issues and verifies cookies.
 pub struct AddressValidator {
     key: Zeroizing<[u8; 32]>,
     epoch: Instant,
 }
 
 impl AddressValidator {
-    /// With a key that nobody else has. Time is counted from `epoch`, any instant not after the first use.
+    /// `key` is random and secret. Time is counted from `epoch`, any instant not after the first use.
     pub fn new(key: [u8; 32], epoch: Instant) -> Self {
         Self { key: Zeroizing::new(key), epoch }
     }
 
-    /// A cookie for this address and handshake, good for one to two times [`COOKIE_BUCKET`].
+    /// A cookie for this address and handshake, valid for one to two times [`COOKIE_BUCKET`].
     pub fn issue(&self, now: Instant, from: SocketAddr, nonce: &Nonce) -> Cookie {
         *self.hash(self.bucket(now), from, nonce).as_bytes()
     }
 
-    /// Whether this jar issued the cookie, to this address, for this handshake, not too long ago. Takes the same time
-    /// wherever a wrong cookie differs.
+    /// Whether this server issued the cookie to this address, for this handshake, in this time bucket or the one before.
+    /// Compares in constant time.
     pub fn verify(&self, now: Instant, from: SocketAddr, nonce: &Nonce, cookie: &Cookie) -> bool {
         let bucket = self.bucket(now);
-        let good_in = |bucket| self.hash(bucket, from, nonce) == blake3::Hash::from_bytes(*cookie);
-        good_in(bucket) | bucket.checked_sub(1).is_some_and(good_in)
+        let is_from = |bucket| self.hash(bucket, from, nonce) == blake3::Hash::from_bytes(*cookie);
+        is_from(bucket) | bucket.checked_sub(1).is_some_and(is_from)
     }
 
     fn bucket(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.epoch).as_secs() / COOKIE_BUCKET.as_secs()
     }
 
-    /// [`blake3::Hash`] compares in constant time.
+    /// Every field has a fixed length, so different fields never hash the same bytes. [`blake3::Hash`] compares in
+    /// constant time.
     fn hash(&self, bucket: u64, from: SocketAddr, nonce: &Nonce) -> blake3::Hash {
-        // Every field has a fixed length: no two sets of fields hash the same bytes.
         let address = match from.ip().to_canonical() {
             IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
             IpAddr::V6(v6) => v6.octets(),
@@ -78,54 +78,54 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_good_for_its_bucket_and_the_next() {
+    fn a_cookie_is_valid_in_its_bucket_and_the_next() {
         let epoch = Instant::now();
-        let jar = AddressValidator::new([1; 32], epoch);
+        let validator = AddressValidator::new([1; 32], epoch);
         let from = address("127.0.0.1:4000");
         let last = COOKIE_BUCKET * 1_001 - Duration::from_millis(1);
         for start in [Duration::ZERO, COOKIE_BUCKET * 1_000, last] {
             let issued = epoch + start;
-            let cookie = jar.issue(issued, from, &NONCE);
-            assert!(jar.verify(issued, from, &NONCE, &cookie));
-            assert!(jar.verify(issued + COOKIE_BUCKET, from, &NONCE, &cookie));
-            assert!(!jar.verify(issued + COOKIE_BUCKET * 2, from, &NONCE, &cookie));
+            let cookie = validator.issue(issued, from, &NONCE);
+            assert!(validator.verify(issued, from, &NONCE, &cookie));
+            assert!(validator.verify(issued + COOKIE_BUCKET, from, &NONCE, &cookie));
+            assert!(!validator.verify(issued + COOKIE_BUCKET * 2, from, &NONCE, &cookie));
         }
-        let late = jar.issue(epoch + COOKIE_BUCKET, from, &NONCE);
-        assert!(!jar.verify(epoch, from, &NONCE, &late), "not before it was made");
+        let late = validator.issue(epoch + COOKIE_BUCKET, from, &NONCE);
+        assert!(!validator.verify(epoch, from, &NONCE, &late), "not before it was issued");
     }
 
     #[test]
-    fn a_cookie_is_for_one_address_one_handshake_and_one_server() {
+    fn a_cookie_is_bound_to_address_handshake_and_server() {
         let now = Instant::now();
-        let jar = AddressValidator::new([1; 32], now);
+        let validator = AddressValidator::new([1; 32], now);
         let from = address("10.0.0.1:4000");
-        let cookie = jar.issue(now, from, &NONCE);
+        let cookie = validator.issue(now, from, &NONCE);
         for other in ["10.0.0.2:4000", "10.0.0.1:4001", "[::1]:4000", "[::a00:1]:4000"] {
-            assert!(!jar.verify(now, address(other), &NONCE, &cookie), "{other}");
+            assert!(!validator.verify(now, address(other), &NONCE, &cookie), "{other}");
         }
         assert!(
-            jar.verify(now, address("[::ffff:10.0.0.1]:4000"), &NONCE, &cookie),
+            validator.verify(now, address("[::ffff:10.0.0.1]:4000"), &NONCE, &cookie),
             "the same address, written in IPv6"
         );
-        assert!(!jar.verify(now, from, &[8; 16], &cookie));
+        assert!(!validator.verify(now, from, &[8; 16], &cookie));
         assert!(!AddressValidator::new([2; 32], now).verify(now, from, &NONCE, &cookie));
         for bit in 0..256 {
             let mut forged = cookie;
             forged[bit / 8] ^= 1 << (bit % 8);
-            assert!(!jar.verify(now, from, &NONCE, &forged), "bit {bit}");
+            assert!(!validator.verify(now, from, &NONCE, &forged), "bit {bit}");
         }
     }
 
     #[test]
-    fn a_million_guesses_do_not_hit() {
+    fn a_million_random_guesses_fail() {
         let now = Instant::now();
-        let jar = AddressValidator::new([3; 32], now);
+        let validator = AddressValidator::new([3; 32], now);
         let from = address("127.0.0.1:4000");
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let mut guess = [0; 32];
         for _ in 0..1_000_000 {
             rng.fill_bytes(&mut guess);
-            assert!(!jar.verify(now, from, &NONCE, &guess));
+            assert!(!validator.verify(now, from, &NONCE, &guess));
         }
     }
 }

@@ -57,7 +57,7 @@ struct State {
     /// The order in which the background takes them; names that were asked for meanwhile are skipped.
     background: VecDeque<UserName>,
     /// Asked for; at most [`WAITING_MAX`].
-    waiting: FairQueue<UserName>,
+    waiting: FairQueue<AddressPrefix, UserName>,
     /// Asked for and being worked on.
     current: Option<UserName>,
     /// Not yet polled.
@@ -106,11 +106,12 @@ impl Enrolment {
     /// asked for again. Once [`all_done`](Self::all_done), nothing happens: nobody need wait.
     pub fn prioritize(&self, from: AddressPrefix, user: UserName) {
         let mut state = self.shared.lock();
-        let is_known = state.current.as_ref() == Some(&user) || state.waiting.line(from).any(|other| *other == user);
+        let is_known =
+            state.current.as_ref() == Some(&user) || state.waiting.iter_key(from).any(|other| *other == user);
         if state.done || is_known {
             return;
         }
-        if state.waiting.len() < WAITING_MAX || state.waiting.evict_from_longest(from) {
+        if state.waiting.len() < WAITING_MAX || state.waiting.evict_from_longest(from).is_some() {
             state.waiting.push(from, user);
         }
     }

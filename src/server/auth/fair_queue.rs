@@ -1,157 +1,154 @@
-//! FairQueue: lines of what waits, a line a network, served one after the other.
+//! A fair queue: one FIFO per key (a network, a session), served round robin.
 //!
-//! Defended: whoever fills its own line delays itself alone. Whatever is taken out is gone at once, so that nothing stale
-//! is ever passed over. Must not know what waits.
+//! Defended: a key that floods its own FIFO delays only itself. A removed value is gone at once; `pop` never skips stale
+//! entries.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 
-use crate::common::net::AddressPrefix;
-
-/// Where something stands in its line.
+/// Where a value is in the queue; needed to remove it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place(u64);
+pub struct QueuePosition(u64);
 
-/// See the module.
-pub struct FairQueue<T> {
-    lines: HashMap<AddressPrefix, Line<T>>,
-    /// Whose turn comes when.
-    order: BTreeMap<Place, AddressPrefix>,
-    next: u64,
+/// A queue of values, fair to keys. See the module.
+pub struct FairQueue<K, V> {
+    by_key: HashMap<K, SubQueue<V>>,
+    /// The next round: every key with values, once.
+    round: BTreeMap<QueuePosition, K>,
+    last_position: u64,
     len: usize,
 }
 
-struct Line<T> {
-    turn: Place,
-    waiting: BTreeMap<Place, T>,
+/// The FIFO of one key; never empty.
+struct SubQueue<V> {
+    in_round: QueuePosition,
+    values: BTreeMap<QueuePosition, V>,
 }
 
-impl<T> Default for FairQueue<T> {
+impl<K, V> Default for FairQueue<K, V> {
     fn default() -> Self {
-        Self { lines: HashMap::new(), order: BTreeMap::new(), next: 0, len: 0 }
+        Self { by_key: HashMap::new(), round: BTreeMap::new(), last_position: 0, len: 0 }
     }
 }
 
-impl<T> FairQueue<T> {
-    /// Lines something up; the place is good for taking it out again.
-    pub fn push(&mut self, from: AddressPrefix, what: T) -> Place {
-        let place = self.place();
-        let line = self.lines.entry(from).or_insert_with(|| {
-            self.order.insert(place, from);
-            Line { turn: place, waiting: BTreeMap::new() }
+impl<K: Copy + Eq + Hash, V> FairQueue<K, V> {
+    /// Appends a value to the FIFO of `key`.
+    pub fn push(&mut self, key: K, value: V) -> QueuePosition {
+        let position = self.next_position();
+        let queue = self.by_key.entry(key).or_insert_with(|| {
+            self.round.insert(position, key);
+            SubQueue { in_round: position, values: BTreeMap::new() }
         });
-        line.waiting.insert(place, what);
+        queue.values.insert(position, value);
         self.len += 1;
-        place
+        position
     }
 
-    /// The first of the line whose turn it is, which then queues up behind the others.
-    pub fn pop(&mut self) -> Option<(AddressPrefix, T)> {
-        let (turn, from) = self.order.pop_first()?;
-        let place = self.place();
-        let line = self.lines.get_mut(&from).expect("a line that has a turn");
-        debug_assert_eq!(line.turn, turn);
-        line.turn = place;
-        self.order.insert(place, from);
-        let first = *line.waiting.first_key_value().expect("a line is never empty").0;
-        self.remove(from, first).map(|what| (from, what))
+    /// Removes the first value of the next key in the round.
+    pub fn pop(&mut self) -> Option<(K, V)> {
+        let (_, key) = self.round.pop_first()?;
+        let behind_all = self.next_position();
+        let queue = self.by_key.get_mut(&key).expect("a key in the round has a queue");
+        queue.in_round = behind_all;
+        self.round.insert(behind_all, key);
+        let first = *queue.values.first_key_value().expect("a queue is never empty").0;
+        self.remove(key, first).map(|value| (key, value))
     }
 
-    /// Takes something out of its line.
-    pub fn remove(&mut self, from: AddressPrefix, place: Place) -> Option<T> {
-        let line = self.lines.get_mut(&from)?;
-        let what = line.waiting.remove(&place)?;
+    /// Removes one value, if it is still in the queue.
+    pub fn remove(&mut self, key: K, position: QueuePosition) -> Option<V> {
+        let queue = self.by_key.get_mut(&key)?;
+        let value = queue.values.remove(&position)?;
         self.len -= 1;
-        if line.waiting.is_empty() {
-            self.order.remove(&line.turn);
-            self.lines.remove(&from);
+        if queue.values.is_empty() {
+            self.round.remove(&queue.in_round);
+            self.by_key.remove(&key);
         }
-        Some(what)
+        Some(value)
     }
 
-    /// Makes room in the longest line, at its end, for something that comes into a line shorter than that one will be:
-    /// whether there was such a line. Looks at all lines.
-    pub fn evict_from_longest(&mut self, from: AddressPrefix) -> bool {
-        let own = self.line(from).count();
-        let longest = self.lines.iter().max_by_key(|(_, line)| line.waiting.len());
-        let Some((&longest, line)) = longest.filter(|(_, line)| own + 1 < line.waiting.len()) else { return false };
-        let last = *line.waiting.last_key_value().expect("a line is never empty").0;
-        self.remove(longest, last).is_some()
+    /// Removes the last value of the longest FIFO, to make space for one more value of `key`. `None`: no FIFO is longer
+    /// than that of `key` would become. Visits all FIFOs.
+    pub fn evict_from_longest(&mut self, key: K) -> Option<V> {
+        let own = self.len_of(key);
+        let (&longest, queue) = self.by_key.iter().max_by_key(|(_, queue)| queue.values.len())?;
+        let last = *queue.values.last_key_value().expect("a queue is never empty").0;
+        if own + 1 < queue.values.len() { self.remove(longest, last) } else { None }
     }
 
-    /// A network's line.
-    pub fn line(&self, from: AddressPrefix) -> impl Iterator<Item = &T> {
-        self.lines.get(&from).into_iter().flat_map(|line| line.waiting.values())
+    /// The values of one key, in order.
+    pub fn iter_key(&self, key: K) -> impl Iterator<Item = &V> {
+        self.by_key.get(&key).into_iter().flat_map(|queue| queue.values.values())
     }
 
-    /// How much waits in all lines.
+    /// How many values one key has.
+    pub fn len_of(&self, key: K) -> usize {
+        self.by_key.get(&key).map_or(0, |queue| queue.values.len())
+    }
+
+    /// How many values all keys have.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing waits.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    fn place(&mut self) -> Place {
-        self.next += 1;
-        Place(self.next)
+    fn next_position(&mut self) -> QueuePosition {
+        self.last_position += 1;
+        QueuePosition(self.last_position)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::net::AddressPrefix;
-    use crate::server::test_support::address;
 
-    fn host(number: u8) -> AddressPrefix {
-        AddressPrefix::of(address(&format!("192.0.2.{number}:1")).ip())
-    }
-
-    fn drain(turns: &mut FairQueue<u32>) -> Vec<u32> {
-        std::iter::from_fn(|| turns.pop()).map(|(_, what)| what).collect()
+    fn drain(queue: &mut FairQueue<u8, u32>) -> Vec<u32> {
+        std::iter::from_fn(|| queue.pop()).map(|(_, value)| value).collect()
     }
 
     #[test]
-    fn lines_take_turns() {
-        let mut turns = FairQueue::default();
-        let places: Vec<_> = (10..15).map(|what| turns.push(host(1), what)).collect();
-        turns.push(host(2), 20);
-        turns.push(host(3), 30);
-        turns.push(host(2), 21);
-        assert_eq!(turns.remove(host(1), places[1]), Some(11));
-        assert_eq!(turns.remove(host(1), places[1]), None);
-        assert_eq!((turns.len(), turns.pop()), (7, Some((host(1), 10))));
-        // Who comes back comes behind those who wait.
-        turns.push(host(4), 40);
-        assert_eq!(drain(&mut turns), [20, 30, 12, 40, 21, 13, 14]);
-        assert!(turns.is_empty() && turns.lines.is_empty() && turns.order.is_empty());
+    fn keys_are_served_round_robin() {
+        let mut queue = FairQueue::default();
+        let positions: Vec<_> = (10..15).map(|value| queue.push(1, value)).collect();
+        queue.push(2, 20);
+        queue.push(3, 30);
+        queue.push(2, 21);
+        assert_eq!(queue.remove(1, positions[1]), Some(11));
+        assert_eq!(queue.remove(1, positions[1]), None);
+        assert_eq!((queue.len(), queue.pop()), (7, Some((1, 10))));
+        // A new key goes behind the keys that are in the round.
+        queue.push(4, 40);
+        assert_eq!(drain(&mut queue), [20, 30, 12, 40, 21, 13, 14]);
+        assert!(queue.is_empty() && queue.by_key.is_empty() && queue.round.is_empty());
     }
 
     #[test]
-    fn a_line_that_is_emptied_keeps_no_turn() {
-        let mut turns = FairQueue::default();
-        for what in 0..100 {
-            let place = turns.push(host(1), what);
-            assert_eq!(turns.remove(host(1), place), Some(what));
+    fn a_key_without_values_leaves_the_round() {
+        let mut queue = FairQueue::default();
+        for value in 0..100 {
+            let position = queue.push(1, value);
+            assert_eq!(queue.remove(1, position), Some(value));
         }
-        assert_eq!((turns.len(), turns.lines.len(), turns.order.len(), turns.pop()), (0, 0, 0, None));
+        assert_eq!((queue.len(), queue.by_key.len(), queue.round.len(), queue.pop()), (0, 0, 0, None));
     }
 
     #[test]
-    fn room_is_made_at_the_end_of_the_longest_line_and_for_shorter_ones_alone() {
-        let mut turns = FairQueue::default();
-        for what in [10, 11, 12] {
-            turns.push(host(1), what);
+    fn the_longest_queue_loses_its_last_value_to_shorter_queues_only() {
+        let mut queue = FairQueue::default();
+        for value in [10, 11, 12] {
+            queue.push(1, value);
         }
-        turns.push(host(2), 20);
-        assert!(!turns.evict_from_longest(host(1)));
-        assert!(turns.evict_from_longest(host(2)), "three and one become two and two");
-        turns.push(host(2), 21);
-        assert!(!turns.evict_from_longest(host(2)));
-        assert!(turns.evict_from_longest(host(3)));
-        assert_eq!(turns.len(), 3);
-        assert!(turns.line(host(1)).eq(&[10, 11]) ^ turns.line(host(2)).eq(&[20, 21]));
+        queue.push(2, 20);
+        assert_eq!(queue.evict_from_longest(1), None);
+        assert_eq!(queue.evict_from_longest(2), Some(12), "three and one become two and two");
+        queue.push(2, 21);
+        assert_eq!(queue.evict_from_longest(2), None);
+        assert!(queue.evict_from_longest(3).is_some());
+        assert_eq!(queue.len(), 3);
+        assert!(queue.iter_key(1).eq(&[10, 11]) ^ queue.iter_key(2).eq(&[20, 21]));
     }
 }

@@ -1,33 +1,38 @@
-//! The server's own keys, all derived from the root secret in the data file: session ids, reset tokens, resumption
-//! tickets, credential versions, fake records.
+//! The server's keys: for session ids, reset tokens, resumption tickets, credential versions, fake records, and cursors.
 //!
-//! Defended: nobody else makes a session id that draws a reset, a reset that a client believes, or a ticket. All of them
-//! outlive a restart because the root secret does; under `--ephemeral` it does not, and neither do they.
+//! All but the key of the cursors are derived from the root secret in the data file and so outlive a restart; with
+//! `--ephemeral` the root secret does not. Defended: only this server can make a session id that is answered by a reset, a
+//! reset that a client accepts, or a ticket.
 
 use rand::RngCore;
+use rand_chacha::ChaCha20Rng;
+use serde::Serialize;
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
-use crate::common::crypto::{AeadKey, Secret, context, derive};
+use crate::common::crypto::{AeadKey, NONCE_BYTES, Secret, TAG_BYTES, context, derive};
+use crate::common::limits::CURSOR_MAX_BYTES;
+use crate::common::message::Cursor;
 use crate::common::packet::ResetToken;
-use crate::common::types::SessionId;
+use crate::common::types::{SessionId, UserName};
 
-/// Changes when a user's credential does; sealed into resumption tickets, never written anywhere.
+/// Changes when a user's credential does; sealed into resumption tickets, never stored.
 pub type CredentialVersion = [u8; 16];
 
-/// See the module.
+/// The keys derived from the root secret.
 pub struct Keys {
-    /// What fake records are made from.
+    /// Fake records are derived from it.
     pub root: Secret,
     /// Seals resumption tickets.
     pub tickets: AeadKey,
-    /// Keys the credential versions.
+    /// Keys the hash of the credential versions.
     pub versions: Secret,
     ids: Secret,
     resets: Secret,
 }
 
 impl Keys {
-    /// Derives them all.
+    /// Derives all keys.
     pub fn new(root: Secret) -> Self {
         Self {
             tickets: AeadKey::derived(context::RESUMPTION_TICKETS, root.as_slice()),
@@ -39,7 +44,7 @@ impl Keys {
     }
 
     /// A new session id: 8 random bytes and 8 bytes of their MAC.
-    pub fn mint_id(&self, rng: &mut impl RngCore) -> SessionId {
+    pub fn new_session_id(&self, rng: &mut impl RngCore) -> SessionId {
         let mut id = [0; 16];
         rng.fill_bytes(&mut id[..8]);
         let tag = self.id_tag(&id);
@@ -48,50 +53,117 @@ impl Keys {
     }
 
     /// Whether a server with this root secret issued the id.
-    pub fn issued(&self, id: &SessionId) -> bool {
+    pub fn is_own_session_id(&self, id: &SessionId) -> bool {
         id.0[8..].ct_eq(&self.id_tag(&id.0)).into()
     }
 
-    /// What a true RESET of this session carries.
+    /// The token by which the client of this session recognises a genuine RESET.
     pub fn reset_token(&self, id: &SessionId) -> ResetToken {
-        first_half(&blake3::keyed_hash(&self.resets, &id.0))
+        let hash = blake3::keyed_hash(&self.resets, &id.0);
+        *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
     }
 
     fn id_tag(&self, id: &[u8; 16]) -> [u8; 8] {
-        let tag = blake3::keyed_hash(&self.ids, &id[..8]);
-        *tag.as_bytes().first_chunk().expect("a hash has 32 bytes")
+        let hash = blake3::keyed_hash(&self.ids, &id[..8]);
+        *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
     }
 }
 
-fn first_half(hash: &blake3::Hash) -> [u8; 16] {
-    *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
+const SEALED_CURSOR_BYTES: usize = NONCE_BYTES + 8 + TAG_BYTES;
+const _: () = assert!(SEALED_CURSOR_BYTES <= CURSOR_MAX_BYTES);
+
+/// The cursor was made before the server restarted, or for another requester or query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StaleCursor;
+
+/// Seals and opens cursors: positions at which a list continues.
+///
+/// Defended: a plain name or id would reveal publications that are hidden from the requester, and a cursor of another
+/// list or user could start where no cursor may. So the position is encrypted, with the requester and the whole query as
+/// associated data, under a key that lives as long as the server process.
+pub struct CursorCodec {
+    key: AeadKey,
+}
+
+impl CursorCodec {
+    /// A codec with a new random key.
+    pub fn new(rng: &mut ChaCha20Rng) -> Self {
+        let mut key = Zeroizing::new([0; 32]);
+        rng.fill_bytes(key.as_mut_slice());
+        Self { key: AeadKey::new(&key) }
+    }
+
+    /// Seals `position` for this requester and this query; the query must not contain a cursor itself.
+    pub fn seal(&self, rng: &mut ChaCha20Rng, requester: &UserName, query: &impl Serialize, position: u64) -> Cursor {
+        let mut nonce = [0; NONCE_BYTES];
+        rng.fill_bytes(&mut nonce);
+        let mut position = position.to_be_bytes();
+        let tag = self.key.seal_in_place(nonce, &associated_data(requester, query), &mut position);
+        Cursor([nonce.as_slice(), &position, &tag].concat())
+    }
+
+    /// Opens a cursor of this requester and this query. No cursor is position 0.
+    pub fn open(
+        &self,
+        requester: &UserName,
+        query: &impl Serialize,
+        cursor: Option<&Cursor>,
+    ) -> Result<u64, StaleCursor> {
+        let Some(cursor) = cursor else { return Ok(0) };
+        let (nonce, sealed) = cursor.0.split_first_chunk().ok_or(StaleCursor)?;
+        let mut sealed = sealed.to_vec();
+        if sealed.len() != 8 + TAG_BYTES {
+            return Err(StaleCursor);
+        }
+        let data = associated_data(requester, query);
+        let position = self.key.open_in_place(*nonce, &data, &mut sealed).ok_or(StaleCursor)?;
+        Ok(u64::from_be_bytes((&*position).try_into().map_err(|_| StaleCursor)?))
+    }
+}
+
+fn associated_data(requester: &UserName, query: &impl Serialize) -> Vec<u8> {
+    postcard::to_stdvec(&(requester, query)).expect("our own types always encode")
 }
 
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng;
-    use rand_chacha::ChaCha20Rng;
-    use zeroize::Zeroizing;
 
     use super::*;
 
     #[test]
-    fn only_ids_of_this_root_secret_are_ours() {
+    fn only_session_ids_of_this_root_secret_are_own() {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let (ours, theirs) = (Keys::new(Zeroizing::new([1; 32])), Keys::new(Zeroizing::new([2; 32])));
-        let id = ours.mint_id(&mut rng);
-        assert!(ours.issued(&id) && Keys::new(Zeroizing::new([1; 32])).issued(&id));
-        assert!(!theirs.issued(&id));
+        let id = ours.new_session_id(&mut rng);
+        assert!(ours.is_own_session_id(&id) && Keys::new(Zeroizing::new([1; 32])).is_own_session_id(&id));
+        assert!(!theirs.is_own_session_id(&id));
         for at in 0..16 {
             let mut forged = id;
             forged.0[at] ^= 1;
-            assert!(!ours.issued(&forged), "byte {at}");
+            assert!(!ours.is_own_session_id(&forged), "byte {at}");
         }
         for _ in 0..10_000 {
             let mut random = SessionId([0; 16]);
             rng.fill_bytes(&mut random.0);
-            assert!(!ours.issued(&random));
+            assert!(!ours.is_own_session_id(&random));
         }
         assert_ne!(ours.reset_token(&id), theirs.reset_token(&id));
+    }
+
+    #[test]
+    fn a_cursor_is_bound_to_requester_query_and_server_run() {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let (codec, later) = (CursorCodec::new(&mut rng), CursorCodec::new(&mut rng));
+        let (hans, vader) = (UserName::parse("hans").unwrap(), UserName::parse("vader").unwrap());
+        let cursor = codec.seal(&mut rng, &hans, &"pdf", 77);
+        assert_eq!(codec.open(&hans, &"pdf", Some(&cursor)), Ok(77));
+        assert_eq!(codec.open(&hans, &"pdf", None), Ok(0));
+        assert_eq!(codec.open(&vader, &"pdf", Some(&cursor)), Err(StaleCursor));
+        assert_eq!(codec.open(&hans, &"pd", Some(&cursor)), Err(StaleCursor));
+        assert_eq!(later.open(&hans, &"pdf", Some(&cursor)), Err(StaleCursor));
+        for cut in 0..cursor.0.len() {
+            assert_eq!(codec.open(&hans, &"pdf", Some(&Cursor(cursor.0[..cut].to_vec()))), Err(StaleCursor));
+        }
     }
 }

@@ -1,59 +1,73 @@
-//! Guess budgets: how often a password may be tried, from where, for whom.
+//! Limits on password guesses: by location, by address prefix, by user.
 //!
-//! Every LOGIN1 is charged to three token buckets, and refunded when it proves the password:
+//! Every LOGIN1 takes a token from three buckets, and returns them if it proves the password:
 //!
-//! * *user at an address prefix*: the ordinary brake on guessing;
+//! * *user at an address prefix*: the ordinary limit on guessing;
 //! * *address prefix*: over all users, wide enough for hundreds of clients that log in from one host at once;
-//! * *user*: over all addresses, against guessing from many places. This one alone would let anyone lock a user out, so
-//!   each user has several of them, for what comes from different origins, and none applies where that user has
-//!   logged in before. A guess that another bucket refuses does not charge it.
+//! * *user*: over all addresses, against guessing from many places. On its own it would let an attacker lock a user out.
+//!   So each user has several, for guesses of different origins, and none applies where that user has logged in before.
+//!   A guess that one bucket refuses takes no token from the others.
 //!
-//! A prefix is one IPv4 address or an IPv6 /64. Defended here: online guessing, and locking the victim out by it; and no
-//! bucket tells an unknown user from a known one, since where somebody has logged in, all users have a bucket that nobody
-//! elsewhere can empty. Not defended here: an attacker at the victim's own prefix; a user who logs in from a new place,
-//! or anywhere after a restart, while hundreds of networks guess at it, has to wait. What is remembered is bounded and in
-//! memory only.
+//! Defended: online guessing, and locking a user out by it. No bucket distinguishes an unknown user from a known one:
+//! at a prefix where any user has logged in, every user has a bucket that guesses from elsewhere cannot empty. Not
+//! defended: an attacker at the victim's own prefix; a user who logs in from a new place, or anywhere after a restart,
+//! waits while hundreds of networks guess at that user's password. The memory is bounded and does not survive a restart.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use super::expiring_map::ExpiringMap;
+use super::rate_limit::{BucketKind, KeyedRateLimit};
 use crate::common::net::AddressPrefix;
+use crate::common::rate::Rate;
 use crate::common::types::UserName;
-use crate::server::auth::rate_limit::{Buckets, Drawn, Rate};
 
 /// Guesses for one user from one prefix.
-const USER_AT_PREFIX: Rate = Rate { burst: 20, interval: Duration::from_secs(2) };
+const USER_AT_PREFIX: Rate = Rate::every(Duration::from_secs(2), 20);
 /// Guesses from one prefix.
-const PREFIX: Rate = Rate { burst: 512, interval: Duration::from_millis(125) };
+const PREFIX: Rate = Rate::every(Duration::from_millis(125), 512);
 /// Guesses for one user from each origin.
-const USER: Rate = Rate { burst: 200, interval: Duration::from_secs(1) };
-/// How many guesses for one user count as fresh at one network: few, so that it takes as many networks as there are
-/// fresh guesses in this time to use them up for good.
-const FRESH_AT_NETWORK: Rate = Rate { burst: 2, interval: Duration::from_secs(900) };
-/// Buckets of each kind: some 32,000 logins a second would be needed to hold so many short of full.
+const USER: Rate = Rate::every(Duration::from_secs(1), 200);
+/// Guesses for one user that count as fresh at one network: so few that an attacker needs as many networks as there are
+/// fresh guesses in this interval to use all of them up.
+const FRESH_AT_NETWORK: Rate = Rate::every(Duration::from_secs(900), 2);
+/// Buckets of each kind. To keep this many short of full takes about 32,000 logins a second.
 const BUCKETS_MAX: usize = 65_536;
 
-/// Where users have logged in is remembered this long.
-const FAMILIAR_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
-/// Such places remembered over all users; the longest unused are forgotten first.
-const FAMILIAR_MAX: usize = 65_536;
-/// Such places of one user, so that nobody can push out everyone else's.
-const FAMILIAR_PER_USER_MAX: usize = 16;
+/// How long a location where a user has logged in is remembered.
+const KNOWN_LOCATION_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// Such locations over all users; beyond that, the longest unused are forgotten.
+const KNOWN_LOCATIONS_MAX: usize = 65_536;
+/// Such locations of one user, so that one user cannot displace those of the others.
+const KNOWN_LOCATIONS_PER_USER_MAX: usize = 16;
 
-/// Where a guess comes from: each has its own bucket of the user's, so that guessing from one keeps nobody out at another.
+/// The origin of a guess. Each has its own bucket of the user, so that guesses from one lock nobody out at another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Origin {
-    /// Where somebody has logged in before, but not this user.
+enum GuessOrigin {
+    /// A prefix where some user has logged in before, but not this one.
     Known,
-    /// Anywhere else.
-    Elsewhere,
-    /// The same, when that bucket is empty: the first guesses of a network.
+    /// Any other prefix.
+    Unknown,
+    /// The first guesses of a network, while the bucket for [`Unknown`](Self::Unknown) is empty.
     Fresh,
 }
 
-/// Too many guesses.
+/// A user at an address prefix, or at a network.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Location {
+    user: UserName,
+    prefix: AddressPrefix,
+}
+
+impl Location {
+    fn network(&self) -> Self {
+        Self { user: self.user.clone(), prefix: self.prefix.network() }
+    }
+}
+
+/// The login attempt exceeds a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many login attempts; try again in {seconds} s")]
 pub struct RetryAfter {
@@ -61,170 +75,156 @@ pub struct RetryAfter {
     pub seconds: u16,
 }
 
-/// A guess that has been charged; to be given to [`Throttle::refund`] if it proves right.
+/// The tokens that one guess has taken; [`LoginThrottle::refund`] returns them if the password was right.
 #[derive(Debug)]
 #[must_use = "a right password is refunded"]
 pub struct Charge {
-    place: (UserName, AddressPrefix),
-    at_place: Drawn,
-    at_prefix: Drawn,
+    location: Location,
+    at_location: BucketKind,
+    at_prefix: BucketKind,
     /// `None` where the user has logged in before.
-    at_user: Option<(Origin, Drawn)>,
+    of_user: Option<(GuessOrigin, BucketKind)>,
     /// If it was a fresh one.
-    at_network: Option<Drawn>,
+    at_network: Option<BucketKind>,
 }
 
-/// The guess budgets.
-pub struct Throttle {
-    by_place: Buckets<(UserName, AddressPrefix)>,
-    by_prefix: Buckets<AddressPrefix>,
-    by_user: Buckets<(UserName, Origin)>,
-    fresh: Buckets<(UserName, AddressPrefix)>,
-    familiar: Familiar,
+/// The limits on guesses.
+pub struct LoginThrottle {
+    by_location: KeyedRateLimit<Location>,
+    by_prefix: KeyedRateLimit<AddressPrefix>,
+    by_user: KeyedRateLimit<(UserName, GuessOrigin)>,
+    fresh: KeyedRateLimit<Location>,
+    known: KnownLocations,
 }
 
-impl Default for Throttle {
+impl Default for LoginThrottle {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Throttle {
-    /// Nothing charged, nobody known.
+impl LoginThrottle {
+    /// All buckets full, no location known.
     pub fn new() -> Self {
         Self {
-            by_place: Buckets::new(USER_AT_PREFIX, BUCKETS_MAX),
-            by_prefix: Buckets::new(PREFIX, BUCKETS_MAX),
-            by_user: Buckets::new(USER, BUCKETS_MAX),
-            fresh: Buckets::new(FRESH_AT_NETWORK, BUCKETS_MAX),
-            familiar: Familiar::default(),
+            by_location: KeyedRateLimit::new(USER_AT_PREFIX, BUCKETS_MAX),
+            by_prefix: KeyedRateLimit::new(PREFIX, BUCKETS_MAX),
+            by_user: KeyedRateLimit::new(USER, BUCKETS_MAX),
+            fresh: KeyedRateLimit::new(FRESH_AT_NETWORK, BUCKETS_MAX),
+            known: KnownLocations::default(),
         }
     }
 
-    /// Charges one guess, to all buckets or, if one of them is empty, to none. The user need not exist: known and unknown
-    /// ones are treated alike.
+    /// Charges one guess to all buckets or, if one of them is empty, to none. Known and unknown users are treated alike.
     pub fn check(&mut self, now: Instant, address: IpAddr, user: &UserName) -> Result<Charge, RetryAfter> {
-        let place = (user.clone(), AddressPrefix::of(address));
-        let network = (user.clone(), place.1.network());
-        let origin = self.origin(now, &place, &network);
+        let location = Location { user: user.clone(), prefix: AddressPrefix::of(address) };
+        let network = location.network();
+        let origin = self.origin(now, &location, &network);
         let waits = [
-            self.by_place.check(now, &place).err(),
-            self.by_prefix.check(now, &place.1).err(),
+            self.by_location.check(now, &location).err(),
+            self.by_prefix.check(now, &location.prefix).err(),
             origin.and_then(|origin| self.by_user.check(now, &(user.clone(), origin)).err()),
         ];
         if let Some(wait) = waits.into_iter().flatten().max() {
             let seconds = wait.as_millis().div_ceil(1_000).max(1);
             return Err(RetryAfter { seconds: seconds.try_into().unwrap_or(u16::MAX) });
         }
-        let at_place = self.by_place.draw(now, &place);
-        let at_prefix = self.by_prefix.draw(now, &place.1);
-        let at_user = origin.map(|origin| (origin, self.by_user.draw(now, &(user.clone(), origin))));
-        let at_network = (origin == Some(Origin::Fresh)).then(|| self.fresh.draw(now, &network));
-        Ok(Charge { place, at_place, at_prefix, at_user, at_network })
+        let at_location = self.by_location.take(now, &location);
+        let at_prefix = self.by_prefix.take(now, &location.prefix);
+        let of_user = origin.map(|origin| (origin, self.by_user.take(now, &(user.clone(), origin))));
+        let at_network = (origin == Some(GuessOrigin::Fresh)).then(|| self.fresh.take(now, &network));
+        Ok(Charge { location, at_location, at_prefix, of_user, at_network })
     }
 
-    /// Which bucket of the user's a guess is charged to; `None` where the user has logged in before.
-    fn origin(
-        &mut self,
-        now: Instant,
-        place: &(UserName, AddressPrefix),
-        network: &(UserName, AddressPrefix),
-    ) -> Option<Origin> {
-        if self.familiar.contains(now, place) {
+    /// Which of the user's buckets a guess is charged to; `None` where the user has logged in before.
+    fn origin(&mut self, now: Instant, location: &Location, network: &Location) -> Option<GuessOrigin> {
+        if self.known.contains(now, location) {
             return None;
         }
-        if self.is_known(place.1) {
-            return Some(Origin::Known);
+        if self.is_known(location.prefix) {
+            return Some(GuessOrigin::Known);
         }
-        let is_empty = self.by_user.check(now, &(place.0.clone(), Origin::Elsewhere)).is_err();
+        let is_empty = self.by_user.check(now, &(location.user.clone(), GuessOrigin::Unknown)).is_err();
         let is_fresh = is_empty && self.fresh.check(now, network).is_ok();
-        Some(if is_fresh { Origin::Fresh } else { Origin::Elsewhere })
+        Some(if is_fresh { GuessOrigin::Fresh } else { GuessOrigin::Unknown })
     }
 
-    /// Gives a guess back that was right, whatever came of the login.
+    /// Returns the tokens of a guess that was right, whatever the outcome of the login.
     pub fn refund(&mut self, now: Instant, charge: Charge) {
-        let Charge { place, at_place, at_prefix, at_user, at_network } = charge;
-        self.by_place.put_back(now, &place, at_place);
-        self.by_prefix.put_back(now, &place.1, at_prefix);
-        let (user, prefix) = place;
-        if let Some((origin, at_user)) = at_user {
-            self.by_user.put_back(now, &(user.clone(), origin), at_user);
+        let Charge { location, at_location, at_prefix, of_user, at_network } = charge;
+        self.by_location.refund(now, &location, at_location);
+        self.by_prefix.refund(now, &location.prefix, at_prefix);
+        if let Some((origin, kind)) = of_user {
+            self.by_user.refund(now, &(location.user.clone(), origin), kind);
         }
-        if let Some(at_network) = at_network {
-            self.fresh.put_back(now, &(user, prefix.network()), at_network);
+        if let Some(kind) = at_network {
+            self.fresh.refund(now, &location.network(), kind);
         }
     }
 
-    /// Remembers that the user has proven its password at this address: guessing elsewhere no longer counts there.
-    pub fn proven(&mut self, now: Instant, address: IpAddr, user: &UserName) {
-        self.familiar.insert(now, (user.clone(), AddressPrefix::of(address)));
+    /// Remembers that the user has proven the password at this address: guesses from elsewhere no longer count there.
+    pub fn record_success(&mut self, now: Instant, address: IpAddr, user: &UserName) {
+        self.known.insert(now, Location { user: user.clone(), prefix: AddressPrefix::of(address) });
     }
 
-    /// Whether anybody has proven its password at this prefix. Who it was makes no difference, so that nobody there learns
-    /// who exists.
+    /// Whether any user has proven a password at this prefix. Which one makes no difference, so that nothing here
+    /// reveals which users exist.
     pub fn is_known(&self, prefix: AddressPrefix) -> bool {
-        self.familiar.per_prefix.contains_key(&prefix)
-    }
-
-    /// Whether a table was full since this was last asked, so that strangers shared a bucket; worth a log line.
-    pub fn take_overflowed(&mut self) -> bool {
-        self.by_place.take_overflowed()
-            | self.by_prefix.take_overflowed()
-            | self.by_user.take_overflowed()
-            | self.fresh.take_overflowed()
+        self.known.per_prefix.contains_key(&prefix)
     }
 }
 
-/// Where users have logged in, the most recent ones.
+/// The most recent locations where users have logged in.
 #[derive(Default)]
-struct Familiar {
-    /// When it was last used.
-    used_at: BTreeMap<(UserName, AddressPrefix), Instant>,
-    /// The same, by time.
-    by_time: BTreeSet<(Instant, (UserName, AddressPrefix))>,
-    /// How many of them are there.
+struct KnownLocations {
+    locations: ExpiringMap<Location, ()>,
+    /// How many of them are at each prefix.
     per_prefix: HashMap<AddressPrefix, usize>,
 }
 
-impl Familiar {
-    fn contains(&self, now: Instant, place: &(UserName, AddressPrefix)) -> bool {
-        self.used_at.get(place).is_some_and(|&at| now.saturating_duration_since(at) < FAMILIAR_LIFETIME)
+impl KnownLocations {
+    fn contains(&self, now: Instant, location: &Location) -> bool {
+        self.locations.expiry(location).is_some_and(|expires| expires > now)
     }
 
-    fn insert(&mut self, now: Instant, place: (UserName, AddressPrefix)) {
-        self.remove(&place);
-        if let Some(oldest) = self.oldest_beyond_share(&place.0) {
+    fn insert(&mut self, now: Instant, location: Location) {
+        self.remove(&location);
+        if let Some(oldest) = self.oldest_beyond_share(&location.user) {
             self.remove(&oldest);
         }
-        while let Some((at, oldest)) = self.by_time.first()
-            && (self.by_time.len() >= FAMILIAR_MAX || now.saturating_duration_since(*at) >= FAMILIAR_LIFETIME)
+        while let Some((expired, ())) = self.locations.pop_expired(now) {
+            self.uncount(expired.prefix);
+        }
+        if self.locations.len() >= KNOWN_LOCATIONS_MAX
+            && let Some((oldest, ())) = self.locations.pop_first()
         {
-            let oldest = oldest.clone();
-            self.remove(&oldest);
+            self.uncount(oldest.prefix);
         }
-        self.by_time.insert((now, place.clone()));
-        *self.per_prefix.entry(place.1).or_default() += 1;
-        self.used_at.insert(place, now);
+        *self.per_prefix.entry(location.prefix).or_default() += 1;
+        self.locations.insert(location, now + KNOWN_LOCATION_LIFETIME, ());
     }
 
-    /// The user's least recently used place, if it has as many as it may.
-    fn oldest_beyond_share(&self, user: &UserName) -> Option<(UserName, AddressPrefix)> {
-        let first = (user.clone(), AddressPrefix::V4(Ipv4Addr::UNSPECIFIED));
-        let own = self.used_at.range(first..).take_while(|((of, _), _)| of == user);
-        let is_full = own.clone().count() >= FAMILIAR_PER_USER_MAX;
-        let oldest = own.min_by_key(|(_, at)| **at).map(|(place, _)| place.clone());
+    /// The user's least recently used location, if the user has as many as allowed.
+    fn oldest_beyond_share(&self, user: &UserName) -> Option<Location> {
+        let first = Location { user: user.clone(), prefix: AddressPrefix::V4(Ipv4Addr::UNSPECIFIED) };
+        let own = self.locations.range_from(first).take_while(|(location, _)| location.user == *user);
+        let is_full = own.clone().count() >= KNOWN_LOCATIONS_PER_USER_MAX;
+        let oldest = own.min_by_key(|(_, expires)| *expires).map(|(location, _)| location.clone());
         oldest.filter(|_| is_full)
     }
 
-    fn remove(&mut self, place: &(UserName, AddressPrefix)) {
-        if let Some((place, at)) = self.used_at.remove_entry(place) {
-            if let Entry::Occupied(mut count) = self.per_prefix.entry(place.1) {
-                *count.get_mut() -= 1;
-                if *count.get() == 0 {
-                    count.remove();
-                }
+    fn remove(&mut self, location: &Location) {
+        if self.locations.remove(location).is_some() {
+            self.uncount(location.prefix);
+        }
+    }
+
+    fn uncount(&mut self, prefix: AddressPrefix) {
+        if let Entry::Occupied(mut count) = self.per_prefix.entry(prefix) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
-            self.by_time.remove(&(at, place));
         }
     }
 }

@@ -10,28 +10,32 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// A wrong guess; whether it was admitted.
-fn guess(throttle: &mut Throttle, now: Instant, from: IpAddr, victim: &UserName) -> bool {
+fn at(user: &UserName, address: IpAddr) -> Location {
+    Location { user: user.clone(), prefix: AddressPrefix::of(address) }
+}
+
+/// A wrong guess. Returns whether it was admitted.
+fn guess(throttle: &mut LoginThrottle, now: Instant, from: IpAddr, victim: &UserName) -> bool {
     throttle.check(now, from, victim).is_ok()
 }
 
-/// A right one.
-fn log_in(throttle: &mut Throttle, now: Instant, from: IpAddr, user: &UserName) -> bool {
+/// A right guess. Returns whether it was admitted.
+fn log_in(throttle: &mut LoginThrottle, now: Instant, from: IpAddr, user: &UserName) -> bool {
     let Ok(charge) = throttle.check(now, from, user) else { return false };
     throttle.refund(now, charge);
-    throttle.proven(now, from, user);
+    throttle.record_success(now, from, user);
     true
 }
 
 #[test]
-fn ten_thousand_guesses_from_elsewhere_do_not_keep_the_victim_out() {
-    let (mut throttle, start, hans) = (Throttle::new(), Instant::now(), user("hans"));
+fn ten_thousand_guesses_from_another_address_do_not_lock_the_victim_out() {
+    let (mut throttle, start, hans) = (LoginThrottle::new(), Instant::now(), user("hans"));
     let mut admitted = 0;
     for i in 0..10_000 {
         let now = start + Duration::from_millis(6 * i);
         admitted += u32::from(guess(&mut throttle, now, address("127.0.0.2"), &hans));
         if i % 100 == 50 {
-            // Never seen before at its address, as nothing is remembered of it: a refund leaves its budgets as they were.
+            // The victim's address stays unknown: a refund restores the buckets and records nothing.
             let charge = throttle.check(now, address("127.0.0.1"), &hans).expect("the victim is admitted");
             throttle.refund(now, charge);
         }
@@ -40,8 +44,8 @@ fn ten_thousand_guesses_from_elsewhere_do_not_keep_the_victim_out() {
 }
 
 #[test]
-fn guesses_from_everywhere_do_not_keep_a_returning_victim_out() {
-    let (mut throttle, start, hans) = (Throttle::new(), Instant::now(), user("hans"));
+fn guesses_from_everywhere_do_not_lock_a_returning_victim_out() {
+    let (mut throttle, start, hans) = (LoginThrottle::new(), Instant::now(), user("hans"));
     let home = address("192.0.2.1");
     assert!(log_in(&mut throttle, start, home, &hans));
     let mut admitted = 0;
@@ -51,18 +55,18 @@ fn guesses_from_everywhere_do_not_keep_a_returning_victim_out() {
         assert!(i % 100 != 50 || log_in(&mut throttle, now, home, &hans), "the victim is admitted");
     }
     assert!((400..=400 + 120).contains(&admitted), "two bursts of 200, then two a second: {admitted}");
-    // While thousands of networks guess, it waits as everyone else at a place where nobody has been.
+    // While thousands of networks guess, the victim waits like everyone else at an unknown location.
     let now = start + Duration::from_secs(60);
     assert!((0..10).any(|_| !guess(&mut throttle, now, address("198.51.100.1"), &hans)));
-    // Familiar places wear off.
-    let later = start + Duration::from_secs(60) + FAMILIAR_LIFETIME;
-    assert!(!throttle.familiar.contains(later, &(hans, AddressPrefix::of(home))));
+    // Known locations expire.
+    let later = start + Duration::from_secs(60) + KNOWN_LOCATION_LIFETIME;
+    assert!(!throttle.known.contains(later, &at(&hans, home)));
 }
 
 #[test]
-fn guesses_from_a_hundred_networks_do_not_keep_the_victim_out_at_a_new_place() {
-    // As after a restart: nobody has been anywhere.
-    let (mut throttle, start, hans) = (Throttle::new(), Instant::now(), user("hans"));
+fn guesses_from_a_hundred_networks_do_not_lock_the_victim_out_at_a_new_location() {
+    // As after a restart: no location is known.
+    let (mut throttle, start, hans) = (LoginThrottle::new(), Instant::now(), user("hans"));
     for second in 0..3_600 {
         let now = start + Duration::from_secs(second);
         for host in 0..100 {
@@ -70,7 +74,7 @@ fn guesses_from_a_hundred_networks_do_not_keep_the_victim_out_at_a_new_place() {
         }
         if second % 60 == 0 {
             let from = IpAddr::from([192, 0, 2, u8::try_from(second / 60).unwrap()]);
-            // A slip of the finger and a right one, somewhere else each time.
+            // A typing error and the right password, from another address each minute.
             let charges = [(); 2].map(|()| throttle.check(now, from, &hans));
             for charge in charges {
                 throttle.refund(now, charge.expect("the victim is admitted"));
@@ -80,8 +84,8 @@ fn guesses_from_a_hundred_networks_do_not_keep_the_victim_out_at_a_new_place() {
 }
 
 #[test]
-fn guesses_from_one_sites_ipv6_networks_do_not_keep_the_victim_out_at_a_new_place() {
-    let (mut throttle, start, hans) = (Throttle::new(), Instant::now(), user("hans"));
+fn guesses_from_the_ipv6_networks_of_one_site_do_not_lock_the_victim_out_at_a_new_location() {
+    let (mut throttle, start, hans) = (LoginThrottle::new(), Instant::now(), user("hans"));
     for host in 0..60_000 {
         let now = start + Duration::from_millis(host);
         let prefix = u16::try_from(host).unwrap();
@@ -96,31 +100,31 @@ fn guesses_from_one_sites_ipv6_networks_do_not_keep_the_victim_out_at_a_new_plac
 }
 
 #[test]
-fn no_bucket_tells_who_exists() {
-    let (mut throttle, now, home) = (Throttle::new(), Instant::now(), address("192.0.2.1"));
+fn known_and_unknown_users_get_the_same_answers() {
+    let (mut throttle, now, home) = (LoginThrottle::new(), Instant::now(), address("192.0.2.1"));
     assert!(log_in(&mut throttle, now, home, &user("hans")));
-    let verdicts = ["hans", "nobody"].map(|name| {
+    let results = ["hans", "nobody"].map(|name| {
         for host in 0..=u16::MAX {
             guess(&mut throttle, now, Ipv6Addr::new(0x2001, 0xdb8, host, 0, 0, 0, 0, 1).into(), &user(name));
         }
-        // At the place where hans has logged in, and at another.
+        // At the prefix where hans has logged in, and at another.
         [home, address("192.0.2.2")]
             .map(|from| (0..30).map(|_| throttle.check(now, from, &user(name)).map(drop)).collect::<Vec<_>>())
     });
-    assert_eq!(verdicts[0], verdicts[1]);
-    assert_eq!(verdicts[0][0].iter().filter(|verdict| verdict.is_ok()).count(), 20);
-    assert_eq!(verdicts[0][1].iter().filter(|verdict| verdict.is_ok()).count(), 0);
+    assert_eq!(results[0], results[1]);
+    assert_eq!(results[0][0].iter().filter(|result| result.is_ok()).count(), 20);
+    assert_eq!(results[0][1].iter().filter(|result| result.is_ok()).count(), 0);
 }
 
 #[test]
-fn who_has_logged_in_somewhere_cannot_guess_at_others_without_end_from_there() {
-    let (mut throttle, start, hans) = (Throttle::new(), Instant::now(), user("hans"));
+fn a_user_cannot_guess_without_limit_at_other_passwords_from_known_locations() {
+    let (mut throttle, start, hans) = (LoginThrottle::new(), Instant::now(), user("hans"));
     let mut admitted = 0;
     for second in 0..1_000 {
         let now = start + Duration::from_secs(second);
         for host in 1..=16 {
             let from = IpAddr::from([192, 0, 2, host]);
-            throttle.proven(now, from, &user("vader"));
+            throttle.record_success(now, from, &user("vader"));
             admitted += u32::from(guess(&mut throttle, now, from, &hans));
         }
     }
@@ -128,8 +132,8 @@ fn who_has_logged_in_somewhere_cannot_guess_at_others_without_end_from_there() {
 }
 
 #[test]
-fn a_guess_refused_by_address_costs_the_user_nothing() {
-    let (mut throttle, now, hans) = (Throttle::new(), Instant::now(), user("hans"));
+fn a_guess_refused_by_address_takes_no_token_of_the_user() {
+    let (mut throttle, now, hans) = (LoginThrottle::new(), Instant::now(), user("hans"));
     for _ in 0..10_000 {
         guess(&mut throttle, now, address("127.0.0.2"), &hans);
     }
@@ -142,9 +146,9 @@ fn a_guess_refused_by_address_costs_the_user_nothing() {
 
 #[test]
 fn one_host_may_log_in_hundreds_of_clients_but_not_guess_at_all_users() {
-    let (mut throttle, now, host) = (Throttle::new(), Instant::now(), address("127.0.0.1"));
+    let (mut throttle, now, host) = (LoginThrottle::new(), Instant::now(), address("127.0.0.1"));
     let users: Vec<_> = (0..5_000).map(|i| user(&format!("user{i}"))).collect();
-    // Under way at once: charged, not yet refunded.
+    // Logins in progress at the same time: charged, not yet refunded.
     let charges: Vec<_> = users.iter().take(500).map(|user| throttle.check(now, host, user).unwrap()).collect();
     for charge in charges {
         throttle.refund(now, charge);
@@ -156,8 +160,8 @@ fn one_host_may_log_in_hundreds_of_clients_but_not_guess_at_all_users() {
 }
 
 #[test]
-fn the_wait_is_told_in_whole_seconds() {
-    let (mut throttle, now, hans) = (Throttle::new(), Instant::now(), user("hans"));
+fn the_wait_is_in_whole_seconds() {
+    let (mut throttle, now, hans) = (LoginThrottle::new(), Instant::now(), user("hans"));
     let from = address("127.0.0.2");
     assert_eq!((0..30).filter(|_| guess(&mut throttle, now, from, &hans)).count(), 20);
     let refused = throttle.check(now, from, &hans).unwrap_err();
@@ -166,49 +170,34 @@ fn the_wait_is_told_in_whole_seconds() {
 }
 
 #[test]
-fn an_ipv6_host_is_its_64() {
-    assert_eq!(AddressPrefix::of(address("2001:db8::1")), AddressPrefix::of(address("2001:db8::ffff:1")));
-    assert_ne!(AddressPrefix::of(address("2001:db8::1")), AddressPrefix::of(address("2001:db8:0:1::1")));
-    assert_eq!(AddressPrefix::of(address("::ffff:10.0.0.1")), AddressPrefix::of(address("10.0.0.1")));
-    assert_ne!(AddressPrefix::of(address("127.0.0.1")), AddressPrefix::of(address("127.0.0.2")));
-    assert_eq!(
-        AddressPrefix::of(address("2001:db8:0:1::1")).network(),
-        AddressPrefix::of(address("2001:db8:0:ffff::1")).network()
-    );
-    assert_ne!(
-        AddressPrefix::of(address("2001:db8:0:1::1")).network(),
-        AddressPrefix::of(address("2001:db8:1:1::1")).network()
-    );
-    assert_ne!(AddressPrefix::of(address("127.0.0.1")).network(), AddressPrefix::of(address("127.0.0.2")).network());
-}
-
-#[test]
-fn nobody_pushes_the_familiar_places_of_others_out() {
-    let (mut throttle, start, hans) = (Throttle::new(), Instant::now(), user("hans"));
+fn one_user_cannot_displace_the_known_locations_of_others() {
+    let (mut throttle, start, hans) = (LoginThrottle::new(), Instant::now(), user("hans"));
     let home = address("192.0.2.1");
-    throttle.proven(start, home, &hans);
+    throttle.record_success(start, home, &hans);
     let vader = user("vader");
     for i in 0..100_000u32 {
         let now = start + Duration::from_millis(u64::from(i));
-        throttle.proven(now, IpAddr::from((0x0a00_0000 + i).to_be_bytes()), &vader);
+        throttle.record_success(now, IpAddr::from((0x0a00_0000 + i).to_be_bytes()), &vader);
     }
-    assert!(throttle.familiar.contains(start, &(hans, AddressPrefix::of(home))));
-    assert_eq!(throttle.familiar.used_at.len(), 1 + FAMILIAR_PER_USER_MAX);
-    assert_eq!(throttle.familiar.by_time.len(), 1 + FAMILIAR_PER_USER_MAX);
-    assert_eq!(throttle.familiar.per_prefix.len(), 1 + FAMILIAR_PER_USER_MAX);
+    assert!(throttle.known.contains(start, &at(&hans, home)));
+    assert_eq!(throttle.known.locations.len(), 1 + KNOWN_LOCATIONS_PER_USER_MAX);
+    assert_eq!(throttle.known.per_prefix.len(), 1 + KNOWN_LOCATIONS_PER_USER_MAX);
     assert!(
         throttle.is_known(AddressPrefix::of(home)) && throttle.is_known(AddressPrefix::of(address("10.1.134.159")))
     );
-    assert!(!throttle.is_known(AddressPrefix::of(address("10.0.0.1"))), "a place that is forgotten is nobody's");
+    assert!(
+        !throttle.is_known(AddressPrefix::of(address("10.0.0.1"))),
+        "a forgotten location no longer makes its prefix known"
+    );
 }
 
 #[test]
-fn the_memory_of_places_is_bounded() {
-    let (mut throttle, start) = (Throttle::new(), Instant::now());
-    for i in 0..FAMILIAR_MAX as u64 + 10 {
-        throttle.proven(start + Duration::from_millis(i), address("192.0.2.1"), &user(&format!("user{i}")));
+fn the_number_of_known_locations_is_bounded() {
+    let (mut throttle, start) = (LoginThrottle::new(), Instant::now());
+    for i in 0..KNOWN_LOCATIONS_MAX as u64 + 10 {
+        throttle.record_success(start + Duration::from_millis(i), address("192.0.2.1"), &user(&format!("user{i}")));
     }
-    assert_eq!(throttle.familiar.used_at.len(), FAMILIAR_MAX);
-    let place = |i: u64| (user(&format!("user{i}")), AddressPrefix::of(address("192.0.2.1")));
-    assert!(!throttle.familiar.contains(start, &place(9)) && throttle.familiar.contains(start, &place(10)));
+    assert_eq!(throttle.known.locations.len(), KNOWN_LOCATIONS_MAX);
+    let location = |i: u64| at(&user(&format!("user{i}")), address("192.0.2.1"));
+    assert!(!throttle.known.contains(start, &location(9)) && throttle.known.contains(start, &location(10)));
 }

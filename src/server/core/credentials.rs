@@ -48,7 +48,7 @@ impl Server {
                 Credential::Plaintext(password) => plaintexts.push((user, password)),
             }
         }
-        for (_, account) in self.accounts.iter_mut().filter(|(_, account)| !listed.contains(&account.owner)) {
+        for account in self.accounts.iter_mut().filter(|account| !listed.contains(&account.owner)) {
             logged_out.push(account.owner);
             account.version = None;
             account.record = None;

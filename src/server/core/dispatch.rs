@@ -78,7 +78,7 @@ impl Server {
         let mut session = self.end_session(slot);
         log_received(Level::Info, &session, "XIT");
         if let Some(account) = self.accounts.find_mut(&session.user) {
-            account.left = account.left.max(Some(session.run));
+            account.logged_out_instance = account.logged_out_instance.max(Some(session.run));
         }
         out.seal(session.address, &mut session.channel, &ServerMessage::Left);
         log_sent(Level::Info, &session, true);

@@ -12,7 +12,7 @@ use super::{Server, sources};
 use crate::common::limits::PAGE_MAX_BYTES;
 use crate::common::message::{Cursor, Request, Response, encoded_len};
 use crate::common::types::{Audience, FileName, UserName};
-use crate::server::auth::cursor::Stale;
+use crate::server::auth::keys::StaleCursor;
 use crate::server::core::sessions::Slot;
 use crate::server::index::{OwnerId, Position};
 
@@ -72,10 +72,10 @@ impl Server {
     }
 
     /// Positions are owners, which never change while the server runs: whoever stays is listed once.
-    fn peers(&mut self, now: Instant, asker: &Asker, cursor: Option<Cursor>) -> Result<Response, Stale> {
+    fn peers(&mut self, now: Instant, asker: &Asker, cursor: Option<Cursor>) -> Result<Response, StaleCursor> {
         let query = "peers";
         let from = self.cursors.open(&asker.user, &query, cursor.as_ref())?;
-        let first = OwnerId(u32::try_from(from).map_err(|_| Stale)?);
+        let first = OwnerId(u32::try_from(from).map_err(|_| StaleCursor)?);
         let (mut users, mut bytes, mut next) = (Vec::new(), 0, None);
         for session in self.sessions.live_from(first, now).filter(|session| session.owner != asker.owner) {
             bytes += encoded_len(&session.user);
@@ -88,10 +88,10 @@ impl Server {
         Ok(Response::Users { users, next: self.cursor(&asker.user, &query, next) })
     }
 
-    fn audience_of(&mut self, asker: &Asker, name: &FileName, cursor: Option<Cursor>) -> Result<Response, Stale> {
+    fn audience_of(&mut self, asker: &Asker, name: &FileName, cursor: Option<Cursor>) -> Result<Response, StaleCursor> {
         let query = ("audience", name);
         let from = self.cursors.open(&asker.user, &query, cursor.as_ref())?;
-        let from = usize::try_from(from).map_err(|_| Stale)?;
+        let from = usize::try_from(from).map_err(|_| StaleCursor)?;
         let all = match self.index.publication(asker.owner, name) {
             Some((_, Audience::Only(users))) => users.get(from..).unwrap_or_default(),
             Some((_, Audience::Everyone)) => &[],

@@ -134,7 +134,7 @@ impl Server {
             if let Some(charge) = charge {
                 self.throttle.refund(now, charge);
             }
-            self.throttle.proven(now, key.0.ip(), &user);
+            self.throttle.record_success(now, key.0.ip(), &user);
         }
         let answer = proven.and_then(|(login_key, details)| {
             self.judge(now, key, &user, version, details, &login_key).map(|answer| (login_key, answer))
@@ -175,7 +175,7 @@ impl Server {
             }
             self.end_session(slot);
         }
-        let run = self.accounts.find_mut(user).ok_or(LoginFailed)?.begin_run(wall_us);
+        let run = self.accounts.find_mut(user).ok_or(LoginFailed)?.begin_instance(wall_us);
         let beginning = Beginning { nonce: key.1, resumed: Vec::new() };
         let entrant = Entrant { user: user.clone(), address: key.0, version, run, generation: 0, details, beginning };
         Ok(LoginResult::Accepted(self.admit(now, entrant, login_key.session_secret())))
@@ -185,7 +185,7 @@ impl Server {
     pub(super) fn admit(&mut self, now: Instant, entrant: Entrant, secret: Secret) -> SessionParams {
         let Entrant { user, address, version, run, generation, details, beginning } = entrant;
         let owner = self.index.intern_owner(&user);
-        let id = self.keys.mint_id(&mut self.rng);
+        let id = self.keys.new_session_id(&mut self.rng);
         let ticket_secret: Zeroizing<[u8; 32]> = ResumptionKey::secret_for_ticket(&secret);
         let ticket = ResumptionTicket {
             user: user.clone(),

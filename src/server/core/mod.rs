@@ -39,15 +39,15 @@ use self::stateless_reset::Resets;
 use self::waiting::Waiting;
 use super::auth::accounts::Accounts;
 use super::auth::address_validator::AddressValidator;
-use super::auth::cursor::Cursors;
+use super::auth::keys::CursorCodec;
 use super::auth::keys::Keys;
-use super::auth::rate_limit::{Rate, RateLimit};
-use super::auth::throttle::Throttle;
+use super::auth::throttle::LoginThrottle;
 use super::index::{Index, OwnerId};
 use super::journal::{JournalSeq, LastMutation, LoadSink, StoredPublication};
 use crate::common::escape::escape_controls;
 use crate::common::limits::{HEARTBEAT_DEFAULT, LIVENESS_DEFAULT, PROTOCOL_VERSION};
 use crate::common::packet::{Nonce, Packet};
+use crate::common::rate::{Rate, TokenBucket};
 use crate::common::redacted::Redacted;
 use crate::common::types::{InstanceId, UserName};
 
@@ -57,7 +57,7 @@ const LOGIN_TURNS_WHEN_BUSY: u32 = 4;
 /// Loaded names taken into the search structure in one turn: about a millisecond.
 const NAMES_PER_TURN: usize = 500;
 /// Lines about clients of other versions.
-const VERSION_LINES: Rate = Rate { burst: 5, interval: Duration::from_secs(10) };
+const VERSION_LINES: Rate = Rate::every(Duration::from_secs(10), 5);
 
 /// What a server is started with.
 #[derive(Debug, Clone)]
@@ -119,7 +119,7 @@ impl LoadSink for LoadedState {
 
     fn last_mutation(&mut self, user: UserName, last: LastMutation) {
         let owner = self.index.intern_owner(&user);
-        self.accounts.entry(&user, || owner).remember(last);
+        self.accounts.entry(&user, || owner).record_mutation(last);
     }
 
     fn progress(&mut self, done: u64, total: u64) {
@@ -140,13 +140,13 @@ pub struct Server {
     clock_ms_at_start: u64,
     keys: Keys,
     cookies: AddressValidator,
-    throttle: Throttle,
+    throttle: LoginThrottle,
     handshakes: Handshakes,
     accounts: Accounts,
     sessions: Sessions,
     index: Index,
     mutations: Mutations,
-    cursors: Cursors,
+    cursors: CursorCodec,
     resets: Resets,
     waiting: Waiting,
     /// Names that were loaded are still being taken into the search structure.
@@ -155,7 +155,7 @@ pub struct Server {
     enrolling: bool,
     login_turn: u32,
     /// Other versions that are logged.
-    version_lines: RateLimit,
+    version_lines: TokenBucket,
 }
 
 impl Server {
@@ -170,19 +170,19 @@ impl Server {
             clock_ms_at_start: wall_ms,
             keys,
             cookies: AddressValidator::new(rng.r#gen(), now),
-            throttle: Throttle::new(),
+            throttle: LoginThrottle::new(),
             handshakes: Handshakes::default(),
             accounts: loaded.accounts,
             sessions: Sessions::default(),
             index: loaded.index,
             mutations: Mutations::default(),
-            cursors: Cursors::new(&mut rng),
+            cursors: CursorCodec::new(&mut rng),
             resets: Resets::new(),
             waiting: Waiting::default(),
             settling: true,
             enrolling: false,
             login_turn: 0,
-            version_lines: RateLimit::new(VERSION_LINES),
+            version_lines: TokenBucket::full(),
             config,
             rng,
         }
@@ -280,7 +280,7 @@ impl Server {
             out.packet(from, Packet::Retry { nonce, cookie });
             return;
         }
-        if self.version_lines.allow(now) {
+        if self.version_lines.try_take(now, VERSION_LINES).is_ok() {
             info!("{from}: speaks protocol version {version}, this server {PROTOCOL_VERSION}");
         }
         out.packet(from, Packet::Version { version: PROTOCOL_VERSION, nonce });

@@ -14,7 +14,7 @@ use super::Server;
 use super::dispatch::log_sent;
 use crate::common::message::{AudienceRef, PublishedFile, Request, Response};
 use crate::common::types::{Audience, FileName, RequestId};
-use crate::server::auth::accounts::Pending;
+use crate::server::auth::accounts::PendingMutation;
 use crate::server::core::Effects;
 use crate::server::core::sessions::{Session, Slot};
 use crate::server::index::OwnerId;
@@ -70,12 +70,12 @@ impl Server {
         let session = self.sessions.at(slot);
         let (owner, run, session_id) = (session.owner, session.run, session.channel.id());
         let account = self.accounts.find_mut(&session.user)?;
-        if let Some(last) = account.last_of(run).filter(|last| last.request >= id) {
+        if let Some(last) = account.last_mutation_of(run).filter(|last| last.request >= id) {
             let (repeated, found) = (last.request == id, last.found);
             return Some(if repeated { self.result(owner, found) } else { Response::Refused });
         }
         if let Some(pending) = &mut account.pending {
-            if pending.run == run && pending.request == id {
+            if pending.instance == run && pending.request == id {
                 pending.session = session_id;
                 return None;
             }
@@ -105,7 +105,8 @@ impl Server {
         out.mutations.push_back(mutation.clone());
         self.mutations.push(mutation);
         if let Some(account) = self.accounts.find_mut(&session.user) {
-            account.pending = Some(Pending { run: session.run, request: id, session: session.channel.id() });
+            account.pending =
+                Some(PendingMutation { instance: session.run, request: id, session: session.channel.id() });
         }
     }
 
@@ -136,7 +137,7 @@ impl Server {
                 Some(*found)
             }
         };
-        account.remember(LastMutation { run: mutation.run, request: mutation.request, found });
+        account.record_mutation(LastMutation { run: mutation.run, request: mutation.request, found });
         let Some(pending) = account.pending.take() else { return };
         let response = self.result(owner, found);
         if let Some(slot) = self.sessions.find(&pending.session) {

@@ -15,7 +15,7 @@ use crate::common::net::AddressPrefix;
 use crate::common::opaque::ServerLogin;
 use crate::common::packet::{KE1_BYTES, Nonce};
 use crate::common::types::UserName;
-use crate::server::auth::fair_queue::{FairQueue, Place};
+use crate::server::auth::fair_queue::{FairQueue, QueuePosition};
 use crate::server::auth::keys::CredentialVersion;
 use crate::server::auth::throttle::Charge;
 
@@ -33,7 +33,7 @@ pub struct Handshake {
     expires: Instant,
     is_known: bool,
     age: Age,
-    ready: Option<Place>,
+    ready: Option<QueuePosition>,
 }
 
 /// How far a login is.
@@ -86,7 +86,7 @@ struct Part {
     /// How many logins a network has, and its oldest: the last loses it next.
     by_size: BTreeSet<(usize, Reverse<Age>, AddressPrefix)>,
     len: usize,
-    ready: FairQueue<Key>,
+    ready: FairQueue<AddressPrefix, Key>,
 }
 
 impl Handshakes {

@@ -2,7 +2,7 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use super::*;
-use crate::server::auth::throttle::Throttle;
+use crate::server::auth::throttle::LoginThrottle;
 use crate::server::test_support::{address, origin, user};
 
 const STRANGERS_MAX: usize = HANDSHAKES_MAX - HANDSHAKES_KNOWN_MAX;
@@ -15,7 +15,7 @@ fn insert(table: &mut Handshakes, from: &str, nonce: u8) -> Key {
 
 fn insert_at(table: &mut Handshakes, key: Key, is_known: bool, now: Instant) {
     let user = user(&format!("user{}", key.1[0]));
-    let charge = Throttle::new().check(now, key.0.ip(), &user).unwrap();
+    let charge = LoginThrottle::new().check(now, key.0.ip(), &user).unwrap();
     table.insert(now, key, is_known, user, charge, [0; KE1_BYTES]);
 }
 

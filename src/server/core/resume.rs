@@ -98,7 +98,7 @@ impl Server {
         let mut server_nonce: Nonce = [0; 16];
         self.rng.fill_bytes(&mut server_nonce);
         let account = self.accounts.find_mut(&ticket.user).ok_or(Useless)?;
-        account.newest_run = account.newest_run.max(ticket.instance);
+        account.newest_instance = account.newest_instance.max(ticket.instance);
         let owner = account.owner;
         let entrant = Entrant {
             user: ticket.user,

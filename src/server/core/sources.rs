@@ -18,7 +18,7 @@ use crate::common::limits::{PAGE_MAX_BYTES, SOURCES_REQUEST_MAX_BYTES, TICKET_LI
 use crate::common::message::{Cursor, Response, SourceGrant, WantedFile, encoded_len};
 use crate::common::redacted::Redacted;
 use crate::common::ticket::{Grant, TransferTicket};
-use crate::server::auth::cursor::Stale;
+use crate::server::auth::keys::StaleCursor;
 use crate::server::core::sessions::Session;
 use crate::server::index::OwnerId;
 
@@ -43,7 +43,7 @@ impl Server {
         asker: &Asker,
         files: &[WantedFile],
         cursor: Option<Cursor>,
-    ) -> Result<Response, Stale> {
+    ) -> Result<Response, StaleCursor> {
         if files.iter().map(encoded_len).sum::<usize>() > SOURCES_REQUEST_MAX_BYTES {
             return Ok(Response::Refused);
         }

@@ -14,14 +14,15 @@ use log::{debug, trace};
 use super::Server;
 use crate::common::net::AddressPrefix;
 use crate::common::packet::Packet;
+use crate::common::rate::{Rate, TokenBucket};
 use crate::common::types::SessionId;
-use crate::server::auth::rate_limit::{Rate, RateLimit, RateLimits};
+use crate::server::auth::rate_limit::KeyedRateLimit;
 use crate::server::core::Effects;
 
 /// Resets sent at once and, later, 20,000 in a second: what 10,000 clients that repeat their heartbeats need.
-const RATE: Rate = Rate { burst: 20_000, interval: Duration::from_micros(50) };
+const RATE: Rate = Rate::every(Duration::from_micros(50), 20_000);
 /// The same for one network, which may be where all of the clients are.
-const RATE_PER_PREFIX: Rate = Rate { burst: 10_000, interval: Duration::from_micros(100) };
+const RATE_PER_PREFIX: Rate = Rate::every(Duration::from_micros(100), 10_000);
 /// Networks whose rate is known.
 const PREFIXES_MAX: usize = 16_384;
 /// Time allowed for each client to resume.
@@ -34,8 +35,8 @@ const _: () = assert!(TURNS_MAX as u128 * SPREAD.as_micros() > DELAY_MAX.as_micr
 
 /// How many were sent lately, and whose turn comes when.
 pub(super) struct Resets {
-    rate: RateLimit,
-    per_prefix: RateLimits<AddressPrefix>,
+    rate: TokenBucket,
+    per_prefix: KeyedRateLimit<AddressPrefix>,
     turns: HashMap<SessionId, Instant>,
     /// The same, by time.
     order: VecDeque<(Instant, SessionId)>,
@@ -43,12 +44,12 @@ pub(super) struct Resets {
 
 impl Resets {
     pub(super) fn new() -> Self {
-        let per_prefix = RateLimits::new(RATE_PER_PREFIX, PREFIXES_MAX);
-        Self { rate: RateLimit::new(RATE), per_prefix, turns: HashMap::new(), order: VecDeque::new() }
+        let per_prefix = KeyedRateLimit::new(RATE_PER_PREFIX, PREFIXES_MAX);
+        Self { rate: TokenBucket::full(), per_prefix, turns: HashMap::new(), order: VecDeque::new() }
     }
 
     fn allow(&mut self, now: Instant, from: SocketAddr) -> bool {
-        self.per_prefix.allow(now, &AddressPrefix::of(from.ip())) && self.rate.allow(now)
+        self.per_prefix.try_take(now, &AddressPrefix::of(from.ip())).is_ok() && self.rate.try_take(now, RATE).is_ok()
     }
 
     /// How long the client of this session is to wait: until its turn, which is the next free one if it has none yet.
@@ -74,7 +75,7 @@ impl Resets {
 
 impl Server {
     pub(super) fn reset(&mut self, now: Instant, from: SocketAddr, id: SessionId, out: &mut Effects) {
-        if !self.keys.issued(&id) {
+        if !self.keys.is_own_session_id(&id) {
             trace!("{from}: a datagram of no session");
             return;
         }

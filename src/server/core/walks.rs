@@ -14,7 +14,7 @@ use super::dispatch::{is_success, log_sent};
 use crate::common::limits::PAGE_MAX_BYTES;
 use crate::common::message::{Cursor, FoundEntry, NameQuery, OwnEntry, Request, Response, encoded_len};
 use crate::common::types::{FileName, RequestId};
-use crate::server::auth::cursor::Stale;
+use crate::server::auth::keys::StaleCursor;
 use crate::server::core::Effects;
 use crate::server::core::sessions::Slot;
 use crate::server::index::{Budget, OwnerId, Page, Position, Purpose};
@@ -110,7 +110,7 @@ impl Server {
         let asker = session.owner;
         let from = match self.cursors.open(&session.user, &listing.binding(), cursor.as_ref()) {
             Ok(from) => Position(from),
-            Err(Stale) => return Some(Response::StaleCursor),
+            Err(StaleCursor) => return Some(Response::StaleCursor),
         };
         self.go_on(now, slot, asked, Walk { asker, listing, at: from, bytes_left: PAGE_MAX_BYTES })
     }

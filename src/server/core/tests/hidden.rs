@@ -15,7 +15,7 @@ fn publish(world: &mut World, client: &mut Client, texts: &[String], audience: A
     }
 }
 
-/// Asks, to the last page. Cursors are random: only that there is one, and its size, can be compared.
+/// Asks, to the last page. CursorCodec are random: only that there is one, and its size, can be compared.
 fn ask(world: &mut World, client: &mut Client, request: impl Fn(Option<Cursor>) -> Request, heard: &mut Vec<Heard>) {
     let mut cursor = None;
     loop {

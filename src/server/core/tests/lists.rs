@@ -16,7 +16,7 @@ use crate::server::test_support::{Client, DETAILS, World, address, file, name, u
 pub(super) fn admit(world: &mut World, name: &str) -> Client {
     let (user, number) = (user(name), u32::try_from(world.server.session_count()).unwrap());
     let owner = world.server.index.intern_owner(&user);
-    let run = world.server.accounts.entry(&user, || owner).begin_run(1);
+    let run = world.server.accounts.entry(&user, || owner).begin_instance(1);
     let address = SocketAddr::new(Ipv4Addr::from_bits(0x7f01_0000 + number).into(), 5_000);
     let beginning = Beginning { nonce: [0; 16], resumed: Vec::new() };
     let secret = Zeroizing::new(world.rng.r#gen::<[u8; 32]>());

@@ -119,7 +119,7 @@ fn an_unknown_session_draws_a_believable_reset_and_random_ids_none() {
 
 /// A datagram of a session that has ended.
 fn stale(world: &mut World) -> Vec<u8> {
-    let id = world.server.keys.mint_id(&mut world.rng);
+    let id = world.server.keys.new_session_id(&mut world.rng);
     let mut channel = SessionCipher::new(Side::Client, id, &Zeroizing::new([1; 32]));
     let mut bytes = Vec::new();
     channel.seal_into(&mut bytes, |text| ClientMessage::Leave.encode(text));
