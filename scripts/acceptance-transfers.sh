@@ -55,9 +55,9 @@ fail() {
 }
 # WHAT STATUS FIGURES: prints the result of a check; 0 is success.
 report() {
-    local word=passed
-    (($2 == 0)) || { word=FAILED; status=1; }
-    printf '%s: %s: %s\n' "$1" "$3" "$word"
+    local result=passed
+    (($2 == 0)) || { result=FAILED; status=1; }
+    printf '%s: %s: %s\n' "$1" "$3" "$result"
 }
 # TEXT: appends details of a kill to the file FS_TRACE, if set.
 trace() { [[ -z ${FS_TRACE:-} ]] || echo "$*" >>"$FS_TRACE"; }
@@ -354,14 +354,14 @@ names_clients() {
     FILESHARE_PASSWORD='falcon*solo' fs_start_client "source-$1" -q -u hans --stay -c 'pub *' -c "pub 'reports 00999/'"
     fs_wait_line "source-$1" '100 files published successfully'
     folder=$(fs_folder "getter-$1")
-    mkfifo "$FS_DIR/$1.say" "$FS_DIR/$1.said"
+    mkfifo "$FS_DIR/$1.say" "$FS_DIR/$1.reply"
     (FILESHARE_PASSWORD='sithlord**' _fs_become "getter-$1" "$FS_BIN/client" 127.0.0.1 "$FS_PORT" -q -u vader -d "$folder") \
-        <"$FS_DIR/$1.say" >"$FS_DIR/$1.said" 2>"$FS_DIR/getter-$1.err" &
+        <"$FS_DIR/$1.say" >"$FS_DIR/$1.reply" 2>"$FS_DIR/getter-$1.err" &
     getter+=" $!"
-    exec {to}>"$FS_DIR/$1.say" {from}<"$FS_DIR/$1.said"
-    say[$1]=$to said[$1]=$from
+    exec {to}>"$FS_DIR/$1.say" {from}<"$FS_DIR/$1.reply"
+    say[$1]=$to reply[$1]=$from
     # Processes started later close these too, so that the client sees the end of input when we close it.
-    _fs_keyboard[say-$1]=$to _fs_keyboard[said-$1]=$from
+    _fs_keyboard[say-$1]=$to _fs_keyboard[reply-$1]=$from
 }
 # SERVER NAME LINES: enters `get NAME` and appends the time until LINES result lines are printed.
 timed_get() {
@@ -369,7 +369,7 @@ timed_get() {
     begun=${EPOCHREALTIME/[.,]/}
     printf "get '%s'\n" "$2" >&"${say[$1]}"
     for ((at = 0; at < $3; at++)); do
-        read -r -t 60 -u "${said[$1]}" line || fail "names: get prints nothing"
+        read -r -t 60 -u "${reply[$1]}" line || fail "names: get prints nothing"
         [[ $line == *' downloaded successfully' ]] || fail "names: $line: $(tail -n 1 "$FS_DIR/getter-$1.err")"
     done
     ((round == 0)) || echo $((${EPOCHREALTIME/[.,]/} - begun)) >>"$FS_DIR/$1-$3.times"
@@ -378,7 +378,7 @@ timed_get() {
 }
 part_names() {
     local round what full empty lines where keep failed order
-    local -A say=() said=()
+    local -A say=() reply=()
     fs_start_server --ephemeral
     names_clients empty
     mkfifo "$FS_DIR/load.in"
@@ -407,7 +407,7 @@ part_names() {
         report "names, $what" "$failed" "$(awk -v full="$full" -v empty="$empty" -v load="$(grep -o '^[0-9]* names' "$FS_DIR/load.out")" 'BEGIN {
             printf "%.2f ms among %s, %.2f ms alone, %.2f times", full / 1e3, load, empty / 1e3, full / empty }')"
     done
-    for keep in "$keep" "${say[@]}" "${said[@]}"; do exec {keep}>&-; done
+    for keep in "$keep" "${say[@]}" "${reply[@]}"; do exec {keep}>&-; done
     _fs_keyboard=()
     wait "$load" || true
     load=''

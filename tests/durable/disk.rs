@@ -29,19 +29,20 @@ fn file(number: usize) -> PublishedFile {
     PublishedFile { name: FileName::parse(&format!("file {number:06} {:0200}", 0)).unwrap(), content }
 }
 
-/// Publishes until the server has stopped. Returns the acknowledged names, how the server ended, and the pending
-/// publication, which still waits.
+/// Publishes until the server has stopped. Returns the number of acknowledged publications, the thread whose last
+/// publication is still pending, and how the server ended.
 fn publish_until_it_stops(
     member: &HeadlessClient,
     server: Running,
 ) -> (usize, thread::JoinHandle<usize>, crate::test_support::Finished) {
     let acknowledged = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let (stopped, room) = (std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)), member.directory.clone());
+    let (stopped, directory) =
+        (std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)), member.directory.clone());
     let publishing = {
         let (acknowledged, stopped) = (std::sync::Arc::clone(&acknowledged), std::sync::Arc::clone(&stopped));
         thread::spawn(move || {
             for number in 0.. {
-                room.publish(&[file(number)], &everyone()).unwrap();
+                directory.publish(&[file(number)], &everyone()).unwrap();
                 acknowledged.store(number + 1, SeqCst);
                 if stopped.load(SeqCst) {
                     return number + 1;
@@ -56,13 +57,13 @@ fn publish_until_it_stops(
 }
 
 /// The disk fills up, the server stops, space is freed, the server starts, and nothing is missing.
-fn fill_the_disk(env: &mut TestEnv, server: Running, address: std::net::SocketAddr, make_room: impl FnOnce()) {
+fn fill_the_disk(env: &mut TestEnv, server: Running, address: std::net::SocketAddr, free_space: impl FnOnce()) {
     let member = HeadlessClient::join(address, 0);
     let (acknowledged, publishing, ended) = publish_until_it_stops(&member, server);
     let line = ended.one_line_of_stderr();
     assert!(ended.code == 1 && line.starts_with("server: cannot store in "), "{ended:?}");
     assert!(acknowledged > 10 && !publishing.is_finished(), "{acknowledged} were acknowledged");
-    make_room();
+    free_space();
     env.use_port(address.port());
     env.start();
     // The client reconnects on its own, and the pending publication is stored now.
@@ -100,7 +101,7 @@ fn a_full_disk_stops_the_server_and_loses_nothing() {
     let mut env = TestEnv::stopped(&credentials(1)).with_data(&small.join("fileshare.db"));
     let ballast = small.join("ballast");
     let (server, address) = {
-        std::fs::write(&ballast, vec![0; 1 << 20]).expect("room for a megabyte");
+        std::fs::write(&ballast, vec![0; 1 << 20]).expect("a megabyte of free space");
         start(env.server_command())
     };
     fill_the_disk(&mut env, server, address, || std::fs::remove_file(ballast).unwrap());

@@ -11,7 +11,7 @@ fn without_the_password_all_login_failures_look_the_same() {
     let env = TestEnv::new();
     let _active = env.client("yoda").user().stay(&["lap"], &["No active peers"]);
     let attempt = |line: &str| {
-        let done = env.client("stranger").args(["-q"]).run(&[line]);
+        let done = env.client("guest").args(["-q"]).run(&[line]);
         (done.code, done.stdout.clone(), done.stderr.replace("yoda", "USER").replace("vader", "USER"))
     };
     let wrong = attempt("auth vader wrong");
@@ -152,7 +152,7 @@ fn record_lines_let_users_in_without_a_password_in_the_file() {
     env.client("vader").user_as("vader", "wrong").run(&["lap"]).expect_code(4);
     // The record line itself is not accepted as a password.
     let record = lines.lines().next().and_then(|line| line.split_once(' ')).expect("a record line").1;
-    env.client("stranger").user_as("hans", record).run(&["lap"]).expect_code(4);
+    env.client("guest").user_as("hans", record).run(&["lap"]).expect_code(4);
 }
 
 #[test]
@@ -177,5 +177,5 @@ fn a_loopback_client_is_warned_that_other_hosts_cannot_reach_it() {
     open.client("vader").user().args(["-q"]).run(&["get a"]).expect(0, &["a downloaded successfully"]);
     let closed = TestEnv::new();
     let done = closed.client("hans").user().run(&["lap"]);
-    assert_eq!((done.code, done.stderr.as_str()), (0, ""), "there is nobody on other hosts");
+    assert_eq!((done.code, done.stderr.as_str()), (0, ""), "no other host can join");
 }

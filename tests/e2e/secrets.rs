@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::test_support::relay::{RecordedDatagram, TcpRelay, UdpRelay};
 use crate::test_support::{CREDENTIALS, Client, TestEnv, auth, contains_bytes};
 
-pub(crate) const CONTENT: &str = "the very words that nobody on the wire may read";
+pub(crate) const CONTENT: &str = "the text that no one on the wire may read";
 pub(crate) const NAME: &str = "unmistakable-file-name.txt";
 
 /// The bytes of LOGIN1 that hold the user name in clear, the only place on the wire.

@@ -55,13 +55,13 @@ fn the_log_has_a_received_and_a_sent_line_for_every_command() {
     env.wait_log("Received XIT from hans");
     env.wait_log_times("Received AUTH from hans", 2);
     let log: Vec<String> = env.log().lines().map(without_time_and_port).collect();
-    let pair = |verb: &str, verdict: &str| {
+    let pair = |verb: &str, result: &str| {
         let received = format!("Received {verb} from hans");
-        let sent = format!("Sent {verdict} to hans");
+        let sent = format!("Sent {result} to hans");
         log.windows(2).any(|pair| pair[0] == received && pair[1] == sent)
     };
-    for (command, verb, verdict) in commands {
-        assert!(pair(verb, verdict), "{command} in:\n{}", log.join("\n"));
+    for (command, verb, result) in commands {
+        assert!(pair(verb, result), "{command} in:\n{}", log.join("\n"));
     }
     assert!(pair("AUTH", "ERR") && pair("AUTH", "OK"), "{}", log.join("\n"));
     assert!(!env.log().contains("HBT"), "heartbeats are for debug");
@@ -207,7 +207,7 @@ fn a_data_file_in_use_is_refused_and_the_first_server_continues() {
 #[test]
 fn a_damaged_data_file_is_refused_and_not_modified() {
     let env = TestEnv::stopped(CREDENTIALS);
-    fs::write(env.data(), "this is no database, but somebody's letter\n".repeat(300)).expect("a file");
+    fs::write(env.data(), "this is not a database but a letter\n".repeat(300)).expect("a file");
     let before = fs::read(env.data()).expect("a file");
     assert!(one_line_refusal(&env, &["0"]).contains("fileshare.db"));
     assert!(fs::read(env.data()).expect("a file") == before, "the file was changed");

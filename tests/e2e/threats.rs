@@ -109,7 +109,7 @@ fn typed_control_characters_are_escaped() {
 #[test]
 fn a_user_name_from_the_network_cannot_break_a_log_line() {
     let env = TestEnv::with(CREDENTIALS, &["--log-level", "trace"]);
-    let stranger = UnauthenticatedSender::new(env.address());
+    let sender = UnauthenticatedSender::new(env.address());
     for name in ["a\nb", "\x1b[31m", "a\rb", "a b", "\u{9b}"] {
         let mut login = vec![0x04];
         login.extend([9; 16 + 32]);
@@ -117,9 +117,9 @@ fn a_user_name_from_the_network_cannot_break_a_log_line() {
         login.extend(name.as_bytes());
         login.resize(1 + 16 + 32 + 1 + USER_NAME_MAX_BYTES, 0);
         login.extend(seeded_bytes(1, 96));
-        stranger.send(&login);
+        sender.send(&login);
     }
-    stranger.drain_replies([4; 16]);
+    sender.drain_replies([4; 16]);
     let log = env.log();
     assert!(!log.contains(['\x1b', '\r', '\u{9b}']), "{log:?}");
     for line in log.lines() {
@@ -130,9 +130,9 @@ fn a_user_name_from_the_network_cannot_break_a_log_line() {
 #[test]
 fn a_hello_gets_one_small_retry_and_a_wrong_version_gets_the_number() {
     let env = TestEnv::new();
-    let stranger = UnauthenticatedSender::new(env.address());
-    stranger.send(&Packet::Hello { version: PROTOCOL_VERSION + 1, nonce: [5; 16] }.to_bytes());
-    let answers = stranger.drain_replies([6; 16]);
+    let sender = UnauthenticatedSender::new(env.address());
+    sender.send(&Packet::Hello { version: PROTOCOL_VERSION + 1, nonce: [5; 16] }.to_bytes());
+    let answers = sender.drain_replies([6; 16]);
     assert_eq!(answers, [Packet::Version { version: PROTOCOL_VERSION, nonce: [5; 16] }.to_bytes()]);
 }
 
@@ -142,7 +142,7 @@ fn unvalidated_addresses_cost_no_state_and_get_only_cookies() {
     let user = UserName::parse("hans").expect("a name");
     let record = record_line(&user, b"falcon*solo", &mut StdRng::seed_from_u64(1), KeyStretching::Argon2id);
     let env = TestEnv::with(&format!("{record}\n"), &[]);
-    let stranger = UnauthenticatedSender::new(env.address());
+    let sender = UnauthenticatedSender::new(env.address());
     let own = |round: u32, at: u32| -> [u8; 16] {
         [[round.to_be_bytes(); 2], [at.to_be_bytes(); 2]].concat().concat().try_into().expect("sixteen bytes")
     };
@@ -150,11 +150,11 @@ fn unvalidated_addresses_cost_no_state_and_get_only_cookies() {
     let mut flood = |round: u32| {
         for at in 0..100 {
             let nonce = own(round, at);
-            stranger.send(&Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes());
+            sender.send(&Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes());
             let (cookie, ke1) = ([round as u8; 32], seeded_bytes(at.into(), 96).try_into().expect("96 bytes"));
-            stranger.send(&Packet::Login1 { nonce, cookie, user: "hans", ke1: &ke1 }.to_bytes());
+            sender.send(&Packet::Login1 { nonce, cookie, user: "hans", ke1: &ke1 }.to_bytes());
         }
-        for answer in stranger.drain_replies(own(round, u32::MAX)) {
+        for answer in sender.drain_replies(own(round, u32::MAX)) {
             assert!(matches!(Packet::parse(&answer), Some(Packet::Retry { .. })), "{answer:x?}");
             drawn += 1;
         }
