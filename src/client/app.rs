@@ -1,22 +1,20 @@
-//! The client as a whole: puts its rooms together, runs the commands on one thread, and waits on another for their end
-//! or a signal.
+//! The client as a whole: constructs and connects its components, runs the commands on one thread, and waits on another
+//! for their end or a signal.
 
 use std::fs::File;
-use std::io::{self, BufReader, Cursor, IsTerminal, Write};
+use std::io::{self, BufReader, Cursor, IsTerminal};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use clap::Parser;
 use log::LevelFilter;
 
-use crate::client::cli::{GETTING_STARTED, Options};
-use crate::client::commands::CommandContext;
-use crate::client::control::ServerApi;
-use crate::client::control::{ControlHandle, ControlOptions};
-use crate::client::control::{local_ips_for, resolve};
+use crate::client::cli::Options;
+use crate::client::commands::{CommandContext, CommandState, auth};
+use crate::client::control::{ControlHandle, ControlOptions, ServerApi, local_ips_for, resolve};
 use crate::client::download::{DownloadOptions, Downloader};
 use crate::client::exit_code::ExitCode;
 use crate::client::notices::Notices;
@@ -27,85 +25,111 @@ use crate::client::ui::console::{Console, OutputOptions};
 use crate::client::ui::password::DefaultPasswordSource;
 use crate::client::ui::report::Report;
 use crate::client::upload::{Listener, UploadService};
+use crate::common::escape::{display_path, escape_controls};
 use crate::common::opaque::KeyStretching;
 
-/// A command that was told to stop gets this long to do so in good order.
+/// How long a cancelled command may take to end before the client exits without it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
-/// The last line waits this long for whoever reads it.
+/// How long the client waits for a reader to accept `Goodbye!`.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
-/// Between two tries of `-u` while the user is active.
+/// Between two attempts of `-u` while the user is active.
 const LOGIN_RETRY: Duration = Duration::from_millis(500);
-/// How often a free port is looked for that is free on every address that faces the server.
+/// Attempts to find a port that is free on every address that faces the server.
 const PORT_TRIES: usize = 16;
 
-/// The program.
-pub fn main() -> std::process::ExitCode {
-    if std::env::args_os().len() <= 1 {
-        let _ = io::stderr().write_all(GETTING_STARTED.as_bytes());
-        return ExitCode::Usage.into();
-    }
-    match Options::try_parse() {
-        Ok(options) => run(options).into(),
-        Err(error) => {
-            // Help and version go to stdout and are no error; a reader that has gone is none either.
-            let _ = error.print();
-            let code = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success };
-            code.into()
+/// Why the client cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartupError {
+    /// The server's name cannot be resolved, or there is no route to it.
+    #[error("{}: {error}", escape_controls(server))]
+    Server {
+        /// As typed.
+        server: String,
+        /// Of the resolver, or of the route.
+        error: io::Error,
+    },
+    /// A path of the command line cannot be opened.
+    #[error("{}: {error}", display_path(path))]
+    Path {
+        /// `--dir` or `--batch`.
+        path: PathBuf,
+        /// Of the open.
+        error: io::Error,
+    },
+    /// No port to serve peers at.
+    #[error("cannot listen for peers on {address}: {error}")]
+    Listen {
+        /// The first of several.
+        address: SocketAddr,
+        /// Whether `--listen` names the address.
+        is_given: bool,
+        /// Of the last attempt.
+        error: io::Error,
+    },
+    /// A thread or a signal handler cannot be created.
+    #[error("{0}")]
+    System(io::Error),
+}
+
+impl From<&StartupError> for ExitCode {
+    fn from(error: &StartupError) -> Self {
+        match error {
+            StartupError::Server { .. } => Self::Unreachable,
+            StartupError::Path { .. } => Self::LocalFile,
+            StartupError::Listen { is_given: true, .. } => Self::Usage,
+            StartupError::Listen { .. } | StartupError::System(_) => Self::Internal,
         }
     }
 }
 
-/// What the waiting thread hears of.
+/// What ends the client, or may.
 enum AppEvent {
     Signal(ShutdownSignal),
+    /// All commands have run.
     ShellExit(ShellExit),
     LoggedOut,
 }
 
-fn run(options: Options) -> ExitCode {
+/// Runs the client to its end.
+pub fn run(options: Options) -> Result<ExitCode, StartupError> {
     log_to_stderr(options.verbose);
     let mode = InputMode::of(&options);
-    let bars = !options.quiet && io::stderr().is_terminal() && mode != InputMode::Pipe;
-    let console = Arc::new(Console::stdio(OutputOptions { json: options.json, quiet: options.quiet, bars }));
-    let (events, event_receiver) = channel();
-    let life = Arc::new(InterruptState::default());
-    let started = start(&options, &mode, &console, &life, &events);
-    let (context, lines) = match started {
-        Ok(started) => started,
-        Err((code, why)) => {
-            console.error(why);
-            return code;
-        }
-    };
+    let (sender, events) = channel();
+    let forward = sender.clone();
+    let on_signal = move |signal| drop(forward.send(AppEvent::Signal(signal)));
+    watch_signals(mode == InputMode::Terminal, on_signal).map_err(StartupError::System)?;
+    let script = mode.script(options.stay)?;
+    let context = create_context(&options, &mode, &sender)?;
+
     let terminal = rustix::termios::tcgetattr(io::stdin()).ok();
-    let account = Arc::clone(&context.services.account);
-    let (dir, stay) = (options.dir.clone(), options.stay);
-    let user = options.user.filter(|user| !user.is_empty());
+    let (console, account) = (Arc::clone(&context.console), Arc::clone(&context.services.account));
+    let interrupts = Arc::new(InterruptState::new(Arc::clone(&context.state)));
+    let shell_interrupts = Arc::clone(&interrupts);
     std::thread::spawn(move || {
-        let work = std::panic::AssertUnwindSafe(|| run_commands(&context, user, lines, &dir, stay));
-        let ended = std::panic::catch_unwind(work).unwrap_or(ShellExit::Leave(ExitCode::Internal));
-        // The client may have ended meanwhile, and with it the other end.
-        let _ = events.send(AppEvent::ShellExit(ended));
+        let run = AssertUnwindSafe(|| run_commands(&context, &shell_interrupts, script, &options));
+        let exit = catch_unwind(run).unwrap_or(ShellExit::Leave(ExitCode::Internal));
+        // Fails if the client has ended meanwhile.
+        let _ = sender.send(AppEvent::ShellExit(exit));
     });
-    let (code, goodbye) = wait_for_exit(&event_receiver, &life, &*account, &console);
+    let (code, says_goodbye) = wait_for_exit(&events, &interrupts, &*account, &console);
     account.leave();
-    if goodbye {
+    if says_goodbye {
         print_goodbye(&console);
     }
     if let Some(terminal) = terminal {
-        // A prompt that a signal has cut short leaves the terminal without echo.
+        // A signal that interrupts the password prompt leaves the terminal without echo.
         let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, &terminal);
     }
-    code
+    Ok(code)
 }
 
-/// Which of the four it is.
+/// Where commands come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum InputMode {
     Terminal,
     Pipe,
     Commands(Vec<String>),
-    /// `None` is stdin.
+    /// `None`: standard input.
     Batch(Option<PathBuf>),
 }
 
@@ -120,106 +144,91 @@ impl InputMode {
         }
     }
 
-    /// The script, `None` at a terminal.
-    fn script(&self, stay: bool) -> io::Result<Option<Script>> {
+    /// The script to run; `None` at a terminal.
+    fn script(&self, stay: bool) -> Result<Option<Script>, StartupError> {
+        let script = |lines, is_batch| Some(Script { lines, is_batch, stay });
         Ok(match self {
             Self::Terminal => None,
-            Self::Pipe => Some(Script { lines: Box::new(BufReader::new(io::stdin())), batch: false, stay }),
+            Self::Pipe => script(Box::new(BufReader::new(io::stdin())), false),
             Self::Commands(commands) => {
                 let lines = commands.iter().flat_map(|command| [command.as_str(), "\n"]).collect::<String>();
-                Some(Script { lines: Box::new(Cursor::new(lines)), batch: true, stay })
+                script(Box::new(Cursor::new(lines)), true)
             }
-            Self::Batch(None) => Some(Script { lines: Box::new(BufReader::new(io::stdin())), batch: true, stay }),
+            Self::Batch(None) => script(Box::new(BufReader::new(io::stdin())), true),
             Self::Batch(Some(path)) => {
-                Some(Script { lines: Box::new(BufReader::new(File::open(path)?)), batch: true, stay })
+                let file = File::open(path).map_err(|error| StartupError::Path { path: path.clone(), error })?;
+                script(Box::new(BufReader::new(file)), true)
             }
         })
     }
 }
 
-type StartupError = (ExitCode, String);
-
-/// Puts the rooms together. Nothing is sent yet.
-fn start(
+/// Constructs the client's components and connects them. Nothing is sent to the server yet.
+fn create_context(
     options: &Options,
     mode: &InputMode,
-    console: &Arc<Console>,
-    life: &Arc<InterruptState>,
     events: &Sender<AppEvent>,
-) -> Result<(CommandContext, Option<Script>), StartupError> {
-    let local = |what: &Path| {
-        let what = what.display().to_string();
-        move |error: io::Error| (ExitCode::LocalFile, format!("{what}: {error}"))
-    };
-    let internal = |error: io::Error| (ExitCode::Internal, error.to_string());
-    let event_receiver = events.clone();
-    let forward = move |signal| drop(event_receiver.send(AppEvent::Signal(signal)));
-    watch_signals(*mode == InputMode::Terminal, forward).map_err(internal)?;
+) -> Result<CommandContext, StartupError> {
+    let bars = !options.quiet && io::stderr().is_terminal() && *mode != InputMode::Pipe;
+    let console = Arc::new(Console::stdio(OutputOptions { json: options.json, quiet: options.quiet, bars }));
+    let in_dir = |error| StartupError::Path { path: options.dir.clone(), error };
+    let unreachable = |error| StartupError::Server { server: options.server.clone(), error };
 
-    let batch = options.batch.clone().unwrap_or_default();
-    let script = mode.script(options.stay).map_err(local(&batch))?;
-    let unknown = |error| (ExitCode::Unreachable, format!("{}: {error}", options.server));
-    let servers = resolve(&options.server, options.port).map_err(unknown)?;
-    let share = UploadService::open(&options.dir, options.upload_slots).map_err(local(&options.dir))?;
-    let tcp_port = listen(options, &servers, &share)?;
-    let event_receiver = events.clone();
-    let logged_out = move || drop(event_receiver.send(AppEvent::LoggedOut));
-    let observer = Notices::start(Arc::clone(&share), Arc::clone(console), logged_out).map_err(internal)?;
+    let servers = resolve(&options.server, options.port).map_err(unreachable)?;
+    let uploads = UploadService::open(&options.dir, options.upload_slots).map_err(in_dir)?;
+    let tcp_port = listen(options, &servers, &uploads)?;
+    let forward = events.clone();
+    let logged_out = move || drop(forward.send(AppEvent::LoggedOut));
+    let observer =
+        Notices::start(Arc::clone(&uploads), Arc::clone(&console), logged_out).map_err(StartupError::System)?;
     let control_options = ControlOptions { servers, tcp_port, stretching: KeyStretching::Argon2id };
-    let control = ControlHandle::start(control_options, Arc::new(observer)).map_err(internal)?;
-    let directory = ServerApi::new(control.clone());
-    let downloader = Downloader::open(&options.dir, directory.clone()).map_err(local(&options.dir))?;
-    let context = CommandContext {
+    let control = ControlHandle::start(control_options, Arc::new(observer)).map_err(StartupError::System)?;
+    let server = ServerApi::new(control.clone());
+    let downloader = Downloader::open(&options.dir, server.clone()).map_err(in_dir)?;
+    Ok(CommandContext {
         services: Services {
             account: Arc::new(control),
-            catalogue: Arc::new(directory),
-            folder: share,
+            catalogue: Arc::new(server),
+            folder: uploads,
             fetcher: Arc::new(downloader),
         },
         own: Arc::default(),
-        console: Arc::clone(console),
-        life: Arc::clone(life),
+        console,
+        state: Arc::<CommandState>::default(),
         passwords: Box::new(DefaultPasswordSource {
             file: options.password_file.clone(),
             prompt: io::stdin().is_terminal() && *mode != InputMode::Batch(None),
         }),
         downloads: DownloadOptions { on_exists: options.on_exists, retry_for: options.retry_for },
         login_retry: LOGIN_RETRY,
-    };
-    Ok((context, script))
+    })
 }
 
-/// Starts to listen for peers: where `--listen` says, or on every address that faces the server, all on one port, since
-/// only the login finds out at which of its addresses the server is. The port.
-fn listen(options: &Options, servers: &[SocketAddr], share: &Arc<UploadService>) -> Result<u16, StartupError> {
-    let start = |address| Listener::start(Arc::clone(share), address, options.limit_rate);
+/// Listens for peers at `--listen`, or else on every address that faces the server, all on one port: only the login finds
+/// out at which of its addresses the server is. Returns the port.
+fn listen(options: &Options, servers: &[SocketAddr], uploads: &Arc<UploadService>) -> Result<u16, StartupError> {
     let addresses = match options.listen {
         Some(address) => vec![address],
         None => {
             let ips = local_ips_for(servers);
-            let ips = ips.map_err(|error| (ExitCode::Unreachable, format!("{}: {error}", options.server)))?;
+            let ips = ips.map_err(|error| StartupError::Server { server: options.server.clone(), error })?;
             ips.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect()
         }
     };
-    let mut last_error = None;
-    for _ in 0..PORT_TRIES {
-        match listen_on_all(&addresses, start) {
-            Ok(listeners) => {
-                let port = listeners[0].port();
-                // They live as long as the process: leaving does not wait for uploads.
-                std::mem::forget(listeners);
-                return Ok(port);
-            }
-            Err(error) if addresses.len() == 1 => {
-                last_error = Some(error);
-                break;
-            }
-            Err(error) => last_error = Some(error),
+    let start = |address| Listener::start(Arc::clone(uploads), address, options.limit_rate);
+    let mut result = listen_on_all(&addresses, start);
+    // With one address a failure is final; with several, the port that one has taken may be in use on the next.
+    for _ in 1..PORT_TRIES {
+        if result.is_err() && addresses.len() > 1 {
+            result = listen_on_all(&addresses, start);
         }
     }
-    let code = if options.listen.is_some() { ExitCode::Usage } else { ExitCode::Internal };
-    let why = last_error.map_or_else(String::new, |error| error.to_string());
-    Err((code, format!("cannot listen for peers on {}: {why}", addresses[0])))
+    let is_given = options.listen.is_some();
+    let listeners = result.map_err(|error| StartupError::Listen { address: addresses[0], is_given, error })?;
+    let port = listeners[0].port();
+    // They live as long as the process: the end of the client does not wait for uploads.
+    std::mem::forget(listeners);
+    Ok(port)
 }
 
 fn listen_on_all<L>(addresses: &[SocketAddr], start: L) -> io::Result<Vec<Listener>>
@@ -234,47 +243,46 @@ where
     Ok(listeners)
 }
 
-/// What the thread of the commands does.
+/// Logs in if `-u` asks for it, then runs all commands.
 fn run_commands(
     context: &CommandContext,
-    user: Option<String>,
+    interrupts: &InterruptState,
     script: Option<Script>,
-    dir: &Path,
-    stay: bool,
+    options: &Options,
 ) -> ShellExit {
-    if let Some(user) = user {
-        let _busy = context.life.begin_command();
-        let code = context.login_at_startup(&user);
+    if let Some(user) = options.user.as_deref().filter(|user| !user.is_empty()) {
+        let _running = context.state.begin_command();
+        let code = auth::login_at_startup(context, user);
         if !code.is_success() {
             return ShellExit::Refused(code);
         }
     }
     match script {
         Some(script) => run_script(context, script),
-        None => run_interactive(context, dir, stay),
+        None => run_interactive(context, interrupts, &options.dir, options.stay),
     }
 }
 
-/// Waits for the end: the status, and whether to say goodbye.
+/// Waits for the end. Returns the exit status, and whether to print `Goodbye!`.
 fn wait_for_exit(
-    event_receiver: &Receiver<AppEvent>,
-    life: &InterruptState,
+    events: &Receiver<AppEvent>,
+    interrupts: &InterruptState,
     account: &dyn Account,
     console: &Console,
 ) -> (ExitCode, bool) {
     let mut staying = false;
     loop {
         // The commands' thread holds a sender until it has sent its last event.
-        match event_receiver.recv().unwrap_or(AppEvent::ShellExit(ShellExit::Leave(ExitCode::Internal))) {
+        match events.recv().unwrap_or(AppEvent::ShellExit(ShellExit::Leave(ExitCode::Internal))) {
             AppEvent::ShellExit(ShellExit::Refused(code)) => return (code, false),
             AppEvent::ShellExit(ShellExit::Leave(code)) => return (code, true),
             AppEvent::ShellExit(ShellExit::Stay) => staying = true,
             AppEvent::LoggedOut => (),
-            AppEvent::Signal(signal) => match life.on_signal(signal) {
+            AppEvent::Signal(signal) => match interrupts.on_signal(signal) {
                 SignalAction::CancelCommand | SignalAction::Ignore if !staying => (),
-                SignalAction::Exit { busy: true } if !staying => {
-                    // The end of the command, a second signal: whatever comes, the client ends now.
-                    let _ = event_receiver.recv_timeout(STOP_TIMEOUT);
+                SignalAction::Exit { is_running: true } if !staying => {
+                    // The command ends, or a second signal comes: either ends the client.
+                    let _ = events.recv_timeout(STOP_TIMEOUT);
                     return (exit_code_for(signal), true);
                 }
                 _ => return (exit_code_for(signal), true),
@@ -294,23 +302,23 @@ fn exit_code_for(signal: ShutdownSignal) -> ExitCode {
     }
 }
 
-/// On a thread of its own: a reader that does not read must not keep the client from ending.
+/// Prints on a thread of its own: a reader that does not read must not keep the client from ending.
 fn print_goodbye(console: &Arc<Console>) {
     let console = Arc::clone(console);
-    let (said, done) = channel();
+    let (done, printed) = channel();
     std::thread::spawn(move || {
         console.report(&Report::Goodbye);
-        let _ = said.send(());
+        let _ = done.send(());
     });
-    let _ = done.recv_timeout(GOODBYE_TIMEOUT);
+    let _ = printed.recv_timeout(GOODBYE_TIMEOUT);
 }
 
-fn log_to_stderr(verbose: u8) {
-    let level = match verbose {
+fn log_to_stderr(verbosity: u8) {
+    let level = match verbosity {
         0 => LevelFilter::Error,
         1 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
     };
     let config = simplelog::ConfigBuilder::new().add_filter_allow_str("fileshare").build();
-    simplelog::WriteLogger::init(level, config, io::stderr()).expect("nobody has set a logger before");
+    simplelog::WriteLogger::init(level, config, io::stderr()).expect("no logger is set before this one");
 }

@@ -1,5 +1,6 @@
 //! The command line: options as they are typed, checked and nothing more.
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,9 +9,10 @@ use clap::builder::PossibleValue;
 use clap::{ArgAction, Parser, ValueEnum};
 
 use crate::client::download::OnExists;
+use crate::client::exit_code::ExitCode;
 
-/// For someone who typed `client` and nothing else.
-pub const GETTING_STARTED: &str = "\
+/// Printed for `client` without any argument.
+const GETTING_STARTED: &str = "\
 client: share files with the users of one fileshare server
 
   client 127.0.0.1 12000                           a shell; type 'help' in it
@@ -71,11 +73,11 @@ pub struct Options {
     pub on_exists: OnExists,
 
     /// How long 'get' waits for a source to return when all are gone
-    #[arg(long, value_name = "SECS", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "SECS", default_value = "10", value_parser = parse_seconds)]
     pub retry_for: Duration,
 
     /// Bytes a second over all uploads; K, M and G are powers of 1024
-    #[arg(long, value_name = "BYTES/S", value_parser = rate)]
+    #[arg(long, value_name = "BYTES/S", value_parser = parse_rate)]
     pub limit_rate: Option<u64>,
 
     /// Uploads that may run at the same time
@@ -91,14 +93,29 @@ pub struct Options {
     pub verbose: u8,
 }
 
+impl Options {
+    /// Reads the command line. `Err` is the exit status after help, a version, or an error has been printed.
+    pub fn from_command_line() -> Result<Self, ExitCode> {
+        // A reader that has gone away is not an error: what could not be written is lost.
+        if std::env::args_os().len() <= 1 {
+            let _ = io::stderr().write_all(GETTING_STARTED.as_bytes());
+            return Err(ExitCode::Usage);
+        }
+        Self::try_parse().map_err(|error| {
+            let _ = error.print();
+            if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success }
+        })
+    }
+}
+
 /// Seconds, possibly decimal.
-fn seconds(text: &str) -> Result<Duration, String> {
+fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_string())?;
     Duration::try_from_secs_f64(seconds).map_err(|_| "not a span of time".into())
 }
 
 /// Bytes a second, with an optional K, M or G.
-fn rate(text: &str) -> Result<u64, String> {
+fn parse_rate(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.as_bytes().last().map(u8::to_ascii_uppercase) {
         Some(b'K') => (&text[..text.len() - 1], 10),
         Some(b'M') => (&text[..text.len() - 1], 20),
@@ -181,14 +198,19 @@ mod tests {
 
     #[test]
     fn rates_and_times_have_units() {
-        assert_eq!(rate("1500"), Ok(1_500));
-        assert_eq!(rate("2K"), Ok(2_048));
-        assert_eq!(rate("1.5m"), Ok(1_572_864));
-        assert_eq!(rate("1G"), Ok(1 << 30));
+        assert_eq!(parse_rate("1500"), Ok(1_500));
+        assert_eq!(parse_rate("2K"), Ok(2_048));
+        assert_eq!(parse_rate("1.5m"), Ok(1_572_864));
+        assert_eq!(parse_rate("1G"), Ok(1 << 30));
         for bad in ["", "K", "0", "-1", "1T", "nan", "inf", "1e300", "ä"] {
-            assert!(rate(bad).is_err(), "{bad}");
+            assert!(parse_rate(bad).is_err(), "{bad}");
         }
-        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
-        assert!(seconds("-1").is_err() && seconds("nan").is_err() && seconds("1e30").is_err() && seconds("x").is_err());
+        assert_eq!(parse_seconds("0.25"), Ok(Duration::from_millis(250)));
+        assert!(
+            parse_seconds("-1").is_err()
+                && parse_seconds("nan").is_err()
+                && parse_seconds("1e30").is_err()
+                && parse_seconds("x").is_err()
+        );
     }
 }

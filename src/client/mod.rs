@@ -22,4 +22,6 @@ pub(crate) mod ui;
 #[expect(clippy::disallowed_methods, reason = "drivers: uploads end after a timeout")]
 pub(crate) mod upload;
 
-pub use app::main as run;
+pub use self::app::{StartupError, run as run_client};
+pub use self::cli::Options;
+pub use self::exit_code::ExitCode;

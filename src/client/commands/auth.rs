@@ -16,14 +16,14 @@ use crate::common::types::{UserName, UserNameError};
 const ACTIVE_MARGIN: Duration = Duration::from_secs(1);
 
 /// A auth_command `auth`: one try.
-pub(super) fn auth_command(context: &CommandContext, user: &str, password: Option<Password>) -> ExitCode {
+pub fn auth_command(context: &CommandContext, user: &str, password: Option<Password>) -> ExitCode {
     if let Some(user) = context.services.account.user() {
         return refused(context, user.as_str(), format!("already logged in as {user}"));
     }
     let supply = |user: &UserName| match password {
         Some(password) => validate(password),
         None => {
-            let _waiting = context.life.begin_input();
+            let _waiting = context.state.begin_input();
             context.passwords.for_command(user)
         }
     };
@@ -37,9 +37,9 @@ pub(super) fn auth_command(context: &CommandContext, user: &str, password: Optio
 }
 
 /// `-u`: tries again while the user is active.
-pub(super) fn login_at_startup(context: &CommandContext, user: &str) -> ExitCode {
+pub fn login_at_startup(context: &CommandContext, user: &str) -> ExitCode {
     let supply = |user: &UserName| {
-        let _waiting = context.life.begin_input();
+        let _waiting = context.state.begin_input();
         context.passwords.for_startup(user)
     };
     let (user, password) = match credentials(user, supply) {
@@ -57,10 +57,10 @@ pub(super) fn login_at_startup(context: &CommandContext, user: &str) -> ExitCode
             Err(LoginError::Throttled(_)) => {}
             _ => break,
         }
-        if waited >= patience || context.life.is_cancelled() {
+        if waited >= patience || context.state.is_cancelled() {
             break;
         }
-        context.life.sleep_unless_cancelled(context.login_retry);
+        context.state.sleep_unless_cancelled(context.login_retry);
         waited += context.login_retry.max(Duration::from_millis(1));
         login = context.services.account.login(user.clone(), password.clone());
     }

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use super::login_at_startup;
+
 use crate::client::commands::test_support::{Bench, content, file, user};
 use crate::client::control::LoginError;
 use crate::client::exit_code::ExitCode;
@@ -70,7 +72,7 @@ fn names_and_passwords_that_cannot_be_are_refused_here() {
 fn at_start_an_active_user_is_waited_for() {
     let bench = Bench::new().with_password("pw");
     bench.world.state().logins = vec![ACTIVE, LoginError::Throttled(1), ACTIVE];
-    assert_eq!(bench.context.login_at_startup("hans"), ExitCode::Success);
+    assert_eq!(login_at_startup(&bench.context, "hans"), ExitCode::Success);
     assert_eq!(bench.printed().0, WELCOME);
     assert_eq!(bench.world.calls().len(), 4);
 }
@@ -81,14 +83,14 @@ fn at_start_a_refusal_is_not_tried_again_and_waiting_ends() {
     bench.context.login_retry = Duration::ZERO;
     for once in [LoginError::Refused, LoginError::Throttled(1), LoginError::Unreachable] {
         bench.world.state().logins = vec![once.clone()];
-        assert_ne!(bench.context.login_at_startup("hans"), ExitCode::Success, "{once}");
+        assert_ne!(login_at_startup(&bench.context, "hans"), ExitCode::Success, "{once}");
         assert_eq!(bench.world.calls().len(), 1, "{once}");
     }
     bench.printed();
     for (liveness_ms, tries) in [(3_000, 4_000), (10_000, 11_000)] {
         let active = LoginError::AlreadyActive { liveness: Duration::from_millis(liveness_ms) };
         bench.world.state().logins = vec![active; 20_000];
-        assert_eq!(bench.context.login_at_startup("hans"), ExitCode::NotAuthenticated);
+        assert_eq!(login_at_startup(&bench.context, "hans"), ExitCode::NotAuthenticated);
         assert_eq!(bench.printed(), (REFUSED.into(), "client: this user is already active\n".into()));
         // One at first, and one after each millisecond: the server's liveness time and a second.
         assert_eq!(bench.world.calls().len(), 1 + tries);

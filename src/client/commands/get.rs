@@ -4,19 +4,18 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::CommandContext;
 use super::get_select::{ResultLine, Selection, select};
 use super::reshare::Reshare;
+use super::{CommandContext, Verb};
 use crate::client::control::RequestError;
 use crate::client::download::{DownloadItem, DownloadOutcome, DownloadProgress, IncompleteFile};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::PathArg;
-use crate::client::shell::command::Verb;
 use crate::client::ui::console::ProgressMeter;
 use crate::client::ui::report::{ItemFailure, Report};
 use crate::common::types::{FileName, UserName};
 
-pub(super) fn run(context: &CommandContext, files: &[PathArg], share: bool) -> ExitCode {
+pub fn run(context: &CommandContext, files: &[PathArg], share: bool) -> ExitCode {
     let selection = match select(&*context.services.catalogue, files) {
         Ok(selection) => selection,
         Err(RequestError::NotAuthenticated) => return context.not_authenticated(Verb::Get),
@@ -216,7 +215,7 @@ impl DownloadProgress for OrderedReporter<'_> {
     }
 
     fn interrupted(&self) -> bool {
-        self.context.life.is_cancelled()
+        self.context.state.is_cancelled()
     }
 }
 

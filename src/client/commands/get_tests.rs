@@ -2,7 +2,6 @@ use crate::client::commands::test_support::{Bench, content, file, user};
 use crate::client::control::RequestError;
 use crate::client::download::{DownloadError, DownloadOutcome, OnExists};
 use crate::client::exit_code::ExitCode;
-use crate::client::shell::interrupt::{ShutdownSignal, SignalAction};
 use crate::common::message::FoundEntry;
 use crate::common::types::{Audience, Content, FileName};
 
@@ -184,17 +183,16 @@ fn of_large_files_only_those_under_way_are_held_open() {
 #[test]
 fn a_server_that_is_away_is_waited_for_no_longer_than_the_user_likes() {
     let bench = Bench::logged_in();
-    bench.context.life.set_interactive();
     bench.found("movie", 1, 1);
     bench.world.state().arriving.insert(file("movie"));
     bench.world.state().away = true;
-    let _busy = bench.context.life.begin_command();
+    let _busy = bench.context.state.begin_command();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while bench.world.state().batches.is_empty() {
                 std::thread::yield_now();
             }
-            assert_eq!(bench.context.life.on_signal(ShutdownSignal::Interrupt), SignalAction::CancelCommand);
+            bench.context.state.cancel();
         });
         assert_eq!(bench.run("get --share movie").0, ExitCode::Interrupted);
     });
@@ -266,6 +264,6 @@ fn without_share_nothing_is_published() {
 fn a_signal_stops_the_download() {
     let bench = Bench::logged_in();
     bench.found("a", 1, 1);
-    bench.context.life.on_signal(ShutdownSignal::Terminate);
+    bench.context.state.close();
     assert_eq!(bench.run("get a").0, ExitCode::Interrupted);
 }

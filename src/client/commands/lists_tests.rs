@@ -58,7 +58,7 @@ fn a_server_that_is_gone_is_told() {
 #[test]
 fn a_client_that_ends_says_nothing_about_the_session_it_has_left() {
     let bench = Bench::logged_in();
-    bench.context.life.on_signal(crate::client::shell::interrupt::ShutdownSignal::Terminate);
+    bench.context.state.close();
     bench.world.state().down = Some(RequestError::NotAuthenticated);
     assert_eq!(bench.run("lap"), (ExitCode::NotAuthenticated, String::new(), String::new()));
 }

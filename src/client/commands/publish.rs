@@ -4,13 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
-use super::{CommandContext, report_failures};
+use super::{CommandContext, CommandState, Verb, report_failures};
 use crate::client::control::PublishAudience;
 use crate::client::control::RequestError;
 use crate::client::exit_code::ExitCode;
 use crate::client::files::{HashProgress, PathArg, ShareError};
-use crate::client::shell::command::Verb;
-use crate::client::shell::interrupt::InterruptState;
 use crate::client::shell::path_arg::Selector;
 use crate::client::ui::console::ProgressMeter;
 use crate::client::ui::report::{ItemFailure, Report};
@@ -21,11 +19,11 @@ use crate::common::types::{Audience, FileName, UserName};
 const THREADS_MAX: usize = 16;
 
 /// Publishes whatever of `files` can be, in one go; nothing once the user has said stop.
-pub(super) fn publish(context: &CommandContext, to: Vec<UserName>, files: &[PathArg]) -> ExitCode {
+pub fn publish(context: &CommandContext, to: Vec<UserName>, files: &[PathArg]) -> ExitCode {
     let mut failures = Vec::new();
     let names = expand(context, files, &mut failures);
     let mut prepared = prepare(context, names, &mut failures);
-    if context.life.is_cancelled() {
+    if context.state.is_cancelled() {
         prepared.clear();
         failures.push(failure("", &ShareError::Interrupted));
     }
@@ -66,7 +64,7 @@ fn expand(context: &CommandContext, files: &[PathArg], failures: &mut Vec<ItemFa
 fn prepare(context: &CommandContext, names: Vec<FileName>, failures: &mut Vec<ItemFailure>) -> Vec<PublishedFile> {
     let folder = &*context.services.folder;
     let sizes: Vec<u64> = names.iter().map(|name| folder.size(name)).collect();
-    let hashing = TotalProgress::new(&context.life, context.console.progress(), sizes.iter().sum());
+    let hashing = TotalProgress::new(&context.state, context.console.progress(), sizes.iter().sum());
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
@@ -130,15 +128,15 @@ fn failure(name: &str, error: &ShareError) -> ItemFailure {
 
 /// How far all files together have come.
 struct TotalProgress<'a> {
-    life: &'a InterruptState,
+    state: &'a CommandState,
     meter: ProgressMeter<'a>,
     done: AtomicU64,
     total: u64,
 }
 
 impl<'a> TotalProgress<'a> {
-    fn new(life: &'a InterruptState, meter: ProgressMeter<'a>, total: u64) -> Self {
-        Self { life, meter, done: AtomicU64::new(0), total }
+    fn new(state: &'a CommandState, meter: ProgressMeter<'a>, total: u64) -> Self {
+        Self { state, meter, done: AtomicU64::new(0), total }
     }
 }
 
@@ -164,12 +162,12 @@ impl HashProgress for FileProgress<'_, '_> {
     }
 
     fn interrupted(&self) -> bool {
-        self.all.life.is_cancelled()
+        self.all.state.is_cancelled()
     }
 }
 
 /// Withdraws whatever of `files` is published.
-pub(super) fn unpublish(context: &CommandContext, files: &[PathArg]) -> ExitCode {
+pub fn unpublish(context: &CommandContext, files: &[PathArg]) -> ExitCode {
     let (done, failures) = match withdraw(context, files) {
         Ok(both) => both,
         Err(RequestError::NotAuthenticated) => return context.not_authenticated(Verb::Unp),

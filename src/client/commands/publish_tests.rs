@@ -2,7 +2,6 @@ use std::sync::{Arc, Barrier};
 
 use super::*;
 use crate::client::commands::test_support::{Bench, content, file, user};
-use crate::client::shell::interrupt::{ShutdownSignal, SignalAction};
 
 #[test]
 fn a_file_is_published_and_served() {
@@ -37,15 +36,14 @@ fn every_name_is_tried_and_each_counts_once() {
 fn nothing_is_published_after_an_interrupt() {
     for interrupting in ["a", "b", "c"] {
         let bench = Bench::logged_in();
-        bench.context.life.set_interactive();
         for name in ["a", "b", "c"] {
             bench.local(name, 1);
         }
-        let life = Arc::clone(&bench.context.life);
-        let _busy = bench.context.life.begin_command();
+        let state = Arc::clone(&bench.context.state);
+        let _busy = bench.context.state.begin_command();
         bench.world.state().hashing = Some(Arc::new(move |hashed| {
             if *hashed == file(interrupting) {
-                assert_eq!(life.on_signal(ShutdownSignal::Interrupt), SignalAction::CancelCommand);
+                state.cancel();
             }
         }));
         let failed = (ExitCode::Interrupted, "File publication failed\n".into(), "client: interrupted\n".into());
@@ -70,7 +68,7 @@ fn small_files_are_hashed_side_by_side() {
 #[test]
 fn progress_is_that_of_all_files_together() {
     let bench = Bench::logged_in();
-    let all = TotalProgress::new(&bench.context.life, bench.context.console.progress(), 30);
+    let all = TotalProgress::new(&bench.context.state, bench.context.console.progress(), 30);
     let [first, second] = [(); 2].map(|()| FileProgress { all: &all, counted: AtomicU64::new(0) });
     let done = || all.done.load(Relaxed);
     first.hashed(&file("a"), 4, 10);

@@ -11,26 +11,24 @@
 //! stop.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::CommandContext;
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+
+use super::{CommandContext, CommandState};
 use crate::client::control::PublishAudience;
 use crate::client::control::RequestError;
 use crate::client::download::{DownloadItem, IncompleteFile, OnExists};
 use crate::client::exit_code::ExitCode;
 use crate::client::publications::{LoadingGuard, OwnPublications};
 use crate::client::services::Services;
-use crate::client::shell::interrupt::InterruptState;
 use crate::common::message::PublishedFile;
 use crate::common::types::{Audience, FileName};
 
-/// Whoever waits for the server looks this often whether the user wants to stop.
-const LOOK: Duration = Duration::from_millis(50);
-/// So many times more after the user wants to: a server that is there has answered by then.
-const LOOKS_AFTER_STOP: u32 = 8;
+/// After a cancellation a reply of the server is awaited for this long: a server that is reachable has replied by then.
+const GRACE_AFTER_CANCEL: Duration = Duration::from_millis(400);
 
 /// What of one `get --share` has been published so far.
 pub(super) struct Reshare<'a> {
@@ -41,7 +39,7 @@ pub(super) struct Reshare<'a> {
     arriving: Mutex<BTreeMap<usize, Arc<IncompleteFile>>>,
     early: Arc<Mutex<EarlyPublications>>,
     /// Closed when nothing more is published early.
-    publishing: Mutex<Receiver<()>>,
+    publishing: Receiver<()>,
 }
 
 /// What was published while it arrived.
@@ -58,10 +56,10 @@ struct EarlyPublications {
 impl<'a> Reshare<'a> {
     /// Ready for the first file to arrive.
     pub fn new(context: &'a CommandContext, wanted: &'a [DownloadItem]) -> Self {
-        let (announced, receiver) = channel();
+        let (announced, receiver) = unbounded();
         let early = Arc::<Mutex<EarlyPublications>>::default();
         let (publisher, shared) = (Publisher::of(context), early.clone());
-        let publishing = Mutex::new(spawn_task(move || publisher.publish_early(&receiver, &shared)));
+        let publishing = spawn_task(move || publisher.publish_early(&receiver, &shared));
         Self { context, wanted, announced, arriving: Mutex::default(), early, publishing }
     }
 
@@ -90,7 +88,7 @@ impl<'a> Reshare<'a> {
     pub fn finish(self, saved: &BTreeSet<usize>) -> ExitCode {
         let Self { context, wanted, announced, early, publishing, .. } = self;
         drop(announced);
-        let _ = recv_unless_cancelled(&context.life, &lock(&publishing));
+        let _ = recv_unless_cancelled(&context.state, &publishing);
         let EarlyPublications { tried, done, .. } =
             std::mem::replace(&mut *lock(&early), EarlyPublications { over: true, ..EarlyPublications::default() });
         let saved: BTreeMap<&FileName, &DownloadItem> =
@@ -106,7 +104,7 @@ impl<'a> Reshare<'a> {
         }
         let publisher = Publisher::of(context);
         let settling = spawn_task(move || (publisher.unpublish(&broken), publisher.publish(&rest)));
-        let Some((taken_back, published)) = recv_unless_cancelled(&context.life, &settling) else {
+        let Some((taken_back, published)) = recv_unless_cancelled(&context.state, &settling) else {
             context.console.error("interrupted before the server knew what is shared now");
             return ExitCode::Interrupted;
         };
@@ -131,12 +129,12 @@ fn published_file(wanted: &DownloadItem) -> PublishedFile {
 struct Publisher {
     services: Services,
     own: Arc<OwnPublications>,
-    life: Arc<InterruptState>,
+    state: Arc<CommandState>,
 }
 
 impl Publisher {
     fn of(context: &CommandContext) -> Self {
-        Self { services: context.services.clone(), own: context.own.clone(), life: context.life.clone() }
+        Self { services: context.services.clone(), own: context.own.clone(), state: context.state.clone() }
     }
 
     /// Publishes what begins to arrive, all there is at a time. What fails here is tried again, and told, when it is
@@ -147,7 +145,7 @@ impl Publisher {
             let mut batch: Vec<PublishedFile> = batch.filter(|file| self.own.is_known_absent(&file.name)).collect();
             {
                 let mut early = lock(early);
-                if early.over || self.life.is_cancelled() {
+                if early.over || self.state.is_cancelled() {
                     return;
                 }
                 batch.retain(|file| early.tried.insert(file.name.clone()));
@@ -194,7 +192,7 @@ impl Publisher {
 
 /// Works on a thread of its own, which is not waited for: the result comes by the receiver.
 fn spawn_task<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
-    let (sender, receiver) = channel();
+    let (sender, receiver) = bounded(1);
     thread::spawn(move || {
         let _ = sender.send(work());
     });
@@ -202,16 +200,11 @@ fn spawn_task<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> R
 }
 
 /// Waits for the result, but not much longer than the user wants to.
-fn recv_unless_cancelled<T>(life: &InterruptState, result: &Receiver<T>) -> Option<T> {
-    let mut looks = 0;
-    while looks <= LOOKS_AFTER_STOP {
-        match result.recv_timeout(LOOK) {
-            Ok(result) => return Some(result),
-            Err(RecvTimeoutError::Disconnected) => return None,
-            Err(RecvTimeoutError::Timeout) => looks += u32::from(life.is_cancelled()),
-        }
+fn recv_unless_cancelled<T>(state: &CommandState, result: &Receiver<T>) -> Option<T> {
+    select! {
+        recv(result) -> result => result.ok(),
+        recv(state.cancelled()) -> _ => result.recv_timeout(GRACE_AFTER_CANCEL).ok(),
     }
-    None
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

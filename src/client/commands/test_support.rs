@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::CommandContext;
+use super::{CommandContext, CommandState};
 use crate::client::control::PublishAudience;
 use crate::client::control::{LoginError, Password, RequestError};
 use crate::client::download::{
@@ -16,8 +16,7 @@ use crate::client::download::{
 use crate::client::exit_code::ExitCode;
 use crate::client::files::{ExpandedPaths, HashProgress, PathArg, ShareError};
 use crate::client::services::{Account, Arrival, Catalogue, Fetcher, Folder, Services};
-use crate::client::shell::command::{self, Command};
-use crate::client::shell::interrupt::InterruptState;
+use crate::client::shell::{self, command};
 use crate::client::ui::console::{Console, OutputOptions};
 use crate::client::ui::password::{PasswordError, PasswordSource};
 use crate::common::message::{FoundEntry, NameQuery, OwnEntry, PublishedFile};
@@ -357,7 +356,7 @@ impl Bench {
                 Box::new(out.clone()),
                 Box::new(err.clone()),
             )),
-            life: Arc::new(InterruptState::default()),
+            state: Arc::new(CommandState::default()),
             passwords: Box::new(Given(None)),
             downloads: DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO },
             login_retry: Duration::from_millis(1),
@@ -392,8 +391,8 @@ impl Bench {
 
     /// Runs a line: status, stdout, stderr.
     pub(crate) fn run(&self, line: &str) -> (ExitCode, String, String) {
-        let command: Command = command::parse(line.as_bytes()).unwrap().unwrap();
-        let code = self.context.run(command);
+        let command = command::parse(line.as_bytes()).unwrap().unwrap();
+        let code = shell::run_command(&self.context, command);
         (code, self.out.take(), self.err.take())
     }
 

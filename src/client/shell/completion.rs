@@ -11,10 +11,9 @@ use rustyline::hint::Hinter;
 use rustyline::validate::Validator;
 use rustyline::{Context as LineContext, Helper};
 
-use crate::client::commands::CommandContext;
+use crate::client::commands::{CommandContext, Verb};
 use crate::client::publications::OwnPublications;
 use crate::client::services::Services;
-use crate::client::shell::command::Verb;
 use crate::client::shell::tokenizer::{TokenizeError, Tokenizer, is_blank, quote};
 use crate::common::escape::escape_controls;
 use crate::common::limits::NEEDLE_MAX_BYTES;

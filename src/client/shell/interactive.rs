@@ -12,6 +12,7 @@ use rustyline::{CompletionType, Config, Editor, ExternalPrinter};
 use zeroize::Zeroizing;
 
 use super::completion::Completion;
+use super::interrupt::InterruptState;
 use super::{LineOutcome, ShellExit, execute};
 use crate::client::commands::CommandContext;
 use crate::client::exit_code::ExitCode;
@@ -22,7 +23,7 @@ const PROMPT: &str = "> ";
 const HISTORY_MAX: usize = 1_000;
 
 /// Reads and runs lines until `xit` or the end of input. `dir`: the shared folder, for completion.
-pub fn run(context: &CommandContext, dir: &Path, stay: bool) -> ShellExit {
+pub fn run(context: &CommandContext, interrupts: &InterruptState, dir: &Path, stay: bool) -> ShellExit {
     let mut terminal = match Terminal::open(context, dir) {
         Ok(terminal) => terminal,
         Err(error) => {
@@ -30,7 +31,7 @@ pub fn run(context: &CommandContext, dir: &Path, stay: bool) -> ShellExit {
             return ShellExit::Leave(code);
         }
     };
-    context.life.set_interactive();
+    interrupts.set_interactive();
     let ended = terminal.run(context, stay);
     context.console.set_prompt_printer(None);
     ended
@@ -67,7 +68,7 @@ impl Terminal {
     }
 
     fn run(&mut self, context: &CommandContext, stay: bool) -> ShellExit {
-        while !context.life.is_shutting_down() && !context.console.is_closed() {
+        while !context.state.is_closed() && !context.console.is_closed() {
             match self.editor.readline(PROMPT) {
                 Ok(typed) => {
                     let typed = Zeroizing::new(typed);
@@ -88,7 +89,7 @@ impl Terminal {
         for line in typed.lines() {
             self.add_to_history(line);
             match execute(context, line.as_bytes()) {
-                LineOutcome::Done(_) if !context.life.is_cancelled() => (),
+                LineOutcome::Done(_) if !context.state.is_cancelled() => (),
                 step => return step,
             }
         }

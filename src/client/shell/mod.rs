@@ -8,9 +8,10 @@ pub mod path_arg;
 mod script;
 pub mod tokenizer;
 
-use crate::client::commands::CommandContext;
+use crate::client::commands::{CommandContext, Verb, auth, get, help_text, lists, publish, search};
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::Command;
+use crate::client::ui::report::Report;
 
 pub use interactive::run as run_interactive;
 pub use script::{Script, run as run_script};
@@ -33,14 +34,36 @@ enum LineOutcome {
     Exit,
 }
 
-/// Runs one line.
+/// Parses and runs one line.
 fn execute(context: &CommandContext, line: &[u8]) -> LineOutcome {
-    let _busy = context.life.begin_command();
+    let _running = context.state.begin_command();
     match command::parse(line) {
         Ok(None) => LineOutcome::Done(ExitCode::Success),
-        Ok(Some(Command::Exit)) => LineOutcome::Exit,
-        Ok(Some(command)) => LineOutcome::Done(context.run(command)),
+        Ok(Some(Command::Xit)) => LineOutcome::Exit,
+        Ok(Some(command)) => LineOutcome::Done(run_command(context, command)),
         Err(error) => LineOutcome::Done(context.report_error(&first_word(line), ExitCode::Usage, error)),
+    }
+}
+
+/// Runs one command to its end. `xit` has nothing to run here.
+pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
+    let verb = command.verb();
+    if !matches!(verb, Verb::Auth | Verb::Help | Verb::Xit) && context.services.account.user().is_none() {
+        return context.not_authenticated(verb);
+    }
+    match command {
+        Command::Auth { user, password } => auth::auth_command(context, &user, password),
+        Command::Get { files, share } => get::run(context, &files, share),
+        Command::Help { verb } => {
+            context.console.report(&Report::Help(&help_text(verb)));
+            ExitCode::Success
+        }
+        Command::Lap => lists::active_peers(context),
+        Command::Lpf => lists::published_files(context),
+        Command::Pub { to, files } => publish::publish(context, to, &files),
+        Command::Sch { substring, ignore_case, long } => search::run(context, substring, ignore_case, long),
+        Command::Unp { files } => publish::unpublish(context, &files),
+        Command::Xit => ExitCode::Success,
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Script {
     /// One command a line.
     pub lines: Box<dyn BufRead + Send>,
     /// `-b` and `-c`: the first failure ends it, and a leading `-` ignores one.
-    pub batch: bool,
+    pub is_batch: bool,
     /// `--stay`: the end of input does not end the client, unless a command has failed.
     pub stay: bool,
 }
@@ -25,14 +25,14 @@ pub struct Script {
 /// Runs all lines, or those up to the first failure that counts.
 pub fn run(context: &CommandContext, mut script: Script) -> ShellExit {
     let mut status = ExitCode::Success;
-    while !context.life.is_shutting_down() && !context.console.is_closed() {
+    while !context.state.is_closed() && !context.console.is_closed() {
         let step = match next_line(&mut script.lines) {
             Ok(Line::End) if script.stay && status.is_success() => return ShellExit::Stay,
             Ok(Line::End) => break,
             Ok(Line::TooLong) => LineOutcome::Done(context.report_error("", ExitCode::Usage, "the line is too long")),
-            Ok(Line::Is(line)) if script.batch => match strip_ignore_prefix(&line) {
-                (true, line) => ignoring_failure(execute(context, line)),
-                (false, line) => execute(context, line),
+            Ok(Line::Is(line)) if script.is_batch => match strip_ignore_prefix(&line) {
+                Some(line) => ignoring_failure(execute(context, line)),
+                None => execute(context, &line),
             },
             Ok(Line::Is(line)) => execute(context, &line),
             Err(error) => {
@@ -42,7 +42,7 @@ pub fn run(context: &CommandContext, mut script: Script) -> ShellExit {
         };
         let LineOutcome::Done(code) = step else { break };
         status = status.or(code);
-        if !code.is_success() && script.batch {
+        if !code.is_success() && script.is_batch {
             break;
         }
     }

@@ -2,10 +2,9 @@ use std::io::Cursor;
 
 use super::*;
 use crate::client::commands::test_support::Bench;
-use crate::client::shell::interrupt::ShutdownSignal;
 
 fn script(lines: &str, batch: bool, stay: bool) -> Script {
-    Script { lines: Box::new(Cursor::new(lines.to_string())), batch, stay }
+    Script { lines: Box::new(Cursor::new(lines.to_string())), is_batch: batch, stay }
 }
 
 fn run(bench: &Bench, lines: &str, batch: bool, stay: bool) -> (ShellExit, String) {
@@ -61,7 +60,7 @@ fn staying_outlives_the_end_of_input_but_no_failure() {
 #[test]
 fn no_command_starts_once_the_client_ends() {
     let bench = Bench::logged_in();
-    bench.context.life.on_signal(ShutdownSignal::Interrupt);
+    bench.context.state.close();
     assert_eq!(run(&bench, "lap\n", false, false), (ShellExit::Leave(ExitCode::Success), String::new()));
 }
 

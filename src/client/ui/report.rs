@@ -7,7 +7,6 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::client::exit_code::ExitCode;
-use crate::client::shell::command::Verb;
 use crate::common::escape::escape_controls;
 use crate::common::message::{FoundEntry, OwnEntry};
 use crate::common::types::{FileName, UserName, is_control};
@@ -34,7 +33,7 @@ pub enum Report<'a> {
     /// Not logged in.
     AuthFailed(&'a ItemFailure),
     /// A command that wants a login before it.
-    NotAuthenticated(Verb),
+    NotAuthenticated(&'a str),
     /// `pub` is through.
     Published(&'a [FileName], &'a [ItemFailure]),
     /// `unp` is through.
@@ -54,7 +53,7 @@ pub enum Report<'a> {
     /// `get`: nobody has it, or it could not be fetched.
     DownloadFailed(&'a ItemFailure),
     /// `help`.
-    Help(Option<Verb>),
+    Help(&'a str),
     /// A line that is no command, or an answer that never came: told on stderr, and here only in JSON.
     CommandFailed(&'a str, &'a ItemFailure),
     /// The end.
@@ -91,7 +90,7 @@ impl Report<'_> {
             Self::Downloaded(_, saved) => format!("{} downloaded successfully\n", escape_controls(saved.as_str())),
             Self::DownloadFailed(failure) if failure.code == ExitCode::NotFound => "File not found\n".into(),
             Self::DownloadFailed(failure) => format!("{} download failed\n", escape_controls(&failure.name)),
-            Self::Help(verb) => help(*verb),
+            Self::Help(text) => (*text).into(),
             Self::Skipped(_) | Self::CommandFailed(..) => String::new(),
             Self::Goodbye => "Goodbye!\n".into(),
         }
@@ -115,9 +114,9 @@ impl Report<'_> {
         match self {
             Self::Welcome(user) => json!({"command": "auth", "ok": true, "user": user.as_str(), "commands": COMMANDS}),
             Self::AuthFailed(failure) => failed("auth", failure),
-            Self::NotAuthenticated(verb) => {
+            Self::NotAuthenticated(command) => {
                 let code = ExitCode::NotAuthenticated as u8;
-                json!({"command": verb.name(), "ok": false, "error": "Please authenticate first", "code": code})
+                json!({"command": command, "ok": false, "error": "Please authenticate first", "code": code})
             }
             Self::Published(done, failures) => counted_value("pub", "published", done, failures),
             Self::Unpublished(done, failures) => counted_value("unp", "unpublished", done, failures),
@@ -132,7 +131,7 @@ impl Report<'_> {
             }
             Self::Skipped(name) => json!({"command": "get", "ok": true, "name": name.as_str(), "skipped": true}),
             Self::DownloadFailed(failure) => failed("get", failure),
-            Self::Help(verb) => json!({"command": "help", "ok": true, "text": help(*verb)}),
+            Self::Help(text) => json!({"command": "help", "ok": true, "text": text}),
             Self::CommandFailed(command, failure) => {
                 json!({"command": command, "ok": false, "error": failure.why, "code": failure.code as u8})
             }
@@ -171,13 +170,6 @@ fn list_block<T: AsRef<str>>(lines: impl ExactSizeIterator<Item = T>, [none, one
 
 fn details(entry: &FoundEntry) -> String {
     format!("{}\t{}\t{}\t{}", entry.name, entry.content.size, entry.sources, entry.age_s)
-}
-
-fn help(verb: Option<Verb>) -> String {
-    match verb {
-        Some(verb) => format!("usage: {}\n{}\n", verb.usage(), verb.about()),
-        None => Verb::ALL.iter().map(|verb| format!("{:<36} {}\n", verb.usage(), verb.about())).collect(),
-    }
 }
 
 fn texts(names: &[FileName]) -> Vec<&str> {

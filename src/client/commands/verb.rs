@@ -1,0 +1,82 @@
+//! The commands by name, with the texts of `help`.
+
+/// A command that can be typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    Auth,
+    Get,
+    Help,
+    /// List the active peers.
+    Lap,
+    /// List the published files.
+    Lpf,
+    Pub,
+    Sch,
+    Unp,
+    Xit,
+}
+
+impl Verb {
+    /// All, sorted by name.
+    pub const ALL: [Self; 9] =
+        [Self::Auth, Self::Get, Self::Help, Self::Lap, Self::Lpf, Self::Pub, Self::Sch, Self::Unp, Self::Xit];
+
+    /// The command of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verb| verb.name() == name)
+    }
+
+    /// What is typed.
+    pub fn name(self) -> &'static str {
+        self.texts()[0]
+    }
+
+    /// One line: the arguments.
+    pub fn usage(self) -> &'static str {
+        self.texts()[1]
+    }
+
+    /// One line: what the command does.
+    pub fn about(self) -> &'static str {
+        self.texts()[2]
+    }
+
+    fn texts(self) -> [&'static str; 3] {
+        match self {
+            Self::Auth => ["auth", "auth USERNAME [PASSWORD]", "log in; without PASSWORD it is asked for"],
+            Self::Get => {
+                ["get", "get [--share] FILENAME...", "download; takes names, 'name#hash', patterns and 'folder/'"]
+            }
+            Self::Help => ["help", "help [COMMAND]", "explain the commands"],
+            Self::Lap => ["lap", "lap", "list the active peers"],
+            Self::Lpf => ["lpf", "lpf", "list the files you have published"],
+            Self::Pub => {
+                ["pub", "pub [--to USERNAME]... FILENAME...", "publish files, patterns or folders, to all or to some"]
+            }
+            Self::Sch => ["sch", "sch [-i] [-l] SUBSTRING", "search the active peers' files; -i any case, -l details"],
+            Self::Unp => ["unp", "unp FILENAME...", "take back what you have published"],
+            Self::Xit => ["xit", "xit", "log out and leave"],
+        }
+    }
+}
+
+/// The text of `help` for one command, or for all of them.
+pub fn help_text(verb: Option<Verb>) -> String {
+    match verb {
+        Some(verb) => format!("usage: {}\n{}\n", verb.usage(), verb.about()),
+        None => Verb::ALL.iter().map(|verb| format!("{:<36} {}\n", verb.usage(), verb.about())).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_usage_starts_with_its_name() {
+        for verb in Verb::ALL {
+            assert!(verb.usage().starts_with(verb.name()));
+            assert_eq!(Verb::parse(verb.name()), Some(verb));
+        }
+    }
+}
