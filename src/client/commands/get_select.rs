@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::client::control::RequestError;
 use crate::client::download::DownloadItem;
-use crate::client::files::{PathArg, is_excluded};
+use crate::client::files::{PathArg, Pattern, is_excluded};
 use crate::client::services::Catalogue;
-use crate::client::shell::path_arg::{Pattern, Selector};
+use crate::client::shell::path_arg::Selector;
 use crate::common::message::{FoundEntry, NameQuery};
 use crate::common::types::{ContentHash, FileName};
 

@@ -42,7 +42,7 @@ impl Run<'_> {
     /// The part of a large file, with its room taken on the disk, and the groups that it may hold.
     fn open_part(&self, file: FileId, outline: Outline) -> Result<(Arc<IncompleteFile>, Vec<u32>), DownloadError> {
         let job = &self.jobs[file];
-        let part = match Part::open(self.target_dir.folder(&job.name)?, &job.content.hash) {
+        let part = match Part::open(self.target_dir.open_parent(&job.name)?, &job.content.hash) {
             Err(DownloadError::Locked) => return self.take_up(file).ok_or(DownloadError::Locked),
             part => part?,
         };

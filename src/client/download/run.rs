@@ -282,7 +282,7 @@ impl<'a> Run<'a> {
 
     fn write_small(&self, file: FileId, bytes: &[u8]) -> DownloadOutcome {
         let job = &self.jobs[file];
-        let part = self.target_dir.folder(&job.name).map_err(Into::into).and_then(|folder| {
+        let part = self.target_dir.open_parent(&job.name).map_err(Into::into).and_then(|folder| {
             let mut part = Part::open(folder.clone(), &job.content.hash);
             for _ in 1..SMALL_TRIES {
                 if !matches!(part, Err(DownloadError::Locked)) || self.progress.interrupted() {

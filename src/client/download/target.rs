@@ -1,39 +1,37 @@
-//! Where downloads go: the folders beneath the shared folder, what stands there already, and the final rename.
+//! Where downloads go: the folder of a target, what is at its name already, and the final rename.
 //!
-//! Every path is walked one component at a time from the shared folder's own descriptor, and no symbolic link is
-//! followed anywhere, so neither a name nor a planted link leads outside. A target gets its name by a rename that
-//! replaces nothing unless the user said `overwrite`.
+//! Defended: folders are opened by [`SharedDir`], so neither a name nor a planted link leads outside. A target gets its
+//! name by a rename that replaces nothing unless the user chose `overwrite`.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use cap_std::ambient_authority;
-use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::OnExists;
+use crate::client::files::{Rename, SharedDir, rename_noreplace};
 use crate::common::content::group_count;
 use crate::common::limits::{FILE_COMPONENT_MAX_BYTES, FILE_NAME_MAX_BYTES};
+use crate::common::sync::lock;
 use crate::common::types::{Content, FileName};
 
-/// Folders kept open at once; beyond that they are looked up again.
-const FOLDERS_KEPT_MAX: usize = 64;
+/// Folders held open, so that the part files in one share a descriptor.
+const OPEN_DIRS_MAX: usize = 64;
 /// How many `name (n)` are tried.
 const RENAMES_MAX: u32 = 9_999;
-/// Bytes hashed at once when a file on the disk is compared.
+/// Bytes read at once when a file is compared.
 const COMPARE_BYTES: usize = 1 << 20;
 
-/// What stands at the target's name.
+/// What is at the target's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TargetState {
-    /// Nothing.
     Absent,
-    /// A file with just the wanted content.
+    /// A file with the wanted content.
     Identical,
     /// A folder: no policy replaces one.
     Directory,
@@ -41,72 +39,54 @@ pub(super) enum TargetState {
     Different,
 }
 
-/// What became of a finished part.
+/// What became of a complete part file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Finalized {
     /// It has this name now.
     Saved(FileName),
-    /// The name was taken meanwhile.
+    /// The name is in use, and the policy keeps what is there.
     Exists,
 }
 
-/// The shared folder as the place that downloads go to.
+/// The shared folder as the target of downloads.
 pub(super) struct TargetDir {
-    root: Arc<OwnedFd>,
-    folders: Mutex<HashMap<String, Arc<OwnedFd>>>,
+    shared: SharedDir,
+    open_dirs: Mutex<HashMap<String, Arc<OwnedFd>>>,
 }
 
-/// The folder part and the last component of a name.
+/// The folder of a name (empty: the shared folder itself) and its last component.
 pub(super) fn split_parent(name: &FileName) -> (&str, &str) {
     name.as_str().rsplit_once('/').unwrap_or(("", name.as_str()))
 }
 
 impl TargetDir {
-    /// Opens the shared folder; this path is the user's own and may lead over links.
+    /// Opens the shared folder. This path is the user's own choice, and may lead over symbolic links.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        let root = Dir::open_ambient_dir(dir, ambient_authority())?;
-        Ok(Self { root: Arc::new(OwnedFd::from(root)), folders: Mutex::default() })
+        Ok(Self { shared: SharedDir::open(dir)?, open_dirs: Mutex::default() })
     }
 
-    /// The folder that the name stands in; made, with those above it, if it is missing.
-    pub fn folder(&self, name: &FileName) -> io::Result<Arc<OwnedFd>> {
-        match self.walk(split_parent(name).0, true)? {
-            Some(folder) => Ok(folder),
-            None => Err(io::ErrorKind::NotFound.into()),
+    /// Opens the folder of a name; makes it, and those above it, if it is missing.
+    pub fn open_parent(&self, name: &FileName) -> io::Result<Arc<OwnedFd>> {
+        let path = split_parent(name).0;
+        let mut open_dirs = lock(&self.open_dirs);
+        if let Some(folder) = open_dirs.get(path) {
+            return Ok(folder.clone());
         }
+        let folder = Arc::new(self.shared.create_dir(path)?);
+        if open_dirs.len() >= OPEN_DIRS_MAX {
+            open_dirs.clear();
+        }
+        open_dirs.insert(path.to_owned(), folder.clone());
+        Ok(folder)
     }
 
-    fn walk(&self, path: &str, make: bool) -> io::Result<Option<Arc<OwnedFd>>> {
-        if path.is_empty() {
-            return Ok(Some(self.root.clone()));
-        }
-        let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(folder) = folders.get(path) {
-            return Ok(Some(folder.clone()));
-        }
-        let mut folder = self.root.clone();
-        for component in path.split('/') {
-            let next = match open_folder(&folder, component) {
-                Err(Errno::NOENT) if make => make_folder(&folder, component),
-                Err(Errno::NOENT) => return Ok(None),
-                other => other,
-            };
-            folder = Arc::new(next.map_err(|error| not_a_directory(component, error))?);
-        }
-        if folders.len() >= FOLDERS_KEPT_MAX {
-            folders.clear();
-        }
-        folders.insert(path.to_owned(), folder.clone());
-        Ok(Some(folder))
-    }
-
-    /// Forgets the open folders, so that the next use looks at what is on the disk then.
+    /// Closes the folders held open: the next use resolves their paths again.
     pub fn clear_cache(&self) {
-        self.folders.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.open_dirs).clear();
     }
 
-    /// What stands at the name. Reads the file if it has the right size; `interrupted` ends that with
-    /// [`io::ErrorKind::Interrupted`].
+    /// What is at a name; makes no folders. Reads the file if it has the right size. Fails with
+    /// [`io::ErrorKind::Interrupted`] when `interrupted` returns true.
     pub fn target_state(
         &self,
         name: &FileName,
@@ -114,82 +94,74 @@ impl TargetDir {
         interrupted: &dyn Fn() -> bool,
     ) -> io::Result<TargetState> {
         let (path, leaf) = split_parent(name);
-        match self.walk(path, false)? {
-            Some(folder) => target_state_in(&folder, leaf, content, interrupted),
-            None => Ok(TargetState::Absent),
+        match self.shared.open_dir(path) {
+            Ok(folder) => target_state_in(&folder, leaf, content, interrupted),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(TargetState::Absent),
+            Err(error) => Err(error),
         }
     }
 
-    /// Gives the part its name under the user's policy. A part that gets none is kept only if it is large: a small content
-    /// is fetched anew anyway.
+    /// Renames a complete part file to its target under the user's policy. One that is not renamed is kept only if it is
+    /// large: a small content is downloaded anew anyway.
     pub fn finalize(&self, folder: &OwnedFd, part: &str, name: &FileName, policy: OnExists) -> io::Result<Finalized> {
-        let settled = self.rename_to_target(folder, part, name, policy);
-        if !matches!(settled, Ok(Finalized::Saved(_))) {
-            discard_small(folder, part);
+        let finalized = rename_to_target(folder, part, name, policy);
+        if !matches!(finalized, Ok(Finalized::Saved(_))) {
+            remove_small(folder, part);
         }
-        settled
-    }
-
-    fn rename_to_target(
-        &self,
-        folder: &OwnedFd,
-        part: &str,
-        name: &FileName,
-        policy: OnExists,
-    ) -> io::Result<Finalized> {
-        let (path, leaf) = split_parent(name);
-        if policy == OnExists::Overwrite {
-            rustix::fs::renameat(folder, part, folder, leaf)?;
-            return Ok(Finalized::Saved(name.clone()));
-        }
-        if rename_noreplace(folder, part, leaf)? {
-            return Ok(Finalized::Saved(name.clone()));
-        }
-        if policy != OnExists::Rename {
-            return Ok(Finalized::Exists);
-        }
-        for number in 1..=RENAMES_MAX {
-            let leaf = numbered_name(leaf, number, leaf_max_bytes(path));
-            let whole = if path.is_empty() { leaf.clone() } else { format!("{path}/{leaf}") };
-            let name = FileName::parse(&whole).map_err(io::Error::other)?;
-            if rename_noreplace(folder, part, &leaf)? {
-                return Ok(Finalized::Saved(name));
-            }
-        }
-        Ok(Finalized::Exists)
+        finalized
     }
 }
 
-fn discard_small(folder: &OwnedFd, part: &str) {
+fn rename_to_target(folder: &OwnedFd, part: &str, name: &FileName, policy: OnExists) -> io::Result<Finalized> {
+    let (path, leaf) = split_parent(name);
+    if policy == OnExists::Overwrite {
+        rustix::fs::renameat(folder, part, folder, leaf)?;
+        return Ok(Finalized::Saved(name.clone()));
+    }
+    if rename_noreplace(folder, part, leaf)? == Rename::Done {
+        return Ok(Finalized::Saved(name.clone()));
+    }
+    if policy != OnExists::Rename {
+        return Ok(Finalized::Exists);
+    }
+    for number in 1..=RENAMES_MAX {
+        let leaf = numbered_name(leaf, number, leaf_max_bytes(path));
+        let whole = if path.is_empty() { leaf.clone() } else { format!("{path}/{leaf}") };
+        let name = FileName::parse(&whole).map_err(io::Error::other)?;
+        if rename_noreplace(folder, part, &leaf)? == Rename::Done {
+            return Ok(Finalized::Saved(name));
+        }
+    }
+    Ok(Finalized::Exists)
+}
+
+fn remove_small(folder: &OwnedFd, part: &str) {
     let stat = rustix::fs::statat(folder, part, AtFlags::SYMLINK_NOFOLLOW);
     if stat.is_ok_and(|stat| u64::try_from(stat.st_size).is_ok_and(|bytes| group_count(bytes) == 1)) {
-        // What cannot be taken away stays, as it would have.
+        // A file that cannot be removed is harmless: the next download of the content uses it.
         let _ = rustix::fs::unlinkat(folder, part, AtFlags::empty());
     }
 }
 
-/// How long the last component in this folder can be for the whole to be a valid name, bytes.
+/// Longest last component in this folder that makes a valid name, bytes.
 fn leaf_max_bytes(path: &str) -> usize {
     let before = if path.is_empty() { 0 } else { path.len() + 1 };
     FILE_COMPONENT_MAX_BYTES.min(FILE_NAME_MAX_BYTES.saturating_sub(before))
 }
 
-/// `report.pdf` → `report (1).pdf`; a leading dot begins no extension, nor does one that would leave no room for a stem.
-/// Shortened to fit, unless not even the number does.
-fn numbered_name(leaf: &str, number: u32, most_bytes: usize) -> String {
+/// `report.pdf` → `report (1).pdf`. Neither a leading dot nor an extension that leaves no bytes for a stem counts as an
+/// extension. The stem is cut to fit, unless not even the number does.
+fn numbered_name(leaf: &str, number: u32, max_bytes: usize) -> String {
     let number = format!(" ({number})");
-    let is_extension = |&at: &usize| at > 0 && leaf.len() - at + number.len() < most_bytes;
+    let is_extension = |&at: &usize| at > 0 && leaf.len() - at + number.len() < max_bytes;
     let dot = leaf.rfind('.').filter(is_extension).unwrap_or(leaf.len());
     let (stem, extension) = leaf.split_at(dot);
     let suffix = format!("{number}{extension}");
-    let mut end = stem.len().min(most_bytes.saturating_sub(suffix.len()));
-    while !stem.is_char_boundary(end) {
-        end -= 1;
-    }
+    let end = stem.floor_char_boundary(stem.len().min(max_bytes.saturating_sub(suffix.len())));
     format!("{}{suffix}", &stem[..end])
 }
 
-/// What stands under one name of an open folder.
+/// What is at one name of an open folder. See [`TargetDir::target_state`].
 pub(super) fn target_state_in(
     folder: &OwnedFd,
     leaf: &str,
@@ -218,7 +190,7 @@ pub(super) fn target_state_in(
 
 /// The hash of a file of `size` bytes; `None` if it holds more or less.
 fn hash(file: &mut File, size: u64, interrupted: &dyn Fn() -> bool) -> io::Result<Option<[u8; 32]>> {
-    // One byte more than it should hold, so that a longer file is found out in one read.
+    // One byte more than expected, so that one read detects a longer file.
     let wanted = usize::try_from(size).map_or(COMPARE_BYTES, |size| size.saturating_add(1));
     let mut buffer = vec![0; COMPARE_BYTES.min(wanted)];
     let mut hasher = blake3::Hasher::new();
@@ -232,45 +204,6 @@ fn hash(file: &mut File, size: u64, interrupted: &dyn Fn() -> bool) -> io::Resul
             return Ok(is_exact.then(|| *hasher.finalize().as_bytes()));
         }
         hasher.update_rayon(&buffer[..count]);
-    }
-}
-
-fn open_folder(parent: &OwnedFd, component: &str) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, component, flags, Mode::empty())
-}
-
-fn make_folder(parent: &OwnedFd, component: &str) -> Result<OwnedFd, Errno> {
-    match rustix::fs::mkdirat(parent, component, Mode::from_raw_mode(0o777)) {
-        Ok(()) | Err(Errno::EXIST) => open_folder(parent, component),
-        Err(error) => Err(error),
-    }
-}
-
-fn not_a_directory(component: &str, error: Errno) -> io::Error {
-    match error {
-        Errno::NOTDIR | Errno::LOOP => io::Error::new(
-            io::ErrorKind::NotADirectory,
-            format!("{component} is not a folder (symbolic links are not followed)"),
-        ),
-        other => other.into(),
-    }
-}
-
-/// Renames within one folder unless the new name is taken; whether it was done.
-fn rename_noreplace(folder: &OwnedFd, from: &str, to: &str) -> io::Result<bool> {
-    match rustix::fs::renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(true),
-        Err(Errno::EXIST) => Ok(false),
-        // File systems that cannot: a hard link replaces nothing either.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-            match rustix::fs::linkat(folder, from, folder, to, AtFlags::empty()) {
-                Ok(()) => Ok(rustix::fs::unlinkat(folder, from, AtFlags::empty()).map(|()| true)?),
-                Err(Errno::EXIST) => Ok(false),
-                Err(error) => Err(error.into()),
-            }
-        }
-        Err(error) => Err(error.into()),
     }
 }
 

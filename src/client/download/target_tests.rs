@@ -2,7 +2,7 @@ use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, RenameFlags};
 
 use super::super::partial_file::Part;
 use super::*;
@@ -39,7 +39,7 @@ fn a_rename_replaces_nothing_unless_told() {
     let dir = tempfile::tempdir().unwrap();
     let target_dir = TargetDir::open(dir.path()).unwrap();
     let name = FileName::parse("a/b").unwrap();
-    let folder = target_dir.folder(&name).unwrap();
+    let folder = target_dir.open_parent(&name).unwrap();
     let put = |name: &str, text: &str| std::fs::write(dir.path().join("a").join(name), text).unwrap();
     let read = |name: &str| std::fs::read_to_string(dir.path().join("a").join(name)).unwrap();
     for policy in [OnExists::Error, OnExists::Skip] {
@@ -128,7 +128,7 @@ fn a_link_swapped_in_saves_nothing_outside() {
             let folder = if round % 2 == 0 { "deep".into() } else { format!("new{}", round % 64) };
             let name = FileName::parse(&format!("swapped/{folder}/file")).unwrap();
             target_dir.clear_cache();
-            let Ok(folder) = target_dir.folder(&name) else {
+            let Ok(folder) = target_dir.open_parent(&name) else {
                 refused += 1;
                 continue;
             };

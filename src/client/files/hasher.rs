@@ -19,7 +19,7 @@ const THREADS_MAX: usize = 32;
 
 /// Why a file has no hash.
 #[derive(Debug)]
-pub(in crate::client) enum HashError {
+pub enum HashError {
     /// It is not what it was when it was opened.
     Changed,
     /// The caller has said stop.
@@ -36,11 +36,7 @@ impl From<io::Error> for HashError {
 
 /// Hashes `file`, whose stamp was `stamp` when it was opened. `watch` is told the bytes hashed so far, on the calling
 /// thread and at every piece it reads itself; when it says `false` the hashing stops.
-pub(in crate::client) fn hash_file(
-    file: &File,
-    stamp: &FileIdentity,
-    watch: &mut dyn FnMut(u64) -> bool,
-) -> Result<Outline, HashError> {
+pub fn hash_file(file: &File, stamp: &FileIdentity, watch: &mut dyn FnMut(u64) -> bool) -> Result<Outline, HashError> {
     let size = stamp.size;
     let work = Work {
         file,
@@ -85,7 +81,7 @@ struct Work<'a> {
     size: u64,
     /// The next group that nobody has taken.
     next: AtomicU32,
-    /// Backing hashed by all.
+    /// Bytes hashed by all.
     done: AtomicU64,
     /// One has failed or was told to stop.
     stop: AtomicBool,

@@ -1,20 +1,22 @@
 //! Local files beneath the shared folder: resolving paths, expanding arguments, hashing.
 //!
 //! * `shared_dir`: opens files and folders beneath the shared folder, never through a symbolic link.
-//! * `expand`: the files that an argument of `pub` means.
+//! * `glob`, `expand`: patterns, and the files that an argument of `pub` means.
 //! * `hasher`, `outline_cache`: hashes of files and of their chunk groups, computed once.
 //!
 //! Must not know about the server, the network, or the screen.
 
 mod expand;
+mod glob;
 mod hasher;
 mod outline_cache;
 mod shared_dir;
 
 pub use self::expand::is_excluded;
-pub(in crate::client) use self::hasher::{HashError, hash_file};
-pub(in crate::client) use self::outline_cache::{DiskCache, MemoryCache};
-pub(in crate::client) use self::shared_dir::{FileIdentity, SharedDir};
+pub use self::glob::{InvalidPattern, Pattern};
+pub use self::hasher::{HashError, hash_file};
+pub use self::outline_cache::{DiskCache, MemoryCache};
+pub use self::shared_dir::{FileIdentity, Rename, SharedDir, rename_noreplace};
 use crate::common::types::FileName;
 
 /// Why a local file cannot be shared.

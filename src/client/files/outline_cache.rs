@@ -39,7 +39,7 @@ const LOOK_EVERY_BYTES: u64 = DISK_MAX_BYTES / 16;
 const MEMORY_MAX_GROUPS: usize = 1 << 18;
 
 /// The outlines on disk.
-pub(in crate::client) struct DiskCache {
+pub struct DiskCache {
     dir: Option<PathBuf>,
     /// Since it was last looked whether there is too much. Each client starts at random, so that many that write little
     /// look as often as one that writes all of it.
@@ -48,19 +48,19 @@ pub(in crate::client) struct DiskCache {
 
 impl DiskCache {
     /// In the user's own cache folder (XDG), if there is one.
-    pub(in crate::client) fn in_user_cache_dir() -> Self {
+    pub fn in_user_cache_dir() -> Self {
         use etcetera::BaseStrategy;
         let dir = etcetera::choose_base_strategy().ok().map(|base| base.cache_dir().join("fileshare").join("outlines"));
         Self::at(dir)
     }
 
     /// In `dir`, which is made when it is first needed.
-    pub(in crate::client) fn at(dir: Option<PathBuf>) -> Self {
+    pub fn at(dir: Option<PathBuf>) -> Self {
         Self { dir, written_bytes: AtomicU64::new(rand::random::<u64>() % LOOK_EVERY_BYTES) }
     }
 
     /// What was hashed when a file had this stamp.
-    pub(in crate::client) fn load(&self, stamp: &FileIdentity) -> Option<Outline> {
+    pub fn load(&self, stamp: &FileIdentity) -> Option<Outline> {
         if group_count(stamp.size) == 1 {
             return None;
         }
@@ -79,7 +79,7 @@ impl DiskCache {
 
     /// Keeps an outline. The caller knows that the file cannot have changed unnoticed: its stamp was settled before its
     /// bytes were read ([`FileIdentity::is_stable`]).
-    pub(in crate::client) fn store(&self, stamp: &FileIdentity, outline: &Outline) {
+    pub fn store(&self, stamp: &FileIdentity, outline: &Outline) {
         let Some(dir) = self.dir.as_deref().filter(|_| outline.groups().len() > 1) else {
             return;
         };
@@ -162,23 +162,23 @@ fn prune(dir: &Path, most: u64) {
 
 /// The outlines used last, in memory: what is served needs no cache folder.
 #[derive(Default)]
-pub(in crate::client) struct MemoryCache {
+pub struct MemoryCache {
     kept: Mutex<VecDeque<Arc<Outline>>>,
 }
 
 impl MemoryCache {
     /// The outline of a content of several groups, if it was used lately.
-    pub(in crate::client) fn of(&self, root: ContentHash) -> Option<Arc<Outline>> {
+    pub fn of(&self, root: ContentHash) -> Option<Arc<Outline>> {
         lock(&self.kept).iter().find(|outline| outline.root() == root).cloned()
     }
 
     /// Keeps an outline, for others that were put in longest ago if need be. Tells its root.
-    pub(in crate::client) fn keep(&self, outline: Outline) -> ContentHash {
+    pub fn keep(&self, outline: Outline) -> ContentHash {
         if outline.groups().len() == 1 { outline.root() } else { self.share(outline).root() }
     }
 
     /// Keeps an outline and hands it out.
-    pub(in crate::client) fn share(&self, outline: Outline) -> Arc<Outline> {
+    pub fn share(&self, outline: Outline) -> Arc<Outline> {
         let mut kept = lock(&self.kept);
         if let Some(known) = kept.iter().find(|known| known.root() == outline.root()) {
             return known.clone();

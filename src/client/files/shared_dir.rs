@@ -1,49 +1,49 @@
-//! The shared folder as a capability: every path is resolved beneath it, and no symbolic link is ever followed.
+//! Resolves paths beneath the shared folder, never through a symbolic link.
 //!
-//! Defended: names that lead outside, planted links at any depth, a link that takes the place of a folder or file while
-//! it is being opened (the kernel resolves the whole path in one step, or each step starts from a folder that is held
-//! open), and special files (a FIFO is opened without waiting for its other end, then refused). Not defended: hard links
-//! and mounts that the owner has made inside the folder; they are part of it.
+//! The kernel resolves a whole path in one call (`openat2`). Where it cannot (an old kernel, a sandbox, another system),
+//! each component is opened beneath the folder before it.
+//!
+//! Defended: names that lead outside; symbolic links at any depth, also those swapped in while a path is resolved;
+//! special files (a FIFO is opened without waiting for its other end, then refused). Not defended: hard links and mounts
+//! that the owner has made inside the folder; they are part of it.
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cap_std::ambient_authority;
-use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, openat, statat};
 use rustix::io::Errno;
 
 use super::ShareError;
 use crate::common::types::FileName;
 
-/// Folders are opened with this.
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-/// Files are opened with this: a FIFO does not block, a terminal does not become ours.
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// Opening a FIFO does not block; a terminal does not become the controlling one.
 const FILE: OFlags =
     OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// A file's last change and the start of hashing lie at least this far apart, or a change right after could keep the
-/// same time: twice the coarsest clock tick of a file system that counts nanoseconds (10 ms).
-const FINE_TICK: Duration = Duration::from_millis(20);
-/// The same for one that counts whole seconds, or pairs of them.
-const COARSE_TICK: Duration = Duration::from_secs(2);
+/// Two changes further apart than this get different times: twice the coarsest clock tick (10 ms) of file systems that
+/// count nanoseconds.
+const TIMESTAMP_GRANULARITY: Duration = Duration::from_millis(20);
+/// The same for file systems that count whole seconds, or pairs of them.
+const COARSE_TIMESTAMP_GRANULARITY: Duration = Duration::from_secs(2);
 
-/// What tells one state of a file from another. Times are nanoseconds since 1970.
+/// Identifies one state of a file: two equal values mean unchanged bytes, unless the first [is racy](Self::is_racy).
+/// Times are nanoseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::client) struct FileIdentity {
-    pub(in crate::client) device: u64,
-    pub(in crate::client) inode: u64,
-    /// Backing.
-    pub(in crate::client) size: u64,
-    pub(in crate::client) modified_ns: i128,
-    /// The inode's change time: set by the kernel alone, so that a modification time put back is noticed.
-    pub(in crate::client) changed_ns: i128,
+pub struct FileIdentity {
+    pub device: u64,
+    pub inode: u64,
+    /// Bytes.
+    pub size: u64,
+    pub modified_ns: i128,
+    /// The inode's change time. Only the kernel sets it, so a modification time that was set back is noticed.
+    pub changed_ns: i128,
 }
 
 impl FileIdentity {
@@ -58,133 +58,240 @@ impl FileIdentity {
         }
     }
 
-    /// Of an open file, as it is now.
-    pub(in crate::client) fn of_file(file: &File) -> io::Result<Self> {
+    pub fn of_file(file: &File) -> io::Result<Self> {
         file.metadata().map(|metadata| Self::of(&metadata))
     }
 
-    /// The modification time in milliseconds since 1970, as publications tell it.
-    pub(in crate::client) fn modified_ms(&self) -> i64 {
+    /// The modification time in milliseconds since 1970, as published.
+    pub fn modified_ms(&self) -> i64 {
         i64::try_from(self.modified_ns.div_euclid(1_000_000)).unwrap_or(i64::MAX)
     }
 
-    /// Whether any change of the file after `now` is sure to change the stamp too: every change sets the change time, which
-    /// nobody can set otherwise. The modification time may be anything, also in the future.
-    pub(in crate::client) fn is_stable(&self, now: SystemTime) -> bool {
+    /// Whether a change of the file after `now` could leave the identity as it is, because the file was changed so shortly
+    /// before `now` that both changes get the same time. Only the change time counts: every change sets it, and users
+    /// cannot. The modification time may be anything, also in the future.
+    pub fn is_racy(&self, now: SystemTime) -> bool {
         let now_ns = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-        let whole_seconds = |ns: i128| ns.rem_euclid(1_000_000_000) == 0;
-        let coarse = whole_seconds(self.modified_ns) && whole_seconds(self.changed_ns);
-        let tick = if coarse { COARSE_TICK } else { FINE_TICK };
-        i128::try_from(now_ns.saturating_sub(tick.as_nanos())).is_ok_and(|settled| self.changed_ns < settled)
+        let is_whole_second = |ns: i128| ns.rem_euclid(1_000_000_000) == 0;
+        let is_coarse = is_whole_second(self.modified_ns) && is_whole_second(self.changed_ns);
+        let granularity = if is_coarse { COARSE_TIMESTAMP_GRANULARITY } else { TIMESTAMP_GRANULARITY };
+        !i128::try_from(now_ns.saturating_sub(granularity.as_nanos())).is_ok_and(|latest| self.changed_ns < latest)
     }
 }
 
-/// What stands under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::client) enum FileKind {
+pub enum FileKind {
     File,
     Directory,
-    /// A symbolic link, a FIFO, a device, a socket.
+    /// A symbolic link, a FIFO, a device or a socket.
     Special,
 }
 
-/// One entry of a folder; the name as it stands on the disk.
-#[derive(Debug)]
-pub(in crate::client) struct Entry {
-    pub(in crate::client) name: Vec<u8>,
-    pub(in crate::client) kind: FileKind,
+impl From<FileType> for FileKind {
+    fn from(kind: FileType) -> Self {
+        match kind {
+            FileType::RegularFile => Self::File,
+            FileType::Directory => Self::Directory,
+            _ => Self::Special,
+        }
+    }
 }
 
-/// The shared folder, held open: renaming it changes nothing.
-pub(in crate::client) struct SharedDir {
-    root: Dir,
+/// What a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileStat {
+    pub kind: FileKind,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl From<Stat> for FileStat {
+    fn from(stat: Stat) -> Self {
+        Self { kind: FileType::from_raw_mode(stat.st_mode).into(), size: u64::try_from(stat.st_size).unwrap_or(0) }
+    }
+}
+
+/// One entry of a folder; the name is any bytes.
+#[derive(Debug)]
+pub struct DirEntry {
+    pub name: Vec<u8>,
+    pub kind: FileKind,
+}
+
+/// What [`rename_noreplace`] did.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Rename {
+    Done,
+    /// The new name exists; nothing was changed.
+    Exists,
+}
+
+/// Who resolves a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Resolver {
+    /// The kernel, in one call.
+    #[cfg(target_os = "linux")]
+    Openat2,
+    /// This module, component by component.
+    Components,
+}
+
+/// What is done about a missing folder.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    Fail,
+    Create,
+}
+
+/// The shared folder, held open: renaming it changes nothing. Paths are relative to it, without `..`; the empty path is
+/// the shared folder itself.
+pub struct SharedDir {
+    root: OwnedFd,
+    resolver: Resolver,
 }
 
 impl SharedDir {
-    /// The one place where a path is followed as it is: it is the user's own choice.
-    pub(in crate::client) fn open(dir: &Path) -> io::Result<Self> {
-        Ok(Self { root: Dir::open_ambient_dir(dir, ambient_authority())? })
+    /// Opens the folder. This path is the user's own choice, and may lead over symbolic links.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        let root = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let resolver = Resolver::of_system(&root);
+        Ok(Self { root, resolver })
     }
 
     /// Opens a regular file for reading.
-    pub(in crate::client) fn open_file(&self, name: &FileName) -> Result<(File, FileIdentity), ShareError> {
-        let file =
-            File::from(self.open_beneath(name.as_str(), FILE).map_err(|errno| self.error(name.as_str(), errno))?);
+    pub fn open_file(&self, name: &FileName) -> Result<(File, FileIdentity), ShareError> {
+        let file = self.open_beneath(name.as_str(), FILE).map_err(|errno| self.error(name.as_str(), errno))?;
+        let file = File::from(file);
         let metadata = file.metadata().map_err(|error| ShareError::Unreadable(name.to_string(), error))?;
         if !metadata.is_file() {
             return Err(ShareError::Special(name.to_string()));
         }
-        let stamp = FileIdentity::of(&metadata);
-        Ok((file, stamp))
+        let identity = FileIdentity::of(&metadata);
+        Ok((file, identity))
     }
 
-    /// What stands at `path`, which obeys the rules of names. Nothing is opened for reading.
-    pub(in crate::client) fn kind(&self, path: &str) -> Result<FileKind, ShareError> {
-        self.stat(path).map(kind_of_stat).map_err(|errno| self.error(path, errno))
+    /// Opens a folder.
+    pub fn open_dir(&self, path: &str) -> io::Result<OwnedFd> {
+        self.open_beneath(path, DIRECTORY).map_err(|errno| self.dir_error(path, errno))
     }
 
-    /// Backing of what stands under a name; 0 if nothing does.
-    pub(in crate::client) fn size(&self, name: &FileName) -> u64 {
-        self.stat(name.as_str()).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0))
-    }
-
-    /// The entries of a folder, without `.` and `..`, in no order. `None` is the shared folder itself.
-    pub(in crate::client) fn list(&self, path: Option<&str>) -> Result<Vec<Entry>, ShareError> {
-        let shown = path.unwrap_or(".");
-        let folder = match path {
-            None => openat(&self.root, ".", FOLDER, Mode::empty()),
-            Some(path) => self.open_beneath(path, FOLDER),
+    /// Opens a folder; makes it, and those above it, if it is missing.
+    pub fn create_dir(&self, path: &str) -> io::Result<OwnedFd> {
+        let opened = match self.open_beneath(path, DIRECTORY) {
+            Err(Errno::NOENT) => open_by_components(&self.root, path, DIRECTORY, Missing::Create),
+            opened => opened,
         };
-        let folder = folder.map_err(|errno| self.error(shown, errno))?;
+        opened.map_err(|errno| self.dir_error(path, errno))
+    }
+
+    /// What `path` names. Nothing is opened for reading.
+    pub fn stat(&self, path: &str) -> Result<FileStat, ShareError> {
+        self.try_stat(path).map_err(|errno| self.error(path, errno))
+    }
+
+    /// The entries of a folder, without `.` and `..`, in no order.
+    pub fn list(&self, path: &str) -> Result<Vec<DirEntry>, ShareError> {
+        let shown = if path.is_empty() { "." } else { path };
+        let folder = self.open_beneath(path, DIRECTORY).map_err(|errno| self.error(shown, errno))?;
         entries(folder).map_err(|errno| ShareError::Unreadable(shown.into(), errno.into()))
     }
 
-    fn stat(&self, path: &str) -> rustix::io::Result<Stat> {
-        match path.rsplit_once('/') {
+    fn try_stat(&self, path: &str) -> rustix::io::Result<FileStat> {
+        let stat = match path.rsplit_once('/') {
             None => statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW),
-            Some((parent, last)) => statat(self.open_beneath(parent, FOLDER)?, last, AtFlags::SYMLINK_NOFOLLOW),
-        }
+            Some((parent, leaf)) => statat(self.open_beneath(parent, DIRECTORY)?, leaf, AtFlags::SYMLINK_NOFOLLOW),
+        };
+        stat.map(FileStat::from)
     }
 
-    /// `ENOTDIR` does not tell a link in the way from a file in the way; both are refused, but not in the same words.
-    fn error(&self, path: &str, errno: Errno) -> ShareError {
-        let mut ways = path.match_indices('/').map(|(end, _)| &path[..end]).chain([path]);
-        if errno == Errno::NOTDIR && ways.any(|way| self.stat(way).map(kind_of_stat) == Ok(FileKind::Special)) {
-            return ShareError::Special(path.into());
-        }
-        error(path, errno)
-    }
-
-    #[cfg(target_os = "linux")]
     fn open_beneath(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        use rustix::fs::{ResolveFlags, openat2};
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        match openat2(&self.root, path, flags, Mode::empty(), resolve) {
-            // An old kernel, or a sandbox that has not heard of the call.
-            Err(Errno::NOSYS | Errno::PERM) => walk(self.root.as_fd(), path, flags),
-            opened => opened,
+        if path.is_empty() {
+            return openat(&self.root, ".", flags, Mode::empty());
+        }
+        match self.resolver {
+            #[cfg(target_os = "linux")]
+            Resolver::Openat2 => open_by_kernel(&self.root, path, flags),
+            Resolver::Components => open_by_components(&self.root, path, flags, Missing::Fail),
+        }
+    }
+
+    fn error(&self, path: &str, errno: Errno) -> ShareError {
+        match errno {
+            // The errno is the same for a link and for a file in the place of a folder; the messages differ.
+            Errno::NOTDIR if self.obstacle(path).is_some_and(|(_, kind)| kind == FileKind::Special) => {
+                ShareError::Special(path.into())
+            }
+            Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG => ShareError::Missing(path.into()),
+            // Links, and what only `open` refuses: sockets, devices without a driver.
+            Errno::LOOP | Errno::XDEV | Errno::NXIO | Errno::NODEV => ShareError::Special(path.into()),
+            errno => ShareError::Unreadable(path.into(), errno.into()),
+        }
+    }
+
+    fn dir_error(&self, path: &str, errno: Errno) -> io::Error {
+        match errno {
+            Errno::NOTDIR | Errno::LOOP => {
+                let obstacle = self.obstacle(path).map_or(path, |(obstacle, _)| obstacle);
+                let text = format!("{obstacle} is not a folder (symbolic links are not followed)");
+                io::Error::new(io::ErrorKind::NotADirectory, text)
+            }
+            errno => errno.into(),
+        }
+    }
+
+    /// The first part of `path` that exists and is not a folder.
+    fn obstacle<'a>(&self, path: &'a str) -> Option<(&'a str, FileKind)> {
+        let prefixes = path.match_indices('/').map(|(end, _)| &path[..end]).chain([path]);
+        prefixes
+            .filter_map(|prefix| Some((prefix, self.try_stat(prefix).ok()?.kind)))
+            .find(|&(_, kind)| kind != FileKind::Directory)
+    }
+}
+
+impl Resolver {
+    #[cfg(target_os = "linux")]
+    fn of_system(root: &OwnedFd) -> Self {
+        match open_by_kernel(root, ".", DIRECTORY) {
+            // An old kernel, or a sandbox that does not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => Self::Components,
+            _ => Self::Openat2,
         }
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn open_beneath(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        walk(self.root.as_fd(), path, flags)
+    fn of_system(_root: &OwnedFd) -> Self {
+        Self::Components
     }
 }
 
-/// Opens component by component, each beneath the folder opened before, never through a link. `path` holds no `..`.
-fn walk(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let mut held: Option<OwnedFd> = None;
-    let mut parts = path.split('/').peekable();
-    while let Some(part) = parts.next() {
-        let at = held.as_ref().map_or(root, |folder| folder.as_fd());
-        let flags = if parts.peek().is_some() { FOLDER } else { flags };
-        held = Some(openat(at, part, flags, Mode::empty())?);
-    }
-    held.ok_or(Errno::NOENT)
+#[cfg(target_os = "linux")]
+fn open_by_kernel(root: &OwnedFd, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    use rustix::fs::{ResolveFlags, openat2};
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(root, path, flags, Mode::empty(), resolve)
 }
 
-fn entries(folder: OwnedFd) -> rustix::io::Result<Vec<Entry>> {
+fn open_by_components(root: &OwnedFd, path: &str, flags: OFlags, missing: Missing) -> rustix::io::Result<OwnedFd> {
+    let mut parent: Option<OwnedFd> = None;
+    let mut components = path.split('/').peekable();
+    while let Some(component) = components.next() {
+        let at = parent.as_ref().unwrap_or(root).as_fd();
+        let flags = if components.peek().is_some() { DIRECTORY } else { flags };
+        let opened = match openat(at, component, flags, Mode::empty()) {
+            Err(Errno::NOENT) if missing == Missing::Create => {
+                match rustix::fs::mkdirat(at, component, Mode::from_raw_mode(0o777)) {
+                    Ok(()) | Err(Errno::EXIST) => openat(at, component, flags, Mode::empty()),
+                    Err(errno) => Err(errno),
+                }
+            }
+            opened => opened,
+        };
+        parent = Some(opened?);
+    }
+    parent.ok_or(Errno::NOENT)
+}
+
+fn entries(folder: OwnedFd) -> rustix::io::Result<Vec<DirEntry>> {
     let mut found = Vec::new();
     let mut unknown = Vec::new();
     let mut reading = rustix::fs::Dir::new(folder)?;
@@ -196,36 +303,32 @@ fn entries(folder: OwnedFd) -> rustix::io::Result<Vec<Entry>> {
         }
         match entry.file_type() {
             FileType::Unknown => unknown.push(name),
-            kind => found.push(Entry { name, kind: kind_of(kind) }),
+            kind => found.push(DirEntry { name, kind: kind.into() }),
         }
     }
     for name in unknown {
-        // Gone since: not an entry any more.
+        // An error means that the entry is gone since.
         if let Ok(stat) = statat(reading.fd()?, OsStr::from_bytes(&name), AtFlags::SYMLINK_NOFOLLOW) {
-            found.push(Entry { name, kind: kind_of_stat(stat) });
+            found.push(DirEntry { name, kind: FileStat::from(stat).kind });
         }
     }
     Ok(found)
 }
 
-fn kind_of_stat(stat: Stat) -> FileKind {
-    kind_of(FileType::from_raw_mode(stat.st_mode))
-}
-
-fn kind_of(kind: FileType) -> FileKind {
-    match kind {
-        FileType::RegularFile => FileKind::File,
-        FileType::Directory => FileKind::Directory,
-        _ => FileKind::Special,
-    }
-}
-
-fn error(path: &str, errno: Errno) -> ShareError {
-    match errno {
-        Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG => ShareError::Missing(path.into()),
-        // Links, and what only `open` refuses: sockets, devices without a driver.
-        Errno::LOOP | Errno::XDEV | Errno::NXIO | Errno::NODEV => ShareError::Special(path.into()),
-        errno => ShareError::Unreadable(path.into(), errno.into()),
+/// Renames within one folder unless the new name exists.
+pub fn rename_noreplace(folder: &OwnedFd, from: &str, to: &str) -> io::Result<Rename> {
+    match rustix::fs::renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(Rename::Done),
+        Err(Errno::EXIST) => Ok(Rename::Exists),
+        // The file system does not know the flag: a hard link does not replace anything either.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            match rustix::fs::linkat(folder, from, folder, to, AtFlags::empty()) {
+                Ok(()) => Ok(rustix::fs::unlinkat(folder, from, AtFlags::empty()).map(|()| Rename::Done)?),
+                Err(Errno::EXIST) => Ok(Rename::Exists),
+                Err(errno) => Err(errno.into()),
+            }
+        }
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -12,23 +12,23 @@ fn name(text: &str) -> FileName {
     FileName::parse(text).unwrap()
 }
 
-/// A folder `share` with a secret beside it.
-fn folder() -> (tempfile::TempDir, SharedDir) {
+/// A folder `share` with a secret beside it, and the same folder opened once with each resolver.
+fn folders() -> (tempfile::TempDir, Vec<SharedDir>) {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir_all(dir.path().join("share/sub")).unwrap();
     fs::create_dir(dir.path().join("outside")).unwrap();
     fs::write(dir.path().join("outside/secret"), "secret").unwrap();
     fs::write(dir.path().join("share/sub/file"), "shared").unwrap();
-    let folder = SharedDir::open(&dir.path().join("share")).unwrap();
-    (dir, folder)
+    let open = || SharedDir::open(&dir.path().join("share")).unwrap();
+    let by_components = SharedDir { resolver: Resolver::Components, ..open() };
+    let folders = vec![open(), by_components];
+    (dir, folders)
 }
 
 #[test]
 fn regular_files_open_and_nothing_else_does() {
-    let (dir, folder) = folder();
+    let (dir, folders) = folders();
     let share = dir.path().join("share");
-    let (_, stamp) = folder.open_file(&name("sub/file")).unwrap();
-    assert_eq!(stamp.size, 6);
     symlink("sub/file", share.join("link-within")).unwrap();
     symlink("../outside/secret", share.join("link")).unwrap();
     symlink("../outside", share.join("parent")).unwrap();
@@ -36,52 +36,71 @@ fn regular_files_open_and_nothing_else_does() {
     symlink("nowhere", share.join("dangling")).unwrap();
     mkfifoat(CWD, share.join("fifo"), Mode::RUSR).unwrap();
     let _socket = UnixListener::bind(share.join("socket")).unwrap();
-    for special in ["link-within", "link", "parent/secret", "parent-within/file", "dangling", "fifo", "socket", "sub"] {
-        let opened = folder.open_file(&name(special));
-        assert!(matches!(opened, Err(ShareError::Special(_))), "{special}: {opened:?}");
-    }
-    for missing in ["nothing", "sub/nothing", "nothing/file", "sub/file/file"] {
-        let opened = folder.open_file(&name(missing));
-        assert!(matches!(opened, Err(ShareError::Missing(_))), "{missing}: {opened:?}");
-    }
-}
-
-#[test]
-fn step_by_step_refuses_the_same() {
-    let (dir, folder) = folder();
-    let share = dir.path().join("share");
-    symlink("../outside", share.join("parent")).unwrap();
-    symlink("sub/file", share.join("link")).unwrap();
-    let open = |path: &str| walk(folder.root.as_fd(), path, FILE);
-    assert!(open("sub/file").is_ok());
-    for refused in ["parent/secret", "link", "nothing", "sub/file/file"] {
-        assert!(open(refused).is_err(), "{refused}");
+    for folder in folders {
+        let (_, identity) = folder.open_file(&name("sub/file")).unwrap();
+        assert_eq!(identity.size, 6);
+        for special in
+            ["link-within", "link", "parent/secret", "parent-within/file", "dangling", "fifo", "socket", "sub"]
+        {
+            let opened = folder.open_file(&name(special));
+            assert!(matches!(opened, Err(ShareError::Special(_))), "{:?} {special}: {opened:?}", folder.resolver);
+        }
+        for missing in ["nothing", "sub/nothing", "nothing/file", "sub/file/file"] {
+            let opened = folder.open_file(&name(missing));
+            assert!(matches!(opened, Err(ShareError::Missing(_))), "{:?} {missing}: {opened:?}", folder.resolver);
+        }
     }
 }
 
 #[test]
-fn kinds_are_told_without_opening() {
-    let (dir, folder) = folder();
+fn stat_and_list_report_kinds_without_opening() {
+    let (dir, folders) = folders();
     let share = dir.path().join("share");
     symlink("sub", share.join("link")).unwrap();
     mkfifoat(CWD, share.join("fifo"), Mode::RUSR).unwrap();
-    assert_eq!(folder.kind("sub").unwrap(), FileKind::Directory);
-    assert_eq!(folder.kind("sub/file").unwrap(), FileKind::File);
-    assert_eq!(folder.kind("fifo").unwrap(), FileKind::Special);
-    assert_eq!(folder.kind("link").unwrap(), FileKind::Special);
-    assert!(matches!(folder.kind("link/file"), Err(ShareError::Special(_))));
-    assert!(matches!(folder.kind("sub/file/x"), Err(ShareError::Missing(_))));
-    let mut listed: Vec<_> = folder.list(None).unwrap().into_iter().map(|entry| (entry.name, entry.kind)).collect();
-    listed.sort_by(|one, other| one.0.cmp(&other.0));
-    let of = |name: &str, kind| (name.as_bytes().to_vec(), kind);
-    assert_eq!(listed, [of("fifo", FileKind::Special), of("link", FileKind::Special), of("sub", FileKind::Directory)]);
-    assert!(matches!(folder.list(Some("link")), Err(ShareError::Special(_))));
+    for folder in folders {
+        let kind = |path: &str| folder.stat(path).map(|stat| stat.kind);
+        assert_eq!(kind("sub").unwrap(), FileKind::Directory);
+        assert_eq!(folder.stat("sub/file").unwrap(), FileStat { kind: FileKind::File, size: 6 });
+        assert_eq!(kind("fifo").unwrap(), FileKind::Special);
+        assert_eq!(kind("link").unwrap(), FileKind::Special);
+        assert!(matches!(kind("link/file"), Err(ShareError::Special(_))));
+        assert!(matches!(kind("sub/file/x"), Err(ShareError::Missing(_))));
+        let mut listed: Vec<_> = folder.list("").unwrap().into_iter().map(|entry| (entry.name, entry.kind)).collect();
+        listed.sort_by(|one, other| one.0.cmp(&other.0));
+        let of = |name: &str, kind| (name.as_bytes().to_vec(), kind);
+        let expected = [of("fifo", FileKind::Special), of("link", FileKind::Special), of("sub", FileKind::Directory)];
+        assert_eq!(listed, expected);
+        assert!(matches!(folder.list("link"), Err(ShareError::Special(_))));
+    }
+}
+
+#[test]
+fn missing_folders_are_created_beneath_the_shared_folder_alone() {
+    let (dir, folders) = folders();
+    let share = dir.path().join("share");
+    symlink("../outside", share.join("link")).unwrap();
+    for (at, folder) in folders.iter().enumerate() {
+        let missing = format!("new{at}/deep");
+        assert_eq!(folder.open_dir(&missing).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(!share.join(&missing).exists(), "opening creates nothing");
+        folder.create_dir(&missing).unwrap();
+        assert!(share.join(&missing).is_dir() && folder.open_dir(&missing).is_ok());
+        for (refused, obstacle) in [("link/new", "link"), ("sub/file/new", "sub/file"), ("link", "link")] {
+            for error in [folder.create_dir(refused).unwrap_err(), folder.open_dir(refused).unwrap_err()] {
+                assert_eq!(error.kind(), io::ErrorKind::NotADirectory, "{:?} {refused}", folder.resolver);
+                assert!(error.to_string().starts_with(&format!("{obstacle} is not a folder")), "{error}");
+            }
+        }
+        assert!(folder.open_dir("").is_ok() && folder.create_dir("").is_ok());
+    }
+    assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 1);
 }
 
 /// Swaps a folder for a link that leads outside, again and again, while files are opened through it.
 #[test]
 fn a_link_swapped_in_reaches_nothing_outside() {
-    let (dir, folder) = folder();
+    let (dir, folders) = folders();
     let share = dir.path().join("share");
     fs::create_dir(share.join("swapped")).unwrap();
     fs::write(share.join("swapped/secret"), "shared").unwrap();
@@ -98,13 +117,9 @@ fn a_link_swapped_in_reaches_nothing_outside() {
                 fs::rename(&spare, &real).unwrap();
             }
         });
-        let (name, direct) = (name("swapped/secret"), folder.root.as_fd());
+        let name = name("swapped/secret");
         for round in 0..100_000 {
-            let file = match round % 4 {
-                0 => walk(direct, name.as_str(), FILE).map(File::from).ok(),
-                _ => folder.open_file(&name).map(|(file, _)| file).ok(),
-            };
-            match file {
+            match folders[round % folders.len()].open_file(&name).map(|(file, _)| file).ok() {
                 None => refused += 1,
                 Some(file) => {
                     opened += 1;
@@ -119,18 +134,18 @@ fn a_link_swapped_in_reaches_nothing_outside() {
 }
 
 #[test]
-fn a_stamp_settles_when_its_tick_is_over() {
+fn an_identity_is_racy_until_the_timestamp_granularity_has_passed() {
     let second = 1_000_000_000;
-    let stamp = |ns: i128| FileIdentity { device: 1, inode: 2, size: 3, modified_ns: ns, changed_ns: ns };
+    let identity = |ns: i128| FileIdentity { device: 1, inode: 2, size: 3, modified_ns: ns, changed_ns: ns };
     let at = |ms: u64| UNIX_EPOCH + Duration::from_millis(ms);
-    let fine = stamp(10 * second + 5);
-    assert!(!fine.is_stable(at(10_000)) && !fine.is_stable(at(10_020)) && fine.is_stable(at(10_021)));
-    let coarse = stamp(10 * second);
-    assert!(!coarse.is_stable(at(11_999)) && coarse.is_stable(at(12_001)));
-    assert!(!stamp(20 * second).is_stable(at(10_000)), "a clock put back");
+    let fine = identity(10 * second + 5);
+    assert!(fine.is_racy(at(10_000)) && fine.is_racy(at(10_020)) && !fine.is_racy(at(10_021)));
+    let coarse = identity(10 * second);
+    assert!(coarse.is_racy(at(11_999)) && !coarse.is_racy(at(12_001)));
+    assert!(identity(20 * second).is_racy(at(10_000)), "a clock set back");
     let future = FileIdentity { modified_ns: 99 * second + 5, ..fine };
-    assert!(!future.is_stable(at(10_020)) && future.is_stable(at(10_021)), "a modification time in the future");
-    let dated_back = FileIdentity { modified_ns: 5, ..fine };
-    assert!(!dated_back.is_stable(at(10_020)), "one put back just now");
-    assert_eq!(stamp(-1).modified_ms(), -1);
+    assert!(future.is_racy(at(10_020)) && !future.is_racy(at(10_021)), "a modification time in the future");
+    let backdated = FileIdentity { modified_ns: 5, ..fine };
+    assert!(backdated.is_racy(at(10_020)), "a modification time that was just set back");
+    assert_eq!(identity(-1).modified_ms(), -1);
 }

@@ -2,16 +2,10 @@
 //!
 //! `./a` is `a`; nothing leads out of the shared folder; a pattern's `*` crosses no `/` and matches no leading dot.
 
-use globset::{GlobBuilder, GlobMatcher};
-
-use crate::client::files::PathArg;
+use crate::client::files::{InvalidPattern, PathArg, Pattern};
 use crate::client::shell::tokenizer::Token;
-use crate::common::limits::NEEDLE_MAX_BYTES;
-use crate::common::message::NameQuery;
 use crate::common::types::FileName;
 
-/// A search for fewer bytes leaves out too little to be worth preferring: the server's index is over trigrams.
-const TRIGRAM_BYTES: usize = 3;
 /// Fewest hex digits that `name#hex` takes.
 const HASH_PREFIX_MIN: usize = 4;
 
@@ -30,6 +24,12 @@ pub enum PathError {
     /// Not a pattern.
     #[error("this pattern is not understood")]
     Pattern,
+}
+
+impl From<InvalidPattern> for PathError {
+    fn from(_: InvalidPattern) -> Self {
+        Self::Pattern
+    }
 }
 
 /// `word` as a file argument: without `.` parts and doubled slashes, never leaving the folder. A trailing `/` stays; the
@@ -96,103 +96,11 @@ fn parse_hash_suffix(text: &str) -> Option<(FileName, String)> {
     is_hex.then(|| FileName::parse(name).ok())?.map(|name| (name, hex.into()))
 }
 
-/// A pattern over published names, part by part.
-#[derive(Debug, Clone)]
-pub struct Pattern {
-    parts: Vec<Part>,
-    /// Everything beneath what the parts match, rather than that itself.
-    folder: bool,
-    /// The runs of characters that stand in it as they are; the first is where every match starts.
-    literals: Vec<String>,
-}
-
-#[derive(Debug, Clone)]
-enum Part {
-    Literal(String),
-    Glob { matcher: GlobMatcher, dot: bool },
-}
-
-impl Pattern {
-    /// Reads a globset pattern as [`Token::pattern`](crate::client::shell::tokenizer::Token) holds it.
-    pub fn parse(pattern: &str) -> Result<Self, PathError> {
-        let folder = pattern.ends_with('/');
-        let parts = pattern.split('/').filter(|part| !part.is_empty()).map(Part::parse).collect::<Result<_, _>>()?;
-        Ok(Self { parts, folder, literals: literal_parts(pattern) })
-    }
-
-    /// Everything in `folder`, which ends in `/`; `.` is the shared folder itself.
-    fn folder(folder: &str) -> Self {
-        let parts = folder.split('/').filter(|part| !part.is_empty() && *part != ".");
-        let prefix = if folder == "." { String::new() } else { folder.into() };
-        Self { parts: parts.map(|part| Part::Literal(part.into())).collect(), folder: true, literals: vec![prefix] }
-    }
-
-    /// The query that every match answers to and that leaves out most else: by the start of the names, or where that
-    /// says too little, by the longest text within them.
-    pub fn query(&self) -> NameQuery {
-        let prefix = self.literals.first().cloned().unwrap_or_default();
-        match self.literals.iter().max_by_key(|run| run.len()) {
-            Some(longest) if prefix.len() < TRIGRAM_BYTES && longest.len() >= TRIGRAM_BYTES => {
-                NameQuery::Substring(truncate_prefix(longest.clone()))
-            }
-            _ => NameQuery::Prefix(truncate_prefix(prefix)),
-        }
-    }
-
-    /// Whether it means `name`. A hidden part is matched only by a part that itself starts with a dot.
-    pub fn matches(&self, name: &FileName) -> bool {
-        let mut components = name.components();
-        let matched = self.parts.iter().all(|part| components.next().is_some_and(|component| part.matches(component)));
-        let mut beneath = components.peekable();
-        matched && beneath.peek().is_some() == self.folder && beneath.all(|component| !component.starts_with('.'))
-    }
-}
-
-impl Part {
-    fn parse(text: &str) -> Result<Self, PathError> {
-        let glob = GlobBuilder::new(text).literal_separator(true).backslash_escape(true).build();
-        let matcher = glob.map_err(|_| PathError::Pattern)?.compile_matcher();
-        Ok(Self::Glob { matcher, dot: text.starts_with('.') || text.starts_with("\\.") })
-    }
-
-    fn matches(&self, component: &str) -> bool {
-        match self {
-            Self::Literal(text) => text == component,
-            Self::Glob { matcher, dot } => (*dot || !component.starts_with('.')) && matcher.is_match(component),
-        }
-    }
-}
-
-/// What stands literally in `pattern`, in order; the first run is what it starts with and may be empty.
-fn literal_parts(pattern: &str) -> Vec<String> {
-    let mut runs = vec![String::new()];
-    let mut chars = pattern.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '*' | '?' => runs.push(String::new()),
-            '[' => {
-                chars.next_if(|c| matches!(c, '!' | '^'));
-                chars.next();
-                chars.by_ref().find(|c| *c == ']');
-                runs.push(String::new());
-            }
-            '\\' => runs.last_mut().expect("never empty").extend(chars.next()),
-            c => runs.last_mut().expect("never empty").push(c),
-        }
-    }
-    runs
-}
-
-/// Cuts a prefix to what a query may hold; a shorter prefix only means more names to look through.
-fn truncate_prefix(mut prefix: String) -> String {
-    prefix.truncate(prefix.floor_char_boundary(NEEDLE_MAX_BYTES));
-    prefix
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::client::shell::tokenizer::Tokenizer;
+    use crate::common::message::NameQuery;
 
     fn argument(text: &str) -> Result<PathArg, PathError> {
         normalize(&Tokenizer::new(text).next_token().unwrap().unwrap())

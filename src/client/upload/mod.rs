@@ -83,12 +83,12 @@ impl UploadService {
 
     /// Whether anything stands in the folder under this name, as far as can be told.
     pub fn exists(&self, name: &FileName) -> bool {
-        !matches!(self.folder.kind(name.as_str()), Err(ShareError::Missing(_)))
+        !matches!(self.folder.stat(name.as_str()), Err(ShareError::Missing(_)))
     }
 
-    /// Backing of a file, to tell how far hashing has come; 0 if they cannot be told.
+    /// Bytes of a file, to tell how far hashing has come; 0 if they cannot be told.
     pub fn size(&self, name: &FileName) -> u64 {
-        self.folder.size(name)
+        self.folder.stat(name.as_str()).map_or(0, |stat| stat.size)
     }
 
     /// Hashes a file (or finds its hash in the cache), ready to be published. Many may be hashed at a time; of large ones,
@@ -98,7 +98,7 @@ impl UploadService {
             return Err(ShareError::Interrupted);
         }
         let (file, stamp) = self.folder.open_file(name)?;
-        let settled = stamp.is_stable(SystemTime::now());
+        let settled = !stamp.is_racy(SystemTime::now());
         let hash = match self.cache.load(&stamp) {
             Some(outline) => self.recent.keep(outline),
             None => {

@@ -15,7 +15,7 @@ const BURST_PER_SECOND: u64 = 20;
 /// A sleeper looks this often whether it should end.
 const NAP: Duration = Duration::from_millis(50);
 
-/// Backing that may be sent now, and how long to wait for those that may not. Whoever takes more than there is goes into
+/// Bytes that may be sent now, and how long to wait for those that may not. Whoever takes more than there is goes into
 /// debt and waits until it is paid: so takers are served in the order they came, and none starves.
 #[derive(Debug)]
 pub(super) struct TokenBucket {
@@ -49,7 +49,7 @@ pub(super) struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// Backing a second over all uploads.
+    /// Bytes a second over all uploads.
     pub(super) fn new(bytes_per_second: u64) -> Self {
         let piece = usize::try_from(bytes_per_second / BURST_PER_SECOND).unwrap_or(usize::MAX);
         Self {

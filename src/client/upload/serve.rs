@@ -105,7 +105,7 @@ impl UploadService {
         let hash = match known {
             Some(known) => known.hash,
             None => {
-                let settled = stamp.is_stable(SystemTime::now());
+                let settled = !stamp.is_racy(SystemTime::now());
                 let hash = self.outline_of(&file, &stamp, keep_waiting)?.root();
                 publication.set_hashed(HashedState { stamp, hash, settled });
                 hash
@@ -166,7 +166,7 @@ impl UploadService {
             // Another upload has hashed it while this one waited.
             return Ok(self.recent.share(outline));
         }
-        let settled = stamp.is_stable(SystemTime::now());
+        let settled = !stamp.is_racy(SystemTime::now());
         let outline = hash_file(file, stamp, &mut |_| keep_waiting()).map_err(|error| match error {
             HashError::Changed => RefusalReason::Changed,
             HashError::Interrupted | HashError::Io(_) => RefusalReason::Unreadable,

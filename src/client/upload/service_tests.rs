@@ -59,7 +59,7 @@ impl ServiceFixture {
 
     /// Waits until the clock has left the tick of the file's last change.
     fn settle(&self, file: &str) {
-        while !self.share.folder.open_file(&name(file)).unwrap().1.is_stable(SystemTime::now()) {
+        while self.share.folder.open_file(&name(file)).unwrap().1.is_racy(SystemTime::now()) {
             std::thread::yield_now();
         }
     }
