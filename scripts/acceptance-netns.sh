@@ -25,7 +25,7 @@ done
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 ((build)) && cargo build --release --quiet --manifest-path "$root/Cargo.toml"
-bin=${CARGO_TARGET_DIR:-$root/target}/release
+bin=${FS_BIN:-${CARGO_TARGET_DIR:-$root/target}/release}
 dir=$(mktemp -d "${TMPDIR:-/tmp}/fileshare-netns.XXXXXX")
 id=$$
 links=9

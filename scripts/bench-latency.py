@@ -3,7 +3,7 @@
 
     scripts/bench-latency.py [COUNT]
 
-Needs a release build (cargo build --release). All processes listen on 127.0.0.1 and end with the script.
+Uses the programs in FS_BIN or target/release (cargo build --release). All processes listen on 127.0.0.1 and end with the script.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 
 count = int(sys.argv[1]) if len(sys.argv) > 1 else 100
 root = Path(__file__).resolve().parent.parent
-programs = Path(os.environ.get("CARGO_TARGET_DIR", root / "target")) / "release"
+programs = Path(os.environ.get("FS_BIN") or Path(os.environ.get("CARGO_TARGET_DIR", root / "target")) / "release")
 
 with tempfile.TemporaryDirectory() as folder:
     up, down = Path(folder, "up"), Path(folder, "down")
