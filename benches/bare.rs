@@ -29,9 +29,8 @@ use fileshare::internals::client::download::{
 use fileshare::internals::client::files::HashProgress;
 use fileshare::internals::client::upload::{Listener, UploadService};
 use fileshare::internals::common::crypto::{AeadKey, TAG_BYTES, counter_nonce};
-use fileshare::internals::common::message::WantedFile;
-use fileshare::internals::common::ticket::{Grant, TransferTicket};
-use fileshare::internals::common::types::{Audience, FileName, UserName};
+use fileshare::internals::common::ticket::TransferTicket;
+use fileshare::internals::common::types::{Audience, ContentRef, FileName, UserName};
 use rand::RngCore;
 
 const RECORD_BYTES: usize = 64 << 10;
@@ -237,13 +236,13 @@ struct Tickets {
 }
 
 impl SourceDiscovery for Tickets {
-    fn find_sources(&self, files: &[WantedFile], _limit: usize) -> Result<Vec<SourceOffer>, RequestError> {
+    fn find_sources(&self, files: &[ContentRef], _limit: usize) -> Result<Vec<SourceOffer>, RequestError> {
         let key = AeadKey::new(&KEY);
         let indices: Vec<usize> = (0..files.len()).collect();
         let offer = |batch: &[usize]| {
             let grant = |&file: &usize| {
-                let WantedFile { name, hash, size } = files[file].clone();
-                Grant { name, hash, size }
+                let ContentRef { name, hash, size } = files[file].clone();
+                ContentRef { name, hash, size }
             };
             let downloader = UserName::parse("vader").expect("a good name");
             let grants = batch.iter().map(grant).collect();

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fileshare::internals::common::message::{NameQuery, PublishedFile};
-use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, UserName};
-use fileshare::internals::server::index::{Budget, Index, OwnerId, Position, Purpose};
+use fileshare::internals::common::message::{NameQuery, ResolvePurpose};
+use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, NamedContent, UserName};
+use fileshare::internals::server::index::{Budget, Index, OwnerId, Position};
 
 const USERS: u32 = 10_000;
 const ROUNDS: usize = 9;
@@ -56,7 +56,14 @@ fn measure(label: &str, index: &Index, asker: OwnerId, query: &NameQuery) {
     let mut firsts = Vec::new();
     for _ in 0..ROUNDS {
         let start = Instant::now();
-        std::hint::black_box(index.resolve(asker, query, Position::default(), Budget::PAGE, 1_000, Purpose::Fetch));
+        std::hint::black_box(index.resolve(
+            asker,
+            query,
+            Position::default(),
+            Budget::PAGE,
+            1_000,
+            ResolvePurpose::Download,
+        ));
         firsts.push(start.elapsed());
     }
     firsts.sort();
@@ -72,7 +79,7 @@ fn measure(label: &str, index: &Index, asker: OwnerId, query: &NameQuery) {
     println!("{label:36} {:>10.1?} {worst:>10.1?} {pages:>7} {entries:>8} {all:>10.1?}", firsts[ROUNDS / 2]);
 }
 
-fn load(files: &[PublishedFile]) -> (Index, OwnerId, Duration) {
+fn load(files: &[NamedContent]) -> (Index, OwnerId, Duration) {
     let users: Vec<_> = (0..USERS).map(|user| UserName::parse(&format!("user{user}")).expect("a name")).collect();
     let everyone = Arc::new(Audience::Everyone);
     let start = Instant::now();
@@ -90,7 +97,7 @@ fn load(files: &[PublishedFile]) -> (Index, OwnerId, Duration) {
 }
 
 /// Names as people have them: a folder of the user's, a few words, a number, an extension.
-fn file(number: u32) -> PublishedFile {
+fn file(number: u32) -> NamedContent {
     const WORDS: [&str; 16] = [
         "holiday", "Invoice", "report", "draft", "IMG", "meeting", "notes", "budget", "song", "backup", "thesis",
         "chapter", "scan", "Letter", "movie", "data",
@@ -102,7 +109,7 @@ fn file(number: u32) -> PublishedFile {
     let name = format!("user{}/{word}s/{other}-{number}.{extension}", number % USERS);
     let hash = *blake3::hash(&number.to_le_bytes()).as_bytes();
     let content = Content { hash: ContentHash(hash), size: u64::from(number), mtime_ms: 0 };
-    PublishedFile { name: FileName::parse(&name).expect("a name"), content }
+    NamedContent { name: FileName::parse(&name).expect("a name"), content }
 }
 
 /// From `/proc`; nothing elsewhere.

@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use fileshare::internals::common::message::PublishedFile;
-use fileshare::internals::common::types::{Content, ContentHash, FileName, InstanceId, RequestId, UserName};
+use fileshare::internals::common::types::{
+    Content, ContentHash, FileName, InstanceId, NamedContent, RequestId, UserName,
+};
 use fileshare::internals::server::journal::{
     Change, Journal, JournalSeq, LastMutation, LoadSink, Mutation, StoredPublication,
 };
@@ -50,7 +51,7 @@ impl LoadSink for Count {
 /// Mutation `number` of round `round`: users publish by turns, each into a folder of its own.
 fn mutation(round: u64, number: u64) -> Mutation {
     let user = UserName::parse(&format!("user{:05}", number % USERS)).expect("a valid name");
-    let file = |i| PublishedFile {
+    let file = |i| NamedContent {
         name: FileName::parse(&format!("round {round}/batch {:05}/file {i:02}.bin", number / USERS)).expect("valid"),
         content: Content { hash: ContentHash([(number % 251) as u8; 32]), size: number, mtime_ms: 1_700_000_000_000 },
     };
@@ -97,7 +98,7 @@ fn bare(connection: &mut Connection, mutations: &[Mutation]) -> Duration {
         for mutation in batch {
             let Change::Publish { files, published_s, .. } = &mutation.change else { continue };
             let user: i64 = mutation.user.as_str()[4..].parse().expect("a number");
-            for PublishedFile { name, content } in files {
+            for NamedContent { name, content } in files {
                 let hash = content.hash.0.as_slice();
                 let row =
                     params![user, name.as_str(), hash, content.size as i64, content.mtime_ms, *published_s as i64];

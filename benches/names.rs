@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fileshare::internals::client::session::Event;
-use fileshare::internals::common::message::{AudienceRef, NameQuery, PublishedFile, Request, Response};
-use fileshare::internals::common::types::FileName;
+use fileshare::internals::common::message::{AudienceRef, NameQuery, Request, ResolvePurpose, Response};
+use fileshare::internals::common::types::{FileName, NamedContent};
 
 use self::load::{Crowd, Place, file, median, setting};
 
@@ -70,20 +70,20 @@ fn admit_sample_users(place: &Place) {
     file.write_all(&sample).expect("a file can be written");
 }
 
-fn renamed(number: usize, name: &str) -> PublishedFile {
-    PublishedFile { name: FileName::parse(name).expect("a plain name"), ..file(usize::MAX, number) }
+fn renamed(number: usize, name: &str) -> NamedContent {
+    NamedContent { name: FileName::parse(name).expect("a plain name"), ..file(usize::MAX, number) }
 }
 
-fn publish(crowd: &mut Crowd, member: usize, files: Vec<PublishedFile>) {
+fn publish(crowd: &mut Crowd, member: usize, files: Vec<NamedContent>) {
     crowd.act(member, |session, now| session.request(now, Request::Publish { files, audience: AudienceRef::Everyone }));
 }
 
 /// Waits for so many acknowledgements; `next` gives whoever got one the next files.
-fn settle(crowd: &mut Crowd, mut under_way: usize, mut next: impl FnMut(usize) -> Option<Vec<PublishedFile>>) {
+fn settle(crowd: &mut Crowd, mut under_way: usize, mut next: impl FnMut(usize) -> Option<Vec<NamedContent>>) {
     while under_way > 0 {
         for (member, event) in crowd.turn(Duration::from_secs(1)) {
             let Event::RequestFinished { result, .. } = event else { panic!("{member}: {event:?}") };
-            assert!(matches!(result, Ok(Response::Stored { .. })), "{result:?}");
+            assert!(matches!(result, Ok(Response::Published { .. })), "{result:?}");
             match next(member) {
                 Some(files) => publish(crowd, member, files),
                 None => under_way -= 1,
@@ -120,11 +120,11 @@ fn resolve(crowd: &mut Crowd, asker: usize, query: &NameQuery) -> f64 {
     let start = Instant::now();
     let mut cursor = None;
     loop {
-        let request = Request::Resolve { query: query.clone(), fetch: true, cursor };
+        let request = Request::Resolve { query: query.clone(), purpose: ResolvePurpose::Download, cursor };
         crowd.act(asker, |session, now| session.request(now, request));
         let next = loop {
             match crowd.turn(Duration::from_secs(1)).pop() {
-                Some((_, Event::RequestFinished { result: Ok(Response::Found { next, .. }), .. })) => break next,
+                Some((_, Event::RequestFinished { result: Ok(Response::Contents { next, .. }), .. })) => break next,
                 Some(other) => panic!("{other:?}"),
                 None => {}
             }

@@ -13,7 +13,8 @@ mod load;
 use std::time::{Duration, Instant};
 
 use fileshare::internals::client::session::Event;
-use fileshare::internals::common::message::{AudienceRef, PublishedFile, Request, Response};
+use fileshare::internals::common::message::{AudienceRef, Request, Response};
+use fileshare::internals::common::types::NamedContent;
 use rusqlite::{Connection, params};
 
 use self::bare_sqlite::bare_connection;
@@ -36,7 +37,7 @@ fn main() {
     let mut bare = bare_connection(&place.folder().join("bare.db"));
     let mut published = vec![0; users];
     // Made beforehand, so that the load costs little.
-    let mut ready: Vec<Vec<Vec<PublishedFile>>> = vec![Vec::new(); users];
+    let mut ready: Vec<Vec<Vec<NamedContent>>> = vec![Vec::new(); users];
     let (mut rates, mut shares, mut bare_rates) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         make_ready(&mut ready, &mut published, seconds);
@@ -54,7 +55,7 @@ fn main() {
 }
 
 /// Enough for a rate that is not reached.
-fn make_ready(ready: &mut [Vec<Vec<PublishedFile>>], published: &mut [usize], seconds: usize) {
+fn make_ready(ready: &mut [Vec<Vec<NamedContent>>], published: &mut [usize], seconds: usize) {
     let enough = (seconds * RATE_MAX / BATCH / ready.len()).max(50);
     for (member, (ready, published)) in ready.iter_mut().zip(published).enumerate() {
         while ready.len() < enough {
@@ -65,7 +66,7 @@ fn make_ready(ready: &mut [Vec<Vec<PublishedFile>>], published: &mut [usize], se
 }
 
 /// Everyone publishes until the time is over; files acknowledged, and how long that took.
-fn publish(crowd: &mut Crowd, ready: &mut [Vec<Vec<PublishedFile>>], time: Duration) -> (usize, Duration) {
+fn publish(crowd: &mut Crowd, ready: &mut [Vec<Vec<NamedContent>>], time: Duration) -> (usize, Duration) {
     let start = Instant::now();
     let (mut files, mut under_way) = (0, 0);
     for (member, ready) in ready.iter_mut().enumerate() {
@@ -74,7 +75,7 @@ fn publish(crowd: &mut Crowd, ready: &mut [Vec<Vec<PublishedFile>>], time: Durat
     while under_way > 0 {
         for (member, event) in crowd.turn(Duration::from_secs(1)) {
             let Event::RequestFinished { result, .. } = event else { continue };
-            assert!(matches!(result, Ok(Response::Stored { .. })), "{result:?}");
+            assert!(matches!(result, Ok(Response::Published { .. })), "{result:?}");
             files += BATCH;
             under_way -= 1;
             if start.elapsed() < time {
@@ -86,7 +87,7 @@ fn publish(crowd: &mut Crowd, ready: &mut [Vec<Vec<PublishedFile>>], time: Durat
 }
 
 /// Whether there was another batch.
-fn next(crowd: &mut Crowd, member: usize, ready: &mut Vec<Vec<PublishedFile>>) -> bool {
+fn next(crowd: &mut Crowd, member: usize, ready: &mut Vec<Vec<NamedContent>>) -> bool {
     let Some(files) = ready.pop() else { return false };
     crowd.act(member, |session, now| session.request(now, Request::Publish { files, audience: AudienceRef::Everyone }));
     true
@@ -100,7 +101,7 @@ fn insert(connection: &mut Connection, rows: usize, round: usize) -> f64 {
         let transaction = connection.transaction().expect("a transaction");
         let sql = "REPLACE INTO publications VALUES (?1, ?2, ?3, ?4, ?5, NULL, ?6)";
         let mut insert = transaction.prepare_cached(sql).expect("SQL");
-        for (user, PublishedFile { name, content }) in batch {
+        for (user, NamedContent { name, content }) in batch {
             let hash = content.hash.0.as_slice();
             let row = params![*user as i64, name.as_str(), hash, content.size as i64, content.mtime_ms, 1_700_000_000];
             insert.execute(row).expect("a row goes in");

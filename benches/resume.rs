@@ -47,7 +47,7 @@ fn main() {
             for (member, event) in crowd.turn(Duration::from_secs(1)) {
                 match event {
                     Event::Started { resumed: true, .. } => drop(back.insert(member)),
-                    Event::RequestFinished { result: Ok(Response::Stored { .. }), .. } => acknowledged += 1,
+                    Event::RequestFinished { result: Ok(Response::Published { .. }), .. } => acknowledged += 1,
                     Event::ConnectionLost => told += 1,
                     other => panic!("{member}: {other:?}"),
                 }
@@ -79,7 +79,7 @@ fn collect(crowd: &mut Crowd, wanted: usize) -> usize {
         assert!(start.elapsed() < PATIENCE, "{acknowledged} of {wanted} are acknowledged");
         for (member, event) in crowd.turn(Duration::from_secs(1)) {
             match event {
-                Event::RequestFinished { result: Ok(Response::Stored { .. }), .. } => acknowledged += 1,
+                Event::RequestFinished { result: Ok(Response::Published { .. }), .. } => acknowledged += 1,
                 Event::ConnectionLost | Event::Started { .. } => {}
                 other => panic!("{member}: {other:?}"),
             }
@@ -92,12 +92,16 @@ fn collect(crowd: &mut Crowd, wanted: usize) -> usize {
 fn check(crowd: &mut Crowd, published: usize) {
     let mut listed = 0;
     for asked in 0..crowd.len() {
-        crowd.act(asked, |session, now| session.request(now, Request::Published { listing: false, cursor: None }));
+        crowd.act(asked, |session, now| {
+            session.request(now, Request::OwnPublications { user_initiated: false, cursor: None })
+        });
         // A few at a time: all at once would be more than the sockets hold.
         while asked + 1 - listed > 200 || (asked + 1 == crowd.len() && listed < crowd.len()) {
             for (member, event) in crowd.turn(Duration::from_secs(1)) {
                 let Event::RequestFinished { result, .. } = event else { continue };
-                let Ok(Response::Published { entries, next: None }) = result else { panic!("{member}: {result:?}") };
+                let Ok(Response::OwnPublications { entries, next: None }) = result else {
+                    panic!("{member}: {result:?}")
+                };
                 let names: BTreeSet<FileName> = entries.into_iter().map(|entry| entry.name).collect();
                 let expected = (0..published).map(|number| file(member, number).name).collect();
                 assert_eq!(names, expected, "{member}");

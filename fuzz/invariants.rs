@@ -12,7 +12,8 @@ use fileshare::internals::common::limits::{RECORD_MAX_BYTES, TICKET_MAX_BYTES};
 use fileshare::internals::common::message::{ClientMessage, ServerMessage};
 use fileshare::internals::common::opaque::KeyStretching;
 use fileshare::internals::common::packet::Packet;
-use fileshare::internals::common::transfer::{self, Preamble, ToDownloader, ToUploader};
+use fileshare::internals::common::peer_crypto::{self, Preamble};
+use fileshare::internals::common::peer_message::{PeerRequest, PeerResponse};
 use fileshare::internals::common::types::UserName;
 use fileshare::internals::server::auth::credentials::Credentials;
 use fileshare::internals::server::core::{Effects, LoadedState, Server, ServerConfig};
@@ -49,20 +50,20 @@ pub fn messages(text: &[u8]) {
 pub fn transfer(bytes: &[u8]) {
     match Preamble::parse(bytes) {
         Ok(Preamble::NeedBytes(needed)) => assert!(needed > bytes.len() && needed < TICKET_MAX_BYTES + 100),
-        Ok(Preamble::Whole { ticket, prologue, noise }) => {
+        Ok(Preamble::Complete { ticket, prologue, noise }) => {
             assert!(ticket.len() <= TICKET_MAX_BYTES);
             assert_eq!(prologue.len() + noise.len(), bytes.len());
-            let _ = transfer::answer(&[7; 32], prologue, noise);
+            let _ = peer_crypto::respond(&[7; 32], prologue, noise);
         }
         Err(_) => {}
     }
     if let Some(head) = bytes.first_chunk()
-        && let Ok(length) = transfer::record_bytes(*head)
+        && let Ok(length) = peer_crypto::record_bytes(*head)
     {
         assert!(length < RECORD_MAX_BYTES + 100);
     }
-    let _ = postcard::take_from_bytes::<ToUploader>(bytes);
-    let _ = postcard::take_from_bytes::<ToDownloader>(bytes);
+    let _ = postcard::take_from_bytes::<PeerRequest>(bytes);
+    let _ = postcard::take_from_bytes::<PeerResponse>(bytes);
 }
 
 /// Any credentials file: users, or an error that names a line and holds nothing of a password.

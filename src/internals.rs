@@ -45,7 +45,7 @@ pub mod common {
     }
     pub mod limits {
         pub use crate::common::limits::{
-            COMMAND_PATIENCE, DATAGRAM_MAX_BYTES, LIVENESS_DEFAULT, PROTOCOL_VERSION, RECORD_MAX_BYTES,
+            COMMAND_TIMEOUT, DATAGRAM_MAX_BYTES, LIVENESS_DEFAULT, PROTOCOL_VERSION, RECORD_MAX_BYTES,
             TICKET_MAX_BYTES, USER_NAME_MAX_BYTES,
         };
     }
@@ -54,8 +54,7 @@ pub mod common {
     }
     pub mod message {
         pub use crate::common::message::{
-            AudienceRef, ClientMessage, Cursor, Heartbeat, NameQuery, PublishedFile, Request, Response, ServerMessage,
-            WantedFile,
+            AudienceRef, ClientMessage, Cursor, Heartbeat, NameQuery, Request, ResolvePurpose, Response, ServerMessage,
         };
     }
     pub mod opaque {
@@ -64,20 +63,22 @@ pub mod common {
     pub mod packet {
         pub use crate::common::packet::{KE1_BYTES, KE3_BYTES, Packet};
     }
+    pub mod peer_crypto {
+        pub use crate::common::peer_crypto::{Frame, Initiator, Preamble, record_bytes, respond};
+    }
+    pub mod peer_message {
+        pub use crate::common::peer_message::{GroupRange, PeerRequest, PeerResponse};
+    }
     pub mod session_cipher {
         pub use crate::common::session_cipher::{SessionCipher, Side};
     }
     pub mod ticket {
-        pub use crate::common::ticket::{Grant, TransferTicket};
-    }
-    pub mod transfer {
-        pub use crate::common::transfer::{
-            Frame, Opening, Preamble, ToDownloader, ToUploader, WantedRange, answer, record_bytes,
-        };
+        pub use crate::common::ticket::TransferTicket;
     }
     pub mod types {
         pub use crate::common::types::{
-            Audience, Content, ContentHash, FileName, InstanceId, PublicationsDigest, RequestId, UserName,
+            Audience, Content, ContentHash, ContentRef, FileName, InstanceId, NamedContent, PublicationsDigest,
+            RequestId, UserName,
         };
     }
 }
@@ -95,7 +96,7 @@ pub mod server {
         pub use crate::server::core::{Effects, LoadedState, Server, ServerConfig};
     }
     pub mod index {
-        pub use crate::server::index::{Budget, Index, OwnerId, Position, Purpose};
+        pub use crate::server::index::{Budget, Index, OwnerId, Position};
     }
     pub mod journal {
         pub use crate::server::journal::{

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use fileshare::internals::common::message::PublishedFile;
-use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, InstanceId, RequestId, UserName};
+use fileshare::internals::common::types::{
+    Audience, Content, ContentHash, FileName, InstanceId, NamedContent, RequestId, UserName,
+};
 use fileshare::internals::server::journal::{
     Change, Journal, JournalError, JournalSeq, LastMutation, LoadSink, Mutation, StoredPublication,
 };
@@ -85,7 +86,7 @@ fn mutation(seed: u64, number: u64) -> Mutation {
         Change::Unpublish { names, found: rng.r#gen() }
     } else {
         let content = Content { hash: ContentHash(rng.r#gen()), size: rng.r#gen(), mtime_ms: rng.r#gen() };
-        let files = names.into_iter().map(|name| PublishedFile { name, content }).collect();
+        let files = names.into_iter().map(|name| NamedContent { name, content }).collect();
         let audience = match rng.gen_range(0..3) {
             0 => Audience::only((0..rng.gen_range(0..4)).map(user).collect()),
             _ => Audience::Everyone,

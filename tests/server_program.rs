@@ -124,9 +124,9 @@ fn a_session_over_a_real_socket_and_a_clean_end() {
         ServerMessage::decode(channel.open(&mut reply).expect("sealed for us")).unwrap()
     };
     let (id, floor) = (RequestId(1), RequestId(1));
-    let peers = ask(ClientMessage::Request { id, floor, request: Request::Peers { cursor: None } });
+    let peers = ask(ClientMessage::Request { id, lowest_pending: floor, request: Request::Peers { cursor: None } });
     assert_eq!(peers, ServerMessage::Reply { id, response: Response::Users { users: Vec::new(), next: None } });
-    assert_eq!(ask(ClientMessage::Leave), ServerMessage::Left);
+    assert_eq!(ask(ClientMessage::Logout), ServerMessage::LogoutAck);
     for verb in ["AUTH", "LAP", "XIT"] {
         let received = Running::wait_for_line(&mut log, &format!(" {here}: Received {verb} from hans"));
         assert_eq!((&received[2..3], &received[5..6], &received[8..9], &received[12..14]), (":", ":", ".", ": "));

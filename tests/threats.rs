@@ -7,12 +7,15 @@ use std::fs;
 use std::path::Path;
 
 use fileshare::internals::common::message::{
-    AudienceRef, ClientMessage, NameQuery, PublishedFile, Request, Response, ServerMessage,
+    AudienceRef, ClientMessage, NameQuery, Request, ResolvePurpose, Response, ServerMessage,
 };
 use fileshare::internals::common::opaque::{ClientLogin, KeyStretching, PasswordRecord, ServerLogin};
 use fileshare::internals::common::packet::Packet;
-use fileshare::internals::common::transfer::{Opening, ToUploader, WantedRange};
-use fileshare::internals::common::types::{Content, ContentHash, FileName, PublicationsDigest, RequestId, UserName};
+use fileshare::internals::common::peer_crypto::Initiator;
+use fileshare::internals::common::peer_message::{GroupRange, PeerRequest};
+use fileshare::internals::common::types::{
+    Content, ContentHash, FileName, NamedContent, PublicationsDigest, RequestId, UserName,
+};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -126,24 +129,24 @@ fn a_false_servers_datagrams() {
 fn messages() {
     let name = FileName::parse("folder/a.pdf").expect("a name");
     let content = Content { hash: ContentHash([1; 32]), size: 7, mtime_ms: -1 };
-    let file = PublishedFile { name: name.clone(), content };
+    let file = NamedContent { name: name.clone(), content };
     let requests = [
         Request::Publish { files: vec![file; 3], audience: AudienceRef::Staged(7) },
         Request::Unpublish { names: vec![name.clone(); 3] },
         Request::StageAudience { key: 1, part: 2, users: vec![UserName::parse("hans").expect("a name"); 4] },
-        Request::Resolve { query: NameQuery::Exact(name.clone()), fetch: true, cursor: None },
+        Request::Resolve { query: NameQuery::Exact(name.clone()), purpose: ResolvePurpose::Download, cursor: None },
         Request::Search { query: NameQuery::Substring("a".repeat(300)), cursor: None },
     ];
     let id = RequestId(9);
     let mut truths = Vec::new();
     for request in requests {
         let mut text = Vec::new();
-        ClientMessage::Request { id, floor: id, request }.encode(&mut text);
+        ClientMessage::Request { id, lowest_pending: id, request }.encode(&mut text);
         truths.push(text);
     }
     for response in [
-        Response::Names { names: vec![name; 5], next: None },
-        Response::Stored { digest: PublicationsDigest([3; 16]) },
+        Response::SearchResults { names: vec![name; 5], next: None },
+        Response::Published { digest: PublicationsDigest([3; 16]) },
         Response::Sources { sources: Vec::new(), next: None },
     ] {
         let mut text = Vec::new();
@@ -155,10 +158,10 @@ fn messages() {
 
 #[test]
 fn transfers() {
-    let preamble = |ticket: &[u8]| Opening::start(ticket, &[7; 32]).expect("it fits").1;
-    let ranges = vec![WantedRange { content: 0, first: 1, count: u32::MAX }; 5];
-    let want = postcard::to_stdvec(&ToUploader::Want { ranges }).expect("our own types encode");
-    let grant = postcard::to_stdvec(&ToUploader::Grant { ticket: vec![1; 200] }).expect("our own types encode");
+    let preamble = |ticket: &[u8]| Initiator::start(ticket, &[7; 32]).expect("it fits").1;
+    let ranges = vec![GroupRange { content: 0, first: 1, count: u32::MAX }; 5];
+    let want = postcard::to_stdvec(&PeerRequest::RequestGroups { ranges }).expect("our own types encode");
+    let grant = postcard::to_stdvec(&PeerRequest::AddTicket { ticket: vec![1; 200] }).expect("our own types encode");
     let truths = [preamble(&[]), preamble(&[9; 300]), want, grant, vec![0, 1, 0, 0], vec![0xff; 4]];
     try_all("transfer", 4, &truths, |_, bytes| invariants::transfer(bytes));
 }

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use fileshare::internals::common::message::{AudienceRef, ClientMessage, NameQuery, PublishedFile, Request};
-use fileshare::internals::common::types::{Content, ContentHash, FileName, RequestId};
+use fileshare::internals::common::message::{AudienceRef, ClientMessage, NameQuery, Request};
+use fileshare::internals::common::types::{Content, ContentHash, FileName, NamedContent, RequestId};
 use fileshare::internals::server::journal::JournalSeq;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -26,7 +26,7 @@ pub fn measure() {
     for number in 1..=NAMES as u64 {
         let name = FileName::parse(&format!("{component}/{component}/{number:06}")).expect("a name");
         let content = Content { hash: ContentHash([1; 32]), size: 1, mtime_ms: 0 };
-        let files = vec![PublishedFile { name, content }];
+        let files = vec![NamedContent { name, content }];
         ask(&mut bench, &mut publisher, number, Request::Publish { files, audience: AudienceRef::Everyone });
         bench.server.handle_durable(bench.now, JournalSeq(number), &mut bench.out);
         turn(&mut bench);
@@ -63,7 +63,7 @@ pub fn measure() {
 
 /// As a client sends it, and into the core; sealing it is part of what is measured.
 fn ask(bench: &mut Bench, ends: &mut Ends, id: u64, request: Request) {
-    let message = ClientMessage::Request { id: RequestId(id), floor: RequestId(1), request };
+    let message = ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(1), request };
     let mut datagram = sealed(&mut ends.client, |text| message.encode(text));
     bench.server.handle_datagram(bench.now, ends.address, &mut datagram, &mut bench.out);
 }

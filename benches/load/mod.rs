@@ -14,9 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use fileshare::internals::common::message::PublishedFile;
 use fileshare::internals::common::opaque::KeyStretching;
-use fileshare::internals::common::types::{Content, ContentHash, FileName, UserName};
+use fileshare::internals::common::types::{Content, ContentHash, FileName, NamedContent, UserName};
 use fileshare::internals::server::auth::credentials::record_line;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
@@ -37,7 +36,7 @@ pub fn user(number: usize) -> UserName {
 }
 
 /// File `number` of a user, named as people name things: a folder, a word, a number, an extension.
-pub fn file(owner: usize, number: usize) -> PublishedFile {
+pub fn file(owner: usize, number: usize) -> NamedContent {
     const WORDS: [&str; 8] = ["holiday", "Invoice", "report", "IMG", "notes", "thesis", "scan", "movie"];
     const EXTENSIONS: [&str; 4] = ["pdf", "jpg", "mp4", "txt"];
     let mixed = (number as u32).wrapping_mul(0x9e37_79b1);
@@ -45,7 +44,7 @@ pub fn file(owner: usize, number: usize) -> PublishedFile {
     let name = format!("{word}s {owner:05}/{word}-{number:07}.{extension}");
     let hash = *blake3::hash(&[owner.to_le_bytes(), number.to_le_bytes()].concat()).as_bytes();
     let content = Content { hash: ContentHash(hash), size: 1_000_000 + number as u64, mtime_ms: 1_700_000_000_000 };
-    PublishedFile { name: FileName::parse(&name).expect("a plain name"), content }
+    NamedContent { name: FileName::parse(&name).expect("a plain name"), content }
 }
 
 /// A folder with credentials for so many users, and the server that serves it.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::client::control::RequestError;
 use crate::client::services::{Catalogue, Folder, Services};
-use crate::common::limits::COMMAND_PATIENCE;
-use crate::common::message::OwnEntry;
+use crate::common::limits::COMMAND_TIMEOUT;
+use crate::common::message::OwnPublication;
 use crate::common::types::{Audience, Content, FileName};
 
 /// A login waits this long for the list to be there, so that nearly every user serves everything from the first moment;
@@ -101,13 +101,13 @@ impl OwnPublications {
 
     /// Of `names`, those published with an audience.
     pub fn restricted_among<'a>(&self, names: impl Iterator<Item = &'a FileName>) -> Vec<FileName> {
-        let state = self.wait_loaded(COMMAND_PATIENCE);
+        let state = self.wait_loaded(COMMAND_TIMEOUT);
         names.filter(|name| state.names.get(*name) == Some(&true)).cloned().collect()
     }
 
     /// Whether this is surely not published; a list that could not be loaded says nothing.
     pub fn is_known_absent(&self, name: &FileName) -> bool {
-        let state = self.wait_loaded(COMMAND_PATIENCE);
+        let state = self.wait_loaded(COMMAND_TIMEOUT);
         state.complete && !state.names.contains_key(name)
     }
 
@@ -134,7 +134,7 @@ impl OwnPublications {
         Ok(())
     }
 
-    fn loaded(&self, login: u64, folder: &dyn Folder, entry: OwnEntry, audience: Audience) {
+    fn loaded(&self, login: u64, folder: &dyn Folder, entry: OwnPublication, audience: Audience) {
         let mut state = self.lock();
         if state.login == login && !state.touched.contains(&entry.name) {
             state.names.insert(entry.name.clone(), entry.restricted);

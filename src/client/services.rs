@@ -12,8 +12,8 @@ use crate::client::{
     files::{ExpandedPaths, HashProgress, PathArg, ShareError},
     upload::UploadService,
 };
-use crate::common::message::{FoundEntry, NameQuery, OwnEntry, PublishedFile};
-use crate::common::types::{Audience, Content, FileName, UserName};
+use crate::common::message::{AvailableContent, NameQuery, OwnPublication, ResolvePurpose};
+use crate::common::types::{Audience, Content, FileName, NamedContent, UserName};
 
 /// What a login tells the user beyond success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,13 +49,13 @@ impl Account for ControlHandle {
 /// What the server knows. Each method is that of [`ServerApi`].
 pub trait Catalogue: Send + Sync {
     /// See [`ServerApi::publish`].
-    fn publish(&self, files: &[PublishedFile], to: &PublishAudience) -> Result<(), RequestError>;
+    fn publish(&self, files: &[NamedContent], to: &PublishAudience) -> Result<(), RequestError>;
     /// See [`ServerApi::unpublish`].
     fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, RequestError>;
     /// See [`ServerApi::published`].
-    fn published(&self) -> Result<Vec<OwnEntry>, RequestError>;
+    fn published(&self) -> Result<Vec<OwnPublication>, RequestError>;
     /// See [`ServerApi::books`].
-    fn own_publications_quiet(&self) -> Result<Vec<OwnEntry>, RequestError>;
+    fn own_publications_quiet(&self) -> Result<Vec<OwnPublication>, RequestError>;
     /// See [`ServerApi::audiences_of`].
     fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, RequestError>;
     /// See [`ServerApi::peers`].
@@ -63,13 +63,13 @@ pub trait Catalogue: Send + Sync {
     /// See [`ServerApi::search`].
     fn search(&self, query: NameQuery) -> Result<Vec<FileName>, RequestError>;
     /// See [`ServerApi::resolve`].
-    fn resolve(&self, query: NameQuery, fetch: bool) -> Result<Vec<FoundEntry>, RequestError>;
+    fn resolve(&self, query: NameQuery, purpose: ResolvePurpose) -> Result<Vec<AvailableContent>, RequestError>;
     /// See [`ServerApi::resolve_many`].
-    fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<FoundEntry>>, RequestError>;
+    fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<AvailableContent>>, RequestError>;
 }
 
 impl Catalogue for ServerApi {
-    fn publish(&self, files: &[PublishedFile], to: &PublishAudience) -> Result<(), RequestError> {
+    fn publish(&self, files: &[NamedContent], to: &PublishAudience) -> Result<(), RequestError> {
         ServerApi::publish(self, files, to)
     }
 
@@ -77,11 +77,11 @@ impl Catalogue for ServerApi {
         ServerApi::unpublish(self, names)
     }
 
-    fn published(&self) -> Result<Vec<OwnEntry>, RequestError> {
+    fn published(&self) -> Result<Vec<OwnPublication>, RequestError> {
         ServerApi::published(self)
     }
 
-    fn own_publications_quiet(&self) -> Result<Vec<OwnEntry>, RequestError> {
+    fn own_publications_quiet(&self) -> Result<Vec<OwnPublication>, RequestError> {
         ServerApi::own_publications_quiet(self)
     }
 
@@ -97,11 +97,11 @@ impl Catalogue for ServerApi {
         ServerApi::search(self, query)
     }
 
-    fn resolve(&self, query: NameQuery, fetch: bool) -> Result<Vec<FoundEntry>, RequestError> {
-        ServerApi::resolve(self, query, fetch)
+    fn resolve(&self, query: NameQuery, purpose: ResolvePurpose) -> Result<Vec<AvailableContent>, RequestError> {
+        ServerApi::resolve(self, query, purpose)
     }
 
-    fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<FoundEntry>>, RequestError> {
+    fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<AvailableContent>>, RequestError> {
         ServerApi::resolve_many(self, names)
     }
 }
@@ -115,7 +115,7 @@ pub trait Folder: Send + Sync {
     /// See [`UploadService::size`].
     fn size(&self, name: &FileName) -> u64;
     /// See [`UploadService::hash_file`].
-    fn hash_file(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError>;
+    fn hash_file(&self, name: &FileName, progress: &dyn HashProgress) -> Result<NamedContent, ShareError>;
     /// See [`UploadService::published`].
     fn published(&self, name: &FileName, content: Content, audience: Audience);
     /// See [`UploadService::withdrawn`].
@@ -147,7 +147,7 @@ impl Folder for UploadService {
         UploadService::size(self, name)
     }
 
-    fn hash_file(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError> {
+    fn hash_file(&self, name: &FileName, progress: &dyn HashProgress) -> Result<NamedContent, ShareError> {
         UploadService::hash_file(self, name, progress)
     }
 

@@ -1,7 +1,7 @@
 //! Moves transfer records over a TCP connection: blocking, buffered, with a time limit on every step.
 //!
 //! Owns the buffers and the time limits; what the frames mean is `share`'s and `download`'s business, how they are sealed
-//! `common::transfer`'s. Both halves share one descriptor.
+//! `common::peer_crypto`'s. Both halves share one descriptor.
 
 use std::io::{self, Read, Write};
 use std::marker::PhantomData;
@@ -17,9 +17,9 @@ use socket2::SockRef;
 
 use crate::common::crypto::TAG_BYTES;
 use crate::common::limits::RECORD_MAX_BYTES;
-use crate::common::transfer::{
-    self, FRAME_MAX_BYTES, Frame, NOISE_BYTES, Opening, PREAMBLE_HEAD_BYTES, Preamble, RECORD_HEAD_BYTES, RecordOpener,
-    RecordSealer, TransferError, data_record_bytes, record_bytes,
+use crate::common::peer_crypto::{
+    self, FRAME_MAX_BYTES, Frame, Initiator, NOISE_BYTES, PREAMBLE_HEAD_BYTES, Preamble, RECORD_HEAD_BYTES,
+    RecordOpener, RecordSealer, TransferError, data_record_bytes, record_bytes,
 };
 
 /// A peer on a LAN answers a connection within this time, or is not there.
@@ -65,7 +65,7 @@ pub fn connect<M>(
 ) -> Result<(RecordReader<M>, RecordWriter), TransportError> {
     let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
     configure_socket(&stream)?;
-    let (opening, bytes) = Opening::start(ticket, key)?;
+    let (opening, bytes) = Initiator::start(ticket, key)?;
     stream.write_all(&bytes)?;
     let mut reply = [0; NOISE_BYTES];
     stream.read_exact(&mut reply)?;
@@ -74,7 +74,7 @@ pub fn connect<M>(
 }
 
 /// Answers a downloader whose whole preamble has been read and whose ticket is good: `key` is the ticket's, `prologue`
-/// and `noise` are those of [`Preamble::Whole`].
+/// and `noise` are those of [`Preamble::Complete`].
 pub fn respond<M>(
     stream: Arc<TcpStream>,
     key: &[u8; 32],
@@ -82,7 +82,7 @@ pub fn respond<M>(
     noise: &[u8],
 ) -> Result<(RecordReader<M>, RecordWriter), TransportError> {
     configure_socket(&stream)?;
-    let (reply, sealer, opener) = transfer::answer(key, prologue, noise)?;
+    let (reply, sealer, opener) = peer_crypto::respond(key, prologue, noise)?;
     (&*stream).write_all(&reply)?;
     Ok(split(stream, sealer, opener))
 }
@@ -101,7 +101,7 @@ pub fn accept<T, M>(
         filled = bytes.len();
         match Preamble::parse(&bytes)? {
             Preamble::NeedBytes(more) => bytes.resize(more, 0),
-            Preamble::Whole { ticket, prologue, noise } => {
+            Preamble::Complete { ticket, prologue, noise } => {
                 let (key, admitted) = admit(ticket).ok_or(TransferError::Forged)?;
                 let (reader, writer) = respond(stream.into(), &key, prologue, noise)?;
                 return Ok((admitted, reader, writer));
@@ -326,7 +326,7 @@ impl RecordWriter {
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<Result<(), E>, TransportError> {
         let end = self.filled + data_record_bytes(length);
-        let filled = self.sealer.data_in_place(content, offset, &mut self.out[self.filled..end], fill);
+        let filled = self.sealer.data(content, offset, &mut self.out[self.filled..end], fill);
         if filled.is_ok() {
             self.filled = end;
             self.flush_if_full()?;
@@ -373,7 +373,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::common::transfer::{ToDownloader, ToUploader};
+    use crate::common::peer_message::{PeerRequest, PeerResponse};
 
     const KEY: [u8; 32] = [3; 32];
 
@@ -388,9 +388,9 @@ mod tests {
         let (listener, address) = listener();
         let uploader = thread::spawn(move || {
             let admit = |ticket: &[u8]| (ticket == b"ticket").then_some((KEY, "vader"));
-            let (who, mut reader, mut writer) = accept::<_, ToUploader>(listener.accept().unwrap().0, admit).unwrap();
+            let (who, mut reader, mut writer) = accept::<_, PeerRequest>(listener.accept().unwrap().0, admit).unwrap();
             assert_eq!(who, "vader");
-            assert!(matches!(reader.next().unwrap(), Frame::Message(ToUploader::Cancel)));
+            assert!(matches!(reader.next().unwrap(), Frame::Message(PeerRequest::Cancel)));
             for offset in 0..20 {
                 let filled: Result<(), ()> = writer
                     .data(1, offset, RECORD_MAX_BYTES, |place| {
@@ -400,19 +400,19 @@ mod tests {
                     .unwrap();
                 filled.unwrap();
             }
-            writer.message(&ToDownloader::Cancelled).unwrap();
+            writer.message(&PeerResponse::Cancelled).unwrap();
             writer.flush().unwrap();
             assert!(matches!(reader.next(), Err(TransportError::Closed)));
         });
-        let (mut reader, mut writer) = connect::<ToDownloader>(address, b"ticket", &KEY).unwrap();
-        writer.message(&ToUploader::Cancel).unwrap();
+        let (mut reader, mut writer) = connect::<PeerResponse>(address, b"ticket", &KEY).unwrap();
+        writer.message(&PeerRequest::Cancel).unwrap();
         writer.flush().unwrap();
         for expected in 0..20 {
             let Frame::Data { content: 1, offset, bytes } = reader.next().unwrap() else { panic!("data") };
             assert_eq!(offset, expected);
             assert!(bytes.len() == RECORD_MAX_BYTES && bytes.iter().all(|&byte| byte == expected as u8));
         }
-        assert!(matches!(reader.next().unwrap(), Frame::Message(ToDownloader::Cancelled)));
+        assert!(matches!(reader.next().unwrap(), Frame::Message(PeerResponse::Cancelled)));
         drop((reader, writer));
         uploader.join().unwrap();
     }
@@ -422,11 +422,11 @@ mod tests {
         let (listener, address) = listener();
         let uploader = thread::spawn(move || {
             let admit = |_: &[u8]| Some(([9; 32], ()));
-            assert!(accept::<_, ToUploader>(listener.accept().unwrap().0, admit).is_err());
+            assert!(accept::<_, PeerRequest>(listener.accept().unwrap().0, admit).is_err());
             let admit = |_: &[u8]| -> Option<([u8; 32], ())> { panic!("garbage is no ticket") };
-            assert!(accept::<_, ToUploader>(listener.accept().unwrap().0, admit).is_err());
+            assert!(accept::<_, PeerRequest>(listener.accept().unwrap().0, admit).is_err());
         });
-        assert!(connect::<ToDownloader>(address, b"ticket", &KEY).is_err());
+        assert!(connect::<PeerResponse>(address, b"ticket", &KEY).is_err());
         let mut stranger = TcpStream::connect(address).unwrap();
         stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         let mut answer = Vec::new();

@@ -1,8 +1,8 @@
-//! What client and server say to each other once a session stands: serde types, encoded by postcard, one message a
-//! sealed datagram.
+//! The messages of client and server in an established session: serde types, encoded by postcard, one message per sealed
+//! datagram.
 //!
-//! Owns the vocabulary and its encoding. Must not know about sockets, keys or retransmission. Everything here is bounded
-//! by [`limits`](super::limits); whatever a peer sends that is not exactly one message is refused whole.
+//! Every list, text and blob has a maximum in [`limits`](super::limits). A receiver rejects a datagram that is not exactly
+//! one message within these maxima. Must not know about sockets, keys or retransmission.
 
 use std::net::SocketAddr;
 
@@ -10,294 +10,242 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::{AUDIENCE_PART_MAX_USERS, BATCH_MAX_FILES, CURSOR_MAX_BYTES, NEEDLE_MAX_BYTES, TICKET_MAX_BYTES};
 use super::redacted::Redacted;
-use super::types::{Content, ContentHash, FileName, PublicationsDigest, RequestId, UserName};
+use super::types::{Content, ContentRef, FileName, NamedContent, PublicationsDigest, RequestId, UserName};
 
 /// From client to server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClientMessage {
-    /// "I am alive"; answered by [`ServerMessage::HeartbeatAck`] with the same number.
+    /// The reply is [`ServerMessage::HeartbeatAck`] with the same number.
     Heartbeat(Heartbeat),
-    /// Something that wants a reply; repeated with the same id until the reply comes.
+    /// The reply is [`ServerMessage::Reply`] with the same id. The client repeats the request until the reply arrives.
     Request {
-        /// Strictly rising within a run.
+        /// Strictly increasing within a client instance.
         id: RequestId,
-        /// Every id below this one has been answered or given up: the server forgets their replies and refuses them.
-        floor: RequestId,
-        /// What is asked.
+        /// The client has received the replies of all lower ids or given them up. The server drops these replies and
+        /// rejects requests with lower ids.
+        lowest_pending: RequestId,
         request: Request,
     },
-    /// The user goes; answered by [`ServerMessage::Left`], and by a reset once the session is gone.
-    Leave,
+    /// Ends the session. The reply is [`ServerMessage::LogoutAck`]; once the session is gone, a RESET.
+    Logout,
 }
 
-/// "I am alive, and this is how much I can take."
+/// Keeps the session alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// Rises by one with each new heartbeat; a repeat carries the number of the one it repeats.
+    /// Increases by one with each new heartbeat. A retransmission carries the number of the original.
     pub number: u32,
-    /// Uploads this client could start at once now.
+    /// Uploads that this client could start now.
     pub free_slots: u8,
 }
 
 /// From server to client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerMessage {
-    /// The heartbeat of this number has arrived.
-    HeartbeatAck {
-        /// [`Heartbeat::number`].
-        number: u32,
-    },
-    /// The answer to the request of this id.
-    Reply {
-        /// The request's.
-        id: RequestId,
-        /// What came of it.
-        response: Response,
-    },
-    /// The session has ended as asked.
-    Left,
-    /// The session has ended because the credentials changed. Sent once, best effort; a reset tells the rest.
-    LoggedOut,
+    /// Acknowledges the heartbeat of this number.
+    HeartbeatAck { number: u32 },
+    /// The reply to the request of this id.
+    Reply { id: RequestId, response: Response },
+    /// The session has ended at the client's request.
+    LogoutAck,
+    /// The session has ended because the user's credentials changed. Sent once; should it be lost, a RESET follows the
+    /// client's next datagram.
+    SessionRevoked,
 }
 
-/// What a client can ask for.
+/// A request of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// `pub`: publish these files, replacing the user's publications of the same names. A mutation.
     Publish {
         /// At most [`BATCH_MAX_FILES`].
-        files: Vec<PublishedFile>,
-        /// Who may see all of them.
+        files: Vec<NamedContent>,
+        /// The audience of all of them.
         audience: AudienceRef,
     },
-    /// `unp`: withdraw these names. A mutation.
+    /// `unp`: unpublish these names. A mutation.
     Unpublish {
         /// At most [`BATCH_MAX_FILES`].
         names: Vec<FileName>,
     },
-    /// Part of an audience to be named by [`AudienceRef::Staged`]; soft state of the session. Parts come in order from
-    /// 0; part 0 starts the key anew. A session holds one staged audience at a time.
+    /// Part of an audience for [`AudienceRef::Staged`]. The session stores one staged audience at a time, and only until a
+    /// reconnect.
     StageAudience {
         /// Chosen by the client.
         key: u32,
-        /// Counts from 0.
+        /// The parts of an audience are numbered from 0 and sent in order. Part 0 replaces the staged audience.
         part: u16,
         /// At most [`AUDIENCE_PART_MAX_USERS`].
         users: Vec<UserName>,
     },
     /// `lpf`: the user's own publications.
-    Published {
-        /// For `lpf` rather than the client's own books; only the server's log cares.
-        listing: bool,
-        /// Where the last page ended.
+    OwnPublications {
+        /// Whether the user asked by `lpf`, rather than the client for itself. The server logs the former at a higher
+        /// level.
+        user_initiated: bool,
+        /// From the last page.
         cursor: Option<Cursor>,
     },
-    /// Who may see one of the user's own publications.
+    /// The audience of one of the user's own publications.
     AudienceOf {
-        /// The publication.
         name: FileName,
-        /// Where the last page ended.
+        /// From the last page.
         cursor: Option<Cursor>,
     },
     /// `lap`: the other active users.
     Peers {
-        /// Where the last page ended.
+        /// From the last page.
         cursor: Option<Cursor>,
     },
     /// `sch`: names of visible files of active peers.
     Search {
-        /// Which names.
         query: NameQuery,
-        /// Where the last page ended.
+        /// From the last page.
         cursor: Option<Cursor>,
     },
-    /// `sch -l` and the first half of `get`: visible contents of active peers.
+    /// `sch -l`, and the first half of `get`: visible contents of active peers.
     Resolve {
-        /// Which names.
         query: NameQuery,
-        /// For `get` rather than `sch -l`; only the server's log cares.
-        fetch: bool,
-        /// Where the last page ended.
+        purpose: ResolvePurpose,
+        /// From the last page.
         cursor: Option<Cursor>,
     },
-    /// The second half of `get`: who serves these contents, best sources first, with a ticket for each. The encoded
-    /// files take at most [`SOURCES_REQUEST_MAX_BYTES`](super::limits::SOURCES_REQUEST_MAX_BYTES).
+    /// The second half of `get`: the peers that serve these contents, with a ticket for each peer. The encoded files take
+    /// at most [`SOURCES_REQUEST_MAX_BYTES`](super::limits::SOURCES_REQUEST_MAX_BYTES).
     Sources {
         /// At most [`BATCH_MAX_FILES`].
-        files: Vec<WantedFile>,
-        /// Where the last page ended.
+        files: Vec<ContentRef>,
+        /// From the last page.
         cursor: Option<Cursor>,
     },
 }
 
-/// One file of a PUBLISH.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PublishedFile {
-    /// Its name in the share.
-    pub name: FileName,
-    /// Its bytes.
-    pub content: Content,
+/// Why a client resolves names. The server also logs by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ResolvePurpose {
+    /// For `sch -l`: names that the requester publishes are left out, as they are by SEARCH.
+    List,
+    /// For `get`: what other users publish under the requester's own names is included.
+    Download,
 }
 
-/// One file of a SOURCES request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WantedFile {
-    /// Its name in the share.
-    pub name: FileName,
-    /// Which content of that name.
-    pub hash: ContentHash,
-    /// With which size: publishers may lie about it, and those who tell another do not serve this content.
-    pub size: u64,
-}
-
-/// Who may see what a PUBLISH publishes.
+/// The audience of a PUBLISH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AudienceRef {
     /// Every user.
     Everyone,
     /// The audience staged under this key in this session.
     Staged(u32),
-    /// The same users (and the owner) as a publication of the same name and hash that the asker may see: `get --share`.
+    /// The owner and audience of a publication of the same name and hash that is visible to the requester: `get --share`.
     Inherited,
 }
 
-/// Which published names are meant.
+/// Selects published names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NameQuery {
     /// This name alone.
     Exact(FileName),
-    /// Names that start so; for folders and patterns.
+    /// Names that start with this text; for folders and patterns.
     Prefix(String),
-    /// Names that contain this, byte for byte; the empty needle means all.
+    /// Names that contain this text, byte for byte. The empty text selects all names.
     Substring(String),
-    /// Names that contain this when both are lower-cased (`str::to_lowercase`).
+    /// Names that contain this text when both are lower-cased (`str::to_lowercase`).
     SubstringIgnoreCase(String),
 }
 
-/// Where a list goes on. Sealed by the server: opaque, and void after a server restart (answered by
-/// [`Response::StaleCursor`]).
+/// The position at which the next page of a list starts. Opaque to clients: the server encrypts it, and rejects it after a
+/// restart with [`Response::StaleCursor`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor(pub Vec<u8>);
 
-/// What came of a request.
+/// The result of a request. The entries of every page are in no particular order, and a page may be empty and yet have a
+/// cursor for the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
-    /// To PUBLISH: durable, and visible from now on.
-    Stored {
+    /// To PUBLISH: the files are durably published and visible.
+    Published {
         /// Of all the user's publications after this change.
         digest: PublicationsDigest,
     },
-    /// To UNPUBLISH: bit *i* is set where name *i* was published, and now is not.
-    Withdrawn {
-        /// One bit a name.
-        found: u64,
+    /// To UNPUBLISH.
+    Unpublished {
+        /// Bit *i* is set if name *i* was published before.
+        published_mask: u64,
         /// Of all the user's publications after this change.
         digest: PublicationsDigest,
     },
     /// To STAGE AUDIENCE.
-    Staged,
-    /// To PUBLISHED.
-    Published {
-        /// In no particular order.
-        entries: Vec<OwnEntry>,
-        /// Present when there is more; a page may be empty and still go on.
-        next: Option<Cursor>,
-    },
+    AudienceStaged,
+    /// To OWN PUBLICATIONS.
+    OwnPublications { entries: Vec<OwnPublication>, next: Option<Cursor> },
     /// To SEARCH.
-    Names {
-        /// In no particular order.
-        names: Vec<FileName>,
-        /// Present when there is more; a page may be empty and still go on.
-        next: Option<Cursor>,
-    },
+    SearchResults { names: Vec<FileName>, next: Option<Cursor> },
     /// To PEERS and AUDIENCE OF.
-    Users {
-        /// In no particular order.
-        users: Vec<UserName>,
-        /// Present when there is more; a page may be empty and still go on.
-        next: Option<Cursor>,
-    },
+    Users { users: Vec<UserName>, next: Option<Cursor> },
     /// To RESOLVE: one entry for every distinct content of a name.
-    Found {
-        /// In no particular order.
-        entries: Vec<FoundEntry>,
-        /// Present when there is more; a page may be empty and still go on.
-        next: Option<Cursor>,
-    },
-    /// To SOURCES.
-    Sources {
-        /// Best first over all pages.
-        sources: Vec<SourceGrant>,
-        /// Present when there is more.
-        next: Option<Cursor>,
-    },
-    /// The server's queue is full; nothing was done. Ask again after this many milliseconds.
-    Busy {
-        /// Milliseconds.
-        retry_ms: u16,
-    },
-    /// The staged audience is not there (a reconnect drops it): stage it again.
+    Contents { entries: Vec<AvailableContent>, next: Option<Cursor> },
+    /// To SOURCES. The pages are in random order; within a page, sources with more free slots come first.
+    Sources { sources: Vec<SourceGrant>, next: Option<Cursor> },
+    /// The server's queue is full; nothing was changed. The client repeats the request after the delay.
+    Busy { retry_ms: u16 },
+    /// The session has no audience staged under this key, perhaps because of a reconnect. The client stages it again.
     UnknownAudience,
-    /// To AUDIENCE OF a name the user does not publish, and to PUBLISH with [`AudienceRef::Inherited`] when no such
+    /// To AUDIENCE OF a name that the user does not publish, and to PUBLISH with [`AudienceRef::Inherited`] when no such
     /// publication is visible any more.
     NotPublished,
-    /// The cursor was made before the server restarted: start the list again.
+    /// The cursor is from before the server's restart. The client starts the list again.
     StaleCursor,
-    /// The id lies below the floor the client itself announced, or the request breaks a limit: a bug in the client.
-    Refused,
+    /// The id is below the client's own `lowest_pending`, or the request exceeds a limit: an error in the client.
+    Rejected,
 }
 
 /// One of the user's own publications.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OwnEntry {
-    /// Its name.
+pub struct OwnPublication {
     pub name: FileName,
-    /// Its bytes.
     pub content: Content,
-    /// Whether only some may see it (ask AUDIENCE OF for whom).
+    /// Whether the audience is restricted; AUDIENCE OF lists it.
     pub restricted: bool,
 }
 
-/// One content that can be fetched under a name.
+/// One content that active peers publish under a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FoundEntry {
-    /// The published name.
+pub struct AvailableContent {
     pub name: FileName,
-    /// The bytes; the modification time is the newest publication's.
+    /// With the modification time of the newest publication.
     pub content: Content,
-    /// Active peers that publish just this.
+    /// Number of active peers that publish this name with this content.
     pub sources: u32,
-    /// Seconds since the oldest of these publications was made.
+    /// Seconds since the oldest of these publications.
     pub age_s: u64,
 }
 
-/// A peer that serves some of the wanted files, and leave to ask it.
+/// A peer that serves some of the requested contents, with the ticket to download them from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceGrant {
-    /// Who; to be named when it misbehaves.
     pub user: UserName,
-    /// The IP address the server sees it at, and the TCP port it told under seal.
+    /// The IP address that the server sees, with the TCP port that the peer reported.
     pub address: SocketAddr,
-    /// From its last heartbeat.
+    /// From the peer's last heartbeat.
     pub free_slots: u8,
-    /// Bit *i* is set where it serves wanted file *i*.
-    pub covers: u64,
-    /// The key this ticket's connection is opened with.
+    /// Bit *i* is set if the peer serves content *i* of the request.
+    pub file_mask: u64,
+    /// The key of the ticket.
     pub key: Redacted<[u8; 32]>,
-    /// A [`TransferTicket`](super::ticket::TransferTicket) sealed for that peer.
+    /// A [`TransferTicket`](super::ticket::TransferTicket), sealed for the peer.
     pub ticket: Vec<u8>,
 }
 
-/// A message that cannot be taken.
+/// Why a message was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// Not an encoding of any message.
+    /// Not the encoding of a message.
     #[error("not a message of this protocol version")]
     Malformed,
-    /// A whole message, and then more bytes.
+    /// A message, followed by more bytes.
     #[error("bytes left over after the message")]
     Trailing,
-    /// A list, text or blob longer than its limit.
+    /// A list, text or blob beyond its maximum, or an empty list.
     #[error("a part of the message is longer than its limit")]
     OverLimit,
 }
@@ -308,7 +256,7 @@ impl ClientMessage {
         encode(self, out);
     }
 
-    /// Takes exactly one message and checks its limits.
+    /// Decodes exactly one message and checks its limits.
     pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
         let message: Self = decode(bytes)?;
         match &message {
@@ -324,7 +272,7 @@ impl ServerMessage {
         encode(self, out);
     }
 
-    /// Takes exactly one message and checks its limits.
+    /// Decodes exactly one message and checks its limits.
     pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
         let message: Self = decode(bytes)?;
         match &message {
@@ -335,7 +283,7 @@ impl ServerMessage {
 }
 
 impl Request {
-    /// Whether a repeat must not act twice.
+    /// Whether the server must not execute a retransmission again.
     pub fn is_mutation(&self) -> bool {
         matches!(self, Self::Publish { .. } | Self::Unpublish { .. })
     }
@@ -345,7 +293,7 @@ impl Request {
             Self::Publish { files, .. } => within(files, BATCH_MAX_FILES),
             Self::Unpublish { names } => within(names, BATCH_MAX_FILES),
             Self::StageAudience { users, .. } => within(users, AUDIENCE_PART_MAX_USERS),
-            Self::Published { cursor, .. } | Self::AudienceOf { cursor, .. } | Self::Peers { cursor } => {
+            Self::OwnPublications { cursor, .. } | Self::AudienceOf { cursor, .. } | Self::Peers { cursor } => {
                 cursor_fits(cursor)
             }
             Self::Search { query, cursor } | Self::Resolve { query, cursor, .. } => query.fits() && cursor_fits(cursor),
@@ -357,10 +305,10 @@ impl Request {
 impl Response {
     fn is_within_limits(&self) -> bool {
         match self {
-            Self::Published { next, .. }
-            | Self::Names { next, .. }
+            Self::OwnPublications { next, .. }
+            | Self::SearchResults { next, .. }
             | Self::Users { next, .. }
-            | Self::Found { next, .. } => cursor_fits(next),
+            | Self::Contents { next, .. } => cursor_fits(next),
             Self::Sources { sources, next } => {
                 cursor_fits(next) && sources.iter().all(|source| source.ticket.len() <= TICKET_MAX_BYTES)
             }
@@ -370,8 +318,8 @@ impl Response {
 }
 
 impl NameQuery {
-    /// Whether the question is about this name: how a client knows an answer that is not to what it asked.
-    pub fn admits(&self, name: &FileName) -> bool {
+    /// Whether the query selects this name. Clients detect with it a response that does not fit their query.
+    pub fn matches(&self, name: &FileName) -> bool {
         match self {
             Self::Exact(exact) => name == exact,
             Self::Prefix(text) => name.as_str().starts_with(text),
@@ -390,7 +338,7 @@ impl NameQuery {
     }
 }
 
-/// Encoded size of any message part, bytes.
+/// Bytes of the encoding of a message or of a part of one.
 pub fn encoded_len<T: Serialize>(part: &T) -> usize {
     postcard::experimental::serialized_size(part).expect("our own types always encode")
 }

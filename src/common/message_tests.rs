@@ -1,5 +1,6 @@
 use super::*;
 use crate::common::limits::{MESSAGE_MAX_BYTES, PAGE_MAX_BYTES};
+use crate::common::types::ContentHash;
 
 fn file(name: &str) -> FileName {
     FileName::parse(name).unwrap()
@@ -18,19 +19,19 @@ fn cursor() -> Option<Cursor> {
 }
 
 fn request(request: Request) -> ClientMessage {
-    ClientMessage::Request { id: RequestId(300), floor: RequestId(299), request }
+    ClientMessage::Request { id: RequestId(300), lowest_pending: RequestId(299), request }
 }
 
 fn reply(response: Response) -> ServerMessage {
     ServerMessage::Reply { id: RequestId(5), response }
 }
 
-/// One of each, with its bytes: a change of these is a change of the protocol version.
+/// One message of each kind with its encoding. A change of an encoding is a change of the protocol version.
 fn client_messages() -> Vec<(ClientMessage, String)> {
     let hash = "aa".repeat(32);
-    let published = PublishedFile { name: file("a"), content: content() };
+    let published = NamedContent { name: file("a"), content: content() };
     let exact = NameQuery::Exact(file("a"));
-    let wanted = WantedFile { name: file("a"), hash: content().hash, size: content().size };
+    let wanted = ContentRef { name: file("a"), hash: content().hash, size: content().size };
     vec![
         (ClientMessage::Heartbeat(Heartbeat { number: 128, free_slots: 8 }), "00800108".into()),
         (
@@ -42,16 +43,19 @@ fn client_messages() -> Vec<(ClientMessage, String)> {
             request(Request::StageAudience { key: 3, part: 0, users: vec![user("yoda")] }),
             "01ac02ab02020300010479".to_owned() + "6f6461",
         ),
-        (request(Request::Published { listing: true, cursor: None }), "01ac02ab02030100".into()),
+        (request(Request::OwnPublications { user_initiated: true, cursor: None }), "01ac02ab02030100".into()),
         (request(Request::AudienceOf { name: file("a"), cursor: None }), "01ac02ab0204016100".into()),
         (request(Request::Peers { cursor: cursor() }), "01ac02ab020501020102".into()),
         (
             request(Request::Search { query: NameQuery::SubstringIgnoreCase("é".into()), cursor: None }),
             "01ac02ab02060302c3a900".into(),
         ),
-        (request(Request::Resolve { query: exact, fetch: true, cursor: None }), "01ac02ab02070001610100".into()),
+        (
+            request(Request::Resolve { query: exact, purpose: ResolvePurpose::Download, cursor: None }),
+            "01ac02ab02070001610100".into(),
+        ),
         (request(Request::Sources { files: vec![wanted], cursor: None }), format!("01ac02ab0208010161{hash}ac0200")),
-        (ClientMessage::Leave, "02".into()),
+        (ClientMessage::Logout, "02".into()),
     ]
 }
 
@@ -59,26 +63,26 @@ fn server_messages() -> Vec<(ServerMessage, String)> {
     let hash = "aa".repeat(32);
     let digest = PublicationsDigest([0xdd; 16]);
     let dd = "dd".repeat(16);
-    let own = OwnEntry { name: file("a"), content: content(), restricted: true };
-    let found = FoundEntry { name: file("a"), content: content(), sources: 2, age_s: 60 };
+    let own = OwnPublication { name: file("a"), content: content(), restricted: true };
+    let found = AvailableContent { name: file("a"), content: content(), sources: 2, age_s: 60 };
     let grant = SourceGrant {
         user: user("h"),
         address: "127.0.0.1:258".parse().unwrap(),
         free_slots: 7,
-        covers: 1,
+        file_mask: 1,
         key: [0xcc; 32].into(),
         ticket: vec![9],
     };
     let cc = "cc".repeat(32);
     vec![
         (ServerMessage::HeartbeatAck { number: 128 }, "008001".into()),
-        (reply(Response::Stored { digest }), format!("010500{dd}")),
-        (reply(Response::Withdrawn { found: 3, digest }), format!("01050103{dd}")),
-        (reply(Response::Staged), "010502".into()),
-        (reply(Response::Published { entries: vec![own], next: None }), format!("010503010161{hash}ac02010100")),
-        (reply(Response::Names { names: vec![file("a")], next: cursor() }), "01050401016101020102".into()),
+        (reply(Response::Published { digest }), format!("010500{dd}")),
+        (reply(Response::Unpublished { published_mask: 3, digest }), format!("01050103{dd}")),
+        (reply(Response::AudienceStaged), "010502".into()),
+        (reply(Response::OwnPublications { entries: vec![own], next: None }), format!("010503010161{hash}ac02010100")),
+        (reply(Response::SearchResults { names: vec![file("a")], next: cursor() }), "01050401016101020102".into()),
         (reply(Response::Users { users: vec![user("h")], next: None }), "01050501016800".into()),
-        (reply(Response::Found { entries: vec![found], next: None }), format!("010506010161{hash}ac0201023c00")),
+        (reply(Response::Contents { entries: vec![found], next: None }), format!("010506010161{hash}ac0201023c00")),
         (
             reply(Response::Sources { sources: vec![grant], next: None }),
             format!("010507010168007f00000182020701{cc}010900"),
@@ -87,14 +91,14 @@ fn server_messages() -> Vec<(ServerMessage, String)> {
         (reply(Response::UnknownAudience), "010509".into()),
         (reply(Response::NotPublished), "01050a".into()),
         (reply(Response::StaleCursor), "01050b".into()),
-        (reply(Response::Refused), "01050c".into()),
-        (ServerMessage::Left, "02".into()),
-        (ServerMessage::LoggedOut, "03".into()),
+        (reply(Response::Rejected), "01050c".into()),
+        (ServerMessage::LogoutAck, "02".into()),
+        (ServerMessage::SessionRevoked, "03".into()),
     ]
 }
 
 #[test]
-fn client_messages_have_their_bytes() {
+fn client_messages_have_stable_encodings() {
     for (message, golden) in client_messages() {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
@@ -104,7 +108,7 @@ fn client_messages_have_their_bytes() {
 }
 
 #[test]
-fn server_messages_have_their_bytes() {
+fn server_messages_have_stable_encodings() {
     for (message, golden) in server_messages() {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
@@ -114,7 +118,7 @@ fn server_messages_have_their_bytes() {
 }
 
 #[test]
-fn a_message_cut_anywhere_or_followed_by_more_is_refused() {
+fn truncated_messages_and_trailing_bytes_are_rejected() {
     let check = |golden: &str, decodes: &dyn Fn(&[u8]) -> Result<(), MessageError>| {
         let mut bytes = hex::decode(golden).unwrap();
         for cut in 0..bytes.len() {
@@ -132,7 +136,7 @@ fn a_message_cut_anywhere_or_followed_by_more_is_refused() {
 }
 
 #[test]
-fn lists_beyond_their_limits_are_refused() {
+fn lists_beyond_their_limits_are_rejected() {
     let decoded = |message: ClientMessage| {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
@@ -141,7 +145,7 @@ fn lists_beyond_their_limits_are_refused() {
     let names = |count| request(Request::Unpublish { names: vec![file("a"); count] });
     assert_eq!(decoded(names(BATCH_MAX_FILES)), Ok(()));
     assert_eq!(decoded(names(BATCH_MAX_FILES + 1)), Err(MessageError::OverLimit));
-    assert_eq!(decoded(names(0)), Err(MessageError::OverLimit), "nothing to do is no request");
+    assert_eq!(decoded(names(0)), Err(MessageError::OverLimit), "an empty list");
     let needle = |bytes| request(Request::Search { query: NameQuery::Substring("x".repeat(bytes)), cursor: None });
     assert_eq!(decoded(needle(NEEDLE_MAX_BYTES)), Ok(()));
     assert_eq!(decoded(needle(NEEDLE_MAX_BYTES + 1)), Err(MessageError::OverLimit));
@@ -152,7 +156,7 @@ fn lists_beyond_their_limits_are_refused() {
 }
 
 #[test]
-fn a_length_that_lies_takes_no_memory() {
+fn a_false_length_allocates_nothing() {
     // A list that claims 2^32 - 1 names and ends.
     let bytes = hex::decode("01010101ffffffff0f").unwrap();
     assert_eq!(ClientMessage::decode(&bytes), Err(MessageError::Malformed));
@@ -162,9 +166,9 @@ fn a_length_that_lies_takes_no_memory() {
 fn the_largest_entries_fit_a_page_and_the_largest_requests_a_datagram() {
     let longest = file(&["a".repeat(255), "b".repeat(254), "c".into()].join("/"));
     let content = Content { hash: ContentHash([255; 32]), size: u64::MAX, mtime_ms: i64::MIN };
-    let found = FoundEntry { name: longest.clone(), content, sources: u32::MAX, age_s: u64::MAX };
+    let found = AvailableContent { name: longest.clone(), content, sources: u32::MAX, age_s: u64::MAX };
     assert!(encoded_len(&found) <= PAGE_MAX_BYTES);
-    let published = PublishedFile { name: longest, content };
+    let published = NamedContent { name: longest, content };
     let mut bytes = Vec::new();
     request(Request::Publish { files: vec![published], audience: AudienceRef::Staged(u32::MAX) }).encode(&mut bytes);
     assert!(bytes.len() <= MESSAGE_MAX_BYTES);

@@ -1,6 +1,6 @@
 //! What server and client must agree on. No sockets, no clocks; imports neither `server` nor `client`.
 
-pub(crate) mod content;
+pub(crate) mod chunk_tree;
 pub(crate) mod crypto;
 pub(crate) mod escape;
 pub(crate) mod handshake_keys;
@@ -9,10 +9,11 @@ pub(crate) mod message;
 pub(crate) mod net;
 pub(crate) mod opaque;
 pub(crate) mod packet;
+pub(crate) mod peer_crypto;
+pub(crate) mod peer_message;
 pub(crate) mod rate;
 pub(crate) mod redacted;
 pub(crate) mod session_cipher;
 pub(crate) mod sync;
 pub(crate) mod ticket;
-pub(crate) mod transfer;
 pub(crate) mod types;

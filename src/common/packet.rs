@@ -1,4 +1,4 @@
-//! What is on the wire before and around a message: one kind byte, then fixed fields, multi-byte numbers big-endian.
+//! The datagrams between client and server: one kind byte, then fixed fields, multi-byte numbers big-endian.
 //!
 //! ```text
 //! kind    name       after the kind byte                                                bytes   from
@@ -7,9 +7,9 @@
 //! 0x03    VERSION    version 2, nonce 16                                                   19   server
 //! 0x04    LOGIN1     nonce 16, cookie 32, user (length 1, 64 with zero padding), KE1 96   210   client
 //! 0x05    LOGIN2     nonce 16, KE2 320                                                    337   server
-//! 0x06    LOGIN3     nonce 16, KE3 64, sealed ClientInfo                                129   client
-//! 0x07    ANSWER     nonce 16, sealed LoginResult, or as many random bytes                353   server
-//! 0x08    RESUME     nonce 16, cookie 32, sealed ClientInfo 48, ticket           98 to 321   client
+//! 0x06    LOGIN3     nonce 16, KE3 64, sealed ClientInfo                                  129   client
+//! 0x07    LOGIN4     nonce 16, sealed LoginResult, or as many random bytes                353   server
+//! 0x08    RESUME     nonce 16, cookie 32, sealed ClientInfo 48, ticket             98 to 321   client
 //! 0x09    RESUMED    nonce 16, server nonce 16, sealed LoginResult                        369   server
 //! 0x0a    REFUSED    nonce 16                                                              17   server
 //! 0x0b    THROTTLED  nonce 16, seconds 2                                                   19   server
@@ -17,18 +17,18 @@
 //! 0x11    RESET      session id 16, token 16, delay 2                                      35   server
 //! ```
 //!
-//! Defended here: nothing is larger than what provoked it until the address is proven by a cookie (RETRY, VERSION and
-//! REFUSED answer larger packets; RESET is smaller than the smallest SESSION). Parsing borrows, never allocates, and
-//! accepts one length per kind; whatever does not fit is nobody's packet. Not defended here: whether a field is true.
+//! Defended here: no reply is larger than its request until a cookie has validated the client's address (RETRY, VERSION
+//! and REFUSED reply to larger packets; RESET is smaller than the smallest SESSION). Parsing borrows, never allocates,
+//! and accepts one length per kind; any other length is rejected. Not defended here: whether a field is true.
 
 use super::limits::{DATAGRAM_MAX_BYTES, HELLO_BYTES, SEALED_OVERHEAD_BYTES, USER_NAME_MAX_BYTES};
 use super::types::{SessionId, UserName};
 
-/// Ties the steps of one login or resumption together; random, chosen by the client.
+/// Identifies the packets of one login or resumption. Random, chosen by the client.
 pub type Nonce = [u8; 16];
-/// Proof that an address receives what is sent to it; see `server::cookie`.
+/// Proves that a client receives packets at its address (address validation as in QUIC).
 pub type Cookie = [u8; 32];
-/// Tells a true reset from a forged one; told to the client under seal.
+/// Authenticates a RESET: the server sends it to the client in the encrypted parameters of the session.
 pub type ResetToken = [u8; 16];
 
 /// Bytes of an OPAQUE KE1 (Ristretto255, TripleDH).
@@ -37,135 +37,110 @@ pub const KE1_BYTES: usize = 96;
 pub const KE2_BYTES: usize = 320;
 /// Bytes of an OPAQUE KE3.
 pub const KE3_BYTES: usize = 64;
-/// Bytes of a sealed [`ClientInfo`](super::handshake_keys::ClientInfo): 32 of plaintext and the tag.
+/// Bytes of a sealed `ClientInfo`: 32 of plaintext and the tag.
 pub const CLIENT_INFO_BYTES: usize = 48;
-/// Bytes of a sealed [`LoginResult`](super::handshake_keys::LoginResult): 320 of plaintext and the tag.
+/// Bytes of a sealed `LoginResult`: 320 of plaintext and the tag.
 pub const LOGIN_RESULT_BYTES: usize = 336;
-/// Largest resumption ticket.
+/// Largest resumption ticket, bytes.
 pub const RESUMPTION_TICKET_MAX_BYTES: usize = 224;
 
 const NONCE_BYTES: usize = 16;
 const COOKIE_BYTES: usize = 32;
 const LOGIN1_BYTES: usize = 1 + NONCE_BYTES + COOKIE_BYTES + 1 + USER_NAME_MAX_BYTES + KE1_BYTES;
 const RESUME_HEAD_BYTES: usize = 1 + NONCE_BYTES + COOKIE_BYTES + CLIENT_INFO_BYTES;
-/// Kind, session id and counter: what stands in clear before a sealed message, and its associated data.
+/// Bytes of kind, session id and counter: the cleartext head of a sealed message, and its associated data.
 pub const SESSION_HEAD_BYTES: usize = 1 + 16 + 8;
-/// A RESET, bytes.
+/// Bytes of a RESET.
 pub const RESET_BYTES: usize = 1 + 16 + 16 + 2;
 
-const _: () = assert!(RESET_BYTES < SEALED_OVERHEAD_BYTES, "a reset is smaller than whatever caused it");
+const _: () = assert!(RESET_BYTES < SEALED_OVERHEAD_BYTES, "a RESET is smaller than any SESSION packet");
 const _: () = assert!(1 + NONCE_BYTES + COOKIE_BYTES < HELLO_BYTES, "a RETRY is smaller than a HELLO");
 const _: () = assert!(1 + NONCE_BYTES + COOKIE_BYTES < LOGIN1_BYTES, "a RETRY is smaller than a LOGIN1");
 const _: () = assert!(1 + NONCE_BYTES + COOKIE_BYTES < RESUME_HEAD_BYTES, "a RETRY is smaller than a RESUME");
 
-/// One datagram, taken apart but not believed.
+/// One parsed datagram. Nothing in it has been verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packet<'a> {
-    /// The client's first word.
+    /// Starts a login or a resumption.
     Hello {
         /// The client's protocol version.
         version: u16,
-        /// Chosen by the client.
         nonce: Nonce,
     },
-    /// "Show that you receive this": also sent when a cookie has expired.
-    Retry {
-        /// The client's.
-        nonce: Nonce,
-        /// To be brought back.
-        cookie: Cookie,
-    },
-    /// The server speaks another version.
+    /// Validates the client's address: the client repeats the cookie in its next packet. Also sent when a cookie has
+    /// expired.
+    Retry { nonce: Nonce, cookie: Cookie },
+    /// The server has another protocol version.
     Version {
         /// The server's protocol version.
         version: u16,
-        /// The client's.
         nonce: Nonce,
     },
-    /// User name and the first key-exchange message.
+    /// User name and the first message of the key exchange.
     Login1 {
-        /// The client's.
         nonce: Nonce,
         /// From RETRY.
         cookie: Cookie,
-        /// Valid as a name; whether it exists is another question.
+        /// A valid name, perhaps of no user.
         user: &'a str,
         /// OPAQUE KE1.
         ke1: &'a [u8; KE1_BYTES],
     },
-    /// The server's key-exchange message.
+    /// The server's message of the key exchange.
     Login2 {
-        /// The client's.
         nonce: Nonce,
         /// OPAQUE KE2.
         ke2: &'a [u8; KE2_BYTES],
     },
-    /// The client's proof, with what the server must know of it.
+    /// The client's last message of the key exchange, which authenticates it.
     Login3 {
-        /// The client's.
         nonce: Nonce,
-        /// OPAQUE KE3; random bytes from a client that found its password wrong.
+        /// OPAQUE KE3, or random bytes after a wrong password.
         ke3: &'a [u8; KE3_BYTES],
-        /// Sealed [`ClientInfo`](super::handshake_keys::ClientInfo).
+        /// Sealed `ClientInfo`.
         client_info: &'a [u8; CLIENT_INFO_BYTES],
     },
-    /// Welcome or refusal; only who has the key can tell.
+    /// The result of the login. Without the key a success cannot be told from a failure.
     Login4 {
-        /// The client's.
         nonce: Nonce,
-        /// Sealed [`LoginResult`](super::handshake_keys::LoginResult), or random bytes.
+        /// Sealed `LoginResult`, or random bytes.
         result: &'a [u8; LOGIN_RESULT_BYTES],
     },
-    /// A session to be taken up again.
+    /// Resumes a session.
     Resume {
-        /// The client's.
         nonce: Nonce,
         /// From RETRY.
         cookie: Cookie,
-        /// Sealed [`ClientInfo`](super::handshake_keys::ClientInfo), under the ticket's secret.
+        /// Sealed `ClientInfo`, under the ticket's secret.
         client_info: &'a [u8; CLIENT_INFO_BYTES],
         /// A [`ResumptionTicket`](super::ticket::ResumptionTicket) sealed for the server.
         ticket: &'a [u8],
     },
-    /// The session stands again, under fresh keys.
+    /// The session is resumed, with fresh keys.
     Resumed {
-        /// The client's.
         nonce: Nonce,
-        /// The server's part of the fresh keys.
+        /// The server's part of the derivation of the fresh keys.
         server_nonce: Nonce,
-        /// Sealed [`LoginResult`](super::handshake_keys::LoginResult).
+        /// Sealed `LoginResult`.
         result: &'a [u8; LOGIN_RESULT_BYTES],
     },
-    /// The ticket is of no use: log in.
-    Refused {
-        /// The client's.
-        nonce: Nonce,
-    },
-    /// Too many guesses from this address or for this user.
-    Throttled {
-        /// The client's.
-        nonce: Nonce,
-        /// When to try again.
-        retry_after_s: u16,
-    },
-    /// Everything after login; the whole datagram, since opening it needs the head as associated data.
-    Session {
-        /// Whose.
-        id: SessionId,
-    },
-    /// The server does not know this session any more.
+    /// The ticket is invalid: the client has to log in.
+    Refused { nonce: Nonce },
+    /// Too many password guesses from this address or for this user.
+    Throttled { nonce: Nonce, retry_after_s: u16 },
+    /// A sealed message of an established session; [`SessionCipher`](super::session_cipher::SessionCipher) opens it.
+    Session { id: SessionId },
+    /// The server does not have this session any more.
     Reset {
-        /// Whose.
         id: SessionId,
-        /// Proves that the server said so.
         token: ResetToken,
-        /// How long to wait before resuming, milliseconds: how a restarted server spreads its clients.
+        /// How long the client waits before it resumes. A restarted server spreads its clients by it.
         delay_ms: u16,
     },
 }
 
 impl<'a> Packet<'a> {
-    /// Takes a datagram apart. `None` for anything that is not exactly one packet.
+    /// Parses a datagram. `None` unless it is exactly one packet.
     pub fn parse(datagram: &'a [u8]) -> Option<Self> {
         if datagram.len() > DATAGRAM_MAX_BYTES {
             return None;
@@ -197,7 +172,8 @@ impl<'a> Packet<'a> {
         input.is_empty().then_some(packet)
     }
 
-    /// The datagram. Not for [`Packet::Session`], which [`SessionCipher`](super::session_cipher::SessionCipher) writes.
+    /// Encodes the datagram. Panics for [`Packet::Session`], which only
+    /// [`SessionCipher`](super::session_cipher::SessionCipher) writes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(LOGIN_RESULT_BYTES + 64);
         self.write(&mut out);
@@ -226,7 +202,7 @@ impl<'a> Packet<'a> {
             Self::Resumed { nonce, server_nonce, result: answer } => push(out, 0x09, &[&nonce, &server_nonce, answer]),
             Self::Refused { nonce } => push(out, 0x0a, &[&nonce]),
             Self::Throttled { nonce, retry_after_s } => push(out, 0x0b, &[&nonce, &retry_after_s.to_be_bytes()]),
-            Self::Session { .. } => unreachable!("session datagrams are written by their sealer"),
+            Self::Session { .. } => unreachable!("SessionCipher writes session datagrams"),
             Self::Reset { id, token, delay_ms } => push(out, 0x11, &[&id.0, &token, &delay_ms.to_be_bytes()]),
         }
     }
@@ -240,7 +216,7 @@ fn push(out: &mut Vec<u8>, kind: u8, fields: &[&[u8]]) {
     fields.iter().for_each(|field| out.extend_from_slice(field));
 }
 
-/// A HELLO of a later version may carry other things behind the nonce, and must still learn which version we speak.
+/// A HELLO of a later version may have other fields after the nonce; it still gets a VERSION in reply.
 fn parse_hello<'a>(input: &mut &'a [u8]) -> Option<Packet<'a>> {
     let hello = Packet::Hello { version: take_u16(input)?, nonce: *take(input)? };
     let padding = std::mem::take(input);
@@ -297,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn every_packet_reads_back_as_itself() {
+    fn every_packet_parses_to_itself() {
         for bytes in samples() {
             let packet = Packet::parse(&bytes).expect("our own packet");
             assert_eq!(packet.to_bytes(), bytes);
@@ -305,12 +281,12 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_too_few_or_too_many_is_nobodys_packet() {
+    fn a_packet_with_a_byte_too_few_or_too_many_is_rejected() {
         for bytes in samples() {
             let is_resume = bytes[0] == 0x08;
             for cut in 0..bytes.len() {
-                let still_a_resume = is_resume && cut > RESUME_HEAD_BYTES;
-                assert_eq!(Packet::parse(&bytes[..cut]).is_some(), still_a_resume, "{:#x} cut to {cut}", bytes[0]);
+                let still_resume = is_resume && cut > RESUME_HEAD_BYTES;
+                assert_eq!(Packet::parse(&bytes[..cut]).is_some(), still_resume, "{:#x} cut to {cut}", bytes[0]);
             }
             let longer = [bytes.as_slice(), &[0]].concat();
             assert_eq!(Packet::parse(&longer).is_some(), is_resume, "{:#x} with one more", bytes[0]);
@@ -325,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_kinds_and_giants_are_refused() {
+    fn unknown_kinds_and_oversized_datagrams_are_rejected() {
         for kind in (0x0c..=0x0f).chain(0x12..=0xff).chain([0]) {
             assert_eq!(Packet::parse(&[kind; 100]), None);
         }
@@ -336,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_with_a_bad_name_is_nobodys_packet() {
+    fn a_login_with_an_invalid_name_is_rejected() {
         let good = samples().swap_remove(3);
         for (at, byte) in [(49, 0), (49, 65), (49, 3), (50, b' '), (50, 0x1b), (50, 0xff), (60, b'x')] {
             let mut bad = good.clone();

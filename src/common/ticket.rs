@@ -1,13 +1,15 @@
-//! Tickets: sealed leave to do one thing later, kept by whom it concerns and opened by whom it is for.
+//! Tickets: encrypted capabilities. The holder stores one and presents it later; only its intended reader can decrypt it.
 //!
-//! * A [`ResumptionTicket`] is sealed by the server for itself: it carries a session over a server restart or a change
-//!   of address without the password.
-//! * A [`TransferTicket`] is sealed by the server for one uploader: it lets one downloader fetch some contents from it.
+//! * A [`ResumptionTicket`] is sealed by the server for itself. It lets a client resume its session without the password,
+//!   after a restart of the server or a change of the client's address.
+//! * A [`TransferTicket`] is sealed by the server for one uploader. It lets one downloader download some contents.
 //!
-//! Defended: nobody but the server makes or reads a ticket (AES-256-GCM under keys derived for nothing else, a random
-//! nonce of 96 bits a ticket); a stolen transfer ticket is useless without the key told to its downloader under seal; an
-//! expired one is refused. Not defended: a ticket shown twice within its life opens two connections, each with fresh
-//! keys from the Noise handshake; what may be fetched is the same.
+//! Defended: only the server can make a ticket, and only its reader can read it: AES-256-GCM under keys with no other
+//! use, and a random nonce of 96 bits for each ticket. A stolen transfer ticket is useless without its key, which the
+//! server sends to the downloader in an encrypted session. An expired ticket is rejected.
+//!
+//! Not defended: a ticket presented twice within its lifetime opens two connections, each with fresh keys from the Noise
+//! handshake, that grant the same contents.
 
 use rand::{CryptoRng, RngCore};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -15,58 +17,44 @@ use zeroize::Zeroizing;
 
 use super::crypto::{AeadKey, NONCE_BYTES, TAG_BYTES};
 use super::redacted::Redacted;
-use super::types::{ContentHash, FileName, InstanceId, UserName};
+use super::types::{ContentRef, InstanceId, UserName};
 
-/// Why a ticket was not taken.
+/// Why a ticket was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TicketError {
-    /// Not sealed for the one who reads it, or damaged.
+    /// Sealed under another key, or damaged.
     #[error("the ticket was not made for this use")]
-    NotOurs,
-    /// Too old.
+    Invalid,
     #[error("the ticket has expired")]
     Expired,
 }
 
-/// What takes a session up again. Times are milliseconds since 1970 by the server's wall clock.
+/// Resumes a session. Times are milliseconds since 1970 by the server's wall clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResumptionTicket {
-    /// Whose session.
     pub user: UserName,
-    /// Changes with the user's credential; a ticket of another version is void.
+    /// Changes with the user's credential. The server rejects a ticket of another version.
     pub credential_version: [u8; 16],
-    /// Which run of the client.
+    /// The client instance of the session.
     pub instance: InstanceId,
-    /// Counts the sessions of that run; only a later one supersedes an earlier one.
+    /// Counts the sessions of the instance. A session is superseded only by one of a higher generation.
     pub generation: u32,
-    /// What the fresh keys are derived from; the client derives the same from its session.
+    /// The secret from which the resumed session's keys are derived. The client derives it from its session.
     pub secret: Redacted<[u8; 32]>,
-    /// When the ticket ends.
+    /// When the ticket expires.
     pub expires_ms: u64,
 }
 
-/// What lets `downloader` fetch `grants` from the one it is sealed for.
+/// Lets `downloader` download `grants` from the uploader that the ticket is sealed for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransferTicket {
-    /// Who may fetch.
     pub downloader: UserName,
-    /// When the ticket ends, by the clock of `Welcome::server_time_ms`.
+    /// When the ticket expires, by the clock of `SessionParams::server_time_ms`.
     pub expires_ms: u64,
     /// The pre-shared key of the connection's Noise handshake.
     pub key: Redacted<[u8; 32]>,
-    /// What may be fetched; numbered from 0 in this order.
-    pub grants: Vec<Grant>,
-}
-
-/// One content that may be fetched.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Grant {
-    /// The name it is published under.
-    pub name: FileName,
-    /// Its bytes.
-    pub hash: ContentHash,
-    /// How many.
-    pub size: u64,
+    /// The granted contents. Peer messages number them from 0 in this order.
+    pub grants: Vec<ContentRef>,
 }
 
 impl ResumptionTicket {
@@ -105,15 +93,15 @@ fn seal<T: Serialize>(ticket: &T, key: &AeadKey, rng: &mut (impl RngCore + Crypt
 }
 
 fn open<T: DeserializeOwned>(sealed: &[u8], key: &AeadKey) -> Result<T, TicketError> {
-    let (nonce, sealed) = sealed.split_first_chunk().ok_or(TicketError::NotOurs)?;
+    let (nonce, sealed) = sealed.split_first_chunk().ok_or(TicketError::Invalid)?;
     if sealed.len() < TAG_BYTES {
-        return Err(TicketError::NotOurs);
+        return Err(TicketError::Invalid);
     }
     let mut text = Zeroizing::new(sealed.to_vec());
-    let text = key.open_in_place(*nonce, &[], &mut text).ok_or(TicketError::NotOurs)?;
+    let text = key.open_in_place(*nonce, &[], &mut text).ok_or(TicketError::Invalid)?;
     match postcard::take_from_bytes(text) {
         Ok((ticket, [])) => Ok(ticket),
-        _ => Err(TicketError::NotOurs),
+        _ => Err(TicketError::Invalid),
     }
 }
 
@@ -126,16 +114,17 @@ mod tests {
     use crate::common::limits::{
         FILE_NAME_MAX_BYTES, SOURCES_REQUEST_MAX_BYTES, TICKET_MAX_BYTES, USER_NAME_MAX_BYTES,
     };
-    use crate::common::message::{WantedFile, encoded_len};
+    use crate::common::message::encoded_len;
     use crate::common::packet::RESUMPTION_TICKET_MAX_BYTES;
+    use crate::common::types::{ContentHash, FileName};
 
-    fn transfer(grants: Vec<Grant>) -> TransferTicket {
+    fn transfer(grants: Vec<ContentRef>) -> TransferTicket {
         let downloader = UserName::parse(&"x".repeat(USER_NAME_MAX_BYTES)).unwrap();
         TransferTicket { downloader, expires_ms: u64::MAX, key: [1; 32].into(), grants }
     }
 
-    fn grant(name: &str) -> Grant {
-        Grant { name: FileName::parse(name).unwrap(), hash: ContentHash([2; 32]), size: u64::MAX }
+    fn grant(name: &str) -> ContentRef {
+        ContentRef { name: FileName::parse(name).unwrap(), hash: ContentHash([2; 32]), size: u64::MAX }
     }
 
     #[test]
@@ -146,9 +135,9 @@ mod tests {
         let sealed = ticket.seal(&key, &mut rng);
         assert_eq!(TransferTicket::open(&sealed, &key, 999), Ok(ticket));
         assert_eq!(TransferTicket::open(&sealed, &key, 1_000), Err(TicketError::Expired));
-        assert_eq!(TransferTicket::open(&sealed, &other, 0), Err(TicketError::NotOurs));
+        assert_eq!(TransferTicket::open(&sealed, &other, 0), Err(TicketError::Invalid));
         for cut in 0..sealed.len() {
-            assert_eq!(TransferTicket::open(&sealed[..cut], &key, 0), Err(TicketError::NotOurs));
+            assert_eq!(TransferTicket::open(&sealed[..cut], &key, 0), Err(TicketError::Invalid));
         }
     }
 
@@ -158,9 +147,7 @@ mod tests {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let longest = ["a".repeat(255), "b".repeat(FILE_NAME_MAX_BYTES - 258), "c".into()].join("/");
         for name in [longest.as_str(), "a"] {
-            let name_of = |text| FileName::parse(text).unwrap();
-            let wanted = WantedFile { name: name_of(name), hash: ContentHash([2; 32]), size: u64::MAX };
-            let fit = (SOURCES_REQUEST_MAX_BYTES - 2) / encoded_len(&wanted);
+            let fit = (SOURCES_REQUEST_MAX_BYTES - 2) / encoded_len(&grant(name));
             let sealed = transfer(vec![grant(name); fit]).seal(&key, &mut rng);
             assert!(fit >= 1 && sealed.len() <= TICKET_MAX_BYTES, "{fit} files take {} bytes", sealed.len());
         }

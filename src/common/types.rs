@@ -1,7 +1,7 @@
-//! The nouns of the share. Each is parsed once, at the edge, and valid for ever after: a `FileName` that exists can be
-//! joined to a folder, printed on a terminal and typed back into `get`.
+//! Validated domain types. Each is parsed at the boundary; a value that exists is valid: a `FileName` can be joined to a
+//! directory, printed on a terminal and typed into `get`.
 //!
-//! Owns the rules of names (the contract's section 3). Must not know how a name is stored, sent or shown.
+//! The rules of names are those of the contract, section 3. Must not know how a name is stored, sent or displayed.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -11,16 +11,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::limits::{FILE_COMPONENT_MAX_BYTES, FILE_NAME_MAX_BYTES, USER_NAME_MAX_BYTES};
 
-/// Why a user name was refused.
+/// Why a user name is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UserNameError {
-    /// Nothing there.
     #[error("a user name cannot be empty")]
     Empty,
-    /// More than [`USER_NAME_MAX_BYTES`].
     #[error("a user name has at most {USER_NAME_MAX_BYTES} characters")]
     TooLong,
-    /// Something other than printable ASCII, or a space.
+    /// A space, or a character other than printable ASCII.
     #[error("a user name is printable ASCII without spaces")]
     BadCharacter,
     /// `#` starts a comment in the credentials file.
@@ -33,7 +31,6 @@ pub enum UserNameError {
 pub struct UserName(Arc<str>);
 
 impl UserName {
-    /// Checks the rules of the contract's section 3.
     pub fn parse(text: &str) -> Result<Self, UserNameError> {
         if text.is_empty() {
             return Err(UserNameError::Empty);
@@ -50,22 +47,18 @@ impl UserName {
         Ok(Self(text.into()))
     }
 
-    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Why a published name was refused.
+/// Why the name of a published file is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FileNameError {
-    /// Nothing there.
     #[error("a file name cannot be empty")]
     Empty,
-    /// More than [`FILE_NAME_MAX_BYTES`] bytes in all.
     #[error("a file name has at most {FILE_NAME_MAX_BYTES} bytes")]
     TooLong,
-    /// More than [`FILE_COMPONENT_MAX_BYTES`] bytes between two slashes.
     #[error("each part of a file name has at most {FILE_COMPONENT_MAX_BYTES} bytes")]
     ComponentTooLong,
     /// A leading `/`.
@@ -77,7 +70,7 @@ pub enum FileNameError {
     /// `.` or `..` as a component.
     #[error("a file name cannot have '.' or '..' as a part")]
     DotComponent,
-    /// `\`, which is a separator elsewhere.
+    /// `\`, which is a separator on other systems.
     #[error("a file name cannot contain a backslash")]
     Backslash,
     /// A control character: Unicode Cc, a bidi control, U+2028 or U+2029.
@@ -91,8 +84,7 @@ pub enum FileNameError {
 pub struct FileName(Arc<str>);
 
 impl FileName {
-    /// Checks the rules of the contract's section 3. Nothing is normalised: `./a` is refused here and tidied by the
-    /// client where a person typed it.
+    /// Does not normalize: `./a` is an error here. The client normalizes the paths that a user types.
     pub fn parse(text: &str) -> Result<Self, FileNameError> {
         if text.is_empty() {
             return Err(FileNameError::Empty);
@@ -106,7 +98,7 @@ impl FileName {
         if text.contains('\\') {
             return Err(FileNameError::Backslash);
         }
-        // Most names are ASCII; a server that starts parses a million of them.
+        // Most names are ASCII, and a starting server parses a million of them.
         let has_control = match text.is_ascii() {
             true => text.bytes().any(|byte| byte.is_ascii_control()),
             false => text.chars().any(is_control),
@@ -118,19 +110,13 @@ impl FileName {
         Ok(Self(text.into()))
     }
 
-    /// The name as text, with `/` between components.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The components, outermost folder first; never empty.
+    /// The components, separated by `/` in the name, outermost directory first. There is at least one.
     pub fn components(&self) -> impl Iterator<Item = &str> {
         self.0.split('/')
-    }
-
-    /// Whether any component starts with a dot.
-    pub fn is_hidden(&self) -> bool {
-        self.components().any(|part| part.starts_with('.'))
     }
 }
 
@@ -143,25 +129,25 @@ fn check_component(part: &str) -> Result<(), FileNameError> {
     }
 }
 
-/// Characters that may not stand in a published name because they can reorder or break what a terminal shows: Unicode
-/// Cc, the bidi controls (UAX #9: ALM, LRM, RLM, embeddings, overrides, isolates), U+2028 and U+2029.
+/// Characters not allowed in a published name because they can reorder or break the text on a terminal: Unicode Cc, the
+/// bidi controls (UAX #9: ALM, LRM, RLM, embeddings, overrides, isolates), U+2028 and U+2029.
 pub fn is_control(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// The BLAKE3 hash of a whole content, the one `b3sum` prints.
+/// The BLAKE3 hash of a whole content, as `b3sum` prints it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContentHash(pub [u8; 32]);
 
 impl ContentHash {
-    /// Sixty-four lower-case hex digits.
+    /// 64 lower-case hex digits.
     pub fn to_hex(self) -> String {
         hex::encode(self.0)
     }
 
-    /// Whether the hex form starts with `prefix` (any case).
+    /// Whether the hex form starts with `prefix`, in upper or lower case.
     pub fn starts_with_hex(&self, prefix: &str) -> bool {
         prefix.len() <= 64 && self.to_hex().starts_with(&prefix.to_ascii_lowercase())
     }
@@ -179,8 +165,8 @@ impl fmt::Debug for ContentHash {
     }
 }
 
-/// What a session is called on the wire: 8 bytes that name it and 8 bytes of MAC under a key only the server has, so
-/// that random bytes are never mistaken for a session it once issued.
+/// Identifies a session on the wire: 8 random bytes, and 8 bytes of MAC under a key of the server, so that the server
+/// distinguishes an id that it once issued from random bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub [u8; 16]);
 
@@ -190,16 +176,16 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// Numbers one request of a session; strictly rising within a run, starting at 1.
+/// Identifies a request. Strictly increasing within a client instance, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestId(pub u64);
 
-/// Names one run of a client, from its login to its leaving: the server's clock at login in microseconds since 1970,
-/// raised where needed so that a user's later run always has the larger number. Survives resumption.
+/// Identifies one instance of a client, from login to logout. It is the server's clock at login in microseconds since
+/// 1970, raised where needed so that a user's later instance always has the larger id. A resumption keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstanceId(pub u64);
 
-/// A sum over all publications of one user (see `server::index`): two equal digests mean the same publications.
+/// A digest of all publications of one user: an order-independent sum of their hashes, made by `server::index`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct PublicationsDigest(pub [u8; 16]);
 
@@ -209,36 +195,57 @@ impl fmt::Debug for PublicationsDigest {
     }
 }
 
-/// What is published under a name: which bytes, how many, and when they were last changed.
+/// The content of a published file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Content {
-    /// BLAKE3 of the bytes.
     pub hash: ContentHash,
-    /// Length in bytes.
+    /// Bytes.
     pub size: u64,
-    /// Modification time of the publisher's file, milliseconds since 1970 (negative: before).
+    /// Modification time of the publisher's file, milliseconds since 1970; negative before.
     pub mtime_ms: i64,
 }
 
-/// Who may see and fetch a publication.
+/// A file name with its content: what a user publishes or downloads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedContent {
+    pub name: FileName,
+    pub content: Content,
+}
+
+/// Identifies a content published under a name. Publishers of the same name and hash that report another size do not serve
+/// this content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentRef {
+    pub name: FileName,
+    pub hash: ContentHash,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl From<&NamedContent> for ContentRef {
+    fn from(NamedContent { name, content }: &NamedContent) -> Self {
+        Self { name: name.clone(), hash: content.hash, size: content.size }
+    }
+}
+
+/// The users who may see and download a publication, besides its owner.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Audience {
-    /// Every user but the owner sees it as published.
     #[default]
     Everyone,
-    /// Only these users, sorted and without repeats.
+    /// Only these users, sorted and without duplicates.
     Only(Vec<UserName>),
 }
 
 impl Audience {
-    /// An audience of the named users; sorts them and drops repeats.
+    /// An audience of these users, in any order; duplicates are removed.
     pub fn only(mut users: Vec<UserName>) -> Self {
         users.sort();
         users.dedup();
         Self::Only(users)
     }
 
-    /// Whether `user` may see and fetch the publication.
+    /// Whether `user` may see and download the publication.
     pub fn includes(&self, user: &UserName) -> bool {
         match self {
             Self::Everyone => true,
@@ -247,7 +254,7 @@ impl Audience {
     }
 }
 
-/// Text types share everything but their rules.
+/// What the text types have in common besides their rules.
 macro_rules! text_type {
     ($type:ident, $error:ident) => {
         impl Serialize for $type {
@@ -340,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn an_audience_knows_its_members() {
+    fn an_audience_includes_its_members_only() {
         let user = |name: &str| UserName::parse(name).unwrap();
         let audience = Audience::only(vec![user("yoda"), user("vader"), user("yoda")]);
         assert_eq!(audience, Audience::Only(vec![user("vader"), user("yoda")]));

@@ -27,9 +27,8 @@ use super::journal::{Journal, JournalError, JournalSeq, LastMutation, LoadSink, 
 use super::logging;
 use crate::common::escape::strip_line_ending;
 use crate::common::limits::PASSWORD_MAX_BYTES;
-use crate::common::message::PublishedFile;
 use crate::common::opaque::KeyStretching;
-use crate::common::types::{Audience, UserName};
+use crate::common::types::{Audience, NamedContent, UserName};
 
 /// Publications of one user that are read before they go to the index.
 const RUN_MAX: usize = 512;
@@ -158,7 +157,7 @@ fn random_seed() -> [u8; 32] {
 struct Loading {
     to_index: SyncSender<Read>,
     index: JoinHandle<LoadedState>,
-    files: Vec<(PublishedFile, Option<Arc<Audience>>, u64)>,
+    files: Vec<(NamedContent, Option<Arc<Audience>>, u64)>,
     user: Option<UserName>,
     since: Instant,
     said: Option<Instant>,
@@ -167,7 +166,7 @@ struct Loading {
 /// What has been read.
 enum Read {
     /// A run of one user's publications: the file, its audience unless that is everyone, and when it was published.
-    Publications(UserName, Vec<(PublishedFile, Option<Arc<Audience>>, u64)>),
+    Publications(UserName, Vec<(NamedContent, Option<Arc<Audience>>, u64)>),
     LastMutation(UserName, LastMutation),
     Total(u64),
 }

@@ -15,11 +15,11 @@ use super::journal::{JournalSeq, Mutation};
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::{ClientInfo, LoginResult, ResumptionKey, SessionParams};
 use crate::common::limits::PROTOCOL_VERSION;
-use crate::common::message::{ClientMessage, Heartbeat, PublishedFile, Request, Response, ServerMessage, WantedFile};
+use crate::common::message::{ClientMessage, Heartbeat, Request, Response, ServerMessage};
 use crate::common::opaque::{ClientLogin, KeyStretching, PasswordRecord};
 use crate::common::packet::{Cookie, KE3_BYTES, Nonce, Packet};
 use crate::common::session_cipher::{SessionCipher, Side};
-use crate::common::types::{Content, ContentHash, FileName, RequestId, UserName};
+use crate::common::types::{Content, ContentHash, ContentRef, FileName, NamedContent, RequestId, UserName};
 
 /// Milliseconds since 1970 when virtual time begins.
 pub(crate) const WALL_MS: u64 = 1_700_000_000_000;
@@ -38,15 +38,15 @@ pub(crate) fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-pub(crate) fn file(text: &str) -> PublishedFile {
+pub(crate) fn file(text: &str) -> NamedContent {
     let hash = ContentHash(*blake3::hash(text.as_bytes()).as_bytes());
-    PublishedFile { name: name(text), content: Content { hash, size: 10, mtime_ms: 5 } }
+    NamedContent { name: name(text), content: Content { hash, size: 10, mtime_ms: 5 } }
 }
 
 /// What is asked for to fetch [`file`].
-pub(crate) fn wanted(text: &str) -> WantedFile {
-    let PublishedFile { name, content } = file(text);
-    WantedFile { name, hash: content.hash, size: content.size }
+pub(crate) fn wanted(text: &str) -> ContentRef {
+    let NamedContent { name, content } = file(text);
+    ContentRef { name, hash: content.hash, size: content.size }
 }
 
 /// Credentials of record lines; each password is the user's name and `-pw`.
@@ -185,7 +185,7 @@ impl World {
     pub(crate) fn try_ask(&mut self, client: &mut Client, request: Request) -> Option<Response> {
         client.next_id += 1;
         let id = RequestId(client.next_id);
-        let message = ClientMessage::Request { id, floor: id, request };
+        let message = ClientMessage::Request { id, lowest_pending: id, request };
         match self.say(client, &message).pop() {
             Some(ServerMessage::Reply { id: theirs, response }) if theirs == id => Some(response),
             None => None,

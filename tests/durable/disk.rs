@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use fileshare::internals::client::control::PublishAudience;
-use fileshare::internals::common::message::{NameQuery, PublishedFile};
-use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName};
+use fileshare::internals::common::message::NameQuery;
+use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, NamedContent};
 use rusqlite::Connection;
 use rustix::process::Signal;
 
@@ -24,9 +24,9 @@ fn everyone() -> PublishAudience {
     PublishAudience::Audience(Audience::Everyone)
 }
 
-fn file(number: usize) -> PublishedFile {
+fn file(number: usize) -> NamedContent {
     let content = Content { hash: ContentHash([7; 32]), size: 7, mtime_ms: 7 };
-    PublishedFile { name: FileName::parse(&format!("file {number:06} {:0200}", 0)).unwrap(), content }
+    NamedContent { name: FileName::parse(&format!("file {number:06} {:0200}", 0)).unwrap(), content }
 }
 
 /// Publishes until the server has stopped. Returns the number of acknowledged publications, the thread whose last

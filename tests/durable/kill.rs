@@ -12,8 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use fileshare::internals::client::control::PublishAudience;
-use fileshare::internals::common::message::PublishedFile;
-use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, UserName};
+use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, NamedContent, UserName};
 use fileshare::internals::server::journal::{Journal, LastMutation, LoadSink, StoredPublication};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -126,7 +125,7 @@ fn publish(
         false => Audience::Everyone,
     };
     let mut content = || Content { hash: ContentHash(rng.r#gen()), size: rng.r#gen(), mtime_ms: rng.r#gen() };
-    let files: Vec<_> = names.into_iter().map(|name| PublishedFile { name, content: content() }).collect();
+    let files: Vec<_> = names.into_iter().map(|name| NamedContent { name, content: content() }).collect();
     after.extend(files.iter().map(|file| (file.name.clone(), (file.content, audience.clone()))));
     history.lock().unwrap().pending = Some(after.clone());
     member.directory.publish(&files, &PublishAudience::Audience(audience)).unwrap();

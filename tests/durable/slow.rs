@@ -12,8 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use fileshare::internals::client::control::PublishAudience;
-use fileshare::internals::common::message::{NameQuery, PublishedFile};
-use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName};
+use fileshare::internals::common::message::NameQuery;
+use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, NamedContent};
 use fileshare::internals::server::cli::Options;
 use fileshare::internals::server::journal::{Journal, Mutation, SqliteStore, Store, StoreError};
 use fileshare::internals::server::run::serve_with_journal;
@@ -82,9 +82,9 @@ fn start(env: &TestEnv) -> (Running, std::net::SocketAddr) {
     }
 }
 
-fn file(name: &str) -> PublishedFile {
+fn file(name: &str) -> NamedContent {
     let content = Content { hash: ContentHash([7; 32]), size: 7, mtime_ms: 7 };
-    PublishedFile { name: FileName::parse(name).unwrap(), content }
+    NamedContent { name: FileName::parse(name).unwrap(), content }
 }
 
 fn count(server: &Running, what: &str) -> usize {

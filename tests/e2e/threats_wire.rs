@@ -8,7 +8,7 @@ use std::thread;
 
 use fileshare::internals::common::opaque::{ClientLogin, KeyStretching, PasswordRecord, ServerLogin};
 use fileshare::internals::common::packet::Packet;
-use fileshare::internals::common::transfer::Preamble;
+use fileshare::internals::common::peer_crypto::Preamble;
 use fileshare::internals::common::types::UserName;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -27,7 +27,7 @@ fn preamble(downloader: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
         match Preamble::parse(&bytes).expect("an honest downloader") {
-            Preamble::Whole { .. } => return bytes,
+            Preamble::Complete { .. } => return bytes,
             Preamble::NeedBytes(needed) => {
                 let filled = bytes.len();
                 bytes.resize(needed, 0);
@@ -222,7 +222,7 @@ fn a_replayed_transfer_yields_no_data() {
     let mut recorded = record();
     let recording = &recorded.transfer;
     let length = (0..recording.len())
-        .find(|&length| matches!(Preamble::parse(&recording[..length]), Ok(Preamble::Whole { .. })));
+        .find(|&length| matches!(Preamble::parse(&recording[..length]), Ok(Preamble::Complete { .. })));
     let opening = &recording[..length.expect("the recording begins with the downloader's preamble")];
     let mut stream = TcpStream::connect(recorded.listen).expect("hans listens");
     stream.write_all(opening).expect("it fits");

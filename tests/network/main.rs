@@ -10,7 +10,7 @@ mod world;
 
 use std::time::Duration;
 
-use fileshare::internals::common::limits::{COMMAND_PATIENCE, LIVENESS_DEFAULT};
+use fileshare::internals::common::limits::{COMMAND_TIMEOUT, LIVENESS_DEFAULT};
 use fileshare::internals::common::message::{Request, Response};
 use rand::Rng;
 
@@ -100,7 +100,7 @@ fn a_server_that_forgets_everything_is_told_again() {
         world.peers_mut().for_each(|peer| peer.forgives = true);
         world.crash(Duration::from_millis(500));
         world.forget_everything();
-        world.run_for(COMMAND_PATIENCE);
+        world.run_for(COMMAND_TIMEOUT);
         world.finish_work();
         world.run_for(Duration::from_secs(5));
         world.check_all();

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use fileshare::internals::client::session::{Event, RequestHandle, Session, SessionConfig};
-use fileshare::internals::common::message::{AudienceRef, NameQuery, PublishedFile, Request, Response};
+use fileshare::internals::common::message::{AudienceRef, NameQuery, Request, Response};
 use fileshare::internals::common::opaque::KeyStretching;
-use fileshare::internals::common::types::{Content, ContentHash, FileName, InstanceId, UserName};
+use fileshare::internals::common::types::{Content, ContentHash, FileName, InstanceId, NamedContent, UserName};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -133,11 +133,11 @@ impl Peer {
         names.truncate(self.rng.gen_range(1..=3));
         match self.rng.gen_range(0..10) {
             0..4 => {
-                let file = |name| PublishedFile { name, content: self.content() };
+                let file = |name| NamedContent { name, content: self.content() };
                 Request::Publish { files: names.into_iter().map(file).collect(), audience: AudienceRef::Everyone }
             }
             4..7 => Request::Unpublish { names },
-            7 => Request::Published { listing: true, cursor: None },
+            7 => Request::OwnPublications { user_initiated: true, cursor: None },
             8 => Request::Peers { cursor: None },
             _ => Request::Search { query: NameQuery::Substring("file".into()), cursor: None },
         }
@@ -154,20 +154,20 @@ impl Peer {
 
     fn check(&mut self, request: Request, response: Response) {
         match (request, response) {
-            (Request::Publish { files, .. }, Response::Stored { .. }) => {
+            (Request::Publish { files, .. }, Response::Published { .. }) => {
                 self.files.extend(files.into_iter().map(|file| (file.name, file.content)));
             }
-            (Request::Unpublish { names }, Response::Withdrawn { found, .. }) => {
+            (Request::Unpublish { names }, Response::Unpublished { published_mask: found, .. }) => {
                 let removed = names.iter().map(|name| self.files.remove(name).is_some());
                 let expected = removed.zip(0..).fold(0, |bits, (was_there, at)| bits | u64::from(was_there) << at);
                 assert!(self.forgives || found == expected, "{}: {found:b} is not {expected:b}", self.user);
             }
-            (Request::Published { .. }, Response::Published { entries, next: None }) => {
+            (Request::OwnPublications { .. }, Response::OwnPublications { entries, next: None }) => {
                 let listed: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.name, entry.content)).collect();
                 assert!(self.forgives || listed == self.files, "{}: {listed:?} is not {:?}", self.user, self.files);
             }
             (Request::Peers { .. }, Response::Users { users, .. }) => assert!(!users.contains(&self.user)),
-            (Request::Search { .. }, Response::Names { names, .. }) => {
+            (Request::Search { .. }, Response::SearchResults { names, .. }) => {
                 assert!(!names.iter().any(|name| name.as_str().starts_with(self.user.as_str())));
             }
             (request, response) => panic!("{response:?} is no answer to {request:?}"),

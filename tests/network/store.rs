@@ -4,8 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use fileshare::internals::common::message::PublishedFile;
-use fileshare::internals::common::types::{Audience, Content, FileName, InstanceId, RequestId, UserName};
+use fileshare::internals::common::types::{Audience, Content, FileName, InstanceId, NamedContent, RequestId, UserName};
 use fileshare::internals::server::core::LoadedState;
 use fileshare::internals::server::journal::{Change, JournalSeq, LastMutation, LoadSink, Mutation, StoredPublication};
 use rand::Rng;
@@ -69,7 +68,7 @@ impl Store {
         for ((user, name), (content, audience, published_s)) in &self.disk.publications {
             stored.publication(StoredPublication {
                 user: user.clone(),
-                file: PublishedFile { name: name.clone(), content: *content },
+                file: NamedContent { name: name.clone(), content: *content },
                 audience: Arc::clone(audience),
                 published_s: *published_s,
             });
@@ -95,7 +94,7 @@ impl Store {
         assert!(self.acted.insert((user.clone(), run, request)), "{request:?} of {user} acts twice");
         let found = match change {
             Change::Publish { files, audience, published_s } => {
-                for PublishedFile { name, content } in files {
+                for NamedContent { name, content } in files {
                     let publication = (content, Arc::clone(&audience), published_s);
                     self.disk.publications.insert((user.clone(), name), publication);
                 }

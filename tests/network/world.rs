@@ -162,8 +162,8 @@ impl World {
         let mut listed = BTreeMap::new();
         let mut cursor: Option<Cursor> = None;
         loop {
-            match self.ask(peer, Request::Published { listing: false, cursor: cursor.take() }) {
-                Response::Published { entries, next } => {
+            match self.ask(peer, Request::OwnPublications { user_initiated: false, cursor: cursor.take() }) {
+                Response::OwnPublications { entries, next } => {
                     listed.extend(entries.into_iter().map(|entry| (entry.name, entry.content)));
                     cursor = next;
                     if cursor.is_none() {

@@ -11,11 +11,11 @@ use fileshare::internals::client::transport::{self, TransportError};
 use fileshare::internals::common::crypto::{AeadKey, Secret};
 use fileshare::internals::common::handshake_keys::SessionParams;
 use fileshare::internals::common::limits::RECORD_MAX_BYTES;
-use fileshare::internals::common::message::PublishedFile;
 use fileshare::internals::common::opaque::KeyStretching;
+use fileshare::internals::common::peer_crypto::Frame;
+use fileshare::internals::common::peer_message::{PeerRequest, PeerResponse};
 use fileshare::internals::common::ticket::TransferTicket;
-use fileshare::internals::common::transfer::{Frame, ToDownloader, ToUploader};
-use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, UserName};
+use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, NamedContent, UserName};
 use zeroize::Zeroizing;
 
 #[derive(Default)]
@@ -63,7 +63,7 @@ impl MisbehavingPeer {
         control.login(UserName::parse(user).expect("a user name"), password).expect("a good password");
         let hash = ContentHash(*blake3::hash(truth).as_bytes());
         let content = Content { hash, size, mtime_ms: 0 };
-        let published = PublishedFile { name: FileName::parse(name).expect("a file name"), content };
+        let published = NamedContent { name: FileName::parse(name).expect("a file name"), content };
         ServerApi::new(control.clone())
             .publish(&[published], &PublishAudience::Audience(Audience::Everyone))
             .expect("an active session");
@@ -85,11 +85,11 @@ fn serve(stream: TcpStream, key: &TicketKey, false_bytes: &[u8]) -> Result<(), T
         let ticket = TransferTicket::open(ticket, key.as_ref()?, 0).ok()?;
         Some((ticket.key.0, ()))
     };
-    let ((), mut reader, mut writer) = transport::accept::<_, ToUploader>(stream, admit)?;
+    let ((), mut reader, mut writer) = transport::accept::<_, PeerRequest>(stream, admit)?;
     loop {
         let Frame::Message(message) = reader.next()? else { panic!("a downloader sends no data") };
         match message {
-            ToUploader::Want { ranges } => {
+            PeerRequest::RequestGroups { ranges } => {
                 for range in ranges {
                     for (number, piece) in false_bytes.chunks(RECORD_MAX_BYTES).enumerate() {
                         let offset = (number * RECORD_MAX_BYTES) as u64;
@@ -100,9 +100,11 @@ fn serve(stream: TcpStream, key: &TicketKey, false_bytes: &[u8]) -> Result<(), T
                     }
                 }
             }
-            ToUploader::Have { content } => writer.message(&ToDownloader::Available { content, groups: Vec::new() })?,
-            ToUploader::Cancel => writer.message(&ToDownloader::Cancelled)?,
-            ToUploader::Grant { .. } | ToUploader::Release { .. } | ToUploader::Outline { .. } => {}
+            PeerRequest::QueryAvailability { content } => {
+                writer.message(&PeerResponse::Availability { content, groups: Vec::new() })?
+            }
+            PeerRequest::Cancel => writer.message(&PeerResponse::Cancelled)?,
+            PeerRequest::AddTicket { .. } | PeerRequest::Unused { .. } | PeerRequest::GetGroupHashes { .. } => {}
         }
         writer.flush()?;
     }

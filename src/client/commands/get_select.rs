@@ -7,7 +7,7 @@ use crate::client::download::DownloadItem;
 use crate::client::files::{PathArg, Pattern, is_excluded};
 use crate::client::services::Catalogue;
 use crate::client::shell::path_arg::Selector;
-use crate::common::message::{FoundEntry, NameQuery};
+use crate::common::message::{AvailableContent, NameQuery, ResolvePurpose};
 use crate::common::types::{ContentHash, FileName};
 
 /// Hex digits that tell contents of one name apart in a note.
@@ -55,7 +55,7 @@ pub(super) fn select(catalogue: &dyn Catalogue, files: &[PathArg]) -> Result<Sel
     Ok(selection)
 }
 
-type Found = HashMap<FileName, Vec<FoundEntry>>;
+type Found = HashMap<FileName, Vec<AvailableContent>>;
 
 /// Every name that is spelt out, all at once.
 fn resolve_names(catalogue: &dyn Catalogue, selectors: &[Option<Selector>]) -> Result<Found, RequestError> {
@@ -79,21 +79,21 @@ impl Selection {
     /// A file of exactly that name wins; otherwise the content that `name#hex` pins.
     fn add_name(&mut self, found: &Found, name: Option<&FileName>, pinned: Option<&(FileName, String)>) -> bool {
         if let Some(entries) = name.and_then(|name| found.get(name)) {
-            let entries: Vec<&FoundEntry> = entries.iter().collect();
+            let entries: Vec<&AvailableContent> = entries.iter().collect();
             if self.add_most_available(&entries) {
                 return true;
             }
         }
         let Some((name, hex)) = pinned else { return false };
         let entries = found.get(name).into_iter().flatten();
-        let entries: Vec<&FoundEntry> = entries.filter(|entry| entry.content.hash.starts_with_hex(hex)).collect();
+        let entries: Vec<&AvailableContent> = entries.filter(|entry| entry.content.hash.starts_with_hex(hex)).collect();
         self.add_most_available(&entries)
     }
 
     /// What a pattern or a folder matches, sorted; private parts of the publishers' folders left out.
     fn add_matching(&mut self, catalogue: &dyn Catalogue, pattern: &Pattern) -> Result<bool, RequestError> {
-        let entries = catalogue.resolve(pattern.query(), true)?;
-        let mut names: BTreeMap<&FileName, Vec<&FoundEntry>> = BTreeMap::new();
+        let entries = catalogue.resolve(pattern.query(), ResolvePurpose::Download)?;
+        let mut names: BTreeMap<&FileName, Vec<&AvailableContent>> = BTreeMap::new();
         let is_private = |name: &FileName| name.components().last().is_some_and(|leaf| is_excluded(leaf.as_bytes()));
         for entry in entries.iter().filter(|entry| pattern.matches(&entry.name) && !is_private(&entry.name)) {
             names.entry(&entry.name).or_default().push(entry);
@@ -107,16 +107,16 @@ impl Selection {
     /// The file that is named as the pattern is spelt.
     fn add_literal(&mut self, catalogue: &dyn Catalogue, literal: Option<FileName>) -> Result<bool, RequestError> {
         let Some(name) = literal else { return Ok(false) };
-        let entries = catalogue.resolve(NameQuery::Exact(name), true)?;
+        let entries = catalogue.resolve(NameQuery::Exact(name), ResolvePurpose::Download)?;
         Ok(self.add_most_available(&entries.iter().collect::<Vec<_>>()))
     }
 
     /// Of the contents of one name, takes the one with the most sources and notes the others.
-    fn add_most_available(&mut self, entries: &[&FoundEntry]) -> bool {
+    fn add_most_available(&mut self, entries: &[&AvailableContent]) -> bool {
         // Of equals the oldest, so that nobody gets in front of a file by publishing the same with another size; then the
         // first, so that the same question has the same answer.
         let Some(best) = entries.iter().rev().max_by_key(|entry| (entry.sources, entry.age_s)) else { return false };
-        let what = |entry: &FoundEntry| (entry.content.hash, entry.content.size);
+        let what = |entry: &AvailableContent| (entry.content.hash, entry.content.size);
         for other in entries.iter().filter(|other| what(other) != what(best)) {
             self.notes.push(describe_alternative(other, best));
         }
@@ -130,8 +130,8 @@ impl Selection {
     }
 }
 
-fn describe_alternative(other: &FoundEntry, best: &FoundEntry) -> String {
-    let short = |entry: &FoundEntry| entry.content.hash.to_hex()[..SHORT_HASH].to_string();
+fn describe_alternative(other: &AvailableContent, best: &AvailableContent) -> String {
+    let short = |entry: &AvailableContent| entry.content.hash.to_hex()[..SHORT_HASH].to_string();
     if other.content.hash == best.content.hash {
         return format!(
             "{name}: taking #{hash} with {bytes} bytes; some tell another size of it: {other_bytes} (sources: {sources})",

@@ -2,7 +2,7 @@ use crate::client::commands::test_support::{Bench, content, file, user};
 use crate::client::control::RequestError;
 use crate::client::download::{DownloadError, DownloadOutcome, OnExists};
 use crate::client::exit_code::ExitCode;
-use crate::common::message::FoundEntry;
+use crate::common::message::AvailableContent;
 use crate::common::types::{Audience, Content, FileName};
 
 #[test]
@@ -78,7 +78,7 @@ fn whoever_publishes_a_hash_with_another_size_leads_nobody_astray() {
     let bench = Bench::logged_in();
     for (size, sources, age_s) in [(9, 1, 50), (10, 1, 60), (11, 1, 50)] {
         let content = Content { size, ..content(0x11) };
-        bench.world.state().found.push(FoundEntry { name: file("a"), content, sources, age_s });
+        bench.world.state().found.push(AvailableContent { name: file("a"), content, sources, age_s });
     }
     let (code, _, err) = bench.run("get a");
     assert_eq!(code, ExitCode::Success);

@@ -12,8 +12,8 @@ use crate::client::files::{HashProgress, PathArg, ShareError};
 use crate::client::shell::path_arg::Selector;
 use crate::client::ui::console::ProgressMeter;
 use crate::client::ui::report::{ItemFailure, Report};
-use crate::common::message::{OwnEntry, PublishedFile};
-use crate::common::types::{Audience, FileName, UserName};
+use crate::common::message::OwnPublication;
+use crate::common::types::{Audience, FileName, NamedContent, UserName};
 
 /// More only wait for the disk.
 const THREADS_MAX: usize = 16;
@@ -61,7 +61,7 @@ fn expand(context: &CommandContext, files: &[PathArg], failures: &mut Vec<ItemFa
 }
 
 /// Hashes many files at a time: small ones by a thread each, while each large one takes all cores.
-fn prepare(context: &CommandContext, names: Vec<FileName>, failures: &mut Vec<ItemFailure>) -> Vec<PublishedFile> {
+fn prepare(context: &CommandContext, names: Vec<FileName>, failures: &mut Vec<ItemFailure>) -> Vec<NamedContent> {
     let folder = &*context.services.folder;
     let sizes: Vec<u64> = names.iter().map(|name| folder.size(name)).collect();
     let hashing = TotalProgress::new(&context.state, context.console.progress(), sizes.iter().sum());
@@ -107,7 +107,7 @@ fn threads() -> usize {
 /// that the server gives out, so that a publication which then fails gives nothing away.
 fn register_and_publish(
     context: &CommandContext,
-    files: &[PublishedFile],
+    files: &[NamedContent],
     audience: Audience,
 ) -> Result<(), RequestError> {
     for file in files {
@@ -218,7 +218,7 @@ fn withdraw(context: &CommandContext, files: &[PathArg]) -> Result<(Vec<FileName
     Ok((done, failures.into_iter().map(failure).collect()))
 }
 
-fn matching_names(selector: &Selector, published: &[OwnEntry]) -> Vec<FileName> {
+fn matching_names(selector: &Selector, published: &[OwnPublication]) -> Vec<FileName> {
     match selector {
         Selector::Name { name, .. } => name.iter().cloned().collect(),
         Selector::Pattern(pattern, literal) => {

@@ -24,8 +24,7 @@ use crate::client::download::{DownloadItem, IncompleteFile, OnExists};
 use crate::client::exit_code::ExitCode;
 use crate::client::publications::{LoadingGuard, OwnPublications};
 use crate::client::services::Services;
-use crate::common::message::PublishedFile;
-use crate::common::types::{Audience, FileName};
+use crate::common::types::{Audience, FileName, NamedContent};
 
 /// After a cancellation a reply of the server is awaited for this long: a server that is reachable has replied by then.
 const GRACE_AFTER_CANCEL: Duration = Duration::from_millis(400);
@@ -35,7 +34,7 @@ pub(super) struct Reshare<'a> {
     context: &'a CommandContext,
     wanted: &'a [DownloadItem],
     /// To the thread that publishes.
-    announced: Sender<PublishedFile>,
+    announced: Sender<NamedContent>,
     arriving: Mutex<BTreeMap<usize, Arc<IncompleteFile>>>,
     early: Arc<Mutex<EarlyPublications>>,
     /// Closed when nothing more is published early.
@@ -94,7 +93,7 @@ impl<'a> Reshare<'a> {
         let saved: BTreeMap<&FileName, &DownloadItem> =
             saved.iter().map(|&index| (&wanted[index].name, &wanted[index])).collect();
         let broken: Vec<FileName> = tried.into_iter().filter(|name| !saved.contains_key(name)).collect();
-        let rest: Vec<PublishedFile> = saved
+        let rest: Vec<NamedContent> = saved
             .into_iter()
             .filter(|(name, _)| !done.contains(*name))
             .map(|(_, wanted)| published_file(wanted))
@@ -121,8 +120,8 @@ impl<'a> Reshare<'a> {
     }
 }
 
-fn published_file(wanted: &DownloadItem) -> PublishedFile {
-    PublishedFile { name: wanted.name.clone(), content: wanted.content }
+fn published_file(wanted: &DownloadItem) -> NamedContent {
+    NamedContent { name: wanted.name.clone(), content: wanted.content }
 }
 
 /// What a thread needs to publish.
@@ -139,10 +138,10 @@ impl Publisher {
 
     /// Publishes what begins to arrive, all there is at a time. What fails here is tried again, and told, when it is
     /// whole; a server that is away is not waited for again until then.
-    fn publish_early(&self, announced: &Receiver<PublishedFile>, early: &Mutex<EarlyPublications>) {
+    fn publish_early(&self, announced: &Receiver<NamedContent>, early: &Mutex<EarlyPublications>) {
         while let Ok(first) = announced.recv() {
             let batch = [first].into_iter().chain(announced.try_iter());
-            let mut batch: Vec<PublishedFile> = batch.filter(|file| self.own.is_known_absent(&file.name)).collect();
+            let mut batch: Vec<NamedContent> = batch.filter(|file| self.own.is_known_absent(&file.name)).collect();
             {
                 let mut early = lock(early);
                 if early.over || self.state.is_cancelled() {
@@ -159,7 +158,7 @@ impl Publisher {
     }
 
     /// Publishes to whoever may see what it was fetched from, and serves it.
-    fn publish(&self, files: &[PublishedFile]) -> Result<(), RequestError> {
+    fn publish(&self, files: &[NamedContent]) -> Result<(), RequestError> {
         if files.is_empty() {
             return Ok(());
         }

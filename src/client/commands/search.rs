@@ -4,7 +4,7 @@ use super::{CommandContext, Verb};
 use crate::client::exit_code::ExitCode;
 use crate::client::ui::report::Report;
 use crate::common::limits::NEEDLE_MAX_BYTES;
-use crate::common::message::NameQuery;
+use crate::common::message::{NameQuery, ResolvePurpose};
 
 pub fn run(context: &CommandContext, substring: String, ignore_case: bool, long: bool) -> ExitCode {
     // Longer than any name: nothing contains it, and no query could carry it.
@@ -15,7 +15,7 @@ pub fn run(context: &CommandContext, substring: String, ignore_case: bool, long:
     let query = if ignore_case { NameQuery::SubstringIgnoreCase(substring) } else { NameQuery::Substring(substring) };
     let catalogue = &context.services.catalogue;
     if long {
-        context.report_list(Verb::Sch, catalogue.resolve(query, false), |entries| Report::Found(entries))
+        context.report_list(Verb::Sch, catalogue.resolve(query, ResolvePurpose::List), |entries| Report::Found(entries))
     } else {
         context.report_list(Verb::Sch, catalogue.search(query), |names| Report::Names(names))
     }

@@ -19,8 +19,8 @@ use crate::client::services::{Account, Arrival, Catalogue, Fetcher, Folder, Serv
 use crate::client::shell::{self, command};
 use crate::client::ui::console::{Console, OutputOptions};
 use crate::client::ui::password::{PasswordError, PasswordSource};
-use crate::common::message::{FoundEntry, NameQuery, OwnEntry, PublishedFile};
-use crate::common::types::{Audience, Content, ContentHash, FileName, UserName};
+use crate::common::message::{AvailableContent, NameQuery, OwnPublication, ResolvePurpose};
+use crate::common::types::{Audience, Content, ContentHash, FileName, NamedContent, UserName};
 
 pub(crate) fn user(name: &str) -> UserName {
     UserName::parse(name).unwrap()
@@ -57,7 +57,7 @@ pub(crate) struct State {
     /// Every request fails so.
     pub down: Option<RequestError>,
     pub peers: Vec<UserName>,
-    pub found: Vec<FoundEntry>,
+    pub found: Vec<AvailableContent>,
     pub own: BTreeMap<FileName, (Content, Audience)>,
     /// Files in the folder; `None` cannot be read.
     pub files: BTreeMap<FileName, Option<Content>>,
@@ -121,7 +121,7 @@ impl Account for World {
 }
 
 impl Catalogue for World {
-    fn publish(&self, files: &[PublishedFile], to: &PublishAudience) -> Result<(), RequestError> {
+    fn publish(&self, files: &[NamedContent], to: &PublishAudience) -> Result<(), RequestError> {
         self.state().batches.push(files.len());
         while self.state().away {
             std::thread::yield_now();
@@ -149,13 +149,13 @@ impl Catalogue for World {
         Ok(names.iter().map(|name| state.own.remove(name).is_some()).collect())
     }
 
-    fn own_publications_quiet(&self) -> Result<Vec<OwnEntry>, RequestError> {
+    fn own_publications_quiet(&self) -> Result<Vec<OwnPublication>, RequestError> {
         self.state().lists += 1;
         Catalogue::published(self)
     }
 
-    fn published(&self) -> Result<Vec<OwnEntry>, RequestError> {
-        let entry = |(name, (content, audience)): (&FileName, &(Content, Audience))| OwnEntry {
+    fn published(&self) -> Result<Vec<OwnPublication>, RequestError> {
+        let entry = |(name, (content, audience)): (&FileName, &(Content, Audience))| OwnPublication {
             name: name.clone(),
             content: *content,
             restricted: *audience != Audience::Everyone,
@@ -178,15 +178,16 @@ impl Catalogue for World {
     }
 
     fn search(&self, query: NameQuery) -> Result<Vec<FileName>, RequestError> {
-        let mut names: Vec<FileName> = self.resolve(query, false)?.into_iter().map(|entry| entry.name).collect();
+        let mut names: Vec<FileName> =
+            self.resolve(query, ResolvePurpose::List)?.into_iter().map(|entry| entry.name).collect();
         names.dedup();
         Ok(names)
     }
 
-    fn resolve(&self, query: NameQuery, fetch: bool) -> Result<Vec<FoundEntry>, RequestError> {
+    fn resolve(&self, query: NameQuery, purpose: ResolvePurpose) -> Result<Vec<AvailableContent>, RequestError> {
         let mut state = self.up()?;
-        state.calls.push(format!("resolve {query:?} {fetch}"));
-        let matches = |entry: &&FoundEntry| match &query {
+        state.calls.push(format!("resolve {query:?} {purpose:?}"));
+        let matches = |entry: &&AvailableContent| match &query {
             NameQuery::Exact(name) => entry.name == *name,
             NameQuery::Prefix(prefix) => entry.name.as_str().starts_with(prefix),
             NameQuery::Substring(needle) => entry.name.as_str().contains(needle),
@@ -197,8 +198,8 @@ impl Catalogue for World {
         Ok(state.found.iter().filter(matches).cloned().collect())
     }
 
-    fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<FoundEntry>>, RequestError> {
-        names.iter().map(|name| self.resolve(NameQuery::Exact(name.clone()), true)).collect()
+    fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<AvailableContent>>, RequestError> {
+        names.iter().map(|name| self.resolve(NameQuery::Exact(name.clone()), ResolvePurpose::Download)).collect()
     }
 }
 
@@ -223,14 +224,14 @@ impl Folder for World {
         self.state().files.get(name).copied().flatten().map_or(0, |content| content.size)
     }
 
-    fn hash_file(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError> {
+    fn hash_file(&self, name: &FileName, progress: &dyn HashProgress) -> Result<NamedContent, ShareError> {
         let hashing = self.state().hashing.clone();
         if progress.interrupted() {
             return Err(ShareError::Interrupted);
         }
         hashing.iter().for_each(|happens| happens(name));
         match self.state().files[name] {
-            Some(content) => Ok(PublishedFile { name: name.clone(), content }),
+            Some(content) => Ok(NamedContent { name: name.clone(), content }),
             None => Err(ShareError::Unreadable(name.to_string(), io::ErrorKind::PermissionDenied.into())),
         }
     }
@@ -380,7 +381,7 @@ impl Bench {
 
     /// Published by peers.
     pub(crate) fn found(&self, name: &str, byte: u8, sources: u32) {
-        let entry = FoundEntry { name: file(name), content: content(byte), sources, age_s: 60 };
+        let entry = AvailableContent { name: file(name), content: content(byte), sources, age_s: 60 };
         self.world.state().found.push(entry);
     }
 

@@ -103,7 +103,7 @@ fn serve(socket: &UdpSocket, mut server: ScriptedServer) {
         }
         while let Some(message) = server.messages.pop_front() {
             let answer = match message {
-                ClientMessage::Leave => ServerMessage::Left,
+                ClientMessage::Logout => ServerMessage::LogoutAck,
                 ClientMessage::Request { id, request, .. } => ServerMessage::Reply { id, response: respond(request) },
                 ClientMessage::Heartbeat(_) => continue,
             };
@@ -116,7 +116,7 @@ fn serve(socket: &UdpSocket, mut server: ScriptedServer) {
 fn respond(request: Request) -> Response {
     match request {
         Request::Search { query: NameQuery::Substring(text), .. } => {
-            Response::Names { names: vec![FileName::parse(&text).unwrap()], next: None }
+            Response::SearchResults { names: vec![FileName::parse(&text).unwrap()], next: None }
         }
         _ => Response::Users { users: Vec::new(), next: None },
     }

@@ -127,7 +127,7 @@ impl ControlHandle {
         Ok(Self { _stop: Arc::new(StopOnDrop(Arc::clone(&shared))), shared })
     }
 
-    /// Logs in; blocks until the server has answered or [`LOGIN_PATIENCE`](crate::common::limits::LOGIN_PATIENCE) is
+    /// Logs in; blocks until the server has answered or [`LOGIN_TIMEOUT`](crate::common::limits::LOGIN_TIMEOUT) is
     /// over.
     pub fn login(&self, user: UserName, password: Password) -> Result<SessionParams, LoginError> {
         let (reply, answer) = mpsc::channel();
@@ -141,7 +141,7 @@ impl ControlHandle {
     }
 
     /// Asks and waits for the answer: retransmits, waits out a reconnect and BUSY for up to
-    /// [`COMMAND_PATIENCE`](crate::common::limits::COMMAND_PATIENCE). Many threads may ask at once.
+    /// [`COMMAND_TIMEOUT`](crate::common::limits::COMMAND_TIMEOUT). Many threads may ask at once.
     pub fn request(&self, request: Request) -> Result<Response, RequestError> {
         let (reply, answer) = mpsc::channel();
         self.shared.command(Command::Ask { request, place: 0, reply });
@@ -163,7 +163,7 @@ impl ControlHandle {
     }
 
     /// Tells the server that the user goes; waits at most
-    /// [`LEAVE_PATIENCE`](crate::common::limits::LEAVE_PATIENCE). Without a session it does nothing. A later
+    /// [`LOGOUT_TIMEOUT`](crate::common::limits::LOGOUT_TIMEOUT). Without a session it does nothing. A later
     /// [`login`](Self::login) is possible.
     pub fn logout(&self) {
         let (reply, left) = mpsc::channel();

@@ -11,9 +11,9 @@ use crate::client::control::{ControlHandle, RequestError};
 use crate::client::session::{batches, publish_batches, singly, staging};
 use crate::common::limits::{BATCH_MAX_FILES, MESSAGE_MAX_BYTES, SOURCES_REQUEST_MAX_BYTES};
 use crate::common::message::{
-    AudienceRef, Cursor, FoundEntry, NameQuery, OwnEntry, PublishedFile, Request, Response, SourceGrant, WantedFile,
+    AudienceRef, AvailableContent, Cursor, NameQuery, OwnPublication, Request, ResolvePurpose, Response, SourceGrant,
 };
-use crate::common::types::{Audience, ContentHash, FileName, UserName};
+use crate::common::types::{Audience, ContentHash, ContentRef, FileName, NamedContent, UserName};
 
 /// Room in a message for everything around a list: tags, ids, lengths.
 const LIST_HEADROOM_BYTES: usize = 32;
@@ -73,7 +73,7 @@ impl ServerApi {
     }
 
     /// Publishes all files; when it returns they are durable and visible.
-    pub fn publish(&self, files: &[PublishedFile], to: &PublishAudience) -> Result<(), RequestError> {
+    pub fn publish(&self, files: &[NamedContent], to: &PublishAudience) -> Result<(), RequestError> {
         match to {
             PublishAudience::Audience(Audience::Everyone) => publish_batches(files)
                 .try_for_each(|files| stored(self.transport.request(publish_request(files, AudienceRef::Everyone))?)),
@@ -98,13 +98,13 @@ impl ServerApi {
         }
     }
 
-    fn publish_staged(&self, files: &[PublishedFile], users: &[UserName]) -> Result<(), RequestError> {
+    fn publish_staged(&self, files: &[NamedContent], users: &[UserName]) -> Result<(), RequestError> {
         let _in_use = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
         let mut key = self.stage(users)?;
         for files in publish_batches(files) {
             for staging in 1.. {
                 match self.transport.request(publish_request(files, AudienceRef::Staged(key)))? {
-                    Response::Stored { .. } => break,
+                    Response::Published { .. } => break,
                     Response::UnknownAudience if staging < STAGINGS_MAX => key = self.stage(users)?,
                     _ => return Err(RequestError::Refused),
                 }
@@ -120,7 +120,7 @@ impl ServerApi {
             let key = self.last_key.fetch_add(1, Ordering::Relaxed) & KEYS;
             let mut parts = staging(key, users).into_iter();
             let outcome = parts.try_for_each(|part| match self.transport.request(part) {
-                Ok(Response::Staged) => Ok(()),
+                Ok(Response::AudienceStaged) => Ok(()),
                 Ok(Response::UnknownAudience) => Err(None),
                 Ok(_) => Err(Some(RequestError::Refused)),
                 Err(error) => Err(Some(error)),
@@ -139,7 +139,7 @@ impl ServerApi {
         let mut withdrawn = Vec::with_capacity(names.len());
         for batch in batches(names, BATCH_MAX_FILES, MESSAGE_MAX_BYTES - LIST_HEADROOM_BYTES) {
             match self.transport.request(Request::Unpublish { names: batch.to_vec() })? {
-                Response::Withdrawn { found, .. } => {
+                Response::Unpublished { published_mask: found, .. } => {
                     withdrawn.extend((0..batch.len()).map(|at| found & (1 << at) != 0));
                 }
                 _ => return Err(RequestError::Refused),
@@ -149,24 +149,24 @@ impl ServerApi {
     }
 
     /// `lpf`: the user's own publications, sorted by name.
-    pub fn published(&self) -> Result<Vec<OwnEntry>, RequestError> {
+    pub fn published(&self) -> Result<Vec<OwnPublication>, RequestError> {
         self.own_entries(true)
     }
 
     /// The same for the client's own books: the server's log shows no `lpf` that nobody typed.
-    pub fn own_publications_quiet(&self) -> Result<Vec<OwnEntry>, RequestError> {
+    pub fn own_publications_quiet(&self) -> Result<Vec<OwnPublication>, RequestError> {
         self.own_entries(false)
     }
 
-    fn own_entries(&self, listing: bool) -> Result<Vec<OwnEntry>, RequestError> {
+    fn own_entries(&self, listing: bool) -> Result<Vec<OwnPublication>, RequestError> {
         let mut entries = BTreeMap::new();
         self.walk(
-            |cursor| Request::Published { listing, cursor },
+            |cursor| Request::OwnPublications { user_initiated: listing, cursor },
             |response| match response {
-                Response::Published { entries, next } => Some((entries, next)),
+                Response::OwnPublications { entries, next } => Some((entries, next)),
                 _ => None,
             },
-            |entry: Option<OwnEntry>| collect(&mut entries, entry.map(|entry| (entry.name.clone(), entry))),
+            |entry: Option<OwnPublication>| collect(&mut entries, entry.map(|entry| (entry.name.clone(), entry))),
         )?;
         Ok(entries.into_values().collect())
     }
@@ -211,8 +211,8 @@ impl ServerApi {
         self.walk(
             |cursor| Request::Search { query: query.clone(), cursor },
             |response| match response {
-                Response::Names { mut names, next } => {
-                    names.retain(|name| query.admits(name));
+                Response::SearchResults { mut names, next } => {
+                    names.retain(|name| query.matches(name));
                     Some((names, next))
                 }
                 _ => None,
@@ -223,56 +223,63 @@ impl ServerApi {
     }
 
     /// Visible contents of active peers, sorted by name, then most sources first.
-    pub fn resolve(&self, query: NameQuery, fetch: bool) -> Result<Vec<FoundEntry>, RequestError> {
-        self.resolve_from(query, fetch, None)
+    pub fn resolve(&self, query: NameQuery, purpose: ResolvePurpose) -> Result<Vec<AvailableContent>, RequestError> {
+        self.resolve_from(query, purpose, None)
     }
 
     fn resolve_from(
         &self,
         query: NameQuery,
-        fetch: bool,
+        purpose: ResolvePurpose,
         first: Option<Response>,
-    ) -> Result<Vec<FoundEntry>, RequestError> {
-        let mut found: BTreeMap<(FileName, ContentHash, u64), FoundEntry> = BTreeMap::new();
+    ) -> Result<Vec<AvailableContent>, RequestError> {
+        let mut found: BTreeMap<(FileName, ContentHash, u64), AvailableContent> = BTreeMap::new();
         self.walk_from(
             first,
-            |cursor| Request::Resolve { query: query.clone(), fetch, cursor },
+            |cursor| Request::Resolve { query: query.clone(), purpose, cursor },
             |response| match response {
                 // A server that turns bad must not choose under which name a download is saved.
-                Response::Found { mut entries, next } => {
-                    entries.retain(|entry| query.admits(&entry.name));
+                Response::Contents { mut entries, next } => {
+                    entries.retain(|entry| query.matches(&entry.name));
                     Some((entries, next))
                 }
                 _ => None,
             },
-            |entry: Option<FoundEntry>| {
-                let key = |entry: &FoundEntry| (entry.name.clone(), entry.content.hash, entry.content.size);
+            |entry: Option<AvailableContent>| {
+                let key = |entry: &AvailableContent| (entry.name.clone(), entry.content.hash, entry.content.size);
                 collect(&mut found, entry.map(|entry| (key(&entry), entry)))
             },
         )?;
-        let mut found: Vec<FoundEntry> = found.into_values().collect();
+        let mut found: Vec<AvailableContent> = found.into_values().collect();
         found.sort_by(|a, b| a.name.cmp(&b.name).then(b.sources.cmp(&a.sources)));
         Ok(found)
     }
 
     /// Like [`resolve`](Self::resolve) for many exact names at once (pipelined); one list for each name.
-    pub fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<FoundEntry>>, RequestError> {
-        let request =
-            |name: &FileName| Request::Resolve { query: NameQuery::Exact(name.clone()), fetch: true, cursor: None };
+    pub fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<AvailableContent>>, RequestError> {
+        let request = |name: &FileName| Request::Resolve {
+            query: NameQuery::Exact(name.clone()),
+            purpose: ResolvePurpose::Download,
+            cursor: None,
+        };
         let firsts = self.transport.request_many(names.iter().map(request).collect())?;
         let firsts = names.iter().zip(firsts);
-        firsts.map(|(name, first)| self.resolve_from(NameQuery::Exact(name.clone()), true, Some(first))).collect()
+        firsts
+            .map(|(name, first)| {
+                self.resolve_from(NameQuery::Exact(name.clone()), ResolvePurpose::Download, Some(first))
+            })
+            .collect()
     }
 
     /// Who serves these contents, best first, at most `most` sources for each. `covers` counts bits within one batch: the
     /// caller passes files that [`source_batches`] put together.
-    pub fn sources(&self, batch: &[WantedFile], most: usize) -> Result<Vec<SourceGrant>, RequestError> {
+    pub fn sources(&self, batch: &[ContentRef], most: usize) -> Result<Vec<SourceGrant>, RequestError> {
         let first = self.transport.request(sources_request(batch))?;
         self.sources_from(batch, most, first)
     }
 
     /// Like [`sources`](Self::sources) for many batches at once (pipelined).
-    pub fn sources_many(&self, batches: &[&[WantedFile]], most: usize) -> Result<Vec<Vec<SourceGrant>>, RequestError> {
+    pub fn sources_many(&self, batches: &[&[ContentRef]], most: usize) -> Result<Vec<Vec<SourceGrant>>, RequestError> {
         let firsts = self.transport.request_many(batches.iter().map(|batch| sources_request(batch)).collect())?;
         let firsts = batches.iter().zip(firsts);
         firsts.map(|(batch, first)| self.sources_from(batch, most, first)).collect()
@@ -282,7 +289,7 @@ impl ServerApi {
     /// order.
     fn sources_from(
         &self,
-        batch: &[WantedFile],
+        batch: &[ContentRef],
         most: usize,
         first: Response,
     ) -> Result<Vec<SourceGrant>, RequestError> {
@@ -294,7 +301,7 @@ impl ServerApi {
             match response {
                 Response::Sources { sources: page, next } => {
                     for source in page {
-                        let covered = |&at: &usize| at < 64 && source.covers & 1 << at != 0;
+                        let covered = |&at: &usize| at < 64 && source.file_mask & 1 << at != 0;
                         let covered: Vec<usize> = (0..batch.len()).filter(covered).collect();
                         let is_needed = covered.iter().any(|&at| needed[at] > 0);
                         if is_needed && seen.insert(source.user.clone()) {
@@ -362,23 +369,23 @@ impl ServerApi {
 }
 
 /// Splits wanted files into runs that fit one SOURCES request each.
-pub fn source_batches(files: &[WantedFile]) -> Vec<&[WantedFile]> {
+pub fn source_batches(files: &[ContentRef]) -> Vec<&[ContentRef]> {
     batches(files, BATCH_MAX_FILES, SOURCES_REQUEST_MAX_BYTES - 2).collect()
 }
 
-fn publish_request(files: &[PublishedFile], audience: AudienceRef) -> Request {
+fn publish_request(files: &[NamedContent], audience: AudienceRef) -> Request {
     Request::Publish { files: files.to_vec(), audience }
 }
 
 fn stored(response: Response) -> Result<(), RequestError> {
     match response {
-        Response::Stored { .. } => Ok(()),
+        Response::Published { .. } => Ok(()),
         Response::NotPublished => Err(RequestError::NotPublished),
         _ => Err(RequestError::Refused),
     }
 }
 
-fn sources_request(batch: &[WantedFile]) -> Request {
+fn sources_request(batch: &[ContentRef]) -> Request {
     Request::Sources { files: batch.to_vec(), cursor: None }
 }
 

@@ -34,14 +34,14 @@ const PAGE: usize = 3;
 
 impl RequestTransport for Fake {
     fn request(&self, request: Request) -> Result<Response, RequestError> {
-        let message = ClientMessage::Request { id: RequestId(u64::MAX), floor: RequestId(u64::MAX), request };
+        let message = ClientMessage::Request { id: RequestId(u64::MAX), lowest_pending: RequestId(u64::MAX), request };
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
         assert!(bytes.len() <= MESSAGE_MAX_BYTES, "{} bytes do not fit a datagram", bytes.len());
         assert_eq!(ClientMessage::decode(&bytes).as_ref(), Ok(&message), "the server would not take it");
         let ClientMessage::Request { request, .. } = message else { unreachable!() };
         match self.state.lock().unwrap().answer(request) {
-            Response::Refused => Err(RequestError::Refused),
+            Response::Rejected => Err(RequestError::Refused),
             response => Ok(response),
         }
     }
@@ -67,23 +67,23 @@ impl State {
             Request::Unpublish { names } => {
                 let found = names.iter().zip(0..).filter(|(name, _)| self.published.remove(*name).is_some());
                 let found = found.fold(0, |bits, (_, at)| bits | 1 << at);
-                Response::Withdrawn { found, digest: PublicationsDigest::default() }
+                Response::Unpublished { published_mask: found, digest: PublicationsDigest::default() }
             }
             Request::StageAudience { key, part, users } => match &mut self.staged {
                 staged if part == 0 => {
                     *staged = Some((key, users));
-                    Response::Staged
+                    Response::AudienceStaged
                 }
                 Some((staged, all)) if *staged == key && all.len() == usize::from(part) * AUDIENCE_PART_MAX_USERS => {
                     all.extend(users);
-                    Response::Staged
+                    Response::AudienceStaged
                 }
                 _ => Response::UnknownAudience,
             },
             Request::AudienceOf { name, .. } if name.as_str() == "unknown" => Response::NotPublished,
-            Request::Published { cursor, .. } => self.page(cursor, |entries, next| {
-                let entry = |at| OwnEntry { name: name(at), content: content(at), restricted: false };
-                Response::Published { entries: entries.map(entry).collect(), next }
+            Request::OwnPublications { cursor, .. } => self.page(cursor, |entries, next| {
+                let entry = |at| OwnPublication { name: name(at), content: content(at), restricted: false };
+                Response::OwnPublications { entries: entries.map(entry).collect(), next }
             }),
             Request::Peers { cursor } | Request::AudienceOf { cursor, .. } => {
                 self.page(cursor, |users, next| Response::Users { users: users.map(user).collect(), next })
@@ -91,27 +91,27 @@ impl State {
             Request::Search { cursor, .. } => {
                 let planted = || self.planted.iter().cloned();
                 let names = |names: std::iter::Rev<std::ops::Range<usize>>| names.map(name).chain(planted()).collect();
-                self.page(cursor, |entries, next| Response::Names { names: names(entries), next })
+                self.page(cursor, |entries, next| Response::SearchResults { names: names(entries), next })
             }
             Request::Resolve { query, cursor, .. } => self.page(cursor, |entries, next| {
-                let found = |at: usize| FoundEntry {
+                let found = |at: usize| AvailableContent {
                     name: if let NameQuery::Exact(exact) = &query { exact.clone() } else { name(at / 2) },
                     content: content(at),
                     sources: at as u32,
                     age_s: 0,
                 };
-                let planted = self.planted.iter().map(|name| FoundEntry { name: name.clone(), ..found(200) });
-                Response::Found { entries: entries.map(found).chain(planted).collect(), next }
+                let planted = self.planted.iter().map(|name| AvailableContent { name: name.clone(), ..found(200) });
+                Response::Contents { entries: entries.map(found).chain(planted).collect(), next }
             }),
             Request::Sources { files, cursor } => self.page(cursor, |sources, next| {
                 // Each serves one of the files, in turn.
-                let source = |at: usize| SourceGrant { covers: 1 << (at % files.len()), ..source(at) };
+                let source = |at: usize| SourceGrant { file_mask: 1 << (at % files.len()), ..source(at) };
                 Response::Sources { sources: sources.map(source).collect(), next }
             }),
         }
     }
 
-    fn publish(&mut self, files: Vec<PublishedFile>, audience: AudienceRef) -> Response {
+    fn publish(&mut self, files: Vec<NamedContent>, audience: AudienceRef) -> Response {
         let shown = match (audience, &self.staged) {
             (AudienceRef::Everyone, _) => None,
             (AudienceRef::Staged(key), Some((staged, users))) if key == *staged => Some(users.clone()),
@@ -119,11 +119,11 @@ impl State {
             (AudienceRef::Inherited, _) if files.iter().any(|file| self.vanished.contains(&file.name)) => {
                 return Response::NotPublished;
             }
-            (AudienceRef::Inherited, _) if files.len() > 1 && !self.inherits_alike => return Response::Refused,
+            (AudienceRef::Inherited, _) if files.len() > 1 && !self.inherits_alike => return Response::Rejected,
             (AudienceRef::Inherited, _) => None,
         };
         self.published.extend(files.into_iter().map(|file| (file.name, (file.content, shown.clone()))));
-        Response::Stored { digest: PublicationsDigest::default() }
+        Response::Published { digest: PublicationsDigest::default() }
     }
 
     /// A page of the numbers below `entries`, the last first, with some of the page before once more.
@@ -156,8 +156,8 @@ fn content(at: usize) -> Content {
     Content { hash: ContentHash([at as u8; 32]), size: u64::MAX, mtime_ms: i64::MIN }
 }
 
-fn file(at: usize) -> PublishedFile {
-    PublishedFile { name: name(at), content: content(at) }
+fn file(at: usize) -> NamedContent {
+    NamedContent { name: name(at), content: content(at) }
 }
 
 fn source(at: usize) -> SourceGrant {
@@ -165,14 +165,14 @@ fn source(at: usize) -> SourceGrant {
         user: user(at),
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
         free_slots: 1,
-        covers: 1,
+        file_mask: 1,
         key: [0; 32].into(),
         ticket: vec![0; TICKET_MAX_BYTES],
     }
 }
 
-fn wanted(text: &str) -> WantedFile {
-    WantedFile { name: FileName::parse(text).unwrap(), hash: ContentHash([1; 32]), size: 1 }
+fn wanted(text: &str) -> ContentRef {
+    ContentRef { name: FileName::parse(text).unwrap(), hash: ContentHash([1; 32]), size: 1 }
 }
 
 fn directory(state: State) -> (Arc<Fake>, ServerApi) {
@@ -193,9 +193,9 @@ fn lists_are_whole_sorted_and_each_entry_is_there_once() {
             assert_eq!(list(state()).peers(), Ok(users.clone()));
             assert_eq!(list(state()).audiences_of(&[name(1), name(2)]), Ok(vec![Some(users.clone()), Some(users)]));
             assert_eq!(list(state()).search(NameQuery::Substring(String::new())), Ok(names));
-            let found = list(state()).resolve(NameQuery::Prefix(String::new()), false).unwrap();
+            let found = list(state()).resolve(NameQuery::Prefix(String::new()), ResolvePurpose::List).unwrap();
             assert_eq!(found.len(), entries);
-            let in_order = |pair: &[FoundEntry]| {
+            let in_order = |pair: &[AvailableContent]| {
                 (&pair[0].name, std::cmp::Reverse(pair[0].sources))
                     <= (&pair[1].name, std::cmp::Reverse(pair[1].sources))
             };
@@ -213,7 +213,7 @@ fn the_audience_of_nothing_is_none() {
 #[test]
 fn many_files_go_in_batches_that_fit() {
     let (fake, directory) = directory(State::default());
-    let files: Vec<PublishedFile> = (0..200).map(file).collect();
+    let files: Vec<NamedContent> = (0..200).map(file).collect();
     directory.publish(&files, &PublishAudience::Audience(Audience::Everyone)).unwrap();
     let asked = fake.state.lock().unwrap().asked;
     assert!(asked <= 12, "{asked} requests for 200 files");
@@ -228,7 +228,7 @@ fn the_longest_names_fit_one_by_one() {
     let (fake, directory) = directory(State::default());
     let long = |first: &str| [first, &"b".repeat(255), &"c".repeat(FILE_NAME_MAX_BYTES - 258)].join("/");
     let names = ["x", "y", "z"].map(|first| FileName::parse(&long(first)).unwrap());
-    let files: Vec<_> = names.iter().map(|name| PublishedFile { name: name.clone(), content: content(1) }).collect();
+    let files: Vec<_> = names.iter().map(|name| NamedContent { name: name.clone(), content: content(1) }).collect();
     directory.publish(&files, &PublishAudience::Audience(Audience::Everyone)).unwrap();
     assert_eq!(fake.state.lock().unwrap().published.len(), 3);
     assert_eq!(directory.unpublish(&names), Ok(vec![true; 3]));
@@ -239,7 +239,7 @@ fn the_longest_names_fit_one_by_one() {
 #[test]
 fn an_audience_is_staged_in_parts_and_again_when_it_is_lost() {
     let users: Vec<UserName> = (0..AUDIENCE_PART_MAX_USERS * 2 + 1).map(user).collect();
-    let files: Vec<PublishedFile> = (0..100).map(file).collect();
+    let files: Vec<NamedContent> = (0..100).map(file).collect();
     for restart_in in [None, Some(1), Some(2), Some(3), Some(4), Some(5)] {
         let (fake, directory) = directory(State { restart_in, ..State::default() });
         directory.publish(&files, &PublishAudience::Audience(Audience::Only(users.clone()))).unwrap();
@@ -251,7 +251,7 @@ fn an_audience_is_staged_in_parts_and_again_when_it_is_lost() {
 
 #[test]
 fn inherited_audiences_may_differ_and_what_has_vanished_is_told() {
-    let files: Vec<PublishedFile> = (0..10).map(file).collect();
+    let files: Vec<NamedContent> = (0..10).map(file).collect();
     for inherits_alike in [true, false] {
         let (fake, directory) = directory(State { inherits_alike, ..State::default() });
         directory.publish(&files, &PublishAudience::Inherited).unwrap();
@@ -278,11 +278,11 @@ fn sources_keep_the_servers_order_and_end_when_there_are_enough() {
 #[test]
 fn each_file_of_a_batch_gets_its_sources() {
     let (_, directory) = directory(State { entries: 20, ..State::default() });
-    let files: Vec<WantedFile> = (0..10).map(|at| wanted(&at.to_string())).collect();
+    let files: Vec<ContentRef> = (0..10).map(|at| wanted(&at.to_string())).collect();
     for (most, expected) in [(1, 10), (2, 20), (8, 20)] {
         let sources = directory.sources(&files, most).unwrap();
         assert_eq!(sources.len(), expected);
-        assert_eq!(sources.iter().fold(0, |all, source| all | source.covers), 0x3ff, "at most {most} for each");
+        assert_eq!(sources.iter().fold(0, |all, source| all | source.file_mask), 0x3ff, "at most {most} for each");
     }
 }
 
@@ -295,14 +295,14 @@ fn many_lists_are_asked_for_at_once() {
     assert!(found.iter().zip(&names).all(|(found, name)| found.iter().all(|entry| entry.name == *name)));
     assert_eq!(fake.state.lock().unwrap().pipelined, 5);
     let batches = [wanted("a"), wanted("b")];
-    let batches: Vec<&[WantedFile]> = batches.chunks(1).collect();
+    let batches: Vec<&[ContentRef]> = batches.chunks(1).collect();
     assert_eq!(directory.sources_many(&batches, 100).unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [4, 4]);
     assert_eq!(fake.state.lock().unwrap().pipelined, 7);
 }
 
 #[test]
 fn source_batches_fit_and_leave_nothing_out() {
-    let files: Vec<WantedFile> = (0..100).map(|at| wanted(&"n".repeat(1 + at * 2))).collect();
+    let files: Vec<ContentRef> = (0..100).map(|at| wanted(&"n".repeat(1 + at * 2))).collect();
     let batches = source_batches(&files);
     assert_eq!(batches.concat(), files);
     for batch in batches {
@@ -317,10 +317,10 @@ fn an_unexpected_answer_is_an_error_and_not_a_list() {
     struct Odd;
     impl RequestTransport for Odd {
         fn request(&self, _: Request) -> Result<Response, RequestError> {
-            Ok(Response::Staged)
+            Ok(Response::AudienceStaged)
         }
         fn request_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, RequestError> {
-            Ok(vec![Response::Staged; requests.len()])
+            Ok(vec![Response::AudienceStaged; requests.len()])
         }
     }
     let directory = ServerApi::with_transport(Arc::new(Odd));
@@ -338,22 +338,28 @@ fn a_server_cannot_choose_the_name_that_a_download_is_saved_under() {
     let planted = [".bashrc", "Makefile"].map(|text| FileName::parse(text).unwrap()).to_vec();
     let (_, directory) = directory(State { entries: 2, planted, ..State::default() });
     let wanted = FileName::parse("report.pdf").unwrap();
-    let found = directory.resolve(NameQuery::Exact(wanted.clone()), true).unwrap();
+    let found = directory.resolve(NameQuery::Exact(wanted.clone()), ResolvePurpose::Download).unwrap();
     assert!(found.len() == 2 && found.iter().all(|entry| entry.name == wanted), "{found:?}");
     let found = directory.resolve_many(std::slice::from_ref(&wanted)).unwrap();
     assert!(found[0].len() == 2 && found[0].iter().all(|entry| entry.name == wanted), "{found:?}");
     for query in [NameQuery::Prefix("file".into()), NameQuery::SubstringIgnoreCase("FILE 0".into())] {
-        assert!(directory.resolve(query, true).unwrap().iter().all(|entry| entry.name.as_str().starts_with("file")));
+        assert!(
+            directory
+                .resolve(query, ResolvePurpose::Download)
+                .unwrap()
+                .iter()
+                .all(|entry| entry.name.as_str().starts_with("file"))
+        );
     }
     assert_eq!(directory.search(NameQuery::Substring("file 0".into())), Ok(vec![name(0), name(1)]));
 }
 
 /// One page, always the same.
-struct OnePage(Vec<FoundEntry>);
+struct OnePage(Vec<AvailableContent>);
 
 impl RequestTransport for OnePage {
     fn request(&self, _: Request) -> Result<Response, RequestError> {
-        Ok(Response::Found { entries: self.0.clone(), next: None })
+        Ok(Response::Contents { entries: self.0.clone(), next: None })
     }
 
     fn request_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, RequestError> {
@@ -365,11 +371,11 @@ impl RequestTransport for OnePage {
 fn a_hash_told_with_another_size_does_not_hide_the_content() {
     let told = |size, sources| {
         let content = Content { size, ..content(1) };
-        FoundEntry { name: name(1), content, sources, age_s: 0 }
+        AvailableContent { name: name(1), content, sources, age_s: 0 }
     };
     for entries in [[told(10, 2), told(11, 1)], [told(11, 1), told(10, 2)]] {
         let directory = ServerApi::with_transport(Arc::new(OnePage(entries.to_vec())));
-        let found = directory.resolve(NameQuery::Exact(name(1)), true);
+        let found = directory.resolve(NameQuery::Exact(name(1)), ResolvePurpose::Download);
         assert_eq!(found, Ok(vec![told(10, 2), told(11, 1)]));
     }
 }

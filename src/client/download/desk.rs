@@ -13,8 +13,7 @@ use super::run::{End, Ended, Job, Live, Run, State, TICK};
 use super::scheduler::FileId;
 use super::{DownloadError, DownloadOutcome, source};
 use crate::client::control::RequestError;
-use crate::common::message::WantedFile;
-use crate::common::types::UserName;
+use crate::common::types::{ContentRef, UserName};
 
 /// Sources asked for, for each file.
 const SOURCES_PER_FILE: usize = 8;
@@ -64,12 +63,12 @@ impl Asking {
     /// Asks for sources of these of the jobs, on a thread of its own: a server that is away must not keep the user from
     /// stopping.
     pub fn begin(ask: &Arc<dyn SourceDiscovery>, jobs: &[Job], files: Vec<FileId>) -> Self {
-        let wanted = |&file: &FileId| WantedFile {
+        let wanted = |&file: &FileId| ContentRef {
             name: jobs[file].name.clone(),
             hash: jobs[file].content.hash,
             size: jobs[file].content.size,
         };
-        let wanted: Vec<WantedFile> = files.iter().map(wanted).collect();
+        let wanted: Vec<ContentRef> = files.iter().map(wanted).collect();
         let (sender, answer) = mpsc::channel();
         let ask = ask.clone();
         thread::spawn(move || {

@@ -4,9 +4,8 @@ use std::net::SocketAddr;
 
 use crate::client::control::RequestError;
 use crate::client::control::server_api::{ServerApi, source_batches};
-use crate::common::message::WantedFile;
 use crate::common::redacted::Redacted;
-use crate::common::types::UserName;
+use crate::common::types::{ContentRef, UserName};
 
 /// A peer that serves some files, and leave to ask it for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,17 +25,17 @@ pub struct SourceOffer {
 /// Who can be asked for sources: the server, or a stand-in in tests.
 pub trait SourceDiscovery: Send + Sync {
     /// Peers that serve these files, best first for each, at most `most` for each.
-    fn find_sources(&self, files: &[WantedFile], most: usize) -> Result<Vec<SourceOffer>, RequestError>;
+    fn find_sources(&self, files: &[ContentRef], most: usize) -> Result<Vec<SourceOffer>, RequestError>;
 }
 
 impl SourceDiscovery for ServerApi {
-    fn find_sources(&self, files: &[WantedFile], most: usize) -> Result<Vec<SourceOffer>, RequestError> {
+    fn find_sources(&self, files: &[ContentRef], most: usize) -> Result<Vec<SourceOffer>, RequestError> {
         let batches = source_batches(files);
         let mut offers = Vec::new();
         let mut first = 0;
         for (batch, sources) in batches.iter().zip(self.sources_many(&batches, most)?) {
             for source in sources {
-                let is_covered = |&bit: &usize| bit < 64 && source.covers & 1 << bit != 0;
+                let is_covered = |&bit: &usize| bit < 64 && source.file_mask & 1 << bit != 0;
                 let files = (0..batch.len()).filter(is_covered).map(|bit| first + bit).collect();
                 let (user, address, key, ticket) = (source.user, source.address, source.key, source.ticket);
                 offers.push(SourceOffer { user, address, key, ticket, files });

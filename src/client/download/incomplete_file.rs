@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::partial_file::Part;
-use crate::common::content::{Outline, group_range};
+use crate::common::chunk_tree::{GroupHashes, group_range};
 
 /// Writers of different groups seldom meet at the same lock.
 const LOCKS: usize = 16;
 
 /// A file of several chunk groups that is being fetched. Its verified groups can be served already.
 pub struct IncompleteFile {
-    outline: Arc<Outline>,
+    outline: Arc<GroupHashes>,
     part: Part,
     verified: Vec<AtomicU64>,
     turns: Vec<AtomicU32>,
@@ -25,7 +25,7 @@ pub struct IncompleteFile {
 }
 
 impl IncompleteFile {
-    pub(super) fn new(outline: Outline, part: Part) -> Self {
+    pub(super) fn new(outline: GroupHashes, part: Part) -> Self {
         let groups = outline.groups().len();
         Self {
             verified: (0..groups.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
@@ -40,13 +40,13 @@ impl IncompleteFile {
     #[cfg(test)]
     pub(crate) fn example(dir: &std::path::Path) -> Arc<Self> {
         let folder = Arc::new(File::open(dir).unwrap().into());
-        let outline = Outline::of_groups((1 << 20) + 1, vec![[1; 32], [2; 32]]).unwrap();
+        let outline = GroupHashes::from_groups((1 << 20) + 1, vec![[1; 32], [2; 32]]).unwrap();
         let part = Part::open(folder, &outline.root()).unwrap();
         Arc::new(Self::new(outline, part))
     }
 
     /// The content's group hashes, verified against its root.
-    pub fn outline(&self) -> &Arc<Outline> {
+    pub fn outline(&self) -> &Arc<GroupHashes> {
         &self.outline
     }
 

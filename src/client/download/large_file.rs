@@ -8,11 +8,11 @@ use super::partial_file::Part;
 use super::run::{Run, State};
 use super::scheduler::{Assignment, FileId};
 use super::{DownloadError, DownloadOutcome};
-use crate::common::content::Outline;
+use crate::common::chunk_tree::GroupHashes;
 
 impl Run<'_> {
     /// A large file's outline is known: opens its part and finds out what it holds.
-    pub fn prepare(&self, file: FileId, outline: Outline) {
+    pub fn prepare(&self, file: FileId, outline: GroupHashes) {
         let (arriving, candidates) = match self.open_part(file, outline) {
             Ok(opened) => opened,
             Err(error) => return self.finish(file, DownloadOutcome::Failed(error)),
@@ -40,7 +40,7 @@ impl Run<'_> {
     }
 
     /// The part of a large file, with its room taken on the disk, and the groups that it may hold.
-    fn open_part(&self, file: FileId, outline: Outline) -> Result<(Arc<IncompleteFile>, Vec<u32>), DownloadError> {
+    fn open_part(&self, file: FileId, outline: GroupHashes) -> Result<(Arc<IncompleteFile>, Vec<u32>), DownloadError> {
         let job = &self.jobs[file];
         let part = match Part::open(self.target_dir.open_parent(&job.name)?, &job.content.hash) {
             Err(DownloadError::Locked) => return self.take_up(file).ok_or(DownloadError::Locked),

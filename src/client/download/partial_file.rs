@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags
 use rustix::io::Errno;
 
 use super::DownloadError;
-use crate::common::content::{GroupHasher, Outline, group_range};
+use crate::common::chunk_tree::{GroupHasher, GroupHashes, group_range};
 use crate::common::types::ContentHash;
 
 /// What `fstatfs` calls a tmpfs (`linux/magic.h`).
@@ -136,7 +136,7 @@ impl Part {
     }
 
     /// Which groups the file may hold, by where it has data: the rest need not be read.
-    pub fn candidates(&self, outline: &Outline) -> Vec<u32> {
+    pub fn candidates(&self, outline: &GroupHashes) -> Vec<u32> {
         let runs = self.data_runs();
         let holds = |&group: &u32| {
             let range = group_range(outline.size(), group);
@@ -167,7 +167,7 @@ impl Part {
     }
 
     /// Whether the file holds the group; reads it all.
-    pub fn holds(&self, outline: &Outline, group: u32, buffer: &mut Vec<u8>) -> io::Result<bool> {
+    pub fn holds(&self, outline: &GroupHashes, group: u32, buffer: &mut Vec<u8>) -> io::Result<bool> {
         buffer.resize(SCAN_BYTES, 0);
         let range = group_range(outline.size(), group);
         let mut hasher = GroupHasher::new(outline.size(), group);

@@ -1,15 +1,15 @@
 use super::*;
-use crate::common::content::{group_count, hash_group};
+use crate::common::chunk_tree::{group_count, hash_group};
 
 const MIB: usize = 1 << 20;
 
-fn outline(bytes: &[u8]) -> Outline {
+fn outline(bytes: &[u8]) -> GroupHashes {
     let size = bytes.len() as u64;
     let group = |index| {
         let range = group_range(size, index);
         hash_group(size, index, &bytes[range.start as usize..range.end as usize])
     };
-    Outline::of_groups(size, (0..group_count(size)).map(group).collect()).unwrap()
+    GroupHashes::from_groups(size, (0..group_count(size)).map(group).collect()).unwrap()
 }
 
 fn open(dir: &tempfile::TempDir, hash: &ContentHash) -> Result<Part, DownloadError> {

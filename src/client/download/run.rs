@@ -17,7 +17,7 @@ use super::partial_file::Part;
 use super::scheduler::{FileId, Plan, SourceId};
 use super::target::{Finalized, TargetDir, TargetState, target_state_in};
 use super::{DownloadError, DownloadOptions, DownloadOutcome, DownloadProgress, OnExists, predecessors};
-use crate::common::content::{Outline, group_count};
+use crate::common::chunk_tree::{GroupHashes, group_count};
 use crate::common::types::{Content, FileName, UserName};
 
 /// How long anything waits before it looks again whether the user wants to stop.
@@ -128,7 +128,7 @@ pub(super) struct State {
     /// Unfinished parts to be let go of when all sources have stopped.
     pub given_up: Vec<(FileId, Arc<IncompleteFile>)>,
     /// Outlines that have come, of files whose part must be opened.
-    pub outlines: Vec<(FileId, Outline)>,
+    pub outlines: Vec<(FileId, GroupHashes)>,
 }
 
 impl State {

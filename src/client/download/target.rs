@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::OnExists;
 use crate::client::files::{Rename, SharedDir, rename_noreplace};
-use crate::common::content::group_count;
+use crate::common::chunk_tree::group_count;
 use crate::common::limits::{FILE_COMPONENT_MAX_BYTES, FILE_NAME_MAX_BYTES};
 use crate::common::sync::lock;
 use crate::common::types::{Content, FileName};

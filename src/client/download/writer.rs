@@ -9,7 +9,7 @@ use super::incomplete_file::IncompleteFile;
 use super::run::Run;
 use super::scheduler::{Assignment, FileId};
 use super::{DownloadError, DownloadOutcome};
-use crate::common::content::{GroupHasher, group_count, group_range};
+use crate::common::chunk_tree::{GroupHasher, group_count, group_range};
 
 /// What has arrived in one buffer.
 #[derive(Default)]

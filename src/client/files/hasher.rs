@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 
 use super::shared_dir::FileIdentity;
-use crate::common::content::{GroupHash, GroupHasher, Outline, group_count, group_range};
+use crate::common::chunk_tree::{GroupHash, GroupHasher, GroupHashes, group_count, group_range};
 
 /// Read at once: fits a core's own cache, and enough for BLAKE3 to use the widest instructions.
 const PIECE_BYTES: usize = 256 << 10;
@@ -36,7 +36,11 @@ impl From<io::Error> for HashError {
 
 /// Hashes `file`, whose stamp was `stamp` when it was opened. `watch` is told the bytes hashed so far, on the calling
 /// thread and at every piece it reads itself; when it says `false` the hashing stops.
-pub fn hash_file(file: &File, stamp: &FileIdentity, watch: &mut dyn FnMut(u64) -> bool) -> Result<Outline, HashError> {
+pub fn hash_file(
+    file: &File,
+    stamp: &FileIdentity,
+    watch: &mut dyn FnMut(u64) -> bool,
+) -> Result<GroupHashes, HashError> {
     let size = stamp.size;
     let work = Work {
         file,
@@ -67,7 +71,7 @@ pub fn hash_file(file: &File, stamp: &FileIdentity, watch: &mut dyn FnMut(u64) -
         return Err(HashError::Changed);
     }
     let hashes = work.hashes.into_iter().filter_map(OnceLock::into_inner).collect();
-    Outline::of_groups(size, hashes).ok_or(HashError::Interrupted)
+    GroupHashes::from_groups(size, hashes).ok_or(HashError::Interrupted)
 }
 
 fn threads() -> usize {

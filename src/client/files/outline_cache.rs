@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{Timespec, Timestamps};
 
 use super::shared_dir::FileIdentity;
-use crate::common::content::{GroupHash, Outline, group_count};
+use crate::common::chunk_tree::{GroupHash, GroupHashes, group_count};
 use crate::common::limits::GROUPS_MAX;
 use crate::common::sync::lock;
 use crate::common::types::ContentHash;
@@ -60,7 +60,7 @@ impl DiskCache {
     }
 
     /// What was hashed when a file had this stamp.
-    pub fn load(&self, stamp: &FileIdentity) -> Option<Outline> {
+    pub fn load(&self, stamp: &FileIdentity) -> Option<GroupHashes> {
         if group_count(stamp.size) == 1 {
             return None;
         }
@@ -72,14 +72,14 @@ impl DiskCache {
         let (root, groups) = rest.split_first_chunk::<32>()?;
         let (groups, []) = groups.as_chunks::<32>() else { return None };
         // Damage shows: the groups no longer merge to the root.
-        let outline = Outline::verified(ContentHash(*root), stamp.size, groups.to_vec())?;
+        let outline = GroupHashes::verify(ContentHash(*root), stamp.size, groups.to_vec())?;
         touch(&file);
         Some(outline)
     }
 
     /// Keeps an outline. The caller knows that the file cannot have changed unnoticed: its stamp was settled before its
     /// bytes were read ([`FileIdentity::is_stable`]).
-    pub fn store(&self, stamp: &FileIdentity, outline: &Outline) {
+    pub fn store(&self, stamp: &FileIdentity, outline: &GroupHashes) {
         let Some(dir) = self.dir.as_deref().filter(|_| outline.groups().len() > 1) else {
             return;
         };
@@ -109,7 +109,7 @@ fn head(stamp: &FileIdentity) -> Vec<u8> {
     head
 }
 
-fn write(dir: &Path, stamp: &FileIdentity, outline: &Outline) -> std::io::Result<()> {
+fn write(dir: &Path, stamp: &FileIdentity, outline: &GroupHashes) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let name = entry_name(stamp);
@@ -163,22 +163,22 @@ fn prune(dir: &Path, most: u64) {
 /// The outlines used last, in memory: what is served needs no cache folder.
 #[derive(Default)]
 pub struct MemoryCache {
-    kept: Mutex<VecDeque<Arc<Outline>>>,
+    kept: Mutex<VecDeque<Arc<GroupHashes>>>,
 }
 
 impl MemoryCache {
     /// The outline of a content of several groups, if it was used lately.
-    pub fn of(&self, root: ContentHash) -> Option<Arc<Outline>> {
+    pub fn of(&self, root: ContentHash) -> Option<Arc<GroupHashes>> {
         lock(&self.kept).iter().find(|outline| outline.root() == root).cloned()
     }
 
     /// Keeps an outline, for others that were put in longest ago if need be. Tells its root.
-    pub fn keep(&self, outline: Outline) -> ContentHash {
+    pub fn keep(&self, outline: GroupHashes) -> ContentHash {
         if outline.groups().len() == 1 { outline.root() } else { self.share(outline).root() }
     }
 
     /// Keeps an outline and hands it out.
-    pub fn share(&self, outline: Outline) -> Arc<Outline> {
+    pub fn share(&self, outline: GroupHashes) -> Arc<GroupHashes> {
         let mut kept = lock(&self.kept);
         if let Some(known) = kept.iter().find(|known| known.root() == outline.root()) {
             return known.clone();

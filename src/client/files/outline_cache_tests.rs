@@ -1,11 +1,11 @@
 use super::*;
-use crate::common::content::group_range;
+use crate::common::chunk_tree::group_range;
 
-fn outline(groups: usize, seed: u8) -> Outline {
-    Outline::of_groups(groups as u64 * group_range(u64::MAX >> 30, 0).end, vec![[seed; 32]; groups]).unwrap()
+fn outline(groups: usize, seed: u8) -> GroupHashes {
+    GroupHashes::from_groups(groups as u64 * group_range(u64::MAX >> 30, 0).end, vec![[seed; 32]; groups]).unwrap()
 }
 
-fn stamp(outline: &Outline, inode: u64) -> FileIdentity {
+fn stamp(outline: &GroupHashes, inode: u64) -> FileIdentity {
     FileIdentity { device: 1, inode, size: outline.size(), modified_ns: 5_000_000_001, changed_ns: 5_000_000_002 }
 }
 
@@ -73,7 +73,7 @@ fn used(path: &Path, at_s: u64) {
 fn what_was_used_longest_ago_makes_room() {
     let dir = tempfile::tempdir().unwrap();
     let cache = DiskCache::at(Some(dir.path().into()));
-    let outlines: Vec<Outline> = (0..8).map(|number| outline(2 + number, 1)).collect();
+    let outlines: Vec<GroupHashes> = (0..8).map(|number| outline(2 + number, 1)).collect();
     let stamps: Vec<FileIdentity> = (0..).zip(&outlines).map(|(inode, outline)| stamp(outline, inode)).collect();
     for (at, (stamp, outline)) in stamps.iter().zip(&outlines).enumerate() {
         cache.store(stamp, outline);

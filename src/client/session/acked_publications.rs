@@ -68,15 +68,15 @@ impl Ledger {
     /// A request was answered.
     pub fn answered(&mut self, request: &Request, response: &Response) {
         match (request, response) {
-            (Request::Publish { files, audience }, Response::Stored { digest }) => {
+            (Request::Publish { files, audience }, Response::Published { digest }) => {
                 self.digest = Some(*digest);
                 let Some(shown) = self.shown_to(*audience) else { return };
                 for file in files {
                     self.entries.insert(file.name.clone(), Entry { content: file.content, shown: shown.clone() });
                 }
             }
-            (Request::Unpublish { .. }, Response::Withdrawn { digest, .. }) => self.digest = Some(*digest),
-            (Request::StageAudience { key, part, users }, Response::Staged) => self.staged(*key, *part, users),
+            (Request::Unpublish { .. }, Response::Unpublished { digest, .. }) => self.digest = Some(*digest),
+            (Request::StageAudience { key, part, users }, Response::AudienceStaged) => self.staged(*key, *part, users),
             _ => {}
         }
     }

@@ -17,7 +17,7 @@ pub enum LoginError {
     /// Too many attempts.
     #[error("too many attempts; try again in {0} s")]
     Throttled(u16),
-    /// Nobody answered for [`LOGIN_PATIENCE`](crate::common::limits::LOGIN_PATIENCE).
+    /// Nobody answered for [`LOGIN_TIMEOUT`](crate::common::limits::LOGIN_TIMEOUT).
     #[error("the server does not answer")]
     Unreachable,
     /// The server speaks another protocol version.
@@ -39,7 +39,7 @@ pub enum RequestError {
     /// No session.
     #[error("not logged in")]
     NotAuthenticated,
-    /// The server has not answered within [`COMMAND_PATIENCE`](crate::common::limits::COMMAND_PATIENCE).
+    /// The server has not answered within [`COMMAND_TIMEOUT`](crate::common::limits::COMMAND_TIMEOUT).
     #[error("the server does not answer")]
     Unreachable,
     /// The server refused the request as malformed: a bug.

@@ -36,11 +36,13 @@ impl Session {
         match message {
             Ok(ServerMessage::HeartbeatAck { number }) => link.heartbeats.acknowledged(number),
             Ok(ServerMessage::Reply { id, response }) => self.handle_reply(now, id, response),
-            Ok(ServerMessage::Left) if matches!(self.state, State::Leaving { .. }) => self.end(Event::LoggedOutByUser),
-            Ok(ServerMessage::LoggedOut) if matches!(self.state, State::Standing) => {
+            Ok(ServerMessage::LogoutAck) if matches!(self.state, State::Leaving { .. }) => {
+                self.end(Event::LoggedOutByUser)
+            }
+            Ok(ServerMessage::SessionRevoked) if matches!(self.state, State::Standing) => {
                 self.reconnect(now, Duration::ZERO, false);
             }
-            Ok(ServerMessage::Left | ServerMessage::LoggedOut) => {}
+            Ok(ServerMessage::LogoutAck | ServerMessage::SessionRevoked) => {}
             Err(error) => log::debug!("{from}: the server sent what we do not understand: {error}"),
         }
     }
@@ -53,7 +55,7 @@ impl Session {
         self.ledger.answered(&request, &response);
         match owner {
             Owner::Caller(handle) => {
-                let result = if response == Response::Refused { Err(RequestError::Refused) } else { Ok(response) };
+                let result = if response == Response::Rejected { Err(RequestError::Refused) } else { Ok(response) };
                 self.events.push_back(Event::RequestFinished { request: handle, result });
             }
             Owner::Repair => {

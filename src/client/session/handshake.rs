@@ -19,7 +19,7 @@ use rand_chacha::ChaCha20Rng;
 use super::{Outbox, Password};
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::{ClientInfo, LoginKey, LoginResult, ResumptionKey, SessionParams};
-use crate::common::limits::{HANDSHAKE_LIFETIME, LOGIN_RETRY_FIRST, LOGIN_RETRY_MAX, PROTOCOL_VERSION};
+use crate::common::limits::{LOGIN_RETRY_FIRST, LOGIN_RETRY_MAX, PENDING_LOGIN_LIFETIME, PROTOCOL_VERSION};
 use crate::common::opaque::{ClientLogin, KeyStretching};
 use crate::common::packet::{
     CLIENT_INFO_BYTES, Cookie, KE1_BYTES, KE2_BYTES, KE3_BYTES, LOGIN_RESULT_BYTES, Nonce, Packet,
@@ -44,7 +44,7 @@ const LOGIN2_TRIES: usize = 3;
 /// The same for LOGIN3, after which the session may stand: a new exchange would find the user active. So it is repeated
 /// until the server has forgotten the exchange.
 const LOGIN3_TRIES: u32 = 12;
-const _: () = assert!(LOGIN_RETRY_MAX.as_millis() * (LOGIN3_TRIES as u128 - 2) >= HANDSHAKE_LIFETIME.as_millis());
+const _: () = assert!(LOGIN_RETRY_MAX.as_millis() * (LOGIN3_TRIES as u128 - 2) >= PENDING_LOGIN_LIFETIME.as_millis());
 
 /// Who logs in. The password is wiped when the last exchange and the session have let go of it.
 pub(super) struct Identity {

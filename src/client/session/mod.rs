@@ -36,7 +36,7 @@ use self::resync::Repair;
 pub(crate) use self::resync::{batches, publish_batches, singly, staging};
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::{ClientInfo, SessionParams};
-use crate::common::limits::{COMMAND_PATIENCE, LEAVE_PATIENCE, LOGIN_PATIENCE, MESSAGE_MAX_BYTES, PROTOCOL_VERSION};
+use crate::common::limits::{COMMAND_TIMEOUT, LOGIN_TIMEOUT, LOGOUT_TIMEOUT, MESSAGE_MAX_BYTES, PROTOCOL_VERSION};
 use crate::common::message::{ClientMessage, Request, Response, encoded_len};
 use crate::common::opaque::KeyStretching;
 use crate::common::packet::Packet;
@@ -48,9 +48,9 @@ pub type Password = Zeroizing<Vec<u8>>;
 /// Datagrams to be sent, oldest first.
 type Outbox = VecDeque<(SocketAddr, Vec<u8>)>;
 
-/// A LEAVE is repeated this often until it is answered or [`LEAVE_PATIENCE`] is over.
+/// A LEAVE is repeated this often until it is answered or [`LOGOUT_TIMEOUT`] is over.
 const LEAVE_RETRY: Duration = Duration::from_millis(80);
-/// A login that is being answered, but too slowly to finish, is given up after this many times [`LOGIN_PATIENCE`].
+/// A login that is being answered, but too slowly to finish, is given up after this many times [`LOGIN_TIMEOUT`].
 const ANSWERED_PATIENCE: u32 = 3;
 /// Variant tags, id and floor around a request, bytes.
 const REQUEST_HEADROOM_BYTES: usize = 1 + 10 + 10;
@@ -183,10 +183,10 @@ impl Session {
         self.free_slots = slots;
     }
 
-    /// Tells the server that the user goes; ends with [`Event::LoggedOutByUser`] within [`LEAVE_PATIENCE`]. Requests that have not
+    /// Tells the server that the user goes; ends with [`Event::LoggedOutByUser`] within [`LOGOUT_TIMEOUT`]. Requests that have not
     /// ended fail, the password is wiped.
     pub fn logout(&mut self, now: Instant) {
-        let until = now + LEAVE_PATIENCE;
+        let until = now + LOGOUT_TIMEOUT;
         match &mut self.state {
             State::Idle => self.events.push_back(Event::LoggedOutByUser),
             State::LoggingIn { .. } => {
@@ -256,7 +256,7 @@ impl Session {
             State::Leaving { retry_at, .. } => {
                 if now >= *retry_at {
                     *retry_at = now + LEAVE_RETRY;
-                    self.send(&ClientMessage::Leave);
+                    self.send(&ClientMessage::Logout);
                 }
             }
         }
@@ -355,14 +355,13 @@ impl Session {
     }
 }
 
-/// Nobody answers for [`LOGIN_PATIENCE`]: unreachable. Who is answered waits longer, as on a bad line.
+/// Nobody answers for [`LOGIN_TIMEOUT`]: unreachable. Who is answered waits longer, as on a bad line.
 fn login_ends(handshake: &Handshake, started: Instant) -> Instant {
-    started + if handshake.is_answered() { LOGIN_PATIENCE * ANSWERED_PATIENCE } else { LOGIN_PATIENCE }
+    started + if handshake.is_answered() { LOGIN_TIMEOUT * ANSWERED_PATIENCE } else { LOGIN_TIMEOUT }
 }
 
-const _: () = assert!(LEAVE_PATIENCE.as_millis() > LEAVE_RETRY.as_millis() * 8, "a LEAVE is repeated often enough");
-const _: () =
-    assert!(COMMAND_PATIENCE.as_millis() > LOGIN_PATIENCE.as_millis(), "a reconnect fits a command's patience");
+const _: () = assert!(LOGOUT_TIMEOUT.as_millis() > LEAVE_RETRY.as_millis() * 8, "a LEAVE is repeated often enough");
+const _: () = assert!(COMMAND_TIMEOUT.as_millis() > LOGIN_TIMEOUT.as_millis(), "a reconnect fits a command's patience");
 
 /// The moment at which the tests' virtual time starts.
 #[cfg(test)]

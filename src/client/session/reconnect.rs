@@ -122,7 +122,7 @@ impl Session {
                 self.requests.resend_all(now);
                 self.establish(now, server, welcome, &secret, true);
                 if let Some(until) = leave_by {
-                    self.send(&ClientMessage::Leave);
+                    self.send(&ClientMessage::Logout);
                     self.state = State::Leaving { until, retry_at: now + LEAVE_RETRY };
                 }
             }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::RequestHandle;
-use crate::common::limits::{COMMAND_PATIENCE, QUERY_WINDOW, REQUEST_RETRY_FIRST, REQUEST_RETRY_MAX};
+use crate::common::limits::{COMMAND_TIMEOUT, QUERY_WINDOW, REQUEST_RETRY_FIRST, REQUEST_RETRY_MAX};
 use crate::common::message::{ClientMessage, Request, Response};
 use crate::common::types::RequestId;
 
@@ -161,7 +161,7 @@ impl Requests {
         let (floor, is_repairing) = (self.floor(), self.is_repairing);
         for (&id, flight) in &mut self.flights {
             if flight.retry_at <= now && !(is_repairing && flight.is_about_own()) {
-                send(&ClientMessage::Request { id, floor, request: flight.request.clone() });
+                send(&ClientMessage::Request { id, lowest_pending: floor, request: flight.request.clone() });
                 flight.retry_at = now + flight.wait;
                 flight.wait = (flight.wait * 2).min(REQUEST_RETRY_MAX);
             }
@@ -218,7 +218,7 @@ impl Requests {
 
     /// What waits in a queue waits for others to be answered; only silence makes it give up.
     fn patience_ends(&self, queued: &Queued) -> Instant {
-        self.last_answer_at.map_or(queued.asked_at, |answer| answer.max(queued.asked_at)) + COMMAND_PATIENCE
+        self.last_answer_at.map_or(queued.asked_at, |answer| answer.max(queued.asked_at)) + COMMAND_TIMEOUT
     }
 
     /// Every id below has ended.
@@ -235,7 +235,7 @@ impl Requests {
         let id = RequestId(self.last_id);
         let is_mutation = queued.request.is_mutation();
         let Queued { owner, request, .. } = queued;
-        let give_up_at = now + COMMAND_PATIENCE;
+        let give_up_at = now + COMMAND_TIMEOUT;
         self.flights.insert(id, Flight { owner, request, give_up_at, wait: REQUEST_RETRY_FIRST, retry_at: now });
         if is_mutation {
             self.mutation = Some(id);
@@ -253,7 +253,8 @@ impl Requests {
 impl Flight {
     /// Whether a caller asks what would be wrong before a repair is finished.
     fn is_about_own(&self) -> bool {
-        self.owner != Owner::Repair && matches!(self.request, Request::Published { .. } | Request::AudienceOf { .. })
+        self.owner != Owner::Repair
+            && matches!(self.request, Request::OwnPublications { .. } | Request::AudienceOf { .. })
     }
 }
 

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use super::super::test_support::{Pair, Policy};
 use super::super::{Event, RequestError};
 use super::*;
-use crate::common::message::{NameQuery, PublishedFile};
-use crate::common::types::{Content, ContentHash, FileName, PublicationsDigest};
+use crate::common::message::{NameQuery, ResolvePurpose};
+use crate::common::types::{Content, ContentHash, FileName, NamedContent, PublicationsDigest};
 
 const PEERS: Request = Request::Peers { cursor: None };
 const NOBODY: Response = Response::Users { users: Vec::new(), next: None };
 
 fn withdrawn(found: u64) -> Response {
-    Response::Withdrawn { found, digest: PublicationsDigest::default() }
+    Response::Unpublished { published_mask: found, digest: PublicationsDigest::default() }
 }
 
 fn unpublish(name: &str) -> Request {
@@ -47,7 +47,7 @@ fn a_late_reply_answers_nothing_else() {
     let (first, ..) = pair.server.request().unwrap();
     pair.reply(first, NOBODY);
     assert!(answer(&mut pair).1.is_ok());
-    pair.ask(Request::Published { listing: true, cursor: None });
+    pair.ask(Request::OwnPublications { user_initiated: true, cursor: None });
     pair.reply(first, NOBODY);
     pair.no_event();
     let (second, floor, _) = pair.server.request().unwrap();
@@ -131,7 +131,7 @@ fn patience_ends_after_thirty_seconds_without_an_answer() {
     pair.pass(Duration::from_secs(10));
     assert!(matches!(pair.event(), Event::ConnectionLost));
     let queued = pair.ask(unpublish("a"));
-    pair.pass(COMMAND_PATIENCE - Duration::from_secs(10));
+    pair.pass(COMMAND_TIMEOUT - Duration::from_secs(10));
     assert_eq!(answer(&mut pair), (sent, Err(RequestError::Unreachable)));
     pair.no_event();
     pair.pass(Duration::from_secs(10));
@@ -191,10 +191,10 @@ fn a_refused_and_an_oversized_request_are_told_as_ours() {
     let mut pair = Pair::standing();
     let handle = pair.ask(PEERS);
     let (id, ..) = pair.server.request().unwrap();
-    pair.reply(id, Response::Refused);
+    pair.reply(id, Response::Rejected);
     assert_eq!(answer(&mut pair), (handle, Err(RequestError::Refused)));
     let content = Content { hash: ContentHash([0; 32]), size: 0, mtime_ms: 0 };
-    let file = PublishedFile { name: FileName::parse(&"x".repeat(200)).unwrap(), content };
+    let file = NamedContent { name: FileName::parse(&"x".repeat(200)).unwrap(), content };
     let audience = crate::common::message::AudienceRef::Everyone;
     let handle = pair.ask(Request::Publish { files: vec![file; 10], audience });
     assert_eq!(answer(&mut pair), (handle, Err(RequestError::Refused)));
@@ -206,6 +206,6 @@ fn the_longest_query_fits() {
     let mut pair = Pair::standing();
     let query = NameQuery::Substring("x".repeat(512));
     let cursor = Some(crate::common::message::Cursor(vec![0; 48]));
-    pair.ask(Request::Resolve { query, fetch: true, cursor });
+    pair.ask(Request::Resolve { query, purpose: ResolvePurpose::Download, cursor });
     assert!(pair.server.request().is_some());
 }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use super::acked_publications::{Entry, Shown};
 use crate::common::limits::{AUDIENCE_PART_MAX_USERS, BATCH_MAX_FILES, MESSAGE_MAX_BYTES};
-use crate::common::message::{AudienceRef, OwnEntry, PublishedFile, Request, Response, encoded_len};
-use crate::common::types::{FileName, UserName};
+use crate::common::message::{AudienceRef, OwnPublication, Request, Response, encoded_len};
+use crate::common::types::{FileName, NamedContent, UserName};
 
 /// Keys of audiences staged by a repair; those of callers lie below.
 const REPAIR_KEYS: u32 = 1 << 31;
@@ -77,7 +77,7 @@ impl Repair {
             Stage::Idle => None,
             Stage::Due => {
                 self.stage = Stage::Listing { missing: ledger.clone(), doubtful: BTreeSet::new(), next: None };
-                Some(Request::Published { listing: false, cursor: None })
+                Some(Request::OwnPublications { user_initiated: false, cursor: None })
             }
             Stage::Listing { next, .. } => next.take(),
             Stage::Publishing { steps, .. } => steps.pop_front(),
@@ -91,23 +91,25 @@ impl Repair {
         response: &Response,
         ledger: &BTreeMap<FileName, Entry>,
     ) -> Option<usize> {
-        if let (Request::Publish { files, .. }, Response::Stored { .. }) = (request, response)
+        if let (Request::Publish { files, .. }, Response::Published { .. }) = (request, response)
             && let Stage::Publishing { doubtful, .. } = &self.stage
         {
             self.repaired += files.iter().filter(|file| !doubtful.contains(&file.name)).count();
         }
         match (&mut self.stage, response) {
-            (Stage::Listing { missing, doubtful, .. }, Response::Published { entries, next }) => {
+            (Stage::Listing { missing, doubtful, .. }, Response::OwnPublications { entries, next }) => {
                 entries.iter().for_each(|entry| found(missing, doubtful, entry));
                 match next {
-                    Some(cursor) => self.list(Request::Published { listing: false, cursor: Some(cursor.clone()) }),
+                    Some(cursor) => {
+                        self.list(Request::OwnPublications { user_initiated: false, cursor: Some(cursor.clone()) })
+                    }
                     None => self.publish_missing(),
                 }
             }
             (Stage::Listing { missing, doubtful, .. }, Response::StaleCursor) => {
                 *missing = ledger.clone();
                 doubtful.clear();
-                self.list(Request::Published { listing: false, cursor: None });
+                self.list(Request::OwnPublications { user_initiated: false, cursor: None });
             }
             (Stage::Publishing { steps, audiences, stagings_left, .. }, Response::UnknownAudience) => {
                 if let Request::Publish { audience: AudienceRef::Staged(key), .. } = request
@@ -119,7 +121,7 @@ impl Repair {
                     staging(*key, users).into_iter().rev().for_each(|step| steps.push_front(step));
                 }
             }
-            (Stage::Publishing { steps, .. }, Response::NotPublished | Response::Refused) => {
+            (Stage::Publishing { steps, .. }, Response::NotPublished | Response::Rejected) => {
                 singly(request).into_iter().rev().for_each(|step| steps.push_front(step));
             }
             _ => {}
@@ -136,9 +138,9 @@ impl Repair {
 
     fn publish_missing(&mut self) {
         let Stage::Listing { missing, doubtful, .. } = std::mem::take(&mut self.stage) else { return };
-        let mut by_audience: BTreeMap<Shown, Vec<PublishedFile>> = BTreeMap::new();
+        let mut by_audience: BTreeMap<Shown, Vec<NamedContent>> = BTreeMap::new();
         for (name, Entry { content, shown }) in missing {
-            by_audience.entry(shown).or_default().push(PublishedFile { name, content });
+            by_audience.entry(shown).or_default().push(NamedContent { name, content });
         }
         let (mut steps, mut audiences) = (VecDeque::new(), BTreeMap::new());
         for (key, (shown, files)) in (REPAIR_KEYS..).zip(by_audience) {
@@ -161,7 +163,7 @@ impl Repair {
 /// What the server lists as published to everyone, and should be, is not missing. For whom else something is, the list
 /// does not tell. A copy's audience is left as it is: what it inherited only the server knew, and what it would inherit
 /// now may be something else.
-fn found(missing: &mut BTreeMap<FileName, Entry>, doubtful: &mut BTreeSet<FileName>, entry: &OwnEntry) {
+fn found(missing: &mut BTreeMap<FileName, Entry>, doubtful: &mut BTreeSet<FileName>, entry: &OwnPublication) {
     let Some(wanted) = missing.get(&entry.name).filter(|wanted| wanted.content == entry.content) else { return };
     match (&wanted.shown, entry.restricted) {
         (Shown::Everyone, false) | (Shown::Inherited, _) => drop(missing.remove(&entry.name)),
@@ -182,7 +184,7 @@ pub(crate) fn singly(request: &Request) -> Vec<Request> {
     match request {
         Request::Publish { files, audience: AudienceRef::Inherited } if files.len() > 1 => {
             let single =
-                |file: &PublishedFile| Request::Publish { files: vec![file.clone()], audience: AudienceRef::Inherited };
+                |file: &NamedContent| Request::Publish { files: vec![file.clone()], audience: AudienceRef::Inherited };
             files.iter().map(single).collect()
         }
         _ => Vec::new(),
@@ -190,7 +192,7 @@ pub(crate) fn singly(request: &Request) -> Vec<Request> {
 }
 
 /// Splits files into runs that fit one PUBLISH each.
-pub(crate) fn publish_batches(files: &[PublishedFile]) -> impl Iterator<Item = &[PublishedFile]> {
+pub(crate) fn publish_batches(files: &[NamedContent]) -> impl Iterator<Item = &[NamedContent]> {
     batches(files, BATCH_MAX_FILES, MESSAGE_MAX_BYTES - PUBLISH_HEADROOM_BYTES)
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::test_support::{Pair, Policy};
 use super::*;
 use crate::common::limits::AUDIENCE_PART_MAX_USERS;
-use crate::common::message::{AudienceRef, OwnEntry, PublishedFile};
-use crate::common::types::{Content, ContentHash, FileName, InstanceId, PublicationsDigest};
+use crate::common::message::{AudienceRef, OwnPublication};
+use crate::common::types::{Content, ContentHash, FileName, InstanceId, NamedContent, PublicationsDigest};
 
 /// What a real server keeps: names, contents, and for whom.
 #[derive(Default)]
@@ -35,35 +35,35 @@ impl Store {
                 };
                 self.published += files.len();
                 self.files.extend(files.into_iter().map(|file| (file.name, (file.content, shown.clone()))));
-                Response::Stored { digest: self.digest() }
+                Response::Published { digest: self.digest() }
             }
             Request::Unpublish { names } => {
                 let found = names.iter().zip(0..).filter(|(name, _)| self.files.remove(*name).is_some());
                 let found = found.fold(0, |bits, (_, at)| bits | 1 << at);
-                Response::Withdrawn { found, digest: self.digest() }
+                Response::Unpublished { published_mask: found, digest: self.digest() }
             }
             Request::StageAudience { key, part: 0, users } => {
                 self.staged = Some((key, users));
-                Response::Staged
+                Response::AudienceStaged
             }
             Request::StageAudience { users, .. } => match &mut self.staged {
                 Some((_, staged)) => {
                     staged.extend(users);
-                    Response::Staged
+                    Response::AudienceStaged
                 }
                 None => Response::UnknownAudience,
             },
-            Request::Published { cursor, .. } => {
+            Request::OwnPublications { cursor, .. } => {
                 self.listed += 1;
                 let from = cursor.map_or(0, |cursor| usize::from(cursor.0[0]));
-                let entry = |(name, (content, shown)): (&FileName, &(Content, Option<_>))| OwnEntry {
+                let entry = |(name, (content, shown)): (&FileName, &(Content, Option<_>))| OwnPublication {
                     name: name.clone(),
                     content: *content,
                     restricted: shown.is_some(),
                 };
                 let entries = self.files.iter().skip(from).take(3).map(entry).collect();
                 let next = (from + 3 < self.files.len()).then(|| crate::common::message::Cursor(vec![from as u8 + 3]));
-                Response::Published { entries, next }
+                Response::OwnPublications { entries, next }
             }
             other => panic!("{other:?}"),
         }
@@ -91,9 +91,9 @@ fn name(text: &str) -> FileName {
     FileName::parse(text).unwrap()
 }
 
-fn file(text: &str) -> PublishedFile {
+fn file(text: &str) -> NamedContent {
     let content = Content { hash: ContentHash(*blake3::hash(text.as_bytes()).as_bytes()), size: 1, mtime_ms: 2 };
-    PublishedFile { name: name(text), content }
+    NamedContent { name: name(text), content }
 }
 
 fn publish(text: &str, audience: AudienceRef) -> Request {
@@ -228,11 +228,13 @@ fn callers_mutations_wait_for_the_repair() {
 fn a_list_asked_for_during_the_break_is_the_repaired_one() {
     let (mut pair, mut store) = published();
     store.files.clear();
-    let asked = pair.ask(Request::Published { listing: true, cursor: None });
+    let asked = pair.ask(Request::OwnPublications { user_initiated: true, cursor: None });
     pair.server.messages.clear();
     store.restart(&mut pair);
     let listed = pair.events.iter().find_map(|event| match event {
-        Event::RequestFinished { request, result: Ok(Response::Published { entries, .. }) } if *request == asked => {
+        Event::RequestFinished { request, result: Ok(Response::OwnPublications { entries, .. }) }
+            if *request == asked =>
+        {
             Some(entries)
         }
         _ => None,

@@ -100,7 +100,7 @@ fn nobody_answers_for_five_seconds() {
     let mut pair = Pair::new();
     pair.connected = false;
     pair.login(PASSWORD);
-    pair.pass(LOGIN_PATIENCE - MILLISECOND);
+    pair.pass(LOGIN_TIMEOUT - MILLISECOND);
     pair.no_event();
     pair.pass(MILLISECOND);
     assert_eq!(login_error(&mut pair), LoginError::Unreachable);
@@ -116,7 +116,7 @@ fn a_server_that_forgets_a_login_half_way_is_asked_anew() {
         pair.session.handle_datagram(pair.now, address(1), &mut answer);
     }
     pair.server = test_support::ScriptedServer::new(address(1));
-    pair.pass(LOGIN_PATIENCE * ANSWERED_PATIENCE);
+    pair.pass(LOGIN_TIMEOUT * ANSWERED_PATIENCE);
     assert!(matches!(pair.event(), Event::Started { .. }));
 }
 
@@ -252,7 +252,7 @@ fn a_useless_ticket_leads_to_a_login_with_the_password_in_memory() {
 fn a_refused_password_ends_the_session() {
     let mut pair = Pair::standing();
     (pair.server.on_resume, pair.server.on_login) = (Policy::Refuse, Policy::Refuse);
-    let told = pair.server.seal(&ServerMessage::LoggedOut);
+    let told = pair.server.seal(&ServerMessage::SessionRevoked);
     pair.deliver(told);
     pair.pass(handshake::LOGIN2_GRACE);
     assert!(matches!(pair.event(), Event::LoggedOut));
@@ -299,10 +299,10 @@ fn leaving_is_repeated_until_it_is_answered() {
     pair.session.logout(pair.now);
     pair.exchange();
     pair.pass(LEAVE_RETRY);
-    let leaves = pair.server.messages.iter().filter(|message| **message == ClientMessage::Leave).count();
+    let leaves = pair.server.messages.iter().filter(|message| **message == ClientMessage::Logout).count();
     assert_eq!(leaves, 2);
     pair.no_event();
-    let left = pair.server.seal(&ServerMessage::Left);
+    let left = pair.server.seal(&ServerMessage::LogoutAck);
     pair.deliver(left);
     assert!(matches!(pair.event(), Event::LoggedOutByUser));
     assert!(pair.session.identity.is_none() && pair.session.poll_timeout().is_none());
@@ -320,7 +320,7 @@ fn leaving_a_dead_server_takes_a_second() {
             assert!(matches!(pair.event(), Event::ConnectionLost));
         }
         pair.session.logout(pair.now);
-        pair.pass(LEAVE_PATIENCE - MILLISECOND);
+        pair.pass(LOGOUT_TIMEOUT - MILLISECOND);
         pair.no_event();
         pair.pass(MILLISECOND);
         assert!(matches!(pair.event(), Event::LoggedOutByUser));
@@ -334,7 +334,7 @@ fn leaving_while_reconnecting_comes_back_to_say_so() {
     pair.session.logout(pair.now);
     pair.exchange();
     assert_eq!(pair.server.resumptions, 1);
-    assert!(pair.server.messages.contains(&ClientMessage::Leave));
+    assert!(pair.server.messages.contains(&ClientMessage::Logout));
     pair.deliver(pair.server.reset(0));
     assert!(matches!(pair.events.pop_back(), Some(Event::LoggedOutByUser)), "a session that is gone was left");
 }
@@ -361,7 +361,7 @@ fn random_and_damaged_datagrams_do_nothing() {
     use rand::{RngCore, SeedableRng};
     let mut pair = Pair::standing();
     let mut rng = ChaCha20Rng::seed_from_u64(3);
-    let honest = pair.server.seal(&ServerMessage::Left);
+    let honest = pair.server.seal(&ServerMessage::LogoutAck);
     for round in 0..10_000 {
         let mut bytes = vec![0; round % 1_300];
         rng.fill_bytes(&mut bytes);

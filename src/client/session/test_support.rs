@@ -171,7 +171,7 @@ impl ScriptedServer {
     /// The next request among the messages, heartbeats skipped.
     pub fn request(&mut self) -> Option<(RequestId, RequestId, Request)> {
         loop {
-            if let ClientMessage::Request { id, floor, request } = self.messages.pop_front()? {
+            if let ClientMessage::Request { id, lowest_pending: floor, request } = self.messages.pop_front()? {
                 return Some((id, floor, request));
             }
         }

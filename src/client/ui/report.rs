@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::client::exit_code::ExitCode;
 use crate::common::escape::escape_controls;
-use crate::common::message::{FoundEntry, OwnEntry};
+use crate::common::message::{AvailableContent, OwnPublication};
 use crate::common::types::{FileName, UserName, is_control};
 
 /// Told to whoever has just logged in.
@@ -39,13 +39,13 @@ pub enum Report<'a> {
     /// `unp` is through.
     Unpublished(&'a [FileName], &'a [ItemFailure]),
     /// `lpf`.
-    OwnFiles(&'a [OwnEntry]),
+    OwnFiles(&'a [OwnPublication]),
     /// `lap`.
     Peers(&'a [UserName]),
     /// `sch`.
     Names(&'a [FileName]),
     /// `sch -l`.
-    Found(&'a [FoundEntry]),
+    Found(&'a [AvailableContent]),
     /// `get`: what was asked for, and the name it has now in the shared folder.
     Downloaded(&'a FileName, &'a FileName),
     /// `get`: left alone, as `--on-exists skip` wants.
@@ -168,7 +168,7 @@ fn list_block<T: AsRef<str>>(lines: impl ExactSizeIterator<Item = T>, [none, one
     text
 }
 
-fn details(entry: &FoundEntry) -> String {
+fn details(entry: &AvailableContent) -> String {
     format!("{}\t{}\t{}\t{}", entry.name, entry.content.size, entry.sources, entry.age_s)
 }
 
@@ -198,8 +198,8 @@ fn counted_value(command: &str, list: &str, done: &[FileName], failures: &[ItemF
     })
 }
 
-fn own_values(files: &[OwnEntry]) -> Vec<Value> {
-    let value = |file: &OwnEntry| {
+fn own_values(files: &[OwnPublication]) -> Vec<Value> {
+    let value = |file: &OwnPublication| {
         json!({
             "name": file.name.as_str(),
             "bytes": file.content.size,
@@ -210,8 +210,8 @@ fn own_values(files: &[OwnEntry]) -> Vec<Value> {
     files.iter().map(value).collect()
 }
 
-fn found_values(entries: &[FoundEntry]) -> Vec<Value> {
-    let value = |entry: &FoundEntry| {
+fn found_values(entries: &[AvailableContent]) -> Vec<Value> {
+    let value = |entry: &AvailableContent| {
         json!({
             "name": entry.name.as_str(),
             "bytes": entry.content.size,

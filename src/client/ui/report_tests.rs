@@ -13,9 +13,9 @@ fn failure(name: &str, code: ExitCode) -> ItemFailure {
     ItemFailure { name: name.into(), why: "for a reason".into(), code }
 }
 
-fn found(name: &str) -> FoundEntry {
+fn found(name: &str) -> AvailableContent {
     let content = Content { hash: ContentHash([0xab; 32]), size: 1_234, mtime_ms: 0 };
-    FoundEntry { name: file(name), content, sources: 3, age_s: 60 }
+    AvailableContent { name: file(name), content, sources: 3, age_s: 60 }
 }
 
 fn json(report: &Report) -> Value {
@@ -54,7 +54,7 @@ fn lists_are_headed_by_their_length() {
     assert_eq!(Report::Names(&[]).to_text(), "No files found\n");
     assert_eq!(Report::Names(&[file("a b")]).to_text(), "1 file found:\na b\n");
     assert_eq!(Report::Found(&[found("a b")]).to_text(), "1 file found:\na b\t1234\t3\t60\n");
-    let own = OwnEntry { name: file("a"), content: found("a").content, restricted: true };
+    let own = OwnPublication { name: file("a"), content: found("a").content, restricted: true };
     assert_eq!(Report::OwnFiles(std::slice::from_ref(&own)).to_text(), "1 file published:\na\n");
     assert_eq!(Report::OwnFiles(&[own.clone(), own]).to_text(), "2 files published:\na\na\n");
 }

@@ -11,15 +11,14 @@ use rustix::process::{Rlimit, setrlimit};
 use super::*;
 use crate::client::upload::test_support;
 use crate::client::upload::test_support::{PSK, TestUploader, all_of, ask, loopback, receive, ticket};
-use crate::common::ticket::Grant;
-use crate::common::types::{Audience, ContentHash};
+use crate::common::types::{Audience, ContentHash, ContentRef};
 
 const CHILD: &str = "FILESHARE_TEST_FLOODED";
 /// Fewer than the queue of a listening socket holds, so that all of them stand there at once.
 const FLOOD: usize = 100;
 
-fn grant() -> Grant {
-    Grant { name: test_support::name("file"), hash: ContentHash(*blake3::hash(b"bytes").as_bytes()), size: 5 }
+fn grant() -> ContentRef {
+    ContentRef { name: test_support::name("file"), hash: ContentHash(*blake3::hash(b"bytes").as_bytes()), size: 5 }
 }
 
 /// The flooded client: says its port, then answers each line it is sent.

@@ -7,7 +7,8 @@ use crate::client::upload::test_support;
 use crate::client::upload::test_support::{
     NOW_MS, PSK, TestUploader, all_of, ask, message, receive, sealed, skip_data, ticket, ticket_key, wait_until,
 };
-use crate::common::transfer::{Opening, ToDownloader, ToUploader};
+use crate::common::peer_crypto::Initiator;
+use crate::common::peer_message::{PeerRequest, PeerResponse};
 use crate::common::types::Audience;
 use zeroize::Zeroizing;
 
@@ -29,9 +30,9 @@ fn answer_to(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 /// Asks for next to nothing: whoever is answered has a slot.
-fn ask_and_hear(reader: &mut RecordReader<ToDownloader>, writer: &mut RecordWriter) {
-    ask(writer, &ToUploader::Cancel);
-    assert_eq!(message(reader), ToDownloader::Cancelled);
+fn ask_and_hear(reader: &mut RecordReader<PeerResponse>, writer: &mut RecordWriter) {
+    ask(writer, &PeerRequest::Cancel);
+    assert_eq!(message(reader), PeerResponse::Cancelled);
 }
 
 #[test]
@@ -44,7 +45,7 @@ fn a_ticket_that_is_not_good_gets_silence() {
     let mut damaged = ticket(&grants);
     damaged[20] ^= 1;
     for bad in [forged, expired, damaged, vec![], b"nothing".to_vec()] {
-        let (_, preamble) = Opening::start(&bad, &PSK).unwrap();
+        let (_, preamble) = Initiator::start(&bad, &PSK).unwrap();
         let mut stream = TcpStream::connect(uploader.address()).unwrap();
         stream.write_all(&preamble).unwrap();
         assert!(answer_to(&mut stream).is_empty());
@@ -59,14 +60,14 @@ fn before_a_login_and_after_another_every_ticket_is_a_strangers() {
     let dir = tempfile::tempdir().unwrap();
     let share = UploadService::open(dir.path(), 2).unwrap();
     let listener = Listener::start(share, test_support::loopback(0), None).unwrap();
-    let connected = transport::connect::<ToDownloader>(test_support::loopback(listener.port()), &ticket(&[]), &PSK);
+    let connected = transport::connect::<PeerResponse>(test_support::loopback(listener.port()), &ticket(&[]), &PSK);
     assert!(connected.is_err());
 }
 
 #[test]
 fn a_replayed_preamble_never_meets_the_same_keys() {
     let uploader = TestUploader::new();
-    let (_, preamble) = Opening::start(&ticket(&[]), &PSK).unwrap();
+    let (_, preamble) = Initiator::start(&ticket(&[]), &PSK).unwrap();
     let reply = || {
         let mut stream = TcpStream::connect(uploader.address()).unwrap();
         stream.write_all(&preamble).unwrap();
@@ -117,7 +118,7 @@ fn a_full_house_says_so_to_ticket_holders() {
     for _ in 0..3 {
         let (mut turned_away, mut asking) = uploader.open(&grant).unwrap();
         ask(&mut asking, &all_of(0, &grant));
-        assert_eq!(message(&mut turned_away), ToDownloader::Busy { retry_ms: BUSY_RETRY_MS });
+        assert_eq!(message(&mut turned_away), PeerResponse::Busy { retry_ms: BUSY_RETRY_MS });
         assert!(turned_away.next().is_err());
     }
     ask(&mut writer, &all_of(0, &grant));
@@ -132,7 +133,7 @@ fn a_full_house_says_so_to_ticket_holders() {
 fn a_recorded_opening_played_again_takes_no_slot() {
     let uploader = TestUploader::with(1, None, limits(|limits| limits.idle_yield = Duration::from_secs(3_600)));
     let grant = uploader.publish("file", b"bytes", Audience::Everyone);
-    let (_, preamble) = Opening::start(&ticket(std::slice::from_ref(&grant)), &PSK).unwrap();
+    let (_, preamble) = Initiator::start(&ticket(std::slice::from_ref(&grant)), &PSK).unwrap();
     let mut replays: Vec<_> = (0..5).map(|_| TcpStream::connect(uploader.address()).unwrap()).collect();
     for replay in &mut replays {
         replay.write_all(&preamble).unwrap();
@@ -168,11 +169,11 @@ fn an_idle_downloader_loses_its_slot_to_one_that_waits() {
     ask_and_hear(&mut idle, &mut writer);
     let served = || {
         let (mut reader, mut writer) = uploader.connect(&[]).unwrap();
-        writer.message(&ToUploader::Cancel).and_then(|()| writer.flush()).is_ok()
-            && matches!(reader.next(), Ok(crate::common::transfer::Frame::Message(ToDownloader::Cancelled)))
+        writer.message(&PeerRequest::Cancel).and_then(|()| writer.flush()).is_ok()
+            && matches!(reader.next(), Ok(crate::common::peer_crypto::Frame::Message(PeerResponse::Cancelled)))
     };
     wait_until(served);
-    assert!(matches!(message(&mut idle), ToDownloader::Busy { .. }));
+    assert!(matches!(message(&mut idle), PeerResponse::Busy { .. }));
     assert!(idle.next().is_err());
 }
 
@@ -229,14 +230,14 @@ fn a_limited_rate_still_brings_everything() {
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     let start = Instant::now();
     ask(&mut writer, &all_of(0, &grant));
-    ask(&mut writer, &ToUploader::Cancel);
+    ask(&mut writer, &PeerRequest::Cancel);
     // A cancel that comes before the group is begun means that nothing of it is sent.
     match reader.next().unwrap() {
-        crate::common::transfer::Frame::Message(message) => assert_eq!(message, ToDownloader::Cancelled),
-        crate::common::transfer::Frame::Data { bytes, .. } => {
+        crate::common::peer_crypto::Frame::Message(message) => assert_eq!(message, PeerResponse::Cancelled),
+        crate::common::peer_crypto::Frame::Data { bytes, .. } => {
             let first = bytes.len() as u64;
             let (rest, last) = skip_data(&mut reader);
-            assert_eq!((first + rest, last), (grant.size, ToDownloader::Cancelled));
+            assert_eq!((first + rest, last), (grant.size, PeerResponse::Cancelled));
             assert!(start.elapsed() >= Duration::from_millis(90), "100 ms less a burst of 50 is the least");
         }
     }

@@ -31,11 +31,10 @@ use crate::client::files::{
     DiskCache, ExpandedPaths, FileIdentity, HashError, HashProgress, MemoryCache, PathArg, ShareError, SharedDir,
     hash_file,
 };
-use crate::common::content::{Outline, group_count};
+use crate::common::chunk_tree::{GroupHashes, group_count};
 use crate::common::crypto::Secret;
-use crate::common::message::PublishedFile;
 use crate::common::sync::lock;
-use crate::common::types::{Audience, Content, FileName};
+use crate::common::types::{Audience, Content, FileName, NamedContent};
 
 /// The shared folder and what is published from it. One for the whole client, shared by the shell, the listener and the
 /// downloads.
@@ -93,7 +92,7 @@ impl UploadService {
 
     /// Hashes a file (or finds its hash in the cache), ready to be published. Many may be hashed at a time; of large ones,
     /// which take all cores, only one is.
-    pub fn hash_file(&self, name: &FileName, progress: &dyn HashProgress) -> Result<PublishedFile, ShareError> {
+    pub fn hash_file(&self, name: &FileName, progress: &dyn HashProgress) -> Result<NamedContent, ShareError> {
         if progress.interrupted() {
             return Err(ShareError::Interrupted);
         }
@@ -124,7 +123,7 @@ impl UploadService {
         };
         self.registry.prepare(name, HashedState { stamp, hash, settled });
         let content = Content { hash, size: stamp.size, mtime_ms: stamp.modified_ms() };
-        Ok(PublishedFile { name: name.clone(), content })
+        Ok(NamedContent { name: name.clone(), content })
     }
 
     /// From now on this is served, to its audience. Cheap, and harmless to repeat: the file is looked at only when it is
@@ -161,7 +160,7 @@ impl UploadService {
     pub fn serve_incomplete(
         &self,
         name: &FileName,
-        outline: Arc<Outline>,
+        outline: Arc<GroupHashes>,
         file: Arc<File>,
         verified: Arc<dyn Fn(u32) -> bool + Send + Sync>,
     ) {
@@ -170,7 +169,7 @@ impl UploadService {
 
     /// `name` now stands in the folder, and `file`, through which it was written and verified, is it: nothing needs to be
     /// hashed before it is served. To be called when its times are set and before or after [`published`](Self::published).
-    pub fn register_downloaded(&self, name: &FileName, outline: &Outline, file: &File) {
+    pub fn register_downloaded(&self, name: &FileName, outline: &GroupHashes, file: &File) {
         if let (Ok((_, stamp)), Ok(written)) = (self.folder.open_file(name), FileIdentity::of_file(file))
             && stamp == written
             && stamp.size == outline.size()

@@ -11,8 +11,9 @@ use std::time::Instant;
 
 use super::listener::BUSY_RETRY_MS;
 use crate::client::transport::{self, RecordReader, RecordWriter, TransportError};
+use crate::common::peer_crypto::{Frame, PREAMBLE_HEAD_BYTES, Preamble, TransferError};
+use crate::common::peer_message::{PeerRequest, PeerResponse};
 use crate::common::ticket::TransferTicket;
-use crate::common::transfer::{Frame, PREAMBLE_HEAD_BYTES, Preamble, ToDownloader, ToUploader, TransferError};
 
 /// See the module.
 pub(super) struct PendingConnection {
@@ -36,7 +37,7 @@ enum Stage {
 /// Who has shown a good ticket, and the connection under its keys.
 pub(super) struct AuthenticatedPeer {
     pub(super) ticket: TransferTicket,
-    pub(super) reader: RecordReader<ToUploader>,
+    pub(super) reader: RecordReader<PeerRequest>,
     pub(super) writer: RecordWriter,
 }
 
@@ -49,7 +50,7 @@ pub(super) enum Progress {
     /// The preamble is there: [`PendingConnection::answer`] is next.
     PreambleComplete,
     /// It has proven itself, by asking for this.
-    Ready(Box<AuthenticatedPeer>, ToUploader),
+    Ready(Box<AuthenticatedPeer>, PeerRequest),
 }
 
 impl PendingConnection {
@@ -90,7 +91,7 @@ impl PendingConnection {
         until: Instant,
     ) -> bool {
         let Stage::ReadingPreamble(preamble) = &self.stage else { return false };
-        let Ok(Preamble::Whole { ticket, prologue, noise }) = Preamble::parse(preamble) else { return false };
+        let Ok(Preamble::Complete { ticket, prologue, noise }) = Preamble::parse(preamble) else { return false };
         let ticket = match open(ticket) {
             Ok(ticket) => ticket,
             Err(error) => {
@@ -110,7 +111,7 @@ impl PendingConnection {
     pub(super) fn reject_busy(&mut self, mut peer: AuthenticatedPeer, until: Instant) -> bool {
         self.stage = Stage::Draining;
         self.until = until;
-        let told = peer.writer.message(&ToDownloader::Busy { retry_ms: BUSY_RETRY_MS });
+        let told = peer.writer.message(&PeerResponse::Busy { retry_ms: BUSY_RETRY_MS });
         told.and_then(|()| peer.writer.flush()).is_ok() && self.stream.shutdown(Shutdown::Write).is_ok()
     }
 }
@@ -120,7 +121,7 @@ fn read_preamble(mut stream: &TcpStream, preamble: &mut Vec<u8>) -> Progress {
     loop {
         let needed = match Preamble::parse(&preamble[..filled]) {
             Err(_) => return Progress::Closed,
-            Ok(Preamble::Whole { .. }) => return Progress::PreambleComplete,
+            Ok(Preamble::Complete { .. }) => return Progress::PreambleComplete,
             Ok(Preamble::NeedBytes(needed)) => needed.max(PREAMBLE_HEAD_BYTES),
         };
         preamble.resize(needed, 0);
@@ -138,7 +139,7 @@ fn read_preamble(mut stream: &TcpStream, preamble: &mut Vec<u8>) -> Progress {
 }
 
 /// `None`: its first record has not come yet.
-fn first_request(reader: &mut RecordReader<ToUploader>) -> Result<Option<ToUploader>, TransportError> {
+fn first_request(reader: &mut RecordReader<PeerRequest>) -> Result<Option<PeerRequest>, TransportError> {
     if !reader.read_ready()? {
         return Ok(None);
     }

@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use crate::client::files::FileIdentity;
 use crate::common::sync::{lock, read, write};
-use crate::common::ticket::Grant;
-use crate::common::types::{Audience, Content, ContentHash, FileName, UserName};
+use crate::common::types::{Audience, Content, ContentHash, ContentRef, FileName, UserName};
 
 /// Files hashed and not yet published that are remembered; one beyond is only hashed again when it is first asked for.
 const PREPARED_MAX: usize = 1 << 20;
@@ -79,7 +78,7 @@ impl Registry {
     }
 
     /// The publication that `grant` means, if it is still shared with `downloader`.
-    pub(super) fn lookup_granted(&self, grant: &Grant, downloader: &UserName) -> Option<Arc<Publication>> {
+    pub(super) fn lookup_granted(&self, grant: &ContentRef, downloader: &UserName) -> Option<Arc<Publication>> {
         let names = read(&self.names);
         let publication = names.get(&grant.name)?;
         let same = publication.content.hash == grant.hash && publication.content.size == grant.size;

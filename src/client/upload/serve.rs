@@ -15,11 +15,10 @@ use std::time::{Duration, SystemTime};
 use super::UploadService;
 use super::registry::{HashedState, Publication};
 use crate::client::files::{FileIdentity, HashError, hash_file};
-use crate::common::content::{GroupHash, Outline};
+use crate::common::chunk_tree::{GroupHash, GroupHashes};
+use crate::common::peer_message::RefusalReason;
 use crate::common::sync::{lock, read, write};
-use crate::common::ticket::Grant;
-use crate::common::transfer::RefusalReason;
-use crate::common::types::{ContentHash, FileName, UserName};
+use crate::common::types::{ContentHash, ContentRef, FileName, UserName};
 
 /// Asked again and again while something takes long; `false` gives it up.
 pub(super) type KeepWaiting<'a> = &'a mut dyn FnMut() -> bool;
@@ -81,7 +80,7 @@ impl UploadService {
     /// Opens what `grant` means for `downloader`. May have to hash the file first.
     pub(super) fn serve(
         &self,
-        grant: &Grant,
+        grant: &ContentRef,
         downloader: &UserName,
         keep_waiting: KeepWaiting<'_>,
     ) -> Result<OpenContent, RefusalReason> {
@@ -134,12 +133,12 @@ impl UploadService {
         &self,
         served: &OpenContent,
         keep_waiting: KeepWaiting<'_>,
-    ) -> Result<Arc<Outline>, RefusalReason> {
+    ) -> Result<Arc<GroupHashes>, RefusalReason> {
         let content = &served.publication.content;
         match &served.bytes {
             Backing::IncompleteFile(part) => Ok(part.outline.clone()),
             Backing::Whole { file, stamp } => {
-                if let Some(outline) = Outline::of_single_group(content.hash, content.size) {
+                if let Some(outline) = GroupHashes::from_single_group(content.hash, content.size) {
                     return Ok(Arc::new(outline));
                 }
                 if let Some(outline) = self.recent.of(content.hash) {
@@ -157,7 +156,7 @@ impl UploadService {
         file: &File,
         stamp: &FileIdentity,
         keep_waiting: KeepWaiting<'_>,
-    ) -> Result<Arc<Outline>, RefusalReason> {
+    ) -> Result<Arc<GroupHashes>, RefusalReason> {
         if let Some(outline) = self.cache.load(stamp) {
             return Ok(self.recent.share(outline));
         }
@@ -248,7 +247,7 @@ impl Drop for HashPermit<'_> {
 
 /// A file that is still arriving.
 struct IncompleteFile {
-    outline: Arc<Outline>,
+    outline: Arc<GroupHashes>,
     file: Arc<File>,
     verified: Arc<dyn Fn(u32) -> bool + Send + Sync>,
 }
@@ -263,7 +262,7 @@ impl IncompleteFiles {
     pub(super) fn begin(
         &self,
         name: &FileName,
-        outline: Arc<Outline>,
+        outline: Arc<GroupHashes>,
         file: Arc<File>,
         verified: Arc<dyn Fn(u32) -> bool + Send + Sync>,
     ) {
@@ -284,7 +283,7 @@ impl IncompleteFiles {
 }
 
 /// Cuts an outline into parts that fit a frame each: the index of a part's first hash, and its hashes.
-pub(super) fn outline_parts(outline: &Outline, part_max: usize) -> impl Iterator<Item = (u32, &[GroupHash])> {
+pub(super) fn outline_parts(outline: &GroupHashes, part_max: usize) -> impl Iterator<Item = (u32, &[GroupHash])> {
     let first = move |part: usize| u32::try_from(part * part_max).expect("at most GROUPS_MAX groups");
     outline.groups().chunks(part_max).enumerate().map(move |(part, hashes)| (first(part), hashes))
 }

@@ -4,9 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
 use crate::common::limits::GROUP_MIN_BYTES;
-use crate::common::ticket::Grant;
-use crate::common::transfer::RefusalReason;
-use crate::common::types::{ContentHash, UserName};
+use crate::common::peer_message::RefusalReason;
+use crate::common::types::{ContentHash, ContentRef, UserName};
 
 #[derive(Default)]
 struct Progress {
@@ -69,7 +68,7 @@ impl ServiceFixture {
     }
 
     fn serve(&self, file: &str, content: Content) -> Result<(), RefusalReason> {
-        let grant = Grant { name: name(file), hash: content.hash, size: content.size };
+        let grant = ContentRef { name: name(file), hash: content.hash, size: content.size };
         self.share.serve(&grant, &vader(), &mut || true).map(drop)
     }
 }
@@ -179,7 +178,7 @@ fn what_was_opened_is_served_only_while_nothing_changes() {
     fixture.write("file", b"bytes");
     let content = fixture.prepare("file");
     fixture.share.published(&name("file"), content, Audience::Everyone);
-    let grant = Grant { name: name("file"), hash: content.hash, size: content.size };
+    let grant = ContentRef { name: name("file"), hash: content.hash, size: content.size };
     let open = || fixture.share.serve(&grant, &vader(), &mut || true).unwrap();
     let served = open();
     assert!(fixture.share.is_still_valid(&served, &grant.name));
@@ -204,7 +203,7 @@ fn a_downloaded_file_needs_no_hashing() {
     let content = Content { hash: outline.root(), size: outline.size(), mtime_ms: 0 };
     fixture.share.published(&name("file"), content, Audience::Everyone);
     fixture.share.register_downloaded(&name("file"), &outline, &file);
-    let grant = Grant { name: name("file"), hash: content.hash, size: content.size };
+    let grant = ContentRef { name: name("file"), hash: content.hash, size: content.size };
     let mut impatient = || -> bool { panic!("nothing takes long") };
     let served = fixture.share.serve(&grant, &vader(), &mut impatient).unwrap();
     assert_eq!(*fixture.share.outline(&served, &mut impatient).unwrap(), outline);
@@ -222,7 +221,7 @@ fn an_arriving_file_is_served_as_far_as_it_is_there() {
     fixture.share.serve_incomplete(&name("file"), outline.clone(), file.clone(), Arc::new(|group| group != 1));
     assert_eq!(fixture.serve("file", content), Err(RefusalReason::NotShared), "arriving is not published");
     fixture.share.published(&name("file"), content, Audience::Everyone);
-    let grant = Grant { name: name("file"), hash: content.hash, size: content.size };
+    let grant = ContentRef { name: name("file"), hash: content.hash, size: content.size };
     let served = fixture.share.serve(&grant, &vader(), &mut || true).unwrap();
     assert!(served.has(0) && !served.has(1) && served.has(2) && !served.is_whole());
     let mut piece = [0; 4];
@@ -242,7 +241,7 @@ fn what_is_not_listed_yet_is_waited_for() {
     let fixture = fixture();
     fixture.write("file", b"bytes");
     let content = fixture.prepare("file");
-    let grant = Grant { name: name("file"), hash: content.hash, size: content.size };
+    let grant = ContentRef { name: name("file"), hash: content.hash, size: content.size };
     let serve = |patience: &mut dyn FnMut() -> bool| fixture.share.serve(&grant, &vader(), patience).map(drop);
     fixture.share.begin_loading();
     fixture.share.begin_loading();

@@ -14,11 +14,12 @@ use super::listener::UploadLimits;
 use super::*;
 use crate::client::files::{DiskCache, HashProgress};
 use crate::client::transport::{self, RecordReader, RecordWriter, TransportError};
-use crate::common::content::group_count;
+use crate::common::chunk_tree::group_count;
 use crate::common::crypto::{AeadKey, Secret};
-use crate::common::ticket::{Grant, TransferTicket};
-use crate::common::transfer::{Frame, ToDownloader, ToUploader, WantedRange};
-use crate::common::types::{Audience, Content, FileName, UserName};
+use crate::common::peer_crypto::Frame;
+use crate::common::peer_message::{GroupRange, PeerRequest, PeerResponse};
+use crate::common::ticket::TransferTicket;
+use crate::common::types::{Audience, Content, ContentRef, FileName, UserName};
 
 /// The server's clock at the start of every test.
 pub(super) const NOW_MS: u64 = 1_000_000;
@@ -27,7 +28,7 @@ pub(super) const PSK: [u8; 32] = [9; 32];
 /// Nothing that works takes as long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) type Ends = (RecordReader<ToDownloader>, RecordWriter);
+pub(super) type Ends = (RecordReader<PeerResponse>, RecordWriter);
 
 pub(super) struct TestUploader {
     pub(super) dir: tempfile::TempDir,
@@ -69,13 +70,13 @@ pub(super) fn wait_until(mut holds: impl FnMut() -> bool) {
     }
 }
 
-pub(super) fn sealed(key: &Secret, downloader: &str, expires_ms: u64, grants: &[Grant]) -> Vec<u8> {
+pub(super) fn sealed(key: &Secret, downloader: &str, expires_ms: u64, grants: &[ContentRef]) -> Vec<u8> {
     let ticket = TransferTicket { downloader: user(downloader), expires_ms, key: PSK.into(), grants: grants.to_vec() };
     ticket.seal(&AeadKey::new(key), &mut ChaCha20Rng::seed_from_u64(1))
 }
 
 /// vader's ticket as the server would make it now.
-pub(super) fn ticket(grants: &[Grant]) -> Vec<u8> {
+pub(super) fn ticket(grants: &[ContentRef]) -> Vec<u8> {
     sealed(&ticket_key(), "vader", NOW_MS + 60_000, grants)
 }
 
@@ -98,28 +99,28 @@ impl TestUploader {
     }
 
     /// Writes and publishes a file.
-    pub(super) fn publish(&self, file: &str, bytes: &[u8], audience: Audience) -> Grant {
+    pub(super) fn publish(&self, file: &str, bytes: &[u8], audience: Audience) -> ContentRef {
         fs::write(self.dir.path().join(file), bytes).unwrap();
         let prepared = self.share.hash_file(&name(file), &Silent).unwrap();
         let Content { hash, size, .. } = prepared.content;
         self.share.published(&prepared.name, prepared.content, audience);
-        Grant { name: prepared.name, hash, size }
+        ContentRef { name: prepared.name, hash, size }
     }
 
     /// A file too large for all buffers between the two ends, published.
-    pub(super) fn publish_large(&self, file: &str) -> Grant {
+    pub(super) fn publish_large(&self, file: &str) -> ContentRef {
         fs::File::create(self.dir.path().join(file)).unwrap().set_len(96 << 20).unwrap();
         let prepared = self.share.hash_file(&name(file), &Silent).unwrap();
         self.share.published(&prepared.name, prepared.content, Audience::Everyone);
-        Grant { name: prepared.name, hash: prepared.content.hash, size: prepared.content.size }
+        ContentRef { name: prepared.name, hash: prepared.content.hash, size: prepared.content.size }
     }
 
-    pub(super) fn connect(&self, grants: &[Grant]) -> Result<Ends, TransportError> {
+    pub(super) fn connect(&self, grants: &[ContentRef]) -> Result<Ends, TransportError> {
         self.connect_with(&ticket(grants), &PSK)
     }
 
     /// Connects for one content alone.
-    pub(super) fn open(&self, grant: &Grant) -> Result<Ends, TransportError> {
+    pub(super) fn open(&self, grant: &ContentRef) -> Result<Ends, TransportError> {
         self.connect(std::slice::from_ref(grant))
     }
 
@@ -129,18 +130,18 @@ impl TestUploader {
 }
 
 /// Asks, at once.
-pub(super) fn ask(writer: &mut RecordWriter, request: &ToUploader) {
+pub(super) fn ask(writer: &mut RecordWriter, request: &PeerRequest) {
     writer.message(request).unwrap();
     writer.flush().unwrap();
 }
 
 /// Everything of one content.
-pub(super) fn all_of(content: u32, grant: &Grant) -> ToUploader {
-    ToUploader::Want { ranges: vec![WantedRange { content, first: 0, count: group_count(grant.size) }] }
+pub(super) fn all_of(content: u32, grant: &ContentRef) -> PeerRequest {
+    PeerRequest::RequestGroups { ranges: vec![GroupRange { content, first: 0, count: group_count(grant.size) }] }
 }
 
 /// The next frame, which must be a message.
-pub(super) fn message(reader: &mut RecordReader<ToDownloader>) -> ToDownloader {
+pub(super) fn message(reader: &mut RecordReader<PeerResponse>) -> PeerResponse {
     match reader.next().unwrap() {
         Frame::Message(message) => message,
         Frame::Data { content, offset, .. } => panic!("data of {content} at {offset}"),
@@ -148,7 +149,7 @@ pub(super) fn message(reader: &mut RecordReader<ToDownloader>) -> ToDownloader {
 }
 
 /// Reads data of `content` in order until `bytes` of it are there.
-pub(super) fn receive(reader: &mut RecordReader<ToDownloader>, content: u32, bytes: u64) -> Vec<u8> {
+pub(super) fn receive(reader: &mut RecordReader<PeerResponse>, content: u32, bytes: u64) -> Vec<u8> {
     let mut got = Vec::new();
     while (got.len() as u64) < bytes {
         match reader.next().unwrap() {
@@ -164,7 +165,7 @@ pub(super) fn receive(reader: &mut RecordReader<ToDownloader>, content: u32, byt
 }
 
 /// Skips data to the next message.
-pub(super) fn skip_data(reader: &mut RecordReader<ToDownloader>) -> (u64, ToDownloader) {
+pub(super) fn skip_data(reader: &mut RecordReader<PeerResponse>) -> (u64, PeerResponse) {
     let mut skipped = 0;
     loop {
         match reader.next().unwrap() {

@@ -46,15 +46,15 @@ impl TicketKeys {
 
     /// Opens a ticket sealed for this client that has not expired.
     pub(super) fn open(&self, sealed: &[u8], now: Instant) -> Result<TransferTicket, TicketError> {
-        let clock = self.clock.ok_or(TicketError::NotOurs)?;
+        let clock = self.clock.ok_or(TicketError::Invalid)?;
         let elapsed = now.saturating_duration_since(clock.at);
         let server_ms = clock.server_ms.saturating_add(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
         self.keys
             .iter()
             .filter(|key| key.is_good(now))
             .map(|key| TransferTicket::open(sealed, &key.key, server_ms))
-            .find(|opened| *opened != Err(TicketError::NotOurs))
-            .unwrap_or(Err(TicketError::NotOurs))
+            .find(|opened| *opened != Err(TicketError::Invalid))
+            .unwrap_or(Err(TicketError::Invalid))
     }
 }
 
@@ -85,11 +85,11 @@ mod tests {
         let (key, now) = (Zeroizing::new([1; 32]), Instant::now());
         let mut keys = TicketKeys::default();
         let sealed = ticket(&key, 11_000);
-        assert_eq!(keys.open(&sealed, now), Err(TicketError::NotOurs), "nobody is logged in");
+        assert_eq!(keys.open(&sealed, now), Err(TicketError::Invalid), "nobody is logged in");
         keys.replace(&key, 10_000, now);
         assert!(keys.open(&sealed, now + Duration::from_millis(999)).is_ok());
         assert_eq!(keys.open(&sealed, now + Duration::from_secs(1)), Err(TicketError::Expired));
-        assert_eq!(keys.open(&ticket(&Zeroizing::new([2; 32]), 11_000), now), Err(TicketError::NotOurs));
+        assert_eq!(keys.open(&ticket(&Zeroizing::new([2; 32]), 11_000), now), Err(TicketError::Invalid));
     }
 
     #[test]

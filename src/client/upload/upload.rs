@@ -14,15 +14,15 @@ use super::pending::AuthenticatedPeer;
 use super::serve::{OpenContent, outline_parts};
 use super::slots::UploadSlot;
 use crate::client::transport::{RecordReader, RecordWriter, TransportError};
-use crate::common::content::{group_count, group_range};
+use crate::common::chunk_tree::{group_count, group_range};
 use crate::common::limits::{GROUPS_MAX, RECORD_MAX_BYTES};
-use crate::common::sync::lock;
-use crate::common::ticket::Grant;
-use crate::common::transfer::{
-    Frame, GRANTS_KEPT_MAX, OUTLINE_PART_MAX, RefusalReason, ToDownloader, ToUploader, WANT_MAX_RANGES,
-    WANTS_QUEUED_MAX, WantedRange,
+use crate::common::peer_crypto::Frame;
+use crate::common::peer_message::{
+    GRANTS_MAX, GROUP_HASHES_PART_MAX, GroupRange, PeerRequest, PeerResponse, QUEUED_RANGES_MAX, REQUEST_MAX_RANGES,
+    RefusalReason,
 };
-use crate::common::types::UserName;
+use crate::common::sync::lock;
+use crate::common::types::{ContentRef, UserName};
 
 /// While a file is hashed before it can be served, the downloader hears of it this often.
 const CHECKING_EVERY: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(200);
 pub(super) struct AcceptedUpload {
     pub(super) peer: AuthenticatedPeer,
     /// What it asked for first.
-    pub(super) first: ToUploader,
+    pub(super) first: PeerRequest,
     pub(super) slot: UploadSlot,
 }
 
@@ -75,24 +75,24 @@ pub(super) fn run(shared: &ListenerShared, admitted: AcceptedUpload) {
 struct Upload<'a> {
     shared: &'a ListenerShared,
     downloader: UserName,
-    reader: RecordReader<ToUploader>,
+    reader: RecordReader<PeerRequest>,
     writer: RecordWriter,
     grants: Grants,
     /// What is wanted and not yet sent, in the order it was asked for.
-    queue: VecDeque<WantedRange>,
+    queue: VecDeque<GroupRange>,
     /// The content served last: its groups are mostly asked for in a row.
     open: Option<(u32, OpenContent)>,
 }
 
 impl Upload<'_> {
-    fn run(&mut self, first: ToUploader) -> UploadEnd {
+    fn run(&mut self, first: PeerRequest) -> UploadEnd {
         match self.serve_until_the_end(first) {
             Err(end) => end,
             Ok(never) => match never {},
         }
     }
 
-    fn serve_until_the_end(&mut self, first: ToUploader) -> Result<std::convert::Infallible, UploadEnd> {
+    fn serve_until_the_end(&mut self, first: PeerRequest) -> Result<std::convert::Infallible, UploadEnd> {
         let limits = &self.shared.limits;
         self.writer.set_stall_limit(limits.stall, limits.stall_least_bytes).map_err(TransportError::from)?;
         self.handle_request(first)?;
@@ -132,7 +132,7 @@ impl Upload<'_> {
                 return Err(UploadEnd::Idle);
             }
             if idle >= limits.idle_yield && self.shared.share.slots.wanted(Instant::now(), 2 * limits.idle_yield) {
-                self.writer.message(&ToDownloader::Busy { retry_ms: BUSY_RETRY_MS })?;
+                self.writer.message(&PeerResponse::Busy { retry_ms: BUSY_RETRY_MS })?;
                 self.writer.flush()?;
                 return Err(UploadEnd::Preempted);
             }
@@ -146,30 +146,30 @@ impl Upload<'_> {
         self.handle_request(request)
     }
 
-    fn handle_request(&mut self, request: ToUploader) -> Result<(), UploadEnd> {
+    fn handle_request(&mut self, request: PeerRequest) -> Result<(), UploadEnd> {
         match request {
-            ToUploader::Grant { ticket } => self.take_ticket(&ticket),
-            ToUploader::Release { below } => self.release(below),
-            ToUploader::Outline { content } => self.send_outline(content),
-            ToUploader::Want { ranges } => self.enqueue(&ranges),
-            ToUploader::Cancel => {
+            PeerRequest::AddTicket { ticket } => self.take_ticket(&ticket),
+            PeerRequest::Unused { below } => self.release(below),
+            PeerRequest::GetGroupHashes { content } => self.send_outline(content),
+            PeerRequest::RequestGroups { ranges } => self.enqueue(&ranges),
+            PeerRequest::Cancel => {
                 self.queue.clear();
-                Ok(self.writer.message(&ToDownloader::Cancelled)?)
+                Ok(self.writer.message(&PeerResponse::Cancelled)?)
             }
-            ToUploader::Have { content } => self.send_available(content),
+            PeerRequest::QueryAvailability { content } => self.send_available(content),
         }
     }
 
     fn take_ticket(&mut self, sealed: &[u8]) -> Result<(), UploadEnd> {
         let opened = lock(&self.shared.share.tickets).open(sealed, Instant::now());
         let Some(ticket) = opened.ok().filter(|ticket| ticket.downloader == self.downloader) else {
-            return Ok(self.writer.message(&ToDownloader::TicketRefused)?);
+            return Ok(self.writer.message(&PeerResponse::TicketRefused)?);
         };
         let first = self.grants.next();
         if !self.grants.add(ticket.grants) {
             return Err(UploadEnd::Broke("it keeps too many grants"));
         }
-        Ok(self.writer.message(&ToDownloader::Granted { first })?)
+        Ok(self.writer.message(&PeerResponse::TicketAccepted { first })?)
     }
 
     fn release(&mut self, below: u32) -> Result<(), UploadEnd> {
@@ -182,8 +182,8 @@ impl Upload<'_> {
         Ok(())
     }
 
-    fn enqueue(&mut self, ranges: &[WantedRange]) -> Result<(), UploadEnd> {
-        if ranges.len() > WANT_MAX_RANGES || self.queue.len() + ranges.len() > WANTS_QUEUED_MAX {
+    fn enqueue(&mut self, ranges: &[GroupRange]) -> Result<(), UploadEnd> {
+        if ranges.len() > REQUEST_MAX_RANGES || self.queue.len() + ranges.len() > QUEUED_RANGES_MAX {
             return Err(UploadEnd::Broke("it wants too much at once"));
         }
         for range in ranges {
@@ -196,7 +196,7 @@ impl Upload<'_> {
         Ok(())
     }
 
-    fn grant(&self, content: u32) -> Result<&Grant, UploadEnd> {
+    fn grant(&self, content: u32) -> Result<&ContentRef, UploadEnd> {
         self.grants.of(content).ok_or(UploadEnd::Broke("it asks for what it was not granted"))
     }
 
@@ -232,7 +232,7 @@ impl Upload<'_> {
             }
             if told.elapsed() >= CHECKING_EVERY {
                 told = Instant::now();
-                let sent = self.writer.message(&ToDownloader::Checking { content });
+                let sent = self.writer.message(&PeerResponse::Hashing { content });
                 lost = sent.and_then(|()| self.writer.flush()).err();
             }
             lost.is_none()
@@ -243,7 +243,7 @@ impl Upload<'_> {
     fn refuse(&mut self, content: u32, reason: RefusalReason) -> Result<(), UploadEnd> {
         self.queue.retain(|range| range.content != content);
         self.open.take_if(|(open, _)| *open == content);
-        Ok(self.writer.message(&ToDownloader::Refused { content, reason })?)
+        Ok(self.writer.message(&PeerResponse::Refused { content, reason })?)
     }
 
     fn send_outline(&mut self, content: u32) -> Result<(), UploadEnd> {
@@ -258,8 +258,8 @@ impl Upload<'_> {
             Ok(outline) => outline,
             Err(reason) => return self.refuse(content, reason),
         };
-        for (first, hashes) in outline_parts(&outline, OUTLINE_PART_MAX) {
-            self.writer.message(&ToDownloader::Outline { content, first, hashes: hashes.to_vec() })?;
+        for (first, hashes) in outline_parts(&outline, GROUP_HASHES_PART_MAX) {
+            self.writer.message(&PeerResponse::GroupHashes { content, first, hashes: hashes.to_vec() })?;
         }
         Ok(())
     }
@@ -277,13 +277,13 @@ impl Upload<'_> {
                 groups[group as usize / 8] |= 1 << (group % 8);
             });
         }
-        Ok(self.writer.message(&ToDownloader::Available { content, groups })?)
+        Ok(self.writer.message(&PeerResponse::Availability { content, groups })?)
     }
 
     /// Sends the next wanted group, or says why not.
     fn serve_group(&mut self) -> Result<(), UploadEnd> {
         let Some(range) = self.queue.front().copied() else { return Ok(()) };
-        let WantedRange { content, first, count } = range;
+        let GroupRange { content, first, count } = range;
         let size = self.grant(content)?.size;
         let served = match self.open(content)? {
             Ok(served) => served,
@@ -293,7 +293,7 @@ impl Upload<'_> {
         let missing = u32::try_from(missing).expect("at most `count`");
         self.advance(missing.max(1));
         if missing > 0 {
-            return Ok(self.writer.message(&ToDownloader::NotYet { content, first, count: missing })?);
+            return Ok(self.writer.message(&PeerResponse::NotAvailable { content, first, count: missing })?);
         }
         self.send_bytes(content, group_range(size, first))
     }
@@ -343,25 +343,25 @@ impl Upload<'_> {
 struct Grants {
     /// The number of the first that is kept.
     first: u32,
-    kept: VecDeque<Grant>,
+    kept: VecDeque<ContentRef>,
 }
 
 impl Grants {
     /// The number of the next grant to come.
     fn next(&self) -> u32 {
-        self.first + u32::try_from(self.kept.len()).expect("at most GRANTS_KEPT_MAX")
+        self.first + u32::try_from(self.kept.len()).expect("at most GRANTS_MAX")
     }
 
     /// Numbers on; `false` if there are too many.
-    fn add(&mut self, grants: Vec<Grant>) -> bool {
-        let fits = self.kept.len() + grants.len() <= GRANTS_KEPT_MAX && self.next() < u32::MAX - GRANTS_KEPT_MAX as u32;
+    fn add(&mut self, grants: Vec<ContentRef>) -> bool {
+        let fits = self.kept.len() + grants.len() <= GRANTS_MAX && self.next() < u32::MAX - GRANTS_MAX as u32;
         if fits {
             self.kept.extend(grants);
         }
         fits
     }
 
-    fn of(&self, content: u32) -> Option<&Grant> {
+    fn of(&self, content: u32) -> Option<&ContentRef> {
         self.kept.get(content.checked_sub(self.first)? as usize)
     }
 

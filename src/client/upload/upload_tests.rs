@@ -8,24 +8,24 @@ use crate::client::upload::test_support;
 use crate::client::upload::test_support::{
     NOW_MS, TestUploader, all_of, ask, message, name, receive, sealed, skip_data, ticket, ticket_key, user,
 };
-use crate::common::content::{Outline, group_count, hash_group};
+use crate::common::chunk_tree::{GroupHashes, group_count, hash_group};
 use crate::common::limits::GROUP_MIN_BYTES;
-use crate::common::ticket::Grant;
-use crate::common::transfer::{
-    Frame, GRANTS_KEPT_MAX, RefusalReason, ToDownloader, ToUploader, WANT_MAX_RANGES, WantedRange,
+use crate::common::peer_crypto::Frame;
+use crate::common::peer_message::{
+    GRANTS_MAX, GroupRange, PeerRequest, PeerResponse, REQUEST_MAX_RANGES, RefusalReason,
 };
-use crate::common::types::{Audience, ContentHash};
+use crate::common::types::{Audience, ContentHash, ContentRef};
 
 fn bytes(size: usize) -> Vec<u8> {
     (0..size).map(|at| (at / 3 + at / 70_001) as u8).collect()
 }
 
-fn want(content: u32, first: u32, count: u32) -> ToUploader {
-    ToUploader::Want { ranges: vec![WantedRange { content, first, count }] }
+fn want(content: u32, first: u32, count: u32) -> PeerRequest {
+    PeerRequest::RequestGroups { ranges: vec![GroupRange { content, first, count }] }
 }
 
-fn refused(content: u32, reason: RefusalReason) -> ToDownloader {
-    ToDownloader::Refused { content, reason }
+fn refused(content: u32, reason: RefusalReason) -> PeerResponse {
+    PeerResponse::Refused { content, reason }
 }
 
 #[test]
@@ -35,13 +35,15 @@ fn contents_of_every_size_arrive_with_their_outline() {
         let content = bytes(size);
         let grant = uploader.publish(file, &content, Audience::Everyone);
         let (mut reader, mut writer) = uploader.open(&grant).unwrap();
-        ask(&mut writer, &ToUploader::Outline { content: 0 });
-        let ToDownloader::Outline { content: 0, first: 0, hashes } = message(&mut reader) else { panic!("an outline") };
-        assert!(Outline::verified(grant.hash, grant.size, hashes).is_some());
+        ask(&mut writer, &PeerRequest::GetGroupHashes { content: 0 });
+        let PeerResponse::GroupHashes { content: 0, first: 0, hashes } = message(&mut reader) else {
+            panic!("an outline")
+        };
+        assert!(GroupHashes::verify(grant.hash, grant.size, hashes).is_some());
         ask(&mut writer, &all_of(0, &grant));
         assert!(receive(&mut reader, 0, grant.size) == content, "{size} bytes");
-        ask(&mut writer, &ToUploader::Have { content: 0 });
-        assert_eq!(message(&mut reader), ToDownloader::Available { content: 0, groups: vec![] });
+        ask(&mut writer, &PeerRequest::QueryAvailability { content: 0 });
+        assert_eq!(message(&mut reader), PeerResponse::Availability { content: 0, groups: vec![] });
     }
 }
 
@@ -52,18 +54,18 @@ fn many_files_and_ranges_go_over_one_connection() {
         (0..40).map(|at| uploader.publish(&format!("file{at}"), &bytes(at * 100 + 1), Audience::Everyone)).collect();
     let (mut reader, mut writer) = uploader.connect(&grants[..10]).unwrap();
     for (at, more) in grants[10..].chunks(10).enumerate() {
-        writer.message(&ToUploader::Grant { ticket: ticket(more) }).unwrap();
+        writer.message(&PeerRequest::AddTicket { ticket: ticket(more) }).unwrap();
         writer.flush().unwrap();
         let first = 10 + 10 * u32::try_from(at).unwrap();
-        assert_eq!(message(&mut reader), ToDownloader::Granted { first });
+        assert_eq!(message(&mut reader), PeerResponse::TicketAccepted { first });
     }
-    let ranges = (0..40).map(|content| WantedRange { content, first: 0, count: 1 }).collect();
-    ask(&mut writer, &ToUploader::Want { ranges });
+    let ranges = (0..40).map(|content| GroupRange { content, first: 0, count: 1 }).collect();
+    ask(&mut writer, &PeerRequest::RequestGroups { ranges });
     for at in 0..40 {
         let got = receive(&mut reader, at, grants[at as usize].size);
         assert_eq!(got, bytes(at as usize * 100 + 1));
     }
-    ask(&mut writer, &ToUploader::Release { below: 39 });
+    ask(&mut writer, &PeerRequest::Unused { below: 39 });
     ask(&mut writer, &want(39, 0, 1));
     receive(&mut reader, 39, grants[39].size);
     ask(&mut writer, &want(38, 0, 1));
@@ -81,7 +83,7 @@ fn groups_come_in_the_order_they_are_wanted() {
     }
     writer.flush().unwrap();
     for group in [3u32, 0, 2] {
-        let range = crate::common::content::group_range(grant.size, group);
+        let range = crate::common::chunk_tree::group_range(grant.size, group);
         let mut got = Vec::new();
         while (got.len() as u64) < range.end - range.start {
             let Frame::Data { content: 0, offset, bytes } = reader.next().unwrap() else { panic!("data") };
@@ -98,24 +100,26 @@ fn an_honest_ticket_for_what_is_not_shared_is_refused() {
     let uploader = TestUploader::new();
     fs::write(uploader.dir.path().join("private"), "private").unwrap();
     let hash = ContentHash(*blake3::hash(b"private").as_bytes());
-    let private = Grant { name: name("private"), hash, size: 7 };
+    let private = ContentRef { name: name("private"), hash, size: 7 };
     let withdrawn = uploader.publish("withdrawn", b"withdrawn", Audience::Everyone);
     uploader.share.withdrawn(&withdrawn.name);
     let others = uploader.publish("others", b"others", Audience::only(vec![user("yoda")]));
-    let outside = Grant { name: name("link/passwd"), ..private.clone() };
+    let outside = ContentRef { name: name("link/passwd"), ..private.clone() };
     std::os::unix::fs::symlink("/etc", uploader.dir.path().join("link")).unwrap();
     let (mut reader, mut writer) = uploader.connect(&[private, withdrawn, others.clone(), outside]).unwrap();
     for content in 0..4 {
-        for request in [want(content, 0, 1), ToUploader::Outline { content }, ToUploader::Have { content }] {
+        for request in
+            [want(content, 0, 1), PeerRequest::GetGroupHashes { content }, PeerRequest::QueryAvailability { content }]
+        {
             ask(&mut writer, &request);
             assert_eq!(message(&mut reader), refused(content, RefusalReason::NotShared));
         }
     }
     let yodas = sealed(&ticket_key(), "yoda", NOW_MS + 60_000, from_ref(&others));
-    ask(&mut writer, &ToUploader::Grant { ticket: yodas.clone() });
-    assert_eq!(message(&mut reader), ToDownloader::TicketRefused, "another downloader's ticket");
-    ask(&mut writer, &ToUploader::Grant { ticket: sealed(&ticket_key(), "vader", NOW_MS, from_ref(&others)) });
-    assert_eq!(message(&mut reader), ToDownloader::TicketRefused, "an expired one");
+    ask(&mut writer, &PeerRequest::AddTicket { ticket: yodas.clone() });
+    assert_eq!(message(&mut reader), PeerResponse::TicketRefused, "another downloader's ticket");
+    ask(&mut writer, &PeerRequest::AddTicket { ticket: sealed(&ticket_key(), "vader", NOW_MS, from_ref(&others)) });
+    assert_eq!(message(&mut reader), PeerResponse::TicketRefused, "an expired one");
     let (mut reader, mut writer) = uploader.connect_with(&yodas, &test_support::PSK).unwrap();
     ask(&mut writer, &all_of(0, &others));
     assert_eq!(receive(&mut reader, 0, others.size), b"others", "to whom it is shared, it is served");
@@ -174,9 +178,9 @@ fn a_cancel_forgets_what_was_not_begun() {
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     ask(&mut writer, &all_of(0, &grant));
     assert!(matches!(reader.next().unwrap(), Frame::Data { .. }));
-    ask(&mut writer, &ToUploader::Cancel);
+    ask(&mut writer, &PeerRequest::Cancel);
     let (skipped, message) = skip_data(&mut reader);
-    assert!(skipped + 100_000 < grant.size && message == ToDownloader::Cancelled);
+    assert!(skipped + 100_000 < grant.size && message == PeerResponse::Cancelled);
     ask(&mut writer, &want(0, 5, 1));
     let Frame::Data { offset, .. } = reader.next().unwrap() else { panic!("data") };
     assert_eq!(offset, 5 * GROUP_MIN_BYTES);
@@ -188,10 +192,10 @@ fn a_file_that_still_arrives_is_served_as_far_as_it_is_there() {
     let content = bytes(10 * GROUP_MIN_BYTES as usize);
     let grant = uploader.publish("file", &content, Audience::Everyone);
     let groups = (0..10).map(|group| {
-        let range = crate::common::content::group_range(grant.size, group);
+        let range = crate::common::chunk_tree::group_range(grant.size, group);
         hash_group(grant.size, group, &content[range.start as usize..range.end as usize])
     });
-    let outline = Arc::new(Outline::verified(grant.hash, grant.size, groups.collect()).unwrap());
+    let outline = Arc::new(GroupHashes::verify(grant.hash, grant.size, groups.collect()).unwrap());
     let file = Arc::new(fs::File::open(uploader.dir.path().join("file")).unwrap());
     let there = Arc::new(AtomicU32::new(2));
     let verified = there.clone();
@@ -199,11 +203,11 @@ fn a_file_that_still_arrives_is_served_as_far_as_it_is_there() {
     uploader.share.serve_incomplete(&grant.name, outline, file, verified);
     fs::remove_file(uploader.dir.path().join("file")).unwrap();
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
-    ask(&mut writer, &ToUploader::Have { content: 0 });
-    assert_eq!(message(&mut reader), ToDownloader::Available { content: 0, groups: vec![0b11, 0b10] });
+    ask(&mut writer, &PeerRequest::QueryAvailability { content: 0 });
+    assert_eq!(message(&mut reader), PeerResponse::Availability { content: 0, groups: vec![0b11, 0b10] });
     ask(&mut writer, &all_of(0, &grant));
     receive(&mut reader, 0, 2 * GROUP_MIN_BYTES);
-    assert_eq!(message(&mut reader), ToDownloader::NotYet { content: 0, first: 2, count: 7 });
+    assert_eq!(message(&mut reader), PeerResponse::NotAvailable { content: 0, first: 2, count: 7 });
     let Frame::Data { offset, .. } = reader.next().unwrap() else { panic!("data") };
     assert_eq!(offset, 9 * GROUP_MIN_BYTES);
     there.store(3, Ordering::Relaxed);
@@ -215,18 +219,18 @@ fn a_file_that_still_arrives_is_served_as_far_as_it_is_there() {
 fn who_breaks_the_protocol_is_cut_off() {
     let uploader = TestUploader::new();
     let grant = uploader.publish("file", b"bytes", Audience::Everyone);
-    let range = WantedRange { content: 0, first: 0, count: 1 };
-    let too_many = ToUploader::Want { ranges: vec![range; WANT_MAX_RANGES + 1] };
+    let range = GroupRange { content: 0, first: 0, count: 1 };
+    let too_many = PeerRequest::RequestGroups { ranges: vec![range; REQUEST_MAX_RANGES + 1] };
     let breaches = [
         want(1, 0, 1),
         want(0, 1, 1),
         want(0, 0, u32::MAX),
         want(0, u32::MAX, u32::MAX),
         want(u32::MAX, 0, 0),
-        ToUploader::Outline { content: 7 },
-        ToUploader::Have { content: u32::MAX },
-        ToUploader::Release { below: 2 },
-        ToUploader::Release { below: u32::MAX },
+        PeerRequest::GetGroupHashes { content: 7 },
+        PeerRequest::QueryAvailability { content: u32::MAX },
+        PeerRequest::Unused { below: 2 },
+        PeerRequest::Unused { below: u32::MAX },
         too_many,
     ];
     for breach in breaches {
@@ -239,11 +243,11 @@ fn who_breaks_the_protocol_is_cut_off() {
     assert!(sent.is_ok() && writer.flush().is_ok() && reader.next().is_err(), "data is not for the uploader");
     let (mut reader, mut writer) = uploader.connect(&[]).unwrap();
     let ten = ticket(&vec![grant; 10]);
-    for at in 0..GRANTS_KEPT_MAX / 10 {
-        ask(&mut writer, &ToUploader::Grant { ticket: ten.clone() });
-        assert_eq!(message(&mut reader), ToDownloader::Granted { first: 10 * at as u32 });
+    for at in 0..GRANTS_MAX / 10 {
+        ask(&mut writer, &PeerRequest::AddTicket { ticket: ten.clone() });
+        assert_eq!(message(&mut reader), PeerResponse::TicketAccepted { first: 10 * at as u32 });
     }
-    ask(&mut writer, &ToUploader::Grant { ticket: ten });
+    ask(&mut writer, &PeerRequest::AddTicket { ticket: ten });
     assert!(reader.next().is_err(), "too many grants kept");
     assert_eq!(group_count(0), 1);
 }

@@ -12,7 +12,7 @@ use super::Server;
 use super::walks::Asked;
 use crate::common::escape::escape_controls;
 use crate::common::limits::AUDIENCE_MAX_USERS;
-use crate::common::message::{ClientMessage, Heartbeat, Request, Response, ServerMessage};
+use crate::common::message::{ClientMessage, Heartbeat, Request, ResolvePurpose, Response, ServerMessage};
 use crate::common::types::{RequestId, SessionId, UserName};
 use crate::server::core::Effects;
 use crate::server::core::sessions::{Session, Slot, Staged};
@@ -47,8 +47,10 @@ impl Server {
         }
         match message {
             Ok(ClientMessage::Heartbeat(heartbeat)) => self.on_heartbeat(slot, heartbeat, out),
-            Ok(ClientMessage::Request { id, floor, request }) => self.on_request(now, slot, id, floor, request, out),
-            Ok(ClientMessage::Leave) => self.on_leave(slot, out),
+            Ok(ClientMessage::Request { id, lowest_pending: floor, request }) => {
+                self.on_request(now, slot, id, floor, request, out)
+            }
+            Ok(ClientMessage::Logout) => self.on_leave(slot, out),
             Err(error) => debug!("{from}: {error}"),
         }
     }
@@ -80,7 +82,7 @@ impl Server {
         if let Some(account) = self.accounts.find_mut(&session.user) {
             account.logged_out_instance = account.logged_out_instance.max(Some(session.run));
         }
-        out.seal(session.address, &mut session.channel, &ServerMessage::Left);
+        out.seal(session.address, &mut session.channel, &ServerMessage::LogoutAck);
         log_sent(Level::Info, &session, true);
     }
 
@@ -96,12 +98,12 @@ impl Server {
         let session = self.sessions.at_mut(slot);
         session.floor = session.floor.max(floor);
         if id < session.floor {
-            return self.reply(slot, id, Response::Refused, out);
+            return self.reply(slot, id, Response::Rejected, out);
         }
         let level = if id > session.logged { verb_level(&request) } else { Level::Debug };
         session.logged = session.logged.max(id);
         log_received(level, session, verb(&request));
-        let is_fetch = matches!(request, Request::Resolve { fetch: true, .. });
+        let is_fetch = matches!(request, Request::Resolve { purpose: ResolvePurpose::Download, .. });
         let response = match request {
             Request::Publish { .. } | Request::Unpublish { .. } => self.mutate(now, slot, id, request, out),
             Request::StageAudience { key, part, users } => Some(stage(session, key, part, users)),
@@ -126,20 +128,20 @@ fn stage(session: &mut Session, key: u32, part: u16, users: Vec<UserName>) -> Re
     let repeated = session.staged.as_ref().is_some_and(|staged| staged.key == key && staged.users.starts_with(&users));
     if part == 0 && !repeated {
         session.staged = Some(Box::new(Staged { key, parts: 1, users, audience: None }));
-        return Response::Staged;
+        return Response::AudienceStaged;
     }
     let Some(staged) = session.staged.as_mut().filter(|staged| staged.key == key && part <= staged.parts) else {
         return Response::UnknownAudience;
     };
     if part == staged.parts {
         if staged.users.len() + users.len() > AUDIENCE_MAX_USERS {
-            return Response::Refused;
+            return Response::Rejected;
         }
         staged.users.extend(users);
         staged.parts += 1;
         staged.audience = None;
     }
-    Response::Staged
+    Response::AudienceStaged
 }
 
 /// What the log calls a request.
@@ -148,11 +150,11 @@ fn verb(request: &Request) -> &'static str {
         Request::Publish { .. } => "PUB",
         Request::Unpublish { .. } => "UNP",
         Request::StageAudience { .. } => "PUB audience",
-        Request::Published { .. } => "LPF",
+        Request::OwnPublications { .. } => "LPF",
         Request::AudienceOf { .. } => "LPF audience",
         Request::Peers { .. } => "LAP",
-        Request::Search { .. } | Request::Resolve { fetch: false, .. } => "SCH",
-        Request::Resolve { fetch: true, .. } => "GET",
+        Request::Search { .. } | Request::Resolve { purpose: ResolvePurpose::List, .. } => "SCH",
+        Request::Resolve { purpose: ResolvePurpose::Download, .. } => "GET",
         Request::Sources { .. } => "GET sources",
     }
 }
@@ -162,7 +164,7 @@ fn verb_level(request: &Request) -> Level {
     match request {
         Request::Publish { .. }
         | Request::Unpublish { .. }
-        | Request::Published { listing: true, cursor: None }
+        | Request::OwnPublications { user_initiated: true, cursor: None }
         | Request::Peers { cursor: None }
         | Request::Search { cursor: None, .. }
         | Request::Resolve { cursor: None, .. } => Level::Info,
@@ -172,13 +174,13 @@ fn verb_level(request: &Request) -> Level {
 
 pub(super) fn is_success(response: &Response, is_fetch: bool) -> bool {
     match response {
-        Response::Found { entries, next } => !is_fetch || !entries.is_empty() || next.is_some(),
-        Response::Withdrawn { found, .. } => *found != 0,
+        Response::Contents { entries, next } => !is_fetch || !entries.is_empty() || next.is_some(),
+        Response::Unpublished { published_mask: found, .. } => *found != 0,
         Response::Busy { .. }
         | Response::UnknownAudience
         | Response::NotPublished
         | Response::StaleCursor
-        | Response::Refused => false,
+        | Response::Rejected => false,
         _ => true,
     }
 }
@@ -200,5 +202,5 @@ pub(super) fn log_out(server: &mut Server, slot: Slot, out: &mut Effects) {
         session.address,
         escape_controls(session.user.as_str())
     );
-    out.seal(session.address, &mut session.channel, &ServerMessage::LoggedOut);
+    out.seal(session.address, &mut session.channel, &ServerMessage::SessionRevoked);
 }

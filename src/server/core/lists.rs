@@ -59,13 +59,13 @@ impl Server {
                 self.waiting.spend(sources::LOOKED_AT);
                 self.sources(now, &asker, &files, cursor)
             }
-            Request::Published { cursor, .. } => return self.walk(now, slot, asked, Listing::own(), cursor),
+            Request::OwnPublications { cursor, .. } => return self.walk(now, slot, asked, Listing::own(), cursor),
             Request::Search { query, cursor } => return self.walk(now, slot, asked, Listing::names(query), cursor),
-            Request::Resolve { query, fetch, cursor } => {
-                return self.walk(now, slot, asked, Listing::contents(query, fetch), cursor);
+            Request::Resolve { query, purpose, cursor } => {
+                return self.walk(now, slot, asked, Listing::contents(query, purpose), cursor);
             }
             Request::Publish { .. } | Request::Unpublish { .. } | Request::StageAudience { .. } => {
-                Ok(Response::Refused)
+                Ok(Response::Rejected)
             }
         };
         Some(page.unwrap_or(Response::StaleCursor))

@@ -12,8 +12,8 @@ use log::Level;
 
 use super::Server;
 use super::dispatch::log_sent;
-use crate::common::message::{AudienceRef, PublishedFile, Request, Response};
-use crate::common::types::{Audience, FileName, RequestId};
+use crate::common::message::{AudienceRef, Request, Response};
+use crate::common::types::{Audience, FileName, NamedContent, RequestId};
 use crate::server::auth::accounts::PendingMutation;
 use crate::server::core::Effects;
 use crate::server::core::sessions::{Session, Slot};
@@ -72,7 +72,7 @@ impl Server {
         let account = self.accounts.find_mut(&session.user)?;
         if let Some(last) = account.last_mutation_of(run).filter(|last| last.request >= id) {
             let (repeated, found) = (last.request == id, last.found);
-            return Some(if repeated { self.result(owner, found) } else { Response::Refused });
+            return Some(if repeated { self.result(owner, found) } else { Response::Rejected });
         }
         if let Some(pending) = &mut account.pending {
             if pending.instance == run && pending.request == id {
@@ -93,7 +93,7 @@ impl Server {
                 0 => return Some(self.result(owner, Some(0))),
                 found => Change::Unpublish { names, found },
             },
-            _ => return Some(Response::Refused),
+            _ => return Some(Response::Rejected),
         };
         self.queue_mutation(slot, id, change, out);
         None
@@ -150,8 +150,8 @@ impl Server {
     fn result(&self, owner: OwnerId, found: Option<u64>) -> Response {
         let digest = self.index.digest(owner);
         match found {
-            Some(found) => Response::Withdrawn { found, digest },
-            None => Response::Stored { digest },
+            Some(found) => Response::Unpublished { published_mask: found, digest },
+            None => Response::Published { digest },
         }
     }
 
@@ -168,7 +168,7 @@ impl Server {
         &mut self,
         slot: Slot,
         audience: AudienceRef,
-        files: &[PublishedFile],
+        files: &[NamedContent],
     ) -> Result<Arc<Audience>, Response> {
         let session = self.sessions.at_mut(slot);
         match audience {
@@ -183,7 +183,7 @@ impl Server {
 
     /// What all of the files inherit. Audiences are long, and whoever is refused may ask again at once: it is charged
     /// for, as queries are.
-    fn inherited(&mut self, owner: OwnerId, files: &[PublishedFile]) -> Result<Audience, Response> {
+    fn inherited(&mut self, owner: OwnerId, files: &[NamedContent]) -> Result<Audience, Response> {
         if !self.waiting.may_inherit() {
             return Err(Response::Busy { retry_ms: RETRY_OTHER_MS });
         }
@@ -194,10 +194,10 @@ impl Server {
             let users = if let Audience::Only(users) = &audience { users.len() } else { 0 };
             self.waiting.inherit(INHERIT_STEPS + users);
             if *common.get_or_insert_with(|| audience.clone()) != audience {
-                return Err(Response::Refused);
+                return Err(Response::Rejected);
             }
         }
-        common.ok_or(Response::Refused)
+        common.ok_or(Response::Rejected)
     }
 }
 

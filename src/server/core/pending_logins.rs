@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::common::limits::{HANDSHAKE_LIFETIME, HANDSHAKES_KNOWN_MAX, HANDSHAKES_MAX, HANDSHAKES_PER_NETWORK_MAX};
+use crate::common::limits::{
+    PENDING_LOGIN_LIFETIME, PENDING_LOGINS_KNOWN_MAX, PENDING_LOGINS_MAX, PENDING_LOGINS_PER_NETWORK_MAX,
+};
 use crate::common::net::AddressPrefix;
 use crate::common::opaque::ServerLogin;
 use crate::common::packet::{KE1_BYTES, Nonce};
@@ -102,13 +104,13 @@ impl Handshakes {
         ke1: [u8; KE1_BYTES],
     ) {
         let network = AddressPrefix::of(key.0.ip()).network();
-        let max = if is_known { HANDSHAKES_KNOWN_MAX } else { HANDSHAKES_MAX - HANDSHAKES_KNOWN_MAX };
+        let max = if is_known { PENDING_LOGINS_KNOWN_MAX } else { PENDING_LOGINS_MAX - PENDING_LOGINS_KNOWN_MAX };
         if let Some(crowded_out) = self.part(is_known).crowded_out(network, max) {
             self.remove(&crowded_out);
         }
         self.ages += 1;
         let age = Age(self.ages);
-        let (stage, expires) = (Stage::Waiting { ke1 }, now + HANDSHAKE_LIFETIME);
+        let (stage, expires) = (Stage::Waiting { ke1 }, now + PENDING_LOGIN_LIFETIME);
         let handshake = Handshake { user, charge: Some(charge), stage, expires, is_known, age, ready: None };
         let replaced = self.table.insert(key, handshake);
         assert!(replaced.is_none(), "a login begins once");
@@ -220,7 +222,7 @@ impl Handshakes {
 impl Part {
     /// Who has to go before one more login of this network comes in.
     fn crowded_out(&self, network: AddressPrefix, max: usize) -> Option<Key> {
-        let own = self.shares.get(&network).filter(|share| share.len() >= HANDSHAKES_PER_NETWORK_MAX);
+        let own = self.shares.get(&network).filter(|share| share.len() >= PENDING_LOGINS_PER_NETWORK_MAX);
         let largest = || self.by_size.last().and_then(|(_, _, largest)| self.shares.get(largest));
         let share = own.or_else(|| (self.len >= max).then(largest).flatten())?;
         share.values().next().copied()

@@ -5,7 +5,7 @@ use super::*;
 use crate::server::auth::throttle::LoginThrottle;
 use crate::server::test_support::{address, origin, user};
 
-const STRANGERS_MAX: usize = HANDSHAKES_MAX - HANDSHAKES_KNOWN_MAX;
+const STRANGERS_MAX: usize = PENDING_LOGINS_MAX - PENDING_LOGINS_KNOWN_MAX;
 
 fn insert(table: &mut Handshakes, from: &str, nonce: u8) -> Key {
     let key = (address(from), [nonce; 16]);
@@ -69,21 +69,21 @@ fn known_places_have_every_other_turn() {
 fn a_network_has_its_share_of_the_table_and_is_forgotten_in_time() {
     let mut table = Handshakes::default();
     let number = |at: usize| key(1, u16::try_from(at % 100).unwrap(), u16::try_from(at).unwrap());
-    for at in 0..HANDSHAKES_PER_NETWORK_MAX + 10 {
+    for at in 0..PENDING_LOGINS_PER_NETWORK_MAX + 10 {
         insert_at(&mut table, number(at), false, origin());
         table.make_ready(number(at));
     }
-    assert_eq!(table.table.len(), HANDSHAKES_PER_NETWORK_MAX);
+    assert_eq!(table.table.len(), PENDING_LOGINS_PER_NETWORK_MAX);
     assert!(table.find_mut(&number(9)).is_none() && table.find_mut(&number(10)).is_some(), "its oldest are gone");
-    assert_eq!(table.strangers.ready.len(), HANDSHAKES_PER_NETWORK_MAX, "and wait no more");
+    assert_eq!(table.strangers.ready.len(), PENDING_LOGINS_PER_NETWORK_MAX, "and wait no more");
     let later = origin() + Duration::from_secs(1);
     insert_at(&mut table, key(2, 0, 1), false, later);
-    assert_eq!(table.next_expiry(), Some(origin() + HANDSHAKE_LIFETIME));
-    table.expire(origin() + HANDSHAKE_LIFETIME - Duration::from_millis(1));
-    assert_eq!(table.table.len(), HANDSHAKES_PER_NETWORK_MAX + 1);
-    table.expire(origin() + HANDSHAKE_LIFETIME);
-    assert_eq!((table.table.len(), table.next_expiry()), (1, Some(later + HANDSHAKE_LIFETIME)));
-    table.expire(later + HANDSHAKE_LIFETIME);
+    assert_eq!(table.next_expiry(), Some(origin() + PENDING_LOGIN_LIFETIME));
+    table.expire(origin() + PENDING_LOGIN_LIFETIME - Duration::from_millis(1));
+    assert_eq!(table.table.len(), PENDING_LOGINS_PER_NETWORK_MAX + 1);
+    table.expire(origin() + PENDING_LOGIN_LIFETIME);
+    assert_eq!((table.table.len(), table.next_expiry()), (1, Some(later + PENDING_LOGIN_LIFETIME)));
+    table.expire(later + PENDING_LOGIN_LIFETIME);
     let part = &table.strangers;
     assert_eq!((table.table.len(), table.by_age.len(), part.len, part.ready.len()), (0, 0, 0, 0));
     assert!(part.shares.is_empty() && part.by_size.is_empty() && table.next_expiry().is_none());

@@ -15,9 +15,10 @@ use super::Server;
 use super::lists::Asker;
 use crate::common::crypto::AeadKey;
 use crate::common::limits::{PAGE_MAX_BYTES, SOURCES_REQUEST_MAX_BYTES, TICKET_LIFETIME};
-use crate::common::message::{Cursor, Response, SourceGrant, WantedFile, encoded_len};
+use crate::common::message::{Cursor, Response, SourceGrant, encoded_len};
 use crate::common::redacted::Redacted;
-use crate::common::ticket::{Grant, TransferTicket};
+use crate::common::ticket::TransferTicket;
+use crate::common::types::ContentRef;
 use crate::server::auth::keys::StaleCursor;
 use crate::server::core::sessions::Session;
 use crate::server::index::OwnerId;
@@ -41,11 +42,11 @@ impl Server {
         &mut self,
         now: Instant,
         asker: &Asker,
-        files: &[WantedFile],
+        files: &[ContentRef],
         cursor: Option<Cursor>,
     ) -> Result<Response, StaleCursor> {
         if files.iter().map(encoded_len).sum::<usize>() > SOURCES_REQUEST_MAX_BYTES {
-            return Ok(Response::Refused);
+            return Ok(Response::Rejected);
         }
         let query = ("sources", files);
         let (spread, mut last) = match self.cursors.open(&asker.user, &query, cursor.as_ref())? {
@@ -76,7 +77,7 @@ impl Server {
         &self,
         now: Instant,
         asker: &Asker,
-        files: &[WantedFile],
+        files: &[ContentRef],
         spread: u32,
     ) -> BTreeMap<u32, (OwnerId, Candidate)> {
         let mut candidates: BTreeMap<OwnerId, Candidate> = BTreeMap::new();
@@ -111,7 +112,7 @@ impl Server {
         &mut self,
         now: Instant,
         asker: &Asker,
-        files: &[WantedFile],
+        files: &[ContentRef],
         owner: OwnerId,
         candidate: &Candidate,
     ) -> Option<SourceGrant> {
@@ -119,13 +120,13 @@ impl Server {
         let session = self.sessions.live(owner, now)?;
         let key = Redacted(self.rng.r#gen());
         let covered = (0..files.len()).filter(|&at| candidate.covers & 1 << at != 0).map(|at| files[at].clone());
-        let grants = covered.map(|WantedFile { name, hash, size }| Grant { name, hash, size }).collect();
+        let grants = covered.map(|ContentRef { name, hash, size }| ContentRef { name, hash, size }).collect();
         let ticket = TransferTicket { downloader: asker.user.clone(), expires_ms, key, grants };
         Some(SourceGrant {
             user: session.user.clone(),
             address: SocketAddr::new(session.address.ip(), session.tcp_port),
             free_slots: session.free_slots,
-            covers: candidate.covers,
+            file_mask: candidate.covers,
             key,
             ticket: ticket.seal(&AeadKey::new(&session.ticket_secret), &mut self.rng),
         })

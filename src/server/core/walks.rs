@@ -12,12 +12,14 @@ use serde::Serialize;
 use super::Server;
 use super::dispatch::{is_success, log_sent};
 use crate::common::limits::PAGE_MAX_BYTES;
-use crate::common::message::{Cursor, FoundEntry, NameQuery, OwnEntry, Request, Response, encoded_len};
+use crate::common::message::{
+    AvailableContent, Cursor, NameQuery, OwnPublication, Request, ResolvePurpose, Response, encoded_len,
+};
 use crate::common::types::{FileName, RequestId};
 use crate::server::auth::keys::StaleCursor;
 use crate::server::core::Effects;
 use crate::server::core::sessions::Slot;
-use crate::server::index::{Budget, OwnerId, Page, Position, Purpose};
+use crate::server::index::{Budget, OwnerId, Page, Position};
 
 /// Which request is answered, and how loud the log is about it.
 #[derive(Debug, Clone, Copy)]
@@ -28,9 +30,9 @@ pub(super) struct Asked {
 
 /// What is listed, with the entries so far.
 pub(super) enum Listing {
-    Own { entries: Vec<OwnEntry> },
+    Own { entries: Vec<OwnPublication> },
     Names { query: NameQuery, names: Vec<FileName> },
-    Contents { query: NameQuery, purpose: Purpose, entries: Vec<FoundEntry> },
+    Contents { query: NameQuery, purpose: ResolvePurpose, entries: Vec<AvailableContent> },
 }
 
 impl Listing {
@@ -42,8 +44,7 @@ impl Listing {
         Self::Names { query, names: Vec::new() }
     }
 
-    pub(super) fn contents(query: NameQuery, fetch: bool) -> Self {
-        let purpose = if fetch { Purpose::Fetch } else { Purpose::List };
+    pub(super) fn contents(query: NameQuery, purpose: ResolvePurpose) -> Self {
         Self::Contents { query, purpose, entries: Vec::new() }
     }
 
@@ -52,8 +53,8 @@ impl Listing {
         match self {
             Self::Own { .. } => ("own", None),
             Self::Names { query, .. } => ("names", Some(query.clone())),
-            Self::Contents { query, purpose: Purpose::List, .. } => ("contents", Some(query.clone())),
-            Self::Contents { query, purpose: Purpose::Fetch, .. } => ("fetch", Some(query.clone())),
+            Self::Contents { query, purpose: ResolvePurpose::List, .. } => ("contents", Some(query.clone())),
+            Self::Contents { query, purpose: ResolvePurpose::Download, .. } => ("fetch", Some(query.clone())),
         }
     }
 
@@ -90,8 +91,8 @@ pub(super) enum Task {
 impl Task {
     fn is_fetch(&self) -> bool {
         match self {
-            Self::Begin(request) => matches!(request, Request::Resolve { fetch: true, .. }),
-            Self::GoOn(walk) => matches!(walk.listing, Listing::Contents { purpose: Purpose::Fetch, .. }),
+            Self::Begin(request) => matches!(request, Request::Resolve { purpose: ResolvePurpose::Download, .. }),
+            Self::GoOn(walk) => matches!(walk.listing, Listing::Contents { purpose: ResolvePurpose::Download, .. }),
         }
     }
 }
@@ -166,16 +167,16 @@ impl Server {
         match walk.listing {
             Listing::Own { mut entries } => {
                 entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-                Response::Published { entries, next }
+                Response::OwnPublications { entries, next }
             }
             Listing::Names { mut names, .. } => {
                 names.sort_unstable();
-                Response::Names { names, next }
+                Response::SearchResults { names, next }
             }
             Listing::Contents { mut entries, .. } => {
-                let key = |entry: &FoundEntry| (entry.name.clone(), entry.content.hash, entry.content.size);
+                let key = |entry: &AvailableContent| (entry.name.clone(), entry.content.hash, entry.content.size);
                 entries.sort_by_cached_key(key);
-                Response::Found { entries, next }
+                Response::Contents { entries, next }
             }
         }
     }

@@ -22,10 +22,10 @@ use std::sync::Arc;
 use self::audiences::Audiences;
 use self::names::Names;
 use self::publications::{ContentKey, Member};
-pub use self::query::Purpose;
 use crate::common::limits::PAGE_MAX_BYTES;
-use crate::common::message::{PublishedFile, WantedFile};
-use crate::common::types::{Audience, Content, ContentHash, FileName, PublicationsDigest, UserName};
+use crate::common::types::{
+    Audience, Content, ContentHash, ContentRef, FileName, NamedContent, PublicationsDigest, UserName,
+};
 
 /// A user who publishes, interned; good for as long as the index lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,7 +125,7 @@ impl Index {
 
     /// Adds or replaces a publication. `published_s`: seconds since 1970. Publications that share an audience are
     /// fastest added one after the other with the same [`Arc`].
-    pub fn publish(&mut self, owner: OwnerId, file: &PublishedFile, audience: &Arc<Audience>, published_s: u64) {
+    pub fn publish(&mut self, owner: OwnerId, file: &NamedContent, audience: &Arc<Audience>, published_s: u64) {
         let Content { hash, size, mtime_ms } = file.content;
         let (key, audience) = (ContentKey { hash, size }, self.audiences.acquire(audience));
         let member = Member { owner, audience, mtime_ms, published_s };
@@ -205,7 +205,7 @@ impl Index {
     /// The active owners other than the asker that publish this content under this name visibly to the asker; at most
     /// `most`, starting at a publication chosen by `spread` so that load spreads, and looking no further than it takes to
     /// find so many. Whoever tells another size for the same hash is not among them.
-    pub fn sources(&self, asker: OwnerId, file: &WantedFile, most: usize, spread: u64) -> Vec<OwnerId> {
+    pub fn sources(&self, asker: OwnerId, file: &ContentRef, most: usize, spread: u64) -> Vec<OwnerId> {
         let Some(publications) = self.names.find(&file.name).and_then(|id| self.names.publications(id)) else {
             return Vec::new();
         };

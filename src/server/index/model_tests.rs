@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::common::message::NameQuery;
+use crate::common::message::{NameQuery, ResolvePurpose};
 
 /// More than a name looks through one by one.
 const OWNERS: usize = 24;
@@ -62,7 +62,7 @@ impl World {
                     0 | 1 => Audience::Everyone,
                     _ => Audience::only(self.users.iter().step_by(audience.into()).cloned().collect()),
                 });
-                let file = PublishedFile { name: name.clone(), content };
+                let file = NamedContent { name: name.clone(), content };
                 self.index.publish(self.owners[owner], &file, &audience, self.clock_s);
                 self.model.insert((owner, name), Publication { content, audience, published_s: self.clock_s });
             }
@@ -114,7 +114,7 @@ impl World {
     fn page(&self, asker: usize, query: &NameQuery, contents: bool, from: Position, budget: Budget) -> Page<Shown> {
         let asker = self.owners[asker];
         if contents {
-            let page = self.index.resolve(asker, query, from, budget, self.clock_s, Purpose::Fetch);
+            let page = self.index.resolve(asker, query, from, budget, self.clock_s, ResolvePurpose::Download);
             let key = |content: Content| Some((content.hash, content.size));
             let entries = page.entries.into_iter().map(|entry| (entry.name, key(entry.content))).collect();
             Page { entries, next: page.next, full: page.full, steps: page.steps }
@@ -140,7 +140,7 @@ impl World {
         }
         for entry in self
             .index
-            .resolve(self.owners[asker], query, Position::default(), budget, self.clock_s, Purpose::Fetch)
+            .resolve(self.owners[asker], query, Position::default(), budget, self.clock_s, ResolvePurpose::Download)
             .entries
         {
             let visible = self.visible(asker, &NameQuery::Exact(entry.name.clone())).into_iter();
@@ -149,7 +149,7 @@ impl World {
             assert_eq!(entry.sources as usize, same.len());
             assert_eq!(Some(entry.content.mtime_ms), same.iter().map(|(_, _, p)| p.content.mtime_ms).max());
             assert_eq!(Some(self.clock_s - entry.age_s), same.iter().map(|(_, _, p)| p.published_s).min());
-            let wanted = WantedFile { name: entry.name, hash: entry.content.hash, size: entry.content.size };
+            let wanted = ContentRef { name: entry.name, hash: entry.content.hash, size: entry.content.size };
             let sources = self.index.sources(self.owners[asker], &wanted, OWNERS, 5).into_iter();
             let expected = same.iter().map(|&(owner, ..)| self.owners[owner]).collect();
             assert_eq!(sources.collect::<BTreeSet<_>>(), expected);
@@ -162,7 +162,7 @@ impl World {
         let mut expected = Vec::new();
         for ((_, name), publication) in self.model.iter().filter(|((of, _), _)| *of == owner) {
             let (content, audience) = (publication.content, &publication.audience);
-            rebuilt.publish(again, &PublishedFile { name: name.clone(), content }, audience, 0);
+            rebuilt.publish(again, &NamedContent { name: name.clone(), content }, audience, 0);
             expected.push((name.clone(), content, **audience != Audience::Everyone));
             assert_eq!(self.index.publication(id, name), Some((content, &**audience)));
         }

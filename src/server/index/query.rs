@@ -10,7 +10,7 @@ use super::names::Name;
 use super::publications::{ContentKey, Member};
 use super::trigrams::Candidates;
 use super::{Budget, Index, OwnerId, Page, Position};
-use crate::common::message::{FoundEntry, NameQuery, OwnEntry, encoded_len};
+use crate::common::message::{AvailableContent, NameQuery, OwnPublication, ResolvePurpose, encoded_len};
 use crate::common::types::{Audience, FileName, UserName};
 
 /// What looking at a restricted publication costs: its audience is searched.
@@ -33,7 +33,7 @@ impl Position {
 
 impl Index {
     /// `lpf`.
-    pub fn published(&self, owner: OwnerId, from: Position, budget: Budget) -> Page<OwnEntry> {
+    pub fn published(&self, owner: OwnerId, from: Position, budget: Budget) -> Page<OwnPublication> {
         let mut page = Builder::new(budget);
         for &id in self.owners[owner.0 as usize].names.range(from.name()..) {
             let at = Position::new(id, 0);
@@ -44,7 +44,7 @@ impl Index {
             let name = self.names.name(id).expect("an owner's names are there");
             let (key, member) = name.publications.of(owner).expect("an owner's names are published by it");
             let restricted = member.audience != AudienceId::EVERYONE;
-            let entry = OwnEntry { name: name.text.clone(), content: key.content(member.mtime_ms), restricted };
+            let entry = OwnPublication { name: name.text.clone(), content: key.content(member.mtime_ms), restricted };
             if !page.offer(entry) {
                 return page.cut(at);
             }
@@ -90,11 +90,11 @@ impl Index {
         from: Position,
         budget: Budget,
         now_s: u64,
-        purpose: Purpose,
-    ) -> Page<FoundEntry> {
+        purpose: ResolvePurpose,
+    ) -> Page<AvailableContent> {
         let mut sight = self.sight(asker);
         self.list(query, from, budget, |page, id, name| {
-            if purpose == Purpose::List && name.publications.of(asker).is_some() {
+            if purpose == ResolvePurpose::List && name.publications.of(asker).is_some() {
                 return ControlFlow::Continue(());
             }
             let start = if id == from.name() { from.group() } else { 0 };
@@ -171,15 +171,6 @@ impl Index {
             }
         }
     }
-}
-
-/// What a list of contents is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// To be shown: `sch -l`.
-    List,
-    /// To be fetched from: `get`.
-    Fetch,
 }
 
 /// What one asker can see.
@@ -307,7 +298,7 @@ fn found<'a>(
     key: &ContentKey,
     visible: impl Iterator<Item = &'a Member>,
     now_s: u64,
-) -> Option<FoundEntry> {
+) -> Option<AvailableContent> {
     let (mut sources, mut mtime_ms, mut oldest_s) = (0, i64::MIN, u64::MAX);
     for member in visible {
         sources += 1;
@@ -315,5 +306,5 @@ fn found<'a>(
         oldest_s = oldest_s.min(member.published_s);
     }
     let age_s = now_s.saturating_sub(oldest_s);
-    (sources > 0).then(|| FoundEntry { name: name.clone(), content: key.content(mtime_ms), sources, age_s })
+    (sources > 0).then(|| AvailableContent { name: name.clone(), content: key.content(mtime_ms), sources, age_s })
 }

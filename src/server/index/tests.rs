@@ -1,6 +1,6 @@
 use super::*;
 use crate::common::limits::FILE_NAME_MAX_BYTES;
-use crate::common::message::{FoundEntry, NameQuery, encoded_len};
+use crate::common::message::{AvailableContent, NameQuery, ResolvePurpose, encoded_len};
 
 const NOW_S: u64 = 1_000;
 
@@ -12,14 +12,14 @@ fn name(text: &str) -> FileName {
     FileName::parse(text).unwrap()
 }
 
-fn file(text: &str, content: u8) -> PublishedFile {
+fn file(text: &str, content: u8) -> NamedContent {
     let content = Content { hash: ContentHash([content; 32]), size: u64::from(content), mtime_ms: 7 };
-    PublishedFile { name: name(text), content }
+    NamedContent { name: name(text), content }
 }
 
-fn wanted(text: &str, content: u8) -> WantedFile {
-    let PublishedFile { name, content } = file(text, content);
-    WantedFile { name, hash: content.hash, size: content.size }
+fn wanted(text: &str, content: u8) -> ContentRef {
+    let NamedContent { name, content } = file(text, content);
+    ContentRef { name, hash: content.hash, size: content.size }
 }
 
 fn only(users: &[&str]) -> Arc<Audience> {
@@ -61,10 +61,10 @@ fn names(index: &Index, asker: OwnerId, query: NameQuery) -> Vec<String> {
     search(index, asker, &query, Budget::PAGE).0
 }
 
-fn resolve(index: &Index, asker: OwnerId, query: &NameQuery, budget: Budget) -> Vec<FoundEntry> {
+fn resolve(index: &Index, asker: OwnerId, query: &NameQuery, budget: Budget) -> Vec<AvailableContent> {
     let (mut entries, mut from) = (Vec::new(), Some(Position::default()));
     while let Some(position) = from {
-        let page = index.resolve(asker, query, position, budget, NOW_S, Purpose::Fetch);
+        let page = index.resolve(asker, query, position, budget, NOW_S, ResolvePurpose::Download);
         entries.extend(page.entries);
         from = page.next;
     }
@@ -122,7 +122,7 @@ fn what_the_asker_publishes_itself_is_not_listed_but_can_be_fetched_from_others(
     let resolved = |purpose| {
         index.resolve(vader, &substring("a"), Position::default(), Budget::PAGE, NOW_S, purpose).entries.len()
     };
-    assert_eq!((resolved(Purpose::List), resolved(Purpose::Fetch)), (0, 1));
+    assert_eq!((resolved(ResolvePurpose::List), resolved(ResolvePurpose::Download)), (0, 1));
     index.unpublish(vader, &name("a"));
     assert_eq!(names(&index, vader, substring("a")), ["a"]);
 }
@@ -175,8 +175,8 @@ fn contents_of_a_name_are_counted_apart() {
     assert_eq!(found(yoda), [(1, 1, 2, 70, 700), (1, 99, 1, 7, 1_000)]);
     let sources = |asker, most| index.sources(asker, &wanted("a", 1), most, 0);
     assert_eq!(sources(yoda, 9), [hans, vader]);
-    assert_eq!(index.sources(yoda, &WantedFile { size: 99, ..wanted("a", 1) }, 9, 0), [luke]);
-    assert_eq!(index.sources(hans, &WantedFile { size: 99, ..wanted("a", 1) }, 9, 0), []);
+    assert_eq!(index.sources(yoda, &ContentRef { size: 99, ..wanted("a", 1) }, 9, 0), [luke]);
+    assert_eq!(index.sources(hans, &ContentRef { size: 99, ..wanted("a", 1) }, 9, 0), []);
     assert_eq!(sources(luke, 9), [hans, vader]);
     assert_eq!(sources(luke, 1).len(), 1);
     let started_with: BTreeSet<_> = (0..4).map(|spread| index.sources(luke, &wanted("a", 1), 1, spread)[0]).collect();
@@ -248,7 +248,8 @@ fn the_largest_entry_fits_a_page() {
     let mut file = file(&text, 1);
     (file.content.size, file.content.mtime_ms) = (u64::MAX, i64::MIN);
     index.publish(hans, &file, &everyone(), 0);
-    let page = index.resolve(vader, &substring("xxx"), Position::default(), Budget::PAGE, u64::MAX, Purpose::Fetch);
+    let page =
+        index.resolve(vader, &substring("xxx"), Position::default(), Budget::PAGE, u64::MAX, ResolvePurpose::Download);
     assert_eq!((page.entries.len(), page.next), (1, None));
 }
 
@@ -269,7 +270,7 @@ fn a_shared_copy_inherits_its_audience() {
 
 #[test]
 fn the_digest_depends_on_everything_but_order() {
-    let digest = |files: &[(PublishedFile, Arc<Audience>)]| {
+    let digest = |files: &[(NamedContent, Arc<Audience>)]| {
         let (mut index, [hans, vader]) = index(["hans", "vader"]);
         for (file, audience) in files {
             index.publish(vader, file, &everyone(), 3);

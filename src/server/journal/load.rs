@@ -8,8 +8,7 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use super::{JournalError, LastMutation, StoredPublication};
-use crate::common::message::PublishedFile;
-use crate::common::types::{Audience, Content, ContentHash, FileName, InstanceId, RequestId, UserName};
+use crate::common::types::{Audience, Content, ContentHash, FileName, InstanceId, NamedContent, RequestId, UserName};
 
 /// How many publications go by between two calls of [`LoadSink::progress`].
 const PROGRESS_EVERY: u64 = 1 << 16;
@@ -166,7 +165,7 @@ fn publications(
         let hash = row.get_ref(2)?.as_blob().ok().and_then(|hash| hash.try_into().ok());
         let hash = ContentHash(hash.ok_or_else(|| LoadError::Row(format!("a hash of {user} has the wrong size")))?);
         let content = Content { hash, size: row.get::<_, i64>(3)? as u64, mtime_ms: row.get(4)? };
-        let file = PublishedFile { name, content };
+        let file = NamedContent { name, content };
         let published_s = row.get::<_, i64>(6)? as u64;
         into.publication(StoredPublication { user, file, audience: Arc::clone(audience), published_s });
         done += 1;

@@ -14,8 +14,7 @@ use std::thread::JoinHandle;
 
 use rand::RngCore;
 
-use crate::common::message::PublishedFile;
-use crate::common::types::{Audience, FileName, InstanceId, RequestId, UserName};
+use crate::common::types::{Audience, FileName, InstanceId, NamedContent, RequestId, UserName};
 
 mod data_file;
 mod error;
@@ -51,7 +50,7 @@ pub enum Change {
     /// Adds or replaces.
     Publish {
         /// The files.
-        files: Vec<PublishedFile>,
+        files: Vec<NamedContent>,
         /// Who may see all of them.
         audience: Arc<Audience>,
         /// Seconds since 1970.
@@ -83,7 +82,7 @@ pub struct StoredPublication {
     /// The owner.
     pub user: UserName,
     /// What is published.
-    pub file: PublishedFile,
+    pub file: NamedContent,
     /// Who may see it.
     pub audience: Arc<Audience>,
     /// Seconds since 1970.

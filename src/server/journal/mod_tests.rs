@@ -8,7 +8,7 @@ use crate::common::types::{Content, ContentHash};
 
 fn mutation(request: u64) -> Mutation {
     let content = Content { hash: ContentHash([1; 32]), size: 2, mtime_ms: 3 };
-    let files = vec![PublishedFile { name: FileName::parse("a/b").unwrap(), content }];
+    let files = vec![NamedContent { name: FileName::parse("a/b").unwrap(), content }];
     let change = Change::Publish { files, audience: Arc::default(), published_s: 4 };
     Mutation { user: UserName::parse("hans").unwrap(), run: InstanceId(1), request: RequestId(request), change }
 }

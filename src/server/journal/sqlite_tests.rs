@@ -4,8 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use super::*;
-use crate::common::message::PublishedFile;
-use crate::common::types::{Content, ContentHash, FileName, InstanceId, RequestId};
+use crate::common::types::{Content, ContentHash, FileName, InstanceId, NamedContent, RequestId};
 use crate::server::journal::{LastMutation, StoredPublication};
 
 #[derive(Default)]
@@ -29,7 +28,7 @@ fn user(name: &str) -> UserName {
 }
 
 fn publish(owner: &str, request: u64, names: &[String], audience: Audience) -> Mutation {
-    let file = |name: &String| PublishedFile {
+    let file = |name: &String| NamedContent {
         name: FileName::parse(name).unwrap(),
         content: Content { hash: ContentHash([request as u8; 32]), size: u64::MAX, mtime_ms: -1 },
     };

@@ -16,7 +16,7 @@ pub(super) use source_state::Bits;
 use source_state::{Cover, GROUPS_AHEAD_MIN, SourcePlan};
 use state::{FilePlan, Slot, Stage};
 
-use crate::common::content::group_count;
+use crate::common::chunk_tree::group_count;
 
 /// Counts the files of one plan from 0.
 pub(super) type FileId = usize;

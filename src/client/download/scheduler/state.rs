@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{FileId, SourceId};
-use crate::common::content::group_range;
+use crate::common::chunk_tree::group_range;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Slot {

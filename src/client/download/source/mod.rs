@@ -20,8 +20,9 @@ use super::run::{End, Run, TICK};
 use super::scheduler::{Assignment, FileId, Next, SourceId};
 use super::writer::{self, Batch, Piece};
 use crate::client::transport::{self, FrameRef, RecordReader, RecordWriter, TransportError};
-use crate::common::content::{GroupHash, group_range};
-use crate::common::transfer::{ToDownloader, ToUploader, TransferError, WANT_MAX_RANGES, WantedRange};
+use crate::common::chunk_tree::{GroupHash, group_range};
+use crate::common::peer_crypto::TransferError;
+use crate::common::peer_message::{GroupRange, PeerRequest, PeerResponse, REQUEST_MAX_RANGES};
 use crate::common::types::UserName;
 
 /// A source that owes something and is silent for this long is lost.
@@ -48,7 +49,7 @@ pub(super) fn serve(run: &Run<'_>, id: SourceId, offer: SourceOffer) {
     run.source_ended(id, address, end, blamed, has_delivered);
 }
 
-type Dialled = Result<(RecordReader<ToDownloader>, RecordWriter), TransportError>;
+type Dialled = Result<(RecordReader<PeerResponse>, RecordWriter), TransportError>;
 
 /// Connects on a thread of its own, which is left behind when the run is over: nobody should wait for a dead address.
 fn dial(run: &Run<'_>, offer: &SourceOffer) -> Option<Dialled> {
@@ -70,7 +71,7 @@ fn converse(
     run: &Run<'_>,
     id: SourceId,
     offer: SourceOffer,
-    reader: RecordReader<ToDownloader>,
+    reader: RecordReader<PeerResponse>,
     writer: RecordWriter,
     blamed: &mut FileId,
     has_delivered: &mut bool,
@@ -181,7 +182,7 @@ fn broke(why: &str) -> End {
 }
 
 impl Link<'_, '_> {
-    fn work(&mut self, mut reader: RecordReader<ToDownloader>, files: Vec<FileId>) -> End {
+    fn work(&mut self, mut reader: RecordReader<PeerResponse>, files: Vec<FileId>) -> End {
         match self.begin(&reader, files) {
             Ok(true) => {}
             Ok(false) => return End::Over,
@@ -200,7 +201,7 @@ impl Link<'_, '_> {
     }
 
     /// `false` when the run is over already.
-    fn begin(&mut self, reader: &RecordReader<ToDownloader>, files: Vec<FileId>) -> io::Result<bool> {
+    fn begin(&mut self, reader: &RecordReader<PeerResponse>, files: Vec<FileId>) -> io::Result<bool> {
         reader.set_timeout(TICK)?;
         let stream = reader.stream().try_clone()?;
         let mut state = self.run.state();
@@ -222,7 +223,7 @@ impl Link<'_, '_> {
     }
 
     /// Asks for what is due and takes one frame; `false` when nothing is left to do.
-    fn step(&mut self, reader: &mut RecordReader<ToDownloader>) -> Result<bool, End> {
+    fn step(&mut self, reader: &mut RecordReader<PeerResponse>) -> Result<bool, End> {
         if self.is_due && !self.ask()? {
             return Ok(false);
         }
@@ -269,7 +270,7 @@ impl Link<'_, '_> {
         if state.plan.must_cancel(self.id) && !self.is_cancelling {
             drop(state);
             self.is_cancelling = true;
-            self.writer.message(&ToUploader::Cancel)?;
+            self.writer.message(&PeerRequest::Cancel)?;
             self.writer.flush()?;
             return Ok(true);
         }
@@ -287,7 +288,7 @@ impl Link<'_, '_> {
             arriving.give_turn(group, turn);
         }
         for grant in grants {
-            self.writer.message(&ToUploader::Grant { ticket: grant.ticket })?;
+            self.writer.message(&PeerRequest::AddTicket { ticket: grant.ticket })?;
             self.shown.push_back(grant.files);
         }
         self.ask_have(now)?;
@@ -308,7 +309,7 @@ impl Link<'_, '_> {
         for (&content, asked) in &mut self.partial {
             if asked.is_none_or(|asked| now.saturating_duration_since(asked) >= HAVE_EVERY) {
                 *asked = Some(now);
-                self.writer.message(&ToUploader::Have { content })?;
+                self.writer.message(&PeerRequest::QueryAvailability { content })?;
             }
         }
         Ok(())
@@ -326,10 +327,10 @@ impl Link<'_, '_> {
             let range = group_range(self.run.jobs[assignment.file].content.size, assignment.group);
             self.owed.push_back(Owed { assignment, content, next: range.start, end: range.end });
             // One range a group, so that a cancel leaves as little as one group begun.
-            ranges.push(WantedRange { content, first: assignment.group, count: 1 });
+            ranges.push(GroupRange { content, first: assignment.group, count: 1 });
         }
-        for ranges in ranges.chunks(WANT_MAX_RANGES) {
-            self.writer.message(&ToUploader::Want { ranges: ranges.to_vec() })?;
+        for ranges in ranges.chunks(REQUEST_MAX_RANGES) {
+            self.writer.message(&PeerRequest::RequestGroups { ranges: ranges.to_vec() })?;
         }
         Ok(())
     }
@@ -337,14 +338,14 @@ impl Link<'_, '_> {
     fn want_outline(&mut self, file: FileId) -> Result<(), End> {
         let content = self.number(file);
         self.outlines.insert(content, Vec::new());
-        self.writer.message(&ToUploader::Outline { content })?;
+        self.writer.message(&PeerRequest::GetGroupHashes { content })?;
         self.is_due = true; // meanwhile there may be groups of other files
         Ok(())
     }
 
     /// Gives all that has arrived to the store thread, in the buffer it stands in: nothing is copied but the beginning of
     /// a record whose end has not come yet.
-    fn hand_over(&mut self, reader: &mut RecordReader<ToDownloader>) -> Result<(), End> {
+    fn hand_over(&mut self, reader: &mut RecordReader<PeerResponse>) -> Result<(), End> {
         if self.batch.is_empty() {
             return Ok(());
         }

@@ -7,8 +7,8 @@ use super::{Link, TELL_EVERY, broke};
 use crate::client::download::run::End;
 use crate::client::download::scheduler::Bits;
 use crate::client::download::writer::Piece;
-use crate::common::content::{GroupHash, Outline, group_count};
-use crate::common::transfer::{RefusalReason, ToDownloader};
+use crate::common::chunk_tree::{GroupHash, GroupHashes, group_count};
+use crate::common::peer_message::{PeerResponse, RefusalReason};
 
 impl Link<'_, '_> {
     pub(super) fn take_data(&mut self, content: u32, offset: u64, at: Range<usize>) -> Result<(), End> {
@@ -40,11 +40,11 @@ impl Link<'_, '_> {
         Ok(())
     }
 
-    pub(super) fn take_message(&mut self, message: ToDownloader) -> Result<(), End> {
+    pub(super) fn take_message(&mut self, message: PeerResponse) -> Result<(), End> {
         self.heard = Instant::now();
         self.is_due = true;
         match message {
-            ToDownloader::Granted { first } => {
+            PeerResponse::TicketAccepted { first } => {
                 let Some(files) = self.shown.pop_front() else { return Err(broke("an answer to no ticket")) };
                 if first as usize != self.contents.len() {
                     return Err(broke("wrong numbers for granted contents"));
@@ -52,15 +52,15 @@ impl Link<'_, '_> {
                 let mut state = self.run.state();
                 self.granted(&mut state.plan, files);
             }
-            ToDownloader::TicketRefused => {
+            PeerResponse::TicketRefused => {
                 let Some(files) = self.shown.pop_front() else { return Err(broke("an answer to no ticket")) };
                 let mut state = self.run.state();
                 files.into_iter().filter(|file| !self.numbers.contains_key(file)).for_each(|file| {
                     state.plan.uncover(self.id, file);
                 });
             }
-            ToDownloader::Outline { content, first, hashes } => self.take_outline(content, first, hashes)?,
-            ToDownloader::Refused { content, reason } => {
+            PeerResponse::GroupHashes { content, first, hashes } => self.take_outline(content, first, hashes)?,
+            PeerResponse::Refused { content, reason } => {
                 let Some(&file) = self.contents.get(content as usize) else {
                     return Err(broke("a refusal of nothing"));
                 };
@@ -72,11 +72,11 @@ impl Link<'_, '_> {
                     self.run.progress.source_dropped(&self.user, &self.run.jobs[file].name, &reason.to_string());
                 }
             }
-            ToDownloader::Busy { retry_ms } => return Err(End::Busy(retry_ms)),
-            ToDownloader::Available { content, groups } => self.take_available(content, &groups)?,
-            ToDownloader::NotYet { content, first, count } => self.take_not_yet(content, first, count)?,
-            ToDownloader::Checking { .. } => {}
-            ToDownloader::Cancelled => {
+            PeerResponse::Busy { retry_ms } => return Err(End::Busy(retry_ms)),
+            PeerResponse::Availability { content, groups } => self.take_available(content, &groups)?,
+            PeerResponse::NotAvailable { content, first, count } => self.take_not_yet(content, first, count)?,
+            PeerResponse::Hashing { .. } => {}
+            PeerResponse::Cancelled => {
                 if !self.is_cancelling {
                     return Err(broke("an answer to no cancel"));
                 }
@@ -147,7 +147,7 @@ impl Link<'_, '_> {
             return Ok(());
         }
         let hashes = self.outlines.remove(&content).expect("looked up above");
-        let Some(outline) = Outline::verified(wanted.hash, wanted.size, hashes) else {
+        let Some(outline) = GroupHashes::verify(wanted.hash, wanted.size, hashes) else {
             return Err(End::Liar("its outline does not match the published hash".into()));
         };
         let mut state = self.run.state();

@@ -11,11 +11,11 @@ use std::time::Duration;
 use crate::client::control::RequestError;
 use crate::client::download::{SourceDiscovery, SourceOffer};
 use crate::client::transport::{self, RecordReader, RecordWriter, TransportError};
-use crate::common::content::{group_count, group_range, hash_group};
+use crate::common::chunk_tree::{group_count, group_range, hash_group};
 use crate::common::limits::RECORD_MAX_BYTES;
-use crate::common::message::WantedFile;
-use crate::common::transfer::{Frame, RefusalReason, ToDownloader, ToUploader};
-use crate::common::types::{ContentHash, UserName};
+use crate::common::peer_crypto::Frame;
+use crate::common::peer_message::{PeerRequest, PeerResponse, RefusalReason};
+use crate::common::types::{ContentHash, ContentRef, UserName};
 
 /// How a peer behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,10 +118,10 @@ impl Upload<'_> {
         }
         // In these tests a ticket is the hashes it grants.
         let admit = |ticket: &[u8]| Some(([7; 32], hashes(ticket)));
-        let (mut granted, mut reader, mut writer) = transport::accept::<_, ToUploader>(stream, admit).ok()?;
+        let (mut granted, mut reader, mut writer) = transport::accept::<_, PeerRequest>(stream, admit).ok()?;
         reader.set_timeout(Duration::from_secs(20)).unwrap();
         if matches!(self.behaviour, PeerBehaviour::Busy(times) if self.number < times) {
-            let _ = writer.message(&ToDownloader::Busy { retry_ms: 20 });
+            let _ = writer.message(&PeerResponse::Busy { retry_ms: 20 });
             let _ = writer.flush();
             return Some(());
         }
@@ -140,26 +140,26 @@ impl Upload<'_> {
     fn answer(
         &mut self,
         granted: &mut Vec<ContentHash>,
-        reader: &mut RecordReader<ToUploader>,
+        reader: &mut RecordReader<PeerRequest>,
         writer: &mut RecordWriter,
     ) -> Ended {
         let Frame::Message(message) = reader.next()? else { panic!("a downloader sends no data") };
         let wanted = |content: u32| granted[content as usize];
         match message {
-            ToUploader::Grant { ticket } => {
-                writer.message(&ToDownloader::Granted { first: granted.len() as u32 })?;
+            PeerRequest::AddTicket { ticket } => {
+                writer.message(&PeerResponse::TicketAccepted { first: granted.len() as u32 })?;
                 granted.extend(hashes(&ticket));
             }
-            ToUploader::Release { .. } => {}
-            ToUploader::Outline { content } => {
+            PeerRequest::Unused { .. } => {}
+            PeerRequest::GetGroupHashes { content } => {
                 if let PeerBehaviour::Refuses(reason) = self.behaviour {
-                    writer.message(&ToDownloader::Refused { content, reason })?;
+                    writer.message(&PeerResponse::Refused { content, reason })?;
                 } else {
                     let hashes = self.outline(&wanted(content));
-                    writer.message(&ToDownloader::Outline { content, first: 0, hashes })?;
+                    writer.message(&PeerResponse::GroupHashes { content, first: 0, hashes })?;
                 }
             }
-            ToUploader::Want { ranges } => {
+            PeerRequest::RequestGroups { ranges } => {
                 for range in ranges {
                     let bytes = self.contents[&wanted(range.content)].clone();
                     for group in range.first..range.first + range.count {
@@ -168,14 +168,14 @@ impl Upload<'_> {
                     }
                 }
             }
-            ToUploader::Cancel => writer.message(&ToDownloader::Cancelled)?,
-            ToUploader::Have { content } => {
+            PeerRequest::Cancel => writer.message(&PeerResponse::Cancelled)?,
+            PeerRequest::QueryAvailability { content } => {
                 let count = group_count(self.contents[&wanted(content)].len() as u64);
                 let mut groups = vec![0u8; count.div_ceil(8) as usize];
                 (0..self.has.min(count)).for_each(|group| groups[group as usize / 8] |= 1 << (group % 8));
                 self.has += 1;
                 let groups = if self.has > count { Vec::new() } else { groups };
-                writer.message(&ToDownloader::Available { content, groups })?;
+                writer.message(&PeerResponse::Availability { content, groups })?;
             }
         }
         writer.flush()
@@ -192,10 +192,10 @@ impl Upload<'_> {
 
     fn send(&mut self, writer: &mut RecordWriter, content: u32, group: u32, bytes: &[u8]) -> Ended {
         if let PeerBehaviour::Refuses(reason) = self.behaviour {
-            return writer.message(&ToDownloader::Refused { content, reason });
+            return writer.message(&PeerResponse::Refused { content, reason });
         }
         if matches!(self.behaviour, PeerBehaviour::Arriving(_)) && group >= self.has {
-            return writer.message(&ToDownloader::NotYet { content, first: group, count: 1 });
+            return writer.message(&PeerResponse::NotAvailable { content, first: group, count: 1 });
         }
         let range = group_range(bytes.len() as u64, group);
         let mut pieces: Vec<u64> = range.clone().step_by(RECORD_MAX_BYTES).collect();
@@ -269,7 +269,7 @@ impl Listing {
 }
 
 impl SourceDiscovery for Listing {
-    fn find_sources(&self, files: &[WantedFile], _most: usize) -> Result<Vec<SourceOffer>, RequestError> {
+    fn find_sources(&self, files: &[ContentRef], _most: usize) -> Result<Vec<SourceOffer>, RequestError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         if let Some(error) = *self.error.lock().unwrap() {
             return Err(error);

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 
 use super::*;
-use crate::common::transfer::RefusalReason;
+use crate::common::peer_message::RefusalReason;
 
 const LARGE: usize = 12 * MIB + 345;
 

@@ -30,7 +30,7 @@ fn no_answer_to_an_unproven_address_is_larger_than_its_request() {
     let mut world = World::new(&["hans"]);
     let (nonce, cookie) = ([1; 16], [2; 32]);
     let mut hans = world.login(HERE, "hans");
-    let session = hans.seal(&ClientMessage::Leave);
+    let session = hans.seal(&ClientMessage::Logout);
     let packets = [
         Packet::Hello { version: PROTOCOL_VERSION, nonce },
         Packet::Hello { version: 7, nonce },
@@ -48,7 +48,7 @@ fn no_answer_to_an_unproven_address_is_larger_than_its_request() {
         Packet::Reset { id: hans.welcome.session, token: [2; 16], delay_ms: 700 },
     ];
     let mut requests: Vec<Vec<u8>> = packets.iter().map(Packet::to_bytes).chain([session]).collect();
-    world.say(&mut hans, &ClientMessage::Leave);
+    world.say(&mut hans, &ClientMessage::Logout);
     let stranger = address("192.0.2.77:9");
     for round in 0..2_000 {
         for bytes in &mut requests {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::common::limits::{HANDSHAKE_LIFETIME, HANDSHAKES_KNOWN_MAX, HANDSHAKES_MAX};
+use crate::common::limits::{PENDING_LOGIN_LIFETIME, PENDING_LOGINS_KNOWN_MAX, PENDING_LOGINS_MAX};
 use crate::common::message::ClientMessage;
 use crate::common::packet::{Cookie, KE1_BYTES, Nonce, Packet};
 use crate::server::test_support::{World, address};
@@ -29,15 +29,15 @@ fn logins_under_way_are_bounded_whoever_sends_them_and_nobody_is_kept_out() {
     let mut world = World::new(&["hans", "vader"]);
     let (home, elsewhere) = (address("192.0.2.1:4000"), address("192.0.2.2:4000"));
     let mut hans = world.login("192.0.2.1:4001", "hans");
-    world.say(&mut hans, &ClientMessage::Leave);
+    world.say(&mut hans, &ClientMessage::Logout);
     // While records are made, everyone waits.
     world.server.enrolling = true;
-    for number in 0..HANDSHAKES_MAX as u32 + 2_000 {
+    for number in 0..PENDING_LOGINS_MAX as u32 + 2_000 {
         let cookie = world.cookie(host(number));
         line_up(&mut world, host(number), &format!("user{number}"), cookie);
         world.out.awaited_records.clear();
     }
-    assert_eq!(world.server.handshakes.parked().count(), HANDSHAKES_MAX - HANDSHAKES_KNOWN_MAX);
+    assert_eq!(world.server.handshakes.parked().count(), PENDING_LOGINS_MAX - PENDING_LOGINS_KNOWN_MAX);
     let (at_home, at_elsewhere) = (world.cookie(home), world.cookie(elsewhere));
     world.server.handle_enrolment_done();
     // Whose turn comes after those of thousands: at a place where somebody has logged in before, at once.
@@ -47,7 +47,7 @@ fn logins_under_way_are_bounded_whoever_sends_them_and_nobody_is_kept_out() {
     assert!(world.out.datagrams.iter().any(|login2| login2.to == home));
     line_up(&mut world, elsewhere, "vader", at_elsewhere);
     assert!(world.settle().iter().any(|login2| login2.to == elsewhere), "elsewhere, in turn");
-    world.advance(HANDSHAKE_LIFETIME);
+    world.advance(PENDING_LOGIN_LIFETIME);
     world.settle();
     assert!(!world.server.handshakes.is_ready() && world.server.handshakes.next_expiry().is_none());
 }
@@ -56,8 +56,8 @@ fn logins_under_way_are_bounded_whoever_sends_them_and_nobody_is_kept_out() {
 fn resets_have_a_rate() {
     let mut world = World::new(&["hans"]);
     let mut hans = world.login("127.0.0.1:4000", "hans");
-    world.say(&mut hans, &ClientMessage::Leave);
-    let bytes = hans.seal(&ClientMessage::Leave);
+    world.say(&mut hans, &ClientMessage::Logout);
+    let bytes = hans.seal(&ClientMessage::Logout);
     let drawn =
         |world: &mut World, from: &str| (0..30_000).filter(|_| !world.send(address(from), &bytes).is_empty()).count();
     // For each network, and for all of them.
@@ -73,8 +73,8 @@ fn whatever_a_stranger_sends_the_answer_is_one_datagram_and_no_larger() {
     let (session, ticket) = {
         let mut world = world.borrow_mut();
         let mut hans = world.login("127.0.0.1:4000", "hans");
-        let session = hans.seal(&ClientMessage::Leave);
-        world.say(&mut hans, &ClientMessage::Leave);
+        let session = hans.seal(&ClientMessage::Logout);
+        world.say(&mut hans, &ClientMessage::Logout);
         (session, hans.welcome.ticket.clone())
     };
     let sizes = [256, 49, 19, 210, 337, 129, 353, 97 + ticket.len(), 369, 17, 35, session.len()];

@@ -1,6 +1,8 @@
 //! `pub --to`: for whoever is not named, a file does not exist, in any answer and in the size of any datagram.
 
-use crate::common::message::{AudienceRef, ClientMessage, Cursor, NameQuery, Request, Response, ServerMessage};
+use crate::common::message::{
+    AudienceRef, ClientMessage, Cursor, NameQuery, Request, ResolvePurpose, Response, ServerMessage,
+};
 use crate::common::types::RequestId;
 use crate::server::test_support::{Client, World, file, name, user, wanted};
 
@@ -11,7 +13,7 @@ fn publish(world: &mut World, client: &mut Client, texts: &[String], audience: A
     for texts in texts.chunks(8) {
         let files = texts.iter().map(|text| file(text)).collect();
         let done = world.ask(client, Request::Publish { files, audience });
-        assert!(matches!(done, Response::Stored { .. }), "{done:?}");
+        assert!(matches!(done, Response::Published { .. }), "{done:?}");
     }
 }
 
@@ -21,16 +23,16 @@ fn ask(world: &mut World, client: &mut Client, request: impl Fn(Option<Cursor>) 
     loop {
         client.next_id += 1;
         let id = RequestId(client.next_id);
-        let message = ClientMessage::Request { id, floor: id, request: request(cursor.take()) };
+        let message = ClientMessage::Request { id, lowest_pending: id, request: request(cursor.take()) };
         let bytes = client.seal(&message);
         let sent = world.send(client.address, &bytes);
         assert_eq!(sent.len(), 1, "one datagram answers");
         let size = sent[0].bytes.len();
         let Some(ServerMessage::Reply { mut response, .. }) = client.hear(sent).pop() else { panic!("no reply") };
-        if let Response::Published { next, .. }
-        | Response::Names { next, .. }
+        if let Response::OwnPublications { next, .. }
+        | Response::SearchResults { next, .. }
         | Response::Users { next, .. }
-        | Response::Found { next, .. }
+        | Response::Contents { next, .. }
         | Response::Sources { next, .. } = &mut response
         {
             cursor.clone_from(next);
@@ -78,8 +80,8 @@ fn everything_heard(hides: bool) -> Vec<Heard> {
         queries.extend(crate::common::types::FileName::parse(text).map(NameQuery::Exact));
         for query in &queries {
             asking(&|cursor| Request::Search { query: query.clone(), cursor });
-            asking(&|cursor| Request::Resolve { query: query.clone(), fetch: false, cursor });
-            asking(&|cursor| Request::Resolve { query: query.clone(), fetch: true, cursor });
+            asking(&|cursor| Request::Resolve { query: query.clone(), purpose: ResolvePurpose::List, cursor });
+            asking(&|cursor| Request::Resolve { query: query.clone(), purpose: ResolvePurpose::Download, cursor });
         }
     }
     for text in ["hidden-007-plan.pdf", "folder/hidden", "open-007-plan.pdf", "open-099-plan.pdf"] {
@@ -92,7 +94,7 @@ fn everything_heard(hides: bool) -> Vec<Heard> {
     }
     // Its own file of that name is nobody else's business, and nobody else's is its.
     asking(&|_| Request::Publish { files: vec![file("folder/hidden")], audience: AudienceRef::Everyone });
-    asking(&|cursor| Request::Published { listing: true, cursor });
+    asking(&|cursor| Request::OwnPublications { user_initiated: true, cursor });
     asking(&|cursor| Request::AudienceOf { name: name("folder/hidden"), cursor });
     heard
 }
@@ -132,8 +134,8 @@ fn heard_of_a_file_that_was_hidden(before: bool) -> Vec<Heard> {
     let query = NameQuery::Substring("pdf".into());
     let mut asking = |request: &dyn Fn(Option<Cursor>) -> Request| ask(&mut world, &mut vader, request, &mut heard);
     asking(&|cursor| Request::Search { query: query.clone(), cursor });
-    asking(&|cursor| Request::Resolve { query: query.clone(), fetch: false, cursor });
-    asking(&|cursor| Request::Resolve { query: query.clone(), fetch: true, cursor });
+    asking(&|cursor| Request::Resolve { query: query.clone(), purpose: ResolvePurpose::List, cursor });
+    asking(&|cursor| Request::Resolve { query: query.clone(), purpose: ResolvePurpose::Download, cursor });
     heard
 }
 

@@ -46,7 +46,7 @@ fn search(world: &mut World, client: &mut Client, query: &NameQuery) -> Vec<File
     let (mut all, mut cursor) = (Vec::new(), None);
     loop {
         match world.ask(client, Request::Search { query: query.clone(), cursor }) {
-            Response::Names { names, next } => {
+            Response::SearchResults { names, next } => {
                 all.extend(names);
                 if next.is_none() {
                     return all;
@@ -111,7 +111,7 @@ fn pages_are_full_whatever_is_hidden() {
     world.server.index.publish(owner, &file("shown.pdf"), &open, 1);
     let query = NameQuery::Substring("pdf".into());
     let response = world.ask(&mut hans, Request::Search { query, cursor: None });
-    assert_eq!(response, Response::Names { names: vec![name("shown.pdf")], next: None });
+    assert_eq!(response, Response::SearchResults { names: vec![name("shown.pdf")], next: None });
 }
 
 #[test]
@@ -125,9 +125,9 @@ fn an_audience_of_any_size_is_staged_and_read_back() {
     assert_eq!(world.ask(&mut hans, publish.clone()), Response::UnknownAudience);
     assert_eq!(world.ask(&mut hans, stage(1)), Response::UnknownAudience, "parts come in order");
     for part in [0, 0, 1, 0, 2, 1, 3, 4, 5, 6] {
-        assert_eq!(world.ask(&mut hans, stage(part)), Response::Staged, "part {part}");
+        assert_eq!(world.ask(&mut hans, stage(part)), Response::AudienceStaged, "part {part}");
     }
-    assert!(matches!(world.ask(&mut hans, publish), Response::Stored { .. }));
+    assert!(matches!(world.ask(&mut hans, publish), Response::Published { .. }));
     let listed = users(&mut world, &mut hans, |cursor| Request::AudienceOf { name: name("a"), cursor });
     assert_eq!(listed, everyone);
     let none = Request::AudienceOf { name: name("b"), cursor: None };
@@ -144,7 +144,8 @@ fn a_cursor_of_another_list_is_stale() {
     let Response::Users { next: Some(cursor), .. } = world.ask(&mut hans, Request::Peers { cursor: None }) else {
         panic!("one page")
     };
-    let response = world.ask(&mut hans, Request::Published { listing: true, cursor: Some(cursor.clone()) });
+    let response =
+        world.ask(&mut hans, Request::OwnPublications { user_initiated: true, cursor: Some(cursor.clone()) });
     assert_eq!(response, Response::StaleCursor);
     let (mut other, _) = (admit(&mut world, "vader"), address("127.0.0.1:1"));
     assert_eq!(world.ask(&mut other, Request::Peers { cursor: Some(cursor) }), Response::StaleCursor);

@@ -191,8 +191,8 @@ fn changed_credentials_log_out_whom_they_concern() {
     new.users.insert(user("vader"), other);
     world.server.handle_credentials(new, &mut world.out);
     let told = world.settle();
-    assert_eq!(hans.hear(told.clone()), [crate::common::message::ServerMessage::LoggedOut]);
-    assert_eq!(vader.hear(told.clone()), [crate::common::message::ServerMessage::LoggedOut]);
+    assert_eq!(hans.hear(told.clone()), [crate::common::message::ServerMessage::SessionRevoked]);
+    assert_eq!(vader.hear(told.clone()), [crate::common::message::ServerMessage::SessionRevoked]);
     assert!(yoda.hear(told).is_empty() && world.heartbeat(&mut yoda).len() == 1);
     assert!(world.resume(&hans, hans.address).is_none(), "the ticket is void");
     assert!(world.resume(&vader, vader.address).is_none(), "the ticket is void");

@@ -20,12 +20,12 @@ fn unpublish(text: &str) -> Request {
 }
 
 fn request(id: u64, request: Request) -> ClientMessage {
-    ClientMessage::Request { id: RequestId(id), floor: RequestId(0), request }
+    ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(0), request }
 }
 
 fn own_names(world: &mut World, client: &mut Client) -> Vec<String> {
-    let Response::Published { entries, next: None } =
-        world.ask(client, Request::Published { listing: true, cursor: None })
+    let Response::OwnPublications { entries, next: None } =
+        world.ask(client, Request::OwnPublications { user_initiated: true, cursor: None })
     else {
         panic!("no list")
     };
@@ -34,9 +34,10 @@ fn own_names(world: &mut World, client: &mut Client) -> Vec<String> {
 
 fn digest(response: &ServerMessage) -> PublicationsDigest {
     match response {
-        ServerMessage::Reply { response: Response::Stored { digest } | Response::Withdrawn { digest, .. }, .. } => {
-            *digest
-        }
+        ServerMessage::Reply {
+            response: Response::Published { digest } | Response::Unpublished { digest, .. },
+            ..
+        } => *digest,
         other => panic!("{other:?}"),
     }
 }
@@ -71,7 +72,7 @@ fn a_repeated_mutation_acts_once_and_is_answered_each_time() {
     let withdrawn = world.say(&mut hans, &request(2, unpublish("a")));
     assert_eq!(world.say(&mut hans, &request(2, unpublish("a"))), withdrawn, "found, although it is gone by now");
     let late = world.say(&mut hans, &request(1, publish("a")));
-    assert_eq!(late, [ServerMessage::Reply { id: RequestId(1), response: Response::Refused }]);
+    assert_eq!(late, [ServerMessage::Reply { id: RequestId(1), response: Response::Rejected }]);
     assert!(own_names(&mut world, &mut hans).is_empty(), "a late repeat brings nothing back");
     assert_eq!(world.journal.len(), 2);
 }
@@ -80,8 +81,9 @@ fn a_repeated_mutation_acts_once_and_is_answered_each_time() {
 fn ids_below_the_floor_are_refused() {
     let mut world = World::new(&["hans"]);
     let mut hans = world.login(HERE, "hans");
-    let ask = |floor| ClientMessage::Request { id: RequestId(4), floor: RequestId(floor), request: publish("a") };
-    let refused = [ServerMessage::Reply { id: RequestId(4), response: Response::Refused }];
+    let ask =
+        |floor| ClientMessage::Request { id: RequestId(4), lowest_pending: RequestId(floor), request: publish("a") };
+    let refused = [ServerMessage::Reply { id: RequestId(4), response: Response::Rejected }];
     assert_eq!(world.say(&mut hans, &ask(5)), refused);
     assert_eq!(world.say(&mut hans, &ask(0)), refused, "a floor never sinks");
     assert!(world.journal.is_empty());
@@ -94,9 +96,9 @@ fn what_is_found_is_told_bit_by_bit() {
     world.ask(&mut hans, Request::Publish { files: vec![file("a"), file("b")], audience: AudienceRef::Everyone });
     let names = ["x", "b", "b", "a"].map(name).to_vec();
     let response = world.ask(&mut hans, Request::Unpublish { names });
-    assert_eq!(response, Response::Withdrawn { found: 0b1010, digest: PublicationsDigest::default() });
+    assert_eq!(response, Response::Unpublished { published_mask: 0b1010, digest: PublicationsDigest::default() });
     let response = world.ask(&mut hans, unpublish("a"));
-    assert_eq!(response, Response::Withdrawn { found: 0, digest: PublicationsDigest::default() });
+    assert_eq!(response, Response::Unpublished { published_mask: 0, digest: PublicationsDigest::default() });
     assert_eq!(world.journal.len(), 2, "what changes nothing is not stored");
 }
 
@@ -126,7 +128,7 @@ fn a_mutation_survives_its_session() {
     world.store();
     let sent = world.settle();
     let heard = resumed.hear(sent);
-    assert!(matches!(heard[..], [ServerMessage::Reply { id: RequestId(7), response: Response::Stored { .. } }]));
+    assert!(matches!(heard[..], [ServerMessage::Reply { id: RequestId(7), response: Response::Published { .. } }]));
     assert_eq!(world.journal.len(), 1);
 }
 
@@ -146,7 +148,7 @@ fn the_last_answer_survives_the_server() {
     let mut resumed = later.resume(&hans, address(HERE)).expect("RESUMED");
     assert_eq!(resumed.welcome.last_writer, hans.welcome.instance);
     let again = later.say(&mut resumed, &request(2, unpublish("a")));
-    let expected = Response::Withdrawn { found: 1, digest: PublicationsDigest::default() };
+    let expected = Response::Unpublished { published_mask: 1, digest: PublicationsDigest::default() };
     assert_eq!(again, [ServerMessage::Reply { id: RequestId(2), response: expected }]);
     assert!(later.journal.is_empty());
 }
@@ -176,7 +178,7 @@ fn publications_outlive_logging_out() {
     let mut world = World::new(&["hans"]);
     let mut hans = world.login(HERE, "hans");
     world.ask(&mut hans, publish("a"));
-    world.say(&mut hans, &ClientMessage::Leave);
+    world.say(&mut hans, &ClientMessage::Logout);
     let mut hans = world.login(HERE, "hans");
     assert_eq!(own_names(&mut world, &mut hans), ["a"]);
     assert!(matches!(&world.journal[0].change, Change::Publish { published_s: 1_700_000_000, .. }));
@@ -188,7 +190,7 @@ fn a_publication_that_had_to_wait_has_one_verdict_in_the_log() {
     let mut earlier = world.login(HERE, "hans");
     world.stores = false;
     assert_eq!(world.try_ask(&mut earlier, publish("a")), None);
-    world.say(&mut earlier, &ClientMessage::Leave);
+    world.say(&mut earlier, &ClientMessage::Logout);
     let mut hans = world.login(HERE, "hans");
     let lines = logged(Level::Info, || {
         let answer = world.say(&mut hans, &request(1, publish("b"))).pop();

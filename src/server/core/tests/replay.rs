@@ -38,7 +38,7 @@ fn peers(world: &mut World, client: &mut Client) -> Response {
 }
 
 fn own(world: &mut World, client: &mut Client) -> Response {
-    world.ask(client, Request::Published { listing: true, cursor: None })
+    world.ask(client, Request::OwnPublications { user_initiated: true, cursor: None })
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn no_login_begins_again() {
         let login = world.begin_login(from, "hans", password).expect("LOGIN2");
         let answer = world.send(from, &login.login3);
         if let Some(LoginOutcome::Welcome(mut client)) = login.outcome(from, &answer[0].bytes) {
-            world.say(&mut client, &ClientMessage::Leave);
+            world.say(&mut client, &ClientMessage::Logout);
         }
         // Somebody says the login again, step by step, until long after its cookie has expired.
         for _ in 0..300 {
@@ -117,8 +117,8 @@ fn a_recording_means_nothing_to_a_restarted_server() {
     later.heartbeat(&mut vader_again);
     tape.iter().for_each(|(from, bytes)| drop(later.send(*from, bytes)));
     assert_eq!((later.server.session_count(), later.journal.len()), (2, 0));
-    assert_eq!(own(&mut later, &mut hans), Response::Published { entries: Vec::new(), next: None });
-    let stale = vader.seal(&ClientMessage::Leave);
+    assert_eq!(own(&mut later, &mut hans), Response::OwnPublications { entries: Vec::new(), next: None });
+    let stale = vader.seal(&ClientMessage::Logout);
     later.send(vader.address, &stale);
     assert_eq!(later.heartbeat(&mut vader_again).len(), 1);
 }

@@ -106,7 +106,7 @@ fn a_session_outlives_the_server() {
         World::start(&["hans"], config, origin() + Duration::from_secs(10))
     };
     let mut same = restart(0);
-    let bytes = hans.seal(&ClientMessage::Leave);
+    let bytes = hans.seal(&ClientMessage::Logout);
     assert_eq!(same.send(address(HERE), &bytes).len(), 1, "RESET");
     let mut resumed = same.resume(&hans, address(HERE)).expect("RESUMED");
     assert_eq!(resumed.welcome.instance, hans.welcome.instance);

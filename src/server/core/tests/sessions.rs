@@ -94,7 +94,7 @@ fn a_replayed_datagram_changes_nothing() {
 fn leaving_is_acknowledged_and_final() {
     let mut world = World::new(&["hans", "vader"]);
     let (mut hans, mut vader) = (world.login(HERE, "hans"), world.login("127.0.0.1:4001", "vader"));
-    assert_eq!(world.say(&mut hans, &ClientMessage::Leave), [ServerMessage::Left]);
+    assert_eq!(world.say(&mut hans, &ClientMessage::Logout), [ServerMessage::LogoutAck]);
     let peers = world.ask(&mut vader, Request::Peers { cursor: None });
     assert_eq!(peers, Response::Users { users: Vec::new(), next: None });
     assert!(world.resume(&hans, hans.address).is_none());
@@ -105,8 +105,8 @@ fn leaving_is_acknowledged_and_final() {
 fn an_unknown_session_draws_a_believable_reset_and_random_ids_none() {
     let mut world = World::new(&["hans"]);
     let mut hans = world.login(HERE, "hans");
-    world.say(&mut hans, &ClientMessage::Leave);
-    let bytes = hans.seal(&ClientMessage::Leave);
+    world.say(&mut hans, &ClientMessage::Logout);
+    let bytes = hans.seal(&ClientMessage::Logout);
     let reply = world.send(address(HERE), &bytes);
     let token = hans.welcome.reset_token.0;
     let expected = Packet::Reset { id: hans.welcome.session, token, delay_ms: 0 };
@@ -122,7 +122,7 @@ fn stale(world: &mut World) -> Vec<u8> {
     let id = world.server.keys.new_session_id(&mut world.rng);
     let mut channel = SessionCipher::new(Side::Client, id, &Zeroizing::new([1; 32]));
     let mut bytes = Vec::new();
-    channel.seal_into(&mut bytes, |text| ClientMessage::Leave.encode(text));
+    channel.seal_into(&mut bytes, |text| ClientMessage::Logout.encode(text));
     bytes
 }
 

@@ -1,9 +1,9 @@
 use crate::common::crypto::{AeadKey, context};
 use crate::common::message::{
-    AudienceRef, ClientMessage, Heartbeat, NameQuery, Request, Response, SourceGrant, WantedFile,
+    AudienceRef, ClientMessage, Heartbeat, NameQuery, Request, ResolvePurpose, Response, SourceGrant,
 };
 use crate::common::ticket::TransferTicket;
-use crate::common::types::Audience;
+use crate::common::types::{Audience, ContentRef};
 use crate::server::test_support::{Client, WALL_MS, World, file, name, user, wanted};
 
 fn publish(world: &mut World, client: &mut Client, texts: &[&str], audience: AudienceRef) -> Response {
@@ -14,7 +14,7 @@ fn sources(world: &mut World, client: &mut Client, texts: &[&str]) -> Vec<Source
     sources_of(world, client, texts.iter().map(|text| wanted(text)).collect())
 }
 
-fn sources_of(world: &mut World, client: &mut Client, files: Vec<WantedFile>) -> Vec<SourceGrant> {
+fn sources_of(world: &mut World, client: &mut Client, files: Vec<ContentRef>) -> Vec<SourceGrant> {
     let (mut all, mut cursor) = (Vec::new(), None);
     loop {
         match world.ask(client, Request::Sources { files: files.clone(), cursor }) {
@@ -31,7 +31,11 @@ fn sources_of(world: &mut World, client: &mut Client, files: Vec<WantedFile>) ->
 }
 
 fn resolve(name: &str) -> Request {
-    Request::Resolve { query: NameQuery::Exact(crate::server::test_support::name(name)), fetch: true, cursor: None }
+    Request::Resolve {
+        query: NameQuery::Exact(crate::server::test_support::name(name)),
+        purpose: ResolvePurpose::Download,
+        cursor: None,
+    }
 }
 
 #[test]
@@ -44,14 +48,14 @@ fn no_source_is_passed_over_when_slots_fill_between_two_pages() {
     for (client, file) in clients.iter_mut().zip(["a", "b", "c", "d", "e", "f", "g", "h"]) {
         publish(&mut world, client, &[file], AudienceRef::Everyone);
     }
-    let files: Vec<WantedFile> = ["a", "b", "c", "d", "e", "f", "g", "h"].map(wanted).to_vec();
+    let files: Vec<ContentRef> = ["a", "b", "c", "d", "e", "f", "g", "h"].map(wanted).to_vec();
     for round in 0..20 {
         let (mut covered, mut cursor, mut pages) = (0, None, 0);
         loop {
             let request = Request::Sources { files: files.clone(), cursor };
             let Response::Sources { sources, next } = world.ask(&mut asker, request) else { panic!("sources") };
             assert!(sources.is_sorted_by_key(|source| std::cmp::Reverse(source.free_slots)));
-            covered |= sources.iter().fold(0, |all, source| all | source.covers);
+            covered |= sources.iter().fold(0, |all, source| all | source.file_mask);
             pages += 1;
             cursor = next;
             if cursor.is_none() {
@@ -77,7 +81,7 @@ fn a_source_carries_its_observed_address_and_a_ticket_it_can_open() {
     let found = sources(&mut world, &mut hans, &["a", "x", "b"]);
     let [source] = &found[..] else { panic!("{found:?}") };
     assert_eq!((source.user.as_str(), source.address.to_string().as_str()), ("vader", "192.0.2.2:7000"));
-    assert_eq!((source.covers, source.free_slots), (0b101, 4));
+    assert_eq!((source.file_mask, source.free_slots), (0b101, 4));
     let key = AeadKey::derived(context::TRANSFER_TICKETS, vader.secret.as_slice());
     let ticket = TransferTicket::open(&source.ticket, &key, WALL_MS + 59_999).expect("sealed for vader");
     assert_eq!((ticket.downloader, ticket.key), (user("hans"), source.key));
@@ -161,7 +165,7 @@ fn a_batch_of_many_files_is_one_ticket_a_peer() {
         publish(&mut world, &mut client, &texts, AudienceRef::Everyone);
     }
     let found = sources(&mut world, &mut hans, &texts);
-    let mut covers: Vec<_> = found.iter().map(|source| (source.user.to_string(), source.covers)).collect();
+    let mut covers: Vec<_> = found.iter().map(|source| (source.user.to_string(), source.file_mask)).collect();
     covers.sort();
     assert_eq!(covers, [("vader".into(), 0xffff), ("yoda".into(), 0xffff)]);
 }
@@ -181,7 +185,7 @@ fn what_is_published_to_some_does_not_exist_for_others() {
             resolve("secret"),
             Request::Sources { files, cursor: None },
             inherited,
-            Request::Published { listing: true, cursor: None },
+            Request::OwnPublications { user_initiated: true, cursor: None },
         ]
         .map(|request| world.ask(client, request))
     };
@@ -190,7 +194,7 @@ fn what_is_published_to_some_does_not_exist_for_others() {
     publish(&mut world, &mut hans, &["secret"], AudienceRef::Staged(1));
     assert_eq!(everything(&mut world, &mut yoda), before);
     assert_eq!(sources(&mut world, &mut vader, &["secret"]).len(), 1);
-    assert!(matches!(publish(&mut world, &mut vader, &["secret"], AudienceRef::Inherited), Response::Stored { .. }));
+    assert!(matches!(publish(&mut world, &mut vader, &["secret"], AudienceRef::Inherited), Response::Published { .. }));
     assert_eq!(everything(&mut world, &mut yoda), before, "nor what was fetched and shared on");
     let owner = world.server.index.intern_owner(&user("vader"));
     let (_, audience) = world.server.index.publication(owner, &name("secret")).unwrap();
@@ -206,16 +210,16 @@ fn whoever_tells_another_size_is_a_source_of_that_alone() {
     let mut lie = file("a");
     lie.content.size += 1;
     let publish = Request::Publish { files: vec![lie.clone()], audience: AudienceRef::Everyone };
-    assert!(matches!(world.ask(&mut yoda, publish), Response::Stored { .. }));
+    assert!(matches!(world.ask(&mut yoda, publish), Response::Published { .. }));
     for (size, user, secret) in [(10, "vader", &vader.secret), (11, "yoda", &yoda.secret)] {
-        let found = sources_of(&mut world, &mut hans, vec![WantedFile { size, ..wanted("a") }]);
+        let found = sources_of(&mut world, &mut hans, vec![ContentRef { size, ..wanted("a") }]);
         let [source] = &found[..] else { panic!("{found:?}") };
         assert_eq!(source.user.as_str(), user);
         let key = AeadKey::derived(context::TRANSFER_TICKETS, secret.as_slice());
         let ticket = TransferTicket::open(&source.ticket, &key, WALL_MS).expect("sealed for the source");
         assert_eq!(ticket.grants[0].size, size);
     }
-    assert!(sources_of(&mut world, &mut hans, vec![WantedFile { size: 12, ..wanted("a") }]).is_empty());
+    assert!(sources_of(&mut world, &mut hans, vec![ContentRef { size: 12, ..wanted("a") }]).is_empty());
 }
 
 #[test]
@@ -223,8 +227,8 @@ fn who_is_gone_serves_nothing() {
     let mut world = World::new(&["hans", "vader"]);
     let (mut hans, mut vader) = (world.login("127.0.0.1:4000", "hans"), world.login("127.0.0.1:4001", "vader"));
     publish(&mut world, &mut vader, &["a"], AudienceRef::Everyone);
-    assert!(matches!(world.ask(&mut hans, resolve("a")), Response::Found { entries, .. } if entries.len() == 1));
-    world.say(&mut vader, &ClientMessage::Leave);
+    assert!(matches!(world.ask(&mut hans, resolve("a")), Response::Contents { entries, .. } if entries.len() == 1));
+    world.say(&mut vader, &ClientMessage::Logout);
     assert!(sources(&mut world, &mut hans, &["a"]).is_empty());
-    assert_eq!(world.ask(&mut hans, resolve("a")), Response::Found { entries: Vec::new(), next: None });
+    assert_eq!(world.ask(&mut hans, resolve("a")), Response::Contents { entries: Vec::new(), next: None });
 }

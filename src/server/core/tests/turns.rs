@@ -17,7 +17,7 @@ const BEYOND: usize = 1_024;
 fn burst(world: &mut World, client: &mut Client, requests: Vec<Request>) -> Vec<(RequestId, Response)> {
     for request in requests {
         client.next_id += 1;
-        let message = ClientMessage::Request { id: RequestId(client.next_id), floor: RequestId(1), request };
+        let message = ClientMessage::Request { id: RequestId(client.next_id), lowest_pending: RequestId(1), request };
         let mut bytes = client.seal(&message);
         world.server.handle_datagram(world.now, client.address, &mut bytes, &mut world.out);
     }
@@ -81,7 +81,7 @@ fn a_burst_of_long_searches_keeps_every_turn_short_and_others_have_theirs() {
         }
         answered += replies(&mut world, &mut hans).len() + replies(&mut world, &mut luke).len();
     }
-    assert_eq!(heard, Some((2, Response::Names { names: vec![name("plan.pdf")], next: None })));
+    assert_eq!(heard, Some((2, Response::SearchResults { names: vec![name("plan.pdf")], next: None })));
     assert_eq!(answered, 2 * QUERY_WINDOW, "the others are answered in time");
     assert!(turns > 2 * QUERY_WINDOW, "each takes more than a turn: {turns}");
 }
@@ -91,7 +91,7 @@ fn whatever_is_asked_is_charged_to_the_turn() {
     let (mut world, mut hans, mut vader) = crowded_world();
     let requests = [
         Request::Peers { cursor: None },
-        Request::Published { listing: true, cursor: None },
+        Request::OwnPublications { user_initiated: true, cursor: None },
         Request::AudienceOf { name: name("plan.pdf"), cursor: None },
         Request::Sources { files: Vec::new(), cursor: None },
         Request::Search { query: NameQuery::Substring("x".repeat(512)), cursor: None },
@@ -116,7 +116,7 @@ fn a_repeat_of_what_waits_is_answered_once_and_who_leaves_is_forgotten() {
     assert_eq!(hans.hear(sent).len(), 2);
 
     burst(&mut world, &mut vader, vec![long_search(); 2]);
-    world.say(&mut vader, &ClientMessage::Leave);
+    world.say(&mut vader, &ClientMessage::Logout);
     world.advance(Duration::from_millis(1));
     assert!(world.settle().is_empty() && !world.server.waiting.is_ready());
 }
@@ -134,7 +134,7 @@ fn refused_publications_that_inherit_long_audiences_are_charged_too() {
     for _ in 0..3 {
         let publish = Request::Publish { files: files.to_vec(), audience: AudienceRef::Inherited };
         let answers = burst(&mut world, &mut hans, vec![publish; 20]);
-        let refused = answers.iter().filter(|(_, response)| *response == Response::Refused).count();
+        let refused = answers.iter().filter(|(_, response)| *response == Response::Rejected).count();
         assert_eq!((answers.len(), refused), (20, 1), "the others are told to wait");
         world.settle();
     }

@@ -1,11 +1,11 @@
-//! Content by its BLAKE3 hash: the tree over chunk groups, so that every part can be verified by itself.
+//! The BLAKE3 tree over the chunk groups of a content, so that each group can be verified on its own.
 //!
-//! A content is cut into *chunk groups*: runs of [`group_bytes`] bytes, each a whole subtree of the BLAKE3 tree. The
-//! [`Outline`] is the list of the groups' chaining values. Merged it must give the root hash, the one `b3sum` prints;
-//! after that each group is verified against its own value as it arrives, in any order and from any source.
+//! A content is split into *chunk groups* of [`group_bytes`] bytes; each is a complete subtree of the BLAKE3 tree.
+//! [`GroupHashes`] lists the chaining values of these subtrees (what bao calls an outboard). Merged they give the root
+//! hash, the one that `b3sum` prints. Each group is then verified against its own hash, in any order and from any source.
 //!
-//! Defended: a source that serves other bytes is caught at its first bad group, and an outline that does not merge to the
-//! root is refused before any byte is asked for. No files and no sockets here.
+//! Defended: a source that serves other bytes is detected at its first wrong group, and group hashes that do not merge to
+//! the root hash are rejected before any group is requested. No files and no sockets here.
 
 use std::ops::Range;
 
@@ -15,11 +15,11 @@ use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_ro
 use super::limits::{GROUP_MIN_BYTES, GROUPS_MAX};
 use super::types::ContentHash;
 
-/// What stands for one chunk group: its subtree's chaining value, or the root hash if it is the only group.
+/// The hash of one chunk group: its subtree's chaining value, or the root hash if it is the only group.
 pub type GroupHash = [u8; 32];
 
-/// Bytes of every chunk group but the last of a content of `size` bytes: 1 MiB, doubled until at most
-/// [`GROUPS_MAX`] groups cover it.
+/// Bytes of every chunk group but the last, in a content of `size` bytes: 1 MiB, doubled until at most [`GROUPS_MAX`]
+/// groups cover it.
 pub fn group_bytes(size: u64) -> u64 {
     let mut bytes = GROUP_MIN_BYTES;
     while size.div_ceil(bytes) > GROUPS_MAX {
@@ -28,20 +28,20 @@ pub fn group_bytes(size: u64) -> u64 {
     bytes
 }
 
-/// How many groups a content has; an empty one has one empty group.
+/// The number of groups in a content of `size` bytes. An empty content has one empty group.
 pub fn group_count(size: u64) -> u32 {
     let count = size.div_ceil(group_bytes(size)).max(1);
     u32::try_from(count).expect("at most GROUPS_MAX")
 }
 
-/// The bytes of group `index`. Empty for an index past the end.
+/// The byte range of group `index`. Empty for an index past the end.
 pub fn group_range(size: u64, index: u32) -> Range<u64> {
     let bytes = group_bytes(size);
     let start = u64::from(index).saturating_mul(bytes).min(size);
     start..start.saturating_add(bytes).min(size)
 }
 
-/// Hashes one group as its bytes come.
+/// Hashes one group incrementally.
 pub struct GroupHasher {
     hasher: Hasher,
     is_only: bool,
@@ -58,35 +58,35 @@ impl GroupHasher {
         Self { hasher, is_only }
     }
 
-    /// Takes the next bytes. The caller passes no more than the group has.
+    /// Adds the next bytes of the group. The caller adds no more than the group has.
     pub fn update(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
     }
 
-    /// The group's hash.
     pub fn finish(&self) -> GroupHash {
         if self.is_only { *self.hasher.finalize().as_bytes() } else { self.hasher.finalize_non_root() }
     }
 }
 
 /// Hashes one whole group.
+#[cfg(test)]
 pub fn hash_group(size: u64, index: u32, bytes: &[u8]) -> GroupHash {
     let mut hasher = GroupHasher::new(size, index);
     hasher.update(bytes);
     hasher.finish()
 }
 
-/// The group hashes of one content, proven to belong to its root hash.
+/// The group hashes of one content. They merge to its root hash.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Outline {
+pub struct GroupHashes {
     size: u64,
     root: ContentHash,
     groups: Vec<GroupHash>,
 }
 
-impl Outline {
-    /// Of a content whose groups have been hashed here. `None` if the number of groups does not fit the size.
-    pub fn of_groups(size: u64, groups: Vec<GroupHash>) -> Option<Self> {
+impl GroupHashes {
+    /// From the hashes of all groups of a local content. `None` if their number does not fit the size.
+    pub fn from_groups(size: u64, groups: Vec<GroupHash>) -> Option<Self> {
         if groups.len() as u64 != u64::from(group_count(size)) {
             return None;
         }
@@ -97,38 +97,38 @@ impl Outline {
         Some(Self { size, root: ContentHash(root), groups })
     }
 
-    /// Of a content whose groups a peer has told: `None` unless they merge to `root`.
-    pub fn verified(root: ContentHash, size: u64, groups: Vec<GroupHash>) -> Option<Self> {
-        Self::of_groups(size, groups).filter(|outline| outline.root == root)
+    /// Verifies group hashes received from a peer. `None` unless they merge to `root`.
+    pub fn verify(root: ContentHash, size: u64, groups: Vec<GroupHash>) -> Option<Self> {
+        Self::from_groups(size, groups).filter(|hashes| hashes.root == root)
     }
 
-    /// Of a content of one group, whose hash is the root itself. `None` if it has more.
-    pub fn of_single_group(root: ContentHash, size: u64) -> Option<Self> {
-        Self::of_groups(size, vec![root.0])
+    /// Of a content with a single group, whose hash is the root hash. `None` if `size` takes more groups.
+    pub fn from_single_group(root: ContentHash, size: u64) -> Option<Self> {
+        Self::from_groups(size, vec![root.0])
     }
 
-    /// The content's hash.
+    /// The hash of the whole content.
     pub fn root(&self) -> ContentHash {
         self.root
     }
 
-    /// The content's length, bytes.
+    /// Bytes of the content.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// All group hashes in order.
+    /// The hashes of all groups, in order.
     pub fn groups(&self) -> &[GroupHash] {
         &self.groups
     }
 
-    /// The hash that group `index` must have; `None` past the end.
+    /// The hash of group `index`. `None` past the end.
     pub fn group(&self, index: u32) -> Option<&GroupHash> {
         self.groups.get(index as usize)
     }
 }
 
-/// Splits as BLAKE3 does: the left subtree takes the largest power of two smaller than the whole.
+/// Splits as BLAKE3 does: the left subtree has the largest power of two smaller than the whole.
 fn split(groups: &[GroupHash]) -> (&[GroupHash], &[GroupHash]) {
     let left = groups.len().next_power_of_two() / 2;
     groups.split_at(left)
@@ -159,37 +159,41 @@ mod tests {
         (0..size).map(|at| (at / 7 + at / 1_000_003) as u8).collect()
     }
 
-    fn outline(bytes: &[u8]) -> Outline {
+    fn hash_groups(bytes: &[u8]) -> GroupHashes {
         let size = bytes.len() as u64;
         let of = |index| {
             let range = group_range(size, index);
             hash_group(size, index, &bytes[range.start as usize..range.end as usize])
         };
-        Outline::of_groups(size, (0..group_count(size)).map(of).collect()).unwrap()
+        GroupHashes::from_groups(size, (0..group_count(size)).map(of).collect()).unwrap()
     }
 
     #[test]
-    fn the_outline_merges_to_the_hash_of_the_whole() {
+    fn the_group_hashes_merge_to_the_hash_of_the_whole() {
         for size in [0, 1, 1024, MIB - 1, MIB, MIB + 1, 2 * MIB, 3 * MIB + 5, 4 * MIB, 5 * MIB, 7 * MIB + 1_025] {
             let bytes = bytes(size);
-            assert_eq!(outline(&bytes).root().0, *blake3::hash(&bytes).as_bytes(), "{size} bytes");
+            assert_eq!(hash_groups(&bytes).root().0, *blake3::hash(&bytes).as_bytes(), "{size} bytes");
         }
     }
 
     #[test]
-    fn a_false_group_or_size_is_noticed() {
+    fn a_wrong_group_or_size_is_detected() {
         let bytes = bytes(3 * MIB);
-        let good = outline(&bytes);
+        let good = hash_groups(&bytes);
         let mut groups = good.groups().to_vec();
-        assert!(Outline::verified(good.root(), 3 * MIB, groups.clone()).is_some());
-        assert!(Outline::verified(good.root(), 3 * MIB + 1, groups.clone()).is_none(), "wrong count");
+        assert!(GroupHashes::verify(good.root(), 3 * MIB, groups.clone()).is_some());
+        assert!(GroupHashes::verify(good.root(), 3 * MIB + 1, groups.clone()).is_none(), "wrong count");
         groups.swap(0, 1);
-        assert!(Outline::verified(good.root(), 3 * MIB, groups).is_none());
-        assert_ne!(hash_group(3 * MIB, 1, &bytes[..MIB as usize]), good.groups()[1], "the place is part of the hash");
+        assert!(GroupHashes::verify(good.root(), 3 * MIB, groups).is_none());
+        assert_ne!(
+            hash_group(3 * MIB, 1, &bytes[..MIB as usize]),
+            good.groups()[1],
+            "the position is part of the hash"
+        );
     }
 
     #[test]
-    fn groups_cover_every_size_and_stay_few() {
+    fn groups_cover_every_size_within_the_maximum() {
         for size in [0, 1, MIB, 64 << 30, (64 << 30) + 1, 1 << 50, u64::MAX] {
             let count = group_count(size);
             assert!(u64::from(count) <= GROUPS_MAX);
