@@ -45,7 +45,6 @@ impl LoadSink for Count {
         self.0 += u64::from(publication.file.content.size < u64::MAX);
     }
     fn last_mutation(&mut self, _user: UserName, _last: LastMutation) {}
-    fn progress(&mut self, _done: u64, _total: u64) {}
 }
 
 /// Mutation `number` of round `round`: users publish by turns, each into a folder of its own.

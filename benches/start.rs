@@ -23,7 +23,6 @@ struct Nothing;
 impl LoadSink for Nothing {
     fn publication(&mut self, _publication: StoredPublication) {}
     fn last_mutation(&mut self, _user: UserName, _last: LastMutation) {}
-    fn progress(&mut self, _done: u64, _total: u64) {}
 }
 
 fn main() {

@@ -49,7 +49,6 @@ impl LoadSink for Contents {
     fn last_mutation(&mut self, user: UserName, last: LastMutation) {
         assert!(self.last.insert(user, last).is_none(), "a last mutation came twice");
     }
-    fn progress(&mut self, _done: u64, _total: u64) {}
 }
 
 impl Contents {

@@ -1,5 +1,5 @@
-//! The loop: one thread, one socket, one poll. Moves bytes between the socket, the journal, the enrolment thread and the
-//! core, and sleeps exactly until the core's next deadline. Decides nothing.
+//! The event loop: one thread, one socket, one poll. Moves bytes between the socket, the journal, the enrolment thread and
+//! the core, and sleeps until the core's next deadline. Decides nothing.
 
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,195 +18,200 @@ use crate::common::opaque::KeyStretching;
 
 const SOCKET: Token = Token(0);
 const SIGNALS: Token = Token(1);
-/// Another thread has news.
-pub(super) const NEWS: Token = Token(2);
+/// Another thread has a result.
+pub(super) const WAKE: Token = Token(2);
 
-/// Datagrams taken in one turn; then everything else has its turn.
-const DATAGRAMS_PER_TURN: usize = 256;
-/// Waking up later than this after a deadline means that the process was stopped, not that its clients are dead.
-const STALL: Duration = Duration::from_millis(250);
+/// Maximum of datagrams received in one iteration.
+const DATAGRAMS_PER_ITERATION: usize = 256;
+/// A wake-up this long after the deadline means that the process was suspended, not that its clients are gone.
+const SUSPENDED_MIN: Duration = Duration::from_millis(250);
 
-/// Wakes the loop from another thread.
+/// Wakes the event loop from another thread.
 pub(super) type Wake = Box<dyn Fn() + Send>;
 
-/// All that the loop moves bytes between.
 pub struct EventLoop {
-    /// Where `NEWS` is registered.
+    /// With [`WAKE`] registered.
     pub(super) poll: Poll,
-    pub(super) wake: Box<dyn Fn() -> Wake>,
+    pub(super) new_wake: Box<dyn Fn() -> Wake>,
     pub(super) socket: ServerSocket,
     pub(super) signals: Signals,
     pub(super) server: Server,
     pub(super) journal: Journal,
-    pub(super) rereading: CredentialsReloader,
-    pub(super) warns_of_samples: bool,
+    pub(super) reloader: CredentialsReloader,
+    pub(super) warn_on_sample_users: bool,
+    /// While records are being made.
     pub(super) enrolment: Option<Enrolment>,
-    pub(super) out: Effects,
-    /// The last mutation that was handed to the journal.
-    pub(super) pushed: JournalSeq,
+    pub(super) effects: Effects,
+    /// The last mutation that was queued in the journal.
+    pub(super) last_queued: JournalSeq,
+}
+
+/// What is known of the socket's receive buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReceiveBuffer {
+    Empty,
+    MayHoldMore,
 }
 
 impl EventLoop {
-    /// Serves until a signal says stop; then everything queued is stored and acknowledged.
+    /// Serves until SIGINT or SIGTERM; then everything queued is stored and acknowledged.
     pub fn run(mut self) -> Result<(), JournalError> {
-        let (mut events, mut drained, mut turn) = (Events::with_capacity(8), false, now());
-        while !self.signals.stop() {
-            let due = self.server.poll_timeout();
-            let wait = if drained { due.map(|due| due.saturating_duration_since(now())) } else { Some(Duration::ZERO) };
-            self.wait(&mut events, wait);
-            let late = due.map_or(Duration::ZERO, |due| now().saturating_duration_since(due.max(turn)));
-            turn = now();
-            self.server.set_clock(turn, wall_ms());
-            if late > STALL {
-                self.server.handle_stall(turn);
+        let mut events = Events::with_capacity(8);
+        let (mut buffer, mut iteration) = (ReceiveBuffer::MayHoldMore, now());
+        while !self.signals.should_stop() {
+            let deadline = self.server.poll_timeout();
+            let timeout = match buffer {
+                ReceiveBuffer::Empty => deadline.map(|deadline| deadline.saturating_duration_since(now())),
+                ReceiveBuffer::MayHoldMore => Some(Duration::ZERO),
+            };
+            self.wait(&mut events, timeout);
+            let due = deadline.map(|deadline| deadline.max(iteration));
+            iteration = now();
+            self.server.set_clock(iteration, wall_ms());
+            if due.is_some_and(|due| iteration.saturating_duration_since(due) > SUSPENDED_MIN) {
+                self.server.handle_stall(iteration);
             }
-            drained = self.receive(turn, drained && !events.iter().any(|event| event.token() == SOCKET));
-            self.take_news(turn)?;
-            if let Some(read) = self.rereading.poll() {
-                self.reload(read);
+            if buffer == ReceiveBuffer::MayHoldMore || events.iter().any(|event| event.token() == SOCKET) {
+                buffer = self.receive(iteration);
             }
-            if self.signals.take_reload() | self.rereading.take_again() {
-                self.reread();
+            self.poll_workers(iteration)?;
+            match buffer {
+                ReceiveBuffer::Empty => self.server.handle_timeout(iteration, &mut self.effects),
+                ReceiveBuffer::MayHoldMore => self.server.run_deferred_work(iteration, false, &mut self.effects),
             }
-            if drained {
-                self.server.handle_timeout(turn, &mut self.out);
-            } else {
-                self.server.run_deferred_work(turn, false, &mut self.out);
-            }
-            self.carry_out();
+            self.apply_effects();
         }
         self.finish()
     }
 
-    /// Lets the poll wait for the socket and for signals.
+    /// Registers the socket and the signals with the poll.
     pub(super) fn register(&mut self) -> io::Result<()> {
         let registry = self.poll.registry();
         registry.register(&mut self.socket.udp, SOCKET, Interest::READABLE)?;
         registry.register(&mut self.signals.wakeups, SIGNALS, Interest::READABLE)
     }
 
-    fn wait(&mut self, events: &mut Events, wait: Option<Duration>) {
-        if let Err(error) = self.poll.poll(events, wait)
+    fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) {
+        if let Err(error) = self.poll.poll(events, timeout)
             && error.kind() != io::ErrorKind::Interrupted
         {
             error!("waiting failed: {error}");
         }
         if events.iter().any(|event| event.token() == SIGNALS) {
-            self.signals.clear();
+            self.signals.drain();
         }
     }
 
-    /// Takes what has arrived, up to a bound; whether that was all. `nothing_new`: the poll said so.
-    fn receive(&mut self, turn: Instant, nothing_new: bool) -> bool {
-        if nothing_new {
-            return true;
-        }
+    /// Hands datagrams to the core, at most [`DATAGRAMS_PER_ITERATION`].
+    fn receive(&mut self, now: Instant) -> ReceiveBuffer {
         let mut datagram = [0; DATAGRAM_MAX_BYTES + 1];
-        for _ in 0..DATAGRAMS_PER_TURN {
+        for _ in 0..DATAGRAMS_PER_ITERATION {
             match self.socket.udp.recv_from(&mut datagram) {
                 Ok((bytes, from)) => {
-                    self.server.handle_datagram(turn, from, &mut datagram[..bytes], &mut self.out);
+                    self.server.handle_datagram(now, from, &mut datagram[..bytes], &mut self.effects);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(error) => trace!("not received: {error}"),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return ReceiveBuffer::Empty,
+                Err(error) => trace!("receiving failed: {error}"),
             }
         }
-        false
+        ReceiveBuffer::MayHoldMore
     }
 
-    /// What other threads have done meanwhile.
-    fn take_news(&mut self, turn: Instant) -> Result<(), JournalError> {
+    /// Collects the results of the other threads, and starts a reload that was requested.
+    fn poll_workers(&mut self, now: Instant) -> Result<(), JournalError> {
         if let Some(line) = self.journal.failed() {
             return Err(JournalError::Failed { line });
         }
-        self.server.handle_durable(turn, self.journal.durable(), &mut self.out);
-        self.take_records();
+        self.server.handle_durable(now, self.journal.durable(), &mut self.effects);
+        self.poll_enrolment();
+        if let Some(read) = self.reloader.poll() {
+            self.finish_reload(read);
+        }
+        if self.signals.take_reload() | self.reloader.take_pending() {
+            self.start_reload();
+        }
         Ok(())
     }
 
-    fn take_records(&mut self) {
-        if let Some(enrolment) = &self.enrolment {
-            let all_done = enrolment.all_done();
-            enrolment.poll().into_iter().for_each(|enrolled| self.server.handle_enrolled(enrolled));
-            if all_done {
-                self.server.handle_enrolment_done();
-                self.enrolment = None;
-            }
+    fn poll_enrolment(&mut self) {
+        let Some(enrolment) = &self.enrolment else { return };
+        let progress = enrolment.poll();
+        progress.results.into_iter().for_each(|result| self.server.handle_enrolled(result));
+        if progress.is_done {
+            self.server.handle_enrolment_done();
+            self.enrolment = None;
         }
     }
 
-    /// SIGHUP.
-    fn reread(&mut self) {
-        if let Err(error) = self.rereading.start((self.wake)()) {
+    fn start_reload(&mut self) {
+        if let Err(error) = self.reloader.start((self.new_wake)()) {
             error!("{error}; the credentials in force stay as they are");
         }
     }
 
-    /// A bad file is refused and the old credentials stay in force.
-    fn reload(&mut self, read: Result<VersionedCredentials, ReloadError>) {
+    fn finish_reload(&mut self, read: Result<VersionedCredentials, ReloadError>) {
         match read {
             Ok(credentials) => {
                 info!("the credentials were read again: {} users", credentials.users.len());
-                self.put_in_force(credentials);
+                self.apply_credentials(credentials);
             }
             Err(error) => error!("{error}; the credentials in force stay as they are"),
         }
     }
 
-    /// Hands credentials to the core and starts making the records it lacks; those that were made are not made again.
-    pub(super) fn put_in_force(&mut self, credentials: VersionedCredentials) {
+    /// Puts credentials in force and starts to make the records that the core lacks. Records that exist are not made again.
+    pub(super) fn apply_credentials(&mut self, credentials: VersionedCredentials) {
         credentials.warnings.iter().for_each(|warning| warn!("{warning}"));
-        if self.warns_of_samples && credentials.has_samples {
+        if self.warn_on_sample_users && credentials.has_sample_users {
             warn!("the sample passwords, known to everyone, are in force on an address that other hosts reach");
         }
-        self.take_records();
-        let plaintexts = self.server.set_credentials(credentials, &mut self.out);
-        self.enrolment = match Enrolment::start(plaintexts, KeyStretching::Argon2id, (self.wake)()) {
+        self.poll_enrolment();
+        let plaintexts = self.server.set_credentials(credentials, &mut self.effects);
+        self.enrolment = match Enrolment::start(plaintexts, KeyStretching::Argon2id, (self.new_wake)()) {
             Ok(enrolment) => Some(enrolment),
             Err(error) => {
-                error!("passwords in clear cannot be used: {error}");
+                error!("plaintext passwords cannot be used: {error}");
                 self.server.handle_enrolment_done();
                 None
             }
         };
     }
 
-    fn carry_out(&mut self) {
-        while let Some(mutation) = self.out.mutations.front() {
-            // Full, which the core's own bound prevents, or failed, which the next turn finds out.
+    fn apply_effects(&mut self) {
+        while let Some(mutation) = self.effects.mutations.front() {
+            // Full, which the core's own limit prevents, or failed, which the next iteration detects.
             let Ok(seq) = self.journal.push(mutation.clone()) else { break };
-            self.out.mutations.pop_front();
-            self.pushed = seq;
+            self.effects.mutations.pop_front();
+            self.last_queued = seq;
         }
-        for (from, user) in self.out.awaited_records.drain(..) {
-            // Who does not fit is asked for again by the client's next try.
+        for (from, user) in self.effects.awaited_records.drain(..) {
             self.enrolment.iter().for_each(|enrolment| enrolment.prioritize(from, user.clone()));
         }
         let socket = &self.socket;
-        self.out.flush(|to, bytes| socket.send(to, bytes));
+        self.effects.flush(|to, bytes| socket.send(to, bytes));
     }
 
-    /// Everything that was queued becomes durable and is acknowledged.
+    /// Waits until everything queued is durable, and acknowledges it.
     fn finish(mut self) -> Result<(), JournalError> {
         info!("stopping");
         self.journal.close()?;
-        let (turn, socket) = (now(), self.socket);
-        self.server.handle_durable(turn, self.pushed, &mut self.out);
+        let (now, socket) = (now(), self.socket);
+        self.server.handle_durable(now, self.last_queued, &mut self.effects);
         while self.server.has_unacknowledged() {
-            self.server.run_deferred_work(turn, false, &mut self.out);
+            self.server.run_deferred_work(now, false, &mut self.effects);
         }
-        self.out.flush(|to, bytes| socket.send(to, bytes));
+        self.effects.flush(|to, bytes| socket.send(to, bytes));
         Ok(())
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the driver is where the core's time comes from")]
+#[expect(clippy::disallowed_methods, reason = "the event loop gives the core its time")]
 pub(super) fn now() -> Instant {
     Instant::now()
 }
 
 /// Milliseconds since 1970.
-#[expect(clippy::disallowed_methods, reason = "the driver is where the core's time comes from")]
+#[expect(clippy::disallowed_methods, reason = "the event loop gives the core its time")]
 pub(super) fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

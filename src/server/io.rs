@@ -1,4 +1,4 @@
-//! What the event loop waits for: the UDP socket and the signals.
+//! The event sources of the server: the UDP socket and the signals.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -11,36 +11,35 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level::pipe};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// What the socket is asked to hold while the loop is busy, bytes; the system may allow less.
+/// Requested socket buffers; the system may allow less.
 const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
 const SEND_BUFFER_BYTES: usize = 4 << 20;
 
-/// A bound socket that never stops the loop: what cannot be sent is dropped, since everything is repeated.
+/// A bound, nonblocking socket. Datagrams that cannot be sent are dropped: the protocol repeats them.
 pub struct ServerSocket {
-    /// To be registered with the poll.
     pub udp: UdpSocket,
     is_v6: bool,
 }
 
 impl ServerSocket {
-    /// Binds `listen`. The unspecified IPv6 address takes IPv4 too, where the system has both.
+    /// Binds `listen`. The unspecified IPv6 address receives IPv4 too, where the system supports both.
     pub fn bind(listen: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
         if listen.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
             socket.set_only_v6(false)?;
         }
         if let Err(error) = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES) {
-            debug!("the receive buffer stays as it is: {error}");
+            debug!("the receive buffer keeps its size: {error}");
         }
         if let Err(error) = socket.set_send_buffer_size(SEND_BUFFER_BYTES) {
-            debug!("the send buffer stays as it is: {error}");
+            debug!("the send buffer keeps its size: {error}");
         }
         socket.set_nonblocking(true)?;
         socket.bind(&listen.into())?;
         Ok(Self { udp: UdpSocket::from_std(socket.into()), is_v6: listen.is_ipv6() })
     }
 
-    /// The real address.
+    /// The bound address, with the port that the system chose for port 0.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.udp.local_addr()
     }
@@ -52,44 +51,43 @@ impl ServerSocket {
             _ => to,
         };
         if let Err(error) = self.udp.send_to(bytes, target) {
-            trace!("{to}: not sent: {error}");
+            trace!("{to}: sending failed: {error}");
         }
     }
 }
 
-/// The signals that mean something to the server.
+/// Flags set by the signal handlers, and a socket pair that wakes the event loop.
 pub struct Signals {
     stop: Arc<AtomicBool>,
     reload: Arc<AtomicBool>,
-    /// To be registered with the poll.
+    /// Readable after a signal.
     pub wakeups: UnixStream,
 }
 
 impl Signals {
-    /// Catches SIGINT, SIGTERM and SIGHUP from now on.
-    pub fn catch() -> io::Result<Self> {
+    /// Installs handlers for SIGINT, SIGTERM (stop) and SIGHUP (reload).
+    pub fn install() -> io::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let (stop, reload) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         for (signal, flag) in [(SIGINT, &stop), (SIGTERM, &stop), (SIGHUP, &reload)] {
-            // In this order: who is woken finds the flag set.
+            // Handlers run in the order of registration: the flag is set before the event loop wakes.
             flag::register(signal, Arc::clone(flag))?;
             pipe::register(signal, theirs.try_clone()?)?;
         }
         Ok(Self { stop, reload, wakeups: UnixStream::from_std(ours) })
     }
 
-    /// Empties the pipe, so that the next signal wakes the loop again.
-    pub fn clear(&mut self) {
+    /// Empties the socket pair, so that the next signal wakes the event loop again.
+    pub fn drain(&mut self) {
         while self.wakeups.read(&mut [0; 64]).is_ok_and(|bytes| bytes > 0) {}
     }
 
-    /// Whether the server is to stop.
-    pub fn stop(&self) -> bool {
+    pub fn should_stop(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Whether the credentials are to be read again; asked once for each signal.
+    /// Whether SIGHUP has arrived since the last call.
     pub fn take_reload(&self) -> bool {
         self.reload.swap(false, Ordering::Relaxed)
     }

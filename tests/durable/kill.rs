@@ -155,7 +155,6 @@ fn read_copied_data(data: &Path) -> BTreeMap<UserName, Files> {
             self.0.entry(user).or_default().insert(file.name, (file.content, (*audience).clone()));
         }
         fn last_mutation(&mut self, _: UserName, _: LastMutation) {}
-        fn progress(&mut self, _: u64, _: u64) {}
     }
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("copy.db");

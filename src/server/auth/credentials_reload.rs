@@ -1,7 +1,7 @@
-//! Reading the credentials again while the server runs: on a thread of its own, since a record line takes some 0.1 ms and
-//! a file may not come at once (a slow file system, a pipe), and the loop waits for nothing.
+//! Rereads the credentials file while the server runs, on a thread of its own: a record takes about 0.1 ms, and a slow
+//! file system or a pipe may block, but the event loop never waits.
 //!
-//! One reading at a time: whoever asks meanwhile gets one more afterwards. Must not put anything in force.
+//! One reading at a time; requests during a reading cause one more afterwards. Must not apply anything.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,65 +12,66 @@ use zeroize::Zeroizing;
 use super::credentials::{Credentials, CredentialsError, VersionedCredentials};
 use crate::server::BACKGROUND_NICENESS;
 
-/// See the module.
 pub struct CredentialsReloader {
     path: PathBuf,
     version_key: Zeroizing<[u8; 32]>,
-    under_way: Option<Receiver<Result<VersionedCredentials, CredentialsError>>>,
-    again: bool,
+    in_progress: Option<Receiver<Result<VersionedCredentials, CredentialsError>>>,
+    /// A reload was requested during the one in progress.
+    is_pending: bool,
 }
 
-/// Why there is nothing to put in force.
+/// Why the credentials in force stay.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// The file cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// The system has no thread for it.
-    #[error("the credentials cannot be read again: {0}")]
+    /// The thread could not be started, or panicked.
+    #[error("the credentials cannot be reread: {0}")]
     System(#[from] io::Error),
 }
 
 impl CredentialsReloader {
-    /// Of this file; versions are keyed by `version_key`.
+    /// Rereads the file at `path`; versions are keyed by `version_key`.
     pub fn new(path: PathBuf, version_key: Zeroizing<[u8; 32]>) -> Self {
-        Self { path, version_key, under_way: None, again: false }
+        Self { path, version_key, in_progress: None, is_pending: false }
     }
 
-    /// Starts reading, or remembers to. `wake` is called on the thread when [`poll`](Self::poll) has news.
+    /// Starts reading, or remembers the request while a reading is in progress. The thread calls `wake` when
+    /// [`poll`](Self::poll) has a result.
     pub fn start(&mut self, wake: Box<dyn Fn() + Send>) -> Result<(), ReloadError> {
-        self.again = self.under_way.is_some();
-        if self.again {
+        self.is_pending = self.in_progress.is_some();
+        if self.is_pending {
             return Ok(());
         }
         let (sender, receiver) = channel();
         let (path, key) = (self.path.clone(), self.version_key.clone());
         std::thread::Builder::new().name("credentials".into()).spawn(move || {
-            // A thread that may not be nice works all the same. Those that it starts are as nice.
+            // Failure to lower the priority is harmless. The threads that parse inherit it.
             let _ = rustix::process::nice(BACKGROUND_NICENESS);
-            // A loop that has ended needs no news.
+            // The receiver is gone when the server stops.
             let _ = sender.send(Credentials::read(&path).map(|credentials| credentials.versioned(&key)));
             wake();
         })?;
-        self.under_way = Some(receiver);
+        self.in_progress = Some(receiver);
         Ok(())
     }
 
-    /// What has been read, once. Whether it is to be [`start`](Self::start)ed again is asked with
-    /// [`take_again`](Self::take_again).
+    /// The result of a finished reading, once. Then [`take_pending`](Self::take_pending) says whether another one was
+    /// requested.
     pub fn poll(&mut self) -> Option<Result<VersionedCredentials, ReloadError>> {
-        let read = match self.under_way.as_ref()?.try_recv() {
+        let read = match self.in_progress.as_ref()?.try_recv() {
             Ok(read) => read.map_err(ReloadError::from),
             Err(TryRecvError::Empty) => return None,
-            Err(TryRecvError::Disconnected) => Err(io::Error::other("its thread has failed").into()),
+            Err(TryRecvError::Disconnected) => Err(io::Error::other("its thread panicked").into()),
         };
-        self.under_way = None;
+        self.in_progress = None;
         Some(read)
     }
 
-    /// Whether somebody asked while the last reading, which has come to its end, was under way.
-    pub fn take_again(&mut self) -> bool {
-        self.under_way.is_none() && std::mem::take(&mut self.again)
+    /// Whether a reload was requested during the last reading, which has finished. Clears the request.
+    pub fn take_pending(&mut self) -> bool {
+        self.in_progress.is_none() && std::mem::take(&mut self.is_pending)
     }
 }
 
@@ -83,7 +84,7 @@ mod tests {
     use crate::server::test_support::user;
 
     #[test]
-    fn who_asks_while_it_is_read_gets_one_more_reading() {
+    fn a_request_during_a_reading_causes_one_more() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("credentials.txt");
         fs::write(&path, "hans falcon\n").unwrap();
@@ -92,23 +93,23 @@ mod tests {
             let sender = sender.clone();
             Box::new(move || sender.send(()).unwrap())
         };
-        let mut rereading = CredentialsReloader::new(path.clone(), Zeroizing::new([1; 32]));
-        assert!(rereading.poll().is_none() && !rereading.take_again());
-        rereading.start(wake()).unwrap();
-        rereading.start(wake()).unwrap();
-        assert!(!rereading.take_again(), "not yet");
+        let mut reloader = CredentialsReloader::new(path.clone(), Zeroizing::new([1; 32]));
+        assert!(reloader.poll().is_none() && !reloader.take_pending());
+        reloader.start(wake()).unwrap();
+        reloader.start(wake()).unwrap();
+        assert!(!reloader.take_pending(), "not yet");
         news.recv().unwrap();
-        let read = rereading.poll().unwrap().unwrap();
-        let version = read.users[0].2;
-        assert_eq!((&read.users[0].0, read.users.len(), read.has_samples), (&user("hans"), 1, false));
-        let other = Credentials::parse(b"hans leia\n", &path).unwrap();
-        assert_ne!(Some(version), other.version(&user("hans"), &[1; 32]));
+        let read = reloader.poll().unwrap().unwrap();
+        let hans = &read.users[0];
+        assert_eq!((&hans.user, read.users.len(), read.has_sample_users), (&user("hans"), 1, false));
+        let other = Credentials::parse(b"hans leia\n", &path).unwrap().versioned(&[1; 32]);
+        assert_ne!(hans.version, other.users[0].version);
 
-        assert!(rereading.poll().is_none() && rereading.take_again() && !rereading.take_again());
+        assert!(reloader.poll().is_none() && reloader.take_pending() && !reloader.take_pending());
         fs::write(&path, "hans\n").unwrap();
-        rereading.start(wake()).unwrap();
+        reloader.start(wake()).unwrap();
         news.recv().unwrap();
-        assert!(rereading.poll().unwrap().is_err_and(|error| error.to_string().contains("line 1")));
-        assert!(!rereading.take_again());
+        assert!(reloader.poll().unwrap().is_err_and(|error| error.to_string().contains("line 1")));
+        assert!(!reloader.take_pending());
     }
 }

@@ -1,187 +1,173 @@
-//! Enrolment: the passwords that stand in clear in the credentials file become records, in memory alone, on a thread of
-//! their own (41 ms each).
+//! Enrolment: makes the records of the users whose lines hold a plaintext password, in memory only, on a thread of its own
+//! (41 ms per record).
 //!
-//! Defended: while this goes on, known and unknown users must not be told apart. So every name that somebody waits for
-//! is released by the same step, after the same amount of work, each time it is asked for: a known user's record is made
-//! (or, if it has been made already, one of the same cost is made and thrown away), and for an unknown one too. Records
-//! are handed over as they are made, but logins go on only when their name is released, until all are made; then nobody
-//! need wait any more.
+//! Defended: meanwhile an attacker must not learn which users exist. Every name that a login waits for is unblocked by the
+//! same step, after the same amount of work, each time it is requested: the thread makes a known user's record (or, when it
+//! is made already, one of the same cost that is thrown away), and one to throw away for an unknown user. The event loop
+//! gets records as they are made, but logins continue only when their name is unblocked, or when all records are made.
 //!
-//! A flood of names must not keep the rest from being made: the thread takes waiting names and background ones in turn,
-//! so the whole takes at most twice as long. Nor must it keep others waiting: networks take turns, and when too many names
-//! wait, the network that has most of them loses one. Not defended: that the server has just started can be seen, and
-//! while dozens of networks ask for names at once, a login may have to wait until all are made.
+//! Defended: a flood of names cannot stop the enrolment: the thread alternates between requested names and the rest, so the
+//! whole takes at most twice as long. Nor can it stop the logins of others: address prefixes are served round robin, and
+//! when too many names are requested, the prefix with the most loses one.
+//!
+//! Not defended: clients can see that the server has just started, and while dozens of prefixes request names at once, a
+//! login may wait until all records are made.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rand::rngs::OsRng;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
+use super::fair_queue::FairQueue;
 use crate::common::net::AddressPrefix;
 use crate::common::opaque::{KeyStretching, PasswordRecord};
+use crate::common::sync::lock;
 use crate::common::types::UserName;
 use crate::server::BACKGROUND_NICENESS;
-use crate::server::auth::fair_queue::FairQueue;
 
-/// Most names that wait at once, over all networks.
-pub const WAITING_MAX: usize = 256;
+/// Maximum of names that are requested at once, over all address prefixes.
+pub const REQUESTED_MAX: usize = 256;
 
-/// A step of the thread's work.
+/// The result of one step of the thread.
 pub struct EnrolmentResult {
-    /// Whose.
     pub user: UserName,
-    /// `None`: there was no password in clear left to make one from (the name may be unknown, have a record line, or
-    /// have been given its record before).
+    /// `None` when there was no plaintext password to make one from: the user is unknown, has a record line, or was
+    /// enrolled before.
     pub record: Option<PasswordRecord>,
-    /// Whether it was asked for: logins under this name need wait no more.
+    /// Whether the name was requested: logins under this name continue.
     pub unblocks: bool,
 }
 
-/// The loop's end of the thread. Dropping it stops the thread after what it is at, without waiting.
-pub struct Enrolment {
-    shared: Arc<Shared>,
+/// What [`Enrolment::poll`] returns.
+pub struct EnrolmentProgress {
+    /// Results since the previous call.
+    pub results: Vec<EnrolmentResult>,
+    /// Every password has become a record, and all results have been returned.
+    pub is_done: bool,
 }
 
-struct Shared {
-    state: Mutex<State>,
+/// Handle of the enrolment thread. Dropping it makes the thread exit after its current step, without waiting for it.
+pub struct Enrolment {
+    state: Arc<Mutex<EnrolmentState>>,
 }
 
 #[derive(Default)]
-struct State {
-    /// Passwords still to be enrolled.
+struct EnrolmentState {
+    /// Passwords not yet enrolled.
     passwords: HashMap<UserName, Zeroizing<Vec<u8>>>,
-    /// The order in which the background takes them; names that were asked for meanwhile are skipped.
+    /// The order in which the passwords are enrolled. Names that were requested meanwhile are skipped.
     background: VecDeque<UserName>,
-    /// Asked for; at most [`WAITING_MAX`].
-    waiting: FairQueue<AddressPrefix, UserName>,
-    /// Asked for and being worked on.
+    /// At most [`REQUESTED_MAX`].
+    requested: FairQueue<AddressPrefix, UserName>,
+    /// The requested name that the thread works on.
     current: Option<UserName>,
     /// Not yet polled.
-    enrolled: Vec<EnrolmentResult>,
+    results: Vec<EnrolmentResult>,
+    /// The last step was for a requested name.
     priority_served_last: bool,
-    done: bool,
-    stop: bool,
+    is_done: bool,
 }
 
-/// What the thread does next.
-struct Job {
+/// One step of the thread.
+struct EnrolmentJob {
     user: UserName,
-    /// `None`: do as much work for nothing.
+    /// `None`: do the same work and discard the result.
     password: Option<Zeroizing<Vec<u8>>>,
-    asked: bool,
+    is_requested: bool,
 }
 
 impl Enrolment {
-    /// Starts the thread; with nobody to enrol, everything is done at once and no thread is needed. `wake` is called on
-    /// the thread whenever [`poll`](Self::poll) or [`all_done`](Self::all_done) has news.
+    /// Starts the thread. Without users, enrolment is done at once and there is no thread. The thread calls `wake` when
+    /// [`poll`](Self::poll) has news.
     pub fn start(
         users: Vec<(UserName, Zeroizing<Vec<u8>>)>,
         stretching: KeyStretching,
         wake: Box<dyn Fn() + Send>,
     ) -> io::Result<Self> {
-        let background: VecDeque<_> = users.iter().map(|(user, _)| user.clone()).collect();
-        let done = background.is_empty();
-        let state = State { passwords: users.into_iter().collect(), background, done, ..State::default() };
-        let shared = Arc::new(Shared { state: Mutex::new(state) });
-        if !done {
-            let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name("enrolment".into()).spawn(move || {
-                // A thread that may not be nice works all the same.
-                let _ = rustix::process::nice(BACKGROUND_NICENESS);
-                let mut rng = ChaCha20Rng::from_rng(OsRng).expect("the system has randomness");
-                while let Some(job) = shared.next_job() {
-                    let record = job.run(&mut rng, stretching);
-                    shared.finish(job, record, &wake);
-                }
-            })?;
+        let state = Arc::new(Mutex::new(EnrolmentState::new(users)));
+        if lock(&state).is_done {
+            return Ok(Self { state });
         }
-        Ok(Self { shared })
+        let thread_state = Arc::downgrade(&state);
+        std::thread::Builder::new().name("enrolment".into()).spawn(move || {
+            // Failure to lower the priority is harmless.
+            let _ = rustix::process::nice(BACKGROUND_NICENESS);
+            let mut rng = ChaCha20Rng::from_rng(OsRng).expect("the system has randomness");
+            while let Some(job) = thread_state.upgrade().and_then(|state| lock(&state).next_job()) {
+                let record = job.run(&mut rng, stretching);
+                let Some(state) = thread_state.upgrade() else { break };
+                lock(&state).finish(job, record);
+                wake();
+            }
+        })?;
+        Ok(Self { state })
     }
 
-    /// Somebody there waits for this name, known or not; never blocks. What does not fit is not remembered, and is to be
-    /// asked for again. Once [`all_done`](Self::all_done), nothing happens: nobody need wait.
+    /// Requests that `user`, known or not, is enrolled soon, for a login from `from`. Never blocks. A request that exceeds
+    /// the limit is dropped; the client's retransmission repeats it. Does nothing when enrolment is done.
     pub fn prioritize(&self, from: AddressPrefix, user: UserName) {
-        let mut state = self.shared.lock();
+        let mut state = lock(&self.state);
         let is_known =
-            state.current.as_ref() == Some(&user) || state.waiting.iter_key(from).any(|other| *other == user);
-        if state.done || is_known {
+            state.current.as_ref() == Some(&user) || state.requested.iter_key(from).any(|other| *other == user);
+        if state.is_done || is_known {
             return;
         }
-        if state.waiting.len() < WAITING_MAX || state.waiting.evict_from_longest(from).is_some() {
-            state.waiting.push(from, user);
+        if state.requested.len() < REQUESTED_MAX || state.requested.evict_from_longest(from).is_some() {
+            state.requested.push(from, user);
         }
     }
 
-    /// What was done since the last call.
-    pub fn poll(&self) -> Vec<EnrolmentResult> {
-        std::mem::take(&mut self.shared.lock().enrolled)
-    }
-
-    /// Every password has become a record, and [`poll`](Self::poll) has given or will give it. Ask this before `poll`,
-    /// and nothing is missed.
-    pub fn all_done(&self) -> bool {
-        self.shared.lock().done
+    pub fn poll(&self) -> EnrolmentProgress {
+        let mut state = lock(&self.state);
+        EnrolmentProgress { results: std::mem::take(&mut state.results), is_done: state.is_done }
     }
 }
 
-impl Drop for Enrolment {
-    fn drop(&mut self) {
-        self.shared.lock().stop = true;
+impl EnrolmentState {
+    fn new(users: Vec<(UserName, Zeroizing<Vec<u8>>)>) -> Self {
+        let background: VecDeque<_> = users.iter().map(|(user, _)| user.clone()).collect();
+        let is_done = background.is_empty();
+        Self { passwords: users.into_iter().collect(), background, is_done, ..Self::default() }
     }
-}
 
-impl Job {
-    fn run(&self, rng: &mut ChaCha20Rng, stretching: KeyStretching) -> Option<PasswordRecord> {
-        let mut nobody = Zeroizing::new(vec![0; 16]);
-        rng.fill_bytes(&mut nobody);
-        let record = PasswordRecord::register(rng, &self.user, self.password.as_ref().unwrap_or(&nobody), stretching);
-        self.password.is_some().then_some(record)
-    }
-}
-
-impl Shared {
-    /// `None`: all is done, or nobody wants it any more.
-    fn next_job(&self) -> Option<Job> {
-        let mut state = self.lock();
-        if state.done || state.stop {
+    /// `None` when all passwords are enrolled.
+    fn next_job(&mut self) -> Option<EnrolmentJob> {
+        if self.is_done {
             return None;
         }
-        let turn = !state.priority_served_last;
-        state.priority_served_last = false;
-        if turn && let Some((_, user)) = state.waiting.pop() {
-            state.priority_served_last = true;
-            state.current = Some(user.clone());
-            let password = state.passwords.remove(&user);
-            return Some(Job { user, password, asked: true });
+        let is_requested_due = !std::mem::take(&mut self.priority_served_last);
+        if is_requested_due && let Some((_, user)) = self.requested.pop() {
+            self.priority_served_last = true;
+            self.current = Some(user.clone());
+            let password = self.passwords.remove(&user);
+            return Some(EnrolmentJob { user, password, is_requested: true });
         }
         loop {
-            let user = state.background.pop_front()?;
-            if let Some(password) = state.passwords.remove(&user) {
-                return Some(Job { user, password: Some(password), asked: false });
+            let user = self.background.pop_front()?;
+            if let Some(password) = self.passwords.remove(&user) {
+                return Some(EnrolmentJob { user, password: Some(password), is_requested: false });
             }
         }
     }
 
-    fn finish(&self, job: Job, record: Option<PasswordRecord>, wake: &dyn Fn()) {
-        let mut state = self.lock();
-        let Job { user, asked, .. } = job;
-        state.current = None;
-        state.enrolled.push(EnrolmentResult { user, record, unblocks: asked });
-        state.done = state.passwords.is_empty();
-        let is_wanted = !state.stop;
-        drop(state);
-        if is_wanted {
-            wake();
-        }
+    fn finish(&mut self, job: EnrolmentJob, record: Option<PasswordRecord>) {
+        let EnrolmentJob { user, is_requested, .. } = job;
+        self.current = None;
+        self.results.push(EnrolmentResult { user, record, unblocks: is_requested });
+        self.is_done = self.passwords.is_empty();
     }
+}
 
-    /// The state is consistent after every statement, so a panic elsewhere does not spoil it.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl EnrolmentJob {
+    fn run(&self, rng: &mut ChaCha20Rng, stretching: KeyStretching) -> Option<PasswordRecord> {
+        let mut random = Zeroizing::new(vec![0; 16]);
+        rng.fill_bytes(&mut random);
+        let record = PasswordRecord::register(rng, &self.user, self.password.as_ref().unwrap_or(&random), stretching);
+        self.password.is_some().then_some(record)
     }
 }
 

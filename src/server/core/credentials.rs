@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::Server;
 use super::dispatch::log_out;
 use crate::common::types::UserName;
-use crate::server::auth::credentials::{Credential, Credentials, VersionedCredentials};
+use crate::server::auth::credentials::{Credential, Credentials, VersionedCredential, VersionedCredentials};
 use crate::server::core::Effects;
 
 /// A password in clear that is to become a record.
@@ -34,7 +34,7 @@ impl Server {
         let mut plaintexts = Vec::new();
         let mut logged_out = Vec::new();
         let mut listed = HashSet::with_capacity(credentials.users.len());
-        for (user, credential, version) in credentials.users {
+        for VersionedCredential { user, credential, version } in credentials.users {
             let account = self.accounts.entry(&user, || self.index.intern_owner(&user));
             listed.insert(account.owner);
             if account.version != Some(version) {

@@ -122,10 +122,8 @@ impl LoadSink for LoadedState {
         self.accounts.entry(&user, || owner).record_mutation(last);
     }
 
-    fn progress(&mut self, done: u64, total: u64) {
-        if done == 0 {
-            self.index.reserve(usize::try_from(total).unwrap_or(0));
-        }
+    fn begin(&mut self, publications: u64) {
+        self.index.reserve(usize::try_from(publications).unwrap_or(0));
     }
 }
 

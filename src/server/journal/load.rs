@@ -1,8 +1,9 @@
-//! Reading the whole data file at start, checking every row on the way.
+//! Reads the whole data file at start and checks every row.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
@@ -10,31 +11,35 @@ use rusqlite::types::ValueRef;
 use super::{JournalError, LastMutation, StoredPublication};
 use crate::common::types::{Audience, Content, ContentHash, FileName, InstanceId, NamedContent, RequestId, UserName};
 
-/// How many publications go by between two calls of [`LoadSink::progress`].
+/// Publications between two looks at the clock.
 const PROGRESS_EVERY: u64 = 1 << 16;
+/// Interval of the log lines while loading.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is read at start, in one pass.
+/// Receives what is loaded, in one pass.
 pub trait LoadSink {
+    /// Called first: the number of publications that follow.
+    fn begin(&mut self, _publications: u64) {}
     /// One publication. They come user by user, names in byte order.
     fn publication(&mut self, publication: StoredPublication);
     /// One user's last mutation. All of them come after the publications.
     fn last_mutation(&mut self, user: UserName, last: LastMutation);
-    /// `done` of `total` publications are read; called at the start and now and then.
-    fn progress(&mut self, done: u64, total: u64);
 }
 
-/// What the store goes on with.
+/// What the store keeps after loading.
 pub(super) struct Loaded {
     pub(super) root_secret: [u8; 32],
+    /// Ids in the data file.
     pub(super) users: HashMap<UserName, i64>,
-    /// Audiences that no publication has any more.
+    /// Ids of audiences that no publication has.
     pub(super) unused_audiences: Vec<i64>,
 }
 
-/// What is wrong with the file.
+/// Why the data file cannot be loaded.
 pub(super) enum LoadError {
     Sqlite(rusqlite::Error),
-    Row(String),
+    /// A row or the file violates a rule of the format.
+    Malformed(String),
 }
 
 impl From<rusqlite::Error> for LoadError {
@@ -47,31 +52,31 @@ impl LoadError {
     pub(super) fn into_journal_error(self, path: &Path) -> JournalError {
         match self {
             Self::Sqlite(error) => JournalError::from_sqlite(path, &error),
-            Self::Row(reason) => JournalError::damaged(path, reason),
+            Self::Malformed(reason) => JournalError::damaged(path, reason),
         }
     }
 }
 
-pub(super) fn load(connection: &Connection, into: &mut dyn LoadSink) -> Result<Loaded, LoadError> {
+pub(super) fn load(connection: &Connection, sink: &mut dyn LoadSink) -> Result<Loaded, LoadError> {
     check_small_tables(connection)?;
     let root_secret = root_secret(connection)?;
     let users = users(connection)?;
     let audiences = audiences(connection)?;
-    let used = publications(connection, &users, &audiences, into)?;
-    last_mutations(connection, &users, into)?;
+    let used = publications(connection, &users, &audiences, sink)?;
+    last_mutations(connection, &users, sink)?;
     let unused_audiences = audiences.into_keys().filter(|id| !used.contains(id)).collect();
     let users = users.into_iter().map(|(id, name)| (name, id)).collect();
     Ok(Loaded { root_secret, users, unused_audiences })
 }
 
-/// The tables beside the publications, with their indexes, which loading would not read. The publications have no
-/// index besides their own order, which is checked row by row.
+/// Checks the small tables with their indexes, which loading does not read. The publications have no index but their
+/// primary key, whose order is checked row by row.
 fn check_small_tables(connection: &Connection) -> Result<(), LoadError> {
     for table in ["meta", "users", "audiences", "last_mutations"] {
         let check = format!("PRAGMA integrity_check({table})");
-        let verdict: String = connection.query_row(&check, [], |row| row.get(0))?;
-        if verdict != "ok" {
-            return Err(LoadError::Row(verdict));
+        let result: String = connection.query_row(&check, [], |row| row.get(0))?;
+        if result != "ok" {
+            return Err(LoadError::Malformed(result));
         }
     }
     Ok(())
@@ -80,7 +85,7 @@ fn check_small_tables(connection: &Connection) -> Result<(), LoadError> {
 fn root_secret(connection: &Connection) -> Result<[u8; 32], LoadError> {
     let secret = connection.query_row("SELECT value FROM meta WHERE key = 'root_secret'", [], |row| row.get(0));
     match secret {
-        Err(rusqlite::Error::QueryReturnedNoRows) => Err(LoadError::Row("its root secret is missing".into())),
+        Err(rusqlite::Error::QueryReturnedNoRows) => Err(LoadError::Malformed("its root secret is missing".into())),
         secret => Ok(secret?),
     }
 }
@@ -103,13 +108,13 @@ fn audiences(connection: &Connection) -> Result<HashMap<i64, Arc<Audience>>, Loa
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
         let members = text(row.get_ref(1)?).and_then(parse_members);
-        let members = members.ok_or_else(|| LoadError::Row(format!("audience {id} cannot be read")))?;
+        let members = members.ok_or_else(|| LoadError::Malformed(format!("audience {id} cannot be read")))?;
         audiences.insert(id, Arc::new(members));
     }
     Ok(audiences)
 }
 
-/// An audience as it is stored: names in order, separated by single spaces. `None`: everyone.
+/// The stored form of an audience: sorted names, separated by single spaces. `None`: everyone.
 pub(super) fn members_text(audience: &Audience) -> Option<String> {
     match audience {
         Audience::Everyone => None,
@@ -123,16 +128,17 @@ fn parse_members(text: &str) -> Option<Audience> {
     users.is_sorted_by(|a, b| a < b).then_some(Audience::Only(users))
 }
 
-/// Reads all publications and returns which audiences they have.
+/// Reads all publications and returns the ids of their audiences.
 fn publications(
     connection: &Connection,
     users: &HashMap<i64, UserName>,
     audiences: &HashMap<i64, Arc<Audience>>,
-    into: &mut dyn LoadSink,
+    sink: &mut dyn LoadSink,
 ) -> Result<HashSet<i64>, LoadError> {
     let total: i64 = connection.query_row("SELECT count(*) FROM publications", [], |row| row.get(0))?;
     let total = total as u64;
-    into.progress(0, total);
+    sink.begin(total);
+    let mut progress = ProgressLog::start(now());
     let everyone = Arc::new(Audience::Everyone);
     let mut used = HashSet::new();
     let mut last: Option<(i64, UserName, FileName)> = None;
@@ -146,10 +152,12 @@ fn publications(
         let name = parsed(row.get_ref(1)?, FileName::parse, || format!("publication {done}"))?;
         let user = match last {
             Some((id, user, before)) if id == user_id && before < name => user,
-            Some((id, ..)) if id >= user_id => return Err(LoadError::Row("its publications are out of order".into())),
+            Some((id, ..)) if id >= user_id => {
+                return Err(LoadError::Malformed("its publications are out of order".into()));
+            }
             _ => {
                 let user = users.get(&user_id).cloned();
-                user.ok_or_else(|| LoadError::Row(format!("a publication of user {user_id}, who is not there")))?
+                user.ok_or_else(|| LoadError::Malformed(format!("a publication of the unknown user {user_id}")))?
             }
         };
         last = Some((user_id, user.clone(), name.clone()));
@@ -158,23 +166,23 @@ fn publications(
             Some(id) => {
                 used.insert(id);
                 let audience = audiences.get(&id);
-                audience
-                    .ok_or_else(|| LoadError::Row(format!("a publication for audience {id}, which is not there")))?
+                audience.ok_or_else(|| LoadError::Malformed(format!("a publication for the unknown audience {id}")))?
             }
         };
         let hash = row.get_ref(2)?.as_blob().ok().and_then(|hash| hash.try_into().ok());
-        let hash = ContentHash(hash.ok_or_else(|| LoadError::Row(format!("a hash of {user} has the wrong size")))?);
+        let hash =
+            ContentHash(hash.ok_or_else(|| LoadError::Malformed(format!("a hash of {user} has the wrong size")))?);
         let content = Content { hash, size: row.get::<_, i64>(3)? as u64, mtime_ms: row.get(4)? };
         let file = NamedContent { name, content };
         let published_s = row.get::<_, i64>(6)? as u64;
-        into.publication(StoredPublication { user, file, audience: Arc::clone(audience), published_s });
+        sink.publication(StoredPublication { user, file, audience: Arc::clone(audience), published_s });
         done += 1;
-        if done % PROGRESS_EVERY == 0 {
-            into.progress(done, total);
+        if done % PROGRESS_EVERY == 0 && progress.is_due(now()) {
+            log::info!("loading: {done} of {total} publications");
         }
     }
     if done != total {
-        return Err(LoadError::Row(format!("{done} of its {total} publications can be read")));
+        return Err(LoadError::Malformed(format!("{done} of its {total} publications can be read")));
     }
     Ok(used)
 }
@@ -182,19 +190,20 @@ fn publications(
 fn last_mutations(
     connection: &Connection,
     users: &HashMap<i64, UserName>,
-    into: &mut dyn LoadSink,
+    sink: &mut dyn LoadSink,
 ) -> Result<(), LoadError> {
     let mut statement = connection.prepare("SELECT user, run, request, found FROM last_mutations")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
-        let user = users.get(&id).ok_or_else(|| LoadError::Row(format!("a change by user {id}, who is not there")))?;
+        let user =
+            users.get(&id).ok_or_else(|| LoadError::Malformed(format!("a mutation of the unknown user {id}")))?;
         let last = LastMutation {
             run: InstanceId(row.get::<_, i64>(1)? as u64),
             request: RequestId(row.get::<_, i64>(2)? as u64),
             found: row.get::<_, Option<i64>>(3)?.map(|found| found as u64),
         };
-        into.last_mutation(user.clone(), last);
+        sink.last_mutation(user.clone(), last);
     }
     Ok(())
 }
@@ -203,12 +212,51 @@ fn text(value: ValueRef<'_>) -> Option<&str> {
     value.as_str().ok()
 }
 
-/// A name that keeps its rules, or what is wrong with it. The name itself stays out of the message: it may be anything.
+/// Parses a name. The message of an error does not quote the name, which may hold any text.
 fn parsed<T, E: std::fmt::Display>(
     value: ValueRef<'_>,
     parse: impl Fn(&str) -> Result<T, E>,
     what: impl Fn() -> String,
 ) -> Result<T, LoadError> {
-    let text = text(value).ok_or_else(|| LoadError::Row(format!("{} has a name that is no text", what())))?;
-    parse(text).map_err(|error| LoadError::Row(format!("{}: {error}", what())))
+    let text = text(value).ok_or_else(|| LoadError::Malformed(format!("{} has a name that is not text", what())))?;
+    parse(text).map_err(|error| LoadError::Malformed(format!("{}: {error}", what())))
+}
+
+/// When to log the progress of a load that takes long.
+struct ProgressLog {
+    last: Instant,
+}
+
+impl ProgressLog {
+    fn start(now: Instant) -> Self {
+        Self { last: now }
+    }
+
+    /// Whether [`PROGRESS_INTERVAL`] has passed since the last line; if so, the next interval starts.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = now - self.last >= PROGRESS_INTERVAL;
+        if is_due {
+            self.last = now;
+        }
+        is_due
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "only log lines depend on it")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_load_is_logged_once_a_second() {
+        let start = now();
+        let mut progress = ProgressLog::start(start);
+        let at_ms = |ms| start + Duration::from_millis(ms);
+        let logged: Vec<u64> = (0..40).map(|at| at * 100).filter(|&ms| progress.is_due(at_ms(ms))).collect();
+        assert_eq!(logged, [1_000, 2_000, 3_000]);
+    }
 }

@@ -20,7 +20,6 @@ impl LoadSink for Seen {
     fn last_mutation(&mut self, user: UserName, last: LastMutation) {
         self.last.push((user, last));
     }
-    fn progress(&mut self, _done: u64, _total: u64) {}
 }
 
 fn user(name: &str) -> UserName {
@@ -159,13 +158,13 @@ fn what_does_not_fit_together_is_refused() {
     let cases = [
         ("DELETE FROM meta", "its root secret is missing"),
         ("UPDATE meta SET value = x'00'", "damaged"),
-        ("DELETE FROM users", "who is not there"),
+        ("DELETE FROM users", "a publication of the unknown user 1"),
         ("UPDATE users SET name = 'a b'", "user 1: a user name is printable ASCII without spaces"),
         ("UPDATE publications SET name = '../' || name", "a file name cannot have '.' or '..' as a part"),
         ("UPDATE publications SET hash = x'00'", "a hash of hans has the wrong size"),
-        ("UPDATE publications SET audience = 7", "audience 7, which is not there"),
+        ("UPDATE publications SET audience = 7", "the unknown audience 7"),
         ("INSERT INTO audiences VALUES (7, x'00', 'b a')", "audience 7 cannot be read"),
-        ("INSERT INTO last_mutations VALUES (9, 1, 1, NULL)", "a change by user 9, who is not there"),
+        ("INSERT INTO last_mutations VALUES (9, 1, 1, NULL)", "a mutation of the unknown user 9"),
         ("DROP TABLE last_mutations", "damaged"),
         ("PRAGMA user_version = 0", "it has no format version"),
     ];
