@@ -229,7 +229,7 @@ impl From<&NamedContent> for ContentRef {
 }
 
 /// The users who may see and download a publication, besides its owner.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum Audience {
     #[default]
     Everyone,

@@ -5,31 +5,20 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::client::control::{ControlHandle, RequestError};
-use crate::client::session::{batches, publish_batches, singly, staging};
-use crate::common::limits::{BATCH_MAX_FILES, MESSAGE_MAX_BYTES, SOURCES_REQUEST_MAX_BYTES};
+pub use crate::client::session::publishing::PublishAudience;
+use crate::client::session::publishing::{Publishing, list_max_bytes, split_to_fit};
+use crate::common::limits::{BATCH_MAX_FILES, SOURCES_REQUEST_MAX_BYTES};
 use crate::common::message::{
-    AudienceRef, AvailableContent, Cursor, NameQuery, OwnPublication, Request, ResolvePurpose, Response, SourceGrant,
+    AvailableContent, Cursor, NameQuery, OwnPublication, Request, ResolvePurpose, Response, SourceGrant,
 };
+use crate::common::sync::lock;
 use crate::common::types::{Audience, ContentHash, ContentRef, FileName, NamedContent, UserName};
 
-/// Room in a message for everything around a list: tags, ids, lengths.
-const LIST_HEADROOM_BYTES: usize = 32;
-/// An audience that is gone each time it is used was staged this often: something else is wrong.
-const STAGINGS_MAX: u32 = 16;
-/// Keys of staged audiences that callers use; those of the session's own repair lie above.
-const KEYS: u32 = (1 << 31) - 1;
-
-/// Who may see what is published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PublishAudience {
-    /// These.
-    Audience(Audience),
-    /// Whoever may see the publication it was fetched from (`get --share`).
-    Inherited,
-}
+/// Keys of the audiences staged here; a resync of the session uses the keys above.
+const STAGED_KEY_MASK: u32 = (1 << 31) - 1;
 
 /// Whoever answers requests: the control thread, or a stand-in in tests.
 pub trait RequestTransport: Send + Sync {
@@ -72,72 +61,31 @@ impl ServerApi {
         Self { transport, staged: Arc::default(), last_key: Arc::default() }
     }
 
-    /// Publishes all files; when it returns they are durable and visible.
-    pub fn publish(&self, files: &[NamedContent], to: &PublishAudience) -> Result<(), RequestError> {
-        match to {
-            PublishAudience::Audience(Audience::Everyone) => publish_batches(files)
-                .try_for_each(|files| stored(self.transport.request(publish_request(files, AudienceRef::Everyone))?)),
-            PublishAudience::Audience(Audience::Only(users)) => self.publish_staged(files, users),
-            PublishAudience::Inherited => {
-                let batches = publish_batches(files).map(|files| publish_request(files, AudienceRef::Inherited));
-                batches.map(|batch| self.publish_inherited(batch)).fold(Ok(()), Result::and)
+    /// Publishes all files; when it returns they are durable and visible. Files whose inherited audience is gone do not
+    /// keep the others from being published.
+    pub fn publish(&self, files: &[NamedContent], audience: &PublishAudience) -> Result<(), RequestError> {
+        let staged = matches!(audience, PublishAudience::Audience(Audience::Only(_)));
+        let _in_use = staged.then(|| lock(&self.staged));
+        let mut publishing = Publishing::default();
+        publishing.add(self.last_key.fetch_add(1, Ordering::Relaxed) & STAGED_KEY_MASK, files, audience.clone());
+        let mut result = Ok(());
+        while let Some(request) = publishing.next_request() {
+            let response = match self.transport.request(request.clone()) {
+                Err(RequestError::Refused) => Response::Rejected,
+                response => response?,
+            };
+            match publishing.on_response(&request, &response) {
+                Err(error) if *audience == PublishAudience::Inherited => result = result.and(Err(error)),
+                outcome => outcome?,
             }
         }
-    }
-
-    /// Together if all inherit the same audience, else each by itself; what has vanished meanwhile does not keep the
-    /// rest from being published.
-    fn publish_inherited(&self, batch: Request) -> Result<(), RequestError> {
-        let singles = singly(&batch);
-        match self.transport.request(batch).and_then(stored) {
-            Err(RequestError::Refused | RequestError::NotPublished) if !singles.is_empty() => {
-                let each = singles.into_iter().map(|single| self.transport.request(single).and_then(stored));
-                each.fold(Ok(()), Result::and)
-            }
-            outcome => outcome,
-        }
-    }
-
-    fn publish_staged(&self, files: &[NamedContent], users: &[UserName]) -> Result<(), RequestError> {
-        let _in_use = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut key = self.stage(users)?;
-        for files in publish_batches(files) {
-            for staging in 1.. {
-                match self.transport.request(publish_request(files, AudienceRef::Staged(key)))? {
-                    Response::Published { .. } => break,
-                    Response::UnknownAudience if staging < STAGINGS_MAX => key = self.stage(users)?,
-                    _ => return Err(RequestError::Refused),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Stages an audience under a fresh key. A reconnect between two parts makes the server forget the first ones; then
-    /// all start again.
-    fn stage(&self, users: &[UserName]) -> Result<u32, RequestError> {
-        for _ in 0..STAGINGS_MAX {
-            let key = self.last_key.fetch_add(1, Ordering::Relaxed) & KEYS;
-            let mut parts = staging(key, users).into_iter();
-            let outcome = parts.try_for_each(|part| match self.transport.request(part) {
-                Ok(Response::AudienceStaged) => Ok(()),
-                Ok(Response::UnknownAudience) => Err(None),
-                Ok(_) => Err(Some(RequestError::Refused)),
-                Err(error) => Err(Some(error)),
-            });
-            match outcome {
-                Ok(()) => return Ok(key),
-                Err(None) => {}
-                Err(Some(error)) => return Err(error),
-            }
-        }
-        Err(RequestError::Refused)
+        result
     }
 
     /// Withdraws names; for each, whether it was published.
     pub fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, RequestError> {
         let mut withdrawn = Vec::with_capacity(names.len());
-        for batch in batches(names, BATCH_MAX_FILES, MESSAGE_MAX_BYTES - LIST_HEADROOM_BYTES) {
+        for batch in split_to_fit(names, BATCH_MAX_FILES, list_max_bytes()) {
             match self.transport.request(Request::Unpublish { names: batch.to_vec() })? {
                 Response::Unpublished { published_mask: found, .. } => {
                     withdrawn.extend((0..batch.len()).map(|at| found & (1 << at) != 0));
@@ -370,19 +318,7 @@ impl ServerApi {
 
 /// Splits wanted files into runs that fit one SOURCES request each.
 pub fn source_batches(files: &[ContentRef]) -> Vec<&[ContentRef]> {
-    batches(files, BATCH_MAX_FILES, SOURCES_REQUEST_MAX_BYTES - 2).collect()
-}
-
-fn publish_request(files: &[NamedContent], audience: AudienceRef) -> Request {
-    Request::Publish { files: files.to_vec(), audience }
-}
-
-fn stored(response: Response) -> Result<(), RequestError> {
-    match response {
-        Response::Published { .. } => Ok(()),
-        Response::NotPublished => Err(RequestError::NotPublished),
-        _ => Err(RequestError::Refused),
-    }
+    split_to_fit(files, BATCH_MAX_FILES, SOURCES_REQUEST_MAX_BYTES - 2).collect()
 }
 
 fn sources_request(batch: &[ContentRef]) -> Request {

@@ -1,14 +1,16 @@
-//! Life while a session stands: sealed datagrams in, heartbeats and requests out.
+//! An established session: sealed datagrams, heartbeats and requests.
 //!
-//! Must not know how a session comes about or what becomes of it after a break.
+//! Must not know how a session is established or what follows its end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::handshake::{Resumption, prefer};
-use super::heartbeat::{Heartbeats, Pulse};
-use super::requests::{Ended, Owner};
+use super::handshake::{ResumptionState, move_to_front};
+use super::heartbeat::Heartbeats;
+use super::reconnect::Disconnect;
+use super::requests::{Completed, RequestOrigin};
+use super::timers::TimerTable;
 use super::{Event, RequestError, Session, State};
 use crate::common::crypto::{Secret, context, derive};
 use crate::common::handshake_keys::{ResumptionKey, SessionParams};
@@ -16,63 +18,56 @@ use crate::common::message::{ClientMessage, Heartbeat, Response, ServerMessage};
 use crate::common::session_cipher::{SessionCipher, Side};
 use crate::common::types::RequestId;
 
-/// A session that stands, or the last one that did.
-pub(super) struct Link {
+/// The established session, or the last one.
+pub(super) struct Connection {
     pub server: SocketAddr,
     pub channel: SessionCipher,
     pub welcome: SessionParams,
-    pub resumption: Arc<Resumption>,
+    pub resumption: Arc<ResumptionState>,
     pub heartbeats: Heartbeats,
 }
 
 impl Session {
-    pub(super) fn handle_sealed(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
-        let Some(link) = self.link.as_mut().filter(|link| link.server == from) else { return };
-        let message = match link.channel.open(datagram) {
+    pub(super) fn on_sealed(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
+        let Some(connection) = self.connection.as_mut().filter(|connection| connection.server == from) else { return };
+        let message = match connection.channel.open(datagram) {
             Ok(text) => ServerMessage::decode(text),
             Err(error) => return log::trace!("{from}: {error}"),
         };
-        link.heartbeats.heard(now);
+        let timers = &mut self.io.timers;
+        connection.heartbeats.on_datagram(now, timers);
         match message {
-            Ok(ServerMessage::HeartbeatAck { number }) => link.heartbeats.acknowledged(number),
-            Ok(ServerMessage::Reply { id, response }) => self.handle_reply(now, id, response),
-            Ok(ServerMessage::LogoutAck) if matches!(self.state, State::Leaving { .. }) => {
-                self.end(Event::LoggedOutByUser)
-            }
-            Ok(ServerMessage::SessionRevoked) if matches!(self.state, State::Standing) => {
-                self.reconnect(now, Duration::ZERO, false);
+            Ok(ServerMessage::HeartbeatAck { number }) => connection.heartbeats.on_ack(number, timers),
+            Ok(ServerMessage::Reply { id, response }) => self.on_reply(now, id, response),
+            Ok(ServerMessage::LogoutAck) if matches!(self.state, State::LoggingOut) => self.end(Event::LoggedOutByUser),
+            Ok(ServerMessage::SessionRevoked) if matches!(self.state, State::Established) => {
+                self.reconnect(now, &Disconnect::ByServer { delay: Duration::ZERO });
             }
             Ok(ServerMessage::LogoutAck | ServerMessage::SessionRevoked) => {}
-            Err(error) => log::debug!("{from}: the server sent what we do not understand: {error}"),
+            Err(error) => log::debug!("{from}: unknown message from the server: {error}"),
         }
     }
 
-    fn handle_reply(&mut self, now: Instant, id: RequestId, response: Response) {
-        let Some(Ended { owner, request, response: Some(response), .. }) = self.requests.answer(now, id, response)
-        else {
-            return;
-        };
-        self.ledger.answered(&request, &response);
-        match owner {
-            Owner::Caller(handle) => {
+    fn on_reply(&mut self, now: Instant, id: RequestId, response: Response) {
+        let Some(Completed { origin, request, response }) = self.requests.complete(now, id, response) else { return };
+        self.acked.on_response(&request, &response);
+        match origin {
+            RequestOrigin::Caller(handle) => {
                 let result = if response == Response::Rejected { Err(RequestError::Refused) } else { Ok(response) };
                 self.events.push_back(Event::RequestFinished { request: handle, result });
             }
-            Owner::Repair => {
-                if let Some(files) = self.repair.answered(&request, &response, self.ledger.entries())
-                    && files > 0
-                {
-                    self.events.push_back(Event::Resynced(files));
-                }
+            RequestOrigin::Resync => {
+                let republished = self.resync.on_response(&request, &response, self.acked.entries());
+                self.events.extend(republished.filter(|&files| files > 0).map(Event::Resynced));
             }
         }
     }
 
-    /// The server does not know the session (any more).
-    pub(super) fn handle_reset(&mut self, now: Instant, delay: Duration) {
+    /// The server does not know the session.
+    pub(super) fn on_reset(&mut self, now: Instant, delay: Duration) {
         match self.state {
-            State::Standing => self.reconnect(now, delay, false),
-            State::Leaving { .. } => self.end(Event::LoggedOutByUser),
+            State::Established => self.reconnect(now, &Disconnect::ByServer { delay }),
+            State::LoggingOut => self.end(Event::LoggedOutByUser),
             _ => {}
         }
     }
@@ -85,68 +80,68 @@ impl Session {
         secret: &Secret,
         resumed: bool,
     ) {
-        let Some(identity) = &self.identity else { return };
-        prefer(&mut self.config.servers, server);
+        let Some(credentials) = &self.credentials else { return };
+        let user = credentials.user.clone();
+        move_to_front(&mut self.config.servers, server);
+        self.io.timers = TimerTable::default();
         let interval = Duration::from_millis(welcome.heartbeat_ms.into());
         let liveness = Duration::from_millis(welcome.liveness_ms.into());
-        let resumption = Resumption {
+        let resumption = ResumptionState {
             key: ResumptionKey::new(ResumptionKey::secret_for_ticket(secret)),
             ticket: welcome.ticket.clone(),
         };
-        self.link = Some(Link {
+        self.connection = Some(Connection {
             server,
             channel: SessionCipher::new(Side::Client, welcome.session, secret),
             welcome: welcome.clone(),
             resumption: Arc::new(resumption),
-            heartbeats: Heartbeats::new(now, interval, liveness),
+            heartbeats: Heartbeats::new(now, interval, liveness, &mut self.io.timers),
         });
-        self.state = State::Standing;
+        self.state = State::Established;
         let ticket_key = derive(context::TRANSFER_TICKETS, secret.as_slice());
-        self.events.push_back(Event::Started { user: identity.user.clone(), welcome, ticket_key, resumed });
-        self.beat(now);
+        self.events.push_back(Event::Started { user, welcome, ticket_key, resumed });
+        self.handle_expired_timers(now);
     }
 
-    /// Heartbeats of the standing session, or of one that was lost and is being brought back.
-    pub(super) fn beat(&mut self, now: Instant) {
-        let is_standing = matches!(self.state, State::Standing);
-        let speaks = |link: &&mut Link| is_standing || link.heartbeats.fading_timeout().is_some();
-        let Some(link) = self.link.as_mut().filter(speaks) else { return };
-        match link.heartbeats.pulse(now) {
-            Pulse::Rest => {}
-            Pulse::Send(number) => {
-                let heartbeat = Heartbeat { number, free_slots: self.free_slots };
-                self.send(&ClientMessage::Heartbeat(heartbeat));
-            }
-            Pulse::Lost => {
-                self.events.push_back(Event::ConnectionLost);
-                self.reconnect(now, Duration::ZERO, true);
-            }
+    /// [`Timer::Heartbeat`] has expired.
+    pub(super) fn on_heartbeat_timer(&mut self, now: Instant) {
+        let Some(connection) = &mut self.connection else { return };
+        if let Some(number) = connection.heartbeats.on_heartbeat_timer(now, &mut self.io.timers) {
+            self.send(&ClientMessage::Heartbeat(Heartbeat { number, free_slots: self.free_slots }));
         }
     }
 
-    /// Sends what the standing session can send now.
-    pub(super) fn pump(&mut self, now: Instant) {
-        let (State::Standing, Some(link)) = (&self.state, &mut self.link) else { return };
-        if self.repair.is_under_way() && !self.requests.own_is_under_way() {
-            let request = match self.repair.is_due() && self.requests.mutation_is_unresolved() {
-                true => None,
-                false => self.repair.next_request(self.ledger.entries()),
-            };
-            if let Some(request) = request {
-                self.requests.ask_own(now, request);
+    /// [`Timer::Liveness`] has expired.
+    pub(super) fn on_liveness_timer(&mut self, now: Instant) {
+        let Some(connection) = &mut self.connection else { return };
+        connection.heartbeats.on_liveness_timer(now, &mut self.io.timers);
+        self.events.push_back(Event::ConnectionLost);
+        self.reconnect(now, &Disconnect::Silence);
+    }
+
+    /// Sends the requests that can be sent now, and sets their timers.
+    pub(super) fn flush_requests(&mut self, now: Instant) {
+        let is_established = matches!(self.state, State::Established);
+        if let (true, Some(connection)) = (is_established, &mut self.connection) {
+            if self.resync.is_active() && !self.requests.has_resync_request() {
+                let must_wait = self.resync.is_due() && self.requests.has_pending_mutation();
+                let request = if must_wait { None } else { self.resync.next_request(self.acked.entries()) };
+                request.into_iter().for_each(|request| self.requests.enqueue_resync(request));
             }
+            self.requests.is_resyncing = self.resync.is_active();
+            if let Some(mutation) = self.requests.start_queued(now) {
+                self.acked.on_mutation_started(mutation);
+            }
+            let out = &mut self.io.out;
+            let mut send = |message: &_| out.push_back((connection.server, seal(&mut connection.channel, message)));
+            self.requests.send_due(now, &mut send);
         }
-        self.requests.is_repairing = self.repair.is_under_way();
-        if let Some(mutation) = self.requests.start(now) {
-            self.ledger.mutation_started(mutation);
-        }
-        let out = &mut self.out;
-        self.requests.send_due(now, |message| out.push_back((link.server, seal(&mut link.channel, message))));
+        self.requests.update_timers(is_established, &mut self.io.timers);
     }
 
     pub(super) fn send(&mut self, message: &ClientMessage) {
-        if let Some(link) = &mut self.link {
-            self.out.push_back((link.server, seal(&mut link.channel, message)));
+        if let Some(connection) = &mut self.connection {
+            self.io.out.push_back((connection.server, seal(&mut connection.channel, message)));
         }
     }
 }

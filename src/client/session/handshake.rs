@@ -1,13 +1,15 @@
-//! One exchange that makes a session: HELLO, RETRY, then either the login's two round trips or the resumption's one.
+//! One exchange that establishes a session: HELLO, RETRY, then either the two round trips of a login or the one of a
+//! resumption.
 //!
-//! Owns the steps, their repetition and the choice among several server addresses. Must not decide what a verdict means
-//! (see [`reconnect`](super::reconnect)) nor give up: whoever started the exchange drops it.
+//! Owns the steps, their retransmission and the choice among several server addresses. Must not decide what an outcome
+//! means (see [`reconnect`](super::reconnect)) nor give up: the session drops the exchange.
 //!
-//! Defended: an answer counts only if it carries the nonce of this exchange and comes from an address that was asked; a
-//! session stands only by an answer under keys that the password, or the last session, gave. A LOGIN2 that does not
-//! verify, which anyone on the line can invent, is set aside while the server's own may still come. Once the server has
-//! proven itself, nobody else can refuse a login. Not defended: somebody who sees our HELLO can answer before the server
-//! does, or flood us with answers, and so spoil the exchange, as he could keep our datagrams from arriving.
+//! Defended: a packet counts only if it carries the nonce of this exchange and comes from an address that was tried; a
+//! session is established only by an answer under keys derived from the password or from the last session. A LOGIN2 that
+//! does not verify, which any on-path attacker can forge, is set aside while the server's own may still come. Once the
+//! server has proven itself, no other host can refuse a login. Not defended: an on-path attacker who sees the HELLO can
+//! answer before the server, or flood the client with answers, and so make the login fail; the attacker could also drop
+//! the client's datagrams.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +18,9 @@ use std::time::{Duration, Instant};
 use rand::{Rng, RngCore};
 use rand_chacha::ChaCha20Rng;
 
-use super::{Outbox, Password};
+use super::timers::Timer;
+use super::{Io, Password};
+use crate::client::backoff::Backoff;
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::{ClientInfo, LoginKey, LoginResult, ResumptionKey, SessionParams};
 use crate::common::limits::{LOGIN_RETRY_FIRST, LOGIN_RETRY_MAX, PENDING_LOGIN_LIFETIME, PROTOCOL_VERSION};
@@ -26,55 +30,61 @@ use crate::common::packet::{
 };
 use crate::common::types::UserName;
 
-/// First wait before a step of a resumption is repeated: the session stands at the server from its answer on, and that
-/// must have arrived well within the liveness time.
+/// First wait before a step of a resumption is retransmitted. The server begins the session when it answers, and that
+/// answer must arrive well within the liveness time.
 const RESUME_RETRY_FIRST: Duration = Duration::from_millis(100);
-/// How long one server address has for itself before the next one is asked as well.
+/// How long one server address is tried alone before the next one is tried as well.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
-/// A HELLO costs the server next to nothing: it is repeated this often before the waits grow, so that even a bad line
-/// lets one through within a login's patience.
+/// A HELLO costs the server next to nothing. It is sent this often before the waits grow, so that one arrives within the
+/// login timeout even on a bad link.
 const HELLO_TRIES: u32 = 20;
-/// A step that was sent this often without an answer is given up: the server may have forgotten the exchange.
+/// After this many transmissions of a step without an answer the exchange restarts: the server may have forgotten it.
 const STEP_TRIES: u32 = 6;
-/// A LOGIN2 that does not verify means a wrong password, unless it is a stranger's: the server's own is waited for this
-/// long before the exchange goes on to its refusal.
+/// A LOGIN2 that does not verify means a wrong password, unless an attacker forged it. The server's own is awaited for
+/// this long before the exchange goes on to its refusal.
 pub(super) const LOGIN2_GRACE: Duration = Duration::from_millis(250);
-/// LOGIN2s tried in one exchange: each costs a stretching, and one that is a stranger's is a guess at the password.
+/// LOGIN2s verified in one exchange. Each costs a key stretching, and a forged one is a guess at the password.
 const LOGIN2_TRIES: usize = 3;
-/// The same for LOGIN3, after which the session may stand: a new exchange would find the user active. So it is repeated
-/// until the server has forgotten the exchange.
+/// The same as [`STEP_TRIES`] for LOGIN3. The session may be established by then, and a new exchange would find the user
+/// active: LOGIN3 is sent until the server has forgotten the exchange.
 const LOGIN3_TRIES: u32 = 12;
 const _: () = assert!(LOGIN_RETRY_MAX.as_millis() * (LOGIN3_TRIES as u128 - 2) >= PENDING_LOGIN_LIFETIME.as_millis());
 
-/// Who logs in. The password is wiped when the last exchange and the session have let go of it.
-pub(super) struct Identity {
+/// The user who logs in. The password is wiped when the session and its last exchange have dropped it.
+pub(super) struct UserCredentials {
     pub user: UserName,
     pub password: Password,
 }
 
-/// What the last session left for taking it up again.
-pub(super) struct Resumption {
+/// What is kept of a session in order to resume it.
+pub(super) struct ResumptionState {
     pub key: ResumptionKey,
     pub ticket: Vec<u8>,
 }
 
-/// What the exchange is to prove.
-pub(super) enum Proof {
-    /// The password.
-    Password(Arc<Identity>, KeyStretching),
-    /// That the last session was ours.
-    Ticket(Arc<Resumption>),
+/// How a client authenticates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AuthKind {
+    Password,
+    /// With the last session's ticket.
+    Ticket,
+}
+
+/// The secrets with which a client authenticates.
+pub(super) enum AuthMethod {
+    Password(Arc<UserCredentials>, KeyStretching),
+    Ticket(Arc<ResumptionState>),
 }
 
 /// How an exchange ended.
-pub(super) enum Verdict {
-    /// A session stands.
+pub(super) enum HandshakeOutcome {
+    /// A session is established.
     Established { server: SocketAddr, welcome: SessionParams, secret: Secret },
-    /// Wrong password or unknown user; or a ticket that is of no use.
+    /// The password is wrong or the user unknown; or the ticket is invalid.
     Refused,
-    /// The password is right, the user active elsewhere: until silence of this long.
+    /// The password is right, but the user is active elsewhere, until silence of this long.
     AlreadyActive(Duration),
-    /// Too many guesses; seconds to wait.
+    /// Too many login attempts; seconds to wait.
     Throttled(u16),
     /// The server speaks this other version.
     Version(u16),
@@ -86,10 +96,9 @@ enum Step {
         cookie: Cookie,
         login: Box<ClientLogin>,
         ke1: [u8; KE1_BYTES],
-        /// Set by the first LOGIN2 that does not verify: until when another is waited for.
-        doubt_until: Option<Instant>,
     },
-    /// Without a key the password was wrong: the exchange is played to its end for the sake of looks.
+    /// Without a key the password was wrong: the exchange is completed with random bytes, so that a wrong password is
+    /// indistinguishable on the wire.
     Login3 {
         packet: Vec<u8>,
         key: Option<LoginKey>,
@@ -99,186 +108,181 @@ enum Step {
     },
 }
 
-/// One exchange under way.
+/// One exchange. Uses [`Timer::NextAddress`], [`Timer::Login2Grace`] and [`Timer::HandshakeRetry`].
 pub(super) struct Handshake {
-    proof: Proof,
+    auth: AuthMethod,
     details: ClientInfo,
     nonce: Nonce,
-    /// Every address of the server; the first `asked` have been sent a HELLO.
+    /// Every address of the server; a HELLO was sent to the first `tried`.
     servers: Vec<SocketAddr>,
-    asked: usize,
-    ask_next_at: Instant,
-    /// Who answered first; set from the second step on.
+    tried: usize,
+    /// The address that answered first; set from the second step on.
     server: Option<SocketAddr>,
-    /// Stays when the exchange starts over.
-    is_answered: bool,
+    /// Kept when the exchange restarts.
+    got_reply: bool,
     step: Step,
-    /// The LOGIN2s of this exchange that do not verify.
-    unproven: Vec<[u8; KE2_BYTES]>,
+    /// The LOGIN2s of this exchange that did not verify.
+    rejected_login2s: Vec<[u8; KE2_BYTES]>,
+    /// Transmissions of the present step.
     tries: u32,
-    wait: Duration,
-    retry_at: Instant,
+    backoff: Backoff,
 }
 
 impl Handshake {
     /// Sends the first HELLO. `servers` is never empty.
     pub fn start(
         now: Instant,
-        proof: Proof,
+        auth: AuthMethod,
         servers: &[SocketAddr],
         details: ClientInfo,
-        rng: &mut ChaCha20Rng,
-        out: &mut Outbox,
+        io: &mut Io,
     ) -> Box<Self> {
+        io.timers.clear_handshake();
         let mut handshake = Box::new(Self {
-            proof,
             details,
-            nonce: rng.r#gen(),
+            nonce: io.rng.r#gen(),
             servers: servers.to_vec(),
-            asked: 1,
-            ask_next_at: now + NEXT_ADDRESS_AFTER,
+            tried: 1,
             server: None,
-            is_answered: false,
+            got_reply: false,
             step: Step::Hello,
-            unproven: Vec::new(),
+            rejected_login2s: Vec::new(),
             tries: 0,
-            wait: Duration::ZERO,
-            retry_at: now,
+            backoff: first_backoff(&auth),
+            auth,
         });
-        handshake.send_first(now, rng, out);
+        handshake.set_next_address_timer(now, io);
+        handshake.send(now, io);
         handshake
     }
 
-    /// Whether the password is what is to be proven.
-    pub fn is_by_password(&self) -> bool {
-        matches!(self.proof, Proof::Password(..))
+    pub fn auth_kind(&self) -> AuthKind {
+        match self.auth {
+            AuthMethod::Password(..) => AuthKind::Password,
+            AuthMethod::Ticket(_) => AuthKind::Ticket,
+        }
     }
 
     /// Whether a server has answered at all.
-    pub fn is_answered(&self) -> bool {
-        self.is_answered
+    pub fn got_reply(&self) -> bool {
+        self.got_reply
     }
 
-    /// Whether somebody meddles: a server sends one LOGIN2 in an exchange, however often.
-    pub fn is_contradicted(&self) -> bool {
-        self.unproven.len() > 1
+    /// Whether an attacker tampers: a server sends one LOGIN2 in an exchange, however often.
+    pub fn saw_conflicting_login2(&self) -> bool {
+        self.rejected_login2s.len() > 1
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
-    pub fn timeout(&self) -> Instant {
-        let ask_next_at = self.may_ask_next().then_some(self.ask_next_at);
-        ask_next_at.into_iter().chain(self.doubt_until()).fold(self.retry_at, Instant::min)
-    }
-
-    fn doubt_until(&self) -> Option<Instant> {
-        if let Step::Login1 { doubt_until, .. } = self.step { doubt_until } else { None }
-    }
-
-    /// Repeats a step, or asks the server's next address.
-    pub fn handle_timeout(&mut self, now: Instant, rng: &mut ChaCha20Rng, out: &mut Outbox) {
-        if self.may_ask_next() && now >= self.ask_next_at {
-            self.ask_next(now, out);
-        }
-        if self.doubt_until().is_some_and(|until| now >= until) {
-            let (ke3, details) = (random(rng), random(rng));
-            return self.begin_login3(now, None, &ke3, &details, rng, out);
-        }
-        if now < self.retry_at {
-            return;
-        }
-        let is_given_up = match self.step {
-            Step::Hello => false,
-            Step::Login3 { .. } => self.tries >= LOGIN3_TRIES,
-            Step::Login1 { .. } | Step::Resume { .. } => self.tries >= STEP_TRIES,
-        };
-        if is_given_up {
-            self.start_over(now, rng);
-        }
-        self.send(now, rng, out);
-    }
-
-    /// Nobody listens at `address`: there is no need to wait before asking the next.
-    pub fn unreachable(&mut self, now: Instant, address: SocketAddr, out: &mut Outbox) {
-        if self.may_ask_next() && self.servers[self.asked - 1] == address {
-            self.ask_next(now, out);
+    /// One of the timers of the exchange has expired.
+    pub fn on_timer(&mut self, now: Instant, timer: Timer, io: &mut Io) {
+        match timer {
+            Timer::NextAddress => self.try_next_address(now, io),
+            Timer::Login2Grace => {
+                let (ke3, details) = (random(&mut io.rng), random(&mut io.rng));
+                self.begin_login3(now, None, &ke3, &details, io);
+            }
+            Timer::HandshakeRetry => {
+                let is_given_up = match self.step {
+                    Step::Hello => false,
+                    Step::Login3 { .. } => self.tries >= LOGIN3_TRIES,
+                    Step::Login1 { .. } | Step::Resume { .. } => self.tries >= STEP_TRIES,
+                };
+                if is_given_up {
+                    self.restart(now, io);
+                }
+                self.send(now, io);
+            }
+            _ => {}
         }
     }
 
-    /// Takes a packet that is not part of a session. What does not belong here is ignored.
-    pub fn handle(
+    /// No server listens at `address`: the next one is tried without a wait.
+    pub fn on_unreachable(&mut self, now: Instant, address: SocketAddr, io: &mut Io) {
+        if self.servers[self.tried - 1] == address {
+            self.try_next_address(now, io);
+        }
+    }
+
+    /// Processes a packet that is not part of a session. Ignores what does not belong to this exchange.
+    pub fn on_packet(
         &mut self,
         now: Instant,
         from: SocketAddr,
         packet: &Packet<'_>,
-        rng: &mut ChaCha20Rng,
-        out: &mut Outbox,
-    ) -> Option<Verdict> {
+        io: &mut Io,
+    ) -> Option<HandshakeOutcome> {
         let from_server = match self.server {
             Some(server) => server == from,
-            None => self.servers[..self.asked].contains(&from),
+            None => self.servers[..self.tried].contains(&from),
         };
         if !from_server || packet_nonce(packet) != Some(self.nonce) {
             return None;
         }
-        match *packet {
-            Packet::Retry { cookie, .. } => self.handle_retry(now, from, cookie, rng, out),
-            Packet::Version { version, .. } if version != PROTOCOL_VERSION => {
-                return matches!(self.step, Step::Hello).then_some(Verdict::Version(version));
+        match (*packet, &self.step) {
+            (Packet::Retry { cookie, .. }, _) => self.on_retry(now, from, cookie, io),
+            (Packet::Login2 { ke2, .. }, _) => self.on_login2(now, ke2, io),
+            (Packet::Version { version, .. }, Step::Hello) if version != PROTOCOL_VERSION => {
+                return Some(HandshakeOutcome::Version(version));
             }
-            Packet::Login2 { ke2, .. } => self.handle_login2(now, ke2, rng, out),
-            Packet::Login4 { result: answer, .. } => return self.handle_answer(from, answer),
-            Packet::Throttled { retry_after_s, .. } => {
-                return matches!(self.step, Step::Login1 { .. }).then_some(Verdict::Throttled(retry_after_s));
+            (Packet::Throttled { retry_after_s, .. }, Step::Login1 { .. }) => {
+                return Some(HandshakeOutcome::Throttled(retry_after_s));
             }
-            Packet::Resumed { server_nonce, result: answer, .. } => {
-                return self.handle_resumed(from, &server_nonce, answer);
+            (Packet::Login4 { result: answer, .. }, Step::Login3 { key, .. }) => {
+                return self.on_answer(from, key.as_ref(), answer);
             }
-            Packet::Refused { .. } => return matches!(self.step, Step::Resume { .. }).then_some(Verdict::Refused),
+            (Packet::Resumed { server_nonce, result: answer, .. }, Step::Resume { .. }) => {
+                return self.on_resumed(from, &server_nonce, answer);
+            }
+            (Packet::Refused { .. }, Step::Resume { .. }) => return Some(HandshakeOutcome::Refused),
             _ => {}
         }
         None
     }
 
     /// The first RETRY chooses the server; a later one brings a fresh cookie for the step it answers.
-    fn handle_retry(&mut self, now: Instant, from: SocketAddr, fresh: Cookie, rng: &mut ChaCha20Rng, out: &mut Outbox) {
+    fn on_retry(&mut self, now: Instant, from: SocketAddr, fresh: Cookie, io: &mut Io) {
         match &mut self.step {
             Step::Hello => {
-                self.step = match &self.proof {
-                    Proof::Password(identity, _) => {
-                        let (login, ke1) = ClientLogin::start(rng, &identity.password);
-                        Step::Login1 { cookie: fresh, login: Box::new(login), ke1, doubt_until: None }
+                self.step = match &self.auth {
+                    AuthMethod::Password(credentials, _) => {
+                        let (login, ke1) = ClientLogin::start(&mut io.rng, &credentials.password);
+                        Step::Login1 { cookie: fresh, login: Box::new(login), ke1 }
                     }
-                    Proof::Ticket(_) => Step::Resume { cookie: fresh },
+                    AuthMethod::Ticket(_) => Step::Resume { cookie: fresh },
                 };
                 self.server = Some(from);
-                self.is_answered = true;
+                self.got_reply = true;
+                io.timers.clear(Timer::NextAddress);
             }
             Step::Login1 { cookie, .. } | Step::Resume { cookie } if *cookie != fresh => *cookie = fresh,
             _ => return,
         }
-        self.send_first(now, rng, out);
+        self.send_first(now, io);
     }
 
-    fn handle_login2(&mut self, now: Instant, ke2: &[u8; KE2_BYTES], rng: &mut ChaCha20Rng, out: &mut Outbox) {
-        let Proof::Password(identity, stretching) = &self.proof else { return };
-        if self.unproven.len() >= LOGIN2_TRIES || self.unproven.contains(ke2) {
+    fn on_login2(&mut self, now: Instant, ke2: &[u8; KE2_BYTES], io: &mut Io) {
+        let AuthMethod::Password(credentials, stretching) = &self.auth else { return };
+        if self.rejected_login2s.len() >= LOGIN2_TRIES || self.rejected_login2s.contains(ke2) {
             return;
         }
         match &mut self.step {
-            Step::Login1 { login, doubt_until, .. } => {
-                match login.finish(rng, &identity.user, &identity.password, ke2, *stretching) {
+            Step::Login1 { login, .. } => {
+                match login.finish(&mut io.rng, &credentials.user, &credentials.password, ke2, *stretching) {
                     Ok((key, ke3)) => {
                         let details = key.seal_client_info(&self.nonce, &self.details);
-                        return self.begin_login3(now, Some(key), &ke3, &details, rng, out);
+                        return self.begin_login3(now, Some(key), &ke3, &details, io);
                     }
-                    Err(_) => doubt_until.get_or_insert(now + LOGIN2_GRACE),
-                };
+                    Err(_) if io.timers.get(Timer::Login2Grace).is_none() => {
+                        io.timers.set(Timer::Login2Grace, now + LOGIN2_GRACE);
+                    }
+                    Err(_) => {}
+                }
             }
-            // Too late to try it, but it tells that one of the two is not the server's.
+            // Too late to verify it, but it shows that one of the two is not the server's.
             Step::Login3 { key: None, .. } => {}
             _ => return,
         }
-        self.unproven.push(*ke2);
+        self.rejected_login2s.push(*ke2);
     }
 
     fn begin_login3(
@@ -287,100 +291,111 @@ impl Handshake {
         key: Option<LoginKey>,
         ke3: &[u8; KE3_BYTES],
         details: &[u8; CLIENT_INFO_BYTES],
-        rng: &mut ChaCha20Rng,
-        out: &mut Outbox,
+        io: &mut Io,
     ) {
         let packet = Packet::Login3 { nonce: self.nonce, ke3, client_info: details }.to_bytes();
         self.step = Step::Login3 { packet, key };
-        self.send_first(now, rng, out);
+        io.timers.clear(Timer::Login2Grace);
+        self.send_first(now, io);
     }
 
-    fn handle_answer(&self, server: SocketAddr, answer: &[u8; LOGIN_RESULT_BYTES]) -> Option<Verdict> {
-        let Step::Login3 { key, .. } = &self.step else { return None };
-        let Some(key) = key else { return Some(Verdict::Refused) };
-        // The server has proven that it holds our password's record. What does not open is a stranger's answer, or one to
-        // a stranger's LOGIN3, or the password has just been changed: the next exchange tells.
+    /// The server has proven that it holds the password's record. An answer that does not open is an attacker's, or one
+    /// to an attacker's LOGIN3, or the password has just been changed, which the next exchange finds out.
+    fn on_answer(
+        &self,
+        server: SocketAddr,
+        key: Option<&LoginKey>,
+        answer: &[u8; LOGIN_RESULT_BYTES],
+    ) -> Option<HandshakeOutcome> {
+        let Some(key) = key else { return Some(HandshakeOutcome::Refused) };
         Some(match key.open_result(&self.nonce, answer).ok()? {
-            LoginResult::Accepted(welcome) => Verdict::Established { server, welcome, secret: key.session_secret() },
+            LoginResult::Accepted(welcome) => {
+                HandshakeOutcome::Established { server, welcome, secret: key.session_secret() }
+            }
             LoginResult::AlreadyActive { liveness_ms } => {
-                Verdict::AlreadyActive(Duration::from_millis(liveness_ms.into()))
+                HandshakeOutcome::AlreadyActive(Duration::from_millis(liveness_ms.into()))
             }
         })
     }
 
-    fn handle_resumed(
+    fn on_resumed(
         &self,
         server: SocketAddr,
         server_nonce: &Nonce,
         answer: &[u8; LOGIN_RESULT_BYTES],
-    ) -> Option<Verdict> {
-        let (Step::Resume { .. }, Proof::Ticket(resumption)) = (&self.step, &self.proof) else { return None };
+    ) -> Option<HandshakeOutcome> {
+        let AuthMethod::Ticket(resumption) = &self.auth else { return None };
         match resumption.key.open_result(&self.nonce, server_nonce, answer).ok()? {
             LoginResult::Accepted(welcome) => {
                 let secret = resumption.key.session_secret(&self.nonce, server_nonce);
-                Some(Verdict::Established { server, welcome, secret })
+                Some(HandshakeOutcome::Established { server, welcome, secret })
             }
-            LoginResult::AlreadyActive { .. } => Some(Verdict::Refused),
+            LoginResult::AlreadyActive { .. } => Some(HandshakeOutcome::Refused),
         }
     }
 
-    /// Back to HELLO at every address. A login takes a new nonce, since the server may have forgotten half of it; a
-    /// resumption keeps its own, so that the server knows the repeat of one it has granted already.
-    fn start_over(&mut self, now: Instant, rng: &mut ChaCha20Rng) {
+    /// Back to HELLO at every address. A login takes a new nonce, since the server may have forgotten half of the
+    /// exchange. A resumption keeps its nonce, so that the server recognises the repetition of one that it has granted.
+    fn restart(&mut self, now: Instant, io: &mut Io) {
         if let Some(server) = self.server.take() {
-            prefer(&mut self.servers, server);
+            move_to_front(&mut self.servers, server);
         }
-        if matches!(self.proof, Proof::Password(..)) {
-            self.nonce = rng.r#gen();
+        if self.auth_kind() == AuthKind::Password {
+            self.nonce = io.rng.r#gen();
         }
         self.step = Step::Hello;
-        self.unproven.clear();
-        (self.tries, self.wait) = (0, self.first_wait());
-        (self.asked, self.ask_next_at) = (1, now + NEXT_ADDRESS_AFTER);
+        self.rejected_login2s.clear();
+        io.timers.clear(Timer::Login2Grace);
+        self.tried = 1;
+        self.set_next_address_timer(now, io);
+        self.restart_retries();
     }
 
-    fn first_wait(&self) -> Duration {
-        if self.is_by_password() { LOGIN_RETRY_FIRST } else { RESUME_RETRY_FIRST }
+    /// Tries one more address, where there is one and no server has answered.
+    fn try_next_address(&mut self, now: Instant, io: &mut Io) {
+        if matches!(self.step, Step::Hello) && self.tried < self.servers.len() {
+            io.out.push_back((self.servers[self.tried], self.packet()));
+            self.tried += 1;
+            self.set_next_address_timer(now, io);
+        }
     }
 
-    fn may_ask_next(&self) -> bool {
-        matches!(self.step, Step::Hello) && self.asked < self.servers.len()
+    fn set_next_address_timer(&self, now: Instant, io: &mut Io) {
+        let is_one_left = self.tried < self.servers.len();
+        io.timers.update(Timer::NextAddress, is_one_left.then(|| now + NEXT_ADDRESS_AFTER));
     }
 
-    fn ask_next(&mut self, now: Instant, out: &mut Outbox) {
-        let address = self.servers[self.asked];
-        self.asked += 1;
-        self.ask_next_at = now + NEXT_ADDRESS_AFTER;
-        out.push_back((address, self.packet()));
+    fn restart_retries(&mut self) {
+        (self.tries, self.backoff) = (0, first_backoff(&self.auth));
     }
 
-    fn send_first(&mut self, now: Instant, rng: &mut ChaCha20Rng, out: &mut Outbox) {
-        (self.tries, self.wait) = (0, self.first_wait());
-        self.send(now, rng, out);
+    /// Sends a step for the first time.
+    fn send_first(&mut self, now: Instant, io: &mut Io) {
+        self.restart_retries();
+        self.send(now, io);
     }
 
-    /// Sends the present step; the next repeat comes at about the wait, spread so that clients do not march in step.
-    fn send(&mut self, now: Instant, rng: &mut ChaCha20Rng, out: &mut Outbox) {
+    /// Sends the present step, and schedules its retransmission with 20 % jitter.
+    fn send(&mut self, now: Instant, io: &mut Io) {
         let packet = self.packet();
         match self.server {
-            Some(server) => out.push_back((server, packet)),
-            None => out.extend(self.servers[..self.asked].iter().map(|&server| (server, packet.clone()))),
+            Some(server) => io.out.push_back((server, packet)),
+            None => io.out.extend(self.servers[..self.tried].iter().map(|&server| (server, packet.clone()))),
         }
         self.tries += 1;
-        self.retry_at = now + self.wait.mul_f64(rng.gen_range(0.8..1.2));
-        if self.tries > HELLO_TRIES || !matches!(self.step, Step::Hello) {
-            self.wait = (self.wait * 2).min(LOGIN_RETRY_MAX);
-        }
+        let may_double = self.tries > HELLO_TRIES || !matches!(self.step, Step::Hello);
+        let wait = if may_double { self.backoff.next_wait() } else { self.backoff.wait() };
+        io.timers.set(Timer::HandshakeRetry, now + wait.mul_f64(io.rng.gen_range(0.8..1.2)));
     }
 
     fn packet(&self) -> Vec<u8> {
         let nonce = self.nonce;
-        match (&self.step, &self.proof) {
-            (Step::Login1 { cookie, ke1, .. }, Proof::Password(identity, _)) => {
-                Packet::Login1 { nonce, cookie: *cookie, user: identity.user.as_str(), ke1 }.to_bytes()
+        match (&self.step, &self.auth) {
+            (Step::Login1 { cookie, ke1, .. }, AuthMethod::Password(credentials, _)) => {
+                Packet::Login1 { nonce, cookie: *cookie, user: credentials.user.as_str(), ke1 }.to_bytes()
             }
             (Step::Login3 { packet, .. }, _) => packet.clone(),
-            (Step::Resume { cookie }, Proof::Ticket(resumption)) => {
+            (Step::Resume { cookie }, AuthMethod::Ticket(resumption)) => {
                 let details = resumption.key.seal_client_info(&nonce, cookie, &self.details);
                 Packet::Resume { nonce, cookie: *cookie, client_info: &details, ticket: &resumption.ticket }.to_bytes()
             }
@@ -389,8 +404,16 @@ impl Handshake {
     }
 }
 
-/// Moves `first` to the front: the address that answered last is asked first the next time.
-pub(super) fn prefer(servers: &mut [SocketAddr], first: SocketAddr) {
+fn first_backoff(auth: &AuthMethod) -> Backoff {
+    let first = match auth {
+        AuthMethod::Password(..) => LOGIN_RETRY_FIRST,
+        AuthMethod::Ticket(_) => RESUME_RETRY_FIRST,
+    };
+    Backoff::new(first, LOGIN_RETRY_MAX)
+}
+
+/// Moves `first` to the front: the address that answered last is tried first the next time.
+pub(super) fn move_to_front(servers: &mut [SocketAddr], first: SocketAddr) {
     if let Some(at) = servers.iter().position(|&server| server == first) {
         servers[..=at].rotate_right(1);
     }

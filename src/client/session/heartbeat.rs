@@ -1,125 +1,105 @@
-//! When to say "I am alive", and when to believe that nobody hears it.
+//! Heartbeat timing: when to send, when to retransmit, when to declare the connection lost.
 //!
-//! Owns the timing of heartbeats. Must not know how they are sent.
+//! Must not know how heartbeats are sent.
 
 use std::time::{Duration, Instant};
 
+use super::timers::{Timer, TimerTable};
+use crate::client::backoff::Backoff;
 use crate::common::limits::HEARTBEAT_TRIES;
 
-/// Longest wait between two heartbeats of a session that seems lost.
-const FADING_WAIT_MAX: Duration = Duration::from_secs(1);
-/// Intervals below this are a server's mistake that would make us spin.
-const SHORTEST: Duration = Duration::from_millis(1);
+/// Longest wait between two heartbeats of a connection that seems lost.
+const LOST_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Shorter intervals are a server's mistake that would make the client spin.
+const INTERVAL_MIN: Duration = Duration::from_millis(1);
 
-/// What is to be done now.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Pulse {
-    /// Nothing before [`Heartbeats::timeout`].
-    Rest,
-    /// Send the heartbeat of this number.
-    Send(u32),
-    /// Nothing was heard for the liveness time. Told once; heartbeats go on for a while with growing waits, since the
-    /// server may hear what it cannot answer, and should not take the client for dead while it comes back.
-    Lost,
-}
-
-/// The heartbeats of one session.
+/// The heartbeats of one session. Uses [`Timer::Heartbeat`] and [`Timer::Liveness`].
 pub(super) struct Heartbeats {
     interval: Duration,
-    /// What is left between the interval and the liveness time.
+    /// Silence after an unacknowledged heartbeat that makes the connection lost: the liveness time without the interval.
     grace: Duration,
-    repeat: Duration,
+    retry: Duration,
     number: u32,
     phase: Phase,
-    last_heard: Instant,
 }
 
 enum Phase {
-    /// The latest is acknowledged (or none was sent yet).
-    Resting { due: Instant },
-    /// `number` is under way, unacknowledged.
-    Waiting { first_sent: Instant, repeat_at: Instant },
-    /// Lost, as far as we know.
-    Fading { repeat_at: Instant, wait: Duration, until: Instant },
+    /// The latest heartbeat is acknowledged, or none was sent yet.
+    Acked,
+    /// The latest heartbeat is not acknowledged.
+    AwaitingAck { first_sent: Instant },
+    /// Nothing was received for the liveness time. Heartbeats continue until `until`, with growing waits: the server may
+    /// receive what it cannot answer, and must not expire the session while the client reconnects.
+    Lost { backoff: Backoff, until: Instant },
+    /// The session has ended.
+    Stopped,
 }
 
 impl Heartbeats {
-    /// The first heartbeat is due at once: the session began at the server when it answered, and that answer may have
-    /// been repeated for long. `interval` and `liveness` are what the server told.
-    pub fn new(now: Instant, interval: Duration, liveness: Duration) -> Self {
-        let interval = interval.max(SHORTEST);
-        let grace = liveness.saturating_sub(interval).max(SHORTEST * HEARTBEAT_TRIES);
-        let phase = Phase::Resting { due: now };
-        // Rounded up, so that the last try is not followed by one more in the last nanoseconds.
-        let repeat = grace / HEARTBEAT_TRIES + Duration::from_nanos(1);
-        Self { interval, grace, repeat, number: 0, phase, last_heard: now }
+    /// The first heartbeat is due at once: the server began the session when it answered, and that answer may have been
+    /// retransmitted for long. `interval` and `liveness` are the server's.
+    pub fn new(now: Instant, interval: Duration, liveness: Duration, timers: &mut TimerTable) -> Self {
+        let interval = interval.max(INTERVAL_MIN);
+        let grace = liveness.saturating_sub(interval).max(INTERVAL_MIN * HEARTBEAT_TRIES);
+        timers.set(Timer::Heartbeat, now);
+        timers.clear(Timer::Liveness);
+        // Rounded up, so that no further retransmission falls into the last nanoseconds before the connection is lost.
+        let retry = grace / HEARTBEAT_TRIES + Duration::from_nanos(1);
+        Self { interval, grace, retry, number: 0, phase: Phase::Acked }
     }
 
-    /// A datagram of the session has arrived.
-    pub fn heard(&mut self, now: Instant) {
-        self.last_heard = now;
+    /// A datagram of the session has arrived. It shows that the server lives, though not that the server receives:
+    /// retransmissions continue.
+    pub fn on_datagram(&self, now: Instant, timers: &mut TimerTable) {
+        if let Phase::AwaitingAck { .. } = self.phase {
+            timers.set(Timer::Liveness, now + self.grace);
+        }
     }
 
-    /// The server has this heartbeat. The next one counts from when this one was first sent, since any of its repeats
-    /// may be the one that arrived.
-    pub fn acknowledged(&mut self, number: u32) {
-        if let Phase::Waiting { first_sent, .. } = self.phase
+    /// The server has this heartbeat. The next interval starts at its first transmission, since any of its
+    /// retransmissions may be the one that arrived.
+    pub fn on_ack(&mut self, number: u32, timers: &mut TimerTable) {
+        if let Phase::AwaitingAck { first_sent } = self.phase
             && number == self.number
         {
-            self.phase = Phase::Resting { due: first_sent + self.interval };
+            self.phase = Phase::Acked;
+            timers.set(Timer::Heartbeat, first_sent + self.interval);
+            timers.clear(Timer::Liveness);
         }
     }
 
-    /// When [`pulse`](Self::pulse) has something to say.
-    pub fn timeout(&self) -> Instant {
-        match self.phase {
-            Phase::Resting { due } => due,
-            Phase::Waiting { first_sent, repeat_at } => repeat_at.min(self.lost_at(first_sent)),
-            Phase::Fading { repeat_at, .. } => repeat_at,
-        }
-    }
-
-    /// The same for a session that seems lost, as long as it says anything.
-    pub fn fading_timeout(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Fading { repeat_at, until, .. } if repeat_at < until => Some(repeat_at),
-            _ => None,
-        }
-    }
-
-    /// What is to be done now.
-    pub fn pulse(&mut self, now: Instant) -> Pulse {
-        match self.phase {
-            Phase::Resting { due } if now >= due => {
+    /// [`Timer::Heartbeat`] has expired: the number of the heartbeat to be sent, if any.
+    pub fn on_heartbeat_timer(&mut self, now: Instant, timers: &mut TimerTable) -> Option<u32> {
+        match &mut self.phase {
+            Phase::Acked => {
                 self.number = self.number.wrapping_add(1);
-                self.phase = Phase::Waiting { first_sent: now, repeat_at: now + self.repeat };
-                Pulse::Send(self.number)
+                self.phase = Phase::AwaitingAck { first_sent: now };
+                timers.set(Timer::Heartbeat, now + self.retry);
+                timers.set(Timer::Liveness, now + self.grace);
             }
-            Phase::Waiting { first_sent, .. } if now >= self.lost_at(first_sent) => {
-                let until = now + self.interval + self.grace;
-                self.phase = Phase::Fading { repeat_at: now, wait: self.repeat, until };
-                Pulse::Lost
+            Phase::AwaitingAck { .. } => timers.set(Timer::Heartbeat, now + self.retry),
+            Phase::Lost { until, .. } if now >= *until => return None,
+            Phase::Lost { backoff, until } => {
+                let next = now + backoff.next_wait();
+                timers.update(Timer::Heartbeat, (next < *until).then_some(next));
             }
-            Phase::Fading { repeat_at, wait, until } if now >= repeat_at && now < until => {
-                self.phase = Phase::Fading { repeat_at: now + wait, wait: (wait * 2).min(FADING_WAIT_MAX), until };
-                Pulse::Send(self.number)
-            }
-            // Woken too late for what was due: without this it would stay due.
-            Phase::Fading { wait, until, .. } if now >= until => {
-                self.phase = Phase::Fading { repeat_at: until, wait, until };
-                Pulse::Rest
-            }
-            Phase::Waiting { first_sent, repeat_at } if now >= repeat_at => {
-                self.phase = Phase::Waiting { first_sent, repeat_at: now + self.repeat };
-                Pulse::Send(self.number)
-            }
-            _ => Pulse::Rest,
+            Phase::Stopped => return None,
         }
+        Some(self.number)
     }
 
-    /// Whatever the server says shows that it lives, though not that it hears us: then the repeats go on.
-    fn lost_at(&self, first_sent: Instant) -> Instant {
-        first_sent.max(self.last_heard) + self.grace
+    /// [`Timer::Liveness`] has expired: the connection is lost.
+    pub fn on_liveness_timer(&mut self, now: Instant, timers: &mut TimerTable) {
+        let backoff = Backoff::new(self.retry, LOST_WAIT_MAX);
+        self.phase = Phase::Lost { backoff, until: now + self.interval + self.grace };
+        timers.set(Timer::Heartbeat, now);
+    }
+
+    /// The session has ended: no more heartbeats.
+    pub fn stop(&mut self, timers: &mut TimerTable) {
+        self.phase = Phase::Stopped;
+        timers.clear(Timer::Heartbeat);
+        timers.clear(Timer::Liveness);
     }
 }
 
@@ -130,85 +110,121 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(2);
     const LIVENESS: Duration = Duration::from_secs(3);
 
-    fn started() -> (Instant, Heartbeats) {
-        let start = super::super::test_epoch();
-        (start, Heartbeats::new(start, INTERVAL, LIVENESS))
+    #[derive(Debug, PartialEq, Eq)]
+    enum Action {
+        None,
+        Send(u32),
+        Lost,
     }
 
-    fn resting() -> (Instant, Heartbeats) {
-        let (start, mut heartbeats) = started();
-        assert_eq!(heartbeats.pulse(start), Pulse::Send(1), "the first shows the server that its answer has arrived");
-        heartbeats.acknowledged(1);
-        (start, heartbeats)
+    /// Heartbeats and their timers.
+    struct Fixture {
+        heartbeats: Heartbeats,
+        timers: TimerTable,
+    }
+
+    impl Fixture {
+        fn new(now: Instant, interval: Duration, liveness: Duration) -> Self {
+            let mut timers = TimerTable::default();
+            Self { heartbeats: Heartbeats::new(now, interval, liveness, &mut timers), timers }
+        }
+
+        fn poll(&mut self, now: Instant) -> Action {
+            if self.timers.take_expired(Timer::Liveness, now) {
+                self.heartbeats.on_liveness_timer(now, &mut self.timers);
+                return Action::Lost;
+            }
+            if !self.timers.take_expired(Timer::Heartbeat, now) {
+                return Action::None;
+            }
+            self.heartbeats.on_heartbeat_timer(now, &mut self.timers).map_or(Action::None, Action::Send)
+        }
+
+        fn on_ack(&mut self, number: u32) {
+            self.heartbeats.on_ack(number, &mut self.timers);
+        }
+
+        fn timeout(&self) -> Option<Instant> {
+            self.timers.next_timeout()
+        }
+    }
+
+    /// The first heartbeat is sent and acknowledged.
+    fn acked() -> (Instant, Fixture) {
+        let start = super::super::test_epoch();
+        let mut fixture = Fixture::new(start, INTERVAL, LIVENESS);
+        assert_eq!(fixture.poll(start), Action::Send(1), "the first shows the server that its answer has arrived");
+        fixture.on_ack(1);
+        (start, fixture)
     }
 
     #[test]
-    fn an_unanswered_heartbeat_is_repeated_twelve_times_and_then_the_connection_is_lost() {
-        let (start, mut heartbeats) = resting();
-        assert_eq!(heartbeats.pulse(start), Pulse::Rest);
+    fn an_unacknowledged_heartbeat_is_sent_twelve_times_and_then_the_connection_is_lost() {
+        let (start, mut fixture) = acked();
+        assert_eq!(fixture.poll(start), Action::None);
         let mut sent = 0;
         loop {
-            let now = heartbeats.timeout();
-            match heartbeats.pulse(now) {
-                Pulse::Send(number) => {
+            let now = fixture.timeout().expect("a timeout");
+            match fixture.poll(now) {
+                Action::Send(number) => {
                     assert_eq!(number, 2);
                     assert!(now >= start + INTERVAL && now < start + LIVENESS);
                     sent += 1;
                 }
-                Pulse::Lost => break assert_eq!(now, start + LIVENESS),
-                Pulse::Rest => panic!("a timeout without a reason"),
+                Action::Lost => break assert_eq!(now, start + LIVENESS),
+                Action::None => panic!("a timeout without a reason"),
             }
         }
         assert_eq!(sent, HEARTBEAT_TRIES);
-        let mut fading = Vec::new();
-        while let Some(now) = heartbeats.fading_timeout() {
-            assert_eq!(heartbeats.pulse(now), Pulse::Send(2));
-            fading.push(now);
+        let mut after_loss = Vec::new();
+        while let Some(now) = fixture.timeout() {
+            assert_eq!(fixture.poll(now), Action::Send(2));
+            after_loss.push(now);
         }
-        assert!(fading.len() >= 4 && fading.last() < Some(&(start + LIVENESS * 2)));
+        assert!(after_loss.len() >= 4 && after_loss.last() < Some(&(start + LIVENESS * 2)));
     }
 
     #[test]
-    fn a_client_that_slept_while_its_session_faded_does_not_spin() {
-        let (start, mut heartbeats) = resting();
-        assert_eq!(heartbeats.pulse(start + INTERVAL), Pulse::Send(2));
-        assert_eq!(heartbeats.pulse(start + LIVENESS), Pulse::Lost);
-        assert!(heartbeats.fading_timeout().is_some());
-        assert_eq!(heartbeats.pulse(start + LIVENESS * 9), Pulse::Rest);
-        assert_eq!(heartbeats.fading_timeout(), None, "what is over is not due");
+    fn a_client_that_slept_after_the_loss_does_not_spin() {
+        let (start, mut fixture) = acked();
+        assert_eq!(fixture.poll(start + INTERVAL), Action::Send(2));
+        assert_eq!(fixture.poll(start + LIVENESS), Action::Lost);
+        assert!(fixture.timeout().is_some());
+        assert_eq!(fixture.poll(start + LIVENESS * 9), Action::None);
+        assert_eq!(fixture.timeout(), None, "nothing remains due");
     }
 
     #[test]
-    fn the_next_heartbeat_counts_from_the_first_sending_of_the_last() {
-        let (start, mut heartbeats) = resting();
-        assert_eq!(heartbeats.pulse(start + INTERVAL), Pulse::Send(2));
-        let repeat = heartbeats.timeout();
-        assert_eq!(heartbeats.pulse(repeat), Pulse::Send(2));
-        heartbeats.acknowledged(7);
-        assert!(heartbeats.timeout() < start + LIVENESS, "another number acknowledges nothing");
-        heartbeats.acknowledged(2);
-        assert_eq!(heartbeats.timeout(), start + INTERVAL * 2);
-        assert_eq!(heartbeats.pulse(start + INTERVAL * 2), Pulse::Send(3));
+    fn the_interval_starts_at_the_first_transmission() {
+        let (start, mut fixture) = acked();
+        assert_eq!(fixture.poll(start + INTERVAL), Action::Send(2));
+        let retry = fixture.timeout().expect("a timeout");
+        assert_eq!(fixture.poll(retry), Action::Send(2));
+        fixture.on_ack(7);
+        assert!(fixture.timeout() < Some(start + LIVENESS), "another number acknowledges nothing");
+        fixture.on_ack(2);
+        assert_eq!(fixture.timeout(), Some(start + INTERVAL * 2));
+        assert_eq!(fixture.poll(start + INTERVAL * 2), Action::Send(3));
     }
 
     #[test]
-    fn other_datagrams_keep_the_connection_but_not_the_peace() {
-        let (start, mut heartbeats) = resting();
-        assert_eq!(heartbeats.pulse(start + INTERVAL), Pulse::Send(2));
-        let heard = start + LIVENESS - Duration::from_millis(1);
-        heartbeats.heard(heard);
-        assert_eq!(heartbeats.pulse(start + LIVENESS), Pulse::Send(2));
-        assert_eq!(heartbeats.pulse(heard + (LIVENESS - INTERVAL)), Pulse::Lost);
+    fn other_datagrams_do_not_stop_heartbeat_retries() {
+        let (start, mut fixture) = acked();
+        assert_eq!(fixture.poll(start + INTERVAL), Action::Send(2));
+        let received = start + LIVENESS - Duration::from_millis(1);
+        fixture.heartbeats.on_datagram(received, &mut fixture.timers);
+        assert_eq!(fixture.poll(start + LIVENESS), Action::Send(2));
+        assert_eq!(fixture.poll(received + (LIVENESS - INTERVAL)), Action::Lost);
     }
 
     #[test]
-    fn senseless_intervals_neither_spin_nor_panic() {
+    fn intervals_of_zero_neither_spin_nor_panic() {
         let start = super::super::test_epoch();
-        let mut heartbeats = Heartbeats::new(start, Duration::ZERO, Duration::ZERO);
-        assert_eq!(heartbeats.pulse(start), Pulse::Send(1));
-        let repeat = heartbeats.timeout();
-        assert!(repeat > start);
-        heartbeats.acknowledged(1);
-        assert!(heartbeats.timeout() > start);
+        let mut fixture = Fixture::new(start, Duration::ZERO, Duration::ZERO);
+        assert_eq!(fixture.poll(start), Action::Send(1));
+        let retry = fixture.timeout();
+        assert!(retry > Some(start));
+        fixture.on_ack(1);
+        assert!(fixture.timeout() > Some(start));
     }
 }

@@ -1,21 +1,23 @@
-//! One client's session with the server, as a state machine: time, datagrams and commands go in; datagrams, events and
-//! the next deadline come out as values.
+//! One client's session with the server, as a sans-IO state machine: time, datagrams and commands go in; datagrams,
+//! events and the next deadline come out as values.
 //!
-//! Owns login, heartbeats, requests and their repetition, coming back after a break, and leaving. Must not touch a
-//! socket, a clock or a file: the driver (see [`control`](super::control)) moves bytes and decides nothing, and a test
-//! can run a whole network of sessions in virtual time.
+//! Owns login, heartbeats, requests and their retransmission, reconnecting, and logout. Must not touch a socket, a clock
+//! or a file: the driver (see [`control`](super::control)) moves bytes and decides nothing, and a test runs a network of
+//! sessions in virtual time.
 //!
-//! After any input the driver takes everything from [`Session::poll_transmit`] and [`Session::poll_event`], then sleeps
-//! until [`Session::poll_timeout`].
+//! After any input the driver drains [`Session::poll_transmit`] and [`Session::poll_event`], then sleeps until
+//! [`Session::poll_timeout`].
 
 mod acked_publications;
 mod error;
 mod established;
 mod handshake;
 mod heartbeat;
+pub(crate) mod publishing;
 mod reconnect;
 mod requests;
 mod resync;
+mod timers;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -26,14 +28,14 @@ use rand_chacha::ChaCha20Rng;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use self::acked_publications::Ledger;
+use self::acked_publications::AckedPublications;
 pub use self::error::{LoginError, RequestError};
-use self::established::Link;
-use self::handshake::{Handshake, Identity, Proof, Verdict};
+use self::established::Connection;
+use self::handshake::{AuthMethod, Handshake, HandshakeOutcome, UserCredentials};
 use self::reconnect::Reconnect;
-use self::requests::{Ended, Owner, Requests};
-use self::resync::Repair;
-pub(crate) use self::resync::{batches, publish_batches, singly, staging};
+use self::requests::Requests;
+use self::resync::Resync;
+use self::timers::{Timer, TimerTable};
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::{ClientInfo, SessionParams};
 use crate::common::limits::{COMMAND_TIMEOUT, LOGIN_TIMEOUT, LOGOUT_TIMEOUT, MESSAGE_MAX_BYTES, PROTOCOL_VERSION};
@@ -45,102 +47,104 @@ use crate::common::types::UserName;
 /// A password, wiped when dropped.
 pub type Password = Zeroizing<Vec<u8>>;
 
-/// Datagrams to be sent, oldest first.
-type Outbox = VecDeque<(SocketAddr, Vec<u8>)>;
-
-/// A LEAVE is repeated this often until it is answered or [`LOGOUT_TIMEOUT`] is over.
+/// A LEAVE is retransmitted after this wait until it is confirmed or [`LOGOUT_TIMEOUT`] is over.
 const LEAVE_RETRY: Duration = Duration::from_millis(80);
-/// A login that is being answered, but too slowly to finish, is given up after this many times [`LOGIN_TIMEOUT`].
-const ANSWERED_PATIENCE: u32 = 3;
-/// Variant tags, id and floor around a request, bytes.
+/// A login that a server answers, but too slowly to complete, is given up after this many times [`LOGIN_TIMEOUT`].
+const ANSWERED_LOGIN_FACTOR: u32 = 3;
+/// Variant tags, id and lowest pending id around a request, bytes.
 const REQUEST_HEADROOM_BYTES: usize = 1 + 10 + 10;
 
-/// What a session needs to know from the start.
+/// The fixed parameters of a session.
 #[derive(Debug, Clone)]
 pub struct SessionConfig {
     /// Every address of the server, in the order to be tried; at least one.
     pub servers: Vec<SocketAddr>,
     /// The port of this client's TCP listener.
     pub tcp_port: u16,
-    /// How hard passwords are stretched.
+    /// The cost of stretching a password.
     pub stretching: KeyStretching,
 }
 
-/// Names one [`Session::request`] to its caller.
+/// Identifies one [`Session::request`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestHandle(pub u64);
 
-/// What the session has to tell.
+/// What a session reports.
 #[derive(Debug)]
 pub enum Event {
-    /// A session stands, by a login or (`resumed`) in the place of one that broke off.
+    /// A session is established.
     Started {
-        /// Who is logged in.
+        /// The user who is logged in.
         user: UserName,
-        /// What the server told.
+        /// The server's parameters of the session.
         welcome: SessionParams,
-        /// What opens the transfer tickets sealed for this client from now on.
+        /// Opens the transfer tickets sealed for this client from now on.
         ticket_key: Secret,
-        /// Whether it takes the place of one that broke off.
+        /// Whether the session replaces one that ended, rather than following a [`Session::login`].
         resumed: bool,
     },
-    /// A [`Session::login`] has come to its end; after [`Event::Started`] where it succeeded.
+    /// A [`Session::login`] has ended; follows [`Event::Started`] if it succeeded.
     LoginFinished(Result<SessionParams, LoginError>),
-    /// The server has been silent for the liveness time; the session tries to come back by itself.
+    /// The server has been silent for the liveness time; the session reconnects by itself.
     ConnectionLost,
-    /// The session has ended and could not be brought back: credentials changed, or the user is active elsewhere.
+    /// The session has ended and cannot be resumed: credentials have changed, or the user is active elsewhere.
     LoggedOut,
-    /// Acknowledged publications were missing at the server after a reconnect; that many were published again.
+    /// The server had lost acknowledged publications; after a reconnect this many were published again.
     Resynced(usize),
-    /// A request has come to its end.
+    /// A [`Session::request`] has ended.
     RequestFinished {
-        /// Which.
+        /// The request.
         request: RequestHandle,
-        /// How.
+        /// Its result.
         result: Result<Response, RequestError>,
     },
-    /// A [`Session::logout`] has come to its end.
+    /// A [`Session::logout`] has ended.
     LoggedOutByUser,
 }
 
 enum State {
     Idle,
     LoggingIn { handshake: Box<Handshake>, started: Instant },
-    Standing,
+    Established,
     Reconnecting(Reconnect),
-    Leaving { until: Instant, retry_at: Instant },
+    LoggingOut,
 }
 
-/// See the module.
+/// What every part of a session uses: randomness in, datagrams (oldest first) and deadlines out.
+struct Io {
+    rng: ChaCha20Rng,
+    out: VecDeque<(SocketAddr, Vec<u8>)>,
+    timers: TimerTable,
+}
+
+/// A client's session with the server. See the module.
 pub struct Session {
     config: SessionConfig,
-    rng: ChaCha20Rng,
     free_slots: u8,
     state: State,
-    identity: Option<Arc<Identity>>,
-    link: Option<Link>,
+    credentials: Option<Arc<UserCredentials>>,
+    connection: Option<Connection>,
     requests: Requests,
-    ledger: Ledger,
-    repair: Repair,
-    out: Outbox,
+    acked: AckedPublications,
+    resync: Resync,
+    io: Io,
     events: VecDeque<Event>,
 }
 
 impl Session {
-    /// A session that is not there yet. `rng` must be seeded from the system's randomness but in tests.
+    /// A session that is not logged in. `rng` must be seeded from the system's randomness except in tests.
     pub fn new(config: SessionConfig, rng: ChaCha20Rng) -> Self {
         assert!(!config.servers.is_empty(), "a server has at least one address");
         Self {
             config,
-            rng,
             free_slots: 0,
             state: State::Idle,
-            identity: None,
-            link: None,
+            credentials: None,
+            connection: None,
             requests: Requests::default(),
-            ledger: Ledger::default(),
-            repair: Repair::default(),
-            out: Outbox::new(),
+            acked: AckedPublications::default(),
+            resync: Resync::default(),
+            io: Io { rng, out: VecDeque::new(), timers: TimerTable::default() },
             events: VecDeque::new(),
         }
     }
@@ -150,186 +154,198 @@ impl Session {
         if !matches!(self.state, State::Idle) {
             return self.events.push_back(Event::LoginFinished(Err(LoginError::LoggedIn)));
         }
-        let identity = Arc::new(Identity { user, password });
-        let proof = Proof::Password(Arc::clone(&identity), self.config.stretching);
-        self.identity = Some(identity);
-        let handshake = self.handshake(now, proof);
+        let credentials = Arc::new(UserCredentials { user, password });
+        let auth = AuthMethod::Password(Arc::clone(&credentials), self.config.stretching);
+        self.credentials = Some(credentials);
+        let handshake = self.start_handshake(now, auth);
         self.state = State::LoggingIn { handshake, started: now };
+        self.io.timers.set(Timer::LoginDeadline, now + LOGIN_TIMEOUT);
     }
 
-    /// Starts a request; ends with [`Event::RequestFinished`] under the handle returned.
+    /// Starts a request; ends with [`Event::RequestFinished`] under the returned handle.
     pub fn request(&mut self, now: Instant, request: Request) -> RequestHandle {
         if encoded_len(&request) + REQUEST_HEADROOM_BYTES > MESSAGE_MAX_BYTES {
-            return self.refuse(RequestError::Refused);
+            return self.fail_request(RequestError::Refused);
         }
-        if !matches!(self.state, State::Standing | State::Reconnecting(_)) {
-            return self.refuse(RequestError::NotAuthenticated);
+        if !matches!(self.state, State::Established | State::Reconnecting(_)) {
+            return self.fail_request(RequestError::NotAuthenticated);
         }
-        let handle = self.requests.ask(now, request);
-        self.pump(now);
+        let handle = self.requests.enqueue(now, request);
+        self.flush_requests(now);
         handle
     }
 
-    /// Nobody waits for this answer any more; no event comes of it.
-    pub fn cancel(&mut self, now: Instant, request: RequestHandle) {
-        if let Some(ended) = self.requests.cancel(request) {
-            self.gave_up(&ended);
-            self.pump(now);
-        }
-    }
-
-    /// Uploads that could start now; goes into heartbeats.
+    /// Sets the number of uploads that could start now; heartbeats carry it.
     pub fn set_free_slots(&mut self, slots: u8) {
         self.free_slots = slots;
     }
 
-    /// Tells the server that the user goes; ends with [`Event::LoggedOutByUser`] within [`LOGOUT_TIMEOUT`]. Requests that have not
-    /// ended fail, the password is wiped.
+    /// Logs out; ends with [`Event::LoggedOutByUser`] within [`LOGOUT_TIMEOUT`]. Pending requests fail, and the password
+    /// is wiped.
     pub fn logout(&mut self, now: Instant) {
-        let until = now + LOGOUT_TIMEOUT;
-        match &mut self.state {
+        let deadline = now + LOGOUT_TIMEOUT;
+        match self.state {
             State::Idle => self.events.push_back(Event::LoggedOutByUser),
             State::LoggingIn { .. } => {
                 self.events.push_back(Event::LoginFinished(Err(LoginError::Unreachable)));
                 self.end(Event::LoggedOutByUser);
             }
-            State::Leaving { .. } => {}
-            State::Standing => {
+            State::LoggingOut => {}
+            State::Established => {
                 self.fail_all();
-                self.state = State::Leaving { until, retry_at: now };
-                self.handle_timeout(now);
+                self.begin_logout(now, deadline);
             }
-            State::Reconnecting(reconnect) => {
-                reconnect.leave_by(now, until);
+            State::Reconnecting(_) => {
+                self.io.timers.set(Timer::LogoutDeadline, deadline);
+                self.hurry_reconnect(now);
                 self.fail_all();
                 self.handle_timeout(now);
             }
         }
     }
 
-    /// The network says that nobody listens at this address.
+    /// The network reports that no server listens at this address.
     pub fn unreachable(&mut self, now: Instant, address: SocketAddr) {
-        let handshake = match &mut self.state {
-            State::LoggingIn { handshake, .. } => Some(&mut **handshake),
-            State::Reconnecting(reconnect) => reconnect.handshake_mut(),
-            _ => None,
-        };
-        if let Some(handshake) = handshake {
-            handshake.unreachable(now, address, &mut self.out);
+        if let Some((handshake, io)) = self.handshake_mut() {
+            handshake.on_unreachable(now, address, io);
         }
     }
 
-    /// Takes a datagram; it is opened where it stands. What is not the server's is ignored.
+    /// Processes a datagram, which is decrypted in place. Datagrams that are not the server's are ignored.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
         match Packet::parse(datagram) {
             None => log::trace!("{from}: {} bytes that are no packet", datagram.len()),
-            Some(Packet::Session { .. }) => self.handle_sealed(now, from, datagram),
+            Some(Packet::Session { .. }) => self.on_sealed(now, from, datagram),
             Some(Packet::Reset { id, token, delay_ms }) => {
-                let is_ours = |link: &Link| {
-                    let is_true = link.welcome.reset_token.as_slice().ct_eq(&token).into();
-                    link.server == from && link.welcome.session == id && is_true
+                let is_own = |connection: &Connection| {
+                    let is_true = connection.welcome.reset_token.as_slice().ct_eq(&token).into();
+                    connection.server == from && connection.welcome.session == id && is_true
                 };
-                if self.link.as_ref().is_some_and(is_ours) {
-                    self.handle_reset(now, Duration::from_millis(delay_ms.into()));
+                if self.connection.as_ref().is_some_and(is_own) {
+                    self.on_reset(now, Duration::from_millis(delay_ms.into()));
                 }
             }
-            Some(packet) => self.handle_handshake(now, from, &packet),
+            Some(packet) if matches!(self.state, State::LoggingIn { .. }) => self.on_login_packet(now, from, &packet),
+            Some(packet) => self.on_reconnect_packet(now, from, &packet),
         }
-        self.pump(now);
+        self.flush_requests(now);
     }
 
-    /// Does what is due.
+    /// Handles the timers that have expired.
     pub fn handle_timeout(&mut self, now: Instant) {
-        match &mut self.state {
-            State::Idle => {}
-            State::LoggingIn { handshake, started } => {
-                if now >= login_ends(handshake, *started) {
-                    self.events.push_back(Event::LoginFinished(Err(LoginError::Unreachable)));
-                    self.reset();
-                } else {
-                    handshake.handle_timeout(now, &mut self.rng, &mut self.out);
-                }
-            }
-            State::Standing => self.beat(now),
-            State::Reconnecting(_) => self.reconnect_timeout(now),
-            State::Leaving { until, .. } if now >= *until => self.end(Event::LoggedOutByUser),
-            State::Leaving { retry_at, .. } => {
-                if now >= *retry_at {
-                    *retry_at = now + LEAVE_RETRY;
-                    self.send(&ClientMessage::Logout);
-                }
-            }
-        }
-        while let Some(ended) = self.requests.take_expired(now) {
-            self.gave_up(&ended);
-            if let Owner::Caller(request) = ended.owner {
-                self.events.push_back(Event::RequestFinished { request, result: Err(RequestError::Unreachable) });
-            }
-        }
-        self.pump(now);
+        self.handle_expired_timers(now);
+        self.flush_requests(now);
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is due. `None`: not before something else happens.
+    /// When [`handle_timeout`](Self::handle_timeout) is due. `None`: not before another input.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let (due, standing) = match &self.state {
-            State::Idle => return None,
-            State::LoggingIn { handshake, started } => {
-                return Some(handshake.timeout().min(login_ends(handshake, *started)));
-            }
-            State::Leaving { until, retry_at } => return Some(*until.min(retry_at)),
-            State::Standing => (self.link.as_ref().map(|link| link.heartbeats.timeout()), true),
-            State::Reconnecting(reconnect) => {
-                let fading = self.link.as_ref().and_then(|link| link.heartbeats.fading_timeout());
-                (fading.into_iter().chain([reconnect.timeout()]).min(), false)
-            }
-        };
-        due.into_iter().chain(self.requests.timeout(standing)).min()
+        self.io.timers.next_timeout()
     }
 
     /// The next datagram to be sent.
     pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
-        self.out.pop_front()
+        self.io.out.pop_front()
     }
 
-    /// The next thing to be told.
+    /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    fn handle_handshake(&mut self, now: Instant, from: SocketAddr, packet: &Packet<'_>) {
-        let State::LoggingIn { handshake, .. } = &mut self.state else {
-            return self.reconnect_packet(now, from, packet);
-        };
-        let Some(verdict) = handshake.handle(now, from, packet, &mut self.rng, &mut self.out) else { return };
-        let error = match verdict {
-            Verdict::Established { server, welcome, secret } => {
-                self.ledger.begin(&welcome);
+    fn handle_expired_timers(&mut self, now: Instant) {
+        for timer in Timer::ALL {
+            if self.io.timers.take_expired(timer, now) {
+                self.on_timer(now, timer);
+            }
+        }
+    }
+
+    fn on_timer(&mut self, now: Instant, timer: Timer) {
+        match timer {
+            Timer::LogoutDeadline => self.end(Event::LoggedOutByUser),
+            Timer::LoginDeadline => self.end(Event::LoginFinished(Err(LoginError::Unreachable))),
+            Timer::Liveness => self.on_liveness_timer(now),
+            Timer::Heartbeat => self.on_heartbeat_timer(now),
+            Timer::ReportLost => self.events.push_back(Event::ConnectionLost),
+            Timer::NextAddress | Timer::Login2Grace | Timer::HandshakeRetry => {
+                if let Some((handshake, io)) = self.handshake_mut() {
+                    handshake.on_timer(now, timer, io);
+                }
+            }
+            Timer::ReconnectAttempt => self.on_reconnect_timer(now),
+            Timer::LogoutRetry => self.send_leave(now),
+            Timer::RequestDeadline => self.expire_requests(now),
+            // Due requests are sent after every input.
+            Timer::RequestRetry => {}
+        }
+    }
+
+    fn on_login_packet(&mut self, now: Instant, from: SocketAddr, packet: &Packet<'_>) {
+        let State::LoggingIn { handshake, started } = &mut self.state else { return };
+        let outcome = handshake.on_packet(now, from, packet, &mut self.io);
+        if handshake.got_reply() {
+            self.io.timers.set(Timer::LoginDeadline, *started + LOGIN_TIMEOUT * ANSWERED_LOGIN_FACTOR);
+        }
+        let error = match outcome {
+            None => return,
+            Some(HandshakeOutcome::Established { server, welcome, secret }) => {
+                self.acked.reset(&welcome);
                 self.establish(now, server, welcome.clone(), &secret, false);
                 return self.events.push_back(Event::LoginFinished(Ok(welcome)));
             }
-            Verdict::Refused => LoginError::Refused,
-            Verdict::AlreadyActive(liveness) => LoginError::AlreadyActive { liveness },
-            Verdict::Throttled(seconds) => LoginError::Throttled(seconds),
-            Verdict::Version(server) => LoginError::Version { server, client: PROTOCOL_VERSION },
+            Some(HandshakeOutcome::Refused) => LoginError::Refused,
+            Some(HandshakeOutcome::AlreadyActive(liveness)) => LoginError::AlreadyActive { liveness },
+            Some(HandshakeOutcome::Throttled(seconds)) => LoginError::Throttled(seconds),
+            Some(HandshakeOutcome::Version(server)) => LoginError::Version { server, client: PROTOCOL_VERSION },
         };
-        self.events.push_back(Event::LoginFinished(Err(error)));
-        self.reset();
+        self.end(Event::LoginFinished(Err(error)));
     }
 
-    fn handshake(&mut self, now: Instant, proof: Proof) -> Box<Handshake> {
+    fn start_handshake(&mut self, now: Instant, auth: AuthMethod) -> Box<Handshake> {
         let details = ClientInfo { tcp_port: self.config.tcp_port, free_slots: self.free_slots };
-        Handshake::start(now, proof, &self.config.servers, details, &mut self.rng, &mut self.out)
+        Handshake::start(now, auth, &self.config.servers, details, &mut self.io)
     }
 
-    fn refuse(&mut self, error: RequestError) -> RequestHandle {
+    /// The handshake under way, and what it works with.
+    fn handshake_mut(&mut self) -> Option<(&mut Handshake, &mut Io)> {
+        let handshake = match &mut self.state {
+            State::LoggingIn { handshake, .. } => Some(&mut **handshake),
+            State::Reconnecting(reconnect) => reconnect.handshake_mut(),
+            State::Idle | State::Established | State::LoggingOut => None,
+        };
+        handshake.map(|handshake| (handshake, &mut self.io))
+    }
+
+    /// Sends LEAVE over the established session.
+    fn begin_logout(&mut self, now: Instant, deadline: Instant) {
+        self.state = State::LoggingOut;
+        if let Some(connection) = &mut self.connection {
+            connection.heartbeats.stop(&mut self.io.timers);
+        }
+        self.io.timers.set(Timer::LogoutDeadline, deadline);
+        self.send_leave(now);
+        self.flush_requests(now);
+    }
+
+    fn send_leave(&mut self, now: Instant) {
+        self.io.timers.set(Timer::LogoutRetry, now + LEAVE_RETRY);
+        self.send(&ClientMessage::Logout);
+    }
+
+    /// A request that fails before it is queued.
+    fn fail_request(&mut self, error: RequestError) -> RequestHandle {
         let request = self.requests.new_handle();
         self.events.push_back(Event::RequestFinished { request, result: Err(error) });
         request
     }
 
-    fn gave_up(&mut self, ended: &Ended) {
-        if ended.was_sent {
-            self.ledger.gave_up(&ended.request);
+    fn expire_requests(&mut self, now: Instant) {
+        while let Some(expired) = self.requests.pop_expired(now) {
+            if let Some(request) = expired.sent {
+                self.acked.on_abandoned(&request);
+            }
+            let result = Err(RequestError::Unreachable);
+            self.events.push_back(Event::RequestFinished { request: expired.handle, result });
         }
     }
 
@@ -339,31 +355,23 @@ impl Session {
         }
     }
 
-    /// The session is over for good.
+    /// The session has ended for good: everything is forgotten, and `event` is the last that it reports.
     fn end(&mut self, event: Event) {
-        self.reset();
-        self.events.push_back(event);
-    }
-
-    fn reset(&mut self) {
         self.fail_all();
         self.state = State::Idle;
-        self.identity = None;
-        self.link = None;
-        self.ledger = Ledger::default();
-        self.repair.abandon();
+        (self.credentials, self.connection) = (None, None);
+        self.acked = AckedPublications::default();
+        self.resync.abandon();
+        self.io.timers = TimerTable::default();
+        self.events.push_back(event);
     }
 }
 
-/// Nobody answers for [`LOGIN_TIMEOUT`]: unreachable. Who is answered waits longer, as on a bad line.
-fn login_ends(handshake: &Handshake, started: Instant) -> Instant {
-    started + if handshake.is_answered() { LOGIN_TIMEOUT * ANSWERED_PATIENCE } else { LOGIN_TIMEOUT }
-}
+const _: () = assert!(LOGOUT_TIMEOUT.as_millis() > LEAVE_RETRY.as_millis() * 8, "a LEAVE is sent often enough");
+const _: () =
+    assert!(COMMAND_TIMEOUT.as_millis() > LOGIN_TIMEOUT.as_millis(), "a reconnect fits into a command's timeout");
 
-const _: () = assert!(LOGOUT_TIMEOUT.as_millis() > LEAVE_RETRY.as_millis() * 8, "a LEAVE is repeated often enough");
-const _: () = assert!(COMMAND_TIMEOUT.as_millis() > LOGIN_TIMEOUT.as_millis(), "a reconnect fits a command's patience");
-
-/// The moment at which the tests' virtual time starts.
+/// The start of the tests' virtual time.
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made from nothing; tests need one to count from")]
 fn test_epoch() -> Instant {

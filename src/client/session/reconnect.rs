@@ -1,194 +1,185 @@
-//! Coming back after a break: resumption by the last session's ticket, else a login with the password kept in memory.
+//! Reconnecting after an established session has ended: resumption with the last session's ticket, else a login with
+//! the password kept in memory.
 //!
-//! Owns what each verdict means for a user who does not know that anything happened: a refused ticket leads to a login,
-//! a refused password to being logged out (unless somebody is seen to meddle), "already active" (most likely our own last session, not yet given up by the
-//! server) to trying for the liveness time and a second. Everything else is tried for ever, until the user leaves.
+//! Owns what each outcome means for a user who is not watching. A refused ticket leads to a login. A refused password
+//! logs the user out, unless an attacker was seen to tamper. "Already active" is most likely the client's own last
+//! session, which the server has not expired yet: it is retried for the liveness time and a second. Everything else is
+//! retried until the user logs out.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::handshake::{Handshake, Proof, Verdict};
-use super::{ClientMessage, Event, LEAVE_RETRY, Session, State};
+use super::handshake::{AuthKind, AuthMethod, Handshake, HandshakeOutcome};
+use super::timers::Timer;
+use super::{Event, Session, State};
+use crate::client::backoff::Backoff;
 use crate::common::handshake_keys::SessionParams;
 use crate::common::packet::Packet;
 
-/// How long "already active" is taken for our own last session, beyond the liveness time.
+/// How long, beyond the liveness time, "already active" is taken for the client's own last session.
 const ACTIVE_ELSEWHERE_MARGIN: Duration = Duration::from_secs(1);
 /// Wait between two logins while the user is still active.
 const ACTIVE_RETRY: Duration = Duration::from_millis(500);
-/// Anyone who sees our login can say that we are throttled, so it is believed for this long at most; a true server lets
-/// a client wait for some seconds.
+/// Longest wait after THROTTLED. An attacker who sees the login can forge it; a server lets a client wait for seconds.
 const THROTTLED_MAX: Duration = Duration::from_secs(30);
-/// First wait before trying again after an exchange that somebody meddled with; doubles up to [`MEDDLED_MAX`].
-const MEDDLED_FIRST: Duration = Duration::from_secs(1);
-/// Longest such wait: whoever answers in the server's place has a few guesses at the password each time.
-const MEDDLED_MAX: Duration = Duration::from_secs(30);
-/// Wait before trying again at a server of another version: it may be in the middle of an upgrade.
+/// First wait after an exchange that an attacker tampered with.
+const TAMPER_BACKOFF_FIRST: Duration = Duration::from_secs(1);
+/// Longest such wait. An attacker who answers in the server's place gets a few guesses at the password each time.
+const TAMPER_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Wait before the next attempt at a server of another version: it may be in the middle of an upgrade.
 const VERSION_RETRY: Duration = Duration::from_secs(2);
 
-/// A session that broke off and is being brought back.
-pub(super) struct Reconnect {
-    phase: Phase,
-    /// The user is told when it takes as long as this; `None` once told.
-    lost_at: Option<Instant>,
-    /// Until when "already active" is tried again; set by the first one.
-    active_until: Option<Instant>,
-    /// How long to wait when somebody meddles.
-    meddled: Duration,
-    /// The user leaves: come back to say so, but only until then.
-    leave_by: Option<Instant>,
+/// Why an established session has ended.
+pub(super) enum Disconnect {
+    /// The server has ended or forgotten it. The client waits for `delay` before it reconnects.
+    ByServer { delay: Duration },
+    /// The server was silent for the liveness time. The user knows.
+    Silence,
 }
 
-enum Phase {
-    Waiting { until: Instant, by_password: bool },
-    Trying(Box<Handshake>),
+/// The state of reconnecting. [`Timer::LogoutDeadline`] is set if the user is logging out: the client then reconnects
+/// only to send LEAVE.
+pub(super) struct Reconnect {
+    attempt: Attempt,
+    /// Until when "already active" is retried; set by the first such outcome.
+    active_until: Option<Instant>,
+    tamper_backoff: Backoff,
+}
+
+enum Attempt {
+    /// Starts when [`Timer::ReconnectAttempt`] expires.
+    Scheduled(AuthKind),
+    Running(Box<Handshake>),
 }
 
 impl Reconnect {
-    pub fn timeout(&self) -> Instant {
-        let due = match &self.phase {
-            Phase::Waiting { until, .. } => *until,
-            Phase::Trying(handshake) => handshake.timeout(),
-        };
-        [self.lost_at, self.leave_by].into_iter().flatten().fold(due, Instant::min)
-    }
-
     pub fn handshake_mut(&mut self) -> Option<&mut Handshake> {
-        match &mut self.phase {
-            Phase::Trying(handshake) => Some(handshake),
-            Phase::Waiting { .. } => None,
+        match &mut self.attempt {
+            Attempt::Running(handshake) => Some(handshake),
+            Attempt::Scheduled(_) => None,
         }
-    }
-
-    /// The user leaves: no more waiting, and no more telling.
-    pub fn leave_by(&mut self, now: Instant, by: Instant) {
-        self.leave_by = Some(by);
-        self.lost_at = None;
-        if let Phase::Waiting { until, .. } = &mut self.phase {
-            *until = now;
-        }
-    }
-
-    fn wait(&mut self, until: Instant) {
-        self.phase = Phase::Waiting { until, by_password: true };
     }
 }
 
 impl Session {
-    /// The standing session broke off: comes back after `delay`. Unless `was_told` already, the user hears
-    /// of it only if it lasts.
-    pub(super) fn reconnect(&mut self, now: Instant, delay: Duration, was_told: bool) {
-        let liveness = self.liveness();
+    /// Starts to reconnect. Unless the user knows already, the loss is reported only if it lasts.
+    pub(super) fn reconnect(&mut self, now: Instant, why: &Disconnect) {
         self.state = State::Reconnecting(Reconnect {
-            phase: Phase::Waiting { until: now + delay, by_password: false },
-            lost_at: (!was_told).then(|| now + delay + liveness),
+            attempt: Attempt::Scheduled(AuthKind::Ticket),
             active_until: None,
-            meddled: MEDDLED_FIRST,
-            leave_by: None,
+            tamper_backoff: Backoff::new(TAMPER_BACKOFF_FIRST, TAMPER_BACKOFF_MAX),
         });
-        self.reconnect_timeout(now);
-    }
-
-    pub(super) fn reconnect_timeout(&mut self, now: Instant) {
-        let State::Reconnecting(reconnect) = &mut self.state else { return };
-        if reconnect.leave_by.is_some_and(|by| now >= by) {
-            return self.end(Event::LoggedOutByUser);
-        }
-        self.beat(now);
-        let State::Reconnecting(reconnect) = &mut self.state else { return };
-        if reconnect.lost_at.take_if(|at| now >= *at).is_some() {
-            self.events.push_back(Event::ConnectionLost);
-        }
-        match &mut reconnect.phase {
-            Phase::Trying(handshake) => handshake.handle_timeout(now, &mut self.rng, &mut self.out),
-            Phase::Waiting { until, by_password } if now >= *until => {
-                let by_password = *by_password;
-                self.try_again(now, by_password);
+        let (Some(connection), timers) = (&mut self.connection, &mut self.io.timers) else { return };
+        match *why {
+            Disconnect::ByServer { delay } => {
+                connection.heartbeats.stop(timers);
+                let liveness = Duration::from_millis(connection.welcome.liveness_ms.into());
+                timers.set(Timer::ReportLost, now + delay + liveness);
+                timers.set(Timer::ReconnectAttempt, now + delay);
             }
-            Phase::Waiting { .. } => {}
+            Disconnect::Silence => timers.set(Timer::ReconnectAttempt, now),
+        }
+        self.handle_expired_timers(now);
+    }
+
+    /// [`Timer::ReconnectAttempt`] has expired.
+    pub(super) fn on_reconnect_timer(&mut self, now: Instant) {
+        if let State::Reconnecting(Reconnect { attempt: Attempt::Scheduled(by), .. }) = self.state {
+            self.start_attempt(now, by);
         }
     }
 
-    pub(super) fn reconnect_packet(&mut self, now: Instant, from: SocketAddr, packet: &Packet<'_>) {
-        let State::Reconnecting(Reconnect { phase: Phase::Trying(handshake), .. }) = &mut self.state else { return };
-        let Some(verdict) = handshake.handle(now, from, packet, &mut self.rng, &mut self.out) else { return };
-        let (by_password, is_contradicted) = (handshake.is_by_password(), handshake.is_contradicted());
+    pub(super) fn on_reconnect_packet(&mut self, now: Instant, from: SocketAddr, packet: &Packet<'_>) {
         let State::Reconnecting(reconnect) = &mut self.state else { return };
-        match verdict {
-            Verdict::Established { server, welcome, secret } => {
-                let leave_by = reconnect.leave_by;
-                self.compare(&welcome);
+        let Some(handshake) = reconnect.handshake_mut() else { return };
+        let Some(outcome) = handshake.on_packet(now, from, packet, &mut self.io) else { return };
+        let (by, is_tampered) = (handshake.auth_kind(), handshake.saw_conflicting_login2());
+        match outcome {
+            HandshakeOutcome::Established { server, welcome, secret } => {
+                let logout_deadline = self.io.timers.get(Timer::LogoutDeadline);
+                self.check_digest(&welcome);
                 self.requests.resend_all(now);
                 self.establish(now, server, welcome, &secret, true);
-                if let Some(until) = leave_by {
-                    self.send(&ClientMessage::Logout);
-                    self.state = State::Leaving { until, retry_at: now + LEAVE_RETRY };
+                if let Some(deadline) = logout_deadline {
+                    self.begin_logout(now, deadline);
                 }
             }
-            Verdict::Refused if !by_password => self.try_again(now, true),
-            Verdict::Refused if is_contradicted => {
-                log::debug!("{from}: somebody answers in the server's place");
-                // By the ticket again, which leaves nobody anything to guess.
-                reconnect.phase = Phase::Waiting { until: now + reconnect.meddled, by_password: false };
-                reconnect.meddled = (reconnect.meddled * 2).min(MEDDLED_MAX);
-            }
-            Verdict::Refused => self.log_out(),
-            Verdict::AlreadyActive(liveness) => {
+            HandshakeOutcome::Refused => match by {
+                AuthKind::Ticket => self.start_attempt(now, AuthKind::Password),
+                AuthKind::Password if is_tampered => {
+                    log::debug!("{from}: an attacker answers in the server's place");
+                    let wait = reconnect.tamper_backoff.next_wait();
+                    // With the ticket, which gives the attacker nothing to guess.
+                    self.schedule_attempt(now + wait, AuthKind::Ticket);
+                }
+                AuthKind::Password => self.end_unauthenticated(),
+            },
+            HandshakeOutcome::AlreadyActive(liveness) => {
                 let until = *reconnect.active_until.get_or_insert(now + liveness + ACTIVE_ELSEWHERE_MARGIN);
                 if now >= until {
-                    return self.log_out();
+                    return self.end_unauthenticated();
                 }
-                reconnect.wait(now + ACTIVE_RETRY);
+                self.schedule_attempt(now + ACTIVE_RETRY, AuthKind::Password);
             }
-            Verdict::Throttled(seconds) => {
+            HandshakeOutcome::Throttled(seconds) => {
                 let wait = Duration::from_secs(u64::from(seconds).max(1));
-                reconnect.wait(now + wait.min(THROTTLED_MAX));
+                self.schedule_attempt(now + wait.min(THROTTLED_MAX), AuthKind::Password);
             }
-            Verdict::Version(version) => {
+            HandshakeOutcome::Version(version) => {
                 log::debug!("{from}: the server now speaks protocol version {version}");
-                reconnect.wait(now + VERSION_RETRY);
+                self.schedule_attempt(now + VERSION_RETRY, AuthKind::Password);
             }
         }
     }
 
-    /// Whether anything acknowledged is missing: by the digests, then (see [`repair`](super::resync)) in detail.
-    fn compare(&mut self, welcome: &SessionParams) {
-        let Some(link) = &self.link else { return };
-        let run = link.welcome.instance;
-        if welcome.last_writer > run {
-            // The user published or withdrew elsewhere meanwhile: what stands there is what is wanted.
-            self.repair.abandon();
-            self.requests.drop_own();
-            self.ledger.begin(welcome);
+    /// The user logs out while the client reconnects: the next attempt starts at once, to send LEAVE.
+    pub(super) fn hurry_reconnect(&mut self, now: Instant) {
+        if let State::Reconnecting(Reconnect { attempt: Attempt::Scheduled(_), .. }) = self.state {
+            self.io.timers.set(Timer::ReconnectAttempt, now);
+        }
+        self.io.timers.clear(Timer::ReportLost);
+    }
+
+    /// Compares the digests: whether an acknowledged publication may be missing (see [`resync`](super::resync)).
+    fn check_digest(&mut self, welcome: &SessionParams) {
+        let Some(connection) = &self.connection else { return };
+        if welcome.last_writer > connection.welcome.instance {
+            // The user has published or unpublished with another instance of the client meanwhile: that is what counts.
+            self.resync.abandon();
+            self.requests.drop_resync();
+            self.acked.reset(welcome);
             return;
         }
-        if self.repair.is_under_way() || self.ledger.may_have_lost(welcome) {
-            self.repair.begin();
-            self.requests.drop_own_queries();
+        if self.resync.is_active() || self.acked.may_have_lost(welcome) {
+            self.resync.begin();
+            self.requests.drop_resync_queries();
         }
-        self.ledger.accept(welcome.digest);
+        self.acked.set_digest(welcome.digest);
     }
 
-    fn try_again(&mut self, now: Instant, by_password: bool) {
-        let (Some(link), Some(identity)) = (&self.link, &self.identity) else { return };
-        let proof = match by_password {
-            true => Proof::Password(Arc::clone(identity), self.config.stretching),
-            false => Proof::Ticket(Arc::clone(&link.resumption)),
+    fn schedule_attempt(&mut self, at: Instant, by: AuthKind) {
+        let State::Reconnecting(reconnect) = &mut self.state else { return };
+        reconnect.attempt = Attempt::Scheduled(by);
+        self.io.timers.clear_handshake();
+        self.io.timers.set(Timer::ReconnectAttempt, at);
+    }
+
+    fn start_attempt(&mut self, now: Instant, by: AuthKind) {
+        let (Some(connection), Some(credentials)) = (&self.connection, &self.credentials) else { return };
+        let auth = match by {
+            AuthKind::Password => AuthMethod::Password(Arc::clone(credentials), self.config.stretching),
+            AuthKind::Ticket => AuthMethod::Ticket(Arc::clone(&connection.resumption)),
         };
-        let handshake = self.handshake(now, proof);
+        let handshake = self.start_handshake(now, auth);
         if let State::Reconnecting(reconnect) = &mut self.state {
-            reconnect.phase = Phase::Trying(handshake);
+            reconnect.attempt = Attempt::Running(handshake);
         }
     }
 
-    /// The user cannot be logged in again, or is leaving anyway.
-    fn log_out(&mut self) {
-        let is_leaving = matches!(&self.state, State::Reconnecting(reconnect) if reconnect.leave_by.is_some());
-        self.end(if is_leaving { Event::LoggedOutByUser } else { Event::LoggedOut });
-    }
-
-    fn liveness(&self) -> Duration {
-        self.link.as_ref().map_or(Duration::ZERO, |link| Duration::from_millis(link.welcome.liveness_ms.into()))
+    /// The user cannot be logged in again.
+    fn end_unauthenticated(&mut self) {
+        let is_logging_out = self.io.timers.get(Timer::LogoutDeadline).is_some();
+        self.end(if is_logging_out { Event::LoggedOutByUser } else { Event::LoggedOut });
     }
 }

@@ -1,48 +1,55 @@
-//! Requests from being asked to being answered: numbers, window, repetition, patience.
+//! Requests from their start to their reply: ids, window, retransmission, deadlines.
 //!
-//! Owns that a reply answers just the request of its id, that one mutation is under way at a time, and that every
-//! request ends. Must not know how a request is sealed or what an answer means. A number is given when a request is
-//! first sent, so numbers rise in the order in which the server sees them.
+//! Owns that a reply completes only the request of its id, that one mutation is pending at a time, and that every
+//! request ends. Must not know how a request is sealed or what a response means. A request gets its id when it is first
+//! sent, so ids rise in the order in which the server receives them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::RequestHandle;
+use super::timers::{Timer, TimerTable};
+use crate::client::backoff::Backoff;
 use crate::common::limits::{COMMAND_TIMEOUT, QUERY_WINDOW, REQUEST_RETRY_FIRST, REQUEST_RETRY_MAX};
 use crate::common::message::{ClientMessage, Request, Response};
 use crate::common::types::RequestId;
 
-/// Who waits for an answer.
+/// Who started a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Owner {
-    /// Whoever asked; loses patience.
+pub(super) enum RequestOrigin {
+    /// A caller of the session. Has a deadline.
     Caller(RequestHandle),
-    /// The session itself, repairing a loss; never gives up, goes before all others.
-    Repair,
+    /// The session itself, to resynchronise. Has no deadline and is sent before the callers' requests.
+    Resync,
 }
 
-/// A request that has come to its end.
+/// A request that has ended.
 #[derive(Debug)]
-pub(super) struct Ended {
-    pub owner: Owner,
+pub(super) struct Completed {
+    pub origin: RequestOrigin,
     pub request: Request,
-    /// `None`: patience was lost, or it was cancelled.
-    pub response: Option<Response>,
-    /// Whether the server may have seen it.
-    pub was_sent: bool,
+    pub response: Response,
+}
+
+/// A caller's request that has ended at its deadline.
+#[derive(Debug)]
+pub(super) struct Expired {
+    pub handle: RequestHandle,
+    /// The request, if the server may have received it.
+    pub sent: Option<Request>,
 }
 
 struct Queued {
-    owner: Owner,
+    handle: RequestHandle,
     request: Request,
-    asked_at: Instant,
+    queued_at: Instant,
 }
 
-struct Flight {
-    owner: Owner,
+struct InFlight {
+    origin: RequestOrigin,
     request: Request,
-    give_up_at: Instant,
-    wait: Duration,
+    deadline: Instant,
+    backoff: Backoff,
     retry_at: Instant,
 }
 
@@ -51,26 +58,24 @@ struct Flight {
 pub(super) struct Requests {
     next_handle: u64,
     last_id: u64,
-    /// The session's own; at most one.
-    own: Option<Queued>,
+    /// The next request of the resync.
+    resync: Option<Request>,
     queries: VecDeque<Queued>,
     mutations: VecDeque<Queued>,
-    /// A loss is being repaired: what callers do to or ask about their own publications waits.
-    pub is_repairing: bool,
-    flights: BTreeMap<RequestId, Flight>,
+    in_flight: BTreeMap<RequestId, InFlight>,
+    /// The pending mutation.
     mutation: Option<RequestId>,
-    last_answer_at: Option<Instant>,
+    /// A resync is active: the callers' mutations and their queries about their own publications wait.
+    pub is_resyncing: bool,
+    last_reply_at: Option<Instant>,
 }
 
 impl Requests {
     /// Queues a caller's request.
-    pub fn ask(&mut self, now: Instant, request: Request) -> RequestHandle {
+    pub fn enqueue(&mut self, now: Instant, request: Request) -> RequestHandle {
         let handle = self.new_handle();
-        let queued = Queued { owner: Owner::Caller(handle), request, asked_at: now };
-        match queued.request.is_mutation() {
-            true => self.mutations.push_back(queued),
-            false => self.queries.push_back(queued),
-        }
+        let queue = if request.is_mutation() { &mut self.mutations } else { &mut self.queries };
+        queue.push_back(Queued { handle, request, queued_at: now });
         handle
     }
 
@@ -80,187 +85,166 @@ impl Requests {
         RequestHandle(self.next_handle)
     }
 
-    /// Queues the session's own request, in front of all others.
-    pub fn ask_own(&mut self, now: Instant, request: Request) {
-        debug_assert!(self.own.is_none(), "the repair asks one thing at a time");
-        self.own = Some(Queued { owner: Owner::Repair, request, asked_at: now });
+    /// Queues a request of the resync, before all others.
+    pub fn enqueue_resync(&mut self, request: Request) {
+        debug_assert!(self.resync.is_none(), "a resync has one request at a time");
+        self.resync = Some(request);
     }
 
-    /// Forgets the session's own queries, whose cursors are void; an own mutation under way runs to its end.
-    pub fn drop_own_queries(&mut self) {
-        self.own = None;
-        self.flights.retain(|_, flight| flight.owner != Owner::Repair || flight.request.is_mutation());
+    /// Drops the resync's queries, whose cursors are invalid. A pending mutation of the resync completes.
+    pub fn drop_resync_queries(&mut self) {
+        self.resync = None;
+        self.in_flight.retain(|_, flight| flight.origin != RequestOrigin::Resync || flight.request.is_mutation());
     }
 
-    /// Forgets everything of the session's own.
-    pub fn drop_own(&mut self) {
-        self.drop_own_queries();
-        if let Some(id) = self.own_flight() {
-            self.land(id, None);
+    /// Drops all requests of the resync.
+    pub fn drop_resync(&mut self) {
+        self.drop_resync_queries();
+        if let Some(id) = self.resync_in_flight() {
+            self.remove(id);
         }
     }
 
-    /// Whether the session's own request has not been answered.
-    pub fn own_is_under_way(&self) -> bool {
-        self.own.is_some() || self.own_flight().is_some()
+    /// Whether a request of the resync is queued or pending.
+    pub fn has_resync_request(&self) -> bool {
+        self.resync.is_some() || self.resync_in_flight().is_some()
     }
 
-    /// Whether a mutation was sent and has not been answered.
-    pub fn mutation_is_unresolved(&self) -> bool {
+    /// Whether a mutation was sent and has no reply yet.
+    pub fn has_pending_mutation(&self) -> bool {
         self.mutation.is_some()
     }
 
-    /// Ends a caller's request without an answer; `None` if it has ended already.
-    pub fn cancel(&mut self, handle: RequestHandle) -> Option<Ended> {
-        let owner = Owner::Caller(handle);
-        for queue in [&mut self.queries, &mut self.mutations] {
-            if let Some(at) = queue.iter().position(|queued| queued.owner == owner) {
-                return queue.remove(at).map(Queued::end);
-            }
-        }
-        let id = *self.flights.iter().find(|(_, flight)| flight.owner == owner)?.0;
-        self.land(id, None)
-    }
-
-    /// Takes the answer to a request under way. `None`: nobody waits for it, or the server is busy and it is asked
-    /// again.
-    pub fn answer(&mut self, now: Instant, id: RequestId, response: Response) -> Option<Ended> {
-        let flight = self.flights.get_mut(&id)?;
-        self.last_answer_at = Some(now);
+    /// Processes a reply. `None`: no request of this id is pending, or the server is busy and the request is sent again.
+    pub fn complete(&mut self, now: Instant, id: RequestId, response: Response) -> Option<Completed> {
+        let flight = self.in_flight.get_mut(&id)?;
+        self.last_reply_at = Some(now);
         if let Response::Busy { retry_ms } = response {
             flight.retry_at = now + Duration::from_millis(retry_ms.into());
-            flight.wait = REQUEST_RETRY_FIRST;
+            flight.backoff.reset();
             return None;
         }
-        self.land(id, Some(response))
+        let InFlight { origin, request, .. } = self.remove(id)?;
+        Some(Completed { origin, request, response })
     }
 
-    /// Starts what the window has room for; it is sent by the next [`send_due`](Self::send_due). Returns a mutation
-    /// that has just started.
-    pub fn start(&mut self, now: Instant) -> Option<&Request> {
+    /// Starts the queued requests that the window admits; [`send_due`](Self::send_due) sends them. Returns the mutation
+    /// that has started, if any.
+    pub fn start_queued(&mut self, now: Instant) -> Option<&Request> {
         let mut started = None;
-        if let Some(own) = self.own.take_if(|own| self.mutation.is_none() || !own.request.is_mutation()) {
-            started = self.launch(now, own);
+        if let Some(request) = self.resync.take_if(|request| self.mutation.is_none() || !request.is_mutation()) {
+            started = self.start_request(now, RequestOrigin::Resync, request);
         }
-        while self.flights.len() < QUERY_WINDOW
-            && let Some(query) = self.queries.pop_front()
+        while self.in_flight.len() < QUERY_WINDOW
+            && let Some(Queued { handle, request, .. }) = self.queries.pop_front()
         {
-            self.launch(now, query);
+            self.start_request(now, RequestOrigin::Caller(handle), request);
         }
         if self.mutation.is_none()
-            && !self.is_repairing
-            && let Some(mutation) = self.mutations.pop_front()
+            && !self.is_resyncing
+            && let Some(Queued { handle, request, .. }) = self.mutations.pop_front()
         {
-            started = self.launch(now, mutation);
+            started = self.start_request(now, RequestOrigin::Caller(handle), request);
         }
-        started.map(|id| &self.flights[&id].request)
+        started.map(|id| &self.in_flight[&id].request)
     }
 
-    /// Hands everything that is due to `send`, and plans its repeat.
+    /// Passes everything that is due to `send`, and schedules its retransmission.
     pub fn send_due(&mut self, now: Instant, mut send: impl FnMut(&ClientMessage)) {
-        let (floor, is_repairing) = (self.floor(), self.is_repairing);
-        for (&id, flight) in &mut self.flights {
-            if flight.retry_at <= now && !(is_repairing && flight.is_about_own()) {
+        let (floor, is_resyncing) = (self.lowest_pending(), self.is_resyncing);
+        for (&id, flight) in &mut self.in_flight {
+            if flight.retry_at <= now && !flight.is_held_back(is_resyncing) {
                 send(&ClientMessage::Request { id, lowest_pending: floor, request: flight.request.clone() });
-                flight.retry_at = now + flight.wait;
-                flight.wait = (flight.wait * 2).min(REQUEST_RETRY_MAX);
+                flight.retry_at = now + flight.backoff.next_wait();
             }
         }
     }
 
-    /// A new session stands: whatever is under way is sent again at once, under the same ids.
+    /// A new session is established: all pending requests are sent again at once, under the same ids.
     pub fn resend_all(&mut self, now: Instant) {
-        for flight in self.flights.values_mut() {
+        for flight in self.in_flight.values_mut() {
             flight.retry_at = now;
-            flight.wait = REQUEST_RETRY_FIRST;
+            flight.backoff.reset();
         }
     }
 
-    /// When something is to be sent (with a session standing) or given up.
-    pub fn timeout(&self, standing: bool) -> Option<Instant> {
-        let sends = |flight: &Flight| standing && !(self.is_repairing && flight.is_about_own());
-        let flights = self.flights.values().map(|flight| match (sends(flight), flight.owner) {
-            (true, Owner::Repair) => Some(flight.retry_at),
-            (true, Owner::Caller(_)) => Some(flight.retry_at.min(flight.give_up_at)),
-            (false, Owner::Repair) => None,
-            (false, Owner::Caller(_)) => Some(flight.give_up_at),
+    /// Sets the timers of the requests. Without an established session nothing is retransmitted.
+    pub fn update_timers(&self, is_established: bool, timers: &mut TimerTable) {
+        let sendable =
+            self.in_flight.values().filter(|flight| is_established && !flight.is_held_back(self.is_resyncing));
+        timers.update(Timer::RequestRetry, sendable.map(|flight| flight.retry_at).min());
+        let callers = self.in_flight.values().filter(|flight| flight.origin != RequestOrigin::Resync);
+        let queued = [self.queries.front(), self.mutations.front()].into_iter().flatten();
+        let deadlines = callers.map(|flight| flight.deadline).chain(queued.map(|queued| self.deadline(queued)));
+        timers.update(Timer::RequestDeadline, deadlines.min());
+    }
+
+    /// Removes one caller's request whose deadline has passed; to be called until there is none.
+    pub fn pop_expired(&mut self, now: Instant) -> Option<Expired> {
+        let expired = self.in_flight.iter().find_map(|(&id, flight)| match flight.origin {
+            RequestOrigin::Caller(handle) if flight.deadline <= now => Some((id, handle)),
+            _ => None,
         });
-        let fronts = [self.queries.front(), self.mutations.front()];
-        let queued = fronts.into_iter().flatten().map(|queued| Some(self.patience_ends(queued)));
-        flights.chain(queued).flatten().min()
+        if let Some((id, handle)) = expired {
+            return Some(Expired { handle, sent: self.remove(id).map(|flight| flight.request) });
+        }
+        let is_expired = |queue: &VecDeque<Queued>| queue.front().is_some_and(|queued| self.deadline(queued) <= now);
+        let queue = match (is_expired(&self.queries), is_expired(&self.mutations)) {
+            (true, _) => &mut self.queries,
+            (false, true) => &mut self.mutations,
+            (false, false) => return None,
+        };
+        queue.pop_front().map(|Queued { handle, .. }| Expired { handle, sent: None })
     }
 
-    /// One request whose caller's patience has ended; call again until there is none.
-    pub fn take_expired(&mut self, now: Instant) -> Option<Ended> {
-        let expired = |flight: &Flight| flight.give_up_at <= now && flight.owner != Owner::Repair;
-        if let Some(id) = self.flights.iter().find(|(_, flight)| expired(flight)).map(|(&id, _)| id) {
-            return self.land(id, None);
-        }
-        let overdue = |queue: &VecDeque<Queued>| queue.front().is_some_and(|queued| self.patience_ends(queued) <= now);
-        if overdue(&self.queries) {
-            return self.queries.pop_front().map(Queued::end);
-        }
-        if overdue(&self.mutations) {
-            return self.mutations.pop_front().map(Queued::end);
-        }
-        None
-    }
-
-    /// Ends everything; the callers still to be told.
+    /// Removes all requests; the handles of the callers' ones.
     pub fn take_all(&mut self) -> Vec<RequestHandle> {
-        self.mutation = None;
-        self.is_repairing = false;
-        let flights = std::mem::take(&mut self.flights).into_values().map(|flight| flight.owner);
-        let queued = self.own.take().into_iter().chain(self.queries.drain(..)).chain(self.mutations.drain(..));
-        let owners = flights.chain(queued.map(|queued| queued.owner));
-        owners.filter_map(|owner| if let Owner::Caller(handle) = owner { Some(handle) } else { None }).collect()
+        (self.mutation, self.resync, self.is_resyncing) = (None, None, false);
+        let in_flight = std::mem::take(&mut self.in_flight).into_values().filter_map(|flight| match flight.origin {
+            RequestOrigin::Caller(handle) => Some(handle),
+            RequestOrigin::Resync => None,
+        });
+        let queued = self.queries.drain(..).chain(self.mutations.drain(..)).map(|queued| queued.handle);
+        in_flight.chain(queued).collect()
     }
 
-    /// What waits in a queue waits for others to be answered; only silence makes it give up.
-    fn patience_ends(&self, queued: &Queued) -> Instant {
-        self.last_answer_at.map_or(queued.asked_at, |answer| answer.max(queued.asked_at)) + COMMAND_TIMEOUT
+    /// The deadline of a queued request. It waits for the replies to others, so it counts from the last of them.
+    fn deadline(&self, queued: &Queued) -> Instant {
+        self.last_reply_at.map_or(queued.queued_at, |reply| reply.max(queued.queued_at)) + COMMAND_TIMEOUT
     }
 
-    /// Every id below has ended.
-    fn floor(&self) -> RequestId {
-        self.flights.keys().next().copied().unwrap_or(RequestId(self.last_id + 1))
+    /// All requests with lower ids have ended.
+    fn lowest_pending(&self) -> RequestId {
+        self.in_flight.keys().next().copied().unwrap_or(RequestId(self.last_id + 1))
     }
 
-    fn own_flight(&self) -> Option<RequestId> {
-        self.flights.iter().find(|(_, flight)| flight.owner == Owner::Repair).map(|(&id, _)| id)
+    fn resync_in_flight(&self) -> Option<RequestId> {
+        self.in_flight.iter().find(|(_, flight)| flight.origin == RequestOrigin::Resync).map(|(&id, _)| id)
     }
 
-    fn launch(&mut self, now: Instant, queued: Queued) -> Option<RequestId> {
+    /// Gives the request its id; the id is returned if the request is a mutation.
+    fn start_request(&mut self, now: Instant, origin: RequestOrigin, request: Request) -> Option<RequestId> {
         self.last_id += 1;
         let id = RequestId(self.last_id);
-        let is_mutation = queued.request.is_mutation();
-        let Queued { owner, request, .. } = queued;
-        let give_up_at = now + COMMAND_TIMEOUT;
-        self.flights.insert(id, Flight { owner, request, give_up_at, wait: REQUEST_RETRY_FIRST, retry_at: now });
-        if is_mutation {
-            self.mutation = Some(id);
-        }
-        is_mutation.then_some(id)
+        let mutation = request.is_mutation().then_some(id);
+        self.mutation = mutation.or(self.mutation);
+        let backoff = Backoff::new(REQUEST_RETRY_FIRST, REQUEST_RETRY_MAX);
+        let deadline = now + COMMAND_TIMEOUT;
+        self.in_flight.insert(id, InFlight { origin, request, deadline, backoff, retry_at: now });
+        mutation
     }
 
-    fn land(&mut self, id: RequestId, response: Option<Response>) -> Option<Ended> {
-        let Flight { owner, request, .. } = self.flights.remove(&id)?;
+    fn remove(&mut self, id: RequestId) -> Option<InFlight> {
         self.mutation.take_if(|mutation| *mutation == id);
-        Some(Ended { owner, request, response, was_sent: true })
+        self.in_flight.remove(&id)
     }
 }
 
-impl Flight {
-    /// Whether a caller asks what would be wrong before a repair is finished.
-    fn is_about_own(&self) -> bool {
-        self.owner != Owner::Repair
-            && matches!(self.request, Request::OwnPublications { .. } | Request::AudienceOf { .. })
-    }
-}
-
-impl Queued {
-    fn end(self) -> Ended {
-        Ended { owner: self.owner, request: self.request, response: None, was_sent: false }
+impl InFlight {
+    /// Whether a caller asks about its own publications while the resync is restoring them.
+    fn is_held_back(&self, is_resyncing: bool) -> bool {
+        let is_about_own = matches!(self.request, Request::OwnPublications { .. } | Request::AudienceOf { .. });
+        is_resyncing && is_about_own && self.origin != RequestOrigin::Resync
     }
 }
 

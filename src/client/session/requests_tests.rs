@@ -151,18 +151,6 @@ fn what_waits_in_a_long_queue_does_not_lose_patience_while_others_are_answered()
 }
 
 #[test]
-fn a_cancelled_request_ends_without_an_event() {
-    let mut pair = Pair::standing();
-    let handle = pair.ask(PEERS);
-    let (id, ..) = pair.server.request().unwrap();
-    pair.session.cancel(pair.now, handle);
-    pair.reply(id, NOBODY);
-    pair.pass(Duration::from_secs(60));
-    pair.no_event();
-    assert_eq!(pair.server.request(), None);
-}
-
-#[test]
 fn leaving_and_logging_out_end_all_requests() {
     for leaves in [true, false] {
         let mut pair = Pair::standing();

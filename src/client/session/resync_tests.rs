@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::publishing::stage_audience_requests;
 use super::test_support::{Pair, Policy};
 use super::*;
 use crate::common::limits::AUDIENCE_PART_MAX_USERS;
@@ -118,7 +119,7 @@ fn published() -> (Pair, Store) {
     pair.ask(publish("a", AudienceRef::Everyone));
     pair.ask(publish("b", AudienceRef::Everyone));
     store.serve(&mut pair);
-    for part in staging(7, &users(AUDIENCE_PART_MAX_USERS + 3)) {
+    for part in stage_audience_requests(7, &users(AUDIENCE_PART_MAX_USERS + 3)) {
         pair.ask(part);
         store.serve(&mut pair);
     }

@@ -116,7 +116,7 @@ fn a_server_that_forgets_a_login_half_way_is_asked_anew() {
         pair.session.handle_datagram(pair.now, address(1), &mut answer);
     }
     pair.server = test_support::ScriptedServer::new(address(1));
-    pair.pass(LOGIN_TIMEOUT * ANSWERED_PATIENCE);
+    pair.pass(LOGIN_TIMEOUT * ANSWERED_LOGIN_FACTOR);
     assert!(matches!(pair.event(), Event::Started { .. }));
 }
 
@@ -256,7 +256,7 @@ fn a_refused_password_ends_the_session() {
     pair.deliver(told);
     pair.pass(handshake::LOGIN2_GRACE);
     assert!(matches!(pair.event(), Event::LoggedOut));
-    assert!(pair.session.identity.is_none(), "the password is wiped");
+    assert!(pair.session.credentials.is_none(), "the password is wiped");
     let handle = pair.ask(Request::Peers { cursor: None });
     assert!(
         matches!(pair.event(), Event::RequestFinished { request, result: Err(RequestError::NotAuthenticated) } if request == handle)
@@ -305,7 +305,7 @@ fn leaving_is_repeated_until_it_is_answered() {
     let left = pair.server.seal(&ServerMessage::LogoutAck);
     pair.deliver(left);
     assert!(matches!(pair.event(), Event::LoggedOutByUser));
-    assert!(pair.session.identity.is_none() && pair.session.poll_timeout().is_none());
+    assert!(pair.session.credentials.is_none() && pair.session.poll_timeout().is_none());
     pair.login(PASSWORD);
     assert!(matches!(pair.event(), Event::Started { resumed: false, .. }));
 }
