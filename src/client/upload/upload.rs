@@ -60,11 +60,10 @@ pub(super) fn run(shared: &ListenerShared, admitted: AcceptedUpload) {
         downloader: ticket.downloader,
         reader,
         writer,
-        grants: Grants::default(),
+        grants: ticket.grants,
         queue: VecDeque::new(),
         open: None,
     };
-    upload.grants.add(ticket.grants);
     let end = upload.run(first);
     log::debug!("an upload to {} ended: {end}", upload.downloader);
     // The connection ends before the slot is free.
@@ -77,7 +76,8 @@ struct Upload<'a> {
     downloader: UserName,
     reader: RecordReader<PeerRequest>,
     writer: RecordWriter,
-    grants: Grants,
+    /// The contents of all tickets; peer messages number them in this order. At most [`GRANTS_MAX`].
+    grants: Vec<ContentRef>,
     /// What is wanted and not yet sent, in the order it was asked for.
     queue: VecDeque<GroupRange>,
     /// The content served last: its groups are mostly asked for in a row.
@@ -149,7 +149,7 @@ impl Upload<'_> {
     fn handle_request(&mut self, request: PeerRequest) -> Result<(), UploadEnd> {
         match request {
             PeerRequest::AddTicket { ticket } => self.take_ticket(&ticket),
-            PeerRequest::Unused { below } => self.release(below),
+            PeerRequest::Unused { .. } => Ok(()),
             PeerRequest::GetGroupHashes { content } => self.send_outline(content),
             PeerRequest::RequestGroups { ranges } => self.enqueue(&ranges),
             PeerRequest::Cancel => {
@@ -165,21 +165,12 @@ impl Upload<'_> {
         let Some(ticket) = opened.ok().filter(|ticket| ticket.downloader == self.downloader) else {
             return Ok(self.writer.message(&PeerResponse::TicketRefused)?);
         };
-        let first = self.grants.next();
-        if !self.grants.add(ticket.grants) {
+        if self.grants.len() + ticket.grants.len() > GRANTS_MAX {
             return Err(UploadEnd::Broke("it keeps too many grants"));
         }
+        let first = u32::try_from(self.grants.len()).expect("at most GRANTS_MAX");
+        self.grants.extend(ticket.grants);
         Ok(self.writer.message(&PeerResponse::TicketAccepted { first })?)
-    }
-
-    fn release(&mut self, below: u32) -> Result<(), UploadEnd> {
-        if below > self.grants.next() {
-            return Err(UploadEnd::Broke("it releases what it was not granted"));
-        }
-        self.grants.release(below);
-        self.queue.retain(|range| range.content >= below);
-        self.open.take_if(|(content, _)| *content < below);
-        Ok(())
     }
 
     fn enqueue(&mut self, ranges: &[GroupRange]) -> Result<(), UploadEnd> {
@@ -197,7 +188,7 @@ impl Upload<'_> {
     }
 
     fn grant(&self, content: u32) -> Result<&ContentRef, UploadEnd> {
-        self.grants.of(content).ok_or(UploadEnd::Broke("it asks for what it was not granted"))
+        self.grants.get(content as usize).ok_or(UploadEnd::Broke("it asks for what it was not granted"))
     }
 
     /// Opens `content` unless it is open and still what was asked for.
@@ -335,41 +326,6 @@ impl Upload<'_> {
             range.start += length as u64;
         }
         Ok(())
-    }
-}
-
-/// What the downloader was granted, numbered over all its tickets.
-#[derive(Default)]
-struct Grants {
-    /// The number of the first that is kept.
-    first: u32,
-    kept: VecDeque<ContentRef>,
-}
-
-impl Grants {
-    /// The number of the next grant to come.
-    fn next(&self) -> u32 {
-        self.first + u32::try_from(self.kept.len()).expect("at most GRANTS_MAX")
-    }
-
-    /// Numbers on; `false` if there are too many.
-    fn add(&mut self, grants: Vec<ContentRef>) -> bool {
-        let fits = self.kept.len() + grants.len() <= GRANTS_MAX && self.next() < u32::MAX - GRANTS_MAX as u32;
-        if fits {
-            self.kept.extend(grants);
-        }
-        fits
-    }
-
-    fn of(&self, content: u32) -> Option<&ContentRef> {
-        self.kept.get(content.checked_sub(self.first)? as usize)
-    }
-
-    /// `below` is at most [`next`](Self::next).
-    fn release(&mut self, below: u32) {
-        let released = below.saturating_sub(self.first) as usize;
-        self.kept.drain(..released.min(self.kept.len()));
-        self.first = self.first.max(below);
     }
 }
 
