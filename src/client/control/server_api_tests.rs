@@ -4,8 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::*;
 use crate::common::limits::{AUDIENCE_PART_MAX_USERS, FILE_NAME_MAX_BYTES, MESSAGE_MAX_BYTES, TICKET_MAX_BYTES};
-use crate::common::message::AudienceRef;
-use crate::common::message::{ClientMessage, encoded_len};
+use crate::common::message::{AudienceRef, ClientMessage, encoded_len};
 use crate::common::types::{Content, PublicationsDigest, RequestId};
 
 /// What the stand-in has been asked, and how it misbehaves.
