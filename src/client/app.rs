@@ -17,11 +17,11 @@ use crate::client::commands::{CommandContext, CommandState, auth};
 use crate::client::control::{ControlHandle, ControlOptions, ServerApi, local_ips_for, resolve};
 use crate::client::download::{DownloadOptions, Downloader};
 use crate::client::exit_code::ExitCode;
-use crate::client::notices::Notices;
 use crate::client::services::{Account, Services};
 use crate::client::shell::interrupt::{InterruptState, ShutdownSignal, SignalAction, watch_signals};
 use crate::client::shell::{Script, ShellExit, run_interactive, run_script};
 use crate::client::ui::console::{Console, OutputOptions};
+use crate::client::ui::observer::SessionObserver;
 use crate::client::ui::password::DefaultPasswordSource;
 use crate::client::ui::report::Report;
 use crate::client::upload::{Listener, UploadService};
@@ -180,7 +180,7 @@ fn create_context(
     let forward = events.clone();
     let logged_out = move || drop(forward.send(AppEvent::LoggedOut));
     let observer =
-        Notices::start(Arc::clone(&uploads), Arc::clone(&console), logged_out).map_err(StartupError::System)?;
+        SessionObserver::start(Arc::clone(&uploads), Arc::clone(&console), logged_out).map_err(StartupError::System)?;
     let control_options = ControlOptions { servers, tcp_port, stretching: KeyStretching::Argon2id };
     let control = ControlHandle::start(control_options, Arc::new(observer)).map_err(StartupError::System)?;
     let server = ServerApi::new(control.clone());

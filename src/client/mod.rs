@@ -11,7 +11,6 @@ pub(crate) mod download;
 pub(crate) mod exit_code;
 #[expect(clippy::disallowed_methods, reason = "drivers: whether a hash can be stored depends on the clock")]
 pub(crate) mod files;
-mod notices;
 pub(crate) mod publications;
 pub(crate) mod services;
 pub(crate) mod session;

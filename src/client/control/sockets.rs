@@ -1,4 +1,4 @@
-//! The UDP sockets towards the server: one connected socket for each of its addresses.
+//! The UDP sockets to the server: one connected socket for each of its addresses.
 //!
 //! Must not know what the datagrams mean.
 
@@ -11,15 +11,29 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::common::limits::DATAGRAM_MAX_BYTES;
 
-/// Room for bursts of replies while this process is not scheduled; the system may give less.
+/// For bursts of replies while this process is not scheduled; the system may grant less.
 const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 
-/// See the module.
+/// The connected sockets, by the index of the server's address.
 pub(super) struct Sockets {
     servers: Vec<SocketAddr>,
-    /// Made when first needed.
+    /// Opened when first needed.
     sockets: Vec<Option<UdpSocket>>,
     buffer: Box<[u8; DATAGRAM_MAX_BYTES + 1]>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SendOutcome {
+    /// The datagram was sent, or dropped because the buffer is full.
+    Sent,
+    /// The system reports that the address cannot be reached.
+    Unreachable,
+}
+
+pub(super) enum Received<'a> {
+    Datagram(SocketAddr, &'a mut [u8]),
+    /// No server listens at this address.
+    Unreachable(SocketAddr),
 }
 
 impl Sockets {
@@ -28,68 +42,66 @@ impl Sockets {
         Self { servers, sockets, buffer: Box::new([0; DATAGRAM_MAX_BYTES + 1]) }
     }
 
-    /// Closes all: the next datagram goes out by whatever way leads to the server then.
-    pub fn renew(&mut self) {
+    /// Closes all sockets: the next datagram takes the route that leads to the server then.
+    pub fn reopen(&mut self) {
         self.sockets.fill_with(|| None);
     }
 
-    /// Sends one datagram; `false` when the system says that it cannot arrive. A full buffer is a lost datagram.
-    pub fn send(&mut self, registry: &Registry, to: SocketAddr, datagram: &[u8]) -> bool {
+    pub fn send(&mut self, registry: &Registry, to: SocketAddr, datagram: &[u8]) -> SendOutcome {
         match self.try_send(registry, to, datagram) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
+            Ok(()) => SendOutcome::Sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => SendOutcome::Sent,
             Err(error) => {
                 log::debug!("cannot send to {to}: {error}");
                 self.close(to);
-                false
+                SendOutcome::Unreachable
             }
         }
     }
 
-    /// This host may have got another address: the next datagram goes out by a new socket.
+    /// This host may have another address now: the next datagram goes out by a new socket.
     fn close(&mut self, server: SocketAddr) {
         let sockets = self.servers.iter().zip(&mut self.sockets);
         sockets.filter(|(address, _)| **address == server).for_each(|(_, socket)| *socket = None);
     }
 
     fn try_send(&mut self, registry: &Registry, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
-        let at = self.servers.iter().position(|&server| server == to).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let socket = match &mut self.sockets[at] {
+        let index = self.servers.iter().position(|&server| server == to).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let socket = match &mut self.sockets[index] {
             Some(socket) => socket,
             empty => {
-                let mut socket = connected(to)?;
-                registry.register(&mut socket, Token(at), Interest::READABLE)?;
+                let mut socket = connect_udp(to)?;
+                registry.register(&mut socket, Token(index), Interest::READABLE)?;
                 empty.insert(socket)
             }
         };
         match socket.send(datagram) {
-            // Told late about an earlier datagram; this one was not sent.
+            // A late report about an earlier datagram; this one was not sent.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => socket.send(datagram).map(drop),
             sent => sent.map(drop),
         }
     }
 
-    /// The next datagram that has come in, with where it is from, or as an error the address at which nobody listens.
-    /// `None`: that was all.
-    pub fn receive(&mut self, at: usize) -> Option<Result<(SocketAddr, &mut [u8]), SocketAddr>> {
-        let socket = self.sockets.get(at)?.as_ref()?;
-        let server = self.servers[at];
+    /// The next datagram or error that has arrived at the socket of this index, if any.
+    pub fn receive(&mut self, index: usize) -> Option<Received<'_>> {
+        let socket = self.sockets.get(index)?.as_ref()?;
+        let server = self.servers[index];
         match socket.recv(self.buffer.as_mut_slice()) {
-            Ok(length) => Some(Ok((server, &mut self.buffer[..length]))),
+            Ok(length) => Some(Received::Datagram(server, &mut self.buffer[..length])),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(error) => {
                 log::debug!("{server}: {error}");
-                Some(Err(server))
+                Some(Received::Unreachable(server))
             }
         }
     }
 }
 
-fn connected(server: SocketAddr) -> io::Result<UdpSocket> {
+fn connect_udp(server: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(server), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     if let Err(error) = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES) {
-        log::debug!("the receive buffer stays as it is: {error}");
+        log::debug!("cannot enlarge the receive buffer: {error}");
     }
     socket.connect(&server.into())?;
     Ok(UdpSocket::from_std(socket.into()))

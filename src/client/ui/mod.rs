@@ -3,5 +3,6 @@
 //! Must not know which command produced a result.
 
 pub mod console;
+pub mod observer;
 pub mod password;
 pub mod report;

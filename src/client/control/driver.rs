@@ -1,0 +1,192 @@
+//! The control thread: feeds the session with datagrams, commands, time and randomness, and carries out what it returns.
+//!
+//! One connected socket for each address of the server, so that the system delivers only datagrams from there and reports
+//! when no server listens. While the connection is lost the sockets are reopened from time to time, since this host's own
+//! address may have changed.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token};
+
+use super::sockets::{Received, SendOutcome, Sockets};
+use super::{ControlCommand, ControlShared, IndexedResult, Observer};
+use crate::client::session::{Event, LoginError, RequestHandle, Session};
+use crate::common::handshake_keys::SessionParams;
+use crate::common::sync::lock;
+
+/// The waker's token; the token of a socket is the index of its address.
+pub(super) const WAKE: Token = Token(usize::MAX);
+/// While the connection is lost, the sockets are reopened after this time: this host may have another address.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(3);
+/// Readiness events taken at once.
+const EVENTS_MAX: usize = 16;
+
+/// The state of the control thread.
+pub(super) struct Driver {
+    session: Session,
+    sockets: Sockets,
+    poll: Poll,
+    commands: Receiver<ControlCommand>,
+    observer: Arc<dyn Observer>,
+    shared: Arc<ControlShared>,
+    /// The caller of the login under way.
+    login: Option<Sender<Result<SessionParams, LoginError>>>,
+    /// The callers of the pending requests, with the indices of their requests.
+    requests: HashMap<RequestHandle, (usize, Sender<IndexedResult>)>,
+    logouts: Vec<Sender<()>>,
+    /// When the sockets are reopened; set while the connection is lost.
+    reopen_at: Option<Instant>,
+}
+
+impl Driver {
+    pub fn new(
+        session: Session,
+        servers: Vec<SocketAddr>,
+        poll: Poll,
+        commands: Receiver<ControlCommand>,
+        observer: Arc<dyn Observer>,
+        shared: Arc<ControlShared>,
+    ) -> Self {
+        Self {
+            session,
+            sockets: Sockets::new(servers),
+            poll,
+            commands,
+            observer,
+            shared,
+            login: None,
+            requests: HashMap::new(),
+            logouts: Vec::new(),
+            reopen_at: None,
+        }
+    }
+
+    /// Runs until the last handle is dropped.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        while self.drain_commands().is_continue() {
+            let now = clock();
+            if self.session.poll_timeout().is_some_and(|due| due <= now) {
+                self.session.set_free_slots(self.observer.free_slots());
+                self.session.handle_timeout(now);
+            }
+            self.flush();
+            let wait = self.session.poll_timeout().map(|due| due.saturating_duration_since(clock()));
+            match self.poll.poll(&mut events, wait) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return log::error!("the control thread cannot wait for datagrams: {error}"),
+            }
+            for event in &events {
+                match event.token() {
+                    WAKE => self.shared.is_woken.store(false, Ordering::Release),
+                    Token(socket) => self.receive(socket),
+                }
+            }
+        }
+    }
+
+    /// Executes the callers' commands; breaks after the last.
+    fn drain_commands(&mut self) -> ControlFlow<()> {
+        while let Ok(command) = self.commands.try_recv() {
+            let now = clock();
+            match command {
+                ControlCommand::Login { user, password, reply } => {
+                    if self.login.is_some() {
+                        let _ = reply.send(Err(LoginError::LoggedIn));
+                        continue;
+                    }
+                    self.login = Some(reply);
+                    self.session.set_free_slots(self.observer.free_slots());
+                    self.session.login(now, user, password);
+                }
+                ControlCommand::Request { request, index, reply } => {
+                    let handle = self.session.request(now, request);
+                    self.requests.insert(handle, (index, reply));
+                }
+                ControlCommand::Logout { reply } => {
+                    self.logouts.push(reply);
+                    self.session.logout(now);
+                }
+                ControlCommand::Stop => return ControlFlow::Break(()),
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn receive(&mut self, socket: usize) {
+        while let Some(received) = self.sockets.receive(socket) {
+            let now = clock();
+            match received {
+                Received::Datagram(from, datagram) => self.session.handle_datagram(now, from, datagram),
+                Received::Unreachable(address) => self.session.unreachable(now, address),
+            }
+        }
+    }
+
+    /// Dispatches the session's events and sends its datagrams.
+    fn flush(&mut self) {
+        while let Some(event) = self.session.poll_event() {
+            self.dispatch_event(event);
+        }
+        if let Some(at) = self.reopen_at
+            && at <= clock()
+        {
+            self.reopen_at = Some(clock() + REOPEN_INTERVAL);
+            self.sockets.reopen();
+        }
+        while let Some((to, datagram)) = self.session.poll_transmit() {
+            if self.sockets.send(self.poll.registry(), to, &datagram) == SendOutcome::Unreachable {
+                self.session.unreachable(clock(), to);
+            }
+        }
+    }
+
+    /// A reply to a caller that no longer waits is dropped.
+    fn dispatch_event(&mut self, event: Event) {
+        match event {
+            Event::Started { user, welcome, ticket_key, resumed } => {
+                self.reopen_at = None;
+                *lock(&self.shared.user) = Some(user.clone());
+                self.observer.session_started(&user, &welcome, &ticket_key, resumed);
+            }
+            Event::LoginFinished(result) => {
+                if let Some(reply) = self.login.take() {
+                    let _ = reply.send(result);
+                }
+            }
+            Event::ConnectionLost => {
+                self.reopen_at = Some(clock() + REOPEN_INTERVAL);
+                self.observer.connection_lost();
+            }
+            Event::LoggedOut => {
+                *lock(&self.shared.user) = None;
+                self.observer.logged_out();
+            }
+            Event::Resynced(files) => self.observer.resynced(files),
+            Event::RequestFinished { request, result } => {
+                if let Some((index, reply)) = self.requests.remove(&request) {
+                    let _ = reply.send(IndexedResult { index, result });
+                }
+            }
+            Event::LoggedOutByUser => {
+                *lock(&self.shared.user) = None;
+                for reply in self.logouts.drain(..) {
+                    let _ = reply.send(());
+                }
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the driver is where the clock is read")]
+fn clock() -> Instant {
+    Instant::now()
+}

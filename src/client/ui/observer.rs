@@ -1,0 +1,170 @@
+//! Reports what happens to the session: to the upload service, and to the user on stderr.
+//!
+//! The control thread must not wait for a reader of stderr: a pager, a stopped terminal or a full pipe would end the
+//! session. So it puts its lines into a bounded queue, and a thread prints them.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use crate::client::control::Observer;
+use crate::client::ui::console::Console;
+use crate::client::upload::UploadService;
+use crate::common::crypto::Secret;
+use crate::common::handshake_keys::SessionParams;
+use crate::common::types::UserName;
+
+/// Lines that wait to be printed; further ones are dropped.
+const QUEUE_MAX: usize = 64;
+
+/// Called when the user has been logged out.
+type LogoutCallback = Arc<dyn Fn() + Send + Sync>;
+
+/// The client's observer of its session.
+pub struct SessionObserver {
+    uploads: Arc<UploadService>,
+    on_logout: LogoutCallback,
+    queue: SyncSender<QueuedMessage>,
+}
+
+enum QueuedMessage {
+    Line(String),
+    LoggedOut,
+}
+
+impl SessionObserver {
+    /// Starts the printing thread, which ends with the observer. `on_logout` is called after the line that reports the
+    /// logout, so that its consequences are printed later.
+    pub fn start(
+        uploads: Arc<UploadService>,
+        console: Arc<Console>,
+        on_logout: impl Fn() + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let (queue, messages) = sync_channel(QUEUE_MAX);
+        let on_logout: LogoutCallback = Arc::new(on_logout);
+        let callback = Arc::clone(&on_logout);
+        std::thread::Builder::new().name("observer".into()).spawn(move || print(&messages, &console, &*callback))?;
+        Ok(Self { uploads, on_logout, queue })
+    }
+
+    fn print_async(&self, line: String) {
+        // A full queue has no reader.
+        let _ = self.queue.try_send(QueuedMessage::Line(line));
+    }
+}
+
+fn print(messages: &Receiver<QueuedMessage>, console: &Console, on_logout: &dyn Fn()) {
+    for message in messages {
+        match message {
+            QueuedMessage::Line(line) => console.info_async(line),
+            QueuedMessage::LoggedOut => {
+                console.info_async("logged out by the server");
+                on_logout();
+            }
+        }
+    }
+}
+
+impl Observer for SessionObserver {
+    fn session_started(&self, _: &UserName, welcome: &SessionParams, ticket_key: &Secret, resumed: bool) {
+        self.uploads.ticket_key(ticket_key, welcome.server_time_ms);
+        if resumed {
+            self.print_async("reconnected".into());
+        }
+    }
+
+    fn connection_lost(&self) {
+        log::info!("the server does not answer: reconnecting");
+    }
+
+    fn logged_out(&self) {
+        if self.queue.try_send(QueuedMessage::LoggedOut).is_err() {
+            (self.on_logout)();
+        }
+    }
+
+    fn resynced(&self, files: usize) {
+        self.print_async(format!("publications lost by the server and published again: {files}"));
+    }
+
+    fn free_slots(&self) -> u8 {
+        self.uploads.free_slots()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::client::ui::console::OutputOptions;
+    use crate::client::ui::report::Report;
+
+    /// Far longer than anything here takes.
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// A stream that blocks until `resume` is sent.
+    struct BlockedStream {
+        entered: Sender<()>,
+        resume: Receiver<()>,
+    }
+
+    impl Write for BlockedStream {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.entered.send(());
+            let _ = self.resume.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Lines(Sender<String>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.send(String::from_utf8_lossy(bytes).into_owned());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_control_thread_does_not_wait_for_a_reader() {
+        let dir = tempfile::tempdir().unwrap();
+        let ((entered, has_entered), (resume_sender, resume), (err, lines)) = (channel(), channel(), channel());
+        let stdout = Box::new(BlockedStream { entered, resume });
+        let console = Arc::new(Console::with_writers(OutputOptions::default(), stdout, Box::new(Lines(err.clone()))));
+        let printing = Arc::clone(&console);
+        let command = std::thread::spawn(move || printing.report(&Report::Goodbye));
+        has_entered.recv_timeout(TIMEOUT).expect("the command thread holds the streams");
+
+        let uploads = UploadService::open(dir.path(), 1).unwrap();
+        let observer =
+            SessionObserver::start(uploads, Arc::clone(&console), move || _ = err.send("the event".into())).unwrap();
+        let (done, is_done) = channel();
+        let control = std::thread::spawn(move || {
+            observer.logged_out();
+            (0..10 * QUEUE_MAX).for_each(|files| observer.resynced(files));
+            done.send(()).unwrap();
+            observer
+        });
+        is_done.recv_timeout(TIMEOUT).expect("nothing blocks, and lines beyond the queue are dropped");
+        assert!(lines.try_recv().is_err(), "nothing is printed while the streams are held");
+
+        drop(resume_sender);
+        let next = || lines.recv_timeout(TIMEOUT).unwrap();
+        assert_eq!(next(), "client: logged out by the server\n");
+        assert_eq!(next(), "the event", "after its line");
+        assert_eq!(next(), "client: publications lost by the server and published again: 0\n");
+        drop(control.join().unwrap());
+        command.join().unwrap();
+    }
+}
