@@ -1,29 +1,30 @@
-//! Audiences, interned: publications that share one hold a number, and the users stand in memory once.
+//! Interned audiences: publications that share one hold its id, and its users are in memory once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use slab::Slab;
+
 use crate::common::types::Audience;
 
-/// An interned audience; good while a publication uses it.
+/// An interned audience. Valid while a publication uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AudienceId(u32);
 
 impl AudienceId {
-    /// [`Audience::Everyone`], always there.
+    /// [`Audience::Everyone`], which is never released.
     pub(super) const EVERYONE: Self = Self(0);
 }
 
 pub(super) struct Audiences {
-    slots: Vec<Slot>,
+    interned: Slab<InternedAudience>,
     by_fingerprint: HashMap<[u8; 32], AudienceId>,
-    free: Vec<AudienceId>,
-    /// The last one acquired: a long audience is hashed once for all files of a batch. Holding the `Arc` keeps its
-    /// address from being used again.
+    /// The last one acquired: the audience of a batch of files is hashed once. The `Arc` held here keeps its address from
+    /// being reused.
     last: Option<(Arc<Audience>, AudienceId)>,
 }
 
-struct Slot {
+struct InternedAudience {
     audience: Arc<Audience>,
     fingerprint: [u8; 32],
     uses: usize,
@@ -31,14 +32,10 @@ struct Slot {
 
 impl Audiences {
     pub(super) fn new() -> Self {
-        let everyone = Arc::new(Audience::Everyone);
-        let fingerprint = fingerprint(&everyone);
-        Self {
-            slots: vec![Slot { audience: everyone, fingerprint, uses: 1 }],
-            by_fingerprint: HashMap::from([(fingerprint, AudienceId::EVERYONE)]),
-            free: Vec::new(),
-            last: None,
-        }
+        let mut audiences = Self { interned: Slab::new(), by_fingerprint: HashMap::new(), last: None };
+        let everyone = audiences.intern(&Arc::new(Audience::Everyone));
+        debug_assert_eq!(everyone, AudienceId::EVERYONE);
+        audiences
     }
 
     /// Interns the audience for one more publication.
@@ -50,64 +47,46 @@ impl Audiences {
             Some((last, id)) if Arc::ptr_eq(last, audience) => *id,
             _ => self.intern(audience),
         };
-        self.slots[id.0 as usize].uses += 1;
+        self.interned[id.0 as usize].uses += 1;
         id
     }
 
-    /// One publication less uses it.
+    /// Called when a publication no longer uses the audience; the last use removes it.
     pub(super) fn release(&mut self, id: AudienceId) {
         if id == AudienceId::EVERYONE {
             return;
         }
-        let everyone = Arc::clone(&self.slots[0].audience);
-        let slot = &mut self.slots[id.0 as usize];
-        slot.uses -= 1;
-        if slot.uses == 0 {
-            slot.audience = everyone;
-            self.by_fingerprint.remove(&slot.fingerprint);
-            self.free.push(id);
+        let interned = &mut self.interned[id.0 as usize];
+        interned.uses -= 1;
+        if interned.uses == 0 {
+            let removed = self.interned.remove(id.0 as usize);
+            self.by_fingerprint.remove(&removed.fingerprint);
             self.last.take_if(|(_, last)| *last == id);
         }
     }
 
     pub(super) fn audience(&self, id: AudienceId) -> &Audience {
-        &self.slots[id.0 as usize].audience
+        &self.interned[id.0 as usize].audience
     }
 
     /// BLAKE3 of the audience.
     pub(super) fn fingerprint(&self, id: AudienceId) -> &[u8; 32] {
-        &self.slots[id.0 as usize].fingerprint
+        &self.interned[id.0 as usize].fingerprint
     }
 
     fn intern(&mut self, audience: &Arc<Audience>) -> AudienceId {
         let fingerprint = fingerprint(audience);
-        let id = match self.by_fingerprint.get(&fingerprint) {
-            Some(&id) => id,
-            None => self.add(Slot { audience: Arc::clone(audience), fingerprint, uses: 0 }),
-        };
+        let id = *self.by_fingerprint.entry(fingerprint).or_insert_with(|| {
+            let key = self.interned.insert(InternedAudience { audience: Arc::clone(audience), fingerprint, uses: 0 });
+            AudienceId(u32::try_from(key).expect("fewer than 2^32 audiences"))
+        });
         self.last = Some((Arc::clone(audience), id));
-        id
-    }
-
-    fn add(&mut self, slot: Slot) -> AudienceId {
-        let fingerprint = slot.fingerprint;
-        let id = match self.free.pop() {
-            Some(id) => {
-                self.slots[id.0 as usize] = slot;
-                id
-            }
-            None => {
-                self.slots.push(slot);
-                AudienceId(u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 audiences"))
-            }
-        };
-        self.by_fingerprint.insert(fingerprint, id);
         id
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.by_fingerprint.len()
+        self.interned.len()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The index beside a model too simple to be wrong: one map, walked whole for every question.
+//! The index compared with a simple model: one map that every query scans.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::common::message::{NameQuery, ResolvePurpose};
 
-/// More than a name looks through one by one.
+/// More than a name scans: from `LOOKUP_FROM` on, owners are found by hash.
 const OWNERS: usize = 24;
 const NAMES: [&str; 12] =
     ["a", "ab", "abc", "ABC", "xabc", "abc/d", "abc/de", "dir/abc", "ä/Σς", "ΣΣabcΣ", "bcd", "abcabcabc"];
@@ -19,7 +19,7 @@ enum Change {
     Unpublish { owner: usize, name: usize },
     Activate { owner: usize, active: bool },
     Defer,
-    Settle(usize),
+    IndexPending(usize),
 }
 
 #[derive(Debug, Clone)]
@@ -29,10 +29,10 @@ struct Publication {
     published_s: u64,
 }
 
-/// What a list shows: a name, or a content of it.
-type Shown = (FileName, Option<(ContentHash, u64)>);
+/// An entry of a list: a name, or a content of it.
+type Listed = (FileName, Option<(ContentHash, u64)>);
 
-struct World {
+struct ModelledIndex {
     index: Index,
     users: Vec<UserName>,
     owners: Vec<OwnerId>,
@@ -41,14 +41,14 @@ struct World {
     clock_s: u64,
 }
 
-impl World {
+impl ModelledIndex {
     fn new() -> Self {
         let users: Vec<_> = (0..OWNERS).map(|i| UserName::parse(&format!("user{i}")).unwrap()).collect();
         let mut index = Index::new();
         let owners = users.iter().map(|user| index.intern_owner(user)).collect();
-        let mut world = Self { index, users, owners, active: BTreeSet::new(), model: BTreeMap::new(), clock_s: 1_000 };
-        (0..OWNERS).for_each(|owner| world.apply(&Change::Activate { owner, active: true }));
-        world
+        let mut modelled = Self { index, users, owners, active: BTreeSet::new(), model: BTreeMap::new(), clock_s: 1_000 };
+        (0..OWNERS).for_each(|owner| modelled.apply(&Change::Activate { owner, active: true }));
+        modelled
     }
 
     fn apply(&mut self, change: &Change) {
@@ -72,9 +72,7 @@ impl World {
                 assert_eq!(self.index.unpublish(self.owners[owner], &name), was_there);
             }
             Change::Defer => self.index.defer_indexing(),
-            Change::Settle(most) => {
-                self.index.index_pending(most);
-            }
+            Change::IndexPending(limit) => self.index.index_pending(limit),
             Change::Activate { owner, active } => {
                 self.index.set_active(self.owners[owner], active);
                 if active {
@@ -86,8 +84,8 @@ impl World {
         }
     }
 
-    /// Publications of matching names that the asker may see.
-    fn visible(&self, asker: usize, query: &NameQuery) -> Vec<(usize, &FileName, &Publication)> {
+    /// Publications of matching names that the requester may see.
+    fn visible(&self, requester: usize, query: &NameQuery) -> Vec<(usize, &FileName, &Publication)> {
         let matches = |name: &str| match query {
             NameQuery::Exact(exact) => name == exact.as_str(),
             NameQuery::Prefix(prefix) => name.starts_with(prefix),
@@ -96,61 +94,61 @@ impl World {
         };
         let all = self.model.iter().map(|((owner, name), publication)| (*owner, name, publication));
         all.filter(|(owner, name, publication)| {
-            *owner != asker
+            *owner != requester
                 && self.active.contains(owner)
                 && matches(name.as_str())
-                && publication.audience.includes(&self.users[asker])
+                && publication.audience.includes(&self.users[requester])
         })
         .collect()
     }
 
-    fn shown(&self, asker: usize, query: &NameQuery, contents: bool) -> BTreeSet<Shown> {
-        let visible = self.visible(asker, query).into_iter();
-        let visible = visible.filter(|(_, name, _)| contents || !self.model.contains_key(&(asker, (*name).clone())));
+    fn shown(&self, requester: usize, query: &NameQuery, contents: bool) -> BTreeSet<Listed> {
+        let visible = self.visible(requester, query).into_iter();
+        let visible = visible.filter(|(_, name, _)| contents || !self.model.contains_key(&(requester, (*name).clone())));
         let key = |content: &Content| contents.then_some((content.hash, content.size));
         visible.map(|(_, name, publication)| (name.clone(), key(&publication.content))).collect()
     }
 
-    fn page(&self, asker: usize, query: &NameQuery, contents: bool, from: Position, budget: Budget) -> Page<Shown> {
-        let asker = self.owners[asker];
+    fn page(&self, requester: usize, query: &NameQuery, contents: bool, from: Position, budget: Budget) -> Page<Listed> {
+        let requester = self.owners[requester];
         if contents {
-            let page = self.index.resolve(asker, query, from, budget, self.clock_s, ResolvePurpose::Download);
+            let page = self.index.resolve(requester, query, from, budget, self.clock_s, ResolvePurpose::Download);
             let key = |content: Content| Some((content.hash, content.size));
             let entries = page.entries.into_iter().map(|entry| (entry.name, key(entry.content))).collect();
             Page { entries, next: page.next, full: page.full, steps: page.steps }
         } else {
-            let page = self.index.search(asker, query, from, budget);
+            let page = self.index.search(requester, query, from, budget);
             let entries = page.entries.into_iter().map(|name| (name, None)).collect();
             Page { entries, next: page.next, full: page.full, steps: page.steps }
         }
     }
 
-    /// Every answer about one asker and query is the model's.
-    fn check(&self, asker: usize, query: &NameQuery, budget: Budget) {
+    /// Compares every result of one query by one requester with the model.
+    fn check(&self, requester: usize, query: &NameQuery, budget: Budget) {
         for contents in [false, true] {
             let (mut shown, mut from) = (Vec::new(), Some(Position::default()));
             while let Some(position) = from {
-                let page = self.page(asker, query, contents, position, budget);
+                let page = self.page(requester, query, contents, position, budget);
                 assert!(page.next != from, "a page makes progress");
                 shown.extend(page.entries);
                 from = page.next;
             }
             shown.sort();
-            assert_eq!(shown, Vec::from_iter(self.shown(asker, query, contents)), "{query:?}");
+            assert_eq!(shown, Vec::from_iter(self.shown(requester, query, contents)), "{query:?}");
         }
         for entry in self
             .index
-            .resolve(self.owners[asker], query, Position::default(), budget, self.clock_s, ResolvePurpose::Download)
+            .resolve(self.owners[requester], query, Position::default(), budget, self.clock_s, ResolvePurpose::Download)
             .entries
         {
-            let visible = self.visible(asker, &NameQuery::Exact(entry.name.clone())).into_iter();
+            let visible = self.visible(requester, &NameQuery::Exact(entry.name.clone())).into_iter();
             let key = (entry.content.hash, entry.content.size);
             let same: Vec<_> = visible.filter(|(_, _, p)| (p.content.hash, p.content.size) == key).collect();
             assert_eq!(entry.sources as usize, same.len());
             assert_eq!(Some(entry.content.mtime_ms), same.iter().map(|(_, _, p)| p.content.mtime_ms).max());
             assert_eq!(Some(self.clock_s - entry.age_s), same.iter().map(|(_, _, p)| p.published_s).min());
             let wanted = ContentRef { name: entry.name, hash: entry.content.hash, size: entry.content.size };
-            let sources = self.index.sources(self.owners[asker], &wanted, OWNERS, 5).into_iter();
+            let sources = self.index.sources(self.owners[requester], &wanted, OWNERS, 5).into_iter();
             let expected = same.iter().map(|&(owner, ..)| self.owners[owner]).collect();
             assert_eq!(sources.collect::<BTreeSet<_>>(), expected);
         }
@@ -183,13 +181,13 @@ fn change() -> impl Strategy<Value = Change> {
         5 => (0..OWNERS, 0..NAMES.len(), 0..6_u8, 0..5_u8)
             .prop_map(|(owner, name, content, audience)| Change::Publish { owner, name, content, audience }),
         3 => (0..OWNERS, 0..NAMES.len()).prop_map(|(owner, name)| Change::Unpublish { owner, name }),
-        1 => prop_oneof![Just(Change::Defer), (0..4_usize).prop_map(Change::Settle)],
+        1 => prop_oneof![Just(Change::Defer), (0..4_usize).prop_map(Change::IndexPending)],
         1 => (0..OWNERS, any::<bool>()).prop_map(|(owner, active)| Change::Activate { owner, active }),
     ]
 }
 
-/// Many owners of few names, or few of each.
-fn crowd() -> impl Strategy<Value = Vec<Change>> {
+/// Changes to many names with few owners each, or to two names with many.
+fn changes() -> impl Strategy<Value = Vec<Change>> {
     let to_few = |change| match change {
         Change::Publish { owner, name, content, audience } => {
             Change::Publish { owner, name: name % 2, content, audience }
@@ -210,61 +208,62 @@ fn query() -> impl Strategy<Value = NameQuery> {
     ]
 }
 
-/// Room for one to a few entries.
+/// Enough for one to a few entries.
 fn budget() -> impl Strategy<Value = Budget> {
     (70..200_usize, 0..40_usize).prop_map(|(bytes, steps)| Budget { bytes, steps })
 }
 
 proptest! {
     #[test]
-    fn the_index_answers_as_the_model(
-        changes in crowd(),
-        questions in prop::collection::vec((0..OWNERS, query(), budget()), 20),
+    fn the_index_agrees_with_the_model(
+        changes in changes(),
+        queries in prop::collection::vec((0..OWNERS, query(), budget()), 20),
     ) {
-        let mut world = World::new();
-        let every = changes.len().div_ceil(questions.len()).max(1);
+        let mut modelled = ModelledIndex::new();
+        let every = changes.len().div_ceil(queries.len()).max(1);
         for (at, change) in changes.iter().enumerate() {
-            world.apply(change);
+            modelled.apply(change);
             if at % every == 0 {
-                let (asker, query, budget) = &questions[at / every];
-                world.check(*asker, query, *budget);
+                let (requester, query, budget) = &queries[at / every];
+                modelled.check(*requester, query, *budget);
             }
         }
-        for (asker, query, budget) in &questions {
-            world.check(*asker, query, *budget);
-            world.check_own(*asker, *budget);
+        for (requester, query, budget) in &queries {
+            modelled.check(*requester, query, *budget);
+            modelled.check_own(*requester, *budget);
         }
-        prop_assert_eq!(world.index.publication_count(), world.model.len());
-        for (owner, name) in world.model.keys().cloned().collect::<Vec<_>>() {
-            prop_assert!(world.index.unpublish(world.owners[owner], &name));
+        let published: usize = modelled.index.owners.iter().map(|owner| owner.names.len()).sum();
+        prop_assert_eq!(published, modelled.model.len());
+        for (owner, name) in modelled.model.keys().cloned().collect::<Vec<_>>() {
+            prop_assert!(modelled.index.unpublish(modelled.owners[owner], &name));
         }
-        prop_assert!(world.index.names.is_clear());
-        prop_assert_eq!(world.index.audiences.len(), 1);
+        prop_assert!(modelled.index.names.is_clear());
+        prop_assert_eq!(modelled.index.audiences.len(), 1);
     }
 
     #[test]
-    fn a_changing_list_shows_what_was_there_throughout_once(
-        before in crowd(),
+    fn a_changing_list_shows_entries_that_existed_throughout_once(
+        before in changes(),
         meanwhile in prop::collection::vec(prop::collection::vec(change(), 0..5), 1..30),
-        asker in 0..OWNERS,
+        requester in 0..OWNERS,
         query in query(),
         budget in budget(),
         contents in any::<bool>(),
     ) {
-        let mut world = World::new();
-        before.iter().for_each(|change| world.apply(change));
-        let mut throughout = world.shown(asker, &query, contents);
+        let mut modelled = ModelledIndex::new();
+        before.iter().for_each(|change| modelled.apply(change));
+        let mut throughout = modelled.shown(requester, &query, contents);
         let mut ever = throughout.clone();
         let (mut shown, mut from, mut meanwhile) = (Vec::new(), Some(Position::default()), meanwhile.iter());
         while let Some(position) = from {
-            let page = world.page(asker, &query, contents, position, budget);
+            let page = modelled.page(requester, &query, contents, position, budget);
             shown.extend(page.entries);
             from = page.next;
             for change in meanwhile.next().into_iter().flatten() {
-                // The last changes come after the list has ended, and must not count.
+                // Changes after the end of the list do not count.
                 if from.is_some() {
-                    world.apply(change);
-                    let now = world.shown(asker, &query, contents);
+                    modelled.apply(change);
+                    let now = modelled.shown(requester, &query, contents);
                     throughout.retain(|entry| now.contains(entry));
                     ever.extend(now);
                 }

@@ -1,5 +1,4 @@
-//! The publications of one name, grouped by content. Most names have one owner: that one stands in place, without a
-//! further allocation.
+//! The publications of one name, grouped by content. Most names have one owner, whose publication is stored inline.
 
 use std::collections::HashMap;
 
@@ -7,10 +6,10 @@ use super::OwnerId;
 use super::audiences::AudienceId;
 use crate::common::types::{Content, ContentHash};
 
-/// From this many publications on, owners and contents are looked up by hash rather than one after the other.
+/// From this number of publications on, owners and contents are found by hash instead of a scan.
 const LOOKUP_FROM: usize = 16;
 
-/// What tells one content of a name from another.
+/// Identifies a content among those of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ContentKey {
     pub(super) hash: ContentHash,
@@ -23,54 +22,66 @@ impl ContentKey {
     }
 }
 
-/// One publication, but for its name and content.
+/// A publication without its name and content.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Member {
+pub(super) struct PublicationEntry {
     pub(super) owner: OwnerId,
     pub(super) audience: AudienceId,
     pub(super) mtime_ms: i64,
+    /// Seconds since 1970.
     pub(super) published_s: u64,
 }
 
-/// At least one while its name is there. A group keeps its number for as long as anyone publishes its content.
+/// A publication without its name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Publication {
+    pub(super) key: ContentKey,
+    pub(super) entry: PublicationEntry,
+}
+
+/// The publications of one content.
+#[derive(Clone, Copy)]
+pub(super) struct ContentGroup<'a> {
+    pub(super) key: &'a ContentKey,
+    /// May be empty.
+    pub(super) entries: &'a [PublicationEntry],
+}
+
+/// At least one publication while its name is in the index. A group keeps its number while its content is published.
 pub(super) enum Publications {
     /// One, in group 0.
-    One(ContentKey, Member),
-    Many(Box<Many>),
+    One(Publication),
+    Many(Box<ManyPublications>),
 }
 
 #[derive(Default)]
-pub(super) struct Many {
-    groups: Vec<Group>,
-    /// Groups without members.
+pub(super) struct ManyPublications {
+    groups: Vec<StoredGroup>,
+    /// Groups without entries.
     vacant: Vec<u32>,
     len: usize,
     lookup: Option<Lookup>,
 }
 
-struct Group {
+struct StoredGroup {
     key: ContentKey,
-    members: Vec<Member>,
+    entries: Vec<PublicationEntry>,
 }
 
 #[derive(Default)]
 struct Lookup {
-    by_owner: HashMap<OwnerId, At>,
+    by_owner: HashMap<OwnerId, EntryLocation>,
     by_content: HashMap<ContentKey, u32>,
 }
 
-/// Where a publication stands: the group, and the place in it.
 #[derive(Clone, Copy)]
-struct At {
+struct EntryLocation {
     group: u32,
+    /// Index of the entry in its group.
     place: u32,
 }
 
 impl Publications {
-    pub(super) fn one(key: ContentKey, member: Member) -> Self {
-        Self::One(key, member)
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         matches!(self, Self::Many(many) if many.len == 0)
     }
@@ -78,80 +89,77 @@ impl Publications {
     /// One more than the largest group number.
     pub(super) fn group_end(&self) -> u32 {
         match self {
-            Self::One(..) => 1,
+            Self::One(_) => 1,
             Self::Many(many) => many.groups.len() as u32,
         }
     }
 
-    /// The content and the publications of a group below [`group_end`](Self::group_end); may be without any.
-    pub(super) fn group(&self, group: u32) -> (&ContentKey, &[Member]) {
+    /// The group with this number, below [`group_end`](Self::group_end).
+    pub(super) fn group(&self, group: u32) -> ContentGroup<'_> {
         match self {
-            Self::One(key, member) => (key, std::slice::from_ref(member)),
+            Self::One(one) => ContentGroup { key: &one.key, entries: std::slice::from_ref(&one.entry) },
             Self::Many(many) => {
-                let group = &many.groups[group as usize];
-                (&group.key, &group.members)
+                let StoredGroup { key, entries } = &many.groups[group as usize];
+                ContentGroup { key, entries }
             }
         }
     }
 
     /// The publications of this content.
-    pub(super) fn members_of(&self, content: &ContentKey) -> &[Member] {
+    pub(super) fn of_content(&self, content: &ContentKey) -> &[PublicationEntry] {
         match self {
-            Self::One(key, member) if key == content => std::slice::from_ref(member),
-            Self::One(..) => &[],
-            Self::Many(many) => many.find_group(content).map_or(&[], |group| &many.groups[group as usize].members),
+            Self::One(one) if one.key == *content => std::slice::from_ref(&one.entry),
+            Self::One(_) => &[],
+            Self::Many(many) => many.find_group(content).map_or(&[], |group| &many.groups[group as usize].entries),
         }
     }
 
-    /// The groups with this hash: more than one if publishers disagree about its size.
-    pub(super) fn groups_of(&self, hash: ContentHash) -> impl Iterator<Item = (&ContentKey, &[Member])> {
-        (0..self.group_end()).map(|group| self.group(group)).filter(move |(key, _)| key.hash == hash)
+    /// The groups with this hash: more than one if publishers report different sizes.
+    pub(super) fn groups_of(&self, hash: ContentHash) -> impl Iterator<Item = ContentGroup<'_>> {
+        (0..self.group_end()).map(|group| self.group(group)).filter(move |group| group.key.hash == hash)
     }
 
-    /// The publication of this owner.
-    pub(super) fn of(&self, owner: OwnerId) -> Option<(&ContentKey, &Member)> {
+    pub(super) fn of_owner(&self, owner: OwnerId) -> Option<Publication> {
         match self {
-            Self::One(key, member) => (member.owner == owner).then_some((key, member)),
+            Self::One(one) => (one.entry.owner == owner).then_some(*one),
             Self::Many(many) => {
-                let at = many.find(owner)?;
-                let group = &many.groups[at.group as usize];
-                Some((&group.key, &group.members[at.place as usize]))
+                let location = many.find(owner)?;
+                let group = &many.groups[location.group as usize];
+                Some(Publication { key: group.key, entry: group.entries[location.place as usize] })
             }
         }
     }
 
-    /// Adds or replaces the publication of `member.owner`; the one replaced.
-    pub(super) fn put(&mut self, key: ContentKey, member: Member) -> Option<(ContentKey, Member)> {
+    /// Adds the publication, or replaces the one of the same owner, which is returned.
+    pub(super) fn insert(&mut self, publication: Publication) -> Option<Publication> {
         match self {
-            Self::One(old_key, old) if old.owner == member.owner => {
-                Some((std::mem::replace(old_key, key), std::mem::replace(old, member)))
-            }
-            Self::One(old_key, old) => {
-                let mut many = Many::default();
-                many.attach(*old_key, *old);
-                many.attach(key, member);
+            Self::One(one) if one.entry.owner == publication.entry.owner => Some(std::mem::replace(one, publication)),
+            Self::One(one) => {
+                let mut many = ManyPublications::default();
+                many.attach(*one);
+                many.attach(publication);
                 *self = Self::Many(Box::new(many));
                 None
             }
-            Self::Many(many) => many.put(key, member),
+            Self::Many(many) => many.insert(publication),
         }
     }
 
-    /// Removes the publication of this owner.
-    pub(super) fn remove(&mut self, owner: OwnerId) -> Option<(ContentKey, Member)> {
+    /// Removes and returns the publication of this owner.
+    pub(super) fn remove(&mut self, owner: OwnerId) -> Option<Publication> {
         match self {
-            Self::One(key, member) if member.owner == owner => {
-                let removed = (*key, *member);
+            Self::One(one) if one.entry.owner == owner => {
+                let removed = *one;
                 *self = Self::Many(Box::default());
                 Some(removed)
             }
-            Self::One(..) => None,
+            Self::One(_) => None,
             Self::Many(many) => {
-                let removed = many.find(owner).map(|at| many.detach(at));
-                if let (1, Some(Group { key, members })) = (many.len, many.groups.first())
-                    && let &[member] = &members[..]
+                let removed = many.find(owner).map(|location| many.detach(location));
+                if let (1, Some(StoredGroup { key, entries })) = (many.len, many.groups.first())
+                    && let &[entry] = &entries[..]
                 {
-                    *self = Self::One(*key, member);
+                    *self = Self::One(Publication { key: *key, entry });
                 }
                 removed
             }
@@ -159,14 +167,14 @@ impl Publications {
     }
 }
 
-impl Many {
-    fn find(&self, owner: OwnerId) -> Option<At> {
+impl ManyPublications {
+    fn find(&self, owner: OwnerId) -> Option<EntryLocation> {
         if let Some(lookup) = &self.lookup {
             return lookup.by_owner.get(&owner).copied();
         }
-        (0..).zip(&self.groups).find_map(|(group, Group { members, .. })| {
-            let place = members.iter().position(|member| member.owner == owner)? as u32;
-            Some(At { group, place })
+        (0..).zip(&self.groups).find_map(|(group, StoredGroup { entries, .. })| {
+            let place = entries.iter().position(|entry| entry.owner == owner)? as u32;
+            Some(EntryLocation { group, place })
         })
     }
 
@@ -174,37 +182,39 @@ impl Many {
         if let Some(lookup) = &self.lookup {
             return lookup.by_content.get(key).copied();
         }
-        let is_it = |group: &Group| group.key == *key && !group.members.is_empty();
-        self.groups.iter().position(is_it).map(|group| group as u32)
+        let is_match = |group: &StoredGroup| group.key == *key && !group.entries.is_empty();
+        self.groups.iter().position(is_match).map(|group| group as u32)
     }
 
-    fn put(&mut self, key: ContentKey, member: Member) -> Option<(ContentKey, Member)> {
-        let found = self.find(member.owner);
-        if let Some(at) = found
-            && let group = &mut self.groups[at.group as usize]
+    fn insert(&mut self, publication: Publication) -> Option<Publication> {
+        let Publication { key, entry } = publication;
+        let found = self.find(entry.owner);
+        if let Some(location) = found
+            && let group = &mut self.groups[location.group as usize]
             && group.key == key
         {
-            let old = std::mem::replace(&mut group.members[at.place as usize], member);
-            return Some((key, old));
+            let old = std::mem::replace(&mut group.entries[location.place as usize], entry);
+            return Some(Publication { key, entry: old });
         }
-        let replaced = found.map(|at| self.detach(at));
-        self.attach(key, member);
+        let replaced = found.map(|location| self.detach(location));
+        self.attach(publication);
         replaced
     }
 
-    fn attach(&mut self, key: ContentKey, member: Member) {
+    fn attach(&mut self, publication: Publication) {
+        let Publication { key, entry } = publication;
         let group = self.find_group(&key).unwrap_or_else(|| self.add_group(key));
-        let members = &mut self.groups[group as usize].members;
-        // Exact while small: a name with two owners is the commonest of this kind.
-        if members.len() < 2 {
-            members.reserve_exact(1);
+        let entries = &mut self.groups[group as usize].entries;
+        // Exact while small: of the names with several owners, most have two.
+        if entries.len() < 2 {
+            entries.reserve_exact(1);
         }
-        members.push(member);
-        let at = At { group, place: (members.len() - 1) as u32 };
+        entries.push(entry);
+        let location = EntryLocation { group, place: (entries.len() - 1) as u32 };
         self.len += 1;
         match &mut self.lookup {
             Some(lookup) => {
-                lookup.by_owner.insert(member.owner, at);
+                lookup.by_owner.insert(entry.owner, location);
                 lookup.by_content.insert(key, group);
             }
             None if self.len >= LOOKUP_FROM => self.lookup = Some(self.build_lookup()),
@@ -212,18 +222,18 @@ impl Many {
         }
     }
 
-    fn detach(&mut self, at: At) -> (ContentKey, Member) {
-        let Group { key, members } = &mut self.groups[at.group as usize];
-        let (key, member) = (*key, members.swap_remove(at.place as usize));
+    fn detach(&mut self, location: EntryLocation) -> Publication {
+        let StoredGroup { key, entries } = &mut self.groups[location.group as usize];
+        let (key, entry) = (*key, entries.swap_remove(location.place as usize));
         if let Some(lookup) = &mut self.lookup {
-            lookup.by_owner.remove(&member.owner);
-            if let Some(moved) = members.get(at.place as usize) {
-                lookup.by_owner.insert(moved.owner, at);
+            lookup.by_owner.remove(&entry.owner);
+            if let Some(moved) = entries.get(location.place as usize) {
+                lookup.by_owner.insert(moved.owner, location);
             }
         }
-        if members.is_empty() {
-            *members = Vec::new();
-            self.vacant.push(at.group);
+        if entries.is_empty() {
+            *entries = Vec::new();
+            self.vacant.push(location.group);
             if let Some(lookup) = &mut self.lookup {
                 lookup.by_content.remove(&key);
             }
@@ -232,11 +242,11 @@ impl Many {
         if self.len < LOOKUP_FROM / 2 {
             self.lookup = None;
         }
-        (key, member)
+        Publication { key, entry }
     }
 
     fn add_group(&mut self, key: ContentKey) -> u32 {
-        let group = Group { key, members: Vec::new() };
+        let group = StoredGroup { key, entries: Vec::new() };
         if let Some(vacant) = self.vacant.pop() {
             self.groups[vacant as usize] = group;
             return vacant;
@@ -250,12 +260,12 @@ impl Many {
 
     fn build_lookup(&self) -> Lookup {
         let mut lookup = Lookup::default();
-        for (group, Group { key, members }) in (0..).zip(&self.groups) {
-            if !members.is_empty() {
+        for (group, StoredGroup { key, entries }) in (0..).zip(&self.groups) {
+            if !entries.is_empty() {
                 lookup.by_content.insert(*key, group);
             }
-            for (place, member) in (0..).zip(members) {
-                lookup.by_owner.insert(member.owner, At { group, place });
+            for (place, entry) in (0..).zip(entries) {
+                lookup.by_owner.insert(entry.owner, EntryLocation { group, place });
             }
         }
         lookup
@@ -267,8 +277,8 @@ mod tests {
     use super::Publications;
 
     #[test]
-    fn the_common_case_stays_small() {
-        // A million names hold one each.
+    fn one_publication_takes_72_bytes() {
+        // Most of a million names have one publication.
         assert!(size_of::<Publications>() <= 72, "{}", size_of::<Publications>());
     }
 }

@@ -1,4 +1,4 @@
-//! The lists: walked in the order of ids, within a budget, showing each asker what it may see.
+//! Queries: read in the order of ids, within a budget, and limited to what the requester may see.
 
 use std::ops::ControlFlow;
 
@@ -7,17 +7,17 @@ use serde::Serialize;
 
 use super::audiences::AudienceId;
 use super::names::Name;
-use super::publications::{ContentKey, Member};
+use super::publications::{ContentGroup, Publication, PublicationEntry};
 use super::trigrams::Candidates;
 use super::{Budget, Index, OwnerId, Page, Position};
 use crate::common::message::{AvailableContent, NameQuery, OwnPublication, ResolvePurpose, encoded_len};
-use crate::common::types::{Audience, FileName, UserName};
+use crate::common::types::{FileName, UserName};
 
-/// What looking at a restricted publication costs: its audience is searched.
+/// Steps of a restricted publication, whose audience is searched.
 const RESTRICTED_STEPS: usize = 4;
-/// Bytes of a name that are folded in one step, when all are ASCII and when not.
+/// Bytes of a name that are folded in one step, for ASCII and for other names.
 const FOLDED_BYTES: usize = 128;
-const FOLDED_BYTES_BEYOND_ASCII: usize = 8;
+const FOLDED_BYTES_NON_ASCII: usize = 8;
 
 impl Position {
     fn new(name: u32, group: u32) -> Self {
@@ -32,48 +32,48 @@ impl Position {
 }
 
 impl Index {
-    /// `lpf`.
+    /// `lpf`: the owner's publications.
     pub fn published(&self, owner: OwnerId, from: Position, budget: Budget) -> Page<OwnPublication> {
-        let mut page = Builder::new(budget);
+        let mut page = PartialPage::new(budget);
         for &id in self.owners[owner.0 as usize].names.range(from.name()..) {
-            let at = Position::new(id, 0);
+            let position = Position::new(id, 0);
             if page.is_spent() {
-                return page.stop(at);
+                return page.end(PageEnd::Spent(position));
             }
             page.step(1);
-            let name = self.names.name(id).expect("an owner's names are there");
-            let (key, member) = name.publications.of(owner).expect("an owner's names are published by it");
-            let restricted = member.audience != AudienceId::EVERYONE;
-            let entry = OwnPublication { name: name.text.clone(), content: key.content(member.mtime_ms), restricted };
-            if !page.offer(entry) {
-                return page.cut(at);
+            let name = self.names.name(id).expect("an owner's names are in the index");
+            let Publication { key, entry } = name.publications.of_owner(owner).expect("an owner publishes its names");
+            let restricted = entry.audience != AudienceId::EVERYONE;
+            let own = OwnPublication { name: name.text.clone(), content: key.content(entry.mtime_ms), restricted };
+            if page.try_push(own).is_err() {
+                return page.end(PageEnd::Full(position));
             }
         }
-        page.end()
+        page.end(PageEnd::Complete)
     }
 
-    /// `sch`: names with at least one publication of an active owner that the asker may see, but for those that the asker
-    /// publishes itself: it has them.
-    pub fn search(&self, asker: OwnerId, query: &NameQuery, from: Position, budget: Budget) -> Page<FileName> {
-        let mut sight = self.sight(asker);
+    /// `sch`: names that an active owner publishes visibly to the requester, without the names that the requester publishes
+    /// itself.
+    pub fn search(&self, requester: OwnerId, query: &NameQuery, from: Position, budget: Budget) -> Page<FileName> {
+        let mut visibility = self.visibility(requester);
         self.list(query, from, budget, |page, id, name| {
             let publications = &name.publications;
-            if publications.of(asker).is_some() {
+            if publications.of_owner(requester).is_some() {
                 return ControlFlow::Continue(());
             }
-            let mut visible = false;
+            let mut is_visible = false;
             for group in 0..publications.group_end() {
                 page.step(1);
-                visible = publications.group(group).1.iter().any(|member| {
-                    page.step(cost(member));
-                    sight.sees(member)
+                is_visible = publications.group(group).entries.iter().any(|entry| {
+                    page.step(cost(entry));
+                    visibility.is_visible(entry)
                 });
-                if visible {
+                if is_visible {
                     break;
                 }
             }
-            if visible && !page.offer(name.text.clone()) {
-                return ControlFlow::Break(Stop::Cut(Position::new(id, 0)));
+            if is_visible && page.try_push(name.text.clone()).is_err() {
+                return ControlFlow::Break(PageEnd::Full(Position::new(id, 0)));
             }
             ControlFlow::Continue(())
         })
@@ -81,177 +81,180 @@ impl Index {
 
     /// `sch -l`, `get`: the distinct contents of such names. `now_s`: seconds since 1970.
     ///
-    /// Names that the asker publishes itself are left out of `sch -l` as they are of `sch`; a `get` may still fetch what
-    /// others have under them.
+    /// `sch -l` leaves out the names that the requester publishes itself, as `sch` does; `get` does not, since it can
+    /// download what others publish under them.
     pub fn resolve(
         &self,
-        asker: OwnerId,
+        requester: OwnerId,
         query: &NameQuery,
         from: Position,
         budget: Budget,
         now_s: u64,
         purpose: ResolvePurpose,
     ) -> Page<AvailableContent> {
-        let mut sight = self.sight(asker);
+        let mut visibility = self.visibility(requester);
         self.list(query, from, budget, |page, id, name| {
-            if purpose == ResolvePurpose::List && name.publications.of(asker).is_some() {
+            if purpose == ResolvePurpose::List && name.publications.of_owner(requester).is_some() {
                 return ControlFlow::Continue(());
             }
             let start = if id == from.name() { from.group() } else { 0 };
-            for group in start..name.publications.group_end() {
-                if group > start && page.is_spent() {
-                    return ControlFlow::Break(Stop::Spent(Position::new(id, group)));
+            for number in start..name.publications.group_end() {
+                if number > start && page.is_spent() {
+                    return ControlFlow::Break(PageEnd::Spent(Position::new(id, number)));
                 }
-                let (key, members) = name.publications.group(group);
-                page.step(1 + members.iter().map(cost).sum::<usize>());
-                let visible = members.iter().filter(|member| sight.sees(member));
-                if let Some(entry) = found(&name.text, key, visible, now_s)
-                    && !page.offer(entry)
+                let group = name.publications.group(number);
+                page.step(1 + group.entries.iter().map(cost).sum::<usize>());
+                if let Some(available) = available_content(&name.text, group, &mut visibility, now_s)
+                    && page.try_push(available).is_err()
                 {
-                    return ControlFlow::Break(Stop::Cut(Position::new(id, group)));
+                    return ControlFlow::Break(PageEnd::Full(Position::new(id, number)));
                 }
             }
             ControlFlow::Continue(())
         })
     }
 
-    /// What `asker` can see.
-    pub(super) fn sight(&self, asker: OwnerId) -> Sight<'_> {
-        Sight { index: self, asker, user: self.user(asker), last: (AudienceId::EVERYONE, true) }
+    pub(super) fn visibility(&self, requester: OwnerId) -> Visibility<'_> {
+        Visibility { index: self, requester, user: self.user(requester), last: (AudienceId::EVERYONE, true) }
     }
 
-    /// Shows every name that matches, from a position on, to `visit` while there are steps.
+    /// Calls `visit` with every name that matches, from a position on, while there are steps.
     fn list<T: Serialize>(
         &self,
         query: &NameQuery,
         from: Position,
         budget: Budget,
-        mut visit: impl FnMut(&mut Builder<T>, u32, &Name) -> ControlFlow<Stop>,
+        mut visit: impl FnMut(&mut PartialPage<T>, u32, &Name) -> ControlFlow<PageEnd>,
     ) -> Page<T> {
-        let mut page = Builder::new(budget);
+        let mut page = PartialPage::new(budget);
         let matcher = Matcher::new(query);
-        for (id, is_candidate) in self.candidates(query, from.name()) {
+        for Candidate { id, may_match } in self.candidates(query, from.name()) {
             if page.is_spent() {
-                return page.stop(if id == from.name() { from } else { Position::new(id, 0) });
+                let next = if id == from.name() { from } else { Position::new(id, 0) };
+                return page.end(PageEnd::Spent(next));
             }
             page.step(1);
-            let name = if is_candidate { self.names.name(id) } else { None };
-            let Some(name) = name else { continue };
+            let Some(name) = self.names.name(id).filter(|_| may_match) else { continue };
             page.step(matcher.extra_steps(name.text.as_str()));
-            if matcher.matches(name.text.as_str()) {
-                match visit(&mut page, id, name) {
-                    ControlFlow::Continue(()) => {}
-                    ControlFlow::Break(Stop::Spent(at)) => return page.stop(at),
-                    ControlFlow::Break(Stop::Cut(at)) => return page.cut(at),
-                }
+            if matcher.matches(name.text.as_str())
+                && let ControlFlow::Break(end) = visit(&mut page, id, name)
+            {
+                return page.end(end);
             }
         }
-        page.end()
+        page.end(PageEnd::Complete)
     }
 
-    /// Ids to look at, rising from `from`, and whether the name may match at all (an id that may not still costs a step).
-    fn candidates<'a>(&'a self, query: &NameQuery, from: u32) -> Box<dyn Iterator<Item = (u32, bool)> + 'a> {
+    /// Ids to examine, ascending from `from`.
+    fn candidates<'a>(&'a self, query: &NameQuery, from: u32) -> Box<dyn Iterator<Item = Candidate> + 'a> {
+        let may_match = |id| Candidate { id, may_match: true };
         let trigrams = self.names.trigrams();
         let candidates = match query {
             NameQuery::Exact(name) => {
-                let id = self.names.find(name).filter(|&id| id >= from);
-                return Box::new(id.into_iter().map(|id| (id, true)));
+                return Box::new(self.names.find(name).filter(|&id| id >= from).into_iter().map(may_match));
             }
-            NameQuery::Prefix(prefix) => trigrams.starting(prefix, from),
+            NameQuery::Prefix(prefix) => trigrams.starting_with(prefix, from),
             NameQuery::Substring(needle) | NameQuery::SubstringIgnoreCase(needle) => trigrams.containing(needle, from),
         };
         let end = self.names.end();
-        let unsettled = (from.max(self.names.settled_to())..end).map(|id| (id, true));
+        let not_indexed = (from.max(self.names.indexed_up_to())..end).map(may_match);
         match candidates {
-            Candidates::None => Box::new(unsettled),
-            Candidates::All => Box::new((from..end).map(|id| (id, true))),
-            Candidates::Some(rarest, others) => {
-                let settled = rarest.map(move |id| (id, others.iter().all(|list| list.contains(id))));
-                Box::new(settled.chain(unsettled))
+            Candidates::None => Box::new(not_indexed),
+            Candidates::All => Box::new((from..end).map(may_match)),
+            Candidates::Rarest(rarest, others) => {
+                let indexed =
+                    rarest.map(move |id| Candidate { id, may_match: others.iter().all(|list| list.contains(id)) });
+                Box::new(indexed.chain(not_indexed))
             }
         }
     }
 }
 
-/// What one asker can see.
-pub(super) struct Sight<'a> {
+/// An id that a search examines, in one step.
+struct Candidate {
+    id: u32,
+    /// `false`: the trigrams exclude a match.
+    may_match: bool,
+}
+
+/// What one requester may see.
+pub(super) struct Visibility<'a> {
     index: &'a Index,
-    asker: OwnerId,
+    requester: OwnerId,
     user: &'a UserName,
-    /// The answer for the audience looked at last: often the next has the same.
+    /// The audience examined last, and whether it includes the requester: the next is often the same.
     last: (AudienceId, bool),
 }
 
-impl Sight<'_> {
-    /// Whether the asker may find and fetch this publication now.
-    pub(super) fn sees(&mut self, member: &Member) -> bool {
-        if member.owner == self.asker || !self.index.active[member.owner.0 as usize] {
+impl Visibility<'_> {
+    /// Whether the requester may find and download this publication of another user now.
+    pub(super) fn is_visible(&mut self, entry: &PublicationEntry) -> bool {
+        if entry.owner == self.requester || !self.index.active[entry.owner.0 as usize] {
             return false;
         }
-        if member.audience == AudienceId::EVERYONE {
+        if entry.audience == AudienceId::EVERYONE {
             return true;
         }
-        if self.last.0 != member.audience {
-            let audience: &Audience = self.index.audiences.audience(member.audience);
-            self.last = (member.audience, audience.includes(self.user));
+        if self.last.0 != entry.audience {
+            self.last = (entry.audience, self.index.audiences.audience(entry.audience).includes(self.user));
         }
         self.last.1
     }
 }
 
-/// Why a walk ended early, and where to go on.
-enum Stop {
+/// Why a page ends, and where the list continues.
+enum PageEnd {
+    Complete,
+    /// The steps are used up.
     Spent(Position),
-    Cut(Position),
+    /// The next entry does not fit.
+    Full(Position),
 }
 
-/// A page in the making.
-struct Builder<T> {
+/// A page under construction.
+struct PartialPage<T> {
     entries: Vec<T>,
     bytes_left: usize,
     steps: usize,
     steps_left: usize,
 }
 
-impl<T: Serialize> Builder<T> {
+/// The entry does not fit into the page.
+struct PageFull;
+
+impl<T: Serialize> PartialPage<T> {
     fn new(budget: Budget) -> Self {
         let steps = budget.steps.max(1);
         Self { entries: Vec::new(), bytes_left: budget.bytes, steps, steps_left: steps }
     }
+
     fn is_spent(&self) -> bool {
         self.steps_left == 0
     }
+
     fn step(&mut self, cost: usize) {
         self.steps_left = self.steps_left.saturating_sub(cost);
     }
-    /// Takes the entry if it fits.
-    fn offer(&mut self, entry: T) -> bool {
-        match self.bytes_left.checked_sub(encoded_len(&entry)) {
-            Some(left) => {
-                self.bytes_left = left;
-                self.entries.push(entry);
-                true
-            }
-            None => false,
-        }
+
+    fn try_push(&mut self, entry: T) -> Result<(), PageFull> {
+        self.bytes_left = self.bytes_left.checked_sub(encoded_len(&entry)).ok_or(PageFull)?;
+        self.entries.push(entry);
+        Ok(())
     }
-    fn end(self) -> Page<T> {
-        self.page(None, false)
-    }
-    fn stop(self, at: Position) -> Page<T> {
-        self.page(Some(at), false)
-    }
-    fn cut(self, at: Position) -> Page<T> {
-        self.page(Some(at), true)
-    }
-    fn page(self, next: Option<Position>, full: bool) -> Page<T> {
+
+    fn end(self, end: PageEnd) -> Page<T> {
+        let (next, full) = match end {
+            PageEnd::Complete => (None, false),
+            PageEnd::Spent(position) => (Some(position), false),
+            PageEnd::Full(position) => (Some(position), true),
+        };
         Page { entries: self.entries, next, full, steps: self.steps - self.steps_left }
     }
 }
 
 /// The query, prepared for many names.
 enum Matcher<'a> {
-    /// Found by its text.
+    /// The name was found by its text.
     Exact,
     Prefix(&'a str),
     Contains(Finder<'a>),
@@ -270,11 +273,11 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// What comparing with this name costs beyond looking at it.
+    /// Steps of the comparison with this name, besides one for the name.
     fn extra_steps(&self, name: &str) -> usize {
         match self {
             Self::ContainsIgnoringCase(_) if name.is_ascii() => name.len() / FOLDED_BYTES,
-            Self::ContainsIgnoringCase(_) => name.len() / FOLDED_BYTES_BEYOND_ASCII,
+            Self::ContainsIgnoringCase(_) => name.len() / FOLDED_BYTES_NON_ASCII,
             Self::Exact | Self::Prefix(_) | Self::Contains(_) => 0,
         }
     }
@@ -289,22 +292,24 @@ impl<'a> Matcher<'a> {
     }
 }
 
-fn cost(member: &Member) -> usize {
-    if member.audience == AudienceId::EVERYONE { 1 } else { RESTRICTED_STEPS }
+/// Steps of one publication.
+fn cost(entry: &PublicationEntry) -> usize {
+    if entry.audience == AudienceId::EVERYONE { 1 } else { RESTRICTED_STEPS }
 }
 
-fn found<'a>(
+/// One content of a name; `None` if no publication of it is visible.
+fn available_content(
     name: &FileName,
-    key: &ContentKey,
-    visible: impl Iterator<Item = &'a Member>,
+    group: ContentGroup<'_>,
+    visibility: &mut Visibility<'_>,
     now_s: u64,
 ) -> Option<AvailableContent> {
     let (mut sources, mut mtime_ms, mut oldest_s) = (0, i64::MIN, u64::MAX);
-    for member in visible {
+    for entry in group.entries.iter().filter(|entry| visibility.is_visible(entry)) {
         sources += 1;
-        mtime_ms = mtime_ms.max(member.mtime_ms);
-        oldest_s = oldest_s.min(member.published_s);
+        mtime_ms = mtime_ms.max(entry.mtime_ms);
+        oldest_s = oldest_s.min(entry.published_s);
     }
-    let age_s = now_s.saturating_sub(oldest_s);
-    (sources > 0).then(|| AvailableContent { name: name.clone(), content: key.content(mtime_ms), sources, age_s })
+    let (content, age_s) = (group.key.content(mtime_ms), now_s.saturating_sub(oldest_s));
+    (sources > 0).then(|| AvailableContent { name: name.clone(), content, sources, age_s })
 }

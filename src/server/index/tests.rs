@@ -40,31 +40,35 @@ fn index<const N: usize>(users: [&str; N]) -> (Index, [OwnerId; N]) {
     (index, owners)
 }
 
+fn publication_count(index: &Index) -> usize {
+    index.owners.iter().map(|owner| owner.names.len()).sum()
+}
+
 fn substring(text: &str) -> NameQuery {
     NameQuery::Substring(text.into())
 }
 
 /// All names of all pages, sorted, and how many pages there were.
-fn search(index: &Index, asker: OwnerId, query: &NameQuery, budget: Budget) -> (Vec<String>, usize) {
+fn search(index: &Index, requester: OwnerId, query: &NameQuery, budget: Budget) -> (Vec<String>, usize) {
     let (mut names, mut pages, mut from) = (Vec::new(), 0, Some(Position::default()));
     while let Some(position) = from {
-        let page = index.search(asker, query, position, budget);
+        let page = index.search(requester, query, position, budget);
         names.extend(page.entries.iter().map(ToString::to_string));
         (from, pages) = (page.next, pages + 1);
-        assert!(pages < 100_000, "the list comes to an end");
+        assert!(pages < 100_000, "the list ends");
     }
     names.sort();
     (names, pages)
 }
 
-fn names(index: &Index, asker: OwnerId, query: NameQuery) -> Vec<String> {
-    search(index, asker, &query, Budget::PAGE).0
+fn names(index: &Index, requester: OwnerId, query: NameQuery) -> Vec<String> {
+    search(index, requester, &query, Budget::PAGE).0
 }
 
-fn resolve(index: &Index, asker: OwnerId, query: &NameQuery, budget: Budget) -> Vec<AvailableContent> {
+fn resolve(index: &Index, requester: OwnerId, query: &NameQuery, budget: Budget) -> Vec<AvailableContent> {
     let (mut entries, mut from) = (Vec::new(), Some(Position::default()));
     while let Some(position) = from {
-        let page = index.resolve(asker, query, position, budget, NOW_S, ResolvePurpose::Download);
+        let page = index.resolve(requester, query, position, budget, NOW_S, ResolvePurpose::Download);
         entries.extend(page.entries);
         from = page.next;
     }
@@ -72,7 +76,7 @@ fn resolve(index: &Index, asker: OwnerId, query: &NameQuery, budget: Budget) -> 
 }
 
 #[test]
-fn queries_match_as_their_kind_says() {
+fn each_kind_of_query_matches_by_its_rule() {
     let (mut index, [hans, vader]) = index(["hans", "vader"]);
     let all = ["Report.pdf", "report.txt", "photos/a.jpg", "old photos/b.jpg", "x", "ΟΔΟΣ", "ΟΔΟΣΑ", "İstanbul"];
     for text in all {
@@ -96,7 +100,7 @@ fn queries_match_as_their_kind_says() {
     assert_eq!(prefix("").len(), all.len());
     assert_eq!(found(NameQuery::Exact(name("x"))), ["x"]);
     assert_eq!(found(NameQuery::Exact(name("X"))), [""; 0]);
-    assert_eq!(names(&index, hans, substring("")), [""; 0], "never one's own");
+    assert_eq!(names(&index, hans, substring("")), [""; 0], "own names are never found");
 }
 
 #[test]
@@ -106,13 +110,13 @@ fn only_files_of_active_owners_are_found() {
     index.set_active(hans, false);
     assert_eq!(names(&index, vader, substring("")), [""; 0]);
     assert!(index.sources(vader, &wanted("a", 1), 9, 0).is_empty());
-    assert!(index.publication(hans, &name("a")).is_some(), "its own list does not depend on that");
+    assert!(index.publication(hans, &name("a")).is_some(), "the own list does not depend on it");
     index.set_active(hans, true);
     assert_eq!(names(&index, vader, substring("")), ["a"]);
 }
 
 #[test]
-fn what_the_asker_publishes_itself_is_not_listed_but_can_be_fetched_from_others() {
+fn own_names_are_not_listed_but_resolve_to_the_contents_of_others() {
     let (mut index, [hans, vader]) = index(["hans", "vader"]);
     for owner in [hans, vader] {
         index.set_active(owner, true);
@@ -128,7 +132,7 @@ fn what_the_asker_publishes_itself_is_not_listed_but_can_be_fetched_from_others(
 }
 
 #[test]
-fn what_is_withdrawn_leaves_nothing_behind() {
+fn unpublishing_everything_leaves_the_index_empty() {
     let (mut index, owners) = index(["hans", "vader", "yoda"]);
     let audiences = [everyone(), only(&["luke"]), only(&["luke", "leia"])];
     for round in 0..3_u8 {
@@ -138,7 +142,7 @@ fn what_is_withdrawn_leaves_nothing_behind() {
             }
         }
     }
-    assert_eq!((index.publication_count(), index.owned_count(owners[0])), (150, 50));
+    assert_eq!((publication_count(&index), index.owners[0].names.len()), (150, 50));
     assert_eq!(index.audiences.len(), 3);
     for i in (0..50).rev() {
         for owner in owners {
@@ -147,12 +151,12 @@ fn what_is_withdrawn_leaves_nothing_behind() {
         }
     }
     assert!(index.names.is_clear());
-    assert_eq!((index.audiences.len(), index.publication_count()), (1, 0));
+    assert_eq!((index.audiences.len(), publication_count(&index)), (1, 0));
     assert!(owners.iter().all(|&owner| index.digest(owner) == PublicationsDigest::default()));
 }
 
 #[test]
-fn contents_of_a_name_are_counted_apart() {
+fn contents_of_a_name_are_counted_separately() {
     let (mut index, [hans, vader, yoda, luke]) = index(["hans", "vader", "yoda", "luke"]);
     for (owner, content, mtime_ms, published_s) in [(hans, 1, 50, 900), (vader, 1, 70, 300), (yoda, 2, 60, 990)] {
         let mut file = file("a", content);
@@ -164,8 +168,8 @@ fn contents_of_a_name_are_counted_apart() {
     index.publish(luke, &other_size, &only(&["yoda"]), 0);
 
     let query = NameQuery::Exact(name("a"));
-    let found = |asker| {
-        let entries = resolve(&index, asker, &query, Budget::PAGE).into_iter();
+    let found = |requester| {
+        let entries = resolve(&index, requester, &query, Budget::PAGE).into_iter();
         entries
             .map(|e| (e.content.hash.0[0], e.content.size, e.sources, e.content.mtime_ms, e.age_s))
             .collect::<Vec<_>>()
@@ -173,7 +177,7 @@ fn contents_of_a_name_are_counted_apart() {
     assert_eq!(found(luke), [(1, 1, 2, 70, 700), (2, 2, 1, 60, 10)]);
     assert_eq!(found(hans), [(1, 1, 1, 70, 700), (2, 2, 1, 60, 10)]);
     assert_eq!(found(yoda), [(1, 1, 2, 70, 700), (1, 99, 1, 7, 1_000)]);
-    let sources = |asker, most| index.sources(asker, &wanted("a", 1), most, 0);
+    let sources = |requester, most| index.sources(requester, &wanted("a", 1), most, 0);
     assert_eq!(sources(yoda, 9), [hans, vader]);
     assert_eq!(index.sources(yoda, &ContentRef { size: 99, ..wanted("a", 1) }, 9, 0), [luke]);
     assert_eq!(index.sources(hans, &ContentRef { size: 99, ..wanted("a", 1) }, 9, 0), []);
@@ -184,22 +188,22 @@ fn contents_of_a_name_are_counted_apart() {
 }
 
 #[test]
-fn a_long_list_of_contents_arrives_whole_in_small_pages() {
-    let (mut index, [asker]) = index(["asker"]);
+fn many_contents_of_one_name_are_complete_in_small_pages() {
+    let (mut index, [requester]) = index(["requester"]);
     for i in 0..200 {
         let owner = index.intern_owner(&user(&format!("user{i}")));
         index.set_active(owner, true);
         index.publish(owner, &file("a", i), &everyone(), 0);
     }
     for (bytes, steps) in [(700, 1), (100, 1_000), (700, 3)] {
-        let entries = resolve(&index, asker, &NameQuery::Exact(name("a")), Budget { bytes, steps });
+        let entries = resolve(&index, requester, &NameQuery::Exact(name("a")), Budget { bytes, steps });
         let contents: BTreeSet<_> = entries.iter().map(|entry| entry.content.hash).collect();
         assert_eq!((entries.len(), contents.len()), (200, 200), "{bytes} bytes, {steps} steps");
     }
 }
 
 #[test]
-fn a_call_does_no_more_than_its_steps() {
+fn a_call_is_limited_by_its_steps() {
     let (mut index, [hans, vader]) = index(["hans", "vader"]);
     for i in 0..1_000 {
         index.publish(hans, &file(&format!("abc{i:04}"), 1), &only(&["yoda"]), 0);
@@ -209,18 +213,18 @@ fn a_call_does_no_more_than_its_steps() {
         let (names, pages) = search(&index, vader, &query, budget);
         assert!(names.is_empty() && pages >= 10, "{query:?}: {pages} pages");
     }
-    // What the trigrams rule out, or the table of names, costs nothing.
+    // Names that the trigrams or the table of names exclude take no steps.
     for query in [substring("abd"), substring("abc0123"), NameQuery::Exact(name("abc0001"))] {
         assert_eq!(search(&index, vader, &query, budget), (vec![], 1), "{query:?}");
     }
     let page = index.published(hans, Position::default(), budget);
-    assert!(page.full && page.entries.iter().map(encoded_len).sum::<usize>() <= PAGE_MAX_BYTES, "cut for bytes");
+    assert!(page.full && page.entries.iter().map(encoded_len).sum::<usize>() <= PAGE_MAX_BYTES, "ends for lack of bytes");
     let budget = Budget { bytes: PAGE_MAX_BYTES, steps: 5 };
-    assert_eq!(index.published(hans, Position::default(), budget).entries.len(), 5, "cut for steps");
+    assert_eq!(index.published(hans, Position::default(), budget).entries.len(), 5, "ends for lack of steps");
 }
 
 #[test]
-fn a_page_is_not_cut_in_front_of_what_is_hidden() {
+fn a_page_does_not_end_before_a_hidden_entry() {
     let (mut index, [hans, vader, yoda, leia]) = index(["hans", "vader", "yoda", "leia"]);
     let visible: Vec<_> = (0..10).map(|i| file(&format!("abc{i}"), i)).collect();
     for file in &visible {
@@ -234,7 +238,7 @@ fn a_page_is_not_cut_in_front_of_what_is_hidden() {
     let page = index.search(vader, &substring("abc"), Position::default(), exactly);
     assert_eq!((page.entries.len(), page.next, page.full), (10, None, false));
     let page = index.search(yoda, &substring("abc"), Position::default(), exactly);
-    assert!(page.entries.len() == 10 && page.next.is_some() && page.full, "who may see more is told to go on");
+    assert!(page.entries.len() == 10 && page.next.is_some() && page.full, "a user who sees more gets another page");
     assert_eq!(names(&index, vader, substring("secret")), [""; 0]);
     assert!(resolve(&index, vader, &substring("abc"), Budget::PAGE).iter().all(|entry| entry.sources == 1));
     assert_eq!(index.inherited_audience(vader, &name("abc1 secret"), ContentHash([99; 32])), None);
@@ -254,9 +258,9 @@ fn the_largest_entry_fits_a_page() {
 }
 
 #[test]
-fn a_shared_copy_inherits_its_audience() {
+fn a_reshared_copy_inherits_its_audience() {
     let (mut index, [hans, vader, yoda]) = index(["hans", "vader", "yoda"]);
-    let inherited = |index: &Index, asker| index.inherited_audience(asker, &name("a"), ContentHash([1; 32]));
+    let inherited = |index: &Index, requester| index.inherited_audience(requester, &name("a"), ContentHash([1; 32]));
     index.publish(hans, &file("a", 1), &only(&["vader", "luke"]), 0);
     assert_eq!(inherited(&index, vader).as_ref(), Some(&*only(&["hans", "luke"])));
     assert_eq!(inherited(&index, yoda), None);
@@ -269,7 +273,7 @@ fn a_shared_copy_inherits_its_audience() {
 }
 
 #[test]
-fn the_digest_depends_on_everything_but_order() {
+fn the_digest_depends_on_all_fields_but_not_on_order() {
     let digest = |files: &[(NamedContent, Arc<Audience>)]| {
         let (mut index, [hans, vader]) = index(["hans", "vader"]);
         for (file, audience) in files {
