@@ -22,7 +22,9 @@ fn main() {
     let (mut index, asker, took) = load(&files);
     println!("load {publications} publications: {took:?}, {:?} each", took / publications.max(1));
     let start = Instant::now();
-    while index.index_pending(1_000) {}
+    while index.has_pending() {
+        index.index_pending(1_000);
+    }
     println!("then, in the background: {:?}, {:?} each", start.elapsed(), start.elapsed() / publications.max(1));
     if let (Some(before), Some(after)) = (before, resident_bytes()) {
         let each = after.saturating_sub(before) / u64::from(publications.max(1));

@@ -147,8 +147,6 @@ pub struct Server {
     cursors: CursorCodec,
     resets: Resets,
     waiting: Waiting,
-    /// Names that were loaded are still being taken into the search structure.
-    settling: bool,
     /// Records are still being made: everyone who logs in waits for theirs, real or not.
     enrolling: bool,
     login_turn: u32,
@@ -177,7 +175,6 @@ impl Server {
             cursors: CursorCodec::new(&mut rng),
             resets: Resets::new(),
             waiting: Waiting::default(),
-            settling: true,
             enrolling: false,
             login_turn: 0,
             version_lines: TokenBucket::full(),
@@ -235,9 +232,7 @@ impl Server {
     pub fn run_deferred_work(&mut self, now: Instant, drained: bool, out: &mut Effects) {
         self.apply_durable(out);
         self.answer_waiting(now, out);
-        if self.settling {
-            self.settling = self.index.index_pending(NAMES_PER_TURN);
-        }
+        self.index.index_pending(NAMES_PER_TURN);
         self.login_turn = self.login_turn.wrapping_add(1);
         if drained || self.login_turn.is_multiple_of(LOGIN_TURNS_WHEN_BUSY) {
             self.login_step(out);
@@ -255,7 +250,10 @@ impl Server {
     /// When to call [`handle_timeout`](Self::handle_timeout): at once if there is work left, `None` if there is nothing
     /// to wait for.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let works = self.handshakes.is_ready() || self.mutations.is_ready() || self.waiting.is_ready() || self.settling;
+        let works = self.handshakes.is_ready()
+            || self.mutations.is_ready()
+            || self.waiting.is_ready()
+            || self.index.has_pending();
         if works {
             return Some(self.started);
         }

@@ -46,7 +46,8 @@ impl ModelledIndex {
         let users: Vec<_> = (0..OWNERS).map(|i| UserName::parse(&format!("user{i}")).unwrap()).collect();
         let mut index = Index::new();
         let owners = users.iter().map(|user| index.intern_owner(user)).collect();
-        let mut modelled = Self { index, users, owners, active: BTreeSet::new(), model: BTreeMap::new(), clock_s: 1_000 };
+        let mut modelled =
+            Self { index, users, owners, active: BTreeSet::new(), model: BTreeMap::new(), clock_s: 1_000 };
         (0..OWNERS).for_each(|owner| modelled.apply(&Change::Activate { owner, active: true }));
         modelled
     }
@@ -104,12 +105,20 @@ impl ModelledIndex {
 
     fn shown(&self, requester: usize, query: &NameQuery, contents: bool) -> BTreeSet<Listed> {
         let visible = self.visible(requester, query).into_iter();
-        let visible = visible.filter(|(_, name, _)| contents || !self.model.contains_key(&(requester, (*name).clone())));
+        let visible =
+            visible.filter(|(_, name, _)| contents || !self.model.contains_key(&(requester, (*name).clone())));
         let key = |content: &Content| contents.then_some((content.hash, content.size));
         visible.map(|(_, name, publication)| (name.clone(), key(&publication.content))).collect()
     }
 
-    fn page(&self, requester: usize, query: &NameQuery, contents: bool, from: Position, budget: Budget) -> Page<Listed> {
+    fn page(
+        &self,
+        requester: usize,
+        query: &NameQuery,
+        contents: bool,
+        from: Position,
+        budget: Budget,
+    ) -> Page<Listed> {
         let requester = self.owners[requester];
         if contents {
             let page = self.index.resolve(requester, query, from, budget, self.clock_s, ResolvePurpose::Download);

@@ -48,7 +48,7 @@ fn crowded_world() -> (World, Client, Client) {
         world.server.index.publish(owner, &file(&text), &Arc::new(Audience::Everyone), 1);
     }
     world.server.index.publish(owner, &file("plan.pdf"), &Arc::new(Audience::Everyone), 1);
-    while world.server.settling {
+    while world.server.index.has_pending() {
         world.server.handle_timeout(world.now, &mut world.out);
     }
     (world, hans, vader)
