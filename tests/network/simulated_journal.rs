@@ -1,5 +1,5 @@
-//! A journal in virtual time: one transaction at a time, which holds everything queued when it began. What is not
-//! durable when the server crashes is lost, but for a transaction that the crash may have come just too late for.
+//! A journal in virtual time: one transaction at a time, which holds everything queued when it began. A crash loses what
+//! is not durable, except that a transaction in progress may just have completed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -12,26 +12,26 @@ use rand_chacha::ChaCha20Rng;
 
 type Publications = BTreeMap<(UserName, FileName), (Content, Arc<Audience>, u64)>;
 
-/// What is on the disk.
+/// The durable state.
 #[derive(Clone, Default)]
 pub struct Disk {
     publications: Publications,
     last: BTreeMap<UserName, LastMutation>,
 }
 
-/// The disk and what is on its way to it.
+/// The disk, and the mutations that are not durable yet.
 #[derive(Default)]
-pub struct Store {
+pub struct SimulatedJournal {
     pub disk: Disk,
-    /// Every mutation that ever became durable, to see that none does twice.
-    acted: BTreeSet<(UserName, InstanceId, RequestId)>,
+    /// All mutations that have become durable: none may do so twice.
+    applied: BTreeSet<(UserName, InstanceId, RequestId)>,
     queued: VecDeque<Mutation>,
     committing: Vec<Mutation>,
     durable: JournalSeq,
 }
 
-impl Store {
-    /// Queues a mutation; whether a transaction is to be begun.
+impl SimulatedJournal {
+    /// Queues a mutation. Returns whether a transaction must be begun.
     pub fn push(&mut self, mutation: Mutation) -> bool {
         self.queued.push_back(mutation);
         self.committing.is_empty()
@@ -43,16 +43,16 @@ impl Store {
         self.committing.extend(self.queued.drain(..));
     }
 
-    /// Ends the transaction; up to where everything is durable, and whether another is to be begun.
+    /// Ends the transaction. Returns the last durable mutation, and whether another transaction must be begun.
     pub fn commit(&mut self) -> (JournalSeq, bool) {
         self.durable.0 += self.committing.len() as u64;
         for mutation in std::mem::take(&mut self.committing) {
-            self.act(mutation);
+            self.apply(mutation);
         }
         (self.durable, !self.queued.is_empty())
     }
 
-    /// The server has died: the transaction under way is whole or not there at all.
+    /// The server has died: the transaction in progress is complete or lost.
     pub fn crash(&mut self, rng: &mut ChaCha20Rng) {
         if rng.gen_bool(0.5) {
             self.commit();
@@ -62,7 +62,7 @@ impl Store {
         self.durable = JournalSeq(0);
     }
 
-    /// Everything on the disk, as a starting server reads it.
+    /// The durable state, as a starting server reads it.
     pub fn load(&self) -> LoadedState {
         let mut stored = LoadedState::new();
         for ((user, name), (content, audience, published_s)) in &self.disk.publications {
@@ -77,21 +77,21 @@ impl Store {
         stored
     }
 
-    /// A backup is put back, or nothing: whatever was done since may be done again.
+    /// Replaces the disk by a backup: mutations since then may be made again.
     pub fn restore(&mut self, disk: Disk) {
         self.disk = disk;
-        self.acted.clear();
+        self.applied.clear();
     }
 
-    /// What of a user's is on the disk.
+    /// The user's publications on the disk.
     pub fn files_of(&self, user: &UserName) -> BTreeMap<FileName, Content> {
         let files = self.disk.publications.iter().filter(|((owner, _), _)| owner == user);
         files.map(|((_, name), (content, ..))| (name.clone(), *content)).collect()
     }
 
-    fn act(&mut self, mutation: Mutation) {
+    fn apply(&mut self, mutation: Mutation) {
         let Mutation { user, run, request, change } = mutation;
-        assert!(self.acted.insert((user.clone(), run, request)), "{request:?} of {user} acts twice");
+        assert!(self.applied.insert((user.clone(), run, request)), "{request:?} of {user} is applied twice");
         let found = match change {
             Change::Publish { files, audience, published_s } => {
                 for NamedContent { name, content } in files {

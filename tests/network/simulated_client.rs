@@ -1,4 +1,4 @@
-//! One client: a session, and a user who publishes, withdraws and looks around at random, checking every answer.
+//! A client: a session, and a user who publishes, unpublishes, lists and searches at random and checks every response.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,42 +16,42 @@ use zeroize::Zeroizing;
 /// Names each user publishes under.
 const NAMES: usize = 8;
 
-/// What has happened to a peer.
+/// Counts of a client's events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Commands that were answered.
+    /// Commands that got their response.
     pub commands: usize,
-    /// Sessions that took the place of one that broke off.
+    /// Sessions that replaced one that had ended.
     pub resumed: usize,
-    /// Times the user was told that the connection is lost.
+    /// Reports of a lost connection.
     pub lost: usize,
-    /// Files published again.
-    pub repaired: usize,
-    /// Runs begun.
-    pub runs: usize,
+    /// Files published again after a reconnect.
+    pub resynced: usize,
+    /// Client instances that the server has begun.
+    pub instances: usize,
 }
 
-/// See the module.
-pub struct Peer {
+/// A client and its user. See the module.
+pub struct SimulatedClient {
     pub user: UserName,
     pub address: SocketAddr,
     pub session: Session,
     pub counts: Counts,
-    /// What the user has published, by the answers.
+    /// The user's publications according to the responses.
     pub files: BTreeMap<FileName, Content>,
-    /// Whether the user keeps on giving commands, and how long it thinks at most before each.
-    pub pace: Option<Duration>,
-    /// When the next command comes, unless one is under way.
+    /// Longest wait before the user's next command; `None`: no more commands.
+    pub think_time_max: Option<Duration>,
+    /// When the next command is due, unless one is pending.
     pub next_command_at: Option<Instant>,
-    /// Whether a result may differ from what the user expects, since the server has lost its memory.
-    pub forgives: bool,
-    under_way: Option<(RequestHandle, Request)>,
-    answers: Vec<(RequestHandle, Response)>,
-    run: Option<InstanceId>,
+    /// Whether a result may differ from what the user expects: the server has lost data.
+    pub tolerates_differences: bool,
+    pending: Option<(RequestHandle, Request)>,
+    responses: Vec<(RequestHandle, Response)>,
+    instance: Option<InstanceId>,
     rng: ChaCha20Rng,
 }
 
-impl Peer {
+impl SimulatedClient {
     pub fn new(user: UserName, address: SocketAddr, server: SocketAddr, mut rng: ChaCha20Rng) -> Self {
         let config = SessionConfig { servers: vec![server], tcp_port: 4_000, stretching: KeyStretching::Insecure };
         let session = Session::new(config, ChaCha20Rng::from_seed(rng.r#gen()));
@@ -61,12 +61,12 @@ impl Peer {
             session,
             counts: Counts::default(),
             files: BTreeMap::new(),
-            pace: None,
+            think_time_max: None,
             next_command_at: None,
-            forgives: false,
-            under_way: None,
-            answers: Vec::new(),
-            run: None,
+            tolerates_differences: false,
+            pending: None,
+            responses: Vec::new(),
+            instance: None,
             rng,
         }
     }
@@ -75,51 +75,52 @@ impl Peer {
         self.session.login(now, self.user.clone(), Zeroizing::new(self.user.as_str().as_bytes().to_vec()));
     }
 
-    /// Whether the first login has been answered.
-    pub fn is_welcome(&self) -> bool {
-        self.run.is_some()
+    /// Whether the first login has succeeded.
+    pub fn has_logged_in(&self) -> bool {
+        self.instance.is_some()
     }
 
     pub fn is_idle(&self) -> bool {
-        self.under_way.is_none()
+        self.pending.is_none()
     }
 
-    /// Starts giving commands.
-    pub fn work(&mut self, now: Instant, pace: Duration) {
-        self.pace = Some(pace);
+    /// The user starts to give commands.
+    pub fn start_commands(&mut self, now: Instant, think_time_max: Duration) {
+        self.think_time_max = Some(think_time_max);
         self.next_command_at = Some(now);
     }
 
-    /// Gives the next command if it is time.
+    /// Gives the next command if it is due.
     pub fn command(&mut self, now: Instant) {
-        if self.under_way.is_some() || self.next_command_at.take_if(|at| *at <= now).is_none() {
+        if self.pending.is_some() || self.next_command_at.take_if(|at| *at <= now).is_none() {
             return;
         }
         let request = self.choose();
         let handle = self.session.request(now, request.clone());
-        self.under_way = Some((handle, request));
+        self.pending = Some((handle, request));
     }
 
-    /// The answer to a request that was asked from outside.
-    pub fn take_answer(&mut self, handle: RequestHandle) -> Option<Response> {
-        let at = self.answers.iter().position(|(answered, _)| *answered == handle)?;
-        Some(self.answers.swap_remove(at).1)
+    /// The response to a request that a test has made on the user's behalf.
+    pub fn take_response(&mut self, handle: RequestHandle) -> Option<Response> {
+        let at = self.responses.iter().position(|(request, _)| *request == handle)?;
+        Some(self.responses.swap_remove(at).1)
     }
 
-    /// Takes what the session has to tell.
-    pub fn take_events(&mut self, now: Instant) {
+    /// Processes the session's events.
+    pub fn handle_events(&mut self, now: Instant) {
         while let Some(event) = self.session.poll_event() {
             match event {
                 Event::Started { welcome, resumed, .. } => {
                     self.counts.resumed += usize::from(resumed);
-                    self.counts.runs += usize::from(self.run.replace(welcome.instance) != Some(welcome.instance));
+                    let is_new = self.instance.replace(welcome.instance) != Some(welcome.instance);
+                    self.counts.instances += usize::from(is_new);
                 }
                 Event::LoginFinished(result) => drop(result.expect("the password is right")),
                 Event::ConnectionLost => self.counts.lost += 1,
-                Event::Resynced(files) => self.counts.repaired += files,
+                Event::Resynced(files) => self.counts.resynced += files,
                 Event::RequestFinished { request, result } => {
                     let response = result.unwrap_or_else(|error| panic!("{}: {error}", self.user));
-                    self.answered(now, request, response);
+                    self.on_response(now, request, response);
                 }
                 Event::LoggedOut => panic!("{} was logged out", self.user),
                 Event::LoggedOutByUser => {}
@@ -143,13 +144,13 @@ impl Peer {
         }
     }
 
-    fn answered(&mut self, now: Instant, handle: RequestHandle, response: Response) {
-        let Some((_, request)) = self.under_way.take_if(|(under_way, _)| *under_way == handle) else {
-            return self.answers.push((handle, response));
+    fn on_response(&mut self, now: Instant, handle: RequestHandle, response: Response) {
+        let Some((_, request)) = self.pending.take_if(|(pending, _)| *pending == handle) else {
+            return self.responses.push((handle, response));
         };
         self.check(request, response);
         self.counts.commands += 1;
-        self.next_command_at = self.pace.map(|pace| now + self.rng.gen_range(Duration::ZERO..pace));
+        self.next_command_at = self.think_time_max.map(|max| now + self.rng.gen_range(Duration::ZERO..max));
     }
 
     fn check(&mut self, request: Request, response: Response) {
@@ -157,25 +158,27 @@ impl Peer {
             (Request::Publish { files, .. }, Response::Published { .. }) => {
                 self.files.extend(files.into_iter().map(|file| (file.name, file.content)));
             }
-            (Request::Unpublish { names }, Response::Unpublished { published_mask: found, .. }) => {
+            (Request::Unpublish { names }, Response::Unpublished { published_mask, .. }) => {
                 let removed = names.iter().map(|name| self.files.remove(name).is_some());
                 let expected = removed.zip(0..).fold(0, |bits, (was_there, at)| bits | u64::from(was_there) << at);
-                assert!(self.forgives || found == expected, "{}: {found:b} is not {expected:b}", self.user);
+                let is_expected = published_mask == expected;
+                assert!(self.tolerates_differences || is_expected, "{}: {published_mask:b} {expected:b}", self.user);
             }
             (Request::OwnPublications { .. }, Response::OwnPublications { entries, next: None }) => {
                 let listed: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.name, entry.content)).collect();
-                assert!(self.forgives || listed == self.files, "{}: {listed:?} is not {:?}", self.user, self.files);
+                let is_expected = listed == self.files;
+                assert!(self.tolerates_differences || is_expected, "{}: {listed:?} {:?}", self.user, self.files);
             }
             (Request::Peers { .. }, Response::Users { users, .. }) => assert!(!users.contains(&self.user)),
             (Request::Search { .. }, Response::SearchResults { names, .. }) => {
                 assert!(!names.iter().any(|name| name.as_str().starts_with(self.user.as_str())));
             }
-            (request, response) => panic!("{response:?} is no answer to {request:?}"),
+            (request, response) => panic!("{response:?} to {request:?}"),
         }
     }
 
     fn name(&self, at: usize) -> FileName {
-        FileName::parse(&format!("{}/file {at}", self.user)).expect("a plain name")
+        FileName::parse(&format!("{}/file {at}", self.user)).expect("a valid name")
     }
 
     fn content(&mut self) -> Content {

@@ -1,0 +1,382 @@
+//! A server, any number of clients, and a faulty link between them, in virtual time. One seed determines everything.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use fileshare::internals::common::message::{Cursor, Request, Response};
+use fileshare::internals::common::opaque::{KeyStretching, PasswordRecord};
+use fileshare::internals::common::types::{Content, FileName, UserName};
+use fileshare::internals::server::auth::credentials::{Credential, Credentials};
+use fileshare::internals::server::core::{Effects, Server, ServerConfig};
+use rand::{Rng, RngCore, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+
+use crate::faulty_link::FaultyLink;
+use crate::simulated_client::SimulatedClient;
+use crate::simulated_journal::{Disk, SimulatedJournal};
+
+/// The wall clock at the start, milliseconds since 1970.
+const WALL_MS: u64 = 1_700_000_000_000;
+/// Users with a password record.
+const USERS_MAX: usize = 64;
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Scheduled {
+    ToServer { from: SocketAddr, datagram: Vec<u8> },
+    ToClient { at: SocketAddr, datagram: Vec<u8> },
+    ClientTimer(usize),
+    ServerTimer,
+    Commit { generation: u64 },
+    Restart,
+}
+
+/// A server, its clients and the link. See the module.
+pub struct SimulatedNetwork {
+    seed: u64,
+    start: Instant,
+    pub now: Instant,
+    pub rng: ChaCha20Rng,
+    pub link: FaultyLink,
+    pub clients: Vec<Option<SimulatedClient>>,
+    pub journal: SimulatedJournal,
+    /// `None` while it is down.
+    pub server: Option<Server>,
+    /// The number of sessions that the server must have at any moment, where a test checks it.
+    pub expected_sessions: Option<usize>,
+    server_address: SocketAddr,
+    root_secret: [u8; 32],
+    out: Effects,
+    /// Counts the starts of the server: a commit that an earlier one began must not complete in a later one.
+    generation: u64,
+    events: BinaryHeap<Reverse<(Instant, u64, Scheduled)>>,
+    /// Orders the events of one moment.
+    serial: u64,
+    /// The timers in `events`, so that each deadline is there once. A timer that expires too early does nothing.
+    server_timer: Option<Instant>,
+    client_timers: Vec<Option<Instant>>,
+    addresses: HashMap<SocketAddr, usize>,
+}
+
+impl Drop for SimulatedNetwork {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {} failed after {:?} of virtual time", self.seed, self.now - self.start);
+        }
+    }
+}
+
+impl SimulatedNetwork {
+    /// A running server, and clients that are logging in.
+    pub fn new(seed: u64, clients: usize, link: FaultyLink) -> Self {
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let start = epoch();
+        let mut network = Self {
+            seed,
+            start,
+            now: start,
+            link,
+            clients: Vec::new(),
+            journal: SimulatedJournal::default(),
+            server: None,
+            expected_sessions: None,
+            server_address: (Ipv4Addr::new(10, 0, 0, 1), 12_000).into(),
+            root_secret: rng.r#gen(),
+            out: Effects::new(),
+            generation: 0,
+            events: BinaryHeap::new(),
+            serial: 0,
+            server_timer: None,
+            client_timers: Vec::new(),
+            addresses: HashMap::new(),
+            rng,
+        };
+        network.start_server();
+        for number in 0..clients {
+            network.join(number);
+        }
+        network
+    }
+
+    /// A network in which all clients have logged in; `link` is used from then on.
+    pub fn with_clients_logged_in(seed: u64, clients: usize, link: FaultyLink) -> Self {
+        let mut network = Self::new(seed, clients, FaultyLink::perfect());
+        network.run_for(Duration::from_secs(2));
+        assert!(network.clients().all(SimulatedClient::has_logged_in), "over a perfect link");
+        network.link = link;
+        network
+    }
+
+    pub fn clients(&self) -> impl Iterator<Item = &SimulatedClient> {
+        self.clients.iter().flatten()
+    }
+
+    pub fn clients_mut(&mut self) -> impl Iterator<Item = &mut SimulatedClient> {
+        self.clients.iter_mut().flatten()
+    }
+
+    /// All users start to give commands.
+    pub fn start_commands(&mut self, think_time_max: Duration) {
+        let now = self.now;
+        for client in 0..self.clients.len() {
+            self.with_client(client, |client| client.start_commands(now, think_time_max));
+        }
+    }
+
+    /// No user gives another command; runs until the pending ones have their responses.
+    pub fn finish_commands(&mut self) {
+        for client in self.clients_mut() {
+            (client.think_time_max, client.next_command_at) = (None, None);
+        }
+        let end = self.now + Duration::from_secs(60);
+        while self.clients().any(|client| !client.is_idle()) {
+            assert!(self.now < end, "a command never gets its response");
+            self.step();
+        }
+    }
+
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.events.peek().is_some_and(|Reverse((at, ..))| *at <= end) {
+            self.step();
+        }
+        self.now = end;
+    }
+
+    /// Makes a request on behalf of a user, and runs until the response has arrived.
+    pub fn request(&mut self, client: usize, request: Request) -> Response {
+        let now = self.now;
+        let handle = self.with_client(client, |client| client.session.request(now, request));
+        loop {
+            if let Some(response) = self.clients[client].as_mut().and_then(|client| client.take_response(handle)) {
+                return response;
+            }
+            self.step();
+        }
+    }
+
+    /// The user's publications according to the server.
+    pub fn own_publications(&mut self, client: usize) -> BTreeMap<FileName, Content> {
+        let mut listed = BTreeMap::new();
+        let mut cursor: Option<Cursor> = None;
+        loop {
+            match self.request(client, Request::OwnPublications { user_initiated: false, cursor: cursor.take() }) {
+                Response::OwnPublications { entries, next } => {
+                    listed.extend(entries.into_iter().map(|entry| (entry.name, entry.content)));
+                    cursor = next;
+                    if cursor.is_none() {
+                        return listed;
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// The responses to the users, the server's lists and the disk must agree.
+    pub fn check_all(&mut self) {
+        for number in 0..self.clients.len() {
+            let Some(client) = &self.clients[number] else { continue };
+            let (user, files) = (client.user.clone(), client.files.clone());
+            assert_eq!(self.own_publications(number), files, "the list of {user}");
+            assert_eq!(self.journal.files_of(&user), files, "the disk, for {user}");
+        }
+    }
+
+    /// A client dies without a message.
+    pub fn kill(&mut self, client: usize) {
+        self.clients[client] = None;
+    }
+
+    /// A client's address changes.
+    pub fn change_address(&mut self, client: usize) {
+        let moved = address(client, self.rng.gen_range(10_000..60_000));
+        self.addresses.retain(|_, of| *of != client);
+        self.addresses.insert(moved, client);
+        self.with_client(client, |client| client.address = moved);
+    }
+
+    /// The server dies at once and starts again after a while.
+    pub fn crash(&mut self, down: Duration) {
+        if self.server.take().is_some() {
+            self.journal.crash(&mut self.rng);
+            self.out = Effects::new();
+            self.generation += 1;
+            self.push(self.now + down, Scheduled::Restart);
+        }
+    }
+
+    /// The server loses its keys and all publications, as with `--ephemeral`.
+    pub fn lose_all_state(&mut self) {
+        self.root_secret = self.rng.r#gen();
+        self.journal.restore(Disk::default());
+    }
+
+    fn join(&mut self, number: usize) {
+        let address = address(number, 5_000);
+        let rng = ChaCha20Rng::from_seed(self.rng.r#gen());
+        let client = SimulatedClient::new(user(number), address, self.server_address, rng);
+        self.addresses.insert(address, number);
+        self.clients.push(Some(client));
+        self.client_timers.push(None);
+        let now = self.now;
+        self.with_client(number, |client| client.login(now));
+    }
+
+    fn start_server(&mut self) {
+        let config = ServerConfig { root_secret: self.root_secret.into(), ..ServerConfig::default() };
+        let wall_ms = WALL_MS + (self.now - self.start).as_millis() as u64;
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        let mut server = Server::new(config, self.journal.load(), seed, self.now, wall_ms);
+        let waiting = server.handle_credentials(credentials(), &mut self.out);
+        assert!(waiting.is_empty(), "all users have records");
+        self.server = Some(server);
+    }
+
+    fn step(&mut self) {
+        let Reverse((at, _, event)) = self.events.pop().expect("there is always a next event");
+        self.now = self.now.max(at);
+        let now = self.now;
+        match event {
+            Scheduled::ToServer { from, mut datagram } => {
+                self.with_server(|server, out| server.handle_datagram(now, from, &mut datagram, out));
+            }
+            Scheduled::ToClient { at, mut datagram } => {
+                if let Some(&client) = self.addresses.get(&at)
+                    && self.clients[client].is_some()
+                {
+                    let from = self.server_address;
+                    self.with_client(client, |client| client.session.handle_datagram(now, from, &mut datagram));
+                }
+            }
+            Scheduled::ServerTimer => {
+                self.server_timer = None;
+                self.with_server(|server, out| {
+                    if server.poll_timeout().is_some_and(|due| due <= now) {
+                        server.handle_timeout(now, out);
+                    }
+                });
+            }
+            Scheduled::ClientTimer(client) => {
+                self.client_timers[client] = None;
+                if self.clients[client].is_some() {
+                    self.with_client(client, |client| {
+                        if client.session.poll_timeout().is_some_and(|due| due <= now) {
+                            client.session.handle_timeout(now);
+                        }
+                    });
+                }
+            }
+            Scheduled::Commit { generation } if generation == self.generation => {
+                let (durable, more) = self.journal.commit();
+                if more {
+                    self.begin_commit();
+                }
+                self.with_server(|server, out| server.handle_durable(now, durable, out));
+            }
+            Scheduled::Commit { .. } => {}
+            Scheduled::Restart => self.start_server(),
+        }
+        if let (Some(expected), Some(server)) = (self.expected_sessions, &self.server) {
+            assert_eq!(server.session_count(), expected, "sessions that have not expired");
+        }
+    }
+
+    /// Runs `act` on the server and carries out its effects.
+    fn with_server(&mut self, act: impl FnOnce(&mut Server, &mut Effects)) {
+        let Some(server) = &mut self.server else { return };
+        act(server, &mut self.out);
+        while server.poll_timeout().is_some_and(|due| due <= self.now) {
+            server.handle_timeout(self.now, &mut self.out);
+        }
+        let next = server.poll_timeout();
+        let mut must_begin = false;
+        for mutation in std::mem::take(&mut self.out.mutations) {
+            must_begin |= self.journal.push(mutation);
+        }
+        if must_begin {
+            self.begin_commit();
+        }
+        for datagram in std::mem::take(&mut self.out.datagrams) {
+            for delay in self.link.arrivals(&mut self.rng) {
+                let event = Scheduled::ToClient { at: datagram.to, datagram: datagram.bytes.clone() };
+                self.push(self.now + delay, event);
+            }
+        }
+        if let Some(next) = next.filter(|next| self.server_timer.is_none_or(|set| *next < set)) {
+            self.server_timer = Some(next);
+            self.push(next, Scheduled::ServerTimer);
+        }
+    }
+
+    /// Runs `act` on a client and carries out its effects.
+    fn with_client<T>(&mut self, number: usize, act: impl FnOnce(&mut SimulatedClient) -> T) -> T {
+        let now = self.now;
+        let client = self.clients[number].as_mut().expect("the client is alive");
+        let result = act(client);
+        client.handle_events(now);
+        client.command(now);
+        client.handle_events(now);
+        let next = client.session.poll_timeout().into_iter().chain(client.next_command_at).min();
+        let (from, mut datagrams) = (client.address, Vec::new());
+        while let Some((_, datagram)) = client.session.poll_transmit() {
+            datagrams.push(datagram);
+        }
+        for datagram in datagrams {
+            for delay in self.link.arrivals(&mut self.rng) {
+                self.push(now + delay, Scheduled::ToServer { from, datagram: datagram.clone() });
+            }
+        }
+        if let Some(next) = next.filter(|next| self.client_timers[number].is_none_or(|set| *next < set)) {
+            self.client_timers[number] = Some(next);
+            self.push(next, Scheduled::ClientTimer(number));
+        }
+        result
+    }
+
+    /// Mostly fast, sometimes very slow.
+    fn begin_commit(&mut self) {
+        self.journal.begin();
+        let longest = if self.rng.gen_bool(0.02) { 2_500 } else { 20 };
+        let time = Duration::from_millis(self.rng.gen_range(1..=longest));
+        self.push(self.now + time, Scheduled::Commit { generation: self.generation });
+    }
+
+    fn push(&mut self, at: Instant, event: Scheduled) {
+        self.serial += 1;
+        self.events.push(Reverse((at, self.serial, event)));
+    }
+}
+
+fn address(client: usize, port: u16) -> SocketAddr {
+    (Ipv4Addr::new(10, 0, 1, client as u8), port).into()
+}
+
+fn user(number: usize) -> UserName {
+    UserName::parse(&format!("user{number:03}")).expect("a valid name")
+}
+
+/// The password records of all users. A user's password is the user name.
+fn credentials() -> Credentials {
+    static RECORDS: OnceLock<Vec<(UserName, PasswordRecord)>> = OnceLock::new();
+    let records = RECORDS.get_or_init(|| {
+        let mut rng = ChaCha20Rng::seed_from_u64(0);
+        let mut register = |user: UserName| {
+            let record = PasswordRecord::register(&mut rng, &user, user.as_str().as_bytes(), KeyStretching::Insecure);
+            (user, record)
+        };
+        (0..USERS_MAX).map(|number| register(user(number))).collect()
+    });
+    let credential =
+        |(user, record): &(UserName, PasswordRecord)| (user.clone(), Credential::Record(Box::new(record.clone())));
+    Credentials { users: records.iter().map(credential).collect(), warnings: Vec::new() }
+}
+
+/// The start of virtual time.
+#[expect(clippy::disallowed_methods, reason = "an Instant cannot be made from nothing; nothing is measured by it")]
+fn epoch() -> Instant {
+    Instant::now()
+}
