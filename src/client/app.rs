@@ -13,11 +13,10 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::client::cli::Options;
-use crate::client::commands::{CommandContext, CommandState, auth};
+use crate::client::commands::{CommandContext, CommandState, SessionControl, auth};
 use crate::client::control::{ControlHandle, ControlOptions, ServerApi, local_ips_for, resolve};
 use crate::client::download::{DownloadOptions, Downloader};
 use crate::client::exit_code::ExitCode;
-use crate::client::services::{Account, Services};
 use crate::client::shell::interrupt::{InterruptState, ShutdownSignal, SignalAction, watch_signals};
 use crate::client::shell::{Script, ShellExit, run_interactive, run_script};
 use crate::client::ui::console::{Console, OutputOptions};
@@ -102,7 +101,7 @@ pub fn run(options: Options) -> Result<ExitCode, StartupError> {
     let context = create_context(&options, &mode, &sender)?;
 
     let terminal = rustix::termios::tcgetattr(io::stdin()).ok();
-    let (console, account) = (Arc::clone(&context.console), Arc::clone(&context.services.account));
+    let (console, session) = (Arc::clone(&context.console), Arc::clone(&context.session));
     let interrupts = Arc::new(InterruptState::new(Arc::clone(&context.state)));
     let shell_interrupts = Arc::clone(&interrupts);
     std::thread::spawn(move || {
@@ -111,8 +110,8 @@ pub fn run(options: Options) -> Result<ExitCode, StartupError> {
         // Fails if the client has ended meanwhile.
         let _ = sender.send(AppEvent::ShellExit(exit));
     });
-    let (code, says_goodbye) = wait_for_exit(&events, &interrupts, &*account, &console);
-    account.leave();
+    let (code, says_goodbye) = wait_for_exit(&events, &interrupts, &*session, &console);
+    session.logout();
     if says_goodbye {
         print_goodbye(&console);
     }
@@ -186,12 +185,10 @@ fn create_context(
     let server = ServerApi::new(control.clone());
     let downloader = Downloader::open(&options.dir, server.clone()).map_err(in_dir)?;
     Ok(CommandContext {
-        services: Services {
-            account: Arc::new(control),
-            catalogue: Arc::new(server),
-            folder: uploads,
-            fetcher: Arc::new(downloader),
-        },
+        session: Arc::new(control),
+        server,
+        uploads,
+        downloader: Arc::new(downloader),
         own: Arc::default(),
         console,
         state: Arc::<CommandState>::default(),
@@ -199,7 +196,7 @@ fn create_context(
             file: options.password_file.clone(),
             prompt: io::stdin().is_terminal() && *mode != InputMode::Batch(None),
         }),
-        downloads: DownloadOptions { on_exists: options.on_exists, retry_for: options.retry_for },
+        download_options: DownloadOptions { on_exists: options.on_exists, retry_for: options.retry_for },
         login_retry: LOGIN_RETRY,
     })
 }
@@ -267,7 +264,7 @@ fn run_commands(
 fn wait_for_exit(
     events: &Receiver<AppEvent>,
     interrupts: &InterruptState,
-    account: &dyn Account,
+    session: &dyn SessionControl,
     console: &Console,
 ) -> (ExitCode, bool) {
     let mut staying = false;
@@ -288,7 +285,7 @@ fn wait_for_exit(
                 _ => return (exit_code_for(signal), true),
             },
         }
-        if staying && account.user().is_none() {
+        if staying && session.user().is_none() {
             console.error("not logged in: there is nothing to stay online for");
             return (ExitCode::NotAuthenticated, true);
         }

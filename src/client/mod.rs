@@ -12,7 +12,6 @@ pub(crate) mod exit_code;
 #[expect(clippy::disallowed_methods, reason = "drivers: whether a hash can be stored depends on the clock")]
 pub(crate) mod files;
 pub(crate) mod publications;
-pub(crate) mod services;
 pub(crate) mod session;
 pub(crate) mod shell;
 #[expect(clippy::disallowed_methods, reason = "drivers: they give up on a peer after a timeout")]

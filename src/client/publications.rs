@@ -8,7 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::client::control::RequestError;
-use crate::client::services::{Catalogue, Folder, Services};
+use crate::client::control::ServerApi;
+use crate::client::upload::UploadService;
 use crate::common::limits::COMMAND_TIMEOUT;
 use crate::common::message::OwnPublication;
 use crate::common::types::{Audience, Content, FileName};
@@ -20,11 +21,11 @@ const LOGIN_WAITS: Duration = Duration::from_millis(250);
 /// While it lives, the server may name this client as a source of what the folder has not been told of: whoever asks for
 /// that waits. To be begun before the server learns what it is about.
 #[must_use]
-pub struct LoadingGuard(Arc<dyn Folder>);
+pub struct LoadingGuard(Arc<UploadService>);
 
 impl LoadingGuard {
     /// The folder's list is not whole from now on.
-    pub fn begin(folder: &Arc<dyn Folder>) -> Self {
+    pub fn begin(folder: &Arc<UploadService>) -> Self {
         folder.begin_loading();
         Self(Arc::clone(folder))
     }
@@ -61,19 +62,20 @@ impl OwnPublications {
     /// if it cannot be loaded.
     pub fn load(
         self: &Arc<Self>,
-        services: &Services,
+        server: &ServerApi,
+        uploads: &Arc<UploadService>,
         loading: LoadingGuard,
         failed: impl FnOnce(RequestError) + Send + 'static,
     ) {
         let login = {
             let mut state = self.lock();
-            services.folder.clear();
+            uploads.clear();
             *state = State { login: state.login + 1, loading: true, ..State::default() };
             state.login
         };
-        let (own, services) = (Arc::clone(self), services.clone());
+        let (own, server, uploads) = (Arc::clone(self), server.clone(), Arc::clone(uploads));
         std::thread::spawn(move || {
-            let loaded = own.load_all(login, &*services.catalogue, &*services.folder);
+            let loaded = own.load_all(login, &server, &uploads);
             drop(loading);
             own.end_loading(login, loaded.is_ok());
             if let Err(error) = loaded {
@@ -84,7 +86,7 @@ impl OwnPublications {
     }
 
     /// This is served from now on, to its audience.
-    pub fn publish(&self, folder: &dyn Folder, name: &FileName, content: Content, audience: Audience) {
+    pub fn publish(&self, folder: &UploadService, name: &FileName, content: Content, audience: Audience) {
         let mut state = self.lock();
         state.touched.insert(name.clone());
         state.names.insert(name.clone(), audience != Audience::Everyone);
@@ -92,7 +94,7 @@ impl OwnPublications {
     }
 
     /// This is not served from now on.
-    pub fn withdraw(&self, folder: &dyn Folder, name: &FileName) {
+    pub fn withdraw(&self, folder: &UploadService, name: &FileName) {
         let mut state = self.lock();
         state.touched.insert(name.clone());
         state.names.remove(name);
@@ -119,7 +121,7 @@ impl OwnPublications {
         starting.take(most).cloned().collect()
     }
 
-    fn load_all(&self, login: u64, catalogue: &dyn Catalogue, folder: &dyn Folder) -> Result<(), RequestError> {
+    fn load_all(&self, login: u64, catalogue: &ServerApi, folder: &UploadService) -> Result<(), RequestError> {
         let (some, all): (Vec<_>, Vec<_>) =
             catalogue.own_publications_quiet()?.into_iter().partition(|entry| entry.restricted);
         for entry in all {
@@ -134,7 +136,7 @@ impl OwnPublications {
         Ok(())
     }
 
-    fn loaded(&self, login: u64, folder: &dyn Folder, entry: OwnPublication, audience: Audience) {
+    fn loaded(&self, login: u64, folder: &UploadService, entry: OwnPublication, audience: Audience) {
         let mut state = self.lock();
         if state.login == login && !state.touched.contains(&entry.name) {
             state.names.insert(entry.name.clone(), entry.restricted);

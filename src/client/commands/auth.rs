@@ -1,73 +1,73 @@
 //! `auth`, and the login of `-u`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::CommandContext;
+use super::{CommandContext, LoginInfo};
 use crate::client::control::{LoginError, Password};
 use crate::client::exit_code::ExitCode;
 use crate::client::publications::LoadingGuard;
-use crate::client::services::Arrival;
 use crate::client::ui::password::{PasswordError, validate};
 use crate::client::ui::report::{ItemFailure, Report};
 use crate::common::types::{UserName, UserNameError};
 
-/// `-u` tries again for this long beyond the server's liveness time while the user is active: by then a crashed client's
-/// session has surely ended.
+/// `-u` tries again for the server's liveness time and this margin while the user is active: the session of a crashed
+/// client has ended by then.
 const ACTIVE_MARGIN: Duration = Duration::from_secs(1);
 
-/// A auth_command `auth`: one try.
+/// A typed `auth`: one attempt.
 pub fn auth_command(context: &CommandContext, user: &str, password: Option<Password>) -> ExitCode {
-    if let Some(user) = context.services.account.user() {
-        return refused(context, user.as_str(), format!("already logged in as {user}"));
+    if let Some(user) = context.session.user() {
+        return report_refused(context, user.as_str(), format!("already logged in as {user}"));
     }
     let supply = |user: &UserName| match password {
         Some(password) => validate(password),
         None => {
-            let _waiting = context.state.begin_input();
+            let _input = context.state.begin_input();
             context.passwords.for_command(user)
         }
     };
     let (user, password) = match credentials(user, supply) {
-        Ok(both) => both,
+        Ok(credentials) => credentials,
         Err(missing) => return missing.report(context, user),
     };
-    let listing = LoadingGuard::begin(&context.services.folder);
-    let login = context.services.account.login(user.clone(), password);
-    finish(context, &user, login, listing)
+    let loading = LoadingGuard::begin(&context.uploads);
+    let login = context.session.login(user.clone(), password);
+    finish_login(context, &user, login, loading)
 }
 
 /// `-u`: tries again while the user is active.
 pub fn login_at_startup(context: &CommandContext, user: &str) -> ExitCode {
     let supply = |user: &UserName| {
-        let _waiting = context.state.begin_input();
+        let _input = context.state.begin_input();
         context.passwords.for_startup(user)
     };
     let (user, password) = match credentials(user, supply) {
-        Ok(both) => both,
+        Ok(credentials) => credentials,
         Err(missing) => return missing.report(context, user),
     };
-    let listing = LoadingGuard::begin(&context.services.folder);
-    let mut login = context.services.account.login(user.clone(), password.clone());
+    let loading = LoadingGuard::begin(&context.uploads);
+    let mut login = context.session.login(user.clone(), password.clone());
     let mut waited = Duration::ZERO;
-    let mut patience = Duration::ZERO;
+    let mut wait_max = Duration::ZERO;
     loop {
         match login {
-            Err(LoginError::AlreadyActive { liveness }) => patience = liveness.saturating_add(ACTIVE_MARGIN),
-            // After the password was proven this is no verdict on the password.
+            Err(LoginError::AlreadyActive { liveness }) => wait_max = liveness.saturating_add(ACTIVE_MARGIN),
+            // The password has been proven before: being throttled says nothing about it.
             Err(LoginError::Throttled(_)) => {}
             _ => break,
         }
-        if waited >= patience || context.state.is_cancelled() {
+        if waited >= wait_max || context.state.is_cancelled() {
             break;
         }
         context.state.sleep_unless_cancelled(context.login_retry);
         waited += context.login_retry.max(Duration::from_millis(1));
-        login = context.services.account.login(user.clone(), password.clone());
+        login = context.session.login(user.clone(), password.clone());
     }
-    finish(context, &user, login, listing)
+    finish_login(context, &user, login, loading)
 }
 
-/// Why there is nothing to log in with.
+/// Why no login is attempted.
 enum MissingCredentials {
     User(UserNameError),
     Password(PasswordError),
@@ -76,11 +76,11 @@ enum MissingCredentials {
 impl MissingCredentials {
     fn report(self, context: &CommandContext, user: &str) -> ExitCode {
         match self {
-            Self::User(error) => refused(context, user, error.to_string()),
+            Self::User(error) => report_refused(context, user, error.to_string()),
             Self::Password(PasswordError::Interrupted) => ExitCode::Interrupted,
-            // The server has refused nobody: the file is the trouble.
+            // Not a refusal: the problem is the local file.
             Self::Password(error @ PasswordError::File(..)) => context.report_error("auth", ExitCode::LocalFile, error),
-            Self::Password(error) => refused(context, user, error.to_string()),
+            Self::Password(error) => report_refused(context, user, error.to_string()),
         }
     }
 }
@@ -94,36 +94,39 @@ fn credentials(
     Ok((user, password))
 }
 
-fn finish(
+fn finish_login(
     context: &CommandContext,
     user: &UserName,
-    login: Result<Arrival, LoginError>,
-    listing: LoadingGuard,
+    login: Result<LoginInfo, LoginError>,
+    loading: LoadingGuard,
 ) -> ExitCode {
     match login {
-        Ok(arrival) => welcome(context, user, arrival, listing),
+        Ok(info) => {
+            welcome(context, user, info, loading);
+            ExitCode::Success
+        }
         Err(error @ (LoginError::Unreachable | LoginError::Version { .. })) => {
             context.report_error("auth", (&error).into(), error)
         }
-        Err(error) => refused(context, user.as_str(), error.to_string()),
+        Err(error) => report_refused(context, user.as_str(), error.to_string()),
     }
 }
 
-/// Everything is served again before the greeting, so that whoever waits for it can rely on it.
-fn welcome(context: &CommandContext, user: &UserName, arrival: Arrival, listing: LoadingGuard) -> ExitCode {
-    let console = std::sync::Arc::clone(&context.console);
-    context.own.load(&context.services, listing, move |error| {
-        console.info_async(format!("what was published before is not served: {error}"));
+/// Serves the user's publications again before it prints the greeting: a script that waits for the greeting can rely on
+/// them.
+fn welcome(context: &CommandContext, user: &UserName, info: LoginInfo, loading: LoadingGuard) {
+    let console = Arc::clone(&context.console);
+    context.own.load(&context.server, &context.uploads, loading, move |error| {
+        console.info_async(format!("earlier publications are not served: {error}"));
     });
     context.console.report(&Report::Welcome(user));
-    if arrival.local_only {
+    if info.local_only {
         let warning = "other hosts cannot fetch from this client: it reached the server by a loopback address";
         context.console.info(warning);
     }
-    ExitCode::Success
 }
 
-fn refused(context: &CommandContext, user: &str, why: String) -> ExitCode {
+fn report_refused(context: &CommandContext, user: &str, why: String) -> ExitCode {
     let failure = ItemFailure { name: user.into(), why, code: ExitCode::NotAuthenticated };
     context.console.report(&Report::AuthFailed(&failure));
     context.console.error(&failure.why);

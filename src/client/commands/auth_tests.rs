@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::login_at_startup;
 
-use crate::client::commands::test_support::{Bench, content, file, user};
+use crate::client::commands::test_support::{TestClient, content, file, user};
 use crate::client::control::LoginError;
 use crate::client::exit_code::ExitCode;
 use crate::common::types::{Audience, Content};
@@ -14,132 +14,134 @@ const REFUSED: &str = "Authentication failed. Please try again.\n";
 
 #[test]
 fn a_login_greets() {
-    let bench = Bench::new();
-    let (code, out, err) = bench.run("auth hans falcon*solo ");
+    let client = TestClient::new();
+    let (code, out, err) = client.run("auth hans falcon*solo ");
     assert_eq!((code, out.as_str(), err.as_str()), (ExitCode::Success, WELCOME, ""));
-    assert_eq!(bench.world.calls(), ["login hans falcon*solo "]);
+    assert_eq!(client.calls(), ["login hans falcon*solo "]);
 }
 
 #[test]
 fn a_refused_login_says_why_on_stderr_only() {
-    let bench = Bench::new();
-    bench.world.state().logins = vec![LoginError::Refused, ACTIVE, LoginError::Throttled(3)];
+    let client = TestClient::new();
+    client.script().logins = vec![LoginError::Refused, ACTIVE, LoginError::Throttled(3)];
     for why in ["the user name or the password is wrong", "this user is already active", "too many attempts"] {
-        let (code, out, err) = bench.run("auth hans x");
+        let (code, out, err) = client.run("auth hans x");
         assert_eq!((code, out.as_str()), (ExitCode::NotAuthenticated, REFUSED));
         assert!(err.starts_with(&format!("client: {why}")) && err.lines().count() == 1, "{err}");
-        assert_eq!(bench.world.state().listings, 0, "nothing is going to be listed");
+        assert!(!client.context.uploads.is_loading(), "nothing is going to be listed");
     }
-    assert_eq!(bench.run("auth hans x").1, WELCOME);
+    assert_eq!(client.run("auth hans x").1, WELCOME);
 }
 
 #[test]
 fn a_server_that_cannot_be_used_is_no_refusal() {
-    let bench = Bench::new();
-    bench.world.state().logins = vec![LoginError::Unreachable, LoginError::Version { server: 2, client: 1 }];
+    let client = TestClient::new();
+    client.script().logins = vec![LoginError::Unreachable, LoginError::Version { server: 2, client: 1 }];
     for why in ["client: the server does not answer\n", "client: the server speaks protocol version 2, this client 1\n"]
     {
-        assert_eq!(bench.run("auth hans x"), (ExitCode::Unreachable, String::new(), why.into()));
+        assert_eq!(client.run("auth hans x"), (ExitCode::Unreachable, String::new(), why.into()));
     }
 }
 
 #[test]
 fn a_second_login_keeps_the_session() {
-    let bench = Bench::logged_in();
-    let (code, out, err) = bench.run("auth yoda x");
+    let client = TestClient::logged_in();
+    let (code, out, err) = client.run("auth yoda x");
     assert_eq!(
         (code, out.as_str(), err.as_str()),
         (ExitCode::NotAuthenticated, REFUSED, "client: already logged in as hans\n")
     );
-    assert!(bench.world.calls().is_empty());
-    assert_eq!(bench.run("lap").0, ExitCode::Success);
+    assert!(client.calls().is_empty());
+    assert_eq!(client.run("lap").0, ExitCode::Success);
 }
 
 #[test]
 fn names_and_passwords_that_cannot_be_are_refused_here() {
-    let bench = Bench::new();
+    let client = TestClient::new();
     for line in ["auth 'a b' x", "auth hans", &format!("auth hans {}", "x".repeat(257))] {
-        let (code, out, err) = bench.run(line);
+        let (code, out, err) = client.run(line);
         assert_eq!((code, out.as_str(), err.lines().count()), (ExitCode::NotAuthenticated, REFUSED, 1), "{line}");
     }
-    assert!(bench.world.calls().is_empty());
-    let bench = bench.with_password("stored");
-    assert_eq!(bench.run("auth hans").0, ExitCode::Success);
-    assert_eq!(bench.world.calls(), ["login hans stored"]);
+    assert!(client.calls().is_empty());
+    let client = client.with_password("stored");
+    assert_eq!(client.run("auth hans").0, ExitCode::Success);
+    assert_eq!(client.calls(), ["login hans stored"]);
 }
 
 #[test]
 fn at_start_an_active_user_is_waited_for() {
-    let bench = Bench::new().with_password("pw");
-    bench.world.state().logins = vec![ACTIVE, LoginError::Throttled(1), ACTIVE];
-    assert_eq!(login_at_startup(&bench.context, "hans"), ExitCode::Success);
-    assert_eq!(bench.printed().0, WELCOME);
-    assert_eq!(bench.world.calls().len(), 4);
+    let client = TestClient::new().with_password("pw");
+    client.script().logins = vec![ACTIVE, LoginError::Throttled(1), ACTIVE];
+    assert_eq!(login_at_startup(&client.context, "hans"), ExitCode::Success);
+    assert_eq!(client.printed().0, WELCOME);
+    assert_eq!(client.calls().len(), 4);
 }
 
 #[test]
 fn at_start_a_refusal_is_not_tried_again_and_waiting_ends() {
-    let mut bench = Bench::new().with_password("pw");
-    bench.context.login_retry = Duration::ZERO;
+    let mut client = TestClient::new().with_password("pw");
+    client.context.login_retry = Duration::ZERO;
     for once in [LoginError::Refused, LoginError::Throttled(1), LoginError::Unreachable] {
-        bench.world.state().logins = vec![once.clone()];
-        assert_ne!(login_at_startup(&bench.context, "hans"), ExitCode::Success, "{once}");
-        assert_eq!(bench.world.calls().len(), 1, "{once}");
+        client.script().logins = vec![once.clone()];
+        assert_ne!(login_at_startup(&client.context, "hans"), ExitCode::Success, "{once}");
+        assert_eq!(client.calls().len(), 1, "{once}");
     }
-    bench.printed();
+    client.printed();
     for (liveness_ms, tries) in [(3_000, 4_000), (10_000, 11_000)] {
         let active = LoginError::AlreadyActive { liveness: Duration::from_millis(liveness_ms) };
-        bench.world.state().logins = vec![active; 20_000];
-        assert_eq!(login_at_startup(&bench.context, "hans"), ExitCode::NotAuthenticated);
-        assert_eq!(bench.printed(), (REFUSED.into(), "client: this user is already active\n".into()));
+        client.script().logins = vec![active; 20_000];
+        assert_eq!(login_at_startup(&client.context, "hans"), ExitCode::NotAuthenticated);
+        assert_eq!(client.printed(), (REFUSED.into(), "client: this user is already active\n".into()));
         // One at first, and one after each millisecond: the server's liveness time and a second.
-        assert_eq!(bench.world.calls().len(), 1 + tries);
+        assert_eq!(client.calls().len(), 1 + tries);
     }
 }
 
 #[test]
 fn what_was_published_before_is_served_again_before_the_greeting() {
-    let bench = Bench::new();
+    let client = TestClient::new();
     let some = Audience::only(vec![user("yoda")]);
-    bench.world.state().own.insert(file("all"), (content(1), Audience::Everyone));
-    bench.world.state().own.insert(file("some"), (content(2), some.clone()));
-    bench.world.state().served.insert(file("somebody else's"), (content(3), Audience::Everyone));
-    bench.run("auth hans pw");
-    drop(bench.context.own.restricted_among(std::iter::empty()));
-    let served = bench.world.state().served.clone();
+    client.script().own.insert(file("all"), (content(1), Audience::Everyone));
+    client.script().own.insert(file("some"), (content(2), some.clone()));
+    client.context.uploads.published(&file("another user's"), content(3), Audience::Everyone);
+    client.run("auth hans pw");
+    drop(client.context.own.restricted_among(std::iter::empty()));
+    let served = client.served();
     assert_eq!(served.len(), 2);
     assert_eq!(served[&file("some")], (content(2), some));
-    assert_eq!(bench.context.own.names_with_prefix("a", 9), [file("all")]);
+    assert_eq!(client.context.own.names_with_prefix("a", 9), [file("all")]);
 }
 
 #[test]
 fn a_client_at_a_loopback_address_is_told_once_it_is_in() {
-    let bench = Bench::new();
-    bench.world.state().local_only = true;
-    let (_, out, err) = bench.run("auth hans pw");
+    let client = TestClient::new();
+    client.script().local_only = true;
+    let (_, out, err) = client.run("auth hans pw");
     assert_eq!(out, WELCOME);
     assert!(err.contains("loopback"), "{err}");
 }
 
 #[test]
 fn what_is_published_stays_so_though_only_an_unfinished_part_is_there() {
-    let bench = Bench::new();
+    let client = TestClient::new();
     let large = Content { size: 2 << 20, ..content(1) };
     let part = format!(".{}.part", "01".repeat(16));
     {
-        let mut state = bench.world.state();
+        let mut state = client.script();
         for name in ["cut/off", "cut/there", "unstarted", "cut/small"] {
             let content = if name == "cut/small" { content(1) } else { large };
             state.own.insert(file(name), (content, Audience::Everyone));
         }
-        state.files =
-            [("cut/there", Some(large)), (&format!("cut/{part}"), None)].map(|(name, what)| (file(name), what)).into();
     }
-    bench.run("auth hans pw");
+    std::fs::create_dir(client.dir.path().join("cut")).unwrap();
+    for name in ["cut/there", &format!("cut/{part}")] {
+        std::fs::write(client.dir.path().join(name), vec![1; 2 << 20]).unwrap();
+    }
+    client.run("auth hans pw");
     assert!(
-        !bench.context.own.is_known_absent(&file("cut/off")),
+        !client.context.own.is_known_absent(&file("cut/off")),
         "an interrupted get of an own file leaves the same behind"
     );
-    let left: Vec<String> = bench.world.state().own.keys().map(ToString::to_string).collect();
+    let left: Vec<String> = client.script().own.keys().map(ToString::to_string).collect();
     assert_eq!(left, ["cut/off", "cut/small", "cut/there", "unstarted"]);
 }

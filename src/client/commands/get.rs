@@ -1,8 +1,8 @@
-//! `get`: plans, fetches, and prints one result line for each file in the order asked, as soon as its turn has come.
+//! `get`: selects, downloads, and prints one result line for each file, in the order asked and as soon as possible.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::get_select::{ResultLine, Selection, select};
 use super::reshare::Reshare;
@@ -13,10 +13,12 @@ use crate::client::exit_code::ExitCode;
 use crate::client::files::PathArg;
 use crate::client::ui::console::ProgressMeter;
 use crate::client::ui::report::{ItemFailure, Report};
+use crate::common::sync::{lock, unpoison};
 use crate::common::types::{FileName, UserName};
 
+/// Downloads `files`, and publishes them if `share`.
 pub fn run(context: &CommandContext, files: &[PathArg], share: bool) -> ExitCode {
-    let selection = match select(&*context.services.catalogue, files) {
+    let selection = match select(&context.server, files) {
         Ok(selection) => selection,
         Err(RequestError::NotAuthenticated) => return context.not_authenticated(Verb::Get),
         Err(error) => return report_unresolvable(context, files, &error),
@@ -25,32 +27,34 @@ pub fn run(context: &CommandContext, files: &[PathArg], share: bool) -> ExitCode
         context.console.info(note);
     }
     if share {
-        let reshare = Reshare::new(context, &selection.wanted);
-        let (status, saved) = download_and_report(context, &selection, Some(&reshare));
-        status.or(reshare.finish(&saved))
+        let reshare = Reshare::new(context, &selection.items);
+        let results = download_and_report(context, &selection, Some(&reshare));
+        results.status.or(reshare.finish(&results.saved))
     } else {
-        download_and_report(context, &selection, None).0
+        download_and_report(context, &selection, None).status
     }
 }
 
-/// Fetches and prints; gives the status and what lies under its own name in the folder now.
-fn download_and_report(
-    context: &CommandContext,
-    selection: &Selection,
-    reshare: Option<&Reshare>,
-) -> (ExitCode, BTreeSet<usize>) {
-    let delivery = OrderedReporter::new(context, selection, reshare);
-    delivery.flush_ready();
-    if !selection.wanted.is_empty() {
-        let outcomes = context.services.fetcher.fetch(&selection.wanted, &context.downloads, &delivery);
+/// How a `get` came out.
+struct Results {
+    status: ExitCode,
+    /// Indices of the items that are complete and have their own names in the folder.
+    saved: BTreeSet<usize>,
+}
+
+fn download_and_report(context: &CommandContext, selection: &Selection, reshare: Option<&Reshare>) -> Results {
+    let reporter = OrderedReporter::new(context, selection, reshare);
+    reporter.flush_ready();
+    if !selection.items.is_empty() {
+        let outcomes = context.downloader.fetch(&selection.items, &context.download_options, &reporter);
         for (index, outcome) in outcomes.iter().enumerate() {
-            delivery.record(index, outcome);
+            reporter.record(index, outcome);
         }
     }
-    delivery.into_result()
+    reporter.into_results()
 }
 
-/// The server could not be asked: every argument fails for the same reason, told once.
+/// The server did not answer: every argument fails for the same reason, which is printed once.
 fn report_unresolvable(context: &CommandContext, files: &[PathArg], error: &RequestError) -> ExitCode {
     context.console.error(error);
     for argument in files {
@@ -60,102 +64,104 @@ fn report_unresolvable(context: &CommandContext, files: &[PathArg], error: &Requ
     error.into()
 }
 
-/// What became of one wanted file.
 enum FileOutcome {
+    /// The name may differ from the one asked for.
     Saved(FileName),
     Skipped,
     Failed(ItemFailure),
 }
 
 impl FileOutcome {
-    fn of(wanted: &DownloadItem, fetched: &DownloadOutcome) -> Self {
-        match fetched {
+    fn of(item: &DownloadItem, outcome: &DownloadOutcome) -> Self {
+        match outcome {
             DownloadOutcome::Saved { name } => Self::Saved(name.clone()),
             DownloadOutcome::Skipped => Self::Skipped,
             DownloadOutcome::Failed(error) => Self::Failed(ItemFailure {
-                name: wanted.name.to_string(),
-                why: format!("{}: {error}", wanted.name),
+                name: item.name.to_string(),
+                why: format!("{}: {error}", item.name),
                 code: error.into(),
             }),
         }
     }
+
+    /// Whether the file is complete and has its own name in the folder.
+    fn is_saved_as(&self, name: &FileName) -> bool {
+        matches!(self, Self::Saved(saved) if saved == name)
+    }
 }
 
-/// Whether it lies under its own name in the folder now.
-fn is_saved(wanted: &DownloadItem, outcome: &Option<FileOutcome>) -> bool {
-    matches!(outcome, Some(FileOutcome::Saved(name)) if *name == wanted.name)
-}
-
-/// Takes the outcomes in whatever order they come and prints them in the order asked.
+/// Receives outcomes in any order and prints them in the order asked.
 struct OrderedReporter<'a> {
     context: &'a CommandContext,
     selection: &'a Selection,
     reshare: Option<&'a Reshare<'a>>,
     meter: ProgressMeter<'a>,
-    /// Bytes of each wanted file that have arrived.
-    arrived: Vec<AtomicU64>,
-    arrived_in_all: AtomicU64,
-    wanted_in_all: u64,
-    state: Mutex<State>,
+    /// Bytes received, for each item and of all items.
+    received: Vec<AtomicU64>,
+    total_received: AtomicU64,
+    total_bytes: u64,
+    state: Mutex<ReporterState>,
 }
 
-struct State {
+struct ReporterState {
     outcomes: Vec<Option<FileOutcome>>,
-    /// The first line not printed yet.
-    next: usize,
+    /// The first result line that is not printed yet.
+    next_line: usize,
     status: ExitCode,
 }
 
 impl<'a> OrderedReporter<'a> {
     fn new(context: &'a CommandContext, selection: &'a Selection, reshare: Option<&'a Reshare<'a>>) -> Self {
-        let outcomes = selection.wanted.iter().map(|_| None).collect();
+        let outcomes = selection.items.iter().map(|_| None).collect();
         Self {
             context,
             selection,
             reshare,
             meter: context.console.progress(),
-            arrived: selection.wanted.iter().map(|_| AtomicU64::new(0)).collect(),
-            arrived_in_all: AtomicU64::new(0),
-            wanted_in_all: selection.wanted.iter().fold(0, |sum, wanted| sum.saturating_add(wanted.content.size)),
-            state: Mutex::new(State { outcomes, next: 0, status: ExitCode::Success }),
+            received: selection.items.iter().map(|_| AtomicU64::new(0)).collect(),
+            total_received: AtomicU64::new(0),
+            total_bytes: selection.items.iter().fold(0, |sum, item| sum.saturating_add(item.content.size)),
+            state: Mutex::new(ReporterState { outcomes, next_line: 0, status: ExitCode::Success }),
         }
     }
 
-    fn record(&self, index: usize, fetched: &DownloadOutcome) {
-        let mut state = self.lock();
-        if let (Some(outcome @ None), Some(wanted)) = (state.outcomes.get_mut(index), self.selection.wanted.get(index))
-        {
-            *outcome = Some(FileOutcome::of(wanted, fetched));
-            let saved = is_saved(wanted, outcome);
-            drop(state);
-            if let Some(reshare) = self.reshare {
-                reshare.finished(index, saved);
-            }
-            self.flush_ready();
+    /// The first outcome of an item counts.
+    fn record(&self, index: usize, outcome: &DownloadOutcome) {
+        let mut state = lock(&self.state);
+        let (Some(slot @ None), Some(item)) = (state.outcomes.get_mut(index), self.selection.items.get(index)) else {
+            return;
+        };
+        let outcome = slot.insert(FileOutcome::of(item, outcome));
+        let is_saved = outcome.is_saved_as(&item.name);
+        drop(state);
+        if let Some(reshare) = self.reshare {
+            reshare.ended(index, is_saved);
         }
+        self.flush_ready();
     }
 
+    /// Prints every line that has its outcome, up to the first that has none.
     fn flush_ready(&self) {
-        let mut state = self.lock();
-        while let Some(line) = self.selection.lines.get(state.next) {
+        let mut state = lock(&self.state);
+        while let Some(line) = self.selection.lines.get(state.next_line) {
             let code = match line {
-                ResultLine::Missing(name) => self.print_failure(&ItemFailure {
+                ResultLine::NotFound(name) => self.print_failure(&ItemFailure {
                     name: name.clone(),
                     why: format!("{name}: no active peer has published it"),
                     code: ExitCode::NotFound,
                 }),
-                ResultLine::Wanted(index) => match &state.outcomes[*index] {
+                ResultLine::Item(index) => match &state.outcomes[*index] {
                     Some(outcome) => self.print(*index, outcome),
                     None => break,
                 },
             };
             state.status = state.status.or(code);
-            state.next += 1;
+            state.next_line += 1;
         }
     }
 
     fn print(&self, index: usize, outcome: &FileOutcome) -> ExitCode {
-        let asked = &self.selection.wanted[index].name;
+        let asked = &self.selection.items[index].name;
         match outcome {
             FileOutcome::Saved(name) => self.context.console.report(&Report::Downloaded(asked, name)),
             FileOutcome::Skipped => self.context.console.report(&Report::Skipped(asked)),
@@ -170,34 +176,30 @@ impl<'a> OrderedReporter<'a> {
         failure.code
     }
 
-    /// The status, and what lies under its own name in the folder now.
-    fn into_result(self) -> (ExitCode, BTreeSet<usize>) {
-        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let outcomes = self.selection.wanted.iter().zip(&state.outcomes).enumerate();
-        let saved =
-            outcomes.filter(|(_, (wanted, outcome))| is_saved(wanted, outcome)).map(|(index, _)| index).collect();
-        // A downloader that forgot a file is a bug, and must not look like success.
-        let complete = state.next == self.selection.lines.len();
-        (state.status.or(if complete { ExitCode::Success } else { ExitCode::Internal }), saved)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn into_results(self) -> Results {
+        let state = unpoison(self.state.into_inner());
+        let outcomes = self.selection.items.iter().zip(&state.outcomes).enumerate();
+        let is_saved = |(index, (item, outcome)): (usize, (&DownloadItem, &Option<FileOutcome>))| {
+            outcome.as_ref().is_some_and(|outcome| outcome.is_saved_as(&item.name)).then_some(index)
+        };
+        let saved = outcomes.filter_map(is_saved).collect();
+        // An item without an outcome is a bug of the downloader, and must not look like success.
+        let is_complete = state.next_line == self.selection.lines.len();
+        Results { status: state.status.or(if is_complete { ExitCode::Success } else { ExitCode::Internal }), saved }
     }
 }
 
 impl DownloadProgress for OrderedReporter<'_> {
     fn received(&self, index: usize, done: u64, _total: u64) {
-        let Some(arrived) = self.arrived.get(index) else { return };
-        let before = arrived.swap(done, Relaxed);
-        // Wraps where a bad chunk is taken back, and so stays right.
-        let difference = done.wrapping_sub(before);
-        let all = self.arrived_in_all.fetch_add(difference, Relaxed).wrapping_add(difference);
-        self.meter.update(self.selection.wanted[index].name.as_str(), all, self.wanted_in_all);
+        let Some(received) = self.received.get(index) else { return };
+        // Negative, and wraps, when a group did not verify and its bytes no longer count.
+        let difference = done.wrapping_sub(received.swap(done, Relaxed));
+        let total = self.total_received.fetch_add(difference, Relaxed).wrapping_add(difference);
+        self.meter.update(self.selection.items[index].name.as_str(), total, self.total_bytes);
     }
 
     fn waiting(&self, user: &UserName) {
-        self.context.console.info(format!("waiting: all upload lines of {user} are taken"));
+        self.context.console.info(format!("waiting: all upload slots of {user} are taken"));
     }
 
     fn source_dropped(&self, user: &UserName, name: &FileName, why: &str) {
@@ -208,9 +210,9 @@ impl DownloadProgress for OrderedReporter<'_> {
         self.record(index, outcome);
     }
 
-    fn arriving(&self, index: usize, arriving: &Arc<IncompleteFile>) {
+    fn arriving(&self, index: usize, incomplete: &Arc<IncompleteFile>) {
         if let Some(reshare) = self.reshare {
-            reshare.arriving(index, arriving);
+            reshare.started(index, incomplete);
         }
     }
 

@@ -1,4 +1,4 @@
-use crate::client::commands::test_support::{Bench, content, file, user};
+use crate::client::commands::test_support::{TestClient, content, file, local_content, user};
 use crate::client::control::RequestError;
 use crate::client::download::{DownloadError, DownloadOutcome, OnExists};
 use crate::client::exit_code::ExitCode;
@@ -7,19 +7,15 @@ use crate::common::types::{Audience, Content, FileName};
 
 #[test]
 fn results_come_in_the_order_asked() {
-    let bench = Bench::logged_in();
-    bench.found("a", 1, 1);
-    bench.found("b", 2, 1);
-    bench
-        .world
-        .state()
-        .failing
-        .insert(file("b"), || DownloadOutcome::Failed(DownloadError::Transfer("all gone".into())));
-    let (code, out, err) = bench.run("get a missing b a");
+    let client = TestClient::logged_in();
+    client.found("a", 1, 1);
+    client.found("b", 2, 1);
+    client.script().outcomes.insert(file("b"), || DownloadOutcome::Failed(DownloadError::Transfer("all gone".into())));
+    let (code, out, err) = client.run("get a missing b a");
     let lines = "a downloaded successfully\nFile not found\nb download failed\na downloaded successfully\n";
     assert_eq!((code, out.as_str()), (ExitCode::NotFound, lines));
     assert_eq!(err, "client: missing: no active peer has published it\nclient: b: all gone\n");
-    let fetched = bench.world.calls().into_iter().filter(|call| call.starts_with("fetch")).count();
+    let fetched = client.calls().into_iter().filter(|call| call.starts_with("fetch")).count();
     assert_eq!(fetched, 2, "each is fetched once");
 }
 
@@ -38,10 +34,10 @@ fn every_outcome_has_its_line_and_status() {
         (|| DownloadOutcome::Failed(RequestError::Unreachable.into()), "a download failed\n", ExitCode::Unreachable),
     ];
     for (outcome, line, status) in cases {
-        let bench = Bench::logged_in();
-        bench.found("a", 1, 1);
-        bench.world.state().failing.insert(file("a"), outcome);
-        let (code, out, err) = bench.run("get a");
+        let client = TestClient::logged_in();
+        client.found("a", 1, 1);
+        client.script().outcomes.insert(file("a"), outcome);
+        let (code, out, err) = client.run("get a");
         assert_eq!((code, out.as_str()), (status, line));
         assert_eq!(err.lines().count(), usize::from(!status.is_success()), "{err}");
     }
@@ -49,109 +45,109 @@ fn every_outcome_has_its_line_and_status() {
 
 #[test]
 fn names_are_case_sensitive_and_cannot_be_anything() {
-    let bench = Bench::logged_in();
-    bench.found("Assignment.pdf", 1, 1);
-    assert_eq!(bench.run("get assignment.pdf").1, "File not found\n");
-    assert_eq!(bench.run(&format!("get {}", "x".repeat(300))).1, "File not found\n");
-    assert_eq!(bench.run("get 'a\x1bb'").2, "client: a\\u{1b}b: no active peer has published it\n");
+    let client = TestClient::logged_in();
+    client.found("Assignment.pdf", 1, 1);
+    assert_eq!(client.run("get assignment.pdf").1, "File not found\n");
+    assert_eq!(client.run(&format!("get {}", "x".repeat(300))).1, "File not found\n");
+    assert_eq!(client.run("get 'a\x1bb'").2, "client: a\\u{1b}b: no active peer has published it\n");
 }
 
 #[test]
 fn of_several_contents_the_one_with_most_sources_is_taken() {
-    let bench = Bench::logged_in();
-    bench.found("a", 0x11, 1);
-    bench.found("a", 0x22, 3);
-    bench.found("a", 0x33, 3);
-    let (code, out, err) = bench.run("get a");
+    let client = TestClient::logged_in();
+    client.found("a", 0x11, 1);
+    client.found("a", 0x22, 3);
+    client.found("a", 0x33, 3);
+    let (code, out, err) = client.run("get a");
     assert_eq!((code, out.as_str()), (ExitCode::Success, "a downloaded successfully\n"));
-    assert!(bench.world.calls().contains(&format!("fetch a {}", 0x22)));
+    assert!(client.calls().contains(&format!("fetch a {}", 0x22)));
     assert_eq!(err.lines().count(), 2);
     assert!(err.contains("taking #22222222; there is also a#11111111 (17 bytes, sources: 1)"), "{err}");
-    assert_eq!(bench.run("get a#3333").2, "");
-    assert!(bench.world.calls().contains(&format!("fetch a {}", 0x33)));
-    assert_eq!(bench.run("get a#4444").0, ExitCode::NotFound);
-    assert_eq!(bench.run("get a#333").0, ExitCode::NotFound);
+    assert_eq!(client.run("get a#3333").2, "");
+    assert!(client.calls().contains(&format!("fetch a {}", 0x33)));
+    assert_eq!(client.run("get a#4444").0, ExitCode::NotFound);
+    assert_eq!(client.run("get a#333").0, ExitCode::NotFound);
 }
 
 #[test]
 fn whoever_publishes_a_hash_with_another_size_leads_nobody_astray() {
-    let bench = Bench::logged_in();
+    let client = TestClient::logged_in();
     for (size, sources, age_s) in [(9, 1, 50), (10, 1, 60), (11, 1, 50)] {
         let content = Content { size, ..content(0x11) };
-        bench.world.state().found.push(AvailableContent { name: file("a"), content, sources, age_s });
+        client.script().found.push(AvailableContent { name: file("a"), content, sources, age_s });
     }
-    let (code, _, err) = bench.run("get a");
+    let (code, _, err) = client.run("get a");
     assert_eq!(code, ExitCode::Success);
-    assert!(bench.world.calls().contains(&"fetch a 10".into()), "the oldest of equals");
+    assert!(client.calls().contains(&"fetch a 10".into()), "the oldest of equals");
     assert_eq!(err.lines().count(), 2);
-    let note = "a: taking #11111111 with 10 bytes; some tell another size of it: 11 (sources: 1)";
+    let note = "a: taking #11111111 with 10 bytes; also published with 11 bytes (sources: 1)";
     assert!(err.contains(note), "{err}");
-    bench.world.state().found[2].sources = 2;
-    bench.run("get a#1111");
-    assert!(bench.world.calls().contains(&"fetch a 11".into()), "the one with the most sources");
+    client.script().found[2].sources = 2;
+    client.run("get a#1111");
+    assert!(client.calls().contains(&"fetch a 11".into()), "the one with the most sources");
 }
 
 #[test]
 fn a_file_of_exactly_that_name_wins_over_a_hash() {
-    let bench = Bench::logged_in();
-    bench.found("a", 0x11, 1);
-    bench.found("a#1111", 0x22, 1);
-    assert_eq!(bench.run("get a#1111").1, "a#1111 downloaded successfully\n");
+    let client = TestClient::logged_in();
+    client.found("a", 0x11, 1);
+    client.found("a#1111", 0x22, 1);
+    assert_eq!(client.run("get a#1111").1, "a#1111 downloaded successfully\n");
 }
 
 #[test]
 fn patterns_and_folders_leave_out_what_is_hidden_or_private() {
-    let bench = Bench::logged_in();
+    let client = TestClient::logged_in();
     for name in [".h.pdf", "a.pdf", "b.pdf", "credentials.txt", "r[1].txt", "x/.git/k", "x/a", "x/y/b"] {
-        bench.found(name, 1, 1);
+        client.found(name, 1, 1);
     }
-    assert_eq!(bench.run("get *.pdf").1, "a.pdf downloaded successfully\nb.pdf downloaded successfully\n");
-    assert_eq!(bench.run("get x/").1, "x/a downloaded successfully\nx/y/b downloaded successfully\n");
-    assert_eq!(bench.run("get cred*").1, "File not found\n");
-    assert_eq!(bench.run("get '*.pdf'").1, "File not found\n");
-    assert_eq!(bench.run("get r[1].txt").1, "r[1].txt downloaded successfully\n");
-    assert_eq!(bench.run("get .h.pdf").1, ".h.pdf downloaded successfully\n");
-    assert_eq!(bench.run("get *.nothing").0, ExitCode::NotFound);
+    assert_eq!(client.run("get *.pdf").1, "a.pdf downloaded successfully\nb.pdf downloaded successfully\n");
+    assert_eq!(client.run("get x/").1, "x/a downloaded successfully\nx/y/b downloaded successfully\n");
+    assert_eq!(client.run("get cred*").1, "File not found\n");
+    assert_eq!(client.run("get '*.pdf'").1, "File not found\n");
+    assert_eq!(client.run("get r[1].txt").1, "r[1].txt downloaded successfully\n");
+    assert_eq!(client.run("get .h.pdf").1, ".h.pdf downloaded successfully\n");
+    assert_eq!(client.run("get *.nothing").0, ExitCode::NotFound);
 }
 
 #[test]
 fn a_server_that_is_gone_fails_every_name() {
-    let bench = Bench::logged_in();
-    bench.world.state().down = Some(RequestError::Unreachable);
+    let client = TestClient::logged_in();
+    client.script().down = Some(RequestError::Unreachable);
     let lines = "a download failed\nb download failed\n";
     let expected = (ExitCode::Unreachable, lines.into(), "client: the server does not answer\n".into());
-    assert_eq!(bench.run("get a b"), expected);
-    bench.world.state().down = Some(RequestError::NotAuthenticated);
-    assert_eq!(bench.run("get a b").1, "Please authenticate first\n");
+    assert_eq!(client.run("get a b"), expected);
+    client.script().down = Some(RequestError::NotAuthenticated);
+    assert_eq!(client.run("get a b").1, "Please authenticate first\n");
 }
 
 #[test]
 fn sharing_publishes_what_lies_under_its_own_name() {
-    let bench = Bench::logged_in();
+    let client = TestClient::logged_in();
     for name in ["a", "b", "c"] {
-        bench.found(name, 1, 1);
+        client.found(name, 1, 1);
     }
-    bench.world.state().failing.insert(file("b"), || DownloadOutcome::Saved { name: file("b (1)") });
-    bench.world.state().failing.insert(file("c"), || DownloadOutcome::Failed(DownloadError::HashMismatch));
-    let (code, _, _) = bench.run("get --share a b c");
+    client.script().outcomes.insert(file("b"), || DownloadOutcome::Saved { name: file("b (1)") });
+    client.script().outcomes.insert(file("c"), || DownloadOutcome::Failed(DownloadError::HashMismatch));
+    let (code, _, _) = client.run("get --share a b c");
     assert_eq!(code, ExitCode::HashMismatch);
-    let published: Vec<String> = bench.world.calls().into_iter().filter(|call| call.starts_with("publish")).collect();
+    let published: Vec<String> = client.calls().into_iter().filter(|call| call.starts_with("publish")).collect();
     assert_eq!(published, ["publish a Inherited"]);
     let audience = Audience::only(vec![user("yoda")]);
-    assert_eq!(bench.world.state().served[&file("a")], (content(1), audience));
+    assert_eq!(client.served()[&file("a")], (content(1), audience));
 }
 
 /// `get --share` of one large file that comes out so; what was published and what is published in the end.
-fn share_large(bench: &Bench, outcome: fn() -> DownloadOutcome) -> (Vec<String>, Vec<FileName>) {
-    bench.found("movie", 1, 1);
-    bench.world.state().arriving.insert(file("movie"));
-    bench.world.state().failing.insert(file("movie"), outcome);
-    bench.world.calls();
-    bench.run("get --share movie");
-    let calls = bench.world.calls().into_iter();
+fn share_large(client: &TestClient, outcome: fn() -> DownloadOutcome) -> (Vec<String>, Vec<FileName>) {
+    client.found("movie", 1, 1);
+    client.script().arriving.insert(file("movie"));
+    client.script().outcomes.insert(file("movie"), outcome);
+    client.calls();
+    client.run("get --share movie");
+    let calls = client.calls().into_iter();
     let published = calls.filter(|call| call.starts_with("publish")).collect();
-    let state = bench.world.state();
-    assert!(state.served.keys().eq(state.own.keys()), "what is published is served");
+    let state = client.script();
+    assert!(client.served().keys().eq(state.own.keys()), "what is published is served");
     (published, state.own.keys().cloned().collect())
 }
 
@@ -162,108 +158,108 @@ fn gone() -> DownloadOutcome {
 #[test]
 fn a_large_file_is_published_while_it_arrives_and_withdrawn_if_it_never_gets_whole() {
     let early = ["publish movie Inherited".to_string()];
-    let whole = share_large(&Bench::logged_in(), || DownloadOutcome::Saved { name: file("movie") });
+    let whole = share_large(&TestClient::logged_in(), || DownloadOutcome::Saved { name: file("movie") });
     assert_eq!(whole, (early.to_vec(), vec![file("movie")]));
-    assert_eq!(share_large(&Bench::logged_in(), gone), (early.to_vec(), Vec::new()));
+    assert_eq!(share_large(&TestClient::logged_in(), gone), (early.to_vec(), Vec::new()));
 }
 
 #[test]
 fn of_large_files_only_those_under_way_are_held_open() {
-    let bench = Bench::logged_in();
+    let client = TestClient::logged_in();
     let gone = file("gone");
     for name in ["a", "b", "gone"] {
-        bench.found(name, 1, 1);
-        bench.world.state().arriving.insert(file(name));
+        client.found(name, 1, 1);
+        client.script().arriving.insert(file(name));
     }
-    bench.world.state().failing.insert(gone, self::gone);
-    bench.run("get --share a b gone");
-    assert_eq!(bench.world.state().held_after, 0);
+    client.script().outcomes.insert(gone, self::gone);
+    client.run("get --share a b gone");
+    assert_eq!(client.script().held_after, 0);
 }
 
 #[test]
 fn a_server_that_is_away_is_waited_for_no_longer_than_the_user_likes() {
-    let bench = Bench::logged_in();
-    bench.found("movie", 1, 1);
-    bench.world.state().arriving.insert(file("movie"));
-    bench.world.state().away = true;
-    let _busy = bench.context.state.begin_command();
+    let client = TestClient::logged_in();
+    client.found("movie", 1, 1);
+    client.script().arriving.insert(file("movie"));
+    client.script().away = true;
+    let _busy = client.context.state.begin_command();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while bench.world.state().batches.is_empty() {
+            while client.script().batches.is_empty() {
                 std::thread::yield_now();
             }
-            bench.context.state.cancel();
+            client.context.state.cancel();
         });
-        assert_eq!(bench.run("get --share movie").0, ExitCode::Interrupted);
+        assert_eq!(client.run("get --share movie").0, ExitCode::Interrupted);
     });
-    bench.world.state().away = false;
+    client.script().away = false;
 }
 
 #[test]
 fn a_server_that_does_not_answer_is_asked_once_early_and_once_in_the_end() {
-    let bench = Bench::logged_in();
+    let client = TestClient::logged_in();
     let names = ["a", "b", "c", "d"];
     for name in names {
-        bench.found(name, 1, 1);
-        bench.world.state().arriving.insert(file(name));
+        client.found(name, 1, 1);
+        client.script().arriving.insert(file(name));
     }
-    bench.world.state().down_to_publish = true;
-    let (code, _, err) = bench.run("get --share a b c d");
+    client.script().down_to_publish = true;
+    let (code, _, err) = client.run("get --share a b c d");
     assert_eq!((code, err.lines().count()), (ExitCode::Unreachable, 1), "{err}");
-    let batches = std::mem::take(&mut bench.world.state().batches);
+    let batches = std::mem::take(&mut client.script().batches);
     assert_eq!((batches.len(), batches[1]), (2, 4), "{batches:?}");
 }
 
 #[test]
 fn to_share_one_file_no_other_publication_is_looked_at() {
-    let bench = Bench::logged_in();
+    let client = TestClient::logged_in();
     for at in 0..100 {
-        bench.local(&format!("own-{at}"), 9);
+        client.local(&format!("own-{at}"), 9);
     }
-    bench.run("pub *");
-    let (published, _) = share_large(&bench, || DownloadOutcome::Saved { name: file("movie") });
+    client.run("pub *");
+    let (published, _) = share_large(&client, || DownloadOutcome::Saved { name: file("movie") });
     assert_eq!(published.len(), 1);
-    assert_eq!(bench.world.state().audiences, 1);
-    assert_eq!(bench.world.state().lists, 1, "that of the login");
+    assert_eq!(client.script().audiences, 1);
+    assert_eq!(client.script().lists, 1, "that of the login");
 }
 
 #[test]
 fn a_download_that_is_shared_on_never_costs_the_user_a_publication() {
-    let own = |bench: &Bench| {
-        bench.local("movie", 9);
-        bench.run("pub movie");
+    let own = |client: &TestClient| {
+        client.local("movie", 9);
+        client.run("pub movie");
     };
     let kept = (Vec::new(), vec![file("movie")]);
     // The file is still there.
-    let mut bench = Bench::logged_in();
-    bench.context.downloads.on_exists = OnExists::Overwrite;
-    own(&bench);
-    assert_eq!(share_large(&bench, gone), kept);
+    let mut client = TestClient::logged_in();
+    client.context.download_options.on_exists = OnExists::Overwrite;
+    own(&client);
+    assert_eq!(share_large(&client, gone), kept);
     // It is not, but it is published all the same.
-    let bench = Bench::logged_in();
-    own(&bench);
-    bench.world.state().files.clear();
-    assert_eq!(share_large(&bench, gone), kept);
+    let client = TestClient::logged_in();
+    own(&client);
+    std::fs::remove_file(client.dir.path().join("movie")).unwrap();
+    assert_eq!(share_large(&client, gone), kept);
     // It will be saved under another name.
-    let mut bench = Bench::logged_in();
-    bench.context.downloads.on_exists = OnExists::Rename;
-    own(&bench);
-    assert_eq!(share_large(&bench, || DownloadOutcome::Saved { name: file("movie (1)") }), kept);
-    assert_eq!(bench.world.state().own[&file("movie")].0, content(9));
+    let mut client = TestClient::logged_in();
+    client.context.download_options.on_exists = OnExists::Rename;
+    own(&client);
+    assert_eq!(share_large(&client, || DownloadOutcome::Saved { name: file("movie (1)") }), kept);
+    assert_eq!(client.script().own[&file("movie")].0, local_content(9));
 }
 
 #[test]
 fn without_share_nothing_is_published() {
-    let bench = Bench::logged_in();
-    bench.found("a", 1, 1);
-    bench.run("get a");
-    assert!(bench.world.state().own.is_empty() && bench.world.state().served.is_empty());
+    let client = TestClient::logged_in();
+    client.found("a", 1, 1);
+    client.run("get a");
+    assert!(client.script().own.is_empty() && client.served().is_empty());
 }
 
 #[test]
 fn a_signal_stops_the_download() {
-    let bench = Bench::logged_in();
-    bench.found("a", 1, 1);
-    bench.context.state.close();
-    assert_eq!(bench.run("get a").0, ExitCode::Interrupted);
+    let client = TestClient::logged_in();
+    client.found("a", 1, 1);
+    client.context.state.close();
+    assert_eq!(client.run("get a").0, ExitCode::Interrupted);
 }

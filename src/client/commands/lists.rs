@@ -6,13 +6,13 @@ use crate::client::ui::report::Report;
 
 /// `lap`: the active peers.
 pub fn active_peers(context: &CommandContext) -> ExitCode {
-    let peers = context.services.catalogue.peers();
+    let peers = context.server.peers();
     context.report_list(Verb::Lap, peers, |users| Report::Peers(users))
 }
 
 /// `lpf`: the files that the user has published.
 pub fn published_files(context: &CommandContext) -> ExitCode {
-    let published = context.services.catalogue.published();
+    let published = context.server.published();
     context.report_list(Verb::Lpf, published, |files| Report::OwnFiles(files))
 }
 

@@ -1,5 +1,6 @@
-//! What each command does, over the seams of [`services`](crate::client::services): every file here is one or two
-//! commands. They print their results and say how they came out; what that means for the shell is not their business.
+//! What each command does: one or two commands a file. A command prints its results and returns an exit code.
+//!
+//! Must not know where command lines come from.
 
 pub mod auth;
 pub mod get;
@@ -8,6 +9,7 @@ pub mod lists;
 pub mod publish;
 mod reshare;
 pub mod search;
+mod selector;
 mod state;
 mod verb;
 
@@ -15,38 +17,90 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::control::RequestError;
-use crate::client::download::DownloadOptions;
+use crate::client::control::{ControlHandle, LoginError, Password, RequestError, ServerApi};
+use crate::client::download::{DownloadItem, DownloadOptions, DownloadOutcome, DownloadProgress, Downloader};
 use crate::client::exit_code::ExitCode;
 use crate::client::publications::OwnPublications;
-use crate::client::services::Services;
 use crate::client::ui::console::Console;
 use crate::client::ui::password::PasswordSource;
 use crate::client::ui::report::{ItemFailure, Report};
+use crate::client::upload::UploadService;
+use crate::common::types::UserName;
 
 pub use self::state::CommandState;
 pub use self::verb::{Verb, help_text};
 
-/// Everything a command works with.
+/// What the user should know about a new session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoginInfo {
+    /// Peers on other hosts cannot download from this client.
+    pub local_only: bool,
+}
+
+/// Login and logout. Tests replace it, as they replace the [transport](crate::client::control::RequestTransport).
+pub trait SessionControl: Send + Sync {
+    fn login(&self, user: UserName, password: Password) -> Result<LoginInfo, LoginError>;
+    /// The user who is logged in.
+    fn user(&self) -> Option<UserName>;
+    fn logout(&self);
+}
+
+impl SessionControl for ControlHandle {
+    fn login(&self, user: UserName, password: Password) -> Result<LoginInfo, LoginError> {
+        ControlHandle::login(self, user, password).map(|session| LoginInfo { local_only: session.local_only })
+    }
+
+    fn user(&self) -> Option<UserName> {
+        ControlHandle::user(self)
+    }
+
+    fn logout(&self) {
+        ControlHandle::logout(self);
+    }
+}
+
+/// Downloads files. Tests replace it.
+pub trait Download: Send + Sync {
+    /// One outcome for each item, in order.
+    fn fetch(
+        &self,
+        items: &[DownloadItem],
+        options: &DownloadOptions,
+        progress: &dyn DownloadProgress,
+    ) -> Vec<DownloadOutcome>;
+}
+
+impl Download for Downloader {
+    fn fetch(
+        &self,
+        items: &[DownloadItem],
+        options: &DownloadOptions,
+        progress: &dyn DownloadProgress,
+    ) -> Vec<DownloadOutcome> {
+        Downloader::fetch(self, items, options, progress)
+    }
+}
+
+/// Everything a command works with. Several contexts may use the same session, folder and downloader at once: output,
+/// cancellation and policy are each context's own.
 pub struct CommandContext {
-    /// The rest of the client.
-    pub services: Services,
+    pub session: Arc<dyn SessionControl>,
+    pub server: ServerApi,
+    pub uploads: Arc<UploadService>,
+    pub downloader: Arc<dyn Download>,
     /// The user's own publications.
     pub own: Arc<OwnPublications>,
-    /// The two streams.
     pub console: Arc<Console>,
     /// Whether a command runs and whether it is cancelled.
     pub state: Arc<CommandState>,
-    /// Where passwords come from.
     pub passwords: Box<dyn PasswordSource>,
-    /// How downloads behave.
-    pub downloads: DownloadOptions,
-    /// Between two tries of `-u` while the user is still active.
+    pub download_options: DownloadOptions,
+    /// Between two attempts of `-u` while the user is active.
     pub login_retry: Duration,
 }
 
 impl CommandContext {
-    /// A line that is no command, or anything else that has no line of its own on stdout.
+    /// Reports an error of the command as a whole, which has no line of its own on stdout.
     pub fn report_error(&self, command: &str, code: ExitCode, why: impl Display) -> ExitCode {
         let failure = ItemFailure { name: String::new(), why: why.to_string(), code };
         self.console.error(&failure.why);
@@ -54,9 +108,9 @@ impl CommandContext {
         code
     }
 
-    /// A command that needs a login before it.
+    /// The command needs a login before it.
     pub fn not_authenticated(&self, verb: Verb) -> ExitCode {
-        // A client that ends has left its session under the command's feet: that is no news.
+        // Not if the client is ending: it has logged out itself while the command was running.
         if !self.state.is_closed() {
             self.console.report(&Report::NotAuthenticated(verb.name()));
         }
@@ -79,14 +133,14 @@ impl CommandContext {
             Err(error) => self.report_error(verb.name(), (&error).into(), error),
         }
     }
-}
 
-/// Tells each failure on stderr; the first one's exit status.
-fn report_failures(context: &CommandContext, failures: &[ItemFailure]) -> ExitCode {
-    for failure in failures {
-        context.console.error(&failure.why);
+    /// Prints the reason of each failure. Returns the first one's exit code.
+    fn report_failures(&self, failures: &[ItemFailure]) -> ExitCode {
+        for failure in failures {
+            self.console.error(&failure.why);
+        }
+        failures.first().map_or(ExitCode::Success, |first| first.code)
     }
-    failures.first().map_or(ExitCode::Success, |first| first.code)
 }
 
 #[cfg(test)]

@@ -1,132 +1,149 @@
 //! `pub` and `unp`.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 
-use super::{CommandContext, CommandState, Verb, report_failures};
-use crate::client::control::PublishAudience;
-use crate::client::control::RequestError;
+use rayon::prelude::*;
+
+use super::selector::Selector;
+use super::{CommandContext, CommandState, Verb};
+use crate::client::control::{PublishAudience, RequestError};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::{HashProgress, PathArg, ShareError};
-use crate::client::shell::path_arg::Selector;
 use crate::client::ui::console::ProgressMeter;
 use crate::client::ui::report::{ItemFailure, Report};
+use crate::common::limits::GROUP_MIN_BYTES;
 use crate::common::message::OwnPublication;
 use crate::common::types::{Audience, FileName, NamedContent, UserName};
 
-/// More only wait for the disk.
+/// More threads only wait for the disk.
 const THREADS_MAX: usize = 16;
 
-/// Publishes whatever of `files` can be, in one go; nothing once the user has said stop.
+/// Publishes those of `files` that can be read, together; nothing if the command is cancelled. `to`: the only users who
+/// may see them; empty: all users.
 pub fn publish(context: &CommandContext, to: Vec<UserName>, files: &[PathArg]) -> ExitCode {
+    publish_hashed(context, to, files, &|name, progress| context.uploads.hash_file(name, progress))
+}
+
+/// Hashes one file, ready to be published.
+type HashFile<'a> = dyn Fn(&FileName, &dyn HashProgress) -> Result<NamedContent, ShareError> + Sync + 'a;
+
+fn publish_hashed(context: &CommandContext, to: Vec<UserName>, files: &[PathArg], hash: &HashFile<'_>) -> ExitCode {
     let mut failures = Vec::new();
     let names = expand(context, files, &mut failures);
-    let mut prepared = prepare(context, names, &mut failures);
+    let mut hashed = hash_files(context, &names, hash, &mut failures);
     if context.state.is_cancelled() {
-        prepared.clear();
-        failures.push(failure("", &ShareError::Interrupted));
+        hashed.clear();
+        failures.push(share_failure("", &ShareError::Interrupted));
     }
     let audience = if to.is_empty() { Audience::Everyone } else { Audience::only(to) };
-    if !prepared.is_empty() {
-        let opened = match audience {
-            Audience::Everyone => context.own.restricted_among(prepared.iter().map(|file| &file.name)),
+    if !hashed.is_empty() {
+        let now_public = match audience {
+            Audience::Everyone => context.own.restricted_among(hashed.iter().map(|file| &file.name)),
             Audience::Only(_) => Vec::new(),
         };
-        match register_and_publish(context, &prepared, audience) {
-            Ok(()) => note_now_public(context, &opened),
+        match register_and_publish(context, &hashed, audience) {
+            Ok(()) => note_now_public(context, &now_public),
             Err(RequestError::NotAuthenticated) => return context.not_authenticated(Verb::Pub),
             Err(error) => {
-                failures.push(ItemFailure { name: String::new(), why: error.to_string(), code: (&error).into() });
-                prepared.clear();
+                failures.push(request_failure(&error));
+                hashed.clear();
             }
         }
     }
-    let done: Vec<FileName> = prepared.into_iter().map(|file| file.name).collect();
-    let status = report_failures(context, &failures);
-    context.console.report(&Report::Published(&done, &failures));
+    let published: Vec<FileName> = hashed.into_iter().map(|file| file.name).collect();
+    let status = context.report_failures(&failures);
+    context.console.report(&Report::Published(&published, &failures));
     status
 }
 
-/// What the arguments mean, each name once, in the order asked.
+/// The files that the arguments name, each once, in the order asked.
 fn expand(context: &CommandContext, files: &[PathArg], failures: &mut Vec<ItemFailure>) -> Vec<FileName> {
     let mut seen = BTreeSet::new();
     let mut names = Vec::new();
     for argument in files {
-        let found = context.services.folder.expand(argument);
-        failures.extend(found.errors.iter().map(|error| failure(&argument.text, error)));
-        names.extend(found.files.into_iter().filter(|name| seen.insert(name.clone())));
+        let expanded = context.uploads.expand(argument);
+        failures.extend(expanded.errors.iter().map(|error| share_failure(&argument.text, error)));
+        names.extend(expanded.files.into_iter().filter(|name| seen.insert(name.clone())));
     }
     names
 }
 
-/// Hashes many files at a time: small ones by a thread each, while each large one takes all cores.
-fn prepare(context: &CommandContext, names: Vec<FileName>, failures: &mut Vec<ItemFailure>) -> Vec<NamedContent> {
-    let folder = &*context.services.folder;
-    let sizes: Vec<u64> = names.iter().map(|name| folder.size(name)).collect();
-    let hashing = TotalProgress::new(&context.state, context.console.progress(), sizes.iter().sum());
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let at = next.fetch_add(1, Relaxed);
-            let (Some(name), Some(&size)) = (names.get(at), sizes.get(at)) else { return done };
-            let one = FileProgress { all: &hashing, counted: AtomicU64::new(0) };
-            let outcome = folder.hash_file(name, &one);
-            one.count(name, size);
-            done.push((at, outcome));
-        }
+/// Hashes all files: those of one chunk group side by side, then the larger ones one by one, since each takes all cores.
+/// The result is in the order of `names`.
+fn hash_files(
+    context: &CommandContext,
+    names: &[FileName],
+    hash: &HashFile<'_>,
+    failures: &mut Vec<ItemFailure>,
+) -> Vec<NamedContent> {
+    let sizes: Vec<u64> = names.iter().map(|name| context.uploads.size(name)).collect();
+    let total = TotalProgress::new(&context.state, context.console.progress(), sizes.iter().sum());
+    let hash = |index: usize| {
+        let progress = FileProgress { total: &total, counted: AtomicU64::new(0) };
+        let outcome = hash(&names[index], &progress);
+        progress.count(&names[index], sizes[index]);
+        (index, outcome)
     };
-    let mut outcomes = thread::scope(|scope| {
-        let helpers: Vec<_> = (1..threads().min(names.len())).map(|_| scope.spawn(work)).collect();
-        let mut outcomes = work();
-        for helper in helpers {
-            outcomes.extend(helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        }
-        outcomes
-    });
-    outcomes.sort_unstable_by_key(|(at, _)| *at);
-    let mut prepared = Vec::with_capacity(outcomes.len());
-    for (at, outcome) in outcomes {
+    let (small, large): (Vec<usize>, Vec<usize>) = (0..names.len()).partition(|&index| sizes[index] <= GROUP_MIN_BYTES);
+    let mut outcomes = match thread_pool(small.len()) {
+        Some(pool) => pool.install(|| small.into_par_iter().map(hash).collect()),
+        None => small.into_iter().map(hash).collect::<Vec<_>>(),
+    };
+    outcomes.extend(large.into_iter().map(hash));
+    outcomes.sort_unstable_by_key(|(index, _)| *index);
+    let mut hashed = Vec::with_capacity(outcomes.len());
+    for (index, outcome) in outcomes {
         match outcome {
-            Ok(file) => prepared.push(file),
-            // Told once for all.
+            Ok(file) => hashed.push(file),
+            // Reported once for all files.
             Err(ShareError::Interrupted) => {}
-            Err(error) => failures.push(failure(names[at].as_str(), &error)),
+            Err(error) => failures.push(share_failure(names[index].as_str(), &error)),
         }
     }
-    prepared
+    hashed
 }
 
-/// At least two, so that one reads while another hashes.
-fn threads() -> usize {
-    thread::available_parallelism().map_or(2, usize::from).clamp(2, THREADS_MAX)
+/// A pool of at least two threads, so that one reads while another hashes. `None` for a single file, or if no thread can
+/// be created.
+fn thread_pool(files: usize) -> Option<rayon::ThreadPool> {
+    let threads = thread::available_parallelism().map_or(2, usize::from).clamp(2, THREADS_MAX).min(files);
+    if threads < 2 {
+        return None;
+    }
+    rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|_| "publish".into()).build().ok()
 }
 
-/// The folder serves first, so that whoever sees a new publication can fetch it at once; it answers only for tickets
-/// that the server gives out, so that a publication which then fails gives nothing away.
+/// Serves the files first: a peer that sees a new publication can fetch it at once. Until the server accepts them this
+/// gives nothing away, since uploads need a ticket of the server.
 fn register_and_publish(
     context: &CommandContext,
     files: &[NamedContent],
     audience: Audience,
 ) -> Result<(), RequestError> {
     for file in files {
-        context.own.publish(&*context.services.folder, &file.name, file.content, audience.clone());
+        context.own.publish(&context.uploads, &file.name, file.content, audience.clone());
     }
-    context.services.catalogue.publish(files, &PublishAudience::Audience(audience))
+    context.server.publish(files, &PublishAudience::Audience(audience))
 }
 
 fn note_now_public(context: &CommandContext, names: &[FileName]) {
     for name in names {
-        context.console.info(format!("{name}: was published to some, now everyone sees it"));
+        context.console.info(format!("{name}: was published to some users, now all users can see it"));
     }
 }
 
-fn failure(name: &str, error: &ShareError) -> ItemFailure {
+fn share_failure(name: &str, error: &ShareError) -> ItemFailure {
     ItemFailure { name: name.into(), why: error.to_string(), code: error.into() }
 }
 
-/// How far all files together have come.
+/// The failure of the whole command.
+fn request_failure(error: &RequestError) -> ItemFailure {
+    ItemFailure { name: String::new(), why: error.to_string(), code: error.into() }
+}
+
+/// Bytes hashed of all files together.
 struct TotalProgress<'a> {
     state: &'a CommandState,
     meter: ProgressMeter<'a>,
@@ -140,19 +157,19 @@ impl<'a> TotalProgress<'a> {
     }
 }
 
-/// One of them.
-struct FileProgress<'h, 'a> {
-    all: &'h TotalProgress<'a>,
-    /// Of its bytes, those in [`TotalProgress::done`].
+/// Bytes hashed of one file.
+struct FileProgress<'t, 'a> {
+    total: &'t TotalProgress<'a>,
+    /// Those that [`TotalProgress::done`] includes.
     counted: AtomicU64,
 }
 
 impl FileProgress<'_, '_> {
-    /// So much of it is done, if not more.
+    /// At least `done` bytes are hashed.
     fn count(&self, name: &FileName, done: u64) {
-        let fresh = done.saturating_sub(self.counted.fetch_max(done, Relaxed));
-        let all = self.all.done.fetch_add(fresh, Relaxed) + fresh;
-        self.all.meter.update(name.as_str(), all, self.all.total.max(all));
+        let added = done.saturating_sub(self.counted.fetch_max(done, Relaxed));
+        let all = self.total.done.fetch_add(added, Relaxed) + added;
+        self.total.meter.update(name.as_str(), all, self.total.total.max(all));
     }
 }
 
@@ -162,60 +179,62 @@ impl HashProgress for FileProgress<'_, '_> {
     }
 
     fn interrupted(&self) -> bool {
-        self.all.state.is_cancelled()
+        self.total.state.is_cancelled()
     }
 }
 
-/// Withdraws whatever of `files` is published.
+/// Withdraws those of `files` that are published.
 pub fn unpublish(context: &CommandContext, files: &[PathArg]) -> ExitCode {
-    let (done, failures) = match withdraw(context, files) {
-        Ok(both) => both,
+    let (unpublished, failures) = match withdraw(context, files) {
+        Ok(Withdrawn { unpublished, failures }) => (unpublished, failures),
         Err(RequestError::NotAuthenticated) => return context.not_authenticated(Verb::Unp),
-        Err(error) => {
-            let failure = ItemFailure { name: String::new(), why: error.to_string(), code: (&error).into() };
-            (Vec::new(), vec![failure])
-        }
+        Err(error) => (Vec::new(), vec![request_failure(&error)]),
     };
-    let status = report_failures(context, &failures);
-    context.console.report(&Report::Unpublished(&done, &failures));
+    let status = context.report_failures(&failures);
+    context.console.report(&Report::Unpublished(&unpublished, &failures));
     status
 }
 
-fn withdraw(context: &CommandContext, files: &[PathArg]) -> Result<(Vec<FileName>, Vec<ItemFailure>), RequestError> {
-    let catalogue = &context.services.catalogue;
-    let selected: Vec<Option<Selector>> = files.iter().map(|argument| Selector::of(argument).ok()).collect();
-    let wants_list = selected.iter().any(|selector| matches!(selector, Some(Selector::Pattern(..))));
-    let published = if wants_list { catalogue.own_publications_quiet()? } else { Vec::new() };
+struct Withdrawn {
+    unpublished: Vec<FileName>,
+    /// What was not published, in the order asked.
+    failures: Vec<ItemFailure>,
+}
 
-    // Each name once, with the argument that first asked for it.
+fn withdraw(context: &CommandContext, files: &[PathArg]) -> Result<Withdrawn, RequestError> {
+    let selectors: Vec<Option<Selector>> = files.iter().map(|argument| Selector::of(argument).ok()).collect();
+    let has_pattern = selectors.iter().any(|selector| matches!(selector, Some(Selector::Pattern(..))));
+    let published = if has_pattern { context.server.own_publications_quiet()? } else { Vec::new() };
+
+    // Each name once, at its first position. A failure has the number of names before it.
     let mut seen = BTreeSet::new();
     let mut names = Vec::new();
-    let mut failures = Vec::new();
-    for (argument, selector) in files.iter().zip(selected) {
-        let meant = selector.map_or_else(Vec::new, |selector| matching_names(&selector, &published));
-        if meant.is_empty() {
-            failures.push((argument.text.clone(), names.len()));
+    let mut missing = Vec::new();
+    for (argument, selector) in files.iter().zip(selectors) {
+        let matching = selector.map_or_else(Vec::new, |selector| matching_names(&selector, &published));
+        if matching.is_empty() {
+            missing.push((names.len(), argument.text.clone()));
         }
-        names.extend(meant.into_iter().filter(|name| seen.insert(name.clone())));
+        names.extend(matching.into_iter().filter(|name| seen.insert(name.clone())));
     }
-    let found = if names.is_empty() { Vec::new() } else { catalogue.unpublish(&names)? };
+    let found = if names.is_empty() { Vec::new() } else { context.server.unpublish(&names)? };
 
-    let mut done = Vec::new();
-    for (at, (name, found)) in names.into_iter().zip(found).enumerate() {
-        context.own.withdraw(&*context.services.folder, &name);
+    let mut unpublished = Vec::new();
+    for (index, (name, found)) in names.into_iter().zip(found).enumerate() {
+        context.own.withdraw(&context.uploads, &name);
         if found {
-            done.push(name);
+            unpublished.push(name);
         } else {
-            failures.push((name.to_string(), at));
+            missing.push((index, name.to_string()));
         }
     }
-    failures.sort_by_key(|(_, at)| *at);
-    let failure = |(name, _): (String, usize)| ItemFailure {
+    missing.sort_by_key(|(position, _)| *position);
+    let failure = |(_, name): (usize, String)| ItemFailure {
         why: format!("{name}: is not published"),
         name,
         code: ExitCode::NotFound,
     };
-    Ok((done, failures.into_iter().map(failure).collect()))
+    Ok(Withdrawn { unpublished, failures: missing.into_iter().map(failure).collect() })
 }
 
 fn matching_names(selector: &Selector, published: &[OwnPublication]) -> Vec<FileName> {

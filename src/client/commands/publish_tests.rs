@@ -1,27 +1,27 @@
-use std::sync::{Arc, Barrier};
+use std::sync::Barrier;
 
 use super::*;
-use crate::client::commands::test_support::{Bench, content, file, user};
+use crate::client::commands::test_support::{TestClient, content, file, local_content, user};
 
 #[test]
 fn a_file_is_published_and_served() {
-    let bench = Bench::logged_in();
-    bench.local("a b", 1);
-    let (code, out, err) = bench.run("pub './a b'");
+    let client = TestClient::logged_in();
+    client.local("a b", 1);
+    let (code, out, err) = client.run("pub './a b'");
     assert_eq!((code, out.as_str(), err.as_str()), (ExitCode::Success, "File published successfully\n", ""));
-    assert_eq!(bench.world.state().own[&file("a b")], (content(1), Audience::Everyone));
-    assert_eq!(bench.world.state().served[&file("a b")], (content(1), Audience::Everyone));
-    assert_eq!(bench.run("pub 'a b'").1, "File published successfully\n");
+    assert_eq!(client.script().own[&file("a b")], (local_content(1), Audience::Everyone));
+    assert_eq!(client.served()[&file("a b")], (local_content(1), Audience::Everyone));
+    assert_eq!(client.run("pub 'a b'").1, "File published successfully\n");
 }
 
 #[test]
 fn every_name_is_tried_and_each_counts_once() {
-    let bench = Bench::logged_in();
+    let client = TestClient::logged_in();
     for name in ["a.pdf", "b.pdf", "c"] {
-        bench.local(name, 1);
+        client.local(name, 1);
     }
-    bench.world.state().files.insert(file("locked"), None);
-    let (code, out, err) = bench.run("pub missing *.pdf a.pdf locked c");
+    std::os::unix::fs::symlink("c", client.dir.path().join("locked")).unwrap();
+    let (code, out, err) = client.run("pub missing *.pdf a.pdf locked c");
     assert_eq!(
         (code, out.as_str()),
         (ExitCode::LocalFile, "3 files published successfully\nFile publication failed\n")
@@ -29,48 +29,58 @@ fn every_name_is_tried_and_each_counts_once() {
     let reasons: Vec<&str> = err.lines().collect();
     assert_eq!(reasons.len(), 2, "{err}");
     assert!(reasons[0].starts_with("client: missing: no such file") && reasons[1].starts_with("client: locked: "));
-    assert_eq!(bench.world.calls().iter().filter(|call| call.starts_with("publish")).count(), 3);
+    assert_eq!(client.calls().iter().filter(|call| call.starts_with("publish")).count(), 3);
+}
+
+/// `pub`, with something that happens while a file is hashed.
+fn publish_while(client: &TestClient, names: &[&str], happens: impl Fn(&FileName) + Sync) -> ExitCode {
+    let files: Vec<PathArg> = names.iter().map(|&name| PathArg { text: name.into(), pattern: None }).collect();
+    publish_hashed(&client.context, Vec::new(), &files, &|name, progress| {
+        if progress.interrupted() {
+            return Err(ShareError::Interrupted);
+        }
+        happens(name);
+        client.context.uploads.hash_file(name, progress)
+    })
 }
 
 #[test]
 fn nothing_is_published_after_an_interrupt() {
     for interrupting in ["a", "b", "c"] {
-        let bench = Bench::logged_in();
+        let client = TestClient::logged_in();
         for name in ["a", "b", "c"] {
-            bench.local(name, 1);
+            client.local(name, 1);
         }
-        let state = Arc::clone(&bench.context.state);
-        let _busy = bench.context.state.begin_command();
-        bench.world.state().hashing = Some(Arc::new(move |hashed| {
+        let _running = client.context.state.begin_command();
+        let cancel = |hashed: &FileName| {
             if *hashed == file(interrupting) {
-                state.cancel();
+                client.context.state.cancel();
             }
-        }));
-        let failed = (ExitCode::Interrupted, "File publication failed\n".into(), "client: interrupted\n".into());
-        assert_eq!(bench.run("pub a b c"), failed);
-        assert!(bench.world.state().own.is_empty() && bench.world.state().served.is_empty());
+        };
+        assert_eq!(publish_while(&client, &["a", "b", "c"], cancel), ExitCode::Interrupted);
+        assert_eq!(client.printed(), ("File publication failed\n".into(), "client: interrupted\n".into()));
+        assert!(client.script().own.is_empty() && client.served().is_empty());
     }
 }
 
 #[test]
 fn small_files_are_hashed_side_by_side() {
-    let bench = Bench::logged_in();
+    let client = TestClient::logged_in();
     for name in ["a", "b"] {
-        bench.local(name, 1);
+        client.local(name, 1);
     }
     let both = Barrier::new(2);
-    bench.world.state().hashing = Some(Arc::new(move |_| {
-        both.wait();
-    }));
-    assert_eq!(bench.run("pub a b").1, "2 files published successfully\n");
+    let wait = |_: &FileName| drop(both.wait());
+    assert_eq!(publish_while(&client, &["a", "b"], wait), ExitCode::Success);
+    assert_eq!(client.printed().0, "2 files published successfully\n");
 }
 
 #[test]
 fn progress_is_that_of_all_files_together() {
-    let bench = Bench::logged_in();
-    let all = TotalProgress::new(&bench.context.state, bench.context.console.progress(), 30);
-    let [first, second] = [(); 2].map(|()| FileProgress { all: &all, counted: AtomicU64::new(0) });
-    let done = || all.done.load(Relaxed);
+    let client = TestClient::logged_in();
+    let total = TotalProgress::new(&client.context.state, client.context.console.progress(), 30);
+    let [first, second] = [(); 2].map(|()| FileProgress { total: &total, counted: AtomicU64::new(0) });
+    let done = || total.done.load(Relaxed);
     first.hashed(&file("a"), 4, 10);
     second.hashed(&file("b"), 6, 20);
     assert_eq!(done(), 10);
@@ -84,63 +94,66 @@ fn progress_is_that_of_all_files_together() {
 
 #[test]
 fn nothing_to_publish_is_a_failure() {
-    let bench = Bench::logged_in();
+    let client = TestClient::logged_in();
     for line in ["pub nothing", "pub *.nothing"] {
-        let (code, out, err) = bench.run(line);
+        let (code, out, err) = client.run(line);
         assert_eq!((code, out.as_str(), err.lines().count()), (ExitCode::LocalFile, "File publication failed\n", 1));
     }
-    assert!(bench.world.calls().is_empty());
+    assert!(client.calls().is_empty());
 }
 
 #[test]
 fn an_audience_is_kept_until_it_is_opened_and_that_is_noted() {
-    let bench = Bench::logged_in();
-    bench.local("a", 1);
-    assert_eq!(bench.run("pub --to vader --to yoda a").2, "");
+    let client = TestClient::logged_in();
+    client.local("a", 1);
+    assert_eq!(client.run("pub --to vader --to yoda a").2, "");
     let some = Audience::only(vec![user("vader"), user("yoda")]);
-    assert_eq!(bench.world.state().served[&file("a")].1, some);
-    assert_eq!(bench.world.state().own[&file("a")].1, some);
-    assert_eq!(bench.run("pub --to yoda a").2, "");
-    let (code, _, err) = bench.run("pub a");
-    assert_eq!((code, err.as_str()), (ExitCode::Success, "client: a: was published to some, now everyone sees it\n"));
-    assert_eq!(bench.run("pub a").2, "");
-    assert_eq!(bench.world.state().served[&file("a")].1, Audience::Everyone);
+    assert_eq!(client.served()[&file("a")].1, some);
+    assert_eq!(client.script().own[&file("a")].1, some);
+    assert_eq!(client.run("pub --to yoda a").2, "");
+    let (code, _, err) = client.run("pub a");
+    assert_eq!(
+        (code, err.as_str()),
+        (ExitCode::Success, "client: a: was published to some users, now all users can see it\n")
+    );
+    assert_eq!(client.run("pub a").2, "");
+    assert_eq!(client.served()[&file("a")].1, Audience::Everyone);
 }
 
 #[test]
 fn a_server_that_is_gone_fails_all() {
-    let bench = Bench::logged_in();
-    bench.local("a", 1);
-    bench.world.state().down = Some(RequestError::Unreachable);
+    let client = TestClient::logged_in();
+    client.local("a", 1);
+    client.script().down = Some(RequestError::Unreachable);
     let reason = "client: the server does not answer\n";
-    assert_eq!(bench.run("pub a"), (ExitCode::Unreachable, "File publication failed\n".into(), reason.into()));
-    assert_eq!(bench.run("unp a"), (ExitCode::Unreachable, "File unpublication failed\n".into(), reason.into()));
+    assert_eq!(client.run("pub a"), (ExitCode::Unreachable, "File publication failed\n".into(), reason.into()));
+    assert_eq!(client.run("unp a"), (ExitCode::Unreachable, "File unpublication failed\n".into(), reason.into()));
 }
 
 #[test]
 fn what_is_withdrawn_is_not_served() {
-    let bench = Bench::logged_in();
-    bench.local("a", 1);
-    bench.run("pub a");
-    assert_eq!(bench.run("unp a"), (ExitCode::Success, "File unpublished successfully\n".into(), String::new()));
-    assert!(bench.world.state().served.is_empty());
+    let client = TestClient::logged_in();
+    client.local("a", 1);
+    client.run("pub a");
+    assert_eq!(client.run("unp a"), (ExitCode::Success, "File unpublished successfully\n".into(), String::new()));
+    assert!(client.served().is_empty());
     let failed = (ExitCode::NotFound, "File unpublication failed\n".into(), "client: a: is not published\n".into());
-    assert_eq!(bench.run("unp a"), failed);
+    assert_eq!(client.run("unp a"), failed);
 }
 
 #[test]
 fn patterns_and_folders_mean_what_is_published() {
-    let bench = Bench::logged_in();
+    let client = TestClient::logged_in();
     for name in ["a.pdf", "b.pdf", ".c.pdf", "x/d.pdf", "x/y/e", "r[1].txt"] {
-        bench.world.state().own.insert(file(name), (content(1), Audience::Everyone));
+        client.script().own.insert(file(name), (content(1), Audience::Everyone));
     }
-    assert_eq!(bench.run("unp *.pdf a.pdf").1, "2 files unpublished successfully\n");
-    assert_eq!(bench.run("unp *.pdf").0, ExitCode::NotFound);
-    assert_eq!(bench.run("unp x/").1, "2 files unpublished successfully\n");
-    assert_eq!(bench.run("unp r[1].txt").1, "File unpublished successfully\n");
-    let left: Vec<String> = bench.world.state().own.keys().map(ToString::to_string).collect();
+    assert_eq!(client.run("unp *.pdf a.pdf").1, "2 files unpublished successfully\n");
+    assert_eq!(client.run("unp *.pdf").0, ExitCode::NotFound);
+    assert_eq!(client.run("unp x/").1, "2 files unpublished successfully\n");
+    assert_eq!(client.run("unp r[1].txt").1, "File unpublished successfully\n");
+    let left: Vec<String> = client.script().own.keys().map(ToString::to_string).collect();
     assert_eq!(left, [".c.pdf"]);
-    let (code, out, err) = bench.run("unp nope .c.pdf *.x");
+    let (code, out, err) = client.run("unp nope .c.pdf *.x");
     let both = "File unpublished successfully\nFile unpublication failed\n";
     assert_eq!((code, out.as_str()), (ExitCode::NotFound, both));
     assert_eq!(err, "client: nope: is not published\nclient: *.x: is not published\n");

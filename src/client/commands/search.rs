@@ -13,10 +13,10 @@ pub fn run(context: &CommandContext, substring: String, ignore_case: bool, long:
         return ExitCode::Success;
     }
     let query = if ignore_case { NameQuery::SubstringIgnoreCase(substring) } else { NameQuery::Substring(substring) };
-    let catalogue = &context.services.catalogue;
+    let server = &context.server;
     if long {
-        context.report_list(Verb::Sch, catalogue.resolve(query, ResolvePurpose::List), |entries| Report::Found(entries))
+        context.report_list(Verb::Sch, server.resolve(query, ResolvePurpose::List), |entries| Report::Found(entries))
     } else {
-        context.report_list(Verb::Sch, catalogue.search(query), |names| Report::Names(names))
+        context.report_list(Verb::Sch, server.search(query), |names| Report::Names(names))
     }
 }

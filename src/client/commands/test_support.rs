@@ -1,26 +1,27 @@
-//! A small world for the tests of commands and shell: every service is a fake over one lock, every call is noted.
+//! A client for the tests of commands and shell: the server and the downloads are scripted, the shared folder is a
+//! temporary one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use zeroize::Zeroizing;
 
-use super::{CommandContext, CommandState};
-use crate::client::control::PublishAudience;
-use crate::client::control::{LoginError, Password, RequestError};
+use super::{CommandContext, CommandState, Download, LoginInfo, SessionControl};
+use crate::client::control::{LoginError, Password, RequestError, RequestTransport, ServerApi};
 use crate::client::download::{
     DownloadError, DownloadItem, DownloadOptions, DownloadOutcome, DownloadProgress, IncompleteFile, OnExists,
 };
 use crate::client::exit_code::ExitCode;
-use crate::client::files::{ExpandedPaths, HashProgress, PathArg, ShareError};
-use crate::client::services::{Account, Arrival, Catalogue, Fetcher, Folder, Services};
 use crate::client::shell::{self, command};
 use crate::client::ui::console::{Console, OutputOptions};
 use crate::client::ui::password::{PasswordError, PasswordSource};
-use crate::common::message::{AvailableContent, NameQuery, OwnPublication, ResolvePurpose};
-use crate::common::types::{Audience, Content, ContentHash, FileName, NamedContent, UserName};
+use crate::client::upload::UploadService;
+use crate::common::message::{
+    AudienceRef, AvailableContent, NameQuery, OwnPublication, Request, ResolvePurpose, Response,
+};
+use crate::common::types::{Audience, Content, ContentHash, FileName, NamedContent, PublicationsDigest, UserName};
 
 pub(crate) fn user(name: &str) -> UserName {
     UserName::parse(name).unwrap()
@@ -35,272 +36,216 @@ pub(crate) fn content(byte: u8) -> Content {
     Content { hash: ContentHash([byte; 32]), size: u64::from(byte), mtime_ms: 0 }
 }
 
-/// Something that happens while a file is hashed.
-pub(crate) type Happening = dyn Fn(&FileName) + Send + Sync;
+/// The content of [`TestClient::local`].
+pub(crate) fn local_content(byte: u8) -> Content {
+    let bytes = vec![byte; usize::from(byte)];
+    Content { hash: ContentHash(*blake3::hash(&bytes).as_bytes()), size: u64::from(byte), mtime_ms: 0 }
+}
 
-/// What the fakes share.
+/// The server and the downloads, as the test has scripted them.
 #[derive(Default)]
-pub(crate) struct State {
+pub(crate) struct Script {
     pub user: Option<UserName>,
-    /// Answers to logins, first to last; then all succeed.
+    /// Results of logins, first to last; then all succeed.
     pub logins: Vec<LoginError>,
     pub local_only: bool,
-    /// Whoever publishes waits until this is false.
+    /// A request to publish gets its response once this is false.
     pub away: bool,
-    /// Publishing fails: no answer.
+    /// Publishing fails: no response.
     pub down_to_publish: bool,
-    /// How often all own publications were listed, and for how many an audience was asked for.
+    /// How often all own publications were listed by the client itself, and how many audiences were requested.
     pub lists: usize,
     pub audiences: usize,
     /// How many files each request to publish had.
     pub batches: Vec<usize>,
-    /// Every request fails so.
+    /// The result of every request.
     pub down: Option<RequestError>,
     pub peers: Vec<UserName>,
     pub found: Vec<AvailableContent>,
     pub own: BTreeMap<FileName, (Content, Audience)>,
-    /// Files in the folder; `None` cannot be read.
-    pub files: BTreeMap<FileName, Option<Content>>,
-    /// What happens while a file is hashed.
-    pub hashing: Option<Arc<Happening>>,
-    /// How many are telling the folder what it serves.
-    pub listings: usize,
-    /// What the folder serves.
-    pub served: BTreeMap<FileName, (Content, Audience)>,
-    /// Names whose download fails, and how.
-    pub failing: BTreeMap<FileName, fn() -> DownloadOutcome>,
-    /// Names whose download is told of before it is finished.
+    /// The audience staged last.
+    staged: Vec<UserName>,
+    /// Names whose download comes out like this; all others are saved.
+    pub outcomes: BTreeMap<FileName, fn() -> DownloadOutcome>,
+    /// Names whose download is reported before it is finished.
     pub arriving: BTreeSet<FileName>,
-    /// The most of these that anybody held on to at once after they were finished.
+    /// The most of these that were still referenced after they were finished.
     pub held_after: usize,
     /// Every call worth asserting.
     pub calls: Vec<String>,
 }
 
-#[derive(Clone, Default)]
-pub(crate) struct World(Arc<Mutex<State>>);
-
-impl World {
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
-    }
-
-    pub(crate) fn calls(&self) -> Vec<String> {
-        std::mem::take(&mut self.state().calls)
-    }
-
-    /// Nothing but logins and lists can be asked while the server is down.
-    fn up(&self) -> Result<MutexGuard<'_, State>, RequestError> {
-        let state = self.state();
-        match state.down {
-            Some(error) => Err(error),
-            None => Ok(state),
+impl Script {
+    fn respond(&mut self, request: Request) -> Response {
+        match request {
+            Request::Publish { files, audience } => self.publish(files, audience),
+            Request::Unpublish { names } => {
+                let was_published = |(bit, name): (usize, &FileName)| u64::from(self.own.remove(name).is_some()) << bit;
+                let published_mask = names.iter().enumerate().map(was_published).sum();
+                Response::Unpublished { published_mask, digest: PublicationsDigest::default() }
+            }
+            Request::StageAudience { part, users, .. } => {
+                if part == 0 {
+                    self.staged.clear();
+                }
+                self.staged.extend(users);
+                Response::AudienceStaged
+            }
+            Request::OwnPublications { .. } => {
+                let entry = |(name, (content, audience)): (&FileName, &(Content, Audience))| OwnPublication {
+                    name: name.clone(),
+                    content: *content,
+                    restricted: *audience != Audience::Everyone,
+                };
+                Response::OwnPublications { entries: self.own.iter().map(entry).collect(), next: None }
+            }
+            Request::AudienceOf { name, .. } => {
+                self.audiences += 1;
+                match self.own.get(&name) {
+                    None => Response::NotPublished,
+                    Some((_, Audience::Everyone)) => Response::Users { users: Vec::new(), next: None },
+                    Some((_, Audience::Only(users))) => Response::Users { users: users.clone(), next: None },
+                }
+            }
+            Request::Peers { .. } => Response::Users { users: self.peers.clone(), next: None },
+            Request::Search { query, .. } => {
+                let names = self.matching(&query).into_iter().map(|entry| entry.name).collect();
+                Response::SearchResults { names, next: None }
+            }
+            Request::Resolve { query, purpose, .. } => {
+                self.calls.push(format!("resolve {query:?} {}", purpose == ResolvePurpose::Download));
+                Response::Contents { entries: self.matching(&query), next: None }
+            }
+            Request::Sources { .. } => Response::Rejected,
         }
+    }
+
+    fn publish(&mut self, files: Vec<NamedContent>, audience: AudienceRef) -> Response {
+        for one in files {
+            self.calls.push(format!("publish {} {audience:?}", one.name));
+            let audience = match audience {
+                AudienceRef::Everyone => Audience::Everyone,
+                AudienceRef::Staged(_) => Audience::only(self.staged.clone()),
+                AudienceRef::Inherited => Audience::only(vec![user("yoda")]),
+            };
+            self.own.insert(one.name, (one.content, audience));
+        }
+        Response::Published { digest: PublicationsDigest::default() }
+    }
+
+    fn matching(&self, query: &NameQuery) -> Vec<AvailableContent> {
+        self.found.iter().filter(|entry| query.matches(&entry.name)).cloned().collect()
     }
 }
 
-impl Account for World {
-    fn login(&self, user: UserName, password: Password) -> Result<Arrival, LoginError> {
+/// See [`Script`].
+#[derive(Clone)]
+struct ScriptedServer {
+    script: Arc<Mutex<Script>>,
+    uploads: Arc<UploadService>,
+}
+
+impl ScriptedServer {
+    fn state(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().unwrap()
+    }
+
+    fn is_away(&self, request: &Request) -> bool {
+        matches!(request, Request::Publish { .. }) && self.state().away
+    }
+}
+
+impl RequestTransport for ScriptedServer {
+    fn request(&self, request: Request) -> Result<Response, RequestError> {
+        match &request {
+            Request::Publish { files, .. } => self.state().batches.push(files.len()),
+            Request::OwnPublications { user_initiated: false, .. } => self.state().lists += 1,
+            _ => {}
+        }
+        while self.is_away(&request) {
+            std::thread::yield_now();
+        }
         let mut state = self.state();
-        assert!(state.listings > 0, "whoever sees the login waits for the list");
+        if let Some(error) = state.down {
+            return Err(error);
+        }
+        if let Request::Publish { audience, .. } = &request {
+            if state.down_to_publish {
+                return Err(RequestError::Unreachable);
+            }
+            let is_inherited = *audience == AudienceRef::Inherited;
+            assert!(!is_inherited || self.uploads.is_loading(), "a peer that sees the publication waits for the file");
+        }
+        Ok(state.respond(request))
+    }
+
+    fn request_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, RequestError> {
+        requests.into_iter().map(|request| self.request(request)).collect()
+    }
+}
+
+impl SessionControl for ScriptedServer {
+    fn login(&self, user: UserName, password: Password) -> Result<LoginInfo, LoginError> {
+        let mut state = self.state();
+        assert!(self.uploads.is_loading(), "a peer that sees the login waits for the list of publications");
         state.calls.push(format!("login {user} {}", String::from_utf8_lossy(&password)));
         if !state.logins.is_empty() {
             return Err(state.logins.remove(0));
         }
         state.user = Some(user);
-        Ok(Arrival { local_only: state.local_only })
+        Ok(LoginInfo { local_only: state.local_only })
     }
 
     fn user(&self) -> Option<UserName> {
         self.state().user.clone()
     }
 
-    fn leave(&self) {
+    fn logout(&self) {
         self.state().user = None;
     }
 }
 
-impl Catalogue for World {
-    fn publish(&self, files: &[NamedContent], to: &PublishAudience) -> Result<(), RequestError> {
-        self.state().batches.push(files.len());
-        while self.state().away {
-            std::thread::yield_now();
-        }
-        let mut state = self.up()?;
-        if state.down_to_publish {
-            return Err(RequestError::Unreachable);
-        }
-        if *to == PublishAudience::Inherited {
-            assert!(state.listings > 0, "whoever sees the publication waits until it is served");
-        }
-        for one in files {
-            state.calls.push(format!("publish {} {to:?}", one.name));
-            let audience = match to {
-                PublishAudience::Audience(audience) => audience.clone(),
-                PublishAudience::Inherited => Audience::only(vec![user("yoda")]),
-            };
-            state.own.insert(one.name.clone(), (one.content, audience));
-        }
-        Ok(())
-    }
-
-    fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, RequestError> {
-        let mut state = self.up()?;
-        Ok(names.iter().map(|name| state.own.remove(name).is_some()).collect())
-    }
-
-    fn own_publications_quiet(&self) -> Result<Vec<OwnPublication>, RequestError> {
-        self.state().lists += 1;
-        Catalogue::published(self)
-    }
-
-    fn published(&self) -> Result<Vec<OwnPublication>, RequestError> {
-        let entry = |(name, (content, audience)): (&FileName, &(Content, Audience))| OwnPublication {
-            name: name.clone(),
-            content: *content,
-            restricted: *audience != Audience::Everyone,
-        };
-        Ok(self.up()?.own.iter().map(entry).collect())
-    }
-
-    fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, RequestError> {
-        let mut state = self.up()?;
-        state.audiences += names.len();
-        let users = |(_, audience): &(Content, Audience)| match audience {
-            Audience::Everyone => Vec::new(),
-            Audience::Only(users) => users.clone(),
-        };
-        Ok(names.iter().map(|name| state.own.get(name).map(users)).collect())
-    }
-
-    fn peers(&self) -> Result<Vec<UserName>, RequestError> {
-        Ok(self.up()?.peers.clone())
-    }
-
-    fn search(&self, query: NameQuery) -> Result<Vec<FileName>, RequestError> {
-        let mut names: Vec<FileName> =
-            self.resolve(query, ResolvePurpose::List)?.into_iter().map(|entry| entry.name).collect();
-        names.dedup();
-        Ok(names)
-    }
-
-    fn resolve(&self, query: NameQuery, purpose: ResolvePurpose) -> Result<Vec<AvailableContent>, RequestError> {
-        let mut state = self.up()?;
-        state.calls.push(format!("resolve {query:?} {purpose:?}"));
-        let matches = |entry: &&AvailableContent| match &query {
-            NameQuery::Exact(name) => entry.name == *name,
-            NameQuery::Prefix(prefix) => entry.name.as_str().starts_with(prefix),
-            NameQuery::Substring(needle) => entry.name.as_str().contains(needle),
-            NameQuery::SubstringIgnoreCase(needle) => {
-                entry.name.as_str().to_lowercase().contains(&needle.to_lowercase())
-            }
-        };
-        Ok(state.found.iter().filter(matches).cloned().collect())
-    }
-
-    fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<AvailableContent>>, RequestError> {
-        names.iter().map(|name| self.resolve(NameQuery::Exact(name.clone()), ResolvePurpose::Download)).collect()
-    }
-}
-
-impl Folder for World {
-    fn expand(&self, argument: &PathArg) -> ExpandedPaths {
-        let state = self.state();
-        let suffix = argument.pattern.as_ref().map(|pattern| pattern.trim_start_matches('*'));
-        let meant = |name: &&FileName| match suffix {
-            Some(suffix) => name.as_str().ends_with(suffix),
-            None => name.as_str() == argument.text,
-        };
-        let files: Vec<FileName> = state.files.keys().filter(meant).cloned().collect();
-        let missing = files.is_empty().then(|| ShareError::Missing(argument.text.clone()));
-        ExpandedPaths { files, errors: missing.into_iter().collect() }
-    }
-
-    fn exists(&self, name: &FileName) -> bool {
-        self.state().files.contains_key(name)
-    }
-
-    fn size(&self, name: &FileName) -> u64 {
-        self.state().files.get(name).copied().flatten().map_or(0, |content| content.size)
-    }
-
-    fn hash_file(&self, name: &FileName, progress: &dyn HashProgress) -> Result<NamedContent, ShareError> {
-        let hashing = self.state().hashing.clone();
-        if progress.interrupted() {
-            return Err(ShareError::Interrupted);
-        }
-        hashing.iter().for_each(|happens| happens(name));
-        match self.state().files[name] {
-            Some(content) => Ok(NamedContent { name: name.clone(), content }),
-            None => Err(ShareError::Unreadable(name.to_string(), io::ErrorKind::PermissionDenied.into())),
-        }
-    }
-
-    fn published(&self, name: &FileName, content: Content, audience: Audience) {
-        self.state().served.insert(name.clone(), (content, audience));
-    }
-
-    fn withdrawn(&self, name: &FileName) {
-        self.state().served.remove(name);
-    }
-
-    fn begin_loading(&self) {
-        self.state().listings += 1;
-    }
-
-    fn end_loading(&self) {
-        self.state().listings -= 1;
-    }
-
-    fn clear(&self) {
-        self.state().served.clear();
-    }
-
-    fn serve_incomplete(&self, _name: &FileName, _arriving: &Arc<IncompleteFile>) {}
-
-    fn register_downloaded(&self, _name: &FileName, _arrived: &IncompleteFile) {}
-
-    fn drop_incomplete(&self, _name: &FileName) {}
-}
-
-impl Fetcher for World {
+impl Download for ScriptedServer {
     /// Finishes in the reverse of the order asked.
     fn fetch(
         &self,
-        wanted: &[DownloadItem],
+        items: &[DownloadItem],
         _: &DownloadOptions,
         progress: &dyn DownloadProgress,
     ) -> Vec<DownloadOutcome> {
-        let outcome = |wanted: &DownloadItem| match self.state().failing.get(&wanted.name) {
-            Some(fail) => fail(),
-            None => DownloadOutcome::Saved { name: wanted.name.clone() },
+        let outcome = |item: &DownloadItem| match self.state().outcomes.get(&item.name) {
+            Some(outcome) => outcome(),
+            None => DownloadOutcome::Saved { name: item.name.clone() },
         };
         let dir = tempfile::tempdir().unwrap();
         let mut finished: Vec<Weak<IncompleteFile>> = Vec::new();
-        for (index, one) in wanted.iter().enumerate().rev() {
-            if self.state().arriving.contains(&one.name) {
-                let place = dir.path().join(index.to_string());
-                std::fs::create_dir(&place).unwrap();
-                let arriving = IncompleteFile::example(&place);
-                progress.arriving(index, &arriving);
-                finished.push(Arc::downgrade(&arriving));
+        for (index, item) in items.iter().enumerate().rev() {
+            if self.state().arriving.contains(&item.name) {
+                let part_dir = dir.path().join(index.to_string());
+                std::fs::create_dir(&part_dir).unwrap();
+                let incomplete = IncompleteFile::example(&part_dir);
+                progress.arriving(index, &incomplete);
+                finished.push(Arc::downgrade(&incomplete));
             }
-            self.state().calls.push(format!("fetch {} {}", one.name, one.content.size));
-            progress.received(index, one.content.size, one.content.size);
-            let outcome =
-                if progress.interrupted() { DownloadOutcome::Failed(DownloadError::Interrupted) } else { outcome(one) };
+            self.state().calls.push(format!("fetch {} {}", item.name, item.content.size));
+            progress.received(index, item.content.size, item.content.size);
+            let outcome = if progress.interrupted() {
+                DownloadOutcome::Failed(DownloadError::Interrupted)
+            } else {
+                outcome(item)
+            };
             progress.finished(index, &outcome);
-            let held = finished.iter().filter(|arriving| arriving.strong_count() > 0).count();
+            let held = finished.iter().filter(|incomplete| incomplete.strong_count() > 0).count();
             let mut state = self.state();
             state.held_after = state.held_after.max(held);
         }
-        wanted.iter().map(outcome).collect()
+        items.iter().map(outcome).collect()
     }
 }
 
-struct Given(Option<&'static str>);
+struct FixedPassword(Option<&'static str>);
 
-impl PasswordSource for Given {
+impl PasswordSource for FixedPassword {
     fn for_startup(&self, user: &UserName) -> Result<Password, PasswordError> {
         self.for_command(user)
     }
@@ -330,64 +275,79 @@ impl Write for Sink {
     }
 }
 
-/// A client whose services are all fakes.
-pub(crate) struct Bench {
-    pub world: World,
+pub(crate) struct TestClient {
     pub context: CommandContext,
+    pub dir: tempfile::TempDir,
+    server: ScriptedServer,
     out: Sink,
     err: Sink,
 }
 
-impl Bench {
-    /// Nobody is logged in.
+impl TestClient {
+    /// Not logged in.
     pub(crate) fn new() -> Self {
-        let (world, out, err) = (World::default(), Sink::default(), Sink::default());
-        let service = Arc::new(world.clone());
-        let services = Services {
-            account: service.clone(),
-            catalogue: service.clone(),
-            folder: service.clone(),
-            fetcher: service,
-        };
+        let (dir, out, err) = (tempfile::tempdir().unwrap(), Sink::default(), Sink::default());
+        let uploads = UploadService::open_uncached(dir.path());
+        let server = ScriptedServer { script: Arc::default(), uploads: uploads.clone() };
         let context = CommandContext {
-            services,
+            session: Arc::new(server.clone()),
+            server: ServerApi::with_transport(Arc::new(server.clone())),
+            uploads,
+            downloader: Arc::new(server.clone()),
             own: Arc::default(),
             console: Arc::new(Console::with_writers(
                 OutputOptions::default(),
                 Box::new(out.clone()),
                 Box::new(err.clone()),
             )),
-            state: Arc::new(CommandState::default()),
-            passwords: Box::new(Given(None)),
-            downloads: DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO },
+            state: Arc::<CommandState>::default(),
+            passwords: Box::new(FixedPassword(None)),
+            download_options: DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO },
             login_retry: Duration::from_millis(1),
         };
-        Self { world, context, out, err }
+        Self { context, dir, server, out, err }
     }
 
-    /// `hans` is logged in, and nothing of that is on the screen any more.
+    /// `hans` is logged in, and the output of that is discarded.
     pub(crate) fn logged_in() -> Self {
-        let bench = Self::new();
-        assert_eq!(bench.run("auth hans pw").0, ExitCode::Success);
-        bench.world.calls();
-        bench
+        let client = Self::new();
+        assert_eq!(client.run("auth hans pw").0, ExitCode::Success);
+        client.calls();
+        client
     }
 
-    /// A password where `-u` and `auth NAME` look for one.
+    /// With a password for `-u` and `auth NAME`.
     pub(crate) fn with_password(mut self, password: &'static str) -> Self {
-        self.context.passwords = Box::new(Given(Some(password)));
+        self.context.passwords = Box::new(FixedPassword(Some(password)));
         self
     }
 
-    /// Published by peers.
-    pub(crate) fn found(&self, name: &str, byte: u8, sources: u32) {
-        let entry = AvailableContent { name: file(name), content: content(byte), sources, age_s: 60 };
-        self.world.state().found.push(entry);
+    pub(crate) fn script(&self) -> MutexGuard<'_, Script> {
+        self.server.state()
     }
 
-    /// Lies in the folder.
+    /// The calls since the last time.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.script().calls)
+    }
+
+    /// What peers can download from this client.
+    pub(crate) fn served(&self) -> BTreeMap<FileName, (Content, Audience)> {
+        self.context.uploads.publications()
+    }
+
+    /// Peers have published this.
+    pub(crate) fn found(&self, name: &str, byte: u8, sources: u32) {
+        let entry = AvailableContent { name: file(name), content: content(byte), sources, age_s: 60 };
+        self.script().found.push(entry);
+    }
+
+    /// Writes a file into the shared folder.
     pub(crate) fn local(&self, name: &str, byte: u8) {
-        self.world.state().files.insert(file(name), Some(content(byte)));
+        let path = self.dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, vec![byte; usize::from(byte)]).unwrap();
+        std::fs::File::options().write(true).open(path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
     }
 
     /// Runs a line: status, stdout, stderr.
@@ -397,7 +357,7 @@ impl Bench {
         (code, self.out.take(), self.err.take())
     }
 
-    /// What is on stdout and stderr since it was last asked.
+    /// What was written to stdout and stderr since the last time.
     pub(crate) fn printed(&self) -> (String, String) {
         (self.out.take(), self.err.take())
     }

@@ -12,8 +12,8 @@ use rustyline::validate::Validator;
 use rustyline::{Context as LineContext, Helper};
 
 use crate::client::commands::{CommandContext, Verb};
+use crate::client::control::ServerApi;
 use crate::client::publications::OwnPublications;
-use crate::client::services::Services;
 use crate::client::shell::tokenizer::{TokenizeError, Tokenizer, is_blank, quote};
 use crate::common::escape::escape_controls;
 use crate::common::limits::NEEDLE_MAX_BYTES;
@@ -27,7 +27,7 @@ const CANDIDATES_MAX: usize = 500;
 
 /// See the module.
 pub(super) struct Completion {
-    services: Services,
+    server: ServerApi,
     own: Arc<OwnPublications>,
     dir: PathBuf,
     /// A search is under way: pressing the key again starts no second one.
@@ -37,7 +37,7 @@ pub(super) struct Completion {
 impl Completion {
     pub(super) fn new(context: &CommandContext, dir: &Path) -> Self {
         Self {
-            services: context.services.clone(),
+            server: context.server.clone(),
             own: Arc::clone(&context.own),
             dir: dir.into(),
             searching: Arc::default(),
@@ -89,9 +89,9 @@ impl Completion {
             return Vec::new();
         }
         let (found, answer) = mpsc::channel();
-        let (catalogue, searching) = (Arc::clone(&self.services.catalogue), Arc::clone(&self.searching));
+        let (server, searching) = (self.server.clone(), Arc::clone(&self.searching));
         std::thread::spawn(move || {
-            let names = catalogue.search(NameQuery::Prefix(word)).unwrap_or_default();
+            let names = server.search(NameQuery::Prefix(word)).unwrap_or_default();
             searching.store(false, SeqCst);
             // Whoever asked may have stopped waiting.
             let _ = found.send(names);

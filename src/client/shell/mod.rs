@@ -48,7 +48,7 @@ fn execute(context: &CommandContext, line: &[u8]) -> LineOutcome {
 /// Runs one command to its end. `xit` has nothing to run here.
 pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
     let verb = command.verb();
-    if !matches!(verb, Verb::Auth | Verb::Help | Verb::Xit) && context.services.account.user().is_none() {
+    if !matches!(verb, Verb::Auth | Verb::Help | Verb::Xit) && context.session.user().is_none() {
         return context.not_authenticated(verb);
     }
     match command {

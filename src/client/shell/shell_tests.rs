@@ -1,15 +1,15 @@
 use std::io::Cursor;
 
 use super::*;
-use crate::client::commands::test_support::Bench;
+use crate::client::commands::test_support::TestClient;
 
 fn script(lines: &str, batch: bool, stay: bool) -> Script {
     Script { lines: Box::new(Cursor::new(lines.to_string())), is_batch: batch, stay }
 }
 
-fn run(bench: &Bench, lines: &str, batch: bool, stay: bool) -> (ShellExit, String) {
-    let ended = run_script(&bench.context, script(lines, batch, stay));
-    (ended, bench.printed().0)
+fn run(client: &TestClient, lines: &str, batch: bool, stay: bool) -> (ShellExit, String) {
+    let ended = run_script(&client.context, script(lines, batch, stay));
+    (ended, client.printed().0)
 }
 
 const NO_PEERS: &str = "No active peers\n";
@@ -17,68 +17,68 @@ const NOT_FOUND: &str = "File not found\n";
 
 #[test]
 fn a_pipe_goes_on_after_a_failure_and_keeps_the_first_status() {
-    let bench = Bench::logged_in();
-    let (ended, out) = run(&bench, "get x\n# a comment\n\nput x\r\nlap", false, false);
+    let client = TestClient::logged_in();
+    let (ended, out) = run(&client, "get x\n# a comment\n\nput x\r\nlap", false, false);
     assert_eq!((ended, out), (ShellExit::Leave(ExitCode::NotFound), format!("{NOT_FOUND}{NO_PEERS}")));
-    let (ended, out) = run(&bench, "put x\nget x\n", false, false);
+    let (ended, out) = run(&client, "put x\nget x\n", false, false);
     assert_eq!((ended, out.as_str()), (ShellExit::Leave(ExitCode::Usage), NOT_FOUND));
 }
 
 #[test]
 fn a_batch_stops_at_the_first_failure_that_counts() {
-    let bench = Bench::logged_in();
-    let (ended, out) = run(&bench, "-get x\n - put\nlap\nget x\nlap\n", true, false);
+    let client = TestClient::logged_in();
+    let (ended, out) = run(&client, "-get x\n - put\nlap\nget x\nlap\n", true, false);
     let expected = format!("{NOT_FOUND}{NO_PEERS}{NOT_FOUND}");
     assert_eq!((ended, out), (ShellExit::Leave(ExitCode::NotFound), expected));
-    let (ended, _) = run(&bench, "-get x\n", true, false);
+    let (ended, _) = run(&client, "-get x\n", true, false);
     assert_eq!(ended, ShellExit::Leave(ExitCode::Success));
 }
 
 #[test]
 fn a_leading_dash_is_part_of_the_command_elsewhere() {
-    let bench = Bench::logged_in();
-    assert_eq!(run(&bench, "-lap\n", false, false).0, ShellExit::Leave(ExitCode::Usage));
+    let client = TestClient::logged_in();
+    assert_eq!(run(&client, "-lap\n", false, false).0, ShellExit::Leave(ExitCode::Usage));
 }
 
 #[test]
 fn leaving_ends_the_script() {
-    let bench = Bench::logged_in();
-    assert_eq!(run(&bench, "xit\nlap\n", false, false), (ShellExit::Leave(ExitCode::Success), String::new()));
-    assert_eq!(run(&bench, "-xit\nlap\n", true, true), (ShellExit::Leave(ExitCode::Success), String::new()));
+    let client = TestClient::logged_in();
+    assert_eq!(run(&client, "xit\nlap\n", false, false), (ShellExit::Leave(ExitCode::Success), String::new()));
+    assert_eq!(run(&client, "-xit\nlap\n", true, true), (ShellExit::Leave(ExitCode::Success), String::new()));
 }
 
 #[test]
 fn staying_outlives_the_end_of_input_but_no_failure() {
-    let bench = Bench::logged_in();
-    assert_eq!(run(&bench, "lap\n", false, true).0, ShellExit::Stay);
-    assert_eq!(run(&bench, "lap\n-get x\n", true, true).0, ShellExit::Stay);
+    let client = TestClient::logged_in();
+    assert_eq!(run(&client, "lap\n", false, true).0, ShellExit::Stay);
+    assert_eq!(run(&client, "lap\n-get x\n", true, true).0, ShellExit::Stay);
     let ended = ShellExit::Leave(ExitCode::NotFound);
-    assert_eq!(run(&bench, "get x\nlap\n", true, true), (ended, NOT_FOUND.into()));
-    assert_eq!(run(&bench, "get x\nlap\n", false, true), (ended, format!("{NOT_FOUND}{NO_PEERS}")));
+    assert_eq!(run(&client, "get x\nlap\n", true, true), (ended, NOT_FOUND.into()));
+    assert_eq!(run(&client, "get x\nlap\n", false, true), (ended, format!("{NOT_FOUND}{NO_PEERS}")));
 }
 
 #[test]
 fn no_command_starts_once_the_client_ends() {
-    let bench = Bench::logged_in();
-    bench.context.state.close();
-    assert_eq!(run(&bench, "lap\n", false, false), (ShellExit::Leave(ExitCode::Success), String::new()));
+    let client = TestClient::logged_in();
+    client.context.state.close();
+    assert_eq!(run(&client, "lap\n", false, false), (ShellExit::Leave(ExitCode::Success), String::new()));
 }
 
 #[test]
 fn passwords_are_taken_from_their_own_line_only() {
-    let bench = Bench::new();
-    let (ended, out) = run(&bench, "auth hans\nfalcon*solo\n", false, false);
+    let client = TestClient::new();
+    let (ended, out) = run(&client, "auth hans\nfalcon*solo\n", false, false);
     assert_eq!(ended, ShellExit::Leave(ExitCode::NotAuthenticated));
     assert_eq!(out, "Authentication failed. Please try again.\n");
-    assert!(bench.world.calls().is_empty());
+    assert!(client.calls().is_empty());
 }
 
 #[test]
 fn usage_errors_are_one_line_on_stderr() {
-    let bench = Bench::logged_in();
+    let client = TestClient::logged_in();
     for line in ["put x", "get", "sch a b", "get 'open", "pub ../x", "lap now", "get \u{1b}[2J/.."] {
-        run_script(&bench.context, script(line, false, false));
-        let (out, err) = bench.printed();
+        run_script(&client.context, script(line, false, false));
+        let (out, err) = client.printed();
         assert_eq!((out.as_str(), err.lines().count()), ("", 1), "{line}");
         assert!(err.starts_with("client: ") && !err.contains('\x1b'), "{err:?}");
     }
@@ -86,7 +86,7 @@ fn usage_errors_are_one_line_on_stderr() {
 
 #[test]
 fn overlong_lines_are_passed_over() {
-    let bench = Bench::logged_in();
+    let client = TestClient::logged_in();
     let lines = format!("get {}\nlap\n", "x".repeat(3 << 20));
-    assert_eq!(run(&bench, &lines, false, false), (ShellExit::Leave(ExitCode::Usage), NO_PEERS.into()));
+    assert_eq!(run(&client, &lines, false, false), (ShellExit::Leave(ExitCode::Usage), NO_PEERS.into()));
 }

@@ -73,6 +73,12 @@ impl Registry {
         lock(&self.prepared).clear();
     }
 
+    #[cfg(test)]
+    pub(super) fn all(&self) -> std::collections::BTreeMap<FileName, (Content, Audience)> {
+        let entry = |(name, of): (&FileName, &Arc<Publication>)| (name.clone(), (of.content, of.audience.clone()));
+        read(&self.names).iter().map(entry).collect()
+    }
+
     pub(super) fn of(&self, name: &FileName) -> Option<Arc<Publication>> {
         read(&self.names).get(name).cloned()
     }

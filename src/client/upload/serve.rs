@@ -190,6 +190,11 @@ impl LoadGate {
         *lock(&self.under_way) += 1;
     }
 
+    #[cfg(test)]
+    pub(super) fn is_loading(&self) -> bool {
+        *lock(&self.under_way) > 0
+    }
+
     pub(super) fn end(&self) {
         *lock(&self.under_way) -= 1;
         self.ended.notify_all();

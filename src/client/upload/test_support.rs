@@ -1,7 +1,9 @@
 //! What the tests of listener and uploads share: a folder that is served on loopback, and tickets for it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -172,5 +174,23 @@ pub(super) fn skip_data(reader: &mut RecordReader<PeerResponse>) -> (u64, PeerRe
             Frame::Data { bytes, .. } => skipped += bytes.len() as u64,
             Frame::Message(message) => return (skipped, message),
         }
+    }
+}
+
+/// For the tests of the commands.
+impl UploadService {
+    /// Without a cache on the disk.
+    pub(in crate::client) fn open_uncached(dir: &Path) -> Arc<Self> {
+        Self::with_cache(dir, 1, DiskCache::at(None)).unwrap()
+    }
+
+    /// Everything that is served, with its audience.
+    pub(in crate::client) fn publications(&self) -> BTreeMap<FileName, (Content, Audience)> {
+        self.registry.all()
+    }
+
+    /// Whether requests for unknown files wait.
+    pub(in crate::client) fn is_loading(&self) -> bool {
+        self.listing.is_loading()
     }
 }
