@@ -1,5 +1,6 @@
-//! What control costs: a login and a heartbeat at the server, with and without sealing; a session's memory; how many
-//! heartbeats one processor carries; how long a turn of the loop gets while somebody asks for long searches; how long `lap` and `sch` take, at rest and over a disk that takes 2 s for a sync.
+//! The cost of control messages: a login and a heartbeat at the server, with and without sealing; the memory of a session;
+//! heartbeats per CPU; the longest iteration of the event loop during expensive searches; the latency of `lap` and `sch`,
+//! on an idle server and on one whose disk takes 2 s for a sync.
 //!
 //! `cargo bench --bench control`; `FILESHARE_BENCH_USERS` sessions (default 10,000). The slow disk needs `strace`.
 
@@ -7,9 +8,9 @@
 
 #[path = "control/core.rs"]
 mod core;
-mod load;
 #[path = "control/searches.rs"]
 mod searches;
+mod test_support;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -17,13 +18,13 @@ use std::time::{Duration, Instant};
 use fileshare::internals::client::session::Event;
 use fileshare::internals::common::message::{AudienceRef, NameQuery, Request, Response};
 
-use self::load::{Crowd, Place, file, percentile, setting};
+use self::test_support::{LoadClients, ServerProcess, file, percentile, setting};
 
 /// Round trips measured of each kind.
 const ROUND_TRIPS: usize = 2_000;
-/// How long heartbeats are watched.
+/// How long heartbeats are measured.
 const WATCH: Duration = Duration::from_secs(6);
-/// What the slow disk takes for a sync, microseconds.
+/// The time of a sync on the slow disk, microseconds.
 const SYNC_US: u32 = 2_000_000;
 
 fn main() {
@@ -35,37 +36,37 @@ fn main() {
     slow_disk();
 }
 
-/// The real server with everyone logged in and reporting often.
+/// A server process with all users logged in, with frequent heartbeats.
 fn sessions(users: usize) {
     const HEARTBEAT_S: f64 = 0.25;
-    let mut place = Place::new(users);
-    place.arguments =
+    let mut server = ServerProcess::new(users);
+    server.arguments =
         ["--ephemeral", "--heartbeat", &HEARTBEAT_S.to_string(), "--liveness", "5"].map(String::from).into();
-    place.start();
-    let mut crowd = Crowd::new(place.address(), users);
-    let (memory, processor) = (place.memory(), place.processor_s());
-    crowd.log_in();
-    let login_us = (place.processor_s() - processor) * 1e6 / users as f64;
-    println!("login over the network: {login_us:.0} µs of the server's processor, heartbeats meanwhile included");
-    // Everyone is heard twice: what the login needed is forgotten.
-    turn_for(&mut crowd, Duration::from_secs(1));
-    println!("memory: {} bytes a session", place.memory().saturating_sub(memory) / users as u64);
-    let processor = place.processor_s();
-    let took = turn_for(&mut crowd, WATCH).as_secs_f64();
-    let busy = (place.processor_s() - processor) / took;
+    server.start();
+    let mut clients = LoadClients::new(server.address(), users);
+    let (memory, cpu_s) = (server.memory_bytes(), server.cpu_s());
+    clients.log_in();
+    let login_us = (server.cpu_s() - cpu_s) * 1e6 / users as f64;
+    println!("login over the network: {login_us:.0} µs of the server's CPU time, including heartbeats meanwhile");
+    // Each client sends two heartbeats: the server drops the state of the logins.
+    poll_for(&mut clients, Duration::from_secs(1));
+    println!("memory: {} bytes a session", server.memory_bytes().saturating_sub(memory) / users as u64);
+    let cpu_s = server.cpu_s();
+    let took = poll_for(&mut clients, WATCH).as_secs_f64();
+    let busy = (server.cpu_s() - cpu_s) / took;
     let rate = users as f64 / HEARTBEAT_S;
     println!(
-        "heartbeats: {rate:.0} a second take {:.0} % of a processor; one carries {:.0} a second, {:.0} peers at 2 s",
+        "heartbeats: {rate:.0} a second take {:.0} % of a CPU; one CPU handles {:.0} a second, {:.0} peers at 2 s",
         busy * 100.0,
         rate / busy,
         rate / busy * 2.0,
     );
 }
 
-fn turn_for(crowd: &mut Crowd, time: Duration) -> Duration {
+fn poll_for(clients: &mut LoadClients, time: Duration) -> Duration {
     let start = Instant::now();
     while start.elapsed() < time {
-        for (member, event) in crowd.turn(Duration::from_millis(100)) {
+        for (member, event) in clients.poll(Duration::from_millis(100)) {
             assert!(!matches!(event, Event::ConnectionLost | Event::LoggedOut), "{member}: {event:?}");
         }
     }
@@ -77,62 +78,62 @@ fn queries() -> [(&'static str, Request); 2] {
     [("lap", Request::Peers { cursor: None }), ("sch", Request::Search { query, cursor: None })]
 }
 
-/// Asks one after the other.
+/// The latency of consecutive requests.
 fn latency() {
-    let mut place = Place::new(3);
-    place.start();
-    let mut crowd = Crowd::new(place.address(), 3);
-    crowd.log_in();
-    publish(&mut crowd, 0);
-    wait(&mut crowd, 0);
+    let mut server = ServerProcess::new(3);
+    server.start();
+    let mut clients = LoadClients::new(server.address(), 3);
+    clients.log_in();
+    publish(&mut clients, 0);
+    wait(&mut clients, 0);
     for (label, request) in queries() {
-        let mut times: Vec<f64> = (0..ROUND_TRIPS).map(|_| round_trip(&mut crowd, 1, &request)).collect();
-        let (half, most) = (percentile(&mut times, 500), percentile(&mut times, 990));
-        println!("{label}: {half:.2} ms (median), {most:.2} ms (99 %), client included");
+        let mut times: Vec<f64> = (0..ROUND_TRIPS).map(|_| round_trip(&mut clients, 1, &request)).collect();
+        let (half, p99) = (percentile(&mut times, 500), percentile(&mut times, 990));
+        println!("{label}: {half:.2} ms (median), {p99:.2} ms (99 %), client included");
     }
 }
 
-/// The same while a publication waits for a sync.
+/// The latency of requests while a publication waits for a sync.
 fn slow_disk() {
     if Command::new("strace").arg("-V").output().is_err() {
-        return println!("a slow disk: not measured, strace is not here");
+        return println!("a slow disk: not measured, strace is not installed");
     }
-    let mut place = Place::new(3);
-    place.start();
-    place.stop();
+    let mut server = ServerProcess::new(3);
+    server.start();
+    server.stop();
     let inject = format!("fsync,fdatasync:delay_enter={SYNC_US}");
-    // As a grandchild, so that the process started is the server itself.
+    // With -D strace runs as a grandchild, so that the spawned process is the server itself.
     let wrapper = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e"];
     let inject = format!("inject={inject}");
     let wrapper: Vec<&str> = wrapper.into_iter().chain([inject.as_str()]).collect();
-    place.start_under(&wrapper);
-    let mut crowd = Crowd::new(place.address(), 3);
-    crowd.log_in();
+    server.start_under(&wrapper);
+    let mut clients = LoadClients::new(server.address(), 3);
+    clients.log_in();
     let (mut times, mut syncs, start) = (Vec::new(), Vec::new(), Instant::now());
     while syncs.len() < 4 {
-        let begun = Instant::now();
-        publish(&mut crowd, 0);
+        let published = Instant::now();
+        publish(&mut clients, 0);
         let mut stored = false;
         while !stored {
             for (_, request) in queries() {
                 let asked = Instant::now();
-                crowd.act(1, |session, now| session.request(now, request));
-                let mut answered = false;
-                while !answered {
-                    for (member, event) in crowd.turn(Duration::from_secs(1)) {
+                clients.with_session(1, |session, now| session.request(now, request));
+                let mut replied = false;
+                while !replied {
+                    for (member, event) in clients.poll(Duration::from_secs(1)) {
                         assert!(!matches!(event, Event::ConnectionLost | Event::Started { .. }), "{member}: {event:?}");
                         stored |= member == 0;
-                        answered |= member == 1;
+                        replied |= member == 1;
                     }
                 }
                 times.push(asked.elapsed().as_secs_f64() * 1e3);
             }
             let pause = Instant::now();
             while pause.elapsed() < Duration::from_millis(10) {
-                stored |= crowd.turn(Duration::from_millis(2)).iter().any(|(member, _)| *member == 0);
+                stored |= clients.poll(Duration::from_millis(2)).iter().any(|(member, _)| *member == 0);
             }
         }
-        syncs.push(begun.elapsed().as_secs_f64());
+        syncs.push(published.elapsed().as_secs_f64());
     }
     println!(
         "a slow disk: publications took {:.1} to {:.1} s; meanwhile {} times lap and sch took {:.2} ms (median), \
@@ -147,27 +148,29 @@ fn slow_disk() {
     );
 }
 
-fn publish(crowd: &mut Crowd, member: usize) {
+fn publish(clients: &mut LoadClients, member: usize) {
     let files = (0..13).map(|number| file(member, number)).collect();
-    crowd.act(member, |session, now| session.request(now, Request::Publish { files, audience: AudienceRef::Everyone }));
+    clients.with_session(member, |session, now| {
+        session.request(now, Request::Publish { files, audience: AudienceRef::Everyone })
+    });
 }
 
-fn wait(crowd: &mut Crowd, asked: usize) -> Response {
+fn wait(clients: &mut LoadClients, client: usize) -> Response {
     loop {
-        for (member, event) in crowd.turn(Duration::from_secs(1)) {
+        for (member, event) in clients.poll(Duration::from_secs(1)) {
             if let Event::RequestFinished { result, .. } = event
-                && member == asked
+                && member == client
             {
-                return result.expect("an answer");
+                return result.expect("a response");
             }
         }
     }
 }
 
-/// Milliseconds.
-fn round_trip(crowd: &mut Crowd, member: usize, request: &Request) -> f64 {
+/// The time from request to response, milliseconds.
+fn round_trip(clients: &mut LoadClients, member: usize, request: &Request) -> f64 {
     let start = Instant::now();
-    crowd.act(member, |session, now| session.request(now, request.clone()));
-    wait(crowd, member);
+    clients.with_session(member, |session, now| session.request(now, request.clone()));
+    wait(clients, member);
     start.elapsed().as_secs_f64() * 1e3
 }

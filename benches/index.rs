@@ -1,6 +1,6 @@
-//! How fast the index loads and answers with a million publications of ten thousand users, and what it weighs.
+//! The speed of loading and searching the index with 1,000,000 publications of 10,000 users, and its memory.
 //!
-//! `cargo bench --bench index [publications]`. Prints medians of several rounds; bars are in the project's notes.
+//! `cargo bench --bench index [publications]`. Prints medians of several rounds.
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
@@ -19,7 +19,7 @@ fn main() {
     let publications: u32 = argument.unwrap_or(1_000_000);
     let files: Vec<_> = (0..publications).map(file).collect();
     let before = resident_bytes();
-    let (mut index, asker, took) = load(&files);
+    let (mut index, requester, took) = load(&files);
     println!("load {publications} publications: {took:?}, {:?} each", took / publications.max(1));
     let start = Instant::now();
     while index.has_pending() {
@@ -28,13 +28,13 @@ fn main() {
     println!("then, in the background: {:?}, {:?} each", start.elapsed(), start.elapsed() / publications.max(1));
     if let (Some(before), Some(after)) = (before, resident_bytes()) {
         let each = after.saturating_sub(before) / u64::from(publications.max(1));
-        println!("memory: {each} bytes a publication beside its name");
+        println!("memory: {each} bytes per publication without its name");
     }
 
     let text = |text: &str| text.to_owned();
     let queries = [
         ("exact", NameQuery::Exact(files[files.len() / 2].name.clone())),
-        ("prefix, one user's folder", NameQuery::Prefix(text("user777/"))),
+        ("prefix, one user's directory", NameQuery::Prefix(text("user777/"))),
         ("prefix, short", NameQuery::Prefix(text("u"))),
         ("substring, rare", NameQuery::Substring(text("report-7777"))),
         ("substring, common", NameQuery::Substring(text("report"))),
@@ -49,17 +49,17 @@ fn main() {
         "query", "first page", "worst page", "pages", "entries", "all pages"
     );
     for (label, query) in queries {
-        measure(label, &index, asker, &query);
+        measure(label, &index, requester, &query);
     }
 }
 
-/// The median first page, the worst page, and all pages.
-fn measure(label: &str, index: &Index, asker: OwnerId, query: &NameQuery) {
+/// Prints the median time of the first page, the longest time of a page and the time of all pages.
+fn measure(label: &str, index: &Index, requester: OwnerId, query: &NameQuery) {
     let mut firsts = Vec::new();
     for _ in 0..ROUNDS {
         let start = Instant::now();
         std::hint::black_box(index.resolve(
-            asker,
+            requester,
             query,
             Position::default(),
             Budget::PAGE,
@@ -73,7 +73,7 @@ fn measure(label: &str, index: &Index, asker: OwnerId, query: &NameQuery) {
     let mut from = Some(Position::default());
     while let Some(position) = from {
         let start = Instant::now();
-        let page = index.search(asker, query, position, Budget::PAGE);
+        let page = index.search(requester, query, position, Budget::PAGE);
         worst = worst.max(start.elapsed());
         (pages, entries, from) = (pages + 1, entries + page.entries.len(), page.next);
     }
@@ -98,7 +98,7 @@ fn load(files: &[NamedContent]) -> (Index, OwnerId, Duration) {
     (index, owners[0], took)
 }
 
-/// Names as people have them: a folder of the user's, a few words, a number, an extension.
+/// A file with a realistic name: a directory of the user, a few words, a number, an extension.
 fn file(number: u32) -> NamedContent {
     const WORDS: [&str; 16] = [
         "holiday", "Invoice", "report", "draft", "IMG", "meeting", "notes", "budget", "song", "backup", "thesis",
@@ -114,7 +114,7 @@ fn file(number: u32) -> NamedContent {
     NamedContent { name: FileName::parse(&name).expect("a name"), content }
 }
 
-/// From `/proc`; nothing elsewhere.
+/// Resident memory from `/proc`; `None` on systems without it.
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;

@@ -1,14 +1,14 @@
-//! How many publications a second become durable through the journal, beside SQLite's own batched inserts in a bare
-//! loop; and how long a large data file takes to load.
+//! Durable publications per second through the journal, compared with batched inserts into bare SQLite; and the time to
+//! load a large data file.
 //!
-//! `cargo bench --bench journal`; the numbers are medians of interleaved rounds. The folder to write in is
+//! `cargo bench --bench journal`; the numbers are medians of interleaved rounds. The directory is
 //! `FILESHARE_BENCH_DIR` (default: the system's temporary folder), the size of the large file
 //! `FILESHARE_BENCH_PUBLICATIONS` (default 1,000,000).
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
-#[path = "load/bare_sqlite.rs"]
-mod bare_sqlite;
+#[path = "test_support/sqlite_baseline.rs"]
+mod sqlite_baseline;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,31 +23,31 @@ use fileshare::internals::server::journal::{
 };
 use rusqlite::{Connection, params};
 
-use self::bare_sqlite::bare_connection;
+use self::sqlite_baseline::open_baseline;
 
-/// As many files as one PUBLISH datagram usually holds.
+/// Files of a typical PUBLISH datagram.
 const FILES: u64 = 13;
 /// Publishing users.
 const USERS: u64 = 10_000;
 /// Mutations of a round.
 const MUTATIONS: u64 = 30_000;
-/// Mutations that the bare loop puts into one transaction.
+/// Mutations in one transaction of the bare loop.
 const BARE_BATCH: usize = 1_000;
 /// Interleaved rounds.
 const ROUNDS: usize = 5;
 
 #[derive(Default)]
-struct Count(u64);
+struct CountingSink(u64);
 
-impl LoadSink for Count {
+impl LoadSink for CountingSink {
     fn publication(&mut self, publication: StoredPublication) {
-        // As an index would, keep nothing but touch everything.
+        // Read every publication, as an index does, but store none.
         self.0 += u64::from(publication.file.content.size < u64::MAX);
     }
     fn last_mutation(&mut self, _user: UserName, _last: LastMutation) {}
 }
 
-/// Mutation `number` of round `round`: users publish by turns, each into a folder of its own.
+/// Mutation `number` of round `round`: users publish in turn, each into its own directory.
 fn mutation(round: u64, number: u64) -> Mutation {
     let user = UserName::parse(&format!("user{:05}", number % USERS)).expect("a valid name");
     let file = |i| NamedContent {
@@ -61,13 +61,13 @@ fn mutation(round: u64, number: u64) -> Mutation {
 
 fn open(path: &Path) -> (Journal, u64, mpsc::Receiver<()>) {
     let (sender, wakes) = mpsc::channel();
-    let mut count = Count::default();
+    let mut count = CountingSink::default();
     let journal = Journal::open(path, &mut count, Box::new(move || sender.send(()).unwrap_or_default()));
     (journal.unwrap_or_else(|error| panic!("{error}")), count.0, wakes)
 }
 
-/// Pushes everything and waits until it is durable.
-fn through_the_journal(journal: &mut Journal, wakes: &mpsc::Receiver<()>, mutations: &[Mutation]) -> Duration {
+/// Pushes all mutations and waits until they are durable.
+fn push_all(journal: &mut Journal, wakes: &mpsc::Receiver<()>, mutations: &[Mutation]) -> Duration {
     let work = mutations.to_vec();
     let start = Instant::now();
     let mut last = JournalSeq(0);
@@ -75,18 +75,18 @@ fn through_the_journal(journal: &mut Journal, wakes: &mpsc::Receiver<()>, mutati
         last = loop {
             match journal.push(mutation.clone()) {
                 Ok(seq) => break seq,
-                Err(_) => wakes.recv().expect("the thread lives"),
+                Err(_) => wakes.recv().expect("the thread runs"),
             }
         };
     }
     while journal.durable() < last {
         assert_eq!(journal.failed(), None);
-        wakes.recv().expect("the thread lives");
+        wakes.recv().expect("the thread runs");
     }
     start.elapsed()
 }
 
-/// The same rows by a loop that does nothing else: no users, no last mutations, no thread.
+/// Inserts the same rows in a loop without users, last mutations and threads.
 fn bare(connection: &mut Connection, mutations: &[Mutation]) -> Duration {
     let work = mutations.to_vec();
     let start = Instant::now();
@@ -101,7 +101,7 @@ fn bare(connection: &mut Connection, mutations: &[Mutation]) -> Duration {
                 let hash = content.hash.0.as_slice();
                 let row =
                     params![user, name.as_str(), hash, content.size as i64, content.mtime_ms, *published_s as i64];
-                insert.execute(row).expect("a row goes in");
+                insert.execute(row).expect("an insert");
             }
         }
         drop(insert);
@@ -116,18 +116,18 @@ fn median(mut times: Vec<Duration>) -> f64 {
 }
 
 fn main() {
-    let folder = match std::env::var_os("FILESHARE_BENCH_DIR") {
+    let directory = match std::env::var_os("FILESHARE_BENCH_DIR") {
         Some(parent) => tempfile::tempdir_in(parent),
         None => tempfile::tempdir(),
     };
-    let folder = folder.expect("a temporary folder");
+    let directory = directory.expect("a temporary directory");
     let publications: u64 =
         std::env::var("FILESHARE_BENCH_PUBLICATIONS").map_or(1_000_000, |n| n.parse().expect("a number"));
 
-    let path = folder.path().join("large.db");
+    let path = directory.path().join("large.db");
     let (mut journal, _, wakes) = open(&path);
     let mutations: Vec<_> = (0..publications.div_ceil(FILES)).map(|number| mutation(0, number)).collect();
-    let time = through_the_journal(&mut journal, &wakes, &mutations);
+    let time = push_all(&mut journal, &wakes, &mutations);
     println!("filling: {} publications in {:.2} s", mutations.len() as u64 * FILES, time.as_secs_f64());
     drop(mutations);
     journal.close().unwrap_or_else(|error| panic!("{error}"));
@@ -143,18 +143,18 @@ fn main() {
     println!("loading: {publications} publications of {USERS} users in {:.2} s", median(loads));
 
     let (mut journal, _, wakes) = open(&path);
-    let mut connection = bare_connection(&folder.path().join("bare.db"));
+    let mut connection = open_baseline(&directory.path().join("bare.db"));
     let filling: Vec<_> = (0..publications.div_ceil(FILES)).map(|number| mutation(0, number)).collect();
     bare(&mut connection, &filling);
     drop(filling);
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS as u64 {
         let mutations: Vec<_> = (0..MUTATIONS).map(|number| mutation(round, number)).collect();
-        ours.push(through_the_journal(&mut journal, &wakes, &mutations));
+        ours.push(push_all(&mut journal, &wakes, &mutations));
         theirs.push(bare(&mut connection, &mutations));
     }
     let rows = (MUTATIONS * FILES) as f64;
     let (ours, theirs) = (rows / median(ours), rows / median(theirs));
-    println!("journal: {ours:.0} durable publications a second, beside {publications} others");
-    println!("bare batched inserts: {theirs:.0} a second; journal / bare = {:.2}", ours / theirs);
+    println!("journal: {ours:.0} durable publications per second, with {publications} others stored");
+    println!("bare batched inserts: {theirs:.0} per second; journal / bare = {:.2}", ours / theirs);
 }

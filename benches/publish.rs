@@ -1,14 +1,14 @@
-//! How many publications a second become durable over the network when many clients publish at once, beside the same
-//! rows inserted by a loop that does nothing else.
+//! Durable publications per second over the network when many clients publish concurrently, compared with batched inserts
+//! of the same rows into bare SQLite.
 //!
-//! `cargo bench --bench publish`; medians of interleaved rounds, in a data file that grows meanwhile.
-//! `FILESHARE_BENCH_USERS` sessions (default 1,000) each publish batch after batch, as large as a datagram holds.
+//! `cargo bench --bench publish`; medians of interleaved rounds, in a growing data file. `FILESHARE_BENCH_USERS` sessions
+//! (default 1,000) each publish full datagrams, one after the other.
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
-#[path = "load/bare_sqlite.rs"]
-mod bare_sqlite;
-mod load;
+#[path = "test_support/sqlite_baseline.rs"]
+mod sqlite_baseline;
+mod test_support;
 
 use std::time::{Duration, Instant};
 
@@ -17,45 +17,48 @@ use fileshare::internals::common::message::{AudienceRef, Request, Response};
 use fileshare::internals::common::types::NamedContent;
 use rusqlite::{Connection, params};
 
-use self::bare_sqlite::bare_connection;
-use self::load::{Crowd, Place, file, median, setting};
+use self::sqlite_baseline::open_baseline;
+use self::test_support::{LoadClients, ServerProcess, file, median, setting};
 
-/// Files of a datagram: names of some 30 bytes.
+/// Files in a datagram, with names of about 30 bytes.
 const BATCH: usize = 13;
-/// Rows that the bare loop puts into one transaction.
+/// Rows in one transaction of the bare loop.
 const BARE_BATCH: usize = 13_000;
 const ROUNDS: usize = 5;
-/// More a second than is reached.
+/// An upper bound of publications per second.
 const RATE_MAX: usize = 150_000;
 
 fn main() {
     let (users, seconds) = (setting("FILESHARE_BENCH_USERS", 1_000), setting("FILESHARE_BENCH_SECONDS", 3));
-    let mut place = Place::new(users);
-    place.start();
-    let mut crowd = Crowd::new(place.address(), users);
-    crowd.log_in();
-    let mut bare = bare_connection(&place.folder().join("bare.db"));
+    let mut server = ServerProcess::new(users);
+    server.start();
+    let mut clients = LoadClients::new(server.address(), users);
+    clients.log_in();
+    let mut bare = open_baseline(&server.directory().join("bare.db"));
     let mut published = vec![0; users];
-    // Made beforehand, so that the load costs little.
+    // Made beforehand, so that the clients use little CPU time.
     let mut ready: Vec<Vec<Vec<NamedContent>>> = vec![Vec::new(); users];
     let (mut rates, mut shares, mut bare_rates) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        make_ready(&mut ready, &mut published, seconds);
-        let processor = place.processor_s();
-        let (files, took) = publish(&mut crowd, &mut ready, Duration::from_secs(seconds as u64));
+        prepare_batches(&mut ready, &mut published, seconds);
+        let cpu_s = server.cpu_s();
+        let (files, took) = publish(&mut clients, &mut ready, Duration::from_secs(seconds as u64));
         let took = took.as_secs_f64();
         rates.push(files as f64 / took);
-        shares.push((place.processor_s() - processor) / took);
+        shares.push((server.cpu_s() - cpu_s) / took);
         bare_rates.push(insert(&mut bare, files, rates.len()));
     }
     let (rate, bare) = (median(rates), median(bare_rates));
-    println!("publish: {rate:.0} durable publications a second from {users} sessions, {BATCH} a datagram");
-    println!("the server used {:.2} processors meanwhile; the load comes from the same machine", median(shares));
-    println!("bare batched inserts of the same rows: {bare:.0} a second; over the network / bare = {:.2}", rate / bare);
+    println!("publish: {rate:.0} durable publications per second from {users} sessions, {BATCH} in a datagram");
+    println!("the server used {:.2} CPUs meanwhile; the clients run on the same machine", median(shares));
+    println!(
+        "bare batched inserts of the same rows: {bare:.0} per second; over the network / bare = {:.2}",
+        rate / bare
+    );
 }
 
-/// Enough for a rate that is not reached.
-fn make_ready(ready: &mut [Vec<Vec<NamedContent>>], published: &mut [usize], seconds: usize) {
+/// Prepares enough batches for [`RATE_MAX`].
+fn prepare_batches(ready: &mut [Vec<Vec<NamedContent>>], published: &mut [usize], seconds: usize) {
     let enough = (seconds * RATE_MAX / BATCH / ready.len()).max(50);
     for (member, (ready, published)) in ready.iter_mut().zip(published).enumerate() {
         while ready.len() < enough {
@@ -65,35 +68,37 @@ fn make_ready(ready: &mut [Vec<Vec<NamedContent>>], published: &mut [usize], sec
     }
 }
 
-/// Everyone publishes until the time is over; files acknowledged, and how long that took.
-fn publish(crowd: &mut Crowd, ready: &mut [Vec<Vec<NamedContent>>], time: Duration) -> (usize, Duration) {
+/// All clients publish for `time`. Returns the number of acknowledged files and the time until the last acknowledgement.
+fn publish(clients: &mut LoadClients, ready: &mut [Vec<Vec<NamedContent>>], time: Duration) -> (usize, Duration) {
     let start = Instant::now();
-    let (mut files, mut under_way) = (0, 0);
+    let (mut files, mut in_flight) = (0, 0);
     for (member, ready) in ready.iter_mut().enumerate() {
-        under_way += usize::from(next(crowd, member, ready));
+        in_flight += usize::from(next(clients, member, ready));
     }
-    while under_way > 0 {
-        for (member, event) in crowd.turn(Duration::from_secs(1)) {
+    while in_flight > 0 {
+        for (member, event) in clients.poll(Duration::from_secs(1)) {
             let Event::RequestFinished { result, .. } = event else { continue };
             assert!(matches!(result, Ok(Response::Published { .. })), "{result:?}");
             files += BATCH;
-            under_way -= 1;
+            in_flight -= 1;
             if start.elapsed() < time {
-                under_way += usize::from(next(crowd, member, &mut ready[member]));
+                in_flight += usize::from(next(clients, member, &mut ready[member]));
             }
         }
     }
     (files, start.elapsed())
 }
 
-/// Whether there was another batch.
-fn next(crowd: &mut Crowd, member: usize, ready: &mut Vec<Vec<NamedContent>>) -> bool {
+/// Publishes the client's next batch. Returns whether there was one.
+fn next(clients: &mut LoadClients, member: usize, ready: &mut Vec<Vec<NamedContent>>) -> bool {
     let Some(files) = ready.pop() else { return false };
-    crowd.act(member, |session, now| session.request(now, Request::Publish { files, audience: AudienceRef::Everyone }));
+    clients.with_session(member, |session, now| {
+        session.request(now, Request::Publish { files, audience: AudienceRef::Everyone })
+    });
     true
 }
 
-/// As many rows by batched inserts; rows a second.
+/// Inserts `rows` rows in batches. Returns rows per second.
 fn insert(connection: &mut Connection, rows: usize, round: usize) -> f64 {
     let files: Vec<_> = (0..rows).map(|row| (row % 200, file(row % 200, (round << 24) + row / 200))).collect();
     let start = Instant::now();
@@ -104,7 +109,7 @@ fn insert(connection: &mut Connection, rows: usize, round: usize) -> f64 {
         for (user, NamedContent { name, content }) in batch {
             let hash = content.hash.0.as_slice();
             let row = params![*user as i64, name.as_str(), hash, content.size as i64, content.mtime_ms, 1_700_000_000];
-            insert.execute(row).expect("a row goes in");
+            insert.execute(row).expect("an insert");
         }
         drop(insert);
         transaction.commit().expect("a commit");

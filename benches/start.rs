@@ -1,26 +1,26 @@
-//! How long the real server takes from its start to `listening on` with a full data file, and what it weighs then.
+//! The time from the start of the server to `listening on` with a large data file, and its memory.
 //!
 //! `cargo bench --bench start`; the median of several starts. `FILESHARE_BENCH_PUBLICATIONS` (default 1,000,000) of
-//! `FILESHARE_BENCH_USERS` (default 10,000), the folder in `FILESHARE_BENCH_DIR`.
+//! `FILESHARE_BENCH_USERS` (default 10,000), the directory in `FILESHARE_BENCH_DIR`.
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
-mod load;
+mod test_support;
 
 use std::sync::{Arc, mpsc};
 
 use fileshare::internals::common::types::{InstanceId, RequestId, UserName};
 use fileshare::internals::server::journal::{Change, Journal, LastMutation, LoadSink, Mutation, StoredPublication};
 
-use self::load::{Place, file, median, setting, user};
+use self::test_support::{ServerProcess, file, median, setting, user};
 
-/// Files of one mutation: what a PUBLISH datagram usually holds.
+/// Files of one mutation: a typical PUBLISH datagram.
 const BATCH: usize = 13;
 const ROUNDS: usize = 7;
 
-struct Nothing;
+struct NoSink;
 
-impl LoadSink for Nothing {
+impl LoadSink for NoSink {
     fn publication(&mut self, _publication: StoredPublication) {}
     fn last_mutation(&mut self, _user: UserName, _last: LastMutation) {}
 }
@@ -28,13 +28,13 @@ impl LoadSink for Nothing {
 fn main() {
     let publications = setting("FILESHARE_BENCH_PUBLICATIONS", 1_000_000);
     let users = setting("FILESHARE_BENCH_USERS", 10_000);
-    let mut place = Place::new(users);
-    fill(&place, users, publications);
-    let (mut starts, mut processor) = (Vec::new(), Vec::new());
+    let mut server = ServerProcess::new(users);
+    fill(&server, users, publications);
+    let (mut starts, mut cpu) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        place.stop();
-        starts.push(place.start().as_secs_f64());
-        processor.push(place.processor_s());
+        server.stop();
+        starts.push(server.start().as_secs_f64());
+        cpu.push(server.cpu_s());
     }
     println!(
         "start: {publications} publications of {users} users, ready after {:.2} s (from {:.2} to {:.2})",
@@ -42,26 +42,26 @@ fn main() {
         starts.iter().copied().fold(f64::MAX, f64::min),
         starts.iter().copied().fold(0.0, f64::max),
     );
-    println!("of it {:.2} s of processor time, on up to two threads", median(processor));
-    let at_ready = place.memory();
-    // Names are taken into the search structure afterwards, in the background.
-    let mut before = place.processor_s();
+    println!("of it {:.2} s of CPU time, on up to two threads", median(cpu));
+    let at_ready = server.memory_bytes();
+    // The server indexes the names afterwards, in the background.
+    let mut before = server.cpu_s();
     loop {
         std::thread::sleep(std::time::Duration::from_millis(500));
-        let now = place.processor_s();
+        let now = server.cpu_s();
         if now - before < 0.05 {
-            break println!("search structure complete: {now:.2} s of processor time in all");
+            break println!("search index complete: {now:.2} s of CPU time in all");
         }
         before = now;
     }
-    println!("memory: {} MiB when ready, {} MiB then", at_ready >> 20, place.memory() >> 20);
+    println!("memory: {} MiB when ready, {} MiB after indexing", at_ready >> 20, server.memory_bytes() >> 20);
 }
 
-/// Through the journal, users by turns as it would come about.
-fn fill(place: &Place, users: usize, publications: usize) {
+/// Fills the data file through the journal, with the users in turn.
+fn fill(server: &ServerProcess, users: usize, publications: usize) {
     let (sender, wakes) = mpsc::channel();
     let wake = Box::new(move || sender.send(()).unwrap_or_default());
-    let mut journal = Journal::open(&place.data(), &mut Nothing, wake).expect("a new data file");
+    let mut journal = Journal::open(&server.data(), &mut NoSink, wake).expect("a new data file");
     for number in 0..publications.div_ceil(BATCH) {
         let owner = number % users;
         let first = number / users * BATCH;
@@ -71,7 +71,7 @@ fn fill(place: &Place, users: usize, publications: usize) {
         let mutation =
             Mutation { user: user(owner), run: InstanceId(1), request: RequestId(number as u64 + 1), change };
         while journal.push(mutation.clone()).is_err() {
-            wakes.recv().expect("the journal's thread lives");
+            wakes.recv().expect("the journal's thread runs");
         }
     }
     journal.close().expect("everything is stored");

@@ -23,7 +23,7 @@ check() {
         printf 'FAILED  %s: %s\n' "$name" "$what"
         failed=1
     fi
-    tail -n "+$from" "$log" | grep -E '^(FILESHARE_TEST_SEED|[0-9]+ rounds|[0-9]+ peer-hours|(start|of it|memory|search structure|publish|the server used|bare|login|resume|round|heartbeat|heartbeats|sealing|lap|sch|a slow disk)[: ])' | sed 's/^/        /'
+    tail -n "+$from" "$log" | grep -E '^(FILESHARE_TEST_SEED|[0-9]+ rounds|[0-9]+ peer-hours|(start|of it|memory|search index|publish|the server used|bare|login|resume|round|heartbeat|heartbeats|sealing|lap|sch|a slow disk)[: ])' | sed 's/^/        /'
 }
 
 # A real full disk: a file system of 4 MiB.

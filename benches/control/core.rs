@@ -1,5 +1,5 @@
-//! The core alone: what a login and a heartbeat cost without the socket, how much of it is sealing, and what the socket
-//! adds.
+//! The core alone: the cost of a login and of a heartbeat without the socket, the part of it that is sealing, and the cost
+//! of the socket.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -15,14 +15,14 @@ use fileshare::internals::server::core::{Effects, LoadedState, Server, ServerCon
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 
-use super::load::{median, user};
+use super::test_support::{median, user};
 
 const ROUNDS: usize = 9;
-/// Datagrams that certainly fit a socket's buffer.
+/// Datagrams that fit into a socket's buffer.
 const BURST: usize = 100;
 
-/// A client's end of a session, and a second server's end of the same keys to measure the sealing alone.
-pub struct Ends {
+/// The client's cipher of a session, and a second server's cipher with the same keys, to measure the sealing alone.
+pub struct SessionEnds {
     pub address: SocketAddr,
     pub client: SessionCipher,
     server: SessionCipher,
@@ -33,12 +33,12 @@ pub struct Bench {
     pub out: Effects,
     rng: ChaCha20Rng,
     pub now: Instant,
-    /// In the core.
+    /// Time spent in the core.
     spent: Duration,
 }
 
 impl Bench {
-    /// A server that so many users may join.
+    /// A server with records of `users` users.
     pub fn new(users: usize) -> Self {
         let (mut rng, now) = (ChaCha20Rng::seed_from_u64(3), Instant::now());
         let config = ServerConfig { liveness: Duration::from_secs(1 << 20), ..ServerConfig::default() };
@@ -55,18 +55,18 @@ impl Bench {
         Self { server, out, rng, now, spent: Duration::ZERO }
     }
 
-    /// Hands in a datagram and takes the answer.
+    /// Passes a datagram to the core and returns its reply.
     fn exchange(&mut self, from: SocketAddr, mut datagram: Vec<u8>) -> Vec<u8> {
         let start = Instant::now();
         self.server.handle_datagram(self.now, from, &mut datagram, &mut self.out);
         self.server.handle_timeout(self.now, &mut self.out);
         self.spent += start.elapsed();
-        let mut answer = Vec::new();
-        self.out.flush(|_, bytes| answer = bytes.to_vec());
-        answer
+        let mut reply = Vec::new();
+        self.out.flush(|_, bytes| reply = bytes.to_vec());
+        reply
     }
 
-    pub fn log_in(&mut self, number: usize) -> Ends {
+    pub fn log_in(&mut self, number: usize) -> SessionEnds {
         let address = SocketAddr::new(Ipv4Addr::new(10, 1, (number >> 8) as u8, number as u8).into(), 4_000);
         let (user, nonce) = (user(number), [number as u8; 16]);
         let password = user.as_str().as_bytes();
@@ -78,14 +78,14 @@ impl Bench {
         let Some(Packet::Login2 { ke2, .. }) = Packet::parse(&login2) else { panic!("no LOGIN2") };
         let finished = login.finish(&mut self.rng, &user, password, ke2, KeyStretching::Insecure);
         let (key, ke3) = finished.expect("the password is right");
-        let details = key.seal_client_info(&nonce, &ClientInfo { tcp_port: 1, free_slots: 1 });
-        let answer = self.exchange(address, Packet::Login3 { nonce, ke3: &ke3, client_info: &details }.to_bytes());
-        let Some(Packet::Login4 { result: answer, .. }) = Packet::parse(&answer) else { panic!("no ANSWER") };
-        let Ok(LoginResult::Accepted(welcome)) = key.open_result(&nonce, answer) else { panic!("refused") };
+        let client_info = key.seal_client_info(&nonce, &ClientInfo { tcp_port: 1, free_slots: 1 });
+        let login4 = self.exchange(address, Packet::Login3 { nonce, ke3: &ke3, client_info: &client_info }.to_bytes());
+        let Some(Packet::Login4 { result, .. }) = Packet::parse(&login4) else { panic!("no LOGIN4") };
+        let Ok(LoginResult::Accepted(params)) = key.open_result(&nonce, result) else { panic!("refused") };
         let secret = key.session_secret();
-        let end = |side| SessionCipher::new(side, welcome.session, &secret);
-        let mut ends = Ends { address, client: end(Side::Client), server: end(Side::Server) };
-        // The first heartbeat shows that the client knows; then the server forgets the login.
+        let end = |side| SessionCipher::new(side, params.session, &secret);
+        let mut ends = SessionEnds { address, client: end(Side::Client), server: end(Side::Server) };
+        // The first heartbeat confirms the session: the server drops the state of the login.
         let heartbeat = ClientMessage::Heartbeat(Heartbeat { number: 0, free_slots: 1 });
         let heartbeat = sealed(&mut ends.client, |text| heartbeat.encode(text));
         self.exchange(address, heartbeat);
@@ -93,10 +93,9 @@ impl Bench {
     }
 }
 
-/// See the module.
 pub fn measure(users: usize) {
     let (mut bench, count) = (Bench::new(users), users);
-    let mut ends: Vec<Ends> = (0..count).map(|number| bench.log_in(number)).collect();
+    let mut ends: Vec<SessionEnds> = (0..count).map(|number| bench.log_in(number)).collect();
     println!("login: {:.3} ms in the core", bench.spent.as_secs_f64() * 1e3 / count as f64);
 
     let (mut whole, mut sealed_loop, mut clear_loop) = (Vec::new(), Vec::new(), Vec::new());
@@ -117,7 +116,7 @@ pub fn measure(users: usize) {
         let mut buffer = Vec::new();
         let start = Instant::now();
         for (ends, datagram) in ends.iter_mut().zip(&mut copies) {
-            let opened = ends.server.open(datagram).expect("sealed for us");
+            let opened = ends.server.open(datagram).expect("a sealed datagram");
             assert!(!opened.is_empty());
             ends.server.seal_into(&mut buffer, |text| ack.encode(text));
         }
@@ -132,9 +131,9 @@ pub fn measure(users: usize) {
     println!("sealing adds {:.1} % to a heartbeat", sealing / without * 100.0);
 }
 
-/// The same exchange as it would be without sealing: the session is found to be the datagram's, and the answer is written
-/// behind a head. What this costs is no cost of the sealing.
-fn in_clear(ends: &[Ends], datagrams: &[Vec<u8>], ack: &ServerMessage) -> Duration {
+/// The same exchange without sealing: the session id is compared, and the reply is written after a head. This cost is not a
+/// cost of the sealing.
+fn in_clear(ends: &[SessionEnds], datagrams: &[Vec<u8>], ack: &ServerMessage) -> Duration {
     let mut buffer = Vec::new();
     let start = Instant::now();
     for (ends, datagram) in ends.iter().zip(datagrams) {
@@ -147,13 +146,13 @@ fn in_clear(ends: &[Ends], datagrams: &[Vec<u8>], ack: &ServerMessage) -> Durati
     start.elapsed()
 }
 
-pub fn sealed(channel: &mut SessionCipher, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+pub fn sealed(cipher: &mut SessionCipher, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut datagram = Vec::new();
-    channel.seal_into(&mut datagram, write);
+    cipher.seal_into(&mut datagram, write);
     datagram
 }
 
-/// To receive a datagram of this size and send one, over loopback, microseconds.
+/// The time to receive a datagram of `size` bytes and to send one, over loopback, microseconds.
 fn socket_us(size: usize) -> f64 {
     let socket = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
     let (server, client) = (socket(), socket());

@@ -1,6 +1,5 @@
-//! The longest turn of the loop while one user bursts searches, over names made to cost most: what a heartbeat that comes
-//! at the worst moment waits for. In time of the processor, since the longest of thousands is else whatever else the
-//! machine did.
+//! The longest iteration of the event loop during bursts of searches over expensive names: the worst delay of a heartbeat.
+//! Measured in CPU time, so that other load on the machine does not count.
 
 use std::time::Duration;
 
@@ -9,27 +8,26 @@ use fileshare::internals::common::types::{Content, ContentHash, FileName, NamedC
 use fileshare::internals::server::journal::JournalSeq;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::core::{Bench, Ends, sealed};
-use super::load::percentile;
+use super::core::{Bench, SessionEnds, sealed};
+use super::test_support::percentile;
 
-/// Names of some 490 bytes without an ASCII letter.
+/// Names of about 490 bytes without an ASCII letter.
 const NAMES: usize = 16_384;
-/// Datagrams that the loop takes in one turn.
+/// Datagrams that the loop handles in one iteration.
 const BURST: usize = 256;
 const BURSTS: usize = 4;
 
-/// See the module.
 pub fn measure() {
     let mut bench = Bench::new(2);
-    let (mut publisher, mut asker) = (bench.log_in(0), bench.log_in(1));
+    let (mut publisher, mut client) = (bench.log_in(0), bench.log_in(1));
     let component = "É".repeat(120);
     for number in 1..=NAMES as u64 {
         let name = FileName::parse(&format!("{component}/{component}/{number:06}")).expect("a name");
         let content = Content { hash: ContentHash([1; 32]), size: 1, mtime_ms: 0 };
         let files = vec![NamedContent { name, content }];
-        ask(&mut bench, &mut publisher, number, Request::Publish { files, audience: AudienceRef::Everyone });
+        send(&mut bench, &mut publisher, number, Request::Publish { files, audience: AudienceRef::Everyone });
         bench.server.handle_durable(bench.now, JournalSeq(number), &mut bench.out);
-        turn(&mut bench);
+        iterate(&mut bench);
     }
     let mut id = 0;
     for (label, query) in [
@@ -38,42 +36,42 @@ pub fn measure() {
         ("that match all", NameQuery::Substring("É/É".into())),
         ("of 500 bytes", NameQuery::SubstringIgnoreCase(component.repeat(2))),
     ] {
-        let mut turns = Vec::new();
+        let mut iterations = Vec::new();
         for _ in 0..BURSTS {
-            let start = processor();
+            let start = cpu_time();
             for _ in 0..BURST {
                 id += 1;
-                ask(&mut bench, &mut asker, id, Request::Search { query: query.clone(), cursor: None });
+                send(&mut bench, &mut client, id, Request::Search { query: query.clone(), cursor: None });
             }
-            turn(&mut bench);
-            turns.push(processor() - start);
+            iterate(&mut bench);
+            iterations.push(cpu_time() - start);
             while bench.server.poll_timeout().is_some_and(|due| due <= bench.now) {
-                let start = processor();
-                turn(&mut bench);
-                turns.push(processor() - start);
+                let start = cpu_time();
+                iterate(&mut bench);
+                iterations.push(cpu_time() - start);
             }
         }
-        let all = turns.iter().sum::<Duration>() / BURSTS as u32;
-        let (half, longest) = (percentile(&mut turns, 500), percentile(&mut turns, 1_000));
+        let all = iterations.iter().sum::<Duration>() / BURSTS as u32;
+        let (half, longest) = (percentile(&mut iterations, 500), percentile(&mut iterations, 1_000));
         println!(
-            "bursts of {BURST} searches {label}: a turn takes {half:.2?} (median), {longest:.2?} (longest); a burst {all:.1?}"
+            "bursts of {BURST} searches {label}: an iteration takes {half:.2?} (median), {longest:.2?} (longest); a burst {all:.1?}"
         );
     }
 }
 
-/// As a client sends it, and into the core; sealing it is part of what is measured.
-fn ask(bench: &mut Bench, ends: &mut Ends, id: u64, request: Request) {
+/// Seals a request as a client does and passes it to the core. The sealing counts in the measurement.
+fn send(bench: &mut Bench, ends: &mut SessionEnds, id: u64, request: Request) {
     let message = ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(1), request };
     let mut datagram = sealed(&mut ends.client, |text| message.encode(text));
     bench.server.handle_datagram(bench.now, ends.address, &mut datagram, &mut bench.out);
 }
 
-/// This thread's time of the processor.
-fn processor() -> Duration {
-    clock_gettime(ClockId::ThreadCPUTime).try_into().expect("it counts up from nothing")
+/// The CPU time of this thread.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().expect("not negative")
 }
 
-fn turn(bench: &mut Bench) {
+fn iterate(bench: &mut Bench) {
     bench.server.run_deferred_work(bench.now, false, &mut bench.out);
     bench.out.mutations.clear();
     bench.out.flush(|_, bytes| assert!(!bytes.is_empty()));

@@ -1,9 +1,9 @@
-//! What the measurements over the network share: the real server in a temporary folder, users whose passwords cost next
-//! to nothing, and a crowd of client sessions in one thread.
+//! Shared by the benches over the network: a server process in a temporary directory, users with cheap key stretching, and
+//! many client sessions on one thread.
 
-#![allow(dead_code, reason = "each bench uses its part")]
+#![allow(dead_code, reason = "each bench uses some of it")]
 
-mod crowd;
+mod load_clients;
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -22,20 +22,20 @@ use rand_chacha::ChaCha20Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-#[allow(unused_imports, reason = "each bench uses its part")]
-pub use self::crowd::Crowd;
+#[allow(unused_imports, reason = "each bench uses some of it")]
+pub use self::load_clients::LoadClients;
 
-/// A number from the environment, or the default.
+/// A number from the environment variable `name`, or the default.
 pub fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 
-/// User `number`; its password is its name.
+/// User `number`, whose password is the user name.
 pub fn user(number: usize) -> UserName {
     UserName::parse(&format!("user{number:05}")).expect("a plain name")
 }
 
-/// File `number` of a user, named as people name things: a folder, a word, a number, an extension.
+/// File `number` of a user, with a realistic name: a directory, a word, a number, an extension.
 pub fn file(owner: usize, number: usize) -> NamedContent {
     const WORDS: [&str; 8] = ["holiday", "Invoice", "report", "IMG", "notes", "thesis", "scan", "movie"];
     const EXTENSIONS: [&str; 4] = ["pdf", "jpg", "mp4", "txt"];
@@ -47,53 +47,53 @@ pub fn file(owner: usize, number: usize) -> NamedContent {
     NamedContent { name: FileName::parse(&name).expect("a plain name"), content }
 }
 
-/// A folder with credentials for so many users, and the server that serves it.
-pub struct Place {
-    folder: TempDir,
-    server: Option<Child>,
+/// A server process and its directory, with credentials.
+pub struct ServerProcess {
+    directory: TempDir,
+    process: Option<Child>,
     address: SocketAddr,
-    /// More of the server's arguments.
+    /// Further arguments of the server.
     pub arguments: Vec<String>,
 }
 
-impl Place {
-    /// The folder, in `FILESHARE_BENCH_DIR` if that is set; no server yet.
+impl ServerProcess {
+    /// Creates the directory, in `FILESHARE_BENCH_DIR` if that is set, with credentials of `users` users. Starts no server yet.
     pub fn new(users: usize) -> Self {
-        let folder = match std::env::var_os("FILESHARE_BENCH_DIR") {
+        let directory = match std::env::var_os("FILESHARE_BENCH_DIR") {
             Some(parent) => tempfile::tempdir_in(parent),
             None => tempfile::tempdir(),
         };
-        let folder = folder.expect("a temporary folder");
+        let directory = directory.expect("a temporary directory");
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let line = |number| {
             let user = user(number);
             record_line(&user, user.as_str().as_bytes(), &mut rng, KeyStretching::Insecure) + "\n"
         };
         let lines: String = (0..users).map(line).collect();
-        let credentials = folder.path().join("credentials.txt");
+        let credentials = directory.path().join("credentials.txt");
         fs::write(&credentials, lines).expect("a file can be written");
         fs::set_permissions(credentials, Permissions::from_mode(0o600)).expect("our own file");
-        Self { folder, server: None, address: ([127, 0, 0, 1], 0).into(), arguments: Vec::new() }
+        Self { directory, process: None, address: ([127, 0, 0, 1], 0).into(), arguments: Vec::new() }
     }
 
     pub fn data(&self) -> PathBuf {
-        self.folder.path().join("fileshare.db")
+        self.directory.path().join("fileshare.db")
     }
 
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Starts the server, on its port if it had one; how long it took until it was ready.
+    /// Starts the server, on its previous port if it had one. Returns the time until it was ready.
     pub fn start(&mut self) -> Duration {
         self.start_under(&[] as &[&str])
     }
 
-    /// The same under another program, given by its arguments.
+    /// Like [`start`](Self::start), with the server as a child of `wrapper`, a program and its arguments.
     pub fn start_under(&mut self, wrapper: &[impl AsRef<OsStr>]) -> Duration {
         let server = env!("CARGO_BIN_EXE_server");
         let mut command = match wrapper.split_first() {
@@ -105,7 +105,7 @@ impl Place {
             }
         };
         command.arg(self.address.port().to_string()).args(["--log-level", "warn"]).args(&self.arguments);
-        command.current_dir(self.folder.path());
+        command.current_dir(self.directory.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let start = Instant::now();
         let mut child = command.spawn().expect("the server starts");
@@ -114,7 +114,7 @@ impl Place {
         let took = start.elapsed();
         let address = line.trim_end().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}"));
         self.address = address.parse().expect("an address");
-        self.server = Some(child);
+        self.process = Some(child);
         took
     }
 
@@ -127,46 +127,45 @@ impl Place {
     }
 
     fn end(&mut self, signal: Signal) {
-        if let Some(mut server) = self.server.take() {
-            kill_process(Pid::from_child(&server), signal).expect("our own child");
-            server.wait().expect("our own child");
+        if let Some(mut process) = self.process.take() {
+            kill_process(Pid::from_child(&process), signal).expect("our own child");
+            process.wait().expect("our own child");
         }
     }
 
-    /// The server's processor time so far, seconds.
-    pub fn processor_s(&self) -> f64 {
+    /// The server's CPU time so far, seconds.
+    pub fn cpu_s(&self) -> f64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("a running server");
         let fields: Vec<_> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
         let ticks: u64 = fields[11].parse::<u64>().expect("user") + fields[12].parse::<u64>().expect("system");
-        // The kernel tells in hundredths, whatever it counts in.
+        // The kernel reports in hundredths of a second.
         ticks as f64 / 100.0
     }
 
     /// The server's resident memory, bytes.
-    pub fn memory(&self) -> u64 {
+    pub fn memory_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a running server");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("the field");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1_024
     }
 
     fn id(&self) -> u32 {
-        self.server.as_ref().expect("a running server").id()
+        self.process.as_ref().expect("a running server").id()
     }
 }
 
-impl Drop for Place {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         self.kill();
     }
 }
 
-/// The middle one.
 pub fn median<T: PartialOrd + Copy>(mut values: Vec<T>) -> T {
     values.sort_by(|a, b| a.partial_cmp(b).expect("comparable"));
     values[values.len() / 2]
 }
 
-/// The one that so many per mille are not above.
+/// The smallest value that at least `per_mille` / 1,000 of the values do not exceed.
 pub fn percentile<T: PartialOrd + Copy>(values: &mut [T], per_mille: usize) -> T {
     values.sort_by(|a, b| a.partial_cmp(b).expect("comparable"));
     values[((values.len() - 1) * per_mille).div_ceil(1_000)]

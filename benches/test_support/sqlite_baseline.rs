@@ -1,11 +1,11 @@
-//! What the journal is measured beside: one SQLite table of its shape, with nothing around it.
+//! The baseline of the journal: one SQLite table with the same columns, and nothing else.
 
 use std::path::Path;
 
 use rusqlite::Connection;
 
-/// A new database with an empty table, as durable as the journal.
-pub fn bare_connection(path: &Path) -> Connection {
+/// Creates a database with an empty table, with the same durability as the journal.
+pub fn open_baseline(path: &Path) -> Connection {
     let connection = Connection::open(path).expect("a database");
     connection
         .execute_batch(

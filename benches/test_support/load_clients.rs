@@ -1,4 +1,4 @@
-//! Many client sessions on one thread: a socket each, since a session belongs to one address, and one poll for all.
+//! Many client sessions on one thread, with one `poll`. Each has its own socket, since a session belongs to one address.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,29 +17,29 @@ use zeroize::Zeroizing;
 
 use super::user;
 
-/// Logins under way at once: fewer than the server keeps for one address.
+/// Concurrent logins: fewer than the server stores for one address.
 const LOGINS: usize = 256;
-/// A crowd that gets nowhere for so long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The bench fails when nothing happens for this long.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-struct Member {
+struct LoadClient {
     session: Session,
     socket: UdpSocket,
     timer: Option<Instant>,
 }
 
-/// See the module.
-pub struct Crowd {
+/// See the module's documentation.
+pub struct LoadClients {
     server: SocketAddr,
     poll: Poll,
     events: Events,
-    members: Vec<Member>,
+    members: Vec<LoadClient>,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
-    told: Vec<(usize, Event)>,
+    events_out: Vec<(usize, Event)>,
 }
 
-impl Crowd {
-    /// So many sessions that are not there yet.
+impl LoadClients {
+    /// Creates `members` sessions, not yet logged in.
     pub fn new(server: SocketAddr, members: usize) -> Self {
         raise_descriptor_limit(members as u64 + 100);
         let (poll, mut rng) = (Poll::new().expect("a poll"), ChaCha20Rng::seed_from_u64(2));
@@ -48,28 +48,28 @@ impl Crowd {
             socket.connect(server).expect("a connected socket");
             poll.registry().register(&mut socket, Token(number), Interest::READABLE).expect("registered");
             let config = SessionConfig { servers: vec![server], tcp_port: 9, stretching: KeyStretching::Insecure };
-            Member { session: Session::new(config, ChaCha20Rng::from_seed(rng.r#gen())), socket, timer: None }
+            LoadClient { session: Session::new(config, ChaCha20Rng::from_seed(rng.r#gen())), socket, timer: None }
         };
         let members = (0..members).map(member).collect();
         let events = Events::with_capacity(1_024);
-        Self { server, poll, events, members, timers: BinaryHeap::new(), told: Vec::new() }
+        Self { server, poll, events, members, timers: BinaryHeap::new(), events_out: Vec::new() }
     }
 
     pub fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Logs everyone in, a few at a time.
+    /// Logs all users in, at most [`LOGINS`] at a time.
     pub fn log_in(&mut self) {
         let (mut begun, mut done) = (0, 0);
         while done < self.members.len() {
             while begun < self.members.len() && begun - done < LOGINS {
-                self.act(begun, |session, now| {
+                self.with_session(begun, |session, now| {
                     session.login(now, user(begun), Zeroizing::new(user(begun).as_str().as_bytes().to_vec()));
                 });
                 begun += 1;
             }
-            for (member, event) in self.turn(PATIENCE) {
+            for (member, event) in self.poll(TIMEOUT) {
                 if let Event::LoginFinished(result) = event {
                     result.unwrap_or_else(|error| panic!("user {member}: {error}"));
                     done += 1;
@@ -78,17 +78,17 @@ impl Crowd {
         }
     }
 
-    /// Lets one session do something now.
-    pub fn act<T>(&mut self, number: usize, act: impl FnOnce(&mut Session, Instant) -> T) -> T {
-        let result = act(&mut self.members[number].session, Instant::now());
-        self.settle(number);
+    /// Calls one session with the current time, then sends what it has to send.
+    pub fn with_session<T>(&mut self, number: usize, call: impl FnOnce(&mut Session, Instant) -> T) -> T {
+        let result = call(&mut self.members[number].session, Instant::now());
+        self.flush(number);
         result
     }
 
-    /// Waits for something to happen, at most so long, and takes part in it; what the sessions have to tell.
-    pub fn turn(&mut self, most: Duration) -> Vec<(usize, Event)> {
+    /// Handles datagrams and timers, waiting for at most `timeout`, and returns the events of the sessions.
+    pub fn poll(&mut self, timeout: Duration) -> Vec<(usize, Event)> {
         let next = self.timers.peek().map(|Reverse((at, _))| at.saturating_duration_since(Instant::now()));
-        let wait = if self.told.is_empty() { next.unwrap_or(most).min(most) } else { Duration::ZERO };
+        let wait = if self.events_out.is_empty() { next.unwrap_or(timeout).min(timeout) } else { Duration::ZERO };
         self.poll.poll(&mut self.events, Some(wait)).expect("a poll");
         let ready: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
         for number in ready {
@@ -101,15 +101,15 @@ impl Crowd {
             self.timers.pop();
             if self.members[number].timer.take_if(|timer| *timer == at).is_some() {
                 self.members[number].session.handle_timeout(now);
-                self.settle(number);
+                self.flush(number);
             }
         }
-        std::mem::take(&mut self.told)
+        std::mem::take(&mut self.events_out)
     }
 
     fn receive(&mut self, number: usize) {
         let mut datagram = [0; DATAGRAM_MAX_BYTES + 1];
-        let Member { session, socket, .. } = &mut self.members[number];
+        let LoadClient { session, socket, .. } = &mut self.members[number];
         loop {
             match socket.recv(&mut datagram) {
                 Ok(length) => session.handle_datagram(Instant::now(), self.server, &mut datagram[..length]),
@@ -117,17 +117,17 @@ impl Crowd {
                 Err(_) => session.unreachable(Instant::now(), self.server),
             }
         }
-        self.settle(number);
+        self.flush(number);
     }
 
-    /// Sends and tells what the session has to send and to tell, and sets its timer.
-    fn settle(&mut self, number: usize) {
-        let Member { session, socket, timer } = &mut self.members[number];
+    /// Takes the session's events, sends its datagrams and sets its timer.
+    fn flush(&mut self, number: usize) {
+        let LoadClient { session, socket, timer } = &mut self.members[number];
         while let Some(event) = session.poll_event() {
-            self.told.push((number, event));
+            self.events_out.push((number, event));
         }
         while let Some((_, datagram)) = session.poll_transmit() {
-            // What cannot be sent counts as lost, and is repeated.
+            // A datagram that cannot be sent counts as lost: the session retransmits it.
             let _ = socket.send(&datagram);
         }
         let due = session.poll_timeout();

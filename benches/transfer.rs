@@ -1,15 +1,15 @@
-//! How near a whole `get` comes to the least that any encrypted transfer must do.
+//! The throughput of a whole `get`, compared with a minimal encrypted transfer.
 //!
-//! The *bare* program is two threads: one reads, seals with AES-GCM in 64 KiB records and sends; the other receives,
-//! opens and writes. It verifies nothing, resumes nothing and asks nobody. The *real* path is the listener of a shared
-//! folder and a download from it, every byte verified against the published hash. Rounds are interleaved, the file is
-//! in the page cache, nothing is synced; medians and their ratio are printed.
+//! The minimal program, *bare*, is two threads: one reads, encrypts with AES-GCM in 64 KiB records and sends; the other
+//! receives, decrypts and writes. It has no verification, no resumption and no server. The *real* program is the listener
+//! of a shared directory and a download from it, with every byte verified against the published hash. Rounds are
+//! interleaved, the file is in the page cache, and nothing is synced. Prints both medians and their ratio.
 //!
 //! ```text
-//! cargo bench --bench bare -- [--mib 2048] [--rounds 5] [--dir DIR] [--small 10000] [--only bare|real]
+//! cargo bench --bench transfer -- [--mib 2048] [--rounds 5] [--dir DIR] [--small 10000] [--only bare|real]
 //! ```
 //!
-//! `--only` is for a profiler.
+//! `--only` runs one of the two, for a profiler. `--small` downloads that many files of 4 KiB instead.
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
@@ -48,8 +48,8 @@ struct Options {
 fn options() -> Options {
     let mut options =
         Options { mib: 512, rounds: 5, dir: std::env::temp_dir().display().to_string(), small: 0, only: None };
-    let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
-    while let (Some(option), Some(value)) = (words.next(), words.next()) {
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    while let (Some(option), Some(value)) = (arguments.next(), arguments.next()) {
         let number = || value.parse().expect("a number");
         match option.as_str() {
             "--mib" => options.mib = number(),
@@ -65,27 +65,27 @@ fn options() -> Options {
 
 fn main() {
     let options = options();
-    let dir = tempfile::tempdir_in(&options.dir).expect("a folder to work in");
+    let dir = tempfile::tempdir_in(&options.dir).expect("a temporary directory");
     let shared = dir.path().join("shared");
-    std::fs::create_dir(&shared).expect("a new folder");
+    std::fs::create_dir(&shared).expect("a new directory");
     if options.small > 0 {
         return small_files(&options, dir.path(), &shared);
     }
     write_random(&shared.join("file"), options.mib * MIB);
-    let house = House::open(&shared, &["file".to_owned()]);
+    let uploader = TestUploader::open(&shared, &["file".to_owned()]);
     let (mut bare, mut real) = (Vec::new(), Vec::new());
-    let is_asked_for = |which: &str| options.only.as_deref().is_none_or(|only| only == which);
-    let rate = |took: Duration| options.mib as f64 * 1.048_576 / 1e3 / took.as_secs_f64();
+    let is_selected = |which: &str| options.only.as_deref().is_none_or(|only| only == which);
+    let gb_per_s = |took: Duration| options.mib as f64 * 1.048_576 / 1e3 / took.as_secs_f64();
     for _ in 0..options.rounds {
-        if is_asked_for("bare") {
+        if is_selected("bare") {
             let target = dir.path().join("bare");
-            bare.push(rate(bare_copy(&shared.join("file"), &target)));
+            bare.push(gb_per_s(bare_copy(&shared.join("file"), &target)));
             std::fs::remove_file(&target).expect("it was just written");
         }
-        if is_asked_for("real") {
+        if is_selected("real") {
             let target = dir.path().join("real");
-            std::fs::create_dir(&target).expect("a new folder");
-            real.push(rate(house.fetch(&target)));
+            std::fs::create_dir(&target).expect("a new directory");
+            real.push(gb_per_s(uploader.fetch(&target)));
             std::fs::remove_dir_all(&target).expect("it was just written");
         }
     }
@@ -101,12 +101,12 @@ fn small_files(options: &Options, dir: &Path, shared: &Path) {
     for name in &names {
         write_random(&shared.join(name), 4 << 10);
     }
-    let house = House::open(shared, &names);
+    let uploader = TestUploader::open(shared, &names);
     let mut seconds = Vec::new();
     for _ in 0..options.rounds {
         let target = dir.join("real");
-        std::fs::create_dir(&target).expect("a new folder");
-        seconds.push(house.fetch(&target).as_secs_f64());
+        std::fs::create_dir(&target).expect("a new directory");
+        seconds.push(uploader.fetch(&target).as_secs_f64());
         std::fs::remove_dir_all(&target).expect("it was just written");
     }
     println!("{} files of 4 KiB: median {:.3} s", options.small, median(&mut seconds));
@@ -129,17 +129,17 @@ fn write_random(path: &Path, size: u64) {
     }
 }
 
-/// The bare program.
+/// The minimal program.
 fn bare_copy(from: &Path, to: &Path) -> Duration {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let from = File::open(from).expect("it was just written");
     let to = File::create(to).expect("a new file");
-    let begun = Instant::now();
+    let start = Instant::now();
     let sender = thread::spawn(move || bare_send(&listener.accept().expect("a connection").0, &from));
     bare_receive(&TcpStream::connect(address).expect("it listens"), &to);
     sender.join().expect("it does not panic");
-    begun.elapsed()
+    start.elapsed()
 }
 
 fn bare_send(mut stream: &TcpStream, mut from: &File) {
@@ -175,23 +175,23 @@ fn bare_receive(mut stream: &TcpStream, mut to: &File) {
     }
 }
 
-/// A shared folder that is served, and the list of what is in it.
-struct House {
-    ask: Arc<Tickets>,
+/// The listener of a shared directory, and the list of the files in it.
+struct TestUploader {
+    discovery: Arc<SingleSource>,
     wanted: Vec<DownloadItem>,
     _listener: Listener,
 }
 
-struct Silent;
+struct NoProgress;
 
-impl HashProgress for Silent {
+impl HashProgress for NoProgress {
     fn hashed(&self, _: &FileName, _: u64, _: u64) {}
     fn interrupted(&self) -> bool {
         false
     }
 }
 
-impl DownloadProgress for Silent {
+impl DownloadProgress for NoProgress {
     fn received(&self, _: usize, _: u64, _: u64) {}
     fn source_dropped(&self, user: &UserName, _: &FileName, why: &str) {
         panic!("{user}: {why}");
@@ -204,51 +204,47 @@ impl DownloadProgress for Silent {
     }
 }
 
-impl House {
+impl TestUploader {
     fn open(dir: &Path, names: &[String]) -> Self {
-        let share = UploadService::open(dir, 8).expect("a folder");
+        let share = UploadService::open(dir, 8).expect("a directory");
         share.ticket_key(&zeroize::Zeroizing::new(KEY), now_ms());
         let mut wanted = Vec::new();
         for name in names {
-            let name = FileName::parse(name).expect("a good name");
-            let file = share.hash_file(&name, &Silent).expect("a readable file");
+            let name = FileName::parse(name).expect("a valid name");
+            let file = share.hash_file(&name, &NoProgress).expect("a readable file");
             share.published(&name, file.content, Audience::Everyone);
             wanted.push(DownloadItem { name, content: file.content });
         }
         let listener = Listener::start(share, "127.0.0.1:0".parse().expect("an address"), None).expect("a free port");
         let address = SocketAddr::from(([127, 0, 0, 1], listener.port()));
-        let ask = Arc::new(Tickets { address });
-        Self { ask, wanted, _listener: listener }
+        let discovery = Arc::new(SingleSource { address });
+        Self { discovery, wanted, _listener: listener }
     }
 
     fn fetch(&self, target: &Path) -> Duration {
-        let downloader = Downloader::with_discovery(target, self.ask.clone()).expect("a folder");
+        let downloader = Downloader::with_discovery(target, self.discovery.clone()).expect("a directory");
         let options = DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO };
-        let begun = Instant::now();
-        downloader.fetch(&self.wanted, &options, &Silent);
-        begun.elapsed()
+        let start = Instant::now();
+        downloader.fetch(&self.wanted, &options, &NoProgress);
+        start.elapsed()
     }
 }
 
-/// In the server's place: seals tickets for the one source there is.
-struct Tickets {
+/// Replaces the server: seals tickets for the only source.
+struct SingleSource {
     address: SocketAddr,
 }
 
-impl SourceDiscovery for Tickets {
+impl SourceDiscovery for SingleSource {
     fn find_sources(&self, files: &[ContentRef], _limit: usize) -> Result<Vec<SourceOffer>, RequestError> {
         let key = AeadKey::new(&KEY);
         let indices: Vec<usize> = (0..files.len()).collect();
         let offer = |batch: &[usize]| {
-            let grant = |&file: &usize| {
-                let ContentRef { name, hash, size } = files[file].clone();
-                ContentRef { name, hash, size }
-            };
-            let downloader = UserName::parse("vader").expect("a good name");
-            let grants = batch.iter().map(grant).collect();
+            let downloader = UserName::parse("vader").expect("a valid name");
+            let grants = batch.iter().map(|&file| files[file].clone()).collect();
             let ticket = TransferTicket { downloader, expires_ms: now_ms() + 60_000, key: KEY.into(), grants };
             let ticket = ticket.seal(&key, &mut rand::thread_rng());
-            let user = UserName::parse("hans").expect("a good name");
+            let user = UserName::parse("hans").expect("a valid name");
             SourceOffer { user, address: self.address, key: KEY.into(), ticket, files: batch.to_vec() }
         };
         Ok(indices.chunks(11).map(offer).collect())
