@@ -24,8 +24,7 @@ use crate::client::exit_code::ExitCode;
 use crate::client::publications::{LoadingGuard, OwnPublications};
 use crate::client::upload::UploadService;
 use crate::common::sync::lock;
-use crate::common::types::NamedContent;
-use crate::common::types::{Audience, FileName};
+use crate::common::types::{Audience, FileName, NamedContent};
 
 /// How long a cancelled command still waits for a reply: a server that is reachable has replied by then.
 const GRACE_AFTER_CANCEL: Duration = Duration::from_millis(400);
