@@ -50,7 +50,8 @@ impl Bench {
             (user, Credential::Record(Box::new(record)))
         };
         let users = (0..users).map(record).collect();
-        server.handle_credentials(Credentials { users, warnings: Vec::new() }, &mut out);
+        let credentials = Credentials { users, warnings: Vec::new() };
+        server.set_credentials(credentials.versioned(&server.version_key()), &mut out);
         server.handle_enrolment_done();
         Self { server, out, rng, now, spent: Duration::ZERO }
     }

@@ -2,15 +2,16 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use log::Level;
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
+use zeroize::Zeroizing;
 
 use super::auth::credentials::{Credential, Credentials};
-use super::core::{Datagram, Effects, LoadedState, Server, ServerConfig};
+use super::core::{Datagram, Effects, LoadedState, Plaintext, Server, ServerConfig};
 use super::journal::{JournalSeq, Mutation};
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::{ClientInfo, LoginResult, ResumptionKey, SessionParams};
@@ -24,7 +25,7 @@ use crate::common::types::{Content, ContentHash, ContentRef, FileName, NamedCont
 /// Milliseconds since 1970 when virtual time begins.
 pub(crate) const WALL_MS: u64 = 1_700_000_000_000;
 /// What clients tell of themselves.
-pub(crate) const DETAILS: ClientInfo = ClientInfo { tcp_port: 7_000, free_slots: 4 };
+pub(crate) const CLIENT_INFO: ClientInfo = ClientInfo { tcp_port: 7_000, free_slots: 4 };
 
 pub(crate) fn user(name: &str) -> UserName {
     UserName::parse(name).unwrap()
@@ -87,8 +88,23 @@ impl World {
         let mut rng = ChaCha20Rng::seed_from_u64(wall_ms);
         let mut server = Server::new(config, LoadedState::new(), rng.r#gen(), now, wall_ms);
         let mut out = Effects::new();
-        assert!(server.handle_credentials(credentials(names), &mut out).is_empty());
+        let credentials = credentials(names).versioned(&server.version_key());
+        assert!(server.set_credentials(credentials, &mut out).is_empty());
         Self { server, now, out, journal: Vec::new(), stores: true, recorded: Vec::new(), rng }
+    }
+
+    pub(crate) fn set_credentials(&mut self, credentials: Credentials) -> Vec<Plaintext> {
+        let credentials = credentials.versioned(&self.server.version_key());
+        self.server.set_credentials(credentials, &mut self.out)
+    }
+
+    /// Creates a session without the work of a login, for a user who needs no credential.
+    pub(crate) fn insert_session(&mut self, name: &str) -> Client {
+        let number = u32::try_from(self.server.session_count()).unwrap();
+        let address = SocketAddr::new(Ipv4Addr::from_bits(0x7f01_0000 + number).into(), 5_000);
+        let secret = Zeroizing::new(self.rng.r#gen::<[u8; 32]>());
+        let welcome = self.server.insert_session(self.now, user(name), address, CLIENT_INFO, secret.clone());
+        Client::new(address, secret, welcome)
     }
 
     pub(crate) fn advance(&mut self, time: Duration) {
@@ -146,7 +162,7 @@ impl World {
         let finished = client.finish(&mut self.rng, &user, password.as_bytes(), ke2, KeyStretching::Insecure);
         let (key, login3) = match finished {
             Ok((key, ke3)) => {
-                let details = key.seal_client_info(&nonce, &DETAILS);
+                let details = key.seal_client_info(&nonce, &CLIENT_INFO);
                 (Some(key), Packet::Login3 { nonce, ke3: &ke3, client_info: &details }.to_bytes())
             }
             Err(_) => {
@@ -210,7 +226,7 @@ impl World {
 
     pub(crate) fn resume_packet(&mut self, client: &Client, from: SocketAddr) -> (Nonce, Vec<u8>) {
         let (nonce, cookie) = self.cookie(from);
-        let details = client.resumption().seal_client_info(&nonce, &cookie, &DETAILS);
+        let details = client.resumption().seal_client_info(&nonce, &cookie, &CLIENT_INFO);
         let packet = Packet::Resume { nonce, cookie, client_info: &details, ticket: &client.welcome.ticket };
         (nonce, packet.to_bytes())
     }

@@ -227,7 +227,7 @@ fn known_and_unknown_users_inside_the_server() {
     let (mut now, mut out) = (Instant::now(), Effects::new());
     let mut server = Server::new(ServerConfig::default(), LoadedState::new(), rng.r#gen(), now, 1_700_000_000_000);
     let credentials = Credentials::parse(crowd(&mut rng).as_bytes(), Path::new("-")).expect(WHY);
-    server.handle_credentials(credentials, &mut out);
+    server.set_credentials(credentials.versioned(&server.version_key()), &mut out);
     let (mut login2s, mut answers) = (BTreeMap::<_, Vec<f64>>::new(), BTreeMap::<_, Vec<f64>>::new());
     let from = |at: usize| SocketAddr::new(loopback((at / 200) as u8, (at % 200) as u8 + 1), 4_000);
     for (at, (kind, user)) in lots(&mut rng, &["known", "nobdy"]).into_iter().enumerate() {

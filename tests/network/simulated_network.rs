@@ -231,7 +231,7 @@ impl SimulatedNetwork {
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
         let mut server = Server::new(config, self.journal.load(), seed, self.now, wall_ms);
-        let waiting = server.handle_credentials(credentials(), &mut self.out);
+        let waiting = server.set_credentials(credentials().versioned(&server.version_key()), &mut self.out);
         assert!(waiting.is_empty(), "all users have records");
         self.server = Some(server);
     }

@@ -1,35 +1,28 @@
-//! The credentials, at start and whenever they are read again.
+//! Puts credentials in force, at start and whenever the file is read again.
 //!
-//! A user who is gone and one whose credential has changed are logged out, and their resumption tickets are void. What
-//! a user who is gone has published stays stored, unseen. Nobody else notices.
+//! Users who were removed and users whose credential has changed are logged out, and their resumption tickets become
+//! void. The publications of a removed user stay stored but are visible to nobody. Other users are not affected.
 
 use std::collections::HashSet;
 
 use zeroize::Zeroizing;
 
 use super::Server;
-use super::dispatch::log_out;
 use crate::common::types::UserName;
-use crate::server::auth::credentials::{Credential, Credentials, VersionedCredential, VersionedCredentials};
+use crate::server::auth::credentials::{Credential, VersionedCredential, VersionedCredentials};
 use crate::server::core::Effects;
 
-/// A password in clear that is to become a record.
+/// A plaintext password from which a record is to be made.
 pub type Plaintext = (UserName, Zeroizing<Vec<u8>>);
 
 impl Server {
-    /// What [`Credentials::versioned`] is to be keyed by.
+    /// The key for [`Credentials::versioned`](crate::server::auth::credentials::Credentials::versioned).
     pub fn version_key(&self) -> Zeroizing<[u8; 32]> {
         self.keys.versions.clone()
     }
 
-    /// [`set_credentials`](Self::set_credentials), with the versions computed here.
-    pub fn handle_credentials(&mut self, credentials: Credentials, out: &mut Effects) -> Vec<Plaintext> {
-        let credentials = credentials.versioned(&self.keys.versions);
-        self.set_credentials(credentials, out)
-    }
-
-    /// These credentials are in force from now on. Gives the passwords that are to become records: until
-    /// [`handle_enrolment_done`](Self::handle_enrolment_done), whoever logs in waits for [`handle_enrolled`](Self::handle_enrolled).
+    /// Puts credentials in force. Returns the passwords from which records are to be made: until
+    /// [`handle_enrolment_done`](Self::handle_enrolment_done), logins wait for [`handle_enrolled`](Self::handle_enrolled).
     pub fn set_credentials(&mut self, credentials: VersionedCredentials, out: &mut Effects) -> Vec<Plaintext> {
         let mut plaintexts = Vec::new();
         let mut logged_out = Vec::new();
@@ -54,14 +47,16 @@ impl Server {
             account.record = None;
         }
         logged_out.sort();
-        for slot in logged_out.into_iter().filter_map(|owner| self.sessions.of_owner(owner)).collect::<Vec<_>>() {
-            log_out(self, slot, out);
+        for owner in logged_out {
+            if let Some(key) = self.sessions.of_owner(owner) {
+                self.terminate_session(key, out);
+            }
         }
         self.enrolling = !plaintexts.is_empty();
         if self.enrolling {
-            out.awaited_records.extend(self.handshakes.parked());
+            out.awaited_records.extend(self.pending_logins.awaited_records());
         } else {
-            self.handshakes.release_all();
+            self.pending_logins.release_all();
         }
         plaintexts
     }

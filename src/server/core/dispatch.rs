@@ -1,21 +1,23 @@
-//! What is said in a session: opening it, heartbeats, leaving, and the way to whatever answers a request.
+//! Datagrams of a session: decryption, heartbeats, logout, and dispatch of requests.
 //!
-//! Defended: a datagram counts only if it comes from the session's own address and opens under the session's keys; who
-//! says it follows from that, never from what it says.
+//! Defended: a datagram counts only if it comes from the session's own address and opens under the session's keys. The
+//! user is that of the session; nothing in a message can claim another.
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use log::{Level, debug, info, log, trace};
+use log::{Level, debug, info, trace};
 
-use super::Server;
-use super::walks::Asked;
+use super::log::{is_success, log_received, log_sent, verb, verb_level};
+use super::pending_logins::LoginId;
+use super::queries::RequestInfo;
+use super::sessions::{HandshakeReply, Session, SessionKey, StagedAudience};
+use super::{Reply, Server};
 use crate::common::escape::escape_controls;
 use crate::common::limits::AUDIENCE_MAX_USERS;
 use crate::common::message::{ClientMessage, Heartbeat, Request, ResolvePurpose, Response, ServerMessage};
 use crate::common::types::{RequestId, SessionId, UserName};
 use crate::server::core::Effects;
-use crate::server::core::sessions::{Session, Slot, Staged};
 
 impl Server {
     pub(super) fn on_session(
@@ -26,108 +28,114 @@ impl Server {
         datagram: &mut [u8],
         out: &mut Effects,
     ) {
-        let Some(slot) = self.sessions.find(&id) else {
-            return self.reset(now, from, id, out);
+        let Some(key) = self.sessions.find(&id) else {
+            return self.send_reset(now, from, id, out);
         };
-        let session = self.sessions.at_mut(slot);
+        let session = self.sessions.get_mut(key);
         if session.address != from {
-            return trace!(
-                "{from}: a datagram of {}'s session at {}",
-                escape_controls(session.user.as_str()),
-                session.address
-            );
+            let user = escape_controls(session.user.as_str());
+            return trace!("{from}: a datagram in the session of {user} at {}", session.address);
         }
-        let message = match session.channel.open(datagram) {
-            Ok(text) => ClientMessage::decode(text),
+        let message = match session.cipher.open(datagram) {
+            Ok(plaintext) => ClientMessage::decode(plaintext),
             Err(error) => return trace!("{from}: {error}"),
         };
         session.deadline = now + self.config.liveness;
-        if session.beginning.is_some() {
-            self.confirm(slot);
+        if session.unconfirmed.is_some() {
+            self.confirm_session(key);
         }
         match message {
-            Ok(ClientMessage::Heartbeat(heartbeat)) => self.on_heartbeat(slot, heartbeat, out),
+            Ok(ClientMessage::Heartbeat(heartbeat)) => self.on_heartbeat(key, heartbeat, out),
             Ok(ClientMessage::Request { id, lowest_pending: floor, request }) => {
-                self.on_request(now, slot, id, floor, request, out)
+                self.on_request(now, key, id, floor, request, out)
             }
-            Ok(ClientMessage::Logout) => self.on_leave(slot, out),
+            Ok(ClientMessage::Logout) => self.on_logout(key, out),
             Err(error) => debug!("{from}: {error}"),
         }
     }
 
-    /// The client has shown that it knows its session: what it began with need not be repeated any more.
-    fn confirm(&mut self, slot: Slot) {
-        let session = self.sessions.at_mut(slot);
-        let Some(beginning) = session.beginning.take() else { return };
-        if beginning.resumed.is_empty() {
-            self.handshakes.finish(&(session.address, beginning.nonce));
+    /// The client has shown that it knows the session: the last packet of the handshake need not be repeated any more.
+    fn confirm_session(&mut self, key: SessionKey) {
+        let session = self.sessions.get_mut(key);
+        let Some(reply) = session.unconfirmed.take() else { return };
+        if let HandshakeReply::Login { nonce } = *reply {
+            self.pending_logins.confirm(&LoginId { address: session.address, nonce });
         }
         if let Some(account) = self.accounts.find_mut(&session.user) {
-            account.confirmed = Some((session.run, session.generation));
+            account.confirmed = Some((session.instance, session.generation));
         }
     }
 
-    fn on_heartbeat(&mut self, slot: Slot, heartbeat: Heartbeat, out: &mut Effects) {
-        let session = self.sessions.at_mut(slot);
+    fn on_heartbeat(&mut self, key: SessionKey, heartbeat: Heartbeat, out: &mut Effects) {
+        let session = self.sessions.get_mut(key);
         log_received(Level::Debug, session, "HBT");
         session.free_slots = heartbeat.free_slots;
         let ack = ServerMessage::HeartbeatAck { number: heartbeat.number };
-        out.seal(session.address, &mut session.channel, &ack);
+        out.send_sealed(session.address, &mut session.cipher, &ack);
         log_sent(Level::Debug, session, true);
     }
 
-    fn on_leave(&mut self, slot: Slot, out: &mut Effects) {
-        let mut session = self.end_session(slot);
+    fn on_logout(&mut self, key: SessionKey, out: &mut Effects) {
+        let mut session = self.end_session(key);
         log_received(Level::Info, &session, "XIT");
         if let Some(account) = self.accounts.find_mut(&session.user) {
-            account.logged_out_instance = account.logged_out_instance.max(Some(session.run));
+            account.logged_out_instance = account.logged_out_instance.max(Some(session.instance));
         }
-        out.seal(session.address, &mut session.channel, &ServerMessage::LogoutAck);
+        out.send_sealed(session.address, &mut session.cipher, &ServerMessage::LogoutAck);
         log_sent(Level::Info, &session, true);
     }
 
     fn on_request(
         &mut self,
         now: Instant,
-        slot: Slot,
+        key: SessionKey,
         id: RequestId,
-        floor: RequestId,
+        lowest_pending: RequestId,
         request: Request,
         out: &mut Effects,
     ) {
-        let session = self.sessions.at_mut(slot);
-        session.floor = session.floor.max(floor);
-        if id < session.floor {
-            return self.reply(slot, id, Response::Rejected, out);
+        let session = self.sessions.get_mut(key);
+        session.lowest_pending = session.lowest_pending.max(lowest_pending);
+        if id < session.lowest_pending {
+            return self.send_reply(key, id, Response::Rejected, out);
         }
-        let level = if id > session.logged { verb_level(&request) } else { Level::Debug };
-        session.logged = session.logged.max(id);
+        let level = if id > session.highest_logged { verb_level(&request) } else { Level::Debug };
+        session.highest_logged = session.highest_logged.max(id);
         log_received(level, session, verb(&request));
         let is_fetch = matches!(request, Request::Resolve { purpose: ResolvePurpose::Download, .. });
-        let response = match request {
-            Request::Publish { .. } | Request::Unpublish { .. } => self.mutate(now, slot, id, request, out),
-            Request::StageAudience { key, part, users } => Some(stage(session, key, part, users)),
-            query => self.list(now, slot, Asked { id, level }, query),
+        let reply = match request {
+            Request::Publish { .. } | Request::Unpublish { .. } => self.on_mutation(now, key, id, request, out),
+            Request::StageAudience { key, part, users } => stage_audience_part(session, key, part, users).into(),
+            query => self.on_query(now, key, RequestInfo { id, level }, query),
         };
-        if let Some(response) = response {
-            // BUSY is no verdict: the same request comes again.
+        if let Reply::Now(response) = reply {
+            // The client repeats the same request after BUSY; its outcome is logged then.
             let level = if matches!(response, Response::Busy { .. }) { Level::Debug } else { level };
-            log_sent(level, self.sessions.at(slot), is_success(&response, is_fetch));
-            self.reply(slot, id, response, out);
+            log_sent(level, self.sessions.get(key), is_success(&response, is_fetch));
+            self.send_reply(key, id, response, out);
         }
     }
 
-    pub(super) fn reply(&mut self, slot: Slot, id: RequestId, response: Response, out: &mut Effects) {
-        let session = self.sessions.at_mut(slot);
-        out.seal(session.address, &mut session.channel, &ServerMessage::Reply { id, response });
+    pub(super) fn send_reply(&mut self, key: SessionKey, id: RequestId, response: Response, out: &mut Effects) {
+        let session = self.sessions.get_mut(key);
+        out.send_sealed(session.address, &mut session.cipher, &ServerMessage::Reply { id, response });
+    }
+
+    /// Ends a session because the user's credential was changed or removed, and informs the client, once.
+    pub(super) fn terminate_session(&mut self, key: SessionKey, out: &mut Effects) {
+        let mut session = self.end_session(key);
+        let user = escape_controls(session.user.as_str());
+        info!("{}: {user} is logged out: the credentials have changed", session.address);
+        out.send_sealed(session.address, &mut session.cipher, &ServerMessage::SessionRevoked);
     }
 }
 
-/// Takes one part of an audience. A part that is there already is acknowledged again.
-fn stage(session: &mut Session, key: u32, part: u16, users: Vec<UserName>) -> Response {
-    let repeated = session.staged.as_ref().is_some_and(|staged| staged.key == key && staged.users.starts_with(&users));
-    if part == 0 && !repeated {
-        session.staged = Some(Box::new(Staged { key, parts: 1, users, audience: None }));
+/// Stores one part of an audience. A part that is already stored is acknowledged again.
+fn stage_audience_part(session: &mut Session, key: u32, part: u16, users: Vec<UserName>) -> Response {
+    let is_repeated =
+        session.staged.as_ref().is_some_and(|staged| staged.key == key && staged.users.starts_with(&users));
+    if part == 0 && !is_repeated {
+        session.staged = Some(Box::new(StagedAudience { key, parts: 1, users, audience: None }));
         return Response::AudienceStaged;
     }
     let Some(staged) = session.staged.as_mut().filter(|staged| staged.key == key && part <= staged.parts) else {
@@ -142,65 +150,4 @@ fn stage(session: &mut Session, key: u32, part: u16, users: Vec<UserName>) -> Re
         staged.audience = None;
     }
     Response::AudienceStaged
-}
-
-/// What the log calls a request.
-fn verb(request: &Request) -> &'static str {
-    match request {
-        Request::Publish { .. } => "PUB",
-        Request::Unpublish { .. } => "UNP",
-        Request::StageAudience { .. } => "PUB audience",
-        Request::OwnPublications { .. } => "LPF",
-        Request::AudienceOf { .. } => "LPF audience",
-        Request::Peers { .. } => "LAP",
-        Request::Search { .. } | Request::Resolve { purpose: ResolvePurpose::List, .. } => "SCH",
-        Request::Resolve { purpose: ResolvePurpose::Download, .. } => "GET",
-        Request::Sources { .. } => "GET sources",
-    }
-}
-
-/// One line pair a command: what is only a part of one is for debugging.
-fn verb_level(request: &Request) -> Level {
-    match request {
-        Request::Publish { .. }
-        | Request::Unpublish { .. }
-        | Request::OwnPublications { user_initiated: true, cursor: None }
-        | Request::Peers { cursor: None }
-        | Request::Search { cursor: None, .. }
-        | Request::Resolve { cursor: None, .. } => Level::Info,
-        _ => Level::Debug,
-    }
-}
-
-pub(super) fn is_success(response: &Response, is_fetch: bool) -> bool {
-    match response {
-        Response::Contents { entries, next } => !is_fetch || !entries.is_empty() || next.is_some(),
-        Response::Unpublished { published_mask: found, .. } => *found != 0,
-        Response::Busy { .. }
-        | Response::UnknownAudience
-        | Response::NotPublished
-        | Response::StaleCursor
-        | Response::Rejected => false,
-        _ => true,
-    }
-}
-
-fn log_received(level: Level, session: &Session, verb: &str) {
-    log!(level, "{}: Received {verb} from {}", session.address, escape_controls(session.user.as_str()));
-}
-
-pub(super) fn log_sent(level: Level, session: &Session, success: bool) {
-    let verdict = if success { "OK" } else { "ERR" };
-    log!(level, "{}: Sent {verdict} to {}", session.address, escape_controls(session.user.as_str()));
-}
-
-/// The session ends because the credentials say so; told once, best effort.
-pub(super) fn log_out(server: &mut Server, slot: Slot, out: &mut Effects) {
-    let mut session = server.end_session(slot);
-    info!(
-        "{}: {} is logged out: the credentials have changed",
-        session.address,
-        escape_controls(session.user.as_str())
-    );
-    out.seal(session.address, &mut session.channel, &ServerMessage::SessionRevoked);
 }

@@ -1,6 +1,6 @@
 //! What the core wants done: datagrams to send, mutations to store, records to make first.
 //!
-//! Owns buffers, so that answering a heartbeat allocates nothing once the loop is warm. Must not do any of it itself.
+//! Owns buffers, so that the reply to a heartbeat needs no allocation once the loop is warm. Must not carry out any of it.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -12,38 +12,38 @@ use crate::common::session_cipher::SessionCipher;
 use crate::common::types::UserName;
 use crate::server::journal::Mutation;
 
-/// Buffers kept for the next turn; more are given back to the allocator.
+/// Buffers kept for the next iteration; more are freed.
 const SPARE_MAX: usize = 1_024;
 
-/// One datagram to be sent.
+/// One datagram to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Datagram {
-    /// Where to.
+    /// The destination.
     pub to: SocketAddr,
     /// The whole UDP payload.
     pub bytes: Vec<u8>,
 }
 
-/// The effects of one or more calls into the core, in order. Whoever drives the core empties it.
+/// The effects of one or more calls into the core, in order. The driver carries them out and empties the lists.
 #[derive(Default)]
 pub struct Effects {
-    /// To be sent. What cannot be sent may be dropped: everything is repeated until it is answered.
+    /// To be sent. The driver may drop what it cannot send: clients repeat everything until it is answered.
     pub datagrams: Vec<Datagram>,
-    /// To be stored, in this order: the *n*-th ever to come out is the journal's sequence number *n*. None may be
-    /// dropped; what does not fit into the journal's queue stays here for the next turn.
+    /// To be stored, in this order: the *n*-th mutation ever is the journal's sequence number *n*. None may be dropped;
+    /// what does not fit into the journal's queue stays here for the next iteration.
     pub mutations: VecDeque<Mutation>,
-    /// Users waiting at the door for their record, and from where.
+    /// The records that logins wait for: each with the prefix of the login and its user.
     pub awaited_records: Vec<(AddressPrefix, UserName)>,
     spare: Vec<Vec<u8>>,
 }
 
 impl Effects {
-    /// Empty.
+    /// No effects.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Hands every datagram to `send` and keeps the buffers for later.
+    /// Passes every datagram to `send` and keeps the buffers for reuse.
     pub fn flush(&mut self, mut send: impl FnMut(SocketAddr, &[u8])) {
         for datagram in self.datagrams.drain(..) {
             send(datagram.to, &datagram.bytes);
@@ -53,20 +53,20 @@ impl Effects {
         }
     }
 
-    pub(super) fn packet(&mut self, to: SocketAddr, packet: Packet<'_>) {
+    pub(super) fn send_packet(&mut self, to: SocketAddr, packet: Packet<'_>) {
         self.datagrams.push(Datagram { to, bytes: packet.to_bytes() });
     }
 
-    pub(super) fn bytes(&mut self, to: SocketAddr, bytes: &[u8]) {
+    pub(super) fn send_bytes(&mut self, to: SocketAddr, bytes: &[u8]) {
         let mut buffer = self.spare.pop().unwrap_or_default();
         buffer.clear();
         buffer.extend_from_slice(bytes);
         self.datagrams.push(Datagram { to, bytes: buffer });
     }
 
-    pub(super) fn seal(&mut self, to: SocketAddr, channel: &mut SessionCipher, message: &ServerMessage) {
+    pub(super) fn send_sealed(&mut self, to: SocketAddr, cipher: &mut SessionCipher, message: &ServerMessage) {
         let mut buffer = self.spare.pop().unwrap_or_default();
-        channel.seal_into(&mut buffer, |text| message.encode(text));
+        cipher.seal_into(&mut buffer, |plaintext| message.encode(plaintext));
         self.datagrams.push(Datagram { to, bytes: buffer });
     }
 }

@@ -1,76 +1,89 @@
-//! Logging in with a password: LOGIN1 to ANSWER.
+//! Handshakes: logging in with a password (LOGIN1 to LOGIN4), and resuming a session with a ticket (RESUME, RESUMED)
+//! after a server restart, a change of address or a long silence.
 //!
-//! Defended: a user who exists and one who does not are served by the same steps in the same order. A record is faked
-//! for everyone and used for whoever has none; while records are being made everyone waits for theirs, real or not;
-//! every refusal is as many random bytes. The expensive step is not taken here but lined up (see `handshake`).
+//! Defended, login: users who exist and users who do not are served by the same steps in the same order. A fake record is
+//! derived for every user and used for those who have none. While records are made from plaintext passwords, every login
+//! waits for one, real or not. Every refusal consists of random bytes of the same length. The expensive step is not taken
+//! on arrival but queued (see `pending_logins`).
+//!
+//! Defended, resumption: a ticket works only with the secret sealed in it, while the credential is unchanged, until its
+//! client instance has logged out, and until its successor was seen in use; it replaces sessions of its own instance only.
+//! A replayed RESUME works only with the cookie it was recorded with, hence not after a restart. All refusals look the
+//! same. A resumption involves no guess and no password.
 
-use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{debug, info};
 use rand::RngCore;
-use zeroize::Zeroizing;
 
 use super::Server;
+use super::pending_logins::{LoginId, LoginStage};
+use super::sessions::{HandshakeReply, Session};
 use crate::common::crypto::{Secret, context, derive};
 use crate::common::escape::escape_controls;
 use crate::common::handshake_keys::{ClientInfo, LoginKey, LoginResult, ResumptionKey, SessionParams};
 use crate::common::limits::RESUMPTION_LIFETIME;
-use crate::common::net::AddressPrefix;
 use crate::common::opaque::{LoginFailed, PasswordRecord, ServerLogin};
-use crate::common::packet::{CLIENT_INFO_BYTES, KE1_BYTES, KE3_BYTES, LOGIN_RESULT_BYTES, Packet};
+use crate::common::packet::{CLIENT_INFO_BYTES, Cookie, KE1_BYTES, KE3_BYTES, LOGIN_RESULT_BYTES, Nonce, Packet};
 use crate::common::session_cipher::{SessionCipher, Side};
 use crate::common::ticket::ResumptionTicket;
 use crate::common::types::{InstanceId, RequestId, UserName};
 use crate::server::auth::enrolment::EnrolmentResult;
 use crate::server::auth::keys::CredentialVersion;
 use crate::server::core::Effects;
-use crate::server::core::pending_logins::{Key, Stage};
-use crate::server::core::sessions::{Beginning, Session};
 
-/// Everything about a session that is about to stand but its keys.
-pub(super) struct Entrant {
-    pub(super) user: UserName,
-    pub(super) address: SocketAddr,
-    pub(super) version: CredentialVersion,
-    pub(super) run: InstanceId,
-    pub(super) generation: u32,
-    pub(super) details: ClientInfo,
-    pub(super) beginning: Beginning,
+/// What a new session is made of, besides its secret.
+struct NewSession {
+    user: UserName,
+    id: LoginId,
+    version: CredentialVersion,
+    instance: InstanceId,
+    generation: u32,
+    client_info: ClientInfo,
 }
 
+/// The ticket is not accepted.
+struct InvalidTicket;
+
 impl Server {
-    /// From an address that is proven.
-    pub(super) fn on_login1(&mut self, now: Instant, key: Key, user: &str, ke1: &[u8; KE1_BYTES], out: &mut Effects) {
-        if let Some(handshake) = self.handshakes.find_mut(&key) {
-            match &handshake.stage {
-                Stage::Offered { login2, .. } => out.bytes(key.0, login2),
-                Stage::Waiting { .. } if self.enrolling => {
-                    out.awaited_records.push((AddressPrefix::of(key.0.ip()), handshake.user.clone()));
+    /// LOGIN1, from a validated address.
+    pub(super) fn on_login1(
+        &mut self,
+        now: Instant,
+        id: LoginId,
+        user: &str,
+        ke1: &[u8; KE1_BYTES],
+        out: &mut Effects,
+    ) {
+        if let Some(login) = self.pending_logins.find_mut(&id) {
+            match &login.stage {
+                LoginStage::Login2Sent { login2, .. } => out.send_bytes(id.address, login2),
+                LoginStage::AwaitingLogin2 { .. } if self.enrolling => {
+                    out.awaited_records.push((id.prefix(), login.user.clone()));
                 }
-                Stage::Waiting { .. } | Stage::Decided { .. } | Stage::Finished => {}
+                LoginStage::AwaitingLogin2 { .. } | LoginStage::Answered { .. } | LoginStage::Confirmed => {}
             }
             return;
         }
         let user = UserName::parse(user).expect("the packet's parser has checked it");
-        let is_known = self.throttle.is_known(AddressPrefix::of(key.0.ip()));
-        match self.throttle.check(now, key.0.ip(), &user) {
-            Ok(charge) => self.handshakes.insert(now, key, is_known, user.clone(), charge, *ke1),
+        let is_known = self.throttle.is_known(id.prefix());
+        match self.throttle.check(now, id.address.ip(), &user) {
+            Ok(charge) => self.pending_logins.insert(now, id, is_known, user.clone(), charge, *ke1),
             Err(retry) => {
-                debug!("{}: too many guesses for {}", key.0, escape_controls(user.as_str()));
-                out.packet(key.0, Packet::Throttled { nonce: key.1, retry_after_s: retry.seconds });
-                return;
+                debug!("{}: too many guesses for {}", id.address, escape_controls(user.as_str()));
+                let throttled = Packet::Throttled { nonce: id.nonce, retry_after_s: retry.seconds };
+                return out.send_packet(id.address, throttled);
             }
         }
         if self.enrolling {
-            self.handshakes.park(key, &user);
-            out.awaited_records.push((AddressPrefix::of(key.0.ip()), user));
+            self.pending_logins.wait_for_record(id);
+            out.awaited_records.push((id.prefix(), user));
         } else {
-            self.handshakes.make_ready(key);
+            self.pending_logins.make_ready(id);
         }
     }
 
-    /// A record is made, or there was nothing to make it from; who waited for its name goes on if it is released.
+    /// A record was made, or there was no password to make one from. Logins that wait for it continue if it unblocks them.
     pub fn handle_enrolled(&mut self, enrolled: EnrolmentResult) {
         if let Some(record) = enrolled.record
             && let Some(account) = self.accounts.find_mut(&enrolled.user)
@@ -79,155 +92,266 @@ impl Server {
             account.record = Some(record);
         }
         if enrolled.unblocks {
-            self.handshakes.release(&enrolled.user);
+            self.pending_logins.release(&enrolled.user);
         }
     }
 
-    /// All records are made: nobody waits any more.
+    /// All records are made: no login waits any more.
     pub fn handle_enrolment_done(&mut self) {
         self.enrolling = false;
-        self.handshakes.release_all();
+        self.pending_logins.release_all();
     }
 
-    /// Takes the expensive step for whoever's turn it is.
-    pub(super) fn login_step(&mut self, out: &mut Effects) {
-        let Some(key) = self.handshakes.next_ready() else { return };
-        let Some(handshake) = self.handshakes.find_mut(&key) else { return };
-        let Stage::Waiting { ke1 } = handshake.stage else { return };
-        let fake = PasswordRecord::fake(&self.keys.root, &handshake.user);
-        let account = self.accounts.find(&handshake.user);
+    /// Takes the expensive step, LOGIN2, for the next login in the queue.
+    pub(super) fn process_next_login(&mut self, out: &mut Effects) {
+        let Some(id) = self.pending_logins.next_ready() else { return };
+        let Some(pending) = self.pending_logins.find_mut(&id) else { return };
+        let LoginStage::AwaitingLogin2 { ke1 } = pending.stage else { return };
+        let fake = PasswordRecord::fake(&self.keys.root, &pending.user);
+        let account = self.accounts.find(&pending.user);
         let known = account.and_then(|account| Some((account.version?, account.record.as_ref()?)));
         let (version, record) = known.map_or((None, &fake), |(version, record)| (Some(version), record));
-        let (login, ke2) = ServerLogin::start(&mut self.rng, record, &handshake.user, &ke1);
-        let login2 = Packet::Login2 { nonce: key.1, ke2: &ke2 }.to_bytes();
-        out.bytes(key.0, &login2);
-        handshake.stage = Stage::Offered { login: Box::new(login), version, login2 };
+        let (login, ke2) = ServerLogin::start(&mut self.rng, record, &pending.user, &ke1);
+        let login2 = Packet::Login2 { nonce: id.nonce, ke2: &ke2 }.to_bytes();
+        out.send_bytes(id.address, &login2);
+        pending.stage = LoginStage::Login2Sent { login: Box::new(login), version, login2 };
     }
 
-    /// Only an address that is proven has a login under way.
+    /// LOGIN3. Its address is validated if the login is known.
     pub(super) fn on_login3(
         &mut self,
         now: Instant,
-        key: Key,
+        id: LoginId,
         ke3: &[u8; KE3_BYTES],
-        details: &[u8; CLIENT_INFO_BYTES],
+        client_info: &[u8; CLIENT_INFO_BYTES],
         out: &mut Effects,
     ) {
-        let Some(handshake) = self.handshakes.find_mut(&key) else { return };
-        let (login, version) = match std::mem::replace(&mut handshake.stage, Stage::Decided { answer: Vec::new() }) {
-            Stage::Offered { login, version, .. } => (login, version),
-            earlier => {
-                if let Stage::Decided { answer } = &earlier {
-                    out.bytes(key.0, answer);
-                }
-                handshake.stage = earlier;
-                return;
-            }
-        };
-        let (user, charge) = (handshake.user.clone(), handshake.charge.take());
-        info!("{}: Received AUTH from {}", key.0, escape_controls(user.as_str()));
-        let proven = login.finish(&user, ke3).and_then(|login_key| {
-            let details = login_key.open_client_info(&key.1, details)?;
-            Ok((login_key, details))
+        let Some(pending) = self.pending_logins.find_mut(&id) else { return };
+        match &pending.stage {
+            LoginStage::Login2Sent { .. } => {}
+            LoginStage::Answered { login4 } => return out.send_bytes(id.address, login4),
+            LoginStage::AwaitingLogin2 { .. } | LoginStage::Confirmed => return,
+        }
+        let stage = std::mem::replace(&mut pending.stage, LoginStage::Confirmed);
+        let LoginStage::Login2Sent { login, version, .. } = stage else { return };
+        let user = pending.user.clone();
+        info!("{}: Received AUTH from {}", id.address, escape_controls(user.as_str()));
+        let verified = login.finish(&user, ke3).and_then(|key| {
+            let client_info = key.open_client_info(&id.nonce, client_info)?;
+            Ok((key, client_info))
         });
-        if proven.is_ok() {
+        let charge = pending.charge.take();
+        if verified.is_ok() {
             if let Some(charge) = charge {
                 self.throttle.refund(now, charge);
             }
-            self.throttle.record_success(now, key.0.ip(), &user);
+            self.throttle.record_success(now, id.address.ip(), &user);
         }
-        let answer = proven.and_then(|(login_key, details)| {
-            self.judge(now, key, &user, version, details, &login_key).map(|answer| (login_key, answer))
+        let decided = verified.and_then(|(key, client_info)| {
+            self.authorize(now, id, &user, version, client_info, &key).map(|result| (key, result))
         });
-        let verdict = if let Ok((_, LoginResult::Accepted(_))) = &answer { "OK" } else { "ERR" };
+        let outcome = if let Ok((_, LoginResult::Accepted(_))) = &decided { "OK" } else { "ERR" };
         let mut sealed = [0; LOGIN_RESULT_BYTES];
-        match answer {
-            Ok((login_key, answer)) => sealed = login_key.seal_result(&key.1, &answer),
+        match decided {
+            Ok((key, result)) => sealed = key.seal_result(&id.nonce, &result),
             Err(LoginFailed) => self.rng.fill_bytes(&mut sealed),
         }
-        info!("{}: Sent {verdict} to {}", key.0, escape_controls(user.as_str()));
-        let answer = Packet::Login4 { nonce: key.1, result: &sealed }.to_bytes();
-        out.bytes(key.0, &answer);
-        if let Some(handshake) = self.handshakes.find_mut(&key) {
-            handshake.stage = Stage::Decided { answer };
+        info!("{}: Sent {outcome} to {}", id.address, escape_controls(user.as_str()));
+        let login4 = Packet::Login4 { nonce: id.nonce, result: &sealed }.to_bytes();
+        out.send_bytes(id.address, &login4);
+        if let Some(pending) = self.pending_logins.find_mut(&id) {
+            pending.stage = LoginStage::Answered { login4 };
         }
     }
 
-    /// Decides about someone who has proven the password that was in force at LOGIN2.
-    fn judge(
+    /// The result for a client that has proven the password of the credential `version`, in force at LOGIN2.
+    fn authorize(
         &mut self,
         now: Instant,
-        key: Key,
+        id: LoginId,
         user: &UserName,
         version: Option<CredentialVersion>,
-        details: ClientInfo,
+        client_info: ClientInfo,
         login_key: &LoginKey,
     ) -> Result<LoginResult, LoginFailed> {
         let wall_us = self.wall_ms(now).saturating_mul(1_000);
         let account = self.accounts.find(user).ok_or(LoginFailed)?;
         let version = version.filter(|_| account.version == version).ok_or(LoginFailed)?;
-        if let Some(slot) = self.sessions.of_owner(account.owner) {
-            // A resumption that nobody has spoken under may be one that its client gave up, or a recorded one whose cookie
-            // still lasts: it does not keep the password's owner out.
-            let is_unproven = self.sessions.at(slot).beginning.as_ref().is_some_and(|begun| !begun.resumed.is_empty());
-            if !is_unproven {
+        if let Some(key) = self.sessions.of_owner(account.owner) {
+            // A resumed session that its client has not used may be one that the client abandoned, or a replay within
+            // the lifetime of its cookie: it does not keep the user out.
+            let reply = self.sessions.get(key).unconfirmed.as_deref();
+            if !matches!(reply, Some(HandshakeReply::Resumption { .. })) {
                 return Ok(LoginResult::AlreadyActive { liveness_ms: millis(self.config.liveness) });
             }
-            self.end_session(slot);
+            self.end_session(key);
         }
-        let run = self.accounts.find_mut(user).ok_or(LoginFailed)?.begin_instance(wall_us);
-        let beginning = Beginning { nonce: key.1, resumed: Vec::new() };
-        let entrant = Entrant { user: user.clone(), address: key.0, version, run, generation: 0, details, beginning };
-        Ok(LoginResult::Accepted(self.admit(now, entrant, login_key.session_secret())))
+        let instance = self.accounts.find_mut(user).ok_or(LoginFailed)?.begin_instance(wall_us);
+        let new = NewSession { user: user.clone(), id, version, instance, generation: 0, client_info };
+        Ok(LoginResult::Accepted(self.create_session(now, new, login_key.session_secret())))
     }
 
-    /// Makes the session. The user must have none.
-    pub(super) fn admit(&mut self, now: Instant, entrant: Entrant, secret: Secret) -> SessionParams {
-        let Entrant { user, address, version, run, generation, details, beginning } = entrant;
+    /// RESUME, from a validated address.
+    pub(super) fn on_resume(
+        &mut self,
+        now: Instant,
+        id: LoginId,
+        cookie: &Cookie,
+        client_info: &[u8; CLIENT_INFO_BYTES],
+        ticket: &[u8],
+        out: &mut Effects,
+    ) {
+        match self.resume(now, id, cookie, client_info, ticket) {
+            Ok(resumed) => out.send_bytes(id.address, &resumed),
+            Err(InvalidTicket) => out.send_packet(id.address, Packet::Refused { nonce: id.nonce }),
+        }
+    }
+
+    /// The RESUMED packet.
+    fn resume(
+        &mut self,
+        now: Instant,
+        id: LoginId,
+        cookie: &Cookie,
+        client_info: &[u8; CLIENT_INFO_BYTES],
+        ticket: &[u8],
+    ) -> Result<Vec<u8>, InvalidTicket> {
+        let opened = ResumptionTicket::open(ticket, &self.keys.tickets, self.wall_ms(now));
+        let ticket = opened.map_err(|error| {
+            debug!("{}: a resumption was refused: {error}", id.address);
+            InvalidTicket
+        })?;
+        let keys = ResumptionKey::new(ticket.secret.0.into());
+        let client_info = keys.open_client_info(&id.nonce, cookie, client_info).map_err(|_| InvalidTicket)?;
+        let account = self.accounts.find(&ticket.user).ok_or(InvalidTicket)?;
+        if account.version != Some(ticket.credential_version) {
+            debug!("{}: a resumption of {} under an old credential", id.address, escape_controls(ticket.user.as_str()));
+            return Err(InvalidTicket);
+        }
+        let replaced = self.sessions.of_owner(account.owner);
+        let mut generation = ticket.generation;
+        if let Some(session) = replaced.map(|key| self.sessions.get(key)) {
+            if session.instance == ticket.instance
+                && session.address == id.address
+                && let Some(HandshakeReply::Resumption { nonce, resumed }) = session.unconfirmed.as_deref()
+                && *nonce == id.nonce
+            {
+                return Ok(resumed.clone());
+            }
+            let is_used_up = session.generation > ticket.generation && session.unconfirmed.is_none();
+            if session.instance != ticket.instance || is_used_up {
+                return Err(InvalidTicket);
+            }
+            generation = generation.max(session.generation);
+        }
+        if !account.may_resume(ticket.instance, ticket.generation) {
+            return Err(InvalidTicket);
+        }
+        if let Some(key) = replaced {
+            self.end_session(key);
+        }
+        self.create_resumed_session(now, id, ticket, generation, client_info, &keys)
+    }
+
+    /// Creates the session that follows `generation`.
+    fn create_resumed_session(
+        &mut self,
+        now: Instant,
+        id: LoginId,
+        ticket: ResumptionTicket,
+        generation: u32,
+        client_info: ClientInfo,
+        keys: &ResumptionKey,
+    ) -> Result<Vec<u8>, InvalidTicket> {
+        let mut server_nonce: Nonce = [0; 16];
+        self.rng.fill_bytes(&mut server_nonce);
+        let account = self.accounts.find_mut(&ticket.user).ok_or(InvalidTicket)?;
+        account.newest_instance = account.newest_instance.max(ticket.instance);
+        debug!("{}: {} resumed", id.address, escape_controls(ticket.user.as_str()));
+        let new = NewSession {
+            user: ticket.user,
+            id,
+            version: ticket.credential_version,
+            instance: ticket.instance,
+            generation: generation.checked_add(1).ok_or(InvalidTicket)?,
+            client_info,
+        };
+        let params = self.create_session(now, new, keys.session_secret(&id.nonce, &server_nonce));
+        let session = self.sessions.find(&params.session).ok_or(InvalidTicket)?;
+        let result = keys.seal_result(&id.nonce, &server_nonce, &LoginResult::Accepted(params));
+        let resumed = Packet::Resumed { nonce: id.nonce, server_nonce, result: &result }.to_bytes();
+        let reply = HandshakeReply::Resumption { nonce: id.nonce, resumed: resumed.clone() };
+        self.sessions.get_mut(session).unconfirmed = Some(Box::new(reply));
+        Ok(resumed)
+    }
+
+    /// Creates a session. The user must have none.
+    fn create_session(&mut self, now: Instant, new: NewSession, secret: Secret) -> SessionParams {
+        let NewSession { user, id: LoginId { address, nonce }, version, instance, generation, client_info } = new;
         let owner = self.index.intern_owner(&user);
-        let id = self.keys.new_session_id(&mut self.rng);
-        let ticket_secret: Zeroizing<[u8; 32]> = ResumptionKey::secret_for_ticket(&secret);
+        let session = self.keys.new_session_id(&mut self.rng);
         let ticket = ResumptionTicket {
             user: user.clone(),
             credential_version: version,
-            instance: run,
+            instance,
             generation,
-            secret: (*ticket_secret).into(),
+            secret: (*ResumptionKey::secret_for_ticket(&secret)).into(),
             expires_ms: self.wall_ms(now) + u64::try_from(RESUMPTION_LIFETIME.as_millis()).expect("a week fits"),
         };
-        let welcome = SessionParams {
-            session: id,
-            instance: run,
+        let params = SessionParams {
+            session,
+            instance,
             heartbeat_ms: millis(self.config.heartbeat),
             liveness_ms: millis(self.config.liveness),
             server_time_ms: self.clock_ms(now),
-            reset_token: self.keys.reset_token(&id).into(),
+            reset_token: self.keys.reset_token(&session).into(),
             ticket: ticket.seal(&self.keys.tickets, &mut self.rng),
             digest: self.index.digest(owner),
             last_writer: self.last_writer(&user),
             local_only: self.config.listens_elsewhere && address.ip().is_loopback(),
         };
         self.sessions.insert(Session {
-            channel: SessionCipher::new(Side::Server, id, &secret),
+            cipher: SessionCipher::new(Side::Server, session, &secret),
             user,
             owner,
             address,
-            run,
+            instance,
             generation,
-            tcp_port: details.tcp_port,
-            free_slots: details.free_slots,
-            floor: RequestId(0),
-            logged: RequestId(0),
+            tcp_port: client_info.tcp_port,
+            free_slots: client_info.free_slots,
+            lowest_pending: RequestId(0),
+            highest_logged: RequestId(0),
             ticket_secret: derive(context::TRANSFER_TICKETS, secret.as_slice()),
             deadline: now + self.config.liveness,
-            beginning: Some(Box::new(beginning)),
+            unconfirmed: Some(Box::new(HandshakeReply::Login { nonce })),
             staged: None,
         });
         self.index.set_active(owner, true);
-        welcome
+        params
+    }
+
+    /// Creates a session without a handshake.
+    #[cfg(test)]
+    pub fn insert_session(
+        &mut self,
+        now: Instant,
+        user: UserName,
+        address: std::net::SocketAddr,
+        client_info: ClientInfo,
+        secret: Secret,
+    ) -> SessionParams {
+        let owner = self.index.intern_owner(&user);
+        let instance = self.accounts.entry(&user, || owner).begin_instance(1);
+        let id = LoginId { address, nonce: [0; 16] };
+        let new = NewSession { user, id, version: [0; 16], instance, generation: 0, client_info };
+        self.create_session(now, new, secret)
+    }
+
+    fn last_writer(&self, user: &UserName) -> InstanceId {
+        self.accounts.find(user).map_or(InstanceId(0), |account| account.last_writer())
     }
 }
 
-fn millis(duration: std::time::Duration) -> u32 {
+fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }

@@ -1,75 +1,83 @@
-//! The server as a pure state machine: datagrams, durable sequence numbers, records, credentials and the time go in;
-//! datagrams, mutations and deadlines come out. No socket, no clock, no file, no randomness of its own.
+//! The server as a sans-IO state machine. Inputs are datagrams, durable sequence numbers, records, credentials and the
+//! time; outputs are datagrams, mutations and deadlines. It has no socket, no clock, no file and no source of randomness.
 //!
-//! Whoever drives it
-//! 1. hands in what has arrived ([`Server::handle_datagram`], [`handle_durable`](Server::handle_durable), ...),
+//! The driver
+//! 1. passes in what has arrived ([`Server::handle_datagram`], [`handle_durable`](Server::handle_durable), ...),
 //! 2. calls [`Server::handle_timeout`] (or [`run_deferred_work`](Server::run_deferred_work) while more datagrams wait),
-//! 3. carries out what the [`Effects`] holds,
+//! 3. carries out the [`Effects`],
 //! 4. sleeps until [`Server::poll_timeout`].
 //!
-//! This file owns the state and the way in; each kind of thing a client can say has a file of its own in `core/`.
+//! This file owns the state and the entry points. `login` has the handshakes; `dispatch` what is sent in a session, with
+//! `mutations`, `queries` and `sources` for the requests.
 
 mod credentials;
 mod dispatch;
 mod effects;
-mod lists;
+mod log;
 mod login;
 mod mutations;
-pub(crate) mod pending_logins;
-mod resume;
-pub(crate) mod sessions;
+mod pending_logins;
+mod queries;
+mod query_budget;
+mod sessions;
 mod sources;
 mod stateless_reset;
-mod waiting;
-mod walks;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use log::{debug, info, trace};
+use ::log::{debug, info, trace};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
-pub use self::effects::{Datagram, Effects};
+#[cfg(test)]
+pub use self::credentials::Plaintext;
+#[cfg(test)]
+pub use self::effects::Datagram;
+pub use self::effects::Effects;
 use self::mutations::Mutations;
-use self::pending_logins::Handshakes;
-use self::sessions::{Sessions, Slot};
-use self::stateless_reset::Resets;
-use self::waiting::Waiting;
+use self::pending_logins::{LoginId, PendingLogins};
+use self::queries::QueuedQuery;
+use self::query_budget::QueryBudget;
+use self::sessions::{Session, SessionKey, Sessions};
+use self::stateless_reset::ResetLimiter;
 use super::auth::accounts::Accounts;
 use super::auth::address_validator::AddressValidator;
-use super::auth::keys::CursorCodec;
-use super::auth::keys::Keys;
+use super::auth::fair_queue::FairQueue;
+use super::auth::keys::{CursorCodec, Keys};
 use super::auth::throttle::LoginThrottle;
 use super::index::{Index, OwnerId};
 use super::journal::{JournalSeq, LastMutation, LoadSink, StoredPublication};
 use crate::common::escape::escape_controls;
 use crate::common::limits::{HEARTBEAT_DEFAULT, LIVENESS_DEFAULT, PROTOCOL_VERSION};
+use crate::common::message::Response;
 use crate::common::packet::{Nonce, Packet};
 use crate::common::rate::{Rate, TokenBucket};
 use crate::common::redacted::Redacted;
-use crate::common::types::{InstanceId, UserName};
+use crate::common::types::{SessionId, UserName};
 
-/// FairQueue between two login steps while datagrams keep coming: a step takes about 0.3 ms, so this keeps a flood of
-/// logins under a fifth of the loop.
-const LOGIN_TURNS_WHEN_BUSY: u32 = 4;
-/// Loaded names taken into the search structure in one turn: about a millisecond.
-const NAMES_PER_TURN: usize = 500;
-/// Lines about clients of other versions.
+/// Iterations per login step while more datagrams wait. A step takes about 0.3 ms, so a flood of logins uses less than a
+/// fifth of the loop.
+const ITERATIONS_PER_LOGIN_WHEN_BUSY: u32 = 4;
+/// Loaded names added to the search structure in one iteration, which takes about 1 ms.
+const NAMES_PER_ITERATION: usize = 500;
+/// Log lines about clients of other protocol versions.
 const VERSION_LINES: Rate = Rate::every(Duration::from_secs(10), 5);
+/// After the server was stopped, its clients have at most this long to be heard before they expire.
+const STALL_GRACE_MAX: Duration = Duration::from_secs(1);
 
-/// What a server is started with.
+/// Configuration of the core.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// How often clients are told to report.
+    /// The interval at which clients send heartbeats.
     pub heartbeat: Duration,
-    /// Silence after which a session ends.
+    /// Silence after which a session expires.
     pub liveness: Duration,
-    /// From the data file; what resumption, resets and fake records hang on.
+    /// From the data file; the server's keys are derived from it.
     pub root_secret: Redacted<[u8; 32]>,
-    /// Whether hosts other than this one reach the server, so that a client seen at a loopback address is told that
-    /// they cannot fetch from it.
+    /// Whether other hosts can reach the server. If so, a client at a loopback address is informed that peers on other
+    /// hosts cannot download from it.
     pub listens_elsewhere: bool,
 }
 
@@ -84,16 +92,17 @@ impl Default for ServerConfig {
     }
 }
 
-/// What the journal had stored: filled by [`Journal::open`](super::journal::Journal::open), then given to the core.
+/// The state that the journal had stored: filled by [`Journal::open`](super::journal::Journal::open), then passed to the
+/// core.
 pub struct LoadedState {
     index: Index,
     accounts: Accounts,
-    /// Publications come user by user.
+    /// The owner of the previous publication; they are ordered by user.
     latest: Option<(UserName, OwnerId)>,
 }
 
 impl LoadedState {
-    /// Nothing.
+    /// An empty state.
     #[expect(clippy::new_without_default, reason = "an empty store is a decision, not a default")]
     pub fn new() -> Self {
         let mut index = Index::new();
@@ -127,36 +136,49 @@ impl LoadSink for LoadedState {
     }
 }
 
-/// The server. See the module for how to drive it.
+/// The server's state. See the module for how to drive it.
 pub struct Server {
     config: ServerConfig,
     rng: ChaCha20Rng,
     started: Instant,
-    /// By the wall clock as it is set now.
+    /// When the server started, by the wall clock as it is set now.
     wall_ms_at_start: u64,
-    /// By the wall clock as it was set then.
+    /// When the server started, by the wall clock as it was set then.
     clock_ms_at_start: u64,
     keys: Keys,
-    cookies: AddressValidator,
+    address_validator: AddressValidator,
     throttle: LoginThrottle,
-    handshakes: Handshakes,
+    pending_logins: PendingLogins,
     accounts: Accounts,
     sessions: Sessions,
     index: Index,
     mutations: Mutations,
     cursors: CursorCodec,
-    resets: Resets,
-    waiting: Waiting,
-    /// Records are still being made: everyone who logs in waits for theirs, real or not.
+    reset_limiter: ResetLimiter,
+    queued_queries: FairQueue<SessionId, QueuedQuery>,
+    query_budget: QueryBudget,
+    /// Records are being made from plaintext passwords: every login waits for one, real or not.
     enrolling: bool,
-    login_turn: u32,
-    /// Other versions that are logged.
+    iterations: u32,
     version_lines: TokenBucket,
 }
 
+/// How a request is answered.
+enum Reply {
+    Now(Response),
+    /// Another call replies: the request is queued, or a repeat of one that is.
+    Later,
+}
+
+impl From<Response> for Reply {
+    fn from(response: Response) -> Self {
+        Self::Now(response)
+    }
+}
+
 impl Server {
-    /// A server that nobody may join yet: [`handle_credentials`](Self::handle_credentials) comes next. `now` and
-    /// `wall_ms` (milliseconds since 1970) are the same moment.
+    /// A server without credentials: [`set_credentials`](Self::set_credentials) comes next. `now` and `wall_ms`
+    /// (milliseconds since 1970) are the same moment.
     pub fn new(config: ServerConfig, loaded: LoadedState, seed: [u8; 32], now: Instant, wall_ms: u64) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let keys = Keys::new(Zeroizing::new(config.root_secret.0));
@@ -165,18 +187,19 @@ impl Server {
             wall_ms_at_start: wall_ms,
             clock_ms_at_start: wall_ms,
             keys,
-            cookies: AddressValidator::new(rng.r#gen(), now),
+            address_validator: AddressValidator::new(rng.r#gen(), now),
             throttle: LoginThrottle::new(),
-            handshakes: Handshakes::default(),
+            pending_logins: PendingLogins::default(),
             accounts: loaded.accounts,
             sessions: Sessions::default(),
             index: loaded.index,
             mutations: Mutations::default(),
             cursors: CursorCodec::new(&mut rng),
-            resets: Resets::new(),
-            waiting: Waiting::default(),
+            reset_limiter: ResetLimiter::new(),
+            queued_queries: FairQueue::default(),
+            query_budget: QueryBudget::default(),
             enrolling: false,
-            login_turn: 0,
+            iterations: 0,
             version_lines: TokenBucket::full(),
             config,
             rng,
@@ -185,145 +208,136 @@ impl Server {
 
     /// The wall clock was set: `now` is `wall_ms` milliseconds since 1970.
     pub fn set_clock(&mut self, now: Instant, wall_ms: u64) {
-        let since_start = u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX);
-        self.wall_ms_at_start = wall_ms.saturating_sub(since_start);
+        self.wall_ms_at_start = wall_ms.saturating_sub(self.uptime_ms(now));
     }
 
-    /// One datagram has arrived. It is opened where it stands.
+    /// One datagram has arrived. Decrypts it in place.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8], out: &mut Effects) {
-        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        let address = SocketAddr::new(from.ip().to_canonical(), from.port());
         self.expire(now);
         match Packet::parse(datagram) {
-            Some(Packet::Session { id }) => self.on_session(now, from, id, datagram, out),
-            Some(Packet::Hello { version, nonce }) => self.on_hello(now, from, version, nonce, out),
-            Some(Packet::Login1 { nonce, cookie, user, ke1 }) => {
-                if self.check_cookie(now, from, nonce, &cookie, out) {
-                    self.on_login1(now, (from, nonce), user, ke1, out);
-                }
+            Some(Packet::Session { id }) => self.on_session(now, address, id, datagram, out),
+            Some(Packet::Hello { version, nonce }) => self.on_hello(now, address, version, nonce, out),
+            Some(Packet::Login1 { nonce, cookie, .. } | Packet::Resume { nonce, cookie, .. })
+                if !self.address_validator.verify(now, address, &nonce, &cookie) =>
+            {
+                self.send_retry(now, address, nonce, out);
             }
-            Some(Packet::Login3 { nonce, ke3, client_info: details }) => {
-                self.on_login3(now, (from, nonce), ke3, details, out)
+            Some(Packet::Login1 { nonce, user, ke1, .. }) => {
+                self.on_login1(now, LoginId { address, nonce }, user, ke1, out);
             }
-            Some(Packet::Resume { nonce, cookie, client_info: details, ticket }) => {
-                if self.check_cookie(now, from, nonce, &cookie, out) {
-                    self.on_resume(now, (from, nonce), (&cookie, details), ticket, out);
-                }
+            Some(Packet::Login3 { nonce, ke3, client_info }) => {
+                self.on_login3(now, LoginId { address, nonce }, ke3, client_info, out);
             }
-            _ => trace!("{from}: {} bytes that are no request", datagram.len()),
+            Some(Packet::Resume { nonce, cookie, client_info, ticket }) => {
+                self.on_resume(now, LoginId { address, nonce }, &cookie, client_info, ticket, out);
+            }
+            _ => trace!("{address}: not a request, {} bytes", datagram.len()),
         }
     }
 
-    /// The journal has made everything up to `upto` durable: it becomes visible and is acknowledged, a bounded part at
-    /// once and the rest by [`run_deferred_work`](Self::run_deferred_work).
+    /// The journal has stored everything up to `upto`: it becomes visible and is acknowledged, a bounded part at once and
+    /// the rest by [`run_deferred_work`](Self::run_deferred_work).
     pub fn handle_durable(&mut self, _now: Instant, upto: JournalSeq, out: &mut Effects) {
         self.mutations.durable = self.mutations.durable.max(upto);
         self.apply_durable(out);
     }
 
-    /// Ends what has ended by `now` and does what was put off. Call it when [`poll_timeout`](Self::poll_timeout) comes
-    /// up; calling it earlier is harmless.
+    /// Expires what has expired by `now`, and does deferred work. To be called at [`poll_timeout`](Self::poll_timeout);
+    /// an earlier call is harmless.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Effects) {
         self.expire(now);
         self.run_deferred_work(now, true, out);
     }
 
-    /// Does a little of what was put off: a login step (each turn when no datagram waits, `drained`; every fourth
-    /// otherwise), some mutations that are durable, some queries that wait.
+    /// Does a bounded part of the deferred work: durable mutations, queued queries, search structure, and one login step
+    /// (in every iteration if no datagrams wait, `drained`; in every fourth otherwise).
     pub fn run_deferred_work(&mut self, now: Instant, drained: bool, out: &mut Effects) {
         self.apply_durable(out);
-        self.answer_waiting(now, out);
-        self.index.index_pending(NAMES_PER_TURN);
-        self.login_turn = self.login_turn.wrapping_add(1);
-        if drained || self.login_turn.is_multiple_of(LOGIN_TURNS_WHEN_BUSY) {
-            self.login_step(out);
+        self.run_queued_queries(now, out);
+        self.index.index_pending(NAMES_PER_ITERATION);
+        self.iterations = self.iterations.wrapping_add(1);
+        if drained || self.iterations.is_multiple_of(ITERATIONS_PER_LOGIN_WHEN_BUSY) {
+            self.process_next_login(out);
         }
     }
 
-    /// The server itself has slept through a deadline (a stopped process, a suspended machine): what clients sent
-    /// meanwhile may still be waiting in the socket, so nobody is declared dead before they had a chance.
+    /// The server was stopped (a stopped process, a suspended machine) past a deadline. Datagrams that clients sent
+    /// meanwhile may wait in the socket: no session expires before these can be processed.
     pub fn handle_stall(&mut self, now: Instant) {
-        debug!("the server was stopped for a while; waiting for its clients");
-        let chance = self.config.liveness.saturating_sub(self.config.heartbeat);
-        self.sessions.forgive(now + chance.min(Duration::from_secs(1)));
+        debug!("the server was stopped for a while; {} sessions get time to be heard", self.session_count());
+        let grace = self.config.liveness.saturating_sub(self.config.heartbeat);
+        self.sessions.postpone_expiry(now + grace.min(STALL_GRACE_MAX));
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout): at once if there is work left, `None` if there is nothing
-    /// to wait for.
+    /// When to call [`handle_timeout`](Self::handle_timeout): in the past if work is left, `None` if there is nothing to
+    /// wait for.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let works = self.handshakes.is_ready()
-            || self.mutations.is_ready()
-            || self.waiting.is_ready()
+        let has_work = self.pending_logins.has_ready()
+            || self.mutations.has_durable()
+            || !self.queued_queries.is_empty()
+            || self.query_budget.needs_reset()
             || self.index.has_pending();
-        if works {
+        if has_work {
             return Some(self.started);
         }
-        [self.sessions.next_deadline(), self.handshakes.next_expiry()].into_iter().flatten().min()
+        [self.sessions.next_deadline(), self.pending_logins.next_expiry()].into_iter().flatten().min()
     }
 
-    /// Whether mutations that are durable wait to be acknowledged by [`run_deferred_work`](Self::run_deferred_work).
+    /// Whether durable mutations are left for [`run_deferred_work`](Self::run_deferred_work) to acknowledge.
     pub fn has_unacknowledged(&self) -> bool {
-        self.mutations.is_ready()
+        self.mutations.has_durable()
     }
 
-    /// How many sessions stand.
+    /// How many sessions are established.
     pub fn session_count(&self) -> usize {
         self.sessions.len()
     }
 
     fn on_hello(&mut self, now: Instant, from: SocketAddr, version: u16, nonce: Nonce, out: &mut Effects) {
         if version == PROTOCOL_VERSION {
-            let cookie = self.cookies.issue(now, from, &nonce);
-            out.packet(from, Packet::Retry { nonce, cookie });
-            return;
+            return self.send_retry(now, from, nonce, out);
         }
         if self.version_lines.try_take(now, VERSION_LINES).is_ok() {
             info!("{from}: speaks protocol version {version}, this server {PROTOCOL_VERSION}");
         }
-        out.packet(from, Packet::Version { version: PROTOCOL_VERSION, nonce });
+        out.send_packet(from, Packet::Version { version: PROTOCOL_VERSION, nonce });
     }
 
-    /// Whether the address is proven; otherwise a fresh cookie goes out, which is smaller than what asked for it.
-    fn check_cookie(&self, now: Instant, from: SocketAddr, nonce: Nonce, cookie: &[u8; 32], out: &mut Effects) -> bool {
-        let proven = self.cookies.verify(now, from, &nonce, cookie);
-        if !proven {
-            let cookie = self.cookies.issue(now, from, &nonce);
-            out.packet(from, Packet::Retry { nonce, cookie });
-        }
-        proven
+    /// Sends a fresh cookie, in a datagram smaller than the one it answers.
+    fn send_retry(&self, now: Instant, to: SocketAddr, nonce: Nonce, out: &mut Effects) {
+        let cookie = self.address_validator.issue(now, to, &nonce);
+        out.send_packet(to, Packet::Retry { nonce, cookie });
     }
 
     fn expire(&mut self, now: Instant) {
-        while let Some(slot) = self.sessions.pop_expired(now) {
-            let session = self.end_session(slot);
+        while let Some(key) = self.sessions.pop_expired(now) {
+            let session = self.end_session(key);
             info!("{} timed out", escape_controls(session.user.as_str()));
         }
-        self.handshakes.expire(now);
+        self.pending_logins.expire(now);
     }
 
-    fn end_session(&mut self, slot: Slot) -> Box<sessions::Session> {
-        let session = self.sessions.remove(slot);
+    fn end_session(&mut self, key: SessionKey) -> Box<Session> {
+        let session = self.sessions.remove(key);
         self.index.set_active(session.owner, false);
         session
     }
 
-    /// Milliseconds since the core was made; never jumps.
+    /// Milliseconds since the start of the server; never jumps.
     fn uptime_ms(&self, now: Instant) -> u64 {
         u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Milliseconds since 1970 by a clock that is never set, for what clients reckon with: they learn it at the beginning
-    /// of a session and count on by themselves.
+    /// Milliseconds since 1970 by a clock that is never set, for tickets: clients learn it at the start of a session and
+    /// advance it by themselves.
     fn clock_ms(&self, now: Instant) -> u64 {
         self.clock_ms_at_start + self.uptime_ms(now)
     }
 
-    /// Milliseconds since 1970, for what outlives this server; jumps when the wall clock is set.
+    /// Milliseconds since 1970, for what outlives the process; jumps when the wall clock is set.
     fn wall_ms(&self, now: Instant) -> u64 {
         self.wall_ms_at_start + self.uptime_ms(now)
-    }
-
-    fn last_writer(&self, user: &UserName) -> InstanceId {
-        self.accounts.find(user).map_or(InstanceId(0), |account| account.last_writer())
     }
 }
 

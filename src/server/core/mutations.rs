@@ -1,8 +1,9 @@
-//! Publishing and withdrawing: validated and queued at once, visible and acknowledged when the journal has it durable.
+//! Publishing and unpublishing: validated and queued at once; visible and acknowledged when the journal has stored it.
 //!
-//! Owns the rule that nothing acts twice. A user has at most one mutation on its way; within a run ids rise; the last
-//! mutation of a run is remembered with its result (and stored with the change, so a restart changes nothing). So a
-//! repeat is one of three: still on its way, the last one, or older than that and nobody waits for it.
+//! Owns exactly-once execution. A user has at most one mutation in progress. Within a client instance, request ids rise,
+//! and the last mutation is remembered with its result (the journal stores it together with the change, so that a restart
+//! makes no difference). So a repeated request is one of three: in progress; the last one, whose reply is repeated; or
+//! older, so that the client no longer waits for a reply.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,40 +11,40 @@ use std::time::Instant;
 
 use log::Level;
 
-use super::Server;
-use super::dispatch::log_sent;
+use super::log::log_sent;
+use super::sessions::{Session, SessionKey};
+use super::{Reply, Server};
 use crate::common::message::{AudienceRef, Request, Response};
 use crate::common::types::{Audience, FileName, NamedContent, RequestId};
 use crate::server::auth::accounts::PendingMutation;
 use crate::server::core::Effects;
-use crate::server::core::sessions::{Session, Slot};
 use crate::server::index::OwnerId;
 use crate::server::journal::{Change, JournalSeq, LastMutation, Mutation};
 
-/// Mutations on their way to the disk; beyond that clients are told BUSY.
+/// Mutations that may be in progress; beyond that, clients get BUSY.
 const QUEUE_MAX: usize = 8_192;
-/// Files put into the index in one go, so that a large commit does not hold up heartbeats.
-const FILES_PER_TURN: usize = 128;
-/// What it costs to find out what a file inherits, beside the users of the audience.
+/// Files put into the index at once, so that a large commit does not delay heartbeats.
+const FILES_PER_ITERATION: usize = 128;
+/// The cost of finding the audience that a file inherits, besides the users in it.
 const INHERIT_STEPS: usize = 64;
-/// When a client told BUSY asks again, milliseconds: the queue is full; the user's earlier run has one on its way, or
-/// this turn's steps are spent.
+/// When a client repeats its request after BUSY, milliseconds: if the queue is full,
 const RETRY_FULL_MS: u16 = 200;
+/// and if the user's earlier instance has a mutation in progress or the budget of this iteration is exhausted.
 const RETRY_OTHER_MS: u16 = 50;
 
-/// What is on its way to the disk.
+/// The mutations that the journal has not stored or the index has not taken yet.
 #[derive(Default)]
 pub(super) struct Mutations {
-    /// Everything up to here is on the disk.
+    /// The journal has stored everything up to here.
     pub(super) durable: JournalSeq,
-    /// In order; the last is number `last`.
+    /// In order; the last one has the number `last`.
     queue: VecDeque<Mutation>,
     last: JournalSeq,
 }
 
 impl Mutations {
-    /// Whether the first in the queue is durable and waits to be made visible.
-    pub(super) fn is_ready(&self) -> bool {
+    /// Whether the first mutation of the queue is durable and can be applied.
+    pub(super) fn has_durable(&self) -> bool {
         !self.queue.is_empty() && self.last.0 - (self.queue.len() as u64) < self.durable.0
     }
 
@@ -52,69 +53,69 @@ impl Mutations {
         self.last.0 += 1;
     }
 
-    fn pop_ready(&mut self) -> Option<Mutation> {
-        if self.is_ready() { self.queue.pop_front() } else { None }
+    fn pop_durable(&mut self) -> Option<Mutation> {
+        if self.has_durable() { self.queue.pop_front() } else { None }
     }
 }
 
 impl Server {
-    /// `None`: it is on its way to the disk, and the reply comes when it is there.
-    pub(super) fn mutate(
+    /// Queues a PUBLISH or UNPUBLISH for the journal, or answers it at once if there is nothing to store.
+    pub(super) fn on_mutation(
         &mut self,
         now: Instant,
-        slot: Slot,
+        key: SessionKey,
         id: RequestId,
         request: Request,
         out: &mut Effects,
-    ) -> Option<Response> {
-        let session = self.sessions.at(slot);
-        let (owner, run, session_id) = (session.owner, session.run, session.channel.id());
-        let account = self.accounts.find_mut(&session.user)?;
-        if let Some(last) = account.last_mutation_of(run).filter(|last| last.request >= id) {
-            let (repeated, found) = (last.request == id, last.found);
-            return Some(if repeated { self.result(owner, found) } else { Response::Rejected });
+    ) -> Reply {
+        let session = self.sessions.get(key);
+        let (owner, instance, session_id) = (session.owner, session.instance, session.cipher.id());
+        let Some(account) = self.accounts.find_mut(&session.user) else { return Reply::Later };
+        if let Some(last) = account.last_mutation_of(instance).filter(|last| last.request >= id) {
+            let (is_repeated, found) = (last.request == id, last.found);
+            return if is_repeated { self.reply_for(owner, found) } else { Response::Rejected }.into();
         }
         if let Some(pending) = &mut account.pending {
-            if pending.instance == run && pending.request == id {
+            if pending.instance == instance && pending.request == id {
                 pending.session = session_id;
-                return None;
+                return Reply::Later;
             }
-            return Some(Response::Busy { retry_ms: RETRY_OTHER_MS });
+            return Response::Busy { retry_ms: RETRY_OTHER_MS }.into();
         }
         if self.mutations.queue.len() >= QUEUE_MAX {
-            return Some(Response::Busy { retry_ms: RETRY_FULL_MS });
+            return Response::Busy { retry_ms: RETRY_FULL_MS }.into();
         }
         let change = match request {
-            Request::Publish { files, audience } => match self.audience(slot, audience, &files) {
+            Request::Publish { files, audience } => match self.audience_for(key, audience, &files) {
                 Ok(audience) => Change::Publish { files, audience, published_s: self.wall_ms(now) / 1_000 },
-                Err(refusal) => return Some(refusal),
+                Err(rejection) => return rejection.into(),
             },
-            Request::Unpublish { names } => match self.found(owner, &names) {
-                0 => return Some(self.result(owner, Some(0))),
+            Request::Unpublish { names } => match self.published_mask(owner, &names) {
+                0 => return self.reply_for(owner, Some(0)).into(),
                 found => Change::Unpublish { names, found },
             },
-            _ => return Some(Response::Rejected),
+            _ => return Response::Rejected.into(),
         };
-        self.queue_mutation(slot, id, change, out);
-        None
+        self.queue_mutation(key, id, change, out);
+        Reply::Later
     }
 
-    fn queue_mutation(&mut self, slot: Slot, id: RequestId, change: Change, out: &mut Effects) {
-        let session = self.sessions.at(slot);
-        let mutation = Mutation { user: session.user.clone(), run: session.run, request: id, change };
+    fn queue_mutation(&mut self, key: SessionKey, id: RequestId, change: Change, out: &mut Effects) {
+        let session = self.sessions.get(key);
+        let mutation = Mutation { user: session.user.clone(), run: session.instance, request: id, change };
         out.mutations.push_back(mutation.clone());
         self.mutations.push(mutation);
         if let Some(account) = self.accounts.find_mut(&session.user) {
-            account.pending =
-                Some(PendingMutation { instance: session.run, request: id, session: session.channel.id() });
+            let (instance, session) = (session.instance, session.cipher.id());
+            account.pending = Some(PendingMutation { instance, request: id, session });
         }
     }
 
-    /// Makes visible and acknowledges what is durable, a bounded part of it.
+    /// Applies and acknowledges durable mutations, a bounded number of files at a time.
     pub(super) fn apply_durable(&mut self, out: &mut Effects) {
         let mut files = 0;
-        while files < FILES_PER_TURN
-            && let Some(mutation) = self.mutations.pop_ready()
+        while files < FILES_PER_ITERATION
+            && let Some(mutation) = self.mutations.pop_durable()
         {
             files += match &mutation.change {
                 Change::Publish { files, .. } => files.len(),
@@ -139,15 +140,15 @@ impl Server {
         };
         account.record_mutation(LastMutation { run: mutation.run, request: mutation.request, found });
         let Some(pending) = account.pending.take() else { return };
-        let response = self.result(owner, found);
-        if let Some(slot) = self.sessions.find(&pending.session) {
-            log_sent(Level::Info, self.sessions.at(slot), true);
-            self.reply(slot, pending.request, response, out);
+        let response = self.reply_for(owner, found);
+        if let Some(key) = self.sessions.find(&pending.session) {
+            log_sent(Level::Info, self.sessions.get(key), true);
+            self.send_reply(key, pending.request, response, out);
         }
     }
 
-    /// The reply to a mutation that is done.
-    fn result(&self, owner: OwnerId, found: Option<u64>) -> Response {
+    /// The reply to a mutation that is done. `found` is the mask of an UNPUBLISH.
+    fn reply_for(&self, owner: OwnerId, found: Option<u64>) -> Response {
         let digest = self.index.digest(owner);
         match found {
             Some(found) => Response::Unpublished { published_mask: found, digest },
@@ -155,36 +156,36 @@ impl Server {
         }
     }
 
-    /// Bit *i*: name *i* is published now and was not named before in the same request.
-    fn found(&self, owner: OwnerId, names: &[FileName]) -> u64 {
+    /// Bit *i*: name *i* is published and does not occur earlier in the same request.
+    fn published_mask(&self, owner: OwnerId, names: &[FileName]) -> u64 {
         let published = |&(at, name): &(usize, &FileName)| {
             !names[..at].contains(name) && self.index.publication(owner, name).is_some()
         };
-        names.iter().enumerate().filter(published).fold(0, |bits, (at, _)| bits | 1 << at)
+        names.iter().enumerate().filter(published).fold(0, |mask, (at, _)| mask | 1 << at)
     }
 
-    /// Whom a PUBLISH is for.
-    fn audience(
+    /// The audience of a PUBLISH. The error is the reply that rejects the request.
+    fn audience_for(
         &mut self,
-        slot: Slot,
+        key: SessionKey,
         audience: AudienceRef,
         files: &[NamedContent],
     ) -> Result<Arc<Audience>, Response> {
-        let session = self.sessions.at_mut(slot);
+        let session = self.sessions.get_mut(key);
         match audience {
             AudienceRef::Everyone => Ok(Arc::new(Audience::Everyone)),
-            AudienceRef::Staged(key) => staged(session, key).ok_or(Response::UnknownAudience),
+            AudienceRef::Staged(key) => staged_audience(session, key).ok_or(Response::UnknownAudience),
             AudienceRef::Inherited => {
                 let owner = session.owner;
-                self.inherited(owner, files).map(Arc::new)
+                self.inherited_audience(owner, files).map(Arc::new)
             }
         }
     }
 
-    /// What all of the files inherit. Audiences are long, and whoever is refused may ask again at once: it is charged
-    /// for, as queries are.
-    fn inherited(&mut self, owner: OwnerId, files: &[NamedContent]) -> Result<Audience, Response> {
-        if !self.waiting.may_inherit() {
+    /// The one audience that all of the files inherit. Audiences are long, and a client whose request is rejected may
+    /// repeat it at once: so the steps are charged to a budget, as those of queries are.
+    fn inherited_audience(&mut self, owner: OwnerId, files: &[NamedContent]) -> Result<Audience, Response> {
+        if !self.query_budget.may_inherit() {
             return Err(Response::Busy { retry_ms: RETRY_OTHER_MS });
         }
         let mut common = None;
@@ -192,7 +193,7 @@ impl Server {
             let audience = self.index.inherited_audience(owner, &file.name, file.content.hash);
             let audience = audience.ok_or(Response::NotPublished)?;
             let users = if let Audience::Only(users) = &audience { users.len() } else { 0 };
-            self.waiting.inherit(INHERIT_STEPS + users);
+            self.query_budget.charge_inherit(INHERIT_STEPS + users);
             if *common.get_or_insert_with(|| audience.clone()) != audience {
                 return Err(Response::Rejected);
             }
@@ -201,7 +202,7 @@ impl Server {
     }
 }
 
-fn staged(session: &mut Session, key: u32) -> Option<Arc<Audience>> {
+fn staged_audience(session: &mut Session, key: u32) -> Option<Arc<Audience>> {
     let staged = session.staged.as_mut().filter(|staged| staged.key == key)?;
     let users = &staged.users;
     let audience = staged.audience.get_or_insert_with(|| Arc::new(Audience::only(users.clone())));

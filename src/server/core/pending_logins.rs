@@ -1,9 +1,10 @@
-//! Logins under way: a bounded table, forgotten in time, served fairly by address prefix.
+//! Logins in progress: a bounded table with expiry, fair to address prefixes.
 //!
-//! Defended: a flood of logins neither fills the table for others nor makes them wait. Places where somebody has logged
-//! in before have a part of the table, and every other turn at the expensive step, for themselves; each prefix (/32, /64)
-//! has one turn a round. Nobody is refused for want of room: the network (/32, /48) that holds most loses its oldest
-//! login. Retransmitted steps find their answer here and cost nothing again. Must not know what a step means.
+//! Defended: a flood of logins neither displaces nor delays the logins of others. Prefixes with an earlier successful
+//! login have a partition of the table, and every other turn at the expensive step, for themselves; within a partition,
+//! prefixes (/32, /64) are served round robin. A new login is never refused: when a partition is full, the network
+//! (/32, /48) with the most pending logins loses its oldest. Retransmitted steps are answered from the table at no cost.
+//! Must not know what a step means.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,230 +18,237 @@ use crate::common::net::AddressPrefix;
 use crate::common::opaque::ServerLogin;
 use crate::common::packet::{KE1_BYTES, Nonce};
 use crate::common::types::UserName;
+use crate::server::auth::expiring_map::ExpiringMap;
 use crate::server::auth::fair_queue::{FairQueue, QueuePosition};
 use crate::server::auth::keys::CredentialVersion;
 use crate::server::auth::throttle::Charge;
 
-/// Names one login: steps from another address are not its steps.
-pub type Key = (SocketAddr, Nonce);
-
-/// One login under way.
-pub struct Handshake {
-    /// Who it is said to be.
-    pub user: UserName,
-    /// What the guess cost, given back when it was none.
-    pub charge: Option<Charge>,
-    /// How far it is.
-    pub stage: Stage,
-    expires: Instant,
-    is_known: bool,
-    age: Age,
-    ready: Option<QueuePosition>,
+/// Identifies a handshake. The address is part of it, so that another address cannot continue the handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LoginId {
+    /// The client's.
+    pub address: SocketAddr,
+    /// Chosen by the client.
+    pub nonce: Nonce,
 }
 
-/// How far a login is.
-pub enum Stage {
-    /// LOGIN1 has come; LOGIN2 is to be made.
-    Waiting {
+impl LoginId {
+    /// The prefix of the client's address.
+    pub fn prefix(&self) -> AddressPrefix {
+        AddressPrefix::of(self.address.ip())
+    }
+}
+
+/// One login in progress.
+pub struct PendingLogin {
+    /// As claimed in LOGIN1.
+    pub user: UserName,
+    /// What the guess took from the throttle; refunded if the password is right.
+    pub charge: Option<Charge>,
+    /// The last step that was taken.
+    pub stage: LoginStage,
+    is_known: bool,
+    seq: Seq,
+    queued: Option<QueuePosition>,
+}
+
+/// The last step of a login that was taken.
+pub enum LoginStage {
+    /// LOGIN1 was received; LOGIN2 is to be computed.
+    AwaitingLogin2 {
         /// The client's first message.
         ke1: [u8; KE1_BYTES],
     },
-    /// LOGIN2 has been sent.
-    Offered {
-        /// What LOGIN3 is checked with.
+    /// LOGIN2 was sent.
+    Login2Sent {
+        /// Verifies LOGIN3.
         login: Box<ServerLogin>,
-        /// Of the credential that LOGIN2 was made from.
+        /// Of the credential that LOGIN2 was computed from.
         version: Option<CredentialVersion>,
         /// LOGIN2 as sent.
         login2: Vec<u8>,
     },
-    /// ANSWER has been sent.
-    Decided {
-        /// ANSWER as sent.
-        answer: Vec<u8>,
+    /// LOGIN4 was sent.
+    Answered {
+        /// LOGIN4 as sent.
+        login4: Vec<u8>,
     },
-    /// The client has shown that it has ANSWER. What is left keeps the login from beginning again while its cookie lasts.
-    Finished,
+    /// The client has shown that it received LOGIN4. The entry remains so that a replayed LOGIN1 cannot start the login
+    /// again while its cookie is valid.
+    Confirmed,
 }
 
-/// Smaller is older.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Age(u64);
+/// The order in which logins began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Seq(u64);
 
-/// All of them.
+/// All logins in progress.
 #[derive(Default)]
-pub struct Handshakes {
-    table: HashMap<Key, Handshake>,
-    by_age: BTreeMap<Age, Key>,
-    ages: u64,
-    strangers: Part,
-    /// From where somebody has logged in before.
-    known: Part,
-    known_had_its_turn: bool,
+pub struct PendingLogins {
+    table: ExpiringMap<LoginId, PendingLogin>,
+    last_seq: Seq,
+    unknown_prefixes: Partition,
+    known_prefixes: Partition,
+    known_served_last: bool,
     /// Logins that wait for their user's record.
-    parked: BTreeMap<UserName, Vec<Key>>,
+    awaiting_record: BTreeMap<UserName, Vec<LoginId>>,
 }
 
-/// A part of the table with room and turns of its own.
+/// A part of the table with its own capacity and its own queue for the expensive step.
 #[derive(Default)]
-struct Part {
-    shares: HashMap<AddressPrefix, BTreeMap<Age, Key>>,
-    /// How many logins a network has, and its oldest: the last loses it next.
-    by_size: BTreeSet<(usize, Reverse<Age>, AddressPrefix)>,
+struct Partition {
+    networks: HashMap<AddressPrefix, BTreeMap<Seq, LoginId>>,
+    /// The number of logins of each network, and its oldest: the last one loses its oldest first.
+    by_size: BTreeSet<(usize, Reverse<Seq>, AddressPrefix)>,
     len: usize,
-    ready: FairQueue<AddressPrefix, Key>,
+    ready: FairQueue<AddressPrefix, LoginId>,
 }
 
-impl Handshakes {
-    /// Takes a login in; it waits until it is [`made ready`](Self::make_ready) or parked. `is_known`: somebody has logged
-    /// in from there before.
+impl PendingLogins {
+    /// Adds a login after LOGIN1. [`make_ready`](Self::make_ready) or [`wait_for_record`](Self::wait_for_record) comes
+    /// next. `is_known`: a user has logged in from this prefix before.
     pub fn insert(
         &mut self,
         now: Instant,
-        key: Key,
+        id: LoginId,
         is_known: bool,
         user: UserName,
         charge: Charge,
         ke1: [u8; KE1_BYTES],
     ) {
-        let network = AddressPrefix::of(key.0.ip()).network();
+        let network = id.prefix().network();
         let max = if is_known { PENDING_LOGINS_KNOWN_MAX } else { PENDING_LOGINS_MAX - PENDING_LOGINS_KNOWN_MAX };
-        if let Some(crowded_out) = self.part(is_known).crowded_out(network, max) {
-            self.remove(&crowded_out);
+        if let Some(evicted) = self.partition(is_known).eviction_candidate(network, max)
+            && let Some(login) = self.table.remove(&evicted)
+        {
+            self.forget(&evicted, &login);
         }
-        self.ages += 1;
-        let age = Age(self.ages);
-        let (stage, expires) = (Stage::Waiting { ke1 }, now + PENDING_LOGIN_LIFETIME);
-        let handshake = Handshake { user, charge: Some(charge), stage, expires, is_known, age, ready: None };
-        let replaced = self.table.insert(key, handshake);
+        self.last_seq.0 += 1;
+        let (seq, stage) = (self.last_seq, LoginStage::AwaitingLogin2 { ke1 });
+        let login = PendingLogin { user, charge: Some(charge), stage, is_known, seq, queued: None };
+        let replaced = self.table.insert(id, now + PENDING_LOGIN_LIFETIME, login);
         assert!(replaced.is_none(), "a login begins once");
-        self.by_age.insert(age, key);
-        self.part(is_known).change(network, |share| share.insert(age, key));
+        self.partition(is_known).change(network, |logins| logins.insert(seq, id));
     }
 
     /// The login of this address and nonce.
-    pub fn find_mut(&mut self, key: &Key) -> Option<&mut Handshake> {
-        self.table.get_mut(key)
+    pub fn find_mut(&mut self, id: &LoginId) -> Option<&mut PendingLogin> {
+        self.table.get_mut(id)
     }
 
-    /// A login whose answer has arrived.
-    pub fn finish(&mut self, key: &Key) {
-        if let Some(handshake) = self.table.get_mut(key) {
-            handshake.stage = Stage::Finished;
+    /// The client has shown that it received LOGIN4.
+    pub fn confirm(&mut self, id: &LoginId) {
+        if let Some(login) = self.table.get_mut(id) {
+            login.stage = LoginStage::Confirmed;
         }
     }
 
-    /// Forgets a login.
-    fn remove(&mut self, key: &Key) -> Option<Handshake> {
-        let handshake = self.table.remove(key)?;
-        self.by_age.remove(&handshake.age);
-        let prefix = AddressPrefix::of(key.0.ip());
-        let part = self.part(handshake.is_known);
-        part.change(prefix.network(), |share| share.remove(&handshake.age));
-        if let Some(place) = handshake.ready {
-            part.ready.remove(prefix, place);
+    /// Makes a login wait for its user's record.
+    pub fn wait_for_record(&mut self, id: LoginId) {
+        if let Some(login) = self.table.get_mut(&id) {
+            self.awaiting_record.entry(login.user.clone()).or_default().push(id);
         }
-        if let Stage::Waiting { .. } = handshake.stage
-            && let Some(keys) = self.parked.get_mut(&handshake.user)
+    }
+
+    /// The records that logins wait for: each with the prefix of the login and its user.
+    pub fn awaited_records(&self) -> impl Iterator<Item = (AddressPrefix, UserName)> {
+        let awaited = self.awaiting_record.iter().flat_map(|(user, ids)| ids.iter().map(move |id| (id, user)));
+        awaited.map(|(id, user)| (id.prefix(), user.clone()))
+    }
+
+    /// Makes ready the logins that wait for this user's record.
+    pub fn release(&mut self, user: &UserName) {
+        for id in self.awaiting_record.remove(user).unwrap_or_default() {
+            self.make_ready(id);
+        }
+    }
+
+    /// Makes ready all logins that wait for a record.
+    pub fn release_all(&mut self) {
+        for id in std::mem::take(&mut self.awaiting_record).into_values().flatten() {
+            self.make_ready(id);
+        }
+    }
+
+    /// Queues a login for the expensive step.
+    pub fn make_ready(&mut self, id: LoginId) {
+        let Some(login) = self.table.get_mut(&id) else { return };
+        let partition = if login.is_known { &mut self.known_prefixes } else { &mut self.unknown_prefixes };
+        login.queued = Some(partition.ready.push(id.prefix(), id));
+    }
+
+    /// Dequeues a login for the expensive step: the partitions take turns, as do the prefixes within each.
+    pub fn next_ready(&mut self) -> Option<LoginId> {
+        self.known_served_last = !self.known_served_last && !self.known_prefixes.ready.is_empty();
+        let first = self.known_served_last;
+        let (_, id) = self.partition(first).ready.pop().or_else(|| self.partition(!first).ready.pop())?;
+        if let Some(login) = self.table.get_mut(&id) {
+            login.queued = None;
+        }
+        Some(id)
+    }
+
+    /// Whether a login is queued for the expensive step.
+    pub fn has_ready(&self) -> bool {
+        !self.known_prefixes.ready.is_empty() || !self.unknown_prefixes.ready.is_empty()
+    }
+
+    /// When the next login expires.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.table.next_expiry()
+    }
+
+    /// Removes the logins that have expired by `now`.
+    pub fn expire(&mut self, now: Instant) {
+        while let Some((id, login)) = self.table.pop_expired(now) {
+            self.forget(&id, &login);
+        }
+    }
+
+    /// Removes what refers to a login that is no longer in the table.
+    fn forget(&mut self, id: &LoginId, login: &PendingLogin) {
+        let partition = self.partition(login.is_known);
+        partition.change(id.prefix().network(), |logins| logins.remove(&login.seq));
+        if let Some(position) = login.queued {
+            partition.ready.remove(id.prefix(), position);
+        }
+        if let LoginStage::AwaitingLogin2 { .. } = login.stage
+            && let Some(ids) = self.awaiting_record.get_mut(&login.user)
         {
-            keys.retain(|other| other != key);
-            if keys.is_empty() {
-                self.parked.remove(&handshake.user);
+            ids.retain(|other| other != id);
+            if ids.is_empty() {
+                self.awaiting_record.remove(&login.user);
             }
         }
-        Some(handshake)
     }
 
-    /// Lets a login wait for its user's record.
-    pub fn park(&mut self, key: Key, user: &UserName) {
-        self.parked.entry(user.clone()).or_default().push(key);
-    }
-
-    /// The users somebody waits for, and from where.
-    pub fn parked(&self) -> impl Iterator<Item = (AddressPrefix, UserName)> {
-        let parked = self.parked.iter().flat_map(|(user, keys)| keys.iter().map(move |key| (key, user)));
-        parked.map(|(key, user)| (AddressPrefix::of(key.0.ip()), user.clone()))
-    }
-
-    /// Makes ready whoever waits for this user's record.
-    pub fn release(&mut self, user: &UserName) {
-        for key in self.parked.remove(user).unwrap_or_default() {
-            self.make_ready(key);
-        }
-    }
-
-    /// Makes ready whoever waits for any record.
-    pub fn release_all(&mut self) {
-        for key in std::mem::take(&mut self.parked).into_values().flatten() {
-            self.make_ready(key);
-        }
-    }
-
-    /// Lines a login up for the expensive step.
-    pub fn make_ready(&mut self, key: Key) {
-        let Some(handshake) = self.table.get_mut(&key) else { return };
-        let part = if handshake.is_known { &mut self.known } else { &mut self.strangers };
-        handshake.ready = Some(part.ready.push(AddressPrefix::of(key.0.ip()), key));
-    }
-
-    /// Whose turn it is, prefix by prefix; `None` when nobody is ready.
-    pub fn next_ready(&mut self) -> Option<Key> {
-        self.known_had_its_turn = !self.known_had_its_turn && !self.known.ready.is_empty();
-        let first = self.known_had_its_turn;
-        let (_, key) = self.part(first).ready.pop().or_else(|| self.part(!first).ready.pop())?;
-        if let Some(handshake) = self.table.get_mut(&key) {
-            handshake.ready = None;
-        }
-        Some(key)
-    }
-
-    /// Whether somebody is ready.
-    pub fn is_ready(&self) -> bool {
-        !self.known.ready.is_empty() || !self.strangers.ready.is_empty()
-    }
-
-    /// When the next login is forgotten.
-    pub fn next_expiry(&self) -> Option<Instant> {
-        let oldest = self.by_age.values().next()?;
-        self.table.get(oldest).map(|handshake| handshake.expires)
-    }
-
-    /// Forgets what is too old.
-    pub fn expire(&mut self, now: Instant) {
-        while self.next_expiry().is_some_and(|at| at <= now)
-            && let Some((_, key)) = self.by_age.pop_first()
-        {
-            self.remove(&key);
-        }
-    }
-
-    fn part(&mut self, is_known: bool) -> &mut Part {
-        if is_known { &mut self.known } else { &mut self.strangers }
+    fn partition(&mut self, is_known: bool) -> &mut Partition {
+        if is_known { &mut self.known_prefixes } else { &mut self.unknown_prefixes }
     }
 }
 
-impl Part {
-    /// Who has to go before one more login of this network comes in.
-    fn crowded_out(&self, network: AddressPrefix, max: usize) -> Option<Key> {
-        let own = self.shares.get(&network).filter(|share| share.len() >= PENDING_LOGINS_PER_NETWORK_MAX);
-        let largest = || self.by_size.last().and_then(|(_, _, largest)| self.shares.get(largest));
-        let share = own.or_else(|| (self.len >= max).then(largest).flatten())?;
-        share.values().next().copied()
+impl Partition {
+    /// The login to remove before one more of this network is added, if there is no space for it.
+    fn eviction_candidate(&self, network: AddressPrefix, max: usize) -> Option<LoginId> {
+        let own = self.networks.get(&network).filter(|logins| logins.len() >= PENDING_LOGINS_PER_NETWORK_MAX);
+        let largest = || self.by_size.last().and_then(|(_, _, largest)| self.networks.get(largest));
+        let logins = own.or_else(|| (self.len >= max).then(largest).flatten())?;
+        logins.values().next().copied()
     }
 
-    fn change(&mut self, network: AddressPrefix, change: impl FnOnce(&mut BTreeMap<Age, Key>) -> Option<Key>) {
-        let share = self.shares.entry(network).or_default();
-        let size = |share: &BTreeMap<Age, Key>| {
-            let oldest = share.keys().next()?;
-            Some((share.len(), Reverse(*oldest), network))
+    fn change(&mut self, network: AddressPrefix, change: impl FnOnce(&mut BTreeMap<Seq, LoginId>) -> Option<LoginId>) {
+        let logins = self.networks.entry(network).or_default();
+        let size = |logins: &BTreeMap<Seq, LoginId>| {
+            let oldest = logins.keys().next()?;
+            Some((logins.len(), Reverse(*oldest), network))
         };
-        self.len -= share.len();
-        size(share).map(|size| self.by_size.remove(&size));
-        change(share);
-        self.len += share.len();
-        match size(share) {
+        self.len -= logins.len();
+        size(logins).map(|size| self.by_size.remove(&size));
+        change(logins);
+        self.len += logins.len();
+        match size(logins) {
             Some(size) => drop(self.by_size.insert(size)),
-            None => drop(self.shares.remove(&network)),
+            None => drop(self.networks.remove(&network)),
         }
     }
 }

@@ -1,14 +1,16 @@
-//! The sessions that stand: by id, by owner, by the moment they end.
+//! The table of sessions: by id, by owner, by deadline.
 //!
-//! Owns liveness. A session ends when its deadline passes, found by a heap of deadlines, never by a scan: a heartbeat
-//! only moves the session's own deadline, and the heap's entry follows when it comes up. Must not know what a session
-//! says.
+//! Owns liveness. A session expires when its deadline passes. A heap of deadlines finds it without a scan: a heartbeat
+//! only moves the session's own deadline, and the heap's entry is corrected when it comes up. Must not know what is sent
+//! in a session.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
+
+use slab::Slab;
 
 use crate::common::crypto::Secret;
 use crate::common::packet::Nonce;
@@ -19,160 +21,166 @@ use crate::server::index::OwnerId;
 /// One client that is logged in.
 pub struct Session {
     /// Its keys and replay window.
-    pub channel: SessionCipher,
-    /// Who.
+    pub cipher: SessionCipher,
+    /// The user who is logged in.
     pub user: UserName,
-    /// The same in the index.
+    /// The user's number in the index.
     pub owner: OwnerId,
-    /// The only address it is heard from.
+    /// The client's address; datagrams from another address are ignored.
     pub address: SocketAddr,
-    /// Which run of the client.
-    pub run: InstanceId,
-    /// Which session of that run.
+    /// The client's process.
+    pub instance: InstanceId,
+    /// Counts the sessions of the instance.
     pub generation: u32,
-    /// Where its listener serves peers.
+    /// The port at which the client serves peers.
     pub tcp_port: u16,
-    /// Uploads it could start at once, from its last heartbeat.
+    /// Uploads that the client could start now, from its last heartbeat.
     pub free_slots: u8,
-    /// Requests below are finished.
-    pub floor: RequestId,
-    /// The highest request that has been logged, so that a repeat is not logged again.
-    pub logged: RequestId,
-    /// What transfer tickets for this client as uploader are sealed with; expanded when needed.
+    /// Requests with lower ids are finished.
+    pub lowest_pending: RequestId,
+    /// The highest request that was logged, so that a repeat is not logged again.
+    pub highest_logged: RequestId,
+    /// The secret of the key that seals transfer tickets for this client as uploader.
     pub ticket_secret: Secret,
-    /// When it ends unless it is heard of.
+    /// When the session expires unless a datagram arrives.
     pub deadline: Instant,
-    /// How it began; dropped when the client has shown that it knows.
-    pub beginning: Option<Box<Beginning>>,
-    /// An audience under construction.
-    pub staged: Option<Box<Staged>>,
+    /// The handshake that began the session; dropped when the client has shown that it knows the outcome.
+    pub unconfirmed: Option<Box<HandshakeReply>>,
+    /// An audience that arrives in parts.
+    pub staged: Option<Box<StagedAudience>>,
 }
 
 const _: () = assert!(std::mem::size_of::<Session>() <= 1_536, "with its entries in the tables, under 2 KiB");
 
-/// The step that a session began with, in case the client asks again because the answer was lost.
-pub struct Beginning {
-    /// Of the login or resumption.
-    pub nonce: Nonce,
-    /// RESUMED as it was sent; empty for a login, whose answer the login table keeps.
-    pub resumed: Vec<u8>,
+/// How a session began, to answer a client that lost the reply.
+pub enum HandshakeReply {
+    /// By a login; the table of pending logins keeps LOGIN4.
+    Login {
+        /// Of the handshake.
+        nonce: Nonce,
+    },
+    /// By a resumption.
+    Resumption {
+        /// Of the handshake.
+        nonce: Nonce,
+        /// RESUMED as sent.
+        resumed: Vec<u8>,
+    },
 }
 
 /// An audience that arrives in parts.
-pub struct Staged {
+pub struct StagedAudience {
     /// Chosen by the client.
     pub key: u32,
-    /// Parts taken.
+    /// Parts received.
     pub parts: u16,
-    /// The users so far.
+    /// The users in these parts.
     pub users: Vec<UserName>,
     /// Built at its first use.
     pub audience: Option<Arc<Audience>>,
 }
 
-/// Where a session is kept.
+/// The place of a session in the table. Valid until the session is removed, then reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Slot(u32);
+pub struct SessionKey(usize);
 
-struct Held {
+struct SessionEntry {
     session: Box<Session>,
+    /// Distinguishes the session from earlier ones with the same key.
     serial: u64,
 }
 
-/// All of them.
+/// All sessions.
 #[derive(Default)]
 pub struct Sessions {
-    slots: Vec<Option<Held>>,
-    free: Vec<Slot>,
-    by_id: HashMap<SessionId, Slot>,
-    by_owner: BTreeMap<OwnerId, Slot>,
-    deadlines: BinaryHeap<Reverse<(Instant, Slot, u64)>>,
-    serials: u64,
-    forgiven_until: Option<Instant>,
+    entries: Slab<SessionEntry>,
+    by_id: HashMap<SessionId, SessionKey>,
+    by_owner: BTreeMap<OwnerId, SessionKey>,
+    /// One entry for each session, at or before its deadline; and entries of removed sessions.
+    deadlines: BinaryHeap<Reverse<(Instant, SessionKey, u64)>>,
+    last_serial: u64,
+    no_expiry_before: Option<Instant>,
 }
 
 impl Sessions {
-    /// Takes a session in. The owner must not have one.
-    pub fn insert(&mut self, session: Session) -> Slot {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            Slot(u32::try_from(self.slots.len() - 1).expect("fewer sessions than addresses"))
-        });
-        self.serials += 1;
-        let replaced = self.by_owner.insert(session.owner, slot);
+    /// Adds a session. The owner must not have one.
+    pub fn insert(&mut self, session: Session) -> SessionKey {
+        self.last_serial += 1;
+        let (id, owner, deadline) = (session.cipher.id(), session.owner, session.deadline);
+        let entry = SessionEntry { session: Box::new(session), serial: self.last_serial };
+        let key = SessionKey(self.entries.insert(entry));
+        let replaced = self.by_owner.insert(owner, key);
         assert!(replaced.is_none(), "a user has one session");
-        self.by_id.insert(session.channel.id(), slot);
-        self.deadlines.push(Reverse((session.deadline, slot, self.serials)));
-        self.slots[slot.0 as usize] = Some(Held { session: Box::new(session), serial: self.serials });
-        slot
+        self.by_id.insert(id, key);
+        self.deadlines.push(Reverse((deadline, key, self.last_serial)));
+        key
     }
 
-    /// Forgets a session.
-    pub fn remove(&mut self, slot: Slot) -> Box<Session> {
-        let held = self.slots[slot.0 as usize].take().expect("slots in use are known by their tables");
-        self.by_id.remove(&held.session.channel.id());
-        self.by_owner.remove(&held.session.owner);
-        self.free.push(slot);
-        held.session
+    /// Removes a session.
+    pub fn remove(&mut self, key: SessionKey) -> Box<Session> {
+        let session = self.entries.remove(key.0).session;
+        self.by_id.remove(&session.cipher.id());
+        self.by_owner.remove(&session.owner);
+        session
     }
 
-    /// Where the session of this id is.
-    pub fn find(&self, id: &SessionId) -> Option<Slot> {
+    /// The session with this id.
+    pub fn find(&self, id: &SessionId) -> Option<SessionKey> {
         self.by_id.get(id).copied()
     }
 
-    /// Where the owner's session is.
-    pub fn of_owner(&self, owner: OwnerId) -> Option<Slot> {
+    /// The owner's session.
+    pub fn of_owner(&self, owner: OwnerId) -> Option<SessionKey> {
         self.by_owner.get(&owner).copied()
     }
 
-    /// The session in a slot.
-    pub fn at(&self, slot: Slot) -> &Session {
-        &self.slots[slot.0 as usize].as_ref().expect("slots in use are known by their tables").session
+    /// The session with this key, which must be valid.
+    pub fn get(&self, key: SessionKey) -> &Session {
+        &self.entries[key.0].session
     }
 
-    /// The session in a slot.
-    pub fn at_mut(&mut self, slot: Slot) -> &mut Session {
-        &mut self.slots[slot.0 as usize].as_mut().expect("slots in use are known by their tables").session
+    /// The session with this key, which must be valid.
+    pub fn get_mut(&mut self, key: SessionKey) -> &mut Session {
+        &mut self.entries[key.0].session
     }
 
     /// The owner's session if it is alive at `now`.
     pub fn live(&self, owner: OwnerId, now: Instant) -> Option<&Session> {
-        self.of_owner(owner).map(|slot| self.at(slot)).filter(|session| self.end_of(session) > now)
+        self.of_owner(owner).map(|key| self.get(key)).filter(|session| self.end_of(session) > now)
     }
 
     /// The sessions of owners from `first` on that are alive at `now`, in the order of owners.
     pub fn live_from(&self, first: OwnerId, now: Instant) -> impl Iterator<Item = &Session> {
-        let sessions = self.by_owner.range(first..).map(|(_, &slot)| self.at(slot));
+        let sessions = self.by_owner.range(first..).map(|(_, &key)| self.get(key));
         sessions.filter(move |session| self.end_of(session) > now)
     }
 
-    /// How many there are.
+    /// How many sessions there are.
     pub fn len(&self) -> usize {
-        self.by_id.len()
+        self.entries.len()
     }
 
-    /// The server itself has slept: nobody is declared dead before `until`.
-    pub fn forgive(&mut self, until: Instant) {
-        self.forgiven_until = self.forgiven_until.max(Some(until));
+    /// No session expires before `until`: for a server that was stopped itself.
+    pub fn postpone_expiry(&mut self, until: Instant) {
+        self.no_expiry_before = self.no_expiry_before.max(Some(until));
     }
 
-    /// When [`pop_expired`](Self::pop_expired) must be asked again; never later than the first end of a session.
+    /// When to call [`pop_expired`](Self::pop_expired) next; never later than the first session expires.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.peek().map(|&Reverse((at, ..))| self.forgiven_until.map_or(at, |until| at.max(until)))
+        self.deadlines.peek().map(|&Reverse((at, ..))| self.no_expiry_before.map_or(at, |until| at.max(until)))
     }
 
-    /// A session that has ended by `now`. It is still to be removed.
-    pub fn pop_expired(&mut self, now: Instant) -> Option<Slot> {
-        while let Some(&Reverse((at, slot, serial))) = self.deadlines.peek()
-            && self.forgiven_until.is_none_or(|until| until <= now)
+    /// A session that has expired by `now`. The caller removes it.
+    pub fn pop_expired(&mut self, now: Instant) -> Option<SessionKey> {
+        while let Some(&Reverse((at, key, serial))) = self.deadlines.peek()
+            && self.no_expiry_before.is_none_or(|until| until <= now)
             && at <= now
         {
             self.deadlines.pop();
-            match &self.slots[slot.0 as usize] {
-                Some(held) if held.serial == serial && held.session.deadline <= now => return Some(slot),
-                Some(held) if held.serial == serial => {
-                    self.deadlines.push(Reverse((held.session.deadline, slot, serial)));
+            match self.entries.get(key.0) {
+                Some(entry) if entry.serial == serial && entry.session.deadline <= now => return Some(key),
+                Some(entry) if entry.serial == serial => {
+                    self.deadlines.push(Reverse((entry.session.deadline, key, serial)));
                 }
                 _ => {}
             }
@@ -181,6 +189,6 @@ impl Sessions {
     }
 
     fn end_of(&self, session: &Session) -> Instant {
-        self.forgiven_until.map_or(session.deadline, |until| session.deadline.max(until))
+        self.no_expiry_before.map_or(session.deadline, |until| session.deadline.max(until))
     }
 }

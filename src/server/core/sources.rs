@@ -1,8 +1,8 @@
-//! Sources: which peers serve the wanted contents to this asker, best first, with a ticket for each.
+//! Sources: the peers that serve the requested contents to this requester, each with a transfer ticket.
 //!
-//! Defended: a source's address is the one the server sees it at, and only its port is its own word, told under seal, so
-//! nobody can be made to dial a third party. A peer seen at a loopback address is a source only for askers at one. A
-//! ticket names the downloader and what it may fetch, and nothing that the index does not show to the asker.
+//! Defended: a source's address is the one at which the server sees it; only the port is the client's own claim, sent in
+//! its session. So no client can direct downloaders to a third party. A peer at a loopback address is a source only for
+//! requesters at one. A ticket names the downloader and what it may fetch, and nothing that the index hides from it.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -12,7 +12,8 @@ use std::time::Instant;
 use rand::Rng;
 
 use super::Server;
-use super::lists::Asker;
+use super::queries::{Requester, SOURCES_SCAN_STEPS};
+use super::sessions::Session;
 use crate::common::crypto::AeadKey;
 use crate::common::limits::{PAGE_MAX_BYTES, SOURCES_REQUEST_MAX_BYTES, TICKET_LIFETIME};
 use crate::common::message::{Cursor, Response, SourceGrant, encoded_len};
@@ -20,28 +21,26 @@ use crate::common::redacted::Redacted;
 use crate::common::ticket::TransferTicket;
 use crate::common::types::ContentRef;
 use crate::server::auth::keys::StaleCursor;
-use crate::server::core::sessions::Session;
 use crate::server::index::OwnerId;
 
 /// Sources offered for one file.
-const PER_FILE: u32 = 8;
-/// Publications looked at for one request, shared among its files.
-pub(super) const LOOKED_AT: usize = 512;
+const SOURCES_PER_FILE: u32 = 8;
 
-/// A peer that serves some of the wanted files.
-#[derive(Default)]
-struct Candidate {
-    /// Bit *i*: it serves file *i*.
-    covers: u64,
+/// A source and the files that it serves: bit *i* for file *i* of the request.
+#[derive(Clone, Copy)]
+struct SelectedSource {
+    owner: OwnerId,
+    file_mask: u64,
 }
 
 impl Server {
-    /// The pages follow an order that only the lot decides, which the cursor carries: by free slots, which fill and empty
-    /// from one page to the next, a source could be passed over. Each page has its idlest first.
+    /// One page of sources. The pages follow the order of a keyed shuffle, whose key the cursor carries: free slots
+    /// change between pages, so an order by free slots could skip a source. Within a page, sources with more free slots
+    /// come first.
     pub(super) fn sources(
         &mut self,
         now: Instant,
-        asker: &Asker,
+        requester: &Requester,
         files: &[ContentRef],
         cursor: Option<Cursor>,
     ) -> Result<Response, StaleCursor> {
@@ -49,91 +48,90 @@ impl Server {
             return Ok(Response::Rejected);
         }
         let query = ("sources", files);
-        let (spread, mut last) = match self.cursors.open(&asker.user, &query, cursor.as_ref())? {
+        let (shuffle_key, previous) = match self.cursors.open(&requester.user, &query, cursor.as_ref())? {
             0 => (self.rng.r#gen::<u32>() | 1, None),
-            at => ((at >> 32) as u32, Some(at as u32)),
+            position => ((position >> 32) as u32, Some(position as u32)),
         };
-        let chosen = self.chosen(now, asker, files, spread);
-        let (mut sources, mut bytes, mut next) = (Vec::new(), 0, None);
-        let before = last;
-        for (lot, (owner, candidate)) in chosen.into_iter().filter(|(lot, _)| before.is_none_or(|before| *lot > before))
-        {
-            let Some(grant) = self.grant(now, asker, files, owner, &candidate) else { continue };
+        let selected = self.select_sources(now, requester, files, shuffle_key);
+        let (mut sources, mut bytes, mut last, mut next) = (Vec::new(), 0, previous, None);
+        for (rank, source) in selected.into_iter().filter(|(rank, _)| previous.is_none_or(|before| *rank > before)) {
+            let Some(grant) = self.grant(now, requester, files, source) else { continue };
             bytes += encoded_len(&grant);
             if bytes > PAGE_MAX_BYTES {
-                next = last.map(|last| u64::from(spread) << 32 | u64::from(last));
+                next = last.map(|last| u64::from(shuffle_key) << 32 | u64::from(last));
                 break;
             }
             sources.push(grant);
-            last = Some(lot);
+            last = Some(rank);
         }
         sources.sort_by_key(|source| Reverse(source.free_slots));
-        let next = next.map(|at| self.cursors.seal(&mut self.rng, &asker.user, &query, at));
+        let next = next.map(|position| self.cursors.seal(&mut self.rng, &requester.user, &query, position));
         Ok(Response::Sources { sources, next })
     }
 
-    /// The best for each file, by lot: those with more free slots are taken first, then those that serve more of the files.
-    fn chosen(
+    /// The best sources for each file, by their rank in the shuffle: preferred are those with more free slots, then
+    /// those that serve more of the files.
+    fn select_sources(
         &self,
         now: Instant,
-        asker: &Asker,
+        requester: &Requester,
         files: &[ContentRef],
-        spread: u32,
-    ) -> BTreeMap<u32, (OwnerId, Candidate)> {
-        let mut candidates: BTreeMap<OwnerId, Candidate> = BTreeMap::new();
-        let most = LOOKED_AT / files.len().max(1);
+        shuffle_key: u32,
+    ) -> BTreeMap<u32, SelectedSource> {
+        let mut candidates: BTreeMap<OwnerId, u64> = BTreeMap::new();
+        let limit = SOURCES_SCAN_STEPS / files.len().max(1);
         for (at, file) in files.iter().enumerate() {
-            for owner in self.index.sources(asker.owner, file, most, spread.into()) {
-                if self.sessions.live(owner, now).is_some_and(|session| is_reachable(session, asker)) {
-                    candidates.entry(owner).or_default().covers |= 1 << at;
+            for owner in self.index.sources(requester.owner, file, limit, shuffle_key.into()) {
+                if self.sessions.live(owner, now).is_some_and(|session| is_reachable(session, requester)) {
+                    *candidates.entry(owner).or_default() |= 1 << at;
                 }
             }
         }
-        // No two owners draw the same: the factor is odd.
-        let lot = |owner: OwnerId| (owner.0 ^ spread).wrapping_mul(0x9e37_79b1);
-        let mut ranked: Vec<_> = candidates.into_iter().collect();
-        ranked.sort_by_cached_key(|(owner, candidate)| {
-            let free_slots = self.sessions.live(*owner, now).map_or(0, |session| session.free_slots);
-            (Reverse(free_slots), Reverse(candidate.covers.count_ones()), lot(*owner))
+        // The factor is odd, so ranks are distinct.
+        let rank = |owner: OwnerId| (owner.0 ^ shuffle_key).wrapping_mul(0x9e37_79b1);
+        let mut candidates: Vec<_> =
+            candidates.into_iter().map(|(owner, file_mask)| SelectedSource { owner, file_mask }).collect();
+        candidates.sort_by_cached_key(|source| {
+            let free_slots = self.sessions.live(source.owner, now).map_or(0, |session| session.free_slots);
+            (Reverse(free_slots), Reverse(source.file_mask.count_ones()), rank(source.owner))
         });
         let mut offered = vec![0; files.len()];
-        ranked.retain(|(_, candidate)| {
-            let covered = || (0..files.len()).filter(|&at| candidate.covers & 1 << at != 0);
-            let is_needed = covered().any(|at| offered[at] < PER_FILE);
+        candidates.retain(|source| {
+            let served = || (0..files.len()).filter(|&at| source.file_mask & 1 << at != 0);
+            let is_needed = served().any(|at| offered[at] < SOURCES_PER_FILE);
             if is_needed {
-                covered().for_each(|at| offered[at] += 1);
+                served().for_each(|at| offered[at] += 1);
             }
             is_needed
         });
-        ranked.into_iter().map(|(owner, candidate)| (lot(owner), (owner, candidate))).collect()
+        candidates.into_iter().map(|source| (rank(source.owner), source)).collect()
     }
 
     fn grant(
         &mut self,
         now: Instant,
-        asker: &Asker,
+        requester: &Requester,
         files: &[ContentRef],
-        owner: OwnerId,
-        candidate: &Candidate,
+        source: SelectedSource,
     ) -> Option<SourceGrant> {
         let expires_ms = self.clock_ms(now) + u64::try_from(TICKET_LIFETIME.as_millis()).expect("a minute fits");
-        let session = self.sessions.live(owner, now)?;
+        let session = self.sessions.live(source.owner, now)?;
         let key = Redacted(self.rng.r#gen());
-        let covered = (0..files.len()).filter(|&at| candidate.covers & 1 << at != 0).map(|at| files[at].clone());
-        let grants = covered.map(|ContentRef { name, hash, size }| ContentRef { name, hash, size }).collect();
-        let ticket = TransferTicket { downloader: asker.user.clone(), expires_ms, key, grants };
+        let served = (0..files.len()).filter(|&at| source.file_mask & 1 << at != 0);
+        let grants = served.map(|at| files[at].clone()).collect();
+        let ticket = TransferTicket { downloader: requester.user.clone(), expires_ms, key, grants };
         Some(SourceGrant {
             user: session.user.clone(),
             address: SocketAddr::new(session.address.ip(), session.tcp_port),
             free_slots: session.free_slots,
-            file_mask: candidate.covers,
+            file_mask: source.file_mask,
             key,
             ticket: ticket.seal(&AeadKey::new(&session.ticket_secret), &mut self.rng),
         })
     }
 }
 
-/// Peers at a loopback address can be reached from this host alone.
-fn is_reachable(source: &Session, asker: &Asker) -> bool {
-    asker.is_local || !source.address.ip().is_loopback()
+/// Peers at a loopback address can be reached from the same host only.
+fn is_reachable(source: &Session, requester: &Requester) -> bool {
+    requester.is_local || !source.address.ip().is_loopback()
 }

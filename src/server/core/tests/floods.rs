@@ -37,7 +37,7 @@ fn logins_under_way_are_bounded_whoever_sends_them_and_nobody_is_kept_out() {
         line_up(&mut world, host(number), &format!("user{number}"), cookie);
         world.out.awaited_records.clear();
     }
-    assert_eq!(world.server.handshakes.parked().count(), PENDING_LOGINS_MAX - PENDING_LOGINS_KNOWN_MAX);
+    assert_eq!(world.server.pending_logins.awaited_records().count(), PENDING_LOGINS_MAX - PENDING_LOGINS_KNOWN_MAX);
     let (at_home, at_elsewhere) = (world.cookie(home), world.cookie(elsewhere));
     world.server.handle_enrolment_done();
     // Whose turn comes after those of thousands: at a place where somebody has logged in before, at once.
@@ -49,7 +49,7 @@ fn logins_under_way_are_bounded_whoever_sends_them_and_nobody_is_kept_out() {
     assert!(world.settle().iter().any(|login2| login2.to == elsewhere), "elsewhere, in turn");
     world.advance(PENDING_LOGIN_LIFETIME);
     world.settle();
-    assert!(!world.server.handshakes.is_ready() && world.server.handshakes.next_expiry().is_none());
+    assert!(!world.server.pending_logins.has_ready() && world.server.pending_logins.next_expiry().is_none());
 }
 
 #[test]

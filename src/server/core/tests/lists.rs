@@ -1,30 +1,9 @@
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use rand::Rng;
-use zeroize::Zeroizing;
-
 use crate::common::message::{AudienceRef, Cursor, NameQuery, Request, Response};
-use crate::common::session_cipher::{SessionCipher, Side};
 use crate::common::types::{Audience, FileName, UserName};
-use crate::server::core::login::Entrant;
-use crate::server::core::sessions::Beginning;
-use crate::server::test_support::{Client, DETAILS, World, address, file, name, user};
-
-/// Puts a session in place without the work of a login.
-pub(super) fn admit(world: &mut World, name: &str) -> Client {
-    let (user, number) = (user(name), u32::try_from(world.server.session_count()).unwrap());
-    let owner = world.server.index.intern_owner(&user);
-    let run = world.server.accounts.entry(&user, || owner).begin_instance(1);
-    let address = SocketAddr::new(Ipv4Addr::from_bits(0x7f01_0000 + number).into(), 5_000);
-    let beginning = Beginning { nonce: [0; 16], resumed: Vec::new() };
-    let secret = Zeroizing::new(world.rng.r#gen::<[u8; 32]>());
-    let entrant = Entrant { user, address, version: [0; 16], run, generation: 0, details: DETAILS, beginning };
-    let welcome = world.server.admit(world.now, entrant, secret.clone());
-    let channel = SessionCipher::new(Side::Client, welcome.session, &secret);
-    Client { address, secret, welcome, channel, next_id: 0 }
-}
+use crate::server::test_support::{Client, World, address, file, name, user};
 
 fn users(world: &mut World, client: &mut Client, ask: impl Fn(Option<Cursor>) -> Request) -> Vec<UserName> {
     let (mut all, mut cursor) = (Vec::new(), None);
@@ -65,7 +44,7 @@ fn a_hundred_thousand_peers_arrive_whole() {
     let expected: BTreeSet<UserName> = (0..100_000)
         .map(|at| {
             let name = format!("user-{at}");
-            admit(&mut world, &name);
+            world.insert_session(&name);
             user(&name)
         })
         .collect();
@@ -78,7 +57,7 @@ fn a_hundred_thousand_peers_arrive_whole() {
 fn a_hundred_thousand_names_arrive_whole_and_hidden_ones_leave_no_trace() {
     let mut world = World::new(&["hans"]);
     let mut hans = world.login("127.0.0.1:4000", "hans");
-    admit(&mut world, "vader");
+    world.insert_session("vader");
     let owner = world.server.index.intern_owner(&user("vader"));
     let hidden = Arc::new(Audience::only(vec![user("yoda")]));
     let open = Arc::new(Audience::Everyone);
@@ -101,7 +80,7 @@ fn a_hundred_thousand_names_arrive_whole_and_hidden_ones_leave_no_trace() {
 fn pages_are_full_whatever_is_hidden() {
     let mut world = World::new(&["hans"]);
     let mut hans = world.login("127.0.0.1:4000", "hans");
-    admit(&mut world, "vader");
+    world.insert_session("vader");
     let owner = world.server.index.intern_owner(&user("vader"));
     let hidden = Arc::new(Audience::only(vec![user("yoda")]));
     let open = Arc::new(Audience::Everyone);
@@ -139,7 +118,7 @@ fn a_cursor_of_another_list_is_stale() {
     let mut world = World::new(&["hans"]);
     let mut hans = world.login("127.0.0.1:4000", "hans");
     for at in 0..1_000 {
-        admit(&mut world, &format!("user-{at}"));
+        world.insert_session(&format!("user-{at}"));
     }
     let Response::Users { next: Some(cursor), .. } = world.ask(&mut hans, Request::Peers { cursor: None }) else {
         panic!("one page")
@@ -147,6 +126,6 @@ fn a_cursor_of_another_list_is_stale() {
     let response =
         world.ask(&mut hans, Request::OwnPublications { user_initiated: true, cursor: Some(cursor.clone()) });
     assert_eq!(response, Response::StaleCursor);
-    let (mut other, _) = (admit(&mut world, "vader"), address("127.0.0.1:1"));
+    let (mut other, _) = (world.insert_session("vader"), address("127.0.0.1:1"));
     assert_eq!(world.ask(&mut other, Request::Peers { cursor: Some(cursor) }), Response::StaleCursor);
 }

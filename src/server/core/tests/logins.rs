@@ -132,7 +132,7 @@ fn while_records_are_made_everyone_waits_for_theirs() {
     let mut world = World::new(&[]);
     let plain = Credential::Plaintext(zeroize::Zeroizing::new(b"hans-pw".to_vec()));
     let users = [(user("hans"), plain)].into();
-    let plaintexts = world.server.handle_credentials(Credentials { users, warnings: Vec::new() }, &mut world.out);
+    let plaintexts = world.set_credentials(Credentials { users, warnings: Vec::new() });
     assert_eq!(plaintexts.len(), 1);
     let made = credentials(&["hans"]).users.remove(&user("hans"));
     let Some(Credential::Record(record)) = made else { panic!("a record") };
@@ -166,7 +166,7 @@ fn records_that_were_made_outlast_a_reload() {
         Credentials::parse(text.as_bytes(), std::path::Path::new("credentials.txt")).unwrap()
     };
     let reload = |world: &mut World, hans: &str| -> Vec<String> {
-        let plaintexts = world.server.handle_credentials(file(hans), &mut world.out);
+        let plaintexts = world.set_credentials(file(hans));
         plaintexts.into_iter().map(|(user, _)| user.to_string()).collect()
     };
     assert_eq!(reload(&mut world, "hans-pw"), ["hans", "vader", "yoda"]);
@@ -189,7 +189,7 @@ fn changed_credentials_log_out_whom_they_concern() {
     new.users.remove(&user("hans"));
     let other = credentials(&["vader"]).users.remove(&user("vader")).unwrap();
     new.users.insert(user("vader"), other);
-    world.server.handle_credentials(new, &mut world.out);
+    world.set_credentials(new);
     let told = world.settle();
     assert_eq!(hans.hear(told.clone()), [crate::common::message::ServerMessage::SessionRevoked]);
     assert_eq!(vader.hear(told.clone()), [crate::common::message::ServerMessage::SessionRevoked]);

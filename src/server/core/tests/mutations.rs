@@ -144,7 +144,7 @@ fn the_last_answer_survives_the_server() {
     let mut later = World::start(&[], ServerConfig::default(), origin() + Duration::from_secs(9));
     let wall_ms = crate::server::test_support::WALL_MS + 9_000;
     later.server = crate::server::core::Server::new(ServerConfig::default(), stored, [5; 32], later.now, wall_ms);
-    later.server.handle_credentials(credentials(&["hans"]), &mut later.out);
+    later.set_credentials(credentials(&["hans"]));
     let mut resumed = later.resume(&hans, address(HERE)).expect("RESUMED");
     assert_eq!(resumed.welcome.last_writer, hans.welcome.instance);
     let again = later.say(&mut resumed, &request(2, unpublish("a")));
@@ -158,7 +158,7 @@ fn a_full_queue_says_busy_and_forgets_nothing() {
     let mut world = World::new(&[]);
     world.stores = false;
     let users: Vec<_> = (0..8_193).map(|at| format!("user{at}")).collect();
-    let mut clients: Vec<_> = users.iter().map(|user| super::lists::admit(&mut world, user)).collect();
+    let mut clients: Vec<_> = users.iter().map(|user| world.insert_session(user)).collect();
     let mut busy = 0;
     for client in &mut clients {
         match world.try_ask(client, publish("a")) {

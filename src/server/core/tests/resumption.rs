@@ -141,7 +141,7 @@ fn a_stolen_ticket_is_useless_without_its_secret() {
 fn ten_thousand_sessions_of_one_address_outlive_the_server() {
     let mut world = World::new(&[]);
     let users: Vec<String> = (0..10_000).map(|at| format!("user{at}")).collect();
-    let clients: Vec<_> = users.iter().map(|user| super::lists::admit(&mut world, user)).collect();
+    let clients: Vec<_> = users.iter().map(|user| world.insert_session(user)).collect();
     let mut later = World::start(&[], ServerConfig::default(), origin() + Duration::from_secs(10));
     for (at, client) in clients.iter().enumerate() {
         let owner = later.server.index.intern_owner(&user(&users[at]));

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lists::admit;
 use crate::common::limits::QUERY_WINDOW;
 use crate::common::message::{AudienceRef, ClientMessage, NameQuery, Request, Response, ServerMessage};
 use crate::common::types::{Audience, RequestId};
-use crate::server::core::waiting::STEPS_PER_TURN;
+use crate::server::core::query_budget::STEPS_PER_ITERATION;
 use crate::server::test_support::{Client, World, file, name, user};
 
 /// What one query may take beyond the budget: what it costs before the first name.
@@ -38,9 +37,9 @@ fn replies(world: &mut World, client: &mut Client) -> Vec<(RequestId, Response)>
 /// Names whose case takes long to fold, so that one search takes several turns.
 fn crowded_world() -> (World, Client, Client) {
     let mut world = World::new(&["hans"]);
-    let hans = admit(&mut world, "hans");
-    let vader = admit(&mut world, "vader");
-    admit(&mut world, "yoda");
+    let hans = world.insert_session("hans");
+    let vader = world.insert_session("vader");
+    world.insert_session("yoda");
     let owner = world.server.index.intern_owner(&user("yoda"));
     let component = "É".repeat(120);
     for at in 0..300 {
@@ -61,13 +60,13 @@ fn long_search() -> Request {
 #[test]
 fn a_burst_of_long_searches_keeps_every_turn_short_and_others_have_theirs() {
     let (mut world, mut hans, mut vader) = crowded_world();
-    let mut luke = admit(&mut world, "luke");
+    let mut luke = world.insert_session("luke");
     for client in [&mut hans, &mut luke] {
         let refused = burst(&mut world, client, vec![long_search(); 256]);
         assert!(refused.iter().all(|(_, response)| matches!(response, Response::Busy { .. })), "none is done yet");
         assert_eq!(refused.len(), 256 - QUERY_WINDOW);
     }
-    assert!(world.server.waiting.spent() <= STEPS_PER_TURN + BEYOND, "{}", world.server.waiting.spent());
+    assert!(world.server.query_budget.used() <= STEPS_PER_ITERATION + BEYOND, "{}", world.server.query_budget.used());
 
     let query = NameQuery::Exact(name("plan.pdf"));
     assert!(burst(&mut world, &mut vader, vec![Request::Search { query, cursor: None }]).is_empty(), "it waits");
@@ -75,7 +74,7 @@ fn a_burst_of_long_searches_keeps_every_turn_short_and_others_have_theirs() {
     while world.server.poll_timeout().is_some_and(|due| due <= world.now) {
         turns += 1;
         world.server.run_deferred_work(world.now, false, &mut world.out);
-        assert!(world.server.waiting.spent() <= STEPS_PER_TURN + BEYOND);
+        assert!(world.server.query_budget.used() <= STEPS_PER_ITERATION + BEYOND);
         if let Some((_, response)) = replies(&mut world, &mut vader).pop() {
             heard = Some((turns, response));
         }
@@ -99,7 +98,7 @@ fn whatever_is_asked_is_charged_to_the_turn() {
     for request in requests {
         let answered = burst(&mut world, &mut hans, vec![request.clone(); 256]).len();
         assert!(answered < 256, "{request:?}");
-        assert!(world.server.waiting.spent() <= STEPS_PER_TURN + BEYOND, "{request:?}");
+        assert!(world.server.query_budget.used() <= STEPS_PER_ITERATION + BEYOND, "{request:?}");
         assert!(burst(&mut world, &mut vader, vec![request.clone()]).is_empty(), "{request:?}");
         world.settle();
         world.server.handle_timeout(world.now, &mut world.out);
@@ -118,7 +117,9 @@ fn a_repeat_of_what_waits_is_answered_once_and_who_leaves_is_forgotten() {
     burst(&mut world, &mut vader, vec![long_search(); 2]);
     world.say(&mut vader, &ClientMessage::Logout);
     world.advance(Duration::from_millis(1));
-    assert!(world.settle().is_empty() && !world.server.waiting.is_ready());
+    assert!(
+        world.settle().is_empty() && world.server.queued_queries.is_empty() && !world.server.query_budget.needs_reset()
+    );
 }
 
 #[test]
@@ -127,7 +128,7 @@ fn refused_publications_that_inherit_long_audiences_are_charged_too() {
     let owner = world.server.index.intern_owner(&user("yoda"));
     let files = [file("a"), file("b")];
     for (file, last) in files.iter().zip(["x", "y"]) {
-        let others = (0..STEPS_PER_TURN).map(|at| user(&format!("user{at}")));
+        let others = (0..STEPS_PER_ITERATION).map(|at| user(&format!("user{at}")));
         let audience = Audience::only(others.chain([user("hans"), user(last)]).collect());
         world.server.index.publish(owner, file, &Arc::new(audience), 1);
     }

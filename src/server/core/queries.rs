@@ -1,0 +1,315 @@
+//! Queries: lists that are answered page by page.
+//!
+//! A page is bounded in bytes (one datagram) and in work, so a list of any length is many short requests, and no
+//! heartbeat waits for one. All queries of one iteration of the event loop share a budget of steps. When it is exhausted,
+//! or when the session has a query waiting already, a query is queued; sessions are served round robin. A burst of long
+//! searches delays only the session that sends it.
+//!
+//! Must not reveal hidden publications. A short page would reveal how many entries are hidden from the requester: so a
+//! page is sent only when it is full or the list has ended, and is otherwise continued in later iterations. Entries are
+//! sorted, because index order reveals publication order, including that of hidden publications.
+
+use std::time::Instant;
+
+use log::Level;
+use serde::Serialize;
+
+use super::log::{is_success, log_sent};
+use super::sessions::SessionKey;
+use super::{Reply, Server};
+use crate::common::limits::{PAGE_MAX_BYTES, QUERY_WINDOW};
+use crate::common::message::{
+    AvailableContent, Cursor, NameQuery, OwnPublication, Request, ResolvePurpose, Response, encoded_len,
+};
+use crate::common::types::{Audience, FileName, RequestId, UserName};
+use crate::server::auth::keys::StaleCursor;
+use crate::server::core::Effects;
+use crate::server::index::{Budget, OwnerId, Page, Position};
+
+/// The cost of a query besides the names that it visits: its cursor, and the reply's encoding and sealing.
+const QUERY_STEPS: usize = 128;
+/// Publications visited for one SOURCES request, shared among its files.
+pub(super) const SOURCES_SCAN_STEPS: usize = 512;
+/// Queries of all sessions that may be queued at once; a session with none may always queue one.
+const QUEUED_MAX: usize = 4_096;
+/// When a client that gets BUSY repeats its request, milliseconds.
+const RETRY_MS: u16 = 200;
+
+/// The client that sent a query.
+pub(super) struct Requester {
+    pub(super) user: UserName,
+    pub(super) owner: OwnerId,
+    pub(super) is_local: bool,
+}
+
+/// A request as the reply and the log refer to it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RequestInfo {
+    pub(super) id: RequestId,
+    pub(super) level: Level,
+}
+
+/// A query that waits for its next slice of work.
+pub(super) struct QueuedQuery {
+    info: RequestInfo,
+    progress: QueryProgress,
+}
+
+enum QueryProgress {
+    NotStarted(Request),
+    InProgress(PartialPage),
+}
+
+/// A page that is being filled from the index.
+struct PartialPage {
+    requester: OwnerId,
+    query: IndexQuery,
+    at: PageEnd,
+}
+
+/// A query that walks the index, with the entries found so far.
+enum IndexQuery {
+    OwnPublications { entries: Vec<OwnPublication> },
+    Names { query: NameQuery, names: Vec<FileName> },
+    Contents { query: NameQuery, purpose: ResolvePurpose, entries: Vec<AvailableContent> },
+}
+
+/// Where a page ends so far.
+struct PageEnd {
+    position: Position,
+    bytes_left: usize,
+}
+
+/// The outcome of one slice of work.
+struct Slice {
+    steps: usize,
+    progress: PageProgress,
+}
+
+enum PageProgress {
+    /// The page can take more entries, and the list may have more.
+    Unfinished,
+    /// The page is full or the list has ended; `next` is where the next page starts, if there is one.
+    Complete { next: Option<Position> },
+}
+
+impl QueuedQuery {
+    /// Whether it is a RESOLVE for `get`.
+    fn is_fetch(&self) -> bool {
+        match &self.progress {
+            QueryProgress::NotStarted(request) => {
+                matches!(request, Request::Resolve { purpose: ResolvePurpose::Download, .. })
+            }
+            QueryProgress::InProgress(page) => {
+                matches!(page.query, IndexQuery::Contents { purpose: ResolvePurpose::Download, .. })
+            }
+        }
+    }
+}
+
+impl IndexQuery {
+    /// What its cursors are bound to.
+    fn binding(&self) -> (&'static str, Option<NameQuery>) {
+        match self {
+            Self::OwnPublications { .. } => ("own", None),
+            Self::Names { query, .. } => ("names", Some(query.clone())),
+            Self::Contents { query, purpose: ResolvePurpose::List, .. } => ("contents", Some(query.clone())),
+            Self::Contents { query, purpose: ResolvePurpose::Download, .. } => ("fetch", Some(query.clone())),
+        }
+    }
+
+    /// Steps that every slice takes before the first name: looking up the trigrams of the query.
+    fn setup_steps(&self) -> usize {
+        match self {
+            Self::OwnPublications { .. } => 0,
+            Self::Names { query, .. } | Self::Contents { query, .. } => match query {
+                NameQuery::Exact(_) => 1,
+                NameQuery::Prefix(text) | NameQuery::Substring(text) | NameQuery::SubstringIgnoreCase(text) => {
+                    text.len()
+                }
+            },
+        }
+    }
+}
+
+impl Server {
+    /// Answers a query or queues it. A repeated query is simply answered again.
+    pub(super) fn on_query(&mut self, now: Instant, key: SessionKey, info: RequestInfo, request: Request) -> Reply {
+        let session = self.sessions.get(key).cipher.id();
+        if self.queued_queries.iter_key(session).any(|queued| queued.info.id == info.id) {
+            return Reply::Later;
+        }
+        let queued = self.queued_queries.len_of(session);
+        if queued > 0 && (queued >= QUERY_WINDOW || self.queued_queries.len() >= QUEUED_MAX) {
+            return Reply::Now(Response::Busy { retry_ms: RETRY_MS });
+        }
+        if queued > 0 || self.query_budget.is_exhausted() {
+            self.queued_queries.push(session, QueuedQuery { info, progress: QueryProgress::NotStarted(request) });
+            return Reply::Later;
+        }
+        self.start_query(now, key, info, request)
+    }
+
+    /// Continues queued queries, as long as the budget of this iteration lasts.
+    pub(super) fn run_queued_queries(&mut self, now: Instant, out: &mut Effects) {
+        self.query_budget.reset();
+        while !self.query_budget.is_exhausted()
+            && let Some((session, queued)) = self.queued_queries.pop()
+        {
+            let Some(key) = self.sessions.find(&session) else { continue };
+            let (info, is_fetch) = (queued.info, queued.is_fetch());
+            let reply = match queued.progress {
+                QueryProgress::NotStarted(request) => self.start_query(now, key, info, request),
+                QueryProgress::InProgress(page) => self.continue_page(now, key, info, page),
+            };
+            if let Reply::Now(response) = reply {
+                log_sent(info.level, self.sessions.get(key), is_success(&response, is_fetch));
+                self.send_reply(key, info.id, response, out);
+            }
+        }
+    }
+
+    fn start_query(&mut self, now: Instant, key: SessionKey, info: RequestInfo, request: Request) -> Reply {
+        self.query_budget.charge(QUERY_STEPS);
+        let session = self.sessions.get(key);
+        let is_local = session.address.ip().is_loopback();
+        let requester = Requester { user: session.user.clone(), owner: session.owner, is_local };
+        let (query, cursor) = match request {
+            Request::OwnPublications { cursor, .. } => (IndexQuery::OwnPublications { entries: Vec::new() }, cursor),
+            Request::Search { query, cursor } => (IndexQuery::Names { query, names: Vec::new() }, cursor),
+            Request::Resolve { query, purpose, cursor } => {
+                (IndexQuery::Contents { query, purpose, entries: Vec::new() }, cursor)
+            }
+            Request::AudienceOf { name, cursor } => {
+                return self.audience_of(&requester, &name, cursor).unwrap_or(Response::StaleCursor).into();
+            }
+            Request::Peers { cursor } => {
+                return self.peers(now, &requester, cursor).unwrap_or(Response::StaleCursor).into();
+            }
+            Request::Sources { files, cursor } => {
+                self.query_budget.charge(SOURCES_SCAN_STEPS);
+                return self.sources(now, &requester, &files, cursor).unwrap_or(Response::StaleCursor).into();
+            }
+            Request::Publish { .. } | Request::Unpublish { .. } | Request::StageAudience { .. } => {
+                return Response::Rejected.into();
+            }
+        };
+        let Ok(from) = self.cursors.open(&requester.user, &query.binding(), cursor.as_ref()) else {
+            return Response::StaleCursor.into();
+        };
+        let at = PageEnd { position: Position(from), bytes_left: PAGE_MAX_BYTES };
+        self.continue_page(now, key, info, PartialPage { requester: requester.owner, query, at })
+    }
+
+    /// Does one slice of work. A page that is not complete then is queued for the next.
+    fn continue_page(&mut self, now: Instant, key: SessionKey, info: RequestInfo, mut page: PartialPage) -> Reply {
+        let slice = self.run_slice(now, &mut page);
+        self.query_budget.charge(slice.steps);
+        match slice.progress {
+            PageProgress::Complete { next } => self.finish_page(key, page.query, next).into(),
+            PageProgress::Unfinished => {
+                let session = self.sessions.get(key).cipher.id();
+                self.queued_queries.push(session, QueuedQuery { info, progress: QueryProgress::InProgress(page) });
+                Reply::Later
+            }
+        }
+    }
+
+    fn run_slice(&self, now: Instant, page: &mut PartialPage) -> Slice {
+        let budget = Budget { bytes: page.at.bytes_left, steps: self.query_budget.slice() };
+        let (requester, from, at) = (page.requester, page.at.position, &mut page.at);
+        let mut slice = match &mut page.query {
+            IndexQuery::OwnPublications { entries } => {
+                at.append(self.index.published(requester, from, budget), entries)
+            }
+            IndexQuery::Names { query, names } => at.append(self.index.search(requester, query, from, budget), names),
+            IndexQuery::Contents { query, purpose, entries } => {
+                let now_s = self.wall_ms(now) / 1_000;
+                at.append(self.index.resolve(requester, query, from, budget, now_s, *purpose), entries)
+            }
+        };
+        slice.steps += page.query.setup_steps();
+        slice
+    }
+
+    fn finish_page(&mut self, key: SessionKey, query: IndexQuery, next: Option<Position>) -> Response {
+        let user = self.sessions.get(key).user.clone();
+        let next = self.seal_cursor(&user, &query.binding(), next);
+        match query {
+            IndexQuery::OwnPublications { mut entries } => {
+                entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+                Response::OwnPublications { entries, next }
+            }
+            IndexQuery::Names { mut names, .. } => {
+                names.sort_unstable();
+                Response::SearchResults { names, next }
+            }
+            IndexQuery::Contents { mut entries, .. } => {
+                entries.sort_by_cached_key(|entry| (entry.name.clone(), entry.content.hash, entry.content.size));
+                Response::Contents { entries, next }
+            }
+        }
+    }
+
+    /// Positions are owners, which never change while the server runs: a user who stays online is listed once.
+    fn peers(&mut self, now: Instant, requester: &Requester, cursor: Option<Cursor>) -> Result<Response, StaleCursor> {
+        let query = "peers";
+        let from = self.cursors.open(&requester.user, &query, cursor.as_ref())?;
+        let first = OwnerId(u32::try_from(from).map_err(|_| StaleCursor)?);
+        let (mut users, mut bytes, mut next) = (Vec::new(), 0, None);
+        for session in self.sessions.live_from(first, now).filter(|session| session.owner != requester.owner) {
+            bytes += encoded_len(&session.user);
+            if bytes > PAGE_MAX_BYTES {
+                next = Some(Position(session.owner.0.into()));
+                break;
+            }
+            users.push(session.user.clone());
+        }
+        Ok(Response::Users { users, next: self.seal_cursor(&requester.user, &query, next) })
+    }
+
+    fn audience_of(
+        &mut self,
+        requester: &Requester,
+        name: &FileName,
+        cursor: Option<Cursor>,
+    ) -> Result<Response, StaleCursor> {
+        let query = ("audience", name);
+        let from = self.cursors.open(&requester.user, &query, cursor.as_ref())?;
+        let from = usize::try_from(from).map_err(|_| StaleCursor)?;
+        let all = match self.index.publication(requester.owner, name) {
+            Some((_, Audience::Only(users))) => users.get(from..).unwrap_or_default(),
+            Some((_, Audience::Everyone)) => &[],
+            None => return Ok(Response::NotPublished),
+        };
+        let mut bytes = 0;
+        let fits = |user: &&UserName| {
+            bytes += encoded_len(*user);
+            bytes <= PAGE_MAX_BYTES
+        };
+        let users: Vec<UserName> = all.iter().take_while(fits).cloned().collect();
+        let next = (users.len() < all.len()).then(|| Position((from + users.len()) as u64));
+        Ok(Response::Users { users, next: self.seal_cursor(&requester.user, &query, next) })
+    }
+
+    fn seal_cursor(&mut self, user: &UserName, query: &impl Serialize, next: Option<Position>) -> Option<Cursor> {
+        next.map(|Position(position)| self.cursors.seal(&mut self.rng, user, query, position))
+    }
+}
+
+impl PageEnd {
+    /// Appends what a slice has found.
+    fn append<T: Serialize>(&mut self, found: Page<T>, entries: &mut Vec<T>) -> Slice {
+        let found_bytes: usize = found.entries.iter().map(encoded_len).sum();
+        self.bytes_left = self.bytes_left.saturating_sub(found_bytes);
+        entries.extend(found.entries);
+        let progress = match found.next {
+            Some(next) if !found.full => {
+                self.position = next;
+                PageProgress::Unfinished
+            }
+            next => PageProgress::Complete { next },
+        };
+        Slice { steps: found.steps, progress }
+    }
+}
