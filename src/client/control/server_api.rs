@@ -1,6 +1,6 @@
-//! What the client asks the server, as plain calls: pages, parts and batches are put together here.
+//! Requests to the server as plain calls: lists are put together from their pages, and long requests split into several.
 //!
-//! Owns the splitting into datagrams and the walking of cursors. Must not know about sockets, files or the screen.
+//! Owns the splitting into datagrams and the following of cursors. Must not know about sockets, files or the screen.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,16 +15,16 @@ use crate::common::message::{
     AvailableContent, Cursor, NameQuery, OwnPublication, Request, ResolvePurpose, Response, SourceGrant,
 };
 use crate::common::sync::lock;
-use crate::common::types::{Audience, ContentHash, ContentRef, FileName, NamedContent, UserName};
+use crate::common::types::{Audience, ContentRef, FileName, NamedContent, UserName};
 
 /// Keys of the audiences staged here; a resync of the session uses the keys above.
 const STAGED_KEY_MASK: u32 = (1 << 31) - 1;
 
-/// Whoever answers requests: the control thread, or a stand-in in tests.
+/// Carries requests to the server: the control thread, or a scripted server in tests.
 pub trait RequestTransport: Send + Sync {
-    /// Asks and waits for the answer.
+    /// Sends a request and blocks until its response has arrived.
     fn request(&self, request: Request) -> Result<Response, RequestError>;
-    /// Asks many queries at once; answers in the order of the requests.
+    /// Sends many queries; the responses in the order of the requests.
     fn request_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, RequestError>;
 }
 
@@ -38,34 +38,34 @@ impl RequestTransport for ControlHandle {
     }
 }
 
-/// The server's lists, whole; cheap to clone.
+/// The server's lists and mutations; cheap to clone.
 #[derive(Clone)]
 pub struct ServerApi {
     transport: Arc<dyn RequestTransport>,
-    /// The key of the audience staged last. Locked while an audience is in use, since a session holds one at a time.
+    /// Locked while a staged audience is in use, since a session holds one at a time.
     staged: Arc<Mutex<()>>,
     last_key: Arc<AtomicU32>,
 }
 
-/// A page: its entries, and where the list goes on.
+/// A page of a list: its entries, and the cursor of the next page.
 type Page<T> = (Vec<T>, Option<Cursor>);
 
 impl ServerApi {
-    /// Asks through `control`.
+    /// Sends requests through the control thread.
     pub fn new(control: ControlHandle) -> Self {
         Self::with_transport(Arc::new(control))
     }
 
-    /// Asks whoever answers.
+    /// Sends requests through `transport`.
     pub fn with_transport(transport: Arc<dyn RequestTransport>) -> Self {
         Self { transport, staged: Arc::default(), last_key: Arc::default() }
     }
 
-    /// Publishes all files; when it returns they are durable and visible. Files whose inherited audience is gone do not
+    /// Publishes all files. When it returns they are durable and visible. A file whose inherited audience is gone does not
     /// keep the others from being published.
     pub fn publish(&self, files: &[NamedContent], audience: &PublishAudience) -> Result<(), RequestError> {
-        let staged = matches!(audience, PublishAudience::Audience(Audience::Only(_)));
-        let _in_use = staged.then(|| lock(&self.staged));
+        let is_staged = matches!(audience, PublishAudience::Audience(Audience::Only(_)));
+        let _in_use = is_staged.then(|| lock(&self.staged));
         let mut publishing = Publishing::default();
         publishing.add(self.last_key.fetch_add(1, Ordering::Relaxed) & STAGED_KEY_MASK, files, audience.clone());
         let mut result = Ok(());
@@ -82,44 +82,44 @@ impl ServerApi {
         result
     }
 
-    /// Withdraws names; for each, whether it was published.
+    /// Unpublishes names. Returns for each, in order, whether it was published.
     pub fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, RequestError> {
-        let mut withdrawn = Vec::with_capacity(names.len());
+        let mut were_published = Vec::with_capacity(names.len());
         for batch in split_to_fit(names, BATCH_MAX_FILES, list_max_bytes()) {
             match self.transport.request(Request::Unpublish { names: batch.to_vec() })? {
-                Response::Unpublished { published_mask: found, .. } => {
-                    withdrawn.extend((0..batch.len()).map(|at| found & (1 << at) != 0));
+                Response::Unpublished { published_mask, .. } => {
+                    were_published.extend((0..batch.len()).map(|bit| published_mask & (1 << bit) != 0));
                 }
                 _ => return Err(RequestError::Refused),
             }
         }
-        Ok(withdrawn)
+        Ok(were_published)
     }
 
     /// `lpf`: the user's own publications, sorted by name.
     pub fn published(&self) -> Result<Vec<OwnPublication>, RequestError> {
-        self.own_entries(true)
+        self.own_publications(true)
     }
 
-    /// The same for the client's own books: the server's log shows no `lpf` that nobody typed.
+    /// The same without an `lpf` in the server's log: the client asks on its own.
     pub fn own_publications_quiet(&self) -> Result<Vec<OwnPublication>, RequestError> {
-        self.own_entries(false)
+        self.own_publications(false)
     }
 
-    fn own_entries(&self, listing: bool) -> Result<Vec<OwnPublication>, RequestError> {
-        let mut entries = BTreeMap::new();
-        self.walk(
-            |cursor| Request::OwnPublications { user_initiated: listing, cursor },
+    fn own_publications(&self, user_initiated: bool) -> Result<Vec<OwnPublication>, RequestError> {
+        let entries = self.fetch_all_pages(
+            None,
+            |cursor| Request::OwnPublications { user_initiated, cursor },
             |response| match response {
                 Response::OwnPublications { entries, next } => Some((entries, next)),
                 _ => None,
             },
-            |entry: Option<OwnPublication>| collect(&mut entries, entry.map(|entry| (entry.name.clone(), entry))),
+            |entry| entry.name.clone(),
         )?;
         Ok(entries.into_values().collect())
     }
 
-    /// Who may see these of the user's own publications (pipelined): no users if it is everyone, `None` if it is not
+    /// The audiences of these publications of the user (pipelined): no users for everyone, `None` for a name that is not
     /// published.
     pub fn audiences_of(&self, names: &[FileName]) -> Result<Vec<Option<Vec<UserName>>>, RequestError> {
         let request = |name: &FileName| Request::AudienceOf { name: name.clone(), cursor: None };
@@ -128,15 +128,8 @@ impl ServerApi {
     }
 
     fn audience_from(&self, name: &FileName, first: Response) -> Result<Option<Vec<UserName>>, RequestError> {
-        let mut users = BTreeMap::new();
-        let walked = self.walk_from(
-            Some(first),
-            |cursor| Request::AudienceOf { name: name.clone(), cursor },
-            users_page,
-            |user: Option<UserName>| collect(&mut users, user.map(|user| (user, ()))),
-        );
-        match walked {
-            Ok(()) => Ok(Some(users.into_keys().collect())),
+        match self.fetch_users(Some(first), |cursor| Request::AudienceOf { name: name.clone(), cursor }) {
+            Ok(users) => Ok(Some(users)),
             Err(RequestError::NotPublished) => Ok(None),
             Err(error) => Err(error),
         }
@@ -144,19 +137,25 @@ impl ServerApi {
 
     /// The other active users, sorted.
     pub fn peers(&self) -> Result<Vec<UserName>, RequestError> {
-        let mut users = BTreeMap::new();
-        self.walk(
-            |cursor| Request::Peers { cursor },
-            users_page,
-            |user: Option<UserName>| collect(&mut users, user.map(|user| (user, ()))),
-        )?;
-        Ok(users.into_keys().collect())
+        self.fetch_users(None, |cursor| Request::Peers { cursor })
     }
 
-    /// Visible names of active peers, sorted, each once.
+    fn fetch_users(
+        &self,
+        first: Option<Response>,
+        request: impl Fn(Option<Cursor>) -> Request,
+    ) -> Result<Vec<UserName>, RequestError> {
+        let page = |response| match response {
+            Response::Users { users, next } => Some((users, next)),
+            _ => None,
+        };
+        Ok(self.fetch_all_pages(first, request, page, UserName::clone)?.into_values().collect())
+    }
+
+    /// The visible names of active peers that match, sorted, each once.
     pub fn search(&self, query: NameQuery) -> Result<Vec<FileName>, RequestError> {
-        let mut names = BTreeMap::new();
-        self.walk(
+        let names = self.fetch_all_pages(
+            None,
             |cursor| Request::Search { query: query.clone(), cursor },
             |response| match response {
                 Response::SearchResults { mut names, next } => {
@@ -165,95 +164,76 @@ impl ServerApi {
                 }
                 _ => None,
             },
-            |name: Option<FileName>| collect(&mut names, name.map(|name| (name, ()))),
+            FileName::clone,
         )?;
-        Ok(names.into_keys().collect())
+        Ok(names.into_values().collect())
     }
 
-    /// Visible contents of active peers, sorted by name, then most sources first.
+    /// The visible contents of active peers under matching names, sorted by name, then most sources first.
     pub fn resolve(&self, query: NameQuery, purpose: ResolvePurpose) -> Result<Vec<AvailableContent>, RequestError> {
-        self.resolve_from(query, purpose, None)
+        self.resolve_from(&query, purpose, None)
     }
 
     fn resolve_from(
         &self,
-        query: NameQuery,
+        query: &NameQuery,
         purpose: ResolvePurpose,
         first: Option<Response>,
     ) -> Result<Vec<AvailableContent>, RequestError> {
-        let mut found: BTreeMap<(FileName, ContentHash, u64), AvailableContent> = BTreeMap::new();
-        self.walk_from(
+        let contents = self.fetch_all_pages(
             first,
             |cursor| Request::Resolve { query: query.clone(), purpose, cursor },
             |response| match response {
-                // A server that turns bad must not choose under which name a download is saved.
+                // A malicious server must not choose the name that a download is saved under.
                 Response::Contents { mut entries, next } => {
                     entries.retain(|entry| query.matches(&entry.name));
                     Some((entries, next))
                 }
                 _ => None,
             },
-            |entry: Option<AvailableContent>| {
-                let key = |entry: &AvailableContent| (entry.name.clone(), entry.content.hash, entry.content.size);
-                collect(&mut found, entry.map(|entry| (key(&entry), entry)))
-            },
+            |entry| (entry.name.clone(), entry.content.hash, entry.content.size),
         )?;
-        let mut found: Vec<AvailableContent> = found.into_values().collect();
-        found.sort_by(|a, b| a.name.cmp(&b.name).then(b.sources.cmp(&a.sources)));
-        Ok(found)
+        let mut contents: Vec<AvailableContent> = contents.into_values().collect();
+        contents.sort_by(|a, b| a.name.cmp(&b.name).then(b.sources.cmp(&a.sources)));
+        Ok(contents)
     }
 
-    /// Like [`resolve`](Self::resolve) for many exact names at once (pipelined); one list for each name.
+    /// [`resolve`](Self::resolve) for many exact names (pipelined); one list for each name.
     pub fn resolve_many(&self, names: &[FileName]) -> Result<Vec<Vec<AvailableContent>>, RequestError> {
-        let request = |name: &FileName| Request::Resolve {
-            query: NameQuery::Exact(name.clone()),
-            purpose: ResolvePurpose::Download,
-            cursor: None,
-        };
-        let firsts = self.transport.request_many(names.iter().map(request).collect())?;
-        let firsts = names.iter().zip(firsts);
-        firsts
-            .map(|(name, first)| {
-                self.resolve_from(NameQuery::Exact(name.clone()), ResolvePurpose::Download, Some(first))
-            })
-            .collect()
+        let purpose = ResolvePurpose::Download;
+        let queries: Vec<NameQuery> = names.iter().cloned().map(NameQuery::Exact).collect();
+        let request = |query: &NameQuery| Request::Resolve { query: query.clone(), purpose, cursor: None };
+        let firsts = self.transport.request_many(queries.iter().map(request).collect())?;
+        queries.iter().zip(firsts).map(|(query, first)| self.resolve_from(query, purpose, Some(first))).collect()
     }
 
-    /// Who serves these contents, best first, at most `most` sources for each. `covers` counts bits within one batch: the
-    /// caller passes files that [`source_batches`] put together.
-    pub fn sources(&self, batch: &[ContentRef], most: usize) -> Result<Vec<SourceGrant>, RequestError> {
-        let first = self.transport.request(sources_request(batch))?;
-        self.sources_from(batch, most, first)
+    /// For each batch (pipelined) the peers that serve its contents, those with the most free slots first, at most
+    /// `limit` for each content. The bits of `file_mask` count within a batch, which comes from [`source_batches`].
+    pub fn sources_many(&self, batches: &[&[ContentRef]], limit: usize) -> Result<Vec<Vec<SourceGrant>>, RequestError> {
+        let request = |batch: &&[ContentRef]| Request::Sources { files: batch.to_vec(), cursor: None };
+        let firsts = self.transport.request_many(batches.iter().map(request).collect())?;
+        batches.iter().zip(firsts).map(|(batch, first)| self.sources_from(batch, limit, first)).collect()
     }
 
-    /// Like [`sources`](Self::sources) for many batches at once (pipelined).
-    pub fn sources_many(&self, batches: &[&[ContentRef]], most: usize) -> Result<Vec<Vec<SourceGrant>>, RequestError> {
-        let firsts = self.transport.request_many(batches.iter().map(|batch| sources_request(batch)).collect())?;
-        let firsts = batches.iter().zip(firsts);
-        firsts.map(|(batch, first)| self.sources_from(batch, most, first)).collect()
-    }
-
-    /// Unlike the other lists this one ends when it is long enough. The idlest sources come first, of equals in the server's
-    /// order.
+    /// Unlike the other lists this one ends when it is long enough. Among equals the server's order is kept.
     fn sources_from(
         &self,
         batch: &[ContentRef],
-        most: usize,
+        limit: usize,
         first: Response,
     ) -> Result<Vec<SourceGrant>, RequestError> {
         let (mut sources, mut seen) = (Vec::new(), BTreeSet::new());
-        let mut needed = vec![most; batch.len()];
+        let mut needed = vec![limit; batch.len()];
         let mut response = first;
         loop {
-            let mut request = sources_request(batch);
-            match response {
+            let cursor = match response {
                 Response::Sources { sources: page, next } => {
                     for source in page {
-                        let covered = |&at: &usize| at < 64 && source.file_mask & 1 << at != 0;
-                        let covered: Vec<usize> = (0..batch.len()).filter(covered).collect();
-                        let is_needed = covered.iter().any(|&at| needed[at] > 0);
+                        let is_served = |&index: &usize| index < 64 && source.file_mask & 1 << index != 0;
+                        let served: Vec<usize> = (0..batch.len()).filter(is_served).collect();
+                        let is_needed = served.iter().any(|&index| needed[index] > 0);
                         if is_needed && seen.insert(source.user.clone()) {
-                            covered.iter().for_each(|&at| needed[at] = needed[at].saturating_sub(1));
+                            served.iter().for_each(|&index| needed[index] = needed[index].saturating_sub(1));
                             sources.push(source);
                         }
                     }
@@ -261,53 +241,43 @@ impl ServerApi {
                         sources.sort_by_key(|source| Reverse(source.free_slots));
                         return Ok(sources);
                     }
-                    if let Request::Sources { cursor, .. } = &mut request {
-                        *cursor = next;
-                    }
+                    next
                 }
                 Response::StaleCursor => {
                     sources.clear();
                     seen.clear();
-                    needed.fill(most);
+                    needed.fill(limit);
+                    None
                 }
                 _ => return Err(RequestError::Refused),
-            }
-            response = self.transport.request(request)?;
+            };
+            response = self.transport.request(Request::Sources { files: batch.to_vec(), cursor })?;
         }
     }
 
-    fn walk<T>(
-        &self,
-        request: impl Fn(Option<Cursor>) -> Request,
-        page: impl Fn(Response) -> Option<Page<T>>,
-        take: impl FnMut(Option<T>),
-    ) -> Result<(), RequestError> {
-        self.walk_from(None, request, page, take)
-    }
-
-    /// Walks a list to its end, from the answer to its first request if there is one already. Each entry goes to `take`;
-    /// `None` takes back all so far: the server has restarted, and the list starts again.
-    fn walk_from<T>(
+    /// Fetches a list to its end, starting with the response to its first request where there is one already. Pages may
+    /// overlap: of entries with the same key the last counts. If the server restarts, the list starts again.
+    fn fetch_all_pages<K: Ord, T>(
         &self,
         mut first: Option<Response>,
         request: impl Fn(Option<Cursor>) -> Request,
         page: impl Fn(Response) -> Option<Page<T>>,
-        mut take: impl FnMut(Option<T>),
-    ) -> Result<(), RequestError> {
-        let mut cursor = None;
+        key: impl Fn(&T) -> K,
+    ) -> Result<BTreeMap<K, T>, RequestError> {
+        let (mut list, mut cursor) = (BTreeMap::new(), None);
         loop {
             let response = match first.take() {
                 Some(response) => response,
                 None => self.transport.request(request(cursor.take()))?,
             };
             match response {
-                Response::StaleCursor => take(None),
+                Response::StaleCursor => list.clear(),
                 Response::NotPublished => return Err(RequestError::NotPublished),
                 response => {
                     let (entries, next) = page(response).ok_or(RequestError::Refused)?;
-                    entries.into_iter().for_each(|entry| take(Some(entry)));
+                    list.extend(entries.into_iter().map(|entry| (key(&entry), entry)));
                     if next.is_none() {
-                        return Ok(());
+                        return Ok(list);
                     }
                     cursor = next;
                 }
@@ -316,28 +286,9 @@ impl ServerApi {
     }
 }
 
-/// Splits wanted files into runs that fit one SOURCES request each.
+/// Splits files into runs that fit one SOURCES request each.
 pub fn source_batches(files: &[ContentRef]) -> Vec<&[ContentRef]> {
     split_to_fit(files, BATCH_MAX_FILES, SOURCES_REQUEST_MAX_BYTES - 2).collect()
-}
-
-fn sources_request(batch: &[ContentRef]) -> Request {
-    Request::Sources { files: batch.to_vec(), cursor: None }
-}
-
-fn users_page(response: Response) -> Option<Page<UserName>> {
-    match response {
-        Response::Users { users, next } => Some((users, next)),
-        _ => None,
-    }
-}
-
-/// Sorts and drops repeats; `None` starts again.
-fn collect<K: Ord, V>(entries: &mut BTreeMap<K, V>, entry: Option<(K, V)>) {
-    match entry {
-        Some((key, value)) => drop(entries.insert(key, value)),
-        None => entries.clear(),
-    }
 }
 
 #[cfg(test)]

@@ -1,46 +1,46 @@
-//! The directory over a stand-in for the server: lists in small pages, restarts in the middle, audiences in parts.
+//! The server API over a scripted transport: lists in small pages, restarts in the middle, audiences in parts.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::*;
 use crate::common::limits::{AUDIENCE_PART_MAX_USERS, FILE_NAME_MAX_BYTES, MESSAGE_MAX_BYTES, TICKET_MAX_BYTES};
 use crate::common::message::{AudienceRef, ClientMessage, encoded_len};
-use crate::common::types::{Content, PublicationsDigest, RequestId};
+use crate::common::types::{Content, ContentHash, PublicationsDigest, RequestId};
 
-/// What the stand-in has been asked, and how it misbehaves.
+/// A server in memory, behind the message encoding.
 #[derive(Default)]
-struct Fake {
-    state: Mutex<State>,
+struct FakeServer {
+    state: Mutex<ServerState>,
 }
 
 #[derive(Default)]
-struct State {
+struct ServerState {
     published: BTreeMap<FileName, (Content, Option<Vec<UserName>>)>,
     staged: Option<(u32, Vec<UserName>)>,
-    /// Entries of every list.
+    /// The length of every list.
     entries: usize,
-    /// Requests until the server restarts: cursors and staged audiences are void after it.
+    /// Requests until the server restarts, which invalidates cursors and staged audiences.
     restart_in: Option<usize>,
-    life: u8,
-    asked: usize,
+    restarts: u8,
+    requests: usize,
     pipelined: usize,
     inherits_alike: bool,
     vanished: BTreeSet<FileName>,
-    /// Answers every question about names with these too.
+    /// Names that are added to every list of names.
     planted: Vec<FileName>,
 }
 
 const PAGE: usize = 3;
 
-impl RequestTransport for Fake {
+impl RequestTransport for FakeServer {
     fn request(&self, request: Request) -> Result<Response, RequestError> {
         let message = ClientMessage::Request { id: RequestId(u64::MAX), lowest_pending: RequestId(u64::MAX), request };
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
         assert!(bytes.len() <= MESSAGE_MAX_BYTES, "{} bytes do not fit a datagram", bytes.len());
-        assert_eq!(ClientMessage::decode(&bytes).as_ref(), Ok(&message), "the server would not take it");
+        assert_eq!(ClientMessage::decode(&bytes).as_ref(), Ok(&message), "the server would reject it");
         let ClientMessage::Request { request, .. } = message else { unreachable!() };
-        match self.state.lock().unwrap().answer(request) {
+        match self.state.lock().unwrap().respond(request) {
             Response::Rejected => Err(RequestError::Refused),
             response => Ok(response),
         }
@@ -52,14 +52,14 @@ impl RequestTransport for Fake {
     }
 }
 
-impl State {
-    fn answer(&mut self, request: Request) -> Response {
-        self.asked += 1;
+impl ServerState {
+    fn respond(&mut self, request: Request) -> Response {
+        self.requests += 1;
         if let Some(left) = &mut self.restart_in {
             *left = left.saturating_sub(1);
             if *left == 0 {
                 (self.restart_in, self.staged) = (None, None);
-                self.life += 1;
+                self.restarts += 1;
             }
         }
         match request {
@@ -104,7 +104,7 @@ impl State {
                 Response::Contents { entries: entries.map(found).chain(planted).collect(), next }
             }),
             Request::Sources { files, cursor } => self.page(cursor, |sources, next| {
-                // Each serves one of the files, in turn.
+                // The sources serve one of the files each, in turn.
                 let source = |at: usize| SourceGrant { file_mask: 1 << (at % files.len()), ..source(at) };
                 Response::Sources { sources: sources.map(source).collect(), next }
             }),
@@ -112,7 +112,7 @@ impl State {
     }
 
     fn publish(&mut self, files: Vec<NamedContent>, audience: AudienceRef) -> Response {
-        let shown = match (audience, &self.staged) {
+        let visible_to = match (audience, &self.staged) {
             (AudienceRef::Everyone, _) => None,
             (AudienceRef::Staged(key), Some((staged, users))) if key == *staged => Some(users.clone()),
             (AudienceRef::Staged(_), _) => return Response::UnknownAudience,
@@ -122,25 +122,25 @@ impl State {
             (AudienceRef::Inherited, _) if files.len() > 1 && !self.inherits_alike => return Response::Rejected,
             (AudienceRef::Inherited, _) => None,
         };
-        self.published.extend(files.into_iter().map(|file| (file.name, (file.content, shown.clone()))));
+        self.published.extend(files.into_iter().map(|file| (file.name, (file.content, visible_to.clone()))));
         Response::Published { digest: PublicationsDigest::default() }
     }
 
-    /// A page of the numbers below `entries`, the last first, with some of the page before once more.
-    fn page<I>(&self, cursor: Option<Cursor>, answer: I) -> Response
+    /// A page of the numbers below `entries`, descending, with one number of the page before.
+    fn page<I>(&self, cursor: Option<Cursor>, response: I) -> Response
     where
         I: Fn(std::iter::Rev<std::ops::Range<usize>>, Option<Cursor>) -> Response,
     {
-        let (life, from) = match &cursor {
-            None => (self.life, 0),
+        let (restarts, from) = match &cursor {
+            None => (self.restarts, 0),
             Some(Cursor(bytes)) => (bytes[0], usize::from(bytes[1])),
         };
-        if life != self.life {
+        if restarts != self.restarts {
             return Response::StaleCursor;
         }
         let to = (from + PAGE).min(self.entries);
-        let next = (to < self.entries).then(|| Cursor(vec![life, to as u8]));
-        answer((from.saturating_sub(1)..to).rev(), next)
+        let next = (to < self.entries).then(|| Cursor(vec![restarts, to as u8]));
+        response((from.saturating_sub(1)..to).rev(), next)
     }
 }
 
@@ -175,17 +175,22 @@ fn wanted(text: &str) -> ContentRef {
     ContentRef { name: FileName::parse(text).unwrap(), hash: ContentHash([1; 32]), size: 1 }
 }
 
-fn directory(state: State) -> (Arc<Fake>, ServerApi) {
-    let fake = Arc::new(Fake { state: Mutex::new(state) });
+/// The sources of one batch.
+fn sources(api: &ServerApi, batch: &[ContentRef], limit: usize) -> Result<Vec<SourceGrant>, RequestError> {
+    Ok(api.sources_many(&[batch], limit)?.remove(0))
+}
+
+fn api(state: ServerState) -> (Arc<FakeServer>, ServerApi) {
+    let fake = Arc::new(FakeServer { state: Mutex::new(state) });
     (Arc::clone(&fake), ServerApi::with_transport(fake))
 }
 
 #[test]
-fn lists_are_whole_sorted_and_each_entry_is_there_once() {
+fn lists_are_complete_and_sorted_without_repeats() {
     for restart_in in [None, Some(1), Some(2), Some(4)] {
         for entries in [0, 1, PAGE, PAGE + 1, 20] {
-            let state = || State { entries, restart_in, ..State::default() };
-            let list = |state| directory(state).1;
+            let state = || ServerState { entries, restart_in, ..ServerState::default() };
+            let list = |state| api(state).1;
             let names: Vec<FileName> = (0..entries).map(name).collect();
             let users: Vec<UserName> = (0..entries).map(user).collect();
             let own = list(state()).published().unwrap();
@@ -205,35 +210,35 @@ fn lists_are_whole_sorted_and_each_entry_is_there_once() {
 }
 
 #[test]
-fn the_audience_of_nothing_is_none() {
-    let (_, directory) = directory(State::default());
-    assert_eq!(directory.audiences_of(&[FileName::parse("unknown").unwrap()]), Ok(vec![None]));
+fn an_unpublished_name_has_no_audience() {
+    let (_, api) = api(ServerState::default());
+    assert_eq!(api.audiences_of(&[FileName::parse("unknown").unwrap()]), Ok(vec![None]));
 }
 
 #[test]
-fn many_files_go_in_batches_that_fit() {
-    let (fake, directory) = directory(State::default());
+fn many_files_are_split_into_batches_that_fit() {
+    let (fake, api) = api(ServerState::default());
     let files: Vec<NamedContent> = (0..200).map(file).collect();
-    directory.publish(&files, &PublishAudience::Audience(Audience::Everyone)).unwrap();
-    let asked = fake.state.lock().unwrap().asked;
-    assert!(asked <= 12, "{asked} requests for 200 files");
+    api.publish(&files, &PublishAudience::Audience(Audience::Everyone)).unwrap();
+    let requests = fake.state.lock().unwrap().requests;
+    assert!(requests <= 12, "{requests} requests for 200 files");
     assert_eq!(fake.state.lock().unwrap().published.len(), 200);
     let names: Vec<FileName> = (100..300).map(name).collect();
-    let found = directory.unpublish(&names).unwrap();
+    let found = api.unpublish(&names).unwrap();
     assert_eq!(found, (100..300).map(|at| at < 200).collect::<Vec<_>>());
 }
 
 #[test]
-fn the_longest_names_fit_one_by_one() {
-    let (fake, directory) = directory(State::default());
+fn the_longest_names_fit_one_to_a_request() {
+    let (fake, api) = api(ServerState::default());
     let long = |first: &str| [first, &"b".repeat(255), &"c".repeat(FILE_NAME_MAX_BYTES - 258)].join("/");
     let names = ["x", "y", "z"].map(|first| FileName::parse(&long(first)).unwrap());
     let files: Vec<_> = names.iter().map(|name| NamedContent { name: name.clone(), content: content(1) }).collect();
-    directory.publish(&files, &PublishAudience::Audience(Audience::Everyone)).unwrap();
+    api.publish(&files, &PublishAudience::Audience(Audience::Everyone)).unwrap();
     assert_eq!(fake.state.lock().unwrap().published.len(), 3);
-    assert_eq!(directory.unpublish(&names), Ok(vec![true; 3]));
+    assert_eq!(api.unpublish(&names), Ok(vec![true; 3]));
     let wanted: Vec<_> = names.iter().map(|name| wanted(name.as_str())).collect();
-    assert!(source_batches(&wanted).iter().all(|batch| directory.sources(batch, 1).is_ok()));
+    assert!(source_batches(&wanted).iter().all(|batch| sources(&api, batch, 1).is_ok()));
 }
 
 #[test]
@@ -241,62 +246,65 @@ fn an_audience_is_staged_in_parts_and_again_when_it_is_lost() {
     let users: Vec<UserName> = (0..AUDIENCE_PART_MAX_USERS * 2 + 1).map(user).collect();
     let files: Vec<NamedContent> = (0..100).map(file).collect();
     for restart_in in [None, Some(1), Some(2), Some(3), Some(4), Some(5)] {
-        let (fake, directory) = directory(State { restart_in, ..State::default() });
-        directory.publish(&files, &PublishAudience::Audience(Audience::Only(users.clone()))).unwrap();
+        let (fake, api) = api(ServerState { restart_in, ..ServerState::default() });
+        api.publish(&files, &PublishAudience::Audience(Audience::Only(users.clone()))).unwrap();
         let state = fake.state.lock().unwrap();
         assert_eq!(state.published.len(), 100);
-        assert!(state.published.values().all(|(_, shown)| shown.as_ref() == Some(&users)), "for all of them");
+        assert!(
+            state.published.values().all(|(_, visible_to)| visible_to.as_ref() == Some(&users)),
+            "visible to all of them"
+        );
     }
 }
 
 #[test]
-fn inherited_audiences_may_differ_and_what_has_vanished_is_told() {
+fn inherited_audiences_may_differ_and_vanished_ones_are_reported() {
     let files: Vec<NamedContent> = (0..10).map(file).collect();
     for inherits_alike in [true, false] {
-        let (fake, directory) = directory(State { inherits_alike, ..State::default() });
-        directory.publish(&files, &PublishAudience::Inherited).unwrap();
-        assert_eq!(fake.state.lock().unwrap().asked, if inherits_alike { 1 } else { 11 });
+        let (fake, api) = api(ServerState { inherits_alike, ..ServerState::default() });
+        api.publish(&files, &PublishAudience::Inherited).unwrap();
+        assert_eq!(fake.state.lock().unwrap().requests, if inherits_alike { 1 } else { 11 });
     }
-    let (fake, directory) = directory(State { vanished: BTreeSet::from([name(4)]), ..State::default() });
-    assert_eq!(directory.publish(&files, &PublishAudience::Inherited), Err(RequestError::NotPublished));
+    let (fake, api) = api(ServerState { vanished: BTreeSet::from([name(4)]), ..ServerState::default() });
+    assert_eq!(api.publish(&files, &PublishAudience::Inherited), Err(RequestError::NotPublished));
     assert_eq!(fake.state.lock().unwrap().published.len(), 9, "the others are published");
 }
 
 #[test]
-fn sources_keep_the_servers_order_and_end_when_there_are_enough() {
-    let (fake, directory) = directory(State { entries: 8, ..State::default() });
+fn sources_keep_the_servers_order_and_end_at_the_limit() {
+    let (fake, api) = api(ServerState { entries: 8, ..ServerState::default() });
     let batch = [wanted("a")];
-    let sources = directory.sources(&batch, 4).unwrap();
-    let order: Vec<UserName> = sources.into_iter().map(|source| source.user).collect();
+    let first = sources(&api, &batch, 4).unwrap();
+    let order: Vec<UserName> = first.into_iter().map(|source| source.user).collect();
     assert_eq!(order, [2, 1, 0, 5].map(user));
-    assert_eq!(fake.state.lock().unwrap().asked, 2);
-    assert_eq!(directory.sources(&batch, 100).unwrap().len(), 8);
+    assert_eq!(fake.state.lock().unwrap().requests, 2);
+    assert_eq!(sources(&api, &batch, 100).unwrap().len(), 8);
     fake.state.lock().unwrap().restart_in = Some(2);
-    assert_eq!(directory.sources(&batch, 100).unwrap().len(), 8, "a restart starts the list again");
+    assert_eq!(sources(&api, &batch, 100).unwrap().len(), 8, "a restart starts the list again");
 }
 
 #[test]
 fn each_file_of_a_batch_gets_its_sources() {
-    let (_, directory) = directory(State { entries: 20, ..State::default() });
+    let (_, api) = api(ServerState { entries: 20, ..ServerState::default() });
     let files: Vec<ContentRef> = (0..10).map(|at| wanted(&at.to_string())).collect();
     for (most, expected) in [(1, 10), (2, 20), (8, 20)] {
-        let sources = directory.sources(&files, most).unwrap();
+        let sources = sources(&api, &files, most).unwrap();
         assert_eq!(sources.len(), expected);
         assert_eq!(sources.iter().fold(0, |all, source| all | source.file_mask), 0x3ff, "at most {most} for each");
     }
 }
 
 #[test]
-fn many_lists_are_asked_for_at_once() {
-    let (fake, directory) = directory(State { entries: 4, ..State::default() });
+fn many_lists_are_pipelined() {
+    let (fake, api) = api(ServerState { entries: 4, ..ServerState::default() });
     let names: Vec<FileName> = (0..5).map(name).collect();
-    let found = directory.resolve_many(&names).unwrap();
+    let found = api.resolve_many(&names).unwrap();
     assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [4; 5]);
     assert!(found.iter().zip(&names).all(|(found, name)| found.iter().all(|entry| entry.name == *name)));
     assert_eq!(fake.state.lock().unwrap().pipelined, 5);
     let batches = [wanted("a"), wanted("b")];
     let batches: Vec<&[ContentRef]> = batches.chunks(1).collect();
-    assert_eq!(directory.sources_many(&batches, 100).unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [4, 4]);
+    assert_eq!(api.sources_many(&batches, 100).unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [4, 4]);
     assert_eq!(fake.state.lock().unwrap().pipelined, 7);
 }
 
@@ -313,9 +321,9 @@ fn source_batches_fit_and_leave_nothing_out() {
 }
 
 #[test]
-fn an_unexpected_answer_is_an_error_and_not_a_list() {
-    struct Odd;
-    impl RequestTransport for Odd {
+fn an_unexpected_response_is_an_error() {
+    struct UnexpectedResponses;
+    impl RequestTransport for UnexpectedResponses {
         fn request(&self, _: Request) -> Result<Response, RequestError> {
             Ok(Response::AudienceStaged)
         }
@@ -323,35 +331,31 @@ fn an_unexpected_answer_is_an_error_and_not_a_list() {
             Ok(vec![Response::AudienceStaged; requests.len()])
         }
     }
-    let directory = ServerApi::with_transport(Arc::new(Odd));
-    assert_eq!(directory.peers(), Err(RequestError::Refused));
-    assert_eq!(directory.unpublish(&[name(1)]), Err(RequestError::Refused));
-    assert_eq!(directory.sources(&[wanted("a")], 1).err(), Some(RequestError::Refused));
-    assert_eq!(
-        directory.publish(&[file(1)], &PublishAudience::Audience(Audience::Everyone)),
-        Err(RequestError::Refused)
-    );
+    let api = ServerApi::with_transport(Arc::new(UnexpectedResponses));
+    assert_eq!(api.peers(), Err(RequestError::Refused));
+    assert_eq!(api.unpublish(&[name(1)]), Err(RequestError::Refused));
+    assert_eq!(sources(&api, &[wanted("a")], 1).err(), Some(RequestError::Refused));
+    assert_eq!(api.publish(&[file(1)], &PublishAudience::Audience(Audience::Everyone)), Err(RequestError::Refused));
 }
 
 #[test]
 fn a_server_cannot_choose_the_name_that_a_download_is_saved_under() {
     let planted = [".bashrc", "Makefile"].map(|text| FileName::parse(text).unwrap()).to_vec();
-    let (_, directory) = directory(State { entries: 2, planted, ..State::default() });
+    let (_, api) = api(ServerState { entries: 2, planted, ..ServerState::default() });
     let wanted = FileName::parse("report.pdf").unwrap();
-    let found = directory.resolve(NameQuery::Exact(wanted.clone()), ResolvePurpose::Download).unwrap();
+    let found = api.resolve(NameQuery::Exact(wanted.clone()), ResolvePurpose::Download).unwrap();
     assert!(found.len() == 2 && found.iter().all(|entry| entry.name == wanted), "{found:?}");
-    let found = directory.resolve_many(std::slice::from_ref(&wanted)).unwrap();
+    let found = api.resolve_many(std::slice::from_ref(&wanted)).unwrap();
     assert!(found[0].len() == 2 && found[0].iter().all(|entry| entry.name == wanted), "{found:?}");
     for query in [NameQuery::Prefix("file".into()), NameQuery::SubstringIgnoreCase("FILE 0".into())] {
         assert!(
-            directory
-                .resolve(query, ResolvePurpose::Download)
+            api.resolve(query, ResolvePurpose::Download)
                 .unwrap()
                 .iter()
                 .all(|entry| entry.name.as_str().starts_with("file"))
         );
     }
-    assert_eq!(directory.search(NameQuery::Substring("file 0".into())), Ok(vec![name(0), name(1)]));
+    assert_eq!(api.search(NameQuery::Substring("file 0".into())), Ok(vec![name(0), name(1)]));
 }
 
 /// One page, always the same.
@@ -368,14 +372,14 @@ impl RequestTransport for OnePage {
 }
 
 #[test]
-fn a_hash_told_with_another_size_does_not_hide_the_content() {
-    let told = |size, sources| {
+fn a_hash_with_another_size_does_not_hide_the_content() {
+    let found_with = |size, sources| {
         let content = Content { size, ..content(1) };
         AvailableContent { name: name(1), content, sources, age_s: 0 }
     };
-    for entries in [[told(10, 2), told(11, 1)], [told(11, 1), told(10, 2)]] {
-        let directory = ServerApi::with_transport(Arc::new(OnePage(entries.to_vec())));
-        let found = directory.resolve(NameQuery::Exact(name(1)), ResolvePurpose::Download);
-        assert_eq!(found, Ok(vec![told(10, 2), told(11, 1)]));
+    for entries in [[found_with(10, 2), found_with(11, 1)], [found_with(11, 1), found_with(10, 2)]] {
+        let api = ServerApi::with_transport(Arc::new(OnePage(entries.to_vec())));
+        let found = api.resolve(NameQuery::Exact(name(1)), ResolvePurpose::Download);
+        assert_eq!(found, Ok(vec![found_with(10, 2), found_with(11, 1)]));
     }
 }
