@@ -1,4 +1,4 @@
-//! The command line: options as they are typed, checked and nothing more.
+//! The command line as typed. Checks values, opens nothing.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -96,7 +96,7 @@ pub struct Options {
 impl Options {
     /// Reads the command line. `Err` is the exit status after help, a version, or an error has been printed.
     pub fn from_command_line() -> Result<Self, ExitCode> {
-        // A reader that has gone away is not an error: what could not be written is lost.
+        // A failure to write is ignored: the reader has closed the stream.
         if std::env::args_os().len() <= 1 {
             let _ = io::stderr().write_all(GETTING_STARTED.as_bytes());
             return Err(ExitCode::Usage);
@@ -108,13 +108,13 @@ impl Options {
     }
 }
 
-/// Seconds, possibly decimal.
+/// Seconds, decimals allowed.
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_string())?;
     Duration::try_from_secs_f64(seconds).map_err(|_| "not a span of time".into())
 }
 
-/// Bytes a second, with an optional K, M or G.
+/// Bytes per second, with an optional suffix K, M or G.
 fn parse_rate(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.as_bytes().last().map(u8::to_ascii_uppercase) {
         Some(b'K') => (&text[..text.len() - 1], 10),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_those_of_the_contract() {
+    fn defaults_are_those_of_the_contract() {
         let options = parse("localhost 12000").unwrap();
         assert_eq!(
             (options.server.as_str(), options.port, options.dir.as_os_str()),
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_a_usage_error() {
+    fn missing_and_invalid_arguments_are_usage_errors() {
         assert_eq!(parse("h"), Err(ErrorKind::MissingRequiredArgument));
         assert_eq!(parse("h 0"), Err(ErrorKind::ValueValidation));
         assert_eq!(parse("h 65536"), Err(ErrorKind::ValueValidation));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn help_and_version_are_no_errors() {
+    fn help_and_version_are_not_errors() {
         for line in [["client", "--help"], ["client", "--version"]] {
             let error = Options::try_parse_from(line).unwrap_err();
             assert!(error.exit_code() == 0 && !error.use_stderr());

@@ -1,18 +1,18 @@
-//! The exit statuses of the client (the contract's section 4). Never renumbered.
+//! The exit codes of the client (section 4 of the contract). Never renumbered.
 
 use crate::client::control::{LoginError, RequestError};
 use crate::client::download::DownloadError;
 use crate::client::files::ShareError;
 
-/// How a command, and in the end the program, came out.
+/// The result of a command, and of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
-    /// All that was asked is done.
+    /// The command did everything it was asked to do.
     Success = 0,
-    /// A bug of ours.
+    /// An error in the client.
     Internal = 1,
-    /// The command line, or a command, is not understood.
+    /// The command line, or a command, is invalid.
     Usage = 2,
     /// The server does not answer, or speaks another protocol version.
     Unreachable = 3,
@@ -20,11 +20,11 @@ pub enum ExitCode {
     NotAuthenticated = 4,
     /// No such file is published.
     NotFound = 5,
-    /// A transfer broke off; running the same again resumes it.
+    /// A transfer failed; running the command again resumes it.
     TransferFailed = 6,
-    /// Every source served something else than what was published.
+    /// No source served content that matches the published hash.
     HashMismatch = 7,
-    /// A local file is missing, unreadable, or in the way.
+    /// A local file is missing, unreadable, or exists.
     LocalFile = 8,
     /// The disk is full.
     DiskFull = 9,
@@ -41,12 +41,12 @@ impl From<ExitCode> for std::process::ExitCode {
 }
 
 impl ExitCode {
-    /// Whether all that was asked is done.
+    /// Whether nothing failed.
     pub fn is_success(self) -> bool {
         self == Self::Success
     }
 
-    /// Keeps the first failure: this one, or else `later`.
+    /// The first failure of the two.
     pub fn or(self, later: Self) -> Self {
         if self.is_success() { later } else { self }
     }
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_numbers_are_those_of_the_contract() {
+    fn numbers_are_those_of_the_contract() {
         let all = [
             (ExitCode::Success, 0),
             (ExitCode::Internal, 1),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_stays() {
+    fn the_first_failure_is_kept() {
         assert_eq!(ExitCode::Success.or(ExitCode::NotFound), ExitCode::NotFound);
         assert_eq!(ExitCode::NotFound.or(ExitCode::DiskFull), ExitCode::NotFound);
         assert_eq!(ExitCode::NotFound.or(ExitCode::Success), ExitCode::NotFound);

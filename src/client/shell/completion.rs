@@ -1,4 +1,5 @@
-//! Completion: commands, files of the folder after `pub`, own publications after `unp`, the server's names after `get`.
+//! Completion: commands; after `pub` entries of the shared folder, after `unp` the user's publications, after `get` names
+//! from the server.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -20,18 +21,17 @@ use crate::common::limits::NEEDLE_MAX_BYTES;
 use crate::common::message::NameQuery;
 use crate::common::types::FileName;
 
-/// A key press waits this long for the server and no longer.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// Most candidates that are offered.
+/// How long a key press waits for the server.
+const SEARCH_TIMEOUT: Duration = Duration::from_millis(500);
+/// Candidates offered at once.
 const CANDIDATES_MAX: usize = 500;
 
-/// See the module.
 pub(super) struct Completion {
     server: ServerApi,
     own: Arc<OwnPublications>,
     dir: PathBuf,
-    /// A search is under way: pressing the key again starts no second one.
-    searching: Arc<AtomicBool>,
+    /// A request is pending: pressing the key again sends no second one.
+    is_searching: Arc<AtomicBool>,
 }
 
 impl Completion {
@@ -40,11 +40,11 @@ impl Completion {
             server: context.server.clone(),
             own: Arc::clone(&context.own),
             dir: dir.into(),
-            searching: Arc::default(),
+            is_searching: Arc::default(),
         }
     }
 
-    /// Where the word before `line`'s end starts, and what it may become, quoted.
+    /// The offset at which the last word of `line` starts, and its quoted replacements.
     fn candidates(&self, line: &str) -> (usize, Vec<String>) {
         let start = word_start(line);
         let Some(word) = unquoted(&line[start..]) else { return (start, Vec::new()) };
@@ -61,19 +61,18 @@ impl Completion {
         (start, names.iter().map(|name| quote(name)).collect())
     }
 
-    /// Entries of the shared folder; hidden ones only when the word asks for them.
+    /// Entries of the shared folder; hidden ones only if the word starts like one.
     fn local_entries(&self, word: &str) -> Vec<String> {
-        let (folder, start) = word.rsplit_once('/').map_or(("", word), |(folder, start)| (folder, start));
-        if word.starts_with('/') || folder.split('/').any(|part| part == "..") {
+        let (dir, start) = word.rsplit_once('/').unwrap_or(("", word));
+        if word.starts_with('/') || dir.split('/').any(|part| part == "..") {
             return Vec::new();
         }
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(self.dir.join(folder)).into_iter().flatten().flatten().take(CANDIDATES_MAX * 20)
-        {
+        for entry in std::fs::read_dir(self.dir.join(dir)).into_iter().flatten().flatten().take(CANDIDATES_MAX * 20) {
             let Ok(name) = entry.file_name().into_string() else { continue };
-            let asked_for = name.starts_with(start) && (!name.starts_with('.') || start.starts_with('.'));
+            let is_match = name.starts_with(start) && (!name.starts_with('.') || start.starts_with('.'));
             let Ok(kind) = entry.file_type() else { continue };
-            if asked_for && (kind.is_file() || kind.is_dir()) {
+            if is_match && (kind.is_file() || kind.is_dir()) {
                 let slash = if kind.is_dir() { "/" } else { "" };
                 names.push(format!("{}{name}{slash}", &word[..word.len() - start.len()]));
             }
@@ -83,20 +82,20 @@ impl Completion {
         names
     }
 
-    /// Names from the server; none if it does not answer at once.
+    /// Names from the server; none if it does not reply within [`SEARCH_TIMEOUT`].
     fn remote_names(&self, word: String) -> Vec<String> {
-        if word.len() > NEEDLE_MAX_BYTES || self.searching.swap(true, SeqCst) {
+        if word.len() > NEEDLE_MAX_BYTES || self.is_searching.swap(true, SeqCst) {
             return Vec::new();
         }
-        let (found, answer) = mpsc::channel();
-        let (server, searching) = (self.server.clone(), Arc::clone(&self.searching));
+        let (sender, found) = mpsc::channel();
+        let (server, is_searching) = (self.server.clone(), Arc::clone(&self.is_searching));
         std::thread::spawn(move || {
             let names = server.search(NameQuery::Prefix(word)).unwrap_or_default();
-            searching.store(false, SeqCst);
-            // Whoever asked may have stopped waiting.
-            let _ = found.send(names);
+            is_searching.store(false, SeqCst);
+            // Fails after the timeout.
+            let _ = sender.send(names);
         });
-        let mut names = answer.recv_timeout(PATIENCE).unwrap_or_default();
+        let mut names = found.recv_timeout(SEARCH_TIMEOUT).unwrap_or_default();
         names.truncate(CANDIDATES_MAX);
         to_strings(&names)
     }
@@ -106,21 +105,21 @@ fn to_strings(names: &[FileName]) -> Vec<String> {
     names.iter().map(FileName::to_string).collect()
 }
 
-/// Where the last word of `line` starts; the end of the line if a new one would.
+/// The offset of the last word of `line`; the end of the line if a new word would start there.
 fn word_start(line: &str) -> usize {
-    let mut words = Tokenizer::new(line);
+    let mut tokens = Tokenizer::new(line);
     loop {
-        let behind = words.position();
-        let start = behind + line[behind..].chars().take_while(|c| is_blank(*c)).count();
-        match words.next_token() {
-            Ok(Some(_)) if words.position() < line.len() => (),
+        let end = tokens.position();
+        let start = end + line[end..].chars().take_while(|c| is_blank(*c)).count();
+        match tokens.next_token() {
+            Ok(Some(_)) if tokens.position() < line.len() => (),
             Ok(None) => return line.len(),
             _ => return start,
         }
     }
 }
 
-/// What a word that may still be open has come to.
+/// The text of a word whose quotes may still be open.
 fn unquoted(word: &str) -> Option<String> {
     let closed = match Tokenizer::new(word).next_token() {
         Err(TokenizeError::Unterminated(quote)) => format!("{word}{quote}"),

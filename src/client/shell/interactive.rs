@@ -1,4 +1,4 @@
-//! Someone at a terminal: prompt, history, completion. The status is success whatever was typed.
+//! The shell at a terminal: prompt, history, completion. The exit status is always success.
 
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -19,10 +19,10 @@ use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::may_hold_password;
 
 const PROMPT: &str = "> ";
-/// Lines of history that are kept.
+/// Lines that the history keeps.
 const HISTORY_MAX: usize = 1_000;
 
-/// Reads and runs lines until `xit` or the end of input. `dir`: the shared folder, for completion.
+/// Reads and runs lines until `xit` or the end of input. Completion lists `dir`, the shared folder.
 pub fn run(context: &CommandContext, interrupts: &InterruptState, dir: &Path, stay: bool) -> ShellExit {
     let mut terminal = match Terminal::open(context, dir) {
         Ok(terminal) => terminal,
@@ -32,9 +32,9 @@ pub fn run(context: &CommandContext, interrupts: &InterruptState, dir: &Path, st
         }
     };
     interrupts.set_interactive();
-    let ended = terminal.run(context, stay);
+    let exit = terminal.run(context, stay);
     context.console.set_prompt_printer(None);
-    ended
+    exit
 }
 
 struct Terminal {
@@ -48,14 +48,14 @@ impl Terminal {
             .max_history_size(HISTORY_MAX)?
             .history_ignore_space(true)
             .completion_type(CompletionType::List)
-            // Lines that are pasted run one by one, and a signal leaves the terminal in no mode of ours.
+            // Pasted lines run one by one, and a signal leaves the terminal in its ordinary mode.
             .bracketed_paste(false)
             .build();
         let mut editor = Editor::with_config(config)?;
         editor.set_helper(Some(Completion::new(context, dir)));
         let history = history_file();
         if let Some(path) = &history {
-            // A first run has none, and one that cannot be read is no reason not to work.
+            // Missing at the first start; without a history the shell works all the same.
             let _ = editor.load_history(path);
         }
         if io::stderr().is_terminal()
@@ -84,19 +84,19 @@ impl Terminal {
         ShellExit::Leave(ExitCode::Success)
     }
 
-    /// What is pasted may be several lines; a cancelled one takes the rest with it.
+    /// Pasted text may be several lines. A cancellation skips the rest of them.
     fn run_lines(&mut self, context: &CommandContext, typed: &str) -> LineOutcome {
         for line in typed.lines() {
             self.add_to_history(line);
             match execute(context, line.as_bytes()) {
                 LineOutcome::Done(_) if !context.state.is_cancelled() => (),
-                step => return step,
+                outcome => return outcome,
             }
         }
         LineOutcome::Done(ExitCode::Success)
     }
 
-    /// Written at once: a client that is killed has lost nothing.
+    /// Writes the line to the history file at once, so that it survives a kill.
     fn add_to_history(&mut self, line: &str) {
         if may_hold_password(line) || line.trim().is_empty() {
             return;
@@ -109,9 +109,9 @@ impl Terminal {
     }
 }
 
-/// The history in the user's XDG state folder; `None` if there can be none.
+/// In the XDG state folder; `None` if that cannot be created.
 fn history_file() -> Option<PathBuf> {
-    let folder = etcetera::choose_base_strategy().ok()?.state_dir()?.join("fileshare");
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).ok()?;
-    Some(folder.join("history"))
+    let dir = etcetera::choose_base_strategy().ok()?.state_dir()?.join("fileshare");
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).ok()?;
+    Some(dir.join("history"))
 }

@@ -1,4 +1,5 @@
-//! The four ways in: where lines come from, and what a failure among them means.
+//! The shell: where command lines come from (a terminal, a pipe, `-b`, `-c`), what they mean, and what a failure among
+//! them means.
 
 pub mod command;
 mod completion;
@@ -16,18 +17,18 @@ use crate::client::ui::report::Report;
 pub use interactive::run as run_interactive;
 pub use script::{Script, run as run_script};
 
-/// How the commands ended.
+/// How the shell ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShellExit {
-    /// The login of `-u` failed: there is nothing to say goodbye to.
+    /// The login of `-u` failed: the client exits without `Goodbye!`.
     Refused(ExitCode),
-    /// The client leaves, with this status.
+    /// The client exits with this status.
     Leave(ExitCode),
-    /// All is done, and the client stays online.
+    /// All commands have run, and the client stays online.
     Stay,
 }
 
-/// What one line came to.
+/// How one line came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LineOutcome {
     Done(ExitCode),

@@ -9,10 +9,10 @@ use crate::client::commands::CommandContext;
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::strip_ignore_prefix;
 
-/// Longest line, bytes: far more than any command needs, and a bound on what a broken script makes us keep.
+/// Longest line, bytes: more than any command needs. Bounds the memory that a broken script can take.
 const LINE_MAX_BYTES: usize = 1 << 20;
 
-/// Where the lines come from, and what a failure means.
+/// Lines without a terminal, and what a failure among them means.
 pub struct Script {
     /// One command a line.
     pub lines: Box<dyn BufRead + Send>,
@@ -22,25 +22,25 @@ pub struct Script {
     pub stay: bool,
 }
 
-/// Runs all lines, or those up to the first failure that counts.
+/// Runs all lines, in a batch those up to the first failure that is not ignored.
 pub fn run(context: &CommandContext, mut script: Script) -> ShellExit {
     let mut status = ExitCode::Success;
     while !context.state.is_closed() && !context.console.is_closed() {
-        let step = match next_line(&mut script.lines) {
+        let outcome = match next_line(&mut script.lines) {
             Ok(Line::End) if script.stay && status.is_success() => return ShellExit::Stay,
             Ok(Line::End) => break,
             Ok(Line::TooLong) => LineOutcome::Done(context.report_error("", ExitCode::Usage, "the line is too long")),
-            Ok(Line::Is(line)) if script.is_batch => match strip_ignore_prefix(&line) {
+            Ok(Line::Command(line)) if script.is_batch => match strip_ignore_prefix(&line) {
                 Some(line) => ignoring_failure(execute(context, line)),
                 None => execute(context, &line),
             },
-            Ok(Line::Is(line)) => execute(context, &line),
+            Ok(Line::Command(line)) => execute(context, &line),
             Err(error) => {
                 let code = context.report_error("", ExitCode::LocalFile, format!("cannot read the commands: {error}"));
                 return ShellExit::Leave(status.or(code));
             }
         };
-        let LineOutcome::Done(code) = step else { break };
+        let LineOutcome::Done(code) = outcome else { break };
         status = status.or(code);
         if !code.is_success() && script.is_batch {
             break;
@@ -49,16 +49,16 @@ pub fn run(context: &CommandContext, mut script: Script) -> ShellExit {
     ShellExit::Leave(status)
 }
 
-fn ignoring_failure(step: LineOutcome) -> LineOutcome {
-    match step {
+fn ignoring_failure(outcome: LineOutcome) -> LineOutcome {
+    match outcome {
         LineOutcome::Done(_) => LineOutcome::Done(ExitCode::Success),
         LineOutcome::Exit => LineOutcome::Exit,
     }
 }
 
 enum Line {
-    /// Wiped when dropped: it may hold a password.
-    Is(Zeroizing<Vec<u8>>),
+    /// Zeroed when dropped: it may contain a password.
+    Command(Zeroizing<Vec<u8>>),
     TooLong,
     End,
 }
@@ -72,7 +72,7 @@ fn next_line(lines: &mut Box<dyn BufRead + Send>) -> io::Result<Line> {
             skip_line(lines)?;
             Ok(Line::TooLong)
         }
-        _ => Ok(Line::Is(line)),
+        _ => Ok(Line::Command(line)),
     }
 }
 

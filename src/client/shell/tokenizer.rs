@@ -1,32 +1,44 @@
-//! Splitting a line into words as a POSIX shell quotes them; nothing is expanded.
+//! Splits a line into tokens as a POSIX shell quotes words. Expands nothing.
 //!
-//! Remembers what was quoted, so that `*.pdf` is a pattern and `"*.pdf"` is a name. Must not know what a command is.
+//! Remembers what was quoted: `*.pdf` is a pattern, `"*.pdf"` a name. Must not know what a command is.
 
-/// A word of a line, quotes removed.
+/// One word of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// The text that was meant.
+    /// Without quotes.
     pub text: String,
-    /// The word as a pattern for globset, where an unquoted `*`, `?` or `[...]` makes it one; everything else that is
-    /// special to globset is escaped by a backslash.
+    /// Present if an unquoted `*`, `?` or `[...]` makes the word a pattern. In globset's syntax; all other characters that
+    /// are special there are escaped with a backslash.
     pub pattern: Option<String>,
 }
 
 /// Why a line cannot be split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenizeError {
-    /// A quote is opened and never closed.
     #[error("a quote is not closed: {0}")]
     Unterminated(char),
-    /// A backslash with nothing after it.
     #[error("the line ends in a backslash")]
     TrailingBackslash,
 }
 
-/// One character of a word, and whether it was quoted.
-type QuotedChar = (char, bool);
+/// One character of a token.
+#[derive(Debug, Clone, Copy)]
+struct QuotedChar {
+    c: char,
+    is_quoted: bool,
+}
 
-/// Takes words off the front of a line, one by one.
+impl QuotedChar {
+    fn quoted(c: char) -> Self {
+        Self { c, is_quoted: true }
+    }
+
+    fn unquoted(c: char) -> Self {
+        Self { c, is_quoted: false }
+    }
+}
+
+/// Yields the tokens of a line one by one.
 #[derive(Debug, Clone)]
 pub struct Tokenizer<'a> {
     line: &'a str,
@@ -34,68 +46,67 @@ pub struct Tokenizer<'a> {
 }
 
 impl<'a> Tokenizer<'a> {
-    /// Nothing is looked at yet.
+    /// Starts at the beginning of `line`.
     pub fn new(line: &'a str) -> Self {
         Self { line, at: 0 }
     }
 
-    /// Where the next character to be looked at stands, bytes from the start of the line. After a word this is right
-    /// behind it.
+    /// Offset of the next character, bytes from the start of the line: the end of the token returned last.
     pub fn position(&self) -> usize {
         self.at
     }
 
-    /// The next word, `None` at the end of the line.
+    /// The next token; `None` at the end of the line.
     pub fn next_token(&mut self) -> Result<Option<Token>, TokenizeError> {
         Ok(self.next_chars()?.map(|chars| Token { text: text_of(&chars), pattern: pattern_of(&chars) }))
     }
 
-    /// All that are left.
+    /// All remaining tokens.
     pub fn collect_tokens(mut self) -> Result<Vec<Token>, TokenizeError> {
-        let mut words = Vec::new();
-        while let Some(word) = self.next_token()? {
-            words.push(word);
+        let mut tokens = Vec::new();
+        while let Some(token) = self.next_token()? {
+            tokens.push(token);
         }
-        Ok(words)
+        Ok(tokens)
     }
 
     fn next_chars(&mut self) -> Result<Option<Vec<QuotedChar>>, TokenizeError> {
         self.skip_blanks();
         let mut chars = Vec::new();
-        let mut any = false;
+        let mut is_token = false;
         while let Some(c) = self.peek().filter(|c| !is_blank(*c)) {
-            any = true;
+            is_token = true;
             self.at += c.len_utf8();
             match c {
                 '\'' => self.single_quoted(&mut chars)?,
                 '"' => self.double_quoted(&mut chars)?,
-                '\\' => chars.push((self.take().ok_or(TokenizeError::TrailingBackslash)?, true)),
-                c => chars.push((c, false)),
+                '\\' => chars.push(QuotedChar::quoted(self.take().ok_or(TokenizeError::TrailingBackslash)?)),
+                c => chars.push(QuotedChar::unquoted(c)),
             }
         }
-        Ok(any.then_some(chars))
+        Ok(is_token.then_some(chars))
     }
 
     fn single_quoted(&mut self, chars: &mut Vec<QuotedChar>) -> Result<(), TokenizeError> {
         loop {
             match self.take().ok_or(TokenizeError::Unterminated('\''))? {
                 '\'' => return Ok(()),
-                c => chars.push((c, true)),
+                c => chars.push(QuotedChar::quoted(c)),
             }
         }
     }
 
-    /// Within double quotes a backslash is itself but before `"`, `\`, `$` and a backtick (POSIX 2.2.3).
+    /// Within double quotes a backslash is an ordinary character except before `"`, `\`, `$` and a backtick (POSIX 2.2.3).
     fn double_quoted(&mut self, chars: &mut Vec<QuotedChar>) -> Result<(), TokenizeError> {
         let open = TokenizeError::Unterminated('"');
         loop {
             match self.take().ok_or(open)? {
                 '"' => return Ok(()),
                 '\\' => match self.take().ok_or(open)? {
-                    c @ ('"' | '\\' | '$' | '`') => chars.push((c, true)),
-                    c => chars.extend([('\\', true), (c, true)]),
+                    c @ ('"' | '\\' | '$' | '`') => chars.push(QuotedChar::quoted(c)),
+                    c => chars.extend(['\\', c].map(QuotedChar::quoted)),
                 },
-                c => chars.push((c, true)),
+                c => chars.push(QuotedChar::quoted(c)),
             }
         }
     }
@@ -117,12 +128,12 @@ impl<'a> Tokenizer<'a> {
     }
 }
 
-/// Whether `c` stands between words.
+/// Whether `c` separates words.
 pub fn is_blank(c: char) -> bool {
     c == ' ' || c == '\t'
 }
 
-/// Quotes `text` where a shell would need it, so that the line reads back as `text`.
+/// Quotes `text` so that the tokenizer reads it back as one token with this text.
 pub fn quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len());
     for (at, c) in text.chars().enumerate() {
@@ -134,42 +145,42 @@ pub fn quote(text: &str) -> String {
 }
 
 fn text_of(chars: &[QuotedChar]) -> String {
-    chars.iter().map(|(c, _)| c).collect()
+    chars.iter().map(|char| char.c).collect()
 }
 
-/// `None` if nothing in the word makes a pattern.
+/// `None` if no character makes it a pattern.
 fn pattern_of(chars: &[QuotedChar]) -> Option<String> {
     let mut pattern = String::new();
-    let mut special = false;
+    let mut is_pattern = false;
     let mut at = 0;
-    while let Some(&(c, quoted)) = chars.get(at) {
+    while let Some(&QuotedChar { c, is_quoted }) = chars.get(at) {
         at += 1;
         match c {
-            '*' | '?' if !quoted => {
-                special = true;
+            '*' | '?' if !is_quoted => {
+                is_pattern = true;
                 pattern.push(c);
             }
-            '[' if !quoted && let Some(end) = class_end(chars, at) => {
-                special = true;
+            '[' if !is_quoted && let Some(end) = class_end(chars, at) => {
+                is_pattern = true;
                 pattern.push('[');
-                pattern.extend(chars[at..end].iter().map(|(c, _)| c));
+                pattern.extend(chars[at..end].iter().map(|char| char.c));
                 at = end;
             }
             '*' | '?' | '[' | ']' | '{' | '}' | '\\' => pattern.extend(['\\', c]),
             c => pattern.push(c),
         }
     }
-    special.then_some(pattern)
+    is_pattern.then_some(pattern)
 }
 
-/// Where the class that begins at `start` (behind its `[`) ends, behind its `]`. A `[` that is never closed, or not
-/// before the next `/`, is an ordinary character.
+/// The index after the `]` of the class whose `[` is before `start`. `None` if the `[` is an ordinary character because it
+/// is not closed before the next `/`.
 fn class_end(chars: &[QuotedChar], start: usize) -> Option<usize> {
-    let negated = matches!(chars.get(start), Some(('!' | '^', false)));
+    let negated = matches!(chars.get(start), Some(QuotedChar { c: '!' | '^', is_quoted: false }));
     let first = start + usize::from(negated);
-    let closes = |&(c, quoted): &QuotedChar| c == ']' && !quoted;
-    let length = chars.get(first + 1..)?.iter().take_while(|(c, _)| *c != '/').position(closes)?;
-    (chars[first].0 != '/').then_some(first + 1 + length + 1)
+    let closes = |char: &QuotedChar| char.c == ']' && !char.is_quoted;
+    let length = chars.get(first + 1..)?.iter().take_while(|char| char.c != '/').position(closes)?;
+    (chars[first].c != '/').then_some(first + 1 + length + 1)
 }
 
 #[cfg(test)]
@@ -177,7 +188,7 @@ mod tests {
     use super::*;
 
     fn texts(line: &str) -> Vec<String> {
-        Tokenizer::new(line).collect_tokens().unwrap().into_iter().map(|word| word.text).collect()
+        Tokenizer::new(line).collect_tokens().unwrap().into_iter().map(|token| token.text).collect()
     }
 
     fn pattern(word: &str) -> Option<String> {
@@ -185,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_split_as_a_shell_quotes_them() {
+    fn tokens_are_split_as_a_shell_quotes_words() {
         assert_eq!(texts("get \"a b\" 'a b' a\\ b"), ["get", "a b", "a b", "a b"]);
         assert_eq!(texts("  get\t a  "), ["get", "a"]);
         assert_eq!(texts(r#"a"b c"'d e'f"#), ["ab cd ef"]);
@@ -199,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_opened_must_be_closed() {
+    fn unclosed_quotes_are_errors() {
         assert_eq!(Tokenizer::new("get 'a").collect_tokens(), Err(TokenizeError::Unterminated('\'')));
         assert_eq!(Tokenizer::new("get \"a").collect_tokens(), Err(TokenizeError::Unterminated('"')));
         assert_eq!(Tokenizer::new("get \"a\\").collect_tokens(), Err(TokenizeError::Unterminated('"')));
@@ -207,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn only_unquoted_specials_make_a_pattern() {
+    fn only_unquoted_special_characters_make_a_pattern() {
         assert_eq!(pattern("*.pdf").as_deref(), Some("*.pdf"));
         assert_eq!(pattern("a?[bc]").as_deref(), Some("a?[bc]"));
         assert_eq!(pattern("\"*.pdf\""), None);
@@ -219,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bracket_that_is_not_closed_is_itself() {
+    fn an_unclosed_bracket_is_an_ordinary_character() {
         assert_eq!(pattern("a[1"), None);
         assert_eq!(pattern("a["), None);
         assert_eq!(pattern("[]"), None);
@@ -232,18 +243,18 @@ mod tests {
     }
 
     #[test]
-    fn quoting_reads_back() {
+    fn quoted_text_reads_back() {
         for name in ["a b", "it's", "a\"b", "*", "[x]", "#a", "-l", "日本", "a\\b", "plain", "x#y-z"] {
-            let word = Tokenizer::new(&quote(name)).next_token().unwrap().unwrap();
-            assert_eq!((word.text.as_str(), word.pattern), (name, None), "{name}");
+            let token = Tokenizer::new(&quote(name)).next_token().unwrap().unwrap();
+            assert_eq!((token.text.as_str(), token.pattern), (name, None), "{name}");
         }
     }
 
     #[test]
-    fn the_position_is_right_behind_the_word() {
-        let mut words = Tokenizer::new("auth  hans  secret ");
-        words.next_token().unwrap();
-        words.next_token().unwrap();
-        assert_eq!(&"auth  hans  secret "[words.position()..], "  secret ");
+    fn the_position_is_the_end_of_the_token() {
+        let mut tokens = Tokenizer::new("auth  hans  secret ");
+        tokens.next_token().unwrap();
+        tokens.next_token().unwrap();
+        assert_eq!(&"auth  hans  secret "[tokens.position()..], "  secret ");
     }
 }

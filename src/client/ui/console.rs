@@ -1,45 +1,46 @@
-//! The client's two streams: results on stdout, everything else on stderr, one line each, never two mixed up.
+//! The client's two output streams: results on stdout, everything else on stderr, each write a whole line.
 //!
-//! Any thread may write. A reader that has gone away is remembered rather than complained about.
+//! Any thread may write. A closed stdout is remembered, not reported.
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::client::ui::report::Report;
 use crate::common::escape::escape_controls;
+use crate::common::sync::lock;
 
-/// What takes this long gets a progress bar.
+/// How long an operation runs before it gets a progress bar.
 const BAR_AFTER: Duration = Duration::from_secs(1);
 
-/// A narrower terminal has no room for a bar beside the numbers.
-const BAR_COLUMNS: u16 = 78;
+/// Fewest terminal columns for a bar beside the numbers.
+const BAR_COLUMNS_MIN: u16 = 78;
 
-/// How the client speaks.
+/// What is written, and how.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OutputOptions {
-    /// JSON on stdout.
+    /// JSON on stdout instead of text.
     pub json: bool,
-    /// No greetings, no notes.
+    /// Leave out greetings and notes.
     pub quiet: bool,
-    /// Progress bars may be drawn: stderr is a terminal and nobody reads a script's output there.
+    /// Draw progress bars on stderr.
     pub bars: bool,
 }
 
-/// Prints a line above a prompt that someone is typing at.
+/// Prints a line above the prompt at which the user types.
 pub type PromptPrinter = Box<dyn FnMut(String) + Send>;
 
-/// See the module.
+/// Shared by all threads of the client.
 pub struct Console {
-    manner: OutputOptions,
+    options: OutputOptions,
     streams: Mutex<Streams>,
-    /// Drawn at the moment, to be put aside while a line is printed.
+    /// The visible progress bar, which is suspended while a line is printed.
     bar: Mutex<Option<ProgressBar>>,
-    closed: AtomicBool,
+    is_closed: AtomicBool,
 }
 
 struct Streams {
@@ -49,28 +50,26 @@ struct Streams {
 }
 
 impl Console {
-    /// On stdout and stderr.
-    pub fn stdio(manner: OutputOptions) -> Self {
-        Self::with_writers(manner, Box::new(io::stdout()), Box::new(io::stderr()))
+    pub fn stdio(options: OutputOptions) -> Self {
+        Self::with_writers(options, Box::new(io::stdout()), Box::new(io::stderr()))
     }
 
-    /// On any two streams.
-    pub fn with_writers(manner: OutputOptions, out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
+    pub fn with_writers(options: OutputOptions, out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
         let streams = Mutex::new(Streams { out, err, prompt: None });
-        Self { manner, streams, bar: Mutex::new(None), closed: AtomicBool::new(false) }
+        Self { options, streams, bar: Mutex::new(None), is_closed: AtomicBool::new(false) }
     }
 
-    /// Notes from other threads go through `printer` from now on: someone types at a prompt on this terminal.
+    /// While the user types at a prompt, asynchronous notes are printed by `printer`.
     pub fn set_prompt_printer(&self, printer: Option<PromptPrinter>) {
         lock(&self.streams).prompt = printer;
     }
 
-    /// A result, to stdout.
+    /// Writes a result to stdout.
     pub fn report(&self, report: &Report<'_>) {
-        if self.manner.quiet && report.is_greeting() {
+        if self.options.quiet && report.is_greeting() {
             return;
         }
-        let text = if self.manner.json { report.to_json() } else { report.to_text() };
+        let text = if self.options.json { report.to_json() } else { report.to_text() };
         if text.is_empty() || self.is_closed() {
             return;
         }
@@ -79,27 +78,27 @@ impl Console {
             streams.out.flush()
         });
         if written.is_err() {
-            self.closed.store(true, SeqCst);
+            self.is_closed.store(true, SeqCst);
         }
     }
 
-    /// Why something failed, to stderr, on one line.
+    /// Writes the reason of a failure to stderr, as one line.
     pub fn error(&self, text: impl Display) {
         let line = format!("client: {}\n", escape_controls(&text.to_string()));
-        // There is nowhere left to tell that stderr is gone.
+        // A failure cannot be reported anywhere.
         let _ = self.with_bar_suspended(|streams| streams.err.write_all(line.as_bytes()));
     }
 
-    /// Something worth knowing, to stderr, on one line; nothing when quiet.
+    /// Writes a note to stderr, as one line; nothing with [`OutputOptions::quiet`].
     pub fn info(&self, text: impl Display) {
-        if !self.manner.quiet {
+        if !self.options.quiet {
             self.error(text);
         }
     }
 
-    /// A note that comes by itself, while perhaps someone types at a prompt.
+    /// Writes a note of a background thread: above the prompt, if the user is typing at one.
     pub fn info_async(&self, text: impl Display) {
-        if self.manner.quiet {
+        if self.options.quiet {
             return;
         }
         let mut streams = lock(&self.streams);
@@ -112,22 +111,22 @@ impl Console {
         }
     }
 
-    /// Whether stdout can no longer be written: its reader has gone.
+    /// Whether the reader of stdout has closed it.
     pub fn is_closed(&self) -> bool {
-        self.closed.load(SeqCst)
+        self.is_closed.load(SeqCst)
     }
 
-    /// A progress bar that shows itself once a second has passed, and goes away when dropped.
+    /// A progress bar that appears after [`BAR_AFTER`] and disappears when it is dropped.
     pub fn progress(&self) -> ProgressMeter<'_> {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        let is_narrow = rustix::termios::tcgetwinsize(io::stderr()).is_ok_and(|size| size.ws_col < BAR_COLUMNS);
+        let is_narrow = rustix::termios::tcgetwinsize(io::stderr()).is_ok_and(|size| size.ws_col < BAR_COLUMNS_MIN);
         let template = if is_narrow {
             "{wide_msg} {bytes}/{total_bytes} {bytes_per_sec} {eta}"
         } else {
             "{msg:30!} {wide_bar} {bytes:>10}/{total_bytes} {bytes_per_sec:>12} {eta:>4}"
         };
         bar.set_style(ProgressStyle::with_template(template).expect("the template is fixed"));
-        ProgressMeter { console: self, bar, shown: AtomicBool::new(false) }
+        ProgressMeter { console: self, bar, is_shown: AtomicBool::new(false) }
     }
 
     fn with_bar_suspended(&self, write: impl FnOnce(&mut Streams) -> io::Result<()>) -> io::Result<()> {
@@ -144,19 +143,19 @@ impl Console {
 pub struct ProgressMeter<'a> {
     console: &'a Console,
     bar: ProgressBar,
-    shown: AtomicBool,
+    is_shown: AtomicBool,
 }
 
 impl ProgressMeter<'_> {
-    /// How far `what` has come, bytes.
+    /// `done` of `total` bytes are processed; `what` names the current file.
     pub fn update(&self, what: &str, done: u64, total: u64) {
-        if !self.console.manner.bars || self.bar.elapsed() < BAR_AFTER {
+        if !self.console.options.bars || self.bar.elapsed() < BAR_AFTER {
             return;
         }
         self.bar.set_length(total);
         self.bar.set_position(done);
         self.bar.set_message(escape_controls(what).to_string());
-        if !self.shown.swap(true, SeqCst) {
+        if !self.is_shown.swap(true, SeqCst) {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
             *lock(&self.console.bar) = Some(self.bar.clone());
         }
@@ -165,16 +164,11 @@ impl ProgressMeter<'_> {
 
 impl Drop for ProgressMeter<'_> {
     fn drop(&mut self) {
-        if self.shown.load(SeqCst) {
+        if self.is_shown.load(SeqCst) {
             *lock(&self.console.bar) = None;
         }
         self.bar.finish_and_clear();
     }
-}
-
-/// A thread that panicked while it printed leaves nothing half that the next line would trip over.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -197,9 +191,9 @@ mod tests {
         }
     }
 
-    struct Gone;
+    struct ClosedStream;
 
-    impl Write for Gone {
+    impl Write for ClosedStream {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
             Err(io::ErrorKind::BrokenPipe.into())
         }
@@ -214,20 +208,20 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_gone_is_remembered() {
-        let console = Console::with_writers(OutputOptions::default(), Box::new(Gone), Box::new(Gone));
+    fn a_closed_stdout_is_remembered() {
+        let console = Console::with_writers(OutputOptions::default(), Box::new(ClosedStream), Box::new(ClosedStream));
         assert!(!console.is_closed());
-        console.error("nobody hears this");
+        console.error("lost");
         assert!(!console.is_closed());
         console.report(&Report::Peers(&[]));
         assert!(console.is_closed());
     }
 
     #[test]
-    fn quiet_leaves_out_greetings_and_notes_but_no_reason() {
+    fn quiet_leaves_out_greetings_and_notes_but_no_errors() {
         let (out, err) = (Sink::default(), Sink::default());
-        let manner = OutputOptions { quiet: true, ..OutputOptions::default() };
-        let console = Console::with_writers(manner, Box::new(out.clone()), Box::new(err.clone()));
+        let options = OutputOptions { quiet: true, ..OutputOptions::default() };
+        let console = Console::with_writers(options, Box::new(out.clone()), Box::new(err.clone()));
         console.report(&Report::Goodbye);
         console.report(&Report::Peers(&[]));
         console.info("a note");
@@ -238,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn notices_go_around_the_prompt() {
+    fn asynchronous_notes_are_printed_above_the_prompt() {
         let (err, prompt) = (Sink::default(), Sink::default());
         let console = Console::with_writers(OutputOptions::default(), Box::new(Sink::default()), Box::new(err.clone()));
         console.info_async("first");
@@ -249,12 +243,12 @@ mod tests {
     }
 
     #[test]
-    fn no_bar_is_drawn_where_none_is_wanted() {
+    fn no_bar_is_drawn_without_the_option() {
         let err = Sink::default();
         let console = Console::with_writers(OutputOptions::default(), Box::new(Sink::default()), Box::new(err.clone()));
         let meter = console.progress();
         meter.update("x", 1, 2);
-        assert!(!meter.shown.load(SeqCst));
+        assert!(!meter.is_shown.load(SeqCst));
         drop(meter);
         assert_eq!(text(&err), "");
     }

@@ -1,6 +1,6 @@
-//! Where passwords come from: a file, the environment, or a hidden prompt; never an option's argument.
+//! Reads passwords from a file, the environment, or a hidden prompt; never from a command-line argument.
 //!
-//! Must not print, log or keep one: what passes through here is wiped when dropped.
+//! Must not print, log or store a password: buffers are zeroed when dropped.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::client::control::Password;
-use crate::common::escape::strip_line_ending;
+use crate::common::escape::{display_path, strip_line_ending};
 use crate::common::limits::PASSWORD_MAX_BYTES;
 use crate::common::types::UserName;
 
-/// The variable a password may stand in.
+/// The environment variable that may hold a password.
 pub const PASSWORD_VARIABLE: &str = "FILESHARE_PASSWORD";
 
 /// Why there is no password.
@@ -21,34 +21,32 @@ pub enum PasswordError {
     /// No file, no variable, no terminal.
     #[error("no password: give --password-file, set {PASSWORD_VARIABLE}, or run on a terminal")]
     NoSource,
-    /// The file cannot be read.
     #[error("{0}: {1}")]
     File(String, io::Error),
-    /// Longer than any password, or nothing at all.
     #[error("a password has 1 to {PASSWORD_MAX_BYTES} bytes")]
     Length,
-    /// Ctrl-C at the prompt.
+    /// SIGINT at the prompt.
     #[error("interrupted")]
     Interrupted,
-    /// The prompt was left by an end of input, or broke.
+    /// The prompt ended with an end of input, an empty line, or an error.
     #[error("no password was typed")]
     NotEntered,
 }
 
-/// Who can supply a password.
+/// Supplies passwords. Tests replace it.
 pub trait PasswordSource: Send + Sync {
-    /// For `-u`: file, else environment, else the hidden prompt.
+    /// For `-u`: the file, or else the environment, or else the hidden prompt.
     fn for_startup(&self, user: &UserName) -> Result<Password, PasswordError>;
-    /// For a typed `auth NAME`: the hidden prompt, else file, else environment.
+    /// For `auth NAME`: the hidden prompt, or else the file, or else the environment.
     fn for_command(&self, user: &UserName) -> Result<Password, PasswordError>;
 }
 
-/// The usual places.
+/// The file, the environment, and the terminal.
 #[derive(Debug, Clone)]
 pub struct DefaultPasswordSource {
     /// `--password-file`.
     pub file: Option<PathBuf>,
-    /// Whether someone is there to be asked: stdin is a terminal.
+    /// Whether the user can be prompted.
     pub prompt: bool,
 }
 
@@ -76,17 +74,17 @@ impl DefaultPasswordSource {
     }
 }
 
-/// A password within the contract's limits.
+/// Checks the length of a password.
 pub fn validate(password: Password) -> Result<Password, PasswordError> {
     if (1..=PASSWORD_MAX_BYTES).contains(&password.len()) { Ok(password) } else { Err(PasswordError::Length) }
 }
 
 fn first_line(path: &Path) -> Result<Password, PasswordError> {
-    let broken = |error| PasswordError::File(path.display().to_string(), error);
-    // More than any password and its line end; a larger file is not read on.
-    let bound = PASSWORD_MAX_BYTES as u64 + 3;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(bound as usize));
-    std::fs::File::open(path).and_then(|file| file.take(bound).read_to_end(&mut bytes)).map_err(broken)?;
+    let unreadable = |error| PasswordError::File(display_path(path), error);
+    // More than the longest password and its line ending: the rest of a larger file is not read.
+    let limit = PASSWORD_MAX_BYTES as u64 + 3;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(limit as usize));
+    std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(unreadable)?;
     let end = bytes.iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |at| at + 1);
     Ok(Zeroizing::new(strip_line_ending(&bytes[..end]).to_vec()))
 }

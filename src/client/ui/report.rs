@@ -1,6 +1,6 @@
-//! What the commands print: the contract's fixed texts, and the same results as JSON.
+//! The results of commands, as the contract's fixed texts and as JSON.
 //!
-//! Turns results into text and nothing else: no streams, no decisions. Names from others are shown escaped.
+//! No streams, no decisions. Names that come from other users are escaped.
 
 use std::fmt::Write as _;
 
@@ -11,32 +11,31 @@ use crate::common::escape::escape_controls;
 use crate::common::message::{AvailableContent, OwnPublication};
 use crate::common::types::{FileName, UserName, is_control};
 
-/// Told to whoever has just logged in.
+/// Listed after a login. Never grows: scripts depend on the text.
 const COMMANDS: [&str; 7] = ["get", "lap", "lpf", "pub", "sch", "unp", "xit"];
 
-/// One name that a command could not do its work for.
+/// One name for which a command failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemFailure {
-    /// What was asked for, as typed or as found.
+    /// As typed or as found.
     pub name: String,
-    /// One line.
+    /// The reason, one line.
     pub why: String,
-    /// What it does to the exit status.
     pub code: ExitCode,
 }
 
-/// One result, good or bad.
+/// One result: a success or a failure.
 #[derive(Debug)]
 pub enum Report<'a> {
     /// Logged in.
     Welcome(&'a UserName),
     /// Not logged in.
     AuthFailed(&'a ItemFailure),
-    /// A command that wants a login before it.
+    /// This command needs a login before it.
     NotAuthenticated(&'a str),
-    /// `pub` is through.
+    /// `pub`.
     Published(&'a [FileName], &'a [ItemFailure]),
-    /// `unp` is through.
+    /// `unp`.
     Unpublished(&'a [FileName], &'a [ItemFailure]),
     /// `lpf`.
     OwnFiles(&'a [OwnPublication]),
@@ -46,27 +45,27 @@ pub enum Report<'a> {
     Names(&'a [FileName]),
     /// `sch -l`.
     Found(&'a [AvailableContent]),
-    /// `get`: what was asked for, and the name it has now in the shared folder.
+    /// `get`: the name asked for, and the name in the shared folder.
     Downloaded(&'a FileName, &'a FileName),
-    /// `get`: left alone, as `--on-exists skip` wants.
+    /// `get` with `--on-exists skip`: the file exists.
     Skipped(&'a FileName),
-    /// `get`: nobody has it, or it could not be fetched.
+    /// `get`: not found, or not downloaded.
     DownloadFailed(&'a ItemFailure),
-    /// `help`.
+    /// The text of `help`.
     Help(&'a str),
-    /// A line that is no command, or an answer that never came: told on stderr, and here only in JSON.
+    /// This command failed as a whole. Its reason goes to stderr; only JSON has a result.
     CommandFailed(&'a str, &'a ItemFailure),
-    /// The end.
+    /// The client exits.
     Goodbye,
 }
 
 impl Report<'_> {
-    /// Whether it greets, and is left out when quiet.
+    /// Whether `--quiet` leaves it out.
     pub fn is_greeting(&self) -> bool {
         matches!(self, Self::Welcome(_) | Self::Goodbye)
     }
 
-    /// The contract's fixed texts, each line ended; may be empty.
+    /// Complete lines; may be empty.
     pub fn to_text(&self) -> String {
         match self {
             Self::Welcome(user) => format!("Welcome, {user}!\nAvailable commands are: {}\n", COMMANDS.join(", ")),
@@ -85,7 +84,7 @@ impl Report<'_> {
                 list_block(names.iter().map(FileName::as_str), ["No files found", "file found", "files found"])
             }
             Self::Found(entries) => {
-                list_block(entries.iter().map(details), ["No files found", "file found", "files found"])
+                list_block(entries.iter().map(search_columns), ["No files found", "file found", "files found"])
             }
             Self::Downloaded(_, saved) => format!("{} downloaded successfully\n", escape_controls(saved.as_str())),
             Self::DownloadFailed(failure) if failure.code == ExitCode::NotFound => "File not found\n".into(),
@@ -99,7 +98,7 @@ impl Report<'_> {
     /// One JSON object and a line end.
     pub fn to_json(&self) -> String {
         let mut line = String::new();
-        // Whatever could act on a terminal stands within a string, where JSON lets it be written as an escape.
+        // Control characters can only be inside a string, where JSON allows an escape.
         for c in self.json_value().to_string().chars() {
             match c {
                 c if is_control(c) => write!(line, "\\u{:04x}", u32::from(c)).expect("a string takes all"),
@@ -113,24 +112,24 @@ impl Report<'_> {
     fn json_value(&self) -> Value {
         match self {
             Self::Welcome(user) => json!({"command": "auth", "ok": true, "user": user.as_str(), "commands": COMMANDS}),
-            Self::AuthFailed(failure) => failed("auth", failure),
+            Self::AuthFailed(failure) => failure_value("auth", failure),
             Self::NotAuthenticated(command) => {
                 let code = ExitCode::NotAuthenticated as u8;
                 json!({"command": command, "ok": false, "error": "Please authenticate first", "code": code})
             }
-            Self::Published(done, failures) => counted_value("pub", "published", done, failures),
-            Self::Unpublished(done, failures) => counted_value("unp", "unpublished", done, failures),
+            Self::Published(done, failures) => summary_value("pub", "published", done, failures),
+            Self::Unpublished(done, failures) => summary_value("unp", "unpublished", done, failures),
             Self::OwnFiles(files) => json!({"command": "lpf", "ok": true, "files": own_values(files)}),
             Self::Peers(users) => {
                 json!({"command": "lap", "ok": true, "peers": users.iter().map(UserName::as_str).collect::<Vec<_>>()})
             }
-            Self::Names(names) => json!({"command": "sch", "ok": true, "files": texts(names)}),
+            Self::Names(names) => json!({"command": "sch", "ok": true, "files": name_texts(names)}),
             Self::Found(entries) => json!({"command": "sch", "ok": true, "files": found_values(entries)}),
             Self::Downloaded(name, saved) => {
                 json!({"command": "get", "ok": true, "name": name.as_str(), "saved": saved.as_str()})
             }
             Self::Skipped(name) => json!({"command": "get", "ok": true, "name": name.as_str(), "skipped": true}),
-            Self::DownloadFailed(failure) => failed("get", failure),
+            Self::DownloadFailed(failure) => failure_value("get", failure),
             Self::Help(text) => json!({"command": "help", "ok": true, "text": text}),
             Self::CommandFailed(command, failure) => {
                 json!({"command": command, "ok": false, "error": failure.why, "code": failure.code as u8})
@@ -140,7 +139,7 @@ impl Report<'_> {
     }
 }
 
-/// The line with the count, then one failure line if any failed.
+/// A line with the count of successes, then one failure line if any failed.
 fn summary_line(done: usize, failed: &[ItemFailure], verb: &str, noun: &str) -> String {
     let mut text = match done {
         0 => String::new(),
@@ -160,7 +159,7 @@ fn list_block<T: AsRef<str>>(lines: impl ExactSizeIterator<Item = T>, [none, one
         count => format!("{count} {many}:\n"),
     };
     for line in lines {
-        // A tab between columns is ours; whatever else could act is a name's.
+        // A tab separates columns; every other control character is part of a name.
         let columns: Vec<String> =
             line.as_ref().split('\t').map(|column| escape_controls(column).to_string()).collect();
         writeln!(text, "{}", columns.join("\t")).expect("a string takes all");
@@ -168,15 +167,15 @@ fn list_block<T: AsRef<str>>(lines: impl ExactSizeIterator<Item = T>, [none, one
     text
 }
 
-fn details(entry: &AvailableContent) -> String {
+fn search_columns(entry: &AvailableContent) -> String {
     format!("{}\t{}\t{}\t{}", entry.name, entry.content.size, entry.sources, entry.age_s)
 }
 
-fn texts(names: &[FileName]) -> Vec<&str> {
+fn name_texts(names: &[FileName]) -> Vec<&str> {
     names.iter().map(FileName::as_str).collect()
 }
 
-fn failed(command: &str, failure: &ItemFailure) -> Value {
+fn failure_value(command: &str, failure: &ItemFailure) -> Value {
     json!({
         "command": command,
         "ok": false,
@@ -186,13 +185,13 @@ fn failed(command: &str, failure: &ItemFailure) -> Value {
     })
 }
 
-fn counted_value(command: &str, list: &str, done: &[FileName], failures: &[ItemFailure]) -> Value {
+fn summary_value(command: &str, list: &str, done: &[FileName], failures: &[ItemFailure]) -> Value {
     let failed = failures.iter().map(|one| json!({"name": one.name, "error": one.why, "code": one.code as u8}));
     let code = failures.first().map_or(ExitCode::Success, |first| first.code);
     json!({
         "command": command,
         "ok": failures.is_empty(),
-        list: texts(done),
+        list: name_texts(done),
         "failed": failed.collect::<Vec<_>>(),
         "code": code as u8,
     })

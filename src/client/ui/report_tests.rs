@@ -25,7 +25,7 @@ fn json(report: &Report) -> Value {
 }
 
 #[test]
-fn the_texts_are_those_of_the_contract() {
+fn texts_are_those_of_the_contract() {
     let welcome = "Welcome, hans!\nAvailable commands are: get, lap, lpf, pub, sch, unp, xit\n";
     assert_eq!(Report::Welcome(&user("hans")).to_text(), welcome);
     let refused = failure("hans", ExitCode::NotAuthenticated);
@@ -60,7 +60,7 @@ fn lists_are_headed_by_their_length() {
 }
 
 #[test]
-fn downloads_say_what_became_of_each() {
+fn each_download_outcome_has_its_line() {
     let (asked, saved) = (file("report.pdf"), file("report (1).pdf"));
     assert_eq!(Report::Downloaded(&asked, &asked).to_text(), "report.pdf downloaded successfully\n");
     assert_eq!(Report::Downloaded(&asked, &saved).to_text(), "report (1).pdf downloaded successfully\n");
@@ -88,7 +88,7 @@ fn json_carries_the_same() {
 }
 
 #[test]
-fn nothing_in_json_acts_on_a_terminal() {
+fn json_has_no_control_characters() {
     let line = Report::DownloadFailed(&failure("\x1b]0;\u{9b}\u{202e}\u{2028}\x7f", ExitCode::NotFound)).to_json();
     assert!(!line.trim_end().chars().any(is_control), "{line:?}");
     let value: Value = serde_json::from_str(&line).unwrap();
