@@ -1,9 +1,5 @@
 //! The exit codes of the client (section 4 of the contract). Never renumbered.
 
-use crate::client::control::{LoginError, RequestError};
-use crate::client::download::DownloadError;
-use crate::client::files::ShareError;
-
 /// The result of a command, and of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -49,59 +45,6 @@ impl ExitCode {
     /// The first failure of the two.
     pub fn or(self, later: Self) -> Self {
         if self.is_success() { later } else { self }
-    }
-}
-
-impl From<&RequestError> for ExitCode {
-    fn from(error: &RequestError) -> Self {
-        match error {
-            RequestError::NotAuthenticated => Self::NotAuthenticated,
-            RequestError::Unreachable => Self::Unreachable,
-            RequestError::NotPublished => Self::NotFound,
-            RequestError::Refused => Self::Internal,
-        }
-    }
-}
-
-impl From<&LoginError> for ExitCode {
-    fn from(error: &LoginError) -> Self {
-        match error {
-            LoginError::Unreachable | LoginError::Version { .. } => Self::Unreachable,
-            LoginError::Refused
-            | LoginError::AlreadyActive { .. }
-            | LoginError::Throttled(_)
-            | LoginError::LoggedIn => Self::NotAuthenticated,
-        }
-    }
-}
-
-impl From<&ShareError> for ExitCode {
-    fn from(error: &ShareError) -> Self {
-        match error {
-            ShareError::Interrupted => Self::Interrupted,
-            ShareError::Missing(_)
-            | ShareError::NoMatch(_)
-            | ShareError::Empty(_)
-            | ShareError::NotUtf8(_)
-            | ShareError::Special(_)
-            | ShareError::Unreadable(..)
-            | ShareError::Name(..)
-            | ShareError::Changed(_) => Self::LocalFile,
-        }
-    }
-}
-
-impl From<&DownloadError> for ExitCode {
-    fn from(error: &DownloadError) -> Self {
-        match error {
-            DownloadError::NotFound => Self::NotFound,
-            DownloadError::Transfer(_) => Self::TransferFailed,
-            DownloadError::HashMismatch => Self::HashMismatch,
-            DownloadError::Exists | DownloadError::Locked | DownloadError::Local(_) => Self::LocalFile,
-            DownloadError::DiskFull => Self::DiskFull,
-            DownloadError::Interrupted => Self::Interrupted,
-            DownloadError::Request(error) => error.into(),
-        }
     }
 }
 

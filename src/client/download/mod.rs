@@ -45,6 +45,7 @@ use target::TargetDir;
 
 use crate::client::control::RequestError;
 use crate::client::control::ServerApi;
+use crate::client::exit_code::ExitCode;
 use crate::common::types::{Content, FileName, UserName};
 
 /// What to do when the target is there already.
@@ -123,6 +124,20 @@ pub enum DownloadError {
     /// Exit 3 or 4.
     #[error("{0}")]
     Request(#[from] RequestError),
+}
+
+impl From<&DownloadError> for ExitCode {
+    fn from(error: &DownloadError) -> Self {
+        match error {
+            DownloadError::NotFound => Self::NotFound,
+            DownloadError::Transfer(_) => Self::TransferFailed,
+            DownloadError::HashMismatch => Self::HashMismatch,
+            DownloadError::Exists | DownloadError::Locked | DownloadError::Local(_) => Self::LocalFile,
+            DownloadError::DiskFull => Self::DiskFull,
+            DownloadError::Interrupted => Self::Interrupted,
+            DownloadError::Request(error) => error.into(),
+        }
+    }
 }
 
 impl From<io::Error> for DownloadError {

@@ -17,6 +17,7 @@ pub use self::glob::{InvalidPattern, Pattern};
 pub use self::hasher::{HashError, hash_file};
 pub use self::outline_cache::{DiskCache, MemoryCache};
 pub use self::shared_dir::{FileIdentity, Rename, SharedDir, rename_noreplace};
+use crate::client::exit_code::ExitCode;
 use crate::common::types::FileName;
 
 /// Why a local file cannot be shared.
@@ -49,6 +50,22 @@ pub enum ShareError {
     /// Interrupted by the user.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl From<&ShareError> for ExitCode {
+    fn from(error: &ShareError) -> Self {
+        match error {
+            ShareError::Interrupted => Self::Interrupted,
+            ShareError::Missing(_)
+            | ShareError::NoMatch(_)
+            | ShareError::Empty(_)
+            | ShareError::NotUtf8(_)
+            | ShareError::Special(_)
+            | ShareError::Unreadable(..)
+            | ShareError::Name(..)
+            | ShareError::Changed(_) => Self::LocalFile,
+        }
+    }
 }
 
 /// One argument of `pub`, `unp` or `get` as the shell split it.

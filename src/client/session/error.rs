@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::client::exit_code::ExitCode;
+
 /// Why a login did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoginError {
@@ -33,6 +35,18 @@ pub enum LoginError {
     LoggedIn,
 }
 
+impl From<&LoginError> for ExitCode {
+    fn from(error: &LoginError) -> Self {
+        match error {
+            LoginError::Unreachable | LoginError::Version { .. } => Self::Unreachable,
+            LoginError::Refused
+            | LoginError::AlreadyActive { .. }
+            | LoginError::Throttled(_)
+            | LoginError::LoggedIn => Self::NotAuthenticated,
+        }
+    }
+}
+
 /// Why a request got no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
@@ -48,4 +62,15 @@ pub enum RequestError {
     /// What was to be published for the same users as another publication: that one is not visible any more.
     #[error("it is not published any more")]
     NotPublished,
+}
+
+impl From<&RequestError> for ExitCode {
+    fn from(error: &RequestError) -> Self {
+        match error {
+            RequestError::NotAuthenticated => Self::NotAuthenticated,
+            RequestError::Unreachable => Self::Unreachable,
+            RequestError::NotPublished => Self::NotFound,
+            RequestError::Refused => Self::Internal,
+        }
+    }
 }
