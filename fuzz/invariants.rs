@@ -1,5 +1,5 @@
-//! What must hold whatever comes from outside: one function a fuzz target, and a test over drawn inputs for each
-//! (`tests/threats.rs`), so that they are tried without a nightly toolchain too.
+//! Invariants for arbitrary input from outside: one function for each fuzz target. `tests/threats.rs` checks each with
+//! generated inputs, without a nightly toolchain.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,18 +20,18 @@ use fileshare::internals::server::core::{Effects, LoadedState, Server, ServerCon
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 
-/// Any datagram: one packet or none, and a packet is written as it was read.
+/// Any datagram is at most one packet, and its encoding is the datagram.
 pub fn packet(datagram: &[u8]) {
     let Some(packet) = Packet::parse(datagram) else { return };
     if matches!(packet, Packet::Session { .. }) {
-        return; // its sealer writes it
+        return; // written by SessionCipher only
     }
-    let written = packet.to_bytes();
-    assert_eq!(Packet::parse(&written), Some(packet));
-    assert_eq!(written.len(), datagram.len());
+    let encoded = packet.to_bytes();
+    assert_eq!(Packet::parse(&encoded), Some(packet));
+    assert_eq!(encoded.len(), datagram.len());
 }
 
-/// Anything under seal, either way: a message within its limits or none, and it means the same when written again.
+/// Any plaintext of a sealed datagram, in either direction, is at most one message, and its encoding decodes to the same.
 pub fn messages(text: &[u8]) {
     if let Ok(message) = ClientMessage::decode(text) {
         let mut again = Vec::new();
@@ -46,7 +46,7 @@ pub fn messages(text: &[u8]) {
     }
 }
 
-/// Anything on a TCP connection: how it begins, how long a record is, and what stands in one.
+/// Any bytes on a TCP connection: the preamble, the length of a record and the messages in it.
 pub fn transfer(bytes: &[u8]) {
     match Preamble::parse(bytes) {
         Ok(Preamble::NeedBytes(needed)) => assert!(needed > bytes.len() && needed < TICKET_MAX_BYTES + 100),
@@ -66,35 +66,35 @@ pub fn transfer(bytes: &[u8]) {
     let _ = postcard::take_from_bytes::<PeerResponse>(bytes);
 }
 
-/// Any credentials file: users, or an error that names a line and holds nothing of a password.
+/// Any credentials file gives users, or an error of one line that names the line of the file.
 pub fn credentials(text: &[u8]) {
     match Credentials::parse(text, Path::new("file")) {
         Ok(credentials) => assert!(credentials.users.len() <= text.split(|byte| *byte == b'\n').count()),
         Err(error) => {
-            let told = error.to_string();
-            assert!(told.contains("line") && !told.contains(['\n', '\x1b']), "{told:?}");
+            let text = error.to_string();
+            assert!(text.contains("line") && !text.contains(['\n', '\x1b']), "{text:?}");
         }
     }
 }
 
-/// Any line that is typed: a command or an error of one line; and what is quoted reads back.
-pub fn words(line: &[u8]) {
+/// Any typed line is a command or an error, and a quoted text is one token with that text.
+pub fn tokenizer(line: &[u8]) {
     let _ = command::parse(line);
     let Ok(text) = std::str::from_utf8(line) else { return };
     if !text.is_empty() && !text.contains(['\n', '\r']) {
-        let words = Tokenizer::new(&quote(text)).collect_tokens().expect("our own quotes close");
-        assert_eq!((words.len(), words[0].text.as_str(), &words[0].pattern), (1, text, &None));
+        let tokens = Tokenizer::new(&quote(text)).collect_tokens().expect("our own quotes close");
+        assert_eq!((tokens.len(), tokens[0].text.as_str(), &tokens[0].pattern), (1, text, &None));
     }
-    for word in Tokenizer::new(text).collect_tokens().into_iter().flatten() {
-        if let Ok(path) = normalize(&word) {
+    for token in Tokenizer::new(text).collect_tokens().into_iter().flatten() {
+        if let Ok(path) = normalize(&token) {
             assert!(!path.text.starts_with('/') && path.text.split('/').all(|part| part != ".."), "{path:?}");
         }
     }
 }
 
-/// Any datagrams from an address that has proven nothing: at most one answer each, never larger, and no session.
-#[expect(clippy::disallowed_methods, reason = "an Instant to count from can be had no other way")]
-pub fn stranger((pieces, bytes): (u8, &[u8])) {
+/// Any datagrams from an unauthenticated client: at most one reply to each, never larger than it, and no session.
+#[expect(clippy::disallowed_methods, reason = "a first Instant comes from the clock")]
+pub fn unauthenticated_client((pieces, bytes): (u8, &[u8])) {
     let now = Instant::now();
     let mut server = Server::new(ServerConfig::default(), LoadedState::new(), [1; 32], now, 1_700_000_000_000);
     let mut out = Effects::new();
@@ -108,8 +108,8 @@ pub fn stranger((pieces, bytes): (u8, &[u8])) {
     assert_eq!(server.session_count(), 0);
 }
 
-/// A client that logs in, always with the same randomness, and the first datagram it sends.
-#[expect(clippy::disallowed_methods, reason = "an Instant to count from can be had no other way")]
+/// A client at the start of a login, with fixed randomness, and its first datagram.
+#[expect(clippy::disallowed_methods, reason = "a first Instant comes from the clock")]
 pub fn client() -> (Instant, Session, Vec<u8>) {
     let servers = vec!["192.0.2.1:9".parse().expect("an address")];
     let config = SessionConfig { servers, tcp_port: 1, stretching: KeyStretching::Insecure };
@@ -120,12 +120,12 @@ pub fn client() -> (Instant, Session, Vec<u8>) {
     (now, session, hello)
 }
 
-/// Any datagrams from a server that does not know the password, each behind its length in two bytes, a moment apart: no
-/// session, an end of the login at most once, and never more said in return than once for each and once for the time.
-pub fn false_server(mut bytes: &[u8]) {
+/// Any datagrams from a server without the user's record: no session, at most one failure of the login, and at most two
+/// datagrams sent after each, one of them by a timer. In `bytes` each datagram follows its length in two bytes.
+pub fn malicious_server(mut bytes: &[u8]) {
     let (mut now, mut session, _) = client();
     let server = "192.0.2.1:9".parse().expect("an address");
-    let mut ends = 0;
+    let mut failures = 0;
     while let Some((length, rest)) = bytes.split_first_chunk() {
         let (datagram, rest) = rest.split_at(rest.len().min(u16::from_be_bytes(*length).into()));
         bytes = rest;
@@ -137,8 +137,8 @@ pub fn false_server(mut bytes: &[u8]) {
         assert!(std::iter::from_fn(|| session.poll_transmit()).count() <= 2);
         while let Some(event) = session.poll_event() {
             assert!(matches!(event, Event::LoginFinished(Err(_))), "{event:?}");
-            ends += 1;
+            failures += 1;
         }
     }
-    assert!(ends <= 1);
+    assert!(failures <= 1);
 }

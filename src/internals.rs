@@ -1,6 +1,6 @@
-//! What the integration tests, benches and fuzz targets use of the crate's modules. Not part of the public interface.
+//! The items that integration tests, benches and fuzz targets use. Not part of the public interface.
 //!
-//! Every item is listed by name, so that the compiler reports what only tests would use.
+//! Every item is listed by name, so that the compiler reports dead code in the modules.
 
 pub mod client {
     pub mod control {

@@ -1,4 +1,4 @@
-//! Whatever comes from outside: the invariants of the fuzz targets over drawn inputs, noise and truth with mistakes in it.
+//! The invariants of the fuzz targets, checked with generated inputs: random bytes and corrupted valid inputs.
 
 #[path = "../fuzz/invariants.rs"]
 mod invariants;
@@ -22,10 +22,10 @@ use rand::{Rng, SeedableRng};
 
 const INPUTS: usize = 40_000;
 
-/// Changes some bytes, cuts or repeats a piece, or puts a piece of something else in.
-fn spoiled(rng: &mut StdRng, truths: &[Vec<u8>]) -> Vec<u8> {
-    const TELLING: [u8; 12] = [0, 1, 0x7f, 0x80, 0xff, b'\n', b'\r', b' ', b'/', b'.', b'"', b'\\'];
-    let mut bytes = truths.choose(rng).expect("some truth").clone();
+/// Corrupts a valid input: changes bytes, cuts or truncates it, or inserts part of another.
+fn corrupted(rng: &mut StdRng, valid: &[Vec<u8>]) -> Vec<u8> {
+    const SPECIAL: [u8; 12] = [0, 1, 0x7f, 0x80, 0xff, b'\n', b'\r', b' ', b'/', b'.', b'"', b'\\'];
+    let mut bytes = valid.choose(rng).expect("a valid input").clone();
     for _ in 0..rng.gen_range(0..6) {
         if bytes.is_empty() {
             break;
@@ -33,12 +33,12 @@ fn spoiled(rng: &mut StdRng, truths: &[Vec<u8>]) -> Vec<u8> {
         let at = rng.gen_range(0..bytes.len());
         match rng.gen_range(0..6) {
             0 => bytes[at] = rng.r#gen(),
-            1 => bytes[at] = *TELLING.choose(rng).expect("some"),
+            1 => bytes[at] = *SPECIAL.choose(rng).expect("a byte"),
             2 => bytes.truncate(at),
             3 => drop(bytes.drain(at..rng.gen_range(at..=bytes.len()))),
-            4 => bytes.insert(at, *TELLING.choose(rng).expect("some")),
+            4 => bytes.insert(at, *SPECIAL.choose(rng).expect("a byte")),
             _ => {
-                let other = truths.choose(rng).expect("some truth");
+                let other = valid.choose(rng).expect("a valid input");
                 let from = rng.gen_range(0..=other.len());
                 bytes.splice(at..at, other[from..].iter().copied());
             }
@@ -47,29 +47,29 @@ fn spoiled(rng: &mut StdRng, truths: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// What a fuzzer starts from, when `scripts/fuzz.sh` asks for it. `head` comes before each.
-fn keep_as_seeds(target: &str, head: &[u8], truths: &[Vec<u8>]) {
+/// Writes the valid inputs, each after `head`, as the fuzzer's seeds if `scripts/fuzz.sh` has set the directory.
+fn write_seeds(target: &str, head: &[u8], valid: &[Vec<u8>]) {
     let Some(corpus) = std::env::var_os("FILESHARE_FUZZ_CORPUS") else { return };
     let folder = Path::new(&corpus).join(target);
-    fs::create_dir_all(&folder).expect("a folder for the corpus");
-    for (at, truth) in truths.iter().enumerate() {
-        fs::write(folder.join(format!("true-{at}")), [head, truth].concat()).expect("a seed");
+    fs::create_dir_all(&folder).expect("a corpus directory");
+    for (at, input) in valid.iter().enumerate() {
+        fs::write(folder.join(format!("valid-{at}")), [head, input].concat()).expect("a seed file");
     }
 }
 
-fn try_all(target: &str, seed: u64, truths: &[Vec<u8>], mut holds: impl FnMut(&mut StdRng, &[u8])) {
-    // The target of whole servers is told first into how many pieces its input falls.
-    let head: &[u8] = if target == "stranger" { &[4] } else { &[] };
-    keep_as_seeds(target, head, truths);
+fn check_all(target: &str, seed: u64, valid: &[Vec<u8>], mut check: impl FnMut(&mut StdRng, &[u8])) {
+    // The first byte of this target's input is the number of datagrams in it.
+    let head: &[u8] = if target == "unauthenticated_client" { &[4] } else { &[] };
+    write_seeds(target, head, valid);
     let mut rng = StdRng::seed_from_u64(seed);
     for at in 0..INPUTS {
         let bytes = match at % 4 {
             0 => (0..rng.gen_range(0..400)).map(|_| rng.r#gen()).collect(),
-            _ => spoiled(&mut rng, truths),
+            _ => corrupted(&mut rng, valid),
         };
-        holds(&mut rng, &bytes);
+        check(&mut rng, &bytes);
     }
-    truths.iter().for_each(|truth| holds(&mut rng, truth));
+    valid.iter().for_each(|input| check(&mut rng, input));
 }
 
 fn packets() -> Vec<Vec<u8>> {
@@ -89,18 +89,20 @@ fn packets() -> Vec<Vec<u8>> {
 
 #[test]
 fn datagrams() {
-    try_all("packet", 1, &packets(), |_, bytes| invariants::packet(bytes));
+    check_all("packet", 1, &packets(), |_, bytes| invariants::packet(bytes));
 }
 
 #[test]
-fn a_strangers_datagrams() {
-    let mut truths = packets();
-    truths.push(truths.concat());
-    try_all("stranger", 2, &truths, |rng, bytes| invariants::stranger((rng.gen_range(0..4), bytes)));
+fn datagrams_of_an_unauthenticated_client() {
+    let mut valid = packets();
+    valid.push(valid.concat());
+    check_all("unauthenticated_client", 2, &valid, |rng, bytes| {
+        invariants::unauthenticated_client((rng.gen_range(0..4), bytes))
+    });
 }
 
 #[test]
-fn a_false_servers_datagrams() {
+fn datagrams_of_a_malicious_server() {
     let (_, _, hello) = invariants::client();
     let Some(Packet::Hello { nonce, .. }) = Packet::parse(&hello) else { panic!("no HELLO: {hello:x?}") };
     let mut rng = StdRng::seed_from_u64(7);
@@ -121,8 +123,8 @@ fn a_false_servers_datagrams() {
     let framed: Vec<Vec<u8>> = framed.map(|bytes| [&(bytes.len() as u16).to_be_bytes()[..], &bytes].concat()).collect();
     let whole = framed[..3].concat();
     let slow = [&framed[0][..], &framed[1], &[0; 8], &framed[2]].concat();
-    let truths: Vec<_> = [whole, slow].into_iter().chain(framed).collect();
-    try_all("false_server", 7, &truths, |_, bytes| invariants::false_server(bytes));
+    let valid: Vec<_> = [whole, slow].into_iter().chain(framed).collect();
+    check_all("malicious_server", 7, &valid, |_, bytes| invariants::malicious_server(bytes));
 }
 
 #[test]
@@ -138,11 +140,11 @@ fn messages() {
         Request::Search { query: NameQuery::Substring("a".repeat(300)), cursor: None },
     ];
     let id = RequestId(9);
-    let mut truths = Vec::new();
+    let mut valid = Vec::new();
     for request in requests {
         let mut text = Vec::new();
         ClientMessage::Request { id, lowest_pending: id, request }.encode(&mut text);
-        truths.push(text);
+        valid.push(text);
     }
     for response in [
         Response::SearchResults { names: vec![name; 5], next: None },
@@ -151,30 +153,30 @@ fn messages() {
     ] {
         let mut text = Vec::new();
         ServerMessage::Reply { id, response }.encode(&mut text);
-        truths.push(text);
+        valid.push(text);
     }
-    try_all("messages", 3, &truths, |_, bytes| invariants::messages(bytes));
+    check_all("messages", 3, &valid, |_, bytes| invariants::messages(bytes));
 }
 
 #[test]
 fn transfers() {
     let preamble = |ticket: &[u8]| Initiator::start(ticket, &[7; 32]).expect("it fits").1;
     let ranges = vec![GroupRange { content: 0, first: 1, count: u32::MAX }; 5];
-    let want = postcard::to_stdvec(&PeerRequest::RequestGroups { ranges }).expect("our own types encode");
-    let grant = postcard::to_stdvec(&PeerRequest::AddTicket { ticket: vec![1; 200] }).expect("our own types encode");
-    let truths = [preamble(&[]), preamble(&[9; 300]), want, grant, vec![0, 1, 0, 0], vec![0xff; 4]];
-    try_all("transfer", 4, &truths, |_, bytes| invariants::transfer(bytes));
+    let request = postcard::to_stdvec(&PeerRequest::RequestGroups { ranges }).expect("our own types encode");
+    let ticket = postcard::to_stdvec(&PeerRequest::AddTicket { ticket: vec![1; 200] }).expect("our own types encode");
+    let valid = [preamble(&[]), preamble(&[9; 300]), request, ticket, vec![0, 1, 0, 0], vec![0xff; 4]];
+    check_all("transfer", 4, &valid, |_, bytes| invariants::transfer(bytes));
 }
 
 #[test]
 fn credentials() {
-    let truths = [
+    let valid = [
         b"# users\n\nhans falcon*solo\nyoda wise@!man\r\nvader sithlord**\n".to_vec(),
         b"hans two words \nlong ".iter().chain(&[b'p'; 256]).copied().collect(),
         b"hans $fileshare$1$00ff\n".to_vec(),
         b"hans a\nhans b\n".to_vec(),
     ];
-    try_all("credentials", 5, &truths, |_, bytes| invariants::credentials(bytes));
+    check_all("credentials", 5, &valid, |_, bytes| invariants::credentials(bytes));
 }
 
 #[test]
@@ -189,5 +191,5 @@ fn command_lines() {
         b"-lap",
         "pub \u{202e}gpj.exe \u{1b}[31m ä日本".as_bytes(),
     ];
-    try_all("words", 6, &lines.map(<[u8]>::to_vec), |_, bytes| invariants::words(bytes));
+    check_all("tokenizer", 6, &lines.map(<[u8]>::to_vec), |_, bytes| invariants::tokenizer(bytes));
 }

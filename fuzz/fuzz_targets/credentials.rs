@@ -1,6 +1,6 @@
 #![no_main]
 
-#[expect(dead_code, reason = "each target uses one of them")]
+#[expect(dead_code, reason = "each target uses one function")]
 #[path = "../invariants.rs"]
 mod invariants;
 

@@ -1,4 +1,4 @@
-//! What server and client must agree on. No sockets, no clocks; imports neither `server` nor `client`.
+//! What server and client have to agree on, and helpers of both. No sockets, no clocks; imports neither `server` nor `client`.
 
 pub(crate) mod chunk_tree;
 pub(crate) mod crypto;

@@ -1,12 +1,12 @@
-//! A value that no debug output, log or panic shows.
+//! Values that `Debug` does not show, and so no log or panic either.
 
 use std::fmt;
 use std::ops::Deref;
 
 use serde::{Deserialize, Serialize};
 
-/// A key or a token that travels: on the wire and in use as if it stood there by itself, and never shown. What stays in
-/// one place is in a `Zeroizing`, which does not show what it holds either.
+/// A key or token inside a message. Encoded and used like the plain value. (A secret outside messages is a `Zeroizing`,
+/// which does not show its value either.)
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Redacted<T>(pub T);

@@ -4,14 +4,14 @@ use crate::common::message::SourceGrant;
 use crate::common::ticket::{ResumptionTicket, TransferTicket};
 use crate::common::types::{InstanceId, PublicationsDigest, SessionId, UserName};
 
-/// Bytes that show as `167` in a list, `a7` in hex, and that nothing else here holds.
+/// Bytes that appear as `167` in a list and as `a7` in hex, unlike all other values here.
 const KEY: [u8; 32] = [0xa7; 32];
 
 fn hans() -> UserName {
     UserName::parse("hans").unwrap()
 }
 
-fn welcome() -> SessionParams {
+fn session_params() -> SessionParams {
     SessionParams {
         session: SessionId([1; 16]),
         instance: InstanceId(2),
@@ -27,7 +27,7 @@ fn welcome() -> SessionParams {
 }
 
 #[test]
-fn what_holds_a_key_does_not_show_it() {
+fn a_value_with_a_key_does_not_show_it() {
     let transfer = TransferTicket { downloader: hans(), expires_ms: 1, key: KEY.into(), grants: vec![] };
     let resumption = ResumptionTicket {
         user: hans(),
@@ -45,7 +45,7 @@ fn what_holds_a_key_does_not_show_it() {
         format!("{transfer:?}"),
         format!("{resumption:?}"),
         format!("{grant:?}"),
-        format!("{:?}", welcome()),
+        format!("{:?}", session_params()),
     ];
     for shown in shown {
         assert!(shown.contains("(redacted)"), "{shown}");
@@ -54,7 +54,7 @@ fn what_holds_a_key_does_not_show_it() {
 }
 
 #[test]
-fn it_is_written_as_what_it_holds() {
+fn it_is_encoded_as_its_value() {
     assert_eq!(postcard::to_stdvec(&Redacted(KEY)), postcard::to_stdvec(&KEY));
     assert_eq!(postcard::from_bytes(&KEY), Ok(Redacted(KEY)));
 }

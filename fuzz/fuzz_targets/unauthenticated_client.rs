@@ -1,0 +1,7 @@
+#![no_main]
+
+#[expect(dead_code, reason = "each target uses one function")]
+#[path = "../invariants.rs"]
+mod invariants;
+
+libfuzzer_sys::fuzz_target!(|input: (u8, &[u8])| invariants::unauthenticated_client(input));
