@@ -56,7 +56,7 @@ fn mutation(round: u64, number: u64) -> Mutation {
     };
     let files = (0..FILES).map(file).collect();
     let change = Change::Publish { files, audience: Arc::default(), published_s: 1_700_000_000 };
-    Mutation { user, run: InstanceId(round), request: RequestId(number), change }
+    Mutation { user, instance: InstanceId(round), request: RequestId(number), change }
 }
 
 fn open(path: &Path) -> (Journal, u64, mpsc::Receiver<()>) {

@@ -69,7 +69,7 @@ fn fill(server: &ServerProcess, users: usize, publications: usize) {
         let files = (first..first + left).map(|number| file(owner, number)).collect();
         let change = Change::Publish { files, audience: Arc::default(), published_s: 1_700_000_000 };
         let mutation =
-            Mutation { user: user(owner), run: InstanceId(1), request: RequestId(number as u64 + 1), change };
+            Mutation { user: user(owner), instance: InstanceId(1), request: RequestId(number as u64 + 1), change };
         while journal.push(mutation.clone()).is_err() {
             wakes.recv().expect("the journal's thread runs");
         }

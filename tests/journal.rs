@@ -54,7 +54,7 @@ impl LoadSink for Contents {
 impl Contents {
     /// What the journal should hold after one more mutation.
     fn apply(&mut self, mutation: &Mutation) {
-        let Mutation { user, run, request, change } = mutation;
+        let Mutation { user, instance, request, change } = mutation;
         let found = match change {
             Change::Publish { files, audience, published_s } => {
                 for file in files {
@@ -70,7 +70,7 @@ impl Contents {
                 Some(*found)
             }
         };
-        self.last.insert(user.clone(), LastMutation { run: *run, request: *request, found });
+        self.last.insert(user.clone(), LastMutation { instance: *instance, request: *request, found });
     }
 }
 
@@ -92,7 +92,7 @@ fn mutation(seed: u64, number: u64) -> Mutation {
         };
         Change::Publish { files, audience: Arc::new(audience), published_s: rng.r#gen::<u32>().into() }
     };
-    Mutation { user: owner, run: InstanceId(seed), request: RequestId(number), change }
+    Mutation { user: owner, instance: InstanceId(seed), request: RequestId(number), change }
 }
 
 fn open(path: &Path) -> Result<(Journal, Contents, mpsc::Receiver<()>), JournalError> {

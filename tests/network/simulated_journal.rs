@@ -90,8 +90,8 @@ impl SimulatedJournal {
     }
 
     fn apply(&mut self, mutation: Mutation) {
-        let Mutation { user, run, request, change } = mutation;
-        assert!(self.applied.insert((user.clone(), run, request)), "{request:?} of {user} is applied twice");
+        let Mutation { user, instance, request, change } = mutation;
+        assert!(self.applied.insert((user.clone(), instance, request)), "{request:?} of {user} is applied twice");
         let found = match change {
             Change::Publish { files, audience, published_s } => {
                 for NamedContent { name, content } in files {
@@ -107,6 +107,6 @@ impl SimulatedJournal {
                 Some(found)
             }
         };
-        self.disk.last.insert(user, LastMutation { run, request, found });
+        self.disk.last.insert(user, LastMutation { instance, request, found });
     }
 }

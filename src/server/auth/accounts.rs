@@ -60,21 +60,21 @@ impl Account {
 
     /// The last mutation of an instance, if it is remembered.
     pub fn last_mutation_of(&self, instance: InstanceId) -> Option<&LastMutation> {
-        self.recent.iter().find(|last| last.run == instance)
+        self.recent.iter().find(|last| last.instance == instance)
     }
 
     /// The instance whose mutation was the user's last; 0 for none.
     pub fn last_writer(&self) -> InstanceId {
-        self.recent.last().map_or(InstanceId(0), |last| last.run)
+        self.recent.last().map_or(InstanceId(0), |last| last.instance)
     }
 
     /// Remembers a mutation that is durable.
     pub fn record_mutation(&mut self, last: LastMutation) {
-        self.recent.retain(|earlier| earlier.run != last.run);
+        self.recent.retain(|earlier| earlier.instance != last.instance);
         if self.recent.len() == INSTANCES_REMEMBERED {
             self.recent.remove(0);
         }
-        self.newest_instance = self.newest_instance.max(last.run);
+        self.newest_instance = self.newest_instance.max(last.instance);
         self.recent.push(last);
     }
 

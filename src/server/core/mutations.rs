@@ -102,7 +102,7 @@ impl Server {
 
     fn queue_mutation(&mut self, key: SessionKey, id: RequestId, change: Change, out: &mut Effects) {
         let session = self.sessions.get(key);
-        let mutation = Mutation { user: session.user.clone(), run: session.instance, request: id, change };
+        let mutation = Mutation { user: session.user.clone(), instance: session.instance, request: id, change };
         out.mutations.push_back(mutation.clone());
         self.mutations.push(mutation);
         if let Some(account) = self.accounts.find_mut(&session.user) {
@@ -138,7 +138,7 @@ impl Server {
                 Some(*found)
             }
         };
-        account.record_mutation(LastMutation { run: mutation.run, request: mutation.request, found });
+        account.record_mutation(LastMutation { instance: mutation.instance, request: mutation.request, found });
         let Some(pending) = account.pending.take() else { return };
         let response = self.reply_for(owner, found);
         if let Some(key) = self.sessions.find(&pending.session) {

@@ -4,9 +4,9 @@
 //! would drop the locks that SQLite holds on it (POSIX advisory locks belong to the process). The lock file stays when
 //! the server exits; removing it would let two servers lock two files of the same name.
 //!
-//! The file carries our mark (`application_id`) and the version of its tables (`user_version`). Version *n* becomes
-//! *n + 1* by one entry of [`MIGRATIONS`], in one transaction with the version itself: a crash leaves the old or the new.
-//! A version that this program does not know is refused. Migrations are never changed once released, only added.
+//! The file holds our application id (`application_id`) and the version of its tables (`user_version`). Version *n* becomes
+//! *n + 1* by one entry of [`MIGRATIONS`], in one transaction with the version: a crash leaves one or the other. Unknown
+//! versions are rejected. Released migrations are never changed; new ones are appended.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
@@ -18,29 +18,30 @@ use rusqlite::{Connection, TransactionBehavior};
 use rustix::fs::OFlags;
 
 use super::JournalError;
+use crate::common::escape::display_path;
 
 /// Only its owner reads and writes the data file: it holds the server's root secret.
 const MODE: u32 = 0o600;
-/// Of an SQLite file.
+/// The first bytes of an SQLite file.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-/// Where an SQLite file's header keeps the application's id, big-endian.
-const APPLICATION_ID_AT: usize = 68;
-/// Bytes of an SQLite file's header.
+/// Offset of the application id in the header of an SQLite file, big-endian.
+const APPLICATION_ID_OFFSET: usize = 68;
+/// Size of the header of an SQLite file.
 const HEADER_BYTES: usize = 100;
 
-/// Whether the data file is there.
+/// What is at the path of the data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DataFileState {
-    /// Nothing, or a file of zero bytes that never became anything.
+    /// Nothing, or a file of zero bytes.
     Missing,
-    /// A file with our mark, or what a crash while it was created left of one.
+    /// A file with our application id, or the remains of one whose creation was interrupted by a crash.
     DataFile,
 }
 
-/// The lock, held until dropped.
+/// The lock of a data file, held until dropped.
 #[derive(Debug)]
 pub(super) struct LockFile {
-    _file: File,
+    file: File,
 }
 
 /// The path with all links resolved, so that two names of one file share one lock. The file need not exist.
@@ -57,11 +58,11 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, JournalError> {
 }
 
 impl LockFile {
-    /// Takes the lock of a resolved path, or says who has it.
+    /// Locks the data file at a resolved path. The error names the process that holds the lock.
     pub(super) fn take(path: &Path) -> Result<Self, JournalError> {
         let lock_path = with_suffix(path, ".lock");
         let unusable = |error: std::io::Error| JournalError::unusable(&lock_path, error);
-        // Never through a link: someone may have put it there to have us write into another file.
+        // Links are not followed: an attacker could use one to make the server write into another file.
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(MODE);
         options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
@@ -75,9 +76,17 @@ impl LockFile {
         }
         file.set_permissions(Permissions::from_mode(MODE)).map_err(unusable)?;
         file.set_len(0).and_then(|()| file.rewind()).map_err(unusable)?;
-        // Only for the other server's error line; the lock itself counts.
+        // Only for the error line of another server; the lock itself counts.
         let _ = writeln!(file, "{}", std::process::id());
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for LockFile {
+    /// Unlocks explicitly: closing would not release the lock while a child process that is being forked holds a copy of
+    /// the descriptor.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
     }
 }
 
@@ -87,10 +96,10 @@ fn holder(file: &mut File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// Looks at what stands at the path, under the lock. Refuses what is not ours before SQLite could touch it, and a data
-/// file that is gone while its write-ahead log is not: starting anew would throw away what the log holds.
+/// Checks what is at the path, under the lock. Rejects a file of another program before SQLite opens it, and a missing data
+/// file whose write-ahead log exists: a new data file would lose what the log holds.
 ///
-/// This opens and closes the database, which is harmless here alone: the lock is ours and SQLite has not opened it yet.
+/// Opens and closes the database, which drops no locks here: SQLite has not opened it yet.
 pub(super) fn check_data_file(path: &Path) -> Result<DataFileState, JournalError> {
     let kind = match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => Some(metadata.len()),
@@ -108,7 +117,7 @@ pub(super) fn check_data_file(path: &Path) -> Result<DataFileState, JournalError
     if kind.unwrap_or(0) == 0 {
         let log = with_suffix(path, "-wal");
         if log.symlink_metadata().is_ok() {
-            let reason = format!("it is empty or gone, but {} is there", crate::common::escape::display_path(&log));
+            let reason = format!("it is empty or gone, but {} is there", display_path(&log));
             return Err(JournalError::damaged(path, reason));
         }
         return Ok(DataFileState::Missing);
@@ -116,9 +125,11 @@ pub(super) fn check_data_file(path: &Path) -> Result<DataFileState, JournalError
     let mut header = Vec::with_capacity(HEADER_BYTES);
     let read = File::open(path).and_then(|file| file.take(HEADER_BYTES as u64).read_to_end(&mut header));
     read.map_err(|error| JournalError::unusable(path, error))?;
-    let id = header.get(APPLICATION_ID_AT..APPLICATION_ID_AT + 4).map(|id| i32::from_be_bytes(id.try_into().unwrap()));
-    // A power cut while the file was created can leave the rest without the beginning, and SQLite's rollback journal
-    // beside it, which takes it back to nothing. At no other time does a data file have a rollback journal.
+    let id = header
+        .get(APPLICATION_ID_OFFSET..APPLICATION_ID_OFFSET + 4)
+        .map(|id| i32::from_be_bytes(id.try_into().unwrap()));
+    // A power cut during creation can leave a file without its header, and SQLite's rollback journal, with which SQLite
+    // restores the empty file. A data file has a rollback journal at no other time.
     if header.len() == HEADER_BYTES && header.iter().all(|&byte| byte == 0) && with_suffix(path, "-journal").exists() {
         return Ok(DataFileState::DataFile);
     }
@@ -131,11 +142,11 @@ pub(super) fn check_data_file(path: &Path) -> Result<DataFileState, JournalError
     Err(JournalError::NotOurs { path: path.into(), reason: reason.into() })
 }
 
-/// Makes the file where there is none, and sees to it that nobody but its owner reads it or what SQLite puts beside it
-/// (which gets the mode of the file), whatever the umask.
-pub(super) fn prepare(path: &Path, found: DataFileState) -> Result<(), JournalError> {
+/// Creates a missing file, and limits the access to the data file and the files that SQLite creates beside it (with the
+/// mode of the data file) to their owner, independent of the umask.
+pub(super) fn prepare(path: &Path, state: DataFileState) -> Result<(), JournalError> {
     let unusable = |error: std::io::Error| JournalError::unusable(path, error);
-    if found == DataFileState::Missing {
+    if state == DataFileState::Missing {
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(MODE).open(path);
         let file = file.map_err(unusable)?;
         file.set_permissions(Permissions::from_mode(MODE)).and_then(|()| file.sync_all()).map_err(unusable)?;
@@ -147,13 +158,13 @@ pub(super) fn prepare(path: &Path, found: DataFileState) -> Result<(), JournalEr
         if metadata.permissions().mode() & 0o077 != 0 {
             fs::set_permissions(&path, Permissions::from_mode(MODE))
                 .map_err(|error| JournalError::unusable(&path, format!("others can read it, and {error}")))?;
-            log::warn!("{} could be read by others; its mode is now 0600", crate::common::escape::display_path(&path));
+            log::warn!("{} could be read by others; its mode is now 0600", display_path(&path));
         }
     }
     Ok(())
 }
 
-/// The path with something added to its name.
+/// The path with `suffix` appended to its file name.
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
@@ -163,14 +174,14 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// "fshr": marks an SQLite file as ours.
 pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"fshr");
 
-/// One migration forward.
+/// SQL that changes the tables from one version to the next.
 pub(super) type Migration = &'static str;
 
 /// The migrations from nothing to the current version.
 pub(super) const MIGRATIONS: &[Migration] = &[VERSION_1];
 
 /// * `meta`: `root_secret`, 32 random bytes made with the file.
-/// * `users`: names interned; a name stays when the account goes.
+/// * `users`: names by id; a name stays when its account is removed.
 /// * `audiences`: members sorted, separated by single spaces; `hash` is BLAKE3 of that text, so that the same audience
 ///   is stored once.
 /// * `publications`: `audience` is NULL for everyone; `size` is an unsigned 64-bit number kept in a signed one.
@@ -197,8 +208,8 @@ CREATE TABLE last_mutations (
 ) STRICT;
 ";
 
-/// Fills an empty database: the mark, the tables and the root secret appear in one transaction or not at all. Called
-/// before the write-ahead log is turned on, so that the mark is in the file itself from then on.
+/// Fills an empty database: the application id, the tables and the root secret, in one transaction. Called before the
+/// write-ahead log is enabled, so that the application id is in the data file itself.
 pub(super) fn create(
     connection: &mut Connection,
     migrations: &[Migration],
@@ -214,7 +225,7 @@ pub(super) fn create(
     transaction.commit()
 }
 
-/// Brings the tables of an existing data file to the version that `migrations` lead to.
+/// Migrates an existing data file to the last version of `migrations`.
 pub(super) fn migrate(connection: &mut Connection, path: &Path, migrations: &[Migration]) -> Result<(), JournalError> {
     let failed = |error: rusqlite::Error| JournalError::from_sqlite(path, &error);
     let known = migrations.len() as u32;
@@ -230,7 +241,7 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path, migrations: &[Mi
         transaction.execute_batch(migration).map_err(failed)?;
         transaction.pragma_update(None, "user_version", next).map_err(failed)?;
         transaction.commit().map_err(failed)?;
-        log::info!("{}: brought to format {next}", crate::common::escape::display_path(path));
+        log::info!("{}: brought to format {next}", display_path(path));
     }
     Ok(())
 }

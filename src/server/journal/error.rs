@@ -1,4 +1,4 @@
-//! Why a data file cannot be used: one line each, that names the file and what to do.
+//! Why a data file cannot be used: one line each, which names the file and the remedy.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ pub enum JournalError {
     InUse {
         /// The data file.
         path: PathBuf,
-        /// Its process id, as it wrote it into the lock file.
+        /// Its process id, from the lock file.
         process: Option<u32>,
     },
     /// Another program holds a lock on the database for longer than the server waits.
@@ -23,20 +23,20 @@ pub enum JournalError {
         /// The data file.
         path: PathBuf,
     },
-    /// Something else stands under that name.
+    /// Another kind of file.
     #[error("{} is not a fileshare data file ({reason}); it was left as it is", display_path(.path))]
     NotOurs {
         /// The data file.
         path: PathBuf,
-        /// What it looks like.
+        /// What it is.
         reason: String,
     },
-    /// Ours, but not whole.
+    /// A data file that violates the format.
     #[error("{} is damaged ({reason}); it was left as it is: restore a backup", display_path(.path))]
     Damaged {
         /// The data file.
         path: PathBuf,
-        /// What does not fit.
+        /// The first violation.
         reason: String,
     },
     /// Written by a later version of this program.
@@ -44,7 +44,7 @@ pub enum JournalError {
     Newer {
         /// The data file.
         path: PathBuf,
-        /// Its version.
+        /// The version of the file.
         found: u32,
         /// The latest version this program knows.
         known: u32,
@@ -52,21 +52,21 @@ pub enum JournalError {
     /// Cannot be opened, created, read or written.
     #[error("cannot use {}: {reason}", display_path(.path))]
     Unusable {
-        /// The data file, or the file beside it that is the trouble.
+        /// The data file, or a file beside it.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         reason: String,
     },
     /// The thread could not be started.
     #[error("cannot start the journal thread: {reason}")]
     Thread {
-        /// What the system says.
+        /// The system's error.
         reason: String,
     },
-    /// The store failed while the server ran; what was acknowledged is safe, what was not may be lost.
+    /// The store failed while the server ran. Acknowledged mutations are safe; others may be lost.
     #[error("{line}")]
     Failed {
-        /// The same line that [`Journal::failed`](super::Journal::failed) gives.
+        /// As returned by [`Journal::failed`](super::Journal::failed).
         line: String,
     },
 }
@@ -80,11 +80,11 @@ impl JournalError {
         Self::Damaged { path: path.into(), reason: escape_controls(&reason.to_string()).to_string() }
     }
 
-    /// What SQLite's error means for a file that is being opened.
+    /// Classifies an error of SQLite on opening the file.
     pub(super) fn from_sqlite(path: &Path, error: &rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked { path: path.into() },
-            Some(ErrorCode::NotADatabase) => Self::damaged(path, "its beginning is overwritten"),
+            Some(ErrorCode::NotADatabase) => Self::damaged(path, "its header is overwritten"),
             Some(ErrorCode::DatabaseCorrupt) => Self::damaged(path, error),
             // A table or column that should be there: SQLITE_ERROR.
             Some(ErrorCode::Unknown) => Self::damaged(path, error),

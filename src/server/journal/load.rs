@@ -199,7 +199,7 @@ fn last_mutations(
         let user =
             users.get(&id).ok_or_else(|| LoadError::Malformed(format!("a mutation of the unknown user {id}")))?;
         let last = LastMutation {
-            run: InstanceId(row.get::<_, i64>(1)? as u64),
+            instance: InstanceId(row.get::<_, i64>(1)? as u64),
             request: RequestId(row.get::<_, i64>(2)? as u64),
             found: row.get::<_, Option<i64>>(3)?.map(|found| found as u64),
         };

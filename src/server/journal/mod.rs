@@ -1,12 +1,12 @@
-//! The journal: publications that survive. SQLite on one thread of its own; the loop queues mutations and is told what is
-//! durable, and never waits for the disk.
+//! The journal: makes publications durable in SQLite, on a thread of its own. The event loop queues mutations, polls what
+//! is durable, and never waits for the disk.
 //!
-//! Owns the data file, its lock and its thread. Must not know what a publication means to anyone: that is the index.
+//! Owns the data file, its lock and its thread. Must not know the meaning of publications, which belongs to the index.
 //!
-//! The promise: what [`Journal::durable`] covers is on the disk (a write-ahead log synced at every commit) and is there
-//! after a crash or a power cut. The queue is written in order, everything waiting in one transaction, so what is found
-//! after a crash is what was asked for up to some point at or after the last acknowledgement. When the store reports an
-//! error nothing more is stored or reported durable, and [`Journal::failed`] says why.
+//! Guarantee: mutations up to [`Journal::durable`] are on the disk (a write-ahead log, synced at every commit) and survive
+//! a crash and a power cut. The queue is written in order, all queued mutations in one transaction, so the state after a
+//! crash is that of some mutation at or after the last acknowledged one. After an error of the store nothing more is
+//! stored or reported durable, and [`Journal::failed`] returns the reason.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,120 +25,110 @@ mod writer;
 pub use error::JournalError;
 pub use load::LoadSink;
 pub use sqlite::{SqliteStore, Store, StoreError};
-pub use writer::{QUEUE_MAX_BYTES, QUEUE_MAX_MUTATIONS, QueueFull};
+use writer::JournalQueue;
+pub use writer::QueueFull;
 
-/// Numbers what was queued, from 1, in order.
+/// Number of a mutation in the order of the queue, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct JournalSeq(pub u64);
 
-/// One mutation of one user, stored in one transaction with its id and result.
+/// One mutation of one user, stored in one transaction with its request id and result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mutation {
-    /// Whose.
     pub user: UserName,
-    /// In which run of the client.
-    pub run: InstanceId,
-    /// Which request of that run.
+    pub instance: InstanceId,
     pub request: RequestId,
-    /// What changes.
     pub change: Change,
 }
 
-/// What a mutation changes.
+/// The change of a mutation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Adds or replaces.
+    /// Adds or replaces publications.
     Publish {
-        /// The files.
         files: Vec<NamedContent>,
-        /// Who may see all of them.
+        /// Of all the files.
         audience: Arc<Audience>,
         /// Seconds since 1970.
         published_s: u64,
     },
-    /// Removes. `found` is the result to be remembered: bit *i* for name *i*.
+    /// Removes publications.
     Unpublish {
-        /// The names.
         names: Vec<FileName>,
-        /// Which of them were published.
+        /// The result, stored with the change: bit *i* is set if name *i* was published.
         found: u64,
     },
 }
 
-/// The last mutation of a user, as stored with its change.
+/// The stored request id and result of a user's last mutation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastMutation {
-    /// In which run.
-    pub run: InstanceId,
-    /// Which request.
+    pub instance: InstanceId,
     pub request: RequestId,
-    /// `None` for a PUBLISH, the bits for an UNPUBLISH.
+    /// `None` for a PUBLISH; for an UNPUBLISH, see [`Change::Unpublish`].
     pub found: Option<u64>,
 }
 
-/// One stored publication, as read at start.
+/// One stored publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPublication {
-    /// The owner.
     pub user: UserName,
-    /// What is published.
     pub file: NamedContent,
-    /// Who may see it.
     pub audience: Arc<Audience>,
     /// Seconds since 1970.
     pub published_s: u64,
 }
 
-/// The loop's end of the journal. Dropping it waits for the queue as [`close`](Self::close) does, and hides errors.
+/// The event loop's handle of the journal. Dropping it writes the queue as [`close`](Self::close) does, and ignores errors.
 pub struct Journal {
     root_secret: [u8; 32],
     backend: Backend,
 }
 
 enum Backend {
-    Thread { shared: Arc<writer::Shared>, thread: Option<JoinHandle<()>> },
+    Thread { queue: Arc<JournalQueue>, thread: Option<JoinHandle<()>> },
     Ephemeral { last: u64, wake: Box<dyn Fn() + Send> },
 }
 
 impl Journal {
-    /// Opens (or creates, mode 0600) the data file, loads it, and starts the thread. `wake` is called on the journal
-    /// thread whenever [`durable`](Self::durable) or [`failed`](Self::failed) has news. A file that is damaged, newer
-    /// than this program, not ours or in use is refused and left as it is.
-    pub fn open(path: &Path, load: &mut dyn LoadSink, wake: Box<dyn Fn() + Send>) -> Result<Self, JournalError> {
-        let (store, root_secret) = SqliteStore::open(path, load)?;
+    /// Opens (or creates, mode 0600) the data file, loads it into `sink`, and starts the thread, which calls `wake` when
+    /// [`durable`](Self::durable) or [`failed`](Self::failed) changes. A file that is damaged, in a newer format, of
+    /// another program or in use is rejected unchanged.
+    pub fn open(path: &Path, sink: &mut dyn LoadSink, wake: Box<dyn Fn() + Send>) -> Result<Self, JournalError> {
+        let (store, root_secret) = SqliteStore::open(path, sink)?;
         Self::with_store(Box::new(store), root_secret, wake)
     }
 
-    /// Starts the thread over a store that is already open: [`open`](Self::open)'s second half, and the place where
-    /// tests put a slow or failing store between the thread and the file.
+    /// Starts the thread with an open store: the second half of [`open`](Self::open), with which tests insert a slow or
+    /// failing store.
     pub fn with_store(
         store: Box<dyn Store>,
         root_secret: [u8; 32],
         wake: Box<dyn Fn() + Send>,
     ) -> Result<Self, JournalError> {
-        let shared = Arc::new(writer::Shared::default());
-        let thread = writer::start(Arc::clone(&shared), store, wake)
+        let queue = Arc::new(JournalQueue::default());
+        let thread = writer::start(Arc::clone(&queue), store, wake)
             .map_err(|source| JournalError::Thread { reason: source.to_string() })?;
-        Ok(Self { root_secret, backend: Backend::Thread { shared, thread: Some(thread) } })
+        Ok(Self { root_secret, backend: Backend::Thread { queue, thread: Some(thread) } })
     }
 
-    /// Nothing is kept (`--ephemeral`): everything queued is durable at once. `wake` is called by
-    /// [`push`](Self::push) itself, so that the loop learns of it the same way as from a file.
+    /// A journal that stores nothing (`--ephemeral`): everything queued counts as durable at once. [`push`](Self::push)
+    /// calls `wake`, so that the event loop polls as it does with a file.
     pub fn ephemeral(wake: Box<dyn Fn() + Send>) -> Self {
         let mut root_secret = [0; 32];
         rand::rngs::OsRng.fill_bytes(&mut root_secret);
         Self { root_secret, backend: Backend::Ephemeral { last: 0, wake } }
     }
 
-    /// The server's root secret, made once and kept in the data file.
+    /// The server's root secret, generated with the data file and stored in it.
     pub fn root_secret(&self) -> [u8; 32] {
         self.root_secret
     }
 
-    /// Queues a mutation; never blocks. Full, closed or failed: [`QueueFull`], and nothing happens.
+    /// Queues a mutation; never blocks. A queue that is full, closed or failed returns [`QueueFull`] and is unchanged.
     pub fn push(&mut self, mutation: Mutation) -> Result<JournalSeq, QueueFull> {
         match &mut self.backend {
-            Backend::Thread { shared, .. } => shared.push(mutation),
+            Backend::Thread { queue, .. } => queue.push(mutation),
             Backend::Ephemeral { last, wake } => {
                 *last += 1;
                 wake();
@@ -147,34 +137,34 @@ impl Journal {
         }
     }
 
-    /// Everything up to here is durable.
+    /// The last durable mutation; all before it are durable too.
     pub fn durable(&self) -> JournalSeq {
         match &self.backend {
-            Backend::Thread { shared, .. } => shared.durable(),
+            Backend::Thread { queue, .. } => queue.durable(),
             Backend::Ephemeral { last, .. } => JournalSeq(*last),
         }
     }
 
-    /// The store has failed: stop the server with this line.
+    /// The error line of a failed store, after which the server must stop.
     pub fn failed(&self) -> Option<String> {
         match &self.backend {
-            Backend::Thread { shared, .. } => shared.failed(),
+            Backend::Thread { queue, .. } => queue.failed(),
             Backend::Ephemeral { .. } => None,
         }
     }
 
-    /// Waits until all that is queued is durable, and closes the file. Gives up on a file that another program keeps
-    /// locked after about half a minute.
+    /// Waits until the queue is durable, and closes the file. Gives up after about 30 seconds when another program keeps
+    /// the file locked.
     pub fn close(mut self) -> Result<(), JournalError> {
         self.finish();
         self.failed().map_or(Ok(()), |line| Err(JournalError::Failed { line }))
     }
 
     fn finish(&mut self) {
-        if let Backend::Thread { shared, thread } = &mut self.backend {
-            shared.close();
+        if let Backend::Thread { queue, thread } = &mut self.backend {
+            queue.close();
             if let Some(thread) = thread.take() {
-                // The thread catches its own panics and reports them as a failure.
+                // The thread catches panics and reports them as a failure.
                 let _ = thread.join();
             }
         }

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, Sender};
 
+use super::writer::{QUEUE_MAX_BYTES, QUEUE_MAX_MUTATIONS};
 use super::*;
 use crate::common::types::{Content, ContentHash};
 
@@ -10,7 +11,7 @@ fn mutation(request: u64) -> Mutation {
     let content = Content { hash: ContentHash([1; 32]), size: 2, mtime_ms: 3 };
     let files = vec![NamedContent { name: FileName::parse("a/b").unwrap(), content }];
     let change = Change::Publish { files, audience: Arc::default(), published_s: 4 };
-    Mutation { user: UserName::parse("hans").unwrap(), run: InstanceId(1), request: RequestId(request), change }
+    Mutation { user: UserName::parse("hans").unwrap(), instance: InstanceId(1), request: RequestId(request), change }
 }
 
 /// Tells the test what it is asked to write, and does what the test answers.

@@ -1,4 +1,4 @@
-//! Where a batch of mutations goes: SQLite, or whatever a test puts in its place.
+//! The store of the journal: a data file in SQLite, behind a trait so that tests can insert a slow or failing store.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,72 +18,72 @@ use crate::common::types::{Audience, UserName};
 const OPEN_LOCKED_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one try of a write waits for it.
 const WRITE_LOCKED_TIMEOUT: Duration = Duration::from_secs(1);
-/// The write-ahead log is copied into the database when it has grown to about this many pages (16 MiB).
+/// Size of the write-ahead log, in pages, at which SQLite copies it into the database (16 MiB).
 const LOG_PAGES: u32 = 4_096;
 /// SQLite's page cache, KiB.
 const CACHE_KIB: i32 = 32 << 10;
-/// Audiences whose ids are remembered; beyond that all are looked up anew.
+/// Maximum of cached audience ids; a full cache is emptied.
 const AUDIENCE_CACHE_MAX: usize = 4_096;
 
-/// Why a batch was not stored. Nothing of it is.
+/// Why no part of a batch was stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// Another program locks the store; trying again may help.
+    /// Another program locks the store; the batch can be tried again.
     #[error("{0}")]
     Locked(String),
-    /// The disk is full, the device or the file is broken: nothing can be promised any more.
+    /// The disk is full, or the device or the file is broken. Final.
     #[error("{0}")]
     Failed(String),
 }
 
-/// Takes batches of mutations, in order.
+/// Stores batches of mutations, in order.
 pub trait Store: Send {
-    /// Stores all of `batch` or nothing, and returns when it would survive a power cut.
+    /// Stores all of `batch` or nothing. Returns when it survives a power cut.
     fn write(&mut self, batch: &[Mutation]) -> Result<(), StoreError>;
-    /// Leaves everything tidy.
+    /// Flushes and closes the store.
     fn close(self: Box<Self>) -> Result<(), StoreError>;
 }
 
 /// The data file.
 #[derive(Debug)]
 pub struct SqliteStore {
-    // Before the lock: dropped, and so closed, first.
+    // Before the lock, so that it is closed first.
     connection: Connection,
     path: PathBuf,
-    /// Ids of names and audiences, as far as known. Emptied when a transaction fails, since its inserts are undone.
+    /// Cached ids of users and audiences. Emptied when a transaction fails, which undoes its inserts.
     users: HashMap<UserName, i64>,
     audiences: HashMap<[u8; 32], i64>,
-    _lock: LockFile,
+    lock_file: LockFile,
 }
 
 impl SqliteStore {
-    /// Opens or creates the file, checks it, brings it to the current version and loads it. Also returns the root
-    /// secret. The errors are those of [`Journal::open`](super::Journal::open).
-    pub fn open(path: &Path, load: &mut dyn LoadSink) -> Result<(Self, [u8; 32]), JournalError> {
-        Self::open_with(path, load, data_file::MIGRATIONS)
+    /// Opens or creates the file, checks it, migrates it to the current version and loads it. Also returns the root
+    /// secret.
+    pub fn open(path: &Path, sink: &mut dyn LoadSink) -> Result<(Self, [u8; 32]), JournalError> {
+        Self::open_with(path, sink, data_file::MIGRATIONS)
     }
 
-    /// [`open`](Self::open) for a program that knows other versions.
+    /// [`open`](Self::open) with other versions, for tests.
     pub(super) fn open_with(
         path: &Path,
-        load: &mut dyn LoadSink,
+        sink: &mut dyn LoadSink,
         migrations: &[Migration],
     ) -> Result<(Self, [u8; 32]), JournalError> {
         let path = data_file::resolve(path)?;
-        let lock = LockFile::take(&path)?;
-        let found = data_file::check_data_file(&path)?;
-        data_file::prepare(&path, found)?;
+        let lock_file = LockFile::take(&path)?;
+        let state = data_file::check_data_file(&path)?;
+        data_file::prepare(&path, state)?;
         let failed = |error: rusqlite::Error| JournalError::from_sqlite(&path, &error);
         let mut connection = connect(&path, migrations).map_err(failed)?;
         if connection.is_readonly("main").map_err(failed)? {
             return Err(JournalError::unusable(&path, "it cannot be written"));
         }
         data_file::migrate(&mut connection, &path, migrations)?;
-        let loaded = load::load(&connection, load).map_err(|error| error.into_journal_error(&path))?;
-        drop_audiences(&mut connection, &loaded.unused_audiences).map_err(failed)?;
+        let loaded = load::load(&connection, sink).map_err(|error| error.into_journal_error(&path))?;
+        delete_audiences(&mut connection, &loaded.unused_audiences).map_err(failed)?;
         connection.release_memory().map_err(failed)?;
         connection.busy_timeout(WRITE_LOCKED_TIMEOUT).map_err(failed)?;
-        let store = Self { connection, path, users: loaded.users, audiences: HashMap::new(), _lock: lock };
+        let store = Self { connection, path, users: loaded.users, audiences: HashMap::new(), lock_file };
         Ok((store, loaded.root_secret))
     }
 
@@ -93,7 +93,7 @@ impl SqliteStore {
             audiences.clear();
         }
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut writer = Writer::new(&transaction, users, audiences)?;
+        let mut writer = MutationWriter::new(&transaction, users, audiences)?;
         for mutation in batch {
             writer.write(mutation)?;
         }
@@ -101,7 +101,7 @@ impl SqliteStore {
         transaction.commit()
     }
 
-    /// What a failed write means to the thread. Every error but a lock is final.
+    /// Every error but a lock is final.
     fn classify_error(&self, error: &rusqlite::Error) -> StoreError {
         let path = display_path(&self.path);
         match error.sqlite_error_code() {
@@ -123,32 +123,32 @@ impl Store for SqliteStore {
         })
     }
 
-    /// Copies the write-ahead log into the database. An administrator who reads meanwhile only leaves the log where it
-    /// is, and that is no failure: everything in it is durable.
+    /// Copies the write-ahead log into the database. While another program reads, the log stays, which is no failure:
+    /// everything in it is durable.
     fn close(self: Box<Self>) -> Result<(), StoreError> {
         let store = *self;
-        let tidy = store.connection.pragma_query_value(None, "wal_checkpoint", |_| Ok(()));
-        match tidy.map_err(|error| store.classify_error(&error)) {
+        let checkpoint = store.connection.pragma_query_value(None, "wal_checkpoint", |_| Ok(()));
+        match checkpoint.map_err(|error| store.classify_error(&error)) {
             Ok(()) | Err(StoreError::Locked(_)) => {}
             Err(failed) => return Err(failed),
         }
-        let Self { connection, path, _lock, .. } = store;
+        let Self { connection, path, lock_file: _lock_file, .. } = store;
         connection.close().map_err(|(_, error)| {
             StoreError::Failed(format!("cannot close {}: {}", display_path(&path), escape_controls(&error.to_string())))
         })
     }
 }
 
-/// A connection on which a commit means durable.
+/// Opens a connection whose commits are durable, and fills an empty database.
 fn connect(path: &Path, migrations: &[Migration]) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(OPEN_LOCKED_TIMEOUT)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    // On in this build of SQLite. The references are sound by construction, and checked when the file is loaded.
+    // Enabled by default in this build of SQLite. Loading checks the references.
     connection.pragma_update(None, "foreign_keys", false)?;
-    // Nothing there, or what a crash in the middle of creating it left: SQLite has rolled it back to nothing by now.
+    // The file is empty: new, or rolled back by SQLite after a crash during its creation.
     let pages: u32 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
     if pages == 0 {
         let mut root_secret = [0; 32];
@@ -160,7 +160,7 @@ fn connect(path: &Path, migrations: &[Migration]) -> rusqlite::Result<Connection
     Ok(connection)
 }
 
-fn drop_audiences(connection: &mut Connection, unused: &[i64]) -> rusqlite::Result<()> {
+fn delete_audiences(connection: &mut Connection, unused: &[i64]) -> rusqlite::Result<()> {
     if unused.is_empty() {
         return Ok(());
     }
@@ -171,8 +171,8 @@ fn drop_audiences(connection: &mut Connection, unused: &[i64]) -> rusqlite::Resu
     transaction.commit()
 }
 
-/// The statements of one transaction.
-struct Writer<'a> {
+/// Writes mutations in one transaction.
+struct MutationWriter<'a> {
     connection: &'a Connection,
     users: &'a mut HashMap<UserName, i64>,
     audiences: &'a mut HashMap<[u8; 32], i64>,
@@ -181,7 +181,7 @@ struct Writer<'a> {
     last_mutation: CachedStatement<'a>,
 }
 
-impl<'a> Writer<'a> {
+impl<'a> MutationWriter<'a> {
     fn new(
         connection: &'a Connection,
         users: &'a mut HashMap<UserName, i64>,
@@ -224,7 +224,7 @@ impl<'a> Writer<'a> {
                 Some(*found as i64)
             }
         };
-        self.last_mutation.execute(params![user, mutation.run.0 as i64, mutation.request.0 as i64, found])?;
+        self.last_mutation.execute(params![user, mutation.instance.0 as i64, mutation.request.0 as i64, found])?;
         Ok(())
     }
 

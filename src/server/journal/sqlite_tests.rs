@@ -33,7 +33,7 @@ fn publish(owner: &str, request: u64, names: &[String], audience: Audience) -> M
     };
     let files = names.iter().map(file).collect();
     let change = Change::Publish { files, audience: Arc::new(audience), published_s: 1_700_000_000 };
-    Mutation { user: user(owner), run: InstanceId(u64::MAX), request: RequestId(request), change }
+    Mutation { user: user(owner), instance: InstanceId(u64::MAX), request: RequestId(request), change }
 }
 
 fn names(count: usize) -> Vec<String> {

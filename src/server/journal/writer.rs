@@ -4,136 +4,131 @@
 //! The event loop holds the mutex only to append, the thread only to take the batch, so neither waits for the other's
 //! work.
 
-use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::sqlite::{Store, StoreError};
 use super::{Change, JournalSeq, Mutation};
+use crate::common::sync::{lock, wait};
 use crate::common::types::Audience;
 
-/// Most mutations that wait or are being written. A session has one under way, so this many users can publish at once.
+/// Maximum of mutations queued or being written. A session has one in flight, so this many users can publish at once.
 pub const QUEUE_MAX_MUTATIONS: u64 = 16_384;
-/// Most memory that waiting mutations take, bytes (as estimated by their names and audiences).
+/// Maximum of bytes that these mutations take, estimated from their names and audiences.
 pub const QUEUE_MAX_BYTES: usize = 64 << 20;
 
-/// How long to wait before asking a locked store again. The store itself has waited already.
+/// Pause before a locked store is tried again, besides the timeout of the store itself.
 const LOCKED_PAUSE: Duration = Duration::from_millis(20);
-/// A store that stays locked is mentioned again after so many tries.
+/// Tries of a locked store, of about a second each, between two warnings.
 const LOCKED_TRIES_PER_WARNING: u32 = 60;
-/// A closing server gives up on a locked store after so many tries, of about a second each.
+/// Tries of a locked store after which a closing journal gives up.
 const LOCKED_TRIES_WHEN_CLOSING: u32 = 30;
 
-/// The queue is full: the client is told BUSY.
+/// The queue is full; the server rejects the request with BUSY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the journal's queue is full")]
 pub struct QueueFull;
 
 #[derive(Default)]
-pub(super) struct Shared {
-    queue: Mutex<Queue>,
-    news: Condvar,
+pub(super) struct JournalQueue {
+    state: Mutex<QueueState>,
+    changed: Condvar,
     durable: AtomicU64,
 }
 
 #[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Mutation>,
-    /// Of what waits and what is being written.
+struct QueueState {
+    queued: Vec<Mutation>,
+    /// Of the mutations queued and being written.
     bytes: usize,
-    /// The last sequence number given out.
+    /// The last sequence number assigned.
     last: u64,
-    closing: bool,
+    is_closing: bool,
     failed: Option<String>,
 }
 
-/// All that waited at one moment, in order.
-struct Batch {
+/// All mutations that were queued at one moment, in order.
+struct MutationBatch {
     mutations: Vec<Mutation>,
     bytes: usize,
-    upto: u64,
+    /// The sequence number of the last one.
+    last: u64,
 }
 
-impl Shared {
+impl JournalQueue {
     pub(super) fn push(&self, mutation: Mutation) -> Result<JournalSeq, QueueFull> {
         let bytes = estimated_bytes(&mutation);
-        let mut queue = self.lock();
-        let outstanding = queue.last - self.durable.load(Ordering::Acquire);
-        let full = outstanding >= QUEUE_MAX_MUTATIONS || queue.bytes + bytes > QUEUE_MAX_BYTES;
-        if full || queue.closing || queue.failed.is_some() {
+        let mut state = lock(&self.state);
+        let outstanding = state.last - self.durable.load(Ordering::Acquire);
+        let is_full = outstanding >= QUEUE_MAX_MUTATIONS || state.bytes + bytes > QUEUE_MAX_BYTES;
+        if is_full || state.is_closing || state.failed.is_some() {
             return Err(QueueFull);
         }
-        queue.waiting.push_back(mutation);
-        queue.bytes += bytes;
-        queue.last += 1;
-        self.news.notify_one();
-        Ok(JournalSeq(queue.last))
+        state.queued.push(mutation);
+        state.bytes += bytes;
+        state.last += 1;
+        self.changed.notify_one();
+        Ok(JournalSeq(state.last))
     }
 
-    /// Waits for something to write; `None` when closed and empty.
-    fn take(&self) -> Option<Batch> {
-        let mut queue = self.lock();
-        while queue.waiting.is_empty() {
-            if queue.closing {
+    /// Blocks until mutations are queued; `None` when the queue is closed and empty.
+    fn take_batch(&self) -> Option<MutationBatch> {
+        let mut state = lock(&self.state);
+        while state.queued.is_empty() {
+            if state.is_closing {
                 return None;
             }
-            queue = self.news.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            state = wait(&self.changed, state);
         }
-        let mutations = std::mem::take(&mut queue.waiting).into();
-        // Whatever `bytes` holds belongs to this batch: the one before it has been taken off.
-        Some(Batch { mutations, bytes: queue.bytes, upto: queue.last })
+        let mutations = std::mem::take(&mut state.queued);
+        // No other batch is being written, so all of `bytes` belongs to this one.
+        Some(MutationBatch { mutations, bytes: state.bytes, last: state.last })
     }
 
-    /// The batch is on the disk.
-    fn stored(&self, batch: &Batch) {
-        let mut queue = self.lock();
-        queue.bytes -= batch.bytes;
-        self.durable.store(batch.upto, Ordering::Release);
+    fn mark_durable(&self, batch: &MutationBatch) {
+        let mut state = lock(&self.state);
+        state.bytes -= batch.bytes;
+        self.durable.store(batch.last, Ordering::Release);
     }
 
     pub(super) fn durable(&self) -> JournalSeq {
         JournalSeq(self.durable.load(Ordering::Acquire))
     }
 
-    /// The first failure stays.
+    /// Keeps the first failure.
     fn fail(&self, line: String) {
-        self.lock().failed.get_or_insert(line);
+        lock(&self.state).failed.get_or_insert(line);
     }
 
     pub(super) fn failed(&self) -> Option<String> {
-        self.lock().failed.clone()
+        lock(&self.state).failed.clone()
     }
 
     pub(super) fn close(&self) {
-        self.lock().closing = true;
-        self.news.notify_one();
+        lock(&self.state).is_closing = true;
+        self.changed.notify_one();
     }
 
     fn is_closing(&self) -> bool {
-        self.lock().closing
+        lock(&self.state).is_closing
     }
 
-    /// Waits a little for the queue to change; for a thread that cannot write just now.
-    fn pause(&self, most: Duration) {
-        let queue = self.lock();
-        if !queue.closing {
-            drop(self.news.wait_timeout(queue, most));
+    /// Waits until the queue changes, at most `timeout`; not at all when it is closing.
+    fn wait_for_change(&self, timeout: Duration) {
+        let state = lock(&self.state);
+        if !state.is_closing {
+            drop(self.changed.wait_timeout(state, timeout));
         }
-    }
-
-    /// The queue is consistent after every statement, so a panic elsewhere does not spoil it.
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// About what a mutation takes in memory. A shared audience counts for each, so the estimate errs on the safe side.
+/// Estimates the memory of a mutation. A shared audience is counted for each mutation, so the estimate is an upper bound.
 fn estimated_bytes(mutation: &Mutation) -> usize {
-    /// Reference counts and the allocator's own.
+    /// Reference counts and the allocator's overhead.
     const TEXT_OVERHEAD_BYTES: usize = 32;
     let change = match &mutation.change {
         Change::Publish { files, audience, .. } => {
@@ -153,32 +148,32 @@ fn estimated_bytes(mutation: &Mutation) -> usize {
     size_of::<Mutation>() + change
 }
 
+/// Starts the writer thread, which calls `wake` when `queue` has a new durable mutation or a failure.
 pub(super) fn start(
-    shared: Arc<Shared>,
+    queue: Arc<JournalQueue>,
     store: Box<dyn Store>,
     wake: Box<dyn Fn() + Send>,
 ) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("journal".into()).spawn(move || {
-        let run = catch_unwind(AssertUnwindSafe(|| run(&shared, store, &wake)));
-        let outcome = run.unwrap_or_else(|_| Err("the journal thread ended by a fault of its own".into()));
-        if let Err(line) = outcome {
-            shared.fail(line);
+        let result = catch_unwind(AssertUnwindSafe(|| run(&queue, store, &wake)));
+        if let Err(line) = result.unwrap_or_else(|_| Err("the journal thread panicked".into())) {
+            queue.fail(line);
             wake();
         }
     })
 }
 
-fn run(shared: &Shared, mut store: Box<dyn Store>, wake: &dyn Fn()) -> Result<(), String> {
-    while let Some(batch) = shared.take() {
-        write(shared, store.as_mut(), &batch)?;
-        shared.stored(&batch);
+fn run(queue: &JournalQueue, mut store: Box<dyn Store>, wake: &dyn Fn()) -> Result<(), String> {
+    while let Some(batch) = queue.take_batch() {
+        write(queue, store.as_mut(), &batch)?;
+        queue.mark_durable(&batch);
         wake();
     }
     store.close().map_err(|error| error.to_string())
 }
 
-/// Stores a batch, however long another program locks the file: the queue is bounded and says so when full.
-fn write(shared: &Shared, store: &mut dyn Store, batch: &Batch) -> Result<(), String> {
+/// Stores a batch, and repeats while another program locks the file. Meanwhile the bounded queue may fill up.
+fn write(queue: &JournalQueue, store: &mut dyn Store, batch: &MutationBatch) -> Result<(), String> {
     let mut locked_tries = 0;
     let mut closing_tries = 0;
     loop {
@@ -190,11 +185,11 @@ fn write(shared: &Shared, store: &mut dyn Store, batch: &Batch) -> Result<(), St
                     log::warn!("{line}; {} changes wait", batch.mutations.len());
                 }
                 locked_tries += 1;
-                closing_tries += u32::from(shared.is_closing());
+                closing_tries += u32::from(queue.is_closing());
                 if closing_tries >= LOCKED_TRIES_WHEN_CLOSING {
                     return Err(format!("{line}; {} changes could not be stored", batch.mutations.len()));
                 }
-                shared.pause(LOCKED_PAUSE);
+                queue.wait_for_change(LOCKED_PAUSE);
             }
         }
     }

@@ -139,7 +139,7 @@ fn the_last_answer_survives_the_server() {
     world.say(&mut hans, &request(1, publish("a")));
     world.say(&mut hans, &request(2, unpublish("a")));
     let mut stored = LoadedState::new();
-    let last = LastMutation { run: hans.welcome.instance, request: RequestId(2), found: Some(1) };
+    let last = LastMutation { instance: hans.welcome.instance, request: RequestId(2), found: Some(1) };
     stored.last_mutation(crate::server::test_support::user("hans"), last);
     let mut later = World::start(&[], ServerConfig::default(), origin() + Duration::from_secs(9));
     let wall_ms = crate::server::test_support::WALL_MS + 9_000;
