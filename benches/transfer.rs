@@ -207,7 +207,7 @@ impl DownloadProgress for NoProgress {
 impl TestUploader {
     fn open(dir: &Path, names: &[String]) -> Self {
         let share = UploadService::open(dir, 8).expect("a directory");
-        share.ticket_key(&zeroize::Zeroizing::new(KEY), now_ms());
+        share.set_ticket_key(&zeroize::Zeroizing::new(KEY), now_ms());
         let mut wanted = Vec::new();
         for name in names {
             let name = FileName::parse(name).expect("a valid name");

@@ -7,9 +7,12 @@ use std::io::{self, Read, Write};
 use std::marker::PhantomData;
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -316,22 +319,19 @@ impl RecordWriter {
         self.flush_if_full()
     }
 
-    /// Seals `length` bytes of bulk data that `fill` reads in place; they leave with the next flush, or now if enough
-    /// has gathered. An error of `fill` leaves the connection usable.
-    pub fn data<E>(
+    /// Encrypts `length` bytes of bulk data that `fill` reads in place. They are sent with the next flush, or now if the
+    /// buffer is full. An error of `fill` leaves the connection usable.
+    pub fn data<E: From<TransportError>>(
         &mut self,
         content: u32,
         offset: u64,
         length: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
-    ) -> Result<Result<(), E>, TransportError> {
+    ) -> Result<(), E> {
         let end = self.filled + data_record_bytes(length);
-        let filled = self.sealer.data(content, offset, &mut self.out[self.filled..end], fill);
-        if filled.is_ok() {
-            self.filled = end;
-            self.flush_if_full()?;
-        }
-        Ok(filled)
+        self.sealer.data(content, offset, &mut self.out[self.filled..end], fill)?;
+        self.filled = end;
+        Ok(self.flush_if_full()?)
     }
 
     /// Bytes that wait to be flushed.
@@ -367,6 +367,39 @@ impl RecordWriter {
     }
 }
 
+/// Wakes a thread that waits for a socket.
+pub struct Waker(OwnedFd);
+
+impl Waker {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
+    /// Ends the current [`wait`](Self::wait), or the next one.
+    pub fn wake(&self) {
+        // It fails only when the counter is full: then the thread is being woken already.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    /// Waits until the socket is readable or closed, for a [`wake`](Self::wake), or for `timeout`.
+    pub fn wait(&self, stream: &TcpStream, timeout: Duration) -> io::Result<()> {
+        let timeout = Timespec::try_from(timeout).ok();
+        let mut fds = [PollFd::new(stream, PollFlags::IN), PollFd::new(&self.0, PollFlags::IN)];
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+        Ok(())
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
@@ -392,13 +425,11 @@ mod tests {
             assert_eq!(who, "vader");
             assert!(matches!(reader.next().unwrap(), Frame::Message(PeerRequest::Cancel)));
             for offset in 0..20 {
-                let filled: Result<(), ()> = writer
-                    .data(1, offset, RECORD_MAX_BYTES, |place| {
-                        place.fill(offset as u8);
-                        Ok(())
-                    })
-                    .unwrap();
-                filled.unwrap();
+                let fill = |place: &mut [u8]| {
+                    place.fill(offset as u8);
+                    Ok::<_, TransportError>(())
+                };
+                writer.data(1, offset, RECORD_MAX_BYTES, fill).unwrap();
             }
             writer.message(&PeerResponse::Cancelled).unwrap();
             writer.flush().unwrap();

@@ -1,6 +1,5 @@
 //! A malicious registered user: logs in, publishes a file, and serves other bytes.
 
-use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -93,9 +92,9 @@ fn serve(stream: TcpStream, key: &TicketKey, false_bytes: &[u8]) -> Result<(), T
                 for range in ranges {
                     for (number, piece) in false_bytes.chunks(RECORD_MAX_BYTES).enumerate() {
                         let offset = (number * RECORD_MAX_BYTES) as u64;
-                        let Ok(()) = writer.data(range.content, offset, piece.len(), |place| {
+                        writer.data(range.content, offset, piece.len(), |place| {
                             place.copy_from_slice(piece);
-                            Ok::<_, Infallible>(())
+                            Ok::<_, TransportError>(())
                         })?;
                     }
                 }

@@ -68,9 +68,7 @@ impl<'a> Reshare<'a> {
         if self.context.download_options.on_exists == OnExists::Rename || uploads.exists(&item.name) {
             return;
         }
-        let has = Arc::clone(incomplete);
-        let verified = Arc::new(move |group| has.has(group));
-        uploads.serve_incomplete(&item.name, incomplete.outline().clone(), incomplete.file().clone(), verified);
+        uploads.serve_incomplete(&item.name, incomplete);
         // Fails if the server is unreachable: the file is published when it is complete.
         let _ = self.to_publish.send(published_file(item));
     }
@@ -81,7 +79,7 @@ impl<'a> Reshare<'a> {
         let Some(incomplete) = lock(&self.incomplete).remove(&index) else { return };
         let (uploads, name) = (&self.context.uploads, &self.items[index].name);
         if is_saved {
-            uploads.register_downloaded(name, incomplete.outline(), incomplete.file());
+            uploads.register_downloaded(name, &incomplete);
         } else {
             uploads.drop_incomplete(name);
         }

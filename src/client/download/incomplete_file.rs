@@ -39,10 +39,18 @@ impl IncompleteFile {
     /// A part in `dir` of no content in particular, for tests of others.
     #[cfg(test)]
     pub(crate) fn example(dir: &std::path::Path) -> Arc<Self> {
-        let folder = Arc::new(File::open(dir).unwrap().into());
         let outline = GroupHashes::from_groups((1 << 20) + 1, vec![[1; 32], [2; 32]]).unwrap();
+        Self::with_verified(dir, outline, &[])
+    }
+
+    /// A file in `dir` of which these groups are verified, for tests.
+    #[cfg(test)]
+    pub(crate) fn with_verified(dir: &std::path::Path, outline: GroupHashes, verified: &[u32]) -> Arc<Self> {
+        let folder = Arc::new(File::open(dir).unwrap().into());
         let part = Part::open(folder, &outline.root()).unwrap();
-        Arc::new(Self::new(outline, part))
+        let incomplete = Self::new(outline, part);
+        verified.iter().for_each(|&group| incomplete.set_verified(group));
+        Arc::new(incomplete)
     }
 
     /// The content's group hashes, verified against its root.
@@ -65,7 +73,7 @@ impl IncompleteFile {
         &self.part
     }
 
-    pub(super) fn set_verified(&self, index: u32) {
+    pub(in crate::client) fn set_verified(&self, index: u32) {
         self.verified[index as usize / 64].fetch_or(1 << (index % 64), Ordering::AcqRel);
     }
 

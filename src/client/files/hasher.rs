@@ -1,134 +1,114 @@
 //! Hashes an open file on all cores, chunk group by chunk group.
 //!
-//! Memory is one buffer a thread, whatever the size. A file that changes meanwhile is noticed by its stamp.
+//! Memory is one buffer for each thread of the pool, whatever the size. A change of the file meanwhile is noticed by its
+//! identity.
 
 use std::fs::File;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::thread;
+use std::sync::{Mutex, OnceLock};
+
+use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use super::shared_dir::FileIdentity;
 use crate::common::chunk_tree::{GroupHash, GroupHasher, GroupHashes, group_count, group_range};
+use crate::common::sync::{lock, unpoison};
 
-/// Read at once: fits a core's own cache, and enough for BLAKE3 to use the widest instructions.
+/// Bytes read at once: fits a core's own cache, and BLAKE3 uses its widest instructions.
 const PIECE_BYTES: usize = 256 << 10;
-/// More threads than this only wait for memory; it also bounds the buffers.
-const THREADS_MAX: usize = 32;
 
 /// Why a file has no hash.
 #[derive(Debug)]
 pub enum HashError {
-    /// It is not what it was when it was opened.
+    /// The file is not what it was when it was opened.
     Changed,
-    /// The caller has said stop.
+    /// `on_progress` returned [`ControlFlow::Break`].
     Interrupted,
     Io(io::Error),
 }
 
 impl From<io::Error> for HashError {
     fn from(error: io::Error) -> Self {
-        // It was longer when its size was taken.
+        // The file was longer when its identity was taken.
         if error.kind() == io::ErrorKind::UnexpectedEof { Self::Changed } else { Self::Io(error) }
     }
 }
 
-/// Hashes `file`, whose stamp was `stamp` when it was opened. `watch` is told the bytes hashed so far, on the calling
-/// thread and at every piece it reads itself; when it says `false` the hashing stops.
+/// Hashes `file`, which had this identity when it was opened. `on_progress` gets the number of bytes hashed so far after
+/// every piece, from any thread, and can stop the work.
 pub fn hash_file(
     file: &File,
-    stamp: &FileIdentity,
-    watch: &mut dyn FnMut(u64) -> bool,
+    identity: &FileIdentity,
+    on_progress: &mut (dyn FnMut(u64) -> ControlFlow<()> + Send),
 ) -> Result<GroupHashes, HashError> {
-    let size = stamp.size;
-    let work = Work {
-        file,
-        size,
-        // The first is the caller's: however the threads are scheduled, it gets to watch.
-        next: AtomicU32::new(1),
-        done: AtomicU64::new(0),
-        stop: AtomicBool::new(false),
-        hashes: (0..group_count(size)).map(|_| OnceLock::new()).collect(),
+    let size = identity.size;
+    let job = HashJob { file, size, state: Mutex::new(JobState { done_bytes: 0, failure: None, on_progress }) };
+    let hashes: Vec<OnceLock<GroupHash>> = (0..group_count(size)).map(|_| OnceLock::new()).collect();
+    let buffer = || vec![0; PIECE_BYTES.min(usize::try_from(size).unwrap_or(usize::MAX))];
+    let hash_group = |buffer: &mut Vec<u8>, (group, place): (u32, &OnceLock<GroupHash>)| {
+        let hash = job.hash_group(group, buffer).map_err(|failure| job.fail(failure))?;
+        let _ = place.set(hash);
+        Ok::<_, ()>(())
     };
-    let helpers = threads().min(work.hashes.len()) - 1;
-    thread::scope(|scope| {
-        let spawned: Vec<_> = (0..helpers)
-            .filter_map(|_| {
-                thread::Builder::new().name("hash".into()).spawn_scoped(scope, || work.run(None, &mut |_| true)).ok()
-            })
-            .collect();
-        let own = work.run(Some(0), watch);
-        spawned.into_iter().fold(own, |so_far, helper| {
-            match (so_far, helper.join().unwrap_or(Err(HashError::Changed))) {
-                // Whoever fails stops the others; its own reason counts.
-                (Ok(()) | Err(HashError::Interrupted), Err(error)) => Err(error),
-                (so_far, _) => so_far,
-            }
-        })
-    })?;
-    if FileIdentity::of_file(file)? != *stamp {
+    let hashed = match hashes.as_slice() {
+        // Handing a small file to the pool takes longer than hashing it.
+        [place] => hash_group(&mut buffer(), (0, place)),
+        // The bridge hands the groups out in order, so that the file is read from its start to its end.
+        places => (0..).zip(places).par_bridge().try_for_each_init(buffer, hash_group),
+    };
+    if let (Err(()), Some(failure)) = (hashed, unpoison(job.state.into_inner()).failure) {
+        return Err(failure);
+    }
+    if FileIdentity::of_file(file)? != *identity {
         return Err(HashError::Changed);
     }
-    let hashes = work.hashes.into_iter().filter_map(OnceLock::into_inner).collect();
+    let hashes = hashes.into_iter().filter_map(OnceLock::into_inner).collect();
     GroupHashes::from_groups(size, hashes).ok_or(HashError::Interrupted)
 }
 
-fn threads() -> usize {
-    static THREADS: OnceLock<usize> = OnceLock::new();
-    *THREADS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX))
-}
-
 /// What the threads share.
-struct Work<'a> {
+struct HashJob<'a> {
     file: &'a File,
     size: u64,
-    /// The next group that nobody has taken.
-    next: AtomicU32,
-    /// Bytes hashed by all.
-    done: AtomicU64,
-    /// One has failed or was told to stop.
-    stop: AtomicBool,
-    hashes: Vec<OnceLock<GroupHash>>,
+    state: Mutex<JobState<'a>>,
 }
 
-impl Work<'_> {
-    fn run(&self, first: Option<u32>, watch: &mut dyn FnMut(u64) -> bool) -> Result<(), HashError> {
-        let outcome = self.take_groups(first, watch);
-        if outcome.is_err() {
-            self.stop.store(true, Ordering::Relaxed);
+struct JobState<'a> {
+    done_bytes: u64,
+    /// The first failure; the others stop because of it.
+    failure: Option<HashError>,
+    on_progress: &'a mut (dyn FnMut(u64) -> ControlFlow<()> + Send),
+}
+
+impl HashJob<'_> {
+    fn hash_group(&self, group: u32, buffer: &mut [u8]) -> Result<GroupHash, HashError> {
+        let mut hasher = GroupHasher::new(self.size, group);
+        let mut range = group_range(self.size, group);
+        while range.start < range.end {
+            let length = usize::try_from(range.end - range.start).map_or(buffer.len(), |left| left.min(buffer.len()));
+            let piece = &mut buffer[..length];
+            self.file.read_exact_at(piece, range.start)?;
+            hasher.update(piece);
+            range.start += length as u64;
+            self.report(length as u64)?;
         }
-        outcome
+        Ok(hasher.finish())
     }
 
-    fn take_groups(&self, mut first: Option<u32>, watch: &mut dyn FnMut(u64) -> bool) -> Result<(), HashError> {
-        let largest = usize::try_from(self.size).unwrap_or(usize::MAX);
-        let mut buffer = vec![0; PIECE_BYTES.min(largest)];
-        loop {
-            let index = first.take().unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed));
-            let Some(place) = self.hashes.get(index as usize) else {
-                return Ok(());
-            };
-            let mut hasher = GroupHasher::new(self.size, index);
-            let range = group_range(self.size, index);
-            let mut at = range.start;
-            while at < range.end {
-                if self.stop.load(Ordering::Relaxed) {
-                    return Err(HashError::Interrupted);
-                }
-                let length = usize::try_from(range.end - at).map_or(buffer.len(), |left| left.min(buffer.len()));
-                let piece = &mut buffer[..length];
-                self.file.read_exact_at(piece, at)?;
-                hasher.update(piece);
-                at += length as u64;
-                let done = self.done.fetch_add(length as u64, Ordering::Relaxed) + length as u64;
-                if !watch(done) {
-                    return Err(HashError::Interrupted);
-                }
-            }
-            // Nobody else has this index.
-            let _ = place.set(hasher.finish());
+    fn report(&self, bytes: u64) -> Result<(), HashError> {
+        let mut state = lock(&self.state);
+        state.done_bytes += bytes;
+        let done_bytes = state.done_bytes;
+        if state.failure.is_some() || (state.on_progress)(done_bytes).is_break() {
+            state.failure.get_or_insert(HashError::Interrupted);
+            return Err(HashError::Interrupted);
         }
+        Ok(())
+    }
+
+    fn fail(&self, failure: HashError) {
+        lock(&self.state).failure.get_or_insert(failure);
     }
 }
 
@@ -141,8 +121,8 @@ mod tests {
     fn file_of(bytes: &[u8]) -> (File, FileIdentity) {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        let stamp = FileIdentity::of_file(&file).unwrap();
-        (file, stamp)
+        let identity = FileIdentity::of_file(&file).unwrap();
+        (file, identity)
     }
 
     fn bytes(size: usize) -> Vec<u8> {
@@ -153,36 +133,40 @@ mod tests {
     fn the_hash_is_that_of_the_whole_file() {
         for size in [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (7 << 20) + 12_345] {
             let bytes = bytes(size);
-            let (file, stamp) = file_of(&bytes);
+            let (file, identity) = file_of(&bytes);
             let mut last = 0;
-            let outline = hash_file(&file, &stamp, &mut |done| {
+            let hashes = hash_file(&file, &identity, &mut |done| {
                 last = done;
-                true
+                ControlFlow::Continue(())
             });
-            assert_eq!(outline.unwrap().root().0, *blake3::hash(&bytes).as_bytes(), "{size} bytes");
-            assert!(last <= size as u64 && (size == 0 || last > 0));
+            assert_eq!(hashes.unwrap().root().0, *blake3::hash(&bytes).as_bytes(), "{size} bytes");
+            assert_eq!(last, size as u64);
         }
     }
 
     #[test]
-    fn a_change_meanwhile_is_noticed() {
-        let (mut file, stamp) = file_of(&bytes(3 << 20));
+    fn a_change_of_the_file_meanwhile_is_noticed() {
+        let (mut file, identity) = file_of(&bytes(3 << 20));
         let mut writer = file.try_clone().unwrap();
-        let grown = hash_file(&file, &stamp, &mut |_| writer.write_all(b"more").is_ok());
+        let grown = hash_file(&file, &identity, &mut |_| match writer.write_all(b"more") {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        });
         assert!(matches!(grown, Err(HashError::Changed)), "{grown:?}");
-        let stamp = FileIdentity::of_file(&file).unwrap();
+        let identity = FileIdentity::of_file(&file).unwrap();
         file.set_len(1 << 20).unwrap();
-        assert!(matches!(hash_file(&file, &stamp, &mut |_| true), Err(HashError::Changed)));
+        let cut = hash_file(&file, &identity, &mut |_| ControlFlow::Continue(()));
+        assert!(matches!(cut, Err(HashError::Changed)));
         file.write_all(b"x").unwrap();
     }
 
     #[test]
-    fn it_stops_when_told() {
-        let (file, stamp) = file_of(&bytes(20 << 20));
+    fn hashing_stops_when_the_caller_breaks() {
+        let (file, identity) = file_of(&bytes(20 << 20));
         let mut calls = 0;
-        let stopped = hash_file(&file, &stamp, &mut |_| {
+        let stopped = hash_file(&file, &identity, &mut |_| {
             calls += 1;
-            false
+            ControlFlow::Break(())
         });
         assert!(matches!(stopped, Err(HashError::Interrupted)));
         assert_eq!(calls, 1);

@@ -2,23 +2,32 @@
 //!
 //! * `shared_dir`: opens files and folders beneath the shared folder, never through a symbolic link.
 //! * `glob`, `expand`: patterns, and the files that an argument of `pub` means.
-//! * `hasher`, `outline_cache`: hashes of files and of their chunk groups, computed once.
+//! * `hasher`, `hash_cache`: hashes of files and of their chunk groups, computed once.
 //!
 //! Must not know about the server, the network, or the screen.
 
 mod expand;
 mod glob;
+mod hash_cache;
 mod hasher;
-mod outline_cache;
 mod shared_dir;
+
+use std::fs::File;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 pub use self::expand::is_excluded;
 pub use self::glob::{InvalidPattern, Pattern};
-pub use self::hasher::{HashError, hash_file};
-pub use self::outline_cache::{DiskCache, MemoryCache};
+use self::hash_cache::{DiskCache, MemoryCache};
+pub use self::hasher::HashError;
+use self::hasher::hash_file;
 pub use self::shared_dir::{FileIdentity, Rename, SharedDir, rename_noreplace};
 use crate::client::exit_code::ExitCode;
-use crate::common::types::FileName;
+use crate::common::chunk_tree::GroupHashes;
+use crate::common::types::{Content, ContentHash, FileName, NamedContent};
 
 /// Why a local file cannot be shared.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +41,7 @@ pub enum ShareError {
     /// A folder without a file that could be published.
     #[error("{0}: there is nothing to publish in this folder")]
     Empty(String),
-    /// A symbolic link, a FIFO, a device, a socket, or a link on the way to it.
+    /// A symbolic link, a FIFO, a device, a socket, or something beneath a symbolic link.
     #[error("{0}: not a regular file or folder")]
     Special(String),
     /// It cannot be read.
@@ -41,7 +50,7 @@ pub enum ShareError {
     /// Its name breaks the rules of published names.
     #[error("{0}: {1}")]
     Name(String, crate::common::types::FileNameError),
-    /// Its name is not even text.
+    /// Its name is not UTF-8.
     #[error("{0}: a file name must be UTF-8")]
     NotUtf8(String),
     /// It changed while it was read.
@@ -68,12 +77,12 @@ impl From<&ShareError> for ExitCode {
     }
 }
 
-/// One argument of `pub`, `unp` or `get` as the shell split it.
+/// One path argument of `pub`, `unp` or `get`, as the shell split the line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathArg {
     /// The text with quotes removed.
     pub text: String,
-    /// Whether unquoted `*`, `?` or `[` make it a pattern. Within `pattern` quoted specials are escaped for globset.
+    /// The pattern, if the argument has an unquoted `*`, `?` or `[`. Quoted special characters are escaped for globset.
     pub pattern: Option<String>,
 }
 
@@ -82,14 +91,118 @@ pub struct PathArg {
 pub struct ExpandedPaths {
     /// The files, sorted, each once.
     pub files: Vec<FileName>,
-    /// What stood in the way of others; never empty when there are no files.
+    /// Why other files are left out; never empty when there are no files.
     pub errors: Vec<ShareError>,
 }
 
-/// Told how far hashing has come.
+/// Receives the progress of hashing, from any thread.
 pub trait HashProgress: Sync {
     /// `done` of `total` bytes of `name` are hashed.
     fn hashed(&self, name: &FileName, done: u64, total: u64);
     /// Whether the user has asked to stop.
     fn interrupted(&self) -> bool;
+}
+
+/// The shared folder's files and the hashes of those that were hashed before.
+pub struct SharedFiles {
+    dir: SharedDir,
+    disk_cache: DiskCache,
+    memory_cache: MemoryCache,
+}
+
+impl SharedFiles {
+    /// Opens the shared folder, with a cache of hashes in the user's cache folder.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        Self::with_cache(dir, DiskCache::in_user_cache_dir())
+    }
+
+    /// Like [`open`](Self::open), with the cache of hashes in `cache_dir` if there is one.
+    #[cfg(test)]
+    pub fn with_cache_dir(dir: &Path, cache_dir: Option<&Path>) -> io::Result<Self> {
+        Self::with_cache(dir, DiskCache::at(cache_dir.map(Path::to_owned)))
+    }
+
+    fn with_cache(dir: &Path, disk_cache: DiskCache) -> io::Result<Self> {
+        Ok(Self { dir: SharedDir::open(dir)?, disk_cache, memory_cache: MemoryCache::default() })
+    }
+
+    pub fn dir(&self) -> &SharedDir {
+        &self.dir
+    }
+
+    /// Hashes a file, or takes its hash from the cache.
+    pub fn hash(&self, name: &FileName, progress: &dyn HashProgress) -> Result<NamedContent, ShareError> {
+        if progress.interrupted() {
+            return Err(ShareError::Interrupted);
+        }
+        let (file, identity) = self.dir.open_file(name)?;
+        let hash = match self.cached_content_hash(&identity) {
+            Some(hash) => hash,
+            None => {
+                let mut on_progress = |done| {
+                    progress.hashed(name, done, identity.size);
+                    if progress.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                };
+                let hashed = self.hash_open_file(&file, &identity, &mut on_progress);
+                let hashed = hashed.map_err(|error| match error {
+                    HashError::Changed => ShareError::Changed(name.to_string()),
+                    HashError::Interrupted => ShareError::Interrupted,
+                    HashError::Io(error) => ShareError::Unreadable(name.to_string(), error),
+                });
+                hashed?.root()
+            }
+        };
+        let content = Content { hash, size: identity.size, mtime_ms: identity.modified_ms() };
+        Ok(NamedContent { name: name.clone(), content })
+    }
+
+    /// The hash of a file with this identity, if it was hashed before.
+    pub fn cached_content_hash(&self, identity: &FileIdentity) -> Option<ContentHash> {
+        self.memory_cache.content_hash(identity).or_else(|| {
+            let hashes = self.disk_cache.load(identity)?;
+            self.memory_cache.set_content_hash(*identity, hashes.root());
+            Some(self.memory_cache.insert(hashes).root())
+        })
+    }
+
+    /// The group hashes of a file with this identity and content hash, if it was hashed before.
+    pub fn cached_group_hashes(&self, identity: &FileIdentity, root: ContentHash) -> Option<Arc<GroupHashes>> {
+        if let Some(hashes) = GroupHashes::from_single_group(root, identity.size) {
+            return Some(Arc::new(hashes));
+        }
+        self.memory_cache.group_hashes(root).or_else(|| {
+            let hashes = self.disk_cache.load(identity)?;
+            Some(self.memory_cache.insert(hashes)).filter(|hashes| hashes.root() == root)
+        })
+    }
+
+    /// Hashes an open file that had this identity when it was opened. `on_progress` gets the number of bytes hashed so
+    /// far, from any thread, and can stop the work.
+    pub fn hash_open_file(
+        &self,
+        file: &File,
+        identity: &FileIdentity,
+        on_progress: &mut (dyn FnMut(u64) -> ControlFlow<()> + Send),
+    ) -> Result<Arc<GroupHashes>, HashError> {
+        let is_racy = identity.is_racy(SystemTime::now());
+        let hashes = hash_file(file, identity, on_progress)?;
+        if !is_racy {
+            self.disk_cache.store(identity, &hashes);
+            self.memory_cache.set_content_hash(*identity, hashes.root());
+        }
+        Ok(self.memory_cache.insert(hashes))
+    }
+
+    /// Stores the hashes of a file that this client has downloaded and verified, so that serving it does not hash it. Does
+    /// nothing unless `name` is that file: `file` is the handle through which it was written.
+    pub fn set_downloaded(&self, name: &FileName, hashes: &GroupHashes, file: &File) {
+        if let (Ok((_, identity)), Ok(written)) = (self.dir.open_file(name), FileIdentity::of_file(file))
+            && identity == written
+            && identity.size == hashes.size()
+        {
+            self.disk_cache.store(&identity, hashes);
+            self.memory_cache.set_content_hash(identity, hashes.root());
+            self.memory_cache.insert(hashes.clone());
+        }
+    }
 }

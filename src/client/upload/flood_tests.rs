@@ -28,13 +28,13 @@ fn flooded() {
     let uploader = TestUploader::new();
     uploader.publish("file", b"bytes", Audience::Everyone);
     let mut hoard: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
-    let (start, before) = (Instant::now(), uploader.listener.turns());
+    let (start, before) = (Instant::now(), uploader.listener.iterations());
     eprintln!("flooded port {}", uploader.listener.port());
     for line in stdin().lines() {
         if line.unwrap() == "relieve" {
             hoard.clear();
         }
-        eprintln!("flooded turns {} {}", uploader.listener.turns() - before, start.elapsed().as_millis());
+        eprintln!("flooded turns {} {}", uploader.listener.iterations() - before, start.elapsed().as_millis());
     }
 }
 

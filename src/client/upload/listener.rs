@@ -1,92 +1,95 @@
-//! The TCP listener thread: takes connections, reads their tickets, and hands the good ones to upload threads.
+//! The TCP listener thread: accepts connections, authenticates them by their tickets, and starts uploads.
 //!
-//! Defended: a stranger costs one descriptor and a kilobyte for at most the handshake time, never a thread; there is room
-//! for a bounded number of them, for fewer from one address, and the one that has waited longest makes place, so a flood
-//! does not keep an honest peer out. Without descriptors the thread rests instead of spinning. Strangers are answered
-//! with nothing. A slot is given to who has asked for something under the ticket's key: a recorded opening played again
-//! takes none, and does not even learn whether there are any.
+//! Defended: an unauthenticated connection costs one file descriptor and 1 KiB, and at most the handshake timeout; it
+//! never gets a thread. Their number is bounded, in total and per address prefix; when it is reached, the oldest is closed,
+//! so a flood does not keep authorized peers out. Without file descriptors the thread backs off instead of spinning.
+//! Unauthenticated peers get no reply. Only a peer that has sent a request under the ticket's key gets a slot: a replayed
+//! handshake takes none, and does not even learn whether there are any.
 
+use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, getrlimit};
 
 use super::UploadService;
+use super::limits::RateLimiter;
 use super::pending::{PendingConnection, Progress};
-use super::rate::RateLimiter;
 use super::upload::{self, AcceptedUpload};
-use crate::client::transport;
+use crate::client::transport::{self, Waker};
+use crate::common::net::AddressPrefix;
 use crate::common::sync::lock;
 
-/// Who finds all slots taken is told to come back after this time, milliseconds.
+/// A downloader that finds all slots taken retries after this time, milliseconds.
 pub(super) const BUSY_RETRY_MS: u16 = 300;
-/// Connections taken in one turn before those that wait are looked at again.
-const ACCEPTS_PER_TURN: usize = 32;
-/// Rest when the system cannot give another descriptor.
+/// Connections accepted before the pending ones are driven again.
+const ACCEPT_BATCH: usize = 32;
+/// Pause of accepting when the system has no file descriptor.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// How long one that was sent away may take to read it.
+/// A rejected peer reads the rejection within this time.
 const BUSY_LINGER: Duration = Duration::from_secs(1);
 
-/// Time limits and bounds of the listener; the defaults are for people, shorter ones for tests.
+/// Timeouts and bounds of the listener. The defaults are for users, shorter ones for tests.
 #[derive(Debug, Clone)]
 pub struct UploadLimits {
-    /// A connection shows its ticket within this time.
+    /// A connection presents its ticket within this time.
     pub handshake: Duration,
-    /// Who has shown a ticket asks for something within this time, and then again and again.
+    /// A peer with a ticket sends its first request within this time, and its next one after everything was sent.
     pub idle: Duration,
     /// After this time without a request a downloader loses its slot if another one waits for it.
     pub idle_yield: Duration,
-    /// While something waits to be sent, a downloader takes [`stall_least_bytes`](Self::stall_least_bytes) within this
-    /// time. A kernel wakes a sender only when a third of its buffer is free: a shorter time would hit honest slow links.
+    /// While there is something to send, a downloader receives [`stall_min_bytes`](Self::stall_min_bytes) within this
+    /// time. A kernel wakes a sender only when a third of its buffer is free: a shorter time would disconnect slow links.
     pub stall: Duration,
     /// See [`stall`](Self::stall).
-    pub stall_least_bytes: usize,
-    /// Connections that have not proven yet that they hold their ticket's key, in all.
+    pub stall_min_bytes: usize,
+    /// Most pending connections.
     pub pending_max: usize,
-    /// The same from one address (IPv6: one /64).
+    /// The same from one address prefix.
     pub pending_per_prefix_max: usize,
 }
 
 impl Default for UploadLimits {
     fn default() -> Self {
-        // Strangers may take a quarter of all descriptors at most: files and uploads need the others.
-        let descriptors = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| most as usize);
+        // A quarter of all descriptors: files and uploads need the others.
+        let descriptors = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize);
         let pending_max = (descriptors / 4).clamp(4, 64);
         Self {
             handshake: transport::HANDSHAKE_TIMEOUT,
             idle: Duration::from_secs(30),
             idle_yield: Duration::from_secs(1),
             stall: Duration::from_secs(15),
-            stall_least_bytes: 4 << 10,
+            stall_min_bytes: 4 << 10,
             pending_max,
             pending_per_prefix_max: pending_max.div_ceil(2),
         }
     }
 }
 
-/// The TCP listener thread and its upload workers; ends when dropped.
+/// The listener thread and its uploads. Dropping it ends them.
 pub struct Listener {
     shared: Arc<ListenerShared>,
     port: u16,
-    wake: UnixStream,
-    door: Option<JoinHandle<()>>,
+    /// Dropped to shut down.
+    shutdown: Option<Sender<Infallible>>,
+    waker: Arc<Waker>,
+    accept_loop: Option<JoinHandle<()>>,
 }
 
 impl Listener {
-    /// Binds and starts the thread. `limit_rate`: bytes a second over all uploads.
-    pub fn start(share: Arc<UploadService>, listen: SocketAddr, limit_rate: Option<u64>) -> io::Result<Self> {
-        Self::start_with(share, listen, limit_rate, UploadLimits::default())
+    /// Binds and starts the thread. `limit_rate`: bytes a second of all uploads together.
+    pub fn start(service: Arc<UploadService>, listen: SocketAddr, limit_rate: Option<u64>) -> io::Result<Self> {
+        Self::start_with(service, listen, limit_rate, UploadLimits::default())
     }
 
-    /// Like [`start`](Self::start) with other limits.
+    /// Like [`start`](Self::start), with other limits.
     pub fn start_with(
-        share: Arc<UploadService>,
+        service: Arc<UploadService>,
         listen: SocketAddr,
         limit_rate: Option<u64>,
         limits: UploadLimits,
@@ -94,40 +97,45 @@ impl Listener {
         let listener = TcpListener::bind(listen)?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
-        let (wake, woken) = UnixStream::pair()?;
+        let waker = Arc::new(Waker::new()?);
+        let (sender, shutdown) = bounded(0);
         let shared = Arc::new(ListenerShared {
-            share,
+            service,
             limits,
-            limiter: limit_rate.map(RateLimiter::new),
-            stop: AtomicBool::new(false),
+            rate_limiter: limit_rate.map(RateLimiter::new),
+            shutdown,
             uploads: Mutex::default(),
             #[cfg(test)]
-            turns: std::sync::atomic::AtomicU64::new(0),
+            iterations: std::sync::atomic::AtomicU64::new(0),
         });
-        let door = AcceptLoop { shared: shared.clone(), listener, woken, pending: Vec::new(), resting_until: None };
-        let door = thread::Builder::new().name("listener".into()).spawn(move || door.run())?;
-        Ok(Self { shared, port, wake, door: Some(door) })
+        let accept_loop = AcceptLoop {
+            shared: shared.clone(),
+            listener,
+            waker: waker.clone(),
+            pending: Vec::new(),
+            accept_again_at: None,
+        };
+        let accept_loop = thread::Builder::new().name("listener".into()).spawn(move || accept_loop.run())?;
+        Ok(Self { shared, port, shutdown: Some(sender), waker, accept_loop: Some(accept_loop) })
     }
 
-    /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// How often the thread has looked around so far.
+    /// Number of iterations of the accept loop so far.
     #[cfg(test)]
-    pub(super) fn turns(&self) -> u64 {
-        self.shared.turns.load(Ordering::Relaxed)
+    pub(super) fn iterations(&self) -> u64 {
+        self.shared.iterations.load(std::sync::atomic::Ordering::Relaxed)
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        // The thread sees the end of the stream.
-        let _ = self.wake.shutdown(Shutdown::Both);
-        if let Some(door) = self.door.take() {
-            let _ = door.join();
+        drop(self.shutdown.take());
+        self.waker.wake();
+        if let Some(accept_loop) = self.accept_loop.take() {
+            let _ = accept_loop.join();
         }
         let uploads = std::mem::take(&mut *lock(&self.shared.uploads));
         for upload in &uploads {
@@ -143,139 +151,147 @@ impl Drop for Listener {
 
 /// What the listener and its uploads share.
 pub(super) struct ListenerShared {
-    pub(super) share: Arc<UploadService>,
+    pub(super) service: Arc<UploadService>,
     pub(super) limits: UploadLimits,
-    pub(super) limiter: Option<RateLimiter>,
-    pub(super) stop: AtomicBool,
+    pub(super) rate_limiter: Option<RateLimiter>,
+    /// Disconnected when the listener shuts down.
+    pub(super) shutdown: Receiver<Infallible>,
     uploads: Mutex<Vec<RunningUpload>>,
     #[cfg(test)]
-    turns: std::sync::atomic::AtomicU64,
+    iterations: std::sync::atomic::AtomicU64,
 }
 
 impl ListenerShared {
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+    pub(super) fn is_shutting_down(&self) -> bool {
+        self.shutdown.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
+    /// Lets idle uploads check whether a downloader waits for a slot.
+    fn wake_uploads(&self) {
+        lock(&self.uploads).iter().for_each(|upload| upload.waker.wake());
     }
 }
 
-/// An upload's thread, and its connection for as long as it has one.
 struct RunningUpload {
     thread: JoinHandle<()>,
     stream: Weak<TcpStream>,
+    waker: Arc<Waker>,
 }
 
 struct AcceptLoop {
     shared: Arc<ListenerShared>,
     listener: TcpListener,
-    woken: UnixStream,
-    /// Those who came first stand first.
+    waker: Arc<Waker>,
+    /// The oldest first.
     pending: Vec<PendingConnection>,
-    resting_until: Option<Instant>,
+    /// End of a backoff.
+    accept_again_at: Option<Instant>,
+}
+
+/// What [`AcceptLoop::wait`] found.
+struct Readiness {
+    /// For each pending connection, whether there is input.
+    pending: Vec<bool>,
+    listener: bool,
 }
 
 impl AcceptLoop {
     fn run(mut self) {
-        while !self.shared.is_stopping() {
+        while !self.shared.is_shutting_down() {
             #[cfg(test)]
-            self.shared.turns.fetch_add(1, Ordering::Relaxed);
-            let (ready, caller) = self.wait();
+            self.shared.iterations.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let ready = self.wait();
             let now = Instant::now();
-            let mut index = 0;
-            for ready in ready {
-                // Looking at one removes none but itself.
-                if self.drive_connection(index, ready, now) {
-                    index += 1;
-                }
-            }
-            if caller {
+            let mut pending = std::mem::take(&mut self.pending);
+            let mut has_input = ready.pending.into_iter();
+            pending.retain_mut(|connection| self.drive_connection(connection, has_input.next() == Some(true), now));
+            self.pending = pending;
+            if ready.listener {
                 self.accept_pending(now);
             }
         }
     }
 
-    /// Sleeps until something is to be done: which pending have something to say, and whether new ones stand outside.
-    fn wait(&mut self) -> (Vec<bool>, bool) {
+    /// Waits for input, a new connection, a deadline or the shutdown.
+    fn wait(&mut self) -> Readiness {
         let now = Instant::now();
-        self.resting_until.take_if(|until| *until <= now);
-        let deadline = self.pending.iter().map(|connection| connection.until).chain(self.resting_until).min();
-        let timeout = deadline.map(|deadline| {
-            // Rounded up: waking early would only mean to look again.
-            let left = deadline.saturating_duration_since(now) + Duration::from_millis(1);
-            Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() }
-        });
-        let mut fds = vec![PollFd::new(&self.woken, PollFlags::IN)];
+        self.accept_again_at.take_if(|at| *at <= now);
+        let deadline = self.pending.iter().map(|connection| connection.deadline).chain(self.accept_again_at).min();
+        // Rounded up, so that the deadline has passed.
+        let timeout = deadline.map(|deadline| deadline.saturating_duration_since(now) + Duration::from_millis(1));
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let mut fds = vec![PollFd::new(&*self.waker, PollFlags::IN)];
         fds.extend(self.pending.iter().map(|connection| PollFd::new(&connection.stream, PollFlags::IN)));
-        if self.resting_until.is_none() {
+        if self.accept_again_at.is_none() {
             fds.push(PollFd::new(&self.listener, PollFlags::IN));
         }
         let polled = poll(&mut fds, timeout.as_ref());
-        let ready = |fd: &PollFd<'_>| polled.is_ok() && !fd.revents().is_empty();
+        let is_ready = |fd: &PollFd<'_>| polled.is_ok() && !fd.revents().is_empty();
         let count = self.pending.len();
-        (fds[1..=count].iter().map(ready).collect(), fds.get(count + 1).is_some_and(ready))
+        Readiness {
+            pending: fds[1..=count].iter().map(is_ready).collect(),
+            listener: fds.get(count + 1).is_some_and(is_ready),
+        }
     }
 
-    /// Gets on with one connection; whether it stays.
-    fn drive_connection(&mut self, index: usize, ready: bool, now: Instant) -> bool {
-        let connection = &mut self.pending[index];
-        let mut progress = if ready { connection.read() } else { Progress::Pending };
+    /// Drives one connection; whether it stays pending.
+    fn drive_connection(&self, connection: &mut PendingConnection, has_input: bool, now: Instant) -> bool {
+        let service = &self.shared.service;
+        let mut progress = if has_input { connection.read() } else { Progress::Pending };
         if matches!(progress, Progress::PreambleComplete) {
-            let open = |ticket: &[u8]| lock(&self.shared.share.tickets).open(ticket, now);
-            // Most ask for something in the same breath.
-            progress = match connection.respond(open, now + self.shared.limits.idle) {
-                true => connection.read(),
-                false => Progress::Closed,
-            };
+            progress = connection.respond(|ticket| service.open_ticket(ticket, now), now + self.shared.limits.idle);
         }
-        let stays = match progress {
-            Progress::Pending => now < connection.until,
-            Progress::PreambleComplete | Progress::Closed => false,
-            Progress::Ready(peer, first) => match self.shared.share.slots.take(&peer.ticket.downloader, now) {
+        if let Progress::Ready(peer, first_request) = progress {
+            progress = match service.slots.acquire(&peer.ticket.downloader, now) {
                 Some(slot) => {
-                    let stream = connection.stream.clone();
-                    self.admit(stream, AcceptedUpload { peer: *peer, first, slot });
-                    false
+                    self.start_upload(connection.stream.clone(), |waker| AcceptedUpload {
+                        peer: *peer,
+                        first_request,
+                        slot,
+                        waker,
+                    });
+                    Progress::Closed
                 }
                 None => {
-                    log::debug!("{} was told to come back: all upload slots are taken", peer.ticket.downloader);
+                    log::debug!("{} was rejected: all upload slots are taken", peer.ticket.downloader);
+                    self.shared.wake_uploads();
                     connection.reject_busy(*peer, now + BUSY_LINGER)
                 }
-            },
-        };
-        if !stays {
-            self.pending.remove(index);
+            };
         }
-        stays
+        matches!(progress, Progress::Pending) && now < connection.deadline
     }
 
-    fn admit(&self, stream: Arc<TcpStream>, admitted: AcceptedUpload) {
-        if stream.set_nonblocking(false).is_err() {
-            return;
-        }
-        let shared = self.shared.clone();
-        let spawned = thread::Builder::new().name("upload".into()).spawn(move || upload::run(&shared, admitted));
+    fn start_upload(&self, stream: Arc<TcpStream>, accepted: impl FnOnce(Arc<Waker>) -> AcceptedUpload) {
+        let started = stream.set_nonblocking(false).and_then(|()| {
+            let waker = Arc::new(Waker::new()?);
+            let (shared, accepted) = (self.shared.clone(), accepted(waker.clone()));
+            let thread = thread::Builder::new().name("upload".into()).spawn(move || upload::run(&shared, accepted))?;
+            Ok(RunningUpload { thread, stream: Arc::downgrade(&stream), waker })
+        });
         let mut uploads = lock(&self.shared.uploads);
         uploads.retain(|upload| !upload.thread.is_finished());
-        match spawned {
-            Ok(thread) => uploads.push(RunningUpload { thread, stream: Arc::downgrade(&stream) }),
-            Err(error) => log::error!("an upload could not be started: {error}"),
+        match started {
+            Ok(upload) => uploads.push(upload),
+            Err(error) => log::error!("cannot start an upload: {error}"),
         }
     }
 
     fn accept_pending(&mut self, now: Instant) {
-        for _ in 0..ACCEPTS_PER_TURN {
+        for _ in 0..ACCEPT_BATCH {
             match self.listener.accept() {
                 Ok((stream, from)) => self.admit_connection(stream, from, now),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return,
-                    // Gone again before we looked.
+                    // The peer has closed the connection already.
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {}
                     _ => {
-                        // No descriptors, no memory: whoever has waited longest gives up a place, and we rest.
-                        log::debug!("a connection could not be taken: {error}");
+                        // No descriptors or no memory: close the oldest connection and back off.
+                        log::debug!("cannot accept a connection: {error}");
                         if !self.pending.is_empty() {
                             self.pending.remove(0);
                         }
-                        self.resting_until = Some(now + ACCEPT_BACKOFF);
+                        self.accept_again_at = Some(now + ACCEPT_BACKOFF);
                         return;
                     }
                 },
@@ -287,35 +303,30 @@ impl AcceptLoop {
         if stream.set_nonblocking(true).is_err() {
             return;
         }
-        let (address, limits) = (neighbourhood(from.ip()), &self.shared.limits);
-        let from_there = self.pending.iter().filter(|connection| connection.address == address).count();
-        let makes_place = match () {
-            () if from_there >= limits.pending_per_prefix_max => {
-                self.eviction_candidate(|connection| connection.address == address)
+        let (prefix, limits) = (AddressPrefix::of(from.ip()), &self.shared.limits);
+        let same_prefix = self.pending.iter().filter(|connection| connection.prefix == prefix).count();
+        let evicted = match () {
+            () if same_prefix >= limits.pending_per_prefix_max => {
+                self.eviction_candidate(|connection| connection.prefix == prefix)
             }
             () if self.pending.len() >= limits.pending_max.max(1) => self.eviction_candidate(|_| true),
             () => None,
         };
-        if let Some(oldest) = makes_place {
-            self.pending.remove(oldest);
+        if let Some(evicted) = evicted {
+            self.pending.remove(evicted);
         }
-        self.pending.push(PendingConnection::new(stream, address, now + limits.handshake));
-        // Most have sent their ticket by now.
-        self.drive_connection(self.pending.len() - 1, true, now);
+        let mut connection = PendingConnection::new(stream, prefix, now + limits.handshake);
+        // Most peers have sent their ticket already.
+        if self.drive_connection(&mut connection, true, now) {
+            self.pending.push(connection);
+        }
     }
 
-    /// The one of them that has waited longest; one without a ticket if there is any.
-    fn eviction_candidate(&self, among: impl Fn(&PendingConnection) -> bool) -> Option<usize> {
-        let stranger = self.pending.iter().position(|connection| among(connection) && connection.is_unauthenticated());
-        stranger.or_else(|| self.pending.iter().position(among))
-    }
-}
-
-/// What counts as one address: a host can have a whole /64 of IPv6.
-fn neighbourhood(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 => v4,
+    /// The oldest unauthenticated connection, or the oldest if all are authenticated.
+    fn eviction_candidate(&self, is_eligible: impl Fn(&PendingConnection) -> bool) -> Option<usize> {
+        let unauthenticated =
+            |connection: &PendingConnection| is_eligible(connection) && connection.is_unauthenticated();
+        self.pending.iter().position(unauthenticated).or_else(|| self.pending.iter().position(&is_eligible))
     }
 }
 

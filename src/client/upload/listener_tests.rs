@@ -51,15 +51,15 @@ fn a_ticket_that_is_not_good_gets_silence() {
         assert!(answer_to(&mut stream).is_empty());
     }
     assert!(uploader.connect_with(&ticket(&grants), &[8; 32]).is_err(), "stolen without its key");
-    wait_until(|| uploader.share.free_slots() == 64);
+    wait_until(|| uploader.service.free_slots() == 64);
     assert!(uploader.connect(&grants).is_ok());
 }
 
 #[test]
 fn before_a_login_and_after_another_every_ticket_is_a_strangers() {
     let dir = tempfile::tempdir().unwrap();
-    let share = UploadService::open(dir.path(), 2).unwrap();
-    let listener = Listener::start(share, test_support::loopback(0), None).unwrap();
+    let service = UploadService::open(dir.path(), 2).unwrap();
+    let listener = Listener::start(service, test_support::loopback(0), None).unwrap();
     let connected = transport::connect::<PeerResponse>(test_support::loopback(listener.port()), &ticket(&[]), &PSK);
     assert!(connected.is_err());
 }
@@ -114,7 +114,7 @@ fn a_full_house_says_so_to_ticket_holders() {
     let grant = uploader.publish("file", b"bytes", Audience::Everyone);
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     ask_and_hear(&mut reader, &mut writer);
-    assert_eq!(uploader.share.free_slots(), 0);
+    assert_eq!(uploader.service.free_slots(), 0);
     for _ in 0..3 {
         let (mut turned_away, mut asking) = uploader.open(&grant).unwrap();
         ask(&mut asking, &all_of(0, &grant));
@@ -124,7 +124,7 @@ fn a_full_house_says_so_to_ticket_holders() {
     ask(&mut writer, &all_of(0, &grant));
     assert_eq!(receive(&mut reader, 0, 5), b"bytes", "the one who has the slot is served");
     drop((reader, writer));
-    wait_until(|| uploader.share.free_slots() == 1);
+    wait_until(|| uploader.service.free_slots() == 1);
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     ask_and_hear(&mut reader, &mut writer);
 }
@@ -139,7 +139,7 @@ fn a_recorded_opening_played_again_takes_no_slot() {
         replay.write_all(&preamble).unwrap();
         replay.read_exact(&mut [0; 48]).unwrap();
     }
-    assert_eq!(uploader.share.free_slots(), 1);
+    assert_eq!(uploader.service.free_slots(), 1);
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     ask(&mut writer, &all_of(0, &grant));
     assert_eq!(receive(&mut reader, 0, 5), b"bytes");
@@ -184,7 +184,7 @@ fn who_asks_for_nothing_is_dropped() {
     let (mut idle, mut writer) = uploader.connect(&[]).unwrap();
     ask_and_hear(&mut idle, &mut writer);
     assert!(silent.next().is_err() && idle.next().is_err());
-    wait_until(|| uploader.share.free_slots() == 4);
+    wait_until(|| uploader.service.free_slots() == 4);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn who_takes_nothing_is_dropped_and_hinders_nobody() {
         ask(&mut honest, &all_of(0, &small));
         assert_eq!(receive(&mut reader, 0, small.size), b"bytes");
     }
-    wait_until(|| uploader.share.free_slots() == 3);
+    wait_until(|| uploader.service.free_slots() == 3);
     ask(&mut honest, &all_of(0, &small));
     assert_eq!(receive(&mut reader, 0, small.size), b"bytes", "the slow one is gone, this one is not");
     drop(slow);
@@ -213,9 +213,9 @@ fn leaving_waits_for_nobody() {
     let _idle = uploader.connect(&[]).unwrap();
     let _stranger = TcpStream::connect(uploader.address()).unwrap();
     let address = uploader.address();
-    let TestUploader { share, listener, .. } = uploader;
+    let TestUploader { service, listener, .. } = uploader;
     drop(listener);
-    assert_eq!(share.free_slots(), 64, "all threads have ended");
+    assert_eq!(service.free_slots(), 64, "all threads have ended");
     assert!(TcpStream::connect(address).is_err());
     // What was sent before may still come, but not all of it.
     let cut = std::iter::from_fn(|| stuck.next().is_ok().then_some(())).count();

@@ -1,203 +1,142 @@
 //! Serves published files to other clients over TCP.
 //!
-//! * `listener`, `pending`: accepting connections, and those that have not authenticated yet.
+//! * `listener`, `pending`: accepting connections, and those that are not authenticated yet.
 //! * `upload`: one connection of a downloader.
-//! * `serve`: the decision to serve, made anew for every chunk group.
+//! * `serve`: the decision to serve, made for every chunk group anew.
 //! * `registry`: what is published, to which audience.
-//! * `slots`, `rate`, `ticket_keys`: how much is served at once, and to whom.
+//! * `limits`: how much is served at once, how fast, and to whom.
 //!
 //! Must not know about the server, the screen, or how downloads are written.
 
+mod limits;
 mod listener;
 mod pending;
-mod rate;
 mod registry;
 mod serve;
-mod slots;
-mod ticket_keys;
 mod upload;
 
-use std::fs::File;
+use std::collections::HashMap;
+use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Instant;
 
+use self::limits::{TicketKeys, UploadSlots};
 pub use self::listener::Listener;
-use self::registry::{HashedState, Registry};
-use self::serve::{HashLock, IncompleteFiles, LoadGate};
-use self::slots::UploadSlots;
-use self::ticket_keys::TicketKeys;
-use crate::client::files::{
-    DiskCache, ExpandedPaths, FileIdentity, HashError, HashProgress, MemoryCache, PathArg, ShareError, SharedDir,
-    hash_file,
-};
-use crate::common::chunk_tree::{GroupHashes, group_count};
+use self::registry::{LoadGate, Registry};
+use self::serve::HashLock;
+use crate::client::download::IncompleteFile;
+use crate::client::files::{ExpandedPaths, HashProgress, PathArg, ShareError, SharedFiles};
 use crate::common::crypto::Secret;
-use crate::common::sync::lock;
+use crate::common::sync::{lock, write};
+use crate::common::ticket::{TicketError, TransferTicket};
 use crate::common::types::{Audience, Content, FileName, NamedContent};
 
-/// The shared folder and what is published from it. One for the whole client, shared by the shell, the listener and the
-/// downloads.
+/// What this client serves to others. One for the whole client, shared by the shell, the listener and the downloads.
 pub struct UploadService {
-    folder: SharedDir,
-    cache: DiskCache,
-    recent: MemoryCache,
+    files: SharedFiles,
     registry: Registry,
-    incomplete: IncompleteFiles,
-    listing: LoadGate,
-    /// To hash what is asked for, and what is to be published.
-    turnstile: HashLock,
-    publishing: HashLock,
-    tickets: Mutex<TicketKeys>,
+    load_gate: LoadGate,
+    incomplete: RwLock<HashMap<FileName, Arc<IncompleteFile>>>,
+    hash_lock: HashLock,
+    ticket_keys: Mutex<TicketKeys>,
     slots: Arc<UploadSlots>,
 }
 
 impl UploadService {
-    /// Opens the folder by capability. `upload_slots` bounds the uploads that run at once.
-    pub fn open(dir: &Path, upload_slots: u8) -> std::io::Result<Arc<Self>> {
-        Self::with_cache(dir, upload_slots, DiskCache::in_user_cache_dir())
+    /// Opens the shared folder. `upload_slots`: most uploads that run at once.
+    pub fn open(dir: &Path, upload_slots: u8) -> io::Result<Arc<Self>> {
+        Ok(Self::new(SharedFiles::open(dir)?, upload_slots))
     }
 
-    fn with_cache(dir: &Path, upload_slots: u8, cache: DiskCache) -> std::io::Result<Arc<Self>> {
-        Ok(Arc::new(Self {
-            folder: SharedDir::open(dir)?,
-            cache,
-            recent: MemoryCache::default(),
+    fn new(files: SharedFiles, upload_slots: u8) -> Arc<Self> {
+        Arc::new(Self {
+            files,
             registry: Registry::default(),
-            incomplete: IncompleteFiles::default(),
-            listing: LoadGate::default(),
-            turnstile: HashLock::default(),
-            publishing: HashLock::default(),
-            tickets: Mutex::default(),
+            load_gate: LoadGate::default(),
+            incomplete: RwLock::default(),
+            hash_lock: HashLock::default(),
+            ticket_keys: Mutex::default(),
             slots: Arc::new(UploadSlots::new(upload_slots)),
-        }))
+        })
     }
 
-    /// The files that an argument of `pub` means: itself, what the pattern matches, or everything in the folder (`.` is
-    /// the shared folder itself). Hidden entries, unfinished parts, `credentials.txt` and `fileshare.db*` are left out of
-    /// patterns and folders; links and special files are left out of folders and patterns and refused by name.
     pub fn expand(&self, argument: &PathArg) -> ExpandedPaths {
-        self.folder.expand(argument)
+        self.files.dir().expand(argument)
     }
 
-    /// Whether anything stands in the folder under this name, as far as can be told.
+    /// Whether anything exists under this name. Errors count as existence.
     pub fn exists(&self, name: &FileName) -> bool {
-        !matches!(self.folder.stat(name.as_str()), Err(ShareError::Missing(_)))
+        !matches!(self.files.dir().stat(name.as_str()), Err(ShareError::Missing(_)))
     }
 
-    /// Bytes of a file, to tell how far hashing has come; 0 if they cannot be told.
+    /// Bytes of a file; 0 if it cannot be examined.
     pub fn size(&self, name: &FileName) -> u64 {
-        self.folder.stat(name.as_str()).map_or(0, |stat| stat.size)
+        self.files.dir().stat(name.as_str()).map_or(0, |stat| stat.size)
     }
 
-    /// Hashes a file (or finds its hash in the cache), ready to be published. Many may be hashed at a time; of large ones,
-    /// which take all cores, only one is.
+    /// See [`SharedFiles::hash`].
     pub fn hash_file(&self, name: &FileName, progress: &dyn HashProgress) -> Result<NamedContent, ShareError> {
-        if progress.interrupted() {
-            return Err(ShareError::Interrupted);
-        }
-        let (file, stamp) = self.folder.open_file(name)?;
-        let settled = !stamp.is_racy(SystemTime::now());
-        let hash = match self.cache.load(&stamp) {
-            Some(outline) => self.recent.keep(outline),
-            None => {
-                let interrupted = &mut || !progress.interrupted();
-                let turn = (group_count(stamp.size) > 1).then(|| self.publishing.acquire(interrupted));
-                if matches!(turn, Some(None)) {
-                    return Err(ShareError::Interrupted);
-                }
-                let outline = hash_file(&file, &stamp, &mut |done| {
-                    progress.hashed(name, done, stamp.size);
-                    !progress.interrupted()
-                });
-                let outline = outline.map_err(|error| match error {
-                    HashError::Changed => ShareError::Changed(name.to_string()),
-                    HashError::Interrupted => ShareError::Interrupted,
-                    HashError::Io(error) => ShareError::Unreadable(name.to_string(), error),
-                })?;
-                if settled {
-                    self.cache.store(&stamp, &outline);
-                }
-                self.recent.keep(outline)
-            }
-        };
-        self.registry.prepare(name, HashedState { stamp, hash, settled });
-        let content = Content { hash, size: stamp.size, mtime_ms: stamp.modified_ms() };
-        Ok(NamedContent { name: name.clone(), content })
+        self.files.hash(name, progress)
     }
 
-    /// From now on this is served, to its audience. Cheap, and harmless to repeat: the file is looked at only when it is
-    /// asked for, unless [`hash_file`](Self::hash_file) or [`register_downloaded`](Self::register_downloaded) has done so.
+    /// Serves a publication to its audience from now on. Does not read the file: it is examined when it is requested.
     pub fn published(&self, name: &FileName, content: Content, audience: Audience) {
         self.registry.publish(name, content, audience);
     }
 
-    /// From now on this is not served.
+    /// Stops serving a publication.
     pub fn withdrawn(&self, name: &FileName) {
         self.registry.withdraw(name);
     }
 
-    /// Until [`end_loading`](Self::end_loading), publications may be told of that [`published`](Self::published) has not
-    /// been called for: whoever asks for what is unknown waits. May be nested.
+    /// Until [`end_loading`](Self::end_loading), the server may know publications that this service does not: requests for
+    /// unknown files wait instead of being refused. Calls can be nested.
     pub fn begin_loading(&self) {
-        self.listing.begin();
+        self.load_gate.begin();
     }
 
     /// See [`begin_loading`](Self::begin_loading).
     pub fn end_loading(&self) {
-        self.listing.end();
+        self.load_gate.end();
     }
 
-    /// Forgets all publications (another user logs in).
+    /// Stops serving everything: another user logs in.
     pub fn clear(&self) {
         self.registry.clear();
-        self.incomplete.clear();
+        write(&self.incomplete).clear();
     }
 
-    /// A file that is still arriving can be served as `name`, once that is published with this content: `file` holds the
-    /// groups that `verified` says are there. Until [`register_downloaded`](Self::register_downloaded) or
-    /// [`drop_incomplete`](Self::drop_incomplete).
-    pub fn serve_incomplete(
-        &self,
-        name: &FileName,
-        outline: Arc<GroupHashes>,
-        file: Arc<File>,
-        verified: Arc<dyn Fn(u32) -> bool + Send + Sync>,
-    ) {
-        self.incomplete.begin(name, outline, file, verified);
+    /// Serves the verified groups of a file that is being downloaded as `name`, once that is published with this content.
+    /// Until [`register_downloaded`](Self::register_downloaded) or [`drop_incomplete`](Self::drop_incomplete).
+    pub fn serve_incomplete(&self, name: &FileName, incomplete: &Arc<IncompleteFile>) {
+        write(&self.incomplete).insert(name.clone(), incomplete.clone());
     }
 
-    /// `name` now stands in the folder, and `file`, through which it was written and verified, is it: nothing needs to be
-    /// hashed before it is served. To be called when its times are set and before or after [`published`](Self::published).
-    pub fn register_downloaded(&self, name: &FileName, outline: &GroupHashes, file: &File) {
-        if let (Ok((_, stamp)), Ok(written)) = (self.folder.open_file(name), FileIdentity::of_file(file))
-            && stamp == written
-            && stamp.size == outline.size()
-        {
-            let known = HashedState { stamp, hash: outline.root(), settled: true };
-            self.cache.store(&stamp, outline);
-            self.recent.keep(outline.clone());
-            match self.registry.of(name).filter(|publication| publication.content.hash == known.hash) {
-                Some(publication) => publication.set_hashed(known),
-                None => self.registry.prepare(name, known),
-            }
-        }
-        self.incomplete.end(name);
+    /// `name` is complete: this download was verified and renamed to it, and its times are set. It is served without being
+    /// hashed.
+    pub fn register_downloaded(&self, name: &FileName, downloaded: &IncompleteFile) {
+        self.files.set_downloaded(name, downloaded.outline(), downloaded.file());
+        self.drop_incomplete(name);
     }
 
-    /// Nothing more of `name` arrives, and it is not whole.
+    /// The download of `name` has ended.
     pub fn drop_incomplete(&self, name: &FileName) {
-        self.incomplete.end(name);
+        write(&self.incomplete).remove(name);
     }
 
-    /// A new session: tickets are sealed under this key from now on; earlier keys stay valid for `TICKET_KEY_GRACE`.
-    pub fn ticket_key(&self, key: &Secret, server_now_ms: u64) {
-        lock(&self.tickets).replace(key, server_now_ms, Instant::now());
+    /// Sets the key of tickets at the start of a session. Earlier keys stay valid for `TICKET_KEY_GRACE`.
+    pub fn set_ticket_key(&self, key: &Secret, server_now_ms: u64) {
+        lock(&self.ticket_keys).rotate(key, server_now_ms, Instant::now());
     }
 
-    /// Uploads that could start now.
+    /// Number of uploads that could start now.
     pub fn free_slots(&self) -> u8 {
         self.slots.free()
+    }
+
+    fn open_ticket(&self, sealed: &[u8], now: Instant) -> Result<TransferTicket, TicketError> {
+        lock(&self.ticket_keys).open(sealed, now)
     }
 }
 

@@ -1,16 +1,18 @@
-//! A connection that has not proven anything yet, from its first byte to its first sealed record.
+//! A connection that is not authenticated yet, from its first byte to its first encrypted request.
 //!
-//! A ticket and a handshake under its key can be a recording played again; a record under the fresh keys cannot. So
-//! nothing but a place among the pending is given to a connection before such a record has come. The listener's thread
-//! attends to all pending: nothing here waits.
+//! A ticket and a handshake under its key can be a recording that an attacker replays; a record under the fresh session
+//! keys cannot. So before such a record, a connection gets no thread and no upload slot. Nothing here blocks: the
+//! listener's thread drives all pending connections.
 
+use std::fmt::Display;
 use std::io::{self, Read};
-use std::net::{IpAddr, Shutdown, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::listener::BUSY_RETRY_MS;
 use crate::client::transport::{self, RecordReader, RecordWriter, TransportError};
+use crate::common::net::AddressPrefix;
 use crate::common::peer_crypto::{Frame, PREAMBLE_HEAD_BYTES, Preamble, TransferError};
 use crate::common::peer_message::{PeerRequest, PeerResponse};
 use crate::common::ticket::TransferTicket;
@@ -18,53 +20,52 @@ use crate::common::ticket::TransferTicket;
 /// See the module.
 pub(super) struct PendingConnection {
     pub(super) stream: Arc<TcpStream>,
-    /// Its neighbourhood, for the bounds.
-    pub(super) address: IpAddr,
-    /// When it is given up.
-    pub(super) until: Instant,
+    pub(super) prefix: AddressPrefix,
+    /// When the connection is closed.
+    pub(super) deadline: Instant,
     stage: Stage,
 }
 
 enum Stage {
-    /// What has been read of the preamble.
+    /// Holds what was received of the preamble.
     ReadingPreamble(Vec<u8>),
-    /// Answered; its first record is waited for.
+    /// The handshake is answered; the first request is missing.
     AwaitingRequest(Box<AuthenticatedPeer>),
-    /// Told to come back later, and only waited for to leave.
+    /// Rejected; the connection waits for the peer to close it.
     Draining,
 }
 
-/// Who has shown a good ticket, and the connection under its keys.
+/// A downloader with a valid ticket, and the connection under its keys.
 pub(super) struct AuthenticatedPeer {
     pub(super) ticket: TransferTicket,
     pub(super) reader: RecordReader<PeerRequest>,
     pub(super) writer: RecordWriter,
 }
 
-/// What has become of a connection.
+/// What has become of a pending connection.
 pub(super) enum Progress {
-    /// Nothing yet.
+    /// More input is needed.
     Pending,
-    /// It broke off, or is a stranger.
+    /// The peer closed it or is not authorized.
     Closed,
-    /// The preamble is there: [`PendingConnection::answer`] is next.
+    /// The preamble is complete: [`PendingConnection::respond`] is next.
     PreambleComplete,
-    /// It has proven itself, by asking for this.
+    /// The peer is authenticated by its first request.
     Ready(Box<AuthenticatedPeer>, PeerRequest),
 }
 
 impl PendingConnection {
-    /// `stream` does not block.
-    pub(super) fn new(stream: TcpStream, address: IpAddr, until: Instant) -> Self {
-        Self { stream: Arc::new(stream), address, until, stage: Stage::ReadingPreamble(Vec::new()) }
+    /// `stream` is nonblocking.
+    pub(super) fn new(stream: TcpStream, prefix: AddressPrefix, deadline: Instant) -> Self {
+        Self { stream: Arc::new(stream), prefix, deadline, stage: Stage::ReadingPreamble(Vec::new()) }
     }
 
-    /// Whether it has not even shown a ticket.
+    /// Whether the peer has not presented a valid ticket.
     pub(super) fn is_unauthenticated(&self) -> bool {
         matches!(self.stage, Stage::ReadingPreamble(_))
     }
 
-    /// Reads what is there, and nothing beyond what it has to prove next.
+    /// Reads what has arrived, but nothing beyond the current stage.
     pub(super) fn read(&mut self) -> Progress {
         match &mut self.stage {
             Stage::ReadingPreamble(preamble) => read_preamble(&self.stream, preamble),
@@ -76,43 +77,49 @@ impl PendingConnection {
                     _ => Progress::Closed,
                 },
                 Err(error) => {
-                    log::debug!("a connection with a ticket of {} came to nothing: {error}", peer.ticket.downloader);
+                    log::debug!("a connection with a ticket of {} failed: {error}", peer.ticket.downloader);
                     Progress::Closed
                 }
             },
         }
     }
 
-    /// Opens the ticket and answers the handshake; whether there is more to wait for. A fresh connection has room for the
-    /// few bytes of the answer.
-    pub(super) fn respond<E: std::fmt::Display>(
+    /// Opens the ticket and answers the handshake, and reads on: most downloaders have sent their first request already.
+    /// Does not block: the send buffer of a fresh connection holds the few bytes of the answer.
+    pub(super) fn respond<E: Display>(
         &mut self,
-        open: impl FnOnce(&[u8]) -> Result<TransferTicket, E>,
-        until: Instant,
-    ) -> bool {
-        let Stage::ReadingPreamble(preamble) = &self.stage else { return false };
-        let Ok(Preamble::Complete { ticket, prologue, noise }) = Preamble::parse(preamble) else { return false };
-        let ticket = match open(ticket) {
+        open_ticket: impl FnOnce(&[u8]) -> Result<TransferTicket, E>,
+        deadline: Instant,
+    ) -> Progress {
+        let Stage::ReadingPreamble(preamble) = &self.stage else { return Progress::Closed };
+        let Ok(Preamble::Complete { ticket, prologue, noise }) = Preamble::parse(preamble) else {
+            return Progress::Closed;
+        };
+        let ticket = match open_ticket(ticket) {
             Ok(ticket) => ticket,
             Err(error) => {
-                log::debug!("a connection from {} was refused: {error}", self.address);
-                return false;
+                log::debug!("a connection from {:?} was refused: {error}", self.prefix);
+                return Progress::Closed;
             }
         };
         let Ok((reader, writer)) = transport::respond(self.stream.clone(), &ticket.key, prologue, noise) else {
-            return false;
+            return Progress::Closed;
         };
         self.stage = Stage::AwaitingRequest(Box::new(AuthenticatedPeer { ticket, reader, writer }));
-        self.until = until;
-        true
+        self.deadline = deadline;
+        self.read()
     }
 
-    /// Says under seal that all slots are taken; whether it is still to be waited for. Closing at once could cut that off.
-    pub(super) fn reject_busy(&mut self, mut peer: AuthenticatedPeer, until: Instant) -> bool {
+    /// Sends that all slots are taken. The connection stays open until the peer has read it: closing at once could
+    /// discard it.
+    pub(super) fn reject_busy(&mut self, mut peer: AuthenticatedPeer, deadline: Instant) -> Progress {
         self.stage = Stage::Draining;
-        self.until = until;
-        let told = peer.writer.message(&PeerResponse::Busy { retry_ms: BUSY_RETRY_MS });
-        told.and_then(|()| peer.writer.flush()).is_ok() && self.stream.shutdown(Shutdown::Write).is_ok()
+        self.deadline = deadline;
+        let sent = peer.writer.message(&PeerResponse::Busy { retry_ms: BUSY_RETRY_MS });
+        match sent.and_then(|()| peer.writer.flush()) {
+            Ok(()) if self.stream.shutdown(Shutdown::Write).is_ok() => Progress::Pending,
+            _ => Progress::Closed,
+        }
     }
 }
 
@@ -138,7 +145,7 @@ fn read_preamble(mut stream: &TcpStream, preamble: &mut Vec<u8>) -> Progress {
     }
 }
 
-/// `None`: its first record has not come yet.
+/// `None`: the request has not arrived.
 fn first_request(reader: &mut RecordReader<PeerRequest>) -> Result<Option<PeerRequest>, TransportError> {
     if !reader.read_ready()? {
         return Ok(None);
@@ -149,10 +156,9 @@ fn first_request(reader: &mut RecordReader<PeerRequest>) -> Result<Option<PeerRe
     }
 }
 
-/// Input after a farewell is dropped unread: closing before it has come would cut the farewell off.
+/// Discards input after a rejection: closing a connection with unread input would discard the rejection.
 fn discard(mut stream: &TcpStream) -> Progress {
-    let mut bytes = [0; 1024];
-    match stream.read(&mut bytes) {
+    match stream.read(&mut [0; 1024]) {
         Ok(0) => Progress::Closed,
         Ok(_) => Progress::Pending,
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {

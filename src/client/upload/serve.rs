@@ -1,75 +1,128 @@
-//! The decision to serve: made for every chunk group anew, so that a withdrawal or a change of the file takes effect in
-//! the middle of a transfer.
+//! The decision to serve, made for every chunk group anew: unpublishing and changes of the file take effect in the middle
+//! of a transfer.
 //!
-//! Defended: a ticket, however honest, reaches only what is published now, under that name, with that content, to that
-//! downloader, and stands in the folder as it was when it was hashed. A file whose stamp is another than then is hashed
-//! again before a byte of it leaves.
+//! Defended: a ticket, however valid, reaches only what is published now, under that name, with that content, to that
+//! downloader, and unchanged since it was hashed. A file with another identity is hashed again before a byte of it is
+//! sent.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Condvar, Mutex, RwLock};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, tick};
 
 use super::UploadService;
-use super::registry::{HashedState, Publication};
-use crate::client::files::{FileIdentity, HashError, hash_file};
-use crate::common::chunk_tree::{GroupHash, GroupHashes};
+use super::registry::Publication;
+use super::upload::UploadEnd;
+use crate::client::download::IncompleteFile;
+use crate::client::files::{FileIdentity, HashError};
+use crate::client::transport::TransportError;
+use crate::common::chunk_tree::{GroupHash, GroupHashes, group_count};
 use crate::common::peer_message::RefusalReason;
-use crate::common::sync::{lock, read, write};
-use crate::common::types::{ContentHash, ContentRef, FileName, UserName};
+use crate::common::sync::read;
+use crate::common::types::{ContentRef, FileName, UserName};
 
-/// Asked again and again while something takes long; `false` gives it up.
-pub(super) type KeepWaiting<'a> = &'a mut dyn FnMut() -> bool;
+/// A downloader waits this long for the list of publications: as long as the client waits for the server.
+const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Whoever waits for something looks this often whether keep_waiting lasts.
-const LOOK: Duration = Duration::from_millis(100);
-/// So often when it is for the list of publications: half a minute, as long as the server is waited for.
-const LOOKS_FOR_LIST: u32 = 300;
+/// Why a content is not served.
+#[derive(Debug)]
+pub(super) enum ServeError {
+    /// The downloader is told so; the connection goes on.
+    Refused(RefusalReason),
+    /// The connection ends.
+    Closed(UploadEnd),
+}
+
+impl From<RefusalReason> for ServeError {
+    fn from(reason: RefusalReason) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+impl From<UploadEnd> for ServeError {
+    fn from(end: UploadEnd) -> Self {
+        Self::Closed(end)
+    }
+}
+
+impl From<TransportError> for ServeError {
+    fn from(error: TransportError) -> Self {
+        Self::Closed(error.into())
+    }
+}
+
+/// Waits for slow work while the downloader is kept informed.
+pub(super) struct KeepAlive<'a> {
+    /// Disconnects when the client shuts down.
+    pub(super) shutdown: &'a Receiver<std::convert::Infallible>,
+    pub(super) interval: Duration,
+    /// Informs the downloader; called every `interval`.
+    pub(super) send: &'a mut dyn FnMut() -> Result<(), TransportError>,
+}
+
+impl KeepAlive<'_> {
+    /// Waits for a value; `None` when `receiver` is disconnected. After `timeout` the content is refused.
+    fn wait<T>(&mut self, receiver: &Receiver<T>, timeout: Option<Duration>) -> Result<Option<T>, ServeError> {
+        let (timed_out, ticks) = (timeout.map_or_else(never, after), tick(self.interval));
+        loop {
+            select! {
+                recv(receiver) -> value => return Ok(value.ok()),
+                recv(self.shutdown) -> _ => return Err(UploadEnd::ShuttingDown.into()),
+                recv(timed_out) -> _ => return Err(RefusalReason::Unreadable.into()),
+                recv(ticks) -> _ => (self.send)()?,
+            }
+        }
+    }
+}
 
 /// A content that may be served, and where its bytes are.
 pub(super) struct OpenContent {
     publication: Arc<Publication>,
-    bytes: Backing,
+    backing: Backing,
 }
 
 enum Backing {
-    /// A whole file in the folder, held open.
-    Whole { file: File, stamp: FileIdentity },
-    /// A file that is still arriving.
-    IncompleteFile(Arc<IncompleteFile>),
+    Complete {
+        file: File,
+        identity: FileIdentity,
+    },
+    /// This client is downloading the file itself.
+    Incomplete(Arc<IncompleteFile>),
 }
 
 impl OpenContent {
-    /// Whether a group's bytes are there.
-    pub(super) fn has(&self, group: u32) -> bool {
-        match &self.bytes {
-            Backing::Whole { .. } => true,
-            Backing::IncompleteFile(part) => (part.verified)(group),
+    pub(super) fn has_group(&self, group: u32) -> bool {
+        match &self.backing {
+            Backing::Complete { .. } => true,
+            Backing::Incomplete(incomplete) => incomplete.has(group),
         }
     }
 
-    /// Whether all groups are.
-    pub(super) fn is_whole(&self) -> bool {
-        matches!(self.bytes, Backing::Whole { .. })
+    pub(super) fn is_complete(&self) -> bool {
+        matches!(self.backing, Backing::Complete { .. })
     }
 
-    /// Whether it is still what was opened: what was read of a file that has changed meanwhile must not leave.
+    /// Whether the file is what was opened: what was read of a file that has changed meanwhile must not be sent.
     pub(super) fn is_unchanged(&self) -> bool {
-        match &self.bytes {
-            Backing::Whole { file, stamp } => FileIdentity::of_file(file).is_ok_and(|now| now == *stamp),
-            Backing::IncompleteFile(_) => true,
+        match &self.backing {
+            Backing::Complete { file, identity } => FileIdentity::of_file(file).is_ok_and(|now| now == *identity),
+            Backing::Incomplete(_) => true,
         }
     }
 
-    /// Fills `place` from `offset` on.
-    pub(super) fn read(&self, place: &mut [u8], offset: u64) -> Result<(), RefusalReason> {
-        let file = match &self.bytes {
-            Backing::Whole { file, .. } => file,
-            Backing::IncompleteFile(part) => &part.file,
+    /// Fills `buffer` with the bytes from `offset` on.
+    pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<(), RefusalReason> {
+        let file = match &self.backing {
+            Backing::Complete { file, .. } => file,
+            Backing::Incomplete(incomplete) => incomplete.file(),
         };
-        file.read_exact_at(place, offset).map_err(|error| match error.kind() {
+        file.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => RefusalReason::Changed,
             _ => RefusalReason::Unreadable,
         })
@@ -77,218 +130,156 @@ impl OpenContent {
 }
 
 impl UploadService {
-    /// Opens what `grant` means for `downloader`. May have to hash the file first.
-    pub(super) fn serve(
+    /// Opens what `grant` allows `downloader` to download. Hashes the file first if its hash is not known.
+    pub(super) fn open_content(
         &self,
         grant: &ContentRef,
         downloader: &UserName,
-        keep_waiting: KeepWaiting<'_>,
-    ) -> Result<OpenContent, RefusalReason> {
-        let publication = match self.registry.lookup_granted(grant, downloader) {
-            Some(publication) => publication,
-            // Not "no longer shared" as long as the list is not whole.
-            None if !self.listing.wait_complete(keep_waiting) => return Err(RefusalReason::Unreadable),
-            None => self.registry.lookup_granted(grant, downloader).ok_or(RefusalReason::NotShared)?,
-        };
-        if let Some(part) = self.incomplete.of(&grant.name, grant.hash) {
-            return Ok(OpenContent { publication, bytes: Backing::IncompleteFile(part) });
+        keep_alive: &mut KeepAlive<'_>,
+    ) -> Result<OpenContent, ServeError> {
+        let mut publication = self.registry.lookup_granted(grant, downloader);
+        if let (None, Some(ended)) = (&publication, self.load_gate.ended()) {
+            keep_alive.wait(&ended, Some(LIST_TIMEOUT))?;
+            publication = self.registry.lookup_granted(grant, downloader);
         }
-        let (file, stamp) = self.folder.open_file(&grant.name).map_err(|error| {
-            log::debug!("asked for a published file: {error}");
+        let publication = publication.ok_or(RefusalReason::NotShared)?;
+        if let Some(incomplete) = self.incomplete_file(grant) {
+            return Ok(OpenContent { publication, backing: Backing::Incomplete(incomplete) });
+        }
+        let (file, identity) = self.files.dir().open_file(&grant.name).map_err(|error| {
+            log::debug!("cannot open a published file: {error}");
             RefusalReason::Unreadable
         })?;
-        if stamp.size != grant.size {
-            return Err(RefusalReason::Changed);
+        if identity.size != grant.size {
+            return Err(RefusalReason::Changed.into());
         }
-        let known = publication.known().filter(|known| known.stamp == stamp && known.settled);
-        let hash = match known {
-            Some(known) => known.hash,
-            None => {
-                let settled = !stamp.is_racy(SystemTime::now());
-                let hash = self.outline_of(&file, &stamp, keep_waiting)?.root();
-                publication.set_hashed(HashedState { stamp, hash, settled });
-                hash
-            }
+        let hash = match self.files.cached_content_hash(&identity) {
+            Some(hash) => hash,
+            None => self.hash(&file, &identity, keep_alive)?.root(),
         };
         if hash != grant.hash {
-            return Err(RefusalReason::Changed);
+            return Err(RefusalReason::Changed.into());
         }
-        Ok(OpenContent { publication, bytes: Backing::Whole { file, stamp } })
+        Ok(OpenContent { publication, backing: Backing::Complete { file, identity } })
     }
 
-    /// Whether what was opened before may still be served as it is; if not, [`serve`](Self::serve) tells why, or opens
-    /// it anew.
-    pub(super) fn is_still_valid(&self, served: &OpenContent, name: &FileName) -> bool {
-        let same = self.registry.of(name).is_some_and(|publication| Arc::ptr_eq(&publication, &served.publication));
-        same && match &served.bytes {
-            Backing::Whole { .. } => served.is_unchanged(),
-            Backing::IncompleteFile(part) => {
-                self.incomplete.of(name, part.outline.root()).is_some_and(|now| Arc::ptr_eq(&now, part))
+    /// Whether what was opened may still be served as it is. If not, [`open_content`](Self::open_content) opens it anew or
+    /// returns the reason.
+    pub(super) fn is_still_valid(&self, open: &OpenContent, name: &FileName) -> bool {
+        let is_same = self.registry.lookup(name).is_some_and(|now| Arc::ptr_eq(&now, &open.publication));
+        is_same
+            && match &open.backing {
+                Backing::Complete { .. } => open.is_unchanged(),
+                Backing::Incomplete(incomplete) => {
+                    read(&self.incomplete).get(name).is_some_and(|now| Arc::ptr_eq(now, incomplete))
+                }
             }
-        }
     }
 
-    /// The group hashes of what is served.
-    pub(super) fn outline(
+    /// The group hashes of an open content.
+    pub(super) fn group_hashes(
         &self,
-        served: &OpenContent,
-        keep_waiting: KeepWaiting<'_>,
-    ) -> Result<Arc<GroupHashes>, RefusalReason> {
-        let content = &served.publication.content;
-        match &served.bytes {
-            Backing::IncompleteFile(part) => Ok(part.outline.clone()),
-            Backing::Whole { file, stamp } => {
-                if let Some(outline) = GroupHashes::from_single_group(content.hash, content.size) {
-                    return Ok(Arc::new(outline));
-                }
-                if let Some(outline) = self.recent.of(content.hash) {
-                    return Ok(outline);
-                }
-                let outline = self.outline_of(file, stamp, keep_waiting)?;
-                if outline.root() == content.hash { Ok(outline) } else { Err(RefusalReason::Changed) }
+        open: &OpenContent,
+        keep_alive: &mut KeepAlive<'_>,
+    ) -> Result<Arc<GroupHashes>, ServeError> {
+        match &open.backing {
+            Backing::Incomplete(incomplete) => Ok(incomplete.outline().clone()),
+            Backing::Complete { file, identity } => {
+                let root = open.publication.content.hash;
+                let hashes = match self.files.cached_group_hashes(identity, root) {
+                    Some(hashes) => hashes,
+                    None => self.hash(file, identity, keep_alive)?,
+                };
+                if hashes.root() == root { Ok(hashes) } else { Err(RefusalReason::Changed.into()) }
             }
         }
     }
 
-    /// Finds or computes the outline of what the file holds now. One file is hashed at a time: it takes all cores.
-    fn outline_of(
+    fn incomplete_file(&self, grant: &ContentRef) -> Option<Arc<IncompleteFile>> {
+        read(&self.incomplete).get(&grant.name).filter(|file| file.outline().root() == grant.hash).cloned()
+    }
+
+    /// Hashes a file. One large file is hashed at a time, since it takes all cores.
+    fn hash(
         &self,
         file: &File,
-        stamp: &FileIdentity,
-        keep_waiting: KeepWaiting<'_>,
-    ) -> Result<Arc<GroupHashes>, RefusalReason> {
-        if let Some(outline) = self.cache.load(stamp) {
-            return Ok(self.recent.share(outline));
+        identity: &FileIdentity,
+        keep_alive: &mut KeepAlive<'_>,
+    ) -> Result<Arc<GroupHashes>, ServeError> {
+        if group_count(identity.size) == 1 {
+            return Ok(self.files.hash_open_file(file, identity, &mut |_| ControlFlow::Continue(()))?);
         }
-        let _turn = self.turnstile.acquire(keep_waiting).ok_or(RefusalReason::Unreadable)?;
-        if let Some(outline) = self.cache.load(stamp) {
-            // Another upload has hashed it while this one waited.
-            return Ok(self.recent.share(outline));
+        let _permit = self.hash_lock.acquire(keep_alive)?;
+        // Another upload may have hashed the file meanwhile.
+        let cached = self.files.cached_content_hash(identity);
+        if let Some(hashes) = cached.and_then(|root| self.files.cached_group_hashes(identity, root)) {
+            return Ok(hashes);
         }
-        let settled = !stamp.is_racy(SystemTime::now());
-        let outline = hash_file(file, stamp, &mut |_| keep_waiting()).map_err(|error| match error {
+        let is_cancelled = AtomicBool::new(false);
+        let is_cancelled = &is_cancelled;
+        let mut on_progress = move |_| match is_cancelled.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        thread::scope(|scope| {
+            let (sender, hashed) = bounded(1);
+            let work = move || sender.send(self.files.hash_open_file(file, identity, &mut on_progress));
+            let spawned = thread::Builder::new().name("hash".into()).spawn_scoped(scope, work);
+            let waited = spawned
+                .map_err(|_| ServeError::Refused(RefusalReason::Unreadable))
+                .and_then(|_| keep_alive.wait(&hashed, None));
+            is_cancelled.store(true, Ordering::Relaxed);
+            waited?.map_or(Err(RefusalReason::Unreadable.into()), |hashed| Ok(hashed?))
+        })
+    }
+}
+
+impl From<HashError> for ServeError {
+    fn from(error: HashError) -> Self {
+        Self::Refused(match error {
             HashError::Changed => RefusalReason::Changed,
             HashError::Interrupted | HashError::Io(_) => RefusalReason::Unreadable,
-        })?;
-        if settled {
-            self.cache.store(stamp, &outline);
-        }
-        Ok(self.recent.share(outline))
+        })
     }
 }
 
-/// Whether what is published is being told to the registry just now: the server may name this client as a source of
-/// something that is not on its list yet.
-#[derive(Default)]
-pub(super) struct LoadGate {
-    under_way: Mutex<usize>,
-    ended: Condvar,
-}
-
-impl LoadGate {
-    pub(super) fn begin(&self) {
-        *lock(&self.under_way) += 1;
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_loading(&self) -> bool {
-        *lock(&self.under_way) > 0
-    }
-
-    pub(super) fn end(&self) {
-        *lock(&self.under_way) -= 1;
-        self.ended.notify_all();
-    }
-
-    /// Waits until the list is whole; `false` if that takes too long.
-    fn wait_complete(&self, keep_waiting: KeepWaiting<'_>) -> bool {
-        for _ in 0..LOOKS_FOR_LIST {
-            let under_way = lock(&self.under_way);
-            if *under_way == 0 {
-                return true;
-            }
-            drop(self.ended.wait_timeout(under_way, LOOK));
-            if !keep_waiting() {
-                return false;
-            }
-        }
-        false
-    }
-}
-
-/// Lets one in at a time.
-#[derive(Default)]
+/// A lock that can be waited for along with other events.
 pub(super) struct HashLock {
-    busy: Mutex<bool>,
-    freed: Condvar,
+    permits: Receiver<()>,
+    release: Sender<()>,
 }
 
-/// Somebody is in.
+/// Holds the [`HashLock`] until dropped.
 pub(super) struct HashPermit<'a>(&'a HashLock);
 
+impl Default for HashLock {
+    fn default() -> Self {
+        let (release, permits) = bounded(1);
+        release.send(()).expect("the receiver exists");
+        Self { permits, release }
+    }
+}
+
 impl HashLock {
-    /// Waits for its turn, as long as `keep_waiting` lasts.
-    pub(super) fn acquire(&self, keep_waiting: KeepWaiting<'_>) -> Option<HashPermit<'_>> {
-        let mut busy = lock(&self.busy);
-        while *busy {
-            let waited = self.freed.wait_timeout(busy, LOOK);
-            drop(waited);
-            if !keep_waiting() {
-                return None;
-            }
-            busy = lock(&self.busy);
-        }
-        *busy = true;
-        Some(HashPermit(self))
+    /// Takes the permit, which must be free.
+    #[cfg(test)]
+    pub(super) fn acquire_now(&self) -> HashPermit<'_> {
+        self.permits.try_recv().map(|()| HashPermit(self)).expect("the permit is free")
+    }
+
+    fn acquire(&self, keep_alive: &mut KeepAlive<'_>) -> Result<HashPermit<'_>, ServeError> {
+        keep_alive.wait(&self.permits, None).map(|_| HashPermit(self))
     }
 }
 
 impl Drop for HashPermit<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.busy) = false;
-        self.0.freed.notify_one();
+        let _ = self.0.release.try_send(());
     }
 }
 
-/// A file that is still arriving.
-struct IncompleteFile {
-    outline: Arc<GroupHashes>,
-    file: Arc<File>,
-    verified: Arc<dyn Fn(u32) -> bool + Send + Sync>,
-}
-
-/// All files that are still arriving and are served meanwhile.
-#[derive(Default)]
-pub(super) struct IncompleteFiles {
-    parts: RwLock<HashMap<FileName, Arc<IncompleteFile>>>,
-}
-
-impl IncompleteFiles {
-    pub(super) fn begin(
-        &self,
-        name: &FileName,
-        outline: Arc<GroupHashes>,
-        file: Arc<File>,
-        verified: Arc<dyn Fn(u32) -> bool + Send + Sync>,
-    ) {
-        write(&self.parts).insert(name.clone(), Arc::new(IncompleteFile { outline, file, verified }));
-    }
-
-    pub(super) fn end(&self, name: &FileName) {
-        write(&self.parts).remove(name);
-    }
-
-    pub(super) fn clear(&self) {
-        write(&self.parts).clear();
-    }
-
-    fn of(&self, name: &FileName, hash: ContentHash) -> Option<Arc<IncompleteFile>> {
-        read(&self.parts).get(name).filter(|part| part.outline.root() == hash).cloned()
-    }
-}
-
-/// Cuts an outline into parts that fit a frame each: the index of a part's first hash, and its hashes.
-pub(super) fn outline_parts(outline: &GroupHashes, part_max: usize) -> impl Iterator<Item = (u32, &[GroupHash])> {
+/// Cuts group hashes into parts that fit one message each: the index of a part's first hash, and its hashes.
+pub(super) fn message_parts(hashes: &GroupHashes, part_max: usize) -> impl Iterator<Item = (u32, &[GroupHash])> {
     let first = move |part: usize| u32::try_from(part * part_max).expect("at most GROUPS_MAX groups");
-    outline.groups().chunks(part_max).enumerate().map(move |(part, hashes)| (first(part), hashes))
+    hashes.groups().chunks(part_max).enumerate().map(move |(part, hashes)| (first(part), hashes))
 }

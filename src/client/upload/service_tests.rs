@@ -1,8 +1,16 @@
 use std::fs;
 use std::io::Write;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
+use crossbeam_channel::bounded;
+
+use super::serve::{KeepAlive, OpenContent, ServeError};
+use super::upload::UploadEnd;
 use super::*;
+use crate::common::chunk_tree::GroupHashes;
 use crate::common::limits::GROUP_MIN_BYTES;
 use crate::common::peer_message::RefusalReason;
 use crate::common::types::{ContentHash, ContentRef, UserName};
@@ -25,20 +33,20 @@ impl HashProgress for Progress {
 
 struct ServiceFixture {
     dir: tempfile::TempDir,
-    share: Arc<UploadService>,
+    service: Arc<UploadService>,
 }
 
 /// A share whose cache is a folder beside it.
 fn fixture() -> ServiceFixture {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("share")).unwrap();
-    let share = open(&dir);
-    ServiceFixture { dir, share }
+    let service = open(&dir);
+    ServiceFixture { dir, service }
 }
 
 fn open(dir: &tempfile::TempDir) -> Arc<UploadService> {
-    let cache = DiskCache::at(Some(dir.path().join("cache")));
-    UploadService::with_cache(&dir.path().join("share"), 4, cache).unwrap()
+    let (share, cache) = (dir.path().join("share"), dir.path().join("cache"));
+    UploadService::new(SharedFiles::with_cache_dir(&share, Some(&cache)).unwrap(), 4)
 }
 
 fn name(text: &str) -> FileName {
@@ -47,6 +55,23 @@ fn name(text: &str) -> FileName {
 
 fn vader() -> UserName {
     UserName::parse("vader").unwrap()
+}
+
+/// Calls `serve` with a keepalive that calls `on_tick` every millisecond.
+fn with_keep_alive<T>(
+    on_tick: &mut dyn FnMut(),
+    serve: impl FnOnce(&mut KeepAlive<'_>) -> Result<T, ServeError>,
+) -> Result<T, RefusalReason> {
+    let (_running, shutdown) = bounded(0);
+    let mut send = || {
+        on_tick();
+        Ok(())
+    };
+    let served = serve(&mut KeepAlive { shutdown: &shutdown, interval: Duration::from_millis(1), send: &mut send });
+    served.map_err(|error| match error {
+        ServeError::Refused(reason) => reason,
+        ServeError::Closed(end) => panic!("{end}"),
+    })
 }
 
 impl ServiceFixture {
@@ -58,18 +83,30 @@ impl ServiceFixture {
 
     /// Waits until the clock has left the tick of the file's last change.
     fn settle(&self, file: &str) {
-        while self.share.folder.open_file(&name(file)).unwrap().1.is_racy(SystemTime::now()) {
+        while self.service.files.dir().open_file(&name(file)).unwrap().1.is_racy(SystemTime::now()) {
             std::thread::yield_now();
         }
     }
 
+    /// Gives the only partial file its final name.
+    fn rename_partial(&self, file: &str) {
+        let share = self.dir.path().join("share");
+        let mut entries = fs::read_dir(&share).unwrap().map(|entry| entry.unwrap().path());
+        let partial = entries.find(|path| path.extension().is_some_and(|extension| extension == "part")).unwrap();
+        fs::rename(partial, share.join(file)).unwrap();
+    }
+
     fn prepare(&self, file: &str) -> Content {
-        self.share.hash_file(&name(file), &Progress::default()).unwrap().content
+        self.service.hash_file(&name(file), &Progress::default()).unwrap().content
     }
 
     fn serve(&self, file: &str, content: Content) -> Result<(), RefusalReason> {
         let grant = ContentRef { name: name(file), hash: content.hash, size: content.size };
-        self.share.serve(&grant, &vader(), &mut || true).map(drop)
+        self.open(&grant).map(drop)
+    }
+
+    fn open(&self, grant: &ContentRef) -> Result<OpenContent, RefusalReason> {
+        with_keep_alive(&mut || {}, |keep_alive| self.service.open_content(grant, &vader(), keep_alive))
     }
 }
 
@@ -80,17 +117,17 @@ fn preparing_tells_hash_size_and_time() {
         let bytes = vec![7; size];
         fixture.write("file", &bytes);
         let progress = Progress::default();
-        let file = fixture.share.hash_file(&name("file"), &progress).unwrap();
+        let file = fixture.service.hash_file(&name("file"), &progress).unwrap();
         let modified = fs::metadata(fixture.dir.path().join("share/file")).unwrap().modified().unwrap();
         let modified_ms = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
         assert_eq!(file.content.hash, ContentHash(*blake3::hash(&bytes).as_bytes()));
         assert_eq!((file.content.size, i128::from(file.content.mtime_ms)), (size as u64, modified_ms as i128));
         assert!(size == 0 || progress.last.load(Ordering::Relaxed) > 0);
     }
-    let missing = fixture.share.hash_file(&name("nothing"), &Progress::default());
+    let missing = fixture.service.hash_file(&name("nothing"), &Progress::default());
     assert!(matches!(missing, Err(ShareError::Missing(_))));
     let impatient = Progress { interrupted: true.into(), ..Progress::default() };
-    assert!(matches!(fixture.share.hash_file(&name("file"), &impatient), Err(ShareError::Interrupted)));
+    assert!(matches!(fixture.service.hash_file(&name("file"), &impatient), Err(ShareError::Interrupted)));
 }
 
 #[test]
@@ -115,7 +152,7 @@ fn what_changed_or_went_is_refused() {
     for size in [10, 3 << 20] {
         fixture.write("file", &vec![1; size]);
         let content = fixture.prepare("file");
-        fixture.share.published(&name("file"), content, Audience::Everyone);
+        fixture.service.published(&name("file"), content, Audience::Everyone);
         assert_eq!(fixture.serve("file", content), Ok(()));
         fixture.write("file", &vec![2; size]);
         assert_eq!(fixture.serve("file", content), Err(RefusalReason::Changed), "other bytes of the same length");
@@ -141,9 +178,9 @@ fn after_a_restart_the_list_of_the_server_is_enough() {
         if !cached {
             fs::remove_dir_all(fixture.dir.path().join("cache")).unwrap();
         }
-        let fixture = ServiceFixture { share: open(&fixture.dir), dir: tempfile::tempdir().unwrap() };
+        let fixture = ServiceFixture { service: open(&fixture.dir), dir: tempfile::tempdir().unwrap() };
         for (file, content) in contents {
-            fixture.share.published(&name(file), content, Audience::Everyone);
+            fixture.service.published(&name(file), content, Audience::Everyone);
             assert_eq!(fixture.serve(file, content), Ok(()));
         }
     }
@@ -155,7 +192,7 @@ fn only_what_is_published_is_served_and_only_to_whom_it_is() {
     fixture.write("file", b"bytes");
     let content = fixture.prepare("file");
     assert_eq!(fixture.serve("file", content), Err(RefusalReason::NotShared), "prepared is not published");
-    let publish = |audience| fixture.share.published(&name("file"), content, audience);
+    let publish = |audience| fixture.service.published(&name("file"), content, audience);
     publish(Audience::only(vec![UserName::parse("yoda").unwrap()]));
     assert_eq!(fixture.serve("file", content), Err(RefusalReason::NotShared));
     publish(Audience::only(vec![vader()]));
@@ -164,11 +201,11 @@ fn only_what_is_published_is_served_and_only_to_whom_it_is() {
     assert_eq!(fixture.serve("file", other), Err(RefusalReason::NotShared));
     let longer = Content { size: 6, ..content };
     assert_eq!(fixture.serve("file", longer), Err(RefusalReason::NotShared));
-    fixture.share.withdrawn(&name("file"));
+    fixture.service.withdrawn(&name("file"));
     assert_eq!(fixture.serve("file", content), Err(RefusalReason::NotShared));
     publish(Audience::Everyone);
     assert_eq!(fixture.serve("file", content), Ok(()));
-    fixture.share.clear();
+    fixture.service.clear();
     assert_eq!(fixture.serve("file", content), Err(RefusalReason::NotShared));
 }
 
@@ -177,106 +214,142 @@ fn what_was_opened_is_served_only_while_nothing_changes() {
     let fixture = fixture();
     fixture.write("file", b"bytes");
     let content = fixture.prepare("file");
-    fixture.share.published(&name("file"), content, Audience::Everyone);
+    fixture.service.published(&name("file"), content, Audience::Everyone);
     let grant = ContentRef { name: name("file"), hash: content.hash, size: content.size };
-    let open = || fixture.share.serve(&grant, &vader(), &mut || true).unwrap();
+    let open = || fixture.open(&grant).unwrap();
     let served = open();
-    assert!(fixture.share.is_still_valid(&served, &grant.name));
-    fixture.share.published(&name("file"), content, Audience::Only(vec![]));
-    assert!(!fixture.share.is_still_valid(&served, &grant.name), "another audience");
-    fixture.share.published(&name("file"), content, Audience::Everyone);
+    assert!(fixture.service.is_still_valid(&served, &grant.name));
+    fixture.service.published(&name("file"), content, Audience::Only(vec![]));
+    assert!(!fixture.service.is_still_valid(&served, &grant.name), "another audience");
+    fixture.service.published(&name("file"), content, Audience::Everyone);
     let served = open();
     let mut file = fs::OpenOptions::new().append(true).open(fixture.dir.path().join("share/file")).unwrap();
     file.write_all(b"more").unwrap();
-    assert!(!fixture.share.is_still_valid(&served, &grant.name), "other bytes");
-    fixture.share.withdrawn(&name("file"));
-    assert!(!fixture.share.is_still_valid(&served, &grant.name), "withdrawn");
+    assert!(!fixture.service.is_still_valid(&served, &grant.name), "other bytes");
+    fixture.service.withdrawn(&name("file"));
+    assert!(!fixture.service.is_still_valid(&served, &grant.name), "withdrawn");
+}
+
+/// The group hashes of a file of the shared folder.
+fn group_hashes(fixture: &ServiceFixture, file: &str) -> GroupHashes {
+    let (file, identity) = fixture.service.files.dir().open_file(&name(file)).unwrap();
+    let hashes = SharedFiles::with_cache_dir(fixture.dir.path(), None).unwrap();
+    (*hashes.hash_open_file(&file, &identity, &mut |_| ControlFlow::Continue(())).unwrap()).clone()
 }
 
 #[test]
 fn a_downloaded_file_needs_no_hashing() {
     let fixture = fixture();
     let bytes = vec![1; 3 << 20];
-    fixture.write("file", &bytes);
-    let (file, stamp) = fixture.share.folder.open_file(&name("file")).unwrap();
-    let outline = hash_file(&file, &stamp, &mut |_| true).unwrap();
-    let content = Content { hash: outline.root(), size: outline.size(), mtime_ms: 0 };
-    fixture.share.published(&name("file"), content, Audience::Everyone);
-    fixture.share.register_downloaded(&name("file"), &outline, &file);
+    fixture.write("model", &bytes);
+    let hashes = group_hashes(&fixture, "model");
+    let content = Content { hash: hashes.root(), size: hashes.size(), mtime_ms: 0 };
+    let share = fixture.dir.path().join("share");
+    let downloaded = IncompleteFile::with_verified(&share, hashes.clone(), &[0, 1, 2]);
+    downloaded.file().write_all_at(&bytes, 0).unwrap();
+    fixture.rename_partial("file");
+    fixture.service.published(&name("file"), content, Audience::Everyone);
+    fixture.service.register_downloaded(&name("file"), &downloaded);
     let grant = ContentRef { name: name("file"), hash: content.hash, size: content.size };
-    let mut impatient = || -> bool { panic!("nothing takes long") };
-    let served = fixture.share.serve(&grant, &vader(), &mut impatient).unwrap();
-    assert_eq!(*fixture.share.outline(&served, &mut impatient).unwrap(), outline);
+    // Nobody releases the permit: hashing would wait forever.
+    let _permit = fixture.service.hash_lock.acquire_now();
+    let opened = fixture.open(&grant).unwrap();
+    let served = with_keep_alive(&mut || {}, |keep_alive| fixture.service.group_hashes(&opened, keep_alive));
+    assert_eq!(*served.unwrap(), hashes);
 }
 
 #[test]
-fn an_arriving_file_is_served_as_far_as_it_is_there() {
+fn an_incomplete_file_is_served_as_far_as_it_is_verified() {
     let fixture = fixture();
     let bytes = vec![1; 3 << 20];
-    fixture.write("part", &bytes);
-    let (file, stamp) = fixture.share.folder.open_file(&name("part")).unwrap();
-    let outline = Arc::new(hash_file(&file, &stamp, &mut |_| true).unwrap());
-    let content = Content { hash: outline.root(), size: outline.size(), mtime_ms: 0 };
-    let file = Arc::new(file);
-    fixture.share.serve_incomplete(&name("file"), outline.clone(), file.clone(), Arc::new(|group| group != 1));
-    assert_eq!(fixture.serve("file", content), Err(RefusalReason::NotShared), "arriving is not published");
-    fixture.share.published(&name("file"), content, Audience::Everyone);
+    fixture.write("model", &bytes);
+    let hashes = group_hashes(&fixture, "model");
+    let content = Content { hash: hashes.root(), size: hashes.size(), mtime_ms: 0 };
+    let share = fixture.dir.path().join("share");
+    let incomplete = IncompleteFile::with_verified(&share, hashes, &[0, 2]);
+    incomplete.file().write_all_at(&bytes, 0).unwrap();
+    fixture.service.serve_incomplete(&name("file"), &incomplete);
+    assert_eq!(fixture.serve("file", content), Err(RefusalReason::NotShared), "incomplete does not mean published");
+    fixture.service.published(&name("file"), content, Audience::Everyone);
     let grant = ContentRef { name: name("file"), hash: content.hash, size: content.size };
-    let served = fixture.share.serve(&grant, &vader(), &mut || true).unwrap();
-    assert!(served.has(0) && !served.has(1) && served.has(2) && !served.is_whole());
+    let opened = fixture.open(&grant).unwrap();
+    assert!(opened.has_group(0) && !opened.has_group(1) && opened.has_group(2) && !opened.is_complete());
     let mut piece = [0; 4];
-    served.read(&mut piece, 2 << 20).unwrap();
+    opened.read(&mut piece, 2 << 20).unwrap();
     assert_eq!(piece, [1; 4]);
-    fs::rename(fixture.dir.path().join("share/part"), fixture.dir.path().join("share/file")).unwrap();
-    fixture.share.register_downloaded(&name("file"), &outline, &file);
-    assert!(!fixture.share.is_still_valid(&served, &grant.name), "it is looked at anew");
-    assert!(fixture.share.serve(&grant, &vader(), &mut || panic!("it is known")).unwrap().is_whole());
-    fixture.share.serve_incomplete(&name("file"), outline, file, Arc::new(|_| false));
-    fixture.share.drop_incomplete(&name("file"));
-    assert!(fixture.share.serve(&grant, &vader(), &mut || true).unwrap().is_whole());
+    fixture.rename_partial("file");
+    let _permit = fixture.service.hash_lock.acquire_now();
+    fixture.service.register_downloaded(&name("file"), &incomplete);
+    assert!(!fixture.service.is_still_valid(&opened, &grant.name), "the file is opened anew");
+    assert!(fixture.open(&grant).unwrap().is_complete(), "its hash is known");
+    fixture.service.serve_incomplete(&name("file"), &incomplete);
+    fixture.service.drop_incomplete(&name("file"));
+    assert!(fixture.open(&grant).unwrap().is_complete());
 }
 
 #[test]
-fn what_is_not_listed_yet_is_waited_for() {
+fn requests_wait_until_the_publications_are_loaded() {
     let fixture = fixture();
     fixture.write("file", b"bytes");
     let content = fixture.prepare("file");
     let grant = ContentRef { name: name("file"), hash: content.hash, size: content.size };
-    let serve = |patience: &mut dyn FnMut() -> bool| fixture.share.serve(&grant, &vader(), patience).map(drop);
-    fixture.share.begin_loading();
-    fixture.share.begin_loading();
-    let mut looks = 0;
+    let service = &fixture.service;
+    let serve = |on_tick: &mut dyn FnMut()| {
+        with_keep_alive(on_tick, |keep_alive| service.open_content(&grant, &vader(), keep_alive)).map(drop)
+    };
+    service.begin_loading();
+    service.begin_loading();
+    let mut ticks = 0;
     let served = serve(&mut || {
-        looks += 1;
-        match looks {
-            1 => fixture.share.end_loading(),
+        ticks += 1;
+        match ticks {
+            1 => service.end_loading(),
             _ => {
-                fixture.share.published(&grant.name, content, Audience::Everyone);
-                fixture.share.end_loading();
+                service.published(&grant.name, content, Audience::Everyone);
+                service.end_loading();
             }
         }
-        true
     });
-    assert_eq!((served, looks), (Ok(()), 2));
-    fixture.share.withdrawn(&grant.name);
-    fixture.share.begin_loading();
-    assert_eq!(serve(&mut || false), Err(RefusalReason::Unreadable));
-    let ended = serve(&mut || {
-        fixture.share.end_loading();
-        true
-    });
-    assert_eq!(ended, Err(RefusalReason::NotShared));
+    assert_eq!((served, ticks), (Ok(()), 2));
+    service.withdrawn(&grant.name);
+    service.begin_loading();
+    assert_eq!(serve(&mut || service.end_loading()), Err(RefusalReason::NotShared));
 }
 
 #[test]
-fn many_files_are_hashed_at_once_and_the_large_ones_in_turn() {
+fn a_shutdown_ends_every_wait() {
+    let fixture = fixture();
+    fixture.write("file", &vec![1; 3 << 20]);
+    let content = fixture.prepare("file");
+    let grant = ContentRef { name: name("file"), hash: content.hash, size: content.size };
+    let serve = || {
+        let (running, shutdown) = bounded(0);
+        let mut running = Some(running);
+        let mut send = || {
+            running = None;
+            Ok(())
+        };
+        let interval = Duration::from_millis(1);
+        let mut keep_alive = KeepAlive { shutdown: &shutdown, interval, send: &mut send };
+        fixture.service.open_content(&grant, &vader(), &mut keep_alive).map(drop)
+    };
+    fixture.service.begin_loading();
+    assert!(matches!(serve(), Err(ServeError::Closed(UploadEnd::ShuttingDown))), "the load");
+    fixture.service.published(&grant.name, content, Audience::Everyone);
+    fixture.write("file", &vec![1; 3 << 20]);
+    let _permit = fixture.service.hash_lock.acquire_now();
+    assert!(matches!(serve(), Err(ServeError::Closed(UploadEnd::ShuttingDown))), "the hash permit");
+}
+
+#[test]
+fn files_are_hashed_concurrently() {
     let fixture = fixture();
     let sizes = [5, GROUP_MIN_BYTES as usize + 1, 3, 2 * GROUP_MIN_BYTES as usize, 0, GROUP_MIN_BYTES as usize + 9];
     for (at, &size) in sizes.iter().enumerate() {
         fixture.write(&at.to_string(), &vec![at as u8; size]);
-        assert_eq!(fixture.share.size(&name(&at.to_string())), size as u64);
+        assert_eq!(fixture.service.size(&name(&at.to_string())), size as u64);
     }
-    assert_eq!(fixture.share.size(&name("nothing")), 0);
+    assert_eq!(fixture.service.size(&name("nothing")), 0);
     let prepare = |at: usize| fixture.prepare(&at.to_string());
     let contents = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..sizes.len()).map(|at| scope.spawn(move || prepare(at))).collect();
@@ -284,23 +357,5 @@ fn many_files_are_hashed_at_once_and_the_large_ones_in_turn() {
     });
     for (at, (content, size)) in contents.iter().zip(sizes).enumerate() {
         assert_eq!(content.hash.0, *blake3::hash(&vec![at as u8; size]).as_bytes());
-    }
-    let _turn = fixture.share.publishing.acquire(&mut || true);
-    fixture.write("large", &vec![7; GROUP_MIN_BYTES as usize + 1]);
-    let stopped = fixture.share.hash_file(&name("large"), &InterruptedWhileItWaits::default());
-    assert!(matches!(stopped, Err(ShareError::Interrupted)));
-}
-
-/// The second time it is asked.
-#[derive(Default)]
-struct InterruptedWhileItWaits(AtomicBool);
-
-impl HashProgress for InterruptedWhileItWaits {
-    fn hashed(&self, name: &FileName, _: u64, _: u64) {
-        panic!("{name}: it is another's turn");
-    }
-
-    fn interrupted(&self) -> bool {
-        self.0.swap(true, Ordering::Relaxed)
     }
 }

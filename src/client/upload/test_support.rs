@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::listener::UploadLimits;
 use super::*;
-use crate::client::files::{DiskCache, HashProgress};
+use crate::client::files::{HashProgress, SharedFiles};
 use crate::client::transport::{self, RecordReader, RecordWriter, TransportError};
 use crate::common::chunk_tree::group_count;
 use crate::common::crypto::{AeadKey, Secret};
@@ -27,14 +27,14 @@ use crate::common::types::{Audience, Content, ContentRef, FileName, UserName};
 pub(super) const NOW_MS: u64 = 1_000_000;
 /// The pre-shared key of every ticket.
 pub(super) const PSK: [u8; 32] = [9; 32];
-/// Nothing that works takes as long.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A test that waits longer fails.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) type Ends = (RecordReader<PeerResponse>, RecordWriter);
 
 pub(super) struct TestUploader {
     pub(super) dir: tempfile::TempDir,
-    pub(super) share: Arc<UploadService>,
+    pub(super) service: Arc<UploadService>,
     pub(super) listener: Listener,
 }
 
@@ -63,11 +63,11 @@ pub(super) fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// Waits for what must come to pass.
-pub(super) fn wait_until(mut holds: impl FnMut() -> bool) {
+/// Waits for a condition that must become true.
+pub(super) fn wait_until(mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "it never came to pass");
+    while !condition() {
+        assert!(start.elapsed() < WAIT_TIMEOUT, "the condition never became true");
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -90,10 +90,10 @@ impl TestUploader {
 
     pub(super) fn with(slots: u8, limit_rate: Option<u64>, limits: UploadLimits) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let share = UploadService::with_cache(dir.path(), slots, DiskCache::at(None)).unwrap();
-        let listener = Listener::start_with(share.clone(), loopback(0), limit_rate, limits).unwrap();
-        share.ticket_key(&ticket_key(), NOW_MS);
-        Self { dir, share, listener }
+        let service = UploadService::new(SharedFiles::with_cache_dir(dir.path(), None).unwrap(), slots);
+        let listener = Listener::start_with(service.clone(), loopback(0), limit_rate, limits).unwrap();
+        service.set_ticket_key(&ticket_key(), NOW_MS);
+        Self { dir, service, listener }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -103,18 +103,18 @@ impl TestUploader {
     /// Writes and publishes a file.
     pub(super) fn publish(&self, file: &str, bytes: &[u8], audience: Audience) -> ContentRef {
         fs::write(self.dir.path().join(file), bytes).unwrap();
-        let prepared = self.share.hash_file(&name(file), &Silent).unwrap();
-        let Content { hash, size, .. } = prepared.content;
-        self.share.published(&prepared.name, prepared.content, audience);
-        ContentRef { name: prepared.name, hash, size }
+        let hashed = self.service.hash_file(&name(file), &Silent).unwrap();
+        let Content { hash, size, .. } = hashed.content;
+        self.service.published(&hashed.name, hashed.content, audience);
+        ContentRef { name: hashed.name, hash, size }
     }
 
     /// A file too large for all buffers between the two ends, published.
     pub(super) fn publish_large(&self, file: &str) -> ContentRef {
         fs::File::create(self.dir.path().join(file)).unwrap().set_len(96 << 20).unwrap();
-        let prepared = self.share.hash_file(&name(file), &Silent).unwrap();
-        self.share.published(&prepared.name, prepared.content, Audience::Everyone);
-        ContentRef { name: prepared.name, hash: prepared.content.hash, size: prepared.content.size }
+        let hashed = self.service.hash_file(&name(file), &Silent).unwrap();
+        self.service.published(&hashed.name, hashed.content, Audience::Everyone);
+        ContentRef { name: hashed.name, hash: hashed.content.hash, size: hashed.content.size }
     }
 
     pub(super) fn connect(&self, grants: &[ContentRef]) -> Result<Ends, TransportError> {
@@ -181,7 +181,7 @@ pub(super) fn skip_data(reader: &mut RecordReader<PeerResponse>) -> (u64, PeerRe
 impl UploadService {
     /// Without a cache on the disk.
     pub(in crate::client) fn open_uncached(dir: &Path) -> Arc<Self> {
-        Self::with_cache(dir, 1, DiskCache::at(None)).unwrap()
+        Self::new(SharedFiles::with_cache_dir(dir, None).unwrap(), 1)
     }
 
     /// Everything that is served, with its audience.
@@ -191,6 +191,6 @@ impl UploadService {
 
     /// Whether requests for unknown files wait.
     pub(in crate::client) fn is_loading(&self) -> bool {
-        self.listing.is_loading()
+        self.load_gate.ended().is_some()
     }
 }

@@ -1,0 +1,231 @@
+//! How much is served at once, how fast, and to whom: upload slots, the rate of all uploads, and the keys of tickets.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::common::crypto::{AeadKey, Secret};
+use crate::common::limits::{RECORD_MAX_BYTES, TICKET_KEY_GRACE};
+use crate::common::rate::{Rate, TokenBucket};
+use crate::common::sync::lock;
+use crate::common::ticket::{TicketError, TransferTicket};
+use crate::common::types::UserName;
+
+/// Ticket keys kept at once. A downloader whose ticket is older needs a new one from the server.
+const KEYS_MAX: usize = 8;
+/// The rate limit allows bursts of a second's bytes divided by this.
+const BURSTS_PER_SECOND: u64 = 20;
+
+/// All upload slots of one client.
+pub(super) struct UploadSlots {
+    total: u8,
+    state: Mutex<SlotState>,
+}
+
+#[derive(Default)]
+struct SlotState {
+    by_user: HashMap<UserName, u8>,
+    in_use: u8,
+    /// When a downloader was last refused.
+    last_refused: Option<Instant>,
+}
+
+impl UploadSlots {
+    pub(super) fn new(total: u8) -> Self {
+        Self { total, state: Mutex::default() }
+    }
+
+    /// Number of uploads that could start now.
+    pub(super) fn free(&self) -> u8 {
+        self.total.saturating_sub(lock(&self.state).in_use)
+    }
+
+    /// Acquires a slot for `user`, who may have at most half of them (rounded up), so that no user uses all.
+    pub(super) fn acquire(self: &Arc<Self>, user: &UserName, now: Instant) -> Option<UploadSlot> {
+        let mut state = lock(&self.state);
+        let of_user = state.by_user.get(user).copied().unwrap_or(0);
+        if state.in_use >= self.total || of_user >= self.total.div_ceil(2) {
+            state.last_refused = Some(now);
+            return None;
+        }
+        state.in_use += 1;
+        *state.by_user.entry(user.clone()).or_insert(0) += 1;
+        Some(UploadSlot { slots: self.clone(), user: user.clone() })
+    }
+
+    /// Whether a downloader was refused within `window` before `now`, and may retry.
+    pub(super) fn has_waiters(&self, now: Instant, window: Duration) -> bool {
+        lock(&self.state).last_refused.is_some_and(|at| now.saturating_duration_since(at) <= window)
+    }
+}
+
+/// One upload's slot; free again when dropped.
+pub(super) struct UploadSlot {
+    slots: Arc<UploadSlots>,
+    user: UserName,
+}
+
+impl Drop for UploadSlot {
+    fn drop(&mut self) {
+        let mut state = lock(&self.slots.state);
+        state.in_use -= 1;
+        if let Some(of_user) = state.by_user.get_mut(&self.user) {
+            *of_user -= 1;
+            if *of_user == 0 {
+                state.by_user.remove(&self.user);
+            }
+        }
+    }
+}
+
+/// Limits the bytes a second of all uploads together.
+pub(super) struct RateLimiter {
+    bucket: Mutex<TokenBucket>,
+    rate: Rate,
+    piece_bytes: usize,
+}
+
+impl RateLimiter {
+    pub(super) fn new(bytes_per_second: u64) -> Self {
+        let burst = bytes_per_second / BURSTS_PER_SECOND;
+        Self {
+            bucket: Mutex::new(TokenBucket::full()),
+            rate: Rate::per_second(bytes_per_second, burst),
+            piece_bytes: usize::try_from(burst).unwrap_or(usize::MAX).clamp(512, RECORD_MAX_BYTES),
+        }
+    }
+
+    /// Most bytes of one record, so that data flows evenly at a low rate.
+    pub(super) fn piece_bytes(&self) -> usize {
+        self.piece_bytes
+    }
+
+    /// Reserves `bytes` and returns how long to wait before sending them. Uploads are served in the order of their
+    /// calls.
+    pub(super) fn reserve(&self, bytes: usize, now: Instant) -> Duration {
+        lock(&self.bucket).take_in_advance(now, self.rate, bytes as u64)
+    }
+}
+
+/// Opens the tickets of downloaders without asking the server: with the keys of this session and of those before it, and
+/// an estimate of the server's clock. Before the first login there is no key, so every ticket is invalid.
+#[derive(Default)]
+pub(super) struct TicketKeys {
+    /// Newest first.
+    keys: Vec<TicketKey>,
+    clock: Option<ServerClock>,
+}
+
+struct TicketKey {
+    key: AeadKey,
+    /// When a newer key replaced this one.
+    replaced_at: Option<Instant>,
+}
+
+/// The server's clock was at `server_ms` at the instant `at`.
+#[derive(Clone, Copy)]
+struct ServerClock {
+    server_ms: u64,
+    at: Instant,
+}
+
+impl TicketKeys {
+    /// A session began at `now`, when the server's clock was at `server_ms`.
+    pub(super) fn rotate(&mut self, key: &Secret, server_ms: u64, now: Instant) {
+        if let Some(current) = self.keys.first_mut() {
+            current.replaced_at = Some(now);
+        }
+        self.keys.retain(|key| key.is_valid(now));
+        self.keys.truncate(KEYS_MAX - 1);
+        self.keys.insert(0, TicketKey { key: AeadKey::new(key), replaced_at: None });
+        self.clock = Some(ServerClock { server_ms, at: now });
+    }
+
+    /// Opens a ticket that was sealed for this client and has not expired.
+    pub(super) fn open(&self, sealed: &[u8], now: Instant) -> Result<TransferTicket, TicketError> {
+        let clock = self.clock.ok_or(TicketError::Invalid)?;
+        let elapsed = now.saturating_duration_since(clock.at);
+        let server_ms = clock.server_ms.saturating_add(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+        self.keys
+            .iter()
+            .filter(|key| key.is_valid(now))
+            .map(|key| TransferTicket::open(sealed, &key.key, server_ms))
+            .find(|opened| *opened != Err(TicketError::Invalid))
+            .unwrap_or(Err(TicketError::Invalid))
+    }
+}
+
+impl TicketKey {
+    fn is_valid(&self, now: Instant) -> bool {
+        let age = self.replaced_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        age <= TICKET_KEY_GRACE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha20Rng;
+    use zeroize::Zeroizing;
+
+    use super::*;
+
+    #[test]
+    fn slots_are_limited_in_total_and_per_user() {
+        let (slots, now) = (Arc::new(UploadSlots::new(3)), Instant::now());
+        let user = |name: &str| UserName::parse(name).unwrap();
+        let vader: Vec<_> = (0..2).map(|_| slots.acquire(&user("vader"), now).unwrap()).collect();
+        assert!(!slots.has_waiters(now, Duration::ZERO));
+        assert!(slots.acquire(&user("vader"), now).is_none(), "half, rounded up");
+        assert!(slots.has_waiters(now, Duration::ZERO));
+        let yoda = slots.acquire(&user("yoda"), now);
+        assert!(yoda.is_some() && slots.free() == 0 && slots.acquire(&user("hans"), now).is_none());
+        drop(vader);
+        assert_eq!(slots.free(), 2);
+        assert!(slots.acquire(&user("hans"), now).is_some());
+        drop(yoda);
+        assert_eq!(slots.free(), 3);
+        assert!(Arc::new(UploadSlots::new(0)).acquire(&user("hans"), now).is_none());
+    }
+
+    #[test]
+    fn a_low_rate_makes_small_records() {
+        assert_eq!(RateLimiter::new(1).piece_bytes(), 512);
+        assert_eq!(RateLimiter::new(u64::MAX).piece_bytes(), RECORD_MAX_BYTES);
+    }
+
+    fn ticket(key: &Secret, expires_ms: u64) -> Vec<u8> {
+        let downloader = UserName::parse("vader").unwrap();
+        let ticket = TransferTicket { downloader, expires_ms, key: [7; 32].into(), grants: vec![] };
+        ticket.seal(&AeadKey::new(key), &mut ChaCha20Rng::seed_from_u64(expires_ms))
+    }
+
+    #[test]
+    fn tickets_expire_by_the_servers_clock() {
+        let (key, now) = (Zeroizing::new([1; 32]), Instant::now());
+        let mut keys = TicketKeys::default();
+        let sealed = ticket(&key, 11_000);
+        assert_eq!(keys.open(&sealed, now), Err(TicketError::Invalid), "before the first login");
+        keys.rotate(&key, 10_000, now);
+        assert!(keys.open(&sealed, now + Duration::from_millis(999)).is_ok());
+        assert_eq!(keys.open(&sealed, now + Duration::from_secs(1)), Err(TicketError::Expired));
+        assert_eq!(keys.open(&ticket(&Zeroizing::new([2; 32]), 11_000), now), Err(TicketError::Invalid));
+    }
+
+    #[test]
+    fn a_replaced_key_stays_valid_for_the_grace_period() {
+        let (old, new, now) = (Zeroizing::new([1; 32]), Zeroizing::new([2; 32]), Instant::now());
+        let mut keys = TicketKeys::default();
+        keys.rotate(&old, 0, now);
+        let replaced = now + Duration::from_secs(500);
+        keys.rotate(&new, 500_000, replaced);
+        let sealed = ticket(&old, u64::MAX);
+        assert!(keys.open(&sealed, replaced + TICKET_KEY_GRACE).is_ok());
+        assert!(keys.open(&sealed, replaced + TICKET_KEY_GRACE + Duration::from_millis(1)).is_err());
+        assert!(keys.open(&ticket(&new, u64::MAX), replaced + Duration::from_secs(9_999)).is_ok());
+        for round in 0..100 {
+            keys.rotate(&Zeroizing::new([round; 32]), 0, replaced);
+        }
+        assert_eq!(keys.keys.len(), KEYS_MAX);
+    }
+}
