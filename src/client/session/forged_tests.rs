@@ -1,4 +1,4 @@
-//! What somebody on the line can do who sees our datagrams and invents answers, but keeps none from arriving.
+//! An on-path attacker who sees the client's datagrams and forges answers, but cannot drop any datagram.
 
 use rand::{RngCore, SeedableRng};
 
@@ -9,7 +9,7 @@ use crate::common::packet::{LOGIN_RESULT_BYTES, Nonce};
 use crate::common::types::SessionId;
 
 fn nonce(datagram: &[u8]) -> Nonce {
-    match Packet::parse(datagram).expect("our own packet") {
+    match Packet::parse(datagram).expect("the client's packet") {
         Packet::Hello { nonce, .. }
         | Packet::Login1 { nonce, .. }
         | Packet::Login3 { nonce, .. }
@@ -18,7 +18,7 @@ fn nonce(datagram: &[u8]) -> Nonce {
     }
 }
 
-/// A LOGIN2 of somebody who does not hold the password's record; another one for every `seed`.
+/// A LOGIN2 of an attacker without the password record; a different one for every `seed`.
 fn forged_login2(nonce: Nonce, seed: u8) -> Vec<u8> {
     let mut rng = ChaCha20Rng::seed_from_u64(seed.into());
     let (_, ke1) = ClientLogin::start(&mut rng, b"guess");
@@ -27,7 +27,7 @@ fn forged_login2(nonce: Nonce, seed: u8) -> Vec<u8> {
     Packet::Login2 { nonce, ke2: &ke2 }.to_bytes()
 }
 
-/// Every packet that a server sends, for this exchange, with nothing true in it.
+/// A forgery of every packet that a server sends in this exchange.
 fn forgeries(nonce: Nonce) -> Vec<Vec<u8>> {
     let mut rng = ChaCha20Rng::seed_from_u64(8);
     let mut answer = [0; LOGIN_RESULT_BYTES];
@@ -44,12 +44,12 @@ fn forgeries(nonce: Nonce) -> Vec<Vec<u8>> {
     packets.iter().map(Packet::to_bytes).chain([forged_login2(nonce, 9)]).collect()
 }
 
-/// Plays the exchange under way step by step; before the `step`-th answer arrives, `forged` does.
-fn play(pair: &mut Pair, step: usize, forged: impl Fn(Nonce) -> Vec<u8>) {
-    play_all(pair, step, |nonce| vec![forged(nonce)]);
+/// Runs the exchange step by step; `forged` arrives before the answer to the datagram number `step`.
+fn run_exchange(pair: &mut Pair, step: usize, forged: impl Fn(Nonce) -> Vec<u8>) {
+    run_exchange_with_all(pair, step, |nonce| vec![forged(nonce)]);
 }
 
-fn play_all(pair: &mut Pair, step: usize, forged: impl Fn(Nonce) -> Vec<Vec<u8>>) {
+fn run_exchange_with_all(pair: &mut Pair, step: usize, forged: impl Fn(Nonce) -> Vec<Vec<u8>>) {
     let mut steps = 0;
     while let Some((to, datagram)) = pair.session.poll_transmit() {
         if steps == step {
@@ -68,68 +68,68 @@ fn play_all(pair: &mut Pair, step: usize, forged: impl Fn(Nonce) -> Vec<Vec<u8>>
 }
 
 #[test]
-fn nothing_forged_ends_or_moves_a_session_that_stands() {
+fn forged_packets_do_not_affect_an_established_session() {
     let mut pair = Pair::new();
     pair.session.login(pair.now, hans(), Zeroizing::new(PASSWORD.to_vec()));
     let seen = nonce(&pair.session.poll_transmit().expect("HELLO").1);
-    pair.pass(Duration::from_secs(1));
+    pair.advance(Duration::from_secs(1));
     assert!(matches!(pair.event(), Event::Started { .. }));
     assert!(matches!(pair.event(), Event::LoginFinished(Ok(_))));
     let resumed = pair.server.resumptions;
     for forged in forgeries(seen) {
         pair.deliver(forged);
     }
-    pair.pass(LIVENESS * 3);
+    pair.advance(LIVENESS * 3);
     pair.no_event();
     assert_eq!((pair.server.logins, pair.server.resumptions), (1, resumed));
 }
 
 #[test]
-fn a_forged_refusal_of_a_resumption_costs_a_login_and_nothing_else() {
-    let mut pair = Pair::standing();
+fn a_forged_refusal_of_a_resumption_costs_only_a_login() {
+    let mut pair = Pair::established();
     let mut reset = pair.server.reset(0);
     let server = pair.server.address;
     pair.session.handle_datagram(pair.now, server, &mut reset);
     // HELLO, then RESUME.
-    play(&mut pair, 1, |nonce| Packet::Refused { nonce }.to_bytes());
-    pair.pass(Duration::from_secs(3));
+    run_exchange(&mut pair, 1, |nonce| Packet::Refused { nonce }.to_bytes());
+    pair.advance(Duration::from_secs(3));
     assert!(matches!(pair.event(), Event::Started { resumed: true, .. }));
     pair.no_event();
     assert_eq!(pair.server.logins, 2);
 }
 
 #[test]
-fn once_the_server_has_proven_itself_nobody_else_can_refuse_a_login() {
+fn no_forgery_can_refuse_a_login_once_the_server_has_proven_itself() {
     for at in 0..forgeries([0; 16]).len() {
         let mut pair = Pair::new();
         pair.session.login(pair.now, hans(), Zeroizing::new(PASSWORD.to_vec()));
         // HELLO, LOGIN1, then LOGIN3.
-        play(&mut pair, 2, |nonce| forgeries(nonce).swap_remove(at));
-        pair.pass(Duration::from_secs(3));
+        run_exchange(&mut pair, 2, |nonce| forgeries(nonce).swap_remove(at));
+        pair.advance(Duration::from_secs(3));
         assert!(matches!(pair.event(), Event::Started { .. }), "forgery {at}");
         assert!(matches!(pair.event(), Event::LoginFinished(Ok(_))), "forgery {at}");
     }
 }
 
-/// A session that has to log in again, because its ticket is refused: before the answer to that LOGIN1 arrives, these do.
+/// A session whose ticket is refused, so that it logs in again; `forged` arrive before the answer to LOGIN1.
 fn logging_in_again(forged: impl Fn(Nonce) -> Vec<Vec<u8>>) -> Pair {
-    let mut pair = Pair::standing();
+    let mut pair = Pair::established();
     pair.server.on_resume = Policy::Refuse;
     let mut reset = pair.server.reset(0);
     let server = pair.server.address;
     pair.session.handle_datagram(pair.now, server, &mut reset);
     // HELLO, RESUME, HELLO, then LOGIN1.
-    play_all(&mut pair, 3, forged);
+    run_exchange_with_all(&mut pair, 3, forged);
     pair
 }
 
 #[test]
-fn a_forged_login2_that_overtakes_the_servers_changes_nothing() {
+fn a_forged_login2_before_the_servers_changes_nothing() {
     for forgeries in 1..=2 {
         let mut pair = Pair::new();
         pair.session.login(pair.now, hans(), Zeroizing::new(PASSWORD.to_vec()));
         let forged = |nonce| (0..forgeries).map(|seed| forged_login2(nonce, seed)).collect();
-        play_all(&mut pair, 1, forged);
+        run_exchange_with_all(&mut pair, 1, forged);
         assert!(matches!(pair.event(), Event::Started { .. }));
         assert!(matches!(pair.event(), Event::LoginFinished(Ok(_))));
 
@@ -141,17 +141,17 @@ fn a_forged_login2_that_overtakes_the_servers_changes_nothing() {
 }
 
 #[test]
-fn more_forged_login2s_than_are_tried_delay_a_reconnect_and_end_nothing() {
+fn more_forged_login2s_than_are_verified_only_delay_a_reconnect() {
     let mut pair = logging_in_again(|nonce| (0..9).map(|seed| forged_login2(nonce, seed)).collect());
     pair.no_event();
-    pair.pass(Duration::from_millis(1_500));
+    pair.advance(Duration::from_millis(1_500));
     assert!(matches!(pair.event(), Event::Started { resumed: true, .. }));
     pair.no_event();
 }
 
 #[test]
-fn a_login2_that_comes_too_late_gives_the_forged_one_away() {
-    let mut pair = Pair::standing();
+fn a_late_login2_reveals_the_forged_one() {
+    let mut pair = Pair::established();
     pair.server.on_resume = Policy::Refuse;
     let (mut reset, server) = (pair.server.reset(0), pair.server.address);
     pair.session.handle_datagram(pair.now, server, &mut reset);
@@ -171,41 +171,41 @@ fn a_login2_that_comes_too_late_gives_the_forged_one_away() {
     pair.session.handle_datagram(pair.now, to, &mut late.expect("kept"));
     let mut refusal = pair.server.handle(login3).expect("an answer");
     pair.session.handle_datagram(pair.now, to, &mut refusal);
-    pair.pass(Duration::from_millis(1_500));
+    pair.advance(Duration::from_millis(1_500));
     assert!(matches!(pair.event(), Event::Started { resumed: true, .. }));
     pair.no_event();
 }
 
 #[test]
-fn a_forged_throttling_delays_a_reconnect_by_seconds_and_not_by_hours() {
-    let mut pair = Pair::standing();
+fn forged_throttling_delays_a_reconnect_by_seconds_only() {
+    let mut pair = Pair::established();
     pair.server.on_resume = Policy::Refuse;
     let mut reset = pair.server.reset(0);
     let server = pair.server.address;
     pair.session.handle_datagram(pair.now, server, &mut reset);
     // HELLO, RESUME, HELLO, then LOGIN1.
-    play(&mut pair, 3, |nonce| Packet::Throttled { nonce, retry_after_s: u16::MAX }.to_bytes());
+    run_exchange(&mut pair, 3, |nonce| Packet::Throttled { nonce, retry_after_s: u16::MAX }.to_bytes());
     assert_eq!(pair.server.logins, 1);
-    pair.pass(Duration::from_secs(31));
+    pair.advance(Duration::from_secs(31));
     assert_eq!(pair.server.logins, 2);
 }
 
 #[test]
-fn what_the_server_said_said_again_in_any_order_does_nothing() {
+fn replayed_server_datagrams_are_ignored() {
     use rand::seq::SliceRandom;
     let mut pair = Pair::new();
-    let mut tape = Vec::new();
+    let mut recorded = Vec::new();
     pair.session.login(pair.now, hans(), Zeroizing::new(PASSWORD.to_vec()));
     for at in 0..20 {
         while let Some((to, datagram)) = pair.session.poll_transmit() {
             if let Some(mut answer) = pair.server.handle(datagram) {
-                tape.push(answer.clone());
+                recorded.push(answer.clone());
                 pair.session.handle_datagram(pair.now, to, &mut answer);
             }
         }
         if at % 5 == 4 {
             let mut reset = pair.server.reset(0);
-            tape.push(reset.clone());
+            recorded.push(reset.clone());
             pair.session.handle_datagram(pair.now, pair.server.address, &mut reset);
         }
         pair.now += Duration::from_millis(500);
@@ -213,17 +213,17 @@ fn what_the_server_said_said_again_in_any_order_does_nothing() {
     }
     pair.exchange();
     pair.events.clear();
-    assert!(tape.len() > 12 && pair.server.resumptions == 4);
+    assert!(recorded.len() > 12 && pair.server.resumptions == 4);
     let mut rng = ChaCha20Rng::seed_from_u64(5);
     for _ in 0..20 {
-        tape.shuffle(&mut rng);
-        tape.iter().for_each(|seen| pair.deliver(seen.clone()));
+        recorded.shuffle(&mut rng);
+        recorded.iter().for_each(|seen| pair.deliver(seen.clone()));
     }
     pair.no_event();
     assert_eq!((pair.server.logins, pair.server.resumptions), (1, 4));
     pair.connected = false;
-    pair.pass(LIVENESS);
-    tape.iter().for_each(|seen| pair.deliver(seen.clone()));
-    pair.pass(super::test_support::HEARTBEAT);
-    assert!(matches!(pair.event(), Event::ConnectionLost), "nor is it a sign of the server's life");
+    pair.advance(LIVENESS);
+    recorded.iter().for_each(|seen| pair.deliver(seen.clone()));
+    pair.advance(super::test_support::HEARTBEAT);
+    assert!(matches!(pair.event(), Event::ConnectionLost), "replays do not count as a sign of life");
 }

@@ -1,4 +1,4 @@
-//! After a reconnect: a loss is found and repaired, and nothing else is.
+//! After a reconnect: lost publications are published again, and nothing else.
 
 use std::collections::BTreeMap;
 
@@ -9,33 +9,33 @@ use crate::common::limits::AUDIENCE_PART_MAX_USERS;
 use crate::common::message::{AudienceRef, OwnPublication};
 use crate::common::types::{Content, ContentHash, FileName, InstanceId, NamedContent, PublicationsDigest};
 
-/// What a real server keeps: names, contents, and for whom.
+/// The publications of a server: contents and audiences by name.
 #[derive(Default)]
-struct Store {
+struct PublicationStore {
     files: BTreeMap<FileName, (Content, Option<Vec<UserName>>)>,
     staged: Option<(u32, Vec<UserName>)>,
-    changes: u8,
     published: usize,
     listed: usize,
 }
 
-impl Store {
+impl PublicationStore {
     fn digest(&self) -> PublicationsDigest {
-        let names: Vec<_> = self.files.iter().map(|(name, (content, shown))| (name, content.hash, shown)).collect();
+        let names: Vec<_> =
+            self.files.iter().map(|(name, (content, visible_to))| (name, content.hash, visible_to)).collect();
         let hash = blake3::hash(format!("{names:?}").as_bytes());
         PublicationsDigest(*hash.as_bytes().first_chunk().unwrap())
     }
 
-    fn answer(&mut self, request: Request) -> Response {
+    fn respond(&mut self, request: Request) -> Response {
         match request {
             Request::Publish { files, audience } => {
-                let shown = match (audience, &self.staged) {
+                let visible_to = match (audience, &self.staged) {
                     (AudienceRef::Staged(key), Some((staged, users))) if key == *staged => Some(users.clone()),
                     (AudienceRef::Staged(_), _) => return Response::UnknownAudience,
                     _ => None,
                 };
                 self.published += files.len();
-                self.files.extend(files.into_iter().map(|file| (file.name, (file.content, shown.clone()))));
+                self.files.extend(files.into_iter().map(|file| (file.name, (file.content, visible_to.clone()))));
                 Response::Published { digest: self.digest() }
             }
             Request::Unpublish { names } => {
@@ -57,10 +57,10 @@ impl Store {
             Request::OwnPublications { cursor, .. } => {
                 self.listed += 1;
                 let from = cursor.map_or(0, |cursor| usize::from(cursor.0[0]));
-                let entry = |(name, (content, shown)): (&FileName, &(Content, Option<_>))| OwnPublication {
+                let entry = |(name, (content, visible_to)): (&FileName, &(Content, Option<_>))| OwnPublication {
                     name: name.clone(),
                     content: *content,
-                    restricted: shown.is_some(),
+                    restricted: visible_to.is_some(),
                 };
                 let entries = self.files.iter().skip(from).take(3).map(entry).collect();
                 let next = (from + 3 < self.files.len()).then(|| crate::common::message::Cursor(vec![from as u8 + 3]));
@@ -70,16 +70,15 @@ impl Store {
         }
     }
 
-    /// Answers everything the session asks.
+    /// Replies to all requests of the session.
     fn serve(&mut self, pair: &mut Pair) {
         while let Some((id, _, request)) = pair.server.request() {
-            let response = self.answer(request);
+            let response = self.respond(request);
             pair.reply(id, response);
         }
-        self.changes += 1;
     }
 
-    /// The server restarts and tells the session.
+    /// The server restarts and sends a RESET.
     fn restart(&mut self, pair: &mut Pair) {
         self.staged = None;
         pair.server.digest = self.digest();
@@ -105,7 +104,7 @@ fn users(count: usize) -> Vec<UserName> {
     (0..count).map(|at| UserName::parse(&format!("user{at:03}")).unwrap()).collect()
 }
 
-fn repaired(pair: &mut Pair) -> Option<usize> {
+fn resynced(pair: &mut Pair) -> Option<usize> {
     let mut counts = pair.events.drain(..).filter_map(|event| match event {
         Event::Resynced(files) => Some(files),
         _ => None,
@@ -113,17 +112,17 @@ fn repaired(pair: &mut Pair) -> Option<usize> {
     counts.next_back()
 }
 
-/// Two files for all and one for many users, published and acknowledged.
-fn published() -> (Pair, Store) {
-    let (mut pair, mut store) = (Pair::standing(), Store::default());
-    pair.ask(publish("a", AudienceRef::Everyone));
-    pair.ask(publish("b", AudienceRef::Everyone));
+/// Two files for everyone and one for many users, published and acknowledged.
+fn published() -> (Pair, PublicationStore) {
+    let (mut pair, mut store) = (Pair::established(), PublicationStore::default());
+    pair.request(publish("a", AudienceRef::Everyone));
+    pair.request(publish("b", AudienceRef::Everyone));
     store.serve(&mut pair);
     for part in stage_audience_requests(7, &users(AUDIENCE_PART_MAX_USERS + 3)) {
-        pair.ask(part);
+        pair.request(part);
         store.serve(&mut pair);
     }
-    pair.ask(publish("secret", AudienceRef::Staged(7)));
+    pair.request(publish("secret", AudienceRef::Staged(7)));
     store.serve(&mut pair);
     assert_eq!(store.files.len(), 3);
     pair.events.clear();
@@ -131,59 +130,59 @@ fn published() -> (Pair, Store) {
 }
 
 #[test]
-fn nothing_is_repaired_where_nothing_is_missing() {
+fn nothing_is_published_again_if_nothing_is_missing() {
     let (mut pair, mut store) = published();
     store.restart(&mut pair);
-    assert_eq!((repaired(&mut pair), store.listed, store.published), (None, 0, 3));
+    assert_eq!((resynced(&mut pair), store.listed, store.published), (None, 0, 3));
 }
 
 #[test]
-fn everything_lost_is_published_again_for_whom_it_was() {
+fn lost_files_are_published_again_with_their_audiences() {
     let (mut pair, mut store) = published();
     let before = std::mem::take(&mut store.files);
     store.restart(&mut pair);
     assert_eq!(store.files, before);
-    assert_eq!(repaired(&mut pair), Some(3));
+    assert_eq!(resynced(&mut pair), Some(3));
     store.restart(&mut pair);
-    assert_eq!(repaired(&mut pair), None, "once");
+    assert_eq!(resynced(&mut pair), None, "once");
 }
 
 #[test]
-fn only_what_is_missing_is_published_again() {
+fn only_missing_files_are_published_again() {
     let (mut pair, mut store) = published();
     let before = store.files.clone();
     store.files.remove(&name("b"));
     store.restart(&mut pair);
-    assert_eq!((repaired(&mut pair), store.published), (Some(1), 5), "and what is for some");
+    assert_eq!((resynced(&mut pair), store.published), (Some(1), 5), "and the restricted one");
     assert_eq!(store.files, before);
 }
 
 #[test]
-fn a_backup_in_which_a_file_was_for_others_is_put_right() {
+fn a_wrong_audience_from_a_backup_is_corrected() {
     let (mut pair, mut store) = published();
     let before = store.files.clone();
-    let stranger = UserName::parse("yoda").unwrap();
-    store.files.get_mut(&name("secret")).unwrap().1 = Some(vec![stranger]);
+    let other = UserName::parse("yoda").unwrap();
+    store.files.get_mut(&name("secret")).unwrap().1 = Some(vec![other]);
     store.restart(&mut pair);
     assert_eq!(store.files, before);
-    assert_eq!(repaired(&mut pair), None, "no file was lost");
+    assert_eq!(resynced(&mut pair), None, "no file was lost");
 }
 
 #[test]
-fn a_server_without_memory_is_told_all_again_after_the_new_login() {
+fn a_server_that_lost_everything_gets_all_files_after_the_new_login() {
     let (mut pair, mut store) = published();
     let before = std::mem::take(&mut store.files);
     pair.server.on_resume = Policy::Refuse;
     pair.server.run = InstanceId(500);
     store.restart(&mut pair);
     assert_eq!((store.files, pair.server.logins), (before, 2));
-    assert_eq!(repaired(&mut pair), Some(3));
+    assert_eq!(resynced(&mut pair), Some(3));
 }
 
 #[test]
-fn what_was_withdrawn_stays_withdrawn() {
+fn unpublished_files_stay_unpublished() {
     let (mut pair, mut store) = published();
-    pair.ask(Request::Unpublish { names: vec![name("a")] });
+    pair.request(Request::Unpublish { names: vec![name("a")] });
     store.serve(&mut pair);
     store.files.clear();
     store.restart(&mut pair);
@@ -191,50 +190,50 @@ fn what_was_withdrawn_stays_withdrawn() {
 }
 
 #[test]
-fn a_withdrawal_under_way_is_finished_first_and_not_undone() {
+fn a_pending_unpublish_completes_first_and_is_not_undone() {
     let (mut pair, mut store) = published();
-    pair.ask(Request::Unpublish { names: vec![name("a")] });
+    pair.request(Request::Unpublish { names: vec![name("a")] });
     let (_, _, request) = pair.server.request().unwrap();
-    store.answer(request);
+    store.respond(request);
     store.restart(&mut pair);
     assert_eq!(store.files.keys().cloned().collect::<Vec<_>>(), [name("b"), name("secret")]);
-    assert_eq!((repaired(&mut pair), store.published), (None, 4), "the digests differ, but nothing is missing");
+    assert_eq!((resynced(&mut pair), store.published), (None, 4), "the digests differ, but nothing is missing");
 }
 
 #[test]
-fn another_runs_changes_are_respected() {
+fn changes_by_another_instance_are_kept() {
     let (mut pair, mut store) = published();
     store.files.remove(&name("a"));
     pair.server.last_writer = InstanceId(pair.server.run.0 + 1);
     store.restart(&mut pair);
-    assert_eq!((repaired(&mut pair), store.files.len()), (None, 2));
+    assert_eq!((resynced(&mut pair), store.files.len()), (None, 2));
     store.files.clear();
     store.restart(&mut pair);
-    assert!(store.files.is_empty(), "what that run left is not ours to restore");
+    assert!(store.files.is_empty(), "files of another instance are not restored");
 }
 
 #[test]
-fn callers_mutations_wait_for_the_repair() {
+fn callers_mutations_wait_for_the_resync() {
     let (mut pair, mut store) = published();
     store.files.clear();
     pair.server.digest = store.digest();
     pair.deliver(pair.server.reset(0));
-    pair.ask(Request::Unpublish { names: vec![name("b")] });
+    pair.request(Request::Unpublish { names: vec![name("b")] });
     store.serve(&mut pair);
-    assert_eq!(repaired(&mut pair), Some(3));
+    assert_eq!(resynced(&mut pair), Some(3));
     assert_eq!(store.files.keys().cloned().collect::<Vec<_>>(), [name("a"), name("secret")]);
 }
 
 #[test]
-fn a_list_asked_for_during_the_break_is_the_repaired_one() {
+fn a_list_requested_before_the_reconnect_shows_the_resynced_state() {
     let (mut pair, mut store) = published();
     store.files.clear();
-    let asked = pair.ask(Request::OwnPublications { user_initiated: true, cursor: None });
+    let handle = pair.request(Request::OwnPublications { user_initiated: true, cursor: None });
     pair.server.messages.clear();
     store.restart(&mut pair);
     let listed = pair.events.iter().find_map(|event| match event {
         Event::RequestFinished { request, result: Ok(Response::OwnPublications { entries, .. }) }
-            if *request == asked =>
+            if *request == handle =>
         {
             Some(entries)
         }
@@ -244,23 +243,23 @@ fn a_list_asked_for_during_the_break_is_the_repaired_one() {
 }
 
 #[test]
-fn a_repair_survives_a_break_at_any_step() {
-    for breaks_after in 0..12 {
+fn a_resync_survives_a_reconnect_at_any_step() {
+    for replies in 0..12 {
         let (mut pair, mut store) = published();
         let before = std::mem::take(&mut store.files);
         pair.server.digest = store.digest();
         pair.deliver(pair.server.reset(0));
-        for _ in 0..breaks_after {
+        for _ in 0..replies {
             if let Some((id, _, request)) = pair.server.request() {
-                let response = store.answer(request);
+                let response = store.respond(request);
                 pair.reply(id, response);
             }
         }
         if let Some((_, _, request)) = pair.server.request() {
-            store.answer(request);
+            store.respond(request);
         }
         pair.server.messages.clear();
         store.restart(&mut pair);
-        assert_eq!(store.files, before, "broken off after {breaks_after} answers");
+        assert_eq!(store.files, before, "a reconnect after {replies} replies");
     }
 }

@@ -1,4 +1,4 @@
-//! The session against a scripted server: each verdict, each break, each kind of repetition.
+//! The session against a scripted server: each outcome, each disconnect, each kind of retransmission.
 
 use super::test_support::{HEARTBEAT, LIVENESS, PASSWORD, Pair, Policy, address};
 use super::*;
@@ -15,18 +15,18 @@ fn login_error(pair: &mut Pair) -> LoginError {
 }
 
 #[test]
-fn a_login_tells_the_same_keys_to_both_sides() {
+fn a_login_gives_both_sides_the_same_keys() {
     let mut pair = Pair::new();
     pair.login(PASSWORD);
     let Event::Started { user, welcome, resumed, .. } = pair.event() else { panic!("no session") };
     assert_eq!((user.as_str(), welcome.instance, resumed), ("hans", pair.server.run, false));
     assert!(matches!(pair.event(), Event::LoginFinished(Ok(_))));
-    pair.ask(Request::Peers { cursor: None });
-    assert!(pair.server.request().is_some(), "the server can open what the session seals");
+    pair.request(Request::Peers { cursor: None });
+    assert!(pair.server.request().is_some(), "the server can decrypt the request");
 }
 
 #[test]
-fn what_is_told_shows_no_key() {
+fn debug_output_of_events_shows_no_key() {
     let mut pair = Pair::new();
     pair.login(PASSWORD);
     let Some(Event::Started { ticket_key, .. }) = pair.events.front() else { panic!("no session") };
@@ -36,11 +36,11 @@ fn what_is_told_shows_no_key() {
 }
 
 #[test]
-fn a_wrong_password_is_refused_and_another_try_is_possible() {
+fn a_wrong_password_is_refused_and_can_be_retried() {
     let mut pair = Pair::new();
     pair.login(b"wrong");
     pair.no_event();
-    pair.pass(handshake::LOGIN2_GRACE);
+    pair.advance(handshake::LOGIN2_GRACE);
     assert_eq!(login_error(&mut pair), LoginError::Refused);
     pair.login(PASSWORD);
     assert!(matches!(pair.event(), Event::Started { .. }));
@@ -67,7 +67,7 @@ fn a_wrong_password_sends_a_login3_of_the_right_size() {
 }
 
 #[test]
-fn every_refusal_has_its_reason() {
+fn every_refusal_has_its_error() {
     let cases = [
         (Policy::AlreadyActive, LoginError::AlreadyActive { liveness: LIVENESS }),
         (Policy::Refuse, LoginError::Refused),
@@ -77,9 +77,9 @@ fn every_refusal_has_its_reason() {
         let mut pair = Pair::new();
         pair.server.on_login = policy;
         pair.login(PASSWORD);
-        pair.pass(handshake::LOGIN2_GRACE);
+        pair.advance(handshake::LOGIN2_GRACE);
         assert_eq!(login_error(&mut pair), error);
-        assert_eq!(pair.session.poll_timeout(), None, "nothing is left of the attempt");
+        assert_eq!(pair.session.poll_timeout(), None, "nothing remains of the attempt");
     }
 }
 
@@ -96,18 +96,18 @@ fn a_server_of_another_version_is_named() {
 }
 
 #[test]
-fn nobody_answers_for_five_seconds() {
+fn a_login_without_an_answer_fails_after_five_seconds() {
     let mut pair = Pair::new();
     pair.connected = false;
     pair.login(PASSWORD);
-    pair.pass(LOGIN_TIMEOUT - MILLISECOND);
+    pair.advance(LOGIN_TIMEOUT - MILLISECOND);
     pair.no_event();
-    pair.pass(MILLISECOND);
+    pair.advance(MILLISECOND);
     assert_eq!(login_error(&mut pair), LoginError::Unreachable);
 }
 
 #[test]
-fn a_server_that_forgets_a_login_half_way_is_asked_anew() {
+fn a_login_restarts_if_the_server_forgets_it() {
     let mut pair = Pair::new();
     pair.session.login(pair.now, test_support::hans(), Zeroizing::new(PASSWORD.to_vec()));
     for _ in 0..2 {
@@ -116,7 +116,7 @@ fn a_server_that_forgets_a_login_half_way_is_asked_anew() {
         pair.session.handle_datagram(pair.now, address(1), &mut answer);
     }
     pair.server = test_support::ScriptedServer::new(address(1));
-    pair.pass(LOGIN_TIMEOUT * ANSWERED_LOGIN_FACTOR);
+    pair.advance(LOGIN_TIMEOUT * ANSWERED_LOGIN_FACTOR);
     assert!(matches!(pair.event(), Event::Started { .. }));
 }
 
@@ -125,9 +125,9 @@ fn a_server_that_starts_late_is_found() {
     let mut pair = Pair::new();
     pair.connected = false;
     pair.login(PASSWORD);
-    pair.pass(Duration::from_secs(3));
+    pair.advance(Duration::from_secs(3));
     pair.connected = true;
-    pair.pass(Duration::from_millis(300));
+    pair.advance(Duration::from_millis(300));
     assert!(matches!(pair.event(), Event::Started { .. }));
 }
 
@@ -144,43 +144,43 @@ fn a_stale_cookie_is_replaced_and_the_login_goes_on() {
 }
 
 #[test]
-fn the_next_address_is_asked_after_a_while_or_when_the_first_is_deaf() {
+fn the_next_address_is_tried_after_a_wait_or_if_the_first_is_unreachable() {
     for refused in [false, true] {
         let mut pair = Pair::with_servers(vec![address(2), address(1)]);
         pair.login(PASSWORD);
-        assert_eq!(pair.astray.len(), 1, "the first address is asked first");
+        assert_eq!(pair.misdirected.len(), 1, "only the first address is tried at first");
         pair.no_event();
         match refused {
             true => pair.session.unreachable(pair.now, address(2)),
-            false => pair.pass(Duration::from_millis(250)),
+            false => pair.advance(Duration::from_millis(250)),
         }
         pair.exchange();
         assert!(matches!(pair.event(), Event::Started { .. }));
         pair.server.on_resume = Policy::Refuse;
-        pair.astray.clear();
+        pair.misdirected.clear();
         pair.deliver(pair.server.reset(0));
-        assert_eq!(pair.server.logins, 2, "who answered last is asked first");
-        assert!(pair.astray.is_empty());
+        assert_eq!(pair.server.logins, 2, "the address that answered last is tried first");
+        assert!(pair.misdirected.is_empty());
     }
 }
 
 #[test]
-fn answers_from_elsewhere_do_not_count() {
+fn packets_from_other_addresses_are_ignored() {
     let mut pair = Pair::new();
     pair.session.login(pair.now, test_support::hans(), Zeroizing::new(PASSWORD.to_vec()));
     let (_, hello) = pair.session.poll_transmit().unwrap();
     let mut retry = pair.server.handle(hello).unwrap();
     pair.session.handle_datagram(pair.now, address(7), &mut retry);
     assert!(pair.session.poll_transmit().is_none());
-    let mut pair = Pair::standing();
+    let mut pair = Pair::established();
     let mut reset = pair.server.reset(0);
     pair.session.handle_datagram(pair.now, address(7), &mut reset);
-    assert!(pair.session.poll_transmit().is_none(), "nor does a RESET");
+    assert!(pair.session.poll_transmit().is_none(), "and so is a RESET");
 }
 
 #[test]
-fn a_false_reset_is_ignored() {
-    let mut pair = Pair::standing();
+fn a_forged_reset_is_ignored() {
+    let mut pair = Pair::established();
     let true_reset = pair.server.reset(0);
     let Some(Packet::Reset { id, token, .. }) = Packet::parse(&true_reset) else { panic!("no RESET") };
     for (id, token) in [(id, [0; 16]), (SessionId([0; 16]), token)] {
@@ -192,54 +192,54 @@ fn a_false_reset_is_ignored() {
 }
 
 #[test]
-fn a_reset_is_followed_by_a_resumption_after_the_delay_it_tells() {
-    let mut pair = Pair::standing();
+fn a_reset_is_followed_by_a_resumption_after_its_delay() {
+    let mut pair = Pair::established();
     pair.deliver(pair.server.reset(700));
-    pair.pass(Duration::from_millis(699));
+    pair.advance(Duration::from_millis(699));
     assert_eq!(pair.server.resumptions, 0);
-    pair.pass(MILLISECOND);
+    pair.advance(MILLISECOND);
     assert_eq!(pair.server.resumptions, 1);
     assert!(matches!(pair.event(), Event::Started { resumed: true, .. }));
     pair.no_event();
 }
 
 #[test]
-fn heartbeats_keep_a_session_for_hours() {
-    let mut pair = Pair::standing();
-    pair.pass(Duration::from_secs(7_200));
+fn heartbeats_keep_a_session_alive_for_hours() {
+    let mut pair = Pair::established();
+    pair.advance(Duration::from_secs(7_200));
     pair.no_event();
     assert_eq!((pair.server.logins, pair.server.resumptions), (1, 0));
 }
 
 #[test]
-fn silence_is_told_once_and_the_session_comes_back_when_the_server_does() {
-    let mut pair = Pair::standing();
+fn silence_is_reported_once_and_the_session_resumes_when_the_server_returns() {
+    let mut pair = Pair::established();
     pair.connected = false;
-    pair.pass(HEARTBEAT + LIVENESS);
+    pair.advance(HEARTBEAT + LIVENESS);
     assert!(matches!(pair.event(), Event::ConnectionLost));
-    pair.pass(Duration::from_secs(3_600));
+    pair.advance(Duration::from_secs(3_600));
     pair.no_event();
     pair.connected = true;
-    pair.pass(Duration::from_millis(1_250));
+    pair.advance(Duration::from_millis(1_250));
     assert!(matches!(pair.event(), Event::Started { resumed: true, .. }));
     assert_eq!(pair.server.resumptions, 1);
 }
 
 #[test]
-fn a_restart_that_lasts_is_told_as_a_lost_connection() {
-    let mut pair = Pair::standing();
+fn a_long_restart_is_reported_as_a_lost_connection() {
+    let mut pair = Pair::established();
     let reset = pair.server.reset(100);
     pair.connected = false;
     pair.deliver(reset);
-    pair.pass(LIVENESS);
+    pair.advance(LIVENESS);
     pair.no_event();
-    pair.pass(Duration::from_millis(100));
+    pair.advance(Duration::from_millis(100));
     assert!(matches!(pair.event(), Event::ConnectionLost));
 }
 
 #[test]
-fn a_useless_ticket_leads_to_a_login_with_the_password_in_memory() {
-    let mut pair = Pair::standing();
+fn a_refused_ticket_leads_to_a_login_with_the_password_in_memory() {
+    let mut pair = Pair::established();
     pair.server.on_resume = Policy::Refuse;
     pair.server.run = InstanceId(200);
     pair.deliver(pair.server.reset(0));
@@ -250,30 +250,30 @@ fn a_useless_ticket_leads_to_a_login_with_the_password_in_memory() {
 
 #[test]
 fn a_refused_password_ends_the_session() {
-    let mut pair = Pair::standing();
+    let mut pair = Pair::established();
     (pair.server.on_resume, pair.server.on_login) = (Policy::Refuse, Policy::Refuse);
-    let told = pair.server.seal(&ServerMessage::SessionRevoked);
-    pair.deliver(told);
-    pair.pass(handshake::LOGIN2_GRACE);
+    let revoked = pair.server.seal(&ServerMessage::SessionRevoked);
+    pair.deliver(revoked);
+    pair.advance(handshake::LOGIN2_GRACE);
     assert!(matches!(pair.event(), Event::LoggedOut));
     assert!(pair.session.credentials.is_none(), "the password is wiped");
-    let handle = pair.ask(Request::Peers { cursor: None });
+    let handle = pair.request(Request::Peers { cursor: None });
     assert!(
         matches!(pair.event(), Event::RequestFinished { request, result: Err(RequestError::NotAuthenticated) } if request == handle)
     );
 }
 
 #[test]
-fn already_active_is_most_likely_our_own_last_session() {
+fn already_active_is_retried_for_the_liveness_time() {
     for released in [true, false] {
-        let mut pair = Pair::standing();
+        let mut pair = Pair::established();
         (pair.server.on_resume, pair.server.on_login) = (Policy::Refuse, Policy::AlreadyActive);
         pair.deliver(pair.server.reset(0));
-        pair.pass(LIVENESS);
+        pair.advance(LIVENESS);
         if released {
             pair.server.on_login = Policy::Welcome;
         }
-        pair.pass(Duration::from_millis(1_600));
+        pair.advance(Duration::from_millis(1_600));
         match (released, pair.events.pop_back().expect("an event")) {
             (true, Event::Started { resumed: true, .. }) | (false, Event::LoggedOut) => {}
             (_, other) => panic!("{other:?}"),
@@ -282,23 +282,23 @@ fn already_active_is_most_likely_our_own_last_session() {
 }
 
 #[test]
-fn a_throttled_client_waits_and_comes_back() {
-    let mut pair = Pair::standing();
+fn a_throttled_client_waits_and_reconnects() {
+    let mut pair = Pair::established();
     (pair.server.on_resume, pair.server.on_login) = (Policy::Refuse, Policy::Throttle);
     pair.deliver(pair.server.reset(0));
     pair.server.on_login = Policy::Welcome;
-    pair.pass(Duration::from_millis(6_999));
+    pair.advance(Duration::from_millis(6_999));
     assert_eq!(pair.server.logins, 1);
-    pair.pass(MILLISECOND);
+    pair.advance(MILLISECOND);
     assert_eq!(pair.server.logins, 2);
 }
 
 #[test]
-fn leaving_is_repeated_until_it_is_answered() {
-    let mut pair = Pair::standing();
+fn leave_is_sent_until_it_is_confirmed() {
+    let mut pair = Pair::established();
     pair.session.logout(pair.now);
     pair.exchange();
-    pair.pass(LEAVE_RETRY);
+    pair.advance(LEAVE_RETRY);
     let leaves = pair.server.messages.iter().filter(|message| **message == ClientMessage::Logout).count();
     assert_eq!(leaves, 2);
     pair.no_event();
@@ -311,36 +311,36 @@ fn leaving_is_repeated_until_it_is_answered() {
 }
 
 #[test]
-fn leaving_a_dead_server_takes_a_second() {
+fn a_logout_from_a_dead_server_takes_a_second() {
     for broken in [false, true] {
-        let mut pair = Pair::standing();
+        let mut pair = Pair::established();
         pair.connected = false;
         if broken {
-            pair.pass(HEARTBEAT + LIVENESS);
+            pair.advance(HEARTBEAT + LIVENESS);
             assert!(matches!(pair.event(), Event::ConnectionLost));
         }
         pair.session.logout(pair.now);
-        pair.pass(LOGOUT_TIMEOUT - MILLISECOND);
+        pair.advance(LOGOUT_TIMEOUT - MILLISECOND);
         pair.no_event();
-        pair.pass(MILLISECOND);
+        pair.advance(MILLISECOND);
         assert!(matches!(pair.event(), Event::LoggedOutByUser));
     }
 }
 
 #[test]
-fn leaving_while_reconnecting_comes_back_to_say_so() {
-    let mut pair = Pair::standing();
+fn a_logout_while_reconnecting_reconnects_to_send_leave() {
+    let mut pair = Pair::established();
     pair.deliver(pair.server.reset(60_000));
     pair.session.logout(pair.now);
     pair.exchange();
     assert_eq!(pair.server.resumptions, 1);
     assert!(pair.server.messages.contains(&ClientMessage::Logout));
     pair.deliver(pair.server.reset(0));
-    assert!(matches!(pair.events.pop_back(), Some(Event::LoggedOutByUser)), "a session that is gone was left");
+    assert!(matches!(pair.events.pop_back(), Some(Event::LoggedOutByUser)), "a session that is gone is logged out");
 }
 
 #[test]
-fn leaving_without_a_session_is_done_at_once() {
+fn a_logout_without_a_session_ends_at_once() {
     let mut pair = Pair::new();
     pair.session.logout(pair.now);
     pair.exchange();
@@ -348,18 +348,18 @@ fn leaving_without_a_session_is_done_at_once() {
 }
 
 #[test]
-fn a_second_login_is_refused_and_the_session_kept() {
-    let mut pair = Pair::standing();
+fn a_second_login_is_refused_and_the_session_stays() {
+    let mut pair = Pair::established();
     pair.login(PASSWORD);
     assert_eq!(login_error(&mut pair), LoginError::LoggedIn);
-    pair.ask(Request::Peers { cursor: None });
+    pair.request(Request::Peers { cursor: None });
     assert!(pair.server.request().is_some());
 }
 
 #[test]
-fn random_and_damaged_datagrams_do_nothing() {
+fn random_and_damaged_datagrams_are_ignored() {
     use rand::{RngCore, SeedableRng};
-    let mut pair = Pair::standing();
+    let mut pair = Pair::established();
     let mut rng = ChaCha20Rng::seed_from_u64(3);
     let honest = pair.server.seal(&ServerMessage::LogoutAck);
     for round in 0..10_000 {

@@ -1,4 +1,4 @@
-//! A server for the session's tests that does what it is told: just enough of the protocol, made from `common` alone.
+//! A scripted server for the session's tests: just enough of the protocol, written with `common` alone.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,7 +28,7 @@ pub fn address(last: u8) -> SocketAddr {
     (Ipv4Addr::new(127, 0, 0, last), 12_000).into()
 }
 
-/// What the server makes of a proof.
+/// How the server answers a login or a resumption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
     Welcome,
@@ -45,7 +45,7 @@ pub struct ScriptedServer {
     pub digest: PublicationsDigest,
     pub last_writer: InstanceId,
     pub run: InstanceId,
-    /// Sealed messages as they came in, not answered by themselves but for heartbeats.
+    /// Sealed messages in the order of arrival, except acknowledged heartbeats.
     pub messages: VecDeque<ClientMessage>,
     /// Whether heartbeats are acknowledged.
     pub acknowledges: bool,
@@ -53,7 +53,7 @@ pub struct ScriptedServer {
     pub resumptions: usize,
     record: PasswordRecord,
     rng: ChaCha20Rng,
-    /// The login under way, and the LOGIN2 it was answered with.
+    /// The login in progress, with the LOGIN2 that was sent.
     login: Option<(Nonce, ServerLogin, Vec<u8>)>,
     tickets: Vec<ResumptionKey>,
     session: Option<SessionCipher>,
@@ -87,15 +87,15 @@ impl ScriptedServer {
         [9; 16]
     }
 
-    /// A RESET of the standing session.
+    /// A RESET of the established session.
     pub fn reset(&self, delay_ms: u16) -> Vec<u8> {
-        let id = self.session.as_ref().expect("a session stands").id();
+        let id = self.session.as_ref().expect("an established session").id();
         Packet::Reset { id, token: self.reset_token(), delay_ms }.to_bytes()
     }
 
     pub fn seal(&mut self, message: &ServerMessage) -> Vec<u8> {
         let mut datagram = Vec::new();
-        let session = self.session.as_mut().expect("a session stands");
+        let session = self.session.as_mut().expect("an established session");
         session.seal_into(&mut datagram, |out| message.encode(out));
         datagram
     }
@@ -104,7 +104,7 @@ impl ScriptedServer {
         self.seal(&ServerMessage::Reply { id, response })
     }
 
-    /// Takes one datagram; what it answers.
+    /// Processes a datagram and returns the answer.
     pub fn handle(&mut self, mut datagram: Vec<u8>) -> Option<Vec<u8>> {
         match Packet::parse(&datagram)? {
             Packet::Hello { nonce, .. } => Some(Packet::Retry { nonce, cookie: self.cookie }.to_bytes()),
@@ -129,7 +129,7 @@ impl ScriptedServer {
                 let (_, login, _) = self.login.take().filter(|login| login.0 == nonce)?;
                 let key = login.finish(&hans(), ke3).ok().filter(|_| self.on_login != Policy::Refuse);
                 let answer = match key {
-                    Some(key) => self.judge(nonce, &key),
+                    Some(key) => self.login_result(nonce, &key),
                     None => {
                         let mut random = [0; 336];
                         self.rng.fill(&mut random[..]);
@@ -149,12 +149,12 @@ impl ScriptedServer {
                 let secret = key.session_secret(&nonce, &server_nonce);
                 let answer = key.seal_result(&nonce, &server_nonce, &LoginResult::Accepted(welcome.clone()));
                 self.resumptions += 1;
-                self.stand(&welcome, &secret);
+                self.establish(&welcome, &secret);
                 Some(Packet::Resumed { nonce, server_nonce, result: &answer }.to_bytes())
             }
             Packet::Session { .. } => {
                 let text = self.session.as_mut()?.open(&mut datagram).ok()?;
-                match ClientMessage::decode(text).expect("a session says only what can be understood") {
+                match ClientMessage::decode(text).expect("a valid message") {
                     ClientMessage::Heartbeat(heartbeat) if self.acknowledges => {
                         Some(self.seal(&ServerMessage::HeartbeatAck { number: heartbeat.number }))
                     }
@@ -168,7 +168,7 @@ impl ScriptedServer {
         }
     }
 
-    /// The next request among the messages, heartbeats skipped.
+    /// The next request among the messages: its id, the lowest pending id, and itself. Heartbeats are skipped.
     pub fn request(&mut self) -> Option<(RequestId, RequestId, Request)> {
         loop {
             if let ClientMessage::Request { id, lowest_pending: floor, request } = self.messages.pop_front()? {
@@ -177,13 +177,13 @@ impl ScriptedServer {
         }
     }
 
-    fn judge(&mut self, nonce: Nonce, key: &LoginKey) -> [u8; 336] {
+    fn login_result(&mut self, nonce: Nonce, key: &LoginKey) -> [u8; 336] {
         if self.on_login == Policy::AlreadyActive {
             return key.seal_result(&nonce, &LoginResult::AlreadyActive { liveness_ms: LIVENESS.as_millis() as u32 });
         }
         let welcome = self.welcome();
         self.logins += 1;
-        self.stand(&welcome, &key.session_secret());
+        self.establish(&welcome, &key.session_secret());
         key.seal_result(&nonce, &LoginResult::Accepted(welcome))
     }
 
@@ -202,20 +202,20 @@ impl ScriptedServer {
         }
     }
 
-    fn stand(&mut self, welcome: &SessionParams, secret: &Secret) {
+    fn establish(&mut self, welcome: &SessionParams, secret: &Secret) {
         self.session = Some(SessionCipher::new(Side::Server, welcome.session, secret));
         self.tickets.push(ResumptionKey::new(ResumptionKey::secret_for_ticket(secret)));
     }
 }
 
-/// A session and its server, and nothing lost between them.
+/// A session and its server. No datagram is lost.
 pub struct Pair {
     pub now: Instant,
     pub session: Session,
     pub server: ScriptedServer,
-    /// Datagrams for other addresses.
-    pub astray: Vec<(SocketAddr, Vec<u8>)>,
-    /// Whether datagrams get through.
+    /// Datagrams to other addresses.
+    pub misdirected: Vec<(SocketAddr, Vec<u8>)>,
+    /// Whether datagrams arrive.
     pub connected: bool,
     pub events: VecDeque<Event>,
 }
@@ -231,14 +231,14 @@ impl Pair {
             now: test_epoch(),
             session: Session::new(config, ChaCha20Rng::seed_from_u64(2)),
             server: ScriptedServer::new(address(1)),
-            astray: Vec::new(),
+            misdirected: Vec::new(),
             connected: true,
             events: VecDeque::new(),
         }
     }
 
-    /// With a session standing and its events taken.
-    pub fn standing() -> Self {
+    /// With an established session, whose events are taken.
+    pub fn established() -> Self {
         let mut pair = Self::new();
         pair.login(PASSWORD);
         assert!(matches!(pair.event(), Event::Started { resumed: false, .. }));
@@ -251,7 +251,7 @@ impl Pair {
         self.exchange();
     }
 
-    pub fn ask(&mut self, request: Request) -> RequestHandle {
+    pub fn request(&mut self, request: Request) -> RequestHandle {
         let handle = self.session.request(self.now, request);
         self.exchange();
         handle
@@ -267,11 +267,11 @@ impl Pair {
         self.deliver(datagram);
     }
 
-    /// Carries datagrams to and fro until neither side has any.
+    /// Delivers datagrams until neither side has any.
     pub fn exchange(&mut self) {
         while let Some((to, datagram)) = self.session.poll_transmit() {
             if to != self.server.address {
-                self.astray.push((to, datagram));
+                self.misdirected.push((to, datagram));
             } else if self.connected
                 && let Some(mut answer) = self.server.handle(datagram)
             {
@@ -283,8 +283,8 @@ impl Pair {
         }
     }
 
-    /// Lets time pass, timeout by timeout.
-    pub fn pass(&mut self, time: Duration) {
+    /// Advances the time, timeout by timeout.
+    pub fn advance(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(due) = self.session.poll_timeout().filter(|due| *due <= end) {
             assert!(due >= self.now || self.session.poll_timeout().is_some());
@@ -292,7 +292,7 @@ impl Pair {
             self.session.handle_timeout(self.now);
             self.exchange();
             let next = self.session.poll_timeout();
-            assert!(next.is_none_or(|next| next > self.now), "a timeout that was handled is due again at once");
+            assert!(next.is_none_or(|next| next > self.now), "a handled timeout is due again at once");
         }
         self.now = end;
     }
