@@ -110,9 +110,9 @@ pub fn run(options: Options) -> Result<ExitCode, StartupError> {
         // Fails if the client has ended meanwhile.
         let _ = sender.send(AppEvent::ShellExit(exit));
     });
-    let (code, says_goodbye) = wait_for_exit(&events, &interrupts, &*session, &console);
+    let ClientExit { code, greets } = wait_for_exit(&events, &interrupts, &*session, &console);
     session.logout();
-    if says_goodbye {
+    if greets {
         print_goodbye(&console);
     }
     if let Some(terminal) = terminal {
@@ -260,19 +260,32 @@ fn run_commands(
     }
 }
 
-/// Waits for the end. Returns the exit status, and whether to print `Goodbye!`.
+/// How the client ends.
+struct ClientExit {
+    code: ExitCode,
+    /// Print `Goodbye!`.
+    greets: bool,
+}
+
+impl ClientExit {
+    fn with_goodbye(code: ExitCode) -> Self {
+        Self { code, greets: true }
+    }
+}
+
+/// Waits until the shell has ended or a signal ends the client; with `--stay`, until a signal or a logout.
 fn wait_for_exit(
     events: &Receiver<AppEvent>,
     interrupts: &InterruptState,
     session: &dyn SessionControl,
     console: &Console,
-) -> (ExitCode, bool) {
+) -> ClientExit {
     let mut staying = false;
     loop {
         // The commands' thread holds a sender until it has sent its last event.
         match events.recv().unwrap_or(AppEvent::ShellExit(ShellExit::Leave(ExitCode::Internal))) {
-            AppEvent::ShellExit(ShellExit::Refused(code)) => return (code, false),
-            AppEvent::ShellExit(ShellExit::Leave(code)) => return (code, true),
+            AppEvent::ShellExit(ShellExit::Refused(code)) => return ClientExit { code, greets: false },
+            AppEvent::ShellExit(ShellExit::Leave(code)) => return ClientExit::with_goodbye(code),
             AppEvent::ShellExit(ShellExit::Stay) => staying = true,
             AppEvent::LoggedOut => (),
             AppEvent::Signal(signal) => match interrupts.on_signal(signal) {
@@ -280,14 +293,14 @@ fn wait_for_exit(
                 SignalAction::Exit { is_running: true } if !staying => {
                     // The command ends, or a second signal comes: either ends the client.
                     let _ = events.recv_timeout(STOP_TIMEOUT);
-                    return (exit_code_for(signal), true);
+                    return ClientExit::with_goodbye(exit_code_for(signal));
                 }
-                _ => return (exit_code_for(signal), true),
+                _ => return ClientExit::with_goodbye(exit_code_for(signal)),
             },
         }
         if staying && session.user().is_none() {
             console.error("not logged in: there is nothing to stay online for");
-            return (ExitCode::NotAuthenticated, true);
+            return ClientExit::with_goodbye(ExitCode::NotAuthenticated);
         }
     }
 }

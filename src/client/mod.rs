@@ -1,5 +1,14 @@
-//! A client: the shell a person or a script talks to, the session with the server, the listener that serves peers, and
-//! the downloads. Never imports `server`.
+//! The client: a shell over a session with the server, downloads from other clients, and a listener that serves them.
+//! Never imports `server`.
+//!
+//! From the top down; a module uses those below it, never those above:
+//!
+//! * `app` constructs and connects everything; `cli` is the command line as typed.
+//! * `shell`: where command lines come from and what they mean.
+//! * `commands`: what each command does; `ui`: what the user sees of it.
+//! * `publications`, `control`, `upload`, `download`: the user's own publications, requests to the server, serving peers,
+//!   downloading from peers.
+//! * `session`, `transport`, `files`: the sans-IO protocol with the server, encrypted TCP with a peer, the shared folder.
 
 pub(crate) mod app;
 mod backoff;

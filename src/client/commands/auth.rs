@@ -9,7 +9,7 @@ use crate::client::exit_code::ExitCode;
 use crate::client::publications::LoadingGuard;
 use crate::client::ui::password::{PasswordError, validate};
 use crate::client::ui::report::{ItemFailure, Report};
-use crate::common::types::{UserName, UserNameError};
+use crate::common::types::UserName;
 
 /// `-u` tries again for the server's liveness time and this margin while the user is active: the session of a crashed
 /// client has ended by then.
@@ -20,89 +20,66 @@ pub fn auth_command(context: &CommandContext, user: &str, password: Option<Passw
     if let Some(user) = context.session.user() {
         return report_refused(context, user.as_str(), format!("already logged in as {user}"));
     }
-    let supply = |user: &UserName| match password {
+    let password = |user: &UserName| match password {
         Some(password) => validate(password),
         None => {
             let _input = context.state.begin_input();
             context.passwords.for_command(user)
         }
     };
-    let (user, password) = match credentials(user, supply) {
-        Ok(credentials) => credentials,
-        Err(missing) => return missing.report(context, user),
-    };
-    let loading = LoadingGuard::begin(&context.uploads);
-    let login = context.session.login(user.clone(), password);
-    finish_login(context, &user, login, loading)
+    log_in(context, user, password, |user, password| context.session.login(user.clone(), password))
 }
 
 /// `-u`: tries again while the user is active.
 pub fn login_at_startup(context: &CommandContext, user: &str) -> ExitCode {
-    let supply = |user: &UserName| {
+    let password = |user: &UserName| {
         let _input = context.state.begin_input();
         context.passwords.for_startup(user)
     };
-    let (user, password) = match credentials(user, supply) {
-        Ok(credentials) => credentials,
-        Err(missing) => return missing.report(context, user),
-    };
-    let loading = LoadingGuard::begin(&context.uploads);
-    let mut login = context.session.login(user.clone(), password.clone());
+    log_in(context, user, password, |user, password| login_with_retries(context, user, &password))
+}
+
+fn login_with_retries(context: &CommandContext, user: &UserName, password: &Password) -> Result<LoginInfo, LoginError> {
     let mut waited = Duration::ZERO;
     let mut wait_max = Duration::ZERO;
     loop {
+        let login = context.session.login(user.clone(), password.clone());
         match login {
             Err(LoginError::AlreadyActive { liveness }) => wait_max = liveness.saturating_add(ACTIVE_MARGIN),
             // The password has been proven before: being throttled says nothing about it.
             Err(LoginError::Throttled(_)) => {}
-            _ => break,
+            _ => return login,
         }
         if waited >= wait_max || context.state.is_cancelled() {
-            break;
+            return login;
         }
         context.state.sleep_unless_cancelled(context.login_retry);
         waited += context.login_retry.max(Duration::from_millis(1));
-        login = context.session.login(user.clone(), password.clone());
-    }
-    finish_login(context, &user, login, loading)
-}
-
-/// Why no login is attempted.
-enum MissingCredentials {
-    User(UserNameError),
-    Password(PasswordError),
-}
-
-impl MissingCredentials {
-    fn report(self, context: &CommandContext, user: &str) -> ExitCode {
-        match self {
-            Self::User(error) => report_refused(context, user, error.to_string()),
-            Self::Password(PasswordError::Interrupted) => ExitCode::Interrupted,
-            // Not a refusal: the problem is the local file.
-            Self::Password(error @ PasswordError::File(..)) => context.report_error("auth", ExitCode::LocalFile, error),
-            Self::Password(error) => report_refused(context, user, error.to_string()),
-        }
     }
 }
 
-fn credentials(
+/// Validates the user name, obtains the password, logs in, and reports the result.
+fn log_in(
+    context: &CommandContext,
     user: &str,
     password: impl FnOnce(&UserName) -> Result<Password, PasswordError>,
-) -> Result<(UserName, Password), MissingCredentials> {
-    let user = UserName::parse(user).map_err(MissingCredentials::User)?;
-    let password = password(&user).map_err(MissingCredentials::Password)?;
-    Ok((user, password))
-}
-
-fn finish_login(
-    context: &CommandContext,
-    user: &UserName,
-    login: Result<LoginInfo, LoginError>,
-    loading: LoadingGuard,
+    login: impl FnOnce(&UserName, Password) -> Result<LoginInfo, LoginError>,
 ) -> ExitCode {
-    match login {
+    let user = match UserName::parse(user) {
+        Ok(user) => user,
+        Err(error) => return report_refused(context, user, error.to_string()),
+    };
+    let password = match password(&user) {
+        Ok(password) => password,
+        Err(PasswordError::Interrupted) => return ExitCode::Interrupted,
+        // Not a refusal: the problem is the local file.
+        Err(error @ PasswordError::File(..)) => return context.report_error("auth", ExitCode::LocalFile, error),
+        Err(error) => return report_refused(context, user.as_str(), error.to_string()),
+    };
+    let loading = LoadingGuard::begin(&context.uploads);
+    match login(&user, password) {
         Ok(info) => {
-            welcome(context, user, info, loading);
+            welcome(context, &user, info, loading);
             ExitCode::Success
         }
         Err(error @ (LoginError::Unreachable | LoginError::Version { .. })) => {

@@ -21,7 +21,7 @@ fn a_login_greets() {
 }
 
 #[test]
-fn a_refused_login_says_why_on_stderr_only() {
+fn a_refused_login_gives_the_reason_on_stderr_only() {
     let client = TestClient::new();
     client.script().logins = vec![LoginError::Refused, ACTIVE, LoginError::Throttled(3)];
     for why in ["the user name or the password is wrong", "this user is already active", "too many attempts"] {
@@ -34,7 +34,7 @@ fn a_refused_login_says_why_on_stderr_only() {
 }
 
 #[test]
-fn a_server_that_cannot_be_used_is_no_refusal() {
+fn an_unusable_server_is_not_a_refusal() {
     let client = TestClient::new();
     client.script().logins = vec![LoginError::Unreachable, LoginError::Version { server: 2, client: 1 }];
     for why in ["client: the server does not answer\n", "client: the server speaks protocol version 2, this client 1\n"]
@@ -56,7 +56,7 @@ fn a_second_login_keeps_the_session() {
 }
 
 #[test]
-fn names_and_passwords_that_cannot_be_are_refused_here() {
+fn invalid_names_and_passwords_are_refused_locally() {
     let client = TestClient::new();
     for line in ["auth 'a b' x", "auth hans", &format!("auth hans {}", "x".repeat(257))] {
         let (code, out, err) = client.run(line);
@@ -69,7 +69,7 @@ fn names_and_passwords_that_cannot_be_are_refused_here() {
 }
 
 #[test]
-fn at_start_an_active_user_is_waited_for() {
+fn a_startup_login_waits_for_an_active_user_to_end() {
     let client = TestClient::new().with_password("pw");
     client.script().logins = vec![ACTIVE, LoginError::Throttled(1), ACTIVE];
     assert_eq!(login_at_startup(&client.context, "hans"), ExitCode::Success);
@@ -78,7 +78,7 @@ fn at_start_an_active_user_is_waited_for() {
 }
 
 #[test]
-fn at_start_a_refusal_is_not_tried_again_and_waiting_ends() {
+fn a_startup_login_is_not_repeated_after_a_refusal_and_gives_up_in_time() {
     let mut client = TestClient::new().with_password("pw");
     client.context.login_retry = Duration::ZERO;
     for once in [LoginError::Refused, LoginError::Throttled(1), LoginError::Unreachable] {
@@ -92,13 +92,13 @@ fn at_start_a_refusal_is_not_tried_again_and_waiting_ends() {
         client.script().logins = vec![active; 20_000];
         assert_eq!(login_at_startup(&client.context, "hans"), ExitCode::NotAuthenticated);
         assert_eq!(client.printed(), (REFUSED.into(), "client: this user is already active\n".into()));
-        // One at first, and one after each millisecond: the server's liveness time and a second.
+        // One attempt at first, and one each millisecond for the liveness time and a second.
         assert_eq!(client.calls().len(), 1 + tries);
     }
 }
 
 #[test]
-fn what_was_published_before_is_served_again_before_the_greeting() {
+fn earlier_publications_are_served_before_the_greeting() {
     let client = TestClient::new();
     let some = Audience::only(vec![user("yoda")]);
     client.script().own.insert(file("all"), (content(1), Audience::Everyone));
@@ -113,7 +113,7 @@ fn what_was_published_before_is_served_again_before_the_greeting() {
 }
 
 #[test]
-fn a_client_at_a_loopback_address_is_told_once_it_is_in() {
+fn a_client_at_a_loopback_address_gets_a_warning_after_login() {
     let client = TestClient::new();
     client.script().local_only = true;
     let (_, out, err) = client.run("auth hans pw");
@@ -122,7 +122,7 @@ fn a_client_at_a_loopback_address_is_told_once_it_is_in() {
 }
 
 #[test]
-fn what_is_published_stays_so_though_only_an_unfinished_part_is_there() {
+fn a_publication_stays_although_only_a_partial_file_exists() {
     let client = TestClient::new();
     let large = Content { size: 2 << 20, ..content(1) };
     let part = format!(".{}.part", "01".repeat(16));

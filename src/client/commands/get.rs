@@ -163,7 +163,7 @@ impl<'a> OrderedReporter<'a> {
     fn print(&self, index: usize, outcome: &FileOutcome) -> ExitCode {
         let asked = &self.selection.items[index].name;
         match outcome {
-            FileOutcome::Saved(name) => self.context.console.report(&Report::Downloaded(asked, name)),
+            FileOutcome::Saved(saved) => self.context.console.report(&Report::Downloaded { asked, saved }),
             FileOutcome::Skipped => self.context.console.report(&Report::Skipped(asked)),
             FileOutcome::Failed(failure) => return self.print_failure(failure),
         }

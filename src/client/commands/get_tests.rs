@@ -44,7 +44,7 @@ fn every_outcome_has_its_line_and_status() {
 }
 
 #[test]
-fn names_are_case_sensitive_and_cannot_be_anything() {
+fn names_are_case_sensitive_and_invalid_names_are_not_found() {
     let client = TestClient::logged_in();
     client.found("Assignment.pdf", 1, 1);
     assert_eq!(client.run("get assignment.pdf").1, "File not found\n");
@@ -70,7 +70,7 @@ fn of_several_contents_the_one_with_most_sources_is_taken() {
 }
 
 #[test]
-fn whoever_publishes_a_hash_with_another_size_leads_nobody_astray() {
+fn a_hash_published_with_another_size_does_not_displace_the_oldest() {
     let client = TestClient::logged_in();
     for (size, sources, age_s) in [(9, 1, 50), (10, 1, 60), (11, 1, 50)] {
         let content = Content { size, ..content(0x11) };
@@ -96,7 +96,7 @@ fn a_file_of_exactly_that_name_wins_over_a_hash() {
 }
 
 #[test]
-fn patterns_and_folders_leave_out_what_is_hidden_or_private() {
+fn patterns_and_folders_leave_out_hidden_and_private_files() {
     let client = TestClient::logged_in();
     for name in [".h.pdf", "a.pdf", "b.pdf", "credentials.txt", "r[1].txt", "x/.git/k", "x/a", "x/y/b"] {
         client.found(name, 1, 1);
@@ -111,7 +111,7 @@ fn patterns_and_folders_leave_out_what_is_hidden_or_private() {
 }
 
 #[test]
-fn a_server_that_is_gone_fails_every_name() {
+fn an_unreachable_server_fails_every_name() {
     let client = TestClient::logged_in();
     client.script().down = Some(RequestError::Unreachable);
     let lines = "a download failed\nb download failed\n";
@@ -122,7 +122,7 @@ fn a_server_that_is_gone_fails_every_name() {
 }
 
 #[test]
-fn sharing_publishes_what_lies_under_its_own_name() {
+fn share_publishes_files_saved_under_their_own_names() {
     let client = TestClient::logged_in();
     for name in ["a", "b", "c"] {
         client.found(name, 1, 1);
@@ -137,7 +137,8 @@ fn sharing_publishes_what_lies_under_its_own_name() {
     assert_eq!(client.served()[&file("a")], (content(1), audience));
 }
 
-/// `get --share` of one large file that comes out so; what was published and what is published in the end.
+/// Runs `get --share` of one large file with this outcome. Returns the requests to publish, and what is published in the
+/// end.
 fn share_large(client: &TestClient, outcome: fn() -> DownloadOutcome) -> (Vec<String>, Vec<FileName>) {
     client.found("movie", 1, 1);
     client.script().arriving.insert(file("movie"));
@@ -156,7 +157,7 @@ fn gone() -> DownloadOutcome {
 }
 
 #[test]
-fn a_large_file_is_published_while_it_arrives_and_withdrawn_if_it_never_gets_whole() {
+fn an_incomplete_file_is_published_and_withdrawn_if_its_download_fails() {
     let early = ["publish movie Inherited".to_string()];
     let whole = share_large(&TestClient::logged_in(), || DownloadOutcome::Saved { name: file("movie") });
     assert_eq!(whole, (early.to_vec(), vec![file("movie")]));
@@ -164,7 +165,7 @@ fn a_large_file_is_published_while_it_arrives_and_withdrawn_if_it_never_gets_who
 }
 
 #[test]
-fn of_large_files_only_those_under_way_are_held_open() {
+fn only_incomplete_files_are_held_open() {
     let client = TestClient::logged_in();
     let gone = file("gone");
     for name in ["a", "b", "gone"] {
@@ -177,7 +178,7 @@ fn of_large_files_only_those_under_way_are_held_open() {
 }
 
 #[test]
-fn a_server_that_is_away_is_waited_for_no_longer_than_the_user_likes() {
+fn a_cancellation_ends_the_wait_for_an_unreachable_server() {
     let client = TestClient::logged_in();
     client.found("movie", 1, 1);
     client.script().arriving.insert(file("movie"));
@@ -196,7 +197,7 @@ fn a_server_that_is_away_is_waited_for_no_longer_than_the_user_likes() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_is_asked_once_early_and_once_in_the_end() {
+fn an_unreachable_server_gets_one_early_and_one_final_request() {
     let client = TestClient::logged_in();
     let names = ["a", "b", "c", "d"];
     for name in names {
@@ -211,7 +212,7 @@ fn a_server_that_does_not_answer_is_asked_once_early_and_once_in_the_end() {
 }
 
 #[test]
-fn to_share_one_file_no_other_publication_is_looked_at() {
+fn sharing_one_file_requests_no_other_publication() {
     let client = TestClient::logged_in();
     for at in 0..100 {
         client.local(&format!("own-{at}"), 9);
@@ -224,23 +225,23 @@ fn to_share_one_file_no_other_publication_is_looked_at() {
 }
 
 #[test]
-fn a_download_that_is_shared_on_never_costs_the_user_a_publication() {
+fn share_never_replaces_or_withdraws_the_users_own_publication() {
     let own = |client: &TestClient| {
         client.local("movie", 9);
         client.run("pub movie");
     };
     let kept = (Vec::new(), vec![file("movie")]);
-    // The file is still there.
+    // The file exists.
     let mut client = TestClient::logged_in();
     client.context.download_options.on_exists = OnExists::Overwrite;
     own(&client);
     assert_eq!(share_large(&client, gone), kept);
-    // It is not, but it is published all the same.
+    // It does not, but it is published.
     let client = TestClient::logged_in();
     own(&client);
     std::fs::remove_file(client.dir.path().join("movie")).unwrap();
     assert_eq!(share_large(&client, gone), kept);
-    // It will be saved under another name.
+    // The download is saved under another name.
     let mut client = TestClient::logged_in();
     client.context.download_options.on_exists = OnExists::Rename;
     own(&client);

@@ -19,7 +19,7 @@ fn commands_before_a_login_are_refused() {
 }
 
 #[test]
-fn empty_lists_are_no_failures() {
+fn empty_lists_are_successes() {
     let client = TestClient::logged_in();
     assert_eq!(client.run("lap"), ok("No active peers\n"));
     assert_eq!(client.run("lpf"), ok("No files published\n"));
@@ -44,7 +44,7 @@ fn lists_show_what_the_server_knows() {
 }
 
 #[test]
-fn a_server_that_is_gone_is_told() {
+fn an_unreachable_server_is_reported() {
     let client = TestClient::logged_in();
     client.script().down = Some(RequestError::Unreachable);
     let expected = (ExitCode::Unreachable, String::new(), "client: the server does not answer\n".to_string());
@@ -56,7 +56,7 @@ fn a_server_that_is_gone_is_told() {
 }
 
 #[test]
-fn a_client_that_ends_says_nothing_about_the_session_it_has_left() {
+fn an_ending_client_does_not_report_its_own_logout() {
     let client = TestClient::logged_in();
     client.context.state.close();
     client.script().down = Some(RequestError::NotAuthenticated);

@@ -104,7 +104,7 @@ impl CommandContext {
     pub fn report_error(&self, command: &str, code: ExitCode, why: impl Display) -> ExitCode {
         let failure = ItemFailure { name: String::new(), why: why.to_string(), code };
         self.console.error(&failure.why);
-        self.console.report(&Report::CommandFailed(command, &failure));
+        self.console.report(&Report::CommandFailed { command, failure: &failure });
         code
     }
 

@@ -32,7 +32,7 @@ fn every_name_is_tried_and_each_counts_once() {
     assert_eq!(client.calls().iter().filter(|call| call.starts_with("publish")).count(), 3);
 }
 
-/// `pub`, with something that happens while a file is hashed.
+/// Runs `pub`, and calls `happens` while a file is hashed.
 fn publish_while(client: &TestClient, names: &[&str], happens: impl Fn(&FileName) + Sync) -> ExitCode {
     let files: Vec<PathArg> = names.iter().map(|&name| PathArg { text: name.into(), pattern: None }).collect();
     publish_hashed(&client.context, Vec::new(), &files, &|name, progress| {
@@ -86,7 +86,7 @@ fn progress_is_that_of_all_files_together() {
     assert_eq!(done(), 10);
     first.hashed(&file("a"), 9, 10);
     assert_eq!(done(), 15);
-    // What was found in the cache, or read by others than the one who watches.
+    // Found in the cache, or hashed by threads that do not report progress.
     first.count(&file("a"), 10);
     second.count(&file("b"), 20);
     assert_eq!(done(), 30);
@@ -103,7 +103,7 @@ fn nothing_to_publish_is_a_failure() {
 }
 
 #[test]
-fn an_audience_is_kept_until_it_is_opened_and_that_is_noted() {
+fn publishing_to_all_again_lifts_an_audience_with_a_note() {
     let client = TestClient::logged_in();
     client.local("a", 1);
     assert_eq!(client.run("pub --to vader --to yoda a").2, "");
@@ -121,7 +121,7 @@ fn an_audience_is_kept_until_it_is_opened_and_that_is_noted() {
 }
 
 #[test]
-fn a_server_that_is_gone_fails_all() {
+fn an_unreachable_server_fails_all_names() {
     let client = TestClient::logged_in();
     client.local("a", 1);
     client.script().down = Some(RequestError::Unreachable);
@@ -131,7 +131,7 @@ fn a_server_that_is_gone_fails_all() {
 }
 
 #[test]
-fn what_is_withdrawn_is_not_served() {
+fn unpublished_files_are_not_served() {
     let client = TestClient::logged_in();
     client.local("a", 1);
     client.run("pub a");
@@ -142,7 +142,7 @@ fn what_is_withdrawn_is_not_served() {
 }
 
 #[test]
-fn patterns_and_folders_mean_what_is_published() {
+fn unp_patterns_and_folders_match_published_names() {
     let client = TestClient::logged_in();
     for name in ["a.pdf", "b.pdf", ".c.pdf", "x/d.pdf", "x/y/e", "r[1].txt"] {
         client.script().own.insert(file(name), (content(1), Audience::Everyone));

@@ -29,7 +29,7 @@ fn the_rest_of_an_auth_line_is_the_password_as_it_is() {
 }
 
 #[test]
-fn blank_lines_and_comments_are_nothing() {
+fn blank_lines_and_comments_are_skipped() {
     for line in ["", "\n", "  \t", "# get a", "  # 'open", "\r\n"] {
         assert_eq!(parse(line.as_bytes()), Ok(None), "{line:?}");
     }
@@ -37,7 +37,7 @@ fn blank_lines_and_comments_are_nothing() {
 }
 
 #[test]
-fn publishing_takes_an_audience() {
+fn pub_takes_an_audience() {
     let user = |name: &str| UserName::parse(name).unwrap();
     let expected = Command::Pub { to: vec![user("vader"), user("yoda")], files: vec![file("a"), file("b c")] };
     assert_eq!(ok("pub --to vader --to=yoda a 'b c'"), expected);
@@ -49,7 +49,7 @@ fn publishing_takes_an_audience() {
 }
 
 #[test]
-fn searching_takes_flags_in_any_form() {
+fn sch_takes_flags_in_any_form() {
     let search = |substring: &str, ignore_case, long| Command::Sch { substring: substring.into(), ignore_case, long };
     assert_eq!(ok("sch pdf"), search("pdf", false, false));
     assert_eq!(ok("sch -i -l pdf"), search("pdf", true, true));
@@ -65,7 +65,7 @@ fn searching_takes_flags_in_any_form() {
 }
 
 #[test]
-fn getting_takes_names_and_patterns() {
+fn get_takes_names_and_patterns() {
     let pattern = PathArg { text: "*.pdf".into(), pattern: Some("*.pdf".into()) };
     let files = vec![file("a b"), pattern, file("photos/")];
     assert_eq!(ok("get --share 'a b' *.pdf ./photos/"), Command::Get { files, share: true });
@@ -84,7 +84,7 @@ fn file_arguments_stay_in_the_folder() {
 }
 
 #[test]
-fn commands_without_operands_refuse_some() {
+fn commands_without_operands_reject_operands() {
     assert_eq!(ok("lap"), Command::Lap);
     assert_eq!(ok("lpf\r\n"), Command::Lpf);
     assert_eq!(ok("xit"), Command::Xit);
@@ -96,7 +96,7 @@ fn commands_without_operands_refuse_some() {
 }
 
 #[test]
-fn what_is_no_command_says_so() {
+fn invalid_lines_are_explained() {
     assert_eq!(err("put a"), UsageError::Unknown("put".into()));
     assert_eq!(err("GET a"), UsageError::Unknown("GET".into()));
     assert_eq!(err("help put"), UsageError::Unknown("put".into()));
@@ -125,14 +125,14 @@ fn every_command_but_auth_is_known_to_the_option_parser() {
 }
 
 #[test]
-fn a_leading_dash_is_taken_off() {
+fn a_leading_dash_is_stripped() {
     assert_eq!(strip_ignore_prefix(b"-get a"), Some(&b"get a"[..]));
     assert_eq!(strip_ignore_prefix(b"  - get a"), Some(&b" get a"[..]));
     assert_eq!(strip_ignore_prefix(b"get -a"), None);
 }
 
 #[test]
-fn lines_with_passwords_are_known() {
+fn lines_with_passwords_are_recognized() {
     for line in ["auth hans pw", "  auth hans", "'auth' x y", "AUTH hans pw", "'open"] {
         assert!(may_hold_password(line), "{line}");
     }

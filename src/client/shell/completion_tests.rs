@@ -16,7 +16,7 @@ fn commands_come_first() {
 }
 
 #[test]
-fn publishing_completes_what_lies_in_the_folder() {
+fn pub_completes_entries_of_the_shared_folder() {
     let (client, dir) = (TestClient::new(), tempfile::tempdir().unwrap());
     for name in ["a b", "ab", ".hidden"] {
         std::fs::write(dir.path().join(name), "").unwrap();
@@ -35,7 +35,7 @@ fn publishing_completes_what_lies_in_the_folder() {
 }
 
 #[test]
-fn withdrawing_and_getting_complete_published_names() {
+fn unp_and_get_complete_published_names() {
     let client = TestClient::new();
     client.script().own.insert(file("mine"), (content(1), Audience::Everyone));
     client.run("auth hans pw");

@@ -41,14 +41,14 @@ fn a_leading_dash_is_part_of_the_command_elsewhere() {
 }
 
 #[test]
-fn leaving_ends_the_script() {
+fn xit_ends_the_script() {
     let client = TestClient::logged_in();
     assert_eq!(run(&client, "xit\nlap\n", false, false), (ShellExit::Leave(ExitCode::Success), String::new()));
     assert_eq!(run(&client, "-xit\nlap\n", true, true), (ShellExit::Leave(ExitCode::Success), String::new()));
 }
 
 #[test]
-fn staying_outlives_the_end_of_input_but_no_failure() {
+fn stay_outlives_the_end_of_input_but_no_failure() {
     let client = TestClient::logged_in();
     assert_eq!(run(&client, "lap\n", false, true).0, ShellExit::Stay);
     assert_eq!(run(&client, "lap\n-get x\n", true, true).0, ShellExit::Stay);
@@ -58,7 +58,7 @@ fn staying_outlives_the_end_of_input_but_no_failure() {
 }
 
 #[test]
-fn no_command_starts_once_the_client_ends() {
+fn no_command_starts_once_the_client_is_ending() {
     let client = TestClient::logged_in();
     client.context.state.close();
     assert_eq!(run(&client, "lap\n", false, false), (ShellExit::Leave(ExitCode::Success), String::new()));
@@ -85,7 +85,7 @@ fn usage_errors_are_one_line_on_stderr() {
 }
 
 #[test]
-fn overlong_lines_are_passed_over() {
+fn overlong_lines_are_skipped() {
     let client = TestClient::logged_in();
     let lines = format!("get {}\nlap\n", "x".repeat(3 << 20));
     assert_eq!(run(&client, &lines, false, false), (ShellExit::Leave(ExitCode::Usage), NO_PEERS.into()));

@@ -46,7 +46,7 @@ pub enum Report<'a> {
     /// `sch -l`.
     Found(&'a [AvailableContent]),
     /// `get`: the name asked for, and the name in the shared folder.
-    Downloaded(&'a FileName, &'a FileName),
+    Downloaded { asked: &'a FileName, saved: &'a FileName },
     /// `get` with `--on-exists skip`: the file exists.
     Skipped(&'a FileName),
     /// `get`: not found, or not downloaded.
@@ -54,7 +54,7 @@ pub enum Report<'a> {
     /// The text of `help`.
     Help(&'a str),
     /// This command failed as a whole. Its reason goes to stderr; only JSON has a result.
-    CommandFailed(&'a str, &'a ItemFailure),
+    CommandFailed { command: &'a str, failure: &'a ItemFailure },
     /// The client exits.
     Goodbye,
 }
@@ -86,11 +86,11 @@ impl Report<'_> {
             Self::Found(entries) => {
                 list_block(entries.iter().map(search_columns), ["No files found", "file found", "files found"])
             }
-            Self::Downloaded(_, saved) => format!("{} downloaded successfully\n", escape_controls(saved.as_str())),
+            Self::Downloaded { saved, .. } => format!("{} downloaded successfully\n", escape_controls(saved.as_str())),
             Self::DownloadFailed(failure) if failure.code == ExitCode::NotFound => "File not found\n".into(),
             Self::DownloadFailed(failure) => format!("{} download failed\n", escape_controls(&failure.name)),
             Self::Help(text) => (*text).into(),
-            Self::Skipped(_) | Self::CommandFailed(..) => String::new(),
+            Self::Skipped(_) | Self::CommandFailed { .. } => String::new(),
             Self::Goodbye => "Goodbye!\n".into(),
         }
     }
@@ -125,13 +125,13 @@ impl Report<'_> {
             }
             Self::Names(names) => json!({"command": "sch", "ok": true, "files": name_texts(names)}),
             Self::Found(entries) => json!({"command": "sch", "ok": true, "files": found_values(entries)}),
-            Self::Downloaded(name, saved) => {
-                json!({"command": "get", "ok": true, "name": name.as_str(), "saved": saved.as_str()})
+            Self::Downloaded { asked, saved } => {
+                json!({"command": "get", "ok": true, "name": asked.as_str(), "saved": saved.as_str()})
             }
             Self::Skipped(name) => json!({"command": "get", "ok": true, "name": name.as_str(), "skipped": true}),
             Self::DownloadFailed(failure) => failure_value("get", failure),
             Self::Help(text) => json!({"command": "help", "ok": true, "text": text}),
-            Self::CommandFailed(command, failure) => {
+            Self::CommandFailed { command, failure } => {
                 json!({"command": command, "ok": false, "error": failure.why, "code": failure.code as u8})
             }
             Self::Goodbye => json!({"command": "xit", "ok": true}),

@@ -46,7 +46,7 @@ fn counts_are_singular_and_plural() {
 }
 
 #[test]
-fn lists_are_headed_by_their_length() {
+fn lists_start_with_their_length() {
     assert_eq!(Report::Peers(&[]).to_text(), "No active peers\n");
     assert_eq!(Report::Peers(&[user("hans")]).to_text(), "1 active peer:\nhans\n");
     assert_eq!(Report::Peers(&[user("hans"), user("yoda")]).to_text(), "2 active peers:\nhans\nyoda\n");
@@ -62,8 +62,11 @@ fn lists_are_headed_by_their_length() {
 #[test]
 fn each_download_outcome_has_its_line() {
     let (asked, saved) = (file("report.pdf"), file("report (1).pdf"));
-    assert_eq!(Report::Downloaded(&asked, &asked).to_text(), "report.pdf downloaded successfully\n");
-    assert_eq!(Report::Downloaded(&asked, &saved).to_text(), "report (1).pdf downloaded successfully\n");
+    assert_eq!(Report::Downloaded { asked: &asked, saved: &asked }.to_text(), "report.pdf downloaded successfully\n");
+    assert_eq!(
+        Report::Downloaded { asked: &asked, saved: &saved }.to_text(),
+        "report (1).pdf downloaded successfully\n"
+    );
     assert_eq!(Report::Skipped(&asked).to_text(), "");
     assert_eq!(Report::DownloadFailed(&failure("x", ExitCode::NotFound)).to_text(), "File not found\n");
     assert_eq!(Report::DownloadFailed(&failure("x", ExitCode::TransferFailed)).to_text(), "x download failed\n");
@@ -74,7 +77,7 @@ fn each_download_outcome_has_its_line() {
 }
 
 #[test]
-fn json_carries_the_same() {
+fn json_contains_the_same_results() {
     let lap = json(&Report::Peers(&[user("hans")]));
     assert_eq!(lap, json!({"command": "lap", "ok": true, "peers": ["hans"]}));
     let get = json(&Report::DownloadFailed(&failure("x", ExitCode::TransferFailed)));
