@@ -23,14 +23,13 @@ use std::time::{Duration, Instant};
 
 use fileshare::internals::client::control::RequestError;
 use fileshare::internals::client::download::{
-    DownloadItem, DownloadOptions, DownloadOutcome, DownloadProgress, Downloader, OnExists, SourceDiscovery,
-    SourceOffer,
+    DownloadOptions, DownloadOutcome, DownloadProgress, Downloader, OnExists, SourceDiscovery, SourceOffer,
 };
 use fileshare::internals::client::files::HashProgress;
 use fileshare::internals::client::upload::{Listener, UploadService};
 use fileshare::internals::common::crypto::{AeadKey, TAG_BYTES, counter_nonce};
 use fileshare::internals::common::ticket::TransferTicket;
-use fileshare::internals::common::types::{Audience, ContentRef, FileName, UserName};
+use fileshare::internals::common::types::{Audience, ContentRef, FileName, NamedContent, UserName};
 use rand::RngCore;
 
 const RECORD_BYTES: usize = 64 << 10;
@@ -178,7 +177,7 @@ fn bare_receive(mut stream: &TcpStream, mut to: &File) {
 /// The listener of a shared directory, and the list of the files in it.
 struct TestUploader {
     discovery: Arc<SingleSource>,
-    wanted: Vec<DownloadItem>,
+    wanted: Vec<NamedContent>,
     _listener: Listener,
 }
 
@@ -213,7 +212,7 @@ impl TestUploader {
             let name = FileName::parse(name).expect("a valid name");
             let file = share.hash_file(&name, &NoProgress).expect("a readable file");
             share.published(&name, file.content, Audience::Everyone);
-            wanted.push(DownloadItem { name, content: file.content });
+            wanted.push(NamedContent { name, content: file.content });
         }
         let listener = Listener::start(share, "127.0.0.1:0".parse().expect("an address"), None).expect("a free port");
         let address = SocketAddr::from(([127, 0, 0, 1], listener.port()));

@@ -10,8 +10,7 @@ pub mod client {
     }
     pub mod download {
         pub use crate::client::download::{
-            DownloadItem, DownloadOptions, DownloadOutcome, DownloadProgress, Downloader, OnExists, SourceDiscovery,
-            SourceOffer,
+            DownloadOptions, DownloadOutcome, DownloadProgress, Downloader, OnExists, SourceDiscovery, SourceOffer,
         };
     }
     pub mod files {

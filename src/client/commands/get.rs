@@ -8,13 +8,13 @@ use super::get_select::{ResultLine, Selection, select};
 use super::reshare::Reshare;
 use super::{CommandContext, Verb};
 use crate::client::control::RequestError;
-use crate::client::download::{DownloadItem, DownloadOutcome, DownloadProgress, IncompleteFile};
+use crate::client::download::{DownloadOutcome, DownloadProgress, IncompleteFile};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::PathArg;
 use crate::client::ui::console::ProgressMeter;
 use crate::client::ui::report::{ItemFailure, Report};
 use crate::common::sync::{lock, unpoison};
-use crate::common::types::{FileName, UserName};
+use crate::common::types::{FileName, NamedContent, UserName};
 
 /// Downloads `files`, and publishes them if `share`.
 pub fn run(context: &CommandContext, files: &[PathArg], share: bool) -> ExitCode {
@@ -72,7 +72,7 @@ enum FileOutcome {
 }
 
 impl FileOutcome {
-    fn of(item: &DownloadItem, outcome: &DownloadOutcome) -> Self {
+    fn of(item: &NamedContent, outcome: &DownloadOutcome) -> Self {
         match outcome {
             DownloadOutcome::Saved { name } => Self::Saved(name.clone()),
             DownloadOutcome::Skipped => Self::Skipped,
@@ -179,7 +179,7 @@ impl<'a> OrderedReporter<'a> {
     fn into_results(self) -> Results {
         let state = unpoison(self.state.into_inner());
         let outcomes = self.selection.items.iter().zip(&state.outcomes).enumerate();
-        let is_saved = |(index, (item, outcome)): (usize, (&DownloadItem, &Option<FileOutcome>))| {
+        let is_saved = |(index, (item, outcome)): (usize, (&NamedContent, &Option<FileOutcome>))| {
             outcome.as_ref().is_some_and(|outcome| outcome.is_saved_as(&item.name)).then_some(index)
         };
         let saved = outcomes.filter_map(is_saved).collect();

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::selector::{Pinned, Selector};
 use crate::client::control::{RequestError, ServerApi};
-use crate::client::download::DownloadItem;
 use crate::client::files::{PathArg, Pattern, is_excluded};
 use crate::common::message::{AvailableContent, NameQuery, ResolvePurpose};
-use crate::common::types::{ContentHash, FileName};
+use crate::common::types::{ContentHash, FileName, NamedContent};
 
 /// Hex digits that tell contents of one name apart in a note.
 const SHORT_HASH_DIGITS: usize = 8;
@@ -27,7 +26,7 @@ pub(super) struct Selection {
     /// In the order asked.
     pub lines: Vec<ResultLine>,
     /// What is to be downloaded, each once.
-    pub items: Vec<DownloadItem>,
+    pub items: Vec<NamedContent>,
     /// Alternative contents of the same names.
     pub notes: Vec<String>,
     /// Indices of `items`.
@@ -126,7 +125,7 @@ impl Selection {
         let index = *self.indices.entry((best.name.clone(), best.content.hash, best.content.size)).or_insert(next);
         self.lines.push(ResultLine::Item(index));
         if index == next {
-            self.items.push(DownloadItem { name: best.name.clone(), content: best.content });
+            self.items.push(NamedContent { name: best.name.clone(), content: best.content });
         }
     }
 }

@@ -18,14 +18,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::control::{ControlHandle, LoginError, Password, RequestError, ServerApi};
-use crate::client::download::{DownloadItem, DownloadOptions, DownloadOutcome, DownloadProgress, Downloader};
+use crate::client::download::{DownloadOptions, DownloadOutcome, DownloadProgress, Downloader};
 use crate::client::exit_code::ExitCode;
 use crate::client::publications::OwnPublications;
 use crate::client::ui::console::Console;
 use crate::client::ui::password::PasswordSource;
 use crate::client::ui::report::{ItemFailure, Report};
 use crate::client::upload::UploadService;
-use crate::common::types::UserName;
+use crate::common::types::{NamedContent, UserName};
 
 pub use self::state::CommandState;
 pub use self::verb::{Verb, help_text};
@@ -64,7 +64,7 @@ pub trait Download: Send + Sync {
     /// One outcome for each item, in order.
     fn fetch(
         &self,
-        items: &[DownloadItem],
+        items: &[NamedContent],
         options: &DownloadOptions,
         progress: &dyn DownloadProgress,
     ) -> Vec<DownloadOutcome>;
@@ -73,7 +73,7 @@ pub trait Download: Send + Sync {
 impl Download for Downloader {
     fn fetch(
         &self,
-        items: &[DownloadItem],
+        items: &[NamedContent],
         options: &DownloadOptions,
         progress: &dyn DownloadProgress,
     ) -> Vec<DownloadOutcome> {

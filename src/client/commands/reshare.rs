@@ -19,7 +19,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select, unbound
 use super::CommandContext;
 use super::state::Cancelled;
 use crate::client::control::{PublishAudience, RequestError, ServerApi};
-use crate::client::download::{DownloadItem, IncompleteFile, OnExists};
+use crate::client::download::{IncompleteFile, OnExists};
 use crate::client::exit_code::ExitCode;
 use crate::client::publications::{LoadingGuard, OwnPublications};
 use crate::client::upload::UploadService;
@@ -32,7 +32,7 @@ const GRACE_AFTER_CANCEL: Duration = Duration::from_millis(400);
 /// The publications of one `get --share`.
 pub(super) struct Reshare<'a> {
     context: &'a CommandContext,
-    items: &'a [DownloadItem],
+    items: &'a [NamedContent],
     /// To the thread that publishes incomplete files.
     to_publish: Sender<NamedContent>,
     incomplete: Mutex<BTreeMap<usize, Arc<IncompleteFile>>>,
@@ -53,7 +53,7 @@ struct EarlyPublications {
 }
 
 impl<'a> Reshare<'a> {
-    pub fn new(context: &'a CommandContext, items: &'a [DownloadItem]) -> Self {
+    pub fn new(context: &'a CommandContext, items: &'a [NamedContent]) -> Self {
         let (to_publish, files) = unbounded();
         let early = Arc::<Mutex<EarlyPublications>>::default();
         let (publisher, shared) = (Publisher::of(context), early.clone());
@@ -94,7 +94,7 @@ impl<'a> Reshare<'a> {
         recv_unless_cancelled(&cancelled, &early_done);
         let closed = EarlyPublications { is_closed: true, ..EarlyPublications::default() };
         let EarlyPublications { attempted, published, .. } = std::mem::replace(&mut *lock(&early), closed);
-        let saved: BTreeMap<&FileName, &DownloadItem> =
+        let saved: BTreeMap<&FileName, &NamedContent> =
             saved.iter().map(|&index| (&items[index].name, &items[index])).collect();
         let broken: Vec<FileName> = attempted.into_iter().filter(|name| !saved.contains_key(name)).collect();
         let rest: Vec<NamedContent> = saved
@@ -124,7 +124,7 @@ impl<'a> Reshare<'a> {
     }
 }
 
-fn published_file(item: &DownloadItem) -> NamedContent {
+fn published_file(item: &NamedContent) -> NamedContent {
     NamedContent { name: item.name.clone(), content: item.content }
 }
 

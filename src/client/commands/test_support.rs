@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::{CommandContext, CommandState, Download, LoginInfo, SessionControl};
 use crate::client::control::{LoginError, Password, RequestError, RequestTransport, ServerApi};
 use crate::client::download::{
-    DownloadError, DownloadItem, DownloadOptions, DownloadOutcome, DownloadProgress, IncompleteFile, OnExists,
+    DownloadError, DownloadOptions, DownloadOutcome, DownloadProgress, IncompleteFile, OnExists,
 };
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::{self, command};
@@ -209,11 +209,11 @@ impl Download for ScriptedServer {
     /// Finishes in the reverse of the order asked.
     fn fetch(
         &self,
-        items: &[DownloadItem],
+        items: &[NamedContent],
         _: &DownloadOptions,
         progress: &dyn DownloadProgress,
     ) -> Vec<DownloadOutcome> {
-        let outcome = |item: &DownloadItem| match self.state().outcomes.get(&item.name) {
+        let outcome = |item: &NamedContent| match self.state().outcomes.get(&item.name) {
             Some(outcome) => outcome(),
             None => DownloadOutcome::Saved { name: item.name.clone() },
         };

@@ -1,39 +1,45 @@
-//! Asking the server who serves what.
+//! Source discovery: asking the server which peers serve a file.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::client::control::RequestError;
 use crate::client::control::server_api::{ServerApi, source_batches};
 use crate::common::redacted::Redacted;
-use crate::common::types::{ContentRef, UserName};
+use crate::common::types::ContentRef;
+use crate::common::types::UserName;
 
-/// A peer that serves some files, and leave to ask it for them.
+/// Sources requested for each file.
+pub(super) const SOURCES_PER_FILE: usize = 8;
+/// A ticket must be presented within this time after the request for it; its life is longer.
+pub(super) const OFFER_LIFETIME: Duration = Duration::from_secs(40);
+
+/// A peer that serves some files, with a ticket to request them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceOffer {
-    /// Who.
     pub user: UserName,
-    /// Where it listens.
+    /// Where the peer listens.
     pub address: SocketAddr,
     /// The key of the ticket's connection.
     pub key: Redacted<[u8; 32]>,
     /// The sealed ticket.
     pub ticket: Vec<u8>,
-    /// What the ticket grants, in its order: indices into the files that were asked about.
+    /// The files that the ticket grants, in its order: indices into the queried files.
     pub files: Vec<usize>,
 }
 
-/// Who can be asked for sources: the server, or a stand-in in tests.
+/// Finds sources of files: the server, or a replacement in tests.
 pub trait SourceDiscovery: Send + Sync {
-    /// Peers that serve these files, best first for each, at most `most` for each.
-    fn find_sources(&self, files: &[ContentRef], most: usize) -> Result<Vec<SourceOffer>, RequestError>;
+    /// Peers that serve these files, at most `limit` for each.
+    fn find_sources(&self, files: &[ContentRef], limit: usize) -> Result<Vec<SourceOffer>, RequestError>;
 }
 
 impl SourceDiscovery for ServerApi {
-    fn find_sources(&self, files: &[ContentRef], most: usize) -> Result<Vec<SourceOffer>, RequestError> {
+    fn find_sources(&self, files: &[ContentRef], limit: usize) -> Result<Vec<SourceOffer>, RequestError> {
         let batches = source_batches(files);
         let mut offers = Vec::new();
         let mut first = 0;
-        for (batch, sources) in batches.iter().zip(self.sources_many(&batches, most)?) {
+        for (batch, sources) in batches.iter().zip(self.sources_many(&batches, limit)?) {
             for source in sources {
                 let is_covered = |&bit: &usize| bit < 64 && source.file_mask & 1 << bit != 0;
                 let files = (0..batch.len()).filter(is_covered).map(|bit| first + bit).collect();

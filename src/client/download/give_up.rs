@@ -1,66 +1,71 @@
-//! When a file is given up: after `--retry-for` without any source that may still bring something of it.
+//! Decides when a download is abandoned: after `--retry-for` without a viable source.
 //!
-//! A connection that stands is such a source, however slow it is, unless connections to the same address have ended
-//! several times without a single verified chunk group: peers that come and go could otherwise keep a download waiting
-//! for ever. An address that could not be reached is tried again but not waited for. Every verified group forgives all.
+//! A connected source is viable, however slow it is, unless its address has had three connections without a verified
+//! group: peers that connect and disconnect could otherwise delay the end of a download for ever. An address that could
+//! not be reached is dialled again but is not viable. Any verified group resets all failure counts.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// So many connections to one address may end without a verified group.
-const FRUITLESS_MAX: u32 = 3;
+/// An address with this many connections without a verified group is not viable.
+const EMPTY_CONNECTIONS_MAX: u32 = 3;
 
-/// What can be hoped for one file.
-pub(super) struct Hope {
-    /// When there was some, at last.
-    last: Instant,
-    disappointments: HashMap<SocketAddr, Disappointments>,
+/// The sources of one file, as far as they decide when it is abandoned.
+pub(super) struct GiveUpTimer {
+    /// When a source was viable for the last time. May be in the future.
+    viable_until: Instant,
+    failures: HashMap<SocketAddr, SourceFailures>,
 }
 
 #[derive(Default)]
-struct Disappointments {
-    /// It could not be reached, so many times.
-    unreached: u32,
-    /// A connection ended without a verified group, so many times.
-    fruitless: u32,
+struct SourceFailures {
+    /// Connections that could not be established.
+    connect: u32,
+    /// Connections that ended without a verified group.
+    empty: u32,
 }
 
-impl Hope {
+impl GiveUpTimer {
     pub fn new(now: Instant) -> Self {
-        Self { last: now, disappointments: HashMap::new() }
+        Self { viable_until: now, failures: HashMap::new() }
     }
 
-    /// There is hope up to this time.
-    pub fn keep(&mut self, until: Instant) {
-        self.last = self.last.max(until);
+    /// A source is viable up to this time at least.
+    pub fn extend(&mut self, until: Instant) {
+        self.viable_until = self.viable_until.max(until);
     }
 
-    /// Something was verified.
-    pub fn fulfil(&mut self, now: Instant) {
-        self.keep(now);
-        self.disappointments.clear();
+    /// A group was verified.
+    pub fn record_progress(&mut self, now: Instant) {
+        self.extend(now);
+        self.failures.clear();
     }
 
-    /// A source has ended and verified nothing; `was_connected` tells whether it could be reached at all.
-    pub fn disappoint(&mut self, address: SocketAddr, was_connected: bool) {
-        let counts = self.disappointments.entry(address).or_default();
+    /// A source has ended without a verified group. `was_connected`: its connection had been established.
+    pub fn record_failure(&mut self, address: SocketAddr, was_connected: bool) {
+        let failures = self.failures.entry(address).or_default();
         match was_connected {
-            true => counts.fruitless += 1,
-            false => counts.unreached += 1,
+            true => failures.empty += 1,
+            false => failures.connect += 1,
         }
     }
 
-    /// Whether a source may still bring something; `is_connected` tells whether it has been reached.
-    pub fn rests_on(&self, address: SocketAddr, is_connected: bool) -> bool {
-        self.disappointments
+    /// Whether the source at this address may still deliver something.
+    pub fn is_viable(&self, address: SocketAddr, is_connected: bool) -> bool {
+        self.failures
             .get(&address)
-            .is_none_or(|counts| counts.fruitless < FRUITLESS_MAX && (is_connected || counts.unreached == 0))
+            .is_none_or(|failures| failures.empty < EMPTY_CONNECTIONS_MAX && (is_connected || failures.connect == 0))
     }
 
-    /// Whether there has been none for too long.
-    pub fn is_over(&self, now: Instant, retry_for: Duration) -> bool {
-        now.saturating_duration_since(self.last) >= retry_for && self.last <= now
+    /// When the file is abandoned unless a source becomes viable; `None`: never.
+    pub fn expires_at(&self, retry_for: Duration) -> Option<Instant> {
+        self.viable_until.checked_add(retry_for)
+    }
+
+    /// Whether no source has been viable for `retry_for`.
+    pub fn has_expired(&self, now: Instant, retry_for: Duration) -> bool {
+        self.expires_at(retry_for).is_some_and(|at| at <= now)
     }
 }
 
@@ -75,46 +80,46 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_a_while_after_the_last_source_and_not_after_the_last_group() {
+    fn it_expires_after_the_last_viable_source_and_not_after_the_last_group() {
         let start = Instant::now();
-        let mut hope = Hope::new(start);
-        hope.fulfil(start);
+        let mut timer = GiveUpTimer::new(start);
+        timer.record_progress(start);
         let lost = start + Duration::from_secs(60);
-        hope.keep(lost);
-        assert!(!hope.is_over(lost + RETRY_FOR / 2, RETRY_FOR));
-        assert!(hope.is_over(lost + RETRY_FOR, RETRY_FOR));
+        timer.extend(lost);
+        assert!(!timer.has_expired(lost + RETRY_FOR / 2, RETRY_FOR));
+        assert!(timer.has_expired(lost + RETRY_FOR, RETRY_FOR));
     }
 
     #[test]
-    fn without_patience_it_ends_at_once_but_not_before_a_promised_time() {
+    fn without_retry_time_it_expires_at_once_but_not_before_an_extension() {
         let start = Instant::now();
-        let mut hope = Hope::new(start);
-        assert!(hope.is_over(start, Duration::ZERO));
-        hope.keep(start + Duration::from_secs(1));
-        assert!(!hope.is_over(start, Duration::ZERO));
-        assert!(hope.is_over(start + Duration::from_secs(1), Duration::ZERO));
+        let mut timer = GiveUpTimer::new(start);
+        assert!(timer.has_expired(start, Duration::ZERO));
+        timer.extend(start + Duration::from_secs(1));
+        assert!(!timer.has_expired(start, Duration::ZERO));
+        assert!(timer.has_expired(start + Duration::from_secs(1), Duration::ZERO));
     }
 
     #[test]
-    fn a_peer_that_comes_and_goes_is_not_waited_for_until_something_is_verified() {
-        let mut hope = Hope::new(Instant::now());
-        for _ in 0..FRUITLESS_MAX {
-            assert!(hope.rests_on(address(1), true));
-            hope.disappoint(address(1), true);
+    fn an_address_with_empty_connections_is_not_viable_until_a_group_is_verified() {
+        let mut timer = GiveUpTimer::new(Instant::now());
+        for _ in 0..EMPTY_CONNECTIONS_MAX {
+            assert!(timer.is_viable(address(1), true));
+            timer.record_failure(address(1), true);
         }
-        assert!(!hope.rests_on(address(1), true) && !hope.rests_on(address(1), false));
-        assert!(hope.rests_on(address(2), true), "another is not to blame");
-        hope.fulfil(Instant::now());
-        assert!(hope.rests_on(address(1), true) && hope.rests_on(address(1), false));
+        assert!(!timer.is_viable(address(1), true) && !timer.is_viable(address(1), false));
+        assert!(timer.is_viable(address(2), true), "other addresses are not affected");
+        timer.record_progress(Instant::now());
+        assert!(timer.is_viable(address(1), true) && timer.is_viable(address(1), false));
     }
 
     #[test]
-    fn an_address_that_was_out_of_reach_counts_again_once_it_is_reached() {
-        let mut hope = Hope::new(Instant::now());
+    fn an_unreachable_address_is_viable_once_it_is_connected() {
+        let mut timer = GiveUpTimer::new(Instant::now());
         for _ in 0..20 {
-            hope.disappoint(address(1), false);
+            timer.record_failure(address(1), false);
         }
-        assert!(!hope.rests_on(address(1), false));
-        assert!(hope.rests_on(address(1), true));
+        assert!(!timer.is_viable(address(1), false));
+        assert!(timer.is_viable(address(1), true));
     }
 }

@@ -1,28 +1,26 @@
 //! Downloads: from many sources at once, every byte verified, resumed after any interruption.
 //!
-//! * `plan` — which source is asked for which chunk groups; pure.
-//! * `sets` — many files, cut into sets; looks one set ahead.
-//! * `run` — one set of files under way: sources come and go, files begin and finish.
-//! * `source` — one connection: asks, receives, opens; `store` — its other half: hashes and writes, on a thread of its
-//!   own, so that receiving and writing overlap.
-//! * `hope` — when a file is given up.
-//! * `large` — one file of several chunk groups, from its outline to its name.
-//! * `part`, `arriving` — the unfinished file; `place` — where it goes.
-//! * `ask` — asking the server who has what.
+//! * `batch` cuts a request into batches, starts the threads of each and carries events and commands between them.
+//! * `coordinator` decides everything in a batch, on the calling thread; pure. `scheduler` decides which source is asked
+//!   for which chunk group, `give_up` when a file is abandoned; pure too.
+//! * `source` is the thread of one connection: requests and receives. `writer` is its second thread: hashes and writes,
+//!   so that receiving and writing overlap.
+//! * `file_job` is one file: opened, saved, finalized. `partial_file` is the file while it is incomplete, `target` its
+//!   place in the shared folder.
+//! * `discovery` asks the server for sources.
 //!
-//! Defended: a source can only waste time. What it sends is written to a part file, never under a real name, and counts
-//! only once its group fits the outline, which fits the published hash; anything that was not asked for ends the
-//! connection. No name and no link planted in the folder leads outside it (see `place`).
+//! Defended: a source can only waste time. What it sends is written to a partial file, never under a real name, and
+//! counts only once its group matches the outline, which matches the published hash; any frame that was not requested
+//! ends the connection. No name and no link planted in the folder leads outside it (see `target`).
 
-mod desk;
+mod batch;
+mod coordinator;
 mod discovery;
+mod file_job;
 mod give_up;
-mod incomplete_file;
-mod large_file;
+mod group_set;
 mod partial_file;
-mod run;
 mod scheduler;
-mod sets;
 mod source;
 mod target;
 #[cfg(test)]
@@ -37,16 +35,16 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use batch::DownloadRequest;
 pub use discovery::{SourceDiscovery, SourceOffer};
-pub use incomplete_file::IncompleteFile;
-use run::Job;
-use sets::Order;
+use file_job::FileJob;
+pub use partial_file::IncompleteFile;
 use target::TargetDir;
 
 use crate::client::control::RequestError;
 use crate::client::control::ServerApi;
 use crate::client::exit_code::ExitCode;
-use crate::common::types::{Content, FileName, UserName};
+use crate::common::types::{Content, FileName, NamedContent, UserName};
 
 /// What to do when the target is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,15 +67,6 @@ pub struct DownloadOptions {
     pub on_exists: OnExists,
     /// How long to wait for a source to return when all are gone.
     pub retry_for: Duration,
-}
-
-/// One file to fetch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DownloadItem {
-    /// Its published name; saved under the same name in the shared folder.
-    pub name: FileName,
-    /// Which content.
-    pub content: Content,
 }
 
 /// How one download came out.
@@ -152,55 +141,57 @@ impl From<io::Error> for DownloadError {
     }
 }
 
-/// Told how downloads come along; called from worker threads.
+/// Receives the progress of downloads. Called from the thread that downloads and from one that checks targets.
 pub trait DownloadProgress: Sync {
-    /// `done` of `total` bytes of the wanted file `index` are verified and written.
+    /// `done` of `total` bytes of the file `index` are verified and written.
     fn received(&self, index: usize, done: u64, total: u64);
-    /// All upload slots of a source are taken, and this download waits for one: told once for each source.
+    /// All upload slots of a source are taken, and this download waits for one: called once for each source.
     fn waiting(&self, _user: &UserName) {}
-    /// A source misbehaved, or its file is not what was published, and it was dropped: one line for stderr.
+    /// A source was dropped, since it misbehaved or has changed its file: one line for stderr.
     fn source_dropped(&self, user: &UserName, name: &FileName, why: &str);
-    /// DownloadItem file `index` is finished. Called once for each, in any order.
+    /// The file `index` has succeeded or failed. Called once for each, in any order.
     fn finished(&self, index: usize, outcome: &DownloadOutcome);
-    /// Whether the user has asked to stop.
+    /// Whether the user wants to stop.
     fn interrupted(&self) -> bool;
-    /// DownloadItem file `index`, one of several chunk groups, has begun to arrive: what is verified can be served already.
-    fn arriving(&self, _index: usize, _arriving: &Arc<IncompleteFile>) {}
+    /// The download of the file `index`, a large one, has begun: its verified groups can be served already.
+    fn arriving(&self, _index: usize, _incomplete: &Arc<IncompleteFile>) {}
 }
 
-/// Fetches files into the shared folder.
+/// Downloads files into the shared folder.
 pub struct Downloader {
     target_dir: TargetDir,
-    ask: Arc<dyn SourceDiscovery>,
+    discovery: Arc<dyn SourceDiscovery>,
 }
 
 impl Downloader {
-    /// Saves beneath `dir`, by capability.
-    pub fn open(dir: &Path, directory: ServerApi) -> io::Result<Self> {
-        Self::with_discovery(dir, Arc::new(directory))
+    /// Saves beneath `dir`.
+    pub fn open(dir: &Path, server: ServerApi) -> io::Result<Self> {
+        Self::with_discovery(dir, Arc::new(server))
     }
 
-    /// Like [`open`](Self::open), with someone else to ask for sources.
-    pub fn with_discovery(dir: &Path, ask: Arc<dyn SourceDiscovery>) -> io::Result<Self> {
-        Ok(Self { target_dir: TargetDir::open(dir)?, ask })
+    /// Like [`open`](Self::open), with another way to find sources.
+    pub fn with_discovery(dir: &Path, discovery: Arc<dyn SourceDiscovery>) -> io::Result<Self> {
+        Ok(Self { target_dir: TargetDir::open(dir)?, discovery })
     }
 
-    /// Fetches all; one outcome for each wanted file, in order.
+    /// Downloads all; one outcome for each file, in order.
     pub fn fetch(
         &self,
-        wanted: &[DownloadItem],
+        items: &[NamedContent],
         options: &DownloadOptions,
         progress: &dyn DownloadProgress,
     ) -> Vec<DownloadOutcome> {
         self.target_dir.clear_cache();
-        Order { target_dir: &self.target_dir, ask: &self.ask, wanted, options, progress }.fulfil()
+        let (target_dir, discovery) = (&self.target_dir, &self.discovery);
+        DownloadRequest { target_dir, discovery, items, options, progress }.run()
     }
 }
 
-/// For each job the job before it that writes the same part file, if any: those go one after the other.
-fn predecessors(jobs: &[Job]) -> Vec<Option<usize>> {
+/// For each file the one before it that uses the same partial file, if any: those are downloaded one after the other.
+fn same_partial_file_predecessors(jobs: &[FileJob]) -> Vec<Option<usize>> {
     let mut last = HashMap::new();
-    let of =
-        |(at, job): (usize, &Job)| last.insert((target::split_parent(&job.name).0.to_owned(), job.content.hash), at);
-    jobs.iter().enumerate().map(of).collect()
+    let predecessor = |(at, FileJob { item, .. }): (usize, &FileJob)| {
+        last.insert((target::split_parent(&item.name).0.to_owned(), item.content.hash), at)
+    };
+    jobs.iter().enumerate().map(predecessor).collect()
 }

@@ -1,47 +1,163 @@
-//! Part files: `.<32 hex of the hash>.part` beside the target, locked while in use, with no sidecar that could lie.
+//! Files being downloaded: [`PartialFile`], the file `.<32 hex digits of the hash>.part` beside the target, and
+//! [`IncompleteFile`], a large file that is being filled group by group.
 //!
-//! A part is opened without following links and must be a plain file with one name, so that a planted link, FIFO or hard
-//! link is never written to. What it holds is believed only after hashing (by `run`).
+//! A partial file is locked while in use and has no sidecar file: what it holds is found out by hashing it. It is opened
+//! without following links and must be a regular file with one name, so that a planted link, FIFO or hard link is never
+//! written to.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::DownloadError;
 use crate::common::chunk_tree::{GroupHasher, GroupHashes, group_range};
+use crate::common::sync::lock;
 use crate::common::types::ContentHash;
 
-/// What `fstatfs` calls a tmpfs (`linux/magic.h`).
+/// The file system type of a tmpfs, as `fstatfs` reports it (`linux/magic.h`).
 const TMPFS_MAGIC: i64 = 0x0102_1994;
-/// Bytes read at once when a part is scanned.
+/// Bytes read at once when a partial file is scanned.
 const SCAN_BYTES: usize = 256 << 10;
-/// How often a part may vanish under our hands (another download finishing it) before we give up.
+/// How often a partial file may vanish while it is being opened, since another download finishes it.
 const OPEN_TRIES: u32 = 8;
+/// Locks of an incomplete file; writers of different groups rarely use the same one.
+const WRITE_LOCKS: usize = 16;
 
-/// A part file, open and locked.
+/// A large file that is being downloaded. Its verified groups can be served already.
+///
+/// Of each group only the data of one assignment is written. The assignment is checked under a lock that is held while
+/// writing, so that a source that has lost a group never overwrites what its successor has written.
+pub struct IncompleteFile {
+    outline: Arc<GroupHashes>,
+    partial: PartialFile,
+    verified: Vec<AtomicU64>,
+    assignments: Vec<AtomicU32>,
+    write_locks: [Mutex<()>; WRITE_LOCKS],
+    is_closed: AtomicBool,
+}
+
+/// What became of data of an assignment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Write {
+    Done,
+    /// The group belongs to another assignment, or the download has failed: nothing was written.
+    Stale,
+}
+
+impl IncompleteFile {
+    pub(super) fn new(outline: GroupHashes, partial: PartialFile) -> Self {
+        let groups = outline.groups().len();
+        Self {
+            verified: (0..groups.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            assignments: (0..groups).map(|_| AtomicU32::new(0)).collect(),
+            write_locks: [const { Mutex::new(()) }; WRITE_LOCKS],
+            is_closed: AtomicBool::new(false),
+            outline: Arc::new(outline),
+            partial,
+        }
+    }
+
+    /// A file of two groups in `dir`, for tests.
+    #[cfg(test)]
+    pub(crate) fn example(dir: &std::path::Path) -> Arc<Self> {
+        let outline = GroupHashes::from_groups((1 << 20) + 1, vec![[1; 32], [2; 32]]).unwrap();
+        Self::with_verified(dir, outline, &[])
+    }
+
+    /// A file in `dir` of which these groups are verified, for tests.
+    #[cfg(test)]
+    pub(crate) fn with_verified(dir: &std::path::Path, outline: GroupHashes, verified: &[u32]) -> Arc<Self> {
+        let folder = Arc::new(File::open(dir).unwrap().into());
+        let partial = PartialFile::open(folder, &outline.root()).unwrap();
+        let incomplete = Self::new(outline, partial);
+        verified.iter().for_each(|&group| incomplete.set_verified(group));
+        Arc::new(incomplete)
+    }
+
+    /// The content's group hashes, verified against its hash.
+    pub fn outline(&self) -> &Arc<GroupHashes> {
+        &self.outline
+    }
+
+    /// Whether group `index` is verified and written.
+    pub fn has(&self, index: u32) -> bool {
+        let word = self.verified.get(index as usize / 64);
+        word.is_some_and(|word| word.load(Ordering::Acquire) & 1 << (index % 64) != 0)
+    }
+
+    /// The open file, of which only verified groups are meaningful. It stays the same when it gets its final name.
+    pub fn file(&self) -> &Arc<File> {
+        self.partial.file()
+    }
+
+    pub(super) fn partial(&self) -> &PartialFile {
+        &self.partial
+    }
+
+    pub(in crate::client) fn set_verified(&self, index: u32) {
+        self.verified[index as usize / 64].fetch_or(1 << (index % 64), Ordering::AcqRel);
+    }
+
+    /// From now on only this assignment, or a later one, may write the group. Assignments may be registered out of
+    /// order, so an older id never replaces a newer one.
+    pub(super) fn assign(&self, group: u32, id: u32) {
+        let _guard = self.lock(group);
+        self.assignments[group as usize].fetch_max(id, Ordering::Relaxed);
+    }
+
+    /// Writes data of an assignment at `offset` of the file.
+    pub(super) fn write(&self, group: u32, id: u32, bytes: &[u8], offset: u64) -> io::Result<Write> {
+        debug_assert!(group_range(self.outline.size(), group).contains(&offset));
+        let _guard = self.lock(group);
+        let is_assigned = self.assignments[group as usize].load(Ordering::Relaxed) == id;
+        if !is_assigned || self.is_closed() {
+            return Ok(Write::Stale);
+        }
+        self.file().write_all_at(bytes, offset).map(|()| Write::Done)
+    }
+
+    /// The download has failed: ends all writing and unlocks the file, so that another download may use it.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        // A write that has begun ends first.
+        self.write_locks.iter().for_each(|mutex| drop(lock(mutex)));
+        self.partial.unlock();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self, group: u32) -> std::sync::MutexGuard<'_, ()> {
+        lock(&self.write_locks[group as usize % WRITE_LOCKS])
+    }
+}
+
+/// An open and locked partial file.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct PartialFile {
     folder: Arc<OwnedFd>,
     name: String,
     file: Arc<File>,
     /// Its length when it was opened, bytes.
-    found_bytes: u64,
+    initial_len: u64,
 }
 
 /// What the unfinished part of a content is called.
-pub(super) fn part_name(hash: &ContentHash) -> String {
+pub(super) fn partial_file_name(hash: &ContentHash) -> String {
     format!(".{}.part", hex::encode(&hash.0[..16]))
 }
 
-impl Part {
+impl PartialFile {
     /// Opens or makes the part of a content in a folder, and locks it.
     pub fn open(folder: Arc<OwnedFd>, hash: &ContentHash) -> Result<Self, DownloadError> {
-        let name = part_name(hash);
+        let name = partial_file_name(hash);
         for _ in 0..OPEN_TRIES {
             let (file, is_new) = open_or_make(&folder, &name)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -56,14 +172,14 @@ impl Part {
                 return Err(io::Error::other(text).into());
             }
             // Between opening and locking, another download may have finished and renamed it: then it is a target now.
-            let found_bytes = stat.st_size as u64;
-            let is_ours = match is_new && found_bytes == 0 {
+            let initial_len = stat.st_size as u64;
+            let is_ours = match is_new && initial_len == 0 {
                 true => stat.st_nlink == 1,
                 false => rustix::fs::statat(&folder, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
                     .is_ok_and(|named| (named.st_ino, named.st_dev) == (stat.st_ino, stat.st_dev)),
             };
             if is_ours {
-                return Ok(Self { folder, name, file: Arc::new(File::from(file)), found_bytes });
+                return Ok(Self { folder, name, file: Arc::new(File::from(file)), initial_len });
             }
         }
         Err(DownloadError::Locked)
@@ -85,8 +201,8 @@ impl Part {
     }
 
     /// Gives it its length and takes the room on the disk, so that a full disk shows at once.
-    pub fn reserve(&self, size: u64) -> io::Result<()> {
-        if self.found_bytes > size {
+    pub fn preallocate(&self, size: u64) -> io::Result<()> {
+        if self.initial_len > size {
             self.file.set_len(size)?;
         }
         if self.is_in_memory() {
@@ -109,8 +225,8 @@ impl Part {
     }
 
     /// Writes a whole small content.
-    pub fn fill(&self, bytes: &[u8]) -> io::Result<()> {
-        if self.found_bytes > bytes.len() as u64 {
+    pub fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        if self.initial_len > bytes.len() as u64 {
             self.file.set_len(bytes.len() as u64)?;
         }
         self.file.write_all_at(bytes, 0)
@@ -131,13 +247,13 @@ impl Part {
     }
 
     /// Takes it away: there is nothing in it worth keeping.
-    pub fn discard(&self) {
+    pub fn remove(&self) {
         let _ = rustix::fs::unlinkat(&*self.folder, self.name.as_str(), AtFlags::empty());
     }
 
     /// Which groups the file may hold, by where it has data: the rest need not be read.
-    pub fn candidates(&self, outline: &GroupHashes) -> Vec<u32> {
-        let runs = self.data_runs();
+    pub fn groups_with_data(&self, outline: &GroupHashes) -> Vec<u32> {
+        let runs = self.data_extents();
         let holds = |&group: &u32| {
             let range = group_range(outline.size(), group);
             let first = runs.partition_point(|run| run.1 < range.end);
@@ -147,19 +263,19 @@ impl Part {
     }
 
     /// Where the file has data, as (start, end), bytes.
-    fn data_runs(&self) -> Vec<(u64, u64)> {
+    fn data_extents(&self) -> Vec<(u64, u64)> {
         let mut runs = Vec::new();
         let mut at = 0;
-        while at < self.found_bytes {
+        while at < self.initial_len {
             let start = match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
                 Ok(start) => start,
                 Err(Errno::NXIO) => break,
                 Err(_) => {
-                    runs.push((at, self.found_bytes));
+                    runs.push((at, self.initial_len));
                     break;
                 }
             };
-            let end = rustix::fs::seek(&self.file, SeekFrom::Hole(start)).unwrap_or(self.found_bytes);
+            let end = rustix::fs::seek(&self.file, SeekFrom::Hole(start)).unwrap_or(self.initial_len);
             runs.push((start, end));
             at = end.max(start + 1);
         }
@@ -167,7 +283,7 @@ impl Part {
     }
 
     /// Whether the file holds the group; reads it all.
-    pub fn holds(&self, outline: &GroupHashes, group: u32, buffer: &mut Vec<u8>) -> io::Result<bool> {
+    pub fn verify_group(&self, outline: &GroupHashes, group: u32, buffer: &mut Vec<u8>) -> io::Result<bool> {
         buffer.resize(SCAN_BYTES, 0);
         let range = group_range(outline.size(), group);
         let mut hasher = GroupHasher::new(outline.size(), group);

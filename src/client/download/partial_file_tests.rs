@@ -12,45 +12,72 @@ fn outline(bytes: &[u8]) -> GroupHashes {
     GroupHashes::from_groups(size, (0..group_count(size)).map(group).collect()).unwrap()
 }
 
-fn open(dir: &tempfile::TempDir, hash: &ContentHash) -> Result<Part, DownloadError> {
-    Part::open(Arc::new(File::open(dir.path()).unwrap().into()), hash)
+fn open(dir: &tempfile::TempDir, hash: &ContentHash) -> Result<PartialFile, DownloadError> {
+    PartialFile::open(Arc::new(File::open(dir.path()).unwrap().into()), hash)
 }
 
 #[test]
-fn a_part_is_found_again_and_only_what_fits_counts() {
+fn a_partial_file_is_found_again_and_only_matching_groups_count() {
     let dir = tempfile::tempdir().unwrap();
     let bytes: Vec<u8> = (0..4 * MIB).map(|at| (at / 3 % 251) as u8).collect();
     let outline = outline(&bytes);
-    let part = open(&dir, &outline.root()).unwrap();
-    assert!(part.candidates(&outline).is_empty());
-    part.reserve(4 * MIB as u64).unwrap();
-    part.file().write_all_at(&bytes[..MIB], 0).unwrap();
-    part.file().write_all_at(&bytes[..MIB], 2 * MIB as u64).unwrap();
-    drop(part);
-    let part = open(&dir, &outline.root()).unwrap();
-    let candidates = part.candidates(&outline);
-    assert!(candidates.contains(&0) && candidates.contains(&2), "{candidates:?}");
+    let partial = open(&dir, &outline.root()).unwrap();
+    assert!(partial.groups_with_data(&outline).is_empty());
+    partial.preallocate(4 * MIB as u64).unwrap();
+    partial.file().write_all_at(&bytes[..MIB], 0).unwrap();
+    partial.file().write_all_at(&bytes[..MIB], 2 * MIB as u64).unwrap();
+    drop(partial);
+    let partial = open(&dir, &outline.root()).unwrap();
+    let groups_with_data = partial.groups_with_data(&outline);
+    assert!(groups_with_data.contains(&0) && groups_with_data.contains(&2), "{groups_with_data:?}");
     let mut buffer = Vec::new();
-    let held: Vec<u32> =
-        candidates.into_iter().filter(|&group| part.holds(&outline, group, &mut buffer).unwrap()).collect();
-    assert_eq!(held, [0], "group 2 holds what belongs elsewhere");
+    let valid: Vec<u32> = groups_with_data
+        .into_iter()
+        .filter(|&group| partial.verify_group(&outline, group, &mut buffer).unwrap())
+        .collect();
+    assert_eq!(valid, [0], "group 2 holds the data of group 0");
 }
 
 #[test]
-fn a_part_is_locked_while_in_use() {
+fn a_partial_file_is_locked_while_in_use() {
     let dir = tempfile::tempdir().unwrap();
     let hash = ContentHash([1; 32]);
-    let part = open(&dir, &hash).unwrap();
+    let partial = open(&dir, &hash).unwrap();
     assert!(matches!(open(&dir, &hash), Err(DownloadError::Locked)));
-    drop(part);
+    drop(partial);
     assert!(open(&dir, &hash).is_ok());
 }
 
 #[test]
 fn times_before_1970_are_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let part = open(&dir, &ContentHash([1; 32])).unwrap();
-    part.set_mtime(-1_500).unwrap();
-    let modified = part.file().metadata().unwrap().modified().unwrap();
+    let partial = open(&dir, &ContentHash([1; 32])).unwrap();
+    partial.set_mtime(-1_500).unwrap();
+    let modified = partial.file().metadata().unwrap().modified().unwrap();
     assert_eq!(std::time::UNIX_EPOCH.duration_since(modified).unwrap().as_millis(), 1_500);
+}
+
+#[test]
+fn an_assignment_that_is_registered_late_does_not_take_the_group_from_a_later_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let incomplete = IncompleteFile::example(dir.path());
+    incomplete.assign(0, 7);
+    incomplete.assign(0, 5);
+    assert_eq!(incomplete.write(0, 5, b"stolen", 0).unwrap(), Write::Stale);
+    assert_eq!(incomplete.write(0, 7, b"kept", 0).unwrap(), Write::Done);
+    incomplete.assign(0, 8);
+    assert_eq!(incomplete.write(0, 7, b"stolen", 0).unwrap(), Write::Stale);
+    assert_eq!(incomplete.write(1, 7, b"never assigned", 1 << 20).unwrap(), Write::Stale);
+    assert_eq!(std::fs::read(dir.path().join(incomplete.partial().name())).unwrap(), b"kept");
+}
+
+#[test]
+fn a_closed_file_is_not_written_to_and_can_be_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let incomplete = IncompleteFile::example(dir.path());
+    incomplete.assign(0, 1);
+    assert!(matches!(open(&dir, &incomplete.outline().root()), Err(DownloadError::Locked)));
+    incomplete.close();
+    assert_eq!(incomplete.write(0, 1, b"late", 0).unwrap(), Write::Stale);
+    assert!(open(&dir, &incomplete.outline().root()).is_ok());
 }

@@ -4,7 +4,7 @@ use std::thread;
 
 use rustix::fs::{CWD, RenameFlags};
 
-use super::super::partial_file::Part;
+use super::super::partial_file::PartialFile;
 use super::*;
 use crate::common::types::ContentHash;
 
@@ -133,8 +133,8 @@ fn a_link_swapped_in_saves_nothing_outside() {
                 continue;
             };
             if round % 8 < 2 {
-                let part = Part::open(folder, &ContentHash([1; 32])).unwrap();
-                part.fill(b"content").unwrap();
+                let part = PartialFile::open(folder, &ContentHash([1; 32])).unwrap();
+                part.write_all(b"content").unwrap();
                 target_dir.finalize(part.folder(), part.name(), &name, OnExists::Overwrite).unwrap();
             }
             saved += 1;

@@ -1,164 +1,157 @@
-//! The other half of a connection: hashes what has arrived and writes it, while more is being received.
+//! The second thread of a connection: hashes and writes what has arrived, while the first one receives more.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender};
+use std::time::Instant;
 
-use super::incomplete_file::IncompleteFile;
-use super::run::Run;
-use super::scheduler::{Assignment, FileId};
-use super::{DownloadError, DownloadOutcome};
-use crate::common::chunk_tree::{GroupHasher, group_count, group_range};
+use crossbeam_channel::{Receiver, Sender};
 
-/// What has arrived in one buffer.
+use super::coordinator::{Event, SourceEvent, StoreResult};
+use super::file_job::{FileOperations, SmallFile};
+use super::partial_file::{IncompleteFile, Write};
+use super::scheduler::{Assignment, SourceId};
+use super::source::REPORT_INTERVAL;
+use crate::common::chunk_tree::{GroupHasher, group_range};
+
+/// One read buffer of a connection.
 #[derive(Default)]
-pub(super) struct Batch {
+pub(super) struct ReceivedBuffer {
     pub bytes: Vec<u8>,
-    pub pieces: Vec<Piece>,
+    pub chunks: Vec<Chunk>,
 }
 
-/// Bytes of one group, as they arrived.
-pub(super) struct Piece {
+/// Data of one group in a buffer.
+pub(super) struct Chunk {
     pub assignment: Assignment,
+    /// The file to write to, of a large file.
+    pub incomplete: Option<Arc<IncompleteFile>>,
+    /// Where in the content.
     pub offset: u64,
-    /// Where in the batch's bytes.
+    /// Where in the buffer.
     pub at: Range<usize>,
-    /// The group ends with it.
+    /// Whether the group ends with it.
     pub is_last: bool,
-    /// The group is still wanted of this source; known with the last piece.
-    pub is_wanted: bool,
 }
 
 /// The group that is arriving.
-enum Group {
-    /// The only group of its file: gathered, then written in one go.
-    Small {
-        turn: u32,
-        gathered: Vec<u8>,
-    },
-    Large {
-        turn: u32,
-        arriving: Arc<IncompleteFile>,
-        hasher: Box<GroupHasher>,
-    },
-    /// Of a file that is finished.
-    Stale {
-        turn: u32,
-    },
+enum GroupState {
+    /// The only group of its file: gathered, then written at once.
+    Small(Vec<u8>),
+    Large(Box<GroupHasher>),
+    /// It has another assignment by now, or could not be written.
+    Stale,
 }
 
-impl Group {
-    fn turn(&self) -> u32 {
-        match self {
-            Self::Small { turn, .. } | Self::Large { turn, .. } | Self::Stale { turn } => *turn,
+struct Writer<'a> {
+    files: &'a FileOperations<'a>,
+    /// The group that is arriving, and its assignment.
+    current: Option<(u32, GroupState)>,
+    /// The source has sent other content than published: nothing more is written.
+    is_corrupt: bool,
+}
+
+/// Handles buffers until the channel is closed, and returns them empty.
+pub(super) fn run_writer(
+    files: &FileOperations<'_>,
+    id: SourceId,
+    buffers: &Receiver<ReceivedBuffer>,
+    recycled: &Sender<ReceivedBuffer>,
+    events: &Sender<Event>,
+) {
+    let mut writer = Writer { files, current: None, is_corrupt: false };
+    let mut results = Vec::new();
+    let report = |results: &mut Vec<StoreResult>| {
+        if !results.is_empty() {
+            let _ = events.send(Event::Source(id, SourceEvent::Stored(std::mem::take(results))));
         }
+    };
+    for mut buffer in buffers {
+        let mut reported_at = Instant::now();
+        for chunk in buffer.chunks.drain(..) {
+            results.extend(writer.store(&chunk, &buffer.bytes[chunk.at.clone()]));
+            // One event for many small files, unless they take long.
+            if reported_at.elapsed() >= REPORT_INTERVAL {
+                report(&mut results);
+                reported_at = Instant::now();
+            }
+        }
+        report(&mut results);
+        let _ = recycled.send(buffer);
     }
 }
 
-/// What became of all that a source sent.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Verdict {
-    /// Something was verified.
-    pub has_delivered: bool,
-    /// The file whose bytes were wrong: then nothing more was taken.
-    pub lie: Option<FileId>,
-}
+impl Writer<'_> {
+    /// Takes one chunk in; a result if its group ends with it.
+    fn store(&mut self, chunk: &Chunk, bytes: &[u8]) -> Option<StoreResult> {
+        let Assignment { file, group, id } = chunk.assignment;
+        if self.is_corrupt {
+            return chunk.is_last.then_some(StoreResult::Discarded(chunk.assignment));
+        }
+        let range = group_range(self.files.jobs[file].item.content.size, group);
+        if chunk.incomplete.is_none() && chunk.is_last && chunk.offset == range.start {
+            return Some(self.finish_small(chunk.assignment, bytes));
+        }
+        let mut state = match self.current.take() {
+            Some((current, state)) if current == id => state,
+            _ if chunk.incomplete.is_none() => {
+                GroupState::Small(Vec::with_capacity((range.end - range.start) as usize))
+            }
+            _ => GroupState::Large(Box::new(GroupHasher::new(self.files.jobs[file].item.content.size, group))),
+        };
+        let result = self.store_in(&mut state, chunk, bytes);
+        self.current = Some((id, state));
+        result
+    }
 
-/// Takes batches until there are no more, and gives them back empty.
-pub(super) fn keep(run: &Run<'_>, inbox: Receiver<Batch>, spare: Sender<Batch>, has_lied: &AtomicBool) -> Verdict {
-    let mut group = None;
-    let mut verdict = Verdict::default();
-    for mut batch in inbox {
-        for piece in batch.pieces.drain(..) {
-            if verdict.lie.is_some() {
-                if piece.is_last && piece.is_wanted {
-                    run.state().plan.spoiled(piece.assignment);
+    fn store_in(&mut self, state: &mut GroupState, chunk: &Chunk, bytes: &[u8]) -> Option<StoreResult> {
+        let Assignment { file, group, id } = chunk.assignment;
+        match (state, &chunk.incomplete) {
+            (GroupState::Small(gathered), _) => {
+                gathered.extend_from_slice(bytes);
+                chunk.is_last.then(|| self.finish_small(chunk.assignment, gathered))
+            }
+            (state @ GroupState::Large(_), Some(incomplete)) => {
+                if let GroupState::Large(hasher) = state {
+                    hasher.update(bytes);
                 }
-            } else if !take(run, &mut group, &piece, &batch.bytes[piece.at.clone()]) {
-                verdict.lie = Some(piece.assignment.file);
-                has_lied.store(true, Ordering::Relaxed);
-            } else {
-                verdict.has_delivered |= piece.is_last && piece.is_wanted;
-            }
-        }
-        let _ = spare.send(batch);
-    }
-    verdict
-}
-
-/// `false` when the group turns out wrong.
-fn take(run: &Run<'_>, current: &mut Option<Group>, piece: &Piece, bytes: &[u8]) -> bool {
-    let Assignment { file, group, turn } = piece.assignment;
-    let size = run.jobs[file].content.size;
-    let is_small = group_count(size) == 1;
-    if is_small && piece.is_last && piece.offset == 0 {
-        *current = None;
-        return end_small(run, piece, bytes);
-    }
-    if current.as_ref().is_none_or(|current| current.turn() != turn) {
-        *current = Some(begin(run, piece.assignment, size, is_small));
-    }
-    match current.as_mut().expect("begun above") {
-        Group::Small { gathered, .. } => {
-            gathered.extend_from_slice(bytes);
-            !piece.is_last || end_small(run, piece, &std::mem::take(gathered))
-        }
-        Group::Large { arriving, hasher, .. } => {
-            hasher.update(bytes);
-            match arriving.write(group, turn, bytes, piece.offset) {
-                Ok(true) => {}
-                // What is not on the disk must not count, whatever its hash.
-                Ok(false) => {
-                    *current = Some(Group::Stale { turn });
-                    return end_stale(run, piece);
+                match incomplete.write(group, id, bytes, chunk.offset) {
+                    Ok(Write::Done) => {}
+                    // What is not on the disk must not count, whatever its hash.
+                    Ok(Write::Stale) => {
+                        *state = GroupState::Stale;
+                        return finish_stale(chunk);
+                    }
+                    Err(error) => {
+                        *state = GroupState::Stale;
+                        return Some(StoreResult::WriteFailed(file, error.into()));
+                    }
                 }
-                Err(error) => {
-                    run.finish(file, DownloadOutcome::Failed(DownloadError::from(error)));
-                    *current = Some(Group::Stale { turn });
-                    return true;
+                let GroupState::Large(hasher) = state else { return None };
+                if !chunk.is_last {
+                    return None;
                 }
+                self.is_corrupt = Some(&hasher.finish()) != incomplete.outline().group(group);
+                Some(match self.is_corrupt {
+                    true => StoreResult::Corrupt(chunk.assignment),
+                    false => StoreResult::Verified(chunk.assignment),
+                })
             }
-            if !piece.is_last || !piece.is_wanted {
-                return true;
-            }
-            let is_good = Some(&hasher.finish()) == arriving.outline().group(group);
-            match is_good {
-                true => run.verified(piece.assignment, arriving),
-                false => run.state().plan.spoiled(piece.assignment),
-            }
-            is_good
+            (GroupState::Large(_) | GroupState::Stale, _) => finish_stale(chunk),
         }
-        Group::Stale { .. } => end_stale(run, piece),
+    }
+
+    fn finish_small(&mut self, assignment: Assignment, bytes: &[u8]) -> StoreResult {
+        match self.files.save_small(assignment.file, bytes) {
+            SmallFile::Corrupt => {
+                self.is_corrupt = true;
+                StoreResult::Corrupt(assignment)
+            }
+            SmallFile::Duplicate => StoreResult::Discarded(assignment),
+            SmallFile::Finished(outcome) => StoreResult::SmallFile(assignment.file, outcome),
+        }
     }
 }
 
-fn begin(run: &Run<'_>, assignment: Assignment, size: u64, is_small: bool) -> Group {
-    let Assignment { file, group, turn } = assignment;
-    if is_small {
-        let range = group_range(size, group);
-        return Group::Small { turn, gathered: Vec::with_capacity((range.end - range.start) as usize) };
-    }
-    match run.state().jobs[file].arriving.clone() {
-        Some(arriving) => Group::Large { turn, arriving, hasher: Box::new(GroupHasher::new(size, group)) },
-        None => Group::Stale { turn },
-    }
-}
-
-fn end_stale(run: &Run<'_>, piece: &Piece) -> bool {
-    if piece.is_last && piece.is_wanted {
-        run.state().plan.spoiled(piece.assignment);
-    }
-    true
-}
-
-fn end_small(run: &Run<'_>, piece: &Piece, bytes: &[u8]) -> bool {
-    if !piece.is_wanted {
-        return true;
-    }
-    let is_good = run.save_small(piece.assignment.file, bytes);
-    if !is_good {
-        run.state().plan.spoiled(piece.assignment);
-    }
-    is_good
+fn finish_stale(chunk: &Chunk) -> Option<StoreResult> {
+    chunk.is_last.then_some(StoreResult::Discarded(chunk.assignment))
 }

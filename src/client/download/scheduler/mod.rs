@@ -1,10 +1,9 @@
-//! Which source is asked for which chunk groups: the scheduler of the downloads, without any input or output.
+//! Decides which source is asked for which chunk group. Pure: time is an argument; no clocks, sockets or files.
 //!
-//! Every group of every file has one *slot*. A slot is assigned to at most one source at a time, under a *turn* that is
-//! never used twice, so that what arrives late from a relieved source can be told from what its successor sends. A source
-//! has only as much in flight as it delivers in about 150 ms; when nothing is left to hand out, an idle source takes over
-//! what a slow or silent one would deliver later than itself. Time comes in as an argument; there are no clocks, sockets
-//! or files here.
+//! Every group of every file has a [`GroupState`]. A group is assigned to at most one source at a time, under an
+//! assignment id that is never reused, so that late data of an earlier assignment is recognised. A source has as much in
+//! flight as it delivers in about 150 ms. When no group is left to assign, an idle source steals what a slow or stalled
+//! source would deliver later (BitTorrent calls this the endgame).
 
 mod piece_picker;
 mod source_state;
@@ -12,90 +11,81 @@ mod state;
 
 use std::time::{Duration, Instant};
 
-pub(super) use source_state::Bits;
-use source_state::{Cover, GROUPS_AHEAD_MIN, SourcePlan};
-use state::{FilePlan, Slot, Stage};
+use source_state::{Coverage, PIPELINE_MIN_GROUPS, SourceState};
+use state::{FileStage, FileState, GroupState};
 
-use crate::common::chunk_tree::group_count;
+use crate::client::download::group_set::GroupSet;
 
-/// Counts the files of one plan from 0.
+/// Index of a file, from 0.
 pub(super) type FileId = usize;
-/// Names a source of one plan; the number of a gone one is given again.
+/// Identifies a source; the id of a removed source is reused.
 pub(super) type SourceId = usize;
 
-/// A source that owes something and has sent nothing for this long is relieved by an idle one.
-pub(super) const SILENCE: Duration = Duration::from_millis(300);
-/// An outline not there after this long is asked for elsewhere too.
-const OUTLINE_PATIENCE: Duration = Duration::from_secs(1);
-/// Files of more than one group that are worked on at once.
-const LARGE_AT_ONCE: usize = 16;
+/// A source that owes groups and has sent nothing for this long loses them to idle sources.
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_millis(300);
+/// An outline that has not arrived after this time is requested from another source too.
+const OUTLINE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Files of more than one group that are in progress at once.
+const OPEN_LARGE_FILES_MAX: usize = 16;
 
-/// One group, to be asked of one source.
+/// One group, to be requested from one source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Assignment {
-    /// Whose group.
     pub file: FileId,
-    /// Which group.
     pub group: u32,
-    /// Names this assignment; never used twice.
-    pub turn: u32,
+    /// Never reused. A later assignment has a greater id.
+    pub id: u32,
 }
 
-/// What a source shall do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Ask for the assignments handed out.
-    Ask,
-    /// Ask for this file's outline.
+/// What to request from a source next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NextRequest {
+    Groups(Vec<Assignment>),
+    /// The outline of this file.
     Outline(FileId),
-    /// Nothing to ask for now; it may change.
+    /// Nothing for now.
     Wait,
-    /// Nothing it has is needed any more.
+    /// Nothing more: all files that the source serves are finished.
     Nothing,
 }
 
-/// The plan for some files and all sources that come and go while they are fetched.
+/// What a verified group means for its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verified {
+    /// The assignment is no longer valid: the group does not count.
+    Stale,
+    /// The group counts; others are missing.
+    Partial,
+    /// It was the last one.
+    Complete,
+}
+
+/// The groups of some files, and the sources that come and go while they are downloaded.
 #[derive(Default)]
-pub(super) struct Plan {
-    files: Vec<FilePlan>,
-    sources: Vec<SourcePlan>,
-    last_turn: u32,
-    large_open: usize,
-    held: usize,
-    /// All that the sources have sent, wanted or not.
+pub(super) struct Scheduler {
+    files: Vec<FileState>,
+    sources: Vec<SourceState>,
+    last_assignment: u32,
+    /// Large files that are in progress.
+    open_large_files: usize,
+    /// Files that wait for another one.
+    blocked_files: usize,
+    /// All bytes that the sources have sent, requested in vain or not.
     pub received_bytes: u64,
 }
 
-impl Plan {
-    /// Adds a file of `size` bytes. `after`: it waits until that one is done.
+impl Scheduler {
+    /// Adds a file of `size` bytes, which begins once the file `after` is finished.
     pub fn add_file(&mut self, size: u64, after: Option<FileId>) -> FileId {
-        let count = group_count(size);
-        let (slots, missing) = if count == 1 { (vec![Slot::Missing], 1) } else { (Vec::new(), 0) };
-        let stage = match after {
-            Some(after) => Stage::Held { after },
-            None => Stage::first(count),
-        };
-        self.held += usize::from(after.is_some());
-        let (unknown, verified, verified_bytes, cursor, seed) = (0, 0, 0, 0, 0);
-        self.files.push(FilePlan {
-            size,
-            groups: count,
-            stage,
-            slots,
-            unknown,
-            missing,
-            verified,
-            verified_bytes,
-            cursor,
-            seed,
-        });
+        self.blocked_files += usize::from(after.is_some());
+        self.files.push(FileState::new(size, after));
         self.files.len() - 1
     }
 
-    /// Adds a source that covers nothing yet. It may get the number of one that is gone.
+    /// Adds a source that serves nothing yet. It may get the id of a removed one.
     pub fn add_source(&mut self, now: Instant) -> SourceId {
-        let source = SourcePlan::new(now, self.files.len());
-        match self.sources.iter().position(|source| source.is_gone) {
+        let source = SourceState::new(now, self.files.len());
+        match self.sources.iter().position(|source| source.is_removed) {
             Some(id) => {
                 self.sources[id] = source;
                 id
@@ -107,321 +97,328 @@ impl Plan {
         }
     }
 
-    /// The source will serve this file: nobody else need be looked for, but it cannot be asked yet.
-    pub fn promise(&mut self, source: SourceId, file: FileId) {
-        let plan = &mut self.sources[source];
-        if plan.covers[file] == Cover::No {
-            plan.covers[file] = Cover::Promised;
-            plan.next_file = plan.next_file.min(file);
+    /// The source will serve this file once it has accepted the ticket: nothing can be requested yet.
+    pub fn announce_source(&mut self, source: SourceId, file: FileId) {
+        let source = &mut self.sources[source];
+        if source.coverage[file] == Coverage::None {
+            source.coverage[file] = Coverage::Announced;
+            source.next_file = source.next_file.min(file);
         }
     }
 
-    /// The source has accepted a ticket for this file. What is known of the groups it has stays true.
-    pub fn keep_promise(&mut self, source: SourceId, file: FileId) {
-        if self.sources[source].covers[file] == Cover::Promised {
-            self.cover(source, file, None);
+    /// The source has accepted a ticket for this file. A known availability of its groups stays.
+    pub fn confirm_source(&mut self, source: SourceId, file: FileId) {
+        if self.sources[source].coverage[file] == Coverage::Announced {
+            self.set_available(source, file, None);
         }
     }
 
-    /// The source serves this file, all of it or the groups in `part`.
-    pub fn cover(&mut self, source: SourceId, file: FileId, part: Option<Bits>) {
-        let plan = &mut self.sources[source];
-        plan.covers[file] = Cover::Serves;
-        plan.next_file = plan.next_file.min(file);
-        match part {
-            Some(bits) => drop(plan.has_part.insert(file, bits)),
-            None => drop(plan.has_part.remove(&file)),
+    /// The source serves these groups of the file; `None`: all of them.
+    pub fn set_available(&mut self, source: SourceId, file: FileId, groups: Option<GroupSet>) {
+        let source = &mut self.sources[source];
+        source.coverage[file] = Coverage::Serves;
+        source.next_file = source.next_file.min(file);
+        match groups {
+            Some(groups) => drop(source.partial.insert(file, groups)),
+            None => drop(source.partial.remove(&file)),
         }
     }
 
-    /// The source is still fetching the file itself, and which groups it has is not known.
-    pub fn cover_nothing_yet(&mut self, source: SourceId, file: FileId) {
-        if self.covers(source, file) {
-            self.sources[source].has_part.entry(file).or_default();
+    /// The source is still downloading the file itself; which groups it has is not known.
+    pub fn set_availability_unknown(&mut self, source: SourceId, file: FileId) {
+        if self.serves(source, file) {
+            self.sources[source].partial.entry(file).or_default();
         }
     }
 
-    /// The source has passed over a group that it was asked for.
-    pub fn passed_over(&mut self, source: SourceId, assignment: Assignment) {
-        self.take_back(source, |waiting| waiting.turn == assignment.turn);
-        if let Some(part) = self.sources[source].has_part.get_mut(&assignment.file) {
-            part.remove(assignment.group);
+    /// The source does not have a group that was requested.
+    pub fn on_not_available(&mut self, source: SourceId, assignment: Assignment) {
+        self.release_assignments(source, |queued| queued.id == assignment.id);
+        if let Some(groups) = self.sources[source].partial.get_mut(&assignment.file) {
+            groups.remove(assignment.group);
         }
     }
 
-    /// Whether groups are missing that no source has, and nothing of the file is on its way.
-    pub fn is_stuck(&self, file: FileId) -> bool {
-        let plan = &self.files[file];
-        let has_whole = |source: &SourcePlan| {
-            !source.is_gone && source.covers[file] != Cover::No && !source.has_part.contains_key(&file)
-        };
-        plan.stage == Stage::Open
-            && plan.missing > 0
-            && !self.sources.iter().any(has_whole)
-            && !plan.slots.iter().any(|slot| matches!(slot, Slot::Assigned { .. } | Slot::Checking { .. }))
+    /// The source does not serve this file (any more). Its assignments of the file are free again.
+    pub fn remove_source_for(&mut self, source: SourceId, file: FileId) {
+        self.sources[source].coverage[file] = Coverage::None;
+        self.release_assignments(source, |assignment| assignment.file == file);
+        self.on_outline_failed(source, file);
     }
 
-    /// The source does not serve this file (any more); what it owed of it is free again.
-    pub fn uncover(&mut self, source: SourceId, file: FileId) {
-        self.sources[source].covers[file] = Cover::No;
-        self.take_back(source, |assignment| assignment.file == file);
-        self.outline_failed(source, file);
+    /// Removes the source. Its assignments are free again.
+    pub fn remove_source(&mut self, source: SourceId) {
+        self.sources[source].is_removed = true;
+        self.sources[source].partial.clear();
+        self.release_assignments(source, |_| true);
+        for file in 0..self.files.len() {
+            self.on_outline_failed(source, file);
+        }
     }
 
     /// Whether the source serves the file, or will.
-    pub fn covers(&self, source: SourceId, file: FileId) -> bool {
-        !self.sources[source].is_gone && self.sources[source].covers[file] != Cover::No
+    pub fn serves(&self, source: SourceId, file: FileId) -> bool {
+        self.sources[source].serves(file)
     }
 
-    /// Whether any source is left for the file.
-    pub fn is_covered(&self, file: FileId) -> bool {
-        self.sources.iter().any(|source| !source.is_gone && source.covers[file] != Cover::No)
+    /// Whether any source serves the file, or will.
+    pub fn has_source(&self, file: FileId) -> bool {
+        self.sources.iter().any(|source| source.serves(file))
     }
 
-    /// What the source shall do next; assignments are appended to `out`.
-    pub fn next(&mut self, now: Instant, source: SourceId, out: &mut Vec<Assignment>) -> Next {
-        let plan = &self.sources[source];
-        if plan.is_gone || plan.must_cancel || !plan.is_due() {
-            return Next::Wait;
+    /// Whether groups are missing that no source has, and no group of the file is in flight.
+    pub fn is_stuck(&self, file: FileId) -> bool {
+        let state = &self.files[file];
+        let has_all = |source: &SourceState| source.serves(file) && !source.partial.contains_key(&file);
+        let is_in_flight =
+            |state: &GroupState| matches!(state, GroupState::Assigned { .. } | GroupState::Checking { .. });
+        state.stage == FileStage::Open
+            && state.missing > 0
+            && !self.sources.iter().any(has_all)
+            && !state.groups.iter().any(is_in_flight)
+    }
+
+    /// What to request from the source next. The result is not repeated: what it names counts as requested.
+    pub fn next_request(&mut self, now: Instant, source: SourceId) -> NextRequest {
+        let state = &mut self.sources[source];
+        if state.is_removed || state.must_cancel || !state.is_due() {
+            return NextRequest::Wait;
         }
-        let mut is_first = true;
-        let mut file = plan.next_file;
-        while file < self.files.len() {
-            if self.sources[source].covers[file] == Cover::No || self.files[file].stage == Stage::Done {
-                file += 1;
-                if is_first {
-                    self.sources[source].next_file = file;
-                }
+        let is_needless =
+            |file: FileId| state.coverage[file] == Coverage::None || self.files[file].stage == FileStage::Done;
+        let first = (state.next_file..self.files.len()).find(|&file| !is_needless(file)).unwrap_or(self.files.len());
+        state.next_file = first;
+        let mut assigned = Vec::new();
+        for file in first..self.files.len() {
+            if self.sources[source].coverage[file] != Coverage::Serves {
                 continue;
             }
-            is_first = false;
-            if self.sources[source].covers[file] == Cover::Promised {
-                file += 1;
-                continue;
+            if self.is_outline_due(now, source, file) {
+                return match assigned.is_empty() {
+                    true => self.request_outline(now, source, file),
+                    false => NextRequest::Groups(assigned),
+                };
             }
-            if self.wants_outline(now, source, file) {
-                return if out.is_empty() { self.ask_outline(now, source, file) } else { Next::Ask };
+            if self.assign_groups(now, source, file, &mut assigned).is_break() {
+                break;
             }
-            if !self.hand_out(now, source, file, out) {
-                return Next::Ask; // it has enough
-            }
-            file += 1;
         }
-        while out.is_empty() || self.sources[source].queue.len() < GROUPS_AHEAD_MIN {
-            match self.take_over(now, source) {
-                Some(assignment) => out.push(assignment),
+        while assigned.is_empty() || self.sources[source].queue.len() < PIPELINE_MIN_GROUPS {
+            match self.steal_group(now, source) {
+                Some(assignment) => assigned.push(assignment),
                 None => break,
             }
         }
-        match out.is_empty() {
-            false => Next::Ask,
-            true if self.sources[source].next_file == self.files.len() => Next::Nothing,
-            true => Next::Wait,
+        match assigned.is_empty() {
+            false => NextRequest::Groups(assigned),
+            true if first == self.files.len() => NextRequest::Nothing,
+            true => NextRequest::Wait,
         }
     }
 
-    fn wants_outline(&self, now: Instant, source: SourceId, file: FileId) -> bool {
+    /// When [`next_request`](Self::next_request) may give an idle source something that it did not give before, without
+    /// any call in between: when another source stalls or an outline is overdue.
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        if self.sources.iter().filter(|source| !source.is_removed).count() < 2 {
+            return None;
+        }
+        let stalls = self.sources.iter().filter(|source| !source.queue.is_empty());
+        let stalls = stalls.map(|source| source.last_received + STALL_TIMEOUT);
+        let files = if self.open_large_files > 0 { &self.files[..] } else { &[] };
+        let outlines = files.iter().filter_map(|file| match file.stage {
+            FileStage::NeedsOutline { requested: Some((_, since)) } => Some(since + OUTLINE_TIMEOUT),
+            _ => None,
+        });
+        // Both are overdue only after that time.
+        stalls.chain(outlines).map(|at| at + Duration::from_nanos(1)).filter(|&at| at > now).min()
+    }
+
+    fn is_outline_due(&self, now: Instant, source: SourceId, file: FileId) -> bool {
         match self.files[file].stage {
-            Stage::NeedsOutline { asked: None } => self.large_open < LARGE_AT_ONCE,
-            Stage::NeedsOutline { asked: Some((who, since)) } => {
-                who != source && now.saturating_duration_since(since) > OUTLINE_PATIENCE
+            FileStage::NeedsOutline { requested: None } => self.open_large_files < OPEN_LARGE_FILES_MAX,
+            FileStage::NeedsOutline { requested: Some((from, since)) } => {
+                from != source && now.saturating_duration_since(since) > OUTLINE_TIMEOUT
             }
             _ => false,
         }
     }
 
-    fn ask_outline(&mut self, now: Instant, source: SourceId, file: FileId) -> Next {
-        if self.files[file].stage == (Stage::NeedsOutline { asked: None }) {
-            self.large_open += 1;
+    fn request_outline(&mut self, now: Instant, source: SourceId, file: FileId) -> NextRequest {
+        if self.files[file].stage == (FileStage::NeedsOutline { requested: None }) {
+            self.open_large_files += 1;
         }
-        self.files[file].stage = Stage::NeedsOutline { asked: Some((source, now)) };
-        Next::Outline(file)
+        self.files[file].stage = FileStage::NeedsOutline { requested: Some((source, now)) };
+        NextRequest::Outline(file)
     }
 
-    /// A good outline has come; `false` if there was one already.
-    pub fn outline_known(&mut self, file: FileId) -> bool {
-        let is_first = matches!(self.files[file].stage, Stage::NeedsOutline { .. });
-        if is_first {
-            let plan = &mut self.files[file];
-            plan.stage = Stage::Preparing;
-            plan.nothing_is_known();
-        }
-        is_first
+    /// Whether the file's outline is still awaited.
+    pub fn needs_outline(&self, file: FileId) -> bool {
+        matches!(self.files[file].stage, FileStage::NeedsOutline { .. })
     }
 
-    /// The source did not give the outline it was asked for.
-    pub fn outline_failed(&mut self, source: SourceId, file: FileId) {
-        if let Stage::NeedsOutline { asked: Some((who, _)) } = self.files[file].stage
-            && who == source
+    /// A verified outline has arrived: the partial file is being opened.
+    pub fn on_outline(&mut self, file: FileId) {
+        debug_assert!(self.needs_outline(file));
+        self.files[file].stage = FileStage::Opening;
+        self.files[file].set_unchecked();
+    }
+
+    /// The source did not deliver the outline that was requested from it.
+    fn on_outline_failed(&mut self, source: SourceId, file: FileId) {
+        if let FileStage::NeedsOutline { requested: Some((from, _)) } = self.files[file].stage
+            && from == source
         {
-            self.files[file].stage = Stage::NeedsOutline { asked: None };
-            self.large_open -= 1;
-            self.revisit(file);
+            self.files[file].stage = FileStage::NeedsOutline { requested: None };
+            self.open_large_files -= 1;
+            self.mark_pickable(file);
         }
     }
 
-    /// The part file of a large file is open; `start` is the group to begin with.
-    pub fn opened(&mut self, file: FileId, start: u32) {
-        if self.files[file].stage == Stage::Preparing {
-            self.files[file].stage = Stage::Open;
+    /// The partial file is open; `start` is the group to begin with.
+    pub fn on_opened(&mut self, file: FileId, start: u32) {
+        if self.files[file].stage == FileStage::Opening {
+            self.files[file].stage = FileStage::Open;
             self.files[file].cursor = start;
             self.files[file].seed = start;
-            self.revisit(file);
+            self.mark_pickable(file);
         }
     }
 
-    /// The part file does not hold this group.
-    pub fn is_missing(&mut self, file: FileId, group: u32) {
-        if self.files[file].learn(group) {
-            self.files[file].release(group);
-            self.revisit(file);
+    /// The partial file does not hold this group.
+    pub fn mark_missing(&mut self, file: FileId, group: u32) {
+        if self.files[file].is_unchecked(group) {
+            self.files[file].unchecked -= 1;
+            self.files[file].set_missing(group);
+            self.mark_pickable(file);
         }
     }
 
-    /// The part file holds this group. Gives whether the whole file is verified now.
-    pub fn is_present(&mut self, file: FileId, group: u32) -> bool {
-        if self.files[file].learn(group) {
-            self.set_verified(file, group);
+    /// The partial file holds this group.
+    pub fn mark_present(&mut self, file: FileId, group: u32) -> Verified {
+        if !self.files[file].is_unchecked(group) {
+            return Verified::Stale;
         }
-        self.is_whole(file)
-    }
-
-    fn set_verified(&mut self, file: FileId, group: u32) {
-        let plan = &mut self.files[file];
-        plan.slots[group as usize] = Slot::Verified;
-        plan.verified += 1;
-        plan.verified_bytes += plan.group_bytes(group);
+        self.files[file].unchecked -= 1;
+        self.files[file].set_verified(group)
     }
 
     /// Whether all groups are verified.
-    pub fn is_whole(&self, file: FileId) -> bool {
-        self.files[file].verified == self.files[file].groups
+    #[cfg(test)]
+    pub fn is_complete(&self, file: FileId) -> bool {
+        self.files[file].is_complete()
     }
 
-    /// Verified so far, bytes.
+    /// Bytes verified so far.
     pub fn verified_bytes(&self, file: FileId) -> u64 {
         self.files[file].verified_bytes
     }
 
-    /// Bytes have come from the source.
-    pub fn received(&mut self, now: Instant, source: SourceId, bytes: u64) {
+    /// The source has sent this many bytes.
+    pub fn on_bytes(&mut self, now: Instant, source: SourceId, bytes: u64) {
         self.received_bytes += bytes;
-        self.sources[source].received(now, bytes);
+        self.sources[source].on_bytes(now, bytes);
     }
 
-    /// All of a group has arrived; whether it is still wanted of this source. If so, [`verified`](Self::verified) or
-    /// [`spoiled`](Self::spoiled) follows.
-    pub fn arrived(&mut self, source: SourceId, assignment: Assignment) -> bool {
-        let Assignment { file, group, turn } = assignment;
+    /// The last byte of a group has arrived. It is ignored unless the group is still assigned to the source; then
+    /// [`on_verified`](Self::on_verified) or [`on_verify_failed`](Self::on_verify_failed) follows.
+    pub fn on_group_received(&mut self, source: SourceId, assignment: Assignment) {
+        let Assignment { file, group, id } = assignment;
         let bytes = self.files[file].group_bytes(group);
-        if !self.sources[source].remove(turn, bytes) {
-            return false;
-        }
-        self.files[file].slots[group as usize] = Slot::Checking { turn };
-        true
-    }
-
-    /// The group fits its hash and is stored. Gives whether the whole file is verified now.
-    pub fn verified(&mut self, assignment: Assignment) -> bool {
-        let Assignment { file, group, turn } = assignment;
-        let is_expected = self.files[file].slot(group) == Some(Slot::Checking { turn });
-        if is_expected {
-            self.set_verified(file, group);
-        }
-        is_expected && self.is_whole(file)
-    }
-
-    /// The group is not what it should be, or could not be stored: it is missing as before.
-    pub fn spoiled(&mut self, assignment: Assignment) {
-        let Assignment { file, group, turn } = assignment;
-        if self.files[file].slot(group) == Some(Slot::Checking { turn }) {
-            self.files[file].release(group);
-            self.revisit(file);
+        if self.sources[source].dequeue(id, bytes).is_some() {
+            self.files[file].groups[group as usize] = GroupState::Checking { id };
         }
     }
 
-    /// The source has forgotten, as told, what it had not begun: `turns` will not come.
-    pub fn cancelled(&mut self, source: SourceId) {
+    /// The group matches its hash and is stored.
+    pub fn on_verified(&mut self, assignment: Assignment) -> Verified {
+        let Assignment { file, group, id } = assignment;
+        match self.files[file].group(group) == Some(GroupState::Checking { id }) {
+            true => self.files[file].set_verified(group),
+            false => Verified::Stale,
+        }
+    }
+
+    /// The group does not match its hash or was not stored: it is missing again.
+    pub fn on_verify_failed(&mut self, assignment: Assignment) {
+        let Assignment { file, group, id } = assignment;
+        if self.files[file].group(group) == Some(GroupState::Checking { id }) {
+            self.files[file].set_missing(group);
+            self.mark_pickable(file);
+        }
+    }
+
+    /// The source has confirmed a cancel: it will send none of what it owed.
+    pub fn on_cancelled(&mut self, source: SourceId) {
         self.sources[source].must_cancel = false;
-        self.take_back(source, |_| true);
+        self.release_assignments(source, |_| true);
     }
 
-    /// Whether the source must be told to forget what it has not begun.
+    /// Whether the source must be sent a cancel, since it owes groups that are not wanted of it any more.
     pub fn must_cancel(&self, source: SourceId) -> bool {
         self.sources[source].must_cancel
     }
 
-    /// The source is gone; what it owed is free again.
-    pub fn gone(&mut self, source: SourceId) {
-        self.sources[source].is_gone = true;
-        self.sources[source].has_part.clear();
-        self.take_back(source, |_| true);
-        for file in 0..self.files.len() {
-            self.outline_failed(source, file);
-        }
-    }
-
-    /// The file is finished, well or not: nothing of it is asked for any more.
-    pub fn done(&mut self, file: FileId) {
-        let was_active = match self.files[file].stage {
-            Stage::Done => return,
-            Stage::NeedsOutline { asked } => asked.is_some(),
-            Stage::Held { .. } => {
-                self.held -= 1;
+    /// The file has succeeded or failed: nothing of it is requested any more.
+    pub fn finish_file(&mut self, file: FileId) {
+        let was_open = match self.files[file].stage {
+            FileStage::Done => return,
+            FileStage::NeedsOutline { requested } => requested.is_some(),
+            FileStage::Blocked { .. } => {
+                self.blocked_files -= 1;
                 false
             }
-            Stage::Preparing | Stage::Open => self.files[file].is_large(),
+            FileStage::Opening | FileStage::Open => self.files[file].is_large(),
         };
-        self.large_open -= usize::from(was_active);
-        self.files[file].stage = Stage::Done;
-        if self.files[file].slots.iter().any(|slot| matches!(slot, Slot::Assigned { .. })) {
+        self.open_large_files -= usize::from(was_open);
+        self.files[file].stage = FileStage::Done;
+        if self.files[file].groups.iter().any(|group| matches!(group, GroupState::Assigned { .. })) {
             for source in 0..self.sources.len() {
                 let before = self.sources[source].queue.len();
-                self.take_back(source, |assignment| assignment.file == file);
+                self.release_assignments(source, |assignment| assignment.file == file);
                 self.sources[source].must_cancel |= self.sources[source].queue.len() < before;
             }
         }
-        self.let_go(file);
-        if was_active {
-            self.revisit(0);
+        self.release_dependents(file);
+        if was_open {
+            self.mark_pickable(0);
         }
-        self.files[file].slots = Vec::new();
+        self.files[file].groups = Vec::new();
         self.files[file].missing = 0;
     }
 
     /// Files that waited for this one begin.
-    fn let_go(&mut self, file: FileId) {
-        if self.held == 0 {
+    fn release_dependents(&mut self, file: FileId) {
+        if self.blocked_files == 0 {
             return;
         }
         for other in 0..self.files.len() {
-            if self.files[other].stage == (Stage::Held { after: file }) {
-                self.files[other].stage = Stage::first(self.files[other].groups);
-                self.held -= 1;
-                self.revisit(other);
+            if self.files[other].stage == (FileStage::Blocked { after: file }) {
+                self.files[other].stage = FileStage::first(self.files[other].group_count);
+                self.blocked_files -= 1;
+                self.mark_pickable(other);
             }
         }
     }
 
-    fn take_back(&mut self, source: SourceId, which: impl Fn(&Assignment) -> bool) {
+    fn release_assignments(&mut self, source: SourceId, which: impl Fn(&Assignment) -> bool) {
         let queue = std::mem::take(&mut self.sources[source].queue);
         for assignment in queue {
             if !which(&assignment) {
                 self.sources[source].queue.push_back(assignment);
                 continue;
             }
-            let plan = &mut self.files[assignment.file];
-            self.sources[source].queued_bytes -= plan.group_bytes(assignment.group);
+            let file = &mut self.files[assignment.file];
+            self.sources[source].queued_bytes -= file.group_bytes(assignment.group);
             self.sources[source].front_bytes = 0;
-            if plan.stage != Stage::Done {
-                plan.release(assignment.group);
-                self.revisit(assignment.file);
+            if file.stage != FileStage::Done {
+                file.set_missing(assignment.group);
+                self.mark_pickable(assignment.file);
             }
         }
     }
 
-    /// The file has something to hand out again.
-    fn revisit(&mut self, file: FileId) {
+    /// The file has groups to assign again.
+    fn mark_pickable(&mut self, file: FileId) {
         for source in &mut self.sources {
             source.next_file = source.next_file.min(file);
         }

@@ -1,357 +1,379 @@
-//! One connection to a source: shows tickets, asks for what the plan hands out, takes what comes in just that order (see
-//! `take`).
+//! One connection to a source, on a thread of its own: presents tickets, sends the coordinator's requests, and receives
+//! what was requested, in exactly that order (see `receive`).
 //!
-//! Everything that arrives must be the next piece of what was asked for; anything else ends the connection.
-//! Whole read buffers go to the `store` thread through a bounded channel, so a slow disk slows the sender and never fills
-//! the memory.
+//! Any frame that was not requested ends the connection. Whole read buffers go to the writer thread through a bounded
+//! channel, so a slow disk slows the sender and memory use stays bounded.
 
 mod receive;
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use super::coordinator::{Command, Event, GroupRequest, SourceEnd, SourceEvent};
 use super::discovery::SourceOffer;
-use super::run::{End, Run, TICK};
-use super::scheduler::{Assignment, FileId, Next, SourceId};
-use super::writer::{self, Batch, Piece};
+use super::file_job::{FileJob, FileOperations};
+use super::partial_file::IncompleteFile;
+use super::scheduler::{Assignment, FileId, SourceId};
+use super::writer::{self, Chunk, ReceivedBuffer};
 use crate::client::transport::{self, FrameRef, RecordReader, RecordWriter, TransportError};
 use crate::common::chunk_tree::{GroupHash, group_range};
 use crate::common::peer_crypto::TransferError;
 use crate::common::peer_message::{GroupRange, PeerRequest, PeerResponse, REQUEST_MAX_RANGES};
-use crate::common::types::UserName;
 
-/// A source that owes something and is silent for this long is lost.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Batches on their way from a connection to its store thread, each a read buffer.
-const BATCHES_UNDERWAY: usize = 2;
-/// A source that is still fetching a file itself is asked this often which groups it has.
-const HAVE_EVERY: Duration = Duration::from_millis(100);
-/// The plan is told of bytes at least this often.
-const TELL_EVERY: Duration = Duration::from_millis(20);
+/// A source that owes something and sends nothing for this long is lost.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Read buffers on their way from a connection to its writer.
+const BUFFERS_IN_FLIGHT: usize = 2;
+/// Received bytes are reported to the coordinator at least this often while they arrive.
+pub(super) const REPORT_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Runs one connection from the first ticket to its end.
-pub(super) fn serve(run: &Run<'_>, id: SourceId, offer: SourceOffer) {
-    let (address, user) = (offer.address, offer.user.clone());
-    log::debug!("dialling {user} at {address}");
-    let mut blamed = offer.files.first().copied().unwrap_or(0);
-    let mut has_delivered = false;
-    let end = match dial(run, &offer) {
-        None => End::Over,
-        Some(Ok((reader, writer))) => converse(run, id, offer, reader, writer, &mut blamed, &mut has_delivered),
-        Some(Err(error)) => End::Lost(format!("no connection to {address}: {error}")),
-    };
-    log::debug!("{user} at {address}: {end:?}");
-    run.source_ended(id, address, end, blamed, has_delivered);
+/// The coordinator's side of a source's thread.
+pub(super) struct SourceHandle {
+    commands: Sender<Command>,
+    link: Arc<SourceLink>,
 }
 
-type Dialled = Result<(RecordReader<PeerResponse>, RecordWriter), TransportError>;
+/// What both sides of the command channel share.
+struct SourceLink {
+    /// An eventfd that is readable while there may be commands.
+    wake: OwnedFd,
+    /// The connection, once it is established.
+    stream: OnceLock<TcpStream>,
+}
 
-/// Connects on a thread of its own, which is left behind when the run is over: nobody should wait for a dead address.
-fn dial(run: &Run<'_>, offer: &SourceOffer) -> Option<Dialled> {
-    let (sender, dialled) = mpsc::sync_channel(1);
+/// The source's side of the command channel.
+pub(super) struct Commands {
+    receiver: Receiver<Command>,
+    link: Arc<SourceLink>,
+}
+
+/// A channel of commands to a source's thread.
+pub(super) fn command_channel() -> io::Result<(SourceHandle, Commands)> {
+    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let link = Arc::new(SourceLink { wake, stream: OnceLock::new() });
+    let (commands, receiver) = unbounded();
+    Ok((SourceHandle { commands, link: link.clone() }, Commands { receiver, link }))
+}
+
+impl SourceHandle {
+    pub fn send(&self, command: Command) {
+        // The thread may have ended already; the event about that is on its way.
+        let _ = self.commands.send(command);
+        let _ = rustix::io::write(&self.link.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Ends the connection at once, even if a write waits for the peer.
+    pub fn shut_down(&self) {
+        self.send(Command::Stop);
+        if let Some(stream) = self.link.stream.get() {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+/// Connects to the source and follows commands until the connection ends.
+pub(super) fn run_source(
+    files: &FileOperations<'_>,
+    id: SourceId,
+    offer: SourceOffer,
+    commands: Commands,
+    events: &Sender<Event>,
+) {
+    let (address, user) = (offer.address, offer.user.clone());
+    log::debug!("dialling {user} at {address}");
+    let end = match dial(&offer, &commands.receiver) {
+        None => SourceEnd::Done,
+        Some(Ok((reader, writer))) => run_connection(files, id, offer.files, reader, writer, commands, events),
+        Some(Err(error)) => SourceEnd::Lost(format!("no connection to {address}: {error}")),
+    };
+    log::debug!("{user} at {address}: {end:?}");
+    let _ = events.send(Event::Source(id, SourceEvent::Ended(end)));
+}
+
+type Connection = (RecordReader<PeerResponse>, RecordWriter);
+
+/// Connects on a separate thread, which is abandoned on [`Command::Stop`]: nothing waits for a dead address. Returns
+/// `None` then.
+fn dial(offer: &SourceOffer, commands: &Receiver<Command>) -> Option<Result<Connection, TransportError>> {
+    let (sender, connected) = bounded(1);
     let (address, ticket, key) = (offer.address, offer.ticket.clone(), offer.key);
     thread::spawn(move || {
         let _ = sender.send(transport::connect(address, &ticket, &key));
     });
-    loop {
-        match dialled.recv_timeout(TICK) {
-            Ok(dialled) => return Some(dialled),
-            Err(RecvTimeoutError::Timeout) if !run.state().is_over => {}
-            Err(_) => return None,
-        }
+    select! {
+        recv(connected) -> connected => connected.ok(),
+        recv(commands) -> _ => None,
     }
 }
 
-fn converse(
-    run: &Run<'_>,
+fn run_connection(
+    files: &FileOperations<'_>,
     id: SourceId,
-    offer: SourceOffer,
+    granted: Vec<FileId>,
     reader: RecordReader<PeerResponse>,
     writer: RecordWriter,
-    blamed: &mut FileId,
-    has_delivered: &mut bool,
-) -> End {
-    let (batches, inbox) = mpsc::sync_channel(BATCHES_UNDERWAY);
-    let (spare_sender, spare) = mpsc::channel();
-    let has_lied = AtomicBool::new(false);
+    commands: Commands,
+    events: &Sender<Event>,
+) -> SourceEnd {
+    let (buffers, to_store) = bounded(BUFFERS_IN_FLIGHT);
+    let (recycle, recycled) = unbounded();
     thread::scope(|scope| {
-        let store = scope.spawn(|| writer::keep(run, inbox, spare_sender, &has_lied));
-        let mut link = Link {
-            run,
+        let store = scope.spawn(move || writer::run_writer(files, id, &to_store, &recycle, events));
+        let connection = SourceConnection {
+            jobs: files.jobs,
             id,
-            address: offer.address,
-            user: offer.user,
+            events,
+            commands,
             writer,
             contents: Vec::new(),
             numbers: HashMap::new(),
-            shown: VecDeque::new(),
-            owed: VecDeque::new(),
-            outlines: HashMap::new(),
-            partial: HashMap::new(),
+            pending_grants: VecDeque::new(),
+            pending_groups: VecDeque::new(),
+            pending_outlines: HashMap::new(),
+            pending_availability: Vec::new(),
             is_cancelling: false,
-            untold: 0,
-            told: Instant::now(),
-            heard: Instant::now(),
-            is_due: true,
-            seen: 0,
-            fresh: Vec::new(),
-            batch: Vec::new(),
-            batches,
-            spare,
-            has_lied: &has_lied,
-            file: *blamed,
+            received_bytes: 0,
+            completed: Vec::new(),
+            reported_at: Instant::now(),
+            last_received: Instant::now(),
+            current_file: granted.first().copied().unwrap_or(0),
+            chunks: Vec::new(),
+            buffers,
+            recycled,
         };
-        let end = link.work(reader, offer.files);
-        *blamed = link.file;
-        run.state().plan.received(link.heard, id, link.untold);
-        drop(link); // the store sees the end of its batches
-        let verdict = store.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        *has_delivered = verdict.has_delivered;
-        match verdict.lie {
-            Some(file) => {
-                *blamed = file;
-                End::Liar("it sent bytes that do not match the published hash".into())
-            }
-            None => end,
-        }
+        // It is dropped at its end: then the writer sees the end of its buffers.
+        let end = connection.run(reader, granted);
+        store.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        end
     })
 }
 
-/// A group that was asked for, as far as it has arrived.
-struct Owed {
+/// A requested group, as far as it has arrived.
+struct PendingGroup {
     assignment: Assignment,
+    incomplete: Option<Arc<IncompleteFile>>,
     content: u32,
-    /// Where the next piece must begin, and where the last one must end.
+    /// Where the next data must begin, and where the last must end.
     next: u64,
     end: u64,
 }
 
-struct Link<'r, 'a> {
-    run: &'r Run<'a>,
+struct SourceConnection<'a> {
+    jobs: &'a [FileJob],
     id: SourceId,
-    address: SocketAddr,
-    user: UserName,
+    events: &'a Sender<Event>,
+    commands: Commands,
     writer: RecordWriter,
-    /// The files of the granted contents, by their number.
+    /// The files of the granted contents, by content number.
     contents: Vec<FileId>,
     numbers: HashMap<FileId, u32>,
-    /// Files of tickets shown and not yet answered.
-    shown: VecDeque<Vec<FileId>>,
+    /// Files of the tickets presented and not answered.
+    pending_grants: VecDeque<Vec<FileId>>,
     /// What must arrive, in this order.
-    owed: VecDeque<Owed>,
-    /// Outlines asked for, as far as they have arrived.
-    outlines: HashMap<u32, Vec<GroupHash>>,
-    /// Contents of which it has only some groups yet, and when it was last asked which.
-    partial: HashMap<u32, Option<Instant>>,
+    pending_groups: VecDeque<PendingGroup>,
+    /// Requested outlines, as far as they have arrived.
+    pending_outlines: HashMap<u32, Vec<GroupHash>>,
+    /// Contents whose availability was queried.
+    pending_availability: Vec<u32>,
     is_cancelling: bool,
-    /// Bytes the plan has not been told of, and when it last was.
-    untold: u64,
-    told: Instant,
-    heard: Instant,
-    /// The plan may have more to ask for.
-    is_due: bool,
-    /// The changes that the plan's last answer took into account.
-    seen: u64,
-    fresh: Vec<Assignment>,
-    /// What stands in the reader's buffer for the store thread.
-    batch: Vec<Piece>,
-    batches: SyncSender<Batch>,
-    spare: Receiver<Batch>,
-    has_lied: &'r AtomicBool,
-    /// The file that is spoken of.
-    file: FileId,
+    /// Received and not reported.
+    received_bytes: u64,
+    completed: Vec<Assignment>,
+    reported_at: Instant,
+    last_received: Instant,
+    /// The file that the source sends.
+    current_file: FileId,
+    /// What the reader's buffer holds for the writer.
+    chunks: Vec<Chunk>,
+    buffers: Sender<ReceivedBuffer>,
+    recycled: Receiver<ReceivedBuffer>,
 }
 
-impl From<TransportError> for End {
-    fn from(error: TransportError) -> Self {
-        match error {
-            // What does not verify may come from anyone on the way; only nonsense under seal is the peer's own.
-            TransportError::Protocol(TransferError::Malformed) => broke("nonsense"),
-            other => Self::Lost(other.to_string()),
+impl SourceConnection<'_> {
+    fn run(mut self, mut reader: RecordReader<PeerResponse>, granted: Vec<FileId>) -> SourceEnd {
+        if let Ok(stream) = reader.stream().try_clone() {
+            let _ = self.commands.link.stream.set(stream);
         }
-    }
-}
-
-fn broke(why: &str) -> End {
-    End::Liar(format!("it broke the protocol: {why}"))
-}
-
-impl Link<'_, '_> {
-    fn work(&mut self, mut reader: RecordReader<PeerResponse>, files: Vec<FileId>) -> End {
-        match self.begin(&reader, files) {
-            Ok(true) => {}
-            Ok(false) => return End::Over,
-            Err(error) => return End::Lost(error.to_string()),
-        }
+        self.add_contents(&granted);
+        self.report(SourceEvent::Connected(granted));
         let end = loop {
-            match self.step(&mut reader) {
-                Ok(true) => {}
-                Ok(false) => break End::Over,
-                Err(end) => break end,
+            if let Err(end) = self.step(&mut reader) {
+                break end;
             }
         };
         // What has arrived counts, whatever came after it.
-        let _ = self.hand_over(&mut reader);
+        let _ = self.flush_to_writer(&mut reader);
+        self.report_received();
         end
     }
 
-    /// `false` when the run is over already.
-    fn begin(&mut self, reader: &RecordReader<PeerResponse>, files: Vec<FileId>) -> io::Result<bool> {
-        reader.set_timeout(TICK)?;
-        let stream = reader.stream().try_clone()?;
-        let mut state = self.run.state();
-        if let Some(live) = state.live.get_mut(&self.address) {
-            live.stream = Some(stream);
+    /// Follows commands, handles one frame, or waits for either.
+    fn step(&mut self, reader: &mut RecordReader<PeerResponse>) -> Result<(), SourceEnd> {
+        self.follow_commands()?;
+        if !reader.has_record() {
+            self.flush_to_writer(reader)?;
+            if !self.read(reader)? {
+                return self.wait(reader);
+            }
         }
-        self.granted(&mut state.plan, files);
-        Ok(!state.is_over)
+        match reader.next_in_place() {
+            Ok(FrameRef::Data { content, offset, at }) => self.on_data(content, offset, at),
+            Ok(FrameRef::Message(message)) => self.on_message(message),
+            Err(error) => Err(self.end_for(error)),
+        }
     }
 
-    fn granted(&mut self, plan: &mut super::scheduler::Plan, files: Vec<FileId>) {
-        for file in files {
-            plan.keep_promise(self.id, file);
+    /// Reads what has arrived, without waiting; whether there is a whole record.
+    fn read(&self, reader: &mut RecordReader<PeerResponse>) -> Result<bool, SourceEnd> {
+        reader.read_ready().map_err(|error| self.end_for(error))
+    }
+
+    /// Waits for data or commands.
+    fn wait(&mut self, reader: &RecordReader<PeerResponse>) -> Result<(), SourceEnd> {
+        let timeout = self.is_reply_due().then(|| SILENCE_TIMEOUT.saturating_sub(self.last_received.elapsed()));
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(SourceEnd::Lost("it was silent for too long".into()));
+        }
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let wake = &self.commands.link.wake;
+        let mut fds = [PollFd::new(reader.stream(), PollFlags::IN), PollFd::new(wake, PollFlags::IN)];
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(SourceEnd::Lost(io::Error::from(error).to_string())),
+        }
+        if !fds[1].revents().is_empty() {
+            let _ = rustix::io::read(wake, &mut [0; 8]);
+        }
+        Ok(())
+    }
+
+    /// Whether the source must send something.
+    fn is_reply_due(&self) -> bool {
+        !self.pending_groups.is_empty()
+            || !self.pending_outlines.is_empty()
+            || !self.pending_grants.is_empty()
+            || !self.pending_availability.is_empty()
+            || self.is_cancelling
+    }
+
+    fn follow_commands(&mut self) -> Result<(), SourceEnd> {
+        if self.commands.receiver.is_empty() {
+            return Ok(());
+        }
+        if !self.is_reply_due() {
+            self.last_received = Instant::now();
+        }
+        while let Ok(command) = self.commands.receiver.try_recv() {
+            self.follow(command)?;
+        }
+        self.writer.flush().map_err(|error| self.end_for(error))
+    }
+
+    fn follow(&mut self, command: Command) -> Result<(), SourceEnd> {
+        match command {
+            Command::RequestGroups(requests) => self.request_groups(requests),
+            Command::RequestOutline(file) => {
+                let content = self.number(file);
+                self.pending_outlines.insert(content, Vec::new());
+                self.send(&PeerRequest::GetGroupHashes { content })
+            }
+            Command::QueryAvailability(file) => {
+                let content = self.number(file);
+                self.pending_availability.push(content);
+                self.send(&PeerRequest::QueryAvailability { content })
+            }
+            Command::Grant(offer) => {
+                self.pending_grants.push_back(offer.files);
+                self.send(&PeerRequest::AddTicket { ticket: offer.ticket })
+            }
+            Command::Cancel => {
+                self.is_cancelling = true;
+                self.send(&PeerRequest::Cancel)
+            }
+            Command::Stop => Err(SourceEnd::Done),
+        }
+    }
+
+    fn request_groups(&mut self, requests: Vec<GroupRequest>) -> Result<(), SourceEnd> {
+        let mut ranges = Vec::with_capacity(requests.len());
+        for GroupRequest { assignment, incomplete } in requests {
+            let Assignment { file, group, id } = assignment;
+            if let Some(incomplete) = &incomplete {
+                incomplete.assign(group, id);
+            }
+            let content = self.number(file);
+            let range = group_range(self.jobs[file].item.content.size, group);
+            let (next, end) = (range.start, range.end);
+            self.pending_groups.push_back(PendingGroup { assignment, incomplete, content, next, end });
+            // One range a group, so that a cancel leaves at most one group that has begun.
+            ranges.push(GroupRange { content, first: group, count: 1 });
+        }
+        ranges
+            .chunks(REQUEST_MAX_RANGES)
+            .try_for_each(|ranges| self.send(&PeerRequest::RequestGroups { ranges: ranges.to_vec() }))
+    }
+
+    fn send(&mut self, message: &PeerRequest) -> Result<(), SourceEnd> {
+        self.writer.message(message).map_err(|error| self.end_for(error))
+    }
+
+    /// Numbers the contents of an accepted ticket.
+    fn add_contents(&mut self, files: &[FileId]) {
+        for &file in files {
             let number = u32::try_from(self.contents.len()).expect("few contents a connection");
             self.numbers.insert(file, number);
             self.contents.push(file);
         }
-        self.is_due = true;
     }
 
-    /// Asks for what is due and takes one frame; `false` when nothing is left to do.
-    fn step(&mut self, reader: &mut RecordReader<PeerResponse>) -> Result<bool, End> {
-        if self.is_due && !self.ask()? {
-            return Ok(false);
-        }
-        let expects_news = !self.partial.is_empty();
-        if self.owed.is_empty()
-            && !expects_news
-            && self.outlines.is_empty()
-            && self.shown.is_empty()
-            && !self.is_cancelling
-        {
-            self.hand_over(reader)?;
-            let state = self.run.state();
-            self.run.wait(state, self.seen);
-            self.is_due = true;
-            self.heard = Instant::now();
-            return Ok(!self.has_lied.load(Ordering::Relaxed));
-        }
-        if !reader.has_record() {
-            self.hand_over(reader)?;
-        }
-        match reader.next_in_place() {
-            Ok(FrameRef::Data { content, offset, at }) => self.take_data(content, offset, at)?,
-            Ok(FrameRef::Message(message)) => self.take_message(message)?,
-            Err(TransportError::Io(error)) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                self.is_due = true;
-                if self.heard.elapsed() > PATIENCE {
-                    return Err(End::Lost("it was silent for too long".into()));
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
-        Ok(!self.has_lied.load(Ordering::Relaxed))
-    }
-
-    /// Gets work from the plan and sends for it; `false` when there will be none.
-    fn ask(&mut self) -> Result<bool, End> {
-        self.is_due = false;
-        let now = Instant::now();
-        let mut state = self.run.state();
-        if state.is_over {
-            return Ok(false);
-        }
-        self.seen = state.changes;
-        if state.plan.must_cancel(self.id) && !self.is_cancelling {
-            drop(state);
-            self.is_cancelling = true;
-            self.writer.message(&PeerRequest::Cancel)?;
-            self.writer.flush()?;
-            return Ok(true);
-        }
-        // Not before: what is promised for these waits until they are shown.
-        let grants = state.live.get_mut(&self.address).map(|live| std::mem::take(&mut live.grants)).unwrap_or_default();
-        self.fresh.clear();
-        let mut next = Next::Wait;
-        if !self.is_cancelling {
-            next = state.plan.next(now, self.id, &mut self.fresh);
-        }
-        let arriving = |assignment: &Assignment| Some((state.jobs[assignment.file].arriving.clone()?, *assignment));
-        let turns: Vec<_> = self.fresh.iter().filter_map(arriving).collect();
-        drop(state);
-        for (arriving, Assignment { group, turn, .. }) in turns {
-            arriving.give_turn(group, turn);
-        }
-        for grant in grants {
-            self.writer.message(&PeerRequest::AddTicket { ticket: grant.ticket })?;
-            self.shown.push_back(grant.files);
-        }
-        self.ask_have(now)?;
-        match next {
-            Next::Ask => self.want()?,
-            Next::Outline(file) => self.want_outline(file)?,
-            Next::Nothing if self.shown.is_empty() && self.owed.is_empty() && !self.is_cancelling => return Ok(false),
-            Next::Wait | Next::Nothing => {}
-        }
-        if self.writer.pending_bytes() > 0 {
-            self.writer.flush()?;
-        }
-        Ok(true)
-    }
-
-    /// Asks for news of files that the source is still fetching itself.
-    fn ask_have(&mut self, now: Instant) -> Result<(), End> {
-        for (&content, asked) in &mut self.partial {
-            if asked.is_none_or(|asked| now.saturating_duration_since(asked) >= HAVE_EVERY) {
-                *asked = Some(now);
-                self.writer.message(&PeerRequest::QueryAvailability { content })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The number that the source knows a file by.
+    /// The number by which the source knows a file.
     fn number(&self, file: FileId) -> u32 {
-        *self.numbers.get(&file).expect("only granted files are handed out")
+        *self.numbers.get(&file).expect("only granted files are requested")
     }
 
-    fn want(&mut self) -> Result<(), End> {
-        let mut ranges = Vec::with_capacity(self.fresh.len());
-        for assignment in std::mem::take(&mut self.fresh) {
-            let content = self.number(assignment.file);
-            let range = group_range(self.run.jobs[assignment.file].content.size, assignment.group);
-            self.owed.push_back(Owed { assignment, content, next: range.start, end: range.end });
-            // One range a group, so that a cancel leaves as little as one group begun.
-            ranges.push(GroupRange { content, first: assignment.group, count: 1 });
-        }
-        for ranges in ranges.chunks(REQUEST_MAX_RANGES) {
-            self.writer.message(&PeerRequest::RequestGroups { ranges: ranges.to_vec() })?;
-        }
-        Ok(())
-    }
-
-    fn want_outline(&mut self, file: FileId) -> Result<(), End> {
-        let content = self.number(file);
-        self.outlines.insert(content, Vec::new());
-        self.writer.message(&PeerRequest::GetGroupHashes { content })?;
-        self.is_due = true; // meanwhile there may be groups of other files
-        Ok(())
-    }
-
-    /// Gives all that has arrived to the store thread, in the buffer it stands in: nothing is copied but the beginning of
-    /// a record whose end has not come yet.
-    fn hand_over(&mut self, reader: &mut RecordReader<PeerResponse>) -> Result<(), End> {
-        if self.batch.is_empty() {
+    /// Gives all received data to the writer, in the buffer that it was read into: nothing is copied but the beginning of
+    /// an incomplete record.
+    fn flush_to_writer(&mut self, reader: &mut RecordReader<PeerResponse>) -> Result<(), SourceEnd> {
+        if self.chunks.is_empty() {
             return Ok(());
         }
-        let Batch { bytes, pieces } = self.spare.try_recv().unwrap_or_default();
-        let pieces = std::mem::replace(&mut self.batch, pieces);
+        if !self.completed.is_empty() || self.last_received.duration_since(self.reported_at) >= REPORT_INTERVAL {
+            self.report_received();
+        }
+        let ReceivedBuffer { bytes, chunks } = self.recycled.try_recv().unwrap_or_default();
+        let chunks = std::mem::replace(&mut self.chunks, chunks);
         let bytes = reader.swap_buffer(bytes);
-        self.batches.send(Batch { bytes, pieces }).map_err(|_| End::Over)
+        self.buffers.send(ReceivedBuffer { bytes, chunks }).map_err(|_| SourceEnd::Done)
+    }
+
+    fn report_received(&mut self) {
+        let (bytes, completed) = (std::mem::take(&mut self.received_bytes), std::mem::take(&mut self.completed));
+        if bytes > 0 {
+            self.reported_at = self.last_received;
+            let _ = self.events.send(Event::Source(self.id, SourceEvent::Received { bytes, completed }));
+        }
+    }
+
+    /// Reports to the coordinator, in the order of what was received. Without a coordinator the report is lost.
+    fn report(&mut self, event: SourceEvent) {
+        self.report_received();
+        let _ = self.events.send(Event::Source(self.id, event));
+    }
+
+    /// What a failure of the connection means. Records that do not verify may come from an attacker on the path; only a
+    /// malformed message inside a verified record is the source's own.
+    fn end_for(&self, error: TransportError) -> SourceEnd {
+        match error {
+            TransportError::Protocol(TransferError::Malformed) => self.violation("malformed message"),
+            other => SourceEnd::Lost(other.to_string()),
+        }
     }
 }

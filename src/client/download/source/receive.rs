@@ -1,161 +1,149 @@
-//! What a source sends: every frame must be the answer to something that was asked for, in the order asked.
+//! What a source sends: every frame must be the reply to a request, in the order requested.
 
 use std::ops::Range;
 use std::time::Instant;
 
-use super::{Link, TELL_EVERY, broke};
-use crate::client::download::run::End;
-use crate::client::download::scheduler::Bits;
-use crate::client::download::writer::Piece;
+use super::SourceConnection;
+use crate::client::download::coordinator::{SourceEnd, SourceEvent};
+use crate::client::download::group_set::GroupSet;
+use crate::client::download::scheduler::FileId;
+use crate::client::download::writer::Chunk;
 use crate::common::chunk_tree::{GroupHash, GroupHashes, group_count};
-use crate::common::peer_message::{PeerResponse, RefusalReason};
+use crate::common::peer_message::PeerResponse;
 
-impl Link<'_, '_> {
-    pub(super) fn take_data(&mut self, content: u32, offset: u64, at: Range<usize>) -> Result<(), End> {
-        let Some(owed) = self.owed.front_mut() else {
-            return Err(broke("data nobody asked for"));
+impl SourceConnection<'_> {
+    /// The source has violated the protocol. The file it is sending is named in the report.
+    pub(super) fn violation(&self, what: &str) -> SourceEnd {
+        self.misbehaved(self.current_file, format!("it broke the protocol: {what}"))
+    }
+
+    fn misbehaved(&self, file: FileId, reason: String) -> SourceEnd {
+        SourceEnd::Misbehaved { file, reason }
+    }
+
+    pub(super) fn on_data(&mut self, content: u32, offset: u64, at: Range<usize>) -> Result<(), SourceEnd> {
+        let Some(pending) = self.pending_groups.front_mut() else {
+            return Err(self.violation("unrequested data"));
         };
         let end = offset.saturating_add(at.len() as u64);
-        if (content, offset) != (owed.content, owed.next) || end > owed.end {
-            return Err(broke("data out of order"));
+        if (content, offset) != (pending.content, pending.next) || end > pending.end {
+            return Err(self.violation("data out of order"));
         }
-        owed.next = end;
-        let (assignment, is_last) = (owed.assignment, end == owed.end);
-        self.file = assignment.file;
-        self.untold += at.len() as u64;
-        self.heard = Instant::now();
-        let mut is_wanted = true;
-        if is_last || self.heard.duration_since(self.told) >= TELL_EVERY {
-            let mut state = self.run.state();
-            state.plan.received(self.heard, self.id, self.untold);
-            if is_last {
-                self.owed.pop_front();
-                is_wanted = state.plan.arrived(self.id, assignment);
-                self.is_due = true;
-            }
-            self.is_due |= state.plan.must_cancel(self.id);
-            (self.untold, self.told) = (0, self.heard);
+        pending.next = end;
+        let (assignment, is_last) = (pending.assignment, end == pending.end);
+        let incomplete = pending.incomplete.clone();
+        self.current_file = assignment.file;
+        self.received_bytes += at.len() as u64;
+        self.last_received = Instant::now();
+        if is_last {
+            self.pending_groups.pop_front();
+            self.completed.push(assignment);
         }
-        self.batch.push(Piece { assignment, offset, at, is_last, is_wanted });
+        self.chunks.push(Chunk { assignment, incomplete, offset, at, is_last });
         Ok(())
     }
 
-    pub(super) fn take_message(&mut self, message: PeerResponse) -> Result<(), End> {
-        self.heard = Instant::now();
-        self.is_due = true;
+    pub(super) fn on_message(&mut self, message: PeerResponse) -> Result<(), SourceEnd> {
+        self.last_received = Instant::now();
         match message {
             PeerResponse::TicketAccepted { first } => {
-                let Some(files) = self.shown.pop_front() else { return Err(broke("an answer to no ticket")) };
+                let files = self.answered_grant()?;
                 if first as usize != self.contents.len() {
-                    return Err(broke("wrong numbers for granted contents"));
+                    return Err(self.violation("wrong numbers for granted contents"));
                 }
-                let mut state = self.run.state();
-                self.granted(&mut state.plan, files);
+                self.add_contents(&files);
+                self.report(SourceEvent::Granted(files));
             }
             PeerResponse::TicketRefused => {
-                let Some(files) = self.shown.pop_front() else { return Err(broke("an answer to no ticket")) };
-                let mut state = self.run.state();
-                files.into_iter().filter(|file| !self.numbers.contains_key(file)).for_each(|file| {
-                    state.plan.uncover(self.id, file);
-                });
+                let mut files = self.answered_grant()?;
+                files.retain(|file| !self.numbers.contains_key(file));
+                self.report(SourceEvent::GrantRefused(files));
             }
-            PeerResponse::GroupHashes { content, first, hashes } => self.take_outline(content, first, hashes)?,
+            PeerResponse::GroupHashes { content, first, hashes } => self.on_outline(content, first, hashes)?,
             PeerResponse::Refused { content, reason } => {
                 let Some(&file) = self.contents.get(content as usize) else {
-                    return Err(broke("a refusal of nothing"));
+                    return Err(self.violation("refused an unknown content"));
                 };
-                self.owed.retain(|owed| owed.content != content);
-                self.outlines.remove(&content);
-                self.partial.remove(&content);
-                let is_news = self.run.cannot_serve(self.id, &self.user, file, &reason.to_string());
-                if is_news && reason == RefusalReason::Changed {
-                    self.run.progress.source_dropped(&self.user, &self.run.jobs[file].name, &reason.to_string());
-                }
+                self.pending_groups.retain(|pending| pending.content != content);
+                self.pending_outlines.remove(&content);
+                self.pending_availability.retain(|&pending| pending != content);
+                self.report(SourceEvent::Refused(file, reason));
             }
-            PeerResponse::Busy { retry_ms } => return Err(End::Busy(retry_ms)),
-            PeerResponse::Availability { content, groups } => self.take_available(content, &groups)?,
-            PeerResponse::NotAvailable { content, first, count } => self.take_not_yet(content, first, count)?,
+            PeerResponse::Busy { retry_ms } => return Err(SourceEnd::Busy { retry_ms }),
+            PeerResponse::Availability { content, groups } => self.on_availability(content, &groups)?,
+            PeerResponse::NotAvailable { content, first, count } => self.on_not_available(content, first, count)?,
             PeerResponse::Hashing { .. } => {}
             PeerResponse::Cancelled => {
                 if !self.is_cancelling {
-                    return Err(broke("an answer to no cancel"));
+                    return Err(self.violation("unexpected cancel acknowledgement"));
                 }
                 self.is_cancelling = false;
-                self.owed.clear();
-                self.run.state().plan.cancelled(self.id);
-                self.run.notify();
+                self.pending_groups.clear();
+                self.report(SourceEvent::Cancelled);
             }
         }
         Ok(())
     }
 
-    /// The source has said which groups of a content it has.
-    fn take_available(&mut self, content: u32, groups: &[u8]) -> Result<(), End> {
-        if !self.partial.contains_key(&content) {
-            return Err(broke("news nobody asked for"));
-        }
+    /// The files of the ticket that a reply belongs to.
+    fn answered_grant(&mut self) -> Result<Vec<FileId>, SourceEnd> {
+        self.pending_grants.pop_front().ok_or_else(|| self.violation("reply without a pending ticket"))
+    }
+
+    /// The source reports which groups of a content it has.
+    fn on_availability(&mut self, content: u32, groups: &[u8]) -> Result<(), SourceEnd> {
+        let Some(at) = self.pending_availability.iter().position(|&pending| pending == content) else {
+            return Err(self.violation("unrequested availability"));
+        };
+        self.pending_availability.swap_remove(at);
         let file = self.contents[content as usize];
-        let count = group_count(self.run.jobs[file].content.size);
-        let part = match groups {
+        let count = group_count(self.jobs[file].item.content.size);
+        let groups = match groups {
             [] => None,
-            groups if groups.len() == count.div_ceil(8) as usize => Some(Bits::of_bytes(groups)),
-            _ => return Err(broke("news of the wrong length")),
+            groups if groups.len() == count.div_ceil(8) as usize => Some(GroupSet::from_bytes(groups)),
+            _ => return Err(self.violation("availability bitmap has the wrong length")),
         };
-        let mut state = self.run.state();
-        if part.is_none() || state.jobs[file].is_finished {
-            self.partial.remove(&content);
-        }
-        if state.plan.covers(self.id, file) {
-            state.plan.cover(self.id, file, part);
-        }
+        self.report(SourceEvent::Availability(file, groups));
         Ok(())
     }
 
-    /// The source has passed over groups that it does not have yet.
-    fn take_not_yet(&mut self, content: u32, first: u32, count: u32) -> Result<(), End> {
+    /// The source skips requested groups that it does not have yet.
+    fn on_not_available(&mut self, content: u32, first: u32, count: u32) -> Result<(), SourceEnd> {
         let Some(&file) = self.contents.get(content as usize) else {
-            return Err(broke("news of nothing"));
+            return Err(self.violation("availability for an unknown content"));
         };
-        let mut state = self.run.state();
+        let mut skipped = Vec::new();
         for group in first..first.saturating_add(count) {
-            let skipped = self
-                .owed
-                .pop_front_if(|owed| owed.content == content && owed.assignment.group == group && owed.next < owed.end);
-            let Some(owed) = skipped else { return Err(broke("it passes over what nobody asked for")) };
-            state.plan.passed_over(self.id, owed.assignment);
+            let pending = self.pending_groups.pop_front_if(|pending| {
+                pending.content == content && pending.assignment.group == group && pending.next < pending.end
+            });
+            let Some(pending) = pending else { return Err(self.violation("skipped an unrequested group")) };
+            skipped.push(pending.assignment);
         }
-        state.plan.cover_nothing_yet(self.id, file);
-        self.partial.entry(content).or_insert(None);
-        drop(state);
-        self.run.notify();
+        self.report(SourceEvent::NotAvailable(file, skipped));
         Ok(())
     }
 
-    fn take_outline(&mut self, content: u32, first: u32, hashes: Vec<GroupHash>) -> Result<(), End> {
-        let Some(known) = self.outlines.get_mut(&content) else {
-            return Err(broke("an outline nobody asked for"));
+    fn on_outline(&mut self, content: u32, first: u32, hashes: Vec<GroupHash>) -> Result<(), SourceEnd> {
+        let Some(received) = self.pending_outlines.get_mut(&content) else {
+            return Err(self.violation("unrequested outline"));
         };
         let file = self.contents[content as usize];
-        self.file = file;
-        let wanted = &self.run.jobs[file].content;
-        let count = group_count(wanted.size) as usize;
-        if first as usize != known.len() || hashes.is_empty() || known.len() + hashes.len() > count {
-            return Err(broke("an outline in disorder"));
+        self.current_file = file;
+        let published = &self.jobs[file].item.content;
+        let count = group_count(published.size) as usize;
+        if first as usize != received.len() || hashes.is_empty() || received.len() + hashes.len() > count {
+            return Err(self.violation("outline parts out of order"));
         }
-        known.extend(hashes);
-        if known.len() < count {
+        received.extend(hashes);
+        if received.len() < count {
             return Ok(());
         }
-        let hashes = self.outlines.remove(&content).expect("looked up above");
-        let Some(outline) = GroupHashes::verify(wanted.hash, wanted.size, hashes) else {
-            return Err(End::Liar("its outline does not match the published hash".into()));
+        let hashes = self.pending_outlines.remove(&content).expect("looked up above");
+        let Some(outline) = GroupHashes::verify(published.hash, published.size, hashes) else {
+            return Err(self.misbehaved(file, "its outline does not match the published hash".into()));
         };
-        let mut state = self.run.state();
-        if state.plan.outline_known(file) {
-            state.outlines.push((file, outline));
-        }
-        drop(state);
-        self.run.notify();
+        self.report(SourceEvent::Outline(file, outline));
         Ok(())
     }
 }

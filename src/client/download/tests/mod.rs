@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::sets::SET_MAX_FILES;
+use super::batch::FILES_PER_BATCH;
 use peers::{Contents, Listing, Peer, PeerBehaviour};
 use tempfile::TempDir;
 
 use super::*;
-use crate::common::types::ContentHash;
+use crate::common::types::{ContentHash, NamedContent};
 
 const MIB: usize = 1 << 20;
 const MTIME_MS: i64 = 1_600_000_000_123;
@@ -74,7 +74,7 @@ impl DownloadProgress for Told {
 struct Scene {
     dir: TempDir,
     contents: Arc<Contents>,
-    wanted: Vec<DownloadItem>,
+    wanted: Vec<NamedContent>,
     options: DownloadOptions,
     told: Told,
 }
@@ -86,7 +86,7 @@ impl Scene {
         for (name, bytes) in files {
             let hash = ContentHash(*blake3::hash(bytes).as_bytes());
             let content = Content { hash, size: bytes.len() as u64, mtime_ms: MTIME_MS };
-            wanted.push(DownloadItem { name: FileName::parse(name).unwrap(), content });
+            wanted.push(NamedContent { name: FileName::parse(name).unwrap(), content });
             contents.insert(hash, Arc::new(bytes.clone()));
         }
         let options = DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO };
@@ -119,7 +119,7 @@ impl Scene {
     fn part(&self, index: usize) -> PathBuf {
         let wanted = &self.wanted[index];
         let folder = self.path(wanted.name.as_str());
-        folder.parent().unwrap().join(partial_file::part_name(&wanted.content.hash))
+        folder.parent().unwrap().join(partial_file::partial_file_name(&wanted.content.hash))
     }
 
     /// Every wanted file is there, whole, with the publication's time, and nothing else is.
@@ -198,7 +198,7 @@ fn thousands_of_small_files_come_over_one_connection() {
     let peers = ["hans", "vader"].map(|name| scene.peer(name, PeerBehaviour::Honest));
     assert_all_done(&scene.fetch(&[&peers[0], &peers[1]]));
     scene.assert_whole();
-    assert!(peers[0].dialled.load(Ordering::SeqCst) <= 2, "one for each set of {SET_MAX_FILES} files");
+    assert!(peers[0].dialled.load(Ordering::SeqCst) <= 2, "one for each set of {FILES_PER_BATCH} files");
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn a_part_in_use_is_left_alone() {
     for size in SIZES {
         let (scene, peer) = scene(size);
         let folder = Arc::new(std::fs::File::open(scene.path("folder")).unwrap().into());
-        let held = partial_file::Part::open(folder, &scene.wanted[0].content.hash).unwrap();
+        let held = partial_file::PartialFile::open(folder, &scene.wanted[0].content.hash).unwrap();
         assert!(matches!(scene.fetch(&[&peer])[0], DownloadOutcome::Failed(DownloadError::Locked)));
         drop(held);
         assert_all_done(&scene.fetch(&[&peer]));
@@ -157,13 +157,13 @@ fn a_part_in_use_is_left_alone() {
 fn a_small_part_that_another_is_writing_is_waited_for() {
     let (scene, peer) = scene(SIZES[0]);
     let folder = Arc::new(std::fs::File::open(scene.path("folder")).unwrap().into());
-    let held = partial_file::Part::open(folder, &scene.wanted[0].content.hash).unwrap();
+    let held = partial_file::PartialFile::open(folder, &scene.wanted[0].content.hash).unwrap();
     std::thread::scope(|scope| {
         let fetching = scope.spawn(|| scene.fetch(&[&peer]));
         while peer.asked.load(Ordering::SeqCst) == 0 {
             std::thread::yield_now();
         }
-        held.discard();
+        held.remove();
         drop(held);
         assert_all_done(&fetching.join().unwrap());
     });

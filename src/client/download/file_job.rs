@@ -1,0 +1,198 @@
+//! One file of a batch: what is known of its download, and the file operations of it, from its partial file to its name.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::give_up::GiveUpTimer;
+use super::partial_file::{IncompleteFile, PartialFile};
+use super::scheduler::FileId;
+use super::target::{Finalized, TargetDir, TargetState, split_parent, target_state_in};
+use super::{DownloadError, DownloadOutcome, DownloadProgress, OnExists};
+use crate::common::chunk_tree::GroupHashes;
+use crate::common::sync::lock;
+use crate::common::types::{NamedContent, UserName};
+
+/// Small files with the same content use the same partial file and are written one after the other.
+const SAME_CONTENT_LOCKS: usize = 64;
+/// Another process that downloads the same small file locks its partial file only while it writes: how often to try to
+/// open it, and the wait between tries.
+const LOCK_TRIES: u32 = 100;
+const LOCK_RETRY_WAIT: Duration = Duration::from_millis(10);
+
+/// A file to download.
+pub(super) struct FileJob {
+    /// Its index among the files of the user's request.
+    pub index: usize,
+    pub item: NamedContent,
+}
+
+/// What the coordinator knows of a file beside its schedule.
+pub(super) struct FileState {
+    pub outcome: Option<DownloadOutcome>,
+    /// Of a large file, once its partial file is open.
+    pub incomplete: Option<Arc<IncompleteFile>>,
+    /// Users that cannot serve it.
+    pub excluded_users: HashSet<UserName>,
+    /// The server has named a source of it at least once.
+    pub was_offered: bool,
+    pub give_up: GiveUpTimer,
+    /// Why the last source failed.
+    pub last_failure: Option<String>,
+    /// Whether a source sent other content, and whether one failed in another way.
+    pub hash_mismatch: bool,
+    pub other_failure: bool,
+}
+
+impl FileState {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            outcome: None,
+            incomplete: None,
+            excluded_users: HashSet::new(),
+            was_offered: false,
+            give_up: GiveUpTimer::new(now),
+            last_failure: None,
+            hash_mismatch: false,
+            other_failure: false,
+        }
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.outcome.is_some()
+    }
+
+    /// The error when no source is left.
+    pub fn failure(&self) -> DownloadError {
+        if self.hash_mismatch && !self.other_failure {
+            return DownloadError::HashMismatch;
+        }
+        let reason = self.last_failure.as_deref().unwrap_or("no source is left");
+        DownloadError::Transfer(reason.to_owned())
+    }
+}
+
+/// The file operations of a batch, used by its worker threads.
+pub(super) struct FileOperations<'a> {
+    pub target_dir: &'a TargetDir,
+    pub on_exists: OnExists,
+    pub progress: &'a dyn DownloadProgress,
+    pub jobs: &'a [FileJob],
+    /// Small files that have been verified: only the first verified copy is saved.
+    claimed: Vec<AtomicBool>,
+    same_content: [Mutex<()>; SAME_CONTENT_LOCKS],
+}
+
+/// What became of a small file's bytes.
+pub(super) enum SmallFile {
+    /// They do not match the published hash.
+    Corrupt,
+    /// Another source has delivered the file.
+    Duplicate,
+    Finished(DownloadOutcome),
+}
+
+impl<'a> FileOperations<'a> {
+    pub fn new(
+        target_dir: &'a TargetDir,
+        on_exists: OnExists,
+        progress: &'a dyn DownloadProgress,
+        jobs: &'a [FileJob],
+    ) -> Self {
+        let claimed = jobs.iter().map(|_| AtomicBool::new(false)).collect();
+        Self { target_dir, on_exists, progress, jobs, claimed, same_content: [const { Mutex::new(()) }; _] }
+    }
+
+    /// Verifies and saves a file of one group.
+    pub fn save_small(&self, file: FileId, bytes: &[u8]) -> SmallFile {
+        let hash = &self.jobs[file].item.content.hash;
+        if blake3::hash(bytes).as_bytes() != &hash.0 {
+            return SmallFile::Corrupt;
+        }
+        if self.claimed[file].swap(true, Ordering::Relaxed) {
+            return SmallFile::Duplicate;
+        }
+        let _guard = lock(&self.same_content[usize::from(hash.0[0]) % SAME_CONTENT_LOCKS]);
+        SmallFile::Finished(self.write_small(file, bytes).unwrap_or_else(DownloadOutcome::Failed))
+    }
+
+    fn write_small(&self, file: FileId, bytes: &[u8]) -> Result<DownloadOutcome, DownloadError> {
+        let NamedContent { name, content } = &self.jobs[file].item;
+        let folder = self.target_dir.open_parent(name)?;
+        let mut partial = PartialFile::open(folder.clone(), &content.hash);
+        for _ in 1..LOCK_TRIES {
+            if !matches!(partial, Err(DownloadError::Locked)) || self.progress.interrupted() {
+                break;
+            }
+            thread::sleep(LOCK_RETRY_WAIT);
+            partial = PartialFile::open(folder.clone(), &content.hash);
+        }
+        let partial = partial?;
+        if let Err(error) = partial.write_all(bytes) {
+            partial.remove();
+            return Err(error.into());
+        }
+        Ok(self.finalize(file, &partial))
+    }
+
+    /// Opens the partial file of a large file and reserves its space on the disk. Also returns the groups that it may
+    /// hold.
+    pub fn open_large(
+        &self,
+        file: FileId,
+        outline: GroupHashes,
+    ) -> Result<(Arc<IncompleteFile>, Vec<u32>), DownloadError> {
+        let NamedContent { name, content } = &self.jobs[file].item;
+        let partial = PartialFile::open(self.target_dir.open_parent(name)?, &content.hash)?;
+        let groups = partial.groups_with_data(&outline);
+        if let Err(error) = partial.preallocate(content.size) {
+            if groups.is_empty() {
+                partial.remove();
+            }
+            return Err(error.into());
+        }
+        Ok((Arc::new(IncompleteFile::new(outline, partial)), groups))
+    }
+
+    /// Gives a complete large file its name and unlocks it.
+    pub fn finalize_large(&self, file: FileId, incomplete: &IncompleteFile) -> DownloadOutcome {
+        let outcome = self.finalize(file, incomplete.partial());
+        incomplete.partial().unlock();
+        outcome
+    }
+
+    /// Gives a complete partial file its modification time and its name.
+    fn finalize(&self, file: FileId, partial: &PartialFile) -> DownloadOutcome {
+        let NamedContent { name, content } = &self.jobs[file].item;
+        let finalized = partial
+            .set_mtime(content.mtime_ms)
+            .and_then(|()| self.target_dir.finalize(partial.folder(), partial.name(), name, self.on_exists))
+            .and_then(|finalized| match finalized {
+                Finalized::Saved(name) => Ok(DownloadOutcome::Saved { name }),
+                Finalized::Exists => self.on_target_exists(file, partial),
+            });
+        finalized.unwrap_or_else(|error| DownloadOutcome::Failed(error.into()))
+    }
+
+    /// The target was created by another program meanwhile.
+    fn on_target_exists(&self, file: FileId, partial: &PartialFile) -> io::Result<DownloadOutcome> {
+        let NamedContent { name, content } = &self.jobs[file].item;
+        let leaf = split_parent(name).1;
+        let state = target_state_in(partial.folder(), leaf, content, &|| self.progress.interrupted())?;
+        Ok(match (state, self.on_exists) {
+            (TargetState::Identical, _) => {
+                partial.remove();
+                DownloadOutcome::Saved { name: name.clone() }
+            }
+            (_, OnExists::Skip) => {
+                partial.remove();
+                DownloadOutcome::Skipped
+            }
+            // The partial file is complete: the same command with another policy needs no transfer.
+            _ => DownloadOutcome::Failed(DownloadError::Exists),
+        })
+    }
+}
