@@ -65,7 +65,7 @@ impl TokenBucket {
         }
     }
 
-    /// Takes tokens, in debt if need be, and returns how long to wait until the debt is paid. Takers that wait as told
+    /// Takes tokens, in debt if need be, and returns how long to wait until the debt is paid. Callers that wait that long
     /// are served in the order of their calls.
     pub fn take_in_advance(&mut self, now: Instant, rate: Rate, tokens: u64) -> Duration {
         let full_at = self.fills_at(now).unwrap_or(now) + rate.time_for(tokens);
@@ -81,7 +81,7 @@ impl TokenBucket {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "an Instant to count from can be had no other way")]
+#[expect(clippy::disallowed_methods, reason = "a test needs an Instant to count from")]
 mod tests {
     use super::*;
 

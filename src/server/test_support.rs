@@ -1,4 +1,4 @@
-//! A server core and the smallest client there is, in virtual time: for the core's own tests.
+//! A server core and a minimal client in virtual time, for the core's tests.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ use crate::common::types::{Content, ContentHash, ContentRef, FileName, NamedCont
 
 /// Milliseconds since 1970 when virtual time begins.
 pub(crate) const WALL_MS: u64 = 1_700_000_000_000;
-/// What clients tell of themselves.
+/// The client info in every handshake.
 pub(crate) const CLIENT_INFO: ClientInfo = ClientInfo { tcp_port: 7_000, free_slots: 4 };
 
 pub(crate) fn user(name: &str) -> UserName {
@@ -44,7 +44,7 @@ pub(crate) fn file(text: &str) -> NamedContent {
     NamedContent { name: name(text), content: Content { hash, size: 10, mtime_ms: 5 } }
 }
 
-/// What is asked for to fetch [`file`].
+/// The reference by which [`file`] is requested.
 pub(crate) fn wanted(text: &str) -> ContentRef {
     let NamedContent { name, content } = file(text);
     ContentRef { name, hash: content.hash, size: content.size }
@@ -64,20 +64,20 @@ pub(crate) fn credentials(names: &[&str]) -> Credentials {
 }
 
 /// A server, its journal and the time.
-pub(crate) struct World {
+pub(crate) struct TestServer {
     pub(crate) server: Server,
     pub(crate) now: Instant,
     pub(crate) out: Effects,
-    /// What the journal was given.
+    /// The mutations that the journal has received.
     pub(crate) journal: Vec<Mutation>,
-    /// Whether the journal stores at once.
-    pub(crate) stores: bool,
-    /// Every datagram to the server, as somebody on the line would see it.
+    /// Whether the journal stores mutations at once.
+    pub(crate) journal_stores: bool,
+    /// Every datagram sent to the server, as an on-path attacker sees it.
     pub(crate) recorded: Vec<(SocketAddr, Vec<u8>)>,
     pub(crate) rng: ChaCha20Rng,
 }
 
-impl World {
+impl TestServer {
     pub(crate) fn new(names: &[&str]) -> Self {
         Self::start(names, ServerConfig::default(), origin())
     }
@@ -90,7 +90,7 @@ impl World {
         let mut out = Effects::new();
         let credentials = credentials(names).versioned(&server.version_key());
         assert!(server.set_credentials(credentials, &mut out).is_empty());
-        Self { server, now, out, journal: Vec::new(), stores: true, recorded: Vec::new(), rng }
+        Self { server, now, out, journal: Vec::new(), journal_stores: true, recorded: Vec::new(), rng }
     }
 
     pub(crate) fn set_credentials(&mut self, credentials: Credentials) -> Vec<Plaintext> {
@@ -99,32 +99,32 @@ impl World {
     }
 
     /// Creates a session without the work of a login, for a user who needs no credential.
-    pub(crate) fn insert_session(&mut self, name: &str) -> Client {
+    pub(crate) fn insert_session(&mut self, name: &str) -> TestClient {
         let number = u32::try_from(self.server.session_count()).unwrap();
         let address = SocketAddr::new(Ipv4Addr::from_bits(0x7f01_0000 + number).into(), 5_000);
         let secret = Zeroizing::new(self.rng.r#gen::<[u8; 32]>());
-        let welcome = self.server.insert_session(self.now, user(name), address, CLIENT_INFO, secret.clone());
-        Client::new(address, secret, welcome)
+        let params = self.server.insert_session(self.now, user(name), address, CLIENT_INFO, secret.clone());
+        TestClient::new(address, secret, params)
     }
 
     pub(crate) fn advance(&mut self, time: Duration) {
         self.now += time;
     }
 
-    /// Hands in one datagram and settles; gives what the server sends.
+    /// Passes in one datagram and runs the server until it is idle. Returns the datagrams that it sends.
     pub(crate) fn send(&mut self, from: SocketAddr, bytes: &[u8]) -> Vec<Datagram> {
         let mut bytes = bytes.to_vec();
         self.recorded.push((from, bytes.clone()));
         self.server.handle_datagram(self.now, from, &mut bytes, &mut self.out);
-        self.settle()
+        self.run_until_idle()
     }
 
-    /// Lets the server do all that it can now.
-    pub(crate) fn settle(&mut self) -> Vec<Datagram> {
+    /// Runs the server until it waits for time to pass. Returns the datagrams that it sends.
+    pub(crate) fn run_until_idle(&mut self) -> Vec<Datagram> {
         loop {
             self.journal.extend(self.out.mutations.drain(..));
-            if self.stores {
-                self.store();
+            if self.journal_stores {
+                self.make_durable();
             }
             if self.server.poll_timeout().is_none_or(|due| due > self.now) {
                 return std::mem::take(&mut self.out.datagrams);
@@ -134,11 +134,11 @@ impl World {
     }
 
     /// Everything queued becomes durable.
-    pub(crate) fn store(&mut self) {
+    pub(crate) fn make_durable(&mut self) {
         self.server.handle_durable(self.now, JournalSeq(self.journal.len() as u64), &mut self.out);
     }
 
-    /// Proves the address: a nonce and its cookie.
+    /// Validates an address. Returns a nonce and its cookie.
     pub(crate) fn cookie(&mut self, from: SocketAddr) -> (Nonce, Cookie) {
         let nonce = self.rng.r#gen();
         let hello = Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes();
@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    /// Everything up to LOGIN3, which is not yet sent; `Err` is what LOGIN1 drew.
+    /// Performs a login up to LOGIN3, which is not sent. The error holds the replies to LOGIN1.
     pub(crate) fn begin_login(&mut self, from: SocketAddr, name: &str, password: &str) -> Result<Login, Vec<Datagram>> {
         let (nonce, cookie) = self.cookie(from);
         let user = user(name);
@@ -162,20 +162,20 @@ impl World {
         let finished = client.finish(&mut self.rng, &user, password.as_bytes(), ke2, KeyStretching::Insecure);
         let (key, login3) = match finished {
             Ok((key, ke3)) => {
-                let details = key.seal_client_info(&nonce, &CLIENT_INFO);
-                (Some(key), Packet::Login3 { nonce, ke3: &ke3, client_info: &details }.to_bytes())
+                let client_info = key.seal_client_info(&nonce, &CLIENT_INFO);
+                (Some(key), Packet::Login3 { nonce, ke3: &ke3, client_info: &client_info }.to_bytes())
             }
             Err(_) => {
-                let (mut ke3, mut details) = ([0; KE3_BYTES], [0; 48]);
+                let (mut ke3, mut client_info) = ([0; KE3_BYTES], [0; 48]);
                 self.rng.fill_bytes(&mut ke3);
-                self.rng.fill_bytes(&mut details);
-                (None, Packet::Login3 { nonce, ke3: &ke3, client_info: &details }.to_bytes())
+                self.rng.fill_bytes(&mut client_info);
+                (None, Packet::Login3 { nonce, ke3: &ke3, client_info: &client_info }.to_bytes())
             }
         };
         Ok(Login { nonce, key, login1, login2: login2[0].bytes.clone(), login3 })
     }
 
-    /// Logs in; `None` when refused without a word.
+    /// Logs in. `None` if the login was refused.
     pub(crate) fn try_login(&mut self, from: SocketAddr, name: &str, password: &str) -> Option<LoginOutcome> {
         let login = self.begin_login(from, name, password).ok()?;
         let reply = self.send(from, &login.login3);
@@ -183,56 +183,56 @@ impl World {
     }
 
     /// Logs in with the right password.
-    pub(crate) fn login(&mut self, from: &str, name: &str) -> Client {
+    pub(crate) fn login(&mut self, from: &str, name: &str) -> TestClient {
         match self.try_login(address(from), name, &format!("{name}-pw")) {
-            Some(LoginOutcome::Welcome(client)) => *client,
+            Some(LoginOutcome::Accepted(client)) => *client,
             _ => panic!("{name} was refused"),
         }
     }
 
-    /// Sends a message in a session; gives what comes back to that client.
-    pub(crate) fn say(&mut self, client: &mut Client, message: &ClientMessage) -> Vec<ServerMessage> {
+    /// Sends a message in a session. Returns the messages to that client.
+    pub(crate) fn send_message(&mut self, client: &mut TestClient, message: &ClientMessage) -> Vec<ServerMessage> {
         let bytes = client.seal(message);
         let sent = self.send(client.address, &bytes);
-        client.hear(sent)
+        client.receive(sent)
     }
 
-    /// Asks and gets the reply, if it comes at once.
-    pub(crate) fn try_ask(&mut self, client: &mut Client, request: Request) -> Option<Response> {
+    /// Sends a request. Returns the reply if it comes at once.
+    pub(crate) fn try_request(&mut self, client: &mut TestClient, request: Request) -> Option<Response> {
         client.next_id += 1;
         let id = RequestId(client.next_id);
         let message = ClientMessage::Request { id, lowest_pending: id, request };
-        match self.say(client, &message).pop() {
+        match self.send_message(client, &message).pop() {
             Some(ServerMessage::Reply { id: theirs, response }) if theirs == id => Some(response),
             None => None,
             other => panic!("{other:?}"),
         }
     }
 
-    pub(crate) fn ask(&mut self, client: &mut Client, request: Request) -> Response {
-        self.try_ask(client, request).expect("a reply")
+    pub(crate) fn request(&mut self, client: &mut TestClient, request: Request) -> Response {
+        self.try_request(client, request).expect("a reply")
     }
 
-    pub(crate) fn heartbeat(&mut self, client: &mut Client) -> Vec<ServerMessage> {
-        self.say(client, &ClientMessage::Heartbeat(Heartbeat { number: 1, free_slots: 3 }))
+    pub(crate) fn heartbeat(&mut self, client: &mut TestClient) -> Vec<ServerMessage> {
+        self.send_message(client, &ClientMessage::Heartbeat(Heartbeat { number: 1, free_slots: 3 }))
     }
 
-    /// Tries to take a client's session up again from an address.
-    pub(crate) fn resume(&mut self, client: &Client, from: SocketAddr) -> Option<Client> {
+    /// Tries to resume a client's session from an address.
+    pub(crate) fn resume(&mut self, client: &TestClient, from: SocketAddr) -> Option<TestClient> {
         let (nonce, resume) = self.resume_packet(client, from);
         let reply = self.send(from, &resume);
         client.resumed(from, nonce, &reply[0].bytes)
     }
 
-    pub(crate) fn resume_packet(&mut self, client: &Client, from: SocketAddr) -> (Nonce, Vec<u8>) {
+    pub(crate) fn resume_packet(&mut self, client: &TestClient, from: SocketAddr) -> (Nonce, Vec<u8>) {
         let (nonce, cookie) = self.cookie(from);
-        let details = client.resumption().seal_client_info(&nonce, &cookie, &CLIENT_INFO);
-        let packet = Packet::Resume { nonce, cookie, client_info: &details, ticket: &client.welcome.ticket };
+        let client_info = client.resumption().seal_client_info(&nonce, &cookie, &CLIENT_INFO);
+        let packet = Packet::Resume { nonce, cookie, client_info: &client_info, ticket: &client.params.ticket };
         (nonce, packet.to_bytes())
     }
 }
 
-/// A login whose last step is still to be sent.
+/// A login whose LOGIN3 has not been sent.
 pub(crate) struct Login {
     pub(crate) nonce: Nonce,
     pub(crate) key: Option<crate::common::handshake_keys::LoginKey>,
@@ -241,53 +241,53 @@ pub(crate) struct Login {
     pub(crate) login3: Vec<u8>,
 }
 
-/// What a login came to.
+/// The result of a login, as the client reads it.
 pub(crate) enum LoginOutcome {
-    Welcome(Box<Client>),
+    Accepted(Box<TestClient>),
     AlreadyActive { liveness_ms: u32 },
 }
 
 impl Login {
-    pub(crate) fn outcome(&self, from: SocketAddr, answer: &[u8]) -> Option<LoginOutcome> {
-        let Some(Packet::Login4 { nonce, result: answer }) = Packet::parse(answer) else { panic!("no ANSWER") };
+    pub(crate) fn outcome(&self, from: SocketAddr, reply: &[u8]) -> Option<LoginOutcome> {
+        let Some(Packet::Login4 { nonce, result }) = Packet::parse(reply) else { panic!("no LOGIN4") };
         assert_eq!(nonce, self.nonce);
         let key = self.key.as_ref()?;
-        Some(match key.open_result(&nonce, answer).ok()? {
-            LoginResult::Accepted(welcome) => {
-                LoginOutcome::Welcome(Box::new(Client::new(from, key.session_secret(), welcome)))
+        Some(match key.open_result(&nonce, result).ok()? {
+            LoginResult::Accepted(params) => {
+                LoginOutcome::Accepted(Box::new(TestClient::new(from, key.session_secret(), params)))
             }
             LoginResult::AlreadyActive { liveness_ms } => LoginOutcome::AlreadyActive { liveness_ms },
         })
     }
 }
 
-/// The smallest client there is.
-pub(crate) struct Client {
+/// A minimal client.
+pub(crate) struct TestClient {
     pub(crate) address: SocketAddr,
     pub(crate) secret: Secret,
-    pub(crate) welcome: SessionParams,
-    pub(crate) channel: SessionCipher,
+    pub(crate) params: SessionParams,
+    pub(crate) cipher: SessionCipher,
     pub(crate) next_id: u64,
 }
 
-impl Client {
-    fn new(address: SocketAddr, secret: Secret, welcome: SessionParams) -> Self {
-        let channel = SessionCipher::new(Side::Client, welcome.session, &secret);
-        Self { address, secret, welcome, channel, next_id: 0 }
+impl TestClient {
+    fn new(address: SocketAddr, secret: Secret, params: SessionParams) -> Self {
+        let cipher = SessionCipher::new(Side::Client, params.session, &secret);
+        Self { address, secret, params, cipher, next_id: 0 }
     }
 
     pub(crate) fn resumption(&self) -> ResumptionKey {
         ResumptionKey::new(ResumptionKey::secret_for_ticket(&self.secret))
     }
 
-    pub(crate) fn resumed(&self, from: SocketAddr, nonce: Nonce, reply: &[u8]) -> Option<Client> {
+    pub(crate) fn resumed(&self, from: SocketAddr, nonce: Nonce, reply: &[u8]) -> Option<TestClient> {
         match Packet::parse(reply)? {
-            Packet::Resumed { nonce: theirs, server_nonce, result: answer } if theirs == nonce => {
+            Packet::Resumed { nonce: theirs, server_nonce, result } if theirs == nonce => {
                 let keys = self.resumption();
-                let Ok(LoginResult::Accepted(welcome)) = keys.open_result(&nonce, &server_nonce, answer) else {
-                    panic!("a RESUMED that does not open");
+                let Ok(LoginResult::Accepted(params)) = keys.open_result(&nonce, &server_nonce, result) else {
+                    panic!("RESUMED does not open");
                 };
-                let mut client = Client::new(from, keys.session_secret(&nonce, &server_nonce), welcome);
+                let mut client = TestClient::new(from, keys.session_secret(&nonce, &server_nonce), params);
                 client.next_id = self.next_id;
                 Some(client)
             }
@@ -298,22 +298,22 @@ impl Client {
 
     pub(crate) fn seal(&mut self, message: &ClientMessage) -> Vec<u8> {
         let mut bytes = Vec::new();
-        self.channel.seal_into(&mut bytes, |text| message.encode(text));
+        self.cipher.seal_into(&mut bytes, |text| message.encode(text));
         bytes
     }
 
-    /// Opens what is for this client.
-    pub(crate) fn hear(&mut self, sent: Vec<Datagram>) -> Vec<ServerMessage> {
+    /// Decrypts the datagrams to this client.
+    pub(crate) fn receive(&mut self, sent: Vec<Datagram>) -> Vec<ServerMessage> {
         let ours = sent.into_iter().filter(|datagram| datagram.to == self.address);
         ours.filter_map(|mut datagram| {
-            let text = self.channel.open(&mut datagram.bytes).ok()?;
+            let text = self.cipher.open(&mut datagram.bytes).ok()?;
             Some(ServerMessage::decode(text).expect("the server's own message"))
         })
         .collect()
     }
 }
 
-/// What `act` logs on this thread at `level` or above.
+/// The lines that `act` logs on this thread at `level` or above.
 pub(crate) fn logged(level: Level, act: impl FnOnce()) -> Vec<String> {
     static CAPTURE: std::sync::Once = std::sync::Once::new();
     CAPTURE.call_once(|| {
@@ -346,8 +346,8 @@ impl log::Log for Capture {
     fn flush(&self) {}
 }
 
-/// The beginning of virtual time.
-#[expect(clippy::disallowed_methods, reason = "an Instant can be had no other way; it is read once")]
+/// The start of virtual time.
+#[expect(clippy::disallowed_methods, reason = "the only source of an Instant; read once")]
 pub(crate) fn origin() -> Instant {
     static ORIGIN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     *ORIGIN.get_or_init(Instant::now)

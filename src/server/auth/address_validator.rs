@@ -62,7 +62,7 @@ impl AddressValidator {
 const _: () = assert!(COOKIE_BUCKET.subsec_nanos() == 0 && COOKIE_BUCKET.as_secs() > 0);
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "an Instant to count from can be had no other way")]
+#[expect(clippy::disallowed_methods, reason = "a test needs an Instant to count from")]
 mod tests {
     use std::time::Duration;
 

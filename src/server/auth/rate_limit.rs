@@ -88,7 +88,7 @@ impl<K: Clone + Ord> KeyedRateLimit<K> {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "an Instant to count from can be had no other way")]
+#[expect(clippy::disallowed_methods, reason = "a test needs an Instant to count from")]
 mod tests {
     use super::*;
 

@@ -10,7 +10,7 @@
 //!
 //! Defended: online guessing, and locking a user out by it. No bucket distinguishes an unknown user from a known one:
 //! at a prefix where any user has logged in, every user has a bucket that guesses from elsewhere cannot empty. Not
-//! defended: an attacker at the victim's own prefix; a user who logs in from a new place, or anywhere after a restart,
+//! defended: an attacker at the victim's own prefix; a user who logs in from a new location, or anywhere after a restart,
 //! waits while hundreds of networks guess at that user's password. The memory is bounded and does not survive a restart.
 
 use std::collections::HashMap;
@@ -43,7 +43,7 @@ const KNOWN_LOCATIONS_MAX: usize = 65_536;
 /// Such locations of one user, so that one user cannot displace those of the others.
 const KNOWN_LOCATIONS_PER_USER_MAX: usize = 16;
 
-/// The origin of a guess. Each has its own bucket of the user, so that guesses from one lock nobody out at another.
+/// The origin of a guess. Each has its own bucket of the user, so that guesses from one do not lock the user out at another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum GuessOrigin {
     /// A prefix where some user has logged in before, but not this one.
@@ -230,6 +230,6 @@ impl KnownLocations {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "an Instant to count from can be had no other way")]
+#[expect(clippy::disallowed_methods, reason = "a test needs an Instant to count from")]
 #[path = "throttle_tests.rs"]
 mod tests;

@@ -1,7 +1,7 @@
 //! Puts credentials in force, at start and whenever the file is read again.
 //!
 //! Users who were removed and users whose credential has changed are logged out, and their resumption tickets become
-//! void. The publications of a removed user stay stored but are visible to nobody. Other users are not affected.
+//! void. The publications of a removed user stay stored but are not visible. Other users are not affected.
 
 use std::collections::HashSet;
 

@@ -1,7 +1,7 @@
 //! Logins in progress: a bounded table with expiry, fair to address prefixes.
 //!
 //! Defended: a flood of logins neither displaces nor delays the logins of others. Prefixes with an earlier successful
-//! login have a partition of the table, and every other turn at the expensive step, for themselves; within a partition,
+//! login have a partition of the table, and every second slot of the expensive step, for themselves; within a partition,
 //! prefixes (/32, /64) are served round robin. A new login is never refused: when a partition is full, the network
 //! (/32, /48) with the most pending logins loses its oldest. Retransmitted steps are answered from the table at no cost.
 //! Must not know what a step means.

@@ -6,30 +6,30 @@ use rand::{Rng, RngCore};
 use crate::common::limits::{DATAGRAM_MAX_BYTES, MESSAGE_MAX_BYTES, PROTOCOL_VERSION};
 use crate::common::message::{ClientMessage, Heartbeat, ServerMessage};
 use crate::common::packet::{Cookie, KE1_BYTES, Nonce, Packet};
-use crate::server::test_support::{LoginOutcome, World, address};
+use crate::server::test_support::{LoginOutcome, TestServer, address};
 
 const HERE: &str = "127.0.0.1:4000";
 
 #[test]
 fn random_bytes_are_never_answered() {
-    let mut world = World::new(&["hans"]);
-    let mut hans = world.login(HERE, "hans");
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login(HERE, "hans");
     for _ in 0..100_000 {
-        let mut bytes = vec![0; world.rng.gen_range(0..=DATAGRAM_MAX_BYTES + 1)];
-        world.rng.fill_bytes(&mut bytes);
+        let mut bytes = vec![0; test.rng.gen_range(0..=DATAGRAM_MAX_BYTES + 1)];
+        test.rng.fill_bytes(&mut bytes);
         if let [kind @ 0x01, ..] | [kind @ 0x04, ..] | [kind @ 0x08, ..] = &mut bytes[..] {
-            *kind = 0x10; // these kinds are answered to whoever asks; see the next test
+            *kind = 0x10; // these kinds are answered without a session; see the next test
         }
-        assert!(world.send(address(HERE), &bytes).is_empty(), "{bytes:x?}");
+        assert!(test.send(address(HERE), &bytes).is_empty(), "{bytes:x?}");
     }
-    assert_eq!(world.heartbeat(&mut hans).len(), 1);
+    assert_eq!(test.heartbeat(&mut hans).len(), 1);
 }
 
 #[test]
-fn no_answer_to_an_unproven_address_is_larger_than_its_request() {
-    let mut world = World::new(&["hans"]);
+fn no_reply_to_an_unvalidated_address_is_larger_than_its_request() {
+    let mut test = TestServer::new(&["hans"]);
     let (nonce, cookie) = ([1; 16], [2; 32]);
-    let mut hans = world.login(HERE, "hans");
+    let mut hans = test.login(HERE, "hans");
     let session = hans.seal(&ClientMessage::Logout);
     let packets = [
         Packet::Hello { version: PROTOCOL_VERSION, nonce },
@@ -41,123 +41,123 @@ fn no_answer_to_an_unproven_address_is_larger_than_its_request() {
         Packet::Login3 { nonce, ke3: &[5; 64], client_info: &[6; 48] },
         Packet::Login4 { nonce, result: &[7; 336] },
         Packet::Resume { nonce, cookie, client_info: &[6; 48], ticket: &[9; 1] },
-        Packet::Resume { nonce, cookie, client_info: &[6; 48], ticket: &hans.welcome.ticket },
+        Packet::Resume { nonce, cookie, client_info: &[6; 48], ticket: &hans.params.ticket },
         Packet::Resumed { nonce, server_nonce: [8; 16], result: &[7; 336] },
         Packet::Refused { nonce },
         Packet::Throttled { nonce, retry_after_s: 300 },
-        Packet::Reset { id: hans.welcome.session, token: [2; 16], delay_ms: 700 },
+        Packet::Reset { id: hans.params.session, token: [2; 16], delay_ms: 700 },
     ];
     let mut requests: Vec<Vec<u8>> = packets.iter().map(Packet::to_bytes).chain([session]).collect();
-    world.say(&mut hans, &ClientMessage::Logout);
-    let stranger = address("192.0.2.77:9");
+    test.send_message(&mut hans, &ClientMessage::Logout);
+    let unauthenticated = address("192.0.2.77:9");
     for round in 0..2_000 {
         for bytes in &mut requests {
-            let answer = world.send(stranger, bytes);
-            let answered: usize = answer.iter().map(|datagram| datagram.bytes.len()).sum();
-            assert!(answered <= bytes.len() && answer.len() <= 1, "round {round}, kind {:#x}", bytes[0]);
-            let at = world.rng.gen_range(1..bytes.len());
-            bytes[at] = world.rng.r#gen();
+            let replies = test.send(unauthenticated, bytes);
+            let reply_bytes: usize = replies.iter().map(|datagram| datagram.bytes.len()).sum();
+            assert!(reply_bytes <= bytes.len() && replies.len() <= 1, "round {round}, kind {:#x}", bytes[0]);
+            let at = test.rng.gen_range(1..bytes.len());
+            bytes[at] = test.rng.r#gen();
         }
     }
-    assert_eq!(world.server.session_count(), 0);
+    assert_eq!(test.server.session_count(), 0);
 }
 
 #[test]
-fn a_damaged_session_datagram_is_neither_answered_nor_life() {
-    let mut world = World::new(&["hans"]);
-    let mut hans = world.login(HERE, "hans");
+fn a_damaged_session_datagram_is_not_answered_and_leaves_the_replay_window_alone() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login(HERE, "hans");
     let good = hans.seal(&ClientMessage::Heartbeat(Heartbeat { number: 1, free_slots: 0 }));
     for at in (0..good.len()).filter(|&at| at != 0) {
         let mut bad = good.clone();
         bad[at] ^= 1;
-        assert!(world.send(address(HERE), &bad).is_empty(), "byte {at}");
+        assert!(test.send(address(HERE), &bad).is_empty(), "byte {at}");
     }
     for cut in 0..good.len() {
-        assert!(world.send(address(HERE), &good[..cut]).is_empty(), "cut to {cut}");
+        assert!(test.send(address(HERE), &good[..cut]).is_empty(), "cut to {cut}");
     }
-    assert_eq!(world.send(address(HERE), &good).len(), 1, "the replay window has not moved");
+    assert_eq!(test.send(address(HERE), &good).len(), 1, "the replay window has not moved");
 }
 
 #[test]
-fn whatever_is_said_under_seal_is_answered_once_and_in_one_datagram_at_most() {
-    let mut world = World::new(&["hans"]);
-    let mut hans = world.login(HERE, "hans");
+fn any_authenticated_message_is_answered_by_one_datagram_at_most() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login(HERE, "hans");
     let mut answered = 0;
     for _ in 0..30_000 {
-        let (mut bytes, mut text) = (Vec::new(), vec![0; world.rng.gen_range(1..MESSAGE_MAX_BYTES)]);
-        world.rng.fill_bytes(&mut text);
-        // A heartbeat or a request, with small numbers where ids, kinds and lengths stand; never a farewell.
+        let (mut bytes, mut text) = (Vec::new(), vec![0; test.rng.gen_range(1..MESSAGE_MAX_BYTES)]);
+        test.rng.fill_bytes(&mut text);
+        // A heartbeat or a request, with small numbers for ids, kinds and lengths; never a logout.
         text[0] %= 2;
-        let small = world.rng.gen_range(1..=text.len());
+        let small = test.rng.gen_range(1..=text.len());
         text[1..small].iter_mut().for_each(|byte| *byte %= 9);
-        hans.channel.seal_into(&mut bytes, |out| out.extend_from_slice(&text));
-        let sent = world.send(address(HERE), &bytes);
+        hans.cipher.seal_into(&mut bytes, |out| out.extend_from_slice(&text));
+        let sent = test.send(address(HERE), &bytes);
         assert!(sent.len() <= 1 && sent.iter().all(|datagram| datagram.bytes.len() <= DATAGRAM_MAX_BYTES));
-        answered += hans.hear(sent).len();
+        answered += hans.receive(sent).len();
     }
-    assert!(answered > 0, "some of it means something");
-    assert_eq!(world.heartbeat(&mut hans).len(), 1);
+    assert!(answered > 0, "some messages are valid");
+    assert_eq!(test.heartbeat(&mut hans).len(), 1);
 }
 
 #[test]
-fn nonsense_under_seal_is_dropped() {
-    let mut world = World::new(&["hans"]);
-    let mut hans = world.login(HERE, "hans");
+fn malformed_authenticated_messages_are_dropped() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login(HERE, "hans");
     for length in 1..200 {
         let mut bytes = Vec::new();
         let mut text = vec![0; length];
-        world.rng.fill_bytes(&mut text);
+        test.rng.fill_bytes(&mut text);
         text[0] = 200;
-        hans.channel.seal_into(&mut bytes, |out| out.extend_from_slice(&text));
-        assert!(world.send(address(HERE), &bytes).is_empty());
+        hans.cipher.seal_into(&mut bytes, |out| out.extend_from_slice(&text));
+        assert!(test.send(address(HERE), &bytes).is_empty());
     }
-    assert_eq!(world.heartbeat(&mut hans).len(), 1);
+    assert_eq!(test.heartbeat(&mut hans).len(), 1);
 }
 
-/// LOGIN1, handed in without letting the server do anything else; whether it was taken in without an answer.
-fn line_up(world: &mut World, from: &str, user: &str, (nonce, cookie): (Nonce, Cookie)) -> bool {
+/// Passes in a LOGIN1 and lets the server do nothing else. Returns whether it was queued, without a reply.
+fn queue_login(test: &mut TestServer, from: &str, user: &str, (nonce, cookie): (Nonce, Cookie)) -> bool {
     let mut login1 = Packet::Login1 { nonce, cookie, user, ke1: &[3; KE1_BYTES] }.to_bytes();
-    world.server.handle_datagram(world.now, address(from), &mut login1, &mut world.out);
-    std::mem::take(&mut world.out.datagrams).is_empty()
+    test.server.handle_datagram(test.now, address(from), &mut login1, &mut test.out);
+    std::mem::take(&mut test.out.datagrams).is_empty()
 }
 
 #[test]
-fn a_flood_of_logins_does_not_delay_a_heartbeat_or_another_networks_login() {
-    let mut world = World::new(&["hans"]);
-    let mut hans = world.login(HERE, "hans");
+fn a_flood_of_logins_delays_no_heartbeat_and_no_login_from_another_network() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login(HERE, "hans");
     let attackers: Vec<String> = (0..200).map(|port| format!("192.0.2.1:{}", 10_000 + port)).collect();
-    let cookies: Vec<_> = attackers.iter().map(|from| world.cookie(address(from))).collect();
-    let honest = world.cookie(address("192.0.2.2:1"));
+    let cookies: Vec<_> = attackers.iter().map(|from| test.cookie(address(from))).collect();
+    let honest = test.cookie(address("192.0.2.2:1"));
     let mut waiting = 0;
     for (at, (from, cookie)) in attackers.iter().zip(cookies).enumerate() {
-        waiting += usize::from(line_up(&mut world, from, &format!("user{at}"), cookie));
+        waiting += usize::from(queue_login(&mut test, from, &format!("user{at}"), cookie));
     }
-    assert!(waiting > 4, "{waiting} logins wait their turn");
-    assert!(line_up(&mut world, "192.0.2.2:1", "vader", honest));
+    assert!(waiting > 4, "{waiting} logins are queued");
+    assert!(queue_login(&mut test, "192.0.2.2:1", "vader", honest));
     let mut beat = hans.seal(&ClientMessage::Heartbeat(Heartbeat { number: 1, free_slots: 0 }));
-    world.server.handle_datagram(world.now, address(HERE), &mut beat, &mut world.out);
-    let heard = hans.hear(std::mem::take(&mut world.out.datagrams));
-    assert_eq!(heard, [ServerMessage::HeartbeatAck { number: 1 }], "at once");
+    test.server.handle_datagram(test.now, address(HERE), &mut beat, &mut test.out);
+    let received = hans.receive(std::mem::take(&mut test.out.datagrams));
+    assert_eq!(received, [ServerMessage::HeartbeatAck { number: 1 }], "at once");
     for _ in 0..8 {
-        world.server.run_deferred_work(world.now, false, &mut world.out);
+        test.server.run_deferred_work(test.now, false, &mut test.out);
     }
-    assert_eq!(world.out.datagrams.len(), 2, "one step in four busy turns");
-    let served: BTreeSet<_> = world.out.datagrams.drain(..).map(|login2| login2.to.ip().to_string()).collect();
-    assert_eq!(served.into_iter().collect::<Vec<_>>(), ["192.0.2.1", "192.0.2.2"], "networks take turns");
-    assert_eq!(world.settle().len(), waiting - 1, "and in the end everyone is served");
+    assert_eq!(test.out.datagrams.len(), 2, "one step in four busy iterations");
+    let served: BTreeSet<_> = test.out.datagrams.drain(..).map(|login2| login2.to.ip().to_string()).collect();
+    assert_eq!(served.into_iter().collect::<Vec<_>>(), ["192.0.2.1", "192.0.2.2"], "networks are served round robin");
+    assert_eq!(test.run_until_idle().len(), waiting - 1, "in the end all are served");
 }
 
 #[test]
 fn guesses_are_throttled_and_the_victim_is_not_locked_out() {
-    let mut world = World::new(&["hans"]);
+    let mut test = TestServer::new(&["hans"]);
     let (mut tried, mut throttled) = (0, 0);
     for guess in 0..600 {
-        world.advance(Duration::from_millis(100));
+        test.advance(Duration::from_millis(100));
         let from = address(&format!("127.0.0.2:{}", 1_000 + guess));
-        match world.begin_login(from, "hans", "guess") {
+        match test.begin_login(from, "hans", "guess") {
             Ok(login) => {
                 tried += 1;
-                world.send(from, &login.login3);
+                test.send(from, &login.login3);
             }
             Err(reply) => {
                 let packet = reply.first().and_then(|first| Packet::parse(&first.bytes));
@@ -167,6 +167,6 @@ fn guesses_are_throttled_and_the_victim_is_not_locked_out() {
         }
     }
     assert!(throttled > tried, "{tried} guesses in a minute, {throttled} refused");
-    let victim = world.try_login(address("127.0.0.1:1"), "hans", "hans-pw");
-    assert!(matches!(victim, Some(LoginOutcome::Welcome(_))));
+    let victim = test.try_login(address("127.0.0.1:1"), "hans", "hans-pw");
+    assert!(matches!(victim, Some(LoginOutcome::Accepted(_))));
 }

@@ -1,4 +1,4 @@
-//! Floods: what is kept for strangers is bounded, and so is what they can make the server say.
+//! Floods: the state that unauthenticated clients can cause is bounded, and so are the replies.
 
 use std::cell::RefCell;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -10,77 +10,78 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::common::limits::{PENDING_LOGIN_LIFETIME, PENDING_LOGINS_KNOWN_MAX, PENDING_LOGINS_MAX};
 use crate::common::message::ClientMessage;
 use crate::common::packet::{Cookie, KE1_BYTES, Nonce, Packet};
-use crate::server::test_support::{World, address};
+use crate::server::test_support::{TestServer, address};
 
-/// Hosts of as many networks.
+/// Hosts, each in a network of its own.
 fn host(number: u32) -> SocketAddr {
     SocketAddr::new(Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | u128::from(number) << 80 | 1).into(), 4_000)
 }
 
-/// A LOGIN1, handed in without letting the server do anything else.
-fn line_up(world: &mut World, from: SocketAddr, user: &str, (nonce, cookie): (Nonce, Cookie)) {
+/// Passes in a LOGIN1 and lets the server do nothing else.
+fn queue_login(test: &mut TestServer, from: SocketAddr, user: &str, (nonce, cookie): (Nonce, Cookie)) {
     let mut login1 = Packet::Login1 { nonce, cookie, user, ke1: &[3; KE1_BYTES] }.to_bytes();
-    world.server.handle_datagram(world.now, from, &mut login1, &mut world.out);
-    world.out.datagrams.clear();
+    test.server.handle_datagram(test.now, from, &mut login1, &mut test.out);
+    test.out.datagrams.clear();
 }
 
 #[test]
-fn logins_under_way_are_bounded_whoever_sends_them_and_nobody_is_kept_out() {
-    let mut world = World::new(&["hans", "vader"]);
+fn pending_logins_are_bounded_and_no_login_is_refused() {
+    let mut test = TestServer::new(&["hans", "vader"]);
     let (home, elsewhere) = (address("192.0.2.1:4000"), address("192.0.2.2:4000"));
-    let mut hans = world.login("192.0.2.1:4001", "hans");
-    world.say(&mut hans, &ClientMessage::Logout);
-    // While records are made, everyone waits.
-    world.server.enrolling = true;
+    let mut hans = test.login("192.0.2.1:4001", "hans");
+    test.send_message(&mut hans, &ClientMessage::Logout);
+    // While records are made, every login waits.
+    test.server.enrolling = true;
     for number in 0..PENDING_LOGINS_MAX as u32 + 2_000 {
-        let cookie = world.cookie(host(number));
-        line_up(&mut world, host(number), &format!("user{number}"), cookie);
-        world.out.awaited_records.clear();
+        let cookie = test.cookie(host(number));
+        queue_login(&mut test, host(number), &format!("user{number}"), cookie);
+        test.out.awaited_records.clear();
     }
-    assert_eq!(world.server.pending_logins.awaited_records().count(), PENDING_LOGINS_MAX - PENDING_LOGINS_KNOWN_MAX);
-    let (at_home, at_elsewhere) = (world.cookie(home), world.cookie(elsewhere));
-    world.server.handle_enrolment_done();
-    // Whose turn comes after those of thousands: at a place where somebody has logged in before, at once.
-    line_up(&mut world, home, "hans", at_home);
-    world.server.run_deferred_work(world.now, true, &mut world.out);
-    world.server.run_deferred_work(world.now, true, &mut world.out);
-    assert!(world.out.datagrams.iter().any(|login2| login2.to == home));
-    line_up(&mut world, elsewhere, "vader", at_elsewhere);
-    assert!(world.settle().iter().any(|login2| login2.to == elsewhere), "elsewhere, in turn");
-    world.advance(PENDING_LOGIN_LIFETIME);
-    world.settle();
-    assert!(!world.server.pending_logins.has_ready() && world.server.pending_logins.next_expiry().is_none());
+    assert_eq!(test.server.pending_logins.awaited_records().count(), PENDING_LOGINS_MAX - PENDING_LOGINS_KNOWN_MAX);
+    let (at_home, at_elsewhere) = (test.cookie(home), test.cookie(elsewhere));
+    test.server.handle_enrolment_done();
+    // Thousands of logins are queued. One from a prefix with an earlier login is processed at once.
+    queue_login(&mut test, home, "hans", at_home);
+    test.server.run_deferred_work(test.now, true, &mut test.out);
+    test.server.run_deferred_work(test.now, true, &mut test.out);
+    assert!(test.out.datagrams.iter().any(|login2| login2.to == home));
+    queue_login(&mut test, elsewhere, "vader", at_elsewhere);
+    assert!(test.run_until_idle().iter().any(|login2| login2.to == elsewhere), "from an unknown prefix, in its turn");
+    test.advance(PENDING_LOGIN_LIFETIME);
+    test.run_until_idle();
+    assert!(!test.server.pending_logins.has_ready() && test.server.pending_logins.next_expiry().is_none());
 }
 
 #[test]
-fn resets_have_a_rate() {
-    let mut world = World::new(&["hans"]);
-    let mut hans = world.login("127.0.0.1:4000", "hans");
-    world.say(&mut hans, &ClientMessage::Logout);
+fn resets_are_limited_in_rate() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login("127.0.0.1:4000", "hans");
+    test.send_message(&mut hans, &ClientMessage::Logout);
     let bytes = hans.seal(&ClientMessage::Logout);
-    let drawn =
-        |world: &mut World, from: &str| (0..30_000).filter(|_| !world.send(address(from), &bytes).is_empty()).count();
-    // For each network, and for all of them.
-    assert_eq!(["192.0.2.7:9", "192.0.2.8:9", "192.0.2.9:9"].map(|from| drawn(&mut world, from)), [10_000, 10_000, 0]);
-    world.advance(Duration::from_millis(100));
-    assert_eq!(drawn(&mut world, "192.0.2.7:9"), 1_000);
-    assert_eq!(drawn(&mut world, "192.0.2.9:9"), 1_000);
+    let resets = |test: &mut TestServer, from: &str| {
+        (0..30_000).filter(|_| !test.send(address(from), &bytes).is_empty()).count()
+    };
+    // For each prefix, and in all.
+    assert_eq!(["192.0.2.7:9", "192.0.2.8:9", "192.0.2.9:9"].map(|from| resets(&mut test, from)), [10_000, 10_000, 0]);
+    test.advance(Duration::from_millis(100));
+    assert_eq!(resets(&mut test, "192.0.2.7:9"), 1_000);
+    assert_eq!(resets(&mut test, "192.0.2.9:9"), 1_000);
 }
 
 #[test]
-fn whatever_a_stranger_sends_the_answer_is_one_datagram_and_no_larger() {
-    let world = RefCell::new(World::new(&["hans"]));
+fn any_unauthenticated_datagram_gets_at_most_one_reply_and_no_larger_one() {
+    let test = RefCell::new(TestServer::new(&["hans"]));
     let (session, ticket) = {
-        let mut world = world.borrow_mut();
-        let mut hans = world.login("127.0.0.1:4000", "hans");
+        let mut test = test.borrow_mut();
+        let mut hans = test.login("127.0.0.1:4000", "hans");
         let session = hans.seal(&ClientMessage::Logout);
-        world.say(&mut hans, &ClientMessage::Logout);
-        (session, hans.welcome.ticket.clone())
+        test.send_message(&mut hans, &ClientMessage::Logout);
+        (session, hans.params.ticket.clone())
     };
     let sizes = [256, 49, 19, 210, 337, 129, 353, 97 + ticket.len(), 369, 17, 35, session.len()];
     let kinds = prop_oneof![0x01_u8..=0x11, any::<u8>()];
     let size = prop_oneof![proptest::sample::select(sizes.to_vec()), 0..1_300_usize];
-    // Noise; or what is true but for a change somewhere, so that it gets past the first checks.
+    // Random bytes, or valid packets with one change, which get past the first checks.
     let noise = (kinds, size).prop_flat_map(|(kind, size)| {
         proptest::collection::vec(any::<u8>(), size).prop_map(move |mut bytes| {
             if let Some(first) = bytes.first_mut() {
@@ -89,14 +90,14 @@ fn whatever_a_stranger_sends_the_answer_is_one_datagram_and_no_larger() {
             bytes
         })
     });
-    let truths = vec![
+    let valid = vec![
         Packet::Hello { version: 1, nonce: [1; 16] }.to_bytes(),
         Packet::Login1 { nonce: [1; 16], cookie: [2; 32], user: "hans", ke1: &[3; KE1_BYTES] }.to_bytes(),
         Packet::Login3 { nonce: [1; 16], ke3: &[3; 64], client_info: &[4; 48] }.to_bytes(),
         Packet::Resume { nonce: [1; 16], cookie: [2; 32], client_info: &[4; 48], ticket: &ticket }.to_bytes(),
         session,
     ];
-    let changed = (proptest::sample::select(truths), any::<prop::sample::Index>(), any::<u8>(), 0..3_usize);
+    let changed = (proptest::sample::select(valid), any::<prop::sample::Index>(), any::<u8>(), 0..3_usize);
     let changed = changed.prop_map(|(mut bytes, at, change, cut)| {
         let at = at.index(bytes.len());
         bytes[at] ^= change;
@@ -105,12 +106,12 @@ fn whatever_a_stranger_sends_the_answer_is_one_datagram_and_no_larger() {
     });
     let mut runner = TestRunner::new(Config { cases: 30_000, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&prop_oneof![noise, changed], |bytes| {
-        let answer = world.borrow_mut().send(address("192.0.2.77:9"), &bytes);
-        let answered: usize = answer.iter().map(|datagram| datagram.bytes.len()).sum();
-        prop_assert!(answer.len() <= 1 && answered <= bytes.len(), "{answer:?}");
-        prop_assert!(answer.iter().all(|datagram| datagram.to == address("192.0.2.77:9")));
+        let replies = test.borrow_mut().send(address("192.0.2.77:9"), &bytes);
+        let reply_bytes: usize = replies.iter().map(|datagram| datagram.bytes.len()).sum();
+        prop_assert!(replies.len() <= 1 && reply_bytes <= bytes.len(), "{replies:?}");
+        prop_assert!(replies.iter().all(|datagram| datagram.to == address("192.0.2.77:9")));
         Ok(())
     });
     outcome.unwrap();
-    assert_eq!(world.borrow().server.session_count(), 0);
+    assert_eq!(test.borrow().server.session_count(), 0);
 }

@@ -3,12 +3,12 @@ use std::sync::Arc;
 
 use crate::common::message::{AudienceRef, Cursor, NameQuery, Request, Response};
 use crate::common::types::{Audience, FileName, UserName};
-use crate::server::test_support::{Client, World, address, file, name, user};
+use crate::server::test_support::{TestClient, TestServer, address, file, name, user};
 
-fn users(world: &mut World, client: &mut Client, ask: impl Fn(Option<Cursor>) -> Request) -> Vec<UserName> {
+fn users(test: &mut TestServer, client: &mut TestClient, request: impl Fn(Option<Cursor>) -> Request) -> Vec<UserName> {
     let (mut all, mut cursor) = (Vec::new(), None);
     loop {
-        match world.ask(client, ask(cursor)) {
+        match test.request(client, request(cursor)) {
             Response::Users { users, next } => {
                 all.extend(users);
                 if next.is_none() {
@@ -21,10 +21,10 @@ fn users(world: &mut World, client: &mut Client, ask: impl Fn(Option<Cursor>) ->
     }
 }
 
-fn search(world: &mut World, client: &mut Client, query: &NameQuery) -> Vec<FileName> {
+fn search(test: &mut TestServer, client: &mut TestClient, query: &NameQuery) -> Vec<FileName> {
     let (mut all, mut cursor) = (Vec::new(), None);
     loop {
-        match world.ask(client, Request::Search { query: query.clone(), cursor }) {
+        match test.request(client, Request::Search { query: query.clone(), cursor }) {
             Response::SearchResults { names, next } => {
                 all.extend(names);
                 if next.is_none() {
@@ -38,94 +38,94 @@ fn search(world: &mut World, client: &mut Client, query: &NameQuery) -> Vec<File
 }
 
 #[test]
-fn a_hundred_thousand_peers_arrive_whole() {
-    let mut world = World::new(&["hans"]);
-    let mut hans = world.login("127.0.0.1:4000", "hans");
+fn a_hundred_thousand_peers_are_listed_once_each() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login("127.0.0.1:4000", "hans");
     let expected: BTreeSet<UserName> = (0..100_000)
         .map(|at| {
             let name = format!("user-{at}");
-            world.insert_session(&name);
+            test.insert_session(&name);
             user(&name)
         })
         .collect();
-    let listed = users(&mut world, &mut hans, |cursor| Request::Peers { cursor });
+    let listed = users(&mut test, &mut hans, |cursor| Request::Peers { cursor });
     assert_eq!(listed.len(), expected.len(), "each once");
     assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), expected);
 }
 
 #[test]
-fn a_hundred_thousand_names_arrive_whole_and_hidden_ones_leave_no_trace() {
-    let mut world = World::new(&["hans"]);
-    let mut hans = world.login("127.0.0.1:4000", "hans");
-    world.insert_session("vader");
-    let owner = world.server.index.intern_owner(&user("vader"));
+fn a_hundred_thousand_names_are_listed_once_each_and_no_hidden_one() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login("127.0.0.1:4000", "hans");
+    test.insert_session("vader");
+    let owner = test.server.index.intern_owner(&user("vader"));
     let hidden = Arc::new(Audience::only(vec![user("yoda")]));
     let open = Arc::new(Audience::Everyone);
     let names: BTreeSet<FileName> = (0..100_000).map(|at| name(&format!("file-{at}.pdf"))).collect();
-    for (at, shown) in names.iter().enumerate() {
-        world.server.index.publish(owner, &file(shown.as_str()), &open, 1);
+    for (at, visible) in names.iter().enumerate() {
+        test.server.index.publish(owner, &file(visible.as_str()), &open, 1);
         if at % 2 == 0 {
-            world.server.index.publish(owner, &file(&format!("hidden-{at}.pdf")), &hidden, 1);
+            test.server.index.publish(owner, &file(&format!("hidden-{at}.pdf")), &hidden, 1);
         }
     }
     for needle in ["", ".pdf", "pd"] {
-        let found = search(&mut world, &mut hans, &NameQuery::Substring(needle.into()));
+        let found = search(&mut test, &mut hans, &NameQuery::Substring(needle.into()));
         assert_eq!(found.len(), names.len(), "each once");
         assert!(found.iter().all(|name| names.contains(name)));
     }
-    assert!(search(&mut world, &mut hans, &NameQuery::Substring("hidden".into())).is_empty());
+    assert!(search(&mut test, &mut hans, &NameQuery::Substring("hidden".into())).is_empty());
 }
 
 #[test]
-fn pages_are_full_whatever_is_hidden() {
-    let mut world = World::new(&["hans"]);
-    let mut hans = world.login("127.0.0.1:4000", "hans");
-    world.insert_session("vader");
-    let owner = world.server.index.intern_owner(&user("vader"));
+fn hidden_names_do_not_shorten_a_page() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login("127.0.0.1:4000", "hans");
+    test.insert_session("vader");
+    let owner = test.server.index.intern_owner(&user("vader"));
     let hidden = Arc::new(Audience::only(vec![user("yoda")]));
     let open = Arc::new(Audience::Everyone);
     for at in 0..20_000 {
-        world.server.index.publish(owner, &file(&format!("hidden-{at}.pdf")), &hidden, 1);
+        test.server.index.publish(owner, &file(&format!("hidden-{at}.pdf")), &hidden, 1);
     }
-    world.server.index.publish(owner, &file("shown.pdf"), &open, 1);
+    test.server.index.publish(owner, &file("visible.pdf"), &open, 1);
     let query = NameQuery::Substring("pdf".into());
-    let response = world.ask(&mut hans, Request::Search { query, cursor: None });
-    assert_eq!(response, Response::SearchResults { names: vec![name("shown.pdf")], next: None });
+    let response = test.request(&mut hans, Request::Search { query, cursor: None });
+    assert_eq!(response, Response::SearchResults { names: vec![name("visible.pdf")], next: None });
 }
 
 #[test]
-fn an_audience_of_any_size_is_staged_and_read_back() {
-    let mut world = World::new(&["hans"]);
-    let mut hans = world.login("127.0.0.1:4000", "hans");
+fn an_audience_of_several_parts_is_staged_and_read_back() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login("127.0.0.1:4000", "hans");
     let everyone: Vec<UserName> = (0..100).map(|at| user(&format!("user{at:03}"))).collect();
     let parts: Vec<&[UserName]> = everyone.chunks(15).collect();
     let stage = |part: usize| Request::StageAudience { key: 5, part: part as u16, users: parts[part].to_vec() };
     let publish = Request::Publish { files: vec![file("a")], audience: AudienceRef::Staged(5) };
-    assert_eq!(world.ask(&mut hans, publish.clone()), Response::UnknownAudience);
-    assert_eq!(world.ask(&mut hans, stage(1)), Response::UnknownAudience, "parts come in order");
+    assert_eq!(test.request(&mut hans, publish.clone()), Response::UnknownAudience);
+    assert_eq!(test.request(&mut hans, stage(1)), Response::UnknownAudience, "parts come in order");
     for part in [0, 0, 1, 0, 2, 1, 3, 4, 5, 6] {
-        assert_eq!(world.ask(&mut hans, stage(part)), Response::AudienceStaged, "part {part}");
+        assert_eq!(test.request(&mut hans, stage(part)), Response::AudienceStaged, "part {part}");
     }
-    assert!(matches!(world.ask(&mut hans, publish), Response::Published { .. }));
-    let listed = users(&mut world, &mut hans, |cursor| Request::AudienceOf { name: name("a"), cursor });
+    assert!(matches!(test.request(&mut hans, publish), Response::Published { .. }));
+    let listed = users(&mut test, &mut hans, |cursor| Request::AudienceOf { name: name("a"), cursor });
     assert_eq!(listed, everyone);
     let none = Request::AudienceOf { name: name("b"), cursor: None };
-    assert_eq!(world.ask(&mut hans, none), Response::NotPublished);
+    assert_eq!(test.request(&mut hans, none), Response::NotPublished);
 }
 
 #[test]
 fn a_cursor_of_another_list_is_stale() {
-    let mut world = World::new(&["hans"]);
-    let mut hans = world.login("127.0.0.1:4000", "hans");
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login("127.0.0.1:4000", "hans");
     for at in 0..1_000 {
-        world.insert_session(&format!("user-{at}"));
+        test.insert_session(&format!("user-{at}"));
     }
-    let Response::Users { next: Some(cursor), .. } = world.ask(&mut hans, Request::Peers { cursor: None }) else {
+    let Response::Users { next: Some(cursor), .. } = test.request(&mut hans, Request::Peers { cursor: None }) else {
         panic!("one page")
     };
     let response =
-        world.ask(&mut hans, Request::OwnPublications { user_initiated: true, cursor: Some(cursor.clone()) });
+        test.request(&mut hans, Request::OwnPublications { user_initiated: true, cursor: Some(cursor.clone()) });
     assert_eq!(response, Response::StaleCursor);
-    let (mut other, _) = (world.insert_session("vader"), address("127.0.0.1:1"));
-    assert_eq!(world.ask(&mut other, Request::Peers { cursor: Some(cursor) }), Response::StaleCursor);
+    let (mut other, _) = (test.insert_session("vader"), address("127.0.0.1:1"));
+    assert_eq!(test.request(&mut other, Request::Peers { cursor: Some(cursor) }), Response::StaleCursor);
 }

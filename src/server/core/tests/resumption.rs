@@ -3,146 +3,146 @@ use std::time::Duration;
 use crate::common::message::{ClientMessage, Request, Response};
 use crate::common::packet::Packet;
 use crate::server::core::ServerConfig;
-use crate::server::test_support::{LoginOutcome, World, address, origin, user};
+use crate::server::test_support::{LoginOutcome, TestServer, address, origin, user};
 
 const HERE: &str = "127.0.0.1:4000";
 const THERE: &str = "127.0.0.9:4001";
 
 #[test]
-fn a_change_of_address_keeps_the_run_and_raises_the_generation() {
-    let mut world = World::new(&["hans"]);
-    let mut before = world.login(HERE, "hans");
-    world.heartbeat(&mut before);
-    let mut after = world.resume(&before, address(THERE)).expect("RESUMED");
-    assert_eq!(after.welcome.instance, before.welcome.instance);
-    assert_ne!(after.welcome.session, before.welcome.session);
-    assert_eq!(world.heartbeat(&mut after).len(), 1);
-    assert!(world.heartbeat(&mut before).is_empty());
-    assert_eq!(world.server.session_count(), 1);
-    let again = world.resume(&after, address(HERE)).expect("and again");
-    assert_eq!(again.welcome.instance, before.welcome.instance);
+fn a_change_of_address_keeps_the_instance_and_raises_the_generation() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut before = test.login(HERE, "hans");
+    test.heartbeat(&mut before);
+    let mut after = test.resume(&before, address(THERE)).expect("RESUMED");
+    assert_eq!(after.params.instance, before.params.instance);
+    assert_ne!(after.params.session, before.params.session);
+    assert_eq!(test.heartbeat(&mut after).len(), 1);
+    assert!(test.heartbeat(&mut before).is_empty());
+    assert_eq!(test.server.session_count(), 1);
+    let again = test.resume(&after, address(HERE)).expect("and again");
+    assert_eq!(again.params.instance, before.params.instance);
 }
 
 #[test]
-fn a_repeated_resume_draws_the_same_bytes() {
-    let mut world = World::new(&["hans"]);
-    let hans = world.login(HERE, "hans");
-    let (nonce, resume) = world.resume_packet(&hans, address(THERE));
-    let first = world.send(address(THERE), &resume);
-    let second = world.send(address(THERE), &resume);
+fn a_repeated_resume_gets_the_same_bytes() {
+    let mut test = TestServer::new(&["hans"]);
+    let hans = test.login(HERE, "hans");
+    let (nonce, resume) = test.resume_packet(&hans, address(THERE));
+    let first = test.send(address(THERE), &resume);
+    let second = test.send(address(THERE), &resume);
     assert_eq!(first, second);
     let mut resumed = hans.resumed(address(THERE), nonce, &second[0].bytes).expect("RESUMED");
-    assert_eq!(world.heartbeat(&mut resumed).len(), 1);
+    assert_eq!(test.heartbeat(&mut resumed).len(), 1);
 }
 
 #[test]
-fn a_ticket_whose_successor_was_seen_is_used_up() {
-    let mut world = World::new(&["hans"]);
-    let first = world.login(HERE, "hans");
-    let (_, recorded) = world.resume_packet(&first, address(HERE));
-    let reply = world.send(address(HERE), &recorded);
+fn a_ticket_whose_successor_was_used_is_void() {
+    let mut test = TestServer::new(&["hans"]);
+    let first = test.login(HERE, "hans");
+    let (_, recorded) = test.resume_packet(&first, address(HERE));
+    let reply = test.send(address(HERE), &recorded);
     assert_eq!(reply.len(), 1);
-    let lost = world.resume(&first, address(THERE));
-    let mut second = lost.expect("nobody has shown to know the session that the lost RESUMED began");
-    world.heartbeat(&mut second);
-    assert!(world.resume(&first, address(HERE)).is_none());
-    world.send(address(HERE), &recorded);
-    assert_eq!(world.heartbeat(&mut second).len(), 1, "the replay did not end the session");
-    world.advance(Duration::from_secs(3));
-    world.send(address(HERE), &recorded);
-    assert_eq!(world.server.session_count(), 0, "nor did it begin one");
-    assert!(world.resume(&second, address(HERE)).is_some());
+    let lost = test.resume(&first, address(THERE));
+    let mut second = lost.expect("no client has used the session of the lost RESUMED");
+    test.heartbeat(&mut second);
+    assert!(test.resume(&first, address(HERE)).is_none());
+    test.send(address(HERE), &recorded);
+    assert_eq!(test.heartbeat(&mut second).len(), 1, "the replay did not end the session");
+    test.advance(Duration::from_secs(3));
+    test.send(address(HERE), &recorded);
+    assert_eq!(test.server.session_count(), 0, "and began none");
+    assert!(test.resume(&second, address(HERE)).is_some());
 }
 
 #[test]
-fn a_recorded_resumption_makes_no_session() {
-    let mut world = World::new(&["hans"]);
-    let hans = world.login(HERE, "hans");
-    let (_, recorded) = world.resume_packet(&hans, address(HERE));
-    // The server has forgotten that hans came back and left since; whoever sits at hans' address can renew the cookie.
-    let mut later = World::start(&["hans"], ServerConfig::default(), origin() + Duration::from_secs(60));
+fn a_replayed_resumption_creates_no_session() {
+    let mut test = TestServer::new(&["hans"]);
+    let hans = test.login(HERE, "hans");
+    let (_, recorded) = test.resume_packet(&hans, address(HERE));
+    // The server has forgotten that hans resumed and logged out since. An attacker at hans' address can get a new cookie.
+    let mut later = TestServer::start(&["hans"], ServerConfig::default(), origin() + Duration::from_secs(60));
     let reply = later.send(address(HERE), &recorded);
-    let Some(Packet::Retry { cookie, .. }) = Packet::parse(&reply[0].bytes) else { panic!("a cookie of the past") };
-    assert_eq!((reply.len(), later.server.session_count()), (1, 0), "as it was recorded it changes nothing");
+    let Some(Packet::Retry { cookie, .. }) = Packet::parse(&reply[0].bytes) else { panic!("no RETRY") };
+    assert_eq!((reply.len(), later.server.session_count()), (1, 0), "the cookie has expired");
     let mut renewed = recorded.clone();
     renewed[17..49].copy_from_slice(&cookie);
     let reply = later.send(address(HERE), &renewed);
     assert!(matches!(Packet::parse(&reply[0].bytes), Some(Packet::Refused { .. })));
-    assert_eq!(later.server.session_count(), 0, "nor with another cookie: hans is not seen, and is nobody's source");
-    assert!(later.resume(&hans, address(HERE)).is_some(), "the ticket's owner is not kept out by it");
+    assert_eq!(later.server.session_count(), 0, "the client info is sealed for the recorded cookie");
+    assert!(later.resume(&hans, address(HERE)).is_some(), "the owner of the ticket is not locked out");
 }
 
 #[test]
-fn a_resumption_that_nobody_speaks_under_keeps_nobody_out() {
-    let mut world = World::new(&["hans"]);
-    let mut hans = world.login(HERE, "hans");
-    world.heartbeat(&mut hans);
-    let (_, resume) = world.resume_packet(&hans, address(HERE));
-    world.send(address(HERE), &resume);
-    let mut client = world.login(THERE, "hans");
-    world.send(address(HERE), &resume);
-    assert_eq!(world.heartbeat(&mut client).len(), 1);
-    assert_eq!(world.server.session_count(), 1);
-    let again = world.try_login(address(HERE), "hans", "hans-pw");
-    assert!(matches!(again, Some(LoginOutcome::AlreadyActive { .. })), "who has spoken stays");
+fn an_unconfirmed_resumption_does_not_lock_the_user_out() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login(HERE, "hans");
+    test.heartbeat(&mut hans);
+    let (_, resume) = test.resume_packet(&hans, address(HERE));
+    test.send(address(HERE), &resume);
+    let mut client = test.login(THERE, "hans");
+    test.send(address(HERE), &resume);
+    assert_eq!(test.heartbeat(&mut client).len(), 1);
+    assert_eq!(test.server.session_count(), 1);
+    let again = test.try_login(address(HERE), "hans", "hans-pw");
+    assert!(matches!(again, Some(LoginOutcome::AlreadyActive { .. })), "a confirmed session stays");
 }
 
 #[test]
-fn a_run_does_not_supersede_another() {
-    let mut world = World::new(&["hans"]);
-    let old = world.login(HERE, "hans");
-    world.advance(Duration::from_secs(3));
-    let mut new = world.login(THERE, "hans");
-    assert!(world.resume(&old, address(HERE)).is_none());
-    assert_eq!(world.heartbeat(&mut new).len(), 1);
+fn an_instance_does_not_replace_another() {
+    let mut test = TestServer::new(&["hans"]);
+    let old = test.login(HERE, "hans");
+    test.advance(Duration::from_secs(3));
+    let mut new = test.login(THERE, "hans");
+    assert!(test.resume(&old, address(HERE)).is_none());
+    assert_eq!(test.heartbeat(&mut new).len(), 1);
 }
 
 #[test]
-fn a_session_outlives_the_server() {
-    let mut world = World::new(&["hans"]);
-    let mut hans = world.login(HERE, "hans");
+fn a_session_survives_a_restart() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login(HERE, "hans");
     let restart = |secret: u8| {
         let config = ServerConfig { root_secret: [secret; 32].into(), ..ServerConfig::default() };
-        World::start(&["hans"], config, origin() + Duration::from_secs(10))
+        TestServer::start(&["hans"], config, origin() + Duration::from_secs(10))
     };
     let mut same = restart(0);
     let bytes = hans.seal(&ClientMessage::Logout);
     assert_eq!(same.send(address(HERE), &bytes).len(), 1, "RESET");
     let mut resumed = same.resume(&hans, address(HERE)).expect("RESUMED");
-    assert_eq!(resumed.welcome.instance, hans.welcome.instance);
+    assert_eq!(resumed.params.instance, hans.params.instance);
     assert_eq!(
-        same.ask(&mut resumed, Request::Peers { cursor: None }),
+        same.request(&mut resumed, Request::Peers { cursor: None }),
         Response::Users { users: Vec::new(), next: None }
     );
     let mut other = restart(1);
-    assert!(other.send(address(HERE), &bytes).is_empty(), "no id of this server's");
+    assert!(other.send(address(HERE), &bytes).is_empty(), "not an id of this server");
     assert!(other.resume(&hans, address(HERE)).is_none());
 }
 
 #[test]
 fn a_ticket_expires() {
-    let mut world = World::new(&["hans"]);
-    let hans = world.login(HERE, "hans");
-    world.advance(Duration::from_secs(7 * 24 * 3_600));
-    assert!(world.resume(&hans, address(HERE)).is_none());
+    let mut test = TestServer::new(&["hans"]);
+    let hans = test.login(HERE, "hans");
+    test.advance(Duration::from_secs(7 * 24 * 3_600));
+    assert!(test.resume(&hans, address(HERE)).is_none());
 }
 
 #[test]
-fn a_stolen_ticket_is_useless_without_its_secret() {
-    let mut world = World::new(&["hans", "vader"]);
-    let (hans, mut vader) = (world.login(HERE, "hans"), world.login(THERE, "vader"));
-    vader.welcome.ticket.clone_from(&hans.welcome.ticket);
-    assert!(world.resume(&vader, address(THERE)).is_none());
-    let taken = world.try_login(address(THERE), "hans", "hans-pw");
-    assert!(matches!(taken, Some(LoginOutcome::AlreadyActive { .. })), "hans is still there");
+fn a_stolen_ticket_is_invalid_without_its_secret() {
+    let mut test = TestServer::new(&["hans", "vader"]);
+    let (hans, mut vader) = (test.login(HERE, "hans"), test.login(THERE, "vader"));
+    vader.params.ticket.clone_from(&hans.params.ticket);
+    assert!(test.resume(&vader, address(THERE)).is_none());
+    let taken = test.try_login(address(THERE), "hans", "hans-pw");
+    assert!(matches!(taken, Some(LoginOutcome::AlreadyActive { .. })), "hans is still logged in");
 }
 
 #[test]
-fn ten_thousand_sessions_of_one_address_outlive_the_server() {
-    let mut world = World::new(&[]);
+fn ten_thousand_sessions_of_one_address_survive_a_restart() {
+    let mut test = TestServer::new(&[]);
     let users: Vec<String> = (0..10_000).map(|at| format!("user{at}")).collect();
-    let clients: Vec<_> = users.iter().map(|user| world.insert_session(user)).collect();
-    let mut later = World::start(&[], ServerConfig::default(), origin() + Duration::from_secs(10));
+    let clients: Vec<_> = users.iter().map(|user| test.insert_session(user)).collect();
+    let mut later = TestServer::start(&[], ServerConfig::default(), origin() + Duration::from_secs(10));
     for (at, client) in clients.iter().enumerate() {
         let owner = later.server.index.intern_owner(&user(&users[at]));
         later.server.accounts.entry(&user(&users[at]), || owner).version = Some([0; 16]);

@@ -4,20 +4,20 @@ use crate::common::message::{
 };
 use crate::common::ticket::TransferTicket;
 use crate::common::types::{Audience, ContentRef};
-use crate::server::test_support::{Client, WALL_MS, World, file, name, user, wanted};
+use crate::server::test_support::{TestClient, TestServer, WALL_MS, file, name, user, wanted};
 
-fn publish(world: &mut World, client: &mut Client, texts: &[&str], audience: AudienceRef) -> Response {
-    world.ask(client, Request::Publish { files: texts.iter().map(|text| file(text)).collect(), audience })
+fn publish(test: &mut TestServer, client: &mut TestClient, texts: &[&str], audience: AudienceRef) -> Response {
+    test.request(client, Request::Publish { files: texts.iter().map(|text| file(text)).collect(), audience })
 }
 
-fn sources(world: &mut World, client: &mut Client, texts: &[&str]) -> Vec<SourceGrant> {
-    sources_of(world, client, texts.iter().map(|text| wanted(text)).collect())
+fn sources(test: &mut TestServer, client: &mut TestClient, texts: &[&str]) -> Vec<SourceGrant> {
+    sources_of(test, client, texts.iter().map(|text| wanted(text)).collect())
 }
 
-fn sources_of(world: &mut World, client: &mut Client, files: Vec<ContentRef>) -> Vec<SourceGrant> {
+fn sources_of(test: &mut TestServer, client: &mut TestClient, files: Vec<ContentRef>) -> Vec<SourceGrant> {
     let (mut all, mut cursor) = (Vec::new(), None);
     loop {
-        match world.ask(client, Request::Sources { files: files.clone(), cursor }) {
+        match test.request(client, Request::Sources { files: files.clone(), cursor }) {
             Response::Sources { sources, next } => {
                 all.extend(sources);
                 if next.is_none() {
@@ -39,21 +39,21 @@ fn resolve(name: &str) -> Request {
 }
 
 #[test]
-fn no_source_is_passed_over_when_slots_fill_between_two_pages() {
+fn no_source_is_skipped_when_slots_fill_between_two_pages() {
     let names: Vec<String> = (0..9).map(|at| format!("user{at}")).collect();
-    let mut world = World::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    let mut asker = world.login("127.0.0.1:4000", &names[0]);
-    let mut clients: Vec<Client> =
-        (1..9).map(|at| world.login(&format!("127.0.0.1:{}", 5_000 + at), &names[at])).collect();
+    let mut test = TestServer::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut requester = test.login("127.0.0.1:4000", &names[0]);
+    let mut clients: Vec<TestClient> =
+        (1..9).map(|at| test.login(&format!("127.0.0.1:{}", 5_000 + at), &names[at])).collect();
     for (client, file) in clients.iter_mut().zip(["a", "b", "c", "d", "e", "f", "g", "h"]) {
-        publish(&mut world, client, &[file], AudienceRef::Everyone);
+        publish(&mut test, client, &[file], AudienceRef::Everyone);
     }
     let files: Vec<ContentRef> = ["a", "b", "c", "d", "e", "f", "g", "h"].map(wanted).to_vec();
     for round in 0..20 {
         let (mut covered, mut cursor, mut pages) = (0, None, 0);
         loop {
             let request = Request::Sources { files: files.clone(), cursor };
-            let Response::Sources { sources, next } = world.ask(&mut asker, request) else { panic!("sources") };
+            let Response::Sources { sources, next } = test.request(&mut requester, request) else { panic!("sources") };
             assert!(sources.is_sorted_by_key(|source| std::cmp::Reverse(source.free_slots)));
             covered |= sources.iter().fold(0, |all, source| all | source.file_mask);
             pages += 1;
@@ -63,7 +63,7 @@ fn no_source_is_passed_over_when_slots_fill_between_two_pages() {
             }
             for (at, client) in clients.iter_mut().enumerate() {
                 let free_slots = ((at * 5 + round + pages) % 8) as u8;
-                world.say(
+                test.send_message(
                     client,
                     &ClientMessage::Heartbeat(Heartbeat { number: (20 * round + pages) as u32, free_slots }),
                 );
@@ -75,10 +75,10 @@ fn no_source_is_passed_over_when_slots_fill_between_two_pages() {
 
 #[test]
 fn a_source_carries_its_observed_address_and_a_ticket_it_can_open() {
-    let mut world = World::new(&["hans", "vader"]);
-    let (mut hans, mut vader) = (world.login("192.0.2.1:4000", "hans"), world.login("192.0.2.2:4000", "vader"));
-    publish(&mut world, &mut vader, &["a", "b"], AudienceRef::Everyone);
-    let found = sources(&mut world, &mut hans, &["a", "x", "b"]);
+    let mut test = TestServer::new(&["hans", "vader"]);
+    let (mut hans, mut vader) = (test.login("192.0.2.1:4000", "hans"), test.login("192.0.2.2:4000", "vader"));
+    publish(&mut test, &mut vader, &["a", "b"], AudienceRef::Everyone);
+    let found = sources(&mut test, &mut hans, &["a", "x", "b"]);
     let [source] = &found[..] else { panic!("{found:?}") };
     assert_eq!((source.user.as_str(), source.address.to_string().as_str()), ("vader", "192.0.2.2:7000"));
     assert_eq!((source.file_mask, source.free_slots), (0b101, 4));
@@ -92,91 +92,91 @@ fn a_source_carries_its_observed_address_and_a_ticket_it_can_open() {
     assert!(TransferTicket::open(&source.ticket, &other, WALL_MS).is_err());
 }
 
-/// What an uploader takes the server's clock for: it learns it once and counts on.
-fn reckoned_ms(world: &World, uploader: &Client, began: std::time::Instant) -> u64 {
-    uploader.welcome.server_time_ms + u64::try_from((world.now - began).as_millis()).unwrap()
+/// The server's clock as an uploader estimates it: learned once at the login, then advanced.
+fn estimated_clock_ms(test: &TestServer, uploader: &TestClient, began: std::time::Instant) -> u64 {
+    uploader.params.server_time_ms + u64::try_from((test.now - began).as_millis()).unwrap()
 }
 
 #[test]
-fn tickets_are_good_for_their_time_however_the_wall_clock_is_set() {
+fn the_lifetime_of_tickets_does_not_depend_on_the_wall_clock() {
     for set_to_ms in [WALL_MS - 60_000, WALL_MS + 3_600_000, 0] {
-        let mut world = World::new(&["hans", "vader", "yoda"]);
-        let began = world.now;
-        let mut vader = world.login("192.0.2.2:4000", "vader");
-        publish(&mut world, &mut vader, &["a"], AudienceRef::Everyone);
-        world.advance(std::time::Duration::from_secs(1));
-        world.server.set_clock(world.now, set_to_ms);
-        // Those who are there before and after the jump have the same clock.
-        let yoda = world.login("192.0.2.3:4000", "yoda");
-        assert_eq!(reckoned_ms(&world, &yoda, world.now), reckoned_ms(&world, &vader, began), "{set_to_ms}");
-        let mut hans = world.login("192.0.2.1:4000", "hans");
-        let ticket = &sources(&mut world, &mut hans, &["a"])[0].ticket;
+        let mut test = TestServer::new(&["hans", "vader", "yoda"]);
+        let began = test.now;
+        let mut vader = test.login("192.0.2.2:4000", "vader");
+        publish(&mut test, &mut vader, &["a"], AudienceRef::Everyone);
+        test.advance(std::time::Duration::from_secs(1));
+        test.server.set_clock(test.now, set_to_ms);
+        // Clients that logged in before and after the jump agree on the clock.
+        let yoda = test.login("192.0.2.3:4000", "yoda");
+        assert_eq!(estimated_clock_ms(&test, &yoda, test.now), estimated_clock_ms(&test, &vader, began), "{set_to_ms}");
+        let mut hans = test.login("192.0.2.1:4000", "hans");
+        let ticket = &sources(&mut test, &mut hans, &["a"])[0].ticket;
         let key = AeadKey::derived(context::TRANSFER_TICKETS, vader.secret.as_slice());
-        let now_ms = reckoned_ms(&world, &vader, began);
+        let now_ms = estimated_clock_ms(&test, &vader, began);
         assert!(TransferTicket::open(ticket, &key, now_ms + 59_999).is_ok(), "{set_to_ms}");
         assert!(TransferTicket::open(ticket, &key, now_ms + 60_000).is_err(), "{set_to_ms}");
     }
 }
 
 #[test]
-fn loopback_peers_are_sources_for_loopback_askers_alone() {
-    let mut world = World::new(&["hans", "vader", "yoda"]);
-    let mut hans = world.login("192.0.2.1:4000", "hans");
-    let mut vader = world.login("127.0.0.1:4000", "vader");
-    let mut yoda = world.login("[::1]:4000", "yoda");
-    publish(&mut world, &mut vader, &["a"], AudienceRef::Everyone);
-    publish(&mut world, &mut hans, &["b"], AudienceRef::Everyone);
-    assert!(sources(&mut world, &mut hans, &["a"]).is_empty());
-    assert_eq!(sources(&mut world, &mut yoda, &["a"]).len(), 1);
-    assert_eq!(sources(&mut world, &mut yoda, &["b"]).len(), 1);
+fn loopback_peers_are_sources_for_loopback_requesters_only() {
+    let mut test = TestServer::new(&["hans", "vader", "yoda"]);
+    let mut hans = test.login("192.0.2.1:4000", "hans");
+    let mut vader = test.login("127.0.0.1:4000", "vader");
+    let mut yoda = test.login("[::1]:4000", "yoda");
+    publish(&mut test, &mut vader, &["a"], AudienceRef::Everyone);
+    publish(&mut test, &mut hans, &["b"], AudienceRef::Everyone);
+    assert!(sources(&mut test, &mut hans, &["a"]).is_empty());
+    assert_eq!(sources(&mut test, &mut yoda, &["a"]).len(), 1);
+    assert_eq!(sources(&mut test, &mut yoda, &["b"]).len(), 1);
 }
 
 #[test]
-fn the_best_sources_come_first_and_not_all_of_them() {
+fn the_sources_with_most_free_slots_are_selected_and_the_load_is_spread() {
     let names: Vec<String> = (0..21).map(|at| format!("u{at}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let mut world = World::new(&names);
-    let mut asker = world.login("127.0.0.1:4000", "u0");
+    let mut test = TestServer::new(&names);
+    let mut requester = test.login("127.0.0.1:4000", "u0");
     for (at, user) in names.iter().enumerate().skip(1) {
-        let mut client = world.login(&format!("127.0.0.1:{}", 5_000 + at), user);
-        publish(&mut world, &mut client, &["a"], AudienceRef::Everyone);
+        let mut client = test.login(&format!("127.0.0.1:{}", 5_000 + at), user);
+        publish(&mut test, &mut client, &["a"], AudienceRef::Everyone);
         let free_slots = [0, 0, 2, 8][(at / 6).min(3)];
-        world.say(&mut client, &ClientMessage::Heartbeat(Heartbeat { number: 1, free_slots }));
+        test.send_message(&mut client, &ClientMessage::Heartbeat(Heartbeat { number: 1, free_slots }));
     }
-    let mut drawn = std::collections::BTreeSet::new();
+    let mut selected = std::collections::BTreeSet::new();
     for _ in 0..20 {
-        let found = sources(&mut world, &mut asker, &["a"]);
+        let found = sources(&mut test, &mut requester, &["a"]);
         assert_eq!(found.len(), 8);
         let mut free_slots: Vec<u8> = found.iter().map(|source| source.free_slots).collect();
         free_slots.sort_unstable();
-        assert_eq!(free_slots, [2, 2, 2, 2, 2, 8, 8, 8], "of a long list the client sorts all pages");
-        drawn.extend(found.into_iter().map(|source| source.user));
+        assert_eq!(free_slots, [2, 2, 2, 2, 2, 8, 8, 8], "a client sorts the pages of a long list");
+        selected.extend(found.into_iter().map(|source| source.user));
     }
-    assert!(drawn.len() == 9, "the load is spread: {drawn:?}");
+    assert!(selected.len() == 9, "the load is spread: {selected:?}");
 }
 
 #[test]
-fn a_batch_of_many_files_is_one_ticket_a_peer() {
-    let mut world = World::new(&["hans", "vader", "yoda"]);
-    let mut hans = world.login("127.0.0.1:4000", "hans");
+fn a_batch_of_many_files_needs_one_ticket_per_peer() {
+    let mut test = TestServer::new(&["hans", "vader", "yoda"]);
+    let mut hans = test.login("127.0.0.1:4000", "hans");
     let texts = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p"];
     for user in ["vader", "yoda"] {
-        let mut client = world.login(&format!("127.0.0.1:{}", 5_000 + user.len()), user);
-        publish(&mut world, &mut client, &texts, AudienceRef::Everyone);
+        let mut client = test.login(&format!("127.0.0.1:{}", 5_000 + user.len()), user);
+        publish(&mut test, &mut client, &texts, AudienceRef::Everyone);
     }
-    let found = sources(&mut world, &mut hans, &texts);
+    let found = sources(&mut test, &mut hans, &texts);
     let mut covers: Vec<_> = found.iter().map(|source| (source.user.to_string(), source.file_mask)).collect();
     covers.sort();
     assert_eq!(covers, [("vader".into(), 0xffff), ("yoda".into(), 0xffff)]);
 }
 
 #[test]
-fn what_is_published_to_some_does_not_exist_for_others() {
-    let mut world = World::new(&["hans", "vader", "yoda"]);
-    let mut hans = world.login("127.0.0.1:4000", "hans");
-    let mut vader = world.login("127.0.0.1:4001", "vader");
-    let mut yoda = world.login("127.0.0.1:4002", "yoda");
-    let everything = |world: &mut World, client: &mut Client| {
+fn files_published_to_some_do_not_exist_for_others() {
+    let mut test = TestServer::new(&["hans", "vader", "yoda"]);
+    let mut hans = test.login("127.0.0.1:4000", "hans");
+    let mut vader = test.login("127.0.0.1:4001", "vader");
+    let mut yoda = test.login("127.0.0.1:4002", "yoda");
+    let everything = |test: &mut TestServer, client: &mut TestClient| {
         let search = Request::Search { query: NameQuery::Substring(String::new()), cursor: None };
         let inherited = Request::Publish { files: vec![file("secret")], audience: AudienceRef::Inherited };
         let files = vec![wanted("secret")];
@@ -187,48 +187,48 @@ fn what_is_published_to_some_does_not_exist_for_others() {
             inherited,
             Request::OwnPublications { user_initiated: true, cursor: None },
         ]
-        .map(|request| world.ask(client, request))
+        .map(|request| test.request(client, request))
     };
-    let before = everything(&mut world, &mut yoda);
-    world.ask(&mut hans, Request::StageAudience { key: 1, part: 0, users: vec![user("vader")] });
-    publish(&mut world, &mut hans, &["secret"], AudienceRef::Staged(1));
-    assert_eq!(everything(&mut world, &mut yoda), before);
-    assert_eq!(sources(&mut world, &mut vader, &["secret"]).len(), 1);
-    assert!(matches!(publish(&mut world, &mut vader, &["secret"], AudienceRef::Inherited), Response::Published { .. }));
-    assert_eq!(everything(&mut world, &mut yoda), before, "nor what was fetched and shared on");
-    let owner = world.server.index.intern_owner(&user("vader"));
-    let (_, audience) = world.server.index.publication(owner, &name("secret")).unwrap();
+    let before = everything(&mut test, &mut yoda);
+    test.request(&mut hans, Request::StageAudience { key: 1, part: 0, users: vec![user("vader")] });
+    publish(&mut test, &mut hans, &["secret"], AudienceRef::Staged(1));
+    assert_eq!(everything(&mut test, &mut yoda), before);
+    assert_eq!(sources(&mut test, &mut vader, &["secret"]).len(), 1);
+    assert!(matches!(publish(&mut test, &mut vader, &["secret"], AudienceRef::Inherited), Response::Published { .. }));
+    assert_eq!(everything(&mut test, &mut yoda), before, "the downloaded copy is hidden as well");
+    let owner = test.server.index.intern_owner(&user("vader"));
+    let (_, audience) = test.server.index.publication(owner, &name("secret")).unwrap();
     assert_eq!(*audience, Audience::Only(vec![user("hans")]));
 }
 
 #[test]
-fn whoever_tells_another_size_is_a_source_of_that_alone() {
-    let mut world = World::new(&["hans", "vader", "yoda"]);
-    let mut hans = world.login("127.0.0.1:4000", "hans");
-    let (mut vader, mut yoda) = (world.login("127.0.0.1:4001", "vader"), world.login("127.0.0.1:4002", "yoda"));
-    publish(&mut world, &mut vader, &["a"], AudienceRef::Everyone);
-    let mut lie = file("a");
-    lie.content.size += 1;
-    let publish = Request::Publish { files: vec![lie.clone()], audience: AudienceRef::Everyone };
-    assert!(matches!(world.ask(&mut yoda, publish), Response::Published { .. }));
+fn a_peer_that_claims_another_size_is_a_source_for_that_size_only() {
+    let mut test = TestServer::new(&["hans", "vader", "yoda"]);
+    let mut hans = test.login("127.0.0.1:4000", "hans");
+    let (mut vader, mut yoda) = (test.login("127.0.0.1:4001", "vader"), test.login("127.0.0.1:4002", "yoda"));
+    publish(&mut test, &mut vader, &["a"], AudienceRef::Everyone);
+    let mut false_claim = file("a");
+    false_claim.content.size += 1;
+    let publish = Request::Publish { files: vec![false_claim.clone()], audience: AudienceRef::Everyone };
+    assert!(matches!(test.request(&mut yoda, publish), Response::Published { .. }));
     for (size, user, secret) in [(10, "vader", &vader.secret), (11, "yoda", &yoda.secret)] {
-        let found = sources_of(&mut world, &mut hans, vec![ContentRef { size, ..wanted("a") }]);
+        let found = sources_of(&mut test, &mut hans, vec![ContentRef { size, ..wanted("a") }]);
         let [source] = &found[..] else { panic!("{found:?}") };
         assert_eq!(source.user.as_str(), user);
         let key = AeadKey::derived(context::TRANSFER_TICKETS, secret.as_slice());
         let ticket = TransferTicket::open(&source.ticket, &key, WALL_MS).expect("sealed for the source");
         assert_eq!(ticket.grants[0].size, size);
     }
-    assert!(sources_of(&mut world, &mut hans, vec![ContentRef { size: 12, ..wanted("a") }]).is_empty());
+    assert!(sources_of(&mut test, &mut hans, vec![ContentRef { size: 12, ..wanted("a") }]).is_empty());
 }
 
 #[test]
-fn who_is_gone_serves_nothing() {
-    let mut world = World::new(&["hans", "vader"]);
-    let (mut hans, mut vader) = (world.login("127.0.0.1:4000", "hans"), world.login("127.0.0.1:4001", "vader"));
-    publish(&mut world, &mut vader, &["a"], AudienceRef::Everyone);
-    assert!(matches!(world.ask(&mut hans, resolve("a")), Response::Contents { entries, .. } if entries.len() == 1));
-    world.say(&mut vader, &ClientMessage::Logout);
-    assert!(sources(&mut world, &mut hans, &["a"]).is_empty());
-    assert_eq!(world.ask(&mut hans, resolve("a")), Response::Contents { entries: Vec::new(), next: None });
+fn a_peer_that_logged_out_is_no_source() {
+    let mut test = TestServer::new(&["hans", "vader"]);
+    let (mut hans, mut vader) = (test.login("127.0.0.1:4000", "hans"), test.login("127.0.0.1:4001", "vader"));
+    publish(&mut test, &mut vader, &["a"], AudienceRef::Everyone);
+    assert!(matches!(test.request(&mut hans, resolve("a")), Response::Contents { entries, .. } if entries.len() == 1));
+    test.send_message(&mut vader, &ClientMessage::Logout);
+    assert!(sources(&mut test, &mut hans, &["a"]).is_empty());
+    assert_eq!(test.request(&mut hans, resolve("a")), Response::Contents { entries: Vec::new(), next: None });
 }
