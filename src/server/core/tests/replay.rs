@@ -85,8 +85,8 @@ fn a_replayed_login_does_not_begin_again() {
     let from = address(HANS);
     for password in ["hans-pw", "a typing error"] {
         let login = test.begin_login(from, "hans", password).expect("LOGIN2");
-        let reply = test.send(from, &login.login3);
-        if let Some(LoginOutcome::Accepted(mut client)) = login.outcome(from, &reply[0].bytes) {
+        let login4 = test.send(from, &login.login3);
+        if let Some(LoginOutcome::Accepted(mut client)) = login.outcome(from, &login4[0].bytes) {
             test.send_message(&mut client, &ClientMessage::Logout);
         }
         // The login is replayed step by step, until long after its cookie has expired.
@@ -95,7 +95,7 @@ fn a_replayed_login_does_not_begin_again() {
             let replies = test.send(from, &login.login1);
             assert!(replies.iter().all(|reply| matches!(Packet::parse(&reply.bytes), Some(Packet::Retry { .. }))));
             let replies = test.send(from, &login.login3);
-            assert!(replies.iter().all(|reply| reply == &reply[0]), "the same refusal, for a while");
+            assert!(replies.iter().all(|reply| reply == &login4[0]), "the same refusal, for a while");
         }
         assert!(test.send(from, &login.login3).is_empty());
     }
