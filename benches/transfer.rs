@@ -25,7 +25,7 @@ use fileshare::internals::client::control::RequestError;
 use fileshare::internals::client::download::{
     DownloadOptions, DownloadOutcome, DownloadProgress, Downloader, OnExists, SourceDiscovery, SourceOffer,
 };
-use fileshare::internals::client::files::HashProgress;
+use fileshare::internals::client::files::{HashProgress, SharedFiles};
 use fileshare::internals::client::upload::{Listener, UploadService};
 use fileshare::internals::common::crypto::{AeadKey, TAG_BYTES, counter_nonce};
 use fileshare::internals::common::ticket::TransferTicket;
@@ -205,16 +205,17 @@ impl DownloadProgress for NoProgress {
 
 impl TestUploader {
     fn open(dir: &Path, names: &[String]) -> Self {
-        let share = UploadService::open(dir, 8).expect("a directory");
-        share.set_ticket_key(&zeroize::Zeroizing::new(KEY), now_ms());
+        let files = SharedFiles::open(dir).expect("a directory");
+        let uploads = UploadService::new(files.clone(), 8);
+        uploads.set_ticket_key(&zeroize::Zeroizing::new(KEY), now_ms());
         let mut wanted = Vec::new();
         for name in names {
             let name = FileName::parse(name).expect("a valid name");
-            let file = share.hash_file(&name, &NoProgress).expect("a readable file");
-            share.published(&name, file.content, Audience::Everyone);
+            let file = files.hash(&name, &NoProgress).expect("a readable file");
+            uploads.published(&name, file.content, Audience::Everyone);
             wanted.push(NamedContent { name, content: file.content });
         }
-        let listener = Listener::start(share, "127.0.0.1:0".parse().expect("an address"), None).expect("a free port");
+        let listener = Listener::start(uploads, "127.0.0.1:0".parse().expect("an address"), None).expect("a free port");
         let address = SocketAddr::from(([127, 0, 0, 1], listener.port()));
         let discovery = Arc::new(SingleSource { address });
         Self { discovery, wanted, _listener: listener }

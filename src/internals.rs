@@ -14,7 +14,7 @@ pub mod client {
         };
     }
     pub mod files {
-        pub use crate::client::files::HashProgress;
+        pub use crate::client::files::{HashProgress, SharedFiles};
     }
     pub mod session {
         pub use crate::client::session::{Event, RequestHandle, Session, SessionConfig};

@@ -17,6 +17,7 @@ use crate::client::commands::{CommandContext, CommandState, SessionControl, auth
 use crate::client::control::{ControlHandle, ControlOptions, ServerApi, local_ips_for, resolve};
 use crate::client::download::{DownloadOptions, Downloader};
 use crate::client::exit_code::ExitCode;
+use crate::client::files::SharedFiles;
 use crate::client::shell::interrupt::{InterruptState, ShutdownSignal, SignalAction, watch_signals};
 use crate::client::shell::{Script, ShellExit, run_interactive, run_script};
 use crate::client::ui::console::{Console, OutputOptions};
@@ -174,7 +175,8 @@ fn create_context(
     let unreachable = |error| StartupError::Server { server: options.server.clone(), error };
 
     let servers = resolve(&options.server, options.port).map_err(unreachable)?;
-    let uploads = UploadService::open(&options.dir, options.upload_slots).map_err(in_dir)?;
+    let files = SharedFiles::open(&options.dir).map_err(in_dir)?;
+    let uploads = UploadService::new(Arc::clone(&files), options.upload_slots);
     let tcp_port = listen(options, &servers, &uploads)?;
     let forward = events.clone();
     let logged_out = move || drop(forward.send(AppEvent::LoggedOut));
@@ -187,6 +189,7 @@ fn create_context(
     Ok(CommandContext {
         session: Arc::new(control),
         server,
+        files,
         uploads,
         downloader: Arc::new(downloader),
         own: Arc::default(),

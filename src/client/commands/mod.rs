@@ -20,6 +20,7 @@ use std::time::Duration;
 use crate::client::control::{ControlHandle, LoginError, Password, RequestError, ServerApi};
 use crate::client::download::{DownloadOptions, DownloadOutcome, DownloadProgress, Downloader};
 use crate::client::exit_code::ExitCode;
+use crate::client::files::SharedFiles;
 use crate::client::publications::OwnPublications;
 use crate::client::ui::console::Console;
 use crate::client::ui::password::PasswordSource;
@@ -86,6 +87,7 @@ impl Download for Downloader {
 pub struct CommandContext {
     pub session: Arc<dyn SessionControl>,
     pub server: ServerApi,
+    pub files: Arc<SharedFiles>,
     pub uploads: Arc<UploadService>,
     pub downloader: Arc<dyn Download>,
     /// The user's own publications.

@@ -23,7 +23,7 @@ const THREADS_MAX: usize = 16;
 /// Publishes those of `files` that can be read, together; nothing if the command is cancelled. `to`: the only users who
 /// may see them; empty: all users.
 pub fn publish(context: &CommandContext, to: Vec<UserName>, files: &[PathArg]) -> ExitCode {
-    publish_hashed(context, to, files, &|name, progress| context.uploads.hash_file(name, progress))
+    publish_hashed(context, to, files, &|name, progress| context.files.hash(name, progress))
 }
 
 /// Hashes one file, ready to be published.
@@ -63,7 +63,7 @@ fn expand(context: &CommandContext, files: &[PathArg], failures: &mut Vec<ItemFa
     let mut seen = BTreeSet::new();
     let mut names = Vec::new();
     for argument in files {
-        let expanded = context.uploads.expand(argument);
+        let expanded = context.files.expand(argument);
         failures.extend(expanded.errors.iter().map(|error| share_failure(&argument.text, error)));
         names.extend(expanded.files.into_iter().filter(|name| seen.insert(name.clone())));
     }
@@ -78,7 +78,7 @@ fn hash_files(
     hash: &HashFile<'_>,
     failures: &mut Vec<ItemFailure>,
 ) -> Vec<NamedContent> {
-    let sizes: Vec<u64> = names.iter().map(|name| context.uploads.size(name)).collect();
+    let sizes: Vec<u64> = names.iter().map(|name| context.files.size(name)).collect();
     let total = TotalProgress::new(&context.state, context.console.progress(), sizes.iter().sum());
     let hash = |index: usize| {
         let progress = FileProgress { total: &total, counted: AtomicU64::new(0) };

@@ -40,7 +40,7 @@ fn publish_while(client: &TestClient, names: &[&str], happens: impl Fn(&FileName
             return Err(ShareError::Interrupted);
         }
         happens(name);
-        client.context.uploads.hash_file(name, progress)
+        client.context.files.hash(name, progress)
     })
 }
 

@@ -65,7 +65,7 @@ impl<'a> Reshare<'a> {
     pub fn started(&self, index: usize, incomplete: &Arc<IncompleteFile>) {
         let (uploads, item) = (&self.context.uploads, &self.items[index]);
         lock(&self.incomplete).insert(index, incomplete.clone());
-        if self.context.download_options.on_exists == OnExists::Rename || uploads.exists(&item.name) {
+        if self.context.download_options.on_exists == OnExists::Rename || self.context.files.exists(&item.name) {
             return;
         }
         uploads.serve_incomplete(&item.name, incomplete);

@@ -14,6 +14,7 @@ use crate::client::download::{
     DownloadError, DownloadOptions, DownloadOutcome, DownloadProgress, IncompleteFile, OnExists,
 };
 use crate::client::exit_code::ExitCode;
+use crate::client::files::SharedFiles;
 use crate::client::shell::{self, command};
 use crate::client::ui::console::{Console, OutputOptions};
 use crate::client::ui::password::{PasswordError, PasswordSource};
@@ -287,11 +288,13 @@ impl TestClient {
     /// Not logged in.
     pub(crate) fn new() -> Self {
         let (dir, out, err) = (tempfile::tempdir().unwrap(), Sink::default(), Sink::default());
-        let uploads = UploadService::open_uncached(dir.path());
+        let files = SharedFiles::with_cache_dir(dir.path(), None).unwrap();
+        let uploads = UploadService::new(files.clone(), 1);
         let server = ScriptedServer { script: Arc::default(), uploads: uploads.clone() };
         let context = CommandContext {
             session: Arc::new(server.clone()),
             server: ServerApi::with_transport(Arc::new(server.clone())),
+            files,
             uploads,
             downloader: Arc::new(server.clone()),
             own: Arc::default(),

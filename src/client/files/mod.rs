@@ -112,22 +112,37 @@ pub struct SharedFiles {
 
 impl SharedFiles {
     /// Opens the shared folder, with a cache of hashes in the user's cache folder.
-    pub fn open(dir: &Path) -> io::Result<Self> {
+    pub fn open(dir: &Path) -> io::Result<Arc<Self>> {
         Self::with_cache(dir, DiskCache::in_user_cache_dir())
     }
 
     /// Like [`open`](Self::open), with the cache of hashes in `cache_dir` if there is one.
     #[cfg(test)]
-    pub fn with_cache_dir(dir: &Path, cache_dir: Option<&Path>) -> io::Result<Self> {
+    pub fn with_cache_dir(dir: &Path, cache_dir: Option<&Path>) -> io::Result<Arc<Self>> {
         Self::with_cache(dir, DiskCache::at(cache_dir.map(Path::to_owned)))
     }
 
-    fn with_cache(dir: &Path, disk_cache: DiskCache) -> io::Result<Self> {
-        Ok(Self { dir: SharedDir::open(dir)?, disk_cache, memory_cache: MemoryCache::default() })
+    fn with_cache(dir: &Path, disk_cache: DiskCache) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self { dir: SharedDir::open(dir)?, disk_cache, memory_cache: MemoryCache::default() }))
     }
 
     pub fn dir(&self) -> &SharedDir {
         &self.dir
+    }
+
+    /// See [`SharedDir::expand`].
+    pub fn expand(&self, argument: &PathArg) -> ExpandedPaths {
+        self.dir.expand(argument)
+    }
+
+    /// Whether anything exists under this name. Errors count as existence.
+    pub fn exists(&self, name: &FileName) -> bool {
+        !matches!(self.dir.stat(name.as_str()), Err(ShareError::Missing(_)))
+    }
+
+    /// Bytes of a file; 0 if it cannot be examined.
+    pub fn size(&self, name: &FileName) -> u64 {
+        self.dir.stat(name.as_str()).map_or(0, |stat| stat.size)
     }
 
     /// Hashes a file, or takes its hash from the cache.

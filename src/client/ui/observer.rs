@@ -146,7 +146,7 @@ mod tests {
         let command = std::thread::spawn(move || printing.report(&Report::Goodbye));
         has_entered.recv_timeout(TIMEOUT).expect("the command thread holds the streams");
 
-        let uploads = UploadService::open(dir.path(), 1).unwrap();
+        let uploads = UploadService::open_uncached(dir.path());
         let observer =
             SessionObserver::start(uploads, Arc::clone(&console), move || _ = err.send("the event".into())).unwrap();
         let (done, is_done) = channel();

@@ -2,6 +2,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::*;
+use crate::client::files::SharedFiles;
 use crate::client::transport::{RecordReader, RecordWriter};
 use crate::client::upload::test_support;
 use crate::client::upload::test_support::{
@@ -58,7 +59,7 @@ fn a_ticket_that_is_not_good_gets_silence() {
 #[test]
 fn before_a_login_and_after_another_every_ticket_is_a_strangers() {
     let dir = tempfile::tempdir().unwrap();
-    let service = UploadService::open(dir.path(), 2).unwrap();
+    let service = UploadService::new(SharedFiles::with_cache_dir(dir.path(), None).unwrap(), 2);
     let listener = Listener::start(service, test_support::loopback(0), None).unwrap();
     let connected = transport::connect::<PeerResponse>(test_support::loopback(listener.port()), &ticket(&[]), &PSK);
     assert!(connected.is_err());

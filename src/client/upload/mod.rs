@@ -16,8 +16,6 @@ mod serve;
 mod upload;
 
 use std::collections::HashMap;
-use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
@@ -26,15 +24,15 @@ pub use self::listener::Listener;
 use self::registry::{LoadGate, Registry};
 use self::serve::HashLock;
 use crate::client::download::IncompleteFile;
-use crate::client::files::{ExpandedPaths, HashProgress, PathArg, ShareError, SharedFiles};
+use crate::client::files::SharedFiles;
 use crate::common::crypto::Secret;
 use crate::common::sync::{lock, write};
 use crate::common::ticket::{TicketError, TransferTicket};
-use crate::common::types::{Audience, Content, FileName, NamedContent};
+use crate::common::types::{Audience, Content, FileName};
 
 /// What this client serves to others. One for the whole client, shared by the shell, the listener and the downloads.
 pub struct UploadService {
-    files: SharedFiles,
+    files: Arc<SharedFiles>,
     registry: Registry,
     load_gate: LoadGate,
     incomplete: RwLock<HashMap<FileName, Arc<IncompleteFile>>>,
@@ -44,12 +42,8 @@ pub struct UploadService {
 }
 
 impl UploadService {
-    /// Opens the shared folder. `upload_slots`: most uploads that run at once.
-    pub fn open(dir: &Path, upload_slots: u8) -> io::Result<Arc<Self>> {
-        Ok(Self::new(SharedFiles::open(dir)?, upload_slots))
-    }
-
-    fn new(files: SharedFiles, upload_slots: u8) -> Arc<Self> {
+    /// `upload_slots`: most uploads that run at once.
+    pub fn new(files: Arc<SharedFiles>, upload_slots: u8) -> Arc<Self> {
         Arc::new(Self {
             files,
             registry: Registry::default(),
@@ -59,25 +53,6 @@ impl UploadService {
             ticket_keys: Mutex::default(),
             slots: Arc::new(UploadSlots::new(upload_slots)),
         })
-    }
-
-    pub fn expand(&self, argument: &PathArg) -> ExpandedPaths {
-        self.files.dir().expand(argument)
-    }
-
-    /// Whether anything exists under this name. Errors count as existence.
-    pub fn exists(&self, name: &FileName) -> bool {
-        !matches!(self.files.dir().stat(name.as_str()), Err(ShareError::Missing(_)))
-    }
-
-    /// Bytes of a file; 0 if it cannot be examined.
-    pub fn size(&self, name: &FileName) -> u64 {
-        self.files.dir().stat(name.as_str()).map_or(0, |stat| stat.size)
-    }
-
-    /// See [`SharedFiles::hash`].
-    pub fn hash_file(&self, name: &FileName, progress: &dyn HashProgress) -> Result<NamedContent, ShareError> {
-        self.files.hash(name, progress)
     }
 
     /// Serves a publication to its audience from now on. Does not read the file: it is examined when it is requested.

@@ -10,6 +10,7 @@ use crossbeam_channel::bounded;
 use super::serve::{KeepAlive, OpenContent, ServeError};
 use super::upload::UploadEnd;
 use super::*;
+use crate::client::files::{HashProgress, ShareError};
 use crate::common::chunk_tree::GroupHashes;
 use crate::common::limits::GROUP_MIN_BYTES;
 use crate::common::peer_message::RefusalReason;
@@ -97,7 +98,7 @@ impl ServiceFixture {
     }
 
     fn prepare(&self, file: &str) -> Content {
-        self.service.hash_file(&name(file), &Progress::default()).unwrap().content
+        self.service.files.hash(&name(file), &Progress::default()).unwrap().content
     }
 
     fn serve(&self, file: &str, content: Content) -> Result<(), RefusalReason> {
@@ -117,17 +118,17 @@ fn preparing_tells_hash_size_and_time() {
         let bytes = vec![7; size];
         fixture.write("file", &bytes);
         let progress = Progress::default();
-        let file = fixture.service.hash_file(&name("file"), &progress).unwrap();
+        let file = fixture.service.files.hash(&name("file"), &progress).unwrap();
         let modified = fs::metadata(fixture.dir.path().join("share/file")).unwrap().modified().unwrap();
         let modified_ms = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
         assert_eq!(file.content.hash, ContentHash(*blake3::hash(&bytes).as_bytes()));
         assert_eq!((file.content.size, i128::from(file.content.mtime_ms)), (size as u64, modified_ms as i128));
         assert!(size == 0 || progress.last.load(Ordering::Relaxed) > 0);
     }
-    let missing = fixture.service.hash_file(&name("nothing"), &Progress::default());
+    let missing = fixture.service.files.hash(&name("nothing"), &Progress::default());
     assert!(matches!(missing, Err(ShareError::Missing(_))));
     let impatient = Progress { interrupted: true.into(), ..Progress::default() };
-    assert!(matches!(fixture.service.hash_file(&name("file"), &impatient), Err(ShareError::Interrupted)));
+    assert!(matches!(fixture.service.files.hash(&name("file"), &impatient), Err(ShareError::Interrupted)));
 }
 
 #[test]
@@ -137,7 +138,7 @@ fn the_second_time_needs_no_look_at_the_bytes() {
     let content = fixture.prepare("file");
     let progress = Progress::default();
     assert_eq!(
-        open(&fixture.dir).hash_file(&name("file"), &progress).unwrap().content,
+        open(&fixture.dir).files.hash(&name("file"), &progress).unwrap().content,
         content,
         "another client's cache"
     );
@@ -347,9 +348,9 @@ fn files_are_hashed_concurrently() {
     let sizes = [5, GROUP_MIN_BYTES as usize + 1, 3, 2 * GROUP_MIN_BYTES as usize, 0, GROUP_MIN_BYTES as usize + 9];
     for (at, &size) in sizes.iter().enumerate() {
         fixture.write(&at.to_string(), &vec![at as u8; size]);
-        assert_eq!(fixture.service.size(&name(&at.to_string())), size as u64);
+        assert_eq!(fixture.service.files.size(&name(&at.to_string())), size as u64);
     }
-    assert_eq!(fixture.service.size(&name("nothing")), 0);
+    assert_eq!(fixture.service.files.size(&name("nothing")), 0);
     let prepare = |at: usize| fixture.prepare(&at.to_string());
     let contents = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..sizes.len()).map(|at| scope.spawn(move || prepare(at))).collect();

@@ -103,7 +103,7 @@ impl TestUploader {
     /// Writes and publishes a file.
     pub(super) fn publish(&self, file: &str, bytes: &[u8], audience: Audience) -> ContentRef {
         fs::write(self.dir.path().join(file), bytes).unwrap();
-        let hashed = self.service.hash_file(&name(file), &Silent).unwrap();
+        let hashed = self.service.files.hash(&name(file), &Silent).unwrap();
         let Content { hash, size, .. } = hashed.content;
         self.service.published(&hashed.name, hashed.content, audience);
         ContentRef { name: hashed.name, hash, size }
@@ -112,7 +112,7 @@ impl TestUploader {
     /// A file too large for all buffers between the two ends, published.
     pub(super) fn publish_large(&self, file: &str) -> ContentRef {
         fs::File::create(self.dir.path().join(file)).unwrap().set_len(96 << 20).unwrap();
-        let hashed = self.service.hash_file(&name(file), &Silent).unwrap();
+        let hashed = self.service.files.hash(&name(file), &Silent).unwrap();
         self.service.published(&hashed.name, hashed.content, Audience::Everyone);
         ContentRef { name: hashed.name, hash: hashed.content.hash, size: hashed.content.size }
     }
