@@ -13,7 +13,7 @@ pub fn active_peers(context: &CommandContext) -> ExitCode {
 /// `lpf`: the files that the user has published.
 pub fn published_files(context: &CommandContext) -> ExitCode {
     let published = context.server.published();
-    context.report_list(Verb::Lpf, published, |files| Report::OwnFiles(files))
+    context.report_list(Verb::Lpf, published, |files| Report::PublishedFiles(files))
 }
 
 #[cfg(test)]

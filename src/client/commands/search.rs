@@ -9,14 +9,16 @@ use crate::common::message::{NameQuery, ResolvePurpose};
 pub fn run(context: &CommandContext, substring: String, ignore_case: bool, long: bool) -> ExitCode {
     // Longer than any name: nothing contains it, and no query could carry it.
     if substring.len() > NEEDLE_MAX_BYTES {
-        context.console.report(&Report::Names(&[]));
+        context.console.report(&Report::SearchResults(&[]));
         return ExitCode::Success;
     }
     let query = if ignore_case { NameQuery::SubstringIgnoreCase(substring) } else { NameQuery::Substring(substring) };
     let server = &context.server;
     if long {
-        context.report_list(Verb::Sch, server.resolve(query, ResolvePurpose::List), |entries| Report::Found(entries))
+        context.report_list(Verb::Sch, server.resolve(query, ResolvePurpose::List), |entries| {
+            Report::SearchDetails(entries)
+        })
     } else {
-        context.report_list(Verb::Sch, server.search(query), |names| Report::Names(names))
+        context.report_list(Verb::Sch, server.search(query), |names| Report::SearchResults(names))
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn local_content(byte: u8) -> Content {
 
 /// The server and the downloads, as the test has scripted them.
 #[derive(Default)]
-pub(crate) struct Script {
+pub(crate) struct ServerScript {
     pub user: Option<UserName>,
     /// Results of logins, first to last; then all succeed.
     pub logins: Vec<LoginError>,
@@ -76,7 +76,7 @@ pub(crate) struct Script {
     pub calls: Vec<String>,
 }
 
-impl Script {
+impl ServerScript {
     fn respond(&mut self, request: Request) -> Response {
         match request {
             Request::Publish { files, audience } => self.publish(files, audience),
@@ -139,15 +139,15 @@ impl Script {
     }
 }
 
-/// See [`Script`].
+/// See [`ServerScript`].
 #[derive(Clone)]
 struct ScriptedServer {
-    script: Arc<Mutex<Script>>,
+    script: Arc<Mutex<ServerScript>>,
     uploads: Arc<UploadService>,
 }
 
 impl ScriptedServer {
-    fn state(&self) -> MutexGuard<'_, Script> {
+    fn state(&self) -> MutexGuard<'_, ServerScript> {
         self.script.lock().unwrap()
     }
 
@@ -325,7 +325,7 @@ impl TestClient {
         self
     }
 
-    pub(crate) fn script(&self) -> MutexGuard<'_, Script> {
+    pub(crate) fn script(&self) -> MutexGuard<'_, ServerScript> {
         self.server.state()
     }
 

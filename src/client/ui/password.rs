@@ -52,7 +52,7 @@ pub struct DefaultPasswordSource {
 
 impl PasswordSource for DefaultPasswordSource {
     fn for_startup(&self, user: &UserName) -> Result<Password, PasswordError> {
-        let stored = self.from_file_or_env()?;
+        let stored = self.read_file_or_env()?;
         validate(match stored {
             Some(password) => password,
             None if self.prompt => prompt(user)?,
@@ -61,12 +61,12 @@ impl PasswordSource for DefaultPasswordSource {
     }
 
     fn for_command(&self, user: &UserName) -> Result<Password, PasswordError> {
-        validate(if self.prompt { prompt(user)? } else { self.from_file_or_env()?.ok_or(PasswordError::NoSource)? })
+        validate(if self.prompt { prompt(user)? } else { self.read_file_or_env()?.ok_or(PasswordError::NoSource)? })
     }
 }
 
 impl DefaultPasswordSource {
-    fn from_file_or_env(&self) -> Result<Option<Password>, PasswordError> {
+    fn read_file_or_env(&self) -> Result<Option<Password>, PasswordError> {
         match &self.file {
             Some(file) => first_line(file).map(Some),
             None => Ok(from_environment()),

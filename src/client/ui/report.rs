@@ -38,13 +38,13 @@ pub enum Report<'a> {
     /// `unp`.
     Unpublished(&'a [FileName], &'a [ItemFailure]),
     /// `lpf`.
-    OwnFiles(&'a [OwnPublication]),
+    PublishedFiles(&'a [OwnPublication]),
     /// `lap`.
     Peers(&'a [UserName]),
     /// `sch`.
-    Names(&'a [FileName]),
+    SearchResults(&'a [FileName]),
     /// `sch -l`.
-    Found(&'a [AvailableContent]),
+    SearchDetails(&'a [AvailableContent]),
     /// `get`: the name asked for, and the name in the shared folder.
     Downloaded { asked: &'a FileName, saved: &'a FileName },
     /// `get` with `--on-exists skip`: the file exists.
@@ -73,17 +73,17 @@ impl Report<'_> {
             Self::NotAuthenticated(_) => "Please authenticate first\n".into(),
             Self::Published(done, failed) => summary_line(done.len(), failed, "published", "publication"),
             Self::Unpublished(done, failed) => summary_line(done.len(), failed, "unpublished", "unpublication"),
-            Self::OwnFiles(files) => list_block(
+            Self::PublishedFiles(files) => list_block(
                 files.iter().map(|file| file.name.as_str()),
                 ["No files published", "file published", "files published"],
             ),
             Self::Peers(users) => {
                 list_block(users.iter().map(UserName::as_str), ["No active peers", "active peer", "active peers"])
             }
-            Self::Names(names) => {
+            Self::SearchResults(names) => {
                 list_block(names.iter().map(FileName::as_str), ["No files found", "file found", "files found"])
             }
-            Self::Found(entries) => {
+            Self::SearchDetails(entries) => {
                 list_block(entries.iter().map(search_columns), ["No files found", "file found", "files found"])
             }
             Self::Downloaded { saved, .. } => format!("{} downloaded successfully\n", escape_controls(saved.as_str())),
@@ -119,12 +119,12 @@ impl Report<'_> {
             }
             Self::Published(done, failures) => summary_value("pub", "published", done, failures),
             Self::Unpublished(done, failures) => summary_value("unp", "unpublished", done, failures),
-            Self::OwnFiles(files) => json!({"command": "lpf", "ok": true, "files": own_values(files)}),
+            Self::PublishedFiles(files) => json!({"command": "lpf", "ok": true, "files": own_values(files)}),
             Self::Peers(users) => {
                 json!({"command": "lap", "ok": true, "peers": users.iter().map(UserName::as_str).collect::<Vec<_>>()})
             }
-            Self::Names(names) => json!({"command": "sch", "ok": true, "files": name_texts(names)}),
-            Self::Found(entries) => json!({"command": "sch", "ok": true, "files": found_values(entries)}),
+            Self::SearchResults(names) => json!({"command": "sch", "ok": true, "files": name_texts(names)}),
+            Self::SearchDetails(entries) => json!({"command": "sch", "ok": true, "files": found_values(entries)}),
             Self::Downloaded { asked, saved } => {
                 json!({"command": "get", "ok": true, "name": asked.as_str(), "saved": saved.as_str()})
             }

@@ -50,13 +50,13 @@ fn lists_start_with_their_length() {
     assert_eq!(Report::Peers(&[]).to_text(), "No active peers\n");
     assert_eq!(Report::Peers(&[user("hans")]).to_text(), "1 active peer:\nhans\n");
     assert_eq!(Report::Peers(&[user("hans"), user("yoda")]).to_text(), "2 active peers:\nhans\nyoda\n");
-    assert_eq!(Report::OwnFiles(&[]).to_text(), "No files published\n");
-    assert_eq!(Report::Names(&[]).to_text(), "No files found\n");
-    assert_eq!(Report::Names(&[file("a b")]).to_text(), "1 file found:\na b\n");
-    assert_eq!(Report::Found(&[found("a b")]).to_text(), "1 file found:\na b\t1234\t3\t60\n");
+    assert_eq!(Report::PublishedFiles(&[]).to_text(), "No files published\n");
+    assert_eq!(Report::SearchResults(&[]).to_text(), "No files found\n");
+    assert_eq!(Report::SearchResults(&[file("a b")]).to_text(), "1 file found:\na b\n");
+    assert_eq!(Report::SearchDetails(&[found("a b")]).to_text(), "1 file found:\na b\t1234\t3\t60\n");
     let own = OwnPublication { name: file("a"), content: found("a").content, restricted: true };
-    assert_eq!(Report::OwnFiles(std::slice::from_ref(&own)).to_text(), "1 file published:\na\n");
-    assert_eq!(Report::OwnFiles(&[own.clone(), own]).to_text(), "2 files published:\na\na\n");
+    assert_eq!(Report::PublishedFiles(std::slice::from_ref(&own)).to_text(), "1 file published:\na\n");
+    assert_eq!(Report::PublishedFiles(&[own.clone(), own]).to_text(), "2 files published:\na\na\n");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn json_contains_the_same_results() {
     assert_eq!(published["published"], json!(["a"]));
     assert_eq!(published["failed"], json!([{"name": "x", "error": "for a reason", "code": 8}]));
     assert_eq!((&published["ok"], &published["code"]), (&json!(false), &json!(8)));
-    assert_eq!(json(&Report::Found(&[found("a")]))["files"][0]["hash"], json!("ab".repeat(32)));
+    assert_eq!(json(&Report::SearchDetails(&[found("a")]))["files"][0]["hash"], json!("ab".repeat(32)));
     assert_eq!(json(&Report::NotAuthenticated("sch"))["code"], json!(4));
 }
 
