@@ -42,7 +42,7 @@ fn main() {
         starts.iter().copied().fold(f64::MAX, f64::min),
         starts.iter().copied().fold(0.0, f64::max),
     );
-    println!("of it {:.2} s of CPU time, on up to two threads", median(cpu));
+    println!("of it {:.2} s of CPU time", median(cpu));
     let at_ready = server.memory_bytes();
     // The server indexes the names afterwards, in the background.
     let mut before = server.cpu_s();

@@ -89,7 +89,7 @@ pub mod server {
         }
     }
     pub mod cli {
-        pub use crate::server::cli::Options;
+        pub use crate::server::cli::ServeOptions;
     }
     pub mod core {
         pub use crate::server::core::{Effects, LoadedState, Server, ServerConfig};

@@ -1,7 +1,7 @@
-//! The journal over real files, and over processes that die.
+//! The journal with real files and with processes that are killed.
 //!
-//! Some tests need a process of their own: this test binary starts itself again with one ignored test as its program and
-//! the folder to work in as an environment variable.
+//! Some tests need a second process: this test binary starts itself again with one ignored test as its program and
+//! instructions in an environment variable.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,14 +26,14 @@ use rusqlite::Connection;
 #[path = "journal/power_cut.rs"]
 mod power_cut;
 
-/// Where a test's other process finds what it is to do.
+/// Environment variable with the instructions of the child process.
 const CHILD: &str = "FILESHARE_TEST_JOURNAL_CHILD";
-/// Rounds of the SIGKILL test; 500 for the long version.
+/// Environment variable with the rounds of the SIGKILL test; 500 for the long version.
 const ROUNDS: &str = "FILESHARE_TEST_KILL_ROUNDS";
-/// Repeats a run of the SIGKILL test.
+/// Environment variable with the seed of a run of the SIGKILL test to repeat.
 const SEED: &str = "FILESHARE_TEST_SEED";
 
-/// What the journal holds: publications by owner and name, and everyone's last mutation.
+/// The contents of a journal: publications by owner and name, and the last mutation of each user.
 #[derive(Debug, Default, Clone, PartialEq)]
 struct Contents {
     publications: BTreeMap<(UserName, FileName), (Content, Audience, u64)>,
@@ -52,7 +52,7 @@ impl LoadSink for Contents {
 }
 
 impl Contents {
-    /// What the journal should hold after one more mutation.
+    /// The expected contents after one more mutation.
     fn apply(&mut self, mutation: &Mutation) {
         let Mutation { user, instance, request, change } = mutation;
         let found = match change {
@@ -74,7 +74,7 @@ impl Contents {
     }
 }
 
-/// Mutation number `number`, the same for the same seed.
+/// A random mutation, determined by `seed` and `number`.
 fn mutation(seed: u64, number: u64) -> Mutation {
     let mut rng = ChaCha20Rng::seed_from_u64(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let user = |index: u32| UserName::parse(&format!("user{index}")).unwrap();
@@ -115,14 +115,14 @@ fn wait_for(journal: &Journal, wakes: &mpsc::Receiver<()>, seq: JournalSeq) {
     }
 }
 
-/// A folder whose path is the one the journal will show.
+/// A temporary folder and the canonical path of a data file in it.
 fn folder() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().canonicalize().unwrap().join("data.db");
     (folder, path)
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     format!("{}{suffix}", path.display()).into()
 }
 
@@ -132,13 +132,13 @@ fn child(program: &str, instructions: &str) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
-/// The instructions, in the other process. The ignored tests do nothing when started by hand.
+/// The instructions, in the child process. `None` when an ignored test is started directly.
 fn instructions() -> Option<String> {
     std::env::var(CHILD).ok()
 }
 
 #[test]
-fn what_was_acknowledged_is_there_again() {
+fn acknowledged_mutations_are_loaded_again() {
     let (_folder, path) = folder();
     let mut model = Contents::default();
     let mut secret = None;
@@ -160,17 +160,17 @@ fn what_was_acknowledged_is_there_again() {
             _ => journal.close().unwrap(),
         }
     }
-    assert!(!beside(&path, "-wal").exists(), "a closed journal leaves no log behind");
-    assert_ne!(open(&folder().1).unwrap().0.root_secret(), secret.unwrap(), "every file has a secret of its own");
+    assert!(!with_suffix(&path, "-wal").exists(), "a closed journal leaves no write-ahead log");
+    assert_ne!(open(&folder().1).unwrap().0.root_secret(), secret.unwrap(), "each file has its own secret");
 }
 
 #[test]
-fn a_second_server_says_so_and_leaves_the_first_alone() {
+fn a_second_server_is_rejected_and_does_not_disturb_the_first() {
     let (folder, path) = folder();
     let (mut journal, _, wakes) = open(&path).unwrap();
     let line = format!("{} is in use by another server (process {})", path.display(), std::process::id());
     assert_eq!(refusal(&path), line);
-    // Under another name it is the same file.
+    // A link to the file is the same file.
     let link = folder.path().join("link.db");
     std::os::unix::fs::symlink(&path, &link).unwrap();
     assert_eq!(open(&link).map(|_| ()).unwrap_err().to_string(), line);
@@ -181,20 +181,20 @@ fn a_second_server_says_so_and_leaves_the_first_alone() {
 }
 
 #[test]
-fn an_administrator_reads_and_locks_without_harm() {
+fn another_program_may_read_and_lock_the_file() {
     let (_folder, path) = folder();
     let (mut journal, _, wakes) = open(&path).unwrap();
     let mut model = Contents::default();
-    let administrator = Connection::open(&path).unwrap();
-    administrator.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let other_program = Connection::open(&path).unwrap();
+    other_program.execute_batch("BEGIN IMMEDIATE").unwrap();
     for number in 1..=50 {
         model.apply(&mutation(1, number));
         journal.push(mutation(1, number)).unwrap();
     }
     assert_eq!((journal.durable(), journal.failed()), (JournalSeq(0), None));
-    administrator.execute_batch("COMMIT; BEGIN; SELECT count(*) FROM publications").unwrap();
+    other_program.execute_batch("COMMIT; BEGIN; SELECT count(*) FROM publications").unwrap();
     wait_for(&journal, &wakes, JournalSeq(50));
-    // A copy made while the server runs is whole.
+    // A copy made while the server runs is complete.
     let backup = path.with_file_name("backup.db");
     Connection::open(&path).unwrap().execute("VACUUM INTO ?1", [backup.to_str().unwrap()]).unwrap();
     let (restored, contents, _) = open(&backup).unwrap();
@@ -204,7 +204,7 @@ fn an_administrator_reads_and_locks_without_harm() {
 }
 
 #[test]
-fn what_is_no_data_file_is_refused_and_left_as_it_is() {
+fn another_kind_of_file_is_rejected_unchanged() {
     let (folder, path) = folder();
     let other = folder.path().join("other.db");
     Connection::open(&other).unwrap().execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1)").unwrap();
@@ -220,7 +220,7 @@ fn what_is_no_data_file_is_refused_and_left_as_it_is() {
         let expected = format!("{} is not a fileshare data file ({reason}); it was left as it is", path.display());
         assert_eq!(refusal(&path), expected);
         assert_eq!(fs::read(&path).unwrap(), bytes);
-        assert!(!beside(&path, "-wal").exists() && !beside(&path, "-shm").exists());
+        assert!(!with_suffix(&path, "-wal").exists() && !with_suffix(&path, "-shm").exists());
     }
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
@@ -228,9 +228,9 @@ fn what_is_no_data_file_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn an_empty_file_is_new_only_without_a_log_beside_it() {
+fn an_empty_file_is_new_only_without_a_write_ahead_log() {
     let (_folder, path) = folder();
-    let wal = beside(&path, "-wal");
+    let wal = with_suffix(&path, "-wal");
     for empty in [true, false] {
         if empty {
             fs::write(&path, b"").unwrap();
@@ -248,17 +248,17 @@ fn an_empty_file_is_new_only_without_a_log_beside_it() {
 }
 
 #[test]
-fn places_that_cannot_be_written_are_named() {
+fn the_error_names_the_path_that_cannot_be_written() {
     let missing = Path::new("/nonexistent/folder/data.db");
     assert_eq!(refusal(missing), "cannot use /nonexistent/folder/data.db: No such file or directory (os error 2)");
     assert!(refusal(Path::new("/proc/data.db")).starts_with("cannot use /proc/data.db.lock: "));
     let (_folder, path) = folder();
-    std::os::unix::fs::symlink("/dev/null", beside(&path, ".lock")).unwrap();
-    assert!(refusal(&path).starts_with("cannot use "), "a link in the lock's place is not followed");
+    std::os::unix::fs::symlink("/dev/null", with_suffix(&path, ".lock")).unwrap();
+    assert!(refusal(&path).starts_with("cannot use "), "a link at the path of the lock file is not followed");
 }
 
 #[test]
-fn a_copy_that_others_could_read_is_closed_to_them() {
+fn a_readable_copy_gets_mode_0600() {
     let (_folder, path) = folder();
     open(&path).unwrap().0.close().unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
@@ -267,14 +267,14 @@ fn a_copy_that_others_could_read_is_closed_to_them() {
 }
 
 #[test]
-fn nobody_else_can_read_the_files_under_any_umask() {
+fn the_files_have_mode_0600_under_any_umask() {
     for umask in ["000", "777", "022"] {
         let (_folder, path) = folder();
         let mut child = child("opens_under_a_umask", &format!("{umask} {}", path.display()));
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         assert!(stdout.by_ref().lines().any(|line| line.unwrap().ends_with("opened")), "umask {umask}");
         for suffix in ["", "-wal", "-shm", ".lock"] {
-            let mode = fs::metadata(beside(&path, suffix)).unwrap().permissions().mode() & 0o777;
+            let mode = fs::metadata(with_suffix(&path, suffix)).unwrap().permissions().mode() & 0o777;
             assert_eq!(mode, 0o600, "umask {umask}, {suffix}");
         }
         drop(child.stdin.take());
@@ -283,7 +283,7 @@ fn nobody_else_can_read_the_files_under_any_umask() {
 }
 
 #[test]
-#[ignore = "the other process of a test above"]
+#[ignore = "the child process of another test"]
 fn opens_under_a_umask() {
     let Some(instructions) = instructions() else { return };
     let (umask, path) = instructions.split_once(' ').unwrap();
@@ -292,12 +292,12 @@ fn opens_under_a_umask() {
     let seq = journal.push(mutation(1, 1)).unwrap();
     wait_for(&journal, &wakes, seq);
     println!("opened");
-    // Until the test has looked: its end of the pipe closes.
+    // Runs until the test closes its end of the pipe.
     std::io::stdin().lines().for_each(drop);
 }
 
 #[test]
-fn killed_at_any_moment_it_keeps_all_that_was_acknowledged_and_nothing_else() {
+fn a_kill_at_any_moment_keeps_exactly_the_mutations_up_to_some_point() {
     let rounds: u64 = std::env::var(ROUNDS).map_or(20, |rounds| rounds.parse().unwrap());
     let seed: u64 = std::env::var(SEED).map_or_else(|_| rand::rngs::OsRng.r#gen(), |seed| seed.parse().unwrap());
     println!("{SEED}={seed} {ROUNDS}={rounds}");
@@ -308,21 +308,21 @@ fn killed_at_any_moment_it_keeps_all_that_was_acknowledged_and_nothing_else() {
     for round in 0..rounds {
         let acknowledged = run_and_kill(&path, seed, stored, &mut rng);
         let (journal, contents, _) = open(&path).unwrap();
-        // Every mutation is numbered and stored with its number, so the highest tells how far the journal came.
-        let came_to = contents.last.values().map(|last| last.request.0).max().unwrap_or(0);
-        assert!(came_to >= acknowledged, "round {round}: {acknowledged} was acknowledged, {came_to} is there");
-        for number in stored + 1..=came_to {
+        // Each mutation is stored with its number, so the highest is the last one stored.
+        let last_stored = contents.last.values().map(|last| last.request.0).max().unwrap_or(0);
+        assert!(last_stored >= acknowledged, "round {round}: {acknowledged} acknowledged, {last_stored} stored");
+        for number in stored + 1..=last_stored {
             model.apply(&mutation(seed, number));
         }
-        assert_eq!(contents, model, "round {round}, after mutation {came_to}");
-        stored = came_to;
+        assert_eq!(contents, model, "round {round}, after mutation {last_stored}");
+        stored = last_stored;
         drop(journal);
     }
-    assert!(stored > rounds, "the rounds were too short to show anything");
+    assert!(stored > rounds, "the rounds were too short");
 }
 
-/// Lets another process push from `stored` on and kills it after some acknowledgements and a moment more. Returns the
-/// last number it acknowledged.
+/// Runs a child process that pushes from `stored` on, and kills it shortly after a random acknowledgement. Returns the last
+/// number that it acknowledged.
 fn run_and_kill(path: &Path, seed: u64, stored: u64, rng: &mut ChaCha20Rng) -> u64 {
     let mut child = child("pushes_until_killed", &format!("{seed} {stored} {} {}", u64::MAX, path.display()));
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -331,14 +331,14 @@ fn run_and_kill(path: &Path, seed: u64, stored: u64, rng: &mut ChaCha20Rng) -> u
     let mut line = String::new();
     while lines_left > 0 {
         line.clear();
-        assert!(stdout.read_line(&mut line).unwrap() > 0, "the other process ended by itself");
+        assert!(stdout.read_line(&mut line).unwrap() > 0, "the child process exited");
         if let Some(number) = acknowledgement(&line) {
             acknowledged = number;
             lines_left -= 1;
         }
     }
-    // Somewhere within the next transactions; nothing is waited for, the moment is the test.
-    #[expect(clippy::disallowed_methods, reason = "the moment of the kill is to be random")]
+    // A random moment within the next transactions.
+    #[expect(clippy::disallowed_methods, reason = "the moment of the kill is random")]
     std::thread::sleep(Duration::from_micros(rng.gen_range(0..3_000)));
     child.kill().unwrap();
     child.wait().unwrap();
@@ -348,33 +348,33 @@ fn run_and_kill(path: &Path, seed: u64, stored: u64, rng: &mut ChaCha20Rng) -> u
     acknowledged
 }
 
-/// The dot tells a whole line from one that was cut.
+/// The dot marks a complete line.
 fn acknowledgement(line: &str) -> Option<u64> {
     let number = line.trim_end().strip_prefix("acknowledged ")?.strip_suffix(" .")?;
     Some(number.parse().unwrap())
 }
 
 #[test]
-#[ignore = "the other process of a test above"]
+#[ignore = "the child process of another test"]
 fn pushes_until_killed() {
     let Some(instructions) = instructions() else { return };
     let words: Vec<_> = instructions.splitn(4, ' ').collect();
     let [seed, stored, enough] = [0, 1, 2].map(|word: usize| words[word].parse::<u64>().unwrap());
     let (mut journal, _, wakes) = open(Path::new(words[3])).unwrap();
     let mut pushed = 0;
-    let mut told = JournalSeq(0);
+    let mut acknowledged = JournalSeq(0);
     let mut stdout = std::io::stdout();
     println!();
-    while told.0 < enough {
-        // Some ahead of what is durable, so that batches of several are killed too.
+    while acknowledged.0 < enough {
+        // Several mutations ahead of the durable one, so that kills hit batches too.
         while pushed < journal.durable().0 + 8 {
             pushed += 1;
             journal.push(mutation(seed, stored + pushed)).unwrap();
         }
         wakes.recv().unwrap();
         let durable = journal.durable();
-        if durable > told {
-            told = durable;
+        if durable > acknowledged {
+            acknowledged = durable;
             writeln!(stdout, "acknowledged {} .", stored + durable.0).unwrap();
         }
     }

@@ -1,5 +1,4 @@
-//! The `server` program from outside: what it prints, how it starts, refuses to start and stops, and a login over a real
-//! socket.
+//! The `server` program: output, start, refusal to start, stop, and a login over a real socket.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
@@ -21,8 +20,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 const SAMPLE: &str = "hans falcon*solo\nyoda wise@!man\nvader sithlord**\n";
-/// Far longer than anything takes; only a failure waits for it.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than any step takes; reached only when a test fails.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
@@ -36,12 +35,12 @@ fn folder(credentials: &str) -> TempDir {
     folder
 }
 
-struct Running {
+struct ServerProcess {
     child: Child,
     address: SocketAddr,
 }
 
-impl Running {
+impl ServerProcess {
     fn start(folder: &Path, arguments: &[&str]) -> Self {
         let mut child = command(folder, arguments).spawn().unwrap();
         let mut line = String::new();
@@ -56,7 +55,7 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for a line of the log that ends so.
+    /// Waits for a line of the log with this end.
     fn wait_for_line(log: &mut impl BufRead, end: &str) -> String {
         for line in log.lines() {
             let line = line.unwrap();
@@ -68,16 +67,16 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-fn refused(folder: &Path, arguments: &[&str]) -> Output {
+fn run_to_exit(folder: &Path, arguments: &[&str]) -> Output {
     let output = command(folder, arguments).output().unwrap();
-    assert!(output.stdout.is_empty(), "stdout is for the readiness line alone");
+    assert!(output.stdout.is_empty(), "stdout is for the readiness line only");
     output
 }
 
@@ -88,13 +87,13 @@ fn line(output: &Output) -> String {
 }
 
 #[test]
-fn a_session_over_a_real_socket_and_a_clean_end() {
+fn a_session_over_a_real_socket_and_a_clean_stop() {
     let folder = folder(SAMPLE);
-    let mut server = Running::start(folder.path(), &["0"]);
+    let mut server = ServerProcess::start(folder.path(), &["0"]);
     let mut log = BufReader::new(server.child.stderr.take().unwrap());
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(server.address).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     let here = socket.local_addr().unwrap();
     let exchange = |bytes: &[u8]| {
         let mut buffer = vec![0; 2_000];
@@ -117,86 +116,86 @@ fn a_session_over_a_real_socket_and_a_clean_end() {
     let Some(Packet::Login4 { result: answer, .. }) = Packet::parse(&answer) else { panic!("{answer:x?}") };
     let Ok(LoginResult::Accepted(welcome)) = key.open_result(&nonce, answer) else { panic!("refused") };
     let mut channel = SessionCipher::new(Side::Client, welcome.session, &key.session_secret());
-    let mut ask = |message: ClientMessage| {
+    let mut request = |message: ClientMessage| {
         let mut bytes = Vec::new();
         channel.seal_into(&mut bytes, |text| message.encode(text));
         let mut reply = exchange(&bytes);
         ServerMessage::decode(channel.open(&mut reply).expect("sealed for us")).unwrap()
     };
     let (id, floor) = (RequestId(1), RequestId(1));
-    let peers = ask(ClientMessage::Request { id, lowest_pending: floor, request: Request::Peers { cursor: None } });
+    let peers = request(ClientMessage::Request { id, lowest_pending: floor, request: Request::Peers { cursor: None } });
     assert_eq!(peers, ServerMessage::Reply { id, response: Response::Users { users: Vec::new(), next: None } });
-    assert_eq!(ask(ClientMessage::Logout), ServerMessage::LogoutAck);
+    assert_eq!(request(ClientMessage::Logout), ServerMessage::LogoutAck);
     for verb in ["AUTH", "LAP", "XIT"] {
-        let received = Running::wait_for_line(&mut log, &format!(" {here}: Received {verb} from hans"));
+        let received = ServerProcess::wait_for_line(&mut log, &format!(" {here}: Received {verb} from hans"));
         assert_eq!((&received[2..3], &received[5..6], &received[8..9], &received[12..14]), (":", ":", ".", ": "));
-        Running::wait_for_line(&mut log, &format!(" {here}: Sent OK to hans"));
+        ServerProcess::wait_for_line(&mut log, &format!(" {here}: Sent OK to hans"));
     }
     server.signal(Signal::TERM);
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
     let mut rest = String::new();
     server.child.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
-    assert_eq!(rest, "", "nothing else goes to stdout");
+    assert_eq!(rest, "", "nothing else is written to stdout");
 }
 
 #[test]
-fn credentials_are_read_again_and_a_bad_file_is_refused() {
+fn sighup_rereads_the_credentials_and_rejects_a_malformed_file() {
     let folder = folder(SAMPLE);
     let path = folder.path().join("credentials.txt");
-    let mut server = Running::start(folder.path(), &["0", "--ephemeral"]);
+    let mut server = ServerProcess::start(folder.path(), &["0", "--ephemeral"]);
     let mut log = BufReader::new(server.child.stderr.take().unwrap());
     std::fs::write(&path, "hans\n").unwrap();
     server.signal(Signal::HUP);
-    let refusal = Running::wait_for_line(&mut log, "stay as they are");
+    let refusal = ServerProcess::wait_for_line(&mut log, "stay as they are");
     assert!(refusal.contains("line 1"), "{refusal}");
     std::fs::write(&path, "hans other\n").unwrap();
     server.signal(Signal::HUP);
-    Running::wait_for_line(&mut log, "read again: 1 users");
+    ServerProcess::wait_for_line(&mut log, "read again: 1 users");
     server.signal(Signal::INT);
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
-fn a_credentials_file_that_does_not_come_keeps_nobody_waiting() {
+fn a_credentials_file_that_blocks_does_not_block_the_server() {
     let folder = folder(SAMPLE);
     let path = folder.path().join("credentials.txt");
-    let mut server = Running::start(folder.path(), &["0", "--ephemeral"]);
+    let mut server = ServerProcess::start(folder.path(), &["0", "--ephemeral"]);
     let mut log = BufReader::new(server.child.stderr.take().unwrap());
     std::fs::remove_file(&path).unwrap();
     mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     server.signal(Signal::HUP);
-    // A pipe opens when both ends do: now it is being read, and nothing comes.
+    // A pipe opens when both ends do: the server is now reading it and gets nothing.
     let mut pipe = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(server.address).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     socket.send(&Packet::Hello { version: PROTOCOL_VERSION, nonce: [7; 16] }.to_bytes()).unwrap();
     let mut buffer = [0; 2_000];
     let length = socket.recv(&mut buffer).expect("an answer");
     assert!(matches!(Packet::parse(&buffer[..length]), Some(Packet::Retry { .. })));
     pipe.write_all(b"hans other\n").unwrap();
     drop(pipe);
-    Running::wait_for_line(&mut log, "read again: 1 users");
+    ServerProcess::wait_for_line(&mut log, "read again: 1 users");
 }
 
 #[test]
-fn what_keeps_it_from_starting_is_one_clear_line() {
+fn a_failed_start_prints_one_line() {
     let folder = folder(SAMPLE);
-    let server = Running::start(folder.path(), &["0"]);
-    let in_use = refused(folder.path(), &["0"]);
+    let server = ServerProcess::start(folder.path(), &["0"]);
+    let in_use = run_to_exit(folder.path(), &["0"]);
     assert!(line(&in_use).contains("in use") && in_use.status.code() == Some(1), "{in_use:?}");
     let port = server.address.port().to_string();
-    let taken = refused(folder.path(), &[&port, "--ephemeral"]);
+    let taken = run_to_exit(folder.path(), &[&port, "--ephemeral"]);
     assert!(line(&taken).starts_with(&format!("server: cannot listen on 127.0.0.1:{port}: ")), "{taken:?}");
-    let missing = refused(folder.path(), &["0", "--ephemeral", "--credentials", "nowhere"]);
+    let missing = run_to_exit(folder.path(), &["0", "--ephemeral", "--credentials", "nowhere"]);
     assert!(line(&missing).contains("nowhere") && missing.status.code() == Some(1), "{missing:?}");
     std::fs::write(folder.path().join("bad"), "hans x\n\nhans y\n").unwrap();
-    let malformed = refused(folder.path(), &["0", "--ephemeral", "--credentials", "bad"]);
+    let malformed = run_to_exit(folder.path(), &["0", "--ephemeral", "--credentials", "bad"]);
     assert!(line(&malformed).contains("lines 1 and 3") && malformed.status.code() == Some(1), "{malformed:?}");
     std::fs::write(folder.path().join("damaged.db"), "this is no database at all".repeat(100)).unwrap();
-    let damaged = refused(folder.path(), &["0", "--data", "damaged.db"]);
+    let damaged = run_to_exit(folder.path(), &["0", "--data", "damaged.db"]);
     assert!(line(&damaged).contains("damaged.db") && damaged.status.code() == Some(1), "{damaged:?}");
-    assert_eq!(refused(folder.path(), &["0", "--ephemeral", "--data", "x"]).status.code(), Some(2));
+    assert_eq!(run_to_exit(folder.path(), &["0", "--ephemeral", "--data", "x"]).status.code(), Some(2));
 }
 
 #[test]
@@ -209,8 +208,8 @@ fn a_record_line_replaces_a_password() {
     let record = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && record.starts_with("hans $fileshare$") && !record.contains("falcon"));
     std::fs::write(folder.path().join("credentials.txt"), &record).unwrap();
-    let server = Running::start(folder.path(), &["0", "--ephemeral", "--bind", "::1"]);
+    let server = ServerProcess::start(folder.path(), &["0", "--ephemeral", "--bind", "::1"]);
     assert!(server.address.is_ipv6());
-    let none = refused(folder.path(), &["--enrol", "hans"]);
+    let none = run_to_exit(folder.path(), &["--enrol", "hans"]);
     assert!(line(&none).starts_with("server: a password has ") && none.status.code() == Some(1), "{none:?}");
 }

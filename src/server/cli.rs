@@ -1,5 +1,4 @@
-//! The server's command line: options as typed, checked and resolved. Owns names, defaults and usage errors (the
-//! contract's section 1). Must not open anything.
+//! The server's command line: parsed and validated. Owns names, defaults and usage errors. Must not open anything.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
@@ -12,33 +11,31 @@ use log::LevelFilter;
 
 use crate::common::types::UserName;
 
-/// Shortest and longest interval that can be asked for.
+/// Range of `--heartbeat` and `--liveness`.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 const INTERVAL_MAX: Duration = Duration::from_secs(24 * 3_600);
 
-/// What the command line asks for.
+/// What to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// To serve.
-    Serve(Options),
-    /// To read a password and print this user's record line.
+    /// Serve.
+    Serve(ServeOptions),
+    /// Read a password and print this user's record line.
     Enrol(UserName),
 }
 
-/// How to serve.
+/// The options of a serving server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
-    /// Where to listen; port 0 takes a free one.
+pub struct ServeOptions {
+    /// With port 0, the system chooses a free port.
     pub listen: SocketAddr,
-    /// Who may join.
     pub credentials: PathBuf,
-    /// Where publications are kept; `None`: nowhere.
+    /// The data file; `None`: `--ephemeral`.
     pub data: Option<PathBuf>,
-    /// How often clients report.
+    /// Interval of the heartbeats of clients.
     pub heartbeat: Duration,
-    /// Silence after which a client is no longer active.
+    /// Silence after which a session ends.
     pub liveness: Duration,
-    /// What is logged.
     pub log_level: LevelFilter,
 }
 
@@ -77,8 +74,8 @@ struct Arguments {
 }
 
 impl Action {
-    /// Parses and checks a command line, the program's name included. The error prints itself (`exit`), with status 2
-    /// for a usage error and 0 for `--help`.
+    /// Parses and validates a command line, including the program's name. `exit` of the error prints it and exits with
+    /// status 2 for a usage error and 0 for `--help`.
     pub fn parse(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
         let arguments = Arguments::try_parse_from(line)?;
         if let Some(user) = arguments.enrol {
@@ -88,7 +85,7 @@ impl Action {
             let text = "the liveness time must be longer than the heartbeat interval";
             return Err(Arguments::command().error(ErrorKind::ValueValidation, text));
         }
-        Ok(Self::Serve(Options {
+        Ok(Self::Serve(ServeOptions {
             listen: SocketAddr::new(arguments.bind, arguments.port.expect("clap requires it")),
             credentials: arguments.credentials,
             data: (!arguments.ephemeral).then_some(arguments.data),
@@ -111,7 +108,7 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
 
 fn parse_level(text: &str) -> Result<LevelFilter, String> {
     match text {
-        "error" | "warn" | "info" | "debug" | "trace" => Ok(text.parse().expect("levels that log knows")),
+        "error" | "warn" | "info" | "debug" | "trace" => Ok(text.parse().expect("a level of `log`")),
         _ => Err("one of error, warn, info, debug, trace".to_owned()),
     }
 }
@@ -124,7 +121,7 @@ mod tests {
         Action::parse(std::iter::once("server").chain(line.split_whitespace()))
     }
 
-    fn options(line: &str) -> Options {
+    fn options(line: &str) -> ServeOptions {
         match parse(line) {
             Ok(Action::Serve(options)) => options,
             other => panic!("{other:?}"),
@@ -132,8 +129,8 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_the_contracts() {
-        let expected = Options {
+    fn the_defaults_are_those_of_the_specification() {
+        let expected = ServeOptions {
             listen: "127.0.0.1:12000".parse().unwrap(),
             credentials: "credentials.txt".into(),
             data: Some("fileshare.db".into()),
@@ -145,10 +142,10 @@ mod tests {
     }
 
     #[test]
-    fn every_option_counts() {
+    fn every_option_is_parsed() {
         let given =
             options("0 --bind ::1 --credentials who --data where --heartbeat 0.5 --liveness 0.75 --log-level trace");
-        let expected = Options {
+        let expected = ServeOptions {
             listen: "[::1]:0".parse().unwrap(),
             credentials: "who".into(),
             data: Some("where".into()),

@@ -1,16 +1,16 @@
-//! The server's log: one line an event on stderr, `09:11:48.886: 127.0.0.1:57820: Received PUB from hans`, in UTC.
+//! The server's log: one line per event on stderr, `09:11:48.886: 127.0.0.1:57820: Received PUB from hans`, in UTC.
 //!
-//! Owns the format. Names from the network are made safe where they are logged
-//! ([`escape::escape_controls`](crate::common::escape::escape_controls)).
+//! Owns the format. The code that logs names from the network escapes them
+//! ([`escape_controls`](crate::common::escape::escape_controls)).
 
 use std::io::{LineWriter, Write};
 
 use log::LevelFilter;
 use simplelog::{Config, ConfigBuilder, WriteLogger, format_description};
 
-/// Starts logging to stderr; later calls change nothing. Each line is written at once and whole.
+/// Starts logging to stderr, with one write per line. Later calls have no effect.
 pub fn init(level: LevelFilter) {
-    // The only error is a logger that is there already.
+    // The only error is that a logger is already set.
     let _ = log::set_boxed_logger(logger(level, std::io::stderr())).map(|()| log::set_max_level(level));
 }
 
@@ -39,9 +39,9 @@ mod tests {
 
     use super::*;
 
-    struct Wire(Sender<Vec<u8>>);
+    struct LineSender(Sender<Vec<u8>>);
 
-    impl Write for Wire {
+    impl Write for LineSender {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.send(bytes.to_vec()).unwrap();
             Ok(bytes.len())
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn a_line_is_time_and_message_in_one_write() {
         let (to, from) = channel();
-        let logger = logger(LevelFilter::Info, Wire(to));
+        let logger = logger(LevelFilter::Info, LineSender(to));
         for (level, target) in [(Level::Info, "fileshare::server"), (Level::Debug, "fileshare"), (Level::Error, "mio")]
         {
             let message = format_args!("127.0.0.1:57820: Received PUB from hans");
@@ -62,7 +62,7 @@ mod tests {
         }
         drop(logger);
         let writes: Vec<_> = from.iter().collect();
-        assert_eq!(writes.len(), 1, "what is below the level or not ours is left out");
+        assert_eq!(writes.len(), 1, "lines below the level or of other crates are left out");
         let line = String::from_utf8(writes.concat()).unwrap();
         let (time, rest) = line.split_at("09:11:48.886".len());
         assert_eq!(rest, ": 127.0.0.1:57820: Received PUB from hans\n");

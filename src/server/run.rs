@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::auth::credentials::{Credentials, CredentialsError, RECORD_PREFIX, record_line};
 use super::auth::credentials_reload::CredentialsReloader;
-use super::cli::Options;
+use super::cli::ServeOptions;
 use super::core::{Effects, LoadedState, Server, ServerConfig};
 use super::event_loop::{EventLoop, WAKE, Wake, now, wall_ms};
 use super::io::{ServerSocket, Signals};
@@ -52,13 +52,13 @@ pub enum ServerError {
 }
 
 /// Serves until SIGINT or SIGTERM.
-pub fn serve(options: Options) -> Result<(), ServerError> {
+pub fn serve(options: ServeOptions) -> Result<(), ServerError> {
     serve_with_journal(options, Journal::open)
 }
 
 /// [`serve`] with a journal that the caller opens; tests use a slow or failing store.
 pub fn serve_with_journal(
-    options: Options,
+    options: ServeOptions,
     open: impl FnOnce(&Path, &mut dyn LoadSink, Box<dyn Fn() + Send>) -> Result<Journal, JournalError>,
 ) -> Result<(), ServerError> {
     logging::init(options.log_level);

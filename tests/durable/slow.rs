@@ -14,7 +14,7 @@ use std::time::Duration;
 use fileshare::internals::client::control::PublishAudience;
 use fileshare::internals::common::message::NameQuery;
 use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, NamedContent};
-use fileshare::internals::server::cli::Options;
+use fileshare::internals::server::cli::ServeOptions;
 use fileshare::internals::server::journal::{Journal, Mutation, SqliteStore, Store, StoreError};
 use fileshare::internals::server::run::serve_with_journal;
 use log::LevelFilter;
@@ -51,7 +51,7 @@ fn server_over_a_slow_disk() {
     let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
     let (sender, lines) = channel();
     thread::spawn(move || std::io::stdin().lock().lines().try_for_each(|line| sender.send(line.unwrap())));
-    let options = Options {
+    let options = ServeOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         credentials: folder.join("credentials.txt"),
         data: Some(folder.join("fileshare.db")),

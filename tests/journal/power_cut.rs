@@ -1,8 +1,8 @@
-//! A power cut, as a disk would see it: everything that was written and not synced may be lost, in any order.
+//! A simulated power cut: any write that was not synced may be lost, in any order.
 //!
-//! A process pushes under `strace`, which records what it writes and syncs and when it acknowledges. The test plays the
-//! record back onto a model of the disk up to a random moment, drops what was not synced (all of it, or each write by
-//! the toss of a coin), writes the files that are left, and opens them.
+//! A process pushes under `strace`, which records its writes, syncs and acknowledgements. The test replays the record on a
+//! model of the disk up to a random moment, drops unsynced changes (all of them, or each at random), writes the remaining
+//! files, and opens them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,10 +14,10 @@ use rand_chacha::ChaCha20Rng;
 
 use super::{CHILD, Contents, ROUNDS, SEED, acknowledgement, folder, mutation, open};
 
-/// Mutations under way in the recorded process: enough for the log to be copied into the database more than once.
+/// Mutations of the recorded process: enough for several checkpoints of the write-ahead log.
 const MUTATIONS: u64 = 12_000;
 
-/// What the recorded process did to one of its files, or said.
+/// A change of a file by the recorded process, or an acknowledgement.
 #[derive(Debug)]
 enum Event {
     Create(String),
@@ -28,7 +28,7 @@ enum Event {
     Acknowledge(u64),
 }
 
-/// A file as it was last synced, and what happened to it since.
+/// A file at its last sync, and the changes since.
 #[derive(Debug, Default, Clone)]
 struct File {
     synced: Vec<u8>,
@@ -41,12 +41,12 @@ enum Change {
     Truncate(usize),
 }
 
-/// The files of one folder. Names change for good when the folder is synced.
+/// The files of one folder. A change of names is durable when the folder is synced.
 #[derive(Debug, Default)]
 struct Disk {
     /// As the process sees them.
     names: BTreeMap<String, usize>,
-    /// As they were when the folder was last synced.
+    /// At the last sync of the folder.
     synced_names: BTreeMap<String, usize>,
     files: Vec<File>,
 }
@@ -70,7 +70,7 @@ impl File {
 }
 
 impl Disk {
-    fn play(&mut self, folder: &str, event: &Event) {
+    fn replay(&mut self, folder: &str, event: &Event) {
         match event {
             Event::Create(name) => {
                 let files = &mut self.files;
@@ -92,7 +92,7 @@ impl Disk {
         &mut self.files[self.names[name]]
     }
 
-    /// Writes what is left after a cut into `folder`. `keep` tells of each thing that was not synced whether it stays.
+    /// Writes the files after a power cut into `folder`. `keep` decides for each unsynced change whether it survives.
     fn cut(&self, folder: &Path, mut keep: impl FnMut() -> bool) {
         let names = if keep() { &self.names } else { &self.synced_names };
         for (name, &file) in names {
@@ -109,7 +109,7 @@ impl Disk {
 
 #[test]
 #[ignore = "needs strace, and a minute: cargo test --test journal power_cut -- --ignored"]
-fn after_a_power_cut_all_that_was_acknowledged_is_there_and_nothing_else() {
+fn a_power_cut_keeps_exactly_the_mutations_up_to_some_point() {
     let rounds: u64 = std::env::var(ROUNDS).map_or(200, |rounds| rounds.parse().unwrap());
     let seed: u64 = std::env::var(SEED).map_or_else(|_| rand::rngs::OsRng.r#gen(), |seed| seed.parse().unwrap());
     println!("{SEED}={seed} {ROUNDS}={rounds}");
@@ -119,41 +119,40 @@ fn after_a_power_cut_all_that_was_acknowledged_is_there_and_nothing_else() {
     let folder_name = path.parent().unwrap().to_str().unwrap();
     drop(folder);
 
-    // In order of time, so that the record is played once.
-    // A quarter of the cuts come while the file is created and first used.
+    // Ascending, so that the record is rereplayed once. A quarter of the cuts happen while the file is created.
     let mut moment = || if rng.gen_ratio(1, 4) { rng.gen_range(0..80) } else { rng.gen_range(0..=events.len()) };
     let mut moments: Vec<_> = (0..rounds).map(|_| moment()).collect();
     moments.sort();
-    let (mut disk, mut played, mut acknowledged) = (Disk::default(), 0, 0);
+    let (mut disk, mut replayed, mut acknowledged) = (Disk::default(), 0, 0);
     let (mut model, mut modelled) = (Contents::default(), 0);
     for moment in moments {
-        for event in &events[played..moment] {
-            disk.play(folder_name, event);
+        for event in &events[replayed..moment] {
+            disk.replay(folder_name, event);
             if let Event::Acknowledge(number) = event {
                 acknowledged = *number;
             }
         }
-        played = moment;
+        replayed = moment;
         let after = tempfile::tempdir().unwrap();
         let share = [0.0, 0.5, 0.9][rng.gen_range(0..3)];
         disk.cut(after.path(), || rng.gen_bool(share));
         let (_journal, contents, _) = open(&after.path().join(path.file_name().unwrap()))
             .unwrap_or_else(|error| panic!("at event {moment} of {}: {error}", events.len()));
-        let came_to = contents.last.values().map(|last| last.request.0).max().unwrap_or(0);
-        assert!(came_to >= acknowledged, "at event {moment}: {acknowledged} was acknowledged, {came_to} is there");
-        if came_to < modelled {
+        let last_stored = contents.last.values().map(|last| last.request.0).max().unwrap_or(0);
+        assert!(last_stored >= acknowledged, "at event {moment}: {acknowledged} acknowledged, {last_stored} stored");
+        if last_stored < modelled {
             (model, modelled) = (Contents::default(), 0);
         }
-        for number in modelled + 1..=came_to {
+        for number in modelled + 1..=last_stored {
             model.apply(&mutation(seed, number));
         }
-        modelled = came_to;
-        assert_eq!(contents, model, "at event {moment}, after mutation {came_to}");
+        modelled = last_stored;
+        assert_eq!(contents, model, "at event {moment}, after mutation {last_stored}");
     }
     assert!(acknowledged > 0, "no cut came after an acknowledgement");
 }
 
-/// Lets another process push under strace, and reads what it did to the data file and the files beside it.
+/// Runs a child process that pushes under strace, and returns its changes of the data file and the files beside it.
 fn record(path: &Path, seed: u64) -> Vec<Event> {
     let trace = tempfile::NamedTempFile::new().unwrap();
     let mut command = Command::new("strace");
@@ -165,7 +164,7 @@ fn record(path: &Path, seed: u64) -> Vec<Event> {
     let output = output.expect("strace is installed");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let folder = path.parent().unwrap().to_str().unwrap();
-    // Two threads: a call may be shown in two parts, and takes effect with the second.
+    // The process has two threads: a call may be recorded in two parts, and takes effect with the second.
     let mut begun: BTreeMap<&str, &str> = BTreeMap::new();
     let text = fs::read_to_string(trace.path()).unwrap();
     let mut events = Vec::new();
@@ -182,25 +181,25 @@ fn record(path: &Path, seed: u64) -> Vec<Event> {
     }
     let synced = events.iter().filter(|event| matches!(event, Event::Sync(name) if name.ends_with("-wal"))).count();
     let copied = events.iter().filter(|event| matches!(event, Event::Write(name, ..) if name.ends_with(".db"))).count();
-    // Creating the file writes nine.
-    assert!(synced > 100 && copied > 15, "the record shows too little: {synced} syncs, {copied} pages copied");
+    // Nine of the pages are written when the file is created.
+    assert!(synced > 100 && copied > 15, "the record is too short: {synced} syncs, {copied} pages copied");
     events
 }
 
-/// One line of strace, if it matters: `pwrite64(5</folder/data.db-wal>, "...", 24, 32) = 24`.
+/// The event of one line of strace: `pwrite64(5</folder/data.db-wal>, "...", 24, 32) = 24`.
 fn event(call: &str, folder: &str) -> Option<Event> {
     let (name, rest) = call.split_once('(')?;
     if rest.contains(") = -1 ") {
         return None;
     }
     if name == "write" {
-        let (said, _) = rest.split_once('"')?.1.split_once('"')?;
-        return acknowledgement(said.strip_suffix("\\n")?).map(Event::Acknowledge);
+        let (text, _) = rest.split_once('"')?.1.split_once('"')?;
+        return acknowledgement(text.strip_suffix("\\n")?).map(Event::Acknowledge);
     }
     let quoted = matches!(name, "openat" | "unlink");
     let (start, end) = if quoted { ('"', '"') } else { ('<', '>') };
     let (path, rest) = rest.split_once(start)?.1.split_once(end)?;
-    // Of the files, only the database, its journal and its log survive a power cut with a meaning.
+    // The lock and the shared memory have no meaning after a power cut.
     if !path.starts_with(folder) || path.ends_with(".lock") || path.ends_with("-shm") {
         return None;
     }
@@ -221,7 +220,7 @@ fn event(call: &str, folder: &str) -> Option<Event> {
     }
 }
 
-/// Undoes C's escapes.
+/// Decodes the escapes of C strings.
 fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = text.bytes().peekable();
     let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! The thread and its queue over stores made for the occasion.
+//! The queue and its thread, with a store that the test controls.
 
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -14,86 +14,86 @@ fn mutation(request: u64) -> Mutation {
     Mutation { user: UserName::parse("hans").unwrap(), instance: InstanceId(1), request: RequestId(request), change }
 }
 
-/// Tells the test what it is asked to write, and does what the test answers.
-struct Puppet {
+/// Reports each batch to the test, and returns the result that the test sends.
+struct ControlledStore {
     batches: Sender<Vec<u64>>,
-    answers: Receiver<Result<(), StoreError>>,
+    results: Receiver<Result<(), StoreError>>,
 }
 
-impl Store for Puppet {
+impl Store for ControlledStore {
     fn write(&mut self, batch: &[Mutation]) -> Result<(), StoreError> {
         self.batches.send(batch.iter().map(|mutation| mutation.request.0).collect()).unwrap();
-        self.answers.recv().unwrap()
+        self.results.recv().unwrap()
     }
 
     fn close(self: Box<Self>) -> Result<(), StoreError> {
         self.batches.send(Vec::new()).unwrap();
-        self.answers.recv().unwrap()
+        self.results.recv().unwrap()
     }
 }
 
-struct Stage {
+struct JournalTest {
     journal: Journal,
     batches: Receiver<Vec<u64>>,
-    answers: Sender<Result<(), StoreError>>,
+    results: Sender<Result<(), StoreError>>,
     wakes: Receiver<()>,
 }
 
-fn stage() -> Stage {
+fn journal_test() -> JournalTest {
     let (batch_sender, batches) = mpsc::channel();
-    let (answers, answer_receiver) = mpsc::channel();
+    let (results, result_receiver) = mpsc::channel();
     let (wake_sender, wakes) = mpsc::channel();
-    let store = Box::new(Puppet { batches: batch_sender, answers: answer_receiver });
+    let store = Box::new(ControlledStore { batches: batch_sender, results: result_receiver });
     let wake = Box::new(move || wake_sender.send(()).unwrap());
-    Stage { journal: Journal::with_store(store, [7; 32], wake).unwrap(), batches, answers, wakes }
+    JournalTest { journal: Journal::with_store(store, [7; 32], wake).unwrap(), batches, results, wakes }
 }
 
 #[test]
-fn what_waits_is_written_together_and_only_then_durable() {
-    let Stage { mut journal, batches, answers, wakes } = stage();
+fn queued_mutations_are_written_together_and_durable_afterwards() {
+    let JournalTest { mut journal, batches, results, wakes } = journal_test();
     assert_eq!(journal.root_secret(), [7; 32]);
     assert_eq!(journal.push(mutation(1)), Ok(JournalSeq(1)));
     assert_eq!(batches.recv().unwrap(), [1]);
-    // The store is slow; the loop is not.
+    // The store is busy; the queue accepts more.
     for request in 2..=5 {
         assert_eq!(journal.push(mutation(request)), Ok(JournalSeq(request)));
     }
     assert_eq!(journal.durable(), JournalSeq(0));
     assert!(wakes.try_recv().is_err());
-    answers.send(Ok(())).unwrap();
+    results.send(Ok(())).unwrap();
     wakes.recv().unwrap();
     assert_eq!(journal.durable(), JournalSeq(1));
     assert_eq!(batches.recv().unwrap(), [2, 3, 4, 5]);
     assert_eq!(journal.durable(), JournalSeq(1));
-    answers.send(Ok(())).unwrap();
+    results.send(Ok(())).unwrap();
     wakes.recv().unwrap();
     assert_eq!(journal.durable(), JournalSeq(5));
-    answers.send(Ok(())).unwrap();
+    results.send(Ok(())).unwrap();
     assert!(journal.close().is_ok());
 }
 
 #[test]
-fn a_failed_write_is_never_reported_durable_and_nothing_follows_it() {
-    let Stage { mut journal, batches, answers, wakes } = stage();
+fn after_a_failed_write_nothing_is_durable_or_written() {
+    let JournalTest { mut journal, batches, results, wakes } = journal_test();
     journal.push(mutation(1)).unwrap();
     batches.recv().unwrap();
     journal.push(mutation(2)).unwrap();
-    answers.send(Err(StoreError::Failed("cannot store in x: no room left".into()))).unwrap();
+    results.send(Err(StoreError::Failed("cannot store in x: no room left".into()))).unwrap();
     wakes.recv().unwrap();
     assert_eq!(journal.failed().as_deref(), Some("cannot store in x: no room left"));
     assert_eq!(journal.durable(), JournalSeq(0));
     assert_eq!(journal.push(mutation(3)), Err(QueueFull));
-    // The store is gone with its thread: nothing more was written.
+    // The thread has dropped the store: nothing more was written.
     assert!(batches.recv().is_err());
     let error = journal.close().unwrap_err();
     assert_eq!(error.to_string(), "cannot store in x: no room left");
 }
 
 #[test]
-fn a_fault_in_the_thread_is_a_failure_and_not_silence() {
-    let Stage { mut journal, batches, answers, wakes } = stage();
-    // The puppet panics when nobody answers.
-    drop(answers);
+fn a_panic_of_the_thread_is_reported_as_a_failure() {
+    let JournalTest { mut journal, batches, results, wakes } = journal_test();
+    // The store panics when the channel is closed.
+    drop(results);
     journal.push(mutation(1)).unwrap();
     batches.recv().unwrap();
     wakes.recv().unwrap();
@@ -101,28 +101,28 @@ fn a_fault_in_the_thread_is_a_failure_and_not_silence() {
 }
 
 #[test]
-fn a_locked_store_is_asked_again_with_the_same_batch() {
-    let Stage { mut journal, batches, answers, wakes } = stage();
+fn a_batch_is_tried_again_while_the_store_is_locked() {
+    let JournalTest { mut journal, batches, results, wakes } = journal_test();
     journal.push(mutation(1)).unwrap();
     for _ in 0..3 {
         assert_eq!(batches.recv().unwrap(), [1]);
-        answers.send(Err(StoreError::Locked("x is locked".into()))).unwrap();
+        results.send(Err(StoreError::Locked("x is locked".into()))).unwrap();
     }
     assert_eq!(batches.recv().unwrap(), [1]);
     assert!(journal.failed().is_none() && journal.durable() == JournalSeq(0));
-    answers.send(Ok(())).unwrap();
+    results.send(Ok(())).unwrap();
     wakes.recv().unwrap();
     assert_eq!(journal.durable(), JournalSeq(1));
-    answers.send(Ok(())).unwrap();
+    results.send(Ok(())).unwrap();
     journal.close().unwrap();
 }
 
 #[test]
-fn a_closing_journal_gives_up_on_a_store_that_stays_locked() {
-    let Stage { mut journal, batches, answers, wakes: _wakes } = stage();
+fn closing_gives_up_on_a_store_that_stays_locked() {
+    let JournalTest { mut journal, batches, results, wakes: _wakes } = journal_test();
     journal.push(mutation(1)).unwrap();
     for _ in 0..100 {
-        answers.send(Err(StoreError::Locked("x is locked".into()))).unwrap();
+        results.send(Err(StoreError::Locked("x is locked".into()))).unwrap();
     }
     let line = journal.close().unwrap_err().to_string();
     assert_eq!(line, "x is locked; 1 changes could not be stored");
@@ -130,13 +130,13 @@ fn a_closing_journal_gives_up_on_a_store_that_stays_locked() {
 }
 
 #[test]
-fn closing_writes_what_waits() {
-    let Stage { mut journal, batches, answers, wakes: _wakes } = stage();
+fn closing_writes_the_queue() {
+    let JournalTest { mut journal, batches, results, wakes: _wakes } = journal_test();
     journal.push(mutation(1)).unwrap();
     assert_eq!(batches.recv().unwrap(), [1]);
     journal.push(mutation(2)).unwrap();
     for _ in 0..3 {
-        answers.send(Ok(())).unwrap();
+        results.send(Ok(())).unwrap();
     }
     journal.close().unwrap();
     assert_eq!(batches.iter().collect::<Vec<_>>(), [vec![2], vec![]]);
@@ -144,53 +144,53 @@ fn closing_writes_what_waits() {
 
 #[test]
 fn the_queue_is_bounded_by_mutations() {
-    let Stage { mut journal, batches, answers, wakes } = stage();
+    let JournalTest { mut journal, batches, results, wakes } = journal_test();
     journal.push(mutation(1)).unwrap();
     assert_eq!(batches.recv().unwrap(), [1]);
     for request in 2..=QUEUE_MAX_MUTATIONS {
         journal.push(mutation(request)).unwrap();
     }
-    // What is being written counts: it takes memory too.
+    // The mutation being written counts too.
     assert_eq!(journal.push(mutation(0)), Err(QueueFull));
-    answers.send(Ok(())).unwrap();
+    results.send(Ok(())).unwrap();
     wakes.recv().unwrap();
     let next = journal.push(mutation(0)).unwrap();
-    assert_eq!(next, JournalSeq(QUEUE_MAX_MUTATIONS + 1), "a refused mutation takes no number");
+    assert_eq!(next, JournalSeq(QUEUE_MAX_MUTATIONS + 1), "a rejected mutation gets no sequence number");
     for _ in 0..3 {
-        answers.send(Ok(())).unwrap();
+        results.send(Ok(())).unwrap();
     }
     journal.close().unwrap();
 }
 
 #[test]
 fn the_queue_is_bounded_by_bytes() {
-    let Stage { mut journal, batches, answers, wakes } = stage();
-    let everybody = (0..4_096).map(|i| UserName::parse(&format!("{i:064}")).unwrap()).collect();
-    let audience = Arc::new(Audience::only(everybody));
+    let JournalTest { mut journal, batches, results, wakes } = journal_test();
+    let users = (0..4_096).map(|i| UserName::parse(&format!("{i:064}")).unwrap()).collect();
+    let audience = Arc::new(Audience::only(users));
     let mut big = mutation(1);
-    let Change::Publish { audience: slot, .. } = &mut big.change else { panic!("a PUBLISH") };
-    *slot = audience;
+    let Change::Publish { audience: of_big, .. } = &mut big.change else { panic!("a PUBLISH") };
+    *of_big = audience;
     journal.push(mutation(1)).unwrap();
     batches.recv().unwrap();
     let mut pushed = 0;
     while journal.push(big.clone()).is_ok() {
         pushed += 1;
-        assert!(pushed * 4_096 * 64 <= QUEUE_MAX_BYTES, "more bytes wait than are allowed");
+        assert!(pushed * 4_096 * 64 <= QUEUE_MAX_BYTES, "more bytes are queued than allowed");
     }
     assert!(pushed > 50);
     assert!(journal.push(mutation(2)).is_ok(), "a small one still fits");
-    answers.send(Ok(())).unwrap();
-    answers.send(Ok(())).unwrap();
+    results.send(Ok(())).unwrap();
+    results.send(Ok(())).unwrap();
     wakes.recv().unwrap();
     wakes.recv().unwrap();
-    assert!(journal.push(big).is_ok(), "the room came back");
-    answers.send(Ok(())).unwrap();
-    answers.send(Ok(())).unwrap();
+    assert!(journal.push(big).is_ok(), "the bytes are free again");
+    results.send(Ok(())).unwrap();
+    results.send(Ok(())).unwrap();
     journal.close().unwrap();
 }
 
 #[test]
-fn an_ephemeral_journal_is_durable_at_once_and_wakes() {
+fn an_ephemeral_journal_is_durable_at_once_and_calls_wake() {
     let wakes = Arc::new(Mutex::new(0));
     let counter = Arc::clone(&wakes);
     let mut journal = Journal::ephemeral(Box::new(move || *counter.lock().unwrap() += 1));

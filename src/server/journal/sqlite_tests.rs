@@ -1,4 +1,4 @@
-//! What only shows with a hand inside: SQLite's own limits, versions, damage.
+//! The data file with access to its internals: limits of SQLite, versions, damage.
 
 use std::fs;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use crate::common::types::{Content, ContentHash, FileName, InstanceId, NamedCont
 use crate::server::journal::{LastMutation, StoredPublication};
 
 #[derive(Default)]
-struct Seen {
+struct Contents {
     publications: Vec<StoredPublication>,
     last: Vec<(UserName, LastMutation)>,
 }
 
-impl LoadSink for Seen {
+impl LoadSink for Contents {
     fn publication(&mut self, publication: StoredPublication) {
         self.publications.push(publication);
     }
@@ -40,14 +40,14 @@ fn names(count: usize) -> Vec<String> {
     (0..count).map(|i| format!("folder/file {i:06}")).collect()
 }
 
-fn open(path: &Path) -> (SqliteStore, Seen) {
-    let mut seen = Seen::default();
-    let (store, _) = SqliteStore::open(path, &mut seen).unwrap();
-    (store, seen)
+fn open(path: &Path) -> (SqliteStore, Contents) {
+    let mut contents = Contents::default();
+    let (store, _) = SqliteStore::open(path, &mut contents).unwrap();
+    (store, contents)
 }
 
 fn refusal(path: &Path) -> JournalError {
-    SqliteStore::open(path, &mut Seen::default()).map(|_| ()).unwrap_err()
+    SqliteStore::open(path, &mut Contents::default()).map(|_| ()).unwrap_err()
 }
 
 /// A closed data file with some publications.
@@ -60,7 +60,7 @@ fn filled(folder: &Path, count: usize) -> PathBuf {
 }
 
 #[test]
-fn a_full_disk_stores_nothing_of_the_batch_and_the_rest_is_whole() {
+fn a_full_disk_stores_no_part_of_the_batch_and_keeps_the_rest() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data.db");
     let (mut store, _) = open(&path);
@@ -75,17 +75,17 @@ fn a_full_disk_stores_nothing_of_the_batch_and_the_rest_is_whole() {
     assert_eq!(store.write(&batch), Err(StoreError::Failed(line)));
     drop(store);
 
-    let (mut store, seen) = open(&path);
-    assert_eq!(seen.publications.len(), 10);
-    assert_eq!(seen.last.len(), 1);
-    // There is room again: the same batch goes in.
+    let (mut store, contents) = open(&path);
+    assert_eq!(contents.publications.len(), 10);
+    assert_eq!(contents.last.len(), 1);
+    // Now there is space: the same batch is stored.
     store.write(&batch).unwrap();
     drop(store);
     assert_eq!(open(&path).1.publications.len(), 5_001);
 }
 
 #[test]
-fn audiences_are_kept_once_and_dropped_when_unused() {
+fn equal_audiences_are_stored_once_and_deleted_when_unused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data.db");
     let count = |store: &SqliteStore| -> i64 {
@@ -93,13 +93,13 @@ fn audiences_are_kept_once_and_dropped_when_unused() {
     };
     let (mut store, _) = open(&path);
     let some = Audience::only(vec![user("yoda"), user("vader")]);
-    let nobody = Audience::only(Vec::new());
+    let empty = Audience::only(Vec::new());
     store.write(&[publish("hans", 1, &names(3), some.clone())]).unwrap();
-    store.write(&[publish("leia", 1, &names(2), some.clone()), publish("luke", 1, &names(1), nobody.clone())]).unwrap();
+    store.write(&[publish("leia", 1, &names(2), some.clone()), publish("luke", 1, &names(1), empty.clone())]).unwrap();
     assert_eq!(count(&store), 2);
     drop(store);
-    let (mut store, seen) = open(&path);
-    let stored: Vec<_> = seen.publications.iter().map(|p| (p.user.as_str(), (*p.audience).clone())).collect();
+    let (mut store, contents) = open(&path);
+    let stored: Vec<_> = contents.publications.iter().map(|p| (p.user.as_str(), (*p.audience).clone())).collect();
     let one = |owner, audience: &Audience| (owner, audience.clone());
     let expected = [
         one("hans", &some),
@@ -107,54 +107,54 @@ fn audiences_are_kept_once_and_dropped_when_unused() {
         one("hans", &some),
         one("leia", &some),
         one("leia", &some),
-        one("luke", &nobody),
+        one("luke", &empty),
     ];
     assert_eq!(stored, expected);
-    assert!(Arc::ptr_eq(&seen.publications[0].audience, &seen.publications[4].audience));
+    assert!(Arc::ptr_eq(&contents.publications[0].audience, &contents.publications[4].audience));
     store.write(&[publish("luke", 2, &names(1), Audience::Everyone)]).unwrap();
     drop(store);
-    let (store, seen) = open(&path);
-    assert_eq!(*seen.publications[5].audience, Audience::Everyone);
+    let (store, contents) = open(&path);
+    assert_eq!(*contents.publications[5].audience, Audience::Everyone);
     assert_eq!(count(&store), 1);
 }
 
 #[test]
-fn an_older_file_is_brought_forward_and_a_newer_one_refused() {
+fn an_older_file_is_migrated_and_a_newer_one_rejected() {
     const NEXT: [Migration; 2] = [data_file::MIGRATIONS[0], "ALTER TABLE publications ADD COLUMN note TEXT"];
     let folder = tempfile::tempdir().unwrap();
     let path = filled(folder.path(), 3);
-    let mut seen = Seen::default();
-    let (store, secret) = SqliteStore::open_with(&path, &mut seen, &NEXT).unwrap();
-    assert_eq!(seen.publications.len(), 3);
+    let mut contents = Contents::default();
+    let (store, secret) = SqliteStore::open_with(&path, &mut contents, &NEXT).unwrap();
+    assert_eq!(contents.publications.len(), 3);
     let version: u32 = store.connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     assert_eq!(version, 2);
     store.connection.execute("UPDATE publications SET note = 'x'", []).unwrap();
     drop(store);
 
-    // This program knows less than the one that wrote the file, and leaves it alone.
+    // This program does not know version 2, and leaves the file unchanged.
     let before = fs::read(&path).unwrap();
     let error = refusal(&path);
     assert!(matches!(error, JournalError::Newer { found: 2, known: 1, .. }), "{error}");
     assert!(error.to_string().contains("written by a newer server (format 2, this one knows 1)"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), before);
 
-    let (store, again) = SqliteStore::open_with(&path, &mut Seen::default(), &NEXT).unwrap();
+    let (store, again) = SqliteStore::open_with(&path, &mut Contents::default(), &NEXT).unwrap();
     assert_eq!(again, secret);
     let notes: i64 = store.connection.query_row("SELECT count(note) FROM publications", [], |row| row.get(0)).unwrap();
-    assert_eq!(notes, 3, "a step is taken once");
+    assert_eq!(notes, 3, "a migration runs once");
 }
 
 #[test]
-fn a_step_that_fails_changes_nothing() {
+fn a_failed_migration_changes_nothing() {
     const BROKEN: [Migration; 2] = [data_file::MIGRATIONS[0], "DELETE FROM publications; CREATE TABLE users (x)"];
     let folder = tempfile::tempdir().unwrap();
     let path = filled(folder.path(), 3);
-    assert!(SqliteStore::open_with(&path, &mut Seen::default(), &BROKEN).is_err());
+    assert!(SqliteStore::open_with(&path, &mut Contents::default(), &BROKEN).is_err());
     assert_eq!(open(&path).1.publications.len(), 3);
 }
 
 #[test]
-fn what_does_not_fit_together_is_refused() {
+fn an_inconsistent_file_is_rejected_unchanged() {
     let cases = [
         ("DELETE FROM meta", "its root secret is missing"),
         ("UPDATE meta SET value = x'00'", "damaged"),
@@ -168,69 +168,69 @@ fn what_does_not_fit_together_is_refused() {
         ("DROP TABLE last_mutations", "damaged"),
         ("PRAGMA user_version = 0", "it has no format version"),
     ];
-    for (harm, expected) in cases {
+    for (damage, expected) in cases {
         let folder = tempfile::tempdir().unwrap();
         let path = filled(folder.path(), 3);
         let (store, _) = open(&path);
-        store.connection.execute_batch(harm).unwrap();
+        store.connection.execute_batch(damage).unwrap();
         Box::new(store).close().unwrap();
         let before = fs::read(&path).unwrap();
         let error = refusal(&path);
-        assert!(matches!(error, JournalError::Damaged { .. }), "{harm}: {error}");
+        assert!(matches!(error, JournalError::Damaged { .. }), "{damage}: {error}");
         let line = error.to_string();
-        assert!(line.contains(expected) && line.contains("data.db") && !line.contains('\n'), "{harm}: {line}");
-        assert_eq!(fs::read(&path).unwrap(), before, "{harm}");
+        assert!(line.contains(expected) && line.contains("data.db") && !line.contains('\n'), "{damage}: {line}");
+        assert_eq!(fs::read(&path).unwrap(), before, "{damage}");
     }
 }
 
 #[test]
-fn overwritten_pages_are_noticed() {
+fn an_overwritten_page_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let path = filled(folder.path(), 2_000);
     let whole = fs::read(&path).unwrap();
     assert!(whole.len() > 20 * 4_096);
     for page in 0..whole.len() / 4_096 {
-        let mut harmed = whole.clone();
-        // The page's own header; on the first page that of the file stays, so that it still looks like ours.
+        let mut damaged = whole.clone();
+        // The header of the page. On the first page the header of the file stays, so that the file is recognised.
         let at = page * 4_096 + if page == 0 { 100 } else { 0 };
-        harmed[at..at + 64].fill(0xa5);
-        fs::write(&path, &harmed).unwrap();
+        damaged[at..at + 64].fill(0xa5);
+        fs::write(&path, &damaged).unwrap();
         let error = refusal(&path);
         assert!(matches!(error, JournalError::Damaged { .. }), "page {page}: {error}");
-        assert_eq!(fs::read(&path).unwrap(), harmed, "page {page}");
+        assert_eq!(fs::read(&path).unwrap(), damaged, "page {page}");
     }
-    // Cut off at the end.
+    // Truncated.
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     assert!(matches!(refusal(&path), JournalError::Damaged { .. }));
 }
 
 #[test]
-fn a_lock_by_another_program_is_waited_for_and_told_apart_from_a_failure() {
+fn a_lock_by_another_program_is_not_a_failure() {
     let folder = tempfile::tempdir().unwrap();
     let path = filled(folder.path(), 1);
     let (mut store, _) = open(&path);
-    let administrator = Connection::open(&path).unwrap();
-    administrator.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let other_program = Connection::open(&path).unwrap();
+    other_program.execute_batch("BEGIN IMMEDIATE").unwrap();
     store.connection.busy_timeout(Duration::ZERO).unwrap();
     let batch = [publish("new", 1, &names(1), Audience::only(vec![user("yoda")]))];
     assert!(matches!(store.write(&batch), Err(StoreError::Locked(_))));
-    administrator.execute_batch("ROLLBACK").unwrap();
+    other_program.execute_batch("ROLLBACK").unwrap();
     store.write(&batch).unwrap();
-    // An administrator who reads, even for long, is in nobody's way.
-    administrator.execute_batch("BEGIN; SELECT count(*) FROM publications").unwrap();
+    // A long read transaction of another program does not block writes.
+    other_program.execute_batch("BEGIN; SELECT count(*) FROM publications").unwrap();
     store.write(&[publish("new", 2, &names(2), Audience::Everyone)]).unwrap();
     Box::new(store).close().unwrap();
-    drop(administrator);
+    drop(other_program);
     assert_eq!(open(&path).1.publications.len(), 3);
 }
 
 #[test]
-fn a_crash_while_the_file_is_created_leaves_nothing_in_the_way() {
+fn a_file_whose_creation_crashed_is_created_again() {
     let folder = tempfile::tempdir().unwrap();
     let (making, path) = (folder.path().join("making.db"), folder.path().join("data.db"));
     fs::write(&making, b"").unwrap();
     let mut connection = Connection::open(&making).unwrap();
-    // One page of cache: the transaction goes to the file before it is committed.
+    // With one page of cache, SQLite writes to the file before the commit.
     connection.execute_batch("PRAGMA cache_size = 1; PRAGMA cache_spill = 1").unwrap();
     let transaction = connection.transaction().unwrap();
     transaction.pragma_update(None, "application_id", data_file::APPLICATION_ID).unwrap();
@@ -239,13 +239,13 @@ fn a_crash_while_the_file_is_created_leaves_nothing_in_the_way() {
     while fs::metadata(&making).unwrap().len() == 0 {
         transaction.execute(filler, []).unwrap();
     }
-    // The moment of the crash.
+    // A copy of the files is their state after a crash at this moment.
     for suffix in ["", "-journal"] {
         fs::copy(data_file::with_suffix(&making, suffix), data_file::with_suffix(&path, suffix)).unwrap();
     }
     assert_eq!(data_file::check_data_file(&path).unwrap(), data_file::DataFileState::DataFile);
-    let (mut store, seen) = open(&path);
-    assert!(seen.publications.is_empty());
+    let (mut store, contents) = open(&path);
+    assert!(contents.publications.is_empty());
     store.write(&[publish("hans", 1, &names(1), Audience::Everyone)]).unwrap();
     drop(store);
     assert_eq!(open(&path).1.publications.len(), 1);
