@@ -212,7 +212,7 @@ impl TestUploader {
         for name in names {
             let name = FileName::parse(name).expect("a valid name");
             let file = files.hash(&name, &NoProgress).expect("a readable file");
-            uploads.published(&name, file.content, Audience::Everyone);
+            uploads.publications().publish(&name, file.content, Audience::Everyone);
             wanted.push(NamedContent { name, content: file.content });
         }
         let listener = Listener::start(uploads, "127.0.0.1:0".parse().expect("an address"), None).expect("a free port");

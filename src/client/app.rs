@@ -190,9 +190,9 @@ fn create_context(
         session: Arc::new(control),
         server,
         files,
+        own: Arc::clone(uploads.publications()),
         uploads,
         downloader: Arc::new(downloader),
-        own: Arc::default(),
         console,
         state: Arc::<CommandState>::default(),
         passwords: Box::new(DefaultPasswordSource {

@@ -1,163 +1,222 @@
-//! The user's own publications as this client knows them: loaded after the login so that what was published before is
-//! served again, then kept up by `pub` and `unp`.
+//! The user's own publications: what this client serves, and to whom.
 //!
-//! The server's list is the truth; this one decides only what the shared folder serves and what completion offers.
+//! After a login they are loaded from the server, so that earlier publications are served again; then `pub`, `unp` and
+//! `get --share` keep them up to date. The server's list is authoritative; this one decides what uploads serve and what
+//! completion offers. If the server loses publications, the [session](crate::client::session) restores them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::convert::Infallible;
+use std::ops::Bound;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
 use std::time::Duration;
 
-use crate::client::control::RequestError;
-use crate::client::control::ServerApi;
-use crate::client::upload::UploadService;
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::client::control::{RequestError, ServerApi};
 use crate::common::limits::COMMAND_TIMEOUT;
 use crate::common::message::OwnPublication;
-use crate::common::types::{Audience, Content, FileName};
+use crate::common::sync::{lock, unpoison};
+use crate::common::types::{Audience, Content, ContentRef, FileName, UserName};
 
-/// A login waits this long for the list to be there, so that nearly every user serves everything from the first moment;
-/// longer lists go on loading in the background.
-const LOGIN_WAITS: Duration = Duration::from_millis(250);
+/// A login waits this long for the list, so that nearly every user serves everything at once; a longer list is loaded in
+/// the background.
+const LOGIN_WAIT_MAX: Duration = Duration::from_millis(250);
 
-/// While it lives, the server may name this client as a source of what the folder has not been told of: whoever asks for
-/// that waits. To be begun before the server learns what it is about.
+/// A published name. Publishing the name again makes a new value, so that an upload notices.
+#[derive(Debug)]
+pub(crate) struct Publication {
+    pub content: Content,
+    audience: Audience,
+}
+
+/// All publications of the user. See the module.
+#[derive(Default)]
+pub struct OwnPublications {
+    table: Mutex<PublicationTable>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct PublicationTable {
+    /// Counts logins: the list that an earlier login is still loading is dropped.
+    login: u64,
+    is_loading: bool,
+    /// Whether the list has been loaded: a name that is not in `published` is not published.
+    is_complete: bool,
+    /// The number of [`LoadingGuard`]s.
+    guards: usize,
+    /// Set while there is a guard. Dropping it disconnects the receivers.
+    incomplete: Option<(Sender<Infallible>, Receiver<Infallible>)>,
+    published: BTreeMap<FileName, Arc<Publication>>,
+    /// Names published or unpublished since the login, which are newer than the list being loaded.
+    changed_since_login: BTreeSet<FileName>,
+}
+
+/// While this guard exists, the publications are incomplete: uploads of unknown files wait instead of being refused. Must
+/// be created before the server learns of a publication.
 #[must_use]
-pub struct LoadingGuard(Arc<UploadService>);
+pub struct LoadingGuard(Arc<OwnPublications>);
 
 impl LoadingGuard {
-    /// The folder's list is not whole from now on.
-    pub fn begin(folder: &Arc<UploadService>) -> Self {
-        folder.begin_loading();
-        Self(Arc::clone(folder))
+    /// Makes the publications incomplete.
+    pub fn begin(publications: &Arc<OwnPublications>) -> Self {
+        let mut table = lock(&publications.table);
+        table.guards += 1;
+        table.incomplete.get_or_insert_with(|| bounded(0));
+        drop(table);
+        Self(Arc::clone(publications))
     }
 }
 
 impl Drop for LoadingGuard {
     fn drop(&mut self) {
-        self.0.end_loading();
+        let mut table = lock(&self.0.table);
+        table.guards -= 1;
+        if table.guards == 0 {
+            table.incomplete = None;
+        }
     }
-}
-
-/// See the module.
-#[derive(Default)]
-pub struct OwnPublications {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    /// Rises with every login: what an earlier login is still loading is dropped.
-    login: u64,
-    loading: bool,
-    /// All of it was loaded: what is not in `names` is not published.
-    complete: bool,
-    /// Name, and whether only some may see it.
-    names: BTreeMap<FileName, bool>,
-    /// Published or withdrawn since the login: newer than what is being loaded.
-    touched: BTreeSet<FileName>,
 }
 
 impl OwnPublications {
-    /// Starts over for whoever has just logged in, and waits a moment for the list, which ends `loading`. `failed` is told
-    /// if it cannot be loaded.
+    /// Starts again for the user who has just logged in: loads the list in the background, and waits for it for a moment.
+    /// `loading` ends with the list; `on_error` is called if it cannot be loaded.
     pub fn load(
         self: &Arc<Self>,
         server: &ServerApi,
-        uploads: &Arc<UploadService>,
         loading: LoadingGuard,
-        failed: impl FnOnce(RequestError) + Send + 'static,
+        on_error: impl FnOnce(RequestError) + Send + 'static,
     ) {
-        let login = {
-            let mut state = self.lock();
-            uploads.clear();
-            *state = State { login: state.login + 1, loading: true, ..State::default() };
-            state.login
-        };
-        let (own, server, uploads) = (Arc::clone(self), server.clone(), Arc::clone(uploads));
-        std::thread::spawn(move || {
-            let loaded = own.load_all(login, &server, &uploads);
+        let login = self.begin_login();
+        let (publications, server) = (Arc::clone(self), server.clone());
+        thread::spawn(move || {
+            let result = publications.load_all(login, &server);
             drop(loading);
-            own.end_loading(login, loaded.is_ok());
-            if let Err(error) = loaded {
-                failed(error);
-            }
+            publications.end_loading(login, result.is_ok());
+            result.unwrap_or_else(on_error);
         });
-        drop(self.wait_loaded(LOGIN_WAITS));
+        drop(self.wait_loaded(LOGIN_WAIT_MAX));
     }
 
-    /// This is served from now on, to its audience.
-    pub fn publish(&self, folder: &UploadService, name: &FileName, content: Content, audience: Audience) {
-        let mut state = self.lock();
-        state.touched.insert(name.clone());
-        state.names.insert(name.clone(), audience != Audience::Everyone);
-        folder.published(name, content, audience);
+    /// From now on this is served, to its audience.
+    pub fn publish(&self, name: &FileName, content: Content, audience: Audience) {
+        let mut table = lock(&self.table);
+        table.changed_since_login.insert(name.clone());
+        table.publish(name, content, audience);
     }
 
-    /// This is not served from now on.
-    pub fn withdraw(&self, folder: &UploadService, name: &FileName) {
-        let mut state = self.lock();
-        state.touched.insert(name.clone());
-        state.names.remove(name);
-        folder.withdrawn(name);
+    /// From now on this is not served.
+    pub fn unpublish(&self, name: &FileName) {
+        let mut table = lock(&self.table);
+        table.changed_since_login.insert(name.clone());
+        table.published.remove(name);
     }
 
-    /// Of `names`, those published with an audience.
+    /// Those of `names` that are published with an audience.
     pub fn restricted_among<'a>(&self, names: impl Iterator<Item = &'a FileName>) -> Vec<FileName> {
-        let state = self.wait_loaded(COMMAND_TIMEOUT);
-        names.filter(|name| state.names.get(*name) == Some(&true)).cloned().collect()
+        let table = self.wait_loaded(COMMAND_TIMEOUT);
+        let is_restricted = |name: &&FileName| {
+            table.published.get(*name).is_some_and(|publication| publication.audience != Audience::Everyone)
+        };
+        names.filter(is_restricted).cloned().collect()
     }
 
-    /// Whether this is surely not published; a list that could not be loaded says nothing.
+    /// Whether this is certainly not published; nothing is certain if the list could not be loaded.
     pub fn is_known_absent(&self, name: &FileName) -> bool {
-        let state = self.wait_loaded(COMMAND_TIMEOUT);
-        state.complete && !state.names.contains_key(name)
+        let table = self.wait_loaded(COMMAND_TIMEOUT);
+        table.is_complete && !table.published.contains_key(name)
     }
 
-    /// Names that start with `prefix`, at most `most`, as far as they are loaded.
-    pub fn names_with_prefix(&self, prefix: &str, most: usize) -> Vec<FileName> {
-        let state = self.lock();
-        let from = state.names.range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded));
-        let starting = from.map(|(name, _)| name).take_while(|name| name.as_str().starts_with(prefix));
-        starting.take(most).cloned().collect()
+    /// Names that start with `prefix`, at most `limit`, as far as they are loaded.
+    pub fn names_with_prefix(&self, prefix: &str, limit: usize) -> Vec<FileName> {
+        let table = lock(&self.table);
+        let names = table.published.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        let names = names.map(|(name, _)| name).take_while(|name| name.as_str().starts_with(prefix));
+        names.take(limit).cloned().collect()
     }
 
-    fn load_all(&self, login: u64, catalogue: &ServerApi, folder: &UploadService) -> Result<(), RequestError> {
-        let (some, all): (Vec<_>, Vec<_>) =
-            catalogue.own_publications_quiet()?.into_iter().partition(|entry| entry.restricted);
-        for entry in all {
-            self.loaded(login, folder, entry, Audience::Everyone);
+    pub(crate) fn get(&self, name: &FileName) -> Option<Arc<Publication>> {
+        lock(&self.table).published.get(name).cloned()
+    }
+
+    /// The publication with this name and content, if `downloader` may download it.
+    pub(crate) fn lookup_granted(&self, granted: &ContentRef, downloader: &UserName) -> Option<Arc<Publication>> {
+        let publication = self.get(&granted.name)?;
+        let content = &publication.content;
+        let is_same = content.hash == granted.hash && content.size == granted.size;
+        (is_same && publication.audience.includes(downloader)).then_some(publication)
+    }
+
+    /// A channel that disconnects when the publications are complete; `None` if they are.
+    pub(crate) fn loading(&self) -> Option<Receiver<Infallible>> {
+        lock(&self.table).incomplete.as_ref().map(|(_, completion)| completion.clone())
+    }
+
+    /// Forgets all publications. Returns the number of the login.
+    pub(crate) fn begin_login(&self) -> u64 {
+        let mut table = lock(&self.table);
+        table.login += 1;
+        (table.is_loading, table.is_complete) = (true, false);
+        table.published.clear();
+        table.changed_since_login.clear();
+        table.login
+    }
+
+    fn load_all(&self, login: u64, server: &ServerApi) -> Result<(), RequestError> {
+        let (restricted, public): (Vec<_>, Vec<_>) =
+            server.own_publications_quiet()?.into_iter().partition(|entry| entry.restricted);
+        for entry in public {
+            self.on_loaded(login, &entry, Audience::Everyone);
         }
-        let names: Vec<FileName> = some.iter().map(|entry| entry.name.clone()).collect();
-        for (entry, users) in some.into_iter().zip(catalogue.audiences_of(&names)?) {
+        let names: Vec<FileName> = restricted.iter().map(|entry| entry.name.clone()).collect();
+        for (entry, users) in restricted.iter().zip(server.audiences_of(&names)?) {
             if let Some(users) = users {
-                self.loaded(login, folder, entry, Audience::only(users));
+                self.on_loaded(login, entry, Audience::only(users));
             }
         }
         Ok(())
     }
 
-    fn loaded(&self, login: u64, folder: &UploadService, entry: OwnPublication, audience: Audience) {
-        let mut state = self.lock();
-        if state.login == login && !state.touched.contains(&entry.name) {
-            state.names.insert(entry.name.clone(), entry.restricted);
-            folder.published(&entry.name, entry.content, audience);
+    fn on_loaded(&self, login: u64, entry: &OwnPublication, audience: Audience) {
+        let mut table = lock(&self.table);
+        if table.login == login && !table.changed_since_login.contains(&entry.name) {
+            table.publish(&entry.name, entry.content, audience);
         }
     }
 
-    fn end_loading(&self, login: u64, complete: bool) {
-        let mut state = self.lock();
-        if state.login == login {
-            (state.loading, state.complete) = (false, complete);
+    fn end_loading(&self, login: u64, is_complete: bool) {
+        let mut table = lock(&self.table);
+        if table.login == login {
+            (table.is_loading, table.is_complete) = (false, is_complete);
             self.changed.notify_all();
         }
     }
 
-    fn wait_loaded(&self, patience: Duration) -> MutexGuard<'_, State> {
-        let waited = self.changed.wait_timeout_while(self.lock(), patience, |state| state.loading);
-        waited.unwrap_or_else(PoisonError::into_inner).0
+    fn wait_loaded(&self, timeout: Duration) -> MutexGuard<'_, PublicationTable> {
+        unpoison(self.changed.wait_timeout_while(lock(&self.table), timeout, |table| table.is_loading)).0
+    }
+}
+
+impl PublicationTable {
+    fn publish(&mut self, name: &FileName, content: Content, audience: Audience) {
+        self.published.insert(name.clone(), Arc::new(Publication { content, audience }));
+    }
+}
+
+#[cfg(test)]
+impl OwnPublications {
+    /// Everything that is served, with its audience.
+    pub fn all(&self) -> BTreeMap<FileName, (Content, Audience)> {
+        let table = lock(&self.table);
+        let entry = |(name, publication): (&FileName, &Arc<Publication>)| {
+            (name.clone(), (publication.content, publication.audience.clone()))
+        };
+        table.published.iter().map(entry).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether uploads of unknown files wait.
+    pub fn is_loading(&self) -> bool {
+        self.loading().is_some()
     }
 }

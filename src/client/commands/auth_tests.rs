@@ -28,7 +28,7 @@ fn a_refused_login_gives_the_reason_on_stderr_only() {
         let (code, out, err) = client.run("auth hans x");
         assert_eq!((code, out.as_str()), (ExitCode::NotAuthenticated, REFUSED));
         assert!(err.starts_with(&format!("client: {why}")) && err.lines().count() == 1, "{err}");
-        assert!(!client.context.uploads.is_loading(), "nothing is going to be listed");
+        assert!(!client.context.own.is_loading(), "nothing is going to be listed");
     }
     assert_eq!(client.run("auth hans x").1, WELCOME);
 }
@@ -103,7 +103,7 @@ fn earlier_publications_are_served_before_the_greeting() {
     let some = Audience::only(vec![user("yoda")]);
     client.script().own.insert(file("all"), (content(1), Audience::Everyone));
     client.script().own.insert(file("some"), (content(2), some.clone()));
-    client.context.uploads.published(&file("another user's"), content(3), Audience::Everyone);
+    client.context.uploads.publications().publish(&file("another user's"), content(3), Audience::Everyone);
     client.run("auth hans pw");
     drop(client.context.own.restricted_among(std::iter::empty()));
     let served = client.served();

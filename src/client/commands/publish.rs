@@ -123,7 +123,7 @@ fn register_and_publish(
     audience: Audience,
 ) -> Result<(), RequestError> {
     for file in files {
-        context.own.publish(&context.uploads, &file.name, file.content, audience.clone());
+        context.own.publish(&file.name, file.content, audience.clone());
     }
     context.server.publish(files, &PublishAudience::Audience(audience))
 }
@@ -221,7 +221,7 @@ fn withdraw(context: &CommandContext, files: &[PathArg]) -> Result<Withdrawn, Re
 
     let mut unpublished = Vec::new();
     for (index, (name, found)) in names.into_iter().zip(found).enumerate() {
-        context.own.withdraw(&context.uploads, &name);
+        context.own.unpublish(&name);
         if found {
             unpublished.push(name);
         } else {

@@ -172,7 +172,7 @@ impl Publisher {
         if files.is_empty() {
             return Ok(());
         }
-        let _loading = LoadingGuard::begin(&self.uploads);
+        let _loading = LoadingGuard::begin(&self.own);
         self.server.publish(files, &PublishAudience::Inherited)?;
         // Every upload checks the audience again, so the upload service must know it.
         let names: Vec<FileName> = files.iter().map(|file| file.name.clone()).collect();
@@ -183,7 +183,7 @@ impl Publisher {
                 Some(users) if users.is_empty() => Audience::Everyone,
                 Some(users) => Audience::only(users),
             };
-            self.own.publish(&self.uploads, &file.name, file.content, audience);
+            self.own.publish(&file.name, file.content, audience);
         }
         Ok(())
     }
@@ -192,7 +192,7 @@ impl Publisher {
         if names.is_empty() {
             return Ok(());
         }
-        names.iter().for_each(|name| self.own.withdraw(&self.uploads, name));
+        names.iter().for_each(|name| self.own.unpublish(name));
         self.server.unpublish(names).map(drop)
     }
 }

@@ -175,7 +175,10 @@ impl RequestTransport for ScriptedServer {
                 return Err(RequestError::Unreachable);
             }
             let is_inherited = *audience == AudienceRef::Inherited;
-            assert!(!is_inherited || self.uploads.is_loading(), "a peer that sees the publication waits for the file");
+            assert!(
+                !is_inherited || self.uploads.publications().is_loading(),
+                "a peer that sees the publication waits for the file"
+            );
         }
         Ok(state.respond(request))
     }
@@ -188,7 +191,10 @@ impl RequestTransport for ScriptedServer {
 impl SessionControl for ScriptedServer {
     fn login(&self, user: UserName, password: Password) -> Result<LoginInfo, LoginError> {
         let mut state = self.state();
-        assert!(self.uploads.is_loading(), "a peer that sees the login waits for the list of publications");
+        assert!(
+            self.uploads.publications().is_loading(),
+            "a peer that sees the login waits for the list of publications"
+        );
         state.calls.push(format!("login {user} {}", String::from_utf8_lossy(&password)));
         if !state.logins.is_empty() {
             return Err(state.logins.remove(0));
@@ -295,9 +301,9 @@ impl TestClient {
             session: Arc::new(server.clone()),
             server: ServerApi::with_transport(Arc::new(server.clone())),
             files,
+            own: uploads.publications().clone(),
             uploads,
             downloader: Arc::new(server.clone()),
-            own: Arc::default(),
             console: Arc::new(Console::with_writers(
                 OutputOptions::default(),
                 Box::new(out.clone()),
@@ -336,7 +342,7 @@ impl TestClient {
 
     /// What peers can download from this client.
     pub(crate) fn served(&self) -> BTreeMap<FileName, (Content, Audience)> {
-        self.context.uploads.publications()
+        self.context.own.all()
     }
 
     /// Peers have published this.

@@ -3,7 +3,6 @@
 //! * `listener`, `pending`: accepting connections, and those that are not authenticated yet.
 //! * `upload`: one connection of a downloader.
 //! * `serve`: the decision to serve, made for every chunk group anew.
-//! * `registry`: what is published, to which audience.
 //! * `limits`: how much is served at once, how fast, and to whom.
 //!
 //! Must not know about the server, the screen, or how downloads are written.
@@ -11,7 +10,6 @@
 mod limits;
 mod listener;
 mod pending;
-mod registry;
 mod serve;
 mod upload;
 
@@ -21,20 +19,19 @@ use std::time::Instant;
 
 use self::limits::{TicketKeys, UploadSlots};
 pub use self::listener::Listener;
-use self::registry::{LoadGate, Registry};
 use self::serve::HashLock;
 use crate::client::download::IncompleteFile;
 use crate::client::files::SharedFiles;
+use crate::client::publications::OwnPublications;
 use crate::common::crypto::Secret;
 use crate::common::sync::{lock, write};
 use crate::common::ticket::{TicketError, TransferTicket};
-use crate::common::types::{Audience, Content, FileName};
+use crate::common::types::FileName;
 
 /// What this client serves to others. One for the whole client, shared by the shell, the listener and the downloads.
 pub struct UploadService {
     files: Arc<SharedFiles>,
-    registry: Registry,
-    load_gate: LoadGate,
+    publications: Arc<OwnPublications>,
     incomplete: RwLock<HashMap<FileName, Arc<IncompleteFile>>>,
     hash_lock: HashLock,
     ticket_keys: Mutex<TicketKeys>,
@@ -46,8 +43,7 @@ impl UploadService {
     pub fn new(files: Arc<SharedFiles>, upload_slots: u8) -> Arc<Self> {
         Arc::new(Self {
             files,
-            registry: Registry::default(),
-            load_gate: LoadGate::default(),
+            publications: Arc::default(),
             incomplete: RwLock::default(),
             hash_lock: HashLock::default(),
             ticket_keys: Mutex::default(),
@@ -55,31 +51,9 @@ impl UploadService {
         })
     }
 
-    /// Serves a publication to its audience from now on. Does not read the file: it is examined when it is requested.
-    pub fn published(&self, name: &FileName, content: Content, audience: Audience) {
-        self.registry.publish(name, content, audience);
-    }
-
-    /// Stops serving a publication.
-    pub fn withdrawn(&self, name: &FileName) {
-        self.registry.withdraw(name);
-    }
-
-    /// Until [`end_loading`](Self::end_loading), the server may know publications that this service does not: requests for
-    /// unknown files wait instead of being refused. Calls can be nested.
-    pub fn begin_loading(&self) {
-        self.load_gate.begin();
-    }
-
-    /// See [`begin_loading`](Self::begin_loading).
-    pub fn end_loading(&self) {
-        self.load_gate.end();
-    }
-
-    /// Stops serving everything: another user logs in.
-    pub fn clear(&self) {
-        self.registry.clear();
-        write(&self.incomplete).clear();
+    /// The user's own publications, which are what this service serves.
+    pub fn publications(&self) -> &Arc<OwnPublications> {
+        &self.publications
     }
 
     /// Serves the verified groups of a file that is being downloaded as `name`, once that is published with this content.

@@ -17,10 +17,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, tick};
 
 use super::UploadService;
-use super::registry::Publication;
 use super::upload::UploadEnd;
 use crate::client::download::IncompleteFile;
 use crate::client::files::{FileIdentity, HashError};
+use crate::client::publications::Publication;
 use crate::client::transport::TransportError;
 use crate::common::chunk_tree::{GroupHash, GroupHashes, group_count};
 use crate::common::peer_message::RefusalReason;
@@ -137,10 +137,10 @@ impl UploadService {
         downloader: &UserName,
         keep_alive: &mut KeepAlive<'_>,
     ) -> Result<OpenContent, ServeError> {
-        let mut publication = self.registry.lookup_granted(grant, downloader);
-        if let (None, Some(ended)) = (&publication, self.load_gate.ended()) {
+        let mut publication = self.publications.lookup_granted(grant, downloader);
+        if let (None, Some(ended)) = (&publication, self.publications.loading()) {
             keep_alive.wait(&ended, Some(LIST_TIMEOUT))?;
-            publication = self.registry.lookup_granted(grant, downloader);
+            publication = self.publications.lookup_granted(grant, downloader);
         }
         let publication = publication.ok_or(RefusalReason::NotShared)?;
         if let Some(incomplete) = self.incomplete_file(grant) {
@@ -166,7 +166,7 @@ impl UploadService {
     /// Whether what was opened may still be served as it is. If not, [`open_content`](Self::open_content) opens it anew or
     /// returns the reason.
     pub(super) fn is_still_valid(&self, open: &OpenContent, name: &FileName) -> bool {
-        let is_same = self.registry.lookup(name).is_some_and(|now| Arc::ptr_eq(&now, &open.publication));
+        let is_same = self.publications.get(name).is_some_and(|now| Arc::ptr_eq(&now, &open.publication));
         is_same
             && match &open.backing {
                 Backing::Complete { .. } => open.is_unchanged(),

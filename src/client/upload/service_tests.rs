@@ -11,10 +11,11 @@ use super::serve::{KeepAlive, OpenContent, ServeError};
 use super::upload::UploadEnd;
 use super::*;
 use crate::client::files::{HashProgress, ShareError};
+use crate::client::publications::LoadingGuard;
 use crate::common::chunk_tree::GroupHashes;
 use crate::common::limits::GROUP_MIN_BYTES;
 use crate::common::peer_message::RefusalReason;
-use crate::common::types::{ContentHash, ContentRef, UserName};
+use crate::common::types::{Audience, Content, ContentHash, ContentRef, UserName};
 
 #[derive(Default)]
 struct Progress {
@@ -153,7 +154,7 @@ fn what_changed_or_went_is_refused() {
     for size in [10, 3 << 20] {
         fixture.write("file", &vec![1; size]);
         let content = fixture.prepare("file");
-        fixture.service.published(&name("file"), content, Audience::Everyone);
+        fixture.service.publications().publish(&name("file"), content, Audience::Everyone);
         assert_eq!(fixture.serve("file", content), Ok(()));
         fixture.write("file", &vec![2; size]);
         assert_eq!(fixture.serve("file", content), Err(RefusalReason::Changed), "other bytes of the same length");
@@ -181,7 +182,7 @@ fn after_a_restart_the_list_of_the_server_is_enough() {
         }
         let fixture = ServiceFixture { service: open(&fixture.dir), dir: tempfile::tempdir().unwrap() };
         for (file, content) in contents {
-            fixture.service.published(&name(file), content, Audience::Everyone);
+            fixture.service.publications().publish(&name(file), content, Audience::Everyone);
             assert_eq!(fixture.serve(file, content), Ok(()));
         }
     }
@@ -193,7 +194,7 @@ fn only_what_is_published_is_served_and_only_to_whom_it_is() {
     fixture.write("file", b"bytes");
     let content = fixture.prepare("file");
     assert_eq!(fixture.serve("file", content), Err(RefusalReason::NotShared), "prepared is not published");
-    let publish = |audience| fixture.service.published(&name("file"), content, audience);
+    let publish = |audience| fixture.service.publications().publish(&name("file"), content, audience);
     publish(Audience::only(vec![UserName::parse("yoda").unwrap()]));
     assert_eq!(fixture.serve("file", content), Err(RefusalReason::NotShared));
     publish(Audience::only(vec![vader()]));
@@ -202,11 +203,11 @@ fn only_what_is_published_is_served_and_only_to_whom_it_is() {
     assert_eq!(fixture.serve("file", other), Err(RefusalReason::NotShared));
     let longer = Content { size: 6, ..content };
     assert_eq!(fixture.serve("file", longer), Err(RefusalReason::NotShared));
-    fixture.service.withdrawn(&name("file"));
+    fixture.service.publications().unpublish(&name("file"));
     assert_eq!(fixture.serve("file", content), Err(RefusalReason::NotShared));
     publish(Audience::Everyone);
     assert_eq!(fixture.serve("file", content), Ok(()));
-    fixture.service.clear();
+    fixture.service.publications().begin_login();
     assert_eq!(fixture.serve("file", content), Err(RefusalReason::NotShared));
 }
 
@@ -215,19 +216,19 @@ fn what_was_opened_is_served_only_while_nothing_changes() {
     let fixture = fixture();
     fixture.write("file", b"bytes");
     let content = fixture.prepare("file");
-    fixture.service.published(&name("file"), content, Audience::Everyone);
+    fixture.service.publications().publish(&name("file"), content, Audience::Everyone);
     let grant = ContentRef { name: name("file"), hash: content.hash, size: content.size };
     let open = || fixture.open(&grant).unwrap();
     let served = open();
     assert!(fixture.service.is_still_valid(&served, &grant.name));
-    fixture.service.published(&name("file"), content, Audience::Only(vec![]));
+    fixture.service.publications().publish(&name("file"), content, Audience::Only(vec![]));
     assert!(!fixture.service.is_still_valid(&served, &grant.name), "another audience");
-    fixture.service.published(&name("file"), content, Audience::Everyone);
+    fixture.service.publications().publish(&name("file"), content, Audience::Everyone);
     let served = open();
     let mut file = fs::OpenOptions::new().append(true).open(fixture.dir.path().join("share/file")).unwrap();
     file.write_all(b"more").unwrap();
     assert!(!fixture.service.is_still_valid(&served, &grant.name), "other bytes");
-    fixture.service.withdrawn(&name("file"));
+    fixture.service.publications().unpublish(&name("file"));
     assert!(!fixture.service.is_still_valid(&served, &grant.name), "withdrawn");
 }
 
@@ -249,7 +250,7 @@ fn a_downloaded_file_needs_no_hashing() {
     let downloaded = IncompleteFile::with_verified(&share, hashes.clone(), &[0, 1, 2]);
     downloaded.file().write_all_at(&bytes, 0).unwrap();
     fixture.rename_partial("file");
-    fixture.service.published(&name("file"), content, Audience::Everyone);
+    fixture.service.publications().publish(&name("file"), content, Audience::Everyone);
     fixture.service.register_downloaded(&name("file"), &downloaded);
     let grant = ContentRef { name: name("file"), hash: content.hash, size: content.size };
     // Nobody releases the permit: hashing would wait forever.
@@ -271,7 +272,7 @@ fn an_incomplete_file_is_served_as_far_as_it_is_verified() {
     incomplete.file().write_all_at(&bytes, 0).unwrap();
     fixture.service.serve_incomplete(&name("file"), &incomplete);
     assert_eq!(fixture.serve("file", content), Err(RefusalReason::NotShared), "incomplete does not mean published");
-    fixture.service.published(&name("file"), content, Audience::Everyone);
+    fixture.service.publications().publish(&name("file"), content, Audience::Everyone);
     let grant = ContentRef { name: name("file"), hash: content.hash, size: content.size };
     let opened = fixture.open(&grant).unwrap();
     assert!(opened.has_group(0) && !opened.has_group(1) && opened.has_group(2) && !opened.is_complete());
@@ -298,23 +299,23 @@ fn requests_wait_until_the_publications_are_loaded() {
     let serve = |on_tick: &mut dyn FnMut()| {
         with_keep_alive(on_tick, |keep_alive| service.open_content(&grant, &vader(), keep_alive)).map(drop)
     };
-    service.begin_loading();
-    service.begin_loading();
+    let begin = || LoadingGuard::begin(service.publications());
+    let mut loading = vec![begin(), begin()];
     let mut ticks = 0;
     let served = serve(&mut || {
         ticks += 1;
         match ticks {
-            1 => service.end_loading(),
+            1 => drop(loading.pop()),
             _ => {
-                service.published(&grant.name, content, Audience::Everyone);
-                service.end_loading();
+                service.publications().publish(&grant.name, content, Audience::Everyone);
+                loading.clear();
             }
         }
     });
     assert_eq!((served, ticks), (Ok(()), 2));
-    service.withdrawn(&grant.name);
-    service.begin_loading();
-    assert_eq!(serve(&mut || service.end_loading()), Err(RefusalReason::NotShared));
+    service.publications().unpublish(&grant.name);
+    let mut loading = Some(begin());
+    assert_eq!(serve(&mut || loading = None), Err(RefusalReason::NotShared));
 }
 
 #[test]
@@ -334,9 +335,9 @@ fn a_shutdown_ends_every_wait() {
         let mut keep_alive = KeepAlive { shutdown: &shutdown, interval, send: &mut send };
         fixture.service.open_content(&grant, &vader(), &mut keep_alive).map(drop)
     };
-    fixture.service.begin_loading();
+    let _loading = LoadingGuard::begin(fixture.service.publications());
     assert!(matches!(serve(), Err(ServeError::Closed(UploadEnd::ShuttingDown))), "the load");
-    fixture.service.published(&grant.name, content, Audience::Everyone);
+    fixture.service.publications().publish(&grant.name, content, Audience::Everyone);
     fixture.write("file", &vec![1; 3 << 20]);
     let _permit = fixture.service.hash_lock.acquire_now();
     assert!(matches!(serve(), Err(ServeError::Closed(UploadEnd::ShuttingDown))), "the hash permit");

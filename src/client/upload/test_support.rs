@@ -1,6 +1,5 @@
 //! What the tests of listener and uploads share: a folder that is served on loopback, and tickets for it.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -105,7 +104,7 @@ impl TestUploader {
         fs::write(self.dir.path().join(file), bytes).unwrap();
         let hashed = self.service.files.hash(&name(file), &Silent).unwrap();
         let Content { hash, size, .. } = hashed.content;
-        self.service.published(&hashed.name, hashed.content, audience);
+        self.service.publications().publish(&hashed.name, hashed.content, audience);
         ContentRef { name: hashed.name, hash, size }
     }
 
@@ -113,7 +112,7 @@ impl TestUploader {
     pub(super) fn publish_large(&self, file: &str) -> ContentRef {
         fs::File::create(self.dir.path().join(file)).unwrap().set_len(96 << 20).unwrap();
         let hashed = self.service.files.hash(&name(file), &Silent).unwrap();
-        self.service.published(&hashed.name, hashed.content, Audience::Everyone);
+        self.service.publications().publish(&hashed.name, hashed.content, Audience::Everyone);
         ContentRef { name: hashed.name, hash: hashed.content.hash, size: hashed.content.size }
     }
 
@@ -182,15 +181,5 @@ impl UploadService {
     /// Without a cache on the disk.
     pub(in crate::client) fn open_uncached(dir: &Path) -> Arc<Self> {
         Self::new(SharedFiles::with_cache_dir(dir, None).unwrap(), 1)
-    }
-
-    /// Everything that is served, with its audience.
-    pub(in crate::client) fn publications(&self) -> BTreeMap<FileName, (Content, Audience)> {
-        self.registry.all()
-    }
-
-    /// Whether requests for unknown files wait.
-    pub(in crate::client) fn is_loading(&self) -> bool {
-        self.load_gate.ended().is_some()
     }
 }

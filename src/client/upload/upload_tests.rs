@@ -100,7 +100,7 @@ fn an_honest_ticket_for_what_is_not_shared_is_refused() {
     let hash = ContentHash(*blake3::hash(b"private").as_bytes());
     let private = ContentRef { name: name("private"), hash, size: 7 };
     let withdrawn = uploader.publish("withdrawn", b"withdrawn", Audience::Everyone);
-    uploader.service.withdrawn(&withdrawn.name);
+    uploader.service.publications().unpublish(&withdrawn.name);
     let others = uploader.publish("others", b"others", Audience::only(vec![user("yoda")]));
     let outside = ContentRef { name: name("link/passwd"), ..private.clone() };
     std::os::unix::fs::symlink("/etc", uploader.dir.path().join("link")).unwrap();
@@ -135,7 +135,7 @@ fn a_change_or_withdrawal_takes_effect_in_the_middle() {
         assert!(matches!(reader.next().unwrap(), Frame::Data { .. }));
         let file = fs::OpenOptions::new().write(true).open(uploader.dir.path().join("large")).unwrap();
         match reason {
-            RefusalReason::NotShared => uploader.service.withdrawn(&grant.name),
+            RefusalReason::NotShared => uploader.service.publications().unpublish(&grant.name),
             _ => file.set_len(50 << 20).unwrap(),
         }
         let (skipped, message) = skip_data(&mut reader);
