@@ -116,7 +116,7 @@ fn slow_disk() {
         let mut stored = false;
         while !stored {
             for (_, request) in queries() {
-                let asked = Instant::now();
+                let requested = Instant::now();
                 clients.with_session(1, |session, now| session.request(now, request));
                 let mut replied = false;
                 while !replied {
@@ -126,7 +126,7 @@ fn slow_disk() {
                         replied |= member == 1;
                     }
                 }
-                times.push(asked.elapsed().as_secs_f64() * 1e3);
+                times.push(requested.elapsed().as_secs_f64() * 1e3);
             }
             let pause = Instant::now();
             while pause.elapsed() < Duration::from_millis(10) {

@@ -2,7 +2,7 @@
 //! load a large data file.
 //!
 //! `cargo bench --bench journal`; the numbers are medians of interleaved rounds. The directory is
-//! `FILESHARE_BENCH_DIR` (default: the system's temporary folder), the size of the large file
+//! `FILESHARE_BENCH_DIR` (default: the system's temporary directory), the size of the large file
 //! `FILESHARE_BENCH_PUBLICATIONS` (default 1,000,000).
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]

@@ -24,7 +24,7 @@ use self::test_support::{LoadClients, ServerProcess, file, median, setting};
 const BATCH: usize = 13;
 const ROUNDS: usize = 2_000;
 /// Files of the resolved directory.
-const FOLDER: usize = 100;
+const DIRECTORY_FILES: usize = 100;
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/credentials.txt");
 
 fn main() {
@@ -40,15 +40,15 @@ fn main() {
     let mut clients = LoadClients::new(server.address(), users + 2);
     clients.log_in();
     // With names like those of the other files.
-    let folder = format!("reports {owner:05}/");
+    let directory = format!("reports {owner:05}/");
     let wanted: Vec<_> =
-        (0..FOLDER).map(|number| renamed(number, &format!("{folder}report-{number:07}.pdf"))).collect();
+        (0..DIRECTORY_FILES).map(|number| renamed(number, &format!("{directory}report-{number:07}.pdf"))).collect();
     for files in wanted.chunks(BATCH) {
         publish(&mut clients, owner, files.to_vec());
         await_published(&mut clients, 1, |_| None);
     }
     let queries =
-        [("a name", NameQuery::Exact(wanted[0].name.clone())), ("a folder of 100", NameQuery::Prefix(folder))];
+        [("a name", NameQuery::Exact(wanted[0].name.clone())), ("a directory of 100", NameQuery::Prefix(directory))];
     let alone = queries.clone().map(|(_, query)| time(&mut clients, requester, &query));
     let start = Instant::now();
     fill(&mut clients, users, publications);

@@ -120,11 +120,11 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 fn write_random(path: &Path, size: u64) {
-    let mut file = File::create(path).expect("room for the file");
+    let mut file = File::create(path).expect("space for the file");
     let mut block = vec![0; MIB.min(size) as usize];
     for _ in 0..size.div_ceil(MIB) {
         rand::thread_rng().fill_bytes(&mut block);
-        file.write_all(&block).expect("room for the file");
+        file.write_all(&block).expect("space for the file");
     }
 }
 
@@ -170,7 +170,7 @@ fn bare_receive(mut stream: &TcpStream, mut to: &File) {
             return;
         }
         let opened = key.open_in_place(counter_nonce(counter), &[], &mut record[..filled]).expect("not forged");
-        to.write_all(opened).expect("room for the file");
+        to.write_all(opened).expect("space for the file");
     }
 }
 

@@ -50,10 +50,10 @@ fn corrupted(rng: &mut StdRng, valid: &[Vec<u8>]) -> Vec<u8> {
 /// Writes the valid inputs, each after `head`, as the fuzzer's seeds if `scripts/fuzz.sh` has set the directory.
 fn write_seeds(target: &str, head: &[u8], valid: &[Vec<u8>]) {
     let Some(corpus) = std::env::var_os("FILESHARE_FUZZ_CORPUS") else { return };
-    let folder = Path::new(&corpus).join(target);
-    fs::create_dir_all(&folder).expect("a corpus directory");
+    let directory = Path::new(&corpus).join(target);
+    fs::create_dir_all(&directory).expect("a corpus directory");
     for (at, input) in valid.iter().enumerate() {
-        fs::write(folder.join(format!("valid-{at}")), [head, input].concat()).expect("a seed file");
+        fs::write(directory.join(format!("valid-{at}")), [head, input].concat()).expect("a seed file");
     }
 }
 

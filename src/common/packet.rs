@@ -194,12 +194,12 @@ impl<'a> Packet<'a> {
                 push(out, 0x04, &[&nonce, &cookie, &[user.len() as u8], &padded, ke1]);
             }
             Self::Login2 { nonce, ke2 } => push(out, 0x05, &[&nonce, ke2]),
-            Self::Login3 { nonce, ke3, client_info: details } => push(out, 0x06, &[&nonce, ke3, details]),
-            Self::Login4 { nonce, result: answer } => push(out, 0x07, &[&nonce, answer]),
-            Self::Resume { nonce, cookie, client_info: details, ticket } => {
-                push(out, 0x08, &[&nonce, &cookie, details, ticket])
+            Self::Login3 { nonce, ke3, client_info } => push(out, 0x06, &[&nonce, ke3, client_info]),
+            Self::Login4 { nonce, result } => push(out, 0x07, &[&nonce, result]),
+            Self::Resume { nonce, cookie, client_info, ticket } => {
+                push(out, 0x08, &[&nonce, &cookie, client_info, ticket])
             }
-            Self::Resumed { nonce, server_nonce, result: answer } => push(out, 0x09, &[&nonce, &server_nonce, answer]),
+            Self::Resumed { nonce, server_nonce, result } => push(out, 0x09, &[&nonce, &server_nonce, result]),
             Self::Refused { nonce } => push(out, 0x0a, &[&nonce]),
             Self::Throttled { nonce, retry_after_s } => push(out, 0x0b, &[&nonce, &retry_after_s.to_be_bytes()]),
             Self::Session { .. } => unreachable!("SessionCipher writes session datagrams"),
@@ -224,10 +224,10 @@ fn parse_hello<'a>(input: &mut &'a [u8]) -> Option<Packet<'a>> {
 }
 
 fn parse_resume<'a>(input: &mut &'a [u8]) -> Option<Packet<'a>> {
-    let (nonce, cookie, details) = (*take(input)?, *take(input)?, take(input)?);
+    let (nonce, cookie, client_info) = (*take(input)?, *take(input)?, take(input)?);
     let ticket = std::mem::take(input);
     let fits = (1..=RESUMPTION_TICKET_MAX_BYTES).contains(&ticket.len());
-    fits.then_some(Packet::Resume { nonce, cookie, client_info: details, ticket })
+    fits.then_some(Packet::Resume { nonce, cookie, client_info, ticket })
 }
 
 fn take<'a, const N: usize>(input: &mut &'a [u8]) -> Option<&'a [u8; N]> {

@@ -6,8 +6,7 @@ use std::time::Duration;
 use crate::client::control::RequestError;
 use crate::client::control::server_api::{ServerApi, source_batches};
 use crate::common::redacted::Redacted;
-use crate::common::types::ContentRef;
-use crate::common::types::UserName;
+use crate::common::types::{ContentRef, UserName};
 
 /// Sources requested for each file.
 pub(super) const SOURCES_PER_FILE: usize = 8;
