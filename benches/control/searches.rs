@@ -26,7 +26,7 @@ pub fn measure() {
         let content = Content { hash: ContentHash([1; 32]), size: 1, mtime_ms: 0 };
         let files = vec![NamedContent { name, content }];
         send(&mut bench, &mut publisher, number, Request::Publish { files, audience: AudienceRef::Everyone });
-        bench.server.handle_durable(bench.now, JournalSeq(number), &mut bench.out);
+        bench.server.handle_durable(JournalSeq(number), &mut bench.out);
         iterate(&mut bench);
     }
     let mut id = 0;

@@ -74,7 +74,7 @@ impl EventLoop {
             if buffer == ReceiveBuffer::MayHoldMore || events.iter().any(|event| event.token() == SOCKET) {
                 buffer = self.receive(iteration);
             }
-            self.poll_workers(iteration)?;
+            self.poll_workers()?;
             match buffer {
                 ReceiveBuffer::Empty => self.server.handle_timeout(iteration, &mut self.effects),
                 ReceiveBuffer::MayHoldMore => self.server.run_deferred_work(iteration, false, &mut self.effects),
@@ -118,11 +118,11 @@ impl EventLoop {
     }
 
     /// Collects the results of the other threads, and starts a reload that was requested.
-    fn poll_workers(&mut self, now: Instant) -> Result<(), JournalError> {
+    fn poll_workers(&mut self) -> Result<(), JournalError> {
         if let Some(line) = self.journal.failed() {
             return Err(JournalError::Failed { line });
         }
-        self.server.handle_durable(now, self.journal.durable(), &mut self.effects);
+        self.server.handle_durable(self.journal.durable(), &mut self.effects);
         self.poll_enrolment();
         if let Some(read) = self.reloader.poll() {
             self.finish_reload(read);
@@ -196,7 +196,7 @@ impl EventLoop {
         info!("stopping");
         self.journal.close()?;
         let (now, socket) = (now(), self.socket);
-        self.server.handle_durable(now, self.last_queued, &mut self.effects);
+        self.server.handle_durable(self.last_queued, &mut self.effects);
         while self.server.has_unacknowledged() {
             self.server.run_deferred_work(now, false, &mut self.effects);
         }

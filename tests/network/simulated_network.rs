@@ -275,7 +275,7 @@ impl SimulatedNetwork {
                 if more {
                     self.begin_commit();
                 }
-                self.with_server(|server, out| server.handle_durable(now, durable, out));
+                self.with_server(|server, out| server.handle_durable(durable, out));
             }
             Scheduled::Commit { .. } => {}
             Scheduled::Restart => self.start_server(),

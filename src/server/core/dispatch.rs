@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use log::{Level, debug, info, trace};
 
-use super::log::{is_success, log_received, log_sent, verb, verb_level};
 use super::pending_logins::LoginId;
 use super::queries::RequestInfo;
+use super::request_log::{is_success, log_received, log_sent, verb, verb_level};
 use super::sessions::{HandshakeReply, Session, SessionKey, StagedAudience};
 use super::{Reply, Server};
 use crate::common::escape::escape_controls;

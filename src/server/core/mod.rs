@@ -13,12 +13,12 @@
 mod credentials;
 mod dispatch;
 mod effects;
-mod log;
 mod login;
 mod mutations;
 mod pending_logins;
 mod queries;
 mod query_budget;
+mod request_log;
 mod sessions;
 mod sources;
 mod stateless_reset;
@@ -26,7 +26,7 @@ mod stateless_reset;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use ::log::{debug, info, trace};
+use log::{debug, info, trace};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
@@ -238,7 +238,7 @@ impl Server {
 
     /// The journal has stored everything up to `upto`: it becomes visible and is acknowledged, a bounded part at once and
     /// the rest by [`run_deferred_work`](Self::run_deferred_work).
-    pub fn handle_durable(&mut self, _now: Instant, upto: JournalSeq, out: &mut Effects) {
+    pub fn handle_durable(&mut self, upto: JournalSeq, out: &mut Effects) {
         self.mutations.durable = self.mutations.durable.max(upto);
         self.apply_durable(out);
     }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use log::Level;
 
-use super::log::log_sent;
+use super::request_log::log_sent;
 use super::sessions::{Session, SessionKey};
 use super::{Reply, Server};
 use crate::common::message::{AudienceRef, Request, Response};

@@ -14,7 +14,7 @@ use std::time::Instant;
 use log::Level;
 use serde::Serialize;
 
-use super::log::{is_success, log_sent};
+use super::request_log::{is_success, log_sent};
 use super::sessions::SessionKey;
 use super::{Reply, Server};
 use crate::common::limits::{PAGE_MAX_BYTES, QUERY_WINDOW};
