@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use self::audiences::Audiences;
 use self::names::{Names, Published};
-use self::publications::{ContentKey, Publication, PublicationEntry};
+use self::publications::{ContentKey, IndexedPublication, PublicationEntry};
 use crate::common::limits::PAGE_MAX_BYTES;
 use crate::common::types::{
     Audience, Content, ContentHash, ContentRef, FileName, NamedContent, PublicationsDigest, UserName,
@@ -126,7 +126,7 @@ impl Index {
     pub fn publish(&mut self, owner: OwnerId, file: &NamedContent, audience: &Arc<Audience>, published_s: u64) {
         let Content { hash, size, mtime_ms } = file.content;
         let entry = PublicationEntry { owner, audience: self.audiences.acquire(audience), mtime_ms, published_s };
-        let publication = Publication { key: ContentKey { hash, size }, entry };
+        let publication = IndexedPublication { key: ContentKey { hash, size }, entry };
         let Published { id, replaced } = self.names.publish(&file.name, publication);
         let added = self.fingerprint(&file.name, &publication);
         let removed = replaced.map_or(0, |replaced| {
@@ -167,7 +167,7 @@ impl Index {
 
     /// One of the owner's publications with its audience.
     pub fn publication(&self, owner: OwnerId, name: &FileName) -> Option<(Content, &Audience)> {
-        let Publication { key, entry } = self.names.publications(self.names.find(name)?)?.of_owner(owner)?;
+        let IndexedPublication { key, entry } = self.names.publications(self.names.find(name)?)?.of_owner(owner)?;
         Some((key.content(entry.mtime_ms), self.audiences.audience(entry.audience)))
     }
 
@@ -228,8 +228,8 @@ impl Index {
         Some(Audience::only(others.chain([self.user(owner).clone()]).collect()))
     }
 
-    fn fingerprint(&self, name: &FileName, publication: &Publication) -> u128 {
-        let Publication { key, entry } = publication;
+    fn fingerprint(&self, name: &FileName, publication: &IndexedPublication) -> u128 {
+        let IndexedPublication { key, entry } = publication;
         // Hashed in one call: for this few bytes, a `Hasher` would cost more than the hash.
         let mut bytes = Vec::with_capacity(8 + name.as_str().len() + 32 + 8 + 8 + 32);
         bytes.extend((name.as_str().len() as u64).to_be_bytes());
@@ -243,9 +243,7 @@ impl Index {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;
 
 #[cfg(test)]
-#[path = "model_tests.rs"]
 mod model_tests;

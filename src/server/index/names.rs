@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use roaring::RoaringBitmap;
 
-use super::publications::{Publication, Publications};
+use super::publications::{IndexedPublication, Publications};
 use super::trigrams::Trigrams;
 use crate::common::types::FileName;
 
@@ -30,7 +30,7 @@ pub(super) struct Name {
 pub(super) struct Published {
     pub(super) id: u32,
     /// The owner's previous publication of the name.
-    pub(super) replaced: Option<Publication>,
+    pub(super) replaced: Option<IndexedPublication>,
 }
 
 impl Names {
@@ -52,7 +52,7 @@ impl Names {
     }
 
     /// Adds or replaces a publication, and adds the name if it is new.
-    pub(super) fn publish(&mut self, text: &FileName, publication: Publication) -> Published {
+    pub(super) fn publish(&mut self, text: &FileName, publication: IndexedPublication) -> Published {
         let vacant = match self.by_text.entry(text.clone()) {
             Entry::Occupied(known) => {
                 let id = *known.get();

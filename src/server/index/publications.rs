@@ -34,7 +34,7 @@ pub(super) struct PublicationEntry {
 
 /// A publication without its name.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Publication {
+pub(super) struct IndexedPublication {
     pub(super) key: ContentKey,
     pub(super) entry: PublicationEntry,
 }
@@ -50,7 +50,7 @@ pub(super) struct ContentGroup<'a> {
 /// At least one publication while its name is in the index. A group keeps its number while its content is published.
 pub(super) enum Publications {
     /// One, in group 0.
-    One(Publication),
+    One(IndexedPublication),
     Many(Box<ManyPublications>),
 }
 
@@ -119,19 +119,19 @@ impl Publications {
         (0..self.group_end()).map(|group| self.group(group)).filter(move |group| group.key.hash == hash)
     }
 
-    pub(super) fn of_owner(&self, owner: OwnerId) -> Option<Publication> {
+    pub(super) fn of_owner(&self, owner: OwnerId) -> Option<IndexedPublication> {
         match self {
             Self::One(one) => (one.entry.owner == owner).then_some(*one),
             Self::Many(many) => {
                 let location = many.find(owner)?;
                 let group = &many.groups[location.group as usize];
-                Some(Publication { key: group.key, entry: group.entries[location.place as usize] })
+                Some(IndexedPublication { key: group.key, entry: group.entries[location.place as usize] })
             }
         }
     }
 
     /// Adds the publication, or replaces the one of the same owner, which is returned.
-    pub(super) fn insert(&mut self, publication: Publication) -> Option<Publication> {
+    pub(super) fn insert(&mut self, publication: IndexedPublication) -> Option<IndexedPublication> {
         match self {
             Self::One(one) if one.entry.owner == publication.entry.owner => Some(std::mem::replace(one, publication)),
             Self::One(one) => {
@@ -146,7 +146,7 @@ impl Publications {
     }
 
     /// Removes and returns the publication of this owner.
-    pub(super) fn remove(&mut self, owner: OwnerId) -> Option<Publication> {
+    pub(super) fn remove(&mut self, owner: OwnerId) -> Option<IndexedPublication> {
         match self {
             Self::One(one) if one.entry.owner == owner => {
                 let removed = *one;
@@ -159,7 +159,7 @@ impl Publications {
                 if let (1, Some(StoredGroup { key, entries })) = (many.len, many.groups.first())
                     && let &[entry] = &entries[..]
                 {
-                    *self = Self::One(Publication { key: *key, entry });
+                    *self = Self::One(IndexedPublication { key: *key, entry });
                 }
                 removed
             }
@@ -186,23 +186,23 @@ impl ManyPublications {
         self.groups.iter().position(is_match).map(|group| group as u32)
     }
 
-    fn insert(&mut self, publication: Publication) -> Option<Publication> {
-        let Publication { key, entry } = publication;
+    fn insert(&mut self, publication: IndexedPublication) -> Option<IndexedPublication> {
+        let IndexedPublication { key, entry } = publication;
         let found = self.find(entry.owner);
         if let Some(location) = found
             && let group = &mut self.groups[location.group as usize]
             && group.key == key
         {
             let old = std::mem::replace(&mut group.entries[location.place as usize], entry);
-            return Some(Publication { key, entry: old });
+            return Some(IndexedPublication { key, entry: old });
         }
         let replaced = found.map(|location| self.detach(location));
         self.attach(publication);
         replaced
     }
 
-    fn attach(&mut self, publication: Publication) {
-        let Publication { key, entry } = publication;
+    fn attach(&mut self, publication: IndexedPublication) {
+        let IndexedPublication { key, entry } = publication;
         let group = self.find_group(&key).unwrap_or_else(|| self.add_group(key));
         let entries = &mut self.groups[group as usize].entries;
         // Exact while small: of the names with several owners, most have two.
@@ -222,7 +222,7 @@ impl ManyPublications {
         }
     }
 
-    fn detach(&mut self, location: EntryLocation) -> Publication {
+    fn detach(&mut self, location: EntryLocation) -> IndexedPublication {
         let StoredGroup { key, entries } = &mut self.groups[location.group as usize];
         let (key, entry) = (*key, entries.swap_remove(location.place as usize));
         if let Some(lookup) = &mut self.lookup {
@@ -242,7 +242,7 @@ impl ManyPublications {
         if self.len < LOOKUP_FROM / 2 {
             self.lookup = None;
         }
-        Publication { key, entry }
+        IndexedPublication { key, entry }
     }
 
     fn add_group(&mut self, key: ContentKey) -> u32 {

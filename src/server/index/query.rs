@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::audiences::AudienceId;
 use super::names::Name;
-use super::publications::{ContentGroup, Publication, PublicationEntry};
+use super::publications::{ContentGroup, IndexedPublication, PublicationEntry};
 use super::trigrams::Candidates;
 use super::{Budget, Index, OwnerId, Page, Position};
 use crate::common::message::{AvailableContent, NameQuery, OwnPublication, ResolvePurpose, encoded_len};
@@ -34,22 +34,23 @@ impl Position {
 impl Index {
     /// `lpf`: the owner's publications.
     pub fn published(&self, owner: OwnerId, from: Position, budget: Budget) -> Page<OwnPublication> {
-        let mut page = PartialPage::new(budget);
+        let mut page = PageBuilder::new(budget);
         for &id in self.owners[owner.0 as usize].names.range(from.name()..) {
             let position = Position::new(id, 0);
             if page.is_spent() {
-                return page.end(PageEnd::Spent(position));
+                return page.end(PageStop::Spent(position));
             }
             page.step(1);
             let name = self.names.name(id).expect("an owner's names are in the index");
-            let Publication { key, entry } = name.publications.of_owner(owner).expect("an owner publishes its names");
+            let IndexedPublication { key, entry } =
+                name.publications.of_owner(owner).expect("an owner publishes its names");
             let restricted = entry.audience != AudienceId::EVERYONE;
             let own = OwnPublication { name: name.text.clone(), content: key.content(entry.mtime_ms), restricted };
             if page.try_push(own).is_err() {
-                return page.end(PageEnd::Full(position));
+                return page.end(PageStop::Full(position));
             }
         }
-        page.end(PageEnd::Complete)
+        page.end(PageStop::Complete)
     }
 
     /// `sch`: names that an active owner publishes visibly to the requester, without the names that the requester publishes
@@ -73,7 +74,7 @@ impl Index {
                 }
             }
             if is_visible && page.try_push(name.text.clone()).is_err() {
-                return ControlFlow::Break(PageEnd::Full(Position::new(id, 0)));
+                return ControlFlow::Break(PageStop::Full(Position::new(id, 0)));
             }
             ControlFlow::Continue(())
         })
@@ -100,14 +101,14 @@ impl Index {
             let start = if id == from.name() { from.group() } else { 0 };
             for number in start..name.publications.group_end() {
                 if number > start && page.is_spent() {
-                    return ControlFlow::Break(PageEnd::Spent(Position::new(id, number)));
+                    return ControlFlow::Break(PageStop::Spent(Position::new(id, number)));
                 }
                 let group = name.publications.group(number);
                 page.step(1 + group.entries.iter().map(cost).sum::<usize>());
                 if let Some(available) = available_content(&name.text, group, &mut visibility, now_s)
                     && page.try_push(available).is_err()
                 {
-                    return ControlFlow::Break(PageEnd::Full(Position::new(id, number)));
+                    return ControlFlow::Break(PageStop::Full(Position::new(id, number)));
                 }
             }
             ControlFlow::Continue(())
@@ -124,14 +125,14 @@ impl Index {
         query: &NameQuery,
         from: Position,
         budget: Budget,
-        mut visit: impl FnMut(&mut PartialPage<T>, u32, &Name) -> ControlFlow<PageEnd>,
+        mut visit: impl FnMut(&mut PageBuilder<T>, u32, &Name) -> ControlFlow<PageStop>,
     ) -> Page<T> {
-        let mut page = PartialPage::new(budget);
+        let mut page = PageBuilder::new(budget);
         let matcher = Matcher::new(query);
-        for Candidate { id, may_match } in self.candidates(query, from.name()) {
+        for CandidateId { id, may_match } in self.candidates(query, from.name()) {
             if page.is_spent() {
                 let next = if id == from.name() { from } else { Position::new(id, 0) };
-                return page.end(PageEnd::Spent(next));
+                return page.end(PageStop::Spent(next));
             }
             page.step(1);
             let Some(name) = self.names.name(id).filter(|_| may_match) else { continue };
@@ -142,12 +143,12 @@ impl Index {
                 return page.end(end);
             }
         }
-        page.end(PageEnd::Complete)
+        page.end(PageStop::Complete)
     }
 
     /// Ids to examine, ascending from `from`.
-    fn candidates<'a>(&'a self, query: &NameQuery, from: u32) -> Box<dyn Iterator<Item = Candidate> + 'a> {
-        let may_match = |id| Candidate { id, may_match: true };
+    fn candidates<'a>(&'a self, query: &NameQuery, from: u32) -> Box<dyn Iterator<Item = CandidateId> + 'a> {
+        let may_match = |id| CandidateId { id, may_match: true };
         let trigrams = self.names.trigrams();
         let candidates = match query {
             NameQuery::Exact(name) => {
@@ -163,7 +164,7 @@ impl Index {
             Candidates::All => Box::new((from..end).map(may_match)),
             Candidates::Rarest(rarest, others) => {
                 let indexed =
-                    rarest.map(move |id| Candidate { id, may_match: others.iter().all(|list| list.contains(id)) });
+                    rarest.map(move |id| CandidateId { id, may_match: others.iter().all(|list| list.contains(id)) });
                 Box::new(indexed.chain(not_indexed))
             }
         }
@@ -171,7 +172,7 @@ impl Index {
 }
 
 /// An id that a search examines, in one step.
-struct Candidate {
+struct CandidateId {
     id: u32,
     /// `false`: the trigrams exclude a match.
     may_match: bool,
@@ -203,7 +204,7 @@ impl Visibility<'_> {
 }
 
 /// Why a page ends, and where the list continues.
-enum PageEnd {
+enum PageStop {
     Complete,
     /// The steps are used up.
     Spent(Position),
@@ -212,7 +213,7 @@ enum PageEnd {
 }
 
 /// A page under construction.
-struct PartialPage<T> {
+struct PageBuilder<T> {
     entries: Vec<T>,
     bytes_left: usize,
     steps: usize,
@@ -222,7 +223,7 @@ struct PartialPage<T> {
 /// The entry does not fit into the page.
 struct PageFull;
 
-impl<T: Serialize> PartialPage<T> {
+impl<T: Serialize> PageBuilder<T> {
     fn new(budget: Budget) -> Self {
         let steps = budget.steps.max(1);
         Self { entries: Vec::new(), bytes_left: budget.bytes, steps, steps_left: steps }
@@ -242,11 +243,11 @@ impl<T: Serialize> PartialPage<T> {
         Ok(())
     }
 
-    fn end(self, end: PageEnd) -> Page<T> {
+    fn end(self, end: PageStop) -> Page<T> {
         let (next, full) = match end {
-            PageEnd::Complete => (None, false),
-            PageEnd::Spent(position) => (Some(position), false),
-            PageEnd::Full(position) => (Some(position), true),
+            PageStop::Complete => (None, false),
+            PageStop::Spent(position) => (Some(position), false),
+            PageStop::Full(position) => (Some(position), true),
         };
         Page { entries: self.entries, next, full, steps: self.steps - self.steps_left }
     }

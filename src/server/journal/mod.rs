@@ -178,5 +178,4 @@ impl Drop for Journal {
 }
 
 #[cfg(test)]
-#[path = "mod_tests.rs"]
 mod tests;
