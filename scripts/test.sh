@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs all tests, in a few minutes. Arguments go to cargo test: scripts/test.sh sharing
+# Checks the scripts and the documents, then runs all tests, in a few minutes. Arguments go to cargo test: scripts/test.sh sharing
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 for script in scripts/*.sh; do
     bash -n "$script"
 done
+scripts/check-docs.sh
 exec cargo test --locked "$@"
