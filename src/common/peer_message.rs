@@ -92,8 +92,9 @@ pub enum PeerResponse {
     /// The uploader does not have these requested groups yet and drops them from its queue. The downloader may request
     /// them again once [`PeerRequest::QueryAvailability`] lists them.
     NotAvailable { content: u32, first: u32, count: u32 },
-    /// The uploader is hashing the file to verify that it still is what was published; the reply follows. Sent about every
-    /// second meanwhile, so that the downloader does not consider the uploader dead.
+    /// The uploader is hashing the file to verify that it still is what was published, or is loading its list of own
+    /// publications; the reply follows. Sent about every second meanwhile, so that the downloader does not consider the
+    /// uploader dead.
     Hashing { content: u32 },
 }
 
