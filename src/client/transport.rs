@@ -1,7 +1,7 @@
-//! Moves transfer records over a TCP connection: blocking, buffered, with a time limit on every step.
+//! Encrypted records over a TCP connection: blocking, buffered, with a timeout for every step.
 //!
-//! Owns the buffers and the time limits; what the frames mean is `share`'s and `download`'s business, how they are sealed
-//! `common::peer_crypto`'s. Both halves share one descriptor.
+//! Owns the buffers and the timeouts. `upload` and `download` know what the frames mean, `common::peer_crypto` how they
+//! are encrypted. Both halves share one file descriptor.
 
 use std::io::{self, Read, Write};
 use std::marker::PhantomData;
@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -25,29 +26,29 @@ use crate::common::peer_crypto::{
     RecordOpener, RecordSealer, TransferError, data_record_bytes, record_bytes,
 };
 
-/// A peer on a LAN answers a connection within this time, or is not there.
+/// A peer on a LAN accepts a connection within this time.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Each half of the handshake takes at most this long.
+/// Timeout of each half of the handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bytes that the kernel takes ahead of what it can send: on a slow link a cancel or an answer would otherwise wait behind
-/// seconds of data that nobody may want any more.
+/// Most unsent bytes that the kernel buffers. On a slow link, a message would otherwise wait behind seconds of data that
+/// the downloader may have cancelled.
 const UNSENT_MAX_BYTES: u32 = 256 << 10;
-/// Bytes read from the socket at once: several full records.
+/// Most bytes read from the socket at once: several full records.
 const READ_BUFFER_BYTES: usize = 8 * (FRAME_MAX_BYTES + 64);
-/// Sealed records are written out when this many bytes have gathered.
+/// Buffered records are sent when they reach this many bytes.
 const WRITE_BUFFER_BYTES: usize = 4 * (FRAME_MAX_BYTES + 64);
 
-/// Why a connection broke off.
+/// Why a connection failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
-    /// The other side closed it between two records.
+    /// The peer closed it between two records.
     #[error("the connection was closed")]
     Closed,
-    /// The other side did not keep to the protocol.
+    /// The peer violated the protocol.
     #[error(transparent)]
     Protocol(#[from] TransferError),
-    /// The network failed, or a step advance too long.
+    /// A network error or a timeout.
     #[error("{}", describe(.0))]
     Io(#[from] io::Error),
 }
@@ -60,7 +61,7 @@ fn describe(error: &io::Error) -> String {
     }
 }
 
-/// Opens a connection to an uploader: connects, shows the ticket, shakes hands.
+/// Connects to an uploader: presents the ticket and completes the handshake.
 pub fn connect<M>(
     address: SocketAddr,
     ticket: &[u8],
@@ -68,16 +69,16 @@ pub fn connect<M>(
 ) -> Result<(RecordReader<M>, RecordWriter), TransportError> {
     let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
     configure_socket(&stream)?;
-    let (opening, bytes) = Initiator::start(ticket, key)?;
-    stream.write_all(&bytes)?;
+    let (initiator, preamble) = Initiator::start(ticket, key)?;
+    stream.write_all(&preamble)?;
     let mut reply = [0; NOISE_BYTES];
     stream.read_exact(&mut reply)?;
-    let (sealer, opener) = opening.finish(&reply)?;
+    let (sealer, opener) = initiator.finish(&reply)?;
     Ok(split(stream.into(), sealer, opener))
 }
 
-/// Answers a downloader whose whole preamble has been read and whose ticket is good: `key` is the ticket's, `prologue`
-/// and `noise` are those of [`Preamble::Complete`].
+/// Answers the handshake of a downloader whose ticket is valid. `key` is the ticket's; `prologue` and `noise` are those of
+/// [`Preamble::Complete`].
 pub fn respond<M>(
     stream: Arc<TcpStream>,
     key: &[u8; 32],
@@ -90,8 +91,9 @@ pub fn respond<M>(
     Ok(split(stream, sealer, opener))
 }
 
-/// Takes a connection as uploader. `admit` gets the sealed ticket and gives the connection's key and whatever the caller
-/// needs of it; `None` means a stranger, and the connection ends without an answer.
+/// Accepts a connection as uploader, blocking; the listener of `upload` takes the same steps without blocking. `admit`
+/// gets the encrypted ticket and returns the connection's key and any value for the caller, or `None` to close the
+/// connection without a reply.
 pub fn accept<T, M>(
     mut stream: TcpStream,
     admit: impl FnOnce(&[u8]) -> Option<([u8; 32], T)>,
@@ -124,28 +126,25 @@ fn split<M>(stream: Arc<TcpStream>, sealer: RecordSealer, opener: RecordOpener) 
     (RecordReader::new(stream.clone(), opener), RecordWriter::new(stream, sealer))
 }
 
-/// One frame whose bulk data stands in the buffer of its reader.
+/// One frame, whose bulk data is in the buffer of its reader.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FrameRef<M> {
-    /// Bulk data.
+    /// Bulk data of a content from `offset` on.
     Data {
-        /// Which content.
         content: u32,
-        /// Where in it.
         offset: u64,
-        /// Where in the buffer.
+        /// Its place in the buffer.
         at: Range<usize>,
     },
-    /// Anything else.
     Message(M),
 }
 
-/// The receiving half. `M` is what the other side sends beside data.
+/// The receiving half. `M` is the type of the peer's messages.
 pub struct RecordReader<M> {
     stream: Arc<TcpStream>,
     opener: RecordOpener,
     buffer: Vec<u8>,
-    /// What is read but not yet taken stands in `buffer[start..end]`.
+    /// `buffer[start..end]` was received and not yet returned.
     start: usize,
     end: usize,
     messages: PhantomData<fn() -> M>,
@@ -157,42 +156,37 @@ impl<M> RecordReader<M> {
         Self { stream, opener, buffer, start: 0, end: 0, messages: PhantomData }
     }
 
-    /// How long one read may wait; it fails then with [`io::ErrorKind::WouldBlock`] and can be repeated.
-    pub fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
-        self.stream.set_read_timeout(Some(timeout))
-    }
-
-    /// The connection, to be shut down from elsewhere or polled.
+    /// The connection, to be polled or shut down.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// Reads what has arrived, without waiting, and tells whether [`next`](Self::next) will not wait either.
-    pub fn read_ready(&mut self) -> Result<bool, TransportError> {
-        if self.whole_record()?.is_some() {
-            return Ok(true);
+    /// Reads what has arrived, without blocking. Ready if there is a whole record, so that [`next`](Self::next) does not
+    /// block either.
+    pub fn poll_record(&mut self) -> Result<Poll<()>, TransportError> {
+        if self.record_bytes()?.is_none() {
+            self.compact();
+            match recv(&self.stream, &mut self.buffer[self.end..], RecvFlags::DONTWAIT) {
+                Ok((count, _)) => self.advance(count)?,
+                Err(Errno::AGAIN | Errno::INTR) => return Ok(Poll::Pending),
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
         }
-        self.make_room();
-        match recv(&self.stream, &mut self.buffer[self.end..], RecvFlags::DONTWAIT) {
-            Ok((count, _)) => self.advance(count)?,
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(false),
-            Err(error) => return Err(io::Error::from(error).into()),
-        }
-        Ok(self.whole_record()?.is_some())
+        Ok(self.record_bytes()?.map_or(Poll::Pending, |_| Poll::Ready(())))
     }
 
-    /// Whether a whole record has been read already, so that [`next`](Self::next) will not wait.
+    /// Whether a whole record has been read, so that [`next`](Self::next) does not block.
     pub fn has_record(&self) -> bool {
-        self.whole_record().is_ok_and(|record| record.is_some())
+        self.record_bytes().is_ok_and(|record| record.is_some())
     }
 
-    /// Waits for the next frame. After a time-out it may be called again and nothing is lost.
+    /// Waits for the next frame. After a timeout it can be called again, and nothing is lost.
     pub fn next<'a>(&'a mut self) -> Result<Frame<'a, M>, TransportError>
     where
         M: Deserialize<'a>,
     {
         let length = loop {
-            if let Some(length) = self.whole_record()? {
+            if let Some(length) = self.record_bytes()? {
                 break length;
             }
             self.fill()?;
@@ -202,9 +196,8 @@ impl<M> RecordReader<M> {
         Ok(self.opener.open(&mut self.buffer[at..at + length])?)
     }
 
-    /// Like [`next`](Self::next), but bulk data stays where it stands in the reader's buffer: it is there until
-    /// [`swap_buffer`](Self::swap_buffer) gives the buffer away, or until more must be read. The first is called before the
-    /// second, whenever [`has_record`](Self::has_record) says no.
+    /// Like [`next`](Self::next), but bulk data stays in the reader's buffer, until the next read from the socket. So
+    /// [`swap_buffer`](Self::swap_buffer) is called before, when [`has_record`](Self::has_record) is false.
     pub fn next_in_place(&mut self) -> Result<FrameRef<M>, TransportError>
     where
         M: DeserializeOwned,
@@ -219,8 +212,7 @@ impl<M> RecordReader<M> {
         })
     }
 
-    /// Gives the buffer away with all that was placed in it, and goes on with `fresh` (any that was given away before, or
-    /// an empty one).
+    /// Returns the buffer with the bulk data in it, and continues with `fresh`: a buffer returned earlier, or an empty one.
     pub fn swap_buffer(&mut self, mut fresh: Vec<u8>) -> Vec<u8> {
         fresh.resize(READ_BUFFER_BYTES, 0);
         let rest = &self.buffer[self.start..self.end];
@@ -229,8 +221,8 @@ impl<M> RecordReader<M> {
         std::mem::replace(&mut self.buffer, fresh)
     }
 
-    /// The length of the first record behind its head, if all of it is there.
-    fn whole_record(&self) -> Result<Option<usize>, TransferError> {
+    /// Bytes of the first record after its head, if all of it was received.
+    fn record_bytes(&self) -> Result<Option<usize>, TransferError> {
         let Some(head) = self.buffer[self.start..self.end].first_chunk() else {
             return Ok(None);
         };
@@ -239,7 +231,7 @@ impl<M> RecordReader<M> {
     }
 
     fn fill(&mut self) -> Result<(), TransportError> {
-        self.make_room();
+        self.compact();
         loop {
             match (&*self.stream).read(&mut self.buffer[self.end..]) {
                 Ok(count) => return self.advance(count),
@@ -249,7 +241,7 @@ impl<M> RecordReader<M> {
         }
     }
 
-    fn make_room(&mut self) {
+    fn compact(&mut self) {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
@@ -268,18 +260,18 @@ impl<M> RecordReader<M> {
     }
 }
 
-/// The sending half: records gather until [`flush`](Self::flush) or until there are enough of them.
+/// The sending half. Records are buffered until [`flush`](Self::flush), or until the buffer is full.
 pub struct RecordWriter {
     stream: Arc<TcpStream>,
     sealer: RecordSealer,
-    /// What waits to be flushed stands in `out[..filled]`. Never cleared: bulk data is read over what was there.
+    /// `out[..filled]` is to be sent. Never cleared: bulk data overwrites what is there.
     out: Vec<u8>,
     filled: usize,
     message: Vec<u8>,
     stall_limit: StallLimit,
 }
 
-/// The other side takes at least this much in this time, or is given up.
+/// The peer receives at least `min_bytes` in every `timeout`, or the connection fails.
 #[derive(Debug, Clone, Copy)]
 struct StallLimit {
     timeout: Duration,
@@ -293,23 +285,13 @@ impl RecordWriter {
         Self { stream, sealer, out, filled: 0, message: Vec::new(), stall_limit }
     }
 
-    /// How long one write may wait.
-    pub fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
-        self.stream.set_write_timeout(Some(timeout))
-    }
-
-    /// While something waits to be sent, the other side must take at least `min_bytes` in every `timeout`.
+    /// While there is something to send, the peer must receive at least `min_bytes` in every `timeout`.
     pub fn set_stall_limit(&mut self, timeout: Duration, min_bytes: usize) -> io::Result<()> {
         self.stall_limit = StallLimit { timeout, min_bytes };
         self.stream.set_write_timeout(Some(timeout))
     }
 
-    /// The connection, to be shut down from elsewhere or polled.
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
-    /// Seals a message; it leaves with the next flush.
+    /// Encrypts a message. It is sent with the next flush, or now if the buffer is full.
     pub fn message(&mut self, message: &impl Serialize) -> Result<(), TransportError> {
         self.message.clear();
         self.sealer.message(message, &mut self.message);
@@ -334,22 +316,17 @@ impl RecordWriter {
         Ok(self.flush_if_full()?)
     }
 
-    /// Bytes that wait to be flushed.
-    pub fn pending_bytes(&self) -> usize {
-        self.filled
-    }
-
-    /// Sends all that has gathered.
+    /// Sends all buffered records.
     pub fn flush(&mut self) -> Result<(), TransportError> {
         let mut left = &self.out[..self.filled];
         while !left.is_empty() {
             let started = Instant::now();
             match (&*self.stream).write(left) {
                 Ok(count) => {
-                    // The kernel gives up after the time-out and tells what it got rid of by then. (A signal also cuts
-                    // a write short, but not after so long.)
-                    let least = self.stall_limit.min_bytes.min(left.len());
-                    if count == 0 || (count < least && started.elapsed() >= self.stall_limit.timeout / 2) {
+                    // After the timeout the kernel returns how many bytes it has sent. (A signal also cuts a write short,
+                    // but not after half the timeout.)
+                    let min_bytes = self.stall_limit.min_bytes.min(left.len());
+                    if count == 0 || (count < min_bytes && started.elapsed() >= self.stall_limit.timeout / 2) {
                         return Err(io::Error::from(io::ErrorKind::TimedOut).into());
                     }
                     left = &left[count..];
@@ -421,12 +398,13 @@ mod tests {
         let (listener, address) = listener();
         let uploader = thread::spawn(move || {
             let admit = |ticket: &[u8]| (ticket == b"ticket").then_some((KEY, "vader"));
-            let (who, mut reader, mut writer) = accept::<_, PeerRequest>(listener.accept().unwrap().0, admit).unwrap();
-            assert_eq!(who, "vader");
+            let (downloader, mut reader, mut writer) =
+                accept::<_, PeerRequest>(listener.accept().unwrap().0, admit).unwrap();
+            assert_eq!(downloader, "vader");
             assert!(matches!(reader.next().unwrap(), Frame::Message(PeerRequest::Cancel)));
             for offset in 0..20 {
-                let fill = |place: &mut [u8]| {
-                    place.fill(offset as u8);
+                let fill = |buffer: &mut [u8]| {
+                    buffer.fill(offset as u8);
                     Ok::<_, TransportError>(())
                 };
                 writer.data(1, offset, RECORD_MAX_BYTES, fill).unwrap();
@@ -449,20 +427,20 @@ mod tests {
     }
 
     #[test]
-    fn a_false_uploader_and_a_stranger_get_nowhere() {
+    fn a_wrong_key_fails_and_a_peer_without_a_ticket_gets_no_reply() {
         let (listener, address) = listener();
         let uploader = thread::spawn(move || {
             let admit = |_: &[u8]| Some(([9; 32], ()));
             assert!(accept::<_, PeerRequest>(listener.accept().unwrap().0, admit).is_err());
-            let admit = |_: &[u8]| -> Option<([u8; 32], ())> { panic!("garbage is no ticket") };
+            let admit = |_: &[u8]| -> Option<([u8; 32], ())> { panic!("garbage is not a ticket") };
             assert!(accept::<_, PeerRequest>(listener.accept().unwrap().0, admit).is_err());
         });
         assert!(connect::<PeerResponse>(address, b"ticket", &KEY).is_err());
-        let mut stranger = TcpStream::connect(address).unwrap();
-        stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-        let mut answer = Vec::new();
-        let _ = stranger.read_to_end(&mut answer);
-        assert!(answer.is_empty(), "a stranger gets silence");
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let mut reply = Vec::new();
+        let _ = stream.read_to_end(&mut reply);
+        assert!(reply.is_empty());
         uploader.join().unwrap();
     }
 }

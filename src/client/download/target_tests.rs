@@ -9,7 +9,7 @@ use super::*;
 use crate::common::types::ContentHash;
 
 #[test]
-fn a_number_goes_before_the_extension_and_fits() {
+fn a_number_is_inserted_before_the_extension_and_fits() {
     let numbered_name = |leaf: &str, number| super::numbered_name(leaf, number, leaf_max_bytes(""));
     assert_eq!(numbered_name("report.pdf", 1), "report (1).pdf");
     assert_eq!(numbered_name("archive.tar.gz", 2), "archive.tar (2).gz");
@@ -35,7 +35,7 @@ fn a_number_fits_the_whole_name_too() {
 }
 
 #[test]
-fn a_rename_replaces_nothing_unless_told() {
+fn a_rename_replaces_nothing_unless_overwrite_is_chosen() {
     let dir = tempfile::tempdir().unwrap();
     let target_dir = TargetDir::open(dir.path()).unwrap();
     let name = FileName::parse("a/b").unwrap();
@@ -51,7 +51,7 @@ fn a_rename_replaces_nothing_unless_told() {
         assert!(read("part") == large);
         put("part", "new");
         assert_eq!(target_dir.finalize(&folder, "part", &name, policy).unwrap(), Finalized::Exists);
-        assert!(!dir.path().join("a/part").exists(), "a small part is of no use");
+        assert!(!dir.path().join("a/part").exists(), "a small part file is removed");
     }
     put("part", "new");
     let renamed = FileName::parse("a/b (1)").unwrap();
@@ -71,7 +71,7 @@ fn a_rename_replaces_nothing_unless_told() {
 }
 
 #[test]
-fn looking_makes_no_folders() {
+fn target_state_creates_no_folders() {
     let dir = tempfile::tempdir().unwrap();
     let target_dir = TargetDir::open(dir.path()).unwrap();
     let name = FileName::parse("a/b/c").unwrap();
@@ -81,7 +81,7 @@ fn looking_makes_no_folders() {
 }
 
 #[test]
-fn a_long_look_can_be_interrupted() {
+fn a_comparison_can_be_interrupted() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a"), "abc").unwrap();
     let target_dir = TargetDir::open(dir.path()).unwrap();
@@ -93,7 +93,7 @@ fn a_long_look_can_be_interrupted() {
 }
 
 #[test]
-fn a_size_beyond_any_file_is_compared_like_any_other() {
+fn a_size_beyond_any_file_is_compared_without_overflow() {
     let mut file = tempfile::tempfile().unwrap();
     std::io::Write::write_all(&mut file, b"abc").unwrap();
     for size in [u64::MAX, u64::MAX - 1, 4, 2, 0] {
@@ -124,7 +124,7 @@ fn a_link_swapped_in_saves_nothing_outside() {
             }
         });
         for round in 0..100_000 {
-            // In a folder that stands there, and in one that has to be made.
+            // In a folder that exists, and in one that has to be created.
             let folder = if round % 2 == 0 { "deep".into() } else { format!("new{}", round % 64) };
             let name = FileName::parse(&format!("swapped/{folder}/file")).unwrap();
             target_dir.clear_cache();
@@ -141,7 +141,7 @@ fn a_link_swapped_in_saves_nothing_outside() {
         }
         done.store(true, Ordering::Relaxed);
     });
-    assert!(saved > 0 && refused > 0, "the swapping was felt: {saved} saved, {refused} refused");
+    assert!(saved > 0 && refused > 0, "the race did not happen: {saved} saved, {refused} refused");
     let everything = |dir: &Path| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(everything(&outside).eq(["deep"]), "{:?}", everything(&outside).collect::<Vec<_>>());
     assert_eq!(everything(&outside.join("deep")).count(), 0);

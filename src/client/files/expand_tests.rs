@@ -48,7 +48,7 @@ fn expand(folder: &SharedDir, text: &str, pattern: bool) -> ExpandedPaths {
 }
 
 #[test]
-fn a_name_is_itself_whatever_it_is_called() {
+fn a_name_means_its_file_even_if_excluded_elsewhere() {
     let (_dir, folder) = tree();
     for name in TREE {
         assert_eq!(files(&folder, name, false), [name]);
@@ -56,7 +56,7 @@ fn a_name_is_itself_whatever_it_is_called() {
 }
 
 #[test]
-fn a_folder_is_everything_shareable_in_it() {
+fn a_folder_means_everything_in_it_that_is_not_excluded() {
     let (_dir, folder) = tree();
     for photos in ["photos", "photos/"] {
         assert_eq!(files(&folder, photos, false), ["photos/1.jpg", "photos/2.jpg", "photos/sub/3.jpg"]);
@@ -70,20 +70,20 @@ fn a_folder_is_everything_shareable_in_it() {
 fn patterns_match_as_in_a_shell() {
     let (_dir, folder) = tree();
     let all = ["[1].txt", "a.pdf", "b.txt"];
-    assert_eq!(files(&folder, "*", true), all, "no folders, nothing hidden, no links, nothing of the server's");
+    assert_eq!(files(&folder, "*", true), all, "no folders, hidden entries, links or files of the server");
     assert_eq!(files(&folder, "*.pdf", true), ["a.pdf"]);
     assert_eq!(files(&folder, "photos/*", true), ["photos/1.jpg", "photos/2.jpg"]);
     assert_eq!(files(&folder, "p*/[1-9].jpg", true), ["photos/1.jpg", "photos/2.jpg"]);
     assert_eq!(files(&folder, "*/*/3.jp?", true), ["photos/sub/3.jpg"]);
     assert_eq!(files(&folder, ".config/*", true), [".config/x.pdf"]);
-    assert_eq!(files(&folder, ".*", true), [".hidden"], "a dot that is typed; never an unfinished part");
-    assert_eq!(files(&folder, "m*/", true), ["music/4.mp3"], "folders, when they are asked for");
-    assert_eq!(files(&folder, "[1].txt", true), ["[1].txt"], "no match but a file of this very name");
-    assert_eq!(files(&folder, "\\[1\\].t*", true), ["[1].txt"], "what was quoted is not special");
+    assert_eq!(files(&folder, ".*", true), [".hidden"], "a pattern with a dot; never a part file");
+    assert_eq!(files(&folder, "m*/", true), ["music/4.mp3"], "a pattern for folders");
+    assert_eq!(files(&folder, "[1].txt", true), ["[1].txt"], "no match, but a file of this name");
+    assert_eq!(files(&folder, "\\[1\\].t*", true), ["[1].txt"], "quoted characters are not special");
 }
 
 #[test]
-fn what_cannot_be_published_is_told() {
+fn files_that_cannot_be_published_are_reported() {
     let (dir, folder) = tree();
     let error = |text: &str, pattern| {
         let found = expand(&folder, text, pattern);
@@ -91,7 +91,7 @@ fn what_cannot_be_published_is_told() {
         found.errors.into_iter().next().unwrap()
     };
     assert!(matches!(error("nothing", false), ShareError::Missing(_)));
-    assert!(matches!(error("a.[x-", true), ShareError::Missing(_)), "not a pattern, and not a file");
+    assert!(matches!(error("a.[x-", true), ShareError::Missing(_)), "neither a pattern nor a file");
     assert!(matches!(error("a.pdf/", false), ShareError::Missing(_)));
     assert!(matches!(error("link.pdf", false), ShareError::Special(_)));
     assert!(matches!(error("photos/etc", false), ShareError::Special(_)));
@@ -106,13 +106,13 @@ fn what_cannot_be_published_is_told() {
     fs::write(music.join("back\\slash"), "").unwrap();
     fs::create_dir(music.join("esc\x1b[31m")).unwrap();
     let found = expand(&folder, "music", false);
-    assert_eq!(found.files.len(), 1, "the others are published all the same");
+    assert_eq!(found.files.len(), 1, "the other file is published");
     assert_eq!(found.errors.len(), 3);
-    assert!(!found.errors.iter().any(|error| error.to_string().contains('\x1b')), "shown safely");
+    assert!(!found.errors.iter().any(|error| error.to_string().contains('\x1b')), "control characters are escaped");
 }
 
 #[test]
-fn private_files_are_left_out() {
+fn private_files_are_excluded() {
     for private in ["credentials.txt", "fileshare.db", "fileshare.db-wal", ".0123456789abcdef0123456789ABCDEF.part"] {
         assert!(is_excluded(private.as_bytes()), "{private}");
     }

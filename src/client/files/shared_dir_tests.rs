@@ -26,7 +26,7 @@ fn folders() -> (tempfile::TempDir, Vec<SharedDir>) {
 }
 
 #[test]
-fn regular_files_open_and_nothing_else_does() {
+fn only_regular_files_are_opened() {
     let (dir, folders) = folders();
     let share = dir.path().join("share");
     symlink("sub/file", share.join("link-within")).unwrap();
@@ -130,7 +130,7 @@ fn a_link_swapped_in_reaches_nothing_outside() {
         done.store(true, Ordering::Relaxed);
     });
     assert_eq!(outside, 0, "of {opened}");
-    assert!(opened > 0 && refused > 0, "the swapping was felt: {opened} opened, {refused} refused");
+    assert!(opened > 0 && refused > 0, "the race did not happen: {opened} opened, {refused} refused");
 }
 
 #[test]

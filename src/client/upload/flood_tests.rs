@@ -1,5 +1,5 @@
-//! A flood of connections on a client that has hardly any descriptors left: in a process of its own, because the limit
-//! holds for a whole process.
+//! A flood of connections to a client that has almost no file descriptors left. The client is a separate process, since
+//! the limit applies to a whole process.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write, stdin};
@@ -14,36 +14,36 @@ use crate::client::upload::test_support::{PSK, TestUploader, all_of, ask, loopba
 use crate::common::types::{Audience, ContentHash, ContentRef};
 
 const CHILD: &str = "FILESHARE_TEST_FLOODED";
-/// Fewer than the queue of a listening socket holds, so that all of them stand there at once.
+/// Fewer than the backlog of a listening socket, so that all connections are queued at once.
 const FLOOD: usize = 100;
 
 fn grant() -> ContentRef {
     ContentRef { name: test_support::name("file"), hash: ContentHash(*blake3::hash(b"bytes").as_bytes()), size: 5 }
 }
 
-/// The flooded client: says its port, then answers each line it is sent.
+/// The flooded client: prints its port, then answers each line of its input.
 fn flooded() {
     let limit = Rlimit { current: Some(64), maximum: Some(64) };
     setrlimit(Resource::Nofile, limit).unwrap();
     let uploader = TestUploader::new();
     uploader.publish("file", b"bytes", Audience::Everyone);
-    let mut hoard: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    let mut descriptors: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
     let (start, before) = (Instant::now(), uploader.listener.iterations());
     eprintln!("flooded port {}", uploader.listener.port());
     for line in stdin().lines() {
-        if line.unwrap() == "relieve" {
-            hoard.clear();
+        if line.unwrap() == "release" {
+            descriptors.clear();
         }
-        eprintln!("flooded turns {} {}", uploader.listener.iterations() - before, start.elapsed().as_millis());
+        eprintln!("flooded iterations {} {}", uploader.listener.iterations() - before, start.elapsed().as_millis());
     }
 }
 
 #[test]
-fn without_descriptors_the_listener_rests_and_recovers() {
+fn without_descriptors_the_listener_backs_off_and_recovers() {
     if std::env::var_os(CHILD).is_some() {
         return flooded();
     }
-    let this = format!("{}::without_descriptors_the_listener_rests_and_recovers", module_path!());
+    let this = format!("{}::without_descriptors_the_listener_backs_off_and_recovers", module_path!());
     let this = this.split_once("::").unwrap().1;
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", this, "--nocapture"])
@@ -53,29 +53,29 @@ fn without_descriptors_the_listener_rests_and_recovers() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let (mut orders, answers) = (child.stdin.take().unwrap(), BufReader::new(child.stderr.take().unwrap()));
+    let (mut commands, answers) = (child.stdin.take().unwrap(), BufReader::new(child.stderr.take().unwrap()));
     let mut answers = answers.lines().filter_map(|line| line.unwrap().strip_prefix("flooded ").map(String::from));
     let port = answers.next().unwrap().strip_prefix("port ").unwrap().parse().unwrap();
     let flood: Vec<_> = (0..FLOOD).map(|_| TcpStream::connect(loopback(port)).unwrap()).collect();
-    let mut turns = |order: &str| -> (u64, u64) {
-        writeln!(orders, "{order}").unwrap();
+    let mut iterations = |command: &str| -> (u64, u64) {
+        writeln!(commands, "{command}").unwrap();
         let answer = answers.next().unwrap();
-        let (turns, elapsed_ms) = answer.strip_prefix("turns ").unwrap().split_once(' ').unwrap();
-        (turns.parse().unwrap(), elapsed_ms.parse().unwrap())
+        let (iterations, elapsed_ms) = answer.strip_prefix("iterations ").unwrap().split_once(' ').unwrap();
+        (iterations.parse().unwrap(), elapsed_ms.parse().unwrap())
     };
     let mut counted = (0, 0);
     while counted.1 < 500 {
-        counted = turns("count");
+        counted = iterations("count");
         thread::sleep(Duration::from_millis(10));
     }
     let (count, elapsed_ms) = counted;
-    assert!(count < 10 + 3 * elapsed_ms / 100, "{count} turns in {elapsed_ms} ms");
-    turns("relieve");
+    assert!(count < 10 + 3 * elapsed_ms / 100, "{count} iterations in {elapsed_ms} ms");
+    iterations("release");
     let grant = grant();
     let (mut reader, mut writer) =
         transport::connect(loopback(port), &ticket(std::slice::from_ref(&grant)), &PSK).unwrap();
     ask(&mut writer, &all_of(0, &grant));
-    assert_eq!(receive(&mut reader, 0, 5), b"bytes", "an honest peer is served in the middle of the flood");
-    drop((flood, orders));
+    assert_eq!(receive(&mut reader, 0, 5), b"bytes", "an authorized peer is served during the flood");
+    drop((flood, commands));
     assert!(child.wait().unwrap().success());
 }

@@ -19,25 +19,25 @@ fn limits(change: impl FnOnce(&mut UploadLimits)) -> UploadLimits {
     limits
 }
 
-/// Reads until the other side closes.
-fn answer_to(stream: &mut TcpStream) -> Vec<u8> {
-    let mut answer = Vec::new();
+/// Reads until the uploader closes the connection.
+fn read_to_close(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    // A reset is an end too.
-    if let Err(error) = stream.read_to_end(&mut answer) {
+    // A reset closes it too.
+    if let Err(error) = stream.read_to_end(&mut bytes) {
         assert!(!matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "it is not closed");
     }
-    answer
+    bytes
 }
 
-/// Asks for next to nothing: whoever is answered has a slot.
-fn ask_and_hear(reader: &mut RecordReader<PeerResponse>, writer: &mut RecordWriter) {
+/// Completes a request without data: a downloader that gets the reply has a slot.
+fn acquire_slot(reader: &mut RecordReader<PeerResponse>, writer: &mut RecordWriter) {
     ask(writer, &PeerRequest::Cancel);
     assert_eq!(message(reader), PeerResponse::Cancelled);
 }
 
 #[test]
-fn a_ticket_that_is_not_good_gets_silence() {
+fn an_invalid_ticket_gets_no_reply() {
     let uploader = TestUploader::new();
     let grant = uploader.publish("file", b"bytes", Audience::Everyone);
     let grants = [grant];
@@ -49,15 +49,15 @@ fn a_ticket_that_is_not_good_gets_silence() {
         let (_, preamble) = Initiator::start(&bad, &PSK).unwrap();
         let mut stream = TcpStream::connect(uploader.address()).unwrap();
         stream.write_all(&preamble).unwrap();
-        assert!(answer_to(&mut stream).is_empty());
+        assert!(read_to_close(&mut stream).is_empty());
     }
-    assert!(uploader.connect_with(&ticket(&grants), &[8; 32]).is_err(), "stolen without its key");
+    assert!(uploader.connect_with(&ticket(&grants), &[8; 32]).is_err(), "a ticket stolen without its key");
     wait_until(|| uploader.service.free_slots() == 64);
     assert!(uploader.connect(&grants).is_ok());
 }
 
 #[test]
-fn before_a_login_and_after_another_every_ticket_is_a_strangers() {
+fn before_a_login_every_ticket_is_invalid() {
     let dir = tempfile::tempdir().unwrap();
     let service = UploadService::new(SharedFiles::with_cache_dir(dir.path(), None).unwrap(), 2);
     let listener = Listener::start(service, test_support::loopback(0), None).unwrap();
@@ -66,7 +66,7 @@ fn before_a_login_and_after_another_every_ticket_is_a_strangers() {
 }
 
 #[test]
-fn a_replayed_preamble_never_meets_the_same_keys() {
+fn a_replayed_preamble_gets_different_keys() {
     let uploader = TestUploader::new();
     let (_, preamble) = Initiator::start(&ticket(&[]), &PSK).unwrap();
     let reply = || {
@@ -80,28 +80,28 @@ fn a_replayed_preamble_never_meets_the_same_keys() {
 }
 
 #[test]
-fn strangers_are_closed_without_a_word() {
+fn unauthenticated_connections_are_closed_without_a_reply() {
     let uploader = TestUploader::with(4, None, limits(|limits| limits.handshake = Duration::from_millis(50)));
     for garbage in
         [&b""[..], b"fsh", b"GET / HTTP/1.1\r\n\r\n", b"fshare\0\x01\xff\xff", b"fshare\0\x01\0\x20abc", &[0; 5_000]]
     {
         let mut stream = TcpStream::connect(uploader.address()).unwrap();
         stream.write_all(garbage).unwrap();
-        assert!(answer_to(&mut stream).is_empty(), "{garbage:?}");
+        assert!(read_to_close(&mut stream).is_empty(), "{garbage:?}");
     }
 }
 
 #[test]
-fn silent_strangers_make_place() {
+fn the_oldest_unauthenticated_connections_are_evicted() {
     let bounds = |limits: &mut UploadLimits| {
         limits.handshake = Duration::from_secs(3_600);
         limits.pending_max = 6;
         limits.pending_per_prefix_max = 3;
     };
     let uploader = TestUploader::with(4, None, limits(bounds));
-    let mut strangers: Vec<_> = (0..20).map(|_| TcpStream::connect(uploader.address()).unwrap()).collect();
-    for stranger in &mut strangers[..17] {
-        assert!(answer_to(stranger).is_empty(), "the first ones are closed");
+    let mut streams: Vec<_> = (0..20).map(|_| TcpStream::connect(uploader.address()).unwrap()).collect();
+    for stream in &mut streams[..17] {
+        assert!(read_to_close(stream).is_empty(), "the oldest are closed");
     }
     let grant = uploader.publish("file", b"bytes", Audience::Everyone);
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
@@ -110,28 +110,28 @@ fn silent_strangers_make_place() {
 }
 
 #[test]
-fn a_full_house_says_so_to_ticket_holders() {
+fn a_downloader_without_a_free_slot_is_told_to_retry() {
     let uploader = TestUploader::with(1, None, limits(|limits| limits.idle_yield = Duration::from_secs(3_600)));
     let grant = uploader.publish("file", b"bytes", Audience::Everyone);
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
-    ask_and_hear(&mut reader, &mut writer);
+    acquire_slot(&mut reader, &mut writer);
     assert_eq!(uploader.service.free_slots(), 0);
     for _ in 0..3 {
-        let (mut turned_away, mut asking) = uploader.open(&grant).unwrap();
-        ask(&mut asking, &all_of(0, &grant));
-        assert_eq!(message(&mut turned_away), PeerResponse::Busy { retry_ms: BUSY_RETRY_MS });
-        assert!(turned_away.next().is_err());
+        let (mut rejected, mut rejected_writer) = uploader.open(&grant).unwrap();
+        ask(&mut rejected_writer, &all_of(0, &grant));
+        assert_eq!(message(&mut rejected), PeerResponse::Busy { retry_ms: BUSY_RETRY_MS });
+        assert!(rejected.next().is_err());
     }
     ask(&mut writer, &all_of(0, &grant));
-    assert_eq!(receive(&mut reader, 0, 5), b"bytes", "the one who has the slot is served");
+    assert_eq!(receive(&mut reader, 0, 5), b"bytes", "the downloader with the slot is served");
     drop((reader, writer));
     wait_until(|| uploader.service.free_slots() == 1);
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
-    ask_and_hear(&mut reader, &mut writer);
+    acquire_slot(&mut reader, &mut writer);
 }
 
 #[test]
-fn a_recorded_opening_played_again_takes_no_slot() {
+fn a_replayed_handshake_takes_no_slot() {
     let uploader = TestUploader::with(1, None, limits(|limits| limits.idle_yield = Duration::from_secs(3_600)));
     let grant = uploader.publish("file", b"bytes", Audience::Everyone);
     let (_, preamble) = Initiator::start(&ticket(std::slice::from_ref(&grant)), &PSK).unwrap();
@@ -146,28 +146,28 @@ fn a_recorded_opening_played_again_takes_no_slot() {
     assert_eq!(receive(&mut reader, 0, 5), b"bytes");
     for replay in &mut replays {
         replay.write_all(&[&[0, 0, 0, 40][..], &[7; 40]].concat()).unwrap();
-        assert!(answer_to(replay).is_empty(), "it learns nothing, not even that the slot is taken");
+        assert!(read_to_close(replay).is_empty(), "it does not even learn that the slot is taken");
     }
 }
 
 #[test]
-fn who_has_shown_a_ticket_does_not_make_place_for_strangers() {
+fn an_authenticated_connection_is_not_evicted_for_unauthenticated_ones() {
     let uploader = TestUploader::with(4, None, limits(|limits| limits.pending_max = 3));
     let grant = uploader.publish("file", b"bytes", Audience::Everyone);
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
-    let mut strangers: Vec<_> = (0..10).map(|_| TcpStream::connect(uploader.address()).unwrap()).collect();
-    for stranger in &mut strangers[..8] {
-        assert!(answer_to(stranger).is_empty(), "they make place for each other");
+    let mut streams: Vec<_> = (0..10).map(|_| TcpStream::connect(uploader.address()).unwrap()).collect();
+    for stream in &mut streams[..8] {
+        assert!(read_to_close(stream).is_empty(), "they are evicted for each other");
     }
     ask(&mut writer, &all_of(0, &grant));
     assert_eq!(receive(&mut reader, 0, 5), b"bytes");
 }
 
 #[test]
-fn an_idle_downloader_loses_its_slot_to_one_that_waits() {
+fn an_idle_downloader_loses_its_slot_to_a_waiting_one() {
     let uploader = TestUploader::with(1, None, limits(|limits| limits.idle_yield = Duration::from_millis(300)));
     let (mut idle, mut writer) = uploader.connect(&[]).unwrap();
-    ask_and_hear(&mut idle, &mut writer);
+    acquire_slot(&mut idle, &mut writer);
     let served = || {
         let (mut reader, mut writer) = uploader.connect(&[]).unwrap();
         writer.message(&PeerRequest::Cancel).and_then(|()| writer.flush()).is_ok()
@@ -179,17 +179,17 @@ fn an_idle_downloader_loses_its_slot_to_one_that_waits() {
 }
 
 #[test]
-fn who_asks_for_nothing_is_dropped() {
+fn a_downloader_without_requests_is_disconnected() {
     let uploader = TestUploader::with(4, None, limits(|limits| limits.idle = Duration::from_millis(50)));
     let (mut silent, _writer) = uploader.connect(&[]).unwrap();
     let (mut idle, mut writer) = uploader.connect(&[]).unwrap();
-    ask_and_hear(&mut idle, &mut writer);
+    acquire_slot(&mut idle, &mut writer);
     assert!(silent.next().is_err() && idle.next().is_err());
     wait_until(|| uploader.service.free_slots() == 4);
 }
 
 #[test]
-fn who_takes_nothing_is_dropped_and_hinders_nobody() {
+fn a_downloader_that_receives_nothing_is_disconnected_and_delays_no_other() {
     let uploader = TestUploader::with(4, None, limits(|limits| limits.stall = Duration::from_millis(300)));
     let (large, small) = (uploader.publish_large("large"), uploader.publish("small", b"bytes", Audience::Everyone));
     let (slow, mut writer) = uploader.open(&large).unwrap();
@@ -201,30 +201,30 @@ fn who_takes_nothing_is_dropped_and_hinders_nobody() {
     }
     wait_until(|| uploader.service.free_slots() == 3);
     ask(&mut honest, &all_of(0, &small));
-    assert_eq!(receive(&mut reader, 0, small.size), b"bytes", "the slow one is gone, this one is not");
+    assert_eq!(receive(&mut reader, 0, small.size), b"bytes", "only the slow one is disconnected");
     drop(slow);
 }
 
 #[test]
-fn leaving_waits_for_nobody() {
+fn shutdown_waits_for_no_peer() {
     let uploader = TestUploader::new();
     let large = uploader.publish_large("large");
     let (mut stuck, mut writer) = uploader.open(&large).unwrap();
     ask(&mut writer, &all_of(0, &large));
     let _idle = uploader.connect(&[]).unwrap();
-    let _stranger = TcpStream::connect(uploader.address()).unwrap();
+    let _unauthenticated = TcpStream::connect(uploader.address()).unwrap();
     let address = uploader.address();
     let TestUploader { service, listener, .. } = uploader;
     drop(listener);
     assert_eq!(service.free_slots(), 64, "all threads have ended");
     assert!(TcpStream::connect(address).is_err());
-    // What was sent before may still come, but not all of it.
-    let cut = std::iter::from_fn(|| stuck.next().is_ok().then_some(())).count();
-    assert!(cut < 1_536);
+    // Data sent before may still arrive, but not all of it.
+    let frames = std::iter::from_fn(|| stuck.next().is_ok().then_some(())).count();
+    assert!(frames < 1_536);
 }
 
 #[test]
-fn a_limited_rate_still_brings_everything() {
+fn a_limited_rate_still_delivers_everything() {
     let uploader = TestUploader::with(4, Some(2_000_000), UploadLimits::default());
     let bytes: Vec<u8> = (0..300_000u32).map(|at| (at / 7) as u8).collect();
     let grant = uploader.publish("file", &bytes, Audience::Everyone);
@@ -232,14 +232,14 @@ fn a_limited_rate_still_brings_everything() {
     let start = Instant::now();
     ask(&mut writer, &all_of(0, &grant));
     ask(&mut writer, &PeerRequest::Cancel);
-    // A cancel that comes before the group is begun means that nothing of it is sent.
+    // If the cancel arrives before the group is begun, nothing of it is sent.
     match reader.next().unwrap() {
         crate::common::peer_crypto::Frame::Message(message) => assert_eq!(message, PeerResponse::Cancelled),
         crate::common::peer_crypto::Frame::Data { bytes, .. } => {
             let first = bytes.len() as u64;
             let (rest, last) = skip_data(&mut reader);
             assert_eq!((first + rest, last), (grant.size, PeerResponse::Cancelled));
-            assert!(start.elapsed() >= Duration::from_millis(90), "100 ms less a burst of 50 is the least");
+            assert!(start.elapsed() >= Duration::from_millis(90), "at least 100 ms less a burst of 50");
         }
     }
     ask(&mut writer, &all_of(0, &grant));

@@ -147,7 +147,7 @@ fn read_preamble(mut stream: &TcpStream, preamble: &mut Vec<u8>) -> Progress {
 
 /// `None`: the request has not arrived.
 fn first_request(reader: &mut RecordReader<PeerRequest>) -> Result<Option<PeerRequest>, TransportError> {
-    if !reader.read_ready()? {
+    if reader.poll_record()?.is_pending() {
         return Ok(None);
     }
     match reader.next()? {

@@ -38,7 +38,7 @@ struct ServiceFixture {
     service: Arc<UploadService>,
 }
 
-/// A share whose cache is a folder beside it.
+/// A service whose cache is a folder beside the shared folder.
 fn fixture() -> ServiceFixture {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("share")).unwrap();
@@ -77,14 +77,14 @@ fn with_keep_alive<T>(
 }
 
 impl ServiceFixture {
-    /// Writes a file whose stamp is settled: long unchanged, as far as its times tell.
+    /// Writes a file whose identity is not racy.
     fn write(&self, file: &str, bytes: &[u8]) {
         fs::write(self.dir.path().join("share").join(file), bytes).unwrap();
-        self.settle(file);
+        self.wait_until_stable(file);
     }
 
-    /// Waits until the clock has left the tick of the file's last change.
-    fn settle(&self, file: &str) {
+    /// Waits until the file's identity is not racy any more.
+    fn wait_until_stable(&self, file: &str) {
         while self.service.files.dir().open_file(&name(file)).unwrap().1.is_racy(SystemTime::now()) {
             std::thread::yield_now();
         }
@@ -98,7 +98,7 @@ impl ServiceFixture {
         fs::rename(partial, share.join(file)).unwrap();
     }
 
-    fn prepare(&self, file: &str) -> Content {
+    fn hash(&self, file: &str) -> Content {
         self.service.files.hash(&name(file), &Progress::default()).unwrap().content
     }
 
@@ -113,7 +113,7 @@ impl ServiceFixture {
 }
 
 #[test]
-fn preparing_tells_hash_size_and_time() {
+fn hashing_a_file_returns_hash_size_and_time() {
     let fixture = fixture();
     for size in [0, 1, GROUP_MIN_BYTES as usize + 1] {
         let bytes = vec![7; size];
@@ -128,15 +128,15 @@ fn preparing_tells_hash_size_and_time() {
     }
     let missing = fixture.service.files.hash(&name("nothing"), &Progress::default());
     assert!(matches!(missing, Err(ShareError::Missing(_))));
-    let impatient = Progress { interrupted: true.into(), ..Progress::default() };
-    assert!(matches!(fixture.service.files.hash(&name("file"), &impatient), Err(ShareError::Interrupted)));
+    let interrupted = Progress { interrupted: true.into(), ..Progress::default() };
+    assert!(matches!(fixture.service.files.hash(&name("file"), &interrupted), Err(ShareError::Interrupted)));
 }
 
 #[test]
-fn the_second_time_needs_no_look_at_the_bytes() {
+fn a_known_file_is_not_read_again() {
     let fixture = fixture();
     fixture.write("file", &vec![1; 3 << 20]);
-    let content = fixture.prepare("file");
+    let content = fixture.hash("file");
     let progress = Progress::default();
     assert_eq!(
         open(&fixture.dir).files.hash(&name("file"), &progress).unwrap().content,
@@ -145,15 +145,15 @@ fn the_second_time_needs_no_look_at_the_bytes() {
     );
     assert_eq!(progress.last.load(Ordering::Relaxed), 0);
     fixture.write("file", &vec![2; 3 << 20]);
-    assert_ne!(fixture.prepare("file").hash, content.hash);
+    assert_ne!(fixture.hash("file").hash, content.hash);
 }
 
 #[test]
-fn what_changed_or_went_is_refused() {
+fn a_changed_or_missing_file_is_refused() {
     let fixture = fixture();
     for size in [10, 3 << 20] {
         fixture.write("file", &vec![1; size]);
-        let content = fixture.prepare("file");
+        let content = fixture.hash("file");
         fixture.service.publications().publish(&name("file"), content, Audience::Everyone);
         assert_eq!(fixture.serve("file", content), Ok(()));
         fixture.write("file", &vec![2; size]);
@@ -171,11 +171,11 @@ fn what_changed_or_went_is_refused() {
 }
 
 #[test]
-fn after_a_restart_the_list_of_the_server_is_enough() {
+fn after_a_restart_the_list_of_publications_is_enough_to_serve() {
     let fixture = fixture();
     fixture.write("small", b"small");
     fixture.write("large", &vec![1; 3 << 20]);
-    let contents = [("small", fixture.prepare("small")), ("large", fixture.prepare("large"))];
+    let contents = [("small", fixture.hash("small")), ("large", fixture.hash("large"))];
     for cached in [true, false] {
         if !cached {
             fs::remove_dir_all(fixture.dir.path().join("cache")).unwrap();
@@ -189,11 +189,11 @@ fn after_a_restart_the_list_of_the_server_is_enough() {
 }
 
 #[test]
-fn only_what_is_published_is_served_and_only_to_whom_it_is() {
+fn only_publications_are_served_and_only_to_their_audience() {
     let fixture = fixture();
     fixture.write("file", b"bytes");
-    let content = fixture.prepare("file");
-    assert_eq!(fixture.serve("file", content), Err(RefusalReason::NotShared), "prepared is not published");
+    let content = fixture.hash("file");
+    assert_eq!(fixture.serve("file", content), Err(RefusalReason::NotShared), "hashed does not mean published");
     let publish = |audience| fixture.service.publications().publish(&name("file"), content, audience);
     publish(Audience::only(vec![UserName::parse("yoda").unwrap()]));
     assert_eq!(fixture.serve("file", content), Err(RefusalReason::NotShared));
@@ -212,24 +212,24 @@ fn only_what_is_published_is_served_and_only_to_whom_it_is() {
 }
 
 #[test]
-fn what_was_opened_is_served_only_while_nothing_changes() {
+fn an_open_content_is_valid_until_something_changes() {
     let fixture = fixture();
     fixture.write("file", b"bytes");
-    let content = fixture.prepare("file");
+    let content = fixture.hash("file");
     fixture.service.publications().publish(&name("file"), content, Audience::Everyone);
     let grant = ContentRef { name: name("file"), hash: content.hash, size: content.size };
     let open = || fixture.open(&grant).unwrap();
-    let served = open();
-    assert!(fixture.service.is_still_valid(&served, &grant.name));
+    let opened = open();
+    assert!(fixture.service.is_still_valid(&opened, &grant.name));
     fixture.service.publications().publish(&name("file"), content, Audience::Only(vec![]));
-    assert!(!fixture.service.is_still_valid(&served, &grant.name), "another audience");
+    assert!(!fixture.service.is_still_valid(&opened, &grant.name), "another audience");
     fixture.service.publications().publish(&name("file"), content, Audience::Everyone);
-    let served = open();
+    let opened = open();
     let mut file = fs::OpenOptions::new().append(true).open(fixture.dir.path().join("share/file")).unwrap();
     file.write_all(b"more").unwrap();
-    assert!(!fixture.service.is_still_valid(&served, &grant.name), "other bytes");
+    assert!(!fixture.service.is_still_valid(&opened, &grant.name), "other bytes");
     fixture.service.publications().unpublish(&name("file"));
-    assert!(!fixture.service.is_still_valid(&served, &grant.name), "withdrawn");
+    assert!(!fixture.service.is_still_valid(&opened, &grant.name), "withdrawn");
 }
 
 /// The group hashes of a file of the shared folder.
@@ -253,7 +253,7 @@ fn a_downloaded_file_needs_no_hashing() {
     fixture.service.publications().publish(&name("file"), content, Audience::Everyone);
     fixture.service.register_downloaded(&name("file"), &downloaded);
     let grant = ContentRef { name: name("file"), hash: content.hash, size: content.size };
-    // Nobody releases the permit: hashing would wait forever.
+    // The permit is never released: hashing would wait forever.
     let _permit = fixture.service.hash_lock.acquire_now();
     let opened = fixture.open(&grant).unwrap();
     let served = with_keep_alive(&mut || {}, |keep_alive| fixture.service.group_hashes(&opened, keep_alive));
@@ -293,7 +293,7 @@ fn an_incomplete_file_is_served_as_far_as_it_is_verified() {
 fn requests_wait_until_the_publications_are_loaded() {
     let fixture = fixture();
     fixture.write("file", b"bytes");
-    let content = fixture.prepare("file");
+    let content = fixture.hash("file");
     let grant = ContentRef { name: name("file"), hash: content.hash, size: content.size };
     let service = &fixture.service;
     let serve = |on_tick: &mut dyn FnMut()| {
@@ -322,7 +322,7 @@ fn requests_wait_until_the_publications_are_loaded() {
 fn a_shutdown_ends_every_wait() {
     let fixture = fixture();
     fixture.write("file", &vec![1; 3 << 20]);
-    let content = fixture.prepare("file");
+    let content = fixture.hash("file");
     let grant = ContentRef { name: name("file"), hash: content.hash, size: content.size };
     let serve = || {
         let (running, shutdown) = bounded(0);
@@ -352,9 +352,9 @@ fn files_are_hashed_concurrently() {
         assert_eq!(fixture.service.files.size(&name(&at.to_string())), size as u64);
     }
     assert_eq!(fixture.service.files.size(&name("nothing")), 0);
-    let prepare = |at: usize| fixture.prepare(&at.to_string());
+    let hash = |at: usize| fixture.hash(&at.to_string());
     let contents = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..sizes.len()).map(|at| scope.spawn(move || prepare(at))).collect();
+        let threads: Vec<_> = (0..sizes.len()).map(|at| scope.spawn(move || hash(at))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
     for (at, (content, size)) in contents.iter().zip(sizes).enumerate() {

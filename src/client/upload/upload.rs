@@ -95,7 +95,7 @@ impl Upload<'_> {
         self.writer.set_stall_limit(limits.stall, limits.stall_min_bytes).map_err(TransportError::from)?;
         self.handle_request(first_request)?;
         loop {
-            while self.reader.read_ready()? {
+            while self.reader.poll_record()?.is_ready() {
                 let Frame::Message(request) = self.reader.next()? else {
                     return Err(UploadEnd::Violation("it sent data"));
                 };
@@ -122,7 +122,7 @@ impl Upload<'_> {
 
     fn wait_for_request(&mut self) -> Result<(), UploadEnd> {
         let (limits, since) = (&self.shared.limits, Instant::now());
-        while !self.reader.read_ready()? {
+        while self.reader.poll_record()?.is_pending() {
             self.check_shutdown()?;
             let (now, idle) = (Instant::now(), since.elapsed());
             if idle >= limits.idle {

@@ -20,7 +20,7 @@ fn bytes(size: usize) -> Vec<u8> {
     (0..size).map(|at| (at / 3 + at / 70_001) as u8).collect()
 }
 
-fn want(content: u32, first: u32, count: u32) -> PeerRequest {
+fn request(content: u32, first: u32, count: u32) -> PeerRequest {
     PeerRequest::RequestGroups { ranges: vec![GroupRange { content, first, count }] }
 }
 
@@ -29,7 +29,7 @@ fn refused(content: u32, reason: RefusalReason) -> PeerResponse {
 }
 
 #[test]
-fn contents_of_every_size_arrive_with_their_outline() {
+fn contents_of_every_size_are_served_with_their_group_hashes() {
     let uploader = TestUploader::new();
     for (file, size) in [("a", 0), ("b", 1), ("c", GROUP_MIN_BYTES as usize), ("d", 5 * GROUP_MIN_BYTES as usize + 1)] {
         let content = bytes(size);
@@ -37,7 +37,7 @@ fn contents_of_every_size_arrive_with_their_outline() {
         let (mut reader, mut writer) = uploader.open(&grant).unwrap();
         ask(&mut writer, &PeerRequest::GetGroupHashes { content: 0 });
         let PeerResponse::GroupHashes { content: 0, first: 0, hashes } = message(&mut reader) else {
-            panic!("an outline")
+            panic!("group hashes")
         };
         assert!(GroupHashes::verify(grant.hash, grant.size, hashes).is_some());
         ask(&mut writer, &all_of(0, &grant));
@@ -48,7 +48,7 @@ fn contents_of_every_size_arrive_with_their_outline() {
 }
 
 #[test]
-fn many_files_and_ranges_go_over_one_connection() {
+fn many_files_and_ranges_are_served_on_one_connection() {
     let uploader = TestUploader::new();
     let grants: Vec<_> =
         (0..40).map(|at| uploader.publish(&format!("file{at}"), &bytes(at * 100 + 1), Audience::Everyone)).collect();
@@ -66,18 +66,18 @@ fn many_files_and_ranges_go_over_one_connection() {
         assert_eq!(got, bytes(at as usize * 100 + 1));
     }
     ask(&mut writer, &PeerRequest::Unused { below: 41 });
-    ask(&mut writer, &want(39, 0, 1));
+    ask(&mut writer, &request(39, 0, 1));
     assert_eq!(receive(&mut reader, 39, grants[39].size), bytes(39 * 100 + 1), "an unused request is ignored");
 }
 
 #[test]
-fn groups_come_in_the_order_they_are_wanted() {
+fn groups_are_sent_in_the_order_of_the_requests() {
     let uploader = TestUploader::new();
     let content = bytes(3 * GROUP_MIN_BYTES as usize + 7);
     let grant = uploader.publish("file", &content, Audience::Everyone);
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     for group in [3, 0, 2] {
-        writer.message(&want(0, group, 1)).unwrap();
+        writer.message(&request(0, group, 1)).unwrap();
     }
     writer.flush().unwrap();
     for group in [3u32, 0, 2] {
@@ -94,7 +94,7 @@ fn groups_come_in_the_order_they_are_wanted() {
 }
 
 #[test]
-fn an_honest_ticket_for_what_is_not_shared_is_refused() {
+fn a_valid_ticket_for_unpublished_content_is_refused() {
     let uploader = TestUploader::new();
     fs::write(uploader.dir.path().join("private"), "private").unwrap();
     let hash = ContentHash(*blake3::hash(b"private").as_bytes());
@@ -106,9 +106,11 @@ fn an_honest_ticket_for_what_is_not_shared_is_refused() {
     std::os::unix::fs::symlink("/etc", uploader.dir.path().join("link")).unwrap();
     let (mut reader, mut writer) = uploader.connect(&[private, withdrawn, others.clone(), outside]).unwrap();
     for content in 0..4 {
-        for request in
-            [want(content, 0, 1), PeerRequest::GetGroupHashes { content }, PeerRequest::QueryAvailability { content }]
-        {
+        for request in [
+            request(content, 0, 1),
+            PeerRequest::GetGroupHashes { content },
+            PeerRequest::QueryAvailability { content },
+        ] {
             ask(&mut writer, &request);
             assert_eq!(message(&mut reader), refused(content, RefusalReason::NotShared));
         }
@@ -117,21 +119,21 @@ fn an_honest_ticket_for_what_is_not_shared_is_refused() {
     ask(&mut writer, &PeerRequest::AddTicket { ticket: yodas.clone() });
     assert_eq!(message(&mut reader), PeerResponse::TicketRefused, "another downloader's ticket");
     ask(&mut writer, &PeerRequest::AddTicket { ticket: sealed(&ticket_key(), "vader", NOW_MS, from_ref(&others)) });
-    assert_eq!(message(&mut reader), PeerResponse::TicketRefused, "an expired one");
+    assert_eq!(message(&mut reader), PeerResponse::TicketRefused, "an expired ticket");
     let (mut reader, mut writer) = uploader.connect_with(&yodas, &test_support::PSK).unwrap();
     ask(&mut writer, &all_of(0, &others));
-    assert_eq!(receive(&mut reader, 0, others.size), b"others", "to whom it is shared, it is served");
+    assert_eq!(receive(&mut reader, 0, others.size), b"others", "a downloader of the audience is served");
 }
 
 #[test]
-fn a_change_or_withdrawal_takes_effect_in_the_middle() {
+fn a_change_or_an_unpublish_takes_effect_in_the_middle_of_a_transfer() {
     let uploader = TestUploader::new();
     let grant = uploader.publish_large("large");
     let other = uploader.publish("other", b"other", Audience::Everyone);
     for reason in [RefusalReason::Changed, RefusalReason::NotShared] {
         let (mut reader, mut writer) = uploader.connect(&[grant.clone(), other.clone()]).unwrap();
         ask(&mut writer, &all_of(0, &grant));
-        ask(&mut writer, &want(1, 0, 1));
+        ask(&mut writer, &request(1, 0, 1));
         assert!(matches!(reader.next().unwrap(), Frame::Data { .. }));
         let file = fs::OpenOptions::new().write(true).open(uploader.dir.path().join("large")).unwrap();
         match reason {
@@ -140,7 +142,7 @@ fn a_change_or_withdrawal_takes_effect_in_the_middle() {
         }
         let (skipped, message) = skip_data(&mut reader);
         assert!(skipped < grant.size && message == refused(0, reason), "{message:?} after {skipped} bytes");
-        assert_eq!(receive(&mut reader, 1, other.size), b"other", "what else was wanted still comes");
+        assert_eq!(receive(&mut reader, 1, other.size), b"other", "other requested contents are still served");
         file.set_len(grant.size).unwrap();
     }
 }
@@ -153,24 +155,24 @@ fn a_file_that_changes_in_the_middle_of_a_group_is_refused_before_its_end() {
     ask(&mut writer, &all_of(0, &grant));
     let Frame::Data { bytes, .. } = reader.next().unwrap() else { panic!("data") };
     let mut got = bytes.to_vec();
-    // The uploader waits in some group, for the buffers are full; its last byte is another now, like that of all groups.
+    // The buffers are full, so the uploader waits within some group. The last byte of every group is changed now.
     let file = fs::OpenOptions::new().write(true).open(uploader.dir.path().join("large")).unwrap();
     for end in (GROUP_MIN_BYTES..=grant.size).step_by(GROUP_MIN_BYTES as usize) {
         file.write_all_at(&[1], end - 1).unwrap();
     }
-    let answer = loop {
+    let reply = loop {
         match reader.next().unwrap() {
             Frame::Data { bytes, .. } => got.extend_from_slice(bytes),
-            Frame::Message(answer) => break answer,
+            Frame::Message(reply) => break reply,
         }
     };
-    assert_eq!(answer, refused(0, RefusalReason::Changed));
+    assert_eq!(reply, refused(0, RefusalReason::Changed));
     let groups = got.chunks_exact(GROUP_MIN_BYTES as usize);
-    assert!(groups.into_iter().all(|group| group.iter().all(|&byte| byte == 0)), "no whole group holds other bytes");
+    assert!(groups.into_iter().all(|group| group.iter().all(|&byte| byte == 0)), "no complete group has changed bytes");
 }
 
 #[test]
-fn a_cancel_forgets_what_was_not_begun() {
+fn a_cancel_drops_the_groups_that_were_not_begun() {
     let uploader = TestUploader::new();
     let grant = uploader.publish_large("large");
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
@@ -179,13 +181,13 @@ fn a_cancel_forgets_what_was_not_begun() {
     ask(&mut writer, &PeerRequest::Cancel);
     let (skipped, message) = skip_data(&mut reader);
     assert!(skipped + 100_000 < grant.size && message == PeerResponse::Cancelled);
-    ask(&mut writer, &want(0, 5, 1));
+    ask(&mut writer, &request(0, 5, 1));
     let Frame::Data { offset, .. } = reader.next().unwrap() else { panic!("data") };
     assert_eq!(offset, 5 * GROUP_MIN_BYTES);
 }
 
 #[test]
-fn a_file_that_still_arrives_is_served_as_far_as_it_is_there() {
+fn an_incomplete_file_is_served_as_far_as_it_is_verified() {
     let uploader = TestUploader::new();
     let content = bytes(10 * GROUP_MIN_BYTES as usize);
     let grant = uploader.publish("file", &content, Audience::Everyone);
@@ -207,34 +209,34 @@ fn a_file_that_still_arrives_is_served_as_far_as_it_is_there() {
     let Frame::Data { offset, .. } = reader.next().unwrap() else { panic!("data") };
     assert_eq!(offset, 9 * GROUP_MIN_BYTES);
     incomplete.set_verified(2);
-    ask(&mut writer, &want(0, 2, 1));
+    ask(&mut writer, &request(0, 2, 1));
     while !matches!(reader.next().unwrap(), Frame::Data { offset, .. } if offset == 2 * GROUP_MIN_BYTES) {}
 }
 
 #[test]
-fn who_breaks_the_protocol_is_cut_off() {
+fn a_downloader_that_violates_the_protocol_is_disconnected() {
     let uploader = TestUploader::new();
     let grant = uploader.publish("file", b"bytes", Audience::Everyone);
     let range = GroupRange { content: 0, first: 0, count: 1 };
     let too_many = PeerRequest::RequestGroups { ranges: vec![range; REQUEST_MAX_RANGES + 1] };
-    let breaches = [
-        want(1, 0, 1),
-        want(0, 1, 1),
-        want(0, 0, u32::MAX),
-        want(0, u32::MAX, u32::MAX),
-        want(u32::MAX, 0, 0),
+    let violations = [
+        request(1, 0, 1),
+        request(0, 1, 1),
+        request(0, 0, u32::MAX),
+        request(0, u32::MAX, u32::MAX),
+        request(u32::MAX, 0, 0),
         PeerRequest::GetGroupHashes { content: 7 },
         PeerRequest::QueryAvailability { content: u32::MAX },
         too_many,
     ];
-    for breach in breaches {
+    for violation in violations {
         let (mut reader, mut writer) = uploader.open(&grant).unwrap();
-        ask(&mut writer, &breach);
-        assert!(reader.next().is_err(), "{breach:?}");
+        ask(&mut writer, &violation);
+        assert!(reader.next().is_err(), "{violation:?}");
     }
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     let sent = writer.data(0, 0, 10, |_| Ok::<_, TransportError>(()));
-    assert!(sent.is_ok() && writer.flush().is_ok() && reader.next().is_err(), "data is not for the uploader");
+    assert!(sent.is_ok() && writer.flush().is_ok() && reader.next().is_err(), "an uploader accepts no data");
     let (mut reader, mut writer) = uploader.connect(&[]).unwrap();
     let ten = ticket(&vec![grant; 10]);
     for at in 0..GRANTS_MAX / 10 {
@@ -242,6 +244,6 @@ fn who_breaks_the_protocol_is_cut_off() {
         assert_eq!(message(&mut reader), PeerResponse::TicketAccepted { first: 10 * at as u32 });
     }
     ask(&mut writer, &PeerRequest::AddTicket { ticket: ten });
-    assert!(reader.next().is_err(), "too many grants kept");
+    assert!(reader.next().is_err(), "too many grants");
     assert_eq!(group_count(0), 1);
 }

@@ -233,7 +233,7 @@ impl SourceConnection<'_> {
 
     /// Reads what has arrived, without waiting; whether there is a whole record.
     fn read(&self, reader: &mut RecordReader<PeerResponse>) -> Result<bool, SourceEnd> {
-        reader.read_ready().map_err(|error| self.end_for(error))
+        reader.poll_record().map(|record| record.is_ready()).map_err(|error| self.end_for(error))
     }
 
     /// Waits for data or commands.

@@ -119,7 +119,7 @@ impl Upload<'_> {
         // In these tests a ticket is the hashes it grants.
         let admit = |ticket: &[u8]| Some(([7; 32], hashes(ticket)));
         let (mut granted, mut reader, mut writer) = transport::accept::<_, PeerRequest>(stream, admit).ok()?;
-        reader.set_timeout(Duration::from_secs(20)).unwrap();
+        reader.stream().set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         if matches!(self.behaviour, PeerBehaviour::Busy(times) if self.number < times) {
             let _ = writer.message(&PeerResponse::Busy { retry_ms: 20 });
             let _ = writer.flush();
