@@ -99,7 +99,7 @@ pub struct ExpandedPaths {
 pub trait HashProgress: Sync {
     /// `done` of `total` bytes of `name` are hashed.
     fn hashed(&self, name: &FileName, done: u64, total: u64);
-    /// Whether the user has asked to stop.
+    /// Whether the user has cancelled the command.
     fn interrupted(&self) -> bool;
 }
 

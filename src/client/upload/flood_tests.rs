@@ -10,7 +10,7 @@ use rustix::process::{Rlimit, setrlimit};
 
 use super::*;
 use crate::client::upload::test_support;
-use crate::client::upload::test_support::{PSK, TestUploader, all_of, ask, loopback, receive, ticket};
+use crate::client::upload::test_support::{PSK, TestUploader, all_of, loopback, receive, send_request, ticket};
 use crate::common::types::{Audience, ContentHash, ContentRef};
 
 const CHILD: &str = "FILESHARE_TEST_FLOODED";
@@ -21,7 +21,7 @@ fn grant() -> ContentRef {
     ContentRef { name: test_support::name("file"), hash: ContentHash(*blake3::hash(b"bytes").as_bytes()), size: 5 }
 }
 
-/// The flooded client: prints its port, then answers each line of its input.
+/// The flooded client: prints its port, then replies to each line of its input.
 fn flooded() {
     let limit = Rlimit { current: Some(64), maximum: Some(64) };
     setrlimit(Resource::Nofile, limit).unwrap();
@@ -53,14 +53,14 @@ fn without_descriptors_the_listener_backs_off_and_recovers() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let (mut commands, answers) = (child.stdin.take().unwrap(), BufReader::new(child.stderr.take().unwrap()));
-    let mut answers = answers.lines().filter_map(|line| line.unwrap().strip_prefix("flooded ").map(String::from));
-    let port = answers.next().unwrap().strip_prefix("port ").unwrap().parse().unwrap();
+    let (mut commands, replies) = (child.stdin.take().unwrap(), BufReader::new(child.stderr.take().unwrap()));
+    let mut replies = replies.lines().filter_map(|line| line.unwrap().strip_prefix("flooded ").map(String::from));
+    let port = replies.next().unwrap().strip_prefix("port ").unwrap().parse().unwrap();
     let flood: Vec<_> = (0..FLOOD).map(|_| TcpStream::connect(loopback(port)).unwrap()).collect();
     let mut iterations = |command: &str| -> (u64, u64) {
         writeln!(commands, "{command}").unwrap();
-        let answer = answers.next().unwrap();
-        let (iterations, elapsed_ms) = answer.strip_prefix("iterations ").unwrap().split_once(' ').unwrap();
+        let reply = replies.next().unwrap();
+        let (iterations, elapsed_ms) = reply.strip_prefix("iterations ").unwrap().split_once(' ').unwrap();
         (iterations.parse().unwrap(), elapsed_ms.parse().unwrap())
     };
     let mut counted = (0, 0);
@@ -74,7 +74,7 @@ fn without_descriptors_the_listener_backs_off_and_recovers() {
     let grant = grant();
     let (mut reader, mut writer) =
         transport::connect(loopback(port), &ticket(std::slice::from_ref(&grant)), &PSK).unwrap();
-    ask(&mut writer, &all_of(0, &grant));
+    send_request(&mut writer, &all_of(0, &grant));
     assert_eq!(receive(&mut reader, 0, 5), b"bytes", "an authorized peer is served during the flood");
     drop((flood, commands));
     assert!(child.wait().unwrap().success());

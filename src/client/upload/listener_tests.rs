@@ -6,7 +6,8 @@ use crate::client::files::SharedFiles;
 use crate::client::transport::{RecordReader, RecordWriter};
 use crate::client::upload::test_support;
 use crate::client::upload::test_support::{
-    NOW_MS, PSK, TestUploader, all_of, ask, message, receive, sealed, skip_data, ticket, ticket_key, wait_until,
+    NOW_MS, PSK, TestUploader, all_of, message, receive, sealed, send_request, skip_data, ticket, ticket_key,
+    wait_until,
 };
 use crate::common::peer_crypto::Initiator;
 use crate::common::peer_message::{PeerRequest, PeerResponse};
@@ -32,7 +33,7 @@ fn read_to_close(stream: &mut TcpStream) -> Vec<u8> {
 
 /// Completes a request without data: a downloader that gets the reply has a slot.
 fn acquire_slot(reader: &mut RecordReader<PeerResponse>, writer: &mut RecordWriter) {
-    ask(writer, &PeerRequest::Cancel);
+    send_request(writer, &PeerRequest::Cancel);
     assert_eq!(message(reader), PeerResponse::Cancelled);
 }
 
@@ -105,7 +106,7 @@ fn the_oldest_unauthenticated_connections_are_evicted() {
     }
     let grant = uploader.publish("file", b"bytes", Audience::Everyone);
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
-    ask(&mut writer, &all_of(0, &grant));
+    send_request(&mut writer, &all_of(0, &grant));
     assert_eq!(receive(&mut reader, 0, 5), b"bytes");
 }
 
@@ -118,11 +119,11 @@ fn a_downloader_without_a_free_slot_is_told_to_retry() {
     assert_eq!(uploader.service.free_slots(), 0);
     for _ in 0..3 {
         let (mut rejected, mut rejected_writer) = uploader.open(&grant).unwrap();
-        ask(&mut rejected_writer, &all_of(0, &grant));
+        send_request(&mut rejected_writer, &all_of(0, &grant));
         assert_eq!(message(&mut rejected), PeerResponse::Busy { retry_ms: BUSY_RETRY_MS });
         assert!(rejected.next().is_err());
     }
-    ask(&mut writer, &all_of(0, &grant));
+    send_request(&mut writer, &all_of(0, &grant));
     assert_eq!(receive(&mut reader, 0, 5), b"bytes", "the downloader with the slot is served");
     drop((reader, writer));
     wait_until(|| uploader.service.free_slots() == 1);
@@ -142,7 +143,7 @@ fn a_replayed_handshake_takes_no_slot() {
     }
     assert_eq!(uploader.service.free_slots(), 1);
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
-    ask(&mut writer, &all_of(0, &grant));
+    send_request(&mut writer, &all_of(0, &grant));
     assert_eq!(receive(&mut reader, 0, 5), b"bytes");
     for replay in &mut replays {
         replay.write_all(&[&[0, 0, 0, 40][..], &[7; 40]].concat()).unwrap();
@@ -159,7 +160,7 @@ fn an_authenticated_connection_is_not_evicted_for_unauthenticated_ones() {
     for stream in &mut streams[..8] {
         assert!(read_to_close(stream).is_empty(), "they are evicted for each other");
     }
-    ask(&mut writer, &all_of(0, &grant));
+    send_request(&mut writer, &all_of(0, &grant));
     assert_eq!(receive(&mut reader, 0, 5), b"bytes");
 }
 
@@ -193,14 +194,14 @@ fn a_downloader_that_receives_nothing_is_disconnected_and_delays_no_other() {
     let uploader = TestUploader::with(4, None, limits(|limits| limits.stall = Duration::from_millis(300)));
     let (large, small) = (uploader.publish_large("large"), uploader.publish("small", b"bytes", Audience::Everyone));
     let (slow, mut writer) = uploader.open(&large).unwrap();
-    ask(&mut writer, &all_of(0, &large));
-    let (mut reader, mut honest) = uploader.open(&small).unwrap();
+    send_request(&mut writer, &all_of(0, &large));
+    let (mut reader, mut small_writer) = uploader.open(&small).unwrap();
     for _ in 0..100 {
-        ask(&mut honest, &all_of(0, &small));
+        send_request(&mut small_writer, &all_of(0, &small));
         assert_eq!(receive(&mut reader, 0, small.size), b"bytes");
     }
     wait_until(|| uploader.service.free_slots() == 3);
-    ask(&mut honest, &all_of(0, &small));
+    send_request(&mut small_writer, &all_of(0, &small));
     assert_eq!(receive(&mut reader, 0, small.size), b"bytes", "only the slow one is disconnected");
     drop(slow);
 }
@@ -210,7 +211,7 @@ fn shutdown_waits_for_no_peer() {
     let uploader = TestUploader::new();
     let large = uploader.publish_large("large");
     let (mut stuck, mut writer) = uploader.open(&large).unwrap();
-    ask(&mut writer, &all_of(0, &large));
+    send_request(&mut writer, &all_of(0, &large));
     let _idle = uploader.connect(&[]).unwrap();
     let _unauthenticated = TcpStream::connect(uploader.address()).unwrap();
     let address = uploader.address();
@@ -230,8 +231,8 @@ fn a_limited_rate_still_delivers_everything() {
     let grant = uploader.publish("file", &bytes, Audience::Everyone);
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     let start = Instant::now();
-    ask(&mut writer, &all_of(0, &grant));
-    ask(&mut writer, &PeerRequest::Cancel);
+    send_request(&mut writer, &all_of(0, &grant));
+    send_request(&mut writer, &PeerRequest::Cancel);
     // If the cancel arrives before the group is begun, nothing of it is sent.
     match reader.next().unwrap() {
         crate::common::peer_crypto::Frame::Message(message) => assert_eq!(message, PeerResponse::Cancelled),
@@ -242,6 +243,6 @@ fn a_limited_rate_still_delivers_everything() {
             assert!(start.elapsed() >= Duration::from_millis(90), "at least 100 ms less a burst of 50");
         }
     }
-    ask(&mut writer, &all_of(0, &grant));
+    send_request(&mut writer, &all_of(0, &grant));
     assert_eq!(receive(&mut reader, 0, grant.size), bytes);
 }

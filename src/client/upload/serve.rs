@@ -33,7 +33,7 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Why a content is not served.
 #[derive(Debug)]
 pub(super) enum ServeError {
-    /// The downloader is told so; the connection goes on.
+    /// The downloader gets the reason; the connection continues.
     Refused(RefusalReason),
     /// The connection ends.
     Closed(UploadEnd),

@@ -90,7 +90,7 @@ impl ServiceFixture {
         }
     }
 
-    /// Gives the only partial file its final name.
+    /// Renames the only partial file to its final name.
     fn rename_partial(&self, file: &str) {
         let share = self.dir.path().join("share");
         let mut entries = fs::read_dir(&share).unwrap().map(|entry| entry.unwrap().path());

@@ -1,4 +1,4 @@
-//! What the tests of listener and uploads share: a folder that is served on loopback, and tickets for it.
+//! Shared by the tests of this module: an uploader that serves a folder on loopback, and tickets for it.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -82,7 +82,7 @@ pub(super) fn ticket(grants: &[ContentRef]) -> Vec<u8> {
 }
 
 impl TestUploader {
-    /// With more slots than any test needs, so that one just given up does not matter.
+    /// With more slots than any test needs, so that slots of closed connections do not matter.
     pub(super) fn new() -> Self {
         Self::with(64, None, UploadLimits::default())
     }
@@ -130,8 +130,8 @@ impl TestUploader {
     }
 }
 
-/// Asks, at once.
-pub(super) fn ask(writer: &mut RecordWriter, request: &PeerRequest) {
+/// Sends a request at once.
+pub(super) fn send_request(writer: &mut RecordWriter, request: &PeerRequest) {
     writer.message(request).unwrap();
     writer.flush().unwrap();
 }

@@ -6,7 +6,7 @@ use crate::client::download::IncompleteFile;
 use crate::client::transport::TransportError;
 use crate::client::upload::test_support;
 use crate::client::upload::test_support::{
-    NOW_MS, TestUploader, all_of, ask, message, name, receive, sealed, skip_data, ticket, ticket_key, user,
+    NOW_MS, TestUploader, all_of, message, name, receive, sealed, send_request, skip_data, ticket, ticket_key, user,
 };
 use crate::common::chunk_tree::{GroupHashes, group_count, hash_group};
 use crate::common::limits::GROUP_MIN_BYTES;
@@ -35,14 +35,14 @@ fn contents_of_every_size_are_served_with_their_group_hashes() {
         let content = bytes(size);
         let grant = uploader.publish(file, &content, Audience::Everyone);
         let (mut reader, mut writer) = uploader.open(&grant).unwrap();
-        ask(&mut writer, &PeerRequest::GetGroupHashes { content: 0 });
+        send_request(&mut writer, &PeerRequest::GetGroupHashes { content: 0 });
         let PeerResponse::GroupHashes { content: 0, first: 0, hashes } = message(&mut reader) else {
             panic!("group hashes")
         };
         assert!(GroupHashes::verify(grant.hash, grant.size, hashes).is_some());
-        ask(&mut writer, &all_of(0, &grant));
+        send_request(&mut writer, &all_of(0, &grant));
         assert!(receive(&mut reader, 0, grant.size) == content, "{size} bytes");
-        ask(&mut writer, &PeerRequest::QueryAvailability { content: 0 });
+        send_request(&mut writer, &PeerRequest::QueryAvailability { content: 0 });
         assert_eq!(message(&mut reader), PeerResponse::Availability { content: 0, groups: vec![] });
     }
 }
@@ -60,13 +60,13 @@ fn many_files_and_ranges_are_served_on_one_connection() {
         assert_eq!(message(&mut reader), PeerResponse::TicketAccepted { first });
     }
     let ranges = (0..40).map(|content| GroupRange { content, first: 0, count: 1 }).collect();
-    ask(&mut writer, &PeerRequest::RequestGroups { ranges });
+    send_request(&mut writer, &PeerRequest::RequestGroups { ranges });
     for at in 0..40 {
         let got = receive(&mut reader, at, grants[at as usize].size);
         assert_eq!(got, bytes(at as usize * 100 + 1));
     }
-    ask(&mut writer, &PeerRequest::Unused { below: 41 });
-    ask(&mut writer, &request(39, 0, 1));
+    send_request(&mut writer, &PeerRequest::Unused { below: 41 });
+    send_request(&mut writer, &request(39, 0, 1));
     assert_eq!(receive(&mut reader, 39, grants[39].size), bytes(39 * 100 + 1), "an unused request is ignored");
 }
 
@@ -111,17 +111,20 @@ fn a_valid_ticket_for_unpublished_content_is_refused() {
             PeerRequest::GetGroupHashes { content },
             PeerRequest::QueryAvailability { content },
         ] {
-            ask(&mut writer, &request);
+            send_request(&mut writer, &request);
             assert_eq!(message(&mut reader), refused(content, RefusalReason::NotShared));
         }
     }
     let yodas = sealed(&ticket_key(), "yoda", NOW_MS + 60_000, from_ref(&others));
-    ask(&mut writer, &PeerRequest::AddTicket { ticket: yodas.clone() });
+    send_request(&mut writer, &PeerRequest::AddTicket { ticket: yodas.clone() });
     assert_eq!(message(&mut reader), PeerResponse::TicketRefused, "another downloader's ticket");
-    ask(&mut writer, &PeerRequest::AddTicket { ticket: sealed(&ticket_key(), "vader", NOW_MS, from_ref(&others)) });
+    send_request(
+        &mut writer,
+        &PeerRequest::AddTicket { ticket: sealed(&ticket_key(), "vader", NOW_MS, from_ref(&others)) },
+    );
     assert_eq!(message(&mut reader), PeerResponse::TicketRefused, "an expired ticket");
     let (mut reader, mut writer) = uploader.connect_with(&yodas, &test_support::PSK).unwrap();
-    ask(&mut writer, &all_of(0, &others));
+    send_request(&mut writer, &all_of(0, &others));
     assert_eq!(receive(&mut reader, 0, others.size), b"others", "a downloader of the audience is served");
 }
 
@@ -132,8 +135,8 @@ fn a_change_or_an_unpublish_takes_effect_in_the_middle_of_a_transfer() {
     let other = uploader.publish("other", b"other", Audience::Everyone);
     for reason in [RefusalReason::Changed, RefusalReason::NotShared] {
         let (mut reader, mut writer) = uploader.connect(&[grant.clone(), other.clone()]).unwrap();
-        ask(&mut writer, &all_of(0, &grant));
-        ask(&mut writer, &request(1, 0, 1));
+        send_request(&mut writer, &all_of(0, &grant));
+        send_request(&mut writer, &request(1, 0, 1));
         assert!(matches!(reader.next().unwrap(), Frame::Data { .. }));
         let file = fs::OpenOptions::new().write(true).open(uploader.dir.path().join("large")).unwrap();
         match reason {
@@ -152,7 +155,7 @@ fn a_file_that_changes_in_the_middle_of_a_group_is_refused_before_its_end() {
     let uploader = TestUploader::new();
     let grant = uploader.publish_large("large");
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
-    ask(&mut writer, &all_of(0, &grant));
+    send_request(&mut writer, &all_of(0, &grant));
     let Frame::Data { bytes, .. } = reader.next().unwrap() else { panic!("data") };
     let mut got = bytes.to_vec();
     // The buffers are full, so the uploader waits within some group. The last byte of every group is changed now.
@@ -176,12 +179,12 @@ fn a_cancel_drops_the_groups_that_were_not_begun() {
     let uploader = TestUploader::new();
     let grant = uploader.publish_large("large");
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
-    ask(&mut writer, &all_of(0, &grant));
+    send_request(&mut writer, &all_of(0, &grant));
     assert!(matches!(reader.next().unwrap(), Frame::Data { .. }));
-    ask(&mut writer, &PeerRequest::Cancel);
+    send_request(&mut writer, &PeerRequest::Cancel);
     let (skipped, message) = skip_data(&mut reader);
     assert!(skipped + 100_000 < grant.size && message == PeerResponse::Cancelled);
-    ask(&mut writer, &request(0, 5, 1));
+    send_request(&mut writer, &request(0, 5, 1));
     let Frame::Data { offset, .. } = reader.next().unwrap() else { panic!("data") };
     assert_eq!(offset, 5 * GROUP_MIN_BYTES);
 }
@@ -201,15 +204,15 @@ fn an_incomplete_file_is_served_as_far_as_it_is_verified() {
     uploader.service.serve_incomplete(&grant.name, &incomplete);
     fs::remove_file(uploader.dir.path().join("file")).unwrap();
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
-    ask(&mut writer, &PeerRequest::QueryAvailability { content: 0 });
+    send_request(&mut writer, &PeerRequest::QueryAvailability { content: 0 });
     assert_eq!(message(&mut reader), PeerResponse::Availability { content: 0, groups: vec![0b11, 0b10] });
-    ask(&mut writer, &all_of(0, &grant));
+    send_request(&mut writer, &all_of(0, &grant));
     receive(&mut reader, 0, 2 * GROUP_MIN_BYTES);
     assert_eq!(message(&mut reader), PeerResponse::NotAvailable { content: 0, first: 2, count: 7 });
     let Frame::Data { offset, .. } = reader.next().unwrap() else { panic!("data") };
     assert_eq!(offset, 9 * GROUP_MIN_BYTES);
     incomplete.set_verified(2);
-    ask(&mut writer, &request(0, 2, 1));
+    send_request(&mut writer, &request(0, 2, 1));
     while !matches!(reader.next().unwrap(), Frame::Data { offset, .. } if offset == 2 * GROUP_MIN_BYTES) {}
 }
 
@@ -231,7 +234,7 @@ fn a_downloader_that_violates_the_protocol_is_disconnected() {
     ];
     for violation in violations {
         let (mut reader, mut writer) = uploader.open(&grant).unwrap();
-        ask(&mut writer, &violation);
+        send_request(&mut writer, &violation);
         assert!(reader.next().is_err(), "{violation:?}");
     }
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
@@ -240,10 +243,10 @@ fn a_downloader_that_violates_the_protocol_is_disconnected() {
     let (mut reader, mut writer) = uploader.connect(&[]).unwrap();
     let ten = ticket(&vec![grant; 10]);
     for at in 0..GRANTS_MAX / 10 {
-        ask(&mut writer, &PeerRequest::AddTicket { ticket: ten.clone() });
+        send_request(&mut writer, &PeerRequest::AddTicket { ticket: ten.clone() });
         assert_eq!(message(&mut reader), PeerResponse::TicketAccepted { first: 10 * at as u32 });
     }
-    ask(&mut writer, &PeerRequest::AddTicket { ticket: ten });
+    send_request(&mut writer, &PeerRequest::AddTicket { ticket: ten });
     assert!(reader.next().is_err(), "too many grants");
     assert_eq!(group_count(0), 1);
 }
