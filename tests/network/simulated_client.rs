@@ -110,9 +110,9 @@ impl SimulatedClient {
     pub fn handle_events(&mut self, now: Instant) {
         while let Some(event) = self.session.poll_event() {
             match event {
-                Event::Started { welcome, resumed, .. } => {
+                Event::Started { params, resumed, .. } => {
                     self.counts.resumed += usize::from(resumed);
-                    let is_new = self.instance.replace(welcome.instance) != Some(welcome.instance);
+                    let is_new = self.instance.replace(params.instance) != Some(params.instance);
                     self.counts.instances += usize::from(is_new);
                 }
                 Event::LoginFinished(result) => drop(result.expect("the password is right")),

@@ -22,7 +22,6 @@ use crate::client::control::{PublishAudience, RequestError, ServerApi};
 use crate::client::download::{IncompleteFile, OnExists};
 use crate::client::exit_code::ExitCode;
 use crate::client::publications::{LoadingGuard, OwnPublications};
-use crate::client::upload::UploadService;
 use crate::common::sync::lock;
 use crate::common::types::{Audience, FileName, NamedContent};
 
@@ -131,19 +130,13 @@ fn published_file(item: &NamedContent) -> NamedContent {
 /// What a background thread needs to publish.
 struct Publisher {
     server: ServerApi,
-    uploads: Arc<UploadService>,
     own: Arc<OwnPublications>,
     cancelled: Cancelled,
 }
 
 impl Publisher {
     fn of(context: &CommandContext) -> Self {
-        Self {
-            server: context.server.clone(),
-            uploads: context.uploads.clone(),
-            own: context.own.clone(),
-            cancelled: context.state.cancelled(),
-        }
+        Self { server: context.server.clone(), own: context.own.clone(), cancelled: context.state.cancelled() }
     }
 
     /// Publishes incomplete files, all that wait at a time. A failure is not reported here: the file is published again

@@ -13,44 +13,44 @@ use crate::common::limits::DATAGRAM_MAX_BYTES;
 use crate::common::message::{ClientMessage, NameQuery, ServerMessage};
 use crate::common::types::FileName;
 
-/// Nothing in these tests takes as long as this.
-const LONG: Duration = Duration::from_secs(60);
+/// Far longer than anything in these tests takes.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the observer was told.
+/// What an observer has received.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+enum Observed {
     Started { resumed: bool },
     LoggedOut,
     Dropped,
 }
 
-struct Watcher(Sender<Told>);
+struct TestObserver(Sender<Observed>);
 
-impl Watcher {
-    fn new() -> (Arc<Self>, Receiver<Told>) {
-        let (told, hears) = channel();
-        (Arc::new(Self(told)), hears)
+impl TestObserver {
+    fn new() -> (Arc<Self>, Receiver<Observed>) {
+        let (sender, receiver) = channel();
+        (Arc::new(Self(sender)), receiver)
     }
 
-    fn tell(&self, told: Told) {
-        let _ = self.0.send(told);
+    fn report(&self, observed: Observed) {
+        let _ = self.0.send(observed);
     }
 }
 
-impl Drop for Watcher {
+impl Drop for TestObserver {
     fn drop(&mut self) {
-        self.tell(Told::Dropped);
+        self.report(Observed::Dropped);
     }
 }
 
-impl Observer for Watcher {
+impl Observer for TestObserver {
     fn session_started(&self, user: &UserName, _: &SessionParams, ticket_key: &Secret, resumed: bool) {
         assert_eq!((user, ticket_key.len()), (&hans(), 32));
-        self.tell(Told::Started { resumed });
+        self.report(Observed::Started { resumed });
     }
     fn connection_lost(&self) {}
     fn logged_out(&self) {
-        self.tell(Told::LoggedOut);
+        self.report(Observed::LoggedOut);
     }
     fn resynced(&self, _: usize) {}
     fn free_slots(&self) -> u8 {
@@ -58,13 +58,13 @@ impl Observer for Watcher {
     }
 }
 
-/// A scripted server behind a socket: names searched for are echoed, everything else is answered with nobody.
-struct Served {
+/// A scripted server behind a socket. It echoes the names of a search, and answers everything else with no users.
+struct RunningServer {
     address: SocketAddr,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Served {
+impl RunningServer {
     fn start() -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = socket.local_addr().unwrap();
@@ -72,15 +72,15 @@ impl Served {
         Self { address, thread: Some(thread) }
     }
 
-    /// One byte to the server's thread; see `serve`.
-    fn order(&self, order: u8) {
-        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().send_to(&[order], self.address).unwrap();
+    /// Sends a one-byte command to the server's thread; see `serve`.
+    fn command(&self, command: u8) {
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().send_to(&[command], self.address).unwrap();
     }
 }
 
-impl Drop for Served {
+impl Drop for RunningServer {
     fn drop(&mut self) {
-        self.order(b'q');
+        self.command(b'q');
         let ended = self.thread.take().map(JoinHandle::join);
         assert!(std::thread::panicking() || matches!(ended, Some(Ok(()))), "the server's thread failed");
     }
@@ -122,10 +122,10 @@ fn respond(request: Request) -> Response {
     }
 }
 
-fn start(servers: Vec<SocketAddr>) -> (ControlHandle, Receiver<Told>) {
-    let (watcher, told) = Watcher::new();
+fn start(servers: Vec<SocketAddr>) -> (ControlHandle, Receiver<Observed>) {
+    let (observer, observed) = TestObserver::new();
     let options = ControlOptions { servers, tcp_port: 4_000, stretching: KeyStretching::Insecure };
-    (ControlHandle::start(options, watcher).unwrap(), told)
+    (ControlHandle::start(options, observer).unwrap(), observed)
 }
 
 fn password() -> Password {
@@ -137,14 +137,14 @@ fn search(text: &str) -> Request {
 }
 
 #[test]
-fn a_session_from_login_to_leaving() {
-    let server = Served::start();
-    let (control, told) = start(vec![server.address]);
+fn a_session_from_login_to_logout() {
+    let server = RunningServer::start();
+    let (control, observed) = start(vec![server.address]);
     assert_eq!(control.user(), None);
     assert_eq!(control.request(search("a")), Err(RequestError::NotAuthenticated));
     assert_eq!(control.login(hans(), Zeroizing::new(b"wrong".to_vec())), Err(LoginError::Refused));
     control.login(hans(), password()).unwrap();
-    assert_eq!(told.recv_timeout(LONG), Ok(Told::Started { resumed: false }));
+    assert_eq!(observed.recv_timeout(TIMEOUT), Ok(Observed::Started { resumed: false }));
     assert_eq!(control.user(), Some(hans()));
     assert_eq!(control.login(hans(), password()), Err(LoginError::LoggedIn));
     assert_eq!(control.request(search("a")), Ok(respond(search("a"))));
@@ -154,16 +154,16 @@ fn a_session_from_login_to_leaving() {
     control.logout();
     control.login(hans(), password()).unwrap();
     drop(control);
-    let last = std::iter::from_fn(|| told.recv_timeout(LONG).ok()).last();
-    assert_eq!(last, Some(Told::Dropped), "the thread ends with its last handle");
+    let last = std::iter::from_fn(|| observed.recv_timeout(TIMEOUT).ok()).last();
+    assert_eq!(last, Some(Observed::Dropped), "the thread ends with its last handle");
 }
 
 #[test]
-fn many_questions_are_answered_in_their_order_and_many_threads_may_ask() {
-    let server = Served::start();
-    let (control, _told) = start(vec![server.address]);
+fn many_responses_come_in_order_and_many_threads_may_send_requests() {
+    let server = RunningServer::start();
+    let (control, _observed) = start(vec![server.address]);
     control.login(hans(), password()).unwrap();
-    let asker = |thread: usize| {
+    let requester = |thread: usize| {
         let control = control.clone();
         move || {
             let requests: Vec<Request> = (0..300).map(|at| search(&format!("{thread} {at}"))).collect();
@@ -171,35 +171,35 @@ fn many_questions_are_answered_in_their_order_and_many_threads_may_ask() {
             assert_eq!(control.request_many(requests), Ok(expected));
         }
     };
-    std::thread::scope(|scope| (0..3).for_each(|thread| drop(scope.spawn(asker(thread)))));
+    std::thread::scope(|scope| (0..3).for_each(|thread| drop(scope.spawn(requester(thread)))));
     assert_eq!(control.request_many(Vec::new()), Ok(Vec::new()));
 }
 
 #[test]
-fn the_next_address_is_tried_when_nobody_listens_at_the_first() {
-    let deaf = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let nobody = deaf.local_addr().unwrap();
-    drop(deaf);
-    let server = Served::start();
-    let (control, _told) = start(vec![nobody, server.address]);
+fn the_next_address_is_tried_if_the_first_is_unreachable() {
+    let closed = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let unreachable = closed.local_addr().unwrap();
+    drop(closed);
+    let server = RunningServer::start();
+    let (control, _observed) = start(vec![unreachable, server.address]);
     control.login(hans(), password()).unwrap();
     assert!(control.request(search("a")).is_ok());
 }
 
 #[test]
 fn a_reset_is_followed_by_a_resumption_and_requests_go_on() {
-    let server = Served::start();
-    let (control, told) = start(vec![server.address]);
+    let server = RunningServer::start();
+    let (control, observed) = start(vec![server.address]);
     control.login(hans(), password()).unwrap();
-    assert_eq!(told.recv_timeout(LONG), Ok(Told::Started { resumed: false }));
-    server.order(b'r');
-    assert_eq!(told.recv_timeout(LONG), Ok(Told::Started { resumed: true }));
+    assert_eq!(observed.recv_timeout(TIMEOUT), Ok(Observed::Started { resumed: false }));
+    server.command(b'r');
+    assert_eq!(observed.recv_timeout(TIMEOUT), Ok(Observed::Started { resumed: true }));
     assert_eq!(control.request(search("a")), Ok(respond(search("a"))));
 }
 
 #[test]
-fn a_control_without_any_address_does_not_start() {
-    let (watcher, _told) = Watcher::new();
+fn a_control_thread_needs_an_address() {
+    let (observer, _observed) = TestObserver::new();
     let options = ControlOptions { servers: Vec::new(), tcp_port: 4_000, stretching: KeyStretching::Insecure };
-    assert!(ControlHandle::start(options, watcher).is_err());
+    assert!(ControlHandle::start(options, observer).is_err());
 }

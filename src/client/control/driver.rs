@@ -152,10 +152,10 @@ impl Driver {
     /// A reply to a caller that no longer waits is dropped.
     fn dispatch_event(&mut self, event: Event) {
         match event {
-            Event::Started { user, welcome, ticket_key, resumed } => {
+            Event::Started { user, params, ticket_key, resumed } => {
                 self.reopen_at = None;
                 *lock(&self.shared.user) = Some(user.clone());
-                self.observer.session_started(&user, &welcome, &ticket_key, resumed);
+                self.observer.session_started(&user, &params, &ticket_key, resumed);
             }
             Event::LoginFinished(result) => {
                 if let Some(reply) = self.login.take() {

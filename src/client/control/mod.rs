@@ -33,7 +33,7 @@ use crate::common::opaque::KeyStretching;
 use crate::common::sync::lock;
 use crate::common::types::UserName;
 
-/// The server's addresses and what it is told at a login.
+/// The server's addresses, and what a login sends.
 #[derive(Debug, Clone)]
 pub struct ControlOptions {
     /// Every address of the server, in the order to be tried.
@@ -48,7 +48,7 @@ pub struct ControlOptions {
 pub trait Observer: Send + Sync {
     /// A session is established, after a login or (`resumed`) after a reconnect. `ticket_key` opens the transfer tickets
     /// that the server seals for this client from now on; earlier keys stay valid for `TICKET_KEY_GRACE`.
-    fn session_started(&self, user: &UserName, welcome: &SessionParams, ticket_key: &Secret, resumed: bool);
+    fn session_started(&self, user: &UserName, params: &SessionParams, ticket_key: &Secret, resumed: bool);
     /// The server has been silent for the liveness time; the client reconnects.
     fn connection_lost(&self);
     /// The server has logged the user out (credentials have changed), or the user could not be logged in again.

@@ -1,15 +1,15 @@
-//! Addresses: where the server may be, and which of ours face it.
+//! The server's addresses, and the local addresses that reach it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
-/// Most addresses of one server that are tried.
+/// Addresses of one server that are tried.
 const ADDRESSES_MAX: usize = 8;
 
-/// Every address of the server, in the resolver's order, each once. `localhost` is both loopback addresses whatever the
-/// resolver knows of it (RFC 6761, section 6.3).
+/// Every address of the server, in the resolver's order, each once. `localhost` is both loopback addresses, even if the
+/// resolver knows only one of them (RFC 6761, section 6.3).
 pub fn resolve(server: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    // Brackets are how an IPv6 address is written before a port; people carry them over.
+    // Users copy IPv6 addresses with the brackets that separate them from a port.
     let bare = server.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(server);
     let mut addresses: Vec<SocketAddr> = Vec::new();
     let is_localhost = bare.eq_ignore_ascii_case("localhost");
@@ -23,16 +23,19 @@ pub fn resolve(server: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if addresses.is_empty() { Err(io::Error::other("the host name has no address")) } else { Ok(addresses) }
 }
 
-/// The address of ours from which datagrams to `server` leave. Nothing is sent.
+/// The local address of datagrams to `server`. Sends nothing.
 fn local_ip_for(server: SocketAddr) -> io::Result<IpAddr> {
     let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
-    // Port 0 is refused by some systems; which port it is does not matter here.
+    // Some systems refuse port 0; any other will do.
     socket.connect((server.ip(), server.port().max(1)))?;
     Ok(socket.local_addr()?.ip())
 }
 
-/// Our addresses that face any of `servers`, each once; those that cannot be reached from here have none.
+/// The local addresses of datagrams to `servers`, each once; unreachable servers are skipped.
+///
+/// # Errors
+/// No server can be reached.
 pub fn local_ips_for(servers: &[SocketAddr]) -> io::Result<Vec<IpAddr>> {
     let mut ips = Vec::new();
     let mut last_error = None;
@@ -54,19 +57,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_towards_loopback_is_loopback() {
-        let ip = local_ip_for((Ipv4Addr::LOCALHOST, 9).into()).expect("there is always loopback");
+    fn local_ip_for_loopback_is_loopback() {
+        let ip = local_ip_for((Ipv4Addr::LOCALHOST, 9).into()).expect("a loopback interface");
         assert!(ip.is_loopback());
     }
 
     #[test]
-    fn loopback_faces_loopback() {
+    fn local_ips_are_listed_once() {
         let servers = ["127.0.0.1:9", "127.0.0.1:10"].map(|text| text.parse().unwrap());
         assert_eq!(local_ips_for(&servers).unwrap(), [IpAddr::from([127, 0, 0, 1])]);
     }
 
     #[test]
-    fn addresses_resolve_in_any_spelling() {
+    fn addresses_are_resolved_in_any_notation() {
         assert_eq!(resolve("127.0.0.1", 7).unwrap(), ["127.0.0.1:7".parse().unwrap()]);
         assert_eq!(resolve("::1", 7).unwrap(), ["[::1]:7".parse().unwrap()]);
         assert_eq!(resolve("[::1]", 7).unwrap(), ["[::1]:7".parse().unwrap()]);

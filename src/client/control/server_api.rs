@@ -101,7 +101,7 @@ impl ServerApi {
         self.own_publications(true)
     }
 
-    /// The same without an `lpf` in the server's log: the client asks on its own.
+    /// The same for the client's own use: the server logs no `lpf`.
     pub fn own_publications_quiet(&self) -> Result<Vec<OwnPublication>, RequestError> {
         self.own_publications(false)
     }

@@ -31,13 +31,13 @@ pub(super) struct AckedPublications {
 
 impl AckedPublications {
     /// Forgets everything: the user has logged in, or another instance of the client has changed the publications.
-    pub fn reset(&mut self, welcome: &SessionParams) {
-        *self = Self { digest: Some(welcome.digest), ..Self::default() };
+    pub fn reset(&mut self, params: &SessionParams) {
+        *self = Self { digest: Some(params.digest), ..Self::default() };
     }
 
     /// After a reconnect: whether the server may have lost a publication.
-    pub fn may_have_lost(&self, welcome: &SessionParams) -> bool {
-        !self.entries.is_empty() && self.digest != Some(welcome.digest)
+    pub fn may_have_lost(&self, params: &SessionParams) -> bool {
+        !self.entries.is_empty() && self.digest != Some(params.digest)
     }
 
     /// Takes the digest that the server sent on a reconnect.

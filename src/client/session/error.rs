@@ -1,10 +1,10 @@
-//! What can become of a login or a request, as sentences for a user.
+//! Errors of logins and requests, as sentences for a user.
 
 use std::time::Duration;
 
 use crate::client::exit_code::ExitCode;
 
-/// Why a login did not succeed.
+/// Why a login has failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoginError {
     /// Unknown user or wrong password.
@@ -13,13 +13,13 @@ pub enum LoginError {
     /// The password is right, but the user is active elsewhere.
     #[error("this user is already active")]
     AlreadyActive {
-        /// Silence after which the server takes that client for dead.
+        /// Silence after which the server expires that client's session.
         liveness: Duration,
     },
     /// Too many attempts.
     #[error("too many attempts; try again in {0} s")]
     Throttled(u16),
-    /// Nobody answered for [`LOGIN_TIMEOUT`](crate::common::limits::LOGIN_TIMEOUT).
+    /// No server answered for [`LOGIN_TIMEOUT`](crate::common::limits::LOGIN_TIMEOUT).
     #[error("the server does not answer")]
     Unreachable,
     /// The server speaks another protocol version.
@@ -27,10 +27,10 @@ pub enum LoginError {
     Version {
         /// The server's.
         server: u16,
-        /// Ours.
+        /// The client's.
         client: u16,
     },
-    /// There is a session already.
+    /// A user is logged in already.
     #[error("already logged in")]
     LoggedIn,
 }
@@ -47,19 +47,19 @@ impl From<&LoginError> for ExitCode {
     }
 }
 
-/// Why a request got no answer.
+/// Why a request has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// No session.
+    /// No user is logged in.
     #[error("not logged in")]
     NotAuthenticated,
-    /// The server has not answered within [`COMMAND_TIMEOUT`](crate::common::limits::COMMAND_TIMEOUT).
+    /// The server has not replied within [`COMMAND_TIMEOUT`](crate::common::limits::COMMAND_TIMEOUT).
     #[error("the server does not answer")]
     Unreachable,
     /// The server refused the request as malformed: a bug.
     #[error("the server refused the request: please report this")]
     Refused,
-    /// What was to be published for the same users as another publication: that one is not visible any more.
+    /// The publication that a file was to inherit its audience from is not visible any more.
     #[error("it is not published any more")]
     NotPublished,
 }

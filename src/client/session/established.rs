@@ -21,8 +21,8 @@ use crate::common::types::RequestId;
 /// The established session, or the last one.
 pub(super) struct Connection {
     pub server: SocketAddr,
-    pub channel: SessionCipher,
-    pub welcome: SessionParams,
+    pub cipher: SessionCipher,
+    pub params: SessionParams,
     pub resumption: Arc<ResumptionState>,
     pub heartbeats: Heartbeats,
 }
@@ -30,7 +30,7 @@ pub(super) struct Connection {
 impl Session {
     pub(super) fn on_sealed(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
         let Some(connection) = self.connection.as_mut().filter(|connection| connection.server == from) else { return };
-        let message = match connection.channel.open(datagram) {
+        let message = match connection.cipher.open(datagram) {
             Ok(text) => ServerMessage::decode(text),
             Err(error) => return log::trace!("{from}: {error}"),
         };
@@ -76,7 +76,7 @@ impl Session {
         &mut self,
         now: Instant,
         server: SocketAddr,
-        welcome: SessionParams,
+        params: SessionParams,
         secret: &Secret,
         resumed: bool,
     ) {
@@ -84,22 +84,22 @@ impl Session {
         let user = credentials.user.clone();
         move_to_front(&mut self.config.servers, server);
         self.io.timers = TimerTable::default();
-        let interval = Duration::from_millis(welcome.heartbeat_ms.into());
-        let liveness = Duration::from_millis(welcome.liveness_ms.into());
+        let interval = Duration::from_millis(params.heartbeat_ms.into());
+        let liveness = Duration::from_millis(params.liveness_ms.into());
         let resumption = ResumptionState {
             key: ResumptionKey::new(ResumptionKey::secret_for_ticket(secret)),
-            ticket: welcome.ticket.clone(),
+            ticket: params.ticket.clone(),
         };
         self.connection = Some(Connection {
             server,
-            channel: SessionCipher::new(Side::Client, welcome.session, secret),
-            welcome: welcome.clone(),
+            cipher: SessionCipher::new(Side::Client, params.session, secret),
+            params: params.clone(),
             resumption: Arc::new(resumption),
             heartbeats: Heartbeats::new(now, interval, liveness, &mut self.io.timers),
         });
         self.state = State::Established;
         let ticket_key = derive(context::TRANSFER_TICKETS, secret.as_slice());
-        self.events.push_back(Event::Started { user, welcome, ticket_key, resumed });
+        self.events.push_back(Event::Started { user, params, ticket_key, resumed });
         self.handle_expired_timers(now);
     }
 
@@ -133,7 +133,7 @@ impl Session {
                 self.acked.on_mutation_started(mutation);
             }
             let out = &mut self.io.out;
-            let mut send = |message: &_| out.push_back((connection.server, seal(&mut connection.channel, message)));
+            let mut send = |message: &_| out.push_back((connection.server, seal(&mut connection.cipher, message)));
             self.requests.send_due(now, &mut send);
         }
         self.requests.update_timers(is_established, &mut self.io.timers);
@@ -141,13 +141,13 @@ impl Session {
 
     pub(super) fn send(&mut self, message: &ClientMessage) {
         if let Some(connection) = &mut self.connection {
-            self.io.out.push_back((connection.server, seal(&mut connection.channel, message)));
+            self.io.out.push_back((connection.server, seal(&mut connection.cipher, message)));
         }
     }
 }
 
-fn seal(channel: &mut SessionCipher, message: &ClientMessage) -> Vec<u8> {
+fn seal(cipher: &mut SessionCipher, message: &ClientMessage) -> Vec<u8> {
     let mut datagram = Vec::with_capacity(128);
-    channel.seal_into(&mut datagram, |out| message.encode(out));
+    cipher.seal_into(&mut datagram, |out| message.encode(out));
     datagram
 }

@@ -79,7 +79,7 @@ pub(super) enum AuthMethod {
 /// How an exchange ended.
 pub(super) enum HandshakeOutcome {
     /// A session is established.
-    Established { server: SocketAddr, welcome: SessionParams, secret: Secret },
+    Established { server: SocketAddr, params: SessionParams, secret: Secret },
     /// The password is wrong or the user unknown; or the ticket is invalid.
     Refused,
     /// The password is right, but the user is active elsewhere, until silence of this long.
@@ -111,7 +111,7 @@ enum Step {
 /// One exchange. Uses [`Timer::NextAddress`], [`Timer::Login2Grace`] and [`Timer::HandshakeRetry`].
 pub(super) struct Handshake {
     auth: AuthMethod,
-    details: ClientInfo,
+    client_info: ClientInfo,
     nonce: Nonce,
     /// Every address of the server; a HELLO was sent to the first `tried`.
     servers: Vec<SocketAddr>,
@@ -134,12 +134,12 @@ impl Handshake {
         now: Instant,
         auth: AuthMethod,
         servers: &[SocketAddr],
-        details: ClientInfo,
+        client_info: ClientInfo,
         io: &mut Io,
     ) -> Box<Self> {
         io.timers.clear_handshake();
         let mut handshake = Box::new(Self {
-            details,
+            client_info,
             nonce: io.rng.r#gen(),
             servers: servers.to_vec(),
             tried: 1,
@@ -178,8 +178,8 @@ impl Handshake {
         match timer {
             Timer::NextAddress => self.try_next_address(now, io),
             Timer::Login2Grace => {
-                let (ke3, details) = (random(&mut io.rng), random(&mut io.rng));
-                self.begin_login3(now, None, &ke3, &details, io);
+                let (ke3, client_info) = (random(&mut io.rng), random(&mut io.rng));
+                self.begin_login3(now, None, &ke3, &client_info, io);
             }
             Timer::HandshakeRetry => {
                 let is_given_up = match self.step {
@@ -227,11 +227,11 @@ impl Handshake {
             (Packet::Throttled { retry_after_s, .. }, Step::Login1 { .. }) => {
                 return Some(HandshakeOutcome::Throttled(retry_after_s));
             }
-            (Packet::Login4 { result: answer, .. }, Step::Login3 { key, .. }) => {
-                return self.on_answer(from, key.as_ref(), answer);
+            (Packet::Login4 { result, .. }, Step::Login3 { key, .. }) => {
+                return self.on_login4(from, key.as_ref(), result);
             }
-            (Packet::Resumed { server_nonce, result: answer, .. }, Step::Resume { .. }) => {
-                return self.on_resumed(from, &server_nonce, answer);
+            (Packet::Resumed { server_nonce, result, .. }, Step::Resume { .. }) => {
+                return self.on_resumed(from, &server_nonce, result);
             }
             (Packet::Refused { .. }, Step::Resume { .. }) => return Some(HandshakeOutcome::Refused),
             _ => {}
@@ -269,8 +269,8 @@ impl Handshake {
             Step::Login1 { login, .. } => {
                 match login.finish(&mut io.rng, &credentials.user, &credentials.password, ke2, *stretching) {
                     Ok((key, ke3)) => {
-                        let details = key.seal_client_info(&self.nonce, &self.details);
-                        return self.begin_login3(now, Some(key), &ke3, &details, io);
+                        let client_info = key.seal_client_info(&self.nonce, &self.client_info);
+                        return self.begin_login3(now, Some(key), &ke3, &client_info, io);
                     }
                     Err(_) if io.timers.get(Timer::Login2Grace).is_none() => {
                         io.timers.set(Timer::Login2Grace, now + LOGIN2_GRACE);
@@ -290,10 +290,10 @@ impl Handshake {
         now: Instant,
         key: Option<LoginKey>,
         ke3: &[u8; KE3_BYTES],
-        details: &[u8; CLIENT_INFO_BYTES],
+        client_info: &[u8; CLIENT_INFO_BYTES],
         io: &mut Io,
     ) {
-        let packet = Packet::Login3 { nonce: self.nonce, ke3, client_info: details }.to_bytes();
+        let packet = Packet::Login3 { nonce: self.nonce, ke3, client_info }.to_bytes();
         self.step = Step::Login3 { packet, key };
         io.timers.clear(Timer::Login2Grace);
         self.send_first(now, io);
@@ -301,16 +301,16 @@ impl Handshake {
 
     /// The server has proven that it holds the password's record. An answer that does not open is an attacker's, or one
     /// to an attacker's LOGIN3, or the password has just been changed, which the next exchange finds out.
-    fn on_answer(
+    fn on_login4(
         &self,
         server: SocketAddr,
         key: Option<&LoginKey>,
-        answer: &[u8; LOGIN_RESULT_BYTES],
+        result: &[u8; LOGIN_RESULT_BYTES],
     ) -> Option<HandshakeOutcome> {
         let Some(key) = key else { return Some(HandshakeOutcome::Refused) };
-        Some(match key.open_result(&self.nonce, answer).ok()? {
-            LoginResult::Accepted(welcome) => {
-                HandshakeOutcome::Established { server, welcome, secret: key.session_secret() }
+        Some(match key.open_result(&self.nonce, result).ok()? {
+            LoginResult::Accepted(params) => {
+                HandshakeOutcome::Established { server, params, secret: key.session_secret() }
             }
             LoginResult::AlreadyActive { liveness_ms } => {
                 HandshakeOutcome::AlreadyActive(Duration::from_millis(liveness_ms.into()))
@@ -322,13 +322,13 @@ impl Handshake {
         &self,
         server: SocketAddr,
         server_nonce: &Nonce,
-        answer: &[u8; LOGIN_RESULT_BYTES],
+        result: &[u8; LOGIN_RESULT_BYTES],
     ) -> Option<HandshakeOutcome> {
         let AuthMethod::Ticket(resumption) = &self.auth else { return None };
-        match resumption.key.open_result(&self.nonce, server_nonce, answer).ok()? {
-            LoginResult::Accepted(welcome) => {
+        match resumption.key.open_result(&self.nonce, server_nonce, result).ok()? {
+            LoginResult::Accepted(params) => {
                 let secret = resumption.key.session_secret(&self.nonce, server_nonce);
-                Some(HandshakeOutcome::Established { server, welcome, secret })
+                Some(HandshakeOutcome::Established { server, params, secret })
             }
             LoginResult::AlreadyActive { .. } => Some(HandshakeOutcome::Refused),
         }
@@ -396,8 +396,9 @@ impl Handshake {
             }
             (Step::Login3 { packet, .. }, _) => packet.clone(),
             (Step::Resume { cookie }, AuthMethod::Ticket(resumption)) => {
-                let details = resumption.key.seal_client_info(&nonce, cookie, &self.details);
-                Packet::Resume { nonce, cookie: *cookie, client_info: &details, ticket: &resumption.ticket }.to_bytes()
+                let client_info = resumption.key.seal_client_info(&nonce, cookie, &self.client_info);
+                Packet::Resume { nonce, cookie: *cookie, client_info: &client_info, ticket: &resumption.ticket }
+                    .to_bytes()
             }
             _ => Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes(),
         }

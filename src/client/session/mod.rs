@@ -47,8 +47,8 @@ use crate::common::types::UserName;
 /// A password, wiped when dropped.
 pub type Password = Zeroizing<Vec<u8>>;
 
-/// A LEAVE is retransmitted after this wait until it is confirmed or [`LOGOUT_TIMEOUT`] is over.
-const LEAVE_RETRY: Duration = Duration::from_millis(80);
+/// A LOGOUT is retransmitted after this wait until it is confirmed or [`LOGOUT_TIMEOUT`] is over.
+const LOGOUT_RETRY: Duration = Duration::from_millis(80);
 /// A login that a server answers, but too slowly to complete, is given up after this many times [`LOGIN_TIMEOUT`].
 const ANSWERED_LOGIN_FACTOR: u32 = 3;
 /// Variant tags, id and lowest pending id around a request, bytes.
@@ -77,7 +77,7 @@ pub enum Event {
         /// The user who is logged in.
         user: UserName,
         /// The server's parameters of the session.
-        welcome: SessionParams,
+        params: SessionParams,
         /// Opens the transfer tickets sealed for this client from now on.
         ticket_key: Secret,
         /// Whether the session replaces one that ended, rather than following a [`Session::login`].
@@ -218,8 +218,8 @@ impl Session {
             Some(Packet::Session { .. }) => self.on_sealed(now, from, datagram),
             Some(Packet::Reset { id, token, delay_ms }) => {
                 let is_own = |connection: &Connection| {
-                    let is_true = connection.welcome.reset_token.as_slice().ct_eq(&token).into();
-                    connection.server == from && connection.welcome.session == id && is_true
+                    let is_true = connection.params.reset_token.as_slice().ct_eq(&token).into();
+                    connection.server == from && connection.params.session == id && is_true
                 };
                 if self.connection.as_ref().is_some_and(is_own) {
                     self.on_reset(now, Duration::from_millis(delay_ms.into()));
@@ -273,7 +273,7 @@ impl Session {
                 }
             }
             Timer::ReconnectAttempt => self.on_reconnect_timer(now),
-            Timer::LogoutRetry => self.send_leave(now),
+            Timer::LogoutRetry => self.send_logout(now),
             Timer::RequestDeadline => self.expire_requests(now),
             // Due requests are sent after every input.
             Timer::RequestRetry => {}
@@ -288,10 +288,10 @@ impl Session {
         }
         let error = match outcome {
             None => return,
-            Some(HandshakeOutcome::Established { server, welcome, secret }) => {
-                self.acked.reset(&welcome);
-                self.establish(now, server, welcome.clone(), &secret, false);
-                return self.events.push_back(Event::LoginFinished(Ok(welcome)));
+            Some(HandshakeOutcome::Established { server, params, secret }) => {
+                self.acked.reset(&params);
+                self.establish(now, server, params.clone(), &secret, false);
+                return self.events.push_back(Event::LoginFinished(Ok(params)));
             }
             Some(HandshakeOutcome::Refused) => LoginError::Refused,
             Some(HandshakeOutcome::AlreadyActive(liveness)) => LoginError::AlreadyActive { liveness },
@@ -302,8 +302,8 @@ impl Session {
     }
 
     fn start_handshake(&mut self, now: Instant, auth: AuthMethod) -> Box<Handshake> {
-        let details = ClientInfo { tcp_port: self.config.tcp_port, free_slots: self.free_slots };
-        Handshake::start(now, auth, &self.config.servers, details, &mut self.io)
+        let client_info = ClientInfo { tcp_port: self.config.tcp_port, free_slots: self.free_slots };
+        Handshake::start(now, auth, &self.config.servers, client_info, &mut self.io)
     }
 
     /// The handshake under way, and what it works with.
@@ -316,19 +316,19 @@ impl Session {
         handshake.map(|handshake| (handshake, &mut self.io))
     }
 
-    /// Sends LEAVE over the established session.
+    /// Sends LOGOUT over the established session.
     fn begin_logout(&mut self, now: Instant, deadline: Instant) {
         self.state = State::LoggingOut;
         if let Some(connection) = &mut self.connection {
             connection.heartbeats.stop(&mut self.io.timers);
         }
         self.io.timers.set(Timer::LogoutDeadline, deadline);
-        self.send_leave(now);
+        self.send_logout(now);
         self.flush_requests(now);
     }
 
-    fn send_leave(&mut self, now: Instant) {
-        self.io.timers.set(Timer::LogoutRetry, now + LEAVE_RETRY);
+    fn send_logout(&mut self, now: Instant) {
+        self.io.timers.set(Timer::LogoutRetry, now + LOGOUT_RETRY);
         self.send(&ClientMessage::Logout);
     }
 
@@ -367,7 +367,7 @@ impl Session {
     }
 }
 
-const _: () = assert!(LOGOUT_TIMEOUT.as_millis() > LEAVE_RETRY.as_millis() * 8, "a LEAVE is sent often enough");
+const _: () = assert!(LOGOUT_TIMEOUT.as_millis() > LOGOUT_RETRY.as_millis() * 8, "a LOGOUT is sent often enough");
 const _: () =
     assert!(COMMAND_TIMEOUT.as_millis() > LOGIN_TIMEOUT.as_millis(), "a reconnect fits into a command's timeout");
 

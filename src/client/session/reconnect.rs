@@ -39,7 +39,7 @@ pub(super) enum Disconnect {
 }
 
 /// The state of reconnecting. [`Timer::LogoutDeadline`] is set if the user is logging out: the client then reconnects
-/// only to send LEAVE.
+/// only to send LOGOUT.
 pub(super) struct Reconnect {
     attempt: Attempt,
     /// Until when "already active" is retried; set by the first such outcome.
@@ -74,7 +74,7 @@ impl Session {
         match *why {
             Disconnect::ByServer { delay } => {
                 connection.heartbeats.stop(timers);
-                let liveness = Duration::from_millis(connection.welcome.liveness_ms.into());
+                let liveness = Duration::from_millis(connection.params.liveness_ms.into());
                 timers.set(Timer::ReportLost, now + delay + liveness);
                 timers.set(Timer::ReconnectAttempt, now + delay);
             }
@@ -96,11 +96,11 @@ impl Session {
         let Some(outcome) = handshake.on_packet(now, from, packet, &mut self.io) else { return };
         let (by, is_tampered) = (handshake.auth_kind(), handshake.saw_conflicting_login2());
         match outcome {
-            HandshakeOutcome::Established { server, welcome, secret } => {
+            HandshakeOutcome::Established { server, params, secret } => {
                 let logout_deadline = self.io.timers.get(Timer::LogoutDeadline);
-                self.check_digest(&welcome);
+                self.check_digest(&params);
                 self.requests.resend_all(now);
-                self.establish(now, server, welcome, &secret, true);
+                self.establish(now, server, params, &secret, true);
                 if let Some(deadline) = logout_deadline {
                     self.begin_logout(now, deadline);
                 }
@@ -133,7 +133,7 @@ impl Session {
         }
     }
 
-    /// The user logs out while the client reconnects: the next attempt starts at once, to send LEAVE.
+    /// The user logs out while the client reconnects: the next attempt starts at once, to send LOGOUT.
     pub(super) fn hurry_reconnect(&mut self, now: Instant) {
         if let State::Reconnecting(Reconnect { attempt: Attempt::Scheduled(_), .. }) = self.state {
             self.io.timers.set(Timer::ReconnectAttempt, now);
@@ -142,20 +142,20 @@ impl Session {
     }
 
     /// Compares the digests: whether an acknowledged publication may be missing (see [`resync`](super::resync)).
-    fn check_digest(&mut self, welcome: &SessionParams) {
+    fn check_digest(&mut self, params: &SessionParams) {
         let Some(connection) = &self.connection else { return };
-        if welcome.last_writer > connection.welcome.instance {
+        if params.last_writer > connection.params.instance {
             // The user has published or unpublished with another instance of the client meanwhile: that is what counts.
             self.resync.abandon();
             self.requests.drop_resync();
-            self.acked.reset(welcome);
+            self.acked.reset(params);
             return;
         }
-        if self.resync.is_active() || self.acked.may_have_lost(welcome) {
+        if self.resync.is_active() || self.acked.may_have_lost(params) {
             self.resync.begin();
             self.requests.drop_resync_queries();
         }
-        self.acked.set_digest(welcome.digest);
+        self.acked.set_digest(params.digest);
     }
 
     fn schedule_attempt(&mut self, at: Instant, by: AuthKind) {

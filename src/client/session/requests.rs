@@ -241,7 +241,7 @@ impl Requests {
 }
 
 impl InFlight {
-    /// Whether a caller asks about its own publications while the resync is restoring them.
+    /// Whether this is a caller's query about its own publications while a resync restores them.
     fn is_held_back(&self, is_resyncing: bool) -> bool {
         let is_about_own = matches!(self.request, Request::OwnPublications { .. } | Request::AudienceOf { .. });
         is_resyncing && is_about_own && self.origin != RequestOrigin::Resync

@@ -2,7 +2,7 @@
 //!
 //! It runs when the digests differ, or when a mutation was pending, so that no digest could be expected. It lists the
 //! user's publications, compares them with the [acknowledged ones](super::acked_publications), and publishes what is missing
-//! with the audience it had. The list says that a publication is restricted but not to whom, so restricted ones are
+//! with the audience it had. The list marks a publication as restricted but does not name its audience, so restricted ones are
 //! published again in any case: a server restored from a backup may show them to other users.
 //!
 //! Owns the order of these steps, one request at a time. The callers' mutations and their queries about their own

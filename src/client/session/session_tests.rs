@@ -18,8 +18,8 @@ fn login_error(pair: &mut Pair) -> LoginError {
 fn a_login_gives_both_sides_the_same_keys() {
     let mut pair = Pair::new();
     pair.login(PASSWORD);
-    let Event::Started { user, welcome, resumed, .. } = pair.event() else { panic!("no session") };
-    assert_eq!((user.as_str(), welcome.instance, resumed), ("hans", pair.server.run, false));
+    let Event::Started { user, params, resumed, .. } = pair.event() else { panic!("no session") };
+    assert_eq!((user.as_str(), params.instance, resumed), ("hans", pair.server.run, false));
     assert!(matches!(pair.event(), Event::LoginFinished(Ok(_))));
     pair.request(Request::Peers { cursor: None });
     assert!(pair.server.request().is_some(), "the server can decrypt the request");
@@ -243,8 +243,8 @@ fn a_refused_ticket_leads_to_a_login_with_the_password_in_memory() {
     pair.server.on_resume = Policy::Refuse;
     pair.server.run = InstanceId(200);
     pair.deliver(pair.server.reset(0));
-    let Event::Started { welcome, resumed: true, .. } = pair.event() else { panic!("no session") };
-    assert_eq!((welcome.instance, pair.server.logins), (InstanceId(200), 2));
+    let Event::Started { params, resumed: true, .. } = pair.event() else { panic!("no session") };
+    assert_eq!((params.instance, pair.server.logins), (InstanceId(200), 2));
     pair.no_event();
 }
 
@@ -298,7 +298,7 @@ fn leave_is_sent_until_it_is_confirmed() {
     let mut pair = Pair::established();
     pair.session.logout(pair.now);
     pair.exchange();
-    pair.advance(LEAVE_RETRY);
+    pair.advance(LOGOUT_RETRY);
     let leaves = pair.server.messages.iter().filter(|message| **message == ClientMessage::Logout).count();
     assert_eq!(leaves, 2);
     pair.no_event();

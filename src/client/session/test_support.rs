@@ -144,12 +144,12 @@ impl ScriptedServer {
                     return Some(Packet::Refused { nonce }.to_bytes());
                 };
                 let server_nonce = self.rng.r#gen();
-                let welcome = self.welcome();
+                let params = self.params();
                 let key = &self.tickets[key];
                 let secret = key.session_secret(&nonce, &server_nonce);
-                let answer = key.seal_result(&nonce, &server_nonce, &LoginResult::Accepted(welcome.clone()));
+                let answer = key.seal_result(&nonce, &server_nonce, &LoginResult::Accepted(params.clone()));
                 self.resumptions += 1;
-                self.establish(&welcome, &secret);
+                self.establish(&params, &secret);
                 Some(Packet::Resumed { nonce, server_nonce, result: &answer }.to_bytes())
             }
             Packet::Session { .. } => {
@@ -181,13 +181,13 @@ impl ScriptedServer {
         if self.on_login == Policy::AlreadyActive {
             return key.seal_result(&nonce, &LoginResult::AlreadyActive { liveness_ms: LIVENESS.as_millis() as u32 });
         }
-        let welcome = self.welcome();
+        let params = self.params();
         self.logins += 1;
-        self.establish(&welcome, &key.session_secret());
-        key.seal_result(&nonce, &LoginResult::Accepted(welcome))
+        self.establish(&params, &key.session_secret());
+        key.seal_result(&nonce, &LoginResult::Accepted(params))
     }
 
-    fn welcome(&mut self) -> SessionParams {
+    fn params(&mut self) -> SessionParams {
         SessionParams {
             session: SessionId(self.rng.r#gen()),
             instance: self.run,
@@ -202,8 +202,8 @@ impl ScriptedServer {
         }
     }
 
-    fn establish(&mut self, welcome: &SessionParams, secret: &Secret) {
-        self.session = Some(SessionCipher::new(Side::Server, welcome.session, secret));
+    fn establish(&mut self, params: &SessionParams, secret: &Secret) {
+        self.session = Some(SessionCipher::new(Side::Server, params.session, secret));
         self.tickets.push(ResumptionKey::new(ResumptionKey::secret_for_ticket(secret)));
     }
 }

@@ -23,7 +23,7 @@ pub(super) enum Timer {
     HandshakeRetry,
     /// The next attempt to reconnect starts.
     ReconnectAttempt,
-    /// LEAVE is retransmitted.
+    /// LOGOUT is retransmitted.
     LogoutRetry,
     /// A request has waited too long for its reply.
     RequestDeadline,

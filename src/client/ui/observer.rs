@@ -66,8 +66,8 @@ fn print(messages: &Receiver<QueuedMessage>, console: &Console, on_logout: &dyn 
 }
 
 impl Observer for SessionObserver {
-    fn session_started(&self, _: &UserName, welcome: &SessionParams, ticket_key: &Secret, resumed: bool) {
-        self.uploads.set_ticket_key(ticket_key, welcome.server_time_ms);
+    fn session_started(&self, _: &UserName, params: &SessionParams, ticket_key: &Secret, resumed: bool) {
+        self.uploads.set_ticket_key(ticket_key, params.server_time_ms);
         if resumed {
             self.print_async("reconnected".into());
         }
