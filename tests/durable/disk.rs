@@ -32,17 +32,17 @@ fn file(number: usize) -> NamedContent {
 /// Publishes until the server has stopped. Returns the number of acknowledged publications, the thread whose last
 /// publication is still pending, and how the server ended.
 fn publish_until_it_stops(
-    member: &HeadlessClient,
+    client: &HeadlessClient,
     server: Running,
 ) -> (usize, thread::JoinHandle<usize>, crate::test_support::Finished) {
     let acknowledged = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let (stopped, directory) =
-        (std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)), member.directory.clone());
+    let (stopped, server_api) =
+        (std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)), client.server_api.clone());
     let publishing = {
         let (acknowledged, stopped) = (std::sync::Arc::clone(&acknowledged), std::sync::Arc::clone(&stopped));
         thread::spawn(move || {
             for number in 0.. {
-                directory.publish(&[file(number)], &everyone()).unwrap();
+                server_api.publish(&[file(number)], &everyone()).unwrap();
                 acknowledged.store(number + 1, SeqCst);
                 if stopped.load(SeqCst) {
                     return number + 1;
@@ -58,8 +58,8 @@ fn publish_until_it_stops(
 
 /// The disk fills up, the server stops, space is freed, the server starts, and nothing is missing.
 fn fill_the_disk(env: &mut TestEnv, server: Running, address: std::net::SocketAddr, free_space: impl FnOnce()) {
-    let member = HeadlessClient::join(address, 0);
-    let (acknowledged, publishing, ended) = publish_until_it_stops(&member, server);
+    let client = HeadlessClient::log_in(address, 0);
+    let (acknowledged, publishing, ended) = publish_until_it_stops(&client, server);
     let line = ended.one_line_of_stderr();
     assert!(ended.code == 1 && line.starts_with("server: cannot store in "), "{ended:?}");
     assert!(acknowledged > 10 && !publishing.is_finished(), "{acknowledged} were acknowledged");
@@ -69,10 +69,10 @@ fn fill_the_disk(env: &mut TestEnv, server: Running, address: std::net::SocketAd
     // The client reconnects on its own, and the pending publication is stored now.
     let published = publishing.join().unwrap();
     assert!(published > acknowledged);
-    let names: Vec<_> = member.directory.published().unwrap().into_iter().map(|entry| entry.name).collect();
+    let names: Vec<_> = client.server_api.published().unwrap().into_iter().map(|entry| entry.name).collect();
     let expected: Vec<_> = (0..published).map(|number| file(number).name).collect();
     assert_eq!(names, expected);
-    assert_eq!(member.counters.repaired.load(SeqCst), 0, "nothing that was acknowledged was missing");
+    assert_eq!(client.counters.republished_files.load(SeqCst), 0, "nothing that was acknowledged was missing");
 }
 
 fn start(mut command: Command) -> (Running, std::net::SocketAddr) {
@@ -111,8 +111,8 @@ fn a_full_disk_stops_the_server_and_loses_nothing() {
 #[test]
 fn a_second_server_on_the_same_data_file_is_refused_without_harm() {
     let env = TestEnv::with(&credentials(1), &["--log-level", "warn"]);
-    let member = HeadlessClient::join(env.address(), 0);
-    member.directory.publish(&[file(0)], &everyone()).unwrap();
+    let client = HeadlessClient::log_in(env.address(), 0);
+    client.server_api.publish(&[file(0)], &everyone()).unwrap();
     let mut second = env.server_command();
     second.arg("0");
     let second = Running::start("second server", second).finish();
@@ -120,22 +120,22 @@ fn a_second_server_on_the_same_data_file_is_refused_without_harm() {
     let line = second.one_line_of_stderr().to_owned();
     let first = env.server().id();
     assert!(line.ends_with(&format!("is in use by another server (process {first})")), "{line}");
-    member.directory.publish(&[file(1)], &everyone()).unwrap();
-    assert_eq!(member.directory.published().unwrap().len(), 2);
+    client.server_api.publish(&[file(1)], &everyone()).unwrap();
+    assert_eq!(client.server_api.published().unwrap().len(), 2);
 }
 
 #[test]
 fn an_administrator_reading_the_data_file_does_not_stop_or_stall_the_server() {
     let env = TestEnv::with(&credentials(2), &["--log-level", "debug"]);
-    let [hans, yoda] = [0, 1].map(|number| HeadlessClient::join(env.address(), number));
-    hans.directory.publish(&[file(0)], &everyone()).unwrap();
+    let [hans, yoda] = [0, 1].map(|number| HeadlessClient::log_in(env.address(), number));
+    hans.server_api.publish(&[file(0)], &everyone()).unwrap();
 
     // A long read transaction delays nothing.
     let reader = administrator(&env.data());
     reader.execute_batch("BEGIN").unwrap();
     let rows = || reader.query_row("SELECT count(*) FROM publications", [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(rows(), 1);
-    hans.directory.publish(&[file(1)], &everyone()).unwrap();
+    hans.server_api.publish(&[file(1)], &everyone()).unwrap();
     assert_eq!(rows(), 1, "the administrator sees one moment");
     reader.execute_batch("COMMIT").unwrap();
     assert_eq!(rows(), 2);
@@ -143,18 +143,18 @@ fn an_administrator_reading_the_data_file_does_not_stop_or_stall_the_server() {
     // A write lock delays changes and nothing else.
     let writer = administrator(&env.data());
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let directory = hans.directory.clone();
-    let publishing = thread::spawn(move || directory.publish(&[file(2)], &everyone()));
+    let server_api = hans.server_api.clone();
+    let publishing = thread::spawn(move || server_api.publish(&[file(2)], &everyone()));
     env.wait_log("is locked by another program; 1 changes wait");
-    for member in [&hans, &yoda] {
-        env.wait_log_times(&format!("Received HBT from {}", member.user), 3);
+    for client in [&hans, &yoda] {
+        env.wait_log_times(&format!("Received HBT from {}", client.user), 3);
     }
-    assert_eq!(yoda.directory.search(NameQuery::Substring("file".into())).unwrap(), [file(0).name, file(1).name]);
-    assert_eq!(yoda.directory.peers().unwrap(), std::slice::from_ref(&hans.user));
+    assert_eq!(yoda.server_api.search(NameQuery::Substring("file".into())).unwrap(), [file(0).name, file(1).name]);
+    assert_eq!(yoda.server_api.peers().unwrap(), std::slice::from_ref(&hans.user));
     assert!(!publishing.is_finished());
     writer.execute_batch("COMMIT").unwrap();
     publishing.join().unwrap().unwrap();
-    assert_eq!(yoda.directory.search(NameQuery::Substring("file".into())).unwrap().len(), 3);
+    assert_eq!(yoda.server_api.search(NameQuery::Substring("file".into())).unwrap().len(), 3);
     assert!(!env.log().contains("timed out"));
     assert_eq!(hans.counters.lost.load(SeqCst) + yoda.counters.lost.load(SeqCst), 0);
 }

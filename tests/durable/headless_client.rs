@@ -35,7 +35,7 @@ pub fn credentials(users: usize) -> String {
 pub struct SessionCounters {
     pub lost: AtomicUsize,
     pub resumed: AtomicUsize,
-    pub repaired: AtomicUsize,
+    pub republished_files: AtomicUsize,
     pub logged_out: AtomicUsize,
 }
 
@@ -50,7 +50,7 @@ impl Observer for SessionCounters {
         self.logged_out.fetch_add(1, SeqCst);
     }
     fn resynced(&self, files: usize) {
-        self.repaired.fetch_add(files, SeqCst);
+        self.republished_files.fetch_add(files, SeqCst);
     }
     fn free_slots(&self) -> u8 {
         1
@@ -61,17 +61,17 @@ impl Observer for SessionCounters {
 pub struct HeadlessClient {
     pub user: UserName,
     pub control: ControlHandle,
-    pub directory: ServerApi,
+    pub server_api: ServerApi,
     pub counters: Arc<SessionCounters>,
 }
 
 impl HeadlessClient {
-    pub fn join(server: SocketAddr, number: usize) -> Self {
+    pub fn log_in(server: SocketAddr, number: usize) -> Self {
         let (user, counters) = (user(number), Arc::new(SessionCounters::default()));
         let options = ControlOptions { servers: vec![server], tcp_port: 9, stretching: KeyStretching::Insecure };
         let control = ControlHandle::start(options, Arc::clone(&counters) as _).unwrap();
         let password = Zeroizing::new(user.as_str().as_bytes().to_vec());
         control.login(user.clone(), password).unwrap();
-        Self { user, directory: ServerApi::new(control.clone()), control, counters }
+        Self { user, server_api: ServerApi::new(control.clone()), control, counters }
     }
 }

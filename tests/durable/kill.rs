@@ -55,8 +55,8 @@ fn acknowledged_changes_and_nothing_else_survive_random_kills() {
         .map(|number| {
             let (stop, histories) = (Arc::clone(&stop), Arc::clone(&histories));
             let rng = ChaCha20Rng::from_seed(rng.r#gen());
-            let member = HeadlessClient::join(address, number);
-            thread::spawn(move || work(member, &histories[number], &stop, rng))
+            let client = HeadlessClient::log_in(address, number);
+            thread::spawn(move || work(client, &histories[number], &stop, rng))
         })
         .collect();
     for round in 0..rounds {
@@ -83,18 +83,18 @@ fn acknowledged_changes_and_nothing_else_survive_random_kills() {
 }
 
 /// One user's client: changes its publications and checks every response. Returns the number of resumptions.
-fn work(member: HeadlessClient, history: &Mutex<History>, stop: &AtomicBool, mut rng: ChaCha20Rng) -> usize {
+fn work(client: HeadlessClient, history: &Mutex<History>, stop: &AtomicBool, mut rng: ChaCha20Rng) -> usize {
     while !stop.load(SeqCst) {
         let mut names: Vec<FileName> = (0..NAMES).map(name).collect();
         names.shuffle(&mut rng);
         names.truncate(rng.gen_range(1..=CHANGE_MAX));
         let mut after = history.lock().unwrap().acknowledged.clone();
         if rng.gen_bool(0.6) {
-            publish(&member, names, &mut after, history, &mut rng);
+            publish(&client, names, &mut after, history, &mut rng);
         } else {
             let expected: Vec<bool> = names.iter().map(|name| after.remove(name).is_some()).collect();
             history.lock().unwrap().pending = Some(after.clone());
-            assert_eq!(member.directory.unpublish(&names).unwrap(), expected, "{}", member.user);
+            assert_eq!(client.server_api.unpublish(&names).unwrap(), expected, "{}", client.user);
         }
         let mut history = history.lock().unwrap();
         (history.acknowledged, history.pending) = (after, None);
@@ -102,19 +102,19 @@ fn work(member: HeadlessClient, history: &Mutex<History>, stop: &AtomicBool, mut
         let acknowledged = history.acknowledged.clone();
         drop(history);
         if rng.gen_ratio(1, 20) {
-            check_list(&member, &acknowledged);
+            check_list(&client, &acknowledged);
         }
     }
-    check_list(&member, &history.lock().unwrap().acknowledged);
+    check_list(&client, &history.lock().unwrap().acknowledged);
     // Republication would restore what the server had lost, and so hide the loss.
-    assert_eq!(member.counters.repaired.load(SeqCst), 0, "{}", member.user);
-    assert_eq!(member.counters.logged_out.load(SeqCst), 0, "{}", member.user);
-    member.control.logout();
-    member.counters.resumed.load(SeqCst)
+    assert_eq!(client.counters.republished_files.load(SeqCst), 0, "{}", client.user);
+    assert_eq!(client.counters.logged_out.load(SeqCst), 0, "{}", client.user);
+    client.control.logout();
+    client.counters.resumed.load(SeqCst)
 }
 
 fn publish(
-    member: &HeadlessClient,
+    client: &HeadlessClient,
     names: Vec<FileName>,
     after: &mut Files,
     history: &Mutex<History>,
@@ -128,17 +128,17 @@ fn publish(
     let files: Vec<_> = names.into_iter().map(|name| NamedContent { name, content: content() }).collect();
     after.extend(files.iter().map(|file| (file.name.clone(), (file.content, audience.clone()))));
     history.lock().unwrap().pending = Some(after.clone());
-    member.directory.publish(&files, &PublishAudience::Audience(audience)).unwrap();
+    client.server_api.publish(&files, &PublishAudience::Audience(audience)).unwrap();
 }
 
 /// Checks that the client's list equals the acknowledged publications.
-fn check_list(member: &HeadlessClient, expected: &Files) {
-    let listed = member.directory.published().unwrap();
+fn check_list(client: &HeadlessClient, expected: &Files) {
+    let listed = client.server_api.published().unwrap();
     let listed: Vec<_> = listed.into_iter().map(|entry| (entry.name, entry.content, entry.restricted)).collect();
     let restricted = |audience: &Audience| *audience != Audience::Everyone;
     let expected: Vec<_> =
         expected.iter().map(|(name, (content, audience))| (name.clone(), *content, restricted(audience))).collect();
-    assert_eq!(listed, expected, "{}", member.user);
+    assert_eq!(listed, expected, "{}", client.user);
 }
 
 fn name(number: usize) -> FileName {

@@ -95,42 +95,42 @@ fn count(server: &Running, what: &str) -> usize {
 fn a_slow_disk_delays_only_acknowledgements() {
     let env = TestEnv::stopped(&credentials(3));
     let (mut server, address) = start(&env);
-    let [hans, yoda, vader] = [0, 1, 2].map(|number| HeadlessClient::join(address, number));
+    let [hans, yoda, vader] = [0, 1, 2].map(|number| HeadlessClient::log_in(address, number));
     let everyone = PublishAudience::Audience(Audience::Everyone);
     let publishing = {
-        let (directory, everyone) = (hans.directory.clone(), everyone.clone());
-        thread::spawn(move || directory.publish(&[file("report")], &everyone))
+        let (server_api, everyone) = (hans.server_api.clone(), everyone.clone());
+        thread::spawn(move || server_api.publish(&[file("report")], &everyone))
     };
     server.wait_err("the disk is at work");
     // Longer than the liveness time: each client sends three heartbeats and gets replies meanwhile.
-    for member in [&hans, &yoda, &vader] {
-        let report = format!("Received HBT from {}", member.user);
+    for client in [&hans, &yoda, &vader] {
+        let report = format!("Received HBT from {}", client.user);
         let reported = count(&server, &report) + 3;
         while count(&server, &report) < reported {
-            assert_eq!(yoda.directory.peers().unwrap().len(), 2);
+            assert_eq!(yoda.server_api.peers().unwrap().len(), 2);
             let query = NameQuery::Substring(String::new());
-            assert!(vader.directory.search(query).unwrap().is_empty(), "a change that is not durable is not visible");
+            assert!(vader.server_api.search(query).unwrap().is_empty(), "a change that is not durable is not visible");
             thread::sleep(Duration::from_millis(50));
         }
     }
     assert!(!publishing.is_finished(), "a change that is not durable is not acknowledged");
     server.send("go on");
     publishing.join().unwrap().unwrap();
-    assert_eq!(yoda.directory.search(NameQuery::Substring(String::new())).unwrap(), [file("report").name]);
-    for member in [&hans, &yoda, &vader] {
+    assert_eq!(yoda.server_api.search(NameQuery::Substring(String::new())).unwrap(), [file("report").name]);
+    for client in [&hans, &yoda, &vader] {
         assert_eq!(
-            (member.counters.lost.load(SeqCst), member.counters.resumed.load(SeqCst)),
+            (client.counters.lost.load(SeqCst), client.counters.resumed.load(SeqCst)),
             (0, 0),
             "{}",
-            member.user
+            client.user
         );
     }
     assert_eq!(count(&server, "timed out"), 0);
 
     // A stop waits for the disk: the queued change is stored and acknowledged.
     let publishing = {
-        let (directory, everyone) = (hans.directory.clone(), everyone);
-        thread::spawn(move || directory.publish(&[file("last")], &everyone))
+        let (server_api, everyone) = (hans.server_api.clone(), everyone);
+        thread::spawn(move || server_api.publish(&[file("last")], &everyone))
     };
     server.err.wait("the disk at work again", |text| (text.matches("the disk is at work").count() == 2).then_some(()));
     server.signal(Signal::TERM);
@@ -145,12 +145,12 @@ fn a_failing_write_stops_the_server_and_is_not_acknowledged() {
     let mut env = TestEnv::stopped(&credentials(2));
     let (mut server, address) = start(&env);
     let everyone = PublishAudience::Audience(Audience::Everyone);
-    let hans = HeadlessClient::join(address, 0);
+    let hans = HeadlessClient::log_in(address, 0);
     server.send("go on");
-    hans.directory.publish(&[file("before")], &everyone).unwrap();
+    hans.server_api.publish(&[file("before")], &everyone).unwrap();
     let publishing = {
-        let (directory, everyone) = (hans.directory.clone(), everyone.clone());
-        thread::spawn(move || directory.publish(&[file("failed")], &everyone))
+        let (server_api, everyone) = (hans.server_api.clone(), everyone.clone());
+        thread::spawn(move || server_api.publish(&[file("failed")], &everyone))
     };
     server.err.wait("the disk at work again", |text| (text.matches("the disk is at work").count() == 2).then_some(()));
     server.send("fail");
@@ -161,6 +161,6 @@ fn a_failing_write_stops_the_server_and_is_not_acknowledged() {
     env.use_port(address.port());
     env.start();
     publishing.join().unwrap().unwrap();
-    let names: Vec<_> = hans.directory.published().unwrap().into_iter().map(|entry| entry.name).collect();
+    let names: Vec<_> = hans.server_api.published().unwrap().into_iter().map(|entry| entry.name).collect();
     assert_eq!(names, [file("before").name, file("failed").name]);
 }
