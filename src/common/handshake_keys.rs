@@ -7,10 +7,15 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
 use super::crypto::{AeadKey, NONCE_BYTES, Secret, TAG_BYTES, context, derive};
-use super::opaque::LoginFailed;
 use super::packet::{CLIENT_INFO_BYTES, Cookie, LOGIN_RESULT_BYTES, Nonce, ResetToken};
 use super::redacted::Redacted;
 use super::types::{InstanceId, PublicationsDigest, SessionId};
+
+/// The login or resumption failed: a wrong password, an unknown user, a server without the user's record or a damaged
+/// message. These cannot be distinguished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the login failed")]
+pub struct LoginFailed;
 
 /// The key that client and server share after a login: OPAQUE's session key.
 pub struct LoginKey(Zeroizing<Vec<u8>>);

@@ -27,7 +27,7 @@ use sha2::Sha512;
 use zeroize::Zeroizing;
 
 use super::crypto::{Secret, context, derive};
-use super::handshake_keys::LoginKey;
+use super::handshake_keys::{LoginFailed, LoginKey};
 use super::packet::{KE1_BYTES, KE2_BYTES, KE3_BYTES};
 use super::types::UserName;
 
@@ -95,12 +95,6 @@ impl Ksf for KeyStretching {
         Ok(output)
     }
 }
-
-/// The exchange failed: a wrong password, an unknown user, a server without the user's record or a damaged message. These
-/// cannot be distinguished.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the login failed")]
-pub struct LoginFailed;
 
 /// What the server stores of one password. Self-contained: each record has an OPRF seed and a server key of its own.
 #[derive(Clone)]
