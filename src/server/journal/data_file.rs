@@ -59,7 +59,7 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, JournalError> {
 
 impl LockFile {
     /// Locks the data file at a resolved path. The error names the process that holds the lock.
-    pub(super) fn take(path: &Path) -> Result<Self, JournalError> {
+    pub(super) fn acquire(path: &Path) -> Result<Self, JournalError> {
         let lock_path = with_suffix(path, ".lock");
         let unusable = |error: std::io::Error| JournalError::unusable(&lock_path, error);
         // Links are not followed: an attacker could use one to make the server write into another file.
@@ -70,7 +70,7 @@ impl LockFile {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(JournalError::InUse { path: path.into(), process: holder(&mut file) });
+                return Err(JournalError::InUse { path: path.into(), process: holder_process(&mut file) });
             }
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
@@ -90,7 +90,7 @@ impl Drop for LockFile {
     }
 }
 
-fn holder(file: &mut File) -> Option<u32> {
+fn holder_process(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(16).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
@@ -101,20 +101,20 @@ fn holder(file: &mut File) -> Option<u32> {
 ///
 /// Opens and closes the database, which drops no locks here: SQLite has not opened it yet.
 pub(super) fn check_data_file(path: &Path) -> Result<DataFileState, JournalError> {
-    let kind = match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => Some(metadata.len()),
+    let len = match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => metadata.len(),
         Ok(metadata) => {
             let reason = match metadata.file_type() {
                 kind if kind.is_dir() => "a folder",
                 kind if kind.is_fifo() || kind.is_socket() => "a pipe or socket",
                 _ => "not a regular file",
             };
-            return Err(JournalError::NotOurs { path: path.into(), reason: reason.into() });
+            return Err(JournalError::AnotherFile { path: path.into(), reason: reason.into() });
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) if error.kind() == ErrorKind::NotFound => 0,
         Err(error) => return Err(JournalError::unusable(path, error)),
     };
-    if kind.unwrap_or(0) == 0 {
+    if len == 0 {
         let log = with_suffix(path, "-wal");
         if log.symlink_metadata().is_ok() {
             let reason = format!("it is empty or gone, but {} is there", display_path(&log));
@@ -139,7 +139,7 @@ pub(super) fn check_data_file(path: &Path) -> Result<DataFileState, JournalError
         Some(APPLICATION_ID) => return Ok(DataFileState::DataFile),
         Some(_) => "another program's SQLite database",
     };
-    Err(JournalError::NotOurs { path: path.into(), reason: reason.into() })
+    Err(JournalError::AnotherFile { path: path.into(), reason: reason.into() })
 }
 
 /// Creates a missing file, and limits the access to the data file and the files that SQLite creates beside it (with the
@@ -171,7 +171,7 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// "fshr": marks an SQLite file as ours.
+/// The application id of a data file in the header of SQLite: "fshr".
 pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"fshr");
 
 /// SQL that changes the tables from one version to the next.
@@ -180,12 +180,13 @@ pub(super) type Migration = &'static str;
 /// The migrations from nothing to the current version.
 pub(super) const MIGRATIONS: &[Migration] = &[VERSION_1];
 
-/// * `meta`: `root_secret`, 32 random bytes made with the file.
+/// * `meta`: `root_secret`, 32 random bytes, generated with the file.
 /// * `users`: names by id; a name stays when its account is removed.
 /// * `audiences`: members sorted, separated by single spaces; `hash` is BLAKE3 of that text, so that the same audience
 ///   is stored once.
-/// * `publications`: `audience` is NULL for everyone; `size` is an unsigned 64-bit number kept in a signed one.
-/// * `last_mutations`: `found` is NULL for a PUBLISH; `run`, `request` and `found` are unsigned as `size` is.
+/// * `publications`: `audience` is NULL for everyone; `size` is an unsigned 64-bit number stored in a signed one.
+/// * `last_mutations`: `run` is the client instance; `found` is NULL for a PUBLISH; `run`, `request` and `found` are
+///   unsigned as `size` is.
 const VERSION_1: Migration = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
@@ -241,7 +242,7 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path, migrations: &[Mi
         transaction.execute_batch(migration).map_err(failed)?;
         transaction.pragma_update(None, "user_version", next).map_err(failed)?;
         transaction.commit().map_err(failed)?;
-        log::info!("{}: brought to format {next}", display_path(path));
+        log::info!("{}: migrated to format {next}", display_path(path));
     }
     Ok(())
 }

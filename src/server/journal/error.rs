@@ -25,7 +25,7 @@ pub enum JournalError {
     },
     /// Another kind of file.
     #[error("{} is not a fileshare data file ({reason}); it was left as it is", display_path(.path))]
-    NotOurs {
+    AnotherFile {
         /// The data file.
         path: PathBuf,
         /// What it is.

@@ -70,7 +70,7 @@ impl SqliteStore {
         migrations: &[Migration],
     ) -> Result<(Self, [u8; 32]), JournalError> {
         let path = data_file::resolve(path)?;
-        let lock_file = LockFile::take(&path)?;
+        let lock_file = LockFile::acquire(&path)?;
         let state = data_file::check_data_file(&path)?;
         data_file::prepare(&path, state)?;
         let failed = |error: rusqlite::Error| JournalError::from_sqlite(&path, &error);
