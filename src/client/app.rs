@@ -190,7 +190,7 @@ fn create_context(
         session: Arc::new(control),
         server,
         files,
-        own: Arc::clone(uploads.publications()),
+        publications: Arc::clone(uploads.publications()),
         uploads,
         downloader: Arc::new(downloader),
         console,

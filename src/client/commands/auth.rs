@@ -76,7 +76,7 @@ fn log_in(
         Err(error @ PasswordError::File(..)) => return context.report_error("auth", ExitCode::LocalFile, error),
         Err(error) => return report_refused(context, user.as_str(), error.to_string()),
     };
-    let loading = LoadingGuard::begin(&context.own);
+    let loading = LoadingGuard::begin(&context.publications);
     match login(&user, password) {
         Ok(info) => {
             welcome(context, &user, info, loading);
@@ -93,7 +93,7 @@ fn log_in(
 /// them.
 fn welcome(context: &CommandContext, user: &UserName, info: LoginInfo, loading: LoadingGuard) {
     let console = Arc::clone(&context.console);
-    context.own.load(&context.server, loading, move |error| {
+    context.publications.load(&context.server, loading, move |error| {
         console.info_async(format!("earlier publications are not served: {error}"));
     });
     context.console.report(&Report::Welcome(user));

@@ -28,7 +28,7 @@ fn a_refused_login_gives_the_reason_on_stderr_only() {
         let (code, out, err) = client.run("auth hans x");
         assert_eq!((code, out.as_str()), (ExitCode::NotAuthenticated, REFUSED));
         assert!(err.starts_with(&format!("client: {why}")) && err.lines().count() == 1, "{err}");
-        assert!(!client.context.own.is_loading(), "nothing is going to be listed");
+        assert!(!client.context.publications.is_loading(), "nothing is going to be listed");
     }
     assert_eq!(client.run("auth hans x").1, WELCOME);
 }
@@ -105,11 +105,11 @@ fn earlier_publications_are_served_before_the_greeting() {
     client.script().own.insert(file("some"), (content(2), some.clone()));
     client.context.uploads.publications().publish(&file("another user's"), content(3), Audience::Everyone);
     client.run("auth hans pw");
-    drop(client.context.own.restricted_among(std::iter::empty()));
+    drop(client.context.publications.restricted_among(std::iter::empty()));
     let served = client.served();
     assert_eq!(served.len(), 2);
     assert_eq!(served[&file("some")], (content(2), some));
-    assert_eq!(client.context.own.names_with_prefix("a", 9), [file("all")]);
+    assert_eq!(client.context.publications.names_with_prefix("a", 9), [file("all")]);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_publication_stays_although_only_a_partial_file_exists() {
     }
     client.run("auth hans pw");
     assert!(
-        !client.context.own.is_known_absent(&file("cut/off")),
+        !client.context.publications.is_known_absent(&file("cut/off")),
         "an interrupted get of an own file leaves the same behind"
     );
     let left: Vec<String> = client.script().own.keys().map(ToString::to_string).collect();

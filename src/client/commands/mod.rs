@@ -91,7 +91,7 @@ pub struct CommandContext {
     pub uploads: Arc<UploadService>,
     pub downloader: Arc<dyn Download>,
     /// The user's own publications.
-    pub own: Arc<OwnPublications>,
+    pub publications: Arc<OwnPublications>,
     pub console: Arc<Console>,
     /// Whether a command runs and whether it is cancelled.
     pub state: Arc<CommandState>,

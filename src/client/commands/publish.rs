@@ -40,7 +40,7 @@ fn publish_hashed(context: &CommandContext, to: Vec<UserName>, files: &[PathArg]
     let audience = if to.is_empty() { Audience::Everyone } else { Audience::only(to) };
     if !hashed.is_empty() {
         let now_public = match audience {
-            Audience::Everyone => context.own.restricted_among(hashed.iter().map(|file| &file.name)),
+            Audience::Everyone => context.publications.restricted_among(hashed.iter().map(|file| &file.name)),
             Audience::Only(_) => Vec::new(),
         };
         match register_and_publish(context, &hashed, audience) {
@@ -123,7 +123,7 @@ fn register_and_publish(
     audience: Audience,
 ) -> Result<(), RequestError> {
     for file in files {
-        context.own.publish(&file.name, file.content, audience.clone());
+        context.publications.publish(&file.name, file.content, audience.clone());
     }
     context.server.publish(files, &PublishAudience::Audience(audience))
 }
@@ -221,7 +221,7 @@ fn withdraw(context: &CommandContext, files: &[PathArg]) -> Result<Withdrawn, Re
 
     let mut unpublished = Vec::new();
     for (index, (name, found)) in names.into_iter().zip(found).enumerate() {
-        context.own.unpublish(&name);
+        context.publications.unpublish(&name);
         if found {
             unpublished.push(name);
         } else {

@@ -130,13 +130,17 @@ fn published_file(item: &NamedContent) -> NamedContent {
 /// What a background thread needs to publish.
 struct Publisher {
     server: ServerApi,
-    own: Arc<OwnPublications>,
+    publications: Arc<OwnPublications>,
     cancelled: Cancelled,
 }
 
 impl Publisher {
     fn of(context: &CommandContext) -> Self {
-        Self { server: context.server.clone(), own: context.own.clone(), cancelled: context.state.cancelled() }
+        Self {
+            server: context.server.clone(),
+            publications: context.publications.clone(),
+            cancelled: context.state.cancelled(),
+        }
     }
 
     /// Publishes incomplete files, all that wait at a time. A failure is not reported here: the file is published again
@@ -144,7 +148,8 @@ impl Publisher {
     fn publish_early(&self, files: &Receiver<NamedContent>, early: &Mutex<EarlyPublications>) {
         while let Ok(first) = files.recv() {
             let batch = [first].into_iter().chain(files.try_iter());
-            let mut batch: Vec<NamedContent> = batch.filter(|file| self.own.is_known_absent(&file.name)).collect();
+            let mut batch: Vec<NamedContent> =
+                batch.filter(|file| self.publications.is_known_absent(&file.name)).collect();
             {
                 let mut early = lock(early);
                 if early.is_closed || self.cancelled.try_recv() == Err(TryRecvError::Disconnected) {
@@ -165,7 +170,7 @@ impl Publisher {
         if files.is_empty() {
             return Ok(());
         }
-        let _loading = LoadingGuard::begin(&self.own);
+        let _loading = LoadingGuard::begin(&self.publications);
         self.server.publish(files, &PublishAudience::Inherited)?;
         // Every upload checks the audience again, so the upload service must know it.
         let names: Vec<FileName> = files.iter().map(|file| file.name.clone()).collect();
@@ -176,7 +181,7 @@ impl Publisher {
                 Some(users) if users.is_empty() => Audience::Everyone,
                 Some(users) => Audience::only(users),
             };
-            self.own.publish(&file.name, file.content, audience);
+            self.publications.publish(&file.name, file.content, audience);
         }
         Ok(())
     }
@@ -185,7 +190,7 @@ impl Publisher {
         if names.is_empty() {
             return Ok(());
         }
-        names.iter().for_each(|name| self.own.unpublish(name));
+        names.iter().for_each(|name| self.publications.unpublish(name));
         self.server.unpublish(names).map(drop)
     }
 }

@@ -16,10 +16,10 @@ pub type Cancelled = Receiver<Infallible>;
 
 /// Shared by the thread that runs commands and the one that cancels them.
 #[derive(Debug)]
-pub struct CommandState(Mutex<State>);
+pub struct CommandState(Mutex<Status>);
 
 #[derive(Debug)]
-struct State {
+struct Status {
     is_running: bool,
     is_closed: bool,
     /// Dropped by a cancellation.
@@ -30,7 +30,7 @@ struct State {
 impl Default for CommandState {
     fn default() -> Self {
         let (alive, cancelled) = bounded(0);
-        Self(Mutex::new(State { is_running: false, is_closed: false, alive: Some(alive), cancelled }))
+        Self(Mutex::new(Status { is_running: false, is_closed: false, alive: Some(alive), cancelled }))
     }
 }
 

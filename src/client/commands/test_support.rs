@@ -301,7 +301,7 @@ impl TestClient {
             session: Arc::new(server.clone()),
             server: ServerApi::with_transport(Arc::new(server.clone())),
             files,
-            own: uploads.publications().clone(),
+            publications: uploads.publications().clone(),
             uploads,
             downloader: Arc::new(server.clone()),
             console: Arc::new(Console::with_writers(
@@ -342,7 +342,7 @@ impl TestClient {
 
     /// What peers can download from this client.
     pub(crate) fn served(&self) -> BTreeMap<FileName, (Content, Audience)> {
-        self.context.own.all()
+        self.context.publications.all()
     }
 
     /// Peers have published this.

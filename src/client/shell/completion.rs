@@ -28,7 +28,7 @@ const CANDIDATES_MAX: usize = 500;
 
 pub(super) struct Completion {
     server: ServerApi,
-    own: Arc<OwnPublications>,
+    publications: Arc<OwnPublications>,
     dir: PathBuf,
     /// A request is pending: pressing the key again sends no second one.
     is_searching: Arc<AtomicBool>,
@@ -38,7 +38,7 @@ impl Completion {
     pub(super) fn new(context: &CommandContext, dir: &Path) -> Self {
         Self {
             server: context.server.clone(),
-            own: Arc::clone(&context.own),
+            publications: Arc::clone(&context.publications),
             dir: dir.into(),
             is_searching: Arc::default(),
         }
@@ -54,7 +54,7 @@ impl Completion {
         };
         let names = match Verb::parse(&head.text) {
             Some(Verb::Pub) => self.local_entries(&word),
-            Some(Verb::Unp) => to_strings(&self.own.names_with_prefix(&word, CANDIDATES_MAX)),
+            Some(Verb::Unp) => to_strings(&self.publications.names_with_prefix(&word, CANDIDATES_MAX)),
             Some(Verb::Get) => self.remote_names(word),
             _ => Vec::new(),
         };

@@ -39,7 +39,7 @@ fn unp_and_get_complete_published_names() {
     let client = TestClient::new();
     client.script().own.insert(file("mine"), (content(1), Audience::Everyone));
     client.run("auth hans pw");
-    drop(client.context.own.restricted_among(std::iter::empty()));
+    drop(client.context.publications.restricted_among(std::iter::empty()));
     client.found("it's", 1, 1);
     client.found("other", 1, 1);
     let dir = Path::new("/nonexistent");
