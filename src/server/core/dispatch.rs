@@ -9,13 +9,12 @@ use std::time::Instant;
 use log::{Level, debug, info, trace};
 
 use super::pending_logins::LoginId;
-use super::queries::RequestInfo;
-use super::request_log::{is_success, log_received, log_sent, verb, verb_level};
+use super::request_log::{RequestInfo, log_received, log_sent};
 use super::sessions::{HandshakeReply, Session, SessionKey, StagedAudience};
 use super::{Reply, Server};
 use crate::common::escape::escape_controls;
 use crate::common::limits::AUDIENCE_MAX_USERS;
-use crate::common::message::{ClientMessage, Heartbeat, Request, ResolvePurpose, Response, ServerMessage};
+use crate::common::message::{ClientMessage, Heartbeat, Request, Response, ServerMessage};
 use crate::common::types::{RequestId, SessionId, UserName};
 use crate::server::core::Effects;
 
@@ -99,19 +98,14 @@ impl Server {
         if id < session.lowest_pending {
             return self.send_reply(key, id, Response::Rejected, out);
         }
-        let level = if id > session.highest_logged { verb_level(&request) } else { Level::Debug };
-        session.highest_logged = session.highest_logged.max(id);
-        log_received(level, session, verb(&request));
-        let is_fetch = matches!(request, Request::Resolve { purpose: ResolvePurpose::Download, .. });
+        let info = RequestInfo::log_received(id, &request, session);
         let reply = match request {
             Request::Publish { .. } | Request::Unpublish { .. } => self.on_mutation(now, key, id, request, out),
             Request::StageAudience { key, part, users } => stage_audience_part(session, key, part, users).into(),
-            query => self.on_query(now, key, RequestInfo { id, level }, query),
+            query => self.on_query(now, key, info, query),
         };
         if let Reply::Now(response) = reply {
-            // The client repeats the same request after BUSY; its outcome is logged then.
-            let level = if matches!(response, Response::Busy { .. }) { Level::Debug } else { level };
-            log_sent(level, self.sessions.get(key), is_success(&response, is_fetch));
+            info.log_sent(&response, self.sessions.get(key));
             self.send_reply(key, id, response, out);
         }
     }

@@ -11,17 +11,16 @@
 
 use std::time::Instant;
 
-use log::Level;
 use serde::Serialize;
 
-use super::request_log::{is_success, log_sent};
+use super::request_log::RequestInfo;
 use super::sessions::SessionKey;
 use super::{Reply, Server};
 use crate::common::limits::{PAGE_MAX_BYTES, QUERY_WINDOW};
 use crate::common::message::{
     AvailableContent, Cursor, NameQuery, OwnPublication, Request, ResolvePurpose, Response, encoded_len,
 };
-use crate::common::types::{Audience, FileName, RequestId, UserName};
+use crate::common::types::{Audience, FileName, UserName};
 use crate::server::auth::keys::StaleCursor;
 use crate::server::core::Effects;
 use crate::server::index::{Budget, OwnerId, Page, Position};
@@ -40,13 +39,6 @@ pub(super) struct Requester {
     pub(super) user: UserName,
     pub(super) owner: OwnerId,
     pub(super) is_local: bool,
-}
-
-/// A request as the reply and the log refer to it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RequestInfo {
-    pub(super) id: RequestId,
-    pub(super) level: Level,
 }
 
 /// A query that waits for its next slice of work.
@@ -91,20 +83,6 @@ enum PageProgress {
     Unfinished,
     /// The page is full or the list has ended; `next` is where the next page starts, if there is one.
     Complete { next: Option<Position> },
-}
-
-impl QueuedQuery {
-    /// Whether it is a RESOLVE for `get`.
-    fn is_fetch(&self) -> bool {
-        match &self.progress {
-            QueryProgress::NotStarted(request) => {
-                matches!(request, Request::Resolve { purpose: ResolvePurpose::Download, .. })
-            }
-            QueryProgress::InProgress(page) => {
-                matches!(page.query, IndexQuery::Contents { purpose: ResolvePurpose::Download, .. })
-            }
-        }
-    }
 }
 
 impl IndexQuery {
@@ -157,13 +135,13 @@ impl Server {
             && let Some((session, queued)) = self.queued_queries.pop()
         {
             let Some(key) = self.sessions.find(&session) else { continue };
-            let (info, is_fetch) = (queued.info, queued.is_fetch());
+            let info = queued.info;
             let reply = match queued.progress {
                 QueryProgress::NotStarted(request) => self.start_query(now, key, info, request),
                 QueryProgress::InProgress(page) => self.continue_page(now, key, info, page),
             };
             if let Reply::Now(response) = reply {
-                log_sent(info.level, self.sessions.get(key), is_success(&response, is_fetch));
+                info.log_sent(&response, self.sessions.get(key));
                 self.send_reply(key, info.id, response, out);
             }
         }

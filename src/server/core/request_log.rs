@@ -5,9 +5,36 @@ use log::{Level, log};
 use super::sessions::Session;
 use crate::common::escape::escape_controls;
 use crate::common::message::{Request, ResolvePurpose, Response};
+use crate::common::types::RequestId;
+
+/// A request as the reply and the log refer to it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RequestInfo {
+    pub(super) id: RequestId,
+    level: Level,
+    /// It is a RESOLVE for `get`, which fails if nothing is found.
+    is_download: bool,
+}
+
+impl RequestInfo {
+    /// Logs that a request was received. Requests that were logged before are logged for debugging only.
+    pub(super) fn log_received(id: RequestId, request: &Request, session: &mut Session) -> Self {
+        let level = if id > session.highest_logged { level(request) } else { Level::Debug };
+        session.highest_logged = session.highest_logged.max(id);
+        log_received(level, session, verb(request));
+        let is_download = matches!(request, Request::Resolve { purpose: ResolvePurpose::Download, .. });
+        Self { id, level, is_download }
+    }
+
+    /// Logs that a response was sent. The client repeats a request after BUSY; its outcome is logged then.
+    pub(super) fn log_sent(self, response: &Response, session: &Session) {
+        let level = if matches!(response, Response::Busy { .. }) { Level::Debug } else { self.level };
+        log_sent(level, session, is_success(response, self.is_download));
+    }
+}
 
 /// The name of a request in the log.
-pub(super) fn verb(request: &Request) -> &'static str {
+fn verb(request: &Request) -> &'static str {
     match request {
         Request::Publish { .. } => "PUB",
         Request::Unpublish { .. } => "UNP",
@@ -22,7 +49,7 @@ pub(super) fn verb(request: &Request) -> &'static str {
 }
 
 /// At which level a request is logged: a user's command once, the requests that continue it for debugging only.
-pub(super) fn verb_level(request: &Request) -> Level {
+fn level(request: &Request) -> Level {
     match request {
         Request::Publish { .. }
         | Request::Unpublish { .. }
@@ -34,10 +61,10 @@ pub(super) fn verb_level(request: &Request) -> Level {
     }
 }
 
-/// Whether the log calls a response OK. `is_fetch`: the request was a RESOLVE for `get`, which fails if nothing is found.
-pub(super) fn is_success(response: &Response, is_fetch: bool) -> bool {
+/// Whether the log calls a response OK.
+fn is_success(response: &Response, is_download: bool) -> bool {
     match response {
-        Response::Contents { entries, next } => !is_fetch || !entries.is_empty() || next.is_some(),
+        Response::Contents { entries, next } => !is_download || !entries.is_empty() || next.is_some(),
         Response::Unpublished { published_mask: found, .. } => *found != 0,
         Response::Busy { .. }
         | Response::UnknownAudience
