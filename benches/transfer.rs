@@ -198,9 +198,6 @@ impl DownloadProgress for NoProgress {
     fn finished(&self, _: usize, outcome: &DownloadOutcome) {
         assert!(matches!(outcome, DownloadOutcome::Saved { .. }), "{outcome:?}");
     }
-    fn interrupted(&self) -> bool {
-        false
-    }
 }
 
 impl TestUploader {
@@ -225,7 +222,7 @@ impl TestUploader {
         let downloader = Downloader::with_discovery(target, self.discovery.clone()).expect("a directory");
         let options = DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO };
         let start = Instant::now();
-        downloader.fetch(&self.wanted, &options, &NoProgress);
+        downloader.fetch(&self.wanted, &options, &crossbeam_channel::never(), &NoProgress);
         start.elapsed()
     }
 }

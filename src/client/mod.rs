@@ -12,6 +12,7 @@
 
 pub(crate) mod app;
 mod backoff;
+mod cancel;
 pub(crate) mod cli;
 pub(crate) mod commands;
 pub(crate) mod control;

@@ -46,7 +46,12 @@ fn download_and_report(context: &CommandContext, selection: &Selection, reshare:
     let reporter = OrderedReporter::new(context, selection, reshare);
     reporter.flush_ready();
     if !selection.items.is_empty() {
-        let outcomes = context.downloader.fetch(&selection.items, &context.download_options, &reporter);
+        let outcomes = context.downloader.fetch(
+            &selection.items,
+            &context.download_options,
+            &context.state.cancelled(),
+            &reporter,
+        );
         for (index, outcome) in outcomes.iter().enumerate() {
             reporter.record(index, outcome);
         }
@@ -210,14 +215,10 @@ impl DownloadProgress for OrderedReporter<'_> {
         self.record(index, outcome);
     }
 
-    fn arriving(&self, index: usize, incomplete: &Arc<IncompleteFile>) {
+    fn started(&self, index: usize, incomplete: &Arc<IncompleteFile>) {
         if let Some(reshare) = self.reshare {
             reshare.started(index, incomplete);
         }
-    }
-
-    fn interrupted(&self) -> bool {
-        self.context.state.is_cancelled()
     }
 }
 

@@ -17,6 +17,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client::cancel::Cancelled;
 use crate::client::control::{ControlHandle, LoginError, Password, RequestError, ServerApi};
 use crate::client::download::{DownloadOptions, DownloadOutcome, DownloadProgress, Downloader};
 use crate::client::exit_code::ExitCode;
@@ -67,6 +68,7 @@ pub trait Download: Send + Sync {
         &self,
         items: &[NamedContent],
         options: &DownloadOptions,
+        cancelled: &Cancelled,
         progress: &dyn DownloadProgress,
     ) -> Vec<DownloadOutcome>;
 }
@@ -76,9 +78,10 @@ impl Download for Downloader {
         &self,
         items: &[NamedContent],
         options: &DownloadOptions,
+        cancelled: &Cancelled,
         progress: &dyn DownloadProgress,
     ) -> Vec<DownloadOutcome> {
-        Downloader::fetch(self, items, options, progress)
+        Downloader::fetch(self, items, options, cancelled, progress)
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select, unbounded};
 
 use super::CommandContext;
-use super::state::Cancelled;
+use crate::client::cancel::Cancelled;
 use crate::client::control::{PublishAudience, RequestError, ServerApi};
 use crate::client::download::{IncompleteFile, OnExists};
 use crate::client::exit_code::ExitCode;

@@ -1,18 +1,15 @@
 //! The state of one command context: whether a command runs, whether it is cancelled, whether further ones may start.
 //!
-//! Cancellation is a channel that disconnects, so that a thread can wait for it and for a result at the same time. Must
-//! not know about signals: the shell decides what a signal means.
+//! Must not know about signals: the shell decides what a signal means.
 
 use std::convert::Infallible;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Sender, bounded};
 
+use crate::client::cancel::{self, Cancelled};
 use crate::common::sync::lock;
-
-/// Nothing is ever sent: the channel disconnects when the running command is cancelled.
-pub type Cancelled = Receiver<Infallible>;
 
 /// Shared by the thread that runs commands and the one that cancels them.
 #[derive(Debug)]
@@ -59,7 +56,7 @@ impl CommandState {
 
     /// Whether the running command should stop.
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled().try_recv() == Err(TryRecvError::Disconnected)
+        cancel::is_cancelled(&self.cancelled())
     }
 
     /// Disconnects when the command that runs now is cancelled.

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use zeroize::Zeroizing;
 
 use super::{CommandContext, CommandState, Download, LoginInfo, SessionControl};
+use crate::client::cancel::{Cancelled, is_cancelled};
 use crate::client::control::{LoginError, Password, RequestError, RequestTransport, ServerApi};
 use crate::client::download::{
     DownloadError, DownloadOptions, DownloadOutcome, DownloadProgress, IncompleteFile, OnExists,
@@ -218,6 +219,7 @@ impl Download for ScriptedServer {
         &self,
         items: &[NamedContent],
         _: &DownloadOptions,
+        cancelled: &Cancelled,
         progress: &dyn DownloadProgress,
     ) -> Vec<DownloadOutcome> {
         let outcome = |item: &NamedContent| match self.state().outcomes.get(&item.name) {
@@ -231,12 +233,12 @@ impl Download for ScriptedServer {
                 let part_dir = dir.path().join(index.to_string());
                 std::fs::create_dir(&part_dir).unwrap();
                 let incomplete = IncompleteFile::example(&part_dir);
-                progress.arriving(index, &incomplete);
+                progress.started(index, &incomplete);
                 finished.push(Arc::downgrade(&incomplete));
             }
             self.state().calls.push(format!("fetch {} {}", item.name, item.content.size));
             progress.received(index, item.content.size, item.content.size);
-            let outcome = if progress.interrupted() {
+            let outcome = if is_cancelled(cancelled) {
                 DownloadOutcome::Failed(DownloadError::Interrupted)
             } else {
                 outcome(item)

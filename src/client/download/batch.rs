@@ -7,9 +7,9 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::thread::{self, Scope};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, at, never, select, unbounded};
 
 use super::coordinator::{
     Command, Coordinator, Effect, Event, FileEvent, PeerHistory, Report, SourceEnd, SourceEvent, SourcesFound,
@@ -20,14 +20,12 @@ use super::partial_file::IncompleteFile;
 use super::scheduler::{FileId, SourceId};
 use super::source::{self, SourceHandle};
 use super::target::{TargetDir, TargetState};
-use super::{DownloadError, DownloadOptions, DownloadOutcome, DownloadProgress, OnExists};
+use super::{Cancelled, DownloadError, DownloadOptions, DownloadOutcome, DownloadProgress, OnExists, is_cancelled};
 use crate::common::chunk_tree::GroupHashes;
 use crate::common::types::{ContentRef, NamedContent};
 
 /// Files of a batch: fewer than the tickets that an uploader keeps for one connection grant.
 pub(super) const FILES_PER_BATCH: usize = 2_048;
-/// How often it is checked whether the user wants to stop.
-const INTERRUPT_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// All files of one command.
 pub(super) struct DownloadRequest<'a> {
@@ -35,7 +33,7 @@ pub(super) struct DownloadRequest<'a> {
     pub discovery: &'a Arc<dyn SourceDiscovery>,
     pub items: &'a [NamedContent],
     pub options: &'a DownloadOptions,
-    pub progress: &'a dyn DownloadProgress,
+    pub cancelled: &'a Cancelled,
 }
 
 /// A batch whose targets have been checked.
@@ -51,7 +49,7 @@ struct PreparedBatch {
 
 impl DownloadRequest<'_> {
     /// Downloads all; one outcome for each file, in order.
-    pub fn run(&self) -> Vec<DownloadOutcome> {
+    pub fn run(&self, progress: &dyn DownloadProgress) -> Vec<DownloadOutcome> {
         let mut outcomes: Vec<Option<DownloadOutcome>> = self.items.iter().map(|_| None).collect();
         let mut history = PeerHistory::default();
         let starts = (0..self.items.len()).step_by(FILES_PER_BATCH);
@@ -63,9 +61,9 @@ impl DownloadRequest<'_> {
                 let mut batch = prepared.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 next = prepare_next();
                 let finished = std::mem::take(&mut batch.finished);
-                for (index, outcome) in finished.into_iter().chain(self.download(batch, &mut history)) {
-                    outcomes[index] = Some(outcome);
-                }
+                finished.iter().for_each(|(index, outcome)| progress.finished(*index, outcome));
+                let downloaded = self.download(batch, &mut history, progress);
+                finished.into_iter().chain(downloaded).for_each(|(index, outcome)| outcomes[index] = Some(outcome));
             }
         });
         outcomes.into_iter().map(|outcome| outcome.expect("every file has an outcome")).collect()
@@ -76,10 +74,7 @@ impl DownloadRequest<'_> {
         for index in batch {
             let item = self.items[index].clone();
             match self.check_target(&item) {
-                Some(outcome) => {
-                    self.progress.finished(index, &outcome);
-                    finished.push((index, outcome));
-                }
+                Some(outcome) => finished.push((index, outcome)),
                 None => jobs.push(FileJob { index, item }),
             }
         }
@@ -96,10 +91,10 @@ impl DownloadRequest<'_> {
 
     /// An outcome if nothing needs to be downloaded.
     fn check_target(&self, item: &NamedContent) -> Option<DownloadOutcome> {
-        if self.progress.interrupted() {
+        if is_cancelled(self.cancelled) {
             return Some(DownloadOutcome::Failed(DownloadError::Interrupted));
         }
-        let state = self.target_dir.target_state(&item.name, &item.content, &|| self.progress.interrupted());
+        let state = self.target_dir.target_state(&item.name, &item.content, &|| is_cancelled(self.cancelled));
         match (state, self.options.on_exists) {
             (Err(error), _) => Some(DownloadOutcome::Failed(error.into())),
             (Ok(TargetState::Identical), _) => Some(DownloadOutcome::Saved { name: item.name.clone() }),
@@ -117,13 +112,18 @@ impl DownloadRequest<'_> {
     }
 
     /// Downloads one batch; the outcomes by the files' indices in the request.
-    fn download(&self, batch: PreparedBatch, history: &mut PeerHistory) -> Vec<(usize, DownloadOutcome)> {
+    fn download(
+        &self,
+        batch: PreparedBatch,
+        history: &mut PeerHistory,
+        progress: &dyn DownloadProgress,
+    ) -> Vec<(usize, DownloadOutcome)> {
         let PreparedBatch { jobs, events: (sender, receiver), queried_at, .. } = batch;
-        let files = FileOperations::new(self.target_dir, self.options.on_exists, self.progress, &jobs);
+        let files = FileOperations::new(self.target_dir, self.options.on_exists, self.cancelled, &jobs);
         let coordinator = Coordinator::new(Instant::now(), &jobs, self.options.retry_for, history, queried_at);
         let outcomes = thread::scope(|scope| {
             let (sources, discovery) = (HashMap::new(), self.discovery);
-            let driver = Driver { scope, files: &files, discovery, coordinator, sender, receiver, sources };
+            let driver = Driver { scope, files: &files, progress, discovery, coordinator, sender, receiver, sources };
             driver.run().into_outcomes().collect::<Vec<_>>()
         });
         jobs.iter().map(|job| job.index).zip(outcomes).collect()
@@ -152,6 +152,7 @@ fn find_sources(
 struct Driver<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     files: &'env FileOperations<'env>,
+    progress: &'env dyn DownloadProgress,
     discovery: &'env Arc<dyn SourceDiscovery>,
     coordinator: Coordinator<'env>,
     sender: Sender<Event>,
@@ -163,9 +164,6 @@ impl<'env> Driver<'_, 'env> {
     fn run(mut self) -> Coordinator<'env> {
         self.create_empty_files();
         loop {
-            if self.files.progress.interrupted() {
-                self.coordinator.on_event(Instant::now(), Event::Interrupted);
-            }
             let now = Instant::now();
             for effect in self.coordinator.advance(now) {
                 self.apply(effect);
@@ -173,9 +171,7 @@ impl<'env> Driver<'_, 'env> {
             if self.coordinator.is_finished() {
                 break;
             }
-            let deadline = now + INTERRUPT_POLL_INTERVAL;
-            let deadline = self.coordinator.poll_timeout(now).map_or(deadline, |timer| timer.min(deadline));
-            let first = self.receiver.recv_deadline(deadline).ok();
+            let first = self.wait(self.coordinator.poll_timeout(now));
             let now = Instant::now();
             for event in first.into_iter().chain(self.receiver.try_iter()) {
                 self.coordinator.on_event(now, event);
@@ -183,6 +179,19 @@ impl<'env> Driver<'_, 'env> {
         }
         self.sources.values().for_each(SourceHandle::shut_down);
         self.coordinator
+    }
+
+    /// The next event; `None` when there is none until this time.
+    fn wait(&self, until: Option<Instant>) -> Option<Event> {
+        let timer = until.map_or_else(never, at);
+        if is_cancelled(self.files.cancelled) {
+            return Some(Event::Interrupted);
+        }
+        select! {
+            recv(self.receiver) -> event => event.ok(),
+            recv(self.files.cancelled) -> _ => Some(Event::Interrupted),
+            recv(timer) -> _ => None,
+        }
     }
 
     fn create_empty_files(&mut self) {
@@ -234,10 +243,10 @@ impl<'env> Driver<'_, 'env> {
     }
 
     fn report(&self, report: Report) {
-        let (progress, jobs) = (self.files.progress, self.files.jobs);
+        let (progress, jobs) = (self.progress, self.files.jobs);
         match report {
             Report::Received(file, bytes) => progress.received(jobs[file].index, bytes, jobs[file].item.content.size),
-            Report::Opened(file, incomplete) => progress.arriving(jobs[file].index, &incomplete),
+            Report::Opened(file, incomplete) => progress.started(jobs[file].index, &incomplete),
             Report::Finished(file) => {
                 let outcome = self.coordinator.outcome(file).expect("it is finished");
                 progress.finished(jobs[file].index, outcome);

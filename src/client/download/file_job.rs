@@ -4,14 +4,15 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
+
+use crossbeam_channel::RecvTimeoutError;
 
 use super::give_up::GiveUpTimer;
 use super::partial_file::{IncompleteFile, PartialFile};
 use super::scheduler::FileId;
 use super::target::{Finalized, TargetDir, TargetState, split_parent, target_state_in};
-use super::{DownloadError, DownloadOutcome, DownloadProgress, OnExists};
+use super::{Cancelled, DownloadError, DownloadOutcome, OnExists, is_cancelled};
 use crate::common::chunk_tree::GroupHashes;
 use crate::common::sync::lock;
 use crate::common::types::{NamedContent, UserName};
@@ -79,7 +80,7 @@ impl FileState {
 pub(super) struct FileOperations<'a> {
     pub target_dir: &'a TargetDir,
     pub on_exists: OnExists,
-    pub progress: &'a dyn DownloadProgress,
+    pub cancelled: &'a Cancelled,
     pub jobs: &'a [FileJob],
     /// Small files that have been verified: only the first verified copy is saved.
     claimed: Vec<AtomicBool>,
@@ -96,14 +97,9 @@ pub(super) enum SmallFile {
 }
 
 impl<'a> FileOperations<'a> {
-    pub fn new(
-        target_dir: &'a TargetDir,
-        on_exists: OnExists,
-        progress: &'a dyn DownloadProgress,
-        jobs: &'a [FileJob],
-    ) -> Self {
+    pub fn new(target_dir: &'a TargetDir, on_exists: OnExists, cancelled: &'a Cancelled, jobs: &'a [FileJob]) -> Self {
         let claimed = jobs.iter().map(|_| AtomicBool::new(false)).collect();
-        Self { target_dir, on_exists, progress, jobs, claimed, same_content: [const { Mutex::new(()) }; _] }
+        Self { target_dir, on_exists, cancelled, jobs, claimed, same_content: [const { Mutex::new(()) }; _] }
     }
 
     /// Verifies and saves a file of one group.
@@ -124,10 +120,10 @@ impl<'a> FileOperations<'a> {
         let folder = self.target_dir.open_parent(name)?;
         let mut partial = PartialFile::open(folder.clone(), &content.hash);
         for _ in 1..LOCK_TRIES {
-            if !matches!(partial, Err(DownloadError::Locked)) || self.progress.interrupted() {
+            let is_locked = matches!(partial, Err(DownloadError::Locked));
+            if !is_locked || self.cancelled.recv_timeout(LOCK_RETRY_WAIT) == Err(RecvTimeoutError::Disconnected) {
                 break;
             }
-            thread::sleep(LOCK_RETRY_WAIT);
             partial = PartialFile::open(folder.clone(), &content.hash);
         }
         let partial = partial?;
@@ -181,7 +177,7 @@ impl<'a> FileOperations<'a> {
     fn on_target_exists(&self, file: FileId, partial: &PartialFile) -> io::Result<DownloadOutcome> {
         let NamedContent { name, content } = &self.jobs[file].item;
         let leaf = split_parent(name).1;
-        let state = target_state_in(partial.folder(), leaf, content, &|| self.progress.interrupted())?;
+        let state = target_state_in(partial.folder(), leaf, content, &|| is_cancelled(self.cancelled))?;
         Ok(match (state, self.on_exists) {
             (TargetState::Identical, _) => {
                 partial.remove();

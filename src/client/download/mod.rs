@@ -41,6 +41,7 @@ use file_job::FileJob;
 pub use partial_file::IncompleteFile;
 use target::TargetDir;
 
+use crate::client::cancel::{Cancelled, is_cancelled};
 use crate::client::control::RequestError;
 use crate::client::control::ServerApi;
 use crate::client::exit_code::ExitCode;
@@ -141,8 +142,8 @@ impl From<io::Error> for DownloadError {
     }
 }
 
-/// Receives the progress of downloads. Called from the thread that downloads and from one that checks targets.
-pub trait DownloadProgress: Sync {
+/// Receives the progress of downloads, on the thread that calls [`Downloader::fetch`].
+pub trait DownloadProgress {
     /// `done` of `total` bytes of the file `index` are verified and written.
     fn received(&self, index: usize, done: u64, total: u64);
     /// All upload slots of a source are taken, and this download waits for one: called once for each source.
@@ -151,10 +152,8 @@ pub trait DownloadProgress: Sync {
     fn source_dropped(&self, user: &UserName, name: &FileName, why: &str);
     /// The file `index` has succeeded or failed. Called once for each, in any order.
     fn finished(&self, index: usize, outcome: &DownloadOutcome);
-    /// Whether the user wants to stop.
-    fn interrupted(&self) -> bool;
-    /// The download of the file `index`, a large one, has begun: its verified groups can be served already.
-    fn arriving(&self, _index: usize, _incomplete: &Arc<IncompleteFile>) {}
+    /// The download of the file `index`, a large one, has started: its verified groups can be served already.
+    fn started(&self, _index: usize, _incomplete: &Arc<IncompleteFile>) {}
 }
 
 /// Downloads files into the shared folder.
@@ -174,16 +173,17 @@ impl Downloader {
         Ok(Self { target_dir: TargetDir::open(dir)?, discovery })
     }
 
-    /// Downloads all; one outcome for each file, in order.
+    /// Downloads all; one outcome for each file, in order. Ends early when `cancelled` disconnects.
     pub fn fetch(
         &self,
         items: &[NamedContent],
         options: &DownloadOptions,
+        cancelled: &Cancelled,
         progress: &dyn DownloadProgress,
     ) -> Vec<DownloadOutcome> {
         self.target_dir.clear_cache();
         let (target_dir, discovery) = (&self.target_dir, &self.discovery);
-        DownloadRequest { target_dir, discovery, items, options, progress }.run()
+        DownloadRequest { target_dir, discovery, items, options, cancelled }.run(progress)
     }
 }
 

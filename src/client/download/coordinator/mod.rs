@@ -112,10 +112,14 @@ impl<'a> Coordinator<'a> {
 
     /// Does what is due and returns what is to be done. Must be called again at [`poll_timeout`](Self::poll_timeout).
     pub fn advance(&mut self, now: Instant) -> Vec<Effect> {
-        if !self.is_finished() {
+        let mut unfinished = 0;
+        // Abandoning a file may release others.
+        while std::mem::replace(&mut unfinished, self.unfinished) != self.unfinished {
             self.dial_pending(now);
             self.assign_work(now);
             self.query_if_needed(now);
+        }
+        if !self.is_finished() {
             self.send_cancels();
         }
         std::mem::take(&mut self.effects)

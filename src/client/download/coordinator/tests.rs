@@ -276,6 +276,17 @@ fn a_lost_file_is_queried_again_and_again_and_abandoned_after_the_retry_time() {
 }
 
 #[test]
+fn a_file_that_waits_for_the_partial_file_of_another_starts_when_that_one_is_abandoned() {
+    let (mut jobs, mut history) = (jobs(&[2 * MIB, 2 * MIB]), PeerHistory::default());
+    jobs[1].item.content = jobs[0].item.content;
+    let mut fixture = Fixture::new(&jobs, &mut history, Duration::ZERO);
+    fixture.connect_and_open();
+    assert!(kinds(&fixture.source(1, SourceEvent::Connected(vec![1]))).is_empty());
+    let effects = fixture.source(0, SourceEvent::Ended(SourceEnd::Lost("the connection was cut".to_owned())));
+    assert_eq!(kinds(&effects), ["finished 0", "outline of 1 from 1"]);
+}
+
+#[test]
 fn a_busy_source_is_dialled_again_when_it_asks_to_and_reported_once() {
     let (jobs, mut history) = (jobs(&[100]), PeerHistory::default());
     let mut fixture = Fixture::new(&jobs, &mut history, Duration::ZERO);

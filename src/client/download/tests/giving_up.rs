@@ -77,5 +77,5 @@ fn a_user_who_waits_for_a_slot_is_told_once() {
     let scene = Scene::new(&[("large", bytes(LARGE, 0))]);
     let busy = scene.peer("vader", PeerBehaviour::Busy(3));
     assert_all_done(&scene.fetch(&[&busy]));
-    assert_eq!(*scene.told.waiting.lock().unwrap(), ["vader"]);
+    assert_eq!(*scene.progress.waiting.lock().unwrap(), ["vader"]);
 }

@@ -5,12 +5,14 @@ mod peers;
 mod targets;
 mod trouble;
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::batch::FILES_PER_BATCH;
+use crossbeam_channel::{Sender, bounded};
 use peers::{Contents, Listing, Peer, PeerBehaviour};
 use tempfile::TempDir;
 
@@ -28,24 +30,41 @@ fn bytes(size: usize, seed: u8) -> Vec<u8> {
     bytes
 }
 
-/// Remembers what it was told.
-#[derive(Default)]
-struct Told {
+/// Records what is reported.
+struct RecordedProgress {
     received: Mutex<Vec<(usize, u64, u64)>>,
     dropped: Mutex<Vec<(String, String)>>,
     finished: Mutex<Vec<usize>>,
     waiting: Mutex<Vec<String>>,
-    stop: AtomicBool,
-    /// Stop once so many bytes of a file have been received.
+    /// Dropped to cancel.
+    alive: Mutex<Option<Sender<Infallible>>>,
+    cancelled: Cancelled,
+    /// Cancel once this many bytes of a file have been received.
     stop_at: Option<u64>,
-    arriving: Mutex<Vec<Arc<IncompleteFile>>>,
+    started: Mutex<Vec<Arc<IncompleteFile>>>,
 }
 
-impl DownloadProgress for Told {
+impl Default for RecordedProgress {
+    fn default() -> Self {
+        let (alive, cancelled) = bounded(0);
+        Self {
+            received: Mutex::default(),
+            dropped: Mutex::default(),
+            finished: Mutex::default(),
+            waiting: Mutex::default(),
+            alive: Mutex::new(Some(alive)),
+            cancelled,
+            stop_at: None,
+            started: Mutex::default(),
+        }
+    }
+}
+
+impl DownloadProgress for RecordedProgress {
     fn received(&self, index: usize, done: u64, total: u64) {
         self.received.lock().unwrap().push((index, done, total));
         if self.stop_at.is_some_and(|at| done >= at) {
-            self.stop.store(true, Ordering::SeqCst);
+            *self.alive.lock().unwrap() = None;
         }
     }
 
@@ -61,12 +80,8 @@ impl DownloadProgress for Told {
         self.finished.lock().unwrap().push(index);
     }
 
-    fn interrupted(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
-    }
-
-    fn arriving(&self, _index: usize, arriving: &Arc<IncompleteFile>) {
-        self.arriving.lock().unwrap().push(arriving.clone());
+    fn started(&self, _index: usize, incomplete: &Arc<IncompleteFile>) {
+        self.started.lock().unwrap().push(incomplete.clone());
     }
 }
 
@@ -76,7 +91,7 @@ struct Scene {
     contents: Arc<Contents>,
     wanted: Vec<NamedContent>,
     options: DownloadOptions,
-    told: Told,
+    progress: RecordedProgress,
 }
 
 impl Scene {
@@ -90,8 +105,8 @@ impl Scene {
             contents.insert(hash, Arc::new(bytes.clone()));
         }
         let options = DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO };
-        let (dir, contents, told) = (tempfile::tempdir().unwrap(), Arc::new(contents), Told::default());
-        Self { dir, contents, wanted, options, told }
+        let (dir, contents, progress) = (tempfile::tempdir().unwrap(), Arc::new(contents), RecordedProgress::default());
+        Self { dir, contents, wanted, options, progress }
     }
 
     fn peer(&self, name: &str, behaviour: PeerBehaviour) -> Peer {
@@ -103,10 +118,10 @@ impl Scene {
     }
 
     fn fetch_from(&self, listing: Arc<Listing>) -> Vec<DownloadOutcome> {
-        self.told.finished.lock().unwrap().clear();
+        self.progress.finished.lock().unwrap().clear();
         let downloader = Downloader::with_discovery(self.dir.path(), listing).unwrap();
-        let outcomes = downloader.fetch(&self.wanted, &self.options, &self.told);
-        let mut finished = self.told.finished.lock().unwrap().clone();
+        let outcomes = downloader.fetch(&self.wanted, &self.options, &self.progress.cancelled, &self.progress);
+        let mut finished = self.progress.finished.lock().unwrap().clone();
         finished.sort_unstable();
         assert_eq!(finished, (0..self.wanted.len()).collect::<Vec<_>>(), "each is told once");
         outcomes
@@ -164,7 +179,7 @@ fn files_of_every_size_arrive_whole() {
     assert_all_done(&scene.fetch(&[&peer]));
     scene.assert_whole();
     assert_eq!(peer.dialled.load(Ordering::SeqCst), 1, "one connection carries them all");
-    let received = scene.told.received.lock().unwrap();
+    let received = scene.progress.received.lock().unwrap();
     assert!(received.contains(&(6, 5 * MIB as u64, 5 * MIB as u64)) && received.contains(&(1, 1, 1)));
 }
 
@@ -231,7 +246,7 @@ fn what_has_arrived_can_be_served_meanwhile() {
     let scene = Scene::new(&[("large", bytes(3 * MIB, 0))]);
     let peer = scene.peer("hans", PeerBehaviour::Honest);
     assert_all_done(&scene.fetch(&[&peer]));
-    let arriving = scene.told.arriving.lock().unwrap();
+    let arriving = scene.progress.started.lock().unwrap();
     assert!((0..3).all(|group| arriving[0].has(group)) && !arriving[0].has(3) && !arriving[0].has(u32::MAX));
     let mut start = [0; 16];
     std::os::unix::fs::FileExt::read_exact_at(&**arriving[0].file(), &mut start, 0).unwrap();

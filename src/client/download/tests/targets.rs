@@ -173,19 +173,16 @@ fn a_small_part_that_another_is_writing_is_waited_for() {
 #[test]
 fn a_target_that_appears_meanwhile_is_not_replaced() {
     struct Plants<'a> {
-        told: &'a Told,
+        progress: &'a RecordedProgress,
         path: PathBuf,
     }
     impl DownloadProgress for Plants<'_> {
         fn received(&self, _: usize, _: u64, _: u64) {}
         fn source_dropped(&self, _: &UserName, _: &FileName, _: &str) {}
         fn finished(&self, index: usize, outcome: &DownloadOutcome) {
-            self.told.finished(index, outcome);
+            self.progress.finished(index, outcome);
         }
-        fn interrupted(&self) -> bool {
-            false
-        }
-        fn arriving(&self, _: usize, _: &Arc<IncompleteFile>) {
+        fn started(&self, _: usize, _: &Arc<IncompleteFile>) {
             std::fs::write(&self.path, b"mine").unwrap();
         }
     }
@@ -194,9 +191,9 @@ fn a_target_that_appears_meanwhile_is_not_replaced() {
         let peer = scene.peer("hans", PeerBehaviour::Slow(Duration::from_millis(1)));
         scene.options.on_exists = policy;
         let path = scene.path("folder/report.pdf");
-        let plants = Plants { told: &scene.told, path: path.clone() };
+        let plants = Plants { progress: &scene.progress, path: path.clone() };
         let downloader = Downloader::with_discovery(scene.dir.path(), Listing::of(&[&peer])).unwrap();
-        let outcomes = downloader.fetch(&scene.wanted, &scene.options, &plants);
+        let outcomes = downloader.fetch(&scene.wanted, &scene.options, &scene.progress.cancelled, &plants);
         match (policy, &outcomes[0]) {
             (OnExists::Error, DownloadOutcome::Failed(DownloadError::Exists)) => {
                 assert!(scene.part(0).exists(), "the whole part is kept for another policy");
@@ -224,12 +221,13 @@ fn two_downloads_of_many_small_files_both_succeed() {
 /// Two downloads of the same into the same folder at once; how many files were successes.
 fn race(scene: &Scene) -> usize {
     let peer = scene.peer("hans", PeerBehaviour::Honest);
-    let other = Told::default();
+    let other = RecordedProgress::default();
     let listing = Listing::of(&[&peer]);
     let downloaders = [(); 2].map(|()| Downloader::with_discovery(scene.dir.path(), listing.clone()).unwrap());
     let outcomes = std::thread::scope(|scope| {
-        let first = scope.spawn(|| downloaders[0].fetch(&scene.wanted, &scene.options, &scene.told));
-        let second = scope.spawn(|| downloaders[1].fetch(&scene.wanted, &scene.options, &other));
+        let first = scope
+            .spawn(|| downloaders[0].fetch(&scene.wanted, &scene.options, &scene.progress.cancelled, &scene.progress));
+        let second = scope.spawn(|| downloaders[1].fetch(&scene.wanted, &scene.options, &other.cancelled, &other));
         [first.join().unwrap(), second.join().unwrap()]
     });
     let is_done = |outcome: &&DownloadOutcome| matches!(outcome, DownloadOutcome::Saved { .. });

@@ -13,7 +13,7 @@ fn large() -> Scene {
 }
 
 fn dropped(scene: &Scene) -> Vec<String> {
-    scene.told.dropped.lock().unwrap().iter().map(|(user, _)| user.clone()).collect()
+    scene.progress.dropped.lock().unwrap().iter().map(|(user, _)| user.clone()).collect()
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn a_source_with_wrong_bytes_is_dropped_and_named() {
         // The liar is alone at first, so it is certainly asked for the group it spoils.
         let listing = Listing::of(&[&liar]);
         let downloader = Downloader::with_discovery(scene.dir.path(), listing).unwrap();
-        let outcomes = downloader.fetch(&scene.wanted, &scene.options, &scene.told);
+        let outcomes = downloader.fetch(&scene.wanted, &scene.options, &scene.progress.cancelled, &scene.progress);
         assert!(
             matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::HashMismatch)),
             "{behaviour:?}: {outcomes:?}"
@@ -48,7 +48,7 @@ fn a_gap_or_an_overlap_ends_the_connection_at_once() {
         let scene = large();
         let liar = scene.peer("vader", behaviour);
         scene.fetch(&[&liar]);
-        let dropped = scene.told.dropped.lock().unwrap();
+        let dropped = scene.progress.dropped.lock().unwrap();
         let why = &dropped[0].1;
         assert!(why.contains("broke the protocol"), "{behaviour:?}: nothing is kept of what comes too early: {why}");
     }
@@ -185,12 +185,12 @@ fn holes_of_a_part_are_not_taken_for_content() {
 #[test]
 fn an_interrupt_keeps_the_part() {
     let mut scene = large();
-    scene.told.stop_at = Some(4 * MIB as u64);
+    scene.progress.stop_at = Some(4 * MIB as u64);
     let peer = scene.peer("hans", PeerBehaviour::Slow(Duration::from_millis(1)));
     let outcomes = scene.fetch(&[&peer]);
     assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Interrupted)), "{outcomes:?}");
     assert!(scene.part(0).exists() && !scene.path("large").exists());
-    scene.told = Told::default();
+    scene.progress = RecordedProgress::default();
     // Another peer: the first may still be counting what it was asked for before the interrupt.
     let peer = scene.peer("hans", PeerBehaviour::Honest);
     assert_all_done(&scene.fetch(&[&peer]));
