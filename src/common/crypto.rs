@@ -3,6 +3,7 @@
 //! Every key is derived from a secret by BLAKE3 in its key derivation mode, with one of the context strings in
 //! [`context`]. No two uses share a context, so no key serves two purposes.
 
+use rand::{CryptoRng, RngCore};
 use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
@@ -95,6 +96,25 @@ impl AeadKey {
         sealed: &'a mut [u8],
     ) -> Option<&'a mut [u8]> {
         self.0.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), sealed).ok()
+    }
+
+    /// Encrypts `plaintext` under a random nonce and returns nonce, ciphertext and tag.
+    pub fn seal(&self, rng: &mut (impl RngCore + CryptoRng), aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+        let mut nonce = [0; NONCE_BYTES];
+        rng.fill_bytes(&mut nonce);
+        let mut sealed = [nonce.as_slice(), plaintext].concat();
+        let tag = self.seal_in_place(nonce, aad, &mut sealed[NONCE_BYTES..]);
+        sealed.extend_from_slice(&tag);
+        sealed
+    }
+
+    /// Decrypts what [`seal`](Self::seal) returned.
+    pub fn open(&self, aad: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (nonce, sealed) = sealed.split_first_chunk()?;
+        let mut plaintext = Zeroizing::new(sealed.to_vec());
+        let bytes = self.open_in_place(*nonce, aad, &mut plaintext)?.len();
+        plaintext.truncate(bytes);
+        Some(plaintext)
     }
 }
 

@@ -15,7 +15,7 @@ use rand::{CryptoRng, RngCore};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
-use super::crypto::{AeadKey, NONCE_BYTES, TAG_BYTES};
+use super::crypto::AeadKey;
 use super::redacted::Redacted;
 use super::types::{ContentRef, InstanceId, UserName};
 
@@ -83,23 +83,14 @@ impl TransferTicket {
     }
 }
 
-fn seal<T: Serialize>(ticket: &T, key: &AeadKey, rng: &mut (impl RngCore + CryptoRng)) -> Vec<u8> {
-    let mut nonce = [0; NONCE_BYTES];
-    rng.fill_bytes(&mut nonce);
-    let mut out = postcard::to_extend(ticket, nonce.to_vec()).expect("our own types always encode");
-    let tag = key.seal_in_place(nonce, &[], &mut out[NONCE_BYTES..]);
-    out.extend_from_slice(&tag);
-    out
+fn seal(ticket: &impl Serialize, key: &AeadKey, rng: &mut (impl RngCore + CryptoRng)) -> Vec<u8> {
+    let encoded = Zeroizing::new(postcard::to_stdvec(ticket).expect("our own types always encode"));
+    key.seal(rng, &[], &encoded)
 }
 
 fn open<T: DeserializeOwned>(sealed: &[u8], key: &AeadKey) -> Result<T, TicketError> {
-    let (nonce, sealed) = sealed.split_first_chunk().ok_or(TicketError::Invalid)?;
-    if sealed.len() < TAG_BYTES {
-        return Err(TicketError::Invalid);
-    }
-    let mut text = Zeroizing::new(sealed.to_vec());
-    let text = key.open_in_place(*nonce, &[], &mut text).ok_or(TicketError::Invalid)?;
-    match postcard::take_from_bytes(text) {
+    let encoded = key.open(&[], sealed).ok_or(TicketError::Invalid)?;
+    match postcard::take_from_bytes(&encoded) {
         Ok((ticket, [])) => Ok(ticket),
         _ => Err(TicketError::Invalid),
     }

@@ -95,11 +95,7 @@ impl CursorCodec {
 
     /// Seals `position` for this requester and this query; the query must not contain a cursor itself.
     pub fn seal(&self, rng: &mut ChaCha20Rng, requester: &UserName, query: &impl Serialize, position: u64) -> Cursor {
-        let mut nonce = [0; NONCE_BYTES];
-        rng.fill_bytes(&mut nonce);
-        let mut position = position.to_be_bytes();
-        let tag = self.key.seal_in_place(nonce, &associated_data(requester, query), &mut position);
-        Cursor([nonce.as_slice(), &position, &tag].concat())
+        Cursor(self.key.seal(rng, &associated_data(requester, query), &position.to_be_bytes()))
     }
 
     /// Opens a cursor of this requester and this query. No cursor is position 0.
@@ -110,14 +106,8 @@ impl CursorCodec {
         cursor: Option<&Cursor>,
     ) -> Result<u64, StaleCursor> {
         let Some(cursor) = cursor else { return Ok(0) };
-        let (nonce, sealed) = cursor.0.split_first_chunk().ok_or(StaleCursor)?;
-        let mut sealed = sealed.to_vec();
-        if sealed.len() != 8 + TAG_BYTES {
-            return Err(StaleCursor);
-        }
-        let data = associated_data(requester, query);
-        let position = self.key.open_in_place(*nonce, &data, &mut sealed).ok_or(StaleCursor)?;
-        Ok(u64::from_be_bytes((&*position).try_into().map_err(|_| StaleCursor)?))
+        let position = self.key.open(&associated_data(requester, query), &cursor.0).ok_or(StaleCursor)?;
+        Ok(u64::from_be_bytes(position.as_slice().try_into().map_err(|_| StaleCursor)?))
     }
 }
 
