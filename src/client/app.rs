@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -105,12 +106,13 @@ pub fn run(options: Options) -> Result<ExitCode, StartupError> {
     let (console, session) = (Arc::clone(&context.console), Arc::clone(&context.session));
     let interrupts = Arc::new(InterruptState::new(Arc::clone(&context.state)));
     let shell_interrupts = Arc::clone(&interrupts);
-    std::thread::spawn(move || {
+    let commands = move || {
         let run = AssertUnwindSafe(|| run_commands(&context, &shell_interrupts, script, &options));
         let exit = catch_unwind(run).unwrap_or(ShellExit::Leave(ExitCode::Internal));
         // Fails if the client has ended meanwhile.
         let _ = sender.send(AppEvent::ShellExit(exit));
-    });
+    };
+    thread::Builder::new().name("commands".into()).spawn(commands).map_err(StartupError::System)?;
     let ClientExit { code, greets } = wait_for_exit(&events, &interrupts, &*session, &console);
     session.logout();
     if greets {
@@ -319,7 +321,7 @@ fn exit_code_for(signal: ShutdownSignal) -> ExitCode {
 fn print_goodbye(console: &Arc<Console>) {
     let console = Arc::clone(console);
     let (done, printed) = channel();
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         console.report(&Report::Goodbye);
         let _ = done.send(());
     });

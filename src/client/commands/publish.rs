@@ -54,7 +54,7 @@ fn publish_hashed(context: &CommandContext, to: Vec<UserName>, files: &[PathArg]
     }
     let published: Vec<FileName> = hashed.into_iter().map(|file| file.name).collect();
     let status = context.report_failures(&failures);
-    context.console.report(&Report::Published(&published, &failures));
+    context.console.report(&Report::Published { files: &published, failures: &failures });
     status
 }
 
@@ -191,7 +191,7 @@ pub fn unpublish(context: &CommandContext, files: &[PathArg]) -> ExitCode {
         Err(error) => (Vec::new(), vec![request_failure(&error)]),
     };
     let status = context.report_failures(&failures);
-    context.console.report(&Report::Unpublished(&unpublished, &failures));
+    context.console.report(&Report::Unpublished { files: &unpublished, failures: &failures });
     status
 }
 

@@ -34,9 +34,9 @@ pub enum Report<'a> {
     /// This command needs a login before it.
     NotAuthenticated(&'a str),
     /// `pub`.
-    Published(&'a [FileName], &'a [ItemFailure]),
+    Published { files: &'a [FileName], failures: &'a [ItemFailure] },
     /// `unp`.
-    Unpublished(&'a [FileName], &'a [ItemFailure]),
+    Unpublished { files: &'a [FileName], failures: &'a [ItemFailure] },
     /// `lpf`.
     PublishedFiles(&'a [OwnPublication]),
     /// `lap`.
@@ -71,8 +71,10 @@ impl Report<'_> {
             Self::Welcome(user) => format!("Welcome, {user}!\nAvailable commands are: {}\n", COMMANDS.join(", ")),
             Self::AuthFailed(_) => "Authentication failed. Please try again.\n".into(),
             Self::NotAuthenticated(_) => "Please authenticate first\n".into(),
-            Self::Published(done, failed) => summary_line(done.len(), failed, "published", "publication"),
-            Self::Unpublished(done, failed) => summary_line(done.len(), failed, "unpublished", "unpublication"),
+            Self::Published { files, failures } => summary_line(files.len(), failures, "published", "publication"),
+            Self::Unpublished { files, failures } => {
+                summary_line(files.len(), failures, "unpublished", "unpublication")
+            }
             Self::PublishedFiles(files) => list_block(
                 files.iter().map(|file| file.name.as_str()),
                 ["No files published", "file published", "files published"],
@@ -117,8 +119,8 @@ impl Report<'_> {
                 let code = ExitCode::NotAuthenticated as u8;
                 json!({"command": command, "ok": false, "error": "Please authenticate first", "code": code})
             }
-            Self::Published(done, failures) => summary_value("pub", "published", done, failures),
-            Self::Unpublished(done, failures) => summary_value("unp", "unpublished", done, failures),
+            Self::Published { files, failures } => summary_value("pub", "published", files, failures),
+            Self::Unpublished { files, failures } => summary_value("unp", "unpublished", files, failures),
             Self::PublishedFiles(files) => json!({"command": "lpf", "ok": true, "files": own_values(files)}),
             Self::Peers(users) => {
                 json!({"command": "lap", "ok": true, "peers": users.iter().map(UserName::as_str).collect::<Vec<_>>()})
@@ -140,13 +142,13 @@ impl Report<'_> {
 }
 
 /// A line with the count of successes, then one failure line if any failed.
-fn summary_line(done: usize, failed: &[ItemFailure], verb: &str, noun: &str) -> String {
-    let mut text = match done {
+fn summary_line(count: usize, failures: &[ItemFailure], verb: &str, noun: &str) -> String {
+    let mut text = match count {
         0 => String::new(),
         1 => format!("File {verb} successfully\n"),
         many => format!("{many} files {verb} successfully\n"),
     };
-    if !failed.is_empty() {
+    if !failures.is_empty() {
         writeln!(text, "File {noun} failed").expect("a string takes all");
     }
     text
@@ -185,13 +187,13 @@ fn failure_value(command: &str, failure: &ItemFailure) -> Value {
     })
 }
 
-fn summary_value(command: &str, list: &str, done: &[FileName], failures: &[ItemFailure]) -> Value {
+fn summary_value(command: &str, list: &str, files: &[FileName], failures: &[ItemFailure]) -> Value {
     let failed = failures.iter().map(|one| json!({"name": one.name, "error": one.why, "code": one.code as u8}));
     let code = failures.first().map_or(ExitCode::Success, |first| first.code);
     json!({
         "command": command,
         "ok": failures.is_empty(),
-        list: name_texts(done),
+        list: name_texts(files),
         "failed": failed.collect::<Vec<_>>(),
         "code": code as u8,
     })

@@ -38,11 +38,17 @@ fn texts_are_those_of_the_contract() {
 fn counts_are_singular_and_plural() {
     let [a, b, c] = ["a", "b", "c"].map(file);
     let failed = [failure("x", ExitCode::LocalFile), failure("y", ExitCode::LocalFile)];
-    assert_eq!(Report::Published(std::slice::from_ref(&a), &[]).to_text(), "File published successfully\n");
-    assert_eq!(Report::Published(&[a.clone(), b, c], &[]).to_text(), "3 files published successfully\n");
-    assert_eq!(Report::Published(&[], &failed).to_text(), "File publication failed\n");
+    assert_eq!(
+        Report::Published { files: std::slice::from_ref(&a), failures: &[] }.to_text(),
+        "File published successfully\n"
+    );
+    assert_eq!(
+        Report::Published { files: &[a.clone(), b, c], failures: &[] }.to_text(),
+        "3 files published successfully\n"
+    );
+    assert_eq!(Report::Published { files: &[], failures: &failed }.to_text(), "File publication failed\n");
     let both = "File unpublished successfully\nFile unpublication failed\n";
-    assert_eq!(Report::Unpublished(std::slice::from_ref(&a), &failed).to_text(), both);
+    assert_eq!(Report::Unpublished { files: std::slice::from_ref(&a), failures: &failed }.to_text(), both);
 }
 
 #[test]
@@ -82,7 +88,7 @@ fn json_contains_the_same_results() {
     assert_eq!(lap, json!({"command": "lap", "ok": true, "peers": ["hans"]}));
     let get = json(&Report::DownloadFailed(&failure("x", ExitCode::TransferFailed)));
     assert_eq!(get, json!({"command": "get", "ok": false, "name": "x", "error": "for a reason", "code": 6}));
-    let published = json(&Report::Published(&[file("a")], &[failure("x", ExitCode::LocalFile)]));
+    let published = json(&Report::Published { files: &[file("a")], failures: &[failure("x", ExitCode::LocalFile)] });
     assert_eq!(published["published"], json!(["a"]));
     assert_eq!(published["failed"], json!([{"name": "x", "error": "for a reason", "code": 8}]));
     assert_eq!((&published["ok"], &published["code"]), (&json!(false), &json!(8)));
