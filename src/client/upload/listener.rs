@@ -18,9 +18,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, getrlimit};
 
 use super::UploadService;
+use super::connection::{self, AcceptedUpload};
 use super::limits::RateLimiter;
 use super::pending::{PendingConnection, Progress};
-use super::upload::{self, AcceptedUpload};
 use crate::client::transport::{self, Waker};
 use crate::common::net::AddressPrefix;
 use crate::common::sync::lock;
@@ -266,7 +266,8 @@ impl AcceptLoop {
         let started = stream.set_nonblocking(false).and_then(|()| {
             let waker = Arc::new(Waker::new()?);
             let (shared, accepted) = (self.shared.clone(), accepted(waker.clone()));
-            let thread = thread::Builder::new().name("upload".into()).spawn(move || upload::run(&shared, accepted))?;
+            let thread =
+                thread::Builder::new().name("upload".into()).spawn(move || connection::run(&shared, accepted))?;
             Ok(RunningUpload { thread, stream: Arc::downgrade(&stream), waker })
         });
         let mut uploads = lock(&self.shared.uploads);

@@ -1,17 +1,17 @@
 //! Serves published files to other clients over TCP.
 //!
 //! * `listener`, `pending`: accepting connections, and those that are not authenticated yet.
-//! * `upload`: one connection of a downloader.
+//! * `connection`: one connection of a downloader.
 //! * `serve`: the decision to serve, made for every chunk group anew.
 //! * `limits`: how much is served at once, how fast, and to whom.
 //!
 //! Must not know about the server, the screen, or how downloads are written.
 
+mod connection;
 mod limits;
 mod listener;
 mod pending;
 mod serve;
-mod upload;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, tick};
 
 use super::UploadService;
-use super::upload::UploadEnd;
+use super::connection::UploadEnd;
 use crate::client::download::IncompleteFile;
 use crate::client::files::{FileIdentity, HashError};
 use crate::client::publications::Publication;
@@ -215,8 +215,7 @@ impl UploadService {
         if let Some(hashes) = cached.and_then(|root| self.files.cached_group_hashes(identity, root)) {
             return Ok(hashes);
         }
-        let is_cancelled = AtomicBool::new(false);
-        let is_cancelled = &is_cancelled;
+        let is_cancelled = &AtomicBool::new(false);
         let mut on_progress = move |_| match is_cancelled.load(Ordering::Relaxed) {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),

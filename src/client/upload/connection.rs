@@ -313,5 +313,5 @@ fn send_hashing(writer: &mut RecordWriter, content: u32) -> Result<(), Transport
 const _: () = assert!(GROUPS_MAX / 8 < RECORD_MAX_BYTES as u64 - 64, "the largest Availability fits a record");
 
 #[cfg(test)]
-#[path = "upload_tests.rs"]
+#[path = "connection_tests.rs"]
 mod tests;
