@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
 
 use super::limits::{FILE_COMPONENT_MAX_BYTES, FILE_NAME_MAX_BYTES, USER_NAME_MAX_BYTES};
 
@@ -25,6 +26,9 @@ pub enum UserNameError {
     #[error("a user name cannot start with '#'")]
     Comment,
 }
+
+/// A password, wiped when dropped.
+pub type Password = Zeroizing<Vec<u8>>;
 
 /// 1 to 64 printable ASCII characters, no space, not starting with `#`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

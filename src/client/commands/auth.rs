@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{CommandContext, LoginInfo};
-use crate::client::control::{LoginError, Password};
+use crate::client::control::LoginError;
 use crate::client::exit_code::ExitCode;
 use crate::client::publications::LoadingGuard;
 use crate::client::ui::password::{PasswordError, validate};
 use crate::client::ui::report::{ItemFailure, Report};
-use crate::common::types::UserName;
+use crate::common::types::{Password, UserName};
 
 /// `-u` tries again for the server's liveness time and this margin while the user is active: the session of a crashed
 /// client has ended by then.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::cancel::Cancelled;
-use crate::client::control::{ControlHandle, LoginError, Password, RequestError, ServerApi};
+use crate::client::control::{ControlHandle, LoginError, RequestError, ServerApi};
 use crate::client::download::{DownloadOptions, DownloadOutcome, DownloadProgress, Downloader};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
@@ -27,7 +27,7 @@ use crate::client::ui::console::Console;
 use crate::client::ui::password::PasswordSource;
 use crate::client::ui::report::{ItemFailure, Report};
 use crate::client::upload::UploadService;
-use crate::common::types::{NamedContent, UserName};
+use crate::common::types::{NamedContent, Password, UserName};
 
 pub use self::state::CommandState;
 pub use self::verb::{Verb, help_text};

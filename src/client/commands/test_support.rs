@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{CommandContext, CommandState, Download, LoginInfo, SessionControl};
 use crate::client::cancel::{Cancelled, is_cancelled};
-use crate::client::control::{LoginError, Password, RequestError, RequestTransport, ServerApi};
+use crate::client::control::{LoginError, RequestError, RequestTransport, ServerApi};
 use crate::client::download::{
     DownloadError, DownloadOptions, DownloadOutcome, DownloadProgress, IncompleteFile, OnExists,
 };
@@ -23,7 +23,9 @@ use crate::client::upload::UploadService;
 use crate::common::message::{
     AudienceRef, AvailableContent, NameQuery, OwnPublication, Request, ResolvePurpose, Response,
 };
-use crate::common::types::{Audience, Content, ContentHash, FileName, NamedContent, PublicationsDigest, UserName};
+use crate::common::types::{
+    Audience, Content, ContentHash, FileName, NamedContent, Password, PublicationsDigest, UserName,
+};
 
 pub(crate) fn user(name: &str) -> UserName {
     UserName::parse(name).unwrap()

@@ -28,8 +28,15 @@ const REOPEN_INTERVAL: Duration = Duration::from_secs(3);
 /// Readiness events taken at once.
 const EVENTS_MAX: usize = 16;
 
+/// The caller of a pending request.
+struct PendingCaller {
+    /// Of the request among those started together.
+    index: usize,
+    reply: Sender<IndexedResult>,
+}
+
 /// The state of the control thread.
-pub(super) struct Driver {
+pub(super) struct SessionDriver {
     session: Session,
     sockets: Sockets,
     poll: Poll,
@@ -38,14 +45,13 @@ pub(super) struct Driver {
     shared: Arc<ControlShared>,
     /// The caller of the login under way.
     login: Option<Sender<Result<SessionParams, LoginError>>>,
-    /// The callers of the pending requests, with the indices of their requests.
-    requests: HashMap<RequestHandle, (usize, Sender<IndexedResult>)>,
+    requests: HashMap<RequestHandle, PendingCaller>,
     logouts: Vec<Sender<()>>,
     /// When the sockets are reopened; set while the connection is lost.
     reopen_at: Option<Instant>,
 }
 
-impl Driver {
+impl SessionDriver {
     pub fn new(
         session: Session,
         servers: Vec<SocketAddr>,
@@ -109,7 +115,7 @@ impl Driver {
                 }
                 ControlCommand::Request { request, index, reply } => {
                     let handle = self.session.request(now, request);
-                    self.requests.insert(handle, (index, reply));
+                    self.requests.insert(handle, PendingCaller { index, reply });
                 }
                 ControlCommand::Logout { reply } => {
                     self.logouts.push(reply);
@@ -172,7 +178,7 @@ impl Driver {
             }
             Event::Resynced(files) => self.observer.resynced(files),
             Event::RequestFinished { request, result } => {
-                if let Some((index, reply)) = self.requests.remove(&request) {
+                if let Some(PendingCaller { index, reply }) = self.requests.remove(&request) {
                     let _ = reply.send(IndexedResult { index, result });
                 }
             }

@@ -21,17 +21,17 @@ use mio::{Poll, Waker};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 
-use self::driver::Driver;
+use self::driver::SessionDriver;
 pub use self::resolve::{local_ips_for, resolve};
 pub use self::server_api::{PublishAudience, RequestTransport, ServerApi};
-pub use crate::client::session::{LoginError, Password, RequestError};
+pub use crate::client::session::{LoginError, RequestError};
 use crate::client::session::{Session, SessionConfig};
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::SessionParams;
 use crate::common::message::{Request, Response};
 use crate::common::opaque::KeyStretching;
 use crate::common::sync::lock;
-use crate::common::types::UserName;
+use crate::common::types::{Password, UserName};
 
 /// The server's addresses, and what a login sends.
 #[derive(Debug, Clone)]
@@ -109,7 +109,7 @@ impl ControlHandle {
         let ControlOptions { servers, tcp_port, stretching } = options;
         let config = SessionConfig { servers: servers.clone(), tcp_port, stretching };
         let session = Session::new(config, ChaCha20Rng::from_entropy());
-        let driver = Driver::new(session, servers, poll, commands, observer, Arc::clone(&shared));
+        let driver = SessionDriver::new(session, servers, poll, commands, observer, Arc::clone(&shared));
         std::thread::Builder::new().name("control".into()).spawn(move || driver.run())?;
         Ok(Self { _stop: Arc::new(StopOnDrop(Arc::clone(&shared))), shared })
     }

@@ -48,7 +48,7 @@ pub struct ServerApi {
 }
 
 /// A page of a list: its entries, and the cursor of the next page.
-type Page<T> = (Vec<T>, Option<Cursor>);
+type ListPage<T> = (Vec<T>, Option<Cursor>);
 
 impl ServerApi {
     /// Sends requests through the control thread.
@@ -261,7 +261,7 @@ impl ServerApi {
         &self,
         mut first: Option<Response>,
         request: impl Fn(Option<Cursor>) -> Request,
-        page: impl Fn(Response) -> Option<Page<T>>,
+        page: impl Fn(Response) -> Option<ListPage<T>>,
         key: impl Fn(&T) -> K,
     ) -> Result<BTreeMap<K, T>, RequestError> {
         let (mut list, mut cursor) = (BTreeMap::new(), None);

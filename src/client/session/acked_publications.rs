@@ -25,8 +25,14 @@ pub(super) struct AckedPublications {
     entries: BTreeMap<FileName, AckedPublication>,
     /// The digest of all publications of the user that the server sent last; `None` after a mutation without a reply.
     digest: Option<PublicationsDigest>,
-    /// The audience staged last: its key and the users acknowledged so far.
-    staged: Option<(u32, Vec<UserName>)>,
+    /// The audience staged last.
+    staged: Option<AckedAudience>,
+}
+
+/// A staged audience, as far as its parts are acknowledged.
+struct AckedAudience {
+    key: u32,
+    users: Vec<UserName>,
 }
 
 impl AckedPublications {
@@ -87,8 +93,8 @@ impl AckedPublications {
 
     fn on_staged(&mut self, key: u32, part: u16, users: &[UserName]) {
         match &mut self.staged {
-            Some((staged_key, staged)) if *staged_key == key && part > 0 => staged.extend_from_slice(users),
-            staged => *staged = Some((key, users.to_vec())),
+            Some(staged) if staged.key == key && part > 0 => staged.users.extend_from_slice(users),
+            staged => *staged = Some(AckedAudience { key, users: users.to_vec() }),
         }
     }
 
@@ -96,8 +102,8 @@ impl AckedPublications {
         let audience = match (audience, &self.staged) {
             (AudienceRef::Everyone, _) => PublishAudience::Audience(Audience::Everyone),
             (AudienceRef::Inherited, _) => PublishAudience::Inherited,
-            (AudienceRef::Staged(key), Some((staged, users))) if key == *staged => {
-                PublishAudience::Audience(Audience::Only(users.clone()))
+            (AudienceRef::Staged(key), Some(staged)) if key == staged.key => {
+                PublishAudience::Audience(Audience::Only(staged.users.clone()))
             }
             (AudienceRef::Staged(_), _) => return None,
         };

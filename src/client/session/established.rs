@@ -19,7 +19,7 @@ use crate::common::session_cipher::{SessionCipher, Side};
 use crate::common::types::RequestId;
 
 /// The established session, or the last one.
-pub(super) struct Connection {
+pub(super) struct ServerConnection {
     pub server: SocketAddr,
     pub cipher: SessionCipher,
     pub params: SessionParams,
@@ -90,7 +90,7 @@ impl Session {
             key: ResumptionKey::new(ResumptionKey::secret_for_ticket(secret)),
             ticket: params.ticket.clone(),
         };
-        self.connection = Some(Connection {
+        self.connection = Some(ServerConnection {
             server,
             cipher: SessionCipher::new(Side::Client, params.session, secret),
             params: params.clone(),

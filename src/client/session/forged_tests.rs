@@ -1,6 +1,7 @@
 //! An on-path attacker who sees the client's datagrams and forges answers, but cannot drop any datagram.
 
 use rand::{RngCore, SeedableRng};
+use zeroize::Zeroizing;
 
 use super::test_support::{LIVENESS, PASSWORD, Pair, Policy, hans};
 use super::*;

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use rand::{Rng, RngCore};
 use rand_chacha::ChaCha20Rng;
 
+use super::Io;
 use super::timers::Timer;
-use super::{Io, Password};
 use crate::client::backoff::Backoff;
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::{ClientInfo, LoginKey, LoginResult, ResumptionKey, SessionParams};
@@ -28,7 +28,7 @@ use crate::common::opaque::{ClientLogin, KeyStretching};
 use crate::common::packet::{
     CLIENT_INFO_BYTES, Cookie, KE1_BYTES, KE2_BYTES, KE3_BYTES, LOGIN_RESULT_BYTES, Nonce, Packet,
 };
-use crate::common::types::UserName;
+use crate::common::types::{Password, UserName};
 
 /// First wait before a step of a resumption is retransmitted. The server begins the session when it answers, and that
 /// answer must arrive well within the liveness time.

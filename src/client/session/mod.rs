@@ -26,11 +26,10 @@ use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha20Rng;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
 
 use self::acked_publications::AckedPublications;
 pub use self::error::{LoginError, RequestError};
-use self::established::Connection;
+use self::established::ServerConnection;
 use self::handshake::{AuthMethod, Handshake, HandshakeOutcome, UserCredentials};
 use self::reconnect::Reconnect;
 use self::requests::Requests;
@@ -42,10 +41,7 @@ use crate::common::limits::{COMMAND_TIMEOUT, LOGIN_TIMEOUT, LOGOUT_TIMEOUT, MESS
 use crate::common::message::{ClientMessage, Request, Response, encoded_len};
 use crate::common::opaque::KeyStretching;
 use crate::common::packet::Packet;
-use crate::common::types::UserName;
-
-/// A password, wiped when dropped.
-pub type Password = Zeroizing<Vec<u8>>;
+use crate::common::types::{Password, UserName};
 
 /// A LOGOUT is retransmitted after this wait until it is confirmed or [`LOGOUT_TIMEOUT`] is over.
 const LOGOUT_RETRY: Duration = Duration::from_millis(80);
@@ -123,7 +119,7 @@ pub struct Session {
     free_slots: u8,
     state: State,
     credentials: Option<Arc<UserCredentials>>,
-    connection: Option<Connection>,
+    connection: Option<ServerConnection>,
     requests: Requests,
     acked: AckedPublications,
     resync: Resync,
@@ -217,7 +213,7 @@ impl Session {
             None => log::trace!("{from}: {} bytes that are no packet", datagram.len()),
             Some(Packet::Session { .. }) => self.on_sealed(now, from, datagram),
             Some(Packet::Reset { id, token, delay_ms }) => {
-                let is_own = |connection: &Connection| {
+                let is_own = |connection: &ServerConnection| {
                     let is_true = connection.params.reset_token.as_slice().ct_eq(&token).into();
                     connection.server == from && connection.params.session == id && is_true
                 };

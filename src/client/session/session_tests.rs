@@ -1,5 +1,7 @@
 //! The session against a scripted server: each outcome, each disconnect, each kind of retransmission.
 
+use zeroize::Zeroizing;
+
 use super::test_support::{HEARTBEAT, LIVENESS, PASSWORD, Pair, Policy, address};
 use super::*;
 use crate::common::message::ServerMessage;

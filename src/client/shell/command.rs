@@ -13,12 +13,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use zeroize::Zeroizing;
 
 use crate::client::commands::Verb;
-use crate::client::control::Password;
 use crate::client::files::PathArg;
 use crate::client::shell::path_arg::{PathError, normalize};
 use crate::client::shell::tokenizer::{Token, TokenizeError, Tokenizer, is_blank};
 use crate::common::escape::strip_line_ending;
-use crate::common::types::{UserName, UserNameError};
+use crate::common::types::{Password, UserName, UserNameError};
 
 /// Separates the text of a token from its pattern in an argument for clap. No token contains it: it is not UTF-8.
 const PATTERN_SEPARATOR: u8 = 0xff;

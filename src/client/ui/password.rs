@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::client::control::Password;
 use crate::common::escape::{display_path, strip_line_ending};
 use crate::common::limits::PASSWORD_MAX_BYTES;
-use crate::common::types::UserName;
+use crate::common::types::{Password, UserName};
 
 /// The environment variable that may hold a password.
 pub const PASSWORD_VARIABLE: &str = "FILESHARE_PASSWORD";
