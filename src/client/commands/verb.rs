@@ -54,8 +54,8 @@ impl Verb {
                 ["pub", "pub [--to USERNAME]... FILENAME...", "publish files, patterns or folders, to all or to some"]
             }
             Self::Sch => ["sch", "sch [-i] [-l] SUBSTRING", "search the active peers' files; -i any case, -l details"],
-            Self::Unp => ["unp", "unp FILENAME...", "take back what you have published"],
-            Self::Xit => ["xit", "xit", "log out and leave"],
+            Self::Unp => ["unp", "unp FILENAME...", "withdraw what you have published"],
+            Self::Xit => ["xit", "xit", "log out and exit"],
         }
     }
 }
