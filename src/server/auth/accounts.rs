@@ -36,9 +36,7 @@ pub struct Account {
 /// A mutation that is being stored.
 #[derive(Debug, Clone, Copy)]
 pub struct PendingMutation {
-    /// The client instance that requested it.
     pub instance: InstanceId,
-    /// The request.
     pub request: RequestId,
     /// The session that gets the reply.
     pub session: SessionId,
@@ -103,17 +101,14 @@ impl Accounts {
         self.by_name.entry(user.clone()).or_insert_with(|| Account::new(owner()))
     }
 
-    /// The user's account.
     pub fn find(&self, user: &UserName) -> Option<&Account> {
         self.by_name.get(user)
     }
 
-    /// The user's account, to change it.
     pub fn find_mut(&mut self, user: &UserName) -> Option<&mut Account> {
         self.by_name.get_mut(user)
     }
 
-    /// All accounts.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Account> {
         self.by_name.values_mut()
     }

@@ -26,7 +26,6 @@ impl<K: Clone + Ord, V> ExpiringMap<K, V> {
         replaced.map(|(_, value)| value)
     }
 
-    /// Removes an entry.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let (key, (expires, value)) = self.by_key.remove_entry(key)?;
         self.by_time.remove(&(expires, key));
@@ -45,12 +44,10 @@ impl<K: Clone + Ord, V> ExpiringMap<K, V> {
         Some((key, value))
     }
 
-    /// The value of a key.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.by_key.get_mut(key).map(|(_, value)| value)
     }
 
-    /// When the entry of a key expires.
     pub fn expiry(&self, key: &K) -> Option<Instant> {
         self.by_key.get(key).map(|(expires, _)| *expires)
     }

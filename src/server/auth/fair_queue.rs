@@ -81,17 +81,21 @@ impl<K: Copy + Eq + Hash, V> FairQueue<K, V> {
         self.by_key.get(&key).into_iter().flat_map(|queue| queue.values.values())
     }
 
+    /// The first value of one key.
+    pub fn first(&self, key: K) -> Option<(QueuePosition, &V)> {
+        let (position, value) = self.by_key.get(&key)?.values.first_key_value()?;
+        Some((*position, value))
+    }
+
     /// How many values one key has.
     pub fn len_of(&self, key: K) -> usize {
         self.by_key.get(&key).map_or(0, |queue| queue.values.len())
     }
 
-    /// How many values all keys have.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

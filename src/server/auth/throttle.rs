@@ -68,8 +68,7 @@ impl Location {
 }
 
 /// The login attempt exceeds a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many login attempts; try again in {seconds} s")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryAfter {
     /// At least 1.
     pub seconds: u16,
@@ -98,14 +97,8 @@ pub struct LoginThrottle {
 }
 
 impl Default for LoginThrottle {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl LoginThrottle {
     /// All buckets full, no location known.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             by_location: KeyedRateLimit::new(USER_AT_PREFIX, BUCKETS_MAX),
             by_prefix: KeyedRateLimit::new(PREFIX, BUCKETS_MAX),
@@ -114,7 +107,9 @@ impl LoginThrottle {
             known: KnownLocations::default(),
         }
     }
+}
 
+impl LoginThrottle {
     /// Charges one guess to all buckets or, if one of them is empty, to none. Known and unknown users are treated alike.
     pub fn check(&mut self, now: Instant, address: IpAddr, user: &UserName) -> Result<Charge, RetryAfter> {
         let location = Location { user: user.clone(), prefix: AddressPrefix::of(address) };

@@ -29,7 +29,7 @@ fn log_in(throttle: &mut LoginThrottle, now: Instant, from: IpAddr, user: &UserN
 
 #[test]
 fn ten_thousand_guesses_from_another_address_do_not_lock_the_victim_out() {
-    let (mut throttle, start, hans) = (LoginThrottle::new(), Instant::now(), user("hans"));
+    let (mut throttle, start, hans) = (LoginThrottle::default(), Instant::now(), user("hans"));
     let mut admitted = 0;
     for i in 0..10_000 {
         let now = start + Duration::from_millis(6 * i);
@@ -45,7 +45,7 @@ fn ten_thousand_guesses_from_another_address_do_not_lock_the_victim_out() {
 
 #[test]
 fn guesses_from_everywhere_do_not_lock_a_returning_victim_out() {
-    let (mut throttle, start, hans) = (LoginThrottle::new(), Instant::now(), user("hans"));
+    let (mut throttle, start, hans) = (LoginThrottle::default(), Instant::now(), user("hans"));
     let home = address("192.0.2.1");
     assert!(log_in(&mut throttle, start, home, &hans));
     let mut admitted = 0;
@@ -66,7 +66,7 @@ fn guesses_from_everywhere_do_not_lock_a_returning_victim_out() {
 #[test]
 fn guesses_from_a_hundred_networks_do_not_lock_the_victim_out_at_a_new_location() {
     // As after a restart: no location is known.
-    let (mut throttle, start, hans) = (LoginThrottle::new(), Instant::now(), user("hans"));
+    let (mut throttle, start, hans) = (LoginThrottle::default(), Instant::now(), user("hans"));
     for second in 0..3_600 {
         let now = start + Duration::from_secs(second);
         for host in 0..100 {
@@ -85,7 +85,7 @@ fn guesses_from_a_hundred_networks_do_not_lock_the_victim_out_at_a_new_location(
 
 #[test]
 fn guesses_from_the_ipv6_networks_of_one_site_do_not_lock_the_victim_out_at_a_new_location() {
-    let (mut throttle, start, hans) = (LoginThrottle::new(), Instant::now(), user("hans"));
+    let (mut throttle, start, hans) = (LoginThrottle::default(), Instant::now(), user("hans"));
     for host in 0..60_000 {
         let now = start + Duration::from_millis(host);
         let prefix = u16::try_from(host).unwrap();
@@ -101,7 +101,7 @@ fn guesses_from_the_ipv6_networks_of_one_site_do_not_lock_the_victim_out_at_a_ne
 
 #[test]
 fn known_and_unknown_users_get_the_same_answers() {
-    let (mut throttle, now, home) = (LoginThrottle::new(), Instant::now(), address("192.0.2.1"));
+    let (mut throttle, now, home) = (LoginThrottle::default(), Instant::now(), address("192.0.2.1"));
     assert!(log_in(&mut throttle, now, home, &user("hans")));
     let results = ["hans", "nobody"].map(|name| {
         for host in 0..=u16::MAX {
@@ -118,7 +118,7 @@ fn known_and_unknown_users_get_the_same_answers() {
 
 #[test]
 fn a_user_cannot_guess_without_limit_at_other_passwords_from_known_locations() {
-    let (mut throttle, start, hans) = (LoginThrottle::new(), Instant::now(), user("hans"));
+    let (mut throttle, start, hans) = (LoginThrottle::default(), Instant::now(), user("hans"));
     let mut admitted = 0;
     for second in 0..1_000 {
         let now = start + Duration::from_secs(second);
@@ -133,7 +133,7 @@ fn a_user_cannot_guess_without_limit_at_other_passwords_from_known_locations() {
 
 #[test]
 fn a_guess_refused_by_address_takes_no_token_of_the_user() {
-    let (mut throttle, now, hans) = (LoginThrottle::new(), Instant::now(), user("hans"));
+    let (mut throttle, now, hans) = (LoginThrottle::default(), Instant::now(), user("hans"));
     for _ in 0..10_000 {
         guess(&mut throttle, now, address("127.0.0.2"), &hans);
     }
@@ -146,7 +146,7 @@ fn a_guess_refused_by_address_takes_no_token_of_the_user() {
 
 #[test]
 fn one_host_may_log_in_hundreds_of_clients_but_not_guess_at_all_users() {
-    let (mut throttle, now, host) = (LoginThrottle::new(), Instant::now(), address("127.0.0.1"));
+    let (mut throttle, now, host) = (LoginThrottle::default(), Instant::now(), address("127.0.0.1"));
     let users: Vec<_> = (0..5_000).map(|i| user(&format!("user{i}"))).collect();
     // Logins in progress at the same time: charged, not yet refunded.
     let charges: Vec<_> = users.iter().take(500).map(|user| throttle.check(now, host, user).unwrap()).collect();
@@ -161,7 +161,7 @@ fn one_host_may_log_in_hundreds_of_clients_but_not_guess_at_all_users() {
 
 #[test]
 fn the_wait_is_in_whole_seconds() {
-    let (mut throttle, now, hans) = (LoginThrottle::new(), Instant::now(), user("hans"));
+    let (mut throttle, now, hans) = (LoginThrottle::default(), Instant::now(), user("hans"));
     let from = address("127.0.0.2");
     assert_eq!((0..30).filter(|_| guess(&mut throttle, now, from, &hans)).count(), 20);
     let refused = throttle.check(now, from, &hans).unwrap_err();
@@ -171,7 +171,7 @@ fn the_wait_is_in_whole_seconds() {
 
 #[test]
 fn one_user_cannot_displace_the_known_locations_of_others() {
-    let (mut throttle, start, hans) = (LoginThrottle::new(), Instant::now(), user("hans"));
+    let (mut throttle, start, hans) = (LoginThrottle::default(), Instant::now(), user("hans"));
     let home = address("192.0.2.1");
     throttle.record_success(start, home, &hans);
     let vader = user("vader");
@@ -193,7 +193,7 @@ fn one_user_cannot_displace_the_known_locations_of_others() {
 
 #[test]
 fn the_number_of_known_locations_is_bounded() {
-    let (mut throttle, start) = (LoginThrottle::new(), Instant::now());
+    let (mut throttle, start) = (LoginThrottle::default(), Instant::now());
     for i in 0..KNOWN_LOCATIONS_MAX as u64 + 10 {
         throttle.record_success(start + Duration::from_millis(i), address("192.0.2.1"), &user(&format!("user{i}")));
     }

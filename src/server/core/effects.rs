@@ -18,7 +18,6 @@ const SPARE_MAX: usize = 1_024;
 /// One datagram to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Datagram {
-    /// The destination.
     pub to: SocketAddr,
     /// The whole UDP payload.
     pub bytes: Vec<u8>,
@@ -38,7 +37,6 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// No effects.
     pub fn new() -> Self {
         Self::default()
     }

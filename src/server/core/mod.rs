@@ -188,7 +188,7 @@ impl Server {
             clock_ms_at_start: wall_ms,
             keys,
             address_validator: AddressValidator::new(rng.r#gen(), now),
-            throttle: LoginThrottle::new(),
+            throttle: LoginThrottle::default(),
             pending_logins: PendingLogins::default(),
             accounts: loaded.accounts,
             sessions: Sessions::default(),

@@ -7,7 +7,7 @@
 //! Must not know what a step means.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -26,14 +26,11 @@ use crate::server::auth::throttle::Charge;
 /// Identifies a handshake. The address is part of it, so that another address cannot continue the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LoginId {
-    /// The client's.
     pub address: SocketAddr,
-    /// Chosen by the client.
     pub nonce: Nonce,
 }
 
 impl LoginId {
-    /// The prefix of the client's address.
     pub fn prefix(&self) -> AddressPrefix {
         AddressPrefix::of(self.address.ip())
     }
@@ -45,48 +42,31 @@ pub struct PendingLogin {
     pub user: UserName,
     /// What the guess took from the throttle; refunded if the password is right.
     pub charge: Option<Charge>,
-    /// The last step that was taken.
     pub stage: LoginStage,
     is_known: bool,
-    seq: Seq,
+    /// In its partition's list of logins.
+    position: QueuePosition,
+    /// In its partition's queue for the expensive step.
     queued: Option<QueuePosition>,
 }
 
 /// The last step of a login that was taken.
 pub enum LoginStage {
     /// LOGIN1 was received; LOGIN2 is to be computed.
-    AwaitingLogin2 {
-        /// The client's first message.
-        ke1: [u8; KE1_BYTES],
-    },
-    /// LOGIN2 was sent.
-    Login2Sent {
-        /// Verifies LOGIN3.
-        login: Box<ServerLogin>,
-        /// Of the credential that LOGIN2 was computed from.
-        version: Option<CredentialVersion>,
-        /// LOGIN2 as sent.
-        login2: Vec<u8>,
-    },
+    AwaitingLogin2 { ke1: [u8; KE1_BYTES] },
+    /// LOGIN2 was sent. `version` is that of the credential from which it was computed.
+    Login2Sent { login: Box<ServerLogin>, version: Option<CredentialVersion>, login2: Vec<u8> },
     /// LOGIN4 was sent.
-    Answered {
-        /// LOGIN4 as sent.
-        login4: Vec<u8>,
-    },
+    Answered { login4: Vec<u8> },
     /// The client has shown that it received LOGIN4. The entry remains so that a replayed LOGIN1 cannot start the login
     /// again while its cookie is valid.
     Confirmed,
 }
 
-/// The order in which logins began.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Seq(u64);
-
 /// All logins in progress.
 #[derive(Default)]
 pub struct PendingLogins {
     table: ExpiringMap<LoginId, PendingLogin>,
-    last_seq: Seq,
     unknown_prefixes: Partition,
     known_prefixes: Partition,
     known_served_last: bool,
@@ -97,10 +77,10 @@ pub struct PendingLogins {
 /// A part of the table with its own capacity and its own queue for the expensive step.
 #[derive(Default)]
 struct Partition {
-    networks: HashMap<AddressPrefix, BTreeMap<Seq, LoginId>>,
+    /// All logins by network, in the order in which they began.
+    logins: FairQueue<AddressPrefix, LoginId>,
     /// The number of logins of each network, and its oldest: the last one loses its oldest first.
-    by_size: BTreeSet<(usize, Reverse<Seq>, AddressPrefix)>,
-    len: usize,
+    by_size: BTreeSet<(usize, Reverse<QueuePosition>, AddressPrefix)>,
     ready: FairQueue<AddressPrefix, LoginId>,
 }
 
@@ -123,15 +103,13 @@ impl PendingLogins {
         {
             self.forget(&evicted, &login);
         }
-        self.last_seq.0 += 1;
-        let (seq, stage) = (self.last_seq, LoginStage::AwaitingLogin2 { ke1 });
-        let login = PendingLogin { user, charge: Some(charge), stage, is_known, seq, queued: None };
+        let position = self.partition(is_known).change(network, |logins| logins.push(network, id));
+        let (stage, charge) = (LoginStage::AwaitingLogin2 { ke1 }, Some(charge));
+        let login = PendingLogin { user, charge, stage, is_known, position, queued: None };
         let replaced = self.table.insert(id, now + PENDING_LOGIN_LIFETIME, login);
         assert!(replaced.is_none(), "a login begins once");
-        self.partition(is_known).change(network, |logins| logins.insert(seq, id));
     }
 
-    /// The login of this address and nonce.
     pub fn find_mut(&mut self, id: &LoginId) -> Option<&mut PendingLogin> {
         self.table.get_mut(id)
     }
@@ -208,7 +186,8 @@ impl PendingLogins {
     /// Removes what refers to a login that is no longer in the table.
     fn forget(&mut self, id: &LoginId, login: &PendingLogin) {
         let partition = self.partition(login.is_known);
-        partition.change(id.prefix().network(), |logins| logins.remove(&login.seq));
+        let network = id.prefix().network();
+        partition.change(network, |logins| logins.remove(network, login.position));
         if let Some(position) = login.queued {
             partition.ready.remove(id.prefix(), position);
         }
@@ -230,26 +209,25 @@ impl PendingLogins {
 impl Partition {
     /// The login to remove before one more of this network is added, if there is no space for it.
     fn eviction_candidate(&self, network: AddressPrefix, max: usize) -> Option<LoginId> {
-        let own = self.networks.get(&network).filter(|logins| logins.len() >= PENDING_LOGINS_PER_NETWORK_MAX);
-        let largest = || self.by_size.last().and_then(|(_, _, largest)| self.networks.get(largest));
-        let logins = own.or_else(|| (self.len >= max).then(largest).flatten())?;
-        logins.values().next().copied()
+        let is_over_share = self.logins.len_of(network) >= PENDING_LOGINS_PER_NETWORK_MAX;
+        let largest = || self.by_size.last().map(|(_, _, largest)| *largest);
+        let loser = if is_over_share { network } else { (self.logins.len() >= max).then(largest).flatten()? };
+        self.logins.first(loser).map(|(_, id)| *id)
     }
 
-    fn change(&mut self, network: AddressPrefix, change: impl FnOnce(&mut BTreeMap<Seq, LoginId>) -> Option<LoginId>) {
-        let logins = self.networks.entry(network).or_default();
-        let size = |logins: &BTreeMap<Seq, LoginId>| {
-            let oldest = logins.keys().next()?;
-            Some((logins.len(), Reverse(*oldest), network))
+    /// Changes the logins of one network.
+    fn change<T>(
+        &mut self,
+        network: AddressPrefix,
+        change: impl FnOnce(&mut FairQueue<AddressPrefix, LoginId>) -> T,
+    ) -> T {
+        let size = |logins: &FairQueue<AddressPrefix, LoginId>| {
+            logins.first(network).map(|(oldest, _)| (logins.len_of(network), Reverse(oldest), network))
         };
-        self.len -= logins.len();
-        size(logins).map(|size| self.by_size.remove(&size));
-        change(logins);
-        self.len += logins.len();
-        match size(logins) {
-            Some(size) => drop(self.by_size.insert(size)),
-            None => drop(self.networks.remove(&network)),
-        }
+        size(&self.logins).map(|size| self.by_size.remove(&size));
+        let changed = change(&mut self.logins);
+        self.by_size.extend(size(&self.logins));
+        changed
     }
 }
 

@@ -20,7 +20,7 @@ fn remove(table: &mut PendingLogins, id: &LoginId) {
 
 fn insert_at(table: &mut PendingLogins, id: LoginId, is_known: bool, now: Instant) {
     let user = user(&format!("user{}", id.nonce[0]));
-    let charge = LoginThrottle::new().check(now, id.address.ip(), &user).unwrap();
+    let charge = LoginThrottle::default().check(now, id.address.ip(), &user).unwrap();
     table.insert(now, id, is_known, user, charge, [0; KE1_BYTES]);
 }
 
@@ -90,8 +90,8 @@ fn a_network_has_a_bounded_share_of_the_table_and_its_logins_expire() {
     assert_eq!((table.table.len(), table.next_expiry()), (1, Some(later + PENDING_LOGIN_LIFETIME)));
     table.expire(later + PENDING_LOGIN_LIFETIME);
     let partition = &table.unknown_prefixes;
-    assert_eq!((table.table.len(), partition.len, partition.ready.len()), (0, 0, 0));
-    assert!(partition.networks.is_empty() && partition.by_size.is_empty() && table.next_expiry().is_none());
+    assert_eq!((table.table.len(), partition.logins.len(), partition.ready.len()), (0, 0, 0));
+    assert!(partition.logins.is_empty() && partition.by_size.is_empty() && table.next_expiry().is_none());
 }
 
 #[test]

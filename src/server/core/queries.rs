@@ -56,7 +56,7 @@ enum QueryProgress {
 struct PartialPage {
     requester: OwnerId,
     query: IndexQuery,
-    at: PageEnd,
+    end: PageEnd,
 }
 
 /// A query that walks the index, with the entries found so far.
@@ -68,21 +68,11 @@ enum IndexQuery {
 
 /// Where a page ends so far.
 struct PageEnd {
-    position: Position,
+    /// Where the list continues; `None` at its end.
+    next: Option<Position>,
     bytes_left: usize,
-}
-
-/// The outcome of one slice of work.
-struct Slice {
-    steps: usize,
-    progress: PageProgress,
-}
-
-enum PageProgress {
-    /// The page can take more entries, and the list may have more.
-    Unfinished,
-    /// The page is full or the list has ended; `next` is where the next page starts, if there is one.
-    Complete { next: Option<Position> },
+    /// The next entry does not fit.
+    is_full: bool,
 }
 
 impl IndexQuery {
@@ -175,39 +165,42 @@ impl Server {
         let Ok(from) = self.cursors.open(&requester.user, &query.binding(), cursor.as_ref()) else {
             return Response::StaleCursor.into();
         };
-        let at = PageEnd { position: Position(from), bytes_left: PAGE_MAX_BYTES };
-        self.continue_page(now, key, info, PartialPage { requester: requester.owner, query, at })
+        let end = PageEnd { next: Some(Position(from)), bytes_left: PAGE_MAX_BYTES, is_full: false };
+        self.continue_page(now, key, info, PartialPage { requester: requester.owner, query, end })
     }
 
     /// Does one slice of work. A page that is not complete then is queued for the next.
     fn continue_page(&mut self, now: Instant, key: SessionKey, info: RequestInfo, mut page: PartialPage) -> Reply {
-        let slice = self.run_slice(now, &mut page);
-        self.query_budget.charge(slice.steps);
-        match slice.progress {
-            PageProgress::Complete { next } => self.finish_page(key, page.query, next).into(),
-            PageProgress::Unfinished => {
-                let session = self.sessions.get(key).cipher.id();
-                self.queued_queries.push(session, QueuedQuery { info, progress: QueryProgress::InProgress(page) });
-                Reply::Later
-            }
+        if let Some(from) = page.end.next {
+            let steps = self.run_slice(now, &mut page, from);
+            self.query_budget.charge(steps);
         }
+        if page.end.is_full || page.end.next.is_none() {
+            return self.finish_page(key, page.query, page.end.next).into();
+        }
+        let session = self.sessions.get(key).cipher.id();
+        self.queued_queries.push(session, QueuedQuery { info, progress: QueryProgress::InProgress(page) });
+        Reply::Later
     }
 
-    fn run_slice(&self, now: Instant, page: &mut PartialPage) -> Slice {
-        let budget = Budget { bytes: page.at.bytes_left, steps: self.query_budget.slice() };
-        let (requester, from, at) = (page.requester, page.at.position, &mut page.at);
-        let mut slice = match &mut page.query {
-            IndexQuery::OwnPublications { entries } => {
-                at.append(self.index.published(requester, from, budget), entries)
+    /// Returns the steps taken.
+    fn run_slice(&self, now: Instant, page: &mut PartialPage, from: Position) -> usize {
+        let PartialPage { requester, query, end } = page;
+        let budget = Budget { bytes: end.bytes_left, steps: self.query_budget.slice() };
+        let setup_steps = query.setup_steps();
+        setup_steps
+            + match query {
+                IndexQuery::OwnPublications { entries } => {
+                    end.append(self.index.published(*requester, from, budget), entries)
+                }
+                IndexQuery::Names { query, names } => {
+                    end.append(self.index.search(*requester, query, from, budget), names)
+                }
+                IndexQuery::Contents { query, purpose, entries } => {
+                    let now_s = self.wall_ms(now) / 1_000;
+                    end.append(self.index.resolve(*requester, query, from, budget, now_s, *purpose), entries)
+                }
             }
-            IndexQuery::Names { query, names } => at.append(self.index.search(requester, query, from, budget), names),
-            IndexQuery::Contents { query, purpose, entries } => {
-                let now_s = self.wall_ms(now) / 1_000;
-                at.append(self.index.resolve(requester, query, from, budget, now_s, *purpose), entries)
-            }
-        };
-        slice.steps += page.query.setup_steps();
-        slice
     }
 
     fn finish_page(&mut self, key: SessionKey, query: IndexQuery, next: Option<Position>) -> Response {
@@ -276,18 +269,12 @@ impl Server {
 }
 
 impl PageEnd {
-    /// Appends what a slice has found.
-    fn append<T: Serialize>(&mut self, found: Page<T>, entries: &mut Vec<T>) -> Slice {
+    /// Appends what a slice has found. Returns the steps taken.
+    fn append<T: Serialize>(&mut self, found: Page<T>, entries: &mut Vec<T>) -> usize {
         let found_bytes: usize = found.entries.iter().map(encoded_len).sum();
         self.bytes_left = self.bytes_left.saturating_sub(found_bytes);
+        (self.next, self.is_full) = (found.next, found.full);
         entries.extend(found.entries);
-        let progress = match found.next {
-            Some(next) if !found.full => {
-                self.position = next;
-                PageProgress::Unfinished
-            }
-            next => PageProgress::Complete { next },
-        };
-        Slice { steps: found.steps, progress }
+        found.steps
     }
 }

@@ -22,13 +22,11 @@ use crate::server::index::OwnerId;
 pub struct Session {
     /// Its keys and replay window.
     pub cipher: SessionCipher,
-    /// The user who is logged in.
     pub user: UserName,
     /// The user's number in the index.
     pub owner: OwnerId,
     /// The client's address; datagrams from another address are ignored.
     pub address: SocketAddr,
-    /// The client's process.
     pub instance: InstanceId,
     /// Counts the sessions of the instance.
     pub generation: u32,
@@ -55,17 +53,9 @@ const _: () = assert!(std::mem::size_of::<Session>() <= 1_536, "with its entries
 /// How a session began, to answer a client that lost the reply.
 pub enum HandshakeReply {
     /// By a login; the table of pending logins keeps LOGIN4.
-    Login {
-        /// Of the handshake.
-        nonce: Nonce,
-    },
-    /// By a resumption.
-    Resumption {
-        /// Of the handshake.
-        nonce: Nonce,
-        /// RESUMED as sent.
-        resumed: Vec<u8>,
-    },
+    Login { nonce: Nonce },
+    /// By a resumption; `resumed` is RESUMED as sent.
+    Resumption { nonce: Nonce, resumed: Vec<u8> },
 }
 
 /// An audience that arrives in parts.
@@ -90,7 +80,6 @@ struct SessionEntry {
     serial: u64,
 }
 
-/// All sessions.
 #[derive(Default)]
 pub struct Sessions {
     entries: Slab<SessionEntry>,
@@ -116,7 +105,6 @@ impl Sessions {
         key
     }
 
-    /// Removes a session.
     pub fn remove(&mut self, key: SessionKey) -> Box<Session> {
         let session = self.entries.remove(key.0).session;
         self.by_id.remove(&session.cipher.id());
@@ -124,12 +112,10 @@ impl Sessions {
         session
     }
 
-    /// The session with this id.
     pub fn find(&self, id: &SessionId) -> Option<SessionKey> {
         self.by_id.get(id).copied()
     }
 
-    /// The owner's session.
     pub fn of_owner(&self, owner: OwnerId) -> Option<SessionKey> {
         self.by_owner.get(&owner).copied()
     }
@@ -155,7 +141,6 @@ impl Sessions {
         sessions.filter(move |session| self.end_of(session) > now)
     }
 
-    /// How many sessions there are.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
