@@ -19,6 +19,8 @@ use crate::common::types::{Audience, ContentRef, FileName, NamedContent, UserNam
 
 /// Keys of the audiences staged here; a resync of the session uses the keys above.
 const STAGED_KEY_MASK: u32 = (1 << 31) - 1;
+/// Files whose requests are prepared at a time, to bound the memory of a large `pub`.
+const PUBLISHING_MAX_FILES: usize = 1 << 12;
 
 /// Carries requests to the server: the control thread, or a scripted server in tests.
 pub trait RequestTransport: Send + Sync {
@@ -66,17 +68,19 @@ impl ServerApi {
     pub fn publish(&self, files: &[NamedContent], audience: &PublishAudience) -> Result<(), RequestError> {
         let is_staged = matches!(audience, PublishAudience::Audience(Audience::Only(_)));
         let _in_use = is_staged.then(|| lock(&self.staged));
-        let mut publishing = Publishing::default();
-        publishing.add(self.last_key.fetch_add(1, Ordering::Relaxed) & STAGED_KEY_MASK, files, audience.clone());
         let mut result = Ok(());
-        while let Some(request) = publishing.next_request() {
-            let response = match self.transport.request(request.clone()) {
-                Err(RequestError::Refused) => Response::Rejected,
-                response => response?,
-            };
-            match publishing.on_response(&request, &response) {
-                Err(error) if *audience == PublishAudience::Inherited => result = result.and(Err(error)),
-                outcome => outcome?,
+        for files in files.chunks(PUBLISHING_MAX_FILES) {
+            let mut publishing = Publishing::default();
+            publishing.add(self.last_key.fetch_add(1, Ordering::Relaxed) & STAGED_KEY_MASK, files, audience.clone());
+            while let Some(request) = publishing.next_request() {
+                let response = match self.transport.request(request.clone()) {
+                    Err(RequestError::Refused) => Response::Rejected,
+                    response => response?,
+                };
+                match publishing.on_response(&request, &response) {
+                    Err(error) if *audience == PublishAudience::Inherited => result = result.and(Err(error)),
+                    outcome => outcome?,
+                }
             }
         }
         result
