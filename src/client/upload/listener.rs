@@ -204,7 +204,9 @@ impl AcceptLoop {
             let now = Instant::now();
             let mut pending = std::mem::take(&mut self.pending);
             let mut has_input = ready.pending.into_iter();
-            pending.retain_mut(|connection| self.drive_connection(connection, has_input.next() == Some(true), now));
+            pending.retain_mut(|connection| {
+                self.drive_connection(connection, has_input.next() == Some(true), now).is_pending()
+            });
             self.pending = pending;
             if ready.listener {
                 self.accept_pending(now);
@@ -234,8 +236,8 @@ impl AcceptLoop {
         }
     }
 
-    /// Drives one connection; whether it stays pending.
-    fn drive_connection(&self, connection: &mut PendingConnection, has_input: bool, now: Instant) -> bool {
+    /// Advances one connection: authenticates it, starts its upload, or rejects it.
+    fn drive_connection(&self, connection: &mut PendingConnection, has_input: bool, now: Instant) -> Progress {
         let service = &self.shared.service;
         let mut progress = if has_input { connection.read() } else { Progress::Pending };
         if matches!(progress, Progress::PreambleComplete) {
@@ -259,7 +261,7 @@ impl AcceptLoop {
                 }
             };
         }
-        matches!(progress, Progress::Pending) && now < connection.deadline
+        if now < connection.deadline { progress } else { Progress::Closed }
     }
 
     fn start_upload(&self, stream: Arc<TcpStream>, accepted: impl FnOnce(Arc<Waker>) -> AcceptedUpload) {
@@ -305,10 +307,10 @@ impl AcceptLoop {
             return;
         }
         let (prefix, limits) = (AddressPrefix::of(from.ip()), &self.shared.limits);
-        let same_prefix = self.pending.iter().filter(|connection| connection.prefix == prefix).count();
+        let same_prefix = self.pending.iter().filter(|connection| connection.prefix() == prefix).count();
         let evicted = match () {
             () if same_prefix >= limits.pending_per_prefix_max => {
-                self.eviction_candidate(|connection| connection.prefix == prefix)
+                self.eviction_candidate(|connection| connection.prefix() == prefix)
             }
             () if self.pending.len() >= limits.pending_max.max(1) => self.eviction_candidate(|_| true),
             () => None,
@@ -316,9 +318,9 @@ impl AcceptLoop {
         if let Some(evicted) = evicted {
             self.pending.remove(evicted);
         }
-        let mut connection = PendingConnection::new(stream, prefix, now + limits.handshake);
+        let mut connection = PendingConnection::new(stream, from, now + limits.handshake);
         // Most peers have sent their ticket already.
-        if self.drive_connection(&mut connection, true, now) {
+        if self.drive_connection(&mut connection, true, now).is_pending() {
             self.pending.push(connection);
         }
     }

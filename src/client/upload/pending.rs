@@ -6,7 +6,7 @@
 
 use std::fmt::Display;
 use std::io::{self, Read};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ use crate::common::ticket::TransferTicket;
 /// See the module.
 pub(super) struct PendingConnection {
     pub(super) stream: Arc<TcpStream>,
-    pub(super) prefix: AddressPrefix,
+    from: SocketAddr,
     /// When the connection is closed.
     pub(super) deadline: Instant,
     stage: Stage,
@@ -54,10 +54,20 @@ pub(super) enum Progress {
     Ready(Box<AuthenticatedPeer>, PeerRequest),
 }
 
+impl Progress {
+    pub(super) fn is_pending(&self) -> bool {
+        matches!(self, Self::Pending)
+    }
+}
+
 impl PendingConnection {
     /// `stream` is nonblocking.
-    pub(super) fn new(stream: TcpStream, prefix: AddressPrefix, deadline: Instant) -> Self {
-        Self { stream: Arc::new(stream), prefix, deadline, stage: Stage::ReadingPreamble(Vec::new()) }
+    pub(super) fn new(stream: TcpStream, from: SocketAddr, deadline: Instant) -> Self {
+        Self { stream: Arc::new(stream), from, deadline, stage: Stage::ReadingPreamble(Vec::new()) }
+    }
+
+    pub(super) fn prefix(&self) -> AddressPrefix {
+        AddressPrefix::of(self.from.ip())
     }
 
     /// Whether the peer has not presented a valid ticket.
@@ -98,7 +108,7 @@ impl PendingConnection {
         let ticket = match open_ticket(ticket) {
             Ok(ticket) => ticket,
             Err(error) => {
-                log::debug!("a connection from {:?} was refused: {error}", self.prefix);
+                log::debug!("a connection from {} was refused: {error}", self.from);
                 return Progress::Closed;
             }
         };
