@@ -3,7 +3,7 @@
 //! Defended: neither the password nor anything to test guesses against crosses the wire. Client and server authenticate
 //! each other. A recorded login allows no offline guessing: every message is blinded by fresh randomness, and the record
 //! never leaves the server. Each guess against a stolen record costs one Argon2id run. Unknown users get a record derived
-//! from the server's seed, by the same steps and in the same time, so that they cannot be told from known ones.
+//! from the server's seed, by the same steps and in the same time, so that they are indistinguishable from known ones.
 //!
 //! Not defended: online guessing; the server limits its rate.
 //!

@@ -100,7 +100,7 @@ pub enum Packet<'a> {
         /// Sealed `ClientInfo`.
         client_info: &'a [u8; CLIENT_INFO_BYTES],
     },
-    /// The result of the login. Without the key a success cannot be told from a failure.
+    /// The result of the login. Without the key, success and failure are indistinguishable.
     Login4 {
         nonce: Nonce,
         /// Sealed `LoginResult`, or random bytes.
