@@ -12,12 +12,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
-use super::limits::{RateLimiter, UploadSlot};
-use super::listener::{BUSY_RETRY_MS, ListenerShared};
+use super::UploadService;
+use super::limits::{BUSY_RETRY_MS, RateLimiter, UploadLimits, UploadSlot};
 use super::pending::AuthenticatedPeer;
-use super::serve::{KeepAlive, OpenContent, ServeError, message_parts};
+use super::serve::{KeepAlive, OpenContent, ServeError, UploadEnd, message_parts};
 use crate::client::transport::{RecordReader, RecordWriter, TransportError, Waker};
 use crate::common::chunk_tree::{group_count, group_range};
 use crate::common::limits::{GROUPS_MAX, RECORD_MAX_BYTES};
@@ -31,6 +31,21 @@ use crate::common::types::{ContentRef, UserName};
 /// Between two [`PeerResponse::Hashing`] while a file is hashed.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What all uploads share.
+pub(super) struct UploadContext {
+    pub(super) service: Arc<UploadService>,
+    pub(super) limits: UploadLimits,
+    pub(super) rate_limiter: Option<RateLimiter>,
+    /// Disconnected when the listener shuts down.
+    pub(super) shutdown: Receiver<Infallible>,
+}
+
+impl UploadContext {
+    pub(super) fn is_shutting_down(&self) -> bool {
+        self.shutdown.try_recv() == Err(TryRecvError::Disconnected)
+    }
+}
+
 /// A downloader with a valid ticket that has proven to hold its key, and has a slot.
 pub(super) struct AcceptedUpload {
     pub(super) peer: AuthenticatedPeer,
@@ -40,26 +55,11 @@ pub(super) struct AcceptedUpload {
     pub(super) waker: Arc<Waker>,
 }
 
-/// Why an upload ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum UploadEnd {
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-    #[error("the downloader violated the protocol: {0}")]
-    Violation(&'static str),
-    #[error("the downloader requested nothing for too long")]
-    Idle,
-    #[error("the slot of an idle downloader was needed for another")]
-    Preempted,
-    #[error("the client is shutting down")]
-    ShuttingDown,
-}
-
 /// Serves one downloader until the connection ends.
-pub(super) fn run(shared: &ListenerShared, accepted: AcceptedUpload) {
+pub(super) fn run(context: &UploadContext, accepted: AcceptedUpload) {
     let AcceptedUpload { peer: AuthenticatedPeer { ticket, reader, writer }, first_request, slot, waker } = accepted;
     let mut upload = Upload {
-        shared,
+        context,
         downloader: ticket.downloader,
         reader,
         writer,
@@ -76,7 +76,7 @@ pub(super) fn run(shared: &ListenerShared, accepted: AcceptedUpload) {
 }
 
 struct Upload<'a> {
-    shared: &'a ListenerShared,
+    context: &'a UploadContext,
     downloader: UserName,
     reader: RecordReader<PeerRequest>,
     writer: RecordWriter,
@@ -91,7 +91,7 @@ struct Upload<'a> {
 
 impl Upload<'_> {
     fn serve(&mut self, first_request: PeerRequest) -> Result<Infallible, UploadEnd> {
-        let limits = &self.shared.limits;
+        let limits = &self.context.limits;
         self.writer.set_stall_limit(limits.stall, limits.stall_min_bytes).map_err(TransportError::from)?;
         self.handle_request(first_request)?;
         loop {
@@ -117,11 +117,11 @@ impl Upload<'_> {
     }
 
     fn check_shutdown(&self) -> Result<(), UploadEnd> {
-        if self.shared.is_shutting_down() { Err(UploadEnd::ShuttingDown) } else { Ok(()) }
+        if self.context.is_shutting_down() { Err(UploadEnd::ShuttingDown) } else { Ok(()) }
     }
 
     fn wait_for_request(&mut self) -> Result<(), UploadEnd> {
-        let (limits, since) = (&self.shared.limits, Instant::now());
+        let (limits, since) = (&self.context.limits, Instant::now());
         while self.reader.poll_record()?.is_pending() {
             self.check_shutdown()?;
             let (now, idle) = (Instant::now(), since.elapsed());
@@ -129,7 +129,7 @@ impl Upload<'_> {
                 return Err(UploadEnd::Idle);
             }
             let must_yield = idle >= limits.idle_yield;
-            if must_yield && self.shared.service.slots.has_waiters(now, 2 * limits.idle_yield) {
+            if must_yield && self.context.service.slots.has_waiters(now, 2 * limits.idle_yield) {
                 self.writer.message(&PeerResponse::Busy { retry_ms: BUSY_RETRY_MS })?;
                 self.writer.flush()?;
                 return Err(UploadEnd::Preempted);
@@ -161,7 +161,7 @@ impl Upload<'_> {
     }
 
     fn add_ticket(&mut self, sealed: &[u8]) -> Result<(), UploadEnd> {
-        let opened = self.shared.service.open_ticket(sealed, Instant::now());
+        let opened = self.context.service.open_ticket(sealed, Instant::now());
         let Some(ticket) = opened.ok().filter(|ticket| ticket.downloader == self.downloader) else {
             return Ok(self.writer.message(&PeerResponse::TicketRefused)?);
         };
@@ -193,14 +193,14 @@ impl Upload<'_> {
 
     /// Opens `content` unless it is open and still valid.
     fn open(&mut self, content: u32) -> Result<&OpenContent, ServeError> {
-        let (shared, grant) = (self.shared, self.grant(content)?.clone());
-        let is_valid = |open: &OpenContent| shared.service.is_still_valid(open, &grant.name);
+        let (context, grant) = (self.context, self.grant(content)?.clone());
+        let is_valid = |open: &OpenContent| context.service.is_still_valid(open, &grant.name);
         if !matches!(&self.open, Some((open, opened)) if *open == content && is_valid(opened)) {
             self.open = None;
             let mut send = || send_hashing(&mut self.writer, content);
             let mut keep_alive =
-                KeepAlive { shutdown: &shared.shutdown, interval: KEEPALIVE_INTERVAL, send: &mut send };
-            let opened = shared.service.open_content(&grant, &self.downloader, &mut keep_alive)?;
+                KeepAlive { shutdown: &context.shutdown, interval: KEEPALIVE_INTERVAL, send: &mut send };
+            let opened = context.service.open_content(&grant, &self.downloader, &mut keep_alive)?;
             self.open = Some((content, opened));
         }
         Ok(&self.open.as_ref().expect("opened above").1)
@@ -224,8 +224,8 @@ impl Upload<'_> {
         let Some((_, opened)) = &self.open else { return Ok(()) };
         let mut send = || send_hashing(&mut self.writer, content);
         let mut keep_alive =
-            KeepAlive { shutdown: &self.shared.shutdown, interval: KEEPALIVE_INTERVAL, send: &mut send };
-        let hashes = self.shared.service.group_hashes(opened, &mut keep_alive)?;
+            KeepAlive { shutdown: &self.context.shutdown, interval: KEEPALIVE_INTERVAL, send: &mut send };
+        let hashes = self.context.service.group_hashes(opened, &mut keep_alive)?;
         for (first, hashes) in message_parts(&hashes, GROUP_HASHES_PART_MAX) {
             self.writer.message(&PeerResponse::GroupHashes { content, first, hashes: hashes.to_vec() })?;
         }
@@ -271,7 +271,7 @@ impl Upload<'_> {
     }
 
     fn send_bytes(&mut self, content: u32, mut range: Range<u64>) -> Result<(), ServeError> {
-        let limiter = self.shared.rate_limiter.as_ref();
+        let limiter = self.context.rate_limiter.as_ref();
         let piece_max = limiter.map_or(RECORD_MAX_BYTES, RateLimiter::piece_bytes);
         while range.start < range.end {
             let length = usize::try_from(range.end - range.start).map_or(piece_max, |left| left.min(piece_max));
@@ -297,7 +297,7 @@ impl Upload<'_> {
             return Ok(());
         }
         self.writer.flush()?;
-        match self.shared.shutdown.recv_timeout(delay) {
+        match self.context.shutdown.recv_timeout(delay) {
             Ok(never) => match never {},
             Err(RecvTimeoutError::Timeout) => Ok(()),
             Err(RecvTimeoutError::Disconnected) => Err(UploadEnd::ShuttingDown),

@@ -6,9 +6,10 @@ use std::io::{BufRead, BufReader, Write, stdin};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-use rustix::process::{Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::*;
+use crate::client::transport;
 use crate::client::upload::test_support;
 use crate::client::upload::test_support::{PSK, TestUploader, all_of, loopback, receive, send_request, ticket};
 use crate::common::types::{Audience, ContentHash, ContentRef};

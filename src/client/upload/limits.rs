@@ -1,9 +1,12 @@
-//! How much is served at once, how fast, and to whom: upload slots, the rate of all uploads, and the keys of tickets.
+//! How much is served at once, how fast, and to whom: timeouts, upload slots, the rate of all uploads, the keys of tickets.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, getrlimit};
+
+use crate::client::transport;
 use crate::common::crypto::{AeadKey, Secret};
 use crate::common::limits::{RECORD_MAX_BYTES, TICKET_KEY_GRACE};
 use crate::common::rate::{Rate, TokenBucket};
@@ -11,10 +14,49 @@ use crate::common::sync::lock;
 use crate::common::ticket::{TicketError, TransferTicket};
 use crate::common::types::UserName;
 
+/// A downloader that finds all slots taken retries after this time, milliseconds.
+pub(super) const BUSY_RETRY_MS: u16 = 300;
 /// Ticket keys kept at once. A downloader whose ticket is older needs a new one from the server.
 const KEYS_MAX: usize = 8;
 /// The rate limit allows bursts of a second's bytes divided by this.
 const BURSTS_PER_SECOND: u64 = 20;
+
+/// Timeouts and bounds of the listener. The defaults are for users, shorter ones for tests.
+#[derive(Debug, Clone)]
+pub struct UploadLimits {
+    /// A connection presents its ticket within this time.
+    pub handshake: Duration,
+    /// A peer with a ticket sends its first request within this time, and its next one after everything was sent.
+    pub idle: Duration,
+    /// After this time without a request a downloader loses its slot if another one waits for it.
+    pub idle_yield: Duration,
+    /// While there is something to send, a downloader receives [`stall_min_bytes`](Self::stall_min_bytes) within this
+    /// time. A kernel wakes a sender only when a third of its buffer is free: a shorter time would disconnect slow links.
+    pub stall: Duration,
+    /// See [`stall`](Self::stall).
+    pub stall_min_bytes: usize,
+    /// Most pending connections.
+    pub pending_max: usize,
+    /// The same from one address prefix.
+    pub pending_per_prefix_max: usize,
+}
+
+impl Default for UploadLimits {
+    fn default() -> Self {
+        // A quarter of all descriptors: files and uploads need the others.
+        let descriptors = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize);
+        let pending_max = (descriptors / 4).clamp(4, 64);
+        Self {
+            handshake: transport::HANDSHAKE_TIMEOUT,
+            idle: Duration::from_secs(30),
+            idle_yield: Duration::from_secs(1),
+            stall: Duration::from_secs(15),
+            stall_min_bytes: 4 << 10,
+            pending_max,
+            pending_per_prefix_max: pending_max.div_ceil(2),
+        }
+    }
+}
 
 /// All upload slots of one client.
 pub(super) struct UploadSlots {

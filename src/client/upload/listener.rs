@@ -9,24 +9,23 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+#[cfg(test)]
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Sender, bounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Resource, getrlimit};
 
 use super::UploadService;
-use super::connection::{self, AcceptedUpload};
-use super::limits::RateLimiter;
+use super::connection::{self, AcceptedUpload, UploadContext};
+use super::limits::{RateLimiter, UploadLimits};
 use super::pending::{PendingConnection, Progress};
-use crate::client::transport::{self, Waker};
+use crate::client::transport::Waker;
 use crate::common::net::AddressPrefix;
 use crate::common::sync::lock;
 
-/// A downloader that finds all slots taken retries after this time, milliseconds.
-pub(super) const BUSY_RETRY_MS: u16 = 300;
 /// Connections accepted before the pending ones are driven again.
 const ACCEPT_BATCH: usize = 32;
 /// Pause of accepting when the system has no file descriptor.
@@ -34,51 +33,17 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// A rejected peer reads the rejection within this time.
 const BUSY_LINGER: Duration = Duration::from_secs(1);
 
-/// Timeouts and bounds of the listener. The defaults are for users, shorter ones for tests.
-#[derive(Debug, Clone)]
-pub struct UploadLimits {
-    /// A connection presents its ticket within this time.
-    pub handshake: Duration,
-    /// A peer with a ticket sends its first request within this time, and its next one after everything was sent.
-    pub idle: Duration,
-    /// After this time without a request a downloader loses its slot if another one waits for it.
-    pub idle_yield: Duration,
-    /// While there is something to send, a downloader receives [`stall_min_bytes`](Self::stall_min_bytes) within this
-    /// time. A kernel wakes a sender only when a third of its buffer is free: a shorter time would disconnect slow links.
-    pub stall: Duration,
-    /// See [`stall`](Self::stall).
-    pub stall_min_bytes: usize,
-    /// Most pending connections.
-    pub pending_max: usize,
-    /// The same from one address prefix.
-    pub pending_per_prefix_max: usize,
-}
-
-impl Default for UploadLimits {
-    fn default() -> Self {
-        // A quarter of all descriptors: files and uploads need the others.
-        let descriptors = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize);
-        let pending_max = (descriptors / 4).clamp(4, 64);
-        Self {
-            handshake: transport::HANDSHAKE_TIMEOUT,
-            idle: Duration::from_secs(30),
-            idle_yield: Duration::from_secs(1),
-            stall: Duration::from_secs(15),
-            stall_min_bytes: 4 << 10,
-            pending_max,
-            pending_per_prefix_max: pending_max.div_ceil(2),
-        }
-    }
-}
-
 /// The listener thread and its uploads. Dropping it ends them.
 pub struct Listener {
-    shared: Arc<ListenerShared>,
     port: u16,
     /// Dropped to shut down.
     shutdown: Option<Sender<Infallible>>,
     waker: Arc<Waker>,
     accept_loop: Option<JoinHandle<()>>,
+    uploads: Arc<Mutex<Vec<RunningUpload>>>,
+    /// Of the accept loop.
+    #[cfg(test)]
+    iterations: Arc<AtomicU64>,
 }
 
 impl Listener {
@@ -99,24 +64,30 @@ impl Listener {
         let port = listener.local_addr()?.port();
         let waker = Arc::new(Waker::new()?);
         let (sender, shutdown) = bounded(0);
-        let shared = Arc::new(ListenerShared {
-            service,
-            limits,
-            rate_limiter: limit_rate.map(RateLimiter::new),
-            shutdown,
-            uploads: Mutex::default(),
-            #[cfg(test)]
-            iterations: std::sync::atomic::AtomicU64::new(0),
-        });
+        let rate_limiter = limit_rate.map(RateLimiter::new);
+        let uploads = Arc::<Mutex<Vec<RunningUpload>>>::default();
+        #[cfg(test)]
+        let iterations = Arc::<AtomicU64>::default();
         let accept_loop = AcceptLoop {
-            shared: shared.clone(),
+            context: Arc::new(UploadContext { service, limits, rate_limiter, shutdown }),
+            uploads: uploads.clone(),
+            #[cfg(test)]
+            iterations: iterations.clone(),
             listener,
             waker: waker.clone(),
             pending: Vec::new(),
             accept_again_at: None,
         };
         let accept_loop = thread::Builder::new().name("listener".into()).spawn(move || accept_loop.run())?;
-        Ok(Self { shared, port, shutdown: Some(sender), waker, accept_loop: Some(accept_loop) })
+        Ok(Self {
+            port,
+            shutdown: Some(sender),
+            waker,
+            accept_loop: Some(accept_loop),
+            uploads,
+            #[cfg(test)]
+            iterations,
+        })
     }
 
     pub fn port(&self) -> u16 {
@@ -126,7 +97,7 @@ impl Listener {
     /// Number of iterations of the accept loop so far.
     #[cfg(test)]
     pub(super) fn iterations(&self) -> u64 {
-        self.shared.iterations.load(std::sync::atomic::Ordering::Relaxed)
+        self.iterations.load(Ordering::Relaxed)
     }
 }
 
@@ -137,7 +108,7 @@ impl Drop for Listener {
         if let Some(accept_loop) = self.accept_loop.take() {
             let _ = accept_loop.join();
         }
-        let uploads = std::mem::take(&mut *lock(&self.shared.uploads));
+        let uploads = std::mem::take(&mut *lock(&self.uploads));
         for upload in &uploads {
             if let Some(stream) = upload.stream.upgrade() {
                 let _ = stream.shutdown(Shutdown::Both);
@@ -149,29 +120,6 @@ impl Drop for Listener {
     }
 }
 
-/// What the listener and its uploads share.
-pub(super) struct ListenerShared {
-    pub(super) service: Arc<UploadService>,
-    pub(super) limits: UploadLimits,
-    pub(super) rate_limiter: Option<RateLimiter>,
-    /// Disconnected when the listener shuts down.
-    pub(super) shutdown: Receiver<Infallible>,
-    uploads: Mutex<Vec<RunningUpload>>,
-    #[cfg(test)]
-    iterations: std::sync::atomic::AtomicU64,
-}
-
-impl ListenerShared {
-    pub(super) fn is_shutting_down(&self) -> bool {
-        self.shutdown.try_recv() == Err(TryRecvError::Disconnected)
-    }
-
-    /// Lets idle uploads check whether a downloader waits for a slot.
-    fn wake_uploads(&self) {
-        lock(&self.uploads).iter().for_each(|upload| upload.waker.wake());
-    }
-}
-
 struct RunningUpload {
     thread: JoinHandle<()>,
     stream: Weak<TcpStream>,
@@ -179,7 +127,10 @@ struct RunningUpload {
 }
 
 struct AcceptLoop {
-    shared: Arc<ListenerShared>,
+    context: Arc<UploadContext>,
+    uploads: Arc<Mutex<Vec<RunningUpload>>>,
+    #[cfg(test)]
+    iterations: Arc<AtomicU64>,
     listener: TcpListener,
     waker: Arc<Waker>,
     /// The oldest first.
@@ -197,9 +148,9 @@ struct Readiness {
 
 impl AcceptLoop {
     fn run(mut self) {
-        while !self.shared.is_shutting_down() {
+        while !self.context.is_shutting_down() {
             #[cfg(test)]
-            self.shared.iterations.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.iterations.fetch_add(1, Ordering::Relaxed);
             let ready = self.wait();
             let now = Instant::now();
             let mut pending = std::mem::take(&mut self.pending);
@@ -238,10 +189,10 @@ impl AcceptLoop {
 
     /// Advances one connection: authenticates it, starts its upload, or rejects it.
     fn drive_connection(&self, connection: &mut PendingConnection, has_input: bool, now: Instant) -> Progress {
-        let service = &self.shared.service;
+        let service = &self.context.service;
         let mut progress = if has_input { connection.read() } else { Progress::Pending };
         if matches!(progress, Progress::PreambleComplete) {
-            progress = connection.respond(|ticket| service.open_ticket(ticket, now), now + self.shared.limits.idle);
+            progress = connection.respond(|ticket| service.open_ticket(ticket, now), now + self.context.limits.idle);
         }
         if let Progress::Ready(peer, first_request) = progress {
             progress = match service.slots.acquire(&peer.ticket.downloader, now) {
@@ -256,7 +207,8 @@ impl AcceptLoop {
                 }
                 None => {
                     log::debug!("{} was rejected: all upload slots are taken", peer.ticket.downloader);
-                    self.shared.wake_uploads();
+                    // An idle upload may yield its slot.
+                    lock(&self.uploads).iter().for_each(|upload| upload.waker.wake());
                     connection.reject_busy(*peer, now + BUSY_LINGER)
                 }
             };
@@ -267,12 +219,12 @@ impl AcceptLoop {
     fn start_upload(&self, stream: Arc<TcpStream>, accepted: impl FnOnce(Arc<Waker>) -> AcceptedUpload) {
         let started = stream.set_nonblocking(false).and_then(|()| {
             let waker = Arc::new(Waker::new()?);
-            let (shared, accepted) = (self.shared.clone(), accepted(waker.clone()));
+            let (context, accepted) = (self.context.clone(), accepted(waker.clone()));
             let thread =
-                thread::Builder::new().name("upload".into()).spawn(move || connection::run(&shared, accepted))?;
+                thread::Builder::new().name("upload".into()).spawn(move || connection::run(&context, accepted))?;
             Ok(RunningUpload { thread, stream: Arc::downgrade(&stream), waker })
         });
-        let mut uploads = lock(&self.shared.uploads);
+        let mut uploads = lock(&self.uploads);
         uploads.retain(|upload| !upload.thread.is_finished());
         match started {
             Ok(upload) => uploads.push(upload),
@@ -306,7 +258,7 @@ impl AcceptLoop {
         if stream.set_nonblocking(true).is_err() {
             return;
         }
-        let (prefix, limits) = (AddressPrefix::of(from.ip()), &self.shared.limits);
+        let (prefix, limits) = (AddressPrefix::of(from.ip()), &self.context.limits);
         let same_prefix = self.pending.iter().filter(|connection| connection.prefix() == prefix).count();
         let evicted = match () {
             () if same_prefix >= limits.pending_per_prefix_max => {

@@ -3,7 +3,8 @@ use std::net::TcpStream;
 
 use super::*;
 use crate::client::files::SharedFiles;
-use crate::client::transport::{RecordReader, RecordWriter};
+use crate::client::transport::{self, RecordReader, RecordWriter};
+use crate::client::upload::limits::BUSY_RETRY_MS;
 use crate::client::upload::test_support;
 use crate::client::upload::test_support::{
     NOW_MS, PSK, TestUploader, all_of, message, receive, sealed, send_request, skip_data, ticket, ticket_key,

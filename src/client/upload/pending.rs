@@ -10,7 +10,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::listener::BUSY_RETRY_MS;
+use super::limits::BUSY_RETRY_MS;
 use crate::client::transport::{self, RecordReader, RecordWriter, TransportError};
 use crate::common::net::AddressPrefix;
 use crate::common::peer_crypto::{Frame, PREAMBLE_HEAD_BYTES, Preamble, TransferError};

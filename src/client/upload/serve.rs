@@ -17,7 +17,6 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, tick};
 
 use super::UploadService;
-use super::connection::UploadEnd;
 use crate::client::download::IncompleteFile;
 use crate::client::files::{FileIdentity, HashError};
 use crate::client::publications::Publication;
@@ -29,6 +28,21 @@ use crate::common::types::{ContentRef, FileName, UserName};
 
 /// A downloader waits this long for the list of publications: as long as the client waits for the server.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why an upload ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UploadEnd {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error("the downloader violated the protocol: {0}")]
+    Violation(&'static str),
+    #[error("the downloader requested nothing for too long")]
+    Idle,
+    #[error("the slot of an idle downloader was needed for another")]
+    Preempted,
+    #[error("the client is shutting down")]
+    ShuttingDown,
+}
 
 /// Why a content is not served.
 #[derive(Debug)]

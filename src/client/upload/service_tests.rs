@@ -7,8 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::bounded;
 
-use super::connection::UploadEnd;
-use super::serve::{KeepAlive, OpenContent, ServeError};
+use super::serve::{KeepAlive, OpenContent, ServeError, UploadEnd};
 use super::*;
 use crate::client::files::{HashProgress, ShareError};
 use crate::client::publications::LoadingGuard;

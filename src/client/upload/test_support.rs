@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
-use super::listener::UploadLimits;
+use super::limits::UploadLimits;
 use super::*;
 use crate::client::files::{HashProgress, SharedFiles};
 use crate::client::transport::{self, RecordReader, RecordWriter, TransportError};
