@@ -69,7 +69,7 @@ impl<'a> Reshare<'a> {
         }
         uploads.serve_incomplete(&item.name, incomplete);
         // Fails if the server is unreachable: the file is published when it is complete.
-        let _ = self.to_publish.send(published_file(item));
+        let _ = self.to_publish.send(item.clone());
     }
 
     /// The download has ended; `is_saved` if the file is complete and has its own name. Releases the file, so that only
@@ -96,11 +96,8 @@ impl<'a> Reshare<'a> {
         let saved: BTreeMap<&FileName, &NamedContent> =
             saved.iter().map(|&index| (&items[index].name, &items[index])).collect();
         let broken: Vec<FileName> = attempted.into_iter().filter(|name| !saved.contains_key(name)).collect();
-        let rest: Vec<NamedContent> = saved
-            .into_iter()
-            .filter(|(name, _)| !published.contains(*name))
-            .map(|(_, item)| published_file(item))
-            .collect();
+        let rest: Vec<NamedContent> =
+            saved.into_iter().filter(|(name, _)| !published.contains(*name)).map(|(_, item)| item.clone()).collect();
         if broken.is_empty() && rest.is_empty() {
             return ExitCode::Success;
         }
@@ -121,10 +118,6 @@ impl<'a> Reshare<'a> {
             }
         }
     }
-}
-
-fn published_file(item: &NamedContent) -> NamedContent {
-    NamedContent { name: item.name.clone(), content: item.content }
 }
 
 /// What a background thread needs to publish.

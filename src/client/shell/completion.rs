@@ -25,6 +25,8 @@ use crate::common::types::FileName;
 const SEARCH_TIMEOUT: Duration = Duration::from_millis(500);
 /// Candidates offered at once.
 const CANDIDATES_MAX: usize = 500;
+/// Entries of a folder that are examined.
+const ENTRIES_MAX: usize = 10_000;
 
 pub(super) struct Completion {
     server: ServerApi,
@@ -68,7 +70,7 @@ impl Completion {
             return Vec::new();
         }
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(self.dir.join(dir)).into_iter().flatten().flatten().take(CANDIDATES_MAX * 20) {
+        for entry in std::fs::read_dir(self.dir.join(dir)).into_iter().flatten().flatten().take(ENTRIES_MAX) {
             let Ok(name) = entry.file_name().into_string() else { continue };
             let is_match = name.starts_with(start) && (!name.starts_with('.') || start.starts_with('.'));
             let Ok(kind) = entry.file_type() else { continue };
