@@ -3,13 +3,15 @@
 //! sources queried.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, Scope};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, at, never, select, unbounded};
+use crossbeam_channel::{bounded, select};
 
 use super::coordinator::{
     Command, Coordinator, Effect, Event, FileEvent, PeerHistory, Report, SourceEnd, SourceEvent, SourcesFound,
@@ -78,7 +80,7 @@ impl DownloadRequest<'_> {
                 None => jobs.push(FileJob { index, item }),
             }
         }
-        let events = unbounded();
+        let events = channel();
         // An empty content is created, not downloaded.
         let files: Vec<FileId> = (0..jobs.len()).filter(|&file| jobs[file].item.content.size > 0).collect();
         let queried_at = (!files.is_empty()).then(|| {
@@ -162,6 +164,7 @@ struct Driver<'scope, 'env> {
 
 impl<'env> Driver<'_, 'env> {
     fn run(mut self) -> Coordinator<'env> {
+        let _watch = self.watch_cancellation();
         self.create_empty_files();
         loop {
             let now = Instant::now();
@@ -171,7 +174,10 @@ impl<'env> Driver<'_, 'env> {
             if self.coordinator.is_finished() {
                 break;
             }
-            let first = self.wait(self.coordinator.poll_timeout(now));
+            let first = match self.coordinator.poll_timeout(now) {
+                Some(timer) => self.receiver.recv_timeout(timer.saturating_duration_since(now)).ok(),
+                None => self.receiver.recv().ok(),
+            };
             let now = Instant::now();
             for event in first.into_iter().chain(self.receiver.try_iter()) {
                 self.coordinator.on_event(now, event);
@@ -181,17 +187,17 @@ impl<'env> Driver<'_, 'env> {
         self.coordinator
     }
 
-    /// The next event; `None` when there is none until this time.
-    fn wait(&self, until: Option<Instant>) -> Option<Event> {
-        let timer = until.map_or_else(never, at);
-        if is_cancelled(self.files.cancelled) {
-            return Some(Event::Interrupted);
-        }
-        select! {
-            recv(self.receiver) -> event => event.ok(),
-            recv(self.files.cancelled) -> _ => Some(Event::Interrupted),
-            recv(timer) -> _ => None,
-        }
+    /// Turns the cancellation into an event. The result ends the watch when it is dropped.
+    fn watch_cancellation(&self) -> impl Sized + use<> {
+        let (watch, end) = bounded::<Infallible>(0);
+        let (cancelled, events) = (self.files.cancelled.clone(), self.sender.clone());
+        self.scope.spawn(move || {
+            select! {
+                recv(cancelled) -> _ => drop(events.send(Event::Interrupted)),
+                recv(end) -> _ => {}
+            }
+        });
+        watch
     }
 
     fn create_empty_files(&mut self) {

@@ -47,7 +47,7 @@ use crate::client::control::ServerApi;
 use crate::client::exit_code::ExitCode;
 use crate::common::types::{Content, FileName, NamedContent, UserName};
 
-/// What to do when the target is there already.
+/// What to do when the target exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnExists {
     /// Refuse.
@@ -64,9 +64,8 @@ pub enum OnExists {
 /// How downloads behave.
 #[derive(Debug, Clone)]
 pub struct DownloadOptions {
-    /// What to do when the target is there already.
     pub on_exists: OnExists,
-    /// How long to wait for a source to return when all are gone.
+    /// How long to wait for a source when none is left.
     pub retry_for: Duration,
 }
 
@@ -78,9 +77,8 @@ pub enum DownloadOutcome {
         /// Its name there; differs from the requested one with [`OnExists::Rename`].
         name: FileName,
     },
-    /// It exists and the policy is `skip`.
+    /// The target exists and the policy is [`OnExists::Skip`].
     Skipped,
-    /// It failed.
     Failed(DownloadError),
 }
 
@@ -90,10 +88,10 @@ pub enum DownloadError {
     /// Exit 5: no active peer serves it (any more).
     #[error("no active peer serves it")]
     NotFound,
-    /// Exit 6: sources were known but none could deliver. The verified part is kept.
+    /// Exit 6: there were sources, but none could deliver. Verified groups are kept.
     #[error("{0}")]
     Transfer(String),
-    /// Exit 7: every source served something else.
+    /// Exit 7: every source sent other content.
     #[error("what the sources sent does not match the published hash")]
     HashMismatch,
     /// Exit 8: the target exists with other content.
@@ -102,13 +100,13 @@ pub enum DownloadError {
     /// Exit 8: another process downloads the same file into the same folder.
     #[error("another download of this file is under way")]
     Locked,
-    /// Exit 8: any other local trouble.
+    /// Exit 8: any other local error.
     #[error("{0}")]
     Local(io::Error),
-    /// Exit 9. The verified part is kept.
+    /// Exit 9. Verified groups are kept.
     #[error("the disk is full")]
     DiskFull,
-    /// Exit 130. The verified part is kept.
+    /// Exit 130. Verified groups are kept.
     #[error("interrupted")]
     Interrupted,
     /// Exit 3 or 4.

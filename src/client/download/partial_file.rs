@@ -149,20 +149,20 @@ pub(super) struct PartialFile {
     initial_len: u64,
 }
 
-/// What the unfinished part of a content is called.
+/// The name of a content's partial file.
 pub(super) fn partial_file_name(hash: &ContentHash) -> String {
     format!(".{}.part", hex::encode(&hash.0[..16]))
 }
 
 impl PartialFile {
-    /// Opens or makes the part of a content in a folder, and locks it.
+    /// Opens or creates the partial file of a content in a folder, and locks it.
     pub fn open(folder: Arc<OwnedFd>, hash: &ContentHash) -> Result<Self, DownloadError> {
         let name = partial_file_name(hash);
         for _ in 0..OPEN_TRIES {
-            let (file, is_new) = open_or_make(&folder, &name)?;
+            let (file, is_new) = open_or_create(&folder, &name)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Err(Errno::WOULDBLOCK) => return Err(DownloadError::Locked),
-                // A file system without locks: two downloads at once would write the same bytes.
+                // The file system has no locks: two downloads at once would write the same data.
                 Ok(()) | Err(Errno::NOTSUP | Errno::NOLCK | Errno::NOSYS) => {}
                 Err(error) => return Err(io::Error::from(error).into()),
             }
@@ -171,7 +171,7 @@ impl PartialFile {
                 let text = format!("{name} is in the way: not a plain file with one name");
                 return Err(io::Error::other(text).into());
             }
-            // Between opening and locking, another download may have finished and renamed it: then it is a target now.
+            // Between opening and locking, another download may have finished and renamed it: then it is a target.
             let initial_len = stat.st_size as u64;
             let is_ours = match is_new && initial_len == 0 {
                 true => stat.st_nlink == 1,
@@ -185,22 +185,20 @@ impl PartialFile {
         Err(DownloadError::Locked)
     }
 
-    /// The open file.
     pub fn file(&self) -> &Arc<File> {
         &self.file
     }
 
-    /// The folder it stands in.
     pub fn folder(&self) -> &OwnedFd {
         &self.folder
     }
 
-    /// Its name there.
+    /// Its name in the folder.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Gives it its length and takes the room on the disk, so that a full disk shows at once.
+    /// Sets its length and reserves the space, so that a full disk is detected at once.
     pub fn preallocate(&self, size: u64) -> io::Result<()> {
         if self.initial_len > size {
             self.file.set_len(size)?;
@@ -218,8 +216,7 @@ impl PartialFile {
         }
     }
 
-    /// A tmpfs would take every page before the first byte is asked for (0.5 s for 1 GiB were measured); what is free
-    /// there is known exactly.
+    /// On a tmpfs, reserving space writes every page (measured: 0.5 s for 1 GiB), and the free space is known exactly.
     fn is_in_memory(&self) -> bool {
         rustix::fs::fstatfs(&self.file).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC)
     }
@@ -241,17 +238,17 @@ impl PartialFile {
         Ok(rustix::fs::futimens(&self.file, &times)?)
     }
 
-    /// Lets others open it: it has its final name.
+    /// Unlocks it: it has its final name, or its download has failed.
     pub fn unlock(&self) {
         let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
     }
 
-    /// Takes it away: there is nothing in it worth keeping.
+    /// Deletes it: it holds nothing worth keeping.
     pub fn remove(&self) {
         let _ = rustix::fs::unlinkat(&*self.folder, self.name.as_str(), AtFlags::empty());
     }
 
-    /// Which groups the file may hold, by where it has data: the rest need not be read.
+    /// The groups that the file may hold, by where it has data: the others need not be read.
     pub fn groups_with_data(&self, outline: &GroupHashes) -> Vec<u32> {
         let runs = self.data_extents();
         let holds = |&group: &u32| {
@@ -298,7 +295,7 @@ impl PartialFile {
     }
 }
 
-fn open_or_make(folder: &OwnedFd, name: &str) -> Result<(OwnedFd, bool), DownloadError> {
+fn open_or_create(folder: &OwnedFd, name: &str) -> Result<(OwnedFd, bool), DownloadError> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(0o666);
     for _ in 0..OPEN_TRIES {

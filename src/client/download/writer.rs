@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
-
-use crossbeam_channel::{Receiver, Sender};
 
 use super::coordinator::{Event, SourceEvent, StoreResult};
 use super::file_job::{FileOperations, SmallFile};
@@ -54,7 +53,7 @@ struct Writer<'a> {
 pub(super) fn run_writer(
     files: &FileOperations<'_>,
     id: SourceId,
-    buffers: &Receiver<ReceivedBuffer>,
+    buffers: Receiver<ReceivedBuffer>,
     recycled: &Sender<ReceivedBuffer>,
     events: &Sender<Event>,
 ) {

@@ -1,4 +1,4 @@
-//! The scheduler in virtual time, with sources of random speed that die, lie and fall silent.
+//! The scheduler in virtual time, with sources of random speed that disconnect, corrupt data or stall.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -8,14 +8,14 @@ use super::*;
 
 const MIB: u64 = 1 << 20;
 
-/// A scheduler of one file of `groups` groups that is open, with nothing in its part.
+/// A scheduler with one open file of `groups` groups, whose partial file is empty.
 fn open_scheduler(groups: u64) -> Scheduler {
     let mut scheduler = unchecked_scheduler(groups);
     (0..groups as u32).for_each(|group| scheduler.mark_missing(0, group));
     scheduler
 }
 
-/// The same before anyone has looked at the part.
+/// The same before the partial file is scanned.
 fn unchecked_scheduler(groups: u64) -> Scheduler {
     let mut scheduler = Scheduler::default();
     scheduler.add_file(groups * MIB, None);
@@ -35,7 +35,7 @@ fn add_source(scheduler: &mut Scheduler, now: Instant) -> SourceId {
     source
 }
 
-fn ask(scheduler: &mut Scheduler, now: Instant, source: SourceId) -> Vec<Assignment> {
+fn request(scheduler: &mut Scheduler, now: Instant, source: SourceId) -> Vec<Assignment> {
     match scheduler.next_request(now, source) {
         NextRequest::Groups(assignments) => assignments,
         _ => Vec::new(),
@@ -59,10 +59,10 @@ fn groups(assignments: &[Assignment]) -> Vec<u32> {
 }
 
 #[test]
-fn a_source_gets_as_much_as_it_delivers_in_a_while() {
+fn a_source_has_in_flight_what_it_delivers_in_150_ms() {
     let mut scheduler = open_scheduler(500);
     let mut now = Instant::now();
-    let first = ask(&mut scheduler, now, 0);
+    let first = request(&mut scheduler, now, 0);
     assert_eq!(groups(&first), [0, 1], "little before its rate is known");
     for assignment in first {
         now += Duration::from_millis(50);
@@ -70,29 +70,29 @@ fn a_source_gets_as_much_as_it_delivers_in_a_while() {
         assert!(receive(&mut scheduler, 0, assignment) && !verify(&mut scheduler, assignment));
     }
     // 20 MiB/s over 150 ms.
-    assert_eq!(groups(&ask(&mut scheduler, now, 0)), [2, 3, 4]);
-    assert!(ask(&mut scheduler, now, 0).is_empty(), "it has enough");
+    assert_eq!(groups(&request(&mut scheduler, now, 0)), [2, 3, 4]);
+    assert!(request(&mut scheduler, now, 0).is_empty(), "it has enough");
 }
 
 #[test]
-fn an_idle_source_takes_over_from_a_slow_one_and_late_bytes_do_not_count() {
+fn an_idle_source_steals_from_a_slow_one_and_late_data_does_not_count() {
     let mut scheduler = open_scheduler(4);
     let mut now = Instant::now();
     let fast = add_source(&mut scheduler, now);
-    let slow = ask(&mut scheduler, now, 0);
-    let begun = ask(&mut scheduler, now, fast);
-    assert_eq!((groups(&slow), groups(&begun)), (vec![0, 1], vec![2, 3]));
+    let slow = request(&mut scheduler, now, 0);
+    let started = request(&mut scheduler, now, fast);
+    assert_eq!((groups(&slow), groups(&started)), (vec![0, 1], vec![2, 3]));
     now += Duration::from_millis(100);
     scheduler.on_bytes(now, 0, 50_000);
     scheduler.on_bytes(now, fast, 2 * MIB);
-    for assignment in begun {
+    for assignment in started {
         assert!(receive(&mut scheduler, fast, assignment) && !verify(&mut scheduler, assignment));
     }
-    let taken = ask(&mut scheduler, now, fast);
+    let taken = request(&mut scheduler, now, fast);
     assert_eq!(groups(&taken), [1, 0], "what would come last is taken first");
     assert!(scheduler.must_cancel(0));
-    assert!(!receive(&mut scheduler, 0, slow[1]), "it has lost its id");
-    assert!(ask(&mut scheduler, now, 0).is_empty(), "nothing new before it has forgotten the old");
+    assert!(!receive(&mut scheduler, 0, slow[1]), "it has lost the group");
+    assert!(request(&mut scheduler, now, 0).is_empty(), "nothing new before the cancel is confirmed");
     scheduler.on_cancelled(0);
     for (at, assignment) in taken.into_iter().enumerate() {
         assert!(receive(&mut scheduler, fast, assignment));
@@ -102,51 +102,55 @@ fn an_idle_source_takes_over_from_a_slow_one_and_late_bytes_do_not_count() {
 }
 
 #[test]
-fn nothing_is_taken_over_while_the_part_is_still_looked_at() {
+fn nothing_is_stolen_while_the_partial_file_is_scanned() {
     let mut scheduler = unchecked_scheduler(5);
     let now = Instant::now();
     let idle = add_source(&mut scheduler, now);
     scheduler.mark_missing(0, 0);
     scheduler.mark_missing(0, 1);
-    assert_eq!(groups(&ask(&mut scheduler, now, 0)), [0, 1]);
-    assert!(ask(&mut scheduler, now, idle).is_empty(), "what the other has begun would come twice");
+    assert_eq!(groups(&request(&mut scheduler, now, 0)), [0, 1]);
+    assert!(request(&mut scheduler, now, idle).is_empty(), "the other source's groups would be sent twice");
     for group in 2..5 {
         assert_eq!(scheduler.mark_present(0, group), Verified::Partial);
     }
-    assert_eq!(groups(&ask(&mut scheduler, now, idle)), [1], "now it is known that nothing else is missing");
+    assert_eq!(groups(&request(&mut scheduler, now, idle)), [1], "now it is known that nothing else is missing");
 }
 
 #[test]
-fn a_silent_source_is_relieved_of_everything() {
+fn a_stalled_source_loses_everything() {
     let mut scheduler = open_scheduler(2);
     let mut now = Instant::now();
-    assert_eq!(ask(&mut scheduler, now, 0).len(), 2);
+    assert_eq!(request(&mut scheduler, now, 0).len(), 2);
     let idle = add_source(&mut scheduler, now);
-    assert_eq!(groups(&ask(&mut scheduler, now, idle)), [1], "the queue is halved while nothing is known of either");
+    assert_eq!(
+        groups(&request(&mut scheduler, now, idle)),
+        [1],
+        "the queue is halved while nothing is known of either"
+    );
     now += STALL_TIMEOUT;
-    assert!(ask(&mut scheduler, now, idle).is_empty());
+    assert!(request(&mut scheduler, now, idle).is_empty());
     now += Duration::from_millis(1);
-    assert!(ask(&mut scheduler, now, idle).is_empty(), "it is no better itself");
+    assert!(request(&mut scheduler, now, idle).is_empty(), "it is no better itself");
     scheduler.on_bytes(now, idle, 1_000);
-    assert_eq!(groups(&ask(&mut scheduler, now, idle)), [0]);
+    assert_eq!(groups(&request(&mut scheduler, now, idle)), [0]);
 }
 
 #[test]
-fn what_a_lost_source_owed_is_free_again() {
+fn assignments_of_a_removed_source_are_free_again() {
     let mut scheduler = open_scheduler(3);
     let now = Instant::now();
-    let owed = ask(&mut scheduler, now, 0);
+    let owed = request(&mut scheduler, now, 0);
     assert!(receive(&mut scheduler, 0, owed[0]));
     scheduler.remove_source(0);
     assert!(!scheduler.has_source(0));
     let other = add_source(&mut scheduler, now);
-    assert_eq!(groups(&ask(&mut scheduler, now, other)), [2, 1], "group 0 is still being verified");
+    assert_eq!(groups(&request(&mut scheduler, now, other)), [2, 1], "group 0 is still being verified");
     scheduler.on_verify_failed(owed[0]);
-    assert!(ask(&mut scheduler, now, other).is_empty(), "two are enough for now");
+    assert!(request(&mut scheduler, now, other).is_empty(), "two are enough for now");
 }
 
 #[test]
-fn small_files_go_in_large_lots_and_in_order() {
+fn small_files_are_requested_in_large_batches_and_in_order() {
     let mut scheduler = Scheduler::default();
     for file in 0..3_000 {
         assert_eq!(scheduler.add_file(4_096, None), file);
@@ -154,18 +158,18 @@ fn small_files_go_in_large_lots_and_in_order() {
     let now = Instant::now();
     let source = scheduler.add_source(now);
     (0..3_000).for_each(|file| scheduler.set_available(source, file, None));
-    let first = ask(&mut scheduler, now, source);
+    let first = request(&mut scheduler, now, source);
     assert_eq!(first.len(), 512, "2 MiB");
     assert!(first.iter().enumerate().all(|(at, assignment)| assignment.file == at));
     for assignment in &first[..300] {
         assert!(receive(&mut scheduler, source, *assignment) && verify(&mut scheduler, *assignment));
         scheduler.finish_file(assignment.file);
     }
-    assert_eq!(ask(&mut scheduler, now, source)[0].file, 512);
+    assert_eq!(request(&mut scheduler, now, source)[0].file, 512);
 }
 
 #[test]
-fn files_that_write_the_same_part_wait_for_each_other() {
+fn files_with_the_same_partial_file_wait_for_each_other() {
     let mut scheduler = Scheduler::default();
     let first = scheduler.add_file(2 * MIB, None);
     let second = scheduler.add_file(2 * MIB, Some(first));
@@ -182,7 +186,7 @@ fn files_that_write_the_same_part_wait_for_each_other() {
 }
 
 #[test]
-fn an_outline_that_does_not_come_is_asked_for_elsewhere() {
+fn an_overdue_outline_is_requested_from_another_source() {
     let mut scheduler = Scheduler::default();
     scheduler.add_file(2 * MIB, None);
     let now = Instant::now();
@@ -199,16 +203,16 @@ fn an_outline_that_does_not_come_is_asked_for_elsewhere() {
 }
 
 #[test]
-fn a_part_source_is_asked_for_what_it_has_and_a_whole_one_for_the_rest_first() {
+fn an_incomplete_source_is_asked_for_its_groups_and_a_complete_one_for_the_others_first() {
     let mut scheduler = open_scheduler(6);
     let now = Instant::now();
     let part = scheduler.add_source(now);
     scheduler.set_available(part, 0, Some(GroupSet::from_bytes(&[0b001_011])));
-    assert_eq!(groups(&ask(&mut scheduler, now, 0)), [2, 4], "0, 1 and 3 are elsewhere");
-    assert_eq!(groups(&ask(&mut scheduler, now, part)), [0, 1]);
+    assert_eq!(groups(&request(&mut scheduler, now, 0)), [2, 4], "0, 1 and 3 are elsewhere");
+    assert_eq!(groups(&request(&mut scheduler, now, part)), [0, 1]);
     scheduler.remove_source(0);
     assert!(!scheduler.is_stuck(0));
-    let stuck = ask(&mut scheduler, now, part);
+    let stuck = request(&mut scheduler, now, part);
     assert!(stuck.is_empty());
 }
 
@@ -218,12 +222,13 @@ struct Sim {
     rate: u64,
     dies_ms: Option<u64>,
     silent_from_ms: Option<u64>,
-    lies_at: Option<u32>,
+    corrupts_at: Option<u32>,
 }
 
 fn sims() -> impl Strategy<Value = Vec<Sim>> {
     let sim = (1_000u64..200_000, option(0..3_000), option(0..3_000), proptest::option::weighted(0.2, 0u32..60));
-    let sim = sim.prop_map(|(rate, dies_ms, silent_from_ms, lies_at)| Sim { rate, dies_ms, silent_from_ms, lies_at });
+    let sim =
+        sim.prop_map(|(rate, dies_ms, silent_from_ms, corrupts_at)| Sim { rate, dies_ms, silent_from_ms, corrupts_at });
     proptest::collection::vec(sim, 1..6)
 }
 
@@ -243,20 +248,20 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_group_is_verified_just_once_whatever_the_sources_do(groups in 2u64..60, mut sims in sims()) {
+    fn every_group_is_verified_exactly_once_whatever_the_sources_do(groups in 2u64..60, mut sims in sims()) {
         // The last source is honest, so that there is an end.
-        sims.push(Sim { rate: 20_000, dies_ms: None, silent_from_ms: None, lies_at: None });
+        sims.push(Sim { rate: 20_000, dies_ms: None, silent_from_ms: None, corrupts_at: None });
         let mut scheduler = open_scheduler(groups);
-        let begun = Instant::now();
+        let started = Instant::now();
         scheduler.remove_source(0);
-        let ids: Vec<SourceId> = sims.iter().map(|_| add_source(&mut scheduler, begun)).collect();
+        let ids: Vec<SourceId> = sims.iter().map(|_| add_source(&mut scheduler, started)).collect();
         let mut states: Vec<Simulated> = sims.iter().map(|_| Simulated::default()).collect();
         let mut verified = HashSet::new();
         let mut turns = HashMap::new();
         let (mut requested, mut takeovers) = (0, 0);
         for ms in 0u64.. {
-            prop_assert!(ms < 60_000, "it never ends: {} of {groups} groups", verified.len());
-            let now = begun + Duration::from_millis(ms);
+            prop_assert!(ms < 60_000, "the download never ends: {} of {groups} groups", verified.len());
+            let now = started + Duration::from_millis(ms);
             for (at, sim) in sims.iter().enumerate() {
                 let (id, state) = (ids[at], &mut states[at]);
                 if state.is_gone {
@@ -268,12 +273,12 @@ proptest! {
                     continue;
                 }
                 if scheduler.must_cancel(id) && sim.silent_from_ms.is_none_or(|from| ms < from) {
-                    // The group begun still comes, for nothing.
+                    // The group in transfer still arrives, and is ignored.
                     state.queue.clear();
                     state.sent = 0;
                     scheduler.on_cancelled(id);
                 }
-                for assignment in ask(&mut scheduler, now, id) {
+                for assignment in request(&mut scheduler, now, id) {
                     requested += 1;
                     takeovers += usize::from(turns.insert(assignment.group, assignment.id).is_some());
                     prop_assert!(!verified.contains(&assignment.group), "asked for again");
@@ -290,7 +295,7 @@ proptest! {
                     if !receive(&mut scheduler, id, assignment) {
                         continue;
                     }
-                    if sim.lies_at == Some(assignment.group) {
+                    if sim.corrupts_at == Some(assignment.group) {
                         scheduler.on_verify_failed(assignment);
                         state.is_gone = true;
                         scheduler.remove_source(id);
@@ -309,7 +314,7 @@ proptest! {
         scheduler.finish_file(0);
         let last = *ids.last().expect("there is one");
         scheduler.on_cancelled(last);
-        prop_assert_eq!(scheduler.next_request(begun, last), NextRequest::Nothing);
+        prop_assert_eq!(scheduler.next_request(started, last), NextRequest::Nothing);
     }
 
     #[test]

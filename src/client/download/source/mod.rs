@@ -10,11 +10,11 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+use crossbeam_channel::{bounded, select, unbounded};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::coordinator::{Command, Event, GroupRequest, SourceEnd, SourceEvent};
@@ -37,7 +37,7 @@ pub(super) const REPORT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The coordinator's side of a source's thread.
 pub(super) struct SourceHandle {
-    commands: Sender<Command>,
+    commands: crossbeam_channel::Sender<Command>,
     link: Arc<SourceLink>,
 }
 
@@ -51,7 +51,7 @@ struct SourceLink {
 
 /// The source's side of the command channel.
 pub(super) struct Commands {
-    receiver: Receiver<Command>,
+    receiver: crossbeam_channel::Receiver<Command>,
     link: Arc<SourceLink>,
 }
 
@@ -85,7 +85,7 @@ pub(super) fn run_source(
     id: SourceId,
     offer: SourceOffer,
     commands: Commands,
-    events: &Sender<Event>,
+    events: &mpsc::Sender<Event>,
 ) {
     let (address, user) = (offer.address, offer.user.clone());
     log::debug!("dialling {user} at {address}");
@@ -102,7 +102,10 @@ type Connection = (RecordReader<PeerResponse>, RecordWriter);
 
 /// Connects on a separate thread, which is abandoned on [`Command::Stop`]: nothing waits for a dead address. Returns
 /// `None` then.
-fn dial(offer: &SourceOffer, commands: &Receiver<Command>) -> Option<Result<Connection, TransportError>> {
+fn dial(
+    offer: &SourceOffer,
+    commands: &crossbeam_channel::Receiver<Command>,
+) -> Option<Result<Connection, TransportError>> {
     let (sender, connected) = bounded(1);
     let (address, ticket, key) = (offer.address, offer.ticket.clone(), offer.key);
     thread::spawn(move || {
@@ -121,12 +124,14 @@ fn run_connection(
     reader: RecordReader<PeerResponse>,
     writer: RecordWriter,
     commands: Commands,
-    events: &Sender<Event>,
+    events: &mpsc::Sender<Event>,
 ) -> SourceEnd {
-    let (buffers, to_store) = bounded(BUFFERS_IN_FLIGHT);
-    let (recycle, recycled) = unbounded();
+    // These channels park a thread at once, where those of crossbeam yield the processor first: on a busy machine that
+    // takes long.
+    let (buffers, to_store) = mpsc::sync_channel(BUFFERS_IN_FLIGHT);
+    let (recycle, recycled) = mpsc::channel();
     thread::scope(|scope| {
-        let store = scope.spawn(move || writer::run_writer(files, id, &to_store, &recycle, events));
+        let store = scope.spawn(move || writer::run_writer(files, id, to_store, &recycle, events));
         let connection = SourceConnection {
             jobs: files.jobs,
             id,
@@ -169,7 +174,7 @@ struct PendingGroup {
 struct SourceConnection<'a> {
     jobs: &'a [FileJob],
     id: SourceId,
-    events: &'a Sender<Event>,
+    events: &'a mpsc::Sender<Event>,
     commands: Commands,
     writer: RecordWriter,
     /// The files of the granted contents, by content number.
@@ -193,8 +198,8 @@ struct SourceConnection<'a> {
     current_file: FileId,
     /// What the reader's buffer holds for the writer.
     chunks: Vec<Chunk>,
-    buffers: Sender<ReceivedBuffer>,
-    recycled: Receiver<ReceivedBuffer>,
+    buffers: mpsc::SyncSender<ReceivedBuffer>,
+    recycled: mpsc::Receiver<ReceivedBuffer>,
 }
 
 impl SourceConnection<'_> {

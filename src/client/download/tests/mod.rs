@@ -1,4 +1,4 @@
-//! Whole downloads in one process: real connections on loopback, real files in a temporary folder.
+//! Complete downloads in one process: real connections on loopback, real files in a temporary folder.
 
 mod giving_up;
 mod peers;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::batch::FILES_PER_BATCH;
 use crossbeam_channel::{Sender, bounded};
-use peers::{Contents, Listing, Peer, PeerBehaviour};
+use peers::{Contents, PeerBehaviour, TestDiscovery, TestPeer};
 use tempfile::TempDir;
 
 use super::*;
@@ -85,8 +85,8 @@ impl DownloadProgress for RecordedProgress {
     }
 }
 
-/// A folder to download to, and what can be downloaded.
-struct Scene {
+/// A target folder, and the files that can be downloaded.
+struct DownloadFixture {
     dir: TempDir,
     contents: Arc<Contents>,
     wanted: Vec<NamedContent>,
@@ -94,7 +94,7 @@ struct Scene {
     progress: RecordedProgress,
 }
 
-impl Scene {
+impl DownloadFixture {
     fn new(files: &[(&str, Vec<u8>)]) -> Self {
         let mut contents = Contents::new();
         let mut wanted = Vec::new();
@@ -109,21 +109,21 @@ impl Scene {
         Self { dir, contents, wanted, options, progress }
     }
 
-    fn peer(&self, name: &str, behaviour: PeerBehaviour) -> Peer {
-        Peer::start(name, &self.contents, behaviour)
+    fn peer(&self, name: &str, behaviour: PeerBehaviour) -> TestPeer {
+        TestPeer::start(name, &self.contents, behaviour)
     }
 
-    fn fetch(&self, peers: &[&Peer]) -> Vec<DownloadOutcome> {
-        self.fetch_from(Listing::of(peers))
+    fn fetch(&self, peers: &[&TestPeer]) -> Vec<DownloadOutcome> {
+        self.fetch_from(TestDiscovery::of(peers))
     }
 
-    fn fetch_from(&self, listing: Arc<Listing>) -> Vec<DownloadOutcome> {
+    fn fetch_from(&self, discovery: Arc<TestDiscovery>) -> Vec<DownloadOutcome> {
         self.progress.finished.lock().unwrap().clear();
-        let downloader = Downloader::with_discovery(self.dir.path(), listing).unwrap();
+        let downloader = Downloader::with_discovery(self.dir.path(), discovery).unwrap();
         let outcomes = downloader.fetch(&self.wanted, &self.options, &self.progress.cancelled, &self.progress);
         let mut finished = self.progress.finished.lock().unwrap().clone();
         finished.sort_unstable();
-        assert_eq!(finished, (0..self.wanted.len()).collect::<Vec<_>>(), "each is told once");
+        assert_eq!(finished, (0..self.wanted.len()).collect::<Vec<_>>(), "each is reported once");
         outcomes
     }
 
@@ -131,13 +131,13 @@ impl Scene {
         self.dir.path().join(name)
     }
 
-    fn part(&self, index: usize) -> PathBuf {
+    fn partial_path(&self, index: usize) -> PathBuf {
         let wanted = &self.wanted[index];
         let folder = self.path(wanted.name.as_str());
         folder.parent().unwrap().join(partial_file::partial_file_name(&wanted.content.hash))
     }
 
-    /// Every wanted file is there, whole, with the publication's time, and nothing else is.
+    /// Every file is complete, with the publication's modification time, and there is no other file.
     fn assert_whole(&self) {
         for wanted in &self.wanted {
             let path = self.path(wanted.name.as_str());
@@ -146,7 +146,7 @@ impl Scene {
             let since = modified.duration_since(std::time::UNIX_EPOCH).unwrap();
             assert_eq!(since.as_millis() as i64, MTIME_MS);
         }
-        assert_eq!(files_in(self.dir.path()), self.wanted.len(), "nothing is left over");
+        assert_eq!(files_in(self.dir.path()), self.wanted.len(), "no other file is left");
     }
 }
 
@@ -158,15 +158,15 @@ fn files_in(dir: &Path) -> usize {
     std::fs::read_dir(dir).unwrap().map(count).sum()
 }
 
-fn assert_all_done(outcomes: &[DownloadOutcome]) {
+fn assert_all_saved(outcomes: &[DownloadOutcome]) {
     for outcome in outcomes {
         assert!(matches!(outcome, DownloadOutcome::Saved { .. }), "{outcome:?}");
     }
 }
 
 #[test]
-fn files_of_every_size_arrive_whole() {
-    let scene = Scene::new(&[
+fn files_of_every_size_are_downloaded() {
+    let fixture = DownloadFixture::new(&[
         ("empty", Vec::new()),
         ("one", bytes(1, 0)),
         ("piece", bytes(64 << 10, 0)),
@@ -175,78 +175,78 @@ fn files_of_every_size_arrive_whole() {
         ("mib and a byte", bytes(MIB + 1, 0)),
         ("folder/deep/five", bytes(5 * MIB, 0)),
     ]);
-    let peer = scene.peer("hans", PeerBehaviour::Honest);
-    assert_all_done(&scene.fetch(&[&peer]));
-    scene.assert_whole();
+    let peer = fixture.peer("hans", PeerBehaviour::Honest);
+    assert_all_saved(&fixture.fetch(&[&peer]));
+    fixture.assert_whole();
     assert_eq!(peer.dialled.load(Ordering::SeqCst), 1, "one connection carries them all");
-    let received = scene.progress.received.lock().unwrap();
+    let received = fixture.progress.received.lock().unwrap();
     assert!(received.contains(&(6, 5 * MIB as u64, 5 * MIB as u64)) && received.contains(&(1, 1, 1)));
 }
 
 #[test]
 fn several_sources_share_the_work() {
-    let scene = Scene::new(&[("large", bytes(24 * MIB + 17, 0))]);
+    let fixture = DownloadFixture::new(&[("large", bytes(24 * MIB + 17, 0))]);
     let pause = PeerBehaviour::Slow(Duration::from_millis(2));
-    let peers = ["hans", "vader", "yoda"].map(|name| scene.peer(name, pause));
-    assert_all_done(&scene.fetch(&[&peers[0], &peers[1], &peers[2]]));
-    scene.assert_whole();
-    let asked = peers.map(|peer| peer.asked.load(Ordering::SeqCst));
-    assert!(asked.iter().all(|&groups| groups > 0), "{asked:?}");
+    let peers = ["hans", "vader", "yoda"].map(|name| fixture.peer(name, pause));
+    assert_all_saved(&fixture.fetch(&[&peers[0], &peers[1], &peers[2]]));
+    fixture.assert_whole();
+    let requested = peers.map(|peer| peer.requested.load(Ordering::SeqCst));
+    assert!(requested.iter().all(|&groups| groups > 0), "{requested:?}");
 }
 
 #[test]
-fn sources_that_relieve_each_other_all_the_time_leave_no_gap() {
+fn sources_that_steal_groups_from_each_other_leave_no_gap() {
     for round in 0..20 {
-        let scene = Scene::new(&[("large", bytes(6 * MIB + 1, round))]);
-        let peers: Vec<Peer> = (0..8).map(|at| scene.peer(&format!("user{at}"), PeerBehaviour::Honest)).collect();
-        assert_all_done(&scene.fetch(&peers.iter().collect::<Vec<_>>()));
-        scene.assert_whole();
+        let fixture = DownloadFixture::new(&[("large", bytes(6 * MIB + 1, round))]);
+        let peers: Vec<TestPeer> = (0..8).map(|at| fixture.peer(&format!("user{at}"), PeerBehaviour::Honest)).collect();
+        assert_all_saved(&fixture.fetch(&peers.iter().collect::<Vec<_>>()));
+        fixture.assert_whole();
     }
 }
 
 #[test]
-fn thousands_of_small_files_come_over_one_connection() {
+fn thousands_of_small_files_use_one_connection() {
     let files: Vec<(String, Vec<u8>)> =
         (0..3_000).map(|at| (format!("folder/{at}"), bytes(1 + at % 97, (at % 251) as u8))).collect();
     let files: Vec<_> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
-    let scene = Scene::new(&files);
-    let peers = ["hans", "vader"].map(|name| scene.peer(name, PeerBehaviour::Honest));
-    assert_all_done(&scene.fetch(&[&peers[0], &peers[1]]));
-    scene.assert_whole();
-    assert!(peers[0].dialled.load(Ordering::SeqCst) <= 2, "one for each set of {FILES_PER_BATCH} files");
+    let fixture = DownloadFixture::new(&files);
+    let peers = ["hans", "vader"].map(|name| fixture.peer(name, PeerBehaviour::Honest));
+    assert_all_saved(&fixture.fetch(&[&peers[0], &peers[1]]));
+    fixture.assert_whole();
+    assert!(peers[0].dialled.load(Ordering::SeqCst) <= 2, "one for each batch of {FILES_PER_BATCH} files");
 }
 
 #[test]
-fn the_same_content_under_many_names_is_no_trouble() {
+fn the_same_content_is_saved_under_many_names() {
     let (small, large) = (bytes(5, 1), bytes(2 * MIB + 5, 1));
     let names = ["a", "b", "c", "d/e"];
     let files: Vec<_> = names.iter().map(|name| (*name, small.clone())).collect();
-    let scene = Scene::new(&files);
-    let peers = ["hans", "vader"].map(|name| scene.peer(name, PeerBehaviour::Honest));
-    assert_all_done(&scene.fetch(&[&peers[0], &peers[1]]));
-    scene.assert_whole();
+    let fixture = DownloadFixture::new(&files);
+    let peers = ["hans", "vader"].map(|name| fixture.peer(name, PeerBehaviour::Honest));
+    assert_all_saved(&fixture.fetch(&[&peers[0], &peers[1]]));
+    fixture.assert_whole();
     let files: Vec<_> = names.iter().map(|name| (*name, large.clone())).collect();
-    let scene = Scene::new(&files);
-    let peers = ["hans", "vader"].map(|name| scene.peer(name, PeerBehaviour::Honest));
-    assert_all_done(&scene.fetch(&[&peers[0], &peers[1]]));
-    scene.assert_whole();
+    let fixture = DownloadFixture::new(&files);
+    let peers = ["hans", "vader"].map(|name| fixture.peer(name, PeerBehaviour::Honest));
+    assert_all_saved(&fixture.fetch(&[&peers[0], &peers[1]]));
+    fixture.assert_whole();
 }
 
 #[test]
-fn a_source_that_is_still_fetching_is_asked_for_what_it_has() {
-    let mut scene = Scene::new(&[("large", bytes(6 * MIB, 0))]);
-    scene.options.retry_for = Duration::from_secs(20);
-    let peer = scene.peer("hans", PeerBehaviour::Arriving(2));
-    assert_all_done(&scene.fetch(&[&peer]));
-    scene.assert_whole();
+fn a_source_that_is_still_downloading_serves_the_groups_it_has() {
+    let mut fixture = DownloadFixture::new(&[("large", bytes(6 * MIB, 0))]);
+    fixture.options.retry_for = Duration::from_secs(20);
+    let peer = fixture.peer("hans", PeerBehaviour::Incomplete(2));
+    assert_all_saved(&fixture.fetch(&[&peer]));
+    fixture.assert_whole();
 }
 
 #[test]
-fn what_has_arrived_can_be_served_meanwhile() {
-    let scene = Scene::new(&[("large", bytes(3 * MIB, 0))]);
-    let peer = scene.peer("hans", PeerBehaviour::Honest);
-    assert_all_done(&scene.fetch(&[&peer]));
-    let arriving = scene.progress.started.lock().unwrap();
+fn verified_groups_can_be_served_before_the_file_is_complete() {
+    let fixture = DownloadFixture::new(&[("large", bytes(3 * MIB, 0))]);
+    let peer = fixture.peer("hans", PeerBehaviour::Honest);
+    assert_all_saved(&fixture.fetch(&[&peer]));
+    let arriving = fixture.progress.started.lock().unwrap();
     assert!((0..3).all(|group| arriving[0].has(group)) && !arriving[0].has(3) && !arriving[0].has(u32::MAX));
     let mut start = [0; 16];
     std::os::unix::fs::FileExt::read_exact_at(&**arriving[0].file(), &mut start, 0).unwrap();

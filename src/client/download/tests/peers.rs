@@ -1,5 +1,4 @@
-//! Stand-ins for the rest of the world: peers that serve well or badly over real connections, and a server that lists
-//! them.
+//! Test peers that serve correctly or not over real connections, and the discovery that finds them.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -21,67 +20,68 @@ use crate::common::types::{ContentHash, ContentRef, UserName};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerBehaviour {
     Honest,
-    /// Turns a bit in the group of this number and in all small files.
-    Lies(u32),
-    /// Tells another outline.
-    FalseOutline,
-    /// Closes the connection after so many bytes, and is not there any more.
+    /// Flips a bit in the group of this number and in all small files.
+    CorruptsGroup(u32),
+    /// Sends other group hashes.
+    FalseHashes,
+    /// Closes the connection after this many bytes, and refuses new ones.
     Dies(u64),
-    /// Closes every connection after so many bytes.
+    /// Closes every connection after this many bytes.
     Flaps(u64),
     /// Closes every connection at once.
     HangsUp,
-    /// Stops sending after so many bytes without closing.
+    /// Stops sending after this many bytes without closing.
     Stalls(u64),
-    /// Waits this long before every piece.
+    /// Waits this long before every chunk.
     Slow(Duration),
     Refuses(RefusalReason),
-    /// Turns so many connections away first.
+    /// Rejects this many connections first.
     Busy(usize),
-    /// Sends the second piece before the first.
+    /// Sends the second chunk before the first.
     OutOfOrder,
-    /// Sends a piece twice.
+    /// Sends a chunk twice.
     Repeats,
-    /// Sends a piece of a content that was not asked for.
+    /// Sends unrequested data.
     Unrequested,
-    /// Has only the groups below this number at first, and one more after every time it is asked.
-    Arriving(u32),
+    /// Has only the groups below this number at first, and one more after every time it is requested.
+    Incomplete(u32),
 }
 
 /// What peers may serve, by hash.
 pub type Contents = HashMap<ContentHash, Arc<Vec<u8>>>;
 
 /// One peer, listening until dropped.
-pub struct Peer {
+pub struct TestPeer {
     pub user: UserName,
     pub address: SocketAddr,
     pub dialled: Arc<AtomicUsize>,
     /// Groups it was asked for.
-    pub asked: Arc<AtomicUsize>,
+    pub requested: Arc<AtomicUsize>,
     gone: Arc<AtomicBool>,
 }
 
-impl Peer {
+impl TestPeer {
     pub fn start(name: &str, contents: &Arc<Contents>, behaviour: PeerBehaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = Self {
             user: UserName::parse(name).unwrap(),
             address: listener.local_addr().unwrap(),
             dialled: Arc::default(),
-            asked: Arc::default(),
+            requested: Arc::default(),
             gone: Arc::default(),
         };
-        let (dialled, asked, gone, contents) =
-            (peer.dialled.clone(), peer.asked.clone(), peer.gone.clone(), contents.clone());
+        let (dialled, requested, gone, contents) =
+            (peer.dialled.clone(), peer.requested.clone(), peer.gone.clone(), contents.clone());
         thread::spawn(move || {
             for stream in listener.incoming() {
                 if gone.load(Ordering::SeqCst) {
                     break;
                 }
                 let number = dialled.fetch_add(1, Ordering::SeqCst);
-                let (asked, gone, contents) = (asked.clone(), gone.clone(), contents.clone());
+                let (requested, gone, contents) = (requested.clone(), gone.clone(), contents.clone());
                 thread::spawn(move || {
-                    let upload = Upload { contents: &contents, behaviour, asked: &asked, number, sent: 0, has: 0 };
+                    let upload =
+                        Upload { contents: &contents, behaviour, requested: &requested, number, sent: 0, has: 0 };
                     if upload.serve(stream.unwrap()).is_none() {
                         gone.store(true, Ordering::SeqCst);
                     }
@@ -92,7 +92,7 @@ impl Peer {
     }
 }
 
-impl Drop for Peer {
+impl Drop for TestPeer {
     fn drop(&mut self) {
         self.gone.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(self.address);
@@ -102,7 +102,7 @@ impl Drop for Peer {
 struct Upload<'a> {
     contents: &'a Contents,
     behaviour: PeerBehaviour,
-    asked: &'a AtomicUsize,
+    requested: &'a AtomicUsize,
     number: usize,
     sent: u64,
     has: u32,
@@ -125,7 +125,7 @@ impl Upload<'_> {
             let _ = writer.flush();
             return Some(());
         }
-        if let PeerBehaviour::Arriving(groups) = self.behaviour {
+        if let PeerBehaviour::Incomplete(groups) = self.behaviour {
             self.has = groups;
         }
         loop {
@@ -163,7 +163,7 @@ impl Upload<'_> {
                 for range in ranges {
                     let bytes = self.contents[&wanted(range.content)].clone();
                     for group in range.first..range.first + range.count {
-                        self.asked.fetch_add(1, Ordering::SeqCst);
+                        self.requested.fetch_add(1, Ordering::SeqCst);
                         self.send(writer, range.content, group, &bytes)?;
                     }
                 }
@@ -184,7 +184,7 @@ impl Upload<'_> {
     fn outline(&self, hash: &ContentHash) -> Vec<[u8; 32]> {
         let bytes = &self.contents[hash];
         let mut hashes = outline(bytes);
-        if self.behaviour == PeerBehaviour::FalseOutline {
+        if self.behaviour == PeerBehaviour::FalseHashes {
             hashes[0][0] ^= 1;
         }
         hashes
@@ -194,7 +194,7 @@ impl Upload<'_> {
         if let PeerBehaviour::Refuses(reason) = self.behaviour {
             return writer.message(&PeerResponse::Refused { content, reason });
         }
-        if matches!(self.behaviour, PeerBehaviour::Arriving(_)) && group >= self.has {
+        if matches!(self.behaviour, PeerBehaviour::Incomplete(_)) && group >= self.has {
             return writer.message(&PeerResponse::NotAvailable { content, first: group, count: 1 });
         }
         let range = group_range(bytes.len() as u64, group);
@@ -223,10 +223,11 @@ impl Upload<'_> {
                 }
                 _ => {}
             }
-            let lies = matches!(self.behaviour, PeerBehaviour::Lies(bad) if bad == group || bytes.len() <= 1 << 20);
+            let corrupts =
+                matches!(self.behaviour, PeerBehaviour::CorruptsGroup(bad) if bad == group || bytes.len() <= 1 << 20);
             writer.data(content, start, length, |place| {
                 place.copy_from_slice(&bytes[start as usize..end as usize]);
-                place[length / 2] ^= u8::from(lies);
+                place[length / 2] ^= u8::from(corrupts);
                 Ok::<_, TransportError>(())
             })?;
             self.sent += length as u64;
@@ -249,27 +250,27 @@ fn hashes(ticket: &[u8]) -> Vec<ContentHash> {
     ticket.as_chunks::<32>().0.iter().map(|hash| ContentHash(*hash)).collect()
 }
 
-/// A server that lists these peers for everything, in tickets of a few files each.
+/// Finds these peers for all files, with tickets of a few files each.
 #[derive(Default)]
-pub struct Listing {
+pub struct TestDiscovery {
     pub peers: Mutex<Vec<(UserName, SocketAddr)>>,
-    pub asked: AtomicUsize,
+    pub requested: AtomicUsize,
     pub files_a_ticket: usize,
-    /// Files for which this peer alone is listed.
+    /// Files that only this peer serves.
     pub alone: Mutex<HashMap<String, String>>,
     pub error: Mutex<Option<RequestError>>,
 }
 
-impl Listing {
-    pub fn of(peers: &[&Peer]) -> Arc<Self> {
+impl TestDiscovery {
+    pub fn of(peers: &[&TestPeer]) -> Arc<Self> {
         let peers = peers.iter().map(|peer| (peer.user.clone(), peer.address)).collect();
         Arc::new(Self { peers: Mutex::new(peers), files_a_ticket: 11, ..Self::default() })
     }
 }
 
-impl SourceDiscovery for Listing {
+impl SourceDiscovery for TestDiscovery {
     fn find_sources(&self, files: &[ContentRef], _most: usize) -> Result<Vec<SourceOffer>, RequestError> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.requested.fetch_add(1, Ordering::SeqCst);
         if let Some(error) = *self.error.lock().unwrap() {
             return Err(error);
         }

@@ -4,72 +4,72 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 
-fn scene(size: usize) -> (Scene, Peer) {
-    let scene = Scene::new(&[("folder/report.pdf", bytes(size, 0))]);
-    let peer = scene.peer("hans", PeerBehaviour::Honest);
-    std::fs::create_dir(scene.path("folder")).unwrap();
-    (scene, peer)
+fn fixture(size: usize) -> (DownloadFixture, TestPeer) {
+    let fixture = DownloadFixture::new(&[("folder/report.pdf", bytes(size, 0))]);
+    let peer = fixture.peer("hans", PeerBehaviour::Honest);
+    std::fs::create_dir(fixture.path("folder")).unwrap();
+    (fixture, peer)
 }
 
 const SIZES: [usize; 2] = [100, 2 * MIB + 3];
 
 #[test]
-fn what_is_there_already_is_not_fetched() {
+fn an_identical_target_is_not_downloaded() {
     for size in SIZES {
         for policy in [OnExists::Error, OnExists::Overwrite, OnExists::Rename, OnExists::Skip] {
-            let (mut scene, peer) = scene(size);
-            scene.options.on_exists = policy;
-            std::fs::write(scene.path("folder/report.pdf"), bytes(size, 0)).unwrap();
-            assert_all_done(&scene.fetch(&[&peer]));
+            let (mut fixture, peer) = fixture(size);
+            fixture.options.on_exists = policy;
+            std::fs::write(fixture.path("folder/report.pdf"), bytes(size, 0)).unwrap();
+            assert_all_saved(&fixture.fetch(&[&peer]));
             assert_eq!(peer.dialled.load(Ordering::SeqCst), 0);
-            assert_eq!(files_in(scene.dir.path()), 1);
+            assert_eq!(files_in(fixture.dir.path()), 1);
         }
     }
 }
 
 #[test]
-fn other_content_is_treated_as_the_user_said() {
+fn a_different_target_is_handled_as_on_exists_says() {
     for size in SIZES {
-        let (mut scene, peer) = scene(size);
+        let (mut fixture, peer) = fixture(size);
         let (old, new) = (bytes(size, 9), bytes(size, 0));
-        let path = scene.path("folder/report.pdf");
+        let path = fixture.path("folder/report.pdf");
         std::fs::write(&path, &old).unwrap();
-        let outcomes = scene.fetch(&[&peer]);
+        let outcomes = fixture.fetch(&[&peer]);
         assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Exists)));
-        scene.options.on_exists = OnExists::Skip;
-        assert!(matches!(scene.fetch(&[&peer])[0], DownloadOutcome::Skipped));
+        fixture.options.on_exists = OnExists::Skip;
+        assert!(matches!(fixture.fetch(&[&peer])[0], DownloadOutcome::Skipped));
         assert_eq!(peer.dialled.load(Ordering::SeqCst), 0, "neither fetches anything");
-        scene.options.on_exists = OnExists::Rename;
+        fixture.options.on_exists = OnExists::Rename;
         for expected in ["folder/report (1).pdf", "folder/report (2).pdf"] {
-            let outcomes = scene.fetch(&[&peer]);
+            let outcomes = fixture.fetch(&[&peer]);
             assert!(
                 matches!(&outcomes[0], DownloadOutcome::Saved { name } if name.as_str() == expected),
                 "{outcomes:?}"
             );
-            assert!(std::fs::read(scene.path(expected)).unwrap() == new);
+            assert!(std::fs::read(fixture.path(expected)).unwrap() == new);
         }
         assert!(std::fs::read(&path).unwrap() == old);
-        scene.options.on_exists = OnExists::Overwrite;
-        assert_all_done(&scene.fetch(&[&peer]));
+        fixture.options.on_exists = OnExists::Overwrite;
+        assert_all_saved(&fixture.fetch(&[&peer]));
         assert!(std::fs::read(&path).unwrap() == new);
     }
 }
 
 #[test]
-fn a_folder_is_never_replaced_and_that_is_known_before_the_transfer() {
+fn a_folder_is_never_replaced_and_fails_before_the_transfer() {
     for size in SIZES {
-        let (mut scene, peer) = scene(size);
-        std::fs::create_dir(scene.path("folder/report.pdf")).unwrap();
-        assert!(matches!(scene.fetch(&[&peer])[0], DownloadOutcome::Failed(DownloadError::Exists)));
-        scene.options.on_exists = OnExists::Skip;
-        assert!(matches!(scene.fetch(&[&peer])[0], DownloadOutcome::Skipped));
-        scene.options.on_exists = OnExists::Overwrite;
-        let outcomes = scene.fetch(&[&peer]);
+        let (mut fixture, peer) = fixture(size);
+        std::fs::create_dir(fixture.path("folder/report.pdf")).unwrap();
+        assert!(matches!(fixture.fetch(&[&peer])[0], DownloadOutcome::Failed(DownloadError::Exists)));
+        fixture.options.on_exists = OnExists::Skip;
+        assert!(matches!(fixture.fetch(&[&peer])[0], DownloadOutcome::Skipped));
+        fixture.options.on_exists = OnExists::Overwrite;
+        let outcomes = fixture.fetch(&[&peer]);
         let DownloadOutcome::Failed(error @ DownloadError::Local(_)) = &outcomes[0] else { panic!("{outcomes:?}") };
         assert_eq!(error.to_string(), "a folder has this name, and folders are not replaced");
-        assert_eq!((peer.dialled.load(Ordering::SeqCst), files_in(scene.dir.path())), (0, 0));
-        scene.options.on_exists = OnExists::Rename;
-        let outcomes = scene.fetch(&[&peer]);
+        assert_eq!((peer.dialled.load(Ordering::SeqCst), files_in(fixture.dir.path())), (0, 0));
+        fixture.options.on_exists = OnExists::Rename;
+        let outcomes = fixture.fetch(&[&peer]);
         let renamed = "folder/report (1).pdf";
         assert!(matches!(&outcomes[0], DownloadOutcome::Saved { name } if name.as_str() == renamed), "{outcomes:?}");
     }
@@ -82,29 +82,29 @@ fn no_link_is_followed() {
         let victim = outside.path().join("victim");
         std::fs::write(&victim, b"precious").unwrap();
 
-        let (scene, peer) = scene(size);
-        std::fs::remove_dir(scene.path("folder")).unwrap();
-        symlink(outside.path(), scene.path("folder")).unwrap();
-        let outcomes = scene.fetch(&[&peer]);
+        let (fixture, peer) = fixture(size);
+        std::fs::remove_dir(fixture.path("folder")).unwrap();
+        symlink(outside.path(), fixture.path("folder")).unwrap();
+        let outcomes = fixture.fetch(&[&peer]);
         assert!(
             matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Local(_))),
             "a linked folder: {outcomes:?}"
         );
 
-        std::fs::remove_file(scene.path("folder")).unwrap();
-        std::fs::create_dir(scene.path("folder")).unwrap();
-        symlink(&victim, scene.part(0)).unwrap();
-        let outcomes = scene.fetch(&[&peer]);
+        std::fs::remove_file(fixture.path("folder")).unwrap();
+        std::fs::create_dir(fixture.path("folder")).unwrap();
+        symlink(&victim, fixture.partial_path(0)).unwrap();
+        let outcomes = fixture.fetch(&[&peer]);
         assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Local(_))), "a linked part: {outcomes:?}");
 
-        std::fs::remove_file(scene.part(0)).unwrap();
-        std::fs::hard_link(&victim, scene.part(0)).unwrap();
-        let outcomes = scene.fetch(&[&peer]);
+        std::fs::remove_file(fixture.partial_path(0)).unwrap();
+        std::fs::hard_link(&victim, fixture.partial_path(0)).unwrap();
+        let outcomes = fixture.fetch(&[&peer]);
         assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Local(_))), "a hard link: {outcomes:?}");
 
-        std::fs::remove_file(scene.part(0)).unwrap();
-        symlink(&victim, scene.path("folder/report.pdf")).unwrap();
-        let outcomes = scene.fetch(&[&peer]);
+        std::fs::remove_file(fixture.partial_path(0)).unwrap();
+        symlink(&victim, fixture.path("folder/report.pdf")).unwrap();
+        let outcomes = fixture.fetch(&[&peer]);
         assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Exists)), "a linked target: {outcomes:?}");
 
         assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
@@ -114,60 +114,60 @@ fn no_link_is_followed() {
 
 #[test]
 fn a_link_at_the_target_is_replaced_and_not_followed() {
-    let (mut scene, peer) = scene(100);
-    scene.options.on_exists = OnExists::Overwrite;
-    let victim = scene.path("victim");
+    let (mut fixture, peer) = fixture(100);
+    fixture.options.on_exists = OnExists::Overwrite;
+    let victim = fixture.path("victim");
     std::fs::write(&victim, b"precious").unwrap();
-    symlink(&victim, scene.path("folder/report.pdf")).unwrap();
-    assert_all_done(&scene.fetch(&[&peer]));
+    symlink(&victim, fixture.path("folder/report.pdf")).unwrap();
+    assert_all_saved(&fixture.fetch(&[&peer]));
     assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
-    assert!(std::fs::symlink_metadata(scene.path("folder/report.pdf")).unwrap().is_file());
+    assert!(std::fs::symlink_metadata(fixture.path("folder/report.pdf")).unwrap().is_file());
 }
 
 #[test]
-fn a_fifo_blocks_nobody() {
+fn a_fifo_does_not_block_the_download() {
     for size in SIZES {
-        let (scene, peer) = scene(size);
+        let (fixture, peer) = fixture(size);
         let fifo = |path: &Path| {
             let mode = rustix::fs::Mode::from_raw_mode(0o600);
             rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         };
-        fifo(&scene.part(0));
-        let outcomes = scene.fetch(&[&peer]);
+        fifo(&fixture.partial_path(0));
+        let outcomes = fixture.fetch(&[&peer]);
         assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Local(_))), "{outcomes:?}");
-        std::fs::remove_file(scene.part(0)).unwrap();
-        fifo(&scene.path("folder/report.pdf"));
-        assert!(matches!(scene.fetch(&[&peer])[0], DownloadOutcome::Failed(DownloadError::Exists)));
+        std::fs::remove_file(fixture.partial_path(0)).unwrap();
+        fifo(&fixture.path("folder/report.pdf"));
+        assert!(matches!(fixture.fetch(&[&peer])[0], DownloadOutcome::Failed(DownloadError::Exists)));
     }
 }
 
 #[test]
-fn a_part_in_use_is_left_alone() {
+fn a_partial_file_in_use_is_not_touched() {
     for size in SIZES {
-        let (scene, peer) = scene(size);
-        let folder = Arc::new(std::fs::File::open(scene.path("folder")).unwrap().into());
-        let held = partial_file::PartialFile::open(folder, &scene.wanted[0].content.hash).unwrap();
-        assert!(matches!(scene.fetch(&[&peer])[0], DownloadOutcome::Failed(DownloadError::Locked)));
+        let (fixture, peer) = fixture(size);
+        let folder = Arc::new(std::fs::File::open(fixture.path("folder")).unwrap().into());
+        let held = partial_file::PartialFile::open(folder, &fixture.wanted[0].content.hash).unwrap();
+        assert!(matches!(fixture.fetch(&[&peer])[0], DownloadOutcome::Failed(DownloadError::Locked)));
         drop(held);
-        assert_all_done(&scene.fetch(&[&peer]));
+        assert_all_saved(&fixture.fetch(&[&peer]));
     }
 }
 
 #[test]
-fn a_small_part_that_another_is_writing_is_waited_for() {
-    let (scene, peer) = scene(SIZES[0]);
-    let folder = Arc::new(std::fs::File::open(scene.path("folder")).unwrap().into());
-    let held = partial_file::PartialFile::open(folder, &scene.wanted[0].content.hash).unwrap();
+fn a_small_partial_file_in_use_is_waited_for() {
+    let (fixture, peer) = fixture(SIZES[0]);
+    let folder = Arc::new(std::fs::File::open(fixture.path("folder")).unwrap().into());
+    let held = partial_file::PartialFile::open(folder, &fixture.wanted[0].content.hash).unwrap();
     std::thread::scope(|scope| {
-        let fetching = scope.spawn(|| scene.fetch(&[&peer]));
-        while peer.asked.load(Ordering::SeqCst) == 0 {
+        let fetching = scope.spawn(|| fixture.fetch(&[&peer]));
+        while peer.requested.load(Ordering::SeqCst) == 0 {
             std::thread::yield_now();
         }
         held.remove();
         drop(held);
-        assert_all_done(&fetching.join().unwrap());
+        assert_all_saved(&fetching.join().unwrap());
     });
-    assert_eq!(std::fs::read(scene.path("folder/report.pdf")).unwrap().len(), SIZES[0]);
+    assert_eq!(std::fs::read(fixture.path("folder/report.pdf")).unwrap().len(), SIZES[0]);
 }
 
 #[test]
@@ -187,16 +187,16 @@ fn a_target_that_appears_meanwhile_is_not_replaced() {
         }
     }
     for (policy, keeps) in [(OnExists::Error, true), (OnExists::Rename, true), (OnExists::Overwrite, false)] {
-        let (mut scene, _) = scene(2 * MIB + 3);
-        let peer = scene.peer("hans", PeerBehaviour::Slow(Duration::from_millis(1)));
-        scene.options.on_exists = policy;
-        let path = scene.path("folder/report.pdf");
-        let plants = Plants { progress: &scene.progress, path: path.clone() };
-        let downloader = Downloader::with_discovery(scene.dir.path(), Listing::of(&[&peer])).unwrap();
-        let outcomes = downloader.fetch(&scene.wanted, &scene.options, &scene.progress.cancelled, &plants);
+        let (mut fixture, _) = fixture(2 * MIB + 3);
+        let peer = fixture.peer("hans", PeerBehaviour::Slow(Duration::from_millis(1)));
+        fixture.options.on_exists = policy;
+        let path = fixture.path("folder/report.pdf");
+        let plants = Plants { progress: &fixture.progress, path: path.clone() };
+        let downloader = Downloader::with_discovery(fixture.dir.path(), TestDiscovery::of(&[&peer])).unwrap();
+        let outcomes = downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &plants);
         match (policy, &outcomes[0]) {
             (OnExists::Error, DownloadOutcome::Failed(DownloadError::Exists)) => {
-                assert!(scene.part(0).exists(), "the whole part is kept for another policy");
+                assert!(fixture.partial_path(0).exists(), "the whole part is kept for another policy");
             }
             (OnExists::Rename, DownloadOutcome::Saved { name }) => assert_eq!(name.as_str(), "folder/report (1).pdf"),
             (OnExists::Overwrite, DownloadOutcome::Saved { .. }) => {}
@@ -207,39 +207,40 @@ fn a_target_that_appears_meanwhile_is_not_replaced() {
 }
 
 #[test]
-fn two_downloads_of_one_name_do_not_spoil_each_other() {
-    assert!(race(&scene(4 * MIB).0) >= 1);
+fn two_downloads_of_one_name_do_not_corrupt_each_other() {
+    assert!(race(&fixture(4 * MIB).0) >= 1);
 }
 
 #[test]
 fn two_downloads_of_many_small_files_both_succeed() {
     let names: Vec<String> = (0..300).map(|at| format!("folder/{at}")).collect();
     let files: Vec<_> = names.iter().enumerate().map(|(at, name)| (name.as_str(), bytes(3_000 + at, 0))).collect();
-    assert_eq!(race(&Scene::new(&files)), 2 * files.len());
+    assert_eq!(race(&DownloadFixture::new(&files)), 2 * files.len());
 }
 
 /// Two downloads of the same into the same folder at once; how many files were successes.
-fn race(scene: &Scene) -> usize {
-    let peer = scene.peer("hans", PeerBehaviour::Honest);
+fn race(fixture: &DownloadFixture) -> usize {
+    let peer = fixture.peer("hans", PeerBehaviour::Honest);
     let other = RecordedProgress::default();
-    let listing = Listing::of(&[&peer]);
-    let downloaders = [(); 2].map(|()| Downloader::with_discovery(scene.dir.path(), listing.clone()).unwrap());
+    let discovery = TestDiscovery::of(&[&peer]);
+    let downloaders = [(); 2].map(|()| Downloader::with_discovery(fixture.dir.path(), discovery.clone()).unwrap());
     let outcomes = std::thread::scope(|scope| {
-        let first = scope
-            .spawn(|| downloaders[0].fetch(&scene.wanted, &scene.options, &scene.progress.cancelled, &scene.progress));
-        let second = scope.spawn(|| downloaders[1].fetch(&scene.wanted, &scene.options, &other.cancelled, &other));
+        let first = scope.spawn(|| {
+            downloaders[0].fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &fixture.progress)
+        });
+        let second = scope.spawn(|| downloaders[1].fetch(&fixture.wanted, &fixture.options, &other.cancelled, &other));
         [first.join().unwrap(), second.join().unwrap()]
     });
     let is_done = |outcome: &&DownloadOutcome| matches!(outcome, DownloadOutcome::Saved { .. });
     for outcome in outcomes.iter().flatten() {
         assert!(is_done(&outcome) || matches!(outcome, DownloadOutcome::Failed(DownloadError::Locked)), "{outcome:?}");
     }
-    scene.assert_whole();
+    fixture.assert_whole();
     outcomes.iter().flatten().filter(is_done).count()
 }
 
 #[test]
-fn a_full_disk_is_told_as_such() {
+fn a_full_disk_has_its_own_error() {
     for errno in [Errno::NOSPC, Errno::DQUOT] {
         assert!(matches!(DownloadError::from(io::Error::from(errno)), DownloadError::DiskFull));
     }
@@ -249,9 +250,9 @@ fn a_full_disk_is_told_as_such() {
 #[test]
 fn the_umask_alone_decides_on_permissions() {
     use std::os::unix::fs::PermissionsExt;
-    let (scene, peer) = scene(100);
-    std::fs::write(scene.path("plain"), b"").unwrap();
-    assert_all_done(&scene.fetch(&[&peer]));
-    let mode = |name: &str| std::fs::metadata(scene.path(name)).unwrap().permissions().mode();
+    let (fixture, peer) = fixture(100);
+    std::fs::write(fixture.path("plain"), b"").unwrap();
+    assert_all_saved(&fixture.fetch(&[&peer]));
+    let mode = |name: &str| std::fs::metadata(fixture.path(name)).unwrap().permissions().mode();
     assert_eq!(mode("folder/report.pdf"), mode("plain"));
 }

@@ -1,4 +1,4 @@
-//! Sources that lie, die, stall, refuse or are busy; interrupted downloads taken up again.
+//! Sources that corrupt data, die, stall, refuse or are busy; interrupted downloads that are resumed.
 
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
@@ -8,230 +8,232 @@ use crate::common::peer_message::RefusalReason;
 
 const LARGE: usize = 12 * MIB + 345;
 
-fn large() -> Scene {
-    Scene::new(&[("large", bytes(LARGE, 0))])
+fn large() -> DownloadFixture {
+    DownloadFixture::new(&[("large", bytes(LARGE, 0))])
 }
 
-fn dropped(scene: &Scene) -> Vec<String> {
-    scene.progress.dropped.lock().unwrap().iter().map(|(user, _)| user.clone()).collect()
+fn dropped(fixture: &DownloadFixture) -> Vec<String> {
+    fixture.progress.dropped.lock().unwrap().iter().map(|(user, _)| user.clone()).collect()
 }
 
 #[test]
-fn a_source_with_wrong_bytes_is_dropped_and_named() {
+fn a_source_with_wrong_bytes_is_dropped_and_reported() {
     for behaviour in [
-        PeerBehaviour::Lies(3),
-        PeerBehaviour::FalseOutline,
+        PeerBehaviour::CorruptsGroup(3),
+        PeerBehaviour::FalseHashes,
         PeerBehaviour::OutOfOrder,
         PeerBehaviour::Repeats,
         PeerBehaviour::Unrequested,
     ] {
-        let scene = large();
-        let (liar, honest) = (scene.peer("vader", behaviour), scene.peer("hans", PeerBehaviour::Honest));
-        // The liar is alone at first, so it is certainly asked for the group it spoils.
-        let listing = Listing::of(&[&liar]);
-        let downloader = Downloader::with_discovery(scene.dir.path(), listing).unwrap();
-        let outcomes = downloader.fetch(&scene.wanted, &scene.options, &scene.progress.cancelled, &scene.progress);
+        let fixture = large();
+        let (misbehaving, honest) = (fixture.peer("vader", behaviour), fixture.peer("hans", PeerBehaviour::Honest));
+        // The misbehaving source is the only one at first, so the group that it corrupts is requested from it.
+        let discovery = TestDiscovery::of(&[&misbehaving]);
+        let downloader = Downloader::with_discovery(fixture.dir.path(), discovery).unwrap();
+        let outcomes =
+            downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &fixture.progress);
         assert!(
             matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::HashMismatch)),
             "{behaviour:?}: {outcomes:?}"
         );
-        assert_eq!(dropped(&scene), ["vader"], "{behaviour:?}");
-        assert!(!scene.path("large").exists());
-        assert_all_done(&scene.fetch(&[&liar, &honest]));
-        scene.assert_whole();
+        assert_eq!(dropped(&fixture), ["vader"], "{behaviour:?}");
+        assert!(!fixture.path("large").exists());
+        assert_all_saved(&fixture.fetch(&[&misbehaving, &honest]));
+        fixture.assert_whole();
     }
 }
 
 #[test]
 fn a_gap_or_an_overlap_ends_the_connection_at_once() {
     for behaviour in [PeerBehaviour::OutOfOrder, PeerBehaviour::Repeats, PeerBehaviour::Unrequested] {
-        let scene = large();
-        let liar = scene.peer("vader", behaviour);
-        scene.fetch(&[&liar]);
-        let dropped = scene.progress.dropped.lock().unwrap();
+        let fixture = large();
+        let misbehaving = fixture.peer("vader", behaviour);
+        fixture.fetch(&[&misbehaving]);
+        let dropped = fixture.progress.dropped.lock().unwrap();
         let why = &dropped[0].1;
         assert!(why.contains("broke the protocol"), "{behaviour:?}: nothing is kept of what comes too early: {why}");
     }
 }
 
 #[test]
-fn wrong_small_files_are_noticed() {
-    let scene = Scene::new(&[("a", bytes(10, 0)), ("b", bytes(200_000, 0))]);
-    let (liar, honest) = (scene.peer("vader", PeerBehaviour::Lies(0)), scene.peer("hans", PeerBehaviour::Honest));
-    let outcomes = scene.fetch(&[&liar]);
+fn corrupt_small_files_are_detected() {
+    let fixture = DownloadFixture::new(&[("a", bytes(10, 0)), ("b", bytes(200_000, 0))]);
+    let (misbehaving, honest) =
+        (fixture.peer("vader", PeerBehaviour::CorruptsGroup(0)), fixture.peer("hans", PeerBehaviour::Honest));
+    let outcomes = fixture.fetch(&[&misbehaving]);
     assert!(outcomes.iter().all(|outcome| matches!(outcome, DownloadOutcome::Failed(_))), "{outcomes:?}");
-    assert_eq!(files_in(scene.dir.path()), 0);
-    assert_eq!(dropped(&scene), ["vader"]);
-    assert_all_done(&scene.fetch(&[&liar, &honest]));
-    scene.assert_whole();
+    assert_eq!(files_in(fixture.dir.path()), 0);
+    assert_eq!(dropped(&fixture), ["vader"]);
+    assert_all_saved(&fixture.fetch(&[&misbehaving, &honest]));
+    fixture.assert_whole();
 }
 
 #[test]
 fn a_dying_source_is_replaced_by_the_others() {
-    let scene = large();
+    let fixture = large();
     let (dies, honest) =
-        (scene.peer("vader", PeerBehaviour::Dies(3_000_000)), scene.peer("hans", PeerBehaviour::Honest));
-    assert_all_done(&scene.fetch(&[&dies, &honest]));
-    scene.assert_whole();
-    let asked = dies.asked.load(Ordering::SeqCst) + honest.asked.load(Ordering::SeqCst);
-    assert!(asked <= 13 + 2, "at most one group begun is asked for again, and a tail: {asked}");
-    assert!(dropped(&scene).is_empty(), "to die is no lie");
+        (fixture.peer("vader", PeerBehaviour::Dies(3_000_000)), fixture.peer("hans", PeerBehaviour::Honest));
+    assert_all_saved(&fixture.fetch(&[&dies, &honest]));
+    fixture.assert_whole();
+    let requested = dies.requested.load(Ordering::SeqCst) + honest.requested.load(Ordering::SeqCst);
+    assert!(requested <= 13 + 2, "at most one partly received group is requested again, and a tail: {requested}");
+    assert!(dropped(&fixture).is_empty(), "a lost connection is not misbehaviour");
 }
 
 #[test]
-fn a_stalled_source_is_relieved() {
-    let scene = large();
+fn a_stalled_source_loses_its_groups() {
+    let fixture = large();
     let (stalls, honest) =
-        (scene.peer("vader", PeerBehaviour::Stalls(1_500_000)), scene.peer("hans", PeerBehaviour::Honest));
-    // How soon is decided by the plan, whose tests have a clock of their own.
-    assert_all_done(&scene.fetch(&[&stalls, &honest]));
-    scene.assert_whole();
+        (fixture.peer("vader", PeerBehaviour::Stalls(1_500_000)), fixture.peer("hans", PeerBehaviour::Honest));
+    // When it does is decided by the scheduler, whose tests use virtual time.
+    assert_all_saved(&fixture.fetch(&[&stalls, &honest]));
+    fixture.assert_whole();
 }
 
 #[test]
-fn a_slow_source_does_not_hold_up_the_end() {
-    let scene = large();
-    let slow = scene.peer("vader", PeerBehaviour::Slow(Duration::from_millis(300)));
-    let honest = scene.peer("hans", PeerBehaviour::Honest);
-    assert_all_done(&scene.fetch(&[&slow, &honest]));
-    scene.assert_whole();
-    let received = slow.asked.load(Ordering::SeqCst);
+fn a_slow_source_does_not_delay_the_end() {
+    let fixture = large();
+    let slow = fixture.peer("vader", PeerBehaviour::Slow(Duration::from_millis(300)));
+    let honest = fixture.peer("hans", PeerBehaviour::Honest);
+    assert_all_saved(&fixture.fetch(&[&slow, &honest]));
+    fixture.assert_whole();
+    let received = slow.requested.load(Ordering::SeqCst);
     assert!(received <= 2, "its first groups alone would take it 32 pieces of 300 ms: {received}");
 }
 
 #[test]
-fn a_refusal_sends_us_elsewhere_or_gives_the_reason() {
+fn after_a_refusal_another_source_is_used_or_the_reason_reported() {
     for size in [1_000, LARGE] {
-        let scene = Scene::new(&[("file", bytes(size, 0))]);
-        let refuses = scene.peer("vader", PeerBehaviour::Refuses(RefusalReason::Changed));
-        let outcomes = scene.fetch(&[&refuses]);
+        let fixture = DownloadFixture::new(&[("file", bytes(size, 0))]);
+        let refuses = fixture.peer("vader", PeerBehaviour::Refuses(RefusalReason::Changed));
+        let outcomes = fixture.fetch(&[&refuses]);
         let DownloadOutcome::Failed(error @ DownloadError::Transfer(_)) = &outcomes[0] else { panic!("{outcomes:?}") };
         assert_eq!(error.to_string(), "vader: the file was changed after it was published");
-        let honest = scene.peer("hans", PeerBehaviour::Honest);
-        assert_all_done(&scene.fetch(&[&refuses, &honest]));
-        scene.assert_whole();
+        let honest = fixture.peer("hans", PeerBehaviour::Honest);
+        assert_all_saved(&fixture.fetch(&[&refuses, &honest]));
+        fixture.assert_whole();
     }
 }
 
 #[test]
 fn a_busy_source_is_waited_for() {
-    let mut scene = large();
-    scene.options.retry_for = Duration::from_secs(20);
-    let busy = scene.peer("vader", PeerBehaviour::Busy(3));
-    assert_all_done(&scene.fetch(&[&busy]));
-    scene.assert_whole();
+    let mut fixture = large();
+    fixture.options.retry_for = Duration::from_secs(20);
+    let busy = fixture.peer("vader", PeerBehaviour::Busy(3));
+    assert_all_saved(&fixture.fetch(&[&busy]));
+    fixture.assert_whole();
     assert_eq!(busy.dialled.load(Ordering::SeqCst), 4);
 }
 
 #[test]
-fn what_is_verified_is_kept_when_all_sources_die_and_resumed_later() {
-    let scene = large();
-    let dies = scene.peer("vader", PeerBehaviour::Dies(7_000_000));
-    let outcomes = scene.fetch(&[&dies]);
+fn verified_groups_are_kept_when_all_sources_die_and_resumed_later() {
+    let fixture = large();
+    let dies = fixture.peer("vader", PeerBehaviour::Dies(7_000_000));
+    let outcomes = fixture.fetch(&[&dies]);
     assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Transfer(_))), "{outcomes:?}");
-    assert!(scene.part(0).exists() && !scene.path("large").exists());
-    let honest = scene.peer("hans", PeerBehaviour::Honest);
-    assert_all_done(&scene.fetch(&[&honest]));
-    scene.assert_whole();
-    let asked = honest.asked.load(Ordering::SeqCst);
-    assert!(asked <= 13 - 6, "six groups were there: {asked}");
+    assert!(fixture.partial_path(0).exists() && !fixture.path("large").exists());
+    let honest = fixture.peer("hans", PeerBehaviour::Honest);
+    assert_all_saved(&fixture.fetch(&[&honest]));
+    fixture.assert_whole();
+    let requested = honest.requested.load(Ordering::SeqCst);
+    assert!(requested <= 13 - 6, "six groups were there: {requested}");
 }
 
 #[test]
-fn a_source_that_returns_within_the_time_is_used_without_asking_the_user() {
-    let mut scene = large();
-    scene.options.retry_for = Duration::from_secs(20);
-    let dies = scene.peer("vader", PeerBehaviour::Dies(3_000_000));
-    let honest = scene.peer("hans", PeerBehaviour::Honest);
-    let listing = Listing::of(&[&dies]);
-    let late = listing.clone();
+fn a_source_that_appears_within_the_retry_time_is_used() {
+    let mut fixture = large();
+    fixture.options.retry_for = Duration::from_secs(20);
+    let dies = fixture.peer("vader", PeerBehaviour::Dies(3_000_000));
+    let honest = fixture.peer("hans", PeerBehaviour::Honest);
+    let discovery = TestDiscovery::of(&[&dies]);
+    let late = discovery.clone();
     let address = honest.address;
     std::thread::spawn(move || {
-        while late.asked.load(Ordering::SeqCst) < 2 {
+        while late.requested.load(Ordering::SeqCst) < 2 {
             std::thread::yield_now();
         }
         *late.peers.lock().unwrap() = vec![(UserName::parse("hans").unwrap(), address)];
     });
-    assert_all_done(&scene.fetch_from(listing));
-    scene.assert_whole();
+    assert_all_saved(&fixture.fetch_from(discovery));
+    fixture.assert_whole();
 }
 
 #[test]
-fn a_damaged_part_is_repaired_and_an_overlong_one_cut() {
-    let scene = large();
+fn a_damaged_partial_file_is_repaired_and_truncated() {
+    let fixture = large();
     let content = bytes(LARGE, 0);
     let mut part = content.clone();
     part[5 * MIB + 7] ^= 1;
     part.extend_from_slice(b"too long");
-    std::fs::write(scene.part(0), &part).unwrap();
-    let peer = scene.peer("hans", PeerBehaviour::Honest);
-    assert_all_done(&scene.fetch(&[&peer]));
-    scene.assert_whole();
-    assert_eq!(peer.asked.load(Ordering::SeqCst), 1, "only the damaged group is fetched");
+    std::fs::write(fixture.partial_path(0), &part).unwrap();
+    let peer = fixture.peer("hans", PeerBehaviour::Honest);
+    assert_all_saved(&fixture.fetch(&[&peer]));
+    fixture.assert_whole();
+    assert_eq!(peer.requested.load(Ordering::SeqCst), 1, "only the damaged group is requested");
 }
 
 #[test]
-fn holes_of_a_part_are_not_taken_for_content() {
-    let scene = Scene::new(&[("zeros", vec![0; 3 * MIB])]);
-    let part = std::fs::File::create(scene.part(0)).unwrap();
+fn holes_of_a_partial_file_are_not_taken_for_content() {
+    let fixture = DownloadFixture::new(&[("zeros", vec![0; 3 * MIB])]);
+    let part = std::fs::File::create(fixture.partial_path(0)).unwrap();
     part.set_len(3 * MIB as u64).unwrap();
     part.write_all_at(&[1; 100], 2 * MIB as u64).unwrap();
     drop(part);
-    let peer = scene.peer("hans", PeerBehaviour::Honest);
-    assert_all_done(&scene.fetch(&[&peer]));
-    scene.assert_whole();
+    let peer = fixture.peer("hans", PeerBehaviour::Honest);
+    assert_all_saved(&fixture.fetch(&[&peer]));
+    fixture.assert_whole();
 }
 
 #[test]
-fn an_interrupt_keeps_the_part() {
-    let mut scene = large();
-    scene.progress.stop_at = Some(4 * MIB as u64);
-    let peer = scene.peer("hans", PeerBehaviour::Slow(Duration::from_millis(1)));
-    let outcomes = scene.fetch(&[&peer]);
+fn an_interrupt_keeps_the_partial_file() {
+    let mut fixture = large();
+    fixture.progress.stop_at = Some(4 * MIB as u64);
+    let peer = fixture.peer("hans", PeerBehaviour::Slow(Duration::from_millis(1)));
+    let outcomes = fixture.fetch(&[&peer]);
     assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Interrupted)), "{outcomes:?}");
-    assert!(scene.part(0).exists() && !scene.path("large").exists());
-    scene.progress = RecordedProgress::default();
-    // Another peer: the first may still be counting what it was asked for before the interrupt.
-    let peer = scene.peer("hans", PeerBehaviour::Honest);
-    assert_all_done(&scene.fetch(&[&peer]));
-    scene.assert_whole();
-    assert!(peer.asked.load(Ordering::SeqCst) <= 9, "four groups were there");
+    assert!(fixture.partial_path(0).exists() && !fixture.path("large").exists());
+    fixture.progress = RecordedProgress::default();
+    // Another peer: the first may still be counting the requests from before the interrupt.
+    let peer = fixture.peer("hans", PeerBehaviour::Honest);
+    assert_all_saved(&fixture.fetch(&[&peer]));
+    fixture.assert_whole();
+    assert!(peer.requested.load(Ordering::SeqCst) <= 9, "four groups were there");
 }
 
 #[test]
-fn nobody_to_ask_and_nobody_listed_are_told_apart() {
-    let scene = large();
-    assert!(matches!(scene.fetch(&[])[0], DownloadOutcome::Failed(DownloadError::NotFound)));
-    let listing = Listing::of(&[]);
-    *listing.error.lock().unwrap() = Some(RequestError::Unreachable);
+fn an_unreachable_server_and_no_source_are_different_errors() {
+    let fixture = large();
+    assert!(matches!(fixture.fetch(&[])[0], DownloadOutcome::Failed(DownloadError::NotFound)));
+    let discovery = TestDiscovery::of(&[]);
+    *discovery.error.lock().unwrap() = Some(RequestError::Unreachable);
     assert!(matches!(
-        scene.fetch_from(listing)[0],
+        fixture.fetch_from(discovery)[0],
         DownloadOutcome::Failed(DownloadError::Request(RequestError::Unreachable))
     ));
-    assert_eq!(files_in(scene.dir.path()), 0, "not even a folder");
+    assert_eq!(files_in(fixture.dir.path()), 0, "not even a folder");
 }
 
 #[test]
-fn a_dead_address_is_not_hammered() {
-    let mut scene = large();
-    scene.options.retry_for = Duration::from_millis(600);
-    let peer = scene.peer("hans", PeerBehaviour::HangsUp);
-    let outcomes = scene.fetch(&[&peer]);
+fn a_dead_address_is_redialled_with_backoff() {
+    let mut fixture = large();
+    fixture.options.retry_for = Duration::from_millis(600);
+    let peer = fixture.peer("hans", PeerBehaviour::HangsUp);
+    let outcomes = fixture.fetch(&[&peer]);
     assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Transfer(_))), "{outcomes:?}");
     let dialled = peer.dialled.load(Ordering::SeqCst);
     assert!((2..=6).contains(&dialled), "{dialled}");
 }
 
 #[test]
-fn nobody_waits_for_an_address_that_does_not_answer() {
-    let scene = large();
-    let honest = scene.peer("hans", PeerBehaviour::Honest);
-    // Connections are taken by the kernel, and nobody ever answers them.
+fn an_address_that_does_not_reply_delays_nothing() {
+    let fixture = large();
+    let honest = fixture.peer("hans", PeerBehaviour::Honest);
+    // The kernel accepts connections, and nothing replies on them.
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let listing = Listing::of(&[&honest]);
-    listing.peers.lock().unwrap().push((UserName::parse("vader").unwrap(), mute.local_addr().unwrap()));
-    assert_all_done(&scene.fetch_from(listing));
-    scene.assert_whole();
+    let discovery = TestDiscovery::of(&[&honest]);
+    discovery.peers.lock().unwrap().push((UserName::parse("vader").unwrap(), mute.local_addr().unwrap()));
+    assert_all_saved(&fixture.fetch_from(discovery));
+    fixture.assert_whole();
     let mut dialled = mute.accept().unwrap().0;
     dialled.set_nonblocking(true).unwrap();
     let waits = loop {
@@ -241,23 +243,23 @@ fn nobody_waits_for_an_address_that_does_not_answer() {
             Err(error) => break error.kind() == ErrorKind::WouldBlock,
         }
     };
-    assert!(waits, "the dial has not even given up yet");
+    assert!(waits, "the dial has not timed out yet");
 }
 
 /// `mount -t tmpfs -o size=8m none DIR`, then run with `FILESHARE_TEST_SMALL_DISK=DIR` and `--ignored`.
 #[test]
 #[ignore = "needs an empty file system of 8 MiB, which only root can make"]
-fn a_full_disk_keeps_what_is_verified() {
+fn a_full_disk_keeps_verified_groups() {
     let small = std::env::var_os("FILESHARE_TEST_SMALL_DISK").expect("where the small disk is mounted");
-    let mut scene = large();
-    scene.dir = tempfile::tempdir_in(small).unwrap();
-    let peer = scene.peer("hans", PeerBehaviour::Honest);
-    let outcomes = scene.fetch(&[&peer]);
+    let mut fixture = large();
+    fixture.dir = tempfile::tempdir_in(small).unwrap();
+    let peer = fixture.peer("hans", PeerBehaviour::Honest);
+    let outcomes = fixture.fetch(&[&peer]);
     assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::DiskFull)), "{outcomes:?}");
-    assert_eq!(files_in(scene.dir.path()), 0, "an empty part is not kept");
+    assert_eq!(files_in(fixture.dir.path()), 0, "an empty partial file is not kept");
     let verified = &bytes(LARGE, 0)[..6 * MIB];
-    std::fs::write(scene.part(0), verified).unwrap();
-    let outcomes = scene.fetch(&[&peer]);
+    std::fs::write(fixture.partial_path(0), verified).unwrap();
+    let outcomes = fixture.fetch(&[&peer]);
     assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::DiskFull)), "{outcomes:?}");
-    assert!(std::fs::read(scene.part(0)).unwrap().starts_with(verified));
+    assert!(std::fs::read(fixture.partial_path(0)).unwrap().starts_with(verified));
 }
