@@ -5,7 +5,7 @@
 pub mod client {
     pub mod control {
         pub use crate::client::control::{
-            ControlHandle, ControlOptions, Observer, PublishAudience, RequestError, ServerApi,
+            ControlHandle, Observer, PublishAudience, RequestError, ServerApi, SessionConfig,
         };
     }
     pub mod download {

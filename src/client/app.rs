@@ -15,7 +15,7 @@ use log::LevelFilter;
 
 use crate::client::cli::Options;
 use crate::client::commands::{CommandContext, CommandState, SessionControl, auth};
-use crate::client::control::{ControlHandle, ControlOptions, ServerApi, local_ips_for, resolve};
+use crate::client::control::{ControlHandle, ServerApi, SessionConfig, local_ips_for, resolve};
 use crate::client::download::{DownloadOptions, Downloader};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
@@ -184,8 +184,8 @@ fn create_context(
     let logged_out = move || drop(forward.send(AppEvent::LoggedOut));
     let observer =
         SessionObserver::start(Arc::clone(&uploads), Arc::clone(&console), logged_out).map_err(StartupError::System)?;
-    let control_options = ControlOptions { servers, tcp_port, stretching: KeyStretching::Argon2id };
-    let control = ControlHandle::start(control_options, Arc::new(observer)).map_err(StartupError::System)?;
+    let config = SessionConfig { servers, tcp_port, stretching: KeyStretching::Argon2id };
+    let control = ControlHandle::start(config, Arc::new(observer)).map_err(StartupError::System)?;
     let server = ServerApi::new(control.clone());
     let downloader = Downloader::open(&options.dir, server.clone()).map_err(in_dir)?;
     Ok(CommandContext {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use fileshare::internals::client::control::ServerApi;
-use fileshare::internals::client::control::{ControlHandle, ControlOptions, Observer};
+use fileshare::internals::client::control::{ControlHandle, Observer, SessionConfig};
 use fileshare::internals::common::crypto::Secret;
 use fileshare::internals::common::handshake_keys::SessionParams;
 use fileshare::internals::common::opaque::KeyStretching;
@@ -68,7 +68,7 @@ pub struct HeadlessClient {
 impl HeadlessClient {
     pub fn log_in(server: SocketAddr, number: usize) -> Self {
         let (user, counters) = (user(number), Arc::new(SessionCounters::default()));
-        let options = ControlOptions { servers: vec![server], tcp_port: 9, stretching: KeyStretching::Insecure };
+        let options = SessionConfig { servers: vec![server], tcp_port: 9, stretching: KeyStretching::Insecure };
         let control = ControlHandle::start(options, Arc::clone(&counters) as _).unwrap();
         let password = Zeroizing::new(user.as_str().as_bytes().to_vec());
         control.login(user.clone(), password).unwrap();

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use fileshare::internals::client::control::{ControlHandle, ControlOptions, Observer};
+use fileshare::internals::client::control::{ControlHandle, Observer, SessionConfig};
 use fileshare::internals::client::control::{PublishAudience, ServerApi};
 use fileshare::internals::client::transport::{self, TransportError};
 use fileshare::internals::common::crypto::{AeadKey, Secret};
@@ -52,7 +52,7 @@ impl MisbehavingPeer {
     pub fn start_with_size(server: SocketAddr, user: &str, name: &str, truth: &[u8], size: u64) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let key = Arc::new(TicketKey::default());
-        let options = ControlOptions {
+        let options = SessionConfig {
             servers: vec![server],
             tcp_port: listener.local_addr().expect("a bound socket").port(),
             stretching: KeyStretching::Argon2id,

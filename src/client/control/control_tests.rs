@@ -1,6 +1,6 @@
 //! The control thread over real sockets on loopback, with a scripted server on another thread.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use super::*;
 use crate::client::session::test_support::{PASSWORD, ScriptedServer, hans};
 use crate::common::limits::DATAGRAM_MAX_BYTES;
 use crate::common::message::{ClientMessage, NameQuery, ServerMessage};
+use crate::common::opaque::KeyStretching;
 use crate::common::types::FileName;
 
 /// Far longer than anything in these tests takes.
@@ -124,7 +125,7 @@ fn respond(request: Request) -> Response {
 
 fn start(servers: Vec<SocketAddr>) -> (ControlHandle, Receiver<Observed>) {
     let (observer, observed) = TestObserver::new();
-    let options = ControlOptions { servers, tcp_port: 4_000, stretching: KeyStretching::Insecure };
+    let options = SessionConfig { servers, tcp_port: 4_000, stretching: KeyStretching::Insecure };
     (ControlHandle::start(options, observer).unwrap(), observed)
 }
 
@@ -200,6 +201,6 @@ fn a_reset_is_followed_by_a_resumption_and_requests_go_on() {
 #[test]
 fn a_control_thread_needs_an_address() {
     let (observer, _observed) = TestObserver::new();
-    let options = ControlOptions { servers: Vec::new(), tcp_port: 4_000, stretching: KeyStretching::Insecure };
+    let options = SessionConfig { servers: Vec::new(), tcp_port: 4_000, stretching: KeyStretching::Insecure };
     assert!(ControlHandle::start(options, observer).is_err());
 }

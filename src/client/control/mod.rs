@@ -12,7 +12,6 @@ pub mod server_api;
 mod sockets;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
@@ -24,25 +23,13 @@ use rand_chacha::ChaCha20Rng;
 use self::driver::SessionDriver;
 pub use self::resolve::{local_ips_for, resolve};
 pub use self::server_api::{PublishAudience, RequestTransport, ServerApi};
-pub use crate::client::session::{LoginError, RequestError};
-use crate::client::session::{Session, SessionConfig};
+use crate::client::session::Session;
+pub use crate::client::session::{LoginError, RequestError, SessionConfig};
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::SessionParams;
 use crate::common::message::{Request, Response};
-use crate::common::opaque::KeyStretching;
 use crate::common::sync::lock;
 use crate::common::types::{Password, UserName};
-
-/// The server's addresses, and what a login sends.
-#[derive(Debug, Clone)]
-pub struct ControlOptions {
-    /// Every address of the server, in the order to be tried.
-    pub servers: Vec<SocketAddr>,
-    /// The port of this client's TCP listener.
-    pub tcp_port: u16,
-    /// The cost of stretching a password.
-    pub stretching: KeyStretching,
-}
 
 /// Receives what happens to the session. Called on the control thread; must not block.
 pub trait Observer: Send + Sync {
@@ -94,8 +81,8 @@ enum ControlCommand {
 
 impl ControlHandle {
     /// Starts the thread. Nothing is sent before [`login`](Self::login).
-    pub fn start(options: ControlOptions, observer: Arc<dyn Observer>) -> io::Result<Self> {
-        if options.servers.is_empty() {
+    pub fn start(config: SessionConfig, observer: Arc<dyn Observer>) -> io::Result<Self> {
+        if config.servers.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the server has no address"));
         }
         let poll = Poll::new()?;
@@ -106,8 +93,7 @@ impl ControlHandle {
             is_woken: AtomicBool::new(false),
             user: Mutex::new(None),
         });
-        let ControlOptions { servers, tcp_port, stretching } = options;
-        let config = SessionConfig { servers: servers.clone(), tcp_port, stretching };
+        let servers = config.servers.clone();
         let session = Session::new(config, ChaCha20Rng::from_entropy());
         let driver = SessionDriver::new(session, servers, poll, commands, observer, Arc::clone(&shared));
         std::thread::Builder::new().name("control".into()).spawn(move || driver.run())?;
@@ -126,16 +112,26 @@ impl ControlHandle {
         lock(&self.shared.user).clone()
     }
 
-    /// Sends a request and blocks until its response has arrived: retransmits, and waits for a reconnect or a busy server
-    /// for up to [`COMMAND_TIMEOUT`](crate::common::limits::COMMAND_TIMEOUT). Usable from many threads at once.
-    pub fn request(&self, request: Request) -> Result<Response, RequestError> {
+    /// Logs out; blocks for at most [`LOGOUT_TIMEOUT`](crate::common::limits::LOGOUT_TIMEOUT). Does nothing without a
+    /// session. A later [`login`](Self::login) is possible.
+    pub fn logout(&self) {
+        let (reply, ended) = mpsc::channel();
+        self.shared.send(ControlCommand::Logout { reply });
+        // An error means that the thread has ended, and the session with it.
+        let _ = ended.recv();
+    }
+}
+
+/// Retransmits, and waits for a reconnect or a busy server for up to
+/// [`COMMAND_TIMEOUT`](crate::common::limits::COMMAND_TIMEOUT). Usable from many threads at once.
+impl RequestTransport for ControlHandle {
+    fn request(&self, request: Request) -> Result<Response, RequestError> {
         let (reply, result) = mpsc::channel();
         self.shared.send(ControlCommand::Request { request, index: 0, reply });
         result.recv().map_or(Err(RequestError::NotAuthenticated), |indexed| indexed.result)
     }
 
-    /// Sends many queries (no mutations), with a window of them pending; the responses in the order of the requests.
-    pub fn request_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, RequestError> {
+    fn request_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, RequestError> {
         let (reply, results) = mpsc::channel();
         let mut responses: Vec<Option<Response>> = vec![None; requests.len()];
         for (index, request) in requests.into_iter().enumerate() {
@@ -146,15 +142,6 @@ impl ControlHandle {
             responses[index] = Some(result?);
         }
         responses.into_iter().map(|response| response.ok_or(RequestError::NotAuthenticated)).collect()
-    }
-
-    /// Logs out; blocks for at most [`LOGOUT_TIMEOUT`](crate::common::limits::LOGOUT_TIMEOUT). Does nothing without a
-    /// session. A later [`login`](Self::login) is possible.
-    pub fn logout(&self) {
-        let (reply, ended) = mpsc::channel();
-        self.shared.send(ControlCommand::Logout { reply });
-        // An error means that the thread has ended, and the session with it.
-        let _ = ended.recv();
     }
 }
 

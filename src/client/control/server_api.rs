@@ -26,18 +26,8 @@ const PUBLISHING_MAX_FILES: usize = 1 << 12;
 pub trait RequestTransport: Send + Sync {
     /// Sends a request and blocks until its response has arrived.
     fn request(&self, request: Request) -> Result<Response, RequestError>;
-    /// Sends many queries; the responses in the order of the requests.
+    /// Sends many queries (no mutations), with a window of them pending; the responses in the order of the requests.
     fn request_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, RequestError>;
-}
-
-impl RequestTransport for ControlHandle {
-    fn request(&self, request: Request) -> Result<Response, RequestError> {
-        ControlHandle::request(self, request)
-    }
-
-    fn request_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, RequestError> {
-        ControlHandle::request_many(self, requests)
-    }
 }
 
 /// The server's lists and mutations; cheap to clone.
