@@ -85,7 +85,7 @@ fn load(files: &[NamedContent]) -> (Index, OwnerId, Duration) {
     let users: Vec<_> = (0..USERS).map(|user| UserName::parse(&format!("user{user}")).expect("a name")).collect();
     let everyone = Arc::new(Audience::Everyone);
     let start = Instant::now();
-    let mut index = Index::new();
+    let mut index = Index::default();
     index.defer_indexing();
     let owners: Vec<_> = users.iter().map(|user| index.intern_owner(user)).collect();
     for (number, file) in files.iter().enumerate() {

@@ -97,7 +97,7 @@ pub fn tokenizer(line: &[u8]) {
 pub fn unauthenticated_client((pieces, bytes): (u8, &[u8])) {
     let now = Instant::now();
     let mut server = Server::new(ServerConfig::default(), LoadedState::new(), [1; 32], now, 1_700_000_000_000);
-    let mut out = Effects::new();
+    let mut out = Effects::default();
     let from = "192.0.2.1:9".parse().expect("an address");
     for piece in bytes.chunks(bytes.len().div_ceil(usize::from(pieces).max(1)).max(1)) {
         server.handle_datagram(now, from, &mut piece.to_vec(), &mut out);

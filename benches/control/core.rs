@@ -43,7 +43,7 @@ impl Bench {
         let (mut rng, now) = (ChaCha20Rng::seed_from_u64(3), Instant::now());
         let config = ServerConfig { liveness: Duration::from_secs(1 << 20), ..ServerConfig::default() };
         let mut server = Server::new(config, LoadedState::new(), [1; 32], now, 1_800_000_000_000);
-        let mut out = Effects::new();
+        let mut out = Effects::default();
         let record = |number| {
             let user = user(number);
             let record = PasswordRecord::register(&mut rng, &user, user.as_str().as_bytes(), KeyStretching::Insecure);

@@ -35,7 +35,6 @@ impl LoginKey {
         seal_padded(&derive(context::LOGIN_CLIENT_INFO, &self.0), nonce, info)
     }
 
-    /// Opens the client info of LOGIN3.
     pub fn open_client_info(&self, nonce: &Nonce, sealed: &[u8; CLIENT_INFO_BYTES]) -> Result<ClientInfo, LoginFailed> {
         open_padded(&derive(context::LOGIN_CLIENT_INFO, &self.0), nonce, sealed)
     }
@@ -45,7 +44,6 @@ impl LoginKey {
         seal_padded(&derive(context::LOGIN_RESULT, &self.0), nonce, result)
     }
 
-    /// Opens the result in LOGIN4.
     pub fn open_result(&self, nonce: &Nonce, sealed: &[u8; LOGIN_RESULT_BYTES]) -> Result<LoginResult, LoginFailed> {
         open_padded(&derive(context::LOGIN_RESULT, &self.0), nonce, sealed)
     }
@@ -71,7 +69,6 @@ impl ResumptionKey {
         seal_padded(&self.derive(context::RESUME_CLIENT_INFO, nonce, cookie), nonce, info)
     }
 
-    /// Opens the client info of RESUME.
     pub fn open_client_info(
         &self,
         nonce: &Nonce,
@@ -81,7 +78,6 @@ impl ResumptionKey {
         open_padded(&self.derive(context::RESUME_CLIENT_INFO, nonce, cookie), nonce, sealed)
     }
 
-    /// The secret of the resumed session.
     pub fn session_secret(&self, nonce: &Nonce, server_nonce: &Nonce) -> Secret {
         self.derive(context::RESUMED_SESSION, nonce, server_nonce)
     }
@@ -91,7 +87,6 @@ impl ResumptionKey {
         seal_padded(&self.derive(context::RESUME_RESULT, nonce, server_nonce), nonce, result)
     }
 
-    /// Opens the result in RESUMED.
     pub fn open_result(
         &self,
         nonce: &Nonce,

@@ -53,7 +53,6 @@ pub enum ServerMessage {
     SessionRevoked,
 }
 
-/// A request of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// `pub`: publish these files, replacing the user's publications of the same names. A mutation.
@@ -83,39 +82,21 @@ pub enum Request {
         /// Whether the user asked by `lpf`, rather than the client for itself. The server logs the former at a higher
         /// level.
         user_initiated: bool,
-        /// From the last page.
         cursor: Option<Cursor>,
     },
     /// The audience of one of the user's own publications.
-    AudienceOf {
-        name: FileName,
-        /// From the last page.
-        cursor: Option<Cursor>,
-    },
+    AudienceOf { name: FileName, cursor: Option<Cursor> },
     /// `lap`: the other active users.
-    Peers {
-        /// From the last page.
-        cursor: Option<Cursor>,
-    },
+    Peers { cursor: Option<Cursor> },
     /// `sch`: names of visible files of active peers.
-    Search {
-        query: NameQuery,
-        /// From the last page.
-        cursor: Option<Cursor>,
-    },
+    Search { query: NameQuery, cursor: Option<Cursor> },
     /// `sch -l`, and the first half of `get`: visible contents of active peers.
-    Resolve {
-        query: NameQuery,
-        purpose: ResolvePurpose,
-        /// From the last page.
-        cursor: Option<Cursor>,
-    },
+    Resolve { query: NameQuery, purpose: ResolvePurpose, cursor: Option<Cursor> },
     /// The second half of `get`: the peers that serve these contents, with a ticket for each peer. The encoded files take
     /// at most [`SOURCES_REQUEST_MAX_BYTES`](super::limits::SOURCES_REQUEST_MAX_BYTES).
     Sources {
         /// At most [`BATCH_MAX_FILES`].
         files: Vec<ContentRef>,
-        /// From the last page.
         cursor: Option<Cursor>,
     },
 }
@@ -132,7 +113,6 @@ pub enum ResolvePurpose {
 /// The audience of a PUBLISH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AudienceRef {
-    /// Every user.
     Everyone,
     /// The audience staged under this key in this session.
     Staged(u32),
@@ -143,7 +123,6 @@ pub enum AudienceRef {
 /// Selects published names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NameQuery {
-    /// This name alone.
     Exact(FileName),
     /// Names that start with this text; for folders and patterns.
     Prefix(String),
@@ -153,8 +132,8 @@ pub enum NameQuery {
     SubstringIgnoreCase(String),
 }
 
-/// The position at which the next page of a list starts. Opaque to clients: the server encrypts it, and rejects it after a
-/// restart with [`Response::StaleCursor`].
+/// The position at which the next page of a list starts; a request for the first page has none. Opaque to clients: the
+/// server encrypts it, and rejects it after a restart with [`Response::StaleCursor`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor(pub Vec<u8>);
 
@@ -174,20 +153,36 @@ pub enum Response {
         /// Of all the user's publications after this change.
         digest: PublicationsDigest,
     },
-    /// To STAGE AUDIENCE.
     AudienceStaged,
     /// To OWN PUBLICATIONS.
-    OwnPublications { entries: Vec<OwnPublication>, next: Option<Cursor> },
+    OwnPublications {
+        entries: Vec<OwnPublication>,
+        next: Option<Cursor>,
+    },
     /// To SEARCH.
-    SearchResults { names: Vec<FileName>, next: Option<Cursor> },
+    SearchResults {
+        names: Vec<FileName>,
+        next: Option<Cursor>,
+    },
     /// To PEERS and AUDIENCE OF.
-    Users { users: Vec<UserName>, next: Option<Cursor> },
+    Users {
+        users: Vec<UserName>,
+        next: Option<Cursor>,
+    },
     /// To RESOLVE: one entry for every distinct content of a name.
-    Contents { entries: Vec<AvailableContent>, next: Option<Cursor> },
+    Contents {
+        entries: Vec<AvailableContent>,
+        next: Option<Cursor>,
+    },
     /// To SOURCES. The pages are in random order; within a page, sources with more free slots come first.
-    Sources { sources: Vec<SourceGrant>, next: Option<Cursor> },
+    Sources {
+        sources: Vec<SourceGrant>,
+        next: Option<Cursor>,
+    },
     /// The server's queue is full; nothing was changed. The client repeats the request after the delay.
-    Busy { retry_ms: u16 },
+    Busy {
+        retry_ms: u16,
+    },
     /// The session has no audience staged under this key, perhaps because of a reconnect. The client stages it again.
     UnknownAudience,
     /// To AUDIENCE OF a name that the user does not publish, and to PUBLISH with [`AudienceRef::Inherited`] when no such
@@ -199,7 +194,6 @@ pub enum Response {
     Rejected,
 }
 
-/// One of the user's own publications.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnPublication {
     pub name: FileName,
@@ -239,10 +233,8 @@ pub struct SourceGrant {
 /// Why a message was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// Not the encoding of a message.
     #[error("not a message of this protocol version")]
     Malformed,
-    /// A message, followed by more bytes.
     #[error("bytes left over after the message")]
     Trailing,
     /// A list, text or blob beyond its maximum, or an empty list.
@@ -251,7 +243,6 @@ pub enum MessageError {
 }
 
 impl ClientMessage {
-    /// Appends the encoding to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         encode(self, out);
     }
@@ -267,7 +258,6 @@ impl ClientMessage {
 }
 
 impl ServerMessage {
-    /// Appends the encoding to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         encode(self, out);
     }

@@ -31,11 +31,9 @@ pub type Cookie = [u8; 32];
 /// Authenticates a RESET: the server sends it to the client in the encrypted parameters of the session.
 pub type ResetToken = [u8; 16];
 
-/// Bytes of an OPAQUE KE1 (Ristretto255, TripleDH).
+/// Bytes of the messages of OPAQUE (Ristretto255, TripleDH).
 pub const KE1_BYTES: usize = 96;
-/// Bytes of an OPAQUE KE2.
 pub const KE2_BYTES: usize = 320;
-/// Bytes of an OPAQUE KE3.
 pub const KE3_BYTES: usize = 64;
 /// Bytes of a sealed `ClientInfo`: 32 of plaintext and the tag.
 pub const CLIENT_INFO_BYTES: usize = 48;
@@ -50,7 +48,6 @@ const LOGIN1_BYTES: usize = 1 + NONCE_BYTES + COOKIE_BYTES + 1 + USER_NAME_MAX_B
 const RESUME_HEAD_BYTES: usize = 1 + NONCE_BYTES + COOKIE_BYTES + CLIENT_INFO_BYTES;
 /// Bytes of kind, session id and counter: the cleartext head of a sealed message, and its associated data.
 pub const SESSION_HEAD_BYTES: usize = 1 + 16 + 8;
-/// Bytes of a RESET.
 pub const RESET_BYTES: usize = 1 + 16 + 16 + 2;
 
 const _: () = assert!(RESET_BYTES < SEALED_OVERHEAD_BYTES, "a RESET is smaller than any SESSION packet");
@@ -62,42 +59,27 @@ const _: () = assert!(1 + NONCE_BYTES + COOKIE_BYTES < RESUME_HEAD_BYTES, "a RET
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packet<'a> {
     /// Starts a login or a resumption.
-    Hello {
-        /// The client's protocol version.
-        version: u16,
-        nonce: Nonce,
-    },
+    Hello { version: u16, nonce: Nonce },
     /// Validates the client's address: the client repeats the cookie in its next packet. Also sent when a cookie has
     /// expired.
     Retry { nonce: Nonce, cookie: Cookie },
     /// The server has another protocol version.
-    Version {
-        /// The server's protocol version.
-        version: u16,
-        nonce: Nonce,
-    },
+    Version { version: u16, nonce: Nonce },
     /// User name and the first message of the key exchange.
     Login1 {
         nonce: Nonce,
-        /// From RETRY.
         cookie: Cookie,
         /// A valid name, perhaps of no user.
         user: &'a str,
-        /// OPAQUE KE1.
         ke1: &'a [u8; KE1_BYTES],
     },
     /// The server's message of the key exchange.
-    Login2 {
-        nonce: Nonce,
-        /// OPAQUE KE2.
-        ke2: &'a [u8; KE2_BYTES],
-    },
+    Login2 { nonce: Nonce, ke2: &'a [u8; KE2_BYTES] },
     /// The client's last message of the key exchange, which authenticates it.
     Login3 {
         nonce: Nonce,
         /// OPAQUE KE3, or random bytes after a wrong password.
         ke3: &'a [u8; KE3_BYTES],
-        /// Sealed `ClientInfo`.
         client_info: &'a [u8; CLIENT_INFO_BYTES],
     },
     /// The result of the login. Without the key, success and failure are indistinguishable.
@@ -109,7 +91,6 @@ pub enum Packet<'a> {
     /// Resumes a session.
     Resume {
         nonce: Nonce,
-        /// From RETRY.
         cookie: Cookie,
         /// Sealed `ClientInfo`, under the ticket's secret.
         client_info: &'a [u8; CLIENT_INFO_BYTES],
@@ -121,7 +102,6 @@ pub enum Packet<'a> {
         nonce: Nonce,
         /// The server's part of the derivation of the fresh keys.
         server_nonce: Nonce,
-        /// Sealed `LoginResult`.
         result: &'a [u8; LOGIN_RESULT_BYTES],
     },
     /// The ticket is invalid: the client has to log in.

@@ -41,7 +41,6 @@ pub struct ResumptionTicket {
     pub generation: u32,
     /// The secret from which the resumed session's keys are derived. The client derives it from its session.
     pub secret: Redacted<[u8; 32]>,
-    /// When the ticket expires.
     pub expires_ms: u64,
 }
 

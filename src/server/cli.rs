@@ -15,16 +15,13 @@ use crate::common::types::UserName;
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 const INTERVAL_MAX: Duration = Duration::from_secs(24 * 3_600);
 
-/// What to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Serve.
     Serve(ServeOptions),
     /// Read a password and print this user's record line.
     Enrol(UserName),
 }
 
-/// The options of a serving server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServeOptions {
     /// With port 0, the system chooses a free port.

@@ -39,11 +39,6 @@ impl ServerSocket {
         Ok(Self { udp: UdpSocket::from_std(socket.into()), is_v6: listen.is_ipv6() })
     }
 
-    /// The bound address, with the port that the system chose for port 0.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.udp.local_addr()
-    }
-
     /// Sends one datagram, or drops it.
     pub fn send(&self, to: SocketAddr, bytes: &[u8]) {
         let target = match to {

@@ -6,7 +6,7 @@
 use std::io::{LineWriter, Write};
 
 use log::LevelFilter;
-use simplelog::{Config, ConfigBuilder, WriteLogger, format_description};
+use simplelog::{ConfigBuilder, WriteLogger, format_description};
 
 /// Starts logging to stderr, with one write per line. Later calls have no effect.
 pub fn init(level: LevelFilter) {
@@ -15,10 +15,6 @@ pub fn init(level: LevelFilter) {
 }
 
 fn logger(level: LevelFilter, to: impl Write + Send + 'static) -> Box<dyn log::Log> {
-    WriteLogger::new(level, config(), LineWriter::new(to))
-}
-
-fn config() -> Config {
     let mut config = ConfigBuilder::new();
     config
         .set_time_format_custom(format_description!("[hour]:[minute]:[second].[subsecond digits:3]:"))
@@ -28,7 +24,7 @@ fn config() -> Config {
         .set_location_level(LevelFilter::Off)
         .set_time_level(LevelFilter::Error)
         .add_filter_allow_str("fileshare");
-    config.build()
+    WriteLogger::new(level, config.build(), LineWriter::new(to))
 }
 
 #[cfg(test)]

@@ -29,24 +29,14 @@ use crate::common::types::UserName;
 /// Why the server does not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The credentials file is missing or malformed.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// The data file is damaged, in use, or has failed.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The port is taken, or the address is not this machine's.
     #[error("cannot listen on {listen}: {source}")]
-    Listen {
-        /// The requested address.
-        listen: SocketAddr,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// Another system call failed.
+    Listen { listen: SocketAddr, source: io::Error },
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
-    /// `--enrol` without a usable password.
     #[error("a password has 1 to {PASSWORD_MAX_BYTES} bytes, does not start with \"$fileshare$\" and is one line")]
     Password,
 }
@@ -84,7 +74,7 @@ pub fn serve_with_journal(
         listens_elsewhere: !listen.ip().is_loopback(),
     };
     let seed = *Zeroizing::new(random_seed());
-    let local_address = socket.local_addr()?;
+    let local_address = socket.udp.local_addr()?;
     let server = Server::new(config, loaded, seed, now(), wall_ms());
     let reloader = CredentialsReloader::new(options.credentials, server.version_key());
     let credentials = credentials.versioned(&server.version_key());
@@ -98,7 +88,7 @@ pub fn serve_with_journal(
         reloader,
         warn_on_sample_users: !listen.ip().is_loopback(),
         enrolment: None,
-        effects: Effects::new(),
+        effects: Effects::default(),
         last_queued: JournalSeq(0),
     };
     event_loop.register()?;

@@ -87,7 +87,7 @@ impl TestServer {
         let wall_ms = WALL_MS + u64::try_from((now - origin()).as_millis()).unwrap();
         let mut rng = ChaCha20Rng::seed_from_u64(wall_ms);
         let mut server = Server::new(config, LoadedState::new(), rng.r#gen(), now, wall_ms);
-        let mut out = Effects::new();
+        let mut out = Effects::default();
         let credentials = credentials(names).versioned(&server.version_key());
         assert!(server.set_credentials(credentials, &mut out).is_empty());
         Self { server, now, out, journal: Vec::new(), journal_stores: true, recorded: Vec::new(), rng }

@@ -224,7 +224,7 @@ fn known_unknown_and_active_users_over_the_wire() {
 #[ignore = "takes some seconds and wants a quiet machine; see scripts/acceptance-security.sh"]
 fn known_and_unknown_users_inside_the_server() {
     let mut rng = StdRng::seed_from_u64(20_260_104);
-    let (mut now, mut out) = (Instant::now(), Effects::new());
+    let (mut now, mut out) = (Instant::now(), Effects::default());
     let mut server = Server::new(ServerConfig::default(), LoadedState::new(), rng.r#gen(), now, 1_700_000_000_000);
     let credentials = Credentials::parse(crowd(&mut rng).as_bytes(), Path::new("-")).expect(WHY);
     server.set_credentials(credentials.versioned(&server.version_key()), &mut out);

@@ -84,7 +84,7 @@ impl SimulatedNetwork {
             expected_sessions: None,
             server_address: (Ipv4Addr::new(10, 0, 0, 1), 12_000).into(),
             root_secret: rng.r#gen(),
-            out: Effects::new(),
+            out: Effects::default(),
             generation: 0,
             events: BinaryHeap::new(),
             serial: 0,
@@ -202,7 +202,7 @@ impl SimulatedNetwork {
     pub fn crash(&mut self, down: Duration) {
         if self.server.take().is_some() {
             self.journal.crash(&mut self.rng);
-            self.out = Effects::new();
+            self.out = Effects::default();
             self.generation += 1;
             self.push(self.now + down, Scheduled::Restart);
         }

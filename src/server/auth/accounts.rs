@@ -14,7 +14,9 @@ use crate::server::journal::LastMutation;
 /// Instances whose last mutation is remembered; the journal stores the latest only.
 const INSTANCES_REMEMBERED: usize = 4;
 
-/// One user.
+/// The accounts of all users.
+pub type Accounts = HashMap<UserName, Account>;
+
 pub struct Account {
     /// The user's number in the index.
     pub owner: OwnerId,
@@ -43,7 +45,8 @@ pub struct PendingMutation {
 }
 
 impl Account {
-    fn new(owner: OwnerId) -> Self {
+    /// An account without a credential.
+    pub fn new(owner: OwnerId) -> Self {
         Self {
             owner,
             version: None,
@@ -86,30 +89,5 @@ impl Account {
     pub fn may_resume(&self, instance: InstanceId, generation: u32) -> bool {
         let used_up = self.confirmed.is_some_and(|(known, latest)| known == instance && generation < latest);
         !used_up && self.logged_out_instance.is_none_or(|left| left < instance)
-    }
-}
-
-/// All accounts, by user name.
-#[derive(Default)]
-pub struct Accounts {
-    by_name: HashMap<UserName, Account>,
-}
-
-impl Accounts {
-    /// The user's account; a new one, without a credential, if there is none.
-    pub fn entry(&mut self, user: &UserName, owner: impl FnOnce() -> OwnerId) -> &mut Account {
-        self.by_name.entry(user.clone()).or_insert_with(|| Account::new(owner()))
-    }
-
-    pub fn find(&self, user: &UserName) -> Option<&Account> {
-        self.by_name.get(user)
-    }
-
-    pub fn find_mut(&mut self, user: &UserName) -> Option<&mut Account> {
-        self.by_name.get_mut(user)
-    }
-
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Account> {
-        self.by_name.values_mut()
     }
 }

@@ -43,10 +43,8 @@ pub enum Credential {
     Record(Box<PasswordRecord>),
 }
 
-/// The parsed file.
 #[derive(Debug)]
 pub struct Credentials {
-    /// By name.
     pub users: BTreeMap<UserName, Credential>,
     /// One log line each.
     pub warnings: Vec<String>,
@@ -62,40 +60,23 @@ pub struct VersionedCredentials {
     pub has_sample_users: bool,
 }
 
-/// One user's line and its version.
 pub struct VersionedCredential {
     pub user: UserName,
     pub credential: Credential,
     pub version: CredentialVersion,
 }
 
-/// Why the file cannot be used. Each names the file, and the line where there is one.
+/// Why the file cannot be used. Each names the file, and the line where there is one, counted from 1.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    /// Missing, or not readable.
     #[error("cannot read the credentials in {}: {source}", display_path(.path))]
     Unreadable { path: PathBuf, source: io::Error },
-    /// Larger than [`FILE_MAX_BYTES`].
     #[error("the credentials in {} are larger than {} MiB", display_path(.path), FILE_MAX_BYTES >> 20)]
     TooLarge { path: PathBuf },
-    /// A malformed line.
     #[error("{}, line {line}: {problem}", display_path(.path))]
-    Line {
-        path: PathBuf,
-        /// Counts from 1.
-        line: usize,
-        problem: LineProblem,
-    },
-    /// Two lines for one user.
+    Line { path: PathBuf, line: usize, problem: LineProblem },
     #[error("{}, lines {first} and {second}: duplicate user {user}", display_path(.path))]
-    Duplicate {
-        path: PathBuf,
-        user: UserName,
-        /// Counts from 1.
-        first: usize,
-        /// Counts from 1.
-        second: usize,
-    },
+    Duplicate { path: PathBuf, user: UserName, first: usize, second: usize },
 }
 
 /// What is wrong with a line.
@@ -104,19 +85,15 @@ pub enum LineProblem {
     /// The text before the first space is not a user name.
     #[error("{0}")]
     UserName(#[from] UserNameError),
-    /// No space, or nothing after it.
     #[error("a user name, one space and a password are needed; the password is missing")]
     NoPassword,
-    /// More than [`PASSWORD_MAX_BYTES`].
     #[error("a password has at most {PASSWORD_MAX_BYTES} bytes")]
     PasswordTooLong,
-    /// Starts as a record and is malformed.
     #[error("the record is damaged or of an unknown kind; make a new one with `server --enrol`")]
     BadRecord,
 }
 
 impl Credentials {
-    /// Reads and checks the whole file.
     pub fn read(path: &Path) -> Result<Self, CredentialsError> {
         let unreadable = |source| CredentialsError::Unreadable { path: path.into(), source };
         let file = File::open(path).map_err(unreadable)?;
@@ -201,8 +178,8 @@ pub fn record_line(
     format!("{user} {RECORD_PREFIX_V1}{}", hex::encode(&*record))
 }
 
+/// `line` counts from 1.
 struct ParsedLine {
-    /// Counts from 1.
     line: usize,
     content: Result<(UserName, Credential), LineProblem>,
 }

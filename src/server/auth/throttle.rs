@@ -87,7 +87,6 @@ pub struct Charge {
     at_network: Option<BucketKind>,
 }
 
-/// The limits on guesses.
 pub struct LoginThrottle {
     by_location: KeyedRateLimit<Location>,
     by_prefix: KeyedRateLimit<AddressPrefix>,

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::Server;
 use crate::common::types::UserName;
+use crate::server::auth::accounts::Account;
 use crate::server::auth::credentials::{Credential, VersionedCredential, VersionedCredentials};
 use crate::server::core::Effects;
 
@@ -28,7 +29,8 @@ impl Server {
         let mut logged_out = Vec::new();
         let mut listed = HashSet::with_capacity(credentials.users.len());
         for VersionedCredential { user, credential, version } in credentials.users {
-            let account = self.accounts.entry(&user, || self.index.intern_owner(&user));
+            let account = self.accounts.entry(user.clone());
+            let account = account.or_insert_with(|| Account::new(self.index.intern_owner(&user)));
             listed.insert(account.owner);
             if account.version != Some(version) {
                 logged_out.push(account.owner);
@@ -41,7 +43,7 @@ impl Server {
                 Credential::Plaintext(password) => plaintexts.push((user, password)),
             }
         }
-        for account in self.accounts.iter_mut().filter(|account| !listed.contains(&account.owner)) {
+        for account in self.accounts.values_mut().filter(|account| !listed.contains(&account.owner)) {
             logged_out.push(account.owner);
             account.version = None;
             account.record = None;

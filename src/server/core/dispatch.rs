@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use log::{Level, debug, info, trace};
 
+use super::Server;
 use super::pending_logins::LoginId;
 use super::request_log::{RequestInfo, log_received, log_sent};
 use super::sessions::{HandshakeReply, Session, SessionKey, StagedAudience};
-use super::{Reply, Server};
 use crate::common::escape::escape_controls;
 use crate::common::limits::AUDIENCE_MAX_USERS;
 use crate::common::message::{ClientMessage, Heartbeat, Request, Response, ServerMessage};
@@ -60,7 +60,7 @@ impl Server {
         if let HandshakeReply::Login { nonce } = *reply {
             self.pending_logins.confirm(&LoginId { address: session.address, nonce });
         }
-        if let Some(account) = self.accounts.find_mut(&session.user) {
+        if let Some(account) = self.accounts.get_mut(&session.user) {
             account.confirmed = Some((session.instance, session.generation));
         }
     }
@@ -77,7 +77,7 @@ impl Server {
     fn on_logout(&mut self, key: SessionKey, out: &mut Effects) {
         let mut session = self.end_session(key);
         log_received(Level::Info, &session, "XIT");
-        if let Some(account) = self.accounts.find_mut(&session.user) {
+        if let Some(account) = self.accounts.get_mut(&session.user) {
             account.logged_out_instance = account.logged_out_instance.max(Some(session.instance));
         }
         out.send_sealed(session.address, &mut session.cipher, &ServerMessage::LogoutAck);
@@ -104,7 +104,7 @@ impl Server {
             Request::StageAudience { key, part, users } => stage_audience_part(session, key, part, users).into(),
             query => self.on_query(now, key, info, query),
         };
-        if let Reply::Now(response) = reply {
+        if let Some(response) = reply {
             info.log_sent(&response, self.sessions.get(key));
             self.send_reply(key, id, response, out);
         }

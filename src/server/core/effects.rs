@@ -37,10 +37,6 @@ pub struct Effects {
 }
 
 impl Effects {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Passes every datagram to `send` and keeps the buffers for reuse.
     pub fn flush(&mut self, mut send: impl FnMut(SocketAddr, &[u8])) {
         for datagram in self.datagrams.drain(..) {

@@ -28,6 +28,7 @@ use crate::common::packet::{CLIENT_INFO_BYTES, Cookie, KE1_BYTES, KE3_BYTES, LOG
 use crate::common::session_cipher::{SessionCipher, Side};
 use crate::common::ticket::ResumptionTicket;
 use crate::common::types::{InstanceId, RequestId, UserName};
+use crate::server::auth::accounts::Account;
 use crate::server::auth::enrolment::EnrolmentResult;
 use crate::server::auth::keys::CredentialVersion;
 use crate::server::core::Effects;
@@ -41,9 +42,6 @@ struct NewSession {
     generation: u32,
     client_info: ClientInfo,
 }
-
-/// The ticket is not accepted.
-struct InvalidTicket;
 
 impl Server {
     /// LOGIN1, from a validated address.
@@ -86,7 +84,7 @@ impl Server {
     /// A record was made, or there was no password to make one from. Logins that wait for it continue if it unblocks them.
     pub fn handle_enrolled(&mut self, enrolled: EnrolmentResult) {
         if let Some(record) = enrolled.record
-            && let Some(account) = self.accounts.find_mut(&enrolled.user)
+            && let Some(account) = self.accounts.get_mut(&enrolled.user)
             && account.version.is_some()
         {
             account.record = Some(record);
@@ -108,7 +106,7 @@ impl Server {
         let Some(pending) = self.pending_logins.find_mut(&id) else { return };
         let LoginStage::AwaitingLogin2 { ke1 } = pending.stage else { return };
         let fake = PasswordRecord::fake(&self.keys.root, &pending.user);
-        let account = self.accounts.find(&pending.user);
+        let account = self.accounts.get(&pending.user);
         let known = account.and_then(|account| Some((account.version?, account.record.as_ref()?)));
         let (version, record) = known.map_or((None, &fake), |(version, record)| (Some(version), record));
         let (login, ke2) = ServerLogin::start(&mut self.rng, record, &pending.user, &ke1);
@@ -175,7 +173,7 @@ impl Server {
         login_key: &LoginKey,
     ) -> Result<LoginResult, LoginFailed> {
         let wall_us = self.wall_ms(now).saturating_mul(1_000);
-        let account = self.accounts.find(user).ok_or(LoginFailed)?;
+        let account = self.accounts.get(user).ok_or(LoginFailed)?;
         let version = version.filter(|_| account.version == version).ok_or(LoginFailed)?;
         if let Some(key) = self.sessions.of_owner(account.owner) {
             // A resumed session that its client has not used may be one that the client abandoned, or a replay within
@@ -186,7 +184,7 @@ impl Server {
             }
             self.end_session(key);
         }
-        let instance = self.accounts.find_mut(user).ok_or(LoginFailed)?.begin_instance(wall_us);
+        let instance = self.accounts.get_mut(user).ok_or(LoginFailed)?.begin_instance(wall_us);
         let new = NewSession { user: user.clone(), id, version, instance, generation: 0, client_info };
         Ok(LoginResult::Accepted(self.create_session(now, new, login_key.session_secret())))
     }
@@ -202,12 +200,12 @@ impl Server {
         out: &mut Effects,
     ) {
         match self.resume(now, id, cookie, client_info, ticket) {
-            Ok(resumed) => out.send_bytes(id.address, &resumed),
-            Err(InvalidTicket) => out.send_packet(id.address, Packet::Refused { nonce: id.nonce }),
+            Some(resumed) => out.send_bytes(id.address, &resumed),
+            None => out.send_packet(id.address, Packet::Refused { nonce: id.nonce }),
         }
     }
 
-    /// The RESUMED packet.
+    /// The RESUMED packet; `None` if the ticket is not accepted.
     fn resume(
         &mut self,
         now: Instant,
@@ -215,18 +213,15 @@ impl Server {
         cookie: &Cookie,
         client_info: &[u8; CLIENT_INFO_BYTES],
         ticket: &[u8],
-    ) -> Result<Vec<u8>, InvalidTicket> {
+    ) -> Option<Vec<u8>> {
         let opened = ResumptionTicket::open(ticket, &self.keys.tickets, self.wall_ms(now));
-        let ticket = opened.map_err(|error| {
-            debug!("{}: a resumption was refused: {error}", id.address);
-            InvalidTicket
-        })?;
+        let ticket = opened.inspect_err(|error| debug!("{}: a resumption was refused: {error}", id.address)).ok()?;
         let keys = ResumptionKey::new(ticket.secret.0.into());
-        let client_info = keys.open_client_info(&id.nonce, cookie, client_info).map_err(|_| InvalidTicket)?;
-        let account = self.accounts.find(&ticket.user).ok_or(InvalidTicket)?;
+        let client_info = keys.open_client_info(&id.nonce, cookie, client_info).ok()?;
+        let account = self.accounts.get(&ticket.user)?;
         if account.version != Some(ticket.credential_version) {
             debug!("{}: a resumption of {} under an old credential", id.address, escape_controls(ticket.user.as_str()));
-            return Err(InvalidTicket);
+            return None;
         }
         let replaced = self.sessions.of_owner(account.owner);
         let mut generation = ticket.generation;
@@ -236,16 +231,16 @@ impl Server {
                 && let Some(HandshakeReply::Resumption { nonce, resumed }) = session.unconfirmed.as_deref()
                 && *nonce == id.nonce
             {
-                return Ok(resumed.clone());
+                return Some(resumed.clone());
             }
             let is_used_up = session.generation > ticket.generation && session.unconfirmed.is_none();
             if session.instance != ticket.instance || is_used_up {
-                return Err(InvalidTicket);
+                return None;
             }
             generation = generation.max(session.generation);
         }
         if !account.may_resume(ticket.instance, ticket.generation) {
-            return Err(InvalidTicket);
+            return None;
         }
         if let Some(key) = replaced {
             self.end_session(key);
@@ -262,10 +257,10 @@ impl Server {
         generation: u32,
         client_info: ClientInfo,
         keys: &ResumptionKey,
-    ) -> Result<Vec<u8>, InvalidTicket> {
+    ) -> Option<Vec<u8>> {
         let mut server_nonce: Nonce = [0; 16];
         self.rng.fill_bytes(&mut server_nonce);
-        let account = self.accounts.find_mut(&ticket.user).ok_or(InvalidTicket)?;
+        let account = self.accounts.get_mut(&ticket.user)?;
         account.newest_instance = account.newest_instance.max(ticket.instance);
         debug!("{}: {} resumed", id.address, escape_controls(ticket.user.as_str()));
         let new = NewSession {
@@ -273,16 +268,16 @@ impl Server {
             id,
             version: ticket.credential_version,
             instance: ticket.instance,
-            generation: generation.checked_add(1).ok_or(InvalidTicket)?,
+            generation: generation.checked_add(1)?,
             client_info,
         };
         let params = self.create_session(now, new, keys.session_secret(&id.nonce, &server_nonce));
-        let session = self.sessions.find(&params.session).ok_or(InvalidTicket)?;
+        let session = self.sessions.find(&params.session)?;
         let result = keys.seal_result(&id.nonce, &server_nonce, &LoginResult::Accepted(params));
         let resumed = Packet::Resumed { nonce: id.nonce, server_nonce, result: &result }.to_bytes();
         let reply = HandshakeReply::Resumption { nonce: id.nonce, resumed: resumed.clone() };
         self.sessions.get_mut(session).unconfirmed = Some(Box::new(reply));
-        Ok(resumed)
+        Some(resumed)
     }
 
     /// Creates a session. The user must have none.
@@ -307,7 +302,7 @@ impl Server {
             reset_token: self.keys.reset_token(&session).into(),
             ticket: ticket.seal(&self.keys.tickets, &mut self.rng),
             digest: self.index.digest(owner),
-            last_writer: self.last_writer(&user),
+            last_writer: self.accounts.get(&user).map_or(InstanceId(0), Account::last_writer),
             local_only: self.config.listens_elsewhere && address.ip().is_loopback(),
         };
         self.sessions.insert(Session {
@@ -341,14 +336,10 @@ impl Server {
         secret: Secret,
     ) -> SessionParams {
         let owner = self.index.intern_owner(&user);
-        let instance = self.accounts.entry(&user, || owner).begin_instance(1);
+        let instance = self.accounts.entry(user.clone()).or_insert_with(|| Account::new(owner)).begin_instance(1);
         let id = LoginId { address, nonce: [0; 16] };
         let new = NewSession { user, id, version: [0; 16], instance, generation: 0, client_info };
         self.create_session(now, new, secret)
-    }
-
-    fn last_writer(&self, user: &UserName) -> InstanceId {
-        self.accounts.find(user).map_or(InstanceId(0), |account| account.last_writer())
     }
 }
 

@@ -42,7 +42,7 @@ use self::queries::QueuedQuery;
 use self::query_budget::QueryBudget;
 use self::sessions::{Session, SessionKey, Sessions};
 use self::stateless_reset::ResetLimiter;
-use super::auth::accounts::Accounts;
+use super::auth::accounts::{Account, Accounts};
 use super::auth::address_validator::AddressValidator;
 use super::auth::fair_queue::FairQueue;
 use super::auth::keys::{CursorCodec, Keys};
@@ -51,7 +51,6 @@ use super::index::{Index, OwnerId};
 use super::journal::{JournalSeq, LastMutation, LoadSink, StoredPublication};
 use crate::common::escape::escape_controls;
 use crate::common::limits::{HEARTBEAT_DEFAULT, LIVENESS_DEFAULT, PROTOCOL_VERSION};
-use crate::common::message::Response;
 use crate::common::packet::{Nonce, Packet};
 use crate::common::rate::{Rate, TokenBucket};
 use crate::common::redacted::Redacted;
@@ -105,7 +104,7 @@ impl LoadedState {
     /// An empty state.
     #[expect(clippy::new_without_default, reason = "an empty store is a decision, not a default")]
     pub fn new() -> Self {
-        let mut index = Index::new();
+        let mut index = Index::default();
         index.defer_indexing();
         Self { index, accounts: Accounts::default(), latest: None }
     }
@@ -118,7 +117,7 @@ impl LoadSink for LoadedState {
             Some((latest, owner)) if *latest == user => *owner,
             _ => {
                 let owner = self.index.intern_owner(&user);
-                self.accounts.entry(&user, || owner);
+                self.accounts.entry(user.clone()).or_insert_with(|| Account::new(owner));
                 self.latest = Some((user, owner));
                 owner
             }
@@ -128,7 +127,7 @@ impl LoadSink for LoadedState {
 
     fn last_mutation(&mut self, user: UserName, last: LastMutation) {
         let owner = self.index.intern_owner(&user);
-        self.accounts.entry(&user, || owner).record_mutation(last);
+        self.accounts.entry(user).or_insert_with(|| Account::new(owner)).record_mutation(last);
     }
 
     fn begin(&mut self, publications: u64) {
@@ -136,7 +135,6 @@ impl LoadSink for LoadedState {
     }
 }
 
-/// The server's state. See the module for how to drive it.
 pub struct Server {
     config: ServerConfig,
     rng: ChaCha20Rng,
@@ -161,19 +159,6 @@ pub struct Server {
     enrolling: bool,
     iterations: u32,
     version_lines: TokenBucket,
-}
-
-/// How a request is answered.
-enum Reply {
-    Now(Response),
-    /// Another call replies: the request is queued, or a repeat of one that is.
-    Later,
-}
-
-impl From<Response> for Reply {
-    fn from(response: Response) -> Self {
-        Self::Now(response)
-    }
 }
 
 impl Server {

@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use log::Level;
 
+use super::Server;
 use super::request_log::log_sent;
 use super::sessions::{Session, SessionKey};
-use super::{Reply, Server};
 use crate::common::message::{AudienceRef, Request, Response};
 use crate::common::types::{Audience, FileName, NamedContent, RequestId};
 use crate::server::auth::accounts::PendingMutation;
@@ -60,6 +60,7 @@ impl Mutations {
 
 impl Server {
     /// Queues a PUBLISH or UNPUBLISH for the journal, or answers it at once if there is nothing to store.
+    /// `None`: the reply follows when the journal has stored it.
     pub(super) fn on_mutation(
         &mut self,
         now: Instant,
@@ -67,10 +68,10 @@ impl Server {
         id: RequestId,
         request: Request,
         out: &mut Effects,
-    ) -> Reply {
+    ) -> Option<Response> {
         let session = self.sessions.get(key);
         let (owner, instance, session_id) = (session.owner, session.instance, session.cipher.id());
-        let Some(account) = self.accounts.find_mut(&session.user) else { return Reply::Later };
+        let Some(account) = self.accounts.get_mut(&session.user) else { return None };
         if let Some(last) = account.last_mutation_of(instance).filter(|last| last.request >= id) {
             let (is_repeated, found) = (last.request == id, last.found);
             return if is_repeated { self.reply_for(owner, found) } else { Response::Rejected }.into();
@@ -78,7 +79,7 @@ impl Server {
         if let Some(pending) = &mut account.pending {
             if pending.instance == instance && pending.request == id {
                 pending.session = session_id;
-                return Reply::Later;
+                return None;
             }
             return Response::Busy { retry_ms: RETRY_OTHER_MS }.into();
         }
@@ -97,7 +98,7 @@ impl Server {
             _ => return Response::Rejected.into(),
         };
         self.queue_mutation(key, id, change, out);
-        Reply::Later
+        None
     }
 
     fn queue_mutation(&mut self, key: SessionKey, id: RequestId, change: Change, out: &mut Effects) {
@@ -105,7 +106,7 @@ impl Server {
         let mutation = Mutation { user: session.user.clone(), instance: session.instance, request: id, change };
         out.mutations.push_back(mutation.clone());
         self.mutations.push(mutation);
-        if let Some(account) = self.accounts.find_mut(&session.user) {
+        if let Some(account) = self.accounts.get_mut(&session.user) {
             let (instance, session) = (session.instance, session.cipher.id());
             account.pending = Some(PendingMutation { instance, request: id, session });
         }
@@ -126,7 +127,7 @@ impl Server {
     }
 
     fn apply(&mut self, mutation: Mutation, out: &mut Effects) {
-        let Some(account) = self.accounts.find_mut(&mutation.user) else { return };
+        let Some(account) = self.accounts.get_mut(&mutation.user) else { return };
         let owner = account.owner;
         let found = match &mutation.change {
             Change::Publish { files, audience, published_s } => {

@@ -36,7 +36,6 @@ impl LoginId {
     }
 }
 
-/// One login in progress.
 pub struct PendingLogin {
     /// As claimed in LOGIN1.
     pub user: UserName,
@@ -63,7 +62,6 @@ pub enum LoginStage {
     Confirmed,
 }
 
-/// All logins in progress.
 #[derive(Default)]
 pub struct PendingLogins {
     table: ExpiringMap<LoginId, PendingLogin>,

@@ -13,9 +13,9 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::Server;
 use super::request_log::RequestInfo;
 use super::sessions::SessionKey;
-use super::{Reply, Server};
 use crate::common::limits::{PAGE_MAX_BYTES, QUERY_WINDOW};
 use crate::common::message::{
     AvailableContent, Cursor, NameQuery, OwnPublication, Request, ResolvePurpose, Response, encoded_len,
@@ -101,19 +101,25 @@ impl IndexQuery {
 }
 
 impl Server {
-    /// Answers a query or queues it. A repeated query is simply answered again.
-    pub(super) fn on_query(&mut self, now: Instant, key: SessionKey, info: RequestInfo, request: Request) -> Reply {
+    /// Answers a query, or queues it and returns `None`. A repeated query is simply answered again.
+    pub(super) fn on_query(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        info: RequestInfo,
+        request: Request,
+    ) -> Option<Response> {
         let session = self.sessions.get(key).cipher.id();
         if self.queued_queries.iter_key(session).any(|queued| queued.info.id == info.id) {
-            return Reply::Later;
+            return None;
         }
         let queued = self.queued_queries.len_of(session);
         if queued > 0 && (queued >= QUERY_WINDOW || self.queued_queries.len() >= QUEUED_MAX) {
-            return Reply::Now(Response::Busy { retry_ms: RETRY_MS });
+            return Some(Response::Busy { retry_ms: RETRY_MS });
         }
         if queued > 0 || self.query_budget.is_exhausted() {
             self.queued_queries.push(session, QueuedQuery { info, progress: QueryProgress::NotStarted(request) });
-            return Reply::Later;
+            return None;
         }
         self.start_query(now, key, info, request)
     }
@@ -130,14 +136,14 @@ impl Server {
                 QueryProgress::NotStarted(request) => self.start_query(now, key, info, request),
                 QueryProgress::InProgress(page) => self.continue_page(now, key, info, page),
             };
-            if let Reply::Now(response) = reply {
+            if let Some(response) = reply {
                 info.log_sent(&response, self.sessions.get(key));
                 self.send_reply(key, info.id, response, out);
             }
         }
     }
 
-    fn start_query(&mut self, now: Instant, key: SessionKey, info: RequestInfo, request: Request) -> Reply {
+    fn start_query(&mut self, now: Instant, key: SessionKey, info: RequestInfo, request: Request) -> Option<Response> {
         self.query_budget.charge(QUERY_STEPS);
         let session = self.sessions.get(key);
         let is_local = session.address.ip().is_loopback();
@@ -169,8 +175,14 @@ impl Server {
         self.continue_page(now, key, info, PartialPage { requester: requester.owner, query, end })
     }
 
-    /// Does one slice of work. A page that is not complete then is queued for the next.
-    fn continue_page(&mut self, now: Instant, key: SessionKey, info: RequestInfo, mut page: PartialPage) -> Reply {
+    /// Does one slice of work. A page that is not complete then is queued for the next; the result is `None`.
+    fn continue_page(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        info: RequestInfo,
+        mut page: PartialPage,
+    ) -> Option<Response> {
         if let Some(from) = page.end.next {
             let steps = self.run_slice(now, &mut page, from);
             self.query_budget.charge(steps);
@@ -180,7 +192,7 @@ impl Server {
         }
         let session = self.sessions.get(key).cipher.id();
         self.queued_queries.push(session, QueuedQuery { info, progress: QueryProgress::InProgress(page) });
-        Reply::Later
+        None
     }
 
     /// Returns the steps taken.

@@ -62,9 +62,7 @@ pub enum HandshakeReply {
 pub struct StagedAudience {
     /// Chosen by the client.
     pub key: u32,
-    /// Parts received.
     pub parts: u16,
-    /// The users in these parts.
     pub users: Vec<UserName>,
     /// Built at its first use.
     pub audience: Option<Arc<Audience>>,

@@ -30,14 +30,16 @@ struct InternedAudience {
     uses: usize,
 }
 
-impl Audiences {
-    pub(super) fn new() -> Self {
+impl Default for Audiences {
+    fn default() -> Self {
         let mut audiences = Self { interned: Slab::new(), by_fingerprint: HashMap::new(), last: None };
         let everyone = audiences.intern(&Arc::new(Audience::Everyone));
         debug_assert_eq!(everyone, AudienceId::EVERYONE);
         audiences
     }
+}
 
+impl Audiences {
     /// Interns the audience for one more publication.
     pub(super) fn acquire(&mut self, audience: &Arc<Audience>) -> AudienceId {
         if **audience == Audience::Everyone {

@@ -70,6 +70,7 @@ impl Budget {
 }
 
 /// Name → publications → owners.
+#[derive(Default)]
 pub struct Index {
     owners: Vec<Owner>,
     by_user: HashMap<UserName, OwnerId>,
@@ -87,23 +88,7 @@ struct Owner {
     digest: u128,
 }
 
-impl Default for Index {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Index {
-    pub fn new() -> Self {
-        Self {
-            owners: Vec::new(),
-            by_user: HashMap::new(),
-            active: Vec::new(),
-            names: Names::default(),
-            audiences: Audiences::new(),
-        }
-    }
-
     /// Interns a user, inactive at first. Never removed: only for users who have an account or publications.
     pub fn intern_owner(&mut self, user: &UserName) -> OwnerId {
         if let Some(&owner) = self.by_user.get(user) {
@@ -116,7 +101,6 @@ impl Index {
         owner
     }
 
-    /// The user of an id.
     pub fn user(&self, owner: OwnerId) -> &UserName {
         &self.owners[owner.0 as usize].user
     }

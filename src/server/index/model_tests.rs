@@ -44,7 +44,7 @@ struct ModelledIndex {
 impl ModelledIndex {
     fn new() -> Self {
         let users: Vec<_> = (0..OWNERS).map(|i| UserName::parse(&format!("user{i}")).unwrap()).collect();
-        let mut index = Index::new();
+        let mut index = Index::default();
         let owners = users.iter().map(|user| index.intern_owner(user)).collect();
         let mut modelled =
             Self { index, users, owners, active: BTreeSet::new(), model: BTreeMap::new(), clock_s: 1_000 };
@@ -164,7 +164,7 @@ impl ModelledIndex {
     }
 
     fn check_own(&self, owner: usize, budget: Budget) {
-        let mut rebuilt = Index::new();
+        let mut rebuilt = Index::default();
         let (id, again) = (self.owners[owner], rebuilt.intern_owner(&self.users[owner]));
         let mut expected = Vec::new();
         for ((_, name), publication) in self.model.iter().filter(|((of, _), _)| *of == owner) {

@@ -32,7 +32,7 @@ fn everyone() -> Arc<Audience> {
 
 /// An index with these users active.
 fn index<const N: usize>(users: [&str; N]) -> (Index, [OwnerId; N]) {
-    let mut index = Index::new();
+    let mut index = Index::default();
     let owners = users.map(|name| index.intern_owner(&user(name)));
     for owner in owners {
         index.set_active(owner, true);

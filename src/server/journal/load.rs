@@ -9,12 +9,14 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use super::{JournalError, LastMutation, StoredPublication};
+use crate::common::rate::{Rate, TokenBucket};
 use crate::common::types::{Audience, Content, ContentHash, FileName, InstanceId, NamedContent, RequestId, UserName};
 
 /// Publications between two looks at the clock.
 const PROGRESS_EVERY: u64 = 1 << 16;
 /// Interval of the log lines while loading.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+const PROGRESS_RATE: Rate = Rate::every(PROGRESS_INTERVAL, 1);
 
 /// Receives what is loaded, in one pass.
 pub trait LoadSink {
@@ -36,16 +38,13 @@ pub(super) struct Loaded {
 }
 
 /// Why the data file cannot be loaded.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum LoadError {
-    Sqlite(rusqlite::Error),
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
     /// A row or the file violates a rule of the format.
+    #[error("{0}")]
     Malformed(String),
-}
-
-impl From<rusqlite::Error> for LoadError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
 }
 
 impl LoadError {
@@ -107,7 +106,7 @@ fn audiences(connection: &Connection) -> Result<HashMap<i64, Arc<Audience>>, Loa
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
-        let members = text(row.get_ref(1)?).and_then(parse_members);
+        let members = row.get_ref(1)?.as_str().ok().and_then(parse_members);
         let members = members.ok_or_else(|| LoadError::Malformed(format!("audience {id} cannot be read")))?;
         audiences.insert(id, Arc::new(members));
     }
@@ -138,7 +137,7 @@ fn publications(
     let total: i64 = connection.query_row("SELECT count(*) FROM publications", [], |row| row.get(0))?;
     let total = total as u64;
     sink.begin(total);
-    let mut progress = ProgressLog::start(now());
+    let mut progress = progress_lines(now());
     let everyone = Arc::new(Audience::Everyone);
     let mut used = HashSet::new();
     let mut last: Option<(i64, UserName, FileName)> = None;
@@ -177,7 +176,7 @@ fn publications(
         let published_s = row.get::<_, i64>(6)? as u64;
         sink.publication(StoredPublication { user, file, audience: Arc::clone(audience), published_s });
         done += 1;
-        if done % PROGRESS_EVERY == 0 && progress.is_due(now()) {
+        if done % PROGRESS_EVERY == 0 && progress.try_take(now(), PROGRESS_RATE).is_ok() {
             log::info!("loading: {done} of {total} publications");
         }
     }
@@ -208,38 +207,19 @@ fn last_mutations(
     Ok(())
 }
 
-fn text(value: ValueRef<'_>) -> Option<&str> {
-    value.as_str().ok()
-}
-
 /// Parses a name. The message of an error does not quote the name, which may hold any text.
 fn parsed<T, E: std::fmt::Display>(
     value: ValueRef<'_>,
     parse: impl Fn(&str) -> Result<T, E>,
     what: impl Fn() -> String,
 ) -> Result<T, LoadError> {
-    let text = text(value).ok_or_else(|| LoadError::Malformed(format!("{} has a name that is not text", what())))?;
+    let text = value.as_str().map_err(|_| LoadError::Malformed(format!("{} has a name that is not text", what())))?;
     parse(text).map_err(|error| LoadError::Malformed(format!("{}: {error}", what())))
 }
 
-/// When to log the progress of a load that takes long.
-struct ProgressLog {
-    last: Instant,
-}
-
-impl ProgressLog {
-    fn start(now: Instant) -> Self {
-        Self { last: now }
-    }
-
-    /// Whether [`PROGRESS_INTERVAL`] has passed since the last line; if so, the next interval starts.
-    fn is_due(&mut self, now: Instant) -> bool {
-        let is_due = now - self.last >= PROGRESS_INTERVAL;
-        if is_due {
-            self.last = now;
-        }
-        is_due
-    }
+/// The bucket of the log lines of a load that takes long: empty at `start`.
+fn progress_lines(start: Instant) -> TokenBucket {
+    TokenBucket::full_at(start + PROGRESS_INTERVAL)
 }
 
 #[expect(clippy::disallowed_methods, reason = "only log lines depend on it")]
@@ -254,9 +234,10 @@ mod tests {
     #[test]
     fn a_long_load_is_logged_once_a_second() {
         let start = now();
-        let mut progress = ProgressLog::start(start);
+        let mut progress = progress_lines(start);
         let at_ms = |ms| start + Duration::from_millis(ms);
-        let logged: Vec<u64> = (0..40).map(|at| at * 100).filter(|&ms| progress.is_due(at_ms(ms))).collect();
+        let logged: Vec<u64> =
+            (0..40).map(|at| at * 100).filter(|&ms| progress.try_take(at_ms(ms), PROGRESS_RATE).is_ok()).collect();
         assert_eq!(logged, [1_000, 2_000, 3_000]);
     }
 }

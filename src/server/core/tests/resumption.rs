@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use crate::common::message::{ClientMessage, Request, Response};
 use crate::common::packet::Packet;
+use crate::server::auth::accounts::Account;
 use crate::server::core::ServerConfig;
 use crate::server::test_support::{LoginOutcome, TestServer, address, origin, user};
 
@@ -145,7 +146,7 @@ fn ten_thousand_sessions_of_one_address_survive_a_restart() {
     let mut later = TestServer::start(&[], ServerConfig::default(), origin() + Duration::from_secs(10));
     for (at, client) in clients.iter().enumerate() {
         let owner = later.server.index.intern_owner(&user(&users[at]));
-        later.server.accounts.entry(&user(&users[at]), || owner).version = Some([0; 16]);
+        later.server.accounts.entry(user(&users[at])).or_insert_with(|| Account::new(owner)).version = Some([0; 16]);
         let from = address(&format!("127.0.0.1:{}", 1_000 + at));
         assert!(later.resume(client, from).is_some(), "client {at}");
     }
