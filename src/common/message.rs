@@ -153,36 +153,20 @@ pub enum Response {
         /// Of all the user's publications after this change.
         digest: PublicationsDigest,
     },
+    /// To STAGE AUDIENCE.
     AudienceStaged,
     /// To OWN PUBLICATIONS.
-    OwnPublications {
-        entries: Vec<OwnPublication>,
-        next: Option<Cursor>,
-    },
+    OwnPublications { entries: Vec<OwnPublication>, next: Option<Cursor> },
     /// To SEARCH.
-    SearchResults {
-        names: Vec<FileName>,
-        next: Option<Cursor>,
-    },
+    SearchResults { names: Vec<FileName>, next: Option<Cursor> },
     /// To PEERS and AUDIENCE OF.
-    Users {
-        users: Vec<UserName>,
-        next: Option<Cursor>,
-    },
+    Users { users: Vec<UserName>, next: Option<Cursor> },
     /// To RESOLVE: one entry for every distinct content of a name.
-    Contents {
-        entries: Vec<AvailableContent>,
-        next: Option<Cursor>,
-    },
+    Contents { entries: Vec<AvailableContent>, next: Option<Cursor> },
     /// To SOURCES. The pages are in random order; within a page, sources with more free slots come first.
-    Sources {
-        sources: Vec<SourceGrant>,
-        next: Option<Cursor>,
-    },
+    Sources { sources: Vec<SourceGrant>, next: Option<Cursor> },
     /// The server's queue is full; nothing was changed. The client repeats the request after the delay.
-    Busy {
-        retry_ms: u16,
-    },
+    Busy { retry_ms: u16 },
     /// The session has no audience staged under this key, perhaps because of a reconnect. The client stages it again.
     UnknownAudience,
     /// To AUDIENCE OF a name that the user does not publish, and to PUBLISH with [`AudienceRef::Inherited`] when no such
