@@ -16,7 +16,6 @@ mod cancel;
 pub(crate) mod cli;
 pub(crate) mod commands;
 pub(crate) mod control;
-#[expect(clippy::disallowed_methods, reason = "drivers: the coordinator gets its time as an argument")]
 pub(crate) mod download;
 pub(crate) mod exit_code;
 #[expect(clippy::disallowed_methods, reason = "drivers: whether a hash can be stored depends on the clock")]

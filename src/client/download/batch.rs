@@ -14,7 +14,8 @@ use std::time::Instant;
 use crossbeam_channel::{bounded, select};
 
 use super::coordinator::{
-    Command, Coordinator, Effect, Event, FileEvent, PeerHistory, Report, SourceEnd, SourceEvent, SourcesFound,
+    Command, Coordinator, Effect, Event, FileEvent, OpenedFile, PeerHistory, Report, SourceEnd, SourceEvent,
+    SourcesFound,
 };
 use super::discovery::{SOURCES_PER_FILE, SourceDiscovery, SourceOffer};
 use super::file_job::{FileJob, FileOperations, SmallFile};
@@ -270,7 +271,10 @@ fn open_large(files: &FileOperations<'_>, file: FileId, outline: GroupHashes, ev
     let report = |event| drop(events.send(Event::File(file, event)));
     match files.open_large(file, outline) {
         Ok((incomplete, candidates)) => {
-            report(FileEvent::Opened(incomplete.clone(), candidates.clone()));
+            // Downloads of one file that serve each other should not all begin with the same group.
+            let start_group = rand::random::<u32>() % incomplete.outline().groups().len() as u32;
+            let opened = OpenedFile { incomplete: incomplete.clone(), candidates: candidates.clone(), start_group };
+            report(FileEvent::Opened(opened));
             if let Err(error) = scan(&incomplete, &candidates, report) {
                 report(FileEvent::Finished(DownloadOutcome::Failed(error.into())));
             }

@@ -13,6 +13,7 @@
 //! counts only once its group matches the outline, which matches the published hash; any frame that was not requested
 //! ends the connection. No name and no link planted in the folder leads outside it (see `target`).
 
+#[expect(clippy::disallowed_methods, reason = "a driver: the coordinator gets its time as an argument")]
 mod batch;
 mod coordinator;
 mod discovery;
@@ -21,10 +22,13 @@ mod give_up;
 mod group_set;
 mod partial_file;
 mod scheduler;
+#[expect(clippy::disallowed_methods, reason = "a driver: it gives up on a silent peer")]
 mod source;
 mod target;
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "some test peers are slow")]
 mod tests;
+#[expect(clippy::disallowed_methods, reason = "a driver: it reports at intervals")]
 mod writer;
 
 use std::collections::HashMap;
@@ -45,7 +49,7 @@ use crate::client::cancel::{Cancelled, is_cancelled};
 use crate::client::control::RequestError;
 use crate::client::control::ServerApi;
 use crate::client::exit_code::ExitCode;
-use crate::common::types::{Content, FileName, NamedContent, UserName};
+use crate::common::types::{FileName, NamedContent, UserName};
 
 /// What to do when the target exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -85,10 +85,18 @@ pub(in crate::client::download) enum SourceEnd {
     Misbehaved { file: FileId, reason: String },
 }
 
+/// A large file whose partial file is open.
+pub(in crate::client::download) struct OpenedFile {
+    pub incomplete: Arc<IncompleteFile>,
+    /// Groups that it may hold, ascending; they are being verified. The others are missing.
+    pub candidates: Vec<u32>,
+    /// The group to begin with.
+    pub start_group: u32,
+}
+
 /// From the threads that open, scan and rename large files.
 pub(in crate::client::download) enum FileEvent {
-    /// The partial file is open. These groups it may hold are being verified; the others are missing.
-    Opened(Arc<IncompleteFile>, Vec<u32>),
+    Opened(OpenedFile),
     /// One of those groups is verified.
     GroupPresent(u32),
     /// One of those groups is not valid.

@@ -11,7 +11,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub(super) use events::{
-    Command, Effect, Event, FileEvent, GroupRequest, Report, SourceEnd, SourceEvent, SourcesFound, StoreResult,
+    Command, Effect, Event, FileEvent, GroupRequest, OpenedFile, Report, SourceEnd, SourceEvent, SourcesFound,
+    StoreResult,
 };
 pub(super) use sources::PeerHistory;
 use sources::{PendingDial, QueryTimer};
@@ -252,21 +253,8 @@ impl<'a> Coordinator<'a> {
     fn on_file_event(&mut self, file: FileId, event: FileEvent) {
         self.is_supply_changed = true;
         match event {
-            FileEvent::Finished(outcome) => return self.finish(file, outcome),
-            FileEvent::Opened(incomplete, _) if self.files[file].is_finished() => return incomplete.close(),
-            FileEvent::Opened(incomplete, candidates) => {
-                let groups = incomplete.outline().groups().len() as u32;
-                let mut candidates = candidates.into_iter().peekable();
-                for group in 0..groups {
-                    if candidates.next_if_eq(&group).is_none() {
-                        self.scheduler.mark_missing(file, group);
-                    }
-                }
-                // Downloads of one file that serve each other should not all begin with the same groups.
-                self.scheduler.on_opened(file, rand::random::<u32>() % groups);
-                self.files[file].incomplete = Some(incomplete.clone());
-                self.report(Report::Opened(file, incomplete));
-            }
+            FileEvent::Finished(outcome) => self.finish(file, outcome),
+            FileEvent::Opened(opened) => self.on_opened(file, opened),
             FileEvent::GroupMissing(group) => self.scheduler.mark_missing(file, group),
             FileEvent::GroupPresent(group) => {
                 let Some(incomplete) = self.files[file].incomplete.clone() else { return };
@@ -281,6 +269,22 @@ impl<'a> Coordinator<'a> {
                 }
             }
         }
+    }
+
+    fn on_opened(&mut self, file: FileId, opened: OpenedFile) {
+        let OpenedFile { incomplete, candidates, start_group } = opened;
+        if self.files[file].is_finished() {
+            return incomplete.close();
+        }
+        let mut candidates = candidates.into_iter().peekable();
+        for group in 0..incomplete.outline().groups().len() as u32 {
+            if candidates.next_if_eq(&group).is_none() {
+                self.scheduler.mark_missing(file, group);
+            }
+        }
+        self.scheduler.on_opened(file, start_group);
+        self.files[file].incomplete = Some(incomplete.clone());
+        self.report(Report::Opened(file, incomplete));
     }
 
     /// Records the outcome of a file. Only the first one counts.
@@ -377,4 +381,5 @@ impl<'a> Coordinator<'a> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "virtual time begins at any instant")]
 mod tests;

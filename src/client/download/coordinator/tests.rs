@@ -76,8 +76,13 @@ impl<'a> Fixture<'a> {
         assert_eq!(kinds(&self.source(0, SourceEvent::Connected(vec![0]))), ["outline of 0 from 0"]);
         let outline = self.outline(0);
         assert_eq!(kinds(&self.source(0, SourceEvent::Outline(0, outline))), ["open 0"]);
-        let incomplete = self.incomplete(0);
-        self.file(0, FileEvent::Opened(incomplete, Vec::new()))
+        self.open()
+    }
+
+    /// The partial file of file 0 is open and empty.
+    fn open(&mut self) -> Vec<Effect> {
+        let opened = OpenedFile { incomplete: self.incomplete(0), candidates: Vec::new(), start_group: 0 };
+        self.file(0, FileEvent::Opened(opened))
     }
 
     fn outline(&self, file: FileId) -> GroupHashes {
@@ -194,8 +199,7 @@ fn an_idle_source_gets_the_groups_of_a_stalled_one_as_soon_as_it_counts_as_stall
     fixture.source(0, SourceEvent::Connected(vec![0]));
     let outline = fixture.outline(0);
     fixture.source(0, SourceEvent::Outline(0, outline));
-    let incomplete = fixture.incomplete(0);
-    let owed = requested(&fixture.file(0, FileEvent::Opened(incomplete, Vec::new())), 0);
+    let owed = requested(&fixture.open(), 0);
     let effects = fixture.source(1, SourceEvent::Connected(vec![0]));
     assert_eq!(kinds(&effects), ["1 groups from 1", "cancel 0"], "the longer queue is shared");
     let stolen = requested(&effects, 1);

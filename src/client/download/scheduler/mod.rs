@@ -426,4 +426,5 @@ impl Scheduler {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "virtual time begins at any instant")]
 mod tests;

@@ -17,7 +17,7 @@ use peers::{Contents, PeerBehaviour, TestDiscovery, TestPeer};
 use tempfile::TempDir;
 
 use super::*;
-use crate::common::types::{ContentHash, NamedContent};
+use crate::common::types::{Content, ContentHash, NamedContent};
 
 const MIB: usize = 1 << 20;
 const MTIME_MS: i64 = 1_600_000_000_123;
