@@ -107,17 +107,14 @@ impl GroupHashes {
         Self::from_groups(size, vec![root.0])
     }
 
-    /// The hash of the whole content.
     pub fn root(&self) -> ContentHash {
         self.root
     }
 
-    /// Bytes of the content.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The hashes of all groups, in order.
     pub fn groups(&self) -> &[GroupHash] {
         &self.groups
     }

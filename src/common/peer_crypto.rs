@@ -41,7 +41,6 @@ const MESSAGE: u8 = 1;
 /// One frame, as its receiver sees it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame<'a, M> {
-    /// Bulk data.
     Data {
         content: u32,
         /// Offset in the content, bytes.
@@ -74,13 +73,10 @@ pub enum TransferError {
 pub enum Preamble<'a> {
     /// At least this many bytes in all are needed to continue.
     NeedBytes(usize),
-    /// The whole preamble.
     Complete {
-        /// The sealed ticket.
         ticket: &'a [u8],
         /// Everything before the Noise message: the prologue of the handshake.
         prologue: &'a [u8],
-        /// The downloader's Noise message.
         noise: &'a [u8],
     },
 }

@@ -12,7 +12,6 @@ use zeroize::Zeroizing;
 
 use super::limits::{FILE_COMPONENT_MAX_BYTES, FILE_NAME_MAX_BYTES, USER_NAME_MAX_BYTES};
 
-/// Why a user name is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UserNameError {
     #[error("a user name cannot be empty")]
@@ -56,7 +55,6 @@ impl UserName {
     }
 }
 
-/// Why the name of a published file is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FileNameError {
     #[error("a file name cannot be empty")]

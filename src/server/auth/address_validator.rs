@@ -14,7 +14,6 @@ use zeroize::Zeroizing;
 use crate::common::limits::COOKIE_BUCKET;
 use crate::common::packet::{Cookie, Nonce};
 
-/// Issues and verifies cookies.
 pub struct AddressValidator {
     key: Zeroizing<[u8; 32]>,
     epoch: Instant,

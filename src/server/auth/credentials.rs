@@ -133,18 +133,14 @@ impl Credentials {
 
     /// Adds the version of each credential, keyed by `key`. Takes about 10 µs per record.
     pub fn versioned(self, key: &[u8; 32]) -> VersionedCredentials {
-        let has_sample_users = self.has_sample_users();
+        let has_sample_users = SAMPLE_USERS.iter().any(|&(user, password)| {
+            matches!(self.users.get(user), Some(Credential::Plaintext(line)) if line.as_slice() == password)
+        });
         let users = self.users.into_iter().map(|(user, credential)| {
             let version = credential.version(&user, key);
             VersionedCredential { user, credential, version }
         });
         VersionedCredentials { users: users.collect(), warnings: self.warnings, has_sample_users }
-    }
-
-    fn has_sample_users(&self) -> bool {
-        SAMPLE_USERS.iter().any(|&(user, password)| {
-            matches!(self.users.get(user), Some(Credential::Plaintext(line)) if line.as_slice() == password)
-        })
     }
 }
 

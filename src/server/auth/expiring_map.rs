@@ -52,12 +52,10 @@ impl<K: Clone + Ord, V> ExpiringMap<K, V> {
         self.by_key.get(key).map(|(expires, _)| *expires)
     }
 
-    /// When the first entry expires.
     pub fn next_expiry(&self) -> Option<Instant> {
         self.by_time.first().map(|(expires, _)| *expires)
     }
 
-    /// When the last entry expires.
     pub fn last_expiry(&self) -> Option<Instant> {
         self.by_time.last().map(|(expires, _)| *expires)
     }

@@ -19,11 +19,9 @@ use crate::common::types::{SessionId, UserName};
 /// Changes when a user's credential does; sealed into resumption tickets, never stored.
 pub type CredentialVersion = [u8; 16];
 
-/// The keys derived from the root secret.
 pub struct Keys {
     /// Fake records are derived from it.
     pub root: Secret,
-    /// Seals resumption tickets.
     pub tickets: AeadKey,
     /// Keys the hash of the credential versions.
     pub versions: Secret,
@@ -32,7 +30,6 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Derives all keys.
     pub fn new(root: Secret) -> Self {
         Self {
             tickets: AeadKey::derived(context::RESUMPTION_TICKETS, root.as_slice()),
@@ -86,7 +83,6 @@ pub struct CursorCodec {
 }
 
 impl CursorCodec {
-    /// A codec with a new random key.
     pub fn new(rng: &mut ChaCha20Rng) -> Self {
         let mut key = Zeroizing::new([0; 32]);
         rng.fill_bytes(key.as_mut_slice());

@@ -45,8 +45,8 @@ impl Server {
         }
         match message {
             Ok(ClientMessage::Heartbeat(heartbeat)) => self.on_heartbeat(key, heartbeat, out),
-            Ok(ClientMessage::Request { id, lowest_pending: floor, request }) => {
-                self.on_request(now, key, id, floor, request, out)
+            Ok(ClientMessage::Request { id, lowest_pending, request }) => {
+                self.on_request(now, key, id, lowest_pending, request, out)
             }
             Ok(ClientMessage::Logout) => self.on_logout(key, out),
             Err(error) => debug!("{from}: {error}"),

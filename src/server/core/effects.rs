@@ -15,7 +15,6 @@ use crate::server::journal::Mutation;
 /// Buffers kept for the next iteration; more are freed.
 const SPARE_MAX: usize = 1_024;
 
-/// One datagram to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Datagram {
     pub to: SocketAddr,

@@ -66,7 +66,6 @@ const VERSION_LINES: Rate = Rate::every(Duration::from_secs(10), 5);
 /// After the server was stopped, its clients have at most this long to be heard before they expire.
 const STALL_GRACE_MAX: Duration = Duration::from_secs(1);
 
-/// Configuration of the core.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// The interval at which clients send heartbeats.
@@ -101,7 +100,6 @@ pub struct LoadedState {
 }
 
 impl LoadedState {
-    /// An empty state.
     #[expect(clippy::new_without_default, reason = "an empty store is a decision, not a default")]
     pub fn new() -> Self {
         let mut index = Index::default();
@@ -274,7 +272,6 @@ impl Server {
         self.mutations.has_durable()
     }
 
-    /// How many sessions are established.
     pub fn session_count(&self) -> usize {
         self.sessions.len()
     }

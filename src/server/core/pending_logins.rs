@@ -169,12 +169,10 @@ impl PendingLogins {
         !self.known_prefixes.ready.is_empty() || !self.unknown_prefixes.ready.is_empty()
     }
 
-    /// When the next login expires.
     pub fn next_expiry(&self) -> Option<Instant> {
         self.table.next_expiry()
     }
 
-    /// Removes the logins that have expired by `now`.
     pub fn expire(&mut self, now: Instant) {
         while let Some((id, login)) = self.table.pop_expired(now) {
             self.forget(&id, &login);

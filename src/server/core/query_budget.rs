@@ -14,7 +14,6 @@ pub(super) struct QueryBudget {
 }
 
 impl QueryBudget {
-    /// An iteration begins.
     pub(super) fn reset(&mut self) {
         *self = Self::default();
     }

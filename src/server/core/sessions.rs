@@ -44,7 +44,6 @@ pub struct Session {
     pub deadline: Instant,
     /// The handshake that began the session; dropped when the client has shown that it knows the outcome.
     pub unconfirmed: Option<Box<HandshakeReply>>,
-    /// An audience that arrives in parts.
     pub staged: Option<Box<StagedAudience>>,
 }
 
@@ -123,7 +122,6 @@ impl Sessions {
         &self.entries[key.0].session
     }
 
-    /// The session with this key, which must be valid.
     pub fn get_mut(&mut self, key: SessionKey) -> &mut Session {
         &mut self.entries[key.0].session
     }

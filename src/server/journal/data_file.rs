@@ -230,7 +230,7 @@ pub(super) fn create(
 pub(super) fn migrate(connection: &mut Connection, path: &Path, migrations: &[Migration]) -> Result<(), JournalError> {
     let failed = |error: rusqlite::Error| JournalError::from_sqlite(path, &error);
     let known = migrations.len() as u32;
-    let found = version(connection).map_err(failed)?;
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     if found == 0 {
         return Err(JournalError::damaged(path, "it has no format version"));
     }
@@ -245,8 +245,4 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path, migrations: &[Mi
         log::info!("{}: migrated to format {next}", display_path(path));
     }
     Ok(())
-}
-
-fn version(connection: &Connection) -> rusqlite::Result<u32> {
-    connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }

@@ -41,7 +41,6 @@ pub struct Mutation {
     pub change: Change,
 }
 
-/// The change of a mutation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Adds or replaces publications.
@@ -69,7 +68,6 @@ pub struct LastMutation {
     pub found: Option<u64>,
 }
 
-/// One stored publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPublication {
     pub user: UserName,

@@ -40,11 +40,9 @@ pub enum StoreError {
 pub trait Store: Send {
     /// Stores all of `batch` or nothing. Returns when it survives a power cut.
     fn write(&mut self, batch: &[Mutation]) -> Result<(), StoreError>;
-    /// Flushes and closes the store.
     fn close(self: Box<Self>) -> Result<(), StoreError>;
 }
 
-/// The data file.
 #[derive(Debug)]
 pub struct SqliteStore {
     // Before the lock, so that it is closed first.
