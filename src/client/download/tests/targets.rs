@@ -1,4 +1,4 @@
-//! What stands at the target already, planted links, and races for a name.
+//! Existing targets, planted links, and races for a name.
 
 use std::os::unix::fs::symlink;
 
