@@ -92,7 +92,7 @@ pub mod server {
         pub use crate::server::cli::ServeOptions;
     }
     pub mod core {
-        pub use crate::server::core::{Effects, LoadedState, Server, ServerConfig};
+        pub use crate::server::core::{Effects, LoadedState, ReceiveBuffer, Server, ServerConfig};
     }
     pub mod index {
         pub use crate::server::index::{Budget, Index, OwnerId, Position};

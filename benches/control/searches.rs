@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fileshare::internals::common::message::{AudienceRef, ClientMessage, NameQuery, Request};
 use fileshare::internals::common::types::{Content, ContentHash, FileName, NamedContent, RequestId};
+use fileshare::internals::server::core::ReceiveBuffer;
 use fileshare::internals::server::journal::JournalSeq;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -72,7 +73,7 @@ fn cpu_time() -> Duration {
 }
 
 fn iterate(bench: &mut Bench) {
-    bench.server.run_deferred_work(bench.now, false, &mut bench.out);
+    bench.server.run_deferred_work(bench.now, ReceiveBuffer::MayHoldMore, &mut bench.out);
     bench.out.mutations.clear();
     bench.out.flush(|_, bytes| assert!(!bytes.is_empty()));
 }

@@ -10,7 +10,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::auth::credentials::VersionedCredentials;
 use super::auth::credentials_reload::{CredentialsReloader, ReloadError};
 use super::auth::enrolment::Enrolment;
-use super::core::{Effects, Server};
+use super::core::{Effects, ReceiveBuffer, Server};
 use super::io::{ServerSocket, Signals};
 use super::journal::{Journal, JournalError, JournalSeq};
 use crate::common::limits::DATAGRAM_MAX_BYTES;
@@ -46,13 +46,6 @@ pub struct EventLoop {
     pub(super) last_queued: JournalSeq,
 }
 
-/// What is known of the socket's receive buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ReceiveBuffer {
-    Empty,
-    MayHoldMore,
-}
-
 impl EventLoop {
     /// Serves until SIGINT or SIGTERM; then everything queued is stored and acknowledged.
     pub fn run(mut self) -> Result<(), JournalError> {
@@ -65,11 +58,13 @@ impl EventLoop {
                 ReceiveBuffer::MayHoldMore => Some(Duration::ZERO),
             };
             self.wait(&mut events, timeout);
+            // A deadline in the past means that work was left: the time that the process was suspended is then measured
+            // from the previous iteration.
             let due = deadline.map(|deadline| deadline.max(iteration));
             iteration = now();
-            self.server.set_clock(iteration, wall_ms());
+            self.server.set_wall_clock(iteration, wall_ms());
             if due.is_some_and(|due| iteration.saturating_duration_since(due) > SUSPENDED_MIN) {
-                self.server.handle_stall(iteration);
+                self.server.handle_suspension(iteration);
             }
             if buffer == ReceiveBuffer::MayHoldMore || events.iter().any(|event| event.token() == SOCKET) {
                 buffer = self.receive(iteration);
@@ -77,7 +72,7 @@ impl EventLoop {
             self.poll_workers()?;
             match buffer {
                 ReceiveBuffer::Empty => self.server.handle_timeout(iteration, &mut self.effects),
-                ReceiveBuffer::MayHoldMore => self.server.run_deferred_work(iteration, false, &mut self.effects),
+                ReceiveBuffer::MayHoldMore => self.server.run_deferred_work(iteration, buffer, &mut self.effects),
             }
             self.apply_effects();
         }
@@ -179,7 +174,8 @@ impl EventLoop {
 
     fn apply_effects(&mut self) {
         while let Some(mutation) = self.effects.mutations.front() {
-            // Full, which the core's own limit prevents, or failed, which the next iteration detects.
+            // The journal's queue is full: the mutation waits for the next iteration. Or the journal has failed: the next
+            // iteration detects it.
             let Ok(seq) = self.journal.push(mutation.clone()) else { break };
             self.effects.mutations.pop_front();
             self.last_queued = seq;
@@ -198,7 +194,7 @@ impl EventLoop {
         let (now, socket) = (now(), self.socket);
         self.server.handle_durable(self.last_queued, &mut self.effects);
         while self.server.has_unacknowledged() {
-            self.server.run_deferred_work(now, false, &mut self.effects);
+            self.server.run_deferred_work(now, ReceiveBuffer::MayHoldMore, &mut self.effects);
         }
         self.effects.flush(|to, bytes| socket.send(to, bytes));
         Ok(())

@@ -4,6 +4,7 @@ pub(crate) mod auth;
 pub(crate) mod cli;
 pub(crate) mod core;
 pub(crate) mod event_loop;
+pub(crate) mod fair_queue;
 pub(crate) mod index;
 mod io;
 pub(crate) mod journal;

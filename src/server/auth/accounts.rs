@@ -28,11 +28,18 @@ pub struct Account {
     pub newest_instance: InstanceId,
     /// The latest instance that has logged out: its tickets, and those of earlier ones, are void.
     pub logged_out_instance: Option<InstanceId>,
-    /// An instance and its latest generation that the client has confirmed: tickets of earlier generations are used up.
-    pub confirmed: Option<(InstanceId, u32)>,
+    /// The latest generation that a client has confirmed: tickets of earlier generations of this instance are used up.
+    pub confirmed: Option<ConfirmedGeneration>,
     /// The mutation that is being stored.
     pub pending: Option<PendingMutation>,
     recent: Vec<LastMutation>,
+}
+
+/// A generation of an instance whose client has shown that it knows the session.
+#[derive(Debug, Clone, Copy)]
+pub struct ConfirmedGeneration {
+    pub instance: InstanceId,
+    pub generation: u32,
 }
 
 /// A mutation that is being stored.
@@ -87,7 +94,8 @@ impl Account {
 
     /// Whether a ticket of this instance and generation is neither void nor used up.
     pub fn may_resume(&self, instance: InstanceId, generation: u32) -> bool {
-        let used_up = self.confirmed.is_some_and(|(known, latest)| known == instance && generation < latest);
+        let used_up =
+            self.confirmed.is_some_and(|latest| latest.instance == instance && generation < latest.generation);
         !used_up && self.logged_out_instance.is_none_or(|left| left < instance)
     }
 }

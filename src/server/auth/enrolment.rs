@@ -22,12 +22,12 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
-use super::fair_queue::FairQueue;
 use crate::common::net::AddressPrefix;
 use crate::common::opaque::{KeyStretching, PasswordRecord};
 use crate::common::sync::lock;
 use crate::common::types::UserName;
 use crate::server::BACKGROUND_NICENESS;
+use crate::server::fair_queue::FairQueue;
 
 /// Maximum of names that are requested at once, over all address prefixes.
 pub const REQUESTED_MAX: usize = 256;

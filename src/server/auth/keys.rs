@@ -1,20 +1,15 @@
-//! The server's keys: for session ids, reset tokens, resumption tickets, credential versions, fake records, and cursors.
+//! The server's keys: for session ids, reset tokens, resumption tickets, credential versions and fake records.
 //!
-//! All but the key of the cursors are derived from the root secret in the data file and so outlive a restart; with
+//! All are derived from the root secret in the data file and so outlive a restart; with
 //! `--ephemeral` the root secret does not. Defended: only this server can make a session id that is answered by a reset, a
 //! reset that a client accepts, or a ticket.
 
 use rand::RngCore;
-use rand_chacha::ChaCha20Rng;
-use serde::Serialize;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
 
-use crate::common::crypto::{AeadKey, NONCE_BYTES, Secret, TAG_BYTES, context, derive};
-use crate::common::limits::CURSOR_MAX_BYTES;
-use crate::common::message::Cursor;
+use crate::common::crypto::{AeadKey, Secret, context, derive};
 use crate::common::packet::ResetToken;
-use crate::common::types::{SessionId, UserName};
+use crate::common::types::SessionId;
 
 /// Changes when a user's credential does; sealed into resumption tickets, never stored.
 pub type CredentialVersion = [u8; 16];
@@ -66,54 +61,11 @@ impl Keys {
     }
 }
 
-const SEALED_CURSOR_BYTES: usize = NONCE_BYTES + 8 + TAG_BYTES;
-const _: () = assert!(SEALED_CURSOR_BYTES <= CURSOR_MAX_BYTES);
-
-/// The cursor was made before the server restarted, or for another requester or query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StaleCursor;
-
-/// Seals and opens cursors: positions at which a list continues.
-///
-/// Defended: a plain name or id would reveal publications that are hidden from the requester, and a cursor of another
-/// list or user could start where no cursor may. So the position is encrypted, with the requester and the whole query as
-/// associated data, under a key that lives as long as the server process.
-pub struct CursorCodec {
-    key: AeadKey,
-}
-
-impl CursorCodec {
-    pub fn new(rng: &mut ChaCha20Rng) -> Self {
-        let mut key = Zeroizing::new([0; 32]);
-        rng.fill_bytes(key.as_mut_slice());
-        Self { key: AeadKey::new(&key) }
-    }
-
-    /// Seals `position` for this requester and this query; the query must not contain a cursor itself.
-    pub fn seal(&self, rng: &mut ChaCha20Rng, requester: &UserName, query: &impl Serialize, position: u64) -> Cursor {
-        Cursor(self.key.seal(rng, &associated_data(requester, query), &position.to_be_bytes()))
-    }
-
-    /// Opens a cursor of this requester and this query. No cursor is position 0.
-    pub fn open(
-        &self,
-        requester: &UserName,
-        query: &impl Serialize,
-        cursor: Option<&Cursor>,
-    ) -> Result<u64, StaleCursor> {
-        let Some(cursor) = cursor else { return Ok(0) };
-        let position = self.key.open(&associated_data(requester, query), &cursor.0).ok_or(StaleCursor)?;
-        Ok(u64::from_be_bytes(position.as_slice().try_into().map_err(|_| StaleCursor)?))
-    }
-}
-
-fn associated_data(requester: &UserName, query: &impl Serialize) -> Vec<u8> {
-    postcard::to_stdvec(&(requester, query)).expect("our own types always encode")
-}
-
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng;
+    use rand_chacha::ChaCha20Rng;
+    use zeroize::Zeroizing;
 
     use super::*;
 
@@ -135,21 +87,5 @@ mod tests {
             assert!(!ours.is_own_session_id(&random));
         }
         assert_ne!(ours.reset_token(&id), theirs.reset_token(&id));
-    }
-
-    #[test]
-    fn a_cursor_is_bound_to_requester_query_and_server_run() {
-        let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let (codec, later) = (CursorCodec::new(&mut rng), CursorCodec::new(&mut rng));
-        let (hans, vader) = (UserName::parse("hans").unwrap(), UserName::parse("vader").unwrap());
-        let cursor = codec.seal(&mut rng, &hans, &"pdf", 77);
-        assert_eq!(codec.open(&hans, &"pdf", Some(&cursor)), Ok(77));
-        assert_eq!(codec.open(&hans, &"pdf", None), Ok(0));
-        assert_eq!(codec.open(&vader, &"pdf", Some(&cursor)), Err(StaleCursor));
-        assert_eq!(codec.open(&hans, &"pd", Some(&cursor)), Err(StaleCursor));
-        assert_eq!(later.open(&hans, &"pdf", Some(&cursor)), Err(StaleCursor));
-        for cut in 0..cursor.0.len() {
-            assert_eq!(codec.open(&hans, &"pdf", Some(&Cursor(cursor.0[..cut].to_vec()))), Err(StaleCursor));
-        }
     }
 }

@@ -6,7 +6,6 @@ pub(crate) mod credentials;
 pub(crate) mod credentials_reload;
 pub(crate) mod enrolment;
 pub(crate) mod expiring_map;
-pub(crate) mod fair_queue;
 pub(crate) mod keys;
 pub(crate) mod rate_limit;
 pub(crate) mod throttle;

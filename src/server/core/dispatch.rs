@@ -10,16 +10,17 @@ use log::{Level, debug, info, trace};
 
 use super::Server;
 use super::pending_logins::LoginId;
-use super::request_log::{RequestInfo, log_received, log_sent};
+use super::request_log::{ReplyStatus, RequestInfo, log_received, log_sent};
 use super::sessions::{HandshakeReply, Session, SessionKey, StagedAudience};
 use crate::common::escape::escape_controls;
 use crate::common::limits::AUDIENCE_MAX_USERS;
 use crate::common::message::{ClientMessage, Heartbeat, Request, Response, ServerMessage};
 use crate::common::types::{RequestId, SessionId, UserName};
+use crate::server::auth::accounts::ConfirmedGeneration;
 use crate::server::core::Effects;
 
 impl Server {
-    pub(super) fn on_session(
+    pub(super) fn on_session_datagram(
         &mut self,
         now: Instant,
         from: SocketAddr,
@@ -61,7 +62,8 @@ impl Server {
             self.pending_logins.confirm(&LoginId { address: session.address, nonce });
         }
         if let Some(account) = self.accounts.get_mut(&session.user) {
-            account.confirmed = Some((session.instance, session.generation));
+            let (instance, generation) = (session.instance, session.generation);
+            account.confirmed = Some(ConfirmedGeneration { instance, generation });
         }
     }
 
@@ -71,7 +73,7 @@ impl Server {
         session.free_slots = heartbeat.free_slots;
         let ack = ServerMessage::HeartbeatAck { number: heartbeat.number };
         out.send_sealed(session.address, &mut session.cipher, &ack);
-        log_sent(Level::Debug, session, true);
+        log_sent(Level::Debug, session, ReplyStatus::Ok);
     }
 
     fn on_logout(&mut self, key: SessionKey, out: &mut Effects) {
@@ -81,7 +83,7 @@ impl Server {
             account.logged_out_instance = account.logged_out_instance.max(Some(session.instance));
         }
         out.send_sealed(session.address, &mut session.cipher, &ServerMessage::LogoutAck);
-        log_sent(Level::Info, &session, true);
+        log_sent(Level::Info, &session, ReplyStatus::Ok);
     }
 
     fn on_request(
@@ -101,7 +103,9 @@ impl Server {
         let info = RequestInfo::log_received(id, &request, session);
         let reply = match request {
             Request::Publish { .. } | Request::Unpublish { .. } => self.on_mutation(now, key, id, request, out),
-            Request::StageAudience { key, part, users } => stage_audience_part(session, key, part, users).into(),
+            Request::StageAudience { key: staging_key, part, users } => {
+                stage_audience_part(session, staging_key, part, users).into()
+            }
             query => self.on_query(now, key, info, query),
         };
         if let Some(response) = reply {
@@ -125,14 +129,15 @@ impl Server {
 }
 
 /// Stores one part of an audience. A part that is already stored is acknowledged again.
-fn stage_audience_part(session: &mut Session, key: u32, part: u16, users: Vec<UserName>) -> Response {
+fn stage_audience_part(session: &mut Session, staging_key: u32, part: u16, users: Vec<UserName>) -> Response {
     let is_repeated =
-        session.staged.as_ref().is_some_and(|staged| staged.key == key && staged.users.starts_with(&users));
+        session.staged.as_ref().is_some_and(|staged| staged.key == staging_key && staged.users.starts_with(&users));
     if part == 0 && !is_repeated {
-        session.staged = Some(Box::new(StagedAudience { key, parts: 1, users, audience: None }));
+        session.staged = Some(Box::new(StagedAudience { key: staging_key, parts: 1, users, audience: None }));
         return Response::AudienceStaged;
     }
-    let Some(staged) = session.staged.as_mut().filter(|staged| staged.key == key && part <= staged.parts) else {
+    let Some(staged) = session.staged.as_mut().filter(|staged| staged.key == staging_key && part <= staged.parts)
+    else {
         return Response::UnknownAudience;
     };
     if part == staged.parts {

@@ -298,7 +298,7 @@ impl Server {
             instance,
             heartbeat_ms: millis(self.config.heartbeat),
             liveness_ms: millis(self.config.liveness),
-            server_time_ms: self.clock_ms(now),
+            server_time_ms: self.ticket_clock_ms(now),
             reset_token: self.keys.reset_token(&session).into(),
             ticket: ticket.seal(&self.keys.tickets, &mut self.rng),
             digest: self.index.digest(owner),

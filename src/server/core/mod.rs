@@ -11,6 +11,7 @@
 //! `mutations`, `queries` and `sources` for the requests.
 
 mod credentials;
+mod cursors;
 mod dispatch;
 mod effects;
 mod login;
@@ -33,6 +34,7 @@ use zeroize::Zeroizing;
 
 #[cfg(test)]
 pub use self::credentials::Plaintext;
+use self::cursors::CursorCodec;
 #[cfg(test)]
 pub use self::effects::Datagram;
 pub use self::effects::Effects;
@@ -44,9 +46,9 @@ use self::sessions::{Session, SessionKey, Sessions};
 use self::stateless_reset::ResetLimiter;
 use super::auth::accounts::{Account, Accounts};
 use super::auth::address_validator::AddressValidator;
-use super::auth::fair_queue::FairQueue;
-use super::auth::keys::{CursorCodec, Keys};
+use super::auth::keys::Keys;
 use super::auth::throttle::LoginThrottle;
+use super::fair_queue::FairQueue;
 use super::index::{Index, OwnerId};
 use super::journal::{JournalSeq, LastMutation, LoadSink, StoredPublication};
 use crate::common::escape::escape_controls;
@@ -63,8 +65,8 @@ const ITERATIONS_PER_LOGIN_WHEN_BUSY: u32 = 4;
 const NAMES_PER_ITERATION: usize = 500;
 /// Log lines about clients of other protocol versions.
 const VERSION_LINES: Rate = Rate::every(Duration::from_secs(10), 5);
-/// After the server was stopped, its clients have at most this long to be heard before they expire.
-const STALL_GRACE_MAX: Duration = Duration::from_secs(1);
+/// After the server was suspended, its clients have at most this long to be heard before they expire.
+const SUSPENSION_GRACE_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
@@ -133,6 +135,13 @@ impl LoadSink for LoadedState {
     }
 }
 
+/// What the driver knows of the socket's receive buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceiveBuffer {
+    Empty,
+    MayHoldMore,
+}
+
 pub struct Server {
     config: ServerConfig,
     rng: ChaCha20Rng,
@@ -140,7 +149,7 @@ pub struct Server {
     /// When the server started, by the wall clock as it is set now.
     wall_ms_at_start: u64,
     /// When the server started, by the wall clock as it was set then.
-    clock_ms_at_start: u64,
+    ticket_clock_ms_at_start: u64,
     keys: Keys,
     address_validator: AddressValidator,
     throttle: LoginThrottle,
@@ -160,15 +169,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server without credentials: [`set_credentials`](Self::set_credentials) comes next. `now` and `wall_ms`
-    /// (milliseconds since 1970) are the same moment.
+    /// Makes a server without credentials. The driver passes them in by [`set_credentials`](Self::set_credentials) before
+    /// the first datagram. `wall_ms` is the wall clock at `now`, in milliseconds since 1970.
     pub fn new(config: ServerConfig, loaded: LoadedState, seed: [u8; 32], now: Instant, wall_ms: u64) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let keys = Keys::new(Zeroizing::new(config.root_secret.0));
         Self {
             started: now,
             wall_ms_at_start: wall_ms,
-            clock_ms_at_start: wall_ms,
+            ticket_clock_ms_at_start: wall_ms,
             keys,
             address_validator: AddressValidator::new(rng.r#gen(), now),
             throttle: LoginThrottle::default(),
@@ -189,8 +198,8 @@ impl Server {
         }
     }
 
-    /// The wall clock was set: `now` is `wall_ms` milliseconds since 1970.
-    pub fn set_clock(&mut self, now: Instant, wall_ms: u64) {
+    /// Corrects the wall clock: `now` is `wall_ms` milliseconds since 1970.
+    pub fn set_wall_clock(&mut self, now: Instant, wall_ms: u64) {
         self.wall_ms_at_start = wall_ms.saturating_sub(self.uptime_ms(now));
     }
 
@@ -199,7 +208,7 @@ impl Server {
         let address = SocketAddr::new(from.ip().to_canonical(), from.port());
         self.expire(now);
         match Packet::parse(datagram) {
-            Some(Packet::Session { id }) => self.on_session(now, address, id, datagram, out),
+            Some(Packet::Session { id }) => self.on_session_datagram(now, address, id, datagram, out),
             Some(Packet::Hello { version, nonce }) => self.on_hello(now, address, version, nonce, out),
             Some(Packet::Login1 { nonce, cookie, .. } | Packet::Resume { nonce, cookie, .. })
                 if !self.address_validator.verify(now, address, &nonce, &cookie) =>
@@ -230,27 +239,27 @@ impl Server {
     /// an earlier call is harmless.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Effects) {
         self.expire(now);
-        self.run_deferred_work(now, true, out);
+        self.run_deferred_work(now, ReceiveBuffer::Empty, out);
     }
 
     /// Does a bounded part of the deferred work: durable mutations, queued queries, search structure, and one login step
-    /// (in every iteration if no datagrams wait, `drained`; in every fourth otherwise).
-    pub fn run_deferred_work(&mut self, now: Instant, drained: bool, out: &mut Effects) {
+    /// (in every iteration if no datagrams wait, in every fourth otherwise).
+    pub fn run_deferred_work(&mut self, now: Instant, buffer: ReceiveBuffer, out: &mut Effects) {
         self.apply_durable(out);
         self.run_queued_queries(now, out);
         self.index.index_pending(NAMES_PER_ITERATION);
         self.iterations = self.iterations.wrapping_add(1);
-        if drained || self.iterations.is_multiple_of(ITERATIONS_PER_LOGIN_WHEN_BUSY) {
+        if buffer == ReceiveBuffer::Empty || self.iterations.is_multiple_of(ITERATIONS_PER_LOGIN_WHEN_BUSY) {
             self.process_next_login(out);
         }
     }
 
-    /// The server was stopped (a stopped process, a suspended machine) past a deadline. Datagrams that clients sent
+    /// The server was suspended (the process by a signal, or the machine) past a deadline. Datagrams that clients sent
     /// meanwhile may wait in the socket: no session expires before these can be processed.
-    pub fn handle_stall(&mut self, now: Instant) {
-        debug!("the server was stopped for a while; {} sessions get time to be heard", self.session_count());
+    pub fn handle_suspension(&mut self, now: Instant) {
+        debug!("the server was suspended for a while; {} sessions get time to be heard", self.session_count());
         let grace = self.config.liveness.saturating_sub(self.config.heartbeat);
-        self.sessions.postpone_expiry(now + grace.min(STALL_GRACE_MAX));
+        self.sessions.postpone_expiry(now + grace.min(SUSPENSION_GRACE_MAX));
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout): in the past if work is left, `None` if there is nothing to
@@ -313,8 +322,8 @@ impl Server {
 
     /// Milliseconds since 1970 by a clock that is never set, for tickets: clients learn it at the start of a session and
     /// advance it by themselves.
-    fn clock_ms(&self, now: Instant) -> u64 {
-        self.clock_ms_at_start + self.uptime_ms(now)
+    fn ticket_clock_ms(&self, now: Instant) -> u64 {
+        self.ticket_clock_ms_at_start + self.uptime_ms(now)
     }
 
     /// Milliseconds since 1970, for what outlives the process; jumps when the wall clock is set.

@@ -12,7 +12,7 @@ use std::time::Instant;
 use log::Level;
 
 use super::Server;
-use super::request_log::log_sent;
+use super::request_log::{ReplyStatus, log_sent};
 use super::sessions::{Session, SessionKey};
 use crate::common::message::{AudienceRef, Request, Response};
 use crate::common::types::{Audience, FileName, NamedContent, RequestId};
@@ -27,9 +27,9 @@ const QUEUE_MAX: usize = 8_192;
 const FILES_PER_ITERATION: usize = 128;
 /// The cost of finding the audience that a file inherits, besides the users in it.
 const INHERIT_STEPS: usize = 64;
-/// When a client repeats its request after BUSY, milliseconds: if the queue is full,
+/// Delay before a client repeats a request that got BUSY because the queue is full, in milliseconds.
 const RETRY_FULL_MS: u16 = 200;
-/// and if the user's earlier instance has a mutation in progress or the budget of this iteration is exhausted.
+/// The same delay if the user has another mutation in progress or the budget of this iteration is exhausted.
 const RETRY_OTHER_MS: u16 = 50;
 
 /// The mutations that the journal has not stored or the index has not taken yet.
@@ -143,7 +143,7 @@ impl Server {
         let Some(pending) = account.pending.take() else { return };
         let response = self.reply_for(owner, found);
         if let Some(key) = self.sessions.find(&pending.session) {
-            log_sent(Level::Info, self.sessions.get(key), true);
+            log_sent(Level::Info, self.sessions.get(key), ReplyStatus::Ok);
             self.send_reply(key, pending.request, response, out);
         }
     }
@@ -175,7 +175,7 @@ impl Server {
         let session = self.sessions.get_mut(key);
         match audience {
             AudienceRef::Everyone => Ok(Arc::new(Audience::Everyone)),
-            AudienceRef::Staged(key) => staged_audience(session, key).ok_or(Response::UnknownAudience),
+            AudienceRef::Staged(staging_key) => staged_audience(session, staging_key).ok_or(Response::UnknownAudience),
             AudienceRef::Inherited => {
                 let owner = session.owner;
                 self.inherited_audience(owner, files).map(Arc::new)
@@ -203,8 +203,8 @@ impl Server {
     }
 }
 
-fn staged_audience(session: &mut Session, key: u32) -> Option<Arc<Audience>> {
-    let staged = session.staged.as_mut().filter(|staged| staged.key == key)?;
+fn staged_audience(session: &mut Session, staging_key: u32) -> Option<Arc<Audience>> {
+    let staged = session.staged.as_mut().filter(|staged| staged.key == staging_key)?;
     let users = &staged.users;
     let audience = staged.audience.get_or_insert_with(|| Arc::new(Audience::only(users.clone())));
     Some(Arc::clone(audience))

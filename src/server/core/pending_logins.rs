@@ -19,9 +19,9 @@ use crate::common::opaque::ServerLogin;
 use crate::common::packet::{KE1_BYTES, Nonce};
 use crate::common::types::UserName;
 use crate::server::auth::expiring_map::ExpiringMap;
-use crate::server::auth::fair_queue::{FairQueue, QueuePosition};
 use crate::server::auth::keys::CredentialVersion;
 use crate::server::auth::throttle::Charge;
+use crate::server::fair_queue::{FairQueue, QueuePosition};
 
 /// Identifies a handshake. The address is part of it, so that another address cannot continue the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,6 +14,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Server;
+use super::cursors::{CursorScope, StaleCursor};
 use super::request_log::RequestInfo;
 use super::sessions::SessionKey;
 use crate::common::limits::{PAGE_MAX_BYTES, QUERY_WINDOW};
@@ -21,7 +22,6 @@ use crate::common::message::{
     AvailableContent, Cursor, NameQuery, OwnPublication, Request, ResolvePurpose, Response, encoded_len,
 };
 use crate::common::types::{Audience, FileName, UserName};
-use crate::server::auth::keys::StaleCursor;
 use crate::server::core::Effects;
 use crate::server::index::{Budget, OwnerId, Page, Position};
 
@@ -31,7 +31,7 @@ const QUERY_STEPS: usize = 128;
 pub(super) const SOURCES_SCAN_STEPS: usize = 512;
 /// Queries of all sessions that may be queued at once; a session with none may always queue one.
 const QUEUED_MAX: usize = 4_096;
-/// When a client that gets BUSY repeats its request, milliseconds.
+/// Delay before a client repeats a request that got BUSY, in milliseconds.
 const RETRY_MS: u16 = 200;
 
 /// The client that sent a query.
@@ -66,7 +66,7 @@ enum IndexQuery {
     Contents { query: NameQuery, purpose: ResolvePurpose, entries: Vec<AvailableContent> },
 }
 
-/// Where a page ends so far.
+/// Where a page ends so far, and the space that is left in it.
 struct PageEnd {
     /// Where the list continues; `None` at its end.
     next: Option<Position>,
@@ -76,13 +76,11 @@ struct PageEnd {
 }
 
 impl IndexQuery {
-    /// What its cursors are bound to.
-    fn binding(&self) -> (&'static str, Option<NameQuery>) {
+    fn cursor_scope(&self) -> CursorScope<'_> {
         match self {
-            Self::OwnPublications { .. } => ("own", None),
-            Self::Names { query, .. } => ("names", Some(query.clone())),
-            Self::Contents { query, purpose: ResolvePurpose::List, .. } => ("contents", Some(query.clone())),
-            Self::Contents { query, purpose: ResolvePurpose::Download, .. } => ("fetch", Some(query.clone())),
+            Self::OwnPublications { .. } => CursorScope::OwnPublications,
+            Self::Names { query, .. } => CursorScope::Names(query),
+            Self::Contents { query, purpose, .. } => CursorScope::Contents(query, *purpose),
         }
     }
 
@@ -164,11 +162,12 @@ impl Server {
                 self.query_budget.charge(SOURCES_SCAN_STEPS);
                 return self.sources(now, &requester, &files, cursor).unwrap_or(Response::StaleCursor).into();
             }
+            // Not queries: `on_request` handles them.
             Request::Publish { .. } | Request::Unpublish { .. } | Request::StageAudience { .. } => {
                 return Response::Rejected.into();
             }
         };
-        let Ok(from) = self.cursors.open(&requester.user, &query.binding(), cursor.as_ref()) else {
+        let Ok(from) = self.cursors.open(&requester.user, &query.cursor_scope(), cursor.as_ref()) else {
             return Response::StaleCursor.into();
         };
         let end = PageEnd { next: Some(Position(from)), bytes_left: PAGE_MAX_BYTES, is_full: false };
@@ -195,7 +194,7 @@ impl Server {
         None
     }
 
-    /// Returns the steps taken.
+    /// Looks for entries from a position on. Returns the steps taken.
     fn run_slice(&self, now: Instant, page: &mut PartialPage, from: Position) -> usize {
         let PartialPage { requester, query, end } = page;
         let budget = Budget { bytes: end.bytes_left, steps: self.query_budget.slice() };
@@ -217,7 +216,7 @@ impl Server {
 
     fn finish_page(&mut self, key: SessionKey, query: IndexQuery, next: Option<Position>) -> Response {
         let user = self.sessions.get(key).user.clone();
-        let next = self.seal_cursor(&user, &query.binding(), next);
+        let next = self.seal_cursor(&user, &query.cursor_scope(), next);
         match query {
             IndexQuery::OwnPublications { mut entries } => {
                 entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -234,10 +233,11 @@ impl Server {
         }
     }
 
-    /// Positions are owners, which never change while the server runs: a user who stays online is listed once.
+    /// Lists the online users. A position is an [`OwnerId`], which never changes while the server runs: a user who stays
+    /// online is listed exactly once.
     fn peers(&mut self, now: Instant, requester: &Requester, cursor: Option<Cursor>) -> Result<Response, StaleCursor> {
-        let query = "peers";
-        let from = self.cursors.open(&requester.user, &query, cursor.as_ref())?;
+        let scope = CursorScope::Peers;
+        let from = self.cursors.open(&requester.user, &scope, cursor.as_ref())?;
         let first = OwnerId(u32::try_from(from).map_err(|_| StaleCursor)?);
         let (mut users, mut bytes, mut next) = (Vec::new(), 0, None);
         for session in self.sessions.live_from(first, now).filter(|session| session.owner != requester.owner) {
@@ -248,7 +248,7 @@ impl Server {
             }
             users.push(session.user.clone());
         }
-        Ok(Response::Users { users, next: self.seal_cursor(&requester.user, &query, next) })
+        Ok(Response::Users { users, next: self.seal_cursor(&requester.user, &scope, next) })
     }
 
     fn audience_of(
@@ -257,8 +257,8 @@ impl Server {
         name: &FileName,
         cursor: Option<Cursor>,
     ) -> Result<Response, StaleCursor> {
-        let query = ("audience", name);
-        let from = self.cursors.open(&requester.user, &query, cursor.as_ref())?;
+        let scope = CursorScope::AudienceOf(name);
+        let from = self.cursors.open(&requester.user, &scope, cursor.as_ref())?;
         let from = usize::try_from(from).map_err(|_| StaleCursor)?;
         let all = match self.index.publication(requester.owner, name) {
             Some((_, Audience::Only(users))) => users.get(from..).unwrap_or_default(),
@@ -272,11 +272,11 @@ impl Server {
         };
         let users: Vec<UserName> = all.iter().take_while(fits).cloned().collect();
         let next = (users.len() < all.len()).then(|| Position((from + users.len()) as u64));
-        Ok(Response::Users { users, next: self.seal_cursor(&requester.user, &query, next) })
+        Ok(Response::Users { users, next: self.seal_cursor(&requester.user, &scope, next) })
     }
 
-    fn seal_cursor(&mut self, user: &UserName, query: &impl Serialize, next: Option<Position>) -> Option<Cursor> {
-        next.map(|Position(position)| self.cursors.seal(&mut self.rng, user, query, position))
+    fn seal_cursor(&mut self, user: &UserName, scope: &CursorScope<'_>, next: Option<Position>) -> Option<Cursor> {
+        next.map(|Position(position)| self.cursors.seal(&mut self.rng, user, scope, position))
     }
 }
 

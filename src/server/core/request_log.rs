@@ -29,8 +29,15 @@ impl RequestInfo {
     /// Logs that a response was sent. The client repeats a request after BUSY; its outcome is logged then.
     pub(super) fn log_sent(self, response: &Response, session: &Session) {
         let level = if matches!(response, Response::Busy { .. }) { Level::Debug } else { self.level };
-        log_sent(level, session, is_success(response, self.is_download));
+        log_sent(level, session, reply_status(response, self.is_download));
     }
+}
+
+/// The result of a request in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReplyStatus {
+    Ok,
+    Err,
 }
 
 /// The name of a request in the log.
@@ -61,9 +68,9 @@ fn level(request: &Request) -> Level {
     }
 }
 
-/// Whether the log calls a response OK.
-fn is_success(response: &Response, is_download: bool) -> bool {
-    match response {
+/// What the log says about a response.
+fn reply_status(response: &Response, is_download: bool) -> ReplyStatus {
+    let is_success = match response {
         Response::Contents { entries, next } => !is_download || !entries.is_empty() || next.is_some(),
         Response::Unpublished { published_mask: found, .. } => *found != 0,
         Response::Busy { .. }
@@ -72,14 +79,18 @@ fn is_success(response: &Response, is_download: bool) -> bool {
         | Response::StaleCursor
         | Response::Rejected => false,
         _ => true,
-    }
+    };
+    if is_success { ReplyStatus::Ok } else { ReplyStatus::Err }
 }
 
 pub(super) fn log_received(level: Level, session: &Session, verb: &str) {
     log!(level, "{}: Received {verb} from {}", session.address, escape_controls(session.user.as_str()));
 }
 
-pub(super) fn log_sent(level: Level, session: &Session, success: bool) {
-    let result = if success { "OK" } else { "ERR" };
+pub(super) fn log_sent(level: Level, session: &Session, status: ReplyStatus) {
+    let result = match status {
+        ReplyStatus::Ok => "OK",
+        ReplyStatus::Err => "ERR",
+    };
     log!(level, "{}: Sent {result} to {}", session.address, escape_controls(session.user.as_str()));
 }

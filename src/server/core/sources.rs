@@ -12,6 +12,7 @@ use std::time::Instant;
 use rand::Rng;
 
 use super::Server;
+use super::cursors::{CursorScope, StaleCursor};
 use super::queries::{Requester, SOURCES_SCAN_STEPS};
 use super::sessions::Session;
 use crate::common::crypto::AeadKey;
@@ -20,7 +21,6 @@ use crate::common::message::{Cursor, Response, SourceGrant, encoded_len};
 use crate::common::redacted::Redacted;
 use crate::common::ticket::TransferTicket;
 use crate::common::types::ContentRef;
-use crate::server::auth::keys::StaleCursor;
 use crate::server::index::OwnerId;
 
 /// Sources offered for one file.
@@ -47,8 +47,8 @@ impl Server {
         if files.iter().map(encoded_len).sum::<usize>() > SOURCES_REQUEST_MAX_BYTES {
             return Ok(Response::Rejected);
         }
-        let query = ("sources", files);
-        let (shuffle_key, previous) = match self.cursors.open(&requester.user, &query, cursor.as_ref())? {
+        let scope = CursorScope::Sources(files);
+        let (shuffle_key, previous) = match self.cursors.open(&requester.user, &scope, cursor.as_ref())? {
             0 => (self.rng.r#gen::<u32>() | 1, None),
             position => ((position >> 32) as u32, Some(position as u32)),
         };
@@ -65,7 +65,7 @@ impl Server {
             last = Some(rank);
         }
         sources.sort_by_key(|source| Reverse(source.free_slots));
-        let next = next.map(|position| self.cursors.seal(&mut self.rng, &requester.user, &query, position));
+        let next = next.map(|position| self.cursors.seal(&mut self.rng, &requester.user, &scope, position));
         Ok(Response::Sources { sources, next })
     }
 
@@ -114,7 +114,7 @@ impl Server {
         files: &[ContentRef],
         source: SelectedSource,
     ) -> Option<SourceGrant> {
-        let expires_ms = self.clock_ms(now) + u64::try_from(TICKET_LIFETIME.as_millis()).expect("a minute fits");
+        let expires_ms = self.ticket_clock_ms(now) + u64::try_from(TICKET_LIFETIME.as_millis()).expect("a minute fits");
         let session = self.sessions.live(source.owner, now)?;
         let key = Redacted(self.rng.r#gen());
         let served = (0..files.len()).filter(|&at| source.file_mask & 1 << at != 0);

@@ -28,7 +28,7 @@ const LOCKED_TRIES_PER_WARNING: u32 = 60;
 /// Tries of a locked store after which a closing journal gives up.
 const LOCKED_TRIES_WHEN_CLOSING: u32 = 30;
 
-/// The queue is full; the server rejects the request with BUSY.
+/// The queue is full, or the journal is closing or has failed. The event loop keeps the mutation for its next iteration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the journal's queue is full")]
 pub struct QueueFull;

@@ -6,6 +6,7 @@ use rand::{Rng, RngCore};
 use crate::common::limits::{DATAGRAM_MAX_BYTES, MESSAGE_MAX_BYTES, PROTOCOL_VERSION};
 use crate::common::message::{ClientMessage, Heartbeat, ServerMessage};
 use crate::common::packet::{Cookie, KE1_BYTES, Nonce, Packet};
+use crate::server::core::ReceiveBuffer;
 use crate::server::test_support::{LoginOutcome, TestServer, address};
 
 const HERE: &str = "127.0.0.1:4000";
@@ -139,7 +140,7 @@ fn a_flood_of_logins_delays_no_heartbeat_and_no_login_from_another_network() {
     let received = hans.receive(std::mem::take(&mut test.out.datagrams));
     assert_eq!(received, [ServerMessage::HeartbeatAck { number: 1 }], "at once");
     for _ in 0..8 {
-        test.server.run_deferred_work(test.now, false, &mut test.out);
+        test.server.run_deferred_work(test.now, ReceiveBuffer::MayHoldMore, &mut test.out);
     }
     assert_eq!(test.out.datagrams.len(), 2, "one step in four busy iterations");
     let served: BTreeSet<_> = test.out.datagrams.drain(..).map(|login2| login2.to.ip().to_string()).collect();

@@ -10,6 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::common::limits::{PENDING_LOGIN_LIFETIME, PENDING_LOGINS_KNOWN_MAX, PENDING_LOGINS_MAX};
 use crate::common::message::ClientMessage;
 use crate::common::packet::{Cookie, KE1_BYTES, Nonce, Packet};
+use crate::server::core::ReceiveBuffer;
 use crate::server::test_support::{TestServer, address};
 
 /// Hosts, each in a network of its own.
@@ -42,8 +43,8 @@ fn pending_logins_are_bounded_and_no_login_is_refused() {
     test.server.handle_enrolment_done();
     // Thousands of logins are queued. One from a prefix with an earlier login is processed at once.
     queue_login(&mut test, home, "hans", at_home);
-    test.server.run_deferred_work(test.now, true, &mut test.out);
-    test.server.run_deferred_work(test.now, true, &mut test.out);
+    test.server.run_deferred_work(test.now, ReceiveBuffer::Empty, &mut test.out);
+    test.server.run_deferred_work(test.now, ReceiveBuffer::Empty, &mut test.out);
     assert!(test.out.datagrams.iter().any(|login2| login2.to == home));
     queue_login(&mut test, elsewhere, "vader", at_elsewhere);
     assert!(test.run_until_idle().iter().any(|login2| login2.to == elsewhere), "from an unknown prefix, in its turn");

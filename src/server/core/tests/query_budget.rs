@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::common::limits::QUERY_WINDOW;
 use crate::common::message::{AudienceRef, ClientMessage, NameQuery, Request, Response, ServerMessage};
 use crate::common::types::{Audience, RequestId};
+use crate::server::core::ReceiveBuffer;
 use crate::server::core::query_budget::STEPS_PER_ITERATION;
 use crate::server::test_support::{TestClient, TestServer, file, name, user};
 
@@ -73,7 +74,7 @@ fn a_burst_of_long_searches_keeps_every_iteration_short_and_does_not_block_other
     let (mut iterations, mut answered, mut received) = (0, 0, None);
     while test.server.poll_timeout().is_some_and(|due| due <= test.now) {
         iterations += 1;
-        test.server.run_deferred_work(test.now, false, &mut test.out);
+        test.server.run_deferred_work(test.now, ReceiveBuffer::MayHoldMore, &mut test.out);
         assert!(test.server.query_budget.used() <= STEPS_PER_ITERATION + EXCESS_MAX);
         if let Some((_, response)) = replies(&mut test, &mut vader).pop() {
             received = Some((iterations, response));

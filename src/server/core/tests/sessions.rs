@@ -44,7 +44,7 @@ fn a_server_that_was_stopped_lets_its_clients_be_heard() {
     let mut test = TestServer::new(&["hans", "vader"]);
     let (mut hans, _gone) = (test.login(HERE, "hans"), test.login("127.0.0.1:4001", "vader"));
     test.advance(Duration::from_secs(60));
-    test.server.handle_stall(test.now);
+    test.server.handle_suspension(test.now);
     assert_eq!(test.heartbeat(&mut hans).len(), 1);
     assert_eq!(test.server.session_count(), 2);
     test.advance(Duration::from_secs(1));

@@ -105,7 +105,7 @@ fn the_lifetime_of_tickets_does_not_depend_on_the_wall_clock() {
         let mut vader = test.login("192.0.2.2:4000", "vader");
         publish(&mut test, &mut vader, &["a"], AudienceRef::Everyone);
         test.advance(std::time::Duration::from_secs(1));
-        test.server.set_clock(test.now, set_to_ms);
+        test.server.set_wall_clock(test.now, set_to_ms);
         // Clients that logged in before and after the jump agree on the clock.
         let yoda = test.login("192.0.2.3:4000", "yoda");
         assert_eq!(estimated_clock_ms(&test, &yoda, test.now), estimated_clock_ms(&test, &vader, began), "{set_to_ms}");
