@@ -1,4 +1,4 @@
-//! Every maximum and interval of the protocol, with the relations between them asserted at compile time.
+//! Maxima and intervals of the protocol, with the relations between them asserted at compile time.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! The event loop: one thread, one socket, one poll. Moves bytes between the socket, the journal, the enrolment thread and
-//! the core, and sleeps until the core's next deadline. Decides nothing.
+//! the core, and sleeps until the core's next deadline. Leaves the decisions of the protocol to the core.
 
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
