@@ -14,8 +14,8 @@ use std::time::Instant;
 use crossbeam_channel::{bounded, select};
 
 use super::coordinator::{
-    Command, Coordinator, Effect, Event, FileEvent, OpenedFile, PeerHistory, Report, SourceEnd, SourceEvent,
-    SourcesFound,
+    Coordinator, DownloadEvent, Effect, FileEvent, OpenedFile, PeerHistory, ProgressReport, SourceCommand, SourceEnd,
+    SourceEvent, SourcesFound,
 };
 use super::discovery::{SOURCES_PER_FILE, SourceDiscovery, SourceOffer};
 use super::file_job::{FileJob, FileOperations, SmallFile};
@@ -43,7 +43,7 @@ pub(super) struct DownloadRequest<'a> {
 struct PreparedBatch {
     /// The files to download.
     jobs: Vec<FileJob>,
-    events: (Sender<Event>, Receiver<Event>),
+    events: (Sender<DownloadEvent>, Receiver<DownloadEvent>),
     /// When its sources were queried.
     queried_at: Option<Instant>,
     /// The other files, by their index in the request, with their outcome.
@@ -140,14 +140,14 @@ fn find_sources(
     jobs: &[FileJob],
     requested_at: Instant,
     files: Vec<FileId>,
-    events: &Sender<Event>,
+    events: &Sender<DownloadEvent>,
 ) {
     let query: Vec<ContentRef> = files.iter().map(|&file| ContentRef::from(&jobs[file].item)).collect();
     let (discovery, events) = (discovery.clone(), events.clone());
     thread::spawn(move || {
         let offers = discovery.find_sources(&query, SOURCES_PER_FILE);
         let received_at = Instant::now();
-        let _ = events.send(Event::SourcesFound(SourcesFound { requested_at, received_at, files, offers }));
+        let _ = events.send(DownloadEvent::SourcesFound(SourcesFound { requested_at, received_at, files, offers }));
     });
 }
 
@@ -158,8 +158,8 @@ struct Driver<'scope, 'env> {
     progress: &'env dyn DownloadProgress,
     discovery: &'env Arc<dyn SourceDiscovery>,
     coordinator: Coordinator<'env>,
-    sender: Sender<Event>,
-    receiver: Receiver<Event>,
+    sender: Sender<DownloadEvent>,
+    receiver: Receiver<DownloadEvent>,
     sources: HashMap<SourceId, SourceHandle>,
 }
 
@@ -194,7 +194,7 @@ impl<'env> Driver<'_, 'env> {
         let (cancelled, events) = (self.files.cancelled.clone(), self.sender.clone());
         self.scope.spawn(move || {
             select! {
-                recv(cancelled) -> _ => drop(events.send(Event::Interrupted)),
+                recv(cancelled) -> _ => drop(events.send(DownloadEvent::Interrupted)),
                 recv(end) -> _ => {}
             }
         });
@@ -208,7 +208,7 @@ impl<'env> Driver<'_, 'env> {
                     SmallFile::Finished(outcome) => outcome,
                     SmallFile::Corrupt | SmallFile::Duplicate => DownloadOutcome::Failed(DownloadError::HashMismatch),
                 };
-                self.coordinator.on_event(Instant::now(), Event::File(file, FileEvent::Finished(outcome)));
+                self.coordinator.on_event(Instant::now(), DownloadEvent::File(file, FileEvent::Finished(outcome)));
             }
         }
     }
@@ -224,7 +224,7 @@ impl<'env> Driver<'_, 'env> {
             Effect::Open(file, outline) => drop(self.scope.spawn(move || open_large(files, file, outline, &events))),
             Effect::Finalize(file, incomplete) => drop(self.scope.spawn(move || {
                 let outcome = files.finalize_large(file, &incomplete);
-                let _ = events.send(Event::File(file, FileEvent::Finished(outcome)));
+                let _ = events.send(DownloadEvent::File(file, FileEvent::Finished(outcome)));
             })),
             Effect::Report(report) => self.report(report),
         }
@@ -238,28 +238,30 @@ impl<'env> Driver<'_, 'env> {
                 self.scope.spawn(move || source::run_source(files, id, offer, commands, &events));
             }
             Err(error) => {
-                let _ = events.send(Event::Source(id, SourceEvent::Ended(SourceEnd::Lost(error.to_string()))));
+                let _ = events.send(DownloadEvent::Source(id, SourceEvent::Ended(SourceEnd::Lost(error.to_string()))));
             }
         }
     }
 
-    fn send(&self, id: SourceId, command: Command) {
+    fn send(&self, id: SourceId, command: SourceCommand) {
         if let Some(source) = self.sources.get(&id) {
             source.send(command);
         }
     }
 
-    fn report(&self, report: Report) {
+    fn report(&self, report: ProgressReport) {
         let (progress, jobs) = (self.progress, self.files.jobs);
         match report {
-            Report::Received(file, bytes) => progress.received(jobs[file].index, bytes, jobs[file].item.content.size),
-            Report::Opened(file, incomplete) => progress.started(jobs[file].index, &incomplete),
-            Report::Finished(file) => {
+            ProgressReport::Received(file, bytes) => {
+                progress.received(jobs[file].index, bytes, jobs[file].item.content.size)
+            }
+            ProgressReport::Opened(file, incomplete) => progress.started(jobs[file].index, &incomplete),
+            ProgressReport::Finished(file) => {
                 let outcome = self.coordinator.outcome(file).expect("it is finished");
                 progress.finished(jobs[file].index, outcome);
             }
-            Report::Waiting(user) => progress.waiting(&user),
-            Report::SourceDropped { user, file, reason } => {
+            ProgressReport::Waiting(user) => progress.waiting(&user),
+            ProgressReport::SourceDropped { user, file, reason } => {
                 progress.source_dropped(&user, &jobs[file].item.name, &reason);
             }
         }
@@ -267,8 +269,8 @@ impl<'env> Driver<'_, 'env> {
 }
 
 /// Opens the partial file of a large file and verifies what it holds; meanwhile the rest is downloaded.
-fn open_large(files: &FileOperations<'_>, file: FileId, outline: GroupHashes, events: &Sender<Event>) {
-    let report = |event| drop(events.send(Event::File(file, event)));
+fn open_large(files: &FileOperations<'_>, file: FileId, outline: GroupHashes, events: &Sender<DownloadEvent>) {
+    let report = |event| drop(events.send(DownloadEvent::File(file, event)));
     match files.open_large(file, outline) {
         Ok((incomplete, candidates)) => {
             // Downloads of one file that serve each other should not all begin with the same group.

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
-use super::coordinator::{Event, SourceEvent, StoreResult};
+use super::coordinator::{DownloadEvent, REPORT_INTERVAL, SourceEvent, StoreResult};
 use super::file_job::{FileOperations, SmallFile};
 use super::partial_file::{IncompleteFile, Write};
 use super::scheduler::{Assignment, SourceId};
-use super::source::REPORT_INTERVAL;
 use crate::common::chunk_tree::{GroupHasher, group_range};
 
 /// One read buffer of a connection.
@@ -33,7 +32,7 @@ pub(super) struct Chunk {
 }
 
 /// The group that is arriving.
-enum GroupState {
+enum ReceivingGroup {
     /// The only group of its file: gathered, then written at once.
     Small(Vec<u8>),
     Large(Box<GroupHasher>),
@@ -44,7 +43,7 @@ enum GroupState {
 struct Writer<'a> {
     files: &'a FileOperations<'a>,
     /// The group that is arriving, and its assignment.
-    current: Option<(u32, GroupState)>,
+    current: Option<(u32, ReceivingGroup)>,
     /// The source has sent other content than published: nothing more is written.
     is_corrupt: bool,
 }
@@ -55,13 +54,13 @@ pub(super) fn run_writer(
     id: SourceId,
     buffers: Receiver<ReceivedBuffer>,
     recycled: &Sender<ReceivedBuffer>,
-    events: &Sender<Event>,
+    events: &Sender<DownloadEvent>,
 ) {
     let mut writer = Writer { files, current: None, is_corrupt: false };
     let mut results = Vec::new();
     let report = |results: &mut Vec<StoreResult>| {
         if !results.is_empty() {
-            let _ = events.send(Event::Source(id, SourceEvent::Stored(std::mem::take(results))));
+            let _ = events.send(DownloadEvent::Source(id, SourceEvent::Stored(std::mem::take(results))));
         }
     };
     for mut buffer in buffers {
@@ -93,39 +92,39 @@ impl Writer<'_> {
         let mut state = match self.current.take() {
             Some((current, state)) if current == id => state,
             _ if chunk.incomplete.is_none() => {
-                GroupState::Small(Vec::with_capacity((range.end - range.start) as usize))
+                ReceivingGroup::Small(Vec::with_capacity((range.end - range.start) as usize))
             }
-            _ => GroupState::Large(Box::new(GroupHasher::new(self.files.jobs[file].item.content.size, group))),
+            _ => ReceivingGroup::Large(Box::new(GroupHasher::new(self.files.jobs[file].item.content.size, group))),
         };
         let result = self.store_in(&mut state, chunk, bytes);
         self.current = Some((id, state));
         result
     }
 
-    fn store_in(&mut self, state: &mut GroupState, chunk: &Chunk, bytes: &[u8]) -> Option<StoreResult> {
+    fn store_in(&mut self, state: &mut ReceivingGroup, chunk: &Chunk, bytes: &[u8]) -> Option<StoreResult> {
         let Assignment { file, group, id } = chunk.assignment;
         match (state, &chunk.incomplete) {
-            (GroupState::Small(gathered), _) => {
+            (ReceivingGroup::Small(gathered), _) => {
                 gathered.extend_from_slice(bytes);
                 chunk.is_last.then(|| self.finish_small(chunk.assignment, gathered))
             }
-            (state @ GroupState::Large(_), Some(incomplete)) => {
-                if let GroupState::Large(hasher) = state {
+            (state @ ReceivingGroup::Large(_), Some(incomplete)) => {
+                if let ReceivingGroup::Large(hasher) = state {
                     hasher.update(bytes);
                 }
                 match incomplete.write(group, id, bytes, chunk.offset) {
                     Ok(Write::Done) => {}
                     // What is not on the disk must not count, whatever its hash.
                     Ok(Write::Stale) => {
-                        *state = GroupState::Stale;
+                        *state = ReceivingGroup::Stale;
                         return finish_stale(chunk);
                     }
                     Err(error) => {
-                        *state = GroupState::Stale;
+                        *state = ReceivingGroup::Stale;
                         return Some(StoreResult::WriteFailed(file, error.into()));
                     }
                 }
-                let GroupState::Large(hasher) = state else { return None };
+                let ReceivingGroup::Large(hasher) = state else { return None };
                 if !chunk.is_last {
                     return None;
                 }
@@ -135,7 +134,7 @@ impl Writer<'_> {
                     false => StoreResult::Verified(chunk.assignment),
                 })
             }
-            (GroupState::Large(_) | GroupState::Stale, _) => finish_stale(chunk),
+            (ReceivingGroup::Large(_) | ReceivingGroup::Stale, _) => finish_stale(chunk),
         }
     }
 

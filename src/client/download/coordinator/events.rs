@@ -1,7 +1,7 @@
 //! What the coordinator and the threads of a batch send each other.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::client::control::RequestError;
 use crate::client::download::discovery::SourceOffer;
@@ -13,8 +13,11 @@ use crate::common::chunk_tree::GroupHashes;
 use crate::common::peer_message::RefusalReason;
 use crate::common::types::UserName;
 
+/// The threads of a source report what they received and wrote at least this often.
+pub(in crate::client::download) const REPORT_INTERVAL: Duration = Duration::from_millis(20);
+
 /// What a thread reports to the coordinator.
-pub(in crate::client::download) enum Event {
+pub(in crate::client::download) enum DownloadEvent {
     SourcesFound(SourcesFound),
     Source(SourceId, SourceEvent),
     File(FileId, FileEvent),
@@ -105,7 +108,7 @@ pub(in crate::client::download) enum FileEvent {
 }
 
 /// What the source's thread is to do.
-pub(in crate::client::download) enum Command {
+pub(in crate::client::download) enum SourceCommand {
     /// Request these groups; with the open file, if it is a large one.
     RequestGroups(Vec<GroupRequest>),
     RequestOutline(FileId),
@@ -135,17 +138,17 @@ pub(in crate::client::download) enum Effect {
     },
     /// Connect to a source.
     Dial(SourceId, SourceOffer),
-    /// Send a command to a source. Until it is connected, only [`Command::Stop`] is sent.
-    Send(SourceId, Command),
+    /// Send a command to a source. Until it is connected, only [`SourceCommand::Stop`] is sent.
+    Send(SourceId, SourceCommand),
     /// Open and scan the partial file of a large file.
     Open(FileId, GroupHashes),
     /// Give a complete large file its name.
     Finalize(FileId, Arc<IncompleteFile>),
-    Report(Report),
+    Report(ProgressReport),
 }
 
 /// What is reported to the user.
-pub(in crate::client::download) enum Report {
+pub(in crate::client::download) enum ProgressReport {
     /// This many bytes of the file are verified.
     Received(FileId, u64),
     Opened(FileId, Arc<IncompleteFile>),

@@ -11,8 +11,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub(super) use events::{
-    Command, Effect, Event, FileEvent, GroupRequest, OpenedFile, Report, SourceEnd, SourceEvent, SourcesFound,
-    StoreResult,
+    DownloadEvent, Effect, FileEvent, GroupRequest, OpenedFile, ProgressReport, REPORT_INTERVAL, SourceCommand,
+    SourceEnd, SourceEvent, SourcesFound, StoreResult,
 };
 pub(super) use sources::PeerHistory;
 use sources::{PendingDial, QueryTimer};
@@ -101,13 +101,13 @@ impl<'a> Coordinator<'a> {
     }
 
     /// Takes an event in. [`advance`](Self::advance) must follow, after one or several events.
-    pub fn on_event(&mut self, now: Instant, event: Event) {
+    pub fn on_event(&mut self, now: Instant, event: DownloadEvent) {
         match event {
-            Event::SourcesFound(found) => self.on_sources_found(now, found),
-            Event::Source(id, event) if self.sources.contains_key(&id) => self.on_source_event(now, id, event),
-            Event::Source(..) => {}
-            Event::File(file, event) => self.on_file_event(file, event),
-            Event::Interrupted => self.fail_files(|_, _| Some(DownloadError::Interrupted)),
+            DownloadEvent::SourcesFound(found) => self.on_sources_found(now, found),
+            DownloadEvent::Source(id, event) if self.sources.contains_key(&id) => self.on_source_event(now, id, event),
+            DownloadEvent::Source(..) => {}
+            DownloadEvent::File(file, event) => self.on_file_event(file, event),
+            DownloadEvent::Interrupted => self.fail_files(|_, _| Some(DownloadError::Interrupted)),
         }
     }
 
@@ -207,7 +207,7 @@ impl<'a> Coordinator<'a> {
             StoreResult::SmallFile(file, outcome) => {
                 self.sources.entry(id).and_modify(|source| source.has_delivered = true);
                 if matches!(outcome, DownloadOutcome::Saved { .. }) && !self.files[file].is_finished() {
-                    self.report(Report::Received(file, self.jobs[file].item.content.size));
+                    self.report(ProgressReport::Received(file, self.jobs[file].item.content.size));
                 }
                 self.finish(file, outcome);
             }
@@ -225,7 +225,7 @@ impl<'a> Coordinator<'a> {
         incomplete.set_verified(group);
         self.files[file].give_up.record_progress(now);
         self.sources.entry(id).and_modify(|source| source.has_delivered = true);
-        self.report(Report::Received(file, self.scheduler.verified_bytes(file)));
+        self.report(ProgressReport::Received(file, self.scheduler.verified_bytes(file)));
         if verified == Verified::Complete {
             self.effects.push(Effect::Finalize(file, incomplete));
         }
@@ -246,7 +246,7 @@ impl<'a> Coordinator<'a> {
         state.last_failure = Some(format!("{user}: {reason}"));
         state.other_failure = true;
         if state.excluded_users.insert(user.clone()) && reason == RefusalReason::Changed {
-            self.report(Report::SourceDropped { user, file, reason: reason.to_string() });
+            self.report(ProgressReport::SourceDropped { user, file, reason: reason.to_string() });
         }
     }
 
@@ -263,7 +263,7 @@ impl<'a> Coordinator<'a> {
                 let verified = self.scheduler.mark_present(file, group);
                 let verified_bytes = self.scheduler.verified_bytes(file);
                 self.found_bytes += verified_bytes - before;
-                self.report(Report::Received(file, verified_bytes));
+                self.report(ProgressReport::Received(file, verified_bytes));
                 if verified == Verified::Complete {
                     self.effects.push(Effect::Finalize(file, incomplete));
                 }
@@ -284,7 +284,7 @@ impl<'a> Coordinator<'a> {
         }
         self.scheduler.on_opened(file, start_group);
         self.files[file].incomplete = Some(incomplete.clone());
-        self.report(Report::Opened(file, incomplete));
+        self.report(ProgressReport::Opened(file, incomplete));
     }
 
     /// Records the outcome of a file. Only the first one counts.
@@ -302,7 +302,7 @@ impl<'a> Coordinator<'a> {
         self.unfinished -= 1;
         self.scheduler.finish_file(file);
         self.without_source.remove(&file);
-        self.report(Report::Finished(file));
+        self.report(ProgressReport::Finished(file));
     }
 
     /// Fails the unfinished files for which `reason` returns an error.
@@ -332,7 +332,7 @@ impl<'a> Coordinator<'a> {
         for (&id, source) in &mut self.sources {
             if self.scheduler.must_cancel(id) && !source.is_stopping && !source.is_cancelling {
                 source.is_cancelling = true;
-                self.effects.push(Effect::Send(id, Command::Cancel));
+                self.effects.push(Effect::Send(id, SourceCommand::Cancel));
             }
         }
     }
@@ -346,9 +346,9 @@ impl<'a> Coordinator<'a> {
                         incomplete: self.files[assignment.file].incomplete.clone(),
                     };
                     let requests = assignments.into_iter().map(request).collect();
-                    self.send(id, Command::RequestGroups(requests));
+                    self.send(id, SourceCommand::RequestGroups(requests));
                 }
-                NextRequest::Outline(file) => self.send(id, Command::RequestOutline(file)),
+                NextRequest::Outline(file) => self.send(id, SourceCommand::RequestOutline(file)),
                 NextRequest::Nothing if self.sources[&id].pending_grants == 0 => return self.stop(id),
                 NextRequest::Nothing | NextRequest::Wait => break,
             }
@@ -358,7 +358,7 @@ impl<'a> Coordinator<'a> {
         for (&file, due) in &mut source.availability_due {
             if *due <= now {
                 *due = now + AVAILABILITY_INTERVAL;
-                self.effects.push(Effect::Send(id, Command::QueryAvailability(file)));
+                self.effects.push(Effect::Send(id, SourceCommand::QueryAvailability(file)));
             }
         }
     }
@@ -367,15 +367,15 @@ impl<'a> Coordinator<'a> {
         if let Some(source) = self.sources.get_mut(&id)
             && !std::mem::replace(&mut source.is_stopping, true)
         {
-            self.send(id, Command::Stop);
+            self.send(id, SourceCommand::Stop);
         }
     }
 
-    fn send(&mut self, id: SourceId, command: Command) {
+    fn send(&mut self, id: SourceId, command: SourceCommand) {
         self.effects.push(Effect::Send(id, command));
     }
 
-    fn report(&mut self, report: Report) {
+    fn report(&mut self, report: ProgressReport) {
         self.effects.push(Effect::Report(report));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{ActiveSource, Command, Coordinator, Effect, Report, SourceEnd, SourcesFound};
+use super::{ActiveSource, Coordinator, Effect, ProgressReport, SourceCommand, SourceEnd, SourcesFound};
 use crate::client::backoff::Backoff;
 use crate::client::control::RequestError;
 use crate::client::download::DownloadError;
@@ -209,7 +209,7 @@ impl Coordinator<'_> {
         let source = self.sources.get_mut(&id).expect("it is connected");
         let grants = std::mem::take(&mut source.queued_grants);
         source.pending_grants += grants.len();
-        grants.into_iter().for_each(|offer| self.send(id, Command::Grant(offer)));
+        grants.into_iter().for_each(|offer| self.send(id, SourceCommand::Grant(offer)));
     }
 
     fn dial(&mut self, now: Instant, mut offers: Vec<SourceOffer>) {
@@ -268,7 +268,7 @@ impl Coordinator<'_> {
                 dial.not_before = now + Duration::from_millis(retry_ms.max(10).into());
                 self.queries.expedite(dial.not_before);
                 if self.history.reported_busy.insert(source.user.clone()) {
-                    self.report(Report::Waiting(source.user.clone()));
+                    self.report(ProgressReport::Waiting(source.user.clone()));
                 }
             }
             SourceEnd::Lost(_) => {
@@ -280,7 +280,7 @@ impl Coordinator<'_> {
             }
             SourceEnd::Misbehaved { file, reason } => {
                 self.history.misbehaved.insert(source.user.clone());
-                self.report(Report::SourceDropped { user: source.user, file, reason });
+                self.report(ProgressReport::SourceDropped { user: source.user, file, reason });
             }
         }
         // What it has left is queried at once, unless it never delivered anything.

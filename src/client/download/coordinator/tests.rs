@@ -37,17 +37,17 @@ impl<'a> Fixture<'a> {
         Self { now, coordinator, jobs, dir: tempfile::tempdir().unwrap() }
     }
 
-    fn feed(&mut self, event: Event) -> Vec<Effect> {
+    fn feed(&mut self, event: DownloadEvent) -> Vec<Effect> {
         self.coordinator.on_event(self.now, event);
         self.coordinator.advance(self.now)
     }
 
     fn source(&mut self, id: SourceId, event: SourceEvent) -> Vec<Effect> {
-        self.feed(Event::Source(id, event))
+        self.feed(DownloadEvent::Source(id, event))
     }
 
     fn file(&mut self, file: FileId, event: FileEvent) -> Vec<Effect> {
-        self.feed(Event::File(file, event))
+        self.feed(DownloadEvent::File(file, event))
     }
 
     /// The server's response to the query in flight: these users serve these files.
@@ -60,7 +60,7 @@ impl<'a> Fixture<'a> {
             files: files.to_vec(),
         });
         let (offers, files) = (Ok(offers.collect()), (0..self.jobs.len()).collect());
-        self.feed(Event::SourcesFound(SourcesFound { requested_at, received_at: self.now, files, offers }))
+        self.feed(DownloadEvent::SourcesFound(SourcesFound { requested_at, received_at: self.now, files, offers }))
     }
 
     /// The response to the query that was in flight at the beginning.
@@ -97,7 +97,7 @@ impl<'a> Fixture<'a> {
     /// The source delivers these groups, and they are verified.
     fn deliver(&mut self, id: SourceId, assignments: &[Assignment]) -> Vec<Effect> {
         let (bytes, completed) = (MIB * assignments.len() as u64, assignments.to_vec());
-        self.coordinator.on_event(self.now, Event::Source(id, SourceEvent::Received { bytes, completed }));
+        self.coordinator.on_event(self.now, DownloadEvent::Source(id, SourceEvent::Received { bytes, completed }));
         let results = assignments.iter().copied().map(StoreResult::Verified).collect();
         self.source(id, SourceEvent::Stored(results))
     }
@@ -128,19 +128,19 @@ fn kinds(effects: &[Effect]) -> Vec<String> {
     let kind = |effect: &Effect| match effect {
         Effect::FindSources { files, .. } => format!("find sources of {files:?}"),
         Effect::Dial(id, _) => format!("dial {id}"),
-        Effect::Send(id, Command::RequestGroups(requests)) => format!("{} groups from {id}", requests.len()),
-        Effect::Send(id, Command::RequestOutline(file)) => format!("outline of {file} from {id}"),
-        Effect::Send(id, Command::QueryAvailability(file)) => format!("availability of {file} from {id}"),
-        Effect::Send(id, Command::Grant(_)) => format!("grant to {id}"),
-        Effect::Send(id, Command::Cancel) => format!("cancel {id}"),
-        Effect::Send(id, Command::Stop) => format!("stop {id}"),
+        Effect::Send(id, SourceCommand::RequestGroups(requests)) => format!("{} groups from {id}", requests.len()),
+        Effect::Send(id, SourceCommand::RequestOutline(file)) => format!("outline of {file} from {id}"),
+        Effect::Send(id, SourceCommand::QueryAvailability(file)) => format!("availability of {file} from {id}"),
+        Effect::Send(id, SourceCommand::Grant(_)) => format!("grant to {id}"),
+        Effect::Send(id, SourceCommand::Cancel) => format!("cancel {id}"),
+        Effect::Send(id, SourceCommand::Stop) => format!("stop {id}"),
         Effect::Open(file, _) => format!("open {file}"),
         Effect::Finalize(file, _) => format!("finalize {file}"),
-        Effect::Report(Report::Received(file, bytes)) => format!("received {bytes} of {file}"),
-        Effect::Report(Report::Opened(file, _)) => format!("opened {file}"),
-        Effect::Report(Report::Finished(file)) => format!("finished {file}"),
-        Effect::Report(Report::Waiting(user)) => format!("waiting for {user}"),
-        Effect::Report(Report::SourceDropped { user, file, .. }) => format!("dropped {user} for {file}"),
+        Effect::Report(ProgressReport::Received(file, bytes)) => format!("received {bytes} of {file}"),
+        Effect::Report(ProgressReport::Opened(file, _)) => format!("opened {file}"),
+        Effect::Report(ProgressReport::Finished(file)) => format!("finished {file}"),
+        Effect::Report(ProgressReport::Waiting(user)) => format!("waiting for {user}"),
+        Effect::Report(ProgressReport::SourceDropped { user, file, .. }) => format!("dropped {user} for {file}"),
     };
     effects.iter().map(kind).collect()
 }
@@ -148,7 +148,7 @@ fn kinds(effects: &[Effect]) -> Vec<String> {
 /// The assignments that are requested from a source.
 fn requested(effects: &[Effect], source: SourceId) -> Vec<Assignment> {
     let requests = effects.iter().filter_map(|effect| match effect {
-        Effect::Send(id, Command::RequestGroups(requests)) if *id == source => Some(requests),
+        Effect::Send(id, SourceCommand::RequestGroups(requests)) if *id == source => Some(requests),
         _ => None,
     });
     requests.flatten().map(|request| request.assignment).collect()
@@ -249,7 +249,7 @@ fn files_without_a_source_fail_with_the_reason() {
     let mut fixture = Fixture::new(&jobs, &mut history, Duration::from_secs(10));
     let (requested_at, offers) = (fixture.now, Err(RequestError::Unreachable));
     let found = SourcesFound { requested_at, received_at: fixture.now, files: vec![0, 1], offers };
-    assert_eq!(kinds(&fixture.feed(Event::SourcesFound(found))), ["finished 0", "finished 1"]);
+    assert_eq!(kinds(&fixture.feed(DownloadEvent::SourcesFound(found))), ["finished 0", "finished 1"]);
     assert_eq!(fixture.failure(0), RequestError::Unreachable.to_string());
 }
 
@@ -338,9 +338,9 @@ fn an_interrupt_fails_all_unfinished_files_and_closes_their_partial_files() {
     let (jobs, mut history) = (jobs(&[2 * MIB, 100]), PeerHistory::default());
     let mut fixture = Fixture::new(&jobs, &mut history, Duration::from_secs(10));
     let effects = fixture.connect_and_open();
-    let Some(Effect::Report(Report::Opened(0, incomplete))) = effects.first() else { panic!("it is open") };
+    let Some(Effect::Report(ProgressReport::Opened(0, incomplete))) = effects.first() else { panic!("it is open") };
     assert!(!incomplete.is_closed());
-    assert_eq!(kinds(&fixture.feed(Event::Interrupted)), ["finished 0", "finished 1"]);
+    assert_eq!(kinds(&fixture.feed(DownloadEvent::Interrupted)), ["finished 0", "finished 1"]);
     assert!(incomplete.is_closed() && fixture.coordinator.is_finished());
     assert_eq!(fixture.failure(1), "interrupted");
 }

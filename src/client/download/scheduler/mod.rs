@@ -12,7 +12,7 @@ mod state;
 use std::time::{Duration, Instant};
 
 use source_state::{Coverage, PIPELINE_MIN_GROUPS, SourceState};
-use state::{FileStage, FileState, GroupState};
+use state::{FileSchedule, FileStage, GroupState};
 
 use crate::client::download::group_set::GroupSet;
 
@@ -63,7 +63,7 @@ pub(super) enum Verified {
 /// The groups of some files, and the sources that come and go while they are downloaded.
 #[derive(Default)]
 pub(super) struct Scheduler {
-    files: Vec<FileState>,
+    files: Vec<FileSchedule>,
     sources: Vec<SourceState>,
     last_assignment: u32,
     /// Large files that are in progress.
@@ -78,7 +78,7 @@ impl Scheduler {
     /// Adds a file of `size` bytes, which begins once the file `after` is finished.
     pub fn add_file(&mut self, size: u64, after: Option<FileId>) -> FileId {
         self.blocked_files += usize::from(after.is_some());
-        self.files.push(FileState::new(size, after));
+        self.files.push(FileSchedule::new(size, after));
         self.files.len() - 1
     }
 

@@ -43,7 +43,7 @@ impl FileStage {
     }
 }
 
-pub(super) struct FileState {
+pub(super) struct FileSchedule {
     pub(super) size: u64,
     pub(super) group_count: u32,
     pub(super) stage: FileStage,
@@ -60,7 +60,7 @@ pub(super) struct FileState {
     pub(super) seed: u32,
 }
 
-impl FileState {
+impl FileSchedule {
     pub(super) fn new(size: u64, after: Option<FileId>) -> Self {
         let group_count = group_count(size);
         let (groups, missing) = if group_count == 1 { (vec![GroupState::Missing], 1) } else { (Vec::new(), 0) };

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{bounded, select, unbounded};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use super::coordinator::{Command, Event, GroupRequest, SourceEnd, SourceEvent};
+use super::coordinator::{DownloadEvent, GroupRequest, REPORT_INTERVAL, SourceCommand, SourceEnd, SourceEvent};
 use super::discovery::SourceOffer;
 use super::file_job::{FileJob, FileOperations};
 use super::partial_file::IncompleteFile;
@@ -32,12 +32,10 @@ use crate::common::peer_message::{GroupRange, PeerRequest, PeerResponse, REQUEST
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Read buffers on their way from a connection to its writer.
 const BUFFERS_IN_FLIGHT: usize = 2;
-/// Received bytes are reported to the coordinator at least this often while they arrive.
-pub(super) const REPORT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The coordinator's side of a source's thread.
 pub(super) struct SourceHandle {
-    commands: crossbeam_channel::Sender<Command>,
+    commands: crossbeam_channel::Sender<SourceCommand>,
     link: Arc<SourceLink>,
 }
 
@@ -51,7 +49,7 @@ struct SourceLink {
 
 /// The source's side of the command channel.
 pub(super) struct Commands {
-    receiver: crossbeam_channel::Receiver<Command>,
+    receiver: crossbeam_channel::Receiver<SourceCommand>,
     link: Arc<SourceLink>,
 }
 
@@ -64,7 +62,7 @@ pub(super) fn command_channel() -> io::Result<(SourceHandle, Commands)> {
 }
 
 impl SourceHandle {
-    pub fn send(&self, command: Command) {
+    pub fn send(&self, command: SourceCommand) {
         // The thread may have ended already; the event about that is on its way.
         let _ = self.commands.send(command);
         let _ = rustix::io::write(&self.link.wake, &1u64.to_ne_bytes());
@@ -72,7 +70,7 @@ impl SourceHandle {
 
     /// Ends the connection at once, even if a write waits for the peer.
     pub fn shut_down(&self) {
-        self.send(Command::Stop);
+        self.send(SourceCommand::Stop);
         if let Some(stream) = self.link.stream.get() {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
@@ -85,7 +83,7 @@ pub(super) fn run_source(
     id: SourceId,
     offer: SourceOffer,
     commands: Commands,
-    events: &mpsc::Sender<Event>,
+    events: &mpsc::Sender<DownloadEvent>,
 ) {
     let (address, user) = (offer.address, offer.user.clone());
     log::debug!("dialling {user} at {address}");
@@ -95,16 +93,16 @@ pub(super) fn run_source(
         Some(Err(error)) => SourceEnd::Lost(format!("no connection to {address}: {error}")),
     };
     log::debug!("{user} at {address}: {end:?}");
-    let _ = events.send(Event::Source(id, SourceEvent::Ended(end)));
+    let _ = events.send(DownloadEvent::Source(id, SourceEvent::Ended(end)));
 }
 
 type Connection = (RecordReader<PeerResponse>, RecordWriter);
 
-/// Connects on a separate thread, which is abandoned on [`Command::Stop`]: nothing waits for a dead address. Returns
+/// Connects on a separate thread, which is abandoned on [`SourceCommand::Stop`]: nothing waits for a dead address. Returns
 /// `None` then.
 fn dial(
     offer: &SourceOffer,
-    commands: &crossbeam_channel::Receiver<Command>,
+    commands: &crossbeam_channel::Receiver<SourceCommand>,
 ) -> Option<Result<Connection, TransportError>> {
     let (sender, connected) = bounded(1);
     let (address, ticket, key) = (offer.address, offer.ticket.clone(), offer.key);
@@ -124,7 +122,7 @@ fn run_connection(
     reader: RecordReader<PeerResponse>,
     writer: RecordWriter,
     commands: Commands,
-    events: &mpsc::Sender<Event>,
+    events: &mpsc::Sender<DownloadEvent>,
 ) -> SourceEnd {
     // These channels park a thread at once, where those of crossbeam yield the processor first: on a busy machine that
     // takes long.
@@ -174,7 +172,7 @@ struct PendingGroup {
 struct SourceConnection<'a> {
     jobs: &'a [FileJob],
     id: SourceId,
-    events: &'a mpsc::Sender<Event>,
+    events: &'a mpsc::Sender<DownloadEvent>,
     commands: Commands,
     writer: RecordWriter,
     /// The files of the granted contents, by content number.
@@ -282,28 +280,28 @@ impl SourceConnection<'_> {
         self.writer.flush().map_err(|error| self.end_for(error))
     }
 
-    fn follow(&mut self, command: Command) -> Result<(), SourceEnd> {
+    fn follow(&mut self, command: SourceCommand) -> Result<(), SourceEnd> {
         match command {
-            Command::RequestGroups(requests) => self.request_groups(requests),
-            Command::RequestOutline(file) => {
+            SourceCommand::RequestGroups(requests) => self.request_groups(requests),
+            SourceCommand::RequestOutline(file) => {
                 let content = self.number(file);
                 self.pending_outlines.insert(content, Vec::new());
                 self.send(&PeerRequest::GetGroupHashes { content })
             }
-            Command::QueryAvailability(file) => {
+            SourceCommand::QueryAvailability(file) => {
                 let content = self.number(file);
                 self.pending_availability.push(content);
                 self.send(&PeerRequest::QueryAvailability { content })
             }
-            Command::Grant(offer) => {
+            SourceCommand::Grant(offer) => {
                 self.pending_grants.push_back(offer.files);
                 self.send(&PeerRequest::AddTicket { ticket: offer.ticket })
             }
-            Command::Cancel => {
+            SourceCommand::Cancel => {
                 self.is_cancelling = true;
                 self.send(&PeerRequest::Cancel)
             }
-            Command::Stop => Err(SourceEnd::Done),
+            SourceCommand::Stop => Err(SourceEnd::Done),
         }
     }
 
@@ -363,14 +361,14 @@ impl SourceConnection<'_> {
         let (bytes, completed) = (std::mem::take(&mut self.received_bytes), std::mem::take(&mut self.completed));
         if bytes > 0 {
             self.reported_at = self.last_received;
-            let _ = self.events.send(Event::Source(self.id, SourceEvent::Received { bytes, completed }));
+            let _ = self.events.send(DownloadEvent::Source(self.id, SourceEvent::Received { bytes, completed }));
         }
     }
 
     /// Reports to the coordinator, in the order of what was received. Without a coordinator the report is lost.
     fn report(&mut self, event: SourceEvent) {
         self.report_received();
-        let _ = self.events.send(Event::Source(self.id, event));
+        let _ = self.events.send(DownloadEvent::Source(self.id, event));
     }
 
     /// What a failure of the connection means. Records that do not verify may come from an attacker on the path; only a
