@@ -33,9 +33,9 @@ use crate::common::opaque::KeyStretching;
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the client waits for a reader to accept `Goodbye!`.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
-/// Between two attempts of `-u` while the user is active.
+/// The wait between two attempts to log in for `-u` while the user is active elsewhere.
 const LOGIN_RETRY: Duration = Duration::from_millis(500);
-/// Attempts to find a port that is free on every address that faces the server.
+/// How many times the client tries to find a port that is free on every address that faces the server.
 const PORT_TRIES: usize = 16;
 
 /// Why the client cannot start.
@@ -44,27 +44,27 @@ pub enum StartupError {
     /// The server's name cannot be resolved, or there is no route to it.
     #[error("{}: {error}", escape_controls(server))]
     Server {
-        /// As typed.
+        /// The server as typed on the command line.
         server: String,
-        /// Of the resolver, or of the route.
+        /// The error of the resolver or of the route.
         error: io::Error,
     },
     /// A path of the command line cannot be opened.
     #[error("{}: {error}", display_path(path))]
     Path {
-        /// `--dir` or `--batch`.
+        /// The argument of `--dir` or `--batch`.
         path: PathBuf,
-        /// Of the open.
+        /// The error of opening it.
         error: io::Error,
     },
-    /// No port to serve peers at.
+    /// The client cannot listen for peers.
     #[error("cannot listen for peers on {address}: {error}")]
     Listen {
-        /// The first of several.
+        /// The first of the addresses that were tried.
         address: SocketAddr,
         /// Whether `--listen` names the address.
         is_given: bool,
-        /// Of the last attempt.
+        /// The error of the last attempt.
         error: io::Error,
     },
     /// A thread or a signal handler cannot be created.
@@ -83,7 +83,7 @@ impl From<&StartupError> for ExitCode {
     }
 }
 
-/// What ends the client, or may.
+/// What ends the client or may end it.
 enum AppEvent {
     Signal(ShutdownSignal),
     /// All commands have run.
@@ -148,7 +148,7 @@ impl InputMode {
 
     /// The script to run; `None` at a terminal.
     fn script(&self, stay: bool) -> Result<Option<Script>, StartupError> {
-        let script = |lines, is_batch| Some(Script { lines, is_batch, stay });
+        let script = |lines, stop_at_failure| Some(Script { lines, stop_at_failure, stay });
         Ok(match self {
             Self::Terminal => None,
             Self::Pipe => script(Box::new(BufReader::new(io::stdin())), false),
@@ -285,29 +285,46 @@ fn wait_for_exit(
     session: &dyn SessionControl,
     console: &Console,
 ) -> ClientExit {
-    let mut staying = false;
     loop {
         // The commands' thread holds a sender until it has sent its last event.
         match events.recv().unwrap_or(AppEvent::ShellExit(ShellExit::Leave(ExitCode::Internal))) {
             AppEvent::ShellExit(ShellExit::Refused(code)) => return ClientExit { code, greets: false },
             AppEvent::ShellExit(ShellExit::Leave(code)) => return ClientExit::with_goodbye(code),
-            AppEvent::ShellExit(ShellExit::Stay) => staying = true,
-            AppEvent::LoggedOut => (),
+            AppEvent::ShellExit(ShellExit::Stay) => return stay_online(events, interrupts, session, console),
+            AppEvent::LoggedOut => {}
             AppEvent::Signal(signal) => match interrupts.on_signal(signal) {
-                SignalAction::CancelCommand | SignalAction::Ignore if !staying => (),
-                SignalAction::Exit { is_running: true } if !staying => {
-                    // The command ends, or a second signal comes: either ends the client.
-                    let _ = events.recv_timeout(STOP_TIMEOUT);
+                SignalAction::CancelCommand | SignalAction::Ignore => {}
+                SignalAction::Exit { is_running } => {
+                    if is_running {
+                        // The command ends, or a second signal comes: either ends the client.
+                        let _ = events.recv_timeout(STOP_TIMEOUT);
+                    }
                     return ClientExit::with_goodbye(exit_code_for(signal));
                 }
-                _ => return ClientExit::with_goodbye(exit_code_for(signal)),
             },
         }
-        if staying && session.user().is_none() {
-            console.error("not logged in: there is nothing to stay online for");
-            return ClientExit::with_goodbye(ExitCode::NotAuthenticated);
+    }
+}
+
+/// Keeps the client online after its last command. Every signal ends it, and so does the end of the session.
+fn stay_online(
+    events: &Receiver<AppEvent>,
+    interrupts: &InterruptState,
+    session: &dyn SessionControl,
+    console: &Console,
+) -> ClientExit {
+    while session.user().is_some() {
+        match events.recv() {
+            Ok(AppEvent::Signal(signal)) => {
+                interrupts.on_signal(signal);
+                return ClientExit::with_goodbye(exit_code_for(signal));
+            }
+            Ok(AppEvent::LoggedOut) => {}
+            Ok(AppEvent::ShellExit(_)) | Err(_) => return ClientExit::with_goodbye(ExitCode::Internal),
         }
     }
+    console.error("not logged in: there is nothing to stay online for");
+    ClientExit::with_goodbye(ExitCode::NotAuthenticated)
 }
 
 fn exit_code_for(signal: ShutdownSignal) -> ExitCode {

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_those_of_the_contract() {
+    fn defaults_are_the_documented_ones() {
         let options = parse("localhost 12000").unwrap();
         assert_eq!(
             (options.server.as_str(), options.port, options.dir.as_os_str()),

@@ -1,4 +1,4 @@
-//! The exit codes of the client (section 4 of the contract). Never renumbered.
+//! The exit codes of the client (docs/CLI.md, "Exit statuses"). Never renumbered.
 
 /// The result of a command, and of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl ExitCode {
     }
 
     /// The first failure of the two.
-    pub fn or(self, later: Self) -> Self {
+    pub fn first_failure(self, later: Self) -> Self {
         if self.is_success() { later } else { self }
     }
 }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_those_of_the_contract() {
+    fn numbers_never_change() {
         let all = [
             (ExitCode::Success, 0),
             (ExitCode::Internal, 1),
@@ -75,8 +75,8 @@ mod tests {
 
     #[test]
     fn the_first_failure_is_kept() {
-        assert_eq!(ExitCode::Success.or(ExitCode::NotFound), ExitCode::NotFound);
-        assert_eq!(ExitCode::NotFound.or(ExitCode::DiskFull), ExitCode::NotFound);
-        assert_eq!(ExitCode::NotFound.or(ExitCode::Success), ExitCode::NotFound);
+        assert_eq!(ExitCode::Success.first_failure(ExitCode::NotFound), ExitCode::NotFound);
+        assert_eq!(ExitCode::NotFound.first_failure(ExitCode::DiskFull), ExitCode::NotFound);
+        assert_eq!(ExitCode::NotFound.first_failure(ExitCode::Success), ExitCode::NotFound);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Sent in every HELLO and in the first bytes of every TCP connection.
 pub const PROTOCOL_VERSION: u16 = 1;
 
-// Names (the contract's section 3).
+// Names; README.md lists their rules.
 
 /// Longest user name, bytes.
 pub const USER_NAME_MAX_BYTES: usize = 64;

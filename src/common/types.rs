@@ -1,7 +1,7 @@
 //! Validated domain types. Each is parsed at the boundary; a value that exists is valid: a `FileName` can be joined to a
 //! directory, printed on a terminal and typed into `get`.
 //!
-//! The rules of names are those of the contract, section 3. Must not know how a name is stored, sent or displayed.
+//! The rules of names are listed in README.md ("Names"). Must not know how a name is stored, sent or displayed.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn user_names_follow_the_contract() {
+    fn user_names_follow_their_rules() {
         assert!(UserName::parse("hans").is_ok());
         assert!(UserName::parse(&"x".repeat(64)).is_ok());
         assert_eq!(UserName::parse(""), Err(UserNameError::Empty));
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn file_names_follow_the_contract() {
+    fn file_names_follow_their_rules() {
         for good in ["a", "a b/c", "photos/ä.jpg", ".hidden", "...", "a..b", "~", "-x", "a#b", "*"] {
             assert!(FileName::parse(good).is_ok(), "{good:?}");
         }

@@ -1,4 +1,4 @@
-//! Section 2 of the contract: what each command prints.
+//! What each command prints (docs/CLI.md, "Commands").
 
 use std::fs;
 

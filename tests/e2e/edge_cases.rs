@@ -1,4 +1,4 @@
-//! Section 5 of the contract about output: empty results, several names, greetings, timeouts, versions, hosts.
+//! Edge cases of output: empty results, several names, greetings, timeouts, versions, hosts.
 
 use std::process::{Command, Stdio};
 

@@ -1,4 +1,4 @@
-//! Section 5 of the contract about file names: what may be published, what patterns and folders mean, where files go.
+//! Edge cases of file names: what may be published, what patterns and folders mean, where files go.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,4 +1,4 @@
-//! Section 5 of the contract about users, passwords and credentials.
+//! Edge cases of users, passwords and credentials.
 
 use std::process::Command;
 

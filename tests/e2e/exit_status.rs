@@ -1,4 +1,4 @@
-//! Section 4 of the contract: exit statuses, and which of several failures decides.
+//! Exit statuses (docs/CLI.md), and which of several failures decides.
 //!
 //! 6, 7 and 9 are tested with the downloads (`transfers`, `transfer_failures`).
 

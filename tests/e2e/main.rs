@@ -1,4 +1,4 @@
-//! End-to-end tests of the real binaries on loopback: all behaviour that a user can see, one module per part of the contract.
+//! End-to-end tests of the real binaries on loopback: all behaviour that a user can see, by subject.
 //!
 //! One test program rather than many, so that it links once and its tests run in parallel.
 

@@ -1,4 +1,4 @@
-//! Section 1 of the contract: the server's options, ready line, log, signals and startup errors.
+//! The server program: its options, ready line, log, signals and startup errors.
 
 use std::fs;
 use std::process::{Command, Output};

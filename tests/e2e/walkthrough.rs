@@ -1,4 +1,4 @@
-//! Section 6 of the contract, line by line: three shells on one host.
+//! A complete example, line by line: three shells on one host.
 
 use std::fs;
 

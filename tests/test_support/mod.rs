@@ -28,7 +28,7 @@ pub use process::{Finished, Running};
 /// How long a test waits for an expected event.
 pub const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The sample credentials of the contract.
+/// Sample credentials.
 pub const CREDENTIALS: &str = "hans falcon*solo\nyoda wise@!man\nvader sithlord**\n";
 
 /// The second line that `auth` prints.

@@ -1,4 +1,4 @@
-//! `get`: selects, downloads, and prints one result line for each file, in the order asked and as soon as possible.
+//! `get`: selects, downloads, and prints one result line for each file, in the order of the request and as soon as possible.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -29,14 +29,15 @@ pub fn run(context: &CommandContext, files: &[PathArg], share: bool) -> ExitCode
     if share {
         let reshare = Reshare::new(context, &selection.items);
         let results = download_and_report(context, &selection, Some(&reshare));
-        results.status.or(reshare.finish(&results.saved))
+        results.status.first_failure(reshare.finish(&results.saved))
     } else {
         download_and_report(context, &selection, None).status
     }
 }
 
-/// How a `get` came out.
+/// The result of a `get`.
 struct Results {
+    /// The exit code of the first failure, in the order of the result lines.
     status: ExitCode,
     /// Indices of the items that are complete and have their own names in the folder.
     saved: BTreeSet<usize>,
@@ -52,6 +53,7 @@ fn download_and_report(context: &CommandContext, selection: &Selection, reshare:
             &context.state.cancelled(),
             &reporter,
         );
+        // Most have been reported by `finished` while the download ran; this adds those that it has not reported.
         for (index, outcome) in outcomes.iter().enumerate() {
             reporter.record(index, outcome);
         }
@@ -70,7 +72,7 @@ fn report_unresolvable(context: &CommandContext, files: &[PathArg], error: &Requ
 }
 
 enum FileOutcome {
-    /// The name may differ from the one asked for.
+    /// The name may differ from the requested one.
     Saved(FileName),
     Skipped,
     Failed(ItemFailure),
@@ -95,15 +97,15 @@ impl FileOutcome {
     }
 }
 
-/// Receives outcomes in any order and prints them in the order asked.
+/// Receives outcomes in any order and prints them in the order of the request.
 struct OrderedReporter<'a> {
     context: &'a CommandContext,
     selection: &'a Selection,
     reshare: Option<&'a Reshare<'a>>,
     meter: ProgressMeter<'a>,
-    /// Bytes received, for each item and of all items.
-    received: Vec<AtomicU64>,
-    total_received: AtomicU64,
+    /// Verified bytes, of each item and of all items.
+    verified: Vec<AtomicU64>,
+    total_verified: AtomicU64,
     total_bytes: u64,
     state: Mutex<ReporterState>,
 }
@@ -123,8 +125,8 @@ impl<'a> OrderedReporter<'a> {
             selection,
             reshare,
             meter: context.console.progress(),
-            received: selection.items.iter().map(|_| AtomicU64::new(0)).collect(),
-            total_received: AtomicU64::new(0),
+            verified: selection.items.iter().map(|_| AtomicU64::new(0)).collect(),
+            total_verified: AtomicU64::new(0),
             total_bytes: selection.items.iter().fold(0, |sum, item| sum.saturating_add(item.content.size)),
             state: Mutex::new(ReporterState { outcomes, next_line: 0, status: ExitCode::Success }),
         }
@@ -160,16 +162,16 @@ impl<'a> OrderedReporter<'a> {
                     None => break,
                 },
             };
-            state.status = state.status.or(code);
+            state.status = state.status.first_failure(code);
             state.next_line += 1;
         }
     }
 
     fn print(&self, index: usize, outcome: &FileOutcome) -> ExitCode {
-        let asked = &self.selection.items[index].name;
+        let requested = &self.selection.items[index].name;
         match outcome {
-            FileOutcome::Saved(saved) => self.context.console.report(&Report::Downloaded { asked, saved }),
-            FileOutcome::Skipped => self.context.console.report(&Report::Skipped(asked)),
+            FileOutcome::Saved(saved) => self.context.console.report(&Report::Downloaded { requested, saved }),
+            FileOutcome::Skipped => self.context.console.report(&Report::Skipped(requested)),
             FileOutcome::Failed(failure) => return self.print_failure(failure),
         }
         ExitCode::Success
@@ -190,16 +192,18 @@ impl<'a> OrderedReporter<'a> {
         let saved = outcomes.filter_map(is_saved).collect();
         // An item without an outcome is a bug of the downloader, and must not look like success.
         let is_complete = state.next_line == self.selection.lines.len();
-        Results { status: state.status.or(if is_complete { ExitCode::Success } else { ExitCode::Internal }), saved }
+        Results {
+            status: state.status.first_failure(if is_complete { ExitCode::Success } else { ExitCode::Internal }),
+            saved,
+        }
     }
 }
 
 impl DownloadProgress for OrderedReporter<'_> {
     fn received(&self, index: usize, done: u64, _total: u64) {
-        let Some(received) = self.received.get(index) else { return };
-        // Negative, and wraps, when a group did not verify and its bytes no longer count.
-        let difference = done.wrapping_sub(received.swap(done, Relaxed));
-        let total = self.total_received.fetch_add(difference, Relaxed).wrapping_add(difference);
+        let Some(verified) = self.verified.get(index) else { return };
+        let difference = done.wrapping_sub(verified.swap(done, Relaxed));
+        let total = self.total_verified.fetch_add(difference, Relaxed).wrapping_add(difference);
         self.meter.update(self.selection.items[index].name.as_str(), total, self.total_bytes);
     }
 

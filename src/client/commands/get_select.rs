@@ -23,7 +23,7 @@ pub(super) enum ResultLine {
 /// What one `get` downloads and prints.
 #[derive(Debug, Default)]
 pub(super) struct Selection {
-    /// In the order asked.
+    /// In the order of the request.
     pub lines: Vec<ResultLine>,
     /// What is to be downloaded, each once.
     pub items: Vec<NamedContent>,

@@ -6,7 +6,7 @@ use crate::common::message::AvailableContent;
 use crate::common::types::{Audience, Content, FileName};
 
 #[test]
-fn results_come_in_the_order_asked() {
+fn results_come_in_the_order_of_the_request() {
     let client = TestClient::logged_in();
     client.found("a", 1, 1);
     client.found("b", 2, 1);

@@ -100,7 +100,7 @@ pub struct CommandContext {
     pub state: Arc<CommandState>,
     pub passwords: Box<dyn PasswordSource>,
     pub download_options: DownloadOptions,
-    /// Between two attempts of `-u` while the user is active.
+    /// The wait between two attempts to log in for `-u` while the user is active elsewhere.
     pub login_retry: Duration,
 }
 

@@ -58,7 +58,7 @@ fn publish_hashed(context: &CommandContext, to: Vec<UserName>, files: &[PathArg]
     status
 }
 
-/// The files that the arguments name, each once, in the order asked.
+/// The files that the arguments name, each once, in the order of the arguments.
 fn expand(context: &CommandContext, files: &[PathArg], failures: &mut Vec<ItemFailure>) -> Vec<FileName> {
     let mut seen = BTreeSet::new();
     let mut names = Vec::new();
@@ -197,7 +197,7 @@ pub fn unpublish(context: &CommandContext, files: &[PathArg]) -> ExitCode {
 
 struct Withdrawn {
     unpublished: Vec<FileName>,
-    /// What was not published, in the order asked.
+    /// What was not published, in the order of the arguments.
     failures: Vec<ItemFailure>,
 }
 

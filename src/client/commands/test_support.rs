@@ -216,7 +216,7 @@ impl SessionControl for ScriptedServer {
 }
 
 impl Download for ScriptedServer {
-    /// Finishes in the reverse of the order asked.
+    /// Finishes in the reverse of the requested order.
     fn fetch(
         &self,
         items: &[NamedContent],

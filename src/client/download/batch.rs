@@ -1,15 +1,12 @@
-//! Cuts a request of many files into batches, and drives one batch: starts its threads, feeds their events to the
-//! coordinator and does what it wants done. While one batch is downloaded, the targets of the next are checked and its
-//! sources queried.
+//! Drives one batch: starts its threads, feeds their events to the coordinator and does what it wants done.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, Scope};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, select};
 
@@ -22,115 +19,48 @@ use super::file_job::{FileJob, FileOperations, SmallFile};
 use super::partial_file::IncompleteFile;
 use super::scheduler::{FileId, SourceId};
 use super::source::{self, SourceHandle};
-use super::target::{TargetDir, TargetState};
-use super::{Cancelled, DownloadError, DownloadOptions, DownloadOutcome, DownloadProgress, OnExists, is_cancelled};
+use super::{DownloadError, DownloadOutcome, DownloadProgress};
 use crate::common::chunk_tree::GroupHashes;
-use crate::common::types::{ContentRef, NamedContent};
+use crate::common::types::ContentRef;
 
-/// Files of a batch: fewer than the tickets that an uploader keeps for one connection grant.
-pub(super) const FILES_PER_BATCH: usize = 2_048;
-
-/// All files of one command.
-pub(super) struct DownloadRequest<'a> {
-    pub target_dir: &'a TargetDir,
-    pub discovery: &'a Arc<dyn SourceDiscovery>,
-    pub items: &'a [NamedContent],
-    pub options: &'a DownloadOptions,
-    pub cancelled: &'a Cancelled,
-}
-
-/// A batch whose targets have been checked.
-struct PreparedBatch {
-    /// The files to download.
-    jobs: Vec<FileJob>,
-    events: (Sender<DownloadEvent>, Receiver<DownloadEvent>),
-    /// When its sources were queried.
+/// The first query for the sources of a batch, in flight, and the channel that gets its result and all later events.
+pub(super) struct SourceQuery {
+    /// `None`: no file of the batch needs a source.
     queried_at: Option<Instant>,
-    /// The other files, by their index in the request, with their outcome.
-    finished: Vec<(usize, DownloadOutcome)>,
+    sender: Sender<DownloadEvent>,
+    receiver: Receiver<DownloadEvent>,
 }
 
-impl DownloadRequest<'_> {
-    /// Downloads all; one outcome for each file, in order.
-    pub fn run(&self, progress: &dyn DownloadProgress) -> Vec<DownloadOutcome> {
-        let mut outcomes: Vec<Option<DownloadOutcome>> = self.items.iter().map(|_| None).collect();
-        let mut history = PeerHistory::default();
-        let starts = (0..self.items.len()).step_by(FILES_PER_BATCH);
-        let mut batches = starts.map(|start| start..self.items.len().min(start + FILES_PER_BATCH));
-        thread::scope(|scope| {
-            let mut prepare_next = || batches.next().map(|batch| scope.spawn(|| self.prepare(batch)));
-            let mut next = prepare_next();
-            while let Some(prepared) = next {
-                let mut batch = prepared.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                next = prepare_next();
-                let finished = std::mem::take(&mut batch.finished);
-                finished.iter().for_each(|(index, outcome)| progress.finished(*index, outcome));
-                let downloaded = self.download(batch, &mut history, progress);
-                finished.into_iter().chain(downloaded).for_each(|(index, outcome)| outcomes[index] = Some(outcome));
-            }
-        });
-        outcomes.into_iter().map(|outcome| outcome.expect("every file has an outcome")).collect()
-    }
-
-    fn prepare(&self, batch: Range<usize>) -> PreparedBatch {
-        let (mut jobs, mut finished) = (Vec::new(), Vec::new());
-        for index in batch {
-            let item = self.items[index].clone();
-            match self.check_target(&item) {
-                Some(outcome) => finished.push((index, outcome)),
-                None => jobs.push(FileJob { index, item }),
-            }
-        }
-        let events = channel();
+impl SourceQuery {
+    pub fn start(discovery: &Arc<dyn SourceDiscovery>, jobs: &[FileJob]) -> Self {
+        let (sender, receiver) = channel();
         // An empty content is created, not downloaded.
         let files: Vec<FileId> = (0..jobs.len()).filter(|&file| jobs[file].item.content.size > 0).collect();
         let queried_at = (!files.is_empty()).then(|| {
             let now = Instant::now();
-            find_sources(self.discovery, &jobs, now, files, &events.0);
+            find_sources(discovery, jobs, now, files, &sender);
             now
         });
-        PreparedBatch { jobs, events, queried_at, finished }
+        Self { queried_at, sender, receiver }
     }
+}
 
-    /// An outcome if nothing needs to be downloaded.
-    fn check_target(&self, item: &NamedContent) -> Option<DownloadOutcome> {
-        if is_cancelled(self.cancelled) {
-            return Some(DownloadOutcome::Failed(DownloadError::Interrupted));
-        }
-        let state = self.target_dir.target_state(&item.name, &item.content, &|| is_cancelled(self.cancelled));
-        match (state, self.options.on_exists) {
-            (Err(error), _) => Some(DownloadOutcome::Failed(error.into())),
-            (Ok(TargetState::Identical), _) => Some(DownloadOutcome::Saved { name: item.name.clone() }),
-            (Ok(TargetState::Different | TargetState::Directory), OnExists::Error) => {
-                Some(DownloadOutcome::Failed(DownloadError::Exists))
-            }
-            (Ok(TargetState::Different | TargetState::Directory), OnExists::Skip) => Some(DownloadOutcome::Skipped),
-            (Ok(TargetState::Directory), OnExists::Overwrite) => {
-                let reason = "a folder has this name, and folders are not replaced";
-                let error = io::Error::new(io::ErrorKind::IsADirectory, reason);
-                Some(DownloadOutcome::Failed(DownloadError::Local(error)))
-            }
-            (Ok(_), _) => None,
-        }
-    }
-
-    /// Downloads one batch; the outcomes by the files' indices in the request.
-    fn download(
-        &self,
-        batch: PreparedBatch,
-        history: &mut PeerHistory,
-        progress: &dyn DownloadProgress,
-    ) -> Vec<(usize, DownloadOutcome)> {
-        let PreparedBatch { jobs, events: (sender, receiver), queried_at, .. } = batch;
-        let files = FileOperations::new(self.target_dir, self.options.on_exists, self.cancelled, &jobs);
-        let coordinator = Coordinator::new(Instant::now(), &jobs, self.options.retry_for, history, queried_at);
-        let outcomes = thread::scope(|scope| {
-            let (sources, discovery) = (HashMap::new(), self.discovery);
-            let driver = Driver { scope, files: &files, progress, discovery, coordinator, sender, receiver, sources };
-            driver.run().into_outcomes().collect::<Vec<_>>()
-        });
-        jobs.iter().map(|job| job.index).zip(outcomes).collect()
-    }
+/// Downloads one batch; the outcomes in the order of its jobs.
+pub(super) fn download_batch(
+    files: &FileOperations<'_>,
+    discovery: &Arc<dyn SourceDiscovery>,
+    query: SourceQuery,
+    retry_for: Duration,
+    history: &mut PeerHistory,
+    progress: &dyn DownloadProgress,
+) -> Vec<DownloadOutcome> {
+    let SourceQuery { queried_at, sender, receiver } = query;
+    let coordinator = Coordinator::new(Instant::now(), files.jobs, retry_for, history, queried_at);
+    thread::scope(|scope| {
+        let sources = HashMap::new();
+        let driver = Driver { scope, files, progress, discovery, coordinator, sender, receiver, sources };
+        driver.run().into_outcomes().collect()
+    })
 }
 
 /// Queries sources on a separate thread, which is abandoned at the end: an unreachable server must not keep the user from
@@ -226,6 +156,7 @@ impl<'env> Driver<'_, 'env> {
                 let outcome = files.finalize_large(file, &incomplete);
                 let _ = events.send(DownloadEvent::File(file, FileEvent::Finished(outcome)));
             })),
+            Effect::Close(incomplete) => incomplete.close(),
             Effect::Report(report) => self.report(report),
         }
     }

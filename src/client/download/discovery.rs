@@ -23,7 +23,8 @@ pub struct SourceOffer {
     pub key: Redacted<[u8; 32]>,
     /// The sealed ticket.
     pub ticket: Vec<u8>,
-    /// The files that the ticket grants, in its order: indices into the queried files.
+    /// The files that the ticket grants, in its order: indices into the queried files. The coordinator replaces them by
+    /// file ids.
     pub files: Vec<usize>,
 }
 

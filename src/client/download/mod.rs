@@ -1,6 +1,7 @@
 //! Downloads: from many sources at once, every byte verified, resumed after any interruption.
 //!
-//! * `batch` cuts a request into batches, starts the threads of each and carries events and commands between them.
+//! * `request` checks the targets and cuts a request into batches. `batch` starts the threads of one and carries events
+//!   and commands between them.
 //! * `coordinator` decides everything in a batch, on the calling thread; pure. `scheduler` decides which source is asked
 //!   for which chunk group, `give_up` when a file is abandoned; pure too.
 //! * `source` is the thread of one connection: requests and receives. `writer` is its second thread: hashes and writes,
@@ -21,6 +22,7 @@ mod file_job;
 mod give_up;
 mod group_set;
 mod partial_file;
+mod request;
 mod scheduler;
 #[expect(clippy::disallowed_methods, reason = "a driver: it gives up on a silent peer")]
 mod source;
@@ -39,10 +41,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use batch::DownloadRequest;
 pub use discovery::{SourceDiscovery, SourceOffer};
 use file_job::FileJob;
 pub use partial_file::IncompleteFile;
+use request::DownloadRequest;
 use target::TargetDir;
 
 use crate::client::cancel::{Cancelled, is_cancelled};

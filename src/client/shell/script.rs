@@ -17,12 +17,12 @@ pub struct Script {
     /// One command a line.
     pub lines: Box<dyn BufRead + Send>,
     /// `-b` and `-c`: the first failure ends it, and a leading `-` ignores one.
-    pub is_batch: bool,
+    pub stop_at_failure: bool,
     /// `--stay`: the end of input does not end the client, unless a command has failed.
     pub stay: bool,
 }
 
-/// Runs all lines, in a batch those up to the first failure that is not ignored.
+/// Runs all lines; with `stop_at_failure` those up to the first failure that is not ignored.
 pub fn run(context: &CommandContext, mut script: Script) -> ShellExit {
     let mut status = ExitCode::Success;
     while !context.state.is_closed() && !context.console.is_closed() {
@@ -30,19 +30,19 @@ pub fn run(context: &CommandContext, mut script: Script) -> ShellExit {
             Ok(Line::End) if script.stay && status.is_success() => return ShellExit::Stay,
             Ok(Line::End) => break,
             Ok(Line::TooLong) => LineOutcome::Done(context.report_error("", ExitCode::Usage, "the line is too long")),
-            Ok(Line::Command(line)) if script.is_batch => match strip_ignore_prefix(&line) {
+            Ok(Line::Command(line)) if script.stop_at_failure => match strip_ignore_prefix(&line) {
                 Some(line) => ignoring_failure(execute(context, line)),
                 None => execute(context, &line),
             },
             Ok(Line::Command(line)) => execute(context, &line),
             Err(error) => {
                 let code = context.report_error("", ExitCode::LocalFile, format!("cannot read the commands: {error}"));
-                return ShellExit::Leave(status.or(code));
+                return ShellExit::Leave(status.first_failure(code));
             }
         };
         let LineOutcome::Done(code) = outcome else { break };
-        status = status.or(code);
-        if !code.is_success() && script.is_batch {
+        status = status.first_failure(code);
+        if !code.is_success() && script.stop_at_failure {
             break;
         }
     }

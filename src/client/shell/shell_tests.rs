@@ -4,7 +4,7 @@ use super::*;
 use crate::client::commands::test_support::TestClient;
 
 fn script(lines: &str, batch: bool, stay: bool) -> Script {
-    Script { lines: Box::new(Cursor::new(lines.to_string())), is_batch: batch, stay }
+    Script { lines: Box::new(Cursor::new(lines.to_string())), stop_at_failure: batch, stay }
 }
 
 fn run(client: &TestClient, lines: &str, batch: bool, stay: bool) -> (ShellExit, String) {

@@ -1,4 +1,4 @@
-//! The results of commands, as the contract's fixed texts and as JSON.
+//! The results of commands, as text and as JSON (docs/CLI.md); the texts are fixed.
 //!
 //! No streams, no decisions. Names that come from other users are escaped.
 
@@ -45,8 +45,8 @@ pub enum Report<'a> {
     SearchResults(&'a [FileName]),
     /// `sch -l`.
     SearchDetails(&'a [AvailableContent]),
-    /// `get`: the name asked for, and the name in the shared folder.
-    Downloaded { asked: &'a FileName, saved: &'a FileName },
+    /// `get`: the requested name, and the name in the shared folder.
+    Downloaded { requested: &'a FileName, saved: &'a FileName },
     /// `get` with `--on-exists skip`: the file exists.
     Skipped(&'a FileName),
     /// `get`: not found, or not downloaded.
@@ -127,8 +127,8 @@ impl Report<'_> {
             }
             Self::SearchResults(names) => json!({"command": "sch", "ok": true, "files": name_texts(names)}),
             Self::SearchDetails(entries) => json!({"command": "sch", "ok": true, "files": found_values(entries)}),
-            Self::Downloaded { asked, saved } => {
-                json!({"command": "get", "ok": true, "name": asked.as_str(), "saved": saved.as_str()})
+            Self::Downloaded { requested, saved } => {
+                json!({"command": "get", "ok": true, "name": requested.as_str(), "saved": saved.as_str()})
             }
             Self::Skipped(name) => json!({"command": "get", "ok": true, "name": name.as_str(), "skipped": true}),
             Self::DownloadFailed(failure) => failure_value("get", failure),

@@ -1,4 +1,4 @@
-//! The lines that the log has for requests and replies; SPEC.md fixes their text.
+//! The lines that the log has for requests and replies; their text is fixed.
 
 use log::{Level, log};
 

@@ -144,6 +144,8 @@ pub(in crate::client::download) enum Effect {
     Open(FileId, GroupHashes),
     /// Give a complete large file its name.
     Finalize(FileId, Arc<IncompleteFile>),
+    /// End all writing to the partial file of a failed download, and unlock it.
+    Close(Arc<IncompleteFile>),
     Report(ProgressReport),
 }
 

@@ -1,7 +1,9 @@
 //! Decides what happens in one batch of downloads. Events in, effects out: no clocks, sockets, files or threads.
 //!
-//! It owns all state of the batch: the schedule, the sources, the files. `events` lists what it exchanges with the
-//! threads, `sources` finds, dials and drops sources; this file assigns work to them and follows the files.
+//! It owns all state of the batch: the schedule, the sources, the files. One part is shared: the set of verified groups of an
+//! incomplete file, atomics in memory, which is updated here and read by uploads. `events` lists what the coordinator
+//! exchanges with the threads, `sources` finds, dials and drops sources; this file assigns work to them and follows the
+//! files.
 
 mod events;
 mod sources;
@@ -113,12 +115,14 @@ impl<'a> Coordinator<'a> {
 
     /// Does what is due and returns what is to be done. Must be called again at [`poll_timeout`](Self::poll_timeout).
     pub fn advance(&mut self, now: Instant) -> Vec<Effect> {
-        let mut unfinished = 0;
-        // Abandoning a file may release others.
-        while std::mem::replace(&mut unfinished, self.unfinished) != self.unfinished {
+        // Each pass may abandon files, which may release others: repeated until a pass abandons none.
+        let mut is_settled = self.is_finished();
+        while !is_settled {
+            let unfinished = self.unfinished;
             self.dial_pending(now);
             self.assign_work(now);
             self.query_if_needed(now);
+            is_settled = self.unfinished == unfinished;
         }
         if !self.is_finished() {
             self.send_cancels();
@@ -155,11 +159,15 @@ impl<'a> Coordinator<'a> {
         match event {
             SourceEvent::Connected(files) => self.on_connected(id, &files),
             SourceEvent::Granted(files) => {
-                self.sources.entry(id).and_modify(|source| source.pending_grants -= 1);
+                if let Some(source) = self.sources.get_mut(&id) {
+                    source.pending_grants -= 1;
+                }
                 files.into_iter().for_each(|file| self.scheduler.confirm_source(id, file));
             }
             SourceEvent::GrantRefused(files) => {
-                self.sources.entry(id).and_modify(|source| source.pending_grants -= 1);
+                if let Some(source) = self.sources.get_mut(&id) {
+                    source.pending_grants -= 1;
+                }
                 files.into_iter().for_each(|file| self.scheduler.remove_source_for(id, file));
             }
             SourceEvent::Received { bytes, completed } => {
@@ -179,12 +187,14 @@ impl<'a> Coordinator<'a> {
             SourceEvent::NotAvailable(file, assignments) => {
                 assignments.into_iter().for_each(|assignment| self.scheduler.on_not_available(id, assignment));
                 self.scheduler.set_availability_unknown(id, file);
-                self.sources.entry(id).and_modify(|source| {
+                if let Some(source) = self.sources.get_mut(&id) {
                     source.availability_due.entry(file).or_insert(now);
-                });
+                }
             }
             SourceEvent::Cancelled => {
-                self.sources.entry(id).and_modify(|source| source.is_cancelling = false);
+                if let Some(source) = self.sources.get_mut(&id) {
+                    source.is_cancelling = false;
+                }
                 self.scheduler.on_cancelled(id);
             }
             SourceEvent::Stored(results) => results.into_iter().for_each(|result| self.on_stored(now, id, result)),
@@ -205,7 +215,9 @@ impl<'a> Coordinator<'a> {
                 self.stop(id);
             }
             StoreResult::SmallFile(file, outcome) => {
-                self.sources.entry(id).and_modify(|source| source.has_delivered = true);
+                if let Some(source) = self.sources.get_mut(&id) {
+                    source.has_delivered = true;
+                }
                 if matches!(outcome, DownloadOutcome::Saved { .. }) && !self.files[file].is_finished() {
                     self.report(ProgressReport::Received(file, self.jobs[file].item.content.size));
                 }
@@ -224,7 +236,9 @@ impl<'a> Coordinator<'a> {
         }
         incomplete.set_verified(group);
         self.files[file].give_up.record_progress(now);
-        self.sources.entry(id).and_modify(|source| source.has_delivered = true);
+        if let Some(source) = self.sources.get_mut(&id) {
+            source.has_delivered = true;
+        }
         self.report(ProgressReport::Received(file, self.scheduler.verified_bytes(file)));
         if verified == Verified::Complete {
             self.effects.push(Effect::Finalize(file, incomplete));
@@ -274,7 +288,7 @@ impl<'a> Coordinator<'a> {
     fn on_opened(&mut self, file: FileId, opened: OpenedFile) {
         let OpenedFile { incomplete, candidates, start_group } = opened;
         if self.files[file].is_finished() {
-            return incomplete.close();
+            return self.effects.push(Effect::Close(incomplete));
         }
         let mut candidates = candidates.into_iter().peekable();
         for group in 0..incomplete.outline().groups().len() as u32 {
@@ -296,7 +310,7 @@ impl<'a> Coordinator<'a> {
         if let Some(incomplete) = state.incomplete.take()
             && !matches!(outcome, DownloadOutcome::Saved { .. })
         {
-            incomplete.close();
+            self.effects.push(Effect::Close(incomplete));
         }
         state.outcome = Some(outcome);
         self.unfinished -= 1;

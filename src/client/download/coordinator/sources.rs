@@ -244,7 +244,9 @@ impl Coordinator<'_> {
     }
 
     pub(super) fn on_connected(&mut self, id: SourceId, files: &[FileId]) {
-        self.sources.entry(id).and_modify(|source| source.is_connected = true);
+        if let Some(source) = self.sources.get_mut(&id) {
+            source.is_connected = true;
+        }
         files.iter().for_each(|&file| self.scheduler.confirm_source(id, file));
         self.send_grants(id);
     }

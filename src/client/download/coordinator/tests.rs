@@ -136,6 +136,7 @@ fn kinds(effects: &[Effect]) -> Vec<String> {
         Effect::Send(id, SourceCommand::Stop) => format!("stop {id}"),
         Effect::Open(file, _) => format!("open {file}"),
         Effect::Finalize(file, _) => format!("finalize {file}"),
+        Effect::Close(_) => "close".to_owned(),
         Effect::Report(ProgressReport::Received(file, bytes)) => format!("received {bytes} of {file}"),
         Effect::Report(ProgressReport::Opened(file, _)) => format!("opened {file}"),
         Effect::Report(ProgressReport::Finished(file)) => format!("finished {file}"),
@@ -231,7 +232,7 @@ fn a_source_with_wrong_bytes_is_stopped_dropped_and_not_dialled_again() {
     let effects = fixture.source(0, SourceEvent::Stored(vec![StoreResult::Corrupt(first[0])]));
     assert_eq!(kinds(&effects), ["stop 0"]);
     let effects = fixture.source(0, SourceEvent::Ended(SourceEnd::Done));
-    assert_eq!(kinds(&effects), ["dropped hans for 0", "finished 0"]);
+    assert_eq!(kinds(&effects), ["dropped hans for 0", "close", "finished 0"]);
     assert_eq!(fixture.failure(0), "what the sources sent does not match the published hash");
     drop(fixture);
     let mut next_batch = Fixture::new(&jobs, &mut history, Duration::ZERO);
@@ -287,7 +288,7 @@ fn a_file_that_waits_for_the_partial_file_of_another_starts_when_that_one_is_aba
     fixture.connect_and_open();
     assert!(kinds(&fixture.source(1, SourceEvent::Connected(vec![1]))).is_empty());
     let effects = fixture.source(0, SourceEvent::Ended(SourceEnd::Lost("the connection was cut".to_owned())));
-    assert_eq!(kinds(&effects), ["finished 0", "outline of 1 from 1"]);
+    assert_eq!(kinds(&effects), ["close", "finished 0", "outline of 1 from 1"]);
 }
 
 #[test]
@@ -340,7 +341,9 @@ fn an_interrupt_fails_all_unfinished_files_and_closes_their_partial_files() {
     let effects = fixture.connect_and_open();
     let Some(Effect::Report(ProgressReport::Opened(0, incomplete))) = effects.first() else { panic!("it is open") };
     assert!(!incomplete.is_closed());
-    assert_eq!(kinds(&fixture.feed(DownloadEvent::Interrupted)), ["finished 0", "finished 1"]);
-    assert!(incomplete.is_closed() && fixture.coordinator.is_finished());
+    let effects = fixture.feed(DownloadEvent::Interrupted);
+    assert_eq!(kinds(&effects), ["close", "finished 0", "finished 1"]);
+    let Some(Effect::Close(closed)) = effects.first() else { panic!("it is closed") };
+    assert!(Arc::ptr_eq(closed, incomplete) && fixture.coordinator.is_finished());
     assert_eq!(fixture.failure(1), "interrupted");
 }

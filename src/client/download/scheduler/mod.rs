@@ -16,7 +16,7 @@ use state::{FileSchedule, FileStage, GroupState};
 
 use crate::client::download::group_set::GroupSet;
 
-/// Index of a file, from 0.
+/// Index of a file among the jobs of its batch, from 0. Not its index in the request, which is `FileJob::index`.
 pub(super) type FileId = usize;
 /// Identifies a source; the id of a removed source is reused.
 pub(super) type SourceId = usize;

@@ -11,11 +11,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::batch::FILES_PER_BATCH;
 use crossbeam_channel::{Sender, bounded};
 use peers::{Contents, PeerBehaviour, TestDiscovery, TestPeer};
 use tempfile::TempDir;
 
+use super::request::FILES_PER_BATCH;
 use super::*;
 use crate::common::types::{Content, ContentHash, NamedContent};
 

@@ -1,0 +1,107 @@
+//! A request of many files: cut into batches, which are downloaded one after the other. While one batch is downloaded, the
+//! targets of the next are checked and its sources queried.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::thread;
+
+use super::batch::{SourceQuery, download_batch};
+use super::coordinator::PeerHistory;
+use super::discovery::SourceDiscovery;
+use super::file_job::{FileJob, FileOperations};
+use super::target::{TargetDir, TargetState};
+use super::{Cancelled, DownloadError, DownloadOptions, DownloadOutcome, DownloadProgress, OnExists, is_cancelled};
+use crate::common::types::NamedContent;
+
+/// Files of a batch: half of the contents that an uploader grants to one connection (`GRANTS_MAX`).
+pub(super) const FILES_PER_BATCH: usize = 2_048;
+
+/// All files of one command.
+pub(super) struct DownloadRequest<'a> {
+    pub target_dir: &'a TargetDir,
+    pub discovery: &'a Arc<dyn SourceDiscovery>,
+    pub items: &'a [NamedContent],
+    pub options: &'a DownloadOptions,
+    pub cancelled: &'a Cancelled,
+}
+
+/// A batch whose targets have been checked.
+struct PreparedBatch {
+    /// The files to download.
+    jobs: Vec<FileJob>,
+    sources: SourceQuery,
+    /// The other files, by their index in the request, with their outcome.
+    finished: Vec<(usize, DownloadOutcome)>,
+}
+
+impl DownloadRequest<'_> {
+    /// Downloads all; one outcome for each file, in order.
+    pub fn run(&self, progress: &dyn DownloadProgress) -> Vec<DownloadOutcome> {
+        let mut outcomes: Vec<Option<DownloadOutcome>> = self.items.iter().map(|_| None).collect();
+        let mut history = PeerHistory::default();
+        let starts = (0..self.items.len()).step_by(FILES_PER_BATCH);
+        let mut batches = starts.map(|start| start..self.items.len().min(start + FILES_PER_BATCH));
+        thread::scope(|scope| {
+            let mut prepare_next = || batches.next().map(|batch| scope.spawn(|| self.prepare(batch)));
+            let mut next = prepare_next();
+            while let Some(prepared) = next {
+                let mut batch = prepared.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                next = prepare_next();
+                let finished = std::mem::take(&mut batch.finished);
+                finished.iter().for_each(|(index, outcome)| progress.finished(*index, outcome));
+                let downloaded = self.download(batch, &mut history, progress);
+                finished.into_iter().chain(downloaded).for_each(|(index, outcome)| outcomes[index] = Some(outcome));
+            }
+        });
+        outcomes.into_iter().map(|outcome| outcome.expect("every file has an outcome")).collect()
+    }
+
+    fn prepare(&self, batch: Range<usize>) -> PreparedBatch {
+        let (mut jobs, mut finished) = (Vec::new(), Vec::new());
+        for index in batch {
+            let item = self.items[index].clone();
+            match self.check_target(&item) {
+                Some(outcome) => finished.push((index, outcome)),
+                None => jobs.push(FileJob { index, item }),
+            }
+        }
+        let sources = SourceQuery::start(self.discovery, &jobs);
+        PreparedBatch { jobs, sources, finished }
+    }
+
+    /// An outcome if nothing needs to be downloaded.
+    fn check_target(&self, item: &NamedContent) -> Option<DownloadOutcome> {
+        if is_cancelled(self.cancelled) {
+            return Some(DownloadOutcome::Failed(DownloadError::Interrupted));
+        }
+        let state = self.target_dir.target_state(&item.name, &item.content, &|| is_cancelled(self.cancelled));
+        match (state, self.options.on_exists) {
+            (Err(error), _) => Some(DownloadOutcome::Failed(error.into())),
+            (Ok(TargetState::Identical), _) => Some(DownloadOutcome::Saved { name: item.name.clone() }),
+            (Ok(TargetState::Different | TargetState::Directory), OnExists::Error) => {
+                Some(DownloadOutcome::Failed(DownloadError::Exists))
+            }
+            (Ok(TargetState::Different | TargetState::Directory), OnExists::Skip) => Some(DownloadOutcome::Skipped),
+            (Ok(TargetState::Directory), OnExists::Overwrite) => {
+                let reason = "a folder has this name, and folders are not replaced";
+                let error = io::Error::new(io::ErrorKind::IsADirectory, reason);
+                Some(DownloadOutcome::Failed(DownloadError::Local(error)))
+            }
+            (Ok(_), _) => None,
+        }
+    }
+
+    /// Downloads one batch; the outcomes by the files' indices in the request.
+    fn download(
+        &self,
+        batch: PreparedBatch,
+        history: &mut PeerHistory,
+        progress: &dyn DownloadProgress,
+    ) -> Vec<(usize, DownloadOutcome)> {
+        let PreparedBatch { jobs, sources, .. } = batch;
+        let files = FileOperations::new(self.target_dir, self.options.on_exists, self.cancelled, &jobs);
+        let outcomes = download_batch(&files, self.discovery, sources, self.options.retry_for, history, progress);
+        jobs.iter().map(|job| job.index).zip(outcomes).collect()
+    }
+}
