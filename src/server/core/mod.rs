@@ -65,7 +65,7 @@ const ITERATIONS_PER_LOGIN_WHEN_BUSY: u32 = 4;
 const NAMES_PER_ITERATION: usize = 500;
 /// Log lines about clients of other protocol versions.
 const VERSION_LINES: Rate = Rate::every(Duration::from_secs(10), 5);
-/// After the server was suspended, its clients have at most this long to be heard before they expire.
+/// After the server was suspended, its clients have at most this long to send a datagram before they expire.
 const SUSPENSION_GRACE_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
@@ -257,7 +257,7 @@ impl Server {
     /// The server was suspended (the process by a signal, or the machine) past a deadline. Datagrams that clients sent
     /// meanwhile may wait in the socket: no session expires before these can be processed.
     pub fn handle_suspension(&mut self, now: Instant) {
-        debug!("the server was suspended for a while; {} sessions get time to be heard", self.session_count());
+        debug!("the server was suspended for a while; {} sessions get time to send a datagram", self.session_count());
         let grace = self.config.liveness.saturating_sub(self.config.heartbeat);
         self.sessions.postpone_expiry(now + grace.min(SUSPENSION_GRACE_MAX));
     }

@@ -141,7 +141,7 @@ impl Sessions {
         self.entries.len()
     }
 
-    /// No session expires before `until`: for a server that was stopped itself.
+    /// No session expires before `until`: for a server that was suspended itself.
     pub fn postpone_expiry(&mut self, until: Instant) {
         self.no_expiry_before = self.no_expiry_before.max(Some(until));
     }
