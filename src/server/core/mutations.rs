@@ -71,7 +71,7 @@ impl Server {
     ) -> Option<Response> {
         let session = self.sessions.get(key);
         let (owner, instance, session_id) = (session.owner, session.instance, session.cipher.id());
-        let Some(account) = self.accounts.get_mut(&session.user) else { return None };
+        let account = self.accounts.get_mut(&session.user)?;
         if let Some(last) = account.last_mutation_of(instance).filter(|last| last.request >= id) {
             let (is_repeated, found) = (last.request == id, last.found);
             return if is_repeated { self.reply_for(owner, found) } else { Response::Rejected }.into();
