@@ -91,8 +91,8 @@ pub fn respond<M>(
     Ok(split(stream, sealer, opener))
 }
 
-/// Accepts a connection as uploader, blocking; the listener of `upload` takes the same steps without blocking. `admit`
-/// gets the encrypted ticket and returns the connection's key and any value for the caller, or `None` to close the
+/// Accepts a connection as uploader, blocking. For tests; the listener of `upload` takes the same steps without blocking.
+/// `admit` gets the encrypted ticket and returns the connection's key and any value for the caller, or `None` to close the
 /// connection without a reply.
 pub fn accept<T, M>(
     mut stream: TcpStream,

@@ -3,6 +3,7 @@
 //! Must not know where command lines come from.
 
 pub mod auth;
+mod cancellation;
 pub mod get;
 mod get_select;
 pub mod lists;
@@ -10,7 +11,6 @@ pub mod publish;
 mod reshare;
 pub mod search;
 mod selector;
-mod state;
 mod verb;
 
 use std::fmt::Display;
@@ -29,7 +29,7 @@ use crate::client::ui::report::{ItemFailure, Report};
 use crate::client::upload::UploadService;
 use crate::common::types::{NamedContent, Password, UserName};
 
-pub use self::state::CommandState;
+pub use self::cancellation::CommandState;
 pub use self::verb::{Verb, help_text};
 
 /// What the user should know about a new session.

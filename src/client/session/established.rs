@@ -72,14 +72,9 @@ impl Session {
         }
     }
 
-    pub(super) fn establish(
-        &mut self,
-        now: Instant,
-        server: SocketAddr,
-        params: SessionParams,
-        secret: &Secret,
-        resumed: bool,
-    ) {
+    /// A login or a reconnect has succeeded.
+    pub(super) fn establish(&mut self, now: Instant, server: SocketAddr, params: SessionParams, secret: &Secret) {
+        let resumed = matches!(self.state, State::Reconnecting(_));
         let Some(credentials) = &self.credentials else { return };
         let user = credentials.user.clone();
         move_to_front(&mut self.config.servers, server);

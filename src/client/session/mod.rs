@@ -286,7 +286,7 @@ impl Session {
             None => return,
             Some(HandshakeOutcome::Established { server, params, secret }) => {
                 self.acked.reset(&params);
-                self.establish(now, server, params.clone(), &secret, false);
+                self.establish(now, server, params.clone(), &secret);
                 return self.events.push_back(Event::LoginFinished(Ok(params)));
             }
             Some(HandshakeOutcome::Refused) => LoginError::Refused,

@@ -100,7 +100,7 @@ impl Session {
                 let logout_deadline = self.io.timers.get(Timer::LogoutDeadline);
                 self.check_digest(&params);
                 self.requests.resend_all(now);
-                self.establish(now, server, params, &secret, true);
+                self.establish(now, server, params, &secret);
                 if let Some(deadline) = logout_deadline {
                     self.begin_logout(now, deadline);
                 }

@@ -48,7 +48,7 @@ impl InterruptState {
         self.is_interactive.store(true, SeqCst);
     }
 
-    /// Acts on a signal, and returns what is left to do.
+    /// Cancels commands as the signal demands, and returns what is left to do.
     pub fn on_signal(&self, signal: ShutdownSignal) -> SignalAction {
         let action = self.action_for(signal);
         match action {
