@@ -26,7 +26,6 @@ pub(crate) mod shell;
 #[expect(clippy::disallowed_methods, reason = "drivers: they give up on a peer after a timeout")]
 pub(crate) mod transport;
 pub(crate) mod ui;
-#[expect(clippy::disallowed_methods, reason = "drivers: uploads end after a timeout")]
 pub(crate) mod upload;
 
 pub use self::app::{StartupError, run as run_client};

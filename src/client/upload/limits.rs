@@ -205,6 +205,7 @@ impl TicketKey {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "virtual time begins at any instant")]
 mod tests {
     use rand::SeedableRng;
     use rand_chacha::ChaCha20Rng;

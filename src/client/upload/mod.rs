@@ -7,8 +7,10 @@
 //!
 //! Must not know about the server, the screen, or how downloads are written.
 
+#[expect(clippy::disallowed_methods, reason = "a driver: it gives up on a silent peer")]
 mod connection;
 mod limits;
+#[expect(clippy::disallowed_methods, reason = "a driver: it drops connections after a timeout")]
 mod listener;
 mod pending;
 mod serve;
@@ -75,6 +77,7 @@ impl UploadService {
     }
 
     /// Sets the key of tickets at the start of a session. Earlier keys stay valid for `TICKET_KEY_GRACE`.
+    #[expect(clippy::disallowed_methods, reason = "a key is valid for a time after its successor")]
     pub fn set_ticket_key(&self, key: &Secret, server_now_ms: u64) {
         lock(&self.ticket_keys).rotate(key, server_now_ms, Instant::now());
     }
@@ -90,8 +93,10 @@ impl UploadService {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test waits for a condition")]
 mod test_support;
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "whether a hash can be stored depends on the clock")]
 #[path = "service_tests.rs"]
 mod tests;
