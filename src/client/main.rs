@@ -1,12 +1,15 @@
 //! The `client` program. See `fileshare::client`.
 
+use std::io::Write;
+
 use fileshare::client::{ExitCode, Options, StartupError, run_client};
 
 fn main() -> std::process::ExitCode {
     let code = match run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("client: {error}");
+            // A closed stderr is not a fault of the program.
+            let _ = writeln!(std::io::stderr(), "client: {error}");
             (&error).into()
         }
     };

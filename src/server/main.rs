@@ -1,5 +1,6 @@
 //! The `server` program. See `fileshare::server`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use fileshare::server::{Action, ServerError, print_record, serve};
@@ -8,7 +9,8 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("server: {error}");
+            // A closed stderr is not a fault of the program.
+            let _ = writeln!(std::io::stderr(), "server: {error}");
             ExitCode::FAILURE
         }
     }

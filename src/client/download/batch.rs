@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, Scope};
@@ -201,31 +202,68 @@ impl<'env> Driver<'_, 'env> {
 
 /// Opens the partial file of a large file and verifies what it holds; meanwhile the rest is downloaded.
 fn open_large(files: &FileOperations<'_>, file: FileId, outline: GroupHashes, events: &Sender<DownloadEvent>) {
-    let report = |event| drop(events.send(DownloadEvent::File(file, event)));
+    let report = |event| match events.send(DownloadEvent::File(file, event)) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()), // the batch has ended
+    };
     match files.open_large(file, outline) {
         Ok((incomplete, candidates)) => {
             // Downloads of one file that serve each other should not all begin with the same group.
             let start_group = rand::random::<u32>() % incomplete.outline().groups().len() as u32;
             let opened = OpenedFile { incomplete: incomplete.clone(), candidates: candidates.clone(), start_group };
-            report(FileEvent::Opened(opened));
-            if let Err(error) = scan(&incomplete, &candidates, report) {
-                report(FileEvent::Finished(DownloadOutcome::Failed(error.into())));
+            if report(FileEvent::Opened(opened)).is_continue()
+                && let Err(error) = scan(&incomplete, &candidates, report)
+            {
+                let _ = report(FileEvent::Finished(DownloadOutcome::Failed(error.into())));
             }
         }
-        Err(error) => report(FileEvent::Finished(DownloadOutcome::Failed(error))),
+        Err(error) => {
+            let _ = report(FileEvent::Finished(DownloadOutcome::Failed(error)));
+        }
     }
 }
 
-fn scan(incomplete: &IncompleteFile, candidates: &[u32], report: impl Fn(FileEvent)) -> io::Result<()> {
+/// Verifies the candidate groups, until the file is closed or `report` breaks.
+fn scan(
+    incomplete: &IncompleteFile,
+    candidates: &[u32],
+    report: impl Fn(FileEvent) -> ControlFlow<()>,
+) -> io::Result<()> {
     let mut buffer = Vec::new();
     for &group in candidates {
         if incomplete.is_closed() {
             return Ok(());
         }
-        match incomplete.partial().verify_group(incomplete.outline(), group, &mut buffer)? {
-            true => report(FileEvent::GroupPresent(group)),
-            false => report(FileEvent::GroupMissing(group)),
+        let event = match incomplete.partial().verify_group(incomplete.outline(), group, &mut buffer)? {
+            true => FileEvent::GroupPresent(group),
+            false => FileEvent::GroupMissing(group),
+        };
+        if report(event).is_break() {
+            return Ok(());
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::chunk_tree::{GroupHash, group_count};
+
+    #[test]
+    fn a_scan_ends_when_its_reports_are_not_taken_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let size = 3 << 20;
+        let hashes = (0..group_count(size)).map(|_| GroupHash::default()).collect();
+        let outline = GroupHashes::from_groups(size, hashes).unwrap();
+        let incomplete = IncompleteFile::with_verified(dir.path(), outline, &[]);
+        incomplete.partial().preallocate(size).unwrap();
+        let reports = std::cell::Cell::new(0);
+        scan(&incomplete, &[0, 1, 2], |_| {
+            reports.set(reports.get() + 1);
+            ControlFlow::Break(())
+        })
+        .unwrap();
+        assert_eq!(reports.get(), 1);
+    }
 }

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use rayon::iter::{ParallelBridge, ParallelIterator};
@@ -35,15 +36,23 @@ impl From<io::Error> for HashError {
     }
 }
 
-/// Hashes `file`, which had this identity when it was opened. `on_progress` gets the number of bytes hashed so far after
-/// every piece, from any thread, and can stop the work.
+/// Hashes `file`, which had this identity when it was opened. `on_progress` gets the number of bytes hashed so far, from
+/// any thread, and can stop the work. While one call of it is running, the other threads go on without calling it: a
+/// terminal that takes no output holds up one thread of the pool at most.
 pub fn hash_file(
     file: &File,
     identity: &FileIdentity,
     on_progress: &mut (dyn FnMut(u64) -> ControlFlow<()> + Send),
 ) -> Result<GroupHashes, HashError> {
     let size = identity.size;
-    let job = HashJob { file, size, state: Mutex::new(JobState { done_bytes: 0, failure: None, on_progress }) };
+    let job = HashJob {
+        file,
+        size,
+        done_bytes: AtomicU64::new(0),
+        is_stopped: AtomicBool::new(false),
+        failure: Mutex::new(None),
+        on_progress: Mutex::new(ProgressCallback { reported_bytes: 0, on_progress }),
+    };
     let hashes: Vec<OnceLock<GroupHash>> = (0..group_count(size)).map(|_| OnceLock::new()).collect();
     let buffer = || vec![0; PIECE_BYTES.min(usize::try_from(size).unwrap_or(usize::MAX))];
     let hash_group = |buffer: &mut Vec<u8>, (group, place): (u32, &OnceLock<GroupHash>)| {
@@ -57,7 +66,10 @@ pub fn hash_file(
         // The bridge hands the groups out in order, so that the file is read from its start to its end.
         places => (0..).zip(places).par_bridge().try_for_each_init(buffer, hash_group),
     };
-    if let (Err(()), Some(failure)) = (hashed, unpoison(job.state.into_inner()).failure) {
+    if hashed.is_ok() {
+        job.report_progress(&mut lock(&job.on_progress));
+    }
+    if let Some(failure) = unpoison(job.failure.into_inner()) {
         return Err(failure);
     }
     if FileIdentity::of_file(file)? != *identity {
@@ -71,13 +83,15 @@ pub fn hash_file(
 struct HashJob<'a> {
     file: &'a File,
     size: u64,
-    state: Mutex<JobState<'a>>,
+    done_bytes: AtomicU64,
+    is_stopped: AtomicBool,
+    /// The first failure; the other threads stop because of it.
+    failure: Mutex<Option<HashError>>,
+    on_progress: Mutex<ProgressCallback<'a>>,
 }
 
-struct JobState<'a> {
-    done_bytes: u64,
-    /// The first failure; the others stop because of it.
-    failure: Option<HashError>,
+struct ProgressCallback<'a> {
+    reported_bytes: u64,
     on_progress: &'a mut (dyn FnMut(u64) -> ControlFlow<()> + Send),
 }
 
@@ -97,18 +111,27 @@ impl HashJob<'_> {
     }
 
     fn report(&self, bytes: u64) -> Result<(), HashError> {
-        let mut state = lock(&self.state);
-        state.done_bytes += bytes;
-        let done_bytes = state.done_bytes;
-        if state.failure.is_some() || (state.on_progress)(done_bytes).is_break() {
-            state.failure.get_or_insert(HashError::Interrupted);
-            return Err(HashError::Interrupted);
+        self.done_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if let Ok(mut progress) = self.on_progress.try_lock() {
+            self.report_progress(&mut progress);
         }
-        Ok(())
+        if self.is_stopped.load(Ordering::Relaxed) { Err(HashError::Interrupted) } else { Ok(()) }
+    }
+
+    /// Reports what was hashed since the last report.
+    fn report_progress(&self, progress: &mut ProgressCallback<'_>) {
+        let done_bytes = self.done_bytes.load(Ordering::Relaxed);
+        if done_bytes > progress.reported_bytes && !self.is_stopped.load(Ordering::Relaxed) {
+            progress.reported_bytes = done_bytes;
+            if (progress.on_progress)(done_bytes).is_break() {
+                self.fail(HashError::Interrupted);
+            }
+        }
     }
 
     fn fail(&self, failure: HashError) {
-        lock(&self.state).failure.get_or_insert(failure);
+        lock(&self.failure).get_or_insert(failure);
+        self.is_stopped.store(true, Ordering::Relaxed);
     }
 }
 

@@ -152,8 +152,11 @@ impl UploadService {
         keep_alive: &mut KeepAlive<'_>,
     ) -> Result<OpenContent, ServeError> {
         let mut publication = self.publications.lookup_granted(grant, downloader);
-        if let (None, Some(ended)) = (&publication, self.publications.loading()) {
-            keep_alive.wait(&ended, Some(LIST_TIMEOUT))?;
+        if publication.is_none() {
+            if let Some(ended) = self.publications.loading() {
+                keep_alive.wait(&ended, Some(LIST_TIMEOUT))?;
+            }
+            // The list may also have been completed between the look-up and the question whether it is loading.
             publication = self.publications.lookup_granted(grant, downloader);
         }
         let publication = publication.ok_or(RefusalReason::NotShared)?;
