@@ -15,7 +15,7 @@ const FILE_MAX_LINES: usize = 450;
 /// Type names that both programs define for their own side of the same thing.
 const MIRRORED_TYPES: &[&str] = &["Session"];
 
-/// Words of an earlier private vocabulary, see CONTRIBUTING.md.
+/// Words of an earlier vocabulary that had no technical meaning.
 const RETIRED_WORDS: &[&str] = &["town", "liar", "desk", "verdict", "whoever", "somebody", "patience", "disappoint"];
 
 #[test]
