@@ -79,10 +79,10 @@ impl Bench {
         let Some(Packet::Login2 { ke2, .. }) = Packet::parse(&login2) else { panic!("no LOGIN2") };
         let finished = login.finish(&mut self.rng, &user, password, ke2, KeyStretching::Insecure);
         let (key, ke3) = finished.expect("the password is right");
-        let client_info = key.seal_client_info(&nonce, &ClientInfo { tcp_port: 1, free_slots: 1 });
+        let client_info = key.client_info(&nonce).seal(&ClientInfo { tcp_port: 1, free_slots: 1 });
         let login4 = self.exchange(address, Packet::Login3 { nonce, ke3: &ke3, client_info: &client_info }.to_bytes());
         let Some(Packet::Login4 { result, .. }) = Packet::parse(&login4) else { panic!("no LOGIN4") };
-        let Ok(LoginResult::Accepted(params)) = key.open_result(&nonce, result) else { panic!("refused") };
+        let Ok(LoginResult::Accepted(params)) = key.result(&nonce).open(result) else { panic!("refused") };
         let secret = key.session_secret();
         let end = |side| SessionCipher::new(side, params.session, &secret);
         let mut ends = SessionEnds { address, client: end(Side::Client), server: end(Side::Server) };

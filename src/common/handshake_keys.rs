@@ -3,6 +3,8 @@
 //! Each key seals one message: it is derived for one direction of one exchange, so the AEAD nonce is zero. The exchange's
 //! nonce is associated data. Every message is padded to a fixed size, so that its length reveals nothing.
 
+use std::marker::PhantomData;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
@@ -30,22 +32,14 @@ impl LoginKey {
         derive(context::SESSION, &self.0)
     }
 
-    /// Seals the client info of LOGIN3.
-    pub fn seal_client_info(&self, nonce: &Nonce, info: &ClientInfo) -> [u8; CLIENT_INFO_BYTES] {
-        seal_padded(&derive(context::LOGIN_CLIENT_INFO, &self.0), nonce, info)
+    /// Of the client info in LOGIN3.
+    pub fn client_info(&self, nonce: &Nonce) -> ClientInfoKey {
+        MessageKey::new(derive(context::LOGIN_CLIENT_INFO, &self.0), nonce)
     }
 
-    pub fn open_client_info(&self, nonce: &Nonce, sealed: &[u8; CLIENT_INFO_BYTES]) -> Result<ClientInfo, LoginFailed> {
-        open_padded(&derive(context::LOGIN_CLIENT_INFO, &self.0), nonce, sealed)
-    }
-
-    /// Seals the result in LOGIN4.
-    pub fn seal_result(&self, nonce: &Nonce, result: &LoginResult) -> [u8; LOGIN_RESULT_BYTES] {
-        seal_padded(&derive(context::LOGIN_RESULT, &self.0), nonce, result)
-    }
-
-    pub fn open_result(&self, nonce: &Nonce, sealed: &[u8; LOGIN_RESULT_BYTES]) -> Result<LoginResult, LoginFailed> {
-        open_padded(&derive(context::LOGIN_RESULT, &self.0), nonce, sealed)
+    /// Of the result in LOGIN4.
+    pub fn result(&self, nonce: &Nonce) -> LoginResultKey {
+        MessageKey::new(derive(context::LOGIN_RESULT, &self.0), nonce)
     }
 }
 
@@ -63,43 +57,58 @@ impl ResumptionKey {
         derive(context::RESUMPTION_SECRET, session_secret.as_slice())
     }
 
-    /// Seals the client info of RESUME. It is valid with this cookie only, so that an attacker cannot replay a recorded
+    /// Of the client info in RESUME. It is valid with this cookie only, so that an attacker cannot replay a recorded
     /// RESUME with a fresh cookie.
-    pub fn seal_client_info(&self, nonce: &Nonce, cookie: &Cookie, info: &ClientInfo) -> [u8; CLIENT_INFO_BYTES] {
-        seal_padded(&self.derive(context::RESUME_CLIENT_INFO, nonce, cookie), nonce, info)
+    pub fn client_info(&self, nonce: &Nonce, cookie: &Cookie) -> ClientInfoKey {
+        MessageKey::new(self.derive(context::RESUME_CLIENT_INFO, nonce, cookie), nonce)
     }
 
-    pub fn open_client_info(
-        &self,
-        nonce: &Nonce,
-        cookie: &Cookie,
-        sealed: &[u8; CLIENT_INFO_BYTES],
-    ) -> Result<ClientInfo, LoginFailed> {
-        open_padded(&self.derive(context::RESUME_CLIENT_INFO, nonce, cookie), nonce, sealed)
+    /// Of the result in RESUMED.
+    pub fn result(&self, nonce: &Nonce, server_nonce: &Nonce) -> LoginResultKey {
+        MessageKey::new(self.derive(context::RESUME_RESULT, nonce, server_nonce), nonce)
     }
 
     pub fn session_secret(&self, nonce: &Nonce, server_nonce: &Nonce) -> Secret {
         self.derive(context::RESUMED_SESSION, nonce, server_nonce)
     }
 
-    /// Seals the result in RESUMED.
-    pub fn seal_result(&self, nonce: &Nonce, server_nonce: &Nonce, result: &LoginResult) -> [u8; LOGIN_RESULT_BYTES] {
-        seal_padded(&self.derive(context::RESUME_RESULT, nonce, server_nonce), nonce, result)
-    }
-
-    pub fn open_result(
-        &self,
-        nonce: &Nonce,
-        server_nonce: &Nonce,
-        sealed: &[u8; LOGIN_RESULT_BYTES],
-    ) -> Result<LoginResult, LoginFailed> {
-        open_padded(&self.derive(context::RESUME_RESULT, nonce, server_nonce), nonce, sealed)
-    }
-
     /// `server_part` is the cookie or the server's nonce.
     fn derive(&self, context: &str, nonce: &Nonce, server_part: &[u8]) -> Secret {
         let material = Zeroizing::new([self.0.as_slice(), nonce, server_part].concat());
         derive(context, &material)
+    }
+}
+
+pub type ClientInfoKey = MessageKey<ClientInfo, CLIENT_INFO_BYTES>;
+pub type LoginResultKey = MessageKey<LoginResult, LOGIN_RESULT_BYTES>;
+
+/// Seals one message of type `T` in `SEALED` bytes.
+pub struct MessageKey<T, const SEALED: usize> {
+    key: AeadKey,
+    nonce: Nonce,
+    message: PhantomData<fn(T) -> T>,
+}
+
+impl<T: Serialize + DeserializeOwned, const SEALED: usize> MessageKey<T, SEALED> {
+    fn new(key: Secret, nonce: &Nonce) -> Self {
+        Self { key: AeadKey::new(&key), nonce: *nonce, message: PhantomData }
+    }
+
+    /// Encodes the message, pads it with zeroes and seals it.
+    pub fn seal(&self, message: &T) -> [u8; SEALED] {
+        let encoded = Zeroizing::new(postcard::to_stdvec(message).expect("our own types always encode"));
+        let mut sealed = [0; SEALED];
+        let (text, tag) = sealed.split_at_mut(SEALED - TAG_BYTES);
+        text[..encoded.len()].copy_from_slice(&encoded);
+        tag.copy_from_slice(&self.key.seal_in_place([0; NONCE_BYTES], &self.nonce, text));
+        sealed
+    }
+
+    pub fn open(&self, sealed: &[u8; SEALED]) -> Result<T, LoginFailed> {
+        let mut text = Zeroizing::new(*sealed);
+        let text = self.key.open_in_place([0; NONCE_BYTES], &self.nonce, text.as_mut_slice()).ok_or(LoginFailed)?;
+        let (message, padding) = postcard::take_from_bytes(text).map_err(|_| LoginFailed)?;
+        if padding.iter().all(|&byte| byte == 0) { Ok(message) } else { Err(LoginFailed) }
     }
 }
 
@@ -148,24 +157,6 @@ pub struct SessionParams {
     /// The client's address is a loopback address while the server listens on others too: peers on other hosts cannot
     /// download from this client.
     pub local_only: bool,
-}
-
-/// Encodes `value`, pads it with zeroes and seals it.
-fn seal_padded<const SEALED: usize>(key: &Secret, nonce: &Nonce, value: &impl Serialize) -> [u8; SEALED] {
-    let encoded = Zeroizing::new(postcard::to_stdvec(value).expect("our own types always encode"));
-    let mut sealed = [0; SEALED];
-    let (text, tag) = sealed.split_at_mut(SEALED - TAG_BYTES);
-    text[..encoded.len()].copy_from_slice(&encoded);
-    tag.copy_from_slice(&AeadKey::new(key).seal_in_place([0; NONCE_BYTES], nonce, text));
-    sealed
-}
-
-/// Opens what [`seal_padded`] sealed.
-fn open_padded<T: DeserializeOwned>(key: &Secret, nonce: &Nonce, sealed: &[u8]) -> Result<T, LoginFailed> {
-    let mut text = Zeroizing::new(sealed.to_vec());
-    let text = AeadKey::new(key).open_in_place([0; NONCE_BYTES], nonce, &mut text).ok_or(LoginFailed)?;
-    let (value, padding) = postcard::take_from_bytes(text).map_err(|_| LoginFailed)?;
-    if padding.iter().all(|&byte| byte == 0) { Ok(value) } else { Err(LoginFailed) }
 }
 
 #[cfg(test)]

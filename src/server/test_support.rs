@@ -162,7 +162,7 @@ impl TestServer {
         let finished = client.finish(&mut self.rng, &user, password.as_bytes(), ke2, KeyStretching::Insecure);
         let (key, login3) = match finished {
             Ok((key, ke3)) => {
-                let client_info = key.seal_client_info(&nonce, &CLIENT_INFO);
+                let client_info = key.client_info(&nonce).seal(&CLIENT_INFO);
                 (Some(key), Packet::Login3 { nonce, ke3: &ke3, client_info: &client_info }.to_bytes())
             }
             Err(_) => {
@@ -226,7 +226,7 @@ impl TestServer {
 
     pub(crate) fn resume_packet(&mut self, client: &TestClient, from: SocketAddr) -> (Nonce, Vec<u8>) {
         let (nonce, cookie) = self.cookie(from);
-        let client_info = client.resumption().seal_client_info(&nonce, &cookie, &CLIENT_INFO);
+        let client_info = client.resumption().client_info(&nonce, &cookie).seal(&CLIENT_INFO);
         let packet = Packet::Resume { nonce, cookie, client_info: &client_info, ticket: &client.params.ticket };
         (nonce, packet.to_bytes())
     }
@@ -252,7 +252,7 @@ impl Login {
         let Some(Packet::Login4 { nonce, result }) = Packet::parse(reply) else { panic!("no LOGIN4") };
         assert_eq!(nonce, self.nonce);
         let key = self.key.as_ref()?;
-        Some(match key.open_result(&nonce, result).ok()? {
+        Some(match key.result(&nonce).open(result).ok()? {
             LoginResult::Accepted(params) => {
                 LoginOutcome::Accepted(Box::new(TestClient::new(from, key.session_secret(), params)))
             }
@@ -284,7 +284,7 @@ impl TestClient {
         match Packet::parse(reply)? {
             Packet::Resumed { nonce: theirs, server_nonce, result } if theirs == nonce => {
                 let keys = self.resumption();
-                let Ok(LoginResult::Accepted(params)) = keys.open_result(&nonce, &server_nonce, result) else {
+                let Ok(LoginResult::Accepted(params)) = keys.result(&nonce, &server_nonce).open(result) else {
                     panic!("RESUMED does not open");
                 };
                 let mut client = TestClient::new(from, keys.session_secret(&nonce, &server_nonce), params);

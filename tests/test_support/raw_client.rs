@@ -145,12 +145,12 @@ impl RawClient {
         let (login2, _) = self.request(&login1, is_login2);
         let Some(Packet::Login2 { ke2, .. }) = Packet::parse(&login2) else { unreachable!("checked above") };
         let (key, ke3) = login.finish(&mut self.rng, &name, password, ke2, stretching).expect("the right password");
-        let details = key.seal_client_info(&nonce, &ClientInfo { tcp_port: 9, free_slots: 0 });
+        let details = key.client_info(&nonce).seal(&ClientInfo { tcp_port: 9, free_slots: 0 });
         let login3 = Packet::Login3 { nonce, ke3: &ke3, client_info: &details }.to_bytes();
         let mut welcome = None;
         self.request(&login3, |bytes| match Packet::parse(bytes) {
             Some(Packet::Login4 { nonce: n, result: answer }) if n == nonce => {
-                welcome = key.open_result(&nonce, answer).ok();
+                welcome = key.result(&nonce).open(answer).ok();
                 true
             }
             _ => false,

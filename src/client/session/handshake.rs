@@ -269,7 +269,7 @@ impl Handshake {
             Step::Login1 { login, .. } => {
                 match login.finish(&mut io.rng, &credentials.user, &credentials.password, ke2, *stretching) {
                     Ok((key, ke3)) => {
-                        let client_info = key.seal_client_info(&self.nonce, &self.client_info);
+                        let client_info = key.client_info(&self.nonce).seal(&self.client_info);
                         return self.begin_login3(now, Some(key), &ke3, &client_info, io);
                     }
                     Err(_) if io.timers.get(Timer::Login2Grace).is_none() => {
@@ -308,7 +308,7 @@ impl Handshake {
         result: &[u8; LOGIN_RESULT_BYTES],
     ) -> Option<HandshakeOutcome> {
         let Some(key) = key else { return Some(HandshakeOutcome::Refused) };
-        Some(match key.open_result(&self.nonce, result).ok()? {
+        Some(match key.result(&self.nonce).open(result).ok()? {
             LoginResult::Accepted(params) => {
                 HandshakeOutcome::Established { server, params, secret: key.session_secret() }
             }
@@ -325,7 +325,7 @@ impl Handshake {
         result: &[u8; LOGIN_RESULT_BYTES],
     ) -> Option<HandshakeOutcome> {
         let AuthMethod::Ticket(resumption) = &self.auth else { return None };
-        match resumption.key.open_result(&self.nonce, server_nonce, result).ok()? {
+        match resumption.key.result(&self.nonce, server_nonce).open(result).ok()? {
             LoginResult::Accepted(params) => {
                 let secret = resumption.key.session_secret(&self.nonce, server_nonce);
                 Some(HandshakeOutcome::Established { server, params, secret })
@@ -396,7 +396,7 @@ impl Handshake {
             }
             (Step::Login3 { packet, .. }, _) => packet.clone(),
             (Step::Resume { cookie }, AuthMethod::Ticket(resumption)) => {
-                let client_info = resumption.key.seal_client_info(&nonce, cookie, &self.client_info);
+                let client_info = resumption.key.client_info(&nonce, cookie).seal(&self.client_info);
                 Packet::Resume { nonce, cookie: *cookie, client_info: &client_info, ticket: &resumption.ticket }
                     .to_bytes()
             }

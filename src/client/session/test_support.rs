@@ -139,7 +139,7 @@ impl ScriptedServer {
                 Some(Packet::Login4 { nonce, result: &answer }.to_bytes())
             }
             Packet::Resume { nonce, cookie, client_info: details, .. } => {
-                let key = self.tickets.iter().position(|key| key.open_client_info(&nonce, &cookie, details).is_ok());
+                let key = self.tickets.iter().position(|key| key.client_info(&nonce, &cookie).open(details).is_ok());
                 let Some(key) = key.filter(|_| self.on_resume == Policy::Welcome) else {
                     return Some(Packet::Refused { nonce }.to_bytes());
                 };
@@ -147,7 +147,7 @@ impl ScriptedServer {
                 let params = self.params();
                 let key = &self.tickets[key];
                 let secret = key.session_secret(&nonce, &server_nonce);
-                let answer = key.seal_result(&nonce, &server_nonce, &LoginResult::Accepted(params.clone()));
+                let answer = key.result(&nonce, &server_nonce).seal(&LoginResult::Accepted(params.clone()));
                 self.resumptions += 1;
                 self.establish(&params, &secret);
                 Some(Packet::Resumed { nonce, server_nonce, result: &answer }.to_bytes())
@@ -179,12 +179,12 @@ impl ScriptedServer {
 
     fn login_result(&mut self, nonce: Nonce, key: &LoginKey) -> [u8; 336] {
         if self.on_login == Policy::AlreadyActive {
-            return key.seal_result(&nonce, &LoginResult::AlreadyActive { liveness_ms: LIVENESS.as_millis() as u32 });
+            return key.result(&nonce).seal(&LoginResult::AlreadyActive { liveness_ms: LIVENESS.as_millis() as u32 });
         }
         let params = self.params();
         self.logins += 1;
         self.establish(&params, &key.session_secret());
-        key.seal_result(&nonce, &LoginResult::Accepted(params))
+        key.result(&nonce).seal(&LoginResult::Accepted(params))
     }
 
     fn params(&mut self) -> SessionParams {

@@ -135,7 +135,7 @@ impl Server {
         let user = pending.user.clone();
         info!("{}: Received AUTH from {}", id.address, escape_controls(user.as_str()));
         let verified = login.finish(&user, ke3).and_then(|key| {
-            let client_info = key.open_client_info(&id.nonce, client_info)?;
+            let client_info = key.client_info(&id.nonce).open(client_info)?;
             Ok((key, client_info))
         });
         let charge = pending.charge.take();
@@ -151,7 +151,7 @@ impl Server {
         let outcome = if let Ok((_, LoginResult::Accepted(_))) = &decided { "OK" } else { "ERR" };
         let mut sealed = [0; LOGIN_RESULT_BYTES];
         match decided {
-            Ok((key, result)) => sealed = key.seal_result(&id.nonce, &result),
+            Ok((key, result)) => sealed = key.result(&id.nonce).seal(&result),
             Err(LoginFailed) => self.rng.fill_bytes(&mut sealed),
         }
         info!("{}: Sent {outcome} to {}", id.address, escape_controls(user.as_str()));
@@ -217,7 +217,7 @@ impl Server {
         let opened = ResumptionTicket::open(ticket, &self.keys.tickets, self.wall_ms(now));
         let ticket = opened.inspect_err(|error| debug!("{}: a resumption was refused: {error}", id.address)).ok()?;
         let keys = ResumptionKey::new(ticket.secret.0.into());
-        let client_info = keys.open_client_info(&id.nonce, cookie, client_info).ok()?;
+        let client_info = keys.client_info(&id.nonce, cookie).open(client_info).ok()?;
         let account = self.accounts.get(&ticket.user)?;
         if account.version != Some(ticket.credential_version) {
             debug!("{}: a resumption of {} under an old credential", id.address, escape_controls(ticket.user.as_str()));
@@ -273,7 +273,7 @@ impl Server {
         };
         let params = self.create_session(now, new, keys.session_secret(&id.nonce, &server_nonce));
         let session = self.sessions.find(&params.session)?;
-        let result = keys.seal_result(&id.nonce, &server_nonce, &LoginResult::Accepted(params));
+        let result = keys.result(&id.nonce, &server_nonce).seal(&LoginResult::Accepted(params));
         let resumed = Packet::Resumed { nonce: id.nonce, server_nonce, result: &result }.to_bytes();
         let reply = HandshakeReply::Resumption { nonce: id.nonce, resumed: resumed.clone() };
         self.sessions.get_mut(session).unconfirmed = Some(Box::new(reply));
