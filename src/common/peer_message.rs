@@ -29,11 +29,6 @@ pub enum PeerRequest {
         /// A [`TransferTicket`](super::ticket::TransferTicket) for this uploader and the same downloader.
         ticket: Vec<u8>,
     },
-    /// Ignored; no downloader sends it. It keeps the numbers of the variants that follow until the next protocol version.
-    Unused {
-        /// Ignored.
-        below: u32,
-    },
     /// The reply is [`PeerResponse::GroupHashes`], in parts, or [`PeerResponse::Refused`].
     GetGroupHashes { content: u32 },
     /// Chunk groups to send, in this order, after those requested before.

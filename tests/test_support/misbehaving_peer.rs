@@ -103,7 +103,7 @@ fn serve(stream: TcpStream, key: &TicketKey, false_bytes: &[u8]) -> Result<(), T
                 writer.message(&PeerResponse::Availability { content, groups: Vec::new() })?
             }
             PeerRequest::Cancel => writer.message(&PeerResponse::Cancelled)?,
-            PeerRequest::AddTicket { .. } | PeerRequest::Unused { .. } | PeerRequest::GetGroupHashes { .. } => {}
+            PeerRequest::AddTicket { .. } | PeerRequest::GetGroupHashes { .. } => {}
         }
         writer.flush()?;
     }

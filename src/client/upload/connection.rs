@@ -143,7 +143,6 @@ impl Upload<'_> {
     fn handle_request(&mut self, request: PeerRequest) -> Result<(), UploadEnd> {
         match request {
             PeerRequest::AddTicket { ticket } => self.add_ticket(&ticket),
-            PeerRequest::Unused { .. } => Ok(()),
             PeerRequest::GetGroupHashes { content } => {
                 let sent = self.send_group_hashes(content);
                 self.or_refuse(content, sent)

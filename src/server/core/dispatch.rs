@@ -104,7 +104,7 @@ impl Server {
         let reply = match request {
             Request::Publish { .. } | Request::Unpublish { .. } => self.on_mutation(now, key, id, request, out),
             Request::StageAudience { key: staging_key, part, users } => {
-                stage_audience_part(session, staging_key, part, users).into()
+                stage_audience_part(session, id, staging_key, part, users).into()
             }
             query => self.on_query(now, key, info, query),
         };
@@ -128,25 +128,34 @@ impl Server {
     }
 }
 
-/// Stores one part of an audience. A part that is already stored is acknowledged again.
-fn stage_audience_part(session: &mut Session, staging_key: u32, part: u16, users: Vec<UserName>) -> Response {
-    let is_repeated =
-        session.staged.as_ref().is_some_and(|staged| staged.key == staging_key && staged.users.starts_with(&users));
-    if part == 0 && !is_repeated {
-        session.staged = Some(Box::new(StagedAudience { key: staging_key, parts: 1, users, audience: None }));
-        return Response::AudienceStaged;
-    }
-    let Some(staged) = session.staged.as_mut().filter(|staged| staged.key == staging_key && part <= staged.parts)
-    else {
-        return Response::UnknownAudience;
-    };
-    if part == staged.parts {
-        if staged.users.len() + users.len() > AUDIENCE_MAX_USERS {
-            return Response::Rejected;
+/// Stores one part of an audience. Part 0 replaces what is staged, also under the same key. A repetition of a request
+/// changes nothing: a late copy of part 0 must not shorten the audience.
+fn stage_audience_part(
+    session: &mut Session,
+    id: RequestId,
+    staging_key: u32,
+    part: u16,
+    users: Vec<UserName>,
+) -> Response {
+    match &mut session.staged {
+        Some(staged) if id <= staged.last_request => match staged.key == staging_key && part < staged.parts {
+            true => Response::AudienceStaged,
+            false => Response::UnknownAudience,
+        },
+        _ if part == 0 => {
+            let staged = StagedAudience { key: staging_key, last_request: id, parts: 1, users, audience: None };
+            session.staged = Some(Box::new(staged));
+            Response::AudienceStaged
         }
-        staged.users.extend(users);
-        staged.parts += 1;
-        staged.audience = None;
+        Some(staged) if staged.key == staging_key && part == staged.parts => {
+            if staged.users.len() + users.len() > AUDIENCE_MAX_USERS {
+                return Response::Rejected;
+            }
+            staged.users.extend(users);
+            staged.parts += 1;
+            (staged.last_request, staged.audience) = (id, None);
+            Response::AudienceStaged
+        }
+        _ => Response::UnknownAudience,
     }
-    Response::AudienceStaged
 }

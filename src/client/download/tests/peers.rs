@@ -150,7 +150,6 @@ impl Upload<'_> {
                 writer.message(&PeerResponse::TicketAccepted { first: granted.len() as u32 })?;
                 granted.extend(hashes(&ticket));
             }
-            PeerRequest::Unused { .. } => {}
             PeerRequest::GetGroupHashes { content } => {
                 if let PeerBehaviour::Refuses(reason) = self.behaviour {
                     writer.message(&PeerResponse::Refused { content, reason })?;

@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::common::message::{AudienceRef, Cursor, NameQuery, Request, Response};
-use crate::common::types::{Audience, FileName, UserName};
+use crate::common::message::{AudienceRef, ClientMessage, Cursor, NameQuery, Request, Response, ServerMessage};
+use crate::common::types::{Audience, FileName, RequestId, UserName};
 use crate::server::test_support::{TestClient, TestServer, address, file, name, user};
 
 fn users(test: &mut TestServer, client: &mut TestClient, request: impl Fn(Option<Cursor>) -> Request) -> Vec<UserName> {
@@ -103,14 +103,47 @@ fn an_audience_of_several_parts_is_staged_and_read_back() {
     let publish = Request::Publish { files: vec![file("a")], audience: AudienceRef::Staged(5) };
     assert_eq!(test.request(&mut hans, publish.clone()), Response::UnknownAudience);
     assert_eq!(test.request(&mut hans, stage(1)), Response::UnknownAudience, "parts come in order");
-    for part in [0, 0, 1, 0, 2, 1, 3, 4, 5, 6] {
+    for part in [0, 1, 0, 1, 2, 3, 4, 5, 6] {
         assert_eq!(test.request(&mut hans, stage(part)), Response::AudienceStaged, "part {part}");
     }
+    assert_eq!(test.request(&mut hans, stage(5)), Response::UnknownAudience, "each part once");
     assert!(matches!(test.request(&mut hans, publish), Response::Published { .. }));
     let listed = users(&mut test, &mut hans, |cursor| Request::AudienceOf { name: name("a"), cursor });
     assert_eq!(listed, everyone);
     let none = Request::AudienceOf { name: name("b"), cursor: None };
     assert_eq!(test.request(&mut hans, none), Response::NotPublished);
+}
+
+#[test]
+fn part_0_replaces_the_staged_audience_also_under_the_same_key() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login("127.0.0.1:4000", "hans");
+    let all = ["vader", "yoda"].map(user);
+    let stage = |users: &[UserName]| Request::StageAudience { key: 5, part: 0, users: users.to_vec() };
+    test.request(&mut hans, stage(&all));
+    assert_eq!(test.request(&mut hans, stage(&all[..1])), Response::AudienceStaged);
+    test.request(&mut hans, Request::Publish { files: vec![file("a")], audience: AudienceRef::Staged(5) });
+    let listed = users(&mut test, &mut hans, |cursor| Request::AudienceOf { name: name("a"), cursor });
+    assert_eq!(listed, all[..1], "nobody is named who was not staged last");
+}
+
+#[test]
+fn a_late_copy_of_part_0_does_not_shorten_the_audience() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login("127.0.0.1:4000", "hans");
+    let all = ["vader", "yoda"].map(user);
+    let mut stage = |id: u64, part: u16| {
+        let request = Request::StageAudience { key: 5, part, users: vec![all[usize::from(part)].clone()] };
+        let message = ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(1), request };
+        test.send_message(&mut hans, &message)
+    };
+    for (id, part) in [(1, 0), (2, 1), (1, 0), (2, 1)] {
+        let reply = ServerMessage::Reply { id: RequestId(id), response: Response::AudienceStaged };
+        assert_eq!(stage(id, part), [reply]);
+    }
+    hans.next_id = 2;
+    test.request(&mut hans, Request::Publish { files: vec![file("a")], audience: AudienceRef::Staged(5) });
+    assert_eq!(users(&mut test, &mut hans, |cursor| Request::AudienceOf { name: name("a"), cursor }), all);
 }
 
 #[test]
