@@ -6,6 +6,7 @@ mod invariants;
 use std::fs;
 use std::path::Path;
 
+use fileshare::internals::common::limits::PROTOCOL_VERSION;
 use fileshare::internals::common::message::{
     AudienceRef, ClientMessage, NameQuery, Request, ResolvePurpose, Response, ServerMessage,
 };
@@ -75,7 +76,7 @@ fn check_all(target: &str, seed: u64, valid: &[Vec<u8>], mut check: impl FnMut(&
 fn packets() -> Vec<Vec<u8>> {
     let (nonce, cookie) = ([1; 16], [2; 32]);
     let packets = [
-        Packet::Hello { version: 1, nonce },
+        Packet::Hello { version: PROTOCOL_VERSION, nonce },
         Packet::Retry { nonce, cookie },
         Packet::Login1 { nonce, cookie, user: "hans", ke1: &[3; 96] },
         Packet::Login2 { nonce, ke2: &[4; 320] },

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Sent in every HELLO and in the first bytes of every TCP connection.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 // Names; README.md lists their rules.
 
@@ -32,6 +32,10 @@ pub const PAGE_MAX_BYTES: usize = MESSAGE_MAX_BYTES - PAGE_HEADROOM_BYTES;
 pub const BATCH_MAX_FILES: usize = 64;
 /// Most bytes of encoded files in one SOURCES request: a ticket repeats them and has to fit into one response.
 pub const SOURCES_REQUEST_MAX_BYTES: usize = 600;
+/// Most users in the list of a SOURCES request of those to avoid.
+pub const AVOIDED_MAX_USERS: usize = 16;
+/// Most bytes of these users, encoded.
+pub const AVOIDED_MAX_BYTES: usize = 480;
 /// Largest ticket, bytes.
 pub const TICKET_MAX_BYTES: usize = 910;
 /// Most users in an audience.
@@ -114,6 +118,10 @@ const GRANT_HEAD_BYTES: usize = (USER_NAME_MAX_BYTES + 1) + 22 + 1 + 10 + 32 + 2
 const _: () =
     assert!(TICKET_MAX_BYTES + GRANT_HEAD_BYTES <= PAGE_MAX_BYTES - 10, "a response holds the largest ticket");
 const _: () = assert!(SOURCES_REQUEST_MAX_BYTES > FILE_NAME_MAX_BYTES + 64, "a request holds the largest name");
+const _: () = assert!(
+    SOURCES_REQUEST_MAX_BYTES + AVOIDED_MAX_BYTES + CURSOR_MAX_BYTES + 28 <= MESSAGE_MAX_BYTES,
+    "a request holds the most files, users to avoid and the longest cursor"
+);
 const _: () = assert!(AUDIENCE_PART_MAX_USERS * (USER_NAME_MAX_BYTES + 1) <= PAGE_MAX_BYTES);
 const _: () = assert!(HEARTBEAT_DEFAULT.as_millis() < LIVENESS_DEFAULT.as_millis());
 const _: () = assert!(GROUP_MIN_BYTES.is_power_of_two() && GROUPS_MAX.is_power_of_two());

@@ -8,7 +8,10 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::{AUDIENCE_PART_MAX_USERS, BATCH_MAX_FILES, CURSOR_MAX_BYTES, NEEDLE_MAX_BYTES, TICKET_MAX_BYTES};
+use super::limits::{
+    AUDIENCE_PART_MAX_USERS, AVOIDED_MAX_BYTES, AVOIDED_MAX_USERS, BATCH_MAX_FILES, CURSOR_MAX_BYTES, NEEDLE_MAX_BYTES,
+    TICKET_MAX_BYTES,
+};
 use super::redacted::Redacted;
 use super::types::{Content, ContentRef, FileName, NamedContent, PublicationsDigest, RequestId, UserName};
 
@@ -97,6 +100,9 @@ pub enum Request {
     Sources {
         /// At most [`BATCH_MAX_FILES`].
         files: Vec<ContentRef>,
+        /// Sources that brought the requester nothing. For a file that others serve, they are left out. At most
+        /// [`AVOIDED_MAX_USERS`], of at most [`AVOIDED_MAX_BYTES`] encoded; the same for every page.
+        avoid: Vec<UserName>,
         cursor: Option<Cursor>,
     },
 }
@@ -163,7 +169,7 @@ pub enum Response {
     Users { users: Vec<UserName>, next: Option<Cursor> },
     /// To RESOLVE: one entry for every distinct content of a name.
     Contents { entries: Vec<AvailableContent>, next: Option<Cursor> },
-    /// To SOURCES. The pages are in random order; within a page, sources with more free slots come first.
+    /// To SOURCES. The pages are in random order; within a page, sources with a free slot come first.
     Sources { sources: Vec<SourceGrant>, next: Option<Cursor> },
     /// The server's queue is full; nothing was changed. The client repeats the request after the delay.
     Busy { retry_ms: u16 },
@@ -204,8 +210,8 @@ pub struct SourceGrant {
     pub user: UserName,
     /// The IP address that the server sees, with the TCP port that the peer reported.
     pub address: SocketAddr,
-    /// From the peer's last heartbeat.
-    pub free_slots: u8,
+    /// Whether the peer could start an upload, by its last heartbeat.
+    pub has_free_slot: bool,
     /// Bit *i* is set if the peer serves content *i* of the request.
     pub file_mask: u64,
     /// The key of the ticket.
@@ -271,7 +277,12 @@ impl Request {
                 cursor_fits(cursor)
             }
             Self::Search { query, cursor } | Self::Resolve { query, cursor, .. } => query.fits() && cursor_fits(cursor),
-            Self::Sources { files, cursor } => within(files, BATCH_MAX_FILES) && cursor_fits(cursor),
+            Self::Sources { files, avoid, cursor } => {
+                within(files, BATCH_MAX_FILES)
+                    && avoid.len() <= AVOIDED_MAX_USERS
+                    && encoded_len(avoid) <= AVOIDED_MAX_BYTES
+                    && cursor_fits(cursor)
+            }
         }
     }
 }

@@ -54,7 +54,10 @@ fn client_messages() -> Vec<(ClientMessage, String)> {
             request(Request::Resolve { query: exact, purpose: ResolvePurpose::Download, cursor: None }),
             "01ac02ab02070001610100".into(),
         ),
-        (request(Request::Sources { files: vec![wanted], cursor: None }), format!("01ac02ab0208010161{hash}ac0200")),
+        (
+            request(Request::Sources { files: vec![wanted], avoid: vec![user("h")], cursor: None }),
+            format!("01ac02ab0208010161{hash}ac0201016800"),
+        ),
         (ClientMessage::Logout, "02".into()),
     ]
 }
@@ -68,7 +71,7 @@ fn server_messages() -> Vec<(ServerMessage, String)> {
     let grant = SourceGrant {
         user: user("h"),
         address: "127.0.0.1:258".parse().unwrap(),
-        free_slots: 7,
+        has_free_slot: true,
         file_mask: 1,
         key: [0xcc; 32].into(),
         ticket: vec![9],
@@ -85,7 +88,7 @@ fn server_messages() -> Vec<(ServerMessage, String)> {
         (reply(Response::Contents { entries: vec![found], next: None }), format!("010506010161{hash}ac0201023c00")),
         (
             reply(Response::Sources { sources: vec![grant], next: None }),
-            format!("010507010168007f00000182020701{cc}010900"),
+            format!("010507010168007f00000182020101{cc}010900"),
         ),
         (reply(Response::Busy { retry_ms: 20 }), "01050814".into()),
         (reply(Response::UnknownAudience), "010509".into()),
@@ -153,6 +156,13 @@ fn lists_beyond_their_limits_are_rejected() {
     assert_eq!(decoded(paged(CURSOR_MAX_BYTES + 1)), Err(MessageError::OverLimit));
     let staged = |users| request(Request::StageAudience { key: 0, part: 0, users: vec![user("a"); users] });
     assert_eq!(decoded(staged(AUDIENCE_PART_MAX_USERS + 1)), Err(MessageError::OverLimit));
+    let wanted = ContentRef { name: file("a"), hash: content().hash, size: 0 };
+    let avoiding =
+        |users: Vec<UserName>| request(Request::Sources { files: vec![wanted.clone()], avoid: users, cursor: None });
+    assert_eq!(decoded(avoiding(vec![user("a"); AVOIDED_MAX_USERS])), Ok(()));
+    assert_eq!(decoded(avoiding(vec![user("a"); AVOIDED_MAX_USERS + 1])), Err(MessageError::OverLimit));
+    assert_eq!(decoded(avoiding(vec![user(&"x".repeat(64)); 7])), Ok(()));
+    assert_eq!(decoded(avoiding(vec![user(&"x".repeat(64)); 8])), Err(MessageError::OverLimit));
 }
 
 #[test]

@@ -38,7 +38,8 @@ fn a_value_with_a_key_does_not_show_it() {
         expires_ms: 4,
     };
     let address = "192.0.2.1:9".parse().unwrap();
-    let grant = SourceGrant { user: hans(), address, free_slots: 1, file_mask: 1, key: KEY.into(), ticket: vec![2; 9] };
+    let grant =
+        SourceGrant { user: hans(), address, has_free_slot: true, file_mask: 1, key: KEY.into(), ticket: vec![2; 9] };
     let shown = [
         format!("{:?}", Redacted(KEY)),
         format!("{:#?}", Redacted(Some(KEY))),

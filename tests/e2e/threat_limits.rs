@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fileshare::internals::common::limits::PROTOCOL_VERSION;
 use fileshare::internals::common::opaque::{ClientLogin, KeyStretching};
 use fileshare::internals::common::packet::{KE1_BYTES, Packet};
 use fileshare::internals::common::types::UserName;
@@ -241,7 +242,7 @@ fn known_and_unknown_users_inside_the_server() {
             let took = start.elapsed();
             (std::mem::take(&mut out.datagrams).pop().expect("an answer").bytes, took)
         };
-        let (retry, _) = say(Packet::Hello { version: 1, nonce }.to_bytes(), &mut server);
+        let (retry, _) = say(Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes(), &mut server);
         let Some(Packet::Retry { cookie, .. }) = Packet::parse(&retry) else { panic!("no RETRY") };
         let ke1: [u8; KE1_BYTES] = ClientLogin::start(&mut rng, b"guess").1;
         let (login2, took) = say(Packet::Login1 { nonce, cookie, user: &user, ke1: &ke1 }.to_bytes(), &mut server);

@@ -201,10 +201,11 @@ impl ServerApi {
         queries.iter().zip(firsts).map(|(query, first)| self.resolve_from(query, purpose, Some(first))).collect()
     }
 
-    /// For each batch (pipelined) the peers that serve its contents, those with the most free slots first, at most
+    /// For each batch (pipelined) the peers that serve its contents, those with a free slot first, at most
     /// `limit` for each content. The bits of `file_mask` count within a batch, which comes from [`source_batches`].
     pub fn sources_many(&self, batches: &[&[ContentRef]], limit: usize) -> Result<Vec<Vec<SourceGrant>>, RequestError> {
-        let request = |batch: &&[ContentRef]| Request::Sources { files: batch.to_vec(), cursor: None };
+        let request =
+            |batch: &&[ContentRef]| Request::Sources { files: batch.to_vec(), avoid: Vec::new(), cursor: None };
         let firsts = self.transport.request_many(batches.iter().map(request).collect())?;
         batches.iter().zip(firsts).map(|(batch, first)| self.sources_from(batch, limit, first)).collect()
     }
@@ -232,7 +233,7 @@ impl ServerApi {
                         }
                     }
                     if next.is_none() || needed.iter().all(|&needed| needed == 0) {
-                        sources.sort_by_key(|source| Reverse(source.free_slots));
+                        sources.sort_by_key(|source| Reverse(source.has_free_slot));
                         return Ok(sources);
                     }
                     next
@@ -245,7 +246,7 @@ impl ServerApi {
                 }
                 _ => return Err(RequestError::Refused),
             };
-            response = self.transport.request(Request::Sources { files: batch.to_vec(), cursor })?;
+            response = self.transport.request(Request::Sources { files: batch.to_vec(), avoid: Vec::new(), cursor })?;
         }
     }
 

@@ -103,7 +103,7 @@ impl ServerState {
                 let planted = self.planted.iter().map(|name| AvailableContent { name: name.clone(), ..found(200) });
                 Response::Contents { entries: entries.map(found).chain(planted).collect(), next }
             }),
-            Request::Sources { files, cursor } => self.page(cursor, |sources, next| {
+            Request::Sources { files, cursor, .. } => self.page(cursor, |sources, next| {
                 // The sources serve one of the files each, in turn.
                 let source = |at: usize| SourceGrant { file_mask: 1 << (at % files.len()), ..source(at) };
                 Response::Sources { sources: sources.map(source).collect(), next }
@@ -164,7 +164,7 @@ fn source(at: usize) -> SourceGrant {
     SourceGrant {
         user: user(at),
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
-        free_slots: 1,
+        has_free_slot: true,
         file_mask: 1,
         key: [0; 32].into(),
         ticket: vec![0; TICKET_MAX_BYTES],

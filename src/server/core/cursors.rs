@@ -25,7 +25,7 @@ pub enum CursorScope<'a> {
     Contents(&'a NameQuery, ResolvePurpose),
     AudienceOf(&'a FileName),
     Peers,
-    Sources(&'a [ContentRef]),
+    Sources(&'a [ContentRef], &'a [UserName]),
 }
 
 /// Seals and opens cursors: positions at which a list continues.

@@ -158,9 +158,9 @@ impl Server {
             Request::Peers { cursor } => {
                 return self.peers(now, &requester, cursor).unwrap_or(Response::StaleCursor).into();
             }
-            Request::Sources { files, cursor } => {
+            Request::Sources { files, avoid, cursor } => {
                 self.query_budget.charge(SOURCES_SCAN_STEPS);
-                return self.sources(now, &requester, &files, cursor).unwrap_or(Response::StaleCursor).into();
+                return self.sources(now, &requester, &files, &avoid, cursor).unwrap_or(Response::StaleCursor).into();
             }
             // Not queries: `on_request` handles them.
             Request::Publish { .. } | Request::Unpublish { .. } | Request::StageAudience { .. } => {

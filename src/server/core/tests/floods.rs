@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::common::limits::{PENDING_LOGIN_LIFETIME, PENDING_LOGINS_KNOWN_MAX, PENDING_LOGINS_MAX};
+use crate::common::limits::{PENDING_LOGIN_LIFETIME, PENDING_LOGINS_KNOWN_MAX, PENDING_LOGINS_MAX, PROTOCOL_VERSION};
 use crate::common::message::ClientMessage;
 use crate::common::packet::{Cookie, KE1_BYTES, Nonce, Packet};
 use crate::server::core::ReceiveBuffer;
@@ -92,7 +92,7 @@ fn any_unauthenticated_datagram_gets_at_most_one_reply_and_no_larger_one() {
         })
     });
     let valid = vec![
-        Packet::Hello { version: 1, nonce: [1; 16] }.to_bytes(),
+        Packet::Hello { version: PROTOCOL_VERSION, nonce: [1; 16] }.to_bytes(),
         Packet::Login1 { nonce: [1; 16], cookie: [2; 32], user: "hans", ke1: &[3; KE1_BYTES] }.to_bytes(),
         Packet::Login3 { nonce: [1; 16], ke3: &[3; 64], client_info: &[4; 48] }.to_bytes(),
         Packet::Resume { nonce: [1; 16], cookie: [2; 32], client_info: &[4; 48], ticket: &ticket }.to_bytes(),

@@ -95,7 +95,7 @@ fn all_replies(with_hidden_files: bool) -> Vec<Received> {
     }
     for text in ["hidden-007-plan.pdf", "folder/hidden", "open-007-plan.pdf", "open-099-plan.pdf"] {
         let files = vec![wanted(text)];
-        request(&|cursor| Request::Sources { files: files.clone(), cursor });
+        request(&|cursor| Request::Sources { files: files.clone(), avoid: Vec::new(), cursor });
         request(&|cursor| Request::AudienceOf { name: name(text), cursor });
         let inherited = Request::Publish { files: vec![file("folder/hidden")], audience: AudienceRef::Inherited };
         request(&|_| inherited.clone());

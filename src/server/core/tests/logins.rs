@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::common::limits::PROTOCOL_VERSION;
 use crate::common::packet::Packet;
 use crate::server::auth::credentials::{Credential, Credentials};
 use crate::server::auth::enrolment::EnrolmentResult;
@@ -116,7 +117,7 @@ fn another_protocol_version_gets_ours() {
     let mut test = TestServer::new(&["hans"]);
     let hello = Packet::Hello { version: 9, nonce: [3; 16] }.to_bytes();
     let reply = test.send(address(HERE), &hello);
-    assert_eq!(Packet::parse(&reply[0].bytes), Some(Packet::Version { version: 1, nonce: [3; 16] }));
+    assert_eq!(Packet::parse(&reply[0].bytes), Some(Packet::Version { version: PROTOCOL_VERSION, nonce: [3; 16] }));
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn every_kind_of_query_is_charged_to_the_budget() {
         Request::Peers { cursor: None },
         Request::OwnPublications { user_initiated: true, cursor: None },
         Request::AudienceOf { name: name("plan.pdf"), cursor: None },
-        Request::Sources { files: Vec::new(), cursor: None },
+        Request::Sources { files: Vec::new(), avoid: Vec::new(), cursor: None },
         Request::Search { query: NameQuery::Substring("x".repeat(512)), cursor: None },
     ];
     for request in requests {
