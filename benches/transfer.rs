@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use fileshare::internals::client::control::RequestError;
 use fileshare::internals::client::download::{
-    DownloadOptions, DownloadOutcome, DownloadProgress, Downloader, OnExists, SourceDiscovery, SourceOffer,
+    Download, DownloadOptions, DownloadOutcome, DownloadProgress, Downloader, OnExists, SourceDiscovery, SourceOffer,
 };
 use fileshare::internals::client::files::{HashProgress, SharedFiles};
 use fileshare::internals::client::upload::{Listener, UploadService};

@@ -5,12 +5,13 @@
 pub mod client {
     pub mod control {
         pub use crate::client::control::{
-            ControlHandle, Observer, PublishAudience, RequestError, ServerApi, SessionConfig,
+            ControlHandle, Observer, PublishAudience, RequestError, ServerApi, SessionConfig, SessionControl,
         };
     }
     pub mod download {
         pub use crate::client::download::{
-            DownloadOptions, DownloadOutcome, DownloadProgress, Downloader, OnExists, SourceDiscovery, SourceOffer,
+            Download, DownloadOptions, DownloadOutcome, DownloadProgress, Downloader, OnExists, SourceDiscovery,
+            SourceOffer,
         };
     }
     pub mod files {
@@ -20,7 +21,7 @@ pub mod client {
         pub use crate::client::session::{Event, RequestHandle, Session, SessionConfig};
     }
     pub mod transport {
-        pub use crate::client::transport::{TransportError, accept};
+        pub use crate::client::transport::{TransportError, respond};
     }
     pub mod upload {
         pub use crate::client::upload::{Listener, UploadService};

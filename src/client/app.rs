@@ -14,8 +14,8 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::client::cli::Options;
-use crate::client::commands::{CommandContext, CommandState, SessionControl, auth};
-use crate::client::control::{ControlHandle, ServerApi, SessionConfig, local_ips_for, resolve};
+use crate::client::commands::{CommandContext, CommandState, auth};
+use crate::client::control::{ControlHandle, ServerApi, SessionConfig, SessionControl, local_ips_for, resolve};
 use crate::client::download::{DownloadOptions, Downloader};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
@@ -44,27 +44,22 @@ pub enum StartupError {
     /// The server's name cannot be resolved, or there is no route to it.
     #[error("{}: {error}", escape_controls(server))]
     Server {
-        /// The server as typed on the command line.
         server: String,
         /// The error of the resolver or of the route.
         error: io::Error,
     },
-    /// A path of the command line cannot be opened.
     #[error("{}: {error}", display_path(path))]
     Path {
         /// The argument of `--dir` or `--batch`.
         path: PathBuf,
-        /// The error of opening it.
         error: io::Error,
     },
-    /// The client cannot listen for peers.
     #[error("cannot listen for peers on {address}: {error}")]
     Listen {
         /// The first of the addresses that were tried.
         address: SocketAddr,
         /// Whether `--listen` names the address.
         is_given: bool,
-        /// The error of the last attempt.
         error: io::Error,
     },
     /// A thread or a signal handler cannot be created.

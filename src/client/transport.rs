@@ -22,8 +22,8 @@ use socket2::SockRef;
 use crate::common::crypto::TAG_BYTES;
 use crate::common::limits::RECORD_MAX_BYTES;
 use crate::common::peer_crypto::{
-    self, FRAME_MAX_BYTES, Frame, Initiator, NOISE_BYTES, PREAMBLE_HEAD_BYTES, Preamble, RECORD_HEAD_BYTES,
-    RecordOpener, RecordSealer, TransferError, data_record_bytes, record_bytes,
+    self, FRAME_MAX_BYTES, Frame, Initiator, NOISE_BYTES, RECORD_HEAD_BYTES, RecordOpener, RecordSealer, TransferError,
+    data_record_bytes, record_bytes,
 };
 
 /// A peer on a LAN accepts a connection within this time.
@@ -45,10 +45,8 @@ pub enum TransportError {
     /// The peer closed it between two records.
     #[error("the connection was closed")]
     Closed,
-    /// The peer violated the protocol.
     #[error(transparent)]
     Protocol(#[from] TransferError),
-    /// A network error or a timeout.
     #[error("{}", describe(.0))]
     Io(#[from] io::Error),
 }
@@ -78,7 +76,7 @@ pub fn connect<M>(
 }
 
 /// Answers the handshake of a downloader whose ticket is valid. `key` is the ticket's; `prologue` and `noise` are those of
-/// [`Preamble::Complete`].
+/// [`Preamble::Complete`](peer_crypto::Preamble::Complete).
 pub fn respond<M>(
     stream: Arc<TcpStream>,
     key: &[u8; 32],
@@ -89,30 +87,6 @@ pub fn respond<M>(
     let (reply, sealer, opener) = peer_crypto::respond(key, prologue, noise)?;
     (&*stream).write_all(&reply)?;
     Ok(split(stream, sealer, opener))
-}
-
-/// Accepts a connection as uploader, blocking. For tests; the listener of `upload` takes the same steps without blocking.
-/// `admit` gets the encrypted ticket and returns the connection's key and any value for the caller, or `None` to close the
-/// connection without a reply.
-pub fn accept<T, M>(
-    mut stream: TcpStream,
-    admit: impl FnOnce(&[u8]) -> Option<([u8; 32], T)>,
-) -> Result<(T, RecordReader<M>, RecordWriter), TransportError> {
-    configure_socket(&stream)?;
-    let mut bytes = vec![0; PREAMBLE_HEAD_BYTES];
-    let mut filled = 0;
-    loop {
-        stream.read_exact(&mut bytes[filled..])?;
-        filled = bytes.len();
-        match Preamble::parse(&bytes)? {
-            Preamble::NeedBytes(more) => bytes.resize(more, 0),
-            Preamble::Complete { ticket, prologue, noise } => {
-                let (key, admitted) = admit(ticket).ok_or(TransferError::Forged)?;
-                let (reader, writer) = respond(stream.into(), &key, prologue, noise)?;
-                return Ok((admitted, reader, writer));
-            }
-        }
-    }
 }
 
 fn configure_socket(stream: &TcpStream) -> io::Result<()> {
@@ -379,4 +353,4 @@ impl AsFd for Waker {
 
 #[cfg(test)]
 #[path = "transport_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -2,9 +2,28 @@ use std::net::TcpListener;
 use std::thread;
 
 use super::*;
+use crate::common::peer_crypto::Preamble;
 use crate::common::peer_message::{PeerRequest, PeerResponse};
 
 const KEY: [u8; 32] = [3; 32];
+
+/// Accepts a connection as uploader, blocking; the listener of `upload` takes the same steps without blocking. `admit` gets
+/// the encrypted ticket and returns the connection's key and any value for the caller.
+pub(crate) fn accept<T, M>(
+    mut stream: TcpStream,
+    admit: impl FnOnce(&[u8]) -> Option<([u8; 32], T)>,
+) -> Result<(T, RecordReader<M>, RecordWriter), TransportError> {
+    let mut bytes = Vec::new();
+    while let Preamble::NeedBytes(needed) = Preamble::parse(&bytes)? {
+        let filled = bytes.len();
+        bytes.resize(needed, 0);
+        stream.read_exact(&mut bytes[filled..])?;
+    }
+    let Preamble::Complete { ticket, prologue, noise } = Preamble::parse(&bytes)? else { unreachable!() };
+    let (key, admitted) = admit(ticket).ok_or(TransferError::Forged)?;
+    let (reader, writer) = respond(stream.into(), &key, prologue, noise)?;
+    Ok((admitted, reader, writer))
+}
 
 fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -54,10 +54,8 @@ pub enum Frame<'a, M> {
 /// Why a connection to a peer ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TransferError {
-    /// Wrong magic or protocol version.
     #[error("the other side does not speak this protocol version")]
     UnsupportedProtocol,
-    /// A length beyond its limit.
     #[error("the other side sent an oversized record")]
     TooLong,
     /// The tag of a handshake message or of a record is wrong.

@@ -99,7 +99,6 @@ pub enum RefusalReason {
     /// Unpublished, or not published to this downloader.
     #[error("it is no longer published there")]
     NotShared,
-    /// The file differs from what was published.
     #[error("the file was changed after it was published")]
     Changed,
     /// The file does not exist or cannot be read.

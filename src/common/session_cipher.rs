@@ -37,7 +37,6 @@ pub enum OpenError {
     /// The counter was received before, or is older than the replay window.
     #[error("a datagram was repeated")]
     Replayed,
-    /// The tag is wrong.
     #[error("a datagram was forged or damaged")]
     Forged,
 }

@@ -63,13 +63,11 @@ pub enum FileNameError {
     TooLong,
     #[error("each part of a file name has at most {FILE_COMPONENT_MAX_BYTES} bytes")]
     ComponentTooLong,
-    /// A leading `/`.
     #[error("a file name is relative to the shared folder and cannot start with '/'")]
     Absolute,
     /// `//` or a trailing `/`.
     #[error("a file name cannot have an empty part")]
     EmptyComponent,
-    /// `.` or `..` as a component.
     #[error("a file name cannot have '.' or '..' as a part")]
     DotComponent,
     /// `\`, which is a separator on other systems.

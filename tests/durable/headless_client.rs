@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use fileshare::internals::client::control::ServerApi;
-use fileshare::internals::client::control::{ControlHandle, Observer, SessionConfig};
+use fileshare::internals::client::control::{ControlHandle, Observer, SessionConfig, SessionControl};
 use fileshare::internals::common::crypto::Secret;
 use fileshare::internals::common::handshake_keys::SessionParams;
 use fileshare::internals::common::opaque::KeyStretching;

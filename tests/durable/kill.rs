@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use fileshare::internals::client::control::PublishAudience;
+use fileshare::internals::client::control::{PublishAudience, SessionControl};
 use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, NamedContent, UserName};
 use fileshare::internals::server::journal::{Journal, LastMutation, LoadSink, StoredPublication};
 use rand::seq::SliceRandom;

@@ -1,17 +1,18 @@
 //! A malicious registered user: logs in, publishes a file, and serves other bytes.
 
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use fileshare::internals::client::control::{ControlHandle, Observer, SessionConfig};
+use fileshare::internals::client::control::{ControlHandle, Observer, SessionConfig, SessionControl};
 use fileshare::internals::client::control::{PublishAudience, ServerApi};
 use fileshare::internals::client::transport::{self, TransportError};
 use fileshare::internals::common::crypto::{AeadKey, Secret};
 use fileshare::internals::common::handshake_keys::SessionParams;
 use fileshare::internals::common::limits::RECORD_MAX_BYTES;
 use fileshare::internals::common::opaque::KeyStretching;
-use fileshare::internals::common::peer_crypto::Frame;
+use fileshare::internals::common::peer_crypto::{Frame, Preamble};
 use fileshare::internals::common::peer_message::{PeerRequest, PeerResponse};
 use fileshare::internals::common::ticket::TransferTicket;
 use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, NamedContent, UserName};
@@ -78,13 +79,17 @@ impl MisbehavingPeer {
     }
 }
 
-fn serve(stream: TcpStream, key: &TicketKey, false_bytes: &[u8]) -> Result<(), TransportError> {
-    let admit = |ticket: &[u8]| {
-        let key = key.0.lock().expect("no peer panics");
-        let ticket = TransferTicket::open(ticket, key.as_ref()?, 0).ok()?;
-        Some((ticket.key.0, ()))
-    };
-    let ((), mut reader, mut writer) = transport::accept::<_, PeerRequest>(stream, admit)?;
+fn serve(mut stream: TcpStream, key: &TicketKey, false_bytes: &[u8]) -> Result<(), TransportError> {
+    let mut bytes = Vec::new();
+    while let Preamble::NeedBytes(needed) = Preamble::parse(&bytes)? {
+        let filled = bytes.len();
+        bytes.resize(needed, 0);
+        stream.read_exact(&mut bytes[filled..])?;
+    }
+    let Preamble::Complete { ticket, prologue, noise } = Preamble::parse(&bytes)? else { unreachable!() };
+    let key = key.0.lock().expect("no peer panics").as_ref().and_then(|key| TransferTicket::open(ticket, key, 0).ok());
+    let Some(ticket) = key else { return Ok(()) };
+    let (mut reader, mut writer) = transport::respond::<PeerRequest>(stream.into(), &ticket.key, prologue, noise)?;
     loop {
         let Frame::Message(message) = reader.next()? else { panic!("a downloader sends no data") };
         match message {

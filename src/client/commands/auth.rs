@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CommandContext, LoginInfo};
-use crate::client::control::LoginError;
+use super::CommandContext;
+use crate::client::control::{LoginError, LoginInfo};
 use crate::client::exit_code::ExitCode;
 use crate::client::publications::LoadingGuard;
 use crate::client::ui::password::{PasswordError, validate};

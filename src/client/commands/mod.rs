@@ -17,9 +17,8 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::cancel::Cancelled;
-use crate::client::control::{ControlHandle, LoginError, RequestError, ServerApi};
-use crate::client::download::{DownloadOptions, DownloadOutcome, DownloadProgress, Downloader};
+use crate::client::control::{RequestError, ServerApi, SessionControl};
+use crate::client::download::{Download, DownloadOptions};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
 use crate::client::publications::OwnPublications;
@@ -27,63 +26,9 @@ use crate::client::ui::console::Console;
 use crate::client::ui::password::PasswordSource;
 use crate::client::ui::report::{ItemFailure, Report};
 use crate::client::upload::UploadService;
-use crate::common::types::{NamedContent, Password, UserName};
 
 pub use self::cancellation::CommandState;
 pub use self::verb::{Verb, help_text};
-
-/// What the user should know about a new session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LoginInfo {
-    /// Peers on other hosts cannot download from this client.
-    pub local_only: bool,
-}
-
-/// Login and logout. Tests replace it, as they replace the [transport](crate::client::control::RequestTransport).
-pub trait SessionControl: Send + Sync {
-    fn login(&self, user: UserName, password: Password) -> Result<LoginInfo, LoginError>;
-    /// The user who is logged in.
-    fn user(&self) -> Option<UserName>;
-    fn logout(&self);
-}
-
-impl SessionControl for ControlHandle {
-    fn login(&self, user: UserName, password: Password) -> Result<LoginInfo, LoginError> {
-        ControlHandle::login(self, user, password).map(|session| LoginInfo { local_only: session.local_only })
-    }
-
-    fn user(&self) -> Option<UserName> {
-        ControlHandle::user(self)
-    }
-
-    fn logout(&self) {
-        ControlHandle::logout(self);
-    }
-}
-
-/// Downloads files. Tests replace it.
-pub trait Download: Send + Sync {
-    /// One outcome for each item, in order.
-    fn fetch(
-        &self,
-        items: &[NamedContent],
-        options: &DownloadOptions,
-        cancelled: &Cancelled,
-        progress: &dyn DownloadProgress,
-    ) -> Vec<DownloadOutcome>;
-}
-
-impl Download for Downloader {
-    fn fetch(
-        &self,
-        items: &[NamedContent],
-        options: &DownloadOptions,
-        cancelled: &Cancelled,
-        progress: &dyn DownloadProgress,
-    ) -> Vec<DownloadOutcome> {
-        Downloader::fetch(self, items, options, cancelled, progress)
-    }
-}
 
 /// Everything a command works with. Several contexts may use the same session, folder and downloader at once: output,
 /// cancellation and policy are each context's own.

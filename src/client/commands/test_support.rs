@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use zeroize::Zeroizing;
 
-use super::{CommandContext, CommandState, Download, LoginInfo, SessionControl};
+use super::{CommandContext, CommandState};
 use crate::client::cancel::{Cancelled, is_cancelled};
-use crate::client::control::{LoginError, RequestError, RequestTransport, ServerApi};
+use crate::client::control::{LoginError, LoginInfo, RequestError, RequestTransport, ServerApi, SessionControl};
 use crate::client::download::{
-    DownloadError, DownloadOptions, DownloadOutcome, DownloadProgress, IncompleteFile, OnExists,
+    Download, DownloadError, DownloadOptions, DownloadOutcome, DownloadProgress, IncompleteFile, OnExists,
 };
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;

@@ -46,8 +46,26 @@ pub trait Observer: Send + Sync {
     fn free_slots(&self) -> u8;
 }
 
+/// Login and logout. Tests replace it, as they replace the [transport](RequestTransport).
+pub trait SessionControl: Send + Sync {
+    /// Logs in; blocks until the server has answered or [`LOGIN_TIMEOUT`](crate::common::limits::LOGIN_TIMEOUT) is over.
+    fn login(&self, user: UserName, password: Password) -> Result<LoginInfo, LoginError>;
+    /// The user who is logged in.
+    fn user(&self) -> Option<UserName>;
+    /// Logs out; blocks for at most [`LOGOUT_TIMEOUT`](crate::common::limits::LOGOUT_TIMEOUT). Does nothing without a
+    /// session. A later [`login`](Self::login) is possible.
+    fn logout(&self);
+}
+
+/// What the user should know about a new session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoginInfo {
+    /// Peers on other hosts cannot download from this client.
+    pub local_only: bool,
+}
+
 /// A handle on the control thread; cheap to clone, usable from any thread. The thread ends with the last handle, without
-/// a message to the server: see [`logout`](Self::logout).
+/// a message to the server: see [`logout`](SessionControl::logout).
 #[derive(Clone)]
 pub struct ControlHandle {
     shared: Arc<ControlShared>,
@@ -80,7 +98,7 @@ enum ControlCommand {
 }
 
 impl ControlHandle {
-    /// Starts the thread. Nothing is sent before [`login`](Self::login).
+    /// Starts the thread. Nothing is sent before [`login`](SessionControl::login).
     pub fn start(config: SessionConfig, observer: Arc<dyn Observer>) -> io::Result<Self> {
         if config.servers.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the server has no address"));
@@ -99,22 +117,21 @@ impl ControlHandle {
         std::thread::Builder::new().name("control".into()).spawn(move || driver.run())?;
         Ok(Self { _stop: Arc::new(StopOnDrop(Arc::clone(&shared))), shared })
     }
+}
 
-    /// Logs in; blocks until the server has answered or [`LOGIN_TIMEOUT`](crate::common::limits::LOGIN_TIMEOUT) is over.
-    pub fn login(&self, user: UserName, password: Password) -> Result<SessionParams, LoginError> {
+impl SessionControl for ControlHandle {
+    fn login(&self, user: UserName, password: Password) -> Result<LoginInfo, LoginError> {
         let (reply, result) = mpsc::channel();
         self.shared.send(ControlCommand::Login { user, password, reply });
-        result.recv().unwrap_or(Err(LoginError::Unreachable))
+        let params = result.recv().unwrap_or(Err(LoginError::Unreachable))?;
+        Ok(LoginInfo { local_only: params.local_only })
     }
 
-    /// The user who is logged in.
-    pub fn user(&self) -> Option<UserName> {
+    fn user(&self) -> Option<UserName> {
         lock(&self.shared.user).clone()
     }
 
-    /// Logs out; blocks for at most [`LOGOUT_TIMEOUT`](crate::common::limits::LOGOUT_TIMEOUT). Does nothing without a
-    /// session. A later [`login`](Self::login) is possible.
-    pub fn logout(&self) {
+    fn logout(&self) {
         let (reply, ended) = mpsc::channel();
         self.shared.send(ControlCommand::Logout { reply });
         // An error means that the thread has ended, and the session with it.

@@ -91,31 +91,25 @@ pub enum DownloadOutcome {
 /// Why a download failed; the text goes to stderr.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
-    /// Exit 5: no active peer serves it (any more).
     #[error("no active peer serves it")]
     NotFound,
-    /// Exit 6: there were sources, but none could deliver. Verified groups are kept.
+    /// There were sources, but none could deliver. Verified groups are kept.
     #[error("{0}")]
     Transfer(String),
-    /// Exit 7: every source sent other content.
     #[error("what the sources sent does not match the published hash")]
     HashMismatch,
-    /// Exit 8: the target exists with other content.
     #[error("the file exists; see --on-exists")]
     Exists,
-    /// Exit 8: another process downloads the same file into the same folder.
     #[error("another download of this file is under way")]
     Locked,
-    /// Exit 8: any other local error.
     #[error("{0}")]
     Local(io::Error),
-    /// Exit 9. Verified groups are kept.
+    /// Verified groups are kept.
     #[error("the disk is full")]
     DiskFull,
-    /// Exit 130. Verified groups are kept.
+    /// Verified groups are kept.
     #[error("interrupted")]
     Interrupted,
-    /// Exit 3 or 4.
     #[error("{0}")]
     Request(#[from] RequestError),
 }
@@ -160,6 +154,18 @@ pub trait DownloadProgress {
     fn started(&self, _index: usize, _incomplete: &Arc<IncompleteFile>) {}
 }
 
+/// Downloads files. Tests replace it.
+pub trait Download: Send + Sync {
+    /// Downloads all; one outcome for each file, in order. Ends early when `cancelled` disconnects.
+    fn fetch(
+        &self,
+        items: &[NamedContent],
+        options: &DownloadOptions,
+        cancelled: &Cancelled,
+        progress: &dyn DownloadProgress,
+    ) -> Vec<DownloadOutcome>;
+}
+
 /// Downloads files into the shared folder.
 pub struct Downloader {
     target_dir: TargetDir,
@@ -176,9 +182,10 @@ impl Downloader {
     pub fn with_discovery(dir: &Path, discovery: Arc<dyn SourceDiscovery>) -> io::Result<Self> {
         Ok(Self { target_dir: TargetDir::open(dir)?, discovery })
     }
+}
 
-    /// Downloads all; one outcome for each file, in order. Ends early when `cancelled` disconnects.
-    pub fn fetch(
+impl Download for Downloader {
+    fn fetch(
         &self,
         items: &[NamedContent],
         options: &DownloadOptions,

@@ -32,31 +32,23 @@ use crate::common::types::{Content, ContentHash, FileName, NamedContent};
 /// Why a local file cannot be shared.
 #[derive(Debug, thiserror::Error)]
 pub enum ShareError {
-    /// No such file in the shared folder.
     #[error("{0}: no such file in the shared folder")]
     Missing(String),
-    /// A pattern without a match.
     #[error("{0}: no file in the shared folder matches")]
     NoMatch(String),
-    /// A folder without a file that could be published.
     #[error("{0}: there is nothing to publish in this folder")]
     Empty(String),
     /// A symbolic link, a FIFO, a device, a socket, or something beneath a symbolic link.
     #[error("{0}: not a regular file or folder")]
     Special(String),
-    /// It cannot be read.
     #[error("{0}: {1}")]
     Unreadable(String, std::io::Error),
-    /// Its name breaks the rules of published names.
     #[error("{0}: {1}")]
     Name(String, crate::common::types::FileNameError),
-    /// Its name is not UTF-8.
     #[error("{0}: a file name must be UTF-8")]
     NotUtf8(String),
-    /// It changed while it was read.
     #[error("{0}: changed while it was read; publish it again")]
     Changed(String),
-    /// Interrupted by the user.
     #[error("interrupted")]
     Interrupted,
 }

@@ -7,30 +7,20 @@ use crate::client::exit_code::ExitCode;
 /// Why a login has failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoginError {
-    /// Unknown user or wrong password.
     #[error("the user name or the password is wrong")]
     Refused,
-    /// The password is right, but the user is active elsewhere.
     #[error("this user is already active")]
     AlreadyActive {
         /// Silence after which the server expires that client's session.
         liveness: Duration,
     },
-    /// Too many attempts.
     #[error("too many attempts; try again in {0} s")]
     Throttled(u16),
     /// No server answered for [`LOGIN_TIMEOUT`](crate::common::limits::LOGIN_TIMEOUT).
     #[error("the server does not answer")]
     Unreachable,
-    /// The server speaks another protocol version.
     #[error("the server speaks protocol version {server}, this client {client}")]
-    Version {
-        /// The server's.
-        server: u16,
-        /// The client's.
-        client: u16,
-    },
-    /// A user is logged in already.
+    Version { server: u16, client: u16 },
     #[error("already logged in")]
     LoggedIn,
 }
@@ -50,7 +40,6 @@ impl From<&LoginError> for ExitCode {
 /// Why a request has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// No user is logged in.
     #[error("not logged in")]
     NotAuthenticated,
     /// The server has not replied within [`COMMAND_TIMEOUT`](crate::common::limits::COMMAND_TIMEOUT).

@@ -8,10 +8,8 @@ use crate::client::shell::tokenizer::Token;
 pub enum PathError {
     #[error("a file name cannot be empty")]
     Empty,
-    /// A leading `/`.
     #[error("names are relative to the shared folder")]
     Absolute,
-    /// A `..`.
     #[error("names cannot lead out of the shared folder")]
     Parent,
     #[error("invalid pattern")]

@@ -17,7 +17,6 @@ pub const PASSWORD_VARIABLE: &str = "FILESHARE_PASSWORD";
 /// Why there is no password.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
-    /// No file, no variable, no terminal.
     #[error("no password: give --password-file, set {PASSWORD_VARIABLE}, or run on a terminal")]
     NoSource,
     #[error("{0}: {1}")]

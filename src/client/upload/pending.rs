@@ -13,7 +13,7 @@ use std::time::Instant;
 use super::limits::BUSY_RETRY_MS;
 use crate::client::transport::{self, RecordReader, RecordWriter, TransportError};
 use crate::common::net::AddressPrefix;
-use crate::common::peer_crypto::{Frame, PREAMBLE_HEAD_BYTES, Preamble, TransferError};
+use crate::common::peer_crypto::{Frame, Preamble, TransferError};
 use crate::common::peer_message::{PeerRequest, PeerResponse};
 use crate::common::ticket::TransferTicket;
 
@@ -139,7 +139,7 @@ fn read_preamble(mut stream: &TcpStream, preamble: &mut Vec<u8>) -> Progress {
         let needed = match Preamble::parse(&preamble[..filled]) {
             Err(_) => return Progress::Closed,
             Ok(Preamble::Complete { .. }) => return Progress::PreambleComplete,
-            Ok(Preamble::NeedBytes(needed)) => needed.max(PREAMBLE_HEAD_BYTES),
+            Ok(Preamble::NeedBytes(needed)) => needed,
         };
         preamble.resize(needed, 0);
         let read = stream.read(&mut preamble[filled..]);

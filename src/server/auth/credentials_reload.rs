@@ -23,7 +23,6 @@ pub struct CredentialsReloader {
 /// Why the credentials in force stay.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// The file cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
     /// The thread could not be started, or panicked.

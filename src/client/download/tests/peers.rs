@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use crate::client::control::RequestError;
 use crate::client::download::{SourceDiscovery, SourceOffer};
-use crate::client::transport::{self, RecordReader, RecordWriter, TransportError};
+use crate::client::transport::tests::accept;
+use crate::client::transport::{RecordReader, RecordWriter, TransportError};
 use crate::common::chunk_tree::{group_count, group_range, hash_group};
 use crate::common::limits::RECORD_MAX_BYTES;
 use crate::common::peer_crypto::Frame;
@@ -118,7 +119,7 @@ impl Upload<'_> {
         }
         // In these tests a ticket is the hashes it grants.
         let admit = |ticket: &[u8]| Some(([7; 32], hashes(ticket)));
-        let (mut granted, mut reader, mut writer) = transport::accept::<_, PeerRequest>(stream, admit).ok()?;
+        let (mut granted, mut reader, mut writer) = accept::<_, PeerRequest>(stream, admit).ok()?;
         reader.stream().set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         if matches!(self.behaviour, PeerBehaviour::Busy(times) if self.number < times) {
             let _ = writer.message(&PeerResponse::Busy { retry_ms: 20 });
