@@ -1,0 +1,10 @@
+"""In the server's folder, what an editor leaves beside credentials.txt has the same passwords: `pub .` leaves it out too."""
+# Known failure: take this line out when the case passes.
+from harness import *
+
+setup = Setup()
+for name in ("credentials.txt", "credentials.txt~", "credentials.txt.bak", "#credentials.txt#", "x.txt"):
+    write(setup.folder("hans") + "/" + name, "hans falcon*solo\n")
+client = setup.run("hans", "pub .", args=["-q", "--json"])
+seen = json.loads(client.stdout)["published"]
+finish(seen == ["x.txt"], "published: %s" % seen)
