@@ -16,6 +16,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -25,7 +26,7 @@ use fileshare::internals::client::control::RequestError;
 use fileshare::internals::client::download::{
     Download, DownloadOptions, DownloadOutcome, DownloadProgress, Downloader, OnExists, SourceDiscovery, SourceOffer,
 };
-use fileshare::internals::client::files::{HashProgress, SharedFiles};
+use fileshare::internals::client::files::SharedFiles;
 use fileshare::internals::client::upload::{Listener, UploadService};
 use fileshare::internals::common::crypto::{AeadKey, TAG_BYTES, counter_nonce};
 use fileshare::internals::common::ticket::TransferTicket;
@@ -183,13 +184,6 @@ struct TestUploader {
 
 struct NoProgress;
 
-impl HashProgress for NoProgress {
-    fn hashed(&self, _: &FileName, _: u64, _: u64) {}
-    fn interrupted(&self) -> bool {
-        false
-    }
-}
-
 impl DownloadProgress for NoProgress {
     fn received(&self, _: usize, _: u64, _: u64) {}
     fn source_dropped(&self, user: &UserName, _: &FileName, why: &str) {
@@ -208,7 +202,7 @@ impl TestUploader {
         let mut wanted = Vec::new();
         for name in names {
             let name = FileName::parse(name).expect("a valid name");
-            let file = files.hash(&name, &NoProgress).expect("a readable file");
+            let file = files.hash(&name, &mut |_| ControlFlow::Continue(())).expect("a readable file");
             uploads.publications().publish(&name, file.content, Audience::Everyone);
             wanted.push(NamedContent { name, content: file.content });
         }

@@ -15,7 +15,7 @@ pub mod client {
         };
     }
     pub mod files {
-        pub use crate::client::files::{HashProgress, SharedFiles};
+        pub use crate::client::files::SharedFiles;
     }
     pub mod session {
         pub use crate::client::session::{Event, RequestHandle, Session, SessionConfig};

@@ -1,6 +1,7 @@
 //! `pub` and `unp`.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 
@@ -27,7 +28,7 @@ pub fn publish(context: &CommandContext, to: Vec<UserName>, files: &[PathArg]) -
 }
 
 /// Hashes one file, ready to be published.
-type HashFile<'a> = dyn Fn(&FileName, &dyn HashProgress) -> Result<NamedContent, ShareError> + Sync + 'a;
+type HashFile<'a> = dyn Fn(&FileName, &mut HashProgress<'_>) -> Result<NamedContent, ShareError> + Sync + 'a;
 
 fn publish_hashed(context: &CommandContext, to: Vec<UserName>, files: &[PathArg], hash: &HashFile<'_>) -> ExitCode {
     let mut failures = Vec::new();
@@ -79,11 +80,12 @@ fn hash_files(
     failures: &mut Vec<ItemFailure>,
 ) -> Vec<NamedContent> {
     let sizes: Vec<u64> = names.iter().map(|name| context.files.size(name)).collect();
-    let total = TotalProgress::new(&context.state, context.console.progress(), sizes.iter().sum());
+    let (state, meter, total) = (&*context.state, context.console.progress(), sizes.iter().sum());
+    let progress = TotalProgress { state, meter, done: AtomicU64::new(0), total };
     let hash = |index: usize| {
-        let progress = FileProgress { total: &total, counted: AtomicU64::new(0) };
-        let outcome = hash(&names[index], &progress);
-        progress.count(&names[index], sizes[index]);
+        let mut count = progress.of_file(&names[index]);
+        let outcome = hash(&names[index], &mut count);
+        let _ = count(sizes[index]);
         (index, outcome)
     };
     let (small, large): (Vec<usize>, Vec<usize>) = (0..names.len()).partition(|&index| sizes[index] <= GROUP_MIN_BYTES);
@@ -151,35 +153,16 @@ struct TotalProgress<'a> {
     total: u64,
 }
 
-impl<'a> TotalProgress<'a> {
-    fn new(state: &'a CommandState, meter: ProgressMeter<'a>, total: u64) -> Self {
-        Self { state, meter, done: AtomicU64::new(0), total }
-    }
-}
-
-/// Bytes hashed of one file.
-struct FileProgress<'t, 'a> {
-    total: &'t TotalProgress<'a>,
-    /// Those that [`TotalProgress::done`] includes.
-    counted: AtomicU64,
-}
-
-impl FileProgress<'_, '_> {
-    /// At least `done` bytes are hashed.
-    fn count(&self, name: &FileName, done: u64) {
-        let added = done.saturating_sub(self.counted.fetch_max(done, Relaxed));
-        let all = self.total.done.fetch_add(added, Relaxed) + added;
-        self.total.meter.update(name.as_str(), all, self.total.total.max(all));
-    }
-}
-
-impl HashProgress for FileProgress<'_, '_> {
-    fn hashed(&self, name: &FileName, done: u64, _: u64) {
-        self.count(name, done);
-    }
-
-    fn interrupted(&self) -> bool {
-        self.total.state.is_cancelled()
+impl TotalProgress<'_> {
+    fn of_file(&self, name: &FileName) -> impl FnMut(u64) -> ControlFlow<()> + Send {
+        let mut counted = 0;
+        move |done: u64| {
+            let added = done.saturating_sub(counted);
+            counted += added;
+            let all = self.done.fetch_add(added, Relaxed) + added;
+            self.meter.update(name.as_str(), all, self.total.max(all));
+            if self.state.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
     }
 }
 

@@ -36,7 +36,7 @@ fn every_name_is_tried_and_each_counts_once() {
 fn publish_while(client: &TestClient, names: &[&str], happens: impl Fn(&FileName) + Sync) -> ExitCode {
     let files: Vec<PathArg> = names.iter().map(|&name| PathArg { text: name.into(), pattern: None }).collect();
     publish_hashed(&client.context, Vec::new(), &files, &|name, progress| {
-        if progress.interrupted() {
+        if progress(0).is_break() {
             return Err(ShareError::Interrupted);
         }
         happens(name);
@@ -80,18 +80,17 @@ fn small_files_are_hashed_side_by_side() {
 #[test]
 fn progress_is_that_of_all_files_together() {
     let client = TestClient::logged_in();
-    let total = TotalProgress::new(&client.context.state, client.context.console.progress(), 30);
-    let [first, second] = [(); 2].map(|()| FileProgress { total: &total, counted: AtomicU64::new(0) });
-    let done = || total.done.load(Relaxed);
-    first.hashed(&file("a"), 4, 10);
-    second.hashed(&file("b"), 6, 20);
-    assert_eq!(done(), 10);
-    first.hashed(&file("a"), 9, 10);
-    assert_eq!(done(), 15);
+    let (state, meter) = (&*client.context.state, client.context.console.progress());
+    let total = TotalProgress { state, meter, done: AtomicU64::new(0), total: 30 };
+    let (a, b) = (file("a"), file("b"));
+    let (mut first, mut second) = (total.of_file(&a), total.of_file(&b));
+    assert!(first(4).is_continue() && second(6).is_continue());
+    assert_eq!(total.done.load(Relaxed), 10);
+    assert!(first(9).is_continue());
+    assert_eq!(total.done.load(Relaxed), 15);
     // Found in the cache, or hashed by threads that do not report progress.
-    first.count(&file("a"), 10);
-    second.count(&file("b"), 20);
-    assert_eq!(done(), 30);
+    assert!(first(10).is_continue() && second(20).is_continue());
+    assert_eq!(total.done.load(Relaxed), 30);
 }
 
 #[test]

@@ -19,6 +19,9 @@ use crate::common::sync::{lock, unpoison};
 /// Bytes read at once: fits a core's own cache, and BLAKE3 uses its widest instructions.
 const PIECE_BYTES: usize = 256 << 10;
 
+/// Gets the number of bytes of a file that are hashed so far, from any thread, and can stop the work.
+pub type HashProgress<'a> = dyn FnMut(u64) -> ControlFlow<()> + Send + 'a;
+
 /// Why a file has no hash.
 #[derive(Debug)]
 pub enum HashError {
@@ -36,13 +39,12 @@ impl From<io::Error> for HashError {
     }
 }
 
-/// Hashes `file`, which had this identity when it was opened. `on_progress` gets the number of bytes hashed so far, from
-/// any thread, and can stop the work. While one call of it is running, the other threads go on without calling it: a
-/// terminal that takes no output holds up one thread of the pool at most.
+/// Hashes `file`, which had this identity when it was opened. While one call of `on_progress` is running, the other threads
+/// go on without calling it: a terminal that takes no output holds up one thread of the pool at most.
 pub fn hash_file(
     file: &File,
     identity: &FileIdentity,
-    on_progress: &mut (dyn FnMut(u64) -> ControlFlow<()> + Send),
+    on_progress: &mut HashProgress<'_>,
 ) -> Result<GroupHashes, HashError> {
     let size = identity.size;
     let job = HashJob {
@@ -92,7 +94,7 @@ struct HashJob<'a> {
 
 struct ProgressCallback<'a> {
     reported_bytes: u64,
-    on_progress: &'a mut (dyn FnMut(u64) -> ControlFlow<()> + Send),
+    on_progress: &'a mut HashProgress<'a>,
 }
 
 impl HashJob<'_> {

@@ -14,7 +14,6 @@ mod shared_dir;
 
 use std::fs::File;
 use std::io;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -22,8 +21,8 @@ use std::time::SystemTime;
 pub use self::expand::is_excluded;
 pub use self::glob::{InvalidPattern, Pattern};
 use self::hash_cache::{DiskCache, MemoryCache};
-pub use self::hasher::HashError;
 use self::hasher::hash_file;
+pub use self::hasher::{HashError, HashProgress};
 pub use self::shared_dir::{FileIdentity, Rename, SharedDir, rename_noreplace};
 use crate::client::exit_code::ExitCode;
 use crate::common::chunk_tree::GroupHashes;
@@ -87,14 +86,6 @@ pub struct ExpandedPaths {
     pub errors: Vec<ShareError>,
 }
 
-/// Receives the progress of hashing, from any thread.
-pub trait HashProgress: Sync {
-    /// `done` of `total` bytes of `name` are hashed.
-    fn hashed(&self, name: &FileName, done: u64, total: u64);
-    /// Whether the user has cancelled the command.
-    fn interrupted(&self) -> bool;
-}
-
 /// The shared folder's files and the hashes of those that were hashed before.
 pub struct SharedFiles {
     dir: SharedDir,
@@ -138,19 +129,15 @@ impl SharedFiles {
     }
 
     /// Hashes a file, or takes its hash from the cache.
-    pub fn hash(&self, name: &FileName, progress: &dyn HashProgress) -> Result<NamedContent, ShareError> {
-        if progress.interrupted() {
+    pub fn hash(&self, name: &FileName, on_progress: &mut HashProgress<'_>) -> Result<NamedContent, ShareError> {
+        if on_progress(0).is_break() {
             return Err(ShareError::Interrupted);
         }
         let (file, identity) = self.dir.open_file(name)?;
         let hash = match self.cached_content_hash(&identity) {
             Some(hash) => hash,
             None => {
-                let mut on_progress = |done| {
-                    progress.hashed(name, done, identity.size);
-                    if progress.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-                };
-                let hashed = self.hash_open_file(&file, &identity, &mut on_progress);
+                let hashed = self.hash_open_file(&file, &identity, on_progress);
                 let hashed = hashed.map_err(|error| match error {
                     HashError::Changed => ShareError::Changed(name.to_string()),
                     HashError::Interrupted => ShareError::Interrupted,
@@ -183,13 +170,12 @@ impl SharedFiles {
         })
     }
 
-    /// Hashes an open file that had this identity when it was opened. `on_progress` gets the number of bytes hashed so
-    /// far, from any thread, and can stop the work.
+    /// Hashes an open file that had this identity when it was opened.
     pub fn hash_open_file(
         &self,
         file: &File,
         identity: &FileIdentity,
-        on_progress: &mut (dyn FnMut(u64) -> ControlFlow<()> + Send),
+        on_progress: &mut HashProgress<'_>,
     ) -> Result<Arc<GroupHashes>, HashError> {
         let is_racy = identity.is_racy(SystemTime::now());
         let hashes = hash_file(file, identity, on_progress)?;

@@ -2,35 +2,18 @@ use std::fs;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::bounded;
 
 use super::serve::{KeepAlive, OpenContent, ServeError, UploadEnd};
 use super::*;
-use crate::client::files::{HashProgress, ShareError};
+use crate::client::files::ShareError;
 use crate::client::publications::LoadingGuard;
 use crate::common::chunk_tree::GroupHashes;
 use crate::common::limits::GROUP_MIN_BYTES;
 use crate::common::peer_message::RefusalReason;
 use crate::common::types::{Audience, Content, ContentHash, ContentRef, UserName};
-
-#[derive(Default)]
-struct Progress {
-    last: AtomicU64,
-    interrupted: AtomicBool,
-}
-
-impl HashProgress for Progress {
-    fn hashed(&self, _: &FileName, done: u64, _: u64) {
-        self.last.fetch_max(done, Ordering::Relaxed);
-    }
-
-    fn interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed)
-    }
-}
 
 struct ServiceFixture {
     dir: tempfile::TempDir,
@@ -98,7 +81,7 @@ impl ServiceFixture {
     }
 
     fn hash(&self, file: &str) -> Content {
-        self.service.files.hash(&name(file), &Progress::default()).unwrap().content
+        self.service.files.hash(&name(file), &mut |_| ControlFlow::Continue(())).unwrap().content
     }
 
     fn serve(&self, file: &str, content: Content) -> Result<(), RefusalReason> {
@@ -117,18 +100,22 @@ fn hashing_a_file_returns_hash_size_and_time() {
     for size in [0, 1, GROUP_MIN_BYTES as usize + 1] {
         let bytes = vec![7; size];
         fixture.write("file", &bytes);
-        let progress = Progress::default();
-        let file = fixture.service.files.hash(&name("file"), &progress).unwrap();
+        let mut last = 0;
+        let mut on_progress = |done| {
+            last = done;
+            ControlFlow::Continue(())
+        };
+        let file = fixture.service.files.hash(&name("file"), &mut on_progress).unwrap();
         let modified = fs::metadata(fixture.dir.path().join("share/file")).unwrap().modified().unwrap();
         let modified_ms = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
         assert_eq!(file.content.hash, ContentHash(*blake3::hash(&bytes).as_bytes()));
         assert_eq!((file.content.size, i128::from(file.content.mtime_ms)), (size as u64, modified_ms as i128));
-        assert!(size == 0 || progress.last.load(Ordering::Relaxed) > 0);
+        assert_eq!(last, size as u64);
     }
-    let missing = fixture.service.files.hash(&name("nothing"), &Progress::default());
+    let missing = fixture.service.files.hash(&name("nothing"), &mut |_| ControlFlow::Continue(()));
     assert!(matches!(missing, Err(ShareError::Missing(_))));
-    let interrupted = Progress { interrupted: true.into(), ..Progress::default() };
-    assert!(matches!(fixture.service.files.hash(&name("file"), &interrupted), Err(ShareError::Interrupted)));
+    let interrupted = fixture.service.files.hash(&name("file"), &mut |_| ControlFlow::Break(()));
+    assert!(matches!(interrupted, Err(ShareError::Interrupted)));
 }
 
 #[test]
@@ -136,13 +123,17 @@ fn a_known_file_is_not_read_again() {
     let fixture = fixture();
     fixture.write("file", &vec![1; 3 << 20]);
     let content = fixture.hash("file");
-    let progress = Progress::default();
+    let mut last = 0;
+    let mut on_progress = |done| {
+        last = done;
+        ControlFlow::Continue(())
+    };
     assert_eq!(
-        open(&fixture.dir).files.hash(&name("file"), &progress).unwrap().content,
+        open(&fixture.dir).files.hash(&name("file"), &mut on_progress).unwrap().content,
         content,
         "another client's cache"
     );
-    assert_eq!(progress.last.load(Ordering::Relaxed), 0);
+    assert_eq!(last, 0);
     fixture.write("file", &vec![2; 3 << 20]);
     assert_ne!(fixture.hash("file").hash, content.hash);
 }

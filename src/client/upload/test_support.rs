@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -13,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::limits::UploadLimits;
 use super::*;
-use crate::client::files::{HashProgress, SharedFiles};
+use crate::client::files::SharedFiles;
 use crate::client::transport::{self, RecordReader, RecordWriter, TransportError};
 use crate::common::chunk_tree::group_count;
 use crate::common::crypto::{AeadKey, Secret};
@@ -35,15 +36,6 @@ pub(super) struct TestUploader {
     pub(super) dir: tempfile::TempDir,
     pub(super) service: Arc<UploadService>,
     pub(super) listener: Listener,
-}
-
-struct Silent;
-
-impl HashProgress for Silent {
-    fn hashed(&self, _: &FileName, _: u64, _: u64) {}
-    fn interrupted(&self) -> bool {
-        false
-    }
 }
 
 pub(super) fn name(text: &str) -> FileName {
@@ -102,7 +94,7 @@ impl TestUploader {
     /// Writes and publishes a file.
     pub(super) fn publish(&self, file: &str, bytes: &[u8], audience: Audience) -> ContentRef {
         fs::write(self.dir.path().join(file), bytes).unwrap();
-        let hashed = self.service.files.hash(&name(file), &Silent).unwrap();
+        let hashed = self.service.files.hash(&name(file), &mut |_| ControlFlow::Continue(())).unwrap();
         let Content { hash, size, .. } = hashed.content;
         self.service.publications().publish(&hashed.name, hashed.content, audience);
         ContentRef { name: hashed.name, hash, size }
@@ -111,7 +103,7 @@ impl TestUploader {
     /// A file too large for all buffers between the two ends, published.
     pub(super) fn publish_large(&self, file: &str) -> ContentRef {
         fs::File::create(self.dir.path().join(file)).unwrap().set_len(96 << 20).unwrap();
-        let hashed = self.service.files.hash(&name(file), &Silent).unwrap();
+        let hashed = self.service.files.hash(&name(file), &mut |_| ControlFlow::Continue(())).unwrap();
         self.service.publications().publish(&hashed.name, hashed.content, Audience::Everyone);
         ContentRef { name: hashed.name, hash: hashed.content.hash, size: hashed.content.size }
     }
