@@ -11,7 +11,7 @@ use fileshare::internals::client::control::RequestError;
 use fileshare::internals::client::download::{
     Download, DownloadOptions, DownloadOutcome, DownloadProgress, Downloader, OnExists, SourceDiscovery, SourceOffer,
 };
-use fileshare::internals::client::files::{HashProgress, SharedFiles};
+use fileshare::internals::client::files::SharedFiles;
 use fileshare::internals::client::upload::{Listener, UploadService};
 use fileshare::internals::common::types::{
     Audience, Content, ContentHash, ContentRef, FileName, NamedContent, UserName,
@@ -71,13 +71,6 @@ fn file() -> NamedContent {
 
 struct NoProgress;
 
-impl HashProgress for NoProgress {
-    fn hashed(&self, _: &FileName, _: u64, _: u64) {}
-    fn interrupted(&self) -> bool {
-        false
-    }
-}
-
 impl DownloadProgress for NoProgress {
     fn received(&self, _: usize, _: u64, _: u64) {}
     fn source_dropped(&self, user: &UserName, _: &FileName, why: &str) {
@@ -95,7 +88,7 @@ fn a_downloader_made_of_primitives_gets_the_recorded_frames_from_a_listener() {
     let file = file();
     std::fs::write(dir.path().join(recording::NAME), recording::content()).expect("a new file");
     let files = SharedFiles::open(dir.path()).expect("a directory");
-    files.hash(&file.name, &NoProgress).expect("a readable file");
+    files.hash(&file.name, &mut |_| std::ops::ControlFlow::Continue(())).expect("a readable file");
     let service = UploadService::new(files, 8);
     let expires_ms = Parser(&vectors.bytes("ticket", "plaintext")[6..]).varint();
     service.set_ticket_key(&ticket_key(&vectors), expires_ms - 60_000);
