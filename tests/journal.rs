@@ -58,8 +58,12 @@ impl Contents {
         let found = match change {
             Change::Publish { files, audience, published_s } => {
                 for file in files {
-                    let value = (file.content, (**audience).clone(), *published_s);
-                    self.publications.insert((user.clone(), file.name.clone()), value);
+                    let key = (user.clone(), file.name.clone());
+                    let content = |content: &Content| (content.hash, content.size);
+                    let before = self.publications.get(&key);
+                    let same = before.filter(|(before, ..)| content(before) == content(&file.content));
+                    let published_s = same.map_or(*published_s, |&(_, _, before_s)| before_s);
+                    self.publications.insert(key, (file.content, (**audience).clone(), published_s));
                 }
                 None
             }
@@ -84,7 +88,9 @@ fn mutation(seed: u64, number: u64) -> Mutation {
     let change = if rng.gen_bool(0.4) {
         Change::Unpublish { names, found: rng.r#gen() }
     } else {
-        let content = Content { hash: ContentHash(rng.r#gen()), size: rng.r#gen(), mtime_ms: rng.r#gen() };
+        // Few contents, so that some are published again.
+        let (hash, size) = (ContentHash([rng.gen_range(0..3); 32]), rng.gen_range(0..2));
+        let content = Content { hash, size, mtime_ms: rng.r#gen() };
         let files = names.into_iter().map(|name| NamedContent { name, content }).collect();
         let audience = match rng.gen_range(0..3) {
             0 => Audience::only((0..rng.gen_range(0..4)).map(user).collect()),

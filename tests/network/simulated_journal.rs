@@ -95,8 +95,11 @@ impl SimulatedJournal {
         let found = match change {
             Change::Publish { files, audience, published_s } => {
                 for NamedContent { name, content } in files {
-                    let publication = (content, Arc::clone(&audience), published_s);
-                    self.disk.publications.insert((user.clone(), name), publication);
+                    let key = (user.clone(), name);
+                    let before = self.disk.publications.get(&key);
+                    let same = before.filter(|(of, ..)| (of.hash, of.size) == (content.hash, content.size));
+                    let published_s = same.map_or(published_s, |&(_, _, before_s)| before_s);
+                    self.disk.publications.insert(key, (content, Arc::clone(&audience), published_s));
                 }
                 None
             }

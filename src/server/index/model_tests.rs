@@ -65,7 +65,10 @@ impl ModelledIndex {
                 });
                 let file = NamedContent { name: name.clone(), content };
                 self.index.publish(self.owners[owner], &file, &audience, self.clock_s);
-                self.model.insert((owner, name), Publication { content, audience, published_s: self.clock_s });
+                let before = self.model.get(&(owner, name.clone()));
+                let same = before.filter(|before| (before.content.hash, before.content.size) == (hash, size));
+                let published_s = same.map_or(self.clock_s, |before| before.published_s);
+                self.model.insert((owner, name), Publication { content, audience, published_s });
             }
             Change::Unpublish { owner, name } => {
                 let name = FileName::parse(NAMES[name]).unwrap();

@@ -130,10 +130,16 @@ impl Publications {
         }
     }
 
-    /// Adds the publication, or replaces the one of the same owner, which is returned.
-    pub(super) fn insert(&mut self, publication: IndexedPublication) -> Option<IndexedPublication> {
+    /// Adds the publication, or replaces the one of the same owner, which is returned. The same content keeps its age: who
+    /// publishes it again must not become younger than others that publish under this name.
+    pub(super) fn insert(&mut self, mut publication: IndexedPublication) -> Option<IndexedPublication> {
         match self {
-            Self::One(one) if one.entry.owner == publication.entry.owner => Some(std::mem::replace(one, publication)),
+            Self::One(one) if one.entry.owner == publication.entry.owner => {
+                if one.key == publication.key {
+                    publication.entry.published_s = one.entry.published_s;
+                }
+                Some(std::mem::replace(one, publication))
+            }
             Self::One(one) => {
                 let mut many = ManyPublications::default();
                 many.attach(*one);
@@ -187,13 +193,15 @@ impl ManyPublications {
     }
 
     fn insert(&mut self, publication: IndexedPublication) -> Option<IndexedPublication> {
-        let IndexedPublication { key, entry } = publication;
+        let IndexedPublication { key, mut entry } = publication;
         let found = self.find(entry.owner);
         if let Some(location) = found
             && let group = &mut self.groups[location.group as usize]
             && group.key == key
         {
-            let old = std::mem::replace(&mut group.entries[location.place as usize], entry);
+            let stored = &mut group.entries[location.place as usize];
+            entry.published_s = stored.published_s;
+            let old = std::mem::replace(stored, entry);
             return Some(IndexedPublication { key, entry: old });
         }
         let replaced = found.map(|location| self.detach(location));

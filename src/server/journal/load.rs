@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
 use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Statement};
 
 use super::{JournalError, LastMutation, StoredPublication};
 use crate::common::rate::{Rate, TokenBucket};
@@ -33,8 +33,8 @@ pub(super) struct Loaded {
     pub(super) root_secret: [u8; 32],
     /// Ids in the data file.
     pub(super) users: HashMap<UserName, i64>,
-    /// Ids of audiences that no publication has.
-    pub(super) unused_audiences: Vec<i64>,
+    /// The number of publications that have each audience, by id; 0 for those that a crash of an old server left.
+    pub(super) audience_uses: HashMap<i64, u64>,
 }
 
 /// Why the data file cannot be loaded.
@@ -60,12 +60,12 @@ pub(super) fn load(connection: &Connection, sink: &mut dyn LoadSink) -> Result<L
     check_small_tables(connection)?;
     let root_secret = root_secret(connection)?;
     let users = users(connection)?;
-    let audiences = audiences(connection)?;
-    let used = publications(connection, &users, &audiences, sink)?;
+    let mut audiences = StoredAudiences::new(connection)?;
+    publications(connection, &users, &mut audiences, sink)?;
     last_mutations(connection, &users, sink)?;
-    let unused_audiences = audiences.into_keys().filter(|id| !used.contains(id)).collect();
+    let audience_uses = audiences.stored.into_iter().map(|(id, stored)| (id, stored.uses)).collect();
     let users = users.into_iter().map(|(id, name)| (name, id)).collect();
-    Ok(Loaded { root_secret, users, unused_audiences })
+    Ok(Loaded { root_secret, users, audience_uses })
 }
 
 /// Checks the small tables with their indexes, which loading does not read. The publications have no index but their
@@ -100,17 +100,44 @@ fn users(connection: &Connection) -> Result<HashMap<i64, UserName>, LoadError> {
     Ok(users)
 }
 
-fn audiences(connection: &Connection) -> Result<HashMap<i64, Arc<Audience>>, LoadError> {
-    let mut audiences = HashMap::new();
-    let mut statement = connection.prepare("SELECT id, members FROM audiences")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let id: i64 = row.get(0)?;
-        let members = row.get_ref(1)?.as_str().ok().and_then(parse_members);
-        let members = members.ok_or_else(|| LoadError::Malformed(format!("audience {id} cannot be read")))?;
-        audiences.insert(id, Arc::new(members));
+/// The stored audiences. One is read at its first use, so that those without use cost no memory.
+struct StoredAudiences<'a> {
+    members: Statement<'a>,
+    stored: HashMap<i64, StoredAudience>,
+    /// Equal names of all audiences share their text.
+    names: HashSet<UserName>,
+}
+
+#[derive(Default)]
+struct StoredAudience {
+    uses: u64,
+    audience: Option<Arc<Audience>>,
+}
+
+impl<'a> StoredAudiences<'a> {
+    fn new(connection: &'a Connection) -> Result<Self, LoadError> {
+        let mut ids = connection.prepare("SELECT id FROM audiences")?;
+        let stored =
+            ids.query_map([], |row| Ok((row.get(0)?, StoredAudience::default())))?.collect::<Result<_, _>>()?;
+        let members = connection.prepare("SELECT members FROM audiences WHERE id = ?1")?;
+        Ok(Self { members, stored, names: HashSet::new() })
     }
-    Ok(audiences)
+
+    /// The audience of one more publication.
+    fn acquire(&mut self, id: i64) -> Result<Arc<Audience>, LoadError> {
+        let Some(stored) = self.stored.get_mut(&id) else {
+            return Err(LoadError::Malformed(format!("a publication for the unknown audience {id}")));
+        };
+        stored.uses += 1;
+        if let Some(audience) = &stored.audience {
+            return Ok(Arc::clone(audience));
+        }
+        let mut rows = self.members.query([id])?;
+        let text = rows.next()?.and_then(|row| row.get_ref(0).ok()?.as_str().ok());
+        let users = text.and_then(|text| parse_members(text, &mut self.names));
+        let users = users.ok_or_else(|| LoadError::Malformed(format!("audience {id} cannot be read")))?;
+        Ok(Arc::clone(stored.audience.insert(Arc::new(Audience::Only(users)))))
+    }
 }
 
 /// The stored form of an audience: sorted names, separated by single spaces. `None`: everyone.
@@ -121,25 +148,31 @@ pub(super) fn members_text(audience: &Audience) -> Option<String> {
     }
 }
 
-fn parse_members(text: &str) -> Option<Audience> {
-    let names = text.split(' ').filter(|_| !text.is_empty());
-    let users = names.map(|name| UserName::parse(name).ok()).collect::<Option<Vec<_>>>()?;
-    users.is_sorted_by(|a, b| a < b).then_some(Audience::Only(users))
+fn parse_members(text: &str, names: &mut HashSet<UserName>) -> Option<Vec<UserName>> {
+    let mut interned = |name: &str| {
+        if let Some(known) = names.get(name) {
+            return Some(known.clone());
+        }
+        let name = UserName::parse(name).ok()?;
+        names.insert(name.clone());
+        Some(name)
+    };
+    let users: Vec<_> = text.split(' ').filter(|_| !text.is_empty()).map(&mut interned).collect::<Option<_>>()?;
+    users.is_sorted_by(|a, b| a < b).then_some(users)
 }
 
-/// Reads all publications and returns the ids of their audiences.
+/// Reads all publications.
 fn publications(
     connection: &Connection,
     users: &HashMap<i64, UserName>,
-    audiences: &HashMap<i64, Arc<Audience>>,
+    audiences: &mut StoredAudiences<'_>,
     sink: &mut dyn LoadSink,
-) -> Result<HashSet<i64>, LoadError> {
+) -> Result<(), LoadError> {
     let total: i64 = connection.query_row("SELECT count(*) FROM publications", [], |row| row.get(0))?;
     let total = total as u64;
     sink.begin(total);
     let mut progress = progress_lines(now());
     let everyone = Arc::new(Audience::Everyone);
-    let mut used = HashSet::new();
     let mut last: Option<(i64, UserName, FileName)> = None;
     let mut statement = connection.prepare(
         "SELECT user, name, hash, size, mtime_ms, audience, published_s FROM publications ORDER BY user, name",
@@ -161,12 +194,8 @@ fn publications(
         };
         last = Some((user_id, user.clone(), name.clone()));
         let audience = match row.get::<_, Option<i64>>(5)? {
-            None => &everyone,
-            Some(id) => {
-                used.insert(id);
-                let audience = audiences.get(&id);
-                audience.ok_or_else(|| LoadError::Malformed(format!("a publication for the unknown audience {id}")))?
-            }
+            None => Arc::clone(&everyone),
+            Some(id) => audiences.acquire(id)?,
         };
         let hash = row.get_ref(2)?.as_blob().ok().and_then(|hash| hash.try_into().ok());
         let hash =
@@ -174,7 +203,7 @@ fn publications(
         let content = Content { hash, size: row.get::<_, i64>(3)? as u64, mtime_ms: row.get(4)? };
         let file = NamedContent { name, content };
         let published_s = row.get::<_, i64>(6)? as u64;
-        sink.publication(StoredPublication { user, file, audience: Arc::clone(audience), published_s });
+        sink.publication(StoredPublication { user, file, audience, published_s });
         done += 1;
         if done % PROGRESS_EVERY == 0 && progress.try_take(now(), PROGRESS_RATE).is_ok() {
             log::info!("loading: {done} of {total} publications");
@@ -183,7 +212,7 @@ fn publications(
     if done != total {
         return Err(LoadError::Malformed(format!("{done} of its {total} publications can be read")));
     }
-    Ok(used)
+    Ok(())
 }
 
 fn last_mutations(

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use rand::RngCore;
 use rand::rngs::OsRng;
-use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{
+    CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, Row, TransactionBehavior, params,
+};
 
 use super::data_file::{self, LockFile, Migration};
 use super::load::{self, LoadSink, members_text};
 use super::{Change, JournalError, Mutation};
 use crate::common::escape::{display_path, escape_controls};
-use crate::common::types::{Audience, UserName};
+use crate::common::types::{Audience, Content, NamedContent, UserName};
 
 /// How long an opening server waits for another program to release its lock on the database.
 const OPEN_LOCKED_TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,10 +22,14 @@ const OPEN_LOCKED_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_LOCKED_TIMEOUT: Duration = Duration::from_secs(1);
 /// Size of the write-ahead log, in pages, at which SQLite copies it into the database (16 MiB).
 const LOG_PAGES: u32 = 4_096;
+/// SQLite's page size.
+const PAGE_BYTES: u32 = 4_096;
 /// SQLite's page cache, KiB.
 const CACHE_KIB: i32 = 32 << 10;
 /// Maximum of cached audience ids; a full cache is emptied.
 const AUDIENCE_CACHE_MAX: usize = 4_096;
+
+const DELETE_AUDIENCE: &str = "DELETE FROM audiences WHERE id = ?1";
 
 /// Why no part of a batch was stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +57,8 @@ pub struct SqliteStore {
     /// Cached ids of users and audiences. Emptied when a transaction fails, which undoes its inserts.
     users: HashMap<UserName, i64>,
     audiences: HashMap<[u8; 32], i64>,
+    /// The number of publications that have each audience, by id.
+    audience_uses: HashMap<i64, u64>,
     lock_file: LockFile,
 }
 
@@ -78,25 +86,35 @@ impl SqliteStore {
         }
         data_file::migrate(&mut connection, &path, migrations)?;
         let loaded = load::load(&connection, sink).map_err(|error| error.into_journal_error(&path))?;
-        delete_audiences(&mut connection, &loaded.unused_audiences).map_err(failed)?;
+        let (used, unused): (HashMap<_, _>, HashMap<_, _>) =
+            loaded.audience_uses.into_iter().partition(|&(_, uses)| uses > 0);
+        delete_audiences(&mut connection, unused.into_keys()).map_err(failed)?;
         connection.release_memory().map_err(failed)?;
         connection.busy_timeout(WRITE_LOCKED_TIMEOUT).map_err(failed)?;
-        let store = Self { connection, path, users: loaded.users, audiences: HashMap::new(), lock_file };
+        let store =
+            Self { connection, path, users: loaded.users, audiences: HashMap::new(), audience_uses: used, lock_file };
         Ok((store, loaded.root_secret))
     }
 
     fn write_all(&mut self, batch: &[Mutation]) -> rusqlite::Result<()> {
-        let Self { connection, users, audiences, .. } = self;
+        let Self { connection, users, audiences, audience_uses, .. } = self;
         if audiences.len() > AUDIENCE_CACHE_MAX {
             audiences.clear();
         }
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut writer = MutationWriter::new(&transaction, users, audiences)?;
+        let mut writer = MutationWriter::new(&transaction, users, audiences, audience_uses)?;
         for mutation in batch {
             writer.write(mutation)?;
         }
-        drop(writer);
-        transaction.commit()
+        let changed_uses = writer.delete_unused()?;
+        transaction.commit()?;
+        for (id, uses) in changed_uses {
+            match uses {
+                0 => audience_uses.remove(&id),
+                _ => audience_uses.insert(id, uses),
+            };
+        }
+        Ok(())
     }
 
     /// Every error but a lock is final.
@@ -155,16 +173,18 @@ fn connect(path: &Path, migrations: &[Migration]) -> rusqlite::Result<Connection
     }
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))?;
+    // A large transaction makes the log larger; the next one truncates it.
+    connection.pragma_update_and_check(None, "journal_size_limit", LOG_PAGES * PAGE_BYTES, |_| Ok(()))?;
     Ok(connection)
 }
 
-fn delete_audiences(connection: &mut Connection, unused: &[i64]) -> rusqlite::Result<()> {
-    if unused.is_empty() {
+fn delete_audiences(connection: &mut Connection, ids: impl ExactSizeIterator<Item = i64>) -> rusqlite::Result<()> {
+    if ids.len() == 0 {
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for id in unused {
-        transaction.execute("DELETE FROM audiences WHERE id = ?1", [id])?;
+    for id in ids {
+        transaction.execute(DELETE_AUDIENCE, [id])?;
     }
     transaction.commit()
 }
@@ -174,6 +194,11 @@ struct MutationWriter<'a> {
     connection: &'a Connection,
     users: &'a mut HashMap<UserName, i64>,
     audiences: &'a mut HashMap<[u8; 32], i64>,
+    /// Before this transaction.
+    audience_uses: &'a HashMap<i64, u64>,
+    /// Those that this transaction has changed.
+    changed_uses: HashMap<i64, u64>,
+    stored: CachedStatement<'a>,
     publish: CachedStatement<'a>,
     unpublish: CachedStatement<'a>,
     last_mutation: CachedStatement<'a>,
@@ -184,13 +209,19 @@ impl<'a> MutationWriter<'a> {
         connection: &'a Connection,
         users: &'a mut HashMap<UserName, i64>,
         audiences: &'a mut HashMap<[u8; 32], i64>,
+        audience_uses: &'a HashMap<i64, u64>,
     ) -> rusqlite::Result<Self> {
+        let stored = "SELECT audience, hash, size, published_s FROM publications WHERE user = ?1 AND name = ?2";
+        let unpublish = "DELETE FROM publications WHERE user = ?1 AND name = ?2 RETURNING audience";
         Ok(Self {
             connection,
             users,
             audiences,
+            audience_uses,
+            changed_uses: HashMap::new(),
+            stored: connection.prepare_cached(stored)?,
             publish: connection.prepare_cached("REPLACE INTO publications VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?,
-            unpublish: connection.prepare_cached("DELETE FROM publications WHERE user = ?1 AND name = ?2")?,
+            unpublish: connection.prepare_cached(unpublish)?,
             last_mutation: connection.prepare_cached("REPLACE INTO last_mutations VALUES (?1, ?2, ?3, ?4)")?,
         })
     }
@@ -201,29 +232,68 @@ impl<'a> MutationWriter<'a> {
             Change::Publish { files, audience, published_s } => {
                 let audience = self.audience(audience)?;
                 for file in files {
-                    let content = &file.content;
-                    let row = params![
-                        user,
-                        file.name.as_str(),
-                        content.hash.0.as_slice(),
-                        content.size as i64,
-                        content.mtime_ms,
-                        audience,
-                        *published_s as i64,
-                    ];
-                    self.publish.execute(row)?;
+                    self.publish(user, file, audience, *published_s as i64)?;
                 }
                 None
             }
             Change::Unpublish { names, found } => {
                 for name in names {
-                    self.unpublish.execute(params![user, name.as_str()])?;
+                    let removed =
+                        self.unpublish.query_row(params![user, name.as_str()], |row| row.get(0)).optional()?;
+                    self.release(removed.flatten());
                 }
                 Some(*found as i64)
             }
         };
         self.last_mutation.execute(params![user, mutation.instance.0 as i64, mutation.request.0 as i64, found])?;
         Ok(())
+    }
+
+    fn publish(
+        &mut self,
+        user: i64,
+        file: &NamedContent,
+        audience: Option<i64>,
+        published_s: i64,
+    ) -> rusqlite::Result<()> {
+        let NamedContent { name, content: Content { hash, size, mtime_ms } } = file;
+        let (hash, size) = (hash.0.as_slice(), *size as i64);
+        let replaced = |row: &Row<'_>| {
+            let is_same_content = row.get_ref(1)?.as_blob() == Ok(hash) && row.get::<_, i64>(2)? == size;
+            Ok((row.get(0)?, if is_same_content { row.get(3)? } else { published_s }))
+        };
+        let replaced = self.stored.query_row(params![user, name.as_str()], replaced).optional()?;
+        let (replaced_audience, published_s) = replaced.unwrap_or((None, published_s));
+        self.publish.execute(params![user, name.as_str(), hash, size, mtime_ms, audience, published_s])?;
+        if let Some(id) = audience {
+            *self.uses_mut(id) += 1;
+        }
+        self.release(replaced_audience);
+        Ok(())
+    }
+
+    /// A publication no longer has this audience.
+    fn release(&mut self, audience: Option<i64>) {
+        if let Some(id) = audience {
+            let uses = self.uses_mut(id);
+            *uses = uses.saturating_sub(1);
+        }
+    }
+
+    fn uses_mut(&mut self, audience: i64) -> &mut u64 {
+        let before = self.audience_uses;
+        self.changed_uses.entry(audience).or_insert_with(|| before.get(&audience).copied().unwrap_or(0))
+    }
+
+    /// Deletes the audiences whose last use this transaction has removed. Returns the number of uses of those that it has
+    /// changed.
+    fn delete_unused(self) -> rusqlite::Result<HashMap<i64, u64>> {
+        let mut delete = self.connection.prepare_cached(DELETE_AUDIENCE)?;
+        for (id, _) in self.changed_uses.iter().filter(|&(_, &uses)| uses == 0) {
+            delete.execute([id])?;
+            self.audiences.retain(|_, cached| cached != id);
+        }
+        Ok(self.changed_uses)
     }
 
     fn user(&mut self, user: &UserName) -> rusqlite::Result<i64> {

@@ -36,6 +36,12 @@ fn publish(owner: &str, request: u64, names: &[String], audience: Audience) -> M
     Mutation { user: user(owner), instance: InstanceId(u64::MAX), request: RequestId(request), change }
 }
 
+fn unpublish(owner: &str, request: u64, names: &[String]) -> Mutation {
+    let names = names.iter().map(|name| FileName::parse(name).unwrap()).collect();
+    let change = Change::Unpublish { names, found: 1 };
+    Mutation { user: user(owner), instance: InstanceId(u64::MAX), request: RequestId(request), change }
+}
+
 fn names(count: usize) -> Vec<String> {
     (0..count).map(|i| format!("folder/file {i:06}")).collect()
 }
@@ -112,10 +118,93 @@ fn equal_audiences_are_stored_once_and_deleted_when_unused() {
     assert_eq!(stored, expected);
     assert!(Arc::ptr_eq(&contents.publications[0].audience, &contents.publications[4].audience));
     store.write(&[publish("luke", 2, &names(1), Audience::Everyone)]).unwrap();
+    assert_eq!(count(&store), 1, "deleted with its last publication");
+    drop(store);
+    let (mut store, contents) = open(&path);
+    assert_eq!(*contents.publications[5].audience, Audience::Everyone);
+    store.write(&[unpublish("hans", 2, &names(3))]).unwrap();
+    assert_eq!(count(&store), 1, "leia's publications have it");
+    // In one transaction the last use goes and another comes.
+    store.write(&[unpublish("leia", 2, &names(2)), publish("luke", 3, &names(1), some.clone())]).unwrap();
+    assert_eq!(count(&store), 1);
+    store.write(&[publish("luke", 4, &names(2), empty.clone()), unpublish("luke", 5, &names(2))]).unwrap();
+    assert_eq!((count(&store), store.audience_uses.len()), (0, 0));
+    store.write(&[publish("luke", 6, &names(1), some.clone())]).unwrap();
+    drop(store);
+    assert_eq!(*open(&path).1.publications[0].audience, some);
+}
+
+#[test]
+fn audiences_without_use_are_deleted_at_the_start_and_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = filled(folder.path(), 3);
+    let (store, _) = open(&path);
+    // An old server left them; a row that nothing refers to cannot make the file unusable.
+    store.connection.execute_batch("INSERT INTO audiences VALUES (7, x'00', 'b a')").unwrap();
     drop(store);
     let (store, contents) = open(&path);
-    assert_eq!(*contents.publications[5].audience, Audience::Everyone);
-    assert_eq!(count(&store), 1);
+    assert_eq!(contents.publications.len(), 3);
+    let count: i64 = store.connection.query_row("SELECT count(*) FROM audiences", [], |row| row.get(0)).unwrap();
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn publishing_for_growing_audiences_grows_neither_the_file_nor_its_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.db");
+    let (mut store, _) = open(&path);
+    let users: Vec<_> = (0..1_500).map(|number| user(&format!("{number:064}"))).collect();
+    for size in 1_200..users.len() {
+        let audience = Audience::only(users[..size].to_vec());
+        store.write(&[publish("hans", size as u64, &names(1), audience)]).unwrap();
+    }
+    // 26 MB of audiences were written; the last one has 100 kB.
+    let bytes = |suffix| fs::metadata(data_file::with_suffix(&path, suffix)).unwrap().len();
+    assert!(bytes("") < 1 << 20, "{}", bytes(""));
+    assert!(bytes("-wal") < 20 << 20, "{}", bytes("-wal"));
+    assert_eq!(store.audience_uses.len(), 1);
+}
+
+#[test]
+fn names_that_several_audiences_have_share_their_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.db");
+    let (mut store, _) = open(&path);
+    let one = Audience::only(vec![user("yoda")]);
+    let two = Audience::only(vec![user("vader"), user("yoda")]);
+    store.write(&[publish("hans", 1, &names(1), one), publish("leia", 1, &names(1), two)]).unwrap();
+    drop(store);
+    let contents = open(&path).1;
+    let text = |at: usize, member: usize| match &*contents.publications[at].audience {
+        Audience::Only(users) => users[member].as_str().as_ptr(),
+        Audience::Everyone => panic!("a restricted publication"),
+    };
+    assert_eq!(text(0, 0), text(1, 1));
+}
+
+#[test]
+fn the_same_content_published_again_keeps_its_age() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.db");
+    let (mut store, _) = open(&path);
+    let at = |request, mut mutation: Mutation| {
+        let Change::Publish { files, published_s, .. } = &mut mutation.change else { panic!("a PUBLISH") };
+        files[0].content.mtime_ms = request;
+        *published_s = 1_000 + request as u64;
+        mutation
+    };
+    let to_yoda = Audience::only(vec![user("yoda")]);
+    store.write(&[at(1, publish("hans", 7, &names(1), Audience::Everyone))]).unwrap();
+    store.write(&[at(2, publish("hans", 7, &names(1), to_yoda.clone()))]).unwrap();
+    drop(store);
+    let (mut store, contents) = open(&path);
+    let stored = &contents.publications[0];
+    assert_eq!((stored.published_s, stored.file.content.mtime_ms, &*stored.audience), (1_001, 2, &to_yoda));
+    // Another content, or another size, is a new publication; so is the old content after that.
+    store.write(&[at(3, publish("hans", 8, &names(1), Audience::Everyone))]).unwrap();
+    store.write(&[at(4, publish("hans", 7, &names(1), Audience::Everyone))]).unwrap();
+    drop(store);
+    assert_eq!(open(&path).1.publications[0].published_s, 1_004);
 }
 
 #[test]
@@ -163,7 +252,10 @@ fn an_inconsistent_file_is_rejected_unchanged() {
         ("UPDATE publications SET name = '../' || name", "a file name cannot have '.' or '..' as a part"),
         ("UPDATE publications SET hash = x'00'", "a hash of hans has the wrong size"),
         ("UPDATE publications SET audience = 7", "the unknown audience 7"),
-        ("INSERT INTO audiences VALUES (7, x'00', 'b a')", "audience 7 cannot be read"),
+        (
+            "INSERT INTO audiences VALUES (7, x'00', 'b a'); UPDATE publications SET audience = 7",
+            "audience 7 cannot be read",
+        ),
         ("INSERT INTO last_mutations VALUES (9, 1, 1, NULL)", "a mutation of the unknown user 9"),
         ("DROP TABLE last_mutations", "damaged"),
         ("PRAGMA user_version = 0", "it has no format version"),
