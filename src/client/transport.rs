@@ -332,15 +332,17 @@ impl Waker {
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 
-    /// Waits until the socket is readable or closed, for a [`wake`](Self::wake), or for `timeout`.
-    pub fn wait(&self, stream: &TcpStream, timeout: Duration) -> io::Result<()> {
-        let timeout = Timespec::try_from(timeout).ok();
+    /// Waits until the socket is readable or closed, for a [`wake`](Self::wake), or for `timeout` if there is one.
+    pub fn wait(&self, stream: &TcpStream, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut fds = [PollFd::new(stream, PollFlags::IN), PollFd::new(&self.0, PollFlags::IN)];
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+        if !fds[1].revents().is_empty() {
+            let _ = rustix::io::read(&self.0, &mut [0; 8]);
+        }
         Ok(())
     }
 }

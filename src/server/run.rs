@@ -65,7 +65,7 @@ pub fn serve_with_journal(
     let mut loaded = LoadedState::new();
     let journal = match &options.data {
         Some(path) => open(path, &mut loaded, new_wake())?,
-        None => Journal::ephemeral(new_wake()),
+        None => Journal::ephemeral(new_wake())?,
     };
     let config = ServerConfig {
         heartbeat: options.heartbeat,

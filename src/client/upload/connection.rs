@@ -135,7 +135,7 @@ impl Upload<'_> {
                 return Err(UploadEnd::Preempted);
             }
             let until = if must_yield { limits.idle } else { limits.idle_yield.min(limits.idle) };
-            self.waker.wait(self.reader.stream(), until - idle).map_err(TransportError::from)?;
+            self.waker.wait(self.reader.stream(), Some(until - idle)).map_err(TransportError::from)?;
         }
         Ok(())
     }

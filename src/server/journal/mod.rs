@@ -80,12 +80,8 @@ pub struct StoredPublication {
 /// The event loop's handle of the journal. Dropping it writes the queue as [`close`](Self::close) does, and ignores errors.
 pub struct Journal {
     root_secret: [u8; 32],
-    backend: Backend,
-}
-
-enum Backend {
-    Thread { queue: Arc<JournalQueue>, thread: Option<JoinHandle<()>> },
-    Ephemeral { last: u64, wake: Box<dyn Fn() + Send> },
+    queue: Arc<JournalQueue>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Journal {
@@ -107,15 +103,14 @@ impl Journal {
         let queue = Arc::new(JournalQueue::default());
         let thread = writer::start(Arc::clone(&queue), store, wake)
             .map_err(|source| JournalError::Thread { reason: source.to_string() })?;
-        Ok(Self { root_secret, backend: Backend::Thread { queue, thread: Some(thread) } })
+        Ok(Self { root_secret, queue, thread: Some(thread) })
     }
 
-    /// A journal that stores nothing (`--ephemeral`): everything queued counts as durable at once. [`push`](Self::push)
-    /// calls `wake`, so that the event loop polls as it does with a file.
-    pub fn ephemeral(wake: Box<dyn Fn() + Send>) -> Self {
+    /// A journal that keeps nothing (`--ephemeral`).
+    pub fn ephemeral(wake: Box<dyn Fn() + Send>) -> Result<Self, JournalError> {
         let mut root_secret = [0; 32];
         rand::rngs::OsRng.fill_bytes(&mut root_secret);
-        Self { root_secret, backend: Backend::Ephemeral { last: 0, wake } }
+        Self::with_store(Box::new(EphemeralStore), root_secret, wake)
     }
 
     /// The server's root secret, generated with the data file and stored in it.
@@ -125,30 +120,17 @@ impl Journal {
 
     /// Queues a mutation; never blocks. A queue that is full, closed or failed returns [`QueueFull`] and is unchanged.
     pub fn push(&mut self, mutation: Mutation) -> Result<JournalSeq, QueueFull> {
-        match &mut self.backend {
-            Backend::Thread { queue, .. } => queue.push(mutation),
-            Backend::Ephemeral { last, wake } => {
-                *last += 1;
-                wake();
-                Ok(JournalSeq(*last))
-            }
-        }
+        self.queue.push(mutation)
     }
 
     /// The last durable mutation; all before it are durable too.
     pub fn durable(&self) -> JournalSeq {
-        match &self.backend {
-            Backend::Thread { queue, .. } => queue.durable(),
-            Backend::Ephemeral { last, .. } => JournalSeq(*last),
-        }
+        self.queue.durable()
     }
 
     /// The error line of a failed store, after which the server must stop.
     pub fn failed(&self) -> Option<String> {
-        match &self.backend {
-            Backend::Thread { queue, .. } => queue.failed(),
-            Backend::Ephemeral { .. } => None,
-        }
+        self.queue.failed()
     }
 
     /// Waits until the queue is durable, and closes the file. Gives up after about 30 seconds when another program keeps
@@ -159,12 +141,10 @@ impl Journal {
     }
 
     fn finish(&mut self) {
-        if let Backend::Thread { queue, thread } = &mut self.backend {
-            queue.close();
-            if let Some(thread) = thread.take() {
-                // The thread catches panics and reports them as a failure.
-                let _ = thread.join();
-            }
+        self.queue.close();
+        if let Some(thread) = self.thread.take() {
+            // The thread catches panics and reports them as a failure.
+            let _ = thread.join();
         }
     }
 }
@@ -172,6 +152,19 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         self.finish();
+    }
+}
+
+/// Everything counts as stored.
+struct EphemeralStore;
+
+impl Store for EphemeralStore {
+    fn write(&mut self, _: &[Mutation]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        Ok(())
     }
 }
 

@@ -1,6 +1,5 @@
 //! The queue and its thread, with a store that the test controls.
 
-use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use super::writer::{QUEUE_MAX_BYTES, QUEUE_MAX_MUTATIONS};
@@ -190,15 +189,18 @@ fn the_queue_is_bounded_by_bytes() {
 }
 
 #[test]
-fn an_ephemeral_journal_is_durable_at_once_and_calls_wake() {
-    let wakes = Arc::new(Mutex::new(0));
-    let counter = Arc::clone(&wakes);
-    let mut journal = Journal::ephemeral(Box::new(move || *counter.lock().unwrap() += 1));
+fn an_ephemeral_journal_makes_everything_durable_and_calls_wake() {
+    let ephemeral = || {
+        let (sender, wakes) = mpsc::channel();
+        (Journal::ephemeral(Box::new(move || sender.send(()).unwrap())).unwrap(), wakes)
+    };
+    let (mut journal, wakes) = ephemeral();
     assert_eq!(journal.push(mutation(1)), Ok(JournalSeq(1)));
     assert_eq!(journal.push(mutation(2)), Ok(JournalSeq(2)));
-    assert_eq!(journal.durable(), JournalSeq(2));
-    assert_eq!(*wakes.lock().unwrap(), 2);
-    assert_ne!(journal.root_secret(), Journal::ephemeral(Box::new(|| {})).root_secret());
+    while journal.durable() < JournalSeq(2) {
+        wakes.recv().unwrap();
+    }
+    assert_ne!(journal.root_secret(), ephemeral().0.root_secret());
     assert!(journal.failed().is_none());
     journal.close().unwrap();
 }

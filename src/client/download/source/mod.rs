@@ -9,13 +9,11 @@ mod receive;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, select, unbounded};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::coordinator::{DownloadEvent, GroupRequest, REPORT_INTERVAL, SourceCommand, SourceEnd, SourceEvent};
 use super::discovery::SourceOffer;
@@ -23,7 +21,7 @@ use super::file_job::{FileJob, FileOperations};
 use super::partial_file::IncompleteFile;
 use super::scheduler::{Assignment, FileId, SourceId};
 use super::writer::{self, Chunk, ReceivedBuffer};
-use crate::client::transport::{self, FrameRef, RecordReader, RecordWriter, TransportError};
+use crate::client::transport::{self, FrameRef, RecordReader, RecordWriter, TransportError, Waker};
 use crate::common::chunk_tree::{GroupHash, group_range};
 use crate::common::peer_crypto::TransferError;
 use crate::common::peer_message::{GroupRange, PeerRequest, PeerResponse, REQUEST_MAX_RANGES};
@@ -41,8 +39,8 @@ pub(super) struct SourceHandle {
 
 /// What both sides of the command channel share.
 struct SourceLink {
-    /// An eventfd that is readable while there may be commands.
-    wake: OwnedFd,
+    /// Wakes the thread when there are commands.
+    waker: Waker,
     /// The connection, once it is established.
     stream: OnceLock<TcpStream>,
 }
@@ -55,8 +53,7 @@ pub(super) struct Commands {
 
 /// A channel of commands to a source's thread.
 pub(super) fn command_channel() -> io::Result<(SourceHandle, Commands)> {
-    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    let link = Arc::new(SourceLink { wake, stream: OnceLock::new() });
+    let link = Arc::new(SourceLink { waker: Waker::new()?, stream: OnceLock::new() });
     let (commands, receiver) = unbounded();
     Ok((SourceHandle { commands, link: link.clone() }, Commands { receiver, link }))
 }
@@ -65,7 +62,7 @@ impl SourceHandle {
     pub fn send(&self, command: SourceCommand) {
         // The thread may have ended already; the event about that is on its way.
         let _ = self.commands.send(command);
-        let _ = rustix::io::write(&self.link.wake, &1u64.to_ne_bytes());
+        self.link.waker.wake();
     }
 
     /// Ends the connection at once, even if a write waits for the peer.
@@ -245,17 +242,8 @@ impl SourceConnection<'_> {
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(SourceEnd::Lost("it was silent for too long".into()));
         }
-        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let wake = &self.commands.link.wake;
-        let mut fds = [PollFd::new(reader.stream(), PollFlags::IN), PollFd::new(wake, PollFlags::IN)];
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(SourceEnd::Lost(io::Error::from(error).to_string())),
-        }
-        if !fds[1].revents().is_empty() {
-            let _ = rustix::io::read(wake, &mut [0; 8]);
-        }
-        Ok(())
+        let waited = self.commands.link.waker.wait(reader.stream(), timeout);
+        waited.map_err(|error| SourceEnd::Lost(error.to_string()))
     }
 
     /// Whether the source must send something.
