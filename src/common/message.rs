@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::case_fold::contains_ignoring_case;
 use super::limits::{
     AUDIENCE_PART_MAX_USERS, AVOIDED_MAX_BYTES, AVOIDED_MAX_USERS, BATCH_MAX_FILES, CURSOR_MAX_BYTES, NEEDLE_MAX_BYTES,
     TICKET_MAX_BYTES,
@@ -134,7 +135,7 @@ pub enum NameQuery {
     Prefix(String),
     /// Names that contain this text, byte for byte. The empty text selects all names.
     Substring(String),
-    /// Names that contain this text when both are lower-cased (`str::to_lowercase`).
+    /// Names that contain this text when both are folded ([`case_fold`](super::case_fold)).
     SubstringIgnoreCase(String),
 }
 
@@ -309,7 +310,7 @@ impl NameQuery {
             Self::Exact(exact) => name == exact,
             Self::Prefix(text) => name.as_str().starts_with(text),
             Self::Substring(text) => name.as_str().contains(text),
-            Self::SubstringIgnoreCase(text) => name.as_str().to_lowercase().contains(&text.to_lowercase()),
+            Self::SubstringIgnoreCase(text) => contains_ignoring_case(name.as_str(), text),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What server and client have to agree on, and helpers of both. No sockets, no clocks; imports neither `server` nor `client`.
 
+pub(crate) mod case_fold;
 pub(crate) mod chunk_tree;
 pub(crate) mod crypto;
 pub(crate) mod escape;

@@ -1,5 +1,4 @@
 """`sch -i` finds at least what `sch` finds."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 setup = Setup()

@@ -1,5 +1,4 @@
 """`?` and `[...]` stand for a character, not for a byte."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 setup = Setup()

@@ -114,7 +114,7 @@ impl SharedDir {
         for folder in folders {
             let entries = match component {
                 Component::Literal(name) => self.named_entry(folder, name).into_iter().collect(),
-                Component::Glob { .. } => self.list(folder).unwrap_or_else(|error| {
+                Component::Glob(_) => self.list(folder).unwrap_or_else(|error| {
                     found.errors.push(error);
                     Vec::new()
                 }),

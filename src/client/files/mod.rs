@@ -73,7 +73,7 @@ impl From<&ShareError> for ExitCode {
 pub struct PathArg {
     /// The text with quotes removed.
     pub text: String,
-    /// The pattern, if the argument has an unquoted `*`, `?` or `[`. Quoted special characters are escaped for globset.
+    /// The pattern, if the argument has an unquoted `*`, `?` or `[`. Quoted special characters are escaped.
     pub pattern: Option<String>,
 }
 

@@ -7,8 +7,8 @@
 pub struct Token {
     /// Without quotes.
     pub text: String,
-    /// Present if an unquoted `*`, `?` or `[...]` makes the word a pattern. In globset's syntax; all other characters that
-    /// are special there are escaped with a backslash.
+    /// Present if an unquoted `*`, `?` or `[...]` makes the word a pattern. All other characters that are
+    /// special in a pattern are escaped with a backslash.
     pub pattern: Option<String>,
 }
 
@@ -163,10 +163,13 @@ fn pattern_of(chars: &[QuotedChar]) -> Option<String> {
             '[' if !is_quoted && let Some(end) = class_end(chars, at) => {
                 is_pattern = true;
                 pattern.push('[');
-                pattern.extend(chars[at..end].iter().map(|char| char.c));
+                for &QuotedChar { c, is_quoted } in &chars[at..end] {
+                    pattern.extend(is_quoted.then_some('\\'));
+                    pattern.push(c);
+                }
                 at = end;
             }
-            '*' | '?' | '[' | ']' | '{' | '}' | '\\' => pattern.extend(['\\', c]),
+            '*' | '?' | '[' | '\\' => pattern.extend(['\\', c]),
             c => pattern.push(c),
         }
     }
@@ -226,7 +229,8 @@ mod tests {
         assert_eq!(pattern(r"\*"), None);
         assert_eq!(pattern("a{b}"), None);
         assert_eq!(pattern(r"'*'*").as_deref(), Some(r"\**"));
-        assert_eq!(pattern("{a}*").as_deref(), Some(r"\{a\}*"));
+        assert_eq!(pattern("{a}*").as_deref(), Some("{a}*"));
+        assert_eq!(pattern(r"[a\]'-'b]").as_deref(), Some(r"[a\]\-b]"));
     }
 
     #[test]

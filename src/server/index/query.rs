@@ -10,6 +10,7 @@ use super::names::Name;
 use super::publications::{ContentGroup, IndexedPublication, PublicationEntry};
 use super::trigrams::Candidates;
 use super::{Budget, Index, OwnerId, Page, Position};
+use crate::common::case_fold::{fold, fold_into};
 use crate::common::message::{AvailableContent, NameQuery, OwnPublication, ResolvePurpose, encoded_len};
 use crate::common::types::{FileName, UserName};
 
@@ -128,7 +129,7 @@ impl Index {
         mut visit: impl FnMut(&mut PageBuilder<T>, u32, &Name) -> ControlFlow<PageStop>,
     ) -> Page<T> {
         let mut page = PageBuilder::new(budget);
-        let matcher = Matcher::new(query);
+        let mut matcher = Matcher::new(query);
         for CandidateId { id, may_match } in self.candidates(query, from.name()) {
             if page.is_spent() {
                 let next = if id == from.name() { from } else { Position::new(id, 0) };
@@ -259,7 +260,8 @@ enum Matcher<'a> {
     Exact,
     Prefix(&'a str),
     Contains(Finder<'a>),
-    ContainsIgnoringCase(Finder<'static>),
+    /// The folded needle, and a buffer for a folded name.
+    ContainsIgnoringCase(Finder<'static>, Vec<u8>),
 }
 
 impl<'a> Matcher<'a> {
@@ -269,7 +271,7 @@ impl<'a> Matcher<'a> {
             NameQuery::Prefix(prefix) => Self::Prefix(prefix),
             NameQuery::Substring(needle) => Self::Contains(Finder::new(needle)),
             NameQuery::SubstringIgnoreCase(needle) => {
-                Self::ContainsIgnoringCase(Finder::new(&needle.to_lowercase()).into_owned())
+                Self::ContainsIgnoringCase(Finder::new(&fold(needle)).into_owned(), Vec::new())
             }
         }
     }
@@ -277,18 +279,22 @@ impl<'a> Matcher<'a> {
     /// Steps of the comparison with this name, besides one for the name.
     fn extra_steps(&self, name: &str) -> usize {
         match self {
-            Self::ContainsIgnoringCase(_) if name.is_ascii() => name.len() / FOLDED_BYTES,
-            Self::ContainsIgnoringCase(_) => name.len() / FOLDED_BYTES_NON_ASCII,
+            Self::ContainsIgnoringCase(..) if name.is_ascii() => name.len() / FOLDED_BYTES,
+            Self::ContainsIgnoringCase(..) => name.len() / FOLDED_BYTES_NON_ASCII,
             Self::Exact | Self::Prefix(_) | Self::Contains(_) => 0,
         }
     }
 
-    fn matches(&self, name: &str) -> bool {
+    fn matches(&mut self, name: &str) -> bool {
         match self {
             Self::Exact => true,
-            Self::Prefix(prefix) => name.starts_with(prefix),
+            Self::Prefix(prefix) => name.starts_with(*prefix),
             Self::Contains(needle) => needle.find(name.as_bytes()).is_some(),
-            Self::ContainsIgnoringCase(needle) => needle.find(name.to_lowercase().as_bytes()).is_some(),
+            Self::ContainsIgnoringCase(needle, folded) => {
+                folded.clear();
+                fold_into(name, folded);
+                needle.find(folded).is_some()
+            }
         }
     }
 }

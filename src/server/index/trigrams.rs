@@ -1,7 +1,6 @@
 //! The trigram index: which names hold which three bytes, to narrow a search down before names are compared.
 //!
-//! One set of trigrams serves three kinds of query. Trigrams are taken from the *folded* name (each character lower-cased
-//! by itself), so that a search with and one without case start from the same candidates: a second set for the unchanged
+//! One set of trigrams serves three kinds of query. Trigrams are taken from the *folded* name (`case_fold`), so that a search with and one without case start from the same candidates: a second set for the unchanged
 //! names would double the memory and the time to load, to distinguish the few names that differ in case only. Two NUL
 //! bytes, which no name holds, precede the name, so that a prefix of any length is a sequence of trigrams too. The caller
 //! compares every candidate with the query; nothing here decides a match.
@@ -12,6 +11,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use roaring::RoaringBitmap;
 use roaring::bitmap::Iter;
+
+use crate::common::case_fold::{fold, fold_into};
 
 /// Posting lists used for one query. Further ones hardly reduce the candidates.
 const LISTS_MAX: usize = 4;
@@ -54,9 +55,7 @@ impl Trigrams {
 
     /// Names with ids from `from` on that may contain `needle`, in any case.
     pub(super) fn containing(&self, needle: &str, from: u32) -> Candidates<'_> {
-        let mut folded = Vec::new();
-        fold(needle, &mut folded);
-        self.candidates(&folded, from)
+        self.candidates(&fold(needle), from)
     }
 
     /// Names with ids from `from` on that may start with `prefix`, in any case.
@@ -65,7 +64,7 @@ impl Trigrams {
             return Candidates::All;
         }
         let mut folded = vec![0, 0];
-        fold(prefix, &mut folded);
+        fold_into(prefix, &mut folded);
         self.candidates(&folded, from)
     }
 
@@ -100,27 +99,12 @@ impl Trigrams {
 fn trigrams_of_name<'a>(folded: &'a mut Vec<u8>, name: &str) -> impl Iterator<Item = u32> + 'a {
     folded.clear();
     folded.extend([0, 0]);
-    fold(name, folded);
+    fold_into(name, folded);
     trigrams(folded)
 }
 
 fn trigrams(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
     bytes.windows(3).map(|three| u32::from_be_bytes([0, three[0], three[1], three[2]]))
-}
-
-/// Lower-cases every character by itself, so that the fold of a part is part of the fold of the whole. `str::to_lowercase`
-/// does not: it gives ς at the end of a word and σ elsewhere; here both are σ.
-fn fold(text: &str, out: &mut Vec<u8>) {
-    if text.is_ascii() {
-        let start = out.len();
-        out.extend_from_slice(text.as_bytes());
-        out[start..].make_ascii_lowercase();
-        return;
-    }
-    for c in text.chars().flat_map(char::to_lowercase) {
-        let c = if c == 'ς' { 'σ' } else { c };
-        out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-    }
 }
 
 /// Spreads the 24 bits of a trigram over 64. A keyed hash would resist names that are made to collide, but a trigram has
@@ -140,28 +124,5 @@ impl Hasher for TrigramHasher {
     fn write_u32(&mut self, value: u32) {
         let mixed = (self.0 ^ u64::from(value)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.0 = mixed ^ (mixed >> 32);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::fold;
-
-    fn folded(text: &str) -> Vec<u8> {
-        let mut out = Vec::new();
-        fold(text, &mut out);
-        out
-    }
-
-    proptest! {
-        #[test]
-        fn the_fold_of_a_part_is_part_of_the_fold(a in "\\PC{0,4}", b in "[aAΣςσİKkÄß]{0,6}", c in "\\PC{0,4}") {
-            let whole = folded(&format!("{a}{b}{c}"));
-            prop_assert_eq!(&whole, &[folded(&a), folded(&b), folded(&c)].concat());
-            // A search that ignores case compares lower-cased names, which must fold to the same.
-            prop_assert_eq!(whole, folded(&format!("{a}{b}{c}").to_lowercase()));
-        }
     }
 }
