@@ -213,3 +213,48 @@ fn a_record_line_replaces_a_password() {
     let none = run_to_exit(folder.path(), &["--enrol", "hans"]);
     assert!(line(&none).starts_with("server: a password has ") && none.status.code() == Some(1), "{none:?}");
 }
+
+/// The evaluated element of a name: KE2's first 32 bytes, for one KE1.
+fn evaluated_element(server: &ServerProcess, name: &str) -> Vec<u8> {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(server.address).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let exchange = |bytes: &[u8]| {
+        let mut buffer = vec![0; 2_000];
+        socket.send(bytes).unwrap();
+        let length = socket.recv(&mut buffer).expect("an answer");
+        buffer.truncate(length);
+        buffer
+    };
+    let nonce = [7; 16];
+    let retry = exchange(&Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes());
+    let Some(Packet::Retry { cookie, .. }) = Packet::parse(&retry) else { panic!("{retry:x?}") };
+    let (_, ke1) = ClientLogin::start(&mut ChaCha20Rng::seed_from_u64(1), b"guess");
+    let login2 = exchange(&Packet::Login1 { nonce, cookie, user: name, ke1: &ke1 }.to_bytes());
+    let Some(Packet::Login2 { ke2, .. }) = Packet::parse(&login2) else { panic!("{login2:x?}") };
+    ke2[..32].to_vec()
+}
+
+#[test]
+fn logins_do_not_show_when_a_user_was_added() {
+    let folder = folder("# nobody yet\n");
+    let credentials = folder.path().join("credentials.txt");
+    let serve = || ServerProcess::start(folder.path(), &["0"]);
+    let elements = |server: &ServerProcess| ["hans", "vader", "nobody"].map(|name| evaluated_element(server, name));
+    let server = serve();
+    let expected = elements(&server);
+    // While the server runs.
+    std::fs::write(folder.path().join("password"), "falcon*solo\n").unwrap();
+    let mut enrol = command(folder.path(), &["--enrol", "hans", "--data", "fileshare.db"]);
+    enrol.stdin(std::fs::File::open(folder.path().join("password")).unwrap());
+    let output = enrol.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    drop(server);
+    std::fs::write(&credentials, [&output.stdout[..], b"vader sithlord**\n"].concat()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(elements(&serve()), expected);
+    }
+    let missing = run_to_exit(folder.path(), &["--enrol", "hans", "--data", "nowhere.db"]);
+    assert!(line(&missing).contains("nowhere.db") && missing.status.code() == Some(1), "{missing:?}");
+    assert!(!folder.path().join("nowhere.db").exists());
+}

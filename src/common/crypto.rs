@@ -43,7 +43,9 @@ pub(crate) mod context {
     pub const SESSION_IDS: &str = "fileshare 2026 v1 server session ids";
     /// From the server's root secret: reset tokens.
     pub const RESET_TOKENS: &str = "fileshare 2026 v1 server reset tokens";
-    /// From the server's root secret: the seed of the password records of unknown users.
+    /// From the server's root secret and a user name: the seed of that name's OPRF key.
+    pub const OPRF_SEEDS: &str = "fileshare 2026 v1 server oprf seeds";
+    /// From the server's root secret and a user name: the rest of the password record of an unknown user.
     pub const FAKE_RECORDS: &str = "fileshare 2026 v1 server fake records";
     /// From the server's root secret: the versions of users' credentials.
     pub const CREDENTIAL_VERSIONS: &str = "fileshare 2026 v1 server credential versions";

@@ -3,7 +3,10 @@
 //! Defended: neither the password nor anything to test guesses against crosses the wire. Client and server authenticate
 //! each other. A recorded login allows no offline guessing: every message is blinded by fresh randomness, and the record
 //! never leaves the server. Each guess against a stolen record costs one Argon2id run. Unknown users get a record derived
-//! from the server's seed, by the same steps and in the same time, so that they are indistinguishable from known ones.
+//! from the server's secret, by the same steps and in the same time, so that they are indistinguishable from known ones.
+//! The OPRF key of a name is derived from that secret too, whether there is a user of this name or not (RFC 9807, sections
+//! 6.3 and 10.9): the evaluated element, which an attacker sees in every KE2, does not tell when a user is added, enrolled
+//! or removed. The seed is one of the name's own, so a stolen record says nothing about other users.
 //!
 //! Not defended: online guessing; the server limits its rate.
 //!
@@ -45,9 +48,10 @@ const CONTEXT: &[u8] = b"fileshare login v1";
 
 /// Bytes of the registration in a [`PasswordRecord`]: client key 32, masking key 64, envelope nonce 32, envelope tag 64.
 const REGISTRATION_BYTES: usize = 192;
-/// Bytes of a serialized [`PasswordRecord`]: OPRF seed 64, private key 32, a public key that the library requires 32, and
-/// the registration.
-pub const PASSWORD_RECORD_BYTES: usize = 64 + 32 + 32 + REGISTRATION_BYTES;
+/// Bytes of a serialized [`PasswordRecord`]: OPRF seed, private key 32, a public key that the library requires 32, and the
+/// registration.
+pub const PASSWORD_RECORD_BYTES: usize = OPRF_SEED_BYTES + 32 + 32 + REGISTRATION_BYTES;
+const OPRF_SEED_BYTES: usize = 64;
 
 /// The cost of turning a password into a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -96,6 +100,32 @@ impl Ksf for KeyStretching {
     }
 }
 
+/// The seed of the OPRF key of one user name.
+pub struct OprfSeed(Zeroizing<[u8; OPRF_SEED_BYTES]>);
+
+impl OprfSeed {
+    /// The seed of this name at the server with this root secret.
+    pub fn of_user(root: &Secret, user: &UserName) -> Self {
+        let mut seed = Self(Zeroizing::new([0; OPRF_SEED_BYTES]));
+        let mut hasher = blake3::Hasher::new_derive_key(context::OPRF_SEEDS);
+        hasher.update(root.as_slice()).update(user.as_str().as_bytes()).finalize_xof().fill(seed.0.as_mut_slice());
+        seed
+    }
+
+    fn random(rng: &mut (impl RngCore + CryptoRng)) -> Self {
+        let mut seed = Self(Zeroizing::new([0; OPRF_SEED_BYTES]));
+        rng.fill_bytes(seed.0.as_mut_slice());
+        seed
+    }
+
+    /// With a random server key.
+    fn server_setup(&self, rng: &mut (impl RngCore + CryptoRng)) -> ServerSetup<Suite> {
+        let mut bytes = Zeroizing::new(ServerSetup::<Suite>::new(rng).serialize());
+        bytes[..OPRF_SEED_BYTES].copy_from_slice(self.0.as_slice());
+        ServerSetup::deserialize(&bytes).expect("a serialized setup with another seed")
+    }
+}
+
 /// What the server stores of one password. Self-contained: each record has an OPRF seed and a server key of its own.
 #[derive(Clone)]
 pub struct PasswordRecord {
@@ -104,14 +134,27 @@ pub struct PasswordRecord {
 }
 
 impl PasswordRecord {
-    /// Makes the record of a password. Runs the key stretching (41 ms with Argon2id).
+    /// Makes the record of a password, with a seed that no server has for the name. Runs the key stretching (41 ms with
+    /// Argon2id).
     pub fn register(
         rng: &mut (impl RngCore + CryptoRng),
         user: &UserName,
         password: &[u8],
         stretching: KeyStretching,
     ) -> Self {
-        let setup = ServerSetup::<Suite>::new(rng);
+        let seed = OprfSeed::random(rng);
+        Self::register_with_seed(rng, &seed, user, password, stretching)
+    }
+
+    /// [`register`](Self::register) with this seed.
+    pub fn register_with_seed(
+        rng: &mut (impl RngCore + CryptoRng),
+        seed: &OprfSeed,
+        user: &UserName,
+        password: &[u8],
+        stretching: KeyStretching,
+    ) -> Self {
+        let setup = seed.server_setup(rng);
         let start = ClientRegistration::<Suite>::start(rng, password).expect("any password can be blinded");
         let reply = ServerRegistration::<Suite>::start(&setup, start.message, user.as_str().as_bytes());
         let reply = reply.expect("our own request").message;
@@ -120,11 +163,12 @@ impl PasswordRecord {
         Self { setup, registration: ServerRegistration::finish(upload) }
     }
 
-    /// A record that matches no password, for an unknown user. The same seed and name give the same record.
-    pub fn fake(seed: &Secret, user: &UserName) -> Self {
-        let material = Zeroizing::new([seed.as_slice(), user.as_str().as_bytes()].concat());
+    /// A record that matches no password, for an unknown user, with the name's OPRF seed. The same root secret and name give
+    /// the same record.
+    pub fn fake(root: &Secret, user: &UserName) -> Self {
+        let material = Zeroizing::new([root.as_slice(), user.as_str().as_bytes()].concat());
         let mut rng = ChaCha20Rng::from_seed(*derive(context::FAKE_RECORDS, &material));
-        let setup = ServerSetup::<Suite>::new(&mut rng);
+        let setup = OprfSeed::of_user(root, user).server_setup(&mut rng);
         let mut bytes = ServerSetup::<Suite>::new(&mut rng).keypair().public().serialize().to_vec();
         bytes.resize_with(REGISTRATION_BYTES, || rng.r#gen());
         let registration = ServerRegistration::deserialize(&bytes).expect("a valid key and random bytes");

@@ -18,8 +18,11 @@ const INTERVAL_MAX: Duration = Duration::from_secs(24 * 3_600);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     Serve(ServeOptions),
-    /// Read a password and print this user's record line.
-    Enrol(UserName),
+    /// Read a password and print this user's record line, for the server with this data file if there is one.
+    Enrol {
+        user: UserName,
+        data: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,9 +52,9 @@ struct Arguments {
     /// Who may join
     #[arg(long, value_name = "FILE", default_value = "credentials.txt")]
     credentials: PathBuf,
-    /// Where publications are kept
-    #[arg(long, value_name = "FILE", default_value = "fileshare.db", conflicts_with = "ephemeral")]
-    data: PathBuf,
+    /// Where publications are kept [default: fileshare.db]
+    #[arg(long, value_name = "FILE", conflicts_with = "ephemeral")]
+    data: Option<PathBuf>,
     /// Keep nothing after exit (for test harnesses)
     #[arg(long)]
     ephemeral: bool,
@@ -65,8 +68,9 @@ struct Arguments {
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
     log_level: LevelFilter,
     /// Read NAME's password (from the terminal, hidden, or the first line of stdin), print a line for the credentials
-    /// file that reveals no password, and exit
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["port", "ephemeral", "data"])]
+    /// file that reveals no password, and exit. With --data, the line is for the server with that data file: nobody can tell
+    /// by logging in when it was added
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["port", "ephemeral"])]
     enrol: Option<UserName>,
 }
 
@@ -76,7 +80,7 @@ impl Action {
     pub fn parse(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
         let arguments = Arguments::try_parse_from(line)?;
         if let Some(user) = arguments.enrol {
-            return Ok(Self::Enrol(user));
+            return Ok(Self::Enrol { user, data: arguments.data });
         }
         if arguments.liveness <= arguments.heartbeat {
             let text = "the liveness time must be longer than the heartbeat interval";
@@ -85,7 +89,7 @@ impl Action {
         Ok(Self::Serve(ServeOptions {
             listen: SocketAddr::new(arguments.bind, arguments.port.expect("clap requires it")),
             credentials: arguments.credentials,
-            data: (!arguments.ephemeral).then_some(arguments.data),
+            data: (!arguments.ephemeral).then(|| arguments.data.unwrap_or("fileshare.db".into())),
             heartbeat: arguments.heartbeat,
             liveness: arguments.liveness,
             log_level: arguments.log_level,
@@ -152,7 +156,9 @@ mod tests {
         };
         assert_eq!(given, expected);
         assert_eq!(options("0 --ephemeral").data, None);
-        assert_eq!(parse("--enrol hans").unwrap(), Action::Enrol(UserName::parse("hans").unwrap()));
+        let user = UserName::parse("hans").unwrap();
+        assert_eq!(parse("--enrol hans").unwrap(), Action::Enrol { user: user.clone(), data: None });
+        assert_eq!(parse("--enrol hans --data x").unwrap(), Action::Enrol { user, data: Some("x".into()) });
     }
 
     #[test]

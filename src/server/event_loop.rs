@@ -162,7 +162,8 @@ impl EventLoop {
         }
         self.poll_enrolment();
         let plaintexts = self.server.set_credentials(credentials, &mut self.effects);
-        self.enrolment = match Enrolment::start(plaintexts, KeyStretching::Argon2id, (self.new_wake)()) {
+        let root_secret = self.journal.root_secret().into();
+        self.enrolment = match Enrolment::start(plaintexts, root_secret, KeyStretching::Argon2id, (self.new_wake)()) {
             Ok(enrolment) => Some(enrolment),
             Err(error) => {
                 error!("plaintext passwords cannot be used: {error}");

@@ -19,6 +19,6 @@ fn main() -> ExitCode {
 fn run() -> Result<(), ServerError> {
     match Action::parse(std::env::args_os()).unwrap_or_else(|error| error.exit()) {
         Action::Serve(options) => serve(options),
-        Action::Enrol(user) => print_record(&user),
+        Action::Enrol { user, data } => print_record(&user, data.as_deref()),
     }
 }

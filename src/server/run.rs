@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
-use super::auth::credentials::{Credentials, CredentialsError, RECORD_PREFIX, record_line};
+use super::auth::credentials::{Credentials, CredentialsError, RECORD_PREFIX, line_of_record};
 use super::auth::credentials_reload::CredentialsReloader;
 use super::cli::ServeOptions;
 use super::core::{Effects, LoadedState, Server, ServerConfig};
@@ -23,7 +23,7 @@ use super::journal::{Journal, JournalError, JournalSeq, LoadSink};
 use super::logging;
 use crate::common::escape::strip_line_ending;
 use crate::common::limits::PASSWORD_MAX_BYTES;
-use crate::common::opaque::KeyStretching;
+use crate::common::opaque::{KeyStretching, OprfSeed, PasswordRecord};
 use crate::common::types::UserName;
 
 /// Why the server does not start, or had to stop.
@@ -97,14 +97,21 @@ pub fn serve_with_journal(
     Ok(event_loop.run()?)
 }
 
-/// Reads a password and prints the credentials line with which `user` can log in.
-pub fn print_record(user: &UserName) -> Result<(), ServerError> {
+/// Reads a password and prints the credentials line with which `user` can log in: with the OPRF seed that the server with
+/// this data file has for the name, if one is given.
+pub fn print_record(user: &UserName, data: Option<&Path>) -> Result<(), ServerError> {
+    let root_secret = data.map(Journal::read_root_secret).transpose()?.map(Zeroizing::new);
     let password = read_password(user)?;
     if password.is_empty() || password.len() > PASSWORD_MAX_BYTES || password.starts_with(RECORD_PREFIX.as_bytes()) {
         return Err(ServerError::Password);
     }
     let mut rng = ChaCha20Rng::from_seed(random_seed());
-    writeln!(io::stdout(), "{}", record_line(user, &password, &mut rng, KeyStretching::Argon2id))?;
+    let stretching = KeyStretching::Argon2id;
+    let record = match root_secret.map(|root| OprfSeed::of_user(&root, user)) {
+        Some(seed) => PasswordRecord::register_with_seed(&mut rng, &seed, user, &password, stretching),
+        None => PasswordRecord::register(&mut rng, user, &password, stretching),
+    };
+    writeln!(io::stdout(), "{}", line_of_record(user, &record))?;
     Ok(())
 }
 

@@ -162,16 +162,20 @@ impl Credential {
     }
 }
 
-/// The line, without its ending, with which `user` can log in by `password`. It reveals no password and is valid under
-/// this name only. Runs the key stretching (41 ms at the standard cost).
+/// [`line_of_record`] of a new record. Runs the key stretching (41 ms at the standard cost).
 pub fn record_line(
     user: &UserName,
     password: &[u8],
     rng: &mut (impl RngCore + CryptoRng),
     stretching: KeyStretching,
 ) -> String {
-    let record = PasswordRecord::register(rng, user, password, stretching).to_bytes();
-    format!("{user} {RECORD_PREFIX_V1}{}", hex::encode(&*record))
+    line_of_record(user, &PasswordRecord::register(rng, user, password, stretching))
+}
+
+/// The line, without its ending, with which `user` can log in by the password of the record. It reveals no password and is
+/// valid under this name only.
+pub fn line_of_record(user: &UserName, record: &PasswordRecord) -> String {
+    format!("{user} {RECORD_PREFIX_V1}{}", hex::encode(&*record.to_bytes()))
 }
 
 /// `line` counts from 1.

@@ -6,6 +6,8 @@
 //! is made already, one of the same cost that is thrown away), and one to throw away for an unknown user. The event loop
 //! gets records as they are made, but logins continue only when their name is unblocked, or when all records are made.
 //!
+//! The records have the OPRF seeds that the server's root secret yields, as the fake records of unknown users do.
+//!
 //! Defended: a flood of names cannot stop the enrolment: the thread alternates between requested names and the rest, so the
 //! whole takes at most twice as long. Nor can it stop the logins of others: address prefixes are served round robin, and
 //! when too many names are requested, the prefix with the most loses one.
@@ -22,8 +24,9 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
+use crate::common::crypto::Secret;
 use crate::common::net::AddressPrefix;
-use crate::common::opaque::{KeyStretching, PasswordRecord};
+use crate::common::opaque::{KeyStretching, OprfSeed, PasswordRecord};
 use crate::common::sync::lock;
 use crate::common::types::UserName;
 use crate::server::BACKGROUND_NICENESS;
@@ -81,10 +84,11 @@ struct EnrolmentJob {
 }
 
 impl Enrolment {
-    /// Starts the thread. Without users, enrolment is done at once and there is no thread. The thread calls `wake` when
+    /// Starts the thread. `root_secret` is the server's. Without users, enrolment is done at once and there is no thread. The thread calls `wake` when
     /// [`poll`](Self::poll) has news.
     pub fn start(
         users: Vec<(UserName, Zeroizing<Vec<u8>>)>,
+        root_secret: Secret,
         stretching: KeyStretching,
         wake: Box<dyn Fn() + Send>,
     ) -> io::Result<Self> {
@@ -98,7 +102,7 @@ impl Enrolment {
             let _ = rustix::process::nice(BACKGROUND_NICENESS);
             let mut rng = ChaCha20Rng::from_rng(OsRng).expect("the system has randomness");
             while let Some(job) = thread_state.upgrade().and_then(|state| lock(&state).next_job()) {
-                let record = job.run(&mut rng, stretching);
+                let record = job.run(&mut rng, &root_secret, stretching);
                 let Some(state) = thread_state.upgrade() else { break };
                 lock(&state).finish(job, record);
                 wake();
@@ -163,10 +167,11 @@ impl EnrolmentState {
 }
 
 impl EnrolmentJob {
-    fn run(&self, rng: &mut ChaCha20Rng, stretching: KeyStretching) -> Option<PasswordRecord> {
+    fn run(&self, rng: &mut ChaCha20Rng, root_secret: &Secret, stretching: KeyStretching) -> Option<PasswordRecord> {
         let mut random = Zeroizing::new(vec![0; 16]);
         rng.fill_bytes(&mut random);
-        let record = PasswordRecord::register(rng, &self.user, self.password.as_ref().unwrap_or(&random), stretching);
+        let (seed, password) = (OprfSeed::of_user(root_secret, &self.user), self.password.as_ref().unwrap_or(&random));
+        let record = PasswordRecord::register_with_seed(rng, &seed, &self.user, password, stretching);
         self.password.is_some().then_some(record)
     }
 }

@@ -14,6 +14,10 @@ fn host(number: u32) -> AddressPrefix {
     AddressPrefix::of(IpAddr::from((0x0a00_0000 + number).to_be_bytes()))
 }
 
+fn root() -> Secret {
+    Zeroizing::new([1; 32])
+}
+
 fn passwords(names: impl IntoIterator<Item = String>) -> Vec<(UserName, Zeroizing<Vec<u8>>)> {
     names.into_iter().map(|name| (user(&name), Zeroizing::new(format!("{name}'s password").into_bytes()))).collect()
 }
@@ -40,7 +44,7 @@ fn step(enrolment: &Enrolment) -> Option<(UserName, bool, bool)> {
     let mut state = lock(&enrolment.state);
     let job = state.next_job()?;
     let seen = (job.user.clone(), job.password.is_some(), job.is_requested);
-    let record = job.run(&mut ChaCha20Rng::seed_from_u64(7), KeyStretching::Insecure);
+    let record = job.run(&mut ChaCha20Rng::seed_from_u64(7), &root(), KeyStretching::Insecure);
     state.finish(job, record);
     Some(seen)
 }
@@ -50,7 +54,7 @@ fn every_password_becomes_a_record_that_only_it_opens() {
     let names: Vec<_> = (0..5).map(|i| format!("user{i}")).collect();
     let (sender, news) = mpsc::channel();
     let wake = Box::new(move || sender.send(()).unwrap());
-    let enrolment = Enrolment::start(passwords(names.clone()), KeyStretching::Insecure, wake).unwrap();
+    let enrolment = Enrolment::start(passwords(names.clone()), root(), KeyStretching::Insecure, wake).unwrap();
     enrolment.prioritize(host(1), user("user3"));
     enrolment.prioritize(host(1), user("unknown"));
     let mut records = HashMap::new();
@@ -77,7 +81,8 @@ fn every_password_becomes_a_record_that_only_it_opens() {
 
 #[test]
 fn without_plaintext_passwords_enrolment_is_done_at_once() {
-    let enrolment = Enrolment::start(Vec::new(), KeyStretching::Argon2id, Box::new(|| panic!("no thread"))).unwrap();
+    let enrolment =
+        Enrolment::start(Vec::new(), root(), KeyStretching::Argon2id, Box::new(|| panic!("no thread"))).unwrap();
     enrolment.prioritize(host(1), user("hans"));
     let progress = enrolment.poll();
     assert!(progress.is_done && progress.results.is_empty());
@@ -152,7 +157,7 @@ fn dropping_an_enrolment_ends_its_thread() {
     let (sender, news) = mpsc::channel();
     let names = (0..100_000).map(|i| format!("user{i}"));
     let enrolment =
-        Enrolment::start(passwords(names), KeyStretching::Insecure, Box::new(move || sender.send(()).unwrap()));
+        Enrolment::start(passwords(names), root(), KeyStretching::Insecure, Box::new(move || sender.send(()).unwrap()));
     drop(enrolment);
     // The thread owns the only sender, so the channel closes when the thread exits.
     assert!(news.iter().count() < 100_000);

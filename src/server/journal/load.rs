@@ -81,7 +81,7 @@ fn check_small_tables(connection: &Connection) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn root_secret(connection: &Connection) -> Result<[u8; 32], LoadError> {
+pub(super) fn root_secret(connection: &Connection) -> Result<[u8; 32], LoadError> {
     let secret = connection.query_row("SELECT value FROM meta WHERE key = 'root_secret'", [], |row| row.get(0));
     match secret {
         Err(rusqlite::Error::QueryReturnedNoRows) => Err(LoadError::Malformed("its root secret is missing".into())),

@@ -93,6 +93,11 @@ impl Journal {
         Self::with_store(Box::new(store), root_secret, wake)
     }
 
+    /// The root secret of an existing data file, which a running server may use meanwhile. Changes nothing.
+    pub fn read_root_secret(path: &Path) -> Result<[u8; 32], JournalError> {
+        sqlite::read_root_secret(path)
+    }
+
     /// Starts the thread with an open store: the second half of [`open`](Self::open), with which tests insert a slow or
     /// failing store.
     pub fn with_store(

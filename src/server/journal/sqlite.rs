@@ -10,7 +10,7 @@ use rusqlite::{
     CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, Row, TransactionBehavior, params,
 };
 
-use super::data_file::{self, LockFile, Migration};
+use super::data_file::{self, DataFileState, LockFile, Migration};
 use super::load::{self, LoadSink, members_text};
 use super::{Change, JournalError, Mutation};
 use crate::common::escape::{display_path, escape_controls};
@@ -176,6 +176,21 @@ fn connect(path: &Path, migrations: &[Migration]) -> rusqlite::Result<Connection
     // A large transaction makes the log larger; the next one truncates it.
     connection.pragma_update_and_check(None, "journal_size_limit", LOG_PAGES * PAGE_BYTES, |_| Ok(()))?;
     Ok(connection)
+}
+
+/// Reads the root secret of a data file that exists, without its lock.
+pub(super) fn read_root_secret(path: &Path) -> Result<[u8; 32], JournalError> {
+    let path = data_file::resolve(path)?;
+    if data_file::check_data_file(&path)? == DataFileState::Missing {
+        return Err(JournalError::unusable(&path, "there is no data file; the server creates it when it starts"));
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&path, flags).and_then(|connection| {
+        connection.busy_timeout(OPEN_LOCKED_TIMEOUT)?;
+        Ok(connection)
+    });
+    let connection = connection.map_err(|error| JournalError::from_sqlite(&path, &error))?;
+    load::root_secret(&connection).map_err(|error| error.into_journal_error(&path))
 }
 
 fn delete_audiences(connection: &mut Connection, ids: impl ExactSizeIterator<Item = i64>) -> rusqlite::Result<()> {

@@ -6,6 +6,7 @@ mod hidden;
 mod lists;
 mod logins;
 mod mutations;
+mod oprf_seeds;
 mod query_budget;
 mod replay;
 mod resumption;
