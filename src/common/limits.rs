@@ -42,6 +42,8 @@ pub const TICKET_MAX_BYTES: usize = 910;
 pub const AUDIENCE_MAX_USERS: usize = 4_096;
 /// Most users in one part of a staged audience.
 pub const AUDIENCE_PART_MAX_USERS: usize = 15;
+/// Most encoded bytes of the owners whose audiences a publication inherits.
+pub const INHERITED_OWNERS_MAX_BYTES: usize = 480;
 /// Longest text of a search, bytes.
 pub const NEEDLE_MAX_BYTES: usize = FILE_NAME_MAX_BYTES;
 /// Longest sealed cursor, bytes.
@@ -121,6 +123,10 @@ const _: () = assert!(SOURCES_REQUEST_MAX_BYTES > FILE_NAME_MAX_BYTES + 64, "a r
 const _: () = assert!(
     SOURCES_REQUEST_MAX_BYTES + AVOIDED_MAX_BYTES + CURSOR_MAX_BYTES + 28 <= MESSAGE_MAX_BYTES,
     "a request holds the most files, users to avoid and the longest cursor"
+);
+const _: () = assert!(
+    INHERITED_OWNERS_MAX_BYTES + FILE_NAME_MAX_BYTES + 64 + PAGE_HEADROOM_BYTES <= MESSAGE_MAX_BYTES,
+    "a PUBLISH holds the largest name and the most owners"
 );
 const _: () = assert!(AUDIENCE_PART_MAX_USERS * (USER_NAME_MAX_BYTES + 1) <= PAGE_MAX_BYTES);
 const _: () = assert!(HEARTBEAT_DEFAULT.as_millis() < LIVENESS_DEFAULT.as_millis());

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::case_fold::contains_ignoring_case;
 use super::limits::{
-    AUDIENCE_PART_MAX_USERS, AVOIDED_MAX_BYTES, AVOIDED_MAX_USERS, BATCH_MAX_FILES, CURSOR_MAX_BYTES, NEEDLE_MAX_BYTES,
-    TICKET_MAX_BYTES,
+    AUDIENCE_PART_MAX_USERS, AVOIDED_MAX_BYTES, AVOIDED_MAX_USERS, BATCH_MAX_FILES, CURSOR_MAX_BYTES,
+    INHERITED_OWNERS_MAX_BYTES, NEEDLE_MAX_BYTES, TICKET_MAX_BYTES,
 };
 use super::redacted::Redacted;
 use super::types::{Content, ContentRef, FileName, NamedContent, PublicationsDigest, RequestId, UserName};
@@ -118,13 +118,17 @@ pub enum ResolvePurpose {
 }
 
 /// The audience of a PUBLISH.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AudienceRef {
     Everyone,
     /// The audience staged under this key in this session.
     Staged(u32),
-    /// The owner and audience of a publication of the same name and hash that is visible to the requester: `get --share`.
-    Inherited,
+    /// `get --share`: the users who may see the publication of the same name and content of each of these owners, from
+    /// whom the requester has downloaded it.
+    Inherited {
+        /// At least one; at most [`INHERITED_OWNERS_MAX_BYTES`] encoded.
+        owners: Vec<UserName>,
+    },
 }
 
 /// Selects published names.
@@ -176,8 +180,8 @@ pub enum Response {
     Busy { retry_ms: u16 },
     /// The session has no audience staged under this key, perhaps because of a reconnect. The client stages it again.
     UnknownAudience,
-    /// To AUDIENCE OF a name that the user does not publish, and to PUBLISH with [`AudienceRef::Inherited`] when no such
-    /// publication is visible any more.
+    /// To AUDIENCE OF a name that the user does not publish, and to PUBLISH with [`AudienceRef::Inherited`] when one of these
+    /// publications is not visible any more, or nobody may see them all.
     NotPublished,
     /// The cursor is from before the server's restart. The client starts the list again.
     StaleCursor,
@@ -271,7 +275,7 @@ impl Request {
 
     fn is_within_limits(&self) -> bool {
         match self {
-            Self::Publish { files, .. } => within(files, BATCH_MAX_FILES),
+            Self::Publish { files, audience } => within(files, BATCH_MAX_FILES) && audience.fits(),
             Self::Unpublish { names } => within(names, BATCH_MAX_FILES),
             Self::StageAudience { users, .. } => within(users, AUDIENCE_PART_MAX_USERS),
             Self::OwnPublications { cursor, .. } | Self::AudienceOf { cursor, .. } | Self::Peers { cursor } => {
@@ -299,6 +303,15 @@ impl Response {
                 cursor_fits(next) && sources.iter().all(|source| source.ticket.len() <= TICKET_MAX_BYTES)
             }
             _ => true,
+        }
+    }
+}
+
+impl AudienceRef {
+    fn fits(&self) -> bool {
+        match self {
+            Self::Everyone | Self::Staged(_) => true,
+            Self::Inherited { owners } => !owners.is_empty() && encoded_len(owners) <= INHERITED_OWNERS_MAX_BYTES,
         }
     }
 }

@@ -38,6 +38,13 @@ fn client_messages() -> Vec<(ClientMessage, String)> {
             request(Request::Publish { files: vec![published], audience: AudienceRef::Staged(3) }),
             format!("01ac02ab0200010161{hash}ac02010103"),
         ),
+        (
+            request(Request::Publish {
+                files: vec![NamedContent { name: file("a"), content: content() }],
+                audience: AudienceRef::Inherited { owners: vec![user("h"), user("yoda")] },
+            }),
+            format!("01ac02ab0200010161{hash}ac02010202016804796f6461"),
+        ),
         (request(Request::Unpublish { names: vec![file("a"), file("b/c")] }), "01ac02ab020102016103622f63".into()),
         (
             request(Request::StageAudience { key: 3, part: 0, users: vec![user("yoda")] }),
@@ -154,6 +161,13 @@ fn lists_beyond_their_limits_are_rejected() {
     assert_eq!(decoded(needle(NEEDLE_MAX_BYTES + 1)), Err(MessageError::OverLimit));
     let paged = |bytes| request(Request::Peers { cursor: Some(Cursor(vec![0; bytes])) });
     assert_eq!(decoded(paged(CURSOR_MAX_BYTES + 1)), Err(MessageError::OverLimit));
+    let inherited = |owners: Vec<UserName>| {
+        let files = vec![NamedContent { name: file("a"), content: content() }];
+        request(Request::Publish { files, audience: AudienceRef::Inherited { owners } })
+    };
+    assert_eq!(decoded(inherited(vec![user(&"x".repeat(64)); 7])), Ok(()));
+    assert_eq!(decoded(inherited(vec![user(&"x".repeat(64)); 8])), Err(MessageError::OverLimit));
+    assert_eq!(decoded(inherited(vec![])), Err(MessageError::OverLimit), "no owner");
     let staged = |users| request(Request::StageAudience { key: 0, part: 0, users: vec![user("a"); users] });
     assert_eq!(decoded(staged(AUDIENCE_PART_MAX_USERS + 1)), Err(MessageError::OverLimit));
     let wanted = ContentRef { name: file("a"), hash: content().hash, size: 0 };
@@ -180,8 +194,12 @@ fn the_largest_entries_fit_a_page_and_the_largest_requests_a_datagram() {
     assert!(encoded_len(&found) <= PAGE_MAX_BYTES);
     let published = NamedContent { name: longest, content };
     let mut bytes = Vec::new();
-    request(Request::Publish { files: vec![published], audience: AudienceRef::Staged(u32::MAX) }).encode(&mut bytes);
-    assert!(bytes.len() <= MESSAGE_MAX_BYTES);
+    let owners = vec![user(&"x".repeat(64)); 7];
+    for audience in [AudienceRef::Staged(u32::MAX), AudienceRef::Inherited { owners }] {
+        bytes.clear();
+        request(Request::Publish { files: vec![published.clone()], audience }).encode(&mut bytes);
+        assert!(bytes.len() <= MESSAGE_MAX_BYTES);
+    }
     bytes.clear();
     let users = vec![user(&"x".repeat(64)); AUDIENCE_PART_MAX_USERS];
     request(Request::StageAudience { key: u32::MAX, part: u16::MAX, users }).encode(&mut bytes);

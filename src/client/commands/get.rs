@@ -224,6 +224,12 @@ impl DownloadProgress for OrderedReporter<'_> {
             reshare.started(index, incomplete);
         }
     }
+
+    fn delivered(&self, index: usize, user: &UserName) {
+        if let Some(reshare) = self.reshare {
+            reshare.delivered(index, user);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ fn share_publishes_files_saved_under_their_own_names() {
     let (code, _, _) = client.run("get --share a b c");
     assert_eq!(code, ExitCode::HashMismatch);
     let published: Vec<String> = client.calls().into_iter().filter(|call| call.starts_with("publish")).collect();
-    assert_eq!(published, ["publish a Inherited"]);
+    assert_eq!(published, ["publish a Inherited { owners: [\"yoda\"] }"]);
     let audience = Audience::only(vec![user("yoda")]);
     assert_eq!(client.served()[&file("a")], (content(1), audience));
 }
@@ -158,10 +158,37 @@ fn gone() -> DownloadOutcome {
 
 #[test]
 fn an_incomplete_file_is_published_and_withdrawn_if_its_download_fails() {
-    let early = ["publish movie Inherited".to_string()];
+    let early = ["publish movie Inherited { owners: [\"yoda\"] }".to_string()];
     let whole = share_large(&TestClient::logged_in(), || DownloadOutcome::Saved { name: file("movie") });
     assert_eq!(whole, (early.to_vec(), vec![file("movie")]));
     assert_eq!(share_large(&TestClient::logged_in(), gone), (early.to_vec(), Vec::new()));
+}
+
+#[test]
+fn a_file_of_several_owners_is_published_for_those_who_may_see_it_at_all_of_them() {
+    let client = TestClient::logged_in();
+    client.script().owners.insert(file("movie"), ["hans", "yoda"].map(user).to_vec());
+    let (published, _) = share_large(&client, || DownloadOutcome::Saved { name: file("movie") });
+    let last = published.last().map(String::as_str);
+    assert_eq!(last, Some("publish movie Inherited { owners: [\"hans\", \"yoda\"] }"), "{published:?}");
+    client.found("small", 1, 1);
+    client.script().owners.insert(file("small"), vec![user("hans")]);
+    client.calls();
+    client.run("get --share small");
+    assert!(client.calls().contains(&"publish small Inherited { owners: [\"hans\"] }".to_owned()));
+}
+
+#[test]
+fn a_file_that_nobody_has_delivered_is_not_shared() {
+    let client = TestClient::logged_in();
+    client.script().owners.extend([(file("movie"), vec![]), (file("a"), vec![])]);
+    let (published, own) = share_large(&client, || DownloadOutcome::Saved { name: file("movie") });
+    assert!(published.is_empty() && own.is_empty(), "{published:?}");
+    client.found("a", 1, 1);
+    let (code, _, err) = client.run("get --share a");
+    assert_eq!(code, ExitCode::Success);
+    assert!(err.contains("a: not shared: "), "{err}");
+    assert!(client.served().is_empty());
 }
 
 #[test]

@@ -71,6 +71,8 @@ pub(crate) struct ServerScript {
     staged: Vec<UserName>,
     /// Names whose download comes out like this; all others are saved.
     pub outcomes: BTreeMap<FileName, fn() -> DownloadOutcome>,
+    /// The users who deliver these names; yoda delivers all others.
+    pub owners: BTreeMap<FileName, Vec<UserName>>,
     /// Names whose download is reported before it is finished.
     pub arriving: BTreeSet<FileName>,
     /// The most of these that were still referenced after they were finished.
@@ -127,10 +129,10 @@ impl ServerScript {
     fn publish(&mut self, files: Vec<NamedContent>, audience: AudienceRef) -> Response {
         for one in files {
             self.calls.push(format!("publish {} {audience:?}", one.name));
-            let audience = match audience {
+            let audience = match &audience {
                 AudienceRef::Everyone => Audience::Everyone,
                 AudienceRef::Staged(_) => Audience::only(self.staged.clone()),
-                AudienceRef::Inherited => Audience::only(vec![user("yoda")]),
+                AudienceRef::Inherited { owners } => Audience::only(owners.clone()),
             };
             self.own.insert(one.name, (one.content, audience));
         }
@@ -177,7 +179,7 @@ impl RequestTransport for ScriptedServer {
             if state.down_to_publish {
                 return Err(RequestError::Unreachable);
             }
-            let is_inherited = *audience == AudienceRef::Inherited;
+            let is_inherited = matches!(audience, AudienceRef::Inherited { .. });
             assert!(
                 !is_inherited || self.uploads.publications().is_loading(),
                 "a peer that sees the publication waits for the file"
@@ -239,6 +241,8 @@ impl Download for ScriptedServer {
                 finished.push(Arc::downgrade(&incomplete));
             }
             self.state().calls.push(format!("fetch {} {}", item.name, item.content.size));
+            let owners = self.state().owners.get(&item.name).cloned().unwrap_or_else(|| vec![user("yoda")]);
+            owners.iter().for_each(|owner| progress.delivered(index, owner));
             progress.received(index, item.content.size, item.content.size);
             let outcome = if is_cancelled(cancelled) {
                 DownloadOutcome::Failed(DownloadError::Interrupted)

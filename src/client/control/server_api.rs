@@ -53,12 +53,38 @@ impl ServerApi {
         Self { transport, staged: Arc::default(), last_key: Arc::default() }
     }
 
-    /// Publishes all files. When it returns they are durable and visible. A file whose inherited audience is gone does not
-    /// keep the others from being published.
+    /// Publishes all files. When it returns they are durable and visible.
     pub fn publish(&self, files: &[NamedContent], audience: &PublishAudience) -> Result<(), RequestError> {
+        self.run_publishing(files, audience, |_, error| Err(error))
+    }
+
+    /// Publishes copies of what all these owners publish (`get --share`). Returns the names that are not published, since
+    /// one of the owners has withdrawn the file or nobody may see it at all of them; they do not keep the others from being
+    /// published.
+    pub fn publish_copies(
+        &self,
+        files: &[NamedContent],
+        owners: &[UserName],
+    ) -> Result<BTreeSet<FileName>, RequestError> {
+        let mut refused = BTreeSet::new();
+        self.run_publishing(files, &PublishAudience::Inherited(owners.to_vec()), |request, _| {
+            if let Request::Publish { files, .. } = request {
+                refused.extend(files.iter().map(|file| file.name.clone()));
+            }
+            Ok(())
+        })?;
+        Ok(refused)
+    }
+
+    /// `on_refused` gets every request that the server refuses, and decides whether the others follow.
+    fn run_publishing(
+        &self,
+        files: &[NamedContent],
+        audience: &PublishAudience,
+        mut on_refused: impl FnMut(&Request, RequestError) -> Result<(), RequestError>,
+    ) -> Result<(), RequestError> {
         let is_staged = matches!(audience, PublishAudience::Audience(Audience::Only(_)));
         let _in_use = is_staged.then(|| lock(&self.staged));
-        let mut result = Ok(());
         for files in files.chunks(PUBLISHING_MAX_FILES) {
             let mut publishing = Publishing::default();
             publishing.add(self.last_key.fetch_add(1, Ordering::Relaxed) & STAGED_KEY_MASK, files, audience.clone());
@@ -67,13 +93,12 @@ impl ServerApi {
                     Err(RequestError::Refused) => Response::Rejected,
                     response => response?,
                 };
-                match publishing.on_response(&request, &response) {
-                    Err(error) if *audience == PublishAudience::Inherited => result = result.and(Err(error)),
-                    outcome => outcome?,
+                if let Err(error) = publishing.on_response(&request, &response) {
+                    on_refused(&request, error)?;
                 }
             }
         }
-        result
+        Ok(())
     }
 
     /// Unpublishes names. Returns for each, in order, whether it was published.

@@ -116,11 +116,11 @@ impl ServerState {
             (AudienceRef::Everyone, _) => None,
             (AudienceRef::Staged(key), Some((staged, users))) if key == *staged => Some(users.clone()),
             (AudienceRef::Staged(_), _) => return Response::UnknownAudience,
-            (AudienceRef::Inherited, _) if files.iter().any(|file| self.vanished.contains(&file.name)) => {
+            (AudienceRef::Inherited { .. }, _) if files.iter().any(|file| self.vanished.contains(&file.name)) => {
                 return Response::NotPublished;
             }
-            (AudienceRef::Inherited, _) if files.len() > 1 && !self.inherits_alike => return Response::Rejected,
-            (AudienceRef::Inherited, _) => None,
+            (AudienceRef::Inherited { .. }, _) if files.len() > 1 && !self.inherits_alike => return Response::Rejected,
+            (AudienceRef::Inherited { .. }, _) => None,
         };
         self.published.extend(files.into_iter().map(|file| (file.name, (file.content, visible_to.clone()))));
         Response::Published { digest: PublicationsDigest::default() }
@@ -262,11 +262,11 @@ fn inherited_audiences_may_differ_and_vanished_ones_are_reported() {
     let files: Vec<NamedContent> = (0..10).map(file).collect();
     for inherits_alike in [true, false] {
         let (fake, api) = api(ServerState { inherits_alike, ..ServerState::default() });
-        api.publish(&files, &PublishAudience::Inherited).unwrap();
+        assert!(api.publish_copies(&files, &[user(1)]).unwrap().is_empty());
         assert_eq!(fake.state.lock().unwrap().requests, if inherits_alike { 1 } else { 11 });
     }
     let (fake, api) = api(ServerState { vanished: BTreeSet::from([name(4)]), ..ServerState::default() });
-    assert_eq!(api.publish(&files, &PublishAudience::Inherited), Err(RequestError::NotPublished));
+    assert_eq!(api.publish_copies(&files, &[user(1)]), Ok(BTreeSet::from([name(4)])));
     assert_eq!(fake.state.lock().unwrap().published.len(), 9, "the others are published");
 }
 

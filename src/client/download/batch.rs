@@ -188,6 +188,7 @@ impl<'env> Driver<'_, 'env> {
                 progress.received(jobs[file].index, bytes, jobs[file].item.content.size)
             }
             ProgressReport::Opened(file, incomplete) => progress.started(jobs[file].index, &incomplete),
+            ProgressReport::Delivered(file, user) => progress.delivered(jobs[file].index, &user),
             ProgressReport::Finished(file) => {
                 let outcome = self.coordinator.outcome(file).expect("it is finished");
                 progress.finished(jobs[file].index, outcome);

@@ -38,6 +38,8 @@ pub(super) struct FileState {
     pub incomplete: Option<Arc<IncompleteFile>>,
     /// Users that cannot serve it.
     pub excluded_users: HashSet<UserName>,
+    /// Users who have delivered something of it that was verified.
+    pub owners: HashSet<UserName>,
     /// The server has named a source of it at least once.
     pub was_offered: bool,
     pub give_up: GiveUpTimer,
@@ -54,6 +56,7 @@ impl FileState {
             outcome: None,
             incomplete: None,
             excluded_users: HashSet::new(),
+            owners: HashSet::new(),
             was_offered: false,
             give_up: GiveUpTimer::new(now),
             last_failure: None,

@@ -152,6 +152,9 @@ pub trait DownloadProgress {
     fn finished(&self, index: usize, outcome: &DownloadOutcome);
     /// The download of the file `index`, a large one, has started: its verified groups can be served already.
     fn started(&self, _index: usize, _incomplete: &Arc<IncompleteFile>) {}
+    /// The user has delivered something of the file `index` that was verified. Called once for each file and user, before
+    /// [`finished`](Self::finished).
+    fn delivered(&self, _index: usize, _user: &UserName) {}
 }
 
 /// Downloads files. Tests replace it.

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom, Timespec, Timestamps};
@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use super::DownloadError;
 use crate::common::chunk_tree::{GroupHasher, GroupHashes, group_range};
 use crate::common::sync::lock;
-use crate::common::types::ContentHash;
+use crate::common::types::{ContentHash, UserName};
 
 /// The file system type of a tmpfs, as `fstatfs` reports it (`linux/magic.h`).
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -26,17 +26,24 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 const SCAN_BYTES: usize = 256 << 10;
 /// How often a partial file may vanish while it is being opened, since another download finishes it.
 const OPEN_TRIES: u32 = 8;
+/// The owner of groups that an earlier download has left in the file, and of those beyond the 63 owners that are counted.
+const UNKNOWN_OWNER: u8 = 64;
 /// Locks of an incomplete file; writers of different groups rarely use the same one.
 const WRITE_LOCKS: usize = 16;
 
-/// A large file that is being downloaded. Its verified groups can be served already.
+/// A large file that is being downloaded. Its verified groups can be served already: those of owners whose audience the
+/// copy has inherited.
 ///
 /// Of each group only the data of one assignment is written. The assignment is checked under a lock that is held while
 /// writing, so that a source that has lost a group never overwrites what its successor has written.
 pub struct IncompleteFile {
     outline: Arc<GroupHashes>,
     partial: PartialFile,
-    verified: Vec<AtomicU64>,
+    /// For each group 0 until it is verified, then whose it is: a place in `owners`, from 1, or [`UNKNOWN_OWNER`].
+    verified: Vec<AtomicU8>,
+    owners: Mutex<Vec<UserName>>,
+    /// Bit *i*: the groups of owner *i* may be served.
+    served_owners: AtomicU64,
     assignments: Vec<AtomicU32>,
     write_locks: [Mutex<()>; WRITE_LOCKS],
     is_closed: AtomicBool,
@@ -54,7 +61,9 @@ impl IncompleteFile {
     pub(super) fn new(outline: GroupHashes, partial: PartialFile) -> Self {
         let groups = outline.groups().len();
         Self {
-            verified: (0..groups.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            verified: (0..groups).map(|_| AtomicU8::new(0)).collect(),
+            owners: Mutex::default(),
+            served_owners: AtomicU64::new(0),
             assignments: (0..groups).map(|_| AtomicU32::new(0)).collect(),
             write_locks: [const { Mutex::new(()) }; WRITE_LOCKS],
             is_closed: AtomicBool::new(false),
@@ -70,13 +79,15 @@ impl IncompleteFile {
         Self::with_verified(dir, outline, &[])
     }
 
-    /// A file in `dir` of which these groups are verified, for tests.
+    /// A file in `dir` of which these groups are verified and served, for tests.
     #[cfg(test)]
     pub(crate) fn with_verified(dir: &std::path::Path, outline: GroupHashes, verified: &[u32]) -> Arc<Self> {
         let folder = Arc::new(File::open(dir).unwrap().into());
         let partial = PartialFile::open(folder, &outline.root()).unwrap();
         let incomplete = Self::new(outline, partial);
-        verified.iter().for_each(|&group| incomplete.set_verified(group));
+        let owner = UserName::parse("hans").unwrap();
+        verified.iter().for_each(|&group| incomplete.set_verified(group, Some(&owner)));
+        incomplete.serve_groups_of(&[owner]);
         Arc::new(incomplete)
     }
 
@@ -85,10 +96,21 @@ impl IncompleteFile {
         &self.outline
     }
 
-    /// Whether group `index` is verified and written.
-    pub fn has(&self, index: u32) -> bool {
-        let word = self.verified.get(index as usize / 64);
-        word.is_some_and(|word| word.load(Ordering::Acquire) & 1 << (index % 64) != 0)
+    /// Whether group `index` is verified and written, and may be served.
+    pub fn serves(&self, index: u32) -> bool {
+        let owner = self.verified.get(index as usize).map_or(0, |owner| owner.load(Ordering::Acquire));
+        (1..UNKNOWN_OWNER).contains(&owner) && self.served_owners.load(Ordering::Acquire) & 1 << owner != 0
+    }
+
+    /// From now on the groups that these owners have delivered, or will, may be served.
+    pub fn serve_groups_of(&self, owners: &[UserName]) {
+        let bits = owners.iter().map(|owner| self.owner_number(owner)).filter(|&owner| owner < UNKNOWN_OWNER);
+        self.served_owners.fetch_or(bits.fold(0, |bits, owner| bits | 1 << owner), Ordering::AcqRel);
+    }
+
+    /// Whether some of its groups were in the partial file before this download, so that it is not known whose they are.
+    pub fn has_groups_of_unknown_owner(&self) -> bool {
+        self.verified.iter().any(|owner| owner.load(Ordering::Acquire) == UNKNOWN_OWNER)
     }
 
     /// The open file, of which only verified groups are meaningful. It stays the same when it gets its final name.
@@ -100,8 +122,20 @@ impl IncompleteFile {
         &self.partial
     }
 
-    pub(in crate::client) fn set_verified(&self, index: u32) {
-        self.verified[index as usize / 64].fetch_or(1 << (index % 64), Ordering::AcqRel);
+    /// The group is verified and written. `owner`: the user who has delivered it, or `None` if it was found.
+    pub(in crate::client) fn set_verified(&self, index: u32, owner: Option<&UserName>) {
+        let owner = owner.map_or(UNKNOWN_OWNER, |owner| self.owner_number(owner));
+        self.verified[index as usize].store(owner, Ordering::Release);
+    }
+
+    fn owner_number(&self, owner: &UserName) -> u8 {
+        let mut owners = lock(&self.owners);
+        let known = owners.iter().position(|known| known == owner);
+        let place = known.unwrap_or_else(|| {
+            owners.push(owner.clone());
+            owners.len() - 1
+        });
+        u8::try_from(place + 1).unwrap_or(UNKNOWN_OWNER).min(UNKNOWN_OWNER)
     }
 
     /// From now on only this assignment, or a later one, may write the group. Assignments may be registered out of

@@ -81,3 +81,17 @@ fn a_closed_file_is_not_written_to_and_can_be_opened_again() {
     assert_eq!(incomplete.write(0, 1, b"late", 0).unwrap(), Write::Stale);
     assert!(open(&dir, &incomplete.outline().root()).is_ok());
 }
+
+#[test]
+fn groups_of_unknown_owners_are_not_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let incomplete = IncompleteFile::example(dir.path());
+    let owners: Vec<UserName> = (0..70).map(|at| UserName::parse(&format!("user{at}")).unwrap()).collect();
+    incomplete.set_verified(0, None);
+    incomplete.serve_groups_of(&owners);
+    assert!(!incomplete.serves(0) && incomplete.has_groups_of_unknown_owner());
+    for (owner, is_served) in owners.iter().zip((0..70).map(|at| at < 62)) {
+        incomplete.set_verified(0, Some(owner));
+        assert_eq!(incomplete.serves(0), is_served, "{owner}");
+    }
+}

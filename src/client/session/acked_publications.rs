@@ -70,7 +70,7 @@ impl AckedPublications {
         match (request, response) {
             (Request::Publish { files, audience }, Response::Published { digest }) => {
                 self.digest = Some(*digest);
-                let Some(audience) = self.requested_audience(*audience) else { return };
+                let Some(audience) = self.requested_audience(audience) else { return };
                 for file in files {
                     let entry = AckedPublication { content: file.content, audience: Arc::clone(&audience) };
                     self.entries.insert(file.name.clone(), entry);
@@ -98,11 +98,11 @@ impl AckedPublications {
         }
     }
 
-    fn requested_audience(&self, audience: AudienceRef) -> Option<Arc<PublishAudience>> {
+    fn requested_audience(&self, audience: &AudienceRef) -> Option<Arc<PublishAudience>> {
         let audience = match (audience, &self.staged) {
             (AudienceRef::Everyone, _) => PublishAudience::Audience(Audience::Everyone),
-            (AudienceRef::Inherited, _) => PublishAudience::Inherited,
-            (AudienceRef::Staged(key), Some(staged)) if key == staged.key => {
+            (AudienceRef::Inherited { owners }, _) => PublishAudience::Inherited(owners.clone()),
+            (AudienceRef::Staged(key), Some(staged)) if *key == staged.key => {
                 PublishAudience::Audience(Audience::Only(staged.users.clone()))
             }
             (AudienceRef::Staged(_), _) => return None,

@@ -21,8 +21,9 @@ const STAGINGS_MAX: u32 = 16;
 pub enum PublishAudience {
     /// This audience.
     Audience(Audience),
-    /// The audience of the publication that the file was downloaded from (`get --share`).
-    Inherited,
+    /// The users who may see the publications of all these owners, from whom the files were downloaded (`get --share`). At
+    /// most [`INHERITED_OWNERS_MAX_BYTES`](crate::common::limits::INHERITED_OWNERS_MAX_BYTES) encoded.
+    Inherited(Vec<UserName>),
 }
 
 /// What remains to be requested.
@@ -38,8 +39,12 @@ pub(crate) struct Publishing {
 impl Publishing {
     /// Adds files that have the same audience. `key` names the audience where it must be staged; each call needs its own.
     pub fn add(&mut self, key: u32, files: &[NamedContent], audience: PublishAudience) {
+        let mut max_bytes = list_max_bytes();
         let audience = match audience {
-            PublishAudience::Inherited => AudienceRef::Inherited,
+            PublishAudience::Inherited(owners) => {
+                max_bytes -= encoded_len(&owners);
+                AudienceRef::Inherited { owners }
+            }
             PublishAudience::Audience(Audience::Everyone) => AudienceRef::Everyone,
             PublishAudience::Audience(Audience::Only(users)) => {
                 self.steps.extend(stage_audience_requests(key, &users));
@@ -47,8 +52,8 @@ impl Publishing {
                 AudienceRef::Staged(key)
             }
         };
-        let batches = split_to_fit(files, BATCH_MAX_FILES, list_max_bytes());
-        self.steps.extend(batches.map(|files| Request::Publish { files: files.to_vec(), audience }));
+        let batches = split_to_fit(files, BATCH_MAX_FILES, max_bytes);
+        self.steps.extend(batches.map(|files| Request::Publish { files: files.to_vec(), audience: audience.clone() }));
     }
 
     /// The next request. Its response must go to [`on_response`](Self::on_response) before another is taken.
@@ -114,9 +119,9 @@ pub(super) fn stage_audience_requests(key: u32, users: &[UserName]) -> Vec<Reque
 /// One request for each file of a batch that inherits its audiences; none if there is only one file.
 fn split_into_single_files(request: &Request) -> Vec<Request> {
     match request {
-        Request::Publish { files, audience: AudienceRef::Inherited } if files.len() > 1 => {
+        Request::Publish { files, audience: audience @ AudienceRef::Inherited { .. } } if files.len() > 1 => {
             let single =
-                |file: &NamedContent| Request::Publish { files: vec![file.clone()], audience: AudienceRef::Inherited };
+                |file: &NamedContent| Request::Publish { files: vec![file.clone()], audience: audience.clone() };
             files.iter().map(single).collect()
         }
         _ => Vec::new(),

@@ -149,7 +149,7 @@ fn compare(
 ) {
     let Some(acked) = missing.get(&listed.name).filter(|acked| acked.content == listed.content) else { return };
     match (&*acked.audience, listed.restricted) {
-        (PublishAudience::Audience(Audience::Everyone), false) | (PublishAudience::Inherited, _) => {
+        (PublishAudience::Audience(Audience::Everyone), false) | (PublishAudience::Inherited(_), _) => {
             missing.remove(&listed.name);
         }
         (PublishAudience::Audience(Audience::Only(_)), true) => {

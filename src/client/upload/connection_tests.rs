@@ -208,7 +208,7 @@ fn an_incomplete_file_is_served_as_far_as_it_is_verified() {
     assert_eq!(message(&mut reader), PeerResponse::NotAvailable { content: 0, first: 2, count: 7 });
     let Frame::Data { offset, .. } = reader.next().unwrap() else { panic!("data") };
     assert_eq!(offset, 9 * GROUP_MIN_BYTES);
-    incomplete.set_verified(2);
+    incomplete.set_verified(2, Some(&user("hans")));
     send_request(&mut writer, &request(0, 2, 1));
     while !matches!(reader.next().unwrap(), Frame::Data { offset, .. } if offset == 2 * GROUP_MIN_BYTES) {}
 }

@@ -114,7 +114,7 @@ impl OpenContent {
     pub(super) fn has_group(&self, group: u32) -> bool {
         match &self.backing {
             Backing::Complete { .. } => true,
-            Backing::Incomplete(incomplete) => incomplete.has(group),
+            Backing::Incomplete(incomplete) => incomplete.serves(group),
         }
     }
 

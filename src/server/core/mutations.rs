@@ -14,8 +14,9 @@ use log::Level;
 use super::Server;
 use super::request_log::{ReplyStatus, log_sent};
 use super::sessions::{Session, SessionKey};
+use crate::common::limits::{AUDIENCE_MAX_USERS, BATCH_MAX_FILES};
 use crate::common::message::{AudienceRef, Request, Response};
-use crate::common::types::{Audience, FileName, NamedContent, RequestId};
+use crate::common::types::{Audience, FileName, NamedContent, RequestId, UserName};
 use crate::server::auth::accounts::PendingMutation;
 use crate::server::core::Effects;
 use crate::server::index::OwnerId;
@@ -27,6 +28,8 @@ const QUEUE_MAX: usize = 8_192;
 const FILES_PER_ITERATION: usize = 128;
 /// The cost of finding the audience that a file inherits, besides the users in it.
 const INHERIT_STEPS: usize = 64;
+/// Users that may be examined for the files of one request, so that it does not delay heartbeats.
+const INHERIT_BATCH_STEPS_MAX: usize = BATCH_MAX_FILES * AUDIENCE_MAX_USERS;
 /// Delay before a client repeats a request that got BUSY because the queue is full, in milliseconds.
 const RETRY_FULL_MS: u16 = 200;
 /// The same delay if the user has another mutation in progress or the budget of this iteration is exhausted.
@@ -176,26 +179,33 @@ impl Server {
         match audience {
             AudienceRef::Everyone => Ok(Arc::new(Audience::Everyone)),
             AudienceRef::Staged(staging_key) => staged_audience(session, staging_key).ok_or(Response::UnknownAudience),
-            AudienceRef::Inherited => {
-                let owner = session.owner;
-                self.inherited_audience(owner, files).map(Arc::new)
+            AudienceRef::Inherited { owners } => {
+                let requester = session.owner;
+                self.inherited_audience(requester, &owners, files).map(Arc::new)
             }
         }
     }
 
     /// The one audience that all of the files inherit. Audiences are long, and a client whose request is rejected may
     /// repeat it at once: so the steps are charged to a budget, as those of queries are.
-    fn inherited_audience(&mut self, owner: OwnerId, files: &[NamedContent]) -> Result<Audience, Response> {
+    fn inherited_audience(
+        &mut self,
+        requester: OwnerId,
+        owners: &[UserName],
+        files: &[NamedContent],
+    ) -> Result<Audience, Response> {
         if !self.query_budget.may_inherit() {
             return Err(Response::Busy { retry_ms: RETRY_OTHER_MS });
         }
-        let mut common = None;
+        let (mut common, mut steps) = (None, 0);
         for file in files {
-            let audience = self.index.inherited_audience(owner, &file.name, file.content.hash);
+            let steps_before = steps;
+            let audience = self.index.inherited_audience(requester, owners, file, &mut steps);
+            self.query_budget.charge_inherit(INHERIT_STEPS + steps - steps_before);
             let audience = audience.ok_or(Response::NotPublished)?;
-            let users = if let Audience::Only(users) = &audience { users.len() } else { 0 };
-            self.query_budget.charge_inherit(INHERIT_STEPS + users);
-            if *common.get_or_insert_with(|| audience.clone()) != audience {
+            // The client splits a batch that is rejected into single files.
+            let is_too_long = files.len() > 1 && steps > INHERIT_BATCH_STEPS_MAX;
+            if is_too_long || *common.get_or_insert_with(|| audience.clone()) != audience {
                 return Err(Response::Rejected);
             }
         }

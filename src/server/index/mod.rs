@@ -24,9 +24,7 @@ use self::audiences::Audiences;
 use self::names::{Names, Published};
 use self::publications::{ContentKey, IndexedPublication, PublicationEntry};
 use crate::common::limits::PAGE_MAX_BYTES;
-use crate::common::types::{
-    Audience, Content, ContentHash, ContentRef, FileName, NamedContent, PublicationsDigest, UserName,
-};
+use crate::common::types::{Audience, Content, ContentRef, FileName, NamedContent, PublicationsDigest, UserName};
 
 /// An interned user. Valid as long as the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -192,24 +190,35 @@ impl Index {
         visible.map(|entry| entry.owner).take(limit).collect()
     }
 
-    /// For `get --share`: the audience of a copy. Everyone if any visible publication of this name and hash is for everyone;
-    /// else the audience of one of them, with its owner in place of the requester. `None`: no such publication is visible.
-    pub fn inherited_audience(&self, requester: OwnerId, name: &FileName, hash: ContentHash) -> Option<Audience> {
-        let publications = self.names.publications(self.names.find(name)?)?;
+    /// For `get --share`: the audience of a copy of what these owners publish, in steps for every user examined. Only users
+    /// who may see the publication of each owner are in it, so that no owner can open the file of another; the requester is
+    /// not. `None`: one of the publications is not visible to the requester, or nobody else may see all of them.
+    pub fn inherited_audience(
+        &self,
+        requester: OwnerId,
+        owners: &[UserName],
+        file: &NamedContent,
+        steps: &mut usize,
+    ) -> Option<Audience> {
+        let publications = self.names.publications(self.names.find(&file.name)?)?;
+        let key = ContentKey { hash: file.content.hash, size: file.content.size };
         let mut visibility = self.visibility(requester);
-        let mut restricted = None;
-        for entry in publications.groups_of(hash).flat_map(|group| group.entries) {
-            if !visibility.is_visible(entry) {
-                continue;
+        let mut common: Option<Vec<UserName>> = None;
+        for owner in owners {
+            let publication = publications.of_owner(*self.by_user.get(owner)?)?;
+            if publication.key != key || !visibility.is_visible(&publication.entry) {
+                return None;
             }
-            match self.audiences.audience(entry.audience) {
-                Audience::Everyone => return Some(Audience::Everyone),
-                Audience::Only(users) => restricted = restricted.or(Some((entry.owner, users))),
+            let Audience::Only(users) = self.audiences.audience(publication.entry.audience) else { continue };
+            *steps += users.len();
+            match &mut common {
+                None => common = Some(users.iter().chain([owner]).cloned().collect()),
+                Some(common) => common.retain(|user| user == owner || users.binary_search(user).is_ok()),
             }
         }
-        let (owner, users) = restricted?;
-        let others = users.iter().filter(|user| *user != self.user(requester)).cloned();
-        Some(Audience::only(others.chain([self.user(owner).clone()]).collect()))
+        let Some(mut users) = common else { return Some(Audience::Everyone) };
+        users.retain(|user| user != self.user(requester));
+        (!users.is_empty()).then(|| Audience::only(users))
     }
 
     fn fingerprint(&self, name: &FileName, publication: &IndexedPublication) -> u128 {

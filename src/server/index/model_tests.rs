@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::common::case_fold::contains_ignoring_case;
 use crate::common::message::{NameQuery, ResolvePurpose};
+use crate::common::types::ContentHash;
 
 /// More than a name scans: from `LOOKUP_FROM` on, owners are found by hash.
 const OWNERS: usize = 24;

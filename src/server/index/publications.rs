@@ -114,11 +114,6 @@ impl Publications {
         }
     }
 
-    /// The groups with this hash: more than one if publishers report different sizes.
-    pub(super) fn groups_of(&self, hash: ContentHash) -> impl Iterator<Item = ContentGroup<'_>> {
-        (0..self.group_end()).map(|group| self.group(group)).filter(move |group| group.key.hash == hash)
-    }
-
     pub(super) fn of_owner(&self, owner: OwnerId) -> Option<IndexedPublication> {
         match self {
             Self::One(one) => (one.entry.owner == owner).then_some(*one),

@@ -1,6 +1,7 @@
 use super::*;
 use crate::common::limits::FILE_NAME_MAX_BYTES;
 use crate::common::message::{AvailableContent, NameQuery, ResolvePurpose, encoded_len};
+use crate::common::types::ContentHash;
 
 const NOW_S: u64 = 1_000;
 
@@ -245,7 +246,8 @@ fn a_page_does_not_end_before_a_hidden_entry() {
     assert!(page.entries.len() == 10 && page.next.is_some() && page.full, "a user who sees more gets another page");
     assert_eq!(names(&index, vader, substring("secret")), [""; 0]);
     assert!(resolve(&index, vader, &substring("abc"), Budget::PAGE).iter().all(|entry| entry.sources == 1));
-    assert_eq!(index.inherited_audience(vader, &name("abc1 secret"), ContentHash([99; 32])), None);
+    let (secret, owners) = (file("abc1 secret", 99), [user("hans")]);
+    assert_eq!(index.inherited_audience(vader, &owners, &secret, &mut 0), None);
 }
 
 #[test]
@@ -262,18 +264,50 @@ fn the_largest_entry_fits_a_page() {
 }
 
 #[test]
-fn a_reshared_copy_inherits_its_audience() {
+fn a_copy_inherits_the_audience_of_its_owner_and_of_nobody_else() {
     let (mut index, [hans, vader, yoda]) = index(["hans", "vader", "yoda"]);
-    let inherited = |index: &Index, requester| index.inherited_audience(requester, &name("a"), ContentHash([1; 32]));
+    let inherited = |index: &Index, requester, owners: &[&str]| {
+        let owners: Vec<UserName> = owners.iter().map(|owner| user(owner)).collect();
+        index.inherited_audience(requester, &owners, &file("a", 1), &mut 0)
+    };
     index.publish(hans, &file("a", 1), &only(&["vader", "luke"]), 0);
-    assert_eq!(inherited(&index, vader).as_ref(), Some(&*only(&["hans", "luke"])));
-    assert_eq!(inherited(&index, yoda), None);
+    assert_eq!(inherited(&index, vader, &["hans"]).as_ref(), Some(&*only(&["hans", "luke"])));
+    assert_eq!(inherited(&index, yoda, &["hans"]), None, "yoda may not see it");
     index.publish(yoda, &file("a", 2), &everyone(), 0);
-    assert_eq!(inherited(&index, vader).as_ref(), Some(&*only(&["hans", "luke"])), "another content does not count");
+    assert_eq!(inherited(&index, vader, &["yoda"]), None, "another content does not count");
     index.publish(yoda, &file("a", 1), &everyone(), 0);
-    assert_eq!(inherited(&index, vader), Some(Audience::Everyone));
-    index.set_active(yoda, false);
-    assert_eq!(inherited(&index, vader).as_ref(), Some(&*only(&["hans", "luke"])));
+    assert_eq!(inherited(&index, vader, &["hans"]).as_ref(), Some(&*only(&["hans", "luke"])), "yoda does not widen it");
+    assert_eq!(inherited(&index, vader, &["yoda"]), Some(Audience::Everyone));
+    index.set_active(hans, false);
+    assert_eq!(inherited(&index, vader, &["hans"]), None);
+    assert_eq!(inherited(&index, vader, &["nobody"]), None);
+    assert_eq!(inherited(&index, vader, &["vader"]), None);
+}
+
+#[test]
+fn a_copy_of_several_owners_is_for_those_who_may_see_it_at_all_of_them() {
+    let (mut index, [hans, vader, yoda, leia]) = index(["hans", "vader", "yoda", "leia"]);
+    index.publish(hans, &file("a", 1), &only(&["vader", "luke", "yoda"]), 0);
+    index.publish(yoda, &file("a", 1), &only(&["vader", "luke", "boba"]), 0);
+    index.publish(leia, &file("a", 1), &everyone(), 0);
+    let inherited = |owners: &[&str]| {
+        let owners: Vec<UserName> = owners.iter().map(|owner| user(owner)).collect();
+        let mut steps = 0;
+        (index.inherited_audience(vader, &owners, &file("a", 1), &mut steps), steps)
+    };
+    for owners in [["hans", "yoda", "leia"], ["leia", "yoda", "hans"]] {
+        assert_eq!(inherited(&owners), (Some(Audience::only(vec![user("luke"), user("yoda")])), 6), "{owners:?}");
+    }
+    assert_eq!(inherited(&["hans", "nobody"]).0, None, "one owner is unknown");
+}
+
+#[test]
+fn a_copy_that_nobody_may_see_at_all_owners_is_refused() {
+    let (mut index, [hans, vader, yoda]) = index(["hans", "vader", "yoda"]);
+    for owner in [hans, yoda] {
+        index.publish(owner, &file("a", 1), &only(&["vader"]), 0);
+    }
+    assert_eq!(index.inherited_audience(vader, &[user("hans"), user("yoda")], &file("a", 1), &mut 0), None);
 }
 
 #[test]

@@ -154,6 +154,8 @@ pub(in crate::client::download) enum ProgressReport {
     /// This many bytes of the file are verified.
     Received(FileId, u64),
     Opened(FileId, Arc<IncompleteFile>),
+    /// Something that the user has sent of the file was verified, for the first time.
+    Delivered(FileId, UserName),
     Finished(FileId),
     /// All upload slots of the user are taken.
     Waiting(UserName),

@@ -217,6 +217,8 @@ impl<'a> Coordinator<'a> {
             StoreResult::SmallFile(file, outcome) => {
                 if let Some(source) = self.sources.get_mut(&id) {
                     source.has_delivered = true;
+                    let user = source.user.clone();
+                    self.on_delivered(file, user);
                 }
                 if matches!(outcome, DownloadOutcome::Saved { .. }) && !self.files[file].is_finished() {
                     self.report(ProgressReport::Received(file, self.jobs[file].item.content.size));
@@ -234,14 +236,23 @@ impl<'a> Coordinator<'a> {
         if verified == Verified::Stale {
             return;
         }
-        incomplete.set_verified(group);
         self.files[file].give_up.record_progress(now);
         if let Some(source) = self.sources.get_mut(&id) {
             source.has_delivered = true;
+            let user = source.user.clone();
+            incomplete.set_verified(group, Some(&user));
+            self.on_delivered(file, user);
         }
         self.report(ProgressReport::Received(file, self.scheduler.verified_bytes(file)));
         if verified == Verified::Complete {
             self.effects.push(Effect::Finalize(file, incomplete));
+        }
+    }
+
+    /// The user has delivered something of the file that was verified.
+    fn on_delivered(&mut self, file: FileId, user: UserName) {
+        if self.files[file].owners.insert(user.clone()) {
+            self.report(ProgressReport::Delivered(file, user));
         }
     }
 
@@ -272,7 +283,7 @@ impl<'a> Coordinator<'a> {
             FileEvent::GroupMissing(group) => self.scheduler.mark_missing(file, group),
             FileEvent::GroupPresent(group) => {
                 let Some(incomplete) = self.files[file].incomplete.clone() else { return };
-                incomplete.set_verified(group);
+                incomplete.set_verified(group, None);
                 let before = self.scheduler.verified_bytes(file);
                 let verified = self.scheduler.mark_present(file, group);
                 let verified_bytes = self.scheduler.verified_bytes(file);

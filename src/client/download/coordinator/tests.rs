@@ -123,7 +123,16 @@ fn port(user: &str) -> u16 {
     1_000 + u16::from(user.as_bytes()[0])
 }
 
-/// The effects in words.
+/// Whose data was verified for the first time.
+fn owners(effects: &[Effect]) -> Vec<(FileId, &str)> {
+    let owner = |effect| match effect {
+        &Effect::Report(ProgressReport::Delivered(file, ref user)) => Some((file, user.as_str())),
+        _ => None,
+    };
+    effects.iter().filter_map(owner).collect()
+}
+
+/// The effects in words, without what [`owners`] returns.
 fn kinds(effects: &[Effect]) -> Vec<String> {
     let kind = |effect: &Effect| match effect {
         Effect::FindSources { files, .. } => format!("find sources of {files:?}"),
@@ -139,11 +148,12 @@ fn kinds(effects: &[Effect]) -> Vec<String> {
         Effect::Close(_) => "close".to_owned(),
         Effect::Report(ProgressReport::Received(file, bytes)) => format!("received {bytes} of {file}"),
         Effect::Report(ProgressReport::Opened(file, _)) => format!("opened {file}"),
+        Effect::Report(ProgressReport::Delivered(..)) => String::new(),
         Effect::Report(ProgressReport::Finished(file)) => format!("finished {file}"),
         Effect::Report(ProgressReport::Waiting(user)) => format!("waiting for {user}"),
         Effect::Report(ProgressReport::SourceDropped { user, file, .. }) => format!("dropped {user} for {file}"),
     };
-    effects.iter().map(kind).collect()
+    effects.iter().map(kind).filter(|kind| !kind.is_empty()).collect()
 }
 
 /// The assignments that are requested from a source.
@@ -176,6 +186,20 @@ fn a_large_file_is_outlined_opened_requested_verified_and_finalized() {
     let effects = fixture.file(0, FileEvent::Finished(saved(&jobs[0])));
     assert!(fixture.coordinator.is_finished());
     assert_eq!(kinds(&effects), ["finished 0"]);
+}
+
+#[test]
+fn only_who_delivered_something_that_was_verified_owns_a_file() {
+    let (jobs, mut history) = (jobs(&[3 * MIB]), PeerHistory::default());
+    let mut fixture = Fixture::new(&jobs, &mut history, Duration::ZERO);
+    let requests = fixture.connect_and_open();
+    let assignments = requested(&requests, 0);
+    let bytes = MIB as u64;
+    let received = SourceEvent::Received { bytes, completed: assignments[..1].to_vec() };
+    assert!(owners(&fixture.source(0, received)).is_empty(), "what has arrived may be anything");
+    let verified = StoreResult::Verified(assignments[0]);
+    assert_eq!(owners(&fixture.source(0, SourceEvent::Stored(vec![verified]))), [(0, "hans")]);
+    assert!(owners(&fixture.deliver(0, &assignments[1..2])).is_empty(), "once");
 }
 
 #[test]

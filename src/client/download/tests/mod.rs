@@ -247,7 +247,12 @@ fn verified_groups_can_be_served_before_the_file_is_complete() {
     let peer = fixture.peer("hans", PeerBehaviour::Honest);
     assert_all_saved(&fixture.fetch(&[&peer]));
     let arriving = fixture.progress.started.lock().unwrap();
-    assert!((0..3).all(|group| arriving[0].has(group)) && !arriving[0].has(3) && !arriving[0].has(u32::MAX));
+    assert!(!arriving[0].serves(0), "not before the copy has the audience of its owner");
+    arriving[0].serve_groups_of(&[UserName::parse("vader").unwrap()]);
+    assert!(!arriving[0].serves(0), "nor by that of another owner");
+    arriving[0].serve_groups_of(&[UserName::parse("hans").unwrap()]);
+    assert!((0..3).all(|group| arriving[0].serves(group)) && !arriving[0].serves(3) && !arriving[0].serves(u32::MAX));
+    assert!(!arriving[0].has_groups_of_unknown_owner());
     let mut start = [0; 16];
     std::os::unix::fs::FileExt::read_exact_at(&**arriving[0].file(), &mut start, 0).unwrap();
     assert_eq!(start, bytes(3 * MIB, 0)[..16]);

@@ -16,7 +16,7 @@ struct Received {
 fn publish(test: &mut TestServer, client: &mut TestClient, texts: &[String], audience: AudienceRef) {
     for texts in texts.chunks(8) {
         let files = texts.iter().map(|text| file(text)).collect();
-        let done = test.request(client, Request::Publish { files, audience });
+        let done = test.request(client, Request::Publish { files, audience: audience.clone() });
         assert!(matches!(done, Response::Published { .. }), "{done:?}");
     }
 }
@@ -97,7 +97,8 @@ fn all_replies(with_hidden_files: bool) -> Vec<Received> {
         let files = vec![wanted(text)];
         request(&|cursor| Request::Sources { files: files.clone(), avoid: Vec::new(), cursor });
         request(&|cursor| Request::AudienceOf { name: name(text), cursor });
-        let inherited = Request::Publish { files: vec![file("folder/hidden")], audience: AudienceRef::Inherited };
+        let audience = AudienceRef::Inherited { owners: vec![user("hans")] };
+        let inherited = Request::Publish { files: vec![file("folder/hidden")], audience };
         request(&|_| inherited.clone());
         request(&|_| Request::Unpublish { names: vec![name(text)] });
     }

@@ -135,8 +135,9 @@ fn rejected_publications_that_inherit_long_audiences_are_charged_too() {
         let audience = Audience::only(others.chain([user("hans"), user(last)]).collect());
         test.server.index.publish(owner, file, &Arc::new(audience), 1);
     }
+    let inherited = AudienceRef::Inherited { owners: vec![user("yoda")] };
     for _ in 0..3 {
-        let publish = Request::Publish { files: files.to_vec(), audience: AudienceRef::Inherited };
+        let publish = Request::Publish { files: files.to_vec(), audience: inherited.clone() };
         let answers = burst(&mut test, &mut hans, vec![publish; 20]);
         let rejected = answers.iter().filter(|(_, response)| *response == Response::Rejected).count();
         assert_eq!((answers.len(), rejected), (20, 1), "the others get BUSY");

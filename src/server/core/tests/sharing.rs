@@ -232,7 +232,8 @@ fn files_published_to_some_do_not_exist_for_others() {
     let mut yoda = test.login("127.0.0.1:4002", "yoda");
     let everything = |test: &mut TestServer, client: &mut TestClient| {
         let search = Request::Search { query: NameQuery::Substring(String::new()), cursor: None };
-        let inherited = Request::Publish { files: vec![file("secret")], audience: AudienceRef::Inherited };
+        let audience = AudienceRef::Inherited { owners: vec![user("hans")] };
+        let inherited = Request::Publish { files: vec![file("secret")], audience };
         let files = vec![wanted("secret")];
         [
             search,
@@ -248,7 +249,8 @@ fn files_published_to_some_do_not_exist_for_others() {
     publish(&mut test, &mut hans, &["secret"], AudienceRef::Staged(1));
     assert_eq!(everything(&mut test, &mut yoda), before);
     assert_eq!(sources(&mut test, &mut vader, &["secret"]).len(), 1);
-    assert!(matches!(publish(&mut test, &mut vader, &["secret"], AudienceRef::Inherited), Response::Published { .. }));
+    let inherited = AudienceRef::Inherited { owners: vec![user("hans")] };
+    assert!(matches!(publish(&mut test, &mut vader, &["secret"], inherited), Response::Published { .. }));
     assert_eq!(everything(&mut test, &mut yoda), before, "the downloaded copy is hidden as well");
     let owner = test.server.index.intern_owner(&user("vader"));
     let (_, audience) = test.server.index.publication(owner, &name("secret")).unwrap();
