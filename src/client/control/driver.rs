@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +15,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 
 use super::sockets::{Received, SendOutcome, Sockets};
-use super::{ControlCommand, ControlShared, IndexedResult, Observer};
+use super::{ControlCommand, ControlShared, Observer, RequestReply};
 use crate::client::session::{Event, LoginError, RequestHandle, Session};
 use crate::common::handshake_keys::SessionParams;
 use crate::common::sync::lock;
@@ -28,52 +27,23 @@ const REOPEN_INTERVAL: Duration = Duration::from_secs(3);
 /// Readiness events taken at once.
 const EVENTS_MAX: usize = 16;
 
-/// The caller of a pending request.
-struct PendingCaller {
-    /// Of the request among those started together.
-    index: usize,
-    reply: Sender<IndexedResult>,
-}
-
 /// The state of the control thread.
 pub(super) struct SessionDriver {
-    session: Session,
-    sockets: Sockets,
-    poll: Poll,
-    commands: Receiver<ControlCommand>,
-    observer: Arc<dyn Observer>,
-    shared: Arc<ControlShared>,
+    pub(super) session: Session,
+    pub(super) sockets: Sockets,
+    pub(super) poll: Poll,
+    pub(super) commands: Receiver<ControlCommand>,
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) shared: Arc<ControlShared>,
     /// The caller of the login under way.
-    login: Option<Sender<Result<SessionParams, LoginError>>>,
-    requests: HashMap<RequestHandle, PendingCaller>,
-    logouts: Vec<Sender<()>>,
+    pub(super) login: Option<Sender<Result<SessionParams, LoginError>>>,
+    pub(super) requests: HashMap<RequestHandle, RequestReply>,
+    pub(super) logouts: Vec<Sender<()>>,
     /// When the sockets are reopened; set while the connection is lost.
-    reopen_at: Option<Instant>,
+    pub(super) reopen_at: Option<Instant>,
 }
 
 impl SessionDriver {
-    pub fn new(
-        session: Session,
-        servers: Vec<SocketAddr>,
-        poll: Poll,
-        commands: Receiver<ControlCommand>,
-        observer: Arc<dyn Observer>,
-        shared: Arc<ControlShared>,
-    ) -> Self {
-        Self {
-            session,
-            sockets: Sockets::new(servers),
-            poll,
-            commands,
-            observer,
-            shared,
-            login: None,
-            requests: HashMap::new(),
-            logouts: Vec::new(),
-            reopen_at: None,
-        }
-    }
-
     /// Runs until the last handle is dropped.
     pub fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_MAX);
@@ -113,9 +83,8 @@ impl SessionDriver {
                     self.session.set_free_slots(self.observer.free_slots());
                     self.session.login(now, user, password);
                 }
-                ControlCommand::Request { request, index, reply } => {
-                    let handle = self.session.request(now, request);
-                    self.requests.insert(handle, PendingCaller { index, reply });
+                ControlCommand::Request { request, reply } => {
+                    self.requests.insert(self.session.request(now, request), reply);
                 }
                 ControlCommand::Logout { reply } => {
                     self.logouts.push(reply);
@@ -178,8 +147,8 @@ impl SessionDriver {
             }
             Event::Resynced(files) => self.observer.resynced(files),
             Event::RequestFinished { request, result } => {
-                if let Some(PendingCaller { index, reply }) = self.requests.remove(&request) {
-                    let _ = reply.send(IndexedResult { index, result });
+                if let Some(reply) = self.requests.remove(&request) {
+                    reply(result);
                 }
             }
             Event::LoggedOutByUser => {

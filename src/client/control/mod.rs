@@ -11,6 +11,7 @@ mod resolve;
 pub mod server_api;
 mod sockets;
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -23,6 +24,7 @@ use rand_chacha::ChaCha20Rng;
 use self::driver::SessionDriver;
 pub use self::resolve::{local_ips_for, resolve};
 pub use self::server_api::{PublishAudience, RequestTransport, ServerApi};
+use self::sockets::Sockets;
 use crate::client::session::Session;
 pub use crate::client::session::{LoginError, RequestError, SessionConfig};
 use crate::common::crypto::Secret;
@@ -84,15 +86,12 @@ struct ControlShared {
 
 struct StopOnDrop(Arc<ControlShared>);
 
-/// The result of one of several requests that were started together.
-struct IndexedResult {
-    index: usize,
-    result: Result<Response, RequestError>,
-}
+/// Takes the result of a request, on the control thread.
+type RequestReply = Box<dyn FnOnce(Result<Response, RequestError>) + Send>;
 
 enum ControlCommand {
     Login { user: UserName, password: Password, reply: Sender<Result<SessionParams, LoginError>> },
-    Request { request: Request, index: usize, reply: Sender<IndexedResult> },
+    Request { request: Request, reply: RequestReply },
     Logout { reply: Sender<()> },
     Stop,
 }
@@ -111,9 +110,18 @@ impl ControlHandle {
             is_woken: AtomicBool::new(false),
             user: Mutex::new(None),
         });
-        let servers = config.servers.clone();
-        let session = Session::new(config, ChaCha20Rng::from_entropy());
-        let driver = SessionDriver::new(session, servers, poll, commands, observer, Arc::clone(&shared));
+        let driver = SessionDriver {
+            sockets: Sockets::new(config.servers.clone()),
+            session: Session::new(config, ChaCha20Rng::from_entropy()),
+            poll,
+            commands,
+            observer,
+            shared: Arc::clone(&shared),
+            login: None,
+            requests: HashMap::new(),
+            logouts: Vec::new(),
+            reopen_at: None,
+        };
         std::thread::Builder::new().name("control".into()).spawn(move || driver.run())?;
         Ok(Self { _stop: Arc::new(StopOnDrop(Arc::clone(&shared))), shared })
     }
@@ -144,18 +152,21 @@ impl SessionControl for ControlHandle {
 impl RequestTransport for ControlHandle {
     fn request(&self, request: Request) -> Result<Response, RequestError> {
         let (reply, result) = mpsc::channel();
-        self.shared.send(ControlCommand::Request { request, index: 0, reply });
-        result.recv().map_or(Err(RequestError::NotAuthenticated), |indexed| indexed.result)
+        let reply = Box::new(move |result| drop(reply.send(result)));
+        self.shared.send(ControlCommand::Request { request, reply });
+        result.recv().unwrap_or(Err(RequestError::NotAuthenticated))
     }
 
     fn request_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, RequestError> {
         let (reply, results) = mpsc::channel();
         let mut responses: Vec<Option<Response>> = vec![None; requests.len()];
         for (index, request) in requests.into_iter().enumerate() {
-            self.shared.send(ControlCommand::Request { request, index, reply: reply.clone() });
+            let reply = reply.clone();
+            let reply = Box::new(move |result| drop(reply.send((index, result))));
+            self.shared.send(ControlCommand::Request { request, reply });
         }
         drop(reply);
-        for IndexedResult { index, result } in results {
+        for (index, result) in results {
             responses[index] = Some(result?);
         }
         responses.into_iter().map(|response| response.ok_or(RequestError::NotAuthenticated)).collect()

@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::handshake::{ResumptionState, move_to_front};
+use super::handshake::{Established, ResumptionState, move_to_front};
 use super::heartbeat::Heartbeats;
 use super::reconnect::Disconnect;
 use super::requests::{Completed, RequestOrigin};
 use super::timers::TimerTable;
 use super::{Event, RequestError, Session, State};
-use crate::common::crypto::{Secret, context, derive};
+use crate::common::crypto::{context, derive};
 use crate::common::handshake_keys::{ResumptionKey, SessionParams};
 use crate::common::message::{ClientMessage, Heartbeat, Response, ServerMessage};
 use crate::common::session_cipher::{SessionCipher, Side};
@@ -73,7 +73,8 @@ impl Session {
     }
 
     /// A login or a reconnect has succeeded.
-    pub(super) fn establish(&mut self, now: Instant, server: SocketAddr, params: SessionParams, secret: &Secret) {
+    pub(super) fn establish(&mut self, now: Instant, established: Established) {
+        let Established { server, params, secret } = established;
         let resumed = matches!(self.state, State::Reconnecting(_));
         let Some(credentials) = &self.credentials else { return };
         let user = credentials.user.clone();
@@ -82,12 +83,12 @@ impl Session {
         let interval = Duration::from_millis(params.heartbeat_ms.into());
         let liveness = Duration::from_millis(params.liveness_ms.into());
         let resumption = ResumptionState {
-            key: ResumptionKey::new(ResumptionKey::secret_for_ticket(secret)),
+            key: ResumptionKey::new(ResumptionKey::secret_for_ticket(&secret)),
             ticket: params.ticket.clone(),
         };
         self.connection = Some(ServerConnection {
             server,
-            cipher: SessionCipher::new(Side::Client, params.session, secret),
+            cipher: SessionCipher::new(Side::Client, params.session, &secret),
             params: params.clone(),
             resumption: Arc::new(resumption),
             heartbeats: Heartbeats::new(now, interval, liveness, &mut self.io.timers),

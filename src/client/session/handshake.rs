@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use rand::{Rng, RngCore};
 use rand_chacha::ChaCha20Rng;
 
-use super::Io;
 use super::timers::Timer;
+use super::{Io, LoginError};
 use crate::client::backoff::Backoff;
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::{ClientInfo, LoginKey, LoginResult, ResumptionKey, SessionParams};
@@ -76,19 +76,15 @@ pub(super) enum AuthMethod {
     Ticket(Arc<ResumptionState>),
 }
 
-/// How an exchange ended.
-pub(super) enum HandshakeOutcome {
-    /// A session is established.
-    Established { server: SocketAddr, params: SessionParams, secret: Secret },
-    /// The password is wrong or the user unknown; or the ticket is invalid.
-    Refused,
-    /// The password is right, but the user is active elsewhere, until silence of this long.
-    AlreadyActive(Duration),
-    /// Too many login attempts; seconds to wait.
-    Throttled(u16),
-    /// The server speaks this other version.
-    Version(u16),
+/// An exchange has established a session.
+pub(super) struct Established {
+    pub server: SocketAddr,
+    pub params: SessionParams,
+    pub secret: Secret,
 }
+
+/// How an exchange ended. [`LoginError::Refused`] also means that the ticket is invalid.
+pub(super) type HandshakeResult = Result<Established, LoginError>;
 
 enum Step {
     Hello,
@@ -210,7 +206,7 @@ impl Handshake {
         from: SocketAddr,
         packet: &Packet<'_>,
         io: &mut Io,
-    ) -> Option<HandshakeOutcome> {
+    ) -> Option<HandshakeResult> {
         let from_server = match self.server {
             Some(server) => server == from,
             None => self.servers[..self.tried].contains(&from),
@@ -222,10 +218,10 @@ impl Handshake {
             (Packet::Retry { cookie, .. }, _) => self.on_retry(now, from, cookie, io),
             (Packet::Login2 { ke2, .. }, _) => self.on_login2(now, ke2, io),
             (Packet::Version { version, .. }, Step::Hello) if version != PROTOCOL_VERSION => {
-                return Some(HandshakeOutcome::Version(version));
+                return Some(Err(LoginError::Version { server: version, client: PROTOCOL_VERSION }));
             }
             (Packet::Throttled { retry_after_s, .. }, Step::Login1 { .. }) => {
-                return Some(HandshakeOutcome::Throttled(retry_after_s));
+                return Some(Err(LoginError::Throttled(retry_after_s)));
             }
             (Packet::Login4 { result, .. }, Step::Login3 { key, .. }) => {
                 return self.on_login4(from, key.as_ref(), result);
@@ -233,7 +229,7 @@ impl Handshake {
             (Packet::Resumed { server_nonce, result, .. }, Step::Resume { .. }) => {
                 return self.on_resumed(from, &server_nonce, result);
             }
-            (Packet::Refused { .. }, Step::Resume { .. }) => return Some(HandshakeOutcome::Refused),
+            (Packet::Refused { .. }, Step::Resume { .. }) => return Some(Err(LoginError::Refused)),
             _ => {}
         }
         None
@@ -306,14 +302,12 @@ impl Handshake {
         server: SocketAddr,
         key: Option<&LoginKey>,
         result: &[u8; LOGIN_RESULT_BYTES],
-    ) -> Option<HandshakeOutcome> {
-        let Some(key) = key else { return Some(HandshakeOutcome::Refused) };
+    ) -> Option<HandshakeResult> {
+        let Some(key) = key else { return Some(Err(LoginError::Refused)) };
         Some(match key.result(&self.nonce).open(result).ok()? {
-            LoginResult::Accepted(params) => {
-                HandshakeOutcome::Established { server, params, secret: key.session_secret() }
-            }
+            LoginResult::Accepted(params) => Ok(Established { server, params, secret: key.session_secret() }),
             LoginResult::AlreadyActive { liveness_ms } => {
-                HandshakeOutcome::AlreadyActive(Duration::from_millis(liveness_ms.into()))
+                Err(LoginError::AlreadyActive { liveness: Duration::from_millis(liveness_ms.into()) })
             }
         })
     }
@@ -323,15 +317,15 @@ impl Handshake {
         server: SocketAddr,
         server_nonce: &Nonce,
         result: &[u8; LOGIN_RESULT_BYTES],
-    ) -> Option<HandshakeOutcome> {
+    ) -> Option<HandshakeResult> {
         let AuthMethod::Ticket(resumption) = &self.auth else { return None };
-        match resumption.key.result(&self.nonce, server_nonce).open(result).ok()? {
+        Some(match resumption.key.result(&self.nonce, server_nonce).open(result).ok()? {
             LoginResult::Accepted(params) => {
                 let secret = resumption.key.session_secret(&self.nonce, server_nonce);
-                Some(HandshakeOutcome::Established { server, params, secret })
+                Ok(Established { server, params, secret })
             }
-            LoginResult::AlreadyActive { .. } => Some(HandshakeOutcome::Refused),
-        }
+            LoginResult::AlreadyActive { .. } => Err(LoginError::Refused),
+        })
     }
 
     /// Back to HELLO at every address. A login takes a new nonce, since the server may have forgotten half of the

@@ -30,14 +30,14 @@ use subtle::ConstantTimeEq;
 use self::acked_publications::AckedPublications;
 pub use self::error::{LoginError, RequestError};
 use self::established::ServerConnection;
-use self::handshake::{AuthMethod, Handshake, HandshakeOutcome, UserCredentials};
+use self::handshake::{AuthMethod, Handshake, UserCredentials};
 use self::reconnect::Reconnect;
 use self::requests::Requests;
 use self::resync::Resync;
 use self::timers::{Timer, TimerTable};
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::{ClientInfo, SessionParams};
-use crate::common::limits::{COMMAND_TIMEOUT, LOGIN_TIMEOUT, LOGOUT_TIMEOUT, MESSAGE_MAX_BYTES, PROTOCOL_VERSION};
+use crate::common::limits::{COMMAND_TIMEOUT, LOGIN_TIMEOUT, LOGOUT_TIMEOUT, MESSAGE_MAX_BYTES};
 use crate::common::message::{ClientMessage, Request, Response, encoded_len};
 use crate::common::opaque::KeyStretching;
 use crate::common::packet::Packet;
@@ -282,19 +282,16 @@ impl Session {
         if handshake.got_reply() {
             self.io.timers.set(Timer::LoginDeadline, *started + LOGIN_TIMEOUT * ANSWERED_LOGIN_FACTOR);
         }
-        let error = match outcome {
-            None => return,
-            Some(HandshakeOutcome::Established { server, params, secret }) => {
+        match outcome {
+            None => {}
+            Some(Ok(established)) => {
+                let params = established.params.clone();
                 self.acked.reset(&params);
-                self.establish(now, server, params.clone(), &secret);
-                return self.events.push_back(Event::LoginFinished(Ok(params)));
+                self.establish(now, established);
+                self.events.push_back(Event::LoginFinished(Ok(params)));
             }
-            Some(HandshakeOutcome::Refused) => LoginError::Refused,
-            Some(HandshakeOutcome::AlreadyActive(liveness)) => LoginError::AlreadyActive { liveness },
-            Some(HandshakeOutcome::Throttled(seconds)) => LoginError::Throttled(seconds),
-            Some(HandshakeOutcome::Version(server)) => LoginError::Version { server, client: PROTOCOL_VERSION },
-        };
-        self.end(Event::LoginFinished(Err(error)));
+            Some(Err(error)) => self.end(Event::LoginFinished(Err(error))),
+        }
     }
 
     fn start_handshake(&mut self, now: Instant, auth: AuthMethod) -> Box<Handshake> {

@@ -10,9 +10,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::handshake::{AuthKind, AuthMethod, Handshake, HandshakeOutcome};
+use super::handshake::{AuthKind, AuthMethod, Handshake};
 use super::timers::Timer;
-use super::{Event, Session, State};
+use super::{Event, LoginError, Session, State};
 use crate::client::backoff::Backoff;
 use crate::common::handshake_keys::SessionParams;
 use crate::common::packet::Packet;
@@ -96,16 +96,16 @@ impl Session {
         let Some(outcome) = handshake.on_packet(now, from, packet, &mut self.io) else { return };
         let (by, is_tampered) = (handshake.auth_kind(), handshake.saw_conflicting_login2());
         match outcome {
-            HandshakeOutcome::Established { server, params, secret } => {
+            Ok(established) => {
                 let logout_deadline = self.io.timers.get(Timer::LogoutDeadline);
-                self.check_digest(&params);
+                self.check_digest(&established.params);
                 self.requests.resend_all(now);
-                self.establish(now, server, params, &secret);
+                self.establish(now, established);
                 if let Some(deadline) = logout_deadline {
                     self.begin_logout(now, deadline);
                 }
             }
-            HandshakeOutcome::Refused => match by {
+            Err(LoginError::Refused) => match by {
                 AuthKind::Ticket => self.start_attempt(now, AuthKind::Password),
                 AuthKind::Password if is_tampered => {
                     log::debug!("{from}: an attacker answers in the server's place");
@@ -115,19 +115,19 @@ impl Session {
                 }
                 AuthKind::Password => self.end_unauthenticated(),
             },
-            HandshakeOutcome::AlreadyActive(liveness) => {
+            Err(LoginError::AlreadyActive { liveness }) => {
                 let until = *reconnect.active_until.get_or_insert(now + liveness + ACTIVE_ELSEWHERE_MARGIN);
                 if now >= until {
                     return self.end_unauthenticated();
                 }
                 self.schedule_attempt(now + ACTIVE_RETRY, AuthKind::Password);
             }
-            HandshakeOutcome::Throttled(seconds) => {
+            Err(LoginError::Throttled(seconds)) => {
                 let wait = Duration::from_secs(u64::from(seconds).max(1));
                 self.schedule_attempt(now + wait.min(THROTTLED_MAX), AuthKind::Password);
             }
-            HandshakeOutcome::Version(version) => {
-                log::debug!("{from}: the server now speaks protocol version {version}");
+            Err(error @ (LoginError::Version { .. } | LoginError::Unreachable | LoginError::LoggedIn)) => {
+                log::debug!("{from}: {error}");
                 self.schedule_attempt(now + VERSION_RETRY, AuthKind::Password);
             }
         }

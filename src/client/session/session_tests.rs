@@ -4,6 +4,7 @@ use zeroize::Zeroizing;
 
 use super::test_support::{HEARTBEAT, LIVENESS, PASSWORD, Pair, Policy, address};
 use super::*;
+use crate::common::limits::PROTOCOL_VERSION;
 use crate::common::message::ServerMessage;
 use crate::common::types::{InstanceId, SessionId};
 
