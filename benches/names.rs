@@ -34,7 +34,8 @@ fn main() {
     // Two more users: the owner of the resolved files, and the requester.
     let (owner, requester) = (users, users + 1);
     let mut server = ServerProcess::new(users + 2);
-    server.arguments = vec!["--ephemeral".into()];
+    server.arguments =
+        ["--ephemeral", "--max-files", "100000000", "--max-files-per-second", "1000000"].map(String::from).to_vec();
     admit_sample_users(&server);
     server.start();
     let mut clients = LoadClients::new(server.address(), users + 2);

@@ -31,6 +31,11 @@ const RATE_MAX: usize = 150_000;
 fn main() {
     let (users, seconds) = (setting("FILESHARE_BENCH_USERS", 1_000), setting("FILESHARE_BENCH_SECONDS", 3));
     let mut server = ServerProcess::new(users);
+    // The quotas of a user would end a run with few users.
+    server.arguments =
+        ["--max-files", "100000000", "--max-name-bytes", "10000000000", "--max-files-per-second", "1000000"]
+            .map(String::from)
+            .to_vec();
     server.start();
     let mut clients = LoadClients::new(server.address(), users);
     clients.log_in();

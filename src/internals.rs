@@ -54,8 +54,7 @@ pub mod common {
     }
     pub mod message {
         pub use crate::common::message::{
-            AudienceRef, AvailableContent, ClientMessage, Cursor, Heartbeat, NameQuery, OwnPublication, Request,
-            ResolvePurpose, Response, ServerMessage, SourceGrant,
+            AudienceRef, ClientMessage, Cursor, Heartbeat, NameQuery, Request, ResolvePurpose, Response, ServerMessage,
         };
     }
     pub mod opaque {
@@ -68,7 +67,7 @@ pub mod common {
         pub use crate::common::peer_crypto::{Frame, Initiator, Preamble, record_bytes, respond};
     }
     pub mod peer_message {
-        pub use crate::common::peer_message::{GroupRange, PeerRequest, PeerResponse, RefusalReason};
+        pub use crate::common::peer_message::{GroupRange, PeerRequest, PeerResponse};
     }
     pub mod session_cipher {
         pub use crate::common::session_cipher::{SessionCipher, Side};
@@ -94,7 +93,7 @@ pub mod server {
         pub use crate::server::cli::ServeOptions;
     }
     pub mod core {
-        pub use crate::server::core::{Effects, LoadedState, ReceiveBuffer, Server, ServerConfig};
+        pub use crate::server::core::{Effects, LoadedState, Quotas, ReceiveBuffer, Server, ServerConfig};
     }
     pub mod index {
         pub use crate::server::index::{Budget, Index, OwnerId, Position};

@@ -22,7 +22,7 @@ pub enum ExitCode {
     HashMismatch = 7,
     /// A local file is missing, unreadable, or exists.
     LocalFile = 8,
-    /// The disk is full.
+    /// The disk is full, or the user's quota at the server.
     DiskFull = 9,
     /// SIGINT.
     Interrupted = 130,

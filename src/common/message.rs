@@ -187,6 +187,23 @@ pub enum Response {
     StaleCursor,
     /// The id is below the client's own `lowest_pending`, or the request exceeds a limit: an error in the client.
     Rejected,
+    /// To PUBLISH: the user would exceed a quota. No part of the batch was published.
+    OverQuota {
+        quota: Quota,
+        /// What the server allows each user.
+        max: u64,
+    },
+}
+
+/// What the server limits for each user, by its options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Quota {
+    /// The number of publications.
+    Files,
+    /// The bytes of their names.
+    NameBytes,
+    /// The members of their distinct audiences, summed.
+    AudienceMembers,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -102,6 +102,7 @@ fn server_messages() -> Vec<(ServerMessage, String)> {
         (reply(Response::NotPublished), "01050a".into()),
         (reply(Response::StaleCursor), "01050b".into()),
         (reply(Response::Rejected), "01050c".into()),
+        (reply(Response::OverQuota { quota: Quota::AudienceMembers, max: 300 }), "01050d02ac02".into()),
         (ServerMessage::LogoutAck, "02".into()),
         (ServerMessage::SessionRevoked, "03".into()),
     ]

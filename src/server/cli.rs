@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use log::LevelFilter;
 
+use super::core::Quotas;
 use crate::common::types::UserName;
 
 /// Range of `--heartbeat` and `--liveness`.
@@ -37,6 +38,7 @@ pub struct ServeOptions {
     /// Silence after which a session ends.
     pub liveness: Duration,
     pub log_level: LevelFilter,
+    pub quotas: Quotas,
 }
 
 /// Server of a permissioned peer-to-peer file share: knows who is online and who shares what.
@@ -67,6 +69,18 @@ struct Arguments {
     /// What is logged on stderr
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
     log_level: LevelFilter,
+    /// Most publications of a user; a batch over a quota is refused, what exists stays
+    #[arg(long, value_name = "N", default_value_t = Quotas::default().files)]
+    max_files: u64,
+    /// Most bytes that the names of a user's publications take
+    #[arg(long, value_name = "N", default_value_t = Quotas::default().name_bytes)]
+    max_name_bytes: u64,
+    /// Most members of a user's audiences, summed over those that differ
+    #[arg(long, value_name = "N", default_value_t = Quotas::default().audience_members)]
+    max_audience: u64,
+    /// Files that a user may publish and unpublish each second, and 50 times as many at once
+    #[arg(long, value_name = "N", default_value_t = Quotas::default().files_per_s, value_parser = clap::value_parser!(u64).range(1..))]
+    max_files_per_second: u64,
     /// Read NAME's password (from the terminal, hidden, or the first line of stdin), print a line for the credentials
     /// file that reveals no password, and exit. With --data, the line is for the server with that data file: nobody can tell
     /// by logging in when it was added
@@ -93,6 +107,12 @@ impl Action {
             heartbeat: arguments.heartbeat,
             liveness: arguments.liveness,
             log_level: arguments.log_level,
+            quotas: Quotas {
+                files: arguments.max_files,
+                name_bytes: arguments.max_name_bytes,
+                audience_members: arguments.max_audience,
+                files_per_s: arguments.max_files_per_second,
+            },
         }))
     }
 }
@@ -138,14 +158,17 @@ mod tests {
             heartbeat: Duration::from_secs(2),
             liveness: Duration::from_secs(3),
             log_level: LevelFilter::Info,
+            quotas: Quotas { files: 250_000, name_bytes: 32 << 20, audience_members: 100_000, files_per_s: 2_000 },
         };
         assert_eq!(options("12000"), expected);
     }
 
     #[test]
     fn every_option_is_parsed() {
-        let given =
-            options("0 --bind ::1 --credentials who --data where --heartbeat 0.5 --liveness 0.75 --log-level trace");
+        let given = options(
+            "0 --bind ::1 --credentials who --data where --heartbeat 0.5 --liveness 0.75 --log-level trace \
+             --max-files 1 --max-name-bytes 2 --max-audience 3 --max-files-per-second 4",
+        );
         let expected = ServeOptions {
             listen: "[::1]:0".parse().unwrap(),
             credentials: "who".into(),
@@ -153,6 +176,7 @@ mod tests {
             heartbeat: Duration::from_millis(500),
             liveness: Duration::from_millis(750),
             log_level: LevelFilter::Trace,
+            quotas: Quotas { files: 1, name_bytes: 2, audience_members: 3, files_per_s: 4 },
         };
         assert_eq!(given, expected);
         assert_eq!(options("0 --ephemeral").data, None);
@@ -178,6 +202,8 @@ mod tests {
             "1 --liveness inf",
             "1 --log-level loud",
             "1 --log-level off",
+            "1 --max-files -1",
+            "1 --max-files-per-second 0",
             "1 --enrol hans",
             "--enrol #x",
         ];

@@ -72,6 +72,7 @@ pub fn serve_with_journal(
         liveness: options.liveness,
         root_secret: journal.root_secret().into(),
         listens_elsewhere: !listen.ip().is_loopback(),
+        quotas: options.quotas,
     };
     let seed = *Zeroizing::new(random_seed());
     let local_address = socket.udp.local_addr()?;

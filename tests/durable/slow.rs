@@ -15,6 +15,7 @@ use fileshare::internals::client::control::PublishAudience;
 use fileshare::internals::common::message::NameQuery;
 use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, NamedContent};
 use fileshare::internals::server::cli::ServeOptions;
+use fileshare::internals::server::core::Quotas;
 use fileshare::internals::server::journal::{Journal, Mutation, SqliteStore, Store, StoreError};
 use fileshare::internals::server::run::serve_with_journal;
 use log::LevelFilter;
@@ -58,6 +59,7 @@ fn server_over_a_slow_disk() {
         heartbeat: Duration::from_secs(2),
         liveness: Duration::from_secs(3),
         log_level: LevelFilter::Debug,
+        quotas: Quotas::default(),
     };
     let served = serve_with_journal(options, |path, load, wake| {
         let (store, root_secret) = SqliteStore::open(path, load)?;

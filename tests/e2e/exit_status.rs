@@ -1,11 +1,11 @@
 //! Exit statuses (docs/CLI.md), and which of several failures decides.
 //!
-//! 6, 7 and 9 are tested with the downloads (`transfers`, `transfer_failures`).
+//! 6, 7 and the 9 of a full disk are tested with the downloads (`transfers`, `transfer_failures`).
 
 use rustix::process::Signal;
 
 use crate::test_support::fake::FakeServer;
-use crate::test_support::{Client, TestEnv};
+use crate::test_support::{CREDENTIALS, Client, TestEnv};
 
 #[test]
 fn success_is_exit_0_and_usage_is_exit_2() {
@@ -100,4 +100,23 @@ fn a_failed_command_ends_a_client_with_stay() {
     let hans = env.client("hans").user().args(["--stay"]).commands(&["pub nope"]).spawn();
     hans.wait().expect_code(8);
     env.wait_log("Received XIT from hans");
+}
+
+#[test]
+fn a_quota_at_the_server_is_exit_9() {
+    let env = TestEnv::with(CREDENTIALS, &["--max-files", "2", "--max-name-bytes", "10", "--max-audience", "1"]);
+    let cases = [
+        ("pub a b c", "over the quota at the server: at most 2 publications a user"),
+        ("pub a-long-name", "over the quota at the server: at most 10 bytes of published names a user"),
+        ("pub --to vader --to yoda a", "over the quota at the server: at most 1 members of audiences a user"),
+    ];
+    for (command, reason) in cases {
+        let hans = env.client("hans").user().file("a", "a").file("b", "b").file("c", "c").file("a-long-name", "d");
+        let done = hans.args(["-q"]).run(&[command, "lpf"]);
+        done.expect_code(9);
+        assert_eq!(done.stdout, "File publication failed\n", "{done:?}");
+        assert!(done.one_line_of_stderr().contains(reason), "{done:?}");
+    }
+    let done = env.client("hans").user().file("a", "a").file("b", "b").run(&["pub a b", "pub --to vader a", "lpf"]);
+    done.expect_code(0);
 }

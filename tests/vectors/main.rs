@@ -6,7 +6,6 @@
 mod document;
 mod exchange;
 mod live;
-mod messages;
 mod primitives;
 mod reader;
 mod recording;

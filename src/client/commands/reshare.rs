@@ -328,7 +328,7 @@ impl Publisher {
         }
         let names: Vec<FileName> = names.into_iter().collect();
         names.iter().for_each(|name| self.publications.unpublish(name));
-        Ok(self.server.unpublish(&names).map(drop)?)
+        self.server.unpublish(&names).map(drop)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::client::exit_code::ExitCode;
+use crate::common::message::Quota;
 
 /// Why a login has failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +52,17 @@ pub enum RequestError {
     /// The publication that a file was to inherit its audience from is not visible any more.
     #[error("it is not published any more")]
     NotPublished,
+    /// The server allows each user at most `max`.
+    #[error("over the quota at the server: at most {max} {} a user", quota_unit(*quota))]
+    OverQuota { quota: Quota, max: u64 },
+}
+
+fn quota_unit(quota: Quota) -> &'static str {
+    match quota {
+        Quota::Files => "publications",
+        Quota::NameBytes => "bytes of published names",
+        Quota::AudienceMembers => "members of audiences",
+    }
 }
 
 impl From<&RequestError> for ExitCode {
@@ -59,6 +71,7 @@ impl From<&RequestError> for ExitCode {
             RequestError::NotAuthenticated => Self::NotAuthenticated,
             RequestError::Unreachable => Self::Unreachable,
             RequestError::NotPublished => Self::NotFound,
+            RequestError::OverQuota { .. } => Self::DiskFull,
             RequestError::Refused => Self::Internal,
         }
     }

@@ -75,6 +75,7 @@ impl Publishing {
             (Request::Publish { .. }, Response::Published { .. }) => self.restagings = 0,
             (Request::StageAudience { .. }, Response::AudienceStaged) => {}
             (_, Response::UnknownAudience) => self.stage_again(request)?,
+            (_, &Response::OverQuota { quota, max }) => return Err(RequestError::OverQuota { quota, max }),
             (_, Response::NotPublished | Response::Rejected) => {
                 let single_files = split_into_single_files(request);
                 if single_files.is_empty() {

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use super::keys::CredentialVersion;
 use crate::common::opaque::PasswordRecord;
+use crate::common::rate::TokenBucket;
 use crate::common::types::{InstanceId, RequestId, SessionId, UserName};
 use crate::server::index::OwnerId;
 use crate::server::journal::LastMutation;
@@ -32,6 +33,8 @@ pub struct Account {
     pub confirmed: Option<ConfirmedGeneration>,
     /// The mutation that is being stored.
     pub pending: Option<PendingMutation>,
+    /// Bounds the rate of the user's mutations, over all instances.
+    pub mutation_bucket: TokenBucket,
     recent: Vec<LastMutation>,
 }
 
@@ -62,6 +65,7 @@ impl Account {
             logged_out_instance: None,
             confirmed: None,
             pending: None,
+            mutation_bucket: TokenBucket::full(),
             recent: Vec::new(),
         }
     }

@@ -19,6 +19,7 @@ mod mutations;
 mod pending_logins;
 mod queries;
 mod query_budget;
+mod quotas;
 mod request_log;
 mod sessions;
 mod sources;
@@ -42,6 +43,7 @@ use self::mutations::Mutations;
 use self::pending_logins::{LoginId, PendingLogins};
 use self::queries::QueuedQuery;
 use self::query_budget::QueryBudget;
+pub use self::quotas::Quotas;
 use self::sessions::{Session, SessionKey, Sessions};
 use self::stateless_reset::ResetLimiter;
 use super::auth::accounts::{Account, Accounts};
@@ -79,6 +81,7 @@ pub struct ServerConfig {
     /// Whether other hosts can reach the server. If so, a client at a loopback address is informed that peers on other
     /// hosts cannot download from it.
     pub listens_elsewhere: bool,
+    pub quotas: Quotas,
 }
 
 impl Default for ServerConfig {
@@ -88,6 +91,7 @@ impl Default for ServerConfig {
             liveness: LIVENESS_DEFAULT,
             root_secret: [0; 32].into(),
             listens_elsewhere: false,
+            quotas: Quotas::default(),
         }
     }
 }

@@ -90,18 +90,54 @@ impl Server {
             return Response::Busy { retry_ms: RETRY_FULL_MS }.into();
         }
         let change = match request {
-            Request::Publish { files, audience } => match self.audience_for(key, audience, &files) {
-                Ok(audience) => Change::Publish { files, audience, published_s: self.wall_ms(now) / 1_000 },
-                Err(rejection) => return rejection.into(),
-            },
-            Request::Unpublish { names } => match self.published_mask(owner, &names) {
-                0 => return self.reply_for(owner, Some(0)).into(),
-                found => Change::Unpublish { names, found },
-            },
-            _ => return Response::Rejected.into(),
+            Request::Publish { files, audience } => self.publish_change(now, key, files, audience),
+            Request::Unpublish { names } => self.unpublish_change(now, key, names),
+            _ => Err(Response::Rejected),
         };
-        self.queue_mutation(key, id, change, out);
-        None
+        match change {
+            Ok(change) => {
+                self.queue_mutation(key, id, change, out);
+                None
+            }
+            Err(response) => response.into(),
+        }
+    }
+
+    /// What a PUBLISH has to store. The user has no other mutation in progress, so the index shows all that it has
+    /// published. The error is the reply if there is nothing to store.
+    fn publish_change(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        files: Vec<NamedContent>,
+        audience: AudienceRef,
+    ) -> Result<Change, Response> {
+        let audience = self.audience_for(key, audience, &files)?;
+        let session = self.sessions.get(key);
+        let usage = self.index.usage_change(session.owner, &files, &audience);
+        self.charge(now, key, files.len() as u64 + usage.new_members)?;
+        match self.config.quotas.refusal(&usage) {
+            Some(refusal) => Err(refusal),
+            None => Ok(Change::Publish { files, audience, published_s: self.wall_ms(now) / 1_000 }),
+        }
+    }
+
+    /// The same of an UNPUBLISH.
+    fn unpublish_change(&mut self, now: Instant, key: SessionKey, names: Vec<FileName>) -> Result<Change, Response> {
+        let owner = self.sessions.get(key).owner;
+        match self.published_mask(owner, &names) {
+            0 => Err(self.reply_for(owner, Some(0))),
+            found => {
+                self.charge(now, key, names.len() as u64)?;
+                Ok(Change::Unpublish { names, found })
+            }
+        }
+    }
+
+    /// Charges the user's rate for a mutation. The error delays it.
+    fn charge(&mut self, now: Instant, key: SessionKey, files: u64) -> Result<(), Response> {
+        let account = self.accounts.get_mut(&self.sessions.get(key).user).ok_or(Response::Rejected)?;
+        self.config.quotas.take(&mut account.mutation_bucket, now, files)
     }
 
     fn queue_mutation(&mut self, key: SessionKey, id: RequestId, change: Change, out: &mut Effects) {

@@ -77,6 +77,7 @@ fn reply_status(response: &Response, is_download: bool) -> ReplyStatus {
         | Response::UnknownAudience
         | Response::NotPublished
         | Response::StaleCursor
+        | Response::OverQuota { .. }
         | Response::Rejected => false,
         _ => true,
     };

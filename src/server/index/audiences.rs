@@ -8,7 +8,7 @@ use slab::Slab;
 use crate::common::types::Audience;
 
 /// An interned audience. Valid while a publication uses it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct AudienceId(u32);
 
 impl AudienceId {
@@ -45,12 +45,21 @@ impl Audiences {
         if **audience == Audience::Everyone {
             return AudienceId::EVERYONE;
         }
-        let id = match &self.last {
-            Some((last, id)) if Arc::ptr_eq(last, audience) => *id,
-            _ => self.intern(audience),
-        };
+        let id = self.last_id(audience).unwrap_or_else(|| self.intern(audience));
         self.interned[id.0 as usize].uses += 1;
         id
+    }
+
+    /// The id of an audience that a publication has.
+    pub(super) fn find(&self, audience: &Arc<Audience>) -> Option<AudienceId> {
+        if **audience == Audience::Everyone {
+            return Some(AudienceId::EVERYONE);
+        }
+        self.last_id(audience).or_else(|| self.by_fingerprint.get(&fingerprint(audience)).copied())
+    }
+
+    fn last_id(&self, audience: &Arc<Audience>) -> Option<AudienceId> {
+        self.last.as_ref().filter(|(last, _)| Arc::ptr_eq(last, audience)).map(|&(_, id)| id)
     }
 
     /// Called when a publication no longer uses the audience; the last use removes it.

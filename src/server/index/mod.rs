@@ -16,6 +16,7 @@ mod names;
 mod publications;
 mod query;
 mod trigrams;
+mod usage;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,6 +24,10 @@ use std::sync::Arc;
 use self::audiences::Audiences;
 use self::names::{Names, Published};
 use self::publications::{ContentKey, IndexedPublication, PublicationEntry};
+use self::usage::OwnerAudiences;
+#[cfg(test)]
+use self::usage::Usage;
+pub use self::usage::UsageChange;
 use crate::common::limits::PAGE_MAX_BYTES;
 use crate::common::types::{Audience, Content, ContentRef, FileName, NamedContent, PublicationsDigest, UserName};
 
@@ -82,6 +87,9 @@ struct Owner {
     user: UserName,
     /// Ids of the names it publishes.
     names: BTreeSet<u32>,
+    /// Bytes of these names.
+    name_bytes: u64,
+    audiences: OwnerAudiences,
     /// Wrapping sum of the fingerprints of its publications.
     digest: u128,
 }
@@ -93,7 +101,8 @@ impl Index {
             return owner;
         }
         let owner = OwnerId(u32::try_from(self.owners.len()).expect("fewer than 2^32 users"));
-        self.owners.push(Owner { user: user.clone(), names: BTreeSet::new(), digest: 0 });
+        let (names, audiences) = (BTreeSet::new(), OwnerAudiences::default());
+        self.owners.push(Owner { user: user.clone(), names, name_bytes: 0, audiences, digest: 0 });
         self.active.push(false);
         self.by_user.insert(user.clone(), owner);
         owner
@@ -111,13 +120,19 @@ impl Index {
         let publication = IndexedPublication { key: ContentKey { hash, size }, entry };
         let Published { id, replaced } = self.names.publish(&file.name, publication);
         let added = self.fingerprint(&file.name, &publication);
-        let removed = replaced.map_or(0, |replaced| {
-            let removed = self.fingerprint(&file.name, &replaced);
-            self.audiences.release(replaced.entry.audience);
-            removed
-        });
+        let removed = replaced.map_or(0, |replaced| self.fingerprint(&file.name, &replaced));
         let owner = &mut self.owners[owner.0 as usize];
-        owner.names.insert(id);
+        owner.audiences.acquire(entry.audience, &self.audiences);
+        match replaced {
+            Some(replaced) => {
+                owner.audiences.release(replaced.entry.audience, &self.audiences);
+                self.audiences.release(replaced.entry.audience);
+            }
+            None => {
+                owner.names.insert(id);
+                owner.name_bytes += file.name.as_str().len() as u64;
+            }
+        }
         owner.digest = owner.digest.wrapping_add(added).wrapping_sub(removed);
     }
 
@@ -129,9 +144,11 @@ impl Index {
             self.names.remove(id);
         }
         let removed = self.fingerprint(name, &publication);
-        self.audiences.release(publication.entry.audience);
         let owner = &mut self.owners[owner.0 as usize];
+        owner.audiences.release(publication.entry.audience, &self.audiences);
+        self.audiences.release(publication.entry.audience);
         owner.names.remove(&id);
+        owner.name_bytes -= name.as_str().len() as u64;
         owner.digest = owner.digest.wrapping_sub(removed);
         true
     }

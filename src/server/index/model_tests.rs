@@ -66,7 +66,10 @@ impl ModelledIndex {
                     _ => Audience::only(self.users.iter().step_by(audience.into()).cloned().collect()),
                 });
                 let file = NamedContent { name: name.clone(), content };
+                let expected = self.index.usage_change(self.owners[owner], std::slice::from_ref(&file), &audience);
+                assert_eq!(expected.before, self.index.usage(self.owners[owner]));
                 self.index.publish(self.owners[owner], &file, &audience, self.clock_s);
+                assert_eq!(expected.after, self.index.usage(self.owners[owner]));
                 let before = self.model.get(&(owner, name.clone()));
                 let same = before.filter(|before| (before.content.hash, before.content.size) == (hash, size));
                 let published_s = same.map_or(self.clock_s, |before| before.published_s);
@@ -179,6 +182,15 @@ impl ModelledIndex {
             assert_eq!(self.index.publication(id, name), Some((content, &**audience)));
         }
         assert_eq!(self.index.digest(id), rebuilt.digest(again));
+        let own = || self.model.iter().filter(|((of, _), _)| *of == owner);
+        let members = |audience: &Audience| if let Audience::Only(users) = audience { users.len() } else { 0 };
+        let audiences: BTreeSet<_> = own().map(|(_, publication)| &publication.audience).collect();
+        let usage = Usage {
+            files: own().count() as u64,
+            name_bytes: own().map(|((_, name), _)| name.as_str().len() as u64).sum(),
+            audience_members: audiences.into_iter().map(|audience| members(audience) as u64).sum(),
+        };
+        assert_eq!(self.index.usage(id), usage);
         let (mut own, mut from) = (Vec::new(), Some(Position::default()));
         while let Some(position) = from {
             let page = self.index.published(id, position, budget);

@@ -331,3 +331,27 @@ fn the_digest_depends_on_all_fields_but_not_on_order() {
         assert_ne!(digest(&[other.clone(), b.clone()]), whole, "{other:?}");
     }
 }
+
+#[test]
+fn the_usage_of_a_batch_counts_each_name_once_and_what_it_replaces_not_at_all() {
+    let (mut index, [hans, vader]) = index(["hans", "vader"]);
+    let (one, two) = (only(&["yoda"]), only(&["luke", "yoda"]));
+    for (text, audience) in [("a", &one), ("b", &one), ("c", &everyone())] {
+        index.publish(hans, &file(text, 1), audience, 5);
+    }
+    index.publish(vader, &file("d", 1), &two, 5);
+    let usage = |files, name_bytes, audience_members| Usage { files, name_bytes, audience_members };
+    let before = usage(3, 3, 1);
+    let change = |texts: &[&str], audience: &Arc<Audience>| {
+        let files: Vec<_> = texts.iter().map(|text| file(text, 2)).collect();
+        let UsageChange { before: found, after, new_members } = index.usage_change(hans, &files, audience);
+        assert_eq!(found, before);
+        (after, new_members)
+    };
+    assert_eq!(change(&["d", "ee", "d", "a"], &everyone()), (usage(5, 6, 1), 0), "b still has the audience");
+    assert_eq!(change(&["a", "b", "a"], &everyone()), (usage(3, 3, 0), 0), "its last uses go");
+    assert_eq!(change(&["a", "b"], &one), (before, 0));
+    assert_eq!(change(&["c"], &only(&["yoda"])), (before, 0), "an equal audience is the same");
+    assert_eq!(change(&["a"], &two), (usage(3, 3, 3), 2), "that of another user is new to this one");
+    assert_eq!(change(&["a", "b"], &two), (usage(3, 3, 2), 2));
+}

@@ -8,6 +8,7 @@ mod logins;
 mod mutations;
 mod oprf_seeds;
 mod query_budget;
+mod quotas;
 mod replay;
 mod resumption;
 mod sessions;
