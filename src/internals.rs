@@ -54,7 +54,8 @@ pub mod common {
     }
     pub mod message {
         pub use crate::common::message::{
-            AudienceRef, ClientMessage, Cursor, Heartbeat, NameQuery, Request, ResolvePurpose, Response, ServerMessage,
+            AudienceRef, AvailableContent, ClientMessage, Cursor, Heartbeat, NameQuery, OwnPublication, Request,
+            ResolvePurpose, Response, ServerMessage, SourceGrant,
         };
     }
     pub mod opaque {
@@ -67,7 +68,7 @@ pub mod common {
         pub use crate::common::peer_crypto::{Frame, Initiator, Preamble, record_bytes, respond};
     }
     pub mod peer_message {
-        pub use crate::common::peer_message::{GroupRange, PeerRequest, PeerResponse};
+        pub use crate::common::peer_message::{GroupRange, PeerRequest, PeerResponse, RefusalReason};
     }
     pub mod session_cipher {
         pub use crate::common::session_cipher::{SessionCipher, Side};

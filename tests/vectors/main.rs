@@ -6,6 +6,7 @@
 mod document;
 mod exchange;
 mod live;
+mod messages;
 mod primitives;
 mod reader;
 mod recording;

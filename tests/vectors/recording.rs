@@ -8,6 +8,7 @@ use rand_chacha::ChaCha20Rng;
 
 use crate::document::{Document, Section};
 use crate::exchange::{Exchange, RecordedClient, USERS};
+use crate::messages;
 use crate::primitives::{self, Parser, Suite, derive, group_hash, noise, record_keys, seal_record};
 
 const HELLO: u8 = 0x01;
@@ -42,6 +43,7 @@ pub fn record() -> Document {
     let ticket_key = record_resumption(&mut document, &mut exchange, hans, &secret);
     let (key, ticket) = record_sources(&mut document, &mut exchange, &ticket_key);
     document.add("transfer", |section| record_transfer(section, &key, &ticket));
+    messages::record(&mut document);
     document
 }
 

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::selector::Selector;
 use super::{CommandContext, CommandState, Verb};
-use crate::client::control::{PublishAudience, RequestError};
+use crate::client::control::{PartialFailure, PublishAudience, RequestError};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::{HashProgress, PathArg, ShareError};
 use crate::client::ui::console::ProgressMeter;
@@ -38,22 +38,27 @@ fn publish_hashed(context: &CommandContext, to: Vec<UserName>, files: &[PathArg]
         hashed.clear();
         failures.push(share_failure("", &ShareError::Interrupted));
     }
-    let audience = if to.is_empty() { Audience::Everyone } else { Audience::only(to) };
+    let mut published = Vec::new();
     if !hashed.is_empty() {
-        let now_public = match audience {
+        let audience = if to.is_empty() { Audience::Everyone } else { Audience::only(to) };
+        let mut now_public = match audience {
             Audience::Everyone => context.publications.restricted_among(hashed.iter().map(|file| &file.name)),
             Audience::Only(_) => Vec::new(),
         };
         match register_and_publish(context, &hashed, audience) {
-            Ok(()) => note_now_public(context, &now_public),
-            Err(RequestError::NotAuthenticated) => return context.not_authenticated(Verb::Pub),
-            Err(error) => {
+            Ok(()) => published = hashed.into_iter().map(|file| file.name).collect(),
+            Err(PartialFailure { done, error: RequestError::NotAuthenticated }) if done.is_empty() => {
+                return context.not_authenticated(Verb::Pub);
+            }
+            Err(PartialFailure { done, error }) => {
                 failures.push(request_failure(&error));
-                hashed.clear();
+                let done_names: BTreeSet<&FileName> = done.iter().collect();
+                now_public.retain(|name| done_names.contains(name));
+                published = done;
             }
         }
+        note_now_public(context, &now_public);
     }
-    let published: Vec<FileName> = hashed.into_iter().map(|file| file.name).collect();
     let status = context.report_failures(&failures);
     context.console.report(&Report::Published { files: &published, failures: &failures });
     status
@@ -123,7 +128,7 @@ fn register_and_publish(
     context: &CommandContext,
     files: &[NamedContent],
     audience: Audience,
-) -> Result<(), RequestError> {
+) -> Result<(), PartialFailure<FileName>> {
     for file in files {
         context.publications.publish(&file.name, file.content, audience.clone());
     }
@@ -180,10 +185,11 @@ pub fn unpublish(context: &CommandContext, files: &[PathArg]) -> ExitCode {
 
 struct Withdrawn {
     unpublished: Vec<FileName>,
-    /// What was not published, in the order of the arguments.
+    /// What was not published, in the order of the arguments, and then the error that ended the command early.
     failures: Vec<ItemFailure>,
 }
 
+/// An error means that nothing was withdrawn.
 fn withdraw(context: &CommandContext, files: &[PathArg]) -> Result<Withdrawn, RequestError> {
     let selectors: Vec<Option<Selector>> = files.iter().map(|argument| Selector::of(argument).ok()).collect();
     let has_pattern = selectors.iter().any(|selector| matches!(selector, Some(Selector::Pattern(..))));
@@ -200,7 +206,11 @@ fn withdraw(context: &CommandContext, files: &[PathArg]) -> Result<Withdrawn, Re
         }
         names.extend(matching.into_iter().filter(|name| seen.insert(name.clone())));
     }
-    let found = if names.is_empty() { Vec::new() } else { context.server.unpublish(&names)? };
+    let (found, error) = match context.server.unpublish(&names) {
+        Ok(found) => (found, None),
+        Err(PartialFailure { done, error }) if done.is_empty() => return Err(error),
+        Err(PartialFailure { done, error }) => (done, Some(error)),
+    };
 
     let mut unpublished = Vec::new();
     for (index, (name, found)) in names.into_iter().zip(found).enumerate() {
@@ -217,7 +227,8 @@ fn withdraw(context: &CommandContext, files: &[PathArg]) -> Result<Withdrawn, Re
         name,
         code: ExitCode::NotFound,
     };
-    Ok(Withdrawn { unpublished, failures: missing.into_iter().map(failure).collect() })
+    let failures = missing.into_iter().map(failure).chain(error.as_ref().map(request_failure)).collect();
+    Ok(Withdrawn { unpublished, failures })
 }
 
 fn matching_names(selector: &Selector, published: &[OwnPublication]) -> Vec<FileName> {

@@ -131,6 +131,39 @@ fn an_unreachable_server_fails_all_names() {
     assert_eq!(client.run("unp a"), (ExitCode::Unreachable, "File unpublication failed\n".into(), reason.into()));
 }
 
+/// As many files as need two requests, and the end of the session or of the server between the two.
+#[test]
+fn what_was_done_before_a_batch_failed_is_told() {
+    for (error, code) in [
+        (RequestError::Unreachable, ExitCode::Unreachable),
+        (RequestError::NotAuthenticated, ExitCode::NotAuthenticated),
+    ] {
+        let client = TestClient::logged_in();
+        for number in 0..100 {
+            client.local(&format!("d/{number:03}"), 1);
+        }
+        (client.script().down, client.script().down_after) = (Some(error), 1);
+        let (status, out, err) = client.run("pub d missing");
+        let stored = client.script().own.len();
+        assert!((1..100).contains(&stored), "{stored}");
+        let success = format!("{stored} files published successfully\n");
+        assert_eq!((status, out), (ExitCode::LocalFile, success + "File publication failed\n"));
+        assert_eq!(err, format!("client: missing: no such file in the shared folder\nclient: {error}\n"));
+
+        client.script().down = None;
+        client.run("pub d");
+        (client.script().down, client.script().down_after) = (Some(error), 1);
+        let names: Vec<String> = (0..100).map(|number| format!("d/{number:03}")).collect();
+        let (status, out, err) = client.run(&format!("unp {}", names.join(" ")));
+        let withdrawn = 100 - client.script().own.len();
+        let success = format!("{withdrawn} files unpublished successfully\n");
+        assert_eq!((status, out), (code, success + "File unpublication failed\n"));
+        assert_eq!(err, format!("client: {error}\n"));
+        let served = client.served().len();
+        assert_eq!(served, 100 - withdrawn, "what is still published is still served");
+    }
+}
+
 #[test]
 fn unpublished_files_are_not_served() {
     let client = TestClient::logged_in();

@@ -328,7 +328,7 @@ impl Publisher {
         }
         let names: Vec<FileName> = names.into_iter().collect();
         names.iter().for_each(|name| self.publications.unpublish(name));
-        self.server.unpublish(&names).map(drop)
+        Ok(self.server.unpublish(&names).map(drop)?)
     }
 }
 

@@ -64,6 +64,8 @@ pub(crate) struct ServerScript {
     pub batches: Vec<usize>,
     /// The result of every request.
     pub down: Option<RequestError>,
+    /// How many mutations still succeed before `down` counts.
+    pub down_after: usize,
     pub peers: Vec<UserName>,
     pub found: Vec<AvailableContent>,
     pub own: BTreeMap<FileName, (Content, Audience)>,
@@ -173,7 +175,11 @@ impl RequestTransport for ScriptedServer {
         }
         let mut state = self.state();
         if let Some(error) = state.down {
-            return Err(error);
+            let is_mutation = matches!(request, Request::Publish { .. } | Request::Unpublish { .. });
+            if !is_mutation || state.down_after == 0 {
+                return Err(error);
+            }
+            state.down_after -= 1;
         }
         if let Request::Publish { audience, .. } = &request {
             if state.down_to_publish {

@@ -23,7 +23,7 @@ use rand_chacha::ChaCha20Rng;
 
 use self::driver::SessionDriver;
 pub use self::resolve::{local_ips_for, resolve};
-pub use self::server_api::{PublishAudience, RequestTransport, ServerApi};
+pub use self::server_api::{PartialFailure, PublishAudience, RequestTransport, ServerApi};
 use self::sockets::Sockets;
 use crate::client::session::Session;
 pub use crate::client::session::{LoginError, RequestError, SessionConfig};

@@ -39,6 +39,20 @@ pub struct ServerApi {
     last_key: Arc<AtomicU32>,
 }
 
+/// An error that ended a batch, and what had been done before it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct PartialFailure<T> {
+    pub done: Vec<T>,
+    pub error: RequestError,
+}
+
+impl<T> From<PartialFailure<T>> for RequestError {
+    fn from(failure: PartialFailure<T>) -> Self {
+        failure.error
+    }
+}
+
 /// A page of a list: its entries, and the cursor of the next page.
 type ListPage<T> = (Vec<T>, Option<Cursor>);
 
@@ -53,8 +67,8 @@ impl ServerApi {
         Self { transport, staged: Arc::default(), last_key: Arc::default() }
     }
 
-    /// Publishes all files. When it returns they are durable and visible.
-    pub fn publish(&self, files: &[NamedContent], audience: &PublishAudience) -> Result<(), RequestError> {
+    /// Publishes all files. When it returns they are durable and visible; a failure has the names of those that are.
+    pub fn publish(&self, files: &[NamedContent], audience: &PublishAudience) -> Result<(), PartialFailure<FileName>> {
         self.run_publishing(files, audience, |_, error| Err(error))
     }
 
@@ -82,35 +96,45 @@ impl ServerApi {
         files: &[NamedContent],
         audience: &PublishAudience,
         mut on_refused: impl FnMut(&Request, RequestError) -> Result<(), RequestError>,
-    ) -> Result<(), RequestError> {
+    ) -> Result<(), PartialFailure<FileName>> {
         let is_staged = matches!(audience, PublishAudience::Audience(Audience::Only(_)));
         let _in_use = is_staged.then(|| lock(&self.staged));
+        let mut done = Vec::new();
         for files in files.chunks(PUBLISHING_MAX_FILES) {
             let mut publishing = Publishing::default();
             publishing.add(self.last_key.fetch_add(1, Ordering::Relaxed) & STAGED_KEY_MASK, files, audience.clone());
             while let Some(request) = publishing.next_request() {
                 let response = match self.transport.request(request.clone()) {
                     Err(RequestError::Refused) => Response::Rejected,
-                    response => response?,
+                    Err(error) => return Err(PartialFailure { done, error }),
+                    Ok(response) => response,
                 };
-                if let Err(error) = publishing.on_response(&request, &response) {
-                    on_refused(&request, error)?;
+                if let Err(error) = publishing.on_response(&request, &response)
+                    && let Err(error) = on_refused(&request, error)
+                {
+                    return Err(PartialFailure { done, error });
+                }
+                if let (Request::Publish { files, .. }, Response::Published { .. }) = (request, response) {
+                    done.extend(files.into_iter().map(|file| file.name));
                 }
             }
         }
         Ok(())
     }
 
-    /// Unpublishes names. Returns for each, in order, whether it was published.
-    pub fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, RequestError> {
+    /// Unpublishes names. Returns for each, in order, whether it was published; a failure has those of the first names.
+    pub fn unpublish(&self, names: &[FileName]) -> Result<Vec<bool>, PartialFailure<bool>> {
         let mut were_published = Vec::with_capacity(names.len());
         for batch in split_to_fit(names, BATCH_MAX_FILES, list_max_bytes()) {
-            match self.transport.request(Request::Unpublish { names: batch.to_vec() })? {
-                Response::Unpublished { published_mask, .. } => {
+            let error = match self.transport.request(Request::Unpublish { names: batch.to_vec() }) {
+                Ok(Response::Unpublished { published_mask, .. }) => {
                     were_published.extend((0..batch.len()).map(|bit| published_mask & (1 << bit) != 0));
+                    continue;
                 }
-                _ => return Err(RequestError::Refused),
-            }
+                Ok(_) => RequestError::Refused,
+                Err(error) => error,
+            };
+            return Err(PartialFailure { done: were_published, error });
         }
         Ok(were_published)
     }

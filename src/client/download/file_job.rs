@@ -10,6 +10,7 @@ use crossbeam_channel::RecvTimeoutError;
 
 use super::give_up::GiveUpTimer;
 use super::partial_file::{IncompleteFile, PartialFile};
+use super::replaced_file::{ReplacedFile, make_private};
 use super::scheduler::FileId;
 use super::target::{Finalized, TargetDir, TargetState, split_parent, target_state_in};
 use super::{Cancelled, DownloadError, DownloadOutcome, OnExists, is_cancelled};
@@ -130,6 +131,7 @@ impl<'a> FileOperations<'a> {
             partial = PartialFile::open(folder.clone(), &content.hash);
         }
         let partial = partial?;
+        self.hide_from_others(file, &partial);
         if let Err(error) = partial.write_all(bytes) {
             partial.remove();
             return Err(error.into());
@@ -146,6 +148,7 @@ impl<'a> FileOperations<'a> {
     ) -> Result<(Arc<IncompleteFile>, Vec<u32>), DownloadError> {
         let NamedContent { name, content } = &self.jobs[file].item;
         let partial = PartialFile::open(self.target_dir.open_parent(name)?, &content.hash)?;
+        self.hide_from_others(file, &partial);
         let groups = partial.groups_with_data(&outline);
         if let Err(error) = partial.preallocate(content.size) {
             if groups.is_empty() {
@@ -163,9 +166,27 @@ impl<'a> FileOperations<'a> {
         outcome
     }
 
-    /// Gives a complete partial file its modification time and its name.
+    /// The file that this download replaces, if it replaces one.
+    fn replaced_file(&self, file: FileId, partial: &PartialFile) -> Option<ReplacedFile> {
+        let leaf = split_parent(&self.jobs[file].item.name).1;
+        let replaces = self.on_exists == OnExists::Overwrite;
+        replaces.then(|| ReplacedFile::open(partial.folder(), leaf)).flatten()
+    }
+
+    /// What replaces a file is not readable to more users than that file before it is complete.
+    fn hide_from_others(&self, file: FileId, partial: &PartialFile) {
+        if self.replaced_file(file, partial).is_some() {
+            make_private(partial.file());
+        }
+    }
+
+    /// Gives a complete partial file its modification time, the attributes of the file that it replaces, and its name.
     fn finalize(&self, file: FileId, partial: &PartialFile) -> DownloadOutcome {
         let NamedContent { name, content } = &self.jobs[file].item;
+        if let Some(replaced) = self.replaced_file(file, partial) {
+            make_private(partial.file());
+            replaced.give_attributes(partial.file());
+        }
         let finalized = partial
             .set_mtime(content.mtime_ms)
             .and_then(|()| self.target_dir.finalize(partial.folder(), partial.name(), name, self.on_exists))

@@ -7,7 +7,7 @@
 //! * `source` is the thread of one connection: requests and receives. `writer` is its second thread: hashes and writes,
 //!   so that receiving and writing overlap.
 //! * `file_job` is one file: opened, saved, finalized. `partial_file` is the file while it is incomplete, `target` its
-//!   place in the shared folder.
+//!   place in the shared folder, `replaced_file` what it keeps of the file that was there.
 //! * `discovery` asks the server for sources.
 //!
 //! Defended: a source can only waste time. What it sends is written to a partial file, never under a real name, and
@@ -22,6 +22,7 @@ mod file_job;
 mod give_up;
 mod group_set;
 mod partial_file;
+mod replaced_file;
 mod request;
 mod scheduler;
 #[expect(clippy::disallowed_methods, reason = "a driver: it gives up on a silent peer")]
@@ -108,6 +109,9 @@ pub enum DownloadError {
     #[error("the disk is full")]
     DiskFull,
     /// Verified groups are kept.
+    #[error("the file would be larger than the file system or `ulimit -f` permits")]
+    FileTooLarge,
+    /// Verified groups are kept.
     #[error("interrupted")]
     Interrupted,
     #[error("{0}")]
@@ -121,7 +125,7 @@ impl From<&DownloadError> for ExitCode {
             DownloadError::Transfer(_) => Self::TransferFailed,
             DownloadError::HashMismatch => Self::HashMismatch,
             DownloadError::Exists | DownloadError::Locked | DownloadError::Local(_) => Self::LocalFile,
-            DownloadError::DiskFull => Self::DiskFull,
+            DownloadError::DiskFull | DownloadError::FileTooLarge => Self::DiskFull,
             DownloadError::Interrupted => Self::Interrupted,
             DownloadError::Request(error) => error.into(),
         }
@@ -134,6 +138,7 @@ impl From<io::Error> for DownloadError {
         match error.kind() {
             io::ErrorKind::Interrupted => Self::Interrupted,
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
+            io::ErrorKind::FileTooLarge => Self::FileTooLarge,
             _ if full.contains(&error.raw_os_error()) => Self::DiskFull,
             _ => Self::Local(error),
         }

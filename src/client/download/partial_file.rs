@@ -153,7 +153,7 @@ impl IncompleteFile {
         if !is_assigned || self.is_closed() {
             return Ok(Write::Stale);
         }
-        self.file().write_all_at(bytes, offset).map(|()| Write::Done)
+        self.partial.write_at(bytes, offset).map(|()| Write::Done)
     }
 
     /// The download has failed: ends all writing and unlocks the file, so that another download may use it.
@@ -183,24 +183,40 @@ pub(super) struct PartialFile {
     initial_len: u64,
 }
 
-/// The name of a content's partial file.
-pub(super) fn partial_file_name(hash: &ContentHash) -> String {
-    format!(".{}.part", hex::encode(&hash.0[..16]))
+/// The names that a content's partial file may have: the second is used if a file that this user may not use has the first.
+pub(super) fn partial_file_names(hash: &ContentHash) -> [String; 2] {
+    let (first, second) = hash.0.split_at(hash.0.len() / 2);
+    [first, second].map(|half| format!(".{}.part", hex::encode(half)))
 }
 
 impl PartialFile {
     /// Opens or creates the partial file of a content in a folder, and locks it.
     pub fn open(folder: Arc<OwnedFd>, hash: &ContentHash) -> Result<Self, DownloadError> {
-        let name = partial_file_name(hash);
+        let [first, second] = partial_file_names(hash);
+        if let Some(partial) = Self::open_named(&folder, first)? {
+            return Ok(partial);
+        }
+        let opened = Self::open_named(&folder, second.clone())?;
+        opened.ok_or_else(|| in_partial_file(&second, Errno::ACCESS.into()).into())
+    }
+
+    /// `None` if the name belongs to a file of another user, who could change the content at any time, or to one that may
+    /// not be opened.
+    fn open_named(folder: &Arc<OwnedFd>, name: String) -> Result<Option<Self>, DownloadError> {
+        let failed = |error: Errno| DownloadError::from(in_partial_file(&name, error.into()));
         for _ in 0..OPEN_TRIES {
-            let (file, is_new) = open_or_create(&folder, &name)?;
+            let Some((file, is_new)) = open_or_create(folder, &name)? else { return Ok(None) };
+            let stat = rustix::fs::fstat(&file).map_err(failed)?;
+            if !is_new && !is_trusted_owner(folder, stat.st_uid).map_err(failed)? {
+                return Ok(None);
+            }
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Err(Errno::WOULDBLOCK) => return Err(DownloadError::Locked),
                 // The file system has no locks: two downloads at once would write the same data.
                 Ok(()) | Err(Errno::NOTSUP | Errno::NOLCK | Errno::NOSYS) => {}
-                Err(error) => return Err(io::Error::from(error).into()),
+                Err(error) => return Err(failed(error)),
             }
-            let stat = rustix::fs::fstat(&file).map_err(io::Error::from)?;
+            let stat = rustix::fs::fstat(&file).map_err(failed)?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink > 1 {
                 let text = format!("{name} is in the way: not a plain file with one name");
                 return Err(io::Error::other(text).into());
@@ -209,11 +225,12 @@ impl PartialFile {
             let initial_len = stat.st_size as u64;
             let is_ours = match is_new && initial_len == 0 {
                 true => stat.st_nlink == 1,
-                false => rustix::fs::statat(&folder, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
+                false => rustix::fs::statat(folder, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
                     .is_ok_and(|named| (named.st_ino, named.st_dev) == (stat.st_ino, stat.st_dev)),
             };
             if is_ours {
-                return Ok(Self { folder, name, file: Arc::new(File::from(file)), initial_len });
+                let file = Arc::new(File::from(file));
+                return Ok(Some(Self { folder: folder.clone(), name, file, initial_len }));
             }
         }
         Err(DownloadError::Locked)
@@ -234,6 +251,10 @@ impl PartialFile {
 
     /// Sets its length and reserves the space, so that a full disk is detected at once.
     pub fn preallocate(&self, size: u64) -> io::Result<()> {
+        self.try_preallocate(size).map_err(|error| in_partial_file(&self.name, error))
+    }
+
+    fn try_preallocate(&self, size: u64) -> io::Result<()> {
         if self.initial_len > size {
             self.file.set_len(size)?;
         }
@@ -257,10 +278,13 @@ impl PartialFile {
 
     /// Writes a whole small content.
     pub fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
-        if self.initial_len > bytes.len() as u64 {
-            self.file.set_len(bytes.len() as u64)?;
-        }
-        self.file.write_all_at(bytes, 0)
+        let is_longer = self.initial_len > bytes.len() as u64;
+        let cut = if is_longer { self.file.set_len(bytes.len() as u64) } else { Ok(()) };
+        cut.and_then(|()| self.write_at(bytes, 0))
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset).map_err(|error| in_partial_file(&self.name, error))
     }
 
     /// Sets the publication's modification time.
@@ -269,7 +293,11 @@ impl PartialFile {
         let nanos = mtime_ms.rem_euclid(1_000) * 1_000_000;
         let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
         let times = Timestamps { last_access: now, last_modification: Timespec { tv_sec: seconds, tv_nsec: nanos } };
-        Ok(rustix::fs::futimens(&self.file, &times)?)
+        match rustix::fs::futimens(&self.file, &times) {
+            // Another user's: the content is worth more than its time.
+            Ok(()) | Err(Errno::PERM) => Ok(()),
+            Err(error) => Err(in_partial_file(&self.name, error.into())),
+        }
     }
 
     /// Unlocks it: it has its final name, or its download has failed.
@@ -321,7 +349,8 @@ impl PartialFile {
         let mut at = range.start;
         while at < range.end {
             let length = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(SCAN_BYTES);
-            self.file.read_exact_at(&mut buffer[..length], at)?;
+            let read = self.file.read_exact_at(&mut buffer[..length], at);
+            read.map_err(|error| in_partial_file(&self.name, error))?;
             hasher.update(&buffer[..length]);
             at += length as u64;
         }
@@ -329,26 +358,39 @@ impl PartialFile {
     }
 }
 
-fn open_or_create(folder: &OwnedFd, name: &str) -> Result<(OwnedFd, bool), DownloadError> {
+/// Opens the file, or creates it: then `true`. `None` if this user may not open it.
+fn open_or_create(folder: &OwnedFd, name: &str) -> Result<Option<(OwnedFd, bool)>, DownloadError> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(0o666);
+    let failed = |error: Errno| Err(in_partial_file(name, error.into()).into());
     for _ in 0..OPEN_TRIES {
         match rustix::fs::openat(folder, name, flags | OFlags::CREATE | OFlags::EXCL, mode) {
-            Ok(file) => return Ok((file, true)),
+            Ok(file) => return Ok(Some((file, true))),
             Err(Errno::EXIST) => {}
-            Err(error) => return Err(io::Error::from(error).into()),
+            Err(error) => return failed(error),
         }
         match rustix::fs::openat(folder, name, flags, Mode::empty()) {
-            Ok(file) => return Ok((file, false)),
+            Ok(file) => return Ok(Some((file, false))),
             Err(Errno::NOENT) => {}
+            Err(Errno::ACCESS | Errno::PERM) => return Ok(None),
             Err(Errno::LOOP) => {
                 let text = format!("{name} is in the way: a symbolic link");
                 return Err(io::Error::other(text).into());
             }
-            Err(error) => return Err(io::Error::from(error).into()),
+            Err(error) => return failed(error),
         }
     }
     Err(DownloadError::Locked)
+}
+
+/// Whether a file with this owner is safe from others: the owner of the folder can replace every file in it anyway.
+fn is_trusted_owner(folder: &OwnedFd, owner: u32) -> rustix::io::Result<bool> {
+    Ok(owner == rustix::process::geteuid().as_raw() || owner == rustix::fs::fstat(folder)?.st_uid)
+}
+
+/// Names the file that an error is about: what the user asked for has another name.
+fn in_partial_file(name: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("partial file {name}: {error}"))
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::ops::ControlFlow::{Break, Continue};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::OnExists;
-use crate::client::files::{Rename, SharedDir, rename_noreplace};
+use crate::client::files::{FileIdentity, HashError, Rename, SharedDir, hash_file, rename_noreplace};
 use crate::common::chunk_tree::group_count;
 use crate::common::limits::{FILE_COMPONENT_MAX_BYTES, FILE_NAME_MAX_BYTES};
 use crate::common::sync::lock;
@@ -24,8 +25,6 @@ use crate::common::types::{Content, FileName};
 const OPEN_DIRS_MAX: usize = 64;
 /// How many `name (n)` are tried.
 const RENAMES_MAX: u32 = 9_999;
-/// Bytes read at once when a file is compared.
-const COMPARE_BYTES: usize = 1 << 20;
 
 /// What is at the target's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +90,7 @@ impl TargetDir {
         &self,
         name: &FileName,
         content: &Content,
-        interrupted: &dyn Fn() -> bool,
+        interrupted: &(dyn Fn() -> bool + Sync),
     ) -> io::Result<TargetState> {
         let (path, leaf) = split_parent(name);
         match self.shared.open_dir(path) {
@@ -166,7 +165,7 @@ pub(super) fn target_state_in(
     folder: &OwnedFd,
     leaf: &str,
     content: &Content,
-    interrupted: &dyn Fn() -> bool,
+    interrupted: &(dyn Fn() -> bool + Sync),
 ) -> io::Result<TargetState> {
     let stat = match rustix::fs::statat(folder, leaf, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
@@ -184,26 +183,16 @@ pub(super) fn target_state_in(
     let Ok(file) = rustix::fs::openat(folder, leaf, flags, Mode::empty()) else {
         return Ok(TargetState::Different);
     };
-    let is_same = hash(&mut File::from(file), content.size, interrupted)? == Some(content.hash.0);
-    Ok(if is_same { TargetState::Identical } else { TargetState::Different })
-}
-
-/// The hash of a file of `size` bytes; `None` if it holds more or less.
-fn hash(file: &mut File, size: u64, interrupted: &dyn Fn() -> bool) -> io::Result<Option<[u8; 32]>> {
-    // One byte more than expected, so that one read detects a longer file.
-    let wanted = usize::try_from(size).map_or(COMPARE_BYTES, |size| size.saturating_add(1));
-    let mut buffer = vec![0; COMPARE_BYTES.min(wanted)];
-    let mut hasher = blake3::Hasher::new();
-    loop {
-        if interrupted() {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        let count = file.read(&mut buffer)?;
-        if count == 0 || hasher.count() + count as u64 > size {
-            let is_exact = count == 0 && hasher.count() == size;
-            return Ok(is_exact.then(|| *hasher.finalize().as_bytes()));
-        }
-        hasher.update_rayon(&buffer[..count]);
+    let file = File::from(file);
+    let identity = FileIdentity::of_file(&file)?;
+    if identity.size != content.size {
+        return Ok(TargetState::Different);
+    }
+    match hash_file(&file, &identity, &mut |_| if interrupted() { Break(()) } else { Continue(()) }) {
+        Ok(hashes) if hashes.root() == content.hash => Ok(TargetState::Identical),
+        Ok(_) | Err(HashError::Changed) => Ok(TargetState::Different),
+        Err(HashError::Interrupted) => Err(io::ErrorKind::Interrupted.into()),
+        Err(HashError::Io(error)) => Err(error),
     }
 }
 

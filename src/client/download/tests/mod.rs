@@ -134,7 +134,7 @@ impl DownloadFixture {
     fn partial_path(&self, index: usize) -> PathBuf {
         let wanted = &self.wanted[index];
         let folder = self.path(wanted.name.as_str());
-        folder.parent().unwrap().join(partial_file::partial_file_name(&wanted.content.hash))
+        folder.parent().unwrap().join(&partial_file::partial_file_names(&wanted.content.hash)[0])
     }
 
     /// Every file is complete, with the publication's modification time, and there is no other file.

@@ -244,6 +244,11 @@ fn a_full_disk_has_its_own_error() {
     for errno in [Errno::NOSPC, Errno::DQUOT] {
         assert!(matches!(DownloadError::from(io::Error::from(errno)), DownloadError::DiskFull));
     }
+    let too_large = DownloadError::from(io::Error::from(Errno::FBIG));
+    assert_eq!(
+        (ExitCode::from(&too_large), ExitCode::from(&DownloadError::DiskFull)),
+        (ExitCode::DiskFull, ExitCode::DiskFull)
+    );
     assert!(matches!(DownloadError::from(io::Error::from(Errno::ACCESS)), DownloadError::Local(_)));
 }
 
@@ -255,4 +260,46 @@ fn the_umask_alone_decides_on_permissions() {
     assert_all_saved(&fixture.fetch(&[&peer]));
     let mode = |name: &str| std::fs::metadata(fixture.path(name)).unwrap().permissions().mode();
     assert_eq!(mode("folder/report.pdf"), mode("plain"));
+}
+
+#[test]
+fn a_file_that_is_replaced_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    for size in SIZES {
+        let (mut fixture, peer) = fixture(size);
+        fixture.options.on_exists = OnExists::Overwrite;
+        let path = fixture.path("folder/report.pdf");
+        std::fs::write(&path, b"old").unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o751)).unwrap();
+        assert_all_saved(&fixture.fetch(&[&peer]));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o751);
+        fixture.assert_whole();
+    }
+}
+
+/// Only root can make another user's file.
+#[test]
+fn the_partial_file_of_another_user_is_left_alone() {
+    for size in SIZES {
+        let (fixture, peer) = fixture(size);
+        let [first, second] = partial_file::partial_file_names(&fixture.wanted[0].content.hash);
+        let paths = [first, second].map(|name| fixture.path("folder").join(name));
+        for (count, path) in paths.iter().enumerate() {
+            std::fs::write(path, b"theirs").unwrap();
+            if std::os::unix::fs::chown(path, Some(65_534), None).is_err() {
+                return;
+            }
+            let outcomes = fixture.fetch(&[&peer]);
+            if count == 0 {
+                assert_all_saved(&outcomes);
+                std::fs::remove_file(fixture.path("folder/report.pdf")).unwrap();
+            } else {
+                let DownloadOutcome::Failed(error @ DownloadError::Local(_)) = &outcomes[0] else {
+                    panic!("{outcomes:?}")
+                };
+                assert!(error.to_string().contains(".part: "), "{error}");
+            }
+        }
+        assert!(paths.iter().all(|path| std::fs::read(path).unwrap() == b"theirs"));
+    }
 }
