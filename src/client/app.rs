@@ -1,17 +1,21 @@
 //! The client as a whole: constructs and connects its components, runs the commands on one thread, and waits on another
 //! for their end or a signal.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, IsTerminal};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use log::LevelFilter;
+use rustix::fs::FileType;
 
 use crate::client::cli::Options;
 use crate::client::commands::{CommandContext, CommandState, auth};
@@ -19,12 +23,14 @@ use crate::client::control::{ControlHandle, ServerApi, SessionConfig, SessionCon
 use crate::client::download::{DownloadOptions, Downloader};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
+use crate::client::shell::command::holds_password;
 use crate::client::shell::interrupt::{InterruptState, ShutdownSignal, SignalAction, watch_signals};
 use crate::client::shell::{Script, ShellExit, run_interactive, run_script};
 use crate::client::ui::console::{Console, OutputOptions};
 use crate::client::ui::observer::SessionObserver;
 use crate::client::ui::password::DefaultPasswordSource;
 use crate::client::ui::report::Report;
+use crate::client::ui::terminal::PromptTerminal;
 use crate::client::upload::{Listener, UploadService};
 use crate::common::escape::{display_path, escape_controls};
 use crate::common::opaque::KeyStretching;
@@ -37,6 +43,9 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
 const LOGIN_RETRY: Duration = Duration::from_millis(500);
 /// How many times the client tries to find a port that is free on every address that faces the server.
 const PORT_TRIES: usize = 16;
+
+const PASSWORD_ARGUMENT_WARNING: &str = "other users of this machine can read the password in -c; safer are \
+    -u with --password-file, the variable FILESHARE_PASSWORD, or the prompt";
 
 /// Why the client cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -93,16 +102,19 @@ pub fn run(options: Options) -> Result<ExitCode, StartupError> {
     let (sender, events) = channel();
     let forward = sender.clone();
     let on_signal = move |signal| drop(forward.send(AppEvent::Signal(signal)));
-    watch_signals(mode == InputMode::Terminal, on_signal).map_err(StartupError::System)?;
+    watch_signals(on_signal).map_err(StartupError::System)?;
     let script = mode.script(options.stay)?;
-    let context = create_context(&options, &mode, &sender)?;
+    let terminal = Arc::<PromptTerminal>::default();
+    let context = create_context(&options, &mode, &terminal, &sender)?;
 
-    let terminal = rustix::termios::tcgetattr(io::stdin()).ok();
     let (console, session) = (Arc::clone(&context.console), Arc::clone(&context.session));
     let interrupts = Arc::new(InterruptState::new(Arc::clone(&context.state)));
-    let shell_interrupts = Arc::clone(&interrupts);
+    let (shell_interrupts, shell_terminal) = (Arc::clone(&interrupts), Arc::clone(&terminal));
     let commands = move || {
-        let run = AssertUnwindSafe(|| run_commands(&context, &shell_interrupts, script, &options));
+        if mode.reads_stdin() {
+            context.passwords.read_before_commands();
+        }
+        let run = AssertUnwindSafe(|| run_commands(&context, &shell_interrupts, &shell_terminal, script, &options));
         let exit = catch_unwind(run).unwrap_or(ShellExit::Leave(ExitCode::Internal));
         // Fails if the client has ended meanwhile.
         let _ = sender.send(AppEvent::ShellExit(exit));
@@ -113,11 +125,8 @@ pub fn run(options: Options) -> Result<ExitCode, StartupError> {
     if greets {
         print_goodbye(&console);
     }
-    if let Some(terminal) = terminal {
-        // A signal that interrupts the password prompt leaves the terminal without echo.
-        let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, &terminal);
-    }
-    Ok(code)
+    terminal.close();
+    Ok(code.first_failure(console.output_status()))
 }
 
 /// Where commands come from.
@@ -125,7 +134,7 @@ pub fn run(options: Options) -> Result<ExitCode, StartupError> {
 enum InputMode {
     Terminal,
     Pipe,
-    Commands(Vec<String>),
+    Commands(Vec<OsString>),
     /// `None`: standard input.
     Batch(Option<PathBuf>),
 }
@@ -141,6 +150,11 @@ impl InputMode {
         }
     }
 
+    /// Whether standard input holds a script.
+    fn reads_stdin(&self) -> bool {
+        matches!(self, Self::Pipe | Self::Batch(None))
+    }
+
     /// The script to run; `None` at a terminal.
     fn script(&self, stay: bool) -> Result<Option<Script>, StartupError> {
         let script = |lines, stop_at_failure| Some(Script { lines, stop_at_failure, stay });
@@ -148,7 +162,9 @@ impl InputMode {
             Self::Terminal => None,
             Self::Pipe => script(Box::new(BufReader::new(io::stdin())), false),
             Self::Commands(commands) => {
-                let lines = commands.iter().flat_map(|command| [command.as_str(), "\n"]).collect::<String>();
+                // No command contains a line break.
+                let lines = commands.iter().flat_map(|command| [command.as_bytes(), b"\n"]).flatten().copied();
+                let lines: Vec<u8> = lines.collect();
                 script(Box::new(Cursor::new(lines)), true)
             }
             Self::Batch(None) => script(Box::new(BufReader::new(io::stdin())), true),
@@ -164,10 +180,16 @@ impl InputMode {
 fn create_context(
     options: &Options,
     mode: &InputMode,
+    terminal: &Arc<PromptTerminal>,
     events: &Sender<AppEvent>,
 ) -> Result<CommandContext, StartupError> {
-    let bars = !options.quiet && io::stderr().is_terminal() && *mode != InputMode::Pipe;
+    let bars = !options.quiet && *mode != InputMode::Pipe && io::stderr().is_terminal() && !is_pipe(io::stdout());
     let console = Arc::new(Console::stdio(OutputOptions { json: options.json, quiet: options.quiet, bars }));
+    if let InputMode::Commands(commands) = mode
+        && commands.iter().any(|command| holds_password(command.as_bytes()))
+    {
+        console.info(PASSWORD_ARGUMENT_WARNING);
+    }
     let in_dir = |error| StartupError::Path { path: options.dir.clone(), error };
     let unreachable = |error| StartupError::Server { server: options.server.clone(), error };
 
@@ -190,12 +212,15 @@ fn create_context(
         publications: Arc::clone(uploads.publications()),
         uploads,
         downloader: Arc::new(downloader),
-        console,
         state: Arc::<CommandState>::default(),
         passwords: Box::new(DefaultPasswordSource {
             file: options.password_file.clone(),
             prompt: io::stdin().is_terminal() && *mode != InputMode::Batch(None),
+            terminal: Arc::clone(terminal),
+            console: Arc::clone(&console),
+            stdin_line: OnceLock::new(),
         }),
+        console,
         download_options: DownloadOptions { on_exists: options.on_exists, retry_for: options.retry_for },
         login_retry: LOGIN_RETRY,
     })
@@ -240,10 +265,16 @@ where
     Ok(listeners)
 }
 
+/// At the other end of a pipe may be a pager, and then the terminal is the pager's.
+fn is_pipe(stream: impl AsFd) -> bool {
+    rustix::fs::fstat(stream).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+}
+
 /// Logs in if `-u` asks for it, then runs all commands.
 fn run_commands(
     context: &CommandContext,
     interrupts: &InterruptState,
+    terminal: &PromptTerminal,
     script: Option<Script>,
     options: &Options,
 ) -> ShellExit {
@@ -256,7 +287,7 @@ fn run_commands(
     }
     match script {
         Some(script) => run_script(context, script),
-        None => run_interactive(context, interrupts, &options.dir, options.stay),
+        None => run_interactive(context, interrupts, terminal, options.stay),
     }
 }
 
@@ -326,6 +357,7 @@ fn exit_code_for(signal: ShutdownSignal) -> ExitCode {
     match signal {
         ShutdownSignal::Interrupt => ExitCode::Interrupted,
         ShutdownSignal::Terminate => ExitCode::Terminated,
+        ShutdownSignal::Hangup => ExitCode::HungUp,
     }
 }
 

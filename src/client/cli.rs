@@ -1,12 +1,15 @@
 //! The command line as typed. Checks values, opens nothing.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::PossibleValue;
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
 
 use crate::client::download::OnExists;
 use crate::client::exit_code::ExitCode;
@@ -40,7 +43,7 @@ pub struct Options {
     #[arg(short, long, value_name = "NAME", env = "FILESHARE_USER")]
     pub user: Option<String>,
 
-    /// The first line of FILE is the password [else: env FILESHARE_PASSWORD, else a hidden prompt]
+    /// The first line of FILE is the password; '-' is stdin [else: env FILESHARE_PASSWORD, else a hidden prompt]
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
 
@@ -50,7 +53,7 @@ pub struct Options {
 
     /// Run this command; may be given several times. A leading '-' ignores its failure
     #[arg(short, long = "command", value_name = "CMD", conflicts_with = "batch", allow_hyphen_values = true)]
-    pub commands: Vec<String>,
+    pub commands: Vec<OsString>,
 
     /// Run the commands in FILE, one a line; '-' is stdin
     #[arg(short, long, value_name = "FILE")]
@@ -96,15 +99,29 @@ pub struct Options {
 impl Options {
     /// Reads the command line. `Err` is the exit status after help, a version, or an error has been printed.
     pub fn from_command_line() -> Result<Self, ExitCode> {
-        // A failure to write is ignored: the reader has closed the stream.
         if std::env::args_os().len() <= 1 {
+            // A failure of stderr cannot be reported anywhere.
             let _ = io::stderr().write_all(GETTING_STARTED.as_bytes());
             return Err(ExitCode::Usage);
         }
-        Self::try_parse().map_err(|error| {
-            let _ = error.print();
-            if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success }
+        Self::parse_line(std::env::args_os()).map_err(|error| match error.print() {
+            _ if error.use_stderr() => ExitCode::Usage,
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let _ = writeln!(io::stderr(), "client: cannot write to standard output: {error}");
+                (&error).into()
+            }
+            _ => ExitCode::Success,
         })
+    }
+
+    /// Parses a command line, including the program's name.
+    fn parse_line(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+        let options = Self::try_parse_from(line)?;
+        // Not a value parser: its errors repeat the value, which may hold a password.
+        if options.commands.iter().any(|command| command.as_bytes().contains(&b'\n')) {
+            return Err(Self::command().error(ErrorKind::ValueValidation, "a command of -c is one line; give -c again"));
+        }
+        Ok(options)
     }
 }
 
@@ -145,12 +162,25 @@ impl ValueEnum for OnExists {
 
 #[cfg(test)]
 mod tests {
-    use clap::error::ErrorKind;
-
     use super::*;
 
     fn parse(line: &str) -> Result<Options, ErrorKind> {
-        Options::try_parse_from(std::iter::once("client").chain(line.split(' '))).map_err(|error| error.kind())
+        Options::parse_line(std::iter::once("client").chain(line.split(' '))).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn a_command_is_one_line_and_any_bytes() {
+        let parse = |command: &[u8]| {
+            let command = std::ffi::OsStr::from_bytes(command);
+            Options::parse_line(["client".as_ref(), "h".as_ref(), "1".as_ref(), "-c".as_ref(), command])
+        };
+        for command in [&b"auth hans secret\nxit"[..], b"lap\n", b"\n"] {
+            let error = parse(command).unwrap_err();
+            assert_eq!((error.kind(), error.exit_code()), (ErrorKind::ValueValidation, 2));
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+        let command = b"auth hans \xff";
+        assert_eq!(parse(command).unwrap().commands[0].as_bytes(), command);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The exit codes of the client (docs/CLI.md, "Exit statuses"). Never renumbered.
 
+use std::io;
+
 /// The result of a command, and of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -24,6 +26,8 @@ pub enum ExitCode {
     LocalFile = 8,
     /// The disk is full, or the user's quota at the server.
     DiskFull = 9,
+    /// SIGHUP.
+    HungUp = 129,
     /// SIGINT.
     Interrupted = 130,
     /// SIGTERM.
@@ -33,6 +37,16 @@ pub enum ExitCode {
 impl From<ExitCode> for std::process::ExitCode {
     fn from(code: ExitCode) -> Self {
         (code as u8).into()
+    }
+}
+
+/// The status for an error of a local file or stream.
+impl From<&io::Error> for ExitCode {
+    fn from(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => Self::DiskFull,
+            _ => Self::LocalFile,
+        }
     }
 }
 
@@ -65,6 +79,7 @@ mod tests {
             (ExitCode::HashMismatch, 7),
             (ExitCode::LocalFile, 8),
             (ExitCode::DiskFull, 9),
+            (ExitCode::HungUp, 129),
             (ExitCode::Interrupted, 130),
             (ExitCode::Terminated, 143),
         ];

@@ -1,4 +1,4 @@
-//! Untrusted text on a terminal and in a log: control characters are escaped.
+//! Text from outside: control characters are escaped on a terminal and in a log; line endings and byte order marks of files.
 
 use std::fmt;
 use std::path::Path;
@@ -29,6 +29,14 @@ impl fmt::Display for EscapedControls<'_> {
 /// A path for a log line or an error message, with control characters escaped.
 pub fn display_path(path: &Path) -> String {
     escape_controls(&path.display().to_string()).to_string()
+}
+
+/// What some editors put in front of a UTF-8 text.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The text of a file without a byte order mark in front.
+pub fn strip_byte_order_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
 }
 
 /// `line` without its line ending, LF or CR LF. At most one is removed.

@@ -57,20 +57,30 @@ pub struct Signals {
     reload: Arc<AtomicBool>,
     /// Readable after a signal.
     pub wakeups: UnixStream,
+    wake: std::os::unix::net::UnixStream,
 }
 
 impl Signals {
-    /// Installs handlers for SIGINT, SIGTERM (stop) and SIGHUP (reload).
-    pub fn install() -> io::Result<Self> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    /// Installs the handler for SIGHUP (reload). SIGINT and SIGTERM still end the program at once.
+    pub fn handle_reload() -> io::Result<Self> {
+        let (ours, wake) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let (stop, reload) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        for (signal, flag) in [(SIGINT, &stop), (SIGTERM, &stop), (SIGHUP, &reload)] {
-            // Handlers run in the order of registration: the flag is set before the event loop wakes.
-            flag::register(signal, Arc::clone(flag))?;
-            pipe::register(signal, theirs.try_clone()?)?;
-        }
-        Ok(Self { stop, reload, wakeups: UnixStream::from_std(ours) })
+        let signals = Self { stop: Arc::default(), reload: Arc::default(), wakeups: UnixStream::from_std(ours), wake };
+        signals.handle(SIGHUP, &signals.reload)?;
+        Ok(signals)
+    }
+
+    /// Installs the handlers for SIGINT and SIGTERM (stop).
+    pub fn handle_stop(&self) -> io::Result<()> {
+        self.handle(SIGINT, &self.stop)?;
+        self.handle(SIGTERM, &self.stop)
+    }
+
+    fn handle(&self, signal: i32, flag: &Arc<AtomicBool>) -> io::Result<()> {
+        // Handlers run in the order of registration: the flag is set before the event loop wakes.
+        flag::register(signal, Arc::clone(flag))?;
+        pipe::register(signal, self.wake.try_clone()?)?;
+        Ok(())
     }
 
     /// Empties the socket pair, so that the next signal wakes the event loop again.

@@ -1,16 +1,17 @@
 //! Starts the server: from options to a running event loop. Opens everything in an order in which an error is reported
 //! before anything has changed, and prints `listening on` when everything is loaded.
 
+use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use log::info;
 use mio::{Poll, Waker};
 use rand::rngs::OsRng;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
+use signal_hook::consts::SIGINT;
 use zeroize::Zeroizing;
 
 use super::auth::credentials::{Credentials, CredentialsError, RECORD_PREFIX, line_of_record};
@@ -21,7 +22,7 @@ use super::event_loop::{EventLoop, WAKE, Wake, now, wall_ms};
 use super::io::{ServerSocket, Signals};
 use super::journal::{Journal, JournalError, JournalSeq, LoadSink};
 use super::logging;
-use crate::common::escape::strip_line_ending;
+use crate::common::escape::{BYTE_ORDER_MARK, strip_line_ending};
 use crate::common::limits::PASSWORD_MAX_BYTES;
 use crate::common::opaque::{KeyStretching, OprfSeed, PasswordRecord};
 use crate::common::types::UserName;
@@ -37,6 +38,11 @@ pub enum ServerError {
     Listen { listen: SocketAddr, source: io::Error },
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+    /// The readiness line or the record could not be written.
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+    #[error("cannot read the password: {0}")]
+    PasswordInput(io::Error),
     #[error("a password has 1 to {PASSWORD_MAX_BYTES} bytes, does not start with \"$fileshare$\" and is one line")]
     Password,
 }
@@ -52,10 +58,12 @@ pub fn serve_with_journal(
     open: impl FnOnce(&Path, &mut dyn LoadSink, Box<dyn Fn() + Send>) -> Result<Journal, JournalError>,
 ) -> Result<(), ServerError> {
     logging::init(options.log_level);
+    // Before anything that takes time: without a handler, SIGHUP would end the server.
+    let signals = Signals::handle_reload()?;
     let credentials = Credentials::read(&options.credentials)?;
     let listen = options.listen;
     let socket = ServerSocket::bind(listen).map_err(|source| ServerError::Listen { listen, source })?;
-    let signals = Signals::install()?;
+    signals.handle_stop()?;
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
     let new_wake = move || -> Wake {
@@ -94,7 +102,7 @@ pub fn serve_with_journal(
     };
     event_loop.register()?;
     event_loop.apply_credentials(credentials);
-    print_listening(local_address);
+    print_line(format_args!("listening on {local_address}"))?;
     Ok(event_loop.run()?)
 }
 
@@ -102,7 +110,12 @@ pub fn serve_with_journal(
 /// this data file has for the name, if one is given.
 pub fn print_record(user: &UserName, data: Option<&Path>) -> Result<(), ServerError> {
     let root_secret = data.map(Journal::read_root_secret).transpose()?.map(Zeroizing::new);
-    let password = read_password(user)?;
+    let password = read_password(user).map_err(ServerError::PasswordInput)?;
+    if password.starts_with(BYTE_ORDER_MARK) {
+        // A closed stderr is no failure.
+        let _ =
+            writeln!(io::stderr(), "server: the password starts with a byte order mark, which counts as a part of it");
+    }
     if password.is_empty() || password.len() > PASSWORD_MAX_BYTES || password.starts_with(RECORD_PREFIX.as_bytes()) {
         return Err(ServerError::Password);
     }
@@ -112,22 +125,28 @@ pub fn print_record(user: &UserName, data: Option<&Path>) -> Result<(), ServerEr
         Some(seed) => PasswordRecord::register_with_seed(&mut rng, &seed, user, &password, stretching),
         None => PasswordRecord::register(&mut rng, user, &password, stretching),
     };
-    writeln!(io::stdout(), "{}", line_of_record(user, &record))?;
-    Ok(())
+    print_line(format_args!("{}", line_of_record(user, &record)))
 }
 
-/// The readiness line. A closed stdout does not stop the server.
-fn print_listening(address: SocketAddr) {
+/// Writes a line to stdout. A reader that has closed it needs no line; every other error is a failure.
+fn print_line(line: fmt::Arguments<'_>) -> Result<(), ServerError> {
     let mut stdout = io::stdout().lock();
-    if let Err(error) = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush()) {
-        info!("listening on {address} ({error} on stdout)");
+    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ServerError::Output(error)),
+        _ => Ok(()),
     }
 }
 
 /// From the terminal, without echo, or the first line of stdin without its line ending.
 fn read_password(user: &UserName) -> io::Result<Zeroizing<Vec<u8>>> {
     if io::stdin().is_terminal() {
+        // With a handler, Ctrl-C returns from the prompt, which restores the terminal's settings.
+        signal_hook::flag::register(SIGINT, Arc::default())?;
         let password = rpassword::prompt_password(format!("Password of {user}: "))?;
+        // The prompt replaces what is not UTF-8.
+        if password.contains(char::REPLACEMENT_CHARACTER) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it was not typed as UTF-8"));
+        }
         return Ok(Zeroizing::new(password.into_bytes()));
     }
     let mut line = Zeroizing::new(Vec::with_capacity(PASSWORD_MAX_BYTES + 2));

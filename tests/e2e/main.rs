@@ -13,6 +13,7 @@ mod edge_cases;
 mod edge_cases_files;
 mod edge_cases_login;
 mod exit_status;
+mod job_control;
 mod logout;
 mod persistence;
 mod secrets;

@@ -2,7 +2,6 @@
 //! temporary one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +16,7 @@ use crate::client::download::{
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
 use crate::client::shell::{self, command};
+use crate::client::ui::console::test_support::Sink;
 use crate::client::ui::console::{Console, OutputOptions};
 use crate::client::ui::password::{PasswordError, PasswordSource};
 use crate::client::upload::UploadService;
@@ -273,26 +273,6 @@ impl PasswordSource for FixedPassword {
 
     fn for_command(&self, _: &UserName) -> Result<Password, PasswordError> {
         self.0.map(|text| Zeroizing::new(text.into())).ok_or(PasswordError::NoSource)
-    }
-}
-
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl Sink {
-    fn take(&self) -> String {
-        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
-    }
-}
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

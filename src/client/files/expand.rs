@@ -9,8 +9,9 @@ use super::{ExpandedPaths, PathArg, ShareError};
 use crate::common::escape::escape_controls;
 use crate::common::types::FileName;
 
-/// The server's files; names that start with the second are excluded as well.
+/// Names that contain it are those of the server's credentials, and of what editors leave beside them.
 const CREDENTIALS: &[u8] = b"credentials.txt";
+/// Names that start with it are those of the server's data file and its journals.
 const DATA_FILE: &[u8] = b"fileshare.db";
 
 impl SharedDir {
@@ -145,7 +146,7 @@ fn is_match(component: &Component, entry: &DirEntry) -> bool {
 /// Whether folders and patterns exclude an entry, even a pattern for hidden entries: the server's own files and part
 /// files. `name` is the last component alone.
 pub fn is_excluded(name: &[u8]) -> bool {
-    name == CREDENTIALS || name.starts_with(DATA_FILE) || is_partial_file(name)
+    memchr::memmem::find(name, CREDENTIALS).is_some() || name.starts_with(DATA_FILE) || is_partial_file(name)
 }
 
 /// `.<32 hex digits>.part`.

@@ -113,12 +113,35 @@ fn files_that_cannot_be_published_are_reported() {
 
 #[test]
 fn private_files_are_excluded() {
-    for private in ["credentials.txt", "fileshare.db", "fileshare.db-wal", ".0123456789abcdef0123456789ABCDEF.part"] {
-        assert!(is_excluded(private.as_bytes()), "{private}");
+    let private = [
+        "credentials.txt",
+        "credentials.txt~",
+        "credentials.txt.bak",
+        "#credentials.txt#",
+        ".credentials.txt.swp",
+        ".#credentials.txt",
+        "my-credentials.txt",
+        "fileshare.db",
+        "fileshare.db-wal",
+        "fileshare.db~",
+        ".0123456789abcdef0123456789ABCDEF.part",
+    ];
+    for name in private {
+        assert!(is_excluded(name.as_bytes()), "{name}");
     }
-    for public in
-        ["credentials.txt.bak", "my-credentials.txt", "a", ".0123.part", "0123456789abcdef0123456789abcdef.part"]
-    {
+    for public in ["a", "credentials.pdf", "my-fileshare.db", ".0123.part", "0123456789abcdef0123456789abcdef.part"] {
         assert!(!is_excluded(public.as_bytes()), "{public}");
     }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("old.credentials.txt.d")).unwrap();
+    for name in ["x.txt", "old.credentials.txt.d/x"].iter().chain(&private) {
+        fs::write(dir.path().join(name), "hans falcon*solo\n").unwrap();
+    }
+    let folder = SharedDir::open(dir.path()).unwrap();
+    for (argument, is_pattern) in [(".", false), ("*", true), ("*.txt", true)] {
+        let found = expand(&folder, argument, is_pattern);
+        assert_eq!(found.files.iter().map(FileName::as_str).collect::<Vec<_>>(), ["x.txt"], "{argument}");
+    }
+    assert!(expand(&folder, ".*", true).files.is_empty(), "a pattern for hidden entries");
+    assert_eq!(expand(&folder, "credentials.txt", false).files.len(), 1, "its own name");
 }

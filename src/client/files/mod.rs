@@ -22,7 +22,7 @@ pub use self::expand::is_excluded;
 pub use self::glob::{InvalidPattern, Pattern};
 use self::hash_cache::{DiskCache, MemoryCache};
 pub use self::hasher::{HashError, HashProgress, hash_file};
-pub use self::shared_dir::{FileIdentity, Rename, SharedDir, rename_noreplace};
+pub use self::shared_dir::{FileIdentity, FileKind, Rename, SharedDir, rename_noreplace};
 use crate::client::exit_code::ExitCode;
 use crate::common::chunk_tree::GroupHashes;
 use crate::common::types::{Content, ContentHash, FileName, NamedContent};

@@ -93,6 +93,9 @@ impl Command {
 pub enum UsageError {
     #[error("the line is not valid UTF-8")]
     NotUtf8,
+    /// A line break that is not the end of the line.
+    #[error("a command is one line")]
+    LineBreak,
     #[error("{0}")]
     Tokenize(#[from] TokenizeError),
     #[error("unknown command '{}'; 'help' lists the commands", truncate_for_display(.0))]
@@ -121,6 +124,9 @@ fn truncate_for_display(text: &str) -> &str {
 /// Reads one line, with or without its line ending. `None` for a blank line or a comment.
 pub fn parse(line: &[u8]) -> Result<Option<Command>, UsageError> {
     let line = strip_line_ending(line);
+    if line.contains(&b'\n') {
+        return Err(UsageError::LineBreak);
+    }
     let text = valid_utf8_prefix(line);
     let mut tokens = Tokenizer::new(text);
     if text.trim_start_matches(is_blank).starts_with('#') {
@@ -146,6 +152,12 @@ pub fn parse(line: &[u8]) -> Result<Option<Command>, UsageError> {
 pub fn strip_ignore_prefix(line: &[u8]) -> Option<&[u8]> {
     let blanks = line.iter().take_while(|&&byte| is_blank(byte.into())).count();
     line[blanks..].strip_prefix(b"-")
+}
+
+/// Whether a line, with or without a leading `-`, is an `auth` with a password.
+pub fn holds_password(line: &[u8]) -> bool {
+    let command = parse(strip_ignore_prefix(line).unwrap_or(line));
+    matches!(command, Ok(Some(Command::Auth { password: Some(_), .. })))
 }
 
 /// Whether a line may contain a password, and so must not enter the history. Errs on the safe side.

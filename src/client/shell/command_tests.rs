@@ -146,3 +146,22 @@ fn a_typed_password_never_shows() {
     assert!(!format!("{:?}", auth("hans", b"falcon")).contains("102, 97"));
     assert!(!format!("{:?}", parse(b"auth hans falcon")).contains("falcon"));
 }
+
+#[test]
+fn a_command_is_one_line() {
+    assert_eq!(ok("lap\r\n"), Command::Lap);
+    for line in ["lap\nxit", "pub 'a\nb'", "auth hans secret\nxit", "\nlap"] {
+        assert_eq!(err(line), UsageError::LineBreak, "{line:?}");
+    }
+}
+
+#[test]
+fn a_command_with_a_password_is_recognised() {
+    for line in ["auth hans secret", " -auth hans secret", "'auth' hans \u{e9}", "auth x  "] {
+        assert!(holds_password(line.as_bytes()), "{line:?}");
+    }
+    assert!(holds_password(b"auth hans \xff"));
+    for line in ["auth hans", "auth", "-auth hans", "sch 'auth hans secret'", "#auth hans secret"] {
+        assert!(!holds_password(line.as_bytes()), "{line:?}");
+    }
+}

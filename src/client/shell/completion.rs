@@ -1,7 +1,7 @@
 //! Completion: commands; after `pub` entries of the shared folder, after `unp` the user's publications, after `get` names
 //! from the server.
 
-use std::path::{Path, PathBuf};
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -11,11 +11,14 @@ use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
 use rustyline::validate::Validator;
 use rustyline::{Context as LineContext, Helper};
+use zeroize::Zeroizing;
 
 use crate::client::commands::{CommandContext, Verb};
 use crate::client::control::ServerApi;
+use crate::client::files::{FileKind, SharedFiles, is_excluded};
 use crate::client::publications::OwnPublications;
-use crate::client::shell::tokenizer::{TokenizeError, Tokenizer, is_blank, quote};
+use crate::client::shell::path_arg::normalize;
+use crate::client::shell::tokenizer::{Token, TokenizeError, Tokenizer, is_blank, quote};
 use crate::common::escape::escape_controls;
 use crate::common::limits::NEEDLE_MAX_BYTES;
 use crate::common::message::NameQuery;
@@ -25,58 +28,74 @@ use crate::common::types::FileName;
 const SEARCH_TIMEOUT: Duration = Duration::from_millis(500);
 /// Candidates offered at once.
 const CANDIDATES_MAX: usize = 500;
-/// Entries of a folder that are examined.
-const ENTRIES_MAX: usize = 10_000;
 
 pub(super) struct Completion {
     server: ServerApi,
     publications: Arc<OwnPublications>,
-    dir: PathBuf,
+    files: Arc<SharedFiles>,
+    /// The line that is being edited, and the cursor's offset.
+    typed: RefCell<Option<(Zeroizing<String>, usize)>>,
     /// A request is pending: pressing the key again sends no second one.
     is_searching: Arc<AtomicBool>,
 }
 
 impl Completion {
-    pub(super) fn new(context: &CommandContext, dir: &Path) -> Self {
+    pub(super) fn new(context: &CommandContext) -> Self {
         Self {
             server: context.server.clone(),
             publications: Arc::clone(&context.publications),
-            dir: dir.into(),
+            files: Arc::clone(&context.files),
+            typed: RefCell::default(),
             is_searching: Arc::default(),
         }
+    }
+
+    /// What was typed of the line that the editor read last, before and after the cursor. `None` if the terminal has no line
+    /// editing.
+    pub(super) fn take_typed(&self) -> Option<(Zeroizing<String>, Zeroizing<String>)> {
+        let (line, at) = self.typed.take()?;
+        let (left, right) = line.split_at(at);
+        Some((Zeroizing::new(left.into()), Zeroizing::new(right.into())))
     }
 
     /// The offset at which the last word of `line` starts, and its quoted replacements.
     fn candidates(&self, line: &str) -> (usize, Vec<String>) {
         let start = word_start(line);
         let Some(word) = unquoted(&line[start..]) else { return (start, Vec::new()) };
-        let Ok(Some(head)) = Tokenizer::new(&line[..start]).next_token() else {
+        let mut before = Tokenizer::new(&line[..start]);
+        let Ok(Some(head)) = before.next_token() else {
             let verbs = Verb::ALL.iter().map(|verb| verb.name()).filter(|name| name.starts_with(&word));
             return (start, verbs.map(|name| format!("{name} ")).collect());
         };
+        let is_user = matches!(before.collect_tokens().unwrap_or_default().last(), Some(last) if last.text == "--to");
         let names = match Verb::parse(&head.text) {
+            Some(Verb::Pub) if is_user => Vec::new(),
             Some(Verb::Pub) => self.local_entries(&word),
             Some(Verb::Unp) => to_strings(&self.publications.names_with_prefix(&word, CANDIDATES_MAX)),
             Some(Verb::Get) => self.remote_names(word),
             _ => Vec::new(),
         };
-        (start, names.iter().map(|name| quote(name)).collect())
+        (start, names.iter().map(|name| to_argument(name)).collect())
     }
 
-    /// Entries of the shared folder; hidden ones only if the word starts like one.
+    /// Entries of the shared folder that `pub` accepts; hidden ones only if the word starts like one.
     fn local_entries(&self, word: &str) -> Vec<String> {
         let (dir, start) = word.rsplit_once('/').unwrap_or(("", word));
-        if word.starts_with('/') || dir.split('/').any(|part| part == "..") {
+        if normalize(&name_token(word.into())).is_err() && !word.is_empty() {
             return Vec::new();
         }
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(self.dir.join(dir)).into_iter().flatten().flatten().take(ENTRIES_MAX) {
-            let Ok(name) = entry.file_name().into_string() else { continue };
+        for entry in self.files.dir().list(dir).unwrap_or_default() {
+            let slash = match entry.kind {
+                FileKind::File => "",
+                FileKind::Directory => "/",
+                FileKind::Special => continue,
+            };
+            let Ok(name) = std::str::from_utf8(&entry.name) else { continue };
             let is_match = name.starts_with(start) && (!name.starts_with('.') || start.starts_with('.'));
-            let Ok(kind) = entry.file_type() else { continue };
-            if is_match && (kind.is_file() || kind.is_dir()) {
-                let slash = if kind.is_dir() { "/" } else { "" };
-                names.push(format!("{}{name}{slash}", &word[..word.len() - start.len()]));
+            let path = format!("{}{name}", &word[..word.len() - start.len()]);
+            if is_match && !is_excluded(&entry.name) && is_publishable(&path) {
+                names.push(path + slash);
             }
         }
         names.sort();
@@ -101,6 +120,21 @@ impl Completion {
         names.truncate(CANDIDATES_MAX);
         to_strings(&names)
     }
+}
+
+/// A name that is no pattern.
+fn name_token(text: String) -> Token {
+    Token { text, pattern: None }
+}
+
+/// Whether the path is a name that can be published, or one of a folder beneath which names can.
+fn is_publishable(path: &str) -> bool {
+    normalize(&name_token(path.into())).is_ok_and(|argument| FileName::parse(&argument.text).is_ok())
+}
+
+/// `name` as the command reads it back. A leading dash makes an option, even a quoted one.
+fn to_argument(name: &str) -> String {
+    if name.starts_with('-') { quote(&format!("./{name}")) } else { quote(name) }
 }
 
 fn to_strings(names: &[FileName]) -> Vec<String> {
@@ -142,8 +176,14 @@ impl Completer for Completion {
     }
 }
 
+/// Shows no hints: the editor calls it after each change of the line.
 impl Hinter for Completion {
     type Hint = String;
+
+    fn hint(&self, line: &str, pos: usize, _: &LineContext<'_>) -> Option<String> {
+        *self.typed.borrow_mut() = Some((Zeroizing::new(line.into()), pos));
+        None
+    }
 }
 
 impl Highlighter for Completion {}

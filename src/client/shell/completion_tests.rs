@@ -1,30 +1,30 @@
 use super::*;
 use crate::client::commands::test_support::{TestClient, content, file};
+use crate::client::shell::command::{self, Command};
 use crate::common::types::Audience;
 
-fn candidates(client: &TestClient, dir: &Path, line: &str) -> (usize, Vec<String>) {
-    Completion::new(&client.context, dir).candidates(line)
+fn candidates(client: &TestClient, line: &str) -> (usize, Vec<String>) {
+    Completion::new(&client.context).candidates(line)
 }
 
 #[test]
 fn commands_come_first() {
-    let (client, dir) = (TestClient::new(), Path::new("/nonexistent"));
-    assert_eq!(candidates(&client, dir, "l"), (0, vec!["lap ".into(), "lpf ".into()]));
-    assert_eq!(candidates(&client, dir, "  x"), (2, vec!["xit ".into()]));
-    assert_eq!(candidates(&client, dir, "").1.len(), Verb::ALL.len());
-    assert_eq!(candidates(&client, dir, "lap "), (4, vec![]));
+    let client = TestClient::new();
+    assert_eq!(candidates(&client, "l"), (0, vec!["lap ".into(), "lpf ".into()]));
+    assert_eq!(candidates(&client, "  x"), (2, vec!["xit ".into()]));
+    assert_eq!(candidates(&client, "").1.len(), Verb::ALL.len());
+    assert_eq!(candidates(&client, "lap "), (4, vec![]));
 }
 
 #[test]
 fn pub_completes_entries_of_the_shared_folder() {
-    let (client, dir) = (TestClient::new(), tempfile::tempdir().unwrap());
-    for name in ["a b", "ab", ".hidden"] {
-        std::fs::write(dir.path().join(name), "").unwrap();
+    let client = TestClient::new();
+    for name in ["a b", "ab", ".hidden", "folder/x"] {
+        client.local(name, 1);
     }
-    std::fs::create_dir(dir.path().join("folder")).unwrap();
-    std::fs::write(dir.path().join("folder/x"), "").unwrap();
-    let complete = |line: &str| candidates(&client, dir.path(), line);
+    let complete = |line: &str| candidates(&client, line);
     assert_eq!(complete("pub a"), (4, vec![r"a\ b".into(), "ab".into()]));
+    assert_eq!(complete("pub ./a"), (4, vec![r"./a\ b".into(), "./ab".into()]));
     assert_eq!(complete("pub x 'a "), (6, vec![r"a\ b".into()]));
     assert_eq!(complete(r"pub a\ "), (4, vec![r"a\ b".into()]));
     assert_eq!(complete("pub f"), (4, vec!["folder/".into()]));
@@ -32,6 +32,36 @@ fn pub_completes_entries_of_the_shared_folder() {
     assert_eq!(complete("pub ."), (4, vec![".hidden".into()]));
     assert_eq!(complete("pub ../"), (4, vec![]));
     assert_eq!(complete("pub /"), (4, vec![]));
+    assert_eq!(complete("pub --to a"), (9, vec![]), "a user");
+    assert_eq!(complete("pub --to yoda a").1.len(), 2);
+}
+
+#[test]
+fn nothing_is_offered_that_pub_refuses_or_a_terminal_obeys() {
+    use std::os::unix::ffi::OsStrExt;
+    let client = TestClient::logged_in();
+    for name in ["report\nxit", "r\x1b[2J", "r\u{202e}", "r\\x", "-r", "#r", "r*", "r", "sub/\nr", "sub/r"] {
+        client.local(name, 1);
+    }
+    for excluded in ["credentials.txt~", "fileshare.db"] {
+        client.local(excluded, 1);
+    }
+    let dir = client.dir.path();
+    std::fs::write(dir.join(std::ffi::OsStr::from_bytes(b"r\xff")), "x").unwrap();
+    std::os::unix::fs::symlink(dir.join("r"), dir.join("r-link")).unwrap();
+    std::os::unix::fs::symlink(dir.join("sub"), dir.join("linked")).unwrap();
+    let complete = |line: &str| candidates(&client, line).1;
+    assert_eq!(complete("pub r"), ["r", r"r\*"]);
+    assert_eq!(complete("pub "), [r"\#r", "./-r", "r", r"r\*", "sub/"]);
+    assert_eq!(complete("pub -"), ["./-r"]);
+    assert_eq!(complete("pub sub/"), ["sub/r"]);
+    assert_eq!(complete("pub linked/"), [""; 0], "pub follows no links");
+    // The folder contains a name that cannot be published.
+    for name in complete("pub ").iter().filter(|name| !name.ends_with('/')) {
+        let line = format!("pub {name}");
+        assert!(matches!(command::parse(line.as_bytes()), Ok(Some(Command::Pub { .. }))), "{line}");
+        assert!(client.run(&line).0.is_success(), "{line}");
+    }
 }
 
 #[test]
@@ -42,8 +72,9 @@ fn unp_and_get_complete_published_names() {
     drop(client.context.publications.restricted_among(std::iter::empty()));
     client.found("it's", 1, 1);
     client.found("other", 1, 1);
-    let dir = Path::new("/nonexistent");
-    assert_eq!(candidates(&client, dir, "unp m"), (4, vec!["mine".into()]));
-    assert_eq!(candidates(&client, dir, "get i"), (4, vec![r"it\'s".into()]));
-    assert_eq!(candidates(&client, dir, "get other ").1.len(), 2);
+    client.found("-x", 1, 1);
+    assert_eq!(candidates(&client, "unp m"), (4, vec!["mine".into()]));
+    assert_eq!(candidates(&client, "get i"), (4, vec![r"it\'s".into()]));
+    assert_eq!(candidates(&client, "get -"), (4, vec!["./-x".into()]));
+    assert_eq!(candidates(&client, "get other ").1.len(), 3);
 }

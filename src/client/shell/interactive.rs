@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use etcetera::BaseStrategy;
 use rustyline::error::ReadlineError;
@@ -13,37 +13,38 @@ use zeroize::Zeroizing;
 
 use super::completion::Completion;
 use super::interrupt::InterruptState;
-use super::{LineOutcome, ShellExit, execute};
+use super::{LineOutcome, ShellExit, execute, first_word};
 use crate::client::commands::CommandContext;
 use crate::client::exit_code::ExitCode;
-use crate::client::shell::command::may_hold_password;
+use crate::client::shell::command::{UsageError, may_hold_password};
+use crate::client::ui::terminal::PromptTerminal;
 
 const PROMPT: &str = "> ";
 /// Lines that the history keeps.
 const HISTORY_MAX: usize = 1_000;
 
-/// Reads and runs lines until `xit` or the end of input. Completion lists `dir`, the shared folder.
-pub fn run(context: &CommandContext, interrupts: &InterruptState, dir: &Path, stay: bool) -> ShellExit {
-    let mut terminal = match Terminal::open(context, dir) {
-        Ok(terminal) => terminal,
+/// Reads and runs lines until `xit` or the end of input.
+pub fn run(context: &CommandContext, interrupts: &InterruptState, terminal: &PromptTerminal, stay: bool) -> ShellExit {
+    let mut prompt = match LinePrompt::open(context) {
+        Ok(prompt) => prompt,
         Err(error) => {
             let code = context.report_error("", ExitCode::Internal, format!("cannot use this terminal: {error}"));
             return ShellExit::Leave(code);
         }
     };
     interrupts.set_interactive();
-    let exit = terminal.run(context, stay);
+    let exit = prompt.run(context, terminal, stay);
     context.console.set_prompt_printer(None);
     exit
 }
 
-struct Terminal {
+struct LinePrompt {
     editor: Editor<Completion, FileHistory>,
     history: Option<PathBuf>,
 }
 
-impl Terminal {
-    fn open(context: &CommandContext, dir: &Path) -> rustyline::Result<Self> {
+impl LinePrompt {
+    fn open(context: &CommandContext) -> rustyline::Result<Self> {
         let config = Config::builder()
             .max_history_size(HISTORY_MAX)?
             .history_ignore_space(true)
@@ -52,7 +53,7 @@ impl Terminal {
             .bracketed_paste(false)
             .build();
         let mut editor = Editor::with_config(config)?;
-        editor.set_helper(Some(Completion::new(context, dir)));
+        editor.set_helper(Some(Completion::new(context)));
         let history = history_file();
         if let Some(path) = &history {
             // Missing at the first start; without a history the shell works all the same.
@@ -67,33 +68,42 @@ impl Terminal {
         Ok(Self { editor, history })
     }
 
-    fn run(&mut self, context: &CommandContext, stay: bool) -> ShellExit {
-        while !context.state.is_closed() && !context.console.is_closed() {
-            match self.editor.readline(PROMPT) {
-                Ok(typed) => {
+    fn run(&mut self, context: &CommandContext, terminal: &PromptTerminal, stay: bool) -> ShellExit {
+        // What has been typed of a line with a byte that is not UTF-8: before and after the cursor.
+        let mut damaged: Option<(Zeroizing<String>, Zeroizing<String>)> = None;
+        while !context.state.is_closed() && !context.console.has_ended() {
+            let (left, right) = damaged.as_ref().map_or(("", ""), |(left, right)| (left.as_str(), right.as_str()));
+            let read = terminal.at_prompt(|| self.editor.readline_with_initial(PROMPT, (left, right)));
+            let was_damaged = damaged.take().is_some();
+            match read {
+                Some(Ok(typed)) => {
                     let typed = Zeroizing::new(typed);
-                    if self.run_lines(context, &typed) == LineOutcome::Exit {
+                    if was_damaged && typed.contains(char::REPLACEMENT_CHARACTER) {
+                        report_not_utf8(context, &typed);
+                        continue;
+                    }
+                    self.add_to_history(&typed);
+                    if execute(context, typed.as_bytes()) == LineOutcome::Exit {
                         return ShellExit::Leave(ExitCode::Success);
                     }
                 }
-                Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => (),
-                Err(ReadlineError::Eof) if stay => return ShellExit::Stay,
-                Err(_) => break,
+                Some(Err(ReadlineError::Interrupted | ReadlineError::Signal(_))) => (),
+                Some(Err(ReadlineError::Eof)) if stay => return ShellExit::Stay,
+                // The line is shown again, so that its rest does not become a line of its own: it may be a password.
+                Some(Err(ReadlineError::Io(error))) if error.kind() == io::ErrorKind::InvalidData => {
+                    match self.editor.helper().and_then(Completion::take_typed) {
+                        Some((mut left, right)) => {
+                            left.push(char::REPLACEMENT_CHARACTER);
+                            damaged = Some((left, right));
+                        }
+                        // A terminal without line editing: the whole line has been read.
+                        None => report_not_utf8(context, ""),
+                    }
+                }
+                Some(Err(_)) | None => break,
             }
         }
         ShellExit::Leave(ExitCode::Success)
-    }
-
-    /// Pasted text may be several lines. A cancellation skips the rest of them.
-    fn run_lines(&mut self, context: &CommandContext, typed: &str) -> LineOutcome {
-        for line in typed.lines() {
-            self.add_to_history(line);
-            match execute(context, line.as_bytes()) {
-                LineOutcome::Done(_) if !context.state.is_cancelled() => (),
-                outcome => return outcome,
-            }
-        }
-        LineOutcome::Done(ExitCode::Success)
     }
 
     /// Writes the line to the history file at once, so that it survives a kill.
@@ -107,6 +117,10 @@ impl Terminal {
             let _ = self.editor.append_history(path);
         }
     }
+}
+
+fn report_not_utf8(context: &CommandContext, line: &str) {
+    context.report_error(&first_word(line.as_bytes()), ExitCode::Usage, UsageError::NotUtf8);
 }
 
 /// In the XDG state folder; `None` if that cannot be created.

@@ -14,8 +14,10 @@ use crate::client::commands::CommandState;
 pub enum ShutdownSignal {
     /// SIGINT.
     Interrupt,
-    /// SIGTERM, or SIGHUP when the terminal is gone.
+    /// SIGTERM.
     Terminate,
+    /// SIGHUP: the terminal is gone.
+    Hangup,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +64,7 @@ impl InterruptState {
     /// A second SIGINT before the command has ended means that the user wants to leave.
     fn action_for(&self, signal: ShutdownSignal) -> SignalAction {
         let is_running = self.commands.is_running();
-        if signal == ShutdownSignal::Terminate || !self.is_interactive.load(SeqCst) {
+        if signal != ShutdownSignal::Interrupt || !self.is_interactive.load(SeqCst) {
             SignalAction::Exit { is_running }
         } else if !is_running {
             SignalAction::Ignore
@@ -74,18 +76,32 @@ impl InterruptState {
     }
 }
 
-/// Calls `on_signal` for each SIGINT and SIGTERM, on a thread of its own; with `hangup` for SIGHUP too.
-pub fn watch_signals(hangup: bool, on_signal: impl Fn(ShutdownSignal) + Send + 'static) -> io::Result<()> {
+/// Calls `on_signal` for each SIGINT, SIGTERM and SIGHUP, on a thread of its own. A SIGHUP that was ignored when the
+/// program started stays ignored: `nohup` starts it so.
+pub fn watch_signals(on_signal: impl Fn(ShutdownSignal) + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    if hangup {
+    if !is_ignored(SIGHUP) {
         signals.add_signal(SIGHUP)?;
     }
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
-            on_signal(if signal == SIGINT { ShutdownSignal::Interrupt } else { ShutdownSignal::Terminate });
+            on_signal(match signal {
+                SIGINT => ShutdownSignal::Interrupt,
+                SIGHUP => ShutdownSignal::Hangup,
+                _ => ShutdownSignal::Terminate,
+            });
         }
     })?;
     Ok(())
+}
+
+/// Whether this process ignores a signal. Read from `/proc`, since `sigaction` needs unsafe code; without `/proc` no signal
+/// counts as ignored.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
 }
 
 #[cfg(test)]
@@ -107,6 +123,14 @@ mod tests {
             assert!(commands.is_cancelled() && commands.is_closed());
         }
         assert_eq!(interrupts.on_signal(ShutdownSignal::Terminate), SignalAction::Exit { is_running: false });
+        assert_eq!(interrupts.on_signal(ShutdownSignal::Hangup), SignalAction::Exit { is_running: false });
+    }
+
+    #[test]
+    fn ignored_signals_are_recognised() {
+        // The runtime of Rust programs ignores SIGPIPE.
+        assert!(is_ignored(signal_hook::consts::SIGPIPE));
+        assert!(!is_ignored(signal_hook::consts::SIGKILL));
     }
 
     #[test]
@@ -123,7 +147,9 @@ mod tests {
         assert_eq!(interrupts.on_signal(ShutdownSignal::Interrupt), SignalAction::CancelCommand);
         assert_eq!(interrupts.on_signal(ShutdownSignal::Interrupt), SignalAction::Exit { is_running: true });
         drop(command);
-        assert_eq!(interrupts.on_signal(ShutdownSignal::Terminate), SignalAction::Exit { is_running: false });
+        for signal in [ShutdownSignal::Terminate, ShutdownSignal::Hangup] {
+            assert_eq!(interrupts.on_signal(signal), SignalAction::Exit { is_running: false });
+        }
     }
 
     #[test]

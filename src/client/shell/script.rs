@@ -8,6 +8,7 @@ use super::{LineOutcome, ShellExit, execute};
 use crate::client::commands::CommandContext;
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::strip_ignore_prefix;
+use crate::common::escape::strip_byte_order_mark;
 
 /// Longest line, bytes: more than any command needs. Bounds the memory that a broken script can take.
 const LINE_MAX_BYTES: usize = 1 << 20;
@@ -24,17 +25,20 @@ pub struct Script {
 
 /// Runs all lines; with `stop_at_failure` those up to the first failure that is not ignored.
 pub fn run(context: &CommandContext, mut script: Script) -> ShellExit {
-    let mut status = ExitCode::Success;
-    while !context.state.is_closed() && !context.console.is_closed() {
+    let (mut status, mut is_first) = (ExitCode::Success, true);
+    while !context.state.is_closed() && !context.console.has_ended() {
         let outcome = match next_line(&mut script.lines) {
             Ok(Line::End) if script.stay && status.is_success() => return ShellExit::Stay,
             Ok(Line::End) => break,
             Ok(Line::TooLong) => LineOutcome::Done(context.report_error("", ExitCode::Usage, "the line is too long")),
-            Ok(Line::Command(line)) if script.stop_at_failure => match strip_ignore_prefix(&line) {
-                Some(line) => ignoring_failure(execute(context, line)),
-                None => execute(context, &line),
-            },
-            Ok(Line::Command(line)) => execute(context, &line),
+            Ok(Line::Command(line)) => {
+                let line = if is_first { strip_byte_order_mark(&line) } else { &line };
+                is_first = false;
+                match strip_ignore_prefix(line).filter(|_| script.stop_at_failure) {
+                    Some(line) => ignoring_failure(execute(context, line)),
+                    None => execute(context, line),
+                }
+            }
             Err(error) => {
                 let code = context.report_error("", ExitCode::LocalFile, format!("cannot read the commands: {error}"));
                 return ShellExit::Leave(status.first_failure(code));
@@ -69,22 +73,9 @@ fn next_line(lines: &mut Box<dyn BufRead + Send>) -> io::Result<Line> {
     match read {
         0 => Ok(Line::End),
         LINE_MAX_BYTES if !line.ends_with(b"\n") => {
-            skip_line(lines)?;
+            lines.skip_until(b'\n')?;
             Ok(Line::TooLong)
         }
         _ => Ok(Line::Command(line)),
-    }
-}
-
-fn skip_line(lines: &mut Box<dyn BufRead + Send>) -> io::Result<()> {
-    loop {
-        let buffer = lines.fill_buf()?;
-        let end = buffer.iter().position(|&byte| byte == b'\n');
-        let used = end.map_or(buffer.len(), |at| at + 1);
-        let last = end.is_some() || used == 0;
-        lines.consume(used);
-        if last {
-            return Ok(());
-        }
     }
 }

@@ -90,3 +90,21 @@ fn overlong_lines_are_skipped() {
     let lines = format!("get {}\nlap\n", "x".repeat(3 << 20));
     assert_eq!(run(&client, &lines, false, false), (ShellExit::Leave(ExitCode::Usage), NO_PEERS.into()));
 }
+
+#[test]
+fn a_byte_order_mark_before_the_first_command_is_skipped() {
+    let client = TestClient::logged_in();
+    assert_eq!(run(&client, "\u{feff}lap\r\n", false, false), (ShellExit::Leave(ExitCode::Success), NO_PEERS.into()));
+    assert_eq!(run(&client, "\u{feff}-get x\n", true, false), (ShellExit::Leave(ExitCode::Success), NOT_FOUND.into()));
+    let later = run(&client, "lap\n\u{feff}lap\n", false, false);
+    assert_eq!(later, (ShellExit::Leave(ExitCode::Usage), NO_PEERS.into()), "only there");
+}
+
+#[test]
+fn a_line_that_is_not_utf_8_fails_alone() {
+    let client = TestClient::logged_in();
+    let lines = b"sch caf\xe9\nlap\n";
+    let script = Script { lines: Box::new(Cursor::new(lines)), stop_at_failure: false, stay: false };
+    assert_eq!(run_script(&client.context, script), ShellExit::Leave(ExitCode::Usage));
+    assert_eq!(client.printed(), (NO_PEERS.into(), "client: the line is not valid UTF-8\n".into()));
+}

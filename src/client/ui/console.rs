@@ -1,16 +1,20 @@
 //! The client's two output streams: results on stdout, everything else on stderr, each write a whole line.
 //!
-//! Any thread may write. A closed stdout is remembered, not reported.
+//! Any thread may write. A reader that has closed stdout is remembered, not reported; every other error of stdout is a
+//! failure of the client.
 
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::client::exit_code::ExitCode;
 use crate::client::ui::report::Report;
+use crate::client::ui::standard_stream::StandardStream;
+use crate::client::ui::terminal::is_foreground;
 use crate::common::escape::escape_controls;
 use crate::common::sync::lock;
 
@@ -40,7 +44,8 @@ pub struct Console {
     streams: Mutex<Streams>,
     /// The visible progress bar, which is suspended while a line is printed.
     bar: Mutex<Option<ProgressBar>>,
-    is_closed: AtomicBool,
+    /// Set by the first error of stdout: success if its reader has closed it.
+    output_end: OnceLock<ExitCode>,
 }
 
 struct Streams {
@@ -51,12 +56,12 @@ struct Streams {
 
 impl Console {
     pub fn stdio(options: OutputOptions) -> Self {
-        Self::with_writers(options, Box::new(io::stdout()), Box::new(io::stderr()))
+        Self::with_writers(options, Box::new(StandardStream::stdout()), Box::new(StandardStream::stderr()))
     }
 
     pub fn with_writers(options: OutputOptions, out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
         let streams = Mutex::new(Streams { out, err, prompt: None });
-        Self { options, streams, bar: Mutex::new(None), is_closed: AtomicBool::new(false) }
+        Self { options, streams, bar: Mutex::new(None), output_end: OnceLock::new() }
     }
 
     /// While the user types at a prompt, asynchronous notes are printed by `printer`.
@@ -70,15 +75,23 @@ impl Console {
             return;
         }
         let text = if self.options.json { report.to_json() } else { report.to_text() };
-        if text.is_empty() || self.is_closed() {
+        if text.is_empty() || self.has_ended() {
             return;
         }
         let written = self.with_bar_suspended(|streams| {
             streams.out.write_all(text.as_bytes())?;
             streams.out.flush()
         });
-        if written.is_err() {
-            self.is_closed.store(true, SeqCst);
+        if let Err(error) = written {
+            self.end_output(&error);
+        }
+    }
+
+    fn end_output(&self, error: &io::Error) {
+        let is_closed = error.kind() == io::ErrorKind::BrokenPipe;
+        let status = if is_closed { ExitCode::Success } else { error.into() };
+        if self.output_end.set(status).is_ok() && !is_closed {
+            self.error(format_args!("cannot write to standard output: {error}"));
         }
     }
 
@@ -111,9 +124,14 @@ impl Console {
         }
     }
 
-    /// Whether the reader of stdout has closed it.
-    pub fn is_closed(&self) -> bool {
-        self.is_closed.load(SeqCst)
+    /// Whether stdout takes no further results: its reader has closed it, or it has failed.
+    pub fn has_ended(&self) -> bool {
+        self.output_end.get().is_some()
+    }
+
+    /// A failure if a result could not be written, unless the reader of stdout has closed it.
+    pub fn output_status(&self) -> ExitCode {
+        self.output_end.get().copied().unwrap_or(ExitCode::Success)
     }
 
     /// A progress bar that appears after [`BAR_AFTER`] and disappears when it is dropped.
@@ -152,6 +170,9 @@ impl ProgressMeter<'_> {
         if !self.console.options.bars || self.bar.elapsed() < BAR_AFTER {
             return;
         }
+        if !is_foreground(io::stderr()) {
+            return self.hide();
+        }
         self.bar.set_length(total);
         self.bar.set_position(done);
         self.bar.set_message(escape_controls(what).to_string());
@@ -160,10 +181,21 @@ impl ProgressMeter<'_> {
             *lock(&self.console.bar) = Some(self.bar.clone());
         }
     }
+
+    /// In the background nothing is drawn: the terminal shows what the foreground job has written.
+    fn hide(&self) {
+        if self.is_shown.swap(false, SeqCst) {
+            *lock(&self.console.bar) = None;
+            self.bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+    }
 }
 
 impl Drop for ProgressMeter<'_> {
     fn drop(&mut self) {
+        if !is_foreground(io::stderr()) {
+            self.hide();
+        }
         if self.is_shown.load(SeqCst) {
             *lock(&self.console.bar) = None;
         }
@@ -172,13 +204,20 @@ impl Drop for ProgressMeter<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
+pub(crate) mod test_support {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
 
-    use super::*;
-
+    /// Keeps what is written.
     #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
+    pub(crate) struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Sink {
+        /// What was written since the last time.
+        pub(crate) fn take(&self) -> String {
+            String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+        }
+    }
 
     impl Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -190,12 +229,21 @@ mod tests {
             Ok(())
         }
     }
+}
 
-    struct ClosedStream;
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
 
-    impl Write for ClosedStream {
+    use super::test_support::Sink;
+    use super::*;
+
+    /// Every write fails with this error.
+    struct FailingStream(Errno);
+
+    impl Write for FailingStream {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::BrokenPipe.into())
+            Err(self.0.into())
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -203,18 +251,38 @@ mod tests {
         }
     }
 
-    fn text(sink: &Sink) -> String {
-        String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
+    #[test]
+    fn only_a_closed_pipe_ends_quietly() {
+        let end = |errno, json| {
+            let err = Sink::default();
+            let options = OutputOptions { json, ..OutputOptions::default() };
+            let console = Console::with_writers(options, Box::new(FailingStream(errno)), Box::new(err.clone()));
+            assert!(!console.has_ended() && console.output_status().is_success());
+            console.report(&Report::Peers(&[]));
+            console.report(&Report::Goodbye);
+            assert!(console.has_ended());
+            (console.output_status(), err.take())
+        };
+        for json in [false, true] {
+            assert_eq!(end(Errno::PIPE, json), (ExitCode::Success, String::new()));
+            for (errno, status) in [
+                (Errno::NOSPC, ExitCode::DiskFull),
+                (Errno::DQUOT, ExitCode::DiskFull),
+                (Errno::FBIG, ExitCode::DiskFull),
+                (Errno::IO, ExitCode::LocalFile),
+            ] {
+                let reason = format!("client: cannot write to standard output: {}\n", io::Error::from(errno));
+                assert_eq!(end(errno, json), (status, reason), "once, and a failure");
+            }
+        }
     }
 
     #[test]
-    fn a_closed_stdout_is_remembered() {
-        let console = Console::with_writers(OutputOptions::default(), Box::new(ClosedStream), Box::new(ClosedStream));
-        assert!(!console.is_closed());
+    fn a_closed_stderr_is_no_failure() {
+        let err = Box::new(FailingStream(Errno::PIPE));
+        let console = Console::with_writers(OutputOptions::default(), Box::new(Sink::default()), err);
         console.error("lost");
-        assert!(!console.is_closed());
-        console.report(&Report::Peers(&[]));
-        assert!(console.is_closed());
+        assert!(!console.has_ended());
     }
 
     #[test]
@@ -227,8 +295,8 @@ mod tests {
         console.info("a note");
         console.info_async("a notice");
         console.error("two\nlines\x1b");
-        assert_eq!(text(&out), "No active peers\n");
-        assert_eq!(text(&err), "client: two\\u{a}lines\\u{1b}\n");
+        assert_eq!(out.take(), "No active peers\n");
+        assert_eq!(err.take(), "client: two\\u{a}lines\\u{1b}\n");
     }
 
     #[test]
@@ -239,7 +307,7 @@ mod tests {
         let mut printer = prompt.clone();
         console.set_prompt_printer(Some(Box::new(move |line| printer.write_all(line.as_bytes()).unwrap())));
         console.info_async("second");
-        assert_eq!((text(&err).as_str(), text(&prompt).as_str()), ("client: first\n", "client: second\n"));
+        assert_eq!((err.take().as_str(), prompt.take().as_str()), ("client: first\n", "client: second\n"));
     }
 
     #[test]
@@ -250,6 +318,6 @@ mod tests {
         meter.update("x", 1, 2);
         assert!(!meter.is_shown.load(SeqCst));
         drop(meter);
-        assert_eq!(text(&err), "");
+        assert_eq!(err.take(), "");
     }
 }

@@ -1,4 +1,4 @@
-//! What the user sees: the two output streams, the text or JSON of each result, and the password prompt.
+//! What the user sees: the two output streams, the text or JSON of each result, the password prompt, and the terminal.
 //!
 //! Must not know which command produced a result.
 
@@ -6,3 +6,5 @@ pub mod console;
 pub mod observer;
 pub mod password;
 pub mod report;
+mod standard_stream;
+pub mod terminal;

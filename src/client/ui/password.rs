@@ -2,17 +2,23 @@
 //!
 //! Must not print, log or store a password: buffers are zeroed when dropped.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, IsTerminal, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use zeroize::Zeroizing;
 
-use crate::common::escape::{display_path, strip_line_ending};
+use crate::client::ui::console::Console;
+use crate::client::ui::terminal::PromptTerminal;
+use crate::common::escape::{BYTE_ORDER_MARK, display_path, strip_line_ending};
 use crate::common::limits::PASSWORD_MAX_BYTES;
 use crate::common::types::{Password, UserName};
 
 /// The environment variable that may hold a password.
 pub const PASSWORD_VARIABLE: &str = "FILESHARE_PASSWORD";
+/// More than the longest password and its line ending: the rest of a longer line is not kept.
+const LINE_MAX_BYTES: usize = PASSWORD_MAX_BYTES + 3;
 
 /// Why there is no password.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +35,9 @@ pub enum PasswordError {
     /// The prompt ended with an end of input, an empty line, or an error.
     #[error("no password was typed")]
     NotEntered,
+    /// The terminal does not type UTF-8.
+    #[error("the password as typed is not valid UTF-8; --password-file takes any bytes")]
+    NotUtf8,
 }
 
 /// Supplies passwords. Tests replace it.
@@ -37,15 +46,22 @@ pub trait PasswordSource: Send + Sync {
     fn for_startup(&self, user: &UserName) -> Result<Password, PasswordError>;
     /// For `auth NAME`: the hidden prompt, or else the file, or else the environment.
     fn for_command(&self, user: &UserName) -> Result<Password, PasswordError>;
+    /// Commands are about to be read from standard input: a password in front of them is read now.
+    fn read_before_commands(&self) {}
 }
 
 /// The file, the environment, and the terminal.
-#[derive(Debug, Clone)]
 pub struct DefaultPasswordSource {
-    /// `--password-file`.
+    /// `--password-file`; `-` is standard input.
     pub file: Option<PathBuf>,
     /// Whether the user can be prompted.
     pub prompt: bool,
+    /// Where the prompt is.
+    pub terminal: Arc<PromptTerminal>,
+    /// For warnings about the file.
+    pub console: Arc<Console>,
+    /// The first line of standard input, once it has been read.
+    pub stdin_line: OnceLock<Password>,
 }
 
 impl PasswordSource for DefaultPasswordSource {
@@ -53,23 +69,90 @@ impl PasswordSource for DefaultPasswordSource {
         let stored = self.read_file_or_env()?;
         validate(match stored {
             Some(password) => password,
-            None if self.prompt => prompt(user)?,
+            None if self.prompt => self.prompt_for(user)?,
             None => return Err(PasswordError::NoSource),
         })
     }
 
     fn for_command(&self, user: &UserName) -> Result<Password, PasswordError> {
-        validate(if self.prompt { prompt(user)? } else { self.read_file_or_env()?.ok_or(PasswordError::NoSource)? })
+        let password = if self.prompt { Some(self.prompt_for(user)?) } else { self.read_file_or_env()? };
+        validate(password.ok_or(PasswordError::NoSource)?)
+    }
+
+    fn read_before_commands(&self) {
+        if self.file.as_deref().is_some_and(is_stdin) {
+            // An error comes again when the password is needed.
+            let _ = self.stdin_line();
+        }
     }
 }
 
 impl DefaultPasswordSource {
     fn read_file_or_env(&self) -> Result<Option<Password>, PasswordError> {
         match &self.file {
-            Some(file) => first_line(file).map(Some),
+            // A line typed there would be visible.
+            Some(file) if is_stdin(file) && io::stdin().is_terminal() => Ok(None),
+            Some(file) if is_stdin(file) => self.stdin_line().map(Some),
+            Some(file) => self.first_line_of(file).map(Some),
             None => Ok(from_environment()),
         }
     }
+
+    fn stdin_line(&self) -> Result<Password, PasswordError> {
+        let name = "standard input";
+        if let Some(line) = self.stdin_line.get() {
+            return Ok(line.clone());
+        }
+        // Commands may follow: they are read through the same buffer.
+        let line = first_line(&mut io::stdin().lock()).map_err(|error| PasswordError::File(name.into(), error))?;
+        self.warn_about_byte_order_mark(name, &line);
+        Ok(self.stdin_line.get_or_init(|| line).clone())
+    }
+
+    fn first_line_of(&self, path: &Path) -> Result<Password, PasswordError> {
+        let name = display_path(path);
+        let unreadable = |error| PasswordError::File(display_path(path), error);
+        let file = std::fs::File::open(path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        if metadata.is_file() && metadata.permissions().mode() & 0o044 != 0 {
+            self.console.info(format_args!("other users of this machine can read {name}: chmod 600 {name}"));
+        }
+        // No buffer of a reader keeps a copy of the password.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(LINE_MAX_BYTES));
+        file.take(LINE_MAX_BYTES as u64).read_to_end(&mut bytes).map_err(unreadable)?;
+        let line = first_line(&mut bytes.as_slice()).map_err(unreadable)?;
+        self.warn_about_byte_order_mark(&name, &line);
+        Ok(line)
+    }
+
+    /// It is not removed: a password is any bytes.
+    fn warn_about_byte_order_mark(&self, name: &str, line: &[u8]) {
+        if line.starts_with(BYTE_ORDER_MARK) {
+            let warning = format_args!("{name} starts with a byte order mark, which counts as a part of the password");
+            self.console.info(warning);
+        }
+    }
+
+    fn prompt_for(&self, user: &UserName) -> Result<Password, PasswordError> {
+        let prompt = || rpassword::prompt_password(format!("Password for {user}: "));
+        let typed = self.terminal.at_prompt(prompt).ok_or(PasswordError::Interrupted)?;
+        let typed = typed.map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => PasswordError::Interrupted,
+            _ => PasswordError::NotEntered,
+        })?;
+        let typed = Zeroizing::new(typed.into_bytes());
+        // The prompt replaces what is not UTF-8.
+        let is_replaced = memchr::memmem::find(&typed, "\u{fffd}".as_bytes()).is_some();
+        match typed.len() {
+            0 => Err(PasswordError::NotEntered),
+            _ if is_replaced => Err(PasswordError::NotUtf8),
+            _ => Ok(typed),
+        }
+    }
+}
+
+fn is_stdin(file: &Path) -> bool {
+    file.as_os_str() == "-"
 }
 
 /// Checks the length of a password.
@@ -77,14 +160,16 @@ pub fn validate(password: Password) -> Result<Password, PasswordError> {
     if (1..=PASSWORD_MAX_BYTES).contains(&password.len()) { Ok(password) } else { Err(PasswordError::Length) }
 }
 
-fn first_line(path: &Path) -> Result<Password, PasswordError> {
-    let unreadable = |error| PasswordError::File(display_path(path), error);
-    // More than the longest password and its line ending: the rest of a larger file is not read.
-    let limit = PASSWORD_MAX_BYTES as u64 + 3;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(limit as usize));
-    std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(unreadable)?;
-    let end = bytes.iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |at| at + 1);
-    Ok(Zeroizing::new(strip_line_ending(&bytes[..end]).to_vec()))
+/// Takes the first line, without its ending; of an overlong one more than a password can have.
+fn first_line(reader: &mut dyn BufRead) -> io::Result<Password> {
+    let mut line = Zeroizing::new(Vec::with_capacity(LINE_MAX_BYTES));
+    reader.take(LINE_MAX_BYTES as u64).read_until(b'\n', &mut line)?;
+    if line.len() == LINE_MAX_BYTES && !line.ends_with(b"\n") {
+        reader.skip_until(b'\n')?;
+    }
+    let password_bytes = strip_line_ending(&line).len();
+    line.truncate(password_bytes);
+    Ok(line)
 }
 
 fn from_environment() -> Option<Password> {
@@ -93,25 +178,61 @@ fn from_environment() -> Option<Password> {
     Some(Zeroizing::new(value)).filter(|value| !value.is_empty())
 }
 
-fn prompt(user: &UserName) -> Result<Password, PasswordError> {
-    let typed = rpassword::prompt_password(format!("Password for {user}: ")).map_err(|error| match error.kind() {
-        io::ErrorKind::Interrupted => PasswordError::Interrupted,
-        _ => PasswordError::NotEntered,
-    })?;
-    if typed.is_empty() { Err(PasswordError::NotEntered) } else { Ok(Zeroizing::new(typed.into_bytes())) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::client::ui::console::OutputOptions;
+    use crate::client::ui::console::test_support::Sink;
+
+    fn from_path(path: &Path) -> (Result<Password, PasswordError>, String) {
+        let err = Sink::default();
+        let console = Console::with_writers(OutputOptions::default(), Box::new(Sink::default()), Box::new(err.clone()));
+        let source = DefaultPasswordSource {
+            file: Some(path.into()),
+            prompt: false,
+            terminal: Arc::default(),
+            console: Arc::new(console),
+            stdin_line: OnceLock::new(),
+        };
+        (source.for_startup(&UserName::parse("hans").unwrap()), err.take())
+    }
 
     fn from_file(content: &[u8]) -> Result<Password, PasswordError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(content).unwrap();
-        let source = DefaultPasswordSource { file: Some(file.path().into()), prompt: false };
-        source.for_startup(&UserName::parse("hans").unwrap())
+        from_path(file.path()).0
+    }
+
+    #[test]
+    fn a_readable_file_and_a_byte_order_mark_draw_a_warning() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "pw\n").unwrap();
+        for (mode, warns) in [(0o600, false), (0o640, true), (0o604, true), (0o711, false)] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            let (password, err) = from_path(file.path());
+            assert_eq!(*password.unwrap(), b"pw");
+            assert_eq!(err.contains("can read"), warns, "{mode:o}: {err}");
+        }
+        std::fs::write(&file, b"\xef\xbb\xbfpw\r\n").unwrap();
+        let (password, err) = from_path(file.path());
+        assert_eq!(*password.unwrap(), b"\xef\xbb\xbfpw", "a password is any bytes");
+        assert!(err.contains("byte order mark"), "{err}");
+    }
+
+    #[test]
+    fn what_follows_the_first_line_stays_for_the_commands() {
+        for (input, password, rest) in [
+            ("pw\r\nlap\n".to_owned(), "pw".to_owned(), "lap\n"),
+            (format!("{}\nlap\n", "x".repeat(256)), "x".repeat(256), "lap\n"),
+            (format!("{}\nlap\n", "x".repeat(5_000)), "x".repeat(LINE_MAX_BYTES), "lap\n"),
+            (String::new(), String::new(), ""),
+        ] {
+            let mut reader = input.as_bytes();
+            assert_eq!(*first_line(&mut reader).unwrap(), password.as_bytes());
+            assert_eq!(reader, rest.as_bytes());
+        }
     }
 
     #[test]
@@ -132,8 +253,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let source = DefaultPasswordSource { file: Some("/nonexistent/pw".into()), prompt: false };
-        let error = source.for_command(&UserName::parse("hans").unwrap()).unwrap_err();
+        let error = from_path("/nonexistent/pw".as_ref()).0.unwrap_err();
         assert!(error.to_string().starts_with("/nonexistent/pw: "), "{error}");
     }
 }

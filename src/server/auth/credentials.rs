@@ -1,7 +1,7 @@
 //! The credentials file: which users may log in.
 //!
 //! One line per user, `<username> <password>`, split at the first space; the rest of the line is the password, unchanged.
-//! Blank lines and lines that start with `#` are skipped. A password that starts with `$fileshare$` is a record that
+//! Blank lines and lines that start with `#` are skipped, and so is a byte order mark in front of the text. A password that starts with `$fileshare$` is a record that
 //! reveals no password: `$fileshare$1$` and the 640 hex digits of [`PasswordRecord::to_bytes`].
 //!
 //! No error, warning or debug text holds a password.
@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use super::keys::CredentialVersion;
-use crate::common::escape::display_path;
+use crate::common::escape::{display_path, strip_byte_order_mark};
 use crate::common::limits::PASSWORD_MAX_BYTES;
 use crate::common::opaque::{KeyStretching, PasswordRecord};
 use crate::common::types::{UserName, UserNameError};
@@ -85,6 +85,8 @@ pub enum LineProblem {
     /// The text before the first space is not a user name.
     #[error("{0}")]
     UserName(#[from] UserNameError),
+    #[error("the file is UTF-16 text; save it as UTF-8")]
+    Utf16,
     #[error("a user name, one space and a password are needed; the password is missing")]
     NoPassword,
     #[error("a password has at most {PASSWORD_MAX_BYTES} bytes")]
@@ -115,6 +117,10 @@ impl Credentials {
 
     /// Parses the text of the file (sans-IO); `path` appears in errors only.
     pub fn parse(text: &[u8], path: &Path) -> Result<Self, CredentialsError> {
+        if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
+            return Err(CredentialsError::Line { path: path.into(), line: 1, problem: LineProblem::Utf16 });
+        }
+        let text = strip_byte_order_mark(text);
         let mut users = BTreeMap::new();
         let mut lines: BTreeMap<UserName, usize> = BTreeMap::new();
         let is_blank = |text: &[u8]| text.iter().all(|byte| matches!(byte, b' ' | b'\t'));

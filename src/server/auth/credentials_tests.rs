@@ -57,6 +57,19 @@ fn the_rest_of_a_line_is_the_password_unchanged() {
 }
 
 #[test]
+fn a_byte_order_mark_in_front_is_skipped() {
+    let credentials = parse(b"\xef\xbb\xbfhans falcon*solo\r\nvader sithlord**\r\n").unwrap();
+    assert_eq!(password(&credentials, "hans"), b"falcon*solo");
+    assert_eq!(password(&credentials, "vader"), b"sithlord**");
+    assert!(parse(b"\xef\xbb\xbf").unwrap().users.is_empty());
+    assert!(parse(b"\xef\xbb\xbf# comment\n").unwrap().users.is_empty());
+    assert!(error(b"hans x\n\xef\xbb\xbfvader x\n").contains("line 2"), "only in front of the text");
+    for text in [&b"\xff\xfeh\0a\0n\0s\0"[..], b"\xfe\xff\0h\0a\0n\0s"] {
+        assert_eq!(error(text), "creds.txt, line 1: the file is UTF-16 text; save it as UTF-8");
+    }
+}
+
+#[test]
 fn errors_name_file_and_line_and_never_a_password() {
     assert_eq!(error(b"hans secret1\n# c\nhans secret2\n"), "creds.txt, lines 1 and 3: duplicate user hans");
     let no_password = "creds.txt, line 2: a user name, one space and a password are needed; the password is missing";
