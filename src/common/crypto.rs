@@ -43,6 +43,8 @@ pub(crate) mod context {
     pub const SESSION_IDS: &str = "fileshare 2026 v1 server session ids";
     /// From the server's root secret: reset tokens.
     pub const RESET_TOKENS: &str = "fileshare 2026 v1 server reset tokens";
+    /// From a session's reset token and a delay: the tag of a RESET.
+    pub const RESET_TAG: &str = "fileshare 2026 v1 reset tag";
     /// From the server's root secret and a user name: the seed of that name's OPRF key.
     pub const OPRF_SEEDS: &str = "fileshare 2026 v1 server oprf seeds";
     /// From the server's root secret and a user name: the rest of the password record of an unknown user.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
 use super::crypto::{AeadKey, NONCE_BYTES, Secret, TAG_BYTES, context, derive};
-use super::packet::{CLIENT_INFO_BYTES, Cookie, LOGIN_RESULT_BYTES, Nonce, ResetToken};
+use super::packet::{CLIENT_INFO_BYTES, Cookie, LOGIN_RESULT_BYTES, Nonce, ResetTag};
 use super::redacted::Redacted;
 use super::types::{InstanceId, PublicationsDigest, SessionId};
 
@@ -41,6 +41,16 @@ impl LoginKey {
     pub fn result(&self, nonce: &Nonce) -> LoginResultKey {
         MessageKey::new(derive(context::LOGIN_RESULT, &self.0), nonce)
     }
+}
+
+/// Known to the server and the client of one session: the key of the tags of its RESETs.
+pub type ResetToken = [u8; 16];
+
+/// The tag by which the client of a session recognises a genuine RESET. It covers the delay, which an attacker could
+/// otherwise choose.
+pub fn reset_tag(token: &ResetToken, delay_ms: u16) -> ResetTag {
+    let material = Zeroizing::new([token.as_slice(), &delay_ms.to_be_bytes()].concat());
+    *derive(context::RESET_TAG, &material).first_chunk().expect("32 bytes")
 }
 
 /// The keys of one attempt to resume a session: derived from the secret in the ticket, and fresh because the nonces of

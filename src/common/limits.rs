@@ -93,6 +93,9 @@ pub const PENDING_LOGINS_MAX: usize = 8_192;
 pub const PENDING_LOGINS_KNOWN_MAX: usize = 2_048;
 /// Most logins that the server stores for one network (an address prefix, /32 or /48).
 pub const PENDING_LOGINS_PER_NETWORK_MAX: usize = 1_024;
+/// Longest delay in a RESET, and the longest that a client waits for one. A restarted server resumes 10,000 clients in 4 s
+/// (one every 0.4 ms) if they come one after the other, and a command waits 30 s, so a user notices nothing.
+pub const RESET_DELAY_MAX: Duration = Duration::from_secs(5);
 /// Validity of a resumption ticket.
 pub const RESUMPTION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3_600);
 

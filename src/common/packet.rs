@@ -29,7 +29,7 @@ pub type Nonce = [u8; 16];
 /// Proves that a client receives packets at its address (address validation as in QUIC).
 pub type Cookie = [u8; 32];
 /// Authenticates a RESET: the server sends it to the client in the encrypted parameters of the session.
-pub type ResetToken = [u8; 16];
+pub type ResetTag = [u8; 16];
 
 /// Bytes of the messages of OPAQUE (Ristretto255, TripleDH).
 pub const KE1_BYTES: usize = 96;
@@ -113,7 +113,8 @@ pub enum Packet<'a> {
     /// The server does not have this session any more.
     Reset {
         id: SessionId,
-        token: ResetToken,
+        /// Authenticates id and delay; see [`reset_tag`](super::handshake_keys::reset_tag).
+        tag: ResetTag,
         /// How long the client waits before it resumes. A restarted server spreads its clients by it.
         delay_ms: u16,
     },
@@ -146,7 +147,7 @@ impl<'a> Packet<'a> {
                 let id = SessionId(*take(input)?);
                 return Some(Self::Session { id });
             }
-            0x11 => Self::Reset { id: SessionId(*take(input)?), token: *take(input)?, delay_ms: take_u16(input)? },
+            0x11 => Self::Reset { id: SessionId(*take(input)?), tag: *take(input)?, delay_ms: take_u16(input)? },
             _ => return None,
         };
         input.is_empty().then_some(packet)
@@ -183,7 +184,7 @@ impl<'a> Packet<'a> {
             Self::Refused { nonce } => push(out, 0x0a, &[&nonce]),
             Self::Throttled { nonce, retry_after_s } => push(out, 0x0b, &[&nonce, &retry_after_s.to_be_bytes()]),
             Self::Session { .. } => unreachable!("SessionCipher writes session datagrams"),
-            Self::Reset { id, token, delay_ms } => push(out, 0x11, &[&id.0, &token, &delay_ms.to_be_bytes()]),
+            Self::Reset { id, tag, delay_ms } => push(out, 0x11, &[&id.0, &tag, &delay_ms.to_be_bytes()]),
         }
     }
 }
@@ -247,7 +248,7 @@ mod tests {
             Packet::Resumed { nonce, server_nonce: [8; 16], result: &[7; LOGIN_RESULT_BYTES] },
             Packet::Refused { nonce },
             Packet::Throttled { nonce, retry_after_s: 300 },
-            Packet::Reset { id: SessionId([1; 16]), token: [2; 16], delay_ms: 700 },
+            Packet::Reset { id: SessionId([1; 16]), tag: [2; 16], delay_ms: 700 },
         ];
         packets.iter().map(Packet::to_bytes).collect()
     }

@@ -140,7 +140,8 @@ fn a_resumption_is_read() {
     let before = read_login(&vectors);
     let bytes = |field| vectors.bytes("resumption", field);
     let (reset, hello, retry) = (bytes("reset"), bytes("hello"), bytes("retry"));
-    assert_eq!(reset, [&[0x11], before.session.as_slice(), &before.reset_token, &[0, 0]].concat());
+    let tag = &derive("reset tag", &[before.reset_token.as_slice(), &[0, 0]].concat())[..16];
+    assert_eq!(reset, [&[0x11], before.session.as_slice(), tag, &[0, 0]].concat());
     let nonce = hello[3..19].to_vec();
     let mut resume = bytes("resume");
     let ticket = resume.split_off(97);

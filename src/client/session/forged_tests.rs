@@ -40,7 +40,7 @@ fn forgeries(nonce: Nonce) -> Vec<Vec<u8>> {
         Packet::Resumed { nonce, server_nonce: [1; 16], result: &answer },
         Packet::Refused { nonce },
         Packet::Throttled { nonce, retry_after_s: u16::MAX },
-        Packet::Reset { id: SessionId([0; 16]), token: [0; 16], delay_ms: 0 },
+        Packet::Reset { id: SessionId([0; 16]), tag: [0; 16], delay_ms: 0 },
     ];
     packets.iter().map(Packet::to_bytes).chain([forged_login2(nonce, 9)]).collect()
 }

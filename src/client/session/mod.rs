@@ -36,8 +36,8 @@ use self::requests::Requests;
 use self::resync::Resync;
 use self::timers::{Timer, TimerTable};
 use crate::common::crypto::Secret;
-use crate::common::handshake_keys::{ClientInfo, SessionParams};
-use crate::common::limits::{COMMAND_TIMEOUT, LOGIN_TIMEOUT, LOGOUT_TIMEOUT, MESSAGE_MAX_BYTES};
+use crate::common::handshake_keys::{ClientInfo, SessionParams, reset_tag};
+use crate::common::limits::{COMMAND_TIMEOUT, LOGIN_TIMEOUT, LOGOUT_TIMEOUT, MESSAGE_MAX_BYTES, RESET_DELAY_MAX};
 use crate::common::message::{ClientMessage, Request, Response, encoded_len};
 use crate::common::opaque::KeyStretching;
 use crate::common::packet::Packet;
@@ -212,13 +212,13 @@ impl Session {
         match Packet::parse(datagram) {
             None => log::trace!("{from}: {} bytes that are no packet", datagram.len()),
             Some(Packet::Session { .. }) => self.on_sealed(now, from, datagram),
-            Some(Packet::Reset { id, token, delay_ms }) => {
+            Some(Packet::Reset { id, tag, delay_ms }) => {
                 let is_own = |connection: &ServerConnection| {
-                    let is_true = connection.params.reset_token.as_slice().ct_eq(&token).into();
-                    connection.server == from && connection.params.session == id && is_true
+                    let expected = reset_tag(&connection.params.reset_token.0, delay_ms);
+                    connection.server == from && connection.params.session == id && expected.ct_eq(&tag).into()
                 };
                 if self.connection.as_ref().is_some_and(is_own) {
-                    self.on_reset(now, Duration::from_millis(delay_ms.into()));
+                    self.on_reset(now, Duration::from_millis(delay_ms.into()).min(RESET_DELAY_MAX));
                 }
             }
             Some(packet) if matches!(self.state, State::LoggingIn { .. }) => self.on_login_packet(now, from, &packet),

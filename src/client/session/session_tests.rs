@@ -185,9 +185,11 @@ fn packets_from_other_addresses_are_ignored() {
 fn a_forged_reset_is_ignored() {
     let mut pair = Pair::established();
     let true_reset = pair.server.reset(0);
-    let Some(Packet::Reset { id, token, .. }) = Packet::parse(&true_reset) else { panic!("no RESET") };
-    for (id, token) in [(id, [0; 16]), (SessionId([0; 16]), token)] {
-        pair.deliver(Packet::Reset { id, token, delay_ms: 0 }.to_bytes());
+    let Some(Packet::Reset { id, tag, .. }) = Packet::parse(&true_reset) else { panic!("no RESET") };
+    // The last has a delay that the attacker has chosen.
+    for (id, tag, delay_ms) in [(id, [0; 16], 0), (SessionId([0; 16]), tag, 0), (id, tag, u16::MAX)] {
+        pair.deliver(Packet::Reset { id, tag, delay_ms }.to_bytes());
+        pair.advance(Duration::from_secs(70));
         assert_eq!(pair.server.resumptions, 0);
     }
     pair.deliver(true_reset);
@@ -204,6 +206,16 @@ fn a_reset_is_followed_by_a_resumption_after_its_delay() {
     assert_eq!(pair.server.resumptions, 1);
     assert!(matches!(pair.event(), Event::Started { resumed: true, .. }));
     pair.no_event();
+}
+
+#[test]
+fn the_delay_of_a_reset_is_capped() {
+    let mut pair = Pair::established();
+    pair.deliver(pair.server.reset(u16::MAX));
+    pair.advance(RESET_DELAY_MAX - MILLISECOND);
+    assert_eq!(pair.server.resumptions, 0);
+    pair.advance(MILLISECOND);
+    assert_eq!(pair.server.resumptions, 1);
 }
 
 #[test]

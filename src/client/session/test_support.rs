@@ -90,7 +90,7 @@ impl ScriptedServer {
     /// A RESET of the established session.
     pub fn reset(&self, delay_ms: u16) -> Vec<u8> {
         let id = self.session.as_ref().expect("an established session").id();
-        Packet::Reset { id, token: self.reset_token(), delay_ms }.to_bytes()
+        Packet::Reset { id, tag: reset_tag(&self.reset_token(), delay_ms), delay_ms }.to_bytes()
     }
 
     pub fn seal(&mut self, message: &ServerMessage) -> Vec<u8> {

@@ -8,7 +8,7 @@ use rand::RngCore;
 use subtle::ConstantTimeEq;
 
 use crate::common::crypto::{AeadKey, Secret, context, derive};
-use crate::common::packet::ResetToken;
+use crate::common::handshake_keys::ResetToken;
 use crate::common::types::SessionId;
 
 /// Changes when a user's credential does; sealed into resumption tickets, never stored.
@@ -49,7 +49,7 @@ impl Keys {
         id.0[8..].ct_eq(&self.id_tag(&id.0)).into()
     }
 
-    /// The token by which the client of this session recognises a genuine RESET.
+    /// The key by which the client of this session recognises a genuine RESET.
     pub fn reset_token(&self, id: &SessionId) -> ResetToken {
         let hash = blake3::keyed_hash(&self.resets, &id.0);
         *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")

@@ -2,7 +2,7 @@
 //! because the server was restarted.
 //!
 //! Defended: only an id that this server issued is answered; a reset is smaller than the datagram that caused it, and
-//! limited in rate, per prefix and in all; only the session's own client knows the token that authenticates it. After a
+//! limited in rate, per prefix and in all; only the session's own client knows the token that authenticates it and its delay. After a
 //! restart, the delay in the resets spreads the clients over the seconds that it takes to resume all of them. A session
 //! gets one turn, however often it asks, so a replayed datagram delays no other client.
 
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use log::{debug, trace};
 
 use super::Server;
+use crate::common::handshake_keys::reset_tag;
+use crate::common::limits::RESET_DELAY_MAX;
 use crate::common::net::AddressPrefix;
 use crate::common::packet::Packet;
 use crate::common::rate::{Rate, TokenBucket};
@@ -28,11 +30,9 @@ const RATE_PER_PREFIX: Rate = Rate::every(Duration::from_micros(100), 10_000);
 const PREFIXES_MAX: usize = 16_384;
 /// Time allowed for each client to resume.
 const SPREAD: Duration = Duration::from_micros(400);
-/// The longest delay that a client is given.
-const DELAY_MAX: Duration = Duration::from_secs(5);
 /// Turns that are remembered until they are over: somewhat more than fit into the longest delay.
 const TURNS_MAX: usize = 16_384;
-const _: () = assert!(TURNS_MAX as u128 * SPREAD.as_micros() > DELAY_MAX.as_micros());
+const _: () = assert!(TURNS_MAX as u128 * SPREAD.as_micros() > RESET_DELAY_MAX.as_micros());
 
 /// Limits the rate of resets and assigns the turns to resume.
 pub(super) struct ResetLimiter {
@@ -62,7 +62,7 @@ impl ResetLimiter {
             return end.saturating_duration_since(now + SPREAD);
         }
         let next = self.turns.last_expiry().map_or(now, |end| end.max(now));
-        let delay = (next - now).min(DELAY_MAX);
+        let delay = (next - now).min(RESET_DELAY_MAX);
         if self.turns.len() < TURNS_MAX {
             self.turns.insert(id, now + delay + SPREAD, ());
         }
@@ -80,6 +80,7 @@ impl Server {
             return debug!("{to}: too many resets; no reset is sent");
         }
         let delay_ms = u16::try_from(self.reset_limiter.delay(now, id).as_millis()).unwrap_or(u16::MAX);
-        out.send_packet(to, Packet::Reset { id, token: self.keys.reset_token(&id), delay_ms });
+        let tag = reset_tag(&self.keys.reset_token(&id), delay_ms);
+        out.send_packet(to, Packet::Reset { id, tag, delay_ms });
     }
 }

@@ -46,7 +46,7 @@ fn no_reply_to_an_unvalidated_address_is_larger_than_its_request() {
         Packet::Resumed { nonce, server_nonce: [8; 16], result: &[7; 336] },
         Packet::Refused { nonce },
         Packet::Throttled { nonce, retry_after_s: 300 },
-        Packet::Reset { id: hans.params.session, token: [2; 16], delay_ms: 700 },
+        Packet::Reset { id: hans.params.session, tag: [2; 16], delay_ms: 700 },
     ];
     let mut requests: Vec<Vec<u8>> = packets.iter().map(Packet::to_bytes).chain([session]).collect();
     test.send_message(&mut hans, &ClientMessage::Logout);

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::common::handshake_keys::reset_tag;
 use crate::common::message::{ClientMessage, Heartbeat, Request, Response, ServerMessage};
 use crate::common::packet::Packet;
 use crate::common::session_cipher::{SessionCipher, Side};
@@ -112,8 +113,8 @@ fn an_unknown_session_gets_an_authentic_reset_and_a_random_id_none() {
     test.send_message(&mut hans, &ClientMessage::Logout);
     let bytes = hans.seal(&ClientMessage::Logout);
     let reply = test.send(address(HERE), &bytes);
-    let token = hans.params.reset_token.0;
-    let expected = Packet::Reset { id: hans.params.session, token, delay_ms: 0 };
+    let tag = reset_tag(&hans.params.reset_token.0, 0);
+    let expected = Packet::Reset { id: hans.params.session, tag, delay_ms: 0 };
     assert_eq!(Packet::parse(&reply[0].bytes), Some(expected));
     assert!(reply[0].bytes.len() < bytes.len());
     let mut forged = bytes.clone();
