@@ -26,11 +26,8 @@ pub enum ExitCode {
     LocalFile = 8,
     /// The disk is full, or the user's quota at the server.
     DiskFull = 9,
-    /// SIGHUP.
     HungUp = 129,
-    /// SIGINT.
     Interrupted = 130,
-    /// SIGTERM.
     Terminated = 143,
 }
 
@@ -56,7 +53,6 @@ impl ExitCode {
         self == Self::Success
     }
 
-    /// The first failure of the two.
     pub fn first_failure(self, later: Self) -> Self {
         if self.is_success() { later } else { self }
     }

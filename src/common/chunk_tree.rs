@@ -68,7 +68,6 @@ impl GroupHasher {
     }
 }
 
-/// Hashes one whole group.
 #[cfg(test)]
 pub fn hash_group(size: u64, index: u32, bytes: &[u8]) -> GroupHash {
     let mut hasher = GroupHasher::new(size, index);

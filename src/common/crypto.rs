@@ -19,9 +19,7 @@ pub const NONCE_BYTES: usize = 12;
 pub(crate) mod context {
     /// From an OPAQUE session key: the secret of the new session.
     pub const SESSION: &str = "fileshare 2026 v1 session secret";
-    /// Datagrams from client to server.
     pub const TO_SERVER: &str = "fileshare 2026 v1 datagrams client to server";
-    /// Datagrams from server to client.
     pub const TO_CLIENT: &str = "fileshare 2026 v1 datagrams server to client";
     /// The sealed `ClientInfo` of LOGIN3.
     pub const LOGIN_CLIENT_INFO: &str = "fileshare 2026 v1 login details";

@@ -134,7 +134,6 @@ pub struct ClientInfo {
 /// The server's reply to a client with the right password or a valid ticket. Sealed in [`LOGIN_RESULT_BYTES`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LoginResult {
-    /// The session is established.
     Accepted(SessionParams),
     /// The user has a session with another client.
     AlreadyActive {

@@ -12,7 +12,6 @@ pub enum AddressPrefix {
 }
 
 impl AddressPrefix {
-    /// The prefix of an address.
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(v4) => Self::V4(v4),

@@ -38,7 +38,6 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A full bucket.
     pub fn full() -> Self {
         Self { full_at: None }
     }

@@ -35,7 +35,6 @@ pub fn run(context: &CommandContext, files: &[PathArg], share: bool) -> ExitCode
     }
 }
 
-/// The result of a `get`.
 struct Results {
     /// The exit code of the first failure, in the order of the result lines.
     status: ExitCode,

@@ -11,7 +11,6 @@ use crate::common::types::{ContentHash, FileName, NamedContent};
 /// Hex digits that tell contents of one name apart in a note.
 const SHORT_HASH_DIGITS: usize = 8;
 
-/// One line of the result.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ResultLine {
     /// No active peer has published what this argument names.
@@ -29,7 +28,6 @@ pub(super) struct Selection {
     pub items: Vec<NamedContent>,
     /// Alternative contents of the same names.
     pub notes: Vec<String>,
-    /// Indices of `items`.
     indices: HashMap<(FileName, ContentHash, u64), usize>,
 }
 

@@ -21,12 +21,10 @@ impl Verb {
     pub const ALL: [Self; 9] =
         [Self::Auth, Self::Get, Self::Help, Self::Lap, Self::Lpf, Self::Pub, Self::Sch, Self::Unp, Self::Xit];
 
-    /// The command of this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|verb| verb.name() == name)
     }
 
-    /// What is typed.
     pub fn name(self) -> &'static str {
         self.texts()[0]
     }

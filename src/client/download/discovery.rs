@@ -21,7 +21,6 @@ pub struct SourceOffer {
     pub address: SocketAddr,
     /// The key of the ticket's connection.
     pub key: Redacted<[u8; 32]>,
-    /// The sealed ticket.
     pub ticket: Vec<u8>,
     /// The files that the ticket grants, in its order: indices into the queried files. The coordinator replaces them by
     /// file ids.

@@ -25,7 +25,6 @@ const SAME_CONTENT_LOCKS: usize = 64;
 const LOCK_TRIES: u32 = 100;
 const LOCK_RETRY_WAIT: Duration = Duration::from_millis(10);
 
-/// A file to download.
 pub(super) struct FileJob {
     /// Its index among the files of the user's request.
     pub index: usize,

@@ -1,6 +1,5 @@
 //! A set of chunk groups, as peers report it: one bit a group, lowest first.
 
-/// A set of group numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct GroupSet(Vec<u64>);
 

@@ -244,7 +244,6 @@ impl PartialFile {
         &self.folder
     }
 
-    /// Its name in the folder.
     pub fn name(&self) -> &str {
         &self.name
     }

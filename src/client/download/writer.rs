@@ -31,7 +31,6 @@ pub(super) struct Chunk {
     pub is_last: bool,
 }
 
-/// The group that is arriving.
 enum ReceivingGroup {
     /// The only group of its file: gathered, then written at once.
     Small(Vec<u8>),

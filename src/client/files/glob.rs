@@ -77,7 +77,6 @@ impl Pattern {
     }
 }
 
-/// One component of a pattern.
 #[derive(Debug, Clone)]
 pub enum Component {
     Literal(String),

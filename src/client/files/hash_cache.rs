@@ -61,7 +61,6 @@ impl DiskCache {
         Self { dir, written_bytes: AtomicU64::new(rand::random::<u64>() % PRUNE_INTERVAL_BYTES) }
     }
 
-    /// The hashes of a file with this identity.
     pub fn load(&self, identity: &FileIdentity) -> Option<GroupHashes> {
         if group_count(identity.size) == 1 {
             return None;
@@ -169,7 +168,6 @@ pub struct MemoryCache {
 }
 
 impl MemoryCache {
-    /// The content hash of a file with this identity.
     pub fn content_hash(&self, identity: &FileIdentity) -> Option<ContentHash> {
         lock(&self.content_hashes).get(identity).copied()
     }

@@ -170,7 +170,6 @@ impl SharedDir {
         Ok((file, identity))
     }
 
-    /// Opens a folder.
     pub fn open_dir(&self, path: &str) -> io::Result<OwnedFd> {
         self.open_beneath(path, DIRECTORY).map_err(|errno| self.dir_error(path, errno))
     }

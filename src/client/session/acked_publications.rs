@@ -11,7 +11,6 @@ use crate::common::handshake_keys::SessionParams;
 use crate::common::message::{AudienceRef, Request, Response};
 use crate::common::types::{Audience, Content, FileName, PublicationsDigest, UserName};
 
-/// One acknowledged publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AckedPublication {
     pub content: Content,
@@ -51,7 +50,6 @@ impl AckedPublications {
         self.digest = Some(digest);
     }
 
-    /// The acknowledged publications by name.
     pub fn entries(&self) -> &BTreeMap<FileName, AckedPublication> {
         &self.entries
     }

@@ -99,7 +99,6 @@ impl Session {
         self.handle_expired_timers(now);
     }
 
-    /// `Timer::Heartbeat` has expired.
     pub(super) fn on_heartbeat_timer(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else { return };
         if let Some(number) = connection.heartbeats.on_heartbeat_timer(now, &mut self.io.timers) {
@@ -107,7 +106,6 @@ impl Session {
         }
     }
 
-    /// `Timer::Liveness` has expired.
     pub(super) fn on_liveness_timer(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else { return };
         connection.heartbeats.on_liveness_timer(now, &mut self.io.timers);

@@ -88,12 +88,7 @@ pub enum Event {
     /// The server had lost acknowledged publications; after a reconnect this many were published again.
     Resynced(usize),
     /// A [`Session::request`] has ended.
-    RequestFinished {
-        /// The request.
-        request: RequestHandle,
-        /// Its result.
-        result: Result<Response, RequestError>,
-    },
+    RequestFinished { request: RequestHandle, result: Result<Response, RequestError> },
     /// A [`Session::logout`] has ended.
     LoggedOutByUser,
 }
@@ -238,12 +233,10 @@ impl Session {
         self.io.timers.next_timeout()
     }
 
-    /// The next datagram to be sent.
     pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
         self.io.out.pop_front()
     }
 
-    /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }

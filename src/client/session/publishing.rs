@@ -19,7 +19,6 @@ const STAGINGS_MAX: u32 = 16;
 /// Who may see what is published.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PublishAudience {
-    /// This audience.
     Audience(Audience),
     /// The users who may see the publications of all these owners, from whom the files were downloaded (`get --share`). At
     /// most [`INHERITED_OWNERS_MAX_BYTES`](crate::common::limits::INHERITED_OWNERS_MAX_BYTES) encoded.
@@ -111,7 +110,6 @@ impl Publishing {
     }
 }
 
-/// The requests that stage an audience under `key`.
 pub(super) fn stage_audience_requests(key: u32, users: &[UserName]) -> Vec<Request> {
     let parts = users.chunks(AUDIENCE_PART_MAX_USERS).zip(0..);
     parts.map(|(users, part)| Request::StageAudience { key, part, users: users.to_vec() }).collect()

@@ -58,12 +58,10 @@ struct InFlight {
 pub(super) struct Requests {
     next_handle: u64,
     last_id: u64,
-    /// The next request of the resync.
     resync: Option<Request>,
     queries: VecDeque<Queued>,
     mutations: VecDeque<Queued>,
     in_flight: BTreeMap<RequestId, InFlight>,
-    /// The pending mutation.
     mutation: Option<RequestId>,
     /// A resync is active: the callers' mutations and their queries about their own publications wait.
     pub is_resyncing: bool,

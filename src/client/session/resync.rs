@@ -20,7 +20,6 @@ use crate::common::types::{Audience, FileName, NamedContent};
 /// Keys of audiences that a resync stages. The server API uses the keys below.
 const RESYNC_KEYS: u32 = 1 << 31;
 
-/// The progress of a resync.
 #[derive(Default)]
 pub(super) struct Resync {
     stage: ResyncStage,

@@ -23,11 +23,9 @@ pub(super) enum Timer {
     HandshakeRetry,
     /// The next attempt to reconnect starts.
     ReconnectAttempt,
-    /// LOGOUT is retransmitted.
     LogoutRetry,
     /// A request has waited too long for its reply.
     RequestDeadline,
-    /// A request is retransmitted.
     RequestRetry,
 }
 
@@ -72,7 +70,6 @@ impl TimerTable {
         self.expires_at[timer as usize] = None;
     }
 
-    /// Clears the timers of a handshake.
     pub fn clear_handshake(&mut self) {
         for timer in [Timer::NextAddress, Timer::Login2Grace, Timer::HandshakeRetry] {
             self.clear(timer);

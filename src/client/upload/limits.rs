@@ -68,7 +68,6 @@ pub(super) struct UploadSlots {
 struct SlotState {
     by_user: HashMap<UserName, u8>,
     in_use: u8,
-    /// When a downloader was last refused.
     last_refused: Option<Instant>,
 }
 

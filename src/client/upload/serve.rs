@@ -29,7 +29,6 @@ use crate::common::types::{ContentRef, FileName, UserName};
 /// A downloader waits this long for the list of publications: as long as the client waits for the server.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why an upload ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UploadEnd {
     #[error(transparent)]

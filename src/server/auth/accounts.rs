@@ -15,7 +15,6 @@ use crate::server::journal::LastMutation;
 /// Instances whose last mutation is remembered; the journal stores the latest only.
 const INSTANCES_REMEMBERED: usize = 4;
 
-/// The accounts of all users.
 pub type Accounts = HashMap<UserName, Account>;
 
 pub struct Account {
@@ -70,7 +69,6 @@ impl Account {
         }
     }
 
-    /// The last mutation of an instance, if it is remembered.
     pub fn last_mutation_of(&self, instance: InstanceId) -> Option<&LastMutation> {
         self.recent.iter().find(|last| last.instance == instance)
     }

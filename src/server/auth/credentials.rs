@@ -79,7 +79,6 @@ pub enum CredentialsError {
     Duplicate { path: PathBuf, user: UserName, first: usize, second: usize },
 }
 
-/// What is wrong with a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LineProblem {
     /// The text before the first space is not a user name.

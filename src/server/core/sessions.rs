@@ -61,7 +61,6 @@ pub enum HandshakeReply {
 pub struct StagedAudience {
     /// Chosen by the client.
     pub key: u32,
-    /// The request of the last part.
     pub last_request: RequestId,
     pub parts: u16,
     pub users: Vec<UserName>,

@@ -51,7 +51,6 @@ pub struct Page<T> {
     /// when this is set or [`next`](Self::next) is `None`, and otherwise continues later with the bytes that are left,
     /// reveals nothing about the number of hidden entries but the time it took.
     pub full: bool,
-    /// Steps used.
     pub steps: usize,
 }
 
@@ -164,7 +163,6 @@ impl Index {
         PublicationsDigest(self.owners[owner.0 as usize].digest.to_be_bytes())
     }
 
-    /// One of the owner's publications with its audience.
     pub fn publication(&self, owner: OwnerId, name: &FileName) -> Option<(Content, &Audience)> {
         let IndexedPublication { key, entry } = self.names.publications(self.names.find(name)?)?.of_owner(owner)?;
         Some((key.content(entry.mtime_ms), self.audiences.audience(entry.audience)))

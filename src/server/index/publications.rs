@@ -39,7 +39,6 @@ pub(super) struct IndexedPublication {
     pub(super) entry: PublicationEntry,
 }
 
-/// The publications of one content.
 #[derive(Clone, Copy)]
 pub(super) struct ContentGroup<'a> {
     pub(super) key: &'a ContentKey,
@@ -105,7 +104,6 @@ impl Publications {
         }
     }
 
-    /// The publications of this content.
     pub(super) fn of_content(&self, content: &ContentKey) -> &[PublicationEntry] {
         match self {
             Self::One(one) if one.key == *content => std::slice::from_ref(&one.entry),

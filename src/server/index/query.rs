@@ -299,7 +299,6 @@ impl<'a> Matcher<'a> {
     }
 }
 
-/// Steps of one publication.
 fn cost(entry: &PublicationEntry) -> usize {
     if entry.audience == AudienceId::EVERYONE { 1 } else { RESTRICTED_STEPS }
 }

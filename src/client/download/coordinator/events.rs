@@ -122,7 +122,6 @@ pub(in crate::client::download) enum SourceCommand {
     Stop,
 }
 
-/// A group to request.
 pub(in crate::client::download) struct GroupRequest {
     pub assignment: Assignment,
     /// The file to write to, of a large file.
@@ -136,7 +135,6 @@ pub(in crate::client::download) enum Effect {
         requested_at: Instant,
         files: Vec<FileId>,
     },
-    /// Connect to a source.
     Dial(SourceId, SourceOffer),
     /// Send a command to a source. Until it is connected, only [`SourceCommand::Stop`] is sent.
     Send(SourceId, SourceCommand),

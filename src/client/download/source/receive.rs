@@ -90,7 +90,6 @@ impl SourceConnection<'_> {
         self.pending_grants.pop_front().ok_or_else(|| self.violation("reply without a pending ticket"))
     }
 
-    /// The source reports which groups of a content it has.
     fn on_availability(&mut self, content: u32, groups: &[u8]) -> Result<(), SourceEnd> {
         let Some(at) = self.pending_availability.iter().position(|&pending| pending == content) else {
             return Err(self.violation("unrequested availability"));
