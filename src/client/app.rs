@@ -11,7 +11,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
-use std::thread;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -34,6 +33,7 @@ use crate::client::ui::terminal::PromptTerminal;
 use crate::client::upload::{Listener, UploadService};
 use crate::common::escape::{display_path, escape_controls};
 use crate::common::opaque::KeyStretching;
+use crate::common::threads;
 
 /// How long a cancelled command may take to end before the client exits without it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -119,7 +119,7 @@ pub fn run(options: Options) -> Result<ExitCode, StartupError> {
         // Fails if the client has ended meanwhile.
         let _ = sender.send(AppEvent::ShellExit(exit));
     };
-    thread::Builder::new().name("commands".into()).spawn(commands).map_err(StartupError::System)?;
+    threads::spawn("commands", commands).map_err(StartupError::System)?;
     let ClientExit { code, greets } = wait_for_exit(&events, &interrupts, &*session, &console);
     session.logout();
     if greets {
@@ -365,7 +365,7 @@ fn exit_code_for(signal: ShutdownSignal) -> ExitCode {
 fn print_goodbye(console: &Arc<Console>) {
     let console = Arc::clone(console);
     let (done, printed) = channel();
-    thread::spawn(move || {
+    threads::spawn_or_run("goodbye", move || {
         console.report(&Report::Goodbye);
         let _ = done.send(());
     });

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -17,6 +16,7 @@ use crate::client::control::{RequestError, ServerApi};
 use crate::common::limits::COMMAND_TIMEOUT;
 use crate::common::message::OwnPublication;
 use crate::common::sync::{lock, unpoison};
+use crate::common::threads;
 use crate::common::types::{Audience, Content, ContentRef, FileName, UserName};
 
 /// A login waits this long for the list, so that nearly every user serves everything at once; a longer list is loaded in
@@ -90,7 +90,7 @@ impl OwnPublications {
     ) {
         let login = self.begin_login();
         let (publications, server) = (Arc::clone(self), server.clone());
-        thread::spawn(move || {
+        threads::spawn_or_run("publications", move || {
             let result = publications.load_all(login, &server);
             drop(loading);
             publications.end_loading(login, result.is_ok());

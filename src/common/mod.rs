@@ -16,5 +16,6 @@ pub(crate) mod rate;
 pub(crate) mod redacted;
 pub(crate) mod session_cipher;
 pub(crate) mod sync;
+pub(crate) mod threads;
 pub(crate) mod ticket;
 pub(crate) mod types;

@@ -161,3 +161,17 @@ impl SourceFile {
         self.lines.iter().filter_map(name).collect()
     }
 }
+
+/// Starting a thread may fail: `common/threads.rs` makes that an error, where the standard functions panic.
+#[test]
+fn threads_are_started_in_one_place() {
+    let starts = ["thread::spawn(", "thread::Builder", "scope.spawn(", "ThreadPoolBuilder"];
+    let found: Vec<String> = source::production_files()
+        .iter()
+        .filter(|file| file.module != ["common", "threads"])
+        .flat_map(|file| file.lines.iter().map(move |line| (&file.path, line)))
+        .filter(|(_, line)| starts.iter().any(|start| line.contains(start)))
+        .map(|(path, line)| format!("{path}: {}", line.trim()))
+        .collect();
+    assert!(found.is_empty(), "threads started without `common::threads`:\n{}", found.join("\n"));
+}

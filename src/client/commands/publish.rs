@@ -16,6 +16,7 @@ use crate::client::ui::console::ProgressMeter;
 use crate::client::ui::report::{ItemFailure, Report};
 use crate::common::limits::GROUP_MIN_BYTES;
 use crate::common::message::OwnPublication;
+use crate::common::threads;
 use crate::common::types::{Audience, FileName, NamedContent, UserName};
 
 /// More threads only wait for the disk.
@@ -119,7 +120,7 @@ fn thread_pool(files: usize) -> Option<rayon::ThreadPool> {
     if threads < 2 {
         return None;
     }
-    rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|_| "publish".into()).build().ok()
+    threads::pool("publish", threads)
 }
 
 /// Serves the files first: a peer that sees a new publication can fetch it at once. Until the server accepts them this

@@ -17,7 +17,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, Weak};
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select, unbounded};
@@ -31,6 +30,7 @@ use crate::client::publications::{LoadingGuard, OwnPublications};
 use crate::common::limits::INHERITED_OWNERS_MAX_BYTES;
 use crate::common::message::encoded_len;
 use crate::common::sync::{lock, unpoison};
+use crate::common::threads;
 use crate::common::types::{Audience, FileName, NamedContent, UserName};
 
 /// How long a cancelled command still waits for a reply: a server that is reachable has replied by then.
@@ -101,7 +101,13 @@ impl<'a> Reshare<'a> {
         let (to_publish, files) = unbounded();
         let early = Arc::<Mutex<EarlyPublications>>::default();
         let (publisher, shared) = (Publisher::of(context), early.clone());
-        let early_done = spawn_task(move || publisher.publish_early(&files, &shared));
+        let (done, early_done) = bounded(1);
+        let publish = move || {
+            publisher.publish_early(&files, &shared);
+            let _ = done.send(());
+        };
+        // Without a thread every file is published when it is complete.
+        let _ = threads::spawn("share", publish);
         Self { context, items, to_publish, copies: Mutex::default(), early, early_done }
     }
 
@@ -332,10 +338,10 @@ impl Publisher {
     }
 }
 
-/// Runs `task` on a detached thread; the receiver gets its result.
+/// Runs `task` on a detached thread, or here if there is none; the receiver gets its result.
 fn spawn_task<T: Send + 'static>(task: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
     let (sender, receiver) = bounded(1);
-    thread::spawn(move || {
+    threads::spawn_or_run("share", move || {
         let _ = sender.send(task());
     });
     receiver

@@ -31,6 +31,7 @@ use crate::common::crypto::Secret;
 use crate::common::handshake_keys::SessionParams;
 use crate::common::message::{Request, Response};
 use crate::common::sync::lock;
+use crate::common::threads;
 use crate::common::types::{Password, UserName};
 
 /// Receives what happens to the session. Called on the control thread; must not block.
@@ -122,7 +123,7 @@ impl ControlHandle {
             logouts: Vec::new(),
             reopen_at: None,
         };
-        std::thread::Builder::new().name("control".into()).spawn(move || driver.run())?;
+        threads::spawn("control", move || driver.run())?;
         Ok(Self { _stop: Arc::new(StopOnDrop(Arc::clone(&shared))), shared })
     }
 }

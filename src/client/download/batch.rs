@@ -22,6 +22,7 @@ use super::scheduler::{FileId, SourceId};
 use super::source::{self, SourceHandle};
 use super::{DownloadError, DownloadOutcome, DownloadProgress};
 use crate::common::chunk_tree::GroupHashes;
+use crate::common::threads;
 use crate::common::types::ContentRef;
 
 /// The first query for the sources of a batch, in flight, and the channel that gets its result and all later events.
@@ -75,11 +76,24 @@ fn find_sources(
 ) {
     let query: Vec<ContentRef> = files.iter().map(|&file| ContentRef::from(&jobs[file].item)).collect();
     let (discovery, events) = (discovery.clone(), events.clone());
-    thread::spawn(move || {
+    let queried = files.clone();
+    let sender = events.clone();
+    let search = move || {
         let offers = discovery.find_sources(&query, SOURCES_PER_FILE);
         let received_at = Instant::now();
-        let _ = events.send(DownloadEvent::SourcesFound(SourcesFound { requested_at, received_at, files, offers }));
-    });
+        let _ = sender.send(DownloadEvent::SourcesFound(SourcesFound { requested_at, received_at, files, offers }));
+    };
+    if let Err(error) = threads::spawn("sources", search) {
+        fail_files(queried, &error, &events);
+    }
+}
+
+/// Without a thread nothing would ever be heard of these files.
+fn fail_files(files: impl IntoIterator<Item = FileId>, error: &io::Error, events: &Sender<DownloadEvent>) {
+    for file in files {
+        let outcome = DownloadOutcome::Failed(DownloadError::NoResources(error.to_string()));
+        let _ = events.send(DownloadEvent::File(file, FileEvent::Finished(outcome)));
+    }
 }
 
 /// Connects the coordinator of a batch with its threads.
@@ -94,7 +108,7 @@ struct Driver<'scope, 'env> {
     sources: HashMap<SourceId, SourceHandle>,
 }
 
-impl<'env> Driver<'_, 'env> {
+impl<'scope, 'env> Driver<'scope, 'env> {
     fn run(mut self) -> Coordinator<'env> {
         let _watch = self.watch_cancellation();
         self.create_empty_files();
@@ -115,7 +129,7 @@ impl<'env> Driver<'_, 'env> {
                 self.coordinator.on_event(now, event);
             }
         }
-        self.sources.values().for_each(SourceHandle::shut_down);
+        self.sources.clear();
         self.coordinator
     }
 
@@ -123,12 +137,15 @@ impl<'env> Driver<'_, 'env> {
     fn watch_cancellation(&self) -> impl Sized + use<> {
         let (watch, end) = bounded::<Infallible>(0);
         let (cancelled, events) = (self.files.cancelled.clone(), self.sender.clone());
-        self.scope.spawn(move || {
+        let wait = move || {
             select! {
                 recv(cancelled) -> _ => drop(events.send(DownloadEvent::Interrupted)),
                 recv(end) -> _ => {}
             }
-        });
+        };
+        if let Err(error) = threads::spawn_scoped(self.scope, "cancellation", wait) {
+            fail_files(0..self.files.jobs.len(), &error, &self.sender);
+        }
         watch
     }
 
@@ -152,26 +169,35 @@ impl<'env> Driver<'_, 'env> {
             }
             Effect::Dial(source, offer) => self.dial(source, offer),
             Effect::Send(source, command) => self.send(source, command),
-            Effect::Open(file, outline) => drop(self.scope.spawn(move || open_large(files, file, outline, &events))),
-            Effect::Finalize(file, incomplete) => drop(self.scope.spawn(move || {
+            Effect::Open(file, outline) => {
+                self.spawn_for(file, "open", move || open_large(files, file, outline, &events));
+            }
+            Effect::Finalize(file, incomplete) => self.spawn_for(file, "finalize", move || {
                 let outcome = files.finalize_large(file, &incomplete);
                 let _ = events.send(DownloadEvent::File(file, FileEvent::Finished(outcome)));
-            })),
+            }),
             Effect::Close(incomplete) => incomplete.close(),
             Effect::Report(report) => self.report(report),
         }
     }
 
+    fn spawn_for(&self, file: FileId, name: &str, work: impl FnOnce() + Send + 'scope) {
+        if let Err(error) = threads::spawn_scoped(self.scope, name, work) {
+            fail_files([file], &error, &self.sender);
+        }
+    }
+
     fn dial(&mut self, id: SourceId, offer: SourceOffer) {
         let (files, events) = (self.files, self.sender.clone());
-        match source::command_channel() {
-            Ok((handle, commands)) => {
-                self.sources.insert(id, handle);
-                self.scope.spawn(move || source::run_source(files, id, offer, commands, &events));
-            }
-            Err(error) => {
-                let _ = events.send(DownloadEvent::Source(id, SourceEvent::Ended(SourceEnd::Lost(error.to_string()))));
-            }
+        let started = source::command_channel().and_then(|(handle, commands)| {
+            let run = move || source::run_source(files, id, offer, commands, &events);
+            threads::spawn_scoped(self.scope, "source", run)?;
+            self.sources.insert(id, handle);
+            Ok(())
+        });
+        if let Err(error) = started {
+            let end = SourceEnd::NoResources(error.to_string());
+            let _ = self.sender.send(DownloadEvent::Source(id, SourceEvent::Ended(end)));
         }
     }
 

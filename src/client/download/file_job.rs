@@ -48,6 +48,8 @@ pub(super) struct FileState {
     /// Whether a source sent other content, and whether one failed in another way.
     pub hash_mismatch: bool,
     pub other_failure: bool,
+    /// The last source failed for want of a thread or descriptor here.
+    pub has_no_resources: bool,
 }
 
 impl FileState {
@@ -62,6 +64,7 @@ impl FileState {
             last_failure: None,
             hash_mismatch: false,
             other_failure: false,
+            has_no_resources: false,
         }
     }
 
@@ -75,7 +78,10 @@ impl FileState {
             return DownloadError::HashMismatch;
         }
         let reason = self.last_failure.as_deref().unwrap_or("no source is left");
-        DownloadError::Transfer(reason.to_owned())
+        match self.has_no_resources {
+            true => DownloadError::NoResources(reason.to_owned()),
+            false => DownloadError::Transfer(reason.to_owned()),
+        }
     }
 }
 

@@ -105,6 +105,9 @@ pub enum DownloadError {
     Locked,
     #[error("{0}")]
     Local(io::Error),
+    /// No thread or descriptor. Verified groups are kept.
+    #[error("{0}")]
+    NoResources(String),
     /// Verified groups are kept.
     #[error("the disk is full")]
     DiskFull,
@@ -126,6 +129,7 @@ impl From<&DownloadError> for ExitCode {
             DownloadError::HashMismatch => Self::HashMismatch,
             DownloadError::Exists | DownloadError::Locked | DownloadError::Local(_) => Self::LocalFile,
             DownloadError::DiskFull | DownloadError::FileTooLarge => Self::DiskFull,
+            DownloadError::NoResources(_) => Self::Internal,
             DownloadError::Interrupted => Self::Interrupted,
             DownloadError::Request(error) => error.into(),
         }

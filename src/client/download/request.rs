@@ -12,6 +12,7 @@ use super::discovery::SourceDiscovery;
 use super::file_job::{FileJob, FileOperations};
 use super::target::{TargetDir, TargetState};
 use super::{Cancelled, DownloadError, DownloadOptions, DownloadOutcome, DownloadProgress, OnExists, is_cancelled};
+use crate::common::threads;
 use crate::common::types::NamedContent;
 
 /// Files of a batch: half of the contents that an uploader grants to one connection (`GRANTS_MAX`).
@@ -43,10 +44,20 @@ impl DownloadRequest<'_> {
         let starts = (0..self.items.len()).step_by(FILES_PER_BATCH);
         let mut batches = starts.map(|start| start..self.items.len().min(start + FILES_PER_BATCH));
         thread::scope(|scope| {
-            let mut prepare_next = || batches.next().map(|batch| scope.spawn(|| self.prepare(batch)));
+            let mut prepare_next = || {
+                let batch = batches.next()?;
+                let prepare = {
+                    let batch = batch.clone();
+                    move || self.prepare(batch)
+                };
+                Some((threads::spawn_scoped(scope, "prepare", prepare), batch))
+            };
             let mut next = prepare_next();
-            while let Some(prepared) = next {
-                let mut batch = prepared.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            while let Some((prepared, batch)) = next {
+                let mut batch = match prepared {
+                    Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                    Err(_) => self.prepare(batch),
+                };
                 next = prepare_next();
                 let finished = std::mem::take(&mut batch.finished);
                 finished.iter().for_each(|(index, outcome)| progress.finished(*index, outcome));

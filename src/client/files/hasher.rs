@@ -8,13 +8,16 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
 
+use rayon::ThreadPool;
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use super::shared_dir::FileIdentity;
 use crate::common::chunk_tree::{GroupHash, GroupHasher, GroupHashes, group_count, group_range};
 use crate::common::sync::{lock, unpoison};
+use crate::common::threads;
 
 /// Bytes read at once: fits a core's own cache, and BLAKE3 uses its widest instructions.
 const PIECE_BYTES: usize = 256 << 10;
@@ -66,7 +69,13 @@ pub fn hash_file(
         // Handing a small file to the pool takes longer than hashing it.
         [place] => hash_group(&mut buffer(), (0, place)),
         // The bridge hands the groups out in order, so that the file is read from its start to its end.
-        places => (0..).zip(places).par_bridge().try_for_each_init(buffer, hash_group),
+        places => match hash_pool() {
+            Some(pool) => pool.install(|| (0..).zip(places).par_bridge().try_for_each_init(buffer, hash_group)),
+            None => {
+                let mut buffer = buffer();
+                (0..).zip(places).try_for_each(|place| hash_group(&mut buffer, place))
+            }
+        },
     };
     if hashed.is_ok() {
         job.report_progress(&mut lock(&job.on_progress));
@@ -79,6 +88,17 @@ pub fn hash_file(
     }
     let hashes = hashes.into_iter().filter_map(OnceLock::into_inner).collect();
     GroupHashes::from_groups(size, hashes).ok_or(HashError::Interrupted)
+}
+
+/// The threads that hash large files, one for each core. `None`: the system has none to spare now.
+fn hash_pool() -> Option<Arc<ThreadPool>> {
+    static POOL: Mutex<Option<Arc<ThreadPool>>> = Mutex::new(None);
+    let mut pool = lock(&POOL);
+    if pool.is_none() {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        *pool = threads::pool("hash", threads).map(Arc::new);
+    }
+    pool.clone()
 }
 
 /// What the threads share.
@@ -142,6 +162,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::common::threads::test_limit::with_threads;
 
     fn file_of(bytes: &[u8]) -> (File, FileIdentity) {
         let mut file = tempfile::tempfile().unwrap();
@@ -195,5 +216,13 @@ mod tests {
         });
         assert!(matches!(stopped, Err(HashError::Interrupted)));
         assert_eq!(calls, 1);
+    }
+
+    #[test]
+    fn without_threads_a_file_is_hashed_by_the_caller() {
+        let bytes = bytes((5 << 20) + 1);
+        let (file, identity) = file_of(&bytes);
+        let hashes = with_threads(0, || hash_file(&file, &identity, &mut |_| ControlFlow::Continue(())));
+        assert_eq!(hashes.unwrap().root().0, *blake3::hash(&bytes).as_bytes());
     }
 }

@@ -22,6 +22,7 @@ use crate::client::shell::tokenizer::{Token, TokenizeError, Tokenizer, is_blank,
 use crate::common::escape::escape_controls;
 use crate::common::limits::NEEDLE_MAX_BYTES;
 use crate::common::message::NameQuery;
+use crate::common::threads;
 use crate::common::types::FileName;
 
 /// How long a key press waits for the server.
@@ -110,12 +111,15 @@ impl Completion {
         }
         let (sender, found) = mpsc::channel();
         let (server, is_searching) = (self.server.clone(), Arc::clone(&self.is_searching));
-        std::thread::spawn(move || {
+        let search = move || {
             let names = server.search(NameQuery::Prefix(word)).unwrap_or_default();
             is_searching.store(false, SeqCst);
             // Fails after the timeout.
             let _ = sender.send(names);
-        });
+        };
+        if threads::spawn("completion", search).is_err() {
+            self.is_searching.store(false, SeqCst);
+        }
         let mut names = found.recv_timeout(SEARCH_TIMEOUT).unwrap_or_default();
         names.truncate(CANDIDATES_MAX);
         to_strings(&names)

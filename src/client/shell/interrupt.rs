@@ -8,6 +8,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::client::commands::CommandState;
+use crate::common::threads;
 
 /// A signal that can end a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,7 @@ pub fn watch_signals(on_signal: impl Fn(ShutdownSignal) + Send + 'static) -> io:
     if !is_ignored(SIGHUP) {
         signals.add_signal(SIGHUP)?;
     }
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
+    threads::spawn("signals", move || {
         for signal in signals.forever() {
             on_signal(match signal {
                 SIGINT => ShutdownSignal::Interrupt,

@@ -12,6 +12,7 @@ use crate::client::ui::console::Console;
 use crate::client::upload::UploadService;
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::SessionParams;
+use crate::common::threads;
 use crate::common::types::UserName;
 
 /// Lines that wait to be printed; further ones are dropped.
@@ -43,7 +44,7 @@ impl SessionObserver {
         let (queue, messages) = sync_channel(QUEUE_MAX);
         let on_logout: LogoutCallback = Arc::new(on_logout);
         let callback = Arc::clone(&on_logout);
-        std::thread::Builder::new().name("observer".into()).spawn(move || print(&messages, &console, &*callback))?;
+        threads::spawn("observer", move || print(&messages, &console, &*callback))?;
         Ok(Self { uploads, on_logout, queue })
     }
 

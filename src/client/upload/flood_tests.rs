@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write, stdin};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 

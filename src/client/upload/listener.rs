@@ -12,7 +12,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 #[cfg(test)]
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
@@ -25,6 +25,7 @@ use super::pending::{PendingConnection, Progress};
 use crate::client::transport::Waker;
 use crate::common::net::AddressPrefix;
 use crate::common::sync::lock;
+use crate::common::threads;
 
 /// Connections accepted before the pending ones are driven again.
 const ACCEPT_BATCH: usize = 32;
@@ -78,7 +79,7 @@ impl Listener {
             pending: Vec::new(),
             accept_again_at: None,
         };
-        let accept_loop = thread::Builder::new().name("listener".into()).spawn(move || accept_loop.run())?;
+        let accept_loop = threads::spawn("listener", move || accept_loop.run())?;
         Ok(Self {
             port,
             shutdown: Some(sender),
@@ -220,8 +221,7 @@ impl AcceptLoop {
         let started = stream.set_nonblocking(false).and_then(|()| {
             let waker = Arc::new(Waker::new()?);
             let (context, accepted) = (self.context.clone(), accepted(waker.clone()));
-            let thread =
-                thread::Builder::new().name("upload".into()).spawn(move || connection::run(&context, accepted))?;
+            let thread = threads::spawn("upload", move || connection::run(&context, accepted))?;
             Ok(RunningUpload { thread, stream: Arc::downgrade(&stream), waker })
         });
         let mut uploads = lock(&self.uploads);

@@ -24,6 +24,7 @@ use crate::client::transport::TransportError;
 use crate::common::chunk_tree::{GroupHash, GroupHashes, group_count};
 use crate::common::peer_message::RefusalReason;
 use crate::common::sync::read;
+use crate::common::threads;
 use crate::common::types::{ContentRef, FileName, UserName};
 
 /// A downloader waits this long for the list of publications: as long as the client waits for the server.
@@ -239,8 +240,8 @@ impl UploadService {
         thread::scope(|scope| {
             let (sender, hashed) = bounded(1);
             let work = move || sender.send(self.files.hash_open_file(file, identity, &mut on_progress));
-            let spawned = thread::Builder::new().name("hash".into()).spawn_scoped(scope, work);
-            let waited = spawned
+            let waited = threads::spawn_scoped(scope, "hash", work)
+                .inspect_err(|error| log::error!("cannot hash a file to serve: {error}"))
                 .map_err(|_| ServeError::Refused(RefusalReason::Unreadable))
                 .and_then(|_| keep_alive.wait(&hashed, None));
             is_cancelled.store(true, Ordering::Relaxed);

@@ -21,6 +21,7 @@ use super::keys::CredentialVersion;
 use crate::common::escape::{display_path, strip_byte_order_mark};
 use crate::common::limits::PASSWORD_MAX_BYTES;
 use crate::common::opaque::{KeyStretching, PasswordRecord};
+use crate::common::threads;
 use crate::common::types::{UserName, UserNameError};
 
 /// Prefix of every record, of any version. No plaintext password starts with it.
@@ -194,7 +195,7 @@ struct ParsedLine {
 fn parse_lines(lines: Vec<(usize, &[u8])>) -> Vec<ParsedLine> {
     let parse = |&(line, text): &(usize, &[u8])| ParsedLine { line, content: parse_line(text) };
     if lines.len() >= LINES_PER_TASK
-        && let Ok(pool) = rayon::ThreadPoolBuilder::new().build()
+        && let Some(pool) = threads::pool("credentials", 0)
     {
         return pool.install(|| lines.par_iter().with_min_len(LINES_PER_TASK).map(parse).collect());
     }

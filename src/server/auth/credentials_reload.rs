@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use zeroize::Zeroizing;
 
 use super::credentials::{Credentials, CredentialsError, VersionedCredentials};
+use crate::common::threads;
 use crate::server::BACKGROUND_NICENESS;
 
 pub struct CredentialsReloader {
@@ -45,7 +46,7 @@ impl CredentialsReloader {
         }
         let (sender, receiver) = channel();
         let (path, key) = (self.path.clone(), self.version_key.clone());
-        std::thread::Builder::new().name("credentials".into()).spawn(move || {
+        threads::spawn("credentials", move || {
             // Failure to lower the priority is harmless. The threads that parse inherit it.
             let _ = rustix::process::nice(BACKGROUND_NICENESS);
             // The receiver is gone when the server stops.

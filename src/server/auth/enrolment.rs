@@ -28,6 +28,7 @@ use crate::common::crypto::Secret;
 use crate::common::net::AddressPrefix;
 use crate::common::opaque::{KeyStretching, OprfSeed, PasswordRecord};
 use crate::common::sync::lock;
+use crate::common::threads;
 use crate::common::types::UserName;
 use crate::server::BACKGROUND_NICENESS;
 use crate::server::fair_queue::FairQueue;
@@ -97,7 +98,7 @@ impl Enrolment {
             return Ok(Self { state });
         }
         let thread_state = Arc::downgrade(&state);
-        std::thread::Builder::new().name("enrolment".into()).spawn(move || {
+        threads::spawn("enrolment", move || {
             // Failure to lower the priority is harmless.
             let _ = rustix::process::nice(BACKGROUND_NICENESS);
             let mut rng = ChaCha20Rng::from_rng(OsRng).expect("the system has randomness");

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::sqlite::{Store, StoreError};
 use super::{Change, JournalSeq, Mutation};
 use crate::common::sync::{lock, wait};
+use crate::common::threads;
 use crate::common::types::Audience;
 
 /// Maximum of mutations queued or being written. A session has one in flight, so this many users can publish at once.
@@ -154,7 +155,7 @@ pub(super) fn start(
     store: Box<dyn Store>,
     wake: Box<dyn Fn() + Send>,
 ) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("journal".into()).spawn(move || {
+    threads::spawn("journal", move || {
         let result = catch_unwind(AssertUnwindSafe(|| run(&queue, store, &wake)));
         if let Err(line) = result.unwrap_or_else(|_| Err("the journal thread panicked".into())) {
             queue.fail(line);

@@ -84,6 +84,8 @@ pub(in crate::client::download) enum SourceEnd {
     Busy { retry_ms: u16 },
     /// It could not be established or was lost.
     Lost(String),
+    /// This machine has no thread or descriptor for it.
+    NoResources(String),
     /// The source violated the protocol or sent other content than published, while it sent this file.
     Misbehaved { file: FileId, reason: String },
 }

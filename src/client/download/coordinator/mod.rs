@@ -269,7 +269,7 @@ impl<'a> Coordinator<'a> {
         source.availability_due.remove(&file);
         let (user, state) = (source.user.clone(), &mut self.files[file]);
         state.last_failure = Some(format!("{user}: {reason}"));
-        state.other_failure = true;
+        (state.other_failure, state.has_no_resources) = (true, false);
         if state.excluded_users.insert(user.clone()) && reason == RefusalReason::Changed {
             self.report(ProgressReport::SourceDropped { user, file, reason: reason.to_string() });
         }

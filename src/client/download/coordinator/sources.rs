@@ -273,7 +273,7 @@ impl Coordinator<'_> {
                     self.report(ProgressReport::Waiting(source.user.clone()));
                 }
             }
-            SourceEnd::Lost(_) => {
+            SourceEnd::Lost(_) | SourceEnd::NoResources(_) => {
                 match source.has_delivered {
                     true => dial.backoff.reset(),
                     false => drop(dial.backoff.next_wait()),
@@ -297,6 +297,7 @@ impl Coordinator<'_> {
         let reason = match end {
             SourceEnd::Done => return,
             SourceEnd::Lost(reason) => format!("{user}: {reason}"),
+            SourceEnd::NoResources(reason) => reason.clone(),
             SourceEnd::Busy { .. } => format!("{user}: all its upload slots are taken"),
             SourceEnd::Misbehaved { file, reason } => {
                 format!("{user} was dropped: {reason} ({})", self.jobs[*file].item.name)
@@ -309,6 +310,7 @@ impl Coordinator<'_> {
             let is_blamed = matches!(end, SourceEnd::Misbehaved { file: blamed, .. } if *blamed == file);
             state.hash_mismatch |= is_blamed;
             state.other_failure |= !is_blamed;
+            state.has_no_resources = matches!(end, SourceEnd::NoResources(_));
             match end {
                 SourceEnd::Busy { retry_ms } => {
                     state.give_up.extend(now + Duration::from_millis((*retry_ms).into()) + BUSY_GRACE);

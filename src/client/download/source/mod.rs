@@ -25,6 +25,7 @@ use crate::client::transport::{self, FrameRef, RecordReader, RecordWriter, Trans
 use crate::common::chunk_tree::{GroupHash, group_range};
 use crate::common::peer_crypto::TransferError;
 use crate::common::peer_message::{GroupRange, PeerRequest, PeerResponse, REQUEST_MAX_RANGES};
+use crate::common::threads;
 
 /// A source that owes something and sends nothing for this long is lost.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,9 +65,11 @@ impl SourceHandle {
         let _ = self.commands.send(command);
         self.link.waker.wake();
     }
+}
 
+impl Drop for SourceHandle {
     /// Ends the connection at once, even if a write waits for the peer.
-    pub fn shut_down(&self) {
+    fn drop(&mut self) {
         self.send(SourceCommand::Stop);
         if let Some(stream) = self.link.stream.get() {
             let _ = stream.shutdown(std::net::Shutdown::Both);
@@ -85,9 +88,8 @@ pub(super) fn run_source(
     let (address, user) = (offer.address, offer.user.clone());
     log::debug!("dialling {user} at {address}");
     let end = match dial(&offer, &commands.receiver) {
-        None => SourceEnd::Done,
-        Some(Ok((reader, writer))) => run_connection(files, id, offer.files, reader, writer, commands, events),
-        Some(Err(error)) => SourceEnd::Lost(format!("no connection to {address}: {error}")),
+        Ok((reader, writer)) => run_connection(files, id, offer.files, reader, writer, commands, events),
+        Err(end) => end,
     };
     log::debug!("{user} at {address}: {end:?}");
     let _ = events.send(DownloadEvent::Source(id, SourceEvent::Ended(end)));
@@ -95,20 +97,18 @@ pub(super) fn run_source(
 
 type Connection = (RecordReader<PeerResponse>, RecordWriter);
 
-/// Connects on a separate thread, which is abandoned on [`SourceCommand::Stop`]: nothing waits for a dead address. Returns
-/// `None` then.
-fn dial(
-    offer: &SourceOffer,
-    commands: &crossbeam_channel::Receiver<SourceCommand>,
-) -> Option<Result<Connection, TransportError>> {
+/// Connects on a separate thread, which is abandoned on [`SourceCommand::Stop`]: nothing waits for a dead address.
+fn dial(offer: &SourceOffer, commands: &crossbeam_channel::Receiver<SourceCommand>) -> Result<Connection, SourceEnd> {
     let (sender, connected) = bounded(1);
     let (address, ticket, key) = (offer.address, offer.ticket.clone(), offer.key);
-    thread::spawn(move || {
-        let _ = sender.send(transport::connect(address, &ticket, &key));
-    });
+    let connect = move || drop(sender.send(transport::connect(address, &ticket, &key)));
+    threads::spawn("dial", connect).map_err(|error| SourceEnd::NoResources(error.to_string()))?;
     select! {
-        recv(connected) -> connected => connected.ok(),
-        recv(commands) -> _ => None,
+        recv(connected) -> connected => match connected {
+            Ok(result) => result.map_err(|error| SourceEnd::Lost(format!("no connection to {address}: {error}"))),
+            Err(_) => Err(SourceEnd::Done),
+        },
+        recv(commands) -> _ => Err(SourceEnd::Done),
     }
 }
 
@@ -126,7 +126,11 @@ fn run_connection(
     let (buffers, to_store) = mpsc::sync_channel(BUFFERS_IN_FLIGHT);
     let (recycle, recycled) = mpsc::channel();
     thread::scope(|scope| {
-        let store = scope.spawn(move || writer::run_writer(files, id, to_store, &recycle, events));
+        let write = move || writer::run_writer(files, id, to_store, &recycle, events);
+        let store = match threads::spawn_scoped(scope, "writer", write) {
+            Ok(store) => store,
+            Err(error) => return SourceEnd::NoResources(error.to_string()),
+        };
         let connection = SourceConnection {
             jobs: files.jobs,
             id,

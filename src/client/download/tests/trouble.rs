@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use super::*;
 use crate::common::peer_message::RefusalReason;
+use crate::common::threads::test_limit::with_threads;
 
 const LARGE: usize = 12 * MIB + 345;
 
@@ -262,4 +263,29 @@ fn a_full_disk_keeps_verified_groups() {
     let outcomes = fixture.fetch(&[&peer]);
     assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::DiskFull)), "{outcomes:?}");
     assert!(std::fs::read(fixture.partial_path(0)).unwrap().starts_with(verified));
+}
+
+/// Whichever thread is the first that the system does not give: the download fails with the reason, and ends.
+#[test]
+fn without_threads_a_download_fails_and_ends() {
+    for size in [100, 3 * MIB] {
+        let fixture = DownloadFixture::new(&[("file", bytes(size, 0))]);
+        let peer = fixture.peer("hans", PeerBehaviour::Honest);
+        let mut threads = 0;
+        loop {
+            let outcomes = with_threads(threads, || fixture.fetch(&[&peer]));
+            match &outcomes[0] {
+                DownloadOutcome::Saved { .. } => break,
+                DownloadOutcome::Failed(error @ DownloadError::NoResources(reason)) => {
+                    assert!(reason.starts_with("cannot start a thread: "), "{reason}");
+                    assert_eq!(ExitCode::from(error), ExitCode::Internal);
+                }
+                other => panic!("{threads} threads: {other:?}"),
+            }
+            threads += 1;
+        }
+        // One each for the sources, the cancellation, the source, its dialling and its writer.
+        assert!(threads >= 5, "{threads}");
+        fixture.assert_whole();
+    }
 }
