@@ -54,7 +54,7 @@ pub mod common {
     }
     pub mod message {
         pub use crate::common::message::{
-            AudienceRef, AvailableContent, ClientMessage, Cursor, Heartbeat, NameQuery, OwnPublication, Request,
+            AudienceRef, AvailableContent, ClientMessage, Cursor, Heartbeat, NameQuery, OwnPublication, Quota, Request,
             ResolvePurpose, Response, ServerMessage, SourceGrant,
         };
     }

@@ -1,7 +1,7 @@
 //! One message of each kind with its encoding.
 
 use fileshare::internals::common::message::{
-    AudienceRef, AvailableContent, ClientMessage, Cursor, Heartbeat, NameQuery, OwnPublication, Request,
+    AudienceRef, AvailableContent, ClientMessage, Cursor, Heartbeat, NameQuery, OwnPublication, Quota, Request,
     ResolvePurpose, Response, ServerMessage, SourceGrant,
 };
 use fileshare::internals::common::peer_message::{GroupRange, PeerRequest, PeerResponse, RefusalReason};
@@ -111,6 +111,7 @@ fn server_messages(section: &mut Section) {
         ("NotPublished", Response::NotPublished),
         ("StaleCursor", Response::StaleCursor),
         ("Rejected", Response::Rejected),
+        ("OverQuota, bytes of names, 33554432", Response::OverQuota { quota: Quota::NameBytes, max: 33_554_432 }),
     ];
     add(section, "HeartbeatAck 128", &ServerMessage::HeartbeatAck { number: 128 });
     for (description, response) in responses {
