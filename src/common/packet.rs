@@ -14,7 +14,7 @@
 //! 0x0a    REFUSED    nonce 16                                                              17   server
 //! 0x0b    THROTTLED  nonce 16, seconds 2                                                   19   server
 //! 0x10    SESSION    session id 16, counter 8, sealed message                       42 to 1,200  both
-//! 0x11    RESET      session id 16, token 16, delay 2                                      35   server
+//! 0x11    RESET      session id 16, tag 16, delay 2                                        35   server
 //! ```
 //!
 //! Defended here: no reply is larger than its request until a cookie has validated the client's address (RETRY, VERSION
