@@ -39,8 +39,6 @@ use crate::common::threads;
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the client waits for a reader to accept `Goodbye!`.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
-/// The wait between two attempts to log in for `-u` while the user is active elsewhere.
-const LOGIN_RETRY: Duration = Duration::from_millis(500);
 /// How many times the client tries to find a port that is free on every address that faces the server.
 const PORT_TRIES: usize = 16;
 
@@ -222,7 +220,7 @@ fn create_context(
         }),
         console,
         download_options: DownloadOptions { on_exists: options.on_exists, retry_for: options.retry_for },
-        login_retry: LOGIN_RETRY,
+        login_sleep: Box::new(CommandState::sleep_unless_cancelled),
     })
 }
 

@@ -82,6 +82,9 @@ pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub const LOGIN_RETRY_FIRST: Duration = Duration::from_millis(250);
 /// Longest delay before a login step is retransmitted.
 pub const LOGIN_RETRY_MAX: Duration = Duration::from_millis(1_000);
+/// Longest wait of a client after THROTTLED, whatever it says: it is not authenticated, so an attacker who sees a login can
+/// forge it.
+pub const THROTTLED_RETRY_MAX: Duration = Duration::from_secs(5);
 /// A cookie is valid in the time bucket of its creation and in the next.
 pub const COOKIE_BUCKET: Duration = Duration::from_secs(5);
 /// How long the server stores a login, finished or not. At least as long as its cookie is valid, so that a replayed LOGIN1

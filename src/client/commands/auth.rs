@@ -9,11 +9,16 @@ use crate::client::exit_code::ExitCode;
 use crate::client::publications::LoadingGuard;
 use crate::client::ui::password::{PasswordError, validate};
 use crate::client::ui::report::{ItemFailure, Report};
+use crate::common::limits::THROTTLED_RETRY_MAX;
 use crate::common::types::{Password, UserName};
 
 /// `-u` tries again for the server's liveness time and this margin while the user is active: the session of a crashed
 /// client has ended by then.
 const ACTIVE_MARGIN: Duration = Duration::from_secs(1);
+/// The wait between two attempts for `-u` while the user is active.
+const ACTIVE_RETRY: Duration = Duration::from_millis(500);
+/// How long `-u` waits in all while the server refuses attempts for their number.
+const THROTTLED_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// A typed `auth`: one attempt.
 pub fn auth_command(context: &CommandContext, user: &str, password: Option<Password>) -> ExitCode {
@@ -30,7 +35,7 @@ pub fn auth_command(context: &CommandContext, user: &str, password: Option<Passw
     log_in(context, user, password, |user, password| context.session.login(user.clone(), password))
 }
 
-/// `-u`: tries again while the user is active.
+/// `-u`: tries again while the user is active, and while there were too many attempts.
 pub fn login_at_startup(context: &CommandContext, user: &str) -> ExitCode {
     let password = |user: &UserName| {
         let _input = context.state.begin_input();
@@ -40,21 +45,26 @@ pub fn login_at_startup(context: &CommandContext, user: &str) -> ExitCode {
 }
 
 fn login_with_retries(context: &CommandContext, user: &UserName, password: &Password) -> Result<LoginInfo, LoginError> {
-    let mut waited = Duration::ZERO;
-    let mut wait_max = Duration::ZERO;
+    let (mut waited_active, mut waited_throttled) = (Duration::ZERO, Duration::ZERO);
     loop {
         let login = context.session.login(user.clone(), password.clone());
-        match login {
-            Err(LoginError::AlreadyActive { liveness }) => wait_max = liveness.saturating_add(ACTIVE_MARGIN),
-            // The password has been proven before: being throttled says nothing about it.
-            Err(LoginError::Throttled(_)) => {}
+        let (waited, wait, wait_max) = match login {
+            Err(LoginError::AlreadyActive { liveness }) => {
+                (&mut waited_active, ACTIVE_RETRY, liveness.saturating_add(ACTIVE_MARGIN))
+            }
+            Err(LoginError::Throttled(seconds)) => {
+                let wait = Duration::from_secs(seconds.max(1).into());
+                (&mut waited_throttled, wait.min(THROTTLED_RETRY_MAX), THROTTLED_WAIT_MAX)
+            }
             _ => return login,
-        }
-        if waited >= wait_max || context.state.is_cancelled() {
+        };
+        let left = wait_max.saturating_sub(*waited);
+        if left.is_zero() || context.state.is_cancelled() {
             return login;
         }
-        context.state.sleep_unless_cancelled(context.login_retry);
-        waited += context.login_retry.max(Duration::from_millis(1));
+        let wait = wait.min(left);
+        (context.login_sleep)(&context.state, wait);
+        *waited += wait;
     }
 }
 

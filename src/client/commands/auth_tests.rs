@@ -75,25 +75,37 @@ fn a_startup_login_waits_for_an_active_user_to_end() {
     assert_eq!(login_at_startup(&client.context, "hans"), ExitCode::Success);
     assert_eq!(client.printed().0, WELCOME);
     assert_eq!(client.calls().len(), 4);
+    assert_eq!(*client.login_waits.lock().unwrap(), [500, 1_000, 500].map(Duration::from_millis));
 }
 
 #[test]
-fn a_startup_login_is_not_repeated_after_a_refusal_and_gives_up_in_time() {
-    let mut client = TestClient::new().with_password("pw");
-    client.context.login_retry = Duration::ZERO;
-    for once in [LoginError::Refused, LoginError::Throttled(1), LoginError::Unreachable] {
+fn a_startup_login_is_not_repeated_after_a_refusal() {
+    let client = TestClient::new().with_password("pw");
+    for once in [LoginError::Refused, LoginError::Unreachable] {
         client.script().logins = vec![once.clone()];
         assert_ne!(login_at_startup(&client.context, "hans"), ExitCode::Success, "{once}");
         assert_eq!(client.calls().len(), 1, "{once}");
     }
-    client.printed();
-    for (liveness_ms, tries) in [(3_000, 4_000), (10_000, 11_000)] {
-        let active = LoginError::AlreadyActive { liveness: Duration::from_millis(liveness_ms) };
-        client.script().logins = vec![active; 20_000];
+}
+
+#[test]
+fn a_startup_login_gives_up_in_time_whatever_it_is_told() {
+    let client = TestClient::new().with_password("pw");
+    let active = |liveness_ms| LoginError::AlreadyActive { liveness: Duration::from_millis(liveness_ms) };
+    for (error, in_all_ms, longest_ms) in [
+        (active(3_000), 4_000, 500),
+        (active(10_200), 11_200, 500),
+        (LoginError::Throttled(0), 30_000, 1_000),
+        (LoginError::Throttled(4), 30_000, 4_000),
+        (LoginError::Throttled(u16::MAX), 30_000, 5_000),
+    ] {
+        client.script().logins = vec![error.clone(); 1_000];
         assert_eq!(login_at_startup(&client.context, "hans"), ExitCode::NotAuthenticated);
-        assert_eq!(client.printed(), (REFUSED.into(), "client: this user is already active\n".into()));
-        // One attempt at first, and one each millisecond for the liveness time and a second.
-        assert_eq!(client.calls().len(), 1 + tries);
+        assert_eq!(client.printed(), (REFUSED.into(), format!("client: {error}\n")));
+        let waits = std::mem::take(&mut *client.login_waits.lock().unwrap());
+        assert_eq!(waits.iter().sum::<Duration>(), Duration::from_millis(in_all_ms), "{error}");
+        assert_eq!(waits.iter().max(), Some(&Duration::from_millis(longest_ms)), "{error}");
+        assert_eq!(client.calls().len(), 1 + waits.len(), "an attempt after each wait");
     }
 }
 

@@ -45,8 +45,8 @@ pub struct CommandContext {
     pub state: Arc<CommandState>,
     pub passwords: Box<dyn PasswordSource>,
     pub download_options: DownloadOptions,
-    /// The wait between two attempts to log in for `-u` while the user is active elsewhere.
-    pub login_retry: Duration,
+    /// Waits between two attempts to log in for `-u`; [`CommandState::sleep_unless_cancelled`] except in tests.
+    pub login_sleep: Box<dyn Fn(&CommandState, Duration) + Send + Sync>,
 }
 
 impl CommandContext {

@@ -279,6 +279,8 @@ impl PasswordSource for FixedPassword {
 pub(crate) struct TestClient {
     pub context: CommandContext,
     pub dir: tempfile::TempDir,
+    /// The waits between attempts to log in for `-u`, which take no time.
+    pub login_waits: Arc<Mutex<Vec<Duration>>>,
     server: ScriptedServer,
     out: Sink,
     err: Sink,
@@ -291,6 +293,8 @@ impl TestClient {
         let files = SharedFiles::with_cache_dir(dir.path(), None).unwrap();
         let uploads = UploadService::new(files.clone(), 1);
         let server = ScriptedServer { script: Arc::default(), uploads: uploads.clone() };
+        let login_waits: Arc<Mutex<Vec<Duration>>> = Arc::default();
+        let waits = Arc::clone(&login_waits);
         let context = CommandContext {
             session: Arc::new(server.clone()),
             server: ServerApi::with_transport(Arc::new(server.clone())),
@@ -306,9 +310,9 @@ impl TestClient {
             state: Arc::<CommandState>::default(),
             passwords: Box::new(FixedPassword(None)),
             download_options: DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO },
-            login_retry: Duration::from_millis(1),
+            login_sleep: Box::new(move |_, wait| waits.lock().unwrap().push(wait)),
         };
-        Self { context, dir, server, out, err }
+        Self { context, dir, login_waits, server, out, err }
     }
 
     /// `hans` is logged in, and the output of that is discarded.

@@ -15,14 +15,13 @@ use super::timers::Timer;
 use super::{Event, LoginError, Session, State};
 use crate::client::backoff::Backoff;
 use crate::common::handshake_keys::SessionParams;
+use crate::common::limits::THROTTLED_RETRY_MAX;
 use crate::common::packet::Packet;
 
 /// How long, beyond the liveness time, "already active" is taken for the client's own last session.
 const ACTIVE_ELSEWHERE_MARGIN: Duration = Duration::from_secs(1);
 /// Wait between two logins while the user is still active.
 const ACTIVE_RETRY: Duration = Duration::from_millis(500);
-/// Longest wait after THROTTLED. An attacker who sees the login can forge it; a server lets a client wait for seconds.
-const THROTTLED_MAX: Duration = Duration::from_secs(30);
 /// First wait after an exchange that an attacker tampered with.
 const TAMPER_BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest such wait. An attacker who answers in the server's place gets a few guesses at the password each time.
@@ -123,8 +122,8 @@ impl Session {
                 self.schedule_attempt(now + ACTIVE_RETRY, AuthKind::Password);
             }
             Err(LoginError::Throttled(seconds)) => {
-                let wait = Duration::from_secs(u64::from(seconds).max(1));
-                self.schedule_attempt(now + wait.min(THROTTLED_MAX), AuthKind::Password);
+                let wait = Duration::from_secs(seconds.max(1).into());
+                self.schedule_attempt(now + wait.min(THROTTLED_RETRY_MAX), AuthKind::Password);
             }
             Err(error @ (LoginError::Version { .. } | LoginError::Unreachable | LoginError::LoggedIn)) => {
                 log::debug!("{from}: {error}");

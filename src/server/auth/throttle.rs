@@ -3,14 +3,17 @@
 //! Every LOGIN1 takes a token from three buckets, and returns them if it proves the password:
 //!
 //! * *user at an address prefix*: the ordinary limit on guessing;
-//! * *address prefix*: over all users, wide enough for hundreds of clients that log in from one host at once;
+//! * *address prefix*: over all users, wide enough for hundreds of clients that log in from one host at once. It does not apply
+//!   where that user has logged in before: otherwise an attacker at the users' own host could lock all of them out with
+//!   guesses for names that do not exist;
 //! * *user*: over all addresses, against guessing from many places. On its own it would let an attacker lock a user out.
 //!   So each user has several, for guesses of different origins, and none applies where that user has logged in before.
 //!   A guess that one bucket refuses takes no token from the others.
 //!
 //! Defended: online guessing, and locking a user out by it. No bucket distinguishes an unknown user from a known one:
 //! at a prefix where any user has logged in, every user has a bucket that guesses from elsewhere cannot empty. Not
-//! defended: an attacker at the victim's own prefix; a user who logs in from a new location, or anywhere after a restart,
+//! defended: an attacker at the victim's own prefix who guesses at the victim's password, or who empties the prefix's bucket
+//! and so learns which users have logged in there; a user who logs in from a new location, or anywhere after a restart,
 //! waits while hundreds of networks guess at that user's password. The memory is bounded and does not survive a restart.
 
 use std::collections::HashMap;
@@ -80,8 +83,8 @@ pub struct RetryAfter {
 pub struct Charge {
     location: Location,
     at_location: BucketKind,
-    at_prefix: BucketKind,
-    /// `None` where the user has logged in before.
+    /// This and the next are `None` where the user has logged in before.
+    at_prefix: Option<BucketKind>,
     of_user: Option<(GuessOrigin, BucketKind)>,
     /// If it was a fresh one.
     at_network: Option<BucketKind>,
@@ -116,7 +119,7 @@ impl LoginThrottle {
         let origin = self.origin(now, &location, &network);
         let waits = [
             self.by_location.check(now, &location).err(),
-            self.by_prefix.check(now, &location.prefix).err(),
+            origin.and_then(|_| self.by_prefix.check(now, &location.prefix).err()),
             origin.and_then(|origin| self.by_user.check(now, &(user.clone(), origin)).err()),
         ];
         if let Some(wait) = waits.into_iter().flatten().max() {
@@ -124,7 +127,7 @@ impl LoginThrottle {
             return Err(RetryAfter { seconds: seconds.try_into().unwrap_or(u16::MAX) });
         }
         let at_location = self.by_location.take(now, &location);
-        let at_prefix = self.by_prefix.take(now, &location.prefix);
+        let at_prefix = origin.map(|_| self.by_prefix.take(now, &location.prefix));
         let of_user = origin.map(|origin| (origin, self.by_user.take(now, &(user.clone(), origin))));
         let at_network = (origin == Some(GuessOrigin::Fresh)).then(|| self.fresh.take(now, &network));
         Ok(Charge { location, at_location, at_prefix, of_user, at_network })
@@ -147,7 +150,9 @@ impl LoginThrottle {
     pub fn refund(&mut self, now: Instant, charge: Charge) {
         let Charge { location, at_location, at_prefix, of_user, at_network } = charge;
         self.by_location.refund(now, &location, at_location);
-        self.by_prefix.refund(now, &location.prefix, at_prefix);
+        if let Some(kind) = at_prefix {
+            self.by_prefix.refund(now, &location.prefix, kind);
+        }
         if let Some((origin, kind)) = of_user {
             self.by_user.refund(now, &(location.user.clone(), origin), kind);
         }

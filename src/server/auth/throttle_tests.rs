@@ -153,10 +153,11 @@ fn one_host_may_log_in_hundreds_of_clients_but_not_guess_at_all_users() {
     for charge in charges {
         throttle.refund(now, charge);
     }
-    assert!(users.iter().all(|user| log_in(&mut throttle, now, host, user)));
-    let guessed = users.iter().filter(|user| guess(&mut throttle, now, host, user)).count();
-    assert_eq!(guessed, 512);
-    assert_eq!(throttle.check(now, host, &users[0]).unwrap_err(), RetryAfter { seconds: 1 });
+    assert!(users.iter().take(500).all(|user| log_in(&mut throttle, now, host, user)));
+    let guessed = users.iter().skip(500).filter(|user| guess(&mut throttle, now, host, user)).count();
+    assert_eq!(guessed, 512, "of those who have not logged in there");
+    assert_eq!(throttle.check(now, host, &users[4_999]).unwrap_err(), RetryAfter { seconds: 1 });
+    assert!(users.iter().take(500).all(|user| log_in(&mut throttle, now, host, user)));
 }
 
 #[test]
@@ -200,4 +201,24 @@ fn the_number_of_known_locations_is_bounded() {
     assert_eq!(throttle.known.locations.len(), KNOWN_LOCATIONS_MAX);
     let location = |i: u64| at(&user(&format!("user{i}")), address("192.0.2.1"));
     assert!(!throttle.known.contains(start, &location(9)) && throttle.known.contains(start, &location(10)));
+}
+
+#[test]
+fn guesses_for_unknown_names_at_a_host_do_not_lock_its_users_out() {
+    let (mut throttle, start, host) = (LoginThrottle::default(), Instant::now(), address("192.0.2.1"));
+    let users = ["hans", "vader"].map(user);
+    for user in &users {
+        assert!(log_in(&mut throttle, start, host, user));
+    }
+    // 20 a second, for ten minutes, each for another name.
+    for at in 0..20 * 600 {
+        let now = start + Duration::from_millis(50 * at);
+        let admitted = guess(&mut throttle, now, host, &user(&format!("nobody{at}")));
+        assert!(admitted || at > 512, "the burst of the prefix");
+        assert!(at % 100 != 99 || users.iter().all(|user| log_in(&mut throttle, now, host, user)), "at guess {at}");
+    }
+    // A user who is new there waits like the unknown names, and a known one's password cannot be guessed without limit.
+    let now = start + Duration::from_secs(600);
+    assert!((0..10).any(|_| !guess(&mut throttle, now, host, &user("yoda"))));
+    assert_eq!((0..100).filter(|_| guess(&mut throttle, now, host, &users[0])).count(), 20);
 }

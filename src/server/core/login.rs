@@ -245,6 +245,8 @@ impl Server {
         if let Some(key) = replaced {
             self.end_session(key);
         }
+        // The user has proven the password to get the ticket: a restart does not make the location an unknown one.
+        self.throttle.record_success(now, id.address.ip(), &ticket.user);
         self.create_resumed_session(now, id, ticket, generation, client_info, &keys)
     }
 
