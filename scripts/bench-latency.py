@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Times `get` of 1 KiB files in a logged-in shell over loopback, from the command line to the result line.
+"""Times, over loopback and in logged-in shells: `get` of 1 KiB files, from the command line to the result line; and `wait
+file`, from the result line of the `pub` at another client to that of the wait.
 
     scripts/bench-latency.py [COUNT]
 
@@ -25,7 +26,7 @@ with tempfile.TemporaryDirectory() as folder:
     for number in range(count):
         (up / f"f{number}").write_bytes(os.urandom(1024))
     credentials = Path(folder, "credentials.txt")
-    credentials.write_text("up pw\ndown pw\n")
+    credentials.write_text("up pw\ndown pw\nlate pw\n")
     credentials.chmod(0o600)
     environment = dict(os.environ, FILESHARE_PASSWORD="pw", XDG_CACHE_HOME=folder, XDG_STATE_HOME=folder)
     started = []
@@ -52,6 +53,23 @@ with tempfile.TemporaryDirectory() as folder:
         # The first get includes the login.
         times_ms = times_ms[1:]
         print(f"1 KiB in a logged-in shell: {statistics.median(times_ms):.2f} ms median, {max(times_ms):.2f} ms longest")
+        publisher = start("client", "127.0.0.1", port, "-q", "-u", "late", "-d", up)
+        times_ms = []
+        for number in range(count):
+            (up / f"w{number}").write_bytes(os.urandom(1024))
+            print(f"wait file w{number}", file=downloader.stdin, flush=True)
+            # The subscription is there when the server has answered the next client's command.
+            print("lap", file=publisher.stdin, flush=True)
+            assert publisher.stdout.readline() == "2 active peers:\n"
+            assert publisher.stdout.readline() + publisher.stdout.readline() == "down\nup\n"
+            print(f"pub w{number}", file=publisher.stdin, flush=True)
+            line = publisher.stdout.readline()
+            start_s = time.perf_counter()
+            assert line == "File published successfully\n", line
+            line = downloader.stdout.readline()
+            times_ms.append((time.perf_counter() - start_s) * 1000)
+            assert line == f"w{number} is available\n", line
+        print(f"wait file, from the result of pub: {statistics.median(times_ms):.2f} ms median, {max(times_ms):.2f} ms longest")
     finally:
         for process in reversed(started):
             process.terminate()

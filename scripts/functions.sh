@@ -195,31 +195,14 @@ fs_ask() {
     done
 }
 
-_fs_sees_peer() {
-    local count line found=1
-    fs_say "$1" lap || return
-    fs_next_line "$1" || return
-    case $FS_LINE in
-    [0-9]*' active peer'*) count=${FS_LINE%% *} ;;
-    *) return 1 ;;
-    esac
-    for ((line = 0; line < count; line++)); do
-        fs_next_line "$1" || return
-        [[ $FS_LINE != "$2" ]] || found=0
-    done
-    return "$found"
-}
-
-# fs_wait_peer NAME USER [SECONDS]: waits until the logged-in client sees this user active. Do not enter other commands
-# meanwhile; all its earlier output lines must have been read.
+# fs_wait_peer NAME USER [SECONDS]: waits until the logged-in client sees this user active.
 fs_wait_peer() {
-    _fs_catch_up "$1"
-    _fs_until "${3:-$FS_TIMEOUT}" _fs_sees_peer "$1" "$2" || _fs_fail "$1 does not see $2"
+    fs_say "$1" "wait peer $2 ${3:-$FS_TIMEOUT}" && fs_wait_line "$1" "$2 is active" "${3:-$FS_TIMEOUT}"
 }
 
-# The greeting of a login arrives asynchronously: a search with a distinct result marks the end of the earlier output.
-_fs_catch_up() {
-    fs_say "$1" 'sch fs-catch-up' && fs_wait_line "$1" 'No files found'
+# fs_wait_available NAME FILE [SECONDS]: waits until another active user shares this file with the logged-in client.
+fs_wait_available() {
+    fs_say "$1" "wait file '$2' ${3:-$FS_TIMEOUT}" && fs_wait_line "$1" "$2 is available" "${3:-$FS_TIMEOUT}"
 }
 
 # fs_wait_file NAME FILE [SECONDS]: waits until the complete file is in the client's folder.

@@ -18,7 +18,9 @@ pub mod client {
         pub use crate::client::files::SharedFiles;
     }
     pub mod session {
-        pub use crate::client::session::{Event, RequestHandle, Session, SessionConfig};
+        pub use crate::client::session::{
+            Event, FinishedWait, RequestHandle, Session, SessionConfig, WaitCondition, WaitId, WaitOutcome,
+        };
     }
     pub mod transport {
         pub use crate::client::transport::{TransportError, respond};
@@ -55,7 +57,7 @@ pub mod common {
     pub mod message {
         pub use crate::common::message::{
             AudienceRef, AvailableContent, ClientMessage, Cursor, Heartbeat, NameQuery, OwnPublication, Quota, Request,
-            ResolvePurpose, Response, ServerMessage, SourceGrant,
+            ResolvePurpose, Response, ServerMessage, SourceGrant, SubscriptionState, Topic,
         };
     }
     pub mod opaque {

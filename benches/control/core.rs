@@ -113,7 +113,7 @@ pub fn measure(users: usize) {
             bench.out.flush(|_, bytes| assert!(!bytes.is_empty()));
         }
         whole.push(start.elapsed());
-        let ack = ServerMessage::HeartbeatAck { number };
+        let ack = ServerMessage::HeartbeatAck { number, subscriptions: None };
         let mut buffer = Vec::new();
         let start = Instant::now();
         for (ends, datagram) in ends.iter_mut().zip(&mut copies) {

@@ -26,6 +26,9 @@ pub enum ExitCode {
     LocalFile = 8,
     /// The disk is full, or the user's quota at the server.
     DiskFull = 9,
+    /// A `wait` has ended without what it waited for.
+    TimedOut = 124,
+    /// SIGINT.
     HungUp = 129,
     Interrupted = 130,
     Terminated = 143,
@@ -75,6 +78,7 @@ mod tests {
             (ExitCode::HashMismatch, 7),
             (ExitCode::LocalFile, 8),
             (ExitCode::DiskFull, 9),
+            (ExitCode::TimedOut, 124),
             (ExitCode::HungUp, 129),
             (ExitCode::Interrupted, 130),
             (ExitCode::Terminated, 143),

@@ -67,6 +67,8 @@ pub const REQUEST_RETRY_FIRST: Duration = Duration::from_millis(100);
 pub const REQUEST_RETRY_MAX: Duration = Duration::from_millis(800);
 /// Most queries of one session in flight.
 pub const QUERY_WINDOW: usize = 32;
+/// Most subscriptions of a session: the bits of a [`SubscriptionState`](super::message::SubscriptionState).
+pub const SUBSCRIPTIONS_MAX: usize = 32;
 /// How long a command waits for a response, also while the client reconnects.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long `xit` waits for the server's acknowledgement.

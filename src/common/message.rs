@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::case_fold::contains_ignoring_case;
 use super::limits::{
     AUDIENCE_PART_MAX_USERS, AVOIDED_MAX_BYTES, AVOIDED_MAX_USERS, BATCH_MAX_FILES, CURSOR_MAX_BYTES,
-    INHERITED_OWNERS_MAX_BYTES, NEEDLE_MAX_BYTES, TICKET_MAX_BYTES,
+    INHERITED_OWNERS_MAX_BYTES, NEEDLE_MAX_BYTES, SUBSCRIPTIONS_MAX, TICKET_MAX_BYTES,
 };
 use super::redacted::Redacted;
 use super::types::{Content, ContentRef, FileName, NamedContent, PublicationsDigest, RequestId, UserName};
@@ -47,7 +47,11 @@ pub struct Heartbeat {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerMessage {
     /// Acknowledges the heartbeat of this number.
-    HeartbeatAck { number: u32 },
+    HeartbeatAck {
+        number: u32,
+        /// `None`: the session has no subscriptions.
+        subscriptions: Option<SubscriptionState>,
+    },
     /// The reply to the request of this id.
     Reply { id: RequestId, response: Response },
     /// The session has ended at the client's request.
@@ -55,6 +59,31 @@ pub enum ServerMessage {
     /// The session has ended because the user's credentials changed. Sent once; should it be lost, a RESET follows the
     /// client's next datagram.
     SessionRevoked,
+    /// The state of a subscription has changed. Sent once; should it be lost, the next [`HeartbeatAck`](Self::HeartbeatAck)
+    /// carries the same.
+    Changed(SubscriptionState),
+}
+
+/// The state of all subscriptions of a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriptionState {
+    /// Increases within a session with every change of a state; of two messages, the one with the higher number is the
+    /// later.
+    pub changes: u64,
+    /// Bit *i*: what subscription *i* is about is present.
+    pub present: u32,
+    /// Bit *i*: it is absent. Neither bit is set while the server does not know: for a while after its start, clients that
+    /// were active before may not have resumed yet.
+    pub absent: u32,
+}
+
+/// What a session can subscribe to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Topic {
+    /// Present while this user, other than the subscriber, is active.
+    Peer(UserName),
+    /// Present while another active user publishes a file of this name that the subscriber may see.
+    File(FileName),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +135,14 @@ pub enum Request {
         avoid: Vec<UserName>,
         cursor: Option<Cursor>,
     },
+    /// Subscribes to changes of a topic. Belongs to the session: the client subscribes again after a reconnect.
+    Subscribe {
+        /// Below [`SUBSCRIPTIONS_MAX`], chosen by the client. Replaces the subscription of this number.
+        number: u8,
+        topic: Topic,
+    },
+    /// Ends the subscriptions of these numbers, as bits.
+    Unsubscribe { numbers: u32 },
 }
 
 /// Why a client resolves names. The server also logs by it.
@@ -193,6 +230,8 @@ pub enum Response {
         /// What the server allows each user.
         max: u64,
     },
+    /// To SUBSCRIBE and UNSUBSCRIBE.
+    Subscribed(SubscriptionState),
 }
 
 /// What the server limits for each user, by its options.
@@ -305,6 +344,8 @@ impl Request {
                     && encoded_len(avoid) <= AVOIDED_MAX_BYTES
                     && cursor_fits(cursor)
             }
+            Self::Subscribe { number, .. } => usize::from(*number) < SUBSCRIPTIONS_MAX,
+            Self::Unsubscribe { .. } => true,
         }
     }
 }

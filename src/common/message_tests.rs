@@ -65,6 +65,15 @@ fn client_messages() -> Vec<(ClientMessage, String)> {
             request(Request::Sources { files: vec![wanted], avoid: vec![user("h")], cursor: None }),
             format!("01ac02ab0208010161{hash}ac0201016800"),
         ),
+        (
+            request(Request::Subscribe { number: 3, topic: Topic::Peer(user("h")) }),
+            "01ac02ab02090300".to_owned() + "0168",
+        ),
+        (
+            request(Request::Subscribe { number: 3, topic: Topic::File(file("a")) }),
+            "01ac02ab02090301".to_owned() + "0161",
+        ),
+        (request(Request::Unsubscribe { numbers: 8 }), "01ac02ab020a08".into()),
         (ClientMessage::Logout, "02".into()),
     ]
 }
@@ -84,8 +93,12 @@ fn server_messages() -> Vec<(ServerMessage, String)> {
         ticket: vec![9],
     };
     let cc = "cc".repeat(32);
+    let state = SubscriptionState { changes: 300, present: 3, absent: 1_000 };
     vec![
-        (ServerMessage::HeartbeatAck { number: 128 }, "008001".into()),
+        (ServerMessage::HeartbeatAck { number: 128, subscriptions: None }, "00800100".into()),
+        (ServerMessage::HeartbeatAck { number: 128, subscriptions: Some(state) }, "00800101ac0203e807".into()),
+        (reply(Response::Subscribed(state)), "01050eac0203e807".into()),
+        (ServerMessage::Changed(state), "04ac0203e807".into()),
         (reply(Response::Published { digest }), format!("010500{dd}")),
         (reply(Response::Unpublished { published_mask: 3, digest }), format!("01050103{dd}")),
         (reply(Response::AudienceStaged), "010502".into()),

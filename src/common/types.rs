@@ -177,7 +177,7 @@ impl fmt::Debug for SessionId {
 }
 
 /// Identifies a request. Strictly increasing within a client instance, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Default, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestId(pub u64);
 
 /// Identifies one instance of a client, from login to logout. It is the server's clock at login in microseconds since

@@ -25,4 +25,5 @@ mod threats;
 mod threats_wire;
 mod transfer_failures;
 mod transfers;
+mod waits;
 mod walkthrough;

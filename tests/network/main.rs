@@ -7,6 +7,7 @@ mod faulty_link;
 mod simulated_client;
 mod simulated_journal;
 mod simulated_network;
+mod waits;
 
 use std::time::Duration;
 

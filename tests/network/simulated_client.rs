@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use fileshare::internals::client::session::{Event, RequestHandle, Session, SessionConfig};
+use fileshare::internals::client::session::{Event, FinishedWait, RequestHandle, Session, SessionConfig};
 use fileshare::internals::common::message::{AudienceRef, NameQuery, Request, Response};
 use fileshare::internals::common::opaque::KeyStretching;
 use fileshare::internals::common::types::{Content, ContentHash, FileName, InstanceId, NamedContent, UserName};
@@ -45,6 +45,8 @@ pub struct SimulatedClient {
     pub next_command_at: Option<Instant>,
     /// Whether a result may differ from what the user expects: the server has lost data.
     pub tolerates_differences: bool,
+    /// Waits that have ended, and when.
+    pub finished_waits: Vec<(Instant, FinishedWait)>,
     pending: Option<(RequestHandle, Request)>,
     responses: Vec<(RequestHandle, Response)>,
     instance: Option<InstanceId>,
@@ -64,6 +66,7 @@ impl SimulatedClient {
             think_time_max: None,
             next_command_at: None,
             tolerates_differences: false,
+            finished_waits: Vec::new(),
             pending: None,
             responses: Vec::new(),
             instance: None,
@@ -124,6 +127,7 @@ impl SimulatedClient {
                 }
                 Event::LoggedOut => panic!("{} was logged out", self.user),
                 Event::LoggedOutByUser => {}
+                Event::WaitFinished(finished) => self.finished_waits.push((now, finished)),
             }
         }
     }

@@ -46,6 +46,8 @@ pub struct SimulatedNetwork {
     pub server: Option<Server>,
     /// The number of sessions that the server must have at any moment, where a test checks it.
     pub expected_sessions: Option<usize>,
+    /// Datagrams sent by the server and all clients.
+    pub datagrams: u64,
     server_address: SocketAddr,
     root_secret: [u8; 32],
     out: Effects,
@@ -82,6 +84,7 @@ impl SimulatedNetwork {
             journal: SimulatedJournal::default(),
             server: None,
             expected_sessions: None,
+            datagrams: 0,
             server_address: (Ipv4Addr::new(10, 0, 0, 1), 12_000).into(),
             root_secret: rng.r#gen(),
             out: Effects::default(),
@@ -214,7 +217,8 @@ impl SimulatedNetwork {
         self.journal.restore(Disk::default());
     }
 
-    fn join(&mut self, number: usize) {
+    /// The next client logs in for the first time.
+    pub fn join(&mut self, number: usize) {
         let address = address(number, 5_000);
         let rng = ChaCha20Rng::from_seed(self.rng.r#gen());
         let client = SimulatedClient::new(user(number), address, self.server_address, rng);
@@ -301,6 +305,7 @@ impl SimulatedNetwork {
             self.begin_commit();
         }
         for datagram in std::mem::take(&mut self.out.datagrams) {
+            self.datagrams += 1;
             for delay in self.link.arrivals(&mut self.rng) {
                 let event = Scheduled::ToClient { at: datagram.to, datagram: datagram.bytes.clone() };
                 self.push(self.now + delay, event);
@@ -313,7 +318,7 @@ impl SimulatedNetwork {
     }
 
     /// Runs `act` on a client and carries out its effects.
-    fn with_client<T>(&mut self, number: usize, act: impl FnOnce(&mut SimulatedClient) -> T) -> T {
+    pub fn with_client<T>(&mut self, number: usize, act: impl FnOnce(&mut SimulatedClient) -> T) -> T {
         let now = self.now;
         let client = self.clients[number].as_mut().expect("the client is alive");
         let result = act(client);
@@ -326,6 +331,7 @@ impl SimulatedNetwork {
             datagrams.push(datagram);
         }
         for datagram in datagrams {
+            self.datagrams += 1;
             for delay in self.link.arrivals(&mut self.rng) {
                 self.push(now + delay, Scheduled::ToServer { from, datagram: datagram.clone() });
             }
@@ -355,7 +361,7 @@ fn address(client: usize, port: u16) -> SocketAddr {
     (Ipv4Addr::new(10, 0, 1, client as u8), port).into()
 }
 
-fn user(number: usize) -> UserName {
+pub fn user(number: usize) -> UserName {
     UserName::parse(&format!("user{number:03}")).expect("a valid name")
 }
 

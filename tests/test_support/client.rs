@@ -4,9 +4,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
-use super::{Finished, Running, TIMEOUT, isolate, password};
+use super::{Finished, Running, isolate, password};
 
 /// A client that is not started yet: its folder, files, arguments and environment.
 pub struct Client {
@@ -109,20 +108,10 @@ impl Running {
         self.expect_lines(&[super::COMMANDS]);
     }
 
-    /// Lists active peers until `user` is among them.
+    /// Waits until this client sees `user` active.
     #[track_caller]
     pub fn wait_for_peer(&mut self, user: &str) {
-        let end = Instant::now() + TIMEOUT;
-        while Instant::now() < end {
-            self.send("lap");
-            let title = self.next_line();
-            let count = title.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0);
-            let peers: Vec<String> = (0..count).map(|_| self.next_line()).collect();
-            if peers.iter().any(|peer| peer == user) {
-                return;
-            }
-        }
-        panic!("{user} does not become active");
+        self.run_command(&format!("wait peer {user}"), &[&format!("{user} is active")]);
     }
 
     /// Enters `auth` and reads the greeting.

@@ -172,7 +172,7 @@ impl RawSession {
             channel.seal_into(&mut datagram, |out| beat.encode(out));
             let answered = self.client.request_once(&datagram, HEARTBEAT_RETRY_INTERVAL, |bytes| {
                 let Ok(text) = channel.open(bytes) else { return false };
-                matches!(ServerMessage::decode(text), Ok(ServerMessage::HeartbeatAck { number: n }) if n == number)
+                matches!(ServerMessage::decode(text), Ok(ServerMessage::HeartbeatAck { number: n, .. }) if n == number)
             });
             if answered.is_some() {
                 return start.elapsed();

@@ -2,7 +2,7 @@
 
 use fileshare::internals::common::message::{
     AudienceRef, AvailableContent, ClientMessage, Cursor, Heartbeat, NameQuery, OwnPublication, Quota, Request,
-    ResolvePurpose, Response, ServerMessage, SourceGrant,
+    ResolvePurpose, Response, ServerMessage, SourceGrant, SubscriptionState, Topic,
 };
 use fileshare::internals::common::peer_message::{GroupRange, PeerRequest, PeerResponse, RefusalReason};
 use fileshare::internals::common::types::{
@@ -66,6 +66,9 @@ fn client_messages(section: &mut Section) {
             "Sources [a: hash and size of C], avoid [h], none",
             Request::Sources { files: vec![content_ref], avoid: vec![user("h")], cursor: None },
         ),
+        ("Subscribe 3, Peer h", Request::Subscribe { number: 3, topic: Topic::Peer(user("h")) }),
+        ("Subscribe 3, File a", Request::Subscribe { number: 3, topic: Topic::File(file("a")) }),
+        ("Unsubscribe bits 8", Request::Unsubscribe { numbers: 8 }),
     ];
     add(section, "Heartbeat 128, 8", &ClientMessage::Heartbeat(Heartbeat { number: 128, free_slots: 8 }));
     for (description, request) in requests {
@@ -112,13 +115,21 @@ fn server_messages(section: &mut Section) {
         ("StaleCursor", Response::StaleCursor),
         ("Rejected", Response::Rejected),
         ("OverQuota, bytes of names, 33554432", Response::OverQuota { quota: Quota::NameBytes, max: 33_554_432 }),
+        (
+            "Subscribed changes 1, present 0, absent 0",
+            Response::Subscribed(SubscriptionState { changes: 1, present: 0, absent: 0 }),
+        ),
     ];
-    add(section, "HeartbeatAck 128", &ServerMessage::HeartbeatAck { number: 128 });
+    let state = SubscriptionState { changes: 300, present: 3, absent: 4 };
+    let ack = |subscriptions| ServerMessage::HeartbeatAck { number: 128, subscriptions };
+    add(section, "HeartbeatAck 128, none", &ack(None));
+    add(section, "HeartbeatAck 128, changes 300, present 3, absent 4", &ack(Some(state)));
     for (description, response) in responses {
         add(section, &format!("R: {description}"), &ServerMessage::Reply { id: RequestId(5), response });
     }
     add(section, "LogoutAck", &ServerMessage::LogoutAck);
     add(section, "SessionRevoked", &ServerMessage::SessionRevoked);
+    add(section, "Changed changes 300, present 3, absent 4", &ServerMessage::Changed(state));
 }
 
 fn peer_requests(section: &mut Section) {

@@ -105,7 +105,7 @@ fn a_login_is_read() {
     let secret = vectors.bytes("login", "session_secret");
     let [(client_counter, heartbeat), (server_counter, ack)] = open_exchange(&vectors, "heartbeat", &secret);
     assert_eq!((client_counter, server_counter), (0, 0));
-    assert_eq!((heartbeat, ack), (vec![0, 1, 8], vec![0, 1]), "number 1, 8 free slots");
+    assert_eq!((heartbeat, ack), (vec![0, 1, 8], vec![0, 1, 0]), "number 1, 8 free slots, no subscriptions");
     assert_eq!(vectors.bytes("heartbeat", "client_datagram")[1..17], params.session);
 }
 

@@ -12,6 +12,7 @@ mod reshare;
 pub mod search;
 mod selector;
 mod verb;
+pub mod wait;
 
 use std::fmt::Display;
 use std::sync::Arc;

@@ -9,7 +9,9 @@ use zeroize::Zeroizing;
 
 use super::{CommandContext, CommandState};
 use crate::client::cancel::{Cancelled, is_cancelled};
-use crate::client::control::{LoginError, LoginInfo, RequestError, RequestTransport, ServerApi, SessionControl};
+use crate::client::control::{
+    LoginError, LoginInfo, RequestError, RequestTransport, ServerApi, SessionControl, WaitCondition, WaitOutcome,
+};
 use crate::client::download::{
     Download, DownloadError, DownloadOptions, DownloadOutcome, DownloadProgress, IncompleteFile, OnExists,
 };
@@ -62,6 +64,8 @@ pub(crate) struct ServerScript {
     pub audiences: usize,
     /// How many files each request to publish had.
     pub batches: Vec<usize>,
+    /// The result of every wait; else its condition is met.
+    pub wait: Option<Result<WaitOutcome, RequestError>>,
     /// The result of every request.
     pub down: Option<RequestError>,
     /// How many mutations still succeed before `down` counts.
@@ -124,7 +128,7 @@ impl ServerScript {
                 self.calls.push(format!("resolve {query:?} {}", purpose == ResolvePurpose::Download));
                 Response::Contents { entries: self.matching(&query), next: None }
             }
-            Request::Sources { .. } => Response::Rejected,
+            Request::Sources { .. } | Request::Subscribe { .. } | Request::Unsubscribe { .. } => Response::Rejected,
         }
     }
 
@@ -216,6 +220,12 @@ impl SessionControl for ScriptedServer {
 
     fn user(&self) -> Option<UserName> {
         self.state().user.clone()
+    }
+
+    fn wait(&self, condition: WaitCondition, timeout: Duration, _: &Cancelled) -> Result<WaitOutcome, RequestError> {
+        let mut state = self.state();
+        state.calls.push(format!("wait {condition:?} {timeout:?}"));
+        state.wait.unwrap_or(Ok(WaitOutcome::Met))
     }
 
     fn logout(&self) {

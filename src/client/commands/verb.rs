@@ -13,13 +13,24 @@ pub enum Verb {
     Pub,
     Sch,
     Unp,
+    Wait,
     Xit,
 }
 
 impl Verb {
     /// All, sorted by name.
-    pub const ALL: [Self; 9] =
-        [Self::Auth, Self::Get, Self::Help, Self::Lap, Self::Lpf, Self::Pub, Self::Sch, Self::Unp, Self::Xit];
+    pub const ALL: [Self; 10] = [
+        Self::Auth,
+        Self::Get,
+        Self::Help,
+        Self::Lap,
+        Self::Lpf,
+        Self::Pub,
+        Self::Sch,
+        Self::Unp,
+        Self::Wait,
+        Self::Xit,
+    ];
 
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|verb| verb.name() == name)
@@ -42,9 +53,11 @@ impl Verb {
     fn texts(self) -> [&'static str; 3] {
         match self {
             Self::Auth => ["auth", "auth USERNAME [PASSWORD]", "log in; without PASSWORD it is asked for"],
-            Self::Get => {
-                ["get", "get [--share] FILENAME...", "download; takes names, 'name#hash', patterns and 'folder/'"]
-            }
+            Self::Get => [
+                "get",
+                "get [--share] [--wait SECS] FILENAME...",
+                "download; takes names, 'name#hash', patterns and 'folder/'",
+            ],
             Self::Help => ["help", "help [COMMAND]", "explain the commands"],
             Self::Lap => ["lap", "lap", "list the active peers"],
             Self::Lpf => ["lpf", "lpf", "list the files you have published"],
@@ -53,6 +66,11 @@ impl Verb {
             }
             Self::Sch => ["sch", "sch [-i] [-l] SUBSTRING", "search the active peers' files; -i any case, -l details"],
             Self::Unp => ["unp", "unp FILENAME...", "withdraw what you have published"],
+            Self::Wait => [
+                "wait",
+                "wait peer|gone USERNAME [SECS] | wait file FILENAME [SECS]",
+                "wait for a peer to come or go, or for a file; SECS: 30",
+            ],
             Self::Xit => ["xit", "xit", "log out and exit"],
         }
     }

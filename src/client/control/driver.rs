@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 
 use super::sockets::{Received, SendOutcome, Sockets};
-use super::{ControlCommand, ControlShared, Observer, RequestReply};
-use crate::client::session::{Event, LoginError, RequestHandle, Session};
+use super::{ControlCommand, ControlShared, Observer, RequestReply, WaitReply};
+use crate::client::session::{Event, FinishedWait, LoginError, RequestHandle, Session, WaitId};
 use crate::common::handshake_keys::SessionParams;
 use crate::common::sync::lock;
 
@@ -38,6 +38,7 @@ pub(super) struct SessionDriver {
     /// The caller of the login under way.
     pub(super) login: Option<Sender<Result<SessionParams, LoginError>>>,
     pub(super) requests: HashMap<RequestHandle, RequestReply>,
+    pub(super) waits: HashMap<WaitId, crossbeam_channel::Sender<WaitReply>>,
     pub(super) logouts: Vec<Sender<()>>,
     /// When the sockets are reopened; set while the connection is lost.
     pub(super) reopen_at: Option<Instant>,
@@ -86,6 +87,11 @@ impl SessionDriver {
                 ControlCommand::Request { request, reply } => {
                     self.requests.insert(self.session.request(now, request), reply);
                 }
+                ControlCommand::Wait { wait, condition, timeout, reply } => {
+                    self.waits.insert(wait, reply);
+                    self.session.wait(now, wait, condition, timeout);
+                }
+                ControlCommand::CancelWait(wait) => self.session.cancel_wait(now, wait),
                 ControlCommand::Logout { reply } => {
                     self.logouts.push(reply);
                     self.session.logout(now);
@@ -149,6 +155,11 @@ impl SessionDriver {
             Event::RequestFinished { request, result } => {
                 if let Some(reply) = self.requests.remove(&request) {
                     reply(result);
+                }
+            }
+            Event::WaitFinished(FinishedWait { wait, result }) => {
+                if let Some(reply) = self.waits.remove(&wait) {
+                    let _ = reply.send(result);
                 }
             }
             Event::LoggedOutByUser => {

@@ -13,10 +13,12 @@ mod sockets;
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use crossbeam_channel::select;
 use mio::{Poll, Waker};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
@@ -25,8 +27,9 @@ use self::driver::SessionDriver;
 pub use self::resolve::{local_ips_for, resolve};
 pub use self::server_api::{PartialFailure, PublishAudience, RequestTransport, ServerApi};
 use self::sockets::Sockets;
-use crate::client::session::Session;
-pub use crate::client::session::{LoginError, RequestError, SessionConfig};
+use crate::client::cancel::Cancelled;
+pub use crate::client::session::{LoginError, RequestError, SessionConfig, WaitCondition, WaitOutcome};
+use crate::client::session::{Session, WaitId};
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::SessionParams;
 use crate::common::message::{Request, Response};
@@ -49,12 +52,19 @@ pub trait Observer: Send + Sync {
     fn free_slots(&self) -> u8;
 }
 
-/// Login and logout. Tests replace it, as they replace the [transport](RequestTransport).
+/// Login, logout and waits. Tests replace it, as they replace the [transport](RequestTransport).
 pub trait SessionControl: Send + Sync {
     /// Logs in; blocks until the server has answered or [`LOGIN_TIMEOUT`](crate::common::limits::LOGIN_TIMEOUT) is over.
     fn login(&self, user: UserName, password: Password) -> Result<LoginInfo, LoginError>;
     /// The user who is logged in.
     fn user(&self) -> Option<UserName>;
+    /// Blocks until the condition is met, for at most `timeout` (zero: asks once), or until `cancelled`.
+    fn wait(
+        &self,
+        condition: WaitCondition,
+        timeout: Duration,
+        cancelled: &Cancelled,
+    ) -> Result<WaitOutcome, RequestError>;
     /// Logs out; blocks for at most [`LOGOUT_TIMEOUT`](crate::common::limits::LOGOUT_TIMEOUT). Does nothing without a
     /// session. A later [`login`](Self::login) is possible.
     fn logout(&self);
@@ -83,6 +93,8 @@ struct ControlShared {
     /// Whether the thread has been woken and has not read its commands yet.
     is_woken: AtomicBool,
     user: Mutex<Option<UserName>>,
+    /// Of the wait started last.
+    last_wait: AtomicU64,
 }
 
 struct StopOnDrop(Arc<ControlShared>);
@@ -90,9 +102,14 @@ struct StopOnDrop(Arc<ControlShared>);
 /// Takes the result of a request, on the control thread.
 type RequestReply = Box<dyn FnOnce(Result<Response, RequestError>) + Send>;
 
+/// How a wait has ended.
+type WaitReply = Result<WaitOutcome, RequestError>;
+
 enum ControlCommand {
     Login { user: UserName, password: Password, reply: Sender<Result<SessionParams, LoginError>> },
     Request { request: Request, reply: RequestReply },
+    Wait { wait: WaitId, condition: WaitCondition, timeout: Duration, reply: crossbeam_channel::Sender<WaitReply> },
+    CancelWait(WaitId),
     Logout { reply: Sender<()> },
     Stop,
 }
@@ -110,6 +127,7 @@ impl ControlHandle {
             waker: Waker::new(poll.registry(), driver::WAKE)?,
             is_woken: AtomicBool::new(false),
             user: Mutex::new(None),
+            last_wait: AtomicU64::new(0),
         });
         let driver = SessionDriver {
             sockets: Sockets::new(config.servers.clone()),
@@ -120,6 +138,7 @@ impl ControlHandle {
             shared: Arc::clone(&shared),
             login: None,
             requests: HashMap::new(),
+            waits: HashMap::new(),
             logouts: Vec::new(),
             reopen_at: None,
         };
@@ -138,6 +157,25 @@ impl SessionControl for ControlHandle {
 
     fn user(&self) -> Option<UserName> {
         lock(&self.shared.user).clone()
+    }
+
+    fn wait(
+        &self,
+        condition: WaitCondition,
+        timeout: Duration,
+        cancelled: &Cancelled,
+    ) -> Result<WaitOutcome, RequestError> {
+        let wait = WaitId(self.shared.last_wait.fetch_add(1, Ordering::Relaxed) + 1);
+        let (reply, result) = crossbeam_channel::bounded(1);
+        self.shared.send(ControlCommand::Wait { wait, condition, timeout, reply });
+        let result = select! {
+            recv(result) -> result => result,
+            recv(cancelled) -> _ => {
+                self.shared.send(ControlCommand::CancelWait(wait));
+                result.recv()
+            }
+        };
+        result.unwrap_or(Err(RequestError::NotAuthenticated))
     }
 
     fn logout(&self) {

@@ -103,6 +103,7 @@ impl ServerState {
                 let planted = self.planted.iter().map(|name| AvailableContent { name: name.clone(), ..found(200) });
                 Response::Contents { entries: entries.map(found).chain(planted).collect(), next }
             }),
+            Request::Subscribe { .. } | Request::Unsubscribe { .. } => Response::Rejected,
             Request::Sources { files, cursor, .. } => self.page(cursor, |sources, next| {
                 // The sources serve one of the files each, in turn.
                 let source = |at: usize| SourceGrant { file_mask: 1 << (at % files.len()), ..source(at) };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::client::exit_code::ExitCode;
+use crate::common::limits::SUBSCRIPTIONS_MAX;
 use crate::common::message::Quota;
 
 /// Why a login has failed.
@@ -55,6 +56,9 @@ pub enum RequestError {
     /// The server allows each user at most `max`.
     #[error("over the quota at the server: at most {max} {} a user", quota_unit(*quota))]
     OverQuota { quota: Quota, max: u64 },
+    /// More waits at once than a session has subscriptions.
+    #[error("too many waits at once; at most {SUBSCRIPTIONS_MAX}")]
+    TooManyWaits,
 }
 
 fn quota_unit(quota: Quota) -> &'static str {
@@ -73,6 +77,7 @@ impl From<&RequestError> for ExitCode {
             RequestError::NotPublished => Self::NotFound,
             RequestError::OverQuota { .. } => Self::DiskFull,
             RequestError::Refused => Self::Internal,
+            RequestError::TooManyWaits => Self::Usage,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::handshake::{Established, ResumptionState, move_to_front};
 use super::heartbeat::Heartbeats;
 use super::reconnect::Disconnect;
 use super::requests::{Completed, RequestOrigin};
-use super::timers::TimerTable;
+use super::timers::{Timer, TimerTable};
 use super::{Event, RequestError, Session, State};
 use crate::common::crypto::{context, derive};
 use crate::common::handshake_keys::{ResumptionKey, SessionParams};
@@ -37,7 +37,11 @@ impl Session {
         let timers = &mut self.io.timers;
         connection.heartbeats.on_datagram(now, timers);
         match message {
-            Ok(ServerMessage::HeartbeatAck { number }) => connection.heartbeats.on_ack(number, timers),
+            Ok(ServerMessage::HeartbeatAck { number, subscriptions }) => {
+                connection.heartbeats.on_ack(number, timers);
+                subscriptions.into_iter().for_each(|state| self.waits.on_state(state));
+            }
+            Ok(ServerMessage::Changed(state)) => self.waits.on_state(state),
             Ok(ServerMessage::Reply { id, response }) => self.on_reply(now, id, response),
             Ok(ServerMessage::LogoutAck) if matches!(self.state, State::LoggingOut) => self.end(Event::LoggedOutByUser),
             Ok(ServerMessage::SessionRevoked) if matches!(self.state, State::Established) => {
@@ -60,6 +64,12 @@ impl Session {
                 let republished = self.resync.on_response(&request, &response, self.acked.entries());
                 self.events.extend(republished.filter(|&files| files > 0).map(Event::Resynced));
             }
+            RequestOrigin::Subscribe(wait) => {
+                if let Response::Subscribed(state) = response {
+                    self.waits.on_subscribed(wait, state);
+                }
+            }
+            RequestOrigin::Unsubscribe => {}
         }
     }
 
@@ -94,6 +104,8 @@ impl Session {
             heartbeats: Heartbeats::new(now, interval, liveness, &mut self.io.timers),
         });
         self.state = State::Established;
+        self.waits.on_established();
+        self.requests.drop_subscription_requests();
         let ticket_key = derive(context::TRANSFER_TICKETS, secret.as_slice());
         self.events.push_back(Event::Started { user, params, ticket_key, resumed });
         self.handle_expired_timers(now);
@@ -113,14 +125,21 @@ impl Session {
         self.reconnect(now, &Disconnect::Silence);
     }
 
-    /// Sends the requests that can be sent now, and sets their timers.
+    /// Ends the waits that have ended, sends the requests that can be sent now, and sets the timers of both.
     pub(super) fn flush_requests(&mut self, now: Instant) {
         let is_established = matches!(self.state, State::Established);
+        while let Some(finished) = self.waits.pop_finished(now, is_established) {
+            self.events.push_back(Event::WaitFinished(finished));
+        }
+        self.io.timers.update(Timer::WaitDeadline, self.waits.next_deadline(now));
         if let (true, Some(connection)) = (is_established, &mut self.connection) {
             if self.resync.is_active() && !self.requests.has_resync_request() {
                 let must_wait = self.resync.is_due() && self.requests.has_pending_mutation();
                 let request = if must_wait { None } else { self.resync.next_request(self.acked.entries()) };
                 request.into_iter().for_each(|request| self.requests.enqueue_resync(request));
+            }
+            while let Some(request) = self.waits.next_request() {
+                self.requests.start_subscription_request(now, request);
             }
             self.requests.is_resyncing = self.resync.is_active();
             if let Some(mutation) = self.requests.start_queued(now) {

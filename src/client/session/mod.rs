@@ -18,6 +18,7 @@ mod reconnect;
 mod requests;
 mod resync;
 mod timers;
+mod waits;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -35,6 +36,8 @@ use self::reconnect::Reconnect;
 use self::requests::Requests;
 use self::resync::Resync;
 use self::timers::{Timer, TimerTable};
+use self::waits::Waits;
+pub use self::waits::{FinishedWait, WaitCondition, WaitId, WaitOutcome};
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::{ClientInfo, SessionParams, reset_tag};
 use crate::common::limits::{COMMAND_TIMEOUT, LOGIN_TIMEOUT, LOGOUT_TIMEOUT, MESSAGE_MAX_BYTES, RESET_DELAY_MAX};
@@ -89,6 +92,8 @@ pub enum Event {
     Resynced(usize),
     /// A [`Session::request`] has ended.
     RequestFinished { request: RequestHandle, result: Result<Response, RequestError> },
+    /// A [`Session::wait`] has ended.
+    WaitFinished(FinishedWait),
     /// A [`Session::logout`] has ended.
     LoggedOutByUser,
 }
@@ -118,6 +123,7 @@ pub struct Session {
     requests: Requests,
     acked: AckedPublications,
     resync: Resync,
+    waits: Waits,
     io: Io,
     events: VecDeque<Event>,
 }
@@ -135,6 +141,7 @@ impl Session {
             requests: Requests::default(),
             acked: AckedPublications::default(),
             resync: Resync::default(),
+            waits: Waits::default(),
             io: Io { rng, out: VecDeque::new(), timers: TimerTable::default() },
             events: VecDeque::new(),
         }
@@ -164,6 +171,27 @@ impl Session {
         let handle = self.requests.enqueue(now, request);
         self.flush_requests(now);
         handle
+    }
+
+    /// Waits until `condition` is met, for at most `timeout` (zero: asks once); ends with [`Event::WaitFinished`].
+    pub fn wait(&mut self, now: Instant, wait: WaitId, condition: WaitCondition, timeout: Duration) {
+        let started = match self.state {
+            State::Established | State::Reconnecting(_) => self.waits.start(now, wait, condition, timeout),
+            State::Idle | State::LoggingIn { .. } | State::LoggingOut => Err(RequestError::NotAuthenticated),
+        };
+        if let Err(error) = started {
+            self.events.push_back(Event::WaitFinished(FinishedWait { wait, result: Err(error) }));
+        }
+        self.flush_requests(now);
+    }
+
+    /// Cancels a wait, if it has not ended; ends with [`Event::WaitFinished`].
+    pub fn cancel_wait(&mut self, now: Instant, wait: WaitId) {
+        if self.waits.remove(wait) {
+            let result = Ok(WaitOutcome::Cancelled);
+            self.events.push_back(Event::WaitFinished(FinishedWait { wait, result }));
+        }
+        self.flush_requests(now);
     }
 
     /// Sets the number of uploads that could start now; heartbeats carry it.
@@ -264,8 +292,8 @@ impl Session {
             Timer::ReconnectAttempt => self.on_reconnect_timer(now),
             Timer::LogoutRetry => self.send_logout(now),
             Timer::RequestDeadline => self.expire_requests(now),
-            // Due requests are sent after every input.
-            Timer::RequestRetry => {}
+            // Due requests are sent, and waits end, after every input.
+            Timer::RequestRetry | Timer::WaitDeadline => {}
         }
     }
 
@@ -338,6 +366,10 @@ impl Session {
     fn fail_all(&mut self) {
         for request in self.requests.take_all() {
             self.events.push_back(Event::RequestFinished { request, result: Err(RequestError::NotAuthenticated) });
+        }
+        for wait in self.waits.take_all() {
+            let result = Err(RequestError::NotAuthenticated);
+            self.events.push_back(Event::WaitFinished(FinishedWait { wait, result }));
         }
     }
 

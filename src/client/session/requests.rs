@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::RequestHandle;
 use super::timers::{Timer, TimerTable};
+use super::waits::{SubscriptionRequest, WaitId};
 use crate::client::backoff::Backoff;
 use crate::common::limits::{COMMAND_TIMEOUT, QUERY_WINDOW, REQUEST_RETRY_FIRST, REQUEST_RETRY_MAX};
 use crate::common::message::{ClientMessage, Request, Response};
@@ -21,6 +22,10 @@ pub(super) enum RequestOrigin {
     Caller(RequestHandle),
     /// The session itself, to resynchronise. Has no deadline and is sent before the callers' requests.
     Resync,
+    /// The session itself, for a wait. Has no deadline.
+    Subscribe(WaitId),
+    /// The session itself, for waits that have ended. Has no deadline.
+    Unsubscribe,
 }
 
 /// A request that has ended.
@@ -87,6 +92,24 @@ impl Requests {
     pub fn enqueue_resync(&mut self, request: Request) {
         debug_assert!(self.resync.is_none(), "a resync has one request at a time");
         self.resync = Some(request);
+    }
+
+    /// Starts a request about subscriptions at once: there are few.
+    pub fn start_subscription_request(&mut self, now: Instant, request: SubscriptionRequest) {
+        match request {
+            SubscriptionRequest::Subscribe(wait, request) => {
+                self.start_request(now, RequestOrigin::Subscribe(wait), request);
+            }
+            SubscriptionRequest::Unsubscribe(request) => {
+                self.start_request(now, RequestOrigin::Unsubscribe, request);
+            }
+        }
+    }
+
+    /// Drops all requests about subscriptions, which end with the session.
+    pub fn drop_subscription_requests(&mut self) {
+        self.in_flight
+            .retain(|_, flight| !matches!(flight.origin, RequestOrigin::Subscribe(_) | RequestOrigin::Unsubscribe));
     }
 
     /// Drops the resync's queries, whose cursors are invalid. A pending mutation of the resync completes.
@@ -171,7 +194,7 @@ impl Requests {
         let sendable =
             self.in_flight.values().filter(|flight| is_established && !flight.is_held_back(self.is_resyncing));
         timers.update(Timer::RequestRetry, sendable.map(|flight| flight.retry_at).min());
-        let callers = self.in_flight.values().filter(|flight| flight.origin != RequestOrigin::Resync);
+        let callers = self.in_flight.values().filter(|flight| matches!(flight.origin, RequestOrigin::Caller(_)));
         let queued = [self.queries.front(), self.mutations.front()].into_iter().flatten();
         let deadlines = callers.map(|flight| flight.deadline).chain(queued.map(|queued| self.deadline(queued)));
         timers.update(Timer::RequestDeadline, deadlines.min());
@@ -200,7 +223,7 @@ impl Requests {
         (self.mutation, self.resync, self.is_resyncing) = (None, None, false);
         let in_flight = std::mem::take(&mut self.in_flight).into_values().filter_map(|flight| match flight.origin {
             RequestOrigin::Caller(handle) => Some(handle),
-            RequestOrigin::Resync => None,
+            RequestOrigin::Resync | RequestOrigin::Subscribe(_) | RequestOrigin::Unsubscribe => None,
         });
         let queued = self.queries.drain(..).chain(self.mutations.drain(..)).map(|queued| queued.handle);
         in_flight.chain(queued).collect()

@@ -156,7 +156,7 @@ impl ScriptedServer {
                 let text = self.session.as_mut()?.open(&mut datagram).ok()?;
                 match ClientMessage::decode(text).expect("a valid message") {
                     ClientMessage::Heartbeat(heartbeat) if self.acknowledges => {
-                        Some(self.seal(&ServerMessage::HeartbeatAck { number: heartbeat.number }))
+                        Some(self.seal(&ServerMessage::HeartbeatAck { number: heartbeat.number, subscriptions: None }))
                     }
                     message => {
                         self.messages.push_back(message);

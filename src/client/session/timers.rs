@@ -27,10 +27,12 @@ pub(super) enum Timer {
     /// A request has waited too long for its reply.
     RequestDeadline,
     RequestRetry,
+    /// A wait has reached its deadline.
+    WaitDeadline,
 }
 
 impl Timer {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::LogoutDeadline,
         Self::LoginDeadline,
         Self::Liveness,
@@ -43,6 +45,7 @@ impl Timer {
         Self::LogoutRetry,
         Self::RequestDeadline,
         Self::RequestRetry,
+        Self::WaitDeadline,
     ];
 }
 

@@ -6,23 +6,30 @@
 use std::error::Error;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
 
-use clap::Parser;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Parser, Subcommand};
 use zeroize::Zeroizing;
 
 use crate::client::commands::Verb;
+use crate::client::control::WaitCondition;
 use crate::client::files::PathArg;
 use crate::client::shell::path_arg::{PathError, normalize};
 use crate::client::shell::tokenizer::{Token, TokenizeError, Tokenizer, is_blank};
 use crate::common::escape::strip_line_ending;
-use crate::common::types::{Password, UserName, UserNameError};
+use crate::common::types::{FileName, Password, UserName, UserNameError};
 
 /// Separates the text of a token from its pattern in an argument for clap. No token contains it: it is not UTF-8.
 const PATTERN_SEPARATOR: u8 = 0xff;
 /// Bytes of a typed word that an error message repeats.
 const SHOWN_MAX_BYTES: usize = 80;
+
+/// Longest time that a command waits: the clock would overflow in centuries.
+const SECONDS_MAX: Duration = Duration::from_secs(10_000_000);
+/// How long `wait` waits without another time.
+const WAIT_DEFAULT_SECS: &str = "30";
 
 /// One command with its arguments. Every variant is named as its [`Verb`].
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
@@ -41,6 +48,9 @@ pub enum Command {
         share: bool,
         #[arg(required = true, value_parser = path_parser())]
         files: Vec<PathArg>,
+        /// Wait at most this long for names that nobody shares yet.
+        #[arg(long, value_name = "SECS", value_parser = seconds_parser())]
+        wait: Option<Duration>,
     },
     Help {
         #[arg(value_parser = verb_parser())]
@@ -68,7 +78,37 @@ pub enum Command {
         #[arg(required = true, value_parser = path_parser())]
         files: Vec<PathArg>,
     },
+    Wait {
+        #[command(subcommand)]
+        target: WaitTarget,
+    },
     Xit,
+}
+
+/// What `wait` waits for, and for how long at most.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum WaitTarget {
+    /// The user is active.
+    Peer {
+        #[arg(value_parser = user_parser())]
+        user: UserName,
+        #[arg(default_value = WAIT_DEFAULT_SECS, value_parser = seconds_parser())]
+        timeout: Duration,
+    },
+    /// The user is not active.
+    Gone {
+        #[arg(value_parser = user_parser())]
+        user: UserName,
+        #[arg(default_value = WAIT_DEFAULT_SECS, value_parser = seconds_parser())]
+        timeout: Duration,
+    },
+    /// An active peer shares the file.
+    File {
+        #[arg(value_parser = name_parser())]
+        name: FileName,
+        #[arg(default_value = WAIT_DEFAULT_SECS, value_parser = seconds_parser())]
+        timeout: Duration,
+    },
 }
 
 impl Command {
@@ -83,7 +123,19 @@ impl Command {
             Self::Pub { .. } => Verb::Pub,
             Self::Sch { .. } => Verb::Sch,
             Self::Unp { .. } => Verb::Unp,
+            Self::Wait { .. } => Verb::Wait,
             Self::Xit => Verb::Xit,
+        }
+    }
+}
+
+impl WaitTarget {
+    /// The condition, and how long it is waited for.
+    pub fn into_parts(self) -> (WaitCondition, Duration) {
+        match self {
+            Self::Peer { user, timeout } => (WaitCondition::PeerActive(user), timeout),
+            Self::Gone { user, timeout } => (WaitCondition::PeerGone(user), timeout),
+            Self::File { name, timeout } => (WaitCondition::FileAvailable(name), timeout),
         }
     }
 }
@@ -110,11 +162,16 @@ pub enum UsageError {
         /// As typed.
         option: String,
     },
-    /// `--to` with something that is no user name.
-    #[error("--to {0}: {1}")]
+    /// Something that is no user name.
+    #[error("{0}: {1}")]
     User(String, UserNameError),
     #[error("{0}: {1}")]
     Path(String, PathError),
+    /// `wait file` with a pattern, a folder, or something that is no file name.
+    #[error("{0}: expected the name of one file")]
+    FileName(String),
+    #[error("{0}: expected a number of seconds, at most {max}", max = SECONDS_MAX.as_secs())]
+    Seconds(String),
 }
 
 fn truncate_for_display(text: &str) -> &str {
@@ -221,6 +278,22 @@ fn path_parser() -> impl TypedValueParser<Value = PathArg> {
 
 fn user_parser() -> impl TypedValueParser<Value = UserName> {
     text_parser().try_map(|text| UserName::parse(&text).map_err(|error| UsageError::User(text, error)))
+}
+
+fn name_parser() -> impl TypedValueParser<Value = FileName> {
+    OsStringValueParser::new().try_map(|argument| {
+        let token = to_token(argument);
+        let path = normalize(&token).map_err(|error| UsageError::Path(token.text, error))?;
+        let name = FileName::parse(&path.text).ok().filter(|_| path.pattern.is_none());
+        name.ok_or(UsageError::FileName(path.text))
+    })
+}
+
+fn seconds_parser() -> impl TypedValueParser<Value = Duration> {
+    text_parser().try_map(|text| {
+        let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        seconds.filter(|seconds| *seconds <= SECONDS_MAX).ok_or(UsageError::Seconds(text))
+    })
 }
 
 fn verb_parser() -> impl TypedValueParser<Value = Verb> {

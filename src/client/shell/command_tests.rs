@@ -33,7 +33,7 @@ fn blank_lines_and_comments_are_skipped() {
     for line in ["", "\n", "  \t", "# get a", "  # 'open", "\r\n"] {
         assert_eq!(parse(line.as_bytes()), Ok(None), "{line:?}");
     }
-    assert_eq!(ok("get a#b #c"), Command::Get { files: vec![file("a#b"), file("#c")], share: false });
+    assert_eq!(ok("get a#b #c"), Command::Get { files: vec![file("a#b"), file("#c")], share: false, wait: None });
 }
 
 #[test]
@@ -68,8 +68,8 @@ fn sch_takes_flags_in_any_form() {
 fn get_takes_names_and_patterns() {
     let pattern = PathArg { text: "*.pdf".into(), pattern: Some("*.pdf".into()) };
     let files = vec![file("a b"), pattern, file("photos/")];
-    assert_eq!(ok("get --share 'a b' *.pdf ./photos/"), Command::Get { files, share: true });
-    assert_eq!(ok("get '*.pdf'"), Command::Get { files: vec![file("*.pdf")], share: false });
+    assert_eq!(ok("get --share 'a b' *.pdf ./photos/"), Command::Get { files, share: true, wait: None });
+    assert_eq!(ok("get '*.pdf'"), Command::Get { files: vec![file("*.pdf")], share: false, wait: None });
     assert_eq!(err("get"), UsageError::Arity(Verb::Get));
     assert_eq!(err("get --share=x a"), UsageError::Option { verb: Verb::Get, option: "--share=x".into() });
 }
@@ -109,7 +109,7 @@ fn invalid_lines_are_explained() {
 fn patterns_survive_option_parsing() {
     let pattern = |text: &str, pattern: &str| PathArg { text: text.into(), pattern: Some(pattern.into()) };
     let files = vec![pattern("*", "*"), file("*"), pattern("-*", "-*"), file("-x")];
-    assert_eq!(ok("get --share * '*' -- -* -x"), Command::Get { files, share: true });
+    assert_eq!(ok("get --share * '*' -- -* -x"), Command::Get { files, share: true, wait: None });
     assert_eq!(err("get -* a"), UsageError::Option { verb: Verb::Get, option: "-*".into() });
     let to = vec![UserName::parse("v*").unwrap(), UserName::parse("-x").unwrap()];
     assert_eq!(ok("pub --to=v* --to -x a"), Command::Pub { to, files: vec![file("a")] });
@@ -145,6 +145,31 @@ fn lines_with_passwords_are_recognized() {
 fn a_typed_password_never_shows() {
     assert!(!format!("{:?}", auth("hans", b"falcon")).contains("102, 97"));
     assert!(!format!("{:?}", parse(b"auth hans falcon")).contains("falcon"));
+}
+
+#[test]
+fn wait_takes_a_condition_and_a_time() {
+    let user = UserName::parse("vader").unwrap();
+    let secs = Duration::from_secs;
+    let wait = |target| Command::Wait { target };
+    assert_eq!(ok("wait peer vader"), wait(WaitTarget::Peer { user: user.clone(), timeout: secs(30) }));
+    assert_eq!(ok("wait gone vader 0"), wait(WaitTarget::Gone { user, timeout: secs(0) }));
+    let name = FileName::parse("a b.pdf").unwrap();
+    let timeout = Duration::from_millis(1_500);
+    assert_eq!(ok("wait file './a b.pdf' 1.5"), wait(WaitTarget::File { name, timeout }));
+    for line in ["wait", "wait peer", "wait file", "wait nobody vader", "wait peer vader 1 2", "wait peer vader file"] {
+        let error = err(line);
+        assert!(matches!(error, UsageError::Arity(Verb::Wait) | UsageError::Seconds(_)), "{line}: {error:?}");
+    }
+    for seconds in ["-1", "x", "nan", "inf", "1e9", "''"] {
+        assert!(parse(format!("wait peer vader {seconds}").as_bytes()).is_err(), "{seconds}");
+    }
+    assert!(matches!(err("wait file *.pdf"), UsageError::FileName(_)));
+    assert!(matches!(err("wait file photos/"), UsageError::FileName(_)));
+    assert!(matches!(err("wait file ../a"), UsageError::Path(..)));
+    assert!(matches!(err("wait peer 'a b'"), UsageError::User(..)));
+    assert_eq!(ok("get --wait 2 a"), Command::Get { files: vec![file("a")], share: false, wait: Some(secs(2)) });
+    assert_eq!(err("get --wait x a"), UsageError::Seconds("x".into()));
 }
 
 #[test]

@@ -9,7 +9,7 @@ pub mod path_arg;
 mod script;
 pub mod tokenizer;
 
-use crate::client::commands::{CommandContext, Verb, auth, get, help_text, lists, publish, search};
+use crate::client::commands::{CommandContext, Verb, auth, get, help_text, lists, publish, search, wait};
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::Command;
 use crate::client::ui::report::Report;
@@ -54,7 +54,12 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
     }
     match command {
         Command::Auth { user, password } => auth::auth_command(context, &user, password),
-        Command::Get { files, share } => get::run(context, &files, share),
+        Command::Get { files, share, wait } => {
+            if let Some(timeout) = wait {
+                wait::for_files(context, &files, timeout);
+            }
+            get::run(context, &files, share)
+        }
         Command::Help { verb } => {
             context.console.report(&Report::Help(&help_text(verb)));
             ExitCode::Success
@@ -64,6 +69,10 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
         Command::Pub { to, files } => publish::publish(context, to, &files),
         Command::Sch { substring, ignore_case, long } => search::run(context, substring, ignore_case, long),
         Command::Unp { files } => publish::unpublish(context, &files),
+        Command::Wait { target } => {
+            let (condition, timeout) = target.into_parts();
+            wait::run(context, condition, timeout)
+        }
         Command::Xit => ExitCode::Success,
     }
 }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::client::control::WaitCondition;
 use crate::client::exit_code::ExitCode;
 use crate::common::escape::escape_controls;
 use crate::common::message::{AvailableContent, OwnPublication};
@@ -51,6 +52,10 @@ pub enum Report<'a> {
     Skipped(&'a FileName),
     /// `get`: not found, or not downloaded.
     DownloadFailed(&'a ItemFailure),
+    /// `wait`: the condition is met.
+    Waited(&'a WaitCondition),
+    /// `wait`: the condition was not met in time.
+    WaitTimedOut(&'a WaitCondition),
     /// The text of `help`.
     Help(&'a str),
     /// This command failed as a whole. Its reason goes to stderr; only JSON has a result.
@@ -91,6 +96,12 @@ impl Report<'_> {
             Self::Downloaded { saved, .. } => format!("{} downloaded successfully\n", escape_controls(saved.as_str())),
             Self::DownloadFailed(failure) if failure.code == ExitCode::NotFound => "File not found\n".into(),
             Self::DownloadFailed(failure) => format!("{} download failed\n", escape_controls(&failure.name)),
+            Self::Waited(condition) => match condition {
+                WaitCondition::PeerActive(user) => format!("{user} is active\n"),
+                WaitCondition::PeerGone(user) => format!("{user} is gone\n"),
+                WaitCondition::FileAvailable(name) => format!("{} is available\n", escape_controls(name.as_str())),
+            },
+            Self::WaitTimedOut(_) => "Timed out\n".into(),
             Self::Help(text) => (*text).into(),
             Self::Skipped(_) | Self::CommandFailed { .. } => String::new(),
             Self::Goodbye => "Goodbye!\n".into(),
@@ -132,6 +143,15 @@ impl Report<'_> {
             }
             Self::Skipped(name) => json!({"command": "get", "ok": true, "name": name.as_str(), "skipped": true}),
             Self::DownloadFailed(failure) => failure_value("get", failure),
+            Self::Waited(condition) => {
+                let (what, name) = condition_texts(condition);
+                json!({"command": "wait", "ok": true, "for": what, "name": name})
+            }
+            Self::WaitTimedOut(condition) => {
+                let (what, name) = condition_texts(condition);
+                let code = ExitCode::TimedOut as u8;
+                json!({"command": "wait", "ok": false, "for": what, "name": name, "error": "Timed out", "code": code})
+            }
             Self::Help(text) => json!({"command": "help", "ok": true, "text": text}),
             Self::CommandFailed { command, failure } => {
                 json!({"command": command, "ok": false, "error": failure.why, "code": failure.code as u8})
@@ -171,6 +191,15 @@ fn list_block<T: AsRef<str>>(lines: impl ExactSizeIterator<Item = T>, [none, one
 
 fn search_columns(entry: &AvailableContent) -> String {
     format!("{}\t{}\t{}\t{}", entry.name, entry.content.size, entry.sources, entry.age_s)
+}
+
+/// The word of the command, and the name of the user or the file.
+fn condition_texts(condition: &WaitCondition) -> (&'static str, &str) {
+    match condition {
+        WaitCondition::PeerActive(user) => ("peer", user.as_str()),
+        WaitCondition::PeerGone(user) => ("gone", user.as_str()),
+        WaitCondition::FileAvailable(name) => ("file", name.as_str()),
+    }
 }
 
 fn name_texts(names: &[FileName]) -> Vec<&str> {

@@ -58,6 +58,7 @@ impl Server {
     fn confirm_session(&mut self, key: SessionKey) {
         let session = self.sessions.get_mut(key);
         let Some(reply) = session.unconfirmed.take() else { return };
+        self.subscriptions.on_confirmed(session.owner);
         if let HandshakeReply::Login { nonce } = *reply {
             self.pending_logins.confirm(&LoginId { address: session.address, nonce });
         }
@@ -68,10 +69,12 @@ impl Server {
     }
 
     fn on_heartbeat(&mut self, key: SessionKey, heartbeat: Heartbeat, out: &mut Effects) {
+        let has_subscriptions = self.sessions.get(key).subscriptions.is_some();
+        let subscriptions = has_subscriptions.then(|| self.subscription_state(key));
         let session = self.sessions.get_mut(key);
         log_received(Level::Debug, session, "HBT");
         session.free_slots = heartbeat.free_slots;
-        let ack = ServerMessage::HeartbeatAck { number: heartbeat.number };
+        let ack = ServerMessage::HeartbeatAck { number: heartbeat.number, subscriptions };
         out.send_sealed(session.address, &mut session.cipher, &ack);
         log_sent(Level::Debug, session, ReplyStatus::Ok);
     }

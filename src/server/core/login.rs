@@ -307,6 +307,8 @@ impl Server {
             last_writer: self.accounts.get(&user).map_or(InstanceId(0), Account::last_writer),
             local_only: self.config.listens_elsewhere && address.ip().is_loopback(),
         };
+        self.index.set_active(owner, true);
+        self.subscriptions.on_activity(owner, &user);
         self.sessions.insert(Session {
             cipher: SessionCipher::new(Side::Server, session, &secret),
             user,
@@ -322,8 +324,8 @@ impl Server {
             deadline: now + self.config.liveness,
             unconfirmed: Some(Box::new(HandshakeReply::Login { nonce })),
             staged: None,
+            subscriptions: None,
         });
-        self.index.set_active(owner, true);
         params
     }
 

@@ -24,6 +24,7 @@ mod request_log;
 mod sessions;
 mod sources;
 mod stateless_reset;
+mod subscriptions;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -46,6 +47,7 @@ use self::query_budget::QueryBudget;
 pub use self::quotas::Quotas;
 use self::sessions::{Session, SessionKey, Sessions};
 use self::stateless_reset::ResetLimiter;
+use self::subscriptions::Subscriptions;
 use super::auth::accounts::{Account, Accounts};
 use super::auth::address_validator::AddressValidator;
 use super::auth::keys::Keys;
@@ -166,6 +168,7 @@ pub struct Server {
     reset_limiter: ResetLimiter,
     queued_queries: FairQueue<SessionId, QueuedQuery>,
     query_budget: QueryBudget,
+    subscriptions: Subscriptions,
     /// Records are being made from plaintext passwords: every login waits for one, real or not.
     enrolling: bool,
     iterations: u32,
@@ -194,6 +197,7 @@ impl Server {
             reset_limiter: ResetLimiter::new(),
             queued_queries: FairQueue::default(),
             query_budget: QueryBudget::default(),
+            subscriptions: Subscriptions::default(),
             enrolling: false,
             iterations: 0,
             version_lines: TokenBucket::full(),
@@ -251,6 +255,7 @@ impl Server {
     pub fn run_deferred_work(&mut self, now: Instant, buffer: ReceiveBuffer, out: &mut Effects) {
         self.apply_durable(out);
         self.run_queued_queries(now, out);
+        self.run_subscriptions(now, out);
         self.index.index_pending(NAMES_PER_ITERATION);
         self.iterations = self.iterations.wrapping_add(1);
         if buffer == ReceiveBuffer::Empty || self.iterations.is_multiple_of(ITERATIONS_PER_LOGIN_WHEN_BUSY) {
@@ -273,11 +278,18 @@ impl Server {
             || self.mutations.has_durable()
             || !self.queued_queries.is_empty()
             || self.query_budget.needs_reset()
+            || self.subscriptions.has_queued()
             || self.index.has_pending();
         if has_work {
             return Some(self.started);
         }
-        [self.sessions.next_deadline(), self.pending_logins.next_expiry()].into_iter().flatten().min()
+        let deadlines = [
+            self.sessions.next_deadline(),
+            self.pending_logins.next_expiry(),
+            self.subscriptions.next_send(),
+            self.settles_at(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Whether durable mutations are left for [`run_deferred_work`](Self::run_deferred_work) to acknowledge.
@@ -315,7 +327,9 @@ impl Server {
 
     fn end_session(&mut self, key: SessionKey) -> Box<Session> {
         let session = self.sessions.remove(key);
+        self.subscriptions.remove_session(key, &session);
         self.index.set_active(session.owner, false);
+        self.subscriptions.on_activity(session.owner, &session.user);
         session
     }
 

@@ -155,6 +155,7 @@ impl Server {
     pub(super) fn apply_durable(&mut self, out: &mut Effects) {
         let mut files = 0;
         while files < FILES_PER_ITERATION
+            && self.subscriptions.has_capacity()
             && let Some(mutation) = self.mutations.pop_durable()
         {
             files += match &mutation.change {
@@ -170,11 +171,17 @@ impl Server {
         let owner = account.owner;
         let found = match &mutation.change {
             Change::Publish { files, audience, published_s } => {
-                files.iter().for_each(|file| self.index.publish(owner, file, audience, *published_s));
+                for file in files {
+                    self.index.publish(owner, file, audience, *published_s);
+                    self.subscriptions.on_file(owner, &file.name);
+                }
                 None
             }
             Change::Unpublish { names, found } => {
-                names.iter().for_each(|name| _ = self.index.unpublish(owner, name));
+                for name in names {
+                    self.index.unpublish(owner, name);
+                    self.subscriptions.on_file(owner, name);
+                }
                 Some(*found)
             }
         };

@@ -162,6 +162,8 @@ impl Server {
                 self.query_budget.charge(SOURCES_SCAN_STEPS);
                 return self.sources(now, &requester, &files, &avoid, cursor).unwrap_or(Response::StaleCursor).into();
             }
+            Request::Subscribe { number, topic } => return self.on_subscribe(key, info.id, number, topic).into(),
+            Request::Unsubscribe { numbers } => return self.on_unsubscribe(key, info.id, numbers).into(),
             // Not queries: `on_request` handles them.
             Request::Publish { .. } | Request::Unpublish { .. } | Request::StageAudience { .. } => {
                 return Response::Rejected.into();

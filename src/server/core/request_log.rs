@@ -52,6 +52,8 @@ fn verb(request: &Request) -> &'static str {
         Request::Search { .. } | Request::Resolve { purpose: ResolvePurpose::List, .. } => "SCH",
         Request::Resolve { purpose: ResolvePurpose::Download, .. } => "GET",
         Request::Sources { .. } => "GET sources",
+        Request::Subscribe { .. } => "SUBSCRIBE",
+        Request::Unsubscribe { .. } => "UNSUBSCRIBE",
     }
 }
 

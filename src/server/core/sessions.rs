@@ -13,6 +13,8 @@ use std::time::Instant;
 use slab::Slab;
 
 use crate::common::crypto::Secret;
+use crate::common::limits::SUBSCRIPTIONS_MAX;
+use crate::common::message::{SubscriptionState, Topic};
 use crate::common::packet::Nonce;
 use crate::common::session_cipher::SessionCipher;
 use crate::common::types::{Audience, InstanceId, RequestId, SessionId, UserName};
@@ -45,6 +47,7 @@ pub struct Session {
     /// The handshake that began the session; dropped when the client has shown that it knows the outcome.
     pub unconfirmed: Option<Box<HandshakeReply>>,
     pub staged: Option<Box<StagedAudience>>,
+    pub subscriptions: Option<Box<SessionSubscriptions>>,
 }
 
 const _: () = assert!(std::mem::size_of::<Session>() <= 1_536, "with its entries in the tables, under 2 KiB");
@@ -68,9 +71,31 @@ pub struct StagedAudience {
     pub audience: Option<Arc<Audience>>,
 }
 
+/// The subscriptions of one session.
+#[derive(Default)]
+pub struct SessionSubscriptions {
+    pub topics: [Option<Topic>; SUBSCRIPTIONS_MAX],
+    /// The request that set each topic last: a late repeat of an earlier one does not set it again.
+    pub set_by: [RequestId; SUBSCRIPTIONS_MAX],
+    pub state: SubscriptionState,
+    pub last_sent: Option<Instant>,
+    /// When CHANGED is sent, if the state has changed since.
+    pub due_at: Option<Instant>,
+}
+
 /// The place of a session in the table. Valid until the session is removed, then reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SessionKey(usize);
+
+impl SessionKey {
+    /// The first in their order.
+    pub const FIRST: Self = Self(0);
+
+    /// The next in their order.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
 
 struct SessionEntry {
     session: Box<Session>,
@@ -125,6 +150,11 @@ impl Sessions {
 
     pub fn get_mut(&mut self, key: SessionKey) -> &mut Session {
         &mut self.entries[key.0].session
+    }
+
+    /// The first valid key from `from` on.
+    pub fn next_key(&self, from: SessionKey) -> Option<SessionKey> {
+        (from.0..self.entries.capacity()).find(|&key| self.entries.contains(key)).map(SessionKey)
     }
 
     /// The owner's session if it is alive at `now`.

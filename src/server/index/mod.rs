@@ -157,6 +157,36 @@ impl Index {
         self.active[owner.0 as usize] = active;
     }
 
+    /// Whether queries show the owner's publications.
+    pub fn is_active(&self, owner: OwnerId) -> bool {
+        self.active[owner.0 as usize]
+    }
+
+    pub fn find_owner(&self, user: &UserName) -> Option<OwnerId> {
+        self.by_user.get(user).copied()
+    }
+
+    /// The names that the owner publishes, with their ids, from an id on.
+    pub fn names_of(&self, owner: OwnerId, from: u32) -> impl Iterator<Item = (u32, &FileName)> {
+        let ids = self.owners[owner.0 as usize].names.range(from..);
+        ids.filter_map(|&id| Some((id, &self.names.name(id)?.text)))
+    }
+
+    /// Whether another active owner publishes this name, visible to the requester; and the publications examined.
+    pub fn is_available(&self, requester: OwnerId, name: &FileName) -> (bool, usize) {
+        let Some(publications) = self.names.find(name).and_then(|id| self.names.publications(id)) else {
+            return (false, 1);
+        };
+        let mut visibility = self.visibility(requester);
+        let mut steps = 1;
+        let mut entries = (0..publications.group_end()).flat_map(|group| publications.group(group).entries);
+        let is_available = entries.any(|entry| {
+            steps += 1;
+            visibility.is_visible(entry)
+        });
+        (is_available, steps)
+    }
+
     /// The sum, in any order, over the owner's publications: BLAKE3 of the name, content hash, size, modification time and
     /// audience of each, cut to 128 bits.
     pub fn digest(&self, owner: OwnerId) -> PublicationsDigest {

@@ -194,7 +194,7 @@ fn only_who_delivered_something_that_was_verified_owns_a_file() {
     let mut fixture = Fixture::new(&jobs, &mut history, Duration::ZERO);
     let requests = fixture.connect_and_open();
     let assignments = requested(&requests, 0);
-    let bytes = MIB as u64;
+    let bytes = MIB;
     let received = SourceEvent::Received { bytes, completed: assignments[..1].to_vec() };
     assert!(owners(&fixture.source(0, received)).is_empty(), "what has arrived may be anything");
     let verified = StoreResult::Verified(assignments[0]);

@@ -138,7 +138,7 @@ fn a_flood_of_logins_delays_no_heartbeat_and_no_login_from_another_network() {
     let mut beat = hans.seal(&ClientMessage::Heartbeat(Heartbeat { number: 1, free_slots: 0 }));
     test.server.handle_datagram(test.now, address(HERE), &mut beat, &mut test.out);
     let received = hans.receive(std::mem::take(&mut test.out.datagrams));
-    assert_eq!(received, [ServerMessage::HeartbeatAck { number: 1 }], "at once");
+    assert_eq!(received, [ServerMessage::HeartbeatAck { number: 1, subscriptions: None }], "at once");
     for _ in 0..8 {
         test.server.run_deferred_work(test.now, ReceiveBuffer::MayHoldMore, &mut test.out);
     }

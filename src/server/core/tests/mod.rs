@@ -13,3 +13,4 @@ mod replay;
 mod resumption;
 mod sessions;
 mod sharing;
+mod subscriptions;

@@ -16,7 +16,7 @@ fn a_heartbeat_is_acknowledged_and_keeps_the_session_alive() {
     let mut hans = test.login(HERE, "hans");
     for _ in 0..10 {
         test.advance(Duration::from_millis(2_999));
-        assert_eq!(test.heartbeat(&mut hans), [ServerMessage::HeartbeatAck { number: 1 }]);
+        assert_eq!(test.heartbeat(&mut hans), [ServerMessage::HeartbeatAck { number: 1, subscriptions: None }]);
     }
     assert_eq!(test.server.session_count(), 1);
 }

@@ -1,0 +1,57 @@
+//! `wait`, and the waiting of `get --wait`.
+
+use std::time::{Duration, Instant};
+
+use super::selector::Selector;
+use super::{CommandContext, Verb};
+use crate::client::control::{RequestError, WaitCondition, WaitOutcome};
+use crate::client::exit_code::ExitCode;
+use crate::client::files::PathArg;
+use crate::client::ui::report::Report;
+
+/// Waits until the condition is met, for at most `timeout`.
+pub fn run(context: &CommandContext, condition: WaitCondition, timeout: Duration) -> ExitCode {
+    if let WaitCondition::PeerActive(user) | WaitCondition::PeerGone(user) = &condition
+        && context.session.user().as_ref() == Some(user)
+    {
+        return context.report_error(Verb::Wait.name(), ExitCode::Usage, format!("{user} is your own user name"));
+    }
+    match context.session.wait(condition.clone(), timeout, &context.state.cancelled()) {
+        Ok(WaitOutcome::Met) => {
+            context.console.report(&Report::Waited(&condition));
+            ExitCode::Success
+        }
+        Ok(WaitOutcome::TimedOut) => {
+            context.console.report(&Report::WaitTimedOut(&condition));
+            ExitCode::TimedOut
+        }
+        Ok(WaitOutcome::Cancelled) => context.report_error(Verb::Wait.name(), ExitCode::Interrupted, "interrupted"),
+        Err(RequestError::NotAuthenticated) => context.not_authenticated(Verb::Wait),
+        Err(error) => context.report_error(Verb::Wait.name(), (&error).into(), error),
+    }
+}
+
+/// `get --wait`: waits until each name is available, for at most `timeout` in all. What is not available then, `get` does
+/// not find. Patterns and folders are not waited for.
+pub fn for_files(context: &CommandContext, files: &[PathArg], timeout: Duration) {
+    let deadline = clock() + timeout;
+    for argument in files {
+        let Ok(Selector::Name { name, pinned }) = Selector::of(argument) else { continue };
+        // A file whose name ends like `name#hex` wins, if there is one.
+        let Some(name) = pinned.map(|pinned| pinned.name).or(name) else { continue };
+        let left = deadline.saturating_duration_since(clock());
+        let outcome = context.session.wait(WaitCondition::FileAvailable(name), left, &context.state.cancelled());
+        if !matches!(outcome, Ok(WaitOutcome::Met | WaitOutcome::TimedOut)) {
+            return;
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "several waits share a deadline")]
+fn clock() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+#[path = "wait_tests.rs"]
+mod tests;

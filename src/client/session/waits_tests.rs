@@ -1,0 +1,169 @@
+//! Waits of a session with a scripted server.
+
+use std::time::Duration;
+
+use super::super::test_support::{LIVENESS, Pair};
+use super::super::{Event, RequestError};
+use super::*;
+use crate::common::message::{Response, ServerMessage};
+use crate::common::types::RequestId;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn file(text: &str) -> WaitCondition {
+    WaitCondition::FileAvailable(FileName::parse(text).unwrap())
+}
+
+fn gone(text: &str) -> WaitCondition {
+    WaitCondition::PeerGone(UserName::parse(text).unwrap())
+}
+
+fn wait(pair: &mut Pair, id: u64, condition: WaitCondition, timeout: Duration) {
+    pair.session.wait(pair.now, WaitId(id), condition, timeout);
+    pair.exchange();
+}
+
+fn state(changes: u64, present: u32) -> SubscriptionState {
+    SubscriptionState { changes, present, absent: !present }
+}
+
+/// The id and the number of the next SUBSCRIBE.
+fn subscribed(pair: &mut Pair) -> (RequestId, u8) {
+    match pair.server.request() {
+        Some((id, _, Request::Subscribe { number, .. })) => (id, number),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn report(pair: &mut Pair, state: SubscriptionState) {
+    let datagram = pair.server.seal(&ServerMessage::Changed(state));
+    pair.deliver(datagram);
+}
+
+fn finished(pair: &mut Pair) -> (u64, Result<WaitOutcome, RequestError>) {
+    match pair.event() {
+        Event::WaitFinished(FinishedWait { wait, result }) => (wait.0, result),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_wait_subscribes_and_ends_with_the_report_of_its_own_subscription() {
+    let mut pair = Pair::established();
+    wait(&mut pair, 1, file("a"), LONG);
+    wait(&mut pair, 2, file("b"), LONG);
+    let (first, second) = (subscribed(&mut pair), subscribed(&mut pair));
+    assert_ne!(first.1, second.1);
+    pair.reply(first.0, Response::Subscribed(state(0, 0)));
+    pair.reply(second.0, Response::Subscribed(state(0, 0)));
+    pair.no_event();
+    report(&mut pair, state(2, 1 << second.1));
+    assert_eq!(finished(&mut pair), (2, Ok(WaitOutcome::Met)));
+    let unsubscribed = pair.server.request().map(|(_, _, request)| request);
+    assert_eq!(unsubscribed, Some(Request::Unsubscribe { numbers: 1 << second.1 }));
+    report(&mut pair, state(1, 1 << first.1));
+    pair.no_event();
+    report(&mut pair, state(3, 1 << first.1));
+    assert_eq!(finished(&mut pair), (1, Ok(WaitOutcome::Met)), "the report before was older than the latest");
+}
+
+#[test]
+fn a_state_says_nothing_about_a_subscription_that_is_not_confirmed() {
+    let mut pair = Pair::established();
+    wait(&mut pair, 1, gone("vader"), LONG);
+    report(&mut pair, state(0, 0));
+    pair.no_event();
+    let (id, number) = subscribed(&mut pair);
+    pair.reply(id, Response::Subscribed(state(1, 1 << number)));
+    pair.no_event();
+    report(&mut pair, state(2, 0));
+    assert_eq!(finished(&mut pair), (1, Ok(WaitOutcome::Met)));
+}
+
+#[test]
+fn absence_that_the_server_does_not_know_is_no_departure() {
+    let mut pair = Pair::established();
+    wait(&mut pair, 1, gone("vader"), LONG);
+    let (id, _) = subscribed(&mut pair);
+    let unknown = SubscriptionState { changes: 0, present: 0, absent: 0 };
+    pair.reply(id, Response::Subscribed(unknown));
+    pair.no_event();
+    report(&mut pair, SubscriptionState { changes: 1, ..unknown });
+    pair.no_event();
+    report(&mut pair, state(2, 0));
+    assert_eq!(finished(&mut pair), (1, Ok(WaitOutcome::Met)));
+}
+
+#[test]
+fn a_wait_ends_at_its_deadline_and_the_shortest_asks_once() {
+    let mut pair = Pair::established();
+    wait(&mut pair, 1, file("a"), Duration::from_secs(5));
+    let (id, _) = subscribed(&mut pair);
+    pair.reply(id, Response::Subscribed(state(0, 0)));
+    pair.advance(Duration::from_millis(4_999));
+    pair.no_event();
+    pair.advance(Duration::from_millis(1));
+    assert_eq!(finished(&mut pair), (1, Ok(WaitOutcome::TimedOut)));
+    for (present, outcome) in [(0, WaitOutcome::TimedOut), (u32::MAX, WaitOutcome::Met)] {
+        pair.server.messages.clear();
+        wait(&mut pair, 2, file("a"), Duration::ZERO);
+        pair.no_event();
+        pair.advance(Duration::from_millis(50));
+        pair.no_event();
+        let (id, _) = subscribed(&mut pair);
+        pair.reply(id, Response::Subscribed(state(5, present)));
+        assert_eq!(finished(&mut pair), (2, Ok(outcome)));
+    }
+}
+
+#[test]
+fn a_wait_outlives_a_reconnect_and_subscribes_again() {
+    let mut pair = Pair::established();
+    wait(&mut pair, 1, file("a"), LONG);
+    let (id, _) = subscribed(&mut pair);
+    pair.reply(id, Response::Subscribed(state(9, 0)));
+    pair.connected = false;
+    pair.advance(LIVENESS * 2);
+    assert!(matches!(pair.event(), Event::ConnectionLost));
+    pair.connected = true;
+    pair.advance(LIVENESS);
+    assert!(matches!(pair.event(), Event::Started { resumed: true, .. }));
+    let (id, number) = subscribed(&mut pair);
+    pair.reply(id, Response::Subscribed(state(0, 1 << number)));
+    assert_eq!(finished(&mut pair), (1, Ok(WaitOutcome::Met)), "the numbers of changes start again with a session");
+}
+
+#[test]
+fn at_the_deadline_without_a_connection_the_server_is_unreachable() {
+    let mut pair = Pair::established();
+    wait(&mut pair, 1, file("a"), LIVENESS * 3);
+    wait(&mut pair, 2, file("a"), Duration::ZERO);
+    pair.connected = false;
+    pair.server.messages.clear();
+    pair.advance(LIVENESS * 4);
+    assert!(matches!(pair.event(), Event::ConnectionLost));
+    assert_eq!(finished(&mut pair), (2, Err(RequestError::Unreachable)), "as soon as the connection is lost");
+    assert_eq!(finished(&mut pair), (1, Err(RequestError::Unreachable)));
+}
+
+#[test]
+fn a_logout_and_a_cancellation_end_waits() {
+    let mut pair = Pair::established();
+    for id in 1..=SUBSCRIPTIONS_MAX as u64 {
+        wait(&mut pair, id, file("a"), LONG);
+    }
+    wait(&mut pair, 100, file("a"), LONG);
+    assert_eq!(finished(&mut pair), (100, Err(RequestError::TooManyWaits)));
+    pair.session.cancel_wait(pair.now, WaitId(7));
+    pair.exchange();
+    assert_eq!(finished(&mut pair), (7, Ok(WaitOutcome::Cancelled)));
+    wait(&mut pair, 101, file("a"), LONG);
+    pair.no_event();
+    pair.session.logout(pair.now);
+    pair.exchange();
+    for _ in 0..SUBSCRIPTIONS_MAX {
+        assert_eq!(finished(&mut pair).1, Err(RequestError::NotAuthenticated));
+    }
+    wait(&mut pair, 102, file("a"), LONG);
+    assert_eq!(finished(&mut pair), (102, Err(RequestError::NotAuthenticated)));
+}

@@ -1,0 +1,346 @@
+//! Subscriptions: a session learns when a peer or a file appears or disappears, without asking.
+//!
+//! A subscription has a state, present or absent, as its subscriber may see it. When something happens that may change a
+//! state, the topic is queued; later, within a budget for each iteration, the state is found anew for every subscriber and
+//! compared with the last one. So what comes and goes in between is not reported, and what the subscriber may not see
+//! never is: it changes no state. The queue is served round robin by the owner who caused the change, so that hidden
+//! changes of one user delay those of another by at most one slice.
+//!
+//! CHANGED is sent at once, and then at most ten times a second to a session. It may be lost: acknowledgements of
+//! heartbeats carry the same state.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use super::Server;
+use super::sessions::{Session, SessionKey};
+use crate::common::limits::{RESET_DELAY_MAX, SUBSCRIPTIONS_MAX};
+use crate::common::message::{Response, ServerMessage, SubscriptionState, Topic};
+use crate::common::types::{FileName, RequestId, UserName};
+use crate::server::core::Effects;
+use crate::server::fair_queue::FairQueue;
+use crate::server::index::OwnerId;
+
+/// Subscribers and publications examined in one iteration: well below a millisecond.
+const STEPS_PER_ITERATION: usize = 2_048;
+/// The same in one slice.
+const SLICE_STEPS: usize = 256;
+/// Changes that may be queued before durable mutations wait.
+const QUEUE_MAX: usize = 1_024;
+/// CHANGED messages sent in one iteration.
+const SENDS_PER_ITERATION: usize = 64;
+/// Shortest time between two CHANGED to a session.
+const SEND_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A subscription: its session and its number there.
+type Subscriber = (SessionKey, u8);
+
+/// All subscriptions by topic, and what is to be done for them.
+#[derive(Default)]
+pub(super) struct Subscriptions {
+    to_peers: HashMap<UserName, BTreeSet<Subscriber>>,
+    to_files: HashMap<FileName, BTreeSet<Subscriber>>,
+    /// What may have changed, by the owner who caused it; `None`: the passing of time.
+    queue: FairQueue<Option<OwnerId>, Recheck>,
+    /// Absence is reliable: all clients that were active before the start had time to resume.
+    is_settled: bool,
+    /// The owners whose clients have used a session since the start: their absence is reliable before.
+    seen: HashSet<OwnerId>,
+    /// The sessions that are sent CHANGED, and when.
+    due: BTreeSet<(Instant, SessionKey)>,
+}
+
+enum Recheck {
+    /// The states of the subscribers to this topic, from this one on.
+    Topic { topic: Topic, from: Subscriber },
+    /// Files that the owner publishes, from this name id on.
+    FilesOfOwner { owner: OwnerId, from: u32 },
+    /// The subscriptions of all sessions, from this one on.
+    Sessions { from: SessionKey },
+}
+
+const FIRST: Subscriber = (SessionKey::FIRST, 0);
+
+impl Subscriptions {
+    pub(super) fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Whether another mutation may be applied.
+    pub(super) fn has_capacity(&self) -> bool {
+        self.queue.len() < QUEUE_MAX
+    }
+
+    /// When CHANGED is due next.
+    pub(super) fn next_send(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// The owner has published or unpublished this name.
+    pub(super) fn on_file(&mut self, owner: OwnerId, name: &FileName) {
+        if self.to_files.contains_key(name) {
+            self.queue.push(Some(owner), Recheck::Topic { topic: Topic::File(name.clone()), from: FIRST });
+        }
+    }
+
+    /// A session of the owner has begun or ended.
+    pub(super) fn on_activity(&mut self, owner: OwnerId, user: &UserName) {
+        if self.to_peers.contains_key(user) {
+            self.queue.push(Some(owner), Recheck::Topic { topic: Topic::Peer(user.clone()), from: FIRST });
+        }
+        if !self.to_files.is_empty() {
+            self.queue.push(Some(owner), Recheck::FilesOfOwner { owner, from: 0 });
+        }
+    }
+
+    /// The client of a session of the owner has shown that it knows the session.
+    pub(super) fn on_confirmed(&mut self, owner: OwnerId) {
+        if !self.is_settled {
+            self.seen.insert(owner);
+        }
+    }
+
+    /// Removes all subscriptions of a session that has ended.
+    pub(super) fn remove_session(&mut self, key: SessionKey, session: &Session) {
+        let Some(subscriptions) = &session.subscriptions else { return };
+        for (number, topic) in (0..).zip(&subscriptions.topics) {
+            topic.iter().for_each(|topic| self.remove(topic, (key, number)));
+        }
+        subscriptions.due_at.iter().for_each(|at| _ = self.due.remove(&(*at, key)));
+    }
+
+    fn add(&mut self, topic: &Topic, subscriber: Subscriber) {
+        match topic {
+            Topic::Peer(user) => self.to_peers.entry(user.clone()).or_default().insert(subscriber),
+            Topic::File(name) => self.to_files.entry(name.clone()).or_default().insert(subscriber),
+        };
+    }
+
+    fn remove(&mut self, topic: &Topic, subscriber: Subscriber) {
+        let subscribers = self.of_mut(topic);
+        let is_last = subscribers.is_some_and(|subscribers| subscribers.remove(&subscriber) && subscribers.is_empty());
+        match topic {
+            Topic::Peer(user) if is_last => _ = self.to_peers.remove(user),
+            Topic::File(name) if is_last => _ = self.to_files.remove(name),
+            Topic::Peer(_) | Topic::File(_) => {}
+        }
+    }
+
+    fn of_mut(&mut self, topic: &Topic) -> Option<&mut BTreeSet<Subscriber>> {
+        match topic {
+            Topic::Peer(user) => self.to_peers.get_mut(user),
+            Topic::File(name) => self.to_files.get_mut(name),
+        }
+    }
+
+    /// The first subscriber to a topic from `from` on.
+    fn next(&mut self, topic: &Topic, from: Subscriber) -> Option<Subscriber> {
+        self.of_mut(topic)?.range(from..).next().copied()
+    }
+}
+
+impl Server {
+    /// SUBSCRIBE: sets one subscription. The reply has its state as of now.
+    pub(super) fn on_subscribe(&mut self, key: SessionKey, id: RequestId, number: u8, topic: Topic) -> Response {
+        let subscriptions = self.sessions.get_mut(key).subscriptions.get_or_insert_default();
+        if subscriptions.set_by[usize::from(number)] < id {
+            subscriptions.set_by[usize::from(number)] = id;
+            if let Some(replaced) = subscriptions.topics[usize::from(number)].replace(topic.clone()) {
+                self.subscriptions.remove(&replaced, (key, number));
+            }
+            self.subscriptions.add(&topic, (key, number));
+            let updated = self.update_state((key, number), &topic);
+            self.query_budget.charge(updated.steps);
+        }
+        Response::Subscribed(self.subscription_state(key))
+    }
+
+    /// UNSUBSCRIBE.
+    pub(super) fn on_unsubscribe(&mut self, key: SessionKey, id: RequestId, numbers: u32) -> Response {
+        if let Some(subscriptions) = &mut self.sessions.get_mut(key).subscriptions {
+            for number in (0..SUBSCRIPTIONS_MAX as u8).filter(|number| numbers & 1 << number != 0) {
+                let at = usize::from(number);
+                if subscriptions.set_by[at] < id {
+                    subscriptions.set_by[at] = id;
+                    subscriptions.state.set(number, Presence::Unknown);
+                    let topic = subscriptions.topics[at].take();
+                    topic.iter().for_each(|topic| self.subscriptions.remove(topic, (key, number)));
+                }
+            }
+        }
+        Response::Subscribed(self.subscription_state(key))
+    }
+
+    /// The state of a session's subscriptions.
+    pub(super) fn subscription_state(&self, key: SessionKey) -> SubscriptionState {
+        self.sessions.get(key).subscriptions.as_ref().map(|subscriptions| subscriptions.state).unwrap_or_default()
+    }
+
+    /// When absence becomes reliable, if a session waits for it.
+    pub(super) fn settles_at(&self) -> Option<Instant> {
+        let has_subscribers = !self.subscriptions.to_peers.is_empty() || !self.subscriptions.to_files.is_empty();
+        let at = self.started + self.config.liveness + RESET_DELAY_MAX;
+        (has_subscribers && !self.subscriptions.is_settled).then_some(at)
+    }
+
+    /// Finds changed states and sends CHANGED, a bounded part in each iteration.
+    pub(super) fn run_subscriptions(&mut self, now: Instant, out: &mut Effects) {
+        if self.settles_at().is_some_and(|at| at <= now) {
+            (self.subscriptions.is_settled, self.subscriptions.seen) = (true, HashSet::new());
+            self.subscriptions.queue.push(None, Recheck::Sessions { from: SessionKey::FIRST });
+        }
+        let mut steps = 0;
+        while steps < STEPS_PER_ITERATION
+            && let Some((cause, recheck)) = self.subscriptions.queue.pop()
+        {
+            steps += match recheck {
+                Recheck::Topic { topic, from } => self.update_subscribers(now, cause, topic, from),
+                Recheck::FilesOfOwner { owner, from } => self.queue_files(owner, from),
+                Recheck::Sessions { from } => self.update_sessions(now, from),
+            };
+        }
+        for _ in 0..SENDS_PER_ITERATION {
+            let Some((_, key)) = self.subscriptions.due.first().copied().filter(|(at, _)| *at <= now) else { break };
+            self.subscriptions.due.pop_first();
+            let state = self.subscription_state(key);
+            let session = self.sessions.get_mut(key);
+            if let Some(subscriptions) = &mut session.subscriptions {
+                (subscriptions.last_sent, subscriptions.due_at) = (Some(now), None);
+            }
+            out.send_sealed(session.address, &mut session.cipher, &ServerMessage::Changed(state));
+        }
+    }
+
+    /// Updates the states of the subscribers to a topic, from one on, within a slice. Returns the steps taken.
+    fn update_subscribers(
+        &mut self,
+        now: Instant,
+        cause: Option<OwnerId>,
+        topic: Topic,
+        mut from: Subscriber,
+    ) -> usize {
+        let mut steps = 1;
+        while let Some(subscriber) = self.subscriptions.next(&topic, from) {
+            if steps >= SLICE_STEPS {
+                self.subscriptions.queue.push(cause, Recheck::Topic { topic, from: subscriber });
+                break;
+            }
+            steps += self.update_and_schedule(now, subscriber, &topic);
+            from = (subscriber.0, subscriber.1 + 1);
+        }
+        steps
+    }
+
+    /// Queues the topics of the owner's files that have subscribers, within a slice. Returns the steps taken.
+    fn queue_files(&mut self, owner: OwnerId, from: u32) -> usize {
+        let (mut steps, mut next) = (1, None);
+        for (id, name) in self.index.names_of(owner, from) {
+            if steps >= SLICE_STEPS {
+                next = Some(id);
+                break;
+            }
+            self.subscriptions.on_file(owner, name);
+            steps += 1;
+        }
+        next.iter()
+            .for_each(|&from| _ = self.subscriptions.queue.push(Some(owner), Recheck::FilesOfOwner { owner, from }));
+        steps
+    }
+
+    /// Updates all subscriptions of the sessions from one on, within a slice. Returns the steps taken.
+    fn update_sessions(&mut self, now: Instant, mut from: SessionKey) -> usize {
+        let mut steps = 1;
+        while let Some(key) = self.sessions.next_key(from) {
+            if steps >= SLICE_STEPS {
+                self.subscriptions.queue.push(None, Recheck::Sessions { from: key });
+                break;
+            }
+            let topics = self.sessions.get(key).subscriptions.as_ref().map(|own| own.topics.clone());
+            for (number, topic) in (0..).zip(topics.into_iter().flatten()) {
+                steps += topic.map_or(0, |topic| self.update_and_schedule(now, (key, number), &topic));
+            }
+            steps += 1;
+            from = key.next();
+        }
+        steps
+    }
+
+    fn update_and_schedule(&mut self, now: Instant, subscriber: Subscriber, topic: &Topic) -> usize {
+        let updated = self.update_state(subscriber, topic);
+        if updated.has_changed {
+            self.schedule_changed(now, subscriber.0);
+        }
+        updated.steps
+    }
+
+    /// Finds the state of one subscription.
+    fn update_state(&mut self, (key, number): Subscriber, topic: &Topic) -> Updated {
+        let session = self.sessions.get_mut(key);
+        let Subscriptions { is_settled, seen, .. } = &self.subscriptions;
+        let (is_present, is_known, steps) = match topic {
+            Topic::Peer(user) => {
+                let peer = self.index.find_owner(user);
+                let is_present = peer.is_some_and(|peer| peer != session.owner && self.index.is_active(peer));
+                (is_present, *is_settled || peer.is_some_and(|peer| seen.contains(&peer)), 1)
+            }
+            Topic::File(name) => {
+                let (is_present, steps) = self.index.is_available(session.owner, name);
+                (is_present, *is_settled, steps)
+            }
+        };
+        let presence = match (is_present, is_known) {
+            (true, _) => Presence::Present,
+            (false, true) => Presence::Absent,
+            (false, false) => Presence::Unknown,
+        };
+        let has_changed = session.subscriptions.as_mut().is_some_and(|own| own.state.set(number, presence));
+        Updated { has_changed, steps }
+    }
+
+    /// CHANGED is to be sent to this session, as soon as the interval allows.
+    fn schedule_changed(&mut self, now: Instant, key: SessionKey) {
+        if let Some(subscriptions) = &mut self.sessions.get_mut(key).subscriptions {
+            let earliest = subscriptions.last_sent.map_or(now, |last| now.max(last + SEND_INTERVAL));
+            let due = *subscriptions.due_at.get_or_insert(earliest);
+            self.subscriptions.due.insert((due, key));
+        }
+    }
+}
+
+#[cfg(test)]
+impl Server {
+    pub(super) fn has_no_subscriptions(&self) -> bool {
+        let Subscriptions { to_peers, to_files, queue, due, .. } = &self.subscriptions;
+        to_peers.is_empty() && to_files.is_empty() && queue.is_empty() && due.is_empty()
+    }
+}
+
+/// The state of one subscription.
+#[derive(Clone, Copy)]
+enum Presence {
+    Present,
+    Absent,
+    Unknown,
+}
+
+impl SubscriptionState {
+    /// Sets the state of one subscription, and counts a change. Returns whether it has changed.
+    fn set(&mut self, number: u8, presence: Presence) -> bool {
+        let (before, bit) = (*self, 1 << number);
+        (self.present, self.absent) = (self.present & !bit, self.absent & !bit);
+        match presence {
+            Presence::Present => self.present |= bit,
+            Presence::Absent => self.absent |= bit,
+            Presence::Unknown => {}
+        }
+        let has_changed = *self != before;
+        self.changes += u64::from(has_changed);
+        has_changed
+    }
+}
+
+/// The result of finding the state of a subscription.
+struct Updated {
+    has_changed: bool,
+    steps: usize,
+}

@@ -1,0 +1,75 @@
+//! `wait` and `get --wait` between real programs.
+
+use rustix::process::Signal;
+
+use crate::test_support::{TestEnv, password};
+
+#[test]
+fn a_wait_ends_when_the_peer_or_the_file_appears() {
+    let env = TestEnv::new();
+    let mut hans = env.client("hans").user().args(["-q"]).spawn();
+    hans.run_command("wait peer vader 0", &["Timed out"]);
+    hans.run_command("wait file movie.mp4 0.1", &["Timed out"]);
+    hans.send("wait peer vader");
+    hans.send("wait file movie.mp4");
+    hans.send("get --wait 30 late.txt");
+    hans.send("wait gone vader");
+    let mut vader = env.client("vader").file("movie.mp4", "m").file("late.txt", "late").user().args(["-q"]).spawn();
+    hans.expect_lines(&["vader is active"]);
+    vader.run_command("pub movie.mp4", &["File published successfully"]);
+    hans.expect_lines(&["movie.mp4 is available"]);
+    vader.run_command("pub late.txt", &["File published successfully"]);
+    hans.expect_lines(&["late.txt downloaded successfully"]);
+    vader.signal(Signal::KILL);
+    hans.expect_lines(&["vader is gone"]);
+    hans.send("xit");
+    hans.finish().expect_code(124);
+}
+
+#[test]
+fn the_status_of_a_wait_is_that_of_the_client() {
+    let env = TestEnv::new();
+    let _vader = env.client("vader").user().stay(&["lap"], &["No active peers"]);
+    env.client("hans").user().args(["-q"]).run(&["wait peer vader"]).expect(0, &["vader is active"]);
+    env.client("hans").user().args(["-q"]).run(&["wait gone vader 0.05", "lap"]).expect(124, &["Timed out"]);
+    env.client("hans").user().args(["-q"]).run(&["get --wait 0.05 nothing"]).expect(5, &["File not found"]);
+    for command in ["wait peer hans", "wait", "wait peer vader x", "wait file *.pdf", "get --wait a"] {
+        let done = env.client("hans").user().args(["-q"]).run(&[command]);
+        done.expect_code(2);
+        done.one_line_of_stderr();
+    }
+    let done = env.client("hans").args(["-q"]).run(&["wait peer vader"]);
+    done.expect(4, &["Please authenticate first"]);
+    let json = env.client("hans").user().args(["-q", "--json"]).run(&["wait file nothing 0"]);
+    json.expect_code(124);
+    assert!(json.stdout.contains(r#""code":124"#) && json.stdout.contains(r#""name":"nothing""#), "{json:?}");
+}
+
+#[test]
+fn a_wait_outlives_a_restart_of_the_server() {
+    let mut env = TestEnv::new();
+    let mut hans = env.client("hans").user().args(["-q"]).spawn();
+    hans.run_command("lap", &["No active peers"]);
+    hans.send("wait file a.txt 60");
+    env.kill_server();
+    let port = env.port();
+    env.use_port(port);
+    env.start();
+    let vader = env.client("vader").file("a.txt", "a").user().stay(&["pub a.txt"], &["File published successfully"]);
+    hans.expect_lines(&["a.txt is available"]);
+    drop(vader);
+}
+
+#[test]
+fn a_signal_or_the_end_of_the_session_ends_a_wait() {
+    let env = TestEnv::new();
+    let hans = env.client("hans").user().args(["-q"]).commands(&["wait peer yoda 600"]).spawn();
+    env.wait_log("Received AUTH from hans");
+    hans.signal(Signal::INT);
+    hans.wait().expect_code(130);
+    let vader = env.client("vader").user().args(["-q"]).commands(&["lap", "wait peer yoda 600"]).spawn();
+    env.wait_log("Sent OK to vader");
+    env.write_credentials(&format!("hans {}\n", password("hans")));
+    env.signal_server(Signal::HUP);
+    vader.wait().expect_code(4);
+}
