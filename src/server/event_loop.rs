@@ -8,7 +8,7 @@ use log::{error, info, trace, warn};
 use mio::{Events, Interest, Poll, Token};
 
 use super::auth::credentials::VersionedCredentials;
-use super::auth::credentials_reload::{CredentialsReloader, ReloadError};
+use super::auth::credentials_reload::{CredentialsReloader, ReloadError, ReloadStep};
 use super::auth::enrolment::Enrolment;
 use super::core::{Effects, ReceiveBuffer, Server};
 use super::io::{ServerSocket, Signals};
@@ -119,8 +119,8 @@ impl EventLoop {
         }
         self.server.handle_durable(self.journal.durable(), &mut self.effects);
         self.poll_enrolment();
-        if let Some(read) = self.reloader.poll() {
-            self.finish_reload(read);
+        if let Some(step) = self.reloader.poll() {
+            self.handle_reload(step);
         }
         if self.signals.take_reload() | self.reloader.take_pending() {
             self.start_reload();
@@ -139,14 +139,16 @@ impl EventLoop {
     }
 
     fn start_reload(&mut self) {
-        if let Err(error) = self.reloader.start((self.new_wake)()) {
+        if let Err(error) = self.reloader.start(self.server.loaded_users(), (self.new_wake)()) {
             error!("{error}; the credentials in force stay as they are");
         }
     }
 
-    fn finish_reload(&mut self, read: Result<VersionedCredentials, ReloadError>) {
-        match read {
-            Ok(credentials) => {
+    /// One step in each iteration.
+    fn handle_reload(&mut self, step: Result<ReloadStep, ReloadError>) {
+        match step {
+            Ok(ReloadStep::Rows(rows)) => self.server.load(rows),
+            Ok(ReloadStep::Credentials(credentials)) => {
                 info!("the credentials were read again: {} users", credentials.users.len());
                 self.apply_credentials(credentials);
             }

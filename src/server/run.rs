@@ -70,7 +70,7 @@ pub fn serve_with_journal(
         let waker = Arc::clone(&waker);
         Box::new(move || waker.wake().unwrap_or_else(|error| log::error!("waking the event loop failed: {error}")))
     };
-    let mut loaded = LoadedState::new();
+    let mut loaded = LoadedState::of_users(credentials.users.keys().cloned());
     let journal = match &options.data {
         Some(path) => open(path, &mut loaded, new_wake())?,
         None => Journal::ephemeral(new_wake())?,
@@ -85,7 +85,7 @@ pub fn serve_with_journal(
     let seed = *Zeroizing::new(random_seed());
     let local_address = socket.udp.local_addr()?;
     let server = Server::new(config, loaded, seed, now(), wall_ms());
-    let reloader = CredentialsReloader::new(options.credentials, server.version_key());
+    let reloader = CredentialsReloader::new(options.credentials, server.version_key(), options.data);
     let credentials = credentials.versioned(&server.version_key());
     let mut event_loop = EventLoop {
         poll,

@@ -118,6 +118,42 @@ fn sighup_reloads_the_credentials() {
 }
 
 #[test]
+fn the_publications_of_a_user_removed_before_the_start_come_back_with_the_user() {
+    let mut env = TestEnv::new();
+    env.client("hans").user().file("a", "a").file("b", "b").run(&["pub --to vader a", "pub b"]).expect_code(0);
+    env.write_credentials("yoda wise@!man\nvader sithlord**\n");
+    env.stop_server(Signal::TERM);
+    env.start();
+    let mut vader = env.client("vader").spawn();
+    vader.log_in("vader");
+    env.write_credentials(CREDENTIALS);
+    env.signal_server(Signal::HUP);
+    env.wait_log("the credentials were read again: 3 users");
+    let mut hans = env.client("hans").spawn();
+    hans.log_in("hans");
+    hans.run_command("lpf", &["2 files published:", "a", "b"]);
+    vader.run_command("sch a", &["1 file found:", "a"]);
+    let yoda = env.client("yoda").user().run(&["sch a"]);
+    assert!(yoda.stdout.contains("No files found"), "{yoda:?}");
+    hans.run_command("unp a", &["File unpublished successfully"]);
+    vader.run_command("sch a", &["No files found"]);
+}
+
+#[test]
+fn sighup_with_credentials_without_users_keeps_the_old_ones() {
+    let env = TestEnv::new();
+    let mut hans = env.client("hans").spawn();
+    hans.log_in("hans");
+    let before = env.log_after_login("hans").lines().count();
+    env.write_credentials("# nobody yet\n");
+    env.signal_server(Signal::HUP);
+    env.wait_log("has no users; the credentials in force stay as they are");
+    assert_eq!(env.log().lines().count(), before + 1, "one line:\n{}", env.log());
+    hans.run_command("lap", &["No active peers"]);
+    env.client("yoda").user().run(&["lap"]).expect_code(0);
+}
+
+#[test]
 fn sighup_with_invalid_credentials_keeps_the_old_ones() {
     let env = TestEnv::new();
     let mut hans = env.client("hans").spawn();

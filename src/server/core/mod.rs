@@ -14,6 +14,7 @@ mod credentials;
 mod cursors;
 mod dispatch;
 mod effects;
+mod loading;
 mod login;
 mod mutations;
 mod pending_logins;
@@ -40,6 +41,7 @@ use self::cursors::CursorCodec;
 #[cfg(test)]
 pub use self::effects::Datagram;
 pub use self::effects::Effects;
+pub use self::loading::LoadedState;
 use self::mutations::Mutations;
 use self::pending_logins::{LoginId, PendingLogins};
 use self::queries::QueuedQuery;
@@ -48,19 +50,19 @@ pub use self::quotas::Quotas;
 use self::sessions::{Session, SessionKey, Sessions};
 use self::stateless_reset::ResetLimiter;
 use self::subscriptions::Subscriptions;
-use super::auth::accounts::{Account, Accounts};
+use super::auth::accounts::Accounts;
 use super::auth::address_validator::AddressValidator;
 use super::auth::keys::Keys;
 use super::auth::throttle::LoginThrottle;
 use super::fair_queue::FairQueue;
-use super::index::{Index, OwnerId};
-use super::journal::{JournalSeq, LastMutation, LoadSink, StoredPublication};
+use super::index::Index;
+use super::journal::JournalSeq;
 use crate::common::escape::escape_controls;
 use crate::common::limits::{HEARTBEAT_DEFAULT, LIVENESS_DEFAULT, PROTOCOL_VERSION};
 use crate::common::packet::{Nonce, Packet};
 use crate::common::rate::{Rate, TokenBucket};
 use crate::common::redacted::Redacted;
-use crate::common::types::{SessionId, UserName};
+use crate::common::types::SessionId;
 
 /// Iterations per login step while more datagrams wait. A step takes about 0.3 ms, so a flood of logins uses less than a
 /// fifth of the loop.
@@ -95,49 +97,6 @@ impl Default for ServerConfig {
             listens_elsewhere: false,
             quotas: Quotas::default(),
         }
-    }
-}
-
-/// The state that the journal had stored: filled by [`Journal::open`](super::journal::Journal::open), then passed to the
-/// core.
-pub struct LoadedState {
-    index: Index,
-    accounts: Accounts,
-    /// The owner of the previous publication; they are ordered by user.
-    latest: Option<(UserName, OwnerId)>,
-}
-
-impl LoadedState {
-    #[expect(clippy::new_without_default, reason = "an empty store is a decision, not a default")]
-    pub fn new() -> Self {
-        let mut index = Index::default();
-        index.defer_indexing();
-        Self { index, accounts: Accounts::default(), latest: None }
-    }
-}
-
-impl LoadSink for LoadedState {
-    fn publication(&mut self, publication: StoredPublication) {
-        let StoredPublication { user, file, audience, published_s } = publication;
-        let owner = match &self.latest {
-            Some((latest, owner)) if *latest == user => *owner,
-            _ => {
-                let owner = self.index.intern_owner(&user);
-                self.accounts.entry(user.clone()).or_insert_with(|| Account::new(owner));
-                self.latest = Some((user, owner));
-                owner
-            }
-        };
-        self.index.publish(owner, &file, &audience, published_s);
-    }
-
-    fn last_mutation(&mut self, user: UserName, last: LastMutation) {
-        let owner = self.index.intern_owner(&user);
-        self.accounts.entry(user).or_insert_with(|| Account::new(owner)).record_mutation(last);
-    }
-
-    fn begin(&mut self, publications: u64) {
-        self.index.reserve(usize::try_from(publications).unwrap_or(0));
     }
 }
 

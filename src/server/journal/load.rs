@@ -1,4 +1,4 @@
-//! Reads the whole data file at start and checks every row.
+//! Reads the data file: at start, and when users come back whose publications were not wanted then. Checks every row.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -20,8 +20,13 @@ const PROGRESS_RATE: Rate = Rate::every(PROGRESS_INTERVAL, 1);
 
 /// Receives what is loaded, in one pass.
 pub trait LoadSink {
-    /// Called first: the number of publications that follow.
+    /// Called first: the number of publications, wanted or not.
     fn begin(&mut self, _publications: u64) {}
+    /// Whether the publications and the last mutation of this user are to be loaded. What others have published is checked,
+    /// but takes no memory.
+    fn wants(&self, _user: &UserName) -> bool {
+        true
+    }
     /// One publication. They come user by user, names in byte order.
     fn publication(&mut self, publication: StoredPublication);
     /// One user's last mutation. All of them come after the publications.
@@ -66,6 +71,18 @@ pub(super) fn load(connection: &Connection, sink: &mut dyn LoadSink) -> Result<L
     let audience_uses = audiences.stored.into_iter().map(|(id, stored)| (id, stored.uses)).collect();
     let users = users.into_iter().map(|(id, name)| (name, id)).collect();
     Ok(Loaded { root_secret, users, audience_uses })
+}
+
+/// Passes on what the wanted users have stored, from a connection beside that of the journal.
+pub(super) fn load_wanted(connection: &Connection, sink: &mut dyn LoadSink) -> Result<(), LoadError> {
+    // One transaction, so that all tables are of the same moment.
+    let transaction = connection.unchecked_transaction()?;
+    let users = users(&transaction)?;
+    if users.values().any(|user| sink.wants(user)) {
+        publications(&transaction, &users, &mut StoredAudiences::new(&transaction)?, sink)?;
+        last_mutations(&transaction, &users, sink)?;
+    }
+    Ok(())
 }
 
 /// Checks the small tables with their indexes, which loading does not read. The publications have no index but their
@@ -123,20 +140,23 @@ impl<'a> StoredAudiences<'a> {
         Ok(Self { members, stored, names: HashSet::new() })
     }
 
-    /// The audience of one more publication.
-    fn acquire(&mut self, id: i64) -> Result<Arc<Audience>, LoadError> {
+    /// The audience of one more publication; `None`: it is not wanted.
+    fn acquire(&mut self, id: i64, is_wanted: bool) -> Result<Option<Arc<Audience>>, LoadError> {
         let Some(stored) = self.stored.get_mut(&id) else {
             return Err(LoadError::Malformed(format!("a publication for the unknown audience {id}")));
         };
         stored.uses += 1;
+        if !is_wanted {
+            return Ok(None);
+        }
         if let Some(audience) = &stored.audience {
-            return Ok(Arc::clone(audience));
+            return Ok(Some(Arc::clone(audience)));
         }
         let mut rows = self.members.query([id])?;
         let text = rows.next()?.and_then(|row| row.get_ref(0).ok()?.as_str().ok());
         let users = text.and_then(|text| parse_members(text, &mut self.names));
         let users = users.ok_or_else(|| LoadError::Malformed(format!("audience {id} cannot be read")))?;
-        Ok(Arc::clone(stored.audience.insert(Arc::new(Audience::Only(users)))))
+        Ok(Some(Arc::clone(stored.audience.insert(Arc::new(Audience::Only(users))))))
     }
 }
 
@@ -173,6 +193,7 @@ fn publications(
     sink.begin(total);
     let mut progress = progress_lines(now());
     let everyone = Arc::new(Audience::Everyone);
+    let mut is_wanted = false;
     let mut last: Option<(i64, UserName, FileName)> = None;
     let mut statement = connection.prepare(
         "SELECT user, name, hash, size, mtime_ms, audience, published_s FROM publications ORDER BY user, name",
@@ -189,13 +210,16 @@ fn publications(
             }
             _ => {
                 let user = users.get(&user_id).cloned();
-                user.ok_or_else(|| LoadError::Malformed(format!("a publication of the unknown user {user_id}")))?
+                let user =
+                    user.ok_or_else(|| LoadError::Malformed(format!("a publication of the unknown user {user_id}")))?;
+                is_wanted = sink.wants(&user);
+                user
             }
         };
         last = Some((user_id, user.clone(), name.clone()));
         let audience = match row.get::<_, Option<i64>>(5)? {
-            None => Arc::clone(&everyone),
-            Some(id) => audiences.acquire(id)?,
+            None => is_wanted.then(|| Arc::clone(&everyone)),
+            Some(id) => audiences.acquire(id, is_wanted)?,
         };
         let hash = row.get_ref(2)?.as_blob().ok().and_then(|hash| hash.try_into().ok());
         let hash =
@@ -203,7 +227,9 @@ fn publications(
         let content = Content { hash, size: row.get::<_, i64>(3)? as u64, mtime_ms: row.get(4)? };
         let file = NamedContent { name, content };
         let published_s = row.get::<_, i64>(6)? as u64;
-        sink.publication(StoredPublication { user, file, audience, published_s });
+        if let Some(audience) = audience {
+            sink.publication(StoredPublication { user, file, audience, published_s });
+        }
         done += 1;
         if done % PROGRESS_EVERY == 0 && progress.try_take(now(), PROGRESS_RATE).is_ok() {
             log::info!("loading: {done} of {total} publications");
@@ -226,6 +252,9 @@ fn last_mutations(
         let id: i64 = row.get(0)?;
         let user =
             users.get(&id).ok_or_else(|| LoadError::Malformed(format!("a mutation of the unknown user {id}")))?;
+        if !sink.wants(user) {
+            continue;
+        }
         let last = LastMutation {
             instance: InstanceId(row.get::<_, i64>(1)? as u64),
             request: RequestId(row.get::<_, i64>(2)? as u64),

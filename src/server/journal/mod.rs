@@ -98,6 +98,12 @@ impl Journal {
         sqlite::read_root_secret(path)
     }
 
+    /// Reads what the users that `sink` wants have stored in the data file of a running server: this one's. Its lock is the
+    /// caller's.
+    pub fn read_users(path: &Path, sink: &mut dyn LoadSink) -> Result<(), JournalError> {
+        sqlite::read_users(path, sink)
+    }
+
     /// Starts the thread with an open store: the second half of [`open`](Self::open), with which tests insert a slow or
     /// failing store.
     pub fn with_store(

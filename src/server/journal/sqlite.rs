@@ -184,13 +184,24 @@ pub(super) fn read_root_secret(path: &Path) -> Result<[u8; 32], JournalError> {
     if data_file::check_data_file(&path)? == DataFileState::Missing {
         return Err(JournalError::unusable(&path, "there is no data file; the server creates it when it starts"));
     }
+    let connection = open_read_only(&path)?;
+    load::root_secret(&connection).map_err(|error| error.into_journal_error(&path))
+}
+
+/// See [`Journal::read_users`](super::Journal::read_users). SQLite alone opens and closes the file, which keeps its locks.
+pub(super) fn read_users(path: &Path, sink: &mut dyn LoadSink) -> Result<(), JournalError> {
+    let path = data_file::resolve(path)?;
+    let connection = open_read_only(&path)?;
+    load::load_wanted(&connection, sink).map_err(|error| error.into_journal_error(&path))
+}
+
+fn open_read_only(path: &Path) -> Result<Connection, JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&path, flags).and_then(|connection| {
+    let connection = Connection::open_with_flags(path, flags).and_then(|connection| {
         connection.busy_timeout(OPEN_LOCKED_TIMEOUT)?;
         Ok(connection)
     });
-    let connection = connection.map_err(|error| JournalError::from_sqlite(&path, &error))?;
-    load::root_secret(&connection).map_err(|error| error.into_journal_error(&path))
+    connection.map_err(|error| JournalError::from_sqlite(path, &error))
 }
 
 fn delete_audiences(connection: &mut Connection, ids: impl ExactSizeIterator<Item = i64>) -> rusqlite::Result<()> {

@@ -183,6 +183,46 @@ fn names_that_several_audiences_have_share_their_text() {
 }
 
 #[test]
+fn what_unwanted_users_have_published_is_checked_but_not_loaded() {
+    struct Of(Contents, &'static str);
+    impl LoadSink for Of {
+        fn wants(&self, user: &UserName) -> bool {
+            user.as_str() == self.1
+        }
+        fn publication(&mut self, publication: StoredPublication) {
+            self.0.publication(publication);
+        }
+        fn last_mutation(&mut self, user: UserName, last: LastMutation) {
+            self.0.last_mutation(user, last);
+        }
+    }
+    let loaded = |of: Of| {
+        let names = of.0.publications.iter().map(|publication| publication.user.to_string()).collect::<Vec<_>>();
+        (names, of.0.last.iter().map(|(user, _)| user.to_string()).collect::<Vec<_>>())
+    };
+    let one = |name: &str, count| (vec![name.to_owned(); count], vec![name.to_owned()]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.db");
+    let (mut store, _) = open(&path);
+    let some = Audience::only(vec![user("yoda")]);
+    store.write(&[publish("hans", 1, &names(3), some.clone()), publish("leia", 1, &names(2), some)]).unwrap();
+    drop(store);
+    let mut sink = Of(Contents::default(), "leia");
+    let (store, _) = SqliteStore::open(&path, &mut sink).unwrap();
+    assert_eq!(loaded(sink), one("leia", 2));
+    assert_eq!(store.audience_uses.values().collect::<Vec<_>>(), [&5], "hans's publications use it too");
+
+    let mut sink = Of(Contents::default(), "hans");
+    read_users(&path, &mut sink).unwrap();
+    assert_eq!(loaded(sink), one("hans", 3), "read while the store is open");
+
+    store.connection.execute_batch("UPDATE publications SET hash = x'00' WHERE user = 1").unwrap();
+    drop(store);
+    let error = SqliteStore::open(&path, &mut Of(Contents::default(), "leia")).unwrap_err();
+    assert!(matches!(error, JournalError::Damaged { .. }), "{error}");
+}
+
+#[test]
 fn the_same_content_published_again_keeps_its_age() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data.db");
