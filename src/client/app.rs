@@ -23,7 +23,9 @@ use crate::client::download::{DownloadOptions, Downloader};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
 use crate::client::shell::command::holds_password;
-use crate::client::shell::interrupt::{InterruptState, ShutdownSignal, SignalAction, watch_signals};
+use crate::client::shell::interrupt::{
+    InterruptState, ShutdownSignal, SignalAction, allow_suspension, block_suspension, watch_signals,
+};
 use crate::client::shell::{Script, ShellExit, run_interactive, run_script};
 use crate::client::ui::console::{Console, OutputOptions};
 use crate::client::ui::observer::SessionObserver;
@@ -98,6 +100,7 @@ pub fn run(options: Options) -> Result<ExitCode, StartupError> {
     log_to_stderr(options.verbose);
     let mode = InputMode::of(&options);
     let (sender, events) = channel();
+    block_suspension();
     let forward = sender.clone();
     let on_signal = move |signal| drop(forward.send(AppEvent::Signal(signal)));
     watch_signals(on_signal).map_err(StartupError::System)?;
@@ -109,6 +112,7 @@ pub fn run(options: Options) -> Result<ExitCode, StartupError> {
     let interrupts = Arc::new(InterruptState::new(Arc::clone(&context.state)));
     let (shell_interrupts, shell_terminal) = (Arc::clone(&interrupts), Arc::clone(&terminal));
     let commands = move || {
+        allow_suspension();
         if mode.reads_stdin() {
             context.passwords.read_before_commands();
         }

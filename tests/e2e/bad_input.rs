@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use rand::{Rng, SeedableRng};
@@ -156,6 +157,18 @@ fn invalid_utf8_input_is_a_failed_command() {
     let client = env.client("hans").user().file("batch", b"pub \xff\xfe\nlap\n".as_slice()).args(["-q", "-b", "batch"]);
     let done = client.spawn().finish();
     assert!(done.code == 2 || done.code == 8, "{done:?}");
+    let command = std::ffi::OsStr::from_bytes(b"sch caf\xe9");
+    let done = env.client("hans").user().args(["-q", "-c", "lap", "-c"]).args([command]).spawn().finish();
+    done.expect(2, &["No active peers"]);
+    assert!(done.one_line_of_stderr().contains("UTF-8"), "{}", done.stderr);
+    let name = std::ffi::OsStr::from_bytes(b"h\xe4ns");
+    env.client("hans").user().env("FILESHARE_USER", name).args(["-q"]).run(&["lap"]).expect(0, &["No active peers"]);
+    env.client("hans").env("FILESHARE_USER", name).run(&["help"]).expect_code(2);
+    let client = env.client("vader").user().file("a", "a").args(["-q"]);
+    let latin = client.dir().join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    std::fs::write(latin, "x").expect("a name is any bytes");
+    let done = client.pipe(&["pub .", "lpf"]);
+    done.expect(8, &["File published successfully", "File publication failed", "1 file published:", "a"]);
     let done = env.client("hans").user().args(["-q"]).pipe(&["pub 'unclosed", "lap", &"x".repeat(100_000), "lpf"]);
     assert!(done.stdout.ends_with("No files published\n"), "{done:?}");
     done.expect_code(2);

@@ -115,3 +115,47 @@ fn ctrl_z_and_fg_at_the_prompt() {
     shell.type_line("exit");
     shell.finish();
 }
+
+#[test]
+fn a_job_stopped_at_the_prompt_can_be_ended() {
+    let env = TestEnv::with(crate::test_support::CREDENTIALS, &["--liveness", "3600"]);
+    let mut shell = interactive_shell(&env, env.client("hans").user());
+    shell.type_line("client");
+    shell.expect_on_screen("Welcome, hans!");
+    shell.expect_on_screen("> ");
+    shell.wait_echo_off();
+    shell.press(0x1a);
+    shell.expect_on_screen("Stopped");
+    // A job that stopped again would be a change of its state as well: the status is 128 and the signal's number.
+    shell.type_line("kill %1; wait %1; echo \"end $?.\"");
+    shell.expect_on_screen("end 1");
+    shell.expect_on_screen("BASH> ");
+    assert!(shell.screen.text().contains("end 143."), "{}", shell.screen.text());
+    env.wait_log("Received XIT from hans");
+    shell.type_line("exit");
+    shell.finish();
+}
+
+#[test]
+fn a_suspension_leaves_the_terminal_as_it_was_whatever_the_shell() {
+    let env = TestEnv::new();
+    // Unlike an interactive bash, such a shell restores nothing itself.
+    let script = |client: &str| format!("set -m; {client}; echo \"stopped $?\"; stty -a; fg; stty -a");
+    let mut person = Terminal::start(in_shell(&["sh", "-c"], env.client("hans").user(), script));
+    person.expect_on_screen("Welcome, hans!");
+    person.expect_on_screen("> ");
+    person.wait_echo_off();
+    person.press(0x1a);
+    person.expect_on_screen("stopped");
+    person.expect_on_screen(" icanon");
+    person.expect_on_screen(" echo ");
+    person.wait_echo_off();
+    person.type_line("lap");
+    person.expect_on_screen("No active peers");
+    person.expect_on_screen("> ");
+    person.type_line("xit");
+    person.expect_on_screen("Goodbye!");
+    person.expect_on_screen(" icanon");
+    person.expect_on_screen(" echo ");
+    person.finish();
+}

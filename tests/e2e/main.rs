@@ -19,6 +19,7 @@ mod persistence;
 mod secrets;
 mod server_program;
 mod sharing;
+mod streams;
 mod terminal;
 mod threat_limits;
 mod threats;

@@ -123,6 +123,62 @@ fn auth_lines_never_enter_the_history() {
 }
 
 #[test]
+fn a_typed_byte_that_is_not_utf_8_fails_its_line_alone() {
+    let env = TestEnv::new();
+    let mut person = Terminal::start(env.client("hans").user().into_command());
+    person.expect_on_screen("> ");
+    // In Latin-1. The decoder takes the first Enter for the rest of the character.
+    b"sch caf\xe9\r".iter().for_each(|&byte| person.press(byte));
+    person.expect_on_screen("> sch caf\u{fffd}");
+    person.type_line("");
+    person.expect_on_screen("the line is not valid UTF-8");
+    person.expect_on_screen("> ");
+    // Nothing of the line runs as a command, and a password does not get into the history.
+    b"auth hans secr\xe9t".iter().for_each(|&byte| person.press(byte));
+    person.expect_on_screen("secr\u{fffd}");
+    person.type_line("");
+    person.expect_on_screen("the line is not valid UTF-8");
+    person.expect_on_screen("> ");
+    // A line whose damage was deleted runs.
+    b"lap\xe9 ".iter().for_each(|&byte| person.press(byte));
+    person.expect_on_screen("> lap\u{fffd}");
+    person.press(0x7f);
+    person.type_line("");
+    person.expect_on_screen("No active peers");
+    person.expect_on_screen("> ");
+    person.type_line("xit");
+    person.expect_on_screen("Goodbye!");
+    assert_eq!(person.finish().0, 0);
+    let kept = all_bytes(&env.path().join("homes"));
+    assert!(contains_bytes(&kept, b"lap") && !contains_bytes(&kept, b"secr"));
+}
+
+#[test]
+fn a_terminal_without_line_editing_survives_bytes_that_are_not_utf_8() {
+    let env = TestEnv::new();
+    let mut person = Terminal::start(env.client("hans").user().env("TERM", "dumb").into_command());
+    person.expect_on_screen("> ");
+    b"sch caf\xe9\r".iter().for_each(|&byte| person.press(byte));
+    person.expect_on_screen("the line is not valid UTF-8");
+    person.type_line("lap");
+    person.expect_on_screen("No active peers");
+    person.type_line("xit");
+    person.expect_on_screen("Goodbye!");
+    assert_eq!(person.finish().0, 0);
+}
+
+#[test]
+fn a_password_typed_in_another_encoding_is_not_taken_for_another_one() {
+    let env = TestEnv::new();
+    let mut person = Terminal::start(env.client("hans").args(["-u", "hans"]).into_command());
+    person.expect_on_screen("assword");
+    person.wait_echo_off();
+    b"secr\xe9t\r\r".iter().for_each(|&byte| person.press(byte));
+    person.expect_on_screen("as typed is not valid UTF-8");
+    assert_eq!(person.finish().0, 4);
+}
+
+#[test]
 fn with_commands_a_terminal_is_not_read_and_the_exit_status_counts() {
     let env = TestEnv::new();
     let client = env.client("hans").user().commands(&["lap", "pub nope"]);

@@ -35,6 +35,7 @@ impl Terminal {
         let slave = File::from(rustix::fs::open(&name, flags, Mode::empty()).expect("the other end opens"));
         let mut wrapped = Command::new("setsid");
         wrapped.arg("--ctty").arg("--wait").arg(command.get_program()).args(command.get_args()).env("TERM", "xterm");
+        // What the command sets takes precedence.
         for (variable, value) in command.get_envs() {
             match value {
                 Some(value) => wrapped.env(variable, value),

@@ -4,10 +4,13 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use nix::sys::signal::{SigSet, Signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTTIN, SIGTTOU};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 use crate::client::commands::CommandState;
+use crate::client::ui::terminal::is_background;
 use crate::common::threads;
 
 /// A signal that can end a client.
@@ -77,23 +80,49 @@ impl InterruptState {
     }
 }
 
-/// Calls `on_signal` for each SIGINT, SIGTERM and SIGHUP, on a thread of its own. A SIGHUP that was ignored when the
-/// program started stays ignored: `nohup` starts it so.
+/// Calls `on_signal` for each SIGINT, SIGTERM and SIGHUP, on a thread of its own. Signals that were ignored when the program
+/// started stay ignored: `nohup` starts it so.
+///
+/// SIGTTIN and SIGTTOU stop the process, as without a handler, while it is in the background; but not once it is to end: a
+/// job that is stopped at its prompt, ended and continued would stop again at the terminal before it has logged out.
 pub fn watch_signals(on_signal: impl Fn(ShutdownSignal) + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    if !is_ignored(SIGHUP) {
-        signals.add_signal(SIGHUP)?;
-    }
-    threads::spawn("signals", move || {
-        for signal in signals.forever() {
-            on_signal(match signal {
-                SIGINT => ShutdownSignal::Interrupt,
-                SIGHUP => ShutdownSignal::Hangup,
-                _ => ShutdownSignal::Terminate,
-            });
+    for signal in [SIGHUP, SIGTTIN, SIGTTOU] {
+        if !is_ignored(signal) {
+            signals.add_signal(signal)?;
         }
-    })?;
+    }
+    let watch = move || {
+        let mut is_ending = false;
+        for signal in signals.forever() {
+            match signal {
+                SIGTTIN | SIGTTOU if is_ending || !is_background() => {}
+                SIGTTIN | SIGTTOU => drop(emulate_default_handler(signal)),
+                SIGINT => on_signal(ShutdownSignal::Interrupt),
+                _ => {
+                    is_ending = true;
+                    on_signal(if signal == SIGHUP { ShutdownSignal::Hangup } else { ShutdownSignal::Terminate });
+                }
+            }
+        }
+    };
+    threads::spawn("signals", watch)?;
     Ok(())
+}
+
+/// Keeps SIGTSTP from this thread and those that it starts: only the thread that allows it again is stopped by it, and with
+/// it the process.
+///
+/// For Ctrl-Z the line editor restores the terminal's settings, sends SIGTSTP and sets its own again. If another thread
+/// took the signal, the process could stop after that, and leave the editor's settings to the shell.
+pub fn block_suspension() {
+    // Fails for an invalid signal only.
+    let _ = SigSet::from(Signal::SIGTSTP).thread_block();
+}
+
+/// Allows this thread to take SIGTSTP. See [`block_suspension`].
+pub fn allow_suspension() {
+    let _ = SigSet::from(Signal::SIGTSTP).thread_unblock();
 }
 
 /// Whether this process ignores a signal. Read from `/proc`, since `sigaction` needs unsafe code; without `/proc` no signal

@@ -1,7 +1,8 @@
 //! The terminal, which this process shares with its shell, other jobs, and a pager at the other end of a pipe.
 //!
-//! Only the foreground process group changes its settings or draws on it, and nobody restores what somebody else has set.
+//! Only the foreground process group changes its settings or draws on it, and this client restores only what it has set.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Mutex;
@@ -15,6 +16,11 @@ use crate::common::sync::lock;
 /// terminal has no job control for it.
 pub fn is_foreground(terminal: impl AsFd) -> bool {
     tcgetpgrp(terminal).map_or(true, |foreground| foreground == getpgrp())
+}
+
+/// Whether this process belongs to a background job of its controlling terminal. Also if that cannot be opened.
+pub fn is_background() -> bool {
+    File::open("/dev/tty").map_or(true, |terminal| !is_foreground(terminal))
 }
 
 /// Restores the settings that the terminal had before a prompt changed them, if a signal ends the client at that prompt.
