@@ -227,7 +227,7 @@ struct SingleSource {
 }
 
 impl SourceDiscovery for SingleSource {
-    fn find_sources(&self, files: &[ContentRef], _limit: usize) -> Result<Vec<SourceOffer>, RequestError> {
+    fn find_sources(&self, files: &[ContentRef], _: &[UserName], _: usize) -> Result<Vec<SourceOffer>, RequestError> {
         let key = AeadKey::new(&KEY);
         let indices: Vec<usize> = (0..files.len()).collect();
         let offer = |batch: &[usize]| {

@@ -122,7 +122,7 @@ struct OnlySource {
 }
 
 impl SourceDiscovery for OnlySource {
-    fn find_sources(&self, _: &[ContentRef], _: usize) -> Result<Vec<SourceOffer>, RequestError> {
+    fn find_sources(&self, _: &[ContentRef], _: &[UserName], _: usize) -> Result<Vec<SourceOffer>, RequestError> {
         let (user, key, ticket) = ("hans".parse().expect("a name"), self.key.into(), self.ticket.clone());
         Ok(vec![SourceOffer { user, address: self.address, key, ticket, files: vec![0] }])
     }

@@ -8,7 +8,7 @@ use super::get_select::{ResultLine, Selection, select};
 use super::reshare::Reshare;
 use super::{CommandContext, Verb};
 use crate::client::control::RequestError;
-use crate::client::download::{DownloadOutcome, DownloadProgress, IncompleteFile};
+use crate::client::download::{DownloadOutcome, DownloadProgress, IncompleteFile, WaitReason};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::PathArg;
 use crate::client::ui::console::ProgressMeter;
@@ -206,8 +206,11 @@ impl DownloadProgress for OrderedReporter<'_> {
         self.meter.update(self.selection.items[index].name.as_str(), total, self.total_bytes);
     }
 
-    fn waiting(&self, user: &UserName) {
-        self.context.console.info(format!("waiting: all upload slots of {user} are taken"));
+    fn waiting(&self, user: &UserName, reason: WaitReason) {
+        self.context.console.info(match reason {
+            WaitReason::Busy => format!("waiting: all upload slots of {user} are taken"),
+            WaitReason::Hashing => format!("waiting: {user} is reading the file to check it"),
+        });
     }
 
     fn source_dropped(&self, user: &UserName, name: &FileName, why: &str) {

@@ -252,17 +252,24 @@ impl ServerApi {
 
     /// For each batch (pipelined) the peers that serve its contents, those with a free slot first, at most
     /// `limit` for each content. The bits of `file_mask` count within a batch, which comes from [`source_batches`].
-    pub fn sources_many(&self, batches: &[&[ContentRef]], limit: usize) -> Result<Vec<Vec<SourceGrant>>, RequestError> {
+    /// `avoid`: users that are needed only for contents that nobody else serves.
+    pub fn sources_many(
+        &self,
+        batches: &[&[ContentRef]],
+        avoid: &[UserName],
+        limit: usize,
+    ) -> Result<Vec<Vec<SourceGrant>>, RequestError> {
         let request =
-            |batch: &&[ContentRef]| Request::Sources { files: batch.to_vec(), avoid: Vec::new(), cursor: None };
+            |batch: &&[ContentRef]| Request::Sources { files: batch.to_vec(), avoid: avoid.to_vec(), cursor: None };
         let firsts = self.transport.request_many(batches.iter().map(request).collect())?;
-        batches.iter().zip(firsts).map(|(batch, first)| self.sources_from(batch, limit, first)).collect()
+        batches.iter().zip(firsts).map(|(batch, first)| self.sources_from(batch, avoid, limit, first)).collect()
     }
 
     /// Unlike the other lists this one ends when it is long enough. Among equals the server's order is kept.
     fn sources_from(
         &self,
         batch: &[ContentRef],
+        avoid: &[UserName],
         limit: usize,
         first: Response,
     ) -> Result<Vec<SourceGrant>, RequestError> {
@@ -295,7 +302,8 @@ impl ServerApi {
                 }
                 _ => return Err(RequestError::Refused),
             };
-            response = self.transport.request(Request::Sources { files: batch.to_vec(), avoid: Vec::new(), cursor })?;
+            let (files, avoid) = (batch.to_vec(), avoid.to_vec());
+            response = self.transport.request(Request::Sources { files, avoid, cursor })?;
         }
     }
 

@@ -178,7 +178,7 @@ fn wanted(text: &str) -> ContentRef {
 
 /// The sources of one batch.
 fn sources(api: &ServerApi, batch: &[ContentRef], limit: usize) -> Result<Vec<SourceGrant>, RequestError> {
-    Ok(api.sources_many(&[batch], limit)?.remove(0))
+    Ok(api.sources_many(&[batch], &[], limit)?.remove(0))
 }
 
 fn api(state: ServerState) -> (Arc<FakeServer>, ServerApi) {
@@ -305,7 +305,7 @@ fn many_lists_are_pipelined() {
     assert_eq!(fake.state.lock().unwrap().pipelined, 5);
     let batches = [wanted("a"), wanted("b")];
     let batches: Vec<&[ContentRef]> = batches.chunks(1).collect();
-    assert_eq!(api.sources_many(&batches, 100).unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [4, 4]);
+    assert_eq!(api.sources_many(&batches, &[], 100).unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [4, 4]);
     assert_eq!(fake.state.lock().unwrap().pipelined, 7);
 }
 

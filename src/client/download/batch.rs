@@ -23,7 +23,7 @@ use super::source::{self, SourceHandle};
 use super::{DownloadError, DownloadOutcome, DownloadProgress};
 use crate::common::chunk_tree::GroupHashes;
 use crate::common::threads;
-use crate::common::types::ContentRef;
+use crate::common::types::{ContentRef, UserName};
 
 /// The first query for the sources of a batch, in flight, and the channel that gets its result and all later events.
 pub(super) struct SourceQuery {
@@ -34,13 +34,13 @@ pub(super) struct SourceQuery {
 }
 
 impl SourceQuery {
-    pub fn start(discovery: &Arc<dyn SourceDiscovery>, jobs: &[FileJob]) -> Self {
+    pub fn start(discovery: &Arc<dyn SourceDiscovery>, jobs: &[FileJob], avoid: &[UserName]) -> Self {
         let (sender, receiver) = channel();
         // An empty content is created, not downloaded.
         let files: Vec<FileId> = (0..jobs.len()).filter(|&file| jobs[file].item.content.size > 0).collect();
         let queried_at = (!files.is_empty()).then(|| {
             let now = Instant::now();
-            find_sources(discovery, jobs, now, files, &sender);
+            find_sources(discovery, jobs, now, files, avoid.to_vec(), &sender);
             now
         });
         Self { queried_at, sender, receiver }
@@ -72,6 +72,7 @@ fn find_sources(
     jobs: &[FileJob],
     requested_at: Instant,
     files: Vec<FileId>,
+    avoid: Vec<UserName>,
     events: &Sender<DownloadEvent>,
 ) {
     let query: Vec<ContentRef> = files.iter().map(|&file| ContentRef::from(&jobs[file].item)).collect();
@@ -79,7 +80,7 @@ fn find_sources(
     let queried = files.clone();
     let sender = events.clone();
     let search = move || {
-        let offers = discovery.find_sources(&query, SOURCES_PER_FILE);
+        let offers = discovery.find_sources(&query, &avoid, SOURCES_PER_FILE);
         let received_at = Instant::now();
         let _ = sender.send(DownloadEvent::SourcesFound(SourcesFound { requested_at, received_at, files, offers }));
     };
@@ -164,8 +165,8 @@ impl<'scope, 'env> Driver<'scope, 'env> {
     fn apply(&mut self, effect: Effect) {
         let (files, events) = (self.files, self.sender.clone());
         match effect {
-            Effect::FindSources { requested_at, files: queried } => {
-                find_sources(self.discovery, files.jobs, requested_at, queried, &events);
+            Effect::FindSources { requested_at, files: queried, avoid } => {
+                find_sources(self.discovery, files.jobs, requested_at, queried, avoid, &events);
             }
             Effect::Dial(source, offer) => self.dial(source, offer),
             Effect::Send(source, command) => self.send(source, command),
@@ -219,7 +220,7 @@ impl<'scope, 'env> Driver<'scope, 'env> {
                 let outcome = self.coordinator.outcome(file).expect("it is finished");
                 progress.finished(jobs[file].index, outcome);
             }
-            ProgressReport::Waiting(user) => progress.waiting(&user),
+            ProgressReport::Waiting(user, reason) => progress.waiting(&user, reason),
             ProgressReport::SourceDropped { user, file, reason } => {
                 progress.source_dropped(&user, &jobs[file].item.name, &reason);
             }

@@ -13,6 +13,14 @@ pub(super) const SOURCES_PER_FILE: usize = 8;
 /// A ticket must be presented within this time after the request for it; its life is longer.
 pub(super) const OFFER_LIFETIME: Duration = Duration::from_secs(40);
 
+/// A source as downloads tell them apart: a user at an address. Any user can report the port of another client at the same
+/// IP address, and the tickets of both lead there; only those of the right user are accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct PeerAddress {
+    pub user: UserName,
+    pub address: SocketAddr,
+}
+
 /// A peer that serves some files, with a ticket to request them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceOffer {
@@ -27,18 +35,36 @@ pub struct SourceOffer {
     pub files: Vec<usize>,
 }
 
+impl SourceOffer {
+    pub(super) fn peer(&self) -> PeerAddress {
+        PeerAddress { user: self.user.clone(), address: self.address }
+    }
+}
+
 /// Finds sources of files: the server, or a replacement in tests.
 pub trait SourceDiscovery: Send + Sync {
-    /// Peers that serve these files, at most `limit` for each.
-    fn find_sources(&self, files: &[ContentRef], limit: usize) -> Result<Vec<SourceOffer>, RequestError>;
+    /// Peers that serve these files, at most `limit` for each. `avoid`: users whose sources brought nothing, not needed for
+    /// files that others serve; at most [`AVOIDED_MAX_USERS`](crate::common::limits::AVOIDED_MAX_USERS) and
+    /// [`AVOIDED_MAX_BYTES`](crate::common::limits::AVOIDED_MAX_BYTES).
+    fn find_sources(
+        &self,
+        files: &[ContentRef],
+        avoid: &[UserName],
+        limit: usize,
+    ) -> Result<Vec<SourceOffer>, RequestError>;
 }
 
 impl SourceDiscovery for ServerApi {
-    fn find_sources(&self, files: &[ContentRef], limit: usize) -> Result<Vec<SourceOffer>, RequestError> {
+    fn find_sources(
+        &self,
+        files: &[ContentRef],
+        avoid: &[UserName],
+        limit: usize,
+    ) -> Result<Vec<SourceOffer>, RequestError> {
         let batches = source_batches(files);
         let mut offers = Vec::new();
         let mut first = 0;
-        for (batch, sources) in batches.iter().zip(self.sources_many(&batches, limit)?) {
+        for (batch, sources) in batches.iter().zip(self.sources_many(&batches, avoid, limit)?) {
             for source in sources {
                 let is_covered = |&bit: &usize| bit < 64 && source.file_mask & 1 << bit != 0;
                 let files = (0..batch.len()).filter(is_covered).map(|bit| first + bit).collect();

@@ -1,21 +1,22 @@
 //! Decides when a download is abandoned: after `--retry-for` without a viable source.
 //!
-//! A connected source is viable, however slow it is, unless its address has had three connections without a verified
-//! group: peers that connect and disconnect could otherwise delay the end of a download for ever. An address that could
+//! A connected source is viable, however slow it is, unless it has had three connections without a verified
+//! group: peers that connect and disconnect could otherwise delay the end of a download for ever. A source that could
 //! not be reached is dialled again but is not viable. Any verified group resets all failure counts.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// An address with this many connections without a verified group is not viable.
+use super::discovery::PeerAddress;
+
+/// A source with this many connections without a verified group is not viable.
 const EMPTY_CONNECTIONS_MAX: u32 = 3;
 
 /// The sources of one file, as far as they decide when it is abandoned.
 pub(super) struct GiveUpTimer {
     /// When a source was viable for the last time. May be in the future.
     viable_until: Instant,
-    failures: HashMap<SocketAddr, SourceFailures>,
+    failures: HashMap<PeerAddress, SourceFailures>,
 }
 
 #[derive(Default)]
@@ -43,18 +44,18 @@ impl GiveUpTimer {
     }
 
     /// A source has ended without a verified group. `was_connected`: its connection had been established.
-    pub fn record_failure(&mut self, address: SocketAddr, was_connected: bool) {
-        let failures = self.failures.entry(address).or_default();
+    pub fn record_failure(&mut self, peer: PeerAddress, was_connected: bool) {
+        let failures = self.failures.entry(peer).or_default();
         match was_connected {
             true => failures.empty += 1,
             false => failures.connect += 1,
         }
     }
 
-    /// Whether the source at this address may still deliver something.
-    pub fn is_viable(&self, address: SocketAddr, is_connected: bool) -> bool {
+    /// Whether the source may still deliver something.
+    pub fn is_viable(&self, peer: &PeerAddress, is_connected: bool) -> bool {
         self.failures
-            .get(&address)
+            .get(peer)
             .is_none_or(|failures| failures.empty < EMPTY_CONNECTIONS_MAX && (is_connected || failures.connect == 0))
     }
 
@@ -73,11 +74,12 @@ impl GiveUpTimer {
 #[expect(clippy::disallowed_methods, reason = "virtual time begins at any instant")]
 mod tests {
     use super::*;
+    use crate::common::types::UserName;
 
     const RETRY_FOR: Duration = Duration::from_secs(10);
 
-    fn address(port: u16) -> SocketAddr {
-        ([127, 0, 0, 1], port).into()
+    fn peer(user: &str, port: u16) -> PeerAddress {
+        PeerAddress { user: UserName::parse(user).unwrap(), address: ([127, 0, 0, 1], port).into() }
     }
 
     #[test]
@@ -102,25 +104,27 @@ mod tests {
     }
 
     #[test]
-    fn an_address_with_empty_connections_is_not_viable_until_a_group_is_verified() {
+    fn a_source_with_empty_connections_is_not_viable_until_a_group_is_verified() {
         let mut timer = GiveUpTimer::new(Instant::now());
         for _ in 0..EMPTY_CONNECTIONS_MAX {
-            assert!(timer.is_viable(address(1), true));
-            timer.record_failure(address(1), true);
+            assert!(timer.is_viable(&peer("hans", 1), true));
+            timer.record_failure(peer("hans", 1), true);
         }
-        assert!(!timer.is_viable(address(1), true) && !timer.is_viable(address(1), false));
-        assert!(timer.is_viable(address(2), true), "other addresses are not affected");
+        assert!(!timer.is_viable(&peer("hans", 1), true) && !timer.is_viable(&peer("hans", 1), false));
+        for other in [peer("hans", 2), peer("vader", 1)] {
+            assert!(timer.is_viable(&other, true), "other sources are not affected: {other:?}");
+        }
         timer.record_progress(Instant::now());
-        assert!(timer.is_viable(address(1), true) && timer.is_viable(address(1), false));
+        assert!(timer.is_viable(&peer("hans", 1), true) && timer.is_viable(&peer("hans", 1), false));
     }
 
     #[test]
-    fn an_unreachable_address_is_viable_once_it_is_connected() {
+    fn an_unreachable_source_is_viable_once_it_is_connected() {
         let mut timer = GiveUpTimer::new(Instant::now());
         for _ in 0..20 {
-            timer.record_failure(address(1), false);
+            timer.record_failure(peer("hans", 1), false);
         }
-        assert!(!timer.is_viable(address(1), false));
-        assert!(timer.is_viable(address(1), true));
+        assert!(!timer.is_viable(&peer("hans", 1), false));
+        assert!(timer.is_viable(&peer("hans", 1), true));
     }
 }

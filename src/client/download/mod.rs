@@ -149,12 +149,21 @@ impl From<io::Error> for DownloadError {
     }
 }
 
+/// Why a download waits for a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WaitReason {
+    /// All its upload slots are taken.
+    Busy,
+    /// It is reading its file to check that it is what was published.
+    Hashing,
+}
+
 /// Receives the progress of downloads, on the thread that calls [`Downloader::fetch`].
 pub trait DownloadProgress {
     /// `done` of `total` bytes of the file `index` are verified and written.
     fn received(&self, index: usize, done: u64, total: u64);
-    /// All upload slots of a source are taken, and this download waits for one: called once for each source.
-    fn waiting(&self, _user: &UserName) {}
+    /// The download waits for this user: called once for each user and reason.
+    fn waiting(&self, _user: &UserName, _reason: WaitReason) {}
     /// A source was dropped, since it misbehaved or has changed its file: one line for stderr.
     fn source_dropped(&self, user: &UserName, name: &FileName, why: &str);
     /// The file `index` has succeeded or failed. Called once for each, in any order.

@@ -13,7 +13,7 @@ use super::file_job::{FileJob, FileOperations};
 use super::target::{TargetDir, TargetState};
 use super::{Cancelled, DownloadError, DownloadOptions, DownloadOutcome, DownloadProgress, OnExists, is_cancelled};
 use crate::common::threads;
-use crate::common::types::NamedContent;
+use crate::common::types::{NamedContent, UserName};
 
 /// Files of a batch: half of the contents that an uploader grants to one connection (`GRANTS_MAX`).
 pub(super) const FILES_PER_BATCH: usize = 2_048;
@@ -44,21 +44,22 @@ impl DownloadRequest<'_> {
         let starts = (0..self.items.len()).step_by(FILES_PER_BATCH);
         let mut batches = starts.map(|start| start..self.items.len().min(start + FILES_PER_BATCH));
         thread::scope(|scope| {
-            let mut prepare_next = || {
+            let mut prepare_next = |history: &PeerHistory| {
+                let avoid = history.avoided();
                 let batch = batches.next()?;
                 let prepare = {
                     let batch = batch.clone();
-                    move || self.prepare(batch)
+                    move || self.prepare(batch, &avoid)
                 };
                 Some((threads::spawn_scoped(scope, "prepare", prepare), batch))
             };
-            let mut next = prepare_next();
+            let mut next = prepare_next(&history);
             while let Some((prepared, batch)) = next {
                 let mut batch = match prepared {
                     Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                    Err(_) => self.prepare(batch),
+                    Err(_) => self.prepare(batch, &history.avoided()),
                 };
-                next = prepare_next();
+                next = prepare_next(&history);
                 let finished = std::mem::take(&mut batch.finished);
                 finished.iter().for_each(|(index, outcome)| progress.finished(*index, outcome));
                 let downloaded = self.download(batch, &mut history, progress);
@@ -68,7 +69,7 @@ impl DownloadRequest<'_> {
         outcomes.into_iter().map(|outcome| outcome.expect("every file has an outcome")).collect()
     }
 
-    fn prepare(&self, batch: Range<usize>) -> PreparedBatch {
+    fn prepare(&self, batch: Range<usize>, avoid: &[UserName]) -> PreparedBatch {
         let (mut jobs, mut finished) = (Vec::new(), Vec::new());
         for index in batch {
             let item = self.items[index].clone();
@@ -77,7 +78,7 @@ impl DownloadRequest<'_> {
                 None => jobs.push(FileJob { index, item }),
             }
         }
-        let sources = SourceQuery::start(self.discovery, &jobs);
+        let sources = SourceQuery::start(self.discovery, &jobs, avoid);
         PreparedBatch { jobs, sources, finished }
     }
 

@@ -8,7 +8,7 @@ use crate::client::download::discovery::SourceOffer;
 use crate::client::download::group_set::GroupSet;
 use crate::client::download::partial_file::IncompleteFile;
 use crate::client::download::scheduler::{Assignment, FileId, SourceId};
-use crate::client::download::{DownloadError, DownloadOutcome};
+use crate::client::download::{DownloadError, DownloadOutcome, WaitReason};
 use crate::common::chunk_tree::GroupHashes;
 use crate::common::peer_message::RefusalReason;
 use crate::common::types::UserName;
@@ -53,6 +53,8 @@ pub(in crate::client::download) enum SourceEvent {
     Availability(FileId, Option<GroupSet>),
     /// It does not have these groups of the file yet.
     NotAvailable(FileId, Vec<Assignment>),
+    /// It has been hashing a file for a while before it sends anything.
+    Hashing,
     /// It has confirmed a cancel.
     Cancelled,
     /// The writer's results.
@@ -136,6 +138,8 @@ pub(in crate::client::download) enum Effect {
     FindSources {
         requested_at: Instant,
         files: Vec<FileId>,
+        /// Users that brought nothing.
+        avoid: Vec<UserName>,
     },
     Dial(SourceId, SourceOffer),
     /// Send a command to a source. Until it is connected, only [`SourceCommand::Stop`] is sent.
@@ -157,8 +161,8 @@ pub(in crate::client::download) enum ProgressReport {
     /// Something that the user has sent of the file was verified, for the first time.
     Delivered(FileId, UserName),
     Finished(FileId),
-    /// All upload slots of the user are taken.
-    Waiting(UserName),
+    /// The download waits for this user.
+    Waiting(UserName, WaitReason),
     SourceDropped {
         user: UserName,
         file: FileId,

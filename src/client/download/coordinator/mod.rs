@@ -6,35 +6,36 @@
 //! files.
 
 mod events;
+mod peer_history;
 mod sources;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub(super) use events::{
     DownloadEvent, Effect, FileEvent, GroupRequest, OpenedFile, ProgressReport, REPORT_INTERVAL, SourceCommand,
     SourceEnd, SourceEvent, SourcesFound, StoreResult,
 };
-pub(super) use sources::PeerHistory;
+pub(super) use peer_history::PeerHistory;
 use sources::{PendingDial, QueryTimer};
 
-use super::discovery::SourceOffer;
+use super::discovery::{PeerAddress, SourceOffer};
 use super::file_job::{FileJob, FileState};
 use super::same_partial_file_predecessors;
 use super::scheduler::{Assignment, FileId, NextRequest, Scheduler, SourceId, Verified};
-use super::{DownloadError, DownloadOutcome};
+use super::{DownloadError, DownloadOutcome, WaitReason};
 use crate::common::chunk_tree::{GroupHashes, group_count};
 use crate::common::peer_message::RefusalReason;
 use crate::common::types::UserName;
 
 /// How often a source is asked which groups it has of a file that it is still downloading.
 const AVAILABILITY_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a source may report groups and then not have them: requests and reports may cross.
+const BROKEN_PROMISES_MAX: u32 = 8;
 
 /// A source that is being dialled or is connected.
 struct ActiveSource {
-    address: SocketAddr,
-    user: UserName,
+    peer: PeerAddress,
     is_connected: bool,
     /// Tickets to present once it is connected.
     queued_grants: Vec<SourceOffer>,
@@ -49,6 +50,17 @@ struct ActiveSource {
     corrupt_file: Option<FileId>,
     /// Files that it is still downloading, and when to ask for its groups next.
     availability_due: HashMap<FileId, Instant>,
+    /// Files of which it has reported its groups.
+    promises: HashMap<FileId, GroupPromises>,
+}
+
+/// Whether a source sends the groups that it reports.
+#[derive(Default)]
+struct GroupPromises {
+    /// It has reported its groups since it last said that it does not have one.
+    has_reported: bool,
+    /// How often it did not have what it had reported, since it last delivered something.
+    broken: u32,
 }
 
 /// The downloads of one batch.
@@ -175,10 +187,15 @@ impl<'a> Coordinator<'a> {
                 completed.into_iter().for_each(|assignment| self.scheduler.on_group_received(id, assignment));
             }
             SourceEvent::Outline(file, outline) => self.on_outline(file, outline),
-            SourceEvent::Refused(file, reason) => self.on_refused(id, file, reason),
+            SourceEvent::Refused(file, reason) => {
+                self.pass_over(id, file, reason.to_string(), reason == RefusalReason::Changed);
+            }
             SourceEvent::Availability(file, groups) => {
-                if let Some(source) = self.sources.get_mut(&id).filter(|_| groups.is_none()) {
-                    source.availability_due.remove(&file);
+                if let Some(source) = self.sources.get_mut(&id) {
+                    source.promises.entry(file).or_default().has_reported = true;
+                    if groups.is_none() {
+                        source.availability_due.remove(&file);
+                    }
                 }
                 if self.scheduler.serves(id, file) {
                     self.scheduler.set_available(id, file, groups);
@@ -187,9 +204,18 @@ impl<'a> Coordinator<'a> {
             SourceEvent::NotAvailable(file, assignments) => {
                 assignments.into_iter().for_each(|assignment| self.scheduler.on_not_available(id, assignment));
                 self.scheduler.set_availability_unknown(id, file);
-                if let Some(source) = self.sources.get_mut(&id) {
-                    source.availability_due.entry(file).or_insert(now);
+                let Some(source) = self.sources.get_mut(&id) else { return };
+                source.availability_due.entry(file).or_insert(now);
+                let promises = source.promises.entry(file).or_default();
+                promises.broken += u32::from(std::mem::take(&mut promises.has_reported));
+                if promises.broken > BROKEN_PROMISES_MAX {
+                    let reason = "it does not send what it says that it has".to_owned();
+                    self.pass_over(id, file, reason, true);
                 }
+            }
+            SourceEvent::Hashing => {
+                let user = self.sources.get(&id).map(|source| source.peer.user.clone());
+                user.into_iter().for_each(|user| self.report_waiting(user, WaitReason::Hashing));
             }
             SourceEvent::Cancelled => {
                 if let Some(source) = self.sources.get_mut(&id) {
@@ -217,7 +243,7 @@ impl<'a> Coordinator<'a> {
             StoreResult::SmallFile(file, outcome) => {
                 if let Some(source) = self.sources.get_mut(&id) {
                     source.has_delivered = true;
-                    let user = source.user.clone();
+                    let user = source.peer.user.clone();
                     self.on_delivered(file, user);
                 }
                 if matches!(outcome, DownloadOutcome::Saved { .. }) && !self.files[file].is_finished() {
@@ -239,7 +265,8 @@ impl<'a> Coordinator<'a> {
         self.files[file].give_up.record_progress(now);
         if let Some(source) = self.sources.get_mut(&id) {
             source.has_delivered = true;
-            let user = source.user.clone();
+            source.promises.remove(&file);
+            let user = source.peer.user.clone();
             incomplete.set_verified(group, Some(&user));
             self.on_delivered(file, user);
         }
@@ -263,15 +290,19 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    fn on_refused(&mut self, id: SourceId, file: FileId, reason: RefusalReason) {
+    /// The source cannot serve the file. `is_reported`: the user is told.
+    fn pass_over(&mut self, id: SourceId, file: FileId, reason: String, is_reported: bool) {
         self.scheduler.remove_source_for(id, file);
         let Some(source) = self.sources.get_mut(&id) else { return };
         source.availability_due.remove(&file);
-        let (user, state) = (source.user.clone(), &mut self.files[file]);
+        let (user, state) = (source.peer.user.clone(), &mut self.files[file]);
+        if !source.has_delivered {
+            self.history.record_help(&user, false);
+        }
         state.last_failure = Some(format!("{user}: {reason}"));
         (state.other_failure, state.has_no_resources) = (true, false);
-        if state.excluded_users.insert(user.clone()) && reason == RefusalReason::Changed {
-            self.report(ProgressReport::SourceDropped { user, file, reason: reason.to_string() });
+        if state.excluded_users.insert(user.clone()) && is_reported {
+            self.report(ProgressReport::SourceDropped { user, file, reason });
         }
     }
 

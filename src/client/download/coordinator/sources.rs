@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use super::{ActiveSource, Coordinator, Effect, ProgressReport, SourceCommand, SourceEnd, SourcesFound};
 use crate::client::backoff::Backoff;
 use crate::client::control::RequestError;
-use crate::client::download::DownloadError;
-use crate::client::download::discovery::{OFFER_LIFETIME, SOURCES_PER_FILE, SourceOffer};
+use crate::client::download::discovery::{OFFER_LIFETIME, PeerAddress, SOURCES_PER_FILE, SourceOffer};
 use crate::client::download::scheduler::{FileId, SourceId};
+use crate::client::download::{DownloadError, WaitReason};
 use crate::common::types::UserName;
 
 /// Sources dialled or connected at once: each takes about 3 MiB.
@@ -22,29 +22,10 @@ const QUERY_WAIT_MAX: Duration = Duration::from_secs(2);
 /// While large files are downloaded, further sources are queried this often, for this many files.
 const EXTRA_QUERY_INTERVAL: Duration = Duration::from_secs(1);
 const EXTRA_QUERY_FILES: usize = 64;
-/// Wait before a lost address is dialled again; doubles with every failure.
-const REDIAL_WAIT_MIN: Duration = Duration::from_millis(100);
-const REDIAL_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Added to the time after which a busy source asks to be dialled again: the query and the dial take time too.
 const BUSY_GRACE: Duration = Duration::from_secs(1);
 
-/// What is remembered of peers over all batches of a download.
-#[derive(Default)]
-pub(in crate::client::download) struct PeerHistory {
-    addresses: HashMap<SocketAddr, DialBackoff>,
-    /// Users that are not dialled again.
-    misbehaved: HashSet<UserName>,
-    /// Users whose upload slots were all taken, and were reported.
-    reported_busy: HashSet<UserName>,
-}
-
-struct DialBackoff {
-    not_before: Instant,
-    /// Doubles with every connection that delivers nothing.
-    backoff: Backoff,
-}
-
-/// Offers of one peer that are not used yet.
+/// Offers of one source that are not used yet.
 pub(super) struct PendingDial {
     requested_at: Instant,
     offers: Vec<SourceOffer>,
@@ -113,10 +94,10 @@ impl Coordinator<'_> {
         self.fail_files(|this, file| (!this.files[file].was_offered).then_some(DownloadError::Request(error)));
     }
 
-    /// Groups the offers by peer.
+    /// Groups the offers by source.
     fn add_offers(&mut self, queried: &[FileId], requested_at: Instant, offers: Vec<SourceOffer>) -> OfferSummary {
         let mut peers: Vec<PendingDial> = Vec::new();
-        let mut index: HashMap<SocketAddr, usize> = HashMap::new();
+        let mut index: HashMap<PeerAddress, usize> = HashMap::new();
         let mut summary = OfferSummary::default();
         for mut offer in offers {
             offer.files = offer.files.iter().filter_map(|&file| queried.get(file).copied()).collect();
@@ -128,7 +109,7 @@ impl Coordinator<'_> {
                     summary.usable.insert(file);
                 }
             }
-            let peer = *index.entry(offer.address).or_insert(peers.len());
+            let peer = *index.entry(offer.peer()).or_insert(peers.len());
             if peer == peers.len() {
                 peers.push(PendingDial { requested_at, offers: Vec::new() });
             }
@@ -168,26 +149,35 @@ impl Coordinator<'_> {
 
     /// Uses pending offers: presents their tickets to connected sources, and dials others.
     pub(super) fn dial_pending(&mut self, now: Instant) {
-        for mut pending in std::mem::take(&mut self.pending_dials) {
+        let mut dialled = Vec::from(std::mem::take(&mut self.pending_dials));
+        // Of several users at one address, those that have failed there come last.
+        let has_failed = |offer: &SourceOffer| self.history.has_failed(&offer.peer());
+        dialled.sort_by_cached_key(|pending| pending.offers.first().is_some_and(has_failed));
+        for mut pending in dialled {
             pending.offers.retain(|offer| self.is_needed(offer));
             let is_stale = now.saturating_duration_since(pending.requested_at) > OFFER_LIFETIME;
-            let Some(SourceOffer { address, user, .. }) = pending.offers.first().cloned() else { continue };
-            if is_stale || self.history.misbehaved.contains(&user) {
+            let Some(peer) = pending.offers.first().map(SourceOffer::peer) else { continue };
+            if is_stale || self.history.misbehaved.contains(&peer.user) {
                 self.is_supply_changed = true;
                 continue;
             }
-            match self.sources.iter().find(|(_, source)| source.address == address) {
+            match self.sources.iter().find(|(_, source)| source.peer == peer) {
                 Some((_, source)) if source.is_stopping => self.pending_dials.push_back(pending),
                 Some((&id, _)) => self.grant(id, pending.offers),
                 None => {
-                    let is_too_soon = self.history.addresses.get(&address).is_some_and(|dial| dial.not_before > now);
-                    match is_too_soon || self.sources.len() >= ACTIVE_SOURCES_MAX {
+                    let is_too_soon = self.history.not_before(&peer.address).is_some_and(|at| at > now);
+                    match is_too_soon || self.is_dialling(peer.address) || self.sources.len() >= ACTIVE_SOURCES_MAX {
                         true => self.pending_dials.push_back(pending),
                         false => self.dial(now, pending.offers),
                     }
                 }
             }
         }
+    }
+
+    /// Whether the address is being dialled: one connection at a time, also of different users.
+    fn is_dialling(&self, address: SocketAddr) -> bool {
+        self.sources.values().any(|source| source.peer.address == address && !source.is_connected)
     }
 
     /// Presents further tickets to a source.
@@ -217,8 +207,7 @@ impl Coordinator<'_> {
         self.announce(id, &offers);
         let first = offers.remove(0);
         let source = ActiveSource {
-            address: first.address,
-            user: first.user.clone(),
+            peer: first.peer(),
             is_connected: false,
             queued_grants: offers,
             pending_grants: 0,
@@ -227,6 +216,7 @@ impl Coordinator<'_> {
             has_delivered: false,
             corrupt_file: None,
             availability_due: HashMap::new(),
+            promises: HashMap::new(),
         };
         self.sources.insert(id, source);
         self.effects.push(Effect::Dial(id, first));
@@ -261,28 +251,29 @@ impl Coordinator<'_> {
         };
         self.record_failure(now, id, &source, &end);
         self.scheduler.remove_source(id);
-        let dial = self.history.addresses.entry(source.address);
-        let backoff = Backoff::new(REDIAL_WAIT_MIN, REDIAL_WAIT_MAX);
-        let dial = dial.or_insert(DialBackoff { not_before: now, backoff });
+        let PeerAddress { user, address } = &source.peer;
+        if !matches!(end, SourceEnd::Done | SourceEnd::NoResources(_)) {
+            self.history.record_help(user, source.has_delivered);
+        }
+        let dial = self.history.address(now, *address);
         match end {
             SourceEnd::Done => dial.backoff.reset(),
             SourceEnd::Busy { retry_ms } => {
                 dial.not_before = now + Duration::from_millis(retry_ms.max(10).into());
                 self.queries.expedite(dial.not_before);
-                if self.history.reported_busy.insert(source.user.clone()) {
-                    self.report(ProgressReport::Waiting(source.user.clone()));
-                }
+                self.report_waiting(user.clone(), WaitReason::Busy);
             }
             SourceEnd::Lost(_) | SourceEnd::NoResources(_) => {
-                match source.has_delivered {
-                    true => dial.backoff.reset(),
-                    false => drop(dial.backoff.next_wait()),
+                if source.has_delivered {
+                    dial.record_success(user);
+                } else {
+                    dial.record_failure(user);
                 }
                 dial.not_before = now + dial.backoff.wait();
             }
             SourceEnd::Misbehaved { file, reason } => {
-                self.history.misbehaved.insert(source.user.clone());
-                self.report(ProgressReport::SourceDropped { user: source.user, file, reason });
+                self.history.misbehaved.insert(user.clone());
+                self.report(ProgressReport::SourceDropped { user: user.clone(), file, reason });
             }
         }
         // What it has left is queried at once, unless it never delivered anything.
@@ -291,9 +282,15 @@ impl Coordinator<'_> {
         }
     }
 
+    pub(super) fn report_waiting(&mut self, user: UserName, reason: WaitReason) {
+        if self.history.reported_waiting.insert((user.clone(), reason)) {
+            self.report(ProgressReport::Waiting(user, reason));
+        }
+    }
+
     /// Records at the files of a source that has ended why it did.
     fn record_failure(&mut self, now: Instant, id: SourceId, source: &ActiveSource, end: &SourceEnd) {
-        let user = &source.user;
+        let user = &source.peer.user;
         let reason = match end {
             SourceEnd::Done => return,
             SourceEnd::Lost(reason) => format!("{user}: {reason}"),
@@ -315,7 +312,7 @@ impl Coordinator<'_> {
                 SourceEnd::Busy { retry_ms } => {
                     state.give_up.extend(now + Duration::from_millis((*retry_ms).into()) + BUSY_GRACE);
                 }
-                _ if !source.has_delivered => state.give_up.record_failure(source.address, source.is_connected),
+                _ if !source.has_delivered => state.give_up.record_failure(source.peer.clone(), source.is_connected),
                 _ => {}
             }
         }
@@ -349,7 +346,8 @@ impl Coordinator<'_> {
     fn query(&mut self, now: Instant, files: Vec<FileId>) {
         if !files.is_empty() {
             self.queries.in_flight = Some(now);
-            self.effects.push(Effect::FindSources { requested_at: now, files });
+            let avoid = self.history.avoided();
+            self.effects.push(Effect::FindSources { requested_at: now, files, avoid });
         }
     }
 
@@ -372,10 +370,11 @@ impl Coordinator<'_> {
 
     pub(super) fn next_dial_at(&self) -> Option<Instant> {
         let next_at = |pending: &PendingDial| {
-            let address = pending.offers.first()?.address;
-            let is_active = self.sources.values().any(|source| source.address == address);
-            let is_waiting = self.sources.len() < ACTIVE_SOURCES_MAX && !is_active;
-            let allowed = self.history.addresses.get(&address).filter(|_| is_waiting).map(|dial| dial.not_before);
+            let peer = pending.offers.first()?.peer();
+            let is_active = self.sources.values().any(|source| source.peer == peer);
+            let is_free = !is_active && !self.is_dialling(peer.address);
+            let is_waiting = self.sources.len() < ACTIVE_SOURCES_MAX && is_free;
+            let allowed = self.history.not_before(&peer.address).filter(|_| is_waiting);
             let stale = pending.requested_at + OFFER_LIFETIME + Duration::from_nanos(1);
             Some(allowed.map_or(stale, |allowed| allowed.min(stale)))
         };
@@ -387,9 +386,9 @@ impl Coordinator<'_> {
         if !std::mem::take(&mut self.is_supply_changed) {
             return;
         }
-        let mut pending: HashMap<FileId, Vec<SocketAddr>> = HashMap::new();
+        let mut pending: HashMap<FileId, Vec<PeerAddress>> = HashMap::new();
         for offer in self.pending_dials.iter().flat_map(|pending| &pending.offers) {
-            offer.files.iter().for_each(|&file| pending.entry(file).or_default().push(offer.address));
+            offer.files.iter().for_each(|&file| pending.entry(file).or_default().push(offer.peer()));
         }
         let unfinished = (0..self.files.len()).filter(|&file| !self.files[file].is_finished());
         let without: BTreeSet<FileId> = unfinished.filter(|&file| !self.has_viable_source(file, &pending)).collect();
@@ -403,13 +402,12 @@ impl Coordinator<'_> {
     }
 
     /// Whether a source may still deliver the file, be it one that is not dialled yet.
-    fn has_viable_source(&self, file: FileId, pending: &HashMap<FileId, Vec<SocketAddr>>) -> bool {
+    fn has_viable_source(&self, file: FileId, pending: &HashMap<FileId, Vec<PeerAddress>>) -> bool {
         let give_up = &self.files[file].give_up;
         let delivers = |(&id, source): (&SourceId, &ActiveSource)| {
-            self.scheduler.serves(id, file) && give_up.is_viable(source.address, source.is_connected)
+            self.scheduler.serves(id, file) && give_up.is_viable(&source.peer, source.is_connected)
         };
-        let is_pending =
-            |addresses: &Vec<SocketAddr>| addresses.iter().any(|&address| give_up.is_viable(address, false));
+        let is_pending = |peers: &Vec<PeerAddress>| peers.iter().any(|peer| give_up.is_viable(peer, false));
         self.sources.iter().any(delivers) && !self.scheduler.is_stuck(file)
             || pending.get(&file).is_some_and(is_pending)
     }

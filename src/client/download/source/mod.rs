@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, select, unbounded};
 
+use self::receive::HashingWait;
 use super::coordinator::{DownloadEvent, GroupRequest, REPORT_INTERVAL, SourceCommand, SourceEnd, SourceEvent};
 use super::discovery::SourceOffer;
 use super::file_job::{FileJob, FileOperations};
@@ -148,6 +149,7 @@ fn run_connection(
             completed: Vec::new(),
             reported_at: Instant::now(),
             last_received: Instant::now(),
+            hashing: HashingWait::default(),
             current_file: granted.first().copied().unwrap_or(0),
             chunks: Vec::new(),
             buffers,
@@ -193,6 +195,7 @@ struct SourceConnection<'a> {
     completed: Vec<Assignment>,
     reported_at: Instant,
     last_received: Instant,
+    hashing: HashingWait,
     /// The file that the source sends.
     current_file: FileId,
     /// What the reader's buffer holds for the writer.

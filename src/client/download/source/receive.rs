@@ -1,7 +1,7 @@
 //! What a source sends: every frame must be the reply to a request, in the order requested.
 
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::SourceConnection;
 use crate::client::download::coordinator::{SourceEnd, SourceEvent};
@@ -10,6 +10,46 @@ use crate::client::download::scheduler::FileId;
 use crate::client::download::writer::Chunk;
 use crate::common::chunk_tree::{GroupHash, GroupHashes, group_count};
 use crate::common::peer_message::PeerResponse;
+
+/// A source that only says that it is hashing a file is lost after this time, and a second more for so many bytes of the
+/// file.
+const HASHING_TIMEOUT: Duration = Duration::from_secs(300);
+const HASHING_MIN_BYTES_PER_SECOND: u64 = 10 << 20;
+/// After this time the user is told that a source is hashing the file.
+const HASHING_NOTE_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a source has sent nothing but that it is hashing a file. Bounded, since it could say so for ever.
+#[derive(Default)]
+pub(super) struct HashingWait {
+    since: Option<Instant>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum HashingState {
+    Normal,
+    /// The user should know.
+    Long,
+    TooLong,
+}
+
+impl HashingWait {
+    /// The source is hashing a file of this size.
+    fn continues(&mut self, now: Instant, size: u64) -> HashingState {
+        let elapsed = now.saturating_duration_since(*self.since.get_or_insert(now));
+        match elapsed {
+            _ if elapsed > HASHING_TIMEOUT + Duration::from_secs(size / HASHING_MIN_BYTES_PER_SECOND) => {
+                HashingState::TooLong
+            }
+            _ if elapsed > HASHING_NOTE_AFTER => HashingState::Long,
+            _ => HashingState::Normal,
+        }
+    }
+
+    /// The source has sent something else.
+    fn end(&mut self) {
+        self.since = None;
+    }
+}
 
 impl SourceConnection<'_> {
     /// The source has violated the protocol. The file it is sending is named in the report.
@@ -35,6 +75,7 @@ impl SourceConnection<'_> {
         self.current_file = assignment.file;
         self.received_bytes += at.len() as u64;
         self.last_received = Instant::now();
+        self.hashing.end();
         if is_last {
             self.pending_groups.pop_front();
             self.completed.push(assignment);
@@ -67,12 +108,13 @@ impl SourceConnection<'_> {
                 self.pending_groups.retain(|pending| pending.content != content);
                 self.pending_outlines.remove(&content);
                 self.pending_availability.retain(|&pending| pending != content);
+                self.hashing.end();
                 self.report(SourceEvent::Refused(file, reason));
             }
             PeerResponse::Busy { retry_ms } => return Err(SourceEnd::Busy { retry_ms }),
             PeerResponse::Availability { content, groups } => self.on_availability(content, &groups)?,
             PeerResponse::NotAvailable { content, first, count } => self.on_not_available(content, first, count)?,
-            PeerResponse::Hashing { .. } => {}
+            PeerResponse::Hashing { content } => self.on_hashing(content)?,
             PeerResponse::Cancelled => {
                 if !self.is_cancelling {
                     return Err(self.violation("unexpected cancel acknowledgement"));
@@ -80,6 +122,20 @@ impl SourceConnection<'_> {
                 self.is_cancelling = false;
                 self.pending_groups.clear();
                 self.report(SourceEvent::Cancelled);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_hashing(&mut self, content: u32) -> Result<(), SourceEnd> {
+        let Some(&file) = self.contents.get(content as usize) else {
+            return Err(self.violation("hashes an unknown content"));
+        };
+        match self.hashing.continues(self.last_received, self.jobs[file].item.content.size) {
+            HashingState::Normal => {}
+            HashingState::Long => self.report(SourceEvent::Hashing),
+            HashingState::TooLong => {
+                return Err(SourceEnd::Lost("it has been checking the file for too long".to_owned()));
             }
         }
         Ok(())
@@ -129,6 +185,7 @@ impl SourceConnection<'_> {
         };
         let file = self.contents[content as usize];
         self.current_file = file;
+        self.hashing.end();
         let published = &self.jobs[file].item.content;
         let count = group_count(published.size) as usize;
         if first as usize != received.len() || hashes.is_empty() || received.len() + hashes.len() > count {
@@ -144,5 +201,23 @@ impl SourceConnection<'_> {
         };
         self.report(SourceEvent::Outline(file, outline));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_hashes_for_ever_is_told_of_and_given_up() {
+        let (start, size) = (Instant::now(), 100 * HASHING_MIN_BYTES_PER_SECOND);
+        let mut hashing = HashingWait::default();
+        let mut after = |seconds| hashing.continues(start + Duration::from_secs(seconds), size);
+        assert_eq!([0, 5, 6, 400, 401].map(&mut after), {
+            use HashingState::{Long, Normal, TooLong};
+            [Normal, Normal, Long, Long, TooLong]
+        });
+        hashing.end();
+        assert_eq!(hashing.continues(start + Duration::from_secs(402), size), HashingState::Normal);
     }
 }

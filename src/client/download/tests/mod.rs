@@ -68,7 +68,7 @@ impl DownloadProgress for RecordedProgress {
         }
     }
 
-    fn waiting(&self, user: &UserName) {
+    fn waiting(&self, user: &UserName, _: WaitReason) {
         self.waiting.lock().unwrap().push(user.to_string());
     }
 

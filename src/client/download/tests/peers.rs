@@ -269,7 +269,7 @@ impl TestDiscovery {
 }
 
 impl SourceDiscovery for TestDiscovery {
-    fn find_sources(&self, files: &[ContentRef], _most: usize) -> Result<Vec<SourceOffer>, RequestError> {
+    fn find_sources(&self, files: &[ContentRef], _: &[UserName], _: usize) -> Result<Vec<SourceOffer>, RequestError> {
         self.requested.fetch_add(1, Ordering::SeqCst);
         if let Some(error) = *self.error.lock().unwrap() {
             return Err(error);

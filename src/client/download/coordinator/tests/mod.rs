@@ -1,5 +1,7 @@
 //! Events in, effects out, in virtual time.
 
+mod sources;
+
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -123,10 +125,19 @@ fn port(user: &str) -> u16 {
     1_000 + u16::from(user.as_bytes()[0])
 }
 
+/// The users who are dialled.
+fn dialled<'a>(effects: &'a [Effect]) -> Vec<&'a str> {
+    let user = |effect: &'a Effect| match effect {
+        Effect::Dial(_, offer) => Some(offer.user.as_str()),
+        _ => None,
+    };
+    effects.iter().filter_map(user).collect()
+}
+
 /// Whose data was verified for the first time.
-fn owners(effects: &[Effect]) -> Vec<(FileId, &str)> {
-    let owner = |effect| match effect {
-        &Effect::Report(ProgressReport::Delivered(file, ref user)) => Some((file, user.as_str())),
+fn owners<'a>(effects: &'a [Effect]) -> Vec<(FileId, &'a str)> {
+    let owner = |effect: &'a Effect| match effect {
+        Effect::Report(ProgressReport::Delivered(file, user)) => Some((*file, user.as_str())),
         _ => None,
     };
     effects.iter().filter_map(owner).collect()
@@ -150,7 +161,7 @@ fn kinds(effects: &[Effect]) -> Vec<String> {
         Effect::Report(ProgressReport::Opened(file, _)) => format!("opened {file}"),
         Effect::Report(ProgressReport::Delivered(..)) => String::new(),
         Effect::Report(ProgressReport::Finished(file)) => format!("finished {file}"),
-        Effect::Report(ProgressReport::Waiting(user)) => format!("waiting for {user}"),
+        Effect::Report(ProgressReport::Waiting(user, reason)) => format!("waiting for {user}: {reason:?}"),
         Effect::Report(ProgressReport::SourceDropped { user, file, .. }) => format!("dropped {user} for {file}"),
     };
     effects.iter().map(kind).filter(|kind| !kind.is_empty()).collect()
@@ -321,7 +332,7 @@ fn a_busy_source_is_dialled_again_when_it_asks_to_and_reported_once() {
     let mut fixture = Fixture::new(&jobs, &mut history, Duration::ZERO);
     fixture.first_found(&[("hans", &[0])]);
     let busy = || SourceEvent::Ended(SourceEnd::Busy { retry_ms: 250 });
-    assert_eq!(kinds(&fixture.source(0, busy())), ["waiting for hans", "find sources of [0]"]);
+    assert_eq!(kinds(&fixture.source(0, busy())), ["waiting for hans: Busy", "find sources of [0]"]);
     let busy_at = fixture.now;
     assert!(kinds(&fixture.found(busy_at, &[("hans", &[0])])).is_empty());
     assert_eq!(kinds(&fixture.wait()), ["dial 0"]);

@@ -1,0 +1,93 @@
+//! What is remembered of peers over all batches of a download: when each address may be dialled, and who did not help.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::client::backoff::Backoff;
+use crate::client::download::WaitReason;
+use crate::client::download::discovery::{PeerAddress, SOURCES_PER_FILE};
+use crate::common::limits::{AVOIDED_MAX_BYTES, AVOIDED_MAX_USERS};
+use crate::common::message::encoded_len;
+use crate::common::types::UserName;
+
+/// Wait before a lost address is dialled again; see [`DialBackoff`].
+const REDIAL_WAIT_MIN: Duration = Duration::from_millis(100);
+const REDIAL_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// See the module.
+#[derive(Default)]
+pub(in crate::client::download) struct PeerHistory {
+    addresses: HashMap<SocketAddr, DialBackoff>,
+    /// Users that are not dialled again.
+    pub(super) misbehaved: HashSet<UserName>,
+    /// Users for whom a download has waited, as reported.
+    pub(super) reported_waiting: HashSet<(UserName, WaitReason)>,
+    /// Users whose sources brought nothing, the last one last.
+    unhelpful: Vec<UserName>,
+}
+
+/// How often one address is dialled, for all users that are said to listen there together.
+pub(super) struct DialBackoff {
+    pub(super) not_before: Instant,
+    /// Doubles with every connection that delivers nothing, except for the first one of each of a few users: one of them
+    /// may be who listens here, and the others must not delay its turn.
+    pub(super) backoff: Backoff,
+    /// Users whose tickets led to nothing here.
+    failed: HashSet<UserName>,
+}
+
+impl PeerHistory {
+    /// The users to name to the server as those that brought nothing.
+    pub(in crate::client::download) fn avoided(&self) -> Vec<UserName> {
+        let mut users: Vec<UserName> = self.unhelpful.iter().rev().cloned().collect();
+        while encoded_len(&users) > AVOIDED_MAX_BYTES {
+            users.pop();
+        }
+        users
+    }
+
+    /// A source of the user has ended or cannot serve a file.
+    pub(super) fn record_help(&mut self, user: &UserName, has_delivered: bool) {
+        self.unhelpful.retain(|known| known != user);
+        if !has_delivered {
+            self.unhelpful.push(user.clone());
+            let excess = self.unhelpful.len().saturating_sub(AVOIDED_MAX_USERS);
+            self.unhelpful.drain(..excess);
+        }
+    }
+
+    /// When the address may be dialled, if that is limited.
+    pub(super) fn not_before(&self, address: &SocketAddr) -> Option<Instant> {
+        self.addresses.get(address).map(|dial| dial.not_before)
+    }
+
+    /// Whether tickets of this user have led to nothing at this address.
+    pub(super) fn has_failed(&self, peer: &PeerAddress) -> bool {
+        self.addresses.get(&peer.address).is_some_and(|dial| dial.failed.contains(&peer.user))
+    }
+
+    pub(super) fn address(&mut self, now: Instant, address: SocketAddr) -> &mut DialBackoff {
+        self.addresses.entry(address).or_insert_with(|| DialBackoff {
+            not_before: now,
+            backoff: Backoff::new(REDIAL_WAIT_MIN, REDIAL_WAIT_MAX),
+            failed: HashSet::new(),
+        })
+    }
+}
+
+impl DialBackoff {
+    /// A connection of the user has delivered something.
+    pub(super) fn record_success(&mut self, user: &UserName) {
+        self.backoff.reset();
+        self.failed.remove(user);
+    }
+
+    /// A connection of the user has delivered nothing.
+    pub(super) fn record_failure(&mut self, user: &UserName) {
+        let is_first = self.failed.len() < SOURCES_PER_FILE && self.failed.insert(user.clone());
+        if !is_first || self.failed.len() == 1 {
+            self.backoff.next_wait();
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Sources that claim what is not theirs, or promise what they do not send.
+
+use super::*;
+
+#[test]
+fn another_user_who_claims_the_address_of_a_source_does_not_keep_it_away() {
+    let (jobs, mut history) = (jobs(&[2 * MIB]), PeerHistory::default());
+    let mut fixture = Fixture::new(&jobs, &mut history, Duration::from_secs(10));
+    // "hugo" reports the port of "hans".
+    assert_eq!(port("hugo"), port("hans"));
+    let offers: [(&str, &[FileId]); 2] = [("hugo", &[0]), ("hans", &[0])];
+    assert_eq!(dialled(&fixture.first_found(&offers)), ["hugo"], "an address is dialled once at a time");
+    let rejected = || SourceEvent::Ended(SourceEnd::Lost("the connection was closed".to_owned()));
+    assert!(kinds(&fixture.source(0, rejected())).is_empty(), "a source is left, so the file is not abandoned");
+    assert_eq!(dialled(&fixture.wait()), ["hans"]);
+    assert_eq!(kinds(&fixture.source(0, SourceEvent::Connected(vec![0]))), ["outline of 0 from 0"]);
+    let outline = fixture.outline(0);
+    fixture.source(0, SourceEvent::Outline(0, outline));
+    let owed = requested(&fixture.open(), 0);
+    fixture.deliver(0, &owed[..1]);
+    // The connection is lost; the user who has failed comes last now.
+    let effects = fixture.source(0, rejected());
+    assert_eq!(kinds(&effects), ["find sources of [0]"]);
+    let Some(Effect::FindSources { avoid, .. }) = effects.first() else { panic!("a query") };
+    assert_eq!(*avoid, [UserName::parse("hugo").unwrap()], "who brought nothing is named to the server");
+    let requested_at = fixture.now;
+    fixture.found(requested_at, &offers);
+    assert_eq!(dialled(&fixture.wait()), ["hans"]);
+}
+
+#[test]
+fn many_users_who_claim_one_address_delay_its_source_by_a_moment_each() {
+    let (jobs, mut history) = (jobs(&[100]), PeerHistory::default());
+    let mut fixture = Fixture::new(&jobs, &mut history, Duration::ZERO);
+    let users = ["h1", "h2", "h3", "h4", "h5", "h6", "h7", "hans"];
+    let offers = users.map(|user| (user, &[0][..]));
+    let mut effects = fixture.first_found(&offers);
+    let begun = fixture.now;
+    for user in &users[..7] {
+        assert_eq!(dialled(&effects), [*user]);
+        fixture.source(0, SourceEvent::Ended(SourceEnd::Lost("the connection was closed".to_owned())));
+        effects = fixture.wait();
+    }
+    assert_eq!(dialled(&effects), ["hans"]);
+    assert_eq!(fixture.now - begun, Duration::from_millis(7 * 200));
+}
+
+#[test]
+fn a_source_that_never_sends_the_groups_it_reports_is_passed_over() {
+    let (jobs, mut history) = (jobs(&[2 * MIB]), PeerHistory::default());
+    let mut fixture = Fixture::new(&jobs, &mut history, Duration::from_secs(10));
+    let mut owed = requested(&fixture.connect_and_open(), 0);
+    let mut rounds = 0;
+    while !kinds(&fixture.source(0, SourceEvent::NotAvailable(0, owed))).contains(&"dropped hans for 0".to_owned()) {
+        rounds += 1;
+        assert!(rounds < 100, "the download would wait for it for ever");
+        owed = requested(&fixture.source(0, SourceEvent::Availability(0, None)), 0);
+    }
+    let requested_at = fixture.now;
+    assert_eq!(kinds(&fixture.found(requested_at, &[("hans", &[0])])), ["close", "finished 0"]);
+    assert_eq!(fixture.failure(0), "hans: it does not send what it says that it has");
+}
+
+#[test]
+fn a_source_that_hashes_its_file_for_long_is_reported_once() {
+    let (jobs, mut history) = (jobs(&[2 * MIB]), PeerHistory::default());
+    let mut fixture = Fixture::new(&jobs, &mut history, Duration::ZERO);
+    fixture.connect_and_open();
+    assert_eq!(kinds(&fixture.source(0, SourceEvent::Hashing)), ["waiting for hans: Hashing"]);
+    assert!(kinds(&fixture.source(0, SourceEvent::Hashing)).is_empty());
+}
