@@ -1,5 +1,4 @@
 """A client in the background of an interactive shell ends when it has finished its commands."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 setup = Setup()

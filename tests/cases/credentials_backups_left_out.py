@@ -1,5 +1,4 @@
 """In the server's folder, what an editor leaves beside credentials.txt has the same passwords: `pub .` leaves it out too."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 setup = Setup()

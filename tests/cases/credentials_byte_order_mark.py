@@ -1,5 +1,4 @@
 """A credentials file with CRLF and a byte order mark is accepted, or the byte order mark is named."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 setup = Setup()

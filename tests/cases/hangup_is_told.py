@@ -1,5 +1,4 @@
 """The terminal of a `--stay` client goes away (SIGHUP): the server is told, and peers see it at once."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 setup = Setup()

@@ -1,5 +1,4 @@
 """`client | pager` at a terminal: the end of the client leaves the terminal as the pager has set it."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 PAGER = """

@@ -1,5 +1,4 @@
 """A result that cannot be written (disk full) is a failure with a reason. Only a closed pipe ends quietly."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 setup = Setup()

@@ -1,5 +1,4 @@
 """A file name with a line break cannot be published, so Tab does not offer it; no part of a name runs as a command."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 setup = Setup()

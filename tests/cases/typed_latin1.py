@@ -1,5 +1,4 @@
 """A byte that is not UTF-8, typed at the prompt, does not end the client."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 setup = Setup()
