@@ -189,7 +189,7 @@ impl DownloadProgress for NoProgress {
     fn source_dropped(&self, user: &UserName, _: &FileName, why: &str) {
         panic!("{user}: {why}");
     }
-    fn finished(&self, _: usize, outcome: &DownloadOutcome) {
+    fn finished(&self, _: usize, outcome: DownloadOutcome) {
         assert!(matches!(outcome, DownloadOutcome::Saved { .. }), "{outcome:?}");
     }
 }

@@ -1,8 +1,8 @@
 //! `get`: selects, downloads, and prints one result line for each file, in the order of the request and as soon as possible.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::get_select::{ResultLine, Selection, select};
 use super::reshare::Reshare;
@@ -13,8 +13,7 @@ use crate::client::exit_code::ExitCode;
 use crate::client::files::PathArg;
 use crate::client::ui::console::ProgressMeter;
 use crate::client::ui::report::{ItemFailure, Report};
-use crate::common::sync::{lock, unpoison};
-use crate::common::types::{FileName, NamedContent, UserName};
+use crate::common::types::{FileName, UserName};
 
 /// Downloads `files`, and publishes them if `share`.
 pub fn run(context: &CommandContext, files: &[PathArg], share: bool) -> ExitCode {
@@ -46,16 +45,8 @@ fn download_and_report(context: &CommandContext, selection: &Selection, reshare:
     let reporter = OrderedReporter::new(context, selection, reshare);
     reporter.flush_ready();
     if !selection.items.is_empty() {
-        let outcomes = context.downloader.fetch(
-            &selection.items,
-            &context.download_options,
-            &context.state.cancelled(),
-            &reporter,
-        );
-        // Most have been reported by `finished` while the download ran; this adds those that it has not reported.
-        for (index, outcome) in outcomes.iter().enumerate() {
-            reporter.record(index, outcome);
-        }
+        let cancelled = context.state.cancelled();
+        context.downloader.fetch(&selection.items, &context.download_options, &cancelled, &reporter);
     }
     reporter.into_results()
 }
@@ -70,32 +61,6 @@ fn report_unresolvable(context: &CommandContext, files: &[PathArg], error: &Requ
     error.into()
 }
 
-enum FileOutcome {
-    /// The name may differ from the requested one.
-    Saved(FileName),
-    Skipped,
-    Failed(ItemFailure),
-}
-
-impl FileOutcome {
-    fn of(item: &NamedContent, outcome: &DownloadOutcome) -> Self {
-        match outcome {
-            DownloadOutcome::Saved { name } => Self::Saved(name.clone()),
-            DownloadOutcome::Skipped => Self::Skipped,
-            DownloadOutcome::Failed(error) => Self::Failed(ItemFailure {
-                name: item.name.to_string(),
-                why: format!("{}: {error}", item.name),
-                code: error.into(),
-            }),
-        }
-    }
-
-    /// Whether the file is complete and has its own name in the folder.
-    fn is_saved_as(&self, name: &FileName) -> bool {
-        matches!(self, Self::Saved(saved) if saved == name)
-    }
-}
-
 /// Receives outcomes in any order and prints them in the order of the request.
 struct OrderedReporter<'a> {
     context: &'a CommandContext,
@@ -103,14 +68,14 @@ struct OrderedReporter<'a> {
     reshare: Option<&'a Reshare<'a>>,
     meter: ProgressMeter<'a>,
     /// Verified bytes, of each item and of all items.
-    verified: Vec<AtomicU64>,
-    total_verified: AtomicU64,
+    verified: Vec<Cell<u64>>,
+    total_verified: Cell<u64>,
     total_bytes: u64,
-    state: Mutex<ReporterState>,
+    state: RefCell<ReporterState>,
 }
 
 struct ReporterState {
-    outcomes: Vec<Option<FileOutcome>>,
+    outcomes: Vec<Option<DownloadOutcome>>,
     /// The first result line that is not printed yet.
     next_line: usize,
     status: ExitCode,
@@ -124,31 +89,16 @@ impl<'a> OrderedReporter<'a> {
             selection,
             reshare,
             meter: context.console.progress(),
-            verified: selection.items.iter().map(|_| AtomicU64::new(0)).collect(),
-            total_verified: AtomicU64::new(0),
+            verified: vec![Cell::new(0); selection.items.len()],
+            total_verified: Cell::new(0),
             total_bytes: selection.items.iter().fold(0, |sum, item| sum.saturating_add(item.content.size)),
-            state: Mutex::new(ReporterState { outcomes, next_line: 0, status: ExitCode::Success }),
+            state: RefCell::new(ReporterState { outcomes, next_line: 0, status: ExitCode::Success }),
         }
-    }
-
-    /// The first outcome of an item counts.
-    fn record(&self, index: usize, outcome: &DownloadOutcome) {
-        let mut state = lock(&self.state);
-        let (Some(slot @ None), Some(item)) = (state.outcomes.get_mut(index), self.selection.items.get(index)) else {
-            return;
-        };
-        let outcome = slot.insert(FileOutcome::of(item, outcome));
-        let is_saved = outcome.is_saved_as(&item.name);
-        drop(state);
-        if let Some(reshare) = self.reshare {
-            reshare.ended(index, is_saved);
-        }
-        self.flush_ready();
     }
 
     /// Prints every line that has its outcome, up to the first that has none.
     fn flush_ready(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.borrow_mut();
         while let Some(line) = self.selection.lines.get(state.next_line) {
             let code = match line {
                 ResultLine::NotFound(name) => self.print_failure(&ItemFailure {
@@ -166,12 +116,17 @@ impl<'a> OrderedReporter<'a> {
         }
     }
 
-    fn print(&self, index: usize, outcome: &FileOutcome) -> ExitCode {
+    fn print(&self, index: usize, outcome: &DownloadOutcome) -> ExitCode {
         let requested = &self.selection.items[index].name;
         match outcome {
-            FileOutcome::Saved(saved) => self.context.console.report(&Report::Downloaded { requested, saved }),
-            FileOutcome::Skipped => self.context.console.report(&Report::Skipped(requested)),
-            FileOutcome::Failed(failure) => return self.print_failure(failure),
+            DownloadOutcome::Saved { name: saved } => {
+                self.context.console.report(&Report::Downloaded { requested, saved });
+            }
+            DownloadOutcome::Skipped => self.context.console.report(&Report::Skipped(requested)),
+            DownloadOutcome::Failed(error) => {
+                let (name, why) = (requested.to_string(), format!("{requested}: {error}"));
+                return self.print_failure(&ItemFailure { name, why, code: error.into() });
+            }
         }
         ExitCode::Success
     }
@@ -183,12 +138,12 @@ impl<'a> OrderedReporter<'a> {
     }
 
     fn into_results(self) -> Results {
-        let state = unpoison(self.state.into_inner());
-        let outcomes = self.selection.items.iter().zip(&state.outcomes).enumerate();
-        let is_saved = |(index, (item, outcome)): (usize, (&NamedContent, &Option<FileOutcome>))| {
-            outcome.as_ref().is_some_and(|outcome| outcome.is_saved_as(&item.name)).then_some(index)
+        let state = self.state.into_inner();
+        let is_saved = |&index: &usize| {
+            let outcome = state.outcomes[index].as_ref();
+            outcome.is_some_and(|outcome| outcome.is_saved_as(&self.selection.items[index].name))
         };
-        let saved = outcomes.filter_map(is_saved).collect();
+        let saved = (0..state.outcomes.len()).filter(is_saved).collect();
         // An item without an outcome is a bug of the downloader, and must not look like success.
         let is_complete = state.next_line == self.selection.lines.len();
         Results {
@@ -201,8 +156,8 @@ impl<'a> OrderedReporter<'a> {
 impl DownloadProgress for OrderedReporter<'_> {
     fn received(&self, index: usize, done: u64, _total: u64) {
         let Some(verified) = self.verified.get(index) else { return };
-        let difference = done.wrapping_sub(verified.swap(done, Relaxed));
-        let total = self.total_verified.fetch_add(difference, Relaxed).wrapping_add(difference);
+        let total = self.total_verified.get() + done - verified.replace(done);
+        self.total_verified.set(total);
         self.meter.update(self.selection.items[index].name.as_str(), total, self.total_bytes);
     }
 
@@ -217,8 +172,13 @@ impl DownloadProgress for OrderedReporter<'_> {
         self.context.console.info(format!("{name}: dropped the source {user}: {why}"));
     }
 
-    fn finished(&self, index: usize, outcome: &DownloadOutcome) {
-        self.record(index, outcome);
+    fn finished(&self, index: usize, outcome: DownloadOutcome) {
+        let is_saved = outcome.is_saved_as(&self.selection.items[index].name);
+        self.state.borrow_mut().outcomes[index] = Some(outcome);
+        if let Some(reshare) = self.reshare {
+            reshare.ended(index, is_saved);
+        }
+        self.flush_ready();
     }
 
     fn started(&self, index: usize, incomplete: &Arc<IncompleteFile>) {

@@ -241,7 +241,7 @@ impl Download for ScriptedServer {
         _: &DownloadOptions,
         cancelled: &Cancelled,
         progress: &dyn DownloadProgress,
-    ) -> Vec<DownloadOutcome> {
+    ) {
         let outcome = |item: &NamedContent| match self.state().outcomes.get(&item.name) {
             Some(outcome) => outcome(),
             None => DownloadOutcome::Saved { name: item.name.clone() },
@@ -265,12 +265,11 @@ impl Download for ScriptedServer {
             } else {
                 outcome(item)
             };
-            progress.finished(index, &outcome);
+            progress.finished(index, outcome);
             let held = finished.iter().filter(|incomplete| incomplete.strong_count() > 0).count();
             let mut state = self.state();
             state.held_after = state.held_after.max(held);
         }
-        items.iter().map(outcome).collect()
     }
 }
 

@@ -47,7 +47,7 @@ impl SourceQuery {
     }
 }
 
-/// Downloads one batch; the outcomes in the order of its jobs.
+/// Downloads one batch.
 pub(super) fn download_batch(
     files: &FileOperations<'_>,
     discovery: &Arc<dyn SourceDiscovery>,
@@ -55,14 +55,14 @@ pub(super) fn download_batch(
     retry_for: Duration,
     history: &mut PeerHistory,
     progress: &dyn DownloadProgress,
-) -> Vec<DownloadOutcome> {
+) {
     let SourceQuery { queried_at, sender, receiver } = query;
     let coordinator = Coordinator::new(Instant::now(), files.jobs, retry_for, history, queried_at);
     thread::scope(|scope| {
         let sources = HashMap::new();
         let driver = Driver { scope, files, progress, discovery, coordinator, sender, receiver, sources };
-        driver.run().into_outcomes().collect()
-    })
+        driver.run();
+    });
 }
 
 /// Queries sources on a separate thread, which is abandoned at the end: an unreachable server must not keep the user from
@@ -110,7 +110,7 @@ struct Driver<'scope, 'env> {
 }
 
 impl<'scope, 'env> Driver<'scope, 'env> {
-    fn run(mut self) -> Coordinator<'env> {
+    fn run(mut self) {
         let _watch = self.watch_cancellation();
         self.create_empty_files();
         loop {
@@ -131,7 +131,7 @@ impl<'scope, 'env> Driver<'scope, 'env> {
             }
         }
         self.sources.clear();
-        self.coordinator
+        self.coordinator.log_totals();
     }
 
     /// Turns the cancellation into an event. The result ends the watch when it is dropped.
@@ -216,10 +216,7 @@ impl<'scope, 'env> Driver<'scope, 'env> {
             }
             ProgressReport::Opened(file, incomplete) => progress.started(jobs[file].index, &incomplete),
             ProgressReport::Delivered(file, user) => progress.delivered(jobs[file].index, &user),
-            ProgressReport::Finished(file) => {
-                let outcome = self.coordinator.outcome(file).expect("it is finished");
-                progress.finished(jobs[file].index, outcome);
-            }
+            ProgressReport::Finished(file, outcome) => progress.finished(jobs[file].index, outcome),
             ProgressReport::Waiting(user, reason) => progress.waiting(&user, reason),
             ProgressReport::SourceDropped { user, file, reason } => {
                 progress.source_dropped(&user, &jobs[file].item.name, &reason);

@@ -33,7 +33,8 @@ pub(super) struct FileJob {
 
 /// What the coordinator knows of a file beside its schedule.
 pub(super) struct FileState {
-    pub outcome: Option<DownloadOutcome>,
+    /// Its outcome was reported.
+    pub is_finished: bool,
     /// Of a large file, once its partial file is open.
     pub incomplete: Option<Arc<IncompleteFile>>,
     /// Users that cannot serve it.
@@ -55,7 +56,7 @@ pub(super) struct FileState {
 impl FileState {
     pub fn new(now: Instant) -> Self {
         Self {
-            outcome: None,
+            is_finished: false,
             incomplete: None,
             excluded_users: HashSet::new(),
             owners: HashSet::new(),
@@ -66,10 +67,6 @@ impl FileState {
             other_failure: false,
             has_no_resources: false,
         }
-    }
-
-    pub fn is_finished(&self) -> bool {
-        self.outcome.is_some()
     }
 
     /// The error when no source is left.

@@ -89,6 +89,13 @@ pub enum DownloadOutcome {
     Failed(DownloadError),
 }
 
+impl DownloadOutcome {
+    /// Whether the file is complete and has this name in the folder.
+    pub fn is_saved_as(&self, requested: &FileName) -> bool {
+        matches!(self, Self::Saved { name } if name == requested)
+    }
+}
+
 /// Why a download failed; the text goes to stderr.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
@@ -167,7 +174,7 @@ pub trait DownloadProgress {
     /// A source was dropped, since it misbehaved or has changed its file: one line for stderr.
     fn source_dropped(&self, user: &UserName, name: &FileName, why: &str);
     /// The file `index` has succeeded or failed. Called once for each, in any order.
-    fn finished(&self, index: usize, outcome: &DownloadOutcome);
+    fn finished(&self, index: usize, outcome: DownloadOutcome);
     /// The download of the file `index`, a large one, has started: its verified groups can be served already.
     fn started(&self, _index: usize, _incomplete: &Arc<IncompleteFile>) {}
     /// The user has delivered something of the file `index` that was verified. Called once for each file and user, before
@@ -177,14 +184,14 @@ pub trait DownloadProgress {
 
 /// Downloads files. Tests replace it.
 pub trait Download: Send + Sync {
-    /// Downloads all; one outcome for each file, in order. Ends early when `cancelled` disconnects.
+    /// Downloads all, and reports the outcome of each. Ends early when `cancelled` disconnects.
     fn fetch(
         &self,
         items: &[NamedContent],
         options: &DownloadOptions,
         cancelled: &Cancelled,
         progress: &dyn DownloadProgress,
-    ) -> Vec<DownloadOutcome>;
+    );
 }
 
 /// Downloads files into the shared folder.
@@ -212,10 +219,10 @@ impl Download for Downloader {
         options: &DownloadOptions,
         cancelled: &Cancelled,
         progress: &dyn DownloadProgress,
-    ) -> Vec<DownloadOutcome> {
+    ) {
         self.target_dir.clear_cache();
         let (target_dir, discovery) = (&self.target_dir, &self.discovery);
-        DownloadRequest { target_dir, discovery, items, options, cancelled }.run(progress)
+        DownloadRequest { target_dir, discovery, items, options, cancelled }.run(progress);
     }
 }
 

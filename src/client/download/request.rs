@@ -37,9 +37,8 @@ struct PreparedBatch {
 }
 
 impl DownloadRequest<'_> {
-    /// Downloads all; one outcome for each file, in order.
-    pub fn run(&self, progress: &dyn DownloadProgress) -> Vec<DownloadOutcome> {
-        let mut outcomes: Vec<Option<DownloadOutcome>> = self.items.iter().map(|_| None).collect();
+    /// Downloads all, and reports the outcome of each.
+    pub fn run(&self, progress: &dyn DownloadProgress) {
         let mut history = PeerHistory::default();
         let starts = (0..self.items.len()).step_by(FILES_PER_BATCH);
         let mut batches = starts.map(|start| start..self.items.len().min(start + FILES_PER_BATCH));
@@ -55,18 +54,14 @@ impl DownloadRequest<'_> {
             };
             let mut next = prepare_next(&history);
             while let Some((prepared, batch)) = next {
-                let mut batch = match prepared {
+                let batch = match prepared {
                     Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
                     Err(_) => self.prepare(batch, &history.avoided()),
                 };
                 next = prepare_next(&history);
-                let finished = std::mem::take(&mut batch.finished);
-                finished.iter().for_each(|(index, outcome)| progress.finished(*index, outcome));
-                let downloaded = self.download(batch, &mut history, progress);
-                finished.into_iter().chain(downloaded).for_each(|(index, outcome)| outcomes[index] = Some(outcome));
+                self.download(batch, &mut history, progress);
             }
         });
-        outcomes.into_iter().map(|outcome| outcome.expect("every file has an outcome")).collect()
     }
 
     fn prepare(&self, batch: Range<usize>, avoid: &[UserName]) -> PreparedBatch {
@@ -104,16 +99,10 @@ impl DownloadRequest<'_> {
         }
     }
 
-    /// Downloads one batch; the outcomes by the files' indices in the request.
-    fn download(
-        &self,
-        batch: PreparedBatch,
-        history: &mut PeerHistory,
-        progress: &dyn DownloadProgress,
-    ) -> Vec<(usize, DownloadOutcome)> {
-        let PreparedBatch { jobs, sources, .. } = batch;
+    fn download(&self, batch: PreparedBatch, history: &mut PeerHistory, progress: &dyn DownloadProgress) {
+        let PreparedBatch { jobs, sources, finished } = batch;
+        finished.into_iter().for_each(|(index, outcome)| progress.finished(index, outcome));
         let files = FileOperations::new(self.target_dir, self.options.on_exists, self.cancelled, &jobs);
-        let outcomes = download_batch(&files, self.discovery, sources, self.options.retry_for, history, progress);
-        jobs.iter().map(|job| job.index).zip(outcomes).collect()
+        download_batch(&files, self.discovery, sources, self.options.retry_for, history, progress);
     }
 }

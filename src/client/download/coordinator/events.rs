@@ -160,7 +160,7 @@ pub(in crate::client::download) enum ProgressReport {
     Opened(FileId, Arc<IncompleteFile>),
     /// Something that the user has sent of the file was verified, for the first time.
     Delivered(FileId, UserName),
-    Finished(FileId),
+    Finished(FileId, DownloadOutcome),
     /// The download waits for this user.
     Waiting(UserName, WaitReason),
     SourceDropped {

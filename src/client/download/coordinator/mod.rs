@@ -149,21 +149,14 @@ impl<'a> Coordinator<'a> {
         timers.into_iter().flatten().min()
     }
 
-    /// Whether all files have their outcome.
+    /// Whether the outcome of every file was reported.
     pub fn is_finished(&self) -> bool {
         self.unfinished == 0
     }
 
-    /// The outcome of a file, once it is finished.
-    pub fn outcome(&self, file: FileId) -> Option<&DownloadOutcome> {
-        self.files[file].outcome.as_ref()
-    }
-
-    /// All outcomes, in the order of the jobs.
-    pub fn into_outcomes(self) -> impl Iterator<Item = DownloadOutcome> {
+    pub fn log_totals(&self) {
         let (received, found) = (self.scheduler.received_bytes, self.found_bytes);
         log::debug!("received {received} bytes, found {found} bytes verified in unfinished parts");
-        self.files.into_iter().map(|file| file.outcome.expect("all files are finished"))
     }
 
     fn on_source_event(&mut self, now: Instant, id: SourceId, event: SourceEvent) {
@@ -246,7 +239,7 @@ impl<'a> Coordinator<'a> {
                     let user = source.peer.user.clone();
                     self.on_delivered(file, user);
                 }
-                if matches!(outcome, DownloadOutcome::Saved { .. }) && !self.files[file].is_finished() {
+                if matches!(outcome, DownloadOutcome::Saved { .. }) && !self.files[file].is_finished {
                     self.report(ProgressReport::Received(file, self.jobs[file].item.content.size));
                 }
                 self.finish(file, outcome);
@@ -329,7 +322,7 @@ impl<'a> Coordinator<'a> {
 
     fn on_opened(&mut self, file: FileId, opened: OpenedFile) {
         let OpenedFile { incomplete, candidates, start_group } = opened;
-        if self.files[file].is_finished() {
+        if self.files[file].is_finished {
             return self.effects.push(Effect::Close(incomplete));
         }
         let mut candidates = candidates.into_iter().peekable();
@@ -343,10 +336,10 @@ impl<'a> Coordinator<'a> {
         self.report(ProgressReport::Opened(file, incomplete));
     }
 
-    /// Records the outcome of a file. Only the first one counts.
+    /// Reports the outcome of a file. Only the first one counts.
     fn finish(&mut self, file: FileId, outcome: DownloadOutcome) {
         let state = &mut self.files[file];
-        if state.is_finished() {
+        if state.is_finished {
             return;
         }
         if let Some(incomplete) = state.incomplete.take()
@@ -354,17 +347,17 @@ impl<'a> Coordinator<'a> {
         {
             self.effects.push(Effect::Close(incomplete));
         }
-        state.outcome = Some(outcome);
+        state.is_finished = true;
         self.unfinished -= 1;
         self.scheduler.finish_file(file);
         self.without_source.remove(&file);
-        self.report(ProgressReport::Finished(file));
+        self.report(ProgressReport::Finished(file, outcome));
     }
 
     /// Fails the unfinished files for which `reason` returns an error.
     fn fail_files(&mut self, reason: impl Fn(&Self, FileId) -> Option<DownloadError>) {
         for file in 0..self.jobs.len() {
-            if !self.files[file].is_finished()
+            if !self.files[file].is_finished
                 && let Some(error) = reason(self, file)
             {
                 self.finish(file, DownloadOutcome::Failed(error));
@@ -410,7 +403,7 @@ impl<'a> Coordinator<'a> {
             }
         }
         let source = self.sources.get_mut(&id).expect("it is connected");
-        source.availability_due.retain(|&file, _| !self.files[file].is_finished());
+        source.availability_due.retain(|&file, _| !self.files[file].is_finished);
         for (&file, due) in &mut source.availability_due {
             if *due <= now {
                 *due = now + AVAILABILITY_INTERVAL;

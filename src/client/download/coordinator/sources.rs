@@ -143,7 +143,7 @@ impl Coordinator<'_> {
     /// Whether the offer has a file that is unfinished and that its user can serve.
     fn is_needed(&self, offer: &SourceOffer) -> bool {
         let is_needed =
-            |&file: &FileId| !self.files[file].is_finished() && !self.files[file].excluded_users.contains(&offer.user);
+            |&file: &FileId| !self.files[file].is_finished && !self.files[file].excluded_users.contains(&offer.user);
         offer.files.iter().any(is_needed)
     }
 
@@ -184,7 +184,7 @@ impl Coordinator<'_> {
     fn grant(&mut self, id: SourceId, mut offers: Vec<SourceOffer>) {
         let is_new = |this: &Self, file: FileId, user: &UserName| {
             let state = &this.files[file];
-            !state.is_finished() && !state.excluded_users.contains(user) && !this.scheduler.serves(id, file)
+            !state.is_finished && !state.excluded_users.contains(user) && !this.scheduler.serves(id, file)
         };
         offers.retain(|offer| offer.files.iter().any(|&file| is_new(self, file, &offer.user)));
         self.announce(id, &offers);
@@ -390,11 +390,11 @@ impl Coordinator<'_> {
         for offer in self.pending_dials.iter().flat_map(|pending| &pending.offers) {
             offer.files.iter().for_each(|&file| pending.entry(file).or_default().push(offer.peer()));
         }
-        let unfinished = (0..self.files.len()).filter(|&file| !self.files[file].is_finished());
+        let unfinished = (0..self.files.len()).filter(|&file| !self.files[file].is_finished);
         let without: BTreeSet<FileId> = unfinished.filter(|&file| !self.has_viable_source(file, &pending)).collect();
         // Up to now, the others had one.
         for (file, state) in self.files.iter_mut().enumerate() {
-            if !state.is_finished() && !self.without_source.contains(&file) {
+            if !state.is_finished && !self.without_source.contains(&file) {
                 state.give_up.extend(now);
             }
         }

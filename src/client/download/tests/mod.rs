@@ -34,7 +34,7 @@ fn bytes(size: usize, seed: u8) -> Vec<u8> {
 struct RecordedProgress {
     received: Mutex<Vec<(usize, u64, u64)>>,
     dropped: Mutex<Vec<(String, String)>>,
-    finished: Mutex<Vec<usize>>,
+    finished: Mutex<Vec<(usize, DownloadOutcome)>>,
     waiting: Mutex<Vec<String>>,
     /// Dropped to cancel.
     alive: Mutex<Option<Sender<Infallible>>>,
@@ -60,6 +60,16 @@ impl Default for RecordedProgress {
     }
 }
 
+impl RecordedProgress {
+    /// The outcomes of `count` files, in order.
+    fn take_outcomes(&self, count: usize) -> Vec<DownloadOutcome> {
+        let mut finished = std::mem::take(&mut *self.finished.lock().unwrap());
+        finished.sort_unstable_by_key(|(index, _)| *index);
+        assert!(finished.iter().map(|(index, _)| *index).eq(0..count), "each is reported once");
+        finished.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+}
+
 impl DownloadProgress for RecordedProgress {
     fn received(&self, index: usize, done: u64, total: u64) {
         self.received.lock().unwrap().push((index, done, total));
@@ -76,8 +86,8 @@ impl DownloadProgress for RecordedProgress {
         self.dropped.lock().unwrap().push((user.to_string(), why.to_owned()));
     }
 
-    fn finished(&self, index: usize, _outcome: &DownloadOutcome) {
-        self.finished.lock().unwrap().push(index);
+    fn finished(&self, index: usize, outcome: DownloadOutcome) {
+        self.finished.lock().unwrap().push((index, outcome));
     }
 
     fn started(&self, _index: usize, incomplete: &Arc<IncompleteFile>) {
@@ -118,13 +128,9 @@ impl DownloadFixture {
     }
 
     fn fetch_from(&self, discovery: Arc<TestDiscovery>) -> Vec<DownloadOutcome> {
-        self.progress.finished.lock().unwrap().clear();
         let downloader = Downloader::with_discovery(self.dir.path(), discovery).unwrap();
-        let outcomes = downloader.fetch(&self.wanted, &self.options, &self.progress.cancelled, &self.progress);
-        let mut finished = self.progress.finished.lock().unwrap().clone();
-        finished.sort_unstable();
-        assert_eq!(finished, (0..self.wanted.len()).collect::<Vec<_>>(), "each is reported once");
-        outcomes
+        downloader.fetch(&self.wanted, &self.options, &self.progress.cancelled, &self.progress);
+        self.progress.take_outcomes(self.wanted.len())
     }
 
     fn path(&self, name: &str) -> PathBuf {

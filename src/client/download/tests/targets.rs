@@ -179,7 +179,7 @@ fn a_target_that_appears_meanwhile_is_not_replaced() {
     impl DownloadProgress for Plants<'_> {
         fn received(&self, _: usize, _: u64, _: u64) {}
         fn source_dropped(&self, _: &UserName, _: &FileName, _: &str) {}
-        fn finished(&self, index: usize, outcome: &DownloadOutcome) {
+        fn finished(&self, index: usize, outcome: DownloadOutcome) {
             self.progress.finished(index, outcome);
         }
         fn started(&self, _: usize, _: &Arc<IncompleteFile>) {
@@ -193,7 +193,8 @@ fn a_target_that_appears_meanwhile_is_not_replaced() {
         let path = fixture.path("folder/report.pdf");
         let plants = Plants { progress: &fixture.progress, path: path.clone() };
         let downloader = Downloader::with_discovery(fixture.dir.path(), TestDiscovery::of(&[&peer])).unwrap();
-        let outcomes = downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &plants);
+        downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &plants);
+        let outcomes = fixture.progress.take_outcomes(1);
         match (policy, &outcomes[0]) {
             (OnExists::Error, DownloadOutcome::Failed(DownloadError::Exists)) => {
                 assert!(fixture.partial_path(0).exists(), "the whole part is kept for another policy");
@@ -224,13 +225,13 @@ fn race(fixture: &DownloadFixture) -> usize {
     let other = RecordedProgress::default();
     let discovery = TestDiscovery::of(&[&peer]);
     let downloaders = [(); 2].map(|()| Downloader::with_discovery(fixture.dir.path(), discovery.clone()).unwrap());
-    let outcomes = std::thread::scope(|scope| {
-        let first = scope.spawn(|| {
-            downloaders[0].fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &fixture.progress)
-        });
-        let second = scope.spawn(|| downloaders[1].fetch(&fixture.wanted, &fixture.options, &other.cancelled, &other));
-        [first.join().unwrap(), second.join().unwrap()]
+    let both = [&fixture.progress, &other];
+    std::thread::scope(|scope| {
+        for (downloader, progress) in downloaders.iter().zip(both) {
+            scope.spawn(|| downloader.fetch(&fixture.wanted, &fixture.options, &progress.cancelled, progress));
+        }
     });
+    let outcomes = both.map(|progress| progress.take_outcomes(fixture.wanted.len()));
     let is_done = |outcome: &&DownloadOutcome| matches!(outcome, DownloadOutcome::Saved { .. });
     for outcome in outcomes.iter().flatten() {
         assert!(is_done(&outcome) || matches!(outcome, DownloadOutcome::Failed(DownloadError::Locked)), "{outcome:?}");

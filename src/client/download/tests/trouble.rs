@@ -31,8 +31,8 @@ fn a_source_with_wrong_bytes_is_dropped_and_reported() {
         // The misbehaving source is the only one at first, so the group that it corrupts is requested from it.
         let discovery = TestDiscovery::of(&[&misbehaving]);
         let downloader = Downloader::with_discovery(fixture.dir.path(), discovery).unwrap();
-        let outcomes =
-            downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &fixture.progress);
+        downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &fixture.progress);
+        let outcomes = fixture.progress.take_outcomes(1);
         assert!(
             matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::HashMismatch)),
             "{behaviour:?}: {outcomes:?}"

@@ -30,18 +30,29 @@ struct Fixture<'a> {
     coordinator: Coordinator<'a>,
     jobs: &'a [FileJob],
     dir: TempDir,
+    failures: HashMap<FileId, String>,
 }
 
 impl<'a> Fixture<'a> {
     fn new(jobs: &'a [FileJob], history: &'a mut PeerHistory, retry_for: Duration) -> Self {
         let now = Instant::now();
         let coordinator = Coordinator::new(now, jobs, retry_for, history, Some(now));
-        Self { now, coordinator, jobs, dir: tempfile::tempdir().unwrap() }
+        Self { now, coordinator, jobs, dir: tempfile::tempdir().unwrap(), failures: HashMap::new() }
     }
 
     fn feed(&mut self, event: DownloadEvent) -> Vec<Effect> {
         self.coordinator.on_event(self.now, event);
-        self.coordinator.advance(self.now)
+        self.advance()
+    }
+
+    fn advance(&mut self) -> Vec<Effect> {
+        let effects = self.coordinator.advance(self.now);
+        for effect in &effects {
+            if let Effect::Report(ProgressReport::Finished(file, DownloadOutcome::Failed(error))) = effect {
+                self.failures.insert(*file, error.to_string());
+            }
+        }
+        effects
     }
 
     fn source(&mut self, id: SourceId, event: SourceEvent) -> Vec<Effect> {
@@ -109,14 +120,11 @@ impl<'a> Fixture<'a> {
         let next = self.coordinator.poll_timeout(self.now).expect("a timer is set");
         assert!(next >= self.now, "timers in the past would be polled for ever");
         self.now = next;
-        self.coordinator.advance(self.now)
+        self.advance()
     }
 
-    fn failure(&self, file: FileId) -> String {
-        match self.coordinator.outcome(file) {
-            Some(DownloadOutcome::Failed(error)) => error.to_string(),
-            other => panic!("{other:?}"),
-        }
+    fn failure(&self, file: FileId) -> &str {
+        &self.failures[&file]
     }
 }
 
@@ -160,7 +168,7 @@ fn kinds(effects: &[Effect]) -> Vec<String> {
         Effect::Report(ProgressReport::Received(file, bytes)) => format!("received {bytes} of {file}"),
         Effect::Report(ProgressReport::Opened(file, _)) => format!("opened {file}"),
         Effect::Report(ProgressReport::Delivered(..)) => String::new(),
-        Effect::Report(ProgressReport::Finished(file)) => format!("finished {file}"),
+        Effect::Report(ProgressReport::Finished(file, _)) => format!("finished {file}"),
         Effect::Report(ProgressReport::Waiting(user, reason)) => format!("waiting for {user}: {reason:?}"),
         Effect::Report(ProgressReport::SourceDropped { user, file, .. }) => format!("dropped {user} for {file}"),
     };
