@@ -179,6 +179,36 @@ fn a_credentials_file_that_blocks_does_not_block_the_server() {
 }
 
 #[test]
+fn sighup_during_the_start_does_not_end_the_server_and_sigterm_does() {
+    for signal in [Signal::HUP, Signal::TERM] {
+        let folder = folder(SAMPLE);
+        let path = folder.path().join("credentials.txt");
+        std::fs::remove_file(&path).unwrap();
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let mut child = command(folder.path(), &["0", "--ephemeral"]).spawn().unwrap();
+        // A pipe opens when both ends do: the server is now reading it and gets nothing.
+        let mut pipe = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let credentials = folder.path().join("credentials.new");
+        std::fs::write(&credentials, SAMPLE).unwrap();
+        // For the reload.
+        std::fs::rename(&credentials, &path).unwrap();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        if signal == Signal::TERM {
+            assert!(child.wait().unwrap().code().is_none(), "ended by the signal");
+            continue;
+        }
+        pipe.write_all(SAMPLE.as_bytes()).unwrap();
+        drop(pipe);
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("listening on "), "{line:?}");
+        ServerProcess::wait_for_line(&mut BufReader::new(child.stderr.take().unwrap()), "read again: 3 users");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
 fn a_failed_start_prints_one_line() {
     let folder = folder(SAMPLE);
     let server = ServerProcess::start(folder.path(), &["0"]);
@@ -207,6 +237,12 @@ fn a_record_line_replaces_a_password() {
     let output = enrol.output().unwrap();
     let record = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && record.starts_with("hans $fileshare$") && !record.contains("falcon"));
+    assert!(output.stderr.is_empty(), "no warning");
+    std::fs::write(folder.path().join("marked"), b"\xef\xbb\xbffalcon*solo\r\n").unwrap();
+    let mut marked = command(folder.path(), &["--enrol", "hans"]);
+    marked.stdin(std::fs::File::open(folder.path().join("marked")).unwrap());
+    let marked = marked.output().unwrap();
+    assert!(marked.status.success() && line(&marked).contains("byte order mark"), "{marked:?}");
     std::fs::write(folder.path().join("credentials.txt"), &record).unwrap();
     let server = ServerProcess::start(folder.path(), &["0", "--ephemeral", "--bind", "::1"]);
     assert!(server.address.is_ipv6());

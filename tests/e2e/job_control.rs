@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::test_support::pty::Terminal;
-use crate::test_support::{Client, TestEnv};
+use crate::test_support::{CREDENTIALS, Client, TestEnv, seeded_bytes};
 
 /// The client's command line for a shell, with `before` in front; its environment is set in the shell's.
 fn in_shell(shell: &[&str], client: Client, script: impl FnOnce(&str) -> String) -> Command {
@@ -118,7 +118,7 @@ fn ctrl_z_and_fg_at_the_prompt() {
 
 #[test]
 fn a_job_stopped_at_the_prompt_can_be_ended() {
-    let env = TestEnv::with(crate::test_support::CREDENTIALS, &["--liveness", "3600"]);
+    let env = TestEnv::with(CREDENTIALS, &["--liveness", "3600"]);
     let mut shell = interactive_shell(&env, env.client("hans").user());
     shell.type_line("client");
     shell.expect_on_screen("Welcome, hans!");
@@ -158,4 +158,37 @@ fn a_suspension_leaves_the_terminal_as_it_was_whatever_the_shell() {
     person.expect_on_screen(" icanon");
     person.expect_on_screen(" echo ");
     person.finish();
+}
+
+#[test]
+fn a_background_job_draws_no_progress_bar() {
+    let env = TestEnv::new();
+    // Slow enough for a bar: it appears after a second.
+    let source = env.client("hans").user().file("large", seeded_bytes(1, 768 << 10)).args(["--limit-rate", "256K"]);
+    let _hans = source.stay(&["pub large"], &["File published successfully"]);
+    let mut shell = interactive_shell(&env, env.client("vader").user().commands(&["get large"]));
+    shell.type_line("client &");
+    shell.expect_on_screen("large downloaded successfully");
+    shell.type_line("exit");
+    let (_, screen) = shell.finish();
+    assert!(!screen.contains("KiB"), "{screen}");
+}
+
+#[test]
+fn ctrl_c_at_the_prompt_of_the_server_leaves_the_terminal_as_it_was() {
+    let env = TestEnv::stopped(CREDENTIALS);
+    let script = "\"$1\" --enrol hans; echo \"end $?\"; stty -a";
+    for (keys, end) in [(&b"half\x03"[..], "interrupted"), (b"secr\xe9t\r\r", "not typed as UTF-8")] {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_server")]).current_dir(env.path());
+        let mut person = Terminal::start(command);
+        person.expect_on_screen("assword");
+        person.wait_echo_off();
+        keys.iter().for_each(|&key| person.press(key));
+        person.expect_on_screen(end);
+        person.expect_on_screen("end 1");
+        let (_, screen) = person.finish();
+        let settings = &screen[screen.find("end 1").expect("just seen")..];
+        assert!(settings.contains(" icanon") && settings.contains(" echo "), "{screen}");
+    }
 }
