@@ -1,6 +1,6 @@
 //! The cost of control messages: a login and a heartbeat at the server, with and without sealing; the memory of a session;
-//! heartbeats per CPU; the longest iteration of the event loop during expensive searches; the latency of `lap` and `sch`,
-//! on an idle server and on one whose disk takes 2 s for a sync.
+//! heartbeats per CPU; the longest iteration of the event loop during expensive searches and with many subscribers; the
+//! latency of `lap` and `sch`, on an idle server and on one whose disk takes 2 s for a sync.
 //!
 //! `cargo bench --bench control`; `FILESHARE_BENCH_USERS` sessions (default 10,000). The slow disk needs `strace`.
 
@@ -10,6 +10,8 @@
 mod core;
 #[path = "control/searches.rs"]
 mod searches;
+#[path = "control/subscriptions.rs"]
+mod subscriptions;
 mod test_support;
 
 use std::process::Command;
@@ -31,6 +33,7 @@ fn main() {
     let users = setting("FILESHARE_BENCH_USERS", 10_000);
     core::measure(users);
     searches::measure();
+    subscriptions::measure();
     sessions(users);
     latency();
     slow_disk();

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use fileshare::internals::client::control::RequestError;
 use fileshare::internals::client::download::{
-    Download, DownloadOptions, DownloadOutcome, DownloadProgress, Downloader, OnExists, SourceDiscovery, SourceOffer,
+    Download, DownloadOptions, DownloadOutcome, DownloadReport, Downloader, OnExists, SourceDiscovery, SourceOffer,
 };
 use fileshare::internals::client::files::SharedFiles;
 use fileshare::internals::client::upload::{Listener, UploadService};
@@ -182,18 +182,15 @@ struct TestUploader {
     _listener: Listener,
 }
 
-struct NoProgress;
-
-impl DownloadProgress for NoProgress {
-    fn received(&self, _: usize, _: u64, _: u64) {}
-    fn source_dropped(&self, user: &UserName, _: &FileName, why: &str) {
-        panic!("{user}: {why}");
-    }
-    fn finished(&self, _: usize, outcome: DownloadOutcome) {
-        assert!(matches!(outcome, DownloadOutcome::Saved { .. }), "{outcome:?}");
+fn expect_saved(report: DownloadReport) {
+    match report {
+        DownloadReport::SourceDropped { user, reason, .. } => panic!("{user}: {reason}"),
+        DownloadReport::Finished(_, outcome) => {
+            assert!(matches!(outcome, DownloadOutcome::Saved { .. }), "{outcome:?}")
+        }
+        _ => {}
     }
 }
-
 impl TestUploader {
     fn open(dir: &Path, names: &[String]) -> Self {
         let files = SharedFiles::open(dir).expect("a directory");
@@ -216,7 +213,7 @@ impl TestUploader {
         let downloader = Downloader::with_discovery(target, self.discovery.clone()).expect("a directory");
         let options = DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO };
         let start = Instant::now();
-        downloader.fetch(&self.wanted, &options, &crossbeam_channel::never(), &NoProgress);
+        downloader.fetch(&self.wanted, &options, &crossbeam_channel::never(), &expect_saved);
         start.elapsed()
     }
 }

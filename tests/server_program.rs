@@ -294,3 +294,38 @@ fn logins_do_not_show_when_a_user_was_added() {
     assert!(line(&missing).contains("nowhere.db") && missing.status.code() == Some(1), "{missing:?}");
     assert!(!folder.path().join("nowhere.db").exists());
 }
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let folder = folder(SAMPLE);
+    let mut server = ServerProcess::start(folder.path(), &["0", "--ephemeral"]);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(server.address).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+    // A line each: several times what a pipe holds.
+    let hello = Packet::Hello { version: PROTOCOL_VERSION + 1, nonce: [7; 16] }.to_bytes();
+    for _ in 0..5_000 {
+        socket.send(&hello).unwrap();
+        socket.recv(&mut [0; 100]).expect("the server answers");
+    }
+    server.signal(Signal::TERM);
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn forget_deletes_what_a_removed_user_has_published() {
+    let folder = folder(SAMPLE);
+    let mut server = ServerProcess::start(folder.path(), &["0"]);
+    let in_use = run_to_exit(folder.path(), &["--forget", "leia"]);
+    assert!(line(&in_use).contains("in use") && in_use.status.code() == Some(1), "{in_use:?}");
+    server.signal(Signal::TERM);
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    let listed = run_to_exit(folder.path(), &["--forget", "hans"]);
+    let expected = "server: hans is in the credentials in credentials.txt: remove the line first";
+    assert!(line(&listed).trim_end() == expected && listed.status.code() == Some(1), "{listed:?}");
+    let unreadable = run_to_exit(folder.path(), &["--forget", "leia", "--credentials", "nowhere"]);
+    assert!(line(&unreadable).contains("nowhere") && unreadable.status.code() == Some(1), "{unreadable:?}");
+    let forgotten = command(folder.path(), &["--forget", "leia"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&forgotten.stdout), "0 publications of leia deleted, 0 bytes freed\n");
+    assert!(forgotten.status.success() && forgotten.stderr.is_empty(), "{forgotten:?}");
+}

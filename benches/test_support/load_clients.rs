@@ -31,6 +31,8 @@ struct LoadClient {
 /// See the module's documentation.
 pub struct LoadClients {
     server: SocketAddr,
+    /// The number of the first user.
+    first: usize,
     poll: Poll,
     events: Events,
     members: Vec<LoadClient>,
@@ -39,8 +41,13 @@ pub struct LoadClients {
 }
 
 impl LoadClients {
-    /// Creates `members` sessions, not yet logged in.
+    /// Creates the sessions of the first `members` users, not yet logged in.
     pub fn new(server: SocketAddr, members: usize) -> Self {
+        Self::from(server, 0, members)
+    }
+
+    /// Creates the sessions of `members` users from number `first` on, not yet logged in.
+    pub fn from(server: SocketAddr, first: usize, members: usize) -> Self {
         raise_descriptor_limit(members as u64 + 100);
         let (poll, mut rng) = (Poll::new().expect("a poll"), ChaCha20Rng::seed_from_u64(2));
         let member = |number| {
@@ -52,7 +59,7 @@ impl LoadClients {
         };
         let members = (0..members).map(member).collect();
         let events = Events::with_capacity(1_024);
-        Self { server, poll, events, members, timers: BinaryHeap::new(), events_out: Vec::new() }
+        Self { server, first, poll, events, members, timers: BinaryHeap::new(), events_out: Vec::new() }
     }
 
     pub fn len(&self) -> usize {
@@ -64,8 +71,9 @@ impl LoadClients {
         let (mut begun, mut done) = (0, 0);
         while done < self.members.len() {
             while begun < self.members.len() && begun - done < LOGINS {
+                let name = user(self.first + begun);
                 self.with_session(begun, |session, now| {
-                    session.login(now, user(begun), Zeroizing::new(user(begun).as_str().as_bytes().to_vec()));
+                    session.login(now, name.clone(), Zeroizing::new(name.as_str().as_bytes().to_vec()));
                 });
                 begun += 1;
             }

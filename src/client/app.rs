@@ -31,10 +31,13 @@ use crate::client::ui::console::{Console, OutputOptions};
 use crate::client::ui::observer::SessionObserver;
 use crate::client::ui::password::DefaultPasswordSource;
 use crate::client::ui::report::Report;
+use crate::client::ui::standard_stream::StandardStream;
 use crate::client::ui::terminal::PromptTerminal;
-use crate::client::upload::{Listener, UploadService};
+use crate::client::upload::{Listener, UploadService, slots_within};
 use crate::common::escape::{display_path, escape_controls};
+use crate::common::log_queue;
 use crate::common::opaque::KeyStretching;
+use crate::common::signals::report_file_size_limit_as_error;
 use crate::common::threads;
 
 /// How long a cancelled command may take to end before the client exits without it.
@@ -97,10 +100,11 @@ enum AppEvent {
 
 /// Runs the client to its end.
 pub fn run(options: Options) -> Result<ExitCode, StartupError> {
-    log_to_stderr(options.verbose);
+    report_file_size_limit_as_error().map_err(StartupError::System)?;
     let mode = InputMode::of(&options);
     let (sender, events) = channel();
     block_suspension();
+    log_to_stderr(options.verbose).map_err(StartupError::System)?;
     let forward = sender.clone();
     let on_signal = move |signal| drop(forward.send(AppEvent::Signal(signal)));
     watch_signals(on_signal).map_err(StartupError::System)?;
@@ -197,7 +201,7 @@ fn create_context(
 
     let servers = resolve(&options.server, options.port).map_err(unreachable)?;
     let files = SharedFiles::open(&options.dir).map_err(in_dir)?;
-    let uploads = UploadService::new(Arc::clone(&files), options.upload_slots);
+    let uploads = UploadService::new(Arc::clone(&files), slots_within(options.upload_slots, options.limit_rate));
     let tcp_port = listen(options, &servers, &uploads)?;
     let forward = events.clone();
     let logged_out = move || drop(forward.send(AppEvent::LoggedOut));
@@ -374,12 +378,12 @@ fn print_goodbye(console: &Arc<Console>) {
     let _ = printed.recv_timeout(GOODBYE_TIMEOUT);
 }
 
-fn log_to_stderr(verbosity: u8) {
+fn log_to_stderr(verbosity: u8) -> io::Result<()> {
     let level = match verbosity {
         0 => LevelFilter::Error,
         1 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
     };
     let config = simplelog::ConfigBuilder::new().add_filter_allow_str("fileshare").build();
-    simplelog::WriteLogger::init(level, config, io::stderr()).expect("no logger is set before this one");
+    log_queue::init(level, config, StandardStream::stderr())
 }

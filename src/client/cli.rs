@@ -13,6 +13,7 @@ use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
 
 use crate::client::download::OnExists;
 use crate::client::exit_code::ExitCode;
+use crate::client::upload::LIMIT_RATE_MIN;
 
 /// Printed for `client` without any argument.
 const GETTING_STARTED: &str = "\
@@ -141,7 +142,10 @@ fn parse_rate(text: &str) -> Result<u64, String> {
     };
     let number: f64 = digits.parse().map_err(|_| "not a number of bytes; K, M or G may follow it".to_string())?;
     let bytes = number * f64::from(1u32 << shift);
-    if bytes >= 1.0 && bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err("at least 1 byte a second".into()) }
+    match bytes >= LIMIT_RATE_MIN as f64 && bytes < u64::MAX as f64 {
+        true => Ok(bytes as u64),
+        false => Err(format!("the least rate is {LIMIT_RATE_MIN} bytes a second")),
+    }
 }
 
 impl ValueEnum for OnExists {
@@ -232,6 +236,10 @@ mod tests {
         assert_eq!(parse_rate("2K"), Ok(2_048));
         assert_eq!(parse_rate("1.5m"), Ok(1_572_864));
         assert_eq!(parse_rate("1G"), Ok(1 << 30));
+        assert_eq!(
+            (parse_rate("16"), parse_rate("15")),
+            (Ok(16), Err("the least rate is 16 bytes a second".to_owned()))
+        );
         for bad in ["", "K", "0", "-1", "1T", "nan", "inf", "1e300", "ä"] {
             assert!(parse_rate(bad).is_err(), "{bad}");
         }

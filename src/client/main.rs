@@ -1,19 +1,11 @@
 //! The `client` program. See `fileshare::client`.
 
-use std::io::Write;
-
-use fileshare::client::{ExitCode, Options, StartupError, run_client};
+use fileshare::client::{ExitCode, Options, StartupError, finish_log, run_client};
 
 fn main() -> std::process::ExitCode {
-    let code = match run() {
-        Ok(code) => code,
-        Err(error) => {
-            // A closed stderr is not a fault of the program.
-            let _ = writeln!(std::io::stderr(), "client: {error}");
-            (&error).into()
-        }
-    };
-    code.into()
+    let result = run();
+    finish_log(result.as_ref().err().map(|error| format!("client: {error}")));
+    result.unwrap_or_else(|error| (&error).into()).into()
 }
 
 fn run() -> Result<ExitCode, StartupError> {

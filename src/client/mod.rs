@@ -31,3 +31,4 @@ pub(crate) mod upload;
 pub use self::app::{StartupError, run as run_client};
 pub use self::cli::Options;
 pub use self::exit_code::ExitCode;
+pub use crate::common::log_queue::finish as finish_log;

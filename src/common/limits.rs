@@ -139,3 +139,7 @@ const _: () = assert!(
 const _: () = assert!(AUDIENCE_PART_MAX_USERS * (USER_NAME_MAX_BYTES + 1) <= PAGE_MAX_BYTES);
 const _: () = assert!(HEARTBEAT_DEFAULT.as_millis() < LIVENESS_DEFAULT.as_millis());
 const _: () = assert!(GROUP_MIN_BYTES.is_power_of_two() && GROUPS_MAX.is_power_of_two());
+
+#[cfg(test)]
+#[path = "limits_tests.rs"]
+mod tests;

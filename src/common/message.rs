@@ -257,7 +257,7 @@ pub struct OwnPublication {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AvailableContent {
     pub name: FileName,
-    /// With the modification time of the newest publication.
+    /// With the modification time of the oldest publication.
     pub content: Content,
     /// Number of active peers that publish this name with this content.
     pub sources: u32,

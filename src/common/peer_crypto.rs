@@ -19,7 +19,7 @@
 use serde::{Deserialize, Serialize};
 use snow::{Builder, HandshakeState};
 
-use super::crypto::{AeadKey, TAG_BYTES, context, counter_nonce};
+use super::crypto::{AeadKey, NONCE_BYTES, TAG_BYTES, context, counter_nonce};
 use super::limits::{PROTOCOL_VERSION, RECORD_MAX_BYTES, TICKET_MAX_BYTES};
 
 const MAGIC: &[u8; 6] = b"fshare";
@@ -110,9 +110,7 @@ impl<'a> Preamble<'a> {
 }
 
 /// The downloader's side of the handshake.
-pub struct Initiator {
-    noise: Box<HandshakeState>,
-}
+pub struct Initiator(Box<HandshakeState>);
 
 impl Initiator {
     /// Starts a handshake with a sealed ticket and its key. The bytes are the whole preamble.
@@ -127,14 +125,14 @@ impl Initiator {
         let mut message = [0; NOISE_BYTES];
         noise.write_message(&[], &mut message).map_err(|_| TransferError::Forged)?;
         bytes.extend_from_slice(&message);
-        Ok((Self { noise: Box::new(noise) }, bytes))
+        Ok((Self(Box::new(noise)), bytes))
     }
 
     /// Completes the handshake with the uploader's Noise message.
     pub fn finish(mut self, message: &[u8; NOISE_BYTES]) -> Result<(RecordSealer, RecordOpener), TransferError> {
-        self.noise.read_message(message, &mut []).map_err(|_| TransferError::Forged)?;
-        let keys = DirectionKeys::of(&mut self.noise);
-        Ok((RecordSealer::new(keys.to_uploader), RecordOpener::new(keys.to_downloader)))
+        self.0.read_message(message, &mut []).map_err(|_| TransferError::Forged)?;
+        let (to_uploader, to_downloader) = direction_keys(&mut self.0);
+        Ok((RecordSealer(to_uploader), RecordOpener(to_downloader)))
     }
 }
 
@@ -148,8 +146,8 @@ pub fn respond(
     noise.read_message(message, &mut []).map_err(|_| TransferError::Forged)?;
     let mut reply = [0; NOISE_BYTES];
     noise.write_message(&[], &mut reply).map_err(|_| TransferError::Forged)?;
-    let keys = DirectionKeys::of(&mut noise);
-    Ok((reply, RecordSealer::new(keys.to_downloader), RecordOpener::new(keys.to_uploader)))
+    let (to_uploader, to_downloader) = direction_keys(&mut noise);
+    Ok((reply, RecordSealer(to_downloader), RecordOpener(to_uploader)))
 }
 
 fn builder<'a>(key: &'a [u8; 32], prologue: &'a [u8]) -> Builder<'a> {
@@ -158,32 +156,30 @@ fn builder<'a>(key: &'a [u8; 32], prologue: &'a [u8]) -> Builder<'a> {
     builder.expect("key and prologue are set once")
 }
 
-struct DirectionKeys {
-    to_uploader: AeadKey,
-    to_downloader: AeadKey,
-}
-
-impl DirectionKeys {
-    fn of(noise: &mut HandshakeState) -> Self {
-        let (to_uploader, to_downloader) = noise.dangerously_get_raw_split();
-        Self {
-            to_uploader: AeadKey::derived(context::TRANSFER_TO_UPLOADER, &to_uploader),
-            to_downloader: AeadKey::derived(context::TRANSFER_TO_DOWNLOADER, &to_downloader),
-        }
-    }
-}
-
-/// Encrypts the records of one direction.
-pub struct RecordSealer {
+/// The key of one direction, and the number of its next record.
+struct DirectionKey {
     key: AeadKey,
     counter: u64,
 }
 
-impl RecordSealer {
-    fn new(key: AeadKey) -> Self {
-        Self { key, counter: 0 }
+impl DirectionKey {
+    fn next_nonce(&mut self) -> [u8; NONCE_BYTES] {
+        self.counter += 1;
+        counter_nonce(self.counter - 1)
     }
+}
 
+/// The keys to the uploader and to the downloader.
+fn direction_keys(noise: &mut HandshakeState) -> (DirectionKey, DirectionKey) {
+    let (to_uploader, to_downloader) = noise.dangerously_get_raw_split();
+    let key = |context, secret: &[u8]| DirectionKey { key: AeadKey::derived(context, secret), counter: 0 };
+    (key(context::TRANSFER_TO_UPLOADER, &to_uploader), key(context::TRANSFER_TO_DOWNLOADER, &to_downloader))
+}
+
+/// Encrypts the records of one direction.
+pub struct RecordSealer(DirectionKey);
+
+impl RecordSealer {
     /// Appends one record with a message to `out`.
     pub fn message(&mut self, message: &impl Serialize, out: &mut Vec<u8>) {
         let start = out.len();
@@ -221,11 +217,16 @@ impl RecordSealer {
     fn seal(&mut self, frame: &mut [u8]) -> ([u8; RECORD_HEAD_BYTES], [u8; TAG_BYTES]) {
         assert!((1..=FRAME_MAX_BYTES).contains(&frame.len()), "the frame is too long for a record");
         let length = u32::try_from(frame.len() + TAG_BYTES).expect("bounded above").to_be_bytes();
-        let nonce = counter_nonce(self.counter);
-        self.counter += 1;
-        let tag = self.key.seal_in_place(nonce, &length, frame);
+        let nonce = self.0.next_nonce();
+        let tag = self.0.key.seal_in_place(nonce, &length, frame);
         (length, tag)
     }
+}
+
+/// Bytes of a whole record with a message.
+pub fn message_record_bytes(message: &impl Serialize) -> usize {
+    let frame = 1 + postcard::experimental::serialized_size(message).expect("our own types always encode");
+    RECORD_HEAD_BYTES + frame + TAG_BYTES
 }
 
 /// Bytes of a whole record with `length` bytes of bulk data.
@@ -244,22 +245,14 @@ pub fn record_bytes(head: [u8; RECORD_HEAD_BYTES]) -> Result<usize, TransferErro
 }
 
 /// Decrypts the records of one direction.
-pub struct RecordOpener {
-    key: AeadKey,
-    counter: u64,
-}
+pub struct RecordOpener(DirectionKey);
 
 impl RecordOpener {
-    fn new(key: AeadKey) -> Self {
-        Self { key, counter: 0 }
-    }
-
     /// Decrypts one record in place. `sealed` is the record without its head.
     pub fn open<'a, M: Deserialize<'a>>(&mut self, sealed: &'a mut [u8]) -> Result<Frame<'a, M>, TransferError> {
         let length = u32::try_from(sealed.len()).map_err(|_| TransferError::TooLong)?.to_be_bytes();
-        let nonce = counter_nonce(self.counter);
-        self.counter += 1;
-        let frame = self.key.open_in_place(nonce, &length, sealed).ok_or(TransferError::Forged)?;
+        let nonce = self.0.next_nonce();
+        let frame = self.0.key.open_in_place(nonce, &length, sealed).ok_or(TransferError::Forged)?;
         parse_frame(frame)
     }
 }

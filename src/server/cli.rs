@@ -15,6 +15,10 @@ use crate::common::types::UserName;
 /// Range of `--heartbeat` and `--liveness`.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 const INTERVAL_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Least time between a late heartbeat and the end of the session: clients repeat the heartbeat twelve times within it.
+const LIVENESS_MARGIN_MIN: Duration = Duration::from_millis(50);
+/// Least `--max-files-per-second`: a client waits for 30 s until a request of 64 files may follow another.
+const FILES_PER_SECOND_MIN: u64 = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -23,6 +27,12 @@ pub enum Action {
     Enrol {
         user: UserName,
         data: Option<PathBuf>,
+    },
+    /// Delete what this user has published.
+    Forget {
+        user: UserName,
+        credentials: PathBuf,
+        data: PathBuf,
     },
 }
 
@@ -46,7 +56,7 @@ pub struct ServeOptions {
 #[command(name = "server", version)]
 struct Arguments {
     /// UDP port; 0 takes a free one
-    #[arg(value_name = "PORT", required_unless_present = "enrol")]
+    #[arg(value_name = "PORT", required_unless_present_any = ["enrol", "forget"])]
     port: Option<u16>,
     /// Address to listen on, IPv4 or IPv6
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
@@ -79,13 +89,17 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = Quotas::default().audience_members)]
     max_audience: u64,
     /// Files that a user may publish and unpublish each second, and 50 times as many at once
-    #[arg(long, value_name = "N", default_value_t = Quotas::default().files_per_s, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = Quotas::default().files_per_s, value_parser = clap::value_parser!(u64).range(FILES_PER_SECOND_MIN..))]
     max_files_per_second: u64,
     /// Read NAME's password (from the terminal, hidden, or the first line of stdin), print a line for the credentials
     /// file that reveals no password, and exit. With --data, the line is for the server with that data file: nobody can tell
     /// by logging in when it was added
     #[arg(long, value_name = "NAME", conflicts_with_all = ["port", "ephemeral"])]
     enrol: Option<UserName>,
+    /// Delete what USER has published, who is not in the credentials any more, say how much it was, and exit. No server may
+    /// be running on the data file
+    #[arg(long, value_name = "USER", conflicts_with_all = ["port", "ephemeral", "enrol"])]
+    forget: Option<UserName>,
 }
 
 impl Action {
@@ -96,14 +110,20 @@ impl Action {
         if let Some(user) = arguments.enrol {
             return Ok(Self::Enrol { user, data: arguments.data });
         }
-        if arguments.liveness <= arguments.heartbeat {
-            let text = "the liveness time must be longer than the heartbeat interval";
+        let credentials = arguments.credentials;
+        let data = arguments.data.unwrap_or("fileshare.db".into());
+        if let Some(user) = arguments.forget {
+            return Ok(Self::Forget { user, credentials, data });
+        }
+        if arguments.liveness < arguments.heartbeat + LIVENESS_MARGIN_MIN {
+            let margin = LIVENESS_MARGIN_MIN.as_secs_f64();
+            let text = format!("the liveness time must be at least {margin} s longer than the heartbeat interval");
             return Err(Arguments::command().error(ErrorKind::ValueValidation, text));
         }
         Ok(Self::Serve(ServeOptions {
             listen: SocketAddr::new(arguments.bind, arguments.port.expect("clap requires it")),
-            credentials: arguments.credentials,
-            data: (!arguments.ephemeral).then(|| arguments.data.unwrap_or("fileshare.db".into())),
+            credentials,
+            data: (!arguments.ephemeral).then_some(data),
             heartbeat: arguments.heartbeat,
             liveness: arguments.liveness,
             log_level: arguments.log_level,
@@ -181,6 +201,9 @@ mod tests {
         assert_eq!(given, expected);
         assert_eq!(options("0 --ephemeral").data, None);
         let user = UserName::parse("hans").unwrap();
+        let (user_name, credentials) = (user.clone(), "who".into());
+        let expected = Action::Forget { user: user_name, credentials, data: "fileshare.db".into() };
+        assert_eq!(parse("--forget hans --credentials who").unwrap(), expected);
         assert_eq!(parse("--enrol hans").unwrap(), Action::Enrol { user: user.clone(), data: None });
         assert_eq!(parse("--enrol hans --data x").unwrap(), Action::Enrol { user, data: Some("x".into()) });
     }
@@ -203,8 +226,12 @@ mod tests {
             "1 --log-level loud",
             "1 --log-level off",
             "1 --max-files -1",
-            "1 --max-files-per-second 0",
+            "1 --max-files-per-second 3",
+            "1 --heartbeat 0.1 --liveness 0.149",
             "1 --enrol hans",
+            "1 --forget hans",
+            "--forget hans --ephemeral",
+            "--forget hans --enrol hans",
             "--enrol #x",
         ];
         for line in wrong {

@@ -3,18 +3,19 @@
 //! Owns the format. The code that logs names from the network escapes them
 //! ([`escape_controls`](crate::common::escape::escape_controls)).
 
-use std::io::{LineWriter, Write};
+use std::io;
 
 use log::LevelFilter;
-use simplelog::{ConfigBuilder, WriteLogger, format_description};
+use simplelog::{Config, ConfigBuilder, format_description};
 
-/// Starts logging to stderr, with one write per line. Later calls have no effect.
-pub fn init(level: LevelFilter) {
-    // The only error is that a logger is already set.
-    let _ = log::set_boxed_logger(logger(level, std::io::stderr())).map(|()| log::set_max_level(level));
+use crate::common::log_queue;
+
+/// Starts logging to stderr. Later calls have no effect. An error says that there is no thread for it.
+pub fn init(level: LevelFilter) -> io::Result<()> {
+    log_queue::init(level, config(), io::stderr())
 }
 
-fn logger(level: LevelFilter, to: impl Write + Send + 'static) -> Box<dyn log::Log> {
+fn config() -> Config {
     let mut config = ConfigBuilder::new();
     config
         .set_time_format_custom(format_description!("[hour]:[minute]:[second].[subsecond digits:3]:"))
@@ -24,42 +25,42 @@ fn logger(level: LevelFilter, to: impl Write + Send + 'static) -> Box<dyn log::L
         .set_location_level(LevelFilter::Off)
         .set_time_level(LevelFilter::Error)
         .add_filter_allow_str("fileshare");
-    WriteLogger::new(level, config.build(), LineWriter::new(to))
+    config.build()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Sender, channel};
-
-    use log::{Level, Record};
+    use log::{Level, Log, Record};
+    use simplelog::WriteLogger;
 
     use super::*;
 
-    struct LineSender(Sender<Vec<u8>>);
+    struct Pieces(std::sync::mpsc::Sender<Vec<u8>>);
 
-    impl Write for LineSender {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+    impl io::Write for Pieces {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.send(bytes.to_vec()).unwrap();
             Ok(bytes.len())
         }
-        fn flush(&mut self) -> std::io::Result<()> {
+        fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
     }
 
     #[test]
-    fn a_line_is_time_and_message_in_one_write() {
-        let (to, from) = channel();
-        let logger = logger(LevelFilter::Info, LineSender(to));
+    fn a_line_is_time_and_message() {
+        let mut written = Vec::new();
+        let (to, from) = std::sync::mpsc::channel();
+        let logger = WriteLogger::new(LevelFilter::Info, config(), Pieces(to));
         for (level, target) in [(Level::Info, "fileshare::server"), (Level::Debug, "fileshare"), (Level::Error, "mio")]
         {
             let message = format_args!("127.0.0.1:57820: Received PUB from hans");
             logger.log(&Record::builder().level(level).target(target).args(message).build());
         }
         drop(logger);
-        let writes: Vec<_> = from.iter().collect();
-        assert_eq!(writes.len(), 1, "lines below the level or of other crates are left out");
-        let line = String::from_utf8(writes.concat()).unwrap();
+        from.iter().for_each(|piece: Vec<u8>| written.extend(piece));
+        let line = String::from_utf8(written).unwrap();
+        assert_eq!(line.lines().count(), 1, "lines below the level or of other crates are left out");
         let (time, rest) = line.split_at("09:11:48.886".len());
         assert_eq!(rest, ": 127.0.0.1:57820: Received PUB from hans\n");
         let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();

@@ -3,23 +3,19 @@
 use std::io::{self, Write};
 use std::process::{ExitCode, exit};
 
-use fileshare::server::{Action, ServerError, print_record, serve};
+use fileshare::server::{Action, ServerError, finish_log, forget, print_record, serve};
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // A closed stderr is not a fault of the program.
-            let _ = writeln!(io::stderr(), "server: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let result = run();
+    finish_log(result.as_ref().err().map(|error| format!("server: {error}")));
+    result.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
 }
 
 fn run() -> Result<(), ServerError> {
     match Action::parse(std::env::args_os()).unwrap_or_else(|text| print_and_exit(&text)) {
         Action::Serve(options) => serve(options),
         Action::Enrol { user, data } => print_record(&user, data.as_deref()),
+        Action::Forget { user, credentials, data } => forget(&user, &credentials, &data),
     }
 }
 

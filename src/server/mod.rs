@@ -14,7 +14,9 @@ pub(crate) mod run;
 pub(crate) mod test_support;
 
 pub use cli::Action;
-pub use run::{ServerError, print_record, serve};
+
+pub use crate::common::log_queue::finish as finish_log;
+pub use run::{ServerError, forget, print_record, serve};
 
 /// The `nice` value of the threads that compute in the background, so that the event loop has precedence.
 const BACKGROUND_NICENESS: i32 = 10;

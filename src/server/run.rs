@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mio::{Poll, Waker};
@@ -20,11 +20,12 @@ use super::cli::ServeOptions;
 use super::core::{Effects, LoadedState, Server, ServerConfig};
 use super::event_loop::{EventLoop, WAKE, Wake, now, wall_ms};
 use super::io::{ServerSocket, Signals};
-use super::journal::{Journal, JournalError, JournalSeq, LoadSink};
+use super::journal::{Forgotten, Journal, JournalError, JournalSeq, LoadSink};
 use super::logging;
-use crate::common::escape::{BYTE_ORDER_MARK, strip_line_ending};
+use crate::common::escape::{BYTE_ORDER_MARK, display_path, strip_line_ending};
 use crate::common::limits::PASSWORD_MAX_BYTES;
 use crate::common::opaque::{KeyStretching, OprfSeed, PasswordRecord};
+use crate::common::signals::report_file_size_limit_as_error;
 use crate::common::types::UserName;
 
 /// Why the server does not start, or had to stop.
@@ -36,6 +37,8 @@ pub enum ServerError {
     Journal(#[from] JournalError),
     #[error("cannot listen on {listen}: {source}")]
     Listen { listen: SocketAddr, source: io::Error },
+    #[error("{user} is in the credentials in {}: remove the line first", display_path(.path))]
+    StillListed { user: UserName, path: PathBuf },
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
     /// The readiness line or the record could not be written.
@@ -57,7 +60,8 @@ pub fn serve_with_journal(
     options: ServeOptions,
     open: impl FnOnce(&Path, &mut dyn LoadSink, Box<dyn Fn() + Send>) -> Result<Journal, JournalError>,
 ) -> Result<(), ServerError> {
-    logging::init(options.log_level);
+    logging::init(options.log_level)?;
+    report_file_size_limit_as_error()?;
     // Before anything that takes time: without a handler, SIGHUP would end the server.
     let signals = Signals::handle_reload()?;
     let credentials = Credentials::read(&options.credentials)?;
@@ -104,6 +108,16 @@ pub fn serve_with_journal(
     event_loop.apply_credentials(credentials);
     print_line(format_args!("listening on {local_address}"))?;
     Ok(event_loop.run()?)
+}
+
+/// Deletes what a user has published who is not in the credentials, and prints how much it was.
+pub fn forget(user: &UserName, credentials: &Path, data: &Path) -> Result<(), ServerError> {
+    if Credentials::read(credentials)?.users.contains_key(user) {
+        return Err(ServerError::StillListed { user: user.clone(), path: credentials.into() });
+    }
+    let Forgotten { publications, bytes } = Journal::forget(data, user)?;
+    writeln!(io::stdout(), "{publications} publications of {user} deleted, {bytes} bytes freed")?;
+    Ok(())
 }
 
 /// Reads a password and prints the credentials line with which `user` can log in: with the OPRF seed that the server with

@@ -1,5 +1,4 @@
 """More users in `--to` than an audience holds: a reason that says so."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 setup = Setup()

@@ -1,5 +1,4 @@
 """A `chmod` of a file that is being uploaded does not change its content: the download succeeds."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 setup = Setup()

@@ -1,5 +1,4 @@
 """`--limit-rate 30` is accepted, so a small file arrives, however slowly; or it is a usage error."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 setup = Setup()

@@ -1,5 +1,4 @@
 """Where the system gives no more threads, a `get` fails and ends; it neither hangs nor panics."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 require_root()

@@ -1,5 +1,4 @@
 """A file that is replaced keeps its mode."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 setup = Setup()

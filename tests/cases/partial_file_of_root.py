@@ -1,5 +1,4 @@
 """A download that root began and the owner of the folder continues succeeds, or the reason names the file in the way."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 require_root()

@@ -1,5 +1,4 @@
 """What a `pub` has stored when the server goes away is told: the success line with the count, then one failure line."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 COUNT = 20000

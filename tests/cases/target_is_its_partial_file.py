@@ -1,5 +1,4 @@
 """A file that is published under the name of its own partial file: success means that it is there."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 setup = Setup()

@@ -9,13 +9,11 @@ use std::time::Duration;
 
 use fileshare::internals::client::control::RequestError;
 use fileshare::internals::client::download::{
-    Download, DownloadOptions, DownloadOutcome, DownloadProgress, Downloader, OnExists, SourceDiscovery, SourceOffer,
+    Download, DownloadOptions, DownloadOutcome, DownloadReport, Downloader, OnExists, SourceDiscovery, SourceOffer,
 };
 use fileshare::internals::client::files::SharedFiles;
 use fileshare::internals::client::upload::{Listener, UploadService};
-use fileshare::internals::common::types::{
-    Audience, Content, ContentHash, ContentRef, FileName, NamedContent, UserName,
-};
+use fileshare::internals::common::types::{Audience, Content, ContentHash, ContentRef, NamedContent, UserName};
 use zeroize::Zeroizing;
 
 use crate::document::Vectors;
@@ -69,18 +67,15 @@ fn file() -> NamedContent {
     NamedContent { name, content: Content { hash, size: content.len() as u64, mtime_ms: 0 } }
 }
 
-struct NoProgress;
-
-impl DownloadProgress for NoProgress {
-    fn received(&self, _: usize, _: u64, _: u64) {}
-    fn source_dropped(&self, user: &UserName, _: &FileName, why: &str) {
-        panic!("{user}: {why}");
-    }
-    fn finished(&self, _: usize, outcome: DownloadOutcome) {
-        assert!(matches!(outcome, DownloadOutcome::Saved { .. }), "{outcome:?}");
+fn expect_saved(report: DownloadReport) {
+    match report {
+        DownloadReport::SourceDropped { user, reason, .. } => panic!("{user}: {reason}"),
+        DownloadReport::Finished(_, outcome) => {
+            assert!(matches!(outcome, DownloadOutcome::Saved { .. }), "{outcome:?}")
+        }
+        _ => {}
     }
 }
-
 #[test]
 fn a_downloader_made_of_primitives_gets_the_recorded_frames_from_a_listener() {
     let vectors = Vectors::read();
@@ -140,7 +135,7 @@ fn a_downloader_gets_a_file_from_an_uploader_made_of_primitives() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let downloader = Downloader::with_discovery(dir.path(), Arc::new(source)).expect("a directory");
     let options = DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO };
-    downloader.fetch(&[file()], &options, &crossbeam_channel::never(), &NoProgress);
+    downloader.fetch(&[file()], &options, &crossbeam_channel::never(), &expect_saved);
     assert!(std::fs::read(dir.path().join(recording::NAME)).expect("it was saved") == recording::content());
     drop(downloader);
     uploader.join().expect("the uploader gets requests that the document describes");

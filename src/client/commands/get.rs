@@ -2,18 +2,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use super::get_select::{ResultLine, Selection, select};
 use super::reshare::Reshare;
 use super::{CommandContext, Verb};
 use crate::client::control::RequestError;
-use crate::client::download::{DownloadOutcome, DownloadProgress, IncompleteFile, WaitReason};
+use crate::client::download::{DownloadOutcome, DownloadReport, WaitReason};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::PathArg;
 use crate::client::ui::console::ProgressMeter;
 use crate::client::ui::report::{ItemFailure, Report};
-use crate::common::types::{FileName, UserName};
 
 /// Downloads `files`, and publishes them if `share`.
 pub fn run(context: &CommandContext, files: &[PathArg], share: bool) -> ExitCode {
@@ -46,7 +44,8 @@ fn download_and_report(context: &CommandContext, selection: &Selection, reshare:
     reporter.flush_ready();
     if !selection.items.is_empty() {
         let cancelled = context.state.cancelled();
-        context.downloader.fetch(&selection.items, &context.download_options, &cancelled, &reporter);
+        let on_report = |report| reporter.on_report(report);
+        context.downloader.fetch(&selection.items, &context.download_options, &cancelled, &on_report);
     }
     reporter.into_results()
 }
@@ -151,45 +150,33 @@ impl<'a> OrderedReporter<'a> {
             saved,
         }
     }
-}
 
-impl DownloadProgress for OrderedReporter<'_> {
-    fn received(&self, index: usize, done: u64, _total: u64) {
-        let Some(verified) = self.verified.get(index) else { return };
-        let total = self.total_verified.get() + done - verified.replace(done);
-        self.total_verified.set(total);
-        self.meter.update(self.selection.items[index].name.as_str(), total, self.total_bytes);
-    }
-
-    fn waiting(&self, user: &UserName, reason: WaitReason) {
-        self.context.console.info(match reason {
-            WaitReason::Busy => format!("waiting: all upload slots of {user} are taken"),
-            WaitReason::Hashing => format!("waiting: {user} is reading the file to check it"),
-        });
-    }
-
-    fn source_dropped(&self, user: &UserName, name: &FileName, why: &str) {
-        self.context.console.info(format!("{name}: dropped the source {user}: {why}"));
-    }
-
-    fn finished(&self, index: usize, outcome: DownloadOutcome) {
-        let is_saved = outcome.is_saved_as(&self.selection.items[index].name);
-        self.state.borrow_mut().outcomes[index] = Some(outcome);
-        if let Some(reshare) = self.reshare {
-            reshare.ended(index, is_saved);
-        }
-        self.flush_ready();
-    }
-
-    fn started(&self, index: usize, incomplete: &Arc<IncompleteFile>) {
-        if let Some(reshare) = self.reshare {
-            reshare.started(index, incomplete);
-        }
-    }
-
-    fn delivered(&self, index: usize, user: &UserName) {
-        if let Some(reshare) = self.reshare {
-            reshare.delivered(index, user);
+    fn on_report(&self, report: DownloadReport) {
+        match (report, self.reshare) {
+            (DownloadReport::Received { index, done, .. }, _) => {
+                let total = self.total_verified.get() + done - self.verified[index].replace(done);
+                self.total_verified.set(total);
+                self.meter.update(self.selection.items[index].name.as_str(), total, self.total_bytes);
+            }
+            (DownloadReport::Started(index, incomplete), Some(reshare)) => reshare.started(index, &incomplete),
+            (DownloadReport::Delivered(index, user), Some(reshare)) => reshare.delivered(index, &user),
+            (DownloadReport::Started(..) | DownloadReport::Delivered(..), None) => {}
+            (DownloadReport::Finished(index, outcome), reshare) => {
+                let is_saved = outcome.is_saved_as(&self.selection.items[index].name);
+                self.state.borrow_mut().outcomes[index] = Some(outcome);
+                if let Some(reshare) = reshare {
+                    reshare.ended(index, is_saved);
+                }
+                self.flush_ready();
+            }
+            (DownloadReport::Waiting(user, reason), _) => self.context.console.info(match reason {
+                WaitReason::Busy => format!("waiting: all upload slots of {user} are taken"),
+                WaitReason::Hashing => format!("waiting: {user} is reading the file to check it"),
+            }),
+            (DownloadReport::SourceDropped { index, user, reason }, _) => {
+                let name = &self.selection.items[index].name;
+                self.context.console.info(format!("{name}: dropped the source {user}: {reason}"));
+            }
         }
     }
 }

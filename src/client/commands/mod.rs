@@ -31,6 +31,9 @@ use crate::client::upload::UploadService;
 pub use self::cancellation::CommandState;
 pub use self::verb::{Verb, help_text};
 
+/// Waits, unless the command is cancelled meanwhile.
+pub type LoginSleep = Box<dyn Fn(&CommandState, Duration) + Send + Sync>;
+
 /// Everything a command works with. Several contexts may use the same session, folder and downloader at once: output,
 /// cancellation and policy are each context's own.
 pub struct CommandContext {
@@ -47,7 +50,7 @@ pub struct CommandContext {
     pub passwords: Box<dyn PasswordSource>,
     pub download_options: DownloadOptions,
     /// Waits between two attempts to log in for `-u`; [`CommandState::sleep_unless_cancelled`] except in tests.
-    pub login_sleep: Box<dyn Fn(&CommandState, Duration) + Send + Sync>,
+    pub login_sleep: LoginSleep,
 }
 
 impl CommandContext {

@@ -131,6 +131,7 @@ fn register_and_publish(
     audience: Audience,
 ) -> Result<(), PartialFailure<FileName>> {
     for file in files {
+        context.files.private_names().record(&file.name);
         context.publications.publish(&file.name, file.content, audience.clone());
     }
     context.server.publish(files, &PublishAudience::Audience(audience))

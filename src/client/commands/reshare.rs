@@ -26,6 +26,7 @@ use crate::client::cancel::Cancelled;
 use crate::client::control::{RequestError, ServerApi};
 use crate::client::download::{IncompleteFile, OnExists};
 use crate::client::exit_code::ExitCode;
+use crate::client::files::SharedFiles;
 use crate::client::publications::{LoadingGuard, OwnPublications};
 use crate::common::limits::INHERITED_OWNERS_MAX_BYTES;
 use crate::common::message::encoded_len;
@@ -224,6 +225,7 @@ fn note_ownerless(context: &CommandContext, names: &[&FileName]) {
 struct Publisher {
     server: ServerApi,
     publications: Arc<OwnPublications>,
+    files: Arc<SharedFiles>,
     cancelled: Cancelled,
 }
 
@@ -232,6 +234,7 @@ impl Publisher {
         Self {
             server: context.server.clone(),
             publications: context.publications.clone(),
+            files: context.files.clone(),
             cancelled: context.state.cancelled(),
         }
     }
@@ -314,6 +317,7 @@ impl Publisher {
         serve: impl FnOnce(Vec<(&NamedContent, Audience)>),
     ) -> Result<BTreeSet<FileName>, RequestError> {
         let _loading = LoadingGuard::begin(&self.publications);
+        files.iter().for_each(|file| self.files.private_names().record(&file.name));
         let refused = self.server.publish_copies(files, owners)?;
         let files: Vec<&NamedContent> = files.iter().filter(|file| !refused.contains(&file.name)).collect();
         let names: Vec<FileName> = files.iter().map(|file| file.name.clone()).collect();

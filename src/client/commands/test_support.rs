@@ -13,7 +13,7 @@ use crate::client::control::{
     LoginError, LoginInfo, RequestError, RequestTransport, ServerApi, SessionControl, WaitCondition, WaitOutcome,
 };
 use crate::client::download::{
-    Download, DownloadError, DownloadOptions, DownloadOutcome, DownloadProgress, IncompleteFile, OnExists,
+    Download, DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, IncompleteFile, OnExists,
 };
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
@@ -240,7 +240,7 @@ impl Download for ScriptedServer {
         items: &[NamedContent],
         _: &DownloadOptions,
         cancelled: &Cancelled,
-        progress: &dyn DownloadProgress,
+        report: &dyn Fn(DownloadReport),
     ) {
         let outcome = |item: &NamedContent| match self.state().outcomes.get(&item.name) {
             Some(outcome) => outcome(),
@@ -253,19 +253,19 @@ impl Download for ScriptedServer {
                 let part_dir = dir.path().join(index.to_string());
                 std::fs::create_dir(&part_dir).unwrap();
                 let incomplete = IncompleteFile::example(&part_dir);
-                progress.started(index, &incomplete);
+                report(DownloadReport::Started(index, incomplete.clone()));
                 finished.push(Arc::downgrade(&incomplete));
             }
             self.state().calls.push(format!("fetch {} {}", item.name, item.content.size));
             let owners = self.state().owners.get(&item.name).cloned().unwrap_or_else(|| vec![user("yoda")]);
-            owners.iter().for_each(|owner| progress.delivered(index, owner));
-            progress.received(index, item.content.size, item.content.size);
+            owners.into_iter().for_each(|owner| report(DownloadReport::Delivered(index, owner)));
+            report(DownloadReport::Received { index, done: item.content.size, total: item.content.size });
             let outcome = if is_cancelled(cancelled) {
                 DownloadOutcome::Failed(DownloadError::Interrupted)
             } else {
                 outcome(item)
             };
-            progress.finished(index, outcome);
+            report(DownloadReport::Finished(index, outcome));
             let held = finished.iter().filter(|incomplete| incomplete.strong_count() > 0).count();
             let mut state = self.state();
             state.held_after = state.held_after.max(held);

@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{bounded, select};
 
 use super::coordinator::{
-    Coordinator, DownloadEvent, Effect, FileEvent, OpenedFile, PeerHistory, ProgressReport, SourceCommand, SourceEnd,
-    SourceEvent, SourcesFound,
+    Coordinator, DownloadEvent, Effect, FileEvent, OpenedFile, PeerHistory, SourceCommand, SourceEnd, SourceEvent,
+    SourcesFound,
 };
 use super::discovery::{SOURCES_PER_FILE, SourceDiscovery, SourceOffer};
 use super::file_job::{FileJob, FileOperations, SmallFile};
 use super::partial_file::IncompleteFile;
 use super::scheduler::{FileId, SourceId};
 use super::source::{self, SourceHandle};
-use super::{DownloadError, DownloadOutcome, DownloadProgress};
+use super::{DownloadError, DownloadOutcome, DownloadReport};
 use crate::common::chunk_tree::GroupHashes;
 use crate::common::threads;
 use crate::common::types::{ContentRef, UserName};
@@ -54,13 +54,13 @@ pub(super) fn download_batch(
     query: SourceQuery,
     retry_for: Duration,
     history: &mut PeerHistory,
-    progress: &dyn DownloadProgress,
+    report: &dyn Fn(DownloadReport),
 ) {
     let SourceQuery { queried_at, sender, receiver } = query;
     let coordinator = Coordinator::new(Instant::now(), files.jobs, retry_for, history, queried_at);
     thread::scope(|scope| {
         let sources = HashMap::new();
-        let driver = Driver { scope, files, progress, discovery, coordinator, sender, receiver, sources };
+        let driver = Driver { scope, files, report, discovery, coordinator, sender, receiver, sources };
         driver.run();
     });
 }
@@ -101,7 +101,7 @@ fn fail_files(files: impl IntoIterator<Item = FileId>, error: &io::Error, events
 struct Driver<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     files: &'env FileOperations<'env>,
-    progress: &'env dyn DownloadProgress,
+    report: &'env dyn Fn(DownloadReport),
     discovery: &'env Arc<dyn SourceDiscovery>,
     coordinator: Coordinator<'env>,
     sender: Sender<DownloadEvent>,
@@ -178,7 +178,7 @@ impl<'scope, 'env> Driver<'scope, 'env> {
                 let _ = events.send(DownloadEvent::File(file, FileEvent::Finished(outcome)));
             }),
             Effect::Close(incomplete) => incomplete.close(),
-            Effect::Report(report) => self.report(report),
+            Effect::Report(report) => (self.report)(report),
         }
     }
 
@@ -205,22 +205,6 @@ impl<'scope, 'env> Driver<'scope, 'env> {
     fn send(&self, id: SourceId, command: SourceCommand) {
         if let Some(source) = self.sources.get(&id) {
             source.send(command);
-        }
-    }
-
-    fn report(&self, report: ProgressReport) {
-        let (progress, jobs) = (self.progress, self.files.jobs);
-        match report {
-            ProgressReport::Received(file, bytes) => {
-                progress.received(jobs[file].index, bytes, jobs[file].item.content.size)
-            }
-            ProgressReport::Opened(file, incomplete) => progress.started(jobs[file].index, &incomplete),
-            ProgressReport::Delivered(file, user) => progress.delivered(jobs[file].index, &user),
-            ProgressReport::Finished(file, outcome) => progress.finished(jobs[file].index, outcome),
-            ProgressReport::Waiting(user, reason) => progress.waiting(&user, reason),
-            ProgressReport::SourceDropped { user, file, reason } => {
-                progress.source_dropped(&user, &jobs[file].item.name, &reason);
-            }
         }
     }
 }
@@ -260,13 +244,17 @@ fn scan(
             return Ok(());
         }
         let event = match incomplete.partial().verify_group(incomplete.outline(), group, &mut buffer)? {
-            true => FileEvent::GroupPresent(group),
+            true => {
+                incomplete.set_holds_groups();
+                FileEvent::GroupPresent(group)
+            }
             false => FileEvent::GroupMissing(group),
         };
         if report(event).is_break() {
             return Ok(());
         }
     }
+    incomplete.set_scanned();
     Ok(())
 }
 
@@ -282,7 +270,7 @@ mod tests {
         let hashes = (0..group_count(size)).map(|_| GroupHash::default()).collect();
         let outline = GroupHashes::from_groups(size, hashes).unwrap();
         let incomplete = IncompleteFile::with_verified(dir.path(), outline, &[]);
-        incomplete.partial().preallocate(size).unwrap();
+        incomplete.partial().set_size(size).unwrap();
         let reports = std::cell::Cell::new(0);
         scan(&incomplete, &[0, 1, 2], |_| {
             reports.set(reports.get() + 1);

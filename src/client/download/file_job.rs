@@ -141,7 +141,7 @@ impl<'a> FileOperations<'a> {
         Ok(self.finalize(file, &partial))
     }
 
-    /// Opens the partial file of a large file and reserves its space on the disk. Also returns the groups that it may
+    /// Opens the partial file of a large file. Also returns the groups that it may
     /// hold.
     pub fn open_large(
         &self,
@@ -152,13 +152,13 @@ impl<'a> FileOperations<'a> {
         let partial = PartialFile::open(self.target_dir.open_parent(name)?, &content.hash)?;
         self.hide_from_others(file, &partial);
         let groups = partial.groups_with_data(&outline);
-        if let Err(error) = partial.preallocate(content.size) {
+        if let Err(error) = partial.set_size(content.size) {
             if groups.is_empty() {
                 partial.remove();
             }
             return Err(error.into());
         }
-        Ok((Arc::new(IncompleteFile::new(outline, partial)), groups))
+        Ok((Arc::new(IncompleteFile::new(outline, partial, !groups.is_empty())), groups))
     }
 
     /// Gives a complete large file its name and unlocks it.

@@ -165,21 +165,21 @@ pub enum WaitReason {
     Hashing,
 }
 
-/// Receives the progress of downloads, on the thread that calls [`Downloader::fetch`].
-pub trait DownloadProgress {
-    /// `done` of `total` bytes of the file `index` are verified and written.
-    fn received(&self, index: usize, done: u64, total: u64);
-    /// The download waits for this user: called once for each user and reason.
-    fn waiting(&self, _user: &UserName, _reason: WaitReason) {}
+/// What a download reports, on the thread that calls [`Download::fetch`]. A file is named by its index in the request.
+pub enum DownloadReport {
+    /// `done` of `total` bytes of the file are verified and written.
+    Received { index: usize, done: u64, total: u64 },
+    /// The download of a large file has started: its verified groups can be served already.
+    Started(usize, Arc<IncompleteFile>),
+    /// The user has delivered something of the file that was verified. Reported once for each file and user, before
+    /// [`Finished`](Self::Finished).
+    Delivered(usize, UserName),
+    /// The file has succeeded or failed. Reported once for each, in any order.
+    Finished(usize, DownloadOutcome),
+    /// The download waits for this user. Reported once for each user and reason.
+    Waiting(UserName, WaitReason),
     /// A source was dropped, since it misbehaved or has changed its file: one line for stderr.
-    fn source_dropped(&self, user: &UserName, name: &FileName, why: &str);
-    /// The file `index` has succeeded or failed. Called once for each, in any order.
-    fn finished(&self, index: usize, outcome: DownloadOutcome);
-    /// The download of the file `index`, a large one, has started: its verified groups can be served already.
-    fn started(&self, _index: usize, _incomplete: &Arc<IncompleteFile>) {}
-    /// The user has delivered something of the file `index` that was verified. Called once for each file and user, before
-    /// [`finished`](Self::finished).
-    fn delivered(&self, _index: usize, _user: &UserName) {}
+    SourceDropped { index: usize, user: UserName, reason: String },
 }
 
 /// Downloads files. Tests replace it.
@@ -190,7 +190,7 @@ pub trait Download: Send + Sync {
         items: &[NamedContent],
         options: &DownloadOptions,
         cancelled: &Cancelled,
-        progress: &dyn DownloadProgress,
+        report: &dyn Fn(DownloadReport),
     );
 }
 
@@ -218,11 +218,11 @@ impl Download for Downloader {
         items: &[NamedContent],
         options: &DownloadOptions,
         cancelled: &Cancelled,
-        progress: &dyn DownloadProgress,
+        report: &dyn Fn(DownloadReport),
     ) {
         self.target_dir.clear_cache();
         let (target_dir, discovery) = (&self.target_dir, &self.discovery);
-        DownloadRequest { target_dir, discovery, items, options, cancelled }.run(progress);
+        DownloadRequest { target_dir, discovery, items, options, cancelled }.run(report);
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -28,6 +29,9 @@ const SCAN_BYTES: usize = 256 << 10;
 const OPEN_TRIES: u32 = 8;
 /// The owner of groups that an earlier download has left in the file, and of those beyond the 63 owners that are counted.
 const UNKNOWN_OWNER: u8 = 64;
+/// Disk space is reserved in runs of about this many bytes, each when its first bytes arrive: not for a size that a source
+/// claims and for which it may send nothing.
+const RESERVE_BYTES: u64 = 32 << 20;
 /// Locks of an incomplete file; writers of different groups rarely use the same one.
 const WRITE_LOCKS: usize = 16;
 
@@ -44,6 +48,14 @@ pub struct IncompleteFile {
     owners: Mutex<Vec<UserName>>,
     /// Bit *i*: the groups of owner *i* may be served.
     served_owners: AtomicU64,
+    /// Bit *i* of the words: space for the run of groups *i* is reserved.
+    reserved: Vec<AtomicU64>,
+    /// Groups of one run.
+    run_groups: u32,
+    /// What the file held when it was opened is not verified yet.
+    is_unscanned: AtomicBool,
+    /// Some group was verified.
+    holds_groups: AtomicBool,
     assignments: Vec<AtomicU32>,
     write_locks: [Mutex<()>; WRITE_LOCKS],
     is_closed: AtomicBool,
@@ -58,12 +70,19 @@ pub(super) enum Write {
 }
 
 impl IncompleteFile {
-    pub(super) fn new(outline: GroupHashes, partial: PartialFile) -> Self {
+    /// `is_unscanned`: the file may hold groups, which [`batch`](super::batch) verifies.
+    pub(super) fn new(outline: GroupHashes, partial: PartialFile, is_unscanned: bool) -> Self {
         let groups = outline.groups().len();
+        let first = group_range(outline.size(), 0);
+        let run_groups = u32::try_from((RESERVE_BYTES / (first.end - first.start)).max(1)).expect("at most 32");
         Self {
             verified: (0..groups).map(|_| AtomicU8::new(0)).collect(),
             owners: Mutex::default(),
             served_owners: AtomicU64::new(0),
+            reserved: (0..groups.div_ceil(run_groups as usize).div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            run_groups,
+            is_unscanned: AtomicBool::new(is_unscanned),
+            holds_groups: AtomicBool::new(false),
             assignments: (0..groups).map(|_| AtomicU32::new(0)).collect(),
             write_locks: [const { Mutex::new(()) }; WRITE_LOCKS],
             is_closed: AtomicBool::new(false),
@@ -84,7 +103,7 @@ impl IncompleteFile {
     pub(crate) fn with_verified(dir: &std::path::Path, outline: GroupHashes, verified: &[u32]) -> Arc<Self> {
         let folder = Arc::new(File::open(dir).unwrap().into());
         let partial = PartialFile::open(folder, &outline.root()).unwrap();
-        let incomplete = Self::new(outline, partial);
+        let incomplete = Self::new(outline, partial, false);
         let owner = UserName::parse("hans").unwrap();
         verified.iter().for_each(|&group| incomplete.set_verified(group, Some(&owner)));
         incomplete.serve_groups_of(&[owner]);
@@ -126,6 +145,17 @@ impl IncompleteFile {
     pub(in crate::client) fn set_verified(&self, index: u32, owner: Option<&UserName>) {
         let owner = owner.map_or(UNKNOWN_OWNER, |owner| self.owner_number(owner));
         self.verified[index as usize].store(owner, Ordering::Release);
+        self.set_holds_groups();
+    }
+
+    /// A group is verified: the file is worth keeping.
+    pub(super) fn set_holds_groups(&self) {
+        self.holds_groups.store(true, Ordering::Relaxed);
+    }
+
+    /// All that the file held when it was opened has been verified, or found to be invalid.
+    pub(super) fn set_scanned(&self) {
+        self.is_unscanned.store(false, Ordering::Relaxed);
     }
 
     fn owner_number(&self, owner: &UserName) -> u8 {
@@ -153,14 +183,34 @@ impl IncompleteFile {
         if !is_assigned || self.is_closed() {
             return Ok(Write::Stale);
         }
+        self.reserve(group)?;
         self.partial.write_at(bytes, offset).map(|()| Write::Done)
     }
 
-    /// The download has failed: ends all writing and unlocks the file, so that another download may use it.
+    /// Reserves space for the group and those of its run, once.
+    fn reserve(&self, group: u32) -> io::Result<()> {
+        let run = group / self.run_groups;
+        let (word, bit) = (&self.reserved[run as usize / 64], 1 << (run % 64));
+        if word.load(Ordering::Relaxed) & bit != 0 {
+            return Ok(());
+        }
+        let first = run * self.run_groups;
+        let last = (first + self.run_groups).min(self.outline.groups().len() as u32) - 1;
+        let size = self.outline.size();
+        self.partial.reserve(group_range(size, first).start..group_range(size, last).end)?;
+        word.fetch_or(bit, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The download has failed: ends all writing and unlocks the file, so that another download may use it. Deletes a file
+    /// that holds nothing.
     pub(super) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
         // A write that has begun ends first.
         self.write_locks.iter().for_each(|mutex| drop(lock(mutex)));
+        if !self.is_unscanned.load(Ordering::Relaxed) && !self.holds_groups.load(Ordering::Relaxed) {
+            self.partial.remove();
+        }
         self.partial.unlock();
     }
 
@@ -248,25 +298,26 @@ impl PartialFile {
         &self.name
     }
 
-    /// Sets its length and reserves the space, so that a full disk is detected at once.
-    pub fn preallocate(&self, size: u64) -> io::Result<()> {
-        self.try_preallocate(size).map_err(|error| in_partial_file(&self.name, error))
+    /// Sets its length, if the disk has the space for it now.
+    pub fn set_size(&self, size: u64) -> io::Result<()> {
+        self.try_set_size(size).map_err(|error| in_partial_file(&self.name, error))
     }
 
-    fn try_preallocate(&self, size: u64) -> io::Result<()> {
-        if self.initial_len > size {
-            self.file.set_len(size)?;
-        }
+    fn try_set_size(&self, size: u64) -> io::Result<()> {
+        let stat = rustix::fs::fstatvfs(&self.file)?;
+        let taken = self.file.metadata()?.blocks() * 512;
+        let is_room = size.saturating_sub(taken) <= stat.f_bavail.saturating_mul(stat.f_frsize);
+        if is_room { self.file.set_len(size) } else { Err(Errno::NOSPC.into()) }
+    }
+
+    /// Reserves the space of this part of the file, so that a full disk is detected before it is written.
+    fn reserve(&self, range: Range<u64>) -> io::Result<()> {
         if self.is_in_memory() {
-            let stat = rustix::fs::fstatvfs(&self.file)?;
-            let taken = self.file.metadata()?.blocks() * 512;
-            let is_room = size.saturating_sub(taken) <= stat.f_bavail.saturating_mul(stat.f_frsize);
-            return if is_room { self.file.set_len(size) } else { Err(Errno::NOSPC.into()) };
+            return Ok(());
         }
-        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size) {
-            Ok(()) => Ok(()),
-            Err(Errno::NOTSUP | Errno::NOSYS | Errno::INVAL) => self.file.set_len(size),
-            Err(error) => Err(error.into()),
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, range.start, range.end - range.start) {
+            Ok(()) | Err(Errno::NOTSUP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+            Err(error) => Err(in_partial_file(&self.name, error.into())),
         }
     }
 

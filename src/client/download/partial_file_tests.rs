@@ -23,7 +23,7 @@ fn a_partial_file_is_found_again_and_only_matching_groups_count() {
     let outline = outline(&bytes);
     let partial = open(&dir, &outline.root()).unwrap();
     assert!(partial.groups_with_data(&outline).is_empty());
-    partial.preallocate(4 * MIB as u64).unwrap();
+    partial.set_size(4 * MIB as u64).unwrap();
     partial.file().write_all_at(&bytes[..MIB], 0).unwrap();
     partial.file().write_all_at(&bytes[..MIB], 2 * MIB as u64).unwrap();
     drop(partial);
@@ -94,4 +94,55 @@ fn groups_of_unknown_owners_are_not_served() {
         incomplete.set_verified(0, Some(owner));
         assert_eq!(incomplete.serves(0), is_served, "{owner}");
     }
+}
+
+/// A file of 1,000 groups, of which nothing has arrived.
+fn large(dir: &tempfile::TempDir, is_unscanned: bool) -> IncompleteFile {
+    let size = 1_000 * MIB as u64;
+    let outline = GroupHashes::from_groups(size, vec![[1; 32]; 1_000]).unwrap();
+    let partial = open(dir, &outline.root()).unwrap();
+    partial.file().set_len(size).unwrap();
+    IncompleteFile::new(outline, partial, is_unscanned)
+}
+
+#[test]
+fn space_is_reserved_in_steps_for_what_arrives() {
+    let dir = tempfile::tempdir().unwrap();
+    let incomplete = large(&dir, false);
+    let allocated = || incomplete.file().metadata().unwrap().blocks() * 512;
+    assert_eq!(allocated(), 0, "an outline alone takes no space");
+    for (group, steps) in [(0, 1), (31, 1), (999, 2), (500, 3)] {
+        incomplete.assign(group, group + 1);
+        let at = u64::from(group) * MIB as u64;
+        assert_eq!(incomplete.write(group, group + 1, b"first bytes", at).unwrap(), Write::Done);
+        assert!(allocated() <= steps * (RESERVE_BYTES + MIB as u64), "{group}: {}", allocated());
+        if !incomplete.partial().is_in_memory() {
+            assert!(allocated() >= (steps - 1) * RESERVE_BYTES + 8 * MIB as u64, "{group}: {}", allocated());
+        }
+    }
+    assert_eq!(incomplete.file().metadata().unwrap().len(), 1_000 * MIB as u64);
+}
+
+#[test]
+fn a_size_that_the_disk_cannot_hold_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = open(&dir, &ContentHash([1; 32])).unwrap().set_size(1 << 60).unwrap_err();
+    assert!(matches!(DownloadError::from(error), DownloadError::DiskFull));
+}
+
+#[test]
+fn a_file_that_is_given_up_without_a_verified_group_is_deleted() {
+    let is_kept = |act: fn(&IncompleteFile), is_unscanned| {
+        let dir = tempfile::tempdir().unwrap();
+        let incomplete = large(&dir, is_unscanned);
+        incomplete.assign(0, 1);
+        incomplete.write(0, 1, b"nothing verified", 0).unwrap();
+        act(&incomplete);
+        incomplete.close();
+        dir.path().join(incomplete.partial().name()).exists()
+    };
+    assert!(!is_kept(|_| {}, false));
+    assert!(!is_kept(|incomplete| incomplete.set_scanned(), true), "what it held is invalid");
+    assert!(is_kept(|_| {}, true), "what it held is not known yet");
+    assert!(is_kept(|incomplete| incomplete.set_verified(5, None), false));
 }

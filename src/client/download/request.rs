@@ -10,8 +10,9 @@ use super::batch::{SourceQuery, download_batch};
 use super::coordinator::PeerHistory;
 use super::discovery::SourceDiscovery;
 use super::file_job::{FileJob, FileOperations};
-use super::target::{TargetDir, TargetState};
-use super::{Cancelled, DownloadError, DownloadOptions, DownloadOutcome, DownloadProgress, OnExists, is_cancelled};
+use super::target::{TargetDir, TargetState, split_parent};
+use super::{Cancelled, DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, OnExists, is_cancelled};
+use crate::client::files::is_partial_file;
 use crate::common::threads;
 use crate::common::types::{NamedContent, UserName};
 
@@ -38,12 +39,12 @@ struct PreparedBatch {
 
 impl DownloadRequest<'_> {
     /// Downloads all, and reports the outcome of each.
-    pub fn run(&self, progress: &dyn DownloadProgress) {
+    pub fn run(&self, report: &dyn Fn(DownloadReport)) {
         let mut history = PeerHistory::default();
         let starts = (0..self.items.len()).step_by(FILES_PER_BATCH);
         let mut batches = starts.map(|start| start..self.items.len().min(start + FILES_PER_BATCH));
         thread::scope(|scope| {
-            let mut prepare_next = |history: &PeerHistory| {
+            let mut prepare_next = |history: &mut PeerHistory| {
                 let avoid = history.avoided();
                 let batch = batches.next()?;
                 let prepare = {
@@ -52,14 +53,14 @@ impl DownloadRequest<'_> {
                 };
                 Some((threads::spawn_scoped(scope, "prepare", prepare), batch))
             };
-            let mut next = prepare_next(&history);
+            let mut next = prepare_next(&mut history);
             while let Some((prepared, batch)) = next {
                 let batch = match prepared {
                     Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
                     Err(_) => self.prepare(batch, &history.avoided()),
                 };
-                next = prepare_next(&history);
-                self.download(batch, &mut history, progress);
+                next = prepare_next(&mut history);
+                self.download(batch, &mut history, report);
             }
         });
     }
@@ -95,14 +96,19 @@ impl DownloadRequest<'_> {
                 let error = io::Error::new(io::ErrorKind::IsADirectory, reason);
                 Some(DownloadOutcome::Failed(DownloadError::Local(error)))
             }
+            (Ok(_), _) if is_partial_file(split_parent(&item.name).1.as_bytes()) => {
+                let reason = "this is the name of a file that is being downloaded";
+                let error = io::Error::new(io::ErrorKind::InvalidFilename, reason);
+                Some(DownloadOutcome::Failed(DownloadError::Local(error)))
+            }
             (Ok(_), _) => None,
         }
     }
 
-    fn download(&self, batch: PreparedBatch, history: &mut PeerHistory, progress: &dyn DownloadProgress) {
+    fn download(&self, batch: PreparedBatch, history: &mut PeerHistory, report: &dyn Fn(DownloadReport)) {
         let PreparedBatch { jobs, sources, finished } = batch;
-        finished.into_iter().for_each(|(index, outcome)| progress.finished(index, outcome));
+        finished.into_iter().for_each(|(index, outcome)| report(DownloadReport::Finished(index, outcome)));
         let files = FileOperations::new(self.target_dir, self.options.on_exists, self.cancelled, &jobs);
-        download_batch(&files, self.discovery, sources, self.options.retry_for, history, progress);
+        download_batch(&files, self.discovery, sources, self.options.retry_for, history, report);
     }
 }

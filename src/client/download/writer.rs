@@ -130,7 +130,10 @@ impl Writer<'_> {
                 self.is_corrupt = Some(&hasher.finish()) != incomplete.outline().group(group);
                 Some(match self.is_corrupt {
                     true => StoreResult::Corrupt(chunk.assignment),
-                    false => StoreResult::Verified(chunk.assignment),
+                    false => {
+                        incomplete.set_holds_groups();
+                        StoreResult::Verified(chunk.assignment)
+                    }
                 })
             }
             (ReceivingGroup::Large(_) | ReceivingGroup::Stale, _) => finish_stale(chunk),

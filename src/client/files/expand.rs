@@ -150,7 +150,7 @@ pub fn is_excluded(name: &[u8]) -> bool {
 }
 
 /// `.<32 hex digits>.part`.
-fn is_partial_file(name: &[u8]) -> bool {
+pub fn is_partial_file(name: &[u8]) -> bool {
     let middle = name.strip_prefix(b".").and_then(|rest| rest.strip_suffix(b".part"));
     middle.is_some_and(|middle| middle.len() == 32 && middle.iter().all(u8::is_ascii_hexdigit))
 }

@@ -25,6 +25,9 @@ const PIECE_BYTES: usize = 256 << 10;
 /// Gets the number of bytes of a file that are hashed so far, from any thread, and can stop the work.
 pub type HashProgress<'a> = dyn FnMut(u64) -> ControlFlow<()> + Send + 'a;
 
+/// How often a file is read whose identity changes meanwhile.
+const READS_MAX: u32 = 3;
+
 /// Why a file has no hash.
 #[derive(Debug)]
 pub enum HashError {
@@ -42,14 +45,30 @@ impl From<io::Error> for HashError {
     }
 }
 
-/// Hashes `file`, which had this identity when it was opened. While one call of `on_progress` is running, the other threads
-/// go on without calling it: a terminal that takes no output holds up one thread of the pool at most.
+/// Hashes `file`, which had this identity when it was opened. If the identity changes meanwhile, the file is read again: a
+/// new mode or a new time is no new content. While one call of `on_progress` is running, the other threads go on without
+/// calling it: a terminal that takes no output holds up one thread of the pool at most.
 pub fn hash_file(
     file: &File,
     identity: &FileIdentity,
     on_progress: &mut HashProgress<'_>,
 ) -> Result<GroupHashes, HashError> {
-    let size = identity.size;
+    let (mut before, mut last) = (*identity, None);
+    for _ in 0..READS_MAX {
+        let hashes = read_and_hash(file, identity.size, on_progress)?;
+        let now = FileIdentity::of_file(file)?;
+        if now.size != identity.size {
+            break;
+        }
+        if now == before || last == Some(hashes.root()) {
+            return Ok(hashes);
+        }
+        (before, last) = (now, Some(hashes.root()));
+    }
+    Err(HashError::Changed)
+}
+
+fn read_and_hash(file: &File, size: u64, on_progress: &mut HashProgress<'_>) -> Result<GroupHashes, HashError> {
     let job = HashJob {
         file,
         size,
@@ -82,9 +101,6 @@ pub fn hash_file(
     }
     if let Some(failure) = unpoison(job.failure.into_inner()) {
         return Err(failure);
-    }
-    if FileIdentity::of_file(file)? != *identity {
-        return Err(HashError::Changed);
     }
     let hashes = hashes.into_iter().filter_map(OnceLock::into_inner).collect();
     GroupHashes::from_groups(size, hashes).ok_or(HashError::Interrupted)
@@ -159,7 +175,10 @@ impl HashJob<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
     use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
     use crate::common::threads::test_limit::with_threads;
@@ -204,6 +223,32 @@ mod tests {
         let cut = hash_file(&file, &identity, &mut |_| ControlFlow::Continue(()));
         assert!(matches!(cut, Err(HashError::Changed)));
         file.write_all(b"x").unwrap();
+    }
+
+    #[test]
+    fn a_new_mode_or_time_meanwhile_is_no_change() {
+        let (file, identity) = file_of(&bytes(3 << 20));
+        let mut calls = 0;
+        let hashes = hash_file(&file, &identity, &mut |_| {
+            calls += 1;
+            file.set_permissions(Permissions::from_mode(if calls % 2 == 0 { 0o600 } else { 0o644 })).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(calls)).unwrap();
+            ControlFlow::Continue(())
+        });
+        assert_eq!(hashes.unwrap().root().0, *blake3::hash(&bytes(3 << 20)).as_bytes());
+        assert_ne!(FileIdentity::of_file(&file).unwrap(), identity);
+    }
+
+    #[test]
+    fn a_content_that_changes_with_every_read_has_no_hash() {
+        let (file, identity) = file_of(&bytes(3 << 20));
+        let mut calls = 0u8;
+        let changed = hash_file(&file, &identity, &mut |done| {
+            calls += u8::from(done == 3 << 20);
+            file.write_all_at(&[calls], 0).unwrap();
+            ControlFlow::Continue(())
+        });
+        assert!(matches!(changed, Err(HashError::Changed)), "{changed:?}");
     }
 
     #[test]

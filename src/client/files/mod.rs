@@ -1,5 +1,6 @@
 //! Local files beneath the shared folder: resolving paths, expanding arguments, hashing.
 //!
+//! * `private_names`: which hidden files were published from here.
 //! * `shared_dir`: opens files and folders beneath the shared folder, never through a symbolic link.
 //! * `glob`, `expand`: patterns, and the files that an argument of `pub` means.
 //! * `hasher`, `hash_cache`: hashes of files and of their chunk groups, computed once.
@@ -10,6 +11,7 @@ mod expand;
 mod glob;
 mod hash_cache;
 mod hasher;
+mod private_names;
 mod shared_dir;
 
 use std::fs::File;
@@ -18,10 +20,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-pub use self::expand::is_excluded;
+pub use self::expand::{is_excluded, is_partial_file};
 pub use self::glob::{InvalidPattern, Pattern};
 use self::hash_cache::{DiskCache, MemoryCache};
 pub use self::hasher::{HashError, HashProgress, hash_file};
+pub use self::private_names::PrivateNames;
 pub use self::shared_dir::{FileIdentity, FileKind, Rename, SharedDir, rename_noreplace};
 use crate::client::exit_code::ExitCode;
 use crate::common::chunk_tree::GroupHashes;
@@ -90,22 +93,29 @@ pub struct SharedFiles {
     dir: SharedDir,
     disk_cache: DiskCache,
     memory_cache: MemoryCache,
+    private_names: PrivateNames,
 }
 
 impl SharedFiles {
     /// Opens the shared folder, with a cache of hashes in the user's cache folder.
     pub fn open(dir: &Path) -> io::Result<Arc<Self>> {
-        Self::with_cache(dir, DiskCache::in_user_cache_dir())
+        Self::with(dir, DiskCache::in_user_cache_dir(), PrivateNames::in_user_state_dir(dir))
     }
 
     /// Like [`open`](Self::open), with the cache of hashes in `cache_dir` if there is one.
     #[cfg(test)]
     pub fn with_cache_dir(dir: &Path, cache_dir: Option<&Path>) -> io::Result<Arc<Self>> {
-        Self::with_cache(dir, DiskCache::at(cache_dir.map(Path::to_owned)))
+        Self::with(dir, DiskCache::at(cache_dir.map(Path::to_owned)), PrivateNames::open(dir, None))
     }
 
-    fn with_cache(dir: &Path, disk_cache: DiskCache) -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self { dir: SharedDir::open(dir)?, disk_cache, memory_cache: MemoryCache::default() }))
+    fn with(dir: &Path, disk_cache: DiskCache, private_names: PrivateNames) -> io::Result<Arc<Self>> {
+        let (dir, memory_cache) = (SharedDir::open(dir)?, MemoryCache::default());
+        Ok(Arc::new(Self { dir, disk_cache, memory_cache, private_names }))
+    }
+
+    /// The private names that the user has published.
+    pub fn private_names(&self) -> &PrivateNames {
+        &self.private_names
     }
 
     pub fn dir(&self) -> &SharedDir {
@@ -178,7 +188,7 @@ impl SharedFiles {
     ) -> Result<Arc<GroupHashes>, HashError> {
         let is_racy = identity.is_racy(SystemTime::now());
         let hashes = hash_file(file, identity, on_progress)?;
-        if !is_racy {
+        if !is_racy && FileIdentity::of_file(file).is_ok_and(|now| now == *identity) {
             self.disk_cache.store(identity, &hashes);
             self.memory_cache.set_content_hash(*identity, hashes.root());
         }

@@ -47,6 +47,9 @@ pub enum RequestError {
     /// The server has not replied within [`COMMAND_TIMEOUT`](crate::common::limits::COMMAND_TIMEOUT).
     #[error("the server does not answer")]
     Unreachable,
+    /// The server has asked to wait, for longer than that.
+    #[error("the server is busy; try again later")]
+    Busy,
     /// The server refused the request as malformed: a bug.
     #[error("the server refused the request: please report this")]
     Refused,
@@ -73,7 +76,7 @@ impl From<&RequestError> for ExitCode {
     fn from(error: &RequestError) -> Self {
         match error {
             RequestError::NotAuthenticated => Self::NotAuthenticated,
-            RequestError::Unreachable => Self::Unreachable,
+            RequestError::Unreachable | RequestError::Busy => Self::Unreachable,
             RequestError::NotPublished => Self::NotFound,
             RequestError::OverQuota { .. } => Self::DiskFull,
             RequestError::Refused => Self::Internal,

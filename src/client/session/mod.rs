@@ -358,8 +358,8 @@ impl Session {
             if let Some(request) = expired.sent {
                 self.acked.on_abandoned(&request);
             }
-            let result = Err(RequestError::Unreachable);
-            self.events.push_back(Event::RequestFinished { request: expired.handle, result });
+            let error = if expired.is_busy { RequestError::Busy } else { RequestError::Unreachable };
+            self.events.push_back(Event::RequestFinished { request: expired.handle, result: Err(error) });
         }
     }
 

@@ -42,6 +42,8 @@ pub(super) struct Expired {
     pub handle: RequestHandle,
     /// The request, if the server may have received it.
     pub sent: Option<Request>,
+    /// The server's last reply to it was BUSY.
+    pub is_busy: bool,
 }
 
 struct Queued {
@@ -56,6 +58,8 @@ struct InFlight {
     deadline: Instant,
     backoff: Backoff,
     retry_at: Instant,
+    /// It was not sent again since a BUSY.
+    is_busy: bool,
 }
 
 /// All requests of a session that have not ended.
@@ -143,6 +147,7 @@ impl Requests {
         if let Response::Busy { retry_ms } = response {
             flight.retry_at = now + Duration::from_millis(retry_ms.into());
             flight.backoff.reset();
+            flight.is_busy = true;
             return None;
         }
         let InFlight { origin, request, .. } = self.remove(id)?;
@@ -177,6 +182,7 @@ impl Requests {
             if flight.retry_at <= now && !flight.is_held_back(is_resyncing) {
                 send(&ClientMessage::Request { id, lowest_pending: floor, request: flight.request.clone() });
                 flight.retry_at = now + flight.backoff.next_wait();
+                flight.is_busy = false;
             }
         }
     }
@@ -207,7 +213,11 @@ impl Requests {
             _ => None,
         });
         if let Some((id, handle)) = expired {
-            return Some(Expired { handle, sent: self.remove(id).map(|flight| flight.request) });
+            return self.remove(id).map(|InFlight { request, is_busy, .. }| Expired {
+                handle,
+                sent: Some(request),
+                is_busy,
+            });
         }
         let is_expired = |queue: &VecDeque<Queued>| queue.front().is_some_and(|queued| self.deadline(queued) <= now);
         let queue = match (is_expired(&self.queries), is_expired(&self.mutations)) {
@@ -215,7 +225,7 @@ impl Requests {
             (false, true) => &mut self.mutations,
             (false, false) => return None,
         };
-        queue.pop_front().map(|Queued { handle, .. }| Expired { handle, sent: None })
+        queue.pop_front().map(|Queued { handle, .. }| Expired { handle, sent: None, is_busy: false })
     }
 
     /// Removes all requests; the handles of the callers' ones.
@@ -251,7 +261,7 @@ impl Requests {
         self.mutation = mutation.or(self.mutation);
         let backoff = Backoff::new(REQUEST_RETRY_FIRST, REQUEST_RETRY_MAX);
         let deadline = now + COMMAND_TIMEOUT;
-        self.in_flight.insert(id, InFlight { origin, request, deadline, backoff, retry_at: now });
+        self.in_flight.insert(id, InFlight { origin, request, deadline, backoff, retry_at: now, is_busy: false });
         mutation
     }
 

@@ -105,6 +105,19 @@ fn a_busy_reply_delays_the_retransmission() {
 }
 
 #[test]
+fn a_server_that_is_busy_to_the_end_is_not_called_silent() {
+    let mut pair = Pair::established();
+    let handle = pair.request(unpublish("a"));
+    let until = COMMAND_TIMEOUT.as_millis() as u64 / 5_000;
+    for _ in 0..until {
+        let (id, ..) = pair.server.request().unwrap();
+        pair.reply(id, Response::Busy { retry_ms: 5_000 });
+        pair.advance(Duration::from_secs(5));
+    }
+    assert_eq!(finished(&mut pair), (handle, Err(RequestError::Busy)));
+}
+
+#[test]
 fn a_request_survives_a_reconnect_with_its_id() {
     let mut pair = Pair::established();
     let pending = pair.request(unpublish("a"));

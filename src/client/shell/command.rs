@@ -3,6 +3,7 @@
 //!
 //! Executes nothing.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -19,6 +20,7 @@ use crate::client::files::PathArg;
 use crate::client::shell::path_arg::{PathError, normalize};
 use crate::client::shell::tokenizer::{Token, TokenizeError, Tokenizer, is_blank};
 use crate::common::escape::strip_line_ending;
+use crate::common::limits::AUDIENCE_MAX_USERS;
 use crate::common::types::{FileName, Password, UserName, UserNameError};
 
 /// Separates the text of a token from its pattern in an argument for clap. No token contains it: it is not UTF-8.
@@ -162,6 +164,8 @@ pub enum UsageError {
         /// As typed.
         option: String,
     },
+    #[error("--to: an audience has at most {AUDIENCE_MAX_USERS} users")]
+    Audience,
     /// Something that is no user name.
     #[error("{0}: {1}")]
     User(String, UserNameError),
@@ -202,7 +206,12 @@ pub fn parse(line: &[u8]) -> Result<Option<Command>, UsageError> {
     let verb = Verb::parse(&head.text).ok_or(UsageError::Unknown(head.text))?;
     let arguments = to_arguments(tokens.collect_tokens()?);
     let command = Command::try_parse_from(std::iter::once(verb.name().into()).chain(arguments));
-    command.map(Some).map_err(|error| usage_error(verb, &error))
+    match command.map_err(|error| usage_error(verb, &error))? {
+        Command::Pub { to, .. } if to.iter().collect::<BTreeSet<_>>().len() > AUDIENCE_MAX_USERS => {
+            Err(UsageError::Audience)
+        }
+        command => Ok(Some(command)),
+    }
 }
 
 /// The line behind a leading `-`, which in a batch makes the shell ignore a failure; `None` without it.

@@ -190,3 +190,14 @@ fn a_command_with_a_password_is_recognised() {
         assert!(!holds_password(line.as_bytes()), "{line:?}");
     }
 }
+
+#[test]
+fn an_audience_with_too_many_users_is_refused_with_the_limit() {
+    let line = |users: usize| {
+        let to: String = (0..users).map(|user| format!("--to user{user} ")).collect();
+        parse(format!("pub {to}--to user0 x").as_bytes())
+    };
+    assert!(line(AUDIENCE_MAX_USERS).is_ok(), "a user who is named twice counts once");
+    let error = line(AUDIENCE_MAX_USERS + 1).unwrap_err();
+    assert_eq!(error.to_string(), "--to: an audience has at most 4096 users");
+}

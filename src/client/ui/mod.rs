@@ -6,5 +6,5 @@ pub mod console;
 pub mod observer;
 pub mod password;
 pub mod report;
-mod standard_stream;
+pub(crate) mod standard_stream;
 pub mod terminal;

@@ -15,19 +15,22 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use super::UploadService;
-use super::limits::{BUSY_RETRY_MS, RateLimiter, UploadLimits, UploadSlot};
-use super::pending::AuthenticatedPeer;
+use super::limits::{RateLimiter, UploadLimits};
+use super::pending::{AuthenticatedPeer, BUSY};
 use super::serve::{KeepAlive, OpenContent, ServeError, UploadEnd, message_parts};
+use super::slots::UploadSlot;
 use crate::client::transport::{RecordReader, RecordWriter, TransportError, Waker};
-use crate::common::chunk_tree::{group_count, group_range};
+use crate::common::chunk_tree::{GroupHash, group_count, group_range};
 use crate::common::limits::{GROUPS_MAX, RECORD_MAX_BYTES};
-use crate::common::peer_crypto::Frame;
+use crate::common::peer_crypto::{Frame, data_record_bytes, message_record_bytes};
 use crate::common::peer_message::{
     GRANTS_MAX, GROUP_HASHES_PART_MAX, GroupRange, PeerRequest, PeerResponse, QUEUED_RANGES_MAX, REQUEST_MAX_RANGES,
     RefusalReason,
 };
 use crate::common::types::{ContentRef, UserName};
 
+/// How often the content of a file that seems to change is looked at for one chunk group.
+const CONTENT_CHECKS_MAX: u32 = 3;
 /// Between two [`PeerResponse::Hashing`] while a file is hashed.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,13 @@ pub(super) struct UploadContext {
 }
 
 impl UploadContext {
+    /// Counts bytes that are sent whatever the rate.
+    pub(super) fn charge(&self, bytes: usize, now: Instant) {
+        if let Some(limiter) = &self.rate_limiter {
+            limiter.reserve(bytes, now);
+        }
+    }
+
     pub(super) fn is_shutting_down(&self) -> bool {
         self.shutdown.try_recv() == Err(TryRecvError::Disconnected)
     }
@@ -64,15 +74,13 @@ pub(super) fn run(context: &UploadContext, accepted: AcceptedUpload) {
         reader,
         writer,
         waker,
+        slot,
         grants: ticket.grants,
         queue: VecDeque::new(),
         open: None,
     };
     let Err(end) = upload.serve(first_request);
     log::debug!("an upload to {} ended: {end}", upload.downloader);
-    // The connection ends before the slot is free.
-    drop(upload);
-    drop(slot);
 }
 
 struct Upload<'a> {
@@ -87,6 +95,8 @@ struct Upload<'a> {
     queue: VecDeque<GroupRange>,
     /// The content served last: most groups of a content are requested in a row.
     open: Option<(u32, OpenContent)>,
+    /// The last field: the connection ends before the slot is free.
+    slot: UploadSlot,
 }
 
 impl Upload<'_> {
@@ -104,6 +114,7 @@ impl Upload<'_> {
             }
             self.check_shutdown()?;
             match self.queue.front().copied() {
+                Some(_) if self.slot.must_yield(Instant::now(), limits) => return Err(self.yield_slot()?),
                 Some(range) => {
                     let served = self.serve_next(range);
                     self.or_refuse(range.content, served)?;
@@ -114,6 +125,20 @@ impl Upload<'_> {
                 }
             }
         }
+    }
+
+    /// Ends the connection, since another downloader waits for the slot.
+    fn yield_slot(&mut self) -> Result<UploadEnd, UploadEnd> {
+        self.slot.turn().begin_sending(Instant::now(), 0);
+        self.send(&BUSY)?;
+        self.writer.flush()?;
+        Ok(UploadEnd::Preempted)
+    }
+
+    /// Sends a message within the rate.
+    fn send(&mut self, message: &PeerResponse) -> Result<(), UploadEnd> {
+        self.wait_for_rate(message_record_bytes(message))?;
+        Ok(self.writer.message(message)?)
     }
 
     fn check_shutdown(&self) -> Result<(), UploadEnd> {
@@ -130,9 +155,7 @@ impl Upload<'_> {
             }
             let must_yield = idle >= limits.idle_yield;
             if must_yield && self.context.service.slots.has_waiters(now, 2 * limits.idle_yield) {
-                self.writer.message(&PeerResponse::Busy { retry_ms: BUSY_RETRY_MS })?;
-                self.writer.flush()?;
-                return Err(UploadEnd::Preempted);
+                return Err(self.yield_slot()?);
             }
             let until = if must_yield { limits.idle } else { limits.idle_yield.min(limits.idle) };
             self.waker.wait(self.reader.stream(), Some(until - idle)).map_err(TransportError::from)?;
@@ -150,7 +173,7 @@ impl Upload<'_> {
             PeerRequest::RequestGroups { ranges } => self.enqueue(&ranges),
             PeerRequest::Cancel => {
                 self.queue.clear();
-                Ok(self.writer.message(&PeerResponse::Cancelled)?)
+                self.send(&PeerResponse::Cancelled)
             }
             PeerRequest::QueryAvailability { content } => {
                 let sent = self.send_availability(content);
@@ -162,14 +185,14 @@ impl Upload<'_> {
     fn add_ticket(&mut self, sealed: &[u8]) -> Result<(), UploadEnd> {
         let opened = self.context.service.open_ticket(sealed, Instant::now());
         let Some(ticket) = opened.ok().filter(|ticket| ticket.downloader == self.downloader) else {
-            return Ok(self.writer.message(&PeerResponse::TicketRefused)?);
+            return self.send(&PeerResponse::TicketRefused);
         };
         let first = u32::try_from(self.grants.len()).expect("at most GRANTS_MAX");
         if self.grants.len() + ticket.grants.len() > GRANTS_MAX {
             return Err(UploadEnd::Violation("too many grants"));
         }
         self.grants.extend(ticket.grants);
-        Ok(self.writer.message(&PeerResponse::TicketAccepted { first })?)
+        self.send(&PeerResponse::TicketAccepted { first })
     }
 
     fn enqueue(&mut self, ranges: &[GroupRange]) -> Result<(), UploadEnd> {
@@ -196,7 +219,7 @@ impl Upload<'_> {
         let is_valid = |open: &OpenContent| context.service.is_still_valid(open, &grant.name);
         if !matches!(&self.open, Some((open, opened)) if *open == content && is_valid(opened)) {
             self.open = None;
-            let mut send = || send_hashing(&mut self.writer, content);
+            let mut send = || send_hashing(context, &mut self.writer, content);
             let mut keep_alive =
                 KeepAlive { shutdown: &context.shutdown, interval: KEEPALIVE_INTERVAL, send: &mut send };
             let opened = context.service.open_content(&grant, &self.downloader, &mut keep_alive)?;
@@ -213,21 +236,25 @@ impl Upload<'_> {
             Err(ServeError::Refused(reason)) => {
                 self.queue.retain(|range| range.content != content);
                 self.open.take_if(|(open, _)| *open == content);
-                Ok(self.writer.message(&PeerResponse::Refused { content, reason })?)
+                self.send(&PeerResponse::Refused { content, reason })
             }
         }
     }
 
     fn send_group_hashes(&mut self, content: u32) -> Result<(), ServeError> {
         self.open(content)?;
+        let context = self.context;
         let Some((_, opened)) = &self.open else { return Ok(()) };
-        let mut send = || send_hashing(&mut self.writer, content);
+        let mut send = || send_hashing(context, &mut self.writer, content);
         let mut keep_alive =
             KeepAlive { shutdown: &self.context.shutdown, interval: KEEPALIVE_INTERVAL, send: &mut send };
         let hashes = self.context.service.group_hashes(opened, &mut keep_alive)?;
-        for (first, hashes) in message_parts(&hashes, GROUP_HASHES_PART_MAX) {
-            self.writer.message(&PeerResponse::GroupHashes { content, first, hashes: hashes.to_vec() })?;
+        let part_max = (self.piece_max() / size_of::<GroupHash>()).clamp(1, GROUP_HASHES_PART_MAX);
+        for (first, hashes) in message_parts(&hashes, part_max) {
+            self.slot.turn().begin_sending(Instant::now(), size_of_val(hashes) as u64);
+            self.send(&PeerResponse::GroupHashes { content, first, hashes: hashes.to_vec() })?;
         }
+        self.slot.turn().end_sending();
         Ok(())
     }
 
@@ -241,7 +268,7 @@ impl Upload<'_> {
                 groups[group as usize / 8] |= 1 << (group % 8);
             }
         }
-        Ok(self.writer.message(&PeerResponse::Availability { content, groups })?)
+        Ok(self.send(&PeerResponse::Availability { content, groups })?)
     }
 
     /// Sends the first group of the range at the front of the queue, or reports groups that are not available.
@@ -253,7 +280,7 @@ impl Upload<'_> {
         let missing = u32::try_from(missing).expect("at most `count`");
         self.advance_queue(missing.max(1));
         if missing > 0 {
-            return Ok(self.writer.message(&PeerResponse::NotAvailable { content, first, count: missing })?);
+            return Ok(self.send(&PeerResponse::NotAvailable { content, first, count: missing })?);
         }
         self.send_bytes(content, group_range(size, first))
     }
@@ -270,32 +297,51 @@ impl Upload<'_> {
     }
 
     fn send_bytes(&mut self, content: u32, mut range: Range<u64>) -> Result<(), ServeError> {
-        let limiter = self.context.rate_limiter.as_ref();
-        let piece_max = limiter.map_or(RECORD_MAX_BYTES, RateLimiter::piece_bytes);
+        let mut checks = 0;
+        let piece_max = self.piece_max();
+        self.slot.turn().begin_sending(Instant::now(), range.end - range.start);
         while range.start < range.end {
             let length = usize::try_from(range.end - range.start).map_or(piece_max, |left| left.min(piece_max));
-            if let Some(limiter) = limiter {
-                self.wait_for_rate(limiter, length)?;
-            }
+            self.wait_for_rate(data_record_bytes(length))?;
             let Some((_, opened)) = &self.open else { return Ok(()) };
             let is_last = range.start + length as u64 == range.end;
-            self.writer.data(content, range.start, length, |buffer| -> Result<(), ServeError> {
+            let sent = self.writer.data(content, range.start, length, |buffer| -> Result<(), ServeError> {
                 opened.read(buffer, range.start)?;
                 // The last bytes of a group are sent only if the file has not changed, so that the downloader does not
                 // take the change for a mismatch.
                 if is_last && !opened.is_unchanged() { Err(RefusalReason::Changed.into()) } else { Ok(()) }
-            })?;
+            });
+            match sent {
+                // A change of the file's times or mode is none of its content: that is looked at before the rest is sent.
+                Err(ServeError::Refused(RefusalReason::Changed)) if checks < CONTENT_CHECKS_MAX => {
+                    checks += 1;
+                    let began = Instant::now();
+                    self.open(content)?;
+                    self.slot.turn().add_own_delay(began.elapsed());
+                    continue;
+                }
+                sent => sent?,
+            }
             range.start += length as u64;
         }
+        self.slot.turn().end_sending();
         Ok(())
     }
 
-    fn wait_for_rate(&mut self, limiter: &RateLimiter, bytes: usize) -> Result<(), UploadEnd> {
+    /// Most bytes of one record.
+    fn piece_max(&self) -> usize {
+        self.context.rate_limiter.as_ref().map_or(RECORD_MAX_BYTES, RateLimiter::piece_bytes)
+    }
+
+    /// Waits until the rate allows for this many bytes.
+    fn wait_for_rate(&mut self, bytes: usize) -> Result<(), UploadEnd> {
+        let Some(limiter) = &self.context.rate_limiter else { return Ok(()) };
         let delay = limiter.reserve(bytes, Instant::now());
         if delay.is_zero() {
             return Ok(());
         }
         self.writer.flush()?;
+        self.slot.turn().add_own_delay(delay);
         match self.context.shutdown.recv_timeout(delay) {
             Ok(never) => match never {},
             Err(RecvTimeoutError::Timeout) => Ok(()),
@@ -304,8 +350,10 @@ impl Upload<'_> {
     }
 }
 
-fn send_hashing(writer: &mut RecordWriter, content: u32) -> Result<(), TransportError> {
-    writer.message(&PeerResponse::Hashing { content })?;
+fn send_hashing(context: &UploadContext, writer: &mut RecordWriter, content: u32) -> Result<(), TransportError> {
+    let message = PeerResponse::Hashing { content };
+    context.charge(message_record_bytes(&message), Instant::now());
+    writer.message(&message)?;
     writer.flush()
 }
 

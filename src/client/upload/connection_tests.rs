@@ -1,5 +1,5 @@
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::slice::from_ref;
 
 use crate::client::download::IncompleteFile;
@@ -246,4 +246,26 @@ fn a_downloader_that_violates_the_protocol_is_disconnected() {
     send_request(&mut writer, &PeerRequest::AddTicket { ticket: ten });
     assert!(reader.next().is_err(), "too many grants");
     assert_eq!(group_count(0), 1);
+}
+
+#[test]
+fn a_new_mode_in_the_middle_of_a_group_does_not_end_the_transfer() {
+    let uploader = TestUploader::new();
+    let content = bytes(3 * GROUP_MIN_BYTES as usize);
+    let grant = uploader.publish("file", &content, Audience::Everyone);
+    let (mut reader, mut writer) = uploader.open(&grant).unwrap();
+    let path = uploader.dir.path().join("file");
+    send_request(&mut writer, &request(0, 0, 3));
+    let mut received = Vec::new();
+    while received.len() < content.len() {
+        match reader.next().unwrap() {
+            Frame::Data { bytes, .. } => {
+                received.extend_from_slice(bytes);
+                let mode = fs::metadata(&path).unwrap().permissions().mode() ^ 0o044;
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            }
+            Frame::Message(message) => assert_eq!(message, PeerResponse::Hashing { content: 0 }),
+        }
+    }
+    assert_eq!(received, content);
 }

@@ -1,7 +1,6 @@
-//! How much is served at once, how fast, and to whom: timeouts, upload slots, the rate of all uploads, the keys of tickets.
+//! How fast is served, and to whom: timeouts, the rate of all uploads, the keys of tickets.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
@@ -12,7 +11,6 @@ use crate::common::limits::{RECORD_MAX_BYTES, TICKET_KEY_GRACE};
 use crate::common::rate::{Rate, TokenBucket};
 use crate::common::sync::lock;
 use crate::common::ticket::{TicketError, TransferTicket};
-use crate::common::types::UserName;
 
 /// A downloader that finds all slots taken retries after this time, milliseconds.
 pub(super) const BUSY_RETRY_MS: u16 = 300;
@@ -20,6 +18,11 @@ pub(super) const BUSY_RETRY_MS: u16 = 300;
 const KEYS_MAX: usize = 8;
 /// The rate limit allows bursts of a second's bytes divided by this.
 const BURSTS_PER_SECOND: u64 = 20;
+
+/// Least rate of all uploads that can be set, bytes a second: at a lower one downloaders would take the uploader for dead.
+pub const LIMIT_RATE_MIN: u64 = 16;
+/// With a limited rate there are no more slots than get this many bytes a second each.
+const SLOT_MIN_BYTES_PER_SECOND: u64 = 64;
 
 /// Timeouts and bounds of the listener. The defaults are for users, shorter ones for tests.
 #[derive(Debug, Clone)]
@@ -30,6 +33,11 @@ pub struct UploadLimits {
     pub idle: Duration,
     /// After this time without a request a downloader loses its slot if another one waits for it.
     pub idle_yield: Duration,
+    /// After this time a downloader loses its slot between two chunk groups if another user waits for one.
+    pub turn: Duration,
+    /// While another user waits, a downloader that receives less than this in a second, beyond a turn, loses its slot in the
+    /// middle of a group. What the uploader's own limit delays does not count.
+    pub turn_min_rate: u64,
     /// While there is something to send, a downloader receives [`stall_min_bytes`](Self::stall_min_bytes) within this
     /// time. A kernel wakes a sender only when a third of its buffer is free: a shorter time would disconnect slow links.
     pub stall: Duration,
@@ -50,6 +58,8 @@ impl Default for UploadLimits {
             handshake: transport::HANDSHAKE_TIMEOUT,
             idle: Duration::from_secs(30),
             idle_yield: Duration::from_secs(1),
+            turn: Duration::from_secs(10),
+            turn_min_rate: 16 << 10,
             stall: Duration::from_secs(15),
             stall_min_bytes: 4 << 10,
             pending_max,
@@ -58,65 +68,10 @@ impl Default for UploadLimits {
     }
 }
 
-/// All upload slots of one client.
-pub(super) struct UploadSlots {
-    total: u8,
-    state: Mutex<SlotState>,
-}
-
-#[derive(Default)]
-struct SlotState {
-    by_user: HashMap<UserName, u8>,
-    in_use: u8,
-    last_refused: Option<Instant>,
-}
-
-impl UploadSlots {
-    pub(super) fn new(total: u8) -> Self {
-        Self { total, state: Mutex::default() }
-    }
-
-    /// Number of uploads that could start now.
-    pub(super) fn free(&self) -> u8 {
-        self.total.saturating_sub(lock(&self.state).in_use)
-    }
-
-    /// Acquires a slot for `user`, who may have at most half of them (rounded up), so that no user uses all.
-    pub(super) fn acquire(self: &Arc<Self>, user: &UserName, now: Instant) -> Option<UploadSlot> {
-        let mut state = lock(&self.state);
-        let of_user = state.by_user.get(user).copied().unwrap_or(0);
-        if state.in_use >= self.total || of_user >= self.total.div_ceil(2) {
-            state.last_refused = Some(now);
-            return None;
-        }
-        state.in_use += 1;
-        *state.by_user.entry(user.clone()).or_insert(0) += 1;
-        Some(UploadSlot { slots: self.clone(), user: user.clone() })
-    }
-
-    /// Whether a downloader was refused within `window` before `now`, and may retry.
-    pub(super) fn has_waiters(&self, now: Instant, window: Duration) -> bool {
-        lock(&self.state).last_refused.is_some_and(|at| now.saturating_duration_since(at) <= window)
-    }
-}
-
-/// One upload's slot; free again when dropped.
-pub(super) struct UploadSlot {
-    slots: Arc<UploadSlots>,
-    user: UserName,
-}
-
-impl Drop for UploadSlot {
-    fn drop(&mut self) {
-        let mut state = lock(&self.slots.state);
-        state.in_use -= 1;
-        if let Some(of_user) = state.by_user.get_mut(&self.user) {
-            *of_user -= 1;
-            if *of_user == 0 {
-                state.by_user.remove(&self.user);
-            }
-        }
-    }
+/// Most slots that leave each upload [`SLOT_MIN_BYTES_PER_SECOND`] of a limited rate.
+pub fn slots_within(slots: u8, limit_rate: Option<u64>) -> u8 {
+    let served = limit_rate.map_or(u64::MAX, |rate| (rate / SLOT_MIN_BYTES_PER_SECOND).max(1));
+    slots.min(u8::try_from(served).unwrap_or(u8::MAX))
 }
 
 /// Limits the bytes a second of all uploads together.
@@ -127,12 +82,16 @@ pub(super) struct RateLimiter {
 }
 
 impl RateLimiter {
-    pub(super) fn new(bytes_per_second: u64) -> Self {
+    /// `slots`: the most uploads that share the rate.
+    pub(super) fn new(bytes_per_second: u64, slots: u8) -> Self {
         let burst = bytes_per_second / BURSTS_PER_SECOND;
+        // At a low rate a record takes a second in each upload, so that no downloader takes the uploader for dead.
+        let lowest = (bytes_per_second / u64::from(slots.max(1))).clamp(1, 512);
+        let piece = burst.clamp(lowest, RECORD_MAX_BYTES as u64);
         Self {
             bucket: Mutex::new(TokenBucket::full()),
             rate: Rate::per_second(bytes_per_second, burst),
-            piece_bytes: usize::try_from(burst).unwrap_or(usize::MAX).clamp(512, RECORD_MAX_BYTES),
+            piece_bytes: usize::try_from(piece).expect("at most a record"),
         }
     }
 
@@ -211,29 +170,19 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
+    use crate::common::peer_crypto::data_record_bytes;
+    use crate::common::types::UserName;
 
     #[test]
-    fn slots_are_limited_in_total_and_per_user() {
-        let (slots, now) = (Arc::new(UploadSlots::new(3)), Instant::now());
-        let user = |name: &str| UserName::parse(name).unwrap();
-        let vader: Vec<_> = (0..2).map(|_| slots.acquire(&user("vader"), now).unwrap()).collect();
-        assert!(!slots.has_waiters(now, Duration::ZERO));
-        assert!(slots.acquire(&user("vader"), now).is_none(), "half, rounded up");
-        assert!(slots.has_waiters(now, Duration::ZERO));
-        let yoda = slots.acquire(&user("yoda"), now);
-        assert!(yoda.is_some() && slots.free() == 0 && slots.acquire(&user("hans"), now).is_none());
-        drop(vader);
-        assert_eq!(slots.free(), 2);
-        assert!(slots.acquire(&user("hans"), now).is_some());
-        drop(yoda);
-        assert_eq!(slots.free(), 3);
-        assert!(Arc::new(UploadSlots::new(0)).acquire(&user("hans"), now).is_none());
-    }
-
-    #[test]
-    fn a_low_rate_makes_small_records() {
-        assert_eq!(RateLimiter::new(1).piece_bytes(), 512);
-        assert_eq!(RateLimiter::new(u64::MAX).piece_bytes(), RECORD_MAX_BYTES);
+    fn at_any_rate_that_is_accepted_every_upload_sends_often_enough() {
+        for rate in [LIMIT_RATE_MIN, 30, 64, 100, 512, 1_000, 10_000, 100_000, 10_000_000] {
+            let slots = slots_within(8, Some(rate));
+            let limiter = RateLimiter::new(rate, slots);
+            let round = data_record_bytes(limiter.piece_bytes()) as u64 * u64::from(slots);
+            assert!(round <= 5 * rate, "{rate}: a record of each of {slots} uploads takes {round} bytes");
+        }
+        assert_eq!((slots_within(8, None), slots_within(8, Some(1_000_000)), slots_within(8, Some(130))), (8, 8, 2));
+        assert_eq!(RateLimiter::new(u64::MAX, 8).piece_bytes(), RECORD_MAX_BYTES);
     }
 
     fn ticket(key: &Secret, expires_ms: u64) -> Vec<u8> {

@@ -21,11 +21,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::UploadService;
 use super::connection::{self, AcceptedUpload, UploadContext};
 use super::limits::{RateLimiter, UploadLimits};
-use super::pending::{PendingConnection, Progress};
+use super::pending::{BUSY, PendingConnection, Progress};
+use super::slots::Turn;
 use crate::client::transport::Waker;
 use crate::common::net::AddressPrefix;
+use crate::common::peer_crypto::{NOISE_BYTES, message_record_bytes};
 use crate::common::sync::lock;
 use crate::common::threads;
+use crate::common::types::UserName;
 
 /// Connections accepted before the pending ones are driven again.
 const ACCEPT_BATCH: usize = 32;
@@ -65,7 +68,7 @@ impl Listener {
         let port = listener.local_addr()?.port();
         let waker = Arc::new(Waker::new()?);
         let (sender, shutdown) = bounded(0);
-        let rate_limiter = limit_rate.map(RateLimiter::new);
+        let rate_limiter = limit_rate.map(|rate| RateLimiter::new(rate, service.slots.total()));
         let uploads = Arc::<Mutex<Vec<RunningUpload>>>::default();
         #[cfg(test)]
         let iterations = Arc::<AtomicU64>::default();
@@ -125,6 +128,24 @@ struct RunningUpload {
     thread: JoinHandle<()>,
     stream: Weak<TcpStream>,
     waker: Arc<Waker>,
+    downloader: UserName,
+    turn: Arc<Turn>,
+}
+
+impl RunningUpload {
+    /// The user was refused a slot: an idle upload yields its own, and to another user who may have it (`is_eligible`) so
+    /// does one whose downloader receives too slowly.
+    fn on_refused(&self, user: &UserName, is_eligible: bool, now: Instant, limits: &UploadLimits) {
+        self.waker.wake();
+        if is_eligible
+            && self.downloader != *user
+            && self.turn.is_overdue(now, limits)
+            && let Some(stream) = self.stream.upgrade()
+        {
+            log::debug!("an upload to {} is ended: it receives too slowly, and others wait", self.downloader);
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 struct AcceptLoop {
@@ -194,6 +215,9 @@ impl AcceptLoop {
         let mut progress = if has_input { connection.read() } else { Progress::Pending };
         if matches!(progress, Progress::PreambleComplete) {
             progress = connection.respond(|ticket| service.open_ticket(ticket, now), now + self.context.limits.idle);
+            if !connection.is_unauthenticated() {
+                self.context.charge(NOISE_BYTES, now);
+            }
         }
         if let Progress::Ready(peer, first_request) = progress {
             progress = match service.slots.acquire(&peer.ticket.downloader, now) {
@@ -208,8 +232,10 @@ impl AcceptLoop {
                 }
                 None => {
                     log::debug!("{} was rejected: all upload slots are taken", peer.ticket.downloader);
-                    // An idle upload may yield its slot.
-                    lock(&self.uploads).iter().for_each(|upload| upload.waker.wake());
+                    let (user, limits) = (&peer.ticket.downloader, &self.context.limits);
+                    let is_eligible = service.slots.is_eligible(user);
+                    lock(&self.uploads).iter().for_each(|upload| upload.on_refused(user, is_eligible, now, limits));
+                    self.context.charge(message_record_bytes(&BUSY), now);
                     connection.reject_busy(*peer, now + BUSY_LINGER)
                 }
             };
@@ -221,8 +247,9 @@ impl AcceptLoop {
         let started = stream.set_nonblocking(false).and_then(|()| {
             let waker = Arc::new(Waker::new()?);
             let (context, accepted) = (self.context.clone(), accepted(waker.clone()));
+            let (downloader, turn) = (accepted.peer.ticket.downloader.clone(), accepted.slot.turn().clone());
             let thread = threads::spawn("upload", move || connection::run(&context, accepted))?;
-            Ok(RunningUpload { thread, stream: Arc::downgrade(&stream), waker })
+            Ok(RunningUpload { thread, stream: Arc::downgrade(&stream), waker, downloader, turn })
         });
         let mut uploads = lock(&self.uploads);
         uploads.retain(|upload| !upload.thread.is_finished());

@@ -10,9 +10,10 @@ use crate::client::upload::test_support::{
     NOW_MS, PSK, TestUploader, all_of, message, receive, sealed, send_request, skip_data, ticket, ticket_key,
     wait_until,
 };
-use crate::common::peer_crypto::Initiator;
+use crate::common::limits::{GROUP_MIN_BYTES, RECORD_MAX_BYTES};
+use crate::common::peer_crypto::{Frame, Initiator};
 use crate::common::peer_message::{PeerRequest, PeerResponse};
-use crate::common::types::Audience;
+use crate::common::types::{Audience, ContentRef};
 use zeroize::Zeroizing;
 
 fn limits(change: impl FnOnce(&mut UploadLimits)) -> UploadLimits {
@@ -173,7 +174,7 @@ fn an_idle_downloader_loses_its_slot_to_a_waiting_one() {
     let served = || {
         let (mut reader, mut writer) = uploader.connect(&[]).unwrap();
         writer.message(&PeerRequest::Cancel).and_then(|()| writer.flush()).is_ok()
-            && matches!(reader.next(), Ok(crate::common::peer_crypto::Frame::Message(PeerResponse::Cancelled)))
+            && matches!(reader.next(), Ok(Frame::Message(PeerResponse::Cancelled)))
     };
     wait_until(served);
     assert!(matches!(message(&mut idle), PeerResponse::Busy { .. }));
@@ -236,8 +237,8 @@ fn a_limited_rate_still_delivers_everything() {
     send_request(&mut writer, &PeerRequest::Cancel);
     // If the cancel arrives before the group is begun, nothing of it is sent.
     match reader.next().unwrap() {
-        crate::common::peer_crypto::Frame::Message(message) => assert_eq!(message, PeerResponse::Cancelled),
-        crate::common::peer_crypto::Frame::Data { bytes, .. } => {
+        Frame::Message(message) => assert_eq!(message, PeerResponse::Cancelled),
+        Frame::Data { bytes, .. } => {
             let first = bytes.len() as u64;
             let (rest, last) = skip_data(&mut reader);
             assert_eq!((first + rest, last), (grant.size, PeerResponse::Cancelled));
@@ -246,4 +247,73 @@ fn a_limited_rate_still_delivers_everything() {
     }
     send_request(&mut writer, &all_of(0, &grant));
     assert_eq!(receive(&mut reader, 0, grant.size), bytes);
+}
+
+/// A ticket of another user than that of `connect`.
+fn ticket_of(user: &str, grant: &ContentRef) -> Vec<u8> {
+    test_support::sealed(&ticket_key(), user, NOW_MS + 60_000, std::slice::from_ref(grant))
+}
+
+/// Whether the user gets the content now; otherwise all slots are taken.
+fn is_served(uploader: &TestUploader, user: &str, grant: &ContentRef) -> bool {
+    let (mut reader, mut writer) = uploader.connect_with(&ticket_of(user, grant), &PSK).unwrap();
+    send_request(&mut writer, &all_of(0, grant));
+    match reader.next().unwrap() {
+        Frame::Data { .. } => true,
+        Frame::Message(message) => {
+            assert!(matches!(message, PeerResponse::Busy { .. }), "{message:?}");
+            false
+        }
+    }
+}
+
+#[test]
+fn a_downloader_that_receives_next_to_nothing_loses_its_slot_to_a_waiting_one() {
+    let limits = limits(|limits| {
+        (limits.turn, limits.turn_min_rate) = (Duration::ZERO, u64::MAX);
+        limits.stall = Duration::from_secs(3_600);
+    });
+    let uploader = TestUploader::with(1, None, limits);
+    let (large, small) = (uploader.publish_large("large"), uploader.publish("small", b"bytes", Audience::Everyone));
+    let (mut slow, mut writer) = uploader.open(&large).unwrap();
+    send_request(&mut writer, &all_of(0, &large));
+    assert!(matches!(slow.next(), Ok(Frame::Data { .. })), "it has the slot, and reads no more");
+    wait_until(|| is_served(&uploader, "hans", &small));
+}
+
+#[test]
+fn a_turn_ends_with_a_group_while_another_user_waits() {
+    let uploader = TestUploader::with(1, None, limits(|limits| limits.turn = Duration::ZERO));
+    let (large, small) = (uploader.publish_large("large"), uploader.publish("small", b"bytes", Audience::Everyone));
+    let (mut reader, mut writer) = uploader.open(&large).unwrap();
+    send_request(&mut writer, &all_of(0, &large));
+    assert!(matches!(reader.next(), Ok(Frame::Data { .. })));
+    assert!(!is_served(&uploader, "hans", &small));
+    let (skipped, last) = skip_data(&mut reader);
+    assert!(matches!(last, PeerResponse::Busy { .. }), "{last:?}");
+    let received = skipped + RECORD_MAX_BYTES as u64;
+    assert!(received < large.size && received.is_multiple_of(GROUP_MIN_BYTES), "whole groups: {received}");
+    assert!(is_served(&uploader, "hans", &small), "who has waited is next");
+}
+
+#[test]
+fn outlines_count_towards_the_rate() {
+    let rate = 100_000;
+    let uploader = TestUploader::with(4, Some(rate), UploadLimits::default());
+    let large = uploader.publish_large("large");
+    let (mut reader, mut writer) = uploader.open(&large).unwrap();
+    let start = Instant::now();
+    let (mut hashes, mut outlines) = (0, 0);
+    for _ in 0..10 {
+        send_request(&mut writer, &PeerRequest::GetGroupHashes { content: 0 });
+        while hashes < (outlines + 1) * 96 {
+            match message(&mut reader) {
+                PeerResponse::GroupHashes { hashes: part, .. } => hashes += part.len(),
+                other => panic!("{other:?}"),
+            }
+        }
+        outlines += 1;
+    }
+    let sent = Duration::from_secs_f64(hashes as f64 * 32.0 / rate as f64);
+    assert!(start.elapsed() >= sent - Duration::from_millis(50), "at least {sent:?} less a burst of 50 ms");
 }

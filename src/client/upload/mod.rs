@@ -3,7 +3,8 @@
 //! * `listener`, `pending`: accepting connections, and those that are not authenticated yet.
 //! * `connection`: one connection of a downloader.
 //! * `serve`: the decision to serve, made for every chunk group anew.
-//! * `limits`: how much is served at once, how fast, and to whom.
+//! * `slots`: how much is served at once, and whose turn it is.
+//! * `limits`: how fast, and to whom.
 //!
 //! Must not know about the server, the screen, or how downloads are written.
 
@@ -14,14 +15,17 @@ mod limits;
 mod listener;
 mod pending;
 mod serve;
+mod slots;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
-use self::limits::{TicketKeys, UploadSlots};
+use self::limits::TicketKeys;
+pub use self::limits::{LIMIT_RATE_MIN, slots_within};
 pub use self::listener::Listener;
 use self::serve::HashLock;
+use self::slots::UploadSlots;
 use crate::client::download::IncompleteFile;
 use crate::client::files::SharedFiles;
 use crate::client::publications::OwnPublications;

@@ -17,6 +17,9 @@ use crate::common::peer_crypto::{Frame, Preamble, TransferError};
 use crate::common::peer_message::{PeerRequest, PeerResponse};
 use crate::common::ticket::TransferTicket;
 
+/// The rejection of a downloader that finds all slots taken.
+pub(super) const BUSY: PeerResponse = PeerResponse::Busy { retry_ms: BUSY_RETRY_MS };
+
 /// See the module.
 pub(super) struct PendingConnection {
     pub(super) stream: Arc<TcpStream>,
@@ -125,7 +128,7 @@ impl PendingConnection {
     pub(super) fn reject_busy(&mut self, mut peer: AuthenticatedPeer, deadline: Instant) -> Progress {
         self.stage = Stage::Draining;
         self.deadline = deadline;
-        let sent = peer.writer.message(&PeerResponse::Busy { retry_ms: BUSY_RETRY_MS });
+        let sent = peer.writer.message(&BUSY);
         match sent.and_then(|()| peer.writer.flush()) {
             Ok(()) if self.stream.shutdown(Shutdown::Write).is_ok() => Progress::Pending,
             _ => Progress::Closed,

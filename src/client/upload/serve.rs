@@ -159,7 +159,8 @@ impl UploadService {
             // The list may also have been completed between the look-up and the question whether it is loading.
             publication = self.publications.lookup_granted(grant, downloader);
         }
-        let publication = publication.ok_or(RefusalReason::NotShared)?;
+        let is_allowed = self.files.private_names().allow(&grant.name);
+        let publication = publication.filter(|_| is_allowed).ok_or(RefusalReason::NotShared)?;
         if let Some(incomplete) = self.incomplete_file(grant) {
             return Ok(OpenContent { publication, backing: Backing::Incomplete(incomplete) });
         }

@@ -202,6 +202,22 @@ fn only_publications_are_served_and_only_to_their_audience() {
 }
 
 #[test]
+fn a_private_name_is_served_only_if_the_user_has_published_it() {
+    let fixture = fixture();
+    for private in [".bashrc", "credentials.txt"] {
+        fixture.write(private, b"secret");
+        let content = fixture.hash(private);
+        // As after a login: the server's list has it.
+        fixture.service.publications().publish(&name(private), content, Audience::Everyone);
+        assert_eq!(fixture.serve(private, content), Err(RefusalReason::NotShared), "{private}");
+        let missing = Content { hash: ContentHash([1; 32]), ..content };
+        assert_eq!(fixture.serve(private, missing), Err(RefusalReason::NotShared), "nor is its existence told");
+        fixture.service.files.private_names().record(&name(private));
+        assert_eq!(fixture.serve(private, content), Ok(()), "{private}");
+    }
+}
+
+#[test]
 fn an_open_content_is_valid_until_something_changes() {
     let fixture = fixture();
     fixture.write("file", b"bytes");

@@ -189,24 +189,8 @@ impl Server {
         Ok(LoginResult::Accepted(self.create_session(now, new, login_key.session_secret())))
     }
 
-    /// RESUME, from a validated address.
-    pub(super) fn on_resume(
-        &mut self,
-        now: Instant,
-        id: LoginId,
-        cookie: &Cookie,
-        client_info: &[u8; CLIENT_INFO_BYTES],
-        ticket: &[u8],
-        out: &mut Effects,
-    ) {
-        match self.resume(now, id, cookie, client_info, ticket) {
-            Some(resumed) => out.send_bytes(id.address, &resumed),
-            None => out.send_packet(id.address, Packet::Refused { nonce: id.nonce }),
-        }
-    }
-
-    /// The RESUMED packet; `None` if the ticket is not accepted.
-    fn resume(
+    /// RESUME, from a validated address. Returns the RESUMED packet; `None` if the ticket is not accepted.
+    pub(super) fn resume(
         &mut self,
         now: Instant,
         id: LoginId,

@@ -189,7 +189,10 @@ impl Server {
                 self.on_login3(now, LoginId { address, nonce }, ke3, client_info, out);
             }
             Some(Packet::Resume { nonce, cookie, client_info, ticket }) => {
-                self.on_resume(now, LoginId { address, nonce }, &cookie, client_info, ticket, out);
+                match self.resume(now, LoginId { address, nonce }, &cookie, client_info, ticket) {
+                    Some(resumed) => out.send_bytes(address, &resumed),
+                    None => out.send_packet(address, Packet::Refused { nonce }),
+                }
             }
             _ => trace!("{address}: not a request, {} bytes", datagram.len()),
         }

@@ -162,8 +162,8 @@ impl ModelledIndex {
             let key = (entry.content.hash, entry.content.size);
             let same: Vec<_> = visible.filter(|(_, _, p)| (p.content.hash, p.content.size) == key).collect();
             assert_eq!(entry.sources as usize, same.len());
-            assert_eq!(Some(entry.content.mtime_ms), same.iter().map(|(_, _, p)| p.content.mtime_ms).max());
-            assert_eq!(Some(self.clock_s - entry.age_s), same.iter().map(|(_, _, p)| p.published_s).min());
+            let oldest = same.iter().map(|(_, _, p)| (p.published_s, p.content.mtime_ms)).min();
+            assert_eq!(Some((self.clock_s - entry.age_s, entry.content.mtime_ms)), oldest);
             let wanted = ContentRef { name: entry.name, hash: entry.content.hash, size: entry.content.size };
             let sources = self.index.sources(self.owners[requester], &wanted, OWNERS, 5).into_iter();
             let expected = same.iter().map(|&(owner, ..)| self.owners[owner]).collect();

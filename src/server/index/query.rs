@@ -310,12 +310,13 @@ fn available_content(
     visibility: &mut Visibility<'_>,
     now_s: u64,
 ) -> Option<AvailableContent> {
-    let (mut sources, mut mtime_ms, mut oldest_s) = (0, i64::MIN, u64::MAX);
-    for entry in group.entries.iter().filter(|entry| visibility.is_visible(entry)) {
-        sources += 1;
-        mtime_ms = mtime_ms.max(entry.mtime_ms);
-        oldest_s = oldest_s.min(entry.published_s);
-    }
-    let (content, age_s) = (group.key.content(mtime_ms), now_s.saturating_sub(oldest_s));
-    (sources > 0).then(|| AvailableContent { name: name.clone(), content, sources, age_s })
+    let visible = group.entries.iter().filter(|entry| visibility.is_visible(entry));
+    // The time of the oldest publication: a user who publishes the same content later must not set it for everyone.
+    let (sources, oldest) = visible.fold((0, None), |(sources, oldest), entry| {
+        let this = (entry.published_s, entry.mtime_ms);
+        (sources + 1, Some(oldest.map_or(this, |oldest| this.min(oldest))))
+    });
+    let (published_s, mtime_ms) = oldest?;
+    let (content, age_s) = (group.key.content(mtime_ms), now_s.saturating_sub(published_s));
+    Some(AvailableContent { name: name.clone(), content, sources, age_s })
 }

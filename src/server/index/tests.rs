@@ -158,6 +158,19 @@ fn unpublishing_everything_leaves_the_index_empty() {
 }
 
 #[test]
+fn the_oldest_publication_decides_on_the_modification_time() {
+    let (mut index, [hans, vader, yoda]) = index(["hans", "vader", "yoda"]);
+    for (owner, mtime_ms, published_s) in [(vader, i64::MAX, 500), (hans, 50, 400), (vader, i64::MIN, 500)] {
+        let mut file = file("a", 1);
+        file.content.mtime_ms = mtime_ms;
+        index.publish(owner, &file, &everyone(), published_s);
+        let expected = if index.publication(hans, &name("a")).is_some() { 50 } else { mtime_ms };
+        let found = resolve(&index, yoda, &NameQuery::Exact(name("a")), Budget::PAGE);
+        assert_eq!(found[0].content.mtime_ms, expected, "a later publisher must not set it for everyone");
+    }
+}
+
+#[test]
 fn contents_of_a_name_are_counted_separately() {
     let (mut index, [hans, vader, yoda, luke]) = index(["hans", "vader", "yoda", "luke"]);
     for (owner, content, mtime_ms, published_s) in [(hans, 1, 50, 900), (vader, 1, 70, 300), (yoda, 2, 60, 990)] {

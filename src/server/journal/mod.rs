@@ -18,11 +18,13 @@ use crate::common::types::{Audience, FileName, InstanceId, NamedContent, Request
 
 mod data_file;
 mod error;
+mod forget;
 mod load;
 mod sqlite;
 mod writer;
 
 pub use error::JournalError;
+pub use forget::Forgotten;
 pub use load::LoadSink;
 pub use sqlite::{SqliteStore, Store, StoreError};
 use writer::JournalQueue;
@@ -96,6 +98,11 @@ impl Journal {
     /// The root secret of an existing data file, which a running server may use meanwhile. Changes nothing.
     pub fn read_root_secret(path: &Path) -> Result<[u8; 32], JournalError> {
         sqlite::read_root_secret(path)
+    }
+
+    /// Deletes what a user has published from a data file that no server uses, and makes the file smaller.
+    pub fn forget(path: &Path, user: &UserName) -> Result<Forgotten, JournalError> {
+        forget::forget(path, user)
     }
 
     /// Reads what the users that `sink` wants have stored in the data file of a running server: this one's. Its lock is the

@@ -9,6 +9,7 @@ use rand::rngs::OsRng;
 use rusqlite::{
     CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, Row, TransactionBehavior, params,
 };
+use rustix::process::{Resource, getrlimit};
 
 use super::data_file::{self, DataFileState, LockFile, Migration};
 use super::load::{self, LoadSink, members_text};
@@ -96,6 +97,10 @@ impl SqliteStore {
         Ok((store, loaded.root_secret))
     }
 
+    pub(super) fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
     fn write_all(&mut self, batch: &[Mutation]) -> rusqlite::Result<()> {
         let Self { connection, users, audiences, audience_uses, .. } = self;
         if audiences.len() > AUDIENCE_CACHE_MAX {
@@ -117,6 +122,18 @@ impl SqliteStore {
         Ok(())
     }
 
+    /// Whether the database or its log has reached the process's limit on file sizes. SQLite does not tell this error from
+    /// others.
+    fn is_at_file_size_limit(&self) -> bool {
+        let Some(limit) = getrlimit(Resource::Fsize).current else { return false };
+        let length = |suffix: &str| {
+            let mut path = self.path.clone().into_os_string();
+            path.push(suffix);
+            std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+        };
+        ["", "-wal"].into_iter().any(|suffix| length(suffix) >= limit)
+    }
+
     /// Every error but a lock is final.
     fn classify_error(&self, error: &rusqlite::Error) -> StoreError {
         let path = display_path(&self.path);
@@ -125,6 +142,9 @@ impl SqliteStore {
                 StoreError::Locked(format!("{path} is locked by another program"))
             }
             Some(ErrorCode::DiskFull) => StoreError::Failed(format!("cannot store in {path}: no room left")),
+            Some(ErrorCode::SystemIoFailure) if self.is_at_file_size_limit() => {
+                StoreError::Failed(format!("cannot store in {path}: no room left below the limit of `ulimit -f`"))
+            }
             _ => StoreError::Failed(format!("cannot store in {path}: {}", escape_controls(&error.to_string()))),
         }
     }

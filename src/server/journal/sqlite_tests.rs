@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::common::types::{Content, ContentHash, FileName, InstanceId, NamedContent, RequestId};
-use crate::server::journal::{LastMutation, StoredPublication};
+use crate::server::journal::{Journal, LastMutation, StoredPublication};
 
 #[derive(Default)]
 struct Contents {
@@ -220,6 +220,35 @@ fn what_unwanted_users_have_published_is_checked_but_not_loaded() {
     drop(store);
     let error = SqliteStore::open(&path, &mut Of(Contents::default(), "leia")).unwrap_err();
     assert!(matches!(error, JournalError::Damaged { .. }), "{error}");
+}
+
+#[test]
+fn a_forgotten_user_leaves_the_publications_of_others_and_a_smaller_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.db");
+    let missing = Journal::forget(&path, &user("hans")).unwrap_err();
+    assert!(missing.to_string().contains("there is no data file") && !path.exists(), "{missing}");
+    let (mut store, _) = open(&path);
+    let (some, shared) = (Audience::only(vec![user("yoda")]), Audience::only(vec![user("vader")]));
+    store.write(&[publish("hans", 1, &names(5_000), some), publish("hans", 2, &names(2), shared.clone())]).unwrap();
+    store.write(&[publish("leia", 1, &names(2), shared.clone())]).unwrap();
+    let in_use = Journal::forget(&path, &user("hans")).unwrap_err();
+    assert!(matches!(in_use, JournalError::InUse { .. }), "{in_use}");
+    Box::new(store).close().unwrap();
+
+    let before = fs::metadata(&path).unwrap().len();
+    let forgotten = Journal::forget(&path, &user("hans")).unwrap();
+    let after = fs::metadata(&path).unwrap().len();
+    assert_eq!((forgotten.publications, forgotten.bytes), (5_000, before - after));
+    assert!(after < before / 4, "{after} of {before}");
+    let (store, contents) = open(&path);
+    let left: Vec<_> =
+        contents.publications.iter().map(|left| (left.user.as_str(), (*left.audience).clone())).collect();
+    assert_eq!(left, [("leia", shared.clone()), ("leia", shared)]);
+    assert_eq!(contents.last.len(), 2, "a request of hans is still not executed twice");
+    assert_eq!(store.audience_uses.values().collect::<Vec<_>>(), [&2]);
+    drop(store);
+    assert_eq!(Journal::forget(&path, &user("nobody")).unwrap().publications, 0);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::client::download::discovery::SourceOffer;
 use crate::client::download::group_set::GroupSet;
 use crate::client::download::partial_file::IncompleteFile;
 use crate::client::download::scheduler::{Assignment, FileId, SourceId};
-use crate::client::download::{DownloadError, DownloadOutcome, WaitReason};
+use crate::client::download::{DownloadError, DownloadOutcome, DownloadReport};
 use crate::common::chunk_tree::GroupHashes;
 use crate::common::peer_message::RefusalReason;
 use crate::common::types::UserName;
@@ -150,22 +150,5 @@ pub(in crate::client::download) enum Effect {
     Finalize(FileId, Arc<IncompleteFile>),
     /// End all writing to the partial file of a failed download, and unlock it.
     Close(Arc<IncompleteFile>),
-    Report(ProgressReport),
-}
-
-/// What is reported to the user.
-pub(in crate::client::download) enum ProgressReport {
-    /// This many bytes of the file are verified.
-    Received(FileId, u64),
-    Opened(FileId, Arc<IncompleteFile>),
-    /// Something that the user has sent of the file was verified, for the first time.
-    Delivered(FileId, UserName),
-    Finished(FileId, DownloadOutcome),
-    /// The download waits for this user.
-    Waiting(UserName, WaitReason),
-    SourceDropped {
-        user: UserName,
-        file: FileId,
-        reason: String,
-    },
+    Report(DownloadReport),
 }

@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 pub(super) use events::{
-    DownloadEvent, Effect, FileEvent, GroupRequest, OpenedFile, ProgressReport, REPORT_INTERVAL, SourceCommand,
-    SourceEnd, SourceEvent, SourcesFound, StoreResult,
+    DownloadEvent, Effect, FileEvent, GroupRequest, OpenedFile, REPORT_INTERVAL, SourceCommand, SourceEnd, SourceEvent,
+    SourcesFound, StoreResult,
 };
 pub(super) use peer_history::PeerHistory;
 use sources::{PendingDial, QueryTimer};
@@ -23,7 +23,7 @@ use super::discovery::{PeerAddress, SourceOffer};
 use super::file_job::{FileJob, FileState};
 use super::same_partial_file_predecessors;
 use super::scheduler::{Assignment, FileId, NextRequest, Scheduler, SourceId, Verified};
-use super::{DownloadError, DownloadOutcome, WaitReason};
+use super::{DownloadError, DownloadOutcome, DownloadReport, WaitReason};
 use crate::common::chunk_tree::{GroupHashes, group_count};
 use crate::common::peer_message::RefusalReason;
 use crate::common::types::UserName;
@@ -240,7 +240,7 @@ impl<'a> Coordinator<'a> {
                     self.on_delivered(file, user);
                 }
                 if matches!(outcome, DownloadOutcome::Saved { .. }) && !self.files[file].is_finished {
-                    self.report(ProgressReport::Received(file, self.jobs[file].item.content.size));
+                    self.report_received(file, self.jobs[file].item.content.size);
                 }
                 self.finish(file, outcome);
             }
@@ -263,7 +263,7 @@ impl<'a> Coordinator<'a> {
             incomplete.set_verified(group, Some(&user));
             self.on_delivered(file, user);
         }
-        self.report(ProgressReport::Received(file, self.scheduler.verified_bytes(file)));
+        self.report_received(file, self.scheduler.verified_bytes(file));
         if verified == Verified::Complete {
             self.effects.push(Effect::Finalize(file, incomplete));
         }
@@ -272,7 +272,7 @@ impl<'a> Coordinator<'a> {
     /// The user has delivered something of the file that was verified.
     fn on_delivered(&mut self, file: FileId, user: UserName) {
         if self.files[file].owners.insert(user.clone()) {
-            self.report(ProgressReport::Delivered(file, user));
+            self.report(DownloadReport::Delivered(self.jobs[file].index, user));
         }
     }
 
@@ -290,12 +290,12 @@ impl<'a> Coordinator<'a> {
         source.availability_due.remove(&file);
         let (user, state) = (source.peer.user.clone(), &mut self.files[file]);
         if !source.has_delivered {
-            self.history.record_help(&user, false);
+            self.history.record_no_help(&user, false);
         }
         state.last_failure = Some(format!("{user}: {reason}"));
         (state.other_failure, state.has_no_resources) = (true, false);
         if state.excluded_users.insert(user.clone()) && is_reported {
-            self.report(ProgressReport::SourceDropped { user, file, reason });
+            self.report(DownloadReport::SourceDropped { index: self.jobs[file].index, user, reason });
         }
     }
 
@@ -312,7 +312,7 @@ impl<'a> Coordinator<'a> {
                 let verified = self.scheduler.mark_present(file, group);
                 let verified_bytes = self.scheduler.verified_bytes(file);
                 self.found_bytes += verified_bytes - before;
-                self.report(ProgressReport::Received(file, verified_bytes));
+                self.report_received(file, verified_bytes);
                 if verified == Verified::Complete {
                     self.effects.push(Effect::Finalize(file, incomplete));
                 }
@@ -333,7 +333,7 @@ impl<'a> Coordinator<'a> {
         }
         self.scheduler.on_opened(file, start_group);
         self.files[file].incomplete = Some(incomplete.clone());
-        self.report(ProgressReport::Opened(file, incomplete));
+        self.report(DownloadReport::Started(self.jobs[file].index, incomplete));
     }
 
     /// Reports the outcome of a file. Only the first one counts.
@@ -351,7 +351,7 @@ impl<'a> Coordinator<'a> {
         self.unfinished -= 1;
         self.scheduler.finish_file(file);
         self.without_source.remove(&file);
-        self.report(ProgressReport::Finished(file, outcome));
+        self.report(DownloadReport::Finished(self.jobs[file].index, outcome));
     }
 
     /// Fails the unfinished files for which `reason` returns an error.
@@ -424,7 +424,12 @@ impl<'a> Coordinator<'a> {
         self.effects.push(Effect::Send(id, command));
     }
 
-    fn report(&mut self, report: ProgressReport) {
+    fn report_received(&mut self, file: FileId, done: u64) {
+        let FileJob { index, item } = &self.jobs[file];
+        self.report(DownloadReport::Received { index: *index, done, total: item.content.size });
+    }
+
+    fn report(&mut self, report: DownloadReport) {
         self.effects.push(Effect::Report(report));
     }
 }

@@ -15,6 +15,9 @@ use crate::common::types::UserName;
 const REDIAL_WAIT_MIN: Duration = Duration::from_millis(100);
 const REDIAL_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// In how many queries a user whose upload slots are all taken is named as one that brought nothing.
+const QUERIES_WITHOUT_BUSY: u32 = 3;
+
 /// See the module.
 #[derive(Default)]
 pub(in crate::client::download) struct PeerHistory {
@@ -23,8 +26,8 @@ pub(in crate::client::download) struct PeerHistory {
     pub(super) misbehaved: HashSet<UserName>,
     /// Users for whom a download has waited, as reported.
     pub(super) reported_waiting: HashSet<(UserName, WaitReason)>,
-    /// Users whose sources brought nothing, the last one last.
-    unhelpful: Vec<UserName>,
+    /// Users whose sources brought nothing, the last one last, and in how many queries they are still named.
+    unhelpful: Vec<(UserName, u32)>,
 }
 
 /// How often one address is dialled, for all users that are said to listen there together.
@@ -38,23 +41,29 @@ pub(super) struct DialBackoff {
 }
 
 impl PeerHistory {
-    /// The users to name to the server as those that brought nothing.
-    pub(in crate::client::download) fn avoided(&self) -> Vec<UserName> {
-        let mut users: Vec<UserName> = self.unhelpful.iter().rev().cloned().collect();
+    /// The users to name in the next query as those that brought nothing.
+    pub(in crate::client::download) fn avoided(&mut self) -> Vec<UserName> {
+        let mut users: Vec<UserName> = self.unhelpful.iter().rev().map(|(user, _)| user.clone()).collect();
         while encoded_len(&users) > AVOIDED_MAX_BYTES {
             users.pop();
         }
+        self.unhelpful.iter_mut().for_each(|(_, queries)| *queries -= 1);
+        self.unhelpful.retain(|(_, queries)| *queries > 0);
         users
     }
 
-    /// A source of the user has ended or cannot serve a file.
-    pub(super) fn record_help(&mut self, user: &UserName, has_delivered: bool) {
-        self.unhelpful.retain(|known| known != user);
-        if !has_delivered {
-            self.unhelpful.push(user.clone());
-            let excess = self.unhelpful.len().saturating_sub(AVOIDED_MAX_USERS);
-            self.unhelpful.drain(..excess);
-        }
+    /// A source of the user has delivered something.
+    pub(super) fn record_help(&mut self, user: &UserName) {
+        self.unhelpful.retain(|(known, _)| known != user);
+    }
+
+    /// A source of the user has ended without having delivered anything, or cannot serve a file. One that is busy may soon
+    /// have a free slot.
+    pub(super) fn record_no_help(&mut self, user: &UserName, is_busy: bool) {
+        self.record_help(user);
+        self.unhelpful.push((user.clone(), if is_busy { QUERIES_WITHOUT_BUSY } else { u32::MAX }));
+        let excess = self.unhelpful.len().saturating_sub(AVOIDED_MAX_USERS);
+        self.unhelpful.drain(..excess);
     }
 
     /// When the address may be dialled, if that is limited.

@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{ActiveSource, Coordinator, Effect, ProgressReport, SourceCommand, SourceEnd, SourcesFound};
+use super::{ActiveSource, Coordinator, Effect, SourceCommand, SourceEnd, SourcesFound};
 use crate::client::backoff::Backoff;
 use crate::client::control::RequestError;
 use crate::client::download::discovery::{OFFER_LIFETIME, PeerAddress, SOURCES_PER_FILE, SourceOffer};
 use crate::client::download::scheduler::{FileId, SourceId};
-use crate::client::download::{DownloadError, WaitReason};
+use crate::client::download::{DownloadError, DownloadReport, WaitReason};
 use crate::common::types::UserName;
 
 /// Sources dialled or connected at once: each takes about 3 MiB.
@@ -252,8 +252,10 @@ impl Coordinator<'_> {
         self.record_failure(now, id, &source, &end);
         self.scheduler.remove_source(id);
         let PeerAddress { user, address } = &source.peer;
-        if !matches!(end, SourceEnd::Done | SourceEnd::NoResources(_)) {
-            self.history.record_help(user, source.has_delivered);
+        match end {
+            _ if source.has_delivered => self.history.record_help(user),
+            SourceEnd::Done | SourceEnd::NoResources(_) => {}
+            _ => self.history.record_no_help(user, matches!(end, SourceEnd::Busy { .. })),
         }
         let dial = self.history.address(now, *address);
         match end {
@@ -273,7 +275,7 @@ impl Coordinator<'_> {
             }
             SourceEnd::Misbehaved { file, reason } => {
                 self.history.misbehaved.insert(user.clone());
-                self.report(ProgressReport::SourceDropped { user: user.clone(), file, reason });
+                self.report(DownloadReport::SourceDropped { index: self.jobs[file].index, user: user.clone(), reason });
             }
         }
         // What it has left is queried at once, unless it never delivered anything.
@@ -284,7 +286,7 @@ impl Coordinator<'_> {
 
     pub(super) fn report_waiting(&mut self, user: UserName, reason: WaitReason) {
         if self.history.reported_waiting.insert((user.clone(), reason)) {
-            self.report(ProgressReport::Waiting(user, reason));
+            self.report(DownloadReport::Waiting(user, reason));
         }
     }
 

@@ -68,30 +68,23 @@ impl RecordedProgress {
         assert!(finished.iter().map(|(index, _)| *index).eq(0..count), "each is reported once");
         finished.into_iter().map(|(_, outcome)| outcome).collect()
     }
-}
 
-impl DownloadProgress for RecordedProgress {
-    fn received(&self, index: usize, done: u64, total: u64) {
-        self.received.lock().unwrap().push((index, done, total));
-        if self.stop_at.is_some_and(|at| done >= at) {
-            *self.alive.lock().unwrap() = None;
+    fn record(&self, report: DownloadReport) {
+        match report {
+            DownloadReport::Received { index, done, total } => {
+                self.received.lock().unwrap().push((index, done, total));
+                if self.stop_at.is_some_and(|at| done >= at) {
+                    *self.alive.lock().unwrap() = None;
+                }
+            }
+            DownloadReport::Waiting(user, _) => self.waiting.lock().unwrap().push(user.to_string()),
+            DownloadReport::SourceDropped { user, reason, .. } => {
+                self.dropped.lock().unwrap().push((user.to_string(), reason));
+            }
+            DownloadReport::Finished(index, outcome) => self.finished.lock().unwrap().push((index, outcome)),
+            DownloadReport::Started(_, incomplete) => self.started.lock().unwrap().push(incomplete),
+            DownloadReport::Delivered(..) => {}
         }
-    }
-
-    fn waiting(&self, user: &UserName, _: WaitReason) {
-        self.waiting.lock().unwrap().push(user.to_string());
-    }
-
-    fn source_dropped(&self, user: &UserName, _name: &FileName, why: &str) {
-        self.dropped.lock().unwrap().push((user.to_string(), why.to_owned()));
-    }
-
-    fn finished(&self, index: usize, outcome: DownloadOutcome) {
-        self.finished.lock().unwrap().push((index, outcome));
-    }
-
-    fn started(&self, _index: usize, incomplete: &Arc<IncompleteFile>) {
-        self.started.lock().unwrap().push(incomplete.clone());
     }
 }
 
@@ -129,7 +122,7 @@ impl DownloadFixture {
 
     fn fetch_from(&self, discovery: Arc<TestDiscovery>) -> Vec<DownloadOutcome> {
         let downloader = Downloader::with_discovery(self.dir.path(), discovery).unwrap();
-        downloader.fetch(&self.wanted, &self.options, &self.progress.cancelled, &self.progress);
+        downloader.fetch(&self.wanted, &self.options, &self.progress.cancelled, &|report| self.progress.record(report));
         self.progress.take_outcomes(self.wanted.len())
     }
 

@@ -172,28 +172,17 @@ fn a_small_partial_file_in_use_is_waited_for() {
 
 #[test]
 fn a_target_that_appears_meanwhile_is_not_replaced() {
-    struct Plants<'a> {
-        progress: &'a RecordedProgress,
-        path: PathBuf,
-    }
-    impl DownloadProgress for Plants<'_> {
-        fn received(&self, _: usize, _: u64, _: u64) {}
-        fn source_dropped(&self, _: &UserName, _: &FileName, _: &str) {}
-        fn finished(&self, index: usize, outcome: DownloadOutcome) {
-            self.progress.finished(index, outcome);
-        }
-        fn started(&self, _: usize, _: &Arc<IncompleteFile>) {
-            std::fs::write(&self.path, b"mine").unwrap();
-        }
-    }
     for (policy, keeps) in [(OnExists::Error, true), (OnExists::Rename, true), (OnExists::Overwrite, false)] {
         let (mut fixture, _) = fixture(2 * MIB + 3);
         let peer = fixture.peer("hans", PeerBehaviour::Slow(Duration::from_millis(1)));
         fixture.options.on_exists = policy;
         let path = fixture.path("folder/report.pdf");
-        let plants = Plants { progress: &fixture.progress, path: path.clone() };
+        let plant = |report| match report {
+            DownloadReport::Started(..) => std::fs::write(&path, b"mine").unwrap(),
+            report => fixture.progress.record(report),
+        };
         let downloader = Downloader::with_discovery(fixture.dir.path(), TestDiscovery::of(&[&peer])).unwrap();
-        downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &plants);
+        downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &plant);
         let outcomes = fixture.progress.take_outcomes(1);
         match (policy, &outcomes[0]) {
             (OnExists::Error, DownloadOutcome::Failed(DownloadError::Exists)) => {
@@ -228,7 +217,10 @@ fn race(fixture: &DownloadFixture) -> usize {
     let both = [&fixture.progress, &other];
     std::thread::scope(|scope| {
         for (downloader, progress) in downloaders.iter().zip(both) {
-            scope.spawn(|| downloader.fetch(&fixture.wanted, &fixture.options, &progress.cancelled, progress));
+            scope.spawn(|| {
+                let on_report = |report| progress.record(report);
+                downloader.fetch(&fixture.wanted, &fixture.options, &progress.cancelled, &on_report);
+            });
         }
     });
     let outcomes = both.map(|progress| progress.take_outcomes(fixture.wanted.len()));
@@ -302,5 +294,24 @@ fn the_partial_file_of_another_user_is_left_alone() {
             }
         }
         assert!(paths.iter().all(|path| std::fs::read(path).unwrap() == b"theirs"));
+    }
+}
+
+#[test]
+fn the_name_of_a_partial_file_is_no_target() {
+    for size in SIZES {
+        let part = |content: &[u8]| format!(".{}.part", &blake3::hash(content).to_hex()[..32]);
+        for name in [part(&bytes(size, 0)), part(b"of another file")] {
+            let mut fixture = DownloadFixture::new(&[(&name, bytes(size, 0))]);
+            let peer = fixture.peer("hans", PeerBehaviour::Honest);
+            for policy in [OnExists::Error, OnExists::Overwrite, OnExists::Rename, OnExists::Skip] {
+                fixture.options.on_exists = policy;
+                let outcomes = fixture.fetch(&[&peer]);
+                assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Local(_))), "{outcomes:?}");
+                assert_eq!(files_in(fixture.dir.path()), 0);
+            }
+            std::fs::write(fixture.path(&name), bytes(size, 0)).unwrap();
+            assert_all_saved(&fixture.fetch(&[&peer]));
+        }
     }
 }

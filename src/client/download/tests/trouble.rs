@@ -31,7 +31,8 @@ fn a_source_with_wrong_bytes_is_dropped_and_reported() {
         // The misbehaving source is the only one at first, so the group that it corrupts is requested from it.
         let discovery = TestDiscovery::of(&[&misbehaving]);
         let downloader = Downloader::with_discovery(fixture.dir.path(), discovery).unwrap();
-        downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &fixture.progress);
+        let on_report = |report| fixture.progress.record(report);
+        downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &on_report);
         let outcomes = fixture.progress.take_outcomes(1);
         assert!(
             matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::HashMismatch)),

@@ -48,7 +48,7 @@ impl<'a> Fixture<'a> {
     fn advance(&mut self) -> Vec<Effect> {
         let effects = self.coordinator.advance(self.now);
         for effect in &effects {
-            if let Effect::Report(ProgressReport::Finished(file, DownloadOutcome::Failed(error))) = effect {
+            if let Effect::Report(DownloadReport::Finished(file, DownloadOutcome::Failed(error))) = effect {
                 self.failures.insert(*file, error.to_string());
             }
         }
@@ -145,7 +145,7 @@ fn dialled<'a>(effects: &'a [Effect]) -> Vec<&'a str> {
 /// Whose data was verified for the first time.
 fn owners<'a>(effects: &'a [Effect]) -> Vec<(FileId, &'a str)> {
     let owner = |effect: &'a Effect| match effect {
-        Effect::Report(ProgressReport::Delivered(file, user)) => Some((*file, user.as_str())),
+        Effect::Report(DownloadReport::Delivered(file, user)) => Some((*file, user.as_str())),
         _ => None,
     };
     effects.iter().filter_map(owner).collect()
@@ -165,12 +165,12 @@ fn kinds(effects: &[Effect]) -> Vec<String> {
         Effect::Open(file, _) => format!("open {file}"),
         Effect::Finalize(file, _) => format!("finalize {file}"),
         Effect::Close(_) => "close".to_owned(),
-        Effect::Report(ProgressReport::Received(file, bytes)) => format!("received {bytes} of {file}"),
-        Effect::Report(ProgressReport::Opened(file, _)) => format!("opened {file}"),
-        Effect::Report(ProgressReport::Delivered(..)) => String::new(),
-        Effect::Report(ProgressReport::Finished(file, _)) => format!("finished {file}"),
-        Effect::Report(ProgressReport::Waiting(user, reason)) => format!("waiting for {user}: {reason:?}"),
-        Effect::Report(ProgressReport::SourceDropped { user, file, .. }) => format!("dropped {user} for {file}"),
+        Effect::Report(DownloadReport::Received { index, done, .. }) => format!("received {done} of {index}"),
+        Effect::Report(DownloadReport::Started(file, _)) => format!("opened {file}"),
+        Effect::Report(DownloadReport::Delivered(..)) => String::new(),
+        Effect::Report(DownloadReport::Finished(file, _)) => format!("finished {file}"),
+        Effect::Report(DownloadReport::Waiting(user, reason)) => format!("waiting for {user}: {reason:?}"),
+        Effect::Report(DownloadReport::SourceDropped { index, user, .. }) => format!("dropped {user} for {index}"),
     };
     effects.iter().map(kind).filter(|kind| !kind.is_empty()).collect()
 }
@@ -382,7 +382,7 @@ fn an_interrupt_fails_all_unfinished_files_and_closes_their_partial_files() {
     let (jobs, mut history) = (jobs(&[2 * MIB, 100]), PeerHistory::default());
     let mut fixture = Fixture::new(&jobs, &mut history, Duration::from_secs(10));
     let effects = fixture.connect_and_open();
-    let Some(Effect::Report(ProgressReport::Opened(0, incomplete))) = effects.first() else { panic!("it is open") };
+    let Some(Effect::Report(DownloadReport::Started(0, incomplete))) = effects.first() else { panic!("it is open") };
     assert!(!incomplete.is_closed());
     let effects = fixture.feed(DownloadEvent::Interrupted);
     assert_eq!(kinds(&effects), ["close", "finished 0", "finished 1"]);

@@ -1,6 +1,8 @@
 //! Sources that claim what is not theirs, or promise what they do not send.
 
 use super::*;
+use crate::common::limits::{AVOIDED_MAX_BYTES, AVOIDED_MAX_USERS};
+use crate::common::message::encoded_len;
 
 #[test]
 fn another_user_who_claims_the_address_of_a_source_does_not_keep_it_away() {
@@ -68,4 +70,22 @@ fn a_source_that_hashes_its_file_for_long_is_reported_once() {
     fixture.connect_and_open();
     assert_eq!(kinds(&fixture.source(0, SourceEvent::Hashing)), ["waiting for hans: Hashing"]);
     assert!(kinds(&fixture.source(0, SourceEvent::Hashing)).is_empty());
+}
+
+#[test]
+fn a_busy_user_is_avoided_for_a_few_queries_and_one_that_brought_nothing_until_it_helps() {
+    let mut history = PeerHistory::default();
+    let users = ["hans", "vader"].map(|user| UserName::parse(user).unwrap());
+    history.record_no_help(&users[0], false);
+    history.record_no_help(&users[1], true);
+    let named: Vec<usize> = (0..5).map(|_| history.avoided().len()).collect();
+    assert_eq!(named, [2, 2, 2, 1, 1]);
+    history.record_help(&users[0]);
+    assert!(history.avoided().is_empty());
+    for at in 0..100 {
+        history.record_no_help(&UserName::parse(&format!("{at:064}")).unwrap(), false);
+    }
+    let avoided = history.avoided();
+    assert!(encoded_len(&avoided) <= AVOIDED_MAX_BYTES && avoided.len() <= AVOIDED_MAX_USERS);
+    assert_eq!(avoided[0].as_str(), format!("{:064}", 99), "the last ones");
 }
