@@ -1,5 +1,4 @@
 """A server whose log nobody reads keeps serving, and ends at SIGTERM."""
-# Known failure: take this line out when the case passes.
 from harness import *
 
 setup = Setup()
