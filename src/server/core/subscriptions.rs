@@ -143,6 +143,8 @@ impl Server {
     /// SUBSCRIBE: sets one subscription. The reply has its state as of now.
     pub(super) fn on_subscribe(&mut self, key: SessionKey, id: RequestId, number: u8, topic: Topic) -> Response {
         let subscriptions = self.sessions.get_mut(key).subscriptions.get_or_insert_default();
+        // The reply has the latest state: the interval limits only what is sent without being asked for.
+        subscriptions.last_sent = None;
         if subscriptions.set_by[usize::from(number)] < id {
             subscriptions.set_by[usize::from(number)] = id;
             if let Some(replaced) = subscriptions.topics[usize::from(number)].replace(topic.clone()) {

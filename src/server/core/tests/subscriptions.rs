@@ -148,6 +148,17 @@ fn reports_are_coalesced_to_ten_a_second() {
 }
 
 #[test]
+fn a_change_after_a_request_is_reported_at_once() {
+    let mut test = TestServer::new(&[]);
+    let (mut hans, mut vader) = (test.insert_session("hans"), test.insert_session("vader"));
+    for text in ["a", "b", "c"] {
+        assert_eq!(subscribe(&mut test, &mut vader, 0, Topic::File(name(text))).present, 0);
+        let sent = send(&mut test, &mut hans, publish(text));
+        assert_eq!(reported(&mut vader, sent), [1], "{text}: without an interval to the report before");
+    }
+}
+
+#[test]
 fn a_late_repeat_of_an_earlier_request_sets_nothing() {
     let mut test = TestServer::new(&[]);
     let (mut hans, mut vader) = (test.insert_session("hans"), test.insert_session("vader"));
