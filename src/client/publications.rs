@@ -23,11 +23,16 @@ use crate::common::types::{Audience, Content, ContentRef, FileName, UserName};
 /// the background.
 const LOGIN_WAIT_MAX: Duration = Duration::from_millis(250);
 
+/// Audiences requested at once.
+const AUDIENCES_AT_ONCE: usize = 256;
+/// Most members over all distinct audiences that a server may list: many times what it allows a user by default.
+const AUDIENCES_MAX_MEMBERS: usize = 4_000_000;
+
 /// A published name. Publishing the name again makes a new value, so that an upload notices.
 #[derive(Debug)]
 pub(crate) struct Publication {
     pub content: Content,
-    audience: Audience,
+    audience: Arc<Audience>,
 }
 
 /// All publications of the user. See the module.
@@ -49,6 +54,8 @@ struct PublicationTable {
     /// Set while there is a guard. Dropping it disconnects the receivers.
     incomplete: Option<(Sender<Infallible>, Receiver<Infallible>)>,
     published: BTreeMap<FileName, Arc<Publication>>,
+    /// Of all publications since the login: each is kept once.
+    audiences: BTreeSet<Arc<Audience>>,
     /// Names published or unpublished since the login, which are newer than the list being loaded.
     changed_since_login: BTreeSet<FileName>,
 }
@@ -117,7 +124,7 @@ impl OwnPublications {
     pub fn restricted_among<'a>(&self, names: impl Iterator<Item = &'a FileName>) -> Vec<FileName> {
         let table = self.wait_loaded(COMMAND_TIMEOUT);
         let is_restricted = |name: &&FileName| {
-            table.published.get(*name).is_some_and(|publication| publication.audience != Audience::Everyone)
+            table.published.get(*name).is_some_and(|publication| *publication.audience != Audience::Everyone)
         };
         names.filter(is_restricted).cloned().collect()
     }
@@ -159,6 +166,7 @@ impl OwnPublications {
         table.login += 1;
         (table.is_loading, table.is_complete) = (true, false);
         table.published.clear();
+        table.audiences.clear();
         table.changed_since_login.clear();
         table.login
     }
@@ -169,10 +177,15 @@ impl OwnPublications {
         for entry in public {
             self.on_loaded(login, &entry, Audience::Everyone);
         }
-        let names: Vec<FileName> = restricted.iter().map(|entry| entry.name.clone()).collect();
-        for (entry, users) in restricted.iter().zip(server.audiences_of(&names)?) {
-            if let Some(users) = users {
-                self.on_loaded(login, entry, Audience::only(users));
+        for entries in restricted.chunks(AUDIENCES_AT_ONCE) {
+            let names: Vec<FileName> = entries.iter().map(|entry| entry.name.clone()).collect();
+            for (entry, users) in entries.iter().zip(server.audiences_of(&names)?) {
+                if let Some(users) = users {
+                    self.on_loaded(login, entry, Audience::only(users));
+                }
+            }
+            if lock(&self.table).members() > AUDIENCES_MAX_MEMBERS {
+                return Err(RequestError::EndlessList);
             }
         }
         Ok(())
@@ -200,7 +213,24 @@ impl OwnPublications {
 
 impl PublicationTable {
     fn publish(&mut self, name: &FileName, content: Content, audience: Audience) {
+        let audience = Arc::new(audience);
+        let audience = match self.audiences.get(&audience) {
+            Some(known) => Arc::clone(known),
+            None => {
+                self.audiences.insert(Arc::clone(&audience));
+                audience
+            }
+        };
         self.published.insert(name.clone(), Arc::new(Publication { content, audience }));
+    }
+
+    /// Over all distinct audiences.
+    fn members(&self) -> usize {
+        let members = |audience: &Arc<Audience>| match &**audience {
+            Audience::Everyone => 0,
+            Audience::Only(users) => users.len(),
+        };
+        self.audiences.iter().map(members).sum()
     }
 }
 
@@ -210,7 +240,7 @@ impl OwnPublications {
     pub fn all(&self) -> BTreeMap<FileName, (Content, Audience)> {
         let table = lock(&self.table);
         let entry = |(name, publication): (&FileName, &Arc<Publication>)| {
-            (name.clone(), (publication.content, publication.audience.clone()))
+            (name.clone(), (publication.content, Audience::clone(&publication.audience)))
         };
         table.published.iter().map(entry).collect()
     }

@@ -4,7 +4,7 @@
 //! when no server listens. While the connection is lost the sockets are reopened from time to time, since this host's own
 //! address may have changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -24,6 +24,8 @@ use crate::common::sync::lock;
 pub(super) const WAKE: Token = Token(usize::MAX);
 /// While the connection is lost, the sockets are reopened after this time: this host may have another address.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(3);
+/// Most datagrams taken from a socket before commands and timers have their turn.
+const DATAGRAMS_PER_ITERATION: usize = 256;
 /// Readiness events taken at once.
 const EVENTS_MAX: usize = 16;
 
@@ -48,6 +50,8 @@ impl SessionDriver {
     /// Runs until the last handle is dropped.
     pub fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_MAX);
+        // Sockets that may hold more datagrams.
+        let mut readable = BTreeSet::new();
         while self.drain_commands().is_continue() {
             let now = clock();
             if self.session.poll_timeout().is_some_and(|due| due <= now) {
@@ -55,7 +59,10 @@ impl SessionDriver {
                 self.session.handle_timeout(now);
             }
             self.flush();
-            let wait = self.session.poll_timeout().map(|due| due.saturating_duration_since(clock()));
+            let wait = match readable.is_empty() {
+                true => self.session.poll_timeout().map(|due| due.saturating_duration_since(clock())),
+                false => Some(Duration::ZERO),
+            };
             match self.poll.poll(&mut events, wait) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -64,9 +71,10 @@ impl SessionDriver {
             for event in &events {
                 match event.token() {
                     WAKE => self.shared.is_woken.store(false, Ordering::Release),
-                    Token(socket) => self.receive(socket),
+                    Token(socket) => drop(readable.insert(socket)),
                 }
             }
+            readable.retain(|&socket| self.receive(socket));
         }
     }
 
@@ -102,14 +110,17 @@ impl SessionDriver {
         ControlFlow::Continue(())
     }
 
-    fn receive(&mut self, socket: usize) {
-        while let Some(received) = self.sockets.receive(socket) {
+    /// Takes datagrams from a socket, not so many that commands or heartbeats would wait. Returns whether there may be more.
+    fn receive(&mut self, socket: usize) -> bool {
+        for _ in 0..DATAGRAMS_PER_ITERATION {
+            let Some(received) = self.sockets.receive(socket) else { return false };
             let now = clock();
             match received {
                 Received::Datagram(from, datagram) => self.session.handle_datagram(now, from, datagram),
                 Received::Unreachable(address) => self.session.unreachable(now, address),
             }
         }
+        true
     }
 
     /// Dispatches the session's events and sends its datagrams.

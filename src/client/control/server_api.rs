@@ -7,10 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use serde::Serialize;
+
 use crate::client::control::{ControlHandle, RequestError};
+use crate::client::session::list_limits::{EndlessList, ListLimits};
 pub use crate::client::session::publishing::PublishAudience;
 use crate::client::session::publishing::{Publishing, list_max_bytes, split_to_fit};
-use crate::common::limits::{BATCH_MAX_FILES, SOURCES_REQUEST_MAX_BYTES};
+use crate::common::limits::{AUDIENCE_MAX_USERS, BATCH_MAX_FILES, SOURCES_REQUEST_MAX_BYTES};
 use crate::common::message::{
     AvailableContent, Cursor, NameQuery, OwnPublication, Request, ResolvePurpose, Response, SourceGrant,
 };
@@ -172,6 +175,7 @@ impl ServerApi {
 
     fn audience_from(&self, name: &FileName, first: Response) -> Result<Option<Vec<UserName>>, RequestError> {
         match self.fetch_users(Some(first), |cursor| Request::AudienceOf { name: name.clone(), cursor }) {
+            Ok(users) if users.len() > AUDIENCE_MAX_USERS => Err(EndlessList.into()),
             Ok(users) => Ok(Some(users)),
             Err(RequestError::NotPublished) => Ok(None),
             Err(error) => Err(error),
@@ -275,10 +279,11 @@ impl ServerApi {
     ) -> Result<Vec<SourceGrant>, RequestError> {
         let (mut sources, mut seen) = (Vec::new(), BTreeSet::new());
         let mut needed = vec![limit; batch.len()];
-        let mut response = first;
+        let (mut response, mut limits) = (first, ListLimits::default());
         loop {
             let cursor = match response {
                 Response::Sources { sources: page, next } => {
+                    let known = sources.len();
                     for source in page {
                         let is_served = |&index: &usize| index < 64 && source.file_mask & 1 << index != 0;
                         let served: Vec<usize> = (0..batch.len()).filter(is_served).collect();
@@ -292,9 +297,11 @@ impl ServerApi {
                         sources.sort_by_key(|source| Reverse(source.has_free_slot));
                         return Ok(sources);
                     }
+                    limits.on_page(&sources[known..])?;
                     next
                 }
                 Response::StaleCursor => {
+                    limits.on_restart()?;
                     sources.clear();
                     seen.clear();
                     needed.fill(limit);
@@ -309,24 +316,30 @@ impl ServerApi {
 
     /// Fetches a list to its end, starting with the response to its first request where there is one already. Pages may
     /// overlap: of entries with the same key the last counts. If the server restarts, the list starts again.
-    fn fetch_all_pages<K: Ord, T>(
+    fn fetch_all_pages<K: Ord, T: Serialize>(
         &self,
         mut first: Option<Response>,
         request: impl Fn(Option<Cursor>) -> Request,
         page: impl Fn(Response) -> Option<ListPage<T>>,
         key: impl Fn(&T) -> K,
     ) -> Result<BTreeMap<K, T>, RequestError> {
-        let (mut list, mut cursor) = (BTreeMap::new(), None);
+        let (mut list, mut cursor, mut limits) = (BTreeMap::new(), None, ListLimits::default());
         loop {
             let response = match first.take() {
                 Some(response) => response,
                 None => self.transport.request(request(cursor.take()))?,
             };
             match response {
-                Response::StaleCursor => list.clear(),
+                Response::StaleCursor => {
+                    limits.on_restart()?;
+                    list.clear();
+                }
                 Response::NotPublished => return Err(RequestError::NotPublished),
                 response => {
                     let (entries, next) = page(response).ok_or(RequestError::Refused)?;
+                    if next.is_some() {
+                        limits.on_page(entries.iter().filter(|entry| !list.contains_key(&key(entry))))?;
+                    }
                     list.extend(entries.into_iter().map(|entry| (key(&entry), entry)));
                     if next.is_none() {
                         return Ok(list);

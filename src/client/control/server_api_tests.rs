@@ -386,3 +386,40 @@ fn a_hash_with_another_size_does_not_hide_the_content() {
         assert_eq!(found, Ok(vec![found_with(10, 2), found_with(11, 1)]));
     }
 }
+
+/// A false server: the same page for ever, or cursors that are always stale.
+struct Endless(Response);
+
+impl RequestTransport for Endless {
+    fn request(&self, _: Request) -> Result<Response, RequestError> {
+        Ok(self.0.clone())
+    }
+
+    fn request_many(&self, requests: Vec<Request>) -> Result<Vec<Response>, RequestError> {
+        requests.into_iter().map(|request| self.request(request)).collect()
+    }
+}
+
+#[test]
+fn a_list_without_an_end_is_an_error() {
+    let next = Some(Cursor(vec![1]));
+    let api = |response| ServerApi::with_transport(Arc::new(Endless(response)));
+    let users = || vec![UserName::parse("vader").unwrap()];
+    for users in [users(), Vec::new()] {
+        let api = api(Response::Users { users, next: next.clone() });
+        assert_eq!(api.peers(), Err(RequestError::EndlessList));
+        assert_eq!(api.audiences_of(&[name(1)]), Err(RequestError::EndlessList));
+    }
+    let found = api(Response::SearchResults { names: vec![name(1)], next: next.clone() });
+    assert_eq!(found.search(NameQuery::Substring(String::new())), Err(RequestError::EndlessList));
+    let listed = api(Response::OwnPublications { entries: Vec::new(), next: next.clone() });
+    assert_eq!(listed.published(), Err(RequestError::EndlessList));
+    let resolved = api(Response::Contents { entries: Vec::new(), next: next.clone() });
+    let query = NameQuery::Exact(name(1));
+    assert_eq!(resolved.resolve(query, ResolvePurpose::Download), Err(RequestError::EndlessList));
+    let offered = api(Response::Sources { sources: Vec::new(), next });
+    assert_eq!(sources(&offered, &[wanted("a")], 1).err(), Some(RequestError::EndlessList));
+    let restarting = api(Response::StaleCursor);
+    assert_eq!(restarting.peers(), Err(RequestError::EndlessList));
+    assert_eq!(sources(&restarting, &[wanted("a")], 1).err(), Some(RequestError::EndlessList));
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::list_limits::EndlessList;
 use crate::client::exit_code::ExitCode;
 use crate::common::limits::SUBSCRIPTIONS_MAX;
 use crate::common::message::Quota;
@@ -53,6 +54,9 @@ pub enum RequestError {
     /// The server refused the request as malformed: a bug.
     #[error("the server refused the request: please report this")]
     Refused,
+    /// The server's list exceeds what an honest server sends.
+    #[error("the server sends a list without an end")]
+    EndlessList,
     /// The publication that a file was to inherit its audience from is not visible any more.
     #[error("it is not published any more")]
     NotPublished,
@@ -62,6 +66,12 @@ pub enum RequestError {
     /// More waits at once than a session has subscriptions.
     #[error("too many waits at once; at most {SUBSCRIPTIONS_MAX}")]
     TooManyWaits,
+}
+
+impl From<EndlessList> for RequestError {
+    fn from(_: EndlessList) -> Self {
+        Self::EndlessList
+    }
 }
 
 fn quota_unit(quota: Quota) -> &'static str {
@@ -79,7 +89,7 @@ impl From<&RequestError> for ExitCode {
             RequestError::Unreachable | RequestError::Busy => Self::Unreachable,
             RequestError::NotPublished => Self::NotFound,
             RequestError::OverQuota { .. } => Self::DiskFull,
-            RequestError::Refused => Self::Internal,
+            RequestError::Refused | RequestError::EndlessList => Self::Internal,
             RequestError::TooManyWaits => Self::Usage,
         }
     }

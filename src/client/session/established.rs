@@ -25,6 +25,7 @@ pub(super) struct ServerConnection {
     pub params: SessionParams,
     pub resumption: Arc<ResumptionState>,
     pub heartbeats: Heartbeats,
+    pub established: Instant,
 }
 
 impl Session {
@@ -102,6 +103,7 @@ impl Session {
             params: params.clone(),
             resumption: Arc::new(resumption),
             heartbeats: Heartbeats::new(now, interval, liveness, &mut self.io.timers),
+            established: now,
         });
         self.state = State::Established;
         self.waits.on_established();

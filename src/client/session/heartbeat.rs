@@ -10,8 +10,10 @@ use crate::common::limits::HEARTBEAT_TRIES;
 
 /// Longest wait between two heartbeats of a connection that seems lost.
 const LOST_WAIT_MAX: Duration = Duration::from_secs(1);
-/// Shorter intervals are a server's mistake that would make the client spin.
-const INTERVAL_MIN: Duration = Duration::from_millis(1);
+/// Shortest interval, whatever the server says: it must not make the client spin. The server's options allow none shorter.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+/// Shortest wait before a heartbeat is repeated.
+const RETRY_MIN: Duration = Duration::from_millis(1);
 
 /// The heartbeats of one session. Uses [`Timer::Heartbeat`] and [`Timer::Liveness`].
 pub(super) struct Heartbeats {
@@ -40,7 +42,7 @@ impl Heartbeats {
     /// retransmitted for long. `interval` and `liveness` are the server's.
     pub fn new(now: Instant, interval: Duration, liveness: Duration, timers: &mut TimerTable) -> Self {
         let interval = interval.max(INTERVAL_MIN);
-        let grace = liveness.saturating_sub(interval).max(INTERVAL_MIN * HEARTBEAT_TRIES);
+        let grace = liveness.saturating_sub(interval).max(RETRY_MIN * HEARTBEAT_TRIES);
         timers.set(Timer::Heartbeat, now);
         timers.clear(Timer::Liveness);
         // Rounded up, so that no further retransmission falls into the last nanoseconds before the connection is lost.
@@ -225,6 +227,6 @@ mod tests {
         let retry = fixture.timeout();
         assert!(retry > Some(start));
         fixture.on_ack(1);
-        assert!(fixture.timeout() > Some(start));
+        assert!(fixture.timeout() >= Some(start + INTERVAL_MIN));
     }
 }

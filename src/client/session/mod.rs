@@ -13,6 +13,7 @@ mod error;
 mod established;
 mod handshake;
 mod heartbeat;
+pub(crate) mod list_limits;
 pub(crate) mod publishing;
 mod reconnect;
 mod requests;
@@ -120,6 +121,8 @@ pub struct Session {
     state: State,
     credentials: Option<Arc<UserCredentials>>,
     connection: Option<ServerConnection>,
+    /// Sessions in a row that the server has ended soon after their start.
+    short_sessions: u32,
     requests: Requests,
     acked: AckedPublications,
     resync: Resync,
@@ -138,6 +141,7 @@ impl Session {
             state: State::Idle,
             credentials: None,
             connection: None,
+            short_sessions: 0,
             requests: Requests::default(),
             acked: AckedPublications::default(),
             resync: Resync::default(),

@@ -29,6 +29,11 @@ const TAMPER_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Wait before the next attempt at a server of another version: it may be in the middle of an upgrade.
 const VERSION_RETRY: Duration = Duration::from_secs(2);
 
+/// A session that the server ends before it is this old is a short one. After [`SHORT_SESSIONS_MAX`] of them in a row, the client
+/// waits for this time before each reconnect: a server that resumes and resets sessions must not make it spin.
+const SHORT_SESSION: Duration = Duration::from_secs(1);
+const SHORT_SESSIONS_MAX: u32 = 3;
+
 /// Why an established session has ended.
 pub(super) enum Disconnect {
     /// The server has ended or forgotten it. The client waits for `delay` before it reconnects.
@@ -72,6 +77,9 @@ impl Session {
         let (Some(connection), timers) = (&mut self.connection, &mut self.io.timers) else { return };
         match *why {
             Disconnect::ByServer { delay } => {
+                let is_short = now.saturating_duration_since(connection.established) < SHORT_SESSION;
+                self.short_sessions = if is_short { self.short_sessions + 1 } else { 0 };
+                let delay = if self.short_sessions > SHORT_SESSIONS_MAX { delay.max(SHORT_SESSION) } else { delay };
                 connection.heartbeats.stop(timers);
                 let liveness = Duration::from_millis(connection.params.liveness_ms.into());
                 timers.set(Timer::ReportLost, now + delay + liveness);

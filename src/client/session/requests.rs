@@ -15,6 +15,9 @@ use crate::common::limits::{COMMAND_TIMEOUT, QUERY_WINDOW, REQUEST_RETRY_FIRST, 
 use crate::common::message::{ClientMessage, Request, Response};
 use crate::common::types::RequestId;
 
+/// Shortest wait after BUSY, whatever it says: a server must not make the client spin.
+const BUSY_RETRY_MIN: Duration = Duration::from_millis(10);
+
 /// Who started a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestOrigin {
@@ -143,13 +146,14 @@ impl Requests {
     /// Processes a reply. `None`: no request of this id is pending, or the server is busy and the request is sent again.
     pub fn complete(&mut self, now: Instant, id: RequestId, response: Response) -> Option<Completed> {
         let flight = self.in_flight.get_mut(&id)?;
-        self.last_reply_at = Some(now);
         if let Response::Busy { retry_ms } = response {
-            flight.retry_at = now + Duration::from_millis(retry_ms.into());
+            flight.retry_at = now + Duration::from_millis(retry_ms.into()).max(BUSY_RETRY_MIN);
             flight.backoff.reset();
             flight.is_busy = true;
             return None;
         }
+        // BUSY is none that a queued request waits for: a server that is always busy must not keep it waiting for ever.
+        self.last_reply_at = Some(now);
         let InFlight { origin, request, .. } = self.remove(id)?;
         Some(Completed { origin, request, response })
     }

@@ -105,6 +105,43 @@ fn a_busy_reply_delays_the_retransmission() {
 }
 
 #[test]
+fn busy_for_no_time_does_not_make_the_client_spin() {
+    let mut pair = Pair::established();
+    let handle = pair.request(PEERS);
+    let mut sent = 0;
+    for _ in 0..1_000 {
+        if let Some((id, ..)) = pair.server.request() {
+            sent += 1;
+            pair.reply(id, Response::Busy { retry_ms: 0 });
+        }
+        pair.advance(Duration::from_millis(1));
+    }
+    assert!((50..=101).contains(&sent), "{sent} in a second");
+    let (id, ..) = loop {
+        pair.advance(Duration::from_millis(1));
+        if let Some(request) = pair.server.request() {
+            break request;
+        }
+    };
+    pair.reply(id, NO_USERS);
+    assert_eq!(finished(&mut pair), (handle, Ok(NO_USERS)));
+}
+
+#[test]
+fn a_server_that_is_always_busy_ends_queued_requests_too() {
+    let mut pair = Pair::established();
+    let handles: Vec<RequestHandle> = (0..2).map(|at| pair.request(unpublish(&format!("file {at}")))).collect();
+    for _ in 0..COMMAND_TIMEOUT.as_secs() * 2 + 2 {
+        while let Some((id, ..)) = pair.server.request() {
+            pair.reply(id, Response::Busy { retry_ms: 1_000 });
+        }
+        pair.advance(Duration::from_secs(1));
+    }
+    let ended: Vec<RequestHandle> = (0..2).map(|_| finished(&mut pair).0).collect();
+    assert_eq!(ended, handles);
+}
+
+#[test]
 fn a_server_that_is_busy_to_the_end_is_not_called_silent() {
     let mut pair = Pair::established();
     let handle = pair.request(unpublish("a"));

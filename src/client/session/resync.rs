@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::acked_publications::AckedPublication;
+use super::list_limits::ListLimits;
 use super::publishing::{PublishAudience, Publishing};
 use crate::common::message::{OwnPublication, Request, Response};
 use crate::common::types::{Audience, FileName, NamedContent};
@@ -35,6 +36,7 @@ enum ResyncStage {
     Due,
     Listing {
         missing: BTreeMap<FileName, AckedPublication>,
+        limits: ListLimits,
         /// Files in `missing` that the server has, possibly with another audience.
         audience_unknown: BTreeSet<FileName>,
         next: Option<Request>,
@@ -74,7 +76,8 @@ impl Resync {
             ResyncStage::Idle => None,
             ResyncStage::Due => {
                 let (missing, audience_unknown) = (acked.clone(), BTreeSet::new());
-                self.stage = ResyncStage::Listing { missing, audience_unknown, next: None };
+                let limits = ListLimits::default();
+                self.stage = ResyncStage::Listing { missing, limits, audience_unknown, next: None };
                 Some(Request::OwnPublications { user_initiated: false, cursor: None })
             }
             ResyncStage::Listing { next, .. } => next.take(),
@@ -92,8 +95,8 @@ impl Resync {
     ) -> Option<usize> {
         match &mut self.stage {
             ResyncStage::Idle | ResyncStage::Due => {}
-            ResyncStage::Listing { missing, audience_unknown, next } => match response {
-                Response::OwnPublications { entries, next: cursor } => {
+            ResyncStage::Listing { missing, limits, audience_unknown, next } => match response {
+                Response::OwnPublications { entries, next: cursor } if limits.on_page(entries).is_ok() => {
                     entries.iter().for_each(|entry| compare(missing, audience_unknown, entry));
                     match cursor {
                         Some(cursor) => {
@@ -103,12 +106,13 @@ impl Resync {
                         None => self.publish_missing(),
                     }
                 }
-                Response::StaleCursor => {
+                Response::StaleCursor if limits.on_restart().is_ok() => {
                     *missing = acked.clone();
                     audience_unknown.clear();
                     *next = Some(Request::OwnPublications { user_initiated: false, cursor: None });
                 }
-                _ => {}
+                // A server that does not list the publications must not keep the user's mutations waiting.
+                _ => self.abandon(),
             },
             ResyncStage::Publishing { publishing, audience_unknown } => {
                 if let (Request::Publish { files, .. }, Response::Published { .. }) = (request, response) {

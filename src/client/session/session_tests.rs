@@ -219,6 +219,17 @@ fn the_delay_of_a_reset_is_capped() {
 }
 
 #[test]
+fn a_server_that_resets_every_session_does_not_make_the_client_spin() {
+    let mut pair = Pair::established();
+    let start = pair.now;
+    while pair.now < start + Duration::from_secs(20) {
+        pair.deliver(pair.server.reset(0));
+        pair.advance(MILLISECOND * 10);
+    }
+    assert!((10..=24).contains(&pair.server.resumptions), "{} in 20 s", pair.server.resumptions);
+}
+
+#[test]
 fn heartbeats_keep_a_session_alive_for_hours() {
     let mut pair = Pair::established();
     pair.advance(Duration::from_secs(7_200));
