@@ -38,6 +38,7 @@ pub struct LoadClients {
     members: Vec<LoadClient>,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     events_out: Vec<(usize, Event)>,
+    sent: u64,
 }
 
 impl LoadClients {
@@ -59,11 +60,16 @@ impl LoadClients {
         };
         let members = (0..members).map(member).collect();
         let events = Events::with_capacity(1_024);
-        Self { server, first, poll, events, members, timers: BinaryHeap::new(), events_out: Vec::new() }
+        Self { server, first, poll, events, members, timers: BinaryHeap::new(), events_out: Vec::new(), sent: 0 }
     }
 
     pub fn len(&self) -> usize {
         self.members.len()
+    }
+
+    /// Datagrams sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Logs all users in, at most [`LOGINS`] at a time.
@@ -137,6 +143,7 @@ impl LoadClients {
         while let Some((_, datagram)) = session.poll_transmit() {
             // A datagram that cannot be sent counts as lost: the session retransmits it.
             let _ = socket.send(&datagram);
+            self.sent += 1;
         }
         let due = session.poll_timeout();
         if let Some(at) = due.filter(|at| timer.is_none_or(|set| *at < set)) {

@@ -1,8 +1,8 @@
 //! Published names: a slab by id, a table by text, and the trigrams. A name is present while a user publishes it.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher, RandomState};
 
+use hashbrown::HashTable;
 use roaring::RoaringBitmap;
 
 use super::publications::{IndexedPublication, Publications};
@@ -13,7 +13,10 @@ use crate::common::types::FileName;
 pub(super) struct Names {
     /// By id. Not the crate `slab`: ids stay dense, since the smallest free one is used first.
     names: Vec<Option<Name>>,
-    by_text: HashMap<FileName, u32>,
+    /// The ids by the hash of the text, which only `names` holds: a small table, since a start with many names waits mostly
+    /// for the memory of this table.
+    by_text: HashTable<u32>,
+    hash_keys: RandomState,
     /// Ids without a name; never the largest id.
     free: RoaringBitmap,
     trigrams: Trigrams,
@@ -35,7 +38,12 @@ pub(super) struct Published {
 
 impl Names {
     pub(super) fn find(&self, text: &FileName) -> Option<u32> {
-        self.by_text.get(text).copied()
+        self.find_hashed(text, self.hash_keys.hash_one(text))
+    }
+
+    fn find_hashed(&self, text: &FileName, hash: u64) -> Option<u32> {
+        let is_text = |&id: &u32| self.name(id).is_some_and(|name| name.text == *text);
+        self.by_text.find(hash, is_text).copied()
     }
 
     pub(super) fn name(&self, id: u32) -> Option<&Name> {
@@ -53,13 +61,10 @@ impl Names {
 
     /// Adds or replaces a publication, and adds the name if it is new.
     pub(super) fn publish(&mut self, text: &FileName, publication: IndexedPublication) -> Published {
-        let vacant = match self.by_text.entry(text.clone()) {
-            Entry::Occupied(known) => {
-                let id = *known.get();
-                return Published { id, replaced: self.publications_mut(id).insert(publication) };
-            }
-            Entry::Vacant(vacant) => vacant,
-        };
+        let hash = self.hash_keys.hash_one(text);
+        if let Some(id) = self.find_hashed(text, hash) {
+            return Published { id, replaced: self.publications_mut(id).insert(publication) };
+        }
         let id = match self.free.min() {
             Some(id) => {
                 self.free.remove(id);
@@ -70,20 +75,22 @@ impl Names {
                 u32::try_from(self.names.len() - 1).expect("fewer than 2^32 names")
             }
         };
-        vacant.insert(id);
         if id < self.indexed_up_to() {
             self.trigrams.insert(text.as_str(), id);
         }
         self.names[id as usize] = Some(Name { text: text.clone(), publications: Publications::One(publication) });
+        self.by_text.insert_unique(hash, id, hash_of_id(&self.names, &self.hash_keys));
         Published { id, replaced: None }
     }
 
     pub(super) fn remove(&mut self, id: u32) {
         let Some(name) = self.names[id as usize].take() else { return };
+        if let Ok(entry) = self.by_text.find_entry(self.hash_keys.hash_one(&name.text), |&other| other == id) {
+            entry.remove();
+        }
         if id < self.indexed_up_to() {
             self.trigrams.remove(name.text.as_str(), id);
         }
-        self.by_text.remove(&name.text);
         self.free.insert(id);
         while matches!(self.names.last(), Some(None)) {
             self.names.pop();
@@ -92,13 +99,13 @@ impl Names {
         // At a quarter, so that memory is not released and allocated again around one size.
         if self.names.len() < self.names.capacity() / 4 {
             self.names.shrink_to(self.names.len() * 2);
-            self.by_text.shrink_to(self.by_text.len() * 2);
+            self.by_text.shrink_to(self.by_text.len() * 2, hash_of_id(&self.names, &self.hash_keys));
         }
     }
 
     pub(super) fn reserve(&mut self, names: usize) {
         self.names.reserve(names);
-        self.by_text.reserve(names);
+        self.by_text.reserve(names, hash_of_id(&self.names, &self.hash_keys));
     }
 
     /// See [`Index::defer_indexing`](super::Index::defer_indexing).
@@ -140,4 +147,9 @@ impl Names {
     pub(super) fn is_clear(&self) -> bool {
         self.names.is_empty() && self.by_text.is_empty() && self.free.is_empty() && self.trigrams.len() == 0
     }
+}
+
+/// The hash of the text of a name that is present.
+fn hash_of_id(names: &[Option<Name>], hash_keys: &RandomState) -> impl Fn(&u32) -> u64 {
+    |&id| hash_keys.hash_one(&names[id as usize].as_ref().expect("a name in the table").text)
 }
