@@ -13,6 +13,8 @@ use super::test_support::percentile;
 const SUBSCRIBERS: usize = 1_000;
 /// Subscriptions of each, all to the same files.
 const TOPICS: u8 = 32;
+/// Files in one request.
+const BATCH: usize = 13;
 /// Publications a second.
 const RATE: u32 = 1_000;
 /// Virtual time.
@@ -33,15 +35,16 @@ pub fn measure() {
     let (mut id, mut reports) = (0, 0);
     let names: Vec<FileName> = (0..TOPICS.into()).map(name).collect();
     // One batch publishes them, the next withdraws them.
-    for batch in 0..RATE * SECONDS / u32::from(TOPICS) {
-        bench.now += Duration::from_secs(1) * u32::from(TOPICS) / RATE;
+    for batch in 0..RATE * SECONDS / BATCH as u32 {
+        bench.now += Duration::from_secs(1) * BATCH as u32 / RATE;
+        let names: Vec<FileName> = names.iter().cycle().skip(batch as usize / 2 * BATCH).take(BATCH).cloned().collect();
         id += 1;
         let request = if batch % 2 == 0 {
             let content = Content { hash: ContentHash([1; 32]), size: 1, mtime_ms: 0 };
             let files = names.iter().map(|name| NamedContent { name: name.clone(), content });
             Request::Publish { files: files.collect(), audience: AudienceRef::Everyone }
         } else {
-            Request::Unpublish { names: names.clone() }
+            Request::Unpublish { names }
         };
         let start = cpu_time();
         send(&mut bench, &mut publisher, id, request);
