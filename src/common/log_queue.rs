@@ -87,6 +87,11 @@ impl Log for QueuedLogger {
 
     fn log(&self, record: &Record<'_>) {
         self.report_left_out();
+        // Until the gap is reported, so that it is one gap and the report is in its place.
+        if self.left_out.load(Ordering::Relaxed) > 0 {
+            self.left_out.fetch_add(u64::from(self.enabled(record.metadata())), Ordering::Relaxed);
+            return;
+        }
         self.format.log(record);
     }
 
