@@ -86,6 +86,15 @@ fn line(output: &Output) -> String {
     text
 }
 
+/// Sends a datagram over a connected socket and returns the answer.
+fn exchange(socket: &UdpSocket, bytes: &[u8]) -> Vec<u8> {
+    let mut buffer = vec![0; 2_000];
+    socket.send(bytes).unwrap();
+    let length = socket.recv(&mut buffer).expect("an answer");
+    buffer.truncate(length);
+    buffer
+}
+
 #[test]
 fn a_session_over_a_real_socket_and_a_clean_stop() {
     let folder = folder(SAMPLE);
@@ -95,13 +104,7 @@ fn a_session_over_a_real_socket_and_a_clean_stop() {
     socket.connect(server.address).unwrap();
     socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     let here = socket.local_addr().unwrap();
-    let exchange = |bytes: &[u8]| {
-        let mut buffer = vec![0; 2_000];
-        socket.send(bytes).unwrap();
-        let length = socket.recv(&mut buffer).expect("an answer");
-        buffer.truncate(length);
-        buffer
-    };
+    let exchange = |bytes: &[u8]| exchange(&socket, bytes);
     socket.send(&[]).unwrap();
     socket.send(&[0x10; 100]).unwrap();
     let (mut rng, nonce, user) = (ChaCha20Rng::seed_from_u64(1), [7; 16], UserName::parse("hans").unwrap());
@@ -255,13 +258,7 @@ fn evaluated_element(server: &ServerProcess, name: &str) -> Vec<u8> {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(server.address).unwrap();
     socket.set_read_timeout(Some(TIMEOUT)).unwrap();
-    let exchange = |bytes: &[u8]| {
-        let mut buffer = vec![0; 2_000];
-        socket.send(bytes).unwrap();
-        let length = socket.recv(&mut buffer).expect("an answer");
-        buffer.truncate(length);
-        buffer
-    };
+    let exchange = |bytes: &[u8]| exchange(&socket, bytes);
     let nonce = [7; 16];
     let retry = exchange(&Packet::Hello { version: PROTOCOL_VERSION, nonce }.to_bytes());
     let Some(Packet::Retry { cookie, .. }) = Packet::parse(&retry) else { panic!("{retry:x?}") };

@@ -141,27 +141,23 @@ fn the_publications_of_a_user_removed_before_the_start_come_back_with_the_user()
 
 #[test]
 fn sighup_with_credentials_without_users_keeps_the_old_ones() {
-    let env = TestEnv::new();
-    let mut hans = env.client("hans").spawn();
-    hans.log_in("hans");
-    let before = env.log_after_login("hans").lines().count();
-    env.write_credentials("# nobody yet\n");
-    env.signal_server(Signal::HUP);
-    env.wait_log("has no users; the credentials in force stay as they are");
-    assert_eq!(env.log().lines().count(), before + 1, "one line:\n{}", env.log());
-    hans.run_command("lap", &["No active peers"]);
-    env.client("yoda").user().run(&["lap"]).expect_code(0);
+    assert_reload_is_refused("# nobody yet\n", "has no users; the credentials in force stay as they are");
 }
 
 #[test]
 fn sighup_with_invalid_credentials_keeps_the_old_ones() {
+    assert_reload_is_refused("hans falcon*solo\nbroken\n", "line 2");
+}
+
+/// SIGHUP with these credentials is refused with one log line that says why.
+fn assert_reload_is_refused(credentials: &str, reason: &str) {
     let env = TestEnv::new();
     let mut hans = env.client("hans").spawn();
     hans.log_in("hans");
     let before = env.log_after_login("hans").lines().count();
-    env.write_credentials("hans falcon*solo\nbroken\n");
+    env.write_credentials(credentials);
     env.signal_server(Signal::HUP);
-    env.wait_log("line 2");
+    env.wait_log(reason);
     assert_eq!(env.log().lines().count(), before + 1, "one line:\n{}", env.log());
     hans.run_command("lap", &["No active peers"]);
     env.client("yoda").user().run(&["lap"]).expect_code(0);

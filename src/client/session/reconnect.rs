@@ -29,8 +29,9 @@ const TAMPER_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Wait before the next attempt at a server of another version: it may be in the middle of an upgrade.
 const VERSION_RETRY: Duration = Duration::from_secs(2);
 
-/// A session that the server ends before it is this old is a short one. After [`SHORT_SESSIONS_MAX`] of them in a row, the client
-/// waits for this time before each reconnect: a server that resumes and resets sessions must not make it spin.
+/// A session that the server ends before it is this old is a short one. After [`SHORT_SESSIONS_MAX`] of them in a row,
+/// the client waits for this time before each reconnect: a server that resumes and resets sessions must not make it
+/// spin.
 const SHORT_SESSION: Duration = Duration::from_secs(1);
 const SHORT_SESSIONS_MAX: u32 = 3;
 

@@ -1,8 +1,8 @@
 //! Upload slots: how many uploads run at once, and whose turn it is.
 //!
-//! Defended: no user uses all slots while there is more than one, and none keeps one while others wait. A user who had a
-//! slot while others waited gets the next one after them, and a slot is lost after a turn (see [`Turn`]). So a downloader that receives as
-//! slowly as it can delays the others by a bounded time.
+//! Defended: no user uses all slots while there is more than one, and none keeps one while others wait. A user who had
+//! a slot while others waited gets the next one after them, and a slot is lost after a turn (see [`Turn`]). So a
+//! downloader that receives as slowly as it can delays the others by a bounded time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

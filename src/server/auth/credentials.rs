@@ -1,8 +1,9 @@
 //! The credentials file: which users may log in.
 //!
-//! One line per user, `<username> <password>`, split at the first space; the rest of the line is the password, unchanged.
-//! Blank lines and lines that start with `#` are skipped, and so is a byte order mark in front of the text. A password that starts with `$fileshare$` is a record that
-//! reveals no password: `$fileshare$1$` and the 640 hex digits of [`PasswordRecord::to_bytes`].
+//! One line per user, `<username> <password>`, split at the first space; the rest of the line is the password,
+//! unchanged. Blank lines and lines that start with `#` are skipped, and so is a byte order mark in front of the text.
+//! A password that starts with `$fileshare$` is a record that reveals no password: `$fileshare$1$` and the 640 hex
+//! digits of [`PasswordRecord::to_bytes`].
 //!
 //! No error, warning or debug text holds a password.
 

@@ -85,8 +85,8 @@ struct EnrolmentJob {
 }
 
 impl Enrolment {
-    /// Starts the thread. `root_secret` is the server's. Without users, enrolment is done at once and there is no thread. The thread calls `wake` when
-    /// [`poll`](Self::poll) has news.
+    /// Starts the thread. `root_secret` is the server's. Without users, enrolment is done at once and there is no
+    /// thread. The thread calls `wake` when [`poll`](Self::poll) has news.
     pub fn start(
         users: Vec<(UserName, Zeroizing<Vec<u8>>)>,
         root_secret: Secret,

@@ -2,9 +2,9 @@
 //! because the server was restarted.
 //!
 //! Defended: only an id that this server issued is answered; a reset is smaller than the datagram that caused it, and
-//! limited in rate, per prefix and in all; only the session's own client knows the token that authenticates it and its delay. After a
-//! restart, the delay in the resets spreads the clients over the seconds that it takes to resume all of them. A session
-//! gets one turn, however often it asks, so a replayed datagram delays no other client.
+//! limited in rate, per prefix and in all; only the session's own client knows the token that authenticates it and its
+//! delay. After a restart, the delay in the resets spreads the clients over the seconds that it takes to resume all of
+//! them. A session gets one turn, however often it asks, so a replayed datagram delays no other client.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

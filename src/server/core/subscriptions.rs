@@ -1,13 +1,13 @@
 //! Subscriptions: a session learns when a peer or a file appears or disappears, without asking.
 //!
-//! A subscription has a state, present or absent, as its subscriber may see it. When something happens that may change a
-//! state, the topic is queued; later, within a budget for each iteration, the state is found anew for every subscriber and
-//! compared with the last one. So what comes and goes in between is not reported, and what the subscriber may not see
-//! never is: it changes no state. The queue is served round robin by the owner who caused the change, so that hidden
-//! changes of one user delay those of another by at most one slice.
+//! A subscription has a state (present, absent, or unknown for a while after a start) as its subscriber may see it.
+//! When something happens that may change a state, the topic is queued; later, within a budget for each iteration, the
+//! state is found anew for every subscriber and compared with the last one. So what comes and goes in between is not
+//! reported, and what the subscriber may not see never is: it changes no state. The queue is served round robin by the
+//! owner who caused the change, so that hidden changes of one user delay those of another by at most one slice.
 //!
-//! CHANGED is sent at once, and then at most ten times a second to a session. It may be lost: acknowledgements of
-//! heartbeats carry the same state.
+//! CHANGED is sent at once, and then at most ten times a second to a session until its client subscribes again. It may
+//! be lost: acknowledgements of heartbeats carry the same state.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};

@@ -1,9 +1,10 @@
 //! The trigram index: which names hold which three bytes, to narrow a search down before names are compared.
 //!
-//! One set of trigrams serves three kinds of query. Trigrams are taken from the *folded* name (`case_fold`), so that a search with and one without case start from the same candidates: a second set for the unchanged
-//! names would double the memory and the time to load, to distinguish the few names that differ in case only. Two NUL
-//! bytes, which no name holds, precede the name, so that a prefix of any length is a sequence of trigrams too. The caller
-//! compares every candidate with the query; nothing here decides a match.
+//! One set of trigrams serves three kinds of query. Trigrams are taken from the *folded* name (`case_fold`), so that a
+//! search with and one without case start from the same candidates: a second set for the unchanged names would double
+//! the memory and the time to load, to distinguish the few names that differ in case only. Two NUL bytes, which no name
+//! holds, precede the name, so that a prefix of any length is a sequence of trigrams too. The caller compares every
+//! candidate with the query; nothing here decides a match.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
