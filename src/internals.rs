@@ -45,6 +45,9 @@ pub mod common {
     pub mod crypto {
         pub use crate::common::crypto::{AeadKey, Secret, TAG_BYTES, counter_nonce};
     }
+    pub mod glob {
+        pub use crate::common::glob::Pattern;
+    }
     pub mod limits {
         pub use crate::common::limits::{
             COMMAND_TIMEOUT, DATAGRAM_MAX_BYTES, LIVENESS_DEFAULT, PROTOCOL_VERSION, RECORD_MAX_BYTES,

@@ -69,6 +69,10 @@ pub const REQUEST_RETRY_MAX: Duration = Duration::from_millis(800);
 pub const QUERY_WINDOW: usize = 32;
 /// Most subscriptions of a session: the bits of a [`SubscriptionState`](super::message::SubscriptionState).
 pub const SUBSCRIPTIONS_MAX: usize = 32;
+/// Longest pattern of a subscription, bytes: every name can be written as one, with each character escaped.
+pub const PATTERN_MAX_BYTES: usize = 2 * FILE_NAME_MAX_BYTES;
+/// Most `*`, `?` and ranges of characters in one: so matching a name takes at most a tenth of a millisecond.
+pub const PATTERN_MAX_WILDCARDS: usize = 64;
 /// How long a command waits for a response, also while the client reconnects.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long `xit` waits for the server's acknowledgement.
@@ -136,6 +140,7 @@ const _: () = assert!(
     INHERITED_OWNERS_MAX_BYTES + FILE_NAME_MAX_BYTES + 64 + PAGE_HEADROOM_BYTES <= MESSAGE_MAX_BYTES,
     "a PUBLISH holds the largest name and the most owners"
 );
+const _: () = assert!(PATTERN_MAX_BYTES + 32 <= MESSAGE_MAX_BYTES, "a request holds the longest pattern");
 const _: () = assert!(AUDIENCE_PART_MAX_USERS * (USER_NAME_MAX_BYTES + 1) <= PAGE_MAX_BYTES);
 const _: () = assert!(HEARTBEAT_DEFAULT.as_millis() < LIVENESS_DEFAULT.as_millis());
 const _: () = assert!(GROUP_MIN_BYTES.is_power_of_two() && GROUPS_MAX.is_power_of_two());

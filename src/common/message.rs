@@ -8,11 +8,12 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::case_fold::contains_ignoring_case;
+use super::glob::Pattern;
 use super::limits::{
     AUDIENCE_PART_MAX_USERS, AVOIDED_MAX_BYTES, AVOIDED_MAX_USERS, BATCH_MAX_FILES, CURSOR_MAX_BYTES,
-    INHERITED_OWNERS_MAX_BYTES, NEEDLE_MAX_BYTES, SUBSCRIPTIONS_MAX, TICKET_MAX_BYTES,
+    INHERITED_OWNERS_MAX_BYTES, SUBSCRIPTIONS_MAX, TICKET_MAX_BYTES,
 };
+pub use super::name_query::NameQuery;
 use super::redacted::Redacted;
 use super::types::{Content, ContentRef, FileName, NamedContent, PublicationsDigest, RequestId, UserName};
 
@@ -77,13 +78,19 @@ pub struct SubscriptionState {
     pub absent: u32,
 }
 
-/// What a session can subscribe to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a session can subscribe to: a state, or any change since the SUBSCRIBE. A change is reported once: the subscription
+/// is present from then on. To learn of the next one the client subscribes again, and then asks for what is there now.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Topic {
     /// Present while this user, other than the subscriber, is active.
     Peer(UserName),
     /// Present while another active user publishes a file of this name that the subscriber may see.
     File(FileName),
+    /// Present once any other user has come or gone.
+    Peers,
+    /// Present once another active user has published or withdrawn a file whose name matches, or replaced its content, as
+    /// the subscriber may see it; or once any other user has come or gone.
+    Files(Pattern),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,18 +173,6 @@ pub enum AudienceRef {
         /// At least one; at most [`INHERITED_OWNERS_MAX_BYTES`] encoded.
         owners: Vec<UserName>,
     },
-}
-
-/// Selects published names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum NameQuery {
-    Exact(FileName),
-    /// Names that start with this text; for folders and patterns.
-    Prefix(String),
-    /// Names that contain this text, byte for byte. The empty text selects all names.
-    Substring(String),
-    /// Names that contain this text when both are folded ([`case_fold`](super::case_fold)).
-    SubstringIgnoreCase(String),
 }
 
 /// The position at which the next page of a list starts; a request for the first page has none. Opaque to clients: the
@@ -344,7 +339,7 @@ impl Request {
                     && encoded_len(avoid) <= AVOIDED_MAX_BYTES
                     && cursor_fits(cursor)
             }
-            Self::Subscribe { number, .. } => usize::from(*number) < SUBSCRIPTIONS_MAX,
+            Self::Subscribe { number, topic } => usize::from(*number) < SUBSCRIPTIONS_MAX && topic.is_within_limits(),
             Self::Unsubscribe { .. } => true,
         }
     }
@@ -374,23 +369,11 @@ impl AudienceRef {
     }
 }
 
-impl NameQuery {
-    /// Whether the query selects this name. Clients detect with it a response that does not fit their query.
-    pub fn matches(&self, name: &FileName) -> bool {
+impl Topic {
+    fn is_within_limits(&self) -> bool {
         match self {
-            Self::Exact(exact) => name == exact,
-            Self::Prefix(text) => name.as_str().starts_with(text),
-            Self::Substring(text) => name.as_str().contains(text),
-            Self::SubstringIgnoreCase(text) => contains_ignoring_case(name.as_str(), text),
-        }
-    }
-
-    fn fits(&self) -> bool {
-        match self {
-            Self::Exact(_) => true,
-            Self::Prefix(text) | Self::Substring(text) | Self::SubstringIgnoreCase(text) => {
-                text.len() <= NEEDLE_MAX_BYTES
-            }
+            Self::Peer(_) | Self::File(_) | Self::Peers => true,
+            Self::Files(pattern) => pattern.is_within_limits(),
         }
     }
 }

@@ -1,9 +1,13 @@
 use super::*;
-use crate::common::limits::{MESSAGE_MAX_BYTES, PAGE_MAX_BYTES};
+use crate::common::limits::{MESSAGE_MAX_BYTES, NEEDLE_MAX_BYTES, PAGE_MAX_BYTES, PATTERN_MAX_BYTES};
 use crate::common::types::ContentHash;
 
 fn file(name: &str) -> FileName {
     FileName::parse(name).unwrap()
+}
+
+fn files(pattern: &str) -> Topic {
+    Topic::Files(Pattern::parse(pattern).unwrap())
 }
 
 fn user(name: &str) -> UserName {
@@ -73,6 +77,8 @@ fn client_messages() -> Vec<(ClientMessage, String)> {
             request(Request::Subscribe { number: 3, topic: Topic::File(file("a")) }),
             "01ac02ab02090301".to_owned() + "0161",
         ),
+        (request(Request::Subscribe { number: 3, topic: Topic::Peers }), "01ac02ab02090302".into()),
+        (request(Request::Subscribe { number: 3, topic: files("a*") }), "01ac02ab0209030302612a".into()),
         (request(Request::Unsubscribe { numbers: 8 }), "01ac02ab020a08".into()),
         (ClientMessage::Logout, "02".into()),
     ]
@@ -173,6 +179,10 @@ fn lists_beyond_their_limits_are_rejected() {
     let needle = |bytes| request(Request::Search { query: NameQuery::Substring("x".repeat(bytes)), cursor: None });
     assert_eq!(decoded(needle(NEEDLE_MAX_BYTES)), Ok(()));
     assert_eq!(decoded(needle(NEEDLE_MAX_BYTES + 1)), Err(MessageError::OverLimit));
+    let subscribe = |text: String| request(Request::Subscribe { number: 0, topic: files(&text) });
+    assert_eq!(decoded(subscribe("x".repeat(PATTERN_MAX_BYTES))), Ok(()));
+    assert_eq!(decoded(subscribe("x".repeat(PATTERN_MAX_BYTES + 1))), Err(MessageError::OverLimit));
+    assert_eq!(decoded(subscribe("*?".repeat(40))), Err(MessageError::OverLimit), "too many wildcards");
     let paged = |bytes| request(Request::Peers { cursor: Some(Cursor(vec![0; bytes])) });
     assert_eq!(decoded(paged(CURSOR_MAX_BYTES + 1)), Err(MessageError::OverLimit));
     let inherited = |owners: Vec<UserName>| {

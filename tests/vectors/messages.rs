@@ -1,5 +1,6 @@
 //! One message of each kind with its encoding.
 
+use fileshare::internals::common::glob::Pattern;
 use fileshare::internals::common::message::{
     AudienceRef, AvailableContent, ClientMessage, Cursor, Heartbeat, NameQuery, OwnPublication, Quota, Request,
     ResolvePurpose, Response, ServerMessage, SourceGrant, SubscriptionState, Topic,
@@ -68,6 +69,11 @@ fn client_messages(section: &mut Section) {
         ),
         ("Subscribe 3, Peer h", Request::Subscribe { number: 3, topic: Topic::Peer(user("h")) }),
         ("Subscribe 3, File a", Request::Subscribe { number: 3, topic: Topic::File(file("a")) }),
+        ("Subscribe 3, Peers", Request::Subscribe { number: 3, topic: Topic::Peers }),
+        (
+            "Subscribe 3, Files a*",
+            Request::Subscribe { number: 3, topic: Topic::Files(Pattern::parse("a*").expect("a pattern")) },
+        ),
         ("Unsubscribe bits 8", Request::Unsubscribe { numbers: 8 }),
     ];
     add(section, "Heartbeat 128, 8", &ClientMessage::Heartbeat(Heartbeat { number: 128, free_slots: 8 }));

@@ -92,7 +92,7 @@ impl Selection {
         pattern: &Pattern,
         literal: Option<FileName>,
     ) -> Result<(), RequestError> {
-        let entries = server.resolve(pattern.query(), ResolvePurpose::Download)?;
+        let entries = server.resolve(NameQuery::for_pattern(pattern), ResolvePurpose::Download)?;
         let mut names: BTreeMap<&FileName, Vec<&AvailableContent>> = BTreeMap::new();
         let is_private = |name: &FileName| name.components().last().is_some_and(|leaf| is_excluded(leaf.as_bytes()));
         for entry in entries.iter().filter(|entry| pattern.matches(&entry.name) && !is_private(&entry.name)) {

@@ -65,7 +65,7 @@ mod tests {
         match Selector::of(&argument(pattern).unwrap()).unwrap() {
             Selector::Pattern(pattern, _) => {
                 let matched = pattern.matches(&FileName::parse(name).unwrap());
-                let found = match pattern.query() {
+                let found = match NameQuery::for_pattern(&pattern) {
                     NameQuery::Prefix(prefix) => name.starts_with(&prefix),
                     NameQuery::Substring(needle) => name.contains(&needle),
                     other => panic!("{other:?}"),
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn the_query_is_the_most_selective_text() {
         let query = |text: &str| match Selector::of(&argument(text).unwrap()).unwrap() {
-            Selector::Pattern(pattern, _) => pattern.query(),
+            Selector::Pattern(pattern, _) => NameQuery::for_pattern(&pattern),
             Selector::Name { .. } => panic!("a name"),
         };
         assert_eq!(query("report*.pdf"), NameQuery::Prefix("report".into()));

@@ -3,10 +3,10 @@
 //! Folders and patterns exclude hidden entries, part files, and the server's own files (a client often runs in the
 //! server's folder). Each of them can still be published by its own name.
 
-use super::glob::{Component, Pattern};
 use super::shared_dir::{DirEntry, FileKind, SharedDir};
 use super::{ExpandedPaths, PathArg, ShareError};
 use crate::common::escape::escape_controls;
+use crate::common::glob::{Component, Pattern};
 use crate::common::types::FileName;
 
 /// Names that contain it are those of the server's credentials, and of what editors leave beside them.

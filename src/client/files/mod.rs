@@ -2,13 +2,12 @@
 //!
 //! * `private_names`: which hidden files were published from here.
 //! * `shared_dir`: opens files and folders beneath the shared folder, never through a symbolic link.
-//! * `glob`, `expand`: patterns, and the files that an argument of `pub` means.
+//! * `expand`: the files that an argument of `pub` means.
 //! * `hasher`, `hash_cache`: hashes of files and of their chunk groups, computed once.
 //!
 //! Must not know about the server, the network, or the screen.
 
 mod expand;
-mod glob;
 mod hash_cache;
 mod hasher;
 mod private_names;
@@ -21,13 +20,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use self::expand::{is_excluded, is_partial_file};
-pub use self::glob::{InvalidPattern, Pattern};
 use self::hash_cache::{DiskCache, MemoryCache};
 pub use self::hasher::{HashError, HashProgress, hash_file};
 pub use self::private_names::PrivateNames;
 pub use self::shared_dir::{FileIdentity, FileKind, Rename, SharedDir, rename_noreplace};
 use crate::client::exit_code::ExitCode;
 use crate::common::chunk_tree::GroupHashes;
+pub use crate::common::glob::{InvalidPattern, Pattern};
 use crate::common::types::{Content, ContentHash, FileName, NamedContent};
 
 /// Why a local file cannot be shared.

@@ -223,18 +223,19 @@ impl Server {
             }
             generation = generation.max(session.generation);
         }
+        let generation = generation.checked_add(1)?;
         if !account.may_resume(ticket.instance, ticket.generation) {
             return None;
         }
         if let Some(key) = replaced {
-            self.end_session(key);
+            self.remove_session(key);
         }
         // The user has proven the password to get the ticket: a restart does not make the location an unknown one.
         self.throttle.record_success(now, id.address.ip(), &ticket.user);
         self.create_resumed_session(now, id, ticket, generation, client_info, &keys)
     }
 
-    /// Creates the session that follows `generation`.
+    /// Creates the resumed session.
     fn create_resumed_session(
         &mut self,
         now: Instant,
@@ -246,15 +247,16 @@ impl Server {
     ) -> Option<Vec<u8>> {
         let mut server_nonce: Nonce = [0; 16];
         self.rng.fill_bytes(&mut server_nonce);
-        let account = self.accounts.get_mut(&ticket.user)?;
-        account.newest_instance = account.newest_instance.max(ticket.instance);
+        if let Some(account) = self.accounts.get_mut(&ticket.user) {
+            account.newest_instance = account.newest_instance.max(ticket.instance);
+        }
         debug!("{}: {} resumed", id.address, escape_controls(ticket.user.as_str()));
         let new = NewSession {
             user: ticket.user,
             id,
             version: ticket.credential_version,
             instance: ticket.instance,
-            generation: generation.checked_add(1)?,
+            generation,
             client_info,
         };
         let params = self.create_session(now, new, keys.session_secret(&id.nonce, &server_nonce));
@@ -291,8 +293,7 @@ impl Server {
             last_writer: self.accounts.get(&user).map_or(InstanceId(0), Account::last_writer),
             local_only: self.config.listens_elsewhere && address.ip().is_loopback(),
         };
-        self.index.set_active(owner, true);
-        self.subscriptions.on_activity(owner, &user);
+        self.set_active(owner, true);
         self.sessions.insert(Session {
             cipher: SessionCipher::new(Side::Server, session, &secret),
             user,

@@ -26,6 +26,7 @@ mod sessions;
 mod sources;
 mod stateless_reset;
 mod subscriptions;
+mod topics;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -55,7 +56,7 @@ use super::auth::address_validator::AddressValidator;
 use super::auth::keys::Keys;
 use super::auth::throttle::LoginThrottle;
 use super::fair_queue::FairQueue;
-use super::index::Index;
+use super::index::{Index, OwnerId};
 use super::journal::JournalSeq;
 use crate::common::escape::escape_controls;
 use crate::common::limits::{HEARTBEAT_DEFAULT, LIVENESS_DEFAULT, PROTOCOL_VERSION};
@@ -288,11 +289,23 @@ impl Server {
     }
 
     fn end_session(&mut self, key: SessionKey) -> Box<Session> {
+        let session = self.remove_session(key);
+        self.set_active(session.owner, false);
+        session
+    }
+
+    /// Removes a session that another one of its owner replaces at once: the owner stays active.
+    fn remove_session(&mut self, key: SessionKey) -> Box<Session> {
         let session = self.sessions.remove(key);
         self.subscriptions.remove_session(key, &session);
-        self.index.set_active(session.owner, false);
-        self.subscriptions.on_activity(session.owner, &session.user);
         session
+    }
+
+    fn set_active(&mut self, owner: OwnerId, active: bool) {
+        if self.index.is_active(owner) != active {
+            self.index.set_active(owner, active);
+            self.subscriptions.on_activity(owner, self.index.user(owner));
+        }
     }
 
     /// Milliseconds since the start of the server; never jumps.

@@ -19,7 +19,7 @@ use crate::common::message::{AudienceRef, Request, Response};
 use crate::common::types::{Audience, FileName, NamedContent, RequestId, UserName};
 use crate::server::auth::accounts::PendingMutation;
 use crate::server::core::Effects;
-use crate::server::index::OwnerId;
+use crate::server::index::{Index, OwnerId};
 use crate::server::journal::{Change, JournalSeq, LastMutation, Mutation};
 
 /// Mutations that may be in progress; beyond that, clients get BUSY.
@@ -167,30 +167,40 @@ impl Server {
     }
 
     fn apply(&mut self, mutation: Mutation, out: &mut Effects) {
-        let Some(account) = self.accounts.get_mut(&mutation.user) else { return };
-        let owner = account.owner;
+        let Some(owner) = self.accounts.get(&mutation.user).map(|account| account.owner) else { return };
         let found = match &mutation.change {
             Change::Publish { files, audience, published_s } => {
                 for file in files {
-                    self.index.publish(owner, file, audience, *published_s);
-                    self.subscriptions.on_file(owner, &file.name);
+                    self.change_file(owner, &file.name, |index| index.publish(owner, file, audience, *published_s));
                 }
                 None
             }
             Change::Unpublish { names, found } => {
                 for name in names {
-                    self.index.unpublish(owner, name);
-                    self.subscriptions.on_file(owner, name);
+                    self.change_file(owner, name, |index| _ = index.unpublish(owner, name));
                 }
                 Some(*found)
             }
         };
+        let Some(account) = self.accounts.get_mut(&mutation.user) else { return };
         account.record_mutation(LastMutation { instance: mutation.instance, request: mutation.request, found });
         let Some(pending) = account.pending.take() else { return };
         let response = self.reply_for(owner, found);
         if let Some(key) = self.sessions.find(&pending.session) {
             log_sent(Level::Info, self.sessions.get(key), ReplyStatus::Ok);
             self.send_reply(key, pending.request, response, out);
+        }
+    }
+
+    /// Changes what the owner publishes under a name, for all to see who may.
+    fn change_file(&mut self, owner: OwnerId, name: &FileName, change: impl FnOnce(&mut Index)) {
+        let has_lists = self.subscriptions.has_lists() && self.index.is_active(owner);
+        let version = |index: &Index| if has_lists { index.version(owner, name) } else { None };
+        let before = version(&self.index);
+        change(&mut self.index);
+        self.subscriptions.on_file(owner, name);
+        if has_lists {
+            self.subscriptions.on_list(owner, name, before, version(&self.index));
         }
     }
 

@@ -6,14 +6,20 @@
 //! reported, and what the subscriber may not see never is: it changes no state. The queue is served round robin by the
 //! owner who caused the change, so that hidden changes of one user delay those of another by at most one slice.
 //!
+//! A list (of peers, or of the files that match a pattern) has no state that could be found anew. Its subscription becomes
+//! present with the first change that its subscriber may see, and leaves the table until the client subscribes again,
+//! before it asks for the list: so no change is missed, and a change costs one report however many follow it. Changes of
+//! files are queued with what was published before and after, since only these say who may see them.
+//!
 //! CHANGED is sent at once, and then at most ten times a second to a session until its client subscribes again. It may
 //! be lost: acknowledgements of heartbeats carry the same state.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use super::Server;
 use super::sessions::{Session, SessionKey};
+use super::topics::{FIRST, FileVersion, ListChange, ListChangeKind, Subscriber, Topics};
 use crate::common::limits::{RESET_DELAY_MAX, SUBSCRIPTIONS_MAX};
 use crate::common::message::{Response, ServerMessage, SubscriptionState, Topic};
 use crate::common::types::{FileName, RequestId, UserName};
@@ -32,14 +38,10 @@ const SENDS_PER_ITERATION: usize = 64;
 /// Shortest time between two CHANGED to a session.
 const SEND_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A subscription: its session and its number there.
-type Subscriber = (SessionKey, u8);
-
 /// All subscriptions by topic, and what is to be done for them.
 #[derive(Default)]
 pub(super) struct Subscriptions {
-    to_peers: HashMap<UserName, BTreeSet<Subscriber>>,
-    to_files: HashMap<FileName, BTreeSet<Subscriber>>,
+    topics: Topics,
     /// What may have changed, by the owner who caused it; `None`: the passing of time.
     queue: FairQueue<Option<OwnerId>, Recheck>,
     /// Absence is reliable: all clients that were active before the start had time to resume.
@@ -55,11 +57,11 @@ enum Recheck {
     Topic { topic: Topic, from: Subscriber },
     /// Files that the owner publishes, from this name id on.
     FilesOfOwner { owner: OwnerId, from: u32 },
+    /// The subscribers to lists, from this one of this topic on; `None`: all.
+    Lists { change: ListChange, from: Option<(Topic, Subscriber)> },
     /// The subscriptions of all sessions, from this one on.
     Sessions { from: SessionKey },
 }
-
-const FIRST: Subscriber = (SessionKey::FIRST, 0);
 
 impl Subscriptions {
     pub(super) fn has_queued(&self) -> bool {
@@ -76,20 +78,41 @@ impl Subscriptions {
         self.due.first().map(|(at, _)| *at)
     }
 
+    /// Whether changes of lists have subscribers, who must be told by [`on_list`](Self::on_list) what was there before.
+    pub(super) fn has_lists(&self) -> bool {
+        self.topics.has_lists()
+    }
+
     /// The owner has published or unpublished this name.
     pub(super) fn on_file(&mut self, owner: OwnerId, name: &FileName) {
-        if self.to_files.contains_key(name) {
+        if self.topics.has_file(name) {
             self.queue.push(Some(owner), Recheck::Topic { topic: Topic::File(name.clone()), from: FIRST });
         }
     }
 
-    /// A session of the owner has begun or ended.
+    /// The same, of an active owner, for the subscribers to lists.
+    pub(super) fn on_list(
+        &mut self,
+        owner: OwnerId,
+        name: &FileName,
+        before: Option<FileVersion>,
+        after: Option<FileVersion>,
+    ) {
+        let kind = ListChangeKind::File { name: name.clone(), before, after };
+        self.queue.push(Some(owner), Recheck::Lists { change: ListChange { owner, kind }, from: None });
+    }
+
+    /// The owner has become active or inactive.
     pub(super) fn on_activity(&mut self, owner: OwnerId, user: &UserName) {
-        if self.to_peers.contains_key(user) {
+        if self.topics.has_peer(user) {
             self.queue.push(Some(owner), Recheck::Topic { topic: Topic::Peer(user.clone()), from: FIRST });
         }
-        if !self.to_files.is_empty() {
+        if self.topics.has_files() {
             self.queue.push(Some(owner), Recheck::FilesOfOwner { owner, from: 0 });
+        }
+        if self.topics.has_lists() {
+            let change = ListChange { owner, kind: ListChangeKind::Activity };
+            self.queue.push(Some(owner), Recheck::Lists { change, from: None });
         }
     }
 
@@ -104,38 +127,9 @@ impl Subscriptions {
     pub(super) fn remove_session(&mut self, key: SessionKey, session: &Session) {
         let Some(subscriptions) = &session.subscriptions else { return };
         for (number, topic) in (0..).zip(&subscriptions.topics) {
-            topic.iter().for_each(|topic| self.remove(topic, (key, number)));
+            topic.iter().for_each(|topic| self.topics.remove(topic, (key, number)));
         }
         subscriptions.due_at.iter().for_each(|at| _ = self.due.remove(&(*at, key)));
-    }
-
-    fn add(&mut self, topic: &Topic, subscriber: Subscriber) {
-        match topic {
-            Topic::Peer(user) => self.to_peers.entry(user.clone()).or_default().insert(subscriber),
-            Topic::File(name) => self.to_files.entry(name.clone()).or_default().insert(subscriber),
-        };
-    }
-
-    fn remove(&mut self, topic: &Topic, subscriber: Subscriber) {
-        let subscribers = self.of_mut(topic);
-        let is_last = subscribers.is_some_and(|subscribers| subscribers.remove(&subscriber) && subscribers.is_empty());
-        match topic {
-            Topic::Peer(user) if is_last => _ = self.to_peers.remove(user),
-            Topic::File(name) if is_last => _ = self.to_files.remove(name),
-            Topic::Peer(_) | Topic::File(_) => {}
-        }
-    }
-
-    fn of_mut(&mut self, topic: &Topic) -> Option<&mut BTreeSet<Subscriber>> {
-        match topic {
-            Topic::Peer(user) => self.to_peers.get_mut(user),
-            Topic::File(name) => self.to_files.get_mut(name),
-        }
-    }
-
-    /// The first subscriber to a topic from `from` on.
-    fn next(&mut self, topic: &Topic, from: Subscriber) -> Option<Subscriber> {
-        self.of_mut(topic)?.range(from..).next().copied()
     }
 }
 
@@ -147,10 +141,11 @@ impl Server {
         subscriptions.last_sent = None;
         if subscriptions.set_by[usize::from(number)] < id {
             subscriptions.set_by[usize::from(number)] = id;
+            subscriptions.state.set(number, Presence::Unknown);
             if let Some(replaced) = subscriptions.topics[usize::from(number)].replace(topic.clone()) {
-                self.subscriptions.remove(&replaced, (key, number));
+                self.subscriptions.topics.remove(&replaced, (key, number));
             }
-            self.subscriptions.add(&topic, (key, number));
+            self.subscriptions.topics.add(&topic, (key, number));
             let updated = self.update_state((key, number), &topic);
             self.query_budget.charge(updated.steps);
         }
@@ -166,7 +161,7 @@ impl Server {
                     subscriptions.set_by[at] = id;
                     subscriptions.state.set(number, Presence::Unknown);
                     let topic = subscriptions.topics[at].take();
-                    topic.iter().for_each(|topic| self.subscriptions.remove(topic, (key, number)));
+                    topic.iter().for_each(|topic| self.subscriptions.topics.remove(topic, (key, number)));
                 }
             }
         }
@@ -180,9 +175,8 @@ impl Server {
 
     /// When absence becomes reliable, if a session waits for it.
     pub(super) fn settles_at(&self) -> Option<Instant> {
-        let has_subscribers = !self.subscriptions.to_peers.is_empty() || !self.subscriptions.to_files.is_empty();
         let at = self.started + self.config.liveness + RESET_DELAY_MAX;
-        (has_subscribers && !self.subscriptions.is_settled).then_some(at)
+        (!self.subscriptions.topics.is_empty() && !self.subscriptions.is_settled).then_some(at)
     }
 
     /// Finds changed states and sends CHANGED, a bounded part in each iteration.
@@ -198,6 +192,7 @@ impl Server {
             steps += match recheck {
                 Recheck::Topic { topic, from } => self.update_subscribers(now, cause, topic, from),
                 Recheck::FilesOfOwner { owner, from } => self.queue_files(owner, from),
+                Recheck::Lists { change, from } => self.report_list_change(now, change, from),
                 Recheck::Sessions { from } => self.update_sessions(now, from),
             };
         }
@@ -222,7 +217,7 @@ impl Server {
         mut from: Subscriber,
     ) -> usize {
         let mut steps = 1;
-        while let Some(subscriber) = self.subscriptions.next(&topic, from) {
+        while let Some(subscriber) = self.subscriptions.topics.next(&topic, from) {
             if steps >= SLICE_STEPS {
                 self.subscriptions.queue.push(cause, Recheck::Topic { topic, from: subscriber });
                 break;
@@ -246,6 +241,38 @@ impl Server {
         }
         next.iter()
             .for_each(|&from| _ = self.subscriptions.queue.push(Some(owner), Recheck::FilesOfOwner { owner, from }));
+        steps
+    }
+
+    /// Marks the subscribers to lists that the change concerns, within a slice. Returns the steps taken.
+    fn report_list_change(&mut self, now: Instant, change: ListChange, from: Option<(Topic, Subscriber)>) -> usize {
+        let mut steps = 1;
+        let first = |topic: Option<Topic>| topic.map(|topic| (topic, FIRST));
+        let mut next = from.or_else(|| first(self.subscriptions.topics.next_list(None)));
+        while let Some((topic, mut from)) = next {
+            let (is_concerned, cost) = change.concerns(&topic);
+            steps += cost;
+            while let Some(subscriber) = self.subscriptions.topics.next(&topic, from).filter(|_| is_concerned) {
+                if steps >= SLICE_STEPS {
+                    let from = Some((topic, subscriber));
+                    self.subscriptions.queue.push(Some(change.owner), Recheck::Lists { change, from });
+                    return steps;
+                }
+                if change.is_visible_to(self.sessions.get(subscriber.0)) {
+                    self.subscriptions.topics.remove(&topic, subscriber);
+                    self.set_state(subscriber, Presence::Present);
+                    self.schedule_changed(now, subscriber.0);
+                }
+                steps += 1;
+                from = (subscriber.0, subscriber.1 + 1);
+            }
+            next = first(self.subscriptions.topics.next_list(Some(&topic)));
+            if steps >= SLICE_STEPS && next.is_some() {
+                let from = next;
+                self.subscriptions.queue.push(Some(change.owner), Recheck::Lists { change, from });
+                return steps;
+            }
+        }
         steps
     }
 
@@ -277,7 +304,7 @@ impl Server {
 
     /// Finds the state of one subscription.
     fn update_state(&mut self, (key, number): Subscriber, topic: &Topic) -> Updated {
-        let session = self.sessions.get_mut(key);
+        let session = self.sessions.get(key);
         let Subscriptions { is_settled, seen, .. } = &self.subscriptions;
         let (is_present, is_known, steps) = match topic {
             Topic::Peer(user) => {
@@ -289,14 +316,22 @@ impl Server {
                 let (is_present, steps) = self.index.is_available(session.owner, name);
                 (is_present, *is_settled, steps)
             }
+            Topic::Peers | Topic::Files(_) => {
+                let state = session.subscriptions.as_ref().map(|own| own.state).unwrap_or_default();
+                (state.present & 1 << number != 0, *is_settled, 1)
+            }
         };
         let presence = match (is_present, is_known) {
             (true, _) => Presence::Present,
             (false, true) => Presence::Absent,
             (false, false) => Presence::Unknown,
         };
-        let has_changed = session.subscriptions.as_mut().is_some_and(|own| own.state.set(number, presence));
-        Updated { has_changed, steps }
+        Updated { has_changed: self.set_state((key, number), presence), steps }
+    }
+
+    /// Returns whether the state has changed.
+    fn set_state(&mut self, (key, number): Subscriber, presence: Presence) -> bool {
+        self.sessions.get_mut(key).subscriptions.as_mut().is_some_and(|own| own.state.set(number, presence))
     }
 
     /// CHANGED is to be sent to this session, as soon as the interval allows.
@@ -312,8 +347,8 @@ impl Server {
 #[cfg(test)]
 impl Server {
     pub(super) fn has_no_subscriptions(&self) -> bool {
-        let Subscriptions { to_peers, to_files, queue, due, .. } = &self.subscriptions;
-        to_peers.is_empty() && to_files.is_empty() && queue.is_empty() && due.is_empty()
+        let Subscriptions { topics, queue, due, .. } = &self.subscriptions;
+        topics.is_empty() && queue.is_empty() && due.is_empty()
     }
 }
 

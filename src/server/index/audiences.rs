@@ -77,6 +77,10 @@ impl Audiences {
     }
 
     pub(super) fn audience(&self, id: AudienceId) -> &Audience {
+        self.shared(id)
+    }
+
+    pub(super) fn shared(&self, id: AudienceId) -> &Arc<Audience> {
         &self.interned[id.0 as usize].audience
     }
 

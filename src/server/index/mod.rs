@@ -198,6 +198,12 @@ impl Index {
         Some((key.content(entry.mtime_ms), self.audiences.audience(entry.audience)))
     }
 
+    /// The same, with the audience to keep.
+    pub fn version(&self, owner: OwnerId, name: &FileName) -> Option<(Content, Arc<Audience>)> {
+        let IndexedPublication { key, entry } = self.names.publications(self.names.find(name)?)?.of_owner(owner)?;
+        Some((key.content(entry.mtime_ms), Arc::clone(self.audiences.shared(entry.audience))))
+    }
+
     /// Called before many publications are loaded: new names stay out of the trigram index, which takes nearly half of the
     /// time, until [`index_pending`](Self::index_pending) has caught up. Until then every search also examines each name
     /// that is not indexed yet.

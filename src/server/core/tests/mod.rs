@@ -3,6 +3,7 @@
 mod abuse;
 mod floods;
 mod hidden;
+mod list_subscriptions;
 mod lists;
 mod logins;
 mod mutations;

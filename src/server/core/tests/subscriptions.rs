@@ -9,7 +9,7 @@ use crate::common::types::RequestId;
 use crate::server::core::Datagram;
 use crate::server::test_support::{TestClient, TestServer, file, name, user};
 
-fn subscribe(test: &mut TestServer, client: &mut TestClient, number: u8, topic: Topic) -> SubscriptionState {
+pub(super) fn subscribe(test: &mut TestServer, client: &mut TestClient, number: u8, topic: Topic) -> SubscriptionState {
     match test.request(client, Request::Subscribe { number, topic }) {
         Response::Subscribed(state) => state,
         other => panic!("{other:?}"),
@@ -17,7 +17,7 @@ fn subscribe(test: &mut TestServer, client: &mut TestClient, number: u8, topic: 
 }
 
 /// Sends a request of one client. Returns all datagrams, also those to others.
-fn send(test: &mut TestServer, client: &mut TestClient, request: Request) -> Vec<Datagram> {
+pub(super) fn send(test: &mut TestServer, client: &mut TestClient, request: Request) -> Vec<Datagram> {
     client.next_id += 1;
     let id = RequestId(client.next_id);
     let bytes = client.seal(&ClientMessage::Request { id, lowest_pending: id, request });
@@ -25,7 +25,7 @@ fn send(test: &mut TestServer, client: &mut TestClient, request: Request) -> Vec
 }
 
 /// The present subscriptions that these datagrams report to the client, one list of bits a CHANGED.
-fn reported(client: &mut TestClient, sent: Vec<Datagram>) -> Vec<u32> {
+pub(super) fn reported(client: &mut TestClient, sent: Vec<Datagram>) -> Vec<u32> {
     let states = client.receive(sent).into_iter().filter_map(|message| match message {
         ServerMessage::Changed(state) => Some(state.present),
         _ => None,
@@ -33,11 +33,11 @@ fn reported(client: &mut TestClient, sent: Vec<Datagram>) -> Vec<u32> {
     states.collect()
 }
 
-fn publish(text: &str) -> Request {
+pub(super) fn publish(text: &str) -> Request {
     Request::Publish { files: vec![file(text)], audience: AudienceRef::Everyone }
 }
 
-fn publish_to(test: &mut TestServer, client: &mut TestClient, text: &str, users: &[&str]) -> Vec<Datagram> {
+pub(super) fn publish_to(test: &mut TestServer, client: &mut TestClient, text: &str, users: &[&str]) -> Vec<Datagram> {
     let users = users.iter().map(|name| user(name)).collect();
     let staged = test.request(client, Request::StageAudience { key: 1, part: 0, users });
     assert_eq!(staged, Response::AudienceStaged);

@@ -1,0 +1,171 @@
+//! SUBSCRIBE to lists: the first change that the subscriber may see is reported, once.
+
+use std::time::Duration;
+
+use super::subscriptions::{publish, publish_to, reported, send, subscribe};
+use crate::common::glob::Pattern;
+use crate::common::message::{AudienceRef, ClientMessage, Heartbeat, Request, ServerMessage, Topic};
+use crate::common::types::{ContentHash, RequestId};
+use crate::server::test_support::{TestClient, TestServer, file, name};
+
+const NOTHING: [u32; 0] = [];
+
+fn files(pattern: &str) -> Topic {
+    Topic::Files(Pattern::parse(pattern).unwrap())
+}
+
+fn unpublish(text: &str) -> Request {
+    Request::Unpublish { names: vec![name(text)] }
+}
+
+/// Subscribes anew, as a client does before it asks for the list.
+fn rearm(test: &mut TestServer, client: &mut TestClient, topic: &Topic) {
+    assert_eq!(subscribe(test, client, 0, topic.clone()).present, 0);
+}
+
+#[test]
+fn a_change_of_a_matching_file_is_reported_once_until_the_client_subscribes_again() {
+    let mut test = TestServer::new(&[]);
+    let (mut hans, mut vader) = (test.insert_session("hans"), test.insert_session("vader"));
+    let topic = files("*.pdf");
+    rearm(&mut test, &mut vader, &topic);
+    let sent = send(&mut test, &mut hans, publish("a.txt"));
+    assert_eq!(reported(&mut vader, sent), NOTHING, "it does not match");
+    let sent = send(&mut test, &mut hans, publish("a.pdf"));
+    assert_eq!(reported(&mut hans, sent.clone()), NOTHING);
+    assert_eq!(reported(&mut vader, sent), [1]);
+    test.advance(Duration::from_secs(1));
+    let sent = send(&mut test, &mut hans, publish("b.pdf"));
+    assert_eq!(reported(&mut vader, sent), NOTHING, "told already");
+    rearm(&mut test, &mut vader, &topic);
+    let sent = send(&mut test, &mut hans, publish("b.pdf"));
+    assert_eq!(reported(&mut vader, sent), NOTHING, "the same content again is no change");
+    let mut other = file("b.pdf");
+    other.content.hash = ContentHash([9; 32]);
+    let replace = Request::Publish { files: vec![other], audience: AudienceRef::Everyone };
+    let sent = send(&mut test, &mut hans, replace);
+    assert_eq!(reported(&mut vader, sent), [1], "another content");
+    rearm(&mut test, &mut vader, &topic);
+    let sent = send(&mut test, &mut hans, unpublish("b.pdf"));
+    assert_eq!(reported(&mut vader, sent), [1]);
+    let sent = send(&mut test, &mut vader, publish("c.pdf"));
+    assert_eq!(reported(&mut vader, sent), NOTHING, "one's own file");
+}
+
+#[test]
+fn peers_that_come_and_go_are_reported_to_the_subscribers_to_lists() {
+    let mut test = TestServer::new(&[]);
+    let mut vader = test.insert_session("vader");
+    for topic in [Topic::Peers, files("*")] {
+        rearm(&mut test, &mut vader, &topic);
+        let mut hans = test.insert_session("hans");
+        let sent = test.run_until_idle();
+        assert_eq!(reported(&mut vader, sent), [1]);
+        rearm(&mut test, &mut vader, &topic);
+        let sent = send(&mut test, &mut hans, publish(if topic == Topic::Peers { "a" } else { ".hidden" }));
+        assert_eq!(reported(&mut vader, sent), NOTHING);
+        let sent = test.send(hans.address, &hans.seal(&ClientMessage::Logout));
+        assert_eq!(reported(&mut vader, sent), [1]);
+        test.advance(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn a_session_that_is_replaced_by_its_own_client_is_no_change() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut vader = test.insert_session("vader");
+    let hans = test.login("127.0.0.1:5001", "hans");
+    rearm(&mut test, &mut vader, &Topic::Peers);
+    let (_, resume) = test.resume_packet(&hans, "127.0.0.1:5002".parse().unwrap());
+    let sent = test.send("127.0.0.1:5002".parse().unwrap(), &resume);
+    assert_eq!(reported(&mut vader, sent), NOTHING);
+}
+
+#[test]
+fn hidden_changes_of_matching_files_cause_no_datagram_and_no_count() {
+    let mut test = TestServer::new(&[]);
+    let (mut hans, mut vader) = (test.insert_session("hans"), test.insert_session("vader"));
+    let before = subscribe(&mut test, &mut vader, 0, files("*"));
+    for text in ["a", "b"] {
+        for sent in [publish_to(&mut test, &mut hans, text, &["yoda"]), send(&mut test, &mut hans, unpublish(text))] {
+            assert!(sent.iter().all(|datagram| datagram.to == hans.address));
+        }
+    }
+    publish_to(&mut test, &mut hans, "a", &["yoda"]);
+    match test.heartbeat(&mut vader)[..] {
+        [ServerMessage::HeartbeatAck { subscriptions: Some(state), .. }] => assert_eq!(state, before),
+        ref other => panic!("{other:?}"),
+    }
+    let sent = publish_to(&mut test, &mut hans, "a", &["vader", "yoda"]);
+    assert_eq!(reported(&mut vader, sent), [1], "it becomes visible");
+    rearm(&mut test, &mut vader, &files("*"));
+    let sent = publish_to(&mut test, &mut hans, "a", &["vader"]);
+    assert_eq!(reported(&mut vader, sent), NOTHING, "who else may see it does not concern vader");
+    let sent = publish_to(&mut test, &mut hans, "a", &["yoda"]);
+    assert_eq!(reported(&mut vader, sent), [1], "it is withdrawn from vader");
+}
+
+#[test]
+fn absence_from_a_list_is_known_once_all_clients_had_time_to_resume() {
+    let mut test = TestServer::new(&[]);
+    let mut hans = test.insert_session("hans");
+    let states: Vec<_> = (0..)
+        .zip([Topic::Peers, files("*")])
+        .map(|(number, topic)| subscribe(&mut test, &mut hans, number, topic))
+        .collect();
+    assert!(states.iter().all(|state| (state.present, state.absent) == (0, 0)));
+    for _ in 0..20 {
+        test.advance(Duration::from_millis(500));
+        test.heartbeat(&mut hans);
+    }
+    let bytes = hans.seal(&ClientMessage::Heartbeat(Heartbeat { number: 9, free_slots: 0 }));
+    let sent = test.send(hans.address, &bytes);
+    match hans.receive(sent)[..] {
+        [ServerMessage::HeartbeatAck { subscriptions: Some(state), .. }] => {
+            assert_eq!((state.present, state.absent), (0, 0b11));
+        }
+        ref other => panic!("{other:?}"),
+    }
+    let state = subscribe(&mut test, &mut hans, 5, Topic::Peers);
+    assert_eq!((state.present, state.absent), (0, 0b10_0011), "and at once from then on");
+}
+
+#[test]
+fn the_work_for_many_patterns_is_split_into_iterations() {
+    const SUBSCRIBERS: usize = 500;
+    let mut test = TestServer::new(&[]);
+    let mut hans = test.insert_session("hans");
+    let mut subscribers: Vec<TestClient> =
+        (0..SUBSCRIBERS).map(|number| test.insert_session(&format!("u{number}"))).collect();
+    for (at, client) in subscribers.iter_mut().enumerate() {
+        for number in 0..16 {
+            subscribe(&mut test, client, number, files(&format!("*{at:03}{number:02}*")));
+        }
+        subscribe(&mut test, client, 16, files("a*"));
+    }
+    let sent = send(&mut test, &mut hans, publish("a03105"));
+    let reports: Vec<u32> = subscribers.iter_mut().flat_map(|client| reported(client, sent.clone())).collect();
+    assert_eq!(reports.len(), SUBSCRIBERS);
+    let of_one = reports.iter().filter(|&&bits| bits & 1 << 5 != 0);
+    assert_eq!(of_one.count(), 1, "its other pattern is reported after the interval");
+    let id = RequestId(hans.next_id + 1);
+    let mut bytes = hans.seal(&ClientMessage::Request {
+        id,
+        lowest_pending: id,
+        request: Request::Publish { files: vec![file("b")], audience: AudienceRef::Everyone },
+    });
+    test.server.handle_datagram(test.now, hans.address, &mut bytes, &mut test.out);
+    test.journal.extend(test.out.mutations.drain(..));
+    test.make_durable();
+    let mut iterations = 0;
+    while test.server.poll_timeout().is_some_and(|due| due <= test.now) {
+        test.server.handle_timeout(test.now, &mut test.out);
+        iterations += 1;
+    }
+    assert!((4..=8).contains(&iterations), "8,000 patterns, 2,048 steps each: {iterations}");
+    for mut client in subscribers {
+        let logout = client.seal(&ClientMessage::Logout);
+        test.send(client.address, &logout);
+    }
+    assert!(test.server.has_no_subscriptions());
+}
