@@ -198,7 +198,7 @@ impl Server {
         client_info: &[u8; CLIENT_INFO_BYTES],
         ticket: &[u8],
     ) -> Option<Vec<u8>> {
-        let opened = ResumptionTicket::open(ticket, &self.keys.tickets, self.wall_ms(now));
+        let opened = ResumptionTicket::open(ticket, &self.keys.tickets);
         let ticket = opened.inspect_err(|error| debug!("{}: a resumption was refused: {error}", id.address)).ok()?;
         let keys = ResumptionKey::new(ticket.secret.0.into());
         let client_info = keys.client_info(&id.nonce, cookie).open(client_info).ok()?;
@@ -222,6 +222,11 @@ impl Server {
                 return None;
             }
             generation = generation.max(session.generation);
+        } else if ticket.expires_ms <= self.wall_ms(now) {
+            // Not while the session lives: its client may have been logged in for longer than a ticket is valid, and its
+            // password is refused as long as the session is active.
+            debug!("{}: an expired ticket of {}", id.address, escape_controls(ticket.user.as_str()));
+            return None;
         }
         let generation = generation.checked_add(1)?;
         if !account.may_resume(ticket.instance, ticket.generation) {

@@ -129,6 +129,26 @@ fn a_ticket_expires() {
 }
 
 #[test]
+fn an_expired_ticket_resumes_a_session_that_is_still_alive() {
+    let hour = Duration::from_secs(3_600);
+    let config = ServerConfig { liveness: hour, ..ServerConfig::default() };
+    let mut test = TestServer::start(&["hans"], config, origin());
+    let mut hans = test.login(HERE, "hans");
+    for _ in 0..=7 * 24 * 2 {
+        test.advance(hour / 2);
+        assert_eq!(test.heartbeat(&mut hans).len(), 1);
+    }
+    let login = test.try_login(address(THERE), "hans", "hans-pw");
+    assert!(matches!(login, Some(LoginOutcome::AlreadyActive { .. })), "a resumption is the only way back");
+    let mut resumed = test.resume(&hans, address(THERE)).expect("RESUMED");
+    assert_eq!(resumed.params.instance, hans.params.instance);
+    assert_eq!(test.heartbeat(&mut resumed).len(), 1);
+    test.advance(hour);
+    assert!(test.resume(&hans, address(HERE)).is_none(), "expired, and without a session");
+    assert!(test.resume(&resumed, address(HERE)).is_some(), "the resumed session has a ticket of its own");
+}
+
+#[test]
 fn a_stolen_ticket_is_invalid_without_its_secret() {
     let mut test = TestServer::new(&["hans", "vader"]);
     let (hans, mut vader) = (test.login(HERE, "hans"), test.login(THERE, "vader"));
