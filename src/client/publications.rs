@@ -113,11 +113,11 @@ impl OwnPublications {
         table.publish(name, content, audience);
     }
 
-    /// From now on this is not served.
-    pub fn unpublish(&self, name: &FileName) {
+    /// From now on this is not served. Returns whether it was.
+    pub fn unpublish(&self, name: &FileName) -> bool {
         let mut table = lock(&self.table);
         table.changed_since_login.insert(name.clone());
-        table.published.remove(name);
+        table.published.remove(name).is_some()
     }
 
     /// Those of `names` that are published with an audience.

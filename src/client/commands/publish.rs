@@ -216,8 +216,9 @@ fn withdraw(context: &CommandContext, files: &[PathArg]) -> Result<Withdrawn, Re
 
     let mut unpublished = Vec::new();
     for (index, (name, found)) in names.into_iter().zip(found).enumerate() {
-        context.publications.unpublish(&name);
-        if found {
+        // The reply to a request that was sent again after a new login tells nothing of what the first one withdrew.
+        let was_served = context.publications.unpublish(&name);
+        if found || was_served {
             unpublished.push(name);
         } else {
             missing.push((index, name.to_string()));

@@ -175,6 +175,18 @@ fn unpublished_files_are_not_served() {
     assert_eq!(client.run("unp a"), failed);
 }
 
+/// The server executes a request, the reply is lost, and the request is sent again under a new login.
+#[test]
+fn a_repeated_withdrawal_is_no_failure() {
+    let client = TestClient::logged_in();
+    client.local("a", 1);
+    client.run("pub a");
+    client.script().own.clear();
+    let unpublished = (ExitCode::Success, "File unpublished successfully\n".into(), String::new());
+    assert_eq!(client.run("unp a"), unpublished);
+    assert_eq!(client.run("unp a").0, ExitCode::NotFound);
+}
+
 #[test]
 fn unp_patterns_and_folders_match_published_names() {
     let client = TestClient::logged_in();

@@ -337,7 +337,9 @@ impl Publisher {
             return Ok(());
         }
         let names: Vec<FileName> = names.into_iter().collect();
-        names.iter().for_each(|name| self.publications.unpublish(name));
+        for name in &names {
+            self.publications.unpublish(name);
+        }
         Ok(self.server.unpublish(&names).map(drop)?)
     }
 }

@@ -1,15 +1,18 @@
-//! What the server acknowledged as published in this session and not withdrawn since.
+//! What the server acknowledged in this session: which names are published, and which are withdrawn.
 //!
 //! Owns the decision whether the server may have lost something by a reconnect. Must not send anything: see
 //! [`resync`](super::resync). Names with an unknown state are left out, so that nothing withdrawn is published again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::publishing::PublishAudience;
 use crate::common::handshake_keys::SessionParams;
 use crate::common::message::{AudienceRef, Request, Response};
 use crate::common::types::{Audience, Content, FileName, PublicationsDigest, UserName};
+
+/// Withdrawn names that are remembered.
+const WITHDRAWN_MAX: usize = 100_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AckedPublication {
@@ -22,6 +25,8 @@ pub(super) struct AckedPublication {
 #[derive(Default)]
 pub(super) struct AckedPublications {
     entries: BTreeMap<FileName, AckedPublication>,
+    /// Withdrawn, and not published since.
+    withdrawn: BTreeSet<FileName>,
     /// The digest of all publications of the user that the server sent last; `None` after a mutation without a reply.
     digest: Option<PublicationsDigest>,
     /// The audience staged last.
@@ -40,9 +45,9 @@ impl AckedPublications {
         *self = Self { digest: Some(params.digest), ..Self::default() };
     }
 
-    /// After a reconnect: whether the server may have lost a publication.
-    pub fn may_have_lost(&self, params: &SessionParams) -> bool {
-        !self.entries.is_empty() && self.digest != Some(params.digest)
+    /// After a reconnect: whether the server may have lost what it acknowledged.
+    pub fn may_be_lost(&self, params: &SessionParams) -> bool {
+        !(self.entries.is_empty() && self.withdrawn.is_empty()) && self.digest != Some(params.digest)
     }
 
     /// Takes the digest that the server sent on a reconnect.
@@ -54,10 +59,20 @@ impl AckedPublications {
         &self.entries
     }
 
+    /// Whether the server has acknowledged that this name is withdrawn, and not published it since.
+    pub fn is_withdrawn(&self, name: &FileName) -> bool {
+        self.withdrawn.contains(name)
+    }
+
     /// A mutation is being sent: the state of its names is unknown until the reply.
     pub fn on_mutation_started(&mut self, request: &Request) {
         match request {
-            Request::Publish { files, .. } => files.iter().for_each(|file| drop(self.entries.remove(&file.name))),
+            Request::Publish { files, .. } => {
+                for file in files {
+                    self.entries.remove(&file.name);
+                    self.withdrawn.remove(&file.name);
+                }
+            }
             Request::Unpublish { names } => names.iter().for_each(|name| drop(self.entries.remove(name))),
             _ => {}
         }
@@ -74,7 +89,14 @@ impl AckedPublications {
                     self.entries.insert(file.name.clone(), entry);
                 }
             }
-            (Request::Unpublish { .. }, Response::Unpublished { digest, .. }) => self.digest = Some(*digest),
+            (Request::Unpublish { names }, Response::Unpublished { digest, published_mask }) => {
+                self.digest = Some(*digest);
+                let were_published = names.iter().zip(0..).filter(|(_, bit)| published_mask & (1 << bit) != 0);
+                self.withdrawn.extend(were_published.map(|(name, _)| name.clone()));
+                while self.withdrawn.len() > WITHDRAWN_MAX {
+                    self.withdrawn.pop_first();
+                }
+            }
             (Request::StageAudience { key, part, users }, Response::AudienceStaged) => {
                 self.on_staged(*key, *part, users)
             }

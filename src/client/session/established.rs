@@ -62,7 +62,7 @@ impl Session {
                 self.events.push_back(Event::RequestFinished { request: handle, result });
             }
             RequestOrigin::Resync => {
-                let republished = self.resync.on_response(&request, &response, self.acked.entries());
+                let republished = self.resync.on_response(&request, &response, &self.acked);
                 self.events.extend(republished.filter(|&files| files > 0).map(Event::Resynced));
             }
             RequestOrigin::Subscribe(wait) => {
@@ -137,7 +137,7 @@ impl Session {
         if let (true, Some(connection)) = (is_established, &mut self.connection) {
             if self.resync.is_active() && !self.requests.has_resync_request() {
                 let must_wait = self.resync.is_due() && self.requests.has_pending_mutation();
-                let request = if must_wait { None } else { self.resync.next_request(self.acked.entries()) };
+                let request = if must_wait { None } else { self.resync.next_request(&self.acked) };
                 request.into_iter().for_each(|request| self.requests.enqueue_resync(request));
             }
             while let Some(request) = self.waits.next_request() {

@@ -149,7 +149,7 @@ impl Session {
         self.io.timers.clear(Timer::ReportLost);
     }
 
-    /// Compares the digests: whether an acknowledged publication may be missing (see [`resync`](super::resync)).
+    /// Compares the digests: whether an acknowledged change may be missing (see [`resync`](super::resync)).
     fn check_digest(&mut self, params: &SessionParams) {
         let Some(connection) = &self.connection else { return };
         if params.last_writer > connection.params.instance {
@@ -159,7 +159,7 @@ impl Session {
             self.acked.reset(params);
             return;
         }
-        if self.resync.is_active() || self.acked.may_have_lost(params) {
+        if self.resync.is_active() || self.acked.may_be_lost(params) {
             self.resync.begin();
             self.requests.drop_resync_queries();
         }

@@ -1,20 +1,21 @@
-//! After a reconnect: finds out whether the server has lost what it acknowledged, and publishes that again.
+//! After a reconnect: finds out whether the server has lost what it acknowledged, and requests that again.
 //!
 //! It runs when the digests differ, or when a mutation was pending, so that no digest could be expected. It lists the
-//! user's publications, compares them with the [acknowledged ones](super::acked_publications), and publishes what is missing
-//! with the audience it had. The list marks a publication as restricted but does not name its audience, so restricted ones are
+//! user's publications, compares them with the [acknowledged ones](super::acked_publications), withdraws again what a
+//! backup has brought back, and publishes what is missing with the audience it had. The list marks a publication as restricted but does not name its audience, so restricted ones are
 //! published again in any case: a server restored from a backup may show them to other users.
 //!
 //! Owns the order of these steps, one request at a time. The callers' mutations and their queries about their own
 //! publications wait meanwhile, so that the list and the acknowledgements describe the same moment. Must not know how
 //! requests travel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::acked_publications::AckedPublication;
+use super::acked_publications::{AckedPublication, AckedPublications};
 use super::list_limits::ListLimits;
-use super::publishing::{PublishAudience, Publishing};
+use super::publishing::{PublishAudience, Publishing, list_max_bytes, split_to_fit};
+use crate::common::limits::BATCH_MAX_FILES;
 use crate::common::message::{OwnPublication, Request, Response};
 use crate::common::types::{Audience, FileName, NamedContent};
 
@@ -36,12 +37,15 @@ enum ResyncStage {
     Due,
     Listing {
         missing: BTreeMap<FileName, AckedPublication>,
+        /// What the server has although it acknowledged that it is withdrawn.
+        withdrawn: Vec<FileName>,
         limits: ListLimits,
         /// Files in `missing` that the server has, possibly with another audience.
         audience_unknown: BTreeSet<FileName>,
         next: Option<Request>,
     },
-    Publishing {
+    Repairing {
+        withdrawals: VecDeque<Request>,
         publishing: Publishing,
         /// Not lost, and not counted as such.
         audience_unknown: BTreeSet<FileName>,
@@ -71,50 +75,58 @@ impl Resync {
 
     /// The next request. Must not be called while another request of the resync is pending nor, at the start, any
     /// mutation.
-    pub fn next_request(&mut self, acked: &BTreeMap<FileName, AckedPublication>) -> Option<Request> {
+    pub fn next_request(&mut self, acked: &AckedPublications) -> Option<Request> {
         match &mut self.stage {
             ResyncStage::Idle => None,
             ResyncStage::Due => {
-                let (missing, audience_unknown) = (acked.clone(), BTreeSet::new());
-                let limits = ListLimits::default();
-                self.stage = ResyncStage::Listing { missing, limits, audience_unknown, next: None };
+                self.stage = ResyncStage::Listing {
+                    missing: acked.entries().clone(),
+                    withdrawn: Vec::new(),
+                    limits: ListLimits::default(),
+                    audience_unknown: BTreeSet::new(),
+                    next: None,
+                };
                 Some(Request::OwnPublications { user_initiated: false, cursor: None })
             }
             ResyncStage::Listing { next, .. } => next.take(),
-            ResyncStage::Publishing { publishing, .. } => publishing.next_request(),
+            ResyncStage::Repairing { withdrawals, publishing, .. } => {
+                withdrawals.pop_front().or_else(|| publishing.next_request())
+            }
         }
     }
 
     /// Processes the response to the last request. At the end, returns the number of lost files that were published
     /// again.
-    pub fn on_response(
-        &mut self,
-        request: &Request,
-        response: &Response,
-        acked: &BTreeMap<FileName, AckedPublication>,
-    ) -> Option<usize> {
+    pub fn on_response(&mut self, request: &Request, response: &Response, acked: &AckedPublications) -> Option<usize> {
         match &mut self.stage {
             ResyncStage::Idle | ResyncStage::Due => {}
-            ResyncStage::Listing { missing, limits, audience_unknown, next } => match response {
+            ResyncStage::Listing { missing, withdrawn, limits, audience_unknown, next } => match response {
                 Response::OwnPublications { entries, next: cursor } if limits.on_page(entries).is_ok() => {
-                    entries.iter().for_each(|entry| compare(missing, audience_unknown, entry));
+                    for entry in entries {
+                        compare(missing, audience_unknown, entry);
+                        if acked.is_withdrawn(&entry.name) {
+                            withdrawn.push(entry.name.clone());
+                        }
+                    }
                     match cursor {
                         Some(cursor) => {
                             *next =
                                 Some(Request::OwnPublications { user_initiated: false, cursor: Some(cursor.clone()) });
                         }
-                        None => self.publish_missing(),
+                        None => self.repair(),
                     }
                 }
                 Response::StaleCursor if limits.on_restart().is_ok() => {
-                    *missing = acked.clone();
+                    *missing = acked.entries().clone();
+                    withdrawn.clear();
                     audience_unknown.clear();
                     *next = Some(Request::OwnPublications { user_initiated: false, cursor: None });
                 }
                 // A server that does not list the publications must not keep the user's mutations waiting.
                 _ => self.abandon(),
             },
-            ResyncStage::Publishing { publishing, audience_unknown } => {
+            ResyncStage::Repairing { .. } if matches!(request, Request::Unpublish { .. }) => {}
+            ResyncStage::Repairing { publishing, audience_unknown, .. } => {
                 if let (Request::Publish { files, .. }, Response::Published { .. }) = (request, response) {
                     self.republished += files.iter().filter(|file| !audience_unknown.contains(&file.name)).count();
                 }
@@ -124,12 +136,17 @@ impl Resync {
                 }
             }
         }
-        let is_finished = matches!(&self.stage, ResyncStage::Publishing { publishing, .. } if publishing.is_finished());
+        let is_finished = matches!(&self.stage, ResyncStage::Repairing { withdrawals, publishing, .. }
+            if withdrawals.is_empty() && publishing.is_finished());
         is_finished.then(|| std::mem::take(self).republished)
     }
 
-    fn publish_missing(&mut self) {
-        let ResyncStage::Listing { missing, audience_unknown, .. } = std::mem::take(&mut self.stage) else { return };
+    /// Withdraws first: other users may see what this user has withdrawn.
+    fn repair(&mut self) {
+        let stage = std::mem::take(&mut self.stage);
+        let ResyncStage::Listing { missing, withdrawn, audience_unknown, .. } = stage else { return };
+        let batches = split_to_fit(&withdrawn, BATCH_MAX_FILES, list_max_bytes());
+        let withdrawals = batches.map(|names| Request::Unpublish { names: names.to_vec() }).collect();
         let mut by_audience: BTreeMap<Arc<PublishAudience>, Vec<NamedContent>> = BTreeMap::new();
         for (name, AckedPublication { content, audience }) in missing {
             by_audience.entry(audience).or_default().push(NamedContent { name, content });
@@ -138,7 +155,7 @@ impl Resync {
         for (key, (audience, files)) in (RESYNC_KEYS..).zip(by_audience) {
             publishing.add(key, &files, PublishAudience::clone(&audience));
         }
-        self.stage = ResyncStage::Publishing { publishing, audience_unknown };
+        self.stage = ResyncStage::Repairing { withdrawals, publishing, audience_unknown };
     }
 }
 

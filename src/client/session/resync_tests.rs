@@ -136,6 +136,29 @@ fn nothing_is_published_again_if_nothing_is_missing() {
     assert_eq!((resynced(&mut pair), store.listed, store.published), (None, 0, 3));
 }
 
+/// A backup is restored, older than some withdrawals. The list has two pages.
+#[test]
+fn withdrawn_files_are_withdrawn_again() {
+    let (mut pair, mut store) = published();
+    for text in ["c", "d", "e", "f", "g"] {
+        pair.request(publish(text, AudienceRef::Everyone));
+        store.serve(&mut pair);
+    }
+    let backup = store.files.clone();
+    for text in ["a", "f", "g", "never published"] {
+        pair.request(Request::Unpublish { names: vec![name(text)] });
+        store.serve(&mut pair);
+    }
+    pair.request(publish("g", AudienceRef::Everyone));
+    store.serve(&mut pair);
+    let expected = store.files.clone();
+    store.files = backup;
+    store.restart(&mut pair);
+    assert_eq!(store.listed, 3, "pages");
+    assert_eq!(store.files, expected);
+    assert_eq!(resynced(&mut pair), None, "nothing was lost");
+}
+
 #[test]
 fn lost_files_are_published_again_with_their_audiences() {
     let (mut pair, mut store) = published();

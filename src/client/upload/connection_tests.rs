@@ -137,7 +137,7 @@ fn a_change_or_an_unpublish_takes_effect_in_the_middle_of_a_transfer() {
         assert!(matches!(reader.next().unwrap(), Frame::Data { .. }));
         let file = fs::OpenOptions::new().write(true).open(uploader.dir.path().join("large")).unwrap();
         match reason {
-            RefusalReason::NotShared => uploader.service.publications().unpublish(&grant.name),
+            RefusalReason::NotShared => drop(uploader.service.publications().unpublish(&grant.name)),
             _ => file.set_len(50 << 20).unwrap(),
         }
         let (skipped, message) = skip_data(&mut reader);
