@@ -14,12 +14,16 @@ pub mod client {
             SourceOffer,
         };
     }
+    pub mod events {
+        pub use crate::client::events::{KnownList, ListDifference};
+    }
     pub mod files {
         pub use crate::client::files::SharedFiles;
     }
     pub mod session {
         pub use crate::client::session::{
-            Event, FinishedWait, RequestHandle, Session, SessionConfig, WaitCondition, WaitId, WaitOutcome,
+            ChangedList, Event, FinishedWait, RequestError, RequestHandle, Session, SessionConfig, WaitCondition,
+            WaitId, WaitOutcome, WatchedList,
         };
     }
     pub mod transport {

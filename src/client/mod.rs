@@ -8,6 +8,7 @@
 //! * `commands`: what each command does; `ui`: what the user sees of it.
 //! * `publications`, `control`, `upload`, `download`: the user's own publications, requests to the server, serving peers,
 //!   downloading from peers.
+//! * `events`: what happens, for programs that follow it.
 //! * `session`, `transport`, `files`: the sans-IO protocol with the server, encrypted TCP with a peer, the shared folder.
 
 pub(crate) mod app;
@@ -17,6 +18,7 @@ pub(crate) mod cli;
 pub(crate) mod commands;
 pub(crate) mod control;
 pub(crate) mod download;
+pub(crate) mod events;
 pub(crate) mod exit_code;
 #[expect(clippy::disallowed_methods, reason = "drivers: whether a hash can be stored depends on the clock")]
 pub(crate) mod files;

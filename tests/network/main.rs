@@ -4,8 +4,10 @@
 //! `FILESHARE_PEER_HOURS` and `FILESHARE_SEEDS` set the length of the long tests (see `scripts/network-soak.sh`).
 
 mod faulty_link;
+mod lists;
 mod simulated_client;
 mod simulated_journal;
+mod simulated_list;
 mod simulated_network;
 mod waits;
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use fileshare::internals::client::session::{Event, FinishedWait, RequestHandle, Session, SessionConfig};
+use fileshare::internals::client::session::{
+    Event, FinishedWait, RequestError, RequestHandle, Session, SessionConfig, WaitId, WatchedList,
+};
 use fileshare::internals::common::message::{AudienceRef, NameQuery, Request, Response};
 use fileshare::internals::common::opaque::KeyStretching;
 use fileshare::internals::common::types::{Content, ContentHash, FileName, InstanceId, NamedContent, UserName};
@@ -12,6 +14,8 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
+
+use crate::simulated_list::SimulatedList;
 
 /// Names each user publishes under.
 const NAMES: usize = 8;
@@ -47,6 +51,11 @@ pub struct SimulatedClient {
     pub tolerates_differences: bool,
     /// Waits that have ended, and when.
     pub finished_waits: Vec<(Instant, FinishedWait)>,
+    pub lists: Vec<SimulatedList>,
+    /// Logged in.
+    pub is_online: bool,
+    /// Sessions that have begun.
+    sessions: usize,
     pending: Option<(RequestHandle, Request)>,
     responses: Vec<(RequestHandle, Response)>,
     instance: Option<InstanceId>,
@@ -67,6 +76,9 @@ impl SimulatedClient {
             next_command_at: None,
             tolerates_differences: false,
             finished_waits: Vec::new(),
+            lists: Vec::new(),
+            is_online: false,
+            sessions: 0,
             pending: None,
             responses: Vec::new(),
             instance: None,
@@ -109,11 +121,18 @@ impl SimulatedClient {
         Some(self.responses.swap_remove(at).1)
     }
 
+    pub fn watch(&mut self, now: Instant, id: WaitId, list: WatchedList) {
+        self.session.watch(now, id, list.clone()).expect("there are not too many");
+        self.lists.push(SimulatedList::new(id, list));
+    }
+
     /// Processes the session's events.
     pub fn handle_events(&mut self, now: Instant) {
         while let Some(event) = self.session.poll_event() {
             match event {
                 Event::Started { params, resumed, .. } => {
+                    self.is_online = true;
+                    self.sessions += 1;
                     self.counts.resumed += usize::from(resumed);
                     let is_new = self.instance.replace(params.instance) != Some(params.instance);
                     self.counts.instances += usize::from(is_new);
@@ -121,12 +140,27 @@ impl SimulatedClient {
                 Event::LoginFinished(result) => drop(result.expect("the password is right")),
                 Event::ConnectionLost => self.counts.lost += 1,
                 Event::Resynced(files) => self.counts.resynced += files,
+                Event::RequestFinished { request, result: Ok(response) }
+                    if let Some(list) = self.lists.iter_mut().find(|list| list.is_listing(request)) =>
+                {
+                    list.on_response(now, response, &mut self.session, self.sessions);
+                }
+                // The user has logged out meanwhile.
+                Event::RequestFinished { request, result: Err(RequestError::NotAuthenticated) }
+                    if self.lists.iter().any(|list| list.is_listing(request)) => {}
                 Event::RequestFinished { request, result } => {
                     let response = result.unwrap_or_else(|error| panic!("{}: {error}", self.user));
                     self.on_response(now, request, response);
                 }
                 Event::LoggedOut => panic!("{} was logged out", self.user),
-                Event::LoggedOutByUser => {}
+                Event::LoggedOutByUser => {
+                    self.is_online = false;
+                    self.lists.iter_mut().for_each(SimulatedList::forget);
+                }
+                Event::ListChanged(change) => {
+                    let list = self.lists.iter_mut().find(|list| list.id == change.list).expect("a watched list");
+                    list.on_changed(now, change, &mut self.session, self.sessions);
+                }
                 Event::WaitFinished(finished) => self.finished_waits.push((now, finished)),
             }
         }

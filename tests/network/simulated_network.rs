@@ -21,7 +21,7 @@ use crate::simulated_journal::{Disk, SimulatedJournal};
 /// The wall clock at the start, milliseconds since 1970.
 const WALL_MS: u64 = 1_700_000_000_000;
 /// Users with a password record.
-const USERS_MAX: usize = 64;
+const USERS_MAX: usize = 128;
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Scheduled {

@@ -9,6 +9,7 @@ use fileshare::internals::common::types::{Content, ContentHash, FileName, NamedC
 use rand::Rng;
 
 use super::faulty_link::FaultyLink;
+use super::lists::watch_all;
 use super::setting;
 use super::simulated_network::{SimulatedNetwork, user};
 
@@ -135,22 +136,24 @@ fn a_wait_for_a_peer_ends_when_it_has_logged_in() {
 }
 
 #[test]
-fn waits_cost_nothing_while_nothing_changes() {
+fn waits_and_watched_lists_cost_nothing_while_nothing_changes() {
+    const CLIENTS: usize = 100;
     let datagrams = |waits: bool| {
-        let mut network = SimulatedNetwork::with_clients_logged_in(1, 20, FaultyLink::perfect());
+        let mut network = SimulatedNetwork::with_clients_logged_in(1, CLIENTS, FaultyLink::perfect());
         if waits {
-            for client in 0..20 {
+            for client in 0..CLIENTS {
                 wait(&mut network, client, WaitCondition::FileAvailable(name("never")), LONG * 10);
-                wait(&mut network, client, WaitCondition::PeerGone(user((client + 1) % 20)), LONG * 10);
+                wait(&mut network, client, WaitCondition::PeerGone(user((client + 1) % CLIENTS)), LONG * 10);
+                watch_all(&mut network, client);
             }
         }
         // By then absence is known, which is a change of its own.
         network.run_for(Duration::from_secs(20));
         let before = network.datagrams;
-        network.run_for(Duration::from_secs(setting("FILESHARE_IDLE_SECONDS", 600)));
+        network.run_for(Duration::from_secs(setting("FILESHARE_IDLE_SECONDS", 3_600)));
         network.datagrams - before
     };
     let idle = datagrams(false);
-    assert!(idle > 10_000, "{idle} datagrams");
+    assert!(idle > 300_000, "{idle} datagrams");
     assert_eq!(datagrams(true), idle);
 }

@@ -173,6 +173,7 @@ impl SessionDriver {
                     let _ = reply.send(result);
                 }
             }
+            Event::ListChanged(_) => {}
             Event::LoggedOutByUser => {
                 *lock(&self.shared.user) = None;
                 for reply in self.logouts.drain(..) {

@@ -133,14 +133,16 @@ impl Session {
         while let Some(finished) = self.waits.pop_finished(now, is_established) {
             self.events.push_back(Event::WaitFinished(finished));
         }
-        self.io.timers.update(Timer::WaitDeadline, self.waits.next_deadline(now));
         if let (true, Some(connection)) = (is_established, &mut self.connection) {
             if self.resync.is_active() && !self.requests.has_resync_request() {
                 let must_wait = self.resync.is_due() && self.requests.has_pending_mutation();
                 let request = if must_wait { None } else { self.resync.next_request(&self.acked) };
                 request.into_iter().for_each(|request| self.requests.enqueue_resync(request));
             }
-            while let Some(request) = self.waits.next_request() {
+            while let Some(change) = self.waits.pop_list_change() {
+                self.events.push_back(Event::ListChanged(change));
+            }
+            while let Some(request) = self.waits.next_request(now) {
                 self.requests.start_subscription_request(now, request);
             }
             self.requests.is_resyncing = self.resync.is_active();
@@ -151,6 +153,7 @@ impl Session {
             let mut send = |message: &_| out.push_back((connection.server, seal(&mut connection.cipher, message)));
             self.requests.send_due(now, &mut send);
         }
+        self.io.timers.update(Timer::WaitDeadline, self.waits.next_deadline(now));
         self.requests.update_timers(is_established, &mut self.io.timers);
     }
 

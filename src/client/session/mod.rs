@@ -38,7 +38,7 @@ use self::requests::Requests;
 use self::resync::Resync;
 use self::timers::{Timer, TimerTable};
 use self::waits::Waits;
-pub use self::waits::{FinishedWait, WaitCondition, WaitId, WaitOutcome};
+pub use self::waits::{ChangedList, FinishedWait, WaitCondition, WaitId, WaitOutcome, WatchedList};
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::{ClientInfo, SessionParams, reset_tag};
 use crate::common::limits::{COMMAND_TIMEOUT, LOGIN_TIMEOUT, LOGOUT_TIMEOUT, MESSAGE_MAX_BYTES, RESET_DELAY_MAX};
@@ -95,6 +95,8 @@ pub enum Event {
     RequestFinished { request: RequestHandle, result: Result<Response, RequestError> },
     /// A [`Session::wait`] has ended.
     WaitFinished(FinishedWait),
+    /// A list of a [`Session::watch`] is to be asked for.
+    ListChanged(ChangedList),
     /// A [`Session::logout`] has ended.
     LoggedOutByUser,
 }
@@ -189,7 +191,15 @@ impl Session {
         self.flush_requests(now);
     }
 
-    /// Cancels a wait, if it has not ended; ends with [`Event::WaitFinished`].
+    /// Watches a list, also over logouts and logins, until [`cancel_wait`](Self::cancel_wait): [`Event::ListChanged`] comes
+    /// when it is to be asked for, first at the start of each session. The error: there are too many waits and lists.
+    pub fn watch(&mut self, now: Instant, id: WaitId, list: WatchedList) -> Result<(), RequestError> {
+        self.waits.watch(id, list)?;
+        self.flush_requests(now);
+        Ok(())
+    }
+
+    /// Cancels a wait or a watched list, if it has not ended; ends with [`Event::WaitFinished`].
     pub fn cancel_wait(&mut self, now: Instant, wait: WaitId) {
         if self.waits.remove(wait) {
             let result = Ok(WaitOutcome::Cancelled);

@@ -1,15 +1,21 @@
-//! Waits: for a peer to come or go, or for a file to become available, without asking again and again.
+//! Waits: for a peer to come or go, or for a file to become available, without asking again and again; and watched lists.
 //!
-//! Each wait has a subscription at the server, which reports changes of its state. A wait ends when its condition is met
-//! or at its deadline; it outlives reconnects, after which it subscribes again. Must not know how requests travel.
+//! Each has a subscription at the server, which reports changes of its state. A wait ends when its condition is met or at
+//! its deadline; it outlives reconnects, after which it subscribes again. A watched list has no end. It subscribes, tells
+//! the caller to ask for the list, and begins anew when the list has changed. It outlives logins too. Must not know how
+//! requests travel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::RequestError;
+use crate::common::glob::Pattern;
 use crate::common::limits::SUBSCRIPTIONS_MAX;
 use crate::common::message::{Request, SubscriptionState, Topic};
 use crate::common::types::{FileName, UserName};
+
+/// Shortest time between two subscriptions of a watched list: how often the caller is told at most.
+const LIST_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What a wait waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +27,7 @@ pub enum WaitCondition {
     FileAvailable(FileName),
 }
 
-/// Identifies a wait; chosen by the caller, not used before in the same session.
+/// Identifies a wait or a watched list; chosen by the caller, not used before in the same session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WaitId(pub u64);
 
@@ -34,6 +40,24 @@ pub enum WaitOutcome {
     TimedOut,
     /// The caller has cancelled it.
     Cancelled,
+}
+
+/// A list that a session watches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchedList {
+    /// The other active users.
+    Peers,
+    /// What they share with the user under names that match.
+    Files(Pattern),
+}
+
+/// A watched list may have changed since it was last asked for: it is to be asked for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangedList {
+    pub list: WaitId,
+    /// What the list lacks has gone. Not so for a while after a start of the server, when users who were active before may
+    /// come back; nor if another session begins before the list has arrived.
+    pub is_complete: bool,
 }
 
 /// A wait that has ended.
@@ -51,11 +75,24 @@ pub(super) enum SubscriptionRequest {
 }
 
 struct Wait {
-    condition: WaitCondition,
-    deadline: Instant,
+    goal: WaitGoal,
     /// The number of its subscription.
     number: u8,
     stage: WaitStage,
+}
+
+enum WaitGoal {
+    Condition {
+        condition: WaitCondition,
+        deadline: Instant,
+    },
+    List {
+        list: WatchedList,
+        /// Not before this time it subscribes again.
+        subscribe_at: Option<Instant>,
+        /// Whether the list was complete as of the last report since it subscribed.
+        reported: Option<bool>,
+    },
 }
 
 #[derive(PartialEq, Eq)]
@@ -87,16 +124,24 @@ impl Waits {
         condition: WaitCondition,
         timeout: Duration,
     ) -> Result<(), RequestError> {
+        self.add(wait, WaitGoal::Condition { condition, deadline: now + timeout })
+    }
+
+    /// Starts to watch a list. The error: there are too many.
+    pub fn watch(&mut self, id: WaitId, list: WatchedList) -> Result<(), RequestError> {
+        self.add(id, WaitGoal::List { list, subscribe_at: None, reported: None })
+    }
+
+    fn add(&mut self, wait: WaitId, goal: WaitGoal) -> Result<(), RequestError> {
         let used: BTreeSet<u8> = self.waits.values().map(|wait| wait.number).collect();
         let free = (0..SUBSCRIPTIONS_MAX as u8).find(|number| !used.contains(number));
         let number = free.ok_or(RequestError::TooManyWaits)?;
         self.to_unsubscribe &= !(1 << number);
-        let deadline = now + timeout;
-        self.waits.insert(wait, Wait { condition, deadline, number, stage: WaitStage::Unsubscribed });
+        self.waits.insert(wait, Wait { goal, number, stage: WaitStage::Unsubscribed });
         Ok(())
     }
 
-    /// Removes a wait. Returns whether it was there.
+    /// Removes a wait or a watched list. Returns whether it was there.
     pub fn remove(&mut self, wait: WaitId) -> bool {
         let Some(Wait { number, stage, .. }) = self.waits.remove(&wait) else { return false };
         if stage != WaitStage::Unsubscribed {
@@ -112,12 +157,21 @@ impl Waits {
     }
 
     /// The next request to be sent in the established session.
-    pub fn next_request(&mut self) -> Option<SubscriptionRequest> {
-        if let Some((&id, wait)) = self.waits.iter_mut().find(|(_, wait)| wait.stage == WaitStage::Unsubscribed) {
+    pub fn next_request(&mut self, now: Instant) -> Option<SubscriptionRequest> {
+        if let Some((&id, wait)) = self.waits.iter_mut().find(|(_, wait)| wait.subscribes(now)) {
             wait.stage = WaitStage::Subscribing;
-            let topic = match &wait.condition {
-                WaitCondition::PeerActive(user) | WaitCondition::PeerGone(user) => Topic::Peer(user.clone()),
-                WaitCondition::FileAvailable(name) => Topic::File(name.clone()),
+            let topic = match &mut wait.goal {
+                WaitGoal::Condition { condition, .. } => match condition {
+                    WaitCondition::PeerActive(user) | WaitCondition::PeerGone(user) => Topic::Peer(user.clone()),
+                    WaitCondition::FileAvailable(name) => Topic::File(name.clone()),
+                },
+                WaitGoal::List { list, subscribe_at, reported } => {
+                    (*subscribe_at, *reported) = (Some(now + LIST_INTERVAL), None);
+                    match list {
+                        WatchedList::Peers => Topic::Peers,
+                        WatchedList::Files(pattern) => Topic::Files(pattern.clone()),
+                    }
+                }
             };
             return Some(SubscriptionRequest::Subscribe(id, Request::Subscribe { number: wait.number, topic }));
         }
@@ -148,12 +202,32 @@ impl Waits {
         Some(FinishedWait { wait, result })
     }
 
+    /// A watched list to ask for in the established session; to be called until there is none.
+    pub fn pop_list_change(&mut self) -> Option<ChangedList> {
+        let latest = self.latest?;
+        self.waits.iter_mut().find_map(|(&list, wait)| {
+            let WaitGoal::List { reported, .. } = &mut wait.goal else { return None };
+            if wait.stage != WaitStage::Subscribed {
+                return None;
+            }
+            if latest.present & 1 << wait.number != 0 {
+                // It has changed since: it is asked for once more, after the next subscription.
+                wait.stage = WaitStage::Unsubscribed;
+            }
+            let is_complete = latest.absent & 1 << wait.number != 0;
+            let is_reported = *reported == Some(true) || *reported == Some(is_complete);
+            *reported = Some(is_complete);
+            (!is_reported).then_some(ChangedList { list, is_complete })
+        })
+    }
+
     fn result(&self, now: Instant, is_established: bool, wait: &Wait) -> Option<Result<WaitOutcome, RequestError>> {
-        if is_established && self.is_met(wait) {
+        let WaitGoal::Condition { condition, deadline } = &wait.goal else { return None };
+        if is_established && self.is_met(wait, condition) {
             return Some(Ok(WaitOutcome::Met));
         }
         match wait.stage {
-            _ if now < wait.deadline => None,
+            _ if now < *deadline => None,
             _ if !is_established => Some(Err(RequestError::Unreachable)),
             WaitStage::Subscribed => Some(Ok(WaitOutcome::TimedOut)),
             // Even the shortest wait asks once. It ends with the reply, or when the connection is lost.
@@ -161,23 +235,38 @@ impl Waits {
         }
     }
 
-    fn is_met(&self, wait: &Wait) -> bool {
+    fn is_met(&self, wait: &Wait, condition: &WaitCondition) -> bool {
         let Some(latest) = self.latest.filter(|_| wait.stage == WaitStage::Subscribed) else { return false };
-        match wait.condition {
+        match condition {
             WaitCondition::PeerActive(_) | WaitCondition::FileAvailable(_) => latest.present & 1 << wait.number != 0,
             WaitCondition::PeerGone(_) => latest.absent & 1 << wait.number != 0,
         }
     }
 
-    /// When a wait may end without a message from the server.
+    /// When a wait may end, or a list subscribe, without a message from the server.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let at = |wait: &Wait| match wait.goal {
+            WaitGoal::Condition { deadline, .. } => Some(deadline),
+            WaitGoal::List { subscribe_at, .. } => subscribe_at.filter(|_| wait.stage == WaitStage::Unsubscribed),
+        };
         // A wait whose deadline is over ends with the reply that it awaits.
-        self.waits.values().map(|wait| wait.deadline).filter(|deadline| *deadline > now).min()
+        self.waits.values().filter_map(at).filter(|at| *at > now).min()
     }
 
-    /// Ends all waits.
+    /// Ends all waits. The lists stay watched, for the next login.
     pub fn take_all(&mut self) -> impl Iterator<Item = WaitId> + use<> {
-        std::mem::take(self).waits.into_keys()
+        let is_wait = |wait: &Wait| matches!(wait.goal, WaitGoal::Condition { .. });
+        self.waits.extract_if(.., |_, wait| is_wait(wait)).map(|(id, _)| id).collect::<Vec<_>>().into_iter()
+    }
+}
+
+impl Wait {
+    fn subscribes(&self, now: Instant) -> bool {
+        let is_due = match self.goal {
+            WaitGoal::Condition { .. } => true,
+            WaitGoal::List { subscribe_at, .. } => subscribe_at.is_none_or(|at| at <= now),
+        };
+        is_due && self.stage == WaitStage::Unsubscribed
     }
 }
 

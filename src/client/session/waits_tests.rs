@@ -167,3 +167,58 @@ fn a_logout_and_a_cancellation_end_waits() {
     wait(&mut pair, 102, file("a"), LONG);
     assert_eq!(finished(&mut pair), (102, Err(RequestError::NotAuthenticated)));
 }
+
+fn list_changes(pair: &mut Pair) -> Vec<bool> {
+    let changes = pair.events.drain(..).filter_map(|event| match event {
+        Event::ListChanged(ChangedList { list: WaitId(1), is_complete }) => Some(is_complete),
+        _ => None,
+    });
+    changes.collect()
+}
+
+#[test]
+fn a_watched_list_subscribes_before_it_is_asked_for_and_again_after_each_change() {
+    let mut pair = Pair::established();
+    pair.session.watch(pair.now, WaitId(1), WatchedList::Peers).unwrap();
+    pair.exchange();
+    assert_eq!(list_changes(&mut pair), [false; 0], "not before the subscription is acknowledged");
+    let (id, number) = subscribed(&mut pair);
+    let (none, fired) = (SubscriptionState::default(), 1 << number);
+    pair.reply(id, Response::Subscribed(none));
+    assert_eq!(list_changes(&mut pair), [false]);
+    report(&mut pair, SubscriptionState { changes: 1, absent: fired, ..none });
+    assert_eq!(list_changes(&mut pair), [true], "absence counts from now on");
+    report(&mut pair, SubscriptionState { changes: 2, present: fired, ..none });
+    pair.no_event();
+    pair.server.messages.clear();
+    pair.advance(LIST_INTERVAL);
+    let (id, again) = subscribed(&mut pair);
+    assert_eq!(again, number);
+    pair.reply(id, Response::Subscribed(SubscriptionState { changes: 3, absent: fired, ..none }));
+    assert_eq!(list_changes(&mut pair), [true]);
+    pair.advance(LIST_INTERVAL * 2);
+    report(&mut pair, SubscriptionState { changes: 4, present: fired, ..none });
+    subscribed(&mut pair);
+}
+
+#[test]
+fn a_list_is_watched_over_reconnects_and_logouts_until_it_is_cancelled() {
+    let mut pair = Pair::established();
+    pair.session.watch(pair.now, WaitId(1), WatchedList::Peers).unwrap();
+    pair.exchange();
+    let (id, _) = subscribed(&mut pair);
+    pair.reply(id, Response::Subscribed(state(0, 0)));
+    assert_eq!(list_changes(&mut pair), [true]);
+    pair.connected = false;
+    pair.advance(LIVENESS * 2);
+    pair.connected = true;
+    pair.advance(LIVENESS);
+    let (id, number) = subscribed(&mut pair);
+    pair.reply(id, Response::Subscribed(SubscriptionState::default()));
+    assert_eq!(list_changes(&mut pair), [false], "whether absence counts is that server's to say");
+    pair.session.logout(pair.now);
+    pair.exchange();
+    assert!(pair.session.waits.take_all().next().is_none() && !pair.session.waits.waits.is_empty());
+    pair.session.cancel_wait(pair.now, WaitId(1));
+    assert!(pair.session.waits.waits.is_empty(), "{number}");
+}
