@@ -100,7 +100,7 @@ pub mod server {
         }
     }
     pub mod cli {
-        pub use crate::server::cli::ServeOptions;
+        pub use crate::server::cli::{LogFormat, ServeOptions};
     }
     pub mod core {
         pub use crate::server::core::{Effects, LoadedState, Quotas, ReceiveBuffer, Server, ServerConfig};

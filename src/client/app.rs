@@ -385,5 +385,5 @@ fn log_to_stderr(verbosity: u8) -> io::Result<()> {
         _ => LevelFilter::Trace,
     };
     let config = simplelog::ConfigBuilder::new().add_filter_allow_str("fileshare").build();
-    log_queue::init(level, config, StandardStream::stderr())
+    log_queue::init(level, StandardStream::stderr(), |lines| simplelog::WriteLogger::new(level, config, lines))
 }

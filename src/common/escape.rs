@@ -1,6 +1,6 @@
 //! Text from outside: control characters are escaped on a terminal and in a log; line endings and byte order marks of files.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::path::Path;
 
 use super::types::is_control;
@@ -24,6 +24,19 @@ impl fmt::Display for EscapedControls<'_> {
         }
         f.write_str(rest)
     }
+}
+
+/// A JSON text in which the control characters that JSON permits in a string are escaped too.
+pub fn escape_json_controls(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            // They are all in the Basic Multilingual Plane.
+            c if is_control(c) => write!(escaped, "\\u{:04x}", u32::from(c)).expect("a string takes all"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 /// A path for a log line or an error message, with control characters escaped.

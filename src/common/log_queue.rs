@@ -2,7 +2,7 @@
 //!
 //! Owns that no thread that logs waits for the reader of the log: a pager, a stopped terminal or a full pipe would
 //! otherwise stop the server's event loop, or the client's heartbeats. When the queue is full, lines are left out, and one
-//! line says how many. Must not know the format of a line: `simplelog` makes it.
+//! line says how many. Must not know the format of a line: the logger that a program passes makes it.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use log::kv::Value;
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use simplelog::{Config, WriteLogger};
 
 use super::threads;
 
@@ -20,10 +20,14 @@ const QUEUE_MAX_LINES: usize = 4_096;
 /// How long a program that ends waits for the reader of stderr.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Sets the program's logger. An error says that there is no thread for it; without one, or with a logger that is set
-/// already, nothing changes.
-pub fn init(level: LevelFilter, config: Config, to: impl Write + Send + 'static) -> io::Result<()> {
-    let logger = QueuedLogger::start(level, config, to)?;
+/// Sets the program's logger: `format` makes one that writes each line, with its end, to the queue. An error says that there is
+/// no thread for it; without one, or with a logger that is set already, nothing changes.
+pub fn init(
+    level: LevelFilter,
+    to: impl Write + Send + 'static,
+    format: impl FnOnce(LineQueue) -> Box<dyn Log>,
+) -> io::Result<()> {
+    let logger = QueuedLogger::start(to, format)?;
     let _ = log::set_boxed_logger(Box::new(logger)).map(|()| log::set_max_level(level));
     Ok(())
 }
@@ -51,19 +55,19 @@ enum Message {
 }
 
 struct QueuedLogger {
-    format: Box<WriteLogger<LineQueue>>,
+    format: Box<dyn Log>,
     queue: Sender<Message>,
     /// Lines left out since the last line that says so.
     left_out: Arc<AtomicU64>,
 }
 
 impl QueuedLogger {
-    fn start(level: LevelFilter, config: Config, to: impl Write + Send + 'static) -> io::Result<Self> {
+    fn start(to: impl Write + Send + 'static, format: impl FnOnce(LineQueue) -> Box<dyn Log>) -> io::Result<Self> {
         let (queue, messages) = bounded(QUEUE_MAX_LINES);
         threads::spawn("log", move || write_lines(&messages, to))?;
         let left_out = Arc::new(AtomicU64::new(0));
         let lines = LineQueue { line: Vec::new(), queue: queue.clone(), left_out: Arc::clone(&left_out) };
-        Ok(Self { format: WriteLogger::new(level, config, lines), queue, left_out })
+        Ok(Self { format: format(lines), queue, left_out })
     }
 
     /// Logs how many lines were left out, when half of the queue is free again: so there is room for that line.
@@ -74,8 +78,11 @@ impl QueuedLogger {
         let count = self.left_out.swap(0, Ordering::Relaxed);
         if count > 0 {
             let text = format_args!("{count} lines of the log were left out here, because nobody read it");
+            let fields = [("event", Value::from("lines_left_out")), ("count", Value::from(count))];
+            let mut record = Record::builder();
             // An error, so that it is written at every level.
-            self.format.log(&Record::builder().level(Level::Error).target(module_path!()).args(text).build());
+            record.level(Level::Error).target(module_path!()).args(text).key_values(&fields);
+            self.format.log(&record.build());
         }
     }
 }
@@ -105,7 +112,7 @@ impl Log for QueuedLogger {
 }
 
 /// Collects the pieces of a line and queues it.
-struct LineQueue {
+pub struct LineQueue {
     line: Vec<u8>,
     queue: Sender<Message>,
     left_out: Arc<AtomicU64>,
@@ -138,6 +145,8 @@ fn write_lines(messages: &Receiver<Message>, mut to: impl Write) {
 mod tests {
     use std::sync::mpsc;
 
+    use simplelog::{Config, WriteLogger};
+
     use super::*;
 
     /// A stream of which every write waits until the test receives it.
@@ -154,6 +163,10 @@ mod tests {
         }
     }
 
+    fn start(to: SlowReader) -> QueuedLogger {
+        QueuedLogger::start(to, |lines| WriteLogger::new(LevelFilter::Info, Config::default(), lines)).unwrap()
+    }
+
     fn log(logger: &QueuedLogger, text: &str) {
         logger.log(&Record::builder().level(Level::Info).args(format_args!("{text}")).build());
     }
@@ -161,7 +174,7 @@ mod tests {
     #[test]
     fn nobody_waits_for_a_reader_and_a_line_says_how_many_were_left_out() {
         let (to, reader) = mpsc::sync_channel(0);
-        let logger = QueuedLogger::start(LevelFilter::Info, Config::default(), SlowReader(to)).unwrap();
+        let logger = start(SlowReader(to));
         let lines = 3 * QUEUE_MAX_LINES;
         (0..lines).for_each(|at| log(&logger, &format!("line {at}")));
         // Nobody reads: this ends all the same.
@@ -182,7 +195,7 @@ mod tests {
     #[test]
     fn a_flush_waits_for_what_was_logged() {
         let (to, reader) = mpsc::sync_channel(QUEUE_MAX_LINES);
-        let logger = QueuedLogger::start(LevelFilter::Info, Config::default(), SlowReader(to)).unwrap();
+        let logger = start(SlowReader(to));
         (0..100).for_each(|_| log(&logger, "a line"));
         logger.flush();
         assert_eq!(reader.try_iter().count(), 100);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, ValueEnum};
 use log::LevelFilter;
 
 use super::core::Quotas;
@@ -23,6 +23,8 @@ const FILES_PER_SECOND_MIN: u64 = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     Serve(ServeOptions),
+    /// Say whether a server with these options could start.
+    Check(ServeOptions),
     /// Read a password and print this user's record line, for the server with this data file if there is one.
     Enrol {
         user: UserName,
@@ -48,7 +50,18 @@ pub struct ServeOptions {
     /// Silence after which a session ends.
     pub liveness: Duration,
     pub log_level: LevelFilter,
+    pub log_format: LogFormat,
+    /// A file that holds the port while the server runs.
+    pub port_file: Option<PathBuf>,
     pub quotas: Quotas,
+}
+
+/// What a line of the log looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// Server of a permissioned peer-to-peer file share: knows who is online and who shares what.
@@ -56,7 +69,7 @@ pub struct ServeOptions {
 #[command(name = "server", version)]
 struct Arguments {
     /// UDP port; 0 takes a free one
-    #[arg(value_name = "PORT", required_unless_present_any = ["enrol", "forget"])]
+    #[arg(value_name = "PORT", required_unless_present_any = ["enrol", "forget", "check"])]
     port: Option<u16>,
     /// Address to listen on, IPv4 or IPv6
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
@@ -79,6 +92,12 @@ struct Arguments {
     /// What is logged on stderr
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
     log_level: LevelFilter,
+    /// How lines of the log look
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// Write the port to FILE when the server is ready, and remove FILE when it ends
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["enrol", "forget"])]
+    port_file: Option<PathBuf>,
     /// Most publications of a user; a batch over a quota is refused, what exists stays
     #[arg(long, value_name = "N", default_value_t = Quotas::default().files)]
     max_files: u64,
@@ -100,6 +119,10 @@ struct Arguments {
     /// be running on the data file
     #[arg(long, value_name = "USER", conflicts_with_all = ["port", "ephemeral", "enrol"])]
     forget: Option<UserName>,
+    /// Check the options, the credentials and the data file, say what is wrong or `ok`, change nothing, and exit. A server may
+    /// run meanwhile
+    #[arg(long, conflicts_with_all = ["enrol", "forget"])]
+    check: bool,
 }
 
 impl Action {
@@ -120,20 +143,31 @@ impl Action {
             let text = format!("the liveness time must be at least {margin} s longer than the heartbeat interval");
             return Err(Arguments::command().error(ErrorKind::ValueValidation, text));
         }
-        Ok(Self::Serve(ServeOptions {
-            listen: SocketAddr::new(arguments.bind, arguments.port.expect("clap requires it")),
+        let options = ServeOptions {
+            listen: SocketAddr::new(arguments.bind, arguments.port.unwrap_or(0)),
             credentials,
             data: (!arguments.ephemeral).then_some(data),
             heartbeat: arguments.heartbeat,
             liveness: arguments.liveness,
             log_level: arguments.log_level,
+            log_format: arguments.log_format,
+            port_file: arguments.port_file,
             quotas: Quotas {
                 files: arguments.max_files,
                 name_bytes: arguments.max_name_bytes,
                 audience_members: arguments.max_audience,
                 files_per_s: arguments.max_files_per_second,
             },
-        }))
+        };
+        Ok(if arguments.check { Self::Check(options) } else { Self::Serve(options) })
+    }
+
+    /// Of everything that the program writes to stderr after this.
+    pub fn log_format(&self) -> LogFormat {
+        match self {
+            Self::Serve(options) => options.log_format,
+            Self::Check(_) | Self::Enrol { .. } | Self::Forget { .. } => LogFormat::Text,
+        }
     }
 }
 
@@ -178,6 +212,8 @@ mod tests {
             heartbeat: Duration::from_secs(2),
             liveness: Duration::from_secs(3),
             log_level: LevelFilter::Info,
+            log_format: LogFormat::Text,
+            port_file: None,
             quotas: Quotas { files: 250_000, name_bytes: 32 << 20, audience_members: 100_000, files_per_s: 2_000 },
         };
         assert_eq!(options("12000"), expected);
@@ -186,7 +222,8 @@ mod tests {
     #[test]
     fn every_option_is_parsed() {
         let given = options(
-            "0 --bind ::1 --credentials who --data where --heartbeat 0.5 --liveness 0.75 --log-level trace \
+            "0 --bind ::1 --credentials who --data where --heartbeat 0.5 --liveness 0.75 --log-level trace --log-format json \
+             --port-file port \
              --max-files 1 --max-name-bytes 2 --max-audience 3 --max-files-per-second 4",
         );
         let expected = ServeOptions {
@@ -196,6 +233,8 @@ mod tests {
             heartbeat: Duration::from_millis(500),
             liveness: Duration::from_millis(750),
             log_level: LevelFilter::Trace,
+            log_format: LogFormat::Json,
+            port_file: Some("port".into()),
             quotas: Quotas { files: 1, name_bytes: 2, audience_members: 3, files_per_s: 4 },
         };
         assert_eq!(given, expected);
@@ -225,6 +264,11 @@ mod tests {
             "1 --liveness inf",
             "1 --log-level loud",
             "1 --log-level off",
+            "1 --log-format xml",
+            "--forget hans --check",
+            "--check --enrol hans",
+            "--enrol hans --port-file port",
+            "--check --heartbeat 3",
             "1 --max-files -1",
             "1 --max-files-per-second 3",
             "1 --heartbeat 0.1 --liveness 0.149",

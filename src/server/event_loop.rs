@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use log::{error, info, trace, warn};
 use mio::{Events, Interest, Poll, Token};
 
-use super::auth::credentials::VersionedCredentials;
+use super::auth::credentials::{SAMPLE_USERS_WARNING, VersionedCredentials};
 use super::auth::credentials_reload::{CredentialsReloader, ReloadError, ReloadStep};
 use super::auth::enrolment::Enrolment;
 use super::core::{Effects, ReceiveBuffer, Server};
@@ -140,7 +140,7 @@ impl EventLoop {
 
     fn start_reload(&mut self) {
         if let Err(error) = self.reloader.start(self.server.loaded_users(), (self.new_wake)()) {
-            error!("{error}; the credentials in force stay as they are");
+            report_refused_reload(&error);
         }
     }
 
@@ -149,10 +149,11 @@ impl EventLoop {
         match step {
             Ok(ReloadStep::Rows(rows)) => self.server.load(rows),
             Ok(ReloadStep::Credentials(credentials)) => {
-                info!("the credentials were read again: {} users", credentials.users.len());
+                let users = credentials.users.len();
+                info!(event = "credentials_reloaded", count = users; "the credentials were read again: {users} users");
                 self.apply_credentials(credentials);
             }
-            Err(error) => error!("{error}; the credentials in force stay as they are"),
+            Err(error) => report_refused_reload(&error),
         }
     }
 
@@ -160,7 +161,7 @@ impl EventLoop {
     pub(super) fn apply_credentials(&mut self, credentials: VersionedCredentials) {
         credentials.warnings.iter().for_each(|warning| warn!("{warning}"));
         if self.warn_on_sample_users && credentials.has_sample_users {
-            warn!("the sample passwords, known to everyone, are in force on an address that other hosts reach");
+            warn!("{SAMPLE_USERS_WARNING}");
         }
         self.poll_enrolment();
         let plaintexts = self.server.set_credentials(credentials, &mut self.effects);
@@ -192,7 +193,7 @@ impl EventLoop {
 
     /// Waits until everything queued is durable, and acknowledges it.
     fn finish(mut self) -> Result<(), JournalError> {
-        info!("stopping");
+        info!(event = "stopping"; "stopping");
         self.journal.close()?;
         let (now, socket) = (now(), self.socket);
         self.server.handle_durable(self.last_queued, &mut self.effects);
@@ -202,6 +203,10 @@ impl EventLoop {
         self.effects.flush(|to, bytes| socket.send(to, bytes));
         Ok(())
     }
+}
+
+fn report_refused_reload(error: &ReloadError) {
+    error!(event = "reload_refused"; "{error}; the credentials in force stay as they are");
 }
 
 #[expect(clippy::disallowed_methods, reason = "the event loop gives the core its time")]

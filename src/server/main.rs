@@ -3,19 +3,25 @@
 use std::io::{self, Write};
 use std::process::{ExitCode, exit};
 
-use fileshare::server::{Action, ServerError, finish_log, forget, print_record, serve};
+use fileshare::server::{Action, ServerError, finish_log, forget, print_check, print_record, serve};
 
 fn main() -> ExitCode {
-    let result = run();
-    finish_log(result.as_ref().err().map(|error| format!("server: {error}")));
-    result.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+    let action = Action::parse(std::env::args_os()).unwrap_or_else(|text| print_and_exit(&text));
+    let format = action.log_format();
+    let result = run(action);
+    finish_log(result.as_ref().err().map(|error| format.error_line(error)));
+    result.unwrap_or(ExitCode::FAILURE)
 }
 
-fn run() -> Result<(), ServerError> {
-    match Action::parse(std::env::args_os()).unwrap_or_else(|text| print_and_exit(&text)) {
-        Action::Serve(options) => serve(options),
-        Action::Enrol { user, data } => print_record(&user, data.as_deref()),
-        Action::Forget { user, credentials, data } => forget(&user, &credentials, &data),
+fn run(action: Action) -> Result<ExitCode, ServerError> {
+    let done = |()| ExitCode::SUCCESS;
+    match action {
+        Action::Serve(options) => serve(options).map(done),
+        Action::Check(options) => {
+            print_check(&options).map(|is_ok| if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Action::Enrol { user, data } => print_record(&user, data.as_deref()).map(done),
+        Action::Forget { user, credentials, data } => forget(&user, &credentials, &data).map(done),
     }
 }
 

@@ -3,10 +3,10 @@
 
 use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use log::info;
 use mio::{Poll, Waker};
 use rand::rngs::OsRng;
 use rand::{Rng, SeedableRng};
@@ -14,41 +14,22 @@ use rand_chacha::ChaCha20Rng;
 use signal_hook::consts::SIGINT;
 use zeroize::Zeroizing;
 
-use super::auth::credentials::{Credentials, CredentialsError, RECORD_PREFIX, line_of_record};
+use super::auth::credentials::{Credentials, RECORD_PREFIX, line_of_record};
 use super::auth::credentials_reload::CredentialsReloader;
-use super::cli::ServeOptions;
+use super::check::{Findings, check};
+use super::cli::{LogFormat, ServeOptions};
 use super::core::{Effects, LoadedState, Server, ServerConfig};
+use super::error::ServerError;
 use super::event_loop::{EventLoop, WAKE, Wake, now, wall_ms};
 use super::io::{ServerSocket, Signals};
 use super::journal::{Forgotten, Journal, JournalError, JournalSeq, LoadSink};
 use super::logging;
-use crate::common::escape::{BYTE_ORDER_MARK, display_path, strip_line_ending};
+use super::port_file::{self, PortFile};
+use crate::common::escape::{BYTE_ORDER_MARK, strip_line_ending};
 use crate::common::limits::PASSWORD_MAX_BYTES;
 use crate::common::opaque::{KeyStretching, OprfSeed, PasswordRecord};
 use crate::common::signals::report_file_size_limit_as_error;
 use crate::common::types::UserName;
-
-/// Why the server does not start, or had to stop.
-#[derive(Debug, thiserror::Error)]
-pub enum ServerError {
-    #[error(transparent)]
-    Credentials(#[from] CredentialsError),
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    #[error("cannot listen on {listen}: {source}")]
-    Listen { listen: SocketAddr, source: io::Error },
-    #[error("{user} is in the credentials in {}: remove the line first", display_path(.path))]
-    StillListed { user: UserName, path: PathBuf },
-    #[error("cannot start: {0}")]
-    System(#[from] io::Error),
-    /// The readiness line or the record could not be written.
-    #[error("cannot write to standard output: {0}")]
-    Output(io::Error),
-    #[error("cannot read the password: {0}")]
-    PasswordInput(io::Error),
-    #[error("a password has 1 to {PASSWORD_MAX_BYTES} bytes, does not start with \"$fileshare$\" and is one line")]
-    Password,
-}
 
 /// Serves until SIGINT or SIGTERM.
 pub fn serve(options: ServeOptions) -> Result<(), ServerError> {
@@ -60,11 +41,12 @@ pub fn serve_with_journal(
     options: ServeOptions,
     open: impl FnOnce(&Path, &mut dyn LoadSink, Box<dyn Fn() + Send>) -> Result<Journal, JournalError>,
 ) -> Result<(), ServerError> {
-    logging::init(options.log_level)?;
+    logging::init(options.log_level, options.log_format)?;
     report_file_size_limit_as_error()?;
     // Before anything that takes time: without a handler, SIGHUP would end the server.
     let signals = Signals::handle_reload()?;
     let credentials = Credentials::read(&options.credentials)?;
+    options.port_file.as_deref().map_or(Ok(()), port_file::check)?;
     let listen = options.listen;
     let socket = ServerSocket::bind(listen).map_err(|source| ServerError::Listen { listen, source })?;
     signals.handle_stop()?;
@@ -106,8 +88,29 @@ pub fn serve_with_journal(
     };
     event_loop.register()?;
     event_loop.apply_credentials(credentials);
+    // Removed at the very end.
+    let _port_file = options.port_file.map(|path| PortFile::write(&path, local_address.port())).transpose()?;
+    if options.log_format == LogFormat::Json {
+        info!(event = "listening", address:% = local_address; "listening on {local_address}");
+    }
     print_line(format_args!("listening on {local_address}"))?;
     Ok(event_loop.run()?)
+}
+
+/// Prints what [`check`](check::check) finds: errors and warnings to stderr, and `ok` to stdout if a server could start.
+/// Returns whether it could.
+pub fn print_check(options: &ServeOptions) -> Result<bool, ServerError> {
+    let Findings { errors, warnings } = check(options);
+    let mut stderr = io::stderr().lock();
+    let warnings = warnings.iter().map(|warning| format!("warning: {warning}"));
+    for line in errors.iter().map(ServerError::to_string).chain(warnings) {
+        // A closed stderr is no failure.
+        let _ = writeln!(stderr, "server: {line}");
+    }
+    if errors.is_empty() {
+        print_line(format_args!("ok"))?;
+    }
+    Ok(errors.is_empty())
 }
 
 /// Deletes what a user has published who is not in the credentials, and prints how much it was.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use fileshare::internals::client::control::PublishAudience;
 use fileshare::internals::common::message::NameQuery;
 use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, NamedContent};
-use fileshare::internals::server::cli::ServeOptions;
+use fileshare::internals::server::cli::{LogFormat, ServeOptions};
 use fileshare::internals::server::core::Quotas;
 use fileshare::internals::server::journal::{Journal, Mutation, SqliteStore, Store, StoreError};
 use fileshare::internals::server::run::serve_with_journal;
@@ -58,6 +58,8 @@ fn server_over_a_slow_disk() {
         data: Some(folder.join("fileshare.db")),
         heartbeat: Duration::from_secs(2),
         liveness: Duration::from_secs(3),
+        log_format: LogFormat::Text,
+        port_file: None,
         log_level: LevelFilter::Debug,
         quotas: Quotas::default(),
     };

@@ -17,6 +17,7 @@ mod job_control;
 mod logout;
 mod persistence;
 mod secrets;
+mod server_options;
 mod server_program;
 mod sharing;
 mod streams;

@@ -36,6 +36,10 @@ const LINES_PER_TASK: usize = 256;
 /// The published passwords of the sample file.
 const SAMPLE_USERS: [(&str, &[u8]); 3] = [("hans", b"falcon*solo"), ("vader", b"sithlord**"), ("yoda", b"wise@!man")];
 
+/// For a server with sample users that other hosts reach.
+pub const SAMPLE_USERS_WARNING: &str =
+    "the sample passwords, known to everyone, are in force on an address that other hosts reach";
+
 /// What a line of the file holds.
 #[derive(Clone)]
 pub enum Credential {
@@ -138,11 +142,16 @@ impl Credentials {
         Ok(Self { users, warnings: Vec::new() })
     }
 
+    /// Whether a line is one of the sample file's, whose passwords are public.
+    pub fn has_sample_users(&self) -> bool {
+        SAMPLE_USERS.iter().any(|&(user, password)| {
+            matches!(self.users.get(user), Some(Credential::Plaintext(line)) if line.as_slice() == password)
+        })
+    }
+
     /// Adds the version of each credential, keyed by `key`. Takes about 10 µs per record.
     pub fn versioned(self, key: &[u8; 32]) -> VersionedCredentials {
-        let has_sample_users = SAMPLE_USERS.iter().any(|&(user, password)| {
-            matches!(self.users.get(user), Some(Credential::Plaintext(line)) if line.as_slice() == password)
-        });
+        let has_sample_users = self.has_sample_users();
         let users = self.users.into_iter().map(|(user, credential)| {
             let version = credential.version(&user, key);
             VersionedCredential { user, credential, version }

@@ -76,7 +76,7 @@ impl Server {
         session.free_slots = heartbeat.free_slots;
         let ack = ServerMessage::HeartbeatAck { number: heartbeat.number, subscriptions };
         out.send_sealed(session.address, &mut session.cipher, &ack);
-        log_sent(Level::Debug, session, ReplyStatus::Ok);
+        log_sent(Level::Debug, session, "HBT", ReplyStatus::Ok);
     }
 
     fn on_logout(&mut self, key: SessionKey, out: &mut Effects) {
@@ -86,7 +86,7 @@ impl Server {
             account.logged_out_instance = account.logged_out_instance.max(Some(session.instance));
         }
         out.send_sealed(session.address, &mut session.cipher, &ServerMessage::LogoutAck);
-        log_sent(Level::Info, &session, ReplyStatus::Ok);
+        log_sent(Level::Info, &session, "XIT", ReplyStatus::Ok);
     }
 
     fn on_request(
@@ -125,8 +125,8 @@ impl Server {
     /// Ends a session because the user's credential was changed or removed, and informs the client, once.
     pub(super) fn terminate_session(&mut self, key: SessionKey, out: &mut Effects) {
         let mut session = self.end_session(key);
-        let user = escape_controls(session.user.as_str());
-        info!("{}: {user} is logged out: the credentials have changed", session.address);
+        let (address, user) = (session.address, session.user.as_str());
+        info!(event = "logged_out", address:% = address, user = user; "{address}: {} is logged out: the credentials have changed", escape_controls(user));
         out.send_sealed(session.address, &mut session.cipher, &ServerMessage::SessionRevoked);
     }
 }

@@ -133,7 +133,8 @@ impl Server {
         let stage = std::mem::replace(&mut pending.stage, LoginStage::Confirmed);
         let LoginStage::Login2Sent { login, version, .. } = stage else { return };
         let user = pending.user.clone();
-        info!("{}: Received AUTH from {}", id.address, escape_controls(user.as_str()));
+        let (address, name) = (id.address, user.as_str());
+        info!(event = "received", address:% = address, user = name, verb = "AUTH"; "{address}: Received AUTH from {}", escape_controls(name));
         let verified = login.finish(&user, ke3).and_then(|key| {
             let client_info = key.client_info(&id.nonce).open(client_info)?;
             Ok((key, client_info))
@@ -154,7 +155,8 @@ impl Server {
             Ok((key, result)) => sealed = key.result(&id.nonce).seal(&result),
             Err(LoginFailed) => self.rng.fill_bytes(&mut sealed),
         }
-        info!("{}: Sent {outcome} to {}", id.address, escape_controls(user.as_str()));
+        let name = user.as_str();
+        info!(event = "sent", address:% = address, user = name, verb = "AUTH", result = outcome; "{address}: Sent {outcome} to {}", escape_controls(name));
         let login4 = Packet::Login4 { nonce: id.nonce, result: &sealed }.to_bytes();
         out.send_bytes(id.address, &login4);
         if let Some(pending) = self.pending_logins.find_mut(&id) {

@@ -269,7 +269,7 @@ impl Server {
             return self.send_retry(now, from, nonce, out);
         }
         if self.version_lines.try_take(now, VERSION_LINES).is_ok() {
-            info!("{from}: speaks protocol version {version}, this server {PROTOCOL_VERSION}");
+            info!(event = "other_version", address:% = from; "{from}: speaks protocol version {version}, this server {PROTOCOL_VERSION}");
         }
         out.send_packet(from, Packet::Version { version: PROTOCOL_VERSION, nonce });
     }
@@ -283,7 +283,8 @@ impl Server {
     fn expire(&mut self, now: Instant) {
         while let Some(key) = self.sessions.pop_expired(now) {
             let session = self.end_session(key);
-            info!("{} timed out", escape_controls(session.user.as_str()));
+            let (address, user) = (session.address, session.user.as_str());
+            info!(event = "timed_out", address:% = address, user = user; "{} timed out", escape_controls(user));
         }
         self.pending_logins.expire(now);
     }

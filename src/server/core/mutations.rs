@@ -187,7 +187,8 @@ impl Server {
         let Some(pending) = account.pending.take() else { return };
         let response = self.reply_for(owner, found);
         if let Some(key) = self.sessions.find(&pending.session) {
-            log_sent(Level::Info, self.sessions.get(key), ReplyStatus::Ok);
+            let verb = if found.is_some() { "UNP" } else { "PUB" };
+            log_sent(Level::Info, self.sessions.get(key), verb, ReplyStatus::Ok);
             self.send_reply(key, pending.request, response, out);
         }
     }

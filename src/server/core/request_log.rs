@@ -12,6 +12,7 @@ use crate::common::types::RequestId;
 pub(super) struct RequestInfo {
     pub(super) id: RequestId,
     level: Level,
+    verb: &'static str,
     /// It is a RESOLVE for `get`, which fails if nothing is found.
     is_download: bool,
 }
@@ -21,15 +22,16 @@ impl RequestInfo {
     pub(super) fn log_received(id: RequestId, request: &Request, session: &mut Session) -> Self {
         let level = if id > session.highest_logged { level(request) } else { Level::Debug };
         session.highest_logged = session.highest_logged.max(id);
-        log_received(level, session, verb(request));
+        let verb = verb(request);
+        log_received(level, session, verb);
         let is_download = matches!(request, Request::Resolve { purpose: ResolvePurpose::Download, .. });
-        Self { id, level, is_download }
+        Self { id, level, verb, is_download }
     }
 
     /// Logs that a response was sent. The client repeats a request after BUSY; its outcome is logged then.
     pub(super) fn log_sent(self, response: &Response, session: &Session) {
         let level = if matches!(response, Response::Busy { .. }) { Level::Debug } else { self.level };
-        log_sent(level, session, reply_status(response, self.is_download));
+        log_sent(level, session, self.verb, reply_status(response, self.is_download));
     }
 }
 
@@ -87,13 +89,15 @@ fn reply_status(response: &Response, is_download: bool) -> ReplyStatus {
 }
 
 pub(super) fn log_received(level: Level, session: &Session, verb: &str) {
-    log!(level, "{}: Received {verb} from {}", session.address, escape_controls(session.user.as_str()));
+    let (address, user) = (session.address, session.user.as_str());
+    log!(level, event = "received", address:% = address, user = user, verb = verb; "{address}: Received {verb} from {}", escape_controls(user));
 }
 
-pub(super) fn log_sent(level: Level, session: &Session, status: ReplyStatus) {
+pub(super) fn log_sent(level: Level, session: &Session, verb: &str, status: ReplyStatus) {
     let result = match status {
         ReplyStatus::Ok => "OK",
         ReplyStatus::Err => "ERR",
     };
-    log!(level, "{}: Sent {result} to {}", session.address, escape_controls(session.user.as_str()));
+    let (address, user) = (session.address, session.user.as_str());
+    log!(level, event = "sent", address:% = address, user = user, verb = verb, result = result; "{address}: Sent {result} to {}", escape_controls(user));
 }

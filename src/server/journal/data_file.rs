@@ -229,14 +229,7 @@ pub(super) fn create(
 /// Migrates an existing data file to the last version of `migrations`.
 pub(super) fn migrate(connection: &mut Connection, path: &Path, migrations: &[Migration]) -> Result<(), JournalError> {
     let failed = |error: rusqlite::Error| JournalError::from_sqlite(path, &error);
-    let known = migrations.len() as u32;
-    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-    if found == 0 {
-        return Err(JournalError::damaged(path, "it has no format version"));
-    }
-    if found > known {
-        return Err(JournalError::Newer { path: path.into(), found, known });
-    }
+    let found = format_version(connection, path, migrations)?;
     for (migration, next) in migrations.iter().zip(1..).skip(found as usize) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         transaction.execute_batch(migration).map_err(failed)?;
@@ -245,4 +238,20 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path, migrations: &[Mi
         log::info!("{}: migrated to format {next}", display_path(path));
     }
     Ok(())
+}
+
+/// The version of an existing data file, which this program knows.
+pub(super) fn format_version(
+    connection: &Connection,
+    path: &Path,
+    migrations: &[Migration],
+) -> Result<u32, JournalError> {
+    let failed = |error: rusqlite::Error| JournalError::from_sqlite(path, &error);
+    let known = migrations.len() as u32;
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    match found {
+        0 => Err(JournalError::damaged(path, "it has no format version")),
+        found if found > known => Err(JournalError::Newer { path: path.into(), found, known }),
+        found => Ok(found),
+    }
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use super::JournalError;
 use super::data_file::{self, DataFileState};
-use super::load::LoadSink;
+use super::load::NoSink;
 use super::sqlite::{SqliteStore, Store};
-use super::{JournalError, LastMutation, StoredPublication};
 use crate::common::types::UserName;
 
 /// What was deleted.
@@ -54,15 +54,4 @@ fn delete(connection: &mut Connection, user: &UserName) -> rusqlite::Result<u64>
     )?;
     transaction.commit()?;
     Ok(publications as u64)
-}
-
-/// The data file is checked, but nothing of it is needed.
-struct NoSink;
-
-impl LoadSink for NoSink {
-    fn wants(&self, _: &UserName) -> bool {
-        false
-    }
-    fn publication(&mut self, _: StoredPublication) {}
-    fn last_mutation(&mut self, _: UserName, _: LastMutation) {}
 }

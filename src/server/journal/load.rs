@@ -33,6 +33,17 @@ pub trait LoadSink {
     fn last_mutation(&mut self, user: UserName, last: LastMutation);
 }
 
+/// The data file is checked, but nothing of it is needed.
+pub(super) struct NoSink;
+
+impl LoadSink for NoSink {
+    fn wants(&self, _: &UserName) -> bool {
+        false
+    }
+    fn publication(&mut self, _: StoredPublication) {}
+    fn last_mutation(&mut self, _: UserName, _: LastMutation) {}
+}
+
 /// What the store keeps after loading.
 pub(super) struct Loaded {
     pub(super) root_secret: [u8; 32],

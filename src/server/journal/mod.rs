@@ -16,6 +16,7 @@ use rand::RngCore;
 
 use crate::common::types::{Audience, FileName, InstanceId, NamedContent, RequestId, UserName};
 
+mod check;
 mod data_file;
 mod error;
 mod forget;
@@ -98,6 +99,12 @@ impl Journal {
     /// The root secret of an existing data file, which a running server may use meanwhile. Changes nothing.
     pub fn read_root_secret(path: &Path) -> Result<[u8; 32], JournalError> {
         sqlite::read_root_secret(path)
+    }
+
+    /// Checks the data file as [`open`](Self::open) does, and whether it could be written, without a lock that keeps a server
+    /// out, and changes nothing. Returns what would draw a warning. A file that is missing is none.
+    pub fn check(path: &Path) -> Result<Option<String>, JournalError> {
+        check::check(path)
     }
 
     /// Deletes what a user has published from a data file that no server uses, and makes the file smaller.

@@ -215,7 +215,7 @@ pub(super) fn read_users(path: &Path, sink: &mut dyn LoadSink) -> Result<(), Jou
     load::load_wanted(&connection, sink).map_err(|error| error.into_journal_error(&path))
 }
 
-fn open_read_only(path: &Path) -> Result<Connection, JournalError> {
+pub(super) fn open_read_only(path: &Path) -> Result<Connection, JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).and_then(|connection| {
         connection.busy_timeout(OPEN_LOCKED_TIMEOUT)?;

@@ -1,0 +1,85 @@
+//! Reads a data file as a starting server does, and changes nothing (`--check`).
+//!
+//! Usually a connection, even one that only reads, creates the index of the write-ahead log, or rebuilds it after a crash. If
+//! no program has the file open, it is therefore read without locks and with an index in memory.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{Access, access};
+use rustix::process::{Flock, FlockType, fcntl_getlk};
+
+use super::data_file::{self, DataFileState, MIGRATIONS, with_suffix};
+use super::load::{self, NoSink};
+use super::{JournalError, sqlite};
+use crate::common::escape::display_path;
+
+/// SQLite's file access without locks.
+const WITHOUT_LOCKS: &str = "unix-none";
+
+/// See [`Journal::check`](super::Journal::check).
+pub(super) fn check(path: &Path) -> Result<Option<String>, JournalError> {
+    let path = data_file::resolve(path)?;
+    let state = data_file::check_data_file(&path)?;
+    check_access(&path)?;
+    // Its creation was interrupted: the server undoes it and creates the file again.
+    let is_unfinished = with_suffix(&path, "-journal").exists();
+    if state == DataFileState::Missing || is_unfinished {
+        return Ok(None);
+    }
+    let is_open = is_open_elsewhere(&path)?;
+    let loaded = load(&path, is_open);
+    // A server that started meanwhile may have changed what was being read.
+    if loaded.is_err() && !is_open && is_open_elsewhere(&path)? {
+        load(&path, true)?;
+    } else {
+        loaded?;
+    }
+    let is_private = fs::metadata(&path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 == 0);
+    Ok((!is_private).then(|| format!("{} can be read by others; the server makes its mode 0600", display_path(&path))))
+}
+
+/// Whether this user could write everything that the server writes.
+fn check_access(path: &Path) -> Result<(), JournalError> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let denied = |path: &Path, error: rustix::io::Errno| JournalError::unusable(path, std::io::Error::from(error));
+    access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| denied(folder, error))?;
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        let path = with_suffix(path, suffix);
+        if path.symlink_metadata().is_ok() {
+            access(&path, Access::READ_OK | Access::WRITE_OK).map_err(|error| denied(&path, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether another process has a database in this mode open: SQLite keeps a shared lock on it. Asking takes no lock.
+fn is_open_elsewhere(path: &Path) -> Result<bool, JournalError> {
+    let unusable = |error: std::io::Error| JournalError::unusable(path, error);
+    let file = File::open(path).map_err(unusable)?;
+    let held = fcntl_getlk(&file, &Flock::from(FlockType::WriteLock)).map_err(|error| unusable(error.into()))?;
+    Ok(held.is_some())
+}
+
+fn load(path: &Path, is_open: bool) -> Result<(), JournalError> {
+    let failed = |error: rusqlite::Error| JournalError::from_sqlite(path, &error);
+    let connection = if is_open { sqlite::open_read_only(path)? } else { open_unlocked(path).map_err(failed)? };
+    // One transaction, so that all tables are of the same moment.
+    let transaction = connection.unchecked_transaction().map_err(failed)?;
+    if data_file::format_version(&transaction, path, MIGRATIONS)? < MIGRATIONS.len() as u32 {
+        // To be migrated: what this program reads is not there yet.
+        return Ok(());
+    }
+    load::load(&transaction, &mut NoSink).map_err(|error| error.into_journal_error(path))?;
+    Ok(())
+}
+
+fn open_unlocked(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags_and_vfs(path, flags, WITHOUT_LOCKS)?;
+    // The index of the log stays in memory.
+    connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
+    Ok(connection)
+}
