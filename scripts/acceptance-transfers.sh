@@ -74,8 +74,7 @@ stop_clients() {
     local name
     for name in "$@"; do
         kill -TERM "${FS_PID[$name]}"
-        _fs_until 10 _fs_ended "${FS_PID[$name]}" || fail "$name does not exit"
-        fs_kill_client "$name"
+        _fs_end "$name" || true
     done
 }
 # NAME [OPTION...]: starts a client that publishes its `big`, and waits for that.
@@ -387,7 +386,7 @@ part_names() {
     load=$!
     exec {keep}>"$FS_DIR/load.in"
     _fs_keyboard[load]=$keep
-    _fs_until 900 names_ready || fail "names: $(tail -n 1 "$FS_DIR/load.err")"
+    timeout 900 grep -qm 1 '^listening on' < <(exec tail --pid "$load" -n +1 -f "$FS_DIR/load.out") || true
     FS_PORT=$(sed -n 's/^listening on .*://p' "$FS_DIR/load.out")
     [[ -n $FS_PORT ]] || fail "names: $(tail -n 1 "$FS_DIR/load.err")"
     names_clients full
@@ -412,9 +411,6 @@ part_names() {
     wait "$load" || true
     load=''
     fs_stop_all
-}
-names_ready() {
-    grep -q '^listening on' "$FS_DIR/load.out" || _fs_ended "$load"
 }
 
 sample=$FS_CREDENTIALS

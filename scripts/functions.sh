@@ -11,8 +11,8 @@
 #     fs_start_client vader
 #     fs_say vader 'auth vader sithlord**'
 #     fs_wait_peer vader hans
-#     fs_say vader 'get note.txt'
-#     fs_wait_file vader note.txt
+#     fs_wait_available vader note.txt
+#     fs_ask vader 'get note.txt' 'note.txt downloaded successfully'
 #
 # Optional settings, before sourcing:
 #     FS_BIN          folder of the programs `server` and `client`; default: the folder of release builds
@@ -25,7 +25,8 @@
 #     "$FS_DIR/NAME.out", "$FS_DIR/NAME.err", "$FS_DIR/server.err"    output of each
 #
 # Every function returns 0, or non-zero with one line on stderr. The functions work under `set -eu`, start only the two
-# programs, and stop only processes they started. Needs bash 4.2 or later.
+# programs and `tail`, which passes on a client's output, and stop only processes they started. They wait for events and never
+# poll. Needs bash 4.2 or later and GNU coreutils.
 
 if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 402)); then
     echo "fileshare: scripts/functions.sh needs bash 4.2 or later" >&2
@@ -40,22 +41,13 @@ _fs_home=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 FS_PORT=
 FS_SERVER_PID=
 _fs_made_dir=
-declare -gA FS_PID=() _fs_keyboard=() _fs_seen=()
+_fs_server_life=
+# By client: the write end of its stdin, its output line by line, and a pipe that closes when it ends.
+declare -gA FS_PID=() _fs_keyboard=() _fs_lines=() _fs_life=()
 
 _fs_fail() {
     printf 'fileshare: %s\n' "$*" >&2
     return 1
-}
-
-# Runs "$@" until it succeeds; fails after $1 seconds.
-_fs_until() {
-    local seconds=$1 end
-    shift
-    end=$((SECONDS + seconds))
-    until "$@"; do
-        ((SECONDS <= end)) || return 1
-        sleep 0.02
-    done
 }
 
 _fs_prepare() {
@@ -73,16 +65,25 @@ _fs_alive() {
     [[ -n $1 ]] && kill -0 "$1" 2>/dev/null
 }
 
-_fs_ended() {
-    ! _fs_alive "$1"
+# FD PID: waits until the process at the other end of a pipe has ended; kills it after 10 seconds.
+_fs_await_end() {
+    local life=$1 line status=0
+    # The end of the file is 1, and the timeout more than 128.
+    IFS= read -r -t 10 -u "$life" line || status=$?
+    ((status <= 128)) || kill -KILL "$2" 2>/dev/null || true
+    exec {life}<&-
 }
 
-# NAME COMMAND...: replaces this subshell with the command. History and cache go to FS_DIR; pipes to other clients are closed.
-_fs_become() {
+_fs_close_keyboards() {
     local fd
     for fd in "${_fs_keyboard[@]}"; do
         exec {fd}>&-
     done
+}
+
+# NAME COMMAND...: replaces this subshell with the command. History and cache go to FS_DIR; pipes to other clients are closed.
+_fs_become() {
+    _fs_close_keyboards
     export XDG_STATE_HOME=$FS_DIR/.xdg/$1/state XDG_CACHE_HOME=$FS_DIR/.xdg/$1/cache
     shift
     exec "$@"
@@ -97,24 +98,19 @@ fs_start_server() {
     for option in "$@"; do
         case $option in --data | --data=* | --ephemeral) data=() ;; esac
     done
-    : >"$FS_DIR/server.out"
+    rm -f "$FS_DIR/server.ready"
+    mkfifo -m 600 "$FS_DIR/server.ready" || return
     (_fs_become server "$FS_BIN/server" --credentials "$FS_CREDENTIALS" ${data[@]+"${data[@]}"} "$@" "$port") \
-        </dev/null >>"$FS_DIR/server.out" 2>>"$FS_DIR/server.err" &
+        </dev/null >"$FS_DIR/server.ready" 2>>"$FS_DIR/server.err" &
     FS_SERVER_PID=$!
-    fs_wait_ready
-}
-
-_fs_ready_or_dead() {
-    [[ $(head -n 1 "$FS_DIR/server.out") == "listening on "*:[0-9]* ]] || _fs_ended "$FS_SERVER_PID"
-}
-
-# fs_wait_ready [SECONDS]: waits until the server listens, and sets FS_PORT.
-fs_wait_ready() {
-    _fs_until "${1:-$FS_TIMEOUT}" _fs_ready_or_dead || _fs_fail "the server does not become ready" || return
-    local line
-    line=$(head -n 1 "$FS_DIR/server.out")
-    if [[ $line != "listening on "* ]]; then
-        _fs_fail "the server ended: $(tail -n 1 "$FS_DIR/server.err")"
+    exec {_fs_server_life}<"$FS_DIR/server.ready"
+    local line=
+    IFS= read -r -t "$FS_TIMEOUT" -u "$_fs_server_life" line || true
+    if [[ $line != "listening on "*:* ]]; then
+        local reason="the server does not become ready"
+        _fs_alive "$FS_SERVER_PID" || reason="the server ended: $(tail -n 1 "$FS_DIR/server.err")"
+        fs_stop_server
+        _fs_fail "$reason"
         return
     fi
     FS_PORT=${line##*:}
@@ -127,22 +123,34 @@ fs_folder() {
 
 # fs_start_client NAME [OPTION...]: starts a client in its own folder, ready for fs_say. Options are those of the client.
 fs_start_client() {
-    local name=$1 folder keyboard
+    local name=$1 folder keyboard life lines
     shift
     [[ $name =~ ^[A-Za-z0-9_-]+$ ]] || _fs_fail "a client's name consists of letters, digits, _ and -" || return
     [[ -n $FS_PORT ]] || _fs_fail "start the server first" || return
     ! _fs_alive "${FS_PID[$name]:-}" || _fs_fail "$name is already running" || return
     folder=$(fs_folder "$name") || return
-    rm -f "$FS_DIR/$name.in"
-    mkfifo -m 600 "$FS_DIR/$name.in" || return
+    rm -f "$FS_DIR/$name".{in,lines,life}
+    mkfifo -m 600 "$FS_DIR/$name".{in,lines,life} || return
     : >"$FS_DIR/$name.out"
     # Open for both, so that neither end waits for the other.
     exec {keyboard}<>"$FS_DIR/$name.in"
     _fs_keyboard[$name]=$keyboard
-    _fs_seen[$name]=0
-    (_fs_become "$name" "$FS_BIN/client" 127.0.0.1 "$FS_PORT" --dir "$folder" "$@") \
-        <"$FS_DIR/$name.in" >>"$FS_DIR/$name.out" 2>>"$FS_DIR/$name.err" &
+    (
+        exec {life}>"$FS_DIR/$name.life"
+        _fs_become "$name" "$FS_BIN/client" 127.0.0.1 "$FS_PORT" --dir "$folder" "$@"
+    ) <"$FS_DIR/$name.in" >>"$FS_DIR/$name.out" 2>>"$FS_DIR/$name.err" &
     FS_PID[$name]=$!
+    # Passes lines on until the client has ended. The shell that waits here reaps `cat`; it would not reap the client while it
+    # reads, and `tail` would take it for running.
+    (
+        _fs_close_keyboards
+        cat "$FS_DIR/$name.life" &
+        tail --pid $! -n +1 -f "$FS_DIR/$name.out" &
+        wait
+    ) </dev/null >"$FS_DIR/$name.lines" 2>/dev/null &
+    exec {life}<"$FS_DIR/$name.life" {lines}<"$FS_DIR/$name.lines"
+    _fs_life[$name]=$life
+    _fs_lines[$name]=$lines
 }
 
 # fs_say NAME COMMAND: enters a command line at a client.
@@ -151,35 +159,24 @@ fs_say() {
     printf '%s\n' "$2" >&"${_fs_keyboard[$1]}"
 }
 
-_fs_find_line() {
-    local name=$1 wanted=$2 lines index
-    mapfile -t -s "${_fs_seen[$name]}" lines <"$FS_DIR/$name.out"
-    for index in "${!lines[@]}"; do
-        if [[ ${lines[index]} == "$wanted" ]]; then
-            _fs_seen[$name]=$((_fs_seen[$name] + index + 1))
-            return 0
-        fi
+# NAME SECONDS LINE [OTHER]: reads the client's output until one of the two lines; fails unless it is LINE.
+_fs_await_line() {
+    local end=$((SECONDS + $2 + 1)) line
+    while ((SECONDS < end)) && IFS= read -r -t $((end - SECONDS)) -u "${_fs_lines[$1]}" line; do
+        [[ $line != "$3" ]] || return 0
+        [[ -z ${4:-} || $line != "$4" ]] || break
     done
-    return 1
+    _fs_fail "$1 does not print: $3 (its last line: $(tail -n 1 "$FS_DIR/$1.out"); $(tail -n 1 "$FS_DIR/$1.err"))"
 }
 
 # fs_wait_line NAME LINE [SECONDS]: waits until the client prints exactly this line, after the last one waited for.
 fs_wait_line() {
-    _fs_until "${3:-$FS_TIMEOUT}" _fs_find_line "$1" "$2" ||
-        _fs_fail "$1 does not print: $2 (its last line: $(tail -n 1 "$FS_DIR/$1.out"); $(tail -n 1 "$FS_DIR/$1.err"))"
-}
-
-_fs_has_line() {
-    (($(wc -l <"$FS_DIR/$1.out") > _fs_seen[$1]))
+    _fs_await_line "$1" "${3:-$FS_TIMEOUT}" "$2"
 }
 
 # fs_next_line NAME [SECONDS]: waits for the client's next line and leaves it in FS_LINE.
 fs_next_line() {
-    _fs_until "${2:-$FS_TIMEOUT}" _fs_has_line "$1" || _fs_fail "$1 prints nothing more" || return
-    local lines
-    mapfile -t -s "${_fs_seen[$1]}" -n 1 lines <"$FS_DIR/$1.out"
-    _fs_seen[$1]=$((_fs_seen[$1] + 1))
-    FS_LINE=${lines[0]}
+    IFS= read -r -t "${2:-$FS_TIMEOUT}" -u "${_fs_lines[$1]}" FS_LINE || _fs_fail "$1 prints nothing more"
 }
 
 # fs_ask NAME COMMAND LINE...: enters a command and checks that the client's next lines are these. FS_ECHO=1 prints both.
@@ -195,36 +192,49 @@ fs_ask() {
     done
 }
 
+# NAME WAIT LINE [SECONDS]: enters a wait and waits for its result.
+_fs_wait() {
+    local seconds=${4:-$FS_TIMEOUT}
+    # The client itself says that the time is over.
+    fs_say "$1" "wait $2 $seconds" && _fs_await_line "$1" "$((seconds + 10))" "$3" 'Timed out'
+}
+
 # fs_wait_peer NAME USER [SECONDS]: waits until the logged-in client sees this user active.
 fs_wait_peer() {
-    fs_say "$1" "wait peer $2 ${3:-$FS_TIMEOUT}" && fs_wait_line "$1" "$2 is active" "${3:-$FS_TIMEOUT}"
+    _fs_wait "$1" "peer $2" "$2 is active" "${@:3}"
+}
+
+# fs_wait_gone NAME USER [SECONDS]: waits until the logged-in client sees this user active no more.
+fs_wait_gone() {
+    _fs_wait "$1" "gone $2" "$2 is gone" "${@:3}"
 }
 
 # fs_wait_available NAME FILE [SECONDS]: waits until another active user shares this file with the logged-in client.
 fs_wait_available() {
-    fs_say "$1" "wait file '$2' ${3:-$FS_TIMEOUT}" && fs_wait_line "$1" "$2 is available" "${3:-$FS_TIMEOUT}"
+    _fs_wait "$1" "file '$2'" "$2 is available" "${@:3}"
 }
 
-# fs_wait_file NAME FILE [SECONDS]: waits until the complete file is in the client's folder.
+# fs_wait_file NAME FILE [SECONDS]: waits until the complete file, which the client was told to `get`, is in its folder.
 fs_wait_file() {
-    _fs_until "${3:-$FS_TIMEOUT}" test -e "$FS_DIR/$1/$2" || _fs_fail "$1 does not have $2"
+    [[ -e $FS_DIR/$1/$2 ]] || _fs_await_line "$1" "${3:-$FS_TIMEOUT}" "$2 downloaded successfully" "$2 download failed"
 }
 
-_fs_close() {
-    local keyboard=${_fs_keyboard[$1]:-}
+# NAME: closes the client's input, waits until it has ended, and forgets it. Returns its exit status.
+_fs_end() {
+    local keyboard=${_fs_keyboard[$1]:-} lines=${_fs_lines[$1]} pid=${FS_PID[$1]}
     [[ -z $keyboard ]] || exec {keyboard}>&-
-    unset "_fs_keyboard[$1]"
+    _fs_await_end "${_fs_life[$1]}" "$pid"
+    exec {lines}<&-
+    unset "_fs_keyboard[$1]" "_fs_lines[$1]" "_fs_life[$1]" "FS_PID[$1]"
+    wait "$pid" 2>/dev/null
 }
 
 # fs_stop_client NAME: enters xit and waits for the exit; returns the client's exit status.
 fs_stop_client() {
-    local name=$1 pid=${FS_PID[$1]:-}
-    [[ -n $pid ]] || _fs_fail "$name was not started" || return
-    ! _fs_alive "$pid" || printf 'xit\n' >&"${_fs_keyboard[$name]}"
-    _fs_close "$name"
-    _fs_until 10 _fs_ended "$pid" || kill -KILL "$pid" 2>/dev/null || true
-    unset "FS_PID[$name]"
-    wait "$pid" 2>/dev/null
+    local pid=${FS_PID[$1]:-}
+    [[ -n $pid ]] || _fs_fail "$1 was not started" || return
+    ! _fs_alive "$pid" || printf 'xit\n' >&"${_fs_keyboard[$1]}"
+    _fs_end "$1"
 }
 
 # fs_kill_client NAME: kills the client with SIGKILL, like a crash.
@@ -232,9 +242,7 @@ fs_kill_client() {
     local pid=${FS_PID[$1]:-}
     [[ -n $pid ]] || _fs_fail "$1 was not started" || return
     kill -KILL "$pid" 2>/dev/null || true
-    _fs_close "$1"
-    unset "FS_PID[$1]"
-    wait "$pid" 2>/dev/null || true
+    _fs_end "$1" || true
 }
 
 # fs_stop_server: stops the server with SIGTERM; FS_PORT is kept, so that fs_start_server reuses the port.
@@ -243,23 +251,18 @@ fs_stop_server() {
     FS_SERVER_PID=
     [[ -n $pid ]] || return 0
     kill -TERM "$pid" 2>/dev/null || true
-    _fs_until 10 _fs_ended "$pid" || kill -KILL "$pid" 2>/dev/null || true
+    _fs_await_end "$_fs_server_life" "$pid"
     wait "$pid" 2>/dev/null || true
 }
 
 # fs_stop_all: stops every client and the server, and removes FS_DIR if it was created here. Safe to call twice.
 fs_stop_all() {
-    local name pid
+    local name
     for name in "${!FS_PID[@]}"; do
-        pid=${FS_PID[$name]}
-        kill -TERM "$pid" 2>/dev/null || true
+        kill -TERM "${FS_PID[$name]}" 2>/dev/null || true
     done
     for name in "${!FS_PID[@]}"; do
-        pid=${FS_PID[$name]}
-        _fs_until 10 _fs_ended "$pid" || kill -KILL "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-        _fs_close "$name"
-        unset "FS_PID[$name]"
+        _fs_end "$name" || true
     done
     fs_stop_server
     FS_PORT=
