@@ -15,7 +15,9 @@ pub mod client {
         };
     }
     pub mod events {
-        pub use crate::client::events::{KnownList, ListDifference};
+        pub use crate::client::events::{
+            ClientEvent, EventBus, EventStream, ListDifference, ListEntry, ListWatcher, Streamed, difference, merge,
+        };
     }
     pub mod files {
         pub use crate::client::files::SharedFiles;

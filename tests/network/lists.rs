@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use fileshare::internals::client::events::ListEntry;
 use fileshare::internals::client::session::{WaitId, WatchedList};
 use fileshare::internals::common::glob::Pattern;
 use fileshare::internals::common::limits::LIVENESS_DEFAULT;
@@ -12,7 +13,6 @@ use rand::Rng;
 
 use super::faulty_link::FaultyLink;
 use super::setting;
-use super::simulated_list::ListEntry;
 use super::simulated_network::{SimulatedNetwork, user};
 
 /// By then every client has resumed, absence counts, and every lost report was repeated.
@@ -20,6 +20,10 @@ const QUIET: Duration = Duration::from_secs(40);
 /// Users who are there from the start or join.
 const USERS: usize = 10;
 const PATTERNS: [&str; 2] = ["shared/*", "*"];
+
+fn file(name: &FileName, hash: ContentHash) -> ListEntry {
+    ListEntry::File { name: name.clone(), hash, size: 1 }
+}
 
 /// Who publishes what to whom, as a test knows it.
 #[derive(Default)]
@@ -39,7 +43,7 @@ impl Model {
             false => users.clone().filter(|&user| user != client && network.rng.gen_bool(0.4)).collect(),
         };
         let visible = users.filter(|user| audience.is_empty() || audience.contains(user));
-        self.ever_visible.extend(visible.map(|user| (user, ListEntry::File(name.clone(), hash))));
+        self.ever_visible.extend(visible.map(|user| (user, file(&name, hash))));
         let reference = if audience.is_empty() {
             AudienceRef::Everyone
         } else {
@@ -74,7 +78,7 @@ impl Model {
                     let is_visible = audience.is_empty() || audience.contains(&viewer);
                     others.contains(owner) && is_visible && pattern.matches(name)
                 });
-                shown.map(|((_, name), (hash, _))| ListEntry::File(name.clone(), *hash)).collect()
+                shown.map(|((_, name), (hash, _))| file(name, *hash)).collect()
             }
         }
     }
@@ -151,7 +155,7 @@ fn after_a_quiet_time_everyone_knows_what_they_may_see_and_nobody_ever_learns_mo
             for watched in &client.lists {
                 let list = &watched.list;
                 let expected = model.list(&network, number, list);
-                assert_eq!(watched.known.entries(), &expected, "seed {seed}: what user {number} knows of {list:?}");
+                assert_eq!(&watched.known, &expected, "seed {seed}: what user {number} knows of {list:?}");
                 (learned, gone) = (learned + watched.learned.len(), gone + watched.gone.len());
                 for entry in &watched.learned {
                     let may_know =
@@ -183,7 +187,7 @@ fn restarts_of_the_server_make_nothing_go() {
         network.run_for(QUIET);
         for (number, client) in network.clients().enumerate() {
             for watched in &client.lists {
-                assert_eq!(watched.known.entries(), &model.list(&network, number, &watched.list), "seed {seed}");
+                assert_eq!(&watched.known, &model.list(&network, number, &watched.list), "seed {seed}");
                 assert!(watched.gone.is_empty(), "seed {seed}: user {number} took {:?} for gone", watched.gone);
             }
         }

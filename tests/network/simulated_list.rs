@@ -3,21 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use fileshare::internals::client::events::KnownList;
+use fileshare::internals::client::events::{ListDifference, ListEntry, difference, merge};
 use fileshare::internals::client::session::{ChangedList, RequestHandle, Session, WaitId, WatchedList};
-use fileshare::internals::common::message::{Cursor, NameQuery, Request, ResolvePurpose, Response};
-use fileshare::internals::common::types::{ContentHash, FileName, UserName};
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ListEntry {
-    Peer(UserName),
-    File(FileName, ContentHash),
-}
+use fileshare::internals::common::message::{AvailableContent, Cursor, NameQuery, Request, ResolvePurpose, Response};
 
 pub struct SimulatedList {
     pub id: WaitId,
     pub list: WatchedList,
-    pub known: KnownList<ListEntry>,
+    pub known: BTreeSet<ListEntry>,
     /// All entries that were ever new, and all that were ever gone.
     pub learned: Vec<ListEntry>,
     pub gone: Vec<ListEntry>,
@@ -36,7 +29,7 @@ struct Listing {
 
 impl SimulatedList {
     pub fn new(id: WaitId, list: WatchedList) -> Self {
-        let (known, learned, gone) = (KnownList::default(), Vec::new(), Vec::new());
+        let (known, learned, gone) = (BTreeSet::new(), Vec::new(), Vec::new());
         Self { id, list, known, learned, gone, listing: None, again: None }
     }
 
@@ -50,7 +43,7 @@ impl SimulatedList {
 
     /// The user has logged out: what is there is new again at the next login.
     pub fn forget(&mut self) {
-        (self.known, self.listing, self.again) = (KnownList::default(), None, None);
+        (self.known, self.listing, self.again) = (BTreeSet::new(), None, None);
     }
 
     pub fn is_listing(&self, handle: RequestHandle) -> bool {
@@ -70,7 +63,12 @@ impl SimulatedList {
                     WatchedList::Peers => false,
                     WatchedList::Files(pattern) => pattern.matches(&entry.name),
                 });
-                listing.entries.extend(matching.map(|entry| ListEntry::File(entry.name, entry.content.hash)));
+                let entries = matching.map(|AvailableContent { name, content, .. }| ListEntry::File {
+                    name,
+                    hash: content.hash,
+                    size: content.size,
+                });
+                listing.entries.extend(entries);
                 next
             }
             Response::StaleCursor => {
@@ -84,9 +82,11 @@ impl SimulatedList {
             return;
         }
         let is_complete = listing.is_complete && listing.sessions == sessions;
-        let difference = self.known.update(listing.entries, is_complete);
-        self.learned.extend(difference.new);
-        self.gone.extend(difference.gone);
+        let now_known = merge(&self.known, listing.entries, is_complete);
+        let ListDifference { new, gone } = difference(&self.known, &now_known);
+        self.learned.extend(new.into_iter().cloned());
+        self.gone.extend(gone.into_iter().cloned());
+        self.known = now_known;
         if let Some(is_complete) = self.again.take() {
             self.start(now, is_complete, session, sessions);
         }

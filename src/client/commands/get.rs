@@ -8,6 +8,7 @@ use super::reshare::Reshare;
 use super::{CommandContext, Verb};
 use crate::client::control::RequestError;
 use crate::client::download::{DownloadOutcome, DownloadReport, WaitReason};
+use crate::client::events::ClientEvent;
 use crate::client::exit_code::ExitCode;
 use crate::client::files::PathArg;
 use crate::client::ui::console::ProgressMeter;
@@ -162,7 +163,14 @@ impl<'a> OrderedReporter<'a> {
             (DownloadReport::Delivered(index, user), Some(reshare)) => reshare.delivered(index, &user),
             (DownloadReport::Started(..) | DownloadReport::Delivered(..), None) => {}
             (DownloadReport::Finished(index, outcome), reshare) => {
-                let is_saved = outcome.is_saved_as(&self.selection.items[index].name);
+                let item = &self.selection.items[index];
+                let is_saved = outcome.is_saved_as(&item.name);
+                self.context.uploads.events().publish(ClientEvent::DownloadFinished {
+                    name: item.name.to_string(),
+                    saved: outcome.saved_as().map(ToString::to_string),
+                    bytes: item.content.size,
+                    code: outcome.code() as u8,
+                });
                 self.state.borrow_mut().outcomes[index] = Some(outcome);
                 if let Some(reshare) = reshare {
                     reshare.ended(index, is_saved);

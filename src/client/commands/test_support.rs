@@ -10,7 +10,8 @@ use zeroize::Zeroizing;
 use super::{CommandContext, CommandState};
 use crate::client::cancel::{Cancelled, is_cancelled};
 use crate::client::control::{
-    LoginError, LoginInfo, RequestError, RequestTransport, ServerApi, SessionControl, WaitCondition, WaitOutcome,
+    ListCallback, ListSignal, LoginError, LoginInfo, RequestError, RequestTransport, ServerApi, SessionControl,
+    WaitCondition, WaitId, WaitOutcome, WatchedList,
 };
 use crate::client::download::{
     Download, DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, IncompleteFile, OnExists,
@@ -226,6 +227,17 @@ impl SessionControl for ScriptedServer {
         let mut state = self.state();
         state.calls.push(format!("wait {condition:?} {timeout:?}"));
         state.wait.unwrap_or(Ok(WaitOutcome::Met))
+    }
+
+    fn watch(&self, _: WatchedList, on_change: ListCallback) -> Result<WaitId, RequestError> {
+        on_change(ListSignal { is_complete: true, session: 0, login: 1 });
+        Ok(WaitId(1))
+    }
+
+    fn unwatch(&self, _: WaitId) {}
+
+    fn sessions(&self) -> u64 {
+        0
     }
 
     fn logout(&self) {

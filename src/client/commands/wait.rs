@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use super::selector::Selector;
 use super::{CommandContext, Verb};
 use crate::client::control::{RequestError, WaitCondition, WaitOutcome};
+use crate::client::events::ClientEvent;
 use crate::client::exit_code::ExitCode;
 use crate::client::files::PathArg;
 use crate::client::ui::report::Report;
+use crate::common::types::FileName;
 
 /// Waits until the condition is met, for at most `timeout`.
 pub fn run(context: &CommandContext, condition: WaitCondition, timeout: Duration) -> ExitCode {
@@ -18,6 +20,9 @@ pub fn run(context: &CommandContext, condition: WaitCondition, timeout: Duration
     }
     match context.session.wait(condition.clone(), timeout, &context.state.cancelled()) {
         Ok(WaitOutcome::Met) => {
+            if let WaitCondition::FileAvailable(name) = &condition {
+                report_available(context, name);
+            }
             context.console.report(&Report::Waited(&condition));
             ExitCode::Success
         }
@@ -40,11 +45,18 @@ pub fn for_files(context: &CommandContext, files: &[PathArg], timeout: Duration)
         // A file whose name ends like `name#hex` wins, if there is one.
         let Some(name) = pinned.map(|pinned| pinned.name).or(name) else { continue };
         let left = deadline.saturating_duration_since(clock());
-        let outcome = context.session.wait(WaitCondition::FileAvailable(name), left, &context.state.cancelled());
-        if !matches!(outcome, Ok(WaitOutcome::Met | WaitOutcome::TimedOut)) {
-            return;
+        let condition = WaitCondition::FileAvailable(name.clone());
+        match context.session.wait(condition, left, &context.state.cancelled()) {
+            Ok(WaitOutcome::Met) => report_available(context, &name),
+            Ok(WaitOutcome::TimedOut) => {}
+            Ok(WaitOutcome::Cancelled) | Err(_) => return,
         }
     }
+}
+
+/// Reports that what was waited for is there as an event, too.
+fn report_available(context: &CommandContext, name: &FileName) {
+    context.uploads.events().publish(ClientEvent::FileAvailable { name: name.to_string(), content: None });
 }
 
 #[expect(clippy::disallowed_methods, reason = "several waits share a deadline")]

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 
 use super::sockets::{Received, SendOutcome, Sockets};
-use super::{ControlCommand, ControlShared, Observer, RequestReply, WaitReply};
-use crate::client::session::{Event, FinishedWait, LoginError, RequestHandle, Session, WaitId};
+use super::{ControlCommand, ControlShared, ListCallback, ListSignal, Observer, RequestReply, WaitReply};
+use crate::client::session::{ChangedList, Event, FinishedWait, LoginError, RequestHandle, Session, WaitId};
 use crate::common::handshake_keys::SessionParams;
 use crate::common::sync::lock;
 
@@ -41,6 +41,9 @@ pub(super) struct SessionDriver {
     pub(super) login: Option<Sender<Result<SessionParams, LoginError>>>,
     pub(super) requests: HashMap<RequestHandle, RequestReply>,
     pub(super) waits: HashMap<WaitId, crossbeam_channel::Sender<WaitReply>>,
+    pub(super) lists: HashMap<WaitId, ListCallback>,
+    /// How many logins have succeeded.
+    pub(super) logins: u64,
     pub(super) logouts: Vec<Sender<()>>,
     /// When the sockets are reopened; set while the connection is lost.
     pub(super) reopen_at: Option<Instant>,
@@ -99,7 +102,17 @@ impl SessionDriver {
                     self.waits.insert(wait, reply);
                     self.session.wait(now, wait, condition, timeout);
                 }
-                ControlCommand::CancelWait(wait) => self.session.cancel_wait(now, wait),
+                ControlCommand::Watch { id, list, on_change, reply } => {
+                    let watched = self.session.watch(now, id, list);
+                    if watched.is_ok() {
+                        self.lists.insert(id, on_change);
+                    }
+                    let _ = reply.send(watched);
+                }
+                ControlCommand::CancelWait(wait) => {
+                    self.lists.remove(&wait);
+                    self.session.cancel_wait(now, wait);
+                }
                 ControlCommand::Logout { reply } => {
                     self.logouts.push(reply);
                     self.session.logout(now);
@@ -146,6 +159,9 @@ impl SessionDriver {
         match event {
             Event::Started { user, params, ticket_key, resumed } => {
                 self.reopen_at = None;
+                // Before any reply in the session.
+                self.shared.sessions.fetch_add(1, Ordering::Release);
+                self.logins += u64::from(!resumed);
                 *lock(&self.shared.user) = Some(user.clone());
                 self.observer.session_started(&user, &params, &ticket_key, resumed);
             }
@@ -173,7 +189,12 @@ impl SessionDriver {
                     let _ = reply.send(result);
                 }
             }
-            Event::ListChanged(_) => {}
+            Event::ListChanged(ChangedList { list, is_complete }) => {
+                let session = self.shared.sessions.load(Ordering::Relaxed);
+                if let Some(on_change) = self.lists.get(&list) {
+                    on_change(ListSignal { is_complete, session, login: self.logins });
+                }
+            }
             Event::LoggedOutByUser => {
                 *lock(&self.shared.user) = None;
                 for reply in self.logouts.drain(..) {

@@ -28,8 +28,10 @@ pub use self::resolve::{local_ips_for, resolve};
 pub use self::server_api::{PartialFailure, PublishAudience, RequestTransport, ServerApi};
 use self::sockets::Sockets;
 use crate::client::cancel::Cancelled;
-pub use crate::client::session::{LoginError, RequestError, SessionConfig, WaitCondition, WaitOutcome};
-use crate::client::session::{Session, WaitId};
+use crate::client::session::Session;
+pub use crate::client::session::{
+    LoginError, RequestError, SessionConfig, WaitCondition, WaitId, WaitOutcome, WatchedList,
+};
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::SessionParams;
 use crate::common::message::{Request, Response};
@@ -65,9 +67,30 @@ pub trait SessionControl: Send + Sync {
         timeout: Duration,
         cancelled: &Cancelled,
     ) -> Result<WaitOutcome, RequestError>;
+    /// Watches a list over sessions and logins, until [`unwatch`](Self::unwatch): `on_change` is called on the control
+    /// thread when it is to be asked for, first at the start of each session; it must not block. The error: there are too
+    /// many waits and lists.
+    fn watch(&self, list: WatchedList, on_change: ListCallback) -> Result<WaitId, RequestError>;
+    fn unwatch(&self, watch: WaitId);
+    /// How many sessions have begun.
+    fn sessions(&self) -> u64;
     /// Logs out; blocks for at most [`LOGOUT_TIMEOUT`](crate::common::limits::LOGOUT_TIMEOUT). Does nothing without a
     /// session. A later [`login`](Self::login) is possible.
     fn logout(&self);
+}
+
+/// Called when a watched list is to be asked for.
+pub type ListCallback = Box<dyn Fn(ListSignal) + Send>;
+
+/// A watched list is to be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListSignal {
+    /// What the list lacks has gone, if the list comes from this session.
+    pub is_complete: bool,
+    /// The number of sessions that have begun.
+    pub session: u64,
+    /// The number of logins; resumptions do not count.
+    pub login: u64,
 }
 
 /// What the user should know about a new session.
@@ -93,8 +116,10 @@ struct ControlShared {
     /// Whether the thread has been woken and has not read its commands yet.
     is_woken: AtomicBool,
     user: Mutex<Option<UserName>>,
-    /// Of the wait started last.
+    /// Of the wait or watched list started last.
     last_wait: AtomicU64,
+    /// How many sessions have begun.
+    sessions: AtomicU64,
 }
 
 struct StopOnDrop(Arc<ControlShared>);
@@ -109,6 +134,7 @@ enum ControlCommand {
     Login { user: UserName, password: Password, reply: Sender<Result<SessionParams, LoginError>> },
     Request { request: Request, reply: RequestReply },
     Wait { wait: WaitId, condition: WaitCondition, timeout: Duration, reply: crossbeam_channel::Sender<WaitReply> },
+    Watch { id: WaitId, list: WatchedList, on_change: ListCallback, reply: Sender<Result<(), RequestError>> },
     CancelWait(WaitId),
     Logout { reply: Sender<()> },
     Stop,
@@ -128,6 +154,7 @@ impl ControlHandle {
             is_woken: AtomicBool::new(false),
             user: Mutex::new(None),
             last_wait: AtomicU64::new(0),
+            sessions: AtomicU64::new(0),
         });
         let driver = SessionDriver {
             sockets: Sockets::new(config.servers.clone()),
@@ -139,6 +166,8 @@ impl ControlHandle {
             login: None,
             requests: HashMap::new(),
             waits: HashMap::new(),
+            lists: HashMap::new(),
+            logins: 0,
             logouts: Vec::new(),
             reopen_at: None,
         };
@@ -165,7 +194,7 @@ impl SessionControl for ControlHandle {
         timeout: Duration,
         cancelled: &Cancelled,
     ) -> Result<WaitOutcome, RequestError> {
-        let wait = WaitId(self.shared.last_wait.fetch_add(1, Ordering::Relaxed) + 1);
+        let wait = self.shared.new_wait();
         let (reply, result) = crossbeam_channel::bounded(1);
         self.shared.send(ControlCommand::Wait { wait, condition, timeout, reply });
         let result = select! {
@@ -176,6 +205,22 @@ impl SessionControl for ControlHandle {
             }
         };
         result.unwrap_or(Err(RequestError::NotAuthenticated))
+    }
+
+    fn watch(&self, list: WatchedList, on_change: ListCallback) -> Result<WaitId, RequestError> {
+        let id = self.shared.new_wait();
+        let (reply, result) = mpsc::channel();
+        self.shared.send(ControlCommand::Watch { id, list, on_change, reply });
+        result.recv().unwrap_or(Err(RequestError::NotAuthenticated))?;
+        Ok(id)
+    }
+
+    fn unwatch(&self, watch: WaitId) {
+        self.shared.send(ControlCommand::CancelWait(watch));
+    }
+
+    fn sessions(&self) -> u64 {
+        self.shared.sessions.load(Ordering::Acquire)
     }
 
     fn logout(&self) {
@@ -213,6 +258,10 @@ impl RequestTransport for ControlHandle {
 }
 
 impl ControlShared {
+    fn new_wait(&self) -> WaitId {
+        WaitId(self.last_wait.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
     fn send(&self, command: ControlCommand) {
         // A thread that has ended drops the command, and with it the channel on which the caller waits.
         let _ = self.commands.send(command);

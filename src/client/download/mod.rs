@@ -90,9 +90,24 @@ pub enum DownloadOutcome {
 }
 
 impl DownloadOutcome {
+    /// The name of the file in the folder, if it is complete there.
+    pub fn saved_as(&self) -> Option<&FileName> {
+        match self {
+            Self::Saved { name } => Some(name),
+            Self::Skipped | Self::Failed(_) => None,
+        }
+    }
+
+    pub fn code(&self) -> ExitCode {
+        match self {
+            Self::Saved { .. } | Self::Skipped => ExitCode::Success,
+            Self::Failed(error) => error.into(),
+        }
+    }
+
     /// Whether the file is complete and has this name in the folder.
     pub fn is_saved_as(&self, requested: &FileName) -> bool {
-        matches!(self, Self::Saved { name } if name == requested)
+        self.saved_as() == Some(requested)
     }
 }
 

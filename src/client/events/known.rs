@@ -1,55 +1,47 @@
-//! What a client knows of a list that it asks for again and again, and what has changed since the last time.
+//! What a client knows of a list that it asks for again and again, and what has changed in it.
 
 use std::collections::BTreeSet;
 
-/// The entries of a list as far as they are known.
-#[derive(Debug)]
-pub struct KnownList<T> {
-    entries: BTreeSet<T>,
-}
+use crate::common::types::{ContentHash, FileName, UserName};
 
-impl<T> Default for KnownList<T> {
-    fn default() -> Self {
-        Self { entries: BTreeSet::new() }
-    }
+/// An entry of a list: a peer, or one content under a name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ListEntry {
+    Peer(UserName),
+    File { name: FileName, hash: ContentHash, size: u64 },
 }
 
 /// What has changed, sorted.
 #[derive(Debug, PartialEq, Eq)]
-pub struct ListDifference<T> {
-    pub new: Vec<T>,
-    pub gone: Vec<T>,
+pub struct ListDifference<'a> {
+    pub new: Vec<&'a ListEntry>,
+    pub gone: Vec<&'a ListEntry>,
 }
 
-impl<T: Ord + Clone> KnownList<T> {
-    pub fn entries(&self) -> &BTreeSet<T> {
-        &self.entries
-    }
+/// What is known after the list has arrived. Entries that it lacks have gone only if it `is_complete`.
+pub fn merge(known: &BTreeSet<ListEntry>, list: BTreeSet<ListEntry>, is_complete: bool) -> BTreeSet<ListEntry> {
+    if is_complete { list } else { known | &list }
+}
 
-    /// Takes in the list as it is now. Entries that it lacks have gone only if it `is_complete`.
-    pub fn update(&mut self, list: BTreeSet<T>, is_complete: bool) -> ListDifference<T> {
-        let new = list.difference(&self.entries).cloned().collect();
-        let gone = match is_complete {
-            true => self.entries.difference(&list).cloned().collect(),
-            false => Vec::new(),
-        };
-        self.entries.extend(list);
-        gone.iter().for_each(|entry| _ = self.entries.remove(entry));
-        ListDifference { new, gone }
-    }
+pub fn difference<'a>(before: &'a BTreeSet<ListEntry>, after: &'a BTreeSet<ListEntry>) -> ListDifference<'a> {
+    ListDifference { new: after.difference(before).collect(), gone: before.difference(after).collect() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn peers(names: &[&str]) -> BTreeSet<ListEntry> {
+        names.iter().map(|name| ListEntry::Peer(UserName::parse(name).unwrap())).collect()
+    }
+
     #[test]
     fn an_entry_has_gone_only_if_a_complete_list_lacks_it() {
-        let mut known = KnownList::default();
-        let difference = |new: &[u8], gone: &[u8]| ListDifference { new: new.into(), gone: gone.into() };
-        assert_eq!(known.update([2, 1].into(), true), difference(&[1, 2], &[]));
-        assert_eq!(known.update([3].into(), false), difference(&[3], &[]));
-        assert_eq!(known.update([1, 3, 4].into(), true), difference(&[4], &[2]));
-        assert_eq!(known.entries(), &[1, 3, 4].into());
+        let known = peers(&["a", "b"]);
+        assert_eq!(merge(&known, peers(&["c"]), false), peers(&["a", "b", "c"]));
+        assert_eq!(merge(&known, peers(&["b", "c"]), true), peers(&["b", "c"]));
+        let (before, after) = (peers(&["a", "b"]), peers(&["b", "c"]));
+        let ListDifference { new, gone } = difference(&before, &after);
+        assert!(new.into_iter().eq(&peers(&["c"])) && gone.into_iter().eq(&peers(&["a"])));
     }
 }

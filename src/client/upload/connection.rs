@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use super::UploadService;
 use super::limits::{RateLimiter, UploadLimits};
 use super::pending::{AuthenticatedPeer, BUSY};
+use super::reports::UploadReports;
 use super::serve::{KeepAlive, OpenContent, ServeError, UploadEnd, message_parts};
 use super::slots::UploadSlot;
 use crate::client::transport::{RecordReader, RecordWriter, TransportError, Waker};
@@ -70,6 +71,7 @@ pub(super) fn run(context: &UploadContext, accepted: AcceptedUpload) {
     let AcceptedUpload { peer: AuthenticatedPeer { ticket, reader, writer }, first_request, slot, waker } = accepted;
     let mut upload = Upload {
         context,
+        reports: UploadReports::new(context.service.events(), ticket.downloader.clone()),
         downloader: ticket.downloader,
         reader,
         writer,
@@ -81,6 +83,8 @@ pub(super) fn run(context: &UploadContext, accepted: AcceptedUpload) {
     };
     let Err(end) = upload.serve(first_request);
     log::debug!("an upload to {} ended: {end}", upload.downloader);
+    let Upload { reports, queue, .. } = upload;
+    reports.end(|content| queue.iter().any(|range| range.content == content));
 }
 
 struct Upload<'a> {
@@ -95,6 +99,7 @@ struct Upload<'a> {
     queue: VecDeque<GroupRange>,
     /// The content served last: most groups of a content are requested in a row.
     open: Option<(u32, OpenContent)>,
+    reports: UploadReports<'a>,
     /// The last field: the connection ends before the slot is free.
     slot: UploadSlot,
 }
@@ -236,6 +241,7 @@ impl Upload<'_> {
             Err(ServeError::Refused(reason)) => {
                 self.queue.retain(|range| range.content != content);
                 self.open.take_if(|(open, _)| *open == content);
+                self.reports.refused(content);
                 self.send(&PeerResponse::Refused { content, reason })
             }
         }
@@ -282,7 +288,12 @@ impl Upload<'_> {
         if missing > 0 {
             return Ok(self.send(&PeerResponse::NotAvailable { content, first, count: missing })?);
         }
-        self.send_bytes(content, group_range(size, first))
+        let range = group_range(size, first);
+        let bytes = range.end - range.start;
+        self.reports.begin_group(content, &self.grants[content as usize]);
+        self.send_bytes(content, range)?;
+        self.reports.end_group(content, bytes);
+        Ok(())
     }
 
     /// Removes a number of groups from the front of the queue.

@@ -4,6 +4,7 @@
 //! * `connection`: one connection of a downloader.
 //! * `serve`: the decision to serve, made for every chunk group anew.
 //! * `slots`: how much is served at once, and whose turn it is.
+//! * `reports`: uploads as events.
 //! * `limits`: how fast, and to whom.
 //!
 //! Must not know about the server, the screen, or how downloads are written.
@@ -14,6 +15,7 @@ mod limits;
 #[expect(clippy::disallowed_methods, reason = "a driver: it drops connections after a timeout")]
 mod listener;
 mod pending;
+mod reports;
 mod serve;
 mod slots;
 
@@ -27,6 +29,7 @@ pub use self::listener::Listener;
 use self::serve::HashLock;
 use self::slots::UploadSlots;
 use crate::client::download::IncompleteFile;
+use crate::client::events::EventBus;
 use crate::client::files::SharedFiles;
 use crate::client::publications::OwnPublications;
 use crate::common::crypto::Secret;
@@ -42,6 +45,7 @@ pub struct UploadService {
     hash_lock: HashLock,
     ticket_keys: Mutex<TicketKeys>,
     slots: Arc<UploadSlots>,
+    events: Arc<EventBus>,
 }
 
 impl UploadService {
@@ -54,12 +58,18 @@ impl UploadService {
             hash_lock: HashLock::default(),
             ticket_keys: Mutex::default(),
             slots: Arc::new(UploadSlots::new(upload_slots)),
+            events: Arc::default(),
         })
     }
 
     /// The user's own publications, which are what this service serves.
     pub fn publications(&self) -> &Arc<OwnPublications> {
         &self.publications
+    }
+
+    /// Where uploads are reported, and what else happens to this client.
+    pub fn events(&self) -> &Arc<EventBus> {
+        &self.events
     }
 
     /// Serves the verified groups of a file that is being downloaded as `name`, once that is published with this content.

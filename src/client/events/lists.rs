@@ -1,0 +1,198 @@
+//! Keeps what is known of lists up to date, each once for all its readers: asks the server again whenever the session
+//! reports a change.
+//!
+//! One thread asks. It spends at most a quarter of its time on it, so that long lists that change all the time load
+//! neither server nor client.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::known::{ListEntry, merge};
+use crate::client::control::{ListSignal, RequestError, ServerApi, SessionControl, WaitId, WatchedList};
+use crate::client::files::is_excluded;
+use crate::common::message::{AvailableContent, NameQuery, ResolvePurpose};
+use crate::common::sync::lock;
+use crate::common::threads;
+use crate::common::types::FileName;
+
+/// A list that could not be had is asked for again after this time.
+const RETRY: Duration = Duration::from_secs(1);
+/// Longest pause after a list.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The pause after a list, in times of what the list took.
+const PAUSE_FACTOR: u32 = 3;
+
+/// See the [module](self).
+pub struct ListWatcher {
+    session: Arc<dyn SessionControl>,
+    server: ServerApi,
+    lists: Mutex<SharedLists>,
+    signals: Signals,
+    woken: Receiver<()>,
+}
+
+#[derive(Default)]
+struct SharedLists {
+    by_key: BTreeMap<u64, SharedList>,
+    last_key: u64,
+    has_thread: bool,
+}
+
+struct SharedList {
+    list: WatchedList,
+    watch: WaitId,
+    snapshot: Arc<ListSnapshot>,
+    /// Woken after a change; by the key of the reader.
+    readers: BTreeMap<u64, Sender<()>>,
+}
+
+/// What is known of a list.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct ListSnapshot {
+    /// Counts the logins: of another user, or of this one after a logout, nothing is known.
+    pub(super) login: u64,
+    pub(super) entries: BTreeSet<ListEntry>,
+}
+
+/// The lists to ask for, by key.
+type PendingLists = Mutex<BTreeMap<u64, ListSignal>>;
+
+/// How the control thread tells the thread of the lists what to ask for. That thread ends when nobody can tell it more.
+#[derive(Clone)]
+struct Signals {
+    pending: Arc<PendingLists>,
+    wake: Sender<()>,
+}
+
+/// One reader of a list.
+pub(super) struct ListReader {
+    watcher: Arc<ListWatcher>,
+    list: u64,
+    reader: u64,
+}
+
+impl ListWatcher {
+    pub fn new(session: Arc<dyn SessionControl>, server: ServerApi) -> Arc<Self> {
+        let (wake, woken) = bounded(1);
+        let signals = Signals { pending: Arc::default(), wake };
+        Arc::new(Self { session, server, lists: Mutex::default(), signals, woken })
+    }
+
+    /// Adds a reader of a list, which is woken by `wake` whenever [`ListReader::snapshot`] has changed.
+    pub(super) fn reader(self: &Arc<Self>, list: &WatchedList, wake: Sender<()>) -> Result<ListReader, RequestError> {
+        let mut lists = lock(&self.lists);
+        if !lists.has_thread {
+            let (watcher, pending, woken) =
+                (Arc::downgrade(self), Arc::clone(&self.signals.pending), self.woken.clone());
+            let spawned = threads::spawn("lists", move || run(&watcher, &pending, &woken));
+            spawned.map_err(|error| {
+                log::error!("cannot watch lists: {error}");
+                RequestError::Unreachable
+            })?;
+            lists.has_thread = true;
+        }
+        lists.last_key += 1;
+        let reader = lists.last_key;
+        if let Some((&key, shared)) = lists.by_key.iter_mut().find(|(_, shared)| shared.list == *list) {
+            let _ = wake.try_send(());
+            shared.readers.insert(reader, wake);
+            return Ok(ListReader { watcher: Arc::clone(self), list: key, reader });
+        }
+        let signals = self.signals.clone();
+        let on_change = move |signal| signals.add(reader, signal);
+        let watch = self.session.watch(list.clone(), Box::new(on_change))?;
+        let readers = BTreeMap::from([(reader, wake)]);
+        lists.by_key.insert(reader, SharedList { list: list.clone(), watch, snapshot: Arc::default(), readers });
+        Ok(ListReader { watcher: Arc::clone(self), list: reader, reader })
+    }
+
+    /// Asks for a list. Returns whether that must be repeated.
+    fn refresh(&self, key: u64, signal: ListSignal) -> bool {
+        let Some(list) = lock(&self.lists).by_key.get(&key).map(|shared| shared.list.clone()) else { return false };
+        let entries = match self.fetch(&list) {
+            Ok(entries) => entries,
+            // The next session reports a change again.
+            Err(RequestError::NotAuthenticated) => return false,
+            Err(error) => {
+                log::debug!("cannot get the list: {error}");
+                return true;
+            }
+        };
+        // The list may be from a session that has begun meanwhile, with a server that does not know of all users yet.
+        let is_complete = signal.is_complete && self.session.sessions() == signal.session;
+        let mut lists = lock(&self.lists);
+        let Some(shared) = lists.by_key.get_mut(&key) else { return false };
+        let nothing = BTreeSet::new();
+        let known = if shared.snapshot.login == signal.login { &shared.snapshot.entries } else { &nothing };
+        let snapshot = ListSnapshot { login: signal.login, entries: merge(known, entries, is_complete) };
+        if *shared.snapshot != snapshot {
+            shared.snapshot = Arc::new(snapshot);
+            shared.readers.values().for_each(|wake| _ = wake.try_send(()));
+        }
+        false
+    }
+
+    fn fetch(&self, list: &WatchedList) -> Result<BTreeSet<ListEntry>, RequestError> {
+        let pattern = match list {
+            WatchedList::Peers => return Ok(self.server.peers()?.into_iter().map(ListEntry::Peer).collect()),
+            WatchedList::Files(pattern) => pattern,
+        };
+        let found = self.server.resolve(NameQuery::for_pattern(pattern), ResolvePurpose::Download)?;
+        let is_private = |name: &FileName| name.components().last().is_some_and(|leaf| is_excluded(leaf.as_bytes()));
+        let is_named = !pattern.has_glob() && !pattern.is_folder();
+        let matching = found.into_iter().filter(|entry| pattern.matches(&entry.name));
+        let shown = matching.filter(|entry| is_named || !is_private(&entry.name));
+        let entry =
+            |AvailableContent { name, content, .. }| ListEntry::File { name, hash: content.hash, size: content.size };
+        Ok(shown.map(entry).collect())
+    }
+}
+
+impl ListReader {
+    pub(super) fn snapshot(&self) -> Arc<ListSnapshot> {
+        let lists = lock(&self.watcher.lists);
+        lists.by_key.get(&self.list).map(|shared| Arc::clone(&shared.snapshot)).unwrap_or_default()
+    }
+}
+
+impl Drop for ListReader {
+    fn drop(&mut self) {
+        let mut lists = lock(&self.watcher.lists);
+        let Some(shared) = lists.by_key.get_mut(&self.list) else { return };
+        shared.readers.remove(&self.reader);
+        if shared.readers.is_empty() {
+            self.watcher.session.unwatch(shared.watch);
+            lists.by_key.remove(&self.list);
+        }
+    }
+}
+
+impl Signals {
+    fn add(&self, key: u64, signal: ListSignal) {
+        lock(&self.pending).insert(key, signal);
+        let _ = self.wake.try_send(());
+    }
+}
+
+/// Asks for lists until there is nothing left that could change.
+#[expect(clippy::disallowed_methods, reason = "a driver: it measures how long lists take, and pauses after them")]
+fn run(watcher: &Weak<ListWatcher>, pending: &PendingLists, woken: &Receiver<()>) {
+    let mut must_repeat = false;
+    while must_repeat || woken.recv().is_ok() {
+        must_repeat = false;
+        for (key, signal) in std::mem::take(&mut *lock(pending)) {
+            let Some(watcher) = watcher.upgrade() else { return };
+            let began = Instant::now();
+            let has_failed = watcher.refresh(key, signal);
+            drop(watcher);
+            if has_failed {
+                lock(pending).entry(key).or_insert(signal);
+                must_repeat = true;
+            }
+            std::thread::sleep(if has_failed { RETRY } else { (began.elapsed() * PAUSE_FACTOR).min(PAUSE_MAX) });
+        }
+    }
+}

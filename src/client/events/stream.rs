@@ -1,0 +1,121 @@
+//! One reader of events: those of the client as they happen, and the differences of the lists that it has chosen.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, bounded, select};
+
+use super::bus::{BusReader, ClientEvent, EventBus, TimedEvent};
+use super::known::{ListDifference, ListEntry, difference};
+use super::lists::{ListReader, ListSnapshot, ListWatcher};
+use crate::client::cancel::Cancelled;
+use crate::client::control::{RequestError, WatchedList};
+use crate::common::glob::Pattern;
+use crate::common::types::{ContentHash, FileName};
+
+/// See the [module](self). What the lists hold at its start comes first.
+pub struct EventStream {
+    bus: BusReader,
+    patterns: Vec<Pattern>,
+    lists: Vec<ListReader>,
+    /// Receives after a change of a list.
+    woken: Receiver<()>,
+    /// What the reader was told of, of all its lists.
+    seen: Arc<ListSnapshot>,
+    ready: VecDeque<TimedEvent>,
+}
+
+/// What a reader gets.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Streamed {
+    Event(TimedEvent),
+    /// This many events were dropped before the next one, since the reader was too slow.
+    Dropped(u64),
+}
+
+impl EventStream {
+    /// Events of the client, of all peers, and of the files that match a pattern.
+    pub fn new(bus: &Arc<EventBus>, lists: &Arc<ListWatcher>, patterns: Vec<Pattern>) -> Result<Self, RequestError> {
+        let bus = bus.reader();
+        let (wake, woken) = bounded(1);
+        let watched = [WatchedList::Peers].into_iter().chain(patterns.iter().cloned().map(WatchedList::Files));
+        let readers = watched.map(|list| lists.reader(&list, wake.clone())).collect::<Result<_, _>>()?;
+        Ok(Self { bus, patterns, lists: readers, woken, seen: Arc::default(), ready: VecDeque::new() })
+    }
+
+    /// Blocks until something happens. `None`: cancelled.
+    pub fn next(&mut self, cancelled: &Cancelled) -> Option<Streamed> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Streamed::Event(event));
+            }
+            match self.bus.take_dropped() {
+                0 => {}
+                dropped => return Some(Streamed::Dropped(dropped)),
+            }
+            select! {
+                recv(self.bus.events) -> event => match event {
+                    Ok(event) if !self.is_listed(&event.event) => return Some(Streamed::Event(event)),
+                    _ => {}
+                },
+                recv(self.woken) -> _ => self.compare_lists(),
+                recv(cancelled) -> _ => return None,
+            }
+        }
+    }
+
+    /// Whether the reader gets the event from its lists.
+    fn is_listed(&self, event: &ClientEvent) -> bool {
+        let ClientEvent::FileAvailable { name, .. } = event else { return false };
+        FileName::parse(name).is_ok_and(|name| self.patterns.iter().any(|pattern| pattern.matches(&name)))
+    }
+
+    fn compare_lists(&mut self) {
+        let now = self.combined();
+        let nothing = BTreeSet::new();
+        let before = if self.seen.login == now.login { &self.seen.entries } else { &nothing };
+        let ListDifference { new, gone } = difference(before, &now.entries);
+        let gone = gone.into_iter().filter_map(|entry| match entry {
+            ListEntry::Peer(user) => Some(ClientEvent::PeerLeft { user: user.to_string() }),
+            // Once for all contents of the name.
+            ListEntry::File { name, hash, size } => {
+                let first = before.range(first_of(name)..).next();
+                let is_first = first == Some(&ListEntry::File { name: name.clone(), hash: *hash, size: *size });
+                (is_first && !has_name(&now.entries, name)).then(|| ClientEvent::FileGone { name: name.to_string() })
+            }
+        });
+        let new = new.into_iter().map(|entry| match entry {
+            ListEntry::Peer(user) => ClientEvent::PeerJoined { user: user.to_string() },
+            ListEntry::File { name, hash, size } => {
+                ClientEvent::FileAvailable { name: name.to_string(), content: Some((*size, hash.to_string())) }
+            }
+        });
+        self.ready.extend(gone.chain(new).map(TimedEvent::now));
+        self.seen = now;
+    }
+
+    /// All lists in one, of the latest login.
+    fn combined(&self) -> Arc<ListSnapshot> {
+        let snapshots: Vec<_> = self.lists.iter().map(ListReader::snapshot).collect();
+        let login = snapshots.iter().map(|snapshot| snapshot.login).max().unwrap_or_default();
+        let latest = snapshots.iter().filter(|snapshot| snapshot.login == login);
+        Arc::new(ListSnapshot {
+            login,
+            entries: latest.flat_map(|snapshot| snapshot.entries.iter().cloned()).collect(),
+        })
+    }
+}
+
+/// No entry of the name comes before it.
+fn first_of(name: &FileName) -> ListEntry {
+    ListEntry::File { name: name.clone(), hash: ContentHash([0; 32]), size: 0 }
+}
+
+fn has_name(entries: &BTreeSet<ListEntry>, name: &FileName) -> bool {
+    let first = entries.range(first_of(name)..).next();
+    matches!(first, Some(ListEntry::File { name: found, .. }) if found == name)
+}
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;

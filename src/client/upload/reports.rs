@@ -1,0 +1,104 @@
+//! Reports the uploads of a connection as events: a file from its first chunk group to its last.
+
+use std::collections::BTreeMap;
+
+use crate::client::events::{ClientEvent, EventBus};
+use crate::common::types::{ContentRef, UserName};
+
+/// The files of which the downloader has begun to get something.
+pub(super) struct UploadReports<'a> {
+    events: &'a EventBus,
+    downloader: UserName,
+    /// By number: the bytes that were sent.
+    active: BTreeMap<u32, ActiveUpload>,
+    /// The content of which a group is being sent.
+    sending: Option<u32>,
+}
+
+struct ActiveUpload {
+    content: ContentRef,
+    sent_bytes: u64,
+}
+
+impl<'a> UploadReports<'a> {
+    pub fn new(events: &'a EventBus, downloader: UserName) -> Self {
+        Self { events, downloader, active: BTreeMap::new(), sending: None }
+    }
+
+    /// A chunk group will be sent.
+    pub fn begin_group(&mut self, number: u32, content: &ContentRef) {
+        if !self.events.is_read() {
+            return;
+        }
+        self.sending = Some(number);
+        self.active.entry(number).or_insert_with(|| {
+            let (user, name) = (self.downloader.to_string(), content.name.to_string());
+            self.events.publish(ClientEvent::UploadStarted { user, name, bytes: content.size });
+            ActiveUpload { content: content.clone(), sent_bytes: 0 }
+        });
+    }
+
+    /// The group was sent.
+    pub fn end_group(&mut self, number: u32, bytes: u64) {
+        self.sending = None;
+        let Some(active) = self.active.get_mut(&number) else { return };
+        active.sent_bytes += bytes;
+        if active.sent_bytes >= active.content.size {
+            self.finish(number, true);
+        }
+    }
+
+    /// The content is not served any more.
+    pub fn refused(&mut self, number: u32) {
+        self.finish(number, false);
+    }
+
+    /// The connection has ended. `is_owed` says of which content something was still to be sent.
+    pub fn end(mut self, is_owed: impl Fn(u32) -> bool) {
+        for number in self.active.keys().copied().collect::<Vec<_>>() {
+            let ok = self.sending != Some(number) && !is_owed(number);
+            self.finish(number, ok);
+        }
+    }
+
+    fn finish(&mut self, number: u32, ok: bool) {
+        let Some(ActiveUpload { content, sent_bytes: bytes }) = self.active.remove(&number) else { return };
+        let (user, name) = (self.downloader.to_string(), content.name.to_string());
+        self.events.publish(ClientEvent::UploadFinished { user, name, bytes, ok });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::common::types::{ContentHash, FileName};
+
+    #[test]
+    fn a_file_is_reported_from_its_first_group_to_its_last() {
+        let bus = Arc::new(EventBus::default());
+        let reader = bus.reader();
+        let content =
+            |name: &str, size| ContentRef { name: FileName::parse(name).unwrap(), hash: ContentHash([0; 32]), size };
+        let mut reports = UploadReports::new(&bus, UserName::parse("yoda").unwrap());
+        let small = content("small", 5);
+        reports.begin_group(0, &small);
+        reports.end_group(0, 5);
+        for number in 1..=3 {
+            reports.begin_group(number, &content("large", 100));
+            reports.end_group(number, 10);
+        }
+        reports.refused(1);
+        reports.begin_group(4, &content("broken", 100));
+        reports.end(|number| number == 2);
+        let finished = reader.events.try_iter().filter_map(|event| match event.event {
+            ClientEvent::UploadFinished { name, bytes, ok, .. } => Some((name, bytes, ok)),
+            ClientEvent::UploadStarted { .. } => None,
+            other => panic!("{other:?}"),
+        });
+        let expected =
+            [("small", 5, true), ("large", 10, false), ("large", 10, false), ("large", 10, true), ("broken", 0, false)];
+        assert!(finished.eq(expected.map(|(name, bytes, ok)| (name.to_owned(), bytes, ok))));
+    }
+}
