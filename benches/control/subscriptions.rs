@@ -1,43 +1,78 @@
-//! The longest iteration of the event loop while files that everybody waits for come and go. In CPU time, as `searches`.
+//! The longest iteration of the event loop while files that everybody waits for or has in a list come and go, and peers
+//! too. In CPU time, as `searches`.
 
 use std::time::Duration;
 
-use fileshare::internals::common::message::{AudienceRef, Request, Topic};
+use fileshare::internals::common::glob::Pattern;
+use fileshare::internals::common::message::{AudienceRef, ClientMessage, NameQuery, Request, ResolvePurpose, Topic};
 use fileshare::internals::common::types::{Content, ContentHash, FileName, NamedContent};
 use fileshare::internals::server::journal::JournalSeq;
 
-use super::core::{Bench, SessionEnds};
+use super::core::{Bench, SessionEnds, sealed};
 use super::searches::{cpu_time, iterate, send};
 use super::test_support::percentile;
 
 const SUBSCRIBERS: usize = 1_000;
-/// Subscriptions of each, all to the same files.
-const TOPICS: u8 = 32;
+/// Subscriptions of each to the same files; the other four are to lists.
+const FILES: u8 = 28;
 /// Files in one request.
 const BATCH: usize = 13;
 /// Publications a second.
 const RATE: u32 = 1_000;
 /// Virtual time.
 const SECONDS: u32 = 20;
+/// A client subscribes to a list four times a second at most, after as many batches.
+const BATCHES_PER_LIST: usize = 19;
+/// Datagrams that the loop handles in one iteration.
+const BURST: usize = 256;
+
+struct Subscriber {
+    ends: SessionEnds,
+    number: usize,
+    last_id: u64,
+}
+
+impl Subscriber {
+    fn send(&mut self, bench: &mut Bench, request: Request) {
+        self.last_id += 1;
+        send(bench, &mut self.ends, self.last_id, request);
+    }
+
+    /// What a client sends when its lists have changed: the subscriptions, then the requests for the lists.
+    fn list_requests(&self) -> Vec<Request> {
+        let pattern = |text: &str| Pattern::parse(text).expect("a pattern");
+        let patterns = [pattern("build/*.tar"), pattern("*1*"), pattern(&format!("*{:04}*.tar", self.number))];
+        let topics = [Topic::Peers].into_iter().chain(patterns.iter().cloned().map(Topic::Files));
+        let subscribe = topics.zip(FILES..).map(|(topic, number)| Request::Subscribe { number, topic });
+        let lists = patterns.iter().map(|pattern| Request::Resolve {
+            query: NameQuery::for_pattern(pattern),
+            purpose: ResolvePurpose::Download,
+            cursor: None,
+        });
+        subscribe.chain([Request::Peers { cursor: None }]).chain(lists).collect()
+    }
+}
 
 pub fn measure() {
-    let mut bench = Bench::new(SUBSCRIBERS + 1);
+    let mut bench = Bench::new(SUBSCRIBERS + 2);
     let mut publisher = bench.log_in(SUBSCRIBERS);
-    let mut subscribers: Vec<SessionEnds> = (0..SUBSCRIBERS).map(|number| bench.log_in(number)).collect();
-    for ends in &mut subscribers {
-        for number in 0..TOPICS {
-            let request = Request::Subscribe { number, topic: Topic::File(name(number.into())) };
-            send(&mut bench, ends, u64::from(number) + 1, request);
+    let subscriber = |number| Subscriber { ends: bench.log_in(number), number, last_id: 0 };
+    let mut subscribers: Vec<Subscriber> = (0..SUBSCRIBERS).map(subscriber).collect();
+    for subscriber in &mut subscribers {
+        for number in 0..FILES {
+            let topic = Topic::File(name(number.into()));
+            subscriber.send(&mut bench, Request::Subscribe { number, topic });
             iterate(&mut bench);
         }
     }
     let mut iterations = Vec::new();
-    let (mut id, mut reports) = (0, 0);
-    let names: Vec<FileName> = (0..TOPICS.into()).map(name).collect();
+    let (mut id, mut sent, mut lists) = (0, 0, 0);
+    let names: Vec<FileName> = (0..32).map(name).collect();
     // One batch publishes them, the next withdraws them.
-    for batch in 0..RATE * SECONDS / BATCH as u32 {
+    for batch in 0..(RATE * SECONDS) as usize / BATCH {
         bench.now += Duration::from_secs(1) * BATCH as u32 / RATE;
-        let names: Vec<FileName> = names.iter().cycle().skip(batch as usize / 2 * BATCH).take(BATCH).cloned().collect();
+        let visitor = batch.is_multiple_of(RATE as usize / BATCH).then(|| bench.log_in(SUBSCRIBERS + 1));
+        let names: Vec<FileName> = names.iter().cycle().skip(batch / 2 * BATCH).take(BATCH).cloned().collect();
         id += 1;
         let request = if batch % 2 == 0 {
             let content = Content { hash: ContentHash([1; 32]), size: 1, mtime_ms: 0 };
@@ -48,25 +83,47 @@ pub fn measure() {
         };
         let start = cpu_time();
         send(&mut bench, &mut publisher, id, request);
+        if let Some(mut visitor) = visitor {
+            let mut logout = sealed(&mut visitor.client, |text| ClientMessage::Logout.encode(text));
+            bench.server.handle_datagram(bench.now, visitor.address, &mut logout, &mut bench.out);
+        }
         bench.out.mutations.clear();
         bench.server.handle_durable(JournalSeq(id), &mut bench.out);
-        reports += iterate(&mut bench);
+        sent += iterate(&mut bench);
         iterations.push(cpu_time() - start);
+        let changed = subscribers.iter_mut().skip(batch % BATCHES_PER_LIST).step_by(BATCHES_PER_LIST);
+        let mut requests: Vec<(&mut Subscriber, Vec<Request>)> = changed
+            .map(|subscriber| {
+                let requests = subscriber.list_requests();
+                (subscriber, requests)
+            })
+            .collect();
+        lists += requests.len() * 4;
+        for burst in requests.chunks_mut(BURST / 8) {
+            let start = cpu_time();
+            for (subscriber, requests) in burst {
+                requests.drain(..).for_each(|request| subscriber.send(&mut bench, request));
+            }
+            sent += iterate(&mut bench);
+            iterations.push(cpu_time() - start);
+        }
         while bench.server.poll_timeout().is_some_and(|due| due <= bench.now) {
             let start = cpu_time();
-            reports += iterate(&mut bench);
+            sent += iterate(&mut bench);
             iterations.push(cpu_time() - start);
         }
     }
     let all = iterations.iter().sum::<Duration>() / SECONDS;
     let p999 = percentile(&mut iterations, 999);
     println!(
-        "{SUBSCRIBERS} sessions wait for the same {TOPICS} files, of which {RATE} a second come or go: {} iterations take \
-         {:.2?} (median), {p999:.2?} (99.9 %), {:.2?} (longest), {all:.1?} a second; {} reports a second",
+        "{SUBSCRIBERS} sessions wait for the same {FILES} files and keep lists of peers and of 3 patterns, 1 of them their \
+         own; {RATE} files a second come or go, and a peer a second comes and goes: {} iterations take {:.2?} (median), \
+         {p999:.2?} (99.9 %), {:.2?} (longest), {all:.1?} a second; {} lists and {} datagrams a second",
         iterations.len(),
         percentile(&mut iterations, 500),
         percentile(&mut iterations, 1_000),
-        reports / SECONDS as usize,
+        lists / SECONDS as usize,
+        sent / SECONDS as usize,
     );
 }
 

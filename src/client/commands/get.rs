@@ -8,7 +8,7 @@ use super::reshare::Reshare;
 use super::{CommandContext, Verb};
 use crate::client::control::RequestError;
 use crate::client::download::{DownloadOutcome, DownloadReport, WaitReason};
-use crate::client::events::ClientEvent;
+use crate::client::events::BusEvent;
 use crate::client::exit_code::ExitCode;
 use crate::client::files::PathArg;
 use crate::client::ui::console::ProgressMeter;
@@ -165,7 +165,7 @@ impl<'a> OrderedReporter<'a> {
             (DownloadReport::Finished(index, outcome), reshare) => {
                 let item = &self.selection.items[index];
                 let is_saved = outcome.is_saved_as(&item.name);
-                self.context.uploads.events().publish(ClientEvent::DownloadFinished {
+                self.context.uploads.events().publish(BusEvent::DownloadFinished {
                     name: item.name.to_string(),
                     saved: outcome.saved_as().map(ToString::to_string),
                     bytes: item.content.size,

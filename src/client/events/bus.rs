@@ -14,7 +14,7 @@ const QUEUE_MAX: usize = 4_096;
 
 /// What has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClientEvent {
+pub enum BusEvent {
     /// Another user is active.
     PeerJoined {
         user: String,
@@ -67,12 +67,12 @@ pub enum ClientEvent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimedEvent {
     pub time: SystemTime,
-    pub event: ClientEvent,
+    pub event: BusEvent,
 }
 
 impl TimedEvent {
     #[expect(clippy::disallowed_methods, reason = "readers are told when something has happened")]
-    pub fn now(event: ClientEvent) -> Self {
+    pub fn now(event: BusEvent) -> Self {
         Self { time: SystemTime::now(), event }
     }
 }
@@ -103,7 +103,7 @@ impl EventBus {
         self.is_read.load(Ordering::Relaxed)
     }
 
-    pub fn publish(&self, event: ClientEvent) {
+    pub fn publish(&self, event: BusEvent) {
         if !self.is_read() {
             return;
         }

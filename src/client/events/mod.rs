@@ -12,7 +12,7 @@ mod known;
 mod lists;
 mod stream;
 
-pub use self::bus::{ClientEvent, EventBus};
+pub use self::bus::{BusEvent, EventBus};
 pub use self::known::{ListDifference, ListEntry, difference, merge};
 pub use self::lists::ListWatcher;
 pub use self::stream::{EventStream, Streamed};

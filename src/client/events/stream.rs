@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded, select};
 
-use super::bus::{BusReader, ClientEvent, EventBus, TimedEvent};
+use super::bus::{BusEvent, BusReader, EventBus, TimedEvent};
 use super::known::{ListDifference, ListEntry, difference};
 use super::lists::{ListReader, ListSnapshot, ListWatcher};
 use crate::client::cancel::Cancelled;
@@ -65,8 +65,8 @@ impl EventStream {
     }
 
     /// Whether the reader gets the event from its lists.
-    fn is_listed(&self, event: &ClientEvent) -> bool {
-        let ClientEvent::FileAvailable { name, .. } = event else { return false };
+    fn is_listed(&self, event: &BusEvent) -> bool {
+        let BusEvent::FileAvailable { name, .. } = event else { return false };
         FileName::parse(name).is_ok_and(|name| self.patterns.iter().any(|pattern| pattern.matches(&name)))
     }
 
@@ -76,18 +76,18 @@ impl EventStream {
         let before = if self.seen.login == now.login { &self.seen.entries } else { &nothing };
         let ListDifference { new, gone } = difference(before, &now.entries);
         let gone = gone.into_iter().filter_map(|entry| match entry {
-            ListEntry::Peer(user) => Some(ClientEvent::PeerLeft { user: user.to_string() }),
+            ListEntry::Peer(user) => Some(BusEvent::PeerLeft { user: user.to_string() }),
             // Once for all contents of the name.
             ListEntry::File { name, hash, size } => {
                 let first = before.range(first_of(name)..).next();
                 let is_first = first == Some(&ListEntry::File { name: name.clone(), hash: *hash, size: *size });
-                (is_first && !has_name(&now.entries, name)).then(|| ClientEvent::FileGone { name: name.to_string() })
+                (is_first && !has_name(&now.entries, name)).then(|| BusEvent::FileGone { name: name.to_string() })
             }
         });
         let new = new.into_iter().map(|entry| match entry {
-            ListEntry::Peer(user) => ClientEvent::PeerJoined { user: user.to_string() },
+            ListEntry::Peer(user) => BusEvent::PeerJoined { user: user.to_string() },
             ListEntry::File { name, hash, size } => {
-                ClientEvent::FileAvailable { name: name.to_string(), content: Some((*size, hash.to_string())) }
+                BusEvent::FileAvailable { name: name.to_string(), content: Some((*size, hash.to_string())) }
             }
         });
         self.ready.extend(gone.chain(new).map(TimedEvent::now));

@@ -133,12 +133,12 @@ impl Fixture {
 fn describe(streamed: Option<Streamed>) -> String {
     match streamed {
         Some(Streamed::Event(TimedEvent { event, .. })) => match event {
-            ClientEvent::PeerJoined { user } => format!("+{user}"),
-            ClientEvent::PeerLeft { user } => format!("-{user}"),
-            ClientEvent::FileAvailable { name, content } => {
+            BusEvent::PeerJoined { user } => format!("+{user}"),
+            BusEvent::PeerLeft { user } => format!("-{user}"),
+            BusEvent::FileAvailable { name, content } => {
                 format!("+{name} {}", content.map_or("waited for".into(), |(bytes, _)| bytes.to_string()))
             }
-            ClientEvent::FileGone { name } => format!("-{name}"),
+            BusEvent::FileGone { name } => format!("-{name}"),
             other => format!("{other:?}"),
         },
         Some(Streamed::Dropped(count)) => format!("{count} dropped"),
@@ -218,13 +218,13 @@ fn readers_share_lists_and_leave_nothing_behind() {
 fn events_reach_every_reader_and_a_slow_one_learns_how_many_it_has_missed() {
     let fixture = Fixture::new();
     let (mut first, mut second) = (fixture.stream(&[]), fixture.stream(&["a*"]));
-    let waited_for = |name: &str| ClientEvent::FileAvailable { name: name.into(), content: None };
+    let waited_for = |name: &str| BusEvent::FileAvailable { name: name.into(), content: None };
     fixture.bus.publish(waited_for("a"));
-    fixture.bus.publish(ClientEvent::ConnectionLost);
+    fixture.bus.publish(BusEvent::ConnectionLost);
     assert_eq!(fixture.next(&mut first), ["+a waited for", "ConnectionLost"]);
     assert_eq!(fixture.next(&mut second), ["ConnectionLost"], "its lists say so if it is there");
     for files in 0..5_000 {
-        fixture.bus.publish(ClientEvent::Resynced { files });
+        fixture.bus.publish(BusEvent::Resynced { files });
     }
     assert_eq!(fixture.next(&mut first), ["904 dropped", "Resynced { files: 0 }"]);
 }

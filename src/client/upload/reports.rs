@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::client::events::{ClientEvent, EventBus};
+use crate::client::events::{BusEvent, EventBus};
 use crate::common::types::{ContentRef, UserName};
 
 /// The files of which the downloader has begun to get something.
@@ -33,7 +33,7 @@ impl<'a> UploadReports<'a> {
         self.sending = Some(number);
         self.active.entry(number).or_insert_with(|| {
             let (user, name) = (self.downloader.to_string(), content.name.to_string());
-            self.events.publish(ClientEvent::UploadStarted { user, name, bytes: content.size });
+            self.events.publish(BusEvent::UploadStarted { user, name, bytes: content.size });
             ActiveUpload { content: content.clone(), sent_bytes: 0 }
         });
     }
@@ -64,7 +64,7 @@ impl<'a> UploadReports<'a> {
     fn finish(&mut self, number: u32, ok: bool) {
         let Some(ActiveUpload { content, sent_bytes: bytes }) = self.active.remove(&number) else { return };
         let (user, name) = (self.downloader.to_string(), content.name.to_string());
-        self.events.publish(ClientEvent::UploadFinished { user, name, bytes, ok });
+        self.events.publish(BusEvent::UploadFinished { user, name, bytes, ok });
     }
 }
 
@@ -93,8 +93,8 @@ mod tests {
         reports.begin_group(4, &content("broken", 100));
         reports.end(|number| number == 2);
         let finished = reader.events.try_iter().filter_map(|event| match event.event {
-            ClientEvent::UploadFinished { name, bytes, ok, .. } => Some((name, bytes, ok)),
-            ClientEvent::UploadStarted { .. } => None,
+            BusEvent::UploadFinished { name, bytes, ok, .. } => Some((name, bytes, ok)),
+            BusEvent::UploadStarted { .. } => None,
             other => panic!("{other:?}"),
         });
         let expected =
