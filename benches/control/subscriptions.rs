@@ -54,7 +54,7 @@ impl Subscriber {
 }
 
 pub fn measure() {
-    let mut bench = Bench::new(SUBSCRIBERS + 2);
+    let mut bench = Bench::new(SUBSCRIBERS + 2 + SECONDS as usize);
     let mut publisher = bench.log_in(SUBSCRIBERS);
     let subscriber = |number| Subscriber { ends: bench.log_in(number), number, last_id: 0 };
     let mut subscribers: Vec<Subscriber> = (0..SUBSCRIBERS).map(subscriber).collect();
@@ -71,7 +71,8 @@ pub fn measure() {
     // One batch publishes them, the next withdraws them.
     for batch in 0..(RATE * SECONDS) as usize / BATCH {
         bench.now += Duration::from_secs(1) * BATCH as u32 / RATE;
-        let visitor = batch.is_multiple_of(RATE as usize / BATCH).then(|| bench.log_in(SUBSCRIBERS + 1));
+        let (second, batches_left) = (batch * BATCH / RATE as usize, batch * BATCH % RATE as usize);
+        let visitor = (batches_left < BATCH).then(|| bench.log_in(SUBSCRIBERS + 1 + second));
         let names: Vec<FileName> = names.iter().cycle().skip(batch / 2 * BATCH).take(BATCH).cloned().collect();
         id += 1;
         let request = if batch % 2 == 0 {

@@ -30,7 +30,7 @@ pub struct ListWatcher {
     session: Arc<dyn SessionControl>,
     server: ServerApi,
     lists: Mutex<SharedLists>,
-    signals: Signals,
+    signals: ListSignals,
     woken: Receiver<()>,
 }
 
@@ -62,7 +62,7 @@ type PendingLists = Mutex<BTreeMap<u64, ListSignal>>;
 
 /// How the control thread tells the thread of the lists what to ask for. That thread ends when nobody can tell it more.
 #[derive(Clone)]
-struct Signals {
+struct ListSignals {
     pending: Arc<PendingLists>,
     wake: Sender<()>,
 }
@@ -77,7 +77,7 @@ pub(super) struct ListReader {
 impl ListWatcher {
     pub fn new(session: Arc<dyn SessionControl>, server: ServerApi) -> Arc<Self> {
         let (wake, woken) = bounded(1);
-        let signals = Signals { pending: Arc::default(), wake };
+        let signals = ListSignals { pending: Arc::default(), wake };
         Arc::new(Self { session, server, lists: Mutex::default(), signals, woken })
     }
 
@@ -170,7 +170,7 @@ impl Drop for ListReader {
     }
 }
 
-impl Signals {
+impl ListSignals {
     fn add(&self, key: u64, signal: ListSignal) {
         lock(&self.pending).insert(key, signal);
         let _ = self.wake.try_send(());
