@@ -34,6 +34,14 @@ pub mod client {
     pub mod upload {
         pub use crate::client::upload::{Listener, UploadService};
     }
+    pub mod message {
+        pub use crate::client::ui::message::{
+            AuthResult, AvailableFile, CommandEnd, CommandFailure, CommandId, CommandResult, EventKind, EventMessage,
+            FileProgress, FoundFiles, GetResult, HelpResult, ItemFailure, Message, MessageBody, NameFailure, Note,
+            NoteLevel, OwnFile, PeerList, PublishResult, PublishedList, UnpublishResult, WaitResult, WaitedFor,
+            XitResult,
+        };
+    }
     pub mod shell {
         pub mod command {
             pub use crate::client::shell::command::parse;

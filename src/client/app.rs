@@ -17,7 +17,7 @@ use log::LevelFilter;
 use rustix::fs::FileType;
 
 use crate::client::cli::Options;
-use crate::client::commands::{CommandContext, CommandState, auth};
+use crate::client::commands::{CommandContext, CommandState, Verb};
 use crate::client::control::{ControlHandle, ServerApi, SessionConfig, SessionControl, local_ips_for, resolve};
 use crate::client::download::{DownloadOptions, Downloader};
 use crate::client::exit_code::ExitCode;
@@ -26,11 +26,12 @@ use crate::client::shell::command::holds_password;
 use crate::client::shell::interrupt::{
     InterruptState, ShutdownSignal, SignalAction, allow_suspension, block_suspension, watch_signals,
 };
-use crate::client::shell::{Script, ShellExit, run_interactive, run_script};
+use crate::client::shell::{Script, ShellExit, log_in_at_startup, run_interactive, run_script};
 use crate::client::ui::console::{Console, OutputOptions};
+use crate::client::ui::message::CommandResult;
 use crate::client::ui::observer::SessionObserver;
+use crate::client::ui::output::{CommandRun, MessageSink, Output};
 use crate::client::ui::password::DefaultPasswordSource;
-use crate::client::ui::report::Report;
 use crate::client::ui::standard_stream::StandardStream;
 use crate::client::ui::terminal::PromptTerminal;
 use crate::client::upload::{Listener, UploadService, slots_within};
@@ -100,8 +101,27 @@ enum AppEvent {
 
 /// Runs the client to its end.
 pub fn run(options: Options) -> Result<ExitCode, StartupError> {
-    report_file_size_limit_as_error().map_err(StartupError::System)?;
     let mode = InputMode::of(&options);
+    let bars = !options.quiet && mode != InputMode::Pipe && io::stderr().is_terminal() && !is_pipe(io::stdout());
+    let (json, quiet) = (options.json, options.quiet);
+    let console = Arc::new(Console::stdio(OutputOptions { json, quiet, bars }));
+    let output = Output::new(Arc::clone(&console) as Arc<dyn MessageSink>);
+    match run_with(options, mode, &console, output.clone()) {
+        Err(error) if json => {
+            output.error(&error);
+            Ok((&error).into())
+        }
+        result => result,
+    }
+}
+
+fn run_with(
+    options: Options,
+    mode: InputMode,
+    console: &Arc<Console>,
+    output: Output,
+) -> Result<ExitCode, StartupError> {
+    report_file_size_limit_as_error().map_err(StartupError::System)?;
     let (sender, events) = channel();
     block_suspension();
     log_to_stderr(options.verbose).map_err(StartupError::System)?;
@@ -110,26 +130,28 @@ pub fn run(options: Options) -> Result<ExitCode, StartupError> {
     watch_signals(on_signal).map_err(StartupError::System)?;
     let script = mode.script(options.stay)?;
     let terminal = Arc::<PromptTerminal>::default();
-    let context = create_context(&options, &mode, &terminal, &sender)?;
+    let context = create_context(&options, &mode, &terminal, &output, &sender)?;
 
-    let (console, session) = (Arc::clone(&context.console), Arc::clone(&context.session));
+    let session = Arc::clone(&context.session);
     let interrupts = Arc::new(InterruptState::new(Arc::clone(&context.state)));
-    let (shell_interrupts, shell_terminal) = (Arc::clone(&interrupts), Arc::clone(&terminal));
+    let (shell_console, shell_interrupts, shell_terminal) =
+        (Arc::clone(console), Arc::clone(&interrupts), Arc::clone(&terminal));
     let commands = move || {
         allow_suspension();
         if mode.reads_stdin() {
             context.passwords.read_before_commands();
         }
-        let run = AssertUnwindSafe(|| run_commands(&context, &shell_interrupts, &shell_terminal, script, &options));
+        let run = || run_commands(&context, &shell_console, &shell_interrupts, &shell_terminal, script, &options);
+        let run = AssertUnwindSafe(run);
         let exit = catch_unwind(run).unwrap_or(ShellExit::Leave(ExitCode::Internal));
         // Fails if the client has ended meanwhile.
         let _ = sender.send(AppEvent::ShellExit(exit));
     };
     threads::spawn("commands", commands).map_err(StartupError::System)?;
-    let ClientExit { code, greets } = wait_for_exit(&events, &interrupts, &*session, &console);
+    let ClientExit { code, goodbye } = wait_for_exit(&events, &interrupts, &*session, &output);
     session.logout();
-    if greets {
-        print_goodbye(&console);
+    if let Some(xit) = goodbye {
+        print_goodbye(&output, xit);
     }
     terminal.close();
     Ok(code.first_failure(console.output_status()))
@@ -187,14 +209,13 @@ fn create_context(
     options: &Options,
     mode: &InputMode,
     terminal: &Arc<PromptTerminal>,
+    output: &Output,
     events: &Sender<AppEvent>,
 ) -> Result<CommandContext, StartupError> {
-    let bars = !options.quiet && *mode != InputMode::Pipe && io::stderr().is_terminal() && !is_pipe(io::stdout());
-    let console = Arc::new(Console::stdio(OutputOptions { json: options.json, quiet: options.quiet, bars }));
     if let InputMode::Commands(commands) = mode
         && commands.iter().any(|command| holds_password(command.as_bytes()))
     {
-        console.info(PASSWORD_ARGUMENT_WARNING);
+        output.info(PASSWORD_ARGUMENT_WARNING);
     }
     let in_dir = |error| StartupError::Path { path: options.dir.clone(), error };
     let unreachable = |error| StartupError::Server { server: options.server.clone(), error };
@@ -206,7 +227,7 @@ fn create_context(
     let forward = events.clone();
     let logged_out = move || drop(forward.send(AppEvent::LoggedOut));
     let observer =
-        SessionObserver::start(Arc::clone(&uploads), Arc::clone(&console), logged_out).map_err(StartupError::System)?;
+        SessionObserver::start(Arc::clone(&uploads), output.clone(), logged_out).map_err(StartupError::System)?;
     let config = SessionConfig { servers, tcp_port, stretching: KeyStretching::Argon2id };
     let control = ControlHandle::start(config, Arc::new(observer)).map_err(StartupError::System)?;
     let server = ServerApi::new(control.clone());
@@ -219,16 +240,17 @@ fn create_context(
         uploads,
         downloader: Arc::new(downloader),
         state: Arc::<CommandState>::default(),
-        passwords: Box::new(DefaultPasswordSource {
+        passwords: Arc::new(DefaultPasswordSource {
             file: options.password_file.clone(),
             prompt: io::stdin().is_terminal() && *mode != InputMode::Batch(None),
             terminal: Arc::clone(terminal),
-            console: Arc::clone(&console),
+            output: output.clone(),
             stdin_line: OnceLock::new(),
         }),
-        console,
+        output: output.clone(),
+        reads_json: options.json,
         download_options: DownloadOptions { on_exists: options.on_exists, retry_for: options.retry_for },
-        login_sleep: Box::new(CommandState::sleep_unless_cancelled),
+        login_sleep: Arc::new(CommandState::sleep_unless_cancelled),
     })
 }
 
@@ -279,34 +301,35 @@ fn is_pipe(stream: impl AsFd) -> bool {
 /// Logs in if `-u` asks for it, then runs all commands.
 fn run_commands(
     context: &CommandContext,
+    console: &Console,
     interrupts: &InterruptState,
     terminal: &PromptTerminal,
     script: Option<Script>,
     options: &Options,
 ) -> ShellExit {
     if let Some(user) = options.user.as_deref().filter(|user| !user.is_empty()) {
-        let _running = context.state.begin_command();
-        let code = auth::login_at_startup(context, user);
+        let code = log_in_at_startup(context, user);
         if !code.is_success() {
             return ShellExit::Refused(code);
         }
     }
     match script {
         Some(script) => run_script(context, script),
-        None => run_interactive(context, interrupts, terminal, options.stay),
+        None => run_interactive(context, console, interrupts, terminal, options.stay),
     }
 }
 
 /// How the client ends.
 struct ClientExit {
     code: ExitCode,
-    /// Print `Goodbye!`.
-    greets: bool,
+    /// Say goodbye, as the result of this `xit`.
+    goodbye: Option<CommandRun>,
 }
 
 impl ClientExit {
-    fn with_goodbye(code: ExitCode) -> Self {
-        Self { code, greets: true }
+    /// Leaves without a typed `xit`, as if there were one.
+    fn with_goodbye(code: ExitCode, output: &Output) -> Self {
+        Self { code, goodbye: Some(output.begin(None)) }
     }
 }
 
@@ -315,14 +338,15 @@ fn wait_for_exit(
     events: &Receiver<AppEvent>,
     interrupts: &InterruptState,
     session: &dyn SessionControl,
-    console: &Console,
+    output: &Output,
 ) -> ClientExit {
     loop {
         // The commands' thread holds a sender until it has sent its last event.
         match events.recv().unwrap_or(AppEvent::ShellExit(ShellExit::Leave(ExitCode::Internal))) {
-            AppEvent::ShellExit(ShellExit::Refused(code)) => return ClientExit { code, greets: false },
-            AppEvent::ShellExit(ShellExit::Leave(code)) => return ClientExit::with_goodbye(code),
-            AppEvent::ShellExit(ShellExit::Stay) => return stay_online(events, interrupts, session, console),
+            AppEvent::ShellExit(ShellExit::Refused(code)) => return ClientExit { code, goodbye: None },
+            AppEvent::ShellExit(ShellExit::Leave(code)) => return ClientExit::with_goodbye(code, output),
+            AppEvent::ShellExit(ShellExit::Xit(code, run)) => return ClientExit { code, goodbye: Some(run) },
+            AppEvent::ShellExit(ShellExit::Stay) => return stay_online(events, interrupts, session, output),
             AppEvent::LoggedOut => {}
             AppEvent::Signal(signal) => match interrupts.on_signal(signal) {
                 SignalAction::CancelCommand | SignalAction::Ignore => {}
@@ -331,7 +355,7 @@ fn wait_for_exit(
                         // The command ends, or a second signal comes: either ends the client.
                         let _ = events.recv_timeout(STOP_TIMEOUT);
                     }
-                    return ClientExit::with_goodbye(exit_code_for(signal));
+                    return ClientExit::with_goodbye(exit_code_for(signal), output);
                 }
             },
         }
@@ -343,20 +367,20 @@ fn stay_online(
     events: &Receiver<AppEvent>,
     interrupts: &InterruptState,
     session: &dyn SessionControl,
-    console: &Console,
+    output: &Output,
 ) -> ClientExit {
     while session.user().is_some() {
         match events.recv() {
             Ok(AppEvent::Signal(signal)) => {
                 interrupts.on_signal(signal);
-                return ClientExit::with_goodbye(exit_code_for(signal));
+                return ClientExit::with_goodbye(exit_code_for(signal), output);
             }
             Ok(AppEvent::LoggedOut) => {}
-            Ok(AppEvent::ShellExit(_)) | Err(_) => return ClientExit::with_goodbye(ExitCode::Internal),
+            Ok(AppEvent::ShellExit(_)) | Err(_) => return ClientExit::with_goodbye(ExitCode::Internal, output),
         }
     }
-    console.error("not logged in: there is nothing to stay online for");
-    ClientExit::with_goodbye(ExitCode::NotAuthenticated)
+    output.error("not logged in: there is nothing to stay online for");
+    ClientExit::with_goodbye(ExitCode::NotAuthenticated, output)
 }
 
 fn exit_code_for(signal: ShutdownSignal) -> ExitCode {
@@ -368,11 +392,12 @@ fn exit_code_for(signal: ShutdownSignal) -> ExitCode {
 }
 
 /// Prints on a thread of its own: a reader that does not read must not keep the client from ending.
-fn print_goodbye(console: &Arc<Console>) {
-    let console = Arc::clone(console);
+fn print_goodbye(output: &Output, xit: CommandRun) {
+    let output = output.clone();
     let (done, printed) = channel();
     threads::spawn_or_run("goodbye", move || {
-        console.report(&Report::Goodbye);
+        output.of(&xit).result(CommandResult::goodbye());
+        output.end(xit, Verb::Xit.name(), ExitCode::Success);
         let _ = done.send(());
     });
     let _ = printed.recv_timeout(GOODBYE_TIMEOUT);

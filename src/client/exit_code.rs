@@ -2,8 +2,13 @@
 
 use std::io;
 
-/// The result of a command, and of the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use serde::{Deserialize, Serialize};
+
+/// The result of a command, and of the client. A number in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(into = "u8", try_from = "u8")]
+#[cfg_attr(test, schemars(with = "u8"))]
 #[repr(u8)]
 pub enum ExitCode {
     /// The command did everything it was asked to do.
@@ -50,7 +55,43 @@ impl From<&io::Error> for ExitCode {
     }
 }
 
+impl From<ExitCode> for u8 {
+    fn from(code: ExitCode) -> Self {
+        code as Self
+    }
+}
+
+impl TryFrom<u8> for ExitCode {
+    type Error = UnknownExitCode;
+
+    fn try_from(number: u8) -> Result<Self, UnknownExitCode> {
+        Self::ALL.into_iter().find(|&code| code as u8 == number).ok_or(UnknownExitCode(number))
+    }
+}
+
+/// The client has no exit code of this number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is no exit status of a client")]
+pub struct UnknownExitCode(u8);
+
 impl ExitCode {
+    const ALL: [Self; 14] = [
+        Self::Success,
+        Self::Internal,
+        Self::Usage,
+        Self::Unreachable,
+        Self::NotAuthenticated,
+        Self::NotFound,
+        Self::TransferFailed,
+        Self::HashMismatch,
+        Self::LocalFile,
+        Self::DiskFull,
+        Self::TimedOut,
+        Self::HungUp,
+        Self::Interrupted,
+        Self::Terminated,
+    ];
+
     /// Whether nothing failed.
     pub fn is_success(self) -> bool {
         self == Self::Success
@@ -84,8 +125,10 @@ mod tests {
             (ExitCode::Terminated, 143),
         ];
         for (code, number) in all {
-            assert_eq!(code as u8, number);
+            assert_eq!((code as u8, ExitCode::try_from(number)), (number, Ok(code)));
         }
+        assert_eq!(all.map(|(code, _)| code), ExitCode::ALL);
+        assert_eq!(ExitCode::try_from(10), Err(UnknownExitCode(10)));
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! `auth`, and the login of `-u`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::CommandContext;
 use crate::client::control::{LoginError, LoginInfo};
 use crate::client::exit_code::ExitCode;
 use crate::client::publications::LoadingGuard;
+use crate::client::ui::message::{AuthResult, CommandResult, ItemFailure};
 use crate::client::ui::password::{PasswordError, validate};
-use crate::client::ui::report::{ItemFailure, Report};
 use crate::common::limits::THROTTLED_RETRY_MAX;
 use crate::common::types::{Password, UserName};
 
@@ -102,22 +101,23 @@ fn log_in(
 /// Serves the user's publications again before it prints the greeting: a script that waits for the greeting can rely on
 /// them.
 fn welcome(context: &CommandContext, user: &UserName, info: LoginInfo, loading: LoadingGuard) {
-    let console = Arc::clone(&context.console);
+    // A thread that may outlive the command writes it.
+    let output = context.output.of_none();
     context.publications.load(&context.server, loading, move |error| {
-        console.info_async(format!("earlier publications are not served: {error}"));
+        output.info(format!("earlier publications are not served: {error}"));
     });
-    context.console.report(&Report::Welcome(user));
+    context.output.result(CommandResult::welcome(user.as_str()));
     if info.local_only {
         let warning = "other hosts cannot fetch from this client: it reached the server by a loopback address";
-        context.console.info(warning);
+        context.output.info(warning);
     }
 }
 
 fn report_refused(context: &CommandContext, user: &str, why: String) -> ExitCode {
-    let failure = ItemFailure { name: user.into(), why, code: ExitCode::NotAuthenticated };
-    context.console.report(&Report::AuthFailed(&failure));
-    context.console.error(&failure.why);
-    failure.code
+    let failure = ItemFailure { name: user.into(), error: why.clone(), code: ExitCode::NotAuthenticated };
+    context.output.result(CommandResult::Auth(AuthResult::Refused(failure.into())));
+    context.output.error(why);
+    ExitCode::NotAuthenticated
 }
 
 #[cfg(test)]

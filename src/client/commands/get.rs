@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use super::get_select::{ResultLine, Selection, select};
 use super::reshare::Reshare;
@@ -11,8 +12,9 @@ use crate::client::download::{DownloadOutcome, DownloadReport, WaitReason};
 use crate::client::events::BusEvent;
 use crate::client::exit_code::ExitCode;
 use crate::client::files::PathArg;
-use crate::client::ui::console::ProgressMeter;
-use crate::client::ui::report::{ItemFailure, Report};
+use crate::client::ui::message::{CommandResult, GetResult, ItemFailure, True};
+use crate::client::ui::output::{ByteCount, ProgressMeter};
+use crate::common::types::{NamedContent, UserName};
 
 /// Downloads `files`, and publishes them if `share`.
 pub fn run(context: &CommandContext, files: &[PathArg], share: bool) -> ExitCode {
@@ -22,7 +24,7 @@ pub fn run(context: &CommandContext, files: &[PathArg], share: bool) -> ExitCode
         Err(error) => return report_unresolvable(context, files, &error),
     };
     for note in &selection.notes {
-        context.console.info(note);
+        context.output.info(note);
     }
     if share {
         let reshare = Reshare::new(context, &selection.items);
@@ -53,10 +55,10 @@ fn download_and_report(context: &CommandContext, selection: &Selection, reshare:
 
 /// The server did not answer: every argument fails for the same reason, which is printed once.
 fn report_unresolvable(context: &CommandContext, files: &[PathArg], error: &RequestError) -> ExitCode {
-    context.console.error(error);
+    context.output.error(error);
     for argument in files {
-        let failure = ItemFailure { name: argument.text.clone(), why: error.to_string(), code: error.into() };
-        context.console.report(&Report::DownloadFailed(&failure));
+        let failure = ItemFailure { name: argument.text.clone(), error: error.to_string(), code: error.into() };
+        context.output.result(CommandResult::Get(GetResult::Failed(failure.into())));
     }
     error.into()
 }
@@ -67,18 +69,33 @@ struct OrderedReporter<'a> {
     selection: &'a Selection,
     reshare: Option<&'a Reshare<'a>>,
     meter: ProgressMeter<'a>,
-    /// Verified bytes, of each item and of all items.
-    verified: Vec<Cell<u64>>,
+    started: Instant,
+    transfers: Vec<Transfer>,
+    /// Verified bytes of all items.
     total_verified: Cell<u64>,
     total_bytes: u64,
     state: RefCell<ReporterState>,
 }
 
+/// How one item arrives.
+#[derive(Default)]
+struct Transfer {
+    verified_bytes: Cell<u64>,
+    /// Of these, what an earlier download had left.
+    resumed_bytes: Cell<u64>,
+    sources: RefCell<BTreeSet<UserName>>,
+}
+
 struct ReporterState {
-    outcomes: Vec<Option<DownloadOutcome>>,
+    outcomes: Vec<Option<Outcome>>,
     /// The first result line that is not printed yet.
     next_line: usize,
     status: ExitCode,
+}
+
+struct Outcome {
+    of_download: DownloadOutcome,
+    elapsed_ms: u64,
 }
 
 impl<'a> OrderedReporter<'a> {
@@ -88,8 +105,9 @@ impl<'a> OrderedReporter<'a> {
             context,
             selection,
             reshare,
-            meter: context.console.progress(),
-            verified: vec![Cell::new(0); selection.items.len()],
+            meter: context.output.progress(),
+            started: clock(),
+            transfers: selection.items.iter().map(|_| Transfer::default()).collect(),
             total_verified: Cell::new(0),
             total_bytes: selection.items.iter().fold(0, |sum, item| sum.saturating_add(item.content.size)),
             state: RefCell::new(ReporterState { outcomes, next_line: 0, status: ExitCode::Success }),
@@ -101,9 +119,9 @@ impl<'a> OrderedReporter<'a> {
         let mut state = self.state.borrow_mut();
         while let Some(line) = self.selection.lines.get(state.next_line) {
             let code = match line {
-                ResultLine::NotFound(name) => self.print_failure(&ItemFailure {
+                ResultLine::NotFound(name) => self.print_failure(ItemFailure {
                     name: name.clone(),
-                    why: format!("{name}: no active peer has published it"),
+                    error: format!("{name}: no active peer has published it"),
                     code: ExitCode::NotFound,
                 }),
                 ResultLine::Item(index) => match &state.outcomes[*index] {
@@ -116,32 +134,44 @@ impl<'a> OrderedReporter<'a> {
         }
     }
 
-    fn print(&self, index: usize, outcome: &DownloadOutcome) -> ExitCode {
-        let requested = &self.selection.items[index].name;
-        match outcome {
+    fn print(&self, index: usize, outcome: &Outcome) -> ExitCode {
+        let NamedContent { name, content } = &self.selection.items[index];
+        let result = match &outcome.of_download {
             DownloadOutcome::Saved { name: saved } => {
-                self.context.console.report(&Report::Downloaded { requested, saved });
+                let transfer = &self.transfers[index];
+                GetResult::Saved {
+                    ok: True,
+                    name: name.to_string(),
+                    saved: saved.to_string(),
+                    bytes: content.size,
+                    hash: content.hash.to_hex(),
+                    sources: transfer.sources.borrow().iter().map(UserName::to_string).collect(),
+                    resumed_bytes: transfer.resumed_bytes.get(),
+                    elapsed_ms: outcome.elapsed_ms,
+                }
             }
-            DownloadOutcome::Skipped => self.context.console.report(&Report::Skipped(requested)),
+            DownloadOutcome::Skipped => GetResult::Skipped { ok: True, name: name.to_string(), skipped: True },
             DownloadOutcome::Failed(error) => {
-                let (name, why) = (requested.to_string(), format!("{requested}: {error}"));
-                return self.print_failure(&ItemFailure { name, why, code: error.into() });
+                let (name, reason) = (name.to_string(), format!("{name}: {error}"));
+                return self.print_failure(ItemFailure { name, error: reason, code: error.into() });
             }
-        }
+        };
+        self.context.output.result(CommandResult::Get(result));
         ExitCode::Success
     }
 
-    fn print_failure(&self, failure: &ItemFailure) -> ExitCode {
-        self.context.console.error(&failure.why);
-        self.context.console.report(&Report::DownloadFailed(failure));
-        failure.code
+    fn print_failure(&self, failure: ItemFailure) -> ExitCode {
+        let code = failure.code;
+        self.context.output.error(&failure.error);
+        self.context.output.result(CommandResult::Get(GetResult::Failed(failure.into())));
+        code
     }
 
     fn into_results(self) -> Results {
         let state = self.state.into_inner();
         let is_saved = |&index: &usize| {
             let outcome = state.outcomes[index].as_ref();
-            outcome.is_some_and(|outcome| outcome.is_saved_as(&self.selection.items[index].name))
+            outcome.is_some_and(|outcome| outcome.of_download.is_saved_as(&self.selection.items[index].name))
         };
         let saved = (0..state.outcomes.len()).filter(is_saved).collect();
         // An item without an outcome is a bug of the downloader, and must not look like success.
@@ -155,13 +185,21 @@ impl<'a> OrderedReporter<'a> {
     fn on_report(&self, report: DownloadReport) {
         match (report, self.reshare) {
             (DownloadReport::Received { index, done, .. }, _) => {
-                let total = self.total_verified.get() + done - self.verified[index].replace(done);
-                self.total_verified.set(total);
-                self.meter.update(self.selection.items[index].name.as_str(), total, self.total_bytes);
+                let all_done = self.total_verified.get() + done - self.transfers[index].verified_bytes.replace(done);
+                self.total_verified.set(all_done);
+                let item = &self.selection.items[index];
+                let all = ByteCount { done: all_done, total: self.total_bytes };
+                self.meter.update(item.name.as_str(), ByteCount { done, total: item.content.size }, all);
             }
+            (DownloadReport::Resumed { index, bytes }, _) => self.transfers[index].resumed_bytes.set(bytes),
             (DownloadReport::Started(index, incomplete), Some(reshare)) => reshare.started(index, &incomplete),
-            (DownloadReport::Delivered(index, user), Some(reshare)) => reshare.delivered(index, &user),
-            (DownloadReport::Started(..) | DownloadReport::Delivered(..), None) => {}
+            (DownloadReport::Started(..), None) => {}
+            (DownloadReport::Delivered(index, user), reshare) => {
+                if let Some(reshare) = reshare {
+                    reshare.delivered(index, &user);
+                }
+                self.transfers[index].sources.borrow_mut().insert(user);
+            }
             (DownloadReport::Finished(index, outcome), reshare) => {
                 let item = &self.selection.items[index];
                 let is_saved = outcome.is_saved_as(&item.name);
@@ -171,22 +209,28 @@ impl<'a> OrderedReporter<'a> {
                     bytes: item.content.size,
                     code: outcome.code() as u8,
                 });
-                self.state.borrow_mut().outcomes[index] = Some(outcome);
+                let elapsed_ms = self.started.elapsed().as_millis() as u64;
+                self.state.borrow_mut().outcomes[index] = Some(Outcome { of_download: outcome, elapsed_ms });
                 if let Some(reshare) = reshare {
                     reshare.ended(index, is_saved);
                 }
                 self.flush_ready();
             }
-            (DownloadReport::Waiting(user, reason), _) => self.context.console.info(match reason {
+            (DownloadReport::Waiting(user, reason), _) => self.context.output.info(match reason {
                 WaitReason::Busy => format!("waiting: all upload slots of {user} are taken"),
                 WaitReason::Hashing => format!("waiting: {user} is reading the file to check it"),
             }),
             (DownloadReport::SourceDropped { index, user, reason }, _) => {
                 let name = &self.selection.items[index].name;
-                self.context.console.info(format!("{name}: dropped the source {user}: {reason}"));
+                self.context.output.info(format!("{name}: dropped the source {user}: {reason}"));
             }
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the user is told how long a download took")]
+fn clock() -> Instant {
+    Instant::now()
 }
 
 #[cfg(test)]

@@ -23,19 +23,20 @@ use crate::client::download::{Download, DownloadOptions};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
 use crate::client::publications::OwnPublications;
-use crate::client::ui::console::Console;
+use crate::client::ui::message::{CommandResult, ItemFailure};
+use crate::client::ui::output::{CommandRun, Output};
 use crate::client::ui::password::PasswordSource;
-use crate::client::ui::report::{ItemFailure, Report};
 use crate::client::upload::UploadService;
 
 pub use self::cancellation::CommandState;
 pub use self::verb::{Verb, help_text};
 
 /// Waits, unless the command is cancelled meanwhile.
-pub type LoginSleep = Box<dyn Fn(&CommandState, Duration) + Send + Sync>;
+pub type LoginSleep = Arc<dyn Fn(&CommandState, Duration) + Send + Sync>;
 
 /// Everything a command works with. Several contexts may use the same session, folder and downloader at once: output,
 /// cancellation and policy are each context's own.
+#[derive(Clone)]
 pub struct CommandContext {
     pub session: Arc<dyn SessionControl>,
     pub server: ServerApi,
@@ -44,21 +45,28 @@ pub struct CommandContext {
     pub downloader: Arc<dyn Download>,
     /// The user's own publications.
     pub publications: Arc<OwnPublications>,
-    pub console: Arc<Console>,
+    pub output: Output,
+    /// Whether its input lines may be JSON objects.
+    pub reads_json: bool,
     /// Whether a command runs and whether it is cancelled.
     pub state: Arc<CommandState>,
-    pub passwords: Box<dyn PasswordSource>,
+    pub passwords: Arc<dyn PasswordSource>,
     pub download_options: DownloadOptions,
     /// Waits between two attempts to log in for `-u`; [`CommandState::sleep_unless_cancelled`] except in tests.
     pub login_sleep: LoginSleep,
 }
 
 impl CommandContext {
+    /// The same for this command: what it writes has its id.
+    pub fn of_command(&self, run: &CommandRun) -> Self {
+        Self { output: self.output.of(run), ..self.clone() }
+    }
+
     /// Reports an error of the command as a whole, which has no line of its own on stdout.
     pub fn report_error(&self, command: &str, code: ExitCode, why: impl Display) -> ExitCode {
-        let failure = ItemFailure { name: String::new(), why: why.to_string(), code };
-        self.console.error(&failure.why);
-        self.console.report(&Report::CommandFailed { command, failure: &failure });
+        let why = why.to_string();
+        self.output.error(&why);
+        self.output.result(CommandResult::failed(command, why, code));
         code
     }
 
@@ -66,7 +74,7 @@ impl CommandContext {
     pub fn not_authenticated(&self, verb: Verb) -> ExitCode {
         // Not if the client is ending: it has logged out itself while the command was running.
         if !self.state.is_closed() {
-            self.console.report(&Report::NotAuthenticated(verb.name()));
+            self.output.result(CommandResult::not_authenticated(verb.name()));
         }
         ExitCode::NotAuthenticated
     }
@@ -76,11 +84,11 @@ impl CommandContext {
         &self,
         verb: Verb,
         list: Result<Vec<T>, RequestError>,
-        report: impl FnOnce(&[T]) -> Report<'_>,
+        result: impl FnOnce(Vec<T>) -> CommandResult,
     ) -> ExitCode {
         match list {
             Ok(list) => {
-                self.console.report(&report(&list));
+                self.output.result(result(list));
                 ExitCode::Success
             }
             Err(RequestError::NotAuthenticated) => self.not_authenticated(verb),
@@ -91,7 +99,7 @@ impl CommandContext {
     /// Prints the reason of each failure. Returns the first one's exit code.
     fn report_failures(&self, failures: &[ItemFailure]) -> ExitCode {
         for failure in failures {
-            self.console.error(&failure.why);
+            self.output.error(&failure.error);
         }
         failures.first().map_or(ExitCode::Success, |first| first.code)
     }

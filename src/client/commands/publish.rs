@@ -12,8 +12,8 @@ use super::{CommandContext, CommandState, Verb};
 use crate::client::control::{PartialFailure, PublishAudience, RequestError};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::{HashProgress, PathArg, ShareError};
-use crate::client::ui::console::ProgressMeter;
-use crate::client::ui::report::{ItemFailure, Report};
+use crate::client::ui::message::{CommandResult, ItemFailure};
+use crate::client::ui::output::{ByteCount, ProgressMeter};
 use crate::common::limits::GROUP_MIN_BYTES;
 use crate::common::message::OwnPublication;
 use crate::common::threads;
@@ -61,7 +61,7 @@ fn publish_hashed(context: &CommandContext, to: Vec<UserName>, files: &[PathArg]
         note_now_public(context, &now_public);
     }
     let status = context.report_failures(&failures);
-    context.console.report(&Report::Published { files: &published, failures: &failures });
+    context.output.result(CommandResult::published(&published, failures));
     status
 }
 
@@ -86,10 +86,10 @@ fn hash_files(
     failures: &mut Vec<ItemFailure>,
 ) -> Vec<NamedContent> {
     let sizes: Vec<u64> = names.iter().map(|name| context.files.size(name)).collect();
-    let (state, meter, total) = (&*context.state, context.console.progress(), sizes.iter().sum());
+    let (state, meter, total) = (&*context.state, context.output.progress(), sizes.iter().sum());
     let progress = TotalProgress { state, meter, done: AtomicU64::new(0), total };
     let hash = |index: usize| {
-        let mut count = progress.of_file(&names[index]);
+        let mut count = progress.of_file(&names[index], sizes[index]);
         let outcome = hash(&names[index], &mut count);
         let _ = count(sizes[index]);
         (index, outcome)
@@ -139,17 +139,17 @@ fn register_and_publish(
 
 fn note_now_public(context: &CommandContext, names: &[FileName]) {
     for name in names {
-        context.console.info(format!("{name}: was published to some users, now all users can see it"));
+        context.output.info(format!("{name}: was published to some users, now all users can see it"));
     }
 }
 
 fn share_failure(name: &str, error: &ShareError) -> ItemFailure {
-    ItemFailure { name: name.into(), why: error.to_string(), code: error.into() }
+    ItemFailure { name: name.into(), error: error.to_string(), code: error.into() }
 }
 
 /// The failure of the whole command.
 fn request_failure(error: &RequestError) -> ItemFailure {
-    ItemFailure { name: String::new(), why: error.to_string(), code: error.into() }
+    ItemFailure { name: String::new(), error: error.to_string(), code: error.into() }
 }
 
 /// Bytes hashed of all files together.
@@ -161,13 +161,14 @@ struct TotalProgress<'a> {
 }
 
 impl TotalProgress<'_> {
-    fn of_file(&self, name: &FileName) -> impl FnMut(u64) -> ControlFlow<()> + Send {
+    fn of_file(&self, name: &FileName, size: u64) -> impl FnMut(u64) -> ControlFlow<()> + Send {
         let mut counted = 0;
         move |done: u64| {
             let added = done.saturating_sub(counted);
             counted += added;
             let all = self.done.fetch_add(added, Relaxed) + added;
-            self.meter.update(name.as_str(), all, self.total.max(all));
+            let file = ByteCount { done: counted, total: size.max(counted) };
+            self.meter.update(name.as_str(), file, ByteCount { done: all, total: self.total.max(all) });
             if self.state.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         }
     }
@@ -181,7 +182,7 @@ pub fn unpublish(context: &CommandContext, files: &[PathArg]) -> ExitCode {
         Err(error) => (Vec::new(), vec![request_failure(&error)]),
     };
     let status = context.report_failures(&failures);
-    context.console.report(&Report::Unpublished { files: &unpublished, failures: &failures });
+    context.output.result(CommandResult::unpublished(&unpublished, failures));
     status
 }
 
@@ -226,7 +227,7 @@ fn withdraw(context: &CommandContext, files: &[PathArg]) -> Result<Withdrawn, Re
     }
     missing.sort_by_key(|(position, _)| *position);
     let failure = |(_, name): (usize, String)| ItemFailure {
-        why: format!("{name}: is not published"),
+        error: format!("{name}: is not published"),
         name,
         code: ExitCode::NotFound,
     };

@@ -80,10 +80,10 @@ fn small_files_are_hashed_side_by_side() {
 #[test]
 fn progress_is_that_of_all_files_together() {
     let client = TestClient::logged_in();
-    let (state, meter) = (&*client.context.state, client.context.console.progress());
+    let (state, meter) = (&*client.context.state, client.context.output.progress());
     let total = TotalProgress { state, meter, done: AtomicU64::new(0), total: 30 };
     let (a, b) = (file("a"), file("b"));
-    let (mut first, mut second) = (total.of_file(&a), total.of_file(&b));
+    let (mut first, mut second) = (total.of_file(&a, 10), total.of_file(&b, 20));
     assert!(first(4).is_continue() && second(6).is_continue());
     assert_eq!(total.done.load(Relaxed), 10);
     assert!(first(9).is_continue());

@@ -195,16 +195,16 @@ impl<'a> Reshare<'a> {
             (publisher.unpublish(broken), published)
         });
         let Some((unpublished, published)) = recv_unless_cancelled(&cancelled, &task) else {
-            context.console.error("interrupted; the publication state at the server is unknown");
+            context.output.error("interrupted; the publication state at the server is unknown");
             return ExitCode::Interrupted;
         };
         if let Err(error) = unpublished {
-            context.console.error(format!("file incomplete but still published: {error}"));
+            context.output.error(format!("file incomplete but still published: {error}"));
         }
         match published {
             Ok(()) => ExitCode::Success,
             Err(error) => {
-                context.console.error(format!("downloaded, but not published: {error}"));
+                context.output.error(format!("downloaded, but not published: {error}"));
                 (&error).into()
             }
         }
@@ -218,7 +218,7 @@ fn note_ownerless(context: &CommandContext, names: &[&FileName]) {
         names => format!("{} files not shared", names.len()),
     };
     let reason = "not all of it was downloaded now from users who share it; 'pub' publishes it";
-    context.console.info(format!("{what}: {reason}"));
+    context.output.info(format!("{what}: {reason}"));
 }
 
 /// What a background thread needs to publish.

@@ -21,6 +21,7 @@ use crate::client::files::SharedFiles;
 use crate::client::shell::{self, command};
 use crate::client::ui::console::test_support::Sink;
 use crate::client::ui::console::{Console, OutputOptions};
+use crate::client::ui::output::Output;
 use crate::client::ui::password::{PasswordError, PasswordSource};
 use crate::client::upload::UploadService;
 use crate::common::message::{
@@ -323,15 +324,16 @@ impl TestClient {
             publications: uploads.publications().clone(),
             uploads,
             downloader: Arc::new(server.clone()),
-            console: Arc::new(Console::with_writers(
+            output: Output::new(Arc::new(Console::with_writers(
                 OutputOptions::default(),
                 Box::new(out.clone()),
                 Box::new(err.clone()),
-            )),
+            ))),
+            reads_json: false,
             state: Arc::<CommandState>::default(),
-            passwords: Box::new(FixedPassword(None)),
+            passwords: Arc::new(FixedPassword(None)),
             download_options: DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO },
-            login_sleep: Box::new(move |_, wait| waits.lock().unwrap().push(wait)),
+            login_sleep: Arc::new(move |_, wait| waits.lock().unwrap().push(wait)),
         };
         Self { context, dir, login_waits, server, out, err }
     }
@@ -346,7 +348,7 @@ impl TestClient {
 
     /// With a password for `-u` and `auth NAME`.
     pub(crate) fn with_password(mut self, password: &'static str) -> Self {
-        self.context.passwords = Box::new(FixedPassword(Some(password)));
+        self.context.passwords = Arc::new(FixedPassword(Some(password)));
         self
     }
 

@@ -8,7 +8,7 @@ use crate::client::control::{RequestError, WaitCondition, WaitOutcome};
 use crate::client::events::BusEvent;
 use crate::client::exit_code::ExitCode;
 use crate::client::files::PathArg;
-use crate::client::ui::report::Report;
+use crate::client::ui::message::{CommandResult, False, True, WaitResult, WaitedFor};
 use crate::common::types::FileName;
 
 /// Waits until the condition is met, for at most `timeout`.
@@ -23,16 +23,27 @@ pub fn run(context: &CommandContext, condition: WaitCondition, timeout: Duration
             if let WaitCondition::FileAvailable(name) = &condition {
                 report_available(context, name);
             }
-            context.console.report(&Report::Waited(&condition));
+            let result = WaitResult::Met { ok: True, condition: waited_for(&condition) };
+            context.output.result(CommandResult::Wait(result));
             ExitCode::Success
         }
         Ok(WaitOutcome::TimedOut) => {
-            context.console.report(&Report::WaitTimedOut(&condition));
+            let (condition, code) = (waited_for(&condition), ExitCode::TimedOut);
+            let result = WaitResult::TimedOut { ok: False, condition, error: "Timed out".into(), code };
+            context.output.result(CommandResult::Wait(result));
             ExitCode::TimedOut
         }
         Ok(WaitOutcome::Cancelled) => context.report_error(Verb::Wait.name(), ExitCode::Interrupted, "interrupted"),
         Err(RequestError::NotAuthenticated) => context.not_authenticated(Verb::Wait),
         Err(error) => context.report_error(Verb::Wait.name(), (&error).into(), error),
+    }
+}
+
+fn waited_for(condition: &WaitCondition) -> WaitedFor {
+    match condition {
+        WaitCondition::PeerActive(user) => WaitedFor::Peer(user.to_string()),
+        WaitCondition::PeerGone(user) => WaitedFor::Gone(user.to_string()),
+        WaitCondition::FileAvailable(name) => WaitedFor::File(name.to_string()),
     }
 }
 

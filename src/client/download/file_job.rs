@@ -37,6 +37,8 @@ pub(super) struct FileState {
     pub is_finished: bool,
     /// Of a large file, once its partial file is open.
     pub incomplete: Option<Arc<IncompleteFile>>,
+    /// Bytes that an earlier download has left, as far as they are verified.
+    pub resumed_bytes: u64,
     /// Users that cannot serve it.
     pub excluded_users: HashSet<UserName>,
     /// Users who have delivered something of it that was verified.
@@ -58,6 +60,7 @@ impl FileState {
         Self {
             is_finished: false,
             incomplete: None,
+            resumed_bytes: 0,
             excluded_users: HashSet::new(),
             owners: HashSet::new(),
             was_offered: false,

@@ -184,6 +184,8 @@ pub enum WaitReason {
 pub enum DownloadReport {
     /// `done` of `total` bytes of the file are verified and written.
     Received { index: usize, done: u64, total: u64 },
+    /// So many bytes of the file were left verified by an earlier download. Reported again as more of them are verified.
+    Resumed { index: usize, bytes: u64 },
     /// The download of a large file has started: its verified groups can be served already.
     Started(usize, Arc<IncompleteFile>),
     /// The user has delivered something of the file that was verified. Reported once for each file and user, before

@@ -13,10 +13,11 @@ use zeroize::Zeroizing;
 
 use super::completion::Completion;
 use super::interrupt::InterruptState;
-use super::{LineOutcome, ShellExit, execute, first_word};
+use super::{LineOutcome, ShellExit, execute, skip_line};
 use crate::client::commands::CommandContext;
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::{UsageError, may_hold_password};
+use crate::client::ui::console::Console;
 use crate::client::ui::terminal::PromptTerminal;
 
 const PROMPT: &str = "> ";
@@ -24,17 +25,23 @@ const PROMPT: &str = "> ";
 const HISTORY_MAX: usize = 1_000;
 
 /// Reads and runs lines until `xit` or the end of input.
-pub fn run(context: &CommandContext, interrupts: &InterruptState, terminal: &PromptTerminal, stay: bool) -> ShellExit {
-    let mut prompt = match LinePrompt::open(context) {
+pub fn run(
+    context: &CommandContext,
+    console: &Console,
+    interrupts: &InterruptState,
+    terminal: &PromptTerminal,
+    stay: bool,
+) -> ShellExit {
+    let mut prompt = match LinePrompt::open(context, console) {
         Ok(prompt) => prompt,
         Err(error) => {
-            let code = context.report_error("", ExitCode::Internal, format!("cannot use this terminal: {error}"));
-            return ShellExit::Leave(code);
+            let why = format!("cannot use this terminal: {error}");
+            return ShellExit::Leave(skip_line(context, None, ExitCode::Internal, why));
         }
     };
     interrupts.set_interactive();
     let exit = prompt.run(context, terminal, stay);
-    context.console.set_prompt_printer(None);
+    console.set_prompt_printer(None);
     exit
 }
 
@@ -44,7 +51,7 @@ struct LinePrompt {
 }
 
 impl LinePrompt {
-    fn open(context: &CommandContext) -> rustyline::Result<Self> {
+    fn open(context: &CommandContext, console: &Console) -> rustyline::Result<Self> {
         let config = Config::builder()
             .max_history_size(HISTORY_MAX)?
             .history_ignore_space(true)
@@ -63,7 +70,7 @@ impl LinePrompt {
             && let Ok(mut printer) = editor.create_external_printer()
         {
             let print = move |line: String| drop(printer.print(line));
-            context.console.set_prompt_printer(Some(Box::new(print)));
+            console.set_prompt_printer(Some(Box::new(print)));
         }
         Ok(Self { editor, history })
     }
@@ -71,7 +78,7 @@ impl LinePrompt {
     fn run(&mut self, context: &CommandContext, terminal: &PromptTerminal, stay: bool) -> ShellExit {
         // What has been typed of a line with a byte that is not UTF-8: before and after the cursor.
         let mut damaged: Option<(Zeroizing<String>, Zeroizing<String>)> = None;
-        while !context.state.is_closed() && !context.console.has_ended() {
+        while !context.state.is_closed() && !context.output.has_ended() {
             let (left, right) = damaged.as_ref().map_or(("", ""), |(left, right)| (left.as_str(), right.as_str()));
             let read = terminal.at_prompt(|| self.editor.readline_with_initial(PROMPT, (left, right)));
             let was_damaged = damaged.take().is_some();
@@ -79,12 +86,12 @@ impl LinePrompt {
                 Some(Ok(typed)) => {
                     let typed = Zeroizing::new(typed);
                     if was_damaged && typed.contains(char::REPLACEMENT_CHARACTER) {
-                        report_not_utf8(context, &typed);
+                        report_not_utf8(context);
                         continue;
                     }
                     self.add_to_history(&typed);
-                    if execute(context, typed.as_bytes()) == LineOutcome::Exit {
-                        return ShellExit::Leave(ExitCode::Success);
+                    if let LineOutcome::Exit(run) = execute(context, typed.as_bytes(), false) {
+                        return ShellExit::Xit(ExitCode::Success, run);
                     }
                 }
                 Some(Err(ReadlineError::Interrupted | ReadlineError::Signal(_))) => (),
@@ -97,7 +104,7 @@ impl LinePrompt {
                             damaged = Some((left, right));
                         }
                         // A terminal without line editing: the whole line has been read.
-                        None => report_not_utf8(context, ""),
+                        None => report_not_utf8(context),
                     }
                 }
                 Some(Err(_)) | None => break,
@@ -119,8 +126,8 @@ impl LinePrompt {
     }
 }
 
-fn report_not_utf8(context: &CommandContext, line: &str) {
-    context.report_error(&first_word(line.as_bytes()), ExitCode::Usage, UsageError::NotUtf8);
+fn report_not_utf8(context: &CommandContext) {
+    skip_line(context, None, ExitCode::Usage, UsageError::NotUtf8);
 }
 
 /// In the XDG state folder; `None` if that cannot be created.

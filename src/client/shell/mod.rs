@@ -3,47 +3,89 @@
 
 pub mod command;
 mod completion;
+mod input;
 mod interactive;
 pub mod interrupt;
 pub mod path_arg;
 mod script;
 pub mod tokenizer;
 
+use std::fmt::Display;
+
 use crate::client::commands::{CommandContext, Verb, auth, get, help_text, lists, publish, search, wait};
 use crate::client::exit_code::ExitCode;
-use crate::client::shell::command::Command;
-use crate::client::ui::report::Report;
+use crate::client::shell::command::{Command, strip_ignore_prefix};
+use crate::client::shell::input::Input;
+use crate::client::ui::message::{CommandId, CommandResult, HelpResult, True};
+use crate::client::ui::output::CommandRun;
 
 pub use interactive::run as run_interactive;
 pub use script::{Script, run as run_script};
 
 /// How the shell ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShellExit {
     /// The login of `-u` failed: the client exits without `Goodbye!`.
     Refused(ExitCode),
     /// The client exits with this status.
     Leave(ExitCode),
+    /// The same because of this `xit`, which ends when the client has logged out.
+    Xit(ExitCode, CommandRun),
     /// All commands have run, and the client stays online.
     Stay,
 }
 
 /// How one line came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum LineOutcome {
     Done(ExitCode),
-    Exit,
+    Exit(CommandRun),
 }
 
-/// Parses and runs one line.
-fn execute(context: &CommandContext, line: &[u8]) -> LineOutcome {
+/// Runs the command of one line, from its id to its end. `is_batch`: a leading `-` ignores a failure.
+fn execute(context: &CommandContext, line: &[u8], is_batch: bool) -> LineOutcome {
     let _running = context.state.begin_command();
-    match command::parse(line) {
-        Ok(None) => LineOutcome::Done(ExitCode::Success),
-        Ok(Some(Command::Xit)) => LineOutcome::Exit,
-        Ok(Some(command)) => LineOutcome::Done(run_command(context, command)),
-        Err(error) => LineOutcome::Done(context.report_error(&first_word(line), ExitCode::Usage, error)),
+    let input = match Input::parse(line, context.reads_json) {
+        Ok(input) => input,
+        Err(error) => return LineOutcome::Done(skip_line(context, error.id, ExitCode::Usage, error.why)),
+    };
+    let ignored = strip_ignore_prefix(&input.line).filter(|_| is_batch);
+    let line = ignored.unwrap_or(&input.line);
+    let command = command::parse(line);
+    if command == Ok(None) && !input.is_json {
+        return LineOutcome::Done(ExitCode::Success);
     }
+    let run = context.output.begin(input.id);
+    let of_command = context.of_command(&run);
+    let (name, code) = match command {
+        Ok(Some(Command::Xit)) => return LineOutcome::Exit(run),
+        Ok(Some(command)) => (command.verb().name().to_owned(), run_command(&of_command, command)),
+        Ok(None) => (String::new(), ExitCode::Success),
+        Err(error) => {
+            let name = first_word(line);
+            let code = of_command.report_error(&name, ExitCode::Usage, error);
+            (name, code)
+        }
+    };
+    context.output.end(run, &name, code);
+    LineOutcome::Done(if ignored.is_some() { ExitCode::Success } else { code })
+}
+
+/// Reports that a line could not be read as a command.
+fn skip_line(context: &CommandContext, id: Option<CommandId>, code: ExitCode, why: impl Display) -> ExitCode {
+    let run = context.output.begin(id);
+    context.output.of(&run).error(why);
+    context.output.end(run, "", code);
+    code
+}
+
+/// Logs in for `-u`, as a command of its own.
+pub fn log_in_at_startup(context: &CommandContext, user: &str) -> ExitCode {
+    let _running = context.state.begin_command();
+    let run = context.output.begin(None);
+    let code = auth::login_at_startup(&context.of_command(&run), user);
+    context.output.end(run, Verb::Auth.name(), code);
+    code
 }
 
 /// Runs one command to its end. `xit` has nothing to run here.
@@ -61,7 +103,7 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
             get::run(context, &files, share)
         }
         Command::Help { verb } => {
-            context.console.report(&Report::Help(&help_text(verb)));
+            context.output.result(CommandResult::Help(HelpResult { ok: True, text: help_text(verb) }));
             ExitCode::Success
         }
         Command::Lap => lists::active_peers(context),

@@ -4,14 +4,15 @@ use std::io::{self, BufRead, Read};
 
 use zeroize::Zeroizing;
 
-use super::{LineOutcome, ShellExit, execute};
+use super::{LineOutcome, ShellExit, execute, skip_line};
 use crate::client::commands::CommandContext;
 use crate::client::exit_code::ExitCode;
-use crate::client::shell::command::strip_ignore_prefix;
 use crate::common::escape::strip_byte_order_mark;
 
-/// Longest line, bytes: more than any command needs. Bounds the memory that a broken script can take.
+/// Longest line without its line break, bytes: more than any command needs. Bounds the memory that a broken script can take.
 const LINE_MAX_BYTES: usize = 1 << 20;
+/// The same with `--json`.
+const JSON_LINE_MAX_BYTES: usize = 64 << 10;
 
 /// Lines without a terminal, and what a failure among them means.
 pub struct Script {
@@ -25,39 +26,34 @@ pub struct Script {
 
 /// Runs all lines; with `stop_at_failure` those up to the first failure that is not ignored.
 pub fn run(context: &CommandContext, mut script: Script) -> ShellExit {
+    let line_max_bytes = if context.reads_json { JSON_LINE_MAX_BYTES } else { LINE_MAX_BYTES };
     let (mut status, mut is_first) = (ExitCode::Success, true);
-    while !context.state.is_closed() && !context.console.has_ended() {
-        let outcome = match next_line(&mut script.lines) {
+    while !context.state.is_closed() && !context.output.has_ended() {
+        let outcome = match next_line(&mut script.lines, line_max_bytes) {
             Ok(Line::End) if script.stay && status.is_success() => return ShellExit::Stay,
             Ok(Line::End) => break,
-            Ok(Line::TooLong) => LineOutcome::Done(context.report_error("", ExitCode::Usage, "the line is too long")),
+            Ok(Line::TooLong) => LineOutcome::Done(skip_line(context, None, ExitCode::Usage, "the line is too long")),
             Ok(Line::Command(line)) => {
                 let line = if is_first { strip_byte_order_mark(&line) } else { &line };
                 is_first = false;
-                match strip_ignore_prefix(line).filter(|_| script.stop_at_failure) {
-                    Some(line) => ignoring_failure(execute(context, line)),
-                    None => execute(context, line),
-                }
+                execute(context, line, script.stop_at_failure)
             }
             Err(error) => {
-                let code = context.report_error("", ExitCode::LocalFile, format!("cannot read the commands: {error}"));
+                let why = format!("cannot read the commands: {error}");
+                let code = skip_line(context, None, ExitCode::LocalFile, why);
                 return ShellExit::Leave(status.first_failure(code));
             }
         };
-        let LineOutcome::Done(code) = outcome else { break };
+        let code = match outcome {
+            LineOutcome::Done(code) => code,
+            LineOutcome::Exit(run) => return ShellExit::Xit(status, run),
+        };
         status = status.first_failure(code);
         if !code.is_success() && script.stop_at_failure {
             break;
         }
     }
     ShellExit::Leave(status)
-}
-
-fn ignoring_failure(outcome: LineOutcome) -> LineOutcome {
-    match outcome {
-        LineOutcome::Done(_) => LineOutcome::Done(ExitCode::Success),
-        LineOutcome::Exit => LineOutcome::Exit,
-    }
 }
 
 enum Line {
@@ -67,12 +63,12 @@ enum Line {
     End,
 }
 
-fn next_line(lines: &mut Box<dyn BufRead + Send>) -> io::Result<Line> {
+fn next_line(lines: &mut Box<dyn BufRead + Send>, max_bytes: usize) -> io::Result<Line> {
     let mut line = Zeroizing::new(Vec::with_capacity(256));
-    let read = lines.by_ref().take(LINE_MAX_BYTES as u64).read_until(b'\n', &mut line)?;
+    let read = lines.by_ref().take(max_bytes as u64 + 1).read_until(b'\n', &mut line)?;
     match read {
         0 => Ok(Line::End),
-        LINE_MAX_BYTES if !line.ends_with(b"\n") => {
+        read if read > max_bytes && !line.ends_with(b"\n") => {
             lines.skip_until(b'\n')?;
             Ok(Line::TooLong)
         }

@@ -43,8 +43,10 @@ fn a_leading_dash_is_part_of_the_command_elsewhere() {
 #[test]
 fn xit_ends_the_script() {
     let client = TestClient::logged_in();
-    assert_eq!(run(&client, "xit\nlap\n", false, false), (ShellExit::Leave(ExitCode::Success), String::new()));
-    assert_eq!(run(&client, "-xit\nlap\n", true, true), (ShellExit::Leave(ExitCode::Success), String::new()));
+    for (lines, batch) in [("xit\nlap\n", false), ("-xit\nlap\n", true)] {
+        let (ended, out) = run(&client, lines, batch, true);
+        assert!(matches!(ended, ShellExit::Xit(ExitCode::Success, _)) && out.is_empty(), "{ended:?}: {out}");
+    }
 }
 
 #[test]
@@ -53,7 +55,7 @@ fn stay_outlives_the_end_of_input_but_no_failure() {
     assert_eq!(run(&client, "lap\n", false, true).0, ShellExit::Stay);
     assert_eq!(run(&client, "lap\n-get x\n", true, true).0, ShellExit::Stay);
     let ended = ShellExit::Leave(ExitCode::NotFound);
-    assert_eq!(run(&client, "get x\nlap\n", true, true), (ended, NOT_FOUND.into()));
+    assert_eq!(run(&client, "get x\nlap\n", true, true), (ended.clone(), NOT_FOUND.into()));
     assert_eq!(run(&client, "get x\nlap\n", false, true), (ended, format!("{NOT_FOUND}{NO_PEERS}")));
 }
 

@@ -1,24 +1,24 @@
-//! The client's two output streams: results on stdout, everything else on stderr, each write a whole line.
+//! The client's two output streams. As text: results on stdout, notes on stderr. As JSON: every message on stdout. Each write
+//! is a whole line.
 //!
 //! Any thread may write. A reader that has closed stdout is remembered, not reported; every other error of stdout is a
 //! failure of the client.
 
-use std::fmt::Display;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::client::exit_code::ExitCode;
-use crate::client::ui::report::Report;
+use crate::client::ui::message::{CommandId, CommandResult, FileProgress, Message, MessageBody, Note, NoteLevel};
+use crate::client::ui::output::MessageSink;
 use crate::client::ui::standard_stream::StandardStream;
 use crate::client::ui::terminal::is_foreground;
 use crate::common::escape::escape_controls;
 use crate::common::sync::lock;
 
-/// How long an operation runs before it gets a progress bar.
+/// How long a command runs before it gets a progress bar.
 const BAR_AFTER: Duration = Duration::from_secs(1);
 
 /// Fewest terminal columns for a bar beside the numbers.
@@ -27,9 +27,9 @@ const BAR_COLUMNS_MIN: u16 = 78;
 /// What is written, and how.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OutputOptions {
-    /// JSON on stdout instead of text.
+    /// JSON on stdout, and nothing on stderr, instead of text.
     pub json: bool,
-    /// Leave out greetings and notes.
+    /// Leave out greetings, notes and progress.
     pub quiet: bool,
     /// Draw progress bars on stderr.
     pub bars: bool,
@@ -42,8 +42,8 @@ pub type PromptPrinter = Box<dyn FnMut(String) + Send>;
 pub struct Console {
     options: OutputOptions,
     streams: Mutex<Streams>,
-    /// The visible progress bar, which is suspended while a line is printed.
-    bar: Mutex<Option<ProgressBar>>,
+    /// Of the command that runs.
+    bar: Mutex<Option<CommandBar>>,
     /// Set by the first error of stdout: success if its reader has closed it.
     output_end: OnceLock<ExitCode>,
 }
@@ -52,6 +52,20 @@ struct Streams {
     out: Box<dyn Write + Send>,
     err: Box<dyn Write + Send>,
     prompt: Option<PromptPrinter>,
+}
+
+impl Streams {
+    /// Writes a line to stdout.
+    fn print(&mut self, line: &str) -> io::Result<()> {
+        self.out.write_all(line.as_bytes())?;
+        self.out.flush()
+    }
+
+    /// Writes a line to stderr. A failure cannot be reported anywhere.
+    fn print_error(&mut self, line: &str) -> io::Result<()> {
+        let _ = self.err.write_all(line.as_bytes());
+        Ok(())
+    }
 }
 
 impl Console {
@@ -64,25 +78,75 @@ impl Console {
         Self { options, streams, bar: Mutex::new(None), output_end: OnceLock::new() }
     }
 
-    /// While the user types at a prompt, asynchronous notes are printed by `printer`.
+    /// While the user types at a prompt, notes that belong to no command are printed by `printer`.
     pub fn set_prompt_printer(&self, printer: Option<PromptPrinter>) {
         lock(&self.streams).prompt = printer;
     }
 
-    /// Writes a result to stdout.
-    pub fn report(&self, report: &Report<'_>) {
-        if self.options.quiet && report.is_greeting() {
-            return;
+    /// A failure if a result could not be written, unless the reader of stdout has closed it.
+    pub fn output_status(&self) -> ExitCode {
+        self.output_end.get().copied().unwrap_or(ExitCode::Success)
+    }
+
+    fn is_left_out(&self, body: &MessageBody) -> bool {
+        self.options.quiet
+            && match body {
+                MessageBody::Result(result) => result.is_greeting(),
+                MessageBody::Note(note) => note.level == NoteLevel::Info,
+                MessageBody::Progress(_) => true,
+                MessageBody::End(_) | MessageBody::Event(_) => false,
+            }
+    }
+
+    fn receive_as_text(&self, Message { id, body }: Message) {
+        match body {
+            MessageBody::Result(result) => self.print_result(&result),
+            MessageBody::Note(note) => self.print_note(id.as_ref(), &note),
+            MessageBody::Progress(progress) => self.draw_progress(id, &progress),
+            MessageBody::End(_) => self.clear_bar(id.as_ref()),
+            MessageBody::Event(_) => {}
         }
-        let text = if self.options.json { report.to_json() } else { report.to_text() };
-        if text.is_empty() || self.has_ended() {
-            return;
-        }
-        let written = self.with_bar_suspended(|streams| {
-            streams.out.write_all(text.as_bytes())?;
-            streams.out.flush()
+    }
+
+    fn receive_as_json(&self, message: &Message) {
+        let line = message.to_json() + "\n";
+        let is_note = matches!(message.body, MessageBody::Note(_));
+        self.write(|streams| match &mut streams.prompt {
+            Some(print) if is_note && message.id.is_none() => {
+                print(line);
+                Ok(())
+            }
+            _ => streams.print(&line),
         });
-        if let Err(error) = written {
+    }
+
+    fn print_result(&self, result: &CommandResult) {
+        let text = result.to_text();
+        if !text.is_empty() {
+            self.write(|streams| streams.print(&text));
+        }
+    }
+
+    /// Prints a note that belongs to no command above the prompt, if the user is typing at one.
+    fn print_note(&self, command: Option<&CommandId>, note: &Note) {
+        let line = format!("client: {}\n", escape_controls(&note.text));
+        let mut streams = lock(&self.streams);
+        match &mut streams.prompt {
+            Some(print) if command.is_none() => print(line),
+            _ => {
+                drop(streams);
+                // Also if stdout has ended.
+                let _ = self.with_bar_suspended(|streams| streams.print_error(&line));
+            }
+        }
+    }
+
+    /// Writes to stdout, unless it has ended.
+    fn write(&self, write: impl FnOnce(&mut Streams) -> io::Result<()>) {
+        if self.has_ended() {
+            return;
+        }
+        if let Err(error) = self.with_bar_suspended(write) {
             self.end_output(&error);
         }
     }
@@ -91,64 +155,28 @@ impl Console {
         let is_closed = error.kind() == io::ErrorKind::BrokenPipe;
         let status = if is_closed { ExitCode::Success } else { error.into() };
         if self.output_end.set(status).is_ok() && !is_closed {
-            self.error(format_args!("cannot write to standard output: {error}"));
+            let line = format!("client: cannot write to standard output: {error}\n");
+            let _ = self.with_bar_suspended(|streams| streams.print_error(&line));
         }
     }
 
-    /// Writes the reason of a failure to stderr, as one line.
-    pub fn error(&self, text: impl Display) {
-        let line = format!("client: {}\n", escape_controls(&text.to_string()));
-        // A failure cannot be reported anywhere.
-        let _ = self.with_bar_suspended(|streams| streams.err.write_all(line.as_bytes()));
-    }
-
-    /// Writes a note to stderr, as one line; nothing with [`OutputOptions::quiet`].
-    pub fn info(&self, text: impl Display) {
-        if !self.options.quiet {
-            self.error(text);
-        }
-    }
-
-    /// Writes a note of a background thread: above the prompt, if the user is typing at one.
-    pub fn info_async(&self, text: impl Display) {
-        if self.options.quiet {
+    fn draw_progress(&self, command: Option<CommandId>, progress: &FileProgress) {
+        if !self.options.bars {
             return;
         }
-        let mut streams = lock(&self.streams);
-        match &mut streams.prompt {
-            Some(print) => print(format!("client: {}\n", escape_controls(&text.to_string()))),
-            None => {
-                drop(streams);
-                self.error(text);
-            }
+        let mut bar = lock(&self.bar);
+        let bar = bar.get_or_insert_with(|| CommandBar::new(command.clone()));
+        if bar.command == command {
+            bar.draw(progress);
         }
     }
 
-    /// Whether stdout takes no further results: its reader has closed it, or it has failed.
-    pub fn has_ended(&self) -> bool {
-        self.output_end.get().is_some()
-    }
-
-    /// A failure if a result could not be written, unless the reader of stdout has closed it.
-    pub fn output_status(&self) -> ExitCode {
-        self.output_end.get().copied().unwrap_or(ExitCode::Success)
-    }
-
-    /// A progress bar that appears after [`BAR_AFTER`] and disappears when it is dropped.
-    pub fn progress(&self) -> ProgressMeter<'_> {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        let is_narrow = rustix::termios::tcgetwinsize(io::stderr()).is_ok_and(|size| size.ws_col < BAR_COLUMNS_MIN);
-        let template = if is_narrow {
-            "{wide_msg} {bytes}/{total_bytes} {bytes_per_sec} {eta}"
-        } else {
-            "{msg:30!} {wide_bar} {bytes:>10}/{total_bytes} {bytes_per_sec:>12} {eta:>4}"
-        };
-        bar.set_style(ProgressStyle::with_template(template).expect("the template is fixed"));
-        ProgressMeter { console: self, bar, is_shown: AtomicBool::new(false) }
+    fn clear_bar(&self, command: Option<&CommandId>) {
+        lock(&self.bar).take_if(|bar| bar.command.as_ref() == command);
     }
 
     fn with_bar_suspended(&self, write: impl FnOnce(&mut Streams) -> io::Result<()>) -> io::Result<()> {
-        let bar = lock(&self.bar).clone();
+        let bar = lock(&self.bar).as_ref().filter(|bar| bar.is_shown).map(|bar| bar.bar.clone());
         let write = || write(&mut lock(&self.streams));
         match bar {
             Some(bar) => bar.suspend(write),
@@ -157,47 +185,75 @@ impl Console {
     }
 }
 
-/// See [`Console::progress`].
-pub struct ProgressMeter<'a> {
-    console: &'a Console,
-    bar: ProgressBar,
-    is_shown: AtomicBool,
+impl MessageSink for Console {
+    fn receive(&self, message: Message) {
+        if self.is_left_out(&message.body) {
+            return;
+        }
+        match self.options.json {
+            true => self.receive_as_json(&message),
+            false => self.receive_as_text(message),
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.output_end.get().is_some()
+    }
+
+    fn wants_progress(&self) -> bool {
+        self.options.bars || (self.options.json && !self.options.quiet)
+    }
 }
 
-impl ProgressMeter<'_> {
-    /// `done` of `total` bytes are processed; `what` names the current file.
-    pub fn update(&self, what: &str, done: u64, total: u64) {
-        if !self.console.options.bars || self.bar.elapsed() < BAR_AFTER {
+/// A progress bar that appears after [`BAR_AFTER`] and disappears when it is dropped.
+struct CommandBar {
+    command: Option<CommandId>,
+    bar: ProgressBar,
+    is_shown: bool,
+}
+
+impl CommandBar {
+    fn new(command: Option<CommandId>) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        let is_narrow = rustix::termios::tcgetwinsize(io::stderr()).is_ok_and(|size| size.ws_col < BAR_COLUMNS_MIN);
+        let template = if is_narrow {
+            "{wide_msg} {bytes}/{total_bytes} {bytes_per_sec} {eta}"
+        } else {
+            "{msg:30!} {wide_bar} {bytes:>10}/{total_bytes} {bytes_per_sec:>12} {eta:>4}"
+        };
+        bar.set_style(ProgressStyle::with_template(template).expect("the template is fixed"));
+        Self { command, bar, is_shown: false }
+    }
+
+    fn draw(&mut self, progress: &FileProgress) {
+        if self.bar.elapsed() < BAR_AFTER {
             return;
         }
         if !is_foreground(io::stderr()) {
             return self.hide();
         }
-        self.bar.set_length(total);
-        self.bar.set_position(done);
-        self.bar.set_message(escape_controls(what).to_string());
-        if !self.is_shown.swap(true, SeqCst) {
+        self.bar.set_length(progress.command_total);
+        self.bar.set_position(progress.command_done);
+        self.bar.set_message(escape_controls(&progress.name).to_string());
+        if !self.is_shown {
+            self.is_shown = true;
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
-            *lock(&self.console.bar) = Some(self.bar.clone());
         }
     }
 
     /// In the background nothing is drawn: the terminal shows what the foreground job has written.
-    fn hide(&self) {
-        if self.is_shown.swap(false, SeqCst) {
-            *lock(&self.console.bar) = None;
+    fn hide(&mut self) {
+        if self.is_shown {
+            self.is_shown = false;
             self.bar.set_draw_target(ProgressDrawTarget::hidden());
         }
     }
 }
 
-impl Drop for ProgressMeter<'_> {
+impl Drop for CommandBar {
     fn drop(&mut self) {
         if !is_foreground(io::stderr()) {
             self.hide();
-        }
-        if self.is_shown.load(SeqCst) {
-            *lock(&self.console.bar) = None;
         }
         self.bar.finish_and_clear();
     }
@@ -233,10 +289,14 @@ pub(crate) mod test_support {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use rustix::io::Errno;
 
     use super::test_support::Sink;
     use super::*;
+    use crate::client::ui::message::{PeerList, True};
+    use crate::client::ui::output::Output;
 
     /// Every write fails with this error.
     struct FailingStream(Errno);
@@ -251,16 +311,41 @@ mod tests {
         }
     }
 
+    /// What was written to stdout and stderr.
+    struct Written {
+        out: Sink,
+        err: Sink,
+    }
+
+    impl Written {
+        fn take(&self) -> (String, String) {
+            (self.out.take(), self.err.take())
+        }
+    }
+
+    fn console(options: OutputOptions) -> (Arc<Console>, Output, Written) {
+        let written = Written { out: Sink::default(), err: Sink::default() };
+        let (out, err) = (Box::new(written.out.clone()), Box::new(written.err.clone()));
+        let console = Arc::new(Console::with_writers(options, out, err));
+        (Arc::clone(&console), Output::new(console), written)
+    }
+
+    fn no_peers() -> CommandResult {
+        CommandResult::Lap(PeerList { ok: True, peers: Vec::new() })
+    }
+
     #[test]
     fn only_a_closed_pipe_ends_quietly() {
         let end = |errno, json| {
             let err = Sink::default();
             let options = OutputOptions { json, ..OutputOptions::default() };
             let console = Console::with_writers(options, Box::new(FailingStream(errno)), Box::new(err.clone()));
-            assert!(!console.has_ended() && console.output_status().is_success());
-            console.report(&Report::Peers(&[]));
-            console.report(&Report::Goodbye);
-            assert!(console.has_ended());
+            let console = Arc::new(console);
+            let output = Output::new(Arc::clone(&console) as Arc<dyn MessageSink>);
+            assert!(!output.has_ended() && console.output_status().is_success());
+            output.result(no_peers());
+            output.result(CommandResult::goodbye());
+            assert!(output.has_ended());
             (console.output_status(), err.take())
         };
         for json in [false, true] {
@@ -281,43 +366,61 @@ mod tests {
     fn a_closed_stderr_is_no_failure() {
         let err = Box::new(FailingStream(Errno::PIPE));
         let console = Console::with_writers(OutputOptions::default(), Box::new(Sink::default()), err);
-        console.error("lost");
-        assert!(!console.has_ended());
+        let output = Output::new(Arc::new(console));
+        output.error("lost");
+        assert!(!output.has_ended());
     }
 
     #[test]
     fn quiet_leaves_out_greetings_and_notes_but_no_errors() {
-        let (out, err) = (Sink::default(), Sink::default());
-        let options = OutputOptions { quiet: true, ..OutputOptions::default() };
-        let console = Console::with_writers(options, Box::new(out.clone()), Box::new(err.clone()));
-        console.report(&Report::Goodbye);
-        console.report(&Report::Peers(&[]));
-        console.info("a note");
-        console.info_async("a notice");
-        console.error("two\nlines\x1b");
-        assert_eq!(out.take(), "No active peers\n");
-        assert_eq!(err.take(), "client: two\\u{a}lines\\u{1b}\n");
+        let (_, output, written) = console(OutputOptions { quiet: true, ..OutputOptions::default() });
+        output.result(CommandResult::goodbye());
+        output.result(no_peers());
+        output.info("a note");
+        output.error("two\nlines\x1b");
+        assert_eq!(written.take(), ("No active peers\n".into(), "client: two\\u{a}lines\\u{1b}\n".into()));
     }
 
     #[test]
-    fn asynchronous_notes_are_printed_above_the_prompt() {
-        let (err, prompt) = (Sink::default(), Sink::default());
-        let console = Console::with_writers(OutputOptions::default(), Box::new(Sink::default()), Box::new(err.clone()));
-        console.info_async("first");
+    fn json_is_all_on_stdout() {
+        for quiet in [false, true] {
+            let (_, output, written) = console(OutputOptions { json: true, quiet, ..OutputOptions::default() });
+            let run = output.begin(None);
+            output.of(&run).info("a note");
+            output.of(&run).error("a reason");
+            output.of(&run).result(CommandResult::goodbye());
+            output.end(run, "xit", ExitCode::Success);
+            let (out, err) = written.take();
+            let types = out.lines().map(|line| {
+                let value: serde_json::Value = serde_json::from_str(line).unwrap();
+                value["type"].as_str().unwrap().to_owned()
+            });
+            let types: Vec<String> = types.collect();
+            let expected = if quiet { vec!["note", "end"] } else { vec!["note", "note", "result", "end"] };
+            assert_eq!((types, err.as_str()), (expected.into_iter().map(String::from).collect(), ""));
+        }
+    }
+
+    #[test]
+    fn notes_of_no_command_are_printed_above_the_prompt() {
+        let prompt = Sink::default();
+        let (console, output, written) = console(OutputOptions::default());
+        output.info("first");
         let mut printer = prompt.clone();
         console.set_prompt_printer(Some(Box::new(move |line| printer.write_all(line.as_bytes()).unwrap())));
-        console.info_async("second");
-        assert_eq!((err.take().as_str(), prompt.take().as_str()), ("client: first\n", "client: second\n"));
+        output.info("second");
+        output.of(&output.begin(None)).info("third");
+        assert_eq!(written.take().1, "client: first\nclient: third\n");
+        assert_eq!(prompt.take(), "client: second\n");
     }
 
     #[test]
     fn no_bar_is_drawn_without_the_option() {
-        let err = Sink::default();
-        let console = Console::with_writers(OutputOptions::default(), Box::new(Sink::default()), Box::new(err.clone()));
-        let meter = console.progress();
-        meter.update("x", 1, 2);
-        assert!(!meter.is_shown.load(SeqCst));
-        drop(meter);
-        assert_eq!(err.take(), "");
+        let progress = FileProgress { name: "x".into(), done: 1, total: 2, rate: 1, command_done: 1, command_total: 2 };
+        let (text, output, written) = console(OutputOptions::default());
+        assert!(!text.wants_progress());
+        output.send(MessageBody::Progress(progress));
+        assert!(lock(&text.bar).is_none());
+        assert_eq!(written.take(), (String::new(), String::new()));
     }
 }

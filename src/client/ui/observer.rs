@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::client::control::Observer;
-use crate::client::ui::console::Console;
+use crate::client::ui::output::Output;
 use crate::client::upload::UploadService;
 use crate::common::crypto::Secret;
 use crate::common::handshake_keys::SessionParams;
@@ -38,13 +38,13 @@ impl SessionObserver {
     /// logout, so that its consequences are printed later.
     pub fn start(
         uploads: Arc<UploadService>,
-        console: Arc<Console>,
+        output: Output,
         on_logout: impl Fn() + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let (queue, messages) = sync_channel(QUEUE_MAX);
         let on_logout: LogoutCallback = Arc::new(on_logout);
         let callback = Arc::clone(&on_logout);
-        threads::spawn("observer", move || print(&messages, &console, &*callback))?;
+        threads::spawn("observer", move || print(&messages, &output.of_none(), &*callback))?;
         Ok(Self { uploads, on_logout, queue })
     }
 
@@ -54,12 +54,12 @@ impl SessionObserver {
     }
 }
 
-fn print(messages: &Receiver<QueuedMessage>, console: &Console, on_logout: &dyn Fn()) {
+fn print(messages: &Receiver<QueuedMessage>, output: &Output, on_logout: &dyn Fn()) {
     for message in messages {
         match message {
-            QueuedMessage::Line(line) => console.info_async(line),
+            QueuedMessage::Line(line) => output.info(line),
             QueuedMessage::LoggedOut => {
-                console.info_async("logged out by the server");
+                output.info("logged out by the server");
                 on_logout();
             }
         }
@@ -100,8 +100,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::client::ui::console::OutputOptions;
-    use crate::client::ui::report::Report;
+    use crate::client::ui::console::{Console, OutputOptions};
+    use crate::client::ui::message::CommandResult;
 
     /// Far longer than anything here takes.
     const TIMEOUT: Duration = Duration::from_secs(60);
@@ -142,14 +142,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let ((entered, has_entered), (resume_sender, resume), (err, lines)) = (channel(), channel(), channel());
         let stdout = Box::new(BlockedStream { entered, resume });
-        let console = Arc::new(Console::with_writers(OutputOptions::default(), stdout, Box::new(Lines(err.clone()))));
-        let printing = Arc::clone(&console);
-        let command = std::thread::spawn(move || printing.report(&Report::Goodbye));
+        let console = Console::with_writers(OutputOptions::default(), stdout, Box::new(Lines(err.clone())));
+        let output = Output::new(Arc::new(console));
+        let printing = output.clone();
+        let command = std::thread::spawn(move || printing.result(CommandResult::goodbye()));
         has_entered.recv_timeout(TIMEOUT).expect("the command thread holds the streams");
 
         let uploads = UploadService::open_uncached(dir.path());
-        let observer =
-            SessionObserver::start(uploads, Arc::clone(&console), move || _ = err.send("the event".into())).unwrap();
+        let observer = SessionObserver::start(uploads, output, move || _ = err.send("the event".into())).unwrap();
         let (done, is_done) = channel();
         let control = std::thread::spawn(move || {
             observer.logged_out();

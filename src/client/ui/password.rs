@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use zeroize::Zeroizing;
 
-use crate::client::ui::console::Console;
+use crate::client::ui::output::Output;
 use crate::client::ui::terminal::PromptTerminal;
 use crate::common::escape::{BYTE_ORDER_MARK, display_path, strip_line_ending};
 use crate::common::limits::PASSWORD_MAX_BYTES;
@@ -59,7 +59,7 @@ pub struct DefaultPasswordSource {
     /// Where the prompt is.
     pub terminal: Arc<PromptTerminal>,
     /// For warnings about the file.
-    pub console: Arc<Console>,
+    pub output: Output,
     /// The first line of standard input, once it has been read.
     pub stdin_line: OnceLock<Password>,
 }
@@ -115,7 +115,7 @@ impl DefaultPasswordSource {
         let file = std::fs::File::open(path).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
         if metadata.is_file() && metadata.permissions().mode() & 0o044 != 0 {
-            self.console.info(format_args!("other users of this machine can read {name}: chmod 600 {name}"));
+            self.output.info(format_args!("other users of this machine can read {name}: chmod 600 {name}"));
         }
         // No buffer of a reader keeps a copy of the password.
         let mut bytes = Zeroizing::new(Vec::with_capacity(LINE_MAX_BYTES));
@@ -129,7 +129,7 @@ impl DefaultPasswordSource {
     fn warn_about_byte_order_mark(&self, name: &str, line: &[u8]) {
         if line.starts_with(BYTE_ORDER_MARK) {
             let warning = format_args!("{name} starts with a byte order mark, which counts as a part of the password");
-            self.console.info(warning);
+            self.output.info(warning);
         }
     }
 
@@ -183,8 +183,8 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::client::ui::console::OutputOptions;
     use crate::client::ui::console::test_support::Sink;
+    use crate::client::ui::console::{Console, OutputOptions};
 
     fn from_path(path: &Path) -> (Result<Password, PasswordError>, String) {
         let err = Sink::default();
@@ -193,7 +193,7 @@ mod tests {
             file: Some(path.into()),
             prompt: false,
             terminal: Arc::default(),
-            console: Arc::new(console),
+            output: Output::new(Arc::new(console)),
             stdin_line: OnceLock::new(),
         };
         (source.for_startup(&UserName::parse("hans").unwrap()), err.take())

@@ -312,6 +312,9 @@ impl<'a> Coordinator<'a> {
                 let verified = self.scheduler.mark_present(file, group);
                 let verified_bytes = self.scheduler.verified_bytes(file);
                 self.found_bytes += verified_bytes - before;
+                self.files[file].resumed_bytes += verified_bytes - before;
+                let (index, bytes) = (self.jobs[file].index, self.files[file].resumed_bytes);
+                self.report(DownloadReport::Resumed { index, bytes });
                 self.report_received(file, verified_bytes);
                 if verified == Verified::Complete {
                     self.effects.push(Effect::Finalize(file, incomplete));

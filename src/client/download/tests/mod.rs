@@ -83,7 +83,7 @@ impl RecordedProgress {
             }
             DownloadReport::Finished(index, outcome) => self.finished.lock().unwrap().push((index, outcome)),
             DownloadReport::Started(_, incomplete) => self.started.lock().unwrap().push(incomplete),
-            DownloadReport::Delivered(..) => {}
+            DownloadReport::Delivered(..) | DownloadReport::Resumed { .. } => {}
         }
     }
 }

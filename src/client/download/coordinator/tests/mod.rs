@@ -167,6 +167,7 @@ fn kinds(effects: &[Effect]) -> Vec<String> {
         Effect::Close(_) => "close".to_owned(),
         Effect::Report(DownloadReport::Received { index, done, .. }) => format!("received {done} of {index}"),
         Effect::Report(DownloadReport::Started(file, _)) => format!("opened {file}"),
+        Effect::Report(DownloadReport::Resumed { index, bytes }) => format!("resumed {bytes} of {index}"),
         Effect::Report(DownloadReport::Delivered(..)) => String::new(),
         Effect::Report(DownloadReport::Finished(file, _)) => format!("finished {file}"),
         Effect::Report(DownloadReport::Waiting(user, reason)) => format!("waiting for {user}: {reason:?}"),

@@ -1,0 +1,381 @@
+//! The results of commands: one type for each command, with the fields of docs/CLI.md.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::client::exit_code::ExitCode;
+use crate::common::message::{AvailableContent, OwnPublication};
+use crate::common::types::FileName;
+
+/// Listed after a login. Never grows: scripts depend on the text.
+const COMMANDS: [&str; 7] = ["get", "lap", "lpf", "pub", "sch", "unp", "xit"];
+/// Why a command before the login fails.
+pub(super) const NOT_AUTHENTICATED: &str = "Please authenticate first";
+
+/// One result: a success or a failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(tag = "command", rename_all = "lowercase")]
+pub enum CommandResult {
+    Auth(AuthResult),
+    Get(GetResult),
+    Help(HelpResult),
+    Lap(PeerList),
+    Lpf(PublishedList),
+    Pub(PublishResult),
+    Sch(FoundFiles),
+    Unp(UnpublishResult),
+    Wait(WaitResult),
+    Xit(XitResult),
+    #[serde(untagged)]
+    Failed(CommandFailure),
+}
+
+/// A command failed as a whole, or there is no such command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct CommandFailure {
+    /// The first word of the line.
+    pub command: String,
+    pub ok: False,
+    pub error: String,
+    pub code: ExitCode,
+}
+
+/// One name for which a command failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ItemFailure {
+    /// As typed or as found; empty if the reason concerns all.
+    pub name: String,
+    /// The reason, one line.
+    pub error: String,
+    pub code: ExitCode,
+}
+
+/// A result that is the failure for one name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct NameFailure {
+    pub ok: False,
+    #[serde(flatten)]
+    pub failure: ItemFailure,
+}
+
+/// `auth`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum AuthResult {
+    LoggedIn { ok: True, user: String, commands: Vec<String> },
+    Refused(NameFailure),
+}
+
+/// `get`, for one file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum GetResult {
+    /// The file is in the shared folder.
+    Saved {
+        ok: True,
+        /// The published name.
+        name: String,
+        /// The name in the shared folder.
+        saved: String,
+        /// Size of the file.
+        bytes: u64,
+        /// BLAKE3 of the content, in hex.
+        hash: String,
+        /// The users who sent it, sorted; none if it was there already.
+        sources: Vec<String>,
+        /// Bytes that an earlier download had left.
+        resumed_bytes: u64,
+        /// Milliseconds from the start of the download of all files of the command.
+        elapsed_ms: u64,
+    },
+    /// The file exists, and `--on-exists` is `skip`.
+    Skipped {
+        ok: True,
+        name: String,
+        skipped: True,
+    },
+    Failed(NameFailure),
+}
+
+/// `help`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct HelpResult {
+    pub ok: True,
+    /// Lines.
+    pub text: String,
+}
+
+/// `lap`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PeerList {
+    pub ok: True,
+    /// The other active users, sorted.
+    pub peers: Vec<String>,
+}
+
+/// `lpf`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PublishedList {
+    pub ok: True,
+    pub files: Vec<OwnFile>,
+}
+
+/// A file that this user publishes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct OwnFile {
+    pub name: String,
+    pub bytes: u64,
+    /// BLAKE3 of the content, in hex.
+    pub hash: String,
+    /// Whether only some users may see it.
+    pub restricted: bool,
+}
+
+/// `pub`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PublishResult {
+    /// Whether nothing failed.
+    pub ok: bool,
+    pub published: Vec<String>,
+    pub failed: Vec<ItemFailure>,
+    /// Of the first failure.
+    pub code: ExitCode,
+}
+
+/// `unp`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct UnpublishResult {
+    /// Whether nothing failed.
+    pub ok: bool,
+    pub unpublished: Vec<String>,
+    pub failed: Vec<ItemFailure>,
+    /// Of the first failure.
+    pub code: ExitCode,
+}
+
+/// `sch`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum FoundFiles {
+    Names {
+        ok: True,
+        /// Sorted.
+        files: Vec<String>,
+    },
+    /// With `-l`.
+    Contents { ok: True, files: Vec<AvailableFile> },
+}
+
+/// A content that is published under a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct AvailableFile {
+    pub name: String,
+    pub bytes: u64,
+    /// BLAKE3 of the content, in hex.
+    pub hash: String,
+    /// Number of active users who serve it.
+    pub sources: u32,
+    /// Seconds since it was published.
+    pub age_s: u64,
+}
+
+/// `wait`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum WaitResult {
+    Met {
+        ok: True,
+        #[serde(flatten)]
+        condition: WaitedFor,
+    },
+    /// It was not met in time.
+    TimedOut {
+        ok: False,
+        #[serde(flatten)]
+        condition: WaitedFor,
+        error: String,
+        code: ExitCode,
+    },
+}
+
+/// What a `wait` waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(tag = "for", content = "name", rename_all = "lowercase")]
+pub enum WaitedFor {
+    /// The user to be active.
+    Peer(String),
+    /// The user to be gone.
+    Gone(String),
+    /// The file to be available.
+    File(String),
+}
+
+/// `xit`, and the end of input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct XitResult {
+    pub ok: True,
+}
+
+impl CommandResult {
+    /// Logged in.
+    pub fn welcome(user: &str) -> Self {
+        let commands = COMMANDS.map(str::to_owned).into();
+        Self::Auth(AuthResult::LoggedIn { ok: True, user: user.into(), commands })
+    }
+
+    /// This command needs a login before it.
+    pub fn not_authenticated(command: &str) -> Self {
+        Self::failed(command, NOT_AUTHENTICATED, ExitCode::NotAuthenticated)
+    }
+
+    pub fn failed(command: &str, error: impl Into<String>, code: ExitCode) -> Self {
+        Self::Failed(CommandFailure { command: command.into(), ok: False, error: error.into(), code })
+    }
+
+    pub fn published(files: &[FileName], failed: Vec<ItemFailure>) -> Self {
+        let (ok, code) = first_failure(&failed);
+        Self::Pub(PublishResult { ok, published: names(files), failed, code })
+    }
+
+    pub fn unpublished(files: &[FileName], failed: Vec<ItemFailure>) -> Self {
+        let (ok, code) = first_failure(&failed);
+        Self::Unp(UnpublishResult { ok, unpublished: names(files), failed, code })
+    }
+
+    pub fn found_names(files: &[FileName]) -> Self {
+        Self::Sch(FoundFiles::Names { ok: True, files: names(files) })
+    }
+
+    pub fn found_contents(entries: &[AvailableContent]) -> Self {
+        Self::Sch(FoundFiles::Contents { ok: True, files: entries.iter().map(AvailableFile::from).collect() })
+    }
+
+    pub fn goodbye() -> Self {
+        Self::Xit(XitResult { ok: True })
+    }
+
+    /// Whether `--quiet` leaves it out.
+    pub fn is_greeting(&self) -> bool {
+        matches!(self, Self::Auth(AuthResult::LoggedIn { .. }) | Self::Xit(_))
+    }
+}
+
+impl From<ItemFailure> for NameFailure {
+    fn from(failure: ItemFailure) -> Self {
+        Self { ok: False, failure }
+    }
+}
+
+impl From<&AvailableContent> for AvailableFile {
+    fn from(entry: &AvailableContent) -> Self {
+        Self {
+            name: entry.name.to_string(),
+            bytes: entry.content.size,
+            hash: entry.content.hash.to_hex(),
+            sources: entry.sources,
+            age_s: entry.age_s,
+        }
+    }
+}
+
+impl From<&OwnPublication> for OwnFile {
+    fn from(file: &OwnPublication) -> Self {
+        Self {
+            name: file.name.to_string(),
+            bytes: file.content.size,
+            hash: file.content.hash.to_hex(),
+            restricted: file.restricted,
+        }
+    }
+}
+
+fn names(files: &[FileName]) -> Vec<String> {
+    files.iter().map(FileName::to_string).collect()
+}
+
+fn first_failure(failed: &[ItemFailure]) -> (bool, ExitCode) {
+    (failed.is_empty(), failed.first().map_or(ExitCode::Success, |first| first.code))
+}
+
+/// The JSON value `true` and no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct True;
+
+/// The JSON value `false` and no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct False;
+
+impl Serialize for True {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bool(true)
+    }
+}
+
+impl Serialize for False {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bool(false)
+    }
+}
+
+impl<'de> Deserialize<'de> for True {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if bool::deserialize(deserializer)? { Ok(Self) } else { Err(de::Error::custom("expected true")) }
+    }
+}
+
+impl<'de> Deserialize<'de> for False {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if bool::deserialize(deserializer)? { Err(de::Error::custom("expected false")) } else { Ok(Self) }
+    }
+}
+
+#[cfg(test)]
+mod schemas {
+    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+    use super::{False, True};
+
+    impl JsonSchema for True {
+        fn schema_name() -> std::borrow::Cow<'static, str> {
+            "True".into()
+        }
+
+        fn inline_schema() -> bool {
+            true
+        }
+
+        fn json_schema(_: &mut SchemaGenerator) -> Schema {
+            json_schema!({ "const": true })
+        }
+    }
+
+    impl JsonSchema for False {
+        fn schema_name() -> std::borrow::Cow<'static, str> {
+            "False".into()
+        }
+
+        fn inline_schema() -> bool {
+            true
+        }
+
+        fn json_schema(_: &mut SchemaGenerator) -> Schema {
+            json_schema!({ "const": false })
+        }
+    }
+}
