@@ -46,7 +46,7 @@ pub fn finish(error: Option<String>) {
     let _ = written.recv_timeout(FLUSH_TIMEOUT);
 }
 
-enum Message {
+enum LogEntry {
     Line(Vec<u8>),
     /// Dropped when everything before it is written.
     Flush {
@@ -56,7 +56,7 @@ enum Message {
 
 struct QueuedLogger {
     format: Box<dyn Log>,
-    queue: Sender<Message>,
+    queue: Sender<LogEntry>,
     /// Lines left out since the last line that says so.
     left_out: Arc<AtomicU64>,
 }
@@ -105,7 +105,7 @@ impl Log for QueuedLogger {
     fn flush(&self) {
         self.report_left_out();
         let (_written, written) = bounded(0);
-        if self.queue.send_timeout(Message::Flush { _written }, FLUSH_TIMEOUT).is_ok() {
+        if self.queue.send_timeout(LogEntry::Flush { _written }, FLUSH_TIMEOUT).is_ok() {
             let _ = written.recv_timeout(FLUSH_TIMEOUT);
         }
     }
@@ -114,14 +114,14 @@ impl Log for QueuedLogger {
 /// Collects the pieces of a line and queues it.
 pub struct LineQueue {
     line: Vec<u8>,
-    queue: Sender<Message>,
+    queue: Sender<LogEntry>,
     left_out: Arc<AtomicU64>,
 }
 
 impl Write for LineQueue {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.line.extend_from_slice(bytes);
-        if self.line.ends_with(b"\n") && self.queue.try_send(Message::Line(std::mem::take(&mut self.line))).is_err() {
+        if self.line.ends_with(b"\n") && self.queue.try_send(LogEntry::Line(std::mem::take(&mut self.line))).is_err() {
             self.left_out.fetch_add(1, Ordering::Relaxed);
         }
         Ok(bytes.len())
@@ -132,9 +132,9 @@ impl Write for LineQueue {
     }
 }
 
-fn write_lines(messages: &Receiver<Message>, mut to: impl Write) {
+fn write_lines(messages: &Receiver<LogEntry>, mut to: impl Write) {
     for message in messages {
-        if let Message::Line(line) = message {
+        if let LogEntry::Line(line) = message {
             // A failure cannot be reported anywhere.
             let _ = to.write_all(&line);
         }
