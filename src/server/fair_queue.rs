@@ -13,7 +13,7 @@ pub struct QueuePosition(u64);
 /// A queue of values, fair to keys. See the module.
 pub struct FairQueue<K, V> {
     by_key: HashMap<K, SubQueue<V>>,
-    /// The next round: every key with values, once.
+    /// The next round: every key with values that is not held, once.
     round: BTreeMap<QueuePosition, K>,
     last_position: u64,
     len: usize,
@@ -21,7 +21,8 @@ pub struct FairQueue<K, V> {
 
 /// The FIFO of one key; never empty.
 struct SubQueue<V> {
-    in_round: QueuePosition,
+    /// `None`: the key is held.
+    in_round: Option<QueuePosition>,
     values: BTreeMap<QueuePosition, V>,
 }
 
@@ -37,7 +38,7 @@ impl<K: Copy + Eq + Hash, V> FairQueue<K, V> {
         let position = self.next_position();
         let queue = self.by_key.entry(key).or_insert_with(|| {
             self.round.insert(position, key);
-            SubQueue { in_round: position, values: BTreeMap::new() }
+            SubQueue { in_round: Some(position), values: BTreeMap::new() }
         });
         queue.values.insert(position, value);
         self.len += 1;
@@ -49,10 +50,32 @@ impl<K: Copy + Eq + Hash, V> FairQueue<K, V> {
         let (_, key) = self.round.pop_first()?;
         let behind_all = self.next_position();
         let queue = self.by_key.get_mut(&key).expect("a key in the round has a queue");
-        queue.in_round = behind_all;
+        queue.in_round = Some(behind_all);
         self.round.insert(behind_all, key);
         let first = *queue.values.first_key_value().expect("a queue is never empty").0;
         self.remove(key, first).map(|value| (key, value))
+    }
+
+    /// Leaves the key out of the round until [`release`](Self::release). `false`: it has no values, or is held already.
+    pub fn hold(&mut self, key: K) -> bool {
+        let position = self.by_key.get_mut(&key).and_then(|queue| queue.in_round.take());
+        position.is_some_and(|position| self.round.remove(&position).is_some())
+    }
+
+    /// Puts a held key that has values at the end of the round.
+    pub fn release(&mut self, key: K) {
+        let position = self.next_position();
+        if let Some(queue) = self.by_key.get_mut(&key)
+            && queue.in_round.is_none()
+        {
+            queue.in_round = Some(position);
+            self.round.insert(position, key);
+        }
+    }
+
+    /// Whether a key with values is not held.
+    pub fn has_ready(&self) -> bool {
+        !self.round.is_empty()
     }
 
     /// Removes one value, if it is still in the queue.
@@ -61,7 +84,7 @@ impl<K: Copy + Eq + Hash, V> FairQueue<K, V> {
         let value = queue.values.remove(&position)?;
         self.len -= 1;
         if queue.values.is_empty() {
-            self.round.remove(&queue.in_round);
+            queue.in_round.iter().for_each(|position| _ = self.round.remove(position));
             self.by_key.remove(&key);
         }
         Some(value)
@@ -127,6 +150,24 @@ mod tests {
         // A new key goes behind the keys that are in the round.
         queue.push(4, 40);
         assert_eq!(drain(&mut queue), [20, 30, 12, 40, 21, 13, 14]);
+        assert!(queue.is_empty() && queue.by_key.is_empty() && queue.round.is_empty());
+    }
+
+    #[test]
+    fn a_held_key_is_not_served_until_it_is_released() {
+        let mut queue = FairQueue::default();
+        assert!(!queue.hold(1), "it has no values");
+        for (key, value) in [(1, 10), (2, 20), (1, 11)] {
+            queue.push(key, value);
+        }
+        assert!(queue.hold(1) && !queue.hold(1));
+        queue.push(1, 12);
+        assert_eq!((drain(&mut queue), queue.len(), queue.len_of(1), queue.has_ready()), (vec![20], 3, 3, false));
+        queue.push(2, 21);
+        queue.release(1);
+        queue.release(1);
+        assert_eq!(drain(&mut queue), [21, 10, 11, 12]);
+        queue.release(1);
         assert!(queue.is_empty() && queue.by_key.is_empty() && queue.round.is_empty());
     }
 

@@ -210,7 +210,17 @@ impl TestServer {
     }
 
     pub(crate) fn request(&mut self, client: &mut TestClient, request: Request) -> Response {
-        self.try_request(client, request).expect("a reply")
+        if let Some(response) = self.try_request(client, request) {
+            return response;
+        }
+        // The session has used up its share: the reply comes when it has some again.
+        loop {
+            self.now = self.server.poll_timeout().expect("a reply").max(self.now);
+            let sent = self.run_until_idle();
+            if let Some(ServerMessage::Reply { response, .. }) = client.receive(sent).pop() {
+                return response;
+            }
+        }
     }
 
     pub(crate) fn heartbeat(&mut self, client: &mut TestClient) -> Vec<ServerMessage> {

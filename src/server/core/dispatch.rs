@@ -4,12 +4,13 @@
 //! user is that of the session; nothing in a message can claim another.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{Level, debug, info, trace};
 
 use super::Server;
 use super::pending_logins::LoginId;
+use super::query_budget::{DATAGRAM_STEPS, DEBT_MAX, SESSION_RATE};
 use super::request_log::{ReplyStatus, RequestInfo, log_received, log_sent};
 use super::sessions::{HandshakeReply, Session, SessionKey, StagedAudience};
 use crate::common::escape::escape_controls;
@@ -44,6 +45,10 @@ impl Server {
         if session.unconfirmed.is_some() {
             self.confirm_session(key);
         }
+        // After it was opened: a forged datagram uses up nobody's share.
+        if self.charge_session(now, key, DATAGRAM_STEPS) > DEBT_MAX {
+            return trace!("{from}: a datagram too many");
+        }
         match message {
             Ok(ClientMessage::Heartbeat(heartbeat)) => self.on_heartbeat(key, heartbeat, out),
             Ok(ClientMessage::Request { id, lowest_pending, request }) => {
@@ -52,6 +57,11 @@ impl Server {
             Ok(ClientMessage::Logout) => self.on_logout(key, out),
             Err(error) => debug!("{from}: {error}"),
         }
+    }
+
+    /// Charges a session for work. Returns its debt: how long until it may have more.
+    pub(super) fn charge_session(&mut self, now: Instant, key: SessionKey, steps: u64) -> Duration {
+        self.sessions.get_mut(key).share.take_in_advance(now, SESSION_RATE, steps)
     }
 
     /// The client has shown that it knows the session: the last packet of the handshake need not be repeated any more.

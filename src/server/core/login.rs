@@ -25,6 +25,7 @@ use crate::common::handshake_keys::{ClientInfo, LoginFailed, LoginKey, LoginResu
 use crate::common::limits::RESUMPTION_LIFETIME;
 use crate::common::opaque::{PasswordRecord, ServerLogin};
 use crate::common::packet::{CLIENT_INFO_BYTES, Cookie, KE1_BYTES, KE3_BYTES, LOGIN_RESULT_BYTES, Nonce, Packet};
+use crate::common::rate::TokenBucket;
 use crate::common::session_cipher::{SessionCipher, Side};
 use crate::common::ticket::ResumptionTicket;
 use crate::common::types::{InstanceId, RequestId, UserName};
@@ -316,6 +317,7 @@ impl Server {
             deadline: now + self.config.liveness,
             unconfirmed: Some(Box::new(HandshakeReply::Login { nonce })),
             staged: None,
+            share: TokenBucket::full(),
             subscriptions: None,
         });
         params

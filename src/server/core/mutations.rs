@@ -7,14 +7,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::Level;
 
 use super::Server;
+use super::query_budget::NAME_BYTE_STEPS;
 use super::request_log::{ReplyStatus, log_sent};
 use super::sessions::{Session, SessionKey};
-use crate::common::limits::{AUDIENCE_MAX_USERS, BATCH_MAX_FILES};
+use crate::common::limits::AUDIENCE_MAX_USERS;
 use crate::common::message::{AudienceRef, Request, Response};
 use crate::common::types::{Audience, FileName, NamedContent, RequestId, UserName};
 use crate::server::auth::accounts::PendingMutation;
@@ -25,11 +26,11 @@ use crate::server::journal::{Change, JournalSeq, LastMutation, Mutation};
 /// Mutations that may be in progress; beyond that, clients get BUSY.
 const QUEUE_MAX: usize = 8_192;
 /// Files put into the index at once, so that a large commit does not delay heartbeats.
-const FILES_PER_ITERATION: usize = 128;
+const FILES_PER_ITERATION: usize = 16;
 /// The cost of finding the audience that a file inherits, besides the users in it.
 const INHERIT_STEPS: usize = 64;
 /// Users that may be examined for the files of one request, so that it does not delay heartbeats.
-const INHERIT_BATCH_STEPS_MAX: usize = BATCH_MAX_FILES * AUDIENCE_MAX_USERS;
+const INHERIT_BATCH_STEPS_MAX: usize = AUDIENCE_MAX_USERS;
 /// Delay before a client repeats a request that got BUSY because the queue is full, in milliseconds.
 const RETRY_FULL_MS: u16 = 200;
 /// The same delay if the user has another mutation in progress or the budget of this iteration is exhausted.
@@ -86,6 +87,9 @@ impl Server {
             }
             return Response::Busy { retry_ms: RETRY_OTHER_MS }.into();
         }
+        if self.charge_session(now, key, 0) > Duration::ZERO {
+            return Response::Busy { retry_ms: RETRY_OTHER_MS }.into();
+        }
         if self.mutations.queue.len() >= QUEUE_MAX {
             return Response::Busy { retry_ms: RETRY_FULL_MS }.into();
         }
@@ -112,10 +116,11 @@ impl Server {
         files: Vec<NamedContent>,
         audience: AudienceRef,
     ) -> Result<Change, Response> {
-        let audience = self.audience_for(key, audience, &files)?;
+        let audience = self.audience_for(now, key, audience, &files)?;
         let session = self.sessions.get(key);
         let usage = self.index.usage_change(session.owner, &files, &audience);
-        self.charge(now, key, files.len() as u64 + usage.new_members)?;
+        let name_bytes = files.iter().map(|file| file.name.as_str().len()).sum();
+        self.charge(now, key, files.len() as u64 + usage.new_members, name_bytes)?;
         match self.config.quotas.refusal(&usage) {
             Some(refusal) => Err(refusal),
             None => Ok(Change::Publish { files, audience, published_s: self.wall_ms(now) / 1_000 }),
@@ -128,14 +133,16 @@ impl Server {
         match self.published_mask(owner, &names) {
             0 => Err(self.reply_for(owner, Some(0))),
             found => {
-                self.charge(now, key, names.len() as u64)?;
+                let name_bytes = names.iter().map(|name| name.as_str().len()).sum();
+                self.charge(now, key, names.len() as u64, name_bytes)?;
                 Ok(Change::Unpublish { names, found })
             }
         }
     }
 
-    /// Charges the user's rate for a mutation. The error delays it.
-    fn charge(&mut self, now: Instant, key: SessionKey, files: u64) -> Result<(), Response> {
+    /// Charges the user's rate and the session's share for a mutation. The error delays it.
+    fn charge(&mut self, now: Instant, key: SessionKey, files: u64, name_bytes: usize) -> Result<(), Response> {
+        self.charge_session(now, key, NAME_BYTE_STEPS * name_bytes as u64);
         let account = self.accounts.get_mut(&self.sessions.get(key).user).ok_or(Response::Rejected)?;
         self.config.quotas.take(&mut account.mutation_bucket, now, files)
     }
@@ -225,6 +232,7 @@ impl Server {
     /// The audience of a PUBLISH. The error is the reply that rejects the request.
     fn audience_for(
         &mut self,
+        now: Instant,
         key: SessionKey,
         audience: AudienceRef,
         files: &[NamedContent],
@@ -235,7 +243,10 @@ impl Server {
             AudienceRef::Staged(staging_key) => staged_audience(session, staging_key).ok_or(Response::UnknownAudience),
             AudienceRef::Inherited { owners } => {
                 let requester = session.owner;
-                self.inherited_audience(requester, &owners, files).map(Arc::new)
+                let mut steps = 0;
+                let audience = self.inherited_audience(requester, &owners, files, &mut steps);
+                self.charge_session(now, key, steps as u64);
+                audience.map(Arc::new)
             }
         }
     }
@@ -247,18 +258,19 @@ impl Server {
         requester: OwnerId,
         owners: &[UserName],
         files: &[NamedContent],
+        steps: &mut usize,
     ) -> Result<Audience, Response> {
         if !self.query_budget.may_inherit() {
             return Err(Response::Busy { retry_ms: RETRY_OTHER_MS });
         }
-        let (mut common, mut steps) = (None, 0);
+        let mut common = None;
         for file in files {
-            let steps_before = steps;
-            let audience = self.index.inherited_audience(requester, owners, file, &mut steps);
-            self.query_budget.charge_inherit(INHERIT_STEPS + steps - steps_before);
+            let steps_before = *steps;
+            let audience = self.index.inherited_audience(requester, owners, file, steps);
+            self.query_budget.charge_inherit(INHERIT_STEPS + *steps - steps_before);
             let audience = audience.ok_or(Response::NotPublished)?;
             // The client splits a batch that is rejected into single files.
-            let is_too_long = files.len() > 1 && steps > INHERIT_BATCH_STEPS_MAX;
+            let is_too_long = files.len() > 1 && *steps > INHERIT_BATCH_STEPS_MAX;
             if is_too_long || *common.get_or_insert_with(|| audience.clone()) != audience {
                 return Err(Response::Rejected);
             }

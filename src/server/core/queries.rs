@@ -9,7 +9,7 @@
 //! page is sent only when it is full or the list has ended, and is otherwise continued in later iterations. Entries are
 //! sorted, because index order reveals publication order, including that of hidden publications.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -115,30 +115,60 @@ impl Server {
         if queued > 0 && (queued >= QUERY_WINDOW || self.queued_queries.len() >= QUEUED_MAX) {
             return Some(Response::Busy { retry_ms: RETRY_MS });
         }
-        if queued > 0 || self.query_budget.is_exhausted() {
-            self.queued_queries.push(session, QueuedQuery { info, progress: QueryProgress::NotStarted(request) });
+        let progress = QueryProgress::NotStarted(request);
+        if queued > 0 || self.query_budget.is_exhausted() || self.charge_session(now, key, 0) > Duration::ZERO {
+            self.queued_queries.push(session, QueuedQuery { info, progress });
+            self.hold_queries_in_debt(now, key);
             return None;
         }
-        self.start_query(now, key, info, request)
+        self.run_query(now, key, QueuedQuery { info, progress })
+    }
+
+    /// The queries of a session that has used up its share wait, in its own queue.
+    fn hold_queries_in_debt(&mut self, now: Instant, key: SessionKey) {
+        let (debt, session) = (self.charge_session(now, key, 0), self.sessions.get(key).cipher.id());
+        if debt > Duration::ZERO && self.queued_queries.hold(session) {
+            self.held_queries.insert((now + debt, session));
+        }
+    }
+
+    fn release_queries(&mut self, now: Instant) {
+        while let Some((_, session)) = self.held_queries.first().copied().filter(|(at, _)| *at <= now) {
+            self.held_queries.pop_first();
+            self.queued_queries.release(session);
+            if let Some(key) = self.sessions.find(&session) {
+                self.hold_queries_in_debt(now, key);
+            }
+        }
+    }
+
+    /// Does one slice of work of a query, on the account of its session.
+    fn run_query(&mut self, now: Instant, key: SessionKey, query: QueuedQuery) -> Option<Response> {
+        let used = self.query_budget.used();
+        let reply = match query.progress {
+            QueryProgress::NotStarted(request) => self.start_query(now, key, query.info, request),
+            QueryProgress::InProgress(page) => self.continue_page(now, key, query.info, page),
+        };
+        self.charge_session(now, key, (self.query_budget.used() - used) as u64);
+        self.hold_queries_in_debt(now, key);
+        reply
     }
 
     /// Continues queued queries, as long as the budget of this iteration lasts.
     pub(super) fn run_queued_queries(&mut self, now: Instant, out: &mut Effects) {
         self.query_budget.reset();
+        self.release_queries(now);
         while !self.query_budget.is_exhausted()
             && let Some((session, queued)) = self.queued_queries.pop()
         {
             let Some(key) = self.sessions.find(&session) else { continue };
             let info = queued.info;
-            let reply = match queued.progress {
-                QueryProgress::NotStarted(request) => self.start_query(now, key, info, request),
-                QueryProgress::InProgress(page) => self.continue_page(now, key, info, page),
-            };
-            if let Some(response) = reply {
+            if let Some(response) = self.run_query(now, key, queued) {
                 info.log_sent(&response, self.sessions.get(key));
                 self.send_reply(key, info.id, response, out);
             }
         }
+        self.query_budget.reset();
     }
 
     fn start_query(&mut self, now: Instant, key: SessionKey, info: RequestInfo, request: Request) -> Option<Response> {

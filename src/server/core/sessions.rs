@@ -16,6 +16,7 @@ use crate::common::crypto::Secret;
 use crate::common::limits::SUBSCRIPTIONS_MAX;
 use crate::common::message::{SubscriptionState, Topic};
 use crate::common::packet::Nonce;
+use crate::common::rate::TokenBucket;
 use crate::common::session_cipher::SessionCipher;
 use crate::common::types::{Audience, InstanceId, RequestId, SessionId, UserName};
 use crate::server::index::OwnerId;
@@ -47,6 +48,8 @@ pub struct Session {
     /// The handshake that began the session; dropped when the client has shown that it knows the outcome.
     pub unconfirmed: Option<Box<HandshakeReply>>,
     pub staged: Option<Box<StagedAudience>>,
+    /// What is left of the session's share of the server's time, in steps.
+    pub share: TokenBucket,
     pub subscriptions: Option<Box<SessionSubscriptions>>,
 }
 

@@ -28,13 +28,13 @@ use crate::server::fair_queue::FairQueue;
 use crate::server::index::OwnerId;
 
 /// Subscribers and publications examined in one iteration: well below a millisecond.
-const STEPS_PER_ITERATION: usize = 2_048;
+const STEPS_PER_ITERATION: usize = 256;
 /// The same in one slice.
-const SLICE_STEPS: usize = 256;
+const SLICE_STEPS: usize = 64;
 /// Changes that may be queued before durable mutations wait.
 const QUEUE_MAX: usize = 1_024;
 /// CHANGED messages sent in one iteration.
-const SENDS_PER_ITERATION: usize = 64;
+const SENDS_PER_ITERATION: usize = 16;
 /// Shortest time between two CHANGED to a session.
 const SEND_INTERVAL: Duration = Duration::from_millis(100);
 

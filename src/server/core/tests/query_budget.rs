@@ -72,8 +72,9 @@ fn a_burst_of_long_searches_keeps_every_iteration_short_and_does_not_block_other
     let query = NameQuery::Exact(name("plan.pdf"));
     assert!(burst(&mut test, &mut vader, vec![Request::Search { query, cursor: None }]).is_empty(), "it is queued");
     let (mut iterations, mut answered, mut received) = (0, 0, None);
-    while test.server.poll_timeout().is_some_and(|due| due <= test.now) {
+    while !test.server.queued_queries.is_empty() {
         iterations += 1;
+        test.now = test.server.poll_timeout().expect("queries wait").max(test.now);
         test.server.run_deferred_work(test.now, ReceiveBuffer::MayHoldMore, &mut test.out);
         assert!(test.server.query_budget.used() <= STEPS_PER_ITERATION + EXCESS_MAX);
         if let Some((_, response)) = replies(&mut test, &mut vader).pop() {
@@ -81,9 +82,48 @@ fn a_burst_of_long_searches_keeps_every_iteration_short_and_does_not_block_other
         }
         answered += replies(&mut test, &mut hans).len() + replies(&mut test, &mut luke).len();
     }
-    assert_eq!(received, Some((2, Response::SearchResults { names: vec![name("plan.pdf")], next: None })));
+    assert_eq!(received, Some((3, Response::SearchResults { names: vec![name("plan.pdf")], next: None })));
     assert_eq!(answered, 2 * QUERY_WINDOW, "the others are answered in the end");
     assert!(iterations > 2 * QUERY_WINDOW, "each takes more than one: {iterations}");
+}
+
+#[test]
+fn a_session_has_a_share_of_the_servers_time_and_what_exceeds_it_waits() {
+    let (mut test, mut hans, mut vader) = test_with_slow_searches();
+    const SEARCHES: u64 = 200;
+    let (start, mut sent, mut answered, mut iterations) = (test.now, 0, 0, 0);
+    while answered < SEARCHES {
+        // As many searches in flight as a session may have.
+        let more = (QUERY_WINDOW as u64 - (sent - answered)).min(SEARCHES - sent);
+        sent += more;
+        answered += burst(&mut test, &mut hans, vec![long_search(); more as usize]).len() as u64;
+        while test.server.poll_timeout().is_some_and(|due| due <= test.now) {
+            test.server.handle_timeout(test.now, &mut test.out);
+            answered += replies(&mut test, &mut hans).len() as u64;
+            iterations += 1;
+        }
+        // Whenever another asks, the server has time: it is answered before anything else is done.
+        let peers = burst(&mut test, &mut vader, vec![Request::Peers { cursor: None }]);
+        assert!(matches!(peers[..], [(_, Response::Users { .. })]), "{peers:?}");
+        test.now = test.server.poll_timeout().expect("a session").max(test.now);
+    }
+    let (took_s, steps) = ((test.now - start).as_secs_f64(), iterations * STEPS_PER_ITERATION);
+    assert!(took_s > 0.5 && steps as f64 <= 4e6 * (took_s + 0.1), "about {steps} steps in {took_s} s");
+}
+
+#[test]
+fn a_flood_of_datagrams_of_one_session_is_dropped_and_the_session_goes_on() {
+    let (mut test, mut hans, mut vader) = test_with_slow_searches();
+    let count = |test: &mut TestServer, client: &mut TestClient| {
+        (0..100_000).map(|_| burst(test, client, vec![Request::Peers { cursor: None }]).len()).sum::<usize>()
+    };
+    let answered = count(&mut test, &mut hans);
+    assert!(answered < 20_000, "{answered} of 100,000 at once");
+    let is_ack = |message: &ServerMessage| matches!(message, ServerMessage::HeartbeatAck { .. });
+    assert!(!test.heartbeat(&mut hans).iter().any(is_ack), "not even heartbeats are answered");
+    assert_eq!(test.heartbeat(&mut vader).len(), 1, "the others do not notice");
+    test.advance(Duration::from_secs(2));
+    assert!(test.heartbeat(&mut hans).iter().any(is_ack));
 }
 
 #[test]
