@@ -74,20 +74,19 @@ impl SharedDir {
         }
     }
 
-    /// Component by component: only folders that match so far are listed.
+    /// Component by component: only folders that match so far are listed. A match that is a folder means everything in it.
     fn expand_pattern(&self, argument: &PathArg, pattern: &Pattern, found: &mut ExpandedPaths) {
         let mut folders = vec![String::new()];
         if let Some((last, parents)) = pattern.components().split_last() {
             for component in parents {
                 folders = self.matching_dirs(&folders, component, found);
             }
-            if pattern.is_folder() {
-                let tops = self.matching_dirs(&folders, last, found);
-                tops.into_iter().for_each(|top| self.walk(top, found));
-            } else {
+            if !pattern.is_folder() {
                 let files = self.matching(&folders, last, FileKind::File, found);
                 found.files.extend(files);
             }
+            let tops = self.matching_dirs(&folders, last, found);
+            tops.into_iter().for_each(|top| self.walk(top, found));
         }
         if found.files.is_empty() && found.errors.is_empty() {
             // As in a shell: a pattern that matches nothing may be a name with a bracket in it.

@@ -69,14 +69,15 @@ fn a_folder_means_everything_in_it_that_is_not_excluded() {
 #[test]
 fn patterns_match_as_in_a_shell() {
     let (_dir, folder) = tree();
-    let all = ["[1].txt", "a.pdf", "b.txt"];
-    assert_eq!(files(&folder, "*", true), all, "no folders, hidden entries, links or files of the server");
+    assert_eq!(files(&folder, "*", true), files(&folder, ".", false), "folders, but no links and nothing left out");
+    assert_eq!(files(&folder, "[ap]*", true), ["a.pdf", "photos/1.jpg", "photos/2.jpg", "photos/sub/3.jpg"]);
     assert_eq!(files(&folder, "*.pdf", true), ["a.pdf"]);
-    assert_eq!(files(&folder, "photos/*", true), ["photos/1.jpg", "photos/2.jpg"]);
+    assert_eq!(files(&folder, "photos/*", true), ["photos/1.jpg", "photos/2.jpg", "photos/sub/3.jpg"]);
+    assert_eq!(files(&folder, "*/sub", true), ["photos/sub/3.jpg"]);
     assert_eq!(files(&folder, "p*/[1-9].jpg", true), ["photos/1.jpg", "photos/2.jpg"]);
     assert_eq!(files(&folder, "*/*/3.jp?", true), ["photos/sub/3.jpg"]);
     assert_eq!(files(&folder, ".config/*", true), [".config/x.pdf"]);
-    assert_eq!(files(&folder, ".*", true), [".hidden"], "a pattern with a dot; never a part file");
+    assert_eq!(files(&folder, ".*", true), [".config/x.pdf", ".hidden"], "a pattern with a dot; never a part file");
     assert_eq!(files(&folder, "m*/", true), ["music/4.mp3"], "a pattern for folders");
     assert_eq!(files(&folder, "[1].txt", true), ["[1].txt"], "no match, but a file of this name");
     assert_eq!(files(&folder, "\\[1\\].t*", true), ["[1].txt"], "quoted characters are not special");
@@ -98,6 +99,7 @@ fn files_that_cannot_be_published_are_reported() {
     assert!(matches!(error("photos/etc/passwd", false), ShareError::Special(_)));
     assert!(matches!(error("empty", false), ShareError::Empty(_)));
     assert!(matches!(error("*.nothing", true), ShareError::NoMatch(_)));
+    assert!(matches!(error("emp*", true), ShareError::NoMatch(_)), "nothing but an empty folder");
     assert!(matches!(error("../*", true), ShareError::NoMatch(_)));
     assert!(matches!(error("a/../../etc/passwd", false), ShareError::Name(..)));
     assert!(matches!(error("/etc/passwd", false), ShareError::Name(..)));
