@@ -4,7 +4,6 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, IsTerminal};
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,10 +17,10 @@ use rustix::fs::FileType;
 
 use crate::client::cli::Options;
 use crate::client::commands::{CommandContext, CommandState, Verb};
-use crate::client::control::{ControlHandle, ServerApi, SessionConfig, SessionControl, local_ips_for, resolve};
-use crate::client::download::{DownloadOptions, Downloader};
+use crate::client::control::SessionControl;
+use crate::client::download::DownloadOptions;
+use crate::client::engine::{ClientEngine, EngineConfig, StartupError};
 use crate::client::exit_code::ExitCode;
-use crate::client::files::SharedFiles;
 use crate::client::shell::command::holds_password;
 use crate::client::shell::interrupt::{
     InterruptState, ShutdownSignal, SignalAction, allow_suspension, block_suspension, watch_signals,
@@ -34,8 +33,6 @@ use crate::client::ui::output::{CommandRun, MessageSink, Output};
 use crate::client::ui::password::DefaultPasswordSource;
 use crate::client::ui::standard_stream::StandardStream;
 use crate::client::ui::terminal::PromptTerminal;
-use crate::client::upload::{Listener, UploadService, slots_within};
-use crate::common::escape::{display_path, escape_controls};
 use crate::common::log_queue;
 use crate::common::opaque::KeyStretching;
 use crate::common::signals::report_file_size_limit_as_error;
@@ -45,51 +42,9 @@ use crate::common::threads;
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the client waits for a reader to accept `Goodbye!`.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
-/// How many times the client tries to find a port that is free on every address that faces the server.
-const PORT_TRIES: usize = 16;
 
 const PASSWORD_ARGUMENT_WARNING: &str = "other users of this machine can read the password in -c; safer are \
     -u with --password-file, the variable FILESHARE_PASSWORD, or the prompt";
-
-/// Why the client cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartupError {
-    /// The server's name cannot be resolved, or there is no route to it.
-    #[error("{}: {error}", escape_controls(server))]
-    Server {
-        server: String,
-        /// The error of the resolver or of the route.
-        error: io::Error,
-    },
-    #[error("{}: {error}", display_path(path))]
-    Path {
-        /// The argument of `--dir` or `--batch`.
-        path: PathBuf,
-        error: io::Error,
-    },
-    #[error("cannot listen for peers on {address}: {error}")]
-    Listen {
-        /// The first of the addresses that were tried.
-        address: SocketAddr,
-        /// Whether `--listen` names the address.
-        is_given: bool,
-        error: io::Error,
-    },
-    /// A thread or a signal handler cannot be created.
-    #[error("{0}")]
-    System(io::Error),
-}
-
-impl From<&StartupError> for ExitCode {
-    fn from(error: &StartupError) -> Self {
-        match error {
-            StartupError::Server { .. } => Self::Unreachable,
-            StartupError::Path { .. } => Self::LocalFile,
-            StartupError::Listen { is_given: true, .. } => Self::Usage,
-            StartupError::Listen { .. } | StartupError::System(_) => Self::Internal,
-        }
-    }
-}
 
 /// What ends the client or may end it.
 enum AppEvent {
@@ -217,28 +172,23 @@ fn create_context(
     {
         output.info(PASSWORD_ARGUMENT_WARNING);
     }
-    let in_dir = |error| StartupError::Path { path: options.dir.clone(), error };
-    let unreachable = |error| StartupError::Server { server: options.server.clone(), error };
-
-    let servers = resolve(&options.server, options.port).map_err(unreachable)?;
-    let files = SharedFiles::open(&options.dir).map_err(in_dir)?;
-    let uploads = UploadService::new(Arc::clone(&files), slots_within(options.upload_slots, options.limit_rate));
-    let tcp_port = listen(options, &servers, &uploads)?;
     let forward = events.clone();
     let logged_out = move || drop(forward.send(AppEvent::LoggedOut));
-    let observer =
-        SessionObserver::start(Arc::clone(&uploads), output.clone(), logged_out).map_err(StartupError::System)?;
-    let config = SessionConfig { servers, tcp_port, stretching: KeyStretching::Argon2id };
-    let control = ControlHandle::start(config, Arc::new(observer)).map_err(StartupError::System)?;
-    let server = ServerApi::new(control.clone());
-    let downloader = Downloader::open(&options.dir, server.clone()).map_err(in_dir)?;
+    let observer = SessionObserver::start(output.clone(), logged_out).map_err(StartupError::System)?;
+    let config = EngineConfig {
+        server: &options.server,
+        port: options.port,
+        dir: &options.dir,
+        listen: options.listen,
+        limit_rate: options.limit_rate,
+        upload_slots: options.upload_slots,
+        stretching: KeyStretching::Argon2id,
+    };
+    let engine = Arc::new(ClientEngine::start(&config, move |event| observer.on_event(event))?);
+    // It lives as long as the process: the end of the client does not wait for uploads.
+    std::mem::forget(Arc::clone(&engine));
     Ok(CommandContext {
-        session: Arc::new(control),
-        server,
-        files,
-        publications: Arc::clone(uploads.publications()),
-        uploads,
-        downloader: Arc::new(downloader),
+        engine,
         state: Arc::<CommandState>::default(),
         passwords: Arc::new(DefaultPasswordSource {
             file: options.password_file.clone(),
@@ -252,45 +202,6 @@ fn create_context(
         download_options: DownloadOptions { on_exists: options.on_exists, retry_for: options.retry_for },
         login_sleep: Arc::new(CommandState::sleep_unless_cancelled),
     })
-}
-
-/// Listens for peers at `--listen`, or else on every address that faces the server, all on one port: only the login finds
-/// out at which of its addresses the server is. Returns the port.
-fn listen(options: &Options, servers: &[SocketAddr], uploads: &Arc<UploadService>) -> Result<u16, StartupError> {
-    let addresses = match options.listen {
-        Some(address) => vec![address],
-        None => {
-            let ips = local_ips_for(servers);
-            let ips = ips.map_err(|error| StartupError::Server { server: options.server.clone(), error })?;
-            ips.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect()
-        }
-    };
-    let start = |address| Listener::start(Arc::clone(uploads), address, options.limit_rate);
-    let mut result = listen_on_all(&addresses, start);
-    // With one address a failure is final; with several, the port that one has taken may be in use on the next.
-    for _ in 1..PORT_TRIES {
-        if result.is_err() && addresses.len() > 1 {
-            result = listen_on_all(&addresses, start);
-        }
-    }
-    let is_given = options.listen.is_some();
-    let listeners = result.map_err(|error| StartupError::Listen { address: addresses[0], is_given, error })?;
-    let port = listeners[0].port();
-    // They live as long as the process: the end of the client does not wait for uploads.
-    std::mem::forget(listeners);
-    Ok(port)
-}
-
-fn listen_on_all<L>(addresses: &[SocketAddr], start: L) -> io::Result<Vec<Listener>>
-where
-    L: Fn(SocketAddr) -> io::Result<Listener>,
-{
-    let mut listeners: Vec<Listener> = Vec::new();
-    for &address in addresses {
-        let port = listeners.first().map_or(address.port(), Listener::port);
-        listeners.push(start(SocketAddr::new(address.ip(), port))?);
-    }
-    Ok(listeners)
 }
 
 /// At the other end of a pipe may be a pager, and then the terminal is the pager's.

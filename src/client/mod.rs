@@ -6,6 +6,7 @@
 //! * `app` constructs and connects everything; `cli` is the command line as typed.
 //! * `shell`: where command lines come from and what they mean.
 //! * `commands`: what each command does; `ui`: what the user sees of it.
+//! * `engine`: one client without input and output, which is all of the following.
 //! * `publications`, `control`, `upload`, `download`: the user's own publications, requests to the server, serving peers,
 //!   downloading from peers.
 //! * `events`: what happens, for programs that follow it.
@@ -18,6 +19,7 @@ pub(crate) mod cli;
 pub(crate) mod commands;
 pub(crate) mod control;
 pub(crate) mod download;
+pub(crate) mod engine;
 pub(crate) mod events;
 pub(crate) mod exit_code;
 #[expect(clippy::disallowed_methods, reason = "drivers: whether a hash can be stored depends on the clock")]
@@ -30,7 +32,8 @@ pub(crate) mod transport;
 pub(crate) mod ui;
 pub(crate) mod upload;
 
-pub use self::app::{StartupError, run as run_client};
+pub use self::app::run as run_client;
 pub use self::cli::Options;
+pub use self::engine::StartupError;
 pub use self::exit_code::ExitCode;
 pub use crate::common::log_queue::finish as finish_log;

@@ -15,18 +15,17 @@ mod verb;
 pub mod wait;
 
 use std::fmt::Display;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::control::{RequestError, ServerApi, SessionControl};
-use crate::client::download::{Download, DownloadOptions};
+use crate::client::control::RequestError;
+use crate::client::download::DownloadOptions;
+use crate::client::engine::ClientEngine;
 use crate::client::exit_code::ExitCode;
-use crate::client::files::SharedFiles;
-use crate::client::publications::OwnPublications;
 use crate::client::ui::message::{CommandResult, ItemFailure};
 use crate::client::ui::output::{CommandRun, Output};
 use crate::client::ui::password::PasswordSource;
-use crate::client::upload::UploadService;
 
 pub use self::cancellation::CommandState;
 pub use self::verb::{Verb, help_text};
@@ -34,17 +33,11 @@ pub use self::verb::{Verb, help_text};
 /// Waits, unless the command is cancelled meanwhile.
 pub type LoginSleep = Arc<dyn Fn(&CommandState, Duration) + Send + Sync>;
 
-/// Everything a command works with. Several contexts may use the same session, folder and downloader at once: output,
-/// cancellation and policy are each context's own.
+/// Everything a command works with. Several contexts may use one engine at once: output, cancellation and policy are each
+/// context's own.
 #[derive(Clone)]
 pub struct CommandContext {
-    pub session: Arc<dyn SessionControl>,
-    pub server: ServerApi,
-    pub files: Arc<SharedFiles>,
-    pub uploads: Arc<UploadService>,
-    pub downloader: Arc<dyn Download>,
-    /// The user's own publications.
-    pub publications: Arc<OwnPublications>,
+    pub engine: Arc<ClientEngine>,
     pub output: Output,
     /// Whether its input lines may be JSON objects.
     pub reads_json: bool,
@@ -54,6 +47,15 @@ pub struct CommandContext {
     pub download_options: DownloadOptions,
     /// Waits between two attempts to log in for `-u`; [`CommandState::sleep_unless_cancelled`] except in tests.
     pub login_sleep: LoginSleep,
+}
+
+/// A command uses the session, the folder and so on as its own.
+impl Deref for CommandContext {
+    type Target = ClientEngine;
+
+    fn deref(&self) -> &ClientEngine {
+        &self.engine
+    }
 }
 
 impl CommandContext {

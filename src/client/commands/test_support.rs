@@ -16,6 +16,7 @@ use crate::client::control::{
 use crate::client::download::{
     Download, DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, IncompleteFile, OnExists,
 };
+use crate::client::engine::ClientEngine;
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
 use crate::client::shell::{self, command};
@@ -317,13 +318,17 @@ impl TestClient {
         let server = ScriptedServer { script: Arc::default(), uploads: uploads.clone() };
         let login_waits: Arc<Mutex<Vec<Duration>>> = Arc::default();
         let waits = Arc::clone(&login_waits);
-        let context = CommandContext {
+        let engine = ClientEngine {
             session: Arc::new(server.clone()),
             server: ServerApi::with_transport(Arc::new(server.clone())),
             files,
             publications: uploads.publications().clone(),
             uploads,
             downloader: Arc::new(server.clone()),
+            _listeners: Vec::new(),
+        };
+        let context = CommandContext {
+            engine: Arc::new(engine),
             output: Output::new(Arc::new(Console::with_writers(
                 OutputOptions::default(),
                 Box::new(out.clone()),

@@ -1,4 +1,4 @@
-//! Reports what happens to the session: to the upload service, and to the user on stderr.
+//! Reports what happens to the session to the user, on stderr.
 //!
 //! The control thread must not wait for a reader of stderr: a pager, a stopped terminal or a full pipe would end the
 //! session. So it puts its lines into a bounded queue, and a thread prints them.
@@ -7,13 +7,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use crate::client::control::Observer;
+use crate::client::engine::SessionEvent;
 use crate::client::ui::output::Output;
-use crate::client::upload::UploadService;
-use crate::common::crypto::Secret;
-use crate::common::handshake_keys::SessionParams;
 use crate::common::threads;
-use crate::common::types::UserName;
 
 /// Lines that wait to be printed; further ones are dropped.
 const QUEUE_MAX: usize = 64;
@@ -21,9 +17,8 @@ const QUEUE_MAX: usize = 64;
 /// Called when the user has been logged out.
 type LogoutCallback = Arc<dyn Fn() + Send + Sync>;
 
-/// The client's observer of its session.
+/// Prints what happens to the session.
 pub struct SessionObserver {
-    uploads: Arc<UploadService>,
     on_logout: LogoutCallback,
     queue: SyncSender<QueuedMessage>,
 }
@@ -36,16 +31,28 @@ enum QueuedMessage {
 impl SessionObserver {
     /// Starts the printing thread, which ends with the observer. `on_logout` is called after the line that reports the
     /// logout, so that its consequences are printed later.
-    pub fn start(
-        uploads: Arc<UploadService>,
-        output: Output,
-        on_logout: impl Fn() + Send + Sync + 'static,
-    ) -> io::Result<Self> {
+    pub fn start(output: Output, on_logout: impl Fn() + Send + Sync + 'static) -> io::Result<Self> {
         let (queue, messages) = sync_channel(QUEUE_MAX);
         let on_logout: LogoutCallback = Arc::new(on_logout);
         let callback = Arc::clone(&on_logout);
         threads::spawn("observer", move || print(&messages, &output.of_none(), &*callback))?;
-        Ok(Self { uploads, on_logout, queue })
+        Ok(Self { on_logout, queue })
+    }
+
+    /// Does not block.
+    pub fn on_event(&self, event: SessionEvent) {
+        match event {
+            SessionEvent::ConnectionLost => log::info!("the server does not answer: reconnecting"),
+            SessionEvent::Reconnected => self.print_async("reconnected".into()),
+            SessionEvent::LoggedOut => {
+                if self.queue.try_send(QueuedMessage::LoggedOut).is_err() {
+                    (self.on_logout)();
+                }
+            }
+            SessionEvent::Resynced { files } => {
+                self.print_async(format!("publications lost by the server and published again: {files}"));
+            }
+        }
     }
 
     fn print_async(&self, line: String) {
@@ -63,33 +70,6 @@ fn print(messages: &Receiver<QueuedMessage>, output: &Output, on_logout: &dyn Fn
                 on_logout();
             }
         }
-    }
-}
-
-impl Observer for SessionObserver {
-    fn session_started(&self, _: &UserName, params: &SessionParams, ticket_key: &Secret, resumed: bool) {
-        self.uploads.set_ticket_key(ticket_key, params.server_time_ms);
-        if resumed {
-            self.print_async("reconnected".into());
-        }
-    }
-
-    fn connection_lost(&self) {
-        log::info!("the server does not answer: reconnecting");
-    }
-
-    fn logged_out(&self) {
-        if self.queue.try_send(QueuedMessage::LoggedOut).is_err() {
-            (self.on_logout)();
-        }
-    }
-
-    fn resynced(&self, files: usize) {
-        self.print_async(format!("publications lost by the server and published again: {files}"));
-    }
-
-    fn free_slots(&self) -> u8 {
-        self.uploads.free_slots()
     }
 }
 
@@ -139,7 +119,6 @@ mod tests {
 
     #[test]
     fn the_control_thread_does_not_wait_for_a_reader() {
-        let dir = tempfile::tempdir().unwrap();
         let ((entered, has_entered), (resume_sender, resume), (err, lines)) = (channel(), channel(), channel());
         let stdout = Box::new(BlockedStream { entered, resume });
         let console = Console::with_writers(OutputOptions::default(), stdout, Box::new(Lines(err.clone())));
@@ -148,12 +127,11 @@ mod tests {
         let command = std::thread::spawn(move || printing.result(CommandResult::goodbye()));
         has_entered.recv_timeout(TIMEOUT).expect("the command thread holds the streams");
 
-        let uploads = UploadService::open_uncached(dir.path());
-        let observer = SessionObserver::start(uploads, output, move || _ = err.send("the event".into())).unwrap();
+        let observer = SessionObserver::start(output, move || _ = err.send("the event".into())).unwrap();
         let (done, is_done) = channel();
         let control = std::thread::spawn(move || {
-            observer.logged_out();
-            (0..10 * QUEUE_MAX).for_each(|files| observer.resynced(files));
+            observer.on_event(SessionEvent::LoggedOut);
+            (0..10 * QUEUE_MAX).for_each(|files| observer.on_event(SessionEvent::Resynced { files }));
             done.send(()).unwrap();
             observer
         });

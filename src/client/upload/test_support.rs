@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -165,13 +164,5 @@ pub(super) fn skip_data(reader: &mut RecordReader<PeerResponse>) -> (u64, PeerRe
             Frame::Data { bytes, .. } => skipped += bytes.len() as u64,
             Frame::Message(message) => return (skipped, message),
         }
-    }
-}
-
-/// For the tests of the commands.
-impl UploadService {
-    /// Without a cache on the disk.
-    pub(in crate::client) fn open_uncached(dir: &Path) -> Arc<Self> {
-        Self::new(SharedFiles::with_cache_dir(dir, None).unwrap(), 1)
     }
 }

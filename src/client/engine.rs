@@ -1,0 +1,211 @@
+//! One client without input and output: the session with the server, the shared folder, uploads and downloads. Any number
+//! of command contexts work over it at once.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::client::control::{
+    ControlHandle, Observer, ServerApi, SessionConfig, SessionControl, local_ips_for, resolve,
+};
+use crate::client::download::{Download, Downloader};
+use crate::client::exit_code::ExitCode;
+use crate::client::files::SharedFiles;
+use crate::client::publications::OwnPublications;
+use crate::client::upload::{Listener, UploadService, slots_within};
+use crate::common::crypto::Secret;
+use crate::common::escape::{display_path, escape_controls};
+use crate::common::handshake_keys::SessionParams;
+use crate::common::opaque::KeyStretching;
+use crate::common::types::UserName;
+
+/// How many times the client tries to find a port that is free on every address that faces the server.
+const PORT_TRIES: usize = 16;
+
+/// Why the client cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartupError {
+    /// The server's name cannot be resolved, or there is no route to it.
+    #[error("{}: {error}", escape_controls(server))]
+    Server {
+        server: String,
+        /// The error of the resolver or of the route.
+        error: io::Error,
+    },
+    #[error("{}: {error}", display_path(path))]
+    Path {
+        /// The argument of `--dir` or `--batch`.
+        path: PathBuf,
+        error: io::Error,
+    },
+    #[error("cannot listen for peers on {address}: {error}")]
+    Listen {
+        /// The first of the addresses that were tried.
+        address: SocketAddr,
+        /// Whether `--listen` names the address.
+        is_given: bool,
+        error: io::Error,
+    },
+    /// A thread or a signal handler cannot be created.
+    #[error("{0}")]
+    System(io::Error),
+}
+
+impl From<&StartupError> for ExitCode {
+    fn from(error: &StartupError) -> Self {
+        match error {
+            StartupError::Server { .. } => Self::Unreachable,
+            StartupError::Path { .. } => Self::LocalFile,
+            StartupError::Listen { is_given: true, .. } => Self::Usage,
+            StartupError::Listen { .. } | StartupError::System(_) => Self::Internal,
+        }
+    }
+}
+
+/// What an engine is started with.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineConfig<'a> {
+    /// Host name or IP address of the server.
+    pub server: &'a str,
+    /// UDP port of the server.
+    pub port: u16,
+    /// The shared folder.
+    pub dir: &'a Path,
+    /// Where to listen for peers; `None`: each local address that faces the server, one free port.
+    pub listen: Option<SocketAddr>,
+    /// Bytes a second of all uploads together.
+    pub limit_rate: Option<u64>,
+    /// Most uploads that run at once.
+    pub upload_slots: u8,
+    /// The cost of stretching a password.
+    pub stretching: KeyStretching,
+}
+
+/// What happens to the session, as far as a user is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionEvent {
+    /// The server has been silent for the liveness time; the client reconnects.
+    ConnectionLost,
+    Reconnected,
+    /// The server has logged the user out, or the user could not be logged in again.
+    LoggedOut,
+    /// The server had lost acknowledged publications; after a reconnect they were published again.
+    Resynced {
+        files: usize,
+    },
+}
+
+/// See the [module](self). Dropping it ends uploads and session without a message to the server: see
+/// [`logout`](SessionControl::logout).
+pub struct ClientEngine {
+    pub session: Arc<dyn SessionControl>,
+    pub server: ServerApi,
+    pub files: Arc<SharedFiles>,
+    pub uploads: Arc<UploadService>,
+    pub downloader: Arc<dyn Download>,
+    /// The user's own publications.
+    pub publications: Arc<OwnPublications>,
+    /// They serve peers until they are dropped.
+    pub _listeners: Vec<Listener>,
+}
+
+impl ClientEngine {
+    /// Constructs the components and connects them. Nothing is sent to the server yet. `on_event` is called on the control
+    /// thread; it must not block.
+    pub fn start(
+        config: &EngineConfig<'_>,
+        on_event: impl Fn(SessionEvent) + Send + Sync + 'static,
+    ) -> Result<Self, StartupError> {
+        let in_dir = |error| StartupError::Path { path: config.dir.into(), error };
+        let unreachable = |error| StartupError::Server { server: config.server.into(), error };
+        let servers = resolve(config.server, config.port).map_err(unreachable)?;
+        let files = SharedFiles::open(config.dir).map_err(in_dir)?;
+        let uploads = UploadService::new(Arc::clone(&files), slots_within(config.upload_slots, config.limit_rate));
+        let listeners = listen(config, &servers, &uploads)?;
+        let observer = EngineObserver { uploads: Arc::clone(&uploads), on_event: Box::new(on_event) };
+        let session = SessionConfig { servers, tcp_port: listeners[0].port(), stretching: config.stretching };
+        let control = ControlHandle::start(session, Arc::new(observer)).map_err(StartupError::System)?;
+        let server = ServerApi::new(control.clone());
+        let downloader = Downloader::open(config.dir, server.clone()).map_err(in_dir)?;
+        Ok(Self {
+            session: Arc::new(control),
+            server,
+            files,
+            publications: Arc::clone(uploads.publications()),
+            uploads,
+            downloader: Arc::new(downloader),
+            _listeners: listeners,
+        })
+    }
+}
+
+/// Listens for peers at the given address, or else on every address that faces the server, all on one port: only the login
+/// finds out at which of its addresses the server is. At least one listener.
+fn listen(
+    config: &EngineConfig<'_>,
+    servers: &[SocketAddr],
+    uploads: &Arc<UploadService>,
+) -> Result<Vec<Listener>, StartupError> {
+    let addresses = match config.listen {
+        Some(address) => vec![address],
+        None => {
+            let ips = local_ips_for(servers);
+            let ips = ips.map_err(|error| StartupError::Server { server: config.server.into(), error })?;
+            ips.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect()
+        }
+    };
+    let start = |address| Listener::start(Arc::clone(uploads), address, config.limit_rate);
+    let mut result = listen_on_all(&addresses, start);
+    // With one address a failure is final; with several, the port that one has taken may be in use on the next.
+    for _ in 1..PORT_TRIES {
+        if result.is_err() && addresses.len() > 1 {
+            result = listen_on_all(&addresses, start);
+        }
+    }
+    let is_given = config.listen.is_some();
+    result.map_err(|error| StartupError::Listen { address: addresses[0], is_given, error })
+}
+
+fn listen_on_all<L>(addresses: &[SocketAddr], start: L) -> io::Result<Vec<Listener>>
+where
+    L: Fn(SocketAddr) -> io::Result<Listener>,
+{
+    let mut listeners: Vec<Listener> = Vec::new();
+    for &address in addresses {
+        let port = listeners.first().map_or(address.port(), Listener::port);
+        listeners.push(start(SocketAddr::new(address.ip(), port))?);
+    }
+    Ok(listeners)
+}
+
+/// Gives the keys of tickets to the upload service, and passes on what concerns the user.
+struct EngineObserver {
+    uploads: Arc<UploadService>,
+    on_event: Box<dyn Fn(SessionEvent) + Send + Sync>,
+}
+
+impl Observer for EngineObserver {
+    fn session_started(&self, _: &UserName, params: &SessionParams, ticket_key: &Secret, resumed: bool) {
+        self.uploads.set_ticket_key(ticket_key, params.server_time_ms);
+        if resumed {
+            (self.on_event)(SessionEvent::Reconnected);
+        }
+    }
+
+    fn connection_lost(&self) {
+        (self.on_event)(SessionEvent::ConnectionLost);
+    }
+
+    fn logged_out(&self) {
+        (self.on_event)(SessionEvent::LoggedOut);
+    }
+
+    fn resynced(&self, files: usize) {
+        (self.on_event)(SessionEvent::Resynced { files });
+    }
+
+    fn free_slots(&self) -> u8 {
+        self.uploads.free_slots()
+    }
+}
