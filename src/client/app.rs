@@ -22,6 +22,7 @@ use crate::client::download::DownloadOptions;
 use crate::client::engine::{ClientEngine, EngineConfig, StartupError};
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::holds_password;
+use crate::client::shell::input::Input;
 use crate::client::shell::interrupt::{
     InterruptState, ShutdownSignal, SignalAction, allow_suspension, block_suspension, watch_signals,
 };
@@ -167,8 +168,11 @@ fn create_context(
     output: &Output,
     events: &Sender<AppEvent>,
 ) -> Result<CommandContext, StartupError> {
+    let has_password = |command: &OsString| {
+        Input::parse(command.as_bytes(), options.json).is_ok_and(|input| holds_password(&input.line))
+    };
     if let InputMode::Commands(commands) = mode
-        && commands.iter().any(|command| holds_password(command.as_bytes()))
+        && commands.iter().any(has_password)
     {
         output.info(PASSWORD_ARGUMENT_WARNING);
     }

@@ -14,6 +14,7 @@ mod edge_cases_files;
 mod edge_cases_login;
 mod exit_status;
 mod job_control;
+mod json;
 mod logout;
 mod persistence;
 mod secrets;

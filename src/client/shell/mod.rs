@@ -3,7 +3,7 @@
 
 pub mod command;
 mod completion;
-mod input;
+pub mod input;
 mod interactive;
 pub mod interrupt;
 pub mod path_arg;

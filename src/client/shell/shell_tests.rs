@@ -2,6 +2,8 @@ use std::io::Cursor;
 
 use super::*;
 use crate::client::commands::test_support::TestClient;
+use crate::client::ui::message::{Message, MessageBody};
+use crate::client::ui::output::test_support::Messages;
 
 fn script(lines: &str, batch: bool, stay: bool) -> Script {
     Script { lines: Box::new(Cursor::new(lines.to_string())), stop_at_failure: batch, stay }
@@ -109,4 +111,104 @@ fn a_line_that_is_not_utf_8_fails_alone() {
     let script = Script { lines: Box::new(Cursor::new(lines)), stop_at_failure: false, stay: false };
     assert_eq!(run_script(&client.context, script), ShellExit::Leave(ExitCode::Usage));
     assert_eq!(client.printed(), (NO_PEERS.into(), "client: the line is not valid UTF-8\n".into()));
+}
+
+/// What came of these input lines with `--json`: the exit, and each message as id, type and what matters of it.
+fn run_json(client: &mut TestClient, lines: &[u8], batch: bool) -> (ShellExit, Vec<String>) {
+    let messages = Messages::default();
+    (client.context.output, client.context.reads_json) = (messages.output(), true);
+    let script = Script { lines: Box::new(Cursor::new(lines.to_vec())), stop_at_failure: batch, stay: false };
+    let exit = run_script(&client.context, script);
+    let words = |Message { id, body }| {
+        let id = serde_json::to_string(&id).unwrap();
+        match body {
+            MessageBody::Result(result) => format!("{id} result {}", result.to_text().trim_end()),
+            MessageBody::End(end) => format!("{id} end {:?} {}", end.command, end.code as u8),
+            MessageBody::Note(note) => format!("{id} {:?} {}", note.level, note.text),
+            MessageBody::Progress(_) | MessageBody::Event(_) => panic!("{body:?}"),
+        }
+    };
+    (exit, messages.take().into_iter().map(words).collect())
+}
+
+#[test]
+fn every_command_has_an_id_and_an_end() {
+    let mut client = TestClient::logged_in();
+    let lines = b"lap\n\n# a comment\n {\"id\": \"a1\", \"command\": \"get x\"}\r\n{\"id\":2.5,\"command\":\"# no command\"}\nput x\n{\"command\": \"xit\"}\nlap\n";
+    let (exit, words) = run_json(&mut client, lines, false);
+    let expected = [
+        "1 result No active peers",
+        "1 end \"lap\" 0",
+        "\"a1\" Error x: no active peer has published it",
+        "\"a1\" result File not found",
+        "\"a1\" end \"get\" 5",
+        "2.5 end \"\" 0",
+        "4 Error unknown command 'put'; 'help' lists the commands",
+        "4 result ",
+        "4 end \"put\" 2",
+    ];
+    assert_eq!(words, expected);
+    let ShellExit::Xit(ExitCode::NotFound, run) = exit else { panic!("{exit:?}") };
+    client.context.output.end(run, "xit", ExitCode::Success);
+}
+
+#[test]
+fn an_input_line_that_is_no_object_fails_alone() {
+    const REASON: &str = "expected {\"id\": ..., \"command\": \"...\"} and no other fields";
+    for (line, id, reason) in [
+        (&b"{"[..], "1", "not a JSON object: column 1"),
+        (b"{\"id\": 7, \"command\": \"lap\"} more", "1", "not a JSON object: column 29"),
+        (b"{\"id\": 7, \"command\": \"lap\", \"more\": 1}", "7", REASON),
+        (b"{\"id\": \"a\"}", "\"a\"", REASON),
+        (b"{\"id\": \"a\", \"command\": [\"auth hans secret\"]}", "\"a\"", REASON),
+        (b"{\"id\": {}, \"command\": \"auth hans secret\"}", "1", REASON),
+        (b"{\"command\": \"auth hans secret\", \"command\": \"auth hans secret\"}", "1", REASON),
+        (b"{\xff\xfe\x00", "1", "not a JSON object: column 2"),
+    ] {
+        let mut client = TestClient::logged_in();
+        let (exit, words) = run_json(&mut client, &[line, b"\nlap\n"].concat(), false);
+        assert_eq!(exit, ShellExit::Leave(ExitCode::Usage));
+        let skipped = [format!("{id} Error {reason}"), format!("{id} end \"\" 2")];
+        assert_eq!(words, [&skipped[..], &["2 result No active peers".into(), "2 end \"lap\" 0".into()]].concat());
+    }
+}
+
+#[test]
+fn a_failure_ends_a_batch_of_objects_unless_it_is_ignored() {
+    let mut client = TestClient::logged_in();
+    let lines = b"{\"command\": \"-get x\"}\n-get x\n{\"command\": \"get\"}\nlap\n";
+    let (exit, words) = run_json(&mut client, lines, true);
+    assert_eq!(exit, ShellExit::Leave(ExitCode::Usage));
+    let ends: Vec<&String> = words.iter().filter(|words| words.contains(" end ")).collect();
+    assert_eq!(ends, ["1 end \"get\" 5", "2 end \"get\" 5", "3 end \"get\" 2"]);
+}
+
+#[test]
+fn objects_are_commands_with_json_alone() {
+    let client = TestClient::logged_in();
+    run_script(&client.context, script("{\"command\": \"lap\"}\n", false, false));
+    assert_eq!(client.printed().1, "client: unknown command '{command:'; 'help' lists the commands\n");
+}
+
+#[test]
+fn a_line_above_64_kib_is_skipped_with_json() {
+    let mut client = TestClient::logged_in();
+    let of_length = |length: usize| {
+        let around = "{\"id\": \"long\", \"command\": \"sch \"}".len();
+        format!("{{\"id\": \"long\", \"command\": \"sch {}\"}}\n", "x".repeat(length - around))
+    };
+    let lines = [of_length(64 << 10), of_length((64 << 10) + 1), of_length(10 << 20), "lap".into()].concat();
+    let (exit, words) = run_json(&mut client, lines.as_bytes(), false);
+    assert_eq!(exit, ShellExit::Leave(ExitCode::Usage));
+    let expected = [
+        "\"long\" result No files found",
+        "\"long\" end \"sch\" 0",
+        "2 Error the line is too long",
+        "2 end \"\" 2",
+        "3 Error the line is too long",
+        "3 end \"\" 2",
+        "4 result No active peers",
+        "4 end \"lap\" 0",
+    ];
+    assert_eq!(words, expected);
 }
