@@ -209,7 +209,7 @@ impl<'a> OrderedReporter<'a> {
                     bytes: item.content.size,
                     code: outcome.code() as u8,
                 });
-                let elapsed_ms = self.started.elapsed().as_millis() as u64;
+                let elapsed_ms = clock().saturating_duration_since(self.started).as_millis() as u64;
                 self.state.borrow_mut().outcomes[index] = Some(Outcome { of_download: outcome, elapsed_ms });
                 if let Some(reshare) = reshare {
                     reshare.ended(index, is_saved);

@@ -70,7 +70,7 @@ impl Output {
 
     /// The command has ended; nothing of it follows.
     pub fn end(&self, run: CommandRun, command: &str, code: ExitCode) {
-        let elapsed_ms = run.started.elapsed().as_millis() as u64;
+        let elapsed_ms = clock().saturating_duration_since(run.started).as_millis() as u64;
         let end = CommandEnd { command: command.into(), ok: code.is_success(), code, elapsed_ms };
         self.of(&run).send(MessageBody::End(end));
     }
