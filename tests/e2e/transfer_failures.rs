@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::test_support::misbehaving_peer::MisbehavingPeer;
 use crate::test_support::relay::{TcpRelay, UdpRelay};
-use crate::test_support::{COMMANDS, CREDENTIALS, Client, Running, TestEnv, entries, isolate, seeded_bytes};
+use crate::test_support::{COMMANDS, CREDENTIALS, Client, Running, TestEnv, entries, free_port, isolate, seeded_bytes};
 
 #[test]
 fn content_that_does_not_match_its_hash_is_exit_7_and_leaves_no_file() {
@@ -118,4 +118,22 @@ fn get_share_republishes_to_the_same_audience() {
     yoda.expect(0, &["open downloaded successfully", "plan downloaded successfully"]);
     let leia = env.client("leia").user_as("leia", "x").args(["-q"]).run(&["get open plan"]);
     leia.expect(5, &["open downloaded successfully", "File not found"]);
+}
+
+#[test]
+fn a_user_who_claims_the_address_of_another_does_not_keep_its_files_away() {
+    let env = TestEnv::new();
+    let (port, content) = (free_port(), seeded_bytes(8, 3 << 20));
+    let listen = format!("127.0.0.1:{port}");
+    let hans = env.client("hans").user().file("a", &content).args(["--listen", &listen]);
+    let _hans = hans.stay(&["pub a"], &["File published successfully"]);
+    let _vader = MisbehavingPeer::claim(env.address(), "vader", "a", &content, port);
+    // Which of the two users is tried first is decided by lot.
+    for _ in 0..4 {
+        let yoda = env.client("yoda").user().args(["-q"]);
+        let copy = yoda.dir().join("a");
+        yoda.run(&["get a"]).expect(0, &["a downloaded successfully"]);
+        assert!(fs::read(&copy).expect("a copy") == content);
+        fs::remove_file(copy).expect("our own file");
+    }
 }

@@ -52,21 +52,8 @@ impl MisbehavingPeer {
     /// Like [`start`](Self::start), but publishes this size.
     pub fn start_with_size(server: SocketAddr, user: &str, name: &str, truth: &[u8], size: u64) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let key = Arc::new(TicketKey::default());
-        let options = SessionConfig {
-            servers: vec![server],
-            tcp_port: listener.local_addr().expect("a bound socket").port(),
-            stretching: KeyStretching::Argon2id,
-        };
-        let control = ControlHandle::start(options, key.clone()).expect("a control thread");
-        let password = Zeroizing::new(super::password(user).as_bytes().to_vec());
-        control.login(UserName::parse(user).expect("a user name"), password).expect("a good password");
-        let hash = ContentHash(*blake3::hash(truth).as_bytes());
-        let content = Content { hash, size, mtime_ms: 0 };
-        let published = NamedContent { name: FileName::parse(name).expect("a file name"), content };
-        ServerApi::new(control.clone())
-            .publish(&[published], &PublishAudience::Audience(Audience::Everyone))
-            .expect("an active session");
+        let port = listener.local_addr().expect("a bound socket").port();
+        let (peer, key) = Self::publish(server, user, name, Content { hash: hash(truth), size, mtime_ms: 0 }, port);
         let false_bytes: Vec<u8> = truth.iter().map(|byte| !byte).collect();
         // Ends with the process: accepting cannot be interrupted without unsafe code, and the thread owns nothing else.
         thread::spawn(move || {
@@ -75,8 +62,31 @@ impl MisbehavingPeer {
                 let _ = serve(stream, &key, &false_bytes);
             }
         });
-        Self { _control: control }
+        peer
     }
+
+    /// Logs in as `user`, claims that its files are served at `port`, which is another client's, and publishes `truth`.
+    pub fn claim(server: SocketAddr, user: &str, name: &str, truth: &[u8], port: u16) -> Self {
+        let content = Content { hash: hash(truth), size: truth.len() as u64, mtime_ms: 0 };
+        Self::publish(server, user, name, content, port).0
+    }
+
+    fn publish(server: SocketAddr, user: &str, name: &str, content: Content, tcp_port: u16) -> (Self, Arc<TicketKey>) {
+        let key = Arc::new(TicketKey::default());
+        let options = SessionConfig { servers: vec![server], tcp_port, stretching: KeyStretching::Argon2id };
+        let control = ControlHandle::start(options, key.clone()).expect("a control thread");
+        let password = Zeroizing::new(super::password(user).as_bytes().to_vec());
+        control.login(UserName::parse(user).expect("a user name"), password).expect("a good password");
+        let published = NamedContent { name: FileName::parse(name).expect("a file name"), content };
+        ServerApi::new(control.clone())
+            .publish(&[published], &PublishAudience::Audience(Audience::Everyone))
+            .expect("an active session");
+        (Self { _control: control }, key)
+    }
+}
+
+fn hash(bytes: &[u8]) -> ContentHash {
+    ContentHash(*blake3::hash(bytes).as_bytes())
 }
 
 fn serve(mut stream: TcpStream, key: &TicketKey, false_bytes: &[u8]) -> Result<(), TransportError> {
