@@ -68,7 +68,7 @@ _fs_alive() {
 # FD PID: waits until the process at the other end of a pipe has ended; kills it after 10 seconds.
 _fs_await_end() {
     local life=$1 line status=0
-    # The end of the file is 1, and the timeout more than 128.
+    # More than 128 is the timeout, 1 the end.
     IFS= read -r -t 10 -u "$life" line || status=$?
     ((status <= 128)) || kill -KILL "$2" 2>/dev/null || true
     exec {life}<&-
@@ -104,11 +104,11 @@ fs_start_server() {
         </dev/null >"$FS_DIR/server.ready" 2>>"$FS_DIR/server.err" &
     FS_SERVER_PID=$!
     exec {_fs_server_life}<"$FS_DIR/server.ready"
-    local line=
-    IFS= read -r -t "$FS_TIMEOUT" -u "$_fs_server_life" line || true
+    local line='' status=0
+    IFS= read -r -t "$FS_TIMEOUT" -u "$_fs_server_life" line || status=$?
     if [[ $line != "listening on "*:* ]]; then
         local reason="the server does not become ready"
-        _fs_alive "$FS_SERVER_PID" || reason="the server ended: $(tail -n 1 "$FS_DIR/server.err")"
+        ((status > 128)) || reason="the server ended: $(tail -n 1 "$FS_DIR/server.err")"
         fs_stop_server
         _fs_fail "$reason"
         return
@@ -140,15 +140,16 @@ fs_start_client() {
         _fs_become "$name" "$FS_BIN/client" 127.0.0.1 "$FS_PORT" --dir "$folder" "$@"
     ) <"$FS_DIR/$name.in" >>"$FS_DIR/$name.out" 2>>"$FS_DIR/$name.err" &
     FS_PID[$name]=$!
+    exec {life}<"$FS_DIR/$name.life"
     # Passes lines on until the client has ended. The shell that waits here reaps `cat`; it would not reap the client while it
     # reads, and `tail` would take it for running.
     (
         _fs_close_keyboards
-        cat "$FS_DIR/$name.life" &
+        cat <&"$life" &
         tail --pid $! -n +1 -f "$FS_DIR/$name.out" &
         wait
     ) </dev/null >"$FS_DIR/$name.lines" 2>/dev/null &
-    exec {life}<"$FS_DIR/$name.life" {lines}<"$FS_DIR/$name.lines"
+    exec {lines}<"$FS_DIR/$name.lines"
     _fs_life[$name]=$life
     _fs_lines[$name]=$lines
 }

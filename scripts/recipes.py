@@ -101,7 +101,7 @@ def prepare(folder, recipe):
     runtime.mkdir(mode=0o700)
     return {
         "HOME": str(folder),
-        "PATH": "%s:/usr/local/bin:/usr/bin:/bin" % programs,
+        "PATH": "%s:%s" % (programs, os.environ["PATH"]),
         "LANG": "C.UTF-8",
         "LOGNAME": "nobody",
         "TMPDIR": str(folder),
