@@ -182,7 +182,7 @@ class Share:
         atexit.unregister(self.close)
         clients, self._clients = self._clients, []
         for client in clients:
-            client._program.close_stdin()
+            client._program.send_signal(signal.SIGTERM)
         for client in clients:
             client._program.end()
         if self._server:
@@ -381,9 +381,9 @@ class Client:
         self._program.kill()
 
     def restart(self):
-        """Logs out if the client runs, and starts it again."""
-        if self._program.is_running():
-            self.xit()
+        """Logs out if the client runs, whatever it does, and starts it again."""
+        self._program.send_signal(signal.SIGTERM)
+        self._program.end()
         self.start()
 
     @property
