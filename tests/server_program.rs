@@ -310,6 +310,29 @@ fn a_log_that_nobody_reads_stops_nothing() {
 }
 
 #[test]
+fn a_json_log_that_nobody_read_says_how_many_lines_are_missing() {
+    let folder = folder(SAMPLE);
+    let mut server =
+        ServerProcess::start(folder.path(), &["0", "--ephemeral", "--log-format", "json", "--log-level", "trace"]);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(server.address).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let hello = Packet::Hello { version: PROTOCOL_VERSION, nonce: [7; 16] }.to_bytes();
+    // A line each, more than the queue and the pipe hold.
+    for _ in 0..8_000 {
+        socket.send(&[0]).unwrap();
+        exchange(&socket, &hello);
+    }
+    server.signal(Signal::TERM);
+    let log = BufReader::new(server.child.stderr.take().unwrap());
+    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap());
+    let counts: Vec<u64> =
+        lines.filter(|line| line["event"] == "lines_left_out").map(|line| line["count"].as_u64().unwrap()).collect();
+    assert!(!counts.is_empty() && counts.iter().all(|&count| count > 0), "{counts:?}");
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn forget_deletes_what_a_removed_user_has_published() {
     let folder = folder(SAMPLE);
     let mut server = ServerProcess::start(folder.path(), &["0"]);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::kv::Value;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -70,6 +70,13 @@ impl QueuedLogger {
         Ok(Self { format: format(lines), queue, left_out })
     }
 
+    /// Whether everything queued was written in time.
+    fn wait_until_written(&self) -> bool {
+        let (_written, written) = bounded(0);
+        self.queue.send_timeout(LogEntry::Flush { _written }, FLUSH_TIMEOUT).is_ok()
+            && written.recv_timeout(FLUSH_TIMEOUT) == Err(RecvTimeoutError::Disconnected)
+    }
+
     /// Logs how many lines were left out, when half of the queue is free again: so there is room for that line.
     fn report_left_out(&self) {
         if self.left_out.load(Ordering::Relaxed) == 0 || self.queue.len() > QUEUE_MAX_LINES / 2 {
@@ -104,9 +111,10 @@ impl Log for QueuedLogger {
 
     fn flush(&self) {
         self.report_left_out();
-        let (_written, written) = bounded(0);
-        if self.queue.send_timeout(LogEntry::Flush { _written }, FLUSH_TIMEOUT).is_ok() {
-            let _ = written.recv_timeout(FLUSH_TIMEOUT);
+        // A reader that came late has made room for the report.
+        if self.wait_until_written() && self.left_out.load(Ordering::Relaxed) > 0 {
+            self.report_left_out();
+            self.wait_until_written();
         }
     }
 }
@@ -190,6 +198,18 @@ mod tests {
         assert!(written[said - 1].ends_with(&format!("line {}\n", said - 1)), "in its place");
         assert_eq!(written.len(), said + 2);
         assert!(written[said + 1].ends_with("the last\n"));
+    }
+
+    #[test]
+    fn a_reader_that_comes_at_the_end_is_told_of_the_gap_too() {
+        let (to, reader) = mpsc::sync_channel(0);
+        let logger = start(SlowReader(to));
+        (0..3 * QUEUE_MAX_LINES).for_each(|at| log(&logger, &format!("line {at}")));
+        let written = std::thread::spawn(move || reader.iter().collect::<Vec<String>>());
+        logger.flush();
+        drop(logger);
+        let written = written.join().unwrap();
+        assert!(written.last().unwrap().contains("were left out here"), "{:?}", written.last());
     }
 
     #[test]
