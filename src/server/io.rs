@@ -1,6 +1,6 @@
 //! The event sources of the server: the UDP socket and the signals.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,14 +60,38 @@ pub struct Signals {
     wake: std::os::unix::net::UnixStream,
 }
 
+/// See [`Signals::stopper`].
+pub struct Stopper {
+    stop: Arc<AtomicBool>,
+    wake: std::os::unix::net::UnixStream,
+}
+
+impl Stopper {
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // A full socket pair wakes the event loop too.
+        let _ = (&self.wake).write(&[0]);
+    }
+}
+
 impl Signals {
-    /// Installs the handler for SIGHUP (reload). SIGINT and SIGTERM still end the program at once.
-    pub fn handle_reload() -> io::Result<Self> {
+    /// Without handlers: only a [`Stopper`] stops the server.
+    pub fn unhandled() -> io::Result<Self> {
         let (ours, wake) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let signals = Self { stop: Arc::default(), reload: Arc::default(), wakeups: UnixStream::from_std(ours), wake };
+        Ok(Self { stop: Arc::default(), reload: Arc::default(), wakeups: UnixStream::from_std(ours), wake })
+    }
+
+    /// Installs the handler for SIGHUP (reload). SIGINT and SIGTERM still end the program at once.
+    pub fn handle_reload() -> io::Result<Self> {
+        let signals = Self::unhandled()?;
         signals.handle(SIGHUP, &signals.reload)?;
         Ok(signals)
+    }
+
+    /// Stops the server from another thread, as SIGTERM does.
+    pub fn stopper(&self) -> io::Result<Stopper> {
+        Ok(Stopper { stop: Arc::clone(&self.stop), wake: self.wake.try_clone()? })
     }
 
     /// Installs the handlers for SIGINT and SIGTERM (stop).

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,11 +46,30 @@ pub fn serve_with_journal(
     report_file_size_limit_as_error()?;
     // Before anything that takes time: without a handler, SIGHUP would end the server.
     let signals = Signals::handle_reload()?;
+    let (log_format, port_file) = (options.log_format, options.port_file.clone());
+    let (event_loop, local_address) = prepare(options, signals, Signals::handle_stop, open)?;
+    // Removed at the very end.
+    let _port_file = port_file.map(|path| PortFile::write(&path, local_address.port())).transpose()?;
+    if log_format == LogFormat::Json {
+        info!(event = "listening", address:% = local_address; "listening on {local_address}");
+    }
+    print_line(format_args!("listening on {local_address}"))?;
+    Ok(event_loop.run()?)
+}
+
+/// Opens everything, and returns the loop that serves, with the address on which it receives. `on_bound` is called once
+/// the address is taken: from then on a signal must not end the server at once.
+pub fn prepare(
+    options: ServeOptions,
+    signals: Signals,
+    on_bound: impl FnOnce(&Signals) -> io::Result<()>,
+    open: impl FnOnce(&Path, &mut dyn LoadSink, Box<dyn Fn() + Send>) -> Result<Journal, JournalError>,
+) -> Result<(EventLoop, SocketAddr), ServerError> {
     let credentials = Credentials::read(&options.credentials)?;
     options.port_file.as_deref().map_or(Ok(()), port_file::check)?;
     let listen = options.listen;
     let socket = ServerSocket::bind(listen).map_err(|source| ServerError::Listen { listen, source })?;
-    signals.handle_stop()?;
+    on_bound(&signals)?;
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
     let new_wake = move || -> Wake {
@@ -88,13 +108,7 @@ pub fn serve_with_journal(
     };
     event_loop.register()?;
     event_loop.apply_credentials(credentials);
-    // Removed at the very end.
-    let _port_file = options.port_file.map(|path| PortFile::write(&path, local_address.port())).transpose()?;
-    if options.log_format == LogFormat::Json {
-        info!(event = "listening", address:% = local_address; "listening on {local_address}");
-    }
-    print_line(format_args!("listening on {local_address}"))?;
-    Ok(event_loop.run()?)
+    Ok((event_loop, local_address))
 }
 
 /// Prints what [`check`](check::check) finds: errors and warnings to stderr, and `ok` to stdout if a server could start.
