@@ -19,3 +19,5 @@ mod common;
 #[doc(hidden)]
 pub mod internals;
 pub mod server;
+#[cfg(feature = "testkit")]
+pub mod testkit;

@@ -1,6 +1,8 @@
 //! The event sources of the server: the UDP socket and the signals.
 
-use std::io::{self, Read, Write};
+#[cfg(feature = "testkit")]
+use std::io::Write;
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,11 +63,13 @@ pub struct Signals {
 }
 
 /// See [`Signals::stopper`].
+#[cfg(feature = "testkit")]
 pub struct Stopper {
     stop: Arc<AtomicBool>,
     wake: std::os::unix::net::UnixStream,
 }
 
+#[cfg(feature = "testkit")]
 impl Stopper {
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -90,6 +94,7 @@ impl Signals {
     }
 
     /// Stops the server from another thread, as SIGTERM does.
+    #[cfg(feature = "testkit")]
     pub fn stopper(&self) -> io::Result<Stopper> {
         Ok(Stopper { stop: Arc::clone(&self.stop), wake: self.wake.try_clone()? })
     }

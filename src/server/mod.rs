@@ -8,7 +8,7 @@ mod error;
 pub(crate) mod event_loop;
 pub(crate) mod fair_queue;
 pub(crate) mod index;
-mod io;
+pub(crate) mod io;
 pub(crate) mod journal;
 pub(crate) mod logging;
 mod port_file;

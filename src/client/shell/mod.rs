@@ -21,6 +21,8 @@ use crate::client::ui::output::CommandRun;
 
 pub use interactive::run as run_interactive;
 pub use script::{Script, run as run_script};
+#[cfg(feature = "testkit")]
+pub use tokenizer::quote;
 
 /// How the shell ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +42,12 @@ pub enum ShellExit {
 enum LineOutcome {
     Done(ExitCode),
     Exit(CommandRun),
+}
+
+/// Runs one line that is no part of a script.
+#[cfg(feature = "testkit")]
+pub fn run_line(context: &CommandContext, line: &[u8]) {
+    execute(context, line, false);
 }
 
 /// Runs the command of one line, from its id to its end. `is_batch`: a leading `-` ignores a failure.

@@ -1,0 +1,319 @@
+//! A client of a test.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use zeroize::Zeroizing;
+
+use super::{CommandError, TestkitError};
+use crate::client::ExitCode;
+use crate::client::commands::{CommandContext, CommandState};
+use crate::client::download::{DownloadOptions, OnExists};
+use crate::client::engine::{ClientEngine, EngineConfig};
+use crate::client::shell::{quote, run_line};
+use crate::client::ui::message::{
+    AvailableFile, CommandResult, FoundFiles, GetResult, Message, MessageBody, NoteLevel, OwnFile,
+};
+use crate::client::ui::output::{MessageSink, Output};
+use crate::client::ui::password::{PasswordError, PasswordSource};
+use crate::common::opaque::KeyStretching;
+use crate::common::sync::lock;
+use crate::common::types::{Password, UserName};
+
+/// How long `get` waits for a source to return.
+const RETRY_FOR: Duration = Duration::from_secs(10);
+/// Uploads that run at once.
+const UPLOAD_SLOTS: u8 = 8;
+/// How long a login is tried again while the session of a killed client is still active.
+const ACTIVE_RETRY_FOR: Duration = Duration::from_secs(10);
+
+/// A client with a temporary folder of its own. Its methods may be called by several threads at once.
+pub struct TestClient {
+    dir: TempDir,
+    server: SocketAddr,
+    /// The user and the password of the last login.
+    credentials: Option<(String, String)>,
+    /// `None` while it is killed.
+    engine: Option<Arc<ClientEngine>>,
+}
+
+/// A file that `get` has saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedFile {
+    /// The published name.
+    pub name: String,
+    /// The name in the client's folder.
+    pub saved: String,
+    pub bytes: u64,
+    /// BLAKE3 of the content, in hex.
+    pub hash: String,
+    /// The users who sent it, sorted; none if it was there already.
+    pub sources: Vec<String>,
+}
+
+impl TestClient {
+    /// Starts a client of the server at this address, not logged in.
+    pub fn start(server: SocketAddr) -> Result<Self, TestkitError> {
+        let dir = TempDir::new()?;
+        let engine = Some(start_engine(server, dir.path())?);
+        Ok(Self { dir, server, credentials: None, engine })
+    }
+
+    /// `auth`. The password is that of [`restart`](Self::restart) too.
+    pub fn login(&mut self, user: &str, password: &str) -> Result<(), CommandError> {
+        self.credentials = Some((user.into(), password.into()));
+        self.command(&format!("auth {}", quote(user))).map(drop)
+    }
+
+    /// The client's folder.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where a file of this name is in the client's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir().join(name)
+    }
+
+    /// Writes a file in the client's folder, and makes the folders above it.
+    pub fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let path = self.path(name);
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::write(path, content)
+    }
+
+    /// Reads a file of the client's folder.
+    pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.path(name))
+    }
+
+    /// `pub`: publishes files and folders for everyone. Returns the published names.
+    pub fn publish(&self, files: &[&str]) -> Result<Vec<String>, CommandError> {
+        self.publish_line("pub --", files)
+    }
+
+    /// `pub --to`: publishes files and folders for these users only. Returns the published names.
+    pub fn publish_to(&self, users: &[&str], files: &[&str]) -> Result<Vec<String>, CommandError> {
+        let audience: String = users.iter().map(|user| format!("--to {} ", quote(user))).collect();
+        self.publish_line(&format!("pub {audience}--"), files)
+    }
+
+    fn publish_line(&self, command: &str, files: &[&str]) -> Result<Vec<String>, CommandError> {
+        let results = self.command(&with_names(command, files))?;
+        let published = results.into_iter().filter_map(|result| match result {
+            CommandResult::Pub(result) => Some(result.published),
+            _ => None,
+        });
+        Ok(published.flatten().collect())
+    }
+
+    /// `unp`: withdraws these names. Returns them.
+    pub fn unpublish(&self, names: &[&str]) -> Result<Vec<String>, CommandError> {
+        let results = self.command(&with_names("unp --", names))?;
+        let unpublished = results.into_iter().filter_map(|result| match result {
+            CommandResult::Unp(result) => Some(result.unpublished),
+            _ => None,
+        });
+        Ok(unpublished.flatten().collect())
+    }
+
+    /// `lpf`: what this user publishes, sorted by name.
+    pub fn published(&self) -> Result<Vec<OwnFile>, CommandError> {
+        let results = self.command("lpf")?.into_iter().filter_map(|result| match result {
+            CommandResult::Lpf(list) => Some(list.files),
+            _ => None,
+        });
+        Ok(results.flatten().collect())
+    }
+
+    /// `lap`: the other active users, sorted.
+    pub fn peers(&self) -> Result<Vec<String>, CommandError> {
+        let results = self.command("lap")?.into_iter().filter_map(|result| match result {
+            CommandResult::Lap(list) => Some(list.peers),
+            _ => None,
+        });
+        Ok(results.flatten().collect())
+    }
+
+    /// `sch`: the names of the other users' files with this substring, sorted.
+    pub fn search(&self, substring: &str) -> Result<Vec<String>, CommandError> {
+        let results =
+            self.command(&with_names("sch --", &[substring]))?.into_iter().filter_map(|result| match result {
+                CommandResult::Sch(FoundFiles::Names { files, .. }) => Some(files),
+                _ => None,
+            });
+        Ok(results.flatten().collect())
+    }
+
+    /// `sch -l`: the same, with what is published under each name.
+    pub fn search_contents(&self, substring: &str) -> Result<Vec<AvailableFile>, CommandError> {
+        let results = self.command(&with_names("sch -l --", &[substring]))?;
+        let contents = results.into_iter().filter_map(|result| match result {
+            CommandResult::Sch(FoundFiles::Contents { files, .. }) => Some(files),
+            _ => None,
+        });
+        Ok(contents.flatten().collect())
+    }
+
+    /// `get`: downloads one file into the client's folder. A file that is there with another content is an error.
+    pub fn get(&self, name: &str) -> Result<SavedFile, CommandError> {
+        let results = self.command(&with_names("get --", &[name]))?;
+        let saved = results.into_iter().find_map(|result| match result {
+            CommandResult::Get(GetResult::Saved { name, saved, bytes, hash, sources, .. }) => {
+                Some(SavedFile { name, saved, bytes, hash, sources })
+            }
+            _ => None,
+        });
+        Ok(saved.expect("a get that succeeds has a result"))
+    }
+
+    /// `wait peer`: until this user is active.
+    pub fn wait_peer(&self, user: &str, timeout: Duration) -> Result<(), CommandError> {
+        self.wait("peer", user, timeout)
+    }
+
+    /// `wait gone`: until this user is not active.
+    pub fn wait_gone(&self, user: &str, timeout: Duration) -> Result<(), CommandError> {
+        self.wait("gone", user, timeout)
+    }
+
+    /// `wait file`: until another active user serves a file of this name to this one.
+    pub fn wait_file(&self, name: &str, timeout: Duration) -> Result<(), CommandError> {
+        self.wait("file", name, timeout)
+    }
+
+    fn wait(&self, what: &str, name: &str, timeout: Duration) -> Result<(), CommandError> {
+        self.command(&format!("wait {what} {} {}", quote(name), timeout.as_secs_f64())).map(drop)
+    }
+
+    /// Runs one command line, as it would be typed. Returns all that `client --json` would print.
+    ///
+    /// # Panics
+    ///
+    /// If the client is killed.
+    pub fn run(&self, line: &str) -> Vec<Message> {
+        let messages = Arc::<Collector>::default();
+        let output = Output::new(Arc::clone(&messages) as Arc<dyn MessageSink>);
+        let password = self.credentials.as_ref().map(|(_, password)| Zeroizing::new(password.clone().into_bytes()));
+        let context = CommandContext {
+            engine: Arc::clone(self.engine.as_ref().expect("the client is killed")),
+            output,
+            reads_json: false,
+            state: Arc::default(),
+            passwords: Arc::new(KnownPassword(password)),
+            download_options: DownloadOptions { on_exists: OnExists::Error, retry_for: RETRY_FOR },
+            login_sleep: Arc::new(CommandState::sleep_unless_cancelled),
+        };
+        run_line(&context, line.as_bytes());
+        std::mem::take(&mut *lock(&messages.0))
+    }
+
+    /// Runs one command line. Returns its results if it has the exit status 0.
+    pub fn command(&self, line: &str) -> Result<Vec<CommandResult>, CommandError> {
+        let (mut results, mut reason, mut code) = (Vec::new(), None, ExitCode::Success);
+        for message in self.run(line) {
+            match message.body {
+                MessageBody::Result(result) => results.push(result),
+                MessageBody::Note(note) if note.level == NoteLevel::Error => drop(reason.get_or_insert(note.text)),
+                MessageBody::End(end) => code = end.code,
+                MessageBody::Note(_) | MessageBody::Progress(_) | MessageBody::Event(_) => {}
+            }
+        }
+        if code.is_success() {
+            return Ok(results);
+        }
+        let command = line.split_whitespace().next().unwrap_or_default().to_owned();
+        Err(CommandError { command, reason: reason.unwrap_or_else(|| failure_text(&results)), code })
+    }
+
+    /// `xit`: logs out and ends the client. Its folder stays.
+    pub fn quit(&mut self) {
+        if let Some(engine) = self.engine.take() {
+            engine.session.logout();
+        }
+    }
+
+    /// Ends the client without a message to the server or its peers, as a crash does. Its folder stays.
+    pub fn kill(&mut self) {
+        self.engine = None;
+    }
+
+    /// Starts the client again in its folder, and logs in if it was logged in before. If it runs, it logs out first; after
+    /// a [`kill`](Self::kill), this waits until the server has ended the old session.
+    pub fn restart(&mut self) -> Result<(), TestkitError> {
+        self.quit();
+        self.engine = Some(start_engine(self.server, self.dir())?);
+        let Some((user, _)) = &self.credentials else { return Ok(()) };
+        let line = format!("auth {}", quote(user));
+        let since = now();
+        loop {
+            match self.command(&line) {
+                Err(error) if error.reason.contains("already active") && since.elapsed() < ACTIVE_RETRY_FOR => {
+                    pause();
+                }
+                result => return Ok(result.map(drop)?),
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a driver")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Between two logins.
+#[expect(clippy::disallowed_methods, reason = "the server does not say when a session ends")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(50));
+}
+
+fn start_engine(server: SocketAddr, dir: &Path) -> Result<Arc<ClientEngine>, TestkitError> {
+    let config = EngineConfig {
+        server: &server.ip().to_string(),
+        port: server.port(),
+        dir,
+        listen: None,
+        limit_rate: None,
+        upload_slots: UPLOAD_SLOTS,
+        stretching: KeyStretching::Argon2id,
+    };
+    Ok(Arc::new(ClientEngine::start(&config, |_| ())?))
+}
+
+/// The command, and these names as they are: no pattern, no option.
+fn with_names(command: &str, names: &[&str]) -> String {
+    names.iter().fold(command.to_owned(), |line, name| line + " " + &quote(name))
+}
+
+/// The text of a failure that has no note.
+fn failure_text(results: &[CommandResult]) -> String {
+    results.iter().map(CommandResult::to_text).collect::<String>().trim_end().to_owned()
+}
+
+/// Keeps the messages of a command.
+#[derive(Default)]
+struct Collector(Mutex<Vec<Message>>);
+
+impl MessageSink for Collector {
+    fn receive(&self, message: Message) {
+        lock(&self.0).push(message);
+    }
+}
+
+struct KnownPassword(Option<Password>);
+
+impl PasswordSource for KnownPassword {
+    fn for_startup(&self, _: &UserName) -> Result<Password, PasswordError> {
+        self.0.clone().ok_or(PasswordError::NoSource)
+    }
+
+    fn for_command(&self, user: &UserName) -> Result<Password, PasswordError> {
+        self.for_startup(user)
+    }
+}
