@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use zeroize::Zeroizing;
@@ -29,8 +29,9 @@ use crate::common::types::{Password, UserName};
 const RETRY_FOR: Duration = Duration::from_secs(10);
 /// Uploads that run at once.
 const UPLOAD_SLOTS: u8 = 8;
-/// How long a login is tried again while the session of a killed client is still active.
-const ACTIVE_RETRY_FOR: Duration = Duration::from_secs(10);
+/// How often a login is tried while the session of a killed client is still active, and the wait between tries.
+const ACTIVE_TRIES: u32 = 200;
+const ACTIVE_RETRY: Duration = Duration::from_millis(50);
 
 /// A client with a temporary folder of its own. Its methods may be called by several threads at once.
 pub struct TestClient {
@@ -250,27 +251,20 @@ impl TestClient {
         self.engine = Some(start_engine(self.server, self.dir())?);
         let Some((user, _)) = &self.credentials else { return Ok(()) };
         let line = format!("auth {}", quote(user));
-        let since = now();
-        loop {
+        for _ in 1..ACTIVE_TRIES {
             match self.command(&line) {
-                Err(error) if error.reason.contains("already active") && since.elapsed() < ACTIVE_RETRY_FOR => {
-                    pause();
-                }
+                Err(error) if error.reason.contains("already active") => pause(),
                 result => return Ok(result.map(drop)?),
             }
         }
+        Ok(self.command(&line).map(drop)?)
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a driver")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// Between two logins.
 #[expect(clippy::disallowed_methods, reason = "the server does not say when a session ends")]
 fn pause() {
-    std::thread::sleep(Duration::from_millis(50));
+    std::thread::sleep(ACTIVE_RETRY);
 }
 
 fn start_engine(server: SocketAddr, dir: &Path) -> Result<Arc<ClientEngine>, TestkitError> {

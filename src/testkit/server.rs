@@ -11,6 +11,7 @@ use log::LevelFilter;
 use tempfile::TempDir;
 
 use super::{TestClient, TestkitError};
+use crate::common::threads;
 use crate::server::ServerError;
 use crate::server::cli::{LogFormat, ServeOptions};
 use crate::server::core::Quotas;
@@ -110,7 +111,7 @@ fn run(dir: &Path, listen: SocketAddr) -> Result<(Running, SocketAddr), TestkitE
         }
         Err(error) => Err(error),
     };
-    let thread = std::thread::Builder::new().name("server".into()).spawn(serve)?;
+    let thread = threads::spawn("server", serve)?;
     match ready.recv() {
         Ok(address) => Ok((Running { stopper, thread }, address)),
         // It has ended without an address.
