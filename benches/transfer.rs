@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 
 use fileshare::internals::client::control::RequestError;
 use fileshare::internals::client::download::{
-    Download, DownloadOptions, DownloadOutcome, DownloadReport, Downloader, OnExists, SourceDiscovery, SourceOffer,
+    Download, DownloadOptions, DownloadOutcome, DownloadReport, Downloader, OnExists, SaveAs, SourceDiscovery,
+    SourceOffer,
 };
 use fileshare::internals::client::files::SharedFiles;
 use fileshare::internals::client::upload::{Listener, UploadService};
@@ -211,7 +212,8 @@ impl TestUploader {
 
     fn fetch(&self, target: &Path) -> Duration {
         let downloader = Downloader::with_discovery(target, self.discovery.clone()).expect("a directory");
-        let options = DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO };
+        let options =
+            DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO, save_as: SaveAs::OwnName };
         let start = Instant::now();
         downloader.fetch(&self.wanted, &options, &crossbeam_channel::never(), &expect_saved);
         start.elapsed()

@@ -10,7 +10,7 @@ pub mod client {
     }
     pub mod download {
         pub use crate::client::download::{
-            Download, DownloadOptions, DownloadOutcome, DownloadReport, Downloader, OnExists, SourceDiscovery,
+            Download, DownloadOptions, DownloadOutcome, DownloadReport, Downloader, OnExists, SaveAs, SourceDiscovery,
             SourceOffer,
         };
     }

@@ -9,16 +9,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use log::LevelFilter;
 use rustix::fs::FileType;
 
 use crate::client::cli::Options;
-use crate::client::commands::{CommandContext, CommandState, Verb};
+use crate::client::commands::{CommandContext, CommandState, ContentPipes, Verb};
 use crate::client::control::SessionControl;
-use crate::client::download::DownloadOptions;
+use crate::client::download::{DownloadOptions, SaveAs};
 use crate::client::engine::{ClientEngine, EngineConfig, StartupError};
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::holds_password;
@@ -202,10 +202,24 @@ fn create_context(
             stdin_line: OnceLock::new(),
         }),
         output: output.clone(),
+        pipes: content_pipes(options, mode),
         reads_json: options.json,
-        download_options: DownloadOptions { on_exists: options.on_exists, retry_for: options.retry_for },
+        download_options: DownloadOptions {
+            on_exists: options.on_exists,
+            retry_for: options.retry_for,
+            save_as: SaveAs::OwnName,
+        },
         login_sleep: Arc::new(CommandState::sleep_unless_cancelled),
     })
+}
+
+/// Standard input and output, where they are free for the content of files.
+fn content_pipes(options: &Options, mode: &InputMode) -> ContentPipes {
+    let is_input_free = matches!(mode, InputMode::Commands(_) | InputMode::Batch(Some(_)));
+    ContentPipes {
+        input: is_input_free.then(|| Arc::new(Mutex::new(io::stdin())) as _),
+        output: (!options.json).then(|| Arc::new(Mutex::new(StandardStream::stdout())) as _),
+    }
 }
 
 /// At the other end of a pipe may be a pager, and then the terminal is the pager's.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use fileshare::internals::client::control::RequestError;
 use fileshare::internals::client::download::{
-    Download, DownloadOptions, DownloadOutcome, DownloadReport, Downloader, OnExists, SourceDiscovery, SourceOffer,
+    Download, DownloadOptions, DownloadOutcome, DownloadReport, Downloader, OnExists, SaveAs, SourceDiscovery,
+    SourceOffer,
 };
 use fileshare::internals::client::files::SharedFiles;
 use fileshare::internals::client::upload::{Listener, UploadService};
@@ -134,7 +135,7 @@ fn a_downloader_gets_a_file_from_an_uploader_made_of_primitives() {
     let source = OnlySource { address, key, ticket: vectors.bytes("ticket", "ticket") };
     let dir = tempfile::tempdir().expect("a temporary directory");
     let downloader = Downloader::with_discovery(dir.path(), Arc::new(source)).expect("a directory");
-    let options = DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO };
+    let options = DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO, save_as: SaveAs::OwnName };
     downloader.fetch(&[file()], &options, &crossbeam_channel::never(), &expect_saved);
     assert!(std::fs::read(dir.path().join(recording::NAME)).expect("it was saved") == recording::content());
     drop(downloader);

@@ -80,6 +80,14 @@ impl CommandState {
         lock(&self.0).alive = None;
     }
 
+    /// Cancels this command if it still runs; [`cancelled`](Self::cancelled) identifies it.
+    pub fn cancel_command(&self, command: &Cancelled) {
+        let mut state = lock(&self.0);
+        if state.cancelled.same_channel(command) {
+            state.alive = None;
+        }
+    }
+
     /// Cancels the running command, and every one that is started later.
     pub fn close(&self) {
         let mut state = lock(&self.0);

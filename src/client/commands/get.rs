@@ -8,16 +8,26 @@ use super::get_select::{ResultLine, Selection, select};
 use super::reshare::Reshare;
 use super::{CommandContext, Verb};
 use crate::client::control::RequestError;
-use crate::client::download::{DownloadOutcome, DownloadReport, WaitReason};
+use crate::client::download::{DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, SaveAs, WaitReason};
 use crate::client::events::BusEvent;
 use crate::client::exit_code::ExitCode;
 use crate::client::files::PathArg;
-use crate::client::ui::message::{CommandResult, GetResult, ItemFailure, True};
+use crate::client::ui::message::{CommandResult, GetResult, ItemFailure, PlannedAction, True};
 use crate::client::ui::output::{ByteCount, ProgressMeter};
-use crate::common::types::{NamedContent, UserName};
+use crate::common::types::{FileName, NamedContent, UserName};
 
-/// Downloads `files`, and publishes them if `share`.
-pub fn run(context: &CommandContext, files: &[PathArg], share: bool) -> ExitCode {
+/// How `get` deals with the files that it selects.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GetOptions {
+    /// Publish what is downloaded.
+    pub share: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    pub save_as: SaveAs,
+}
+
+/// Downloads `files`.
+pub fn run(context: &CommandContext, files: &[PathArg], options: GetOptions) -> ExitCode {
     let selection = match select(&context.server, files) {
         Ok(selection) => selection,
         Err(RequestError::NotAuthenticated) => return context.not_authenticated(Verb::Get),
@@ -26,12 +36,16 @@ pub fn run(context: &CommandContext, files: &[PathArg], share: bool) -> ExitCode
     for note in &selection.notes {
         context.output.info(note);
     }
-    if share {
+    let GetOptions { share, dry_run, save_as } = options;
+    let options = DownloadOptions { save_as, ..context.download_options.clone() };
+    if dry_run {
+        print_plan(context, &selection, &options)
+    } else if share {
         let reshare = Reshare::new(context, &selection.items);
-        let results = download_and_report(context, &selection, Some(&reshare));
+        let results = download_and_report(context, &selection, &options, Some(&reshare));
         results.status.first_failure(reshare.finish(&results.saved))
     } else {
-        download_and_report(context, &selection, None).status
+        download_and_report(context, &selection, &options, None).status
     }
 }
 
@@ -42,15 +56,89 @@ struct Results {
     saved: BTreeSet<usize>,
 }
 
-fn download_and_report(context: &CommandContext, selection: &Selection, reshare: Option<&Reshare>) -> Results {
+fn download_and_report(
+    context: &CommandContext,
+    selection: &Selection,
+    options: &DownloadOptions,
+    reshare: Option<&Reshare>,
+) -> Results {
     let reporter = OrderedReporter::new(context, selection, reshare);
     reporter.flush_ready();
     if !selection.items.is_empty() {
         let cancelled = context.state.cancelled();
         let on_report = |report| reporter.on_report(report);
-        context.downloader.fetch(&selection.items, &context.download_options, &cancelled, &on_report);
+        context.downloader.fetch(&selection.items, options, &cancelled, &on_report);
     }
     reporter.into_results()
+}
+
+/// `get -n`.
+fn print_plan(context: &CommandContext, selection: &Selection, options: &DownloadOptions) -> ExitCode {
+    let outcomes = context.downloader.check_targets(&selection.items, options, &context.state.cancelled());
+    let mut status = ExitCode::Success;
+    for line in &selection.lines {
+        status = status.first_failure(match line {
+            ResultLine::NotFound(name) => print_failure(context, not_found(name)),
+            ResultLine::Item(index) => {
+                let NamedContent { name, content } = &selection.items[*index];
+                let action = match &outcomes[*index] {
+                    Some(DownloadOutcome::Failed(error)) => Err(error),
+                    Some(_) => Ok(PlannedAction::Skip),
+                    None => Ok(PlannedAction::Get),
+                };
+                match action {
+                    Ok(action) => {
+                        let (name, bytes) = (name.to_string(), content.size);
+                        context.output.result(CommandResult::Get(GetResult::Planned { ok: True, name, action, bytes }));
+                        ExitCode::Success
+                    }
+                    Err(error) => print_failure(context, failed(name, error)),
+                }
+            }
+        });
+    }
+    status
+}
+
+fn print_failure(context: &CommandContext, failure: ItemFailure) -> ExitCode {
+    let code = failure.code;
+    context.output.error(&failure.error);
+    context.output.result(CommandResult::Get(GetResult::Failed(failure.into())));
+    code
+}
+
+fn not_found(name: &str) -> ItemFailure {
+    let error = format!("{name}: no active peer has published it");
+    ItemFailure { name: name.into(), error, code: ExitCode::NotFound }
+}
+
+fn failed(name: &FileName, error: &DownloadError) -> ItemFailure {
+    ItemFailure { name: name.to_string(), error: format!("{name}: {error}"), code: error.into() }
+}
+
+/// Notes and events about a download.
+pub(super) fn report_notes(context: &CommandContext, items: &[NamedContent], report: &DownloadReport) {
+    match report {
+        DownloadReport::Finished(index, outcome) => {
+            context.uploads.events().publish(BusEvent::DownloadFinished {
+                name: items[*index].name.to_string(),
+                saved: outcome.saved_as().map(ToString::to_string),
+                bytes: items[*index].content.size,
+                code: outcome.code() as u8,
+            });
+        }
+        DownloadReport::Waiting(user, reason) => context.output.info(match reason {
+            WaitReason::Busy => format!("waiting: all upload slots of {user} are taken"),
+            WaitReason::Hashing => format!("waiting: {user} is reading the file to check it"),
+        }),
+        DownloadReport::SourceDropped { index, user, reason } => {
+            context.output.info(format!("{}: dropped the source {user}: {reason}", items[*index].name));
+        }
+        DownloadReport::Received { .. }
+        | DownloadReport::Resumed { .. }
+        | DownloadReport::Started(..)
+        | DownloadReport::Delivered(..) => {}
+    }
 }
 
 /// The server did not answer: every argument fails for the same reason, which is printed once.
@@ -119,11 +207,7 @@ impl<'a> OrderedReporter<'a> {
         let mut state = self.state.borrow_mut();
         while let Some(line) = self.selection.lines.get(state.next_line) {
             let code = match line {
-                ResultLine::NotFound(name) => self.print_failure(ItemFailure {
-                    name: name.clone(),
-                    error: format!("{name}: no active peer has published it"),
-                    code: ExitCode::NotFound,
-                }),
+                ResultLine::NotFound(name) => print_failure(self.context, not_found(name)),
                 ResultLine::Item(index) => match &state.outcomes[*index] {
                     Some(outcome) => self.print(*index, outcome),
                     None => break,
@@ -150,21 +234,13 @@ impl<'a> OrderedReporter<'a> {
                     elapsed_ms: outcome.elapsed_ms,
                 }
             }
+            // No `get` asks for it.
+            DownloadOutcome::Unnamed(_) => return ExitCode::Internal,
             DownloadOutcome::Skipped => GetResult::Skipped { ok: True, name: name.to_string(), skipped: True },
-            DownloadOutcome::Failed(error) => {
-                let (name, reason) = (name.to_string(), format!("{name}: {error}"));
-                return self.print_failure(ItemFailure { name, error: reason, code: error.into() });
-            }
+            DownloadOutcome::Failed(error) => return print_failure(self.context, failed(name, error)),
         };
         self.context.output.result(CommandResult::Get(result));
         ExitCode::Success
-    }
-
-    fn print_failure(&self, failure: ItemFailure) -> ExitCode {
-        let code = failure.code;
-        self.context.output.error(&failure.error);
-        self.context.output.result(CommandResult::Get(GetResult::Failed(failure.into())));
-        code
     }
 
     fn into_results(self) -> Results {
@@ -183,6 +259,7 @@ impl<'a> OrderedReporter<'a> {
     }
 
     fn on_report(&self, report: DownloadReport) {
+        report_notes(self.context, &self.selection.items, &report);
         match (report, self.reshare) {
             (DownloadReport::Received { index, done, .. }, _) => {
                 let all_done = self.total_verified.get() + done - self.transfers[index].verified_bytes.replace(done);
@@ -201,14 +278,7 @@ impl<'a> OrderedReporter<'a> {
                 self.transfers[index].sources.borrow_mut().insert(user);
             }
             (DownloadReport::Finished(index, outcome), reshare) => {
-                let item = &self.selection.items[index];
-                let is_saved = outcome.is_saved_as(&item.name);
-                self.context.uploads.events().publish(BusEvent::DownloadFinished {
-                    name: item.name.to_string(),
-                    saved: outcome.saved_as().map(ToString::to_string),
-                    bytes: item.content.size,
-                    code: outcome.code() as u8,
-                });
+                let is_saved = outcome.is_saved_as(&self.selection.items[index].name);
                 let elapsed_ms = clock().saturating_duration_since(self.started).as_millis() as u64;
                 self.state.borrow_mut().outcomes[index] = Some(Outcome { of_download: outcome, elapsed_ms });
                 if let Some(reshare) = reshare {
@@ -216,14 +286,7 @@ impl<'a> OrderedReporter<'a> {
                 }
                 self.flush_ready();
             }
-            (DownloadReport::Waiting(user, reason), _) => self.context.output.info(match reason {
-                WaitReason::Busy => format!("waiting: all upload slots of {user} are taken"),
-                WaitReason::Hashing => format!("waiting: {user} is reading the file to check it"),
-            }),
-            (DownloadReport::SourceDropped { index, user, reason }, _) => {
-                let name = &self.selection.items[index].name;
-                self.context.output.info(format!("{name}: dropped the source {user}: {reason}"));
-            }
+            (DownloadReport::Waiting(..) | DownloadReport::SourceDropped { .. }, _) => {}
         }
     }
 }

@@ -4,6 +4,8 @@
 
 pub mod auth;
 mod cancellation;
+pub mod cat;
+mod content_pipes;
 pub mod get;
 mod get_select;
 pub mod lists;
@@ -23,11 +25,12 @@ use crate::client::control::RequestError;
 use crate::client::download::DownloadOptions;
 use crate::client::engine::ClientEngine;
 use crate::client::exit_code::ExitCode;
-use crate::client::ui::message::{CommandResult, ItemFailure};
+use crate::client::ui::message::{CommandResult, ItemFailure, NOT_AUTHENTICATED};
 use crate::client::ui::output::{CommandRun, Output};
 use crate::client::ui::password::PasswordSource;
 
 pub use self::cancellation::CommandState;
+pub use self::content_pipes::ContentPipes;
 pub use self::verb::{Verb, help_text};
 
 /// Waits, unless the command is cancelled meanwhile.
@@ -39,6 +42,8 @@ pub type LoginSleep = Arc<dyn Fn(&CommandState, Duration) + Send + Sync>;
 pub struct CommandContext {
     pub engine: Arc<ClientEngine>,
     pub output: Output,
+    /// For the content of files.
+    pub pipes: ContentPipes,
     /// Whether its input lines may be JSON objects.
     pub reads_json: bool,
     /// Whether a command runs and whether it is cancelled.
@@ -76,7 +81,11 @@ impl CommandContext {
     pub fn not_authenticated(&self, verb: Verb) -> ExitCode {
         // Not if the client is ending: it has logged out itself while the command was running.
         if !self.state.is_closed() {
-            self.output.result(CommandResult::not_authenticated(verb.name()));
+            match verb {
+                // Its output is the file alone.
+                Verb::Cat => drop(self.report_error(verb.name(), ExitCode::NotAuthenticated, NOT_AUTHENTICATED)),
+                _ => self.output.result(CommandResult::not_authenticated(verb.name())),
+            }
         }
         ExitCode::NotAuthenticated
     }

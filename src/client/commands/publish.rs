@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::thread;
+use std::{slice, thread};
 
 use rayon::prelude::*;
 
+use super::content_pipes::{CancellableInput, ContentInput};
 use super::selector::Selector;
 use super::{CommandContext, CommandState, Verb};
 use crate::client::control::{PartialFailure, PublishAudience, RequestError};
+use crate::client::download::DownloadError;
 use crate::client::exit_code::ExitCode;
 use crate::client::files::{HashProgress, PathArg, ShareError};
 use crate::client::ui::message::{CommandResult, ItemFailure};
@@ -26,6 +28,47 @@ const THREADS_MAX: usize = 16;
 /// may see them; empty: all users.
 pub fn publish(context: &CommandContext, to: Vec<UserName>, files: &[PathArg]) -> ExitCode {
     publish_hashed(context, to, files, &|name, progress| context.files.hash(name, progress))
+}
+
+/// Stores what the context's input yields under the name `file`, and publishes that. What exists is treated as the policy
+/// says; if it stays as it is, it is not published.
+pub fn publish_input(context: &CommandContext, to: Vec<UserName>, file: &PathArg) -> ExitCode {
+    let Some(input) = context.pipes.input.clone() else {
+        let why = "standard input is where the commands come from; give them with -c or -b FILE";
+        return context.report_error(Verb::Pub.name(), ExitCode::Usage, why);
+    };
+    match store_input(context, input, &file.text) {
+        Ok(Some(stored)) => publish(context, to, &[PathArg { text: stored.to_string(), pattern: None }]),
+        Ok(None) => {
+            context.output.result(CommandResult::published(&[], Vec::new()));
+            ExitCode::Success
+        }
+        Err(failure) => {
+            let status = context.report_failures(slice::from_ref(&failure));
+            context.output.result(CommandResult::published(&[], vec![failure]));
+            status
+        }
+    }
+}
+
+fn store_input(context: &CommandContext, input: ContentInput, name: &str) -> Result<Option<FileName>, ItemFailure> {
+    let requested =
+        FileName::parse(name).map_err(|error| share_failure(name, &ShareError::Name(name.into(), error)))?;
+    let cancelled = context.state.cancelled();
+    let mut input = CancellableInput::new(input, cancelled.clone());
+    let stored = context.downloader.store(&requested, context.download_options.on_exists, &mut input, &cancelled);
+    let failure = |error: DownloadError| ItemFailure {
+        name: name.into(),
+        error: format!("{name}: {error}"),
+        code: (&error).into(),
+    };
+    let stored = stored.map_err(failure)?;
+    match &stored {
+        Some(stored) if *stored == requested => {}
+        Some(stored) => context.output.info(format!("stored as {stored}")),
+        None => context.output.info(format!("{name}: the file exists; nothing is stored or published")),
+    }
+    Ok(stored)
 }
 
 /// Hashes one file, ready to be published.

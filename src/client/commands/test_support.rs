@@ -2,19 +2,20 @@
 //! temporary one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, SystemTime};
 
 use zeroize::Zeroizing;
 
-use super::{CommandContext, CommandState};
+use super::{CommandContext, CommandState, ContentPipes};
 use crate::client::cancel::{Cancelled, is_cancelled};
 use crate::client::control::{
     ListCallback, ListSignal, LoginError, LoginInfo, RequestError, RequestTransport, ServerApi, SessionControl,
     WaitCondition, WaitId, WaitOutcome, WatchedList,
 };
 use crate::client::download::{
-    Download, DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, IncompleteFile, OnExists,
+    Download, DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, IncompleteFile, OnExists, SaveAs,
 };
 use crate::client::engine::ClientEngine;
 use crate::client::exit_code::ExitCode;
@@ -285,6 +286,25 @@ impl Download for ScriptedServer {
             state.held_after = state.held_after.max(held);
         }
     }
+
+    fn check_targets(
+        &self,
+        items: &[NamedContent],
+        _: &DownloadOptions,
+        _: &Cancelled,
+    ) -> Vec<Option<DownloadOutcome>> {
+        items.iter().map(|item| self.state().outcomes.get(&item.name).map(|outcome| outcome())).collect()
+    }
+
+    fn store(
+        &self,
+        _: &FileName,
+        _: OnExists,
+        _: &mut dyn Read,
+        _: &Cancelled,
+    ) -> Result<Option<FileName>, DownloadError> {
+        unreachable!("tested with real downloads")
+    }
 }
 
 struct FixedPassword(Option<&'static str>);
@@ -335,9 +355,14 @@ impl TestClient {
                 Box::new(err.clone()),
             ))),
             reads_json: false,
+            pipes: ContentPipes::default(),
             state: Arc::<CommandState>::default(),
             passwords: Arc::new(FixedPassword(None)),
-            download_options: DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO },
+            download_options: DownloadOptions {
+                on_exists: OnExists::Error,
+                retry_for: Duration::ZERO,
+                save_as: SaveAs::OwnName,
+            },
             login_sleep: Arc::new(move |_, wait| waits.lock().unwrap().push(wait)),
         };
         Self { context, dir, login_waits, server, out, err }

@@ -4,6 +4,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     Auth,
+    /// Write a file to standard output.
+    Cat,
     Get,
     Help,
     /// List the active peers.
@@ -19,8 +21,9 @@ pub enum Verb {
 
 impl Verb {
     /// All, sorted by name.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Auth,
+        Self::Cat,
         Self::Get,
         Self::Help,
         Self::Lap,
@@ -53,17 +56,20 @@ impl Verb {
     fn texts(self) -> [&'static str; 3] {
         match self {
             Self::Auth => ["auth", "auth USERNAME [PASSWORD]", "log in; without PASSWORD it is asked for"],
+            Self::Cat => ["cat", "cat [--wait SECS] FILENAME", "write the content of a file to standard output"],
             Self::Get => [
                 "get",
-                "get [--share] [--wait SECS] FILENAME...",
-                "download; takes names, 'name#hash', patterns and 'folder/'",
+                "get [--share | -o PATH] [--wait SECS] [-n] FILENAME...",
+                "download; takes names, 'name#hash', patterns and 'folder/'; -n: only say what it would do",
             ],
             Self::Help => ["help", "help [COMMAND]", "explain the commands"],
             Self::Lap => ["lap", "lap", "list the active peers"],
             Self::Lpf => ["lpf", "lpf", "list the files you have published"],
-            Self::Pub => {
-                ["pub", "pub [--to USERNAME]... FILENAME...", "publish files, patterns or folders, to all or to some"]
-            }
+            Self::Pub => [
+                "pub",
+                "pub [--to USERNAME]... [--stdin] FILENAME...",
+                "publish files, patterns or folders, to all or to some; --stdin: store standard input first",
+            ],
             Self::Sch => ["sch", "sch [-i] [-l] SUBSTRING", "search the active peers' files; -i any case, -l details"],
             Self::Unp => ["unp", "unp FILENAME...", "withdraw what you have published"],
             Self::Wait => [

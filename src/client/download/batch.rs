@@ -17,10 +17,10 @@ use super::coordinator::{
 };
 use super::discovery::{SOURCES_PER_FILE, SourceDiscovery, SourceOffer};
 use super::file_job::{FileJob, FileOperations, SmallFile};
-use super::partial_file::IncompleteFile;
+use super::incomplete_file::IncompleteFile;
 use super::scheduler::{FileId, SourceId};
 use super::source::{self, SourceHandle};
-use super::{DownloadError, DownloadOutcome, DownloadReport};
+use super::{DownloadError, DownloadOutcome, DownloadReport, SaveAs};
 use crate::common::chunk_tree::GroupHashes;
 use crate::common::threads;
 use crate::common::types::{ContentRef, UserName};
@@ -218,7 +218,10 @@ fn open_large(files: &FileOperations<'_>, file: FileId, outline: GroupHashes, ev
     match files.open_large(file, outline) {
         Ok((incomplete, candidates)) => {
             // Downloads of one file that serve each other should not all begin with the same group.
-            let start_group = rand::random::<u32>() % incomplete.outline().groups().len() as u32;
+            let start_group = match files.options.save_as {
+                SaveAs::Unnamed => 0, // it is read in order meanwhile
+                SaveAs::OwnName | SaveAs::Name(_) => rand::random::<u32>() % incomplete.outline().groups().len() as u32,
+            };
             let opened = OpenedFile { incomplete: incomplete.clone(), candidates: candidates.clone(), start_group };
             if report(FileEvent::Opened(opened)).is_continue()
                 && let Err(error) = scan(&incomplete, &candidates, report)

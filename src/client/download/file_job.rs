@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::RecvTimeoutError;
 
 use super::give_up::GiveUpTimer;
-use super::partial_file::{IncompleteFile, PartialFile};
+use super::incomplete_file::IncompleteFile;
+use super::partial_file::PartialFile;
 use super::replaced_file::{ReplacedFile, make_private};
 use super::scheduler::FileId;
 use super::target::{Finalized, TargetDir, TargetState, split_parent, target_state_in};
-use super::{Cancelled, DownloadError, DownloadOutcome, OnExists, is_cancelled};
+use super::{Cancelled, DownloadError, DownloadOptions, DownloadOutcome, OnExists, SaveAs, is_cancelled};
 use crate::common::chunk_tree::GroupHashes;
 use crate::common::sync::lock;
-use crate::common::types::{NamedContent, UserName};
+use crate::common::types::{FileName, NamedContent, UserName};
 
 /// Small files with the same content use the same partial file and are written one after the other.
 const SAME_CONTENT_LOCKS: usize = 64;
@@ -88,7 +89,7 @@ impl FileState {
 /// The file operations of a batch, used by its worker threads.
 pub(super) struct FileOperations<'a> {
     pub target_dir: &'a TargetDir,
-    pub on_exists: OnExists,
+    pub options: &'a DownloadOptions,
     pub cancelled: &'a Cancelled,
     pub jobs: &'a [FileJob],
     /// Small files that have been verified: only the first verified copy is saved.
@@ -106,9 +107,14 @@ pub(super) enum SmallFile {
 }
 
 impl<'a> FileOperations<'a> {
-    pub fn new(target_dir: &'a TargetDir, on_exists: OnExists, cancelled: &'a Cancelled, jobs: &'a [FileJob]) -> Self {
+    pub fn new(
+        target_dir: &'a TargetDir,
+        options: &'a DownloadOptions,
+        cancelled: &'a Cancelled,
+        jobs: &'a [FileJob],
+    ) -> Self {
         let claimed = jobs.iter().map(|_| AtomicBool::new(false)).collect();
-        Self { target_dir, on_exists, cancelled, jobs, claimed, same_content: [const { Mutex::new(()) }; _] }
+        Self { target_dir, options, cancelled, jobs, claimed, same_content: [const { Mutex::new(()) }; _] }
     }
 
     /// Verifies and saves a file of one group.
@@ -125,18 +131,15 @@ impl<'a> FileOperations<'a> {
     }
 
     fn write_small(&self, file: FileId, bytes: &[u8]) -> Result<DownloadOutcome, DownloadError> {
-        let NamedContent { name, content } = &self.jobs[file].item;
-        let folder = self.target_dir.open_parent(name)?;
-        let mut partial = PartialFile::open(folder.clone(), &content.hash);
+        let mut partial = self.open_partial(file);
         for _ in 1..LOCK_TRIES {
             let is_locked = matches!(partial, Err(DownloadError::Locked));
             if !is_locked || self.cancelled.recv_timeout(LOCK_RETRY_WAIT) == Err(RecvTimeoutError::Disconnected) {
                 break;
             }
-            partial = PartialFile::open(folder.clone(), &content.hash);
+            partial = self.open_partial(file);
         }
         let partial = partial?;
-        self.hide_from_others(file, &partial);
         if let Err(error) = partial.write_all(bytes) {
             partial.remove();
             return Err(error.into());
@@ -151,17 +154,32 @@ impl<'a> FileOperations<'a> {
         file: FileId,
         outline: GroupHashes,
     ) -> Result<(Arc<IncompleteFile>, Vec<u32>), DownloadError> {
-        let NamedContent { name, content } = &self.jobs[file].item;
-        let partial = PartialFile::open(self.target_dir.open_parent(name)?, &content.hash)?;
-        self.hide_from_others(file, &partial);
+        let partial = self.open_partial(file)?;
         let groups = partial.groups_with_data(&outline);
-        if let Err(error) = partial.set_size(content.size) {
+        if let Err(error) = partial.set_size(self.jobs[file].item.content.size) {
             if groups.is_empty() {
                 partial.remove();
             }
             return Err(error.into());
         }
         Ok((Arc::new(IncompleteFile::new(outline, partial, !groups.is_empty())), groups))
+    }
+
+    /// Opens the partial file. What replaces a file is not readable to more users than that file before it is complete.
+    fn open_partial(&self, file: FileId) -> Result<PartialFile, DownloadError> {
+        if self.options.save_as == SaveAs::Unnamed {
+            return PartialFile::create_unnamed(self.target_dir.open_root()?);
+        }
+        let folder = self.target_dir.open_parent(self.target(file))?;
+        let partial = PartialFile::open(folder, &self.jobs[file].item.content.hash)?;
+        if replaced_file(&partial, self.target(file), self.options.on_exists).is_some() {
+            make_private(partial.file());
+        }
+        Ok(partial)
+    }
+
+    fn target(&self, file: FileId) -> &FileName {
+        self.options.target(&self.jobs[file].item)
     }
 
     /// Gives a complete large file its name and unlocks it.
@@ -171,46 +189,30 @@ impl<'a> FileOperations<'a> {
         outcome
     }
 
-    /// The file that this download replaces, if it replaces one.
-    fn replaced_file(&self, file: FileId, partial: &PartialFile) -> Option<ReplacedFile> {
-        let leaf = split_parent(&self.jobs[file].item.name).1;
-        let replaces = self.on_exists == OnExists::Overwrite;
-        replaces.then(|| ReplacedFile::open(partial.folder(), leaf)).flatten()
-    }
-
-    /// What replaces a file is not readable to more users than that file before it is complete.
-    fn hide_from_others(&self, file: FileId, partial: &PartialFile) {
-        if self.replaced_file(file, partial).is_some() {
-            make_private(partial.file());
-        }
-    }
-
     /// Gives a complete partial file its modification time, the attributes of the file that it replaces, and its name.
     fn finalize(&self, file: FileId, partial: &PartialFile) -> DownloadOutcome {
-        let NamedContent { name, content } = &self.jobs[file].item;
-        if let Some(replaced) = self.replaced_file(file, partial) {
-            make_private(partial.file());
-            replaced.give_attributes(partial.file());
+        if self.options.save_as == SaveAs::Unnamed {
+            return DownloadOutcome::Unnamed(partial.file().clone());
         }
-        let finalized = partial
-            .set_mtime(content.mtime_ms)
-            .and_then(|()| self.target_dir.finalize(partial.folder(), partial.name(), name, self.on_exists))
-            .and_then(|finalized| match finalized {
-                Finalized::Saved(name) => Ok(DownloadOutcome::Saved { name }),
-                Finalized::Exists => self.on_target_exists(file, partial),
-            });
-        finalized.unwrap_or_else(|error| DownloadOutcome::Failed(error.into()))
+        let (target, content) = (self.target(file), &self.jobs[file].item.content);
+        let saved = partial.set_mtime(content.mtime_ms);
+        let saved = saved.and_then(|()| save(self.target_dir, partial, target, self.options.on_exists));
+        let outcome = saved.and_then(|finalized| match finalized {
+            Finalized::Saved(name) => Ok(DownloadOutcome::Saved { name }),
+            Finalized::Exists => self.on_target_exists(file, partial),
+        });
+        outcome.unwrap_or_else(|error| DownloadOutcome::Failed(error.into()))
     }
 
     /// The target was created by another program meanwhile.
     fn on_target_exists(&self, file: FileId, partial: &PartialFile) -> io::Result<DownloadOutcome> {
-        let NamedContent { name, content } = &self.jobs[file].item;
-        let leaf = split_parent(name).1;
+        let (target, content) = (self.target(file), &self.jobs[file].item.content);
+        let leaf = split_parent(target).1;
         let state = target_state_in(partial.folder(), leaf, content, &|| is_cancelled(self.cancelled))?;
-        Ok(match (state, self.on_exists) {
+        Ok(match (state, self.options.on_exists) {
             (TargetState::Identical, _) => {
                 partial.remove();
-                DownloadOutcome::Saved { name: name.clone() }
+                DownloadOutcome::Saved { name: target.clone() }
             }
             (_, OnExists::Skip) => {
                 partial.remove();
@@ -220,4 +222,24 @@ impl<'a> FileOperations<'a> {
             _ => DownloadOutcome::Failed(DownloadError::Exists),
         })
     }
+}
+
+/// Gives a complete partial file the attributes of the file that it replaces, if it replaces one, and its name.
+pub(super) fn save(
+    target_dir: &TargetDir,
+    partial: &PartialFile,
+    target: &FileName,
+    on_exists: OnExists,
+) -> io::Result<Finalized> {
+    if let Some(replaced) = replaced_file(partial, target, on_exists) {
+        make_private(partial.file());
+        replaced.give_attributes(partial.file());
+    }
+    target_dir.finalize(partial.folder(), partial.name(), target, on_exists)
+}
+
+/// The file that is replaced, if the policy is to replace one.
+pub(super) fn replaced_file(partial: &PartialFile, target: &FileName, on_exists: OnExists) -> Option<ReplacedFile> {
+    let replaces = on_exists == OnExists::Overwrite;
+    replaces.then(|| ReplacedFile::open(partial.folder(), split_parent(target).1)).flatten()
 }

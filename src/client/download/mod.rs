@@ -6,8 +6,11 @@
 //!   for which chunk group, `give_up` when a file is abandoned; pure too.
 //! * `source` is the thread of one connection: requests and receives. `writer` is its second thread: hashes and writes,
 //!   so that receiving and writing overlap.
-//! * `file_job` is one file: opened, saved, finalized. `partial_file` is the file while it is incomplete, `target` its
-//!   place in the shared folder, `replaced_file` what it keeps of the file that was there.
+//! * `file_job` is one file: opened, saved, finalized. `partial_file` is the file while it is incomplete, `incomplete_file`
+//!   which groups of a large one are verified, `target` its place in the shared folder, `replaced_file` what it keeps of the
+//!   file that was there.
+//! * `content_stream` reads what an unnamed file has received in order, for `cat`. `store` saves what is not downloaded,
+//!   for `pub --stdin`.
 //! * `discovery` asks the server for sources.
 //!
 //! Defended: a source can only waste time. What it sends is written to a partial file, never under a real name, and
@@ -16,17 +19,20 @@
 
 #[expect(clippy::disallowed_methods, reason = "a driver: the coordinator gets its time as an argument")]
 mod batch;
+mod content_stream;
 mod coordinator;
 mod discovery;
 mod file_job;
 mod give_up;
 mod group_set;
+mod incomplete_file;
 mod partial_file;
 mod replaced_file;
 mod request;
 mod scheduler;
 #[expect(clippy::disallowed_methods, reason = "a driver: it gives up on a silent peer")]
 mod source;
+mod store;
 mod target;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "some test peers are slow")]
@@ -35,16 +41,18 @@ mod tests;
 mod writer;
 
 use std::collections::HashMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
+pub use content_stream::ContentStream;
 pub use discovery::{SourceDiscovery, SourceOffer};
 use file_job::FileJob;
-pub use partial_file::IncompleteFile;
+pub use incomplete_file::IncompleteFile;
 use request::DownloadRequest;
 use target::TargetDir;
 
@@ -68,12 +76,34 @@ pub enum OnExists {
     Skip,
 }
 
+/// Under which name a download is saved.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SaveAs {
+    #[default]
+    OwnName,
+    /// Another name; the request is for one file.
+    Name(FileName),
+    /// None: the content goes to a file without a name in the shared folder, which disappears with its last handle.
+    Unnamed,
+}
+
 /// How downloads behave.
 #[derive(Debug, Clone)]
 pub struct DownloadOptions {
     pub on_exists: OnExists,
     /// How long to wait for a source when none is left.
     pub retry_for: Duration,
+    pub save_as: SaveAs,
+}
+
+impl DownloadOptions {
+    /// The name under which this file is saved.
+    fn target<'a>(&'a self, item: &'a NamedContent) -> &'a FileName {
+        match &self.save_as {
+            SaveAs::Name(name) => name,
+            SaveAs::OwnName | SaveAs::Unnamed => &item.name,
+        }
+    }
 }
 
 /// How one download came out.
@@ -84,6 +114,8 @@ pub enum DownloadOutcome {
         /// Its name there; differs from the requested one with [`OnExists::Rename`].
         name: FileName,
     },
+    /// With [`SaveAs::Unnamed`]: the file has the content.
+    Unnamed(Arc<File>),
     /// The target exists and the policy is [`OnExists::Skip`].
     Skipped,
     Failed(DownloadError),
@@ -94,13 +126,13 @@ impl DownloadOutcome {
     pub fn saved_as(&self) -> Option<&FileName> {
         match self {
             Self::Saved { name } => Some(name),
-            Self::Skipped | Self::Failed(_) => None,
+            Self::Unnamed(_) | Self::Skipped | Self::Failed(_) => None,
         }
     }
 
     pub fn code(&self) -> ExitCode {
         match self {
-            Self::Saved { .. } | Self::Skipped => ExitCode::Success,
+            Self::Saved { .. } | Self::Unnamed(_) | Self::Skipped => ExitCode::Success,
             Self::Failed(error) => error.into(),
         }
     }
@@ -209,6 +241,25 @@ pub trait Download: Send + Sync {
         cancelled: &Cancelled,
         report: &dyn Fn(DownloadReport),
     );
+
+    /// What [`fetch`](Self::fetch) would do with each: an outcome if it needs no transfer, else `None`. Changes nothing.
+    fn check_targets(
+        &self,
+        items: &[NamedContent],
+        options: &DownloadOptions,
+        cancelled: &Cancelled,
+    ) -> Vec<Option<DownloadOutcome>>;
+
+    /// Saves what `input` yields under `name`, all or nothing. `None` if the file exists and the policy is
+    /// [`OnExists::Skip`]; then, and if the policy refuses, nothing is read. Fails with [`DownloadError::Interrupted`] when
+    /// `cancelled` disconnects between two reads.
+    fn store(
+        &self,
+        name: &FileName,
+        on_exists: OnExists,
+        input: &mut dyn Read,
+        cancelled: &Cancelled,
+    ) -> Result<Option<FileName>, DownloadError>;
 }
 
 /// Downloads files into the shared folder.
@@ -240,6 +291,29 @@ impl Download for Downloader {
         self.target_dir.clear_cache();
         let (target_dir, discovery) = (&self.target_dir, &self.discovery);
         DownloadRequest { target_dir, discovery, items, options, cancelled }.run(report);
+    }
+
+    fn check_targets(
+        &self,
+        items: &[NamedContent],
+        options: &DownloadOptions,
+        cancelled: &Cancelled,
+    ) -> Vec<Option<DownloadOutcome>> {
+        self.target_dir.clear_cache();
+        let (target_dir, discovery) = (&self.target_dir, &self.discovery);
+        let request = DownloadRequest { target_dir, discovery, items, options, cancelled };
+        items.iter().map(|item| request.check_target(item)).collect()
+    }
+
+    fn store(
+        &self,
+        name: &FileName,
+        on_exists: OnExists,
+        input: &mut dyn Read,
+        cancelled: &Cancelled,
+    ) -> Result<Option<FileName>, DownloadError> {
+        self.target_dir.clear_cache();
+        store::store(&self.target_dir, name, on_exists, input, cancelled)
     }
 }
 

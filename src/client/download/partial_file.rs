@@ -1,5 +1,4 @@
-//! Files being downloaded: [`PartialFile`], the file `.<32 hex digits of the hash>.part` beside the target, and
-//! [`IncompleteFile`], a large file that is being filled group by group.
+//! The file `.<32 hex digits of the hash>.part` beside the target, which holds a content while it is incomplete.
 //!
 //! A partial file is locked while in use and has no sidecar file: what it holds is found out by hashing it. It is opened
 //! without following links and must be a regular file with one name, so that a planted link, FIFO or hard link is never
@@ -10,16 +9,14 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::DownloadError;
 use crate::common::chunk_tree::{GroupHasher, GroupHashes, group_range};
-use crate::common::sync::lock;
-use crate::common::types::{ContentHash, UserName};
+use crate::common::types::ContentHash;
 
 /// The file system type of a tmpfs, as `fstatfs` reports it (`linux/magic.h`).
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -27,201 +24,6 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 const SCAN_BYTES: usize = 256 << 10;
 /// How often a partial file may vanish while it is being opened, since another download finishes it.
 const OPEN_TRIES: u32 = 8;
-/// The owner of groups that an earlier download has left in the file, and of those beyond the 63 owners that are counted.
-const UNKNOWN_OWNER: u8 = 64;
-/// Disk space is reserved in runs of about this many bytes, each when its first bytes arrive: not for a size that a source
-/// claims and for which it may send nothing.
-const RESERVE_BYTES: u64 = 32 << 20;
-/// Locks of an incomplete file; writers of different groups rarely use the same one.
-const WRITE_LOCKS: usize = 16;
-
-/// A large file that is being downloaded. Its verified groups can be served already: those of owners whose audience the
-/// copy has inherited.
-///
-/// Of each group only the data of one assignment is written. The assignment is checked under a lock that is held while
-/// writing, so that a source that has lost a group never overwrites what its successor has written.
-pub struct IncompleteFile {
-    outline: Arc<GroupHashes>,
-    partial: PartialFile,
-    /// For each group 0 until it is verified, then whose it is: a place in `owners`, from 1, or [`UNKNOWN_OWNER`].
-    verified: Vec<AtomicU8>,
-    owners: Mutex<Vec<UserName>>,
-    /// Bit *i*: the groups of owner *i* may be served.
-    served_owners: AtomicU64,
-    /// Bit *i* of the words: space for the run of groups *i* is reserved.
-    reserved: Vec<AtomicU64>,
-    /// Groups of one run.
-    run_groups: u32,
-    /// What the file held when it was opened is not verified yet.
-    is_unscanned: AtomicBool,
-    /// Some group was verified.
-    holds_groups: AtomicBool,
-    assignments: Vec<AtomicU32>,
-    write_locks: [Mutex<()>; WRITE_LOCKS],
-    is_closed: AtomicBool,
-}
-
-/// What became of data of an assignment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Write {
-    Done,
-    /// The group belongs to another assignment, or the download has failed: nothing was written.
-    Stale,
-}
-
-impl IncompleteFile {
-    /// `is_unscanned`: the file may hold groups, which [`batch`](super::batch) verifies.
-    pub(super) fn new(outline: GroupHashes, partial: PartialFile, is_unscanned: bool) -> Self {
-        let groups = outline.groups().len();
-        let first = group_range(outline.size(), 0);
-        let run_groups = u32::try_from((RESERVE_BYTES / (first.end - first.start)).max(1)).expect("at most 32");
-        Self {
-            verified: (0..groups).map(|_| AtomicU8::new(0)).collect(),
-            owners: Mutex::default(),
-            served_owners: AtomicU64::new(0),
-            reserved: (0..groups.div_ceil(run_groups as usize).div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
-            run_groups,
-            is_unscanned: AtomicBool::new(is_unscanned),
-            holds_groups: AtomicBool::new(false),
-            assignments: (0..groups).map(|_| AtomicU32::new(0)).collect(),
-            write_locks: [const { Mutex::new(()) }; WRITE_LOCKS],
-            is_closed: AtomicBool::new(false),
-            outline: Arc::new(outline),
-            partial,
-        }
-    }
-
-    /// A file of two groups in `dir`, for tests.
-    #[cfg(test)]
-    pub(crate) fn example(dir: &std::path::Path) -> Arc<Self> {
-        let outline = GroupHashes::from_groups((1 << 20) + 1, vec![[1; 32], [2; 32]]).unwrap();
-        Self::with_verified(dir, outline, &[])
-    }
-
-    /// A file in `dir` of which these groups are verified and served, for tests.
-    #[cfg(test)]
-    pub(crate) fn with_verified(dir: &std::path::Path, outline: GroupHashes, verified: &[u32]) -> Arc<Self> {
-        let folder = Arc::new(File::open(dir).unwrap().into());
-        let partial = PartialFile::open(folder, &outline.root()).unwrap();
-        let incomplete = Self::new(outline, partial, false);
-        let owner = UserName::parse("hans").unwrap();
-        verified.iter().for_each(|&group| incomplete.set_verified(group, Some(&owner)));
-        incomplete.serve_groups_of(&[owner]);
-        Arc::new(incomplete)
-    }
-
-    /// The content's group hashes, verified against its hash.
-    pub fn outline(&self) -> &Arc<GroupHashes> {
-        &self.outline
-    }
-
-    /// Whether group `index` is verified and written, and may be served.
-    pub fn serves(&self, index: u32) -> bool {
-        let owner = self.verified.get(index as usize).map_or(0, |owner| owner.load(Ordering::Acquire));
-        (1..UNKNOWN_OWNER).contains(&owner) && self.served_owners.load(Ordering::Acquire) & 1 << owner != 0
-    }
-
-    /// From now on the groups that these owners have delivered, or will, may be served.
-    pub fn serve_groups_of(&self, owners: &[UserName]) {
-        let bits = owners.iter().map(|owner| self.owner_number(owner)).filter(|&owner| owner < UNKNOWN_OWNER);
-        self.served_owners.fetch_or(bits.fold(0, |bits, owner| bits | 1 << owner), Ordering::AcqRel);
-    }
-
-    /// Whether some of its groups were in the partial file before this download, so that it is not known whose they are.
-    pub fn has_groups_of_unknown_owner(&self) -> bool {
-        self.verified.iter().any(|owner| owner.load(Ordering::Acquire) == UNKNOWN_OWNER)
-    }
-
-    /// The open file, of which only verified groups are meaningful. It stays the same when it gets its final name.
-    pub fn file(&self) -> &Arc<File> {
-        self.partial.file()
-    }
-
-    pub(super) fn partial(&self) -> &PartialFile {
-        &self.partial
-    }
-
-    /// The group is verified and written. `owner`: the user who has delivered it, or `None` if it was found.
-    pub(in crate::client) fn set_verified(&self, index: u32, owner: Option<&UserName>) {
-        let owner = owner.map_or(UNKNOWN_OWNER, |owner| self.owner_number(owner));
-        self.verified[index as usize].store(owner, Ordering::Release);
-        self.set_holds_groups();
-    }
-
-    /// A group is verified: the file is worth keeping.
-    pub(super) fn set_holds_groups(&self) {
-        self.holds_groups.store(true, Ordering::Relaxed);
-    }
-
-    /// All that the file held when it was opened has been verified, or found to be invalid.
-    pub(super) fn set_scanned(&self) {
-        self.is_unscanned.store(false, Ordering::Relaxed);
-    }
-
-    fn owner_number(&self, owner: &UserName) -> u8 {
-        let mut owners = lock(&self.owners);
-        let known = owners.iter().position(|known| known == owner);
-        let place = known.unwrap_or_else(|| {
-            owners.push(owner.clone());
-            owners.len() - 1
-        });
-        u8::try_from(place + 1).unwrap_or(UNKNOWN_OWNER).min(UNKNOWN_OWNER)
-    }
-
-    /// From now on only this assignment, or a later one, may write the group. Assignments may be registered out of
-    /// order, so an older id never replaces a newer one.
-    pub(super) fn assign(&self, group: u32, id: u32) {
-        let _guard = self.lock(group);
-        self.assignments[group as usize].fetch_max(id, Ordering::Relaxed);
-    }
-
-    /// Writes data of an assignment at `offset` of the file.
-    pub(super) fn write(&self, group: u32, id: u32, bytes: &[u8], offset: u64) -> io::Result<Write> {
-        debug_assert!(group_range(self.outline.size(), group).contains(&offset));
-        let _guard = self.lock(group);
-        let is_assigned = self.assignments[group as usize].load(Ordering::Relaxed) == id;
-        if !is_assigned || self.is_closed() {
-            return Ok(Write::Stale);
-        }
-        self.reserve(group)?;
-        self.partial.write_at(bytes, offset).map(|()| Write::Done)
-    }
-
-    /// Reserves space for the group and those of its run, once.
-    fn reserve(&self, group: u32) -> io::Result<()> {
-        let run = group / self.run_groups;
-        let (word, bit) = (&self.reserved[run as usize / 64], 1 << (run % 64));
-        if word.load(Ordering::Relaxed) & bit != 0 {
-            return Ok(());
-        }
-        let first = run * self.run_groups;
-        let last = (first + self.run_groups).min(self.outline.groups().len() as u32) - 1;
-        let size = self.outline.size();
-        self.partial.reserve(group_range(size, first).start..group_range(size, last).end)?;
-        word.fetch_or(bit, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// The download has failed: ends all writing and unlocks the file, so that another download may use it. Deletes a file
-    /// that holds nothing.
-    pub(super) fn close(&self) {
-        self.is_closed.store(true, Ordering::Relaxed);
-        // A write that has begun ends first.
-        self.write_locks.iter().for_each(|mutex| drop(lock(mutex)));
-        if !self.is_unscanned.load(Ordering::Relaxed) && !self.holds_groups.load(Ordering::Relaxed) {
-            self.partial.remove();
-        }
-        self.partial.unlock();
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.is_closed.load(Ordering::Relaxed)
-    }
-
-    fn lock(&self, group: u32) -> std::sync::MutexGuard<'_, ()> {
-        lock(&self.write_locks[group as usize % WRITE_LOCKS])
-    }
-}
 
 /// An open and locked partial file.
 #[derive(Debug)]
@@ -248,6 +50,19 @@ impl PartialFile {
         }
         let opened = Self::open_named(&folder, second.clone())?;
         opened.ok_or_else(|| in_partial_file(&second, Errno::ACCESS.into()).into())
+    }
+
+    /// Creates one without a name, which disappears with its last handle.
+    pub fn create_unnamed(folder: Arc<OwnedFd>) -> Result<Self, DownloadError> {
+        let partial = Self::create(folder)?;
+        partial.remove();
+        Ok(partial)
+    }
+
+    /// Creates one for a content that is not known yet, and locks it.
+    #[expect(clippy::disallowed_methods, reason = "the name must not be in use")]
+    pub fn create(folder: Arc<OwnedFd>) -> Result<Self, DownloadError> {
+        Self::open(folder, &ContentHash(rand::random()))
     }
 
     /// `None` if the name belongs to a file of another user, who could change the content at any time, or to one that may
@@ -311,7 +126,7 @@ impl PartialFile {
     }
 
     /// Reserves the space of this part of the file, so that a full disk is detected before it is written.
-    fn reserve(&self, range: Range<u64>) -> io::Result<()> {
+    pub fn reserve(&self, range: Range<u64>) -> io::Result<()> {
         if self.is_in_memory() {
             return Ok(());
         }
@@ -322,7 +137,7 @@ impl PartialFile {
     }
 
     /// On a tmpfs, reserving space writes every page (measured: 0.5 s for 1 GiB), and the free space is known exactly.
-    fn is_in_memory(&self) -> bool {
+    pub fn is_in_memory(&self) -> bool {
         rustix::fs::fstatfs(&self.file).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC)
     }
 
@@ -333,7 +148,7 @@ impl PartialFile {
         cut.and_then(|()| self.write_at(bytes, 0))
     }
 
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_all_at(bytes, offset).map_err(|error| in_partial_file(&self.name, error))
     }
 
@@ -442,7 +257,3 @@ fn is_trusted_owner(folder: &OwnedFd, owner: u32) -> rustix::io::Result<bool> {
 fn in_partial_file(name: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("partial file {name}: {error}"))
 }
-
-#[cfg(test)]
-#[path = "partial_file_tests.rs"]
-mod tests;

@@ -11,10 +11,12 @@ use super::coordinator::PeerHistory;
 use super::discovery::SourceDiscovery;
 use super::file_job::{FileJob, FileOperations};
 use super::target::{TargetDir, TargetState, split_parent};
-use super::{Cancelled, DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, OnExists, is_cancelled};
+use super::{
+    Cancelled, DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, OnExists, SaveAs, is_cancelled,
+};
 use crate::client::files::is_partial_file;
 use crate::common::threads;
-use crate::common::types::{NamedContent, UserName};
+use crate::common::types::{Content, FileName, NamedContent, UserName};
 
 /// Files of a batch: half of the contents that an uploader grants to one connection (`GRANTS_MAX`).
 pub(super) const FILES_PER_BATCH: usize = 2_048;
@@ -79,36 +81,50 @@ impl DownloadRequest<'_> {
     }
 
     /// An outcome if nothing needs to be downloaded.
-    fn check_target(&self, item: &NamedContent) -> Option<DownloadOutcome> {
+    pub fn check_target(&self, item: &NamedContent) -> Option<DownloadOutcome> {
         if is_cancelled(self.cancelled) {
             return Some(DownloadOutcome::Failed(DownloadError::Interrupted));
         }
-        let state = self.target_dir.target_state(&item.name, &item.content, &|| is_cancelled(self.cancelled));
-        match (state, self.options.on_exists) {
-            (Err(error), _) => Some(DownloadOutcome::Failed(error.into())),
-            (Ok(TargetState::Identical), _) => Some(DownloadOutcome::Saved { name: item.name.clone() }),
-            (Ok(TargetState::Different | TargetState::Directory), OnExists::Error) => {
-                Some(DownloadOutcome::Failed(DownloadError::Exists))
-            }
-            (Ok(TargetState::Different | TargetState::Directory), OnExists::Skip) => Some(DownloadOutcome::Skipped),
-            (Ok(TargetState::Directory), OnExists::Overwrite) => {
-                let reason = "a folder has this name, and folders are not replaced";
-                let error = io::Error::new(io::ErrorKind::IsADirectory, reason);
-                Some(DownloadOutcome::Failed(DownloadError::Local(error)))
-            }
-            (Ok(_), _) if is_partial_file(split_parent(&item.name).1.as_bytes()) => {
-                let reason = "this is the name of a file that is being downloaded";
-                let error = io::Error::new(io::ErrorKind::InvalidFilename, reason);
-                Some(DownloadOutcome::Failed(DownloadError::Local(error)))
-            }
-            (Ok(_), _) => None,
+        if self.options.save_as == SaveAs::Unnamed {
+            return None;
         }
+        check_target(self.target_dir, self.options.target(item), &item.content, self.options.on_exists, self.cancelled)
     }
 
     fn download(&self, batch: PreparedBatch, history: &mut PeerHistory, report: &dyn Fn(DownloadReport)) {
         let PreparedBatch { jobs, sources, finished } = batch;
         finished.into_iter().for_each(|(index, outcome)| report(DownloadReport::Finished(index, outcome)));
-        let files = FileOperations::new(self.target_dir, self.options.on_exists, self.cancelled, &jobs);
+        let files = FileOperations::new(self.target_dir, self.options, self.cancelled, &jobs);
         download_batch(&files, self.discovery, sources, self.options.retry_for, history, report);
+    }
+}
+
+/// What is done about the target of a download of this content: an outcome if nothing needs to be downloaded.
+pub(super) fn check_target(
+    target_dir: &TargetDir,
+    target: &FileName,
+    content: &Content,
+    on_exists: OnExists,
+    cancelled: &Cancelled,
+) -> Option<DownloadOutcome> {
+    let state = target_dir.target_state(target, content, &|| is_cancelled(cancelled));
+    match (state, on_exists) {
+        (Err(error), _) => Some(DownloadOutcome::Failed(error.into())),
+        (Ok(TargetState::Identical), _) => Some(DownloadOutcome::Saved { name: target.clone() }),
+        (Ok(TargetState::Different | TargetState::Directory), OnExists::Error) => {
+            Some(DownloadOutcome::Failed(DownloadError::Exists))
+        }
+        (Ok(TargetState::Different | TargetState::Directory), OnExists::Skip) => Some(DownloadOutcome::Skipped),
+        (Ok(TargetState::Directory), OnExists::Overwrite) => {
+            let reason = "a folder has this name, and folders are not replaced";
+            let error = io::Error::new(io::ErrorKind::IsADirectory, reason);
+            Some(DownloadOutcome::Failed(DownloadError::Local(error)))
+        }
+        (Ok(_), _) if is_partial_file(split_parent(target).1.as_bytes()) => {
+            let reason = "this is the name of a file that is being downloaded";
+            let error = io::Error::new(io::ErrorKind::InvalidFilename, reason);
+            Some(DownloadOutcome::Failed(DownloadError::Local(error)))
+        }
+        (Ok(_), _) => None,
     }
 }

@@ -66,7 +66,15 @@ impl TargetDir {
 
     /// Opens the folder of a name; makes it, and those above it, if it is missing.
     pub fn open_parent(&self, name: &FileName) -> io::Result<Arc<OwnedFd>> {
-        let path = split_parent(name).0;
+        self.open_folder(split_parent(name).0)
+    }
+
+    /// Opens the shared folder itself.
+    pub fn open_root(&self) -> io::Result<Arc<OwnedFd>> {
+        self.open_folder("")
+    }
+
+    fn open_folder(&self, path: &str) -> io::Result<Arc<OwnedFd>> {
         let mut open_dirs = lock(&self.open_dirs);
         if let Some(folder) = open_dirs.get(path) {
             return Ok(folder.clone());

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::coordinator::{DownloadEvent, REPORT_INTERVAL, SourceEvent, StoreResult};
 use super::file_job::{FileOperations, SmallFile};
-use super::partial_file::{IncompleteFile, Write};
+use super::incomplete_file::{IncompleteFile, Write};
 use super::scheduler::{Assignment, SourceId};
 use crate::common::chunk_tree::{GroupHasher, group_range};
 

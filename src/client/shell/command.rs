@@ -45,9 +45,24 @@ pub enum Command {
         /// `None`: to be asked for.
         password: Option<Password>,
     },
+    /// Writes the content of one file to standard output.
+    Cat {
+        /// A name, or `name#hex`.
+        #[arg(value_parser = path_parser())]
+        file: PathArg,
+        /// As for `get`.
+        #[arg(long, value_name = "SECS", value_parser = seconds_parser())]
+        wait: Option<Duration>,
+    },
     Get {
-        #[arg(long)]
+        #[arg(long, conflicts_with = "output")]
         share: bool,
+        /// Only say what would be done.
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Where the file goes that is named, instead of its own name.
+        #[arg(short, long, value_parser = output_parser())]
+        output: Option<GetOutput>,
         #[arg(required = true, value_parser = path_parser())]
         files: Vec<PathArg>,
         /// Wait at most this long for names that nobody shares yet.
@@ -64,6 +79,9 @@ pub enum Command {
         /// The only users who may see the files; empty: all users.
         #[arg(long, allow_hyphen_values = true, value_parser = user_parser())]
         to: Vec<UserName>,
+        /// Store standard input under the name that is given, first.
+        #[arg(long)]
+        stdin: bool,
         #[arg(required = true, value_parser = path_parser())]
         files: Vec<PathArg>,
     },
@@ -85,6 +103,14 @@ pub enum Command {
         target: WaitTarget,
     },
     Xit,
+}
+
+/// The argument of `get -o`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GetOutput {
+    /// `-`
+    Stdout,
+    File(FileName),
 }
 
 /// What `wait` waits for, and for how long at most.
@@ -118,6 +144,7 @@ impl Command {
     pub fn verb(&self) -> Verb {
         match self {
             Self::Auth { .. } => Verb::Auth,
+            Self::Cat { .. } => Verb::Cat,
             Self::Get { .. } => Verb::Get,
             Self::Help { .. } => Verb::Help,
             Self::Lap => Verb::Lap,
@@ -127,6 +154,19 @@ impl Command {
             Self::Unp { .. } => Verb::Unp,
             Self::Wait { .. } => Verb::Wait,
             Self::Xit => Verb::Xit,
+        }
+    }
+
+    /// What clap cannot check.
+    fn check(&self) -> Result<(), UsageError> {
+        match self {
+            Self::Pub { to, .. } if to.iter().collect::<BTreeSet<_>>().len() > AUDIENCE_MAX_USERS => {
+                Err(UsageError::Audience)
+            }
+            Self::Pub { stdin: true, files, .. } => check_one_file("--stdin", files),
+            Self::Get { output: Some(_), files, .. } => check_one_file("-o", files),
+            Self::Cat { file, .. } => check_one_file("cat", std::slice::from_ref(file)),
+            _ => Ok(()),
         }
     }
 }
@@ -171,9 +211,12 @@ pub enum UsageError {
     User(String, UserNameError),
     #[error("{0}: {1}")]
     Path(String, PathError),
-    /// `wait file` with a pattern, a folder, or something that is no file name.
+    /// `wait file` or `get -o` with a pattern, a folder, or something that is no file name.
     #[error("{0}: expected the name of one file")]
     FileName(String),
+    /// More than one file, a pattern or a folder where one file is expected.
+    #[error("{0}: expected the name of one file")]
+    OneFile(&'static str),
     #[error("{0}: expected a number of seconds, at most {max}", max = SECONDS_MAX.as_secs())]
     Seconds(String),
 }
@@ -206,12 +249,19 @@ pub fn parse(line: &[u8]) -> Result<Option<Command>, UsageError> {
     let verb = Verb::parse(&head.text).ok_or(UsageError::Unknown(head.text))?;
     let arguments = to_arguments(tokens.collect_tokens()?);
     let command = Command::try_parse_from(std::iter::once(verb.name().into()).chain(arguments));
-    match command.map_err(|error| usage_error(verb, &error))? {
-        Command::Pub { to, .. } if to.iter().collect::<BTreeSet<_>>().len() > AUDIENCE_MAX_USERS => {
-            Err(UsageError::Audience)
+    let command = command.map_err(|error| usage_error(verb, &error))?;
+    command.check()?;
+    Ok(Some(match command {
+        Command::Get { output: Some(GetOutput::Stdout), dry_run: false, mut files, wait, .. } => {
+            Command::Cat { file: files.remove(0), wait }
         }
-        command => Ok(Some(command)),
-    }
+        command => command,
+    }))
+}
+
+fn check_one_file(what: &'static str, files: &[PathArg]) -> Result<(), UsageError> {
+    let is_file = |file: &PathArg| file.pattern.is_none() && file.text != "." && !file.text.ends_with('/');
+    if matches!(files, [file] if is_file(file)) { Ok(()) } else { Err(UsageError::OneFile(what)) }
 }
 
 /// The line behind a leading `-`, which in a batch makes the shell ignore a failure; `None` without it.
@@ -290,12 +340,20 @@ fn user_parser() -> impl TypedValueParser<Value = UserName> {
 }
 
 fn name_parser() -> impl TypedValueParser<Value = FileName> {
-    OsStringValueParser::new().try_map(|argument| {
-        let token = to_token(argument);
-        let path = normalize(&token).map_err(|error| UsageError::Path(token.text, error))?;
-        let name = FileName::parse(&path.text).ok().filter(|_| path.pattern.is_none());
-        name.ok_or(UsageError::FileName(path.text))
+    OsStringValueParser::new().try_map(|argument| to_file_name(to_token(argument)))
+}
+
+fn output_parser() -> impl TypedValueParser<Value = GetOutput> {
+    OsStringValueParser::new().try_map(|argument| match to_token(argument) {
+        token if token.text == "-" => Ok(GetOutput::Stdout),
+        token => to_file_name(token).map(GetOutput::File),
     })
+}
+
+fn to_file_name(token: Token) -> Result<FileName, UsageError> {
+    let path = normalize(&token).map_err(|error| UsageError::Path(token.text, error))?;
+    let name = FileName::parse(&path.text).ok().filter(|_| path.pattern.is_none());
+    name.ok_or(UsageError::FileName(path.text))
 }
 
 fn seconds_parser() -> impl TypedValueParser<Value = Duration> {

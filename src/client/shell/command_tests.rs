@@ -33,16 +33,20 @@ fn blank_lines_and_comments_are_skipped() {
     for line in ["", "\n", "  \t", "# get a", "  # 'open", "\r\n"] {
         assert_eq!(parse(line.as_bytes()), Ok(None), "{line:?}");
     }
-    assert_eq!(ok("get a#b #c"), Command::Get { files: vec![file("a#b"), file("#c")], share: false, wait: None });
+    assert_eq!(
+        ok("get a#b #c"),
+        Command::Get { files: vec![file("a#b"), file("#c")], share: false, wait: None, dry_run: false, output: None }
+    );
 }
 
 #[test]
 fn pub_takes_an_audience() {
     let user = |name: &str| UserName::parse(name).unwrap();
-    let expected = Command::Pub { to: vec![user("vader"), user("yoda")], files: vec![file("a"), file("b c")] };
+    let expected =
+        Command::Pub { to: vec![user("vader"), user("yoda")], files: vec![file("a"), file("b c")], stdin: false };
     assert_eq!(ok("pub --to vader --to=yoda a 'b c'"), expected);
     assert_eq!(ok("pub a --to vader 'b c' --to yoda"), expected);
-    assert_eq!(ok("pub -- --to"), Command::Pub { to: vec![], files: vec![file("--to")] });
+    assert_eq!(ok("pub -- --to"), Command::Pub { to: vec![], files: vec![file("--to")], stdin: false });
     assert_eq!(err("pub --to vader"), UsageError::Arity(Verb::Pub));
     assert_eq!(err("pub a --to"), UsageError::Arity(Verb::Pub));
     assert!(matches!(err("pub --to 'a b' x"), UsageError::User(..)));
@@ -68,8 +72,14 @@ fn sch_takes_flags_in_any_form() {
 fn get_takes_names_and_patterns() {
     let pattern = PathArg { text: "*.pdf".into(), pattern: Some("*.pdf".into()) };
     let files = vec![file("a b"), pattern, file("photos/")];
-    assert_eq!(ok("get --share 'a b' *.pdf ./photos/"), Command::Get { files, share: true, wait: None });
-    assert_eq!(ok("get '*.pdf'"), Command::Get { files: vec![file("*.pdf")], share: false, wait: None });
+    assert_eq!(
+        ok("get --share 'a b' *.pdf ./photos/"),
+        Command::Get { files, share: true, wait: None, dry_run: false, output: None }
+    );
+    assert_eq!(
+        ok("get '*.pdf'"),
+        Command::Get { files: vec![file("*.pdf")], share: false, wait: None, dry_run: false, output: None }
+    );
     assert_eq!(err("get"), UsageError::Arity(Verb::Get));
     assert_eq!(err("get --share=x a"), UsageError::Option { verb: Verb::Get, option: "--share=x".into() });
 }
@@ -109,10 +119,13 @@ fn invalid_lines_are_explained() {
 fn patterns_survive_option_parsing() {
     let pattern = |text: &str, pattern: &str| PathArg { text: text.into(), pattern: Some(pattern.into()) };
     let files = vec![pattern("*", "*"), file("*"), pattern("-*", "-*"), file("-x")];
-    assert_eq!(ok("get --share * '*' -- -* -x"), Command::Get { files, share: true, wait: None });
+    assert_eq!(
+        ok("get --share * '*' -- -* -x"),
+        Command::Get { files, share: true, wait: None, dry_run: false, output: None }
+    );
     assert_eq!(err("get -* a"), UsageError::Option { verb: Verb::Get, option: "-*".into() });
     let to = vec![UserName::parse("v*").unwrap(), UserName::parse("-x").unwrap()];
-    assert_eq!(ok("pub --to=v* --to -x a"), Command::Pub { to, files: vec![file("a")] });
+    assert_eq!(ok("pub --to=v* --to -x a"), Command::Pub { to, files: vec![file("a")], stdin: false });
     assert_eq!(ok("sch a*"), Command::Sch { substring: "a*".into(), ignore_case: false, long: false });
 }
 
@@ -168,7 +181,7 @@ fn wait_takes_a_condition_and_a_time() {
     assert!(matches!(err("wait file photos/"), UsageError::FileName(_)));
     assert!(matches!(err("wait file ../a"), UsageError::Path(..)));
     assert!(matches!(err("wait peer 'a b'"), UsageError::User(..)));
-    assert_eq!(ok("get --wait 2 a"), Command::Get { files: vec![file("a")], share: false, wait: Some(secs(2)) });
+    assert!(matches!(ok("get --wait 2 a"), Command::Get { wait: Some(wait), .. } if wait == secs(2)));
     assert_eq!(err("get --wait x a"), UsageError::Seconds("x".into()));
 }
 
@@ -200,4 +213,46 @@ fn an_audience_with_too_many_users_is_refused_with_the_limit() {
     assert!(line(AUDIENCE_MAX_USERS).is_ok(), "a user who is named twice counts once");
     let error = line(AUDIENCE_MAX_USERS + 1).unwrap_err();
     assert_eq!(error.to_string(), "--to: an audience has at most 4096 users");
+}
+
+#[test]
+fn cat_and_output_take_one_name() {
+    let name = |text: &str| FileName::parse(text).unwrap();
+    let get = |output| Command::Get { files: vec![file("a#12ab")], share: false, wait: None, dry_run: false, output };
+    assert_eq!(ok("cat ./a#12ab"), Command::Cat { file: file("a#12ab"), wait: None });
+    assert_eq!(ok("cat --wait 5 '*.pdf'"), Command::Cat { file: file("*.pdf"), wait: Some(Duration::from_secs(5)) });
+    assert_eq!(ok("get -o - a#12ab"), ok("cat a#12ab"), "standard output is that of cat");
+    assert_eq!(ok("get a#12ab -o ./b/c"), get(Some(GetOutput::File(name("b/c")))));
+    assert_eq!(ok("get --output 'b*' a#12ab"), get(Some(GetOutput::File(name("b*")))));
+    assert!(matches!(ok("get -n -o - a"), Command::Get { dry_run: true, output: Some(GetOutput::Stdout), .. }));
+    assert!(matches!(ok("get --dry-run a b"), Command::Get { dry_run: true, output: None, .. }));
+    for line in ["get -o b a c", "get -o b *.pdf", "get -o b folder/", "get -o - a c", "get -n -o - a c"] {
+        assert_eq!(err(line), UsageError::OneFile("-o"), "{line}");
+    }
+    for line in ["cat *.pdf", "cat folder/", "cat ."] {
+        assert_eq!(err(line), UsageError::OneFile("cat"), "{line}");
+    }
+    assert_eq!(err("get -o b/ a"), UsageError::FileName("b/".into()));
+    assert_eq!(err("get -o b* a"), UsageError::FileName("b*".into()));
+    assert!(matches!(err("get -o ../b a"), UsageError::Path(..)));
+    for (line, verb) in [
+        ("cat", Verb::Cat),
+        ("cat a b", Verb::Cat),
+        ("get -o a", Verb::Get),
+        ("get --share -o b a", Verb::Get),
+        ("pub --stdin", Verb::Pub),
+    ] {
+        assert_eq!(err(line), UsageError::Arity(verb), "{line}");
+    }
+}
+
+#[test]
+fn standard_input_is_published_under_one_name() {
+    let to = vec![UserName::parse("vader").unwrap()];
+    let expected = Command::Pub { to, files: vec![file("a/b")], stdin: true };
+    assert_eq!(ok("pub --stdin --to vader ./a/b"), expected);
+    assert_eq!(ok("pub --to vader a/b --stdin"), expected);
+    for line in ["pub --stdin a b", "pub --stdin *.log", "pub --stdin logs/", "pub --stdin ."] {
+        assert_eq!(err(line), UsageError::OneFile("--stdin"), "{line}");
+    }
 }

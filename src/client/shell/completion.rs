@@ -73,7 +73,7 @@ impl Completion {
             Some(Verb::Pub) if is_user => Vec::new(),
             Some(Verb::Pub) => self.local_entries(&word),
             Some(Verb::Unp) => to_strings(&self.publications.names_with_prefix(&word, CANDIDATES_MAX)),
-            Some(Verb::Get) => self.remote_names(word),
+            Some(Verb::Cat | Verb::Get) => self.remote_names(word),
             _ => Vec::new(),
         };
         (start, names.iter().map(|name| to_argument(name)).collect())

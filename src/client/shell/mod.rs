@@ -11,10 +11,13 @@ mod script;
 pub mod tokenizer;
 
 use std::fmt::Display;
+use std::slice;
 
-use crate::client::commands::{CommandContext, Verb, auth, get, help_text, lists, publish, search, wait};
+use crate::client::commands::get::{self, GetOptions};
+use crate::client::commands::{CommandContext, Verb, auth, cat, help_text, lists, publish, search, wait};
+use crate::client::download::SaveAs;
 use crate::client::exit_code::ExitCode;
-use crate::client::shell::command::{Command, strip_ignore_prefix};
+use crate::client::shell::command::{Command, GetOutput, strip_ignore_prefix};
 use crate::client::shell::input::Input;
 use crate::client::ui::message::{CommandId, CommandResult, HelpResult, True};
 use crate::client::ui::output::CommandRun;
@@ -104,11 +107,23 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
     }
     match command {
         Command::Auth { user, password } => auth::auth_command(context, &user, password),
-        Command::Get { files, share, wait } => {
+        Command::Cat { file, wait } => {
+            if let Some(timeout) = wait {
+                wait::for_files(context, slice::from_ref(&file), timeout);
+            }
+            cat::run(context, &file)
+        }
+        Command::Get { files, share, dry_run, output, wait } => {
             if let Some(timeout) = wait {
                 wait::for_files(context, &files, timeout);
             }
-            get::run(context, &files, share)
+            let save_as = match output {
+                Some(GetOutput::File(name)) => SaveAs::Name(name),
+                // Standard output is [`Command::Cat`]'s, except in a dry run.
+                Some(GetOutput::Stdout) => SaveAs::Unnamed,
+                None => SaveAs::OwnName,
+            };
+            get::run(context, &files, GetOptions { share, dry_run, save_as })
         }
         Command::Help { verb } => {
             context.output.result(CommandResult::Help(HelpResult { ok: True, text: help_text(verb) }));
@@ -116,7 +131,8 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
         }
         Command::Lap => lists::active_peers(context),
         Command::Lpf => lists::published_files(context),
-        Command::Pub { to, files } => publish::publish(context, to, &files),
+        Command::Pub { to, files, stdin: true } => publish::publish_input(context, to, &files[0]),
+        Command::Pub { to, files, stdin: false } => publish::publish(context, to, &files),
         Command::Sch { substring, ignore_case, long } => search::run(context, substring, ignore_case, long),
         Command::Unp { files } => publish::unpublish(context, &files),
         Command::Wait { target } => {

@@ -196,6 +196,11 @@ impl MessageSink for Console {
         }
     }
 
+    fn end(&self, error: &io::Error) {
+        let is_closed = error.kind() == io::ErrorKind::BrokenPipe;
+        let _ = self.output_end.set(if is_closed { ExitCode::Success } else { error.into() });
+    }
+
     fn has_ended(&self) -> bool {
         self.output_end.get().is_some()
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,6 +24,9 @@ pub trait MessageSink: Send + Sync {
     fn has_ended(&self) -> bool {
         false
     }
+
+    /// What it prints to takes no more: a command that wrote there itself got this error.
+    fn end(&self, _: &io::Error) {}
 
     /// Whether messages about progress are of use.
     fn wants_progress(&self) -> bool {
@@ -77,6 +81,17 @@ impl Output {
 
     pub fn result(&self, result: CommandResult) {
         self.send(MessageBody::Result(result));
+    }
+
+    /// Standard output failed with this error while the command wrote the content of a file there. A reader that has closed
+    /// it is no failure.
+    pub fn content_failed(&self, error: &io::Error) -> ExitCode {
+        self.sink.end(error);
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return ExitCode::Success;
+        }
+        self.error(format_args!("cannot write to standard output: {error}"));
+        error.into()
     }
 
     /// The reason of a failure, one line.

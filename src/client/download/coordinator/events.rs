@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::client::control::RequestError;
 use crate::client::download::discovery::SourceOffer;
 use crate::client::download::group_set::GroupSet;
-use crate::client::download::partial_file::IncompleteFile;
+use crate::client::download::incomplete_file::IncompleteFile;
 use crate::client::download::scheduler::{Assignment, FileId, SourceId};
 use crate::client::download::{DownloadError, DownloadOutcome, DownloadReport};
 use crate::common::chunk_tree::GroupHashes;

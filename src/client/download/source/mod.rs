@@ -19,7 +19,7 @@ use self::receive::HashingWait;
 use super::coordinator::{DownloadEvent, GroupRequest, REPORT_INTERVAL, SourceCommand, SourceEnd, SourceEvent};
 use super::discovery::SourceOffer;
 use super::file_job::{FileJob, FileOperations};
-use super::partial_file::IncompleteFile;
+use super::incomplete_file::IncompleteFile;
 use super::scheduler::{Assignment, FileId, SourceId};
 use super::writer::{self, Chunk, ReceivedBuffer};
 use crate::client::transport::{self, FrameRef, RecordReader, RecordWriter, TransportError, Waker};

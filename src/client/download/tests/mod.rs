@@ -2,6 +2,7 @@
 
 mod giving_up;
 mod peers;
+mod streams;
 mod targets;
 mod trouble;
 
@@ -107,7 +108,8 @@ impl DownloadFixture {
             wanted.push(NamedContent { name: FileName::parse(name).unwrap(), content });
             contents.insert(hash, Arc::new(bytes.clone()));
         }
-        let options = DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO };
+        let options =
+            DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO, save_as: SaveAs::OwnName };
         let (dir, contents, progress) = (tempfile::tempdir().unwrap(), Arc::new(contents), RecordedProgress::default());
         Self { dir, contents, wanted, options, progress }
     }

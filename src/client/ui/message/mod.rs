@@ -14,8 +14,8 @@ use crate::common::escape::escape_json_controls;
 pub use event::{EventKind, EventMessage};
 pub use result::{
     AuthResult, AvailableFile, CommandFailure, CommandResult, False, FoundFiles, GetResult, HelpResult, ItemFailure,
-    NameFailure, OwnFile, PeerList, PublishResult, PublishedList, True, UnpublishResult, WaitResult, WaitedFor,
-    XitResult,
+    NOT_AUTHENTICATED, NameFailure, OwnFile, PeerList, PlannedAction, PublishResult, PublishedList, True,
+    UnpublishResult, WaitResult, WaitedFor, XitResult,
 };
 
 /// One line of `--json`.

@@ -9,7 +9,7 @@ use crate::common::types::FileName;
 /// Listed after a login. Never grows: scripts depend on the text.
 const COMMANDS: [&str; 7] = ["get", "lap", "lpf", "pub", "sch", "unp", "xit"];
 /// Why a command before the login fails.
-pub(super) const NOT_AUTHENTICATED: &str = "Please authenticate first";
+pub const NOT_AUTHENTICATED: &str = "Please authenticate first";
 
 /// One result: a success or a failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,7 +99,26 @@ pub enum GetResult {
         name: String,
         skipped: True,
     },
+    /// With `-n`: what would be done.
+    Planned {
+        ok: True,
+        name: String,
+        action: PlannedAction,
+        /// Size of the file.
+        bytes: u64,
+    },
     Failed(NameFailure),
+}
+
+/// What `get` would do with one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum PlannedAction {
+    /// Download it.
+    Get,
+    /// Leave it: the same content is there, or any, and `--on-exists` is `skip`.
+    Skip,
 }
 
 /// `help`.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::result::{
     AuthResult, AvailableFile, CommandFailure, CommandResult, FoundFiles, GetResult, ItemFailure, NOT_AUTHENTICATED,
-    OwnFile, WaitResult, WaitedFor,
+    OwnFile, PlannedAction, WaitResult, WaitedFor,
 };
 use crate::client::exit_code::ExitCode;
 use crate::common::escape::escape_controls;
@@ -32,6 +32,13 @@ impl CommandResult {
                 format!("{} downloaded successfully\n", escape_controls(saved))
             }
             Self::Get(GetResult::Skipped { .. }) => String::new(),
+            Self::Get(GetResult::Planned { name, action, bytes, .. }) => {
+                let action = match action {
+                    PlannedAction::Get => "get",
+                    PlannedAction::Skip => "skip",
+                };
+                format!("{action}\t{}\t{bytes}\n", escape_controls(name))
+            }
             Self::Get(GetResult::Failed(failed)) => match &failed.failure {
                 ItemFailure { code: ExitCode::NotFound, .. } => "File not found\n".into(),
                 ItemFailure { name, .. } => format!("{} download failed\n", escape_controls(name)),
@@ -43,7 +50,10 @@ impl CommandResult {
             },
             Self::Wait(WaitResult::TimedOut { error, .. }) => format!("{error}\n"),
             Self::Help(help) => help.text.clone(),
-            Self::Failed(CommandFailure { error, .. }) if error == NOT_AUTHENTICATED => format!("{error}\n"),
+            // The output of `cat` is the file alone.
+            Self::Failed(CommandFailure { command, error, .. }) if error == NOT_AUTHENTICATED && command != "cat" => {
+                format!("{error}\n")
+            }
             Self::Failed(_) => String::new(),
             Self::Xit(_) => "Goodbye!\n".into(),
         }

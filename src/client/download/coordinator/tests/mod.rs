@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::client::control::RequestError;
 use crate::client::download::group_set::GroupSet;
-use crate::client::download::partial_file::IncompleteFile;
+use crate::client::download::incomplete_file::IncompleteFile;
 use crate::client::download::scheduler::STALL_TIMEOUT;
 use crate::common::chunk_tree::GroupHashes;
 use crate::common::types::{Content, ContentHash, FileName, NamedContent};

@@ -1,5 +1,9 @@
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use super::super::DownloadError;
 use super::*;
 use crate::common::chunk_tree::{group_count, hash_group};
+use crate::common::types::ContentHash;
 
 const MIB: usize = 1 << 20;
 
