@@ -17,6 +17,7 @@ mod job_control;
 mod json;
 mod logout;
 mod persistence;
+mod pipes;
 mod secrets;
 mod server_options;
 mod server_program;
