@@ -102,6 +102,9 @@ fn each_download_outcome_has_its_line() {
     assert_eq!(saved("report.pdf", "report (1).pdf").to_text(), "report (1).pdf downloaded successfully\n");
     let skipped = GetResult::Skipped { ok: True, name: "report.pdf".into(), skipped: True };
     assert_eq!(CommandResult::Get(skipped).to_text(), "");
+    let planned = |name: &str, action| GetResult::Planned { ok: True, name: name.into(), action, bytes: 7 };
+    assert_eq!(CommandResult::Get(planned("a b", PlannedAction::Get)).to_text(), "get\ta b\t7\n");
+    assert_eq!(CommandResult::Get(planned("\t", PlannedAction::Skip)).to_text(), "skip\t\\u{9}\t7\n");
     assert_eq!(get_failed("x", ExitCode::NotFound).to_text(), "File not found\n");
     assert_eq!(get_failed("x", ExitCode::TransferFailed).to_text(), "x download failed\n");
     assert_eq!(get_failed("\x1b[2J\n", ExitCode::DiskFull).to_text(), "\\u{1b}[2J\\u{a} download failed\n");
@@ -160,6 +163,15 @@ fn json_fields_never_change() {
             saved("a", "a (1)"),
             json!({"command": "get", "ok": true, "name": "a", "saved": "a (1)", "bytes": 1_234, "hash": hash,
                 "sources": ["vader"], "resumed_bytes": 0, "elapsed_ms": 17}),
+        ),
+        (
+            CommandResult::Get(GetResult::Planned {
+                ok: True,
+                name: "a".into(),
+                action: PlannedAction::Skip,
+                bytes: 5,
+            }),
+            json!({"command": "get", "ok": true, "name": "a", "action": "skip", "bytes": 5}),
         ),
         (
             CommandResult::Get(GetResult::Skipped { ok: True, name: "a".into(), skipped: True }),
