@@ -63,7 +63,11 @@ impl Bench {
         self.server.handle_timeout(self.now, &mut self.out);
         self.spent += start.elapsed();
         let mut reply = Vec::new();
-        self.out.flush(|_, bytes| reply = bytes.to_vec());
+        self.out.flush(|to, bytes| {
+            if to == from {
+                reply = bytes.to_vec();
+            }
+        });
         reply
     }
 

@@ -26,6 +26,8 @@ pub fn measure() {
         let name = FileName::parse(&format!("{component}/{component}/{number:06}")).expect("a name");
         let content = Content { hash: ContentHash([1; 32]), size: 1, mtime_ms: 0 };
         let files = vec![NamedContent { name, content }];
+        // Within the session's share of the server's time.
+        bench.now += Duration::from_millis(1);
         send(&mut bench, &mut publisher, number, Request::Publish { files, audience: AudienceRef::Everyone });
         bench.server.handle_durable(JournalSeq(number), &mut bench.out);
         iterate(&mut bench);
@@ -46,7 +48,9 @@ pub fn measure() {
             }
             iterate(&mut bench);
             iterations.push(cpu_time() - start);
-            while bench.server.poll_timeout().is_some_and(|due| due <= bench.now) {
+            // The session has used up its share of the server's time: it waits until it has some again.
+            while let Some(due) = bench.server.poll_timeout().filter(|due| *due < bench.now + Duration::from_secs(60)) {
+                bench.now = due.max(bench.now);
                 let start = cpu_time();
                 iterate(&mut bench);
                 iterations.push(cpu_time() - start);
