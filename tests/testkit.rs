@@ -71,3 +71,17 @@ fn a_server_that_restarts_keeps_its_sessions_and_publications() -> Result<(), Te
     assert!(alone.peers()?.is_empty(), "servers of one process do not know each other");
     Ok(())
 }
+
+#[test]
+fn contents_need_no_file_of_the_test() -> Result<(), TestkitError> {
+    let server = TestServer::start(&[("hans", "a"), ("yoda", "b")])?;
+    let (hans, yoda) = (server.client("hans")?, server.client("yoda")?);
+    let content = vec![5; (2 << 20) + 1];
+    hans.publish_content("logs/build", &content)?;
+    assert!(yoda.content("logs/build")? == content);
+    assert_eq!(hans.publish_content("logs/build", b"new").unwrap_err().code, ExitCode::LocalFile);
+    yoda.get_as("logs/build", "-copy")?;
+    assert!(yoda.read("-copy")? == content && yoda.read("logs/build").is_err());
+    assert_eq!(yoda.content("nothing").unwrap_err().code, ExitCode::NotFound);
+    Ok(())
+}

@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 
 use super::{CommandError, TestkitError};
 use crate::client::ExitCode;
-use crate::client::commands::{CommandContext, CommandState};
-use crate::client::download::{DownloadOptions, OnExists};
+use crate::client::commands::{CommandContext, CommandState, ContentPipes};
+use crate::client::download::{DownloadOptions, OnExists, SaveAs};
 use crate::client::engine::{ClientEngine, EngineConfig};
 use crate::client::shell::{quote, run_line};
 use crate::client::ui::message::{
@@ -113,6 +113,13 @@ impl TestClient {
         Ok(published.flatten().collect())
     }
 
+    /// `pub --stdin`: stores this content under `name` in the client's folder, and publishes it.
+    pub fn publish_content(&self, name: &str, content: &[u8]) -> Result<(), CommandError> {
+        let input = Arc::new(Mutex::new(io::Cursor::new(content.to_vec())));
+        let pipes = ContentPipes { input: Some(input), output: None };
+        self.command_with(&with_names("pub --stdin --", &[name]), pipes).map(drop)
+    }
+
     /// `unp`: withdraws these names. Returns them.
     pub fn unpublish(&self, names: &[&str]) -> Result<Vec<String>, CommandError> {
         let results = self.command(&with_names("unp --", names))?;
@@ -173,6 +180,19 @@ impl TestClient {
         Ok(saved.expect("a get that succeeds has a result"))
     }
 
+    /// `get -o`: downloads one file, and saves it under the name `saved`.
+    pub fn get_as(&self, name: &str, saved: &str) -> Result<(), CommandError> {
+        self.command(&with_names(&format!("get -o {} --", quote(&format!("./{saved}"))), &[name])).map(drop)
+    }
+
+    /// `cat`: downloads the content of one file, without saving it.
+    pub fn content(&self, name: &str) -> Result<Vec<u8>, CommandError> {
+        let output = Arc::new(Mutex::new(Vec::new()));
+        let pipes = ContentPipes { input: None, output: Some(Arc::clone(&output) as _) };
+        self.command_with(&with_names("cat --", &[name]), pipes)?;
+        Ok(std::mem::take(&mut *lock(&output)))
+    }
+
     /// `wait peer`: until this user is active.
     pub fn wait_peer(&self, user: &str, timeout: Duration) -> Result<(), CommandError> {
         self.wait("peer", user, timeout)
@@ -198,16 +218,26 @@ impl TestClient {
     ///
     /// If the client is killed.
     pub fn run(&self, line: &str) -> Vec<Message> {
+        self.run_with(line, ContentPipes::default())
+    }
+
+    /// The same with these streams as standard input and output.
+    fn run_with(&self, line: &str, pipes: ContentPipes) -> Vec<Message> {
         let messages = Arc::<Collector>::default();
         let output = Output::new(Arc::clone(&messages) as Arc<dyn MessageSink>);
         let password = self.credentials.as_ref().map(|(_, password)| Zeroizing::new(password.clone().into_bytes()));
         let context = CommandContext {
             engine: Arc::clone(self.engine.as_ref().expect("the client is killed")),
             output,
+            pipes,
             reads_json: false,
             state: Arc::default(),
             passwords: Arc::new(KnownPassword(password)),
-            download_options: DownloadOptions { on_exists: OnExists::Error, retry_for: RETRY_FOR },
+            download_options: DownloadOptions {
+                on_exists: OnExists::Error,
+                retry_for: RETRY_FOR,
+                save_as: SaveAs::OwnName,
+            },
             login_sleep: Arc::new(CommandState::sleep_unless_cancelled),
         };
         run_line(&context, line.as_bytes());
@@ -216,8 +246,12 @@ impl TestClient {
 
     /// Runs one command line. Returns its results if it has the exit status 0.
     pub fn command(&self, line: &str) -> Result<Vec<CommandResult>, CommandError> {
+        self.command_with(line, ContentPipes::default())
+    }
+
+    fn command_with(&self, line: &str, pipes: ContentPipes) -> Result<Vec<CommandResult>, CommandError> {
         let (mut results, mut reason, mut code) = (Vec::new(), None, ExitCode::Success);
-        for message in self.run(line) {
+        for message in self.run_with(line, pipes) {
             match message.body {
                 MessageBody::Result(result) => results.push(result),
                 MessageBody::Note(note) if note.level == NoteLevel::Error => drop(reason.get_or_insert(note.text)),
