@@ -13,6 +13,7 @@ use super::auth::enrolment::Enrolment;
 use super::core::{Effects, ReceiveBuffer, Server};
 use super::io::{ServerSocket, Signals};
 use super::journal::{Journal, JournalError, JournalSeq};
+use super::status::{Figures, Monitor};
 use crate::common::limits::DATAGRAM_MAX_BYTES;
 use crate::common::opaque::KeyStretching;
 
@@ -45,6 +46,7 @@ pub struct EventLoop {
     pub(super) effects: Effects,
     /// The last mutation that was queued in the journal.
     pub(super) last_queued: JournalSeq,
+    pub(super) monitor: Monitor,
 }
 
 impl EventLoop {
@@ -78,6 +80,11 @@ impl EventLoop {
                 ReceiveBuffer::MayHoldMore => self.server.run_deferred_work(iteration, buffer, &mut self.effects),
             }
             self.apply_effects();
+            self.monitor.journal.update(iteration, self.journal.durable().0, self.last_queued.0);
+            if self.signals.take_report() {
+                self.figures(iteration).to_log_lines().iter().for_each(|line| info!(event = "figures"; "{line}"));
+            }
+            self.monitor.loop_turns.record(now().saturating_duration_since(iteration));
         }
         self.finish()
     }
@@ -192,6 +199,19 @@ impl EventLoop {
         }
         let socket = &self.socket;
         self.effects.flush(|to, bytes| socket.send(to, bytes));
+    }
+
+    fn figures(&self, now: Instant) -> Figures {
+        Figures {
+            stats: self.server.stats(),
+            sent: self.effects.sent,
+            kernel_drops: self.monitor.kernel_drops.latest(),
+            loop_turns: self.monitor.loop_turns,
+            journal_commits: self.journal.commit_times(),
+            health: self.monitor.journal.health(now),
+            uptime: self.server.uptime(now),
+            users: None,
+        }
     }
 
     /// Waits until everything queued is durable, and acknowledges it.

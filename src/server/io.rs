@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::{debug, trace};
 use mio::net::{UdpSocket, UnixStream};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{flag, low_level::pipe};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -57,6 +57,7 @@ impl ServerSocket {
 pub struct Signals {
     stop: Arc<AtomicBool>,
     reload: Arc<AtomicBool>,
+    report: Arc<AtomicBool>,
     /// Readable after a signal.
     pub wakeups: UnixStream,
     wake: std::os::unix::net::UnixStream,
@@ -83,13 +84,16 @@ impl Signals {
     pub fn unhandled() -> io::Result<Self> {
         let (ours, wake) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        Ok(Self { stop: Arc::default(), reload: Arc::default(), wakeups: UnixStream::from_std(ours), wake })
+        let (stop, reload, report) = Default::default();
+        Ok(Self { stop, reload, report, wakeups: UnixStream::from_std(ours), wake })
     }
 
-    /// Installs the handler for SIGHUP (reload). SIGINT and SIGTERM still end the program at once.
+    /// Installs the handlers for SIGHUP (reload) and SIGUSR1 (log the figures). SIGINT and SIGTERM still end the program
+    /// at once.
     pub fn handle_reload() -> io::Result<Self> {
         let signals = Self::unhandled()?;
         signals.handle(SIGHUP, &signals.reload)?;
+        signals.handle(SIGUSR1, &signals.report)?;
         Ok(signals)
     }
 
@@ -119,6 +123,11 @@ impl Signals {
 
     pub fn should_stop(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether SIGUSR1 has arrived since the last call.
+    pub fn take_report(&self) -> bool {
+        self.report.swap(false, Ordering::Relaxed)
     }
 
     /// Whether SIGHUP has arrived since the last call.

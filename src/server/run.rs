@@ -26,6 +26,7 @@ use super::io::{ServerSocket, Signals};
 use super::journal::{Forgotten, Journal, JournalError, JournalSeq, LoadSink};
 use super::logging;
 use super::port_file::{self, PortFile};
+use super::status::Monitor;
 use crate::common::escape::{BYTE_ORDER_MARK, strip_line_ending};
 use crate::common::limits::PASSWORD_MAX_BYTES;
 use crate::common::opaque::{KeyStretching, OprfSeed, PasswordRecord};
@@ -93,6 +94,7 @@ pub fn prepare(
     let server = Server::new(config, loaded, seed, now(), wall_ms());
     let reloader = CredentialsReloader::new(options.credentials, server.version_key(), options.data);
     let credentials = credentials.versioned(&server.version_key());
+    let monitor = Monitor::start(&socket.udp)?;
     let mut event_loop = EventLoop {
         poll,
         new_wake: Box::new(new_wake),
@@ -105,6 +107,7 @@ pub fn prepare(
         enrolment: None,
         effects: Effects::default(),
         last_queued: JournalSeq(0),
+        monitor,
     };
     event_loop.register()?;
     event_loop.apply_credentials(credentials);

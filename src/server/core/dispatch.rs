@@ -11,8 +11,9 @@ use log::{Level, debug, info, trace};
 use super::Server;
 use super::pending_logins::LoginId;
 use super::query_budget::{DATAGRAM_STEPS, DEBT_MAX, SESSION_RATE};
-use super::request_log::{ReplyStatus, RequestInfo, log_received, log_sent};
+use super::request_log::{RequestInfo, log_received, log_sent};
 use super::sessions::{HandshakeReply, Session, SessionKey, StagedAudience};
+use super::stats::{Refusal, ReplyStatus, RequestKind, SessionEnd};
 use crate::common::escape::escape_controls;
 use crate::common::limits::AUDIENCE_MAX_USERS;
 use crate::common::message::{ClientMessage, Heartbeat, Request, Response, ServerMessage};
@@ -34,12 +35,16 @@ impl Server {
         };
         let session = self.sessions.get_mut(key);
         if session.address != from {
+            self.counters.refused.add(Refusal::OtherAddress);
             let user = escape_controls(session.user.as_str());
             return trace!("{from}: a datagram in the session of {user} at {}", session.address);
         }
         let message = match session.cipher.open(datagram) {
             Ok(plaintext) => ClientMessage::decode(plaintext),
-            Err(error) => return trace!("{from}: {error}"),
+            Err(error) => {
+                self.counters.refused.add(Refusal::Seal);
+                return trace!("{from}: {error}");
+            }
         };
         session.deadline = now + self.config.liveness;
         if session.unconfirmed.is_some() {
@@ -47,6 +52,7 @@ impl Server {
         }
         // After it was opened: a forged datagram uses up nobody's share.
         if self.charge_session(now, key, DATAGRAM_STEPS) > DEBT_MAX {
+            self.counters.refused.add(Refusal::SessionShare);
             return trace!("{from}: a datagram too many");
         }
         match message {
@@ -55,7 +61,10 @@ impl Server {
                 self.on_request(now, key, id, lowest_pending, request, out)
             }
             Ok(ClientMessage::Logout) => self.on_logout(key, out),
-            Err(error) => debug!("{from}: {error}"),
+            Err(error) => {
+                self.counters.refused.add(Refusal::Message);
+                debug!("{from}: {error}");
+            }
         }
     }
 
@@ -82,21 +91,21 @@ impl Server {
         let has_subscriptions = self.sessions.get(key).subscriptions.is_some();
         let subscriptions = has_subscriptions.then(|| self.subscription_state(key));
         let session = self.sessions.get_mut(key);
-        log_received(Level::Debug, session, "HBT");
+        log_received(Level::Debug, session, RequestKind::Heartbeat);
         session.free_slots = heartbeat.free_slots;
         let ack = ServerMessage::HeartbeatAck { number: heartbeat.number, subscriptions };
         out.send_sealed(session.address, &mut session.cipher, &ack);
-        log_sent(Level::Debug, session, "HBT", ReplyStatus::Ok);
+        log_sent(&mut self.counters, Level::Debug, session, RequestKind::Heartbeat, ReplyStatus::Ok);
     }
 
     fn on_logout(&mut self, key: SessionKey, out: &mut Effects) {
-        let mut session = self.end_session(key);
-        log_received(Level::Info, &session, "XIT");
+        let mut session = self.end_session(key, SessionEnd::Logout);
+        log_received(Level::Info, &session, RequestKind::Logout);
         if let Some(account) = self.accounts.get_mut(&session.user) {
             account.logged_out_instance = account.logged_out_instance.max(Some(session.instance));
         }
         out.send_sealed(session.address, &mut session.cipher, &ServerMessage::LogoutAck);
-        log_sent(Level::Info, &session, "XIT", ReplyStatus::Ok);
+        log_sent(&mut self.counters, Level::Info, &session, RequestKind::Logout, ReplyStatus::Ok);
     }
 
     fn on_request(
@@ -122,7 +131,7 @@ impl Server {
             query => self.on_query(now, key, info, query),
         };
         if let Some(response) = reply {
-            info.log_sent(&response, self.sessions.get(key));
+            info.log_sent(&mut self.counters, &response, self.sessions.get(key));
             self.send_reply(key, id, response, out);
         }
     }
@@ -134,7 +143,7 @@ impl Server {
 
     /// Ends a session because the user's credential was changed or removed, and informs the client, once.
     pub(super) fn terminate_session(&mut self, key: SessionKey, out: &mut Effects) {
-        let mut session = self.end_session(key);
+        let mut session = self.end_session(key, SessionEnd::CredentialsChanged);
         let (address, user) = (session.address, session.user.as_str());
         info!(event = "logged_out", address:% = address, user = user; "{address}: {} is logged out: the credentials have changed", escape_controls(user));
         out.send_sealed(session.address, &mut session.cipher, &ServerMessage::SessionRevoked);

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use super::stats::Traffic;
 use crate::common::message::ServerMessage;
 use crate::common::net::AddressPrefix;
 use crate::common::packet::Packet;
@@ -32,6 +33,8 @@ pub struct Effects {
     pub mutations: VecDeque<Mutation>,
     /// The records that logins wait for: each with the prefix of the login and its user.
     pub awaited_records: Vec<(AddressPrefix, UserName)>,
+    /// All datagrams passed on so far.
+    pub sent: Traffic,
     spare: Vec<Vec<u8>>,
 }
 
@@ -39,6 +42,7 @@ impl Effects {
     /// Passes every datagram to `send` and keeps the buffers for reuse.
     pub fn flush(&mut self, mut send: impl FnMut(SocketAddr, &[u8])) {
         for datagram in self.datagrams.drain(..) {
+            self.sent.add(datagram.bytes.len());
             send(datagram.to, &datagram.bytes);
             if self.spare.len() < SPARE_MAX {
                 self.spare.push(datagram.bytes);

@@ -19,6 +19,7 @@ use rand::RngCore;
 use super::Server;
 use super::pending_logins::{LoginId, LoginStage};
 use super::sessions::{HandshakeReply, Session};
+use super::stats::{LoginStatus, Refusal, SessionEnd};
 use crate::common::crypto::{Secret, context, derive};
 use crate::common::escape::escape_controls;
 use crate::common::handshake_keys::{ClientInfo, LoginFailed, LoginKey, LoginResult, ResumptionKey, SessionParams};
@@ -67,8 +68,13 @@ impl Server {
         let user = UserName::parse(user).expect("the packet's parser has checked it");
         let is_known = self.throttle.is_known(id.prefix());
         match self.throttle.check(now, id.address.ip(), &user) {
-            Ok(charge) => self.pending_logins.insert(now, id, is_known, user.clone(), charge, *ke1),
+            Ok(charge) => {
+                if self.pending_logins.insert(now, id, is_known, user.clone(), charge, *ke1).is_some() {
+                    self.counters.refused.add(Refusal::DisplacedLogin);
+                }
+            }
             Err(retry) => {
+                self.counters.logins.add(LoginStatus::Throttled);
                 debug!("{}: too many guesses for {}", id.address, escape_controls(user.as_str()));
                 let throttled = Packet::Throttled { nonce: id.nonce, retry_after_s: retry.seconds };
                 return out.send_packet(id.address, throttled);
@@ -125,7 +131,9 @@ impl Server {
         client_info: &[u8; CLIENT_INFO_BYTES],
         out: &mut Effects,
     ) {
-        let Some(pending) = self.pending_logins.find_mut(&id) else { return };
+        let Some(pending) = self.pending_logins.find_mut(&id) else {
+            return self.counters.refused.add(Refusal::UnknownLogin);
+        };
         match &pending.stage {
             LoginStage::Login2Sent { .. } => {}
             LoginStage::Answered { login4 } => return out.send_bytes(id.address, login4),
@@ -150,7 +158,12 @@ impl Server {
         let decided = verified.and_then(|(key, client_info)| {
             self.authorize(now, id, &user, version, client_info, &key).map(|result| (key, result))
         });
-        let outcome = if let Ok((_, LoginResult::Accepted(_))) = &decided { "OK" } else { "ERR" };
+        let (outcome, status) = match &decided {
+            Ok((_, LoginResult::Accepted(_))) => ("OK", LoginStatus::Accepted),
+            Ok((_, LoginResult::AlreadyActive { .. })) => ("ERR", LoginStatus::AlreadyActive),
+            Err(LoginFailed) => ("ERR", LoginStatus::Refused),
+        };
+        self.counters.logins.add(status);
         let mut sealed = [0; LOGIN_RESULT_BYTES];
         match decided {
             Ok((key, result)) => sealed = key.result(&id.nonce).seal(&result),
@@ -185,7 +198,7 @@ impl Server {
             if !matches!(reply, Some(HandshakeReply::Resumption { .. })) {
                 return Ok(LoginResult::AlreadyActive { liveness_ms: millis(self.config.liveness) });
             }
-            self.end_session(key);
+            self.end_session(key, SessionEnd::Replaced);
         }
         let instance = self.accounts.get_mut(user).ok_or(LoginFailed)?.begin_instance(wall_us);
         let new = NewSession { user: user.clone(), id, version, instance, generation: 0, client_info };
@@ -236,7 +249,7 @@ impl Server {
             return None;
         }
         if let Some(key) = replaced {
-            self.remove_session(key);
+            self.remove_session(key, SessionEnd::Replaced);
         }
         // The user has proven the password to get the ticket: a restart does not make the location an unknown one.
         self.throttle.record_success(now, id.address.ip(), &ticket.user);
@@ -258,6 +271,7 @@ impl Server {
         if let Some(account) = self.accounts.get_mut(&ticket.user) {
             account.newest_instance = account.newest_instance.max(ticket.instance);
         }
+        self.counters.logins.add(LoginStatus::Resumed);
         debug!("{}: {} resumed", id.address, escape_controls(ticket.user.as_str()));
         let new = NewSession {
             user: ticket.user,

@@ -25,6 +25,7 @@ mod request_log;
 mod sessions;
 mod sources;
 mod stateless_reset;
+mod stats;
 mod subscriptions;
 mod topics;
 
@@ -51,6 +52,11 @@ use self::query_budget::QueryBudget;
 pub use self::quotas::Quotas;
 use self::sessions::{Session, SessionKey, Sessions};
 use self::stateless_reset::ResetLimiter;
+#[cfg(test)]
+pub use self::stats::ReplyStatus;
+pub use self::stats::{
+    Counters, Counts, Label, LoginStatus, OnlineUser, Refusal, RequestKind, ServerStats, SessionEnd, Traffic,
+};
 use self::subscriptions::Subscriptions;
 use super::auth::accounts::Accounts;
 use super::auth::address_validator::AddressValidator;
@@ -136,6 +142,7 @@ pub struct Server {
     enrolling: bool,
     iterations: u32,
     version_lines: TokenBucket,
+    counters: Counters,
 }
 
 impl Server {
@@ -165,6 +172,7 @@ impl Server {
             enrolling: false,
             iterations: 0,
             version_lines: TokenBucket::full(),
+            counters: Counters::default(),
             config,
             rng,
         }
@@ -179,12 +187,14 @@ impl Server {
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8], out: &mut Effects) {
         let address = SocketAddr::new(from.ip().to_canonical(), from.port());
         self.expire(now);
+        self.counters.received.add(datagram.len());
         match Packet::parse(datagram) {
             Some(Packet::Session { id }) => self.on_session_datagram(now, address, id, datagram, out),
             Some(Packet::Hello { version, nonce }) => self.on_hello(now, address, version, nonce, out),
             Some(Packet::Login1 { nonce, cookie, .. } | Packet::Resume { nonce, cookie, .. })
                 if !self.address_validator.verify(now, address, &nonce, &cookie) =>
             {
+                self.counters.refused.add(Refusal::Cookie);
                 self.send_retry(now, address, nonce, out);
             }
             Some(Packet::Login1 { nonce, user, ke1, .. }) => {
@@ -196,10 +206,16 @@ impl Server {
             Some(Packet::Resume { nonce, cookie, client_info, ticket }) => {
                 match self.resume(now, LoginId { address, nonce }, &cookie, client_info, ticket) {
                     Some(resumed) => out.send_bytes(address, &resumed),
-                    None => out.send_packet(address, Packet::Refused { nonce }),
+                    None => {
+                        self.counters.logins.add(LoginStatus::ResumeRefused);
+                        out.send_packet(address, Packet::Refused { nonce });
+                    }
                 }
             }
-            _ => trace!("{address}: not a request, {} bytes", datagram.len()),
+            _ => {
+                self.counters.refused.add(Refusal::Malformed);
+                trace!("{address}: not a request, {} bytes", datagram.len());
+            }
         }
     }
 
@@ -265,6 +281,10 @@ impl Server {
         self.mutations.has_durable()
     }
 
+    pub fn uptime(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
+    }
+
     pub fn session_count(&self) -> usize {
         self.sessions.len()
     }
@@ -273,6 +293,7 @@ impl Server {
         if version == PROTOCOL_VERSION {
             return self.send_retry(now, from, nonce, out);
         }
+        self.counters.refused.add(Refusal::Version);
         if self.version_lines.try_take(now, VERSION_LINES).is_ok() {
             info!(event = "other_version", address:% = from; "{from}: speaks protocol version {version}, this server {PROTOCOL_VERSION}");
         }
@@ -287,21 +308,22 @@ impl Server {
 
     fn expire(&mut self, now: Instant) {
         while let Some(key) = self.sessions.pop_expired(now) {
-            let session = self.end_session(key);
+            let session = self.end_session(key, SessionEnd::TimedOut);
             let (address, user) = (session.address, session.user.as_str());
             info!(event = "timed_out", address:% = address, user = user; "{} timed out", escape_controls(user));
         }
         self.pending_logins.expire(now);
     }
 
-    fn end_session(&mut self, key: SessionKey) -> Box<Session> {
-        let session = self.remove_session(key);
+    fn end_session(&mut self, key: SessionKey, end: SessionEnd) -> Box<Session> {
+        let session = self.remove_session(key, end);
         self.set_active(session.owner, false);
         session
     }
 
     /// Removes a session that another one of its owner replaces at once: the owner stays active.
-    fn remove_session(&mut self, key: SessionKey) -> Box<Session> {
+    fn remove_session(&mut self, key: SessionKey, end: SessionEnd) -> Box<Session> {
+        self.counters.sessions_ended.add(end);
         let session = self.sessions.remove(key);
         self.subscriptions.remove_session(key, &session);
         session

@@ -13,8 +13,9 @@ use log::Level;
 
 use super::Server;
 use super::query_budget::NAME_BYTE_STEPS;
-use super::request_log::{ReplyStatus, log_sent};
+use super::request_log::log_sent;
 use super::sessions::{Session, SessionKey};
+use super::stats::{ReplyStatus, RequestKind};
 use crate::common::limits::AUDIENCE_MAX_USERS;
 use crate::common::message::{AudienceRef, Request, Response};
 use crate::common::types::{Audience, FileName, NamedContent, RequestId, UserName};
@@ -50,6 +51,10 @@ impl Mutations {
     /// Whether the first mutation of the queue is durable and can be applied.
     pub(super) fn has_durable(&self) -> bool {
         !self.queue.is_empty() && self.last.0 - (self.queue.len() as u64) < self.durable.0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
     }
 
     fn push(&mut self, mutation: Mutation) {
@@ -194,8 +199,8 @@ impl Server {
         let Some(pending) = account.pending.take() else { return };
         let response = self.reply_for(owner, found);
         if let Some(key) = self.sessions.find(&pending.session) {
-            let verb = if found.is_some() { "UNP" } else { "PUB" };
-            log_sent(Level::Info, self.sessions.get(key), verb, ReplyStatus::Ok);
+            let kind = if found.is_some() { RequestKind::Unpublish } else { RequestKind::Publish };
+            log_sent(&mut self.counters, Level::Info, self.sessions.get(key), kind, ReplyStatus::Ok);
             self.send_reply(key, pending.request, response, out);
         }
     }

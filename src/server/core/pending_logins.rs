@@ -84,7 +84,7 @@ struct Partition {
 
 impl PendingLogins {
     /// Adds a login after LOGIN1. [`make_ready`](Self::make_ready) or [`wait_for_record`](Self::wait_for_record) comes
-    /// next. `is_known`: a user has logged in from this prefix before.
+    /// next. `is_known`: a user has logged in from this prefix before. Returns the login that gave way, if the table was full.
     pub fn insert(
         &mut self,
         now: Instant,
@@ -93,10 +93,11 @@ impl PendingLogins {
         user: UserName,
         charge: Charge,
         ke1: [u8; KE1_BYTES],
-    ) {
+    ) -> Option<LoginId> {
         let network = id.prefix().network();
         let max = if is_known { PENDING_LOGINS_KNOWN_MAX } else { PENDING_LOGINS_MAX - PENDING_LOGINS_KNOWN_MAX };
-        if let Some(evicted) = self.partition(is_known).eviction_candidate(network, max)
+        let evicted = self.partition(is_known).eviction_candidate(network, max);
+        if let Some(evicted) = evicted
             && let Some(login) = self.table.remove(&evicted)
         {
             self.forget(&evicted, &login);
@@ -106,6 +107,7 @@ impl PendingLogins {
         let login = PendingLogin { user, charge, stage, is_known, position, queued: None };
         let replaced = self.table.insert(id, now + PENDING_LOGIN_LIFETIME, login);
         assert!(replaced.is_none(), "a login begins once");
+        evicted
     }
 
     pub fn find_mut(&mut self, id: &LoginId) -> Option<&mut PendingLogin> {

@@ -164,7 +164,7 @@ impl Server {
             let Some(key) = self.sessions.find(&session) else { continue };
             let info = queued.info;
             if let Some(response) = self.run_query(now, key, queued) {
-                info.log_sent(&response, self.sessions.get(key));
+                info.log_sent(&mut self.counters, &response, self.sessions.get(key));
                 self.send_reply(key, info.id, response, out);
             }
         }

@@ -3,6 +3,7 @@
 use log::{Level, log};
 
 use super::sessions::Session;
+use super::stats::{Counters, ReplyStatus, RequestKind};
 use crate::common::escape::escape_controls;
 use crate::common::message::{Request, ResolvePurpose, Response};
 use crate::common::types::RequestId;
@@ -12,7 +13,7 @@ use crate::common::types::RequestId;
 pub(super) struct RequestInfo {
     pub(super) id: RequestId,
     level: Level,
-    verb: &'static str,
+    kind: RequestKind,
     /// It is a RESOLVE for `get`, which fails if nothing is found.
     is_download: bool,
 }
@@ -22,40 +23,51 @@ impl RequestInfo {
     pub(super) fn log_received(id: RequestId, request: &Request, session: &mut Session) -> Self {
         let level = if id > session.highest_logged { level(request) } else { Level::Debug };
         session.highest_logged = session.highest_logged.max(id);
-        let verb = verb(request);
-        log_received(level, session, verb);
+        let kind = kind(request);
+        log_received(level, session, kind);
         let is_download = matches!(request, Request::Resolve { purpose: ResolvePurpose::Download, .. });
-        Self { id, level, verb, is_download }
+        Self { id, level, kind, is_download }
     }
 
-    /// Logs that a response was sent. The client repeats a request after BUSY; its outcome is logged then.
-    pub(super) fn log_sent(self, response: &Response, session: &Session) {
+    /// Logs and counts that a response was sent. The client repeats a request after BUSY; its outcome is logged then.
+    pub(super) fn log_sent(self, counters: &mut Counters, response: &Response, session: &Session) {
         let level = if matches!(response, Response::Busy { .. }) { Level::Debug } else { self.level };
-        log_sent(level, session, self.verb, reply_status(response, self.is_download));
+        log_sent(counters, level, session, self.kind, reply_status(response, self.is_download));
     }
 }
 
-/// The result of a request in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ReplyStatus {
-    Ok,
-    Err,
+fn kind(request: &Request) -> RequestKind {
+    match request {
+        Request::Publish { .. } => RequestKind::Publish,
+        Request::Unpublish { .. } => RequestKind::Unpublish,
+        Request::StageAudience { .. } => RequestKind::StageAudience,
+        Request::OwnPublications { .. } => RequestKind::OwnPublications,
+        Request::AudienceOf { .. } => RequestKind::AudienceOf,
+        Request::Peers { .. } => RequestKind::Peers,
+        Request::Search { .. } | Request::Resolve { purpose: ResolvePurpose::List, .. } => RequestKind::Search,
+        Request::Resolve { purpose: ResolvePurpose::Download, .. } => RequestKind::Download,
+        Request::Sources { .. } => RequestKind::Sources,
+        Request::Subscribe { .. } => RequestKind::Subscribe,
+        Request::Unsubscribe { .. } => RequestKind::Unsubscribe,
+    }
 }
 
 /// The name of a request in the log.
-fn verb(request: &Request) -> &'static str {
-    match request {
-        Request::Publish { .. } => "PUB",
-        Request::Unpublish { .. } => "UNP",
-        Request::StageAudience { .. } => "PUB audience",
-        Request::OwnPublications { .. } => "LPF",
-        Request::AudienceOf { .. } => "LPF audience",
-        Request::Peers { .. } => "LAP",
-        Request::Search { .. } | Request::Resolve { purpose: ResolvePurpose::List, .. } => "SCH",
-        Request::Resolve { purpose: ResolvePurpose::Download, .. } => "GET",
-        Request::Sources { .. } => "GET sources",
-        Request::Subscribe { .. } => "SUBSCRIBE",
-        Request::Unsubscribe { .. } => "UNSUBSCRIBE",
+fn verb(kind: RequestKind) -> &'static str {
+    match kind {
+        RequestKind::Heartbeat => "HBT",
+        RequestKind::Logout => "XIT",
+        RequestKind::Publish => "PUB",
+        RequestKind::Unpublish => "UNP",
+        RequestKind::StageAudience => "PUB audience",
+        RequestKind::OwnPublications => "LPF",
+        RequestKind::AudienceOf => "LPF audience",
+        RequestKind::Peers => "LAP",
+        RequestKind::Search => "SCH",
+        RequestKind::Download => "GET",
+        RequestKind::Sources => "GET sources",
+        RequestKind::Subscribe => "SUBSCRIBE",
+        RequestKind::Unsubscribe => "UNSUBSCRIBE",
     }
 }
 
@@ -77,27 +89,28 @@ fn reply_status(response: &Response, is_download: bool) -> ReplyStatus {
     let is_success = match response {
         Response::Contents { entries, next } => !is_download || !entries.is_empty() || next.is_some(),
         Response::Unpublished { published_mask: found, .. } => *found != 0,
-        Response::Busy { .. }
-        | Response::UnknownAudience
-        | Response::NotPublished
-        | Response::StaleCursor
-        | Response::OverQuota { .. }
-        | Response::Rejected => false,
+        Response::Busy { .. } => return ReplyStatus::Busy,
+        Response::OverQuota { .. } => return ReplyStatus::OverQuota,
+        Response::UnknownAudience | Response::NotPublished | Response::StaleCursor | Response::Rejected => false,
         _ => true,
     };
     if is_success { ReplyStatus::Ok } else { ReplyStatus::Err }
 }
 
-pub(super) fn log_received(level: Level, session: &Session, verb: &str) {
-    let (address, user) = (session.address, session.user.as_str());
+pub(super) fn log_received(level: Level, session: &Session, kind: RequestKind) {
+    let (address, user, verb) = (session.address, session.user.as_str(), verb(kind));
     log!(level, event = "received", address:% = address, user = user, verb = verb; "{address}: Received {verb} from {}", escape_controls(user));
 }
 
-pub(super) fn log_sent(level: Level, session: &Session, verb: &str, status: ReplyStatus) {
-    let result = match status {
-        ReplyStatus::Ok => "OK",
-        ReplyStatus::Err => "ERR",
-    };
-    let (address, user) = (session.address, session.user.as_str());
+pub(super) fn log_sent(
+    counters: &mut Counters,
+    level: Level,
+    session: &Session,
+    kind: RequestKind,
+    status: ReplyStatus,
+) {
+    counters.add_request(kind, status);
+    let result = if status == ReplyStatus::Ok { "OK" } else { "ERR" };
+    let (address, user, verb) = (session.address, session.user.as_str(), verb(kind));
     log!(level, event = "sent", address:% = address, user = user, verb = verb, result = result; "{address}: Sent {result} to {}", escape_controls(user));
 }

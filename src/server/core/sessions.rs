@@ -171,6 +171,11 @@ impl Sessions {
         sessions.filter(move |session| self.end_of(session) > now)
     }
 
+    /// All sessions, in the order of owners.
+    pub fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.by_owner.values().map(|&key| self.get(key))
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }

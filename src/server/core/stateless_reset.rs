@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use log::{debug, trace};
 
 use super::Server;
+use super::stats::Refusal;
 use crate::common::handshake_keys::reset_tag;
 use crate::common::limits::RESET_DELAY_MAX;
 use crate::common::net::AddressPrefix;
@@ -74,11 +75,14 @@ impl Server {
     /// Answers a datagram of a session that does not exist.
     pub(super) fn send_reset(&mut self, now: Instant, to: SocketAddr, id: SessionId, out: &mut Effects) {
         if !self.keys.is_own_session_id(&id) {
+            self.counters.refused.add(Refusal::UnknownSession);
             return trace!("{to}: a datagram with an unknown session id");
         }
         if self.reset_limiter.try_take(now, to).is_err() {
+            self.counters.refused.add(Refusal::ResetLimit);
             return debug!("{to}: too many resets; no reset is sent");
         }
+        self.counters.refused.add(Refusal::EndedSession);
         let delay_ms = u16::try_from(self.reset_limiter.delay(now, id).as_millis()).unwrap_or(u16::MAX);
         let tag = reset_tag(&self.keys.reset_token(&id), delay_ms);
         out.send_packet(to, Packet::Reset { id, tag, delay_ms });

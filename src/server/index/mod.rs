@@ -80,6 +80,7 @@ pub struct Index {
     active: Vec<bool>,
     names: Names,
     audiences: Audiences,
+    publications: u64,
 }
 
 struct Owner {
@@ -128,6 +129,7 @@ impl Index {
                 self.audiences.release(replaced.entry.audience);
             }
             None => {
+                self.publications += 1;
                 owner.names.insert(id);
                 owner.name_bytes += file.name.as_str().len() as u64;
             }
@@ -143,6 +145,7 @@ impl Index {
             self.names.remove(id);
         }
         let removed = self.fingerprint(name, &publication);
+        self.publications -= 1;
         let owner = &mut self.owners[owner.0 as usize];
         owner.audiences.release(publication.entry.audience, &self.audiences);
         self.audiences.release(publication.entry.audience);
@@ -150,6 +153,11 @@ impl Index {
         owner.name_bytes -= name.as_str().len() as u64;
         owner.digest = owner.digest.wrapping_sub(removed);
         true
+    }
+
+    /// Of all owners, active or not.
+    pub fn publication_count(&self) -> u64 {
+        self.publications
     }
 
     /// Whether queries show the owner's publications: when it has a session.

@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use rand::RngCore;
 
 use crate::common::types::{Audience, FileName, InstanceId, NamedContent, RequestId, UserName};
+use crate::server::histogram::Histogram;
 
 mod check;
 mod data_file;
@@ -151,6 +152,11 @@ impl Journal {
     /// The last durable mutation; all before it are durable too.
     pub fn durable(&self) -> JournalSeq {
         self.queue.durable()
+    }
+
+    /// How long the commits took.
+    pub fn commit_times(&self) -> Histogram {
+        self.queue.commit_times()
     }
 
     /// The error line of a failed store, after which the server must stop.

@@ -9,13 +9,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::sqlite::{Store, StoreError};
 use super::{Change, JournalSeq, Mutation};
 use crate::common::sync::{lock, wait};
 use crate::common::threads;
 use crate::common::types::Audience;
+use crate::server::histogram::Histogram;
 
 /// Maximum of mutations queued or being written. A session has one in flight, so this many users can publish at once.
 pub const QUEUE_MAX_MUTATIONS: u64 = 16_384;
@@ -50,6 +51,7 @@ struct QueueState {
     last: u64,
     is_closing: bool,
     failed: Option<String>,
+    commit_times: Histogram,
 }
 
 /// All mutations that were queued at one moment, in order.
@@ -90,14 +92,20 @@ impl JournalQueue {
         Some(MutationBatch { mutations, bytes: state.bytes, last: state.last })
     }
 
-    fn mark_durable(&self, batch: &MutationBatch) {
+    /// `commit_time`: how long it took to store the batch.
+    fn mark_durable(&self, batch: &MutationBatch, commit_time: Duration) {
         let mut state = lock(&self.state);
+        state.commit_times.record(commit_time);
         state.bytes -= batch.bytes;
         self.durable.store(batch.last, Ordering::Release);
     }
 
     pub(super) fn durable(&self) -> JournalSeq {
         JournalSeq(self.durable.load(Ordering::Acquire))
+    }
+
+    pub(super) fn commit_times(&self) -> Histogram {
+        lock(&self.state).commit_times
     }
 
     /// Keeps the first failure.
@@ -166,11 +174,17 @@ pub(super) fn start(
 
 fn run(queue: &JournalQueue, mut store: Box<dyn Store>, wake: &dyn Fn()) -> Result<(), String> {
     while let Some(batch) = queue.take_batch() {
+        let started = now();
         write(queue, store.as_mut(), &batch)?;
-        queue.mark_durable(&batch);
+        queue.mark_durable(&batch, now() - started);
         wake();
     }
     store.close().map_err(|error| error.to_string())
+}
+
+#[expect(clippy::disallowed_methods, reason = "only the metrics depend on it")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// Stores a batch, and repeats while another program locks the file. Meanwhile the bounded queue may fill up.

@@ -14,4 +14,5 @@ mod replay;
 mod resumption;
 mod sessions;
 mod sharing;
+mod stats;
 mod subscriptions;

@@ -1,0 +1,80 @@
+//! How many datagrams the system has dropped because the socket's receive buffer was full.
+//!
+//! Linux lists it with all UDP sockets of the host, which may be many: a thread of its own reads the list.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use rustix::fs::fstat;
+
+use crate::common::threads;
+
+const LISTS: [&str; 2] = ["/proc/self/net/udp", "/proc/self/net/udp6"];
+
+pub struct KernelDrops {
+    latest: Arc<AtomicU64>,
+    requests: SyncSender<()>,
+}
+
+impl KernelDrops {
+    /// Of this socket. The thread ends with the value.
+    pub fn start(socket: impl AsFd) -> io::Result<Self> {
+        let inode = fstat(socket)?.st_ino;
+        let latest = Arc::new(AtomicU64::new(0));
+        let (requests, requested) = sync_channel::<()>(1);
+        let drops = Arc::clone(&latest);
+        threads::spawn("kernel-drops", move || {
+            for () in requested {
+                let texts = LISTS.iter().filter_map(|list| fs::read_to_string(list).ok());
+                if let Some(count) = texts.into_iter().find_map(|text| drops_of(&text, inode)) {
+                    drops.store(count, Ordering::Relaxed);
+                }
+            }
+        })?;
+        Ok(Self { latest, requests })
+    }
+
+    /// What was read last. Starts to read it again.
+    pub fn latest(&self) -> u64 {
+        // The thread is reading already if there is no room.
+        let _ = self.requests.try_send(());
+        self.latest.load(Ordering::Relaxed)
+    }
+}
+
+/// The drops of the socket with this inode in a list like /proc/net/udp.
+fn drops_of(list: &str, inode: u64) -> Option<u64> {
+    let inode = inode.to_string();
+    let sockets = list.lines().skip(1).map(|line| line.split_ascii_whitespace());
+    let mut ours = sockets.filter(|fields| fields.clone().nth(9) == Some(&inode));
+    ours.next()?.next_back()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_drops_are_those_of_the_socket() {
+        let list = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref \
+                    pointer drops            \n\
+                    11: 0100007F:2EE0 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1234 2 00 3   \n\
+                    12: 0100007F:2EE1 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 123 2 00 4   \n";
+        assert_eq!(drops_of(list, 123), Some(4));
+        assert_eq!(drops_of(list, 1234), Some(3));
+        assert_eq!(drops_of(list, 12), None);
+        assert_eq!(drops_of("", 12), None);
+    }
+
+    #[test]
+    fn a_socket_of_this_process_is_found() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let inode = fstat(&socket).unwrap().st_ino;
+        let text = fs::read_to_string(LISTS[0]).unwrap();
+        assert_eq!(drops_of(&text, inode), Some(0));
+    }
+}

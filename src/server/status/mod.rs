@@ -1,0 +1,101 @@
+//! What an operator sees of a running server: its figures, over HTTP and in the log.
+
+mod figures;
+mod kernel_drops;
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+pub use figures::Figures;
+use kernel_drops::KernelDrops;
+
+use super::histogram::Histogram;
+
+/// The journal is expected to store something within this time.
+const JOURNAL_STALLED: Duration = Duration::from_secs(10);
+
+/// What the event loop observes of itself, of the journal and of the system.
+pub struct Monitor {
+    pub loop_turns: Histogram,
+    pub journal: JournalWatch,
+    pub kernel_drops: KernelDrops,
+}
+
+impl Monitor {
+    /// `socket` is that of the datagrams.
+    pub fn start(socket: impl AsFd) -> io::Result<Self> {
+        Ok(Self {
+            loop_turns: Histogram::default(),
+            journal: JournalWatch::default(),
+            kernel_drops: KernelDrops::start(socket)?,
+        })
+    }
+}
+
+/// Whether the server does its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    Ok,
+    /// Changes wait, and none has been stored for this time.
+    JournalStalled(Duration),
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ok => write!(f, "ok"),
+            Self::JournalStalled(time) => write!(f, "nothing was stored for {} seconds", time.as_secs()),
+        }
+    }
+}
+
+/// Watches whether the journal makes progress.
+#[derive(Debug, Default)]
+pub struct JournalWatch {
+    /// What was stored when it was looked at, and since when.
+    waiting: Option<(u64, Instant)>,
+}
+
+impl JournalWatch {
+    /// `durable`: how many mutations are stored; `queued`: how many have been queued.
+    pub fn update(&mut self, now: Instant, durable: u64, queued: u64) {
+        self.waiting = match self.waiting {
+            _ if durable >= queued => None,
+            Some((before, since)) if before == durable => Some((before, since)),
+            _ => Some((durable, now)),
+        };
+    }
+
+    pub fn health(&self, now: Instant) -> Health {
+        match self.waiting {
+            Some((_, since)) if now.saturating_duration_since(since) >= JOURNAL_STALLED => {
+                Health::JournalStalled(now.saturating_duration_since(since))
+            }
+            _ => Health::Ok,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::test_support::origin;
+
+    #[test]
+    fn a_journal_that_stores_nothing_is_unhealthy() {
+        let (mut watch, start) = (JournalWatch::default(), origin());
+        let at = |s| start + Duration::from_secs(s);
+        watch.update(at(0), 5, 5);
+        assert_eq!(watch.health(at(100)), Health::Ok, "nothing waits");
+        watch.update(at(100), 5, 7);
+        watch.update(at(109), 5, 8);
+        assert_eq!(watch.health(at(109)), Health::Ok);
+        assert_eq!(watch.health(at(110)), Health::JournalStalled(Duration::from_secs(10)));
+        watch.update(at(111), 6, 8);
+        assert_eq!(watch.health(at(120)), Health::Ok, "progress");
+        watch.update(at(130), 8, 8);
+        assert_eq!(watch.health(at(200)), Health::Ok);
+    }
+}
