@@ -183,7 +183,9 @@ fn run(watcher: &Weak<ListWatcher>, pending: &PendingLists, woken: &Receiver<()>
     let mut must_repeat = false;
     while must_repeat || woken.recv().is_ok() {
         must_repeat = false;
-        for (key, signal) in std::mem::take(&mut *lock(pending)) {
+        // A statement of its own, which ends the lock: the control thread takes it, and so does a failure below.
+        let due = std::mem::take(&mut *lock(pending));
+        for (key, signal) in due {
             let Some(watcher) = watcher.upgrade() else { return };
             let began = Instant::now();
             let has_failed = watcher.refresh(key, signal);
