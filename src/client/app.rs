@@ -183,6 +183,7 @@ fn create_context(
         server: &options.server,
         port: options.port,
         dir: &options.dir,
+        state_dir: None,
         listen: options.listen,
         limit_rate: options.limit_rate,
         upload_slots: options.upload_slots,

@@ -72,6 +72,8 @@ pub struct EngineConfig<'a> {
     pub port: u16,
     /// The shared folder.
     pub dir: &'a Path,
+    /// Where the cache of hashes and the list of published hidden files are; `None`: in the user's XDG folders.
+    pub state_dir: Option<&'a Path>,
     /// Where to listen for peers; `None`: each local address that faces the server, one free port.
     pub listen: Option<SocketAddr>,
     /// Bytes a second of all uploads together.
@@ -120,7 +122,11 @@ impl ClientEngine {
         let in_dir = |error| StartupError::Path { path: config.dir.into(), error };
         let unreachable = |error| StartupError::Server { server: config.server.into(), error };
         let servers = resolve(config.server, config.port).map_err(unreachable)?;
-        let files = SharedFiles::open(config.dir).map_err(in_dir)?;
+        let files = match config.state_dir {
+            Some(state) => SharedFiles::open_with_state(config.dir, state),
+            None => SharedFiles::open(config.dir),
+        };
+        let files = files.map_err(in_dir)?;
         let uploads = UploadService::new(Arc::clone(&files), slots_within(config.upload_slots, config.limit_rate));
         let listeners = listen(config, &servers, &uploads)?;
         let observer = EngineObserver { uploads: Arc::clone(&uploads), on_event: Box::new(on_event) };

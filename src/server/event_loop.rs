@@ -40,6 +40,8 @@ pub struct EventLoop {
     pub(super) server: Server,
     pub(super) journal: Journal,
     pub(super) reloader: CredentialsReloader,
+    /// Of the records made from plaintext passwords.
+    pub(super) stretching: KeyStretching,
     pub(super) warn_on_sample_users: bool,
     /// While records are being made.
     pub(super) enrolment: Option<Enrolment>,
@@ -176,7 +178,7 @@ impl EventLoop {
         self.poll_enrolment();
         let plaintexts = self.server.set_credentials(credentials, &mut self.effects);
         let root_secret = self.journal.root_secret().into();
-        self.enrolment = match Enrolment::start(plaintexts, root_secret, KeyStretching::Argon2id, (self.new_wake)()) {
+        self.enrolment = match Enrolment::start(plaintexts, root_secret, self.stretching, (self.new_wake)()) {
             Ok(enrolment) => Some(enrolment),
             Err(error) => {
                 error!("plaintext passwords cannot be used: {error}");

@@ -48,7 +48,7 @@ pub fn serve_with_journal(
     // Before anything that takes time: without a handler, SIGHUP would end the server.
     let signals = Signals::handle_reload()?;
     let (log_format, port_file) = (options.log_format, options.port_file.clone());
-    let (event_loop, local_address) = prepare(options, signals, Signals::handle_stop, open)?;
+    let (event_loop, local_address) = prepare(options, signals, KeyStretching::Argon2id, Signals::handle_stop, open)?;
     // Removed at the very end.
     let _port_file = port_file.map(|path| PortFile::write(&path, local_address.port())).transpose()?;
     if log_format == LogFormat::Json {
@@ -63,6 +63,7 @@ pub fn serve_with_journal(
 pub fn prepare(
     options: ServeOptions,
     signals: Signals,
+    stretching: KeyStretching,
     on_bound: impl FnOnce(&Signals) -> io::Result<()>,
     open: impl FnOnce(&Path, &mut dyn LoadSink, Box<dyn Fn() + Send>) -> Result<Journal, JournalError>,
 ) -> Result<(EventLoop, SocketAddr), ServerError> {
@@ -103,6 +104,7 @@ pub fn prepare(
         server,
         journal,
         reloader,
+        stretching,
         warn_on_sample_users: !listen.ip().is_loopback(),
         enrolment: None,
         effects: Effects::default(),

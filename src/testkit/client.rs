@@ -10,18 +10,17 @@ use std::time::Duration;
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
-use super::{CommandError, TestkitError};
+use super::{CommandError, STRETCHING, TestkitError};
 use crate::client::ExitCode;
 use crate::client::commands::{CommandContext, CommandState, ContentPipes};
 use crate::client::download::{DownloadOptions, OnExists, SaveAs};
 use crate::client::engine::{ClientEngine, EngineConfig};
-use crate::client::shell::{quote, run_line};
+use crate::client::shell::{log_in_at_startup, quote, run_line};
 use crate::client::ui::message::{
     AvailableFile, CommandResult, FoundFiles, GetResult, Message, MessageBody, NoteLevel, OwnFile,
 };
 use crate::client::ui::output::{MessageSink, Output};
 use crate::client::ui::password::{PasswordError, PasswordSource};
-use crate::common::opaque::KeyStretching;
 use crate::common::sync::lock;
 use crate::common::types::{Password, UserName};
 
@@ -29,13 +28,12 @@ use crate::common::types::{Password, UserName};
 const RETRY_FOR: Duration = Duration::from_secs(10);
 /// Uploads that run at once.
 const UPLOAD_SLOTS: u8 = 8;
-/// How often a login is tried while the session of a killed client is still active, and the wait between tries.
-const ACTIVE_TRIES: u32 = 200;
-const ACTIVE_RETRY: Duration = Duration::from_millis(50);
 
 /// A client with a temporary folder of its own. Its methods may be called by several threads at once.
 pub struct TestClient {
-    dir: TempDir,
+    /// Holds the shared folder and what the program keeps in the user's folders.
+    home: TempDir,
+    dir: PathBuf,
     server: SocketAddr,
     /// The user and the password of the last login.
     credentials: Option<(String, String)>,
@@ -60,9 +58,11 @@ pub struct SavedFile {
 impl TestClient {
     /// Starts a client of the server at this address, not logged in.
     pub fn start(server: SocketAddr) -> Result<Self, TestkitError> {
-        let dir = TempDir::new()?;
-        let engine = Some(start_engine(server, dir.path())?);
-        Ok(Self { dir, server, credentials: None, engine })
+        let home = TempDir::new()?;
+        let dir = home.path().join("shared");
+        fs::create_dir(&dir)?;
+        let engine = Some(start_engine(server, home.path(), &dir)?);
+        Ok(Self { home, dir, server, credentials: None, engine })
     }
 
     /// `auth`. The password is that of [`restart`](Self::restart) too.
@@ -73,7 +73,7 @@ impl TestClient {
 
     /// The client's folder.
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        &self.dir
     }
 
     /// Where a file of this name is in the client's folder.
@@ -218,17 +218,16 @@ impl TestClient {
     ///
     /// If the client is killed.
     pub fn run(&self, line: &str) -> Vec<Message> {
-        self.run_with(line, ContentPipes::default())
+        self.collect(ContentPipes::default(), |context| run_line(context, line.as_bytes()))
     }
 
-    /// The same with these streams as standard input and output.
-    fn run_with(&self, line: &str, pipes: ContentPipes) -> Vec<Message> {
+    /// What commands write that run over a context with these streams.
+    fn collect(&self, pipes: ContentPipes, run: impl FnOnce(&CommandContext)) -> Vec<Message> {
         let messages = Arc::<Collector>::default();
-        let output = Output::new(Arc::clone(&messages) as Arc<dyn MessageSink>);
         let password = self.credentials.as_ref().map(|(_, password)| Zeroizing::new(password.clone().into_bytes()));
         let context = CommandContext {
             engine: Arc::clone(self.engine.as_ref().expect("the client is killed")),
-            output,
+            output: Output::new(Arc::clone(&messages) as Arc<dyn MessageSink>),
             pipes,
             reads_json: false,
             state: Arc::default(),
@@ -240,7 +239,7 @@ impl TestClient {
             },
             login_sleep: Arc::new(CommandState::sleep_unless_cancelled),
         };
-        run_line(&context, line.as_bytes());
+        run(&context);
         std::mem::take(&mut *lock(&messages.0))
     }
 
@@ -250,20 +249,8 @@ impl TestClient {
     }
 
     fn command_with(&self, line: &str, pipes: ContentPipes) -> Result<Vec<CommandResult>, CommandError> {
-        let (mut results, mut reason, mut code) = (Vec::new(), None, ExitCode::Success);
-        for message in self.run_with(line, pipes) {
-            match message.body {
-                MessageBody::Result(result) => results.push(result),
-                MessageBody::Note(note) if note.level == NoteLevel::Error => drop(reason.get_or_insert(note.text)),
-                MessageBody::End(end) => code = end.code,
-                MessageBody::Note(_) | MessageBody::Progress(_) | MessageBody::Event(_) => {}
-            }
-        }
-        if code.is_success() {
-            return Ok(results);
-        }
-        let command = line.split_whitespace().next().unwrap_or_default().to_owned();
-        Err(CommandError { command, reason: reason.unwrap_or_else(|| failure_text(&results)), code })
+        let messages = self.collect(pipes, |context| run_line(context, line.as_bytes()));
+        results_of(line.split_whitespace().next().unwrap_or_default(), messages)
     }
 
     /// `xit`: logs out and ends the client. Its folder stays.
@@ -282,34 +269,25 @@ impl TestClient {
     /// a [`kill`](Self::kill), this waits until the server has ended the old session.
     pub fn restart(&mut self) -> Result<(), TestkitError> {
         self.quit();
-        self.engine = Some(start_engine(self.server, self.dir())?);
+        self.engine = Some(start_engine(self.server, self.home.path(), &self.dir)?);
         let Some((user, _)) = &self.credentials else { return Ok(()) };
-        let line = format!("auth {}", quote(user));
-        for _ in 1..ACTIVE_TRIES {
-            match self.command(&line) {
-                Err(error) if error.reason.contains("already active") => pause(),
-                result => return Ok(result.map(drop)?),
-            }
-        }
-        Ok(self.command(&line).map(drop)?)
+        let messages = self.collect(ContentPipes::default(), |context| {
+            log_in_at_startup(context, user);
+        });
+        Ok(results_of("auth", messages).map(drop)?)
     }
 }
 
-/// Between two logins.
-#[expect(clippy::disallowed_methods, reason = "the server does not say when a session ends")]
-fn pause() {
-    std::thread::sleep(ACTIVE_RETRY);
-}
-
-fn start_engine(server: SocketAddr, dir: &Path) -> Result<Arc<ClientEngine>, TestkitError> {
+fn start_engine(server: SocketAddr, home: &Path, dir: &Path) -> Result<Arc<ClientEngine>, TestkitError> {
     let config = EngineConfig {
         server: &server.ip().to_string(),
         port: server.port(),
         dir,
+        state_dir: Some(&home.join("state")),
         listen: None,
         limit_rate: None,
         upload_slots: UPLOAD_SLOTS,
-        stretching: KeyStretching::Argon2id,
+        stretching: STRETCHING,
     };
     Ok(Arc::new(ClientEngine::start(&config, |_| ())?))
 }
@@ -317,6 +295,23 @@ fn start_engine(server: SocketAddr, dir: &Path) -> Result<Arc<ClientEngine>, Tes
 /// The command, and these names as they are: no pattern, no option.
 fn with_names(command: &str, names: &[&str]) -> String {
     names.iter().fold(command.to_owned(), |line, name| line + " " + &quote(name))
+}
+
+/// The results of a command, if it has the exit status 0.
+fn results_of(command: &str, messages: Vec<Message>) -> Result<Vec<CommandResult>, CommandError> {
+    let (mut results, mut reason, mut code) = (Vec::new(), None, ExitCode::Success);
+    for message in messages {
+        match message.body {
+            MessageBody::Result(result) => results.push(result),
+            MessageBody::Note(note) if note.level == NoteLevel::Error => drop(reason.get_or_insert(note.text)),
+            MessageBody::End(end) => code = end.code,
+            MessageBody::Note(_) | MessageBody::Progress(_) | MessageBody::Event(_) => {}
+        }
+    }
+    if code.is_success() {
+        return Ok(results);
+    }
+    Err(CommandError { command: command.into(), reason: reason.unwrap_or_else(|| failure_text(&results)), code })
 }
 
 /// The text of a failure that has no note.

@@ -39,7 +39,11 @@ pub use server::TestServer;
 pub use crate::client::ExitCode;
 pub use crate::client::StartupError;
 pub use crate::client::ui::message::{AvailableFile, CommandResult, FileProgress, Message, MessageBody, Note, OwnFile};
+use crate::common::opaque::KeyStretching;
 pub use crate::server::ServerError;
+
+/// Cheap: the passwords of a kit are written in a test, and its server listens on the loopback address alone.
+const STRETCHING: KeyStretching = KeyStretching::Insecure;
 
 /// A command has failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use log::LevelFilter;
 use tempfile::TempDir;
 
-use super::{TestClient, TestkitError};
+use super::{STRETCHING, TestClient, TestkitError};
 use crate::common::threads;
 use crate::server::ServerError;
 use crate::server::cli::{LogFormat, ServeOptions};
@@ -104,7 +104,7 @@ fn run(dir: &Path, listen: SocketAddr) -> Result<(Running, SocketAddr), TestkitE
         quotas: Quotas::default(),
     };
     let (sender, ready) = channel();
-    let serve = move || match prepare(options, signals, |_| Ok(()), Journal::open) {
+    let serve = move || match prepare(options, signals, STRETCHING, |_| Ok(()), Journal::open) {
         Ok((event_loop, address)) => {
             let _ = sender.send(address);
             Ok(event_loop.run()?)

@@ -101,6 +101,12 @@ impl SharedFiles {
         Self::with(dir, DiskCache::in_user_cache_dir(), PrivateNames::in_user_state_dir(dir))
     }
 
+    /// Like [`open`](Self::open), with the cache of hashes and the private names in the folder `state`.
+    pub fn open_with_state(dir: &Path, state: &Path) -> io::Result<Arc<Self>> {
+        let private_names = PrivateNames::open(dir, Some(state.join("private-names")));
+        Self::with(dir, DiskCache::at(Some(state.join("outlines"))), private_names)
+    }
+
     /// Like [`open`](Self::open), with the cache of hashes in `cache_dir` if there is one.
     #[cfg(test)]
     pub fn with_cache_dir(dir: &Path, cache_dir: Option<&Path>) -> io::Result<Arc<Self>> {
