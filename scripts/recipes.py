@@ -8,7 +8,7 @@ A recipe is a section with code. It runs in an empty folder, which is also its H
   - a block whose first line names a file (`# FILE`) is saved under that name;
   - `bash` blocks run, one after the other, in one shell; what they print must be the `text` block of the section, or nothing;
   - `crontab` blocks: the command of each line runs as cron would run it, after the shell;
-  - `rust` blocks are tests of the library's documentation: `cargo test --doc --features testkit` runs them.
+  - `rust` blocks are tests of the library's documentation: `cargo test --doc` runs them.
 
 The programs are those in FS_BIN, or in target/release. Exits with 1 if a recipe fails, or needs a program that is missing.
 """

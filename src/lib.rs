@@ -21,3 +21,8 @@ pub mod internals;
 pub mod server;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+
+/// The examples in Rust of the scripting cookbook; `scripts/recipes.py` runs the others.
+#[cfg(all(doctest, feature = "testkit"))]
+#[doc = include_str!("../docs/SCRIPTING.md")]
+struct ScriptingCookbook;
