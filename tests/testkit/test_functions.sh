@@ -45,7 +45,7 @@ fs_start_client vader
 fs_ask vader 'auth vader sithlord**' 'Welcome, vader!' 'Available commands are: get, lap, lpf, pub, sch, unp, xit'
 fs_wait_peer hans vader
 fs_next_line yoda
-[[ $FS_LINE == usage:* || $FS_LINE == Usage:* || -n $FS_LINE ]]
+[[ -n $FS_LINE ]]
 fs_stop_client yoda
 
 fs_kill_client vader
