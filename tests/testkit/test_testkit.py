@@ -107,13 +107,14 @@ class TestKit(unittest.TestCase):
         hans, vader = self.share.client("hans"), self.share.client("vader")
         hans.write("a", "a")
         hans.pub("a")
-        self.assertIn("Received PUB from hans", self.share.server.log)
         port = self.share.server.port
         for stop in (self.share.server.kill, self.share.server.stop):
             stop()
             self.share.server.start()
             self.assertEqual(self.share.server.port, port)
             vader.wait_file("a")
+        self.share.server.stop()
+        self.assertIn("stopping", self.share.server.log)
 
     def test_many_commands_wait_for_nobody(self):
         hans = self.share.client("hans")
