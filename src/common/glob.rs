@@ -1,5 +1,5 @@
 //! Patterns over paths, component by component: `*` crosses no `/` and matches no leading dot, and `?` and `[...]` match one
-//! character, whatever its bytes.
+//! character, whatever its bytes. Published names are compared by their normal forms ([`normal_form`](super::normal_form)).
 //!
 //! Clients expand and filter by them, and the server matches those that sessions subscribe to: their length and their
 //! wildcards are bounded then, and a name that lacks the literal text of a pattern costs no more than the search for it.
@@ -12,10 +12,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::limits::{PATTERN_MAX_BYTES, PATTERN_MAX_WILDCARDS};
+use super::normal_form::normal_form;
 use super::types::FileName;
 
 /// Comparisons of a character with a part of a pattern that are one step of work, well below a microsecond.
 const COMPARISONS_PER_STEP: usize = 128;
+/// Bytes of a name that is not ASCII whose normal form is found in one step.
+const NORMALIZED_BYTES_PER_STEP: usize = 32;
 
 /// The text is not a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,8 +44,13 @@ struct ParsedPattern {
 }
 
 impl Pattern {
-    /// Parses a pattern. A backslash makes the character after it an ordinary one.
+    /// Parses a pattern over published names. A backslash makes the character after it an ordinary one.
     pub fn parse(pattern: &str) -> Result<Self, InvalidPattern> {
+        Self::parse_exact(&normal_form(pattern))
+    }
+
+    /// Parses a pattern whose [`components`](Self::components) match the names of local files, byte for byte.
+    pub fn parse_exact(pattern: &str) -> Result<Self, InvalidPattern> {
         let components = pattern.split('/').filter(|text| !text.is_empty()).map(Component::parse);
         let components: Vec<Component> = components.collect::<Option<_>>().ok_or(InvalidPattern)?;
         let is_folder = pattern.ends_with('/');
@@ -70,7 +78,7 @@ impl Pattern {
         Self::parse(&escape(name.as_str())).expect("escaped text is a pattern")
     }
 
-    /// The text that [`parse`](Self::parse) makes the pattern from.
+    /// A text that [`parse`](Self::parse) makes the same pattern from.
     pub fn as_str(&self) -> &str {
         &self.0.text
     }
@@ -105,23 +113,27 @@ impl Pattern {
 
     /// Whether the pattern matches a name. Beneath a folder it matches no hidden entries.
     pub fn matches(&self, name: &FileName) -> bool {
-        self.may_match(name) && self.matches_components(name)
+        let name = normal_form(name.as_str());
+        self.may_match(&name) && self.matches_components(&name)
     }
 
     /// The same, and the steps it took: below a microsecond each.
     pub fn matches_in_steps(&self, name: &FileName) -> (bool, usize) {
-        if !self.may_match(name) {
-            return (false, 1);
+        let name = name.as_str();
+        let steps = 1 + if name.is_ascii() { 0 } else { name.len() / NORMALIZED_BYTES_PER_STEP };
+        let name = normal_form(name);
+        if !self.may_match(&name) {
+            return (false, steps);
         }
-        (self.matches_components(name), 1 + self.0.text.len() * name.as_str().len() / COMPARISONS_PER_STEP)
+        (self.matches_components(&name), steps + self.0.text.len() * name.len() / COMPARISONS_PER_STEP)
     }
 
-    fn may_match(&self, name: &FileName) -> bool {
-        name.as_str().starts_with(&self.0.prefix) && name.as_str().contains(&self.0.longest_literal)
+    fn may_match(&self, name: &str) -> bool {
+        name.starts_with(&self.0.prefix) && name.contains(&self.0.longest_literal)
     }
 
-    fn matches_components(&self, name: &FileName) -> bool {
-        let mut names = name.components();
+    fn matches_components(&self, name: &str) -> bool {
+        let mut names = name.split('/');
         let is_match =
             self.0.components.iter().all(|component| names.next().is_some_and(|name| component.matches(name)));
         let mut beneath = names.peekable();
@@ -353,6 +365,19 @@ mod tests {
         }
         assert!(matches("[äö]", "ö") && matches("[à-ü]", "ä") && matches("[日本]", "本"));
         assert!(!matches("[äö]", "ü") && !matches("[!äö]", "ä"));
+    }
+
+    #[test]
+    fn forms_of_one_text_are_matched_alike() {
+        for name in ["café/é.txt", "cafe\u{301}/é.txt", "cafe\u{301}/e\u{301}.txt"] {
+            for pattern in ["café/?.txt", "caf?/*.txt", "cafe\u{301}/[e\u{301}].txt", "*/[à-ü].txt", "cafe\u{301}/"]
+            {
+                assert!(matches(pattern, name), "{pattern} {name}");
+            }
+            assert!(!matches("cafe*/*", name) && !matches("caf?/e*", name), "a letter without its accent");
+        }
+        let exact = Pattern::parse_exact("cafe\u{301}/*").unwrap();
+        assert!(exact.components()[0].matches("cafe\u{301}") && !exact.components()[0].matches("café"));
     }
 
     #[test]

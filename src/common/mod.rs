@@ -11,6 +11,7 @@ pub(crate) mod log_queue;
 pub(crate) mod message;
 pub(crate) mod name_query;
 pub(crate) mod net;
+pub(crate) mod normal_form;
 pub(crate) mod opaque;
 pub(crate) mod packet;
 pub(crate) mod peer_crypto;

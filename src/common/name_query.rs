@@ -5,21 +5,24 @@ use serde::{Deserialize, Serialize};
 use super::case_fold::contains_ignoring_case;
 use super::glob::Pattern;
 use super::limits::NEEDLE_MAX_BYTES;
+use super::normal_form::normal_form;
 use super::types::FileName;
 
 /// A substring query for fewer bytes than the server's index has excludes too little to be worth it.
 const TRIGRAM_BYTES: usize = 3;
 
-/// Selects published names.
+/// Selects published names. All but [`Exact`](Self::Exact) compare normal forms ([`normal_form`](super::normal_form)).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NameQuery {
     Exact(FileName),
     /// Names that start with this text; for folders and patterns.
     Prefix(String),
-    /// Names that contain this text, byte for byte. The empty text selects all names.
+    /// Names that contain this text. The empty text selects all names.
     Substring(String),
     /// Names that contain this text when both are folded ([`case_fold`](super::case_fold)).
     SubstringIgnoreCase(String),
+    /// Names of the same normal form.
+    Equivalent(FileName),
 }
 
 impl NameQuery {
@@ -39,16 +42,17 @@ impl NameQuery {
     pub fn matches(&self, name: &FileName) -> bool {
         match self {
             Self::Exact(exact) => name == exact,
-            Self::Prefix(text) => name.as_str().starts_with(text),
-            Self::Substring(text) => name.as_str().contains(text),
+            Self::Prefix(text) => normal_form(name.as_str()).starts_with(&*normal_form(text)),
+            Self::Substring(text) => normal_form(name.as_str()).contains(&*normal_form(text)),
             Self::SubstringIgnoreCase(text) => contains_ignoring_case(name.as_str(), text),
+            Self::Equivalent(other) => normal_form(name.as_str()) == normal_form(other.as_str()),
         }
     }
 
     /// Whether its text is within its limit.
     pub fn fits(&self) -> bool {
         match self {
-            Self::Exact(_) => true,
+            Self::Exact(_) | Self::Equivalent(_) => true,
             Self::Prefix(text) | Self::Substring(text) | Self::SubstringIgnoreCase(text) => {
                 text.len() <= NEEDLE_MAX_BYTES
             }

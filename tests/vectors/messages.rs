@@ -60,6 +60,14 @@ fn client_messages(section: &mut Section) {
         ("Search Substring(), none", search(NameQuery::Substring(String::new()))),
         ("Search SubstringIgnoreCase(\u{e9}), none", search(NameQuery::SubstringIgnoreCase("\u{e9}".into()))),
         (
+            "Resolve Equivalent(\u{e9}), Download, none",
+            Request::Resolve {
+                query: NameQuery::Equivalent(file("\u{e9}")),
+                purpose: ResolvePurpose::Download,
+                cursor: None,
+            },
+        ),
+        (
             "Resolve Exact(a), Download, none",
             Request::Resolve { query: NameQuery::Exact(file("a")), purpose: ResolvePurpose::Download, cursor: None },
         ),

@@ -37,7 +37,7 @@ pub fn run(context: &CommandContext, file: &PathArg) -> ExitCode {
     let Some(output) = context.pipes.output.clone() else {
         return fail(ExitCode::Usage, "the content of a file cannot be written among JSON".into());
     };
-    let selection = match select(&context.server, slice::from_ref(file)) {
+    let selection = match select(&context.server, None, slice::from_ref(file)) {
         Ok(selection) => selection,
         Err(error) => return fail((&error).into(), error.to_string()),
     };

@@ -28,7 +28,8 @@ pub struct GetOptions {
 
 /// Downloads `files`.
 pub fn run(context: &CommandContext, files: &[PathArg], options: GetOptions) -> ExitCode {
-    let selection = match select(&context.server, files) {
+    let folder = matches!(options.save_as, SaveAs::OwnName).then_some(&*context.files);
+    let selection = match select(&context.server, folder, files) {
         Ok(selection) => selection,
         Err(RequestError::NotAuthenticated) => return context.not_authenticated(Verb::Get),
         Err(error) => return report_unresolvable(context, files, &error),
@@ -79,6 +80,7 @@ fn print_plan(context: &CommandContext, selection: &Selection, options: &Downloa
     for line in &selection.lines {
         status = status.first_failure(match line {
             ResultLine::NotFound(name) => print_failure(context, not_found(name)),
+            ResultLine::Confusable(name) => print_failure(context, confusable(name)),
             ResultLine::Item(index) => {
                 let NamedContent { name, content } = &selection.items[*index];
                 let action = match &outcomes[*index] {
@@ -110,6 +112,11 @@ fn print_failure(context: &CommandContext, failure: ItemFailure) -> ExitCode {
 fn not_found(name: &str) -> ItemFailure {
     let error = format!("{name}: no active peer has published it");
     ItemFailure { name: name.into(), error, code: ExitCode::NotFound }
+}
+
+fn confusable(name: &str) -> ItemFailure {
+    let error = format!("{name}: exists, and what is published differs from it only in the Unicode form of its name");
+    ItemFailure { name: name.into(), error, code: ExitCode::LocalFile }
 }
 
 fn failed(name: &FileName, error: &DownloadError) -> ItemFailure {
@@ -208,6 +215,7 @@ impl<'a> OrderedReporter<'a> {
         while let Some(line) = self.selection.lines.get(state.next_line) {
             let code = match line {
                 ResultLine::NotFound(name) => print_failure(self.context, not_found(name)),
+                ResultLine::Confusable(name) => print_failure(self.context, confusable(name)),
                 ResultLine::Item(index) => match &state.outcomes[*index] {
                     Some(outcome) => self.print(*index, outcome),
                     None => break,

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::selector::{Pinned, Selector};
 use crate::client::control::{RequestError, ServerApi};
-use crate::client::files::{PathArg, Pattern, is_excluded};
+use crate::client::files::{PathArg, Pattern, SharedFiles, is_excluded};
 use crate::common::message::{AvailableContent, NameQuery, ResolvePurpose};
+use crate::common::normal_form::has_variants;
 use crate::common::types::{ContentHash, FileName, NamedContent};
 
 /// Hex digits that tell contents of one name apart in a note.
@@ -15,6 +16,8 @@ const SHORT_HASH_DIGITS: usize = 8;
 pub(super) enum ResultLine {
     /// No active peer has published what this argument names.
     NotFound(String),
+    /// What is published differs from the name of a file in the folder, which is this argument, only in its Unicode form.
+    Confusable(String),
     /// The outcome of this one of [`Selection::items`].
     Item(usize),
 }
@@ -31,8 +34,13 @@ pub(super) struct Selection {
     indices: HashMap<(FileName, ContentHash, u64), usize>,
 }
 
-/// Asks the server which contents the arguments name.
-pub(super) fn select(server: &ServerApi, files: &[PathArg]) -> Result<Selection, RequestError> {
+/// Asks the server which contents the arguments name. `folder`: where they are saved under
+/// their names.
+pub(super) fn select(
+    server: &ServerApi,
+    folder: Option<&SharedFiles>,
+    files: &[PathArg],
+) -> Result<Selection, RequestError> {
     let selectors: Vec<Option<Selector>> = files.iter().map(|argument| Selector::of(argument).ok()).collect();
     let contents = resolve_names(server, &selectors)?;
     let mut selection = Selection::default();
@@ -40,8 +48,12 @@ pub(super) fn select(server: &ServerApi, files: &[PathArg]) -> Result<Selection,
         let lines_before = selection.lines.len();
         match selector {
             None => {}
-            Some(Selector::Name { name, pinned }) => selection.add_name(&contents, name.as_ref(), pinned.as_ref()),
-            Some(Selector::Pattern(pattern, literal)) => selection.add_matching(server, &pattern, literal)?,
+            Some(Selector::Name { name, pinned }) => {
+                if !selection.add_name(&contents, name.as_ref(), pinned.as_ref()) {
+                    selection.add_equivalent(server, folder, name, pinned)?;
+                }
+            }
+            Some(Selector::Pattern(pattern, literal)) => selection.add_matching(server, folder, &pattern, literal)?,
         }
         if selection.lines.len() == lines_before {
             selection.lines.push(ResultLine::NotFound(argument.text.clone()));
@@ -71,17 +83,45 @@ fn resolve_names(server: &ServerApi, selectors: &[Option<Selector>]) -> Result<C
 }
 
 impl Selection {
-    /// A file of exactly that name, or else the content that `name#hex` names.
-    fn add_name(&mut self, contents: &ContentsByName, name: Option<&FileName>, pinned: Option<&Pinned>) {
+    /// A file of exactly that name, or else the content that `name#hex` names. Returns whether there is one.
+    fn add_name(&mut self, contents: &ContentsByName, name: Option<&FileName>, pinned: Option<&Pinned>) -> bool {
         let named: Vec<&AvailableContent> = name.and_then(|name| contents.get(name)).into_iter().flatten().collect();
         if !named.is_empty() {
             self.add_most_available(&named);
-        } else if let Some(Pinned { name, hash_prefix }) = pinned {
-            let entries = contents.get(name).into_iter().flatten();
-            let entries: Vec<&AvailableContent> =
-                entries.filter(|entry| entry.content.hash.starts_with_hex(hash_prefix)).collect();
-            self.add_most_available(&entries);
+            return true;
         }
+        let Some(pinned) = pinned else { return false };
+        let entries = contents.get(&pinned.name).into_iter().flatten().filter(|entry| pinned.selects(entry));
+        let entries: Vec<&AvailableContent> = entries.collect();
+        self.add_most_available(&entries);
+        !entries.is_empty()
+    }
+
+    /// The same, of a name of the same Unicode normal form. It is saved as published, but never beside a file that has the
+    /// name asked for: users could not tell the two apart.
+    fn add_equivalent(
+        &mut self,
+        server: &ServerApi,
+        folder: Option<&SharedFiles>,
+        name: Option<FileName>,
+        pinned: Option<Pinned>,
+    ) -> Result<(), RequestError> {
+        let alternatives = name.map(|name| (name, None)).into_iter();
+        let alternatives = alternatives.chain(pinned.map(|pinned| (pinned.name.clone(), Some(pinned))));
+        for (name, pinned) in alternatives.filter(|(name, _)| has_variants(name.as_str())) {
+            let entries = server.resolve(NameQuery::Equivalent(name.clone()), ResolvePurpose::Download)?;
+            let entries = entries.iter().filter(|entry| pinned.as_ref().is_none_or(|pinned| pinned.selects(entry)));
+            let mut entries: Vec<&AvailableContent> = entries.collect();
+            let Some(best) = most_available(&entries) else { continue };
+            if best.name != name && folder.is_some_and(|folder| folder.exists(&name)) {
+                self.lines.push(ResultLine::Confusable(name.to_string()));
+            } else {
+                entries.retain(|entry| entry.name == best.name);
+                self.add_most_available(&entries);
+            }
+            return Ok(());
+        }
+        Ok(())
     }
 
     /// Every name that a pattern or folder matches, sorted, without private files of the publishers' folders; or else the
@@ -89,6 +129,7 @@ impl Selection {
     fn add_matching(
         &mut self,
         server: &ServerApi,
+        folder: Option<&SharedFiles>,
         pattern: &Pattern,
         literal: Option<FileName>,
     ) -> Result<(), RequestError> {
@@ -104,17 +145,18 @@ impl Selection {
         if names.is_empty()
             && let Some(name) = literal
         {
-            let entries = server.resolve(NameQuery::Exact(name), ResolvePurpose::Download)?;
+            let entries = server.resolve(NameQuery::Exact(name.clone()), ResolvePurpose::Download)?;
             self.add_most_available(&entries.iter().collect::<Vec<_>>());
+            if entries.is_empty() {
+                self.add_equivalent(server, folder, Some(name), None)?;
+            }
         }
         Ok(())
     }
 
     /// Of the contents of one name, takes the one with the most sources and notes the others.
     fn add_most_available(&mut self, entries: &[&AvailableContent]) {
-        // Of equally many sources the oldest content: publishing the same hash with another size must not displace it.
-        // Then the first, so that the same request always has the same result.
-        let Some(best) = entries.iter().rev().max_by_key(|entry| (entry.sources, entry.age_s)) else { return };
+        let Some(best) = most_available(entries) else { return };
         let identity = |entry: &AvailableContent| (entry.content.hash, entry.content.size);
         for other in entries.iter().filter(|other| identity(other) != identity(best)) {
             self.notes.push(describe_alternative(other, best));
@@ -126,6 +168,12 @@ impl Selection {
             self.items.push(NamedContent { name: best.name.clone(), content: best.content });
         }
     }
+}
+
+/// Of equally many sources the oldest content: publishing the same hash with another size must not displace it. Then the
+/// first, so that the same request always has the same result.
+fn most_available<'a>(entries: &[&'a AvailableContent]) -> Option<&'a AvailableContent> {
+    entries.iter().rev().max_by_key(|entry| (entry.sources, entry.age_s)).copied()
 }
 
 fn describe_alternative(other: &AvailableContent, best: &AvailableContent) -> String {

@@ -291,3 +291,29 @@ fn a_signal_stops_the_download() {
     client.context.state.close();
     assert_eq!(client.run("get a").0, ExitCode::Interrupted);
 }
+
+#[test]
+fn a_name_of_another_unicode_form_is_found_and_saved_as_published() {
+    let (composed, decomposed) = ("caf\u{e9}", "cafe\u{301}");
+    let client = TestClient::logged_in();
+    client.found(decomposed, 0x11, 1);
+    assert_eq!(client.run(&format!("get {composed}")).1, format!("{decomposed} downloaded successfully\n"));
+    assert_eq!(client.run(&format!("get {composed}#1111")).1, format!("{decomposed} downloaded successfully\n"));
+    assert_eq!(client.run(&format!("get {composed}#2222")).0, ExitCode::NotFound);
+    assert_eq!(client.run("get caf?").1, format!("{decomposed} downloaded successfully\n"));
+    assert_eq!(client.run("get cafe").0, ExitCode::NotFound);
+    client.found(composed, 0x22, 1);
+    assert_eq!(client.run(&format!("get {composed}")).1, format!("{composed} downloaded successfully\n"));
+    assert_eq!(client.run(&format!("get {decomposed}")).1, format!("{decomposed} downloaded successfully\n"));
+}
+
+#[test]
+fn a_name_of_another_form_is_not_saved_beside_the_file_asked_for() {
+    let client = TestClient::logged_in();
+    client.found("cafe\u{301}", 0x11, 1);
+    client.local("caf\u{e9}", 9);
+    let (code, out, err) = client.run("get caf\u{e9}");
+    assert_eq!((code, out.as_str()), (ExitCode::LocalFile, "caf\u{e9} download failed\n"));
+    assert!(err.contains("differs from it only in the Unicode form"), "{err}");
+    assert!(!client.calls().iter().any(|call| call.starts_with("fetch")));
+}

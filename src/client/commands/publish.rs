@@ -17,7 +17,8 @@ use crate::client::files::{HashProgress, PathArg, ShareError};
 use crate::client::ui::message::{CommandResult, ItemFailure};
 use crate::client::ui::output::{ByteCount, ProgressMeter};
 use crate::common::limits::GROUP_MIN_BYTES;
-use crate::common::message::OwnPublication;
+use crate::common::message::{NameQuery, OwnPublication};
+use crate::common::normal_form::has_variants;
 use crate::common::threads;
 use crate::common::types::{Audience, FileName, NamedContent, UserName};
 
@@ -238,8 +239,11 @@ struct Withdrawn {
 /// An error means that nothing was withdrawn.
 fn withdraw(context: &CommandContext, files: &[PathArg]) -> Result<Withdrawn, RequestError> {
     let selectors: Vec<Option<Selector>> = files.iter().map(|argument| Selector::of(argument).ok()).collect();
-    let has_pattern = selectors.iter().any(|selector| matches!(selector, Some(Selector::Pattern(..))));
-    let published = if has_pattern { context.server.own_publications_quiet()? } else { Vec::new() };
+    let needs_list = selectors.iter().flatten().any(|selector| match selector {
+        Selector::Pattern(..) => true,
+        Selector::Name { name, .. } => name.as_ref().is_some_and(|name| has_variants(name.as_str())),
+    });
+    let published = if needs_list { context.server.own_publications_quiet()? } else { Vec::new() };
 
     // Each name once, at its first position. A failure has the number of names before it.
     let mut seen = BTreeSet::new();
@@ -280,17 +284,32 @@ fn withdraw(context: &CommandContext, files: &[PathArg]) -> Result<Withdrawn, Re
 
 fn matching_names(selector: &Selector, published: &[OwnPublication]) -> Vec<FileName> {
     match selector {
-        Selector::Name { name, .. } => name.iter().cloned().collect(),
+        Selector::Name { name, .. } => {
+            let Some(name) = name else { return Vec::new() };
+            let named = names_like(name, published);
+            // What is not listed may have been published since.
+            if named.is_empty() { vec![name.clone()] } else { named }
+        }
         Selector::Pattern(pattern, literal) => {
             let names = published.iter().map(|entry| &entry.name);
-            let matching: Vec<FileName> = names.clone().filter(|name| pattern.matches(name)).cloned().collect();
-            if matching.is_empty() {
-                names.filter(|name| Some(*name) == literal.as_ref()).cloned().collect()
-            } else {
-                matching
+            let matching: Vec<FileName> = names.filter(|name| pattern.matches(name)).cloned().collect();
+            match literal {
+                Some(literal) if matching.is_empty() => names_like(literal, published),
+                _ => matching,
             }
         }
     }
+}
+
+/// This name if it is published, or else those of the same Unicode normal form.
+fn names_like(name: &FileName, published: &[OwnPublication]) -> Vec<FileName> {
+    let names = published.iter().map(|entry| &entry.name);
+    let exact: Vec<FileName> = names.clone().filter(|other| *other == name).cloned().collect();
+    if !exact.is_empty() {
+        return exact;
+    }
+    let query = NameQuery::Equivalent(name.clone());
+    names.filter(|other| query.matches(other)).cloned().collect()
 }
 
 #[cfg(test)]

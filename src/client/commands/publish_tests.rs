@@ -204,3 +204,17 @@ fn unp_patterns_and_folders_match_published_names() {
     assert_eq!((code, out.as_str()), (ExitCode::NotFound, both));
     assert_eq!(err, "client: nope: is not published\nclient: *.x: is not published\n");
 }
+
+#[test]
+fn unp_takes_names_of_another_unicode_form_unless_the_name_is_published() {
+    let (composed, decomposed) = ("caf\u{e9}", "cafe\u{301}");
+    let client = TestClient::logged_in();
+    client.local(composed, 1);
+    client.local(decomposed, 2);
+    client.run(&format!("pub {composed} {decomposed}"));
+    assert_eq!(client.run(&format!("unp {composed}")).0, ExitCode::Success);
+    assert_eq!(client.served().keys().map(|name| name.as_str()).collect::<Vec<_>>(), [decomposed]);
+    assert_eq!(client.run(&format!("unp {composed}")).1, "File unpublished successfully\n");
+    assert!(client.served().is_empty());
+    assert_eq!(client.run(&format!("unp {composed}")).0, ExitCode::NotFound);
+}

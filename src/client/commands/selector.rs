@@ -1,6 +1,7 @@
 //! What an argument of `get` or `unp` selects among published names.
 
 use crate::client::files::{InvalidPattern, PathArg, Pattern};
+use crate::common::message::AvailableContent;
 use crate::common::types::FileName;
 
 /// Fewest hex digits of `name#hex`.
@@ -27,6 +28,13 @@ pub struct Pinned {
     pub name: FileName,
     /// First hex digits of the content's hash.
     pub hash_prefix: String,
+}
+
+impl Pinned {
+    /// Whether this is the content, whatever its name.
+    pub fn selects(&self, entry: &AvailableContent) -> bool {
+        entry.content.hash.starts_with_hex(&self.hash_prefix)
+    }
 }
 
 impl Selector {

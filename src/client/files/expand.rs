@@ -18,7 +18,7 @@ impl SharedDir {
     /// The files that `argument` means, sorted, each once, and why others are left out.
     pub fn expand(&self, argument: &PathArg) -> ExpandedPaths {
         let mut found = ExpandedPaths::default();
-        let pattern = argument.pattern.as_deref().and_then(|pattern| Pattern::parse(pattern).ok());
+        let pattern = argument.pattern.as_deref().and_then(|pattern| Pattern::parse_exact(pattern).ok());
         match pattern.filter(Pattern::has_glob) {
             Some(pattern) => self.expand_pattern(argument, &pattern, &mut found),
             None => self.expand_name(&argument.text, &mut found),

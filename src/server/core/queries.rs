@@ -89,7 +89,7 @@ impl IndexQuery {
         match self {
             Self::OwnPublications { .. } => 0,
             Self::Names { query, .. } | Self::Contents { query, .. } => match query {
-                NameQuery::Exact(_) => 1,
+                NameQuery::Exact(_) | NameQuery::Equivalent(_) => 1,
                 NameQuery::Prefix(text) | NameQuery::Substring(text) | NameQuery::SubstringIgnoreCase(text) => {
                     text.len()
                 }

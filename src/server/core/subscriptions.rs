@@ -222,7 +222,10 @@ impl Server {
                 self.subscriptions.queue.push(cause, Recheck::Topic { topic, from: subscriber });
                 break;
             }
-            steps += self.update_and_schedule(now, subscriber, &topic);
+            // Its own topic may be a name of another Unicode form.
+            let own = self.sessions.get(subscriber.0).subscriptions.as_ref();
+            let own = own.and_then(|own| own.topics[usize::from(subscriber.1)].clone());
+            steps += own.map_or(1, |own| self.update_and_schedule(now, subscriber, &own));
             from = (subscriber.0, subscriber.1 + 1);
         }
         steps

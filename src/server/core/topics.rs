@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::sessions::{Session, SessionKey};
 use crate::common::message::Topic;
+use crate::common::normal_form::normal_form;
 use crate::common::types::{Audience, Content, FileName, UserName};
 use crate::server::index::OwnerId;
 
@@ -20,7 +21,8 @@ pub(super) const FIRST: Subscriber = (SessionKey::FIRST, 0);
 #[derive(Default)]
 pub(super) struct Topics {
     to_peers: HashMap<UserName, BTreeSet<Subscriber>>,
-    to_files: HashMap<FileName, BTreeSet<Subscriber>>,
+    /// By the normal form of the name.
+    to_files: HashMap<String, BTreeSet<Subscriber>>,
     /// [`Topic::Peers`] and [`Topic::Files`]: those who have not been told of a change since they subscribed.
     to_lists: BTreeMap<Topic, BTreeSet<Subscriber>>,
 }
@@ -52,7 +54,7 @@ impl Topics {
     }
 
     pub(super) fn has_file(&self, name: &FileName) -> bool {
-        self.to_files.contains_key(name)
+        !self.to_files.is_empty() && self.to_files.contains_key(&*normal_form(name.as_str()))
     }
 
     pub(super) fn has_files(&self) -> bool {
@@ -66,7 +68,7 @@ impl Topics {
     pub(super) fn add(&mut self, topic: &Topic, subscriber: Subscriber) {
         match topic {
             Topic::Peer(user) => self.to_peers.entry(user.clone()).or_default().insert(subscriber),
-            Topic::File(name) => self.to_files.entry(name.clone()).or_default().insert(subscriber),
+            Topic::File(name) => self.to_files.entry(normal_form(name.as_str()).into()).or_default().insert(subscriber),
             Topic::Peers | Topic::Files(_) => self.to_lists.entry(topic.clone()).or_default().insert(subscriber),
         };
     }
@@ -76,7 +78,7 @@ impl Topics {
         let is_last = subscribers.is_some_and(|subscribers| subscribers.remove(&subscriber) && subscribers.is_empty());
         match topic {
             Topic::Peer(user) if is_last => _ = self.to_peers.remove(user),
-            Topic::File(name) if is_last => _ = self.to_files.remove(name),
+            Topic::File(name) if is_last => _ = self.to_files.remove(&*normal_form(name.as_str())),
             Topic::Peers | Topic::Files(_) if is_last => _ = self.to_lists.remove(topic),
             _ => {}
         }
@@ -85,7 +87,7 @@ impl Topics {
     fn of_mut(&mut self, topic: &Topic) -> Option<&mut BTreeSet<Subscriber>> {
         match topic {
             Topic::Peer(user) => self.to_peers.get_mut(user),
-            Topic::File(name) => self.to_files.get_mut(name),
+            Topic::File(name) => self.to_files.get_mut(&*normal_form(name.as_str())),
             Topic::Peers | Topic::Files(_) => self.to_lists.get_mut(topic),
         }
     }

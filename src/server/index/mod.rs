@@ -31,6 +31,9 @@ pub use self::usage::UsageChange;
 use crate::common::limits::PAGE_MAX_BYTES;
 use crate::common::types::{Audience, Content, ContentRef, FileName, NamedContent, PublicationsDigest, UserName};
 
+/// Names of the normal form of another that are examined for its availability: any user may publish any number of them.
+const EQUIVALENT_NAMES_MAX: usize = 64;
+
 /// An interned user. Valid as long as the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OwnerId(pub u32);
@@ -180,17 +183,20 @@ impl Index {
         ids.filter_map(|&id| Some((id, &self.names.name(id)?.text)))
     }
 
-    /// Whether another active owner publishes this name, visible to the requester; and the publications examined.
+    /// Whether another active owner publishes this name, or one of the same normal form, visible to the requester; and the
+    /// names and publications examined.
     pub fn is_available(&self, requester: OwnerId, name: &FileName) -> (bool, usize) {
-        let Some(publications) = self.names.find(name).and_then(|id| self.names.publications(id)) else {
-            return (false, 1);
-        };
         let mut visibility = self.visibility(requester);
         let mut steps = 1;
-        let mut entries = (0..publications.group_end()).flat_map(|group| publications.group(group).entries);
-        let is_available = entries.any(|entry| {
+        let equivalent = self.names.equivalent(name, 0).take(EQUIVALENT_NAMES_MAX);
+        let is_available = self.names.find(name).into_iter().chain(equivalent).any(|id| {
             steps += 1;
-            visibility.is_visible(entry)
+            let publications = self.names.publications(id).expect("a name that was found");
+            let mut entries = (0..publications.group_end()).flat_map(|group| publications.group(group).entries);
+            entries.any(|entry| {
+                steps += 1;
+                visibility.is_visible(entry)
+            })
         });
         (is_available, steps)
     }

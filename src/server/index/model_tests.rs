@@ -5,15 +5,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::common::case_fold::contains_ignoring_case;
 use crate::common::message::{NameQuery, ResolvePurpose};
 use crate::common::types::ContentHash;
 
 /// More than a name scans: from `LOOKUP_FROM` on, owners are found by hash.
 const OWNERS: usize = 24;
-const NAMES: [&str; 12] =
-    ["a", "ab", "abc", "ABC", "xabc", "abc/d", "abc/de", "dir/abc", "ä/Σς", "ΣΣabcΣ", "bcd", "abcabcabc"];
-const NEEDLES: [&str; 13] = ["", "ΣΣ", "a", "ab", "abc", "bca", "ABC", "abc/", "dir/", "Σ", "σ", "zzz", "c"];
+const NAMES: [&str; 16] = [
+    "a",
+    "ab",
+    "abc",
+    "ABC",
+    "xabc",
+    "abc/d",
+    "abc/de",
+    "dir/abc",
+    "ä/Σς",
+    "ΣΣabcΣ",
+    "bcd",
+    "abcabcabc",
+    "a\u{308}/Σς",
+    "a\u{323}\u{307}",
+    "a\u{307}\u{323}",
+    "ạ\u{307}",
+];
+const NEEDLES: [&str; 16] =
+    ["", "ä", "a\u{308}", "Ạ", "ΣΣ", "a", "ab", "abc", "bca", "ABC", "abc/", "dir/", "Σ", "σ", "zzz", "c"];
 
 #[derive(Debug, Clone)]
 enum Change {
@@ -95,17 +111,11 @@ impl ModelledIndex {
 
     /// Publications of matching names that the requester may see.
     fn visible(&self, requester: usize, query: &NameQuery) -> Vec<(usize, &FileName, &Publication)> {
-        let matches = |name: &str| match query {
-            NameQuery::Exact(exact) => name == exact.as_str(),
-            NameQuery::Prefix(prefix) => name.starts_with(prefix),
-            NameQuery::Substring(needle) => name.contains(needle),
-            NameQuery::SubstringIgnoreCase(needle) => contains_ignoring_case(name, needle),
-        };
         let all = self.model.iter().map(|((owner, name), publication)| (*owner, name, publication));
         all.filter(|(owner, name, publication)| {
             *owner != requester
                 && self.active.contains(owner)
-                && matches(name.as_str())
+                && query.matches(name)
                 && publication.audience.includes(&self.users[requester])
         })
         .collect()
@@ -228,6 +238,7 @@ fn query() -> impl Strategy<Value = NameQuery> {
     let needle = || prop::sample::select(&NEEDLES[..]).prop_map(String::from);
     prop_oneof![
         prop::sample::select(&NAMES[..]).prop_map(|name| NameQuery::Exact(FileName::parse(name).unwrap())),
+        prop::sample::select(&NAMES[..]).prop_map(|name| NameQuery::Equivalent(FileName::parse(name).unwrap())),
         needle().prop_map(NameQuery::Prefix),
         needle().prop_map(NameQuery::Substring),
         needle().prop_map(NameQuery::SubstringIgnoreCase),

@@ -1,5 +1,7 @@
 //! Published names: a slab by id, a table by text, and the trigrams. A name is present while a user publishes it.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
@@ -7,6 +9,7 @@ use roaring::RoaringBitmap;
 
 use super::publications::{IndexedPublication, Publications};
 use super::trigrams::Trigrams;
+use crate::common::normal_form::normal_form;
 use crate::common::types::FileName;
 
 #[derive(Default)]
@@ -17,6 +20,9 @@ pub(super) struct Names {
     /// for the memory of this table.
     by_text: HashTable<u32>,
     hash_keys: RandomState,
+    /// Those ids whose names are not in their normal form, by it. Not in `by_text`: one user may publish any number of names
+    /// of one form, and every lookup would pass them.
+    variants: BTreeSet<(Box<str>, u32)>,
     /// Ids without a name; never the largest id.
     free: RoaringBitmap,
     trigrams: Trigrams,
@@ -44,6 +50,17 @@ impl Names {
     fn find_hashed(&self, text: &FileName, hash: u64) -> Option<u32> {
         let is_text = |&id: &u32| self.name(id).is_some_and(|name| name.text == *text);
         self.by_text.find(hash, is_text).copied()
+    }
+
+    /// The ids from `from` on, ascending, of the names of the same normal form.
+    pub(super) fn equivalent(&self, text: &FileName, from: u32) -> impl Iterator<Item = u32> + use<'_> {
+        let form = normal_form(text.as_str());
+        let normal = FileName::parse(&form).ok().and_then(|form| self.find(&form)).filter(|&id| id >= from);
+        let split = normal.unwrap_or(from);
+        let key = |id| (Box::from(&*form), id);
+        let (before, after) =
+            (self.variants.range(key(from)..key(split)), self.variants.range(key(split)..=key(u32::MAX)));
+        before.map(|(_, id)| *id).chain(normal).chain(after.map(|(_, id)| *id))
     }
 
     pub(super) fn name(&self, id: u32) -> Option<&Name> {
@@ -78,6 +95,9 @@ impl Names {
         if id < self.indexed_up_to() {
             self.trigrams.insert(text.as_str(), id);
         }
+        if let Cow::Owned(form) = normal_form(text.as_str()) {
+            self.variants.insert((form.into(), id));
+        }
         self.names[id as usize] = Some(Name { text: text.clone(), publications: Publications::One(publication) });
         self.by_text.insert_unique(hash, id, hash_of_id(&self.names, &self.hash_keys));
         Published { id, replaced: None }
@@ -90,6 +110,9 @@ impl Names {
         }
         if id < self.indexed_up_to() {
             self.trigrams.remove(name.text.as_str(), id);
+        }
+        if let Cow::Owned(form) = normal_form(name.text.as_str()) {
+            self.variants.remove(&(form.into(), id));
         }
         self.free.insert(id);
         while matches!(self.names.last(), Some(None)) {
@@ -145,7 +168,11 @@ impl Names {
 
     #[cfg(test)]
     pub(super) fn is_clear(&self) -> bool {
-        self.names.is_empty() && self.by_text.is_empty() && self.free.is_empty() && self.trigrams.len() == 0
+        self.names.is_empty()
+            && self.by_text.is_empty()
+            && self.free.is_empty()
+            && self.variants.is_empty()
+            && self.trigrams.len() == 0
     }
 }
 

@@ -1,5 +1,6 @@
 //! Queries: read in the order of ids, within a budget, and limited to what the requester may see.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use memchr::memmem::Finder;
@@ -12,6 +13,7 @@ use super::trigrams::Candidates;
 use super::{Budget, Index, OwnerId, Page, Position};
 use crate::common::case_fold::{fold, fold_into};
 use crate::common::message::{AvailableContent, NameQuery, OwnPublication, ResolvePurpose, encoded_len};
+use crate::common::normal_form::normal_form;
 use crate::common::types::{FileName, UserName};
 
 /// Steps of a restricted publication, whose audience is searched.
@@ -19,6 +21,8 @@ const RESTRICTED_STEPS: usize = 4;
 /// Bytes of a name that are folded in one step, for ASCII and for other names.
 const FOLDED_BYTES: usize = 128;
 const FOLDED_BYTES_NON_ASCII: usize = 8;
+/// Bytes of a name that is not ASCII whose normal form is found in one step.
+const NORMALIZED_BYTES: usize = 32;
 
 impl Position {
     fn new(name: u32, group: u32) -> Self {
@@ -155,6 +159,7 @@ impl Index {
             NameQuery::Exact(name) => {
                 return Box::new(self.names.find(name).filter(|&id| id >= from).into_iter().map(may_match));
             }
+            NameQuery::Equivalent(name) => return Box::new(self.names.equivalent(name, from).map(may_match)),
             NameQuery::Prefix(prefix) => trigrams.starting_with(prefix, from),
             NameQuery::Substring(needle) | NameQuery::SubstringIgnoreCase(needle) => trigrams.containing(needle, from),
         };
@@ -257,9 +262,11 @@ impl<T: Serialize> PageBuilder<T> {
 /// The query, prepared for many names.
 enum Matcher<'a> {
     /// The name was found by its text.
-    Exact,
-    Prefix(&'a str),
-    Contains(Finder<'a>),
+    Found,
+    /// The normal form of the prefix.
+    Prefix(Cow<'a, str>),
+    /// The normal form of the needle.
+    Contains(Finder<'static>),
     /// The folded needle, and a buffer for a folded name.
     ContainsIgnoringCase(Finder<'static>, Vec<u8>),
 }
@@ -267,9 +274,9 @@ enum Matcher<'a> {
 impl<'a> Matcher<'a> {
     fn new(query: &'a NameQuery) -> Self {
         match query {
-            NameQuery::Exact(_) => Self::Exact,
-            NameQuery::Prefix(prefix) => Self::Prefix(prefix),
-            NameQuery::Substring(needle) => Self::Contains(Finder::new(needle)),
+            NameQuery::Exact(_) | NameQuery::Equivalent(_) => Self::Found,
+            NameQuery::Prefix(prefix) => Self::Prefix(normal_form(prefix)),
+            NameQuery::Substring(needle) => Self::Contains(Finder::new(&*normal_form(needle)).into_owned()),
             NameQuery::SubstringIgnoreCase(needle) => {
                 Self::ContainsIgnoringCase(Finder::new(&fold(needle)).into_owned(), Vec::new())
             }
@@ -281,15 +288,16 @@ impl<'a> Matcher<'a> {
         match self {
             Self::ContainsIgnoringCase(..) if name.is_ascii() => name.len() / FOLDED_BYTES,
             Self::ContainsIgnoringCase(..) => name.len() / FOLDED_BYTES_NON_ASCII,
-            Self::Exact | Self::Prefix(_) | Self::Contains(_) => 0,
+            Self::Prefix(_) | Self::Contains(_) if !name.is_ascii() => name.len() / NORMALIZED_BYTES,
+            Self::Found | Self::Prefix(_) | Self::Contains(_) => 0,
         }
     }
 
     fn matches(&mut self, name: &str) -> bool {
         match self {
-            Self::Exact => true,
-            Self::Prefix(prefix) => name.starts_with(*prefix),
-            Self::Contains(needle) => needle.find(name.as_bytes()).is_some(),
+            Self::Found => true,
+            Self::Prefix(prefix) => normal_form(name).starts_with(&**prefix),
+            Self::Contains(needle) => needle.find(normal_form(name).as_bytes()).is_some(),
             Self::ContainsIgnoringCase(needle, folded) => {
                 folded.clear();
                 fold_into(name, folded);

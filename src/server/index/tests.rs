@@ -106,6 +106,29 @@ fn each_kind_of_query_matches_by_its_rule() {
 }
 
 #[test]
+fn names_of_other_forms_crowd_out_none_of_the_exact_bytes() {
+    let (mut index, [hans, vader, yoda]) = index(["hans", "vader", "yoda"]);
+    let marks = ["\u{301}", "\u{323}", "\u{327}", "\u{31b}", "\u{345}"];
+    let form = |seed: usize| {
+        let mut left = marks.to_vec();
+        let order = (1..=marks.len()).rev().scan(seed, |seed, count| {
+            let at = *seed % count;
+            *seed /= count;
+            Some(left.remove(at))
+        });
+        name(&format!("x{}", order.collect::<String>()))
+    };
+    (0..119).for_each(|seed| index.publish(hans, &file(form(seed).as_str(), 1), &only(&["yoda"]), 0));
+    index.publish(hans, &file(form(119).as_str(), 2), &everyone(), 0);
+    let (exact, steps) = index.is_available(vader, &form(119));
+    assert!(exact && steps < 10, "{steps}");
+    let (_, steps) = index.is_available(vader, &form(7));
+    assert!(steps < 200, "{steps}");
+    assert_eq!(names(&index, vader, NameQuery::Equivalent(form(7))), [form(119).as_str()]);
+    assert_eq!(names(&index, yoda, NameQuery::Equivalent(form(7))).len(), 120);
+}
+
+#[test]
 fn only_files_of_active_owners_are_found() {
     let (mut index, [hans, vader]) = index(["hans", "vader"]);
     index.publish(hans, &file("a", 1), &everyone(), 0);

@@ -81,6 +81,24 @@ fn a_file_is_present_while_another_active_user_shares_it_with_the_subscriber() {
 }
 
 #[test]
+fn a_file_is_present_under_any_name_of_the_same_normal_form() {
+    let (composed, decomposed) = ("caf\u{e9}", "cafe\u{301}");
+    let mut test = TestServer::new(&[]);
+    let (mut hans, mut vader) = (test.insert_session("hans"), test.insert_session("vader"));
+    assert_eq!(subscribe(&mut test, &mut vader, 0, Topic::File(name(composed))).present, 0);
+    assert_eq!(subscribe(&mut test, &mut vader, 1, Topic::File(name(decomposed))).present, 0);
+    assert_eq!(subscribe(&mut test, &mut vader, 2, Topic::File(name("cafe"))).present, 0);
+    for published in [decomposed, composed] {
+        let sent = send(&mut test, &mut hans, publish(published));
+        assert_eq!(reported(&mut vader, sent), [0b11], "{published}");
+        test.advance(Duration::from_millis(150));
+        let sent = send(&mut test, &mut hans, Request::Unpublish { names: vec![name(published)] });
+        assert_eq!(reported(&mut vader, sent), [0], "{published}");
+        test.advance(Duration::from_millis(150));
+    }
+}
+
+#[test]
 fn files_of_a_peer_that_comes_are_reported() {
     let mut test = TestServer::new(&["hans"]);
     let mut hans = test.login("127.0.0.1:5001", "hans");
