@@ -102,8 +102,9 @@ fn until_end(client: &mut Running) -> Vec<Message> {
     }
 }
 
-/// What has no success among these commands.
-const NO_SUCCESS: &[&str] = &["cat"];
+/// What has no success among these commands: `cat` has none with `--json`, `events` runs until it is cancelled, and `stop`
+/// ends the client, as the `xit` here does.
+const NO_SUCCESS: &[&str] = &["cat", "events", "stop"];
 
 /// Commands of hans, in order, with their exit status. Every command has one that succeeds and one that fails.
 const COMMANDS: &[(&str, u8)] = &[
@@ -139,6 +140,8 @@ const COMMANDS: &[(&str, u8)] = &[
     ("wait file vader.bin 0", 0),
     ("wait gone vader 0", 124),
     ("nonsense \u{202e}", 2),
+    ("events --nothing", 2),
+    ("stop now", 2),
     ("xit now", 2),
 ];
 
