@@ -27,6 +27,8 @@ enum Written {
     Complete,
     /// It takes no more.
     Failed(io::Error),
+    /// The command was cancelled before the last byte.
+    Interrupted,
     /// What was received cannot be read again.
     Unreadable(io::Error),
 }
@@ -62,7 +64,7 @@ pub fn run(context: &CommandContext, file: &PathArg) -> ExitCode {
         (Some(Written::Failed(error)), _) => context.output.content_failed(&error),
         (Some(Written::Unreadable(error)), _) => fail(ExitCode::LocalFile, format!("{}: {error}", item.name)),
         (_, Some(DownloadOutcome::Failed(error))) => fail((&error).into(), format!("{}: {error}", item.name)),
-        (None, _) => fail(ExitCode::Interrupted, format!("{}: interrupted", item.name)),
+        (None | Some(Written::Interrupted), _) => fail(ExitCode::Interrupted, format!("{}: interrupted", item.name)),
         (Some(Written::Complete), Some(_)) => ExitCode::Success,
         (Some(Written::Complete), None) => fail(ExitCode::Internal, "the download has no outcome".into()),
     }
@@ -90,15 +92,19 @@ fn start_writing(
 }
 
 fn write_content(stream: &ContentStream, output: &mut dyn Write, cancelled: &Cancelled) -> Written {
-    let mut failure = None;
+    let mut end = Written::Complete;
     let read = stream.read_to(|bytes| {
-        failure = output.write_all(bytes).err();
-        if failure.is_some() || is_cancelled(cancelled) { Break(()) } else { Continue(()) }
+        if let Err(error) = output.write_all(bytes) {
+            end = Written::Failed(error);
+        } else if is_cancelled(cancelled) {
+            end = Written::Interrupted;
+        }
+        if matches!(end, Written::Complete) { Continue(()) } else { Break(()) }
     });
-    match (failure.or_else(|| output.flush().err()), read) {
-        (Some(error), _) => Written::Failed(error),
-        (None, Err(error)) => Written::Unreadable(error),
-        (None, Ok(())) => Written::Complete,
+    match (end, read) {
+        (Written::Complete, Err(error)) => Written::Unreadable(error),
+        (Written::Complete, Ok(())) => output.flush().map_or_else(Written::Failed, |()| Written::Complete),
+        (end, _) => end,
     }
 }
 
@@ -116,3 +122,7 @@ fn download(context: &CommandContext, item: &NamedContent, stream: &ContentStrea
     stream.end();
     outcome.into_inner()
 }
+
+#[cfg(test)]
+#[path = "cat_tests.rs"]
+mod tests;
