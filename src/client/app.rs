@@ -15,9 +15,10 @@ use std::time::Duration;
 use log::LevelFilter;
 use rustix::fs::FileType;
 
+use crate::client::attach::{AttachedSide, ControlSocket, SideOptions, SocketIdentity};
 use crate::client::cli::Options;
-use crate::client::commands::{CommandContext, CommandState, ContentPipes, Verb};
-use crate::client::control::SessionControl;
+use crate::client::commands::{CommandContext, CommandState, ContentPipes, LocalControl, Verb};
+use crate::client::control::{SessionControl, resolve};
 use crate::client::download::{DownloadOptions, SaveAs};
 use crate::client::engine::{ClientEngine, EngineConfig, StartupError};
 use crate::client::exit_code::ExitCode;
@@ -26,7 +27,7 @@ use crate::client::shell::input::Input;
 use crate::client::shell::interrupt::{
     InterruptState, ShutdownSignal, SignalAction, allow_suspension, block_suspension, watch_signals,
 };
-use crate::client::shell::{Script, ShellExit, log_in_at_startup, run_interactive, run_script};
+use crate::client::shell::{Completion, Script, Shell, ShellExit, log_in_at_startup, run_interactive, run_script};
 use crate::client::ui::console::{Console, OutputOptions};
 use crate::client::ui::message::CommandResult;
 use crate::client::ui::observer::SessionObserver;
@@ -53,6 +54,16 @@ enum AppEvent {
     /// All commands have run.
     ShellExit(ShellExit),
     LoggedOut,
+    /// `stop` in an attached side.
+    Stop,
+}
+
+/// What runs the commands.
+enum Runner {
+    /// This process.
+    Local(CommandContext, Arc<ControlSocket>),
+    /// The client that it is attached to.
+    Attached(AttachedSide),
 }
 
 /// Runs the client to its end.
@@ -86,26 +97,48 @@ fn run_with(
     watch_signals(on_signal).map_err(StartupError::System)?;
     let script = mode.script(options.stay)?;
     let terminal = Arc::<PromptTerminal>::default();
-    let context = create_context(&options, &mode, &terminal, &output, &sender)?;
+    let has_password = |command: &OsString| {
+        Input::parse(command.as_bytes(), options.json).is_ok_and(|input| holds_password(&input.line))
+    };
+    if let InputMode::Commands(commands) = &mode
+        && commands.iter().any(has_password)
+    {
+        output.info(PASSWORD_ARGUMENT_WARNING);
+    }
+    let state = Arc::<CommandState>::default();
+    let runner = if options.attach {
+        Runner::Attached(attach(&options, &output, &state)?)
+    } else {
+        create_context(&options, &mode, &terminal, &output, &state, &sender)?
+    };
+    let (session, control) = match &runner {
+        Runner::Local(context, control) => (Some(Arc::clone(&context.session)), Some(Arc::clone(control))),
+        Runner::Attached(_) => (None, None),
+    };
 
-    let session = Arc::clone(&context.session);
-    let interrupts = Arc::new(InterruptState::new(Arc::clone(&context.state)));
+    let interrupts = Arc::new(InterruptState::new(state));
     let (shell_console, shell_interrupts, shell_terminal) =
         (Arc::clone(console), Arc::clone(&interrupts), Arc::clone(&terminal));
     let commands = move || {
         allow_suspension();
-        if mode.reads_stdin() {
+        if let Runner::Local(context, _) = &runner
+            && mode.reads_stdin()
+        {
             context.passwords.read_before_commands();
         }
-        let run = || run_commands(&context, &shell_console, &shell_interrupts, &shell_terminal, script, &options);
+        let run = || run_commands(&runner, &shell_console, &shell_interrupts, &shell_terminal, script, &options);
         let run = AssertUnwindSafe(run);
         let exit = catch_unwind(run).unwrap_or(ShellExit::Leave(ExitCode::Internal));
         // Fails if the client has ended meanwhile.
         let _ = sender.send(AppEvent::ShellExit(exit));
     };
     threads::spawn("commands", commands).map_err(StartupError::System)?;
-    let ClientExit { code, goodbye } = wait_for_exit(&events, &interrupts, &*session, &output);
-    session.logout();
+    let ClientExit { code, goodbye } =
+        wait_for_exit(&events, &interrupts, session.as_deref(), control.as_deref(), &output);
+    close(control.as_deref());
+    if let Some(session) = session {
+        session.logout();
+    }
     if let Some(xit) = goodbye {
         print_goodbye(&output, xit);
     }
@@ -160,28 +193,39 @@ impl InputMode {
     }
 }
 
+/// Attaches to the client that the options name.
+fn attach(options: &Options, output: &Output, state: &Arc<CommandState>) -> Result<AttachedSide, StartupError> {
+    let servers = options.server.as_deref().zip(options.port).map(|(server, port)| {
+        resolve(server, port).map_err(|error| StartupError::Server { server: server.into(), error })
+    });
+    let servers = servers.transpose()?;
+    let user = options.user.as_deref().filter(|user| !user.is_empty());
+    let side = SideOptions {
+        on_exists: options.on_exists,
+        retry_for_ms: options.retry_for.as_millis().try_into().unwrap_or(u64::MAX),
+        wants_progress: output.wants_progress(),
+        json: options.json,
+    };
+    let side = AttachedSide::attach(user, servers.as_deref(), &side, output.clone(), Arc::clone(state));
+    side.map_err(|error| StartupError::Attach { code: (&error).into(), why: error.to_string() })
+}
+
 /// Constructs the client's components and connects them. Nothing is sent to the server yet.
 fn create_context(
     options: &Options,
     mode: &InputMode,
     terminal: &Arc<PromptTerminal>,
     output: &Output,
+    state: &Arc<CommandState>,
     events: &Sender<AppEvent>,
-) -> Result<CommandContext, StartupError> {
-    let has_password = |command: &OsString| {
-        Input::parse(command.as_bytes(), options.json).is_ok_and(|input| holds_password(&input.line))
-    };
-    if let InputMode::Commands(commands) = mode
-        && commands.iter().any(has_password)
-    {
-        output.info(PASSWORD_ARGUMENT_WARNING);
-    }
+) -> Result<Runner, StartupError> {
+    let (server, port) = options.server.as_deref().zip(options.port).expect("clap requires both");
     let forward = events.clone();
     let logged_out = move || drop(forward.send(AppEvent::LoggedOut));
     let observer = SessionObserver::start(output.clone(), logged_out).map_err(StartupError::System)?;
     let config = EngineConfig {
-        server: &options.server,
-        port: options.port,
+        server,
+        port,
         dir: &options.dir,
         state_dir: None,
         listen: options.listen,
@@ -192,9 +236,19 @@ fn create_context(
     let engine = Arc::new(ClientEngine::start(&config, move |event| observer.on_event(event))?);
     // It lives as long as the process: the end of the client does not wait for uploads.
     std::mem::forget(Arc::clone(&engine));
-    Ok(CommandContext {
+    let identity = SocketIdentity {
+        server: server.into(),
+        port,
+        addresses: engine.servers.clone(),
+        dir: std::path::absolute(&options.dir).unwrap_or_else(|_| options.dir.clone()),
+    };
+    let forward = events.clone();
+    let on_stop = move || drop(forward.send(AppEvent::Stop));
+    let control = ControlSocket::new(Arc::clone(&engine), identity, !options.no_control, on_stop);
+    let context = CommandContext {
         engine,
-        state: Arc::<CommandState>::default(),
+        local: Arc::clone(&control) as Arc<dyn LocalControl>,
+        state: Arc::clone(state),
         passwords: Arc::new(DefaultPasswordSource {
             file: options.password_file.clone(),
             prompt: io::stdin().is_terminal() && *mode != InputMode::Batch(None),
@@ -204,14 +258,14 @@ fn create_context(
         }),
         output: output.clone(),
         pipes: content_pipes(options, mode),
-        reads_json: options.json,
         download_options: DownloadOptions {
             on_exists: options.on_exists,
             retry_for: options.retry_for,
             save_as: SaveAs::OwnName,
         },
         login_sleep: Arc::new(CommandState::sleep_unless_cancelled),
-    })
+    };
+    Ok(Runner::Local(context, control))
 }
 
 /// Standard input and output, where they are free for the content of files.
@@ -230,22 +284,28 @@ fn is_pipe(stream: impl AsFd) -> bool {
 
 /// Logs in if `-u` asks for it, then runs all commands.
 fn run_commands(
-    context: &CommandContext,
+    runner: &Runner,
     console: &Console,
     interrupts: &InterruptState,
     terminal: &PromptTerminal,
     script: Option<Script>,
     options: &Options,
 ) -> ShellExit {
-    if let Some(user) = options.user.as_deref().filter(|user| !user.is_empty()) {
-        let code = log_in_at_startup(context, user);
-        if !code.is_success() {
-            return ShellExit::Refused(code);
+    let (shell, completion) = match runner {
+        Runner::Local(context, _) => {
+            if let Some(user) = options.user.as_deref().filter(|user| !user.is_empty()) {
+                let code = log_in_at_startup(context, user);
+                if !code.is_success() {
+                    return ShellExit::Refused(code);
+                }
+            }
+            (Shell::over(context, options.json), Completion::new(Some(Arc::clone(&context.engine))))
         }
-    }
+        Runner::Attached(side) => (side.shell(options.json), Completion::new(None)),
+    };
     match script {
-        Some(script) => run_script(context, script),
-        None => run_interactive(context, console, interrupts, terminal, options.stay),
+        Some(script) => run_script(&shell, script),
+        None => run_interactive(&shell, completion, console, interrupts, terminal, options.stay),
     }
 }
 
@@ -267,7 +327,8 @@ impl ClientExit {
 fn wait_for_exit(
     events: &Receiver<AppEvent>,
     interrupts: &InterruptState,
-    session: &dyn SessionControl,
+    session: Option<&dyn SessionControl>,
+    control: Option<&ControlSocket>,
     output: &Output,
 ) -> ClientExit {
     loop {
@@ -276,8 +337,15 @@ fn wait_for_exit(
             AppEvent::ShellExit(ShellExit::Refused(code)) => return ClientExit { code, goodbye: None },
             AppEvent::ShellExit(ShellExit::Leave(code)) => return ClientExit::with_goodbye(code, output),
             AppEvent::ShellExit(ShellExit::Xit(code, run)) => return ClientExit { code, goodbye: Some(run) },
-            AppEvent::ShellExit(ShellExit::Stay) => return stay_online(events, interrupts, session, output),
-            AppEvent::LoggedOut => {}
+            AppEvent::ShellExit(ShellExit::Stay) => return stay_online(events, interrupts, session, control, output),
+            AppEvent::LoggedOut => close(control),
+            AppEvent::Stop => {
+                let is_running = interrupts.stop();
+                if is_running {
+                    let _ = events.recv_timeout(STOP_TIMEOUT);
+                }
+                return ClientExit::with_goodbye(ExitCode::Success, output);
+            }
             AppEvent::Signal(signal) => match interrupts.on_signal(signal) {
                 SignalAction::CancelCommand | SignalAction::Ignore => {}
                 SignalAction::Exit { is_running } => {
@@ -296,21 +364,29 @@ fn wait_for_exit(
 fn stay_online(
     events: &Receiver<AppEvent>,
     interrupts: &InterruptState,
-    session: &dyn SessionControl,
+    session: Option<&dyn SessionControl>,
+    control: Option<&ControlSocket>,
     output: &Output,
 ) -> ClientExit {
-    while session.user().is_some() {
+    while session.is_some_and(|session| session.user().is_some()) {
         match events.recv() {
             Ok(AppEvent::Signal(signal)) => {
                 interrupts.on_signal(signal);
                 return ClientExit::with_goodbye(exit_code_for(signal), output);
             }
-            Ok(AppEvent::LoggedOut) => {}
+            Ok(AppEvent::LoggedOut) => close(control),
+            Ok(AppEvent::Stop) => return ClientExit::with_goodbye(ExitCode::Success, output),
             Ok(AppEvent::ShellExit(_)) | Err(_) => return ClientExit::with_goodbye(ExitCode::Internal, output),
         }
     }
     output.error("not logged in: there is nothing to stay online for");
     ClientExit::with_goodbye(ExitCode::NotAuthenticated, output)
+}
+
+fn close(control: Option<&ControlSocket>) {
+    if let Some(control) = control {
+        control.close();
+    }
 }
 
 fn exit_code_for(signal: ShutdownSignal) -> ExitCode {

@@ -34,11 +34,24 @@ The password is asked for, or read from --password-file or FILESHARE_PASSWORD.
 #[command(name = "client", version, max_term_width = 100)]
 pub struct Options {
     /// Host name or IP address of the server
-    pub server: String,
+    #[arg(required_unless_present = "attach", requires = "port")]
+    pub server: Option<String>,
 
     /// UDP port of the server
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: u16,
+    pub port: Option<u16>,
+
+    /// Run the commands in a client that already runs here: the only one, or that of NAME or of the server
+    #[arg(
+        short,
+        long,
+        conflicts_with_all = ["stay", "dir", "listen", "password_file", "limit_rate", "upload_slots", "no_control"]
+    )]
+    pub attach: bool,
+
+    /// No control socket: nobody can attach to this client
+    #[arg(long)]
+    pub no_control: bool,
 
     /// Log in as NAME at start
     #[arg(short, long, value_name = "NAME", env = "FILESHARE_USER")]
@@ -191,8 +204,8 @@ mod tests {
     fn defaults_are_the_documented_ones() {
         let options = parse("localhost 12000").unwrap();
         assert_eq!(
-            (options.server.as_str(), options.port, options.dir.as_os_str()),
-            ("localhost", 12000, ".".as_ref())
+            (options.server.as_deref(), options.port, options.dir.as_os_str()),
+            (Some("localhost"), Some(12000), ".".as_ref())
         );
         assert_eq!((options.on_exists, options.retry_for), (OnExists::Error, Duration::from_secs(10)));
         assert_eq!((options.listen, options.limit_rate, options.batch), (None, None, None));
@@ -211,6 +224,7 @@ mod tests {
     #[test]
     fn missing_and_invalid_arguments_are_usage_errors() {
         assert_eq!(parse("h"), Err(ErrorKind::MissingRequiredArgument));
+        assert_eq!(parse("-u hans"), Err(ErrorKind::MissingRequiredArgument));
         assert_eq!(parse("h 0"), Err(ErrorKind::ValueValidation));
         assert_eq!(parse("h 65536"), Err(ErrorKind::ValueValidation));
         assert_eq!(parse("h 1 --on-exists maybe"), Err(ErrorKind::InvalidValue));
@@ -219,6 +233,17 @@ mod tests {
         for code in ["h 1 --bogus", "h", "h 1 2"] {
             let line = std::iter::once("client").chain(code.split(' '));
             assert_eq!(Options::try_parse_from(line).unwrap_err().exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn an_attached_client_needs_no_server_and_has_no_client_of_its_own() {
+        let options = parse("--attach -c lap").unwrap();
+        assert!(options.attach && options.server.is_none() && options.port.is_none());
+        assert_eq!(parse("-a -u hans localhost 12000 --json -q --on-exists skip").unwrap().port, Some(12000));
+        assert_eq!(parse("--attach localhost"), Err(ErrorKind::MissingRequiredArgument));
+        for own in ["--stay", "--dir x", "--listen [::1]:0", "--password-file x", "--no-control", "--limit-rate 1K"] {
+            assert_eq!(parse(&format!("--attach {own}")), Err(ErrorKind::ArgumentConflict), "{own}");
         }
     }
 

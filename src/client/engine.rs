@@ -47,6 +47,9 @@ pub enum StartupError {
         is_given: bool,
         error: io::Error,
     },
+    /// There is no running client to attach to, or more than one.
+    #[error("{why}")]
+    Attach { why: String, code: ExitCode },
     /// A thread or a signal handler cannot be created.
     #[error("{0}")]
     System(io::Error),
@@ -57,6 +60,7 @@ impl From<&StartupError> for ExitCode {
         match error {
             StartupError::Server { .. } => Self::Unreachable,
             StartupError::Path { .. } => Self::LocalFile,
+            StartupError::Attach { code, .. } => *code,
             StartupError::Listen { is_given: true, .. } => Self::Usage,
             StartupError::Listen { .. } | StartupError::System(_) => Self::Internal,
         }
@@ -101,6 +105,8 @@ pub enum SessionEvent {
 /// See the [module](self). Dropping it ends uploads and session without a message to the server: see
 /// [`logout`](SessionControl::logout).
 pub struct ClientEngine {
+    /// The server's addresses; at least one.
+    pub servers: Vec<SocketAddr>,
     pub session: Arc<dyn SessionControl>,
     pub server: ServerApi,
     pub files: Arc<SharedFiles>,
@@ -130,11 +136,13 @@ impl ClientEngine {
         let uploads = UploadService::new(Arc::clone(&files), slots_within(config.upload_slots, config.limit_rate));
         let listeners = listen(config, &servers, &uploads)?;
         let observer = EngineObserver { uploads: Arc::clone(&uploads), on_event: Box::new(on_event) };
-        let session = SessionConfig { servers, tcp_port: listeners[0].port(), stretching: config.stretching };
+        let session =
+            SessionConfig { servers: servers.clone(), tcp_port: listeners[0].port(), stretching: config.stretching };
         let control = ControlHandle::start(session, Arc::new(observer)).map_err(StartupError::System)?;
         let server = ServerApi::new(control.clone());
         let downloader = Downloader::open(config.dir, server.clone()).map_err(in_dir)?;
         Ok(Self {
+            servers,
             session: Arc::new(control),
             server,
             files,

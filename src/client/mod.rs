@@ -4,6 +4,7 @@
 //! From the top down; a module uses those below it, never those above:
 //!
 //! * `app` constructs and connects everything; `cli` is the command line as typed.
+//! * `attach`: commands of other processes of this user, over a Unix socket.
 //! * `shell`: where command lines come from and what they mean.
 //! * `commands`: what each command does; `ui`: what the user sees of it.
 //! * `engine`: one client without input and output, which is all of the following.
@@ -13,6 +14,7 @@
 //! * `session`, `transport`, `files`: the sans-IO protocol with the server, encrypted TCP with a peer, the shared folder.
 
 pub(crate) mod app;
+mod attach;
 mod backoff;
 mod cancel;
 pub(crate) mod cli;

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{CommandError, STRETCHING, TestkitError};
 use crate::client::ExitCode;
-use crate::client::commands::{CommandContext, CommandState, ContentPipes};
+use crate::client::commands::{CommandContext, CommandState, ContentPipes, NoLocalControl};
 use crate::client::download::{DownloadOptions, OnExists, SaveAs};
 use crate::client::engine::{ClientEngine, EngineConfig};
 use crate::client::shell::{log_in_at_startup, quote, run_line};
@@ -229,7 +229,7 @@ impl TestClient {
             engine: Arc::clone(self.engine.as_ref().expect("the client is killed")),
             output: Output::new(Arc::clone(&messages) as Arc<dyn MessageSink>),
             pipes,
-            reads_json: false,
+            local: Arc::new(NoLocalControl),
             state: Arc::default(),
             passwords: Arc::new(KnownPassword(password)),
             download_options: DownloadOptions {

@@ -7,6 +7,7 @@
 #[path = "../test_support/mod.rs"]
 mod test_support;
 
+mod attach;
 mod bad_input;
 mod commands;
 mod edge_cases;

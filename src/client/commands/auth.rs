@@ -1,5 +1,6 @@
 //! `auth`, and the login of `-u`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::CommandContext;
@@ -94,7 +95,14 @@ fn log_in(
         Err(error @ (LoginError::Unreachable | LoginError::Version { .. })) => {
             context.report_error("auth", (&error).into(), error)
         }
-        Err(error) => report_refused(context, user.as_str(), error.to_string()),
+        Err(error) => {
+            let code = report_refused(context, user.as_str(), error.to_string());
+            if matches!(error, LoginError::AlreadyActive { .. }) && context.local.runs_here(&user) {
+                let way = "a client of this user runs here; 'client --attach' runs commands in it";
+                context.output.info(way);
+            }
+            code
+        }
     }
 }
 
@@ -106,6 +114,7 @@ fn welcome(context: &CommandContext, user: &UserName, info: LoginInfo, loading: 
     context.publications.load(&context.server, loading, move |error| {
         output.info(format!("earlier publications are not served: {error}"));
     });
+    Arc::clone(&context.local).logged_in(user, &context.output);
     context.output.result(CommandResult::welcome(user.as_str()));
     if info.local_only {
         let warning = "other hosts cannot fetch from this client: it reached the server by a loopback address";

@@ -28,6 +28,7 @@ use crate::client::exit_code::ExitCode;
 use crate::client::ui::message::{CommandResult, ItemFailure, NOT_AUTHENTICATED};
 use crate::client::ui::output::{CommandRun, Output};
 use crate::client::ui::password::PasswordSource;
+use crate::common::types::UserName;
 
 pub use self::cancellation::CommandState;
 pub use self::content_pipes::ContentPipes;
@@ -35,6 +36,27 @@ pub use self::verb::{Verb, help_text};
 
 /// Waits, unless the command is cancelled meanwhile.
 pub type LoginSleep = Arc<dyn Fn(&CommandState, Duration) + Send + Sync>;
+
+/// Whether and how other processes of this user reach this client. Tests replace it.
+pub trait LocalControl: Send + Sync {
+    /// The user has logged in: from now on they do.
+    fn logged_in(self: Arc<Self>, user: &UserName, output: &Output);
+    /// Whether this user's processes can reach a client that runs on this host.
+    fn runs_here(&self, user: &UserName) -> bool;
+}
+
+/// There is no other way in.
+#[cfg(any(test, feature = "testkit"))]
+pub struct NoLocalControl;
+
+#[cfg(any(test, feature = "testkit"))]
+impl LocalControl for NoLocalControl {
+    fn logged_in(self: Arc<Self>, _: &UserName, _: &Output) {}
+
+    fn runs_here(&self, _: &UserName) -> bool {
+        false
+    }
+}
 
 /// Everything a command works with. Several contexts may use one engine at once: output, cancellation and policy are each
 /// context's own.
@@ -44,8 +66,8 @@ pub struct CommandContext {
     pub output: Output,
     /// For the content of files.
     pub pipes: ContentPipes,
-    /// Whether its input lines may be JSON objects.
-    pub reads_json: bool,
+    /// How other processes of this user reach this client.
+    pub local: Arc<dyn LocalControl>,
     /// Whether a command runs and whether it is cancelled.
     pub state: Arc<CommandState>,
     pub passwords: Arc<dyn PasswordSource>,

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use zeroize::Zeroizing;
 
-use super::{CommandContext, CommandState, ContentPipes};
+use super::{CommandContext, CommandState, ContentPipes, NoLocalControl};
 use crate::client::cancel::{Cancelled, is_cancelled};
 use crate::client::control::{
     ListCallback, ListSignal, LoginError, LoginInfo, RequestError, RequestTransport, ServerApi, SessionControl,
@@ -339,6 +339,7 @@ impl TestClient {
         let login_waits: Arc<Mutex<Vec<Duration>>> = Arc::default();
         let waits = Arc::clone(&login_waits);
         let engine = ClientEngine {
+            servers: Vec::new(),
             session: Arc::new(server.clone()),
             server: ServerApi::with_transport(Arc::new(server.clone())),
             files,
@@ -354,8 +355,8 @@ impl TestClient {
                 Box::new(out.clone()),
                 Box::new(err.clone()),
             ))),
-            reads_json: false,
             pipes: ContentPipes::default(),
+            local: Arc::new(NoLocalControl),
             state: Arc::<CommandState>::default(),
             passwords: Arc::new(FixedPassword(None)),
             download_options: DownloadOptions {

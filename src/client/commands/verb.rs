@@ -14,6 +14,7 @@ pub enum Verb {
     Lpf,
     Pub,
     Sch,
+    Stop,
     Unp,
     Wait,
     Xit,
@@ -21,7 +22,7 @@ pub enum Verb {
 
 impl Verb {
     /// All, sorted by name.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Auth,
         Self::Cat,
         Self::Get,
@@ -30,6 +31,7 @@ impl Verb {
         Self::Lpf,
         Self::Pub,
         Self::Sch,
+        Self::Stop,
         Self::Unp,
         Self::Wait,
         Self::Xit,
@@ -71,6 +73,7 @@ impl Verb {
                 "publish files, patterns or folders, to all or to some; --stdin: store standard input first",
             ],
             Self::Sch => ["sch", "sch [-i] [-l] SUBSTRING", "search the active peers' files; -i any case, -l details"],
+            Self::Stop => ["stop", "stop", "end the client, also one that is reached by --attach"],
             Self::Unp => ["unp", "unp FILENAME...", "withdraw what you have published"],
             Self::Wait => [
                 "wait",

@@ -63,7 +63,8 @@ use crate::client::exit_code::ExitCode;
 use crate::common::types::{FileName, NamedContent, UserName};
 
 /// What to do when the target exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OnExists {
     /// Refuse.
     #[default]

@@ -94,6 +94,7 @@ pub enum Command {
         #[arg(value_parser = text_parser())]
         substring: String,
     },
+    Stop,
     Unp {
         #[arg(required = true, value_parser = path_parser())]
         files: Vec<PathArg>,
@@ -151,6 +152,7 @@ impl Command {
             Self::Lpf => Verb::Lpf,
             Self::Pub { .. } => Verb::Pub,
             Self::Sch { .. } => Verb::Sch,
+            Self::Stop => Verb::Stop,
             Self::Unp { .. } => Verb::Unp,
             Self::Wait { .. } => Verb::Wait,
             Self::Xit => Verb::Xit,

@@ -13,10 +13,10 @@ use rustyline::validate::Validator;
 use rustyline::{Context as LineContext, Helper};
 use zeroize::Zeroizing;
 
-use crate::client::commands::{CommandContext, Verb};
+use crate::client::commands::Verb;
 use crate::client::control::ServerApi;
+use crate::client::engine::ClientEngine;
 use crate::client::files::{FileKind, SharedFiles, is_excluded};
-use crate::client::publications::OwnPublications;
 use crate::client::shell::path_arg::normalize;
 use crate::client::shell::tokenizer::{Token, TokenizeError, Tokenizer, is_blank, quote};
 use crate::common::escape::escape_controls;
@@ -30,10 +30,9 @@ const SEARCH_TIMEOUT: Duration = Duration::from_millis(500);
 /// Candidates offered at once.
 const CANDIDATES_MAX: usize = 500;
 
-pub(super) struct Completion {
-    server: ServerApi,
-    publications: Arc<OwnPublications>,
-    files: Arc<SharedFiles>,
+pub struct Completion {
+    /// `None`: of another process, and only commands are completed.
+    engine: Option<Arc<ClientEngine>>,
     /// The line that is being edited, and the cursor's offset.
     typed: RefCell<Option<(Zeroizing<String>, usize)>>,
     /// A request is pending: pressing the key again sends no second one.
@@ -41,14 +40,8 @@ pub(super) struct Completion {
 }
 
 impl Completion {
-    pub(super) fn new(context: &CommandContext) -> Self {
-        Self {
-            server: context.server.clone(),
-            publications: Arc::clone(&context.publications),
-            files: Arc::clone(&context.files),
-            typed: RefCell::default(),
-            is_searching: Arc::default(),
-        }
+    pub fn new(engine: Option<Arc<ClientEngine>>) -> Self {
+        Self { engine, typed: RefCell::default(), is_searching: Arc::default() }
     }
 
     /// What was typed of the line that the editor read last, before and after the cursor. `None` if the terminal has no line
@@ -69,48 +62,24 @@ impl Completion {
             return (start, verbs.map(|name| format!("{name} ")).collect());
         };
         let is_user = matches!(before.collect_tokens().unwrap_or_default().last(), Some(last) if last.text == "--to");
+        let Some(engine) = &self.engine else { return (start, Vec::new()) };
         let names = match Verb::parse(&head.text) {
             Some(Verb::Pub) if is_user => Vec::new(),
-            Some(Verb::Pub) => self.local_entries(&word),
-            Some(Verb::Unp) => to_strings(&self.publications.names_with_prefix(&word, CANDIDATES_MAX)),
-            Some(Verb::Cat | Verb::Get) => self.remote_names(word),
+            Some(Verb::Pub) => local_entries(&engine.files, &word),
+            Some(Verb::Unp) => to_strings(&engine.publications.names_with_prefix(&word, CANDIDATES_MAX)),
+            Some(Verb::Cat | Verb::Get) => self.remote_names(&engine.server, word),
             _ => Vec::new(),
         };
         (start, names.iter().map(|name| to_argument(name)).collect())
     }
 
-    /// Entries of the shared folder that `pub` accepts; hidden ones only if the word starts like one.
-    fn local_entries(&self, word: &str) -> Vec<String> {
-        let (dir, start) = word.rsplit_once('/').unwrap_or(("", word));
-        if normalize(&name_token(word.into())).is_err() && !word.is_empty() {
-            return Vec::new();
-        }
-        let mut names = Vec::new();
-        for entry in self.files.dir().list(dir).unwrap_or_default() {
-            let slash = match entry.kind {
-                FileKind::File => "",
-                FileKind::Directory => "/",
-                FileKind::Special => continue,
-            };
-            let Ok(name) = std::str::from_utf8(&entry.name) else { continue };
-            let is_match = name.starts_with(start) && (!name.starts_with('.') || start.starts_with('.'));
-            let path = format!("{}{name}", &word[..word.len() - start.len()]);
-            if is_match && !is_excluded(&entry.name) && is_publishable(&path) {
-                names.push(path + slash);
-            }
-        }
-        names.sort();
-        names.truncate(CANDIDATES_MAX);
-        names
-    }
-
     /// Names from the server; none if it does not reply within [`SEARCH_TIMEOUT`].
-    fn remote_names(&self, word: String) -> Vec<String> {
+    fn remote_names(&self, server: &ServerApi, word: String) -> Vec<String> {
         if word.len() > NEEDLE_MAX_BYTES || self.is_searching.swap(true, SeqCst) {
             return Vec::new();
         }
         let (sender, found) = mpsc::channel();
-        let (server, is_searching) = (self.server.clone(), Arc::clone(&self.is_searching));
+        let (server, is_searching) = (server.clone(), Arc::clone(&self.is_searching));
         let search = move || {
             let names = server.search(NameQuery::Prefix(word)).unwrap_or_default();
             is_searching.store(false, SeqCst);
@@ -124,6 +93,31 @@ impl Completion {
         names.truncate(CANDIDATES_MAX);
         to_strings(&names)
     }
+}
+
+/// Entries of the shared folder that `pub` accepts; hidden ones only if the word starts like one.
+fn local_entries(files: &SharedFiles, word: &str) -> Vec<String> {
+    let (dir, start) = word.rsplit_once('/').unwrap_or(("", word));
+    if normalize(&name_token(word.into())).is_err() && !word.is_empty() {
+        return Vec::new();
+    }
+    let mut names = Vec::new();
+    for entry in files.dir().list(dir).unwrap_or_default() {
+        let slash = match entry.kind {
+            FileKind::File => "",
+            FileKind::Directory => "/",
+            FileKind::Special => continue,
+        };
+        let Ok(name) = std::str::from_utf8(&entry.name) else { continue };
+        let is_match = name.starts_with(start) && (!name.starts_with('.') || start.starts_with('.'));
+        let path = format!("{}{name}", &word[..word.len() - start.len()]);
+        if is_match && !is_excluded(&entry.name) && is_publishable(&path) {
+            names.push(path + slash);
+        }
+    }
+    names.sort();
+    names.truncate(CANDIDATES_MAX);
+    names
 }
 
 /// A name that is no pattern.

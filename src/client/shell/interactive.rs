@@ -13,8 +13,7 @@ use zeroize::Zeroizing;
 
 use super::completion::Completion;
 use super::interrupt::InterruptState;
-use super::{LineOutcome, ShellExit, execute, skip_line};
-use crate::client::commands::CommandContext;
+use super::{LineOutcome, Shell, ShellExit, execute, skip_line};
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::{UsageError, may_hold_password};
 use crate::client::ui::console::Console;
@@ -26,21 +25,22 @@ const HISTORY_MAX: usize = 1_000;
 
 /// Reads and runs lines until `xit` or the end of input.
 pub fn run(
-    context: &CommandContext,
+    shell: &Shell<'_>,
+    completion: Completion,
     console: &Console,
     interrupts: &InterruptState,
     terminal: &PromptTerminal,
     stay: bool,
 ) -> ShellExit {
-    let mut prompt = match LinePrompt::open(context, console) {
+    let mut prompt = match LinePrompt::open(completion, console) {
         Ok(prompt) => prompt,
         Err(error) => {
             let why = format!("cannot use this terminal: {error}");
-            return ShellExit::Leave(skip_line(context, None, ExitCode::Internal, why));
+            return ShellExit::Leave(skip_line(&shell.output, None, ExitCode::Internal, why));
         }
     };
     interrupts.set_interactive();
-    let exit = prompt.run(context, terminal, stay);
+    let exit = prompt.run(shell, terminal, stay);
     console.set_prompt_printer(None);
     exit
 }
@@ -51,7 +51,7 @@ struct LinePrompt {
 }
 
 impl LinePrompt {
-    fn open(context: &CommandContext, console: &Console) -> rustyline::Result<Self> {
+    fn open(completion: Completion, console: &Console) -> rustyline::Result<Self> {
         let config = Config::builder()
             .max_history_size(HISTORY_MAX)?
             .history_ignore_space(true)
@@ -60,7 +60,7 @@ impl LinePrompt {
             .bracketed_paste(false)
             .build();
         let mut editor = Editor::with_config(config)?;
-        editor.set_helper(Some(Completion::new(context)));
+        editor.set_helper(Some(completion));
         let history = history_file();
         if let Some(path) = &history {
             // Missing at the first start; without a history the shell works all the same.
@@ -75,10 +75,10 @@ impl LinePrompt {
         Ok(Self { editor, history })
     }
 
-    fn run(&mut self, context: &CommandContext, terminal: &PromptTerminal, stay: bool) -> ShellExit {
+    fn run(&mut self, shell: &Shell<'_>, terminal: &PromptTerminal, stay: bool) -> ShellExit {
         // What has been typed of a line with a byte that is not UTF-8: before and after the cursor.
         let mut damaged: Option<(Zeroizing<String>, Zeroizing<String>)> = None;
-        while !context.state.is_closed() && !context.output.has_ended() {
+        while !shell.state.is_closed() && !shell.output.has_ended() {
             let (left, right) = damaged.as_ref().map_or(("", ""), |(left, right)| (left.as_str(), right.as_str()));
             let read = terminal.at_prompt(|| self.editor.readline_with_initial(PROMPT, (left, right)));
             let was_damaged = damaged.take().is_some();
@@ -86,11 +86,11 @@ impl LinePrompt {
                 Some(Ok(typed)) => {
                     let typed = Zeroizing::new(typed);
                     if was_damaged && typed.contains(char::REPLACEMENT_CHARACTER) {
-                        report_not_utf8(context);
+                        report_not_utf8(shell);
                         continue;
                     }
                     self.add_to_history(&typed);
-                    if let LineOutcome::Exit(run) = execute(context, typed.as_bytes(), false) {
+                    if let LineOutcome::Exit(run) = execute(shell, typed.as_bytes(), false) {
                         return ShellExit::Xit(ExitCode::Success, run);
                     }
                 }
@@ -104,7 +104,7 @@ impl LinePrompt {
                             damaged = Some((left, right));
                         }
                         // A terminal without line editing: the whole line has been read.
-                        None => report_not_utf8(context),
+                        None => report_not_utf8(shell),
                     }
                 }
                 Some(Err(_)) | None => break,
@@ -126,8 +126,8 @@ impl LinePrompt {
     }
 }
 
-fn report_not_utf8(context: &CommandContext) {
-    skip_line(context, None, ExitCode::Usage, UsageError::NotUtf8);
+fn report_not_utf8(shell: &Shell<'_>) {
+    skip_line(&shell.output, None, ExitCode::Usage, UsageError::NotUtf8);
 }
 
 /// In the XDG state folder; `None` if that cannot be created.

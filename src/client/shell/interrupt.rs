@@ -54,6 +54,13 @@ impl InterruptState {
         self.is_interactive.store(true, SeqCst);
     }
 
+    /// The client ends: cancels all commands, and returns whether one is running.
+    pub fn stop(&self) -> bool {
+        let is_running = self.commands.is_running();
+        self.commands.close();
+        is_running
+    }
+
     /// Cancels commands as the signal demands, and returns what is left to do.
     pub fn on_signal(&self, signal: ShutdownSignal) -> SignalAction {
         let action = self.action_for(signal);

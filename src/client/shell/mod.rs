@@ -12,16 +12,18 @@ pub mod tokenizer;
 
 use std::fmt::Display;
 use std::slice;
+use std::sync::Arc;
 
 use crate::client::commands::get::{self, GetOptions};
-use crate::client::commands::{CommandContext, Verb, auth, cat, help_text, lists, publish, search, wait};
+use crate::client::commands::{CommandContext, CommandState, Verb, auth, cat, help_text, lists, publish, search, wait};
 use crate::client::download::SaveAs;
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::{Command, GetOutput, strip_ignore_prefix};
 use crate::client::shell::input::Input;
 use crate::client::ui::message::{CommandId, CommandResult, HelpResult, True};
-use crate::client::ui::output::CommandRun;
+use crate::client::ui::output::{CommandRun, Output};
 
+pub use completion::Completion;
 pub use interactive::run as run_interactive;
 pub use script::{Script, run as run_script};
 #[cfg(feature = "testkit")]
@@ -40,9 +42,40 @@ pub enum ShellExit {
     Stay,
 }
 
+/// Runs the commands of a shell: this client, or the one that it is attached to.
+pub trait CommandRunner {
+    /// Runs one command, of which `line` is the text. Its messages go to the output of the shell, but for its end.
+    fn run(&self, run: &CommandRun, command: Command, line: &[u8]) -> ExitCode;
+
+    /// `stop`, after which the shell ends.
+    fn stop(&self, _: &CommandRun) {}
+}
+
+impl CommandRunner for CommandContext {
+    fn run(&self, run: &CommandRun, command: Command, _: &[u8]) -> ExitCode {
+        run_command(&self.of_command(run), command)
+    }
+}
+
+/// Lines, and what runs them.
+pub struct Shell<'a> {
+    pub output: Output,
+    pub state: Arc<CommandState>,
+    /// Whether its input lines may be JSON objects.
+    pub reads_json: bool,
+    pub runner: &'a dyn CommandRunner,
+}
+
+impl<'a> Shell<'a> {
+    /// Commands run in this process.
+    pub fn over(context: &'a CommandContext, reads_json: bool) -> Self {
+        Self { output: context.output.clone(), state: Arc::clone(&context.state), reads_json, runner: context }
+    }
+}
+
 /// How one line came out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum LineOutcome {
+pub enum LineOutcome {
     Done(ExitCode),
     Exit(CommandRun),
 }
@@ -50,15 +83,15 @@ enum LineOutcome {
 /// Runs one line that is no part of a script.
 #[cfg(feature = "testkit")]
 pub fn run_line(context: &CommandContext, line: &[u8]) {
-    execute(context, line, false);
+    execute(&Shell::over(context, false), line, false);
 }
 
 /// Runs the command of one line, from its id to its end. `is_batch`: a leading `-` ignores a failure.
-fn execute(context: &CommandContext, line: &[u8], is_batch: bool) -> LineOutcome {
-    let _running = context.state.begin_command();
-    let input = match Input::parse(line, context.reads_json) {
+pub fn execute(shell: &Shell<'_>, line: &[u8], is_batch: bool) -> LineOutcome {
+    let _running = shell.state.begin_command();
+    let input = match Input::parse(line, shell.reads_json) {
         Ok(input) => input,
-        Err(error) => return LineOutcome::Done(skip_line(context, error.id, ExitCode::Usage, error.why)),
+        Err(error) => return LineOutcome::Done(skip_line(&shell.output, error.id, ExitCode::Usage, error.why)),
     };
     let ignored = strip_ignore_prefix(&input.line).filter(|_| is_batch);
     let line = ignored.unwrap_or(&input.line);
@@ -66,27 +99,31 @@ fn execute(context: &CommandContext, line: &[u8], is_batch: bool) -> LineOutcome
     if command == Ok(None) && !input.is_json {
         return LineOutcome::Done(ExitCode::Success);
     }
-    let run = context.output.begin(input.id);
-    let of_command = context.of_command(&run);
+    let run = shell.output.begin(input.id);
     let (name, code) = match command {
         Ok(Some(Command::Xit)) => return LineOutcome::Exit(run),
-        Ok(Some(command)) => (command.verb().name().to_owned(), run_command(&of_command, command)),
+        Ok(Some(Command::Stop)) => {
+            shell.runner.stop(&run);
+            return LineOutcome::Exit(run);
+        }
+        Ok(Some(command)) => (command.verb().name().to_owned(), shell.runner.run(&run, command, line)),
         Ok(None) => (String::new(), ExitCode::Success),
         Err(error) => {
-            let name = first_word(line);
-            let code = of_command.report_error(&name, ExitCode::Usage, error);
-            (name, code)
+            let (name, output) = (first_word(line), shell.output.of(&run));
+            output.error(&error);
+            output.result(CommandResult::failed(&name, error.to_string(), ExitCode::Usage));
+            (name, ExitCode::Usage)
         }
     };
-    context.output.end(run, &name, code);
+    shell.output.end(run, &name, code);
     LineOutcome::Done(if ignored.is_some() { ExitCode::Success } else { code })
 }
 
 /// Reports that a line could not be read as a command.
-fn skip_line(context: &CommandContext, id: Option<CommandId>, code: ExitCode, why: impl Display) -> ExitCode {
-    let run = context.output.begin(id);
-    context.output.of(&run).error(why);
-    context.output.end(run, "", code);
+fn skip_line(output: &Output, id: Option<CommandId>, code: ExitCode, why: impl Display) -> ExitCode {
+    let run = output.begin(id);
+    output.of(&run).error(why);
+    output.end(run, "", code);
     code
 }
 
@@ -99,10 +136,10 @@ pub fn log_in_at_startup(context: &CommandContext, user: &str) -> ExitCode {
     code
 }
 
-/// Runs one command to its end. `xit` has nothing to run here.
+/// Runs one command to its end. `xit` and `stop` have nothing to run here.
 pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
     let verb = command.verb();
-    if !matches!(verb, Verb::Auth | Verb::Help | Verb::Xit) && context.session.user().is_none() {
+    if !matches!(verb, Verb::Auth | Verb::Help | Verb::Stop | Verb::Xit) && context.session.user().is_none() {
         return context.not_authenticated(verb);
     }
     match command {
@@ -139,7 +176,7 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
             let (condition, timeout) = target.into_parts();
             wait::run(context, condition, timeout)
         }
-        Command::Xit => ExitCode::Success,
+        Command::Stop | Command::Xit => ExitCode::Success,
     }
 }
 

@@ -4,8 +4,7 @@ use std::io::{self, BufRead, Read};
 
 use zeroize::Zeroizing;
 
-use super::{LineOutcome, ShellExit, execute, skip_line};
-use crate::client::commands::CommandContext;
+use super::{LineOutcome, Shell, ShellExit, execute, skip_line};
 use crate::client::exit_code::ExitCode;
 use crate::common::escape::strip_byte_order_mark;
 
@@ -25,22 +24,24 @@ pub struct Script {
 }
 
 /// Runs all lines; with `stop_at_failure` those up to the first failure that is not ignored.
-pub fn run(context: &CommandContext, mut script: Script) -> ShellExit {
-    let line_max_bytes = if context.reads_json { JSON_LINE_MAX_BYTES } else { LINE_MAX_BYTES };
+pub fn run(shell: &Shell<'_>, mut script: Script) -> ShellExit {
+    let line_max_bytes = if shell.reads_json { JSON_LINE_MAX_BYTES } else { LINE_MAX_BYTES };
     let (mut status, mut is_first) = (ExitCode::Success, true);
-    while !context.state.is_closed() && !context.output.has_ended() {
+    while !shell.state.is_closed() && !shell.output.has_ended() {
         let outcome = match next_line(&mut script.lines, line_max_bytes) {
             Ok(Line::End) if script.stay && status.is_success() => return ShellExit::Stay,
             Ok(Line::End) => break,
-            Ok(Line::TooLong) => LineOutcome::Done(skip_line(context, None, ExitCode::Usage, "the line is too long")),
+            Ok(Line::TooLong) => {
+                LineOutcome::Done(skip_line(&shell.output, None, ExitCode::Usage, "the line is too long"))
+            }
             Ok(Line::Command(line)) => {
                 let line = if is_first { strip_byte_order_mark(&line) } else { &line };
                 is_first = false;
-                execute(context, line, script.stop_at_failure)
+                execute(shell, line, script.stop_at_failure)
             }
             Err(error) => {
                 let why = format!("cannot read the commands: {error}");
-                let code = skip_line(context, None, ExitCode::LocalFile, why);
+                let code = skip_line(&shell.output, None, ExitCode::LocalFile, why);
                 return ShellExit::Leave(status.first_failure(code));
             }
         };

@@ -10,7 +10,7 @@ fn script(lines: &str, batch: bool, stay: bool) -> Script {
 }
 
 fn run(client: &TestClient, lines: &str, batch: bool, stay: bool) -> (ShellExit, String) {
-    let ended = run_script(&client.context, script(lines, batch, stay));
+    let ended = run_script(&Shell::over(&client.context, false), script(lines, batch, stay));
     (ended, client.printed().0)
 }
 
@@ -81,7 +81,7 @@ fn passwords_are_taken_from_their_own_line_only() {
 fn usage_errors_are_one_line_on_stderr() {
     let client = TestClient::logged_in();
     for line in ["put x", "get", "sch a b", "get 'open", "pub ../x", "lap now", "get \u{1b}[2J/.."] {
-        run_script(&client.context, script(line, false, false));
+        run_script(&Shell::over(&client.context, false), script(line, false, false));
         let (out, err) = client.printed();
         assert_eq!((out.as_str(), err.lines().count()), ("", 1), "{line}");
         assert!(err.starts_with("client: ") && !err.contains('\x1b'), "{err:?}");
@@ -109,16 +109,16 @@ fn a_line_that_is_not_utf_8_fails_alone() {
     let client = TestClient::logged_in();
     let lines = b"sch caf\xe9\nlap\n";
     let script = Script { lines: Box::new(Cursor::new(lines)), stop_at_failure: false, stay: false };
-    assert_eq!(run_script(&client.context, script), ShellExit::Leave(ExitCode::Usage));
+    assert_eq!(run_script(&Shell::over(&client.context, false), script), ShellExit::Leave(ExitCode::Usage));
     assert_eq!(client.printed(), (NO_PEERS.into(), "client: the line is not valid UTF-8\n".into()));
 }
 
 /// What came of these input lines with `--json`: the exit, and each message as id, type and what matters of it.
 fn run_json(client: &mut TestClient, lines: &[u8], batch: bool) -> (ShellExit, Vec<String>) {
     let messages = Messages::default();
-    (client.context.output, client.context.reads_json) = (messages.output(), true);
+    client.context.output = messages.output();
     let script = Script { lines: Box::new(Cursor::new(lines.to_vec())), stop_at_failure: batch, stay: false };
-    let exit = run_script(&client.context, script);
+    let exit = run_script(&Shell::over(&client.context, true), script);
     let words = |Message { id, body }| {
         let id = serde_json::to_string(&id).unwrap();
         match body {
@@ -186,7 +186,7 @@ fn a_failure_ends_a_batch_of_objects_unless_it_is_ignored() {
 #[test]
 fn objects_are_commands_with_json_alone() {
     let client = TestClient::logged_in();
-    run_script(&client.context, script("{\"command\": \"lap\"}\n", false, false));
+    run_script(&Shell::over(&client.context, false), script("{\"command\": \"lap\"}\n", false, false));
     assert_eq!(client.printed().1, "client: unknown command '{command:'; 'help' lists the commands\n");
 }
 

@@ -51,6 +51,12 @@ pub struct CommandRun {
     started: Instant,
 }
 
+impl CommandRun {
+    pub fn id(&self) -> &CommandId {
+        &self.id
+    }
+}
+
 impl Output {
     pub fn new(sink: Arc<dyn MessageSink>) -> Self {
         Self { sink, command: None, commands: Arc::default() }
@@ -108,6 +114,11 @@ impl Output {
     pub fn progress(&self) -> ProgressMeter<'_> {
         let intervals = Mutex::new(ProgressIntervals::starting(clock()));
         ProgressMeter { output: self, is_wanted: self.sink.wants_progress(), intervals }
+    }
+
+    /// Whether messages about progress are of use.
+    pub fn wants_progress(&self) -> bool {
+        self.sink.wants_progress()
     }
 
     /// Whether nobody takes further messages.

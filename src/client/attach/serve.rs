@@ -1,0 +1,422 @@
+//! The running client's end: accepts attached sides and runs their commands.
+//!
+//! Each has two threads: one reads its lines, so that a cancellation arrives while a command runs, and one runs its commands
+//! and waits for its reader. Progress and events never wait: what does not fit is dropped and counted.
+
+use std::io::{self, BufReader, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::getuid;
+use zeroize::Zeroizing;
+
+use super::folder::{ControlFolder, LockedSocket, candidates, check_peer, socket_name};
+use super::protocol::{CancelLine, Greeting, SideOptions, read_line, read_value, to_line};
+use crate::client::commands::{CommandContext, CommandState, ContentPipes, LocalControl};
+use crate::client::download::{DownloadOptions, SaveAs};
+use crate::client::engine::ClientEngine;
+use crate::client::exit_code::ExitCode;
+use crate::client::shell::command::Command;
+use crate::client::shell::{CommandRunner, LineOutcome, Shell, execute, run_command};
+use crate::client::transport::Waker;
+use crate::client::ui::message::{CommandId, Message, MessageBody, Note, NoteLevel};
+use crate::client::ui::output::{CommandRun, MessageSink, Output};
+use crate::client::ui::password::{PasswordError, PasswordSource};
+use crate::common::escape::display_path;
+use crate::common::sync::lock;
+use crate::common::threads;
+use crate::common::types::{Password, UserName};
+
+/// Most attached sides at a time.
+const SIDES_MAX: usize = 256;
+/// How long an attached side may take to send its options.
+const OPTIONS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Commands that a side may send before the first of them has ended.
+const COMMANDS_QUEUED_MAX: usize = 4;
+/// Pause of accepting when the system has no file descriptor.
+const ACCEPT_BACKOFF: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// What a running client says of itself, but for its user.
+#[derive(Debug, Clone)]
+pub struct SocketIdentity {
+    /// Host name or IP address of the server, as given.
+    pub server: String,
+    pub port: u16,
+    /// The server's addresses; at least one.
+    pub addresses: Vec<SocketAddr>,
+    /// The shared folder.
+    pub dir: PathBuf,
+}
+
+/// The control socket of this client, from a login to the logout.
+pub struct ControlSocket {
+    engine: Arc<ClientEngine>,
+    identity: SocketIdentity,
+    /// `stop` was typed in an attached side.
+    on_stop: Box<dyn Fn() + Send + Sync>,
+    /// `None` with `--no-control`.
+    open: Option<Mutex<Option<OpenSocket>>>,
+    sides: AtomicUsize,
+}
+
+/// A socket that accepts attached sides until it is dropped.
+struct OpenSocket {
+    /// Names vanish with it.
+    _socket: Arc<LockedSocket>,
+    waker: Arc<Waker>,
+    is_closed: Arc<AtomicBool>,
+}
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        self.is_closed.store(true, SeqCst);
+        self.waker.wake();
+    }
+}
+
+impl ControlSocket {
+    pub fn new(
+        engine: Arc<ClientEngine>,
+        identity: SocketIdentity,
+        is_enabled: bool,
+        on_stop: impl Fn() + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let open = is_enabled.then(Mutex::default);
+        Arc::new(Self { engine, identity, on_stop: Box::new(on_stop), open, sides: AtomicUsize::new(0) })
+    }
+
+    /// Accepts no further attached side. Those that are there stay.
+    pub fn close(&self) {
+        if let Some(open) = &self.open {
+            *lock(open) = None;
+        }
+    }
+
+    fn open(self: &Arc<Self>, user: &UserName) -> io::Result<OpenSocket> {
+        let path = candidates().into_iter().next().expect("one in /tmp");
+        let folder = ControlFolder::create(&path)
+            .map_err(|error| io::Error::other(format!("{}: {error}", display_path(&path))))?;
+        let socket = Arc::new(folder.listen(&socket_name(self.identity.addresses[0], user))?);
+        socket.listener.set_nonblocking(true)?;
+        let greeting = Greeting {
+            user: user.to_string(),
+            server: self.identity.server.clone(),
+            port: self.identity.port,
+            addresses: self.identity.addresses.clone(),
+            dir: self.identity.dir.clone(),
+        };
+        let (waker, is_closed) = (Arc::new(Waker::new()?), Arc::<AtomicBool>::default());
+        let (control, listening) = (Arc::clone(self), Arc::clone(&socket));
+        let (woken, closed) = (Arc::clone(&waker), Arc::clone(&is_closed));
+        threads::spawn("control socket", move || {
+            while !closed.load(SeqCst) {
+                control.accept(&listening, &woken, &greeting);
+            }
+        })?;
+        Ok(OpenSocket { _socket: socket, waker, is_closed })
+    }
+
+    /// Waits for connections and starts a thread for each.
+    fn accept(self: &Arc<Self>, socket: &LockedSocket, waker: &Waker, greeting: &Greeting) {
+        let mut fds = [PollFd::new(&socket.listener, PollFlags::IN), PollFd::new(waker, PollFlags::IN)];
+        let _ = poll(&mut fds, None);
+        if !fds[1].revents().is_empty() {
+            return;
+        }
+        let stream = match socket.listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => {
+                log::debug!("control socket: {error}");
+                let _ = poll(&mut [PollFd::new(waker, PollFlags::IN)], Some(&ACCEPT_BACKOFF));
+                return;
+            }
+        };
+        if let Err(error) = check_peer(&stream, getuid().as_raw()) {
+            log::info!("control socket: {error}");
+            return;
+        }
+        let (control, greeting) = (Arc::clone(self), greeting.clone());
+        let serve = move || {
+            let is_free = control.sides.fetch_add(1, SeqCst) < SIDES_MAX;
+            if is_free && let Err(error) = control.serve(stream, &greeting) {
+                log::debug!("an attached side: {error}");
+            }
+            control.sides.fetch_sub(1, SeqCst);
+        };
+        if let Err(error) = threads::spawn("attached", serve) {
+            log::error!("control socket: {error}");
+        }
+    }
+
+    /// Serves one attached side to its end.
+    fn serve(self: &Arc<Self>, mut stream: UnixStream, greeting: &Greeting) -> io::Result<()> {
+        stream.set_nonblocking(false)?;
+        stream.set_write_timeout(Some(OPTIONS_TIMEOUT))?;
+        stream.set_read_timeout(Some(OPTIONS_TIMEOUT))?;
+        stream.write_all(to_line(greeting).as_bytes())?;
+        let mut reader = BufReader::new(stream.try_clone()?);
+        let options: SideOptions = match read_value(&mut reader) {
+            Ok(options) => options,
+            Err(error) => {
+                let note = Note { text: format!("expected the options: {error}"), level: NoteLevel::Error };
+                return stream
+                    .write_all((Message { id: None, body: MessageBody::Note(note) }.to_json() + "\n").as_bytes());
+            }
+        };
+        stream.set_read_timeout(None)?;
+        stream.set_write_timeout(None)?;
+        let context = CommandContext {
+            engine: Arc::clone(&self.engine),
+            output: Output::new(Arc::new(SocketSink::new(stream.try_clone()?, &options))),
+            pipes: ContentPipes::default(),
+            local: Arc::clone(self) as Arc<dyn LocalControl>,
+            state: Arc::<CommandState>::default(),
+            passwords: Arc::new(NoPassword),
+            download_options: DownloadOptions {
+                on_exists: options.on_exists,
+                retry_for: Duration::from_millis(options.retry_for_ms),
+                save_as: SaveAs::OwnName,
+            },
+            login_sleep: Arc::new(CommandState::sleep_unless_cancelled),
+        };
+        let (state, cancelled) = (Arc::clone(&context.state), Arc::<Mutex<Option<CommandId>>>::default());
+        let (sender, commands) = sync_channel(COMMANDS_QUEUED_MAX);
+        let to_cancel = Arc::clone(&cancelled);
+        threads::spawn("attached input", move || {
+            read_commands(&mut reader, &sender, &state, &to_cancel);
+            state.close();
+        })?;
+        let side = ServedSide { context, control: Arc::clone(self), cancelled };
+        match side.run(&commands) {
+            // For the attached side the end of the connection is the end of this process.
+            SideExit::Stop => std::mem::forget(stream),
+            // The reading thread ends with the connection.
+            SideExit::Detach => stream.shutdown(Shutdown::Both)?,
+        }
+        Ok(())
+    }
+}
+
+impl LocalControl for ControlSocket {
+    fn logged_in(self: Arc<Self>, user: &UserName, output: &Output) {
+        let Some(open) = &self.open else { return };
+        // Before a socket is opened the last one, if there is one, releases its lock.
+        *lock(open) = None;
+        match self.open(user) {
+            Ok(socket) => *lock(open) = Some(socket),
+            Err(error) => output.info(format_args!("no control socket, so --attach cannot reach this client: {error}")),
+        }
+    }
+
+    fn runs_here(&self, user: &UserName) -> bool {
+        super::side::runs_here(user, &self.identity.addresses)
+    }
+}
+
+/// Reads lines until the end of the stream; passes on commands and cancels the one that is to be cancelled.
+fn read_commands(
+    reader: &mut BufReader<UnixStream>,
+    commands: &SyncSender<Zeroizing<Vec<u8>>>,
+    state: &CommandState,
+    to_cancel: &Mutex<Option<CommandId>>,
+) {
+    while let Ok(Some(line)) = read_line(reader) {
+        match serde_json::from_slice::<CancelLine>(&line) {
+            Ok(CancelLine { cancel }) => {
+                *lock(to_cancel) = Some(cancel);
+                state.cancel();
+            }
+            Err(_) if commands.send(Zeroizing::new(line)).is_err() => return,
+            Err(_) => {}
+        }
+    }
+}
+
+/// How an attached side has ended.
+enum SideExit {
+    Detach,
+    /// It has stopped this client.
+    Stop,
+}
+
+struct ServedSide {
+    context: CommandContext,
+    control: Arc<ControlSocket>,
+    /// The command to cancel, also if it has not begun when that is asked for.
+    cancelled: Arc<Mutex<Option<CommandId>>>,
+}
+
+impl ServedSide {
+    fn run(&self, commands: &Receiver<Zeroizing<Vec<u8>>>) -> SideExit {
+        let shell = Shell {
+            output: self.context.output.clone(),
+            state: Arc::clone(&self.context.state),
+            reads_json: true,
+            runner: self,
+        };
+        for line in commands {
+            if shell.output.has_ended() {
+                break;
+            }
+            // An attached side leaves by itself.
+            if let LineOutcome::Exit(_) = execute(&shell, &line, false) {
+                return SideExit::Stop;
+            }
+        }
+        SideExit::Detach
+    }
+}
+
+impl CommandRunner for ServedSide {
+    fn run(&self, run: &CommandRun, command: Command, _: &[u8]) -> ExitCode {
+        if lock(&self.cancelled).as_ref() == Some(run.id()) {
+            self.context.state.cancel();
+        }
+        run_command(&self.context.of_command(run), command)
+    }
+
+    fn stop(&self, _: &CommandRun) {
+        (self.control.on_stop)();
+    }
+}
+
+/// An attached side has no password to give: its client is logged in.
+struct NoPassword;
+
+impl PasswordSource for NoPassword {
+    fn for_startup(&self, user: &UserName) -> Result<Password, PasswordError> {
+        self.for_command(user)
+    }
+
+    fn for_command(&self, _: &UserName) -> Result<Password, PasswordError> {
+        Err(PasswordError::NoSource)
+    }
+}
+
+/// Writes messages to an attached side.
+struct SocketSink {
+    stream: Mutex<SinkStream>,
+    wants_progress: bool,
+    /// Whether a note says what was dropped.
+    counts_dropped: bool,
+    has_ended: AtomicBool,
+}
+
+struct SinkStream {
+    stream: UnixStream,
+    /// Messages since the last note about them.
+    dropped: u64,
+}
+
+impl SocketSink {
+    fn new(stream: UnixStream, options: &SideOptions) -> Self {
+        Self {
+            stream: Mutex::new(SinkStream { stream, dropped: 0 }),
+            wants_progress: options.wants_progress,
+            counts_dropped: options.json,
+            has_ended: AtomicBool::new(false),
+        }
+    }
+}
+
+impl MessageSink for SocketSink {
+    fn receive(&self, message: Message) {
+        let mut sink = lock(&self.stream);
+        let may_be_dropped = matches!(message.body, MessageBody::Progress(_) | MessageBody::Event(_));
+        if may_be_dropped && !is_writable(&sink.stream) {
+            sink.dropped += 1;
+            return;
+        }
+        let mut lines = String::new();
+        if sink.dropped > 0 && self.counts_dropped {
+            let text = format!("messages dropped, because their reader was slow: {}", sink.dropped);
+            let note = MessageBody::Note(Note { text, level: NoteLevel::Info });
+            lines = Message { id: message.id.clone(), body: note }.to_json() + "\n";
+        }
+        sink.dropped = 0;
+        lines += &(message.to_json() + "\n");
+        if sink.stream.write_all(lines.as_bytes()).is_err() {
+            self.has_ended.store(true, SeqCst);
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.has_ended.load(SeqCst)
+    }
+
+    fn wants_progress(&self) -> bool {
+        self.wants_progress
+    }
+}
+
+/// Whether a line can be written without waiting: Linux calls a stream socket writable while a quarter of its buffer is in
+/// use at most.
+fn is_writable(stream: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(stream, PollFlags::OUT)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::client::download::OnExists;
+    use crate::client::ui::message::FileProgress;
+
+    fn sink(json: bool) -> (SocketSink, UnixStream) {
+        let (stream, reader) = UnixStream::pair().unwrap();
+        let options = SideOptions { on_exists: OnExists::Error, retry_for_ms: 0, wants_progress: true, json };
+        (SocketSink::new(stream, &options), reader)
+    }
+
+    fn progress(done: u64) -> Message {
+        let name = "x".repeat(500);
+        let progress = FileProgress { name, done, total: 1 << 20, rate: 0, command_done: done, command_total: 1 << 20 };
+        Message { id: Some(1.into()), body: MessageBody::Progress(progress) }
+    }
+
+    fn error() -> Message {
+        Message { id: Some(1.into()), body: MessageBody::Note(Note { text: "why".into(), level: NoteLevel::Error }) }
+    }
+
+    /// Sends far more progress than the socket holds, then a note; returns all lines.
+    fn lines_after_flood(json: bool) -> Vec<String> {
+        let (sink, mut reader) = sink(json);
+        (0..5_000).for_each(|done| sink.receive(progress(done)));
+        sink.receive(error());
+        drop(sink);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn progress_that_does_not_fit_is_dropped_and_counted() {
+        let lines = lines_after_flood(true);
+        let [sent @ .., count, last] = lines.as_slice() else { panic!("{lines:?}") };
+        assert_eq!(*last, error().to_json());
+        assert!(count.contains(&format!("reader was slow: {}", 5_000 - sent.len())), "{count}");
+        let lines = lines_after_flood(false);
+        assert_eq!(lines.last(), Some(&error().to_json()));
+        assert!(
+            lines.len() < 5_000 && !lines.iter().any(|line| line.contains("slow")),
+            "as text no progress is missed"
+        );
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_ends_the_output() {
+        let (sink, reader) = sink(true);
+        drop(reader);
+        sink.receive(error());
+        assert!(sink.has_ended());
+    }
+}

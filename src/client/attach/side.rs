@@ -1,0 +1,207 @@
+//! The end of a process that was started with `--attach`: finds the running client, has it run commands, and passes their
+//! messages on to its own output, by which they look as if they were typed there.
+
+use std::io::{self, BufReader, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+
+use crossbeam_channel::{Receiver, bounded, select};
+
+use super::folder::{ANSWER_TIMEOUT, ControlFolder, candidates};
+use super::protocol::{CancelLine, CommandLine, Greeting, SideOptions, read_line, read_value, to_line};
+use crate::client::commands::CommandState;
+use crate::client::exit_code::ExitCode;
+use crate::client::shell::command::Command;
+use crate::client::shell::{CommandRunner, Shell};
+use crate::client::ui::message::{Message, MessageBody};
+use crate::client::ui::output::{CommandRun, Output};
+use crate::common::escape::{display_path, escape_controls};
+use crate::common::sync::lock;
+use crate::common::threads;
+use crate::common::types::UserName;
+
+/// Messages that are read before they are shown.
+const MESSAGES_QUEUED_MAX: usize = 16;
+
+/// Why no running client was attached to.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    #[error("no client runs here for --attach{}", details(.0))]
+    None(
+        /// What was in the way.
+        Vec<String>,
+    ),
+    #[error("several clients run here; name one by -u NAME or by SERVER PORT{}", details(.0))]
+    Several(
+        /// Each with user, server and folder.
+        Vec<String>,
+    ),
+    #[error("the client that runs here does not take commands: {0}")]
+    Refused(io::Error),
+}
+
+fn details(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n  {line}")).collect()
+}
+
+impl From<&AttachError> for ExitCode {
+    fn from(error: &AttachError) -> Self {
+        match error {
+            AttachError::Several(_) => Self::Usage,
+            AttachError::None(_) | AttachError::Refused(_) => Self::Unreachable,
+        }
+    }
+}
+
+/// A client that has answered.
+struct Found {
+    greeting: Greeting,
+    reader: BufReader<UnixStream>,
+}
+
+/// Asks all clients of this user of the host, and returns those of this user of the share and this server, with what was
+/// wrong with others.
+fn find(user: Option<&str>, servers: Option<&[SocketAddr]>) -> (Vec<Found>, Vec<String>) {
+    let (mut found, mut troubles) = (Vec::new(), Vec::new());
+    for path in candidates() {
+        let folder = match ControlFolder::open(&path) {
+            Ok(folder) => folder,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                troubles.push(format!("{}: {error}", display_path(&path)));
+                continue;
+            }
+        };
+        for name in folder.sockets().unwrap_or_default() {
+            match answer(&folder, &name) {
+                Ok(Some(client)) => {
+                    let greeting = &client.greeting;
+                    let is_server =
+                        servers.is_none_or(|servers| servers.iter().any(|server| greeting.addresses.contains(server)));
+                    if is_server && user.is_none_or(|user| user == greeting.user) {
+                        found.push(client);
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    let why = match error.kind() {
+                        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "the client does not answer".to_owned(),
+                        _ => error.to_string(),
+                    };
+                    troubles.push(format!("{}: {why}", folder.display(&name)));
+                }
+            }
+        }
+    }
+    (found, troubles)
+}
+
+fn answer(folder: &ControlFolder, name: &str) -> io::Result<Option<Found>> {
+    let Some(stream) = folder.connect(name)? else { return Ok(None) };
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    let mut reader = BufReader::new(stream);
+    let greeting = read_value(&mut reader)?;
+    reader.get_ref().set_read_timeout(None)?;
+    Ok(Some(Found { greeting, reader }))
+}
+
+/// Whether a client of this user of this server runs here.
+pub fn runs_here(user: &UserName, servers: &[SocketAddr]) -> bool {
+    !find(Some(user.as_str()), Some(servers)).0.is_empty()
+}
+
+/// A connection to a running client that takes commands.
+pub struct AttachedSide {
+    stream: Mutex<UnixStream>,
+    messages: Receiver<Message>,
+    output: Output,
+    state: Arc<CommandState>,
+}
+
+impl AttachedSide {
+    /// Attaches to the only client that runs here, or to the only one of this user and this server.
+    pub fn attach(
+        user: Option<&str>,
+        servers: Option<&[SocketAddr]>,
+        options: &SideOptions,
+        output: Output,
+        state: Arc<CommandState>,
+    ) -> Result<Self, AttachError> {
+        let (mut found, troubles) = find(user, servers);
+        if found.len() > 1 {
+            return Err(AttachError::Several(found.iter().map(|client| client.greeting.to_string()).collect()));
+        }
+        let Found { mut reader, .. } = found.pop().ok_or(AttachError::None(troubles))?;
+        let connect = || {
+            reader.get_mut().write_all(to_line(options).as_bytes())?;
+            let stream = reader.get_ref().try_clone()?;
+            let (sender, messages) = bounded(MESSAGES_QUEUED_MAX);
+            threads::spawn("attached", move || {
+                while let Ok(Some(line)) = read_line(&mut reader) {
+                    let Ok(message) = serde_json::from_slice(&line) else { return };
+                    if sender.send(message).is_err() {
+                        return;
+                    }
+                }
+            })?;
+            Ok(Self { stream: Mutex::new(stream), messages, output, state })
+        };
+        connect().map_err(AttachError::Refused)
+    }
+
+    /// A shell whose commands run there.
+    pub fn shell(&self, reads_json: bool) -> Shell<'_> {
+        Shell { output: self.output.clone(), state: Arc::clone(&self.state), reads_json, runner: self }
+    }
+
+    fn send(&self, line: &str) -> bool {
+        lock(&self.stream).write_all(line.as_bytes()).is_ok()
+    }
+
+    /// Shows the messages of a command until its end. `None`: the client has ended before it.
+    fn show_until_end(&self, run: &CommandRun) -> Option<ExitCode> {
+        let mut cancelled = self.state.cancelled();
+        loop {
+            select! {
+                recv(self.messages) -> message => match message.ok()? {
+                    Message { id, body: MessageBody::End(end) } if id.as_ref() == Some(run.id()) => return Some(end.code),
+                    Message { id: Some(_), body } => self.output.of(run).send(body),
+                    Message { id: None, body } => self.output.of_none().send(body),
+                },
+                recv(cancelled) -> _ => {
+                    self.send(&to_line(&CancelLine { cancel: run.id().clone() }));
+                    cancelled = crossbeam_channel::never();
+                }
+            }
+        }
+    }
+}
+
+impl CommandRunner for AttachedSide {
+    fn run(&self, run: &CommandRun, _: Command, line: &[u8]) -> ExitCode {
+        // Only a password may be something else; the running client is logged in, and takes none.
+        let command = String::from_utf8_lossy(line);
+        let is_sent = self.send(&to_line(&CommandLine { id: run.id(), command: &command }));
+        if let Some(code) = is_sent.then(|| self.show_until_end(run)).flatten() {
+            return code;
+        }
+        self.state.close();
+        self.output.of(run).error("the client that ran the commands has ended");
+        ExitCode::Unreachable
+    }
+
+    /// Returns when the client has ended.
+    fn stop(&self, run: &CommandRun) {
+        if self.send(&to_line(&CommandLine { id: run.id(), command: "stop" })) {
+            self.show_until_end(run);
+        }
+    }
+}
+
+impl std::fmt::Display for Greeting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { user, server, port, dir, .. } = self;
+        write!(f, "{} at {} {port}, folder {}", escape_controls(user), escape_controls(server), display_path(dir))
+    }
+}

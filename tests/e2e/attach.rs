@@ -1,0 +1,212 @@
+//! `--attach`: commands of other processes in a client that runs.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use rustix::process::Signal;
+
+use crate::test_support::{Client, Running, TestEnv, password};
+
+/// A client that serves and waits.
+fn serving(env: &TestEnv, name: &str) -> Running {
+    let mut running = env.client(name).file("a.txt", "a").user().args(["--stay", "-c", "pub a.txt"]).spawn();
+    running.skip_greeting();
+    running.expect_lines(&["File published successfully"]);
+    running
+}
+
+/// Attaches to the client that runs with this name. `-q`: no `Goodbye!`.
+fn attached(env: &TestEnv, name: &str) -> Client {
+    env.client(name).args(["--attach", "-q"])
+}
+
+fn socket_dir(env: &TestEnv, name: &str) -> PathBuf {
+    env.path().join("homes").join(name).join(".xdg/runtime/fileshare")
+}
+
+fn socket(dir: &Path) -> PathBuf {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "sock")).unwrap()
+}
+
+#[test]
+fn commands_look_as_if_they_were_typed_in_the_client() {
+    let env = TestEnv::new();
+    let _vader =
+        env.client("vader").file("movie.mp4", "m").user().stay(&["pub movie.mp4"], &["File published successfully"]);
+    let lines =
+        ["lap", "lpf", "sch m", "sch -l zzz", "get movie.mp4", "get nothing", "put x", "unp nothing", "pub a.txt"];
+    let direct = env.client("hans").file("a.txt", "a").user().args(["-q"]).pipe(&lines);
+    fs::remove_file(env.path().join("folders/hans/movie.mp4")).unwrap();
+    let _hans = serving(&env, "hans");
+    attached(&env, "hans").run(&["unp a.txt"]).expect(0, &["File unpublished successfully"]);
+    let there = attached(&env, "hans").pipe(&lines);
+    assert_eq!((there.code, &there.stdout, &there.stderr), (direct.code, &direct.stdout, &direct.stderr));
+    assert_eq!(fs::read(env.path().join("folders/hans/movie.mp4")).unwrap(), b"m", "in the client's folder");
+
+    attached(&env, "hans")
+        .args(["--on-exists", "skip"])
+        .run(&["get movie.mp4"])
+        .expect(0, &["movie.mp4 downloaded successfully"]);
+    let json = attached(&env, "hans").args(["--json"]).pipe(&[r#"{"id": "x", "command": "lap"}"#, "get nothing"]);
+    assert_eq!((json.code, json.stderr.as_str()), (5, ""));
+    assert!(
+        json.stdout.contains(r#""id":"x""#) && json.stdout.lines().last().unwrap().contains(r#""type":"end""#),
+        "{json:?}"
+    );
+    env.client("hans").args(["--attach", "-c", "lap"]).run(&[]).expect(0, &["1 active peer:", "vader", "Goodbye!"]);
+    attached(&env, "hans").run(&["auth hans x"]).expect(4, &["Authentication failed. Please try again."]);
+}
+
+#[test]
+fn stop_ends_the_client_that_runs() {
+    let env = TestEnv::new();
+    let hans = serving(&env, "hans");
+    let dir = socket_dir(&env, "hans");
+    env.client("hans").args(["--attach"]).run(&["stop"]).expect(0, &["Goodbye!"]);
+    let hans = hans.finish();
+    assert_eq!((hans.code, hans.stdout.lines().last()), (0, Some("Goodbye!")));
+    assert_eq!(fs::read_dir(dir).unwrap().count(), 0, "no socket and no lock stay");
+    let none = attached(&env, "hans").run(&["lap"]);
+    none.expect(3, &[]);
+    assert!(none.one_line_of_stderr().contains("no client runs here"));
+    env.client("hans").user().args(["-q"]).run(&["stop", "lap"]).expect(0, &[]);
+}
+
+#[test]
+fn one_of_several_is_named() {
+    let env = TestEnv::new();
+    let (_hans, _vader) = (serving(&env, "hans"), {
+        let runtime = env.path().join("homes/hans/.xdg/runtime");
+        env.client("vader").env("XDG_RUNTIME_DIR", runtime).user().stay(&["lap"], &["1 active peer:", "hans"])
+    });
+    let several = attached(&env, "hans").run(&["lap"]);
+    several.expect(2, &[]);
+    assert!(several.stderr.contains("hans at 127.0.0.1") && several.stderr.contains("folders/vader"), "{several:?}");
+    attached(&env, "hans").args(["-u", "vader"]).run(&["lap"]).expect(0, &["1 active peer:", "hans"]);
+    attached(&env, "hans").env("FILESHARE_USER", "hans").run(&["lap"]).expect(0, &["1 active peer:", "vader"]);
+    attached(&env, "hans").args(["-u", "yoda"]).run(&["lap"]).expect_code(3);
+}
+
+#[test]
+fn a_refused_login_names_the_client_that_runs_here() {
+    let env = TestEnv::new();
+    let _hans = serving(&env, "hans");
+    let refused = env.client("hans").pipe(&[&format!("auth hans {}", password("hans"))]);
+    assert!(refused.stderr.contains("--attach"), "{refused:?}");
+    let home = env.path().join("homes/yoda");
+    let elsewhere = env.client("hans").env("XDG_RUNTIME_DIR", home).pipe(&[&format!("auth hans {}", password("hans"))]);
+    assert!(!elsewhere.stderr.contains("--attach"), "{elsewhere:?}");
+}
+
+#[test]
+fn fifty_sides_at_once_and_none_waits_for_a_large_get() {
+    let env = TestEnv::new();
+    let small: Vec<String> = (0..50).map(|number| format!("f{number}")).collect();
+    let mut vader = env.client("vader").file("large", vec![7; 64 << 20]);
+    for name in &small {
+        vader = vader.file(name, name);
+    }
+    let _vader = vader.user().args(["--limit-rate", "4M"]).stay(&["pub *"], &["51 files published successfully"]);
+    let hans = serving(&env, "hans");
+    let large = attached(&env, "hans").args(["--json", "-c", "get large"]).spawn();
+    thread::scope(|scope| {
+        for name in &small {
+            let env = &env;
+            scope.spawn(move || {
+                let mut commands = vec!["lap"; 20];
+                let get = format!("get {name}");
+                commands.push(&get);
+                let done = attached(env, "hans").run(&commands);
+                let mut lines = ["1 active peer:", "vader"].repeat(20);
+                let saved = format!("{name} downloaded successfully");
+                lines.push(&saved);
+                done.expect(0, &lines);
+                assert_eq!(done.stderr, "");
+            });
+        }
+    });
+    assert!(!large.out.text().contains(r#""type":"result""#), "it still runs");
+    // A killed side takes its command with it, and nothing else.
+    large.kill();
+    attached(&env, "hans").run(&["lap"]).expect(0, &["1 active peer:", "vader"]);
+    drop(hans);
+}
+
+#[test]
+fn an_interrupt_cancels_the_command_and_not_the_client() {
+    let env = TestEnv::new();
+    let _hans = serving(&env, "hans");
+    let mut side = attached(&env, "hans").args(["--json"]).spawn();
+    side.send("lap");
+    side.out.wait("an end", |text| text.contains(r#""type":"end""#).then_some(()));
+    side.send("wait peer vader 3600");
+
+    side.signal(Signal::INT);
+    side.finish().expect_code(130);
+    attached(&env, "hans").run(&["lap"]).expect(0, &["No active peers"]);
+}
+
+#[test]
+fn a_client_that_is_killed_is_one_line_and_its_socket_is_replaced() {
+    let env = TestEnv::new();
+    let hans = serving(&env, "hans");
+    let mut side = attached(&env, "hans").spawn();
+    side.send("lap");
+    side.expect_lines(&["No active peers"]);
+    hans.signal(Signal::KILL);
+    hans.finish();
+    side.send("lap");
+    side.send("lap");
+    let side = side.finish();
+    side.expect_code(3);
+    assert!(side.one_line_of_stderr().contains("has ended"));
+    let dir = socket_dir(&env, "hans");
+    assert!(socket(&dir).exists(), "it is stale");
+    attached(&env, "hans").run(&["lap"]).expect_code(3);
+    let _hans = serving(&env, "hans");
+    attached(&env, "hans").run(&["lap"]).expect(0, &["No active peers"]);
+}
+
+#[test]
+fn junk_into_the_socket_is_one_line_and_does_no_harm() {
+    let env = TestEnv::new();
+    let _hans = serving(&env, "hans");
+    let path = socket(&socket_dir(&env, "hans"));
+    for junk in [&b"\xff\xfe\x00\n"[..], b"{}\n", &vec![b'x'; 5 << 20]] {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        // It may have closed before all is written.
+        let _ = stream.write_all(junk);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.lines().count() <= 2 && answer.starts_with(r#"{"user":"hans""#), "{answer}");
+    }
+    attached(&env, "hans").run(&["lap"]).expect(0, &["No active peers"]);
+}
+
+#[test]
+fn a_client_that_does_not_answer_and_a_folder_of_others_are_one_line() {
+    let env = TestEnv::new();
+    let dir = socket_dir(&env, "hans");
+    fs::create_dir_all(&dir).unwrap();
+    let open = attached(&env, "hans").run(&["lap"]);
+    open.expect_code(3);
+    assert!(open.stderr.contains("0700"), "{open:?}");
+    crate::test_support::set_mode(&dir, 0o700);
+    let _silent = UnixListener::bind(dir.join("silent.sock")).unwrap();
+    let silent = attached(&env, "hans").run(&["lap"]);
+    silent.expect_code(3);
+    assert!(silent.stderr.contains("does not answer"), "{silent:?}");
+
+    crate::test_support::set_mode(&dir, 0o755);
+    let none = env.client("hans").user().args(["-q"]).run(&["lap"]);
+    none.expect(0, &["No active peers"]);
+    let noted = env.client("hans").user().run(&["lap"]);
+    assert!(noted.one_line_of_stderr().contains("no control socket"), "{noted:?}");
+    env.client("hans").user().args(["--no-control"]).run(&["lap"]).expect_code(0);
+}
