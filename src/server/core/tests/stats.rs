@@ -139,7 +139,7 @@ fn sessions_and_the_start_are_shown() {
     test.login(THERE, "vader");
     let hans = OnlineUser { user: user("hans"), address: address(HERE) };
     let vader = OnlineUser { user: user("vader"), address: address(THERE) };
-    assert_eq!(test.server.online_users(1), [hans.clone()]);
+    assert_eq!(test.server.online_users(1), std::slice::from_ref(&hans));
     assert_eq!(test.server.online_users(9), [hans, vader]);
     test.advance(Duration::from_secs(100));
     test.server.set_wall_clock(test.now, 1);
