@@ -16,7 +16,7 @@ pub mod client {
     }
     pub mod events {
         pub use crate::client::events::{
-            BusEvent, EventBus, EventStream, ListDifference, ListEntry, ListWatcher, Streamed, difference, merge,
+            EventBus, EventKind, EventStream, ListDifference, ListEntry, ListWatcher, Streamed, difference, merge,
         };
     }
     pub mod files {

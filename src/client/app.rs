@@ -17,7 +17,7 @@ use rustix::fs::FileType;
 
 use crate::client::attach::{AttachedSide, ControlSocket, SideOptions, SocketIdentity};
 use crate::client::cli::Options;
-use crate::client::commands::{CommandContext, CommandState, ContentPipes, LocalControl, Verb};
+use crate::client::commands::{CommandContext, CommandState, ContentPipes, LocalControl, Verb, events};
 use crate::client::control::{SessionControl, resolve};
 use crate::client::download::{DownloadOptions, SaveAs};
 use crate::client::engine::{ClientEngine, EngineConfig, StartupError};
@@ -89,7 +89,7 @@ fn run_with(
     output: Output,
 ) -> Result<ExitCode, StartupError> {
     report_file_size_limit_as_error().map_err(StartupError::System)?;
-    let (sender, events) = channel();
+    let (sender, app_events) = channel();
     block_suspension();
     log_to_stderr(options.verbose).map_err(StartupError::System)?;
     let forward = sender.clone();
@@ -116,6 +116,9 @@ fn run_with(
         Runner::Attached(_) => (None, None),
     };
 
+    if let (Runner::Local(context, _), true) = (&runner, options.events) {
+        events::start(context).map_err(StartupError::System)?;
+    }
     let interrupts = Arc::new(InterruptState::new(state));
     let (shell_console, shell_interrupts, shell_terminal) =
         (Arc::clone(console), Arc::clone(&interrupts), Arc::clone(&terminal));
@@ -134,7 +137,7 @@ fn run_with(
     };
     threads::spawn("commands", commands).map_err(StartupError::System)?;
     let ClientExit { code, goodbye } =
-        wait_for_exit(&events, &interrupts, session.as_deref(), control.as_deref(), &output);
+        wait_for_exit(&app_events, &interrupts, session.as_deref(), control.as_deref(), &output);
     close(control.as_deref());
     if let Some(session) = session {
         session.logout();

@@ -85,6 +85,10 @@ pub struct Options {
     #[arg(long)]
     pub json: bool,
 
+    /// With --json, report events beside the commands, from the start
+    #[arg(long, requires = "json", conflicts_with = "attach")]
+    pub events: bool,
+
     /// What 'get' does when the file is there already
     #[arg(long, value_name = "POLICY", value_enum, default_value = "error")]
     pub on_exists: OnExists,

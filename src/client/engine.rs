@@ -10,6 +10,7 @@ use crate::client::control::{
     ControlHandle, Observer, ServerApi, SessionConfig, SessionControl, local_ips_for, resolve,
 };
 use crate::client::download::{Download, Downloader};
+use crate::client::events::{EventKind, ListWatcher};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
 use crate::client::publications::OwnPublications;
@@ -111,6 +112,8 @@ pub struct ClientEngine {
     pub server: ServerApi,
     pub files: Arc<SharedFiles>,
     pub uploads: Arc<UploadService>,
+    /// The lists that events are about.
+    pub lists: Arc<ListWatcher>,
     pub downloader: Arc<dyn Download>,
     /// The user's own publications.
     pub publications: Arc<OwnPublications>,
@@ -141,9 +144,11 @@ impl ClientEngine {
         let control = ControlHandle::start(session, Arc::new(observer)).map_err(StartupError::System)?;
         let server = ServerApi::new(control.clone());
         let downloader = Downloader::open(config.dir, server.clone()).map_err(in_dir)?;
+        let session: Arc<dyn SessionControl> = Arc::new(control);
         Ok(Self {
             servers,
-            session: Arc::new(control),
+            lists: ListWatcher::new(Arc::clone(&session), server.clone()),
+            session,
             server,
             files,
             publications: Arc::clone(uploads.publications()),
@@ -199,24 +204,36 @@ struct EngineObserver {
     on_event: Box<dyn Fn(SessionEvent) + Send + Sync>,
 }
 
+impl EngineObserver {
+    fn report(&self, event: SessionEvent) {
+        self.uploads.events().publish(match event {
+            SessionEvent::ConnectionLost => EventKind::ConnectionLost,
+            SessionEvent::Reconnected => EventKind::Reconnected,
+            SessionEvent::LoggedOut => EventKind::LoggedOut,
+            SessionEvent::Resynced { files } => EventKind::Resynced { files: files as u64 },
+        });
+        (self.on_event)(event);
+    }
+}
+
 impl Observer for EngineObserver {
     fn session_started(&self, _: &UserName, params: &SessionParams, ticket_key: &Secret, resumed: bool) {
         self.uploads.set_ticket_key(ticket_key, params.server_time_ms);
         if resumed {
-            (self.on_event)(SessionEvent::Reconnected);
+            self.report(SessionEvent::Reconnected);
         }
     }
 
     fn connection_lost(&self) {
-        (self.on_event)(SessionEvent::ConnectionLost);
+        self.report(SessionEvent::ConnectionLost);
     }
 
     fn logged_out(&self) {
-        (self.on_event)(SessionEvent::LoggedOut);
+        self.report(SessionEvent::LoggedOut);
     }
 
     fn resynced(&self, files: usize) {
-        (self.on_event)(SessionEvent::Resynced { files });
+        self.report(SessionEvent::Resynced { files });
     }
 
     fn free_slots(&self) -> u8 {

@@ -9,7 +9,7 @@ use super::reshare::Reshare;
 use super::{CommandContext, Verb};
 use crate::client::control::RequestError;
 use crate::client::download::{DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, SaveAs, WaitReason};
-use crate::client::events::BusEvent;
+use crate::client::events::EventKind;
 use crate::client::exit_code::ExitCode;
 use crate::client::files::PathArg;
 use crate::client::ui::message::{CommandResult, GetResult, ItemFailure, PlannedAction, True};
@@ -127,11 +127,12 @@ fn failed(name: &FileName, error: &DownloadError) -> ItemFailure {
 pub(super) fn report_notes(context: &CommandContext, items: &[NamedContent], report: &DownloadReport) {
     match report {
         DownloadReport::Finished(index, outcome) => {
-            context.uploads.events().publish(BusEvent::DownloadFinished {
+            context.uploads.events().publish(EventKind::DownloadFinished {
                 name: items[*index].name.to_string(),
                 saved: outcome.saved_as().map(ToString::to_string),
                 bytes: items[*index].content.size,
-                code: outcome.code() as u8,
+                ok: outcome.code().is_success(),
+                code: outcome.code(),
             });
         }
         DownloadReport::Waiting(user, reason) => context.output.info(match reason {

@@ -6,6 +6,7 @@ pub mod auth;
 mod cancellation;
 pub mod cat;
 mod content_pipes;
+pub mod events;
 pub mod get;
 mod get_select;
 pub mod lists;

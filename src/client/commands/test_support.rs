@@ -18,6 +18,7 @@ use crate::client::download::{
     Download, DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, IncompleteFile, OnExists, SaveAs,
 };
 use crate::client::engine::ClientEngine;
+use crate::client::events::ListWatcher;
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
 use crate::client::shell::{self, command};
@@ -340,6 +341,7 @@ impl TestClient {
         let waits = Arc::clone(&login_waits);
         let engine = ClientEngine {
             servers: Vec::new(),
+            lists: ListWatcher::new(Arc::new(server.clone()), ServerApi::with_transport(Arc::new(server.clone()))),
             session: Arc::new(server.clone()),
             server: ServerApi::with_transport(Arc::new(server.clone())),
             files,

@@ -6,6 +6,7 @@ pub enum Verb {
     Auth,
     /// Write a file to standard output.
     Cat,
+    Events,
     Get,
     Help,
     /// List the active peers.
@@ -22,9 +23,10 @@ pub enum Verb {
 
 impl Verb {
     /// All, sorted by name.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Auth,
         Self::Cat,
+        Self::Events,
         Self::Get,
         Self::Help,
         Self::Lap,
@@ -59,6 +61,11 @@ impl Verb {
         match self {
             Self::Auth => ["auth", "auth USERNAME [PASSWORD]", "log in; without PASSWORD it is asked for"],
             Self::Cat => ["cat", "cat [--wait SECS] FILENAME", "write the content of a file to standard output"],
+            Self::Events => [
+                "events",
+                "events [FILENAME...]",
+                "report what happens, until Ctrl-C; also to these files; takes patterns",
+            ],
             Self::Get => [
                 "get",
                 "get [--share | -o PATH] [--wait SECS] [-n] FILENAME...",

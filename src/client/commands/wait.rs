@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::selector::Selector;
 use super::{CommandContext, Verb};
 use crate::client::control::{RequestError, WaitCondition, WaitOutcome};
-use crate::client::events::BusEvent;
+use crate::client::events::EventKind;
 use crate::client::exit_code::ExitCode;
 use crate::client::files::PathArg;
 use crate::client::ui::message::{CommandResult, False, True, WaitResult, WaitedFor};
@@ -67,7 +67,7 @@ pub fn for_files(context: &CommandContext, files: &[PathArg], timeout: Duration)
 
 /// Reports that what was waited for is there as an event, too.
 fn report_available(context: &CommandContext, name: &FileName) {
-    context.uploads.events().publish(BusEvent::FileAvailable { name: name.to_string(), content: None });
+    context.uploads.events().publish(EventKind::FileAvailable { name: name.to_string(), content: None });
 }
 
 #[expect(clippy::disallowed_methods, reason = "several waits share a deadline")]

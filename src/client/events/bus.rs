@@ -7,73 +7,23 @@ use std::time::SystemTime;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::kind::EventKind;
 use crate::common::sync::lock;
 
 /// Events that wait for one reader.
 const QUEUE_MAX: usize = 4_096;
 
-/// What has happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BusEvent {
-    /// Another user is active.
-    PeerJoined {
-        user: String,
-    },
-    PeerLeft {
-        user: String,
-    },
-    /// A content is available under a name.
-    FileAvailable {
-        name: String,
-        /// Size and hash of the content; `None`: it was only waited for.
-        content: Option<(u64, String)>,
-    },
-    /// Nothing is available under the name any more.
-    FileGone {
-        name: String,
-    },
-    /// A user has begun to download a file from this client.
-    UploadStarted {
-        user: String,
-        name: String,
-        bytes: u64,
-    },
-    /// The user has got what it asked for, or (not `ok`) the connection has ended before that. `bytes`: what it got of the
-    /// file from here.
-    UploadFinished {
-        user: String,
-        name: String,
-        bytes: u64,
-        ok: bool,
-    },
-    /// `code`: the exit status of the failure, or 0. `saved`: the name in the folder.
-    DownloadFinished {
-        name: String,
-        saved: Option<String>,
-        bytes: u64,
-        code: u8,
-    },
-    /// The server has been silent for the liveness time.
-    ConnectionLost,
-    Reconnected,
-    /// The server had lost publications, and has got them again.
-    Resynced {
-        files: usize,
-    },
-    LoggedOut,
-}
-
 /// An event and when it has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimedEvent {
     pub time: SystemTime,
-    pub event: BusEvent,
+    pub kind: EventKind,
 }
 
 impl TimedEvent {
     #[expect(clippy::disallowed_methods, reason = "readers are told when something has happened")]
-    pub fn now(event: BusEvent) -> Self {
-        Self { time: SystemTime::now(), event }
+    pub fn now(kind: EventKind) -> Self {
+        Self { time: SystemTime::now(), kind }
     }
 }
 
@@ -103,7 +53,7 @@ impl EventBus {
         self.is_read.load(Ordering::Relaxed)
     }
 
-    pub fn publish(&self, event: BusEvent) {
+    pub fn publish(&self, event: EventKind) {
         if !self.is_read() {
             return;
         }

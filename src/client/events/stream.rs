@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded, select};
 
-use super::bus::{BusEvent, BusReader, EventBus, TimedEvent};
+use super::bus::{BusReader, EventBus, TimedEvent};
+use super::kind::{EventContent, EventKind};
 use super::known::{ListDifference, ListEntry, difference};
 use super::lists::{ListReader, ListSnapshot, ListWatcher};
 use crate::client::cancel::Cancelled;
@@ -55,7 +56,7 @@ impl EventStream {
             }
             select! {
                 recv(self.bus.events) -> event => match event {
-                    Ok(event) if !self.is_listed(&event.event) => return Some(Streamed::Event(event)),
+                    Ok(event) if !self.is_listed(&event.kind) => return Some(Streamed::Event(event)),
                     _ => {}
                 },
                 recv(self.woken) -> _ => self.compare_lists(),
@@ -65,8 +66,8 @@ impl EventStream {
     }
 
     /// Whether the reader gets the event from its lists.
-    fn is_listed(&self, event: &BusEvent) -> bool {
-        let BusEvent::FileAvailable { name, .. } = event else { return false };
+    fn is_listed(&self, event: &EventKind) -> bool {
+        let EventKind::FileAvailable { name, .. } = event else { return false };
         FileName::parse(name).is_ok_and(|name| self.patterns.iter().any(|pattern| pattern.matches(&name)))
     }
 
@@ -76,19 +77,20 @@ impl EventStream {
         let before = if self.seen.login == now.login { &self.seen.entries } else { &nothing };
         let ListDifference { new, gone } = difference(before, &now.entries);
         let gone = gone.into_iter().filter_map(|entry| match entry {
-            ListEntry::Peer(user) => Some(BusEvent::PeerLeft { user: user.to_string() }),
+            ListEntry::Peer(user) => Some(EventKind::PeerLeft { user: user.to_string() }),
             // Once for all contents of the name.
             ListEntry::File { name, hash, size } => {
                 let first = before.range(first_of(name)..).next();
                 let is_first = first == Some(&ListEntry::File { name: name.clone(), hash: *hash, size: *size });
-                (is_first && !has_name(&now.entries, name)).then(|| BusEvent::FileGone { name: name.to_string() })
+                (is_first && !has_name(&now.entries, name)).then(|| EventKind::FileGone { name: name.to_string() })
             }
         });
         let new = new.into_iter().map(|entry| match entry {
-            ListEntry::Peer(user) => BusEvent::PeerJoined { user: user.to_string() },
-            ListEntry::File { name, hash, size } => {
-                BusEvent::FileAvailable { name: name.to_string(), content: Some((*size, hash.to_string())) }
-            }
+            ListEntry::Peer(user) => EventKind::PeerJoined { user: user.to_string() },
+            ListEntry::File { name, hash, size } => EventKind::FileAvailable {
+                name: name.to_string(),
+                content: Some(EventContent { bytes: *size, hash: hash.to_hex() }),
+            },
         });
         self.ready.extend(gone.chain(new).map(TimedEvent::now));
         self.seen = now;

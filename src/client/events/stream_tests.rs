@@ -132,13 +132,13 @@ impl Fixture {
 
 fn describe(streamed: Option<Streamed>) -> String {
     match streamed {
-        Some(Streamed::Event(TimedEvent { event, .. })) => match event {
-            BusEvent::PeerJoined { user } => format!("+{user}"),
-            BusEvent::PeerLeft { user } => format!("-{user}"),
-            BusEvent::FileAvailable { name, content } => {
-                format!("+{name} {}", content.map_or("waited for".into(), |(bytes, _)| bytes.to_string()))
+        Some(Streamed::Event(TimedEvent { kind, .. })) => match kind {
+            EventKind::PeerJoined { user } => format!("+{user}"),
+            EventKind::PeerLeft { user } => format!("-{user}"),
+            EventKind::FileAvailable { name, content } => {
+                format!("+{name} {}", content.map_or("waited for".into(), |content| content.bytes.to_string()))
             }
-            BusEvent::FileGone { name } => format!("-{name}"),
+            EventKind::FileGone { name } => format!("-{name}"),
             other => format!("{other:?}"),
         },
         Some(Streamed::Dropped(count)) => format!("{count} dropped"),
@@ -218,13 +218,13 @@ fn readers_share_lists_and_leave_nothing_behind() {
 fn events_reach_every_reader_and_a_slow_one_learns_how_many_it_has_missed() {
     let fixture = Fixture::new();
     let (mut first, mut second) = (fixture.stream(&[]), fixture.stream(&["a*"]));
-    let waited_for = |name: &str| BusEvent::FileAvailable { name: name.into(), content: None };
+    let waited_for = |name: &str| EventKind::FileAvailable { name: name.into(), content: None };
     fixture.bus.publish(waited_for("a"));
-    fixture.bus.publish(BusEvent::ConnectionLost);
+    fixture.bus.publish(EventKind::ConnectionLost);
     assert_eq!(fixture.next(&mut first), ["+a waited for", "ConnectionLost"]);
     assert_eq!(fixture.next(&mut second), ["ConnectionLost"], "its lists say so if it is there");
     for files in 0..5_000 {
-        fixture.bus.publish(BusEvent::Resynced { files });
+        fixture.bus.publish(EventKind::Resynced { files });
     }
     assert_eq!(fixture.next(&mut first), ["904 dropped", "Resynced { files: 0 }"]);
 }

@@ -54,6 +54,12 @@ pub enum Command {
         #[arg(long, value_name = "SECS", value_parser = seconds_parser())]
         wait: Option<Duration>,
     },
+    /// Reports what happens.
+    Events {
+        /// Files whose coming and going is reported as well.
+        #[arg(value_parser = path_parser())]
+        files: Vec<PathArg>,
+    },
     Get {
         #[arg(long, conflicts_with = "output")]
         share: bool,
@@ -146,6 +152,7 @@ impl Command {
         match self {
             Self::Auth { .. } => Verb::Auth,
             Self::Cat { .. } => Verb::Cat,
+            Self::Events { .. } => Verb::Events,
             Self::Get { .. } => Verb::Get,
             Self::Help { .. } => Verb::Help,
             Self::Lap => Verb::Lap,

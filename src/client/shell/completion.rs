@@ -67,7 +67,7 @@ impl Completion {
             Some(Verb::Pub) if is_user => Vec::new(),
             Some(Verb::Pub) => local_entries(&engine.files, &word),
             Some(Verb::Unp) => to_strings(&engine.publications.names_with_prefix(&word, CANDIDATES_MAX)),
-            Some(Verb::Cat | Verb::Get) => self.remote_names(&engine.server, word),
+            Some(Verb::Cat | Verb::Events | Verb::Get) => self.remote_names(&engine.server, word),
             _ => Vec::new(),
         };
         (start, names.iter().map(|name| to_argument(name)).collect())

@@ -15,7 +15,9 @@ use std::slice;
 use std::sync::Arc;
 
 use crate::client::commands::get::{self, GetOptions};
-use crate::client::commands::{CommandContext, CommandState, Verb, auth, cat, help_text, lists, publish, search, wait};
+use crate::client::commands::{
+    CommandContext, CommandState, Verb, auth, cat, events, help_text, lists, publish, search, wait,
+};
 use crate::client::download::SaveAs;
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::{Command, GetOutput, strip_ignore_prefix};
@@ -150,6 +152,7 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
             }
             cat::run(context, &file)
         }
+        Command::Events { files } => events::run(context, &files),
         Command::Get { files, share, dry_run, output, wait } => {
             if let Some(timeout) = wait {
                 wait::for_files(context, &files, timeout);

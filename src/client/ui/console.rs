@@ -104,7 +104,7 @@ impl Console {
             MessageBody::Note(note) => self.print_note(id.as_ref(), &note),
             MessageBody::Progress(progress) => self.draw_progress(id, &progress),
             MessageBody::End(_) => self.clear_bar(id.as_ref()),
-            MessageBody::Event(_) => {}
+            MessageBody::Event(event) => self.write(|streams| streams.print(&event.to_text())),
         }
     }
 

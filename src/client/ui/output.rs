@@ -5,11 +5,11 @@ use std::fmt::Display;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::client::exit_code::ExitCode;
 use crate::client::ui::message::{
-    CommandEnd, CommandId, CommandResult, FileProgress, Message, MessageBody, Note, NoteLevel,
+    CommandEnd, CommandId, CommandResult, EventKind, EventMessage, FileProgress, Message, MessageBody, Note, NoteLevel,
 };
 use crate::common::sync::lock;
 
@@ -40,6 +40,8 @@ pub struct Output {
     sink: Arc<dyn MessageSink>,
     /// The command that writes; `None`: none of them.
     command: Option<CommandId>,
+    /// How many events the context has reported.
+    events: Arc<AtomicU64>,
     /// How many commands the context has begun.
     commands: Arc<AtomicU64>,
 }
@@ -59,7 +61,7 @@ impl CommandRun {
 
 impl Output {
     pub fn new(sink: Arc<dyn MessageSink>) -> Self {
-        Self { sink, command: None, commands: Arc::default() }
+        Self { sink, command: None, events: Arc::default(), commands: Arc::default() }
     }
 
     /// A command begins. Without an id it gets its number, counted from 1.
@@ -108,6 +110,11 @@ impl Output {
     /// A note, one line.
     pub fn info(&self, text: impl Display) {
         self.note(NoteLevel::Info, text);
+    }
+
+    pub fn event(&self, time: SystemTime, kind: EventKind) {
+        let seq = self.events.fetch_add(1, Relaxed) + 1;
+        self.send(MessageBody::Event(EventMessage::new(seq, time, kind)));
     }
 
     /// Counts the bytes of files for the user.

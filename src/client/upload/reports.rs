@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::client::events::{BusEvent, EventBus};
+use crate::client::events::{EventBus, EventKind};
 use crate::common::types::{ContentRef, UserName};
 
 /// The files of which the downloader has begun to get something.
@@ -33,7 +33,7 @@ impl<'a> UploadReports<'a> {
         self.sending = Some(number);
         self.active.entry(number).or_insert_with(|| {
             let (user, name) = (self.downloader.to_string(), content.name.to_string());
-            self.events.publish(BusEvent::UploadStarted { user, name, bytes: content.size });
+            self.events.publish(EventKind::UploadStarted { user, name, bytes: content.size });
             ActiveUpload { content: content.clone(), sent_bytes: 0 }
         });
     }
@@ -64,7 +64,7 @@ impl<'a> UploadReports<'a> {
     fn finish(&mut self, number: u32, ok: bool) {
         let Some(ActiveUpload { content, sent_bytes: bytes }) = self.active.remove(&number) else { return };
         let (user, name) = (self.downloader.to_string(), content.name.to_string());
-        self.events.publish(BusEvent::UploadFinished { user, name, bytes, ok });
+        self.events.publish(EventKind::UploadFinished { user, name, bytes, ok });
     }
 }
 
@@ -92,9 +92,9 @@ mod tests {
         reports.refused(1);
         reports.begin_group(4, &content("broken", 100));
         reports.end(|number| number == 2);
-        let finished = reader.events.try_iter().filter_map(|event| match event.event {
-            BusEvent::UploadFinished { name, bytes, ok, .. } => Some((name, bytes, ok)),
-            BusEvent::UploadStarted { .. } => None,
+        let finished = reader.events.try_iter().filter_map(|event| match event.kind {
+            EventKind::UploadFinished { name, bytes, ok, .. } => Some((name, bytes, ok)),
+            EventKind::UploadStarted { .. } => None,
             other => panic!("{other:?}"),
         });
         let expected =

@@ -1,6 +1,13 @@
 //! The events of `events` and `--events`.
 
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+pub use crate::client::events::EventKind;
+use crate::common::escape::escape_controls;
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,44 +21,18 @@ pub struct EventMessage {
     pub kind: EventKind,
 }
 
-/// What has happened, with what it is about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum EventKind {
-    PeerJoined {
-        user: String,
-    },
-    PeerLeft {
-        user: String,
-    },
-    /// Someone else who is active serves it to this user.
-    FileAvailable {
-        name: String,
-    },
-    FileGone {
-        name: String,
-    },
-    UploadStarted {
-        name: String,
-        /// Who downloads it.
-        user: String,
-    },
-    UploadFinished {
-        name: String,
-        user: String,
-        /// Bytes that were sent.
-        bytes: u64,
-    },
-    DownloadFinished {
-        name: String,
-        ok: bool,
-    },
-    ConnectionLost,
-    Reconnected,
-    /// The server had lost publications, which were published again.
-    Resynced {
-        files: u64,
-    },
-    LoggedOut,
+impl EventMessage {
+    pub fn new(seq: u64, time: SystemTime, kind: EventKind) -> Self {
+        let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+        let time = OffsetDateTime::from(time).format(format).expect("a time of this century");
+        Self { seq, time, kind }
+    }
+
+    /// One line: the columns, separated by tabs.
+    pub fn to_text(&self) -> String {
+        let columns = self.kind.columns();
+        let escaped = columns.iter().map(|column| escape_controls(column).to_string());
+        let columns: Vec<String> = [self.time.clone()].into_iter().chain(escaped).collect();
+        columns.join("\t") + "\n"
+    }
 }
