@@ -50,13 +50,13 @@ impl Server {
         if session.unconfirmed.is_some() {
             self.confirm_session(key);
         }
-        // After it was opened: a forged datagram uses up nobody's share.
-        if self.charge_session(now, key, DATAGRAM_STEPS) > DEBT_MAX {
-            self.counters.refused.add(Refusal::SessionShare);
-            return trace!("{from}: a datagram too many");
-        }
         match message {
             Ok(ClientMessage::Heartbeat(heartbeat)) => self.on_heartbeat(key, heartbeat, out),
+            // Charged after it was opened: a forged datagram uses up nobody's share.
+            Ok(ClientMessage::Request { .. }) if self.charge_session(now, key, DATAGRAM_STEPS) > DEBT_MAX => {
+                self.counters.refused.add(Refusal::SessionShare);
+                trace!("{from}: a request too many");
+            }
             Ok(ClientMessage::Request { id, lowest_pending, request }) => {
                 self.on_request(now, key, id, lowest_pending, request, out)
             }

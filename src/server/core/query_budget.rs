@@ -10,12 +10,12 @@ pub(super) const STEPS_PER_ITERATION: usize = 512;
 /// One session's share of the server's time, in steps of about 0.06 µs: a quarter of a CPU, and what comes in 0.1 s of it at
 /// once. What a session asks for beyond that waits, so that the loop has time for the others whenever they ask.
 pub(super) const SESSION_RATE: Rate = Rate::per_second(4_000_000, 400_000);
-/// The cost of a session's datagram besides what it asks for: receiving, opening, sealing the reply.
+/// The cost of a request besides what it asks for: receiving, opening, sealing the reply.
 pub(super) const DATAGRAM_STEPS: u64 = 64;
 /// The cost of a byte of a name that is published or unpublished: its place in the search structure.
 pub(super) const NAME_BYTE_STEPS: u64 = 2;
-/// Debt of a session from which on its datagrams are dropped. Only a flood of datagrams leads there: queries of a session in
-/// debt wait.
+/// Debt of a session from which on its requests are dropped. Only a flood of datagrams leads there: queries of a session in
+/// debt wait. Heartbeats are always answered: that costs little more than dropping them.
 pub(super) const DEBT_MAX: Duration = Duration::from_millis(100);
 
 /// The steps taken in this iteration, over all sessions. Publications that inherit their audience have as many steps of
