@@ -57,7 +57,7 @@ impl ControlFolder {
             DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
         }
         match DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => Self::open(path),
         }
     }

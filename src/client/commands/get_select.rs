@@ -49,7 +49,8 @@ pub(super) fn select(
         match selector {
             None => {}
             Some(Selector::Name { name, pinned }) => {
-                if !selection.add_name(&contents, name.as_ref(), pinned.as_ref()) {
+                let is_found = selection.add_name(&contents, name.as_ref(), pinned.as_ref());
+                if !is_found {
                     selection.add_equivalent(server, folder, name, pinned)?;
                 }
             }
