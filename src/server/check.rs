@@ -1,6 +1,6 @@
 //! `--check`: whether a server with these options could start. Changes nothing, and a server may run on the same files.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 
 use super::auth::credentials::{Credentials, SAMPLE_USERS_WARNING};
 use super::cli::ServeOptions;
@@ -30,6 +30,11 @@ pub fn check(options: &ServeOptions) -> Findings {
     let address = SocketAddr::new(options.listen.ip(), 0);
     if let Err(source) = ServerSocket::bind(address) {
         findings.errors.push(ServerError::Listen { listen: options.listen, source });
+    }
+    if let Some(status) = options.status
+        && let Err(source) = TcpListener::bind(SocketAddr::new(status.address.ip(), 0))
+    {
+        findings.errors.push(ServerError::Listen { listen: status.address, source });
     }
     if let Some(data) = &options.data {
         match Journal::check(data) {

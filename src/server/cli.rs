@@ -53,7 +53,17 @@ pub struct ServeOptions {
     pub log_format: LogFormat,
     /// A file that holds the port while the server runs.
     pub port_file: Option<PathBuf>,
+    pub status: Option<StatusOptions>,
     pub quotas: Quotas,
+}
+
+/// The status page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatusOptions {
+    /// A loopback address. With port 0, the system chooses a free port.
+    pub address: SocketAddr,
+    /// Whether it shows users and their addresses.
+    pub shows_users: bool,
 }
 
 /// What a line of the log looks like.
@@ -98,6 +108,12 @@ struct Arguments {
     /// Write the port to FILE when the server is ready, and remove FILE when it ends
     #[arg(long, value_name = "FILE", conflicts_with_all = ["enrol", "forget"])]
     port_file: Option<PathBuf>,
+    /// Serve a status page and metrics over HTTP at this loopback address; port 0 takes a free one, which the log names
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_loopback, conflicts_with_all = ["enrol", "forget"])]
+    status: Option<SocketAddr>,
+    /// Show on the status page who is logged in, and from where
+    #[arg(long, requires = "status")]
+    status_users: bool,
     /// Most publications of a user; a batch over a quota is refused, what exists stays
     #[arg(long, value_name = "N", default_value_t = Quotas::default().files)]
     max_files: u64,
@@ -152,6 +168,7 @@ impl Action {
             log_level: arguments.log_level,
             log_format: arguments.log_format,
             port_file: arguments.port_file,
+            status: arguments.status.map(|address| StatusOptions { address, shows_users: arguments.status_users }),
             quotas: Quotas {
                 files: arguments.max_files,
                 name_bytes: arguments.max_name_bytes,
@@ -178,6 +195,14 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
         Ok(interval)
     } else {
         Err(format!("from {} to {} seconds", INTERVAL_MIN.as_secs_f64(), INTERVAL_MAX.as_secs()))
+    }
+}
+
+fn parse_loopback(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse::<SocketAddr>().map_err(|_| "an address and a port, such as 127.0.0.1:9200".to_owned())?;
+    match address.ip().to_canonical().is_loopback() {
+        true => Ok(address),
+        false => Err("a loopback address; others reach it over ssh or a proxy".to_owned()),
     }
 }
 
@@ -214,6 +239,7 @@ mod tests {
             log_level: LevelFilter::Info,
             log_format: LogFormat::Text,
             port_file: None,
+            status: None,
             quotas: Quotas { files: 250_000, name_bytes: 32 << 20, audience_members: 100_000, files_per_s: 2_000 },
         };
         assert_eq!(options("12000"), expected);
@@ -223,7 +249,7 @@ mod tests {
     fn every_option_is_parsed() {
         let given = options(
             "0 --bind ::1 --credentials who --data where --heartbeat 0.5 --liveness 0.75 --log-level trace --log-format json \
-             --port-file port \
+             --port-file port --status [::1]:9200 --status-users \
              --max-files 1 --max-name-bytes 2 --max-audience 3 --max-files-per-second 4",
         );
         let expected = ServeOptions {
@@ -235,6 +261,7 @@ mod tests {
             log_level: LevelFilter::Trace,
             log_format: LogFormat::Json,
             port_file: Some("port".into()),
+            status: Some(StatusOptions { address: "[::1]:9200".parse().unwrap(), shows_users: true }),
             quotas: Quotas { files: 1, name_bytes: 2, audience_members: 3, files_per_s: 4 },
         };
         assert_eq!(given, expected);
@@ -265,6 +292,13 @@ mod tests {
             "1 --log-level loud",
             "1 --log-level off",
             "1 --log-format xml",
+            "1 --status 9200",
+            "1 --status localhost:9200",
+            "1 --status 0.0.0.0:9200",
+            "1 --status [::]:9200",
+            "1 --status 192.168.1.7:9200",
+            "1 --status-users",
+            "--enrol hans --status 127.0.0.1:9200",
             "--forget hans --check",
             "--check --enrol hans",
             "--enrol hans --port-file port",

@@ -13,7 +13,7 @@ use super::auth::enrolment::Enrolment;
 use super::core::{Effects, ReceiveBuffer, Server};
 use super::io::{ServerSocket, Signals};
 use super::journal::{Journal, JournalError, JournalSeq};
-use super::status::{Figures, Monitor};
+use super::status::{Figures, Monitor, Resource, respond};
 use crate::common::limits::DATAGRAM_MAX_BYTES;
 use crate::common::opaque::KeyStretching;
 
@@ -21,12 +21,17 @@ const SOCKET: Token = Token(0);
 const SIGNALS: Token = Token(1);
 /// Another thread has a result.
 pub(super) const WAKE: Token = Token(2);
+/// The first one of the status page.
+pub(super) const STATUS: Token = Token(3);
 
 /// Maximum of datagrams received in one iteration: about 0.1 ms, as the other parts of an iteration (see
 /// [`Server::run_deferred_work`]).
 const DATAGRAMS_PER_ITERATION: usize = 32;
 /// A wake-up this long after the deadline means that the process was suspended, not that its clients are gone.
 const SUSPENDED_MIN: Duration = Duration::from_millis(250);
+
+/// On the status page.
+const USERS_SHOWN_MAX: usize = 1_000;
 
 /// Wakes the event loop from another thread.
 pub(super) type Wake = Box<dyn Fn() + Send>;
@@ -54,12 +59,13 @@ pub struct EventLoop {
 impl EventLoop {
     /// Serves until SIGINT or SIGTERM; then everything queued is stored and acknowledged.
     pub fn run(mut self) -> Result<(), JournalError> {
-        let mut events = Events::with_capacity(8);
+        let mut events = Events::with_capacity(32);
         let (mut buffer, mut iteration) = (ReceiveBuffer::MayHoldMore, now());
         while !self.signals.should_stop() {
             let deadline = self.server.poll_timeout();
+            let wake_at = [deadline, self.monitor.next_deadline(iteration)].into_iter().flatten().min();
             let timeout = match buffer {
-                ReceiveBuffer::Empty => deadline.map(|deadline| deadline.saturating_duration_since(now())),
+                ReceiveBuffer::Empty => wake_at.map(|deadline| deadline.saturating_duration_since(now())),
                 ReceiveBuffer::MayHoldMore => Some(Duration::ZERO),
             };
             self.wait(&mut events, timeout);
@@ -82,10 +88,7 @@ impl EventLoop {
                 ReceiveBuffer::MayHoldMore => self.server.run_deferred_work(iteration, buffer, &mut self.effects),
             }
             self.apply_effects();
-            self.monitor.journal.update(iteration, self.journal.durable().0, self.last_queued.0);
-            if self.signals.take_report() {
-                self.figures(iteration).to_log_lines().iter().for_each(|line| info!(event = "figures"; "{line}"));
-            }
+            self.report(iteration, &events);
             self.monitor.loop_turns.record(now().saturating_duration_since(iteration));
         }
         self.finish()
@@ -151,15 +154,17 @@ impl EventLoop {
     }
 
     fn start_reload(&mut self) {
+        self.monitor.supervisor.reloading();
         if let Err(error) = self.reloader.start(self.server.loaded_users(), (self.new_wake)()) {
             report_refused_reload(&error);
+            self.monitor.supervisor.ready();
         }
     }
 
     /// One step in each iteration.
     fn handle_reload(&mut self, step: Result<ReloadStep, ReloadError>) {
         match step {
-            Ok(ReloadStep::Rows(rows)) => self.server.load(rows),
+            Ok(ReloadStep::Rows(rows)) => return self.server.load(rows),
             Ok(ReloadStep::Credentials(credentials)) => {
                 let users = credentials.users.len();
                 info!(event = "credentials_reloaded", count = users; "the credentials were read again: {users} users");
@@ -167,6 +172,7 @@ impl EventLoop {
             }
             Err(error) => report_refused_reload(&error),
         }
+        self.monitor.supervisor.ready();
     }
 
     /// Puts credentials in force and starts to make the records that the core lacks. Records that exist are not made again.
@@ -203,6 +209,25 @@ impl EventLoop {
         self.effects.flush(|to, bytes| socket.send(to, bytes));
     }
 
+    /// Tells the supervisor, the log and the clients of the status page how the server does.
+    fn report(&mut self, now: Instant, events: &Events) {
+        self.monitor.journal.update(now, self.journal.durable().0, self.last_queued.0);
+        let server = &self.server;
+        self.monitor.supervisor.report(now, || server.stats().to_string());
+        if self.signals.take_report() {
+            self.figures(now).to_log_lines().iter().for_each(|line| info!(event = "figures"; "{line}"));
+        }
+        if let Some(mut listener) = self.monitor.listener.take() {
+            let response = |resource| {
+                let shows_users = resource == Resource::Stats && self.monitor.shows_users;
+                let users = shows_users.then(|| self.server.online_users(USERS_SHOWN_MAX));
+                respond(resource, &Figures { users, ..self.figures(now) })
+            };
+            listener.run(now, self.poll.registry(), events, response);
+            self.monitor.listener = Some(listener);
+        }
+    }
+
     fn figures(&self, now: Instant) -> Figures {
         Figures {
             stats: self.server.stats(),
@@ -219,6 +244,7 @@ impl EventLoop {
     /// Waits until everything queued is durable, and acknowledges it.
     fn finish(mut self) -> Result<(), JournalError> {
         info!(event = "stopping"; "stopping");
+        self.monitor.supervisor.stopping();
         self.journal.close()?;
         let (now, socket) = (now(), self.socket);
         self.server.handle_durable(self.last_queued, &mut self.effects);

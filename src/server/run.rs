@@ -18,15 +18,15 @@ use zeroize::Zeroizing;
 use super::auth::credentials::{Credentials, RECORD_PREFIX, line_of_record};
 use super::auth::credentials_reload::CredentialsReloader;
 use super::check::{Findings, check};
-use super::cli::{LogFormat, ServeOptions};
+use super::cli::{LogFormat, ServeOptions, StatusOptions};
 use super::core::{Effects, LoadedState, Server, ServerConfig};
 use super::error::ServerError;
-use super::event_loop::{EventLoop, WAKE, Wake, now, wall_ms};
+use super::event_loop::{EventLoop, STATUS, WAKE, Wake, now, wall_ms};
 use super::io::{ServerSocket, Signals};
 use super::journal::{Forgotten, Journal, JournalError, JournalSeq, LoadSink};
 use super::logging;
 use super::port_file::{self, PortFile};
-use super::status::Monitor;
+use super::status::{Monitor, StatusListener, Supervisor};
 use crate::common::escape::{BYTE_ORDER_MARK, strip_line_ending};
 use crate::common::limits::PASSWORD_MAX_BYTES;
 use crate::common::opaque::{KeyStretching, OprfSeed, PasswordRecord};
@@ -48,13 +48,16 @@ pub fn serve_with_journal(
     // Before anything that takes time: without a handler, SIGHUP would end the server.
     let signals = Signals::handle_reload()?;
     let (log_format, port_file) = (options.log_format, options.port_file.clone());
-    let (event_loop, local_address) = prepare(options, signals, KeyStretching::Argon2id, Signals::handle_stop, open)?;
+    let (mut event_loop, local_address) =
+        prepare(options, signals, KeyStretching::Argon2id, Signals::handle_stop, open)?;
     // Removed at the very end.
     let _port_file = port_file.map(|path| PortFile::write(&path, local_address.port())).transpose()?;
     if log_format == LogFormat::Json {
         info!(event = "listening", address:% = local_address; "listening on {local_address}");
     }
     print_line(format_args!("listening on {local_address}"))?;
+    event_loop.monitor.supervisor = Supervisor::from_environment();
+    event_loop.monitor.supervisor.ready();
     Ok(event_loop.run()?)
 }
 
@@ -73,6 +76,14 @@ pub fn prepare(
     let socket = ServerSocket::bind(listen).map_err(|source| ServerError::Listen { listen, source })?;
     on_bound(&signals)?;
     let poll = Poll::new()?;
+    let mut monitor = Monitor::start(&socket.udp)?;
+    if let Some(StatusOptions { address, shows_users }) = options.status {
+        let listener = StatusListener::bind(address, poll.registry(), STATUS)
+            .map_err(|source| ServerError::Listen { listen: address, source })?;
+        let address = listener.local_addr()?;
+        info!(event = "status_page", address:% = address; "status page at http://{address}/");
+        (monitor.listener, monitor.shows_users) = (Some(listener), shows_users);
+    }
     let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
     let new_wake = move || -> Wake {
         let waker = Arc::clone(&waker);
@@ -95,7 +106,6 @@ pub fn prepare(
     let server = Server::new(config, loaded, seed, now(), wall_ms());
     let reloader = CredentialsReloader::new(options.credentials, server.version_key(), options.data);
     let credentials = credentials.versioned(&server.version_key());
-    let monitor = Monitor::start(&socket.udp)?;
     let mut event_loop = EventLoop {
         poll,
         new_wake: Box::new(new_wake),

@@ -101,6 +101,7 @@ fn run(dir: &Path, listen: SocketAddr) -> Result<(Running, SocketAddr), TestkitE
         log_level: LevelFilter::Off,
         log_format: LogFormat::Text,
         port_file: None,
+        status: None,
         quotas: Quotas::default(),
     };
     let (sender, ready) = channel();

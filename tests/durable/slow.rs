@@ -60,6 +60,7 @@ fn server_over_a_slow_disk() {
         liveness: Duration::from_secs(3),
         log_format: LogFormat::Text,
         port_file: None,
+        status: None,
         log_level: LevelFilter::Debug,
         quotas: Quotas::default(),
     };

@@ -23,6 +23,7 @@ mod secrets;
 mod server_options;
 mod server_program;
 mod sharing;
+mod status;
 mod streams;
 mod terminal;
 mod threat_limits;

@@ -2,6 +2,7 @@
 //!
 //! Every counter starts at 0 with the server and only rises. Names of files, users and addresses are in none of them.
 
+use std::fmt;
 use std::marker::PhantomData;
 
 use super::Server;
@@ -199,6 +200,12 @@ pub struct ServerStats {
     pub queued_queries: usize,
     /// When the server started, milliseconds since 1970.
     pub started_ms: u64,
+}
+
+impl fmt::Display for ServerStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} peers online, {} publications", self.sessions, self.publications)
+    }
 }
 
 /// Who is logged in, and from where.

@@ -61,7 +61,6 @@ impl Figures {
         text.0
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "the status page, next, serves it"))]
     pub fn to_json(&self) -> String {
         let Self { stats, .. } = self;
         let counters = &stats.counters;

@@ -1,7 +1,12 @@
 //! What an operator sees of a running server: its figures, over HTTP and in the log.
 
+mod connection;
 mod figures;
+mod http;
 mod kernel_drops;
+mod listener;
+mod page;
+mod supervisor;
 
 use std::fmt;
 use std::io;
@@ -9,7 +14,10 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 pub use figures::Figures;
+pub use http::Resource;
 use kernel_drops::KernelDrops;
+pub use listener::StatusListener;
+pub use supervisor::Supervisor;
 
 use super::histogram::Histogram;
 
@@ -21,6 +29,10 @@ pub struct Monitor {
     pub loop_turns: Histogram,
     pub journal: JournalWatch,
     pub kernel_drops: KernelDrops,
+    pub supervisor: Supervisor,
+    pub listener: Option<StatusListener>,
+    /// Whether the status page shows users and their addresses.
+    pub shows_users: bool,
 }
 
 impl Monitor {
@@ -30,7 +42,16 @@ impl Monitor {
             loop_turns: Histogram::default(),
             journal: JournalWatch::default(),
             kernel_drops: KernelDrops::start(socket)?,
+            supervisor: Supervisor::default(),
+            listener: None,
+            shows_users: false,
         })
+    }
+
+    /// When the event loop is to wake for them. `now` may be somewhat earlier than the time.
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let page = self.listener.as_ref().and_then(|listener| listener.next_deadline(now));
+        [page, self.supervisor.next_report()].into_iter().flatten().min()
     }
 }
 
@@ -47,6 +68,19 @@ impl fmt::Display for Health {
         match self {
             Self::Ok => write!(f, "ok"),
             Self::JournalStalled(time) => write!(f, "nothing was stored for {} seconds", time.as_secs()),
+        }
+    }
+}
+
+/// The response to a request.
+pub fn respond(resource: Resource, figures: &Figures) -> Vec<u8> {
+    match resource {
+        Resource::Page => http::page_response(page::HTML, &page::content_security_policy()),
+        Resource::Metrics => http::metrics_response(&figures.to_metrics()),
+        Resource::Stats => http::json_response(&figures.to_json()),
+        Resource::Health => {
+            let problem = (figures.health != Health::Ok).then(|| figures.health.to_string());
+            http::health_response(problem.as_deref())
         }
     }
 }

@@ -1,0 +1,85 @@
+//! One connection: reads a request, writes its response. Generic over the stream, so that tests need no socket.
+
+use std::io::{ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use super::http::{HttpError, REQUEST_MAX_BYTES, Resource, parse};
+
+/// From the start of a connection to the end of its response.
+pub const LIFETIME: Duration = Duration::from_secs(10);
+/// Read after the response, in pieces of [`REQUEST_MAX_BYTES`]: a close with unread bytes may take the response away from
+/// the client.
+const DISCARDED_PIECES_MAX: usize = 16;
+
+/// What a step has achieved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpStep {
+    /// The stream is not ready.
+    Blocked,
+    /// There may be more to do at once.
+    Ready,
+    /// A request is complete: [`HttpConnection::respond`] is next.
+    Request(Result<Resource, HttpError>),
+    /// The response is written, or the stream has ended.
+    Done,
+}
+
+pub struct HttpConnection<S> {
+    pub stream: S,
+    /// When it is closed, whatever its state.
+    pub deadline: Instant,
+    request: Vec<u8>,
+    /// Empty until the request is complete.
+    response: Vec<u8>,
+    written: usize,
+}
+
+impl<S: Read + Write> HttpConnection<S> {
+    pub fn new(now: Instant, stream: S) -> Self {
+        Self { stream, deadline: now + LIFETIME, request: Vec::new(), response: Vec::new(), written: 0 }
+    }
+
+    /// Reads or writes once.
+    pub fn step(&mut self) -> HttpStep {
+        let result = if self.response.is_empty() { self.read() } else { self.write() };
+        result.unwrap_or_else(|error| match error.kind() {
+            ErrorKind::WouldBlock => HttpStep::Blocked,
+            ErrorKind::Interrupted => HttpStep::Ready,
+            _ => HttpStep::Done,
+        })
+    }
+
+    /// Sets the response, which must not be empty.
+    pub fn respond(&mut self, response: Vec<u8>) {
+        (self.request, self.response) = (Vec::new(), response);
+    }
+
+    fn read(&mut self) -> std::io::Result<HttpStep> {
+        let mut piece = [0; REQUEST_MAX_BYTES];
+        let room = REQUEST_MAX_BYTES - self.request.len();
+        let bytes = self.stream.read(&mut piece[..room])?;
+        if bytes == 0 {
+            return Ok(HttpStep::Done);
+        }
+        self.request.extend_from_slice(&piece[..bytes]);
+        Ok(parse(&self.request).map_or(HttpStep::Ready, HttpStep::Request))
+    }
+
+    fn write(&mut self) -> std::io::Result<HttpStep> {
+        self.written += self.stream.write(&self.response[self.written..])?;
+        if self.written < self.response.len() {
+            return Ok(HttpStep::Ready);
+        }
+        let mut discarded = [0; REQUEST_MAX_BYTES];
+        for _ in 0..DISCARDED_PIECES_MAX {
+            if !self.stream.read(&mut discarded).is_ok_and(|bytes| bytes > 0) {
+                break;
+            }
+        }
+        Ok(HttpStep::Done)
+    }
+}
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

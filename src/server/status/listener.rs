@@ -1,0 +1,132 @@
+//! The status page's connections, on the event loop's poll.
+//!
+//! Defended: at most [`CONNECTIONS_MAX`] connections, each for at most 10 seconds and 4 KiB; when a new one comes and all
+//! are in use, the oldest gives way, so slow clients keep no scrape out. A turn of the event loop gives at most one
+//! response, and takes at most one piece from each connection, so no client delays a heartbeat.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use log::debug;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Registry, Token};
+
+use super::connection::{HttpConnection, HttpStep};
+use super::http::{Resource, error_response};
+
+const CONNECTIONS_MAX: usize = 16;
+/// Connections accepted in one turn.
+const ACCEPTED_PER_TURN: usize = CONNECTIONS_MAX;
+
+struct Slot {
+    connection: HttpConnection<TcpStream>,
+    /// The stream may be ready; the poll reports each change once.
+    is_ready: bool,
+}
+
+pub struct StatusListener {
+    listener: TcpListener,
+    /// Of the listener; the connections have the next ones.
+    first_token: Token,
+    slots: [Option<Slot>; CONNECTIONS_MAX],
+    may_accept_more: bool,
+    /// The slot that was served last.
+    last_served: usize,
+}
+
+impl StatusListener {
+    /// `first_token` and the [`CONNECTIONS_MAX`] tokens after it are the listener's.
+    pub fn bind(address: SocketAddr, registry: &Registry, first_token: Token) -> io::Result<Self> {
+        let mut listener = TcpListener::bind(address)?;
+        registry.register(&mut listener, first_token, Interest::READABLE)?;
+        let slots = std::array::from_fn(|_| None);
+        Ok(Self { listener, first_token, slots, may_accept_more: false, last_served: 0 })
+    }
+
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// When [`run`](Self::run) is to be called at the latest.
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let slots = || self.slots.iter().flatten();
+        if self.may_accept_more || slots().any(|slot| slot.is_ready) {
+            return Some(now);
+        }
+        slots().map(|slot| slot.connection.deadline).min()
+    }
+
+    /// Serves what is ready. `respond` makes a response.
+    pub fn run(
+        &mut self,
+        now: Instant,
+        registry: &Registry,
+        events: &Events,
+        respond: impl FnOnce(Resource) -> Vec<u8>,
+    ) {
+        for event in events {
+            match event.token().0.checked_sub(self.first_token.0) {
+                Some(0) => self.may_accept_more = true,
+                Some(number) => {
+                    self.slots.get_mut(number - 1).into_iter().flatten().for_each(|slot| slot.is_ready = true)
+                }
+                None => {}
+            }
+        }
+        for slot in &mut self.slots {
+            slot.take_if(|slot| slot.connection.deadline <= now);
+        }
+        self.accept(now, registry);
+        self.serve(respond);
+    }
+
+    fn accept(&mut self, now: Instant, registry: &Registry) {
+        for _ in 0..ACCEPTED_PER_TURN {
+            if !std::mem::take(&mut self.may_accept_more) {
+                return;
+            }
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    self.may_accept_more = true;
+                    self.add(now, registry, stream);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => debug!("the status page cannot accept a connection: {error}"),
+            }
+        }
+    }
+
+    /// A free slot, or else that of the oldest connection.
+    fn add(&mut self, now: Instant, registry: &Registry, mut stream: TcpStream) {
+        let age = |slot: &Option<Slot>| slot.as_ref().map(|slot| slot.connection.deadline);
+        let number = (0..CONNECTIONS_MAX).min_by_key(|&number| age(&self.slots[number])).expect("there are slots");
+        // Dropped before the new one is registered: closing removes it from the poll.
+        self.slots[number] = None;
+        let token = Token(self.first_token.0 + 1 + number);
+        match registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE) {
+            Ok(()) => {
+                self.slots[number] = Some(Slot { connection: HttpConnection::new(now, stream), is_ready: true });
+            }
+            Err(error) => debug!("the status page cannot serve a connection: {error}"),
+        }
+    }
+
+    /// One step for each connection that is ready, until one of them has a request to answer. The slots take turns.
+    fn serve(&mut self, respond: impl FnOnce(Resource) -> Vec<u8>) {
+        let first = self.last_served + 1;
+        for number in (first..first + CONNECTIONS_MAX).map(|number| number % CONNECTIONS_MAX) {
+            let Some(slot) = self.slots[number].as_mut().filter(|slot| slot.is_ready) else { continue };
+            match slot.connection.step() {
+                HttpStep::Blocked => slot.is_ready = false,
+                HttpStep::Ready => {}
+                HttpStep::Done => self.slots[number] = None,
+                HttpStep::Request(request) => {
+                    slot.connection.respond(request.map_or_else(error_response, respond));
+                    self.last_served = number;
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! `--status`: the page, the metrics and their limits; `SIGUSR1`; what a supervisor is told.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::test_support::{CREDENTIALS, Client, Running, TIMEOUT, TestEnv};
+
+fn env(args: &[&str]) -> (TestEnv, SocketAddr) {
+    let env = TestEnv::with(CREDENTIALS, &[&["--status", "127.0.0.1:0"], args].concat());
+    env.wait_log("status page at ");
+    let log = env.log();
+    let (_, rest) = log.split_once("status page at http://").unwrap();
+    let address = rest.split_once("/\n").unwrap().0.parse().unwrap();
+    (env, address)
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_write_timeout(Some(TIMEOUT)).unwrap();
+    stream
+}
+
+/// The whole response to bytes that are sent at once.
+fn exchange(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = connect(address);
+    stream.write_all(request).unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
+}
+
+/// The body of a response with the status 200.
+fn get(address: SocketAddr, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    let response = exchange(address, request.as_bytes());
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
+    body.to_owned()
+}
+
+fn metrics(address: SocketAddr) -> BTreeMap<String, f64> {
+    let text = get(address, "/metrics");
+    let samples = text.lines().filter(|line| !line.starts_with('#')).map(|line| line.rsplit_once(' ').unwrap());
+    samples.map(|(name, value)| (name.strip_prefix("fileshare_").unwrap().to_owned(), value.parse().unwrap())).collect()
+}
+
+/// A client logs in, publishes, searches in vain and logs out: every figure that this changes is known.
+#[test]
+fn the_figures_are_those_of_a_known_run() {
+    let (env, address) = env(&["--heartbeat", "60", "--liveness", "90"]);
+    assert_eq!(metrics(address)["sessions"], 0.0);
+    let done = env.client("hans").user().file("secret-plans", "x").run(&["pub secret-plans", "sch nothing-like-it"]);
+    done.expect_code(0);
+    let wrong = env.client("vader").user_as("vader", "wrong").run(&["lap"]);
+    assert_ne!(wrong.code, 0);
+    env.wait_log("Received XIT from hans");
+    let figures = metrics(address);
+    let expected = [
+        ("sessions", 0.0),
+        ("publications", 1.0),
+        ("logins_total{result=\"accepted\"}", 1.0),
+        ("logins_total{result=\"refused\"}", 1.0),
+        ("sessions_ended_total{reason=\"logout\"}", 1.0),
+        ("requests_total{kind=\"publish\",result=\"ok\"}", 1.0),
+        ("requests_total{kind=\"search\",result=\"ok\"}", 1.0),
+        ("requests_total{kind=\"logout\",result=\"ok\"}", 1.0),
+        ("journal_queue", 0.0),
+        ("journal_commit_seconds_count", 1.0),
+        ("kernel_drops_total", 0.0),
+        ("healthy", 1.0),
+    ];
+    for (name, value) in expected {
+        assert_eq!(figures[name], value, "{name} in {figures:?}");
+    }
+    assert!(figures["datagrams_total{direction=\"received\"}"] >= 7.0);
+    assert!(figures["loop_turn_seconds_count"] > 0.0 && figures["start_time_seconds"] > 1.7e9);
+    env.signal_server(Signal::USR1);
+    env.wait_log("fileshare_publications 1\n");
+}
+
+#[test]
+fn names_never_show_and_users_only_if_asked_for() {
+    let look = |args: &[&str]| {
+        let (env, address) = env(args);
+        let hans = env
+            .client("hans")
+            .user()
+            .file("secret-plans", "x")
+            .stay(&["pub secret-plans"], &["File published successfully"]);
+        env.wait_log("Sent OK to hans");
+        let pages = ["/", "/metrics", "/stats.json", "/healthz"].map(|path| get(address, path));
+        assert!(!pages.concat().contains("secret-plans"));
+        hans.kill();
+        pages
+    };
+    let hidden = look(&[]);
+    assert!(!hidden.concat().contains("hans"));
+    let shown = look(&["--status-users"]);
+    let stats: Value = serde_json::from_str(&shown[2]).unwrap();
+    assert_eq!(stats["users"][0]["user"], json!("hans"));
+    assert!(stats["users"][0]["address"].as_str().unwrap().starts_with("127.0.0.1:"));
+    assert!(!shown[1].contains("hans") && !shown[0].contains("hans"));
+    assert_eq!(shown[3], "ok\n");
+}
+
+#[test]
+fn hostile_requests_cost_little_and_keep_no_scrape_out() {
+    let (env, address) = env(&[]);
+    // More than there is room for: the oldest give way.
+    let slow: Vec<_> = (0..40)
+        .map(|number| {
+            let mut stream = connect(address);
+            let start: &[u8] = if number % 2 == 0 { b"" } else { b"GET /metrics HT" };
+            stream.write_all(start).unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(get(address, "/healthz"), "ok\n");
+    for mut stream in &slow[..20] {
+        assert!(!matches!(stream.read(&mut [0; 9]), Ok(1..)), "closed without a response");
+    }
+    let endless = [b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ".as_slice(), &[b'x'; 6_000]].concat();
+    let status = |request: &[u8]| exchange(address, request).split_whitespace().nth(1).unwrap().to_owned();
+    assert_eq!(status(&endless), "431");
+    assert_eq!(status(b"\x16\x03\x01 junk\r\n\r\n"), "400");
+    assert_eq!(status(b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n"), "421");
+    assert_eq!(status(b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\n"), "405");
+    assert_eq!(status(b"GET /credentials.txt HTTP/1.1\r\nHost: localhost\r\n\r\n"), "404");
+    assert_eq!(status(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\n\r\njunk"), "200");
+    // The receiver may be gone before all is sent: only the server matters.
+    let mut huge = connect(address);
+    let _ = huge.write_all(&vec![b'x'; 1 << 20]);
+    assert_eq!(get(address, "/healthz"), "ok\n");
+    env.client("hans").user().run(&["lap"]).expect_code(0);
+}
+
+#[test]
+fn the_status_address_must_be_free() {
+    let (_env, address) = env(&[]);
+    let other = TestEnv::stopped(CREDENTIALS);
+    let mut command = other.server_command();
+    command.args(["0", "--status", &address.to_string()]);
+    let done = Running::start("server", command).finish();
+    done.expect_code(1);
+    assert!(done.one_line_of_stderr().starts_with(&format!("server: cannot listen on {address}: ")), "{done:?}");
+}
+
+/// A supervisor's socket, which a server is started with.
+struct FakeSupervisor(UnixDatagram);
+
+impl FakeSupervisor {
+    fn start(env: &TestEnv, watchdog_us: Option<&str>) -> (Self, Running) {
+        let path = env.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        let mut command = env.server_command();
+        command.arg("0").env("NOTIFY_SOCKET", path);
+        watchdog_us.map(|us| command.env("WATCHDOG_USEC", us));
+        (Self(socket), Running::start("server", command))
+    }
+
+    fn next(&self) -> String {
+        let mut bytes = [0; 1_000];
+        let count = self.0.recv(&mut bytes).unwrap();
+        String::from_utf8(bytes[..count].to_vec()).unwrap()
+    }
+
+    /// The next message that is no status.
+    fn next_state(&self) -> String {
+        std::iter::repeat_with(|| self.next()).find(|message| !message.contains("STATUS=")).unwrap()
+    }
+}
+
+#[test]
+fn a_supervisor_is_told_each_state() {
+    let env = TestEnv::stopped(CREDENTIALS);
+    let (supervisor, mut server) = FakeSupervisor::start(&env, None);
+    assert_eq!(supervisor.next(), "READY=1");
+    let port = server.next_line().rsplit_once(':').unwrap().1.parse().unwrap();
+    assert_eq!(supervisor.next(), "STATUS=0 peers online, 0 publications");
+    Client::new(env.path(), "hans", "127.0.0.1", port).user().run(&["lap"]).expect_code(0);
+    server.signal(Signal::HUP);
+    assert!(supervisor.next_state().starts_with("RELOADING=1\nMONOTONIC_USEC="));
+    assert_eq!(supervisor.next_state(), "READY=1");
+    env.write_credentials("nonsense\n");
+    server.signal(Signal::HUP);
+    assert!(supervisor.next_state().starts_with("RELOADING=1\n"));
+    assert_eq!(supervisor.next_state(), "READY=1", "the old credentials stay in force");
+    server.signal(Signal::TERM);
+    assert_eq!(supervisor.next_state(), "STOPPING=1");
+    server.finish().expect_code(0);
+}
+
+#[test]
+fn a_loop_that_is_stuck_feeds_no_watchdog() {
+    let env = TestEnv::stopped(CREDENTIALS);
+    let (supervisor, server) = FakeSupervisor::start(&env, Some("100000"));
+    assert_eq!(supervisor.next(), "READY=1");
+    for _ in 0..3 {
+        assert!(supervisor.next().starts_with("WATCHDOG=1\nSTATUS="), "an idle loop wakes for it");
+    }
+    server.signal(Signal::STOP);
+    let proc_stat = format!("/proc/{}/stat", server.id());
+    while !std::fs::read_to_string(&proc_stat).unwrap().contains(") T ") {
+        std::thread::yield_now();
+    }
+    supervisor.0.set_nonblocking(true).unwrap();
+    while supervisor.0.recv(&mut [0; 1_000]).is_ok() {}
+    supervisor.0.set_nonblocking(false).unwrap();
+    supervisor.0.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    assert!(supervisor.0.recv(&mut [0; 1_000]).is_err(), "nothing in five times the watchdog's time");
+    server.signal(Signal::CONT);
+    supervisor.0.set_read_timeout(Some(TIMEOUT)).unwrap();
+    assert!(supervisor.next().starts_with("WATCHDOG=1\n"));
+    server.signal(Signal::TERM);
+    server.finish().expect_code(0);
+}
