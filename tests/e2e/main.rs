@@ -13,6 +13,7 @@ mod commands;
 mod edge_cases;
 mod edge_cases_files;
 mod edge_cases_login;
+mod events;
 mod exit_status;
 mod job_control;
 mod json;
