@@ -107,7 +107,7 @@ fn run_with(
     }
     let state = Arc::<CommandState>::default();
     let runner = if options.attach {
-        Runner::Attached(attach(&options, &output, &state)?)
+        Runner::Attached(attach(&options, &mode, &output, &state)?)
     } else {
         create_context(&options, &mode, &terminal, &output, &state, &sender)?
     };
@@ -197,7 +197,12 @@ impl InputMode {
 }
 
 /// Attaches to the client that the options name.
-fn attach(options: &Options, output: &Output, state: &Arc<CommandState>) -> Result<AttachedSide, StartupError> {
+fn attach(
+    options: &Options,
+    mode: &InputMode,
+    output: &Output,
+    state: &Arc<CommandState>,
+) -> Result<AttachedSide, StartupError> {
     let servers = options.server.as_deref().zip(options.port).map(|(server, port)| {
         resolve(server, port).map_err(|error| StartupError::Server { server: server.into(), error })
     });
@@ -209,7 +214,14 @@ fn attach(options: &Options, output: &Output, state: &Arc<CommandState>) -> Resu
         wants_progress: output.wants_progress(),
         json: options.json,
     };
-    let side = AttachedSide::attach(user, servers.as_deref(), &side, output.clone(), Arc::clone(state));
+    let side = AttachedSide::attach(
+        user,
+        servers.as_deref(),
+        &side,
+        output.clone(),
+        Arc::clone(state),
+        content_pipes(options, mode),
+    );
     side.map_err(|error| StartupError::Attach { code: (&error).into(), why: error.to_string() })
 }
 

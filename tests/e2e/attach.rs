@@ -210,3 +210,22 @@ fn a_client_that_does_not_answer_and_a_folder_of_others_are_one_line() {
     assert!(noted.one_line_of_stderr().contains("no control socket"), "{noted:?}");
     env.client("hans").user().args(["--no-control"]).run(&["lap"]).expect_code(0);
 }
+
+#[test]
+fn contents_go_through_the_streams_of_the_attached_side() {
+    let env = TestEnv::new();
+    let content = "line\n".repeat(100_000);
+    let vader = env.client("vader").file("log.txt", &content).user();
+    let _vader = vader.stay(&["pub log.txt"], &["File published successfully"]);
+    let _hans = serving(&env, "hans");
+    let cat = attached(&env, "hans").run(&["cat log.txt", "cat nothing"]);
+    assert_eq!((cat.code, cat.stdout == content), (5, true), "{}", cat.stderr);
+    attached(&env, "hans").run(&["get -o - log.txt"]).expect_code(0);
+    attached(&env, "hans").args(["--json"]).run(&["cat log.txt"]).expect_code(2);
+
+    let mut publishing = attached(&env, "hans").commands(&["pub --stdin notes.txt"]).spawn();
+    publishing.send("first");
+    publishing.finish().expect(0, &["File published successfully"]);
+    assert_eq!(fs::read(env.path().join("folders/hans/notes.txt")).unwrap(), b"first\n");
+    attached(&env, "hans").pipe(&["pub --stdin x"]).expect_code(2);
+}

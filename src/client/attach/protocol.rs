@@ -2,15 +2,25 @@
 //! [`SideOptions`]; then come the input lines of `--json` with ids, and [`CancelLine`]s, one way, and the lines of `--json`
 //! the other way.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
+use rustix::cmsg_space;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::client::download::OnExists;
 use crate::client::ui::message::CommandId;
+use crate::common::sync::lock;
 
 /// Longest line, bytes: more than a line of 1 MiB takes as JSON, unless it is made of control characters.
 pub const LINE_MAX_BYTES: usize = 4 << 20;
@@ -54,6 +64,38 @@ pub struct CommandLine<'a> {
     pub command: &'a str,
 }
 
+/// Writes a line, and passes a descriptor with its first byte.
+pub fn write_with_descriptor(mut stream: &UnixStream, line: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor];
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let sent = sendmsg(stream, &[IoSlice::new(line.as_bytes())], &mut control, SendFlags::NOSIGNAL)?;
+    stream.write_all(&line.as_bytes()[sent..])
+}
+
+/// Reads from a stream, and takes the descriptors that come with its bytes.
+pub struct DescriptorReader {
+    pub stream: UnixStream,
+    /// The one that came last.
+    pub descriptor: Arc<Mutex<Option<OwnedFd>>>,
+}
+
+impl Read for DescriptorReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        // A read ends before the bytes of the next descriptor: each belongs to the line that begins here.
+        let received = recvmsg(&self.stream, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                *lock(&self.descriptor) = descriptors.last();
+            }
+        }
+        Ok(received.bytes)
+    }
+}
+
 /// The next line without its end; `None` at the end of the stream. An error if it is longer than [`LINE_MAX_BYTES`] or
 /// incomplete.
 pub fn read_line(reader: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
@@ -91,6 +133,26 @@ mod tests {
         assert_eq!(read_line(&mut reader).unwrap(), None);
         let long = vec![b'x'; LINE_MAX_BYTES + 1];
         assert_eq!(read_line(&mut long.as_slice()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_descriptor_comes_with_the_line_it_was_sent_with() {
+        let (sender, receiver) = UnixStream::pair().unwrap();
+        let descriptor = Arc::<Mutex<Option<OwnedFd>>>::default();
+        let reader = DescriptorReader { stream: receiver, descriptor: Arc::clone(&descriptor) };
+        let mut reader = io::BufReader::new(reader);
+        let (mut passed_reader, passed) = io::pipe().unwrap();
+        (&sender).write_all(b"first\n").unwrap();
+        write_with_descriptor(&sender, "second\n", std::os::fd::AsFd::as_fd(&passed)).unwrap();
+        drop((sender, passed));
+        assert_eq!(read_line(&mut reader).unwrap().unwrap(), b"first");
+        assert!(descriptor.lock().unwrap().is_none());
+        assert_eq!(read_line(&mut reader).unwrap().unwrap(), b"second");
+        let passed = descriptor.lock().unwrap().take().unwrap();
+        std::fs::File::from(passed).write_all(b"content").unwrap();
+        let mut content = String::new();
+        passed_reader.read_to_string(&mut content).unwrap();
+        assert_eq!(content, "content");
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! Each has two threads: one reads its lines, so that a cancellation arrives while a command runs, and one runs its commands
 //! and waits for its reader. Progress and events never wait: what does not fit is dropped and counted.
 
+use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -17,7 +19,7 @@ use rustix::process::getuid;
 use zeroize::Zeroizing;
 
 use super::folder::{ControlFolder, LockedSocket, candidates, check_peer, socket_name};
-use super::protocol::{CancelLine, Greeting, SideOptions, read_line, read_value, to_line};
+use super::protocol::{CancelLine, DescriptorReader, Greeting, SideOptions, read_line, read_value, to_line};
 use crate::client::commands::{CommandContext, CommandState, ContentPipes, LocalControl};
 use crate::client::download::{DownloadOptions, SaveAs};
 use crate::client::engine::ClientEngine;
@@ -28,6 +30,7 @@ use crate::client::transport::Waker;
 use crate::client::ui::message::{CommandId, Message, MessageBody, Note, NoteLevel};
 use crate::client::ui::output::{CommandRun, MessageSink, Output};
 use crate::client::ui::password::{PasswordError, PasswordSource};
+use crate::client::ui::standard_stream::StandardStream;
 use crate::common::escape::display_path;
 use crate::common::sync::lock;
 use crate::common::threads;
@@ -161,7 +164,9 @@ impl ControlSocket {
         stream.set_write_timeout(Some(OPTIONS_TIMEOUT))?;
         stream.set_read_timeout(Some(OPTIONS_TIMEOUT))?;
         stream.write_all(to_line(greeting).as_bytes())?;
-        let mut reader = BufReader::new(stream.try_clone()?);
+        let descriptor = Arc::<Mutex<Option<OwnedFd>>>::default();
+        let input = DescriptorReader { stream: stream.try_clone()?, descriptor: Arc::clone(&descriptor) };
+        let mut reader = BufReader::new(input);
         let options: SideOptions = match read_value(&mut reader) {
             Ok(options) => options,
             Err(error) => {
@@ -190,10 +195,10 @@ impl ControlSocket {
         let (sender, commands) = sync_channel(COMMANDS_QUEUED_MAX);
         let to_cancel = Arc::clone(&cancelled);
         threads::spawn("attached input", move || {
-            read_commands(&mut reader, &sender, &state, &to_cancel);
+            read_commands(&mut reader, &descriptor, &sender, &state, &to_cancel);
             state.close();
         })?;
-        let side = ServedSide { context, control: Arc::clone(self), cancelled };
+        let side = ServedSide { context, control: Arc::clone(self), cancelled, descriptor: Mutex::default() };
         match side.run(&commands) {
             // For the attached side the end of the connection is the end of this process.
             SideExit::Stop => std::mem::forget(stream),
@@ -222,8 +227,9 @@ impl LocalControl for ControlSocket {
 
 /// Reads lines until the end of the stream; passes on commands and cancels the one that is to be cancelled.
 fn read_commands(
-    reader: &mut BufReader<UnixStream>,
-    commands: &SyncSender<Zeroizing<Vec<u8>>>,
+    reader: &mut BufReader<DescriptorReader>,
+    descriptor: &Mutex<Option<OwnedFd>>,
+    commands: &SyncSender<SideLine>,
     state: &CommandState,
     to_cancel: &Mutex<Option<CommandId>>,
 ) {
@@ -233,8 +239,12 @@ fn read_commands(
                 *lock(to_cancel) = Some(cancel);
                 state.cancel();
             }
-            Err(_) if commands.send(Zeroizing::new(line)).is_err() => return,
-            Err(_) => {}
+            Err(_) => {
+                let line = SideLine { line: Zeroizing::new(line), descriptor: lock(descriptor).take() };
+                if commands.send(line).is_err() {
+                    return;
+                }
+            }
         }
     }
 }
@@ -246,22 +256,33 @@ enum SideExit {
     Stop,
 }
 
+/// A line of an attached side.
+struct SideLine {
+    /// May hold a password.
+    line: Zeroizing<Vec<u8>>,
+    /// For the content of a file.
+    descriptor: Option<OwnedFd>,
+}
+
 struct ServedSide {
     context: CommandContext,
     control: Arc<ControlSocket>,
     /// The command to cancel, also if it has not begun when that is asked for.
     cancelled: Arc<Mutex<Option<CommandId>>>,
+    /// Of the command that runs.
+    descriptor: Mutex<Option<OwnedFd>>,
 }
 
 impl ServedSide {
-    fn run(&self, commands: &Receiver<Zeroizing<Vec<u8>>>) -> SideExit {
+    fn run(&self, commands: &Receiver<SideLine>) -> SideExit {
         let shell = Shell {
             output: self.context.output.clone(),
             state: Arc::clone(&self.context.state),
             reads_json: true,
             runner: self,
         };
-        for line in commands {
+        for SideLine { line, descriptor } in commands {
+            *lock(&self.descriptor) = descriptor;
             if shell.output.has_ended() {
                 break;
             }
@@ -279,12 +300,28 @@ impl CommandRunner for ServedSide {
         if lock(&self.cancelled).as_ref() == Some(run.id()) {
             self.context.state.cancel();
         }
-        run_command(&self.context.of_command(run), command)
+        let pipes = pipes_for(&command, lock(&self.descriptor).take());
+        run_command(&CommandContext { pipes, ..self.context.of_command(run) }, command)
     }
 
     fn stop(&self, _: &CommandRun) {
         (self.control.on_stop)();
     }
+}
+
+/// The standard input or output of the attached side, as the command needs it.
+fn pipes_for(command: &Command, descriptor: Option<OwnedFd>) -> ContentPipes {
+    let mut pipes = ContentPipes::default();
+    match (command, descriptor) {
+        (Command::Pub { stdin: true, .. }, Some(descriptor)) => {
+            pipes.input = Some(Arc::new(Mutex::new(File::from(descriptor))));
+        }
+        (Command::Cat { .. }, Some(descriptor)) => {
+            pipes.output = Some(Arc::new(Mutex::new(StandardStream::passed(descriptor))));
+        }
+        _ => {}
+    }
+    pipes
 }
 
 /// An attached side has no password to give: its client is logged in.

@@ -1,16 +1,19 @@
 //! The end of a process that was started with `--attach`: finds the running client, has it run commands, and passes their
 //! messages on to its own output, by which they look as if they were typed there.
 
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader, IsTerminal, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, bounded, select};
 
 use super::folder::{ANSWER_TIMEOUT, ControlFolder, candidates};
-use super::protocol::{CancelLine, CommandLine, Greeting, SideOptions, read_line, read_value, to_line};
-use crate::client::commands::CommandState;
+use super::protocol::{
+    CancelLine, CommandLine, Greeting, SideOptions, read_line, read_value, to_line, write_with_descriptor,
+};
+use crate::client::commands::{CommandState, ContentPipes};
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::Command;
 use crate::client::shell::{CommandRunner, Shell};
@@ -117,6 +120,8 @@ pub struct AttachedSide {
     messages: Receiver<Message>,
     output: Output,
     state: Arc<CommandState>,
+    /// Which of this process's streams are free for the content of files.
+    pipes: ContentPipes,
 }
 
 impl AttachedSide {
@@ -127,6 +132,7 @@ impl AttachedSide {
         options: &SideOptions,
         output: Output,
         state: Arc<CommandState>,
+        pipes: ContentPipes,
     ) -> Result<Self, AttachError> {
         let (mut found, troubles) = find(user, servers);
         if found.len() > 1 {
@@ -145,7 +151,7 @@ impl AttachedSide {
                     }
                 }
             })?;
-            Ok(Self { stream: Mutex::new(stream), messages, output, state })
+            Ok(Self { stream: Mutex::new(stream), messages, output, state, pipes })
         };
         connect().map_err(AttachError::Refused)
     }
@@ -157,6 +163,26 @@ impl AttachedSide {
 
     fn send(&self, line: &str) -> bool {
         lock(&self.stream).write_all(line.as_bytes()).is_ok()
+    }
+
+    /// Sends a command, with standard input or output if it needs one that is free.
+    fn send_command(&self, command: &Command, line: &str) -> io::Result<()> {
+        let mut stream = lock(&self.stream);
+        match command {
+            Command::Cat { .. } if self.pipes.output.is_some() => {
+                write_with_descriptor(&stream, line, rustix::stdio::stdout())
+            }
+            Command::Pub { stdin: true, .. } if self.pipes.input.is_some() => {
+                if io::stdin().is_terminal() {
+                    // A terminal stops a process that reads from it in the background, as the running client may be.
+                    let (reader, mut writer) = io::pipe()?;
+                    threads::spawn("input", move || io::copy(&mut io::stdin(), &mut writer))?;
+                    return write_with_descriptor(&stream, line, reader.as_fd());
+                }
+                write_with_descriptor(&stream, line, rustix::stdio::stdin())
+            }
+            _ => stream.write_all(line.as_bytes()),
+        }
     }
 
     /// Shows the messages of a command until its end. `None`: the client has ended before it.
@@ -179,11 +205,11 @@ impl AttachedSide {
 }
 
 impl CommandRunner for AttachedSide {
-    fn run(&self, run: &CommandRun, _: Command, line: &[u8]) -> ExitCode {
+    fn run(&self, run: &CommandRun, typed: Command, line: &[u8]) -> ExitCode {
         // Only a password may be something else; the running client is logged in, and takes none.
         let command = String::from_utf8_lossy(line);
-        let is_sent = self.send(&to_line(&CommandLine { id: run.id(), command: &command }));
-        if let Some(code) = is_sent.then(|| self.show_until_end(run)).flatten() {
+        let sent = self.send_command(&typed, &to_line(&CommandLine { id: run.id(), command: &command }));
+        if let Some(code) = sent.is_ok().then(|| self.show_until_end(run)).flatten() {
             return code;
         }
         self.state.close();

@@ -1,13 +1,20 @@
 //! Standard output and standard error, unbuffered: what a write returns is what has happened to the bytes.
 
 use std::io::{self, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 /// A stream that other programs may have set to non-blocking: a full pipe is waited for, and is not an error.
-pub struct StandardStream(BorrowedFd<'static>);
+pub struct StandardStream<F = BorrowedFd<'static>>(F);
+
+impl<F: AsFd> StandardStream<F> {
+    /// The standard stream of another process.
+    pub fn passed(descriptor: F) -> Self {
+        Self(descriptor)
+    }
+}
 
 impl StandardStream {
     pub fn stdout() -> Self {
@@ -19,10 +26,10 @@ impl StandardStream {
     }
 }
 
-impl Write for StandardStream {
+impl<F: AsFd> Write for StandardStream<F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match rustix::io::write(self.0, bytes) {
+            match rustix::io::write(&self.0, bytes) {
                 Err(Errno::AGAIN) => match poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None) {
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(errno) => return Err(errno.into()),
@@ -40,7 +47,6 @@ impl Write for StandardStream {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::os::fd::AsFd;
 
     use super::*;
 
