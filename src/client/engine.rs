@@ -19,7 +19,7 @@ use crate::common::crypto::Secret;
 use crate::common::escape::{display_path, escape_controls};
 use crate::common::handshake_keys::SessionParams;
 use crate::common::opaque::KeyStretching;
-use crate::common::types::UserName;
+use crate::common::types::{FileName, UserName};
 
 /// How many times the client tries to find a port that is free on every address that faces the server.
 const PORT_TRIES: usize = 16;
@@ -89,8 +89,8 @@ pub struct EngineConfig<'a> {
     pub stretching: KeyStretching,
 }
 
-/// What happens to the session, as far as a user is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What happens to the session and the publications, as far as a user is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionEvent {
     /// The server has been silent for the liveness time; the client reconnects.
     ConnectionLost,
@@ -101,6 +101,8 @@ pub enum SessionEvent {
     Resynced {
         files: usize,
     },
+    /// A peer has asked for a file that is not what was published any more. Once for each publication.
+    FileChanged(FileName),
 }
 
 /// See the [module](self). Dropping it ends uploads and session without a message to the server: see
@@ -123,7 +125,7 @@ pub struct ClientEngine {
 
 impl ClientEngine {
     /// Constructs the components and connects them. Nothing is sent to the server yet. `on_event` is called on the control
-    /// thread; it must not block.
+    /// thread and on those of uploads; it must not block.
     pub fn start(
         config: &EngineConfig<'_>,
         on_event: impl Fn(SessionEvent) + Send + Sync + 'static,
@@ -138,7 +140,10 @@ impl ClientEngine {
         let files = files.map_err(in_dir)?;
         let uploads = UploadService::new(Arc::clone(&files), slots_within(config.upload_slots, config.limit_rate));
         let listeners = listen(config, &servers, &uploads)?;
-        let observer = EngineObserver { uploads: Arc::clone(&uploads), on_event: Box::new(on_event) };
+        let on_event = Arc::new(on_event);
+        let on_changed = Arc::clone(&on_event);
+        uploads.set_on_changed(move |name| on_changed(SessionEvent::FileChanged(name.clone())));
+        let observer = EngineObserver { uploads: Arc::clone(&uploads), on_event };
         let session =
             SessionConfig { servers: servers.clone(), tcp_port: listeners[0].port(), stretching: config.stretching };
         let control = ControlHandle::start(session, Arc::new(observer)).map_err(StartupError::System)?;
@@ -201,17 +206,19 @@ where
 /// Gives the keys of tickets to the upload service, and passes on what concerns the user.
 struct EngineObserver {
     uploads: Arc<UploadService>,
-    on_event: Box<dyn Fn(SessionEvent) + Send + Sync>,
+    on_event: Arc<dyn Fn(SessionEvent) + Send + Sync>,
 }
 
 impl EngineObserver {
     fn report(&self, event: SessionEvent) {
-        self.uploads.events().publish(match event {
-            SessionEvent::ConnectionLost => EventKind::ConnectionLost,
-            SessionEvent::Reconnected => EventKind::Reconnected,
-            SessionEvent::LoggedOut => EventKind::LoggedOut,
-            SessionEvent::Resynced { files } => EventKind::Resynced { files: files as u64 },
-        });
+        let kind = match event {
+            SessionEvent::ConnectionLost => Some(EventKind::ConnectionLost),
+            SessionEvent::Reconnected => Some(EventKind::Reconnected),
+            SessionEvent::LoggedOut => Some(EventKind::LoggedOut),
+            SessionEvent::Resynced { files } => Some(EventKind::Resynced { files: files as u64 }),
+            SessionEvent::FileChanged(_) => None,
+        };
+        kind.into_iter().for_each(|kind| self.uploads.events().publish(kind));
         (self.on_event)(event);
     }
 }

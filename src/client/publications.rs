@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::ops::Bound;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ const AUDIENCES_MAX_MEMBERS: usize = 4_000_000;
 pub(crate) struct Publication {
     pub content: Content,
     audience: Arc<Audience>,
+    /// The user was told that the file is not what was published any more.
+    pub is_reported_changed: AtomicBool,
 }
 
 /// All publications of the user. See the module.
@@ -221,7 +224,10 @@ impl PublicationTable {
                 audience
             }
         };
-        self.published.insert(name.clone(), Arc::new(Publication { content, audience }));
+        self.published.insert(
+            name.clone(),
+            Arc::new(Publication { content, audience, is_reported_changed: AtomicBool::new(false) }),
+        );
     }
 
     /// Over all distinct audiences.

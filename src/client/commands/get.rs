@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::get_select::{ResultLine, Selection, select};
+use super::get_select::{ResultLine, Selection, select, short_hash};
 use super::reshare::Reshare;
 use super::{CommandContext, Verb};
 use crate::client::control::RequestError;
@@ -29,7 +29,7 @@ pub struct GetOptions {
 /// Downloads `files`.
 pub fn run(context: &CommandContext, files: &[PathArg], options: GetOptions) -> ExitCode {
     let folder = matches!(options.save_as, SaveAs::OwnName).then_some(&*context.files);
-    let selection = match select(&context.server, folder, files) {
+    let mut selection = match select(&context.server, folder, files) {
         Ok(selection) => selection,
         Err(RequestError::NotAuthenticated) => return context.not_authenticated(Verb::Get),
         Err(error) => return report_unresolvable(context, files, &error),
@@ -40,13 +40,15 @@ pub fn run(context: &CommandContext, files: &[PathArg], options: GetOptions) -> 
     let GetOptions { share, dry_run, save_as } = options;
     let options = DownloadOptions { save_as, ..context.download_options.clone() };
     if dry_run {
-        print_plan(context, &selection, &options)
-    } else if share {
+        return print_plan(context, &selection, &options);
+    }
+    let selected = selection.add_alternatives();
+    if share {
         let reshare = Reshare::new(context, &selection.items);
-        let results = download_and_report(context, &selection, &options, Some(&reshare));
+        let results = download_and_report(context, &selection, selected, &options, Some(&reshare));
         results.status.first_failure(reshare.finish(&results.saved))
     } else {
-        download_and_report(context, &selection, &options, None).status
+        download_and_report(context, &selection, selected, &options, None).status
     }
 }
 
@@ -57,18 +59,24 @@ struct Results {
     saved: BTreeSet<usize>,
 }
 
+/// Downloads the first `selected` items, and of those whose sources have all changed their files the next content.
 fn download_and_report(
     context: &CommandContext,
     selection: &Selection,
+    selected: usize,
     options: &DownloadOptions,
     reshare: Option<&Reshare>,
 ) -> Results {
     let reporter = OrderedReporter::new(context, selection, reshare);
     reporter.flush_ready();
-    if !selection.items.is_empty() {
-        let cancelled = context.state.cancelled();
-        let on_report = |report| reporter.on_report(report);
-        context.downloader.fetch(&selection.items, options, &cancelled, &on_report);
+    let cancelled = context.state.cancelled();
+    let mut wanted: Vec<usize> = (0..selected).collect();
+    while !wanted.is_empty() {
+        reporter.expect_bytes(&wanted);
+        let items: Vec<NamedContent> = wanted.iter().map(|&index| selection.items[index].clone()).collect();
+        let on_report = |report: DownloadReport| reporter.on_report(report.renumbered(&wanted));
+        context.downloader.fetch(&items, options, &cancelled, &on_report);
+        wanted = reporter.alternatives_of(&wanted);
     }
     reporter.into_results()
 }
@@ -142,6 +150,7 @@ pub(super) fn report_notes(context: &CommandContext, items: &[NamedContent], rep
         DownloadReport::SourceDropped { index, user, reason } => {
             context.output.info(format!("{}: dropped the source {user}: {reason}", items[*index].name));
         }
+        DownloadReport::Note(note) => context.output.info(note),
         DownloadReport::Received { .. }
         | DownloadReport::Resumed { .. }
         | DownloadReport::Started(..)
@@ -169,7 +178,7 @@ struct OrderedReporter<'a> {
     transfers: Vec<Transfer>,
     /// Verified bytes of all items.
     total_verified: Cell<u64>,
-    total_bytes: u64,
+    total_bytes: Cell<u64>,
     state: RefCell<ReporterState>,
 }
 
@@ -205,7 +214,7 @@ impl<'a> OrderedReporter<'a> {
             started: clock(),
             transfers: selection.items.iter().map(|_| Transfer::default()).collect(),
             total_verified: Cell::new(0),
-            total_bytes: selection.items.iter().fold(0, |sum, item| sum.saturating_add(item.content.size)),
+            total_bytes: Cell::new(0),
             state: RefCell::new(ReporterState { outcomes, next_line: 0, status: ExitCode::Success }),
         }
     }
@@ -217,14 +226,44 @@ impl<'a> OrderedReporter<'a> {
             let code = match line {
                 ResultLine::NotFound(name) => print_failure(self.context, not_found(name)),
                 ResultLine::Confusable(name) => print_failure(self.context, confusable(name)),
-                ResultLine::Item(index) => match &state.outcomes[*index] {
-                    Some(outcome) => self.print(*index, outcome),
-                    None => break,
-                },
+                ResultLine::Item(index) => {
+                    let mut index = *index;
+                    while let Some(next) = self.next_of(&state, index) {
+                        index = next;
+                    }
+                    match &state.outcomes[index] {
+                        Some(outcome) => self.print(index, outcome),
+                        None => break,
+                    }
+                }
             };
             state.status = state.status.first_failure(code);
             state.next_line += 1;
         }
+    }
+
+    /// These items will be downloaded.
+    fn expect_bytes(&self, items: &[usize]) {
+        let bytes = |sum: u64, &index: &usize| sum.saturating_add(self.selection.items[index].content.size);
+        self.total_bytes.set(items.iter().fold(self.total_bytes.get(), bytes));
+    }
+
+    /// What is to be downloaded next, since the sources of these items have changed their files.
+    fn alternatives_of(&self, items: &[usize]) -> Vec<usize> {
+        let state = self.state.borrow();
+        let next = items.iter().filter_map(|&index| self.next_of(&state, index)).collect::<Vec<_>>();
+        for item in next.iter().map(|&index| &self.selection.items[index]) {
+            let NamedContent { name, content } = item;
+            let hash = short_hash(&content.hash);
+            self.context.output.info(format!("{name}: its sources have changed the file; taking {name}#{hash}"));
+        }
+        next
+    }
+
+    fn next_of(&self, state: &ReporterState, index: usize) -> Option<usize> {
+        let outcome = state.outcomes[index].as_ref()?;
+        let has_changed = matches!(outcome.of_download, DownloadOutcome::Failed(DownloadError::Changed(_)));
+        self.selection.next.get(&index).filter(|_| has_changed).copied()
     }
 
     fn print(&self, index: usize, outcome: &Outcome) -> ExitCode {
@@ -274,7 +313,7 @@ impl<'a> OrderedReporter<'a> {
                 let all_done = self.total_verified.get() + done - self.transfers[index].verified_bytes.replace(done);
                 self.total_verified.set(all_done);
                 let item = &self.selection.items[index];
-                let all = ByteCount { done: all_done, total: self.total_bytes };
+                let all = ByteCount { done: all_done, total: self.total_bytes.get() };
                 self.meter.update(item.name.as_str(), ByteCount { done, total: item.content.size }, all);
             }
             (DownloadReport::Resumed { index, bytes }, _) => self.transfers[index].resumed_bytes.set(bytes),
@@ -295,7 +334,7 @@ impl<'a> OrderedReporter<'a> {
                 }
                 self.flush_ready();
             }
-            (DownloadReport::Waiting(..) | DownloadReport::SourceDropped { .. }, _) => {}
+            (DownloadReport::Waiting(..) | DownloadReport::Note(_) | DownloadReport::SourceDropped { .. }, _) => {}
         }
     }
 }

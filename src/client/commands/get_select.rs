@@ -29,6 +29,11 @@ pub(super) struct Selection {
     pub lines: Vec<ResultLine>,
     /// What is to be downloaded, each once.
     pub items: Vec<NamedContent>,
+    /// The other contents of the same names, by the index of the item, the best first.
+    alternatives: BTreeMap<usize, Vec<NamedContent>>,
+    /// Of an item, the one that is downloaded if its sources have changed their files. See
+    /// [`add_alternatives`](Self::add_alternatives).
+    pub next: BTreeMap<usize, usize>,
     /// Alternative contents of the same names.
     pub notes: Vec<String>,
     indices: HashMap<(FileName, ContentHash, u64), usize>,
@@ -84,6 +89,19 @@ fn resolve_names(server: &ServerApi, selectors: &[Option<Selector>]) -> Result<C
 }
 
 impl Selection {
+    /// Appends the other contents to the items. Returns how many items there were.
+    pub fn add_alternatives(&mut self) -> usize {
+        let selected = self.items.len();
+        for (mut index, alternatives) in std::mem::take(&mut self.alternatives) {
+            for alternative in alternatives {
+                self.next.insert(index, self.items.len());
+                index = self.items.len();
+                self.items.push(alternative);
+            }
+        }
+        selected
+    }
+
     /// A file of exactly that name, or else the content that `name#hex` names. Returns whether there is one.
     fn add_name(&mut self, contents: &ContentsByName, name: Option<&FileName>, pinned: Option<&Pinned>) -> bool {
         let named: Vec<&AvailableContent> = name.and_then(|name| contents.get(name)).into_iter().flatten().collect();
@@ -167,6 +185,11 @@ impl Selection {
         self.lines.push(ResultLine::Item(index));
         if index == next {
             self.items.push(NamedContent { name: best.name.clone(), content: best.content });
+            let mut others: Vec<&AvailableContent> =
+                entries.iter().filter(|other| identity(other) != identity(best)).copied().collect();
+            others.sort_by_key(|entry| std::cmp::Reverse((entry.sources, entry.age_s)));
+            let others = others.iter().map(|entry| NamedContent { name: entry.name.clone(), content: entry.content });
+            self.alternatives.insert(index, others.collect());
         }
     }
 }
@@ -177,13 +200,16 @@ fn most_available<'a>(entries: &[&'a AvailableContent]) -> Option<&'a AvailableC
     entries.iter().rev().max_by_key(|entry| (entry.sources, entry.age_s)).copied()
 }
 
+pub(super) fn short_hash(hash: &ContentHash) -> String {
+    hash.to_hex()[..SHORT_HASH_DIGITS].to_string()
+}
+
 fn describe_alternative(other: &AvailableContent, best: &AvailableContent) -> String {
-    let short_hash = |entry: &AvailableContent| entry.content.hash.to_hex()[..SHORT_HASH_DIGITS].to_string();
     if other.content.hash == best.content.hash {
         return format!(
             "{name}: taking #{hash} with {bytes} bytes; also published with {other_bytes} bytes (sources: {sources})",
             name = other.name,
-            hash = short_hash(best),
+            hash = short_hash(&best.content.hash),
             bytes = best.content.size,
             other_bytes = other.content.size,
             sources = other.sources,
@@ -192,8 +218,8 @@ fn describe_alternative(other: &AvailableContent, best: &AvailableContent) -> St
     format!(
         "{name}: taking #{best}; there is also {name}#{other} ({bytes} bytes, sources: {sources})",
         name = other.name,
-        best = short_hash(best),
-        other = short_hash(other),
+        best = short_hash(&best.content.hash),
+        other = short_hash(&other.content.hash),
         bytes = other.content.size,
         sources = other.sources,
     )

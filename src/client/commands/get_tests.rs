@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use crate::client::commands::test_support::{TestClient, content, file, local_content, user};
 use crate::client::control::RequestError;
 use crate::client::download::{DownloadError, DownloadOutcome, OnExists};
@@ -316,4 +318,36 @@ fn a_name_of_another_form_is_not_saved_beside_the_file_asked_for() {
     assert_eq!((code, out.as_str()), (ExitCode::LocalFile, "caf\u{e9} download failed\n"));
     assert!(err.contains("differs from it only in the Unicode form"), "{err}");
     assert!(!client.calls().iter().any(|call| call.starts_with("fetch")));
+}
+
+fn changed() -> DownloadOutcome {
+    DownloadOutcome::Failed(DownloadError::Changed("hans: the file was changed after it was published".into()))
+}
+
+#[test]
+fn when_all_sources_have_changed_the_file_the_next_content_is_taken() {
+    static IS_FIRST: AtomicBool = AtomicBool::new(true);
+    let client = TestClient::logged_in();
+    for (byte, sources) in [(0x11, 1), (0x22, 3), (0x33, 2)] {
+        client.found("a", byte, sources);
+    }
+    client.found("b", 0x44, 1);
+    client.script().outcomes.insert(file("a"), || match IS_FIRST.swap(false, Relaxed) {
+        true => changed(),
+        false => DownloadOutcome::Saved { name: file("a") },
+    });
+    let (code, out, err) = client.run("get a b");
+    assert_eq!((code, out.as_str()), (ExitCode::Success, "a downloaded successfully\nb downloaded successfully\n"));
+    assert!(err.ends_with("client: a: its sources have changed the file; taking a#33333333\n"), "{err}");
+    let fetched = |client: &TestClient| -> Vec<String> {
+        client.calls().into_iter().filter_map(|call| Some(call.strip_prefix("fetch ")?.to_owned())).collect()
+    };
+    assert_eq!(fetched(&client), [format!("b {}", 0x44), format!("a {}", 0x22), format!("a {}", 0x33)]);
+
+    client.script().outcomes.insert(file("a"), changed);
+    let (code, out, _) = client.run("get a");
+    assert_eq!((code, out.as_str()), (ExitCode::TransferFailed, "a download failed\n"));
+    assert_eq!(fetched(&client), [0x22, 0x33, 0x11].map(|byte| format!("a {byte}")), "every content once");
+    client.run("get a#2222");
+    assert_eq!(fetched(&client), [format!("a {}", 0x22)], "a content that was chosen has no alternative");
 }

@@ -42,6 +42,10 @@ pub(super) struct FileState {
     pub resumed_bytes: u64,
     /// Users that cannot serve it.
     pub excluded_users: HashSet<UserName>,
+    /// Of these, how many have changed the file since they published it.
+    pub changed_users: usize,
+    /// A connection of a source has ended before the file was complete.
+    pub was_lost: bool,
     /// Users who have delivered something of it that was verified.
     pub owners: HashSet<UserName>,
     /// The server has named a source of it at least once.
@@ -63,6 +67,8 @@ impl FileState {
             incomplete: None,
             resumed_bytes: 0,
             excluded_users: HashSet::new(),
+            changed_users: 0,
+            was_lost: false,
             owners: HashSet::new(),
             was_offered: false,
             give_up: GiveUpTimer::new(now),
@@ -73,15 +79,23 @@ impl FileState {
         }
     }
 
-    /// The error when no source is left.
-    pub fn failure(&self) -> DownloadError {
-        if self.hash_mismatch && !self.other_failure {
-            return DownloadError::HashMismatch;
-        }
-        let reason = self.last_failure.as_deref().unwrap_or("no source is left");
+    /// The error when none of the sources that the server names can be used.
+    pub fn failure_of_all(&self) -> DownloadError {
+        let reason = self.last_failure.as_deref().unwrap_or("no source is left").to_owned();
+        let all_changed = self.changed_users > 0 && self.changed_users == self.excluded_users.len();
         match self.has_no_resources {
-            true => DownloadError::NoResources(reason.to_owned()),
-            false => DownloadError::Transfer(reason.to_owned()),
+            _ if all_changed => DownloadError::Changed(reason),
+            _ if self.hash_mismatch && !self.other_failure => DownloadError::HashMismatch,
+            true => DownloadError::NoResources(reason),
+            false => DownloadError::Transfer(reason),
+        }
+    }
+
+    /// The error when no source is left. One that was lost has not said that it has changed the file.
+    pub fn failure(&self) -> DownloadError {
+        match self.failure_of_all() {
+            DownloadError::Changed(reason) if self.was_lost => DownloadError::Transfer(reason),
+            error => error,
         }
     }
 }

@@ -11,6 +11,7 @@
 //!   file that was there.
 //! * `content_stream` reads what an unnamed file has received in order, for `cat`. `store` saves what is not downloaded,
 //!   for `pub --stdin`.
+//! * `stale_parts` removes partial files that nobody has touched for a long time.
 //! * `discovery` asks the server for sources.
 //!
 //! Defended: a source can only waste time. What it sends is written to a partial file, never under a real name, and
@@ -32,6 +33,7 @@ mod request;
 mod scheduler;
 #[expect(clippy::disallowed_methods, reason = "a driver: it gives up on a silent peer")]
 mod source;
+mod stale_parts;
 mod store;
 mod target;
 #[cfg(test)]
@@ -152,6 +154,9 @@ pub enum DownloadError {
     /// There were sources, but none could deliver. Verified groups are kept.
     #[error("{0}")]
     Transfer(String),
+    /// Every source has changed its file since it was published.
+    #[error("{0}")]
+    Changed(String),
     #[error("what the sources sent does not match the published hash")]
     HashMismatch,
     #[error("the file exists; see --on-exists")]
@@ -180,7 +185,7 @@ impl From<&DownloadError> for ExitCode {
     fn from(error: &DownloadError) -> Self {
         match error {
             DownloadError::NotFound => Self::NotFound,
-            DownloadError::Transfer(_) => Self::TransferFailed,
+            DownloadError::Transfer(_) | DownloadError::Changed(_) => Self::TransferFailed,
             DownloadError::HashMismatch => Self::HashMismatch,
             DownloadError::Exists | DownloadError::Locked | DownloadError::Local(_) => Self::LocalFile,
             DownloadError::DiskFull | DownloadError::FileTooLarge => Self::DiskFull,
@@ -228,8 +233,25 @@ pub enum DownloadReport {
     Finished(usize, DownloadOutcome),
     /// The download waits for this user. Reported once for each user and reason.
     Waiting(UserName, WaitReason),
+    /// One line for stderr.
+    Note(String),
     /// A source was dropped, since it misbehaved or has changed its file: one line for stderr.
     SourceDropped { index: usize, user: UserName, reason: String },
+}
+
+impl DownloadReport {
+    /// The same of another request, in which file *i* of this one has the index `indices[i]`.
+    pub fn renumbered(self, indices: &[usize]) -> Self {
+        match self {
+            Self::Received { index, done, total } => Self::Received { index: indices[index], done, total },
+            Self::Resumed { index, bytes } => Self::Resumed { index: indices[index], bytes },
+            Self::Started(index, incomplete) => Self::Started(indices[index], incomplete),
+            Self::Delivered(index, user) => Self::Delivered(indices[index], user),
+            Self::Finished(index, outcome) => Self::Finished(indices[index], outcome),
+            Self::SourceDropped { index, user, reason } => Self::SourceDropped { index: indices[index], user, reason },
+            Self::Waiting(..) | Self::Note(_) => self,
+        }
+    }
 }
 
 /// Downloads files. Tests replace it.

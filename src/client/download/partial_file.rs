@@ -248,6 +248,16 @@ fn open_or_create(folder: &OwnedFd, name: &str) -> Result<Option<(OwnedFd, bool)
     Err(DownloadError::Locked)
 }
 
+/// Whether a download uses the partial file of a content in a folder.
+pub(super) fn is_in_use(folder: &OwnedFd, hash: &ContentHash) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    partial_file_names(hash).iter().any(|name| {
+        let file = rustix::fs::openat(folder, name.as_str(), flags, Mode::empty());
+        let locked = file.and_then(|file| rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared));
+        locked == Err(Errno::WOULDBLOCK)
+    })
+}
+
 /// Whether a file with this owner is safe from others: the owner of the folder can replace every file in it anyway.
 fn is_trusted_owner(folder: &OwnedFd, owner: u32) -> rustix::io::Result<bool> {
     Ok(owner == rustix::process::geteuid().as_raw() || owner == rustix::fs::fstat(folder)?.st_uid)

@@ -1,15 +1,22 @@
 //! A request of many files: cut into batches, which are downloaded one after the other. While one batch is downloaded, the
 //! targets of the next are checked and its sources queried.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, SystemTime};
+
+use crossbeam_channel::RecvTimeoutError;
 
 use super::batch::{SourceQuery, download_batch};
 use super::coordinator::PeerHistory;
 use super::discovery::SourceDiscovery;
 use super::file_job::{FileJob, FileOperations};
+use super::partial_file::{is_in_use, partial_file_names};
+use super::stale_parts::remove_if_stale;
 use super::target::{TargetDir, TargetState, split_parent};
 use super::{
     Cancelled, DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, OnExists, SaveAs, is_cancelled,
@@ -20,6 +27,10 @@ use crate::common::types::{Content, FileName, NamedContent, UserName};
 
 /// Files of a batch: half of the contents that an uploader grants to one connection (`GRANTS_MAX`).
 pub(super) const FILES_PER_BATCH: usize = 2_048;
+
+/// How often a download that waits for another of the same content looks whether that has ended: the lock of a process that
+/// may die can be tried, but not waited for together with a cancellation.
+const IN_USE_WAIT: Duration = Duration::from_millis(100);
 
 /// All files of one command.
 pub(super) struct DownloadRequest<'a> {
@@ -42,6 +53,7 @@ struct PreparedBatch {
 impl DownloadRequest<'_> {
     /// Downloads all, and reports the outcome of each.
     pub fn run(&self, report: &dyn Fn(DownloadReport)) {
+        self.remove_stale_parts(report);
         let mut history = PeerHistory::default();
         let starts = (0..self.items.len()).step_by(FILES_PER_BATCH);
         let mut batches = starts.map(|start| start..self.items.len().min(start + FILES_PER_BATCH));
@@ -95,7 +107,52 @@ impl DownloadRequest<'_> {
         let PreparedBatch { jobs, sources, finished } = batch;
         finished.into_iter().for_each(|(index, outcome)| report(DownloadReport::Finished(index, outcome)));
         let files = FileOperations::new(self.target_dir, self.options, self.cancelled, &jobs);
-        download_batch(&files, self.discovery, sources, self.options.retry_for, history, report);
+        let in_use = RefCell::new(Vec::new());
+        let report_others = |reported| match reported {
+            DownloadReport::Finished(index, DownloadOutcome::Failed(DownloadError::Locked)) => {
+                in_use.borrow_mut().push(index);
+            }
+            other => report(other),
+        };
+        download_batch(&files, self.discovery, sources, self.options.retry_for, history, &report_others);
+        for index in in_use.into_inner() {
+            self.download_after_another(index, history, report);
+        }
+    }
+
+    /// Another command or process downloads the same content into the same folder: waits until it has ended, and then looks
+    /// what is left to do.
+    fn download_after_another(&self, index: usize, history: &mut PeerHistory, report: &dyn Fn(DownloadReport)) {
+        let item = &self.items[index];
+        report(DownloadReport::Note(format!("{}: waiting for another download of this content", item.name)));
+        let is_in_use = || {
+            let folder = self.target_dir.open_parent(self.options.target(item));
+            folder.is_ok_and(|folder| is_in_use(&folder, &item.content.hash))
+        };
+        while self.cancelled.recv_timeout(IN_USE_WAIT) == Err(RecvTimeoutError::Timeout) && is_in_use() {}
+        let batch = self.prepare(index..index + 1, &history.avoided());
+        self.download(batch, history, report);
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the age of files is that of the wall clock")]
+    fn remove_stale_parts(&self, report: &dyn Fn(DownloadReport)) {
+        if self.options.save_as == SaveAs::Unnamed {
+            return;
+        }
+        let now = SystemTime::now();
+        let paths: BTreeSet<&str> = self.items.iter().map(|item| split_parent(self.options.target(item)).0).collect();
+        for path in paths {
+            let Some((folder, mut names)) = self.target_dir.partial_files(path) else { continue };
+            // What this command wants is continued, however old it is.
+            let is_wanted =
+                |name: &String| self.items.iter().any(|item| partial_file_names(&item.content.hash).contains(name));
+            names.retain(|name| !is_wanted(name) && remove_if_stale(&folder, name, now));
+            if !names.is_empty() {
+                let (count, folder) = (names.len(), if path.is_empty() { "." } else { path });
+                let note = format!("{folder}: removed unfinished downloads that nobody touched for 30 days: {count}");
+                report(DownloadReport::Note(note));
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Defended: folders are opened by [`SharedDir`], so neither a name nor a planted link leads outside. A target gets its
 //! name by a rename that replaces nothing unless the user chose `overwrite`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow::{Break, Continue};
@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::OnExists;
-use crate::client::files::{FileIdentity, HashError, Rename, SharedDir, hash_file, rename_noreplace};
+use crate::client::files::{FileIdentity, HashError, Rename, SharedDir, hash_file, is_partial_file, rename_noreplace};
 use crate::common::chunk_tree::group_count;
 use crate::common::limits::{FILE_COMPONENT_MAX_BYTES, FILE_NAME_MAX_BYTES};
 use crate::common::sync::lock;
@@ -51,6 +51,8 @@ pub(super) enum Finalized {
 pub(super) struct TargetDir {
     shared: SharedDir,
     open_dirs: Mutex<HashMap<String, Arc<OwnedFd>>>,
+    /// Folders in which abandoned partial files were looked for.
+    swept: Mutex<HashSet<String>>,
 }
 
 /// The folder of a name (empty: the shared folder itself) and its last component.
@@ -61,7 +63,7 @@ pub(super) fn split_parent(name: &FileName) -> (&str, &str) {
 impl TargetDir {
     /// Opens the shared folder. This path is the user's own choice, and may lead over symbolic links.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        Ok(Self { shared: SharedDir::open(dir)?, open_dirs: Mutex::default() })
+        Ok(Self { shared: SharedDir::open(dir)?, open_dirs: Mutex::default(), swept: Mutex::default() })
     }
 
     /// Opens the folder of a name; makes it, and those above it, if it is missing.
@@ -85,6 +87,17 @@ impl TargetDir {
         }
         open_dirs.insert(path.to_owned(), folder.clone());
         Ok(folder)
+    }
+
+    /// A folder and its partial files. `None` if it has none, or was asked for before: one look in each is enough.
+    pub fn partial_files(&self, path: &str) -> Option<(OwnedFd, Vec<String>)> {
+        if !lock(&self.swept).insert(path.to_owned()) {
+            return None;
+        }
+        let entries = self.shared.list(path).ok()?;
+        let parts = entries.into_iter().filter(|entry| is_partial_file(&entry.name));
+        let names: Vec<String> = parts.filter_map(|entry| String::from_utf8(entry.name).ok()).collect();
+        Some((self.shared.open_dir(path).ok()?, names)).filter(|(_, names)| !names.is_empty())
     }
 
     /// Closes the folders held open: the next use resolves their paths again.

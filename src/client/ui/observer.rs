@@ -49,6 +49,9 @@ impl SessionObserver {
                     (self.on_logout)();
                 }
             }
+            SessionEvent::FileChanged(name) => self.print_async(format!(
+                "{name}: is not what was published any more and cannot be fetched: publish it again, or unpublish it"
+            )),
             SessionEvent::Resynced { files } => {
                 self.print_async(format!("publications lost by the server and published again: {files}"));
             }

@@ -242,6 +242,9 @@ impl Upload<'_> {
                 self.queue.retain(|range| range.content != content);
                 self.open.take_if(|(open, _)| *open == content);
                 self.reports.refused(content);
+                if reason == RefusalReason::Changed {
+                    self.context.service.report_changed(self.grant(content)?);
+                }
                 self.send(&PeerResponse::Refused { content, reason })
             }
         }

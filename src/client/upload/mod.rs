@@ -20,7 +20,8 @@ mod serve;
 mod slots;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Instant;
 
 use self::limits::TicketKeys;
@@ -35,7 +36,7 @@ use crate::client::publications::OwnPublications;
 use crate::common::crypto::Secret;
 use crate::common::sync::{lock, write};
 use crate::common::ticket::{TicketError, TransferTicket};
-use crate::common::types::FileName;
+use crate::common::types::{ContentRef, FileName};
 
 /// What this client serves to others. One for the whole client, shared by the shell, the listener and the downloads.
 pub struct UploadService {
@@ -46,7 +47,11 @@ pub struct UploadService {
     ticket_keys: Mutex<TicketKeys>,
     slots: Arc<UploadSlots>,
     events: Arc<EventBus>,
+    on_changed: OnceLock<ChangedCallback>,
 }
+
+/// Called with the name of a published file that is not what was published any more.
+type ChangedCallback = Box<dyn Fn(&FileName) + Send + Sync>;
 
 impl UploadService {
     /// `upload_slots`: most uploads that run at once.
@@ -59,6 +64,7 @@ impl UploadService {
             ticket_keys: Mutex::default(),
             slots: Arc::new(UploadSlots::new(upload_slots)),
             events: Arc::default(),
+            on_changed: OnceLock::new(),
         })
     }
 
@@ -70,6 +76,21 @@ impl UploadService {
     /// Where uploads are reported, and what else happens to this client.
     pub fn events(&self) -> &Arc<EventBus> {
         &self.events
+    }
+
+    /// `on_changed` is called, by threads of uploads, when a published file was found changed: once for each publication. It
+    /// must not block.
+    pub fn set_on_changed(&self, on_changed: impl Fn(&FileName) + Send + Sync + 'static) {
+        let _ = self.on_changed.set(Box::new(on_changed));
+    }
+
+    fn report_changed(&self, grant: &ContentRef) {
+        let publication =
+            self.publications.get(&grant.name).filter(|publication| publication.content.hash == grant.hash);
+        let is_new = publication.is_some_and(|publication| !publication.is_reported_changed.swap(true, Relaxed));
+        if let Some(on_changed) = self.on_changed.get().filter(|_| is_new) {
+            on_changed(&grant.name);
+        }
     }
 
     /// Serves the verified groups of a file that is being downloaded as `name`, once that is published with this content.

@@ -367,3 +367,21 @@ fn files_are_hashed_concurrently() {
         assert_eq!(content.hash.0, *blake3::hash(&vec![at as u8; size]).as_bytes());
     }
 }
+
+#[test]
+fn a_changed_file_is_reported_once_for_each_publication() {
+    let ServiceFixture { service, .. } = fixture();
+    let (sender, reported) = crossbeam_channel::unbounded();
+    service.set_on_changed(move |name| sender.send(name.to_string()).unwrap());
+    let content = |byte| Content { hash: ContentHash([byte; 32]), size: 1, mtime_ms: 0 };
+    let asked_for = |byte| ContentRef { name: name("a"), hash: content(byte).hash, size: 1 };
+    service.report_changed(&asked_for(1));
+    service.publications().publish(&name("a"), content(1), Audience::Everyone);
+    service.report_changed(&asked_for(2));
+    assert!(reported.is_empty(), "neither is published");
+    (0..3).for_each(|_| service.report_changed(&asked_for(1)));
+    assert_eq!(reported.try_iter().collect::<Vec<_>>(), ["a"]);
+    service.publications().publish(&name("a"), content(2), Audience::Everyone);
+    (0..3).for_each(|_| service.report_changed(&asked_for(2)));
+    assert_eq!(reported.try_iter().collect::<Vec<_>>(), ["a"]);
+}

@@ -181,7 +181,10 @@ impl<'a> Coordinator<'a> {
             }
             SourceEvent::Outline(file, outline) => self.on_outline(file, outline),
             SourceEvent::Refused(file, reason) => {
-                self.pass_over(id, file, reason.to_string(), reason == RefusalReason::Changed);
+                let is_changed = reason == RefusalReason::Changed;
+                if self.pass_over(id, file, reason.to_string(), is_changed) {
+                    self.files[file].changed_users += usize::from(is_changed);
+                }
             }
             SourceEvent::Availability(file, groups) => {
                 if let Some(source) = self.sources.get_mut(&id) {
@@ -283,10 +286,10 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    /// The source cannot serve the file. `is_reported`: the user is told.
-    fn pass_over(&mut self, id: SourceId, file: FileId, reason: String, is_reported: bool) {
+    /// The source cannot serve the file. `is_reported`: the user is told. Returns whether it was not known before.
+    fn pass_over(&mut self, id: SourceId, file: FileId, reason: String, is_reported: bool) -> bool {
         self.scheduler.remove_source_for(id, file);
-        let Some(source) = self.sources.get_mut(&id) else { return };
+        let Some(source) = self.sources.get_mut(&id) else { return false };
         source.availability_due.remove(&file);
         let (user, state) = (source.peer.user.clone(), &mut self.files[file]);
         if !source.has_delivered {
@@ -294,9 +297,11 @@ impl<'a> Coordinator<'a> {
         }
         state.last_failure = Some(format!("{user}: {reason}"));
         (state.other_failure, state.has_no_resources) = (true, false);
-        if state.excluded_users.insert(user.clone()) && is_reported {
+        let is_new = state.excluded_users.insert(user.clone());
+        if is_new && is_reported {
             self.report(DownloadReport::SourceDropped { index: self.jobs[file].index, user, reason });
         }
+        is_new
     }
 
     fn on_file_event(&mut self, file: FileId, event: FileEvent) {

@@ -133,7 +133,7 @@ impl Coordinator<'_> {
                 return None;
             }
             match (summary.offered.contains(&file), this.files[file].was_offered) {
-                (true, _) => Some(this.files[file].failure()),
+                (true, _) => Some(this.files[file].failure_of_all()),
                 (false, false) => Some(DownloadError::NotFound),
                 (false, true) => None, // a source may come back
             }
@@ -309,6 +309,7 @@ impl Coordinator<'_> {
             let is_blamed = matches!(end, SourceEnd::Misbehaved { file: blamed, .. } if *blamed == file);
             state.hash_mismatch |= is_blamed;
             state.other_failure |= !is_blamed;
+            state.was_lost = true;
             state.has_no_resources = matches!(end, SourceEnd::NoResources(_));
             match end {
                 SourceEnd::Busy { retry_ms } => {

@@ -37,6 +37,7 @@ struct RecordedProgress {
     dropped: Mutex<Vec<(String, String)>>,
     finished: Mutex<Vec<(usize, DownloadOutcome)>>,
     waiting: Mutex<Vec<String>>,
+    notes: Mutex<Vec<String>>,
     /// Dropped to cancel.
     alive: Mutex<Option<Sender<Infallible>>>,
     cancelled: Cancelled,
@@ -53,6 +54,7 @@ impl Default for RecordedProgress {
             dropped: Mutex::default(),
             finished: Mutex::default(),
             waiting: Mutex::default(),
+            notes: Mutex::default(),
             alive: Mutex::new(Some(alive)),
             cancelled,
             stop_at: None,
@@ -85,6 +87,7 @@ impl RecordedProgress {
             DownloadReport::Finished(index, outcome) => self.finished.lock().unwrap().push((index, outcome)),
             DownloadReport::Started(_, incomplete) => self.started.lock().unwrap().push(incomplete),
             DownloadReport::Delivered(..) | DownloadReport::Resumed { .. } => {}
+            DownloadReport::Note(note) => self.notes.lock().unwrap().push(note),
         }
     }
 }

@@ -142,15 +142,35 @@ fn a_fifo_does_not_block_the_download() {
 }
 
 #[test]
-fn a_partial_file_in_use_is_not_touched() {
+fn a_partial_file_in_use_is_not_touched_but_waited_for() {
     for size in SIZES {
         let (fixture, peer) = fixture(size);
         let folder = Arc::new(std::fs::File::open(fixture.path("folder")).unwrap().into());
         let held = partial_file::PartialFile::open(folder, &fixture.wanted[0].content.hash).unwrap();
-        assert!(matches!(fixture.fetch(&[&peer])[0], DownloadOutcome::Failed(DownloadError::Locked)));
-        drop(held);
-        assert_all_saved(&fixture.fetch(&[&peer]));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while fixture.progress.notes.lock().unwrap().is_empty() {
+                    std::thread::yield_now();
+                }
+                assert_eq!(held.file().metadata().unwrap().len(), 0);
+                drop(held);
+            });
+            assert_all_saved(&fixture.fetch(&[&peer]));
+        });
+        fixture.assert_whole();
     }
+}
+
+#[test]
+fn partial_files_touched_lately_are_kept() {
+    let (fixture, peer) = fixture(SIZES[0]);
+    let (old, young) =
+        (fixture.path("folder/.0123456789abcdef0123456789abcdef.part"), fixture.path("folder/young.part"));
+    std::fs::write(&old, "part").unwrap();
+    std::fs::write(&young, "part").unwrap();
+    assert_all_saved(&fixture.fetch(&[&peer]));
+    assert!(old.exists() && young.exists(), "touched just now");
+    assert!(fixture.progress.notes.lock().unwrap().is_empty());
 }
 
 #[test]
@@ -198,7 +218,7 @@ fn a_target_that_appears_meanwhile_is_not_replaced() {
 
 #[test]
 fn two_downloads_of_one_name_do_not_corrupt_each_other() {
-    assert!(race(&fixture(4 * MIB).0) >= 1);
+    assert_eq!(race(&fixture(4 * MIB).0), 2, "the later one waits");
 }
 
 #[test]
@@ -226,7 +246,7 @@ fn race(fixture: &DownloadFixture) -> usize {
     let outcomes = both.map(|progress| progress.take_outcomes(fixture.wanted.len()));
     let is_done = |outcome: &&DownloadOutcome| matches!(outcome, DownloadOutcome::Saved { .. });
     for outcome in outcomes.iter().flatten() {
-        assert!(is_done(&outcome) || matches!(outcome, DownloadOutcome::Failed(DownloadError::Locked)), "{outcome:?}");
+        assert!(is_done(&outcome), "{outcome:?}");
     }
     fixture.assert_whole();
     outcomes.iter().flatten().filter(is_done).count()

@@ -109,8 +109,14 @@ fn after_a_refusal_another_source_is_used_or_the_reason_reported() {
         let fixture = DownloadFixture::new(&[("file", bytes(size, 0))]);
         let refuses = fixture.peer("vader", PeerBehaviour::Refuses(RefusalReason::Changed));
         let outcomes = fixture.fetch(&[&refuses]);
-        let DownloadOutcome::Failed(error @ DownloadError::Transfer(_)) = &outcomes[0] else { panic!("{outcomes:?}") };
+        let DownloadOutcome::Failed(error @ DownloadError::Changed(_)) = &outcomes[0] else { panic!("{outcomes:?}") };
         assert_eq!(error.to_string(), "vader: the file was changed after it was published");
+        let other = fixture.peer("luke", PeerBehaviour::Refuses(RefusalReason::Unreadable));
+        let outcomes = fixture.fetch(&[&refuses, &other]);
+        assert!(
+            matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Transfer(_))),
+            "not all say so: {outcomes:?}"
+        );
         let honest = fixture.peer("hans", PeerBehaviour::Honest);
         assert_all_saved(&fixture.fetch(&[&refuses, &honest]));
         fixture.assert_whole();

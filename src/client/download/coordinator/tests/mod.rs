@@ -169,6 +169,7 @@ fn kinds(effects: &[Effect]) -> Vec<String> {
         Effect::Report(DownloadReport::Started(file, _)) => format!("opened {file}"),
         Effect::Report(DownloadReport::Resumed { index, bytes }) => format!("resumed {bytes} of {index}"),
         Effect::Report(DownloadReport::Delivered(..)) => String::new(),
+        Effect::Report(DownloadReport::Note(note)) => note.clone(),
         Effect::Report(DownloadReport::Finished(file, _)) => format!("finished {file}"),
         Effect::Report(DownloadReport::Waiting(user, reason)) => format!("waiting for {user}: {reason:?}"),
         Effect::Report(DownloadReport::SourceDropped { index, user, .. }) => format!("dropped {user} for {index}"),
