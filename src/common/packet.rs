@@ -287,6 +287,7 @@ mod tests {
             assert_eq!(Packet::parse(&[kind; 100]), None);
         }
         assert_eq!(Packet::parse(&[]), None);
+        assert!(Packet::parse(&[0x10; DATAGRAM_MAX_BYTES]).is_some(), "the largest");
         assert_eq!(Packet::parse(&[0x10; DATAGRAM_MAX_BYTES + 1]), None);
         assert_eq!(Packet::parse(&[0x10; SEALED_OVERHEAD_BYTES]), None);
         assert!(Packet::parse(&[0x10; SEALED_OVERHEAD_BYTES + 1]).is_some());

@@ -98,6 +98,11 @@ fn a_preamble_is_parsed_from_any_prefix_and_rejected_when_invalid() {
     assert_eq!(Preamble::parse(&[&bytes[..], b"x"].concat()), Err(TransferError::Malformed));
     assert_eq!(Preamble::parse(b"GET / HTTP/1.1"), Err(TransferError::UnsupportedProtocol));
     let mut long = bytes.clone();
+    let largest = TICKET_MAX_BYTES as u16;
+    long[8..10].copy_from_slice(&largest.to_be_bytes());
+    assert!(matches!(Preamble::parse(&long), Ok(Preamble::NeedBytes(_))), "the largest ticket");
+    long[8..10].copy_from_slice(&(largest + 1).to_be_bytes());
+    assert_eq!(Preamble::parse(&long), Err(TransferError::TooLong));
     long[8..10].copy_from_slice(&u16::MAX.to_be_bytes());
     assert_eq!(Preamble::parse(&long), Err(TransferError::TooLong));
     let mut other_version = bytes;

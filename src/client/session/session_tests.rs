@@ -1,5 +1,7 @@
 //! The session against a scripted server: each outcome, each disconnect, each kind of retransmission.
 
+use std::collections::BTreeSet;
+
 use zeroize::Zeroizing;
 
 use super::test_support::{HEARTBEAT, LIVENESS, PASSWORD, Pair, Policy, address};
@@ -57,6 +59,10 @@ fn a_wrong_password_sends_a_login3_of_the_right_size() {
         let mut sent = Vec::new();
         while let Some((to, datagram)) = pair.session.poll_transmit() {
             sent.push(datagram.len());
+            if let Some(Packet::Login3 { ke3, client_info, .. }) = Packet::parse(&datagram) {
+                let is_random = |bytes: &[u8]| bytes.iter().collect::<BTreeSet<_>>().len() > 12;
+                assert!(is_random(ke3) && is_random(client_info), "a wrong password shows in no byte");
+            }
             if let Some(mut answer) = pair.server.handle(datagram) {
                 pair.session.handle_datagram(pair.now, to, &mut answer);
             }

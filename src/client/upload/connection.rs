@@ -39,7 +39,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct UploadContext {
     pub(super) service: Arc<UploadService>,
     pub(super) limits: UploadLimits,
-    pub(super) rate_limiter: Option<RateLimiter>,
+    pub(super) rate_limiter: Option<Arc<RateLimiter>>,
     /// Disconnected when the listener shuts down.
     pub(super) shutdown: Receiver<Infallible>,
 }
@@ -344,7 +344,7 @@ impl Upload<'_> {
 
     /// Most bytes of one record.
     fn piece_max(&self) -> usize {
-        self.context.rate_limiter.as_ref().map_or(RECORD_MAX_BYTES, RateLimiter::piece_bytes)
+        self.context.rate_limiter.as_ref().map_or(RECORD_MAX_BYTES, |limiter| limiter.piece_bytes())
     }
 
     /// Waits until the rate allows for this many bytes.

@@ -51,7 +51,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds and starts the thread. `limit_rate`: bytes a second of all uploads together.
+    /// Binds and starts the thread. `limit_rate`: bytes a second of all uploads together, also of those of other listeners of
+    /// the service.
     pub fn start(service: Arc<UploadService>, listen: SocketAddr, limit_rate: Option<u64>) -> io::Result<Self> {
         Self::start_with(service, listen, limit_rate, UploadLimits::default())
     }
@@ -68,7 +69,8 @@ impl Listener {
         let port = listener.local_addr()?.port();
         let waker = Arc::new(Waker::new()?);
         let (sender, shutdown) = bounded(0);
-        let rate_limiter = limit_rate.map(|rate| RateLimiter::new(rate, service.slots.total()));
+        let new_limiter = |rate| Arc::new(RateLimiter::new(rate, service.slots.total()));
+        let rate_limiter = limit_rate.map(|rate| service.rate_limiter.get_or_init(|| new_limiter(rate)).clone());
         let uploads = Arc::<Mutex<Vec<RunningUpload>>>::default();
         #[cfg(test)]
         let iterations = Arc::<AtomicU64>::default();

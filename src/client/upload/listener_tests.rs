@@ -254,6 +254,27 @@ fn ticket_of(user: &str, grant: &ContentRef) -> Vec<u8> {
     test_support::sealed(&ticket_key(), user, NOW_MS + 60_000, std::slice::from_ref(grant))
 }
 
+#[test]
+fn uploads_of_all_listeners_share_the_rate() {
+    const RATE: u64 = 1_000_000;
+    let first = TestUploader::with(4, Some(RATE), UploadLimits::default());
+    let (service, dir) = (first.service.clone(), tempfile::tempdir().unwrap());
+    let listener =
+        Listener::start_with(service.clone(), test_support::loopback(0), Some(RATE), UploadLimits::default()).unwrap();
+    let second = TestUploader { dir, service, listener };
+    let grant = first.publish("file", &[7; 100_000], Audience::Everyone);
+    let start = Instant::now();
+    let uploads = [(&first, "hans"), (&first, "yoda"), (&second, "luke")].map(|(uploader, user)| {
+        let (reader, mut writer) = uploader.connect_with(&ticket_of(user, &grant), &PSK).unwrap();
+        send_request(&mut writer, &all_of(0, &grant));
+        (reader, writer)
+    });
+    for (mut reader, _writer) in uploads {
+        assert_eq!(receive(&mut reader, 0, grant.size).len(), 100_000);
+    }
+    assert!(start.elapsed() >= Duration::from_millis(240), "at least 300 ms less a burst of 50");
+}
+
 /// Whether the user gets the content now; otherwise all slots are taken.
 fn is_served(uploader: &TestUploader, user: &str, grant: &ContentRef) -> bool {
     let (mut reader, mut writer) = uploader.connect_with(&ticket_of(user, grant), &PSK).unwrap();

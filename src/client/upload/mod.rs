@@ -24,8 +24,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Instant;
 
-use self::limits::TicketKeys;
 pub use self::limits::{LIMIT_RATE_MIN, slots_within};
+use self::limits::{RateLimiter, TicketKeys};
 pub use self::listener::Listener;
 use self::serve::HashLock;
 use self::slots::UploadSlots;
@@ -48,6 +48,8 @@ pub struct UploadService {
     slots: Arc<UploadSlots>,
     events: Arc<EventBus>,
     on_changed: OnceLock<ChangedCallback>,
+    /// Of all listeners together.
+    rate_limiter: OnceLock<Arc<RateLimiter>>,
 }
 
 /// Called with the name of a published file that is not what was published any more.
@@ -65,6 +67,7 @@ impl UploadService {
             slots: Arc::new(UploadSlots::new(upload_slots)),
             events: Arc::default(),
             on_changed: OnceLock::new(),
+            rate_limiter: OnceLock::new(),
         })
     }
 

@@ -8,6 +8,8 @@ use crate::common::peer_message::RefusalReason;
 use crate::common::threads::test_limit::with_threads;
 
 const LARGE: usize = 12 * MIB + 345;
+/// It is shorter than the others.
+const LAST_GROUP: u32 = 12;
 
 fn large() -> DownloadFixture {
     DownloadFixture::new(&[("large", bytes(LARGE, 0))])
@@ -20,7 +22,9 @@ fn dropped(fixture: &DownloadFixture) -> Vec<String> {
 #[test]
 fn a_source_with_wrong_bytes_is_dropped_and_reported() {
     for behaviour in [
+        PeerBehaviour::CorruptsGroup(0),
         PeerBehaviour::CorruptsGroup(3),
+        PeerBehaviour::CorruptsGroup(LAST_GROUP),
         PeerBehaviour::FalseHashes,
         PeerBehaviour::OutOfOrder,
         PeerBehaviour::Repeats,

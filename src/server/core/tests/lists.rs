@@ -115,6 +115,22 @@ fn an_audience_of_several_parts_is_staged_and_read_back() {
 }
 
 #[test]
+fn an_audience_has_at_most_4096_users() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login("127.0.0.1:4000", "hans");
+    let everyone: Vec<UserName> = (0..4_096).map(|at| user(&format!("user{at:04}"))).collect();
+    for (part, users) in (0..).zip(everyone.chunks(15)) {
+        let stage = Request::StageAudience { key: 5, part, users: users.to_vec() };
+        assert_eq!(test.request(&mut hans, stage), Response::AudienceStaged, "part {part}");
+    }
+    let one_more = Request::StageAudience { key: 5, part: 274, users: vec![user("yoda")] };
+    assert_eq!(test.request(&mut hans, one_more), Response::Rejected);
+    let publish = Request::Publish { files: vec![file("a")], audience: AudienceRef::Staged(5) };
+    assert!(matches!(test.request(&mut hans, publish), Response::Published { .. }));
+    assert_eq!(users(&mut test, &mut hans, |cursor| Request::AudienceOf { name: name("a"), cursor }), everyone);
+}
+
+#[test]
 fn part_0_replaces_the_staged_audience_also_under_the_same_key() {
     let mut test = TestServer::new(&["hans"]);
     let mut hans = test.login("127.0.0.1:4000", "hans");
