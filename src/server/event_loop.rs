@@ -195,11 +195,8 @@ impl EventLoop {
     }
 
     fn apply_effects(&mut self) {
-        while let Some(mutation) = self.effects.mutations.front() {
-            // The journal's queue is full: the mutation waits for the next iteration. Or the journal has failed: the next
-            // iteration detects it.
-            let Ok(seq) = self.journal.push(mutation.clone()) else { break };
-            self.effects.mutations.pop_front();
+        // What stays waits for the next iteration, which also detects that the journal has failed.
+        if let Some(seq) = self.journal.push_all(&mut self.effects.mutations) {
             self.last_queued = seq;
         }
         for (from, user) in self.effects.awaited_records.drain(..) {

@@ -8,6 +8,7 @@
 //! crash is that of some mutation at or after the last acknowledged one. After an error of the store nothing more is
 //! stored or reported durable, and [`Journal::failed`] returns the reason.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -142,6 +143,18 @@ impl Journal {
     /// The server's root secret, generated with the data file and stored in it.
     pub fn root_secret(&self) -> [u8; 32] {
         self.root_secret
+    }
+
+    /// Queues mutations in their order, as [`push`](Self::push) does; those that the queue has no room for stay. Returns the
+    /// number of the last one that was queued.
+    pub fn push_all(&mut self, mutations: &mut VecDeque<Mutation>) -> Option<JournalSeq> {
+        let mut last = None;
+        while let Some(mutation) = mutations.front() {
+            let Ok(seq) = self.push(mutation.clone()) else { break };
+            mutations.pop_front();
+            last = Some(seq);
+        }
+        last
     }
 
     /// Queues a mutation; never blocks. A queue that is full, closed or failed returns [`QueueFull`] and is unchanged.

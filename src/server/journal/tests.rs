@@ -151,10 +151,14 @@ fn the_queue_is_bounded_by_mutations() {
     }
     // The mutation being written counts too.
     assert_eq!(journal.push(mutation(0)), Err(QueueFull));
+    let mut waiting = VecDeque::from([mutation(QUEUE_MAX_MUTATIONS + 1), mutation(QUEUE_MAX_MUTATIONS + 2)]);
+    assert_eq!(journal.push_all(&mut waiting), None);
+    assert_eq!(waiting.len(), 2, "nothing is dropped");
     results.send(Ok(())).unwrap();
     wakes.recv().unwrap();
-    let next = journal.push(mutation(0)).unwrap();
-    assert_eq!(next, JournalSeq(QUEUE_MAX_MUTATIONS + 1), "a rejected mutation gets no sequence number");
+    let last = journal.push_all(&mut waiting);
+    assert_eq!(last, Some(JournalSeq(QUEUE_MAX_MUTATIONS + 1)), "a rejected mutation gets no sequence number");
+    assert_eq!(waiting, [mutation(QUEUE_MAX_MUTATIONS + 2)], "in order");
     for _ in 0..3 {
         results.send(Ok(())).unwrap();
     }

@@ -288,3 +288,19 @@ fn a_peer_that_logged_out_is_no_source() {
     assert!(sources(&mut test, &mut hans, &["a"]).is_empty());
     assert_eq!(test.request(&mut hans, resolve("a")), Response::Contents { entries: Vec::new(), next: None });
 }
+
+#[test]
+fn ages_follow_the_wall_clock() {
+    let mut test = TestServer::new(&["hans", "vader"]);
+    let mut vader = test.login("192.0.2.2:4000", "vader");
+    publish(&mut test, &mut vader, &["a"], AudienceRef::Everyone);
+    let mut hans = test.login("192.0.2.1:4000", "hans");
+    let mut age_s = |test: &mut TestServer| match test.request(&mut hans, resolve("a")) {
+        Response::Contents { entries, .. } => entries[0].age_s,
+        other => panic!("{other:?}"),
+    };
+    let before = age_s(&mut test);
+    let wall_ms = WALL_MS + u64::try_from((test.now - crate::server::test_support::origin()).as_millis()).unwrap();
+    test.server.set_wall_clock(test.now, wall_ms + 3_600_000);
+    assert!((before + 3_599..=before + 3_601).contains(&age_s(&mut test)), "it was set an hour ahead");
+}
