@@ -196,12 +196,12 @@ fn a_client_that_does_not_answer_and_a_folder_of_others_are_one_line() {
     fs::create_dir_all(&dir).unwrap();
     let open = attached(&env, "hans").run(&["lap"]);
     open.expect_code(3);
-    assert!(open.stderr.contains("0700"), "{open:?}");
+    assert!(open.one_line_of_stderr().contains("0700"), "{open:?}");
     crate::test_support::set_mode(&dir, 0o700);
     let _silent = UnixListener::bind(dir.join("silent.sock")).unwrap();
     let silent = attached(&env, "hans").run(&["lap"]);
     silent.expect_code(3);
-    assert!(silent.stderr.contains("does not answer"), "{silent:?}");
+    assert!(silent.one_line_of_stderr().contains("does not answer"), "{silent:?}");
 
     crate::test_support::set_mode(&dir, 0o755);
     let none = env.client("hans").user().args(["-q"]).run(&["lap"]);

@@ -30,7 +30,7 @@ const MESSAGES_QUEUED_MAX: usize = 16;
 /// Why no running client was attached to.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    #[error("no client runs here for --attach{}", details(.0))]
+    #[error("no client runs here for --attach{}", reasons(.0))]
     None(
         /// What was in the way.
         Vec<String>,
@@ -42,6 +42,10 @@ pub enum AttachError {
     ),
     #[error("the client that runs here does not take commands: {0}")]
     Refused(io::Error),
+}
+
+fn reasons(troubles: &[String]) -> String {
+    troubles.iter().map(|trouble| format!("; {trouble}")).collect()
 }
 
 fn details(lines: &[String]) -> String {
