@@ -24,8 +24,8 @@ pub mod client {
     }
     pub mod session {
         pub use crate::client::session::{
-            ChangedList, Event, FinishedWait, RequestError, RequestHandle, Session, SessionConfig, WaitCondition,
-            WaitId, WaitOutcome, WatchedList,
+            ChangedList, Event, FinishedWait, LoginError, RequestError, RequestHandle, Session, SessionConfig,
+            WaitCondition, WaitId, WaitOutcome, WatchedList,
         };
     }
     pub mod transport {

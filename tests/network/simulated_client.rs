@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use fileshare::internals::client::session::{
-    Event, FinishedWait, RequestError, RequestHandle, Session, SessionConfig, WaitId, WatchedList,
+    Event, FinishedWait, LoginError, RequestError, RequestHandle, Session, SessionConfig, WaitId, WatchedList,
 };
 use fileshare::internals::common::message::{AudienceRef, NameQuery, Request, Response};
 use fileshare::internals::common::opaque::KeyStretching;
@@ -137,6 +137,8 @@ impl SimulatedClient {
                     let is_new = self.instance.replace(params.instance) != Some(params.instance);
                     self.counts.instances += usize::from(is_new);
                 }
+                // The server was down for nearly as long as a login takes: the user tries again.
+                Event::LoginFinished(Err(LoginError::Unreachable)) if !self.lists.is_empty() => self.login(now),
                 Event::LoginFinished(result) => drop(result.expect("the password is right")),
                 Event::ConnectionLost => self.counts.lost += 1,
                 Event::Resynced(files) => self.counts.resynced += files,
