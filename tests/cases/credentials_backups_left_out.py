@@ -5,5 +5,5 @@ setup = Setup()
 for name in ("credentials.txt", "credentials.txt~", "credentials.txt.bak", "#credentials.txt#", "x.txt"):
     write(setup.folder("hans") + "/" + name, "hans falcon*solo\n")
 client = setup.run("hans", "pub .", args=["-q", "--json"])
-seen = json.loads(client.stdout)["published"]
+seen = results(client.stdout)[0]["published"]
 finish(seen == ["x.txt"], "published: %s" % seen)

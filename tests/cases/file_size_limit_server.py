@@ -20,5 +20,5 @@ reason = text(limited.stderr()).split(" / ")[-1]
 setup.start_server()
 time.sleep(4)
 listed = setup.run("hans", "lpf", args=["-q", "--json"])
-stored = len(json.loads(listed.stdout)["files"])
+stored = len(results(listed.stdout)[0]["files"])
 finish(status == 1 and "ulimit" in reason and 0 < stored < 8000, "exit %d, %s; %d stored" % (status, reason, stored))

@@ -109,6 +109,12 @@ class Process:
         self.process.wait()
 
 
+def results(output):
+    """The results among the lines of --json, without the greeting."""
+    lines = [json.loads(line) for line in output.splitlines()]
+    return [line for line in lines if line["type"] == "result" and line["command"] not in ("auth", "xit")]
+
+
 class Setup:
     """One server, and a folder for each user, in a temporary folder."""
 

@@ -8,7 +8,7 @@ for name in ("a.txt", "ä.txt", "日.txt", "ab.txt", "abc.txt"):
 
 def published(pattern):
     result = setup.run("hans", "pub " + pattern, "unp *", args=["-q", "--json"])
-    return json.loads(result.stdout.splitlines()[0]).get("published", [])
+    return results(result.stdout)[0].get("published", [])
 
 
 expected = {

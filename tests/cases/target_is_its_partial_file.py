@@ -5,7 +5,7 @@ setup = Setup()
 folder = setup.folder("hans")
 fill(folder + "/t", 3 << 20)
 listed = setup.run("hans", "pub t", "lpf", "unp t", args=["-q", "--json"])
-file_hash = json.loads(listed.stdout.splitlines()[1])["files"][0]["hash"]
+file_hash = results(listed.stdout)[1]["files"][0]["hash"]
 name = ".%s.part" % file_hash[:32]
 os.rename(folder + "/t", folder + "/" + name)
 setup.run("hans", "pub " + name)
