@@ -80,7 +80,7 @@ impl Stopper {
 }
 
 impl Signals {
-    /// Without handlers: only a [`Stopper`] stops the server.
+    /// Without handlers: only the test kit stops such a server.
     pub fn unhandled() -> io::Result<Self> {
         let (ours, wake) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;

@@ -126,7 +126,7 @@ pub fn prepare(
     Ok((event_loop, local_address))
 }
 
-/// Prints what [`check`](check::check) finds: errors and warnings to stderr, and `ok` to stdout if a server could start.
+/// Prints what [`check`] finds: errors and warnings to stderr, and `ok` to stdout if a server could start.
 /// Returns whether it could.
 pub fn print_check(options: &ServeOptions) -> Result<bool, ServerError> {
     let Findings { errors, warnings } = check(options);
