@@ -301,6 +301,17 @@ impl Downloader {
     pub fn with_discovery(dir: &Path, discovery: Arc<dyn SourceDiscovery>) -> io::Result<Self> {
         Ok(Self { target_dir: TargetDir::open(dir)?, discovery })
     }
+
+    /// A request that resolves the paths of folders anew.
+    fn request<'a>(
+        &'a self,
+        items: &'a [NamedContent],
+        options: &'a DownloadOptions,
+        cancelled: &'a Cancelled,
+    ) -> DownloadRequest<'a> {
+        self.target_dir.clear_cache();
+        DownloadRequest { target_dir: &self.target_dir, discovery: &self.discovery, items, options, cancelled }
+    }
 }
 
 impl Download for Downloader {
@@ -311,9 +322,7 @@ impl Download for Downloader {
         cancelled: &Cancelled,
         report: &dyn Fn(DownloadReport),
     ) {
-        self.target_dir.clear_cache();
-        let (target_dir, discovery) = (&self.target_dir, &self.discovery);
-        DownloadRequest { target_dir, discovery, items, options, cancelled }.run(report);
+        self.request(items, options, cancelled).run(report);
     }
 
     fn check_targets(
@@ -322,9 +331,7 @@ impl Download for Downloader {
         options: &DownloadOptions,
         cancelled: &Cancelled,
     ) -> Vec<Option<DownloadOutcome>> {
-        self.target_dir.clear_cache();
-        let (target_dir, discovery) = (&self.target_dir, &self.discovery);
-        let request = DownloadRequest { target_dir, discovery, items, options, cancelled };
+        let request = self.request(items, options, cancelled);
         items.iter().map(|item| request.check_target(item)).collect()
     }
 
