@@ -105,12 +105,10 @@ impl TestClient {
     }
 
     fn publish_line(&self, command: &str, files: &[&str]) -> Result<Vec<String>, CommandError> {
-        let results = self.command(&with_names(command, files))?;
-        let published = results.into_iter().filter_map(|result| match result {
+        self.list(&with_names(command, files), |result| match result {
             CommandResult::Pub(result) => Some(result.published),
             _ => None,
-        });
-        Ok(published.flatten().collect())
+        })
     }
 
     /// `pub --stdin`: stores this content under `name` in the client's folder, and publishes it.
@@ -122,50 +120,42 @@ impl TestClient {
 
     /// `unp`: withdraws these names. Returns them.
     pub fn unpublish(&self, names: &[&str]) -> Result<Vec<String>, CommandError> {
-        let results = self.command(&with_names("unp --", names))?;
-        let unpublished = results.into_iter().filter_map(|result| match result {
+        self.list(&with_names("unp --", names), |result| match result {
             CommandResult::Unp(result) => Some(result.unpublished),
             _ => None,
-        });
-        Ok(unpublished.flatten().collect())
+        })
     }
 
     /// `lpf`: what this user publishes, sorted by name.
     pub fn published(&self) -> Result<Vec<OwnFile>, CommandError> {
-        let results = self.command("lpf")?.into_iter().filter_map(|result| match result {
+        self.list("lpf", |result| match result {
             CommandResult::Lpf(list) => Some(list.files),
             _ => None,
-        });
-        Ok(results.flatten().collect())
+        })
     }
 
     /// `lap`: the other active users, sorted.
     pub fn peers(&self) -> Result<Vec<String>, CommandError> {
-        let results = self.command("lap")?.into_iter().filter_map(|result| match result {
+        self.list("lap", |result| match result {
             CommandResult::Lap(list) => Some(list.peers),
             _ => None,
-        });
-        Ok(results.flatten().collect())
+        })
     }
 
     /// `sch`: the names of the other users' files with this substring, sorted.
     pub fn search(&self, substring: &str) -> Result<Vec<String>, CommandError> {
-        let results =
-            self.command(&with_names("sch --", &[substring]))?.into_iter().filter_map(|result| match result {
-                CommandResult::Sch(FoundFiles::Names { files, .. }) => Some(files),
-                _ => None,
-            });
-        Ok(results.flatten().collect())
+        self.list(&with_names("sch --", &[substring]), |result| match result {
+            CommandResult::Sch(FoundFiles::Names { files, .. }) => Some(files),
+            _ => None,
+        })
     }
 
     /// `sch -l`: the same, with what is published under each name.
     pub fn search_contents(&self, substring: &str) -> Result<Vec<AvailableFile>, CommandError> {
-        let results = self.command(&with_names("sch -l --", &[substring]))?;
-        let contents = results.into_iter().filter_map(|result| match result {
+        self.list(&with_names("sch -l --", &[substring]), |result| match result {
             CommandResult::Sch(FoundFiles::Contents { files, .. }) => Some(files),
             _ => None,
-        });
-        Ok(contents.flatten().collect())
+        })
     }
 
     /// `get`: downloads one file into the client's folder. A file that is there with another content is an error.
@@ -241,6 +231,11 @@ impl TestClient {
         };
         run(&context);
         std::mem::take(&mut *lock(&messages.0))
+    }
+
+    /// Runs one command line. Returns the elements of the lists that `pick` finds in its results.
+    fn list<T>(&self, line: &str, pick: impl Fn(CommandResult) -> Option<Vec<T>>) -> Result<Vec<T>, CommandError> {
+        Ok(self.command(line)?.into_iter().filter_map(pick).flatten().collect())
     }
 
     /// Runs one command line. Returns its results if it has the exit status 0.
