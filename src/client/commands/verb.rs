@@ -39,8 +39,13 @@ impl Verb {
         Self::Xit,
     ];
 
+    /// By its name, or by another name for it.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|verb| verb.name() == name)
+        match name {
+            "exit" | "quit" => Some(Self::Xit),
+            "?" => Some(Self::Help),
+            _ => Self::ALL.into_iter().find(|verb| verb.name() == name),
+        }
     }
 
     pub fn name(self) -> &'static str {

@@ -40,6 +40,16 @@ fn blank_lines_and_comments_are_skipped() {
 }
 
 #[test]
+fn some_commands_have_another_name() {
+    for line in ["xit", "exit", "quit", " 'quit' "] {
+        assert_eq!(ok(line), Command::Xit, "{line}");
+    }
+    assert_eq!((ok("?"), ok("? lap")), (ok("help"), ok("help lap")));
+    assert_eq!(ok("help exit"), Command::Help { verb: Some(Verb::Xit) });
+    assert_eq!(err("exit now"), UsageError::Arity(Verb::Xit));
+}
+
+#[test]
 fn pub_takes_an_audience() {
     let user = |name: &str| UserName::parse(name).unwrap();
     let expected =
