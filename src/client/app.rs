@@ -117,7 +117,7 @@ fn run_with(
     };
 
     if let (Runner::Local(context, _), true) = (&runner, options.events) {
-        events::start(context).map_err(StartupError::System)?;
+        events::start(context, crossbeam_channel::never()).map_err(StartupError::System)?;
     }
     let interrupts = Arc::new(InterruptState::new(state));
     let (shell_console, shell_interrupts, shell_terminal) =
@@ -213,6 +213,7 @@ fn attach(
         retry_for_ms: options.retry_for.as_millis().try_into().unwrap_or(u64::MAX),
         wants_progress: output.wants_progress(),
         json: options.json,
+        events: options.events,
     };
     let side = AttachedSide::attach(
         user,

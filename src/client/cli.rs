@@ -86,7 +86,7 @@ pub struct Options {
     pub json: bool,
 
     /// With --json, report events beside the commands, from the start
-    #[arg(long, requires = "json", conflicts_with = "attach")]
+    #[arg(long, requires = "json")]
     pub events: bool,
 
     /// What 'get' does when the file is there already
@@ -244,6 +244,7 @@ mod tests {
     fn an_attached_client_needs_no_server_and_has_no_client_of_its_own() {
         let options = parse("--attach -c lap").unwrap();
         assert!(options.attach && options.server.is_none() && options.port.is_none());
+        assert!(parse("--attach --json --events").is_ok());
         assert_eq!(parse("-a -u hans localhost 12000 --json -q --on-exists skip").unwrap().port, Some(12000));
         assert_eq!(parse("--attach localhost"), Err(ErrorKind::MissingRequiredArgument));
         for own in ["--stay", "--dir x", "--listen [::1]:0", "--password-file x", "--no-control", "--limit-rate 1K"] {

@@ -1,5 +1,8 @@
 //! `events` and `--events` between real programs.
 
+use std::io::Read;
+use std::process::Stdio;
+
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -22,16 +25,20 @@ fn next_columns(client: &mut Running) -> Vec<String> {
     client.next_line().split('\t').skip(1).map(str::to_owned).collect()
 }
 
+/// The next two, in any order: each with the name of what it is about.
+fn next_two(client: &mut Running) -> [String; 2] {
+    let mut two = [(); 2].map(|()| next_columns(client)[..2].join(" "));
+    two.sort();
+    two
+}
+
 #[test]
 fn events_as_text_begin_with_what_is_there_and_end_with_a_signal() {
     let env = TestEnv::new();
     let mut vader = env.client("vader").file("a.pdf", "abc").file("b.txt", "b").user().args(["-q"]).spawn();
     vader.run_command("pub a.pdf b.txt", &["2 files published successfully"]);
     let mut hans = env.client("hans").user().args(["-q"]).commands(&["events *.pdf", "lap"]).spawn();
-    let mut first = [next_columns(&mut hans), next_columns(&mut hans)];
-    first.sort();
-    assert_eq!(first[0][..3], ["file_available", "a.pdf", "3"]);
-    assert_eq!(first[1], ["peer_joined", "vader"]);
+    assert_eq!(next_two(&mut hans), ["file_available a.pdf", "peer_joined vader"]);
     vader.run_command("unp a.pdf b.txt", &["2 files unpublished successfully"]);
     assert_eq!(next_columns(&mut hans), ["file_gone", "a.pdf"]);
     vader.signal(Signal::KILL);
@@ -80,6 +87,46 @@ fn events_of_files_that_are_hidden_do_not_come() {
     vader.run_command("pub --to yoda a", &["File published successfully"]);
     vader.run_command("pub b", &["File published successfully"]);
     assert_eq!(next_columns(&mut hans)[..2], ["file_available", "b"]);
+}
+
+#[test]
+fn an_attached_side_gets_events_from_its_start_and_by_the_command() {
+    let env = TestEnv::new();
+    let _hans = env.client("hans").user().stay(&["lap"], &["No active peers"]);
+    let attached = || env.client("hans").args(["--attach", "-q"]);
+    // No command runs in it meanwhile.
+    let mut json = attached().args(["--json", "--events"]).spawn();
+    let mut text = attached().commands(&["events *.txt"]).spawn();
+    let vader = env.client("vader").file("a.txt", "a").user().stay(&["pub a.txt"], &["File published successfully"]);
+    let (event, joined) = next_event(&mut json);
+    assert_eq!((&*event, &joined["user"], joined.get("id")), ("peer_joined", &"vader".into(), None));
+    assert_eq!(next_two(&mut text), ["file_available a.txt", "peer_joined vader"]);
+    json.send("lap");
+    json.out.wait("the end of lap", |out| out.contains(r#""type":"end""#).then_some(()));
+    drop(vader);
+    assert_eq!(next_two(&mut text), ["file_gone a.txt", "peer_left vader"]);
+    text.signal(Signal::INT);
+    text.wait().expect_code(130);
+    json.finish().expect_code(0);
+}
+
+#[test]
+fn events_end_quietly_when_nobody_reads_them() {
+    let env = TestEnv::new();
+    let vader = env.client("vader").user().stay(&["lap"], &["No active peers"]);
+    let _hans = env.client("hans").user().stay(&["lap"], &["1 active peer:", "vader"]);
+    let unread = [env.client("hans").args(["--attach"]), env.client("yoda").user()].map(|client| {
+        let mut command = client.args(["-q", "-c", "events", "-c", "lap"]).into_command();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut events = command.spawn().expect("it starts");
+        events.stdout.take().expect("a pipe").read_exact(&mut [0; 8]).expect("an event");
+        events
+    });
+    vader.kill();
+    for events in unread {
+        let done = events.wait_with_output().expect("our own child");
+        assert_eq!((done.status.code(), &*String::from_utf8_lossy(&done.stderr)), (Some(0), ""));
+    }
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub struct SideOptions {
     pub wants_progress: bool,
     /// Whether it shows messages as they are, so that a note may say how many were dropped.
     pub json: bool,
+    /// Whether events are reported beside its commands.
+    pub events: bool,
 }
 
 /// Cancels the command of this id, if it still runs.

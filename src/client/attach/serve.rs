@@ -3,6 +3,7 @@
 //! Each has two threads: one reads its lines, so that a cancellation arrives while a command runs, and one runs its commands
 //! and waits for its reader. Progress and events never wait: what does not fit is dropped and counted.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -14,6 +15,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crossbeam_channel::bounded;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::getuid;
 use zeroize::Zeroizing;
@@ -21,7 +23,7 @@ use zeroize::Zeroizing;
 use super::folder::{ControlFolder, LockedSocket, candidates, check_peer, socket_name};
 use super::protocol::{CancelLine, DescriptorReader, Greeting, SideOptions, read_line, read_value, to_line};
 use super::sink::SocketSink;
-use crate::client::commands::{CommandContext, CommandState, ContentPipes, LocalControl};
+use crate::client::commands::{CommandContext, CommandState, ContentPipes, LocalControl, events};
 use crate::client::download::{DownloadOptions, SaveAs};
 use crate::client::engine::ClientEngine;
 use crate::client::exit_code::ExitCode;
@@ -192,6 +194,12 @@ impl ControlSocket {
             },
             login_sleep: Arc::new(CommandState::sleep_unless_cancelled),
         };
+        let (_alive, ended) = bounded::<Infallible>(0);
+        if options.events
+            && let Err(error) = events::start(&context, ended)
+        {
+            context.output.error(format_args!("no events: {error}"));
+        }
         let (state, cancelled) = (Arc::clone(&context.state), Arc::<Mutex<Option<CommandId>>>::default());
         let (sender, commands) = sync_channel(COMMANDS_QUEUED_MAX);
         let to_cancel = Arc::clone(&cancelled);

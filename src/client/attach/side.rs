@@ -1,13 +1,13 @@
 //! The end of a process that was started with `--attach`: finds the running client, has it run commands, and passes their
 //! messages on to its own output, by which they look as if they were typed there.
 
-use std::io::{self, BufReader, IsTerminal, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
-use crossbeam_channel::{Receiver, bounded, select};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use super::folder::{ANSWER_TIMEOUT, ControlFolder, candidates};
 use super::protocol::{
@@ -17,15 +17,15 @@ use crate::client::commands::{CommandState, ContentPipes};
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::Command;
 use crate::client::shell::{CommandRunner, Shell};
-use crate::client::ui::message::{Message, MessageBody};
+use crate::client::ui::message::{CommandId, Message, MessageBody};
 use crate::client::ui::output::{CommandRun, Output};
 use crate::common::escape::{display_path, escape_controls};
 use crate::common::sync::lock;
 use crate::common::threads;
 use crate::common::types::UserName;
 
-/// Messages that are read before they are shown.
-const MESSAGES_QUEUED_MAX: usize = 16;
+/// Ends of commands that are read before they are waited for.
+const ENDS_QUEUED_MAX: usize = 16;
 
 /// Why no running client was attached to.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +121,8 @@ pub fn runs_here(user: &UserName, servers: &[SocketAddr]) -> bool {
 /// A connection to a running client that takes commands.
 pub struct AttachedSide {
     stream: Mutex<UnixStream>,
-    messages: Receiver<Message>,
+    /// Of the commands that have ended.
+    ends: Receiver<(CommandId, ExitCode)>,
     output: Output,
     state: Arc<CommandState>,
     /// Which of this process's streams are free for the content of files.
@@ -146,16 +147,10 @@ impl AttachedSide {
         let connect = || {
             reader.get_mut().write_all(to_line(options).as_bytes())?;
             let stream = reader.get_ref().try_clone()?;
-            let (sender, messages) = bounded(MESSAGES_QUEUED_MAX);
-            threads::spawn("attached", move || {
-                while let Ok(Some(line)) = read_line(&mut reader) {
-                    let Ok(message) = serde_json::from_slice(&line) else { return };
-                    if sender.send(message).is_err() {
-                        return;
-                    }
-                }
-            })?;
-            Ok(Self { stream: Mutex::new(stream), messages, output, state, pipes })
+            let (sender, ends) = bounded(ENDS_QUEUED_MAX);
+            let shown = output.clone();
+            threads::spawn("attached", move || show_messages(&mut reader, &shown, &sender))?;
+            Ok(Self { stream: Mutex::new(stream), ends, output, state, pipes })
         };
         connect().map_err(AttachError::Refused)
     }
@@ -189,15 +184,14 @@ impl AttachedSide {
         }
     }
 
-    /// Shows the messages of a command until its end. `None`: the client has ended before it.
-    fn show_until_end(&self, run: &CommandRun) -> Option<ExitCode> {
+    /// Waits for the end of a command. `None`: the client has ended before it, or nobody takes the messages.
+    fn wait_for_end(&self, run: &CommandRun) -> Option<ExitCode> {
         let mut cancelled = self.state.cancelled();
         loop {
             select! {
-                recv(self.messages) -> message => match message.ok()? {
-                    Message { id, body: MessageBody::End(end) } if id.as_ref() == Some(run.id()) => return Some(end.code),
-                    Message { id: Some(_), body } => self.output.of(run).send(body),
-                    Message { id: None, body } => self.output.of_none().send(body),
+                recv(self.ends) -> end => match end.ok()? {
+                    (id, code) if id == *run.id() => return Some(code),
+                    _ => {}
                 },
                 recv(cancelled) -> _ => {
                     self.send(&to_line(&CancelLine { cancel: run.id().clone() }));
@@ -208,13 +202,34 @@ impl AttachedSide {
     }
 }
 
+/// Shows the messages of the client as they come, until it ends or nobody takes them, and tells of the ends of commands.
+fn show_messages(reader: &mut impl BufRead, output: &Output, ends: &Sender<(CommandId, ExitCode)>) {
+    while let Ok(Some(line)) = read_line(reader) {
+        match serde_json::from_slice(&line) {
+            Ok(Message { id: Some(id), body: MessageBody::End(end) }) => {
+                if ends.send((id, end.code)).is_err() {
+                    return;
+                }
+            }
+            Ok(message) => output.pass_on(message),
+            Err(_) => return,
+        }
+        if output.has_ended() {
+            return;
+        }
+    }
+}
+
 impl CommandRunner for AttachedSide {
     fn run(&self, run: &CommandRun, typed: Command, line: &[u8]) -> ExitCode {
         // Only a password may be something else; the running client is logged in, and takes none.
         let command = String::from_utf8_lossy(line);
         let sent = self.send_command(&typed, &to_line(&CommandLine { id: run.id(), command: &command }));
-        if let Some(code) = sent.is_ok().then(|| self.show_until_end(run)).flatten() {
+        if let Some(code) = sent.is_ok().then(|| self.wait_for_end(run)).flatten() {
             return code;
+        }
+        if self.output.has_ended() {
+            return ExitCode::Success;
         }
         self.state.close();
         self.output.of(run).error("the client that ran the commands has ended");
@@ -224,7 +239,7 @@ impl CommandRunner for AttachedSide {
     /// Returns when the client has ended.
     fn stop(&self, run: &CommandRun) {
         if self.send(&to_line(&CommandLine { id: run.id(), command: "stop" })) {
-            self.show_until_end(run);
+            self.wait_for_end(run);
         }
     }
 }

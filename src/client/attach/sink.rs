@@ -85,7 +85,8 @@ mod tests {
 
     fn sink(json: bool) -> (SocketSink, UnixStream) {
         let (stream, reader) = UnixStream::pair().unwrap();
-        let options = SideOptions { on_exists: OnExists::Error, retry_for_ms: 0, wants_progress: true, json };
+        let options =
+            SideOptions { on_exists: OnExists::Error, retry_for_ms: 0, wants_progress: true, json, events: false };
         (SocketSink::new(stream, &options), reader)
     }
 

@@ -32,12 +32,12 @@ pub fn run(context: &CommandContext, arguments: &[PathArg]) -> ExitCode {
     }
 }
 
-/// Reports events without names of files beside the commands of a context, from now on.
-pub fn start(context: &CommandContext) -> io::Result<()> {
+/// Reports events without names of files beside the commands of a context, from now on until `ended` disconnects.
+pub fn start(context: &CommandContext, ended: Cancelled) -> io::Result<()> {
     let output = context.output.of_none();
     let stream = EventStream::new(context.uploads.events(), &context.lists, Vec::new());
     let stream = stream.map_err(|error| io::Error::other(error.to_string()))?;
-    threads::spawn("events", move || report(stream, &output, &crossbeam_channel::never())).map(drop)
+    threads::spawn("events", move || report(stream, &output, &ended)).map(drop)
 }
 
 fn report(mut stream: EventStream, output: &Output, cancelled: &Cancelled) -> ExitCode {

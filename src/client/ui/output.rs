@@ -137,6 +137,11 @@ impl Output {
         self.sink.receive(Message { id: self.command.clone(), body });
     }
 
+    /// A message of the client that runs the commands of this context.
+    pub fn pass_on(&self, message: Message) {
+        self.sink.receive(message);
+    }
+
     fn note(&self, level: NoteLevel, text: impl Display) {
         self.send(MessageBody::Note(Note { text: text.to_string(), level }));
     }
