@@ -27,7 +27,9 @@ use crate::client::shell::input::Input;
 use crate::client::shell::interrupt::{
     InterruptState, ShutdownSignal, SignalAction, allow_suspension, block_suspension, watch_signals,
 };
-use crate::client::shell::{Completion, Script, Shell, ShellExit, log_in_at_startup, run_interactive, run_script};
+use crate::client::shell::{
+    Completion, EngineCompleter, Script, Shell, ShellExit, log_in_at_startup, run_interactive, run_script,
+};
 use crate::client::ui::console::{Console, OutputOptions};
 use crate::client::ui::message::CommandResult;
 use crate::client::ui::observer::SessionObserver;
@@ -315,9 +317,9 @@ fn run_commands(
                     return ShellExit::Refused(code);
                 }
             }
-            (Shell::over(context, options.json), Completion::new(Some(Arc::clone(&context.engine))))
+            (Shell::over(context, options.json), Completion::new(EngineCompleter::new(Arc::clone(&context.engine))))
         }
-        Runner::Attached(side) => (side.shell(options.json), Completion::new(None)),
+        Runner::Attached(side) => (side.shell(options.json), Completion::new(side)),
     };
     match script {
         Some(script) => run_script(&shell, script),

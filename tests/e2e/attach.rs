@@ -8,6 +8,7 @@ use std::thread;
 
 use rustix::process::Signal;
 
+use crate::test_support::pty::Terminal;
 use crate::test_support::{Client, Running, TestEnv, password};
 
 /// A client that serves and waits.
@@ -148,6 +149,35 @@ fn an_interrupt_cancels_the_command_and_not_the_client() {
     side.signal(Signal::INT);
     side.finish().expect_code(130);
     attached(&env, "hans").run(&["lap"]).expect(0, &["No active peers"]);
+}
+
+#[test]
+fn an_attached_shell_at_a_terminal_completes_names_and_keeps_the_client() {
+    let env = TestEnv::new();
+    let vader = env.client("vader").file("large", vec![7; 8 << 20]).file("report one", "1").user();
+    let _vader = vader.args(["--limit-rate", "256K"]).stay(&["pub *"], &["2 files published successfully"]);
+    let _hans = serving(&env, "hans");
+    let mut person = Terminal::start(env.client("hans").args(["--attach"]).into_command());
+    person.expect_on_screen("> ");
+    // A file of another user, one of the running client's folder, and a publication.
+    for (typed, completed) in
+        [("get rep\t", r"report\ one"), ("pub repo\t", r"report\ one"), ("unp a\t", "a.txt"), ("lp\t", "lpf")]
+    {
+        typed.bytes().for_each(|key| person.press(key));
+        person.expect_on_screen(completed);
+        person.type_line("");
+        person.expect_on_screen(if typed.starts_with("lp") { "1 file published:" } else { "successfully" });
+        person.expect_on_screen("> ");
+    }
+    person.type_line("get large");
+    person.expect_on_screen("MiB");
+    person.press(0x03);
+    person.expect_on_screen("large download failed");
+    person.expect_on_screen("> ");
+    person.press(0x04);
+    person.expect_on_screen("Goodbye!");
+    assert_eq!(person.finish().0, 0);
+    attached(&env, "hans").run(&["lpf"]).expect(0, &["1 file published:", "report one"]);
 }
 
 #[test]

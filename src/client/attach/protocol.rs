@@ -1,5 +1,5 @@
 //! The lines over a control socket. The running client begins with a [`Greeting`], the attached side answers with its
-//! [`SideOptions`]; then come the input lines of `--json` with ids, and [`CancelLine`]s, one way, and the lines of `--json`
+//! [`SideOptions`] (or asks once for the completion of a line); then come the input lines of `--json` with ids, and [`CancelLine`]s, one way, and the lines of `--json`
 //! the other way.
 
 use std::io::{self, BufRead, IoSlice, IoSliceMut, Read, Write};
@@ -50,6 +50,31 @@ pub struct SideOptions {
     pub json: bool,
     /// Whether events are reported beside its commands.
     pub events: bool,
+}
+
+/// In place of the options: asks for [`Candidates`], with which the connection ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompletionRequest {
+    /// The line up to the cursor.
+    pub complete: String,
+}
+
+/// Replacements of the last word of a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidates {
+    /// Where the word starts, bytes.
+    pub start: usize,
+    /// Quoted.
+    pub words: Vec<String>,
+}
+
+/// The first line of an attached side.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum FirstLine {
+    Options(SideOptions),
+    Completion(CompletionRequest),
 }
 
 /// Cancels the command of this id, if it still runs.

@@ -21,14 +21,16 @@ use rustix::process::getuid;
 use zeroize::Zeroizing;
 
 use super::folder::{ControlFolder, LockedSocket, candidates, check_peer, socket_name};
-use super::protocol::{CancelLine, DescriptorReader, Greeting, SideOptions, read_line, read_value, to_line};
+use super::protocol::{
+    CancelLine, Candidates, CompletionRequest, DescriptorReader, FirstLine, Greeting, read_line, read_value, to_line,
+};
 use super::sink::SocketSink;
 use crate::client::commands::{CommandContext, CommandState, ContentPipes, LocalControl, events};
 use crate::client::download::{DownloadOptions, SaveAs};
 use crate::client::engine::ClientEngine;
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::Command;
-use crate::client::shell::{CommandRunner, LineOutcome, Shell, execute, run_command};
+use crate::client::shell::{CommandRunner, EngineCompleter, LineCompleter, LineOutcome, Shell, execute, run_command};
 use crate::client::transport::Waker;
 use crate::client::ui::message::{CommandId, Message, MessageBody, Note, NoteLevel};
 use crate::client::ui::output::{CommandRun, Output};
@@ -170,8 +172,12 @@ impl ControlSocket {
         let descriptor = Arc::<Mutex<Option<OwnedFd>>>::default();
         let input = DescriptorReader { stream: stream.try_clone()?, descriptor: Arc::clone(&descriptor) };
         let mut reader = BufReader::new(input);
-        let options: SideOptions = match read_value(&mut reader) {
-            Ok(options) => options,
+        let options = match read_value(&mut reader) {
+            Ok(FirstLine::Options(options)) => options,
+            Ok(FirstLine::Completion(CompletionRequest { complete })) => {
+                let (start, words) = EngineCompleter::new(Arc::clone(&self.engine)).candidates(&complete);
+                return stream.write_all(to_line(&Candidates { start, words }).as_bytes());
+            }
             Err(error) => {
                 let note = Note { text: format!("expected the options: {error}"), level: NoteLevel::Error };
                 return stream

@@ -11,12 +11,13 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use super::folder::{ANSWER_TIMEOUT, ControlFolder, candidates};
 use super::protocol::{
-    CancelLine, CommandLine, Greeting, SideOptions, read_line, read_value, to_line, write_with_descriptor,
+    CancelLine, Candidates, CommandLine, CompletionRequest, Greeting, SideOptions, read_line, read_value, to_line,
+    write_with_descriptor,
 };
 use crate::client::commands::{CommandState, ContentPipes};
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::Command;
-use crate::client::shell::{CommandRunner, Shell};
+use crate::client::shell::{CommandRunner, LineCompleter, Shell};
 use crate::client::ui::message::{CommandId, Message, MessageBody};
 use crate::client::ui::output::{CommandRun, Output};
 use crate::common::escape::{display_path, escape_controls};
@@ -63,8 +64,15 @@ impl From<&AttachError> for ExitCode {
 
 /// A client that has answered.
 struct Found {
+    socket: SocketAddress,
     greeting: Greeting,
     reader: BufReader<UnixStream>,
+}
+
+/// Where a client listens.
+struct SocketAddress {
+    folder: Arc<ControlFolder>,
+    name: String,
 }
 
 /// Asks all clients of this user of the host, and returns those of this user of the share and this server, with what was
@@ -73,7 +81,7 @@ fn find(user: Option<&str>, servers: Option<&[SocketAddr]>) -> (Vec<Found>, Vec<
     let (mut found, mut troubles) = (Vec::new(), Vec::new());
     for path in candidates() {
         let folder = match ControlFolder::open(&path) {
-            Ok(folder) => folder,
+            Ok(folder) => Arc::new(folder),
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => {
                 troubles.push(format!("{}: {error}", display_path(&path)));
@@ -81,13 +89,13 @@ fn find(user: Option<&str>, servers: Option<&[SocketAddr]>) -> (Vec<Found>, Vec<
             }
         };
         for name in folder.sockets().unwrap_or_default() {
-            match answer(&folder, &name) {
-                Ok(Some(client)) => {
-                    let greeting = &client.greeting;
+            let socket = SocketAddress { folder: Arc::clone(&folder), name };
+            match socket.connect() {
+                Ok(Some((greeting, reader))) => {
                     let is_server =
                         servers.is_none_or(|servers| servers.iter().any(|server| greeting.addresses.contains(server)));
                     if is_server && user.is_none_or(|user| user == greeting.user) {
-                        found.push(client);
+                        found.push(Found { socket, greeting, reader });
                     }
                 }
                 Ok(None) => {}
@@ -96,7 +104,7 @@ fn find(user: Option<&str>, servers: Option<&[SocketAddr]>) -> (Vec<Found>, Vec<
                         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "the client does not answer".to_owned(),
                         _ => error.to_string(),
                     };
-                    troubles.push(format!("{}: {why}", folder.display(&name)));
+                    troubles.push(format!("{}: {why}", folder.display(&socket.name)));
                 }
             }
         }
@@ -104,13 +112,22 @@ fn find(user: Option<&str>, servers: Option<&[SocketAddr]>) -> (Vec<Found>, Vec<
     (found, troubles)
 }
 
-fn answer(folder: &ControlFolder, name: &str) -> io::Result<Option<Found>> {
-    let Some(stream) = folder.connect(name)? else { return Ok(None) };
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    let mut reader = BufReader::new(stream);
-    let greeting = read_value(&mut reader)?;
-    reader.get_ref().set_read_timeout(None)?;
-    Ok(Some(Found { greeting, reader }))
+impl SocketAddress {
+    /// `None`: nobody listens there any more. Reading times out.
+    fn connect(&self) -> io::Result<Option<(Greeting, BufReader<UnixStream>)>> {
+        let Some(stream) = self.folder.connect(&self.name)? else { return Ok(None) };
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        let mut reader = BufReader::new(stream);
+        Ok(Some((read_value(&mut reader)?, reader)))
+    }
+
+    /// Asks for the completion of a line, over a connection of its own.
+    fn complete(&self, line: &str) -> io::Result<Candidates> {
+        let (_, mut reader) = self.connect()?.ok_or(io::ErrorKind::ConnectionRefused)?;
+        let request = CompletionRequest { complete: line.into() };
+        reader.get_mut().write_all(to_line(&request).as_bytes())?;
+        read_value(&mut reader)
+    }
 }
 
 /// Whether a client of this user of this server runs here.
@@ -120,6 +137,7 @@ pub fn runs_here(user: &UserName, servers: &[SocketAddr]) -> bool {
 
 /// A connection to a running client that takes commands.
 pub struct AttachedSide {
+    socket: SocketAddress,
     stream: Mutex<UnixStream>,
     /// Of the commands that have ended.
     ends: Receiver<(CommandId, ExitCode)>,
@@ -143,14 +161,15 @@ impl AttachedSide {
         if found.len() > 1 {
             return Err(AttachError::Several(found.iter().map(|client| client.greeting.to_string()).collect()));
         }
-        let Found { mut reader, .. } = found.pop().ok_or(AttachError::None(troubles))?;
+        let Found { socket, mut reader, .. } = found.pop().ok_or(AttachError::None(troubles))?;
         let connect = || {
+            reader.get_ref().set_read_timeout(None)?;
             reader.get_mut().write_all(to_line(options).as_bytes())?;
             let stream = reader.get_ref().try_clone()?;
             let (sender, ends) = bounded(ENDS_QUEUED_MAX);
             let shown = output.clone();
             threads::spawn("attached", move || show_messages(&mut reader, &shown, &sender))?;
-            Ok(Self { stream: Mutex::new(stream), ends, output, state, pipes })
+            Ok(Self { socket, stream: Mutex::new(stream), ends, output, state, pipes })
         };
         connect().map_err(AttachError::Refused)
     }
@@ -240,6 +259,16 @@ impl CommandRunner for AttachedSide {
     fn stop(&self, run: &CommandRun) {
         if self.send(&to_line(&CommandLine { id: run.id(), command: "stop" })) {
             self.wait_for_end(run);
+        }
+    }
+}
+
+/// As the running client completes what is typed there. Nothing if it does not answer.
+impl LineCompleter for &AttachedSide {
+    fn candidates(&self, line: &str) -> (usize, Vec<String>) {
+        match self.socket.complete(line) {
+            Ok(Candidates { start, words }) if line.is_char_boundary(start) => (start, words),
+            _ => (line.len(), Vec::new()),
         }
     }
 }

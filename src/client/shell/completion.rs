@@ -30,18 +30,29 @@ const SEARCH_TIMEOUT: Duration = Duration::from_millis(500);
 /// Candidates offered at once.
 const CANDIDATES_MAX: usize = 500;
 
-pub struct Completion {
-    /// `None`: of another process, and only commands are completed.
-    engine: Option<Arc<ClientEngine>>,
+/// Completes a line.
+pub trait LineCompleter {
+    /// The offset at which the last word of `line` starts, and its quoted replacements.
+    fn candidates(&self, line: &str) -> (usize, Vec<String>);
+}
+
+/// Completion as the line editor needs it.
+pub struct Completion<'a> {
+    completer: Box<dyn LineCompleter + 'a>,
     /// The line that is being edited, and the cursor's offset.
     typed: RefCell<Option<(Zeroizing<String>, usize)>>,
+}
+
+/// Completes from the folder, the publications and the server of this process.
+pub struct EngineCompleter {
+    engine: Arc<ClientEngine>,
     /// A request is pending: pressing the key again sends no second one.
     is_searching: Arc<AtomicBool>,
 }
 
-impl Completion {
-    pub fn new(engine: Option<Arc<ClientEngine>>) -> Self {
-        Self { engine, typed: RefCell::default(), is_searching: Arc::default() }
+impl<'a> Completion<'a> {
+    pub fn new(completer: impl LineCompleter + 'a) -> Self {
+        Self { completer: Box::new(completer), typed: RefCell::default() }
     }
 
     /// What was typed of the line that the editor read last, before and after the cursor. `None` if the terminal has no line
@@ -51,8 +62,9 @@ impl Completion {
         let (left, right) = line.split_at(at);
         Some((Zeroizing::new(left.into()), Zeroizing::new(right.into())))
     }
+}
 
-    /// The offset at which the last word of `line` starts, and its quoted replacements.
+impl LineCompleter for EngineCompleter {
     fn candidates(&self, line: &str) -> (usize, Vec<String>) {
         let start = word_start(line);
         let Some(word) = unquoted(&line[start..]) else { return (start, Vec::new()) };
@@ -62,7 +74,7 @@ impl Completion {
             return (start, verbs.map(|name| format!("{name} ")).collect());
         };
         let is_user = matches!(before.collect_tokens().unwrap_or_default().last(), Some(last) if last.text == "--to");
-        let Some(engine) = &self.engine else { return (start, Vec::new()) };
+        let engine = &self.engine;
         let names = match Verb::parse(&head.text) {
             Some(Verb::Pub) if is_user => Vec::new(),
             Some(Verb::Pub) => local_entries(&engine.files, &word),
@@ -71,6 +83,12 @@ impl Completion {
             _ => Vec::new(),
         };
         (start, names.iter().map(|name| to_argument(name)).collect())
+    }
+}
+
+impl EngineCompleter {
+    pub fn new(engine: Arc<ClientEngine>) -> Self {
+        Self { engine, is_searching: Arc::default() }
     }
 
     /// Names from the server; none if it does not reply within [`SEARCH_TIMEOUT`].
@@ -163,11 +181,11 @@ fn unquoted(word: &str) -> Option<String> {
     Tokenizer::new(&closed).next_token().ok().map(|word| word.map(|word| word.text).unwrap_or_default())
 }
 
-impl Completer for Completion {
+impl Completer for Completion<'_> {
     type Candidate = Pair;
 
     fn complete(&self, line: &str, pos: usize, _: &LineContext<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
-        let (start, candidates) = self.candidates(&line[..pos]);
+        let (start, candidates) = self.completer.candidates(&line[..pos]);
         let pair =
             |replacement: String| Pair { display: escape_controls(replacement.trim_end()).to_string(), replacement };
         Ok((start, candidates.into_iter().map(pair).collect()))
@@ -175,7 +193,7 @@ impl Completer for Completion {
 }
 
 /// Shows no hints: the editor calls it after each change of the line.
-impl Hinter for Completion {
+impl Hinter for Completion<'_> {
     type Hint = String;
 
     fn hint(&self, line: &str, pos: usize, _: &LineContext<'_>) -> Option<String> {
@@ -184,11 +202,11 @@ impl Hinter for Completion {
     }
 }
 
-impl Highlighter for Completion {}
+impl Highlighter for Completion<'_> {}
 
-impl Validator for Completion {}
+impl Validator for Completion<'_> {}
 
-impl Helper for Completion {}
+impl Helper for Completion<'_> {}
 
 #[cfg(test)]
 #[path = "completion_tests.rs"]

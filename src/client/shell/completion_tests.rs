@@ -4,7 +4,7 @@ use crate::client::shell::command::{self, Command};
 use crate::common::types::Audience;
 
 fn candidates(client: &TestClient, line: &str) -> (usize, Vec<String>) {
-    Completion::new(Some(client.context.engine.clone())).candidates(line)
+    EngineCompleter::new(client.context.engine.clone()).candidates(line)
 }
 
 #[test]

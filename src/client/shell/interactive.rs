@@ -26,7 +26,7 @@ const HISTORY_MAX: usize = 1_000;
 /// Reads and runs lines until `xit` or the end of input.
 pub fn run(
     shell: &Shell<'_>,
-    completion: Completion,
+    completion: Completion<'_>,
     console: &Console,
     interrupts: &InterruptState,
     terminal: &PromptTerminal,
@@ -45,13 +45,13 @@ pub fn run(
     exit
 }
 
-struct LinePrompt {
-    editor: Editor<Completion, FileHistory>,
+struct LinePrompt<'a> {
+    editor: Editor<Completion<'a>, FileHistory>,
     history: Option<PathBuf>,
 }
 
-impl LinePrompt {
-    fn open(completion: Completion, console: &Console) -> rustyline::Result<Self> {
+impl<'a> LinePrompt<'a> {
+    fn open(completion: Completion<'a>, console: &Console) -> rustyline::Result<Self> {
         let config = Config::builder()
             .max_history_size(HISTORY_MAX)?
             .history_ignore_space(true)

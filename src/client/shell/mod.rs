@@ -25,7 +25,7 @@ use crate::client::shell::input::Input;
 use crate::client::ui::message::{CommandId, CommandResult, HelpResult, True};
 use crate::client::ui::output::{CommandRun, Output};
 
-pub use completion::Completion;
+pub use completion::{Completion, EngineCompleter, LineCompleter};
 pub use interactive::run as run_interactive;
 pub use script::{Script, run as run_script};
 #[cfg(feature = "testkit")]
