@@ -154,8 +154,8 @@ fn an_interrupt_cancels_the_command_and_not_the_client() {
 #[test]
 fn an_attached_shell_at_a_terminal_completes_names_and_keeps_the_client() {
     let env = TestEnv::new();
-    let vader = env.client("vader").file("large", vec![7; 8 << 20]).file("report one", "1").user();
-    let _vader = vader.args(["--limit-rate", "256K"]).stay(&["pub *"], &["2 files published successfully"]);
+    let vader = env.client("vader").file("large", vec![7; 32 << 20]).file("report one", "1").user();
+    let _vader = vader.args(["--limit-rate", "2M"]).stay(&["pub *"], &["2 files published successfully"]);
     let _hans = serving(&env, "hans");
     let mut person = Terminal::start(env.client("hans").args(["--attach"]).into_command());
     person.expect_on_screen("> ");

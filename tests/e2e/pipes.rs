@@ -93,6 +93,36 @@ fn a_cat_that_fails_writes_nothing_else_to_its_output() {
 }
 
 #[test]
+fn a_cat_whose_sources_die_leaves_a_true_prefix() {
+    let env = TestEnv::new();
+    let file = seeded_bytes(1, 32 * MIB);
+    // In the client itself, and in a process that is attached to it.
+    for attached in [false, true] {
+        let sources = ["hans", "yoda"].map(|name| {
+            let source =
+                env.client(name).user().file("a", &file).args(["-q", "--limit-rate", "2M"]).commands(&["pub a"]);
+            let mut source = source.args(["--stay"]).spawn();
+            source.expect_lines(&["File published successfully"]);
+            source
+        });
+        let vader = || env.client("vader").args(["-q", "--retry-for", "0.1"]);
+        let _serving = attached.then(|| env.client("vader").user().stay(&["wait file a"], &["a is available"]));
+        let cat = if attached { vader().args(["--attach"]) } else { vader().user() };
+        let mut command = cat.commands(&["cat a", "lap"]).into_command();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut cat = command.spawn().expect("it starts");
+        let (mut output, mut prefix) = (cat.stdout.take().expect("a pipe"), vec![0; 2 * MIB]);
+        output.read_exact(&mut prefix).expect("the beginning");
+        drop(sources);
+        output.read_to_end(&mut prefix).expect("the rest");
+        let done = cat.wait_with_output().expect("our own child");
+        assert_eq!(done.status.code(), Some(6), "{}", stderr(&done));
+        assert!(prefix.len() < file.len() && file.starts_with(&prefix), "{} bytes", prefix.len());
+        assert!(stderr(&done).starts_with("client: a: ") && stderr(&done).lines().count() == 1, "{}", stderr(&done));
+    }
+}
+
+#[test]
 fn a_slow_reader_of_a_cat_can_be_interrupted() {
     let env = TestEnv::new();
     let _hans = env
