@@ -1,11 +1,13 @@
 //! `--attach`: commands of other processes in a client that runs.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::Signal;
 
 use crate::test_support::pty::Terminal;
@@ -216,6 +218,58 @@ fn junk_into_the_socket_is_one_line_and_does_no_harm() {
         let answer = String::from_utf8(answer).unwrap();
         assert!(answer.lines().count() <= 2 && answer.starts_with(r#"{"user":"hans""#), "{answer}");
     }
+    attached(&env, "hans").run(&["lap"]).expect(0, &["No active peers"]);
+}
+
+#[test]
+fn when_all_places_are_taken_one_line_says_so_and_the_client_goes_on() {
+    let env = TestEnv::new();
+    let mut hans = env.client("hans").user().args(["-q"]).spawn();
+    hans.run_command("lap", &["No active peers"]);
+    let path = socket(&socket_dir(&env, "hans"));
+    let options = r#"{"on_exists":"error","retry_for_ms":0,"wants_progress":true,"json":true,"events":true}"#;
+    let mut first_line = String::new();
+    let idle: Vec<UnixStream> = (0..256)
+        .map(|_| {
+            let mut stream = BufReader::new(UnixStream::connect(&path).unwrap());
+            stream.read_line(&mut first_line).unwrap();
+            writeln!(stream.get_ref(), "{options}").unwrap();
+            stream.into_inner()
+        })
+        .collect();
+    let refused = attached(&env, "hans").run(&["lap"]);
+    refused.expect(3, &[]);
+    assert!(refused.one_line_of_stderr().ends_with("it has 256 attached sides, the most that are served at once"));
+    hans.run_command("lap", &["No active peers"]);
+    drop(idle);
+    // Their threads end one after the other.
+    while attached(&env, "hans").run(&["lap"]).code == 3 {}
+    attached(&env, "hans").run(&["lap"]).expect(0, &["No active peers"]);
+}
+
+#[test]
+fn a_full_backlog_of_a_stopped_client_is_one_line_and_nothing_is_lost() {
+    let env = TestEnv::new();
+    let mut hans = env.client("hans").user().args(["-q"]).spawn();
+    hans.run_command("lap", &["No active peers"]);
+    let path = SocketAddrUnix::new(socket(&socket_dir(&env, "hans"))).unwrap();
+    hans.signal(Signal::STOP);
+    let mut waiting = Vec::new();
+    loop {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
+        match connect(&socket, &path) {
+            Ok(()) => waiting.push(socket),
+            Err(Errno::AGAIN) => break,
+            Err(error) => panic!("{error} after {}", waiting.len()),
+        }
+    }
+    let full = attached(&env, "hans").run(&["lap"]);
+    full.expect(3, &[]);
+    assert!(full.one_line_of_stderr().ends_with("the client does not answer"), "{full:?}");
+    hans.signal(Signal::CONT);
+    hans.run_command("lap", &["No active peers"]);
+    drop(waiting);
+    while attached(&env, "hans").run(&["lap"]).code == 3 {}
     attached(&env, "hans").run(&["lap"]).expect(0, &["No active peers"]);
 }
 

@@ -52,7 +52,7 @@ pub struct SideOptions {
     pub events: bool,
 }
 
-/// In place of the options: asks for [`Candidates`], with which the connection ends.
+/// In place of the options: asks for [`CompletedWords`], with which the connection ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CompletionRequest {
@@ -62,7 +62,7 @@ pub struct CompletionRequest {
 
 /// Replacements of the last word of a line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Candidates {
+pub struct CompletedWords {
     /// Where the word starts, bytes.
     pub start: usize,
     /// Quoted.

@@ -22,7 +22,8 @@ use zeroize::Zeroizing;
 
 use super::folder::{ControlFolder, LockedSocket, candidates, check_peer, socket_name};
 use super::protocol::{
-    CancelLine, Candidates, CompletionRequest, DescriptorReader, FirstLine, Greeting, read_line, read_value, to_line,
+    CancelLine, CompletedWords, CompletionRequest, DescriptorReader, FirstLine, Greeting, read_line, read_value,
+    to_line,
 };
 use super::sink::SocketSink;
 use crate::client::commands::{CommandContext, CommandState, ContentPipes, LocalControl, events};
@@ -153,7 +154,12 @@ impl ControlSocket {
         let (control, greeting) = (Arc::clone(self), greeting.clone());
         let serve = move || {
             let is_free = control.sides.fetch_add(1, SeqCst) < SIDES_MAX;
-            if is_free && let Err(error) = control.serve(stream, &greeting) {
+            let served = if is_free {
+                control.serve(stream, &greeting)
+            } else {
+                write_error(&stream, format!("it has {SIDES_MAX} attached sides, the most that are served at once"))
+            };
+            if let Err(error) = served {
                 log::debug!("an attached side: {error}");
             }
             control.sides.fetch_sub(1, SeqCst);
@@ -176,12 +182,10 @@ impl ControlSocket {
             Ok(FirstLine::Options(options)) => options,
             Ok(FirstLine::Completion(CompletionRequest { complete })) => {
                 let (start, words) = EngineCompleter::new(Arc::clone(&self.engine)).candidates(&complete);
-                return stream.write_all(to_line(&Candidates { start, words }).as_bytes());
+                return stream.write_all(to_line(&CompletedWords { start, words }).as_bytes());
             }
             Err(error) => {
-                let note = Note { text: format!("expected the options: {error}"), level: NoteLevel::Error };
-                return stream
-                    .write_all((Message { id: None, body: MessageBody::Note(note) }.to_json() + "\n").as_bytes());
+                return write_error(&stream, format!("expected the options: {error}"));
             }
         };
         stream.set_read_timeout(None)?;
@@ -238,6 +242,12 @@ impl LocalControl for ControlSocket {
     fn runs_here(&self, user: &UserName) -> bool {
         super::side::runs_here(user, &self.identity.addresses)
     }
+}
+
+/// Says why the other end is not served.
+fn write_error(mut stream: &UnixStream, text: String) -> io::Result<()> {
+    let note = MessageBody::Note(Note { text, level: NoteLevel::Error });
+    stream.write_all((Message { id: None, body: note }.to_json() + "\n").as_bytes())
 }
 
 /// Reads lines until the end of the stream; passes on commands and cancels the one that is to be cancelled.

@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
+use serde::Deserialize;
+
 use super::folder::{ANSWER_TIMEOUT, ControlFolder, candidates};
 use super::protocol::{
-    CancelLine, Candidates, CommandLine, CompletionRequest, Greeting, SideOptions, read_line, read_value, to_line,
+    CancelLine, CommandLine, CompletedWords, CompletionRequest, Greeting, SideOptions, read_line, read_value, to_line,
     write_with_descriptor,
 };
 use crate::client::commands::{CommandState, ContentPipes};
@@ -31,9 +33,11 @@ const ENDS_QUEUED_MAX: usize = 16;
 /// Why no running client was attached to.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    #[error("no client runs here for --attach{}", reasons(.0))]
-    None(
-        /// What was in the way.
+    #[error("no client runs here for --attach")]
+    None,
+    #[error("no client that runs here can be attached to: {}", .0.join("; "))]
+    Unreachable(
+        /// What was in the way; not empty.
         Vec<String>,
     ),
     #[error("several clients run here; name one by -u NAME or by SERVER PORT{}", details(.0))]
@@ -45,10 +49,6 @@ pub enum AttachError {
     Refused(io::Error),
 }
 
-fn reasons(troubles: &[String]) -> String {
-    troubles.iter().map(|trouble| format!("; {trouble}")).collect()
-}
-
 fn details(lines: &[String]) -> String {
     lines.iter().map(|line| format!("\n  {line}")).collect()
 }
@@ -57,9 +57,18 @@ impl From<&AttachError> for ExitCode {
     fn from(error: &AttachError) -> Self {
         match error {
             AttachError::Several(_) => Self::Usage,
-            AttachError::None(_) | AttachError::Refused(_) => Self::Unreachable,
+            AttachError::None | AttachError::Unreachable(_) | AttachError::Refused(_) => Self::Unreachable,
         }
     }
+}
+
+/// The first line of a running client.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    Greeting(Greeting),
+    /// A note with the reason.
+    Refusal(Message),
 }
 
 /// A client that has answered.
@@ -118,11 +127,15 @@ impl SocketAddress {
         let Some(stream) = self.folder.connect(&self.name)? else { return Ok(None) };
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         let mut reader = BufReader::new(stream);
-        Ok(Some((read_value(&mut reader)?, reader)))
+        match read_value(&mut reader)? {
+            Answer::Greeting(greeting) => Ok(Some((greeting, reader))),
+            Answer::Refusal(Message { body: MessageBody::Note(note), .. }) => Err(io::Error::other(note.text)),
+            Answer::Refusal(_) => Err(io::ErrorKind::InvalidData.into()),
+        }
     }
 
     /// Asks for the completion of a line, over a connection of its own.
-    fn complete(&self, line: &str) -> io::Result<Candidates> {
+    fn complete(&self, line: &str) -> io::Result<CompletedWords> {
         let (_, mut reader) = self.connect()?.ok_or(io::ErrorKind::ConnectionRefused)?;
         let request = CompletionRequest { complete: line.into() };
         reader.get_mut().write_all(to_line(&request).as_bytes())?;
@@ -161,7 +174,9 @@ impl AttachedSide {
         if found.len() > 1 {
             return Err(AttachError::Several(found.iter().map(|client| client.greeting.to_string()).collect()));
         }
-        let Found { socket, mut reader, .. } = found.pop().ok_or(AttachError::None(troubles))?;
+        let Some(Found { socket, mut reader, .. }) = found.pop() else {
+            return Err(if troubles.is_empty() { AttachError::None } else { AttachError::Unreachable(troubles) });
+        };
         let connect = || {
             reader.get_ref().set_read_timeout(None)?;
             reader.get_mut().write_all(to_line(options).as_bytes())?;
@@ -267,7 +282,7 @@ impl CommandRunner for AttachedSide {
 impl LineCompleter for &AttachedSide {
     fn candidates(&self, line: &str) -> (usize, Vec<String>) {
         match self.socket.complete(line) {
-            Ok(Candidates { start, words }) if line.is_char_boundary(start) => (start, words),
+            Ok(CompletedWords { start, words }) if line.is_char_boundary(start) => (start, words),
             _ => (line.len(), Vec::new()),
         }
     }
