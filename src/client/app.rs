@@ -129,7 +129,7 @@ fn run_with(
         if let Runner::Local(context, _) = &runner
             && mode.reads_stdin()
         {
-            context.passwords.read_before_commands();
+            context.passwords.read_before_commands(&context.output);
         }
         let run = || run_commands(&runner, &shell_console, &shell_interrupts, &shell_terminal, script, &options);
         let run = AssertUnwindSafe(run);
@@ -271,7 +271,6 @@ fn create_context(
             file: options.password_file.clone(),
             prompt: io::stdin().is_terminal() && *mode != InputMode::Batch(None),
             terminal: Arc::clone(terminal),
-            output: output.clone(),
             stdin_line: OnceLock::new(),
         }),
         output: output.clone(),

@@ -327,11 +327,11 @@ impl MessageSink for Collector {
 struct KnownPassword(Option<Password>);
 
 impl PasswordSource for KnownPassword {
-    fn for_startup(&self, _: &UserName) -> Result<Password, PasswordError> {
+    fn for_startup(&self, _: &UserName, _: &Output) -> Result<Password, PasswordError> {
         self.0.clone().ok_or(PasswordError::NoSource)
     }
 
-    fn for_command(&self, user: &UserName) -> Result<Password, PasswordError> {
-        self.for_startup(user)
+    fn for_command(&self, user: &UserName, output: &Output) -> Result<Password, PasswordError> {
+        self.for_startup(user, output)
     }
 }

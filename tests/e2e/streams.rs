@@ -94,6 +94,13 @@ fn password_file_dash_is_the_first_line_of_stdin() {
     done.expect(4, &["Authentication failed. Please try again."]);
     client().args(["-u", "hans"]).pipe(&[]).expect_code(4);
     client().args(["-u", "hans"]).pipe(&["wrong", "lap"]).expect_code(4);
+    // A password is any bytes, and what may be no part of it draws a warning.
+    let marked = env.client("hans").args(["--password-file", "-", "-u", "hans"]).pipe(&["\u{feff}falcon*solo", "lap"]);
+    marked.expect(4, &["Authentication failed. Please try again."]);
+    assert!(marked.stderr.starts_with("client: standard input starts with a byte order mark"), "{}", marked.stderr);
+    let env = TestEnv::with("hans \u{feff}pw\n", &[]);
+    let marked = env.client("hans").args(["-q", "--password-file", "-", "-u", "hans"]).pipe(&["\u{feff}pw", "lap"]);
+    marked.expect(0, &["No active peers"]);
 }
 
 #[test]
@@ -118,6 +125,9 @@ fn a_readable_password_file_draws_a_warning() {
     crate::test_support::set_mode(&client.dir().join("pw"), 0o644);
     let done = client.run(&["lap"]);
     assert!(done.code == 0 && done.one_line_of_stderr().contains("chmod 600 pw"), "{done:?}");
+    let json = env.client("hans").args(["-u", "hans", "--password-file", "pw", "--json"]).run(&["lap"]);
+    let note = json.stdout.lines().next().expect("a line");
+    assert!(note.starts_with(r#"{"id":1,"type":"note","text":"other users"#) && json.stderr.is_empty(), "{json:?}");
 }
 
 #[test]

@@ -353,11 +353,11 @@ fn pipes_for(command: &Command, descriptor: Option<OwnedFd>) -> ContentPipes {
 struct NoPassword;
 
 impl PasswordSource for NoPassword {
-    fn for_startup(&self, user: &UserName) -> Result<Password, PasswordError> {
-        self.for_command(user)
+    fn for_startup(&self, user: &UserName, output: &Output) -> Result<Password, PasswordError> {
+        self.for_command(user, output)
     }
 
-    fn for_command(&self, _: &UserName) -> Result<Password, PasswordError> {
+    fn for_command(&self, _: &UserName, _: &Output) -> Result<Password, PasswordError> {
         Err(PasswordError::NoSource)
     }
 }

@@ -29,7 +29,7 @@ pub fn auth_command(context: &CommandContext, user: &str, password: Option<Passw
         Some(password) => validate(password),
         None => {
             let _input = context.state.begin_input();
-            context.passwords.for_command(user)
+            context.passwords.for_command(user, &context.output)
         }
     };
     log_in(context, user, password, |user, password| context.session.login(user.clone(), password))
@@ -39,7 +39,7 @@ pub fn auth_command(context: &CommandContext, user: &str, password: Option<Passw
 pub fn login_at_startup(context: &CommandContext, user: &str) -> ExitCode {
     let password = |user: &UserName| {
         let _input = context.state.begin_input();
-        context.passwords.for_startup(user)
+        context.passwords.for_startup(user, &context.output)
     };
     log_in(context, user, password, |user, password| login_with_retries(context, user, &password))
 }

@@ -311,11 +311,11 @@ impl Download for ScriptedServer {
 struct FixedPassword(Option<&'static str>);
 
 impl PasswordSource for FixedPassword {
-    fn for_startup(&self, user: &UserName) -> Result<Password, PasswordError> {
-        self.for_command(user)
+    fn for_startup(&self, user: &UserName, output: &Output) -> Result<Password, PasswordError> {
+        self.for_command(user, output)
     }
 
-    fn for_command(&self, _: &UserName) -> Result<Password, PasswordError> {
+    fn for_command(&self, _: &UserName, _: &Output) -> Result<Password, PasswordError> {
         self.0.map(|text| Zeroizing::new(text.into())).ok_or(PasswordError::NoSource)
     }
 }

@@ -40,14 +40,14 @@ pub enum PasswordError {
     NotUtf8,
 }
 
-/// Supplies passwords. Tests replace it.
+/// Supplies passwords. Tests replace it. Warnings go to `output`.
 pub trait PasswordSource: Send + Sync {
     /// For `-u`: the file, or else the environment, or else the hidden prompt.
-    fn for_startup(&self, user: &UserName) -> Result<Password, PasswordError>;
+    fn for_startup(&self, user: &UserName, output: &Output) -> Result<Password, PasswordError>;
     /// For `auth NAME`: the hidden prompt, or else the file, or else the environment.
-    fn for_command(&self, user: &UserName) -> Result<Password, PasswordError>;
+    fn for_command(&self, user: &UserName, output: &Output) -> Result<Password, PasswordError>;
     /// Commands are about to be read from standard input: a password in front of them is read now.
-    fn read_before_commands(&self) {}
+    fn read_before_commands(&self, _: &Output) {}
 }
 
 /// The file, the environment, and the terminal.
@@ -58,15 +58,13 @@ pub struct DefaultPasswordSource {
     pub prompt: bool,
     /// Where the prompt is.
     pub terminal: Arc<PromptTerminal>,
-    /// For warnings about the file.
-    pub output: Output,
     /// The first line of standard input, once it has been read.
     pub stdin_line: OnceLock<Password>,
 }
 
 impl PasswordSource for DefaultPasswordSource {
-    fn for_startup(&self, user: &UserName) -> Result<Password, PasswordError> {
-        let stored = self.read_file_or_env()?;
+    fn for_startup(&self, user: &UserName, output: &Output) -> Result<Password, PasswordError> {
+        let stored = self.read_file_or_env(output)?;
         validate(match stored {
             Some(password) => password,
             None if self.prompt => self.prompt_for(user)?,
@@ -74,63 +72,55 @@ impl PasswordSource for DefaultPasswordSource {
         })
     }
 
-    fn for_command(&self, user: &UserName) -> Result<Password, PasswordError> {
-        let password = if self.prompt { Some(self.prompt_for(user)?) } else { self.read_file_or_env()? };
+    fn for_command(&self, user: &UserName, output: &Output) -> Result<Password, PasswordError> {
+        let password = if self.prompt { Some(self.prompt_for(user)?) } else { self.read_file_or_env(output)? };
         validate(password.ok_or(PasswordError::NoSource)?)
     }
 
-    fn read_before_commands(&self) {
+    fn read_before_commands(&self, output: &Output) {
         if self.file.as_deref().is_some_and(is_stdin) {
             // An error comes again when the password is needed.
-            let _ = self.stdin_line();
+            let _ = self.stdin_line(output);
         }
     }
 }
 
 impl DefaultPasswordSource {
-    fn read_file_or_env(&self) -> Result<Option<Password>, PasswordError> {
+    fn read_file_or_env(&self, output: &Output) -> Result<Option<Password>, PasswordError> {
         match &self.file {
             // A line typed there would be visible.
             Some(file) if is_stdin(file) && io::stdin().is_terminal() => Ok(None),
-            Some(file) if is_stdin(file) => self.stdin_line().map(Some),
-            Some(file) => self.first_line_of(file).map(Some),
+            Some(file) if is_stdin(file) => self.stdin_line(output).map(Some),
+            Some(file) => self.first_line_of(file, output).map(Some),
             None => Ok(from_environment()),
         }
     }
 
-    fn stdin_line(&self) -> Result<Password, PasswordError> {
+    fn stdin_line(&self, output: &Output) -> Result<Password, PasswordError> {
         let name = "standard input";
         if let Some(line) = self.stdin_line.get() {
             return Ok(line.clone());
         }
         // Commands may follow: they are read through the same buffer.
         let line = first_line(&mut io::stdin().lock()).map_err(|error| PasswordError::File(name.into(), error))?;
-        self.warn_about_byte_order_mark(name, &line);
+        warn_about_byte_order_mark(name, &line, output);
         Ok(self.stdin_line.get_or_init(|| line).clone())
     }
 
-    fn first_line_of(&self, path: &Path) -> Result<Password, PasswordError> {
+    fn first_line_of(&self, path: &Path, output: &Output) -> Result<Password, PasswordError> {
         let name = display_path(path);
         let unreadable = |error| PasswordError::File(display_path(path), error);
         let file = std::fs::File::open(path).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
         if metadata.is_file() && metadata.permissions().mode() & 0o044 != 0 {
-            self.output.info(format_args!("other users of this machine can read {name}: chmod 600 {name}"));
+            output.info(format_args!("other users of this machine can read {name}: chmod 600 {name}"));
         }
         // No buffer of a reader keeps a copy of the password.
         let mut bytes = Zeroizing::new(Vec::with_capacity(LINE_MAX_BYTES));
         file.take(LINE_MAX_BYTES as u64).read_to_end(&mut bytes).map_err(unreadable)?;
         let line = first_line(&mut bytes.as_slice()).map_err(unreadable)?;
-        self.warn_about_byte_order_mark(&name, &line);
+        warn_about_byte_order_mark(&name, &line, output);
         Ok(line)
-    }
-
-    /// It is not removed: a password is any bytes.
-    fn warn_about_byte_order_mark(&self, name: &str, line: &[u8]) {
-        if line.starts_with(BYTE_ORDER_MARK) {
-            let warning = format_args!("{name} starts with a byte order mark, which counts as a part of the password");
-            self.output.info(warning);
-        }
     }
 
     fn prompt_for(&self, user: &UserName) -> Result<Password, PasswordError> {
@@ -148,6 +138,13 @@ impl DefaultPasswordSource {
             _ if is_replaced => Err(PasswordError::NotUtf8),
             _ => Ok(typed),
         }
+    }
+}
+
+/// It is not removed: a password is any bytes.
+fn warn_about_byte_order_mark(name: &str, line: &[u8], output: &Output) {
+    if line.starts_with(BYTE_ORDER_MARK) {
+        output.info(format_args!("{name} starts with a byte order mark, which counts as a part of the password"));
     }
 }
 
@@ -193,10 +190,10 @@ mod tests {
             file: Some(path.into()),
             prompt: false,
             terminal: Arc::default(),
-            output: Output::new(Arc::new(console)),
             stdin_line: OnceLock::new(),
         };
-        (source.for_startup(&UserName::parse("hans").unwrap()), err.take())
+        let output = Output::new(Arc::new(console));
+        (source.for_startup(&UserName::parse("hans").unwrap(), &output), err.take())
     }
 
     fn from_file(content: &[u8]) -> Result<Password, PasswordError> {
