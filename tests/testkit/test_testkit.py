@@ -116,6 +116,21 @@ class TestKit(unittest.TestCase):
         self.share.server.stop()
         self.assertIn("stopping", self.share.server.log)
 
+    def test_events(self):
+        hans = self.share.client("hans", events=True)
+        vader = self.share.client("vader")
+        joined = hans.wait_event("peer_joined", user="vader")
+        vader.write("a", "a")
+        vader.pub("a")
+        hans.wait_file("a")
+        hans.get("a")
+        finished = hans.wait_event("download_finished", name="a", ok=True)
+        vader.kill()
+        left = hans.wait_event("peer_left", user="vader")
+        self.assertTrue(joined["seq"] < finished["seq"] < left["seq"])
+        with self.assertRaisesRegex(CommandTimeout, "hans: event peer_joined"):
+            hans.wait_event("peer_joined", timeout=0.01)
+
     def test_many_commands_wait_for_nobody(self):
         hans = self.share.client("hans")
         waiting = hans.begin("wait peer vader 60")
