@@ -74,7 +74,7 @@ wait_line "$dir/server.out" 'listening on'
 client() { # N ARGS...: `command` runs client N in its namespace and its own folder
     local n=$1
     shift
-    command=(env "FILESHARE_PASSWORD=pw$n" XDG_CACHE_HOME="$dir/x$n" XDG_STATE_HOME="$dir/x$n"
+    command=(env "FILESHARE_PASSWORD=pw$n" XDG_CACHE_HOME="$dir/x$n" XDG_STATE_HOME="$dir/x$n" XDG_RUNTIME_DIR="$dir/x$n"
         ip netns exec "fs$id-$n" "$bin/client" 10.77.0.254 12000 -u "u$n" -d "$dir/c$n" "$@")
 }
 serve() { # N: publishes its copy of `file` and stays

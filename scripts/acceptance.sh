@@ -6,6 +6,8 @@
 #                                         uploader and downloader below 64 MiB of memory
 #     scripts/acceptance.sh hundred [N]   100 clients with 10 files each download 10 files from others at the same time,
 #                                         with the server below 50 MiB of memory
+#     scripts/acceptance.sh attached [N]  N (default 50) sides attached to one client at the same time, each with 20 commands
+#                                         and a `get`, take at most 1.5 times as long while a `get` of 1 GiB runs there
 #     scripts/acceptance.sh all
 #
 # Builds first; with --no-build before the name, uses the programs in FS_BIN or target/release. Needs 7 GiB in ${TMPDIR:-/tmp}.
@@ -123,11 +125,74 @@ test_hundred() {
     fs_stop_all
 }
 
+# The milliseconds that all sides take, one after the other in no order, are in `took`.
+attach_all() { # COUNT ROUND
+    local count=$1 round=$2 index start pids=() pid
+    local commands=(-c lap -c lpf -c 'sch f' -c 'lap' -c 'sch -l f1')
+    commands+=("${commands[@]}" "${commands[@]}" "${commands[@]}")
+    start=$(date +%s%N)
+    for ((index = 0; index < count; index++)); do
+        fs_attach hans -q "${commands[@]}" -c "get r$round/f$index" >"$FS_DIR/side$index.out" 2>"$FS_DIR/side$index.err" &
+        pids+=($!)
+    done
+    for pid in "${pids[@]}"; do wait "$pid" || fail "a side failed: $(cat "$FS_DIR"/side*.err)"; done
+    took=$((($(date +%s%N) - start) / 1000000))
+    for ((index = 0; index < count; index++)); do
+        [[ ! -s $FS_DIR/side$index.err ]] || fail "$(<"$FS_DIR/side$index.err")"
+        cmp -- "$FS_DIR/yoda/r$round/f$index" "$FS_DIR/hans/r$round/f$index" || fail "f$index differs"
+        [[ $(tail -n 1 "$FS_DIR/side$index.out") == "r$round/f$index downloaded successfully" ]] || fail "no result line"
+    done
+}
+
+test_attached() {
+    local count=${1:-50} rounds=5 round index took alone=() beside=() large ratio folder
+    export FILESHARE_PASSWORD=pw
+    umask 077
+    FS_CREDENTIALS=$FS_DIR/credentials.txt
+    printf '%s pw\n' hans vader yoda >"$FS_CREDENTIALS"
+    fs_start_server --ephemeral
+    folder=$(fs_folder yoda)
+    for ((round = 0; round < 2 * rounds; round++)); do
+        mkdir "$folder/r$round"
+        for ((index = 0; index < count; index++)); do
+            head -c 20000 /dev/urandom >"$folder/r$round/f$index"
+        done
+    done
+    head -c 1G /dev/urandom >"$(fs_folder vader)/large"
+    # Slow enough for all rounds beside it, so that the processors are as free as without it.
+    fs_start_client vader -q -u vader --limit-rate 24M --stay -c 'pub large'
+    fs_start_client yoda -q -u yoda --stay -c 'pub *'
+    fs_wait_line vader 'File published successfully' 120
+    fs_wait_line yoda "$((2 * rounds * count)) files published successfully" 120
+    fs_start_client hans -q -u hans --stay -c lpf
+    fs_wait_line hans 'No files published'
+    for ((round = 0; round < rounds; round++)); do
+        attach_all "$count" "$round"
+        alone+=("$took")
+    done
+    fs_attach hans -q -c 'get large' >"$FS_DIR/large.out" &
+    large=$!
+    for (( ; round < 2 * rounds; round++)); do
+        attach_all "$count" "$round"
+        beside+=("$took")
+    done
+    [[ ! -s $FS_DIR/large.out ]] || fail "the large file arrived too early"
+    wait "$large" || fail "the large file failed"
+    cmp -- "$FS_DIR/vader/large" "$FS_DIR/hans/large" || fail "large differs"
+    mapfile -t alone < <(printf '%s\n' "${alone[@]}" | sort -n)
+    mapfile -t beside < <(printf '%s\n' "${beside[@]}" | sort -n)
+    ratio=$((beside[rounds / 2] * 100 / alone[rounds / 2]))
+    echo "attached: $count sides with 20 commands and a get: ${alone[rounds / 2]} ms alone, ${beside[rounds / 2]} ms beside" \
+        "a get of 1 GiB: $ratio %"
+    ((ratio <= 150)) || fail "the sides were held up"
+    fs_stop_all
+}
+
 which=${1:-}
 case $which in
-session | sizes | hundred | all) ;;
+session | sizes | hundred | attached | all) ;;
 *)
-    sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
     ;;
 esac
@@ -138,7 +203,7 @@ sample=$FS_CREDENTIALS
 trap fs_stop_all EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-for name in session sizes hundred; do
+for name in session sizes hundred attached; do
     if [[ $which == "$name" || $which == all ]]; then
         FS_CREDENTIALS=$sample
         _fs_prepare

@@ -28,7 +28,8 @@ with tempfile.TemporaryDirectory() as folder:
     credentials = Path(folder, "credentials.txt")
     credentials.write_text("up pw\ndown pw\nlate pw\n")
     credentials.chmod(0o600)
-    environment = dict(os.environ, FILESHARE_PASSWORD="pw", XDG_CACHE_HOME=folder, XDG_STATE_HOME=folder)
+    own = dict.fromkeys(("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"), folder)
+    environment = dict(os.environ, FILESHARE_PASSWORD="pw", **own)
     started = []
 
     def start(program, *arguments):

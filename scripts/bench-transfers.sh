@@ -32,7 +32,7 @@ cleanup() {
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
-export XDG_CACHE_HOME=$dir/cache XDG_STATE_HOME=$dir/state
+export XDG_CACHE_HOME=$dir/cache XDG_STATE_HOME=$dir/state XDG_RUNTIME_DIR=$dir/run
 
 mkdir -p "$dir"/{src/small,get,curl,rsync,cp,nginx}
 head -c "$((mib << 20))" /dev/urandom >"$dir/src/big"

@@ -81,10 +81,11 @@ _fs_close_keyboards() {
     done
 }
 
-# NAME COMMAND...: replaces this subshell with the command. History and cache go to FS_DIR; pipes to other clients are closed.
+# NAME COMMAND...: replaces this subshell with the command. History, cache and control sockets go to FS_DIR; pipes to other
+# clients are closed.
 _fs_become() {
     _fs_close_keyboards
-    export XDG_STATE_HOME=$FS_DIR/.xdg/$1/state XDG_CACHE_HOME=$FS_DIR/.xdg/$1/cache
+    export XDG_STATE_HOME=$FS_DIR/.xdg/$1/state XDG_CACHE_HOME=$FS_DIR/.xdg/$1/cache XDG_RUNTIME_DIR=$FS_DIR/.xdg/run
     shift
     exec "$@"
 }
@@ -198,6 +199,12 @@ _fs_wait() {
     local seconds=${4:-$FS_TIMEOUT}
     # The client itself says that the time is over.
     fs_say "$1" "wait $2 $seconds" && _fs_await_line "$1" "$((seconds + 10))" "$3" 'Timed out'
+}
+
+# fs_attach USER [OPTION...]: runs commands in the running client of this user, as `client --attach` does; returns its exit
+# status. Options are those of the client, such as -c 'get a'.
+fs_attach() {
+    (_fs_become "$1" "$FS_BIN/client" --attach -u "$@")
 }
 
 # fs_wait_peer NAME USER [SECONDS]: waits until the logged-in client sees this user active.

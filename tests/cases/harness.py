@@ -122,8 +122,9 @@ class Setup:
         self.dir = tempfile.mkdtemp(prefix="fileshare-case-")
         os.environ["HOME"] = os.path.join(self.dir, "home")
         os.mkdir(os.environ["HOME"])
-        for variable in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "FILESHARE_USER", "FILESHARE_PASSWORD"):
+        for variable in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "FILESHARE_USER", "FILESHARE_PASSWORD"):
             os.environ.pop(variable, None)
+        os.environ["XDG_RUNTIME_DIR"] = os.environ["HOME"]
         self.server_dir = os.path.join(self.dir, "server")
         os.mkdir(self.server_dir)
         credentials = os.path.join(self.server_dir, "credentials.txt")
