@@ -235,7 +235,7 @@ impl HonestUsers {
         match response {
             Response::Contents { entries, next: None } => assert_eq!(entries.len(), 1),
             Response::SearchResults { names, next: None } => assert!(!names.is_empty()),
-            Response::Published { .. } | Response::Users { next: None, .. } => {}
+            Response::Published { .. } | Response::Peers { next: None, .. } => {}
             other => panic!("user {user}: {other:?}"),
         }
         let (kind, begun) = self.commands[user];

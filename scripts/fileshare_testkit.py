@@ -294,6 +294,10 @@ class Client:
         """The names of the other active users."""
         return self.run("lap").listed("peers")
 
+    def ls(self, user):
+        """The names of the files that this active user shares with this one."""
+        return [file["name"] for file in self._command(["ls"], [user]).listed("files")]
+
     def sch(self, substring, ignore_case=False):
         """The names of the files of other active users that contain this text."""
         return self._command(["sch", *(["-i"] if ignore_case else [])], [substring]).listed("files")

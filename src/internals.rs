@@ -73,8 +73,8 @@ pub mod common {
     }
     pub mod message {
         pub use crate::common::message::{
-            AudienceRef, AvailableContent, ClientMessage, Cursor, Heartbeat, NameQuery, OwnPublication, Quota, Request,
-            ResolvePurpose, Response, ServerMessage, SourceGrant, SubscriptionState, Topic,
+            ActivePeer, AudienceRef, AvailableContent, ClientMessage, Cursor, Heartbeat, NameQuery, OwnPublication,
+            Quota, Request, ResolvePurpose, Response, ServerMessage, SourceGrant, SubscriptionState, Topic,
         };
     }
     pub mod opaque {

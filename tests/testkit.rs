@@ -26,6 +26,8 @@ fn three_users_share_their_files() -> Result<(), TestkitError> {
     vader.write("rfc768.txt", b"UDP")?;
     vader.publish(&["movie.mp4", "rfc768.txt"])?;
     assert_eq!(vader.search("pdf")?, ["Assignment.pdf"]);
+    assert_eq!(vader.shared_by("hans")?[0].name, "Assignment.pdf");
+    assert_eq!(vader.shared_by("yoda").unwrap_err().code, ExitCode::NotFound);
     assert_eq!(vader.get("assignment.pdf").unwrap_err().code, ExitCode::NotFound);
 
     let yoda = server.client("yoda")?;

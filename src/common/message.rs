@@ -150,6 +150,8 @@ pub enum Request {
     },
     /// Ends the subscriptions of these numbers, as bits.
     Unsubscribe { numbers: u32 },
+    /// `ls`: what this active user publishes, visibly to the requester.
+    Shared { user: UserName, cursor: Option<Cursor> },
 }
 
 /// Why a client resolves names. The server also logs by it.
@@ -202,9 +204,9 @@ pub enum Response {
     OwnPublications { entries: Vec<OwnPublication>, next: Option<Cursor> },
     /// To SEARCH.
     SearchResults { names: Vec<FileName>, next: Option<Cursor> },
-    /// To PEERS and AUDIENCE OF.
+    /// To AUDIENCE OF.
     Users { users: Vec<UserName>, next: Option<Cursor> },
-    /// To RESOLVE: one entry for every distinct content of a name.
+    /// To RESOLVE: one entry for every distinct content of a name. To SHARED, where the user is the only source.
     Contents { entries: Vec<AvailableContent>, next: Option<Cursor> },
     /// To SOURCES. The pages are in random order; within a page, sources with a free slot come first.
     Sources { sources: Vec<SourceGrant>, next: Option<Cursor> },
@@ -227,6 +229,10 @@ pub enum Response {
     },
     /// To SUBSCRIBE and UNSUBSCRIBE.
     Subscribed(SubscriptionState),
+    /// To PEERS.
+    Peers { peers: Vec<ActivePeer>, next: Option<Cursor> },
+    /// To SHARED of a user who is not active, or does not exist, or is the requester.
+    NotActive,
 }
 
 /// What the server limits for each user, by its options.
@@ -246,6 +252,17 @@ pub struct OwnPublication {
     pub content: Content,
     /// Whether the audience is restricted; AUDIENCE OF lists it.
     pub restricted: bool,
+    /// Seconds since it was published with this content.
+    pub age_s: u64,
+}
+
+/// Another user who is active.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivePeer {
+    pub user: UserName,
+    /// Seconds since the user was last not active, as far as the server knows: it does not remember the time before its own
+    /// start.
+    pub active_s: u64,
 }
 
 /// One content that active peers publish under a name.
@@ -329,9 +346,10 @@ impl Request {
             Self::Publish { files, audience } => within(files, BATCH_MAX_FILES) && audience.fits(),
             Self::Unpublish { names } => within(names, BATCH_MAX_FILES),
             Self::StageAudience { users, .. } => within(users, AUDIENCE_PART_MAX_USERS),
-            Self::OwnPublications { cursor, .. } | Self::AudienceOf { cursor, .. } | Self::Peers { cursor } => {
-                cursor_fits(cursor)
-            }
+            Self::OwnPublications { cursor, .. }
+            | Self::AudienceOf { cursor, .. }
+            | Self::Peers { cursor }
+            | Self::Shared { cursor, .. } => cursor_fits(cursor),
             Self::Search { query, cursor } | Self::Resolve { query, cursor, .. } => query.fits() && cursor_fits(cursor),
             Self::Sources { files, avoid, cursor } => {
                 within(files, BATCH_MAX_FILES)
@@ -351,6 +369,7 @@ impl Response {
             Self::OwnPublications { next, .. }
             | Self::SearchResults { next, .. }
             | Self::Users { next, .. }
+            | Self::Peers { next, .. }
             | Self::Contents { next, .. } => cursor_fits(next),
             Self::Sources { sources, next } => {
                 cursor_fits(next) && sources.iter().all(|source| source.ticket.len() <= TICKET_MAX_BYTES)

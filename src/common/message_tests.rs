@@ -80,6 +80,7 @@ fn client_messages() -> Vec<(ClientMessage, String)> {
         (request(Request::Subscribe { number: 3, topic: Topic::Peers }), "01ac02ab02090302".into()),
         (request(Request::Subscribe { number: 3, topic: files("a*") }), "01ac02ab0209030302612a".into()),
         (request(Request::Unsubscribe { numbers: 8 }), "01ac02ab020a08".into()),
+        (request(Request::Shared { user: user("h"), cursor: None }), "01ac02ab020b".to_owned() + "016800"),
         (ClientMessage::Logout, "02".into()),
     ]
 }
@@ -88,7 +89,7 @@ fn server_messages() -> Vec<(ServerMessage, String)> {
     let hash = "aa".repeat(32);
     let digest = PublicationsDigest([0xdd; 16]);
     let dd = "dd".repeat(16);
-    let own = OwnPublication { name: file("a"), content: content(), restricted: true };
+    let own = OwnPublication { name: file("a"), content: content(), restricted: true, age_s: 60 };
     let found = AvailableContent { name: file("a"), content: content(), sources: 2, age_s: 60 };
     let grant = SourceGrant {
         user: user("h"),
@@ -108,7 +109,10 @@ fn server_messages() -> Vec<(ServerMessage, String)> {
         (reply(Response::Published { digest }), format!("010500{dd}")),
         (reply(Response::Unpublished { published_mask: 3, digest }), format!("01050103{dd}")),
         (reply(Response::AudienceStaged), "010502".into()),
-        (reply(Response::OwnPublications { entries: vec![own], next: None }), format!("010503010161{hash}ac02010100")),
+        (
+            reply(Response::OwnPublications { entries: vec![own], next: None }),
+            format!("010503010161{hash}ac0201013c00"),
+        ),
         (reply(Response::SearchResults { names: vec![file("a")], next: cursor() }), "01050401016101020102".into()),
         (reply(Response::Users { users: vec![user("h")], next: None }), "01050501016800".into()),
         (reply(Response::Contents { entries: vec![found], next: None }), format!("010506010161{hash}ac0201023c00")),
@@ -122,6 +126,11 @@ fn server_messages() -> Vec<(ServerMessage, String)> {
         (reply(Response::StaleCursor), "01050b".into()),
         (reply(Response::Rejected), "01050c".into()),
         (reply(Response::OverQuota { quota: Quota::AudienceMembers, max: 300 }), "01050d02ac02".into()),
+        (
+            reply(Response::Peers { peers: vec![ActivePeer { user: user("h"), active_s: 300 }], next: None }),
+            "01050f010168ac0200".into(),
+        ),
+        (reply(Response::NotActive), "010510".into()),
         (ServerMessage::LogoutAck, "02".into()),
         (ServerMessage::SessionRevoked, "03".into()),
     ]

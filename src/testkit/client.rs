@@ -17,7 +17,8 @@ use crate::client::download::{DownloadOptions, OnExists, SaveAs};
 use crate::client::engine::{ClientEngine, EngineConfig};
 use crate::client::shell::{log_in_at_startup, quote, run_line};
 use crate::client::ui::message::{
-    AvailableFile, CommandResult, FoundFiles, GetResult, Message, MessageBody, NoteLevel, OwnFile,
+    AvailableFile, CommandResult, FoundFiles, GetResult, Message, MessageBody, NoteLevel, OwnFile, PeerFiles,
+    SharedFile,
 };
 use crate::client::ui::output::{MessageSink, Output};
 use crate::client::ui::password::{PasswordError, PasswordSource};
@@ -154,6 +155,14 @@ impl TestClient {
     pub fn search_contents(&self, substring: &str) -> Result<Vec<AvailableFile>, CommandError> {
         self.list(&with_names("sch -l --", &[substring]), |result| match result {
             CommandResult::Sch(FoundFiles::Contents { files, .. }) => Some(files),
+            _ => None,
+        })
+    }
+
+    /// `ls -l`: what this active user shares with this one, sorted by name.
+    pub fn shared_by(&self, user: &str) -> Result<Vec<SharedFile>, CommandError> {
+        self.list(&with_names("ls -l --", &[user]), |result| match result {
+            CommandResult::Ls(PeerFiles::Listed { files, .. }) => Some(files),
             _ => None,
         })
     }

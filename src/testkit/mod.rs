@@ -38,7 +38,9 @@ pub use server::TestServer;
 
 pub use crate::client::ExitCode;
 pub use crate::client::StartupError;
-pub use crate::client::ui::message::{AvailableFile, CommandResult, FileProgress, Message, MessageBody, Note, OwnFile};
+pub use crate::client::ui::message::{
+    AvailableFile, CommandResult, FileProgress, Message, MessageBody, Note, OwnFile, SharedFile,
+};
 use crate::common::opaque::KeyStretching;
 pub use crate::server::ServerError;
 

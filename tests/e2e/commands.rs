@@ -102,6 +102,31 @@ fn a_long_search_list_has_size_sources_and_age_between_tabs() {
 }
 
 #[test]
+fn a_peer_shows_what_it_shares_with_the_asker() {
+    let env = TestEnv::new();
+    let names = ["1 file shared by vader:", "open"];
+    let vader = env.client("vader").user().file("open", "12345").file("secret", "1");
+    let _vader = vader.stay(&["pub open", "pub --to yoda secret"], &["File published successfully"; 2]);
+    let mut hans = env.client("hans").user().spawn();
+    hans.skip_greeting();
+    hans.run_command("ls vader", &names);
+    hans.run_command("ls -l vader", &names[..1]);
+    let line = hans.next_line();
+    assert!(line.starts_with("open\t5\t") && line.split('\t').count() == 3, "{line:?}");
+    hans.run_command("ls yoda", &["No such peer"]);
+    let mut yoda = env.client("yoda").user().spawn();
+    yoda.skip_greeting();
+    yoda.run_command("ls vader", &["2 files shared by vader:", "open", "secret"]);
+    yoda.run_command("ls hans", &["No files shared"]);
+    hans.run_command("lap -l", &["2 active peers:"]);
+    for user in ["vader", "yoda"] {
+        let line = hans.next_line();
+        assert!(line.strip_prefix(&format!("{user}\t")).is_some_and(|age| age.parse::<u64>().is_ok()), "{line:?}");
+    }
+    assert_eq!(env.client("vader").user_as("yoda", "x").run(&["ls vader"]).code, 4);
+}
+
+#[test]
 fn only_files_of_active_peers_are_found() {
     let env = TestEnv::new();
     let published = env.client("hans").user().file("a", "a").run(&["pub a"]);

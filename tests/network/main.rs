@@ -63,10 +63,10 @@ fn a_killed_client_expires_within_the_liveness_time() {
         network.run_for(LIVENESS_DEFAULT + network.link.delay_max * 11);
         let server = network.server.as_ref().expect("the server runs");
         assert_eq!(server.session_count(), 4, "seed {seed}");
-        let Response::Users { users, next: None } = network.request(0, Request::Peers { cursor: None }) else {
+        let Response::Peers { peers, next: None } = network.request(0, Request::Peers { cursor: None }) else {
             panic!("no list")
         };
-        let mut users: Vec<_> = users.iter().map(|user| user.as_str()).collect();
+        let mut users: Vec<_> = peers.iter().map(|peer| peer.user.as_str()).collect();
         users.sort_unstable();
         assert_eq!(users, ["user001", "user003", "user004"], "seed {seed}");
     }

@@ -209,7 +209,9 @@ impl SimulatedClient {
                 let is_expected = listed == self.files;
                 assert!(self.tolerates_differences || is_expected, "{}: {listed:?} {:?}", self.user, self.files);
             }
-            (Request::Peers { .. }, Response::Users { users, .. }) => assert!(!users.contains(&self.user)),
+            (Request::Peers { .. }, Response::Peers { peers, .. }) => {
+                assert!(!peers.iter().any(|peer| peer.user == self.user));
+            }
             (Request::Search { .. }, Response::SearchResults { names, .. }) => {
                 assert!(!names.iter().any(|name| name.as_str().starts_with(self.user.as_str())));
             }

@@ -54,8 +54,8 @@ impl SimulatedList {
     pub fn on_response(&mut self, now: Instant, response: Response, session: &mut Session, sessions: usize) {
         let Some(mut listing) = self.listing.take() else { return };
         let next = match response {
-            Response::Users { users, next } => {
-                listing.entries.extend(users.into_iter().map(ListEntry::Peer));
+            Response::Peers { peers, next } => {
+                listing.entries.extend(peers.into_iter().map(|peer| ListEntry::Peer(peer.user)));
                 next
             }
             Response::Contents { entries, next } => {

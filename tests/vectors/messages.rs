@@ -2,8 +2,8 @@
 
 use fileshare::internals::common::glob::Pattern;
 use fileshare::internals::common::message::{
-    AudienceRef, AvailableContent, ClientMessage, Cursor, Heartbeat, NameQuery, OwnPublication, Quota, Request,
-    ResolvePurpose, Response, ServerMessage, SourceGrant, SubscriptionState, Topic,
+    ActivePeer, AudienceRef, AvailableContent, ClientMessage, Cursor, Heartbeat, NameQuery, OwnPublication, Quota,
+    Request, ResolvePurpose, Response, ServerMessage, SourceGrant, SubscriptionState, Topic,
 };
 use fileshare::internals::common::peer_message::{GroupRange, PeerRequest, PeerResponse, RefusalReason};
 use fileshare::internals::common::types::{
@@ -83,6 +83,7 @@ fn client_messages(section: &mut Section) {
             Request::Subscribe { number: 3, topic: Topic::Files(Pattern::parse("a*").expect("a pattern")) },
         ),
         ("Unsubscribe bits 8", Request::Unsubscribe { numbers: 8 }),
+        ("Shared h, none", Request::Shared { user: user("h"), cursor: None }),
     ];
     add(section, "Heartbeat 128, 8", &ClientMessage::Heartbeat(Heartbeat { number: 128, free_slots: 8 }));
     for (description, request) in requests {
@@ -97,7 +98,7 @@ fn server_messages(section: &mut Section) {
     section.text("D", "digest 16 bytes dd");
     section.text("R", "Reply with id 5");
     let digest = PublicationsDigest([0xdd; 16]);
-    let own = OwnPublication { name: file("a"), content: content(), restricted: true };
+    let own = OwnPublication { name: file("a"), content: content(), restricted: true, age_s: 60 };
     let found = AvailableContent { name: file("a"), content: content(), sources: 2, age_s: 60 };
     let grant = |address: &str| SourceGrant {
         user: user("h"),
@@ -111,7 +112,10 @@ fn server_messages(section: &mut Section) {
         ("Published D", Response::Published { digest }),
         ("Unpublished 3, D", Response::Unpublished { published_mask: 3, digest }),
         ("AudienceStaged", Response::AudienceStaged),
-        ("OwnPublications [a: C, restricted], none", Response::OwnPublications { entries: vec![own], next: None }),
+        (
+            "OwnPublications [a: C, restricted, 60 s], none",
+            Response::OwnPublications { entries: vec![own], next: None },
+        ),
         (
             "SearchResults [a], cursor 01 02",
             Response::SearchResults { names: vec![file("a")], next: Some(Cursor(vec![1, 2])) },
@@ -133,6 +137,11 @@ fn server_messages(section: &mut Section) {
             "Subscribed changes 1, present 0, absent 0",
             Response::Subscribed(SubscriptionState { changes: 1, present: 0, absent: 0 }),
         ),
+        (
+            "Peers [h, 300 s], none",
+            Response::Peers { peers: vec![ActivePeer { user: user("h"), active_s: 300 }], next: None },
+        ),
+        ("NotActive", Response::NotActive),
     ];
     let state = SubscriptionState { changes: 300, present: 3, absent: 4 };
     let ack = |subscriptions| ServerMessage::HeartbeatAck { number: 128, subscriptions };

@@ -28,7 +28,7 @@ use crate::client::ui::output::Output;
 use crate::client::ui::password::{PasswordError, PasswordSource};
 use crate::client::upload::UploadService;
 use crate::common::message::{
-    AudienceRef, AvailableContent, NameQuery, OwnPublication, Request, ResolvePurpose, Response,
+    ActivePeer, AudienceRef, AvailableContent, NameQuery, OwnPublication, Request, ResolvePurpose, Response,
 };
 use crate::common::types::{
     Audience, Content, ContentHash, FileName, NamedContent, Password, PublicationsDigest, UserName,
@@ -113,6 +113,7 @@ impl ServerScript {
                     name: name.clone(),
                     content: *content,
                     restricted: *audience != Audience::Everyone,
+                    age_s: 60,
                 };
                 Response::OwnPublications { entries: self.own.iter().map(entry).collect(), next: None }
             }
@@ -124,7 +125,12 @@ impl ServerScript {
                     Some((_, Audience::Only(users))) => Response::Users { users: users.clone(), next: None },
                 }
             }
-            Request::Peers { .. } => Response::Users { users: self.peers.clone(), next: None },
+            Request::Peers { .. } => {
+                let peer = |user: &UserName| ActivePeer { user: user.clone(), active_s: 90 };
+                Response::Peers { peers: self.peers.iter().map(peer).collect(), next: None }
+            }
+            Request::Shared { user, .. } if !self.peers.contains(&user) => Response::NotActive,
+            Request::Shared { .. } => Response::Contents { entries: self.found.clone(), next: None },
             Request::Search { query, .. } => {
                 let names = self.matching(&query).into_iter().map(|entry| entry.name).collect();
                 Response::SearchResults { names, next: None }

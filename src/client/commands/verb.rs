@@ -13,6 +13,8 @@ pub enum Verb {
     Lap,
     /// List the published files.
     Lpf,
+    /// List what a peer shares.
+    Ls,
     Pub,
     Sch,
     Stop,
@@ -23,7 +25,7 @@ pub enum Verb {
 
 impl Verb {
     /// All, sorted by name.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Auth,
         Self::Cat,
         Self::Events,
@@ -31,6 +33,7 @@ impl Verb {
         Self::Help,
         Self::Lap,
         Self::Lpf,
+        Self::Ls,
         Self::Pub,
         Self::Sch,
         Self::Stop,
@@ -77,8 +80,9 @@ impl Verb {
                 "download; takes names, 'name#hash', patterns and 'folder/'; -n: only say what it would do",
             ],
             Self::Help => ["help", "help [COMMAND]", "explain the commands"],
-            Self::Lap => ["lap", "lap", "list the active peers"],
-            Self::Lpf => ["lpf", "lpf", "list the files you have published"],
+            Self::Lap => ["lap", "lap [-l]", "list the active peers; -l details"],
+            Self::Lpf => ["lpf", "lpf [-l]", "list the files you have published; -l details"],
+            Self::Ls => ["ls", "ls [-l] USERNAME", "list what an active peer shares with you; -l details"],
             Self::Pub => [
                 "pub",
                 "pub [--to USERNAME]... [--stdin] FILENAME...",

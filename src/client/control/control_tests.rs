@@ -119,7 +119,7 @@ fn respond(request: Request) -> Response {
         Request::Search { query: NameQuery::Substring(text), .. } => {
             Response::SearchResults { names: vec![FileName::parse(&text).unwrap()], next: None }
         }
-        _ => Response::Users { users: Vec::new(), next: None },
+        _ => Response::Peers { peers: Vec::new(), next: None },
     }
 }
 

@@ -15,7 +15,7 @@ pub use crate::client::session::publishing::PublishAudience;
 use crate::client::session::publishing::{Publishing, list_max_bytes, split_to_fit};
 use crate::common::limits::{AUDIENCE_MAX_USERS, BATCH_MAX_FILES, SOURCES_REQUEST_MAX_BYTES};
 use crate::common::message::{
-    AvailableContent, Cursor, NameQuery, OwnPublication, Request, ResolvePurpose, Response, SourceGrant,
+    ActivePeer, AvailableContent, Cursor, NameQuery, OwnPublication, Request, ResolvePurpose, Response, SourceGrant,
 };
 use crate::common::sync::lock;
 use crate::common::types::{Audience, ContentRef, FileName, NamedContent, UserName};
@@ -174,7 +174,16 @@ impl ServerApi {
     }
 
     fn audience_from(&self, name: &FileName, first: Response) -> Result<Option<Vec<UserName>>, RequestError> {
-        match self.fetch_users(Some(first), |cursor| Request::AudienceOf { name: name.clone(), cursor }) {
+        let users = self.fetch_all_pages(
+            Some(first),
+            |cursor| Request::AudienceOf { name: name.clone(), cursor },
+            |response| match response {
+                Response::Users { users, next } => Some((users, next)),
+                _ => None,
+            },
+            UserName::clone,
+        );
+        match users.map(|users| users.into_values().collect::<Vec<UserName>>()) {
             Ok(users) if users.len() > AUDIENCE_MAX_USERS => Err(EndlessList.into()),
             Ok(users) => Ok(Some(users)),
             Err(RequestError::NotPublished) => Ok(None),
@@ -183,20 +192,31 @@ impl ServerApi {
     }
 
     /// The other active users, sorted.
-    pub fn peers(&self) -> Result<Vec<UserName>, RequestError> {
-        self.fetch_users(None, |cursor| Request::Peers { cursor })
+    pub fn peers(&self) -> Result<Vec<ActivePeer>, RequestError> {
+        let peers = self.fetch_all_pages(
+            None,
+            |cursor| Request::Peers { cursor },
+            |response| match response {
+                Response::Peers { peers, next } => Some((peers, next)),
+                _ => None,
+            },
+            |peer| peer.user.clone(),
+        )?;
+        Ok(peers.into_values().collect())
     }
 
-    fn fetch_users(
-        &self,
-        first: Option<Response>,
-        request: impl Fn(Option<Cursor>) -> Request,
-    ) -> Result<Vec<UserName>, RequestError> {
-        let page = |response| match response {
-            Response::Users { users, next } => Some((users, next)),
-            _ => None,
-        };
-        Ok(self.fetch_all_pages(first, request, page, UserName::clone)?.into_values().collect())
+    /// What this user shares with this client's, sorted by name.
+    pub fn shared(&self, user: &UserName) -> Result<Vec<AvailableContent>, RequestError> {
+        let contents = self.fetch_all_pages(
+            None,
+            |cursor| Request::Shared { user: user.clone(), cursor },
+            |response| match response {
+                Response::Contents { entries, next } => Some((entries, next)),
+                _ => None,
+            },
+            |entry| entry.name.clone(),
+        )?;
+        Ok(contents.into_values().collect())
     }
 
     /// The visible names of active peers that match, sorted, each once.
@@ -335,6 +355,7 @@ impl ServerApi {
                     list.clear();
                 }
                 Response::NotPublished => return Err(RequestError::NotPublished),
+                Response::NotActive => return Err(RequestError::NotActive),
                 response => {
                     let (entries, next) = page(response).ok_or(RequestError::Refused)?;
                     if next.is_some() {

@@ -82,10 +82,14 @@ impl ServerState {
             },
             Request::AudienceOf { name, .. } if name.as_str() == "unknown" => Response::NotPublished,
             Request::OwnPublications { cursor, .. } => self.page(cursor, |entries, next| {
-                let entry = |at| OwnPublication { name: name(at), content: content(at), restricted: false };
+                let entry = |at| OwnPublication { name: name(at), content: content(at), restricted: false, age_s: 0 };
                 Response::OwnPublications { entries: entries.map(entry).collect(), next }
             }),
-            Request::Peers { cursor } | Request::AudienceOf { cursor, .. } => {
+            Request::Peers { cursor } => self.page(cursor, |users, next| {
+                let peer = |at| ActivePeer { user: user(at), active_s: at as u64 };
+                Response::Peers { peers: users.map(peer).collect(), next }
+            }),
+            Request::AudienceOf { cursor, .. } => {
                 self.page(cursor, |users, next| Response::Users { users: users.map(user).collect(), next })
             }
             Request::Search { cursor, .. } => {
@@ -102,6 +106,12 @@ impl ServerState {
                 };
                 let planted = self.planted.iter().map(|name| AvailableContent { name: name.clone(), ..found(200) });
                 Response::Contents { entries: entries.map(found).chain(planted).collect(), next }
+            }),
+            Request::Shared { user: of, .. } if of == user(999) => Response::NotActive,
+            Request::Shared { cursor, .. } => self.page(cursor, |entries, next| {
+                let found =
+                    |at| AvailableContent { name: name(at), content: content(at), sources: 1, age_s: at as u64 };
+                Response::Contents { entries: entries.map(found).collect(), next }
             }),
             Request::Subscribe { .. } | Request::Unsubscribe { .. } => Response::Rejected,
             Request::Sources { files, cursor, .. } => self.page(cursor, |sources, next| {
@@ -196,7 +206,11 @@ fn lists_are_complete_and_sorted_without_repeats() {
             let users: Vec<UserName> = (0..entries).map(user).collect();
             let own = list(state()).published().unwrap();
             assert_eq!(own.into_iter().map(|entry| entry.name).collect::<Vec<_>>(), names);
-            assert_eq!(list(state()).peers(), Ok(users.clone()));
+            let peers = list(state()).peers().unwrap();
+            assert_eq!(peers.into_iter().map(|peer| peer.user).collect::<Vec<_>>(), users);
+            let shared = list(state()).shared(&user(1)).unwrap();
+            assert_eq!(shared.into_iter().map(|entry| entry.name).collect::<Vec<_>>(), names);
+            assert_eq!(list(state()).shared(&user(999)), Err(RequestError::NotActive));
             assert_eq!(list(state()).audiences_of(&[name(1), name(2)]), Ok(vec![Some(users.clone()), Some(users)]));
             assert_eq!(list(state()).search(NameQuery::Substring(String::new())), Ok(names));
             let found = list(state()).resolve(NameQuery::Prefix(String::new()), ResolvePurpose::List).unwrap();
@@ -407,9 +421,10 @@ fn a_list_without_an_end_is_an_error() {
     let users = || vec![UserName::parse("vader").unwrap()];
     for users in [users(), Vec::new()] {
         let api = api(Response::Users { users, next: next.clone() });
-        assert_eq!(api.peers(), Err(RequestError::EndlessList));
         assert_eq!(api.audiences_of(&[name(1)]), Err(RequestError::EndlessList));
     }
+    let peers = api(Response::Peers { peers: Vec::new(), next: next.clone() });
+    assert_eq!(peers.peers(), Err(RequestError::EndlessList));
     let found = api(Response::SearchResults { names: vec![name(1)], next: next.clone() });
     assert_eq!(found.search(NameQuery::Substring(String::new())), Err(RequestError::EndlessList));
     let listed = api(Response::OwnPublications { entries: Vec::new(), next: next.clone() });

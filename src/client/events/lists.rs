@@ -137,7 +137,9 @@ impl ListWatcher {
 
     fn fetch(&self, list: &WatchedList) -> Result<BTreeSet<ListEntry>, RequestError> {
         let pattern = match list {
-            WatchedList::Peers => return Ok(self.server.peers()?.into_iter().map(ListEntry::Peer).collect()),
+            WatchedList::Peers => {
+                return Ok(self.server.peers()?.into_iter().map(|peer| ListEntry::Peer(peer.user)).collect());
+            }
             WatchedList::Files(pattern) => pattern,
         };
         let found = self.server.resolve(NameQuery::for_pattern(pattern), ResolvePurpose::Download)?;

@@ -12,7 +12,7 @@ use crate::client::control::{
     ListCallback, ListSignal, LoginError, LoginInfo, RequestTransport, ServerApi, SessionControl, WaitCondition,
     WaitId, WaitOutcome,
 };
-use crate::common::message::{AvailableContent, Request, Response};
+use crate::common::message::{ActivePeer, AvailableContent, Request, Response};
 use crate::common::sync::lock;
 use crate::common::types::{Content, Password, UserName};
 
@@ -82,8 +82,8 @@ impl RequestTransport for Scripted {
         state.requests += 1;
         match request {
             Request::Peers { .. } => {
-                let users = state.peers.iter().map(|name| UserName::parse(name).unwrap()).collect();
-                Ok(Response::Users { users, next: None })
+                let peer = |name: &&str| ActivePeer { user: UserName::parse(name).unwrap(), active_s: 0 };
+                Ok(Response::Peers { peers: state.peers.iter().map(peer).collect(), next: None })
             }
             Request::Resolve { .. } => {
                 let entry = |&(name, byte): &(&str, u8)| AvailableContent {

@@ -60,6 +60,9 @@ pub enum RequestError {
     /// The publication that a file was to inherit its audience from is not visible any more.
     #[error("it is not published any more")]
     NotPublished,
+    /// The user whose files were asked for.
+    #[error("no active peer has this name")]
+    NotActive,
     /// The server allows each user at most `max`.
     #[error("over the quota at the server: at most {max} {} a user", quota_unit(*quota))]
     OverQuota { quota: Quota, max: u64 },
@@ -87,7 +90,7 @@ impl From<&RequestError> for ExitCode {
         match error {
             RequestError::NotAuthenticated => Self::NotAuthenticated,
             RequestError::Unreachable | RequestError::Busy => Self::Unreachable,
-            RequestError::NotPublished => Self::NotFound,
+            RequestError::NotPublished | RequestError::NotActive => Self::NotFound,
             RequestError::OverQuota { .. } => Self::DiskFull,
             RequestError::Refused | RequestError::EndlessList => Self::Internal,
             RequestError::TooManyWaits => Self::Usage,

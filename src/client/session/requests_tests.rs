@@ -9,7 +9,7 @@ use crate::common::message::{NameQuery, ResolvePurpose};
 use crate::common::types::{Content, ContentHash, FileName, NamedContent, PublicationsDigest};
 
 const PEERS: Request = Request::Peers { cursor: None };
-const NO_USERS: Response = Response::Users { users: Vec::new(), next: None };
+const NO_USERS: Response = Response::Peers { peers: Vec::new(), next: None };
 
 fn withdrawn(found: u64) -> Response {
     Response::Unpublished { published_mask: found, digest: PublicationsDigest::default() }

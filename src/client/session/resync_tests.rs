@@ -61,6 +61,7 @@ impl PublicationStore {
                     name: name.clone(),
                     content: *content,
                     restricted: visible_to.is_some(),
+                    age_s: 0,
                 };
                 let entries = self.files.iter().skip(from).take(3).map(entry).collect();
                 let next = (from + 3 < self.files.len()).then(|| crate::common::message::Cursor(vec![from as u8 + 3]));

@@ -79,8 +79,20 @@ pub enum Command {
         #[arg(value_parser = verb_parser())]
         verb: Option<Verb>,
     },
-    Lap,
-    Lpf,
+    Lap {
+        #[arg(short, long)]
+        long: bool,
+    },
+    Lpf {
+        #[arg(short, long)]
+        long: bool,
+    },
+    Ls {
+        #[arg(short, long)]
+        long: bool,
+        #[arg(value_parser = user_parser())]
+        user: UserName,
+    },
     Pub {
         /// The only users who may see the files; empty: all users.
         #[arg(long, allow_hyphen_values = true, value_parser = user_parser())]
@@ -155,8 +167,9 @@ impl Command {
             Self::Events { .. } => Verb::Events,
             Self::Get { .. } => Verb::Get,
             Self::Help { .. } => Verb::Help,
-            Self::Lap => Verb::Lap,
-            Self::Lpf => Verb::Lpf,
+            Self::Lap { .. } => Verb::Lap,
+            Self::Lpf { .. } => Verb::Lpf,
+            Self::Ls { .. } => Verb::Ls,
             Self::Pub { .. } => Verb::Pub,
             Self::Sch { .. } => Verb::Sch,
             Self::Stop => Verb::Stop,

@@ -105,8 +105,8 @@ fn file_arguments_stay_in_the_folder() {
 
 #[test]
 fn commands_without_operands_reject_operands() {
-    assert_eq!(ok("lap"), Command::Lap);
-    assert_eq!(ok("lpf\r\n"), Command::Lpf);
+    assert_eq!(ok("lap"), Command::Lap { long: false });
+    assert_eq!(ok("lpf\r\n"), Command::Lpf { long: false });
     assert_eq!(ok("xit"), Command::Xit);
     for line in ["lap x", "lpf x", "xit now", "help get put", "unp"] {
         assert!(matches!(err(line), UsageError::Arity(_)), "{line}");
@@ -197,7 +197,7 @@ fn wait_takes_a_condition_and_a_time() {
 
 #[test]
 fn a_command_is_one_line() {
-    assert_eq!(ok("lap\r\n"), Command::Lap);
+    assert_eq!(ok("lap\r\n"), Command::Lap { long: false });
     for line in ["lap\nxit", "pub 'a\nb'", "auth hans secret\nxit", "\nlap"] {
         assert_eq!(err(line), UsageError::LineBreak, "{line:?}");
     }

@@ -1,5 +1,5 @@
 //! Completion: commands; after `pub` entries of the shared folder, after `unp` the user's publications, after `get` names
-//! from the server.
+//! and after `ls` users from the server.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -14,7 +14,7 @@ use rustyline::{Context as LineContext, Helper};
 use zeroize::Zeroizing;
 
 use crate::client::commands::Verb;
-use crate::client::control::ServerApi;
+use crate::client::control::{RequestError, ServerApi};
 use crate::client::engine::ClientEngine;
 use crate::client::files::{FileKind, SharedFiles, is_excluded};
 use crate::client::shell::path_arg::normalize;
@@ -76,7 +76,8 @@ impl LineCompleter for EngineCompleter {
         let is_user = matches!(before.collect_tokens().unwrap_or_default().last(), Some(last) if last.text == "--to");
         let engine = &self.engine;
         let names = match Verb::parse(&head.text) {
-            Some(Verb::Pub) if is_user => Vec::new(),
+            Some(Verb::Pub) if is_user => self.peers(&engine.server, word),
+            Some(Verb::Ls) => self.peers(&engine.server, word),
             Some(Verb::Pub) => local_entries(&engine.files, &word),
             Some(Verb::Unp) => to_strings(&engine.publications.names_with_prefix(&word, CANDIDATES_MAX)),
             Some(Verb::Cat | Verb::Events | Verb::Get) => self.remote_names(&engine.server, word),
@@ -91,15 +92,33 @@ impl EngineCompleter {
         Self { engine, is_searching: Arc::default() }
     }
 
-    /// Names from the server; none if it does not reply within [`SEARCH_TIMEOUT`].
     fn remote_names(&self, server: &ServerApi, word: String) -> Vec<String> {
-        if word.len() > NEEDLE_MAX_BYTES || self.is_searching.swap(true, SeqCst) {
+        if word.len() > NEEDLE_MAX_BYTES {
+            return Vec::new();
+        }
+        self.ask(server, |server| Ok(to_strings(&server.search(NameQuery::Prefix(word))?)))
+    }
+
+    fn peers(&self, server: &ServerApi, word: String) -> Vec<String> {
+        self.ask(server, move |server| {
+            let users = server.peers()?.into_iter().map(|peer| peer.user.to_string());
+            Ok(users.filter(|user| user.starts_with(&word)).collect())
+        })
+    }
+
+    /// Names from the server; none if it does not reply within [`SEARCH_TIMEOUT`].
+    fn ask(
+        &self,
+        server: &ServerApi,
+        request: impl FnOnce(&ServerApi) -> Result<Vec<String>, RequestError> + Send + 'static,
+    ) -> Vec<String> {
+        if self.is_searching.swap(true, SeqCst) {
             return Vec::new();
         }
         let (sender, found) = mpsc::channel();
         let (server, is_searching) = (server.clone(), Arc::clone(&self.is_searching));
         let search = move || {
-            let names = server.search(NameQuery::Prefix(word)).unwrap_or_default();
+            let names = request(&server).unwrap_or_default();
             is_searching.store(false, SeqCst);
             // Fails after the timeout.
             let _ = sender.send(names);
@@ -109,7 +128,7 @@ impl EngineCompleter {
         }
         let mut names = found.recv_timeout(SEARCH_TIMEOUT).unwrap_or_default();
         names.truncate(CANDIDATES_MAX);
-        to_strings(&names)
+        names
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::client::commands::test_support::{TestClient, content, file};
+use crate::client::commands::test_support::{TestClient, content, file, user};
 use crate::client::shell::command::{self, Command};
 use crate::common::types::Audience;
 
@@ -10,7 +10,7 @@ fn candidates(client: &TestClient, line: &str) -> (usize, Vec<String>) {
 #[test]
 fn commands_come_first() {
     let client = TestClient::new();
-    assert_eq!(candidates(&client, "l"), (0, vec!["lap ".into(), "lpf ".into()]));
+    assert_eq!(candidates(&client, "l"), (0, vec!["lap ".into(), "lpf ".into(), "ls ".into()]));
     assert_eq!(candidates(&client, "  x"), (2, vec!["xit ".into()]));
     assert_eq!(candidates(&client, "").1.len(), Verb::ALL.len());
     assert_eq!(candidates(&client, "lap "), (4, vec![]));
@@ -77,4 +77,7 @@ fn unp_and_get_complete_published_names() {
     assert_eq!(candidates(&client, "get i"), (4, vec![r"it\'s".into()]));
     assert_eq!(candidates(&client, "get -"), (4, vec!["./-x".into()]));
     assert_eq!(candidates(&client, "get other ").1.len(), 3);
+    client.script().peers = vec![user("vader"), user("yoda")];
+    assert_eq!(candidates(&client, "ls v"), (3, vec!["vader".into()]));
+    assert_eq!(candidates(&client, "pub --to ").1, ["vader", "yoda"]);
 }

@@ -169,8 +169,9 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
             context.output.result(CommandResult::Help(HelpResult { ok: True, text: help_text(verb) }));
             ExitCode::Success
         }
-        Command::Lap => lists::active_peers(context),
-        Command::Lpf => lists::published_files(context),
+        Command::Lap { long } => lists::active_peers(context, long),
+        Command::Lpf { long } => lists::published_files(context, long),
+        Command::Ls { user, long } => lists::shared_files(context, &user, long),
         Command::Pub { to, files, stdin: true } => publish::publish_input(context, to, &files[0]),
         Command::Pub { to, files, stdin: false } => publish::publish(context, to, &files),
         Command::Sch { substring, ignore_case, long } => search::run(context, substring, ignore_case, long),

@@ -336,7 +336,7 @@ mod tests {
     }
 
     fn no_peers() -> CommandResult {
-        CommandResult::Lap(PeerList { ok: True, peers: Vec::new() })
+        CommandResult::Lap(PeerList { ok: True, peers: Vec::new(), details: None })
     }
 
     #[test]

@@ -18,11 +18,11 @@ fn found(name: &str) -> AvailableContent {
 }
 
 fn own(name: &str) -> OwnFile {
-    OwnFile::from(&OwnPublication { name: file(name), content: found(name).content, restricted: true })
+    OwnFile::from(&OwnPublication { name: file(name), content: found(name).content, restricted: true, age_s: 60 })
 }
 
 fn peers(users: &[&str]) -> CommandResult {
-    CommandResult::Lap(PeerList { ok: True, peers: users.iter().map(|&user| user.into()).collect() })
+    CommandResult::Lap(PeerList { ok: True, peers: users.iter().map(|&user| user.into()).collect(), details: None })
 }
 
 fn saved(name: &str, saved: &str) -> CommandResult {
@@ -97,6 +97,28 @@ fn lists_start_with_their_length() {
 }
 
 #[test]
+fn details_are_columns_between_tabs() {
+    let details = vec![PeerDetails { user: "hans".into(), active_s: 3_700 }];
+    let lap = CommandResult::Lap(PeerList { ok: True, peers: vec!["hans".into()], details: Some(details) });
+    assert_eq!(lap.to_text(), "1 active peer:\nhans\t3700\n");
+    let file = |state, restricted| OwnFile { age_s: Some(60), state: Some(state), restricted, ..own("a b") };
+    let files =
+        vec![file(OwnFileState::Ok, true), file(OwnFileState::Changed, false), file(OwnFileState::Missing, false)];
+    let lpf = CommandResult::Lpf(PublishedList { ok: True, files });
+    let lines = ["a b\t1234\t60\trestricted\tok", "a b\t1234\t60\tall\tchanged", "a b\t1234\t60\tall\tmissing"];
+    assert_eq!(lpf.to_text(), format!("3 files published:\n{}\n", lines.join("\n")));
+    let ls = |age_s, names: &[&str]| {
+        let files = names.iter().map(|name| SharedFile { age_s, ..SharedFile::from(&found(name)) }).collect();
+        CommandResult::Ls(PeerFiles::Listed { ok: True, user: "vader".into(), files }).to_text()
+    };
+    assert_eq!(ls(None, &["a", "b"]), "2 files shared by vader:\na\nb\n");
+    assert_eq!(ls(Some(60), &["a"]), "1 file shared by vader:\na\t1234\t60\n");
+    assert_eq!(ls(None, &[]), "No files shared\n");
+    let failed = CommandResult::Ls(PeerFiles::Failed(failure("vader", ExitCode::NotFound).into()));
+    assert_eq!(failed.to_text(), "No such peer\n");
+}
+
+#[test]
 fn each_download_outcome_has_its_line() {
     assert_eq!(saved("report.pdf", "report.pdf").to_text(), "report.pdf downloaded successfully\n");
     assert_eq!(saved("report.pdf", "report (1).pdf").to_text(), "report (1).pdf downloaded successfully\n");
@@ -142,6 +164,19 @@ fn json_fields_never_change() {
             CommandResult::Lpf(PublishedList { ok: True, files: vec![own("a")] }),
             json!({"command": "lpf", "ok": true,
                 "files": [{"name": "a", "bytes": 1_234, "hash": hash, "restricted": true}]}),
+        ),
+        (
+            CommandResult::Ls(PeerFiles::Failed(failure("x", ExitCode::NotFound).into())),
+            json!({"command": "ls", "ok": false, "name": "x", "error": "for a reason", "code": 5}),
+        ),
+        (
+            CommandResult::Ls(PeerFiles::Listed {
+                ok: True,
+                user: "vader".into(),
+                files: vec![SharedFile { age_s: Some(60), ..SharedFile::from(&found("a")) }],
+            }),
+            json!({"command": "ls", "ok": true, "user": "vader",
+                "files": [{"name": "a", "bytes": 1_234, "hash": hash, "age_s": 60}]}),
         ),
         (CommandResult::found_names(&[]), json!({"command": "sch", "ok": true, "files": []})),
         (CommandResult::found_names(&[file("a")]), json!({"command": "sch", "ok": true, "files": ["a"]})),

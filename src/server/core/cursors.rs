@@ -26,6 +26,7 @@ pub enum CursorScope<'a> {
     AudienceOf(&'a FileName),
     Peers,
     Sources(&'a [ContentRef], &'a [UserName]),
+    Shared(&'a UserName),
 }
 
 /// Seals and opens cursors: positions at which a list continues.

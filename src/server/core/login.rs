@@ -42,6 +42,8 @@ struct NewSession {
     version: CredentialVersion,
     instance: InstanceId,
     generation: u32,
+    /// See [`Session::active_since`].
+    active_since: Instant,
     client_info: ClientInfo,
 }
 
@@ -201,7 +203,8 @@ impl Server {
             self.end_session(key, SessionEnd::Replaced);
         }
         let instance = self.accounts.get_mut(user).ok_or(LoginFailed)?.begin_instance(wall_us);
-        let new = NewSession { user: user.clone(), id, version, instance, generation: 0, client_info };
+        let user = user.clone();
+        let new = NewSession { user, id, version, instance, generation: 0, client_info, active_since: now };
         Ok(LoginResult::Accepted(self.create_session(now, new, login_key.session_secret())))
     }
 
@@ -224,7 +227,7 @@ impl Server {
             return None;
         }
         let replaced = self.sessions.of_owner(account.owner);
-        let mut generation = ticket.generation;
+        let (mut generation, mut active_since) = (ticket.generation, now);
         if let Some(session) = replaced.map(|key| self.sessions.get(key)) {
             if session.instance == ticket.instance
                 && session.address == id.address
@@ -238,6 +241,7 @@ impl Server {
                 return None;
             }
             generation = generation.max(session.generation);
+            active_since = session.active_since;
         } else if ticket.expires_ms <= self.wall_ms(now) {
             // Not while the session lives: its client may have been logged in for longer than a ticket is valid, and its
             // password is refused as long as the session is active.
@@ -253,34 +257,21 @@ impl Server {
         }
         // The user has proven the password to get the ticket: a restart does not make the location an unknown one.
         self.throttle.record_success(now, id.address.ip(), &ticket.user);
-        self.create_resumed_session(now, id, ticket, generation, client_info, &keys)
+        let (user, version, instance) = (ticket.user, ticket.credential_version, ticket.instance);
+        let new = NewSession { user, id, version, instance, generation, active_since, client_info };
+        self.create_resumed_session(now, new, &keys)
     }
 
     /// Creates the resumed session.
-    fn create_resumed_session(
-        &mut self,
-        now: Instant,
-        id: LoginId,
-        ticket: ResumptionTicket,
-        generation: u32,
-        client_info: ClientInfo,
-        keys: &ResumptionKey,
-    ) -> Option<Vec<u8>> {
+    fn create_resumed_session(&mut self, now: Instant, new: NewSession, keys: &ResumptionKey) -> Option<Vec<u8>> {
+        let id = new.id;
         let mut server_nonce: Nonce = [0; 16];
         self.rng.fill_bytes(&mut server_nonce);
-        if let Some(account) = self.accounts.get_mut(&ticket.user) {
-            account.newest_instance = account.newest_instance.max(ticket.instance);
+        if let Some(account) = self.accounts.get_mut(&new.user) {
+            account.newest_instance = account.newest_instance.max(new.instance);
         }
         self.counters.logins.add(LoginStatus::Resumed);
-        debug!("{}: {} resumed", id.address, escape_controls(ticket.user.as_str()));
-        let new = NewSession {
-            user: ticket.user,
-            id,
-            version: ticket.credential_version,
-            instance: ticket.instance,
-            generation,
-            client_info,
-        };
+        debug!("{}: {} resumed", id.address, escape_controls(new.user.as_str()));
         let params = self.create_session(now, new, keys.session_secret(&id.nonce, &server_nonce));
         let session = self.sessions.find(&params.session)?;
         let result = keys.result(&id.nonce, &server_nonce).seal(&LoginResult::Accepted(params));
@@ -292,7 +283,8 @@ impl Server {
 
     /// Creates a session. The user must have none.
     fn create_session(&mut self, now: Instant, new: NewSession, secret: Secret) -> SessionParams {
-        let NewSession { user, id: LoginId { address, nonce }, version, instance, generation, client_info } = new;
+        let NewSession { user, id: LoginId { address, nonce }, version, instance, generation, .. } = new;
+        let NewSession { client_info, active_since, .. } = new;
         let owner = self.index.intern_owner(&user);
         let session = self.keys.new_session_id(&mut self.rng);
         let ticket = ResumptionTicket {
@@ -322,6 +314,7 @@ impl Server {
             owner,
             address,
             instance,
+            active_since,
             generation,
             tcp_port: client_info.tcp_port,
             free_slots: client_info.free_slots,
@@ -350,7 +343,8 @@ impl Server {
         let owner = self.index.intern_owner(&user);
         let instance = self.accounts.entry(user.clone()).or_insert_with(|| Account::new(owner)).begin_instance(1);
         let id = LoginId { address, nonce: [0; 16] };
-        let new = NewSession { user, id, version: [0; 16], instance, generation: 0, client_info };
+        let version = [0; 16];
+        let new = NewSession { user, id, version, instance, generation: 0, client_info, active_since: now };
         self.create_session(now, new, secret)
     }
 }

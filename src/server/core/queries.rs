@@ -19,7 +19,7 @@ use super::request_log::RequestInfo;
 use super::sessions::SessionKey;
 use crate::common::limits::{PAGE_MAX_BYTES, QUERY_WINDOW};
 use crate::common::message::{
-    AvailableContent, Cursor, NameQuery, OwnPublication, Request, ResolvePurpose, Response, encoded_len,
+    ActivePeer, AvailableContent, Cursor, NameQuery, OwnPublication, Request, ResolvePurpose, Response, encoded_len,
 };
 use crate::common::types::{Audience, FileName, UserName};
 use crate::server::core::Effects;
@@ -64,6 +64,7 @@ enum IndexQuery {
     OwnPublications { entries: Vec<OwnPublication> },
     Names { query: NameQuery, names: Vec<FileName> },
     Contents { query: NameQuery, purpose: ResolvePurpose, entries: Vec<AvailableContent> },
+    Shared { user: UserName, owner: OwnerId, entries: Vec<AvailableContent> },
 }
 
 /// Where a page ends so far, and the space that is left in it.
@@ -81,13 +82,14 @@ impl IndexQuery {
             Self::OwnPublications { .. } => CursorScope::OwnPublications,
             Self::Names { query, .. } => CursorScope::Names(query),
             Self::Contents { query, purpose, .. } => CursorScope::Contents(query, *purpose),
+            Self::Shared { user, .. } => CursorScope::Shared(user),
         }
     }
 
     /// Steps that every slice takes before the first name: looking up the trigrams of the query.
     fn setup_steps(&self) -> usize {
         match self {
-            Self::OwnPublications { .. } => 0,
+            Self::OwnPublications { .. } | Self::Shared { .. } => 0,
             Self::Names { query, .. } | Self::Contents { query, .. } => match query {
                 NameQuery::Exact(_) | NameQuery::Equivalent(_) => 1,
                 NameQuery::Prefix(text) | NameQuery::Substring(text) | NameQuery::SubstringIgnoreCase(text) => {
@@ -182,6 +184,13 @@ impl Server {
             Request::Resolve { query, purpose, cursor } => {
                 (IndexQuery::Contents { query, purpose, entries: Vec::new() }, cursor)
             }
+            Request::Shared { user, cursor } => {
+                let owner = self.index.find_owner(&user).filter(|owner| *owner != requester.owner);
+                let Some(owner) = owner.filter(|owner| self.index.is_active(*owner)) else {
+                    return Response::NotActive.into();
+                };
+                (IndexQuery::Shared { user, owner, entries: Vec::new() }, cursor)
+            }
             Request::AudienceOf { name, cursor } => {
                 return self.audience_of(&requester, &name, cursor).unwrap_or(Response::StaleCursor).into();
             }
@@ -230,17 +239,19 @@ impl Server {
     fn run_slice(&self, now: Instant, page: &mut PartialPage, from: Position) -> usize {
         let PartialPage { requester, query, end } = page;
         let budget = Budget { bytes: end.bytes_left, steps: self.query_budget.slice() };
-        let setup_steps = query.setup_steps();
+        let (setup_steps, now_s) = (query.setup_steps(), self.wall_ms(now) / 1_000);
         setup_steps
             + match query {
                 IndexQuery::OwnPublications { entries } => {
-                    end.append(self.index.published(*requester, from, budget), entries)
+                    end.append(self.index.published(*requester, from, budget, now_s), entries)
                 }
                 IndexQuery::Names { query, names } => {
                     end.append(self.index.search(*requester, query, from, budget), names)
                 }
+                IndexQuery::Shared { owner, entries, .. } => {
+                    end.append(self.index.shared(*requester, *owner, from, budget, now_s), entries)
+                }
                 IndexQuery::Contents { query, purpose, entries } => {
-                    let now_s = self.wall_ms(now) / 1_000;
                     end.append(self.index.resolve(*requester, query, from, budget, now_s, *purpose), entries)
                 }
             }
@@ -258,7 +269,7 @@ impl Server {
                 names.sort_unstable();
                 Response::SearchResults { names, next }
             }
-            IndexQuery::Contents { mut entries, .. } => {
+            IndexQuery::Contents { mut entries, .. } | IndexQuery::Shared { mut entries, .. } => {
                 entries.sort_by_cached_key(|entry| (entry.name.clone(), entry.content.hash, entry.content.size));
                 Response::Contents { entries, next }
             }
@@ -271,16 +282,18 @@ impl Server {
         let scope = CursorScope::Peers;
         let from = self.cursors.open(&requester.user, &scope, cursor.as_ref())?;
         let first = OwnerId(u32::try_from(from).map_err(|_| StaleCursor)?);
-        let (mut users, mut bytes, mut next) = (Vec::new(), 0, None);
+        let (mut peers, mut bytes, mut next) = (Vec::new(), 0, None);
         for session in self.sessions.live_from(first, now).filter(|session| session.owner != requester.owner) {
-            bytes += encoded_len(&session.user);
+            let active_s = now.saturating_duration_since(session.active_since).as_secs();
+            let peer = ActivePeer { user: session.user.clone(), active_s };
+            bytes += encoded_len(&peer);
             if bytes > PAGE_MAX_BYTES {
                 next = Some(Position(session.owner.0.into()));
                 break;
             }
-            users.push(session.user.clone());
+            peers.push(peer);
         }
-        Ok(Response::Users { users, next: self.seal_cursor(&requester.user, &scope, next) })
+        Ok(Response::Peers { peers, next: self.seal_cursor(&requester.user, &scope, next) })
     }
 
     fn audience_of(

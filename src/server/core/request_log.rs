@@ -49,6 +49,7 @@ fn kind(request: &Request) -> RequestKind {
         Request::Sources { .. } => RequestKind::Sources,
         Request::Subscribe { .. } => RequestKind::Subscribe,
         Request::Unsubscribe { .. } => RequestKind::Unsubscribe,
+        Request::Shared { .. } => RequestKind::Shared,
     }
 }
 
@@ -68,6 +69,7 @@ fn verb(kind: RequestKind) -> &'static str {
         RequestKind::Sources => "GET sources",
         RequestKind::Subscribe => "SUBSCRIBE",
         RequestKind::Unsubscribe => "UNSUBSCRIBE",
+        RequestKind::Shared => "LS",
     }
 }
 
@@ -91,7 +93,11 @@ fn reply_status(response: &Response, is_download: bool) -> ReplyStatus {
         Response::Unpublished { published_mask: found, .. } => *found != 0,
         Response::Busy { .. } => return ReplyStatus::Busy,
         Response::OverQuota { .. } => return ReplyStatus::OverQuota,
-        Response::UnknownAudience | Response::NotPublished | Response::StaleCursor | Response::Rejected => false,
+        Response::NotActive
+        | Response::UnknownAudience
+        | Response::NotPublished
+        | Response::StaleCursor
+        | Response::Rejected => false,
         _ => true,
     };
     if is_success { ReplyStatus::Ok } else { ReplyStatus::Err }

@@ -31,6 +31,8 @@ pub struct Session {
     /// The client's address; datagrams from another address are ignored.
     pub address: SocketAddr,
     pub instance: InstanceId,
+    /// Since when the instance has had a session without a gap.
+    pub active_since: Instant,
     /// Counts the sessions of the instance.
     pub generation: u32,
     /// The port at which the client serves peers.

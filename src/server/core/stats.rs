@@ -72,6 +72,7 @@ label! {
         Sources = "sources",
         Subscribe = "subscribe",
         Unsubscribe = "unsubscribe",
+        Shared = "shared",
     }
 }
 

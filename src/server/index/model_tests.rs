@@ -203,12 +203,25 @@ impl ModelledIndex {
         assert_eq!(self.index.usage(id), usage);
         let (mut own, mut from) = (Vec::new(), Some(Position::default()));
         while let Some(position) = from {
-            let page = self.index.published(id, position, budget);
+            let page = self.index.published(id, position, budget, 0);
             own.extend(page.entries.into_iter().map(|entry| (entry.name, entry.content, entry.restricted)));
             from = page.next;
         }
         own.sort_by(|a, b| a.0.cmp(&b.0));
         assert_eq!(own, expected);
+        for requester in 0..OWNERS {
+            let visible = self.visible(requester, &NameQuery::Prefix(String::new())).into_iter();
+            let expected: Vec<FileName> =
+                visible.filter(|(of, ..)| *of == owner).map(|(_, name, _)| name.clone()).collect();
+            let (mut shared, mut from) = (Vec::new(), Some(Position::default()));
+            while let Some(position) = from {
+                let page = self.index.shared(self.owners[requester], id, position, budget, 0);
+                shared.extend(page.entries.into_iter().map(|entry| entry.name));
+                from = page.next;
+            }
+            shared.sort();
+            assert_eq!(shared, expected);
+        }
     }
 }
 

@@ -37,8 +37,41 @@ impl Position {
 }
 
 impl Index {
-    /// `lpf`: the owner's publications.
-    pub fn published(&self, owner: OwnerId, from: Position, budget: Budget) -> Page<OwnPublication> {
+    /// `lpf`: the owner's publications. `now_s`: seconds since 1970.
+    pub fn published(&self, owner: OwnerId, from: Position, budget: Budget, now_s: u64) -> Page<OwnPublication> {
+        self.list_of_owner(owner, from, budget, |page, name, IndexedPublication { key, entry }| {
+            let restricted = entry.audience != AudienceId::EVERYONE;
+            let content = key.content(entry.mtime_ms);
+            let age_s = now_s.saturating_sub(entry.published_s);
+            page.try_push(OwnPublication { name: name.clone(), content, restricted, age_s })
+        })
+    }
+
+    /// `ls`: what the owner publishes visibly to the requester, with the owner as the only source.
+    pub fn shared(
+        &self,
+        requester: OwnerId,
+        owner: OwnerId,
+        from: Position,
+        budget: Budget,
+        now_s: u64,
+    ) -> Page<AvailableContent> {
+        let mut visibility = self.visibility(requester);
+        self.list_of_owner(owner, from, budget, |page, name, IndexedPublication { key, entry }| {
+            page.step(cost(&entry));
+            let group = ContentGroup { key: &key, entries: std::slice::from_ref(&entry) };
+            available_content(name, group, &mut visibility, now_s).map_or(Ok(()), |content| page.try_push(content))
+        })
+    }
+
+    /// Calls `visit` with every publication of the owner, from a position on, while there are steps.
+    fn list_of_owner<T: Serialize>(
+        &self,
+        owner: OwnerId,
+        from: Position,
+        budget: Budget,
+        mut visit: impl FnMut(&mut PageBuilder<T>, &FileName, IndexedPublication) -> Result<(), PageFull>,
+    ) -> Page<T> {
         let mut page = PageBuilder::new(budget);
         for &id in self.owners[owner.0 as usize].names.range(from.name()..) {
             let position = Position::new(id, 0);
@@ -47,11 +80,8 @@ impl Index {
             }
             page.step(1);
             let name = self.names.name(id).expect("an owner's names are in the index");
-            let IndexedPublication { key, entry } =
-                name.publications.of_owner(owner).expect("an owner publishes its names");
-            let restricted = entry.audience != AudienceId::EVERYONE;
-            let own = OwnPublication { name: name.text.clone(), content: key.content(entry.mtime_ms), restricted };
-            if page.try_push(own).is_err() {
+            let publication = name.publications.of_owner(owner).expect("an owner publishes its names");
+            if visit(&mut page, &name.text, publication).is_err() {
                 return page.end(PageStop::Full(position));
             }
         }

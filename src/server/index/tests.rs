@@ -255,13 +255,13 @@ fn a_call_is_limited_by_its_steps() {
     for query in [substring("abd"), substring("abc0123"), NameQuery::Exact(name("abc0001"))] {
         assert_eq!(search(&index, vader, &query, budget), (vec![], 1), "{query:?}");
     }
-    let page = index.published(hans, Position::default(), budget);
+    let page = index.published(hans, Position::default(), budget, 0);
     assert!(
         page.full && page.entries.iter().map(encoded_len).sum::<usize>() <= PAGE_MAX_BYTES,
         "ends for lack of bytes"
     );
     let budget = Budget { bytes: PAGE_MAX_BYTES, steps: 5 };
-    assert_eq!(index.published(hans, Position::default(), budget).entries.len(), 5, "ends for lack of steps");
+    assert_eq!(index.published(hans, Position::default(), budget, 0).entries.len(), 5, "ends for lack of steps");
 }
 
 #[test]

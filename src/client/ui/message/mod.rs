@@ -2,7 +2,9 @@
 //!
 //! No streams, no decisions. Fields are added, never renamed or given another meaning.
 
+mod common;
 mod event;
+mod lists;
 mod result;
 mod text;
 
@@ -11,10 +13,13 @@ use serde::{Deserialize, Serialize};
 use crate::client::exit_code::ExitCode;
 use crate::common::escape::escape_json_controls;
 
+pub use common::{False, ItemFailure, NameFailure, True};
 pub use event::{EventKind, EventMessage};
+pub use lists::{
+    AvailableFile, FoundFiles, OwnFile, OwnFileState, PeerDetails, PeerFiles, PeerList, PublishedList, SharedFile,
+};
 pub use result::{
-    AuthResult, AvailableFile, CommandFailure, CommandResult, False, FoundFiles, GetResult, HelpResult, ItemFailure,
-    NOT_AUTHENTICATED, NameFailure, OwnFile, PeerList, PlannedAction, PublishResult, PublishedList, True,
+    AuthResult, CommandFailure, CommandResult, GetResult, HelpResult, NOT_AUTHENTICATED, PlannedAction, PublishResult,
     UnpublishResult, WaitResult, WaitedFor, XitResult,
 };
 

@@ -1,9 +1,11 @@
 //! The results of commands: one type for each command, with the fields of docs/CLI.md.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 
+use super::common::{False, ItemFailure, NameFailure, True};
+use super::lists::{AvailableFile, FoundFiles, PeerFiles, PeerList, PublishedList};
 use crate::client::exit_code::ExitCode;
-use crate::common::message::{AvailableContent, OwnPublication};
+use crate::common::message::AvailableContent;
 use crate::common::types::FileName;
 
 /// Listed after a login. Never grows: scripts depend on the text.
@@ -21,6 +23,7 @@ pub enum CommandResult {
     Help(HelpResult),
     Lap(PeerList),
     Lpf(PublishedList),
+    Ls(PeerFiles),
     Pub(PublishResult),
     Sch(FoundFiles),
     Unp(UnpublishResult),
@@ -39,26 +42,6 @@ pub struct CommandFailure {
     pub ok: False,
     pub error: String,
     pub code: ExitCode,
-}
-
-/// One name for which a command failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct ItemFailure {
-    /// As typed or as found; empty if the reason concerns all.
-    pub name: String,
-    /// The reason, one line.
-    pub error: String,
-    pub code: ExitCode,
-}
-
-/// A result that is the failure for one name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct NameFailure {
-    pub ok: False,
-    #[serde(flatten)]
-    pub failure: ItemFailure,
 }
 
 /// `auth`.
@@ -130,35 +113,6 @@ pub struct HelpResult {
     pub text: String,
 }
 
-/// `lap`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct PeerList {
-    pub ok: True,
-    /// The other active users, sorted.
-    pub peers: Vec<String>,
-}
-
-/// `lpf`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct PublishedList {
-    pub ok: True,
-    pub files: Vec<OwnFile>,
-}
-
-/// A file that this user publishes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct OwnFile {
-    pub name: String,
-    pub bytes: u64,
-    /// BLAKE3 of the content, in hex.
-    pub hash: String,
-    /// Whether only some users may see it.
-    pub restricted: bool,
-}
-
 /// `pub`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -181,34 +135,6 @@ pub struct UnpublishResult {
     pub failed: Vec<ItemFailure>,
     /// Of the first failure.
     pub code: ExitCode,
-}
-
-/// `sch`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(untagged)]
-pub enum FoundFiles {
-    Names {
-        ok: True,
-        /// Sorted.
-        files: Vec<String>,
-    },
-    /// With `-l`.
-    Contents { ok: True, files: Vec<AvailableFile> },
-}
-
-/// A content that is published under a name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct AvailableFile {
-    pub name: String,
-    pub bytes: u64,
-    /// BLAKE3 of the content, in hex.
-    pub hash: String,
-    /// Number of active users who serve it.
-    pub sources: u32,
-    /// Seconds since it was published.
-    pub age_s: u64,
 }
 
 /// `wait`.
@@ -295,106 +221,10 @@ impl CommandResult {
     }
 }
 
-impl From<ItemFailure> for NameFailure {
-    fn from(failure: ItemFailure) -> Self {
-        Self { ok: False, failure }
-    }
-}
-
-impl From<&AvailableContent> for AvailableFile {
-    fn from(entry: &AvailableContent) -> Self {
-        Self {
-            name: entry.name.to_string(),
-            bytes: entry.content.size,
-            hash: entry.content.hash.to_hex(),
-            sources: entry.sources,
-            age_s: entry.age_s,
-        }
-    }
-}
-
-impl From<&OwnPublication> for OwnFile {
-    fn from(file: &OwnPublication) -> Self {
-        Self {
-            name: file.name.to_string(),
-            bytes: file.content.size,
-            hash: file.content.hash.to_hex(),
-            restricted: file.restricted,
-        }
-    }
-}
-
 fn names(files: &[FileName]) -> Vec<String> {
     files.iter().map(FileName::to_string).collect()
 }
 
 fn first_failure(failed: &[ItemFailure]) -> (bool, ExitCode) {
     (failed.is_empty(), failed.first().map_or(ExitCode::Success, |first| first.code))
-}
-
-/// The JSON value `true` and no other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct True;
-
-/// The JSON value `false` and no other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct False;
-
-impl Serialize for True {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bool(true)
-    }
-}
-
-impl Serialize for False {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bool(false)
-    }
-}
-
-impl<'de> Deserialize<'de> for True {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if bool::deserialize(deserializer)? { Ok(Self) } else { Err(de::Error::custom("expected true")) }
-    }
-}
-
-impl<'de> Deserialize<'de> for False {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if bool::deserialize(deserializer)? { Err(de::Error::custom("expected false")) } else { Ok(Self) }
-    }
-}
-
-#[cfg(test)]
-mod schemas {
-    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-
-    use super::{False, True};
-
-    impl JsonSchema for True {
-        fn schema_name() -> std::borrow::Cow<'static, str> {
-            "True".into()
-        }
-
-        fn inline_schema() -> bool {
-            true
-        }
-
-        fn json_schema(_: &mut SchemaGenerator) -> Schema {
-            json_schema!({ "const": true })
-        }
-    }
-
-    impl JsonSchema for False {
-        fn schema_name() -> std::borrow::Cow<'static, str> {
-            "False".into()
-        }
-
-        fn inline_schema() -> bool {
-            true
-        }
-
-        fn json_schema(_: &mut SchemaGenerator) -> Schema {
-            json_schema!({ "const": false })
-        }
-    }
 }

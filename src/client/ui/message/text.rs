@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use super::common::ItemFailure;
+use super::lists::{AvailableFile, FoundFiles, OwnFile, OwnFileState, PeerFiles, PeerList, SharedFile};
 use super::result::{
-    AuthResult, AvailableFile, CommandFailure, CommandResult, FoundFiles, GetResult, ItemFailure, NOT_AUTHENTICATED,
-    OwnFile, PlannedAction, WaitResult, WaitedFor,
+    AuthResult, CommandFailure, CommandResult, GetResult, NOT_AUTHENTICATED, PlannedAction, WaitResult, WaitedFor,
 };
 use crate::client::exit_code::ExitCode;
 use crate::common::escape::escape_controls;
@@ -22,12 +23,18 @@ impl CommandResult {
             Self::Pub(result) => summary_line(result.published.len(), &result.failed, "published", "publication"),
             Self::Unp(result) => summary_line(result.unpublished.len(), &result.failed, "unpublished", "unpublication"),
             Self::Lpf(list) => {
-                let names = list.files.iter().map(|OwnFile { name, .. }| name);
-                list_block(names, ["No files published", "file published", "files published"])
+                list_block(list.files.iter().map(own_file), ["No files published", "file published", "files published"])
             }
-            Self::Lap(list) => list_block(list.peers.iter(), ["No active peers", "active peer", "active peers"]),
-            Self::Sch(FoundFiles::Names { files, .. }) => list_block(files.iter(), FOUND_TEXTS),
-            Self::Sch(FoundFiles::Contents { files, .. }) => list_block(files.iter().map(columns), FOUND_TEXTS),
+            Self::Lap(list) => list_block(peer_rows(list), ["No active peers", "active peer", "active peers"]),
+            Self::Ls(PeerFiles::Listed { user, files, .. }) => {
+                let (one, many) = (format!("file shared by {user}"), format!("files shared by {user}"));
+                list_block(files.iter().map(shared_file), ["No files shared", &one, &many])
+            }
+            Self::Ls(PeerFiles::Failed(_)) => "No such peer\n".into(),
+            Self::Sch(FoundFiles::Names { files, .. }) => {
+                list_block(files.iter().map(|name| vec![Cell::Text(name)]), FOUND_TEXTS)
+            }
+            Self::Sch(FoundFiles::Contents { files, .. }) => list_block(files.iter().map(available_file), FOUND_TEXTS),
             Self::Get(GetResult::Saved { saved, .. }) => {
                 format!("{} downloaded successfully\n", escape_controls(saved))
             }
@@ -73,21 +80,65 @@ fn summary_line(count: usize, failures: &[ItemFailure], verb: &str, noun: &str) 
     text
 }
 
-fn list_block<T: AsRef<str>>(lines: impl ExactSizeIterator<Item = T>, [none, one, many]: [&str; 3]) -> String {
-    let mut text = match lines.len() {
+/// One column of a line of a list.
+enum Cell<'a> {
+    Text(&'a str),
+    Bytes(u64),
+    /// In seconds.
+    Age(u64),
+    Count(u64),
+}
+
+type Row<'a> = Vec<Cell<'a>>;
+
+fn available_file(file: &AvailableFile) -> Row<'_> {
+    vec![Cell::Text(&file.name), Cell::Bytes(file.bytes), Cell::Count(file.sources.into()), Cell::Age(file.age_s)]
+}
+
+fn shared_file(file: &SharedFile) -> Row<'_> {
+    let details = file.age_s.map(|age_s| [Cell::Bytes(file.bytes), Cell::Age(age_s)]);
+    [Cell::Text(&file.name)].into_iter().chain(details.into_iter().flatten()).collect()
+}
+
+fn own_file(file: &OwnFile) -> Row<'_> {
+    let mut row = vec![Cell::Text(&file.name)];
+    if let (Some(age_s), Some(state)) = (file.age_s, file.state) {
+        let audience = if file.restricted { "restricted" } else { "all" };
+        let state = match state {
+            OwnFileState::Ok => "ok",
+            OwnFileState::Changed => "changed",
+            OwnFileState::Missing => "missing",
+        };
+        row.extend([Cell::Bytes(file.bytes), Cell::Age(age_s), Cell::Text(audience), Cell::Text(state)]);
+    }
+    row
+}
+
+fn peer_rows(list: &PeerList) -> impl ExactSizeIterator<Item = Row<'_>> {
+    list.peers.iter().enumerate().map(|(at, user)| {
+        let active_s = list.details.as_ref().and_then(|details| Some(Cell::Age(details.get(at)?.active_s)));
+        [Cell::Text(user)].into_iter().chain(active_s).collect()
+    })
+}
+
+fn list_block<'a>(rows: impl ExactSizeIterator<Item = Row<'a>>, [none, one, many]: [&str; 3]) -> String {
+    let mut text = match rows.len() {
         0 => format!("{none}\n"),
         1 => format!("1 {one}:\n"),
         count => format!("{count} {many}:\n"),
     };
-    for line in lines {
-        // A tab separates columns; every other control character is part of a name.
-        let columns: Vec<String> =
-            line.as_ref().split('\t').map(|column| escape_controls(column).to_string()).collect();
+    for row in rows {
+        let columns: Vec<String> = row.iter().map(Cell::to_string).collect();
         writeln!(text, "{}", columns.join("\t")).expect("a string takes all");
     }
     text
 }
 
-fn columns(file: &AvailableFile) -> String {
-    format!("{}\t{}\t{}\t{}", file.name, file.bytes, file.sources, file.age_s)
+impl std::fmt::Display for Cell<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "{}", escape_controls(text)),
+            Self::Bytes(number) | Self::Age(number) | Self::Count(number) => write!(f, "{number}"),
+        }
+    }
 }

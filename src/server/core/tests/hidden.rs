@@ -41,6 +41,7 @@ fn request_all(
         if let Response::OwnPublications { next, .. }
         | Response::SearchResults { next, .. }
         | Response::Users { next, .. }
+        | Response::Peers { next, .. }
         | Response::Contents { next, .. }
         | Response::Sources { next, .. } = &mut response
         {
@@ -80,6 +81,9 @@ fn all_replies(with_hidden_files: bool) -> Vec<Received> {
     let client = &mut yoda;
     let mut request = |make: &dyn Fn(Option<Cursor>) -> Request| request_all(&mut test, client, make, &mut received);
     request(&|cursor| Request::Peers { cursor });
+    for owner in ["hans", "vader", "yoda", "nobody"] {
+        request(&|cursor| Request::Shared { user: user(owner), cursor });
+    }
     for text in ["", "plan", "hidden-007-plan.pdf", "hidden", "folder/", "open-007-plan.pdf", "HIDDEN", "h", "nn"] {
         let mut queries = vec![
             NameQuery::Prefix(text.into()),

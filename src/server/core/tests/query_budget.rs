@@ -108,7 +108,7 @@ fn a_session_has_a_share_of_the_servers_time_and_what_exceeds_it_waits() {
         }
         // Whenever another asks, the server has time: it is answered before anything else is done.
         let peers = burst(&mut test, &mut vader, vec![Request::Peers { cursor: None }]);
-        assert!(matches!(peers[..], [(_, Response::Users { .. })]), "{peers:?}");
+        assert!(matches!(peers[..], [(_, Response::Peers { .. })]), "{peers:?}");
         test.now = test.server.poll_timeout().expect("a session").max(test.now);
     }
     let (took_s, steps) = ((test.now - start).as_secs_f64(), iterations * STEPS_PER_ITERATION);

@@ -99,6 +99,28 @@ fn an_instance_does_not_replace_another() {
 }
 
 #[test]
+fn a_user_is_active_since_the_first_session_without_a_gap() {
+    let mut test = TestServer::new(&["hans", "vader"]);
+    let mut hans = test.login(HERE, "hans");
+    test.advance(Duration::from_secs(2));
+    test.heartbeat(&mut hans);
+    let mut resumed = test.resume(&hans, address(THERE)).expect("RESUMED");
+    test.advance(Duration::from_secs(2));
+    test.heartbeat(&mut resumed);
+    let mut vader = test.login("127.0.0.1:4009", "vader");
+    let active_s = |test: &mut TestServer, vader: &mut _| match test.request(vader, Request::Peers { cursor: None }) {
+        Response::Peers { peers, .. } => peers[0].active_s,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(active_s(&mut test, &mut vader), 4);
+    test.advance(Duration::from_secs(3));
+    let mut vader = test.login("127.0.0.1:4009", "vader");
+    assert!(test.resume(&resumed, address(THERE)).is_some());
+    test.advance(Duration::from_secs(1));
+    assert_eq!(active_s(&mut test, &mut vader), 1, "hans was away");
+}
+
+#[test]
 fn a_session_survives_a_restart() {
     let mut test = TestServer::new(&["hans"]);
     let mut hans = test.login(HERE, "hans");
@@ -113,7 +135,7 @@ fn a_session_survives_a_restart() {
     assert_eq!(resumed.params.instance, hans.params.instance);
     assert_eq!(
         same.request(&mut resumed, Request::Peers { cursor: None }),
-        Response::Users { users: Vec::new(), next: None }
+        Response::Peers { peers: Vec::new(), next: None }
     );
     let mut other = restart(1);
     assert!(other.send(address(HERE), &bytes).is_empty(), "not an id of this server");

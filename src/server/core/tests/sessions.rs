@@ -3,7 +3,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::common::handshake_keys::reset_tag;
-use crate::common::message::{ClientMessage, Heartbeat, Request, Response, ServerMessage};
+use crate::common::message::{ActivePeer, ClientMessage, Heartbeat, Request, Response, ServerMessage};
 use crate::common::packet::Packet;
 use crate::common::session_cipher::{SessionCipher, Side};
 use crate::server::test_support::{LoginOutcome, TestServer, address, user};
@@ -29,14 +29,15 @@ fn a_silent_session_expires_exactly_at_its_deadline() {
     let mut vader = test.login("127.0.0.1:4001", "vader");
     let peers = |test: &mut TestServer, vader: &mut _| test.request(vader, Request::Peers { cursor: None });
     test.advance(Duration::from_millis(2_499));
-    assert_eq!(peers(&mut test, &mut vader), Response::Users { users: vec![user("hans")], next: None });
+    let active = vec![ActivePeer { user: user("hans"), active_s: 2 }];
+    assert_eq!(peers(&mut test, &mut vader), Response::Peers { peers: active, next: None });
     assert_eq!(
         test.server.poll_timeout(),
         Some(test.now + Duration::from_millis(1)),
         "the driver sleeps until the deadline"
     );
     test.advance(Duration::from_millis(1));
-    assert_eq!(peers(&mut test, &mut vader), Response::Users { users: Vec::new(), next: None });
+    assert_eq!(peers(&mut test, &mut vader), Response::Peers { peers: Vec::new(), next: None });
     assert!(test.heartbeat(&mut hans).is_empty());
 }
 
@@ -101,7 +102,7 @@ fn a_logout_is_acknowledged_and_final() {
     let (mut hans, mut vader) = (test.login(HERE, "hans"), test.login("127.0.0.1:4001", "vader"));
     assert_eq!(test.send_message(&mut hans, &ClientMessage::Logout), [ServerMessage::LogoutAck]);
     let peers = test.request(&mut vader, Request::Peers { cursor: None });
-    assert_eq!(peers, Response::Users { users: Vec::new(), next: None });
+    assert_eq!(peers, Response::Peers { peers: Vec::new(), next: None });
     assert!(test.resume(&hans, hans.address).is_none());
     test.login(HERE, "hans");
 }
