@@ -20,6 +20,7 @@ mod json;
 mod logout;
 mod persistence;
 mod pipes;
+mod recorded;
 mod secrets;
 mod server_options;
 mod server_program;
