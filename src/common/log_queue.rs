@@ -213,6 +213,27 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_slower_than_the_log_is_told_of_one_gap_rather_than_many() {
+        let (to, reader) = mpsc::sync_channel(0);
+        let logger = start(SlowReader(to));
+        (0..2 * QUEUE_MAX_LINES).for_each(|_| log(&logger, "a line"));
+        let mut written: Vec<String> = Vec::new();
+        for _ in 0..QUEUE_MAX_LINES / 4 {
+            written.push(reader.recv().unwrap());
+            log(&logger, "one of two");
+            log(&logger, "two of two");
+        }
+        written.extend((written.len()..QUEUE_MAX_LINES).map(|_| reader.recv().unwrap()));
+        log(&logger, "the last");
+        drop(logger);
+        written.extend(reader);
+        let gaps: Vec<&String> = written.iter().filter(|line| line.contains("were left out here")).collect();
+        assert_eq!(gaps.len(), 1, "{gaps:?}");
+        let left_out = 5 * QUEUE_MAX_LINES / 2 - (written.len() - 2);
+        assert!(gaps[0].contains(&format!(" {left_out} lines of the log")), "{left_out}: {gaps:?}");
+    }
+
+    #[test]
     fn a_flush_waits_for_what_was_logged() {
         let (to, reader) = mpsc::sync_channel(QUEUE_MAX_LINES);
         let logger = start(SlowReader(to));

@@ -72,6 +72,21 @@ fn a_full_disk_is_exit_9_and_smaller_files_still_arrive() {
 }
 
 #[test]
+fn the_limit_on_file_sizes_is_an_error_like_a_full_disk_and_no_signal() {
+    let env = TestEnv::new();
+    let hans = env.client("hans").user().file("large", seeded_bytes(1, 3 << 20)).file("small", "small");
+    let _hans = hans.stay(&["pub large small"], &["2 files published successfully"]);
+    let mut command = Command::new("prlimit");
+    isolate(&mut command, &env.path().join("homes").join("vader"));
+    command.arg("--fsize=524288").arg(env!("CARGO_BIN_EXE_client")).args(["127.0.0.1", &env.port().to_string()]);
+    command.arg("-d").arg(env.client("vader").dir()).env("FILESHARE_PASSWORD", "sithlord**");
+    command.args(["-q", "-u", "vader", "-c", "-get large", "-c", "get small", "-c", "get large"]);
+    let done = Running::start("vader", command).finish();
+    done.expect(9, &["large download failed", "small downloaded successfully", "large download failed"]);
+    assert!(done.stderr.lines().count() == 2 && done.stderr.contains("ulimit"), "{}", done.stderr);
+}
+
+#[test]
 fn a_download_resumes_after_a_crash() {
     const SIZE: usize = 16 << 20;
     let env = TestEnv::new();
