@@ -29,7 +29,7 @@ pub fn measure() {
         // Within the session's share of the server's time.
         bench.now += Duration::from_millis(1);
         send(&mut bench, &mut publisher, number, Request::Publish { files, audience: AudienceRef::Everyone });
-        bench.server.handle_durable(JournalSeq(number), &mut bench.out);
+        bench.server.handle_durable(JournalSeq(number));
         iterate(&mut bench);
     }
     let mut id = 0;

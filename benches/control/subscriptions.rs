@@ -89,7 +89,7 @@ pub fn measure() {
             bench.server.handle_datagram(bench.now, visitor.address, &mut logout, &mut bench.out);
         }
         bench.out.mutations.clear();
-        bench.server.handle_durable(JournalSeq(id), &mut bench.out);
+        bench.server.handle_durable(JournalSeq(id));
         sent += iterate(&mut bench);
         iterations.push(cpu_time() - start);
         let changed = subscribers.iter_mut().skip(batch % BATCHES_PER_LIST).step_by(BATCHES_PER_LIST);

@@ -132,7 +132,7 @@ impl EventLoop {
         if let Some(line) = self.journal.failed() {
             return Err(JournalError::Failed { line });
         }
-        self.server.handle_durable(self.journal.durable(), &mut self.effects);
+        self.server.handle_durable(self.journal.durable());
         self.poll_enrolment();
         if let Some(step) = self.reloader.poll() {
             self.handle_reload(step);
@@ -244,7 +244,7 @@ impl EventLoop {
         self.monitor.supervisor.stopping();
         self.journal.close()?;
         let (now, socket) = (now(), self.socket);
-        self.server.handle_durable(self.last_queued, &mut self.effects);
+        self.server.handle_durable(self.last_queued);
         while self.server.has_unacknowledged() {
             self.server.run_deferred_work(now, ReceiveBuffer::MayHoldMore, &mut self.effects);
         }

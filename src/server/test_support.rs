@@ -135,7 +135,7 @@ impl TestServer {
 
     /// Everything queued becomes durable.
     pub(crate) fn make_durable(&mut self) {
-        self.server.handle_durable(JournalSeq(self.journal.len() as u64), &mut self.out);
+        self.server.handle_durable(JournalSeq(self.journal.len() as u64));
     }
 
     /// Validates an address. Returns a nonce and its cookie.

@@ -279,7 +279,7 @@ impl SimulatedNetwork {
                 if more {
                     self.begin_commit();
                 }
-                self.with_server(|server, out| server.handle_durable(durable, out));
+                self.with_server(|server, _| server.handle_durable(durable));
             }
             Scheduled::Commit { .. } => {}
             Scheduled::Restart => self.start_server(),

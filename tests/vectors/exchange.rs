@@ -177,7 +177,8 @@ impl Exchange {
                     published_s,
                 }));
             }
-            self.server.handle_durable(self.durable, &mut self.out);
+            self.server.handle_durable(self.durable);
+            self.server.handle_timeout(self.now, &mut self.out);
         }
     }
 }

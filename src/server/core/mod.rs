@@ -219,11 +219,10 @@ impl Server {
         }
     }
 
-    /// The journal has stored everything up to `upto`: it becomes visible and is acknowledged, a bounded part at once and
-    /// the rest by [`run_deferred_work`](Self::run_deferred_work).
-    pub fn handle_durable(&mut self, upto: JournalSeq, out: &mut Effects) {
+    /// The journal has stored everything up to `upto`. [`run_deferred_work`](Self::run_deferred_work) makes it visible and
+    /// acknowledges it.
+    pub fn handle_durable(&mut self, upto: JournalSeq) {
         self.mutations.durable = self.mutations.durable.max(upto);
-        self.apply_durable(out);
     }
 
     /// Expires what has expired by `now`, and does deferred work. To be called at [`poll_timeout`](Self::poll_timeout);

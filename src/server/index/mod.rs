@@ -15,6 +15,7 @@ mod audiences;
 mod names;
 mod publications;
 mod query;
+mod sharded_table;
 mod trigrams;
 mod usage;
 

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 
-use hashbrown::HashTable;
 use roaring::RoaringBitmap;
 
 use super::publications::{IndexedPublication, Publications};
+use super::sharded_table::ShardedTable;
 use super::trigrams::Trigrams;
 use crate::common::normal_form::normal_form;
 use crate::common::types::FileName;
@@ -18,7 +18,7 @@ pub(super) struct Names {
     names: Vec<Option<Name>>,
     /// The ids by the hash of the text, which only `names` holds: a small table, since a start with many names waits mostly
     /// for the memory of this table.
-    by_text: HashTable<u32>,
+    by_text: ShardedTable<u32>,
     hash_keys: RandomState,
     /// Those ids whose names are not in their normal form, by it. Not in `by_text`: one user may publish any number of names
     /// of one form, and every lookup would pass them.
@@ -105,9 +105,8 @@ impl Names {
 
     pub(super) fn remove(&mut self, id: u32) {
         let Some(name) = self.names[id as usize].take() else { return };
-        if let Ok(entry) = self.by_text.find_entry(self.hash_keys.hash_one(&name.text), |&other| other == id) {
-            entry.remove();
-        }
+        let hash = self.hash_keys.hash_one(&name.text);
+        self.by_text.remove(hash, |&other| other == id, hash_of_id(&self.names, &self.hash_keys));
         if id < self.indexed_up_to() {
             self.trigrams.remove(name.text.as_str(), id);
         }
@@ -122,7 +121,6 @@ impl Names {
         // At a quarter, so that memory is not released and allocated again around one size.
         if self.names.len() < self.names.capacity() / 4 {
             self.names.shrink_to(self.names.len() * 2);
-            self.by_text.shrink_to(self.by_text.len() * 2, hash_of_id(&self.names, &self.hash_keys));
         }
     }
 
@@ -169,7 +167,7 @@ impl Names {
     #[cfg(test)]
     pub(super) fn is_clear(&self) -> bool {
         self.names.is_empty()
-            && self.by_text.is_empty()
+            && self.by_text.len() == 0
             && self.free.is_empty()
             && self.variants.is_empty()
             && self.trigrams.len() == 0

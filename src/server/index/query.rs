@@ -190,8 +190,8 @@ impl Index {
                 return Box::new(self.names.find(name).filter(|&id| id >= from).into_iter().map(may_match));
             }
             NameQuery::Equivalent(name) => return Box::new(self.names.equivalent(name, from).map(may_match)),
-            NameQuery::Prefix(prefix) => trigrams.starting_with(prefix, from),
-            NameQuery::Substring(needle) | NameQuery::SubstringIgnoreCase(needle) => trigrams.containing(needle, from),
+            NameQuery::Prefix(prefix) => trigrams.starting_with(prefix),
+            NameQuery::Substring(needle) | NameQuery::SubstringIgnoreCase(needle) => trigrams.containing(needle),
         };
         let end = self.names.end();
         let not_indexed = (from.max(self.names.indexed_up_to())..end).map(may_match);
@@ -199,8 +199,8 @@ impl Index {
             Candidates::None => Box::new(not_indexed),
             Candidates::All => Box::new((from..end).map(may_match)),
             Candidates::Rarest(rarest, others) => {
-                let indexed =
-                    rarest.map(move |id| CandidateId { id, may_match: others.iter().all(|list| list.contains(id)) });
+                let in_all = move |id| others.iter().all(|list| list.contains(id));
+                let indexed = rarest.iter_from(from).map(move |id| CandidateId { id, may_match: in_all(id) });
                 Box::new(indexed.chain(not_indexed))
             }
         }

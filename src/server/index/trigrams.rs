@@ -6,13 +6,13 @@
 //! holds, precede the name, so that a prefix of any length is a sequence of trigrams too. The caller compares every
 //! candidate with the query; nothing here decides a match.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::iter::{Chain, Flatten};
+use std::option;
 
 use roaring::RoaringBitmap;
 use roaring::bitmap::Iter;
 
+use super::sharded_table::ShardedTable;
 use crate::common::case_fold::{fold, fold_into};
 
 /// Posting lists used for one query. Further ones hardly reduce the candidates.
@@ -20,11 +20,24 @@ const LISTS_MAX: usize = 4;
 
 #[derive(Default)]
 pub(super) struct Trigrams {
-    /// The posting list of each trigram: the ids of the names that hold it.
-    postings: HashMap<u32, RoaringBitmap, BuildHasherDefault<TrigramHasher>>,
+    postings: ShardedTable<PostingList>,
     /// A buffer.
     folded: Vec<u8>,
 }
+
+struct PostingList {
+    trigram: u32,
+    ids: NameIds,
+}
+
+/// The ids of the names that hold a trigram; not empty.
+pub(super) enum NameIds {
+    /// Without an allocation: of the trigrams of random names, most occur once.
+    One(u32),
+    Many(RoaringBitmap),
+}
+
+pub(super) type NameIdsIter<'a> = Chain<option::IntoIter<u32>, Flatten<option::IntoIter<Iter<'a>>>>;
 
 /// Names that hold some trigrams of a needle.
 pub(super) enum Candidates<'a> {
@@ -32,48 +45,101 @@ pub(super) enum Candidates<'a> {
     None,
     /// The needle is shorter than a trigram.
     All,
-    /// Ids of the rarest trigram, ascending; a match is in all of the other lists too.
-    Rarest(Iter<'a>, Vec<&'a RoaringBitmap>),
+    /// The names that hold the rarest trigram; a match is in all of the other lists too.
+    Rarest(&'a NameIds, Vec<&'a NameIds>),
+}
+
+impl NameIds {
+    pub(super) fn contains(&self, id: u32) -> bool {
+        match self {
+            Self::One(one) => *one == id,
+            Self::Many(ids) => ids.contains(id),
+        }
+    }
+
+    fn len(&self) -> u64 {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(ids) => ids.len(),
+        }
+    }
+
+    /// The ids from `from` on, ascending.
+    pub(super) fn iter_from(&self, from: u32) -> NameIdsIter<'_> {
+        let (one, many) = match self {
+            Self::One(id) => (Some(*id).filter(|id| *id >= from), None),
+            Self::Many(ids) => {
+                let mut ids = ids.iter();
+                ids.advance_to(from);
+                (None, Some(ids))
+            }
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    fn insert(&mut self, id: u32) {
+        match self {
+            Self::One(one) if *one == id => {}
+            Self::One(one) => *self = Self::Many([*one, id].into_iter().collect()),
+            Self::Many(ids) => _ = ids.insert(id),
+        }
+    }
+
+    /// Returns whether no id is left.
+    fn remove(&mut self, id: u32) -> bool {
+        match self {
+            Self::One(one) => *one == id,
+            Self::Many(ids) => {
+                ids.remove(id);
+                ids.is_empty()
+            }
+        }
+    }
 }
 
 impl Trigrams {
     pub(super) fn insert(&mut self, name: &str, id: u32) {
         for trigram in trigrams_of_name(&mut self.folded, name) {
-            self.postings.entry(trigram).or_default().insert(id);
-        }
-    }
-
-    pub(super) fn remove(&mut self, name: &str, id: u32) {
-        for trigram in trigrams_of_name(&mut self.folded, name) {
-            if let Entry::Occupied(mut list) = self.postings.entry(trigram) {
-                list.get_mut().remove(id);
-                if list.get().is_empty() {
-                    list.remove();
+            let hash = hash_of(trigram);
+            match self.postings.find_mut(hash, |list| list.trigram == trigram) {
+                Some(list) => list.ids.insert(id),
+                None => {
+                    let list = PostingList { trigram, ids: NameIds::One(id) };
+                    self.postings.insert_unique(hash, list, |list| hash_of(list.trigram));
                 }
             }
         }
     }
 
-    /// Names with ids from `from` on that may contain `needle`, in any case.
-    pub(super) fn containing(&self, needle: &str, from: u32) -> Candidates<'_> {
-        self.candidates(&fold(needle), from)
+    pub(super) fn remove(&mut self, name: &str, id: u32) {
+        for trigram in trigrams_of_name(&mut self.folded, name) {
+            let (hash, is_trigram) = (hash_of(trigram), |list: &PostingList| list.trigram == trigram);
+            if self.postings.find_mut(hash, is_trigram).is_some_and(|list| list.ids.remove(id)) {
+                self.postings.remove(hash, is_trigram, |list| hash_of(list.trigram));
+            }
+        }
     }
 
-    /// Names with ids from `from` on that may start with `prefix`, in any case.
-    pub(super) fn starting_with(&self, prefix: &str, from: u32) -> Candidates<'_> {
+    /// Names that may contain `needle`, in any case.
+    pub(super) fn containing(&self, needle: &str) -> Candidates<'_> {
+        self.candidates(&fold(needle))
+    }
+
+    /// Names that may start with `prefix`, in any case.
+    pub(super) fn starting_with(&self, prefix: &str) -> Candidates<'_> {
         if prefix.is_empty() {
             return Candidates::All;
         }
         let mut folded = vec![0, 0];
         fold_into(prefix, &mut folded);
-        self.candidates(&folded, from)
+        self.candidates(&folded)
     }
 
-    fn candidates(&self, folded: &[u8], from: u32) -> Candidates<'_> {
+    fn candidates(&self, folded: &[u8]) -> Candidates<'_> {
         let mut lists = Vec::new();
         for trigram in trigrams(folded) {
-            match self.postings.get(&trigram) {
-                Some(list) => lists.push((list.len(), list)),
+            match self.postings.find(hash_of(trigram), |list| list.trigram == trigram) {
+                Some(list) => lists.push((list.ids.len(), &list.ids)),
                 None => return Candidates::None,
             }
         }
@@ -86,9 +152,7 @@ impl Trigrams {
         }
         lists.sort_unstable_by_key(|&(len, _)| len);
         let mut lists = lists.into_iter().map(|(_, list)| list);
-        let mut rarest = lists.next().expect("not empty").iter();
-        rarest.advance_to(from);
-        Candidates::Rarest(rarest, lists.collect())
+        Candidates::Rarest(lists.next().expect("not empty"), lists.collect())
     }
 
     #[cfg(test)]
@@ -110,20 +174,7 @@ fn trigrams(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
 
 /// Spreads the 24 bits of a trigram over 64. A keyed hash would resist names that are made to collide, but a trigram has
 /// too few bits for that to matter, and about thirty are hashed per name.
-#[derive(Default)]
-struct TrigramHasher(u64);
-
-impl Hasher for TrigramHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u32(u32::from(byte));
-        }
-    }
-    fn write_u32(&mut self, value: u32) {
-        let mixed = (self.0 ^ u64::from(value)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
+fn hash_of(trigram: u32) -> u64 {
+    let mixed = u64::from(trigram).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ (mixed >> 32)
 }

@@ -19,6 +19,7 @@ use crate::common::types::{Audience, FileName, InstanceId, NamedContent, Request
 use crate::server::histogram::Histogram;
 
 mod check;
+mod checkpointer;
 mod data_file;
 mod error;
 mod forget;

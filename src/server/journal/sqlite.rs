@@ -11,6 +11,7 @@ use rusqlite::{
 };
 use rustix::process::{Resource, getrlimit};
 
+use super::checkpointer::{Checkpointer, LOG_PAGES};
 use super::data_file::{self, DataFileState, LockFile, Migration};
 use super::load::{self, LoadSink, members_text};
 use super::{Change, JournalError, Mutation};
@@ -21,8 +22,6 @@ use crate::common::types::{Audience, Content, NamedContent, UserName};
 const OPEN_LOCKED_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one try of a write waits for it.
 const WRITE_LOCKED_TIMEOUT: Duration = Duration::from_secs(1);
-/// Size of the write-ahead log, in pages, at which SQLite copies it into the database (16 MiB).
-const LOG_PAGES: u32 = 4_096;
 /// SQLite's page size.
 const PAGE_BYTES: u32 = 4_096;
 /// SQLite's page cache, KiB.
@@ -60,6 +59,7 @@ pub struct SqliteStore {
     audiences: HashMap<[u8; 32], i64>,
     /// The number of publications that have each audience, by id.
     audience_uses: HashMap<i64, u64>,
+    checkpointer: Checkpointer,
     lock_file: LockFile,
 }
 
@@ -92,8 +92,9 @@ impl SqliteStore {
         delete_audiences(&mut connection, unused.into_keys()).map_err(failed)?;
         connection.release_memory().map_err(failed)?;
         connection.busy_timeout(WRITE_LOCKED_TIMEOUT).map_err(failed)?;
-        let store =
-            Self { connection, path, users: loaded.users, audiences: HashMap::new(), audience_uses: used, lock_file };
+        let checkpointer = Checkpointer::start(&mut connection, &path)?;
+        let (users, audiences) = (loaded.users, HashMap::new());
+        let store = Self { connection, path, users, audiences, audience_uses: used, checkpointer, lock_file };
         Ok((store, loaded.root_secret))
     }
 
@@ -162,16 +163,17 @@ impl Store for SqliteStore {
     /// Copies the write-ahead log into the database. While another program reads, the log stays, which is no failure:
     /// everything in it is durable.
     fn close(self: Box<Self>) -> Result<(), StoreError> {
-        let store = *self;
-        let checkpoint = store.connection.pragma_query_value(None, "wal_checkpoint", |_| Ok(()));
-        match checkpoint.map_err(|error| store.classify_error(&error)) {
+        let checkpoint = self.connection.pragma_query_value(None, "wal_checkpoint", |_| Ok(()));
+        match checkpoint.map_err(|error| self.classify_error(&error)) {
             Ok(()) | Err(StoreError::Locked(_)) => {}
             Err(failed) => return Err(failed),
         }
-        let Self { connection, path, lock_file: _lock_file, .. } = store;
-        connection.close().map_err(|(_, error)| {
+        let Self { connection, path, checkpointer, lock_file: _lock_file, .. } = *self;
+        let closed = connection.close().map_err(|(_, error)| {
             StoreError::Failed(format!("cannot close {}: {}", display_path(&path), escape_controls(&error.to_string())))
-        })
+        });
+        checkpointer.join();
+        closed
     }
 }
 
@@ -192,7 +194,6 @@ fn connect(path: &Path, migrations: &[Migration]) -> rusqlite::Result<Connection
         data_file::create(&mut connection, migrations, &root_secret)?;
     }
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-    connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))?;
     // A large transaction makes the log larger; the next one truncates it.
     connection.pragma_update_and_check(None, "journal_size_limit", LOG_PAGES * PAGE_BYTES, |_| Ok(()))?;
     Ok(connection)
