@@ -15,6 +15,7 @@ use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
 use crate::client::publications::OwnPublications;
 use crate::client::upload::{Listener, UploadService, slots_within};
+use crate::client::watch::WatchRegistry;
 use crate::common::crypto::Secret;
 use crate::common::escape::{display_path, escape_controls};
 use crate::common::handshake_keys::SessionParams;
@@ -119,6 +120,8 @@ pub struct ClientEngine {
     pub downloader: Arc<dyn Download>,
     /// The user's own publications.
     pub publications: Arc<OwnPublications>,
+    /// The folders that are watched.
+    pub watches: WatchRegistry,
     /// They serve peers until they are dropped.
     pub _listeners: Vec<Listener>,
 }
@@ -148,7 +151,7 @@ impl ClientEngine {
             SessionConfig { servers: servers.clone(), tcp_port: listeners[0].port(), stretching: config.stretching };
         let control = ControlHandle::start(session, Arc::new(observer)).map_err(StartupError::System)?;
         let server = ServerApi::new(control.clone());
-        let downloader = Downloader::open(config.dir, server.clone()).map_err(in_dir)?;
+        let downloader = Downloader::open(config.dir, server.clone(), Arc::clone(files.fetched())).map_err(in_dir)?;
         let session: Arc<dyn SessionControl> = Arc::new(control);
         Ok(Self {
             servers,
@@ -158,6 +161,7 @@ impl ClientEngine {
             files,
             publications: Arc::clone(uploads.publications()),
             uploads,
+            watches: WatchRegistry::default(),
             downloader: Arc::new(downloader),
             _listeners: listeners,
         })

@@ -10,6 +10,7 @@
 //! * `engine`: one client without input and output, which is all of the following.
 //! * `publications`, `control`, `upload`, `download`: the user's own publications, requests to the server, serving peers,
 //!   downloading from peers.
+//! * `watch`: folders whose changes are published as they happen.
 //! * `events`: what happens, for programs that follow it.
 //! * `session`, `transport`, `files`: the sans-IO protocol with the server, encrypted TCP with a peer, the shared folder.
 
@@ -33,6 +34,7 @@ pub(crate) mod shell;
 pub(crate) mod transport;
 pub(crate) mod ui;
 pub(crate) mod upload;
+pub(crate) mod watch;
 
 pub use self::app::run as run_client;
 pub use self::cli::Options;

@@ -42,6 +42,7 @@ pub(crate) struct Publication {
 #[derive(Default)]
 pub struct OwnPublications {
     table: Mutex<PublicationTable>,
+    order: Mutex<()>,
     changed: Condvar,
 }
 
@@ -109,6 +110,12 @@ impl OwnPublications {
         drop(self.wait_loaded(LOGIN_WAIT_MAX));
     }
 
+    /// Held from looking up the audience of names to publish them for it, until the server has replied; and while names are
+    /// given an audience here. So the audience that was given last counts.
+    pub fn order(&self) -> MutexGuard<'_, ()> {
+        lock(&self.order)
+    }
+
     /// From now on this is served, to its audience.
     pub fn publish(&self, name: &FileName, content: Content, audience: Audience) {
         let mut table = lock(&self.table);
@@ -136,6 +143,24 @@ impl OwnPublications {
     pub fn is_known_absent(&self, name: &FileName) -> bool {
         let table = self.wait_loaded(COMMAND_TIMEOUT);
         table.is_complete && !table.published.contains_key(name)
+    }
+
+    /// Whether the list has been loaded; waits for it.
+    pub fn is_complete(&self) -> bool {
+        self.wait_loaded(COMMAND_TIMEOUT).is_complete
+    }
+
+    /// The audience of a name, if it is published.
+    pub fn audience_of(&self, name: &FileName) -> Option<Audience> {
+        self.get(name).map(|publication| Audience::clone(&publication.audience))
+    }
+
+    /// The name itself and names in the folder of that name; all for the empty path.
+    pub fn names_beneath(&self, path: &str) -> Vec<FileName> {
+        let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
+        let mut names = self.names_with_prefix(&prefix, usize::MAX);
+        names.extend(FileName::parse(path).ok().filter(|name| self.get(name).is_some()));
+        names
     }
 
     /// Names that start with `prefix`, at most `limit`, as far as they are loaded.

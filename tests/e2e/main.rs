@@ -35,3 +35,4 @@ mod transfer_failures;
 mod transfers;
 mod waits;
 mod walkthrough;
+mod watch;

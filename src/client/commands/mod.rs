@@ -3,6 +3,7 @@
 //! Must not know where command lines come from.
 
 pub mod auth;
+mod background;
 mod cancellation;
 pub mod cat;
 mod content_pipes;
@@ -16,6 +17,7 @@ pub mod search;
 mod selector;
 mod verb;
 pub mod wait;
+pub mod watch;
 
 use std::fmt::Display;
 use std::ops::Deref;

@@ -1,6 +1,6 @@
 //! `pub` and `unp`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::{slice, thread};
@@ -78,7 +78,11 @@ type HashFile<'a> = dyn Fn(&FileName, &mut HashProgress<'_>) -> Result<NamedCont
 fn publish_hashed(context: &CommandContext, to: Vec<UserName>, files: &[PathArg], hash: &HashFile<'_>) -> ExitCode {
     let mut failures = Vec::new();
     let names = expand(context, files, &mut failures);
-    let mut hashed = hash_files(context, &names, hash, &mut failures);
+    let mut unread = Vec::new();
+    let mut hashed = hash_files(context, &names, hash, &mut unread);
+    // An interruption is reported once for all files.
+    unread.retain(|(_, error)| !matches!(error, ShareError::Interrupted));
+    failures.extend(unread.iter().map(|(name, error)| share_failure(name.as_str(), error)));
     if context.state.is_cancelled() {
         hashed.clear();
         failures.push(share_failure("", &ShareError::Interrupted));
@@ -121,13 +125,22 @@ fn expand(context: &CommandContext, files: &[PathArg], failures: &mut Vec<ItemFa
     names
 }
 
+/// Hashes all files, or takes their hashes from the cache. The result is in the order of `names`, without the failures.
+pub(super) fn hash(
+    context: &CommandContext,
+    names: &[FileName],
+    failures: &mut Vec<(FileName, ShareError)>,
+) -> Vec<NamedContent> {
+    hash_files(context, names, &|name, progress| context.files.hash(name, progress), failures)
+}
+
 /// Hashes all files: those of one chunk group side by side, then the larger ones one by one, since each takes all cores.
 /// The result is in the order of `names`.
 fn hash_files(
     context: &CommandContext,
     names: &[FileName],
     hash: &HashFile<'_>,
-    failures: &mut Vec<ItemFailure>,
+    failures: &mut Vec<(FileName, ShareError)>,
 ) -> Vec<NamedContent> {
     let sizes: Vec<u64> = names.iter().map(|name| context.files.size(name)).collect();
     let (state, meter, total) = (&*context.state, context.output.progress(), sizes.iter().sum());
@@ -149,9 +162,7 @@ fn hash_files(
     for (index, outcome) in outcomes {
         match outcome {
             Ok(file) => hashed.push(file),
-            // Reported once for all files.
-            Err(ShareError::Interrupted) => {}
-            Err(error) => failures.push(share_failure(names[index].as_str(), &error)),
+            Err(error) => failures.push((names[index].clone(), error)),
         }
     }
     hashed
@@ -167,18 +178,45 @@ fn thread_pool(files: usize) -> Option<rayon::ThreadPool> {
     threads::pool("publish", threads)
 }
 
-/// Serves the files first: a peer that sees a new publication can fetch it at once. Until the server accepts them this
-/// gives nothing away, since uploads need a ticket of the server.
 fn register_and_publish(
     context: &CommandContext,
     files: &[NamedContent],
     audience: Audience,
 ) -> Result<(), PartialFailure<FileName>> {
+    {
+        let _order = context.publications.order();
+        register(context, files, &audience);
+    }
+    context.server.publish(files, &PublishAudience::Audience(audience))
+}
+
+/// Serves the files before they are published: a peer that sees a new publication can fetch it at once. Until the server
+/// accepts them this gives nothing away, since uploads need a ticket of the server.
+fn register(context: &CommandContext, files: &[NamedContent], audience: &Audience) {
     for file in files {
         context.files.private_names().record(&file.name);
         context.publications.publish(&file.name, file.content, audience.clone());
     }
-    context.server.publish(files, &PublishAudience::Audience(audience))
+}
+
+/// Publishes the files, which are not many: those that are published for the audience that they have, others for the one
+/// that `audience_of` yields.
+pub(super) fn publish_keeping_audiences(
+    context: &CommandContext,
+    files: Vec<NamedContent>,
+    audience_of: impl Fn(&FileName) -> Audience,
+) -> Result<(), RequestError> {
+    let _order = context.publications.order();
+    let mut by_audience: BTreeMap<Audience, Vec<NamedContent>> = BTreeMap::new();
+    for file in files {
+        let audience = context.publications.audience_of(&file.name).unwrap_or_else(|| audience_of(&file.name));
+        by_audience.entry(audience).or_default().push(file);
+    }
+    for (audience, files) in by_audience {
+        register(context, &files, &audience);
+        context.server.publish(&files, &PublishAudience::Audience(audience))?;
+    }
+    Ok(())
 }
 
 fn note_now_public(context: &CommandContext, names: &[FileName]) {
@@ -187,12 +225,12 @@ fn note_now_public(context: &CommandContext, names: &[FileName]) {
     }
 }
 
-fn share_failure(name: &str, error: &ShareError) -> ItemFailure {
+pub(super) fn share_failure(name: &str, error: &ShareError) -> ItemFailure {
     ItemFailure { name: name.into(), error: error.to_string(), code: error.into() }
 }
 
 /// The failure of the whole command.
-fn request_failure(error: &RequestError) -> ItemFailure {
+pub(super) fn request_failure(error: &RequestError) -> ItemFailure {
     ItemFailure { name: String::new(), error: error.to_string(), code: error.into() }
 }
 

@@ -27,6 +27,7 @@ use crate::client::ui::console::{Console, OutputOptions};
 use crate::client::ui::output::Output;
 use crate::client::ui::password::{PasswordError, PasswordSource};
 use crate::client::upload::UploadService;
+use crate::client::watch::WatchRegistry;
 use crate::common::message::{
     ActivePeer, AudienceRef, AvailableContent, NameQuery, OwnPublication, Request, ResolvePurpose, Response,
 };
@@ -353,6 +354,7 @@ impl TestClient {
             files,
             publications: uploads.publications().clone(),
             uploads,
+            watches: WatchRegistry::default(),
             downloader: Arc::new(server.clone()),
             _listeners: Vec::new(),
         };

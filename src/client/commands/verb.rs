@@ -85,12 +85,17 @@ impl Verb {
             Self::Ls => ["ls", "ls [-l] USERNAME", "list what an active peer shares with you; -l details"],
             Self::Pub => [
                 "pub",
-                "pub [--to USERNAME]... [--stdin] FILENAME...",
-                "publish files, patterns or folders, to all or to some; --stdin: store standard input first",
+                "pub [--to USERNAME]... [--stdin | --watch] FILENAME...",
+                "publish files, patterns or folders, to all or to some; --stdin: store standard input first; \
+                 --watch: keep a folder published as it changes",
             ],
             Self::Sch => ["sch", "sch [-i] [-l] SUBSTRING", "search the active peers' files; -i any case, -l details"],
             Self::Stop => ["stop", "stop", "end the client, also one that is reached by --attach"],
-            Self::Unp => ["unp", "unp FILENAME...", "withdraw what you have published"],
+            Self::Unp => [
+                "unp",
+                "unp FILENAME... | unp --watch FOLDER",
+                "withdraw what you have published; --watch: only watch the folder no longer",
+            ],
             Self::Wait => [
                 "wait",
                 "wait peer|gone USERNAME [SECS] | wait file FILENAME [SECS]",

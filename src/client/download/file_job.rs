@@ -15,6 +15,7 @@ use super::replaced_file::{ReplacedFile, make_private};
 use super::scheduler::FileId;
 use super::target::{Finalized, TargetDir, TargetState, split_parent, target_state_in};
 use super::{Cancelled, DownloadError, DownloadOptions, DownloadOutcome, OnExists, SaveAs, is_cancelled};
+use crate::client::files::{Fetched, FetchedFiles};
 use crate::common::chunk_tree::GroupHashes;
 use crate::common::sync::lock;
 use crate::common::types::{FileName, NamedContent, UserName};
@@ -105,6 +106,7 @@ pub(super) struct FileOperations<'a> {
     pub target_dir: &'a TargetDir,
     pub options: &'a DownloadOptions,
     pub cancelled: &'a Cancelled,
+    fetched: &'a FetchedFiles,
     pub jobs: &'a [FileJob],
     /// Small files that have been verified: only the first verified copy is saved.
     claimed: Vec<AtomicBool>,
@@ -123,12 +125,13 @@ pub(super) enum SmallFile {
 impl<'a> FileOperations<'a> {
     pub fn new(
         target_dir: &'a TargetDir,
+        fetched: &'a FetchedFiles,
         options: &'a DownloadOptions,
         cancelled: &'a Cancelled,
         jobs: &'a [FileJob],
     ) -> Self {
         let claimed = jobs.iter().map(|_| AtomicBool::new(false)).collect();
-        Self { target_dir, options, cancelled, jobs, claimed, same_content: [const { Mutex::new(()) }; _] }
+        Self { target_dir, options, cancelled, fetched, jobs, claimed, same_content: [const { Mutex::new(()) }; _] }
     }
 
     /// Verifies and saves a file of one group.
@@ -209,8 +212,9 @@ impl<'a> FileOperations<'a> {
             return DownloadOutcome::Unnamed(partial.file().clone());
         }
         let (target, content) = (self.target(file), &self.jobs[file].item.content);
+        let record = &|name: &FileName| self.fetched.record(name, Fetched { hash: content.hash, owner: None });
         let saved = partial.set_mtime(content.mtime_ms);
-        let saved = saved.and_then(|()| save(self.target_dir, partial, target, self.options.on_exists));
+        let saved = saved.and_then(|()| save(self.target_dir, partial, target, self.options.on_exists, record));
         let outcome = saved.and_then(|finalized| match finalized {
             Finalized::Saved(name) => Ok(DownloadOutcome::Saved { name }),
             Finalized::Exists => self.on_target_exists(file, partial),
@@ -239,17 +243,19 @@ impl<'a> FileOperations<'a> {
 }
 
 /// Gives a complete partial file the attributes of the file that it replaces, if it replaces one, and its name.
+/// `before_rename` gets that name before.
 pub(super) fn save(
     target_dir: &TargetDir,
     partial: &PartialFile,
     target: &FileName,
     on_exists: OnExists,
+    before_rename: &dyn Fn(&FileName),
 ) -> io::Result<Finalized> {
     if let Some(replaced) = replaced_file(partial, target, on_exists) {
         make_private(partial.file());
         replaced.give_attributes(partial.file());
     }
-    target_dir.finalize(partial.folder(), partial.name(), target, on_exists)
+    target_dir.finalize(partial.folder(), partial.name(), target, on_exists, before_rename)
 }
 
 /// The file that is replaced, if the policy is to replace one.

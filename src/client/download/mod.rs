@@ -62,6 +62,7 @@ use crate::client::cancel::{Cancelled, is_cancelled};
 use crate::client::control::RequestError;
 use crate::client::control::ServerApi;
 use crate::client::exit_code::ExitCode;
+use crate::client::files::FetchedFiles;
 use crate::common::types::{FileName, NamedContent, UserName};
 
 /// What to do when the target exists.
@@ -289,17 +290,18 @@ pub trait Download: Send + Sync {
 pub struct Downloader {
     target_dir: TargetDir,
     discovery: Arc<dyn SourceDiscovery>,
+    fetched: Arc<FetchedFiles>,
 }
 
 impl Downloader {
-    /// Saves beneath `dir`.
-    pub fn open(dir: &Path, server: ServerApi) -> io::Result<Self> {
-        Self::with_discovery(dir, Arc::new(server))
+    /// Saves beneath `dir`, and records it.
+    pub fn open(dir: &Path, server: ServerApi, fetched: Arc<FetchedFiles>) -> io::Result<Self> {
+        Ok(Self { target_dir: TargetDir::open(dir)?, discovery: Arc::new(server), fetched })
     }
 
-    /// Like [`open`](Self::open), with another way to find sources.
+    /// Like [`open`](Self::open), with another way to find sources. The record ends with it.
     pub fn with_discovery(dir: &Path, discovery: Arc<dyn SourceDiscovery>) -> io::Result<Self> {
-        Ok(Self { target_dir: TargetDir::open(dir)?, discovery })
+        Ok(Self { target_dir: TargetDir::open(dir)?, discovery, fetched: Arc::new(FetchedFiles::open(dir, None)) })
     }
 
     /// A request that resolves the paths of folders anew.
@@ -310,7 +312,8 @@ impl Downloader {
         cancelled: &'a Cancelled,
     ) -> DownloadRequest<'a> {
         self.target_dir.clear_cache();
-        DownloadRequest { target_dir: &self.target_dir, discovery: &self.discovery, items, options, cancelled }
+        let Self { target_dir, discovery, fetched } = self;
+        DownloadRequest { target_dir, discovery, fetched, items, options, cancelled }
     }
 }
 

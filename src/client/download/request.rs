@@ -21,7 +21,7 @@ use super::target::{TargetDir, TargetState, split_parent};
 use super::{
     Cancelled, DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, OnExists, SaveAs, is_cancelled,
 };
-use crate::client::files::is_partial_file;
+use crate::client::files::{FetchedFiles, is_partial_file};
 use crate::common::threads;
 use crate::common::types::{Content, FileName, NamedContent, UserName};
 
@@ -36,6 +36,8 @@ const IN_USE_WAIT: Duration = Duration::from_millis(100);
 pub(super) struct DownloadRequest<'a> {
     pub target_dir: &'a TargetDir,
     pub discovery: &'a Arc<dyn SourceDiscovery>,
+    /// Where it is recorded what was fetched.
+    pub fetched: &'a FetchedFiles,
     pub items: &'a [NamedContent],
     pub options: &'a DownloadOptions,
     pub cancelled: &'a Cancelled,
@@ -106,7 +108,7 @@ impl DownloadRequest<'_> {
     fn download(&self, batch: PreparedBatch, history: &mut PeerHistory, report: &dyn Fn(DownloadReport)) {
         let PreparedBatch { jobs, sources, finished } = batch;
         finished.into_iter().for_each(|(index, outcome)| report(DownloadReport::Finished(index, outcome)));
-        let files = FileOperations::new(self.target_dir, self.options, self.cancelled, &jobs);
+        let files = FileOperations::new(self.target_dir, self.fetched, self.options, self.cancelled, &jobs);
         let in_use = RefCell::new(Vec::new());
         let report_others = |reported| match reported {
             DownloadReport::Finished(index, DownloadOutcome::Failed(DownloadError::Locked)) => {

@@ -123,8 +123,16 @@ impl TargetDir {
 
     /// Renames a complete part file to its target under the user's policy. One that is not renamed is kept only if it is
     /// large: a small content is downloaded anew anyway.
-    pub fn finalize(&self, folder: &OwnedFd, part: &str, name: &FileName, policy: OnExists) -> io::Result<Finalized> {
-        let finalized = rename_to_target(folder, part, name, policy);
+    /// `before_rename` gets each name that is tried.
+    pub fn finalize(
+        &self,
+        folder: &OwnedFd,
+        part: &str,
+        name: &FileName,
+        policy: OnExists,
+        before_rename: &dyn Fn(&FileName),
+    ) -> io::Result<Finalized> {
+        let finalized = rename_to_target(folder, part, name, policy, before_rename);
         if !matches!(finalized, Ok(Finalized::Saved(_))) {
             remove_small(folder, part);
         }
@@ -132,8 +140,15 @@ impl TargetDir {
     }
 }
 
-fn rename_to_target(folder: &OwnedFd, part: &str, name: &FileName, policy: OnExists) -> io::Result<Finalized> {
+fn rename_to_target(
+    folder: &OwnedFd,
+    part: &str,
+    name: &FileName,
+    policy: OnExists,
+    before_rename: &dyn Fn(&FileName),
+) -> io::Result<Finalized> {
     let (path, leaf) = split_parent(name);
+    before_rename(name);
     if policy == OnExists::Overwrite {
         rustix::fs::renameat(folder, part, folder, leaf)?;
         return Ok(Finalized::Saved(name.clone()));
@@ -148,6 +163,7 @@ fn rename_to_target(folder: &OwnedFd, part: &str, name: &FileName, policy: OnExi
         let leaf = numbered_name(leaf, number, leaf_max_bytes(path));
         let whole = if path.is_empty() { leaf.clone() } else { format!("{path}/{leaf}") };
         let name = FileName::parse(&whole).map_err(io::Error::other)?;
+        before_rename(&name);
         if rename_noreplace(folder, part, &leaf)? == Rename::Done {
             return Ok(Finalized::Saved(name));
         }

@@ -63,7 +63,7 @@ impl SharedDir {
                 found.errors.push(error);
                 Vec::new()
             });
-            for entry in entries.iter().filter(|entry| !entry.name.starts_with(b".") && !is_excluded(&entry.name)) {
+            for entry in entries.iter().filter(|entry| !is_left_out(&entry.name)) {
                 match (entry.kind, entry_name(&path, entry)) {
                     (FileKind::Special, _) => {}
                     (_, Err(error)) => found.errors.push(error),
@@ -142,6 +142,11 @@ fn is_match(component: &Component, entry: &DirEntry) -> bool {
         || (!is_excluded(&entry.name) && component.matches(&String::from_utf8_lossy(&entry.name)))
 }
 
+/// Whether folders leave out an entry: it is hidden or excluded. `name` is the last component alone.
+pub fn is_left_out(name: &[u8]) -> bool {
+    name.starts_with(b".") || is_excluded(name)
+}
+
 /// Whether folders and patterns exclude an entry, even a pattern for hidden entries: the server's own files and part
 /// files. `name` is the last component alone.
 pub fn is_excluded(name: &[u8]) -> bool {
@@ -158,7 +163,8 @@ fn join(folder: &str, name: &str) -> String {
     if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
 }
 
-fn entry_name(folder: &str, entry: &DirEntry) -> Result<FileName, ShareError> {
+/// The name of an entry, relative to the shared folder.
+pub fn entry_name(folder: &str, entry: &DirEntry) -> Result<FileName, ShareError> {
     let shown = || escape_controls(&join(folder, &String::from_utf8_lossy(&entry.name))).to_string();
     let name = std::str::from_utf8(&entry.name).map_err(|_| ShareError::NotUtf8(shown()))?;
     FileName::parse(&join(folder, name)).map_err(|error| ShareError::Name(shown(), error))

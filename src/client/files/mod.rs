@@ -3,11 +3,13 @@
 //! * `private_names`: which hidden files were published from here.
 //! * `shared_dir`: opens files and folders beneath the shared folder, never through a symbolic link.
 //! * `expand`: the files that an argument of `pub` means.
+//! * `fetched`: which files were fetched from other users.
 //! * `hasher`, `hash_cache`: hashes of files and of their chunk groups, computed once.
 //!
 //! Must not know about the server, the network, or the screen.
 
 mod expand;
+mod fetched;
 mod hash_cache;
 mod hasher;
 mod private_names;
@@ -15,15 +17,16 @@ mod shared_dir;
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-pub use self::expand::{is_excluded, is_partial_file};
+pub use self::expand::{entry_name, is_excluded, is_left_out, is_partial_file};
+pub use self::fetched::{Fetched, FetchedFiles};
 use self::hash_cache::{DiskCache, MemoryCache};
 pub use self::hasher::{HashError, HashProgress, hash_file};
 pub use self::private_names::PrivateNames;
-pub use self::shared_dir::{FileIdentity, FileKind, Rename, SharedDir, rename_noreplace};
+pub use self::shared_dir::{FileIdentity, FileKind, ListedDir, Rename, SharedDir, rename_noreplace};
 use crate::client::exit_code::ExitCode;
 use crate::common::chunk_tree::GroupHashes;
 pub use crate::common::glob::{InvalidPattern, Pattern};
@@ -41,6 +44,8 @@ pub enum ShareError {
     /// A symbolic link, a FIFO, a device, a socket, or something beneath a symbolic link.
     #[error("{0}: not a regular file or folder")]
     Special(String),
+    #[error("{0}: not a folder")]
+    NoFolder(String),
     #[error("{0}: {1}")]
     Unreadable(String, std::io::Error),
     #[error("{0}: {1}")]
@@ -62,6 +67,7 @@ impl From<&ShareError> for ExitCode {
             | ShareError::Empty(_)
             | ShareError::NotUtf8(_)
             | ShareError::Special(_)
+            | ShareError::NoFolder(_)
             | ShareError::Unreadable(..)
             | ShareError::Name(..)
             | ShareError::Changed(_) => Self::LocalFile,
@@ -87,35 +93,58 @@ pub struct ExpandedPaths {
     pub errors: Vec<ShareError>,
 }
 
+/// Where this program keeps what is the user's (XDG).
+fn user_state_dir() -> Option<PathBuf> {
+    use etcetera::BaseStrategy;
+    let base = etcetera::choose_base_strategy().ok()?;
+    Some(base.state_dir()?.join("fileshare"))
+}
+
 /// The shared folder's files and the hashes of those that were hashed before.
 pub struct SharedFiles {
     dir: SharedDir,
+    path: PathBuf,
     disk_cache: DiskCache,
     memory_cache: MemoryCache,
     private_names: PrivateNames,
+    fetched: Arc<FetchedFiles>,
 }
 
 impl SharedFiles {
     /// Opens the shared folder, with a cache of hashes in the user's cache folder.
     pub fn open(dir: &Path) -> io::Result<Arc<Self>> {
-        Self::with(dir, DiskCache::in_user_cache_dir(), PrivateNames::in_user_state_dir(dir))
+        let fetched = FetchedFiles::open(dir, user_state_dir().map(|state| state.join("fetched")));
+        Self::with(dir, DiskCache::in_user_cache_dir(), PrivateNames::in_user_state_dir(dir), fetched)
     }
 
-    /// Like [`open`](Self::open), with the cache of hashes and the private names in the folder `state`.
+    /// Like [`open`](Self::open), with what is kept for the user in the folder `state`.
     pub fn open_with_state(dir: &Path, state: &Path) -> io::Result<Arc<Self>> {
         let private_names = PrivateNames::open(dir, Some(state.join("private-names")));
-        Self::with(dir, DiskCache::at(Some(state.join("outlines"))), private_names)
+        let fetched = FetchedFiles::open(dir, Some(state.join("fetched")));
+        Self::with(dir, DiskCache::at(Some(state.join("outlines"))), private_names, fetched)
     }
 
     /// Like [`open`](Self::open), with the cache of hashes in `cache_dir` if there is one.
     #[cfg(test)]
     pub fn with_cache_dir(dir: &Path, cache_dir: Option<&Path>) -> io::Result<Arc<Self>> {
-        Self::with(dir, DiskCache::at(cache_dir.map(Path::to_owned)), PrivateNames::open(dir, None))
+        let (private_names, fetched) = (PrivateNames::open(dir, None), FetchedFiles::open(dir, None));
+        Self::with(dir, DiskCache::at(cache_dir.map(Path::to_owned)), private_names, fetched)
     }
 
-    fn with(dir: &Path, disk_cache: DiskCache, private_names: PrivateNames) -> io::Result<Arc<Self>> {
-        let (dir, memory_cache) = (SharedDir::open(dir)?, MemoryCache::default());
-        Ok(Arc::new(Self { dir, disk_cache, memory_cache, private_names }))
+    fn with(
+        dir: &Path,
+        disk_cache: DiskCache,
+        private_names: PrivateNames,
+        fetched: FetchedFiles,
+    ) -> io::Result<Arc<Self>> {
+        let path = dir.canonicalize()?;
+        let (dir, memory_cache, fetched) = (SharedDir::open(dir)?, MemoryCache::default(), Arc::new(fetched));
+        Ok(Arc::new(Self { dir, path, disk_cache, memory_cache, private_names, fetched }))
+    }
+
+    /// What was fetched into the folder.
+    pub fn fetched(&self) -> &Arc<FetchedFiles> {
+        &self.fetched
     }
 
     /// The private names that the user has published.
@@ -125,6 +154,11 @@ impl SharedFiles {
 
     pub fn dir(&self) -> &SharedDir {
         &self.dir
+    }
+
+    /// The absolute path of the folder, as it was when it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// See [`SharedDir::expand`].

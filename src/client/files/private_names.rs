@@ -39,9 +39,7 @@ impl PrivateNames {
 
     /// In the user's state folder (XDG).
     pub fn in_user_state_dir(dir: &Path) -> Self {
-        use etcetera::BaseStrategy;
-        let state = etcetera::choose_base_strategy().ok().and_then(|base| base.state_dir());
-        Self::open(dir, state.map(|state| state.join("fileshare").join("private-names")))
+        Self::open(dir, super::user_state_dir().map(|state| state.join("private-names")))
     }
 
     /// The user publishes this name. Does nothing unless it is private.

@@ -16,7 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, openat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, fstat, openat, statat};
 use rustix::io::Errno;
 
 use super::ShareError;
@@ -55,6 +55,17 @@ impl FileIdentity {
             size: metadata.size(),
             modified_ns: nanos(metadata.mtime(), metadata.mtime_nsec()),
             changed_ns: nanos(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    fn of_stat(stat: &Stat) -> Self {
+        let nanos = |seconds: i128, nanos: i128| seconds * 1_000_000_000 + nanos;
+        Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            modified_ns: nanos(stat.st_mtime.into(), stat.st_mtime_nsec.into()),
+            changed_ns: nanos(stat.st_ctime.into(), stat.st_ctime_nsec.into()),
         }
     }
 
@@ -116,6 +127,15 @@ impl From<Stat> for FileStat {
 pub struct DirEntry {
     pub name: Vec<u8>,
     pub kind: FileKind,
+}
+
+/// A folder and what is in it, at one time.
+#[derive(Debug)]
+pub struct ListedDir {
+    /// Two folders with the same device and inode are the same one.
+    pub identity: FileIdentity,
+    /// The files have their identities. What vanishes meanwhile is left out.
+    pub entries: Vec<(DirEntry, FileIdentity)>,
 }
 
 /// What [`rename_noreplace`] did.
@@ -195,12 +215,29 @@ impl SharedDir {
         entries(folder).map_err(|errno| ShareError::Unreadable(shown.into(), errno.into()))
     }
 
+    /// The same with the identities of all entries.
+    pub fn list_identified(&self, path: &str) -> Result<ListedDir, ShareError> {
+        let shown = if path.is_empty() { "." } else { path };
+        let folder = self.open_beneath(path, DIRECTORY).map_err(|errno| self.error(shown, errno))?;
+        identified_entries(folder).map_err(|errno| ShareError::Unreadable(shown.into(), errno.into()))
+    }
+
+    /// What kind of thing `path` names, and its identity. Nothing is opened for reading.
+    pub fn identify(&self, path: &str) -> Result<(FileKind, FileIdentity), ShareError> {
+        let stat = self.stat_raw(path).map_err(|errno| self.error(path, errno))?;
+        Ok((FileType::from_raw_mode(stat.st_mode).into(), FileIdentity::of_stat(&stat)))
+    }
+
     fn try_stat(&self, path: &str) -> rustix::io::Result<FileStat> {
-        let stat = match path.rsplit_once('/') {
+        self.stat_raw(path).map(FileStat::from)
+    }
+
+    fn stat_raw(&self, path: &str) -> rustix::io::Result<Stat> {
+        match path.rsplit_once('/') {
+            None if path.is_empty() => fstat(&self.root),
             None => statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW),
             Some((parent, leaf)) => statat(self.open_beneath(parent, DIRECTORY)?, leaf, AtFlags::SYMLINK_NOFOLLOW),
-        };
-        stat.map(FileStat::from)
+        }
     }
 
     fn open_beneath(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
@@ -312,6 +349,28 @@ fn entries(folder: OwnedFd) -> rustix::io::Result<Vec<DirEntry>> {
         }
     }
     Ok(found)
+}
+
+fn identified_entries(folder: OwnedFd) -> rustix::io::Result<ListedDir> {
+    let identity = FileIdentity::of_stat(&fstat(&folder)?);
+    let mut found = Vec::new();
+    let mut reading = rustix::fs::Dir::new(folder)?;
+    while let Some(entry) = reading.read() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        match statat(reading.fd()?, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => {
+                let kind = FileType::from_raw_mode(stat.st_mode).into();
+                found.push((DirEntry { name: name.to_bytes().to_vec(), kind }, FileIdentity::of_stat(&stat)));
+            }
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(ListedDir { identity, entries: found })
 }
 
 /// Renames within one folder unless the new name exists.

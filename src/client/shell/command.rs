@@ -100,6 +100,9 @@ pub enum Command {
         /// Store standard input under the name that is given, first.
         #[arg(long)]
         stdin: bool,
+        /// Keep the folder published as it changes.
+        #[arg(long, conflicts_with = "stdin")]
+        watch: bool,
         #[arg(required = true, value_parser = path_parser())]
         files: Vec<PathArg>,
     },
@@ -114,6 +117,9 @@ pub enum Command {
     },
     Stop,
     Unp {
+        /// Watch the folder no longer.
+        #[arg(long)]
+        watch: bool,
         #[arg(required = true, value_parser = path_parser())]
         files: Vec<PathArg>,
     },
@@ -186,6 +192,7 @@ impl Command {
                 Err(UsageError::Audience)
             }
             Self::Pub { stdin: true, files, .. } => check_one_file("--stdin", files),
+            Self::Pub { watch: true, files, .. } | Self::Unp { watch: true, files } => check_one_folder(files),
             Self::Get { output: Some(_), files, .. } => check_one_file("-o", files),
             Self::Cat { file, .. } => check_one_file("cat", std::slice::from_ref(file)),
             _ => Ok(()),
@@ -239,6 +246,8 @@ pub enum UsageError {
     /// More than one file, a pattern or a folder where one file is expected.
     #[error("{0}: expected the name of one file")]
     OneFile(&'static str),
+    #[error("--watch: expected the name of one folder")]
+    OneFolder,
     #[error("{0}: expected a number of seconds, at most {max}", max = SECONDS_MAX.as_secs())]
     Seconds(String),
 }
@@ -284,6 +293,10 @@ pub fn parse(line: &[u8]) -> Result<Option<Command>, UsageError> {
 fn check_one_file(what: &'static str, files: &[PathArg]) -> Result<(), UsageError> {
     let is_file = |file: &PathArg| file.pattern.is_none() && file.text != "." && !file.text.ends_with('/');
     if matches!(files, [file] if is_file(file)) { Ok(()) } else { Err(UsageError::OneFile(what)) }
+}
+
+fn check_one_folder(files: &[PathArg]) -> Result<(), UsageError> {
+    if matches!(files, [PathArg { pattern: None, .. }]) { Ok(()) } else { Err(UsageError::OneFolder) }
 }
 
 /// The line behind a leading `-`, which in a batch makes the shell ignore a failure; `None` without it.

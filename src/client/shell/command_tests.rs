@@ -52,11 +52,15 @@ fn some_commands_have_another_name() {
 #[test]
 fn pub_takes_an_audience() {
     let user = |name: &str| UserName::parse(name).unwrap();
-    let expected =
-        Command::Pub { to: vec![user("vader"), user("yoda")], files: vec![file("a"), file("b c")], stdin: false };
+    let expected = Command::Pub {
+        to: vec![user("vader"), user("yoda")],
+        files: vec![file("a"), file("b c")],
+        stdin: false,
+        watch: false,
+    };
     assert_eq!(ok("pub --to vader --to=yoda a 'b c'"), expected);
     assert_eq!(ok("pub a --to vader 'b c' --to yoda"), expected);
-    assert_eq!(ok("pub -- --to"), Command::Pub { to: vec![], files: vec![file("--to")], stdin: false });
+    assert_eq!(ok("pub -- --to"), Command::Pub { to: vec![], files: vec![file("--to")], stdin: false, watch: false });
     assert_eq!(err("pub --to vader"), UsageError::Arity(Verb::Pub));
     assert_eq!(err("pub a --to"), UsageError::Arity(Verb::Pub));
     assert!(matches!(err("pub --to 'a b' x"), UsageError::User(..)));
@@ -135,7 +139,7 @@ fn patterns_survive_option_parsing() {
     );
     assert_eq!(err("get -* a"), UsageError::Option { verb: Verb::Get, option: "-*".into() });
     let to = vec![UserName::parse("v*").unwrap(), UserName::parse("-x").unwrap()];
-    assert_eq!(ok("pub --to=v* --to -x a"), Command::Pub { to, files: vec![file("a")], stdin: false });
+    assert_eq!(ok("pub --to=v* --to -x a"), Command::Pub { to, files: vec![file("a")], stdin: false, watch: false });
     assert_eq!(ok("sch a*"), Command::Sch { substring: "a*".into(), ignore_case: false, long: false });
 }
 
@@ -259,7 +263,7 @@ fn cat_and_output_take_one_name() {
 #[test]
 fn standard_input_is_published_under_one_name() {
     let to = vec![UserName::parse("vader").unwrap()];
-    let expected = Command::Pub { to, files: vec![file("a/b")], stdin: true };
+    let expected = Command::Pub { to, files: vec![file("a/b")], stdin: true, watch: false };
     assert_eq!(ok("pub --stdin --to vader ./a/b"), expected);
     assert_eq!(ok("pub --to vader a/b --stdin"), expected);
     for line in ["pub --stdin a b", "pub --stdin *.log", "pub --stdin logs/", "pub --stdin ."] {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::client::commands::get::{self, GetOptions};
 use crate::client::commands::{
-    CommandContext, CommandState, Verb, auth, cat, events, help_text, lists, publish, search, wait,
+    CommandContext, CommandState, Verb, auth, cat, events, help_text, lists, publish, search, wait, watch,
 };
 use crate::client::download::SaveAs;
 use crate::client::exit_code::ExitCode;
@@ -172,10 +172,12 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
         Command::Lap { long } => lists::active_peers(context, long),
         Command::Lpf { long } => lists::published_files(context, long),
         Command::Ls { user, long } => lists::shared_files(context, &user, long),
-        Command::Pub { to, files, stdin: true } => publish::publish_input(context, to, &files[0]),
-        Command::Pub { to, files, stdin: false } => publish::publish(context, to, &files),
+        Command::Pub { to, files, stdin: true, .. } => publish::publish_input(context, to, &files[0]),
+        Command::Pub { to, files, watch: true, .. } => watch::start(context, to, &files[0]),
+        Command::Pub { to, files, .. } => publish::publish(context, to, &files),
         Command::Sch { substring, ignore_case, long } => search::run(context, substring, ignore_case, long),
-        Command::Unp { files } => publish::unpublish(context, &files),
+        Command::Unp { files, watch: true } => watch::stop(context, &files[0]),
+        Command::Unp { files, watch: false } => publish::unpublish(context, &files),
         Command::Wait { target } => {
             let (condition, timeout) = target.into_parts();
             wait::run(context, condition, timeout)
