@@ -293,3 +293,13 @@ fn the_schema_in_the_documents_is_that_of_the_types() {
     }
     assert_eq!(std::fs::read_to_string(&path).unwrap(), schema, "FILESHARE_WRITE_SCHEMA=1 writes it anew");
 }
+
+#[test]
+fn an_id_that_is_a_number_stays_the_same_number() {
+    // An attached side waits for the end of its own.
+    for number in ["1.2971714304409807e-182", "-0.1", "1e+23", "18446744073709551615", "-7"] {
+        let id: CommandId = serde_json::from_str(number).unwrap();
+        let text = serde_json::to_string(&id).unwrap();
+        assert_eq!((text.as_str(), serde_json::from_str(&text).unwrap()), (number, id));
+    }
+}
