@@ -262,7 +262,7 @@ fn create_context(
     };
     let forward = events.clone();
     let on_stop = move || drop(forward.send(AppEvent::Stop));
-    let control = ControlSocket::new(Arc::clone(&engine), identity, !options.no_control, on_stop);
+    let control = ControlSocket::new(Arc::clone(&engine), identity, output.clone(), !options.no_control, on_stop);
     let context = CommandContext {
         engine,
         local: Arc::clone(&control) as Arc<dyn LocalControl>,
@@ -274,6 +274,7 @@ fn create_context(
             stdin_line: OnceLock::new(),
         }),
         output: output.clone(),
+        client_output: None,
         pipes: content_pipes(options, mode),
         download_options: DownloadOptions {
             on_exists: options.on_exists,
@@ -320,10 +321,14 @@ fn run_commands(
         }
         Runner::Attached(side) => (side.shell(options.json), Completion::new(side)),
     };
-    match script {
+    let exit = match script {
         Some(script) => run_script(&shell, script),
         None => run_interactive(&shell, completion, console, interrupts, terminal, options.stay),
+    };
+    if let Runner::Attached(side) = runner {
+        side.detach();
     }
+    exit
 }
 
 /// How the client ends.

@@ -13,6 +13,7 @@ use crate::client::download::{Download, Downloader};
 use crate::client::events::{EventKind, ListWatcher};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
+use crate::client::jobs::Jobs;
 use crate::client::publications::OwnPublications;
 use crate::client::upload::{Listener, UploadService, slots_within};
 use crate::client::watch::WatchRegistry;
@@ -118,6 +119,8 @@ pub struct ClientEngine {
     /// The lists that events are about.
     pub lists: Arc<ListWatcher>,
     pub downloader: Arc<dyn Download>,
+    /// What goes on in the background, of all contexts.
+    pub jobs: Arc<Jobs>,
     /// The user's own publications.
     pub publications: Arc<OwnPublications>,
     /// The folders that are watched.
@@ -163,6 +166,7 @@ impl ClientEngine {
             uploads,
             watches: WatchRegistry::default(),
             downloader: Arc::new(downloader),
+            jobs: Arc::default(),
             _listeners: listeners,
         })
     }

@@ -10,6 +10,7 @@
 //! * `engine`: one client without input and output, which is all of the following.
 //! * `publications`, `control`, `upload`, `download`: the user's own publications, requests to the server, serving peers,
 //!   downloading from peers.
+//! * `jobs`: what goes on in the background, by number.
 //! * `watch`: folders whose changes are published as they happen.
 //! * `events`: what happens, for programs that follow it.
 //! * `session`, `transport`, `files`: the sans-IO protocol with the server, encrypted TCP with a peer, the shared folder.
@@ -27,6 +28,8 @@ pub(crate) mod events;
 pub(crate) mod exit_code;
 #[expect(clippy::disallowed_methods, reason = "drivers: whether a hash can be stored depends on the clock")]
 pub(crate) mod files;
+#[allow(dead_code)]
+pub(crate) mod jobs;
 pub(crate) mod publications;
 pub(crate) mod session;
 pub(crate) mod shell;

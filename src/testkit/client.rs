@@ -227,6 +227,7 @@ impl TestClient {
         let context = CommandContext {
             engine: Arc::clone(self.engine.as_ref().expect("the client is killed")),
             output: Output::new(Arc::clone(&messages) as Arc<dyn MessageSink>),
+            client_output: None,
             pipes,
             local: Arc::new(NoLocalControl),
             state: Arc::default(),

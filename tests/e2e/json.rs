@@ -35,7 +35,7 @@ impl Lines {
     #[track_caller]
     fn check_ends(&self) {
         let mut ended: BTreeSet<String> = BTreeSet::new();
-        for Message { id, body } in &self.0 {
+        for Message { id, body, .. } in &self.0 {
             match id {
                 Some(id) => {
                     let id = text(id);

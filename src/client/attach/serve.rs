@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
@@ -31,7 +32,7 @@ use crate::client::download::{DownloadOptions, SaveAs};
 use crate::client::engine::ClientEngine;
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::Command;
-use crate::client::shell::{CommandRunner, EngineCompleter, LineCompleter, LineOutcome, Shell, execute, run_command};
+use crate::client::shell::{CommandRunner, EngineCompleter, LineCompleter, LineOutcome, Shell, execute, run_or_start};
 use crate::client::transport::Waker;
 use crate::client::ui::message::{CommandId, Message, MessageBody, Note, NoteLevel};
 use crate::client::ui::output::{CommandRun, Output};
@@ -67,6 +68,8 @@ pub struct SocketIdentity {
 pub struct ControlSocket {
     engine: Arc<ClientEngine>,
     identity: SocketIdentity,
+    /// Of the client itself.
+    output: Output,
     /// `stop` was typed in an attached side.
     on_stop: Box<dyn Fn() + Send + Sync>,
     /// `None` with `--no-control`.
@@ -80,12 +83,16 @@ struct OpenSocket {
     _socket: Arc<LockedSocket>,
     waker: Arc<Waker>,
     is_closed: Arc<AtomicBool>,
+    /// Accepts.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for OpenSocket {
     fn drop(&mut self) {
         self.is_closed.store(true, SeqCst);
         self.waker.wake();
+        // It shares the socket: the names have vanished before the client ends.
+        self.thread.take().map(JoinHandle::join);
     }
 }
 
@@ -93,11 +100,12 @@ impl ControlSocket {
     pub fn new(
         engine: Arc<ClientEngine>,
         identity: SocketIdentity,
+        output: Output,
         is_enabled: bool,
         on_stop: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Self> {
         let open = is_enabled.then(Mutex::default);
-        Arc::new(Self { engine, identity, on_stop: Box::new(on_stop), open, sides: AtomicUsize::new(0) })
+        Arc::new(Self { engine, identity, output, on_stop: Box::new(on_stop), open, sides: AtomicUsize::new(0) })
     }
 
     /// Accepts no further attached side. Those that are there stay.
@@ -123,12 +131,12 @@ impl ControlSocket {
         let (waker, is_closed) = (Arc::new(Waker::new()?), Arc::<AtomicBool>::default());
         let (control, listening) = (Arc::clone(self), Arc::clone(&socket));
         let (woken, closed) = (Arc::clone(&waker), Arc::clone(&is_closed));
-        threads::spawn("control socket", move || {
+        let thread = threads::spawn("control socket", move || {
             while !closed.load(SeqCst) {
                 control.accept(&listening, &woken, &greeting);
             }
         })?;
-        Ok(OpenSocket { _socket: socket, waker, is_closed })
+        Ok(OpenSocket { _socket: socket, waker, is_closed, thread: Some(thread) })
     }
 
     /// Waits for connections and starts a thread for each.
@@ -193,6 +201,7 @@ impl ControlSocket {
         let context = CommandContext {
             engine: Arc::clone(&self.engine),
             output: Output::new(Arc::new(SocketSink::new(stream.try_clone()?, &options))),
+            client_output: Some(self.output.clone()),
             pipes: ContentPipes::default(),
             local: Arc::clone(self) as Arc<dyn LocalControl>,
             state: Arc::<CommandState>::default(),
@@ -247,7 +256,7 @@ impl LocalControl for ControlSocket {
 /// Says why the other end is not served.
 fn write_error(mut stream: &UnixStream, text: String) -> io::Result<()> {
     let note = MessageBody::Note(Note { text, level: NoteLevel::Error });
-    stream.write_all((Message { id: None, body: note }.to_json() + "\n").as_bytes())
+    stream.write_all((Message::new(None, note).to_json() + "\n").as_bytes())
 }
 
 /// Reads lines until the end of the stream; passes on commands and cancels the one that is to be cancelled.
@@ -321,12 +330,12 @@ impl ServedSide {
 }
 
 impl CommandRunner for ServedSide {
-    fn run(&self, run: &CommandRun, command: Command, _: &[u8]) -> ExitCode {
+    fn run(&self, run: &CommandRun, command: Command, line: &[u8]) -> Option<ExitCode> {
         if lock(&self.cancelled).as_ref() == Some(run.id()) {
             self.context.state.cancel();
         }
         let pipes = pipes_for(&command, lock(&self.descriptor).take());
-        run_command(&CommandContext { pipes, ..self.context.of_command(run) }, command)
+        run_or_start(&CommandContext { pipes, ..self.context.clone() }, run, command, line)
     }
 
     fn stop(&self, _: &CommandRun) {
@@ -337,6 +346,10 @@ impl CommandRunner for ServedSide {
 /// The standard input or output of the attached side, as the command needs it.
 fn pipes_for(command: &Command, descriptor: Option<OwnedFd>) -> ContentPipes {
     let mut pipes = ContentPipes::default();
+    let command = match command {
+        Command::Job { command, .. } => command,
+        command => command,
+    };
     match (command, descriptor) {
         (Command::Pub { stdin: true, .. }, Some(descriptor)) => {
             pipes.input = Some(Arc::new(Mutex::new(File::from(descriptor))));

@@ -2,10 +2,12 @@
 //! messages on to its own output, by which they look as if they were typed there.
 
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
@@ -20,15 +22,17 @@ use crate::client::commands::{CommandState, ContentPipes};
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::Command;
 use crate::client::shell::{CommandRunner, LineCompleter, Shell};
-use crate::client::ui::message::{CommandId, Message, MessageBody};
+use crate::client::ui::message::{CommandId, CommandResult, Message, MessageBody};
 use crate::client::ui::output::{CommandRun, Output};
 use crate::common::escape::{display_path, escape_controls};
 use crate::common::sync::lock;
 use crate::common::threads;
 use crate::common::types::UserName;
 
-/// Ends of commands that are read before they are waited for.
-const ENDS_QUEUED_MAX: usize = 16;
+/// Outcomes of commands that are read before they are waited for.
+const OUTCOMES_QUEUED_MAX: usize = 16;
+/// How long the running client may take to say that all is sent.
+const DETACH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why no running client was attached to.
 #[derive(Debug, thiserror::Error)]
@@ -148,12 +152,20 @@ pub fn runs_here(user: &UserName, servers: &[SocketAddr]) -> bool {
     !find(Some(user.as_str()), Some(servers)).0.is_empty()
 }
 
+/// How a command came out for the shell.
+enum RemoteOutcome {
+    Ended(ExitCode),
+    /// It goes on as a job.
+    InBackground,
+}
+
 /// A connection to a running client that takes commands.
 pub struct AttachedSide {
     socket: SocketAddress,
     stream: Mutex<UnixStream>,
-    /// Of the commands that have ended.
-    ends: Receiver<(CommandId, ExitCode)>,
+    outcomes: Receiver<(CommandId, RemoteOutcome)>,
+    /// Jobs of this side have begun, whose messages come at any time.
+    has_jobs: AtomicBool,
     output: Output,
     state: Arc<CommandState>,
     /// Which of this process's streams are free for the content of files.
@@ -181,10 +193,11 @@ impl AttachedSide {
             reader.get_ref().set_read_timeout(None)?;
             reader.get_mut().write_all(to_line(options).as_bytes())?;
             let stream = reader.get_ref().try_clone()?;
-            let (sender, ends) = bounded(ENDS_QUEUED_MAX);
+            let (sender, outcomes) = bounded(OUTCOMES_QUEUED_MAX);
             let shown = output.clone();
             threads::spawn("attached", move || show_messages(&mut reader, &shown, &sender))?;
-            Ok(Self { socket, stream: Mutex::new(stream), ends, output, state, pipes })
+            let (stream, has_jobs) = (Mutex::new(stream), AtomicBool::new(false));
+            Ok(Self { socket, stream, outcomes, has_jobs, output, state, pipes })
         };
         connect().map_err(AttachError::Refused)
     }
@@ -192,6 +205,14 @@ impl AttachedSide {
     /// A shell whose commands run there.
     pub fn shell(&self, reads_json: bool) -> Shell<'_> {
         Shell { output: self.output.clone(), state: Arc::clone(&self.state), reads_json, runner: self }
+    }
+
+    /// Leaves. The messages of jobs that are on their way are shown before.
+    pub fn detach(&self) {
+        if self.has_jobs.load(SeqCst) && lock(&self.stream).shutdown(Shutdown::Write).is_ok() {
+            // The running client answers by the end of the stream.
+            let _ = self.outcomes.recv_timeout(DETACH_TIMEOUT);
+        }
     }
 
     fn send(&self, line: &str) -> bool {
@@ -218,13 +239,14 @@ impl AttachedSide {
         }
     }
 
-    /// Waits for the end of a command. `None`: the client has ended before it, or nobody takes the messages.
-    fn wait_for_end(&self, run: &CommandRun) -> Option<ExitCode> {
+    /// Waits until a command has ended or goes on as a job. `None`: the client has ended before it, or nobody takes the
+    /// messages.
+    fn outcome_of(&self, run: &CommandRun) -> Option<RemoteOutcome> {
         let mut cancelled = self.state.cancelled();
         loop {
             select! {
-                recv(self.ends) -> end => match end.ok()? {
-                    (id, code) if id == *run.id() => return Some(code),
+                recv(self.outcomes) -> outcome => match outcome.ok()? {
+                    (id, outcome) if id == *run.id() => return Some(outcome),
                     _ => {}
                 },
                 recv(cancelled) -> _ => {
@@ -236,17 +258,22 @@ impl AttachedSide {
     }
 }
 
-/// Shows the messages of the client as they come, until it ends or nobody takes them, and tells of the ends of commands.
-fn show_messages(reader: &mut impl BufRead, output: &Output, ends: &Sender<(CommandId, ExitCode)>) {
+/// Shows the messages of the client as they come, until it ends or nobody takes them, and tells how commands came out. The
+/// shell shows their ends, but not those of jobs.
+fn show_messages(reader: &mut impl BufRead, output: &Output, outcomes: &Sender<(CommandId, RemoteOutcome)>) {
     while let Ok(Some(line)) = read_line(reader) {
-        match serde_json::from_slice(&line) {
-            Ok(Message { id: Some(id), body: MessageBody::End(end) }) => {
-                if ends.send((id, end.code)).is_err() {
-                    return;
-                }
-            }
-            Ok(message) => output.pass_on(message),
-            Err(_) => return,
+        let Ok(message) = serde_json::from_slice::<Message>(&line) else { return };
+        let outcome = match (message.job, &message.body) {
+            (None, MessageBody::End(end)) => Some(RemoteOutcome::Ended(end.code)),
+            (None, MessageBody::Result(CommandResult::Job(_))) => Some(RemoteOutcome::InBackground),
+            _ => None,
+        };
+        let outcome = message.id.clone().zip(outcome);
+        if !matches!(outcome, Some((_, RemoteOutcome::Ended(_)))) {
+            output.pass_on(message);
+        }
+        if outcome.is_some_and(|outcome| outcomes.send(outcome).is_err()) {
+            return;
         }
         if output.has_ended() {
             return;
@@ -255,25 +282,28 @@ fn show_messages(reader: &mut impl BufRead, output: &Output, ends: &Sender<(Comm
 }
 
 impl CommandRunner for AttachedSide {
-    fn run(&self, run: &CommandRun, typed: Command, line: &[u8]) -> ExitCode {
+    fn run(&self, run: &CommandRun, typed: Command, line: &[u8]) -> Option<ExitCode> {
         // Only a password may be something else; the running client is logged in, and takes none.
         let command = String::from_utf8_lossy(line);
         let sent = self.send_command(&typed, &to_line(&CommandLine { id: run.id(), command: &command }));
-        if let Some(code) = sent.is_ok().then(|| self.wait_for_end(run)).flatten() {
-            return code;
-        }
-        if self.output.has_ended() {
-            return ExitCode::Success;
+        match sent.is_ok().then(|| self.outcome_of(run)).flatten() {
+            Some(RemoteOutcome::Ended(code)) => return Some(code),
+            Some(RemoteOutcome::InBackground) => {
+                self.has_jobs.store(true, SeqCst);
+                return None;
+            }
+            None if self.output.has_ended() => return Some(ExitCode::Success),
+            None => {}
         }
         self.state.close();
         self.output.of(run).error("the client that ran the commands has ended");
-        ExitCode::Unreachable
+        Some(ExitCode::Unreachable)
     }
 
     /// Returns when the client has ended.
     fn stop(&self, run: &CommandRun) {
         if self.send(&to_line(&CommandLine { id: run.id(), command: "stop" })) {
-            self.wait_for_end(run);
+            self.outcome_of(run);
         }
     }
 }

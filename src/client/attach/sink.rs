@@ -40,23 +40,30 @@ impl SocketSink {
 
 impl MessageSink for SocketSink {
     fn receive(&self, message: Message) {
+        // Nobody is there to be told that it is lost.
+        let _ = self.offer(message);
+    }
+
+    fn offer(&self, message: Message) -> Result<(), Message> {
         let mut sink = lock(&self.stream);
         let may_be_dropped = matches!(message.body, MessageBody::Progress(_) | MessageBody::Event(_));
         if may_be_dropped && !is_writable(&sink.stream) {
             sink.dropped += 1;
-            return;
+            return Ok(());
         }
         let mut lines = String::new();
         if sink.dropped > 0 && self.counts_dropped {
             let text = format!("messages dropped, because their reader was slow: {}", sink.dropped);
             let note = MessageBody::Note(Note { text, level: NoteLevel::Info });
-            lines = Message { id: message.id.clone(), body: note }.to_json() + "\n";
+            lines = Message::new(message.id.clone(), note).to_json() + "\n";
         }
         sink.dropped = 0;
         lines += &(message.to_json() + "\n");
         if sink.stream.write_all(lines.as_bytes()).is_err() {
             self.has_ended.store(true, SeqCst);
+            return Err(message);
         }
+        Ok(())
     }
 
     fn has_ended(&self) -> bool {
@@ -93,11 +100,11 @@ mod tests {
     fn progress(done: u64) -> Message {
         let name = "x".repeat(500);
         let progress = FileProgress { name, done, total: 1 << 20, rate: 0, command_done: done, command_total: 1 << 20 };
-        Message { id: Some(1.into()), body: MessageBody::Progress(progress) }
+        Message::new(Some(1.into()), MessageBody::Progress(progress))
     }
 
     fn error() -> Message {
-        Message { id: Some(1.into()), body: MessageBody::Note(Note { text: "why".into(), level: NoteLevel::Error }) }
+        Message::new(Some(1.into()), MessageBody::Note(Note { text: "why".into(), level: NoteLevel::Error }))
     }
 
     /// Sends far more progress than the socket holds, then a note; returns all lines.

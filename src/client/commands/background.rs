@@ -39,6 +39,7 @@ impl BackgroundContext {
         Some(CommandContext {
             engine: self.engine.upgrade()?,
             output: self.output.clone(),
+            client_output: None,
             pipes: ContentPipes::default(),
             local: Arc::clone(&self.local),
             state: Arc::clone(&self.state),

@@ -32,6 +32,11 @@ impl Default for CommandState {
 }
 
 impl CommandState {
+    /// Of one command, which runs in the background, and whose number cancels it.
+    pub fn of_job(cancelled: Cancelled) -> Self {
+        Self(Mutex::new(Status { is_running: true, is_closed: false, alive: None, cancelled }))
+    }
+
     /// A command starts, not cancelled unless the context is closed. It ends when the guard is dropped.
     pub fn begin_command(&self) -> CommandGuard<'_> {
         let mut state = lock(&self.0);

@@ -10,6 +10,7 @@ mod content_pipes;
 pub mod events;
 pub mod get;
 mod get_select;
+pub mod jobs;
 pub mod lists;
 pub mod publish;
 mod reshare;
@@ -28,6 +29,7 @@ use crate::client::control::RequestError;
 use crate::client::download::DownloadOptions;
 use crate::client::engine::ClientEngine;
 use crate::client::exit_code::ExitCode;
+use crate::client::jobs::RunningJob;
 use crate::client::ui::message::{CommandResult, ItemFailure, NOT_AUTHENTICATED};
 use crate::client::ui::output::{CommandRun, Output};
 use crate::client::ui::password::PasswordSource;
@@ -67,6 +69,8 @@ impl LocalControl for NoLocalControl {
 pub struct CommandContext {
     pub engine: Arc<ClientEngine>,
     pub output: Output,
+    /// Where jobs write when the attached side has gone whose output the above is; `None`: it is the client's own.
+    pub client_output: Option<Output>,
     /// For the content of files.
     pub pipes: ContentPipes,
     /// How other processes of this user reach this client.
@@ -92,6 +96,12 @@ impl CommandContext {
     /// The same for this command: what it writes has its id.
     pub fn of_command(&self, run: &CommandRun) -> Self {
         Self { output: self.output.of(run), ..self.clone() }
+    }
+
+    /// The same for what goes on in the background: its number cancels it, and it outlives an attached side.
+    pub fn in_background(&self, job: &RunningJob) -> Self {
+        let output = self.output.of_job(job.job(), self.client_output.as_ref());
+        Self { output, state: Arc::new(CommandState::of_job(job.cancelled())), ..self.clone() }
     }
 
     /// Reports an error of the command as a whole, which has no line of its own on stdout.

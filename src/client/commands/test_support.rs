@@ -356,6 +356,7 @@ impl TestClient {
             uploads,
             watches: WatchRegistry::default(),
             downloader: Arc::new(server.clone()),
+            jobs: Arc::default(),
             _listeners: Vec::new(),
         };
         let context = CommandContext {
@@ -365,6 +366,7 @@ impl TestClient {
                 Box::new(out.clone()),
                 Box::new(err.clone()),
             ))),
+            client_output: None,
             pipes: ContentPipes::default(),
             local: Arc::new(NoLocalControl),
             state: Arc::<CommandState>::default(),

@@ -4,36 +4,32 @@
 //! Executes nothing.
 
 use std::collections::BTreeSet;
-use std::error::Error;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 use zeroize::Zeroizing;
 
 use crate::client::commands::Verb;
 use crate::client::control::WaitCondition;
 use crate::client::files::PathArg;
-use crate::client::shell::path_arg::{PathError, normalize};
-use crate::client::shell::tokenizer::{Token, TokenizeError, Tokenizer, is_blank};
+use crate::client::shell::path_arg::normalize;
+use crate::client::shell::tokenizer::{Token, Tokenizer, is_blank};
+use crate::client::shell::usage_error::SECONDS_MAX;
+pub use crate::client::shell::usage_error::UsageError;
 use crate::common::escape::strip_line_ending;
 use crate::common::limits::AUDIENCE_MAX_USERS;
-use crate::common::types::{FileName, Password, UserName, UserNameError};
+use crate::common::types::{FileName, Password, UserName};
 
 /// Separates the text of a token from its pattern in an argument for clap. No token contains it: it is not UTF-8.
 const PATTERN_SEPARATOR: u8 = 0xff;
-/// Bytes of a typed word that an error message repeats.
-const SHOWN_MAX_BYTES: usize = 80;
 
-/// Longest time that a command waits: the clock would overflow in centuries.
-const SECONDS_MAX: Duration = Duration::from_secs(10_000_000);
 /// How long `wait` waits without another time.
 const WAIT_DEFAULT_SECS: &str = "30";
 
-/// One command with its arguments. Every variant is named as its [`Verb`].
+/// One command with its arguments. Every variant but `Job` is named as its [`Verb`].
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
 #[command(no_binary_name = true, disable_help_flag = true, disable_help_subcommand = true, args_override_self = true)]
 pub enum Command {
@@ -78,6 +74,13 @@ pub enum Command {
     Help {
         #[arg(value_parser = verb_parser())]
         verb: Option<Verb>,
+    },
+    /// A `get`, `pub` or `wait` whose last word is an unquoted `&`.
+    #[command(skip)]
+    Job {
+        command: Box<Self>,
+        /// A failure of it is none of the client.
+        ignores_failure: bool,
     },
     Lap {
         #[arg(short, long)]
@@ -173,6 +176,7 @@ impl Command {
             Self::Events { .. } => Verb::Events,
             Self::Get { .. } => Verb::Get,
             Self::Help { .. } => Verb::Help,
+            Self::Job { command, .. } => command.verb(),
             Self::Lap { .. } => Verb::Lap,
             Self::Lpf { .. } => Verb::Lpf,
             Self::Ls { .. } => Verb::Ls,
@@ -211,51 +215,6 @@ impl WaitTarget {
     }
 }
 
-/// Why a line is not a command: exit status 2.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UsageError {
-    #[error("the line is not valid UTF-8")]
-    NotUtf8,
-    /// A line break that is not the end of the line.
-    #[error("a command is one line")]
-    LineBreak,
-    #[error("{0}")]
-    Tokenize(#[from] TokenizeError),
-    #[error("unknown command '{}'; 'help' lists the commands", truncate_for_display(.0))]
-    Unknown(String),
-    /// Too few or too many arguments.
-    #[error("usage: {}", .0.usage())]
-    Arity(Verb),
-    #[error("unknown option '{}'; usage: {}", truncate_for_display(option), verb.usage())]
-    Option {
-        /// The command that does not have the option.
-        verb: Verb,
-        /// As typed.
-        option: String,
-    },
-    #[error("--to: an audience has at most {AUDIENCE_MAX_USERS} users")]
-    Audience,
-    /// Something that is no user name.
-    #[error("{0}: {1}")]
-    User(String, UserNameError),
-    #[error("{0}: {1}")]
-    Path(String, PathError),
-    /// `wait file` or `get -o` with a pattern, a folder, or something that is no file name.
-    #[error("{0}: expected the name of one file")]
-    FileName(String),
-    /// More than one file, a pattern or a folder where one file is expected.
-    #[error("{0}: expected the name of one file")]
-    OneFile(&'static str),
-    #[error("--watch: expected the name of one folder")]
-    OneFolder,
-    #[error("{0}: expected a number of seconds, at most {max}", max = SECONDS_MAX.as_secs())]
-    Seconds(String),
-}
-
-fn truncate_for_display(text: &str) -> &str {
-    &text[..text.floor_char_boundary(SHOWN_MAX_BYTES)]
-}
-
 /// Reads one line, with or without its line ending. `None` for a blank line or a comment.
 pub fn parse(line: &[u8]) -> Result<Option<Command>, UsageError> {
     let line = strip_line_ending(line);
@@ -278,16 +237,44 @@ pub fn parse(line: &[u8]) -> Result<Option<Command>, UsageError> {
     }
     // The name before the rest: an unknown command is reported as such even if its quotes do not close.
     let verb = Verb::parse(&head.text).ok_or(UsageError::Unknown(head.text))?;
-    let arguments = to_arguments(tokens.collect_tokens()?);
+    let mut tokens = tokens.collect_tokens()?;
+    let is_job = matches!(verb, Verb::Get | Verb::Pub | Verb::Wait) && pop_ampersand(text, &mut tokens);
+    let arguments = to_arguments(tokens);
     let command = Command::try_parse_from(std::iter::once(verb.name().into()).chain(arguments));
-    let command = command.map_err(|error| usage_error(verb, &error))?;
+    let command = command.map_err(|error| UsageError::of_clap(verb, &error))?;
     command.check()?;
-    Ok(Some(match command {
+    let command = match command {
+        Command::Get { output: Some(GetOutput::Stdout), dry_run: false, .. } if is_job => {
+            return Err(UsageError::OutputOfJob);
+        }
         Command::Get { output: Some(GetOutput::Stdout), dry_run: false, mut files, wait, .. } => {
             Command::Cat { file: files.remove(0), wait }
         }
         command => command,
+    };
+    Ok(Some(match is_job {
+        true => Command::Job { command: Box::new(command), ignores_failure: false },
+        false => command,
     }))
+}
+
+/// Removes the last word if it is an unquoted `&`.
+fn pop_ampersand(line: &str, tokens: &mut Vec<Token>) -> bool {
+    // A word of this text that is quoted ends in another way.
+    let is_last = tokens.last().is_some_and(|last| last.text == "&");
+    let before = line.trim_end_matches(is_blank).strip_suffix('&');
+    let is_ampersand = is_last && before.is_some_and(|before| before.ends_with(is_blank));
+    if is_ampersand {
+        tokens.pop();
+    }
+    is_ampersand
+}
+
+/// The text of a job's line, without the `&`.
+pub fn job_text(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let text = text.trim();
+    text.strip_suffix('&').unwrap_or(text).trim_end().to_owned()
 }
 
 fn check_one_file(what: &'static str, files: &[PathArg]) -> Result<(), UsageError> {
@@ -400,26 +387,6 @@ fn seconds_parser() -> impl TypedValueParser<Value = Duration> {
 
 fn verb_parser() -> impl TypedValueParser<Value = Verb> {
     text_parser().try_map(|text| Verb::parse(&text).ok_or(UsageError::Unknown(text)))
-}
-
-/// What clap refused, in one line.
-fn usage_error(verb: Verb, error: &clap::Error) -> UsageError {
-    if let Some(error) = error.source().and_then(|source| source.downcast_ref::<UsageError>()) {
-        return error.clone();
-    }
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.as_str()),
-        _ => None,
-    };
-    let option = text(ContextKind::InvalidArg).filter(|arg| arg.starts_with('-'));
-    match (error.kind(), option) {
-        (ErrorKind::UnknownArgument, Some(option)) => UsageError::Option { verb, option: option.into() },
-        (ErrorKind::TooManyValues, Some(flag)) => {
-            let value = text(ContextKind::InvalidValue).unwrap_or_default();
-            UsageError::Option { verb, option: format!("{flag}={value}") }
-        }
-        _ => UsageError::Arity(verb),
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::client::shell::tokenizer::TokenizeError;
 
 fn ok(line: &str) -> Command {
     parse(line.as_bytes()).unwrap().unwrap()
@@ -47,6 +48,35 @@ fn some_commands_have_another_name() {
     assert_eq!((ok("?"), ok("? lap")), (ok("help"), ok("help lap")));
     assert_eq!(ok("help exit"), Command::Help { verb: Some(Verb::Xit) });
     assert_eq!(err("exit now"), UsageError::Arity(Verb::Xit));
+}
+
+#[test]
+fn an_unquoted_ampersand_at_the_end_makes_a_job() {
+    let job = |line: &str| match ok(line) {
+        Command::Job { command, ignores_failure: false } => *command,
+        other => panic!("{line}: {other:?}"),
+    };
+    for (line, without) in [
+        ("get a &", "get a"),
+        ("get a&b & \t\r\n", "get a&b"),
+        ("get a\\\\ &", "get a\\\\"),
+        ("get -- -a &", "get -- -a"),
+        ("pub --to vader a &", "pub --to vader a"),
+        ("wait peer vader 5 &", "wait peer vader 5"),
+        ("get & &", "get '&'"),
+    ] {
+        assert_eq!(job(line), ok(without), "{line}");
+    }
+    for line in
+        ["get a '&'", "get a \"&\"", "get a \\&", "get a ''&", "get a&", "get a\\ &", "get & a", "sch &", "unp &"]
+    {
+        assert!(!matches!(ok(line), Command::Job { .. }), "{line}");
+    }
+    assert_eq!(ok("auth hans &"), auth("hans", b"&"));
+    assert_eq!(err("get &"), UsageError::Arity(Verb::Get));
+    assert_eq!(err("lap &"), UsageError::Arity(Verb::Lap));
+    assert_eq!(err("get -o - a &"), UsageError::OutputOfJob);
+    assert_eq!(job_text(b" get  'a b' & \r\n"), "get  'a b'");
 }
 
 #[test]

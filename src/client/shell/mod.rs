@@ -9,6 +9,7 @@ pub mod interrupt;
 pub mod path_arg;
 mod script;
 pub mod tokenizer;
+mod usage_error;
 
 use std::fmt::Display;
 use std::slice;
@@ -16,11 +17,11 @@ use std::sync::Arc;
 
 use crate::client::commands::get::{self, GetOptions};
 use crate::client::commands::{
-    CommandContext, CommandState, Verb, auth, cat, events, help_text, lists, publish, search, wait, watch,
+    CommandContext, CommandState, Verb, auth, cat, events, help_text, jobs, lists, publish, search, wait, watch,
 };
 use crate::client::download::SaveAs;
 use crate::client::exit_code::ExitCode;
-use crate::client::shell::command::{Command, GetOutput, strip_ignore_prefix};
+use crate::client::shell::command::{Command, GetOutput, job_text, strip_ignore_prefix};
 use crate::client::shell::input::Input;
 use crate::client::ui::message::{CommandId, CommandResult, HelpResult, True};
 use crate::client::ui::output::{CommandRun, Output};
@@ -46,16 +47,17 @@ pub enum ShellExit {
 
 /// Runs the commands of a shell: this client, or the one that it is attached to.
 pub trait CommandRunner {
-    /// Runs one command, of which `line` is the text. Its messages go to the output of the shell, but for its end.
-    fn run(&self, run: &CommandRun, command: Command, line: &[u8]) -> ExitCode;
+    /// Runs one command, of which `line` is the text. Its messages go to the output of the shell, but for its end. `None`: it
+    /// goes on as a job, and sends its end itself.
+    fn run(&self, run: &CommandRun, command: Command, line: &[u8]) -> Option<ExitCode>;
 
     /// `stop`, after which the shell ends.
     fn stop(&self, _: &CommandRun) {}
 }
 
 impl CommandRunner for CommandContext {
-    fn run(&self, run: &CommandRun, command: Command, _: &[u8]) -> ExitCode {
-        run_command(&self.of_command(run), command)
+    fn run(&self, run: &CommandRun, command: Command, line: &[u8]) -> Option<ExitCode> {
+        run_or_start(self, run, command, line)
     }
 }
 
@@ -95,6 +97,10 @@ pub fn execute(shell: &Shell<'_>, line: &[u8], is_batch: bool) -> LineOutcome {
         Ok(input) => input,
         Err(error) => return LineOutcome::Done(skip_line(&shell.output, error.id, ExitCode::Usage, error.why)),
     };
+    if let Some(id) = input.id.as_ref().filter(|id| shell.output.is_running(id)) {
+        let why = format!("the id {id} is in use by a command that has not ended");
+        return LineOutcome::Done(skip_line(&shell.output, None, ExitCode::Usage, why));
+    }
     let ignored = strip_ignore_prefix(&input.line).filter(|_| is_batch);
     let line = ignored.unwrap_or(&input.line);
     let command = command::parse(line);
@@ -108,7 +114,16 @@ pub fn execute(shell: &Shell<'_>, line: &[u8], is_batch: bool) -> LineOutcome {
             shell.runner.stop(&run);
             return LineOutcome::Exit(run);
         }
-        Ok(Some(command)) => (command.verb().name().to_owned(), shell.runner.run(&run, command, line)),
+        Ok(Some(mut command)) => {
+            if let Command::Job { ignores_failure, .. } = &mut command {
+                *ignores_failure = ignored.is_some();
+            }
+            let name = command.verb().name().to_owned();
+            match shell.runner.run(&run, command, line) {
+                Some(code) => (name, code),
+                None => return LineOutcome::Done(ExitCode::Success),
+            }
+        }
         Ok(None) => (String::new(), ExitCode::Success),
         Err(error) => {
             let (name, output) = (first_word(line), shell.output.of(&run));
@@ -136,6 +151,17 @@ pub fn log_in_at_startup(context: &CommandContext, user: &str) -> ExitCode {
     let code = auth::login_at_startup(&context.of_command(&run), user);
     context.output.end(run, Verb::Auth.name(), code);
     code
+}
+
+/// Runs one command to its end, or starts it as a job: then there is no status yet.
+pub fn run_or_start(context: &CommandContext, run: &CommandRun, command: Command, line: &[u8]) -> Option<ExitCode> {
+    match command {
+        Command::Job { command, ignores_failure } if context.session.user().is_some() => {
+            let job = (command.verb(), job_text(line));
+            jobs::start(context, run, job, ignores_failure, |context| run_command(context, *command))
+        }
+        command => Some(run_command(&context.of_command(run), command)),
+    }
 }
 
 /// Runs one command to its end. `xit` and `stop` have nothing to run here.
@@ -169,6 +195,7 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
             context.output.result(CommandResult::Help(HelpResult { ok: True, text: help_text(verb) }));
             ExitCode::Success
         }
+        Command::Job { command, .. } => run_command(context, *command),
         Command::Lap { long } => lists::active_peers(context, long),
         Command::Lpf { long } => lists::published_files(context, long),
         Command::Ls { user, long } => lists::shared_files(context, &user, long),

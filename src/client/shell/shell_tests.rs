@@ -2,6 +2,7 @@ use std::io::Cursor;
 
 use super::*;
 use crate::client::commands::test_support::TestClient;
+use crate::client::jobs::JobWait;
 use crate::client::ui::message::{Message, MessageBody};
 use crate::client::ui::output::test_support::Messages;
 
@@ -113,13 +114,8 @@ fn a_line_that_is_not_utf_8_fails_alone() {
     assert_eq!(client.printed(), (NO_PEERS.into(), "client: the line is not valid UTF-8\n".into()));
 }
 
-/// What came of these input lines with `--json`: the exit, and each message as id, type and what matters of it.
-fn run_json(client: &mut TestClient, lines: &[u8], batch: bool) -> (ShellExit, Vec<String>) {
-    let messages = Messages::default();
-    client.context.output = messages.output();
-    let script = Script { lines: Box::new(Cursor::new(lines.to_vec())), stop_at_failure: batch, stay: false };
-    let exit = run_script(&Shell::over(&client.context, true), script);
-    let words = |Message { id, body }| {
+fn words_of(messages: Vec<Message>) -> Vec<String> {
+    let words = |Message { id, body, .. }| {
         let id = serde_json::to_string(&id).unwrap();
         match body {
             MessageBody::Result(result) => format!("{id} result {}", result.to_text().trim_end()),
@@ -128,7 +124,16 @@ fn run_json(client: &mut TestClient, lines: &[u8], batch: bool) -> (ShellExit, V
             MessageBody::Progress(_) | MessageBody::Event(_) => panic!("{body:?}"),
         }
     };
-    (exit, messages.take().into_iter().map(words).collect())
+    messages.into_iter().map(words).collect()
+}
+
+/// What came of these input lines with `--json`: the exit, and each message as id, type and what matters of it.
+fn run_json(client: &mut TestClient, lines: &[u8], batch: bool) -> (ShellExit, Vec<String>) {
+    let messages = Messages::default();
+    client.context.output = messages.output();
+    let script = Script { lines: Box::new(Cursor::new(lines.to_vec())), stop_at_failure: batch, stay: false };
+    let exit = run_script(&Shell::over(&client.context, true), script);
+    (exit, words_of(messages.take()))
 }
 
 #[test]
@@ -211,4 +216,36 @@ fn a_line_above_64_kib_is_skipped_with_json() {
         "4 end \"lap\" 0",
     ];
     assert_eq!(words, expected);
+}
+
+#[test]
+fn a_job_ends_as_its_command_and_holds_its_id_until_then() {
+    let mut client = TestClient::logged_in();
+    client.local("a", 1);
+    client.script().away = true;
+    let lines = b"{\"id\": \"x\", \"command\": \"pub a &\"}\n{\"id\": \"x\", \"command\": \"lap\"}\nlap\n";
+    let messages = Messages::default();
+    client.context.output = messages.output();
+    let script = |lines: &'static [u8]| Script { lines: Box::new(lines), stop_at_failure: false, stay: false };
+    let shell = Shell::over(&client.context, true);
+    assert_eq!(run_script(&shell, script(lines)), ShellExit::Leave(ExitCode::Usage));
+    let before = words_of(messages.take());
+    let expected = [
+        "\"x\" result [1] pub a",
+        "2 Error the id x is in use by a command that has not ended",
+        "2 end \"\" 2",
+        "3 result No active peers",
+        "3 end \"lap\" 0",
+    ];
+    assert_eq!(before, expected);
+    let job = client.context.jobs.find(1).unwrap();
+    client.script().away = false;
+    assert_eq!(job.wait(None, &crossbeam_channel::never()), JobWait::Ended(ExitCode::Success));
+    let after = messages.take();
+    assert!(after.iter().all(|message| message.job == Some(1)), "{after:?}");
+    let after =
+        words_of(after.into_iter().filter(|message| !matches!(message.body, MessageBody::Progress(_))).collect());
+    assert_eq!(after, ["\"x\" result File published successfully", "\"x\" end \"pub\" 0"]);
+    let again = b"{\"id\": \"x\", \"command\": \"lap\"}\n";
+    assert_eq!(run_script(&shell, script(again)), ShellExit::Leave(ExitCode::Success), "the id is free again");
 }

@@ -11,8 +11,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::client::exit_code::ExitCode;
-use crate::client::ui::message::{CommandId, CommandResult, FileProgress, Message, MessageBody, Note, NoteLevel};
+use crate::client::ui::message::{CommandId, FileProgress, Message, MessageBody, Note, NoteLevel};
 use crate::client::ui::output::MessageSink;
+use crate::client::ui::prompt_queue::{PromptPrinter, PromptQueue};
 use crate::client::ui::standard_stream::StandardStream;
 use crate::client::ui::terminal::is_foreground;
 use crate::common::escape::escape_controls;
@@ -35,13 +36,12 @@ pub struct OutputOptions {
     pub bars: bool,
 }
 
-/// Prints a line above the prompt at which the user types.
-pub type PromptPrinter = Box<dyn FnMut(String) + Send>;
-
 /// Shared by all threads of the client.
 pub struct Console {
     options: OutputOptions,
     streams: Mutex<Streams>,
+    /// While the user types at a prompt.
+    prompt: Mutex<Option<PromptQueue>>,
     /// Of the command that runs.
     bar: Mutex<Option<CommandBar>>,
     /// Set by the first error of stdout: success if its reader has closed it.
@@ -51,7 +51,6 @@ pub struct Console {
 struct Streams {
     out: Box<dyn Write + Send>,
     err: Box<dyn Write + Send>,
-    prompt: Option<PromptPrinter>,
 }
 
 impl Streams {
@@ -74,13 +73,25 @@ impl Console {
     }
 
     pub fn with_writers(options: OutputOptions, out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
-        let streams = Mutex::new(Streams { out, err, prompt: None });
-        Self { options, streams, bar: Mutex::new(None), output_end: OnceLock::new() }
+        let streams = Mutex::new(Streams { out, err });
+        Self { options, streams, prompt: Mutex::default(), bar: Mutex::new(None), output_end: OnceLock::new() }
     }
 
-    /// While the user types at a prompt, notes that belong to no command are printed by `printer`.
+    /// While the user types at a prompt, what belongs to no command or to a job is printed by `printer`.
     pub fn set_prompt_printer(&self, printer: Option<PromptPrinter>) {
-        lock(&self.streams).prompt = printer;
+        let prompt = printer.and_then(PromptQueue::start);
+        // Not while it is locked: the lines of the last one are printed first.
+        drop(std::mem::replace(&mut *lock(&self.prompt), prompt));
+    }
+
+    /// Prints above the prompt; without one, as `write` does.
+    fn print_in_background(&self, line: String, write: impl FnOnce(String)) {
+        let prompt = lock(&self.prompt).as_ref().and_then(PromptQueue::lines);
+        match prompt {
+            // The thread that takes them ends with their last sender.
+            Some(lines) => drop(lines.send(line)),
+            None => write(line),
+        }
     }
 
     /// A failure if a result could not be written, unless the reader of stdout has closed it.
@@ -98,46 +109,42 @@ impl Console {
             }
     }
 
-    fn receive_as_text(&self, Message { id, body }: Message) {
-        match body {
-            MessageBody::Result(result) => self.print_result(&result),
-            MessageBody::Note(note) => self.print_note(id.as_ref(), &note),
-            MessageBody::Progress(progress) => self.draw_progress(id, &progress),
-            MessageBody::End(_) => self.clear_bar(id.as_ref()),
-            MessageBody::Event(event) => self.write(|streams| streams.print(&event.to_text())),
+    fn receive_as_text(&self, message: Message) {
+        let is_background = is_background(&message);
+        let Message { id, job, body } = message;
+        let text = match body {
+            MessageBody::Result(result) => result.to_text(),
+            MessageBody::Event(event) => event.to_text(),
+            MessageBody::Note(note) => return self.print_note(&note, is_background),
+            // A job's is shown by `jobs`.
+            MessageBody::Progress(_) if job.is_some() => return,
+            MessageBody::Progress(progress) => return self.draw_progress(id, &progress),
+            MessageBody::End(_) => return self.clear_bar(id.as_ref()),
+        };
+        let write = |text: String| self.write(|streams| streams.print(&text));
+        match is_background {
+            _ if text.is_empty() => {}
+            true => self.print_in_background(text, write),
+            false => write(text),
+        }
+    }
+
+    fn print_note(&self, note: &Note, is_background: bool) {
+        // Also if stdout has ended.
+        let write = |line: String| drop(self.with_bar_suspended(|streams| streams.print_error(&line)));
+        let line = format!("client: {}\n", escape_controls(&note.text));
+        match is_background {
+            true => self.print_in_background(line, write),
+            false => write(line),
         }
     }
 
     fn receive_as_json(&self, message: &Message) {
         let line = message.to_json() + "\n";
-        let is_note = matches!(message.body, MessageBody::Note(_));
-        self.write(|streams| match &mut streams.prompt {
-            Some(print) if is_note && message.id.is_none() => {
-                print(line);
-                Ok(())
-            }
-            _ => streams.print(&line),
-        });
-    }
-
-    fn print_result(&self, result: &CommandResult) {
-        let text = result.to_text();
-        if !text.is_empty() {
-            self.write(|streams| streams.print(&text));
-        }
-    }
-
-    /// Prints a note that belongs to no command above the prompt, if the user is typing at one.
-    fn print_note(&self, command: Option<&CommandId>, note: &Note) {
-        let line = format!("client: {}\n", escape_controls(&note.text));
-        let mut streams = lock(&self.streams);
-        match &mut streams.prompt {
-            Some(print) if command.is_none() => print(line),
-            _ => {
-                drop(streams);
-                // Also if stdout has ended.
-                let _ = self.with_bar_suspended(|streams| streams.print_error(&line));
-            }
+        let write = |line: String| self.write(|streams| streams.print(&line));
+        match is_background(message) {
+            true => self.print_in_background(line, write),
+            false => write(line),
         }
     }
 
@@ -183,6 +190,11 @@ impl Console {
             None => write(),
         }
     }
+}
+
+/// Whether it comes at any time, not while its command runs and the user waits.
+fn is_background(message: &Message) -> bool {
+    message.id.is_none() || message.job.is_some()
 }
 
 impl MessageSink for Console {
@@ -300,7 +312,7 @@ mod tests {
 
     use super::test_support::Sink;
     use super::*;
-    use crate::client::ui::message::{PeerList, True};
+    use crate::client::ui::message::{CommandResult, PeerList, True};
     use crate::client::ui::output::Output;
 
     /// Every write fails with this error.
@@ -415,6 +427,7 @@ mod tests {
         console.set_prompt_printer(Some(Box::new(move |line| printer.write_all(line.as_bytes()).unwrap())));
         output.info("second");
         output.of(&output.begin(None)).info("third");
+        console.set_prompt_printer(None);
         assert_eq!(written.take().1, "client: first\nclient: third\n");
         assert_eq!(prompt.take(), "client: second\n");
     }

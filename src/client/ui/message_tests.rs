@@ -53,7 +53,7 @@ fn json(message: &Message) -> Value {
 
 /// The fields of a result beside `type` and `id`.
 fn result_json(result: CommandResult) -> Value {
-    let mut value = json(&Message { id: Some(7.into()), body: MessageBody::Result(result) });
+    let mut value = json(&Message::new(Some(7.into()), MessageBody::Result(result)));
     let fields = value.as_object_mut().unwrap();
     assert_eq!((fields.remove("type"), fields.remove("id")), (Some(json!("result")), Some(json!(7))));
     value
@@ -236,7 +236,7 @@ fn json_fields_never_change() {
 
 #[test]
 fn every_other_message_has_its_type() {
-    let of = |id: Option<CommandId>, body| json(&Message { id, body });
+    let of = |id: Option<CommandId>, body| json(&Message::new(id, body));
     let end = CommandEnd { command: "get".into(), ok: false, code: ExitCode::NotFound, elapsed_ms: 3 };
     assert_eq!(
         of(Some(CommandId::Text("a1".into())), MessageBody::End(end)),
@@ -277,7 +277,7 @@ fn an_id_is_written_as_it_was_given() {
 fn json_has_no_control_characters() {
     let name = "\x1b]0;\u{9b}\u{202e}\u{2028}\x7f";
     let body = MessageBody::Result(get_failed(name, ExitCode::NotFound));
-    let line = Message { id: Some(CommandId::Text(name.into())), body }.to_json();
+    let line = Message::new(Some(CommandId::Text(name.into())), body).to_json();
     assert!(!line.chars().any(is_control), "{line:?}");
     let value: Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&value["name"], &value["id"]), (&json!(name), &json!(name)));

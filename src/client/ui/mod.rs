@@ -7,5 +7,6 @@ pub mod message;
 pub mod observer;
 pub mod output;
 pub mod password;
+mod prompt_queue;
 pub(crate) mod standard_stream;
 pub mod terminal;

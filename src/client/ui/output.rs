@@ -1,6 +1,6 @@
 //! What commands write to: messages, each with the id of its command, to one receiver.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::client::exit_code::ExitCode;
+use crate::client::jobs::{Job, JobProgress};
 use crate::client::ui::message::{
     CommandEnd, CommandId, CommandResult, EventKind, EventMessage, FileProgress, Message, MessageBody, Note, NoteLevel,
 };
@@ -19,6 +20,12 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Receives the messages of commands. Any thread may call it; a call may block while its reader takes nothing.
 pub trait MessageSink: Send + Sync {
     fn receive(&self, message: Message);
+
+    /// Receives a message unless nobody takes it any more: then it comes back.
+    fn offer(&self, message: Message) -> Result<(), Message> {
+        self.receive(message);
+        Ok(())
+    }
 
     /// Whether nobody takes further messages: no further command should start.
     fn has_ended(&self) -> bool {
@@ -40,10 +47,19 @@ pub struct Output {
     sink: Arc<dyn MessageSink>,
     /// The command that writes; `None`: none of them.
     command: Option<CommandId>,
+    /// The job that writes.
+    job: Option<u64>,
     /// How many events the context has reported.
     events: Arc<AtomicU64>,
-    /// How many commands the context has begun.
-    commands: Arc<AtomicU64>,
+    commands: Arc<Mutex<BegunCommands>>,
+}
+
+/// The commands of a context.
+#[derive(Default)]
+struct BegunCommands {
+    count: u64,
+    /// Those that have not ended.
+    running: HashSet<CommandId>,
 }
 
 /// A command that has begun and not ended.
@@ -61,18 +77,37 @@ impl CommandRun {
 
 impl Output {
     pub fn new(sink: Arc<dyn MessageSink>) -> Self {
-        Self { sink, command: None, events: Arc::default(), commands: Arc::default() }
+        Self { sink, command: None, job: None, events: Arc::default(), commands: Arc::default() }
     }
 
-    /// A command begins. Without an id it gets its number, counted from 1.
+    /// A command begins. Without an id, or if a command has it that has not ended, it gets its number, counted from 1.
     pub fn begin(&self, id: Option<CommandId>) -> CommandRun {
-        let number = self.commands.fetch_add(1, Relaxed) + 1;
-        CommandRun { id: id.unwrap_or_else(|| number.into()), started: clock() }
+        let mut commands = lock(&self.commands);
+        commands.count += 1;
+        let mut id = id.unwrap_or_else(|| commands.count.into());
+        while !commands.running.insert(id.clone()) {
+            id = commands.count.into();
+            commands.count += 1;
+        }
+        CommandRun { id, started: clock() }
+    }
+
+    /// Whether a command has this id that has not ended.
+    pub fn is_running(&self, id: &CommandId) -> bool {
+        lock(&self.commands).running.contains(id)
     }
 
     /// The output of this command.
     pub fn of(&self, run: &CommandRun) -> Self {
         Self { command: Some(run.id.clone()), ..self.clone() }
+    }
+
+    /// The output of this command as a job, which counts its progress. `client`: takes over if nobody takes the messages
+    /// of this output any more.
+    pub fn of_job(&self, job: &Arc<Job>, client: Option<&Self>) -> Self {
+        let client = client.map(|client| Arc::clone(&client.sink));
+        let sink = JobSink { job: Arc::clone(job), sink: Arc::clone(&self.sink), client };
+        Self { sink: Arc::new(sink), job: Some(job.number), ..self.clone() }
     }
 
     /// For what belongs to no command.
@@ -134,16 +169,53 @@ impl Output {
     }
 
     pub fn send(&self, body: MessageBody) {
-        self.sink.receive(Message { id: self.command.clone(), body });
+        self.pass_on(Message { id: self.command.clone(), job: self.job, body });
     }
 
     /// A message of the client that runs the commands of this context.
     pub fn pass_on(&self, message: Message) {
+        if let (MessageBody::End(_), Some(id)) = (&message.body, &message.id) {
+            lock(&self.commands).running.remove(id);
+        }
         self.sink.receive(message);
     }
 
     fn note(&self, level: NoteLevel, text: impl Display) {
         self.send(MessageBody::Note(Note { text: text.to_string(), level }));
+    }
+}
+
+/// What a job writes to: the output of those who began it while they are there, then that of the client.
+struct JobSink {
+    job: Arc<Job>,
+    sink: Arc<dyn MessageSink>,
+    /// The client's, if `sink` is an attached side's.
+    client: Option<Arc<dyn MessageSink>>,
+}
+
+impl MessageSink for JobSink {
+    fn receive(&self, message: Message) {
+        if let MessageBody::Progress(progress) = &message.body {
+            let (done, total) = (progress.command_done, progress.command_total);
+            self.job.set_progress(JobProgress { done, total });
+            if !self.sink.wants_progress() {
+                return;
+            }
+        }
+        let Err(message) = self.sink.offer(message) else { return };
+        if let Some(client) = &self.client {
+            // The id names a command of those who have gone.
+            client.receive(Message { id: None, ..message });
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.sink.has_ended() && self.client.as_ref().is_none_or(|client| client.has_ended())
+    }
+
+    /// `jobs` shows it.
+    fn wants_progress(&self) -> bool {
+        true
     }
 }
 

@@ -4,9 +4,12 @@
 
 mod common;
 mod event;
+mod jobs;
 mod lists;
 mod result;
 mod text;
+
+use std::fmt::{self, Display, Formatter};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +18,7 @@ use crate::common::escape::escape_json_controls;
 
 pub use common::{False, ItemFailure, NameFailure, True};
 pub use event::{EventKind, EventMessage};
+pub use jobs::JobStarted;
 pub use lists::{
     AvailableFile, FoundFiles, OwnFile, OwnFileState, PeerDetails, PeerFiles, PeerList, PublishedList, SharedFile,
 };
@@ -30,11 +34,19 @@ pub struct Message {
     /// The command it belongs to. Absent if it belongs to none: an event of `--events`, or a note of a background thread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<CommandId>,
+    /// The number of the job, watch or follow it belongs to. Absent if it belongs to none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<u64>,
     #[serde(flatten)]
     pub body: MessageBody,
 }
 
 impl Message {
+    /// One that belongs to no job.
+    pub fn new(id: Option<CommandId>, body: MessageBody) -> Self {
+        Self { id, job: None, body }
+    }
+
     /// One JSON object, without a line end.
     pub fn to_json(&self) -> String {
         escape_json_controls(&serde_json::to_string(self).expect("it has no maps with other keys than strings"))
@@ -60,6 +72,15 @@ pub enum MessageBody {
 pub enum CommandId {
     Number(serde_json::Number),
     Text(String),
+}
+
+impl Display for CommandId {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
 }
 
 impl From<u64> for CommandId {

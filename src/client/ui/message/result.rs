@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::common::{False, ItemFailure, NameFailure, True};
+use super::jobs::JobStarted;
 use super::lists::{AvailableFile, FoundFiles, PeerFiles, PeerList, PublishedList};
 use crate::client::exit_code::ExitCode;
 use crate::common::message::AvailableContent;
@@ -21,6 +22,7 @@ pub enum CommandResult {
     Auth(AuthResult),
     Get(GetResult),
     Help(HelpResult),
+    Job(JobStarted),
     Lap(PeerList),
     Lpf(PublishedList),
     Ls(PeerFiles),

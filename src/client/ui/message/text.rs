@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::common::ItemFailure;
+use super::jobs::JobStarted;
 use super::lists::{AvailableFile, FoundFiles, OwnFile, OwnFileState, PeerFiles, PeerList, SharedFile};
 use super::result::{
     AuthResult, CommandFailure, CommandResult, GetResult, NOT_AUTHENTICATED, PlannedAction, WaitResult, WaitedFor,
@@ -56,6 +57,7 @@ impl CommandResult {
                 WaitedFor::File(name) => format!("{} is available\n", escape_controls(name)),
             },
             Self::Wait(WaitResult::TimedOut { error, .. }) => format!("{error}\n"),
+            Self::Job(JobStarted { number, line, .. }) => format!("[{number}] {}\n", escape_controls(line)),
             Self::Help(help) => help.text.clone(),
             // The output of `cat` is the file alone.
             Self::Failed(CommandFailure { command, error, .. }) if error == NOT_AUTHENTICATED && command != "cat" => {

@@ -1,0 +1,284 @@
+//! What goes on in the background of a client, by number: jobs, watches and follows. All contexts of a client share them.
+//!
+//! Runs nothing, and must not know what a command is.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
+use serde::{Deserialize, Serialize};
+
+use crate::client::cancel::Cancelled;
+use crate::client::exit_code::ExitCode;
+use crate::common::sync::lock;
+
+/// Most that go on at once.
+const RUNNING_MAX: usize = 256;
+/// Ended jobs whose status is kept for a `wait`; beyond it the oldest are forgotten.
+const ENDED_MAX: usize = 1_024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum JobKind {
+    /// A command, which ends by itself. The client waits for it, and its status can be waited for.
+    Job,
+    /// A folder that is kept published.
+    Watch,
+    /// Files that are fetched whenever they change.
+    Follow,
+}
+
+/// Bytes that are done, of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobProgress {
+    pub done: u64,
+    pub total: u64,
+}
+
+/// As many go on as may at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{RUNNING_MAX} jobs, watches and follows go on; no further one can")]
+pub struct TooManyJobs;
+
+/// How the wait for the end of a job came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobWait {
+    /// With this status.
+    Ended(ExitCode),
+    TimedOut,
+    /// The one who waited is cancelled, not the job.
+    Cancelled,
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct Jobs(Mutex<JobTable>);
+
+#[derive(Debug, Default)]
+struct JobTable {
+    /// The number given last.
+    last: u64,
+    /// What goes on, and jobs whose end nobody has waited for.
+    jobs: BTreeMap<u64, Arc<Job>>,
+    is_closed: bool,
+}
+
+/// A job, a watch or a follow.
+#[derive(Debug)]
+pub struct Job {
+    /// Counted from 1.
+    pub number: u64,
+    pub kind: JobKind,
+    /// Its command line, without the `&`.
+    pub line: String,
+    /// Whether its failure is one of the client as a whole.
+    pub counts: bool,
+    /// Dropped by a cancellation.
+    alive: Mutex<Option<Sender<Infallible>>>,
+    cancelled: Cancelled,
+    progress: Mutex<Option<JobProgress>>,
+    code: OnceLock<ExitCode>,
+    /// Disconnects at its end.
+    ended: Receiver<Infallible>,
+}
+
+/// What runs the job holds it: the job ends when it is dropped.
+pub struct RunningJob {
+    job: Arc<Job>,
+    jobs: Arc<Jobs>,
+    _running: Sender<Infallible>,
+}
+
+impl Jobs {
+    /// Something begins in the background. It is cancelled already if the client is ending.
+    pub fn begin(self: &Arc<Self>, kind: JobKind, line: String, counts: bool) -> Result<RunningJob, TooManyJobs> {
+        let mut table = lock(&self.0);
+        if table.jobs.values().filter(|job| !job.has_ended()).count() >= RUNNING_MAX {
+            return Err(TooManyJobs);
+        }
+        table.last += 1;
+        let (alive, cancelled) = bounded(0);
+        let (running, ended) = bounded(0);
+        let job = Arc::new(Job {
+            number: table.last,
+            kind,
+            line,
+            counts,
+            alive: Mutex::new(Some(alive).filter(|_| !table.is_closed)),
+            cancelled,
+            progress: Mutex::default(),
+            code: OnceLock::new(),
+            ended,
+        });
+        table.jobs.insert(job.number, Arc::clone(&job));
+        Ok(RunningJob { job, jobs: Arc::clone(self), _running: running })
+    }
+
+    /// What goes on, by number.
+    pub fn running(&self) -> Vec<Arc<Job>> {
+        lock(&self.0).jobs.values().filter(|job| !job.has_ended()).cloned().collect()
+    }
+
+    /// One that goes on, or a job whose end nobody has waited for.
+    pub fn find(&self, number: u64) -> Option<Arc<Job>> {
+        lock(&self.0).jobs.get(&number).cloned()
+    }
+
+    /// All jobs that go on or whose end nobody has waited for, by number; no watches and follows.
+    pub fn waitable(&self) -> Vec<Arc<Job>> {
+        lock(&self.0).jobs.values().filter(|job| job.kind == JobKind::Job).cloned().collect()
+    }
+
+    /// The end of this job has been told: nobody needs to wait for it any more.
+    pub fn forget(&self, job: &Job) {
+        if job.has_ended() {
+            lock(&self.0).jobs.remove(&job.number);
+        }
+    }
+
+    /// The client ends: cancels all, and all that begin later.
+    pub fn close(&self) {
+        let mut table = lock(&self.0);
+        table.is_closed = true;
+        table.jobs.values().for_each(|job| job.cancel());
+    }
+}
+
+impl Job {
+    /// Asks it to end. It may take a moment.
+    pub fn cancel(&self) {
+        *lock(&self.alive) = None;
+    }
+
+    /// Disconnects when it is cancelled.
+    pub fn cancelled(&self) -> Cancelled {
+        self.cancelled.clone()
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.code.get().is_some()
+    }
+
+    pub fn progress(&self) -> Option<JobProgress> {
+        *lock(&self.progress)
+    }
+
+    pub fn set_progress(&self, progress: JobProgress) {
+        *lock(&self.progress) = Some(progress);
+    }
+
+    /// Waits for its end: without limit if no timeout is given.
+    pub fn wait(&self, timeout: Option<Duration>, cancelled: &Cancelled) -> JobWait {
+        select! {
+            recv(self.ended) -> _ => JobWait::Ended(self.code.get().copied().unwrap_or(ExitCode::Internal)),
+            recv(timeout.map_or_else(never, after)) -> _ => match self.code.get() {
+                // Both may be ready, with a timeout of 0 above all.
+                Some(code) => JobWait::Ended(*code),
+                None => JobWait::TimedOut,
+            },
+            recv(cancelled) -> _ => JobWait::Cancelled,
+        }
+    }
+}
+
+impl RunningJob {
+    /// For those who show or cancel it.
+    pub fn job(&self) -> &Arc<Job> {
+        &self.job
+    }
+
+    /// It ends with this status; with an internal error if it is dropped without one.
+    pub fn end(self, code: ExitCode) {
+        let _ = self.job.code.set(code);
+    }
+}
+
+impl Deref for RunningJob {
+    type Target = Job;
+
+    fn deref(&self) -> &Job {
+        &self.job
+    }
+}
+
+impl Drop for RunningJob {
+    fn drop(&mut self) {
+        let mut table = lock(&self.jobs.0);
+        let _ = self.job.code.set(ExitCode::Internal);
+        if self.job.kind != JobKind::Job {
+            table.jobs.remove(&self.job.number);
+        }
+        let ended: Vec<u64> = table.jobs.values().filter(|job| job.has_ended()).map(|job| job.number).collect();
+        for number in ended.iter().take(ended.len().saturating_sub(ENDED_MAX)) {
+            table.jobs.remove(number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::cancel::is_cancelled;
+
+    fn begin(jobs: &Arc<Jobs>, kind: JobKind) -> RunningJob {
+        jobs.begin(kind, "get a".into(), true).unwrap()
+    }
+
+    #[test]
+    fn the_status_of_a_job_is_kept_until_it_is_forgotten() {
+        let jobs = Arc::<Jobs>::default();
+        let (first, second) = (begin(&jobs, JobKind::Job), begin(&jobs, JobKind::Job));
+        assert_eq!((first.number, second.number), (1, 2));
+        let job = jobs.find(1).unwrap();
+        jobs.forget(&job);
+        assert_eq!(job.wait(Some(Duration::ZERO), &never()), JobWait::TimedOut, "it goes on, and is not forgotten");
+        first.end(ExitCode::NotFound);
+        for _ in 0..100 {
+            assert_eq!(job.wait(Some(Duration::ZERO), &never()), JobWait::Ended(ExitCode::NotFound));
+        }
+        assert_eq!(jobs.running().len(), 1);
+        assert_eq!(jobs.waitable().len(), 2);
+        jobs.forget(&job);
+        assert!(jobs.find(1).is_none() && jobs.find(2).is_some() && jobs.find(3).is_none());
+        drop(second);
+        assert_eq!(jobs.find(2).unwrap().wait(None, &never()), JobWait::Ended(ExitCode::Internal));
+    }
+
+    #[test]
+    fn a_cancellation_is_of_one_job_and_the_end_of_the_client_of_all() {
+        let jobs = Arc::<Jobs>::default();
+        let (first, second) = (begin(&jobs, JobKind::Job), begin(&jobs, JobKind::Watch));
+        jobs.find(1).unwrap().cancel();
+        assert!(is_cancelled(&first.cancelled()) && !is_cancelled(&second.cancelled()));
+        assert_eq!(second.wait(None, &first.cancelled()), JobWait::Cancelled);
+        jobs.close();
+        assert!(is_cancelled(&second.cancelled()));
+        assert!(is_cancelled(&begin(&jobs, JobKind::Job).cancelled()));
+    }
+
+    #[test]
+    fn watches_are_not_waited_for_and_leave_no_status() {
+        let jobs = Arc::<Jobs>::default();
+        let watch = begin(&jobs, JobKind::Watch);
+        assert!(jobs.waitable().is_empty() && jobs.running().len() == 1);
+        drop(watch);
+        assert!(jobs.find(1).is_none());
+    }
+
+    #[test]
+    fn jobs_and_kept_statuses_are_bounded() {
+        let jobs = Arc::<Jobs>::default();
+        let all: Vec<RunningJob> = (0..RUNNING_MAX).map(|_| begin(&jobs, JobKind::Job)).collect();
+        assert!(jobs.begin(JobKind::Follow, String::new(), false).is_err());
+        drop(all);
+        for _ in 0..ENDED_MAX {
+            begin(&jobs, JobKind::Job).end(ExitCode::Success);
+        }
+        assert_eq!(jobs.waitable().len(), ENDED_MAX);
+        assert!(jobs.find(RUNNING_MAX as u64).is_none() && jobs.find(RUNNING_MAX as u64 + 1).is_some());
+    }
+}
