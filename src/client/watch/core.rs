@@ -108,9 +108,13 @@ impl WatchCore {
 
     /// Events were lost: anything may have happened.
     pub fn on_lost(&mut self, now: Instant) {
-        let earlier = self.pending.get(&self.folder).map(|pending| pending.due);
-        let due = earlier.map_or(now + QUIET, |earlier| earlier.min(now + QUIET));
-        self.set(self.folder.clone(), Pending { due, is_written: false });
+        self.examine_folder(now + QUIET);
+    }
+
+    /// Has the whole folder examined then, or earlier.
+    fn examine_folder(&mut self, due: Instant) {
+        let earlier = self.pending.get(&self.folder).map_or(due, |pending| pending.due.min(due));
+        self.set(self.folder.clone(), Pending { due: earlier, is_written: false });
     }
 
     /// When [`poll`](Self::poll) has something to examine.
@@ -131,9 +135,7 @@ impl WatchCore {
     /// What was found at the paths that were due.
     pub fn on_survey(&mut self, now: Instant, due: &BTreeSet<String>, survey: Survey) -> WatchPlan {
         if let Err(why) = survey.folder {
-            self.pending.clear();
-            self.deadlines.clear();
-            self.set(self.folder.clone(), Pending { due: now + FOLDER_RETRY, is_written: false });
+            self.examine_folder(now + FOLDER_RETRY);
             let note = self.note_trouble([self.folder.clone()], why);
             return WatchPlan { note, ..WatchPlan::default() };
         }
@@ -145,12 +147,11 @@ impl WatchCore {
             if self.pending.contains_key(name.as_str()) {
                 continue;
             }
-            let is_asked = is_new || due.contains(name.as_str());
-            if !is_asked && self.known.get(&name) == Some(&identity) {
+            if !is_new && !due.contains(name.as_str()) && self.known.get(&name) == Some(&identity) {
                 continue;
             }
-            if !is_asked && age < QUIET {
-                // Its events may have come before the folder that holds it was watched.
+            if !is_new && age < QUIET {
+                // The event was lost, or came before the folder that holds it was watched.
                 self.set(name.to_string(), Pending { due: now + QUIET - age, is_written: false });
                 continue;
             }

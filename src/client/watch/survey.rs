@@ -161,7 +161,8 @@ impl Walk<'_> {
     fn found(&mut self, name: FileName, identity: FileIdentity) {
         let now_ns = self.now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         let age_ns = i128::try_from(now_ns).unwrap_or(i128::MAX) - identity.changed_ns;
-        let age = Duration::from_nanos(u64::try_from(age_ns.max(0)).unwrap_or(u64::MAX));
+        // The clock was set back: nothing is known.
+        let age = u64::try_from(age_ns).map_or(Duration::MAX, Duration::from_nanos);
         let is_racy = identity.is_racy(self.now);
         self.survey.files.insert(name, FoundFile { identity, age, is_racy });
     }
