@@ -143,6 +143,16 @@ fn hostile_requests_cost_little_and_keep_no_scrape_out() {
 }
 
 #[test]
+fn the_server_closes_a_request_that_does_not_end() {
+    let (_env, address) = env(&[]);
+    let mut stream = connect(address);
+    stream.write_all(b"GET /metrics HT").unwrap();
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).expect("closed within the timeout of the test");
+    assert_eq!(response, b"");
+}
+
+#[test]
 fn the_status_address_must_be_free() {
     let (_env, address) = env(&[]);
     let other = TestEnv::stopped(CREDENTIALS);
