@@ -31,6 +31,7 @@ use crate::client::shell::{
     Completion, EngineCompleter, Script, Shell, ShellExit, log_in_at_startup, run_interactive, run_script,
 };
 use crate::client::ui::console::{Console, OutputOptions};
+use crate::client::ui::look::Look;
 use crate::client::ui::message::CommandResult;
 use crate::client::ui::observer::SessionObserver;
 use crate::client::ui::output::{CommandRun, MessageSink, Output};
@@ -73,7 +74,8 @@ pub fn run(options: Options) -> Result<ExitCode, StartupError> {
     let mode = InputMode::of(&options);
     let bars = !options.quiet && mode != InputMode::Pipe && io::stderr().is_terminal() && !is_pipe(io::stdout());
     let (json, quiet) = (options.json, options.quiet);
-    let console = Arc::new(Console::stdio(OutputOptions { json, quiet, bars }));
+    let (out, err) = (Look::of(&io::stdout(), options.color), Look::of(&io::stderr(), options.color));
+    let console = Arc::new(Console::stdio(OutputOptions { json, quiet, bars, out, err }));
     let output = Output::new(Arc::clone(&console) as Arc<dyn MessageSink>);
     match run_with(options, mode, &console, output.clone()) {
         Err(error) if json => {

@@ -13,6 +13,7 @@ use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
 
 use crate::client::download::OnExists;
 use crate::client::exit_code::ExitCode;
+use crate::client::ui::look::ColorPolicy;
 use crate::client::upload::LIMIT_RATE_MIN;
 
 /// Printed for `client` without any argument.
@@ -89,6 +90,10 @@ pub struct Options {
     #[arg(long, requires = "json")]
     pub events: bool,
 
+    /// Colours in text
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
+    pub color: ColorPolicy,
+
     /// What 'get' does when the file is there already
     #[arg(long, value_name = "POLICY", value_enum, default_value = "error")]
     pub on_exists: OnExists,
@@ -162,6 +167,21 @@ fn parse_rate(text: &str) -> Result<u64, String> {
     match bytes >= LIMIT_RATE_MIN as f64 && bytes < u64::MAX as f64 {
         true => Ok(bytes as u64),
         false => Err(format!("the least rate is {LIMIT_RATE_MIN} bytes a second")),
+    }
+}
+
+impl ValueEnum for ColorPolicy {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Auto, Self::Always, Self::Never]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Self::Auto => ("auto", "At a terminal, unless NO_COLOR is set or TERM is dumb"),
+            Self::Always => ("always", "Also in a pipe"),
+            Self::Never => ("never", "None"),
+        };
+        Some(PossibleValue::new(name).help(help))
     }
 }
 

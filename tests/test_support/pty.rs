@@ -53,6 +53,12 @@ impl Terminal {
         Self { child, keyboard, screen, seen: 0 }
     }
 
+    /// Makes the terminal this wide.
+    pub fn resize(&self, columns: u16) {
+        let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.keyboard, size).expect("any size will do");
+    }
+
     /// Types a line and presses Enter.
     pub fn type_line(&mut self, line: &str) {
         self.keyboard

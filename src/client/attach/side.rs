@@ -162,6 +162,7 @@ enum RemoteOutcome {
 /// A connection to a running client that takes commands.
 pub struct AttachedSide {
     socket: SocketAddress,
+    user: Option<UserName>,
     stream: Mutex<UnixStream>,
     outcomes: Receiver<(CommandId, RemoteOutcome)>,
     /// Jobs of this side have begun, whose messages come at any time.
@@ -186,7 +187,7 @@ impl AttachedSide {
         if found.len() > 1 {
             return Err(AttachError::Several(found.iter().map(|client| client.greeting.to_string()).collect()));
         }
-        let Some(Found { socket, mut reader, .. }) = found.pop() else {
+        let Some(Found { socket, greeting, mut reader }) = found.pop() else {
             return Err(if troubles.is_empty() { AttachError::None } else { AttachError::Unreachable(troubles) });
         };
         let connect = || {
@@ -197,7 +198,8 @@ impl AttachedSide {
             let shown = output.clone();
             threads::spawn("attached", move || show_messages(&mut reader, &shown, &sender))?;
             let (stream, has_jobs) = (Mutex::new(stream), AtomicBool::new(false));
-            Ok(Self { socket, stream, outcomes, has_jobs, output, state, pipes })
+            let user = UserName::parse(&greeting.user).ok();
+            Ok(Self { socket, user, stream, outcomes, has_jobs, output, state, pipes })
         };
         connect().map_err(AttachError::Refused)
     }
@@ -298,6 +300,10 @@ impl CommandRunner for AttachedSide {
         self.state.close();
         self.output.of(run).error("the client that ran the commands has ended");
         Some(ExitCode::Unreachable)
+    }
+
+    fn user(&self) -> Option<UserName> {
+        self.user.clone()
     }
 
     /// Returns when the client has ended.

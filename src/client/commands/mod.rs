@@ -37,7 +37,7 @@ use crate::common::types::UserName;
 
 pub use self::cancellation::CommandState;
 pub use self::content_pipes::ContentPipes;
-pub use self::verb::{Verb, help_text};
+pub use self::verb::{Verb, help_page, help_text};
 
 /// Waits, unless the command is cancelled meanwhile.
 pub type LoginSleep = Arc<dyn Fn(&CommandState, Duration) + Send + Sync>;

@@ -1,5 +1,7 @@
 //! The commands by name, with the texts of `help`.
 
+use crate::client::ui::look::wrap;
+
 /// A command that can be typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
@@ -65,43 +67,63 @@ impl Verb {
         self.texts()[2]
     }
 
-    fn texts(self) -> [&'static str; 3] {
+    /// One line that could be typed.
+    pub fn example(self) -> &'static str {
+        self.texts()[3]
+    }
+
+    /// Name, usage, about, example.
+    fn texts(self) -> [&'static str; 4] {
         match self {
-            Self::Auth => ["auth", "auth USERNAME [PASSWORD]", "log in; without PASSWORD it is asked for"],
-            Self::Cat => ["cat", "cat [--wait SECS] FILENAME", "write the content of a file to standard output"],
+            Self::Auth => ["auth", "auth USERNAME [PASSWORD]", "log in; without PASSWORD it is asked for", "auth hans"],
+            Self::Cat => {
+                ["cat", "cat [--wait SECS] FILENAME", "write the content of a file to standard output", "cat notes.txt"]
+            }
             Self::Events => [
                 "events",
                 "events [FILENAME...]",
                 "report what happens, until Ctrl-C; also to these files; takes patterns",
+                "events *.pdf",
             ],
             Self::Get => [
                 "get",
                 "get [--share | -o PATH] [--wait SECS] [-n] FILENAME...",
                 "download; takes names, 'name#hash', patterns and 'folder/'; -n: only say what it would do",
+                "get report.pdf photos/",
             ],
-            Self::Help => ["help", "help [COMMAND]", "explain the commands"],
-            Self::Lap => ["lap", "lap [-l]", "list the active peers; -l details"],
-            Self::Lpf => ["lpf", "lpf [-l]", "list the files you have published; -l details"],
-            Self::Ls => ["ls", "ls [-l] USERNAME", "list what an active peer shares with you; -l details"],
+            Self::Help => ["help", "help [COMMAND]", "explain the commands", "help get"],
+            Self::Lap => ["lap", "lap [-l]", "list the active peers; -l details", "lap -l"],
+            Self::Lpf => ["lpf", "lpf [-l]", "list the files you have published; -l details", "lpf -l"],
+            Self::Ls => {
+                ["ls", "ls [-l] USERNAME", "list what an active peer shares with you; -l details", "ls -l vader"]
+            }
             Self::Pub => [
                 "pub",
                 "pub [--to USERNAME]... [--stdin | --watch] FILENAME...",
                 "publish files, patterns or folders, to all or to some; --stdin: store standard input first; \
                  --watch: keep a folder published as it changes",
+                "pub --to vader report.pdf",
             ],
-            Self::Sch => ["sch", "sch [-i] [-l] SUBSTRING", "search the active peers' files; -i any case, -l details"],
-            Self::Stop => ["stop", "stop", "end the client, also one that is reached by --attach"],
+            Self::Sch => [
+                "sch",
+                "sch [-i] [-l] SUBSTRING",
+                "search the active peers' files; -i any case, -l details",
+                "sch -l pdf",
+            ],
+            Self::Stop => ["stop", "stop", "end the client, also one that is reached by --attach", "stop"],
             Self::Unp => [
                 "unp",
                 "unp FILENAME... | unp --watch FOLDER",
                 "withdraw what you have published; --watch: only watch the folder no longer",
+                "unp report.pdf",
             ],
             Self::Wait => [
                 "wait",
                 "wait peer|gone USERNAME [SECS] | wait file FILENAME [SECS]",
                 "wait for a peer to come or go, or for a file; SECS: 30",
+                "wait file report.pdf 60",
             ],
-            Self::Xit => ["xit", "xit", "log out and exit"],
+            Self::Xit => ["xit", "xit", "log out and exit", "xit"],
         }
     }
 }
@@ -111,6 +133,19 @@ pub fn help_text(verb: Option<Verb>) -> String {
     match verb {
         Some(verb) => format!("usage: {}\n{}\n", verb.usage(), verb.about()),
         None => Verb::ALL.iter().map(|verb| format!("{:<36} {}\n", verb.usage(), verb.about())).collect(),
+    }
+}
+
+/// The same for a person at a terminal of this width.
+pub fn help_page(verb: Option<Verb>, columns: usize) -> String {
+    let entry = |verb: &Verb| {
+        let indented = |text: &str| wrap(&format!("    {text}"), columns, 4);
+        let (usage, about) = (wrap(verb.usage(), columns, 4), indented(verb.about()));
+        format!("{usage}\n{about}\n{}\n", indented(&format!("example: {}", verb.example())))
+    };
+    match verb {
+        Some(verb) => format!("usage: {}", entry(&verb)),
+        None => Verb::ALL.iter().map(entry).collect(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use etcetera::BaseStrategy;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
-use rustyline::{CompletionType, Config, Editor, ExternalPrinter};
+use rustyline::{ColorMode, CompletionType, Config, Editor, ExternalPrinter};
 use zeroize::Zeroizing;
 
 use super::completion::Completion;
@@ -17,9 +17,9 @@ use super::{LineOutcome, Shell, ShellExit, execute, skip_line};
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::{UsageError, may_hold_password};
 use crate::client::ui::console::Console;
+use crate::client::ui::look::{Emphasis, Look};
 use crate::client::ui::terminal::PromptTerminal;
 
-const PROMPT: &str = "> ";
 /// Lines that the history keeps.
 const HISTORY_MAX: usize = 1_000;
 
@@ -48,16 +48,19 @@ pub fn run(
 struct LinePrompt<'a> {
     editor: Editor<Completion<'a>, FileHistory>,
     history: Option<PathBuf>,
+    look: Look,
 }
 
 impl<'a> LinePrompt<'a> {
     fn open(completion: Completion<'a>, console: &Console) -> rustyline::Result<Self> {
+        let look = console.look();
         let config = Config::builder()
             .max_history_size(HISTORY_MAX)?
             .history_ignore_space(true)
             .completion_type(CompletionType::List)
             // Pasted lines run one by one, and a signal leaves the terminal in its ordinary mode.
             .bracketed_paste(false)
+            .color_mode(if look.has_color { ColorMode::Forced } else { ColorMode::Disabled })
             .build();
         let mut editor = Editor::with_config(config)?;
         editor.set_helper(Some(completion));
@@ -72,7 +75,7 @@ impl<'a> LinePrompt<'a> {
             let print = move |line: String| drop(printer.print(line));
             console.set_prompt_printer(Some(Box::new(print)));
         }
-        Ok(Self { editor, history })
+        Ok(Self { editor, history, look })
     }
 
     fn run(&mut self, shell: &Shell<'_>, terminal: &PromptTerminal, stay: bool) -> ShellExit {
@@ -80,7 +83,9 @@ impl<'a> LinePrompt<'a> {
         let mut damaged: Option<(Zeroizing<String>, Zeroizing<String>)> = None;
         while !shell.state.is_closed() && !shell.output.has_ended() {
             let (left, right) = damaged.as_ref().map_or(("", ""), |(left, right)| (left.as_str(), right.as_str()));
-            let read = terminal.at_prompt(|| self.editor.readline_with_initial(PROMPT, (left, right)));
+            let user = shell.runner.user().map(|user| user.to_string()).unwrap_or_default();
+            let prompt = (format!("{user}> "), self.look.emphasize(Emphasis::Heading, &user) + "> ");
+            let read = terminal.at_prompt(|| self.editor.readline_with_initial(&prompt, (left, right)));
             let was_damaged = damaged.take().is_some();
             match read {
                 Some(Ok(typed)) => {

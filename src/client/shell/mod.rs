@@ -8,6 +8,7 @@ mod interactive;
 pub mod interrupt;
 pub mod path_arg;
 mod script;
+mod suggestion;
 pub mod tokenizer;
 mod usage_error;
 
@@ -17,7 +18,8 @@ use std::sync::Arc;
 
 use crate::client::commands::get::{self, GetOptions};
 use crate::client::commands::{
-    CommandContext, CommandState, Verb, auth, cat, events, help_text, jobs, lists, publish, search, wait, watch,
+    CommandContext, CommandState, Verb, auth, cat, events, help_page, help_text, jobs, lists, publish, search, wait,
+    watch,
 };
 use crate::client::download::SaveAs;
 use crate::client::exit_code::ExitCode;
@@ -25,6 +27,8 @@ use crate::client::shell::command::{Command, GetOutput, job_text, strip_ignore_p
 use crate::client::shell::input::Input;
 use crate::client::ui::message::{CommandId, CommandResult, HelpResult, True};
 use crate::client::ui::output::{CommandRun, Output};
+
+use crate::common::types::UserName;
 
 pub use completion::{Completion, EngineCompleter, LineCompleter};
 pub use interactive::run as run_interactive;
@@ -53,11 +57,20 @@ pub trait CommandRunner {
 
     /// `stop`, after which the shell ends.
     fn stop(&self, _: &CommandRun) {}
+
+    /// Who is logged in, for a prompt.
+    fn user(&self) -> Option<UserName> {
+        None
+    }
 }
 
 impl CommandRunner for CommandContext {
     fn run(&self, run: &CommandRun, command: Command, line: &[u8]) -> Option<ExitCode> {
         run_or_start(self, run, command, line)
+    }
+
+    fn user(&self) -> Option<UserName> {
+        self.session.user()
     }
 }
 
@@ -114,6 +127,8 @@ pub fn execute(shell: &Shell<'_>, line: &[u8], is_batch: bool) -> LineOutcome {
             shell.runner.stop(&run);
             return LineOutcome::Exit(run);
         }
+        // Without the runner, which may be a client that does not see this terminal.
+        Ok(Some(Command::Help { verb })) => (Verb::Help.name().to_owned(), help(&shell.output.of(&run), verb)),
         Ok(Some(mut command)) => {
             if let Command::Job { ignores_failure, .. } = &mut command {
                 *ignores_failure = ignored.is_some();
@@ -127,7 +142,10 @@ pub fn execute(shell: &Shell<'_>, line: &[u8], is_batch: bool) -> LineOutcome {
         Ok(None) => (String::new(), ExitCode::Success),
         Err(error) => {
             let (name, output) = (first_word(line), shell.output.of(&run));
-            output.error(&error);
+            match output.columns() {
+                Some(_) => output.error(error.to_text_for_person()),
+                None => output.error(&error),
+            }
             output.result(CommandResult::failed(&name, error.to_string(), ExitCode::Usage));
             (name, ExitCode::Usage)
         }
@@ -191,10 +209,7 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
             };
             get::run(context, &files, GetOptions { share, dry_run, save_as })
         }
-        Command::Help { verb } => {
-            context.output.result(CommandResult::Help(HelpResult { ok: True, text: help_text(verb) }));
-            ExitCode::Success
-        }
+        Command::Help { verb } => help(&context.output, verb),
         Command::Job { command, .. } => run_command(context, *command),
         Command::Lap { long } => lists::active_peers(context, long),
         Command::Lpf { long } => lists::published_files(context, long),
@@ -211,6 +226,12 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
         }
         Command::Stop | Command::Xit => ExitCode::Success,
     }
+}
+
+fn help(output: &Output, verb: Option<Verb>) -> ExitCode {
+    let text = output.columns().map_or_else(|| help_text(verb), |columns| help_page(verb, columns));
+    output.result(CommandResult::Help(HelpResult { ok: True, text }));
+    ExitCode::Success
 }
 
 fn first_word(line: &[u8]) -> String {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::path_arg::PathError;
+use super::suggestion::similar_command;
 use super::tokenizer::TokenizeError;
 use crate::client::commands::Verb;
 use crate::common::limits::AUDIENCE_MAX_USERS;
@@ -61,6 +62,16 @@ pub enum UsageError {
 }
 
 impl UsageError {
+    /// For a person, who may have mistyped the name of a command.
+    pub fn to_text_for_person(&self) -> String {
+        match self {
+            Self::Unknown(typed) if let Some(name) = similar_command(typed) => {
+                format!("unknown command '{typed}'; did you mean '{name}'?")
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// What clap refused, in one line.
     pub fn of_clap(verb: Verb, error: &clap::Error) -> Self {
         if let Some(error) = error.source().and_then(|source| source.downcast_ref::<Self>()) {

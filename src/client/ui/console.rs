@@ -4,6 +4,7 @@
 //! Any thread may write. A reader that has closed stdout is remembered, not reported; every other error of stdout is a
 //! failure of the client.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -11,10 +12,12 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::client::exit_code::ExitCode;
-use crate::client::ui::message::{CommandId, FileProgress, Message, MessageBody, Note, NoteLevel};
+use crate::client::ui::look::{Emphasis, Look};
+use crate::client::ui::message::{CommandId, CommandResult, FileProgress, Message, MessageBody, Note, NoteLevel};
 use crate::client::ui::output::MessageSink;
 use crate::client::ui::prompt_queue::{PromptPrinter, PromptQueue};
 use crate::client::ui::standard_stream::StandardStream;
+use crate::client::ui::summary::GetSummary;
 use crate::client::ui::terminal::is_foreground;
 use crate::common::escape::escape_controls;
 use crate::common::sync::lock;
@@ -25,6 +28,9 @@ const BAR_AFTER: Duration = Duration::from_secs(1);
 /// Fewest terminal columns for a bar beside the numbers.
 const BAR_COLUMNS_MIN: u16 = 78;
 
+/// Columns of a terminal that does not know its size.
+const COLUMNS_UNKNOWN: usize = 80;
+
 /// What is written, and how.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OutputOptions {
@@ -34,6 +40,10 @@ pub struct OutputOptions {
     pub quiet: bool,
     /// Draw progress bars on stderr.
     pub bars: bool,
+    /// How stdout looks.
+    pub out: Look,
+    /// How stderr looks.
+    pub err: Look,
 }
 
 /// Shared by all threads of the client.
@@ -44,6 +54,8 @@ pub struct Console {
     prompt: Mutex<Option<PromptQueue>>,
     /// Of the command that runs.
     bar: Mutex<Option<CommandBar>>,
+    /// Of the commands that run and have results of a `get`.
+    summaries: Mutex<HashMap<Option<CommandId>, GetSummary>>,
     /// Set by the first error of stdout: success if its reader has closed it.
     output_end: OnceLock<ExitCode>,
 }
@@ -74,7 +86,14 @@ impl Console {
 
     pub fn with_writers(options: OutputOptions, out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
         let streams = Mutex::new(Streams { out, err });
-        Self { options, streams, prompt: Mutex::default(), bar: Mutex::new(None), output_end: OnceLock::new() }
+        Self {
+            options,
+            streams,
+            prompt: Mutex::default(),
+            bar: Mutex::default(),
+            summaries: Mutex::default(),
+            output_end: OnceLock::new(),
+        }
     }
 
     /// While the user types at a prompt, what belongs to no command or to a job is printed by `printer`.
@@ -99,6 +118,11 @@ impl Console {
         self.output_end.get().copied().unwrap_or(ExitCode::Success)
     }
 
+    /// How stdout looks.
+    pub fn look(&self) -> Look {
+        self.options.out
+    }
+
     fn is_left_out(&self, body: &MessageBody) -> bool {
         self.options.quiet
             && match body {
@@ -113,13 +137,19 @@ impl Console {
         let is_background = is_background(&message);
         let Message { id, job, body } = message;
         let text = match body {
-            MessageBody::Result(result) => result.to_text(),
+            MessageBody::Result(result) => {
+                self.add_to_summary(&id, &result);
+                result.to_text_with(self.options.out)
+            }
             MessageBody::Event(event) => event.to_text(),
             MessageBody::Note(note) => return self.print_note(&note, is_background),
             // A job's is shown by `jobs`.
             MessageBody::Progress(_) if job.is_some() => return,
             MessageBody::Progress(progress) => return self.draw_progress(id, &progress),
-            MessageBody::End(_) => return self.clear_bar(id.as_ref()),
+            MessageBody::End(_) => {
+                self.clear_bar(id.as_ref());
+                return self.print_summary(&id, is_background);
+            }
         };
         let write = |text: String| self.write(|streams| streams.print(&text));
         match is_background {
@@ -130,12 +160,36 @@ impl Console {
     }
 
     fn print_note(&self, note: &Note, is_background: bool) {
-        // Also if stdout has ended.
+        let emphasis = if note.level == NoteLevel::Error { Emphasis::Failure } else { Emphasis::Aside };
+        let prefix = self.options.err.emphasize(emphasis, "client:");
+        self.print_error_line(format!("{prefix} {}\n", escape_controls(&note.text)), is_background);
+    }
+
+    /// Writes to stderr, also if stdout has ended.
+    fn print_error_line(&self, line: String, is_background: bool) {
         let write = |line: String| drop(self.with_bar_suspended(|streams| streams.print_error(&line)));
-        let line = format!("client: {}\n", escape_controls(&note.text));
         match is_background {
             true => self.print_in_background(line, write),
             false => write(line),
+        }
+    }
+
+    fn add_to_summary(&self, command: &Option<CommandId>, result: &CommandResult) {
+        if let CommandResult::Get(result) = result
+            && self.options.err.is_terminal
+            && !self.options.quiet
+        {
+            lock(&self.summaries).entry(command.clone()).or_default().add(result);
+        }
+    }
+
+    /// Not while this process is in the background of its terminal.
+    fn print_summary(&self, command: &Option<CommandId>, is_background: bool) {
+        let Some(summary) = lock(&self.summaries).remove(command) else { return };
+        if is_foreground(io::stderr()) {
+            let lines = summary.to_text();
+            let lines = lines.lines().map(|line| self.options.err.emphasize(Emphasis::Aside, line) + "\n");
+            lines.for_each(|line| self.print_error_line(line, is_background));
         }
     }
 
@@ -215,6 +269,12 @@ impl MessageSink for Console {
 
     fn has_ended(&self) -> bool {
         self.output_end.get().is_some()
+    }
+
+    fn columns(&self) -> Option<usize> {
+        let is_read_by_a_person = self.options.out.is_terminal && self.options.err.is_terminal && !self.options.json;
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|_| is_read_by_a_person)?;
+        Some(if size.ws_col == 0 { COLUMNS_UNKNOWN } else { size.ws_col.into() })
     }
 
     fn wants_progress(&self) -> bool {
@@ -305,140 +365,5 @@ pub(crate) mod test_support {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use rustix::io::Errno;
-
-    use super::test_support::Sink;
-    use super::*;
-    use crate::client::ui::message::{CommandResult, PeerList, True};
-    use crate::client::ui::output::Output;
-
-    /// Every write fails with this error.
-    struct FailingStream(Errno);
-
-    impl Write for FailingStream {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(self.0.into())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    /// What was written to stdout and stderr.
-    struct Written {
-        out: Sink,
-        err: Sink,
-    }
-
-    impl Written {
-        fn take(&self) -> (String, String) {
-            (self.out.take(), self.err.take())
-        }
-    }
-
-    fn console(options: OutputOptions) -> (Arc<Console>, Output, Written) {
-        let written = Written { out: Sink::default(), err: Sink::default() };
-        let (out, err) = (Box::new(written.out.clone()), Box::new(written.err.clone()));
-        let console = Arc::new(Console::with_writers(options, out, err));
-        (Arc::clone(&console), Output::new(console), written)
-    }
-
-    fn no_peers() -> CommandResult {
-        CommandResult::Lap(PeerList { ok: True, peers: Vec::new(), details: None })
-    }
-
-    #[test]
-    fn only_a_closed_pipe_ends_quietly() {
-        let end = |errno, json| {
-            let err = Sink::default();
-            let options = OutputOptions { json, ..OutputOptions::default() };
-            let console = Console::with_writers(options, Box::new(FailingStream(errno)), Box::new(err.clone()));
-            let console = Arc::new(console);
-            let output = Output::new(Arc::clone(&console) as Arc<dyn MessageSink>);
-            assert!(!output.has_ended() && console.output_status().is_success());
-            output.result(no_peers());
-            output.result(CommandResult::goodbye());
-            assert!(output.has_ended());
-            (console.output_status(), err.take())
-        };
-        for json in [false, true] {
-            assert_eq!(end(Errno::PIPE, json), (ExitCode::Success, String::new()));
-            for (errno, status) in [
-                (Errno::NOSPC, ExitCode::DiskFull),
-                (Errno::DQUOT, ExitCode::DiskFull),
-                (Errno::FBIG, ExitCode::DiskFull),
-                (Errno::IO, ExitCode::LocalFile),
-            ] {
-                let reason = format!("client: cannot write to standard output: {}\n", io::Error::from(errno));
-                assert_eq!(end(errno, json), (status, reason), "once, and a failure");
-            }
-        }
-    }
-
-    #[test]
-    fn a_closed_stderr_is_no_failure() {
-        let err = Box::new(FailingStream(Errno::PIPE));
-        let console = Console::with_writers(OutputOptions::default(), Box::new(Sink::default()), err);
-        let output = Output::new(Arc::new(console));
-        output.error("lost");
-        assert!(!output.has_ended());
-    }
-
-    #[test]
-    fn quiet_leaves_out_greetings_and_notes_but_no_errors() {
-        let (_, output, written) = console(OutputOptions { quiet: true, ..OutputOptions::default() });
-        output.result(CommandResult::goodbye());
-        output.result(no_peers());
-        output.info("a note");
-        output.error("two\nlines\x1b");
-        assert_eq!(written.take(), ("No active peers\n".into(), "client: two\\u{a}lines\\u{1b}\n".into()));
-    }
-
-    #[test]
-    fn json_is_all_on_stdout() {
-        for quiet in [false, true] {
-            let (_, output, written) = console(OutputOptions { json: true, quiet, ..OutputOptions::default() });
-            let run = output.begin(None);
-            output.of(&run).info("a note");
-            output.of(&run).error("a reason");
-            output.of(&run).result(CommandResult::goodbye());
-            output.end(run, "xit", ExitCode::Success);
-            let (out, err) = written.take();
-            let types = out.lines().map(|line| {
-                let value: serde_json::Value = serde_json::from_str(line).unwrap();
-                value["type"].as_str().unwrap().to_owned()
-            });
-            let types: Vec<String> = types.collect();
-            let expected = if quiet { vec!["note", "end"] } else { vec!["note", "note", "result", "end"] };
-            assert_eq!((types, err.as_str()), (expected.into_iter().map(String::from).collect(), ""));
-        }
-    }
-
-    #[test]
-    fn notes_of_no_command_are_printed_above_the_prompt() {
-        let prompt = Sink::default();
-        let (console, output, written) = console(OutputOptions::default());
-        output.info("first");
-        let mut printer = prompt.clone();
-        console.set_prompt_printer(Some(Box::new(move |line| printer.write_all(line.as_bytes()).unwrap())));
-        output.info("second");
-        output.of(&output.begin(None)).info("third");
-        console.set_prompt_printer(None);
-        assert_eq!(written.take().1, "client: first\nclient: third\n");
-        assert_eq!(prompt.take(), "client: second\n");
-    }
-
-    #[test]
-    fn no_bar_is_drawn_without_the_option() {
-        let progress = FileProgress { name: "x".into(), done: 1, total: 2, rate: 1, command_done: 1, command_total: 2 };
-        let (text, output, written) = console(OutputOptions::default());
-        assert!(!text.wants_progress());
-        output.send(MessageBody::Progress(progress));
-        assert!(lock(&text.bar).is_none());
-        assert_eq!(written.take(), (String::new(), String::new()));
-    }
-}
+#[path = "console_tests.rs"]
+mod tests;

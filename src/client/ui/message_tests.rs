@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::client::ui::look::Look;
 use crate::common::message::{AvailableContent, OwnPublication};
 use crate::common::types::{Content, ContentHash, FileName, is_control};
 
@@ -116,6 +117,26 @@ fn details_are_columns_between_tabs() {
     assert_eq!(ls(None, &[]), "No files shared\n");
     let failed = CommandResult::Ls(PeerFiles::Failed(failure("vader", ExitCode::NotFound).into()));
     assert_eq!(failed.to_text(), "No such peer\n");
+}
+
+#[test]
+fn people_get_units_and_aligned_columns() {
+    let people = Look { is_terminal: true, has_color: false };
+    let mut files = [found("a b"), found("c")];
+    (files[1].content.size, files[1].sources, files[1].age_s) = (400 << 20, 1, 90_000);
+    let lines = "2 files found:\n1.2 KiB  3 sources  60 s  a b\n400 MiB   1 source  25 h  c\n";
+    assert_eq!(CommandResult::found_contents(&files).to_text_with(people), lines);
+    assert_eq!(peers(&["hans"]).to_text_with(people), "1 active peer:\nhans\n");
+    let own_file = |state| OwnFile { age_s: Some(60), state: Some(state), restricted: false, ..own("a") };
+    let files = vec![own_file(OwnFileState::Ok), own_file(OwnFileState::Missing)];
+    let lpf = CommandResult::Lpf(PublishedList { ok: True, files });
+    let colored = Look { is_terminal: true, has_color: true };
+    let (first, second) = ("1.2 KiB  60 s  all  ok       a", "1.2 KiB  60 s  all  \x1b[33mmissing\x1b[0m  a");
+    assert_eq!(lpf.to_text_with(colored), format!("\x1b[1m2 files published:\x1b[0m\n{first}\n{second}\n"));
+    let failed = CommandResult::published(&[file("a")], vec![failure("x", ExitCode::LocalFile)]);
+    let lines = "File published successfully\n\x1b[31mFile publication failed\x1b[0m\n";
+    assert_eq!(failed.to_text_with(colored), lines);
+    assert_eq!(get_failed("x", ExitCode::NotFound).to_text_with(colored), "\x1b[31mFile not found\x1b[0m\n");
 }
 
 #[test]

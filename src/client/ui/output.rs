@@ -39,6 +39,11 @@ pub trait MessageSink: Send + Sync {
     fn wants_progress(&self) -> bool {
         true
     }
+
+    /// The width of the terminal at which a person reads the text; `None` if a program may read it.
+    fn columns(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// The output of one command context, or of one command of it.
@@ -161,6 +166,11 @@ impl Output {
     /// Whether messages about progress are of use.
     pub fn wants_progress(&self) -> bool {
         self.sink.wants_progress()
+    }
+
+    /// The width of the terminal at which a person reads the text; `None` if a program may read it.
+    pub fn columns(&self) -> Option<usize> {
+        self.sink.columns()
     }
 
     /// Whether nobody takes further messages.

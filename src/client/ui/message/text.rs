@@ -6,16 +6,59 @@ use super::common::ItemFailure;
 use super::jobs::JobStarted;
 use super::lists::{AvailableFile, FoundFiles, OwnFile, OwnFileState, PeerFiles, PeerList, SharedFile};
 use super::result::{
-    AuthResult, CommandFailure, CommandResult, GetResult, NOT_AUTHENTICATED, PlannedAction, WaitResult, WaitedFor,
+    AuthResult, CommandFailure, CommandResult, GetResult, NOT_AUTHENTICATED, PlannedAction, PublishResult,
+    UnpublishResult, WaitResult, WaitedFor,
 };
 use crate::client::exit_code::ExitCode;
+use crate::client::ui::look::{Emphasis, Look};
+use crate::client::ui::units;
 use crate::common::escape::escape_controls;
 
 const FOUND_TEXTS: [&str; 3] = ["No files found", "file found", "files found"];
 
 impl CommandResult {
-    /// Complete lines; may be empty.
+    /// Complete lines for programs; may be empty.
     pub fn to_text(&self) -> String {
+        self.to_text_with(Look::default())
+    }
+
+    /// Complete lines; may be empty.
+    pub fn to_text_with(&self, look: Look) -> String {
+        let text = self.plain_text(look);
+        if !look.has_color {
+            return text;
+        }
+        let last = text.lines().count().saturating_sub(1);
+        let emphasis = |at: usize| match self {
+            Self::Lap(_) | Self::Lpf(_) | Self::Ls(PeerFiles::Listed { .. }) | Self::Sch(_) if at == 0 => {
+                Some(Emphasis::Heading)
+            }
+            Self::Pub(PublishResult { ok: false, .. }) | Self::Unp(UnpublishResult { ok: false, .. }) if at == last => {
+                Some(Emphasis::Failure)
+            }
+            _ if self.is_failure() => Some(Emphasis::Failure),
+            _ => None,
+        };
+        let line = |(at, line): (usize, &str)| match emphasis(at) {
+            Some(emphasis) => look.emphasize(emphasis, line) + "\n",
+            None => format!("{line}\n"),
+        };
+        text.lines().enumerate().map(line).collect()
+    }
+
+    /// Whether every line says that something failed.
+    fn is_failure(&self) -> bool {
+        matches!(
+            self,
+            Self::Auth(AuthResult::Refused(_))
+                | Self::Ls(PeerFiles::Failed(_))
+                | Self::Get(GetResult::Failed(_))
+                | Self::Wait(WaitResult::TimedOut { .. })
+                | Self::Failed(_)
+        )
+    }
+
+    fn plain_text(&self, look: Look) -> String {
         match self {
             Self::Auth(AuthResult::LoggedIn { user, commands, .. }) => {
                 format!("Welcome, {user}!\nAvailable commands are: {}\n", commands.join(", "))
@@ -24,18 +67,21 @@ impl CommandResult {
             Self::Pub(result) => summary_line(result.published.len(), &result.failed, "published", "publication"),
             Self::Unp(result) => summary_line(result.unpublished.len(), &result.failed, "unpublished", "unpublication"),
             Self::Lpf(list) => {
-                list_block(list.files.iter().map(own_file), ["No files published", "file published", "files published"])
+                let texts = ["No files published", "file published", "files published"];
+                list_block(list.files.iter().map(own_file), texts, look)
             }
-            Self::Lap(list) => list_block(peer_rows(list), ["No active peers", "active peer", "active peers"]),
+            Self::Lap(list) => list_block(peer_rows(list), ["No active peers", "active peer", "active peers"], look),
             Self::Ls(PeerFiles::Listed { user, files, .. }) => {
                 let (one, many) = (format!("file shared by {user}"), format!("files shared by {user}"));
-                list_block(files.iter().map(shared_file), ["No files shared", &one, &many])
+                list_block(files.iter().map(shared_file), ["No files shared", &one, &many], look)
             }
             Self::Ls(PeerFiles::Failed(_)) => "No such peer\n".into(),
             Self::Sch(FoundFiles::Names { files, .. }) => {
-                list_block(files.iter().map(|name| vec![Cell::Text(name)]), FOUND_TEXTS)
+                list_block(files.iter().map(|name| vec![Cell::Text(name)]), FOUND_TEXTS, look)
             }
-            Self::Sch(FoundFiles::Contents { files, .. }) => list_block(files.iter().map(available_file), FOUND_TEXTS),
+            Self::Sch(FoundFiles::Contents { files, .. }) => {
+                list_block(files.iter().map(available_file), FOUND_TEXTS, look)
+            }
             Self::Get(GetResult::Saved { saved, .. }) => {
                 format!("{} downloaded successfully\n", escape_controls(saved))
             }
@@ -88,13 +134,39 @@ enum Cell<'a> {
     Bytes(u64),
     /// In seconds.
     Age(u64),
-    Count(u64),
+    Sources(u32),
+    State(OwnFileState),
+}
+
+impl Cell<'_> {
+    /// As programs read it.
+    fn to_column(&self) -> String {
+        match self {
+            Self::Text(text) => escape_controls(text).to_string(),
+            Self::Bytes(number) | Self::Age(number) => number.to_string(),
+            Self::Sources(number) => number.to_string(),
+            Self::State(OwnFileState::Ok) => "ok".into(),
+            Self::State(OwnFileState::Changed) => "changed".into(),
+            Self::State(OwnFileState::Missing) => "missing".into(),
+        }
+    }
+
+    /// As people read it.
+    fn to_words(&self) -> String {
+        match self {
+            Self::Bytes(bytes) => units::bytes(*bytes),
+            Self::Age(seconds) => units::age(*seconds),
+            Self::Sources(1) => "1 source".into(),
+            Self::Sources(number) => format!("{number} sources"),
+            Self::Text(_) | Self::State(_) => self.to_column(),
+        }
+    }
 }
 
 type Row<'a> = Vec<Cell<'a>>;
 
 fn available_file(file: &AvailableFile) -> Row<'_> {
-    vec![Cell::Text(&file.name), Cell::Bytes(file.bytes), Cell::Count(file.sources.into()), Cell::Age(file.age_s)]
+    vec![Cell::Text(&file.name), Cell::Bytes(file.bytes), Cell::Sources(file.sources), Cell::Age(file.age_s)]
 }
 
 fn shared_file(file: &SharedFile) -> Row<'_> {
@@ -106,12 +178,7 @@ fn own_file(file: &OwnFile) -> Row<'_> {
     let mut row = vec![Cell::Text(&file.name)];
     if let (Some(age_s), Some(state)) = (file.age_s, file.state) {
         let audience = if file.restricted { "restricted" } else { "all" };
-        let state = match state {
-            OwnFileState::Ok => "ok",
-            OwnFileState::Changed => "changed",
-            OwnFileState::Missing => "missing",
-        };
-        row.extend([Cell::Bytes(file.bytes), Cell::Age(age_s), Cell::Text(audience), Cell::Text(state)]);
+        row.extend([Cell::Bytes(file.bytes), Cell::Age(age_s), Cell::Text(audience), Cell::State(state)]);
     }
     row
 }
@@ -123,24 +190,48 @@ fn peer_rows(list: &PeerList) -> impl ExactSizeIterator<Item = Row<'_>> {
     })
 }
 
-fn list_block<'a>(rows: impl ExactSizeIterator<Item = Row<'a>>, [none, one, many]: [&str; 3]) -> String {
+fn list_block<'a>(rows: impl ExactSizeIterator<Item = Row<'a>>, [none, one, many]: [&str; 3], look: Look) -> String {
     let mut text = match rows.len() {
         0 => format!("{none}\n"),
         1 => format!("1 {one}:\n"),
         count => format!("{count} {many}:\n"),
     };
+    if look.is_terminal {
+        text += &table(&rows.collect::<Vec<_>>(), look);
+        return text;
+    }
     for row in rows {
-        let columns: Vec<String> = row.iter().map(Cell::to_string).collect();
+        let columns: Vec<String> = row.iter().map(Cell::to_column).collect();
         writeln!(text, "{}", columns.join("\t")).expect("a string takes all");
     }
     text
 }
 
-impl std::fmt::Display for Cell<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Text(text) => write!(f, "{}", escape_controls(text)),
-            Self::Bytes(number) | Self::Age(number) | Self::Count(number) => write!(f, "{number}"),
-        }
+/// Lines with aligned columns. The name is the last column, since it may be long.
+fn table(rows: &[Row<'_>], look: Look) -> String {
+    let words: Vec<Vec<String>> = rows.iter().map(|row| row.iter().skip(1).map(Cell::to_words).collect()).collect();
+    let mut widths: Vec<usize> = Vec::new();
+    for row in &words {
+        widths.resize(widths.len().max(row.len()), 0);
+        widths.iter_mut().zip(row).for_each(|(width, words)| *width = words.len().max(*width));
     }
+    let mut text = String::new();
+    for (cells, words) in rows.iter().zip(&words) {
+        for ((cell, words), width) in cells.iter().skip(1).zip(words).zip(&widths) {
+            let padded = match cell {
+                Cell::Text(_) | Cell::State(_) => format!("{words:<width$}"),
+                _ => format!("{words:>width$}"),
+            };
+            text += &match cell {
+                Cell::State(OwnFileState::Changed | OwnFileState::Missing) => {
+                    look.emphasize(Emphasis::Warning, &padded)
+                }
+                _ => padded,
+            };
+            text += "  ";
+        }
+        text += &cells.first().map(Cell::to_words).unwrap_or_default();
+        text.push('\n');
+    }
+    text
 }
