@@ -8,6 +8,8 @@
 #                                         with the server below 50 MiB of memory
 #     scripts/acceptance.sh attached [N]  N (default 50) sides attached to one client at the same time, each with 20 commands
 #                                         and a `get`, take at most 1.5 times as long while a `get` of 1 GiB runs there
+#     scripts/acceptance.sh waiting [SECONDS]     100 clients, each with a `wait file`, cause at most one datagram a client a
+#                                         minute more than when they are idle, over SECONDS (default 60) of either
 #     scripts/acceptance.sh all
 #
 # Builds first; with --no-build before the name, uses the programs in FS_BIN or target/release. Needs 7 GiB in ${TMPDIR:-/tmp}.
@@ -188,11 +190,50 @@ test_attached() {
     fs_stop_all
 }
 
+# Prints how many datagrams the server has received and sent.
+datagrams() { # STATUS_ADDRESS
+    local page line total=0
+    exec {page}<>"/dev/tcp/${1%:*}/${1##*:}"
+    printf 'GET /metrics HTTP/1.1\r\nHost: %s\r\n\r\n' "$1" >&"$page"
+    while IFS= read -r line; do
+        [[ $line != fileshare_datagrams_total* ]] || total=$((total + ${line##* }))
+    done <&"$page"
+    exec {page}<&-
+    echo "$total"
+}
+
+test_waiting() {
+    local seconds=${1:-60} count=100 index status idle waiting before
+    export FILESHARE_PASSWORD=pw
+    umask 077
+    FS_CREDENTIALS=$FS_DIR/credentials.txt
+    for ((index = 0; index < count; index++)); do echo "u$index pw"; done >"$FS_CREDENTIALS"
+    fs_start_server --ephemeral --status 127.0.0.1:0
+    for ((index = 0; index < count; index++)); do
+        fs_start_client "u$index" -q -u "u$index"
+        fs_ask "u$index" 'wait file nothing 0' 'Timed out'
+    done
+    # What the logins and the subscriptions cause is over by then.
+    sleep 5
+    status=$(sed -n 's|.*status page at http://\(.*\)/$|\1|p' "$FS_DIR/server.err")
+    before=$(datagrams "$status")
+    sleep "$seconds"
+    idle=$(($(datagrams "$status") - before))
+    for ((index = 0; index < count; index++)); do fs_say "u$index" 'wait file nothing 3600'; done
+    sleep 5
+    before=$(datagrams "$status")
+    sleep "$seconds"
+    waiting=$(($(datagrams "$status") - before))
+    echo "waiting: $idle datagrams in $seconds s of $count idle clients, $waiting of waiting ones"
+    ((waiting - idle <= count * seconds / 60)) || fail "waiting causes datagrams"
+    fs_stop_all
+}
+
 which=${1:-}
 case $which in
-session | sizes | hundred | attached | all) ;;
+session | sizes | hundred | attached | waiting | all) ;;
 *)
-    sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
     ;;
 esac
@@ -203,7 +244,7 @@ sample=$FS_CREDENTIALS
 trap fs_stop_all EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-for name in session sizes hundred attached; do
+for name in session sizes hundred attached waiting; do
     if [[ $which == "$name" || $which == all ]]; then
         FS_CREDENTIALS=$sample
         _fs_prepare
