@@ -3,6 +3,12 @@
 //! Every item is listed by name, so that the compiler reports dead code in the modules.
 
 pub mod client {
+    pub mod cli {
+        pub use crate::client::cli::command_line;
+    }
+    pub mod commands {
+        pub use crate::client::commands::Verb;
+    }
     pub mod control {
         pub use crate::client::control::{
             ControlHandle, Observer, PublishAudience, RequestError, ServerApi, SessionConfig, SessionControl,
@@ -110,7 +116,7 @@ pub mod server {
         }
     }
     pub mod cli {
-        pub use crate::server::cli::{LogFormat, ServeOptions};
+        pub use crate::server::cli::{LogFormat, ServeOptions, command_line};
     }
     pub mod core {
         pub use crate::server::core::{Effects, LoadedState, Quotas, ReceiveBuffer, Server, ServerConfig};

@@ -148,6 +148,11 @@ impl Options {
     }
 }
 
+/// The options, for the manual page and the completions.
+pub fn command_line() -> clap::Command {
+    Options::command()
+}
+
 /// Seconds, decimals allowed.
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_string())?;

@@ -188,6 +188,11 @@ impl Action {
     }
 }
 
+/// The options, for the manual page and the completions.
+pub fn command_line() -> clap::Command {
+    Arguments::command()
+}
+
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().map_err(|_| "not a number of seconds".to_owned())?;
     let interval = Duration::try_from_secs_f64(seconds).map_err(|_| "not a number of seconds".to_owned())?;
