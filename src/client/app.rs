@@ -120,9 +120,10 @@ fn run_with(
         Runner::Attached(_) => (None, None),
     };
 
-    if let (Runner::Local(context, _), true) = (&runner, options.events) {
-        events::start(context, crossbeam_channel::never()).map_err(StartupError::System)?;
-    }
+    let reporter = match &runner {
+        Runner::Local(context, _) if options.events => Some(events::start(context).map_err(StartupError::System)?),
+        _ => None,
+    };
     let interrupts = Arc::new(InterruptState::new(state));
     let (shell_console, shell_interrupts, shell_terminal) =
         (Arc::clone(console), Arc::clone(&interrupts), Arc::clone(&terminal));
@@ -146,6 +147,7 @@ fn run_with(
     if let Some(session) = session {
         session.logout();
     }
+    drop(reporter);
     if let Some(xit) = goodbye {
         print_goodbye(&output, xit);
     }

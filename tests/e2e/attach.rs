@@ -204,6 +204,31 @@ fn a_client_that_is_killed_is_one_line_and_its_socket_is_replaced() {
 }
 
 #[test]
+fn only_the_command_that_is_named_is_cancelled() {
+    let env = TestEnv::new();
+    let _hans = serving(&env, "hans");
+    let mut side = BufReader::new(UnixStream::connect(socket(&socket_dir(&env, "hans"))).unwrap());
+    let mut send = |line: &str, expected: &str| {
+        writeln!(side.get_ref(), "{line}").unwrap();
+        let mut answer = String::new();
+        while !expected.is_empty() && !answer.contains(expected) {
+            answer.clear();
+            assert!(side.read_line(&mut answer).unwrap() > 0, "{line}");
+        }
+        answer
+    };
+    send(r#"{"on_exists":"error","retry_for_ms":0,"wants_progress":true,"json":true,"events":false}"#, "");
+    send(r#"{"id":1,"command":"wait peer vader 0.3"}"#, "");
+    let end = send(r#"{"cancel":"unknown"}"#, r#""type":"end""#);
+    assert!(end.contains(r#""code":124"#), "{end}");
+    send(r#"{"id":2,"command":"wait peer vader 600"}"#, "");
+    let end = send(r#"{"cancel":2}"#, r#""type":"end""#);
+    assert!(end.contains(r#""id":2"#) && end.contains(r#""code":130"#), "{end}");
+    let next = send(r#"{"id":2,"command":"wait peer vader 0.1"}"#, r#""type":"end""#);
+    assert!(next.contains(r#""code":124"#), "{next}");
+}
+
+#[test]
 fn junk_into_the_socket_is_one_line_and_does_no_harm() {
     let env = TestEnv::new();
     let _hans = serving(&env, "hans");

@@ -111,6 +111,19 @@ fn an_attached_side_gets_events_from_its_start_and_by_the_command() {
 }
 
 #[test]
+fn what_has_happened_is_told_before_the_end() {
+    let env = TestEnv::new();
+    let _vader = env.client("vader").file("a", "a").user().stay(&["pub a"], &["File published successfully"]);
+    let _hans = env.client("hans").user().stay(&["lap"], &["1 active peer:", "vader"]);
+    for client in [env.client("hans").args(["--attach"]), env.client("yoda").user()] {
+        let done = client.args(["--json", "--events"]).run(&["wait file a"]);
+        let found = |what: &str| done.stdout.lines().position(|line| line.contains(what));
+        let (event, end) = (found(r#""event":"file_available","name":"a""#), found(r#""command":"xit""#));
+        assert!(done.code == 0 && event.is_some() && event < end, "{done:?}");
+    }
+}
+
+#[test]
 fn events_end_quietly_when_nobody_reads_them() {
     let env = TestEnv::new();
     let vader = env.client("vader").user().stay(&["lap"], &["No active peers"]);

@@ -3,7 +3,6 @@
 //! Each has two threads: one reads its lines, so that a cancellation arrives while a command runs, and one runs its commands
 //! and waits for its reader. Progress and events never wait: what does not fit is dropped and counted.
 
-use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -16,7 +15,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::getuid;
 use zeroize::Zeroizing;
@@ -213,25 +211,26 @@ impl ControlSocket {
             },
             login_sleep: Arc::new(CommandState::sleep_unless_cancelled),
         };
-        let (_alive, ended) = bounded::<Infallible>(0);
-        if options.events
-            && let Err(error) = events::start(&context, ended)
-        {
+        let reporter = options.events.then(|| events::start(&context));
+        if let Some(Err(error)) = &reporter {
             context.output.error(format_args!("no events: {error}"));
         }
-        let (state, cancelled) = (Arc::clone(&context.state), Arc::<Mutex<Option<CommandId>>>::default());
+        let (state, ids) = (Arc::clone(&context.state), Arc::<Mutex<SideIds>>::default());
         let (sender, commands) = sync_channel(COMMANDS_QUEUED_MAX);
-        let to_cancel = Arc::clone(&cancelled);
+        let read_ids = Arc::clone(&ids);
         threads::spawn("attached input", move || {
-            read_commands(&mut reader, &descriptor, &sender, &state, &to_cancel);
+            read_commands(&mut reader, &descriptor, &sender, &state, &read_ids);
             state.close();
         })?;
-        let side = ServedSide { context, control: Arc::clone(self), cancelled, descriptor: Mutex::default() };
+        let side = ServedSide { context, control: Arc::clone(self), ids, descriptor: Mutex::default() };
         match side.run(&commands) {
             // For the attached side the end of the connection is the end of this process.
             SideExit::Stop => std::mem::forget(stream),
             // The reading thread ends with the connection.
-            SideExit::Detach => stream.shutdown(Shutdown::Both)?,
+            SideExit::Detach => {
+                drop(reporter);
+                stream.shutdown(Shutdown::Both)?;
+            }
         }
         Ok(())
     }
@@ -265,13 +264,17 @@ fn read_commands(
     descriptor: &Mutex<Option<OwnedFd>>,
     commands: &SyncSender<SideLine>,
     state: &CommandState,
-    to_cancel: &Mutex<Option<CommandId>>,
+    ids: &Mutex<SideIds>,
 ) {
     while let Ok(Some(line)) = read_line(reader) {
         match serde_json::from_slice::<CancelLine>(&line) {
             Ok(CancelLine { cancel }) => {
-                *lock(to_cancel) = Some(cancel);
-                state.cancel();
+                let mut ids = lock(ids);
+                if ids.running.as_ref() == Some(&cancel) {
+                    state.cancel();
+                } else {
+                    ids.cancelled = Some(cancel);
+                }
             }
             Err(_) => {
                 let line = SideLine { line: Zeroizing::new(line), descriptor: lock(descriptor).take() };
@@ -298,11 +301,19 @@ struct SideLine {
     descriptor: Option<OwnedFd>,
 }
 
+/// Commands of an attached side.
+#[derive(Default)]
+struct SideIds {
+    /// The last one that has begun.
+    running: Option<CommandId>,
+    /// The one to cancel that has not begun yet.
+    cancelled: Option<CommandId>,
+}
+
 struct ServedSide {
     context: CommandContext,
     control: Arc<ControlSocket>,
-    /// The command to cancel, also if it has not begun when that is asked for.
-    cancelled: Arc<Mutex<Option<CommandId>>>,
+    ids: Arc<Mutex<SideIds>>,
     /// Of the command that runs.
     descriptor: Mutex<Option<OwnedFd>>,
 }
@@ -331,9 +342,12 @@ impl ServedSide {
 
 impl CommandRunner for ServedSide {
     fn run(&self, run: &CommandRun, command: Command, line: &[u8]) -> Option<ExitCode> {
-        if lock(&self.cancelled).as_ref() == Some(run.id()) {
+        let mut ids = lock(&self.ids);
+        ids.running = Some(run.id().clone());
+        if ids.cancelled.take_if(|id| id == run.id()).is_some() {
             self.context.state.cancel();
         }
+        drop(ids);
         let pipes = pipes_for(&command, lock(&self.descriptor).take());
         run_or_start(&CommandContext { pipes, ..self.context.clone() }, run, command, line)
     }

@@ -165,8 +165,8 @@ pub struct AttachedSide {
     user: Option<UserName>,
     stream: Mutex<UnixStream>,
     outcomes: Receiver<(CommandId, RemoteOutcome)>,
-    /// Jobs of this side have begun, whose messages come at any time.
-    has_jobs: AtomicBool,
+    /// Messages come at any time: of events, or of jobs of this side that have begun.
+    hears_more: AtomicBool,
     output: Output,
     state: Arc<CommandState>,
     /// Which of this process's streams are free for the content of files.
@@ -197,9 +197,9 @@ impl AttachedSide {
             let (sender, outcomes) = bounded(OUTCOMES_QUEUED_MAX);
             let shown = output.clone();
             threads::spawn("attached", move || show_messages(&mut reader, &shown, &sender))?;
-            let (stream, has_jobs) = (Mutex::new(stream), AtomicBool::new(false));
+            let (stream, hears_more) = (Mutex::new(stream), AtomicBool::new(options.events));
             let user = UserName::parse(&greeting.user).ok();
-            Ok(Self { socket, user, stream, outcomes, has_jobs, output, state, pipes })
+            Ok(Self { socket, user, stream, outcomes, hears_more, output, state, pipes })
         };
         connect().map_err(AttachError::Refused)
     }
@@ -209,9 +209,9 @@ impl AttachedSide {
         Shell { output: self.output.clone(), state: Arc::clone(&self.state), reads_json, runner: self }
     }
 
-    /// Leaves. The messages of jobs that are on their way are shown before.
+    /// Leaves. The messages that are on their way are shown before.
     pub fn detach(&self) {
-        if self.has_jobs.load(SeqCst) && lock(&self.stream).shutdown(Shutdown::Write).is_ok() {
+        if self.hears_more.load(SeqCst) && lock(&self.stream).shutdown(Shutdown::Write).is_ok() {
             // The running client answers by the end of the stream.
             let _ = self.outcomes.recv_timeout(DETACH_TIMEOUT);
         }
@@ -291,7 +291,7 @@ impl CommandRunner for AttachedSide {
         match sent.is_ok().then(|| self.outcome_of(run)).flatten() {
             Some(RemoteOutcome::Ended(code)) => return Some(code),
             Some(RemoteOutcome::InBackground) => {
-                self.has_jobs.store(true, SeqCst);
+                self.hears_more.store(true, SeqCst);
                 return None;
             }
             None if self.output.has_ended() => return Some(ExitCode::Success),

@@ -1,6 +1,10 @@
 //! `events` and `--events`: what happens to this client and to what it may see, until the command is cancelled.
 
+use std::convert::Infallible;
 use std::io;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::selector::Selector;
 use super::{CommandContext, Verb};
@@ -11,6 +15,9 @@ use crate::client::exit_code::ExitCode;
 use crate::client::files::{PathArg, Pattern};
 use crate::client::ui::output::Output;
 use crate::common::threads;
+
+/// How long the reader of events may take to get the last ones.
+const REST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Reports events until the command is cancelled or nobody reads them: those of the client, of all peers, and of the files
 /// that the arguments select.
@@ -26,21 +33,44 @@ pub fn run(context: &CommandContext, arguments: &[PathArg]) -> ExitCode {
         }
     }
     match EventStream::new(context.uploads.events(), &context.lists, patterns) {
-        Ok(stream) => report(stream, &context.output, &context.state.cancelled()),
+        Ok(mut stream) => report(&mut stream, &context.output, &context.state.cancelled()),
         Err(RequestError::NotAuthenticated) => context.not_authenticated(Verb::Events),
         Err(error) => context.report_error(Verb::Events.name(), (&error).into(), error),
     }
 }
 
-/// Reports events without names of files beside the commands of a context, from now on until `ended` disconnects.
-pub fn start(context: &CommandContext, ended: Cancelled) -> io::Result<()> {
-    let output = context.output.of_none();
-    let stream = EventStream::new(context.uploads.events(), &context.lists, Vec::new());
-    let stream = stream.map_err(|error| io::Error::other(error.to_string()))?;
-    threads::spawn("events", move || report(stream, &output, &ended)).map(drop)
+/// Reports events beside the commands of a context until it is dropped, which waits until those that have happened are
+/// written, for at most [`REST_TIMEOUT`].
+pub struct EventReporter {
+    alive: Option<Sender<Infallible>>,
+    ended: Receiver<Infallible>,
 }
 
-fn report(mut stream: EventStream, output: &Output, cancelled: &Cancelled) -> ExitCode {
+impl Drop for EventReporter {
+    fn drop(&mut self) {
+        self.alive = None;
+        let _ = self.ended.recv_timeout(REST_TIMEOUT);
+    }
+}
+
+/// Reports events without names of files beside the commands of a context, from now on.
+pub fn start(context: &CommandContext) -> io::Result<EventReporter> {
+    let output = context.output.of_none();
+    let stream = EventStream::new(context.uploads.events(), &context.lists, Vec::new());
+    let mut stream = stream.map_err(|error| io::Error::other(error.to_string()))?;
+    let (alive, cancelled) = bounded(0);
+    let (reporting, ended) = bounded(0);
+    threads::spawn("events", move || {
+        report(&mut stream, &output, &cancelled);
+        for event in stream.take_rest() {
+            output.event(event.time, event.kind);
+        }
+        drop(reporting);
+    })?;
+    Ok(EventReporter { alive: Some(alive), ended })
+}
+
+fn report(stream: &mut EventStream, output: &Output, cancelled: &Cancelled) -> ExitCode {
     while let Some(streamed) = stream.next(cancelled) {
         match streamed {
             Streamed::Event(event) => output.event(event.time, event.kind),

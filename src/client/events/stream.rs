@@ -65,6 +65,13 @@ impl EventStream {
         }
     }
 
+    /// What has happened already, without blocking.
+    pub fn take_rest(&mut self) -> Vec<TimedEvent> {
+        let mut rest = Vec::from(std::mem::take(&mut self.ready));
+        rest.extend(self.bus.events.try_iter().filter(|event| !self.is_listed(&event.kind)));
+        rest
+    }
+
     /// Whether the reader gets the event from its lists.
     fn is_listed(&self, event: &EventKind) -> bool {
         let EventKind::FileAvailable { name, .. } = event else { return false };
