@@ -28,6 +28,7 @@ mod sharing;
 mod status;
 mod streams;
 mod terminal;
+mod terminal_keys;
 mod terminal_texts;
 mod threat_limits;
 mod threats;

@@ -287,19 +287,28 @@ struct CommandBar {
     command: Option<CommandId>,
     bar: ProgressBar,
     is_shown: bool,
+    /// Whether the window was narrow when it was drawn last.
+    is_narrow: Option<bool>,
 }
 
 impl CommandBar {
     fn new(command: Option<CommandId>) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        Self { command, bar, is_shown: false, is_narrow: None }
+    }
+
+    /// Leaves out the bar itself while the window is narrow.
+    fn fit_window(&mut self) {
         let is_narrow = rustix::termios::tcgetwinsize(io::stderr()).is_ok_and(|size| size.ws_col < BAR_COLUMNS_MIN);
+        if self.is_narrow.replace(is_narrow) == Some(is_narrow) {
+            return;
+        }
         let template = if is_narrow {
             "{wide_msg} {bytes}/{total_bytes} {bytes_per_sec} {eta}"
         } else {
             "{msg:30!} {wide_bar} {bytes:>10}/{total_bytes} {bytes_per_sec:>12} {eta:>4}"
         };
-        bar.set_style(ProgressStyle::with_template(template).expect("the template is fixed"));
-        Self { command, bar, is_shown: false }
+        self.bar.set_style(ProgressStyle::with_template(template).expect("the template is fixed"));
     }
 
     fn draw(&mut self, progress: &FileProgress) {
@@ -309,6 +318,7 @@ impl CommandBar {
         if !is_foreground(io::stderr()) {
             return self.hide();
         }
+        self.fit_window();
         self.bar.set_length(progress.command_total);
         self.bar.set_position(progress.command_done);
         self.bar.set_message(escape_controls(&progress.name).to_string());
