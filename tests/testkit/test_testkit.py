@@ -44,6 +44,7 @@ class TestKit(unittest.TestCase):
         self.assertEqual(downloads[1].hash, found.hash)
         self.assertEqual(hans.unp(*names[:2]), names[:2])
         self.assertEqual(vader.lap(), ["hans"])
+        self.assertEqual(vader.ls("hans"), sorted(names[2:]))
 
     def test_an_audience_of_names(self):
         hans, vader, yoda = map(self.share.client, ("hans", "vader", "yoda"))
