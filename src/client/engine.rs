@@ -13,6 +13,7 @@ use crate::client::download::{Download, Downloader};
 use crate::client::events::{EventKind, ListWatcher};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
+use crate::client::follow::Follows;
 use crate::client::jobs::Jobs;
 use crate::client::publications::OwnPublications;
 use crate::client::upload::{Listener, UploadService, slots_within};
@@ -123,6 +124,8 @@ pub struct ClientEngine {
     pub jobs: Arc<Jobs>,
     /// The user's own publications.
     pub publications: Arc<OwnPublications>,
+    /// What is followed.
+    pub follows: Follows,
     /// The folders that are watched.
     pub watches: WatchRegistry,
     /// They serve peers until they are dropped.
@@ -164,6 +167,7 @@ impl ClientEngine {
             files,
             publications: Arc::clone(uploads.publications()),
             uploads,
+            follows: Follows::default(),
             watches: WatchRegistry::default(),
             downloader: Arc::new(downloader),
             jobs: Arc::default(),

@@ -29,6 +29,7 @@ pub(crate) mod exit_code;
 #[expect(clippy::disallowed_methods, reason = "drivers: whether a hash can be stored depends on the clock")]
 pub(crate) mod files;
 #[allow(dead_code)]
+pub(crate) mod follow;
 pub(crate) mod jobs;
 pub(crate) mod publications;
 pub(crate) mod session;

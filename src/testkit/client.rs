@@ -261,13 +261,16 @@ impl TestClient {
     /// `xit`: logs out and ends the client. Its folder stays.
     pub fn quit(&mut self) {
         if let Some(engine) = self.engine.take() {
+            engine.jobs.close();
             engine.session.logout();
         }
     }
 
     /// Ends the client without a message to the server or its peers, as a crash does. Its folder stays.
     pub fn kill(&mut self) {
-        self.engine = None;
+        if let Some(engine) = self.engine.take() {
+            engine.jobs.close();
+        }
     }
 
     /// Starts the client again in its folder, and logs in if it was logged in before. If it runs, it logs out first; after

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use super::{CommandContext, CommandState, ContentPipes, LocalControl, LoginSleep};
 use crate::client::download::DownloadOptions;
 use crate::client::engine::ClientEngine;
+use crate::client::jobs::RunningJob;
 use crate::client::ui::message::{Message, MessageBody};
 use crate::client::ui::output::{MessageSink, Output};
 use crate::client::ui::password::PasswordSource;
@@ -14,20 +15,21 @@ pub(super) struct BackgroundContext {
     engine: Weak<ClientEngine>,
     output: Output,
     local: Arc<dyn LocalControl>,
-    /// Closed to end the work.
-    pub state: Arc<CommandState>,
+    state: Arc<CommandState>,
     passwords: Arc<dyn PasswordSource>,
     download_options: DownloadOptions,
     login_sleep: LoginSleep,
 }
 
 impl BackgroundContext {
-    pub fn of(context: &CommandContext) -> Self {
+    /// For a watch or a follow: the command that has begun it ends before it.
+    pub fn of(context: &CommandContext, job: &RunningJob) -> Self {
+        let output = context.output.of_none().of_job(job.job(), context.client_output.as_ref());
         Self {
             engine: Arc::downgrade(&context.engine),
-            output: Output::new(Arc::new(WithoutProgress(context.output.of_none()))),
+            output: Output::new(Arc::new(WithoutProgress(output))),
             local: Arc::clone(&context.local),
-            state: Arc::default(),
+            state: Arc::new(CommandState::of_job(job.cancelled())),
             passwords: Arc::clone(&context.passwords),
             download_options: context.download_options.clone(),
             login_sleep: Arc::clone(&context.login_sleep),

@@ -83,7 +83,7 @@ fn report(stream: &mut EventStream, output: &Output, cancelled: &Cancelled) -> E
     ExitCode::Interrupted
 }
 
-fn to_pattern(argument: &PathArg) -> Option<Pattern> {
+pub(super) fn to_pattern(argument: &PathArg) -> Option<Pattern> {
     match Selector::of(argument).ok()? {
         Selector::Pattern(pattern, _) => Some(pattern),
         Selector::Name { name, .. } => name.map(|name| Pattern::name(&name)),

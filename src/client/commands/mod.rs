@@ -8,6 +8,7 @@ mod cancellation;
 pub mod cat;
 mod content_pipes;
 pub mod events;
+pub mod follow;
 pub mod get;
 mod get_select;
 pub mod jobs;

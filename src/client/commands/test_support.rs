@@ -21,6 +21,7 @@ use crate::client::engine::ClientEngine;
 use crate::client::events::ListWatcher;
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
+use crate::client::follow::Follows;
 use crate::client::shell::{self, command};
 use crate::client::ui::console::test_support::Sink;
 use crate::client::ui::console::{Console, OutputOptions};
@@ -304,6 +305,10 @@ impl Download for ScriptedServer {
         items.iter().map(|item| self.state().outcomes.get(&item.name).map(|outcome| outcome())).collect()
     }
 
+    fn remove_copy(&self, _: &FileName, _: &Cancelled) -> std::io::Result<bool> {
+        Ok(false)
+    }
+
     fn store(
         &self,
         _: &FileName,
@@ -354,6 +359,7 @@ impl TestClient {
             files,
             publications: uploads.publications().clone(),
             uploads,
+            follows: Follows::default(),
             watches: WatchRegistry::default(),
             downloader: Arc::new(server.clone()),
             jobs: Arc::default(),

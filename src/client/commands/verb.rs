@@ -9,6 +9,8 @@ pub enum Verb {
     /// Write a file to standard output.
     Cat,
     Events,
+    /// Fetch what matches whenever it changes.
+    Follow,
     Get,
     Help,
     /// List the active peers.
@@ -20,6 +22,7 @@ pub enum Verb {
     Pub,
     Sch,
     Stop,
+    Unfollow,
     Unp,
     Wait,
     Xit,
@@ -27,10 +30,11 @@ pub enum Verb {
 
 impl Verb {
     /// All, sorted by name.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Auth,
         Self::Cat,
         Self::Events,
+        Self::Follow,
         Self::Get,
         Self::Help,
         Self::Lap,
@@ -39,6 +43,7 @@ impl Verb {
         Self::Pub,
         Self::Sch,
         Self::Stop,
+        Self::Unfollow,
         Self::Unp,
         Self::Wait,
         Self::Xit,
@@ -85,6 +90,12 @@ impl Verb {
                 "report what happens, until Ctrl-C; also to these files; takes patterns",
                 "events *.pdf",
             ],
+            Self::Follow => [
+                "follow",
+                "follow [--mirror] [--from USERNAME] [FILENAME...]",
+                "download what matches whenever it changes; --mirror: remove what is gone; alone: list what is followed",
+                "follow --from vader photos/",
+            ],
             Self::Get => [
                 "get",
                 "get [--share | -o PATH] [--wait SECS] [-n] FILENAME...",
@@ -111,6 +122,9 @@ impl Verb {
                 "sch -l pdf",
             ],
             Self::Stop => ["stop", "stop", "end the client, also one that is reached by --attach", "stop"],
+            Self::Unfollow => {
+                ["unfollow", "unfollow FILENAME...", "download no longer what 'follow' does", "unfollow photos/"]
+            }
             Self::Unp => [
                 "unp",
                 "unp FILENAME... | unp --watch FOLDER",

@@ -1,6 +1,7 @@
 //! `pub --watch` and `unp --watch`: publishes a folder, and keeps it so in the background.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -9,10 +10,11 @@ use crossbeam_channel::{Receiver, bounded, never, select};
 use super::background::BackgroundContext;
 use super::publish::{hash, publish_keeping_audiences, request_failure, share_failure};
 use super::{CommandContext, Verb};
-use crate::client::cancel::is_cancelled;
+use crate::client::cancel::{Cancelled, is_cancelled};
 use crate::client::control::RequestError;
 use crate::client::exit_code::ExitCode;
 use crate::client::files::{PathArg, ShareError};
+use crate::client::jobs::JobKind;
 use crate::client::ui::message::{CommandResult, ItemFailure};
 use crate::client::watch::{Notification, Notifier, WatchCore, WatchedFolder};
 use crate::common::sync::lock;
@@ -31,6 +33,8 @@ pub fn start(context: &CommandContext, to: Vec<UserName>, argument: &PathArg) ->
         context.output.result(CommandResult::published(&[], vec![failure]));
         status
     };
+    let line = to.iter().fold("pub --watch".to_owned(), |line, user| format!("{line} --to {user}"));
+    let line = format!("{line} {}", argument.text);
     let audience = if to.is_empty() { Audience::Everyone } else { Audience::only(to) };
     if let Some(other) = context.watches.overlapping(path) {
         let why = format!("{}: {} is watched; 'unp --watch' ends that", shown(path), shown(&other));
@@ -58,11 +62,17 @@ pub fn start(context: &CommandContext, to: Vec<UserName>, argument: &PathArg) ->
                 let count = step.withdrawn;
                 context.output.info(format!("{}: withdrawn, since there is no such file: {count}", shown(path)));
             }
-            let background = BackgroundContext::of(context);
-            let state = Arc::clone(&background.state);
-            match threads::spawn("watch", move || watch.run(&background, &woken)) {
-                Ok(_) => {
-                    context.watches.add(path, move || state.close());
+            let started = context.jobs.begin(JobKind::Watch, line, false).map_err(io::Error::other).and_then(|job| {
+                let (background, shown) = (BackgroundContext::of(context, &job), Arc::clone(job.job()));
+                threads::spawn("watch", move || {
+                    watch.run(&background, &woken, &job.cancelled());
+                    job.end(ExitCode::Success);
+                })?;
+                context.watches.add(path, &shown);
+                Ok(())
+            });
+            match started {
+                Ok(()) => {
                     let until = "watched until 'unp --watch' or the end of the client";
                     context.output.info(format!("{}: {until}", shown(path)));
                 }
@@ -158,8 +168,7 @@ impl FolderWatch {
     }
 
     /// Until it is cancelled, or the user has logged out.
-    fn run(mut self, background: &BackgroundContext, woken: &Receiver<()>) {
-        let cancelled = background.state.cancelled();
+    fn run(mut self, background: &BackgroundContext, woken: &Receiver<()>, cancelled: &Cancelled) {
         let Some(user) = background.upgrade().and_then(|context| context.session.user()) else { return };
         loop {
             let due = lock(&self.core).poll_timeout();
@@ -182,7 +191,7 @@ impl FolderWatch {
                 Some(RequestError::NotAuthenticated) => return self.end(&context),
                 Some(error) => context.output.error(format!("{}: {error}", shown(&self.folder.path))),
             }
-            if is_cancelled(&cancelled) {
+            if is_cancelled(cancelled) {
                 return;
             }
         }
@@ -190,7 +199,6 @@ impl FolderWatch {
 
     fn end(&self, context: &CommandContext) {
         context.output.info(format!("{}: no longer watched, since you are logged out", shown(&self.folder.path)));
-        context.watches.stop(&self.folder.path);
     }
 
     /// Examines what is due, and does what follows. `is_first`: names that cannot be published are reported.

@@ -220,7 +220,9 @@ fn open_large(files: &FileOperations<'_>, file: FileId, outline: GroupHashes, ev
             // Downloads of one file that serve each other should not all begin with the same group.
             let start_group = match files.options.save_as {
                 SaveAs::Unnamed => 0, // it is read in order meanwhile
-                SaveAs::OwnName | SaveAs::Name(_) => rand::random::<u32>() % incomplete.outline().groups().len() as u32,
+                SaveAs::OwnName | SaveAs::Name(_) | SaveAs::Followed(_) => {
+                    rand::random::<u32>() % incomplete.outline().groups().len() as u32
+                }
             };
             let opened = OpenedFile { incomplete: incomplete.clone(), candidates: candidates.clone(), start_group };
             if report(FileEvent::Opened(opened)).is_continue()

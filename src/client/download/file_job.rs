@@ -13,7 +13,7 @@ use super::incomplete_file::IncompleteFile;
 use super::partial_file::PartialFile;
 use super::replaced_file::{ReplacedFile, make_private};
 use super::scheduler::FileId;
-use super::target::{Finalized, TargetDir, TargetState, split_parent, target_state_in};
+use super::target::{Finalized, TargetDir, TargetState, has_content, split_parent, target_state_in};
 use super::{Cancelled, DownloadError, DownloadOptions, DownloadOutcome, OnExists, SaveAs, is_cancelled};
 use crate::client::files::{Fetched, FetchedFiles};
 use crate::common::chunk_tree::GroupHashes;
@@ -212,14 +212,29 @@ impl<'a> FileOperations<'a> {
             return DownloadOutcome::Unnamed(partial.file().clone());
         }
         let (target, content) = (self.target(file), &self.jobs[file].item.content);
-        let record = &|name: &FileName| self.fetched.record(name, Fetched { hash: content.hash, owner: None });
+        let (policy, owner) = match &self.options.save_as {
+            SaveAs::Followed(owner) => match self.policy_for_copy(target, partial) {
+                Ok(policy) => (policy, Some(owner.clone())),
+                Err(error) => return DownloadOutcome::Failed(error.into()),
+            },
+            _ => (self.options.on_exists, None),
+        };
+        let record = &|name: &FileName| self.fetched.record(name, Fetched { hash: content.hash, owner: owner.clone() });
         let saved = partial.set_mtime(content.mtime_ms);
-        let saved = saved.and_then(|()| save(self.target_dir, partial, target, self.options.on_exists, record));
+        let saved = saved.and_then(|()| save(self.target_dir, partial, target, policy, record));
         let outcome = saved.and_then(|finalized| match finalized {
             Finalized::Saved(name) => Ok(DownloadOutcome::Saved { name }),
             Finalized::Exists => self.on_target_exists(file, partial),
         });
         outcome.unwrap_or_else(|error| DownloadOutcome::Failed(error.into()))
+    }
+
+    /// Replaces the copy that was fetched before, and nothing else.
+    fn policy_for_copy(&self, target: &FileName, partial: &PartialFile) -> io::Result<OnExists> {
+        let Some(recorded) = self.fetched.get(target) else { return Ok(OnExists::Error) };
+        let (folder, leaf) = (partial.folder(), split_parent(target).1);
+        let is_copy = has_content(folder, leaf, recorded.hash, &|| is_cancelled(self.cancelled))?;
+        Ok(if is_copy { OnExists::Overwrite } else { OnExists::Error })
     }
 
     /// The target was created by another program meanwhile.

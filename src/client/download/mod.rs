@@ -87,6 +87,9 @@ pub enum SaveAs {
     OwnName,
     /// Another name; the request is for one file.
     Name(FileName),
+    /// Its own name, which belongs to this user. A file that is there is replaced only while it is what was fetched from
+    /// that user before.
+    Followed(UserName),
     /// None: the content goes to a file without a name in the shared folder, which disappears with its last handle.
     Unnamed,
 }
@@ -105,7 +108,7 @@ impl DownloadOptions {
     fn target<'a>(&'a self, item: &'a NamedContent) -> &'a FileName {
         match &self.save_as {
             SaveAs::Name(name) => name,
-            SaveAs::OwnName | SaveAs::Unnamed => &item.name,
+            SaveAs::OwnName | SaveAs::Followed(_) | SaveAs::Unnamed => &item.name,
         }
     }
 }
@@ -274,6 +277,9 @@ pub trait Download: Send + Sync {
         cancelled: &Cancelled,
     ) -> Vec<Option<DownloadOutcome>>;
 
+    /// Removes the file of this name if it is what was fetched under it, and forgets that. Returns whether it was.
+    fn remove_copy(&self, name: &FileName, cancelled: &Cancelled) -> io::Result<bool>;
+
     /// Saves what `input` yields under `name`, all or nothing. `None` if the file exists and the policy is
     /// [`OnExists::Skip`]; then, and if the policy refuses, nothing is read. Fails with [`DownloadError::Interrupted`] when
     /// `cancelled` disconnects between two reads.
@@ -336,6 +342,18 @@ impl Download for Downloader {
     ) -> Vec<Option<DownloadOutcome>> {
         let request = self.request(items, options, cancelled);
         items.iter().map(|item| request.check_target(item)).collect()
+    }
+
+    fn remove_copy(&self, name: &FileName, cancelled: &Cancelled) -> io::Result<bool> {
+        let Some(recorded) = self.fetched.get(name) else { return Ok(false) };
+        self.target_dir.clear_cache();
+        let (folder, leaf) = (self.target_dir.open_parent(name)?, target::split_parent(name).1);
+        let is_copy = target::has_content(&folder, leaf, recorded.hash, &|| is_cancelled(cancelled))?;
+        if is_copy {
+            rustix::fs::unlinkat(&folder, leaf, rustix::fs::AtFlags::empty())?;
+            self.fetched.forget(name);
+        }
+        Ok(is_copy)
     }
 
     fn store(

@@ -19,7 +19,7 @@ use crate::client::files::{FileIdentity, HashError, Rename, SharedDir, hash_file
 use crate::common::chunk_tree::group_count;
 use crate::common::limits::{FILE_COMPONENT_MAX_BYTES, FILE_NAME_MAX_BYTES};
 use crate::common::sync::lock;
-use crate::common::types::{Content, FileName};
+use crate::common::types::{Content, ContentHash, FileName};
 
 /// Folders held open, so that the part files in one share a descriptor.
 const OPEN_DIRS_MAX: usize = 64;
@@ -231,6 +231,22 @@ pub(super) fn target_state_in(
         Err(HashError::Interrupted) => Err(io::ErrorKind::Interrupted.into()),
         Err(HashError::Io(error)) => Err(error),
     }
+}
+
+/// Whether a name of an open folder is that of a file with this content, of any size.
+pub(super) fn has_content(
+    folder: &OwnedFd,
+    leaf: &str,
+    hash: ContentHash,
+    interrupted: &(dyn Fn() -> bool + Sync),
+) -> io::Result<bool> {
+    let size = match rustix::fs::statat(folder, leaf, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => u64::try_from(stat.st_size).unwrap_or(0),
+        Err(Errno::NOENT) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    let content = Content { hash, size, mtime_ms: 0 };
+    Ok(target_state_in(folder, leaf, &content, interrupted)? == TargetState::Identical)
 }
 
 #[cfg(test)]

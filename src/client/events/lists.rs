@@ -51,10 +51,10 @@ struct SharedList {
 
 /// What is known of a list.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct ListSnapshot {
+pub struct ListSnapshot {
     /// Counts the logins: of another user, or of this one after a logout, nothing is known.
-    pub(super) login: u64,
-    pub(super) entries: BTreeSet<ListEntry>,
+    pub login: u64,
+    pub entries: BTreeSet<ListEntry>,
 }
 
 /// The lists to ask for, by key.
@@ -68,7 +68,7 @@ struct ListSignals {
 }
 
 /// One reader of a list.
-pub(super) struct ListReader {
+pub struct ListReader {
     watcher: Arc<ListWatcher>,
     list: u64,
     reader: u64,
@@ -82,7 +82,7 @@ impl ListWatcher {
     }
 
     /// Adds a reader of a list, which is woken by `wake` whenever [`ListReader::snapshot`] has changed.
-    pub(super) fn reader(self: &Arc<Self>, list: &WatchedList, wake: Sender<()>) -> Result<ListReader, RequestError> {
+    pub fn reader(self: &Arc<Self>, list: &WatchedList, wake: Sender<()>) -> Result<ListReader, RequestError> {
         let mut lists = lock(&self.lists);
         if !lists.has_thread {
             let (watcher, pending, woken) =
@@ -154,7 +154,7 @@ impl ListWatcher {
 }
 
 impl ListReader {
-    pub(super) fn snapshot(&self) -> Arc<ListSnapshot> {
+    pub fn snapshot(&self) -> Arc<ListSnapshot> {
         let lists = lock(&self.watcher.lists);
         lists.by_key.get(&self.list).map(|shared| Arc::clone(&shared.snapshot)).unwrap_or_default()
     }

@@ -16,5 +16,5 @@ mod stream;
 pub use self::bus::EventBus;
 pub use self::kind::EventKind;
 pub use self::known::{ListDifference, ListEntry, difference, merge};
-pub use self::lists::ListWatcher;
+pub use self::lists::{ListReader, ListWatcher};
 pub use self::stream::{EventStream, Streamed};

@@ -56,6 +56,17 @@ pub enum Command {
         #[arg(value_parser = path_parser())]
         files: Vec<PathArg>,
     },
+    /// Fetches what matches whenever it changes; without a pattern, lists what is followed.
+    Follow {
+        /// Remove what was fetched and is gone.
+        #[arg(long)]
+        mirror: bool,
+        /// Only what this user shares.
+        #[arg(long, allow_hyphen_values = true, value_parser = user_parser())]
+        from: Option<UserName>,
+        #[arg(value_parser = path_parser())]
+        files: Vec<PathArg>,
+    },
     Get {
         #[arg(long, conflicts_with = "output")]
         share: bool,
@@ -119,6 +130,10 @@ pub enum Command {
         substring: String,
     },
     Stop,
+    Unfollow {
+        #[arg(required = true, value_parser = path_parser())]
+        files: Vec<PathArg>,
+    },
     Unp {
         /// Watch the folder no longer.
         #[arg(long)]
@@ -174,6 +189,7 @@ impl Command {
             Self::Auth { .. } => Verb::Auth,
             Self::Cat { .. } => Verb::Cat,
             Self::Events { .. } => Verb::Events,
+            Self::Follow { .. } => Verb::Follow,
             Self::Get { .. } => Verb::Get,
             Self::Help { .. } => Verb::Help,
             Self::Job { command, .. } => command.verb(),
@@ -183,6 +199,7 @@ impl Command {
             Self::Pub { .. } => Verb::Pub,
             Self::Sch { .. } => Verb::Sch,
             Self::Stop => Verb::Stop,
+            Self::Unfollow { .. } => Verb::Unfollow,
             Self::Unp { .. } => Verb::Unp,
             Self::Wait { .. } => Verb::Wait,
             Self::Xit => Verb::Xit,

@@ -80,7 +80,7 @@ impl LineCompleter for EngineCompleter {
             Some(Verb::Ls) => self.peers(&engine.server, word),
             Some(Verb::Pub) => local_entries(&engine.files, &word),
             Some(Verb::Unp) => to_strings(&engine.publications.names_with_prefix(&word, CANDIDATES_MAX)),
-            Some(Verb::Cat | Verb::Events | Verb::Get) => self.remote_names(&engine.server, word),
+            Some(Verb::Cat | Verb::Events | Verb::Follow | Verb::Get) => self.remote_names(&engine.server, word),
             _ => Vec::new(),
         };
         (start, names.iter().map(|name| to_argument(name)).collect())

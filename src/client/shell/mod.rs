@@ -16,10 +16,11 @@ use std::fmt::Display;
 use std::slice;
 use std::sync::Arc;
 
+use crate::client::commands::follow::FollowOptions;
 use crate::client::commands::get::{self, GetOptions};
 use crate::client::commands::{
-    CommandContext, CommandState, Verb, auth, cat, events, help_page, help_text, jobs, lists, publish, search, wait,
-    watch,
+    CommandContext, CommandState, Verb, auth, cat, events, follow, help_page, help_text, jobs, lists, publish, search,
+    wait, watch,
 };
 use crate::client::download::SaveAs;
 use crate::client::exit_code::ExitCode;
@@ -197,6 +198,7 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
             cat::run(context, &file)
         }
         Command::Events { files } => events::run(context, &files),
+        Command::Follow { mirror, from, files } => follow::start(context, &files, &FollowOptions { mirror, from }),
         Command::Get { files, share, dry_run, output, wait } => {
             if let Some(timeout) = wait {
                 wait::for_files(context, &files, timeout);
@@ -218,6 +220,7 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
         Command::Pub { to, files, watch: true, .. } => watch::start(context, to, &files[0]),
         Command::Pub { to, files, .. } => publish::publish(context, to, &files),
         Command::Sch { substring, ignore_case, long } => search::run(context, substring, ignore_case, long),
+        Command::Unfollow { files } => follow::stop(context, &files),
         Command::Unp { files, watch: true } => watch::stop(context, &files[0]),
         Command::Unp { files, watch: false } => publish::unpublish(context, &files),
         Command::Wait { target } => {

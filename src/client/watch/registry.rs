@@ -1,52 +1,57 @@
-//! Which folders of the client are watched. All watches end with it.
+//! Which folders of the client are watched, by which job.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::survey::is_beneath;
+use crate::client::jobs::Job;
 use crate::common::sync::lock;
 
 /// See the [module](self). Paths are relative to the shared folder, which is the empty path.
-#[derive(Default)]
-pub struct WatchRegistry(Mutex<BTreeMap<String, RunningWatch>>);
-
-/// Ends its watch when it is dropped.
-struct RunningWatch(Box<dyn Fn() + Send>);
-
-impl Drop for RunningWatch {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
+#[derive(Debug, Default)]
+pub struct WatchRegistry(Mutex<BTreeMap<String, Arc<Job>>>);
 
 impl WatchRegistry {
-    /// A folder is watched from now on until `end` is called. A watch of the same folder ends.
-    pub fn add(&self, path: &str, end: impl Fn() + Send + 'static) {
-        let replaced = lock(&self.0).insert(path.into(), RunningWatch(Box::new(end)));
-        drop(replaced);
+    /// This job watches the folder. Another watch of it ends.
+    pub fn add(&self, path: &str, job: &Arc<Job>) {
+        if let Some(replaced) = lock(&self.0).insert(path.into(), Arc::clone(job)) {
+            replaced.cancel();
+        }
     }
 
     /// Ends the watch of this folder. Returns whether there was one.
     pub fn stop(&self, path: &str) -> bool {
-        let stopped = lock(&self.0).remove(path);
-        stopped.is_some()
+        lock(&self.0).remove(path).is_some_and(|job| {
+            job.cancel();
+            !job.has_ended()
+        })
     }
 
     /// Another watched folder that this one is in, or that is in it.
     pub fn overlapping(&self, path: &str) -> Option<String> {
+        let mut watched = lock(&self.0);
+        watched.retain(|_, job| !job.has_ended());
         let is_other = |other: &&String| *other != path && (is_beneath(path, other) || is_beneath(other, path));
-        lock(&self.0).keys().find(is_other).cloned()
+        watched.keys().find(is_other).cloned()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::cancel::is_cancelled;
+    use crate::client::exit_code::ExitCode;
+    use crate::client::jobs::{JobKind, Jobs};
 
     #[test]
     fn no_folder_is_watched_twice_nor_within_another() {
         let watches = WatchRegistry::default();
-        watches.add("a/b", || ());
+        let jobs = Arc::<Jobs>::default();
+        let begin = || jobs.begin(JobKind::Watch, String::new(), false).unwrap();
+        let [first, second] = [begin(), begin()];
+        watches.add("a/b", first.job());
+        watches.add("a/b", second.job());
+        assert!(is_cancelled(&first.cancelled()) && !is_cancelled(&second.cancelled()));
         assert_eq!(watches.overlapping("a").as_deref(), Some("a/b"));
         assert_eq!(watches.overlapping("").as_deref(), Some("a/b"));
         assert_eq!(watches.overlapping("a/b/c").as_deref(), Some("a/b"));
@@ -55,6 +60,9 @@ mod tests {
             [None, None, None]
         );
         assert!(watches.stop("a/b") && !watches.stop("a/b"));
-        assert_eq!(watches.overlapping("a"), None);
+        assert!(is_cancelled(&second.cancelled()));
+        watches.add("c", second.job());
+        second.end(ExitCode::Success);
+        assert_eq!(watches.overlapping("c/d"), None);
     }
 }

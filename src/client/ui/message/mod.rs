@@ -4,6 +4,7 @@
 
 mod common;
 mod event;
+mod follow;
 mod jobs;
 mod lists;
 mod result;
@@ -18,6 +19,7 @@ use crate::common::escape::escape_json_controls;
 
 pub use common::{False, ItemFailure, NameFailure, True};
 pub use event::{EventKind, EventMessage};
+pub use follow::{FollowResult, UnfollowResult};
 pub use jobs::JobStarted;
 pub use lists::{
     AvailableFile, FoundFiles, OwnFile, OwnFileState, PeerDetails, PeerFiles, PeerList, PublishedList, SharedFile,

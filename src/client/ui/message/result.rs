@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::common::{False, ItemFailure, NameFailure, True};
+use super::follow::{FollowResult, UnfollowResult};
 use super::jobs::JobStarted;
 use super::lists::{AvailableFile, FoundFiles, PeerFiles, PeerList, PublishedList};
 use crate::client::exit_code::ExitCode;
@@ -20,6 +21,7 @@ pub const NOT_AUTHENTICATED: &str = "Please authenticate first";
 #[serde(tag = "command", rename_all = "lowercase")]
 pub enum CommandResult {
     Auth(AuthResult),
+    Follow(FollowResult),
     Get(GetResult),
     Help(HelpResult),
     Job(JobStarted),
@@ -28,6 +30,7 @@ pub enum CommandResult {
     Ls(PeerFiles),
     Pub(PublishResult),
     Sch(FoundFiles),
+    Unfollow(UnfollowResult),
     Unp(UnpublishResult),
     Wait(WaitResult),
     Xit(XitResult),

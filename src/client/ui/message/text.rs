@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::common::ItemFailure;
+use super::follow::FollowResult;
 use super::jobs::JobStarted;
 use super::lists::{AvailableFile, FoundFiles, OwnFile, OwnFileState, PeerFiles, PeerList, SharedFile};
 use super::result::{
@@ -10,6 +11,7 @@ use super::result::{
     UnpublishResult, WaitResult, WaitedFor,
 };
 use crate::client::exit_code::ExitCode;
+use crate::client::follow::Followed;
 use crate::client::ui::look::{Emphasis, Look};
 use crate::client::ui::units;
 use crate::common::escape::escape_controls;
@@ -81,6 +83,13 @@ impl CommandResult {
             }
             Self::Sch(FoundFiles::Contents { files, .. }) => {
                 list_block(files.iter().map(available_file), FOUND_TEXTS, look)
+            }
+            // Each file has a line when it is fetched.
+            Self::Follow(FollowResult::Started { .. }) | Self::Unfollow(_) => String::new(),
+            Self::Follow(FollowResult::Listed { follows, .. }) => {
+                let lines: Vec<String> = follows.iter().map(Followed::line).collect();
+                let rows = lines.iter().map(|line| vec![Cell::Text(line)]);
+                list_block(rows, ["Nothing followed", "pattern followed", "patterns followed"], look)
             }
             Self::Get(GetResult::Saved { saved, .. }) => {
                 format!("{} downloaded successfully\n", escape_controls(saved))

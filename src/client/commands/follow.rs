@@ -1,0 +1,364 @@
+//! `follow` and `unfollow`: fetches in the background what matches, whenever it changes.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded, never, select};
+
+use super::background::BackgroundContext;
+use super::events::to_pattern;
+use super::get::report_notes;
+use super::{CommandContext, Verb};
+use crate::client::cancel::{Cancelled, is_cancelled};
+use crate::client::control::{RequestError, WatchedList};
+use crate::client::download::{DownloadOptions, DownloadOutcome, DownloadReport, OnExists, SaveAs, SourceDiscovery};
+use crate::client::events::{ListEntry, ListReader};
+use crate::client::exit_code::ExitCode;
+use crate::client::files::{Fetched, FileKind, PathArg, Pattern, ShareError};
+use crate::client::follow::{FollowAction, FollowOffer, Followed, LocalFile, decide};
+use crate::client::jobs::JobKind;
+use crate::client::ui::message::{CommandResult, FollowResult, GetResult, ItemFailure, True, UnfollowResult};
+use crate::common::threads;
+use crate::common::types::{Content, ContentHash, ContentRef, FileName, NamedContent, UserName};
+
+/// What could not be fetched is tried again after this time, and then after twice the time before.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// The first failures may be those of a file that has just changed and is published again.
+const FAILURES_UNTIL_NOTE: u32 = 3;
+
+/// How `follow` treats what matches.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FollowOptions {
+    /// Remove what was fetched and is gone.
+    pub mirror: bool,
+    /// The only user who is followed.
+    pub from: Option<UserName>,
+}
+
+/// Follows each pattern; without one, lists what is followed.
+pub fn start(context: &CommandContext, arguments: &[PathArg], options: &FollowOptions) -> ExitCode {
+    let mut patterns = Vec::new();
+    for argument in arguments {
+        match to_pattern(argument).filter(Pattern::is_within_limits) {
+            Some(pattern) => patterns.push((argument.text.clone(), pattern)),
+            None => {
+                let why = format!("{}: no name, or a pattern with too many wildcards", argument.text);
+                return context.report_error(Verb::Follow.name(), ExitCode::Usage, why);
+            }
+        }
+    }
+    let mut started = Vec::new();
+    for (text, pattern) in patterns {
+        match start_one(context, text, pattern, options) {
+            Ok(followed) => started.push(followed),
+            Err((error, code)) => return context.report_error(Verb::Follow.name(), code, error),
+        }
+    }
+    let result = match arguments {
+        [] => FollowResult::Listed { ok: True, follows: context.follows.all() },
+        _ => FollowResult::Started { ok: True, started },
+    };
+    context.output.result(CommandResult::Follow(result));
+    ExitCode::Success
+}
+
+fn start_one(
+    context: &CommandContext,
+    text: String,
+    pattern: Pattern,
+    options: &FollowOptions,
+) -> Result<Followed, (String, ExitCode)> {
+    let (wake, woken) = bounded(1);
+    let peers = options.mirror.then_some(WatchedList::Peers);
+    let lists = [WatchedList::Files(pattern.clone())].into_iter().chain(peers);
+    let lists = lists.map(|list| context.lists.reader(&list, wake.clone())).collect::<Result<Vec<_>, _>>();
+    let lists = lists.map_err(|error| (error.to_string(), ExitCode::from(&error)))?;
+    let FollowOptions { mirror, from } = options.clone();
+    let followed = Followed { pattern: text, mirror, from: from.as_ref().map(ToString::to_string) };
+    let job = context.jobs.begin(JobKind::Follow, followed.line(), false);
+    let job = job.map_err(|error| (error.to_string(), ExitCode::Internal))?;
+    let (background, shown) = (BackgroundContext::of(context, &job), Arc::clone(job.job()));
+    let follow = Follow {
+        pattern,
+        mirror,
+        from,
+        lists,
+        settled: BTreeMap::new(),
+        noted: BTreeSet::new(),
+        failed: BTreeMap::new(),
+        retry: RETRY,
+    };
+    let run = move || {
+        follow.run(&background, &woken, &job.cancelled());
+        job.end(ExitCode::Success);
+    };
+    threads::spawn("follow", run).map_err(|error: io::Error| (error.to_string(), ExitCode::Internal))?;
+    context.follows.add(followed.clone(), &shown);
+    Ok(followed)
+}
+
+/// Ends what `follow` has begun with these patterns.
+pub fn stop(context: &CommandContext, arguments: &[PathArg]) -> ExitCode {
+    let (mut unfollowed, mut failed) = (Vec::new(), Vec::new());
+    for PathArg { text, .. } in arguments {
+        if context.follows.stop(text) {
+            unfollowed.push(text.clone());
+        } else {
+            let error = format!("{text}: is not followed");
+            failed.push(ItemFailure { name: text.clone(), error, code: ExitCode::NotFound });
+        }
+    }
+    let code = context.report_failures(&failed);
+    context.output.result(CommandResult::Unfollow(UnfollowResult { ok: code.is_success(), unfollowed, failed, code }));
+    code
+}
+
+/// The contents of a name in a list.
+type Contents = BTreeSet<(ContentHash, u64)>;
+
+/// One pattern that is followed.
+struct Follow {
+    pattern: Pattern,
+    mirror: bool,
+    from: Option<UserName>,
+    lists: Vec<ListReader>,
+    /// The contents of names for which nothing is left to do.
+    settled: BTreeMap<FileName, Contents>,
+    /// Files of the user that were left alone, with a note.
+    noted: BTreeSet<FileName>,
+    /// How often names could not be fetched.
+    failed: BTreeMap<FileName, u32>,
+    retry: Duration,
+}
+
+impl Follow {
+    /// Until it is cancelled, or the user has logged out.
+    fn run(mut self, background: &BackgroundContext, woken: &Receiver<()>, cancelled: &Cancelled) {
+        let Some(user) = background.upgrade().and_then(|context| context.session.user()) else { return };
+        let mut timeout = never();
+        loop {
+            select! {
+                recv(cancelled) -> _ => return,
+                recv(woken) -> _ => {}
+                recv(timeout) -> _ => {}
+            }
+            let Some(context) = background.upgrade() else { return };
+            if context.session.user().as_ref() != Some(&user) {
+                return context.output.info("nothing is followed any more, since you are logged out");
+            }
+            let is_done = self.step(&context, cancelled).unwrap_or_else(|error| {
+                log::debug!("follow: {error}");
+                false
+            });
+            if is_cancelled(cancelled) {
+                return;
+            }
+            timeout = if is_done { never() } else { crossbeam_channel::after(self.retry) };
+            self.retry = if is_done { RETRY } else { (self.retry * 2).min(RETRY_MAX) };
+        }
+    }
+
+    /// Compares what is published with what is here, and does what follows. Returns whether nothing is left to do.
+    fn step(&mut self, context: &CommandContext, cancelled: &Cancelled) -> Result<bool, RequestError> {
+        let snapshot = self.lists[0].snapshot();
+        let mut published: BTreeMap<FileName, Contents> = BTreeMap::new();
+        for entry in &snapshot.entries {
+            if let ListEntry::File { name, hash, size } = entry {
+                published.entry(name.clone()).or_default().insert((*hash, *size));
+            }
+        }
+        let fetched = context.files.fetched();
+        let is_mine = |(name, recorded): &(FileName, Fetched)| {
+            self.pattern.matches(name) && (self.from.is_none() || self.from == recorded.owner)
+        };
+        let recorded: BTreeMap<FileName, Fetched> =
+            if self.mirror { fetched.owned().into_iter().filter(is_mine).collect() } else { BTreeMap::new() };
+        let unpublished = recorded.keys().filter(|name| !published.contains_key(*name)).cloned().collect::<Vec<_>>();
+        self.settled.retain(|name, _| published.contains_key(name));
+        let changed: Vec<(FileName, Contents)> =
+            published.into_iter().filter(|(name, contents)| self.settled.get(name) != Some(contents)).collect();
+        let offers = offers_of(context, &changed)?;
+        let mut orphans: BTreeMap<UserName, Vec<FileName>> = BTreeMap::new();
+        let mut wanted: BTreeMap<UserName, Vec<NamedContent>> = BTreeMap::new();
+        for ((name, contents), offers) in changed.iter().zip(offers) {
+            let recorded = fetched.get(name);
+            match decide(recorded.as_ref(), self.from.as_ref(), local_file(context, name), &offers) {
+                FollowAction::Nothing => drop(self.settled.insert(name.clone(), contents.clone())),
+                FollowAction::Orphan(owner) => {
+                    // Another user may publish it for long: the owner is asked for whenever the list changes.
+                    orphans.entry(owner).or_default().push(name.clone());
+                }
+                FollowAction::LeaveAlone => {
+                    self.settled.insert(name.clone(), contents.clone());
+                    if self.noted.insert(name.clone()) {
+                        context.output.info(format!("{name}: left alone, since this file was not fetched by 'follow'"));
+                    }
+                }
+                FollowAction::Fetch { content, owner } => {
+                    wanted.entry(owner).or_default().push(NamedContent { name: name.clone(), content });
+                }
+            }
+        }
+        let mut is_done = true;
+        let contents: BTreeMap<&FileName, &Contents> =
+            changed.iter().map(|(name, contents)| (name, contents)).collect();
+        for (owner, mut items) in wanted {
+            is_done &= complete(context, &mut items)?;
+            for name in fetch(context, owner, &items, cancelled, &mut self.failed, &mut is_done) {
+                self.settled.insert(name.clone(), contents[&name].clone());
+                self.noted.remove(&name);
+            }
+        }
+        if self.mirror {
+            for name in unpublished {
+                if let Some(owner) = recorded[&name].owner.clone() {
+                    orphans.entry(owner).or_default().push(name);
+                }
+            }
+            is_done &= remove_orphans(context, orphans, cancelled)?;
+        }
+        Ok(is_done)
+    }
+}
+
+/// Who publishes which contents of these names; the contents that most publish come first.
+fn offers_of(context: &CommandContext, names: &[(FileName, Contents)]) -> Result<Vec<Vec<FollowOffer>>, RequestError> {
+    let refs = names.iter().flat_map(|(name, contents)| {
+        contents.iter().map(|(hash, size)| ContentRef { name: name.clone(), hash: *hash, size: *size })
+    });
+    let refs: Vec<ContentRef> = refs.collect();
+    let mut owners = vec![Vec::new(); refs.len()];
+    for offer in context.server.find_sources(&refs, &[], usize::MAX)? {
+        offer.files.iter().for_each(|&file| owners[file].push(offer.user.clone()));
+    }
+    let mut owners = owners.into_iter();
+    let offers = names.iter().map(|(_, contents)| {
+        let offer = |(hash, size): &(ContentHash, u64)| FollowOffer {
+            content: Content { hash: *hash, size: *size, mtime_ms: 0 },
+            owners: owners.next().unwrap_or_default(),
+        };
+        let mut offers: Vec<FollowOffer> = contents.iter().map(offer).collect();
+        offers.sort_by_key(|offer| std::cmp::Reverse(offer.owners.len()));
+        offers
+    });
+    Ok(offers.collect())
+}
+
+/// Adds the times of modification. What is not published any more is dropped. Returns whether nothing is.
+fn complete(context: &CommandContext, items: &mut Vec<NamedContent>) -> Result<bool, RequestError> {
+    let names: Vec<FileName> = items.iter().map(|item| item.name.clone()).collect();
+    let mut published = context.server.resolve_many(&names)?.into_iter();
+    items.retain_mut(|NamedContent { content, .. }| {
+        let contents = published.next().unwrap_or_default();
+        let is_same = |other: &Content| (other.hash, other.size) == (content.hash, content.size);
+        let same = contents.iter().map(|entry| entry.content).find(is_same);
+        same.map(|same| *content = same).is_some()
+    });
+    Ok(items.len() == names.len())
+}
+
+fn local_file(context: &CommandContext, name: &FileName) -> LocalFile {
+    match context.files.dir().identify(name.as_str()) {
+        Err(ShareError::Missing(_)) => LocalFile::Missing,
+        Ok((FileKind::File, _)) => match context.files.hash(name, &mut |_| std::ops::ControlFlow::Continue(())) {
+            Ok(file) => LocalFile::Content(file.content.hash),
+            Err(_) => LocalFile::Other,
+        },
+        _ => LocalFile::Other,
+    }
+}
+
+/// Fetches what belongs to a user. Returns what is here then.
+fn fetch(
+    context: &CommandContext,
+    owner: UserName,
+    items: &[NamedContent],
+    cancelled: &Cancelled,
+    failed: &mut BTreeMap<FileName, u32>,
+    is_done: &mut bool,
+) -> Vec<FileName> {
+    let options =
+        DownloadOptions { on_exists: OnExists::Overwrite, retry_for: Duration::ZERO, save_as: SaveAs::Followed(owner) };
+    let (started, sources) = (clock(), RefCell::new(vec![BTreeSet::new(); items.len()]));
+    let outcomes = RefCell::new(Vec::new());
+    context.downloader.fetch(items, &options, cancelled, &|report| {
+        if !matches!(report, DownloadReport::SourceDropped { .. }) {
+            report_notes(context, items, &report);
+        }
+        match report {
+            DownloadReport::Delivered(index, user) => drop(sources.borrow_mut()[index].insert(user.to_string())),
+            DownloadReport::Finished(index, DownloadOutcome::Saved { name }) => {
+                let NamedContent { content, .. } = &items[index];
+                context.output.result(CommandResult::Get(GetResult::Saved {
+                    ok: True,
+                    name: name.to_string(),
+                    saved: name.to_string(),
+                    bytes: content.size,
+                    hash: content.hash.to_hex(),
+                    sources: sources.borrow()[index].iter().cloned().collect(),
+                    resumed_bytes: 0,
+                    elapsed_ms: clock().saturating_duration_since(started).as_millis() as u64,
+                }));
+                outcomes.borrow_mut().push((index, Ok(())));
+            }
+            DownloadReport::Finished(index, DownloadOutcome::Failed(error)) => {
+                outcomes.borrow_mut().push((index, Err(error)));
+            }
+            _ => {}
+        }
+    });
+    let mut fetched = Vec::new();
+    for (index, outcome) in outcomes.into_inner() {
+        let name = &items[index].name;
+        match outcome {
+            Ok(()) => {
+                failed.remove(name);
+                fetched.push(name.clone());
+            }
+            Err(error) => {
+                *is_done = false;
+                let failures = failed.entry(name.clone()).or_default();
+                *failures += 1;
+                if *failures == FAILURES_UNTIL_NOTE {
+                    context.output.error(format!("{name}: {error}"));
+                }
+            }
+        }
+    }
+    fetched
+}
+
+/// Removes copies whose owners are active and do not publish them any more. Returns whether nothing is left to do.
+fn remove_orphans(
+    context: &CommandContext,
+    orphans: BTreeMap<UserName, Vec<FileName>>,
+    cancelled: &Cancelled,
+) -> Result<bool, RequestError> {
+    let mut is_done = true;
+    for (owner, names) in orphans {
+        let shared = match context.server.shared(&owner) {
+            Ok(shared) => shared,
+            // When the owner comes back, the list of peers changes.
+            Err(RequestError::NotActive) => continue,
+            Err(error) => return Err(error),
+        };
+        let shared: BTreeSet<&FileName> = shared.iter().map(|entry| &entry.name).collect();
+        for name in names.iter().filter(|name| !shared.contains(name)) {
+            if let Err(error) = context.downloader.remove_copy(name, cancelled) {
+                let is_missing = error.kind() == io::ErrorKind::NotFound;
+                is_done &= is_missing;
+                log::debug!("{name}: {error}");
+            }
+        }
+    }
+    Ok(is_done)
+}
+
+#[expect(clippy::disallowed_methods, reason = "elapsed times are for the user alone")]
+fn clock() -> Instant {
+    Instant::now()
+}
