@@ -18,6 +18,7 @@ mod exit_status;
 mod follow;
 mod job_control;
 mod json;
+mod live_shares;
 mod logout;
 mod persistence;
 mod pipes;
