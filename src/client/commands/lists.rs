@@ -47,6 +47,7 @@ fn file_state(context: &CommandContext, publication: &OwnPublication) -> Option<
     match context.files.dir().open_file(name) {
         Ok((_, identity)) if identity.size != content.size => return Some(OwnFileState::Changed),
         Ok(_) => {}
+        Err(_) if context.uploads.serves_incomplete(name) => return Some(OwnFileState::Ok),
         Err(_) => return Some(OwnFileState::Missing),
     }
     let mut go_on = |_| if is_cancelled(&cancelled) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };

@@ -1,5 +1,6 @@
 use crate::client::commands::test_support::{TestClient, content, file, user};
 use crate::client::control::RequestError;
+use crate::client::download::IncompleteFile;
 use crate::client::exit_code::ExitCode;
 use crate::common::types::Audience;
 
@@ -91,6 +92,10 @@ fn a_published_file_is_compared_with_the_one_in_the_folder() {
         "same\t5\t60\trestricted\tok",
     ];
     assert_eq!(client.run("lpf -l"), ok(&format!("5 files published:\n{}\n", lines.join("\n"))));
+    let dir = tempfile::tempdir().unwrap();
+    client.context.uploads.serve_incomplete(&file("gone"), &IncompleteFile::example(dir.path()));
+    let (_, arriving, _) = client.run("lpf -l");
+    assert!(arriving.contains("gone\t5\t60\tall\tok\n"), "{arriving}");
     client.context.state.close();
     assert_eq!(client.run("lpf -l").0, ExitCode::Interrupted);
 }

@@ -28,7 +28,6 @@ use crate::client::shell::command::{Command, GetOutput, job_text, strip_ignore_p
 use crate::client::shell::input::Input;
 use crate::client::ui::message::{CommandId, CommandResult, HelpResult, True};
 use crate::client::ui::output::{CommandRun, Output};
-
 use crate::common::types::UserName;
 
 pub use completion::{Completion, EngineCompleter, LineCompleter};

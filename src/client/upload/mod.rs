@@ -34,7 +34,7 @@ use crate::client::events::EventBus;
 use crate::client::files::SharedFiles;
 use crate::client::publications::OwnPublications;
 use crate::common::crypto::Secret;
-use crate::common::sync::{lock, write};
+use crate::common::sync::{lock, read, write};
 use crate::common::ticket::{TicketError, TransferTicket};
 use crate::common::types::{ContentRef, FileName};
 
@@ -100,6 +100,11 @@ impl UploadService {
     /// Until [`register_downloaded`](Self::register_downloaded) or [`drop_incomplete`](Self::drop_incomplete).
     pub fn serve_incomplete(&self, name: &FileName, incomplete: &Arc<IncompleteFile>) {
         write(&self.incomplete).insert(name.clone(), incomplete.clone());
+    }
+
+    /// Whether a file is served that is being downloaded as `name`.
+    pub fn serves_incomplete(&self, name: &FileName) -> bool {
+        read(&self.incomplete).contains_key(name)
     }
 
     /// `name` is complete: this download was verified and renamed to it, and its times are set. It is served without being
