@@ -1,6 +1,6 @@
 //! The lines over a control socket. The running client begins with a [`Greeting`], the attached side answers with its
-//! [`SideOptions`] (or asks once for the completion of a line); then come the input lines of `--json` with ids, and [`CancelLine`]s, one way, and the lines of `--json`
-//! the other way.
+//! [`SideOptions`] (or asks once for the completion of a line); then come the input lines of `--json` with ids, and
+//! [`CancelLine`]s, one way, and the lines of `--json` the other way.
 
 use std::io::{self, BufRead, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;

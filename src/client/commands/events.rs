@@ -62,9 +62,7 @@ pub fn start(context: &CommandContext) -> io::Result<EventReporter> {
     let (reporting, ended) = bounded(0);
     threads::spawn("events", move || {
         report(&mut stream, &output, &cancelled);
-        for event in stream.take_rest() {
-            output.event(event.time, event.kind);
-        }
+        stream.take_rest().into_iter().for_each(|streamed| tell(&output, streamed));
         drop(reporting);
     })?;
     Ok(EventReporter { alive: Some(alive), ended })
@@ -72,15 +70,19 @@ pub fn start(context: &CommandContext) -> io::Result<EventReporter> {
 
 fn report(stream: &mut EventStream, output: &Output, cancelled: &Cancelled) -> ExitCode {
     while let Some(streamed) = stream.next(cancelled) {
-        match streamed {
-            Streamed::Event(event) => output.event(event.time, event.kind),
-            Streamed::Dropped(count) => output.info(format!("{count} events were dropped: their reader is too slow")),
-        }
+        tell(output, streamed);
         if output.has_ended() {
             return ExitCode::Success;
         }
     }
     ExitCode::Interrupted
+}
+
+fn tell(output: &Output, streamed: Streamed) {
+    match streamed {
+        Streamed::Event(event) => output.event(event.time, event.kind),
+        Streamed::Dropped(count) => output.info(format!("{count} events were dropped: their reader is too slow")),
+    }
 }
 
 pub(super) fn to_pattern(argument: &PathArg) -> Option<Pattern> {

@@ -66,10 +66,11 @@ impl EventStream {
     }
 
     /// What has happened already, without blocking.
-    pub fn take_rest(&mut self) -> Vec<TimedEvent> {
-        let mut rest = Vec::from(std::mem::take(&mut self.ready));
-        rest.extend(self.bus.events.try_iter().filter(|event| !self.is_listed(&event.kind)));
-        rest
+    pub fn take_rest(&mut self) -> Vec<Streamed> {
+        let mut events = Vec::from(std::mem::take(&mut self.ready));
+        events.extend(self.bus.events.try_iter().filter(|event| !self.is_listed(&event.kind)));
+        let dropped = Some(self.bus.take_dropped()).filter(|&dropped| dropped > 0);
+        events.into_iter().map(Streamed::Event).chain(dropped.map(Streamed::Dropped)).collect()
     }
 
     /// Whether the reader gets the event from its lists.

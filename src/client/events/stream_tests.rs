@@ -227,4 +227,6 @@ fn events_reach_every_reader_and_a_slow_one_learns_how_many_it_has_missed() {
         fixture.bus.publish(EventKind::Resynced { files });
     }
     assert_eq!(fixture.next(&mut first), ["904 dropped", "Resynced { files: 0 }"]);
+    let rest = second.take_rest();
+    assert_eq!((rest.len(), rest.last()), (4_097, Some(&Streamed::Dropped(904))), "without waiting");
 }
