@@ -8,33 +8,30 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
 
 use log::LevelFilter;
 use rustix::fs::FileType;
 
 use crate::client::attach::{AttachedSide, ControlSocket, SideOptions, SocketIdentity};
 use crate::client::cli::Options;
-use crate::client::commands::{CommandContext, CommandState, ContentPipes, LocalControl, Verb, events};
-use crate::client::control::{SessionControl, resolve};
+use crate::client::commands::{CommandContext, CommandState, ContentPipes, LocalControl, events, jobs};
+use crate::client::control::resolve;
 use crate::client::download::{DownloadOptions, SaveAs};
+use crate::client::ending::{AppEvent, ClientExit, ThisClient, print_goodbye, wait_for_exit};
 use crate::client::engine::{ClientEngine, EngineConfig, StartupError};
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::holds_password;
 use crate::client::shell::input::Input;
-use crate::client::shell::interrupt::{
-    InterruptState, ShutdownSignal, SignalAction, allow_suspension, block_suspension, watch_signals,
-};
+use crate::client::shell::interrupt::{InterruptState, allow_suspension, block_suspension, watch_signals};
 use crate::client::shell::{
     Completion, EngineCompleter, Script, Shell, ShellExit, log_in_at_startup, run_interactive, run_script,
 };
 use crate::client::ui::console::{Console, OutputOptions};
 use crate::client::ui::look::Look;
-use crate::client::ui::message::CommandResult;
 use crate::client::ui::observer::SessionObserver;
-use crate::client::ui::output::{CommandRun, MessageSink, Output};
+use crate::client::ui::output::{MessageSink, Output};
 use crate::client::ui::password::DefaultPasswordSource;
 use crate::client::ui::standard_stream::StandardStream;
 use crate::client::ui::terminal::PromptTerminal;
@@ -43,23 +40,8 @@ use crate::common::opaque::KeyStretching;
 use crate::common::signals::report_file_size_limit_as_error;
 use crate::common::threads;
 
-/// How long a cancelled command may take to end before the client exits without it.
-const STOP_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the client waits for a reader to accept `Goodbye!`.
-const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
-
 const PASSWORD_ARGUMENT_WARNING: &str = "other users of this machine can read the password in -c; safer are \
     -u with --password-file, the variable FILESHARE_PASSWORD, or the prompt";
-
-/// What ends the client or may end it.
-enum AppEvent {
-    Signal(ShutdownSignal),
-    /// All commands have run.
-    ShellExit(ShellExit),
-    LoggedOut,
-    /// `stop` in an attached side.
-    Stop,
-}
 
 /// What runs the commands.
 enum Runner {
@@ -115,9 +97,11 @@ fn run_with(
     } else {
         create_context(&options, &mode, &terminal, &output, &state, &sender)?
     };
-    let (session, control) = match &runner {
-        Runner::Local(context, control) => (Some(Arc::clone(&context.session)), Some(Arc::clone(control))),
-        Runner::Attached(_) => (None, None),
+    let client = match &runner {
+        Runner::Local(context, control) => {
+            Some(ThisClient { engine: Arc::clone(&context.engine), control: Arc::clone(control) })
+        }
+        Runner::Attached(_) => None,
     };
 
     let reporter = match &runner {
@@ -141,11 +125,9 @@ fn run_with(
         let _ = sender.send(AppEvent::ShellExit(exit));
     };
     threads::spawn("commands", commands).map_err(StartupError::System)?;
-    let ClientExit { code, goodbye } =
-        wait_for_exit(&app_events, &interrupts, session.as_deref(), control.as_deref(), &output);
-    close(control.as_deref());
-    if let Some(session) = session {
-        session.logout();
+    let ClientExit { code, goodbye } = wait_for_exit(&app_events, &interrupts, client.as_ref(), &output);
+    if let Some(client) = client {
+        client.end();
     }
     drop(reporter);
     if let Some(xit) = goodbye {
@@ -325,114 +307,22 @@ fn run_commands(
         }
         Runner::Attached(side) => (side.shell(options.json), Completion::new(side)),
     };
+    let is_script = script.is_some();
     let exit = match script {
         Some(script) => run_script(&shell, script),
         None => run_interactive(&shell, completion, console, interrupts, terminal, options.stay),
     };
-    if let Runner::Attached(side) = runner {
-        side.detach();
-    }
-    exit
-}
-
-/// How the client ends.
-struct ClientExit {
-    code: ExitCode,
-    /// Say goodbye, as the result of this `xit`.
-    goodbye: Option<CommandRun>,
-}
-
-impl ClientExit {
-    /// Leaves without a typed `xit`, as if there were one.
-    fn with_goodbye(code: ExitCode, output: &Output) -> Self {
-        Self { code, goodbye: Some(output.begin(None)) }
-    }
-}
-
-/// Waits until the shell has ended or a signal ends the client; with `--stay`, until a signal or a logout.
-fn wait_for_exit(
-    events: &Receiver<AppEvent>,
-    interrupts: &InterruptState,
-    session: Option<&dyn SessionControl>,
-    control: Option<&ControlSocket>,
-    output: &Output,
-) -> ClientExit {
-    loop {
-        // The commands' thread holds a sender until it has sent its last event.
-        match events.recv().unwrap_or(AppEvent::ShellExit(ShellExit::Leave(ExitCode::Internal))) {
-            AppEvent::ShellExit(ShellExit::Refused(code)) => return ClientExit { code, goodbye: None },
-            AppEvent::ShellExit(ShellExit::Leave(code)) => return ClientExit::with_goodbye(code, output),
-            AppEvent::ShellExit(ShellExit::Xit(code, run)) => return ClientExit { code, goodbye: Some(run) },
-            AppEvent::ShellExit(ShellExit::Stay) => return stay_online(events, interrupts, session, control, output),
-            AppEvent::LoggedOut => close(control),
-            AppEvent::Stop => {
-                let is_running = interrupts.stop();
-                if is_running {
-                    let _ = events.recv_timeout(STOP_TIMEOUT);
-                }
-                return ClientExit::with_goodbye(ExitCode::Success, output);
-            }
-            AppEvent::Signal(signal) => match interrupts.on_signal(signal) {
-                SignalAction::CancelCommand | SignalAction::Ignore => {}
-                SignalAction::Exit { is_running } => {
-                    if is_running {
-                        // The command ends, or a second signal comes: either ends the client.
-                        let _ = events.recv_timeout(STOP_TIMEOUT);
-                    }
-                    return ClientExit::with_goodbye(exit_code_for(signal), output);
-                }
-            },
+    match (exit, runner) {
+        (exit, Runner::Attached(side)) => {
+            side.detach();
+            exit
         }
-    }
-}
-
-/// Keeps the client online after its last command. Every signal ends it, and so does the end of the session.
-fn stay_online(
-    events: &Receiver<AppEvent>,
-    interrupts: &InterruptState,
-    session: Option<&dyn SessionControl>,
-    control: Option<&ControlSocket>,
-    output: &Output,
-) -> ClientExit {
-    while session.is_some_and(|session| session.user().is_some()) {
-        match events.recv() {
-            Ok(AppEvent::Signal(signal)) => {
-                interrupts.on_signal(signal);
-                return ClientExit::with_goodbye(exit_code_for(signal), output);
-            }
-            Ok(AppEvent::LoggedOut) => close(control),
-            Ok(AppEvent::Stop) => return ClientExit::with_goodbye(ExitCode::Success, output),
-            Ok(AppEvent::ShellExit(_)) | Err(_) => return ClientExit::with_goodbye(ExitCode::Internal, output),
+        (ShellExit::Leave(code), Runner::Local(context, _)) => {
+            let of_jobs = jobs::wait_at_end(context, is_script);
+            ShellExit::Leave(if is_script { code.first_failure(of_jobs) } else { code })
         }
+        (exit, Runner::Local(..)) => exit,
     }
-    output.error("not logged in: there is nothing to stay online for");
-    ClientExit::with_goodbye(ExitCode::NotAuthenticated, output)
-}
-
-fn close(control: Option<&ControlSocket>) {
-    if let Some(control) = control {
-        control.close();
-    }
-}
-
-fn exit_code_for(signal: ShutdownSignal) -> ExitCode {
-    match signal {
-        ShutdownSignal::Interrupt => ExitCode::Interrupted,
-        ShutdownSignal::Terminate => ExitCode::Terminated,
-        ShutdownSignal::Hangup => ExitCode::HungUp,
-    }
-}
-
-/// Prints on a thread of its own: a reader that does not read must not keep the client from ending.
-fn print_goodbye(output: &Output, xit: CommandRun) {
-    let output = output.clone();
-    let (done, printed) = channel();
-    threads::spawn_or_run("goodbye", move || {
-        output.of(&xit).result(CommandResult::goodbye());
-        output.end(xit, Verb::Xit.name(), ExitCode::Success);
-        let _ = done.send(());
-    });
-    let _ = printed.recv_timeout(GOODBYE_TIMEOUT);
 }
 
 fn log_to_stderr(verbosity: u8) -> io::Result<()> {

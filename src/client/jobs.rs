@@ -173,13 +173,12 @@ impl Job {
 
     /// Waits for its end: without limit if no timeout is given.
     pub fn wait(&self, timeout: Option<Duration>, cancelled: &Cancelled) -> JobWait {
+        if let Some(code) = self.code.get() {
+            return JobWait::Ended(*code);
+        }
         select! {
             recv(self.ended) -> _ => JobWait::Ended(self.code.get().copied().unwrap_or(ExitCode::Internal)),
-            recv(timeout.map_or_else(never, after)) -> _ => match self.code.get() {
-                // Both may be ready, with a timeout of 0 above all.
-                Some(code) => JobWait::Ended(*code),
-                None => JobWait::TimedOut,
-            },
+            recv(timeout.map_or_else(never, after)) -> _ => JobWait::TimedOut,
             recv(cancelled) -> _ => JobWait::Cancelled,
         }
     }

@@ -23,12 +23,12 @@ pub(crate) mod cli;
 pub(crate) mod commands;
 pub(crate) mod control;
 pub(crate) mod download;
+mod ending;
 pub(crate) mod engine;
 pub(crate) mod events;
 pub(crate) mod exit_code;
 #[expect(clippy::disallowed_methods, reason = "drivers: whether a hash can be stored depends on the clock")]
 pub(crate) mod files;
-#[allow(dead_code)]
 pub(crate) mod follow;
 pub(crate) mod jobs;
 pub(crate) mod publications;

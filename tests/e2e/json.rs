@@ -142,6 +142,11 @@ const COMMANDS: &[(&str, u8)] = &[
     ("wait peer vader 0", 0),
     ("wait file vader.bin 0", 0),
     ("wait gone vader 0", 124),
+    ("wait peer nobody &", 130),
+    ("cancel 1", 0),
+    ("cancel 1", 5),
+    ("jobs", 0),
+    ("jobs now", 2),
     ("follow", 0),
     ("follow --mirror --from vader nothing* nothing", 0),
     ("follow", 0),
@@ -185,7 +190,7 @@ fn every_line_of_every_command_is_a_message_of_the_schema() {
         assert_eq!(end.ok, code == 0);
         let id: CommandId = serde_json::from_str(id).expect("an id");
         assert!(!lines.results(&id).is_empty(), "{command} has a result");
-        let is_reasoned = code != 0 && command != "lap" && !command.starts_with("wait");
+        let is_reasoned = code != 0 && command != "lap" && (!command.starts_with("wait") || code == 130);
         assert_eq!(lines.has_reason(&id), is_reasoned, "{command}");
         seen.entry(word).or_default().insert(end.ok);
     }

@@ -17,6 +17,7 @@ mod events;
 mod exit_status;
 mod follow;
 mod job_control;
+mod jobs;
 mod json;
 mod live_shares;
 mod logout;

@@ -44,12 +44,12 @@ impl MessageSink for SocketSink {
         let _ = self.offer(message);
     }
 
-    fn offer(&self, message: Message) -> Result<(), Message> {
+    fn offer(&self, message: Message) -> Option<Message> {
         let mut sink = lock(&self.stream);
         let may_be_dropped = matches!(message.body, MessageBody::Progress(_) | MessageBody::Event(_));
         if may_be_dropped && !is_writable(&sink.stream) {
             sink.dropped += 1;
-            return Ok(());
+            return None;
         }
         let mut lines = String::new();
         if sink.dropped > 0 && self.counts_dropped {
@@ -61,9 +61,9 @@ impl MessageSink for SocketSink {
         lines += &(message.to_json() + "\n");
         if sink.stream.write_all(lines.as_bytes()).is_err() {
             self.has_ended.store(true, SeqCst);
-            return Err(message);
+            return Some(message);
         }
-        Ok(())
+        None
     }
 
     fn has_ended(&self) -> bool {

@@ -6,6 +6,8 @@ use crate::client::ui::look::wrap;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     Auth,
+    /// End what goes on in the background.
+    Cancel,
     /// Write a file to standard output.
     Cat,
     Events,
@@ -13,6 +15,8 @@ pub enum Verb {
     Follow,
     Get,
     Help,
+    /// List what goes on in the background.
+    Jobs,
     /// List the active peers.
     Lap,
     /// List the published files.
@@ -30,13 +34,15 @@ pub enum Verb {
 
 impl Verb {
     /// All, sorted by name.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Auth,
+        Self::Cancel,
         Self::Cat,
         Self::Events,
         Self::Follow,
         Self::Get,
         Self::Help,
+        Self::Jobs,
         Self::Lap,
         Self::Lpf,
         Self::Ls,
@@ -81,6 +87,7 @@ impl Verb {
     fn texts(self) -> [&'static str; 4] {
         match self {
             Self::Auth => ["auth", "auth USERNAME [PASSWORD]", "log in; without PASSWORD it is asked for", "auth hans"],
+            Self::Cancel => ["cancel", "cancel NUMBER", "end a job, by its number in 'jobs'", "cancel 1"],
             Self::Cat => {
                 ["cat", "cat [--wait SECS] FILENAME", "write the content of a file to standard output", "cat notes.txt"]
             }
@@ -103,6 +110,7 @@ impl Verb {
                 "get report.pdf photos/",
             ],
             Self::Help => ["help", "help [COMMAND]", "explain the commands", "help get"],
+            Self::Jobs => ["jobs", "jobs", "list what goes on in the background, and who downloads from here", "jobs"],
             Self::Lap => ["lap", "lap [-l]", "list the active peers; -l details", "lap -l"],
             Self::Lpf => ["lpf", "lpf [-l]", "list the files you have published; -l details", "lpf -l"],
             Self::Ls => {
@@ -133,8 +141,8 @@ impl Verb {
             ],
             Self::Wait => [
                 "wait",
-                "wait peer|gone USERNAME [SECS] | wait file FILENAME [SECS]",
-                "wait for a peer to come or go, or for a file; SECS: 30",
+                "wait peer|gone USERNAME [SECS] | wait file FILENAME [SECS] | wait NUMBER|all [SECS]",
+                "wait for a peer to come or go, for a file (SECS: 30), or for the end of jobs",
                 "wait file report.pdf 60",
             ],
             Self::Xit => ["xit", "xit", "log out and exit", "xit"],

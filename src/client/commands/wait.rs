@@ -8,7 +8,7 @@ use crate::client::control::{RequestError, WaitCondition, WaitOutcome};
 use crate::client::events::EventKind;
 use crate::client::exit_code::ExitCode;
 use crate::client::files::PathArg;
-use crate::client::ui::message::{CommandResult, False, True, WaitResult, WaitedFor};
+use crate::client::ui::message::{CommandResult, False, TIMED_OUT, True, WaitResult, WaitedFor};
 use crate::common::types::FileName;
 
 /// Waits until the condition is met, for at most `timeout`.
@@ -29,7 +29,7 @@ pub fn run(context: &CommandContext, condition: WaitCondition, timeout: Duration
         }
         Ok(WaitOutcome::TimedOut) => {
             let (condition, code) = (waited_for(&condition), ExitCode::TimedOut);
-            let result = WaitResult::TimedOut { ok: False, condition, error: "Timed out".into(), code };
+            let result = WaitResult::Unmet { ok: False, condition, error: TIMED_OUT.into(), code };
             context.output.result(CommandResult::Wait(result));
             ExitCode::TimedOut
         }

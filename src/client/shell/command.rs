@@ -13,7 +13,6 @@ use clap::{Parser, Subcommand};
 use zeroize::Zeroizing;
 
 use crate::client::commands::Verb;
-use crate::client::control::WaitCondition;
 use crate::client::files::PathArg;
 use crate::client::shell::path_arg::normalize;
 use crate::client::shell::tokenizer::{Token, Tokenizer, is_blank};
@@ -28,6 +27,8 @@ const PATTERN_SEPARATOR: u8 = 0xff;
 
 /// How long `wait` waits without another time.
 const WAIT_DEFAULT_SECS: &str = "30";
+/// What clap sees before the number of a job: no word of a line can be it.
+const JOB_WORD: &str = "\n";
 
 /// One command with its arguments. Every variant but `Job` is named as its [`Verb`].
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
@@ -40,6 +41,11 @@ pub enum Command {
         user: String,
         /// `None`: to be asked for.
         password: Option<Password>,
+    },
+    /// Ends what goes on in the background.
+    Cancel {
+        #[arg(value_parser = number_parser())]
+        number: u64,
     },
     /// Writes the content of one file to standard output.
     Cat {
@@ -82,6 +88,8 @@ pub enum Command {
         #[arg(long, value_name = "SECS", value_parser = seconds_parser())]
         wait: Option<Duration>,
     },
+    /// Lists what goes on in the background.
+    Jobs,
     Help {
         #[arg(value_parser = verb_parser())]
         verb: Option<Verb>,
@@ -173,6 +181,19 @@ pub enum WaitTarget {
         #[arg(default_value = WAIT_DEFAULT_SECS, value_parser = seconds_parser())]
         timeout: Duration,
     },
+    /// The job has ended.
+    #[command(name = JOB_WORD)]
+    Job {
+        #[arg(value_parser = number_parser())]
+        number: u64,
+        #[arg(value_parser = seconds_parser())]
+        timeout: Option<Duration>,
+    },
+    /// All jobs have ended.
+    All {
+        #[arg(value_parser = seconds_parser())]
+        timeout: Option<Duration>,
+    },
     /// An active peer shares the file.
     File {
         #[arg(value_parser = name_parser())]
@@ -187,11 +208,13 @@ impl Command {
     pub fn verb(&self) -> Verb {
         match self {
             Self::Auth { .. } => Verb::Auth,
+            Self::Cancel { .. } => Verb::Cancel,
             Self::Cat { .. } => Verb::Cat,
             Self::Events { .. } => Verb::Events,
             Self::Follow { .. } => Verb::Follow,
             Self::Get { .. } => Verb::Get,
             Self::Help { .. } => Verb::Help,
+            Self::Jobs => Verb::Jobs,
             Self::Job { command, .. } => command.verb(),
             Self::Lap { .. } => Verb::Lap,
             Self::Lpf { .. } => Verb::Lpf,
@@ -221,17 +244,6 @@ impl Command {
     }
 }
 
-impl WaitTarget {
-    /// The condition, and how long it is waited for.
-    pub fn into_parts(self) -> (WaitCondition, Duration) {
-        match self {
-            Self::Peer { user, timeout } => (WaitCondition::PeerActive(user), timeout),
-            Self::Gone { user, timeout } => (WaitCondition::PeerGone(user), timeout),
-            Self::File { name, timeout } => (WaitCondition::FileAvailable(name), timeout),
-        }
-    }
-}
-
 /// Reads one line, with or without its line ending. `None` for a blank line or a comment.
 pub fn parse(line: &[u8]) -> Result<Option<Command>, UsageError> {
     let line = strip_line_ending(line);
@@ -256,6 +268,10 @@ pub fn parse(line: &[u8]) -> Result<Option<Command>, UsageError> {
     let verb = Verb::parse(&head.text).ok_or(UsageError::Unknown(head.text))?;
     let mut tokens = tokens.collect_tokens()?;
     let is_job = matches!(verb, Verb::Get | Verb::Pub | Verb::Wait) && pop_ampersand(text, &mut tokens);
+    let is_number = |word: &Token| !word.text.is_empty() && word.text.bytes().all(|byte| byte.is_ascii_digit());
+    if verb == Verb::Wait && tokens.first().is_some_and(is_number) {
+        tokens.insert(0, Token { text: JOB_WORD.into(), pattern: None });
+    }
     let arguments = to_arguments(tokens);
     let command = Command::try_parse_from(std::iter::once(verb.name().into()).chain(arguments));
     let command = command.map_err(|error| UsageError::of_clap(verb, &error))?;
@@ -393,6 +409,10 @@ fn to_file_name(token: Token) -> Result<FileName, UsageError> {
     let path = normalize(&token).map_err(|error| UsageError::Path(token.text, error))?;
     let name = FileName::parse(&path.text).ok().filter(|_| path.pattern.is_none());
     name.ok_or(UsageError::FileName(path.text))
+}
+
+fn number_parser() -> impl TypedValueParser<Value = u64> {
+    text_parser().try_map(|text| text.parse().map_err(|_| UsageError::Number(text)))
 }
 
 fn seconds_parser() -> impl TypedValueParser<Value = Duration> {

@@ -80,6 +80,24 @@ fn an_unquoted_ampersand_at_the_end_makes_a_job() {
 }
 
 #[test]
+fn wait_takes_the_number_of_a_job_or_all() {
+    let of_job = |number, timeout| Command::Wait { target: WaitTarget::Job { number, timeout } };
+    let second = Some(Duration::from_secs(1));
+    assert_eq!((ok("wait 7"), ok("wait 7 1")), (of_job(7, None), of_job(7, second)));
+    assert_eq!(ok("wait all 1"), Command::Wait { target: WaitTarget::All { timeout: second } });
+    assert_eq!(ok("cancel 7"), Command::Cancel { number: 7 });
+    for line in ["wait 7 1 1", "wait all 1 1", "wait job 7", "wait '\n' 7", "wait -7", "wait"] {
+        assert!(
+            matches!(err(line), UsageError::Arity(Verb::Wait) | UsageError::Option { .. } | UsageError::LineBreak),
+            "{line}"
+        );
+    }
+    assert_eq!(err("cancel a"), UsageError::Number("a".into()));
+    assert_eq!(err("wait 99999999999999999999"), UsageError::Number("99999999999999999999".into()));
+    assert_eq!(err("wait 7 x"), UsageError::Seconds("x".into()));
+}
+
+#[test]
 fn pub_takes_an_audience() {
     let user = |name: &str| UserName::parse(name).unwrap();
     let expected = Command::Pub {

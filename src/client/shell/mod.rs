@@ -22,9 +22,10 @@ use crate::client::commands::{
     CommandContext, CommandState, Verb, auth, cat, events, follow, help_page, help_text, jobs, lists, publish, search,
     wait, watch,
 };
+use crate::client::control::WaitCondition;
 use crate::client::download::SaveAs;
 use crate::client::exit_code::ExitCode;
-use crate::client::shell::command::{Command, GetOutput, job_text, strip_ignore_prefix};
+use crate::client::shell::command::{Command, GetOutput, WaitTarget, job_text, strip_ignore_prefix};
 use crate::client::shell::input::Input;
 use crate::client::ui::message::{CommandId, CommandResult, HelpResult, True};
 use crate::client::ui::output::{CommandRun, Output};
@@ -190,6 +191,7 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
     }
     match command {
         Command::Auth { user, password } => auth::auth_command(context, &user, password),
+        Command::Cancel { number } => jobs::cancel(context, number),
         Command::Cat { file, wait } => {
             if let Some(timeout) = wait {
                 wait::for_files(context, slice::from_ref(&file), timeout);
@@ -211,6 +213,7 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
             get::run(context, &files, GetOptions { share, dry_run, save_as })
         }
         Command::Help { verb } => help(&context.output, verb),
+        Command::Jobs => jobs::list(context),
         Command::Job { command, .. } => run_command(context, *command),
         Command::Lap { long } => lists::active_peers(context, long),
         Command::Lpf { long } => lists::published_files(context, long),
@@ -222,10 +225,13 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
         Command::Unfollow { files } => follow::stop(context, &files),
         Command::Unp { files, watch: true } => watch::stop(context, &files[0]),
         Command::Unp { files, watch: false } => publish::unpublish(context, &files),
-        Command::Wait { target } => {
-            let (condition, timeout) = target.into_parts();
-            wait::run(context, condition, timeout)
-        }
+        Command::Wait { target } => match target {
+            WaitTarget::Peer { user, timeout } => wait::run(context, WaitCondition::PeerActive(user), timeout),
+            WaitTarget::Gone { user, timeout } => wait::run(context, WaitCondition::PeerGone(user), timeout),
+            WaitTarget::File { name, timeout } => wait::run(context, WaitCondition::FileAvailable(name), timeout),
+            WaitTarget::Job { number, timeout } => jobs::wait(context, Some(number), timeout),
+            WaitTarget::All { timeout } => jobs::wait(context, None, timeout),
+        },
         Command::Stop | Command::Xit => ExitCode::Success,
     }
 }

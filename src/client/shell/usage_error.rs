@@ -55,6 +55,8 @@ pub enum UsageError {
     /// More than one file, a pattern or a folder where one file is expected.
     #[error("{0}: expected the name of one file")]
     OneFile(&'static str),
+    #[error("{}: expected the number of a job", truncate_for_display(.0))]
+    Number(String),
     #[error("--watch: expected the name of one folder")]
     OneFolder,
     #[error("{0}: expected a number of seconds, at most {max}", max = SECONDS_MAX.as_secs())]

@@ -158,7 +158,7 @@ fn json_fields_never_change() {
     let commands = json!(["get", "lap", "lpf", "pub", "sch", "unp", "xit"]);
     let hash = "ab".repeat(32);
     let condition = WaitedFor::File("a".into());
-    let timed_out = WaitResult::TimedOut {
+    let timed_out = WaitResult::Unmet {
         ok: False,
         condition: condition.clone(),
         error: "Timed out".into(),

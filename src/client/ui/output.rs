@@ -22,9 +22,9 @@ pub trait MessageSink: Send + Sync {
     fn receive(&self, message: Message);
 
     /// Receives a message unless nobody takes it any more: then it comes back.
-    fn offer(&self, message: Message) -> Result<(), Message> {
+    fn offer(&self, message: Message) -> Option<Message> {
         self.receive(message);
-        Ok(())
+        None
     }
 
     /// Whether nobody takes further messages: no further command should start.
@@ -113,6 +113,11 @@ impl Output {
         let client = client.map(|client| Arc::clone(&client.sink));
         let sink = JobSink { job: Arc::clone(job), sink: Arc::clone(&self.sink), client };
         Self { sink: Arc::new(sink), job: Some(job.number), ..self.clone() }
+    }
+
+    /// The number of the job that writes.
+    pub fn job(&self) -> Option<u64> {
+        self.job
     }
 
     /// For what belongs to no command.
@@ -212,8 +217,7 @@ impl MessageSink for JobSink {
                 return;
             }
         }
-        let Err(message) = self.sink.offer(message) else { return };
-        if let Some(client) = &self.client {
+        if let (Some(message), Some(client)) = (self.sink.offer(message), &self.client) {
             // The id names a command of those who have gone.
             client.receive(Message { id: None, ..message });
         }

@@ -30,7 +30,7 @@ impl PromptQueue {
         let (printing, printed) = bounded(0);
         let print_all = move || {
             let _printing = printing;
-            queued.iter().for_each(|line| print(line));
+            queued.iter().for_each(&mut print);
         };
         threads::spawn("prompt", print_all).ok()?;
         Some(Self { lines: Some(lines), printed })

@@ -71,7 +71,7 @@ pub(super) fn run(context: &UploadContext, accepted: AcceptedUpload) {
     let AcceptedUpload { peer: AuthenticatedPeer { ticket, reader, writer }, first_request, slot, waker } = accepted;
     let mut upload = Upload {
         context,
-        reports: UploadReports::new(context.service.events(), ticket.downloader.clone()),
+        reports: UploadReports::new(context.service.events(), &context.service.active, ticket.downloader.clone()),
         downloader: ticket.downloader,
         reader,
         writer,

@@ -5,10 +5,12 @@
 //! * `serve`: the decision to serve, made for every chunk group anew.
 //! * `slots`: how much is served at once, and whose turn it is.
 //! * `reports`: uploads as events.
+//! * `active`: who fetches what now.
 //! * `limits`: how fast, and to whom.
 //!
 //! Must not know about the server, the screen, or how downloads are written.
 
+mod active;
 #[expect(clippy::disallowed_methods, reason = "a driver: it gives up on a silent peer")]
 mod connection;
 mod limits;
@@ -24,6 +26,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Instant;
 
+use self::active::ActiveUploads;
+pub use self::active::UploadProgress;
 pub use self::limits::{LIMIT_RATE_MIN, slots_within};
 use self::limits::{RateLimiter, TicketKeys};
 pub use self::listener::Listener;
@@ -47,6 +51,7 @@ pub struct UploadService {
     ticket_keys: Mutex<TicketKeys>,
     slots: Arc<UploadSlots>,
     events: Arc<EventBus>,
+    active: ActiveUploads,
     on_changed: OnceLock<ChangedCallback>,
     /// Of all listeners together.
     rate_limiter: OnceLock<Arc<RateLimiter>>,
@@ -66,6 +71,7 @@ impl UploadService {
             ticket_keys: Mutex::default(),
             slots: Arc::new(UploadSlots::new(upload_slots)),
             events: Arc::default(),
+            active: ActiveUploads::default(),
             on_changed: OnceLock::new(),
             rate_limiter: OnceLock::new(),
         })
@@ -79,6 +85,11 @@ impl UploadService {
     /// Where uploads are reported, and what else happens to this client.
     pub fn events(&self) -> &Arc<EventBus> {
         &self.events
+    }
+
+    /// Who fetches what now, by user and name.
+    pub fn active(&self) -> Vec<UploadProgress> {
+        self.active.all()
     }
 
     /// `on_changed` is called, by threads of uploads, when a published file was found changed: once for each publication. It

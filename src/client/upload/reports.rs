@@ -1,49 +1,47 @@
-//! Reports the uploads of a connection as events: a file from its first chunk group to its last.
+//! Reports the uploads of a connection, as events and in the list of what runs: a file from its first chunk group to its
+//! last.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::active::{ActiveUploads, ConnectionUploads, UploadProgress};
 use crate::client::events::{EventBus, EventKind};
+use crate::common::sync::lock;
 use crate::common::types::{ContentRef, UserName};
 
 /// The files of which the downloader has begun to get something.
 pub(super) struct UploadReports<'a> {
     events: &'a EventBus,
     downloader: UserName,
-    /// By number: the bytes that were sent.
-    active: BTreeMap<u32, ActiveUpload>,
+    active: Arc<ConnectionUploads>,
     /// The content of which a group is being sent.
     sending: Option<u32>,
 }
 
-struct ActiveUpload {
-    content: ContentRef,
-    sent_bytes: u64,
-}
-
 impl<'a> UploadReports<'a> {
-    pub fn new(events: &'a EventBus, downloader: UserName) -> Self {
-        Self { events, downloader, active: BTreeMap::new(), sending: None }
+    pub fn new(events: &'a EventBus, active: &ActiveUploads, downloader: UserName) -> Self {
+        Self { events, downloader, active: active.add_connection(), sending: None }
     }
 
     /// A chunk group will be sent.
     pub fn begin_group(&mut self, number: u32, content: &ContentRef) {
-        if !self.events.is_read() {
-            return;
-        }
         self.sending = Some(number);
-        self.active.entry(number).or_insert_with(|| {
-            let (user, name) = (self.downloader.to_string(), content.name.to_string());
-            self.events.publish(EventKind::UploadStarted { user, name, bytes: content.size });
-            ActiveUpload { content: content.clone(), sent_bytes: 0 }
+        lock(&self.active).entry(number).or_insert_with(|| {
+            if self.events.is_read() {
+                let (user, name) = (self.downloader.to_string(), content.name.to_string());
+                self.events.publish(EventKind::UploadStarted { user, name, bytes: content.size });
+            }
+            UploadProgress { user: self.downloader.clone(), content: content.clone(), sent_bytes: 0 }
         });
     }
 
     /// The group was sent.
     pub fn end_group(&mut self, number: u32, bytes: u64) {
         self.sending = None;
-        let Some(active) = self.active.get_mut(&number) else { return };
-        active.sent_bytes += bytes;
-        if active.sent_bytes >= active.content.size {
+        let is_complete = lock(&self.active).get_mut(&number).is_some_and(|active| {
+            active.sent_bytes += bytes;
+            active.sent_bytes >= active.content.size
+        });
+        if is_complete {
             self.finish(number, true);
         }
     }
@@ -54,15 +52,21 @@ impl<'a> UploadReports<'a> {
     }
 
     /// The connection has ended. `is_owed` says of which content something was still to be sent.
-    pub fn end(mut self, is_owed: impl Fn(u32) -> bool) {
-        for number in self.active.keys().copied().collect::<Vec<_>>() {
+    pub fn end(self, is_owed: impl Fn(u32) -> bool) {
+        let numbers: Vec<u32> = lock(&self.active).keys().copied().collect();
+        for number in numbers {
             let ok = self.sending != Some(number) && !is_owed(number);
             self.finish(number, ok);
         }
     }
 
-    fn finish(&mut self, number: u32, ok: bool) {
-        let Some(ActiveUpload { content, sent_bytes: bytes }) = self.active.remove(&number) else { return };
+    fn finish(&self, number: u32, ok: bool) {
+        let Some(UploadProgress { content, sent_bytes: bytes, .. }) = lock(&self.active).remove(&number) else {
+            return;
+        };
+        if !self.events.is_read() {
+            return;
+        }
         let (user, name) = (self.downloader.to_string(), content.name.to_string());
         self.events.publish(EventKind::UploadFinished { user, name, bytes, ok });
     }
@@ -70,8 +74,6 @@ impl<'a> UploadReports<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::common::types::{ContentHash, FileName};
 
@@ -81,7 +83,8 @@ mod tests {
         let reader = bus.reader();
         let content =
             |name: &str, size| ContentRef { name: FileName::parse(name).unwrap(), hash: ContentHash([0; 32]), size };
-        let mut reports = UploadReports::new(&bus, UserName::parse("yoda").unwrap());
+        let uploads = ActiveUploads::default();
+        let mut reports = UploadReports::new(&bus, &uploads, UserName::parse("yoda").unwrap());
         let small = content("small", 5);
         reports.begin_group(0, &small);
         reports.end_group(0, 5);
@@ -89,9 +92,15 @@ mod tests {
             reports.begin_group(number, &content("large", 100));
             reports.end_group(number, 10);
         }
+        let listed = || {
+            let listed = uploads.all().into_iter().map(|upload| (upload.content.name.to_string(), upload.sent_bytes));
+            listed.collect::<Vec<_>>()
+        };
+        assert_eq!(listed(), vec![("large".to_owned(), 10); 3]);
         reports.refused(1);
         reports.begin_group(4, &content("broken", 100));
         reports.end(|number| number == 2);
+        assert!(listed().is_empty());
         let finished = reader.events.try_iter().filter_map(|event| match event.kind {
             EventKind::UploadFinished { name, bytes, ok, .. } => Some((name, bytes, ok)),
             EventKind::UploadStarted { .. } => None,

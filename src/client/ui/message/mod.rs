@@ -20,13 +20,13 @@ use crate::common::escape::escape_json_controls;
 pub use common::{False, ItemFailure, NameFailure, True};
 pub use event::{EventKind, EventMessage};
 pub use follow::{FollowResult, UnfollowResult};
-pub use jobs::JobStarted;
+pub use jobs::{JobCancelled, JobList, JobStarted, ListedJob, ListedUpload};
 pub use lists::{
     AvailableFile, FoundFiles, OwnFile, OwnFileState, PeerDetails, PeerFiles, PeerList, PublishedList, SharedFile,
 };
 pub use result::{
     AuthResult, CommandFailure, CommandResult, GetResult, HelpResult, NOT_AUTHENTICATED, PlannedAction, PublishResult,
-    UnpublishResult, WaitResult, WaitedFor, XitResult,
+    TIMED_OUT, UnpublishResult, WaitResult, WaitedFor, XitResult,
 };
 
 /// One line of `--json`.

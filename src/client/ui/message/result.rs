@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::common::{False, ItemFailure, NameFailure, True};
 use super::follow::{FollowResult, UnfollowResult};
-use super::jobs::JobStarted;
+use super::jobs::{JobCancelled, JobList, JobStarted};
 use super::lists::{AvailableFile, FoundFiles, PeerFiles, PeerList, PublishedList};
 use crate::client::exit_code::ExitCode;
 use crate::common::message::AvailableContent;
@@ -12,6 +12,8 @@ use crate::common::types::FileName;
 
 /// Listed after a login. Never grows: scripts depend on the text.
 const COMMANDS: [&str; 7] = ["get", "lap", "lpf", "pub", "sch", "unp", "xit"];
+/// Why a `wait` has ended without what it waited for.
+pub const TIMED_OUT: &str = "Timed out";
 /// Why a command before the login fails.
 pub const NOT_AUTHENTICATED: &str = "Please authenticate first";
 
@@ -21,10 +23,12 @@ pub const NOT_AUTHENTICATED: &str = "Please authenticate first";
 #[serde(tag = "command", rename_all = "lowercase")]
 pub enum CommandResult {
     Auth(AuthResult),
+    Cancel(JobCancelled),
     Follow(FollowResult),
     Get(GetResult),
     Help(HelpResult),
     Job(JobStarted),
+    Jobs(JobList),
     Lap(PeerList),
     Lpf(PublishedList),
     Ls(PeerFiles),
@@ -152,8 +156,8 @@ pub enum WaitResult {
         #[serde(flatten)]
         condition: WaitedFor,
     },
-    /// It was not met in time.
-    TimedOut {
+    /// It was not met in time, or the jobs have failed.
+    Unmet {
         ok: False,
         #[serde(flatten)]
         condition: WaitedFor,
@@ -173,6 +177,8 @@ pub enum WaitedFor {
     Gone(String),
     /// The file to be available.
     File(String),
+    /// The end of a job, by its number, or of all.
+    Job(String),
 }
 
 /// `xit`, and the end of input.

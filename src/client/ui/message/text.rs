@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use super::common::ItemFailure;
 use super::follow::FollowResult;
-use super::jobs::JobStarted;
+use super::jobs::{JobCancelled, JobList, JobStarted, ListedJob, ListedUpload};
 use super::lists::{AvailableFile, FoundFiles, OwnFile, OwnFileState, PeerFiles, PeerList, SharedFile};
 use super::result::{
-    AuthResult, CommandFailure, CommandResult, GetResult, NOT_AUTHENTICATED, PlannedAction, PublishResult,
+    AuthResult, CommandFailure, CommandResult, GetResult, NOT_AUTHENTICATED, PlannedAction, PublishResult, TIMED_OUT,
     UnpublishResult, WaitResult, WaitedFor,
 };
 use crate::client::exit_code::ExitCode;
@@ -55,7 +55,7 @@ impl CommandResult {
             Self::Auth(AuthResult::Refused(_))
                 | Self::Ls(PeerFiles::Failed(_))
                 | Self::Get(GetResult::Failed(_))
-                | Self::Wait(WaitResult::TimedOut { .. })
+                | Self::Wait(WaitResult::Unmet { .. })
                 | Self::Failed(_)
         )
     }
@@ -109,9 +109,14 @@ impl CommandResult {
             Self::Wait(WaitResult::Met { condition, .. }) => match condition {
                 WaitedFor::Peer(user) => format!("{user} is active\n"),
                 WaitedFor::Gone(user) => format!("{user} is gone\n"),
+                WaitedFor::Job(_) => String::new(),
                 WaitedFor::File(name) => format!("{} is available\n", escape_controls(name)),
             },
-            Self::Wait(WaitResult::TimedOut { error, .. }) => format!("{error}\n"),
+            Self::Wait(WaitResult::Unmet { error, .. }) if error == TIMED_OUT => format!("{error}\n"),
+            // The job itself has told its failure.
+            Self::Wait(WaitResult::Unmet { .. }) => String::new(),
+            Self::Cancel(JobCancelled { number, .. }) => format!("[{number}] cancelled\n"),
+            Self::Jobs(list) => jobs_text(list, look),
             Self::Job(JobStarted { number, line, .. }) => format!("[{number}] {}\n", escape_controls(line)),
             Self::Help(help) => help.text.clone(),
             // The output of `cat` is the file alone.
@@ -145,6 +150,8 @@ enum Cell<'a> {
     Age(u64),
     Sources(u32),
     State(OwnFileState),
+    /// Its number.
+    Job(u64),
 }
 
 impl Cell<'_> {
@@ -152,7 +159,7 @@ impl Cell<'_> {
     fn to_column(&self) -> String {
         match self {
             Self::Text(text) => escape_controls(text).to_string(),
-            Self::Bytes(number) | Self::Age(number) => number.to_string(),
+            Self::Bytes(number) | Self::Age(number) | Self::Job(number) => number.to_string(),
             Self::Sources(number) => number.to_string(),
             Self::State(OwnFileState::Ok) => "ok".into(),
             Self::State(OwnFileState::Changed) => "changed".into(),
@@ -165,6 +172,7 @@ impl Cell<'_> {
         match self {
             Self::Bytes(bytes) => units::bytes(*bytes),
             Self::Age(seconds) => units::age(*seconds),
+            Self::Job(number) => format!("[{number}]"),
             Self::Sources(1) => "1 source".into(),
             Self::Sources(number) => format!("{number} sources"),
             Self::Text(_) | Self::State(_) => self.to_column(),
@@ -241,6 +249,36 @@ fn table(rows: &[Row<'_>], look: Look) -> String {
         }
         text += &cells.first().map(Cell::to_words).unwrap_or_default();
         text.push('\n');
+    }
+    text
+}
+
+/// At a terminal what may be long is the first cell, which a table shows last.
+fn listed_job(job: &ListedJob, look: Look) -> Row<'_> {
+    let bytes = |count: Option<u64>| count.map_or(Cell::Text("-"), Cell::Bytes);
+    let mut row = vec![Cell::Job(job.number), Cell::Text(&job.line), bytes(job.done), bytes(job.total)];
+    if look.is_terminal {
+        row.swap(0, 1);
+    }
+    row
+}
+
+fn listed_upload(upload: &ListedUpload, look: Look) -> Row<'_> {
+    let mut row = vec![Cell::Text(&upload.user), Cell::Text(&upload.name)];
+    if look.is_terminal {
+        row.swap(0, 1);
+    }
+    row.extend([Cell::Bytes(upload.done), Cell::Bytes(upload.total)]);
+    row
+}
+
+/// Uploads are left out if there are none.
+fn jobs_text(list: &JobList, look: Look) -> String {
+    let jobs = list.jobs.iter().map(|job| listed_job(job, look));
+    let mut text = list_block(jobs, ["No jobs", "job", "jobs"], look);
+    if !list.uploads.is_empty() {
+        let uploads = list.uploads.iter().map(|upload| listed_upload(upload, look));
+        text += &list_block(uploads, ["", "upload", "uploads"], look);
     }
     text
 }
