@@ -84,8 +84,10 @@ pub struct FollowOffer {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FollowAction {
-    /// All is as it should be, or nothing can be done.
+    /// All is as it should be.
     Nothing,
+    /// Nobody who is followed publishes it, as far as the offers tell.
+    NotOffered,
     Fetch {
         content: Content,
         owner: UserName,
@@ -110,11 +112,11 @@ pub fn decide(
         return FollowAction::Nothing;
     }
     let first = || offers.iter().find_map(|offer| offer.owners.first());
-    let Some(owner) = recorded_owner.as_ref().or(from).or_else(first) else { return FollowAction::Nothing };
+    let Some(owner) = recorded_owner.as_ref().or(from).or_else(first) else { return FollowAction::NotOffered };
     let copy = recorded.filter(|recorded| recorded.owner.is_some()).map(|recorded| recorded.hash);
     let Some(offer) = offers.iter().find(|offer| offer.owners.contains(owner)) else {
         let is_copy = copy.is_some_and(|copy| local == LocalFile::Content(copy));
-        return if is_copy { FollowAction::Orphan(owner.clone()) } else { FollowAction::Nothing };
+        return if is_copy { FollowAction::Orphan(owner.clone()) } else { FollowAction::NotOffered };
     };
     let fetch = || FollowAction::Fetch { content: offer.content, owner: owner.clone() };
     match local {
@@ -155,8 +157,8 @@ mod tests {
         let offers = [offer(1, &["hans", "yoda"]), offer(2, &["vader"])];
         assert_eq!(decide(None, None, LocalFile::Missing, &offers), fetch(1, "hans"));
         assert_eq!(decide(None, Some(&user("vader")), LocalFile::Missing, &offers), fetch(2, "vader"));
-        assert_eq!(decide(None, Some(&user("luke")), LocalFile::Missing, &offers), FollowAction::Nothing);
-        assert_eq!(decide(None, None, LocalFile::Missing, &[]), FollowAction::Nothing);
+        assert_eq!(decide(None, Some(&user("luke")), LocalFile::Missing, &offers), FollowAction::NotOffered);
+        assert_eq!(decide(None, None, LocalFile::Missing, &[]), FollowAction::NotOffered);
     }
 
     #[test]
@@ -171,7 +173,7 @@ mod tests {
         assert_eq!(decide(Some(&recorded), None, copy, &offers[..1]), FollowAction::Orphan(user("hans")));
         for mine in [LocalFile::Content(hash(9)), LocalFile::Other] {
             assert_eq!(decide(Some(&recorded), None, mine, &offers), FollowAction::LeaveAlone);
-            assert_eq!(decide(Some(&recorded), None, mine, &offers[..1]), FollowAction::Nothing);
+            assert_eq!(decide(Some(&recorded), None, mine, &offers[..1]), FollowAction::NotOffered);
             assert_eq!(decide(None, None, mine, &offers), FollowAction::LeaveAlone);
         }
     }
@@ -181,6 +183,6 @@ mod tests {
         let (offers, recorded) = ([offer(2, &["hans"])], fetched(1, None));
         assert_eq!(decide(Some(&recorded), None, LocalFile::Content(hash(1)), &offers), FollowAction::LeaveAlone);
         assert_eq!(decide(Some(&recorded), None, LocalFile::Missing, &offers), fetch(2, "hans"));
-        assert_eq!(decide(Some(&recorded), None, LocalFile::Content(hash(1)), &[]), FollowAction::Nothing);
+        assert_eq!(decide(Some(&recorded), None, LocalFile::Content(hash(1)), &[]), FollowAction::NotOffered);
     }
 }

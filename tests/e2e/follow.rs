@@ -132,3 +132,19 @@ fn two_users_who_watch_and_follow_each_other_never_loop() {
     let yoda = env.client("yoda").user().args(["-q"]).run(&["sch ''"]);
     yoda.expect(0, &["No files found"]);
 }
+
+#[test]
+fn a_content_that_another_user_publishes_already_is_fetched_when_the_followed_user_does() {
+    let env = TestEnv::new();
+    let vader = env.client("vader").file("a", "same").user();
+    let _vader = vader.stay(&["pub a"], &["File published successfully"]);
+    let hans = env.client("hans").user().args(["-q", "--stay"]);
+    let dir = hans.dir().to_owned();
+    let mut hans = hans.spawn();
+    hans.send("follow --from yoda *");
+    hans.run_command("wait file a", &["a is available"]);
+    assert!(!dir.join("a").exists());
+    let yoda = env.client("yoda").file("a", "same").user();
+    let _yoda = yoda.stay(&["pub a"], &["File published successfully"]);
+    hans.expect_lines(&["a downloaded successfully"]);
+}

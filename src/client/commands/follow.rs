@@ -177,7 +177,11 @@ impl Follow {
         };
         let recorded: BTreeMap<FileName, Fetched> =
             if self.mirror { fetched.owned().into_iter().filter(is_mine).collect() } else { BTreeMap::new() };
-        let unpublished = recorded.keys().filter(|name| !published.contains_key(*name)).cloned().collect::<Vec<_>>();
+        // What the user has changed or removed is no copy any more.
+        let is_orphan = |(name, recorded): &(&FileName, &Fetched)| {
+            !published.contains_key(*name) && local_file(context, name) == LocalFile::Content(recorded.hash)
+        };
+        let unpublished: Vec<FileName> = recorded.iter().filter(is_orphan).map(|(name, _)| name.clone()).collect();
         self.settled.retain(|name, _| published.contains_key(name));
         let changed: Vec<(FileName, Contents)> =
             published.into_iter().filter(|(name, contents)| self.settled.get(name) != Some(contents)).collect();
@@ -188,8 +192,9 @@ impl Follow {
             let recorded = fetched.get(name);
             match decide(recorded.as_ref(), self.from.as_ref(), local_file(context, name), &offers) {
                 FollowAction::Nothing => drop(self.settled.insert(name.clone(), contents.clone())),
+                // Its owner may publish a content that another user publishes already: the list stays as it is then.
+                FollowAction::NotOffered => {}
                 FollowAction::Orphan(owner) => {
-                    // Another user may publish it for long: the owner is asked for whenever the list changes.
                     orphans.entry(owner).or_default().push(name.clone());
                 }
                 FollowAction::LeaveAlone => {

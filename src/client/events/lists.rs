@@ -81,7 +81,7 @@ impl ListWatcher {
         Arc::new(Self { session, server, lists: Mutex::default(), signals, woken })
     }
 
-    /// Adds a reader of a list, which is woken by `wake` whenever [`ListReader::snapshot`] has changed.
+    /// Adds a reader of a list, which is woken by `wake` whenever [`ListReader::snapshot`] may have changed.
     pub fn reader(self: &Arc<Self>, list: &WatchedList, wake: Sender<()>) -> Result<ListReader, RequestError> {
         let mut lists = lock(&self.lists);
         if !lists.has_thread {
@@ -130,8 +130,9 @@ impl ListWatcher {
         let snapshot = ListSnapshot { login: signal.login, entries: merge(known, entries, is_complete) };
         if *shared.snapshot != snapshot {
             shared.snapshot = Arc::new(snapshot);
-            shared.readers.values().for_each(|wake| _ = wake.try_send(()));
         }
+        // Another user may publish what was published before.
+        shared.readers.values().for_each(|wake| _ = wake.try_send(()));
         false
     }
 
