@@ -112,6 +112,17 @@ fn jobs_survive_a_detach_and_write_to_the_client_then() {
 }
 
 #[test]
+fn a_job_reads_from_the_input_of_its_attached_side() {
+    let env = TestEnv::new();
+    let _hans = env.client("hans").user().stay(&["lap"], &["No active peers"]);
+    let mut publishing = attached(&env, "hans").commands(&["pub --stdin notes.txt &", "wait 1"]).spawn();
+    publishing.expect_lines(&["[1] pub --stdin notes.txt"]);
+    publishing.send("first");
+    publishing.finish().expect(0, &["[1] pub --stdin notes.txt", "File published successfully"]);
+    assert_eq!(fs::read(folder(&env, "hans").join("notes.txt")).unwrap(), b"first\n");
+}
+
+#[test]
 fn jobs_shows_who_downloads_from_here() {
     let env = TestEnv::new();
     let (size, args) = (4 << 20, ["-q", "--limit-rate", "256K"]);

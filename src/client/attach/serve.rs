@@ -360,11 +360,7 @@ impl CommandRunner for ServedSide {
 /// The standard input or output of the attached side, as the command needs it.
 fn pipes_for(command: &Command, descriptor: Option<OwnedFd>) -> ContentPipes {
     let mut pipes = ContentPipes::default();
-    let command = match command {
-        Command::Job { command, .. } => command,
-        command => command,
-    };
-    match (command, descriptor) {
+    match (command.without_job(), descriptor) {
         (Command::Pub { stdin: true, .. }, Some(descriptor)) => {
             pipes.input = Some(Arc::new(Mutex::new(File::from(descriptor))));
         }

@@ -224,7 +224,7 @@ impl AttachedSide {
     /// Sends a command, with standard input or output if it needs one that is free.
     fn send_command(&self, command: &Command, line: &str) -> io::Result<()> {
         let mut stream = lock(&self.stream);
-        match command {
+        match command.without_job() {
             Command::Cat { .. } if self.pipes.output.is_some() => {
                 write_with_descriptor(&stream, line, rustix::stdio::stdout())
             }

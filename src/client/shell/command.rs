@@ -204,6 +204,14 @@ pub enum WaitTarget {
 }
 
 impl Command {
+    /// The command itself, also of one that goes on in the background.
+    pub fn without_job(&self) -> &Self {
+        match self {
+            Self::Job { command, .. } => command,
+            command => command,
+        }
+    }
+
     /// The command's name.
     pub fn verb(&self) -> Verb {
         match self {
