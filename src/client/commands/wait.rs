@@ -1,4 +1,4 @@
-//! `wait`, and the waiting of `get --wait`.
+//! `wait`, and the waiting of `get --wait` and `cat --wait`.
 
 use std::time::{Duration, Instant};
 
@@ -33,9 +33,19 @@ pub fn run(context: &CommandContext, condition: WaitCondition, timeout: Duration
             context.output.result(CommandResult::Wait(result));
             ExitCode::TimedOut
         }
-        Ok(WaitOutcome::Cancelled) => context.report_error(Verb::Wait.name(), ExitCode::Interrupted, "interrupted"),
-        Err(RequestError::NotAuthenticated) => context.not_authenticated(Verb::Wait),
-        Err(error) => context.report_error(Verb::Wait.name(), (&error).into(), error),
+        Ok(WaitOutcome::Cancelled) => interrupted(context, Verb::Wait),
+        Err(error) => failed(context, Verb::Wait, &error),
+    }
+}
+
+fn interrupted(context: &CommandContext, verb: Verb) -> ExitCode {
+    context.report_error(verb.name(), ExitCode::Interrupted, "interrupted")
+}
+
+fn failed(context: &CommandContext, verb: Verb, error: &RequestError) -> ExitCode {
+    match error {
+        RequestError::NotAuthenticated => context.not_authenticated(verb),
+        error => context.report_error(verb.name(), error.into(), error),
     }
 }
 
@@ -47,9 +57,10 @@ fn waited_for(condition: &WaitCondition) -> WaitedFor {
     }
 }
 
-/// `get --wait`: waits until each name is available, for at most `timeout` in all. What is not available then, `get` does
-/// not find. Patterns and folders are not waited for.
-pub fn for_files(context: &CommandContext, files: &[PathArg], timeout: Duration) {
+/// `get --wait` and `cat --wait`, which `verb` tells: waits until each name is available, for at most `timeout` in all. What
+/// is not available then, they do not find. Patterns and folders are not waited for. The error: the wait was interrupted or
+/// failed, as is reported.
+pub fn for_files(context: &CommandContext, verb: Verb, files: &[PathArg], timeout: Duration) -> Result<(), ExitCode> {
     let deadline = clock() + timeout;
     for argument in files {
         let Ok(Selector::Name { name, pinned }) = Selector::of(argument) else { continue };
@@ -60,9 +71,11 @@ pub fn for_files(context: &CommandContext, files: &[PathArg], timeout: Duration)
         match context.session.wait(condition, left, &context.state.cancelled()) {
             Ok(WaitOutcome::Met) => report_available(context, &name),
             Ok(WaitOutcome::TimedOut) => {}
-            Ok(WaitOutcome::Cancelled) | Err(_) => return,
+            Ok(WaitOutcome::Cancelled) => return Err(interrupted(context, verb)),
+            Err(error) => return Err(failed(context, verb, &error)),
         }
     }
+    Ok(())
 }
 
 /// Reports that what was waited for is there as an event, too.

@@ -49,3 +49,25 @@ fn get_waits_for_names_and_then_looks_once() {
     client.found("a", 3, 1);
     assert_eq!(client.run("get --wait 5 a").1, "a downloaded successfully\n");
 }
+
+#[test]
+fn get_and_cat_do_not_begin_after_a_wait_that_failed() {
+    let client = TestClient::logged_in();
+    client.found("a", 3, 1);
+    let ends = [
+        (Ok(WaitOutcome::Cancelled), ExitCode::Interrupted),
+        (Err(RequestError::Unreachable), ExitCode::Unreachable),
+        (Err(RequestError::NotAuthenticated), ExitCode::NotAuthenticated),
+    ];
+    for (end, code) in ends {
+        client.script().wait = Some(end);
+        let plain = client.run("wait file a 5");
+        assert_eq!(plain.0, code);
+        client.calls();
+        assert_eq!(client.run("get --wait 5 a b"), plain);
+        let cat = client.run("cat --wait 5 a");
+        assert_eq!((cat.0, cat.1.is_empty(), cat.2.is_empty()), (code, true, false), "{cat:?}");
+        let calls = client.calls();
+        assert!(calls.len() == 2 && calls.iter().all(|call| call.starts_with("wait")), "{calls:?}");
+    }
+}

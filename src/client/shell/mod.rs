@@ -193,16 +193,20 @@ pub fn run_command(context: &CommandContext, command: Command) -> ExitCode {
         Command::Auth { user, password } => auth::auth_command(context, &user, password),
         Command::Cancel { number } => jobs::cancel(context, number),
         Command::Cat { file, wait } => {
-            if let Some(timeout) = wait {
-                wait::for_files(context, slice::from_ref(&file), timeout);
+            if let Some(timeout) = wait
+                && let Err(code) = wait::for_files(context, verb, slice::from_ref(&file), timeout)
+            {
+                return code;
             }
             cat::run(context, &file)
         }
         Command::Events { files } => events::run(context, &files),
         Command::Follow { mirror, from, files } => follow::start(context, &files, &FollowOptions { mirror, from }),
         Command::Get { files, share, dry_run, output, wait } => {
-            if let Some(timeout) = wait {
-                wait::for_files(context, &files, timeout);
+            if let Some(timeout) = wait
+                && let Err(code) = wait::for_files(context, verb, &files, timeout)
+            {
+                return code;
             }
             let save_as = match output {
                 Some(GetOutput::File(name)) => SaveAs::Name(name),
