@@ -1,6 +1,7 @@
 //! How many datagrams the system has dropped because the socket's receive buffer was full.
 //!
-//! Linux lists it with all UDP sockets of the host, which may be many: a thread of its own reads the list.
+//! Linux lists it with all UDP sockets of the host, which may be many: a thread of its own reads the list, not more often than
+//! once a second however many requests there are.
 
 use std::fs;
 use std::io;
@@ -8,11 +9,15 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::sleep;
+use std::time::Duration;
 
 use rustix::fs::fstat;
 
 use crate::common::threads;
 
+/// Between two readings.
+const PAUSE: Duration = Duration::from_secs(1);
 const LISTS: [&str; 2] = ["/proc/self/net/udp", "/proc/self/net/udp6"];
 
 pub struct KernelDrops {
@@ -33,6 +38,7 @@ impl KernelDrops {
                 if let Some(count) = texts.into_iter().find_map(|text| drops_of(&text, inode)) {
                     drops.store(count, Ordering::Relaxed);
                 }
+                sleep(PAUSE);
             }
         })?;
         Ok(Self { latest, requests })
