@@ -7,7 +7,6 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use rustix::cmsg_space;
@@ -34,8 +33,8 @@ pub struct Greeting {
     pub port: u16,
     /// The server's addresses.
     pub addresses: Vec<SocketAddr>,
-    /// The shared folder.
-    pub dir: PathBuf,
+    /// The shared folder, for people: a path need not be UTF-8.
+    pub dir: String,
 }
 
 /// What is an attached side's own: its first line.

@@ -62,6 +62,18 @@ pub struct SocketIdentity {
     pub dir: PathBuf,
 }
 
+impl SocketIdentity {
+    fn greeting(&self, user: &UserName) -> Greeting {
+        Greeting {
+            user: user.to_string(),
+            server: self.server.clone(),
+            port: self.port,
+            addresses: self.addresses.clone(),
+            dir: self.dir.to_string_lossy().into_owned(),
+        }
+    }
+}
+
 /// The control socket of this client, from a login to the logout.
 pub struct ControlSocket {
     engine: Arc<ClientEngine>,
@@ -73,6 +85,25 @@ pub struct ControlSocket {
     /// `None` with `--no-control`.
     open: Option<Mutex<Option<OpenSocket>>>,
     sides: AtomicUsize,
+}
+
+/// One of the attached sides, however its thread ends.
+struct CountedSide<'a> {
+    sides: &'a AtomicUsize,
+    /// Fewer than [`SIDES_MAX`] were there before.
+    is_free: bool,
+}
+
+impl<'a> CountedSide<'a> {
+    fn new(sides: &'a AtomicUsize) -> Self {
+        Self { sides, is_free: sides.fetch_add(1, SeqCst) < SIDES_MAX }
+    }
+}
+
+impl Drop for CountedSide<'_> {
+    fn drop(&mut self) {
+        self.sides.fetch_sub(1, SeqCst);
+    }
 }
 
 /// A socket that accepts attached sides until it is dropped.
@@ -119,13 +150,7 @@ impl ControlSocket {
             .map_err(|error| io::Error::other(format!("{}: {error}", display_path(&path))))?;
         let socket = Arc::new(folder.listen(&socket_name(self.identity.addresses[0], user))?);
         socket.listener.set_nonblocking(true)?;
-        let greeting = Greeting {
-            user: user.to_string(),
-            server: self.identity.server.clone(),
-            port: self.identity.port,
-            addresses: self.identity.addresses.clone(),
-            dir: self.identity.dir.clone(),
-        };
+        let greeting = self.identity.greeting(user);
         let (waker, is_closed) = (Arc::new(Waker::new()?), Arc::<AtomicBool>::default());
         let (control, listening) = (Arc::clone(self), Arc::clone(&socket));
         let (woken, closed) = (Arc::clone(&waker), Arc::clone(&is_closed));
@@ -159,8 +184,8 @@ impl ControlSocket {
         }
         let (control, greeting) = (Arc::clone(self), greeting.clone());
         let serve = move || {
-            let is_free = control.sides.fetch_add(1, SeqCst) < SIDES_MAX;
-            let served = if is_free {
+            let counted = CountedSide::new(&control.sides);
+            let served = if counted.is_free {
                 control.serve(stream, &greeting)
             } else {
                 write_error(&stream, format!("it has {SIDES_MAX} attached sides, the most that are served at once"))
@@ -168,7 +193,6 @@ impl ControlSocket {
             if let Err(error) = served {
                 log::debug!("an attached side: {error}");
             }
-            control.sides.fetch_sub(1, SeqCst);
         };
         if let Err(error) = threads::spawn("attached", serve) {
             log::error!("control socket: {error}");
@@ -382,5 +406,37 @@ impl PasswordSource for NoPassword {
 
     fn for_command(&self, _: &UserName, _: &Output) -> Result<Password, PasswordError> {
         Err(PasswordError::NoSource)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_whose_name_is_not_utf8_is_named() {
+        let identity = SocketIdentity {
+            server: "localhost".into(),
+            port: 1,
+            addresses: vec![SocketAddr::from(([127, 0, 0, 1], 1))],
+            dir: std::ffi::OsString::from_vec(b"/tmp/\xff".to_vec()).into(),
+        };
+        let line = to_line(&identity.greeting(&UserName::parse("hans").unwrap()));
+        let greeting: Greeting = read_value(&mut line.as_bytes()).unwrap();
+        assert_eq!(greeting.dir, "/tmp/\u{fffd}");
+    }
+
+    #[test]
+    fn a_side_whose_thread_panics_counts_no_longer() {
+        let sides = AtomicUsize::new(SIDES_MAX - 1);
+        let last = CountedSide::new(&sides);
+        assert!(last.is_free && !CountedSide::new(&sides).is_free);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _last = last;
+            panic!("in its thread");
+        }));
+        assert!(panicked.is_err() && CountedSide::new(&sides).is_free);
     }
 }

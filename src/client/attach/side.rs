@@ -327,6 +327,6 @@ impl LineCompleter for &AttachedSide {
 impl std::fmt::Display for Greeting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { user, server, port, dir, .. } = self;
-        write!(f, "{} at {} {port}, folder {}", escape_controls(user), escape_controls(server), display_path(dir))
+        write!(f, "{} at {} {port}, folder {}", escape_controls(user), escape_controls(server), escape_controls(dir))
     }
 }
