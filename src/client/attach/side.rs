@@ -5,7 +5,6 @@ use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -165,8 +164,6 @@ pub struct AttachedSide {
     user: Option<UserName>,
     stream: Mutex<UnixStream>,
     outcomes: Receiver<(CommandId, RemoteOutcome)>,
-    /// Messages come at any time: of events, or of jobs of this side that have begun.
-    hears_more: AtomicBool,
     output: Output,
     state: Arc<CommandState>,
     /// Which of this process's streams are free for the content of files.
@@ -197,9 +194,8 @@ impl AttachedSide {
             let (sender, outcomes) = bounded(OUTCOMES_QUEUED_MAX);
             let shown = output.clone();
             threads::spawn("attached", move || show_messages(&mut reader, &shown, &sender))?;
-            let (stream, hears_more) = (Mutex::new(stream), AtomicBool::new(options.events));
             let user = UserName::parse(&greeting.user).ok();
-            Ok(Self { socket, user, stream, outcomes, hears_more, output, state, pipes })
+            Ok(Self { socket, user, stream: Mutex::new(stream), outcomes, output, state, pipes })
         };
         connect().map_err(AttachError::Refused)
     }
@@ -209,9 +205,10 @@ impl AttachedSide {
         Shell { output: self.output.clone(), state: Arc::clone(&self.state), reads_json, runner: self }
     }
 
-    /// Leaves. The messages that are on their way are shown before.
+    /// Leaves. The messages that are on their way are shown before, of events or of what this side has begun; the running
+    /// client shows those that come later.
     pub fn detach(&self) {
-        if self.hears_more.load(SeqCst) && lock(&self.stream).shutdown(Shutdown::Write).is_ok() {
+        if lock(&self.stream).shutdown(Shutdown::Write).is_ok() {
             // The running client answers by the end of the stream.
             let _ = self.outcomes.recv_timeout(DETACH_TIMEOUT);
         }
@@ -290,10 +287,7 @@ impl CommandRunner for AttachedSide {
         let sent = self.send_command(&typed, &to_line(&CommandLine { id: run.id(), command: &command }));
         match sent.is_ok().then(|| self.outcome_of(run)).flatten() {
             Some(RemoteOutcome::Ended(code)) => return Some(code),
-            Some(RemoteOutcome::InBackground) => {
-                self.hears_more.store(true, SeqCst);
-                return None;
-            }
+            Some(RemoteOutcome::InBackground) => return None,
             None if self.output.has_ended() => return Some(ExitCode::Success),
             None => {}
         }
@@ -328,5 +322,55 @@ impl std::fmt::Display for Greeting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { user, server, port, dir, .. } = self;
         write!(f, "{} at {} {port}, folder {}", escape_controls(user), escape_controls(server), escape_controls(dir))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::client::ui::message::{Note, NoteLevel};
+    use crate::client::ui::output::MessageSink;
+
+    #[derive(Default)]
+    struct Received(Mutex<Vec<Message>>);
+
+    impl MessageSink for Received {
+        fn receive(&self, message: Message) {
+            lock(&self.0).push(message);
+        }
+    }
+
+    #[test]
+    fn what_the_client_sends_before_it_hears_of_the_end_is_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Arc::new(ControlFolder::create(&dir.path().join("fileshare")).unwrap());
+        let (stream, mut client) = UnixStream::pair().unwrap();
+        let received = Arc::<Received>::default();
+        let output = Output::new(Arc::clone(&received) as Arc<dyn MessageSink>);
+        let (sender, outcomes) = bounded(OUTCOMES_QUEUED_MAX);
+        let (mut reader, shown) = (BufReader::new(stream.try_clone().unwrap()), output.clone());
+        threads::spawn("attached", move || show_messages(&mut reader, &shown, &sender)).unwrap();
+        let side = AttachedSide {
+            socket: SocketAddress { folder, name: "hans".into() },
+            user: None,
+            stream: Mutex::new(stream),
+            outcomes,
+            output,
+            state: Arc::default(),
+            pipes: ContentPipes::default(),
+        };
+        let note = MessageBody::Note(Note { text: "of a follow".into(), level: NoteLevel::Error });
+        let last = Message::new(None, note).to_json();
+        let sent = last.clone() + "\n";
+        let client = threads::spawn("client", move || {
+            client.read_to_end(&mut Vec::new()).unwrap();
+            client.write_all(sent.as_bytes()).unwrap();
+        });
+        side.detach();
+        client.unwrap().join().unwrap();
+        let received: Vec<String> = lock(&received.0).iter().map(Message::to_json).collect();
+        assert_eq!(received, [last]);
     }
 }
