@@ -87,3 +87,15 @@ fn contents_need_no_file_of_the_test() -> Result<(), TestkitError> {
     assert_eq!(yoda.content("nothing").unwrap_err().code, ExitCode::NotFound);
     Ok(())
 }
+
+#[test]
+fn a_dropped_client_ends_with_its_jobs_and_follows() -> Result<(), TestkitError> {
+    let server = TestServer::start(&[("hans", "a"), ("vader", "b"), ("yoda", "c")])?;
+    let (hans, vader, yoda) = (server.client("hans")?, server.client("vader")?, server.client("yoda")?);
+    hans.command("follow *.pdf")?;
+    vader.command("get --wait 600 report.pdf &")?;
+    drop((hans, vader));
+    yoda.wait_gone("hans", SOON)?;
+    yoda.wait_gone("vader", SOON)?;
+    Ok(())
+}

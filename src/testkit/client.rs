@@ -286,6 +286,13 @@ impl TestClient {
     }
 }
 
+impl Drop for TestClient {
+    /// Jobs, watches and follows hold the engine: they must end first.
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 fn start_engine(server: SocketAddr, home: &Path, dir: &Path) -> Result<Arc<ClientEngine>, TestkitError> {
     let config = EngineConfig {
         server: &server.ip().to_string(),
