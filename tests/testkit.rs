@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use fileshare::testkit::{ExitCode, SavedFile, TestClient, TestServer, TestkitError};
+use fileshare::testkit::message::{FollowResult, GetResult, JobKind, NoteLevel, WaitResult, WaitedFor};
+use fileshare::testkit::{CommandResult, ExitCode, MessageBody, SavedFile, TestClient, TestServer, TestkitError};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -97,5 +98,34 @@ fn a_dropped_client_ends_with_its_jobs_and_follows() -> Result<(), TestkitError>
     drop((hans, vader));
     yoda.wait_gone("hans", SOON)?;
     yoda.wait_gone("vader", SOON)?;
+    Ok(())
+}
+
+#[test]
+fn results_can_be_matched_to_their_last_field() -> Result<(), TestkitError> {
+    let server = TestServer::start(&[("hans", "a"), ("yoda", "b")])?;
+    let (hans, yoda) = (server.client("hans")?, server.client("yoda")?);
+    hans.publish_content("report.pdf", b"content")?;
+    yoda.wait_file("report.pdf", SOON)?;
+
+    let results = yoda.command("get report.pdf")?;
+    assert!(matches!(&results[..], [CommandResult::Get(GetResult::Saved { bytes: 7, .. })]), "{results:?}");
+    let messages = yoda.run("wait peer vader 0");
+    let [unmet, end] = &messages[..] else { panic!("{messages:?}") };
+    let MessageBody::Result(CommandResult::Wait(WaitResult::Unmet { condition, code, .. })) = &unmet.body else {
+        panic!("{unmet:?}")
+    };
+    assert_eq!((condition, *code), (&WaitedFor::Peer("vader".into()), ExitCode::TimedOut));
+    assert!(matches!(&end.body, MessageBody::End(end) if end.code == ExitCode::TimedOut));
+    let messages = yoda.run("get nothing");
+    let is_error = |body: &MessageBody| matches!(body, MessageBody::Note(note) if note.level == NoteLevel::Error);
+    assert!(messages.iter().any(|message| is_error(&message.body)), "{messages:?}");
+
+    let started = yoda.command("follow *.txt")?;
+    let [CommandResult::Follow(FollowResult::Started { started, .. })] = &started[..] else { panic!("{started:?}") };
+    assert_eq!(started[0].pattern, "*.txt");
+    let jobs = yoda.command("jobs")?;
+    let [CommandResult::Jobs(list)] = &jobs[..] else { panic!("{jobs:?}") };
+    assert_eq!((list.jobs[0].number, list.jobs[0].kind), (1, JobKind::Follow));
     Ok(())
 }
