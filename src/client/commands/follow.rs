@@ -353,7 +353,7 @@ fn remove_orphans(
         };
         let shared: BTreeSet<&FileName> = shared.iter().map(|entry| &entry.name).collect();
         for name in names.iter().filter(|name| !shared.contains(name)) {
-            if let Err(error) = context.downloader.remove_copy(name, cancelled) {
+            if let Err(error) = context.downloader.remove_copy(name, &owner, cancelled) {
                 let is_missing = error.kind() == io::ErrorKind::NotFound;
                 is_done &= is_missing;
                 log::debug!("{name}: {error}");

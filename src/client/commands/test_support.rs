@@ -305,7 +305,7 @@ impl Download for ScriptedServer {
         items.iter().map(|item| self.state().outcomes.get(&item.name).map(|outcome| outcome())).collect()
     }
 
-    fn remove_copy(&self, _: &FileName, _: &Cancelled) -> std::io::Result<bool> {
+    fn remove_copy(&self, _: &FileName, _: &UserName, _: &Cancelled) -> std::io::Result<bool> {
         Ok(false)
     }
 

@@ -1,5 +1,6 @@
 //! One file of a batch: what is known of its download, and the file operations of it, from its partial file to its name.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -213,15 +214,29 @@ impl<'a> FileOperations<'a> {
         }
         let (target, content) = (self.target(file), &self.jobs[file].item.content);
         let (policy, owner) = match &self.options.save_as {
-            SaveAs::Followed(owner) => match self.policy_for_copy(target, partial) {
+            SaveAs::Followed(owner) => match self.policy_for_copy(target, partial, owner) {
                 Ok(policy) => (policy, Some(owner.clone())),
                 Err(error) => return DownloadOutcome::Failed(error.into()),
             },
             _ => (self.options.on_exists, None),
         };
-        let record = &|name: &FileName| self.fetched.record(name, Fetched { hash: content.hash, owner: owner.clone() });
+        let fetched = Fetched { hash: content.hash, owner };
+        // The name that is tried, and what was recorded for it.
+        let tried: RefCell<Option<(FileName, Option<Fetched>)>> = RefCell::default();
+        let restore = || {
+            if let Some((name, before)) = tried.take() {
+                self.fetched.restore(&name, &fetched, before);
+            }
+        };
+        let record = &|name: &FileName| {
+            restore();
+            tried.replace(Some((name.clone(), self.fetched.record(name, fetched.clone()))));
+        };
         let saved = partial.set_mtime(content.mtime_ms);
         let saved = saved.and_then(|()| save(self.target_dir, partial, target, policy, record));
+        if !matches!(saved, Ok(Finalized::Saved(_))) {
+            restore();
+        }
         let outcome = saved.and_then(|finalized| match finalized {
             Finalized::Saved(name) => Ok(DownloadOutcome::Saved { name }),
             Finalized::Exists => self.on_target_exists(file, partial),
@@ -229,9 +244,10 @@ impl<'a> FileOperations<'a> {
         outcome.unwrap_or_else(|error| DownloadOutcome::Failed(error.into()))
     }
 
-    /// Replaces the copy that was fetched before, and nothing else.
-    fn policy_for_copy(&self, target: &FileName, partial: &PartialFile) -> io::Result<OnExists> {
-        let Some(recorded) = self.fetched.get(target) else { return Ok(OnExists::Error) };
+    /// Replaces the copy that was fetched from this owner before, and nothing else.
+    fn policy_for_copy(&self, target: &FileName, partial: &PartialFile, owner: &UserName) -> io::Result<OnExists> {
+        let recorded = self.fetched.get(target).filter(|recorded| recorded.owner.as_ref() == Some(owner));
+        let Some(recorded) = recorded else { return Ok(OnExists::Error) };
         let (folder, leaf) = (partial.folder(), split_parent(target).1);
         let is_copy = has_content(folder, leaf, recorded.hash, &|| is_cancelled(self.cancelled))?;
         Ok(if is_copy { OnExists::Overwrite } else { OnExists::Error })

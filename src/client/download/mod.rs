@@ -277,8 +277,9 @@ pub trait Download: Send + Sync {
         cancelled: &Cancelled,
     ) -> Vec<Option<DownloadOutcome>>;
 
-    /// Removes the file of this name if it is what was fetched under it, and forgets that. Returns whether it was.
-    fn remove_copy(&self, name: &FileName, cancelled: &Cancelled) -> io::Result<bool>;
+    /// Removes the file of this name if it is what was fetched under it from `owner`, and forgets that. Returns whether it
+    /// was.
+    fn remove_copy(&self, name: &FileName, owner: &UserName, cancelled: &Cancelled) -> io::Result<bool>;
 
     /// Saves what `input` yields under `name`, all or nothing. `None` if the file exists and the policy is
     /// [`OnExists::Skip`]; then, and if the policy refuses, nothing is read. Fails with [`DownloadError::Interrupted`] when
@@ -344,8 +345,9 @@ impl Download for Downloader {
         items.iter().map(|item| request.check_target(item)).collect()
     }
 
-    fn remove_copy(&self, name: &FileName, cancelled: &Cancelled) -> io::Result<bool> {
-        let Some(recorded) = self.fetched.get(name) else { return Ok(false) };
+    fn remove_copy(&self, name: &FileName, owner: &UserName, cancelled: &Cancelled) -> io::Result<bool> {
+        let recorded = self.fetched.get(name).filter(|recorded| recorded.owner.as_ref() == Some(owner));
+        let Some(recorded) = recorded else { return Ok(false) };
         self.target_dir.clear_cache();
         let (folder, leaf) = (self.target_dir.open_parent(name)?, target::split_parent(name).1);
         let is_copy = target::has_content(&folder, leaf, recorded.hash, &|| is_cancelled(cancelled))?;

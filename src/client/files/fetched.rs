@@ -57,11 +57,24 @@ impl FetchedFiles {
         lock(&self.0).by_name.get(name).is_some_and(|fetched| fetched.hash == *hash)
     }
 
-    /// This content is about to get this name.
-    pub fn record(&self, name: &FileName, fetched: Fetched) {
+    /// This content is about to get this name. Returns what was recorded before.
+    pub fn record(&self, name: &FileName, fetched: Fetched) -> Option<Fetched> {
         let mut table = lock(&self.0);
         table.append(&line_of(name, Some(&fetched)));
-        table.by_name.insert(name.clone(), fetched);
+        table.by_name.insert(name.clone(), fetched)
+    }
+
+    /// The content has not got this name: `before` is recorded again, unless there is another record meanwhile.
+    pub fn restore(&self, name: &FileName, fetched: &Fetched, before: Option<Fetched>) {
+        let mut table = lock(&self.0);
+        if table.by_name.get(name) != Some(fetched) {
+            return;
+        }
+        table.append(&line_of(name, before.as_ref()));
+        match before {
+            Some(before) => drop(table.by_name.insert(name.clone(), before)),
+            None => drop(table.by_name.remove(name)),
+        }
     }
 
     /// What has this name is none any more.
@@ -198,11 +211,27 @@ mod tests {
         let [dir, state] = [(); 2].map(|()| tempfile::tempdir().unwrap());
         let open = || FetchedFiles::open(dir.path(), Some(state.path().to_owned()));
         let files = open();
-        (0..=SURPLUS_MAX_LINES + 1).for_each(|at| files.record(&name("a"), fetched(at as u8, None)));
+        (0..=SURPLUS_MAX_LINES + 1).for_each(|at| drop(files.record(&name("a"), fetched(at as u8, None))));
         drop(files);
         open().record(&name("b"), fetched(2, None));
         let path = fs::read_dir(state.path()).unwrap().next().unwrap().unwrap().path();
         assert_eq!(fs::read_to_string(path).unwrap().lines().count(), 3, "with the name of the folder");
         assert_eq!(open().get(&name("a")), Some(fetched((SURPLUS_MAX_LINES + 1) as u8, None)));
+    }
+
+    #[test]
+    fn a_content_that_has_not_got_its_name_changes_no_record() {
+        let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let open = || FetchedFiles::open(dir.path(), Some(state.path().to_owned()));
+        let files = open();
+        for before in [None, Some(fetched(1, Some("hans")))] {
+            before.iter().for_each(|before| drop(files.record(&name("a"), before.clone())));
+            assert_eq!(files.record(&name("a"), fetched(2, None)), before);
+            files.restore(&name("a"), &fetched(2, None), before.clone());
+            assert_eq!((files.get(&name("a")), open().get(&name("a"))), (before.clone(), before));
+        }
+        files.record(&name("a"), fetched(3, None));
+        files.restore(&name("a"), &fetched(2, None), None);
+        assert_eq!(files.get(&name("a")), Some(fetched(3, None)), "another download has recorded it meanwhile");
     }
 }

@@ -3,6 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
+use crate::client::files::Fetched;
 
 fn fixture(size: usize) -> (DownloadFixture, TestPeer) {
     let fixture = DownloadFixture::new(&[("folder/report.pdf", bytes(size, 0))]);
@@ -333,5 +334,48 @@ fn the_name_of_a_partial_file_is_no_target() {
             std::fs::write(fixture.path(&name), bytes(size, 0)).unwrap();
             assert_all_saved(&fixture.fetch(&[&peer]));
         }
+    }
+}
+
+#[test]
+fn the_record_of_a_copy_stays_when_another_content_is_saved_beside_it() {
+    for size in SIZES {
+        let (mut fixture, peer) = fixture(size);
+        let (name, old) = (fixture.wanted[0].name.clone(), bytes(size, 9));
+        std::fs::write(fixture.path("folder/report.pdf"), &old).unwrap();
+        let downloader = Downloader::with_discovery(fixture.dir.path(), TestDiscovery::of(&[&peer])).unwrap();
+        let hash = ContentHash(*blake3::hash(&old).as_bytes());
+        let copy = Fetched { hash, owner: Some(UserName::parse("hans").unwrap()) };
+        downloader.fetched.record(&name, copy.clone());
+        fixture.options.on_exists = OnExists::Rename;
+        downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &|_| {});
+        assert_eq!(downloader.fetched.get(&name), Some(copy));
+        let renamed = FileName::parse("folder/report (1).pdf").unwrap();
+        let expected = Fetched { hash: fixture.wanted[0].content.hash, owner: None };
+        assert_eq!(downloader.fetched.get(&renamed), Some(expected));
+    }
+}
+
+#[test]
+fn only_the_owner_of_a_copy_replaces_or_removes_it() {
+    for size in SIZES {
+        let (mut fixture, peer) = fixture(size);
+        let (name, path, old) = (fixture.wanted[0].name.clone(), fixture.path("folder/report.pdf"), bytes(size, 9));
+        std::fs::write(&path, &old).unwrap();
+        let downloader = Downloader::with_discovery(fixture.dir.path(), TestDiscovery::of(&[&peer])).unwrap();
+        let hash = ContentHash(*blake3::hash(&old).as_bytes());
+        let [hans, vader] = ["hans", "vader"].map(|user| UserName::parse(user).unwrap());
+        let copy = Fetched { hash, owner: Some(hans.clone()) };
+        downloader.fetched.record(&name, copy.clone());
+        fixture.options.on_exists = OnExists::Overwrite;
+        fixture.options.save_as = SaveAs::Followed(vader.clone());
+        downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &|_| {});
+        assert!(!downloader.remove_copy(&name, &vader, &fixture.progress.cancelled).unwrap());
+        assert!(std::fs::read(&path).unwrap() == old);
+        assert_eq!(downloader.fetched.get(&name), Some(copy));
+        fixture.options.save_as = SaveAs::Followed(hans.clone());
+        downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &|_| {});
+        assert!(std::fs::read(&path).unwrap() == bytes(size, 0));
+        assert!(downloader.remove_copy(&name, &hans, &fixture.progress.cancelled).unwrap());
     }
 }
