@@ -163,7 +163,9 @@ fs_say() {
 
 # NAME SECONDS LINE [OTHER]: reads the client's output until one of the two lines; fails unless it is LINE.
 _fs_await_line() {
-    local end=$((SECONDS + $2 + 1)) line
+    local seconds=${2%%.*} end line
+    # The arithmetic knows whole numbers only, and takes one that begins with 0 as octal.
+    end=$((SECONDS + 10#${seconds:-0} + 1))
     while ((SECONDS < end)) && IFS= read -r -t $((end - SECONDS)) -u "${_fs_lines[$1]}" line; do
         [[ $line != "$3" ]] || return 0
         [[ -z ${4:-} || $line != "$4" ]] || break
@@ -197,8 +199,9 @@ fs_ask() {
 # NAME WAIT LINE [SECONDS]: enters a wait and waits for its result.
 _fs_wait() {
     local seconds=${4:-$FS_TIMEOUT}
+    local whole=${seconds%%.*}
     # The client itself says that the time is over.
-    fs_say "$1" "wait $2 $seconds" && _fs_await_line "$1" "$((seconds + 10))" "$3" 'Timed out'
+    fs_say "$1" "wait $2 $seconds" && _fs_await_line "$1" "$((10#${whole:-0} + 10))" "$3" 'Timed out'
 }
 
 # fs_attach USER [OPTION...]: runs commands in the running client of this user, as `client --attach` does; returns its exit

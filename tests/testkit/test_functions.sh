@@ -30,7 +30,9 @@ fails 'consists of letters' fs_start_client ../hans
 fails 'hans should have printed: Welcome, hans!' fs_ask hans 'auth hans wrong' 'Welcome, hans!'
 fs_ask hans 'auth hans falcon*solo' 'Welcome, hans!' 'Available commands are: get, lap, lpf, pub, sch, unp, xit'
 fails 'hans does not print: vader is active (its last line: Timed out' fs_wait_peer hans vader 0
+fails 'hans does not print: vader is active (its last line: Timed out' fs_wait_peer hans vader 0.5
 fails 'hans does not print: never' fs_wait_line hans never 0
+fails 'hans does not print: never' fs_wait_line hans never 0.5
 fails 'hans prints nothing more' fs_next_line hans 0.01
 fs_start_client vader -q -u vader -c nonsense
 fails 'vader does not print: never' fs_wait_line vader never 600 # ends with the client
