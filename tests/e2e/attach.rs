@@ -95,6 +95,18 @@ fn one_of_several_is_named() {
 }
 
 #[test]
+fn one_that_answers_beside_one_that_does_not_is_named() {
+    let env = TestEnv::new();
+    let _hans = serving(&env, "hans");
+    let _silent = UnixListener::bind(socket_dir(&env, "hans").join("silent.sock")).unwrap();
+    let unclear = attached(&env, "hans").run(&["lap"]);
+    unclear.expect(2, &[]);
+    let texts = ["hans at 127.0.0.1", "silent.sock: the client does not answer"];
+    assert!(texts.iter().all(|text| unclear.stderr.contains(text)), "{unclear:?}");
+    attached(&env, "hans").args(["-u", "hans"]).run(&["lap"]).expect(0, &["No active peers"]);
+}
+
+#[test]
 fn a_refused_login_names_the_client_that_runs_here() {
     let env = TestEnv::new();
     let _hans = serving(&env, "hans");

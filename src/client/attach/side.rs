@@ -45,7 +45,7 @@ pub enum AttachError {
     ),
     #[error("several clients run here; name one by -u NAME or by SERVER PORT{}", details(.0))]
     Several(
-        /// Each with user, server and folder.
+        /// Each with user, server and folder, or with its socket and why it did not answer.
         Vec<String>,
     ),
     #[error("the client that runs here does not take commands: {0}")]
@@ -87,10 +87,20 @@ struct SocketAddress {
     name: String,
 }
 
-/// Asks all clients of this user of the host, and returns those of this user of the share and this server, with what was
-/// wrong with others.
-fn find(user: Option<&str>, servers: Option<&[SocketAddr]>) -> (Vec<Found>, Vec<String>) {
-    let (mut found, mut troubles) = (Vec::new(), Vec::new());
+/// The clients of this user of the host.
+#[derive(Default)]
+struct FoundClients {
+    /// Those of the user of the share and the server that were asked for.
+    found: Vec<Found>,
+    /// Sockets of clients that did not say whose they are, each with the reason.
+    silent: Vec<String>,
+    /// What was wrong with folders.
+    troubles: Vec<String>,
+}
+
+/// Asks all clients of this user of the host.
+fn find(user: Option<&str>, servers: Option<&[SocketAddr]>) -> FoundClients {
+    let FoundClients { mut found, mut silent, mut troubles } = FoundClients::default();
     for path in candidates() {
         let folder = match ControlFolder::open(&path) {
             Ok(folder) => Arc::new(folder),
@@ -116,12 +126,12 @@ fn find(user: Option<&str>, servers: Option<&[SocketAddr]>) -> (Vec<Found>, Vec<
                         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "the client does not answer".to_owned(),
                         _ => error.to_string(),
                     };
-                    troubles.push(format!("{}: {why}", folder.display(&socket.name)));
+                    silent.push(format!("{}: {why}", folder.display(&socket.name)));
                 }
             }
         }
     }
-    (found, troubles)
+    FoundClients { found, silent, troubles }
 }
 
 impl SocketAddress {
@@ -148,7 +158,7 @@ impl SocketAddress {
 
 /// Whether a client of this user of this server runs here.
 pub fn runs_here(user: &UserName, servers: &[SocketAddr]) -> bool {
-    !find(Some(user.as_str()), Some(servers)).0.is_empty()
+    !find(Some(user.as_str()), Some(servers)).found.is_empty()
 }
 
 /// How a command came out for the shell.
@@ -180,10 +190,14 @@ impl AttachedSide {
         state: Arc<CommandState>,
         pipes: ContentPipes,
     ) -> Result<Self, AttachError> {
-        let (mut found, troubles) = find(user, servers);
-        if found.len() > 1 {
-            return Err(AttachError::Several(found.iter().map(|client| client.greeting.to_string()).collect()));
+        let FoundClients { mut found, silent, mut troubles } = find(user, servers);
+        // Without a user name, one that is silent may be meant as well as one that has answered.
+        let is_unclear = user.is_none() && !silent.is_empty();
+        if found.len() > 1 || (found.len() == 1 && is_unclear) {
+            let greetings = found.iter().map(|client| client.greeting.to_string());
+            return Err(AttachError::Several(greetings.chain(silent).collect()));
         }
+        troubles.extend(silent);
         let Some(Found { socket, greeting, mut reader }) = found.pop() else {
             return Err(if troubles.is_empty() { AttachError::None } else { AttachError::Unreachable(troubles) });
         };
