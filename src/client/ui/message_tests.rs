@@ -256,6 +256,53 @@ fn json_fields_never_change() {
 }
 
 #[test]
+fn json_fields_of_jobs_and_follows_never_change() {
+    let followed = |from: Option<&str>| Followed { pattern: "*.pdf".into(), mirror: true, from: from.map(Into::into) };
+    let job = |done| ListedJob { number: 2, kind: JobKind::Watch, line: "pub --watch a".into(), done, total: done };
+    let upload = ListedUpload { user: "vader".into(), name: "a".into(), done: 1, total: 2 };
+    let jobs = vec![job(None), ListedJob { kind: JobKind::Job, ..job(Some(5)) }];
+    let failed = vec![failure("x", ExitCode::NotFound)];
+    for (result, expected) in [
+        (
+            CommandResult::Job(JobStarted { ok: True, number: 1, line: "get a".into() }),
+            json!({"command": "job", "ok": true, "number": 1, "line": "get a"}),
+        ),
+        (
+            CommandResult::Jobs(JobList { ok: True, jobs, uploads: vec![upload] }),
+            json!({"command": "jobs", "ok": true,
+                "jobs": [{"number": 2, "kind": "watch", "line": "pub --watch a"},
+                    {"number": 2, "kind": "job", "line": "pub --watch a", "done": 5, "total": 5}],
+                "uploads": [{"user": "vader", "name": "a", "done": 1, "total": 2}]}),
+        ),
+        (
+            CommandResult::Cancel(JobCancelled { ok: True, number: 1 }),
+            json!({"command": "cancel", "ok": true, "number": 1}),
+        ),
+        (
+            CommandResult::Follow(FollowResult::Started { ok: True, started: vec![followed(Some("vader"))] }),
+            json!({"command": "follow", "ok": true,
+                "started": [{"pattern": "*.pdf", "mirror": true, "from": "vader"}]}),
+        ),
+        (
+            CommandResult::Follow(FollowResult::Listed { ok: True, follows: vec![followed(None)] }),
+            json!({"command": "follow", "ok": true, "follows": [{"pattern": "*.pdf", "mirror": true}]}),
+        ),
+        (
+            CommandResult::Unfollow(UnfollowResult {
+                ok: false,
+                unfollowed: vec!["*.pdf".into()],
+                failed,
+                code: ExitCode::NotFound,
+            }),
+            json!({"command": "unfollow", "ok": false, "unfollowed": ["*.pdf"],
+                "failed": [{"name": "x", "error": "for a reason", "code": 5}], "code": 5}),
+        ),
+    ] {
+        assert_eq!(result_json(result), expected);
+    }
+}
+
+#[test]
 fn every_other_message_has_its_type() {
     let of = |id: Option<CommandId>, body| json(&Message::new(id, body));
     let end = CommandEnd { command: "get".into(), ok: false, code: ExitCode::NotFound, elapsed_ms: 3 };
