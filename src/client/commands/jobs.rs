@@ -16,7 +16,7 @@ use crate::client::ui::output::CommandRun;
 use crate::common::threads;
 
 /// How long `cancel` waits for the end of the job.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Starts `command` as a job, which ends as the command `run`. A status only if it cannot start.
 pub fn start(

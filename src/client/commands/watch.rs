@@ -8,6 +8,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, bounded, never, select};
 
 use super::background::BackgroundContext;
+use super::jobs::CANCEL_TIMEOUT;
 use super::publish::{hash, publish_keeping_audiences, request_failure, share_failure};
 use super::{CommandContext, Verb};
 use crate::client::cancel::{Cancelled, is_cancelled};
@@ -88,11 +89,12 @@ pub fn start(context: &CommandContext, to: Vec<UserName>, argument: &PathArg) ->
     status
 }
 
-/// `unp --watch`: what is published stays.
+/// `unp --watch`: what is published stays. Returns when the watch has ended, unless that takes long.
 pub fn stop(context: &CommandContext, argument: &PathArg) -> ExitCode {
     let path = folder_path(&argument.text);
     let mut failures = Vec::new();
-    if context.watches.stop(path) {
+    if let Some(job) = context.watches.stop(path) {
+        job.wait(Some(CANCEL_TIMEOUT), &context.state.cancelled());
         context.output.info(format!("{}: no longer watched; what is published stays", shown(path)));
     } else {
         let error = format!("{}: is not watched", shown(path));
@@ -303,6 +305,11 @@ impl FolderWatch {
             !is_published && !fetched.is_copy(&file.name, &file.content.hash)
         });
         if files.is_empty() {
+            return Ok(());
+        }
+        // They may be hashed for long.
+        if context.state.is_cancelled() {
+            lock(&self.core).on_failed(clock(), files.iter().map(|file| &file.name));
             return Ok(());
         }
         let names: Vec<FileName> = files.iter().map(|file| file.name.clone()).collect();

@@ -19,12 +19,11 @@ impl WatchRegistry {
         }
     }
 
-    /// Ends the watch of this folder. Returns whether there was one.
-    pub fn stop(&self, path: &str) -> bool {
-        lock(&self.0).remove(path).is_some_and(|job| {
-            job.cancel();
-            !job.has_ended()
-        })
+    /// Cancels the watch of this folder, if there is one.
+    pub fn stop(&self, path: &str) -> Option<Arc<Job>> {
+        let job = lock(&self.0).remove(path).filter(|job| !job.has_ended())?;
+        job.cancel();
+        Some(job)
     }
 
     /// Another watched folder that this one is in, or that is in it.
@@ -59,7 +58,7 @@ mod tests {
             [watches.overlapping("a/b"), watches.overlapping("a/bc"), watches.overlapping("c")],
             [None, None, None]
         );
-        assert!(watches.stop("a/b") && !watches.stop("a/b"));
+        assert!(watches.stop("a/b").is_some() && watches.stop("a/b").is_none());
         assert!(is_cancelled(&second.cancelled()));
         watches.add("c", second.job());
         second.end(ExitCode::Success);
