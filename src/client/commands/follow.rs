@@ -179,7 +179,7 @@ impl Follow {
             if self.mirror { fetched.owned().into_iter().filter(is_mine).collect() } else { BTreeMap::new() };
         // What the user has changed or removed is no copy any more.
         let is_orphan = |(name, recorded): &(&FileName, &Fetched)| {
-            !published.contains_key(*name) && local_file(context, name) == LocalFile::Content(recorded.hash)
+            !published.contains_key(*name) && local_file(context, name) == Some(LocalFile::Content(recorded.hash))
         };
         let unpublished: Vec<FileName> = recorded.iter().filter(is_orphan).map(|(name, _)| name.clone()).collect();
         self.settled.retain(|name, _| published.contains_key(name));
@@ -188,9 +188,14 @@ impl Follow {
         let offers = offers_of(context, &changed)?;
         let mut orphans: BTreeMap<UserName, Vec<FileName>> = BTreeMap::new();
         let mut wanted: BTreeMap<UserName, Vec<NamedContent>> = BTreeMap::new();
+        let mut is_done = true;
         for ((name, contents), offers) in changed.iter().zip(offers) {
             let recorded = fetched.get(name);
-            match decide(recorded.as_ref(), self.from.as_ref(), local_file(context, name), &offers) {
+            let Some(local) = local_file(context, name) else {
+                is_done = false;
+                continue;
+            };
+            match decide(recorded.as_ref(), self.from.as_ref(), local, &offers) {
                 FollowAction::Nothing => drop(self.settled.insert(name.clone(), contents.clone())),
                 // Its owner may publish a content that another user publishes already: the list stays as it is then.
                 FollowAction::NotOffered => {}
@@ -208,7 +213,6 @@ impl Follow {
                 }
             }
         }
-        let mut is_done = true;
         let contents: BTreeMap<&FileName, &Contents> =
             changed.iter().map(|(name, contents)| (name, contents)).collect();
         for (owner, mut items) in wanted {
@@ -266,14 +270,16 @@ fn complete(context: &CommandContext, items: &mut Vec<NamedContent>) -> Result<b
     Ok(items.len() == names.len())
 }
 
-fn local_file(context: &CommandContext, name: &FileName) -> LocalFile {
+/// `None`: a file that cannot be read now.
+fn local_file(context: &CommandContext, name: &FileName) -> Option<LocalFile> {
     match context.files.dir().identify(name.as_str()) {
-        Err(ShareError::Missing(_)) => LocalFile::Missing,
-        Ok((FileKind::File, _)) => match context.files.hash(name, &mut |_| std::ops::ControlFlow::Continue(())) {
-            Ok(file) => LocalFile::Content(file.content.hash),
-            Err(_) => LocalFile::Other,
-        },
-        _ => LocalFile::Other,
+        Err(ShareError::Missing(_)) => Some(LocalFile::Missing),
+        Ok((FileKind::File, _)) => {
+            let hashed = context.files.hash(name, &mut |_| std::ops::ControlFlow::Continue(()));
+            let hashed = hashed.inspect_err(|error| log::debug!("{name}: {error}")).ok();
+            hashed.map(|file| LocalFile::Content(file.content.hash))
+        }
+        _ => Some(LocalFile::Other),
     }
 }
 
