@@ -228,7 +228,7 @@ impl Follow {
                     orphans.entry(owner).or_default().push(name);
                 }
             }
-            is_done &= remove_orphans(context, orphans, cancelled)?;
+            is_done &= remove_orphans(context, orphans, snapshot.complete_in, cancelled)?;
         }
         Ok(is_done)
     }
@@ -343,10 +343,12 @@ fn fetch(
     fetched
 }
 
-/// Removes copies whose owners are active and do not publish them any more. Returns whether nothing is left to do.
+/// Removes copies whose owners are active and do not publish them any more, if that is certain: only in the session
+/// `complete_in`, since owners publish all anew after a start of the server. Returns whether nothing is left to do.
 fn remove_orphans(
     context: &CommandContext,
     orphans: BTreeMap<UserName, Vec<FileName>>,
+    complete_in: Option<u64>,
     cancelled: &Cancelled,
 ) -> Result<bool, RequestError> {
     let mut is_done = true;
@@ -357,6 +359,10 @@ fn remove_orphans(
             Err(RequestError::NotActive) => continue,
             Err(error) => return Err(error),
         };
+        // The list comes again when it is complete.
+        if complete_in != Some(context.session.sessions()) {
+            return Ok(is_done);
+        }
         let shared: BTreeSet<&FileName> = shared.iter().map(|entry| &entry.name).collect();
         for name in names.iter().filter(|name| !shared.contains(name)) {
             if let Err(error) = context.downloader.remove_copy(name, &owner, cancelled) {

@@ -54,6 +54,8 @@ struct SharedList {
 pub struct ListSnapshot {
     /// Counts the logins: of another user, or of this one after a logout, nothing is known.
     pub login: u64,
+    /// The number of sessions that had begun, if what the list lacks has gone.
+    pub complete_in: Option<u64>,
     pub entries: BTreeSet<ListEntry>,
 }
 
@@ -127,7 +129,8 @@ impl ListWatcher {
         let Some(shared) = lists.by_key.get_mut(&key) else { return false };
         let nothing = BTreeSet::new();
         let known = if shared.snapshot.login == signal.login { &shared.snapshot.entries } else { &nothing };
-        let snapshot = ListSnapshot { login: signal.login, entries: merge(known, entries, is_complete) };
+        let complete_in = is_complete.then_some(signal.session);
+        let snapshot = ListSnapshot { login: signal.login, complete_in, entries: merge(known, entries, is_complete) };
         if *shared.snapshot != snapshot {
             shared.snapshot = Arc::new(snapshot);
         }

@@ -111,6 +111,7 @@ impl EventStream {
         let latest = snapshots.iter().filter(|snapshot| snapshot.login == login);
         Arc::new(ListSnapshot {
             login,
+            complete_in: None,
             entries: latest.flat_map(|snapshot| snapshot.entries.iter().cloned()).collect(),
         })
     }

@@ -174,8 +174,10 @@ fn what_an_incomplete_list_lacks_has_not_gone() {
     assert_eq!(fixture.next(&mut stream), ["+vader", "+yoda"]);
     fixture.server.change(false, |state| (state.peers, state.session) = (vec!["leia"], 1));
     assert_eq!(fixture.next(&mut stream), ["+leia"]);
+    assert_eq!(stream.lists[0].snapshot().complete_in, None);
     fixture.server.change(true, |state| state.peers = vec!["leia", "yoda"]);
     assert_eq!(fixture.next(&mut stream), ["-vader"]);
+    assert_eq!(stream.lists[0].snapshot().complete_in, Some(1));
     fixture.server.change(true, |state| (state.peers, state.login) = (vec!["hans", "yoda"], 1));
     assert_eq!(fixture.next(&mut stream), ["+hans", "+yoda"], "of another login nothing was known");
 }
@@ -193,6 +195,7 @@ fn a_list_from_a_later_session_than_its_report_counts_as_incomplete() {
         state.callbacks[0].1(signal);
     }
     assert_eq!(fixture.next(&mut stream), ["+leia"]);
+    assert_eq!(stream.lists[0].snapshot().complete_in, None);
     fixture.server.change(true, |state| state.peers = vec![]);
     assert_eq!(fixture.next(&mut stream), ["-leia", "-vader"]);
 }
