@@ -9,7 +9,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread::sleep;
 use std::time::Duration;
 
 use rustix::fs::fstat;
@@ -38,7 +37,7 @@ impl KernelDrops {
                 if let Some(count) = texts.into_iter().find_map(|text| drops_of(&text, inode)) {
                     drops.store(count, Ordering::Relaxed);
                 }
-                sleep(PAUSE);
+                pause();
             }
         })?;
         Ok(Self { latest, requests })
@@ -50,6 +49,11 @@ impl KernelDrops {
         let _ = self.requests.try_send(());
         self.latest.load(Ordering::Relaxed)
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "nothing but the metrics waits for this thread")]
+fn pause() {
+    std::thread::sleep(PAUSE);
 }
 
 /// The drops of the socket with this inode in a list like /proc/net/udp.
