@@ -39,7 +39,12 @@ pub use server::TestServer;
 pub use crate::client::ExitCode;
 pub use crate::client::StartupError;
 /// The messages of the commands, with all types in them.
-pub use crate::client::ui::message;
+pub mod message {
+    pub use crate::client::follow::Followed;
+    pub use crate::client::jobs::JobKind;
+    pub use crate::client::ui::message::*;
+}
+
 pub use crate::client::ui::message::{
     AvailableFile, CommandResult, FileProgress, Message, MessageBody, Note, OwnFile, SharedFile,
 };

@@ -1,6 +1,8 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::client::follow::Followed;
+use crate::client::jobs::JobKind;
 use crate::client::ui::look::Look;
 use crate::common::message::{AvailableContent, OwnPublication};
 use crate::common::types::{Content, ContentHash, FileName, is_control};

@@ -17,8 +17,6 @@ use serde::{Deserialize, Serialize};
 use crate::client::exit_code::ExitCode;
 use crate::common::escape::escape_json_controls;
 
-pub use crate::client::follow::Followed;
-pub use crate::client::jobs::JobKind;
 pub use common::{False, ItemFailure, NameFailure, True};
 pub use event::{EventKind, EventMessage};
 pub use follow::{FollowResult, UnfollowResult};
