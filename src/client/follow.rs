@@ -50,11 +50,7 @@ impl Follows {
 
     /// Ends what follows this pattern. Returns whether it was followed.
     pub fn stop(&self, pattern: &str) -> bool {
-        lock(&self.0).remove(pattern).is_some_and(|(_, job)| {
-            let was_followed = !job.has_ended();
-            job.cancel();
-            was_followed
-        })
+        lock(&self.0).remove(pattern).is_some_and(|(_, job)| job.cancel())
     }
 
     /// All, sorted by pattern.

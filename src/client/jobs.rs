@@ -144,14 +144,17 @@ impl Jobs {
     pub fn close(&self) {
         let mut table = lock(&self.0);
         table.is_closed = true;
-        table.jobs.values().for_each(|job| job.cancel());
+        table.jobs.values().for_each(|job| _ = job.cancel());
     }
 }
 
 impl Job {
-    /// Asks it to end. It may take a moment.
-    pub fn cancel(&self) {
+    /// Asks it to end, which may take a moment. Returns whether it went on.
+    pub fn cancel(&self) -> bool {
+        // Once it is asked, it may end at any time.
+        let went_on = !self.has_ended();
         *lock(&self.alive) = None;
+        went_on
     }
 
     /// Disconnects when it is cancelled.

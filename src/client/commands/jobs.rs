@@ -59,10 +59,9 @@ pub fn list(context: &CommandContext) -> ExitCode {
 
 /// `cancel`: returns when it has ended, unless that takes long.
 pub fn cancel(context: &CommandContext, number: u64) -> ExitCode {
-    let Some(job) = context.jobs.find(number).filter(|job| !job.has_ended()) else {
+    let Some(job) = context.jobs.find(number).filter(|job| job.cancel()) else {
         return context.report_error(Verb::Cancel.name(), ExitCode::NotFound, format!("no job {number} goes on"));
     };
-    job.cancel();
     job.wait(Some(CANCEL_TIMEOUT), &context.state.cancelled());
     // That it has failed is no news.
     context.jobs.forget(&job);

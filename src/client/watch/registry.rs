@@ -21,9 +21,7 @@ impl WatchRegistry {
 
     /// Cancels the watch of this folder, if there is one.
     pub fn stop(&self, path: &str) -> Option<Arc<Job>> {
-        let job = lock(&self.0).remove(path).filter(|job| !job.has_ended())?;
-        job.cancel();
-        Some(job)
+        lock(&self.0).remove(path).filter(|job| job.cancel())
     }
 
     /// Another watched folder that this one is in, or that is in it.
