@@ -11,7 +11,7 @@ use rusqlite::{
 };
 use rustix::process::{Resource, getrlimit};
 
-use super::checkpointer::{Checkpointer, LOG_PAGES};
+use super::checkpointer::{Checkpointer, LOG_PAGES_MAX};
 use super::data_file::{self, DataFileState, LockFile, Migration};
 use super::load::{self, LoadSink, members_text};
 use super::{Change, JournalError, Mutation};
@@ -195,7 +195,7 @@ fn connect(path: &Path, migrations: &[Migration]) -> rusqlite::Result<Connection
     }
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     // A large transaction makes the log larger; the next one truncates it.
-    connection.pragma_update_and_check(None, "journal_size_limit", LOG_PAGES * PAGE_BYTES, |_| Ok(()))?;
+    connection.pragma_update_and_check(None, "journal_size_limit", LOG_PAGES_MAX * PAGE_BYTES, |_| Ok(()))?;
     Ok(connection)
 }
 
