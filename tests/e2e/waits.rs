@@ -73,3 +73,32 @@ fn a_signal_or_the_end_of_the_session_ends_a_wait() {
     env.signal_server(Signal::HUP);
     vader.wait().expect_code(4);
 }
+
+#[test]
+fn fifty_sides_wait_for_the_same_and_the_33rd_different_wait_is_refused() {
+    let env = TestEnv::new();
+    let mut hans = env.client("hans").user().args(["-q"]).spawn();
+    for other in 1..32 {
+        hans.run_command(&format!("wait peer other{other} 600 &"), &[&format!("[{other}] wait peer other{other} 600")]);
+    }
+    let attach = |command: &str| env.client("hans").args(["--attach", "-q", "-c", command]);
+    let sides: Vec<_> = (0..50).map(|_| attach("wait file late.txt 60").spawn()).collect();
+    // Once another is refused, one of the sides has the last subscription.
+    let refused = loop {
+        let done = attach("wait peer another 0").run(&[]);
+        if done.code != 124 {
+            break done;
+        }
+    };
+    refused.expect(2, &[]);
+    assert_eq!(refused.one_line_of_stderr(), "client: too many different waits and lists at once; at most 32");
+    attach("wait peer other7 0").run(&[]).expect(124, &["Timed out"]);
+    attach("wait gone other7").run(&[]).expect(0, &["other7 is gone"]);
+    let _vader =
+        env.client("vader").file("late.txt", "l").user().stay(&["pub late.txt"], &["File published successfully"]);
+    for side in sides {
+        side.wait().expect(0, &["late.txt is available"]);
+    }
+    hans.run_command("cancel 1", &["[1] cancelled"]);
+    attach("wait peer vader 0").run(&[]).expect(0, &["vader is active"]);
+}

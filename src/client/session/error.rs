@@ -66,8 +66,8 @@ pub enum RequestError {
     /// The server allows each user at most `max`.
     #[error("over the quota at the server: at most {max} {} a user", quota_unit(*quota))]
     OverQuota { quota: Quota, max: u64 },
-    /// More waits at once than a session has subscriptions.
-    #[error("too many waits at once; at most {SUBSCRIPTIONS_MAX}")]
+    /// More different waits and lists at once than a session has subscriptions.
+    #[error("too many different waits and lists at once; at most {SUBSCRIPTIONS_MAX}")]
     TooManyWaits,
 }
 

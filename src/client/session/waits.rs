@@ -2,10 +2,10 @@
 //!
 //! Each has a subscription at the server, which reports changes of its state. A wait ends when its condition is met or at
 //! its deadline; it outlives reconnects, after which it subscribes again. A watched list has no end. It subscribes, tells
-//! the caller to ask for the list, and begins anew when the list has changed. It outlives logins too. Must not know how
-//! requests travel.
+//! the caller to ask for the list, and begins anew when the list has changed. It outlives logins too. Waits for the same
+//! topic share a subscription, however many there are. Must not know how requests travel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::RequestError;
@@ -76,7 +76,8 @@ pub(super) enum SubscriptionRequest {
 
 struct Wait {
     goal: WaitGoal,
-    /// The number of its subscription.
+    topic: Topic,
+    /// The number of its subscription, which all waits for this topic share. A list has its own.
     number: u8,
     stage: WaitStage,
 }
@@ -87,7 +88,6 @@ enum WaitGoal {
         deadline: Instant,
     },
     List {
-        list: WatchedList,
         /// Not before this time it subscribes again.
         subscribe_at: Option<Instant>,
         /// Whether the list was complete as of the last report since it subscribed.
@@ -99,8 +99,8 @@ enum WaitGoal {
 enum WaitStage {
     /// SUBSCRIBE is to be sent.
     Unsubscribed,
-    /// The reply to SUBSCRIBE is awaited.
-    Subscribing,
+    /// The reply to the SUBSCRIBE of this wait is awaited.
+    Subscribing(WaitId),
     /// The state of its subscription is known.
     Subscribed,
 }
@@ -109,8 +109,8 @@ enum WaitStage {
 #[derive(Default)]
 pub(super) struct Waits {
     waits: BTreeMap<WaitId, Wait>,
-    /// Numbers of subscriptions that no wait needs any more, as bits.
-    to_unsubscribe: u32,
+    /// Numbers of the subscriptions that this session may have, as bits.
+    subscribed: u32,
     /// The latest state in this session.
     latest: Option<SubscriptionState>,
 }
@@ -124,66 +124,71 @@ impl Waits {
         condition: WaitCondition,
         timeout: Duration,
     ) -> Result<(), RequestError> {
-        self.add(wait, WaitGoal::Condition { condition, deadline: now + timeout })
+        let topic = match &condition {
+            WaitCondition::PeerActive(user) | WaitCondition::PeerGone(user) => Topic::Peer(user.clone()),
+            WaitCondition::FileAvailable(name) => Topic::File(name.clone()),
+        };
+        self.add(wait, topic, WaitGoal::Condition { condition, deadline: now + timeout })
     }
 
     /// Starts to watch a list. The error: there are too many.
     pub fn watch(&mut self, id: WaitId, list: WatchedList) -> Result<(), RequestError> {
-        self.add(id, WaitGoal::List { list, subscribe_at: None, reported: None })
+        let topic = match list {
+            WatchedList::Peers => Topic::Peers,
+            WatchedList::Files(pattern) => Topic::Files(pattern),
+        };
+        self.add(id, topic, WaitGoal::List { subscribe_at: None, reported: None })
     }
 
-    fn add(&mut self, wait: WaitId, goal: WaitGoal) -> Result<(), RequestError> {
-        let used: BTreeSet<u8> = self.waits.values().map(|wait| wait.number).collect();
-        let free = (0..SUBSCRIPTIONS_MAX as u8).find(|number| !used.contains(number));
-        let number = free.ok_or(RequestError::TooManyWaits)?;
-        self.to_unsubscribe &= !(1 << number);
-        self.waits.insert(wait, Wait { goal, number, stage: WaitStage::Unsubscribed });
+    fn add(&mut self, wait: WaitId, topic: Topic, goal: WaitGoal) -> Result<(), RequestError> {
+        let is_shared = |other: &&Wait| !other.is_list() && other.topic == topic;
+        let shared = self.waits.values().find(is_shared).map(|other| other.number);
+        let used = self.used_numbers();
+        let free = || (0..SUBSCRIPTIONS_MAX as u8).find(|number| used & 1 << number == 0);
+        let number = shared.or_else(free).ok_or(RequestError::TooManyWaits)?;
+        self.waits.insert(wait, Wait { goal, topic, number, stage: WaitStage::Unsubscribed });
         Ok(())
+    }
+
+    fn used_numbers(&self) -> u32 {
+        self.waits.values().fold(0, |used, wait| used | 1 << wait.number)
     }
 
     /// Removes a wait or a watched list. Returns whether it was there.
     pub fn remove(&mut self, wait: WaitId) -> bool {
-        let Some(Wait { number, stage, .. }) = self.waits.remove(&wait) else { return false };
-        if stage != WaitStage::Unsubscribed {
-            self.to_unsubscribe |= 1 << number;
-        }
-        true
+        self.waits.remove(&wait).is_some()
     }
 
     /// A session is established: all subscribe again.
     pub fn on_established(&mut self) {
         self.waits.values_mut().for_each(|wait| wait.stage = WaitStage::Unsubscribed);
-        (self.to_unsubscribe, self.latest) = (0, None);
+        (self.subscribed, self.latest) = (0, None);
     }
 
     /// The next request to be sent in the established session.
     pub fn next_request(&mut self, now: Instant) -> Option<SubscriptionRequest> {
         if let Some((&id, wait)) = self.waits.iter_mut().find(|(_, wait)| wait.subscribes(now)) {
-            wait.stage = WaitStage::Subscribing;
-            let topic = match &mut wait.goal {
-                WaitGoal::Condition { condition, .. } => match condition {
-                    WaitCondition::PeerActive(user) | WaitCondition::PeerGone(user) => Topic::Peer(user.clone()),
-                    WaitCondition::FileAvailable(name) => Topic::File(name.clone()),
-                },
-                WaitGoal::List { list, subscribe_at, reported } => {
-                    (*subscribe_at, *reported) = (Some(now + LIST_INTERVAL), None);
-                    match list {
-                        WatchedList::Peers => Topic::Peers,
-                        WatchedList::Files(pattern) => Topic::Files(pattern.clone()),
-                    }
-                }
-            };
-            return Some(SubscriptionRequest::Subscribe(id, Request::Subscribe { number: wait.number, topic }));
+            if let WaitGoal::List { subscribe_at, reported } = &mut wait.goal {
+                (*subscribe_at, *reported) = (Some(now + LIST_INTERVAL), None);
+            }
+            let (number, topic) = (wait.number, wait.topic.clone());
+            // A wait that begins later asks again: the latest state may be older than it.
+            let sharing = self.waits.values_mut().filter(|wait| wait.number == number);
+            sharing
+                .filter(|wait| wait.stage == WaitStage::Unsubscribed)
+                .for_each(|wait| wait.stage = WaitStage::Subscribing(id));
+            self.subscribed |= 1 << number;
+            return Some(SubscriptionRequest::Subscribe(id, Request::Subscribe { number, topic }));
         }
-        let numbers = std::mem::take(&mut self.to_unsubscribe);
+        let numbers = self.subscribed & !self.used_numbers();
+        self.subscribed &= !numbers;
         (numbers != 0).then_some(SubscriptionRequest::Unsubscribe(Request::Unsubscribe { numbers }))
     }
 
-    /// The reply to SUBSCRIBE.
+    /// The reply to the SUBSCRIBE of a wait, which may have ended meanwhile.
     pub fn on_subscribed(&mut self, wait: WaitId, state: SubscriptionState) {
-        if let Some(wait) = self.waits.get_mut(&wait) {
-            wait.stage = WaitStage::Subscribed;
-        }
+        let asking = self.waits.values_mut().filter(|other| other.stage == WaitStage::Subscribing(wait));
+        asking.for_each(|wait| wait.stage = WaitStage::Subscribed);
         self.on_state(state);
     }
 
@@ -231,7 +236,7 @@ impl Waits {
             _ if !is_established => Some(Err(RequestError::Unreachable)),
             WaitStage::Subscribed => Some(Ok(WaitOutcome::TimedOut)),
             // Even the shortest wait asks once. It ends with the reply, or when the connection is lost.
-            WaitStage::Unsubscribed | WaitStage::Subscribing => None,
+            WaitStage::Unsubscribed | WaitStage::Subscribing(_) => None,
         }
     }
 
@@ -255,12 +260,15 @@ impl Waits {
 
     /// Ends all waits. The lists stay watched, for the next login.
     pub fn take_all(&mut self) -> impl Iterator<Item = WaitId> + use<> {
-        let is_wait = |wait: &Wait| matches!(wait.goal, WaitGoal::Condition { .. });
-        self.waits.extract_if(.., |_, wait| is_wait(wait)).map(|(id, _)| id).collect::<Vec<_>>().into_iter()
+        self.waits.extract_if(.., |_, wait| !wait.is_list()).map(|(id, _)| id).collect::<Vec<_>>().into_iter()
     }
 }
 
 impl Wait {
+    fn is_list(&self) -> bool {
+        matches!(self.goal, WaitGoal::List { .. })
+    }
+
     fn subscribes(&self, now: Instant) -> bool {
         let is_due = match self.goal {
             WaitGoal::Condition { .. } => true,

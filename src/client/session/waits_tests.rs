@@ -150,7 +150,7 @@ fn at_the_deadline_without_a_connection_the_server_is_unreachable() {
 fn a_logout_and_a_cancellation_end_waits() {
     let mut pair = Pair::established();
     for id in 1..=SUBSCRIPTIONS_MAX as u64 {
-        wait(&mut pair, id, file("a"), LONG);
+        wait(&mut pair, id, file(&id.to_string()), LONG);
     }
     wait(&mut pair, 100, file("a"), LONG);
     assert_eq!(finished(&mut pair), (100, Err(RequestError::TooManyWaits)));
@@ -166,6 +166,65 @@ fn a_logout_and_a_cancellation_end_waits() {
     }
     wait(&mut pair, 102, file("a"), LONG);
     assert_eq!(finished(&mut pair), (102, Err(RequestError::NotAuthenticated)));
+}
+
+#[test]
+fn waits_for_the_same_share_a_subscription_and_each_asks_once() {
+    let mut pair = Pair::established();
+    for id in 1..SUBSCRIPTIONS_MAX as u64 {
+        wait(&mut pair, id, file(&id.to_string()), LONG);
+    }
+    pair.server.messages.clear();
+    wait(&mut pair, 100, gone("vader"), LONG);
+    let (id, number) = subscribed(&mut pair);
+    pair.reply(id, Response::Subscribed(state(1, 1 << number)));
+    pair.no_event();
+    // A report that is lost: vader has gone, and come back before the next wait.
+    report(&mut pair, state(3, 1 << number));
+    wait(&mut pair, 101, gone("vader"), LONG);
+    let (id, shared) = subscribed(&mut pair);
+    assert_eq!(shared, number);
+    wait(&mut pair, 102, WaitCondition::PeerActive(UserName::parse("vader").unwrap()), Duration::ZERO);
+    pair.no_event();
+    let (second_id, _) = subscribed(&mut pair);
+    pair.reply(id, Response::Subscribed(state(5, 1 << number)));
+    pair.no_event();
+    pair.reply(second_id, Response::Subscribed(state(7, 1 << number)));
+    assert_eq!(finished(&mut pair), (102, Ok(WaitOutcome::Met)));
+    pair.session.cancel_wait(pair.now, WaitId(100));
+    pair.exchange();
+    assert_eq!(finished(&mut pair).0, 100);
+    assert!(pair.server.request().is_none(), "another wait has the subscription");
+    report(&mut pair, state(8, 0));
+    assert_eq!(finished(&mut pair), (101, Ok(WaitOutcome::Met)));
+    let unsubscribed = pair.server.request().map(|(_, _, request)| request);
+    assert_eq!(unsubscribed, Some(Request::Unsubscribe { numbers: 1 << number }));
+}
+
+#[test]
+fn after_a_reconnect_waits_for_the_same_subscribe_once_even_if_the_first_is_cancelled() {
+    let mut pair = Pair::established();
+    for id in 1..=1_000 {
+        wait(&mut pair, id, file("a"), LONG);
+    }
+    pair.connected = false;
+    pair.advance(LIVENESS * 2);
+    assert!(matches!(pair.event(), Event::ConnectionLost));
+    pair.server.messages.clear();
+    pair.connected = true;
+    pair.advance(LIVENESS);
+    assert!(matches!(pair.event(), Event::Started { .. }));
+    let (id, number) = subscribed(&mut pair);
+    while let Some((again, ..)) = pair.server.request() {
+        assert_eq!(again, id, "one is enough, which is repeated");
+    }
+    pair.session.cancel_wait(pair.now, WaitId(1));
+    pair.exchange();
+    assert_eq!(finished(&mut pair).0, 1);
+    pair.reply(id, Response::Subscribed(state(0, 1 << number)));
+    for id in 2..=1_000 {
+        assert_eq!(finished(&mut pair), (id, Ok(WaitOutcome::Met)));
+    }
 }
 
 fn list_changes(pair: &mut Pair) -> Vec<bool> {
