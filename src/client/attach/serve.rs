@@ -1,7 +1,7 @@
 //! The running client's end: accepts attached sides and runs their commands.
 //!
 //! Each has two threads: one reads its lines, so that a cancellation arrives while a command runs, and one runs its commands
-//! and waits for its reader. Progress and events never wait: what does not fit is dropped and counted.
+//! and waits for its reader. Progress never waits: what does not fit is dropped and counted.
 
 use std::fs::File;
 use std::io::{self, BufReader, Write};
@@ -252,7 +252,10 @@ impl ControlSocket {
             SideExit::Stop => std::mem::forget(stream),
             // The reading thread ends with the connection.
             SideExit::Detach => {
-                drop(reporter);
+                // A reader that leaves ends the connection, and so the waiting for it.
+                if let Some(Ok(reporter)) = reporter {
+                    reporter.finish();
+                }
                 stream.shutdown(Shutdown::Both)?;
             }
         }

@@ -30,7 +30,7 @@ use crate::common::types::UserName;
 
 /// Outcomes of commands that are read before they are waited for.
 const OUTCOMES_QUEUED_MAX: usize = 16;
-/// How long the running client may take to say that all is sent.
+/// How long the running client may take for its next message, or to say that all is sent, and a reader to take it.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why no running client was attached to.
@@ -174,6 +174,8 @@ pub struct AttachedSide {
     user: Option<UserName>,
     stream: Mutex<UnixStream>,
     outcomes: Receiver<(CommandId, RemoteOutcome)>,
+    /// Receives when messages are shown, and disconnects after the last.
+    shown: Receiver<()>,
     output: Output,
     state: Arc<CommandState>,
     /// Which of this process's streams are free for the content of files.
@@ -206,10 +208,11 @@ impl AttachedSide {
             reader.get_mut().write_all(to_line(options).as_bytes())?;
             let stream = reader.get_ref().try_clone()?;
             let (sender, outcomes) = bounded(OUTCOMES_QUEUED_MAX);
-            let shown = output.clone();
-            threads::spawn("attached", move || show_messages(&mut reader, &shown, &sender))?;
+            let (showing, shown) = bounded(1);
+            let shower = output.clone();
+            threads::spawn("attached", move || show_messages(&mut reader, &shower, &sender, &showing))?;
             let user = UserName::parse(&greeting.user).ok();
-            Ok(Self { socket, user, stream: Mutex::new(stream), outcomes, output, state, pipes })
+            Ok(Self { socket, user, stream: Mutex::new(stream), outcomes, shown, output, state, pipes })
         };
         connect().map_err(AttachError::Refused)
     }
@@ -219,12 +222,12 @@ impl AttachedSide {
         Shell { output: self.output.clone(), state: Arc::clone(&self.state), reads_json, runner: self }
     }
 
-    /// Leaves. The messages that are on their way are shown before, of events or of what this side has begun; the running
-    /// client shows those that come later.
+    /// Leaves. The messages that are on their way are shown before, of events or of what this side has begun, while one is
+    /// shown in [`DETACH_TIMEOUT`] at least; the running client shows those that come later.
     pub fn detach(&self) {
         if lock(&self.stream).shutdown(Shutdown::Write).is_ok() {
             // The running client answers by the end of the stream.
-            let _ = self.outcomes.recv_timeout(DETACH_TIMEOUT);
+            while self.shown.recv_timeout(DETACH_TIMEOUT).is_ok() {}
         }
     }
 
@@ -273,7 +276,12 @@ impl AttachedSide {
 
 /// Shows the messages of the client as they come, until it ends or nobody takes them, and tells how commands came out. The
 /// shell shows their ends, but not those of jobs.
-fn show_messages(reader: &mut impl BufRead, output: &Output, outcomes: &Sender<(CommandId, RemoteOutcome)>) {
+fn show_messages(
+    reader: &mut impl BufRead,
+    output: &Output,
+    outcomes: &Sender<(CommandId, RemoteOutcome)>,
+    showing: &Sender<()>,
+) {
     while let Ok(Some(line)) = read_line(reader) {
         let Ok(message) = serde_json::from_slice::<Message>(&line) else { return };
         let outcome = match (message.job, &message.body) {
@@ -284,6 +292,7 @@ fn show_messages(reader: &mut impl BufRead, output: &Output, outcomes: &Sender<(
         let outcome = message.id.clone().zip(outcome);
         if !matches!(outcome, Some((_, RemoteOutcome::Ended(_)))) {
             output.pass_on(message);
+            let _ = showing.try_send(());
         }
         if outcome.is_some_and(|outcome| outcomes.send(outcome).is_err()) {
             return;
@@ -364,13 +373,15 @@ mod tests {
         let received = Arc::<Received>::default();
         let output = Output::new(Arc::clone(&received) as Arc<dyn MessageSink>);
         let (sender, outcomes) = bounded(OUTCOMES_QUEUED_MAX);
-        let (mut reader, shown) = (BufReader::new(stream.try_clone().unwrap()), output.clone());
-        threads::spawn("attached", move || show_messages(&mut reader, &shown, &sender)).unwrap();
+        let (showing, shown) = bounded(1);
+        let (mut reader, shower) = (BufReader::new(stream.try_clone().unwrap()), output.clone());
+        threads::spawn("attached", move || show_messages(&mut reader, &shower, &sender, &showing)).unwrap();
         let side = AttachedSide {
             socket: SocketAddress { folder, name: "hans".into() },
             user: None,
             stream: Mutex::new(stream),
             outcomes,
+            shown,
             output,
             state: Arc::default(),
             pipes: ContentPipes::default(),

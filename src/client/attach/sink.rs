@@ -1,9 +1,10 @@
-//! What commands write to an attached side. Results and notes wait for its reader; progress and events never do.
+//! What commands write to an attached side. All but progress waits for its reader: events are counted where they are
+//! queued, and lists of peers and files lose nothing.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -14,25 +15,25 @@ use crate::common::sync::lock;
 
 /// Writes messages to an attached side.
 pub struct SocketSink {
-    stream: Mutex<SinkStream>,
+    /// Locked while a message is written.
+    stream: Mutex<()>,
+    socket: UnixStream,
     wants_progress: bool,
-    /// Whether a note says what was dropped.
+    /// Whether a note says how much progress was dropped.
     counts_dropped: bool,
+    /// Since the last note about it.
+    dropped: AtomicU64,
     has_ended: AtomicBool,
 }
 
-struct SinkStream {
-    stream: UnixStream,
-    /// Messages since the last note about them.
-    dropped: u64,
-}
-
 impl SocketSink {
-    pub fn new(stream: UnixStream, options: &SideOptions) -> Self {
+    pub fn new(socket: UnixStream, options: &SideOptions) -> Self {
         Self {
-            stream: Mutex::new(SinkStream { stream, dropped: 0 }),
+            stream: Mutex::new(()),
+            socket,
             wants_progress: options.wants_progress,
             counts_dropped: options.json,
+            dropped: AtomicU64::new(0),
             has_ended: AtomicBool::new(false),
         }
     }
@@ -45,21 +46,21 @@ impl MessageSink for SocketSink {
     }
 
     fn offer(&self, message: Message) -> Option<Message> {
-        let mut sink = lock(&self.stream);
-        let may_be_dropped = matches!(message.body, MessageBody::Progress(_) | MessageBody::Event(_));
-        if may_be_dropped && !is_writable(&sink.stream) {
-            sink.dropped += 1;
+        // Before the lock, which another message may hold while it waits for the reader.
+        if matches!(message.body, MessageBody::Progress(_)) && !is_writable(&self.socket) {
+            self.dropped.fetch_add(1, SeqCst);
             return None;
         }
+        let _writing = lock(&self.stream);
+        let dropped = self.dropped.swap(0, SeqCst);
         let mut lines = String::new();
-        if sink.dropped > 0 && self.counts_dropped {
-            let text = format!("messages dropped, because their reader was slow: {}", sink.dropped);
+        if dropped > 0 && self.counts_dropped {
+            let text = format!("messages dropped, because their reader was slow: {dropped}");
             let note = MessageBody::Note(Note { text, level: NoteLevel::Info });
             lines = Message::new(message.id.clone(), note).to_json() + "\n";
         }
-        sink.dropped = 0;
         lines += &(message.to_json() + "\n");
-        if sink.stream.write_all(lines.as_bytes()).is_err() {
+        if (&self.socket).write_all(lines.as_bytes()).is_err() {
             self.has_ended.store(true, SeqCst);
             return Some(message);
         }
@@ -84,11 +85,15 @@ fn is_writable(stream: &UnixStream) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{BufRead, BufReader, Read};
+    use std::sync::Arc;
+    use std::time::SystemTime;
 
     use super::*;
     use crate::client::download::OnExists;
-    use crate::client::ui::message::FileProgress;
+    use crate::client::ui::message::{EventKind, FileProgress};
+    use crate::client::ui::output::Output;
+    use crate::common::threads;
 
     fn sink(json: bool) -> (SocketSink, UnixStream) {
         let (stream, reader) = UnixStream::pair().unwrap();
@@ -130,6 +135,24 @@ mod tests {
             lines.len() < 5_000 && !lines.iter().any(|line| line.contains("slow")),
             "as text no progress is missed"
         );
+    }
+
+    #[test]
+    fn events_wait_for_their_reader_and_none_is_dropped() {
+        let (sink, reader) = sink(true);
+        let output = Output::new(Arc::new(sink));
+        let writer = output.clone();
+        let told = threads::spawn("events", move || {
+            for files in 0..5_000 {
+                writer.event(SystemTime::UNIX_EPOCH, EventKind::Resynced { files });
+            }
+        });
+        // Far more than the socket holds; nobody has read any of them.
+        let lines = BufReader::new(reader).lines().take(5_000).map(Result::unwrap);
+        for (line, seq) in lines.zip(1_u64..) {
+            assert!(line.contains(&format!(r#""seq":{seq},"#)), "{seq}: {line}");
+        }
+        told.unwrap().join().unwrap();
     }
 
     #[test]

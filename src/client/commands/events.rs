@@ -16,7 +16,7 @@ use crate::client::files::{PathArg, Pattern};
 use crate::client::ui::output::Output;
 use crate::common::threads;
 
-/// How long the reader of events may take to get the last ones.
+/// How long the reader of events may take to get each of the last ones.
 const REST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Reports events until the command is cancelled or nobody reads them: those of the client, of all peers, and of the files
@@ -40,16 +40,25 @@ pub fn run(context: &CommandContext, arguments: &[PathArg]) -> ExitCode {
 }
 
 /// Reports events beside the commands of a context until it is dropped, which waits until those that have happened are
-/// written, for at most [`REST_TIMEOUT`].
+/// written, while their reader takes one in [`REST_TIMEOUT`] at least.
 pub struct EventReporter {
     alive: Option<Sender<Infallible>>,
-    ended: Receiver<Infallible>,
+    /// Receives when the last events are written, and disconnects after them.
+    written: Receiver<()>,
+}
+
+impl EventReporter {
+    /// The same, however long the reader takes.
+    pub fn finish(mut self) {
+        self.alive = None;
+        self.written.iter().for_each(drop);
+    }
 }
 
 impl Drop for EventReporter {
     fn drop(&mut self) {
         self.alive = None;
-        let _ = self.ended.recv_timeout(REST_TIMEOUT);
+        while self.written.recv_timeout(REST_TIMEOUT).is_ok() {}
     }
 }
 
@@ -59,13 +68,15 @@ pub fn start(context: &CommandContext) -> io::Result<EventReporter> {
     let stream = EventStream::new(context.uploads.events(), &context.lists, Vec::new());
     let mut stream = stream.map_err(|error| io::Error::other(error.to_string()))?;
     let (alive, cancelled) = bounded(0);
-    let (reporting, ended) = bounded(0);
+    let (writing, written) = bounded(1);
     threads::spawn("events", move || {
         report(&mut stream, &output, &cancelled);
-        stream.take_rest().into_iter().for_each(|streamed| tell(&output, streamed));
-        drop(reporting);
+        for streamed in stream.take_rest() {
+            tell(&output, streamed);
+            let _ = writing.try_send(());
+        }
     })?;
-    Ok(EventReporter { alive: Some(alive), ended })
+    Ok(EventReporter { alive: Some(alive), written })
 }
 
 fn report(stream: &mut EventStream, output: &Output, cancelled: &Cancelled) -> ExitCode {

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -54,8 +53,8 @@ pub struct Output {
     command: Option<CommandId>,
     /// The job that writes.
     job: Option<u64>,
-    /// How many events the context has reported.
-    events: Arc<AtomicU64>,
+    /// How many events the context has reported. Locked while one is sent: they come in the order of their numbers.
+    events: Arc<Mutex<u64>>,
     commands: Arc<Mutex<BegunCommands>>,
 }
 
@@ -158,8 +157,9 @@ impl Output {
     }
 
     pub fn event(&self, time: SystemTime, kind: EventKind) {
-        let seq = self.events.fetch_add(1, Relaxed) + 1;
-        self.send(MessageBody::Event(EventMessage::new(seq, time, kind)));
+        let mut events = lock(&self.events);
+        *events += 1;
+        self.send(MessageBody::Event(EventMessage::new(*events, time, kind)));
     }
 
     /// Counts the bytes of files for the user.
