@@ -20,7 +20,7 @@ use crate::common::threads;
 const REST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Reports events until the command is cancelled or nobody reads them: those of the client, of all peers, and of the files
-/// that the arguments select.
+/// that the arguments select, or that are followed or waited for.
 pub fn run(context: &CommandContext, arguments: &[PathArg]) -> ExitCode {
     let mut patterns = Vec::new();
     for argument in arguments {
@@ -62,7 +62,7 @@ impl Drop for EventReporter {
     }
 }
 
-/// Reports events without names of files beside the commands of a context, from now on.
+/// Reports events beside the commands of a context, from now on: of files only those that are followed or waited for.
 pub fn start(context: &CommandContext) -> io::Result<EventReporter> {
     let output = context.output.of_none();
     let stream = EventStream::new(context.uploads.events(), &context.lists, Vec::new());

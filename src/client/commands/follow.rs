@@ -92,6 +92,7 @@ fn start_one(
         failed: BTreeMap::new(),
         retry: RETRY,
     };
+    follow.lists[0].follow();
     let run = move || {
         follow.run(&background, &woken, &job.cancelled());
         job.end(ExitCode::Success);

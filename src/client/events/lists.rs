@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::known::{ListEntry, merge};
 use crate::client::control::{ListSignal, RequestError, ServerApi, SessionControl, WaitId, WatchedList};
 use crate::client::files::is_excluded;
+use crate::common::glob::Pattern;
 use crate::common::message::{AvailableContent, NameQuery, ResolvePurpose};
 use crate::common::sync::lock;
 use crate::common::threads;
@@ -37,6 +38,8 @@ pub struct ListWatcher {
 #[derive(Default)]
 struct SharedLists {
     by_key: BTreeMap<u64, SharedList>,
+    /// Those who read all followed lists, woken after a change of one; by key.
+    followers: BTreeMap<u64, Sender<()>>,
     last_key: u64,
     has_thread: bool,
 }
@@ -47,6 +50,8 @@ struct SharedList {
     snapshot: Arc<ListSnapshot>,
     /// Woken after a change; by the key of the reader.
     readers: BTreeMap<u64, Sender<()>>,
+    /// Readers that follow it.
+    followed_by: BTreeSet<u64>,
 }
 
 /// What is known of a list.
@@ -74,6 +79,12 @@ pub struct ListReader {
     watcher: Arc<ListWatcher>,
     list: u64,
     reader: u64,
+}
+
+/// A reader of all lists that are followed.
+pub struct FollowedLists {
+    watcher: Arc<ListWatcher>,
+    key: u64,
 }
 
 impl ListWatcher {
@@ -107,8 +118,18 @@ impl ListWatcher {
         let on_change = move |signal| signals.add(reader, signal);
         let watch = self.session.watch(list.clone(), Box::new(on_change))?;
         let readers = BTreeMap::from([(reader, wake)]);
-        lists.by_key.insert(reader, SharedList { list: list.clone(), watch, snapshot: Arc::default(), readers });
+        let (list, snapshot, followed_by) = (list.clone(), Arc::default(), BTreeSet::new());
+        lists.by_key.insert(reader, SharedList { list, watch, snapshot, readers, followed_by });
         Ok(ListReader { watcher: Arc::clone(self), list: reader, reader })
+    }
+
+    /// A reader of all lists that are followed, which is woken by `wake` after a change of one, or of what is followed.
+    pub fn followed(self: &Arc<Self>, wake: Sender<()>) -> FollowedLists {
+        let mut lists = lock(&self.lists);
+        lists.last_key += 1;
+        let key = lists.last_key;
+        lists.followers.insert(key, wake);
+        FollowedLists { watcher: Arc::clone(self), key }
     }
 
     /// Asks for a list. Returns whether that must be repeated.
@@ -136,6 +157,9 @@ impl ListWatcher {
         }
         // Another user may publish what was published before.
         shared.readers.values().for_each(|wake| _ = wake.try_send(()));
+        if !shared.followed_by.is_empty() {
+            lists.wake_followers();
+        }
         false
     }
 
@@ -157,7 +181,22 @@ impl ListWatcher {
     }
 }
 
+impl SharedLists {
+    fn wake_followers(&self) {
+        self.followers.values().for_each(|wake| _ = wake.try_send(()));
+    }
+}
+
 impl ListReader {
+    /// Readers of events are told of the list until this one is dropped.
+    pub fn follow(&self) {
+        let mut lists = lock(&self.watcher.lists);
+        if let Some(shared) = lists.by_key.get_mut(&self.list) {
+            shared.followed_by.insert(self.reader);
+            lists.wake_followers();
+        }
+    }
+
     pub fn snapshot(&self) -> Arc<ListSnapshot> {
         let lists = lock(&self.watcher.lists);
         lists.by_key.get(&self.list).map(|shared| Arc::clone(&shared.snapshot)).unwrap_or_default()
@@ -169,10 +208,33 @@ impl Drop for ListReader {
         let mut lists = lock(&self.watcher.lists);
         let Some(shared) = lists.by_key.get_mut(&self.list) else { return };
         shared.readers.remove(&self.reader);
+        let was_followed = shared.followed_by.remove(&self.reader);
         if shared.readers.is_empty() {
             self.watcher.session.unwatch(shared.watch);
             lists.by_key.remove(&self.list);
         }
+        if was_followed {
+            lists.wake_followers();
+        }
+    }
+}
+
+impl FollowedLists {
+    /// The patterns that are followed, each with what is known of its list.
+    pub fn snapshots(&self) -> Vec<(Pattern, Arc<ListSnapshot>)> {
+        let lists = lock(&self.watcher.lists);
+        let followed = lists.by_key.values().filter(|shared| !shared.followed_by.is_empty());
+        let snapshot = |shared: &SharedList| match &shared.list {
+            WatchedList::Files(pattern) => Some((pattern.clone(), Arc::clone(&shared.snapshot))),
+            WatchedList::Peers => None,
+        };
+        followed.filter_map(snapshot).collect()
+    }
+}
+
+impl Drop for FollowedLists {
+    fn drop(&mut self) {
+        lock(&self.watcher.lists).followers.remove(&self.key);
     }
 }
 

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, bounded, select};
 use super::bus::{BusReader, EventBus, TimedEvent};
 use super::kind::{EventContent, EventKind};
 use super::known::{ListDifference, ListEntry, difference};
-use super::lists::{ListReader, ListSnapshot, ListWatcher};
+use super::lists::{FollowedLists, ListReader, ListSnapshot, ListWatcher};
 use crate::client::cancel::Cancelled;
 use crate::client::control::{RequestError, WatchedList};
 use crate::common::glob::Pattern;
@@ -19,6 +19,7 @@ pub struct EventStream {
     bus: BusReader,
     patterns: Vec<Pattern>,
     lists: Vec<ListReader>,
+    followed: FollowedLists,
     /// Receives after a change of a list.
     woken: Receiver<()>,
     /// What the reader was told of, of all its lists.
@@ -35,13 +36,14 @@ pub enum Streamed {
 }
 
 impl EventStream {
-    /// Events of the client, of all peers, and of the files that match a pattern.
+    /// Events of the client, of all peers, and of the files that match a pattern or are followed.
     pub fn new(bus: &Arc<EventBus>, lists: &Arc<ListWatcher>, patterns: Vec<Pattern>) -> Result<Self, RequestError> {
         let bus = bus.reader();
         let (wake, woken) = bounded(1);
         let watched = [WatchedList::Peers].into_iter().chain(patterns.iter().cloned().map(WatchedList::Files));
         let readers = watched.map(|list| lists.reader(&list, wake.clone())).collect::<Result<_, _>>()?;
-        Ok(Self { bus, patterns, lists: readers, woken, seen: Arc::default(), ready: VecDeque::new() })
+        let followed = lists.followed(wake);
+        Ok(Self { bus, patterns, lists: readers, followed, woken, seen: Arc::default(), ready: VecDeque::new() })
     }
 
     /// Blocks until something happens. `None`: cancelled.
@@ -76,16 +78,19 @@ impl EventStream {
     /// Whether the reader gets the event from its lists.
     fn is_listed(&self, event: &EventKind) -> bool {
         let EventKind::FileAvailable { name, .. } = event else { return false };
-        FileName::parse(name).is_ok_and(|name| self.patterns.iter().any(|pattern| pattern.matches(&name)))
+        FileName::parse(name).is_ok_and(|name| matches_any(&name, &self.patterns, &self.followed.snapshots()))
     }
 
     fn compare_lists(&mut self) {
-        let now = self.combined();
+        let followed = self.followed.snapshots();
+        let now = self.combined(&followed);
         let nothing = BTreeSet::new();
         let before = if self.seen.login == now.login { &self.seen.entries } else { &nothing };
         let ListDifference { new, gone } = difference(before, &now.entries);
         let gone = gone.into_iter().filter_map(|entry| match entry {
             ListEntry::Peer(user) => Some(EventKind::PeerLeft { user: user.to_string() }),
+            // It may have been followed before, and not be any more.
+            ListEntry::File { name, .. } if !matches_any(name, &self.patterns, &followed) => None,
             // Once for all contents of the name.
             ListEntry::File { name, hash, size } => {
                 let first = before.range(first_of(name)..).next();
@@ -105,8 +110,9 @@ impl EventStream {
     }
 
     /// All lists in one, of the latest login.
-    fn combined(&self) -> Arc<ListSnapshot> {
-        let snapshots: Vec<_> = self.lists.iter().map(ListReader::snapshot).collect();
+    fn combined(&self, followed: &[(Pattern, Arc<ListSnapshot>)]) -> Arc<ListSnapshot> {
+        let own = self.lists.iter().map(ListReader::snapshot);
+        let snapshots: Vec<_> = own.chain(followed.iter().map(|(_, snapshot)| Arc::clone(snapshot))).collect();
         let login = snapshots.iter().map(|snapshot| snapshot.login).max().unwrap_or_default();
         let latest = snapshots.iter().filter(|snapshot| snapshot.login == login);
         Arc::new(ListSnapshot {
@@ -115,6 +121,11 @@ impl EventStream {
             entries: latest.flat_map(|snapshot| snapshot.entries.iter().cloned()).collect(),
         })
     }
+}
+
+fn matches_any(name: &FileName, patterns: &[Pattern], followed: &[(Pattern, Arc<ListSnapshot>)]) -> bool {
+    let mut patterns = patterns.iter().chain(followed.iter().map(|(pattern, _)| pattern));
+    patterns.any(|pattern| pattern.matches(name))
 }
 
 /// No entry of the name comes before it.

@@ -218,6 +218,37 @@ fn readers_share_lists_and_leave_nothing_behind() {
 }
 
 #[test]
+fn what_is_followed_comes_and_goes_in_every_stream() {
+    let fixture = Fixture::new();
+    fixture.server.change(true, |state| (state.peers, state.files) = (vec!["vader"], vec![("a.pdf", 1), ("b.txt", 1)]));
+    let mut stream = fixture.stream(&["b.txt"]);
+    let mut first: [String; 2] = fixture.next(&mut stream);
+    first.sort();
+    assert_eq!(first, ["+b.txt 1", "+vader"]);
+    let follow = |pattern| {
+        let list = WatchedList::Files(Pattern::parse(pattern).unwrap());
+        let reader = fixture.lists.reader(&list, bounded(1).0).unwrap();
+        reader.follow();
+        reader
+    };
+    let followed = follow("*");
+    assert_eq!(fixture.next(&mut stream), ["+a.pdf 1"], "what is there, once");
+    fixture.server.change(true, |state| state.files.push(("c.pdf", 2)));
+    assert_eq!(fixture.next(&mut stream), ["+c.pdf 2"]);
+    let mut late = fixture.stream(&[]);
+    let mut first: [String; 4] = fixture.next(&mut late);
+    first.sort();
+    assert_eq!(first, ["+a.pdf 1", "+b.txt 1", "+c.pdf 2", "+vader"]);
+    fixture.server.change(true, |state| state.files.retain(|(name, _)| *name != "a.pdf"));
+    assert_eq!((fixture.next(&mut stream), fixture.next(&mut late)), (["-a.pdf".into()], ["-a.pdf".into()]));
+    drop(followed);
+    fixture.server.change(true, |state| state.files.retain(|(name, _)| *name != "b.txt"));
+    assert_eq!(fixture.next(&mut stream), ["-b.txt"], "what is not followed any more has not gone");
+    fixture.server.change(true, |state| state.peers.clear());
+    assert_eq!(fixture.next(&mut late), ["-vader"]);
+}
+
+#[test]
 fn events_reach_every_reader_and_a_slow_one_learns_how_many_it_has_missed() {
     let fixture = Fixture::new();
     let (mut first, mut second) = (fixture.stream(&[]), fixture.stream(&["a*"]));
