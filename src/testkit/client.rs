@@ -10,15 +10,16 @@ use std::time::Duration;
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
+use super::events::TestEvents;
+use super::job::TestJob;
+use super::outcome::{Collector, results_of};
 use super::{CommandError, STRETCHING, TestkitError};
-use crate::client::ExitCode;
 use crate::client::commands::{CommandContext, CommandState, ContentPipes, NoLocalControl};
 use crate::client::download::{DownloadOptions, OnExists, SaveAs};
 use crate::client::engine::{ClientEngine, EngineConfig};
 use crate::client::shell::{log_in_at_startup, quote, run_line};
 use crate::client::ui::message::{
-    AvailableFile, CommandResult, FoundFiles, GetResult, Message, MessageBody, NoteLevel, OwnFile, PeerFiles,
-    SharedFile,
+    AvailableFile, CommandResult, FoundFiles, GetResult, JobList, Message, OwnFile, PeerFiles, SharedFile,
 };
 use crate::client::ui::output::{MessageSink, Output};
 use crate::client::ui::password::{PasswordError, PasswordSource};
@@ -169,7 +170,27 @@ impl TestClient {
 
     /// `get`: downloads one file into the client's folder. A file that is there with another content is an error.
     pub fn get(&self, name: &str) -> Result<SavedFile, CommandError> {
-        let results = self.command(&with_names("get --", &[name]))?;
+        self.get_line("get --", name)
+    }
+
+    /// `get --wait`: the same, as soon as another active user serves the file to this one; fails with
+    /// [`ExitCode::NotFound`](super::ExitCode::NotFound) if nobody does within this time.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use fileshare::testkit::{TestServer, TestkitError};
+    /// # let server = TestServer::start(&[("hans", "falcon*solo"), ("yoda", "wise@!man")])?;
+    /// # let (hans, yoda) = (server.client("hans")?, server.client("yoda")?);
+    /// hans.publish_content("report.pdf", b"content")?;
+    /// assert_eq!(yoda.wait_and_get("report.pdf", Duration::from_secs(10))?.sources, ["hans"]);
+    /// # Ok::<(), TestkitError>(())
+    /// ```
+    pub fn wait_and_get(&self, name: &str, timeout: Duration) -> Result<SavedFile, CommandError> {
+        self.get_line(&format!("get --wait {} --", timeout.as_secs_f64()), name)
+    }
+
+    fn get_line(&self, command: &str, name: &str) -> Result<SavedFile, CommandError> {
+        let results = self.command(&with_names(command, &[name]))?;
         let saved = results.into_iter().find_map(|result| match result {
             CommandResult::Get(GetResult::Saved { name, saved, bytes, hash, sources, .. }) => {
                 Some(SavedFile { name, saved, bytes, hash, sources })
@@ -211,6 +232,62 @@ impl TestClient {
         self.command(&format!("wait {what} {} {}", quote(name), timeout.as_secs_f64())).map(drop)
     }
 
+    /// Starts a `get`, a `pub` or a `wait` in the background, as a line with `&` at its end does.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use fileshare::testkit::{CommandResult, ExitCode, TestServer, TestkitError};
+    /// # let server = TestServer::start(&[("hans", "falcon*solo"), ("yoda", "wise@!man")])?;
+    /// # let (hans, yoda) = (server.client("hans")?, server.client("yoda")?);
+    /// let soon = Duration::from_secs(10);
+    /// let (download, forlorn) = (yoda.begin("get --wait 10 report.pdf")?, yoda.begin("wait peer vader 3600")?);
+    /// hans.publish_content("report.pdf", b"content")?;
+    /// assert!(matches!(&download.wait(soon)?[..], [CommandResult::Get(_)]));
+    ///
+    /// assert_eq!(yoda.jobs()?.jobs.len(), 1);
+    /// forlorn.cancel();
+    /// assert_eq!(forlorn.wait(soon).unwrap_err().code, ExitCode::Interrupted);
+    /// # Ok::<(), TestkitError>(())
+    /// ```
+    pub fn begin(&self, line: &str) -> Result<TestJob, CommandError> {
+        let messages = Arc::<Collector>::default();
+        run_line(&self.context(&messages, ContentPipes::default()), format!("{line} &").as_bytes());
+        TestJob::of(&self.engine().jobs, line, messages)
+    }
+
+    /// `jobs`: what goes on in the background, and who downloads from this client.
+    pub fn jobs(&self) -> Result<JobList, CommandError> {
+        let list = self.command("jobs")?.into_iter().find_map(|result| match result {
+            CommandResult::Jobs(list) => Some(list),
+            _ => None,
+        });
+        Ok(list.expect("jobs has a result"))
+    }
+
+    /// `events`: what happens from now on to this client and to the other users, and the coming and going of files that
+    /// match one of these patterns (names, patterns, `folder/`), or that are followed. What is there comes first. For about
+    /// 6 s after the start of a server it is not certain that what it does not know of has gone: it may come back.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use fileshare::testkit::{EventKind, TestServer, TestkitError};
+    /// # let server = TestServer::start(&[("hans", "falcon*solo"), ("yoda", "wise@!man")])?;
+    /// # let (hans, yoda) = (server.client("hans")?, server.client("yoda")?);
+    /// let soon = Duration::from_secs(10);
+    /// let mut events = yoda.events(&["*.pdf"])?;
+    /// assert_eq!(events.next(soon)?, EventKind::PeerJoined { user: "hans".into() });
+    /// hans.publish_content("report.pdf", b"content")?;
+    /// hans.publish_content("notes.txt", b"none of these")?;
+    /// let EventKind::FileAvailable { name, .. } = events.next(soon)? else { panic!("another event") };
+    /// assert_eq!(name, "report.pdf");
+    /// yoda.get("report.pdf")?;
+    /// events.wait_for(soon, |event| matches!(event, EventKind::DownloadFinished { ok: true, .. }))?;
+    /// # Ok::<(), TestkitError>(())
+    /// ```
+    pub fn events(&self, patterns: &[&str]) -> Result<TestEvents<'_>, CommandError> {
+        TestEvents::of(self.engine(), patterns)
+    }
+
     /// Runs one command line, as it would be typed. Returns all that `client --json` would print.
     ///
     /// # Panics
@@ -223,10 +300,15 @@ impl TestClient {
     /// What commands write that run over a context with these streams.
     fn collect(&self, pipes: ContentPipes, run: impl FnOnce(&CommandContext)) -> Vec<Message> {
         let messages = Arc::<Collector>::default();
+        run(&self.context(&messages, pipes));
+        std::mem::take(&mut *lock(&messages.0))
+    }
+
+    fn context(&self, messages: &Arc<Collector>, pipes: ContentPipes) -> CommandContext {
         let password = self.credentials.as_ref().map(|(_, password)| Zeroizing::new(password.clone().into_bytes()));
-        let context = CommandContext {
-            engine: Arc::clone(self.engine.as_ref().expect("the client is killed")),
-            output: Output::new(Arc::clone(&messages) as Arc<dyn MessageSink>),
+        CommandContext {
+            engine: Arc::clone(self.engine()),
+            output: Output::new(Arc::clone(messages) as Arc<dyn MessageSink>),
             client_output: None,
             pipes,
             local: Arc::new(NoLocalControl),
@@ -238,9 +320,11 @@ impl TestClient {
                 save_as: SaveAs::OwnName,
             },
             login_sleep: Arc::new(CommandState::sleep_unless_cancelled),
-        };
-        run(&context);
-        std::mem::take(&mut *lock(&messages.0))
+        }
+    }
+
+    fn engine(&self) -> &Arc<ClientEngine> {
+        self.engine.as_ref().expect("the client is killed")
     }
 
     /// Runs one command line. Returns the elements of the lists that `pick` finds in its results.
@@ -310,38 +394,6 @@ fn start_engine(server: SocketAddr, home: &Path, dir: &Path) -> Result<Arc<Clien
 /// The command, and these names as they are: no pattern, no option.
 fn with_names(command: &str, names: &[&str]) -> String {
     names.iter().fold(command.to_owned(), |line, name| line + " " + &quote(name))
-}
-
-/// The results of a command, if it has the exit status 0.
-fn results_of(command: &str, messages: Vec<Message>) -> Result<Vec<CommandResult>, CommandError> {
-    let (mut results, mut reason, mut code) = (Vec::new(), None, ExitCode::Success);
-    for message in messages {
-        match message.body {
-            MessageBody::Result(result) => results.push(result),
-            MessageBody::Note(note) if note.level == NoteLevel::Error => drop(reason.get_or_insert(note.text)),
-            MessageBody::End(end) => code = end.code,
-            MessageBody::Note(_) | MessageBody::Progress(_) | MessageBody::Event(_) => {}
-        }
-    }
-    if code.is_success() {
-        return Ok(results);
-    }
-    Err(CommandError { command: command.into(), reason: reason.unwrap_or_else(|| failure_text(&results)), code })
-}
-
-/// The text of a failure that has no note.
-fn failure_text(results: &[CommandResult]) -> String {
-    results.iter().map(CommandResult::to_text).collect::<String>().trim_end().to_owned()
-}
-
-/// Keeps the messages of a command.
-#[derive(Default)]
-struct Collector(Mutex<Vec<Message>>);
-
-impl MessageSink for Collector {
-    fn receive(&self, message: Message) {
-        lock(&self.0).push(message);
-    }
 }
 
 struct KnownPassword(Option<Password>);

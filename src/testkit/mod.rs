@@ -2,7 +2,8 @@
 //!
 //! [`TestServer::start`] serves on a free port of 127.0.0.1, [`TestServer::client`] logs a user in with an empty folder of
 //! its own. The methods of [`TestClient`] run the commands of the `client` program and return their results; a failure is
-//! the [`CommandError`] with the exit status that the program has. Everything ends and is deleted when it is dropped.
+//! the [`CommandError`] with the exit status that the program has. [`TestClient::begin`] runs one in the background, and
+//! [`TestClient::events`] tells what happens. Nothing needs a sleep: `wait_...` methods end when it is so. Everything ends and is deleted when it is dropped.
 //! Any number of servers and clients may run in one process.
 //!
 //! Enable the feature `testkit` in a dev-dependency:
@@ -29,11 +30,16 @@
 //! ```
 
 mod client;
+mod events;
+mod job;
+mod outcome;
 mod server;
 
 use std::io;
 
 pub use client::{SavedFile, TestClient};
+pub use events::TestEvents;
+pub use job::TestJob;
 pub use server::TestServer;
 
 pub use crate::client::ExitCode;
@@ -46,7 +52,8 @@ pub mod message {
 }
 
 pub use crate::client::ui::message::{
-    AvailableFile, CommandResult, FileProgress, Message, MessageBody, Note, OwnFile, SharedFile,
+    AvailableFile, CommandResult, EventKind, FileProgress, JobList, ListedJob, Message, MessageBody, Note, OwnFile,
+    SharedFile,
 };
 use crate::common::opaque::KeyStretching;
 pub use crate::server::ServerError;

@@ -9,7 +9,6 @@ use super::bus::{BusReader, EventBus, TimedEvent};
 use super::kind::{EventContent, EventKind};
 use super::known::{ListDifference, ListEntry, difference};
 use super::lists::{FollowedLists, ListReader, ListSnapshot, ListWatcher};
-use crate::client::cancel::Cancelled;
 use crate::client::control::{RequestError, WatchedList};
 use crate::common::glob::Pattern;
 use crate::common::types::{ContentHash, FileName};
@@ -46,8 +45,8 @@ impl EventStream {
         Ok(Self { bus, patterns, lists: readers, followed, woken, seen: Arc::default(), ready: VecDeque::new() })
     }
 
-    /// Blocks until something happens. `None`: cancelled.
-    pub fn next(&mut self, cancelled: &Cancelled) -> Option<Streamed> {
+    /// Blocks until something happens. `None`: `until` has received or disconnected, as a cancellation does.
+    pub fn next<T>(&mut self, until: &Receiver<T>) -> Option<Streamed> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some(Streamed::Event(event));
@@ -62,7 +61,7 @@ impl EventStream {
                     _ => {}
                 },
                 recv(self.woken) -> _ => self.compare_lists(),
-                recv(cancelled) -> _ => return None,
+                recv(until) -> _ => return None,
             }
         }
     }
