@@ -70,8 +70,8 @@ pub mod common {
     }
     pub mod limits {
         pub use crate::common::limits::{
-            COMMAND_TIMEOUT, DATAGRAM_MAX_BYTES, LIVENESS_DEFAULT, PROTOCOL_VERSION, RECORD_MAX_BYTES,
-            TICKET_MAX_BYTES, USER_NAME_MAX_BYTES,
+            COMMAND_TIMEOUT, DATAGRAM_MAX_BYTES, HEARTBEAT_DEFAULT, LIVENESS_DEFAULT, PROTOCOL_VERSION,
+            RECORD_MAX_BYTES, SUBSCRIPTIONS_MAX, TICKET_MAX_BYTES, USER_NAME_MAX_BYTES,
         };
     }
     pub mod handshake_keys {

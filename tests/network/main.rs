@@ -9,6 +9,8 @@ mod simulated_client;
 mod simulated_journal;
 mod simulated_list;
 mod simulated_network;
+mod user_history;
+mod wait_oracle;
 mod waits;
 
 use std::time::Duration;

@@ -1,12 +1,14 @@
-//! A client: a session, and a user who publishes, unpublishes, lists and searches at random and checks every response.
+//! A client: a session, and a user who publishes, unpublishes, lists, searches and waits at random and checks every response.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use fileshare::internals::client::session::{
-    Event, FinishedWait, LoginError, RequestError, RequestHandle, Session, SessionConfig, WaitId, WatchedList,
+    Event, FinishedWait, LoginError, RequestError, RequestHandle, Session, SessionConfig, WaitCondition, WaitId,
+    WaitOutcome, WatchedList,
 };
+use fileshare::internals::common::limits::{HEARTBEAT_DEFAULT, LIVENESS_DEFAULT};
 use fileshare::internals::common::message::{AudienceRef, NameQuery, Request, Response};
 use fileshare::internals::common::opaque::KeyStretching;
 use fileshare::internals::common::types::{Content, ContentHash, FileName, InstanceId, NamedContent, UserName};
@@ -16,9 +18,18 @@ use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
 use crate::simulated_list::SimulatedList;
+use crate::simulated_network::user;
+use crate::user_history::UserHistory;
+use crate::wait_oracle::ScriptWait;
 
 /// Names each user publishes under.
 const NAMES: usize = 8;
+/// Users who are waited for, whose files are, or who may see a file: some of them never log in.
+const PEERS: usize = 9;
+/// Most waits of a script at once: more than there are subscriptions.
+const WAITS_MAX: usize = 60;
+/// Longest time from the end of a client to that of its session.
+const SESSION_END_MAX: Duration = Duration::from_secs(LIVENESS_DEFAULT.as_secs() + HEARTBEAT_DEFAULT.as_secs());
 
 /// Counts of a client's events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,14 +60,25 @@ pub struct SimulatedClient {
     pub next_command_at: Option<Instant>,
     /// Whether a result may differ from what the user expects: the server has lost data.
     pub tolerates_differences: bool,
-    /// Waits that have ended, and when.
+    /// Waits of tests that have ended, and when.
     pub finished_waits: Vec<(Instant, FinishedWait)>,
+    /// Waits of the script.
+    pub waits: BTreeMap<WaitId, ScriptWait>,
+    /// Waits of the script that have ended and are to be checked.
+    pub ended_waits: Vec<(ScriptWait, Result<WaitOutcome, RequestError>)>,
+    pub history: UserHistory,
+    /// When the connection was lost or the address changed.
+    pub disturbances: Vec<Instant>,
+    /// Whether the script logs out now and then.
+    pub comes_and_goes: bool,
     pub lists: Vec<SimulatedList>,
     /// Logged in.
     pub is_online: bool,
     /// Sessions that have begun.
     sessions: usize,
     pending: Option<(RequestHandle, Request)>,
+    /// What is to be published when its audience is staged.
+    to_publish: Option<(Vec<NamedContent>, BTreeSet<UserName>)>,
     responses: Vec<(RequestHandle, Response)>,
     instance: Option<InstanceId>,
     rng: ChaCha20Rng,
@@ -76,10 +98,16 @@ impl SimulatedClient {
             next_command_at: None,
             tolerates_differences: false,
             finished_waits: Vec::new(),
+            waits: BTreeMap::new(),
+            ended_waits: Vec::new(),
+            history: UserHistory::default(),
+            disturbances: Vec::new(),
+            comes_and_goes: false,
             lists: Vec::new(),
             is_online: false,
             sessions: 0,
             pending: None,
+            to_publish: None,
             responses: Vec::new(),
             instance: None,
             rng,
@@ -87,6 +115,7 @@ impl SimulatedClient {
     }
 
     pub fn login(&mut self, now: Instant) {
+        self.history.logging_in(now);
         self.session.login(now, self.user.clone(), Zeroizing::new(self.user.as_str().as_bytes().to_vec()));
     }
 
@@ -105,14 +134,76 @@ impl SimulatedClient {
         self.next_command_at = Some(now);
     }
 
-    /// Gives the next command if it is due.
+    /// Gives the next command if it is due, and now and then starts or cancels a wait.
     pub fn command(&mut self, now: Instant) {
         if self.pending.is_some() || self.next_command_at.take_if(|at| *at <= now).is_none() {
             return;
         }
+        if !self.is_online && self.comes_and_goes {
+            return self.login(now);
+        }
+        if self.comes_and_goes && self.rng.gen_bool(0.02) {
+            self.next_command_at =
+                Some(now + SESSION_END_MAX + self.rng.gen_range(Duration::ZERO..SESSION_END_MAX * 3));
+            self.history.leaving(now, now + SESSION_END_MAX);
+            return self.session.logout(now);
+        }
+        if self.rng.gen_bool(0.5) && self.waits.len() < WAITS_MAX {
+            self.wait(now);
+        }
         let request = self.choose();
+        self.start(now, request);
+    }
+
+    fn start(&mut self, now: Instant, request: Request) {
+        match &request {
+            Request::Publish { files, audience } => {
+                let names: Vec<FileName> = files.iter().map(|file| file.name.clone()).collect();
+                let users = self.to_publish.take().map(|(_, users)| users);
+                assert_eq!(users.is_none(), *audience == AudienceRef::Everyone);
+                self.history.changing(now, &names, Some(&users));
+            }
+            Request::Unpublish { names } => self.history.changing(now, names, None),
+            _ => {}
+        }
         let handle = self.session.request(now, request.clone());
         self.pending = Some((handle, request));
+    }
+
+    fn wait(&mut self, now: Instant) {
+        let peer = user(self.rng.gen_range(0..PEERS));
+        let condition = match self.rng.gen_range(0..4) {
+            0 => WaitCondition::PeerActive(peer),
+            1 => WaitCondition::PeerGone(peer),
+            _ => WaitCondition::FileAvailable(file_name(&peer, self.rng.gen_range(0..NAMES))),
+        };
+        let longest_ms = [0, 1, 5_000, 30_000, 90_000][self.rng.gen_range(0..5)];
+        let timeout = Duration::from_millis(self.rng.gen_range(0..=longest_ms));
+        let mut wait = ScriptWait { condition, started: now, deadline: now + timeout, topics: 0, is_cancelled: false };
+        let others = self.waits.values().map(ScriptWait::topic).collect::<BTreeSet<_>>();
+        wait.topics = others.len() + usize::from(!others.contains(&wait.topic()));
+        let id = WaitId(self.rng.r#gen());
+        self.session.wait(now, id, wait.condition.clone(), timeout);
+        self.waits.insert(id, wait);
+        let chosen = self.rng.gen_range(0..self.waits.len());
+        if let Some((&id, wait)) = self.waits.iter_mut().nth(chosen).filter(|_| self.rng.gen_bool(0.1)) {
+            wait.is_cancelled = true;
+            self.session.cancel_wait(now, id);
+        }
+    }
+
+    /// The client dies. Its user, with what is published, is that of the next client.
+    pub fn die(&mut self, now: Instant) {
+        self.history.leaving(now, now + SESSION_END_MAX);
+        self.is_online = false;
+    }
+
+    /// The user is that of a client that has died.
+    pub fn inherit(&mut self, dead: Self) {
+        self.history = dead.history;
+        self.files = dead.files;
+        self.disturbances = dead.disturbances;
+        (self.comes_and_goes, self.think_time_max) = (dead.comes_and_goes, dead.think_time_max);
     }
 
     /// The response to a request that a test has made on the user's behalf.
@@ -132,15 +223,32 @@ impl SimulatedClient {
             match event {
                 Event::Started { params, resumed, .. } => {
                     self.is_online = true;
+                    // A session that the server has begun so long before may have ended there.
+                    let is_slow = self.history.online(now) > LIVENESS_DEFAULT;
+                    if resumed || is_slow {
+                        self.disturbances.push(now);
+                    }
+                    if !resumed && self.comes_and_goes && self.think_time_max.is_some() {
+                        self.next_command_at = Some(now);
+                    }
                     self.sessions += 1;
                     self.counts.resumed += usize::from(resumed);
                     let is_new = self.instance.replace(params.instance) != Some(params.instance);
                     self.counts.instances += usize::from(is_new);
                 }
                 // The server was down for nearly as long as a login takes: the user tries again.
-                Event::LoginFinished(Err(LoginError::Unreachable)) if !self.lists.is_empty() => self.login(now),
+                Event::LoginFinished(Err(LoginError::Unreachable)) if !self.lists.is_empty() || self.comes_and_goes => {
+                    self.login(now);
+                }
+                // The session of the client that has died has not ended.
+                Event::LoginFinished(Err(LoginError::AlreadyActive { liveness })) if self.comes_and_goes => {
+                    self.next_command_at = Some(now + liveness);
+                }
                 Event::LoginFinished(result) => drop(result.expect("the password is right")),
-                Event::ConnectionLost => self.counts.lost += 1,
+                Event::ConnectionLost => {
+                    self.counts.lost += 1;
+                    self.disturbances.push(now);
+                }
                 Event::Resynced(files) => self.counts.resynced += files,
                 Event::RequestFinished { request, result: Ok(response) }
                     if let Some(list) = self.lists.iter_mut().find(|list| list.is_listing(request)) =>
@@ -163,7 +271,10 @@ impl SimulatedClient {
                     let list = self.lists.iter_mut().find(|list| list.id == change.list).expect("a watched list");
                     list.on_changed(now, change, &mut self.session, self.sessions);
                 }
-                Event::WaitFinished(finished) => self.finished_waits.push((now, finished)),
+                Event::WaitFinished(finished) => match self.waits.remove(&finished.wait) {
+                    Some(wait) => self.ended_waits.push((wait, finished.result)),
+                    None => self.finished_waits.push((now, finished)),
+                },
             }
         }
     }
@@ -175,7 +286,19 @@ impl SimulatedClient {
         match self.rng.gen_range(0..10) {
             0..4 => {
                 let file = |name| NamedContent { name, content: self.content() };
-                Request::Publish { files: names.into_iter().map(file).collect(), audience: AudienceRef::Everyone }
+                let files = names.into_iter().map(file).collect();
+                if self.rng.gen_bool(0.6) {
+                    return Request::Publish { files, audience: AudienceRef::Everyone };
+                }
+                let users: BTreeSet<_> =
+                    (0..3).map(|_| self.rng.gen_range(0..PEERS)).map(user).filter(|user| *user != self.user).collect();
+                if users.is_empty() {
+                    return Request::Unpublish {
+                        names: files.into_iter().map(|file: NamedContent| file.name).collect(),
+                    };
+                }
+                self.to_publish = Some((files, users.clone()));
+                Request::StageAudience { key: 1, part: 0, users: users.into_iter().collect() }
             }
             4..7 => Request::Unpublish { names },
             7 => Request::OwnPublications { user_initiated: true, cursor: None },
@@ -188,13 +311,31 @@ impl SimulatedClient {
         let Some((_, request)) = self.pending.take_if(|(pending, _)| *pending == handle) else {
             return self.responses.push((handle, response));
         };
-        self.check(request, response);
+        if let (Request::StageAudience { .. }, Response::AudienceStaged) = (&request, &response) {
+            let files = self.to_publish.as_ref().map(|(files, _)| files.clone()).expect("it was staged for them");
+            return self.start(now, Request::Publish { files, audience: AudienceRef::Staged(1) });
+        }
+        self.check(now, request, response);
         self.counts.commands += 1;
         self.next_command_at = self.think_time_max.map(|max| now + self.rng.gen_range(Duration::ZERO..max));
     }
 
-    fn check(&mut self, request: Request, response: Response) {
+    fn check(&mut self, now: Instant, request: Request, response: Response) {
+        let names: Vec<FileName> = match &request {
+            Request::Publish { files, .. } => files.iter().map(|file| file.name.clone()).collect(),
+            Request::Unpublish { names } => names.clone(),
+            _ => Vec::new(),
+        };
+        match response {
+            Response::UnknownAudience => self.history.unchanged(now, &names),
+            _ => self.history.changed(now, &names),
+        }
         match (request, response) {
+            // The session has ended since the audience was staged, or a resync has staged another one.
+            (
+                Request::StageAudience { .. } | Request::Publish { audience: AudienceRef::Staged(_), .. },
+                Response::UnknownAudience,
+            ) => self.to_publish = None,
             (Request::Publish { files, .. }, Response::Published { .. }) => {
                 self.files.extend(files.into_iter().map(|file| (file.name, file.content)));
             }
@@ -220,10 +361,14 @@ impl SimulatedClient {
     }
 
     fn name(&self, at: usize) -> FileName {
-        FileName::parse(&format!("{}/file {at}", self.user)).expect("a valid name")
+        file_name(&self.user, at)
     }
 
     fn content(&mut self) -> Content {
         Content { hash: ContentHash(self.rng.r#gen()), size: self.rng.r#gen(), mtime_ms: 0 }
     }
+}
+
+fn file_name(user: &UserName, at: usize) -> FileName {
+    FileName::parse(&format!("{user}/file {at}")).expect("a valid name")
 }

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use fileshare::internals::client::session::WaitOutcome;
 use fileshare::internals::common::message::{Cursor, Request, Response};
 use fileshare::internals::common::opaque::{KeyStretching, PasswordRecord};
 use fileshare::internals::common::types::{Content, FileName, UserName};
@@ -17,6 +18,7 @@ use rand_chacha::ChaCha20Rng;
 use crate::faulty_link::FaultyLink;
 use crate::simulated_client::SimulatedClient;
 use crate::simulated_journal::{Disk, SimulatedJournal};
+use crate::wait_oracle::{ObservedUser, World};
 
 /// The wall clock at the start, milliseconds since 1970.
 const WALL_MS: u64 = 1_700_000_000_000;
@@ -41,6 +43,13 @@ pub struct SimulatedNetwork {
     pub rng: ChaCha20Rng,
     pub link: FaultyLink,
     pub clients: Vec<Option<SimulatedClient>>,
+    /// Clients that have died, by number.
+    dead: BTreeMap<usize, SimulatedClient>,
+    /// When the server died, and when it started.
+    restarts: Vec<Instant>,
+    /// Waits of scripts that have ended, and those of them whose condition was met.
+    pub waits_checked: usize,
+    pub waits_met: usize,
     pub journal: SimulatedJournal,
     /// `None` while it is down.
     pub server: Option<Server>,
@@ -81,6 +90,10 @@ impl SimulatedNetwork {
             now: start,
             link,
             clients: Vec::new(),
+            dead: BTreeMap::new(),
+            restarts: Vec::new(),
+            waits_checked: 0,
+            waits_met: 0,
             journal: SimulatedJournal::default(),
             server: None,
             expected_sessions: None,
@@ -128,8 +141,11 @@ impl SimulatedNetwork {
         }
     }
 
-    /// No user gives another command; runs until the pending ones have their responses.
+    /// No user gives another command; runs until the pending ones have their responses. No wait must be late.
     pub fn finish_commands(&mut self) {
+        for (asker, wait) in self.clients().flat_map(|client| client.waits.values().map(|wait| (&client.user, wait))) {
+            self.world().check(asker, wait, self.now, None);
+        }
         for client in self.clients_mut() {
             (client.think_time_max, client.next_command_at) = (None, None);
         }
@@ -190,7 +206,20 @@ impl SimulatedNetwork {
 
     /// A client dies without a message.
     pub fn kill(&mut self, client: usize) {
-        self.clients[client] = None;
+        if let Some(mut killed) = self.clients[client].take() {
+            killed.die(self.now);
+            self.dead.insert(client, killed);
+        }
+    }
+
+    /// The user of a client that has died logs in with another one.
+    pub fn revive(&mut self, number: usize) {
+        let dead = self.dead.remove(&number).expect("it has died");
+        let mut revived = self.client(number);
+        revived.inherit(dead);
+        self.clients[number] = Some(revived);
+        let now = self.now;
+        self.with_client(number, |client| client.login(now));
     }
 
     /// A client's address changes.
@@ -198,7 +227,12 @@ impl SimulatedNetwork {
         let moved = address(client, self.rng.gen_range(10_000..60_000));
         self.addresses.retain(|_, of| *of != client);
         self.addresses.insert(moved, client);
-        self.with_client(client, |client| client.address = moved);
+        let now = self.now;
+        self.with_client(client, |client| {
+            client.address = moved;
+            client.disturbances.push(now);
+            client.history.unsure(now);
+        });
     }
 
     /// The server dies at once and starts again after a while.
@@ -207,6 +241,7 @@ impl SimulatedNetwork {
             self.journal.crash(&mut self.rng);
             self.out = Effects::default();
             self.generation += 1;
+            self.restarts.push(self.now);
             self.push(self.now + down, Scheduled::Restart);
         }
     }
@@ -219,17 +254,33 @@ impl SimulatedNetwork {
 
     /// The next client logs in for the first time.
     pub fn join(&mut self, number: usize) {
-        let address = address(number, 5_000);
-        let rng = ChaCha20Rng::from_seed(self.rng.r#gen());
-        let client = SimulatedClient::new(user(number), address, self.server_address, rng);
-        self.addresses.insert(address, number);
+        let client = self.client(number);
         self.clients.push(Some(client));
         self.client_timers.push(None);
         let now = self.now;
         self.with_client(number, |client| client.login(now));
     }
 
+    fn client(&mut self, number: usize) -> SimulatedClient {
+        let address = address(number, 5_000);
+        let rng = ChaCha20Rng::from_seed(self.rng.r#gen());
+        self.addresses.insert(address, number);
+        SimulatedClient::new(user(number), address, self.server_address, rng)
+    }
+
+    /// What the ends of waits are checked against.
+    fn world(&self) -> World<'_> {
+        let users = self.clients().chain(self.dead.values());
+        let users = users.map(|client| {
+            let SimulatedClient { user, history, disturbances, .. } = client;
+            ObservedUser { user, history, disturbances }
+        });
+        let has_lost_data = self.clients().any(|client| client.tolerates_differences);
+        World { users: users.collect(), restarts: &self.restarts, has_lost_data }
+    }
+
     fn start_server(&mut self) {
+        self.restarts.push(self.now);
         let config = ServerConfig { root_secret: self.root_secret.into(), ..ServerConfig::default() };
         let wall_ms = WALL_MS + (self.now - self.start).as_millis() as u64;
         let mut seed = [0; 32];
@@ -325,6 +376,7 @@ impl SimulatedNetwork {
         client.handle_events(now);
         client.command(now);
         client.handle_events(now);
+        let ended = std::mem::take(&mut client.ended_waits);
         let next = client.session.poll_timeout().into_iter().chain(client.next_command_at).min();
         let (from, mut datagrams) = (client.address, Vec::new());
         while let Some((_, datagram)) = client.session.poll_transmit() {
@@ -340,6 +392,10 @@ impl SimulatedNetwork {
             self.client_timers[number] = Some(next);
             self.push(next, Scheduled::ClientTimer(number));
         }
+        self.waits_checked += ended.len();
+        self.waits_met += ended.iter().filter(|(_, result)| *result == Ok(WaitOutcome::Met)).count();
+        let asker = user(number);
+        ended.into_iter().for_each(|(wait, result)| self.world().check(&asker, &wait, now, Some(result)));
         result
     }
 

@@ -136,6 +136,37 @@ fn a_wait_for_a_peer_ends_when_it_has_logged_in() {
 }
 
 #[test]
+fn waits_of_random_scripts_end_as_they_must_while_clients_come_and_go() {
+    let (seeds, mut waits, mut met) = (setting("FILESHARE_SEEDS", 10), 0, 0);
+    for seed in 0..seeds {
+        let mut network = SimulatedNetwork::with_clients_logged_in(seed, 6, FaultyLink::bad());
+        network.clients_mut().for_each(|client| client.comes_and_goes = true);
+        network.start_commands(Duration::from_millis(600));
+        let disturbs = seed % 2 == 0;
+        for _ in 0..12 {
+            run_random(&mut network, 12_000);
+            let client = network.rng.gen_range(0..6);
+            let is_idle = network.clients[client].as_ref().map(|client| client.is_online && client.is_idle());
+            match (is_idle, network.rng.gen_range(0..4)) {
+                (None, _) => network.revive(client),
+                (Some(true), 0..2) => network.kill(client),
+                (Some(true), 2) if disturbs => network.change_address(client),
+                (_, 3) if disturbs => {
+                    let down = Duration::from_millis(network.rng.gen_range(0..4_000));
+                    network.crash(down);
+                }
+                _ => {}
+            }
+        }
+        network.finish_commands();
+        waits += network.waits_checked;
+        met += network.waits_met;
+    }
+    println!("{seeds} seeds: {waits} waits of scripts have ended as they must; the conditions of {met} were met");
+    assert!(met > 40 * seeds as usize && waits > 2 * met, "{waits} waits ended, {met} of them met");
+}
+
+#[test]
 fn waits_and_watched_lists_cost_nothing_while_nothing_changes() {
     const CLIENTS: usize = 100;
     let datagrams = |waits: bool| {
