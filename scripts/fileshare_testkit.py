@@ -20,7 +20,7 @@ With pytest, the fixture does the same; `fileshare_options` may be overridden to
 Each method of a client is one command and returns typed results. A command that fails raises `CommandFailed`, which has the
 exit status; one that takes too long raises `CommandTimeout`, which names it. Names are taken as they are: for patterns and
 options without a method, use `run("get *.txt")`. `begin` starts a command without waiting for it, so that several clients
-work at once. `kill` ends a program without a farewell, and `restart` starts it again with what it had.
+work at once; `begin_job` starts one in the background, so that the same client does more meanwhile. `kill` ends a program without a farewell, and `restart` starts it again with what it had.
 
 The programs are those in FS_BIN, beside this file's folder in target/release, or in PATH. Everything is ended and removed at
 the end of the `with` block, or by `close`, and at the latest when Python exits.
@@ -61,6 +61,9 @@ class Code(enum.IntEnum):
     LOCAL_FILE = 8
     FULL = 9
     TIMED_OUT = 124
+    HUNG_UP = 129
+    INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class Error(Exception):
@@ -126,6 +129,17 @@ class Download:
     elapsed_ms: typing.Optional[int] = None
     error: typing.Optional[str] = None
     code: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Background:
+    """A job, a watch or a follow that goes on, with the bytes of all its files if it has any."""
+
+    number: int
+    kind: str
+    line: str
+    done: typing.Optional[int] = None
+    total: typing.Optional[int] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -340,11 +354,24 @@ class Client:
 
     def begin(self, command, more_seconds=0):
         """Begins a command line. Commands of one client run one after the other."""
+        return self._begin(Command, command, more_seconds)
+
+    def begin_job(self, command, more_seconds=0):
+        """Begins a `get`, a `pub` or a `wait` in the background, as `&` does, while other commands run. Returns a `Job`."""
+        job = self._begin(Job, command + " &", more_seconds)
+        job._wait_begun()
+        return job
+
+    def jobs(self):
+        """What goes on in the background of this client."""
+        return [_typed(Background, job) for job in self.run("jobs").listed("jobs")]
+
+    def _begin(self, kind, line, more_seconds):
         with self._program.changed:
             self._last_id += 1
-            begun = Command(self, "kit-%d" % self._last_id, command, self._share.timeout + more_seconds)
+            begun = kind(self, "kit-%d" % self._last_id, line, self._share.timeout + more_seconds)
             self._begun[begun.id] = begun
-        self._program.write_line(json.dumps({"id": begun.id, "command": command}))
+        self._program.write_line(json.dumps({"id": begun.id, "command": line}))
         return begun
 
     def wait_event(self, event, timeout=None, **fields):
@@ -442,6 +469,28 @@ class Command:
         elif kind == "end":
             self._end = message
             del self._client._begun[self.id]
+
+
+class Job(Command):
+    """A command in the background. `number` is its number in the client; `wait` and `wait_any` wait for its end."""
+
+    number = None
+
+    def cancel(self):
+        """Ends it with `Code.INTERRUPTED`, if it goes on. What a download has verified is kept for the next one."""
+        self._client.begin("cancel %d" % self.number).wait_any()
+
+    def _wait_begun(self):
+        self._client._program.wait(lambda: self.number or self._end, self._timeout, self.line)
+        if self.number is None:
+            self.wait()
+            raise Error("%s: %s: only get, pub and wait run in the background" % (self._client, self.line))
+
+    def _on_message(self, kind, message):
+        if kind == "result" and message["command"] == "job":
+            self.number = message["number"]
+        else:
+            super()._on_message(kind, message)
 
 
 class _Program:

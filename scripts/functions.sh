@@ -21,7 +21,7 @@
 #     FS_TIMEOUT      default timeout of the waiting functions, in seconds; default: 30
 # Results:
 #     FS_PORT         the server's UDP port        FS_SERVER_PID   its process id
-#     FS_PID[NAME]    a client's process id
+#     FS_PID[NAME]    a client's process id        FS_JOB          number of the job started last
 #     "$FS_DIR/NAME.out", "$FS_DIR/NAME.err", "$FS_DIR/server.err"    output of each
 #
 # Every function returns 0, or non-zero with one line on stderr. The functions work under `set -eu`, start only the two
@@ -40,6 +40,7 @@ _fs_home=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 : "${FS_DIR:=}"
 FS_PORT=
 FS_SERVER_PID=
+FS_JOB=
 _fs_made_dir=
 _fs_server_life=
 # By client: the write end of its stdin, its output line by line, and a pipe that closes when it ends.
@@ -208,6 +209,26 @@ _fs_wait() {
 # status. Options are those of the client, such as -c 'get a'.
 fs_attach() {
     (_fs_become "$1" "$FS_BIN/client" --attach -u "$@")
+}
+
+# fs_start_job NAME COMMAND: enters a `get`, a `pub` or a `wait` at a client that runs in the background, and leaves its number in
+# FS_JOB. The client takes other commands meanwhile, and prints what the job prints.
+fs_start_job() {
+    fs_say "$1" "$2 &" || return
+    while fs_next_line "$1"; do
+        [[ ! $FS_LINE =~ ^\[([0-9]+)\]\  ]] || { FS_JOB=${BASH_REMATCH[1]} && return; }
+    done
+    return 1
+}
+
+# fs_wait_job USER NUMBER [SECONDS]: waits until the job of this user's client has ended; returns its exit status, or 124.
+fs_wait_job() {
+    fs_attach "$1" -q -c "wait $2 ${3:-$FS_TIMEOUT}"
+}
+
+# fs_cancel_job USER NUMBER: ends the job; returns the exit status of `cancel`.
+fs_cancel_job() {
+    fs_attach "$1" -q -c "cancel $2" >/dev/null
 }
 
 # fs_wait_peer NAME USER [SECONDS]: waits until the logged-in client sees this user active.

@@ -20,7 +20,7 @@ with Share() as share:
     assert hans.lap() == []
     assert hans.pub("Assignment.pdf") == ["Assignment.pdf"]
     assert [file.name for file in hans.lpf()] == ["Assignment.pdf"]
-    hans.unp("Assignment.pdf")
+    assert hans.unp("Assignment.pdf") == ["Assignment.pdf"]
     fails(Code.NOT_FOUND, hans.unp, "Assignment.pdf")
     hans.pub("Assignment.pdf")
 
@@ -36,8 +36,8 @@ with Share() as share:
 
     yoda = share.client("yoda")
     assert yoda.sch("i") == ["Assignment.pdf", "movie.mp4"]
-    everyone = [client.begin("get *") for client in (yoda, hans, vader)]
-    assert hans.lap() == ["vader", "yoda"]
+    everyone = [client.begin_job("get *") for client in (yoda, hans, vader)]
+    assert hans.lap() == ["vader", "yoda"]  # its shell stays usable meanwhile
     assert [len(get.wait().downloads()) for get in everyone] == [3, 2, 1]
     for client in (yoda, hans, vader):
         assert client.read("Assignment.pdf") == assignment and client.read("movie.mp4") == movie

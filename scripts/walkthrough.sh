@@ -32,13 +32,13 @@ fs_ask yoda 'auth yoda wise@!man' 'Welcome, yoda!' "$greeting"
 fs_ask yoda 'sch i' '2 files found:' 'Assignment.pdf' 'movie.mp4'
 
 fs_say yoda 'get *' # all at once
-fs_say hans 'get *'
 fs_say vader 'get *'
+fs_ask hans 'lap' '2 active peers:' 'vader' 'yoda' # its shell stays usable meanwhile
+fs_say hans 'get *'
 for file in Assignment.pdf movie.mp4 rfc768.txt; do fs_wait_line yoda "$file downloaded successfully"; done
 for file in movie.mp4 rfc768.txt; do fs_wait_line hans "$file downloaded successfully"; done
 fs_wait_line vader 'Assignment.pdf downloaded successfully'
 diff -r "$hans" "$vader" && diff -r "$hans" "$yoda"
-fs_ask hans 'lap' '2 active peers:' 'vader' 'yoda'
 fs_ask vader 'pub Assignment.pdf' 'File published successfully'
 fs_ask vader 'sch pdf' 'No files found'
 

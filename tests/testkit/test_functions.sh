@@ -50,6 +50,34 @@ fs_next_line yoda
 [[ -n $FS_LINE ]]
 fs_stop_client yoda
 
+# STATUS COMMAND...: the command returns this status.
+returns() {
+    local wanted=$1 status=0
+    shift
+    "$@" >/dev/null 2>&1 || status=$?
+    [[ $status == "$wanted" ]] || {
+        echo "$*: status $status, should be $wanted" >&2
+        exit 1
+    }
+}
+
+fs_start_job vader 'get --wait 60 note.txt'
+download=$FS_JOB
+fs_start_job vader 'wait peer leia 60'
+forlorn=$FS_JOB
+[[ $download != "$forlorn" ]]
+returns 124 fs_wait_job vader "$forlorn" 0
+echo hello >"$(fs_folder hans)/note.txt"
+fs_ask hans 'pub note.txt' 'File published successfully'
+fs_wait_line vader 'note.txt downloaded successfully'
+fs_wait_job vader "$download"
+returns 5 fs_wait_job vader "$download" # told once
+fs_cancel_job vader "$forlorn"
+returns 5 fs_cancel_job vader "$forlorn"
+fs_start_job vader 'get nothing'
+returns 5 fs_wait_job vader "$FS_JOB"
+FS_TIMEOUT=0.2 fails 'vader prints nothing more' fs_start_job vader lap
+
 fs_kill_client vader
 fs_wait_gone hans vader
 fs_stop_server

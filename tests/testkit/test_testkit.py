@@ -13,7 +13,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(KIT))
 if "FS_BIN" in os.environ:
     os.environ["FS_BIN"] = os.path.abspath(os.environ["FS_BIN"])
-from fileshare_testkit import Code, CommandFailed, CommandTimeout, ProgramEnded, Share  # noqa: E402
+from fileshare_testkit import Code, CommandFailed, CommandTimeout, Error, ProgramEnded, Share  # noqa: E402
 
 # Short, so that nobody waits long for what a crash leaves.
 QUICK = ("--heartbeat", "0.2", "--liveness", "0.8")
@@ -131,6 +131,40 @@ class TestKit(unittest.TestCase):
         self.assertTrue(joined["seq"] < finished["seq"] < left["seq"])
         with self.assertRaisesRegex(CommandTimeout, "hans: event peer_joined"):
             hans.wait_event("peer_joined", timeout=0.01)
+
+    def test_jobs_run_beside_other_commands(self):
+        hans, vader = self.share.client("hans"), self.share.client("vader")
+        download, forlorn = vader.begin_job("get --wait 60 a"), vader.begin_job("wait peer yoda 60")
+        self.assertEqual((download.number, forlorn.number), (1, 2))
+        running = [(job.number, job.kind, job.line) for job in vader.jobs()]
+        self.assertEqual(running, [(1, "job", "get --wait 60 a"), (2, "job", "wait peer yoda 60")])
+        self.assertEqual(vader.lap(), ["hans"], "meanwhile")
+        hans.write("a", "a")
+        hans.pub("a")
+        self.assertEqual([file.sources for file in download.wait().downloads()], [["hans"]])
+        self.assertEqual(download.wait().code, 0, "again")
+        with self.assertRaisesRegex(CommandTimeout, "vader: wait peer yoda 60 &: not ended after 0.01 s"):
+            forlorn.wait(0.01)
+        forlorn.cancel()
+        with self.assertRaises(CommandFailed) as caught:
+            forlorn.wait()
+        self.assertEqual(caught.exception.code, Code.INTERRUPTED)
+        self.assertEqual(vader.jobs(), [])
+        download.cancel()  # It has ended already.
+
+    def test_a_job_that_fails_or_cannot_begin_says_why(self):
+        hans = self.share.client("hans")
+        with self.assertRaisesRegex(CommandFailed, "^hans: get nothing &: exit 5: nothing: "):
+            hans.begin_job("get nothing").wait()
+        with self.assertRaises(CommandFailed) as caught:
+            hans.begin_job("lap")
+        self.assertEqual(caught.exception.code, Code.USAGE)
+        with self.assertRaisesRegex(Error, "only get, pub and wait run in the background"):
+            hans.begin_job("sch")
+        cut_off = hans.begin_job("wait peer vader 60")
+        hans.kill()
+        with self.assertRaises(ProgramEnded):
+            cut_off.wait()
 
     def test_many_commands_wait_for_nobody(self):
         hans = self.share.client("hans")
