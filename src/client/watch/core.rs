@@ -19,6 +19,8 @@ pub const QUIET: Duration = Duration::from_millis(200);
 pub const WRITER_QUIET: Duration = Duration::from_secs(5);
 /// What has failed for want of a server is tried again after this time.
 const RETRY: Duration = Duration::from_secs(1);
+/// What has been refused is tried again after [`RETRY`], and then after twice the time before.
+const REFUSED_RETRY_MAX: Duration = Duration::from_secs(60);
 /// A folder that is away is looked for this often.
 const FOLDER_RETRY: Duration = Duration::from_secs(5);
 /// A survey with errors is repeated after this time, and then after twice the time before.
@@ -70,6 +72,9 @@ pub struct WatchCore {
     /// Paths whose last survey was not certain of what is gone; a note was written.
     troubled: BTreeSet<String>,
     survey_retry: Duration,
+    /// What could not be published or withdrawn when it was last tried.
+    failed: BTreeSet<FileName>,
+    refused_retry: Duration,
 }
 
 impl WatchCore {
@@ -84,6 +89,8 @@ impl WatchCore {
             mounts: BTreeSet::new(),
             troubled: BTreeSet::new(),
             survey_retry: SURVEY_RETRY,
+            failed: BTreeSet::new(),
+            refused_retry: RETRY,
         };
         core.set(core.folder.clone(), Pending { due: now, is_written: false });
         core
@@ -140,6 +147,7 @@ impl WatchCore {
             return WatchPlan { note, ..WatchPlan::default() };
         }
         let mut plan = WatchPlan::default();
+        self.begin_retry(due);
         let unfound: Vec<&String> = due.iter().filter(|path| !survey.files.contains_key(path.as_str())).collect();
         let is_new = std::mem::take(&mut self.is_new);
         self.forget_missing(due, &survey.files);
@@ -162,8 +170,10 @@ impl WatchCore {
             }
             plan.publish.push(name);
         }
-        let is_covered = |path: &String| due.iter().any(|top| path == top || is_beneath(path, top));
-        let unmounted = self.mounts.iter().find(|mount| is_covered(mount) && !survey.mounts.contains(*mount));
+        let is_covered = |path: &str| is_covered(path, due);
+        let is_above = |mount: &str| due.iter().any(|path| is_beneath(path, mount));
+        let is_missing = |mount: &&String| !survey.mounts.contains(*mount) && (is_covered(mount) || is_above(mount));
+        let unmounted = self.mounts.iter().find(is_missing);
         let unmounted = unmounted.map(|mount| format!("{mount}: another file system than before"));
         self.mounts.extend(survey.mounts);
         match unmounted.or_else(|| survey.errors.into_iter().next()) {
@@ -176,8 +186,8 @@ impl WatchCore {
                 plan.withdraw.retain(|name| !self.pending.contains_key(name.as_str()));
             }
             Some(why) => {
-                for path in unfound.iter().filter(|path| !self.pending.contains_key(**path)).collect::<Vec<_>>() {
-                    self.set(path.to_string(), Pending { due: now + self.survey_retry, is_written: false });
+                for path in &unfound {
+                    self.set_unless_pending(path.to_string(), now + self.survey_retry);
                 }
                 self.survey_retry = (self.survey_retry * 2).min(SURVEY_RETRY_MAX);
                 plan.note = self.note_trouble(unfound.into_iter().cloned(), why);
@@ -186,13 +196,44 @@ impl WatchCore {
         plan
     }
 
-    /// These could not be published or withdrawn, for a reason that passes.
+    /// These could not be published or withdrawn, for want of a server or for another reason that passes soon.
     pub fn on_failed<'a>(&mut self, now: Instant, names: impl IntoIterator<Item = &'a FileName>) {
+        self.try_again(now + RETRY, names);
+    }
+
+    /// These could not be published or withdrawn, for a reason that may last.
+    pub fn on_refused<'a>(&mut self, now: Instant, names: impl IntoIterator<Item = &'a FileName>) {
+        self.try_again(now + self.refused_retry, names);
+    }
+
+    /// What was due could not be examined now.
+    pub fn put_back(&mut self, now: Instant, due: BTreeSet<String>) {
+        for path in due {
+            self.set_unless_pending(path, now + RETRY);
+        }
+    }
+
+    /// Whether something could not be published or withdrawn, and is still to be.
+    pub fn has_failed(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    fn try_again<'a>(&mut self, due: Instant, names: impl IntoIterator<Item = &'a FileName>) {
         for name in names {
             self.known.remove(name);
-            if !self.pending.contains_key(name.as_str()) {
-                self.set(name.to_string(), Pending { due: now + RETRY, is_written: false });
-            }
+            self.failed.insert(name.clone());
+            self.set_unless_pending(name.to_string(), due);
+        }
+    }
+
+    /// What has failed at the paths that were due is tried again, or is not there any more.
+    fn begin_retry(&mut self, due: &BTreeSet<String>) {
+        let before = self.failed.len();
+        self.failed.retain(|name| !is_covered(name.as_str(), due));
+        if before == 0 {
+            self.refused_retry = RETRY;
+        } else if self.failed.len() < before {
+            self.refused_retry = (self.refused_retry * 2).min(REFUSED_RETRY_MAX);
         }
     }
 
@@ -216,6 +257,12 @@ impl WatchCore {
         }
     }
 
+    fn set_unless_pending(&mut self, path: String, due: Instant) {
+        if !self.pending.contains_key(&path) {
+            self.set(path, Pending { due, is_written: false });
+        }
+    }
+
     fn set(&mut self, path: String, pending: Pending) {
         self.remove(&path);
         self.deadlines.insert((pending.due, path.clone()));
@@ -227,6 +274,12 @@ impl WatchCore {
             self.deadlines.remove(&(pending.due, path));
         }
     }
+}
+
+/// Whether a path is one of these, or beneath one.
+fn is_covered(path: &str, due: &BTreeSet<String>) -> bool {
+    let is_due = |top: &str| due.contains(top);
+    is_due(path) || is_due("") || path.match_indices('/').any(|(at, _)| is_due(&path[..at]))
 }
 
 #[cfg(test)]

@@ -271,3 +271,52 @@ fn a_flood_of_events_has_the_folder_examined() {
     (0..=PENDING_MAX).for_each(|at| core.on_event(now, &format!("w/{at}"), PathEvent::Changed));
     assert_eq!(core.poll(now + QUIET), BTreeSet::from(["w".to_owned()]));
 }
+
+#[test]
+fn a_file_system_above_what_is_examined_is_looked_for_too() {
+    let now = start();
+    let mut core = WatchCore::new("", now);
+    let survey = |mounts: &[&str], gone: &[&str]| Survey {
+        folder: Ok(()),
+        files: BTreeMap::new(),
+        gone: gone.iter().map(|gone| name(gone)).collect(),
+        mounts: mounts.iter().map(ToString::to_string).collect(),
+        errors: Vec::new(),
+        invalid: Vec::new(),
+    };
+    let due = core.poll(now);
+    core.on_survey(now, &due, survey(&["usb"], &[]));
+    let beneath = BTreeSet::from(["usb/x/a".to_owned()]);
+    assert!(core.on_survey(now, &beneath, survey(&[], &["usb/x/a"])).withdraw.is_empty());
+    assert_eq!(core.poll(now + SURVEY_RETRY), beneath);
+    assert_eq!(core.on_survey(now, &beneath, survey(&["usb"], &["usb/x/a"])).withdraw, [name("usb/x/a")]);
+}
+
+#[test]
+fn what_is_refused_is_tried_again_ever_more_rarely_until_it_is_not() {
+    let mut now = start();
+    let mut core = WatchCore::new("", now);
+    core.poll(now);
+    let names = [name("a"), name("b")];
+    let survey = |core: &mut WatchCore, now: Instant| {
+        let due = core.poll(now);
+        core.on_survey(now, &due, Survey::empty());
+    };
+    for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+        core.on_refused(now, &names);
+        assert!(core.has_failed());
+        let due = core.poll_timeout().unwrap();
+        assert_eq!((due - now).as_secs(), seconds);
+        now = due;
+        survey(&mut core, now);
+    }
+    assert!(!core.has_failed());
+    core.on_failed(now, &names);
+    assert_eq!(core.poll_timeout(), Some(now + RETRY), "that is no refusal");
+    survey(&mut core, now + RETRY);
+    core.put_back(now, BTreeSet::from(["x".to_owned()]));
+    assert_eq!(core.poll_timeout(), Some(now + RETRY));
+    survey(&mut core, now + RETRY);
+    core.on_refused(now, &names);
+    assert_eq!(core.poll_timeout(), Some(now + RETRY), "all was well meanwhile");
+}

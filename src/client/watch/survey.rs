@@ -71,7 +71,8 @@ impl WatchedFolder {
         published: &dyn Fn(&str) -> Vec<FileName>,
         on_folder: &mut dyn FnMut(&str),
     ) -> Survey {
-        let mut walk = Walk { dir, now: system_time(), survey: Survey::empty(), on_folder };
+        let (top, top_device) = (&*self.path, self.device);
+        let mut walk = Walk { dir, top, top_device, now: system_time(), survey: Survey::empty(), on_folder };
         walk.survey.folder = self.check(dir);
         let mut last: Option<&String> = None;
         for path in due {
@@ -98,7 +99,7 @@ impl WatchedFolder {
 }
 
 impl Survey {
-    fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         Self {
             folder: Ok(()),
             files: BTreeMap::new(),
@@ -112,6 +113,9 @@ impl Survey {
 
 struct Walk<'a> {
     dir: &'a SharedDir,
+    /// The watched folder.
+    top: &'a str,
+    top_device: u64,
     now: SystemTime,
     survey: Survey,
     on_folder: &'a mut dyn FnMut(&str),
@@ -119,16 +123,33 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn examine(&mut self, path: &str) {
+        let parent_device = self.find_mounts_above(path);
         match self.dir.identify(path) {
             Ok((FileKind::File, identity)) => {
                 if let Ok(name) = FileName::parse(path) {
                     self.found(name, identity);
                 }
             }
-            Ok((FileKind::Directory, identity)) => self.walk(path, identity.device),
+            Ok((FileKind::Directory, identity)) => self.walk(path, parent_device.unwrap_or(identity.device)),
             Ok((FileKind::Special, _)) | Err(ShareError::Missing(_) | ShareError::Special(_)) => {}
             Err(error) => self.survey.errors.push(error.to_string()),
         }
+    }
+
+    /// What is beneath a file system that is not mounted any more is not gone. Returns the device of the folder that holds
+    /// the path.
+    fn find_mounts_above(&mut self, path: &str) -> Option<u64> {
+        let is_in_top = |folder: &&str| self.top.is_empty() || is_beneath(folder, self.top);
+        let folders: Vec<&str> = path.match_indices('/').map(|(at, _)| &path[..at]).filter(is_in_top).collect();
+        let mut parent_device = self.top_device;
+        for folder in folders {
+            let (_, identity) = self.dir.identify(folder).ok()?;
+            if identity.device != parent_device {
+                self.survey.mounts.insert(folder.to_owned());
+            }
+            parent_device = identity.device;
+        }
+        Some(parent_device)
     }
 
     fn walk(&mut self, top: &str, device: u64) {
