@@ -71,6 +71,13 @@ pub enum LocalFile {
     Other,
 }
 
+impl LocalFile {
+    /// The content of a file.
+    pub fn hash(&self) -> Option<&ContentHash> {
+        if let Self::Content(hash) = self { Some(hash) } else { None }
+    }
+}
+
 /// A content that is published under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FollowOffer {

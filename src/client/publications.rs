@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::ops::Bound;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::common::limits::COMMAND_TIMEOUT;
 use crate::common::message::OwnPublication;
 use crate::common::sync::{lock, unpoison};
 use crate::common::threads;
-use crate::common::types::{Audience, Content, ContentRef, FileName, UserName};
+use crate::common::types::{Audience, Content, ContentRef, FileName, NamedContent, UserName};
 
 /// A login waits this long for the list, so that nearly every user serves everything at once; a longer list is loaded in
 /// the background.
@@ -36,6 +36,8 @@ pub(crate) struct Publication {
     audience: Arc<Audience>,
     /// The user was told that the file is not what was published any more.
     pub is_reported_changed: AtomicBool,
+    /// The server has confirmed it.
+    pub is_accepted: AtomicBool,
 }
 
 /// All publications of the user. See the module.
@@ -116,11 +118,27 @@ impl OwnPublications {
         lock(&self.order)
     }
 
-    /// From now on this is served, to its audience.
+    /// From now on this is served, to its audience. The server has accepted it.
     pub fn publish(&self, name: &FileName, content: Content, audience: Audience) {
         let mut table = lock(&self.table);
         table.changed_since_login.insert(name.clone());
-        table.publish(name, content, audience);
+        table.publish(name, content, audience, true);
+    }
+
+    /// The same before the server has [accepted](Self::accept) it.
+    pub fn announce(&self, name: &FileName, content: Content, audience: Audience) {
+        let mut table = lock(&self.table);
+        table.changed_since_login.insert(name.clone());
+        table.publish(name, content, audience, false);
+    }
+
+    /// The server has accepted these, unless they were published anew meanwhile.
+    pub fn accept<'a>(&self, files: impl Iterator<Item = &'a NamedContent>) {
+        let table = lock(&self.table);
+        for NamedContent { name, content } in files {
+            let publication = table.published.get(name).filter(|publication| publication.content == *content);
+            publication.into_iter().for_each(|publication| publication.is_accepted.store(true, Relaxed));
+        }
     }
 
     /// From now on this is not served. Returns whether it was.
@@ -222,7 +240,7 @@ impl OwnPublications {
     fn on_loaded(&self, login: u64, entry: &OwnPublication, audience: Audience) {
         let mut table = lock(&self.table);
         if table.login == login && !table.changed_since_login.contains(&entry.name) {
-            table.publish(&entry.name, entry.content, audience);
+            table.publish(&entry.name, entry.content, audience, true);
         }
     }
 
@@ -240,7 +258,7 @@ impl OwnPublications {
 }
 
 impl PublicationTable {
-    fn publish(&mut self, name: &FileName, content: Content, audience: Audience) {
+    fn publish(&mut self, name: &FileName, content: Content, audience: Audience, is_accepted: bool) {
         let audience = Arc::new(audience);
         let audience = match self.audiences.get(&audience) {
             Some(known) => Arc::clone(known),
@@ -249,10 +267,9 @@ impl PublicationTable {
                 audience
             }
         };
-        self.published.insert(
-            name.clone(),
-            Arc::new(Publication { content, audience, is_reported_changed: AtomicBool::new(false) }),
-        );
+        let (is_reported_changed, is_accepted) = (AtomicBool::new(false), AtomicBool::new(is_accepted));
+        let publication = Publication { content, audience, is_reported_changed, is_accepted };
+        self.published.insert(name.clone(), Arc::new(publication));
     }
 
     /// Over all distinct audiences.

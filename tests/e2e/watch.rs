@@ -1,12 +1,13 @@
 //! `pub --watch` and `unp --watch` between real programs.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
 
 use rustix::process::Signal;
 
-use crate::test_support::{Running, TestEnv, set_mode};
+use crate::test_support::{CREDENTIALS, Running, TestEnv, set_mode};
 
 const WATCHED: &str = "watched until 'unp --watch'";
 
@@ -213,6 +214,93 @@ fn what_cannot_be_watched_is_refused() {
         "client: x: x/y is watched; 'unp --watch' ends that",
         "client: x: is not watched",
     ] {
+        assert!(done.stderr.contains(reason), "{reason:?} in {}", done.stderr);
+    }
+}
+
+#[test]
+fn an_audience_never_widens() {
+    let env = TestEnv::new();
+    let hans = env.client("hans").file("photos/a", "a").file("photos/b", "b").user().args(["-q", "--stay"]);
+    let dir = hans.dir().join("photos");
+    let mut hans = hans.spawn();
+    hans.run_command("pub --to vader photos", &["2 files published successfully"]);
+    hans.run_command("pub --watch photos", &["2 files published successfully"]);
+    let (mut vader, mut yoda) = (observer(&env, "vader", "photos/*"), observer(&env, "yoda", "photos/*"));
+    assert_eq!(next_of(&mut vader, 2), ["file_available photos/a 1", "file_available photos/b 1"]);
+    // One is withdrawn by hand, the other by the watch.
+    hans.run_command("unp photos/a", &["File unpublished successfully"]);
+    assert_eq!(next(&mut vader), "file_gone photos/a");
+    hans.run_command("unp photos/a", &["File unpublication failed"]);
+    fs::write(dir.join("a"), "aa").unwrap();
+    assert_eq!(next(&mut vader), "file_available photos/a 2");
+    hans.run_command("unp photos/a", &["File unpublished successfully"]);
+    fs::remove_file(dir.join("b")).unwrap();
+    assert_eq!(next_of(&mut vader, 2), ["file_gone photos/a", "file_gone photos/b"]);
+    hans.kill();
+    let mut hans = env.client("hans").file("photos/b", "bbb").user().args(["-q", "--stay"]).spawn();
+    hans.run_command("pub --watch photos", &["2 files published successfully"]);
+    assert_eq!(next_of(&mut vader, 2), ["file_available photos/a 2", "file_available photos/b 3"]);
+    // What is new is for all.
+    fs::write(dir.join("c"), "cccc").unwrap();
+    assert_eq!([next(&mut vader), next(&mut yoda)], ["file_available photos/c 4"; 2]);
+}
+
+#[test]
+fn what_was_fetched_is_not_published_under_another_name_either() {
+    let env = TestEnv::new();
+    let vader = env.client("vader").file("photos/v", "vv").user();
+    let _vader = vader.stay(&["pub --to hans photos"], &["File published successfully"]);
+    let hans = env.client("hans").file("photos/a", "a").user().args(["--stay"]);
+    let dir = hans.dir().join("photos");
+    let mut hans = hans.spawn();
+    hans.skip_greeting();
+    hans.run_command("pub --watch photos", &["File published successfully"]);
+    hans.run_command("get photos/v", &["photos/v downloaded successfully"]);
+    fs::copy(dir.join("v"), dir.join("copy")).unwrap();
+    hans.wait_err("photos/copy: not published, since this was fetched before; 'pub' publishes it");
+    fs::rename(dir.join("v"), dir.join("moved")).unwrap();
+    hans.wait_err("photos/moved: not published");
+    fs::write(dir.join("z"), "").unwrap();
+    let mut yoda = observer(&env, "yoda", "photos/*");
+    assert_eq!(next_of(&mut yoda, 2), ["file_available photos/a 1", "file_available photos/z 0"]);
+    hans.run_command("lpf", &["2 files published:", "photos/a", "photos/z"]);
+}
+
+#[test]
+fn a_quota_is_told_once_and_what_it_refuses_is_published_later() {
+    let env = TestEnv::with(CREDENTIALS, &["--max-files", "3"]);
+    let (hans, dir) = watching(&env, "pub --watch photos");
+    for name in ["b", "c", "d", "e"] {
+        fs::write(dir.join(name), name).unwrap();
+    }
+    let told = "photos: over the quota at the server: at most 3 publications a user; tried again later";
+    hans.wait_err(told);
+    let mut vader = observer(&env, "vader", "photos/*");
+    let mut published: BTreeSet<String> = next_of(&mut vader, 3).into_iter().collect();
+    // Other files go on.
+    fs::write(dir.join("a"), "aa").unwrap();
+    assert_eq!(next(&mut vader), "file_available photos/a 2");
+    for name in ["a", "b"] {
+        fs::remove_file(dir.join(name)).unwrap();
+    }
+    while !["c", "d", "e"].iter().all(|name| published.contains(&format!("file_available photos/{name} 1"))) {
+        published.insert(next(&mut vader));
+    }
+    hans.signal(Signal::TERM);
+    assert_eq!(hans.wait().stderr.matches(told).count(), 1);
+}
+
+#[test]
+fn nothing_is_watched_or_followed_without_a_record_of_what_was_fetched() {
+    let env = TestEnv::new();
+    let vader = env.client("vader").file("v", "v").user();
+    let _vader = vader.stay(&["pub v"], &["File published successfully"]);
+    let hans = env.client("hans").file("a", "").file("state", "").user().args(["-q"]);
+    let state = hans.dir().join("state");
+    let done = hans.env("XDG_STATE_HOME", state.to_str().unwrap()).pipe(&["pub --watch .", "follow *", "get v"]);
+    assert_eq!(done.stdout, "File publication failed\nv downloaded successfully\n");
+    for reason in ["client: .: cannot be watched, since", "client: nothing can be followed, since"] {
         assert!(done.stderr.contains(reason), "{reason:?} in {}", done.stderr);
     }
 }

@@ -17,7 +17,7 @@ use crate::client::control::{RequestError, WatchedList};
 use crate::client::download::{DownloadOptions, DownloadOutcome, DownloadReport, OnExists, SaveAs, SourceDiscovery};
 use crate::client::events::{ListEntry, ListReader};
 use crate::client::exit_code::ExitCode;
-use crate::client::files::{Fetched, FileKind, PathArg, Pattern, ShareError};
+use crate::client::files::{FileKind, PathArg, Pattern, ShareError};
 use crate::client::follow::{FollowAction, FollowOffer, Followed, LocalFile, decide};
 use crate::client::jobs::JobKind;
 use crate::client::ui::message::{CommandResult, FollowResult, GetResult, ItemFailure, True, UnfollowResult};
@@ -50,6 +50,10 @@ pub fn start(context: &CommandContext, arguments: &[PathArg], options: &FollowOp
                 return context.report_error(Verb::Follow.name(), ExitCode::Usage, why);
             }
         }
+    }
+    if let Some(why) = context.files.fetched().trouble().filter(|_| !patterns.is_empty()) {
+        let why = format!("nothing can be followed, since what is fetched cannot be recorded: {why}");
+        return context.report_error(Verb::Follow.name(), ExitCode::LocalFile, why);
     }
     let mut started = Vec::new();
     for (text, pattern) in patterns {
@@ -173,16 +177,16 @@ impl Follow {
             }
         }
         let fetched = context.files.fetched();
-        let is_mine = |(name, recorded): &(FileName, Fetched)| {
-            self.pattern.matches(name) && (self.from.is_none() || self.from == recorded.owner)
+        let is_mine = |(name, owner): &(FileName, UserName)| {
+            self.pattern.matches(name) && self.from.as_ref().is_none_or(|from| from == owner)
         };
-        let recorded: BTreeMap<FileName, Fetched> =
-            if self.mirror { fetched.owned().into_iter().filter(is_mine).collect() } else { BTreeMap::new() };
+        let mut unpublished = if self.mirror { fetched.owned() } else { Vec::new() };
+        unpublished.retain(|owned| is_mine(owned) && !published.contains_key(&owned.0));
         // What the user has changed or removed is no copy any more.
-        let is_orphan = |(name, recorded): &(&FileName, &Fetched)| {
-            !published.contains_key(*name) && local_file(context, name) == Some(LocalFile::Content(recorded.hash))
-        };
-        let unpublished: Vec<FileName> = recorded.iter().filter(is_orphan).map(|(name, _)| name.clone()).collect();
+        unpublished.retain(|(name, _)| {
+            let local = local_file(context, name).unwrap_or(LocalFile::Other);
+            fetched.candidates(name).iter().any(|fetched| Some(&fetched.hash) == local.hash())
+        });
         self.settled.retain(|name, _| published.contains_key(name));
         let changed: Vec<(FileName, Contents)> =
             published.into_iter().filter(|(name, contents)| self.settled.get(name) != Some(contents)).collect();
@@ -191,11 +195,11 @@ impl Follow {
         let mut wanted: BTreeMap<UserName, Vec<NamedContent>> = BTreeMap::new();
         let mut is_done = true;
         for ((name, contents), offers) in changed.iter().zip(offers) {
-            let recorded = fetched.get(name);
             let Some(local) = local_file(context, name) else {
                 is_done = false;
                 continue;
             };
+            let recorded = fetched.get(name, local.hash());
             match decide(recorded.as_ref(), self.from.as_ref(), local, &offers) {
                 FollowAction::Nothing => drop(self.settled.insert(name.clone(), contents.clone())),
                 // Its owner may publish a content that another user publishes already: the list stays as it is then.
@@ -224,11 +228,7 @@ impl Follow {
             }
         }
         if self.mirror {
-            for name in unpublished {
-                if let Some(owner) = recorded[&name].owner.clone() {
-                    orphans.entry(owner).or_default().push(name);
-                }
-            }
+            unpublished.into_iter().for_each(|(name, owner)| orphans.entry(owner).or_default().push(name));
             is_done &= remove_orphans(context, orphans, snapshot.complete_in, cancelled)?;
         }
         Ok(is_done)

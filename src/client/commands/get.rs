@@ -43,13 +43,17 @@ pub fn run(context: &CommandContext, files: &[PathArg], options: GetOptions) -> 
         return print_plan(context, &selection, &options);
     }
     let selected = selection.add_alternatives();
-    if share {
+    let status = if share {
         let reshare = Reshare::new(context, &selection.items);
         let results = download_and_report(context, &selection, selected, &options, Some(&reshare));
         results.status.first_failure(reshare.finish(&results.saved))
     } else {
         download_and_report(context, &selection, selected, &options, None).status
+    };
+    if let Some(why) = context.files.fetched().write_failure() {
+        context.output.error(format!("what was fetched is not recorded, and a later watch may publish it: {why}"));
     }
+    status
 }
 
 struct Results {

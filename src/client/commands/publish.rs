@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::{slice, thread};
+use std::{io, slice, thread};
 
 use rayon::prelude::*;
 
@@ -187,7 +187,23 @@ fn register_and_publish(
         let _order = context.publications.order();
         register(context, files, &audience);
     }
-    context.server.publish(files, &PublishAudience::Audience(audience))
+    publish_registered(context, files, audience)
+}
+
+fn publish_registered(
+    context: &CommandContext,
+    files: &[NamedContent],
+    audience: Audience,
+) -> Result<(), PartialFailure<FileName>> {
+    let published = context.server.publish(files, &PublishAudience::Audience(audience));
+    match &published {
+        Ok(()) => context.publications.accept(files.iter()),
+        Err(PartialFailure { done, .. }) => {
+            let done: BTreeSet<&FileName> = done.iter().collect();
+            context.publications.accept(files.iter().filter(|file| done.contains(&file.name)));
+        }
+    }
+    published
 }
 
 /// Serves the files before they are published: a peer that sees a new publication can fetch it at once. Until the server
@@ -195,12 +211,12 @@ fn register_and_publish(
 fn register(context: &CommandContext, files: &[NamedContent], audience: &Audience) {
     for file in files {
         context.files.private_names().record(&file.name);
-        context.publications.publish(&file.name, file.content, audience.clone());
+        context.publications.announce(&file.name, file.content, audience.clone());
     }
 }
 
 /// Publishes the files, which are not many: those that are published for the audience that they have, others for the one
-/// that `audience_of` yields.
+/// that `audience_of` yields. Where a quota does not admit all, the first are published.
 pub(super) fn publish_keeping_audiences(
     context: &CommandContext,
     files: Vec<NamedContent>,
@@ -214,9 +230,21 @@ pub(super) fn publish_keeping_audiences(
     }
     for (audience, files) in by_audience {
         register(context, &files, &audience);
-        context.server.publish(&files, &PublishAudience::Audience(audience))?;
+        publish_fitting(context, &files, &audience)?;
     }
     Ok(())
+}
+
+/// The server refuses what exceeds a quota in one piece: halves may fit.
+fn publish_fitting(context: &CommandContext, files: &[NamedContent], audience: &Audience) -> Result<(), RequestError> {
+    match publish_registered(context, files, audience.clone()) {
+        Err(PartialFailure { error: RequestError::OverQuota { .. }, .. }) if files.len() > 1 => {
+            let (first, second) = files.split_at(files.len() / 2);
+            publish_fitting(context, first, audience)?;
+            publish_fitting(context, second, audience)
+        }
+        published => Ok(published?),
+    }
 }
 
 fn note_now_public(context: &CommandContext, names: &[FileName]) {
@@ -294,6 +322,12 @@ fn withdraw(context: &CommandContext, files: &[PathArg]) -> Result<Withdrawn, Re
         }
         names.extend(matching.into_iter().filter(|name| seen.insert(name.clone())));
     }
+    // So that their audiences are known.
+    context.publications.is_complete();
+    if let Err(error) = record_audiences(context, &names, false) {
+        let what = "to whom files were published is not recorded, and a later watch may publish them for others";
+        context.output.error(format!("{what}: {error}"));
+    }
     let (found, error) = match context.server.unpublish(&names) {
         Ok(found) => (found, None),
         Err(PartialFailure { done, error }) if done.is_empty() => return Err(error),
@@ -318,6 +352,24 @@ fn withdraw(context: &CommandContext, files: &[PathArg]) -> Result<Withdrawn, Re
     };
     let failures = missing.into_iter().map(failure).chain(error.as_ref().map(request_failure)).collect();
     Ok(Withdrawn { unpublished, failures })
+}
+
+/// Records to whom names are published that are about to be withdrawn: a watch that publishes them again must not do so for
+/// more users. `is_public_kept`: also that some were for all users.
+pub(super) fn record_audiences(context: &CommandContext, names: &[FileName], is_public_kept: bool) -> io::Result<()> {
+    let Some(user) = context.session.user() else { return Ok(()) };
+    let mut by_audience: BTreeMap<Option<Audience>, Vec<FileName>> = BTreeMap::new();
+    for name in names {
+        if let Some(audience) = context.publications.audience_of(name) {
+            let kept = Some(audience).filter(|audience| is_public_kept || *audience != Audience::Everyone);
+            by_audience.entry(kept).or_default().push(name.clone());
+        }
+    }
+    let mut recorded = Ok(());
+    for (audience, names) in by_audience {
+        recorded = recorded.and(context.files.withdrawn().record(&user, names, audience));
+    }
+    recorded
 }
 
 fn matching_names(selector: &Selector, published: &[OwnPublication]) -> Vec<FileName> {

@@ -1,7 +1,7 @@
 //! `pub --watch` and `unp --watch`: publishes a folder, and keeps it so in the background.
 
-use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -9,10 +9,10 @@ use crossbeam_channel::{Receiver, bounded, never, select};
 
 use super::background::BackgroundContext;
 use super::jobs::CANCEL_TIMEOUT;
-use super::publish::{hash, publish_keeping_audiences, request_failure, share_failure};
+use super::publish::{hash, publish_keeping_audiences, record_audiences, request_failure, share_failure};
 use super::{CommandContext, Verb};
 use crate::client::cancel::{Cancelled, is_cancelled};
-use crate::client::control::RequestError;
+use crate::client::control::{PartialFailure, RequestError};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::{PathArg, ShareError};
 use crate::client::jobs::JobKind;
@@ -45,6 +45,11 @@ pub fn start(context: &CommandContext, to: Vec<UserName>, argument: &PathArg) ->
     if !context.publications.is_complete() {
         return refuse("the list of your publications could not be loaded; try again".into(), ExitCode::Unreachable);
     }
+    // Otherwise what was fetched might be published, or a name for others than before.
+    if let Some(why) = context.files.fetched().trouble().or_else(|| context.files.withdrawn().trouble()) {
+        let why = format!("{}: cannot be watched, since what belongs to it cannot be recorded: {why}", shown(path));
+        return refuse(why, ExitCode::LocalFile);
+    }
     let folder = match WatchedFolder::open(context.files.dir(), path) {
         Ok(folder) => folder,
         Err(error) => return refuse(error.to_string(), (&error).into()),
@@ -59,6 +64,7 @@ pub fn start(context: &CommandContext, to: Vec<UserName>, argument: &PathArg) ->
         Some(error) => step.failures.push(request_failure(&error)),
         None if context.state.is_cancelled() => step.failures.push(share_failure("", &ShareError::Interrupted)),
         None => {
+            watch.tell_trouble(context, step.trouble.take());
             if step.withdrawn > 0 {
                 let count = step.withdrawn;
                 context.output.info(format!("{}: withdrawn, since there is no such file: {count}", shown(path)));
@@ -121,12 +127,12 @@ fn shown(path: &str) -> &str {
 struct FolderWatch {
     folder: WatchedFolder,
     audience: Audience,
-    /// The audiences of names that were published for another one, and are withdrawn.
-    kept: BTreeMap<FileName, Audience>,
     core: Arc<Mutex<WatchCore>>,
     notifier: Notifier,
     /// The user was told that a folder cannot be watched.
     is_incomplete: bool,
+    /// The user was told this, and it goes on.
+    trouble: Option<String>,
 }
 
 /// What one look at the folder has led to.
@@ -138,6 +144,8 @@ struct WatchStep {
     failures: Vec<ItemFailure>,
     /// The server does not do what it is asked for.
     error: Option<RequestError>,
+    /// Why something else cannot be done now.
+    trouble: Option<String>,
 }
 
 impl FolderWatch {
@@ -161,7 +169,7 @@ impl FolderWatch {
             }
         };
         let notifier = Notifier::start(context.files.path(), &folder.path, on_event)?;
-        let mut watch = Self { folder, audience, kept: BTreeMap::new(), core, notifier, is_incomplete: false };
+        let mut watch = Self { folder, audience, core, notifier, is_incomplete: false, trouble: None };
         watch.notifier.watch(&watch.folder.path)?;
         if !watch.folder.is_at(&context.files.path().join(&watch.folder.path)) {
             return Err("another folder has its name".into());
@@ -188,14 +196,26 @@ impl FolderWatch {
             for failure in &step.failures {
                 context.output.error(&failure.error);
             }
-            match step.error {
-                None => {}
-                Some(RequestError::NotAuthenticated) => return self.end(&context),
-                Some(error) => context.output.error(format!("{}: {error}", shown(&self.folder.path))),
+            if step.error == Some(RequestError::NotAuthenticated) {
+                return self.end(&context);
             }
+            self.tell_trouble(&context, step.error.map(|error| error.to_string()).or(step.trouble));
             if is_cancelled(cancelled) {
                 return;
             }
+        }
+    }
+
+    /// Once, until all is well again.
+    fn tell_trouble(&mut self, context: &CommandContext, trouble: Option<String>) {
+        match trouble {
+            Some(why) if self.trouble.as_ref() != Some(&why) => {
+                context.output.error(format!("{}: {why}; tried again later", shown(&self.folder.path)));
+                self.trouble = Some(why);
+            }
+            Some(_) => {}
+            None if lock(&self.core).has_failed() => {}
+            None => self.trouble = None,
         }
     }
 
@@ -208,6 +228,12 @@ impl FolderWatch {
         let mut step = WatchStep::default();
         let due = lock(&self.core).poll(clock());
         if due.is_empty() {
+            return step;
+        }
+        // Otherwise a name might get another audience than it was published for.
+        if !context.publications.is_complete() {
+            lock(&self.core).put_back(clock(), due);
+            step.trouble = Some("the list of your publications is not loaded".into());
             return step;
         }
         let mut unwatched = None;
@@ -231,59 +257,52 @@ impl FolderWatch {
         if let Some(note) = plan.note {
             context.output.error(note);
         }
-        if let Err(error) = self.withdraw(context, &plan.withdraw, &mut step) {
-            self.on_error(error, plan.withdraw.iter().chain(&plan.publish), &mut step);
-            return step;
-        }
-        for (at, names) in plan.publish.chunks(FILES_AT_ONCE).enumerate() {
-            if context.state.is_cancelled() {
-                break;
-            }
-            if let Err(error) = self.publish(context, names, &mut step) {
-                self.on_error(error, &plan.publish[at * FILES_AT_ONCE..], &mut step);
-                if step.error.is_some() {
-                    break;
+        self.withdraw(context, plan.withdraw, &mut step);
+        // A quota keeps no file from being replaced.
+        let is_known = |name: &FileName| context.publications.get(name).is_some();
+        let (known, new): (Vec<FileName>, Vec<FileName>) = plan.publish.into_iter().partition(is_known);
+        for names in [known, new] {
+            for (at, chunk) in names.chunks(FILES_AT_ONCE).enumerate() {
+                // As many as there are beyond the first refusal wait with it.
+                if is_final(step.error.as_ref()) || context.state.is_cancelled() {
+                    lock(&self.core).on_failed(clock(), chunk);
+                } else if let Err(error) = self.publish(context, chunk, &mut step) {
+                    self.on_error(error, &names[at * FILES_AT_ONCE..], &mut step);
+                    if !is_final(step.error.as_ref()) {
+                        break;
+                    }
                 }
             }
         }
         step
     }
 
-    /// What fails for want of a server is tried again.
-    fn on_error<'a>(&self, error: RequestError, names: impl IntoIterator<Item = &'a FileName>, step: &mut WatchStep) {
+    /// What fails is tried again.
+    fn on_error(&self, error: RequestError, names: &[FileName], step: &mut WatchStep) {
+        let mut core = lock(&self.core);
         match error {
-            RequestError::Unreachable | RequestError::Busy => lock(&self.core).on_failed(clock(), names),
-            _ => {}
+            RequestError::Unreachable | RequestError::Busy => core.on_failed(clock(), names),
+            _ => core.on_refused(clock(), names),
         }
         step.error = Some(error);
     }
 
-    fn withdraw(
-        &mut self,
-        context: &CommandContext,
-        names: &[FileName],
-        step: &mut WatchStep,
-    ) -> Result<(), RequestError> {
+    fn withdraw(&self, context: &CommandContext, names: Vec<FileName>, step: &mut WatchStep) {
         if names.is_empty() {
-            return Ok(());
+            return;
         }
-        for name in names {
-            if let Some(audience) = context.publications.audience_of(name).filter(|audience| *audience != self.audience)
-            {
-                self.kept.insert(name.clone(), audience);
-            }
+        if let Err(error) = record_audiences(context, &names, self.audience != Audience::Everyone) {
+            lock(&self.core).on_refused(clock(), &names);
+            step.trouble = Some(format!("nothing is withdrawn, since it cannot be recorded: {error}"));
+            return;
         }
-        context.server.unpublish(names)?;
-        step.withdrawn += names.iter().filter(|name| context.publications.unpublish(name)).count();
-        Ok(())
+        match context.server.unpublish(&names) {
+            Ok(_) => step.withdrawn += names.iter().filter(|name| context.publications.unpublish(name)).count(),
+            Err(PartialFailure { error, .. }) => self.on_error(error, &names, step),
+        }
     }
 
-    fn publish(
-        &mut self,
-        context: &CommandContext,
-        names: &[FileName],
-        step: &mut WatchStep,
-    ) -> Result<(), RequestError> {
+    fn publish(&self, context: &CommandContext, names: &[FileName], step: &mut WatchStep) -> Result<(), RequestError> {
         let mut unread = Vec::new();
         let mut files = hash(context, names, &mut unread);
         for (name, error) in unread {
@@ -294,16 +313,24 @@ impl FolderWatch {
                 error => step.failures.push(share_failure(name.as_str(), &error)),
             }
         }
+        let mut copies = Vec::new();
         let (fetched, publications) = (context.files.fetched(), &context.publications);
         files.retain(|file| {
-            let published = publications.get(&file.name).map(|publication| publication.content);
-            let is_published =
-                published.is_some_and(|content| (content.hash, content.size) == (file.content.hash, file.content.size));
+            let is_published = publications.get(&file.name).is_some_and(|publication| {
+                let (published, found) = (&publication.content, &file.content);
+                (published.hash, published.size) == (found.hash, found.size) && publication.is_accepted.load(Relaxed)
+            });
             if is_published {
                 step.published.push(file.name.clone());
+                return false;
             }
-            !is_published && !fetched.is_copy(&file.name, &file.content.hash)
+            let is_copy = fetched.is_copy(&file.name, &file.content.hash);
+            if is_copy && fetched.candidates(&file.name).is_empty() {
+                copies.push(file.name.clone());
+            }
+            !is_copy
         });
+        note_copies(context, &copies);
         if files.is_empty() {
             return Ok(());
         }
@@ -312,13 +339,28 @@ impl FolderWatch {
             lock(&self.core).on_failed(clock(), files.iter().map(|file| &file.name));
             return Ok(());
         }
+        let Some(user) = context.session.user() else { return Err(RequestError::NotAuthenticated) };
         let names: Vec<FileName> = files.iter().map(|file| file.name.clone()).collect();
-        let (kept, audience) = (&self.kept, &self.audience);
-        publish_keeping_audiences(context, files, |name| kept.get(name).unwrap_or(audience).clone())?;
-        names.iter().for_each(|name| drop(self.kept.remove(name)));
+        let before = |name: &FileName| context.files.withdrawn().get(&user, name);
+        publish_keeping_audiences(context, files, |name| before(name).unwrap_or_else(|| self.audience.clone()))?;
         step.published.extend(names);
         Ok(())
     }
+}
+
+/// Files that were not fetched under their names, but have contents that were.
+fn note_copies(context: &CommandContext, copies: &[FileName]) {
+    let what = match copies {
+        [] => return,
+        [copy] => copy.to_string(),
+        [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+    };
+    context.output.info(format!("{what}: not published, since this was fetched before; 'pub' publishes it"));
+}
+
+/// Whether the server does nothing else now either.
+fn is_final(error: Option<&RequestError>) -> bool {
+    matches!(error, Some(RequestError::Unreachable | RequestError::Busy | RequestError::NotAuthenticated))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a driver: the core gets its time as an argument")]

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -221,22 +222,18 @@ impl<'a> FileOperations<'a> {
             _ => (self.options.on_exists, None),
         };
         let fetched = Fetched { hash: content.hash, owner };
-        // The name that is tried, and what was recorded for it.
-        let tried: RefCell<Option<(FileName, Option<Fetched>)>> = RefCell::default();
-        let restore = || {
-            if let Some((name, before)) = tried.take() {
-                self.fetched.restore(&name, &fetched, before);
-            }
-        };
-        let record = &|name: &FileName| {
-            restore();
-            tried.replace(Some((name.clone(), self.fetched.record(name, fetched.clone()))));
+        let tried: RefCell<Option<FileName>> = RefCell::default();
+        let end = |is_saved| tried.take().into_iter().for_each(|name| self.fetched.end(&name, &fetched, is_saved));
+        let begin = &|name: &FileName| {
+            end(false);
+            tried.replace(Some(name.clone()));
+            let begun = self.fetched.begin(name, fetched.clone());
+            // What the user asks for is fetched all the same; `get` says that it is not recorded.
+            if fetched.owner.is_some() { begun } else { Ok(()) }
         };
         let saved = partial.set_mtime(content.mtime_ms);
-        let saved = saved.and_then(|()| save(self.target_dir, partial, target, policy, record));
-        if !matches!(saved, Ok(Finalized::Saved(_))) {
-            restore();
-        }
+        let saved = saved.and_then(|()| save(self.target_dir, partial, target, policy, begin));
+        end(matches!(saved, Ok(Finalized::Saved(_))));
         let outcome = saved.and_then(|finalized| match finalized {
             Finalized::Saved(name) => Ok(DownloadOutcome::Saved { name }),
             Finalized::Exists => self.on_target_exists(file, partial),
@@ -246,10 +243,7 @@ impl<'a> FileOperations<'a> {
 
     /// Replaces the copy that was fetched from this owner before, and nothing else.
     fn policy_for_copy(&self, target: &FileName, partial: &PartialFile, owner: &UserName) -> io::Result<OnExists> {
-        let recorded = self.fetched.get(target).filter(|recorded| recorded.owner.as_ref() == Some(owner));
-        let Some(recorded) = recorded else { return Ok(OnExists::Error) };
-        let (folder, leaf) = (partial.folder(), split_parent(target).1);
-        let is_copy = has_content(folder, leaf, recorded.hash, &|| is_cancelled(self.cancelled))?;
+        let is_copy = is_copy_of(self.fetched, partial.folder(), target, owner, &|| is_cancelled(self.cancelled))?;
         Ok(if is_copy { OnExists::Overwrite } else { OnExists::Error })
     }
 
@@ -273,14 +267,31 @@ impl<'a> FileOperations<'a> {
     }
 }
 
+/// Whether the file in its folder is what was fetched from this owner.
+pub(super) fn is_copy_of(
+    fetched: &FetchedFiles,
+    folder: &OwnedFd,
+    name: &FileName,
+    owner: &UserName,
+    interrupted: &(dyn Fn() -> bool + Sync),
+) -> io::Result<bool> {
+    let candidates = fetched.candidates(name).into_iter().filter(|fetched| fetched.owner.as_ref() == Some(owner));
+    for Fetched { hash, .. } in candidates {
+        if has_content(folder, split_parent(name).1, hash, interrupted)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Gives a complete partial file the attributes of the file that it replaces, if it replaces one, and its name.
-/// `before_rename` gets that name before.
+/// `before_rename` gets that name before; its error is the result.
 pub(super) fn save(
     target_dir: &TargetDir,
     partial: &PartialFile,
     target: &FileName,
     on_exists: OnExists,
-    before_rename: &dyn Fn(&FileName),
+    before_rename: &dyn Fn(&FileName) -> io::Result<()>,
 ) -> io::Result<Finalized> {
     if let Some(replaced) = replaced_file(partial, target, on_exists) {
         make_private(partial.file());

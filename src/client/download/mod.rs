@@ -62,7 +62,7 @@ use crate::client::cancel::{Cancelled, is_cancelled};
 use crate::client::control::RequestError;
 use crate::client::control::ServerApi;
 use crate::client::exit_code::ExitCode;
-use crate::client::files::FetchedFiles;
+use crate::client::files::{FetchedFiles, RecordFile};
 use crate::common::types::{FileName, NamedContent, UserName};
 
 /// What to do when the target exists.
@@ -308,7 +308,8 @@ impl Downloader {
 
     /// Like [`open`](Self::open), with another way to find sources. The record ends with it.
     pub fn with_discovery(dir: &Path, discovery: Arc<dyn SourceDiscovery>) -> io::Result<Self> {
-        Ok(Self { target_dir: TargetDir::open(dir)?, discovery, fetched: Arc::new(FetchedFiles::open(dir, None)) })
+        let fetched = Arc::new(FetchedFiles::open(RecordFile::default()));
+        Ok(Self { target_dir: TargetDir::open(dir)?, discovery, fetched })
     }
 
     /// A request that resolves the paths of folders anew.
@@ -346,11 +347,9 @@ impl Download for Downloader {
     }
 
     fn remove_copy(&self, name: &FileName, owner: &UserName, cancelled: &Cancelled) -> io::Result<bool> {
-        let recorded = self.fetched.get(name).filter(|recorded| recorded.owner.as_ref() == Some(owner));
-        let Some(recorded) = recorded else { return Ok(false) };
         self.target_dir.clear_cache();
         let (folder, leaf) = (self.target_dir.open_parent(name)?, target::split_parent(name).1);
-        let is_copy = target::has_content(&folder, leaf, recorded.hash, &|| is_cancelled(cancelled))?;
+        let is_copy = file_job::is_copy_of(&self.fetched, &folder, name, owner, &|| is_cancelled(cancelled))?;
         if is_copy {
             rustix::fs::unlinkat(&folder, leaf, rustix::fs::AtFlags::empty())?;
             self.fetched.forget(name);

@@ -48,7 +48,7 @@ pub(super) fn store(
         make_private(partial.file());
     }
     copy(input, &partial, cancelled)?;
-    match save(target_dir, &partial, name, on_exists, &|_| {})? {
+    match save(target_dir, &partial, name, on_exists, &|_| Ok(()))? {
         Finalized::Saved(name) => {
             guard.is_saved = true;
             partial.unlock();

@@ -123,14 +123,14 @@ impl TargetDir {
 
     /// Renames a complete part file to its target under the user's policy. One that is not renamed is kept only if it is
     /// large: a small content is downloaded anew anyway.
-    /// `before_rename` gets each name that is tried.
+    /// `before_rename` gets each name that is tried; its error is the result.
     pub fn finalize(
         &self,
         folder: &OwnedFd,
         part: &str,
         name: &FileName,
         policy: OnExists,
-        before_rename: &dyn Fn(&FileName),
+        before_rename: &dyn Fn(&FileName) -> io::Result<()>,
     ) -> io::Result<Finalized> {
         let finalized = rename_to_target(folder, part, name, policy, before_rename);
         if !matches!(finalized, Ok(Finalized::Saved(_))) {
@@ -145,10 +145,10 @@ fn rename_to_target(
     part: &str,
     name: &FileName,
     policy: OnExists,
-    before_rename: &dyn Fn(&FileName),
+    before_rename: &dyn Fn(&FileName) -> io::Result<()>,
 ) -> io::Result<Finalized> {
     let (path, leaf) = split_parent(name);
-    before_rename(name);
+    before_rename(name)?;
     if policy == OnExists::Overwrite {
         rustix::fs::renameat(folder, part, folder, leaf)?;
         return Ok(Finalized::Saved(name.clone()));
@@ -163,7 +163,7 @@ fn rename_to_target(
         let leaf = numbered_name(leaf, number, leaf_max_bytes(path));
         let whole = if path.is_empty() { leaf.clone() } else { format!("{path}/{leaf}") };
         let name = FileName::parse(&whole).map_err(io::Error::other)?;
-        before_rename(&name);
+        before_rename(&name)?;
         if rename_noreplace(folder, part, &leaf)? == Rename::Done {
             return Ok(Finalized::Saved(name));
         }

@@ -46,30 +46,30 @@ fn a_rename_replaces_nothing_unless_overwrite_is_chosen() {
         put("b", "old");
         let large = "n".repeat((1 << 20) + 1);
         put("part", &large);
-        assert_eq!(target_dir.finalize(&folder, "part", &name, policy, &|_| {}).unwrap(), Finalized::Exists);
+        assert_eq!(target_dir.finalize(&folder, "part", &name, policy, &|_| Ok(())).unwrap(), Finalized::Exists);
         assert_eq!(read("b"), "old");
         assert!(read("part") == large);
         put("part", "new");
-        assert_eq!(target_dir.finalize(&folder, "part", &name, policy, &|_| {}).unwrap(), Finalized::Exists);
+        assert_eq!(target_dir.finalize(&folder, "part", &name, policy, &|_| Ok(())).unwrap(), Finalized::Exists);
         assert!(!dir.path().join("a/part").exists(), "a small part file is removed");
     }
     put("part", "new");
     let renamed = FileName::parse("a/b (1)").unwrap();
     assert_eq!(
-        target_dir.finalize(&folder, "part", &name, OnExists::Rename, &|_| {}).unwrap(),
+        target_dir.finalize(&folder, "part", &name, OnExists::Rename, &|_| Ok(())).unwrap(),
         Finalized::Saved(renamed)
     );
     assert_eq!((read("b").as_str(), read("b (1)").as_str()), ("old", "new"));
     put("part", "newer");
     assert_eq!(
-        target_dir.finalize(&folder, "part", &name, OnExists::Overwrite, &|_| {}).unwrap(),
+        target_dir.finalize(&folder, "part", &name, OnExists::Overwrite, &|_| Ok(())).unwrap(),
         Finalized::Saved(name.clone())
     );
     assert_eq!(read("b"), "newer");
     std::fs::create_dir(dir.path().join("a/c")).unwrap();
     put("part", "new");
     let folder_there = FileName::parse("a/c").unwrap();
-    assert!(target_dir.finalize(&folder, "part", &folder_there, OnExists::Overwrite, &|_| {}).is_err());
+    assert!(target_dir.finalize(&folder, "part", &folder_there, OnExists::Overwrite, &|_| Ok(())).is_err());
     assert!(!dir.path().join("a/part").exists());
 }
 
@@ -138,7 +138,7 @@ fn a_link_swapped_in_saves_nothing_outside() {
             if round % 8 < 2 {
                 let part = PartialFile::open(folder, &ContentHash([1; 32])).unwrap();
                 part.write_all(b"content").unwrap();
-                target_dir.finalize(part.folder(), part.name(), &name, OnExists::Overwrite, &|_| {}).unwrap();
+                target_dir.finalize(part.folder(), part.name(), &name, OnExists::Overwrite, &|_| Ok(())).unwrap();
             }
             saved += 1;
         }

@@ -4,6 +4,8 @@
 //! * `shared_dir`: opens files and folders beneath the shared folder, never through a symbolic link.
 //! * `expand`: the files that an argument of `pub` means.
 //! * `fetched`: which files were fetched from other users.
+//! * `withdrawn`: to whom withdrawn names were published.
+//! * `record_file`: the file that each of the two is kept in.
 //! * `hasher`, `hash_cache`: hashes of files and of their chunk groups, computed once.
 //!
 //! Must not know about the server, the network, or the screen.
@@ -13,7 +15,9 @@ mod fetched;
 mod hash_cache;
 mod hasher;
 mod private_names;
+mod record_file;
 mod shared_dir;
+mod withdrawn;
 
 use std::fs::File;
 use std::io;
@@ -26,7 +30,9 @@ pub use self::fetched::{Fetched, FetchedFiles};
 use self::hash_cache::{DiskCache, MemoryCache};
 pub use self::hasher::{HashError, HashProgress, hash_file};
 pub use self::private_names::PrivateNames;
+pub use self::record_file::RecordFile;
 pub use self::shared_dir::{FileIdentity, FileKind, ListedDir, Rename, SharedDir, rename_noreplace};
+pub use self::withdrawn::WithdrawnAudiences;
 use crate::client::exit_code::ExitCode;
 use crate::common::chunk_tree::GroupHashes;
 pub use crate::common::glob::{InvalidPattern, Pattern};
@@ -108,38 +114,51 @@ pub struct SharedFiles {
     memory_cache: MemoryCache,
     private_names: PrivateNames,
     fetched: Arc<FetchedFiles>,
+    withdrawn: WithdrawnAudiences,
 }
 
 impl SharedFiles {
     /// Opens the shared folder, with a cache of hashes in the user's cache folder.
     pub fn open(dir: &Path) -> io::Result<Arc<Self>> {
-        let fetched = FetchedFiles::open(dir, user_state_dir().map(|state| state.join("fetched")));
-        Self::with(dir, DiskCache::in_user_cache_dir(), PrivateNames::in_user_state_dir(dir), fetched)
+        let state = user_state_dir();
+        let record = |kind: &str| match &state {
+            Some(state) => RecordFile::open(dir, Some(&state.join(kind))),
+            None => RecordFile::unkept("there is no folder for it: neither XDG_STATE_HOME nor HOME is set"),
+        };
+        Self::with(dir, DiskCache::in_user_cache_dir(), PrivateNames::in_user_state_dir(dir), record)
     }
 
     /// Like [`open`](Self::open), with what is kept for the user in the folder `state`.
     pub fn open_with_state(dir: &Path, state: &Path) -> io::Result<Arc<Self>> {
         let private_names = PrivateNames::open(dir, Some(state.join("private-names")));
-        let fetched = FetchedFiles::open(dir, Some(state.join("fetched")));
-        Self::with(dir, DiskCache::at(Some(state.join("outlines"))), private_names, fetched)
+        let record = |kind: &str| RecordFile::open(dir, Some(&state.join(kind)));
+        Self::with(dir, DiskCache::at(Some(state.join("outlines"))), private_names, record)
     }
 
     /// Like [`open`](Self::open), with the cache of hashes in `cache_dir` if there is one.
     #[cfg(test)]
     pub fn with_cache_dir(dir: &Path, cache_dir: Option<&Path>) -> io::Result<Arc<Self>> {
-        let (private_names, fetched) = (PrivateNames::open(dir, None), FetchedFiles::open(dir, None));
-        Self::with(dir, DiskCache::at(cache_dir.map(Path::to_owned)), private_names, fetched)
+        let cache = DiskCache::at(cache_dir.map(Path::to_owned));
+        Self::with(dir, cache, PrivateNames::open(dir, None), |_| RecordFile::open(dir, None))
     }
 
+    /// `record` opens the record of this kind.
     fn with(
         dir: &Path,
         disk_cache: DiskCache,
         private_names: PrivateNames,
-        fetched: FetchedFiles,
+        record: impl Fn(&str) -> RecordFile,
     ) -> io::Result<Arc<Self>> {
         let path = dir.canonicalize()?;
-        let (dir, memory_cache, fetched) = (SharedDir::open(dir)?, MemoryCache::default(), Arc::new(fetched));
-        Ok(Arc::new(Self { dir, path, disk_cache, memory_cache, private_names, fetched }))
+        let (dir, memory_cache) = (SharedDir::open(dir)?, MemoryCache::default());
+        let fetched = Arc::new(FetchedFiles::open(record("fetched")));
+        let withdrawn = WithdrawnAudiences::open(record("withdrawn"));
+        Ok(Arc::new(Self { dir, path, disk_cache, memory_cache, private_names, fetched, withdrawn }))
+    }
+
+    /// To whom withdrawn names were published.
+    pub fn withdrawn(&self) -> &WithdrawnAudiences {
+        &self.withdrawn
     }
 
     /// What was fetched into the folder.

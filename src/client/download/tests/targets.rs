@@ -346,13 +346,13 @@ fn the_record_of_a_copy_stays_when_another_content_is_saved_beside_it() {
         let downloader = Downloader::with_discovery(fixture.dir.path(), TestDiscovery::of(&[&peer])).unwrap();
         let hash = ContentHash(*blake3::hash(&old).as_bytes());
         let copy = Fetched { hash, owner: Some(UserName::parse("hans").unwrap()) };
-        downloader.fetched.record(&name, copy.clone());
+        downloader.fetched.end(&name, &copy, true);
         fixture.options.on_exists = OnExists::Rename;
         downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &|_| {});
-        assert_eq!(downloader.fetched.get(&name), Some(copy));
+        assert_eq!(downloader.fetched.get(&name, None), Some(copy));
         let renamed = FileName::parse("folder/report (1).pdf").unwrap();
         let expected = Fetched { hash: fixture.wanted[0].content.hash, owner: None };
-        assert_eq!(downloader.fetched.get(&renamed), Some(expected));
+        assert_eq!(downloader.fetched.get(&renamed, None), Some(expected));
     }
 }
 
@@ -366,13 +366,13 @@ fn only_the_owner_of_a_copy_replaces_or_removes_it() {
         let hash = ContentHash(*blake3::hash(&old).as_bytes());
         let [hans, vader] = ["hans", "vader"].map(|user| UserName::parse(user).unwrap());
         let copy = Fetched { hash, owner: Some(hans.clone()) };
-        downloader.fetched.record(&name, copy.clone());
+        downloader.fetched.end(&name, &copy, true);
         fixture.options.on_exists = OnExists::Overwrite;
         fixture.options.save_as = SaveAs::Followed(vader.clone());
         downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &|_| {});
         assert!(!downloader.remove_copy(&name, &vader, &fixture.progress.cancelled).unwrap());
         assert!(std::fs::read(&path).unwrap() == old);
-        assert_eq!(downloader.fetched.get(&name), Some(copy));
+        assert_eq!(downloader.fetched.get(&name, None), Some(copy));
         fixture.options.save_as = SaveAs::Followed(hans.clone());
         downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &|_| {});
         assert!(std::fs::read(&path).unwrap() == bytes(size, 0));
