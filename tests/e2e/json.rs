@@ -8,13 +8,15 @@ use fileshare::internals::client::message::{
     CommandEnd, CommandId, CommandResult, GetResult, Message, MessageBody, NoteLevel,
 };
 
+use crate::json_schema::violation;
 use crate::test_support::{CREDENTIALS, Client, Finished, Running, TestEnv, auth, seeded_bytes};
 
-/// The message of a line, of which the types leave nothing out.
+/// The message of a line, which conforms to the schema, and of which the types leave nothing out.
 #[track_caller]
 fn parse(line: &str) -> Message {
     let message: Message = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
     let read: serde_json::Value = serde_json::from_str(line).expect("it is JSON");
+    assert_eq!(violation(&read), None, "{line}");
     assert_eq!(serde_json::to_value(&message).expect("it can be written"), read, "{line}");
     message
 }

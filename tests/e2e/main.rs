@@ -19,6 +19,7 @@ mod follow;
 mod job_control;
 mod jobs;
 mod json;
+mod json_schema;
 mod live_shares;
 mod logout;
 mod persistence;

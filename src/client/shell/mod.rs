@@ -142,7 +142,7 @@ pub fn execute(shell: &Shell<'_>, line: &[u8], is_batch: bool) -> LineOutcome {
         }
         Ok(None) => (String::new(), ExitCode::Success),
         Err(error) => {
-            let (name, output) = (first_word(line), shell.output.of(&run));
+            let (name, output) = (command_name(line), shell.output.of(&run));
             match output.columns() {
                 Some(_) => output.error(error.to_text_for_person()),
                 None => output.error(&error),
@@ -246,9 +246,11 @@ fn help(output: &Output, verb: Option<Verb>) -> ExitCode {
     ExitCode::Success
 }
 
-fn first_word(line: &[u8]) -> String {
-    let words = line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty());
-    String::from_utf8_lossy(words.unwrap_or_default()).into_owned()
+/// The name of the command that a line begins with, or else its first word.
+fn command_name(line: &[u8]) -> String {
+    let word = line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty());
+    let word = String::from_utf8_lossy(word.unwrap_or_default());
+    Verb::parse(&word).map_or_else(|| word.to_string(), |verb| verb.name().to_owned())
 }
 
 #[cfg(test)]

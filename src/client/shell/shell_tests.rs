@@ -137,6 +137,33 @@ fn run_json(client: &mut TestClient, lines: &[u8], batch: bool) -> (ShellExit, V
 }
 
 #[test]
+fn another_name_of_a_command_is_told_as_the_command() {
+    let mut client = TestClient::logged_in();
+    let lines = b"?\n? x\nexit now\nquit now\nstop now\nnonsense now\n";
+    let (_, mut words) = run_json(&mut client, lines, false);
+    words.retain(|words| words[2..].starts_with("end "));
+    let expected = [
+        "1 end \"help\" 0",
+        "2 end \"help\" 2",
+        "3 end \"xit\" 2",
+        "4 end \"xit\" 2",
+        "5 end \"stop\" 2",
+        "6 end \"nonsense\" 2",
+    ];
+    assert_eq!(words, expected);
+    for line in [&b"? x"[..], b"exit now"] {
+        let messages = Messages::default();
+        client.context.output = messages.output();
+        execute(&Shell::over(&client.context, false), line, false);
+        let results = messages.take().into_iter().filter_map(|message| match message.body {
+            MessageBody::Result(CommandResult::Failed(failure)) => Some(failure.command),
+            _ => None,
+        });
+        assert!(results.eq([if line[0] == b'?' { "help" } else { "xit" }]));
+    }
+}
+
+#[test]
 fn every_command_has_an_id_and_an_end() {
     let mut client = TestClient::logged_in();
     let lines = b"lap\n\n# a comment\n {\"id\": \"a1\", \"command\": \"get x\"}\r\n{\"id\":2.5,\"command\":\"# no command\"}\nput x\n{\"command\": \"xit\"}\nlap\n";

@@ -105,7 +105,8 @@ pub struct InputLine {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CommandEnd {
-    /// The first word of its line; empty for a line that could not be read.
+    /// As in its results: the name of the command, which for `exit`, `quit` and `stop` is `xit`, for `?` is `help` and for
+    /// `get -o -` is `cat`; the first word of a line that is no command; empty for a line that could not be read.
     pub command: String,
     /// Whether nothing failed.
     pub ok: bool,

@@ -46,7 +46,7 @@ pub enum CommandResult {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CommandFailure {
-    /// The first word of the line.
+    /// The name of the command, or the first word of a line that is no command.
     pub command: String,
     pub ok: False,
     pub error: String,
