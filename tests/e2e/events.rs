@@ -6,12 +6,14 @@ use std::process::Stdio;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::json_schema::violation;
 use crate::test_support::{Running, TestEnv, password};
 
 /// The next event of a client with `--json`: its name, and what it is about.
 fn next_event(client: &mut Running) -> (String, Value) {
     loop {
         let line: Value = serde_json::from_str(&client.next_line()).expect("an object");
+        assert_eq!(violation(&line), None);
         if line["type"] == "event" {
             let time = line["time"].as_str().expect("a time");
             assert!(time.len() == 24 && time.ends_with('Z'), "{time}");

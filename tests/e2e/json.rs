@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use fileshare::internals::client::message::{
-    CommandEnd, CommandId, CommandResult, GetResult, Message, MessageBody, NoteLevel,
+    CommandEnd, CommandId, CommandResult, EventMessage, GetResult, Message, MessageBody, NoteLevel,
 };
 
 use crate::json_schema::violation;
@@ -37,7 +37,7 @@ impl Lines {
     #[track_caller]
     fn check_ends(&self) {
         let mut ended: BTreeSet<String> = BTreeSet::new();
-        for Message { id, body, .. } in &self.0 {
+        for Message { id, job, body } in &self.0 {
             match id {
                 Some(id) => {
                     let id = text(id);
@@ -46,6 +46,8 @@ impl Lines {
                         ended.insert(id);
                     }
                 }
+                // A watch, a follow, or a job whose attached side has left.
+                None if job.is_some() => {}
                 None => assert!(matches!(body, MessageBody::Note(_) | MessageBody::Event(_)), "{body:?}"),
             }
         }
@@ -74,6 +76,18 @@ impl Lines {
             _ => panic!("{message:?}"),
         });
         ends.collect()
+    }
+
+    /// The names of the events, and the numbers of them, which are counted without gaps.
+    #[track_caller]
+    fn events(&self) -> BTreeSet<String> {
+        let events = self.0.iter().filter_map(|message| match &message.body {
+            MessageBody::Event(event) => Some(event),
+            _ => None,
+        });
+        let events: Vec<&EventMessage> = events.collect();
+        assert!(events.iter().map(|event| event.seq).eq(1..=events.len() as u64), "{events:?}");
+        events.iter().map(|event| event.kind.columns().swap_remove(0)).collect()
     }
 
     /// Whether the reason of a failure was noted for the command.
@@ -161,6 +175,18 @@ const COMMANDS: &[(&str, u8)] = &[
     ("xit now", 2),
 ];
 
+/// Sends all of [`COMMANDS`], as plain lines and as objects, and an `xit`.
+fn send_commands(client: &mut Running) {
+    for (at, (command, _)) in COMMANDS.iter().enumerate() {
+        match at % 3 {
+            0 => client.send(command),
+            1 => client.send(&serde_json::json!({ "command": command }).to_string()),
+            _ => client.send(&serde_json::json!({ "id": format!("c{at}"), "command": command }).to_string()),
+        }
+    }
+    client.send("xit");
+}
+
 #[test]
 fn every_line_of_every_command_is_a_message_of_the_schema() {
     let env = TestEnv::new();
@@ -169,14 +195,7 @@ fn every_line_of_every_command_is_a_message_of_the_schema() {
     let _vader = vader.user().stay(&["pub vader.bin vader.txt"], &[names]);
     let hans = json_client(&env, "hans").file("a.txt", "a").file("b.txt", "b").file("vader.txt", "mine");
     let mut hans = hans.spawn();
-    for (at, (command, _)) in COMMANDS.iter().enumerate() {
-        match at % 3 {
-            0 => hans.send(command),
-            1 => hans.send(&serde_json::json!({ "command": command }).to_string()),
-            _ => hans.send(&serde_json::json!({ "id": format!("c{at}"), "command": command }).to_string()),
-        }
-    }
-    hans.send("xit");
+    send_commands(&mut hans);
     let done = hans.finish();
     done.expect_code(2);
     let lines = Lines::of(&done);
@@ -203,6 +222,63 @@ fn every_line_of_every_command_is_a_message_of_the_schema() {
     }
     let last = lines.0.len() - 1;
     assert!(matches!(&lines.0[last - 1].body, MessageBody::Result(CommandResult::Xit(_))), "then its end");
+}
+
+#[test]
+fn every_line_of_an_attached_side_is_one_too() {
+    let env = TestEnv::new();
+    let vader = env.client("vader").file("vader.bin", seeded_bytes(1, 3 << 20)).file("vader.txt", "other");
+    let mut vader = vader.file("late", "late").user().args(["-q"]).spawn();
+    vader.run_command("pub vader.bin vader.txt", &["2 files published successfully"]);
+    let hans = json_client(&env, "hans").user().args(["--stay", "--events"]);
+    let mut hans = hans.file("a.txt", "a").file("b.txt", "b").file("vader.txt", "mine").spawn();
+    until_end(&mut hans);
+    let attached = || json_client(&env, "hans").args(["--attach", "--events"]);
+    let mut side = attached().spawn();
+    send_commands(&mut side);
+    let done = side.finish();
+    let lines = Lines::of(&done);
+    assert_eq!(lines.ends().len(), COMMANDS.len() + 1);
+    let seen = lines.events();
+    assert!(seen.contains("peer_joined") && seen.contains("download_finished"), "{seen:?}");
+
+    // The client itself tells of the job when its side has gone.
+    let done = attached().run(&["get --wait 60 late &"]);
+    done.expect_code(0);
+    let lines = Lines(done.stdout.lines().map(parse).collect());
+    assert_eq!((lines.results(&1.into()).len(), lines.ends().len()), (1, 1), "it has begun; the end is that of xit");
+    vader.run_command("pub late", &["File published successfully"]);
+    hans.out.wait("the end of the job", |out| out.contains(r#""type":"end","command":"get""#).then_some(()));
+    Lines::of(&attached().run(&["stop"]));
+    let lines = Lines::of(&hans.wait());
+    let of_job = lines.0.iter().filter(|message| message.job.is_some() && message.id.is_none());
+    assert_eq!(of_job.count(), 2, "a result and an end");
+    assert!(lines.events().contains("file_available"), "it was waited for");
+}
+
+#[test]
+fn what_goes_on_beside_commands_is_told_in_such_lines() {
+    let env = TestEnv::new();
+    let mut vader = env.client("vader").file("a.txt", "a").file("late", "late").user().args(["-q"]).spawn();
+    let hans = json_client(&env, "hans").user().args(["--events"]).file("photos/x", "x");
+    let mut hans = hans.spawn();
+    for command in ["pub --watch photos", "follow --from vader *.txt", "get --wait 60 late &", "jobs"] {
+        hans.send(command);
+    }
+    vader.run_command("pub a.txt late", &["2 files published successfully"]);
+    vader.run_command("get --wait 60 photos/x", &["photos/x downloaded successfully"]);
+    for what in [r#""name":"a.txt","saved""#, r#""name":"late","saved""#, "upload_finished"] {
+        hans.out.wait(what, |out| out.contains(what).then_some(()));
+    }
+    for command in ["wait all", "unp --watch photos", "unp --watch photos", "unfollow *.txt"] {
+        hans.send(command);
+    }
+    let lines = Lines::of(&hans.finish());
+    let of_follow = lines.0.iter().filter(|message| message.job.is_some() && message.id.is_none());
+    assert_eq!(of_follow.count(), 1, "what it has fetched");
+    for event in ["peer_joined", "file_available", "download_finished", "upload_started", "upload_finished"] {
+        assert!(lines.events().contains(event), "{event}: {:?}", lines.events());
+    }
 }
 
 #[test]
