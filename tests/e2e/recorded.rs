@@ -27,7 +27,37 @@ const SESSIONS: &[(&str, &[&str])] = &[
             "get --wait 0 nothing",
         ],
     ),
+    (
+        "follow",
+        &[
+            "follow",
+            "follow --mirror --from vader *.none",
+            "follow",
+            "jobs",
+            "unfollow *.none nothing",
+            "unfollow",
+            "follow --from",
+            "follow ../x",
+            "follow",
+        ],
+    ),
     ("help", &["help", "?", "help get", "? sch", "help nothing", "help get put"]),
+    (
+        "jobs",
+        &[
+            "jobs",
+            "wait file nothing 60 &",
+            "jobs",
+            "cancel",
+            "cancel 2",
+            "cancel x",
+            "pub nothing &",
+            "wait 2",
+            "jobs now",
+            "lap & lap",
+            "cancel 1",
+        ],
+    ),
     ("lap", &["lap", "lap -l", "lap now", "lap --long"]),
     ("lpf", &["lpf", "pub mine.txt folder", "pub --to vader b.txt", "lpf", "lpf -l", "lpf now"]),
     ("ls", &["ls", "ls vader", "ls -l vader", "ls yoda", "ls hans", "ls nobody", "ls 'no body'", "ls vader yoda"]),
@@ -74,6 +104,18 @@ const SESSIONS: &[(&str, &[&str])] = &[
             "wait peer vader soon",
         ],
     ),
+    (
+        "watch",
+        &[
+            "pub --watch",
+            "pub --watch nothing",
+            "pub --watch folder",
+            "jobs",
+            "unp --watch",
+            "unp --watch nothing",
+            "unp --watch folder",
+        ],
+    ),
     ("xit", &["xit now", "exit now", "quit", "lap"]),
 ];
 
@@ -90,7 +132,7 @@ fn hans(env: &TestEnv, session: &str) -> Client {
 fn output_to_pipes_is_as_recorded() {
     let env = TestEnv::new();
     let vader = env.client("vader").user().file("open.txt", "content").file("mine.txt", "theirs").file("twice", "one");
-    let vader = vader.file("photos/a.jpg", "a").file("photos/b.jpg", "bb").file("secret.txt", "for hans");
+    let vader = vader.file("photos/a.jpg", "x").file("photos/b.jpg", "bb").file("secret.txt", "for hans");
     let _vader = vader.stay(
         &["pub open.txt mine.txt twice photos", "pub --to hans secret.txt"],
         &["5 files published successfully", "File published successfully"],

@@ -152,16 +152,18 @@ impl Follow {
                 recv(timeout) -> _ => {}
             }
             let Some(context) = background.upgrade() else { return };
-            if context.session.user().as_ref() != Some(&user) {
+            let is_logged_in = context.session.user().as_ref() == Some(&user);
+            // The end of the client cancels all before it logs out, and whatever wakes a thread may come first.
+            if is_cancelled(cancelled) {
+                return;
+            }
+            if !is_logged_in {
                 return context.output.info("nothing is followed any more, since you are logged out");
             }
             let is_done = self.step(&context, cancelled).unwrap_or_else(|error| {
                 log::debug!("follow: {error}");
                 false
             });
-            if is_cancelled(cancelled) {
-                return;
-            }
             timeout = if is_done { never() } else { crossbeam_channel::after(self.retry) };
             self.retry = if is_done { RETRY } else { (self.retry * 2).min(RETRY_MAX) };
         }

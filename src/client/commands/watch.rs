@@ -189,20 +189,25 @@ impl FolderWatch {
                 recv(timeout) -> _ => {}
             }
             let Some(context) = background.upgrade() else { return };
-            if context.session.user().as_ref() != Some(&user) {
+            let is_logged_in = context.session.user().as_ref() == Some(&user);
+            // The end of the client cancels all before it logs out, and whatever wakes a thread may come first.
+            if is_cancelled(cancelled) {
+                return;
+            }
+            if !is_logged_in {
                 return self.end(&context);
             }
             let step = self.step(&context, false);
             for failure in &step.failures {
                 context.output.error(&failure.error);
             }
+            if is_cancelled(cancelled) {
+                return;
+            }
             if step.error == Some(RequestError::NotAuthenticated) {
                 return self.end(&context);
             }
             self.tell_trouble(&context, step.error.map(|error| error.to_string()).or(step.trouble));
-            if is_cancelled(cancelled) {
-                return;
-            }
         }
     }
 
