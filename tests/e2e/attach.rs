@@ -183,6 +183,15 @@ fn an_attached_shell_at_a_terminal_completes_names_and_keeps_the_client() {
         person.expect_on_screen(if typed.starts_with("lp") { "1 file published:" } else { "successfully" });
         person.expect_on_screen("> ");
     }
+    // What goes on in the background is that client's too.
+    for (typed, completed) in
+        [("follow --from va\t *.none", "vader"), ("unfollow \t", "unfollow *.none"), ("jobs", "jobs")]
+    {
+        typed.bytes().for_each(|key| person.press(key));
+        person.expect_on_screen(completed);
+        person.type_line("");
+        person.expect_on_screen("> ");
+    }
     person.type_line("get large");
     person.expect_on_screen("MiB");
     person.press(0x03);

@@ -1,5 +1,5 @@
-//! Completion: commands; after `pub` entries of the shared folder, after `unp` the user's publications, after `get` names
-//! and after `ls` users from the server.
+//! Completion: commands, and their arguments: entries of the shared folder, the user's publications, what goes on in the
+//! background, and names and users from the server.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -17,6 +17,7 @@ use crate::client::commands::Verb;
 use crate::client::control::{RequestError, ServerApi};
 use crate::client::engine::ClientEngine;
 use crate::client::files::{FileKind, SharedFiles, is_excluded};
+use crate::client::jobs::Job;
 use crate::client::shell::path_arg::normalize;
 use crate::client::shell::tokenizer::{Token, TokenizeError, Tokenizer, is_blank, quote};
 use crate::common::escape::escape_controls;
@@ -73,14 +74,35 @@ impl LineCompleter for EngineCompleter {
             let verbs = Verb::ALL.iter().map(|verb| verb.name()).filter(|name| name.starts_with(&word));
             return (start, verbs.map(|name| format!("{name} ")).collect());
         };
-        let is_user = matches!(before.collect_tokens().unwrap_or_default().last(), Some(last) if last.text == "--to");
+        let words = before.collect_tokens().unwrap_or_default();
         let engine = &self.engine;
-        let names = match Verb::parse(&head.text) {
-            Some(Verb::Pub) if is_user => self.peers(&engine.server, word),
-            Some(Verb::Ls) => self.peers(&engine.server, word),
-            Some(Verb::Pub) => local_entries(&engine.files, &word),
-            Some(Verb::Unp) => to_strings(&engine.publications.names_with_prefix(&word, CANDIDATES_MAX)),
-            Some(Verb::Cat | Verb::Events | Verb::Follow | Verb::Get) => self.remote_names(&engine.server, word),
+        let verb = Verb::parse(&head.text);
+        let names = match (verb, words.last().map(|last| last.text.as_str())) {
+            (Some(Verb::Pub), Some("--to"))
+            | (Some(Verb::Follow), Some("--from"))
+            | (Some(Verb::Wait), Some("peer" | "gone"))
+            | (Some(Verb::Ls), _) => self.peers(&engine.server, word),
+            (Some(Verb::Pub), _) => local_entries(&engine.files, &word),
+            (Some(Verb::Unp), Some("--watch")) => {
+                // The shared folder is the empty path.
+                let shown = |path: String| if path.is_empty() { ".".into() } else { path };
+                starting_with(&word, engine.watches.folders().into_iter().map(shown))
+            }
+            (Some(Verb::Unp), _) => to_strings(&engine.publications.names_with_prefix(&word, CANDIDATES_MAX)),
+            (Some(Verb::Cat | Verb::Events | Verb::Follow | Verb::Get), _) | (Some(Verb::Wait), Some("file")) => {
+                self.remote_names(&engine.server, word)
+            }
+            (Some(Verb::Unfollow), _) => {
+                let patterns = engine.follows.all().into_iter().map(|followed| followed.pattern);
+                let typed = starting_with(&word, patterns);
+                return (start, typed.iter().map(|pattern| to_pattern_argument(pattern)).collect());
+            }
+            (Some(Verb::Cancel), None) => starting_with(&word, numbers(&engine.jobs.running())),
+            (Some(Verb::Wait), None) => {
+                let conditions = ["all", "file", "gone", "peer"].map(str::to_owned);
+                starting_with(&word, numbers(&engine.jobs.waitable()).chain(conditions))
+            }
+            (Some(Verb::Help), None) => starting_with(&word, Verb::ALL.iter().map(|verb| verb.name().to_owned())),
             _ => Vec::new(),
         };
         (start, names.iter().map(|name| to_argument(name)).collect())
@@ -157,6 +179,14 @@ fn local_entries(files: &SharedFiles, word: &str) -> Vec<String> {
     names
 }
 
+fn starting_with(word: &str, names: impl IntoIterator<Item = String>) -> Vec<String> {
+    names.into_iter().filter(|name| name.starts_with(word)).collect()
+}
+
+fn numbers(jobs: &[Arc<Job>]) -> impl Iterator<Item = String> + '_ {
+    jobs.iter().map(|job| job.number.to_string())
+}
+
 /// A name that is no pattern.
 fn name_token(text: String) -> Token {
     Token { text, pattern: None }
@@ -170,6 +200,13 @@ fn is_publishable(path: &str) -> bool {
 /// `name` as the command reads it back. A leading dash makes an option, even a quoted one.
 fn to_argument(name: &str) -> String {
     if name.starts_with('-') { quote(&format!("./{name}")) } else { quote(name) }
+}
+
+/// A name or pattern as `follow` reads it back: unquoted, if that is the same.
+fn to_pattern_argument(text: &str) -> String {
+    let reads_back = |tokens: Vec<Token>| matches!(&*tokens, [token] if token.text == text && normalize(token).is_ok());
+    let is_plain = !text.starts_with(['-', '#']) && Tokenizer::new(text).collect_tokens().is_ok_and(reads_back);
+    if is_plain { text.to_owned() } else { to_argument(text) }
 }
 
 fn to_strings(names: &[FileName]) -> Vec<String> {

@@ -1,5 +1,8 @@
 use super::*;
 use crate::client::commands::test_support::{TestClient, content, file, user};
+use crate::client::exit_code::ExitCode;
+use crate::client::follow::Followed;
+use crate::client::jobs::{JobKind, RunningJob};
 use crate::client::shell::command::{self, Command};
 use crate::common::types::Audience;
 
@@ -80,4 +83,51 @@ fn unp_and_get_complete_published_names() {
     client.script().peers = vec![user("vader"), user("yoda")];
     assert_eq!(candidates(&client, "ls v"), (3, vec!["vader".into()]));
     assert_eq!(candidates(&client, "pub --to ").1, ["vader", "yoda"]);
+}
+
+#[test]
+fn what_goes_on_in_the_background_is_completed() {
+    let client = TestClient::logged_in();
+    let context = &client.context;
+    let begin = |kind: JobKind| -> RunningJob { context.jobs.begin(kind, "get a".into(), true).unwrap() };
+    let (first, second) = (begin(JobKind::Job), begin(JobKind::Job));
+    let (watch, follow) = (begin(JobKind::Watch), begin(JobKind::Follow));
+    first.end(ExitCode::Success);
+    for folder in ["", "a b"] {
+        context.watches.add(folder, watch.job());
+    }
+    for pattern in ["*.pdf", "[z-a]*", "-x", "a b", "photos/"] {
+        let followed = Followed { pattern: pattern.into(), mirror: false, from: None };
+        context.follows.add(followed, follow.job());
+    }
+    assert_eq!(candidates(&client, "cancel "), (7, vec!["2".into(), "3".into(), "4".into()]));
+    assert_eq!(candidates(&client, "cancel 3").1, ["3"]);
+    assert_eq!(candidates(&client, "cancel 3 ").1, [""; 0]);
+    assert_eq!(
+        candidates(&client, "wait ").1,
+        ["1", "2", "all", "file", "gone", "peer"],
+        "the end of 1 is not told yet"
+    );
+    assert_eq!(candidates(&client, "wait a").1, ["all"]);
+    assert_eq!(candidates(&client, "unp --watch ").1, [".", r"a\ b"]);
+    let followed = candidates(&client, "unfollow ").1;
+    assert_eq!(followed, ["*.pdf", "./-x", r"\[z-a]\*", r"a\ b", "photos/"]);
+    assert_eq!(candidates(&client, "unfollow *").1, ["*.pdf"]);
+    for argument in followed {
+        assert_eq!(client.run(&format!("unfollow {argument}")).0, ExitCode::Success, "{argument}");
+    }
+    drop(second);
+}
+
+#[test]
+fn users_follow_from_peer_and_gone() {
+    let client = TestClient::logged_in();
+    client.script().peers = vec![user("vader"), user("yoda")];
+    client.found("report", 1, 1);
+    for line in ["follow --from ", "wait peer ", "wait gone ", "ls -l "] {
+        assert_eq!(candidates(&client, line).1, ["vader", "yoda"], "{line}");
+    }
+    assert_eq!(candidates(&client, "follow --from vader r").1, ["report"]);
+    assert_eq!(candidates(&client, "wait file r").1, ["report"]);
+    assert_eq!(candidates(&client, "help un").1, ["unfollow", "unp"]);
 }

@@ -24,12 +24,17 @@ impl WatchRegistry {
         lock(&self.0).remove(path).filter(|job| job.cancel())
     }
 
-    /// Another watched folder that this one is in, or that is in it.
-    pub fn overlapping(&self, path: &str) -> Option<String> {
+    /// The watched folders, sorted.
+    pub fn folders(&self) -> Vec<String> {
         let mut watched = lock(&self.0);
         watched.retain(|_, job| !job.has_ended());
-        let is_other = |other: &&String| *other != path && (is_beneath(path, other) || is_beneath(other, path));
-        watched.keys().find(is_other).cloned()
+        watched.keys().cloned().collect()
+    }
+
+    /// Another watched folder that this one is in, or that is in it.
+    pub fn overlapping(&self, path: &str) -> Option<String> {
+        let is_other = |other: &String| *other != path && (is_beneath(path, other) || is_beneath(other, path));
+        self.folders().into_iter().find(is_other)
     }
 }
 
