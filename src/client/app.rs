@@ -177,7 +177,8 @@ impl InputMode {
             }
             Self::Batch(None) => script(Box::new(BufReader::new(io::stdin())), true),
             Self::Batch(Some(path)) => {
-                let file = File::open(path).map_err(|error| StartupError::Path { path: path.clone(), error })?;
+                let unreadable = |error| StartupError::Path { option: "--batch", path: path.clone(), error };
+                let file = File::open(path).map_err(unreadable)?;
                 script(Box::new(BufReader::new(file)), true)
             }
         })

@@ -11,6 +11,7 @@ use clap::builder::PossibleValue;
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
 
+use crate::client::commands::Verb;
 use crate::client::download::OnExists;
 use crate::client::exit_code::ExitCode;
 use crate::client::ui::look::ColorPolicy;
@@ -27,12 +28,13 @@ client: share files with the users of one fileshare server
                                                    publish, then stay online for others to fetch it
 
 The password is asked for, or read from --password-file or FILESHARE_PASSWORD.
+'server' without arguments says how to start a server.
 'client --help' lists every option.
 ";
 
 /// Share files with the users of one fileshare server.
 #[derive(Debug, Clone, PartialEq, Parser)]
-#[command(name = "client", version, max_term_width = 100)]
+#[command(name = "client", version, max_term_width = 100, after_help = commands_help())]
 pub struct Options {
     /// Host name or IP address of the server
     #[arg(required_unless_present = "attach", requires = "port")]
@@ -151,6 +153,11 @@ impl Options {
 /// The options, for the manual page and the completions.
 pub fn command_line() -> clap::Command {
     Options::command()
+}
+
+fn commands_help() -> String {
+    let names: Vec<&str> = Verb::ALL.iter().map(|verb| verb.name()).collect();
+    format!("Commands: {}. 'help' explains them, 'help get' one of them.", names.join(", "))
 }
 
 /// Seconds, decimals allowed.

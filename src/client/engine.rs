@@ -37,9 +37,11 @@ pub enum StartupError {
         /// The error of the resolver or of the route.
         error: io::Error,
     },
-    #[error("{}: {error}", display_path(path))]
+    #[error("{option} {}: {error}", display_path(path))]
     Path {
-        /// The argument of `--dir` or `--batch`.
+        /// `--dir` or `--batch`.
+        option: &'static str,
+        /// Its argument.
         path: PathBuf,
         error: io::Error,
     },
@@ -139,7 +141,7 @@ impl ClientEngine {
         config: &EngineConfig<'_>,
         on_event: impl Fn(SessionEvent) + Send + Sync + 'static,
     ) -> Result<Self, StartupError> {
-        let in_dir = |error| StartupError::Path { path: config.dir.into(), error };
+        let in_dir = |error| StartupError::Path { option: "--dir", path: config.dir.into(), error };
         let unreachable = |error| StartupError::Server { server: config.server.into(), error };
         let servers = resolve(config.server, config.port).map_err(unreachable)?;
         let files = match config.state_dir {

@@ -8,7 +8,6 @@ use super::error::ServerError;
 use super::io::ServerSocket;
 use super::journal::Journal;
 use super::port_file;
-use crate::common::escape::display_path;
 
 /// What `--check` has found, one line each.
 #[derive(Debug, Default)]
@@ -49,9 +48,6 @@ pub fn check(options: &ServeOptions) -> Findings {
 fn credentials_warnings(credentials: Credentials, options: &ServeOptions) -> Vec<String> {
     let has_sample_users = credentials.has_sample_users();
     let mut warnings = credentials.warnings;
-    if credentials.users.is_empty() {
-        warnings.push(format!("{} has no users", display_path(&options.credentials)));
-    }
     if has_sample_users && !options.listen.ip().is_loopback() {
         warnings.push(SAMPLE_USERS_WARNING.into());
     }

@@ -1,6 +1,6 @@
 //! Why the server does not start, or had to stop: one line each.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub enum ServerError {
     Credentials(#[from] CredentialsError),
     #[error(transparent)]
     Journal(#[from] JournalError),
-    #[error("cannot listen on {listen}: {source}")]
+    #[error("cannot listen on {listen}: {source}{}", next_step(source))]
     Listen { listen: SocketAddr, source: io::Error },
     #[error("{user} is in the credentials in {}: remove the line first", display_path(.path))]
     StillListed { user: UserName, path: PathBuf },
@@ -32,4 +32,13 @@ pub enum ServerError {
     PasswordInput(io::Error),
     #[error("a password has 1 to {PASSWORD_MAX_BYTES} bytes, does not start with \"$fileshare$\" and is one line")]
     Password,
+}
+
+fn next_step(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::AddrInUse => "; another server may run there: choose another port, or 0 for a free one",
+        ErrorKind::AddrNotAvailable => "; an address of this machine is needed",
+        ErrorKind::PermissionDenied => "; ports from 1024 on are for everyone",
+        _ => "",
+    }
 }

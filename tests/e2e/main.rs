@@ -15,6 +15,7 @@ mod edge_cases_files;
 mod edge_cases_login;
 mod events;
 mod exit_status;
+mod first_run;
 mod follow;
 mod job_control;
 mod jobs;

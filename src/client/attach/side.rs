@@ -36,7 +36,7 @@ const DETACH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Why no running client was attached to.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    #[error("no client runs here for --attach")]
+    #[error("no client runs here for --attach; start one with -u, and with --stay if it has commands of its own")]
     None,
     #[error("no client that runs here can be attached to: {}", .0.join("; "))]
     Unreachable(

@@ -92,9 +92,12 @@ fn log_in(
             welcome(context, &user, info, loading);
             ExitCode::Success
         }
-        Err(error @ (LoginError::Unreachable | LoginError::Version { .. })) => {
-            context.report_error("auth", (&error).into(), error)
+        Err(error @ LoginError::Unreachable) => {
+            let addresses: Vec<String> = context.servers.iter().map(ToString::to_string).collect();
+            let why = format!("{error} at {}: does it run there, on this port?", addresses.join(", "));
+            context.report_error("auth", (&error).into(), why)
         }
+        Err(error @ LoginError::Version { .. }) => context.report_error("auth", (&error).into(), error),
         Err(error) => {
             let code = report_refused(context, user.as_str(), error.to_string());
             if matches!(error, LoginError::AlreadyActive { .. }) && context.local.runs_here(&user) {

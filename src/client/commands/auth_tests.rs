@@ -37,9 +37,11 @@ fn a_refused_login_gives_the_reason_on_stderr_only() {
 fn an_unusable_server_is_not_a_refusal() {
     let client = TestClient::new();
     client.script().logins = vec![LoginError::Unreachable, LoginError::Version { server: 2, client: 1 }];
-    for why in ["client: the server does not answer\n", "client: the server speaks protocol version 2, this client 1\n"]
-    {
-        assert_eq!(client.run("auth hans x"), (ExitCode::Unreachable, String::new(), why.into()));
+    for why in [
+        "the server does not answer at 127.0.0.1:12000: does it run there, on this port?",
+        "the server speaks protocol version 2, this client 1: update the older one",
+    ] {
+        assert_eq!(client.run("auth hans x"), (ExitCode::Unreachable, String::new(), format!("client: {why}\n")));
     }
 }
 

@@ -352,7 +352,7 @@ impl TestClient {
         let login_waits: Arc<Mutex<Vec<Duration>>> = Arc::default();
         let waits = Arc::clone(&login_waits);
         let engine = ClientEngine {
-            servers: Vec::new(),
+            servers: vec![([127, 0, 0, 1], 12_000).into()],
             lists: ListWatcher::new(Arc::new(server.clone()), ServerApi::with_transport(Arc::new(server.clone()))),
             session: Arc::new(server.clone()),
             server: ServerApi::with_transport(Arc::new(server.clone())),

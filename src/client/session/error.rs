@@ -22,7 +22,7 @@ pub enum LoginError {
     /// No server answered for [`LOGIN_TIMEOUT`](crate::common::limits::LOGIN_TIMEOUT).
     #[error("the server does not answer")]
     Unreachable,
-    #[error("the server speaks protocol version {server}, this client {client}")]
+    #[error("the server speaks protocol version {server}, this client {client}: update the older one")]
     Version { server: u16, client: u16 },
     #[error("already logged in")]
     LoggedIn,

@@ -32,6 +32,9 @@ pub fn run(
     terminal: &PromptTerminal,
     stay: bool,
 ) -> ShellExit {
+    if shell.runner.user().is_none() {
+        shell.output.info("'auth USERNAME' logs in; 'help' explains the commands");
+    }
     let mut prompt = match LinePrompt::open(completion, console) {
         Ok(prompt) => prompt,
         Err(error) => {

@@ -25,7 +25,7 @@ const LINE_MAX_BYTES: usize = PASSWORD_MAX_BYTES + 3;
 pub enum PasswordError {
     #[error("no password: give --password-file, set {PASSWORD_VARIABLE}, or run on a terminal")]
     NoSource,
-    #[error("{0}: {1}")]
+    #[error("--password-file {0}: {1}")]
     File(String, io::Error),
     #[error("a password has 1 to {PASSWORD_MAX_BYTES} bytes")]
     Length,

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -75,7 +75,7 @@ pub struct VersionedCredential {
 /// Why the file cannot be used. Each names the file, and the line where there is one, counted from 1.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    #[error("cannot read the credentials in {}: {source}", display_path(.path))]
+    #[error("cannot read the credentials in {}: {source}{}", display_path(.path), next_step(source))]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("the credentials in {} are larger than {} MiB", display_path(.path), FILE_MAX_BYTES >> 20)]
     TooLarge { path: PathBuf },
@@ -83,6 +83,15 @@ pub enum CredentialsError {
     Line { path: PathBuf, line: usize, problem: LineProblem },
     #[error("{}, lines {first} and {second}: duplicate user {user}", display_path(.path))]
     Duplicate { path: PathBuf, user: UserName, first: usize, second: usize },
+}
+
+fn next_step(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound => {
+            "; write a line 'USERNAME PASSWORD' for each user into it, or name another by --credentials"
+        }
+        _ => "",
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -113,6 +122,12 @@ impl Credentials {
             return Err(CredentialsError::TooLarge { path: path.into() });
         }
         let mut credentials = Self::parse(&text, path)?;
+        if credentials.users.is_empty() {
+            let path = display_path(path);
+            credentials
+                .warnings
+                .push(format!("{path} has no users: write a line 'USERNAME PASSWORD' for each into it"));
+        }
         if metadata.is_file() && metadata.permissions().mode() & 0o004 != 0 {
             let path = display_path(path);
             credentials.warnings.push(format!("every user of this machine can read {path}: chmod 600 {path}"));
