@@ -141,13 +141,15 @@ fn waits_of_random_scripts_end_as_they_must_while_clients_come_and_go() {
     for seed in 0..seeds {
         let mut network = SimulatedNetwork::with_clients_logged_in(seed, 6, FaultyLink::bad());
         network.clients_mut().for_each(|client| client.comes_and_goes = true);
-        network.start_commands(Duration::from_millis(600));
-        let disturbs = seed % 2 == 0;
-        for _ in 0..12 {
+        // In quiet networks no other message makes up for a lost report.
+        let (is_quiet, disturbs) = (seed % 3 == 0, seed % 2 == 0);
+        let (think_ms, rounds, acts) = if is_quiet { (8_000, 60, 16) } else { (600, 12, 4) };
+        network.start_commands(Duration::from_millis(think_ms));
+        for _ in 0..rounds {
             run_random(&mut network, 12_000);
             let client = network.rng.gen_range(0..6);
             let is_idle = network.clients[client].as_ref().map(|client| client.is_online && client.is_idle());
-            match (is_idle, network.rng.gen_range(0..4)) {
+            match (is_idle, network.rng.gen_range(0..acts)) {
                 (None, _) => network.revive(client),
                 (Some(true), 0..2) => network.kill(client),
                 (Some(true), 2) if disturbs => network.change_address(client),
@@ -163,7 +165,7 @@ fn waits_of_random_scripts_end_as_they_must_while_clients_come_and_go() {
         met += network.waits_met;
     }
     println!("{seeds} seeds: {waits} waits of scripts have ended as they must; the conditions of {met} were met");
-    assert!(met > 40 * seeds as usize && waits > 2 * met, "{waits} waits ended, {met} of them met");
+    assert!(met > 30 * seeds as usize && waits > 2 * met, "{waits} waits ended, {met} of them met");
 }
 
 #[test]
