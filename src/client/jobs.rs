@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::common::sync::lock;
 
 /// Most that go on at once.
 const RUNNING_MAX: usize = 256;
-/// Ended jobs whose status is kept for a `wait`; beyond it the oldest are forgotten.
+/// Ended jobs whose status is kept for a `wait`; beyond it the oldest are forgotten, first those whose status has been told.
 const ENDED_MAX: usize = 1_024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +63,7 @@ pub struct Jobs(Mutex<JobTable>);
 struct JobTable {
     /// The number given last.
     last: u64,
-    /// What goes on, and jobs whose end nobody has waited for.
+    /// What goes on, and jobs that have ended.
     jobs: BTreeMap<u64, Arc<Job>>,
     is_closed: bool,
 }
@@ -77,6 +78,10 @@ pub struct Job {
     pub line: String,
     /// Whether its failure is one of the client as a whole.
     pub counts: bool,
+    /// Who has begun it.
+    owner: JobOwner,
+    /// Its status has been told to its owner, or to others when that has left.
+    is_told: AtomicBool,
     /// Dropped by a cancellation.
     alive: Mutex<Option<Sender<Infallible>>>,
     cancelled: Cancelled,
@@ -84,6 +89,21 @@ pub struct Job {
     code: OnceLock<ExitCode>,
     /// Disconnects at its end.
     ended: Receiver<Infallible>,
+}
+
+/// Who begins jobs. They go on when it has left.
+#[derive(Debug, Clone, Default)]
+pub struct JobOwner(Arc<AtomicBool>);
+
+impl JobOwner {
+    /// Waits for no job any more.
+    pub fn leave(&self) {
+        self.0.store(true, SeqCst);
+    }
+
+    fn has_left(&self) -> bool {
+        self.0.load(SeqCst)
+    }
 }
 
 /// What runs the job holds it: the job ends when it is dropped.
@@ -95,7 +115,13 @@ pub struct RunningJob {
 
 impl Jobs {
     /// Something begins in the background. It is cancelled already if the client is ending.
-    pub fn begin(self: &Arc<Self>, kind: JobKind, line: String, counts: bool) -> Result<RunningJob, TooManyJobs> {
+    pub fn begin(
+        self: &Arc<Self>,
+        kind: JobKind,
+        line: String,
+        owner: &JobOwner,
+        counts: bool,
+    ) -> Result<RunningJob, TooManyJobs> {
         let mut table = lock(&self.0);
         if table.jobs.values().filter(|job| !job.has_ended()).count() >= RUNNING_MAX {
             return Err(TooManyJobs);
@@ -108,6 +134,8 @@ impl Jobs {
             kind,
             line,
             counts,
+            owner: owner.clone(),
+            is_told: AtomicBool::new(false),
             alive: Mutex::new(Some(alive).filter(|_| !table.is_closed)),
             cancelled,
             progress: Mutex::default(),
@@ -123,17 +151,18 @@ impl Jobs {
         lock(&self.0).jobs.values().filter(|job| !job.has_ended()).cloned().collect()
     }
 
-    /// One that goes on, or a job whose end nobody has waited for.
+    /// One that goes on, or a job that has ended.
     pub fn find(&self, number: u64) -> Option<Arc<Job>> {
         lock(&self.0).jobs.get(&number).cloned()
     }
 
-    /// All jobs that go on or whose end nobody has waited for, by number; no watches and follows.
+    /// All jobs that go on or whose status has not been told, by number; no watches and follows.
     pub fn waitable(&self) -> Vec<Arc<Job>> {
-        lock(&self.0).jobs.values().filter(|job| job.kind == JobKind::Job).cloned().collect()
+        let is_waitable = |job: &&Arc<Job>| job.kind == JobKind::Job && !job.is_told.load(SeqCst);
+        lock(&self.0).jobs.values().filter(is_waitable).cloned().collect()
     }
 
-    /// The end of this job has been told: nobody needs to wait for it any more.
+    /// Nobody needs the status of this job.
     pub fn forget(&self, job: &Job) {
         if job.has_ended() {
             lock(&self.0).jobs.remove(&job.number);
@@ -164,6 +193,13 @@ impl Job {
 
     pub fn has_ended(&self) -> bool {
         self.code.get().is_some()
+    }
+
+    /// A `wait` has had its status: no other needs it, unless its owner is there and has not been told.
+    pub fn tell(&self, teller: &JobOwner) {
+        if Arc::ptr_eq(&self.owner.0, &teller.0) || self.owner.has_left() {
+            self.is_told.store(true, SeqCst);
+        }
     }
 
     pub fn progress(&self) -> Option<JobProgress> {
@@ -214,8 +250,10 @@ impl Drop for RunningJob {
         if self.job.kind != JobKind::Job {
             table.jobs.remove(&self.job.number);
         }
-        let ended: Vec<u64> = table.jobs.values().filter(|job| job.has_ended()).map(|job| job.number).collect();
-        for number in ended.iter().take(ended.len().saturating_sub(ENDED_MAX)) {
+        let ended = table.jobs.values().filter(|job| job.has_ended());
+        let mut ended: Vec<(bool, u64)> = ended.map(|job| (!job.is_told.load(SeqCst), job.number)).collect();
+        ended.sort_unstable();
+        for (_, number) in ended.iter().take(ended.len().saturating_sub(ENDED_MAX)) {
             table.jobs.remove(number);
         }
     }
@@ -227,7 +265,7 @@ mod tests {
     use crate::client::cancel::is_cancelled;
 
     fn begin(jobs: &Arc<Jobs>, kind: JobKind) -> RunningJob {
-        jobs.begin(kind, "get a".into(), true).unwrap()
+        jobs.begin(kind, "get a".into(), &JobOwner::default(), true).unwrap()
     }
 
     #[test]
@@ -248,6 +286,22 @@ mod tests {
         assert!(jobs.find(1).is_none() && jobs.find(2).is_some() && jobs.find(3).is_none());
         drop(second);
         assert_eq!(jobs.find(2).unwrap().wait(None, &never()), JobWait::Ended(ExitCode::Internal));
+    }
+
+    #[test]
+    fn a_status_stays_untold_until_the_owner_has_it_or_has_left() {
+        let (jobs, owner, other) = (Arc::<Jobs>::default(), JobOwner::default(), JobOwner::default());
+        for _ in 0..2 {
+            jobs.begin(JobKind::Job, "get a".into(), &owner, true).unwrap().end(ExitCode::NotFound);
+        }
+        let [first, second] = [1, 2].map(|number| jobs.find(number).unwrap());
+        first.tell(&other);
+        assert_eq!(jobs.waitable().len(), 2);
+        first.tell(&owner);
+        assert_eq!(jobs.waitable().len(), 1);
+        owner.leave();
+        second.tell(&other);
+        assert!(jobs.waitable().is_empty() && jobs.find(1).is_some() && jobs.find(2).is_some());
     }
 
     #[test]
@@ -275,12 +329,17 @@ mod tests {
     fn jobs_and_kept_statuses_are_bounded() {
         let jobs = Arc::<Jobs>::default();
         let all: Vec<RunningJob> = (0..RUNNING_MAX).map(|_| begin(&jobs, JobKind::Job)).collect();
-        assert!(jobs.begin(JobKind::Follow, String::new(), false).is_err());
+        assert!(jobs.begin(JobKind::Follow, String::new(), &JobOwner::default(), false).is_err());
         drop(all);
         for _ in 0..ENDED_MAX {
             begin(&jobs, JobKind::Job).end(ExitCode::Success);
         }
         assert_eq!(jobs.waitable().len(), ENDED_MAX);
-        assert!(jobs.find(RUNNING_MAX as u64).is_none() && jobs.find(RUNNING_MAX as u64 + 1).is_some());
+        let (first, second) = (RUNNING_MAX as u64 + 1, RUNNING_MAX as u64 + 2);
+        assert!(jobs.find(first - 1).is_none() && jobs.find(first).is_some());
+        jobs.find(second).unwrap().tell(&JobOwner::default());
+        jobs.find(second).unwrap().is_told.store(true, SeqCst);
+        begin(&jobs, JobKind::Job).end(ExitCode::Success);
+        assert!(jobs.find(first).is_some() && jobs.find(second).is_none(), "one that was told goes first");
     }
 }

@@ -28,10 +28,10 @@ fn a_script_waits_for_its_jobs() {
     let env = TestEnv::new();
     let _vader = serving(&env);
     let hans = |lines: &[&str]| env.client("hans").user().args(["-q"]).pipe(lines);
-    let all = hans(&["get a &", "wait all", "get b &", "wait 2 30", "wait 2"]);
+    let all = hans(&["get a &", "wait all", "get b &", "wait 2 30", "wait 2", "wait 3"]);
     let lines = ["[1] get a", "a downloaded successfully", "[2] get b", "b downloaded successfully"];
     all.expect(5, &lines);
-    assert_eq!(all.one_line_of_stderr(), "client: no job 2");
+    assert_eq!(all.one_line_of_stderr(), "client: no job 3");
     for name in ["a", "b"] {
         fs::remove_file(folder(&env, "hans").join(name)).unwrap();
     }
@@ -109,6 +109,33 @@ fn jobs_survive_a_detach_and_write_to_the_client_then() {
     attached(&env, "hans").run(&["wait all", "lap"]).expect(5, &[]);
     attached(&env, "hans").run(&["stop"]).expect(0, &[]);
     assert_eq!(hans.finish().code, 0, "the failures of attached sides are not its own");
+}
+
+#[test]
+fn the_side_that_began_a_job_has_its_status_whoever_else_waited() {
+    let env = TestEnv::new();
+    let _hans = env.client("hans").user().stay(&["lap"], &["No active peers"]);
+    let mut side = attached(&env, "hans").spawn();
+    side.run_command("get nothing &", &["[1] get nothing"]);
+    side.expect_lines(&["File not found"]);
+    let failed = "client: job 1 has failed with status 5: get nothing";
+    for command in ["wait 1", "wait all", "wait 1", "wait all"] {
+        let other = attached(&env, "hans").args(["-c", command]).run(&[]);
+        other.expect(5, &[]);
+        assert_eq!(other.one_line_of_stderr(), failed);
+    }
+    side.send("wait all");
+    side.send("wait all");
+    side.run_command("lap", &["No active peers"]);
+    let side = side.finish();
+    side.expect_code(5);
+    assert_eq!(side.stderr.lines().filter(|line| *line == failed).count(), 1, "it was told once");
+    attached(&env, "hans").run(&["wait all"]).expect(0, &[]);
+    attached(&env, "hans").run(&["wait 1"]).expect(5, &[]);
+    // Of a side that has left any other is told.
+    attached(&env, "hans").run(&["get nothing &"]).expect_code(0);
+    attached(&env, "hans").run(&["wait all"]).expect(5, &[]);
+    attached(&env, "hans").run(&["wait all"]).expect(0, &[]);
 }
 
 #[test]

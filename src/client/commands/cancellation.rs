@@ -9,11 +9,16 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 
 use crate::client::cancel::{self, Cancelled};
+use crate::client::jobs::JobOwner;
 use crate::common::sync::lock;
 
 /// Shared by the thread that runs commands and the one that cancels them.
 #[derive(Debug)]
-pub struct CommandState(Mutex<Status>);
+pub struct CommandState {
+    status: Mutex<Status>,
+    /// Of the jobs that this context begins.
+    job_owner: JobOwner,
+}
 
 #[derive(Debug)]
 struct Status {
@@ -27,19 +32,27 @@ struct Status {
 impl Default for CommandState {
     fn default() -> Self {
         let (alive, cancelled) = bounded(0);
-        Self(Mutex::new(Status { is_running: false, is_closed: false, alive: Some(alive), cancelled }))
+        Self::new(Status { is_running: false, is_closed: false, alive: Some(alive), cancelled })
     }
 }
 
 impl CommandState {
+    fn new(status: Status) -> Self {
+        Self { status: Mutex::new(status), job_owner: JobOwner::default() }
+    }
+
+    pub fn job_owner(&self) -> &JobOwner {
+        &self.job_owner
+    }
+
     /// Of one command, which runs in the background, and whose number cancels it.
     pub fn of_job(cancelled: Cancelled) -> Self {
-        Self(Mutex::new(Status { is_running: true, is_closed: false, alive: None, cancelled }))
+        Self::new(Status { is_running: true, is_closed: false, alive: None, cancelled })
     }
 
     /// A command starts, not cancelled unless the context is closed. It ends when the guard is dropped.
     pub fn begin_command(&self) -> CommandGuard<'_> {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.status);
         if !state.is_closed {
             let (alive, cancelled) = bounded(0);
             (state.alive, state.cancelled) = (Some(alive), cancelled);
@@ -51,12 +64,12 @@ impl CommandState {
     /// The running command waits for the user to type. Until the guard is dropped it counts as not running: nothing is
     /// lost if it is cut off.
     pub fn begin_input(&self) -> CommandGuard<'_> {
-        let was_running = std::mem::replace(&mut lock(&self.0).is_running, false);
+        let was_running = std::mem::replace(&mut lock(&self.status).is_running, false);
         CommandGuard { state: self, was_running }
     }
 
     pub fn is_running(&self) -> bool {
-        lock(&self.0).is_running
+        lock(&self.status).is_running
     }
 
     /// Whether the running command should stop.
@@ -66,7 +79,7 @@ impl CommandState {
 
     /// Disconnects when the command that runs now is cancelled.
     pub fn cancelled(&self) -> Cancelled {
-        lock(&self.0).cancelled.clone()
+        lock(&self.status).cancelled.clone()
     }
 
     /// Waits this long, or until the running command is cancelled.
@@ -77,17 +90,17 @@ impl CommandState {
 
     /// Whether the context is closed: no further command may start.
     pub fn is_closed(&self) -> bool {
-        lock(&self.0).is_closed
+        lock(&self.status).is_closed
     }
 
     /// Cancels the running command.
     pub fn cancel(&self) {
-        lock(&self.0).alive = None;
+        lock(&self.status).alive = None;
     }
 
     /// Cancels this command if it still runs; [`cancelled`](Self::cancelled) identifies it.
     pub fn cancel_command(&self, command: &Cancelled) {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.status);
         if state.cancelled.same_channel(command) {
             state.alive = None;
         }
@@ -95,9 +108,10 @@ impl CommandState {
 
     /// Cancels the running command, and every one that is started later.
     pub fn close(&self) {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.status);
         state.is_closed = true;
         state.alive = None;
+        self.job_owner.leave();
     }
 }
 
@@ -110,7 +124,7 @@ pub struct CommandGuard<'a> {
 
 impl Drop for CommandGuard<'_> {
     fn drop(&mut self) {
-        lock(&self.state.0).is_running = self.was_running;
+        lock(&self.state.status).is_running = self.was_running;
     }
 }
 

@@ -83,7 +83,7 @@ fn start_one(
     let lists = lists.map_err(|error| (error.to_string(), ExitCode::from(&error)))?;
     let FollowOptions { mirror, from } = options.clone();
     let followed = Followed { pattern: text, mirror, from: from.as_ref().map(ToString::to_string) };
-    let job = context.jobs.begin(JobKind::Follow, followed.line(), false);
+    let job = context.jobs.begin(JobKind::Follow, followed.line(), context.state.job_owner(), false);
     let job = job.map_err(|error| (error.to_string(), ExitCode::Internal))?;
     let (background, shown) = (BackgroundContext::of(context, &job), Arc::clone(job.job()));
     let follow = Follow {

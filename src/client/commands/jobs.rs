@@ -28,7 +28,7 @@ pub fn start(
 ) -> Option<ExitCode> {
     let context = context.of_command(run);
     let counts = context.client_output.is_none() && !ignores_failure;
-    let job = match context.jobs.begin(JobKind::Job, line.clone(), counts) {
+    let job = match context.jobs.begin(JobKind::Job, line.clone(), context.state.job_owner(), counts) {
         Ok(job) => job,
         Err(error) => return Some(context.report_error(verb.name(), ExitCode::Internal, error)),
     };
@@ -86,7 +86,7 @@ pub fn wait(context: &CommandContext, number: Option<u64>, timeout: Option<Durat
         let left = deadline.map(|deadline| deadline.saturating_duration_since(clock()));
         match job.wait(left, &context.state.cancelled()) {
             JobWait::Ended(status) => {
-                context.jobs.forget(&job);
+                job.tell(context.state.job_owner());
                 code = code.first_failure(status);
                 if !status.is_success() {
                     failed.push(format!("job {} has failed with status {}: {}", job.number, status as u8, job.line));

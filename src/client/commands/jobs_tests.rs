@@ -6,10 +6,10 @@ use crate::client::cancel::is_cancelled;
 use crate::client::commands::jobs::wait_at_end;
 use crate::client::commands::test_support::TestClient;
 use crate::client::exit_code::ExitCode;
-use crate::client::jobs::{JobKind, JobProgress, JobWait, RunningJob};
+use crate::client::jobs::{JobKind, JobOwner, JobProgress, JobWait, RunningJob};
 
 fn begin(client: &TestClient, line: &str) -> RunningJob {
-    client.context.jobs.begin(JobKind::Job, line.into(), true).unwrap()
+    client.context.jobs.begin(JobKind::Job, line.into(), client.context.state.job_owner(), true).unwrap()
 }
 
 fn outcome(code: ExitCode, out: &str, err: &str) -> (ExitCode, String, String) {
@@ -22,24 +22,25 @@ fn jobs_lists_what_goes_on_with_its_progress() {
     assert_eq!(client.run("jobs"), outcome(ExitCode::Success, "No jobs\n", ""));
     let (get, ended) = (begin(&client, "get 'a\tb'"), begin(&client, "pub c"));
     get.set_progress(JobProgress { done: 5, total: 10 });
-    let _watch = client.context.jobs.begin(JobKind::Watch, "pub --watch d".into(), false).unwrap();
+    let _watch =
+        client.context.jobs.begin(JobKind::Watch, "pub --watch d".into(), &JobOwner::default(), false).unwrap();
     ended.end(ExitCode::Success);
     let list = "2 jobs:\n1\tget 'a\\u{9}b'\t5\t10\n3\tpub --watch d\t-\t-\n";
     assert_eq!(client.run("jobs"), outcome(ExitCode::Success, list, ""));
 }
 
 #[test]
-fn wait_has_the_status_of_a_job_once() {
+fn wait_has_the_status_of_a_job_and_wait_all_what_was_not_told() {
     let client = TestClient::logged_in();
     let (first, second, third) = (begin(&client, "get a"), begin(&client, "get b"), begin(&client, "get c"));
     assert_eq!(client.run("wait 1 0"), outcome(ExitCode::TimedOut, "Timed out\n", ""));
     first.end(ExitCode::NotFound);
     second.end(ExitCode::TransferFailed);
     let failed = "client: job 1 has failed with status 5: get a\n";
-    assert_eq!(client.run("wait 1"), outcome(ExitCode::NotFound, "", failed));
-    for line in ["wait 1", "wait 9 5"] {
-        assert_eq!(client.run(line).0, ExitCode::NotFound, "{line}");
+    for _ in 0..2 {
+        assert_eq!(client.run("wait 1"), outcome(ExitCode::NotFound, "", failed));
     }
+    assert_eq!(client.run("wait 9 5"), outcome(ExitCode::NotFound, "", "client: no job 9\n"));
     assert_eq!(client.run("wait all 0").0, ExitCode::TimedOut);
     third.end(ExitCode::Success);
     assert_eq!(client.run("wait all"), outcome(ExitCode::Success, "", ""), "a wait told the end of the second");
@@ -87,7 +88,7 @@ fn cancel_ends_a_job_and_leaves_no_status() {
 fn the_end_of_the_client_has_the_first_failure_that_counts() {
     let client = TestClient::logged_in();
     let jobs = &client.context.jobs;
-    let of_others = jobs.begin(JobKind::Job, "get a".into(), false).unwrap();
+    let of_others = jobs.begin(JobKind::Job, "get a".into(), &JobOwner::default(), false).unwrap();
     let (first, second) = (begin(&client, "get b"), begin(&client, "get c"));
     let running = Arc::clone(second.job());
     of_others.end(ExitCode::DiskFull);

@@ -69,15 +69,17 @@ pub fn start(context: &CommandContext, to: Vec<UserName>, argument: &PathArg) ->
                 let count = step.withdrawn;
                 context.output.info(format!("{}: withdrawn, since there is no such file: {count}", shown(path)));
             }
-            let started = context.jobs.begin(JobKind::Watch, line, false).map_err(io::Error::other).and_then(|job| {
-                let (background, shown) = (BackgroundContext::of(context, &job), Arc::clone(job.job()));
-                threads::spawn("watch", move || {
-                    watch.run(&background, &woken, &job.cancelled());
-                    job.end(ExitCode::Success);
-                })?;
-                context.watches.add(path, &shown);
-                Ok(())
-            });
+            let owner = context.state.job_owner();
+            let started =
+                context.jobs.begin(JobKind::Watch, line, owner, false).map_err(io::Error::other).and_then(|job| {
+                    let (background, shown) = (BackgroundContext::of(context, &job), Arc::clone(job.job()));
+                    threads::spawn("watch", move || {
+                        watch.run(&background, &woken, &job.cancelled());
+                        job.end(ExitCode::Success);
+                    })?;
+                    context.watches.add(path, &shown);
+                    Ok(())
+                });
             match started {
                 Ok(()) => {
                     let until = "watched until 'unp --watch' or the end of the client";

@@ -43,13 +43,13 @@ mod tests {
     use super::*;
     use crate::client::cancel::is_cancelled;
     use crate::client::exit_code::ExitCode;
-    use crate::client::jobs::{JobKind, Jobs};
+    use crate::client::jobs::{JobKind, JobOwner, Jobs};
 
     #[test]
     fn no_folder_is_watched_twice_nor_within_another() {
         let watches = WatchRegistry::default();
         let jobs = Arc::<Jobs>::default();
-        let begin = || jobs.begin(JobKind::Watch, String::new(), false).unwrap();
+        let begin = || jobs.begin(JobKind::Watch, String::new(), &JobOwner::default(), false).unwrap();
         let [first, second] = [begin(), begin()];
         watches.add("a/b", first.job());
         watches.add("a/b", second.job());
