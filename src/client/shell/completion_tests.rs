@@ -89,7 +89,9 @@ fn unp_and_get_complete_published_names() {
 fn what_goes_on_in_the_background_is_completed() {
     let client = TestClient::logged_in();
     let context = &client.context;
-    let begin = |kind: JobKind| -> RunningJob { context.jobs.begin(kind, "get a".into(), true).unwrap() };
+    let begin = |kind: JobKind| -> RunningJob {
+        context.jobs.begin(kind, "get a".into(), context.state.job_owner(), true).unwrap()
+    };
     let (first, second) = (begin(JobKind::Job), begin(JobKind::Job));
     let (watch, follow) = (begin(JobKind::Watch), begin(JobKind::Follow));
     first.end(ExitCode::Success);
