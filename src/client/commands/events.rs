@@ -92,7 +92,8 @@ fn report(stream: &mut EventStream, output: &Output, cancelled: &Cancelled) -> E
 fn tell(output: &Output, streamed: Streamed) {
     match streamed {
         Streamed::Event(event) => output.event(event.time, event.kind),
-        Streamed::Dropped(count) => output.info(format!("{count} events were dropped: their reader is too slow")),
+        // An error, so that `-q` does not leave it out.
+        Streamed::Dropped(count) => output.error(format!("{count} events were dropped: their reader is too slow")),
     }
 }
 
