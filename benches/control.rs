@@ -1,5 +1,5 @@
 //! The cost of control messages: a login and a heartbeat at the server, with and without sealing; the memory of a session;
-//! heartbeats per CPU; the longest iteration of the event loop during expensive searches and with many subscribers; the
+//! heartbeats per CPU, beside a bare echo; the longest iteration of the event loop during expensive searches and with many subscribers; the
 //! latency of `lap` and `sch`, on an idle server and on one whose disk takes 2 s for a sync.
 //!
 //! `cargo bench --bench control`; `FILESHARE_BENCH_USERS` sessions (default 10,000). The slow disk needs `strace`.
@@ -8,6 +8,8 @@
 
 #[path = "control/core.rs"]
 mod core;
+#[path = "control/heartbeats.rs"]
+mod heartbeats;
 #[path = "control/searches.rs"]
 mod searches;
 #[path = "control/subscriptions.rs"]
@@ -32,6 +34,7 @@ const SYNC_US: u32 = 2_000_000;
 fn main() {
     let users = setting("FILESHARE_BENCH_USERS", 10_000);
     core::measure(users);
+    heartbeats::measure();
     searches::measure();
     subscriptions::measure();
     sessions(users);

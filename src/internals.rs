@@ -119,10 +119,13 @@ pub mod server {
         pub use crate::server::cli::{LogFormat, ServeOptions, command_line};
     }
     pub mod core {
-        pub use crate::server::core::{Effects, LoadedState, Quotas, ReceiveBuffer, Server, ServerConfig};
+        pub use crate::server::core::{Datagram, Effects, LoadedState, Quotas, ReceiveBuffer, Server, ServerConfig};
     }
     pub mod index {
         pub use crate::server::index::{Budget, Index, OwnerId, Position};
+    }
+    pub mod socket {
+        pub use crate::server::socket::{BATCH_MAX, ReceiveBatch, ServerSocket};
     }
     pub mod journal {
         pub use crate::server::journal::{

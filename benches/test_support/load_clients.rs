@@ -39,6 +39,9 @@ pub struct LoadClients {
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     events_out: Vec<(usize, Event)>,
     sent: u64,
+    received: u64,
+    /// What [`advance`](Self::advance) added to the clock.
+    ahead: Duration,
 }
 
 impl LoadClients {
@@ -60,7 +63,8 @@ impl LoadClients {
         };
         let members = (0..members).map(member).collect();
         let events = Events::with_capacity(1_024);
-        Self { server, first, poll, events, members, timers: BinaryHeap::new(), events_out: Vec::new(), sent: 0 }
+        let (timers, events_out, ahead) = (BinaryHeap::new(), Vec::new(), Duration::ZERO);
+        Self { server, first, poll, events, members, timers, events_out, sent: 0, received: 0, ahead }
     }
 
     pub fn len(&self) -> usize {
@@ -70,6 +74,20 @@ impl LoadClients {
     /// Datagrams sent so far.
     pub fn sent(&self) -> u64 {
         self.sent
+    }
+
+    /// Datagrams received so far.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Moves the clock of all sessions on, so that [`poll`](Self::poll) finds their timers due.
+    pub fn advance(&mut self, by: Duration) {
+        self.ahead += by;
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now() + self.ahead
     }
 
     /// Logs all users in, at most [`LOGINS`] at a time.
@@ -94,21 +112,21 @@ impl LoadClients {
 
     /// Calls one session with the current time, then sends what it has to send.
     pub fn with_session<T>(&mut self, number: usize, call: impl FnOnce(&mut Session, Instant) -> T) -> T {
-        let result = call(&mut self.members[number].session, Instant::now());
+        let result = call(&mut self.members[number].session, Instant::now() + self.ahead);
         self.flush(number);
         result
     }
 
     /// Handles datagrams and timers, waiting for at most `timeout`, and returns the events of the sessions.
     pub fn poll(&mut self, timeout: Duration) -> Vec<(usize, Event)> {
-        let next = self.timers.peek().map(|Reverse((at, _))| at.saturating_duration_since(Instant::now()));
+        let next = self.timers.peek().map(|Reverse((at, _))| at.saturating_duration_since(self.now()));
         let wait = if self.events_out.is_empty() { next.unwrap_or(timeout).min(timeout) } else { Duration::ZERO };
         self.poll.poll(&mut self.events, Some(wait)).expect("a poll");
         let ready: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
         for number in ready {
             self.receive(number);
         }
-        let now = Instant::now();
+        let now = self.now();
         while let Some(&Reverse((at, number))) = self.timers.peek()
             && at <= now
         {
@@ -123,12 +141,16 @@ impl LoadClients {
 
     fn receive(&mut self, number: usize) {
         let mut datagram = [0; DATAGRAM_MAX_BYTES + 1];
+        let now = self.now();
         let LoadClient { session, socket, .. } = &mut self.members[number];
         loop {
             match socket.recv(&mut datagram) {
-                Ok(length) => session.handle_datagram(Instant::now(), self.server, &mut datagram[..length]),
+                Ok(length) => {
+                    self.received += 1;
+                    session.handle_datagram(now, self.server, &mut datagram[..length]);
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                Err(_) => session.unreachable(Instant::now(), self.server),
+                Err(_) => session.unreachable(now, self.server),
             }
         }
         self.flush(number);

@@ -95,12 +95,12 @@ impl ServerProcess {
 
     /// Like [`start`](Self::start), with the server as a child of `wrapper`, a program and its arguments.
     pub fn start_under(&mut self, wrapper: &[impl AsRef<OsStr>]) -> Duration {
-        let server = env!("CARGO_BIN_EXE_server");
+        let server = std::env::var("FILESHARE_BENCH_SERVER").unwrap_or_else(|_| env!("CARGO_BIN_EXE_server").into());
         let mut command = match wrapper.split_first() {
-            None => Command::new(server),
+            None => Command::new(&server),
             Some((program, arguments)) => {
                 let mut command = Command::new(program);
-                command.args(arguments).arg(server);
+                command.args(arguments).arg(&server);
                 command
             }
         };
@@ -140,6 +140,25 @@ impl ServerProcess {
         let ticks: u64 = fields[11].parse::<u64>().expect("user") + fields[12].parse::<u64>().expect("system");
         // The kernel reports in hundredths of a second.
         ticks as f64 / 100.0
+    }
+
+    /// The CPU time of the event loop so far, seconds, to the nanosecond.
+    pub fn event_loop_cpu_s(&self) -> f64 {
+        let schedstat = fs::read_to_string(format!("/proc/{}/schedstat", self.id())).expect("a running server");
+        schedstat.split_whitespace().next().and_then(|ns| ns.parse::<u64>().ok()).expect("a number") as f64 / 1e9
+    }
+
+    /// Stops the process until [`resume`](Self::resume).
+    pub fn suspend(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.process.as_ref().expect("a running server")), signal).expect("our own child");
     }
 
     /// The server's resident memory, bytes.

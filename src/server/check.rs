@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpListener};
 use super::auth::credentials::{Credentials, SAMPLE_USERS_WARNING};
 use super::cli::ServeOptions;
 use super::error::ServerError;
-use super::io::ServerSocket;
 use super::journal::Journal;
 use super::port_file;
+use super::socket::ServerSocket;
 
 /// What `--check` has found, one line each.
 #[derive(Debug, Default)]

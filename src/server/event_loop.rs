@@ -11,10 +11,10 @@ use super::auth::credentials::{SAMPLE_USERS_WARNING, VersionedCredentials};
 use super::auth::credentials_reload::{CredentialsReloader, ReloadError, ReloadStep};
 use super::auth::enrolment::Enrolment;
 use super::core::{Effects, ReceiveBuffer, Server};
-use super::io::{ServerSocket, Signals};
 use super::journal::{Journal, JournalError, JournalSeq};
+use super::signals::Signals;
+use super::socket::{BATCH_MAX, ReceiveBatch, ServerSocket};
 use super::status::{Figures, Monitor, Resource, respond};
-use crate::common::limits::DATAGRAM_MAX_BYTES;
 use crate::common::opaque::KeyStretching;
 
 const SOCKET: Token = Token(0);
@@ -24,9 +24,6 @@ pub(super) const WAKE: Token = Token(2);
 /// The first one of the status page.
 pub(super) const STATUS: Token = Token(3);
 
-/// Maximum of datagrams received in one iteration: about 0.1 ms, as the other parts of an iteration (see
-/// [`Server::run_deferred_work`]).
-const DATAGRAMS_PER_ITERATION: usize = 32;
 /// A wake-up this long after the deadline means that the process was suspended, not that its clients are gone.
 const SUSPENDED_MIN: Duration = Duration::from_millis(250);
 
@@ -60,7 +57,7 @@ impl EventLoop {
     /// Serves until SIGINT or SIGTERM; then everything queued is stored and acknowledged.
     pub fn run(mut self) -> Result<(), JournalError> {
         let mut events = Events::with_capacity(32);
-        let (mut buffer, mut iteration) = (ReceiveBuffer::MayHoldMore, now());
+        let (mut batch, mut buffer, mut iteration) = (ReceiveBatch::default(), ReceiveBuffer::MayHoldMore, now());
         while !self.signals.should_stop() {
             let deadline = self.server.poll_timeout();
             let wake_at = [deadline, self.monitor.next_deadline(iteration)].into_iter().flatten().min();
@@ -78,7 +75,7 @@ impl EventLoop {
                 self.server.handle_suspension(iteration);
             }
             if buffer == ReceiveBuffer::MayHoldMore || events.iter().any(|event| event.token() == SOCKET) {
-                buffer = self.receive(iteration);
+                buffer = self.receive(iteration, &mut batch);
             }
             self.poll_workers()?;
             // Before the deferred work: what can be answered at once must not wait for the requests of others.
@@ -112,16 +109,20 @@ impl EventLoop {
         }
     }
 
-    /// Hands datagrams to the core, at most [`DATAGRAMS_PER_ITERATION`].
-    fn receive(&mut self, now: Instant) -> ReceiveBuffer {
-        let mut datagram = [0; DATAGRAM_MAX_BYTES + 1];
-        for _ in 0..DATAGRAMS_PER_ITERATION {
-            match self.socket.udp.recv_from(&mut datagram) {
-                Ok((bytes, from)) => {
-                    self.server.handle_datagram(now, from, &mut datagram[..bytes], &mut self.effects);
-                }
+    /// Hands datagrams to the core, at most about twice [`BATCH_MAX`]: about 0.1 ms, as the other parts of an iteration
+    /// (see [`Server::run_deferred_work`]).
+    fn receive(&mut self, now: Instant, batch: &mut ReceiveBatch) -> ReceiveBuffer {
+        let Self { socket, server, effects, .. } = self;
+        let mut received = 0;
+        while received < BATCH_MAX {
+            let handle = |from, bytes: &mut [u8]| server.handle_datagram(now, from, bytes, effects);
+            match socket.receive(batch, handle) {
+                Ok(datagrams) => received += datagrams,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return ReceiveBuffer::Empty,
-                Err(error) => trace!("receiving failed: {error}"),
+                Err(error) => {
+                    received += 1;
+                    trace!("receiving failed: {error}");
+                }
             }
         }
         ReceiveBuffer::MayHoldMore
@@ -203,7 +204,7 @@ impl EventLoop {
             self.enrolment.iter().for_each(|enrolment| enrolment.prioritize(from, user.clone()));
         }
         let socket = &self.socket;
-        self.effects.flush(|to, bytes| socket.send(to, bytes));
+        self.effects.flush(|datagrams| socket.send(datagrams));
     }
 
     /// Tells the supervisor, the log and the clients of the status page how the server does.
@@ -248,7 +249,7 @@ impl EventLoop {
         while self.server.has_unacknowledged() {
             self.server.run_deferred_work(now, ReceiveBuffer::MayHoldMore, &mut self.effects);
         }
-        self.effects.flush(|to, bytes| socket.send(to, bytes));
+        self.effects.flush(|datagrams| socket.send(datagrams));
         Ok(())
     }
 }

@@ -9,11 +9,12 @@ pub(crate) mod event_loop;
 pub(crate) mod fair_queue;
 mod histogram;
 pub(crate) mod index;
-pub(crate) mod io;
 pub(crate) mod journal;
 pub(crate) mod logging;
 mod port_file;
 pub(crate) mod run;
+pub(crate) mod signals;
+pub(crate) mod socket;
 mod status;
 #[cfg(test)]
 pub(crate) mod test_support;

@@ -15,9 +15,9 @@ use crate::common::threads;
 use crate::server::ServerError;
 use crate::server::cli::{LogFormat, ServeOptions};
 use crate::server::core::Quotas;
-use crate::server::io::{Signals, Stopper};
 use crate::server::journal::Journal;
 use crate::server::run::prepare;
+use crate::server::signals::{Signals, Stopper};
 
 /// Shorter than those of the program, so that a test of a silent client does not take seconds.
 const HEARTBEAT: Duration = Duration::from_millis(200);

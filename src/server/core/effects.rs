@@ -39,11 +39,11 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// Passes every datagram to `send` and keeps the buffers for reuse.
-    pub fn flush(&mut self, mut send: impl FnMut(SocketAddr, &[u8])) {
+    /// Passes all datagrams to `send` and keeps the buffers for reuse.
+    pub fn flush(&mut self, send: impl FnOnce(&[Datagram])) {
+        send(&self.datagrams);
         for datagram in self.datagrams.drain(..) {
             self.sent.add(datagram.bytes.len());
-            send(datagram.to, &datagram.bytes);
             if self.spare.len() < SPARE_MAX {
                 self.spare.push(datagram.bytes);
             }

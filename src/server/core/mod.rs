@@ -41,9 +41,7 @@ use zeroize::Zeroizing;
 #[cfg(test)]
 pub use self::credentials::Plaintext;
 use self::cursors::CursorCodec;
-#[cfg(test)]
-pub use self::effects::Datagram;
-pub use self::effects::Effects;
+pub use self::effects::{Datagram, Effects};
 pub use self::loading::LoadedState;
 use self::mutations::Mutations;
 use self::pending_logins::{LoginId, PendingLogins};

@@ -1,57 +1,14 @@
-//! The event sources of the server: the UDP socket and the signals.
+//! The signals that the server handles.
 
 #[cfg(feature = "testkit")]
 use std::io::Write;
 use std::io::{self, Read};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use log::{debug, trace};
-use mio::net::{UdpSocket, UnixStream};
+use mio::net::UnixStream;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{flag, low_level::pipe};
-use socket2::{Domain, Protocol, Socket, Type};
-
-/// Requested socket buffers; the system may allow less.
-const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
-const SEND_BUFFER_BYTES: usize = 4 << 20;
-
-/// A bound, nonblocking socket. Datagrams that cannot be sent are dropped: the protocol repeats them.
-pub struct ServerSocket {
-    pub udp: UdpSocket,
-    is_v6: bool,
-}
-
-impl ServerSocket {
-    /// Binds `listen`. The unspecified IPv6 address receives IPv4 too, where the system supports both.
-    pub fn bind(listen: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
-        if listen.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-            socket.set_only_v6(false)?;
-        }
-        if let Err(error) = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES) {
-            debug!("the receive buffer keeps its size: {error}");
-        }
-        if let Err(error) = socket.set_send_buffer_size(SEND_BUFFER_BYTES) {
-            debug!("the send buffer keeps its size: {error}");
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&listen.into())?;
-        Ok(Self { udp: UdpSocket::from_std(socket.into()), is_v6: listen.is_ipv6() })
-    }
-
-    /// Sends one datagram, or drops it.
-    pub fn send(&self, to: SocketAddr, bytes: &[u8]) {
-        let target = match to {
-            SocketAddr::V4(v4) if self.is_v6 => SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into(),
-            _ => to,
-        };
-        if let Err(error) = self.udp.send_to(bytes, target) {
-            trace!("{to}: sending failed: {error}");
-        }
-    }
-}
 
 /// Flags set by the signal handlers, and a socket pair that wakes the event loop.
 pub struct Signals {
