@@ -71,7 +71,7 @@ echo hello >"$(fs_folder hans)/note.txt"
 fs_ask hans 'pub note.txt' 'File published successfully'
 fs_wait_line vader 'note.txt downloaded successfully'
 fs_wait_job vader "$download"
-returns 5 fs_wait_job vader "$download" # told once
+returns 5 fs_wait_job vader 99
 fs_cancel_job vader "$forlorn"
 returns 5 fs_cancel_job vader "$forlorn"
 fs_start_job vader 'get nothing'
