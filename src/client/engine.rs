@@ -13,11 +13,10 @@ use crate::client::download::{Download, Downloader};
 use crate::client::events::{EventKind, ListWatcher};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
-use crate::client::follow::Follows;
-use crate::client::jobs::Jobs;
+use crate::client::follow::Followed;
+use crate::client::jobs::{Jobs, JobsByKey};
 use crate::client::publications::OwnPublications;
 use crate::client::upload::{Listener, UploadService, slots_within};
-use crate::client::watch::WatchRegistry;
 use crate::common::crypto::Secret;
 use crate::common::escape::{display_path, escape_controls};
 use crate::common::handshake_keys::SessionParams;
@@ -127,9 +126,9 @@ pub struct ClientEngine {
     /// The user's own publications.
     pub publications: Arc<OwnPublications>,
     /// What is followed.
-    pub follows: Follows,
-    /// The folders that are watched.
-    pub watches: WatchRegistry,
+    pub follows: JobsByKey<Followed>,
+    /// The folders that are watched, relative to the shared folder, which is the empty path.
+    pub watches: JobsByKey<String>,
     /// They serve peers until they are dropped.
     pub _listeners: Vec<Listener>,
 }
@@ -169,8 +168,8 @@ impl ClientEngine {
             files,
             publications: Arc::clone(uploads.publications()),
             uploads,
-            follows: Follows::default(),
-            watches: WatchRegistry::default(),
+            follows: JobsByKey::default(),
+            watches: JobsByKey::default(),
             downloader: Arc::new(downloader),
             jobs: Arc::default(),
             _listeners: listeners,

@@ -1,21 +1,15 @@
-//! What `follow` does about a name: to whom it belongs, and whether it is fetched, removed or left alone. Which patterns
-//! are followed, by which job.
+//! What `follow` does about a name: to whom it belongs, and whether it is fetched, removed or left alone.
 //!
 //! A name belongs to the owner it was first fetched from: only that user's publication replaces the file, and only while the
 //! file is what was fetched.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
-
 use serde::{Deserialize, Serialize};
 
 use crate::client::files::Fetched;
-use crate::client::jobs::Job;
-use crate::common::sync::lock;
 use crate::common::types::{Content, ContentHash, UserName};
 
 /// What is followed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Followed {
     /// As typed.
@@ -33,31 +27,6 @@ impl Followed {
         let mirror = if self.mirror { " --mirror" } else { "" };
         let from = self.from.as_ref().map_or_else(String::new, |from| format!(" --from {from}"));
         format!("follow{mirror}{from} {}", self.pattern)
-    }
-}
-
-/// What a client follows, by pattern, and the job that does.
-#[derive(Debug, Default)]
-pub struct Follows(Mutex<BTreeMap<String, (Followed, Arc<Job>)>>);
-
-impl Follows {
-    /// This job follows it. Another that follows the same pattern ends.
-    pub fn add(&self, followed: Followed, job: &Arc<Job>) {
-        if let Some((_, replaced)) = lock(&self.0).insert(followed.pattern.clone(), (followed, Arc::clone(job))) {
-            replaced.cancel();
-        }
-    }
-
-    /// Ends what follows this pattern. Returns whether it was followed.
-    pub fn stop(&self, pattern: &str) -> bool {
-        lock(&self.0).remove(pattern).is_some_and(|(_, job)| job.cancel())
-    }
-
-    /// All, sorted by pattern.
-    pub fn all(&self) -> Vec<Followed> {
-        let mut follows = lock(&self.0);
-        follows.retain(|_, (_, job)| !job.has_ended());
-        follows.values().map(|(followed, _)| followed.clone()).collect()
     }
 }
 

@@ -177,6 +177,37 @@ impl Jobs {
     }
 }
 
+/// Jobs by what they are about.
+#[derive(Debug)]
+pub struct JobsByKey<K>(Mutex<BTreeMap<K, Arc<Job>>>);
+
+impl<K> Default for JobsByKey<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Ord + Clone> JobsByKey<K> {
+    /// This job is about the key. Those about the same end.
+    pub fn replace(&self, is_same: impl Fn(&K) -> bool, key: K, job: &Arc<Job>) {
+        self.stop(is_same);
+        lock(&self.0).insert(key, Arc::clone(job));
+    }
+
+    /// Cancels all that are about such keys. Returns those that went on.
+    pub fn stop(&self, is_meant: impl Fn(&K) -> bool) -> Vec<Arc<Job>> {
+        let stopped = lock(&self.0).extract_if(.., |key, _| is_meant(key)).collect::<Vec<_>>();
+        stopped.into_iter().map(|(_, job)| job).filter(|job| job.cancel()).collect()
+    }
+
+    /// What goes on is about these, sorted.
+    pub fn keys(&self) -> Vec<K> {
+        let mut jobs = lock(&self.0);
+        jobs.retain(|_, job| !job.has_ended());
+        jobs.keys().cloned().collect()
+    }
+}
+
 impl Job {
     /// Asks it to end, which may take a moment. Returns whether it went on.
     pub fn cancel(&self) -> bool {
@@ -341,5 +372,19 @@ mod tests {
         jobs.find(second).unwrap().is_told.store(true, SeqCst);
         begin(&jobs, JobKind::Job).end(ExitCode::Success);
         assert!(jobs.find(first).is_some() && jobs.find(second).is_none(), "one that was told goes first");
+    }
+
+    #[test]
+    fn a_job_replaces_the_one_that_is_about_the_same() {
+        let (jobs, by_key) = (Arc::<Jobs>::default(), JobsByKey::<(u8, u8)>::default());
+        let [first, second, third] = [(); 3].map(|()| begin(&jobs, JobKind::Follow));
+        by_key.replace(|other| other.0 == 1, (1, 1), first.job());
+        by_key.replace(|other| other.0 == 1, (1, 2), second.job());
+        by_key.replace(|other| other.0 == 2, (2, 2), third.job());
+        assert!(is_cancelled(&first.cancelled()) && !is_cancelled(&second.cancelled()));
+        assert_eq!(by_key.keys(), [(1, 2), (2, 2)]);
+        third.end(ExitCode::Success);
+        assert_eq!(by_key.stop(|key| key.1 == 2).len(), 1, "the other has ended");
+        assert!(is_cancelled(&second.cancelled()) && by_key.keys().is_empty());
     }
 }

@@ -1,9 +1,9 @@
 //! `follow` and `unfollow` between real programs.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::test_support::{TIMEOUT, TestEnv};
+use crate::test_support::{Running, TIMEOUT, TestEnv, seeded_bytes};
 
 /// Waits until a condition on files holds, which no program reports.
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
@@ -147,4 +147,60 @@ fn a_content_that_another_user_publishes_already_is_fetched_when_the_followed_us
     let yoda = env.client("yoda").file("a", "same").user();
     let _yoda = yoda.stay(&["pub a"], &["File published successfully"]);
     hans.expect_lines(&["a downloaded successfully"]);
+}
+
+/// A client that publishes one file, and the path of that.
+fn publisher(env: &TestEnv, user: &str, file: &str, content: &str) -> (Running, PathBuf) {
+    let client = env.client(user).file(file, content).user().args(["-q", "--stay"]);
+    let path = client.dir().join(file);
+    let mut client = client.spawn();
+    client.run_command(&format!("pub {file}"), &["File published successfully"]);
+    (client, path)
+}
+
+#[test]
+fn a_mirror_of_one_user_removes_what_that_user_withdraws_though_others_publish_it() {
+    let env = TestEnv::new();
+    let (mut vader, _) = publisher(&env, "vader", "a", "same");
+    let _yoda = publisher(&env, "yoda", "a", "same");
+    let hans = env.client("hans").user().args(["-q", "--stay"]);
+    let dir = hans.dir().to_owned();
+    let mut hans = hans.spawn();
+    hans.run_command("follow --mirror --from vader *", &["a downloaded successfully"]);
+    vader.run_command("unp a", &["File unpublished successfully"]);
+    wait_until("the copy goes", || !dir.join("a").exists());
+}
+
+#[test]
+fn a_pattern_is_followed_from_each_user_by_itself() {
+    let env = TestEnv::new();
+    let _vader = publisher(&env, "vader", "v", "v");
+    let (mut yoda, y) = publisher(&env, "yoda", "y", "y");
+    let mut hans = env.client("hans").user().args(["-q", "--stay"]).spawn();
+    hans.run_command("follow --from yoda *", &["y downloaded successfully"]);
+    hans.run_command("follow --from vader *", &["v downloaded successfully"]);
+    hans.run_command("follow", &["2 patterns followed:", "follow --from vader *", "follow --from yoda *"]);
+    fs::write(&y, "new").unwrap();
+    yoda.run_command("pub y", &["File published successfully"]);
+    hans.expect_lines(&["y downloaded successfully"]);
+    hans.run_command("follow --mirror --from yoda *", &[]);
+    hans.run_command("follow", &["2 patterns followed:", "follow --from vader *", "follow --mirror --from yoda *"]);
+    hans.send("unfollow *");
+    hans.run_command("follow", &["Nothing followed"]);
+}
+
+#[test]
+fn a_slow_owner_holds_up_no_other() {
+    let env = TestEnv::new();
+    // It takes longer than this test.
+    let vader = env.client("vader").file("v", seeded_bytes(1, 100 << 20)).user().args(["--limit-rate", "100K"]);
+    let _vader = vader.stay(&["pub v"], &["File published successfully"]);
+    let (mut yoda, y) = publisher(&env, "yoda", "y", "y");
+    let mut hans = env.client("hans").user().args(["-q", "--stay"]).spawn();
+    hans.run_command("follow [vy]", &["y downloaded successfully"]);
+    for round in 0..3 {
+        fs::write(&y, format!("{round}")).unwrap();
+        yoda.run_command("pub y", &["File published successfully"]);
+        hans.expect_lines(&["y downloaded successfully"]);
+    }
 }

@@ -1,6 +1,6 @@
 //! A list that a client watches: it asks when the session says so, and keeps what it learns.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use fileshare::internals::client::events::{ListDifference, ListEntry, difference, merge};
@@ -10,7 +10,7 @@ use fileshare::internals::common::message::{AvailableContent, Cursor, NameQuery,
 pub struct SimulatedList {
     pub id: WaitId,
     pub list: WatchedList,
-    pub known: BTreeSet<ListEntry>,
+    pub known: BTreeMap<ListEntry, u32>,
     /// All entries that were ever new, and all that were ever gone.
     pub learned: Vec<ListEntry>,
     pub gone: Vec<ListEntry>,
@@ -24,12 +24,16 @@ struct Listing {
     is_complete: bool,
     /// The number of sessions begun before it.
     sessions: usize,
-    entries: BTreeSet<ListEntry>,
+    entries: BTreeMap<ListEntry, u32>,
 }
 
 impl SimulatedList {
+    pub fn entries(&self) -> BTreeSet<ListEntry> {
+        self.known.keys().cloned().collect()
+    }
+
     pub fn new(id: WaitId, list: WatchedList) -> Self {
-        let (known, learned, gone) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let (known, learned, gone) = (BTreeMap::new(), Vec::new(), Vec::new());
         Self { id, list, known, learned, gone, listing: None, again: None }
     }
 
@@ -43,7 +47,7 @@ impl SimulatedList {
 
     /// The user has logged out: what is there is new again at the next login.
     pub fn forget(&mut self) {
-        (self.known, self.listing, self.again) = (BTreeSet::new(), None, None);
+        (self.known, self.listing, self.again) = (BTreeMap::new(), None, None);
     }
 
     pub fn is_listing(&self, handle: RequestHandle) -> bool {
@@ -55,7 +59,7 @@ impl SimulatedList {
         let Some(mut listing) = self.listing.take() else { return };
         let next = match response {
             Response::Peers { peers, next } => {
-                listing.entries.extend(peers.into_iter().map(|peer| ListEntry::Peer(peer.user)));
+                listing.entries.extend(peers.into_iter().map(|peer| (ListEntry::Peer(peer.user), 0)));
                 next
             }
             Response::Contents { entries, next } => {
@@ -63,10 +67,8 @@ impl SimulatedList {
                     WatchedList::Peers => false,
                     WatchedList::Files(pattern) => pattern.matches(&entry.name),
                 });
-                let entries = matching.map(|AvailableContent { name, content, .. }| ListEntry::File {
-                    name,
-                    hash: content.hash,
-                    size: content.size,
+                let entries = matching.map(|AvailableContent { name, content, sources, .. }| {
+                    (ListEntry::File { name, hash: content.hash, size: content.size }, sources)
                 });
                 listing.entries.extend(entries);
                 next
@@ -94,7 +96,7 @@ impl SimulatedList {
 
     fn start(&mut self, now: Instant, is_complete: bool, session: &mut Session, sessions: usize) {
         let handle = session.request(now, self.request(None));
-        self.listing = Some(Listing { handle, is_complete, sessions, entries: BTreeSet::new() });
+        self.listing = Some(Listing { handle, is_complete, sessions, entries: BTreeMap::new() });
     }
 
     fn request(&self, cursor: Option<Cursor>) -> Request {

@@ -1,34 +1,31 @@
 //! `follow` and `unfollow`: fetches in the background what matches, whenever it changes.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, never, select};
 
 use super::background::BackgroundContext;
 use super::events::to_pattern;
-use super::get::report_notes;
+use super::follow_fetches::{Contents, FollowFetches, clock};
 use super::{CommandContext, Verb};
 use crate::client::cancel::{Cancelled, is_cancelled};
 use crate::client::control::{RequestError, WatchedList};
-use crate::client::download::{DownloadOptions, DownloadOutcome, DownloadReport, OnExists, SaveAs, SourceDiscovery};
+use crate::client::download::SourceDiscovery;
 use crate::client::events::{ListEntry, ListReader};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::{FileKind, PathArg, Pattern, ShareError};
 use crate::client::follow::{FollowAction, FollowOffer, Followed, LocalFile, decide};
 use crate::client::jobs::JobKind;
-use crate::client::ui::message::{CommandResult, FollowResult, GetResult, ItemFailure, True, UnfollowResult};
+use crate::client::ui::message::{CommandResult, FollowResult, ItemFailure, True, UnfollowResult};
 use crate::common::threads;
 use crate::common::types::{Content, ContentHash, ContentRef, FileName, NamedContent, UserName};
 
-/// What could not be fetched is tried again after this time, and then after twice the time before.
+/// What could not be done is tried again after this time, and then after twice the time before.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// The first failures may be those of a file that has just changed and is published again.
-const FAILURES_UNTIL_NOTE: u32 = 3;
 
 /// How `follow` treats what matches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,7 +60,7 @@ pub fn start(context: &CommandContext, arguments: &[PathArg], options: &FollowOp
         }
     }
     let result = match arguments {
-        [] => FollowResult::Listed { ok: True, follows: context.follows.all() },
+        [] => FollowResult::Listed { ok: True, follows: context.follows.keys() },
         _ => FollowResult::Started { ok: True, started },
     };
     context.output.result(CommandResult::Follow(result));
@@ -93,7 +90,7 @@ fn start_one(
         lists,
         settled: BTreeMap::new(),
         noted: BTreeSet::new(),
-        failed: BTreeMap::new(),
+        fetches: FollowFetches::new(wake),
         retry: RETRY,
     };
     follow.lists[0].follow();
@@ -102,7 +99,8 @@ fn start_one(
         job.end(ExitCode::Success);
     };
     threads::spawn("follow", run).map_err(|error: io::Error| (error.to_string(), ExitCode::Internal))?;
-    context.follows.add(followed.clone(), &shown);
+    let is_same = |other: &Followed| (&other.pattern, &other.from) == (&followed.pattern, &followed.from);
+    context.follows.replace(is_same, followed.clone(), &shown);
     Ok(followed)
 }
 
@@ -110,7 +108,7 @@ fn start_one(
 pub fn stop(context: &CommandContext, arguments: &[PathArg]) -> ExitCode {
     let (mut unfollowed, mut failed) = (Vec::new(), Vec::new());
     for PathArg { text, .. } in arguments {
-        if context.follows.stop(text) {
+        if !context.follows.stop(|followed| followed.pattern == *text).is_empty() {
             unfollowed.push(text.clone());
         } else {
             let error = format!("{text}: is not followed");
@@ -122,9 +120,6 @@ pub fn stop(context: &CommandContext, arguments: &[PathArg]) -> ExitCode {
     code
 }
 
-/// The contents of a name in a list.
-type Contents = BTreeSet<(ContentHash, u64)>;
-
 /// One pattern that is followed.
 struct Follow {
     pattern: Pattern,
@@ -135,14 +130,18 @@ struct Follow {
     settled: BTreeMap<FileName, Contents>,
     /// Files of the user that were left alone, with a note.
     noted: BTreeSet<FileName>,
-    /// How often names could not be fetched.
-    failed: BTreeMap<FileName, u32>,
+    fetches: FollowFetches,
     retry: Duration,
 }
 
 impl Follow {
     /// Until it is cancelled, or the user has logged out.
     fn run(mut self, background: &BackgroundContext, woken: &Receiver<()>, cancelled: &Cancelled) {
+        self.run_steps(background, woken, cancelled);
+        self.fetches.join();
+    }
+
+    fn run_steps(&mut self, background: &BackgroundContext, woken: &Receiver<()>, cancelled: &Cancelled) {
         let Some(user) = background.upgrade().and_then(|context| context.session.user()) else { return };
         let mut timeout = never();
         loop {
@@ -164,18 +163,26 @@ impl Follow {
                 log::debug!("follow: {error}");
                 false
             });
-            timeout = if is_done { never() } else { crossbeam_channel::after(self.retry) };
+            let now = clock();
+            let retry = (!is_done).then_some(now + self.retry);
+            let due = retry.into_iter().chain(self.fetches.retry_at(now)).min();
+            timeout = due.map_or_else(never, crossbeam_channel::at);
             self.retry = if is_done { RETRY } else { (self.retry * 2).min(RETRY_MAX) };
         }
     }
 
     /// Compares what is published with what is here, and does what follows. Returns whether nothing is left to do.
     fn step(&mut self, context: &CommandContext, cancelled: &Cancelled) -> Result<bool, RequestError> {
+        let now = clock();
+        for (name, contents) in self.fetches.take_ended(context, now) {
+            self.noted.remove(&name);
+            self.settled.insert(name, contents);
+        }
         let snapshot = self.lists[0].snapshot();
         let mut published: BTreeMap<FileName, Contents> = BTreeMap::new();
-        for entry in &snapshot.entries {
+        for (entry, sources) in &snapshot.entries {
             if let ListEntry::File { name, hash, size } = entry {
-                published.entry(name.clone()).or_default().insert((*hash, *size));
+                published.entry(name.clone()).or_default().insert((*hash, *size, *sources));
             }
         }
         let fetched = context.files.fetched();
@@ -190,11 +197,13 @@ impl Follow {
             fetched.candidates(name).iter().any(|fetched| Some(&fetched.hash) == local.hash())
         });
         self.settled.retain(|name, _| published.contains_key(name));
-        let changed: Vec<(FileName, Contents)> =
-            published.into_iter().filter(|(name, contents)| self.settled.get(name) != Some(contents)).collect();
+        self.fetches.retain(|name| published.contains_key(name));
+        let mut changed: Vec<(FileName, Contents)> = published.into_iter().collect();
+        changed.retain(|(name, contents)| self.settled.get(name) != Some(contents));
+        changed.retain(|(name, contents)| !self.fetches.is_waiting(name, contents, now));
         let offers = offers_of(context, &changed)?;
         let mut orphans: BTreeMap<UserName, Vec<FileName>> = BTreeMap::new();
-        let mut wanted: BTreeMap<UserName, Vec<NamedContent>> = BTreeMap::new();
+        let mut wanted: BTreeMap<UserName, Vec<(NamedContent, Contents)>> = BTreeMap::new();
         let mut is_done = true;
         for ((name, contents), offers) in changed.iter().zip(offers) {
             let Some(local) = local_file(context, name) else {
@@ -204,7 +213,10 @@ impl Follow {
             let recorded = fetched.get(name, local.hash());
             match decide(recorded.as_ref(), self.from.as_ref(), local, &offers) {
                 FollowAction::Nothing => drop(self.settled.insert(name.clone(), contents.clone())),
-                // Its owner may publish a content that another user publishes already: the list stays as it is then.
+                // The list may have changed since, and be the same again.
+                FollowAction::NotOffered if has_sources(contents, &offers) => {
+                    self.settled.insert(name.clone(), contents.clone());
+                }
                 FollowAction::NotOffered => {}
                 FollowAction::Orphan(owner) => {
                     orphans.entry(owner).or_default().push(name.clone());
@@ -216,17 +228,17 @@ impl Follow {
                     }
                 }
                 FollowAction::Fetch { content, owner } => {
-                    wanted.entry(owner).or_default().push(NamedContent { name: name.clone(), content });
+                    let item = NamedContent { name: name.clone(), content };
+                    wanted.entry(owner).or_default().push((item, contents.clone()));
                 }
             }
         }
-        let contents: BTreeMap<&FileName, &Contents> =
-            changed.iter().map(|(name, contents)| (name, contents)).collect();
         for (owner, mut items) in wanted {
-            is_done &= complete(context, &mut items)?;
-            for name in fetch(context, owner, &items, cancelled, &mut self.failed, &mut is_done) {
-                self.settled.insert(name.clone(), contents[&name].clone());
-                self.noted.remove(&name);
+            // The end of another download wakes this.
+            if self.fetches.may_start(&owner) {
+                is_done &= complete(context, &mut items)?;
+                let started = self.fetches.start(context, &owner, items, cancelled);
+                is_done &= started.inspect_err(|error| log::debug!("cannot fetch from {owner}: {error}")).is_ok();
             }
         }
         if self.mirror {
@@ -240,7 +252,7 @@ impl Follow {
 /// Who publishes which contents of these names; the contents that most publish come first.
 fn offers_of(context: &CommandContext, names: &[(FileName, Contents)]) -> Result<Vec<Vec<FollowOffer>>, RequestError> {
     let refs = names.iter().flat_map(|(name, contents)| {
-        contents.iter().map(|(hash, size)| ContentRef { name: name.clone(), hash: *hash, size: *size })
+        contents.iter().map(|(hash, size, _)| ContentRef { name: name.clone(), hash: *hash, size: *size })
     });
     let refs: Vec<ContentRef> = refs.collect();
     let mut owners = vec![Vec::new(); refs.len()];
@@ -249,7 +261,7 @@ fn offers_of(context: &CommandContext, names: &[(FileName, Contents)]) -> Result
     }
     let mut owners = owners.into_iter();
     let offers = names.iter().map(|(_, contents)| {
-        let offer = |(hash, size): &(ContentHash, u64)| FollowOffer {
+        let offer = |(hash, size, _): &(ContentHash, u64, u32)| FollowOffer {
             content: Content { hash: *hash, size: *size, mtime_ms: 0 },
             owners: owners.next().unwrap_or_default(),
         };
@@ -260,11 +272,17 @@ fn offers_of(context: &CommandContext, names: &[(FileName, Contents)]) -> Result
     Ok(offers.collect())
 }
 
+/// Whether the offers have as many users as the list.
+fn has_sources(contents: &Contents, offers: &[FollowOffer]) -> bool {
+    let listed: usize = contents.iter().map(|(.., sources)| *sources as usize).sum();
+    listed == offers.iter().map(|offer| offer.owners.len()).sum::<usize>()
+}
+
 /// Adds the times of modification. What is not published any more is dropped. Returns whether nothing is.
-fn complete(context: &CommandContext, items: &mut Vec<NamedContent>) -> Result<bool, RequestError> {
-    let names: Vec<FileName> = items.iter().map(|item| item.name.clone()).collect();
+fn complete(context: &CommandContext, items: &mut Vec<(NamedContent, Contents)>) -> Result<bool, RequestError> {
+    let names: Vec<FileName> = items.iter().map(|(item, _)| item.name.clone()).collect();
     let mut published = context.server.resolve_many(&names)?.into_iter();
-    items.retain_mut(|NamedContent { content, .. }| {
+    items.retain_mut(|(NamedContent { content, .. }, _)| {
         let contents = published.next().unwrap_or_default();
         let is_same = |other: &Content| (other.hash, other.size) == (content.hash, content.size);
         let same = contents.iter().map(|entry| entry.content).find(is_same);
@@ -284,66 +302,6 @@ fn local_file(context: &CommandContext, name: &FileName) -> Option<LocalFile> {
         }
         _ => Some(LocalFile::Other),
     }
-}
-
-/// Fetches what belongs to a user. Returns what is here then.
-fn fetch(
-    context: &CommandContext,
-    owner: UserName,
-    items: &[NamedContent],
-    cancelled: &Cancelled,
-    failed: &mut BTreeMap<FileName, u32>,
-    is_done: &mut bool,
-) -> Vec<FileName> {
-    let options =
-        DownloadOptions { on_exists: OnExists::Overwrite, retry_for: Duration::ZERO, save_as: SaveAs::Followed(owner) };
-    let (started, sources) = (clock(), RefCell::new(vec![BTreeSet::new(); items.len()]));
-    let outcomes = RefCell::new(Vec::new());
-    context.downloader.fetch(items, &options, cancelled, &|report| {
-        if !matches!(report, DownloadReport::SourceDropped { .. }) {
-            report_notes(context, items, &report);
-        }
-        match report {
-            DownloadReport::Delivered(index, user) => drop(sources.borrow_mut()[index].insert(user.to_string())),
-            DownloadReport::Finished(index, DownloadOutcome::Saved { name }) => {
-                let NamedContent { content, .. } = &items[index];
-                context.output.result(CommandResult::Get(GetResult::Saved {
-                    ok: True,
-                    name: name.to_string(),
-                    saved: name.to_string(),
-                    bytes: content.size,
-                    hash: content.hash.to_hex(),
-                    sources: sources.borrow()[index].iter().cloned().collect(),
-                    resumed_bytes: 0,
-                    elapsed_ms: clock().saturating_duration_since(started).as_millis() as u64,
-                }));
-                outcomes.borrow_mut().push((index, Ok(())));
-            }
-            DownloadReport::Finished(index, DownloadOutcome::Failed(error)) => {
-                outcomes.borrow_mut().push((index, Err(error)));
-            }
-            _ => {}
-        }
-    });
-    let mut fetched = Vec::new();
-    for (index, outcome) in outcomes.into_inner() {
-        let name = &items[index].name;
-        match outcome {
-            Ok(()) => {
-                failed.remove(name);
-                fetched.push(name.clone());
-            }
-            Err(error) => {
-                *is_done = false;
-                let failures = failed.entry(name.clone()).or_default();
-                *failures += 1;
-                if *failures == FAILURES_UNTIL_NOTE {
-                    context.output.error(format!("{name}: {error}"));
-                }
-            }
-        }
-    }
-    fetched
 }
 
 /// Removes copies whose owners are active and do not publish them any more, if that is certain: only in the session
@@ -376,9 +334,4 @@ fn remove_orphans(
         }
     }
     Ok(is_done)
-}
-
-#[expect(clippy::disallowed_methods, reason = "elapsed times are for the user alone")]
-fn clock() -> Instant {
-    Instant::now()
 }

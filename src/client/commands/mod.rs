@@ -9,6 +9,7 @@ pub mod cat;
 mod content_pipes;
 pub mod events;
 pub mod follow;
+mod follow_fetches;
 pub mod get;
 mod get_select;
 pub mod jobs;

@@ -21,14 +21,13 @@ use crate::client::engine::ClientEngine;
 use crate::client::events::ListWatcher;
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
-use crate::client::follow::Follows;
+use crate::client::jobs::JobsByKey;
 use crate::client::shell::{self, command};
 use crate::client::ui::console::test_support::Sink;
 use crate::client::ui::console::{Console, OutputOptions};
 use crate::client::ui::output::Output;
 use crate::client::ui::password::{PasswordError, PasswordSource};
 use crate::client::upload::UploadService;
-use crate::client::watch::WatchRegistry;
 use crate::common::message::{
     ActivePeer, AudienceRef, AvailableContent, NameQuery, OwnPublication, Request, ResolvePurpose, Response,
 };
@@ -359,8 +358,8 @@ impl TestClient {
             files,
             publications: uploads.publications().clone(),
             uploads,
-            follows: Follows::default(),
-            watches: WatchRegistry::default(),
+            follows: JobsByKey::default(),
+            watches: JobsByKey::default(),
             downloader: Arc::new(server.clone()),
             jobs: Arc::default(),
             _listeners: Vec::new(),

@@ -17,7 +17,7 @@ use crate::client::exit_code::ExitCode;
 use crate::client::files::{PathArg, ShareError};
 use crate::client::jobs::JobKind;
 use crate::client::ui::message::{CommandResult, ItemFailure};
-use crate::client::watch::{Notification, Notifier, WatchCore, WatchedFolder};
+use crate::client::watch::{Notification, Notifier, WatchCore, WatchedFolder, is_beneath};
 use crate::common::sync::lock;
 use crate::common::threads;
 use crate::common::types::{Audience, FileName, UserName};
@@ -37,7 +37,7 @@ pub fn start(context: &CommandContext, to: Vec<UserName>, argument: &PathArg) ->
     let line = to.iter().fold("pub --watch".to_owned(), |line, user| format!("{line} --to {user}"));
     let line = format!("{line} {}", argument.text);
     let audience = if to.is_empty() { Audience::Everyone } else { Audience::only(to) };
-    if let Some(other) = context.watches.overlapping(path) {
+    if let Some(other) = context.watches.keys().into_iter().find(|other| overlaps(path, other)) {
         let why = format!("{}: {} is watched; 'unp --watch' ends that", shown(path), shown(&other));
         return refuse(why, ExitCode::Usage);
     }
@@ -77,7 +77,7 @@ pub fn start(context: &CommandContext, to: Vec<UserName>, argument: &PathArg) ->
                         watch.run(&background, &woken, &job.cancelled());
                         job.end(ExitCode::Success);
                     })?;
-                    context.watches.add(path, &shown);
+                    context.watches.replace(|other| other == path, path.to_owned(), &shown);
                     Ok(())
                 });
             match started {
@@ -101,7 +101,7 @@ pub fn start(context: &CommandContext, to: Vec<UserName>, argument: &PathArg) ->
 pub fn stop(context: &CommandContext, argument: &PathArg) -> ExitCode {
     let path = folder_path(&argument.text);
     let mut failures = Vec::new();
-    if let Some(job) = context.watches.stop(path) {
+    if let [job] = &*context.watches.stop(|other| other == path) {
         job.wait(Some(CANCEL_TIMEOUT), &context.state.cancelled());
         context.output.info(format!("{}: no longer watched; what is published stays", shown(path)));
     } else {
@@ -119,6 +119,11 @@ fn folder_path(text: &str) -> &str {
         "." => "",
         path => path,
     }
+}
+
+/// Whether one of these folders is in the other.
+fn overlaps(path: &str, other: &str) -> bool {
+    path != other && (is_beneath(path, other) || is_beneath(other, path))
 }
 
 fn shown(path: &str) -> &str {

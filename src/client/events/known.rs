@@ -1,6 +1,6 @@
 //! What a client knows of a list that it asks for again and again, and what has changed in it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::common::types::{ContentHash, FileName, UserName};
 
@@ -11,6 +11,9 @@ pub enum ListEntry {
     File { name: FileName, hash: ContentHash, size: u64 },
 }
 
+/// The entries of a list, with the number of users who publish a file's content.
+pub type ListEntries = BTreeMap<ListEntry, u32>;
+
 /// What has changed, sorted.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ListDifference<'a> {
@@ -19,20 +22,25 @@ pub struct ListDifference<'a> {
 }
 
 /// What is known after the list has arrived. Entries that it lacks have gone only if it `is_complete`.
-pub fn merge(known: &BTreeSet<ListEntry>, list: BTreeSet<ListEntry>, is_complete: bool) -> BTreeSet<ListEntry> {
-    if is_complete { list } else { known | &list }
+pub fn merge(known: &ListEntries, list: ListEntries, is_complete: bool) -> ListEntries {
+    if is_complete { list } else { known.clone().into_iter().chain(list).collect() }
 }
 
-pub fn difference<'a>(before: &'a BTreeSet<ListEntry>, after: &'a BTreeSet<ListEntry>) -> ListDifference<'a> {
-    ListDifference { new: after.difference(before).collect(), gone: before.difference(after).collect() }
+/// Nothing has changed where only the number of users has.
+pub fn difference<'a>(before: &'a ListEntries, after: &'a ListEntries) -> ListDifference<'a> {
+    let lacked_by = |list: &'a ListEntries| move |entry: &&ListEntry| !list.contains_key(entry);
+    ListDifference {
+        new: after.keys().filter(lacked_by(before)).collect(),
+        gone: before.keys().filter(lacked_by(after)).collect(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn peers(names: &[&str]) -> BTreeSet<ListEntry> {
-        names.iter().map(|name| ListEntry::Peer(UserName::parse(name).unwrap())).collect()
+    fn peers(names: &[&str]) -> ListEntries {
+        names.iter().map(|name| (ListEntry::Peer(UserName::parse(name).unwrap()), 0)).collect()
     }
 
     #[test]
@@ -42,6 +50,9 @@ mod tests {
         assert_eq!(merge(&known, peers(&["b", "c"]), true), peers(&["b", "c"]));
         let (before, after) = (peers(&["a", "b"]), peers(&["b", "c"]));
         let ListDifference { new, gone } = difference(&before, &after);
-        assert!(new.into_iter().eq(&peers(&["c"])) && gone.into_iter().eq(&peers(&["a"])));
+        assert!(new.into_iter().eq(peers(&["c"]).keys()) && gone.into_iter().eq(peers(&["a"]).keys()));
+        let one_more = before.keys().map(|entry| (entry.clone(), 1)).collect();
+        assert_eq!(difference(&before, &one_more), difference(&before, &before));
+        assert_eq!(merge(&before, one_more.clone(), false), one_more);
     }
 }

@@ -1,16 +1,16 @@
 //! Keeps what is known of lists up to date, each once for all its readers: asks the server again whenever the session
 //! reports a change.
 //!
-//! One thread asks. It spends at most a quarter of its time on it, so that long lists that change all the time load
-//! neither server nor client.
+//! One thread asks. Of each list it is at most a quarter of the time busy with it, so that long lists that change all the
+//! time load neither server nor client.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::known::{ListEntry, merge};
+use super::known::{ListEntries, ListEntry, merge};
 use crate::client::control::{ListSignal, RequestError, ServerApi, SessionControl, WaitId, WatchedList};
 use crate::client::files::is_excluded;
 use crate::common::glob::Pattern;
@@ -61,7 +61,7 @@ pub struct ListSnapshot {
     pub login: u64,
     /// The number of sessions that had begun, if what the list lacks has gone.
     pub complete_in: Option<u64>,
-    pub entries: BTreeSet<ListEntry>,
+    pub entries: ListEntries,
 }
 
 /// The lists to ask for, by key.
@@ -148,7 +148,7 @@ impl ListWatcher {
         let is_complete = signal.is_complete && self.session.sessions() == signal.session;
         let mut lists = lock(&self.lists);
         let Some(shared) = lists.by_key.get_mut(&key) else { return false };
-        let nothing = BTreeSet::new();
+        let nothing = ListEntries::new();
         let known = if shared.snapshot.login == signal.login { &shared.snapshot.entries } else { &nothing };
         let complete_in = is_complete.then_some(signal.session);
         let snapshot = ListSnapshot { login: signal.login, complete_in, entries: merge(known, entries, is_complete) };
@@ -163,10 +163,10 @@ impl ListWatcher {
         false
     }
 
-    fn fetch(&self, list: &WatchedList) -> Result<BTreeSet<ListEntry>, RequestError> {
+    fn fetch(&self, list: &WatchedList) -> Result<ListEntries, RequestError> {
         let pattern = match list {
             WatchedList::Peers => {
-                return Ok(self.server.peers()?.into_iter().map(|peer| ListEntry::Peer(peer.user)).collect());
+                return Ok(self.server.peers()?.into_iter().map(|peer| (ListEntry::Peer(peer.user), 0)).collect());
             }
             WatchedList::Files(pattern) => pattern,
         };
@@ -175,8 +175,9 @@ impl ListWatcher {
         let is_named = !pattern.has_glob() && !pattern.is_folder();
         let matching = found.into_iter().filter(|entry| pattern.matches(&entry.name));
         let shown = matching.filter(|entry| is_named || !is_private(&entry.name));
-        let entry =
-            |AvailableContent { name, content, .. }| ListEntry::File { name, hash: content.hash, size: content.size };
+        let entry = |AvailableContent { name, content, sources, .. }| {
+            (ListEntry::File { name, hash: content.hash, size: content.size }, sources)
+        };
         Ok(shown.map(entry).collect())
     }
 }
@@ -248,21 +249,32 @@ impl ListSignals {
 /// Asks for lists until there is nothing left that could change.
 #[expect(clippy::disallowed_methods, reason = "a driver: it measures how long lists take, and pauses after them")]
 fn run(watcher: &Weak<ListWatcher>, pending: &PendingLists, woken: &Receiver<()>) {
-    let mut must_repeat = false;
-    while must_repeat || woken.recv().is_ok() {
-        must_repeat = false;
-        // A statement of its own, which ends the lock: the control thread takes it, and so does a failure below.
-        let due = std::mem::take(&mut *lock(pending));
-        for (key, signal) in due {
-            let Some(watcher) = watcher.upgrade() else { return };
-            let began = Instant::now();
-            let has_failed = watcher.refresh(key, signal);
-            drop(watcher);
-            if has_failed {
-                lock(pending).entry(key).or_insert(signal);
-                must_repeat = true;
+    // When a list may be asked for again; the others may be at any time.
+    let mut pauses: BTreeMap<u64, Instant> = BTreeMap::new();
+    loop {
+        let now = Instant::now();
+        pauses.retain(|_, until| *until > now);
+        // Statements of their own, which end the lock: the control thread takes it, and so does a failure below.
+        let paused_until = lock(pending).keys().filter_map(|key| pauses.get(key)).min().copied();
+        let ready = lock(pending).extract_if(.., |key, _| !pauses.contains_key(key)).next();
+        let Some((key, signal)) = ready else {
+            let is_woken = match paused_until {
+                None => woken.recv().is_ok(),
+                Some(until) => woken.recv_deadline(until) != Err(RecvTimeoutError::Disconnected),
+            };
+            if is_woken {
+                continue;
             }
-            std::thread::sleep(if has_failed { RETRY } else { (began.elapsed() * PAUSE_FACTOR).min(PAUSE_MAX) });
+            return;
+        };
+        let Some(watcher) = watcher.upgrade() else { return };
+        let began = Instant::now();
+        let has_failed = watcher.refresh(key, signal);
+        drop(watcher);
+        if has_failed {
+            lock(pending).entry(key).or_insert(signal);
         }
+        let pause = if has_failed { RETRY } else { (began.elapsed() * PAUSE_FACTOR).min(PAUSE_MAX) };
+        pauses.insert(key, Instant::now() + pause);
     }
 }

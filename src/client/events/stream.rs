@@ -1,13 +1,13 @@
 //! One reader of events: those of the client as they happen, and the differences of the lists that it has chosen.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded, select};
 
 use super::bus::{BusReader, EventBus, TimedEvent};
 use super::kind::{EventContent, EventKind};
-use super::known::{ListDifference, ListEntry, difference};
+use super::known::{ListDifference, ListEntries, ListEntry, difference};
 use super::lists::{FollowedLists, ListReader, ListSnapshot, ListWatcher};
 use crate::client::control::{RequestError, WatchedList};
 use crate::common::glob::Pattern;
@@ -83,7 +83,7 @@ impl EventStream {
     fn compare_lists(&mut self) {
         let followed = self.followed.snapshots();
         let now = self.combined(&followed);
-        let nothing = BTreeSet::new();
+        let nothing = ListEntries::new();
         let before = if self.seen.login == now.login { &self.seen.entries } else { &nothing };
         let ListDifference { new, gone } = difference(before, &now.entries);
         let gone = gone.into_iter().filter_map(|entry| match entry {
@@ -92,7 +92,7 @@ impl EventStream {
             ListEntry::File { name, .. } if !matches_any(name, &self.patterns, &followed) => None,
             // Once for all contents of the name.
             ListEntry::File { name, hash, size } => {
-                let first = before.range(first_of(name)..).next();
+                let first = before.range(first_of(name)..).next().map(|(entry, _)| entry);
                 let is_first = first == Some(&ListEntry::File { name: name.clone(), hash: *hash, size: *size });
                 (is_first && !has_name(&now.entries, name)).then(|| EventKind::FileGone { name: name.to_string() })
             }
@@ -117,7 +117,7 @@ impl EventStream {
         Arc::new(ListSnapshot {
             login,
             complete_in: None,
-            entries: latest.flat_map(|snapshot| snapshot.entries.iter().cloned()).collect(),
+            entries: latest.flat_map(|snapshot| snapshot.entries.clone()).collect(),
         })
     }
 }
@@ -132,8 +132,8 @@ fn first_of(name: &FileName) -> ListEntry {
     ListEntry::File { name: name.clone(), hash: ContentHash([0; 32]), size: 0 }
 }
 
-fn has_name(entries: &BTreeSet<ListEntry>, name: &FileName) -> bool {
-    let first = entries.range(first_of(name)..).next();
+fn has_name(entries: &ListEntries, name: &FileName) -> bool {
+    let first = entries.range(first_of(name)..).next().map(|(entry, _)| entry);
     matches!(first, Some(ListEntry::File { name: found, .. }) if found == name)
 }
 

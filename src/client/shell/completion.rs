@@ -2,6 +2,7 @@
 //! background, and names and users from the server.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -86,15 +87,15 @@ impl LineCompleter for EngineCompleter {
             (Some(Verb::Unp), Some("--watch")) => {
                 // The shared folder is the empty path.
                 let shown = |path: String| if path.is_empty() { ".".into() } else { path };
-                starting_with(&word, engine.watches.folders().into_iter().map(shown))
+                starting_with(&word, engine.watches.keys().into_iter().map(shown))
             }
             (Some(Verb::Unp), _) => to_strings(&engine.publications.names_with_prefix(&word, CANDIDATES_MAX)),
             (Some(Verb::Cat | Verb::Events | Verb::Follow | Verb::Get), _) | (Some(Verb::Wait), Some("file")) => {
                 self.remote_names(&engine.server, word)
             }
             (Some(Verb::Unfollow), _) => {
-                let patterns = engine.follows.all().into_iter().map(|followed| followed.pattern);
-                let typed = starting_with(&word, patterns);
+                let patterns = engine.follows.keys().into_iter().map(|followed| followed.pattern);
+                let typed = starting_with(&word, patterns.collect::<BTreeSet<_>>());
                 return (start, typed.iter().map(|pattern| to_pattern_argument(pattern)).collect());
             }
             (Some(Verb::Cancel), None) => starting_with(&word, numbers(&engine.jobs.running())),

@@ -96,11 +96,11 @@ fn what_goes_on_in_the_background_is_completed() {
     let (watch, follow) = (begin(JobKind::Watch), begin(JobKind::Follow));
     first.end(ExitCode::Success);
     for folder in ["", "a b"] {
-        context.watches.add(folder, watch.job());
+        context.watches.replace(|_| false, folder.to_owned(), watch.job());
     }
     for pattern in ["*.pdf", "[z-a]*", "-x", "a b", "photos/"] {
         let followed = Followed { pattern: pattern.into(), mirror: false, from: None };
-        context.follows.add(followed, follow.job());
+        context.follows.replace(|_| false, followed, follow.job());
     }
     assert_eq!(candidates(&client, "cancel "), (7, vec!["2".into(), "3".into(), "4".into()]));
     assert_eq!(candidates(&client, "cancel 3").1, ["3"]);

@@ -1,0 +1,177 @@
+//! The downloads of one `follow`: at most one at a time from each owner, so that an owner who is busy holds up no other.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+
+use super::CommandContext;
+use super::get::report_notes;
+use crate::client::cancel::Cancelled;
+use crate::client::download::{DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, OnExists, SaveAs};
+use crate::client::ui::message::{CommandResult, GetResult, True};
+use crate::common::threads;
+use crate::common::types::{ContentHash, FileName, NamedContent, UserName};
+
+/// Owners who are downloaded from at once.
+const OWNERS_MAX: usize = 16;
+/// What could not be fetched is tried again after this time, and then after twice the time before.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// The first failures may be those of a file that has just changed and is published again.
+const FAILURES_UNTIL_NOTE: u32 = 3;
+
+/// The contents of a name in a list, each with the number of users who publish it.
+pub(super) type Contents = BTreeSet<(ContentHash, u64, u32)>;
+
+/// See the [module](self).
+pub(super) struct FollowFetches {
+    running: BTreeMap<UserName, OwnerFetch>,
+    failed: BTreeMap<FileName, FailedFetch>,
+    /// Receives when a download has ended.
+    wake: Sender<()>,
+}
+
+/// What is downloaded from one owner.
+struct OwnerFetch {
+    /// The names, with what was published when it began.
+    names: BTreeMap<FileName, Contents>,
+    ended: Receiver<Outcomes>,
+}
+
+type Outcomes = Vec<(FileName, Result<(), DownloadError>)>;
+
+struct FailedFetch {
+    contents: Contents,
+    count: u32,
+    due: Instant,
+}
+
+impl FollowFetches {
+    pub fn new(wake: Sender<()>) -> Self {
+        Self { running: BTreeMap::new(), failed: BTreeMap::new(), wake }
+    }
+
+    /// What has been fetched since, with what was published when that began. A note tells what keeps failing.
+    pub fn take_ended(&mut self, context: &CommandContext, now: Instant) -> Vec<(FileName, Contents)> {
+        let mut fetched = Vec::new();
+        let failed = &mut self.failed;
+        self.running.retain(|_, OwnerFetch { names, ended }| {
+            let outcomes = match ended.try_recv() {
+                Ok(outcomes) => outcomes,
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => Vec::new(),
+            };
+            for (name, outcome) in outcomes {
+                let Some(contents) = names.remove(&name) else { continue };
+                match outcome {
+                    Ok(()) => {
+                        failed.remove(&name);
+                        fetched.push((name, contents));
+                    }
+                    Err(error) => {
+                        let count = failed.get(&name).map_or(0, |failed| failed.count) + 1;
+                        let pause = RETRY_MAX.min(RETRY.saturating_mul(1 << (count - 1).min(16)));
+                        if count == FAILURES_UNTIL_NOTE {
+                            context.output.error(format!("{name}: {error}"));
+                        }
+                        failed.insert(name, FailedFetch { contents, count, due: now + pause });
+                    }
+                }
+            }
+            false
+        });
+        fetched
+    }
+
+    /// Whether the name is not to be fetched now: it is being downloaded, or that has just failed.
+    pub fn is_waiting(&self, name: &FileName, contents: &Contents, now: Instant) -> bool {
+        let has_failed = self.failed.get(name).is_some_and(|failed| failed.contents == *contents && failed.due > now);
+        has_failed || self.running.values().any(|fetch| fetch.names.contains_key(name))
+    }
+
+    /// Forgets failures of other names.
+    pub fn retain(&mut self, is_published: impl Fn(&FileName) -> bool) {
+        self.failed.retain(|name, _| is_published(name));
+    }
+
+    /// When what has failed is to be tried again.
+    pub fn retry_at(&self, now: Instant) -> Option<Instant> {
+        self.failed.values().map(|failed| failed.due).filter(|due| *due > now).min()
+    }
+
+    /// Whether a download from the owner may start; if not, it may when another has ended.
+    pub fn may_start(&self, owner: &UserName) -> bool {
+        self.running.len() < OWNERS_MAX && !self.running.contains_key(owner)
+    }
+
+    pub fn start(
+        &mut self,
+        context: &CommandContext,
+        owner: &UserName,
+        items: Vec<(NamedContent, Contents)>,
+        cancelled: &Cancelled,
+    ) -> io::Result<()> {
+        let names = items.iter().map(|(item, contents)| (item.name.clone(), contents.clone())).collect();
+        let items: Vec<NamedContent> = items.into_iter().map(|(item, _)| item).collect();
+        let (end, ended) = bounded(1);
+        let (context, of, wake, cancelled) = (context.clone(), owner.clone(), self.wake.clone(), cancelled.clone());
+        threads::spawn("fetch", move || {
+            let _ = end.send(fetch(&context, of, &items, &cancelled));
+            drop((context, end));
+            let _ = wake.try_send(());
+        })?;
+        self.running.insert(owner.clone(), OwnerFetch { names, ended });
+        Ok(())
+    }
+
+    /// Waits for all, which are cancelled.
+    pub fn join(self) {
+        for fetch in self.running.into_values() {
+            let _ = fetch.ended.recv();
+        }
+    }
+}
+
+/// Downloads what belongs to a user, with a `get` line for each file.
+fn fetch(context: &CommandContext, owner: UserName, items: &[NamedContent], cancelled: &Cancelled) -> Outcomes {
+    let save_as = SaveAs::Followed(owner);
+    let options = DownloadOptions { on_exists: OnExists::Overwrite, retry_for: Duration::ZERO, save_as };
+    let (started, sources) = (clock(), RefCell::new(vec![BTreeSet::new(); items.len()]));
+    let (resumed, outcomes) = (RefCell::new(vec![0; items.len()]), RefCell::new(Vec::new()));
+    context.downloader.fetch(items, &options, cancelled, &|report| {
+        if !matches!(report, DownloadReport::SourceDropped { .. }) {
+            report_notes(context, items, &report);
+        }
+        match report {
+            DownloadReport::Delivered(index, user) => drop(sources.borrow_mut()[index].insert(user.to_string())),
+            DownloadReport::Resumed { index, bytes } => resumed.borrow_mut()[index] = bytes,
+            DownloadReport::Finished(index, DownloadOutcome::Saved { name }) => {
+                let NamedContent { name: requested, content } = &items[index];
+                context.output.result(CommandResult::Get(GetResult::Saved {
+                    ok: True,
+                    name: name.to_string(),
+                    saved: name.to_string(),
+                    bytes: content.size,
+                    hash: content.hash.to_hex(),
+                    sources: sources.borrow()[index].iter().cloned().collect(),
+                    resumed_bytes: resumed.borrow()[index],
+                    elapsed_ms: clock().saturating_duration_since(started).as_millis() as u64,
+                }));
+                outcomes.borrow_mut().push((requested.clone(), Ok(())));
+            }
+            DownloadReport::Finished(index, DownloadOutcome::Failed(error)) => {
+                outcomes.borrow_mut().push((items[index].name.clone(), Err(error)));
+            }
+            _ => {}
+        }
+    });
+    outcomes.into_inner()
+}
+
+#[expect(clippy::disallowed_methods, reason = "elapsed times are for the user, and pauses between tries")]
+pub(super) fn clock() -> Instant {
+    Instant::now()
+}
