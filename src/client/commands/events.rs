@@ -106,8 +106,47 @@ pub(super) fn to_pattern(argument: &PathArg) -> Option<Pattern> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::*;
     use crate::client::commands::test_support::TestClient;
-    use crate::client::exit_code::ExitCode;
+    use crate::client::events::EventKind;
+    use crate::client::ui::message::{Message, MessageBody};
+    use crate::client::ui::output::MessageSink;
+
+    /// Blocks until the reader takes the message.
+    struct SlowReader(Sender<Message>);
+
+    impl MessageSink for SlowReader {
+        fn receive(&self, message: Message) {
+            let _ = self.0.send(message);
+        }
+    }
+
+    #[test]
+    fn the_last_events_wait_for_a_slow_reader() {
+        let mut client = TestClient::logged_in();
+        let (sink, reader) = bounded(0);
+        client.context.output = Output::new(Arc::new(SlowReader(sink)));
+        let reporter = start(&client.context).unwrap();
+        for files in 0..5_000 {
+            client.context.uploads.events().publish(EventKind::Resynced { files });
+        }
+        let finished = threads::spawn("finish", move || reporter.finish()).unwrap();
+        drop(client);
+        let (mut seqs, mut notes) = (Vec::new(), Vec::new());
+        for message in reader {
+            match message.body {
+                MessageBody::Event(event) => seqs.push(event.seq),
+                MessageBody::Note(note) => notes.push(note.text),
+                other => panic!("{other:?}"),
+            }
+        }
+        finished.join().unwrap();
+        let dropped = 5_000 - seqs.len();
+        assert!(seqs.into_iter().eq(1..=5_000 - dropped as u64), "without gaps");
+        assert_eq!(notes, [format!("{dropped} events were dropped: their reader is too slow")]);
+    }
 
     #[test]
     fn events_need_a_login_and_patterns_within_bounds() {
