@@ -10,6 +10,7 @@ mod test_support;
 mod attach;
 mod bad_input;
 mod commands;
+mod contents;
 mod edge_cases;
 mod edge_cases_files;
 mod edge_cases_login;
