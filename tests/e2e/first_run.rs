@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::test_support::fake::FakeServer;
 use crate::test_support::process::Running;
 use crate::test_support::pty::Terminal;
-use crate::test_support::{CREDENTIALS, Client, Finished, TestEnv, auth, isolate, set_mode};
+use crate::test_support::{CREDENTIALS, Client, Finished, TestEnv, isolate, set_mode};
 
 fn run(mut command: Command, env: &TestEnv, args: &[&str]) -> Finished {
     isolate(&mut command, env.path());
@@ -99,21 +99,15 @@ fn a_terminal_says_how_to_log_in() {
     let env = TestEnv::new();
     let mut person = Terminal::start(env.client("hans").env("NO_COLOR", "1").into_command());
     person.expect_on_screen("client: 'auth USERNAME' logs in; 'help' explains the commands");
-    person.expect_on_screen("> ");
-    person.type_line("lap");
+    person.enter("lap");
     person.expect_on_screen("Please authenticate first");
-    person.expect_on_screen("> ");
-    person.type_line(&auth("hans"));
-    person.expect_on_screen("Welcome, hans!");
+    person.log_in("hans");
     person.expect_on_screen("hans> ");
-    person.type_line("xit");
-    let (_, screen) = person.finish();
+    let screen = person.leave();
     assert_eq!(screen.matches("logs in").count(), 1, "{screen}");
     // Who is logged in is told nothing, nor is a pipe.
-    let mut known = Terminal::start(env.client("hans").user().into_command());
-    known.expect_on_screen("> ");
-    known.type_line("xit");
-    assert!(!known.finish().1.contains("logs in"));
+    let known = Terminal::start(env.client("hans").user().into_command());
+    assert!(!known.leave().contains("logs in"));
     let piped = env.client("hans").pipe(&["lap"]);
     assert_eq!((&*piped.stdout, &*piped.stderr), ("Please authenticate first\nGoodbye!\n", ""));
 }

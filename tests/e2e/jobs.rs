@@ -218,8 +218,7 @@ fn the_prompt_survives_the_lines_of_a_job() {
     let env = TestEnv::new();
     let mut person = Terminal::start(env.client("hans").user().into_command());
     person.expect_on_screen("Welcome, hans!");
-    person.expect_on_screen("> ");
-    person.type_line("wait peer vader 1000 &");
+    person.enter("wait peer vader 1000 &");
     person.expect_on_screen("[1] wait peer vader 1000");
     person.expect_on_screen("> ");
     "la".bytes().for_each(|key| person.press(key));
@@ -232,7 +231,5 @@ fn the_prompt_survives_the_lines_of_a_job() {
     person.expect_on_screen("1 active peer:");
     person.type_line("get nothing &");
     person.expect_on_screen("File not found");
-    person.type_line("xit");
-    person.expect_on_screen("Goodbye!");
-    assert_eq!(person.finish().0, 0);
+    person.leave();
 }

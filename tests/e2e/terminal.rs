@@ -7,34 +7,23 @@ use crate::test_support::{TestEnv, all_bytes, auth, contains_bytes, entries, see
 fn a_terminal_has_a_prompt_and_always_exits_with_0() {
     let env = TestEnv::new();
     let mut person = Terminal::start(env.client("hans").into_command());
-    person.expect_on_screen("> ");
-    person.type_line("lap");
+    person.enter("lap");
     person.expect_on_screen("Please authenticate first");
-    person.expect_on_screen("> ");
-    person.type_line(&auth("hans"));
-    person.expect_on_screen("Welcome, hans!");
-    person.expect_on_screen("> ");
-    person.type_line("pub nope");
+    person.log_in("hans");
+    person.enter("pub nope");
     person.expect_on_screen("File publication failed");
-    person.expect_on_screen("> ");
-    person.type_line("frobnicate");
-    person.expect_on_screen("> ");
-    person.type_line("lap");
+    person.enter("frobnicate");
+    person.enter("lap");
     person.expect_on_screen("No active peers");
     person.expect_on_screen("> ");
-    person.type_line("xit");
-    person.expect_on_screen("Goodbye!");
-    let (code, screen) = person.finish();
-    assert_eq!(code, 0, "{screen}");
+    person.leave();
 }
 
 #[test]
 fn end_of_input_at_a_terminal_exits() {
     let env = TestEnv::new();
     let mut person = Terminal::start(env.client("hans").into_command());
-    person.expect_on_screen("> ");
-    person.type_line(&auth("hans"));
-    person.expect_on_screen("Welcome, hans!");
+    person.log_in("hans");
     person.expect_on_screen("> ");
     person.press(0x04);
     person.expect_on_screen("Goodbye!");
@@ -48,8 +37,7 @@ fn log_in_with_hidden_password_and_exit(mut person: Terminal) -> (i32, String) {
     person.wait_echo_off();
     person.type_line("falcon*solo");
     person.expect_on_screen("Welcome, hans!");
-    person.expect_on_screen("> ");
-    person.type_line("xit");
+    person.enter("xit");
     person.expect_on_screen("Goodbye!");
     person.finish()
 }
@@ -66,14 +54,12 @@ fn the_password_prompt_does_not_echo() {
 fn auth_without_a_password_prompts_without_echo() {
     let env = TestEnv::new();
     let mut person = Terminal::start(env.client("hans").into_command());
-    person.expect_on_screen("> ");
-    person.type_line("auth hans");
+    person.enter("auth hans");
     person.expect_on_screen("assword");
     person.wait_echo_off();
     person.type_line("a wrong one");
     person.expect_on_screen("Authentication failed. Please try again.");
-    person.expect_on_screen("> ");
-    person.type_line("auth hans");
+    person.enter("auth hans");
     let (code, screen) = log_in_with_hidden_password_and_exit(person);
     assert!(code == 0 && !screen.contains("falcon*solo") && !screen.contains("a wrong one"), "{screen}");
 }
@@ -84,19 +70,15 @@ fn ctrl_c_cancels_the_download_and_keeps_the_shell() {
     let client = env.client("hans").user().file("large", seeded_bytes(1, 8 << 20)).args(["--limit-rate", "256K"]);
     let _hans = client.stay(&["pub large"], &["File published successfully"]);
     let mut person = Terminal::start(env.client("vader").user().into_command());
-    person.expect_on_screen("> ");
-    person.type_line("get large");
+    person.enter("get large");
     // The progress bar appears once the transfer is running.
     person.expect_on_screen("MiB");
     person.press(0x03);
     person.expect_on_screen("large download failed");
-    person.expect_on_screen("> ");
-    person.type_line("lap");
+    person.enter("lap");
     person.expect_on_screen("1 active peer:");
     person.expect_on_screen("> ");
-    person.type_line("xit");
-    person.expect_on_screen("Goodbye!");
-    assert_eq!(person.finish().0, 0);
+    person.leave();
     let left = entries(env.client("vader").dir());
     assert!(left.iter().all(|name| name.ends_with(".part")), "nothing half under its name: {left:?}");
 }
@@ -105,18 +87,12 @@ fn ctrl_c_cancels_the_download_and_keeps_the_shell() {
 fn auth_lines_never_enter_the_history() {
     let env = TestEnv::new();
     let mut person = Terminal::start(env.client("hans").into_command());
-    person.expect_on_screen("> ");
-    person.type_line(&auth("hans"));
-    person.expect_on_screen("Welcome, hans!");
-    person.expect_on_screen("> ");
-    person.type_line("sch remembered");
+    person.log_in("hans");
+    person.enter("sch remembered");
     person.expect_on_screen("No files found");
+    person.enter(&format!("  {}", auth("hans")));
     person.expect_on_screen("> ");
-    person.type_line(&format!("  {}", auth("hans")));
-    person.expect_on_screen("> ");
-    person.type_line("xit");
-    person.expect_on_screen("Goodbye!");
-    person.finish();
+    person.leave();
     let kept = all_bytes(&env.path().join("homes"));
     assert!(contains_bytes(&kept, b"sch remembered"), "the history is kept in the state folder");
     assert!(!contains_bytes(&kept, b"falcon"), "and holds no password");
@@ -146,9 +122,7 @@ fn a_typed_byte_that_is_not_utf_8_fails_its_line_alone() {
     person.type_line("");
     person.expect_on_screen("No active peers");
     person.expect_on_screen("> ");
-    person.type_line("xit");
-    person.expect_on_screen("Goodbye!");
-    assert_eq!(person.finish().0, 0);
+    person.leave();
     let kept = all_bytes(&env.path().join("homes"));
     assert!(contains_bytes(&kept, b"lap") && !contains_bytes(&kept, b"secr"));
 }
@@ -162,9 +136,7 @@ fn a_terminal_without_line_editing_survives_bytes_that_are_not_utf_8() {
     person.expect_on_screen("the line is not valid UTF-8");
     person.type_line("lap");
     person.expect_on_screen("No active peers");
-    person.type_line("xit");
-    person.expect_on_screen("Goodbye!");
-    assert_eq!(person.finish().0, 0);
+    person.leave();
 }
 
 #[test]

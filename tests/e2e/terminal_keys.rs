@@ -13,15 +13,6 @@ fn press_all(person: &mut Terminal, keys: &[u8]) {
     keys.iter().for_each(|&key| person.press(key));
 }
 
-/// Leaves the shell; returns the whole screen.
-fn leave(mut person: Terminal) -> String {
-    person.type_line("xit");
-    person.expect_on_screen("Goodbye!");
-    let (code, screen) = person.finish();
-    assert_eq!(code, 0, "{screen}");
-    screen
-}
-
 /// Without the escape codes that colour text and move the cursor.
 fn without_escapes(text: &str) -> String {
     let mut plain = String::new();
@@ -69,18 +60,16 @@ fn commands_users_and_names_are_completed() {
     person.expect_on_screen("pub mine.txt");
     person.type_line("");
     person.expect_on_screen("File published successfully");
-    leave(person);
+    person.leave();
 }
 
 #[test]
 fn earlier_lines_come_back_also_in_the_next_session() {
     let env = TestEnv::new();
     let mut person = Terminal::start(env.client("hans").user().into_command());
-    person.expect_on_screen("> ");
-    person.type_line("sch the-first");
+    person.enter("sch the-first");
     person.expect_on_screen("No files found");
-    person.expect_on_screen("> ");
-    person.type_line("lap");
+    person.enter("lap");
     person.expect_on_screen("No active peers");
     person.expect_on_screen("> ");
     press_all(&mut person, UP);
@@ -88,14 +77,14 @@ fn earlier_lines_come_back_also_in_the_next_session() {
     person.expect_on_screen("sch the-first");
     person.type_line("");
     person.expect_on_screen("No files found");
-    leave(person);
+    person.leave();
     let mut person = Terminal::start(env.client("hans").user().into_command());
     person.expect_on_screen("> ");
     press_all(&mut person, UP);
     press_all(&mut person, UP);
     person.expect_on_screen("sch the-first");
     person.press(KILL_LINE);
-    leave(person);
+    person.leave();
 }
 
 #[test]
@@ -123,7 +112,7 @@ fn progress_fits_windows_of_any_width() {
         }
     }
     person.expect_on_screen("> ");
-    leave(person);
+    person.leave();
 }
 
 #[test]
@@ -132,8 +121,7 @@ fn a_window_may_shrink_while_progress_is_drawn() {
     let vader = env.client("vader").user().file("large", seeded_bytes(1, 32 << 20)).args(["--limit-rate", "1M"]);
     let _vader = vader.stay(&["pub large"], &["File published successfully"]);
     let mut person = Terminal::start(env.client("hans").user().into_command());
-    person.expect_on_screen("> ");
-    person.type_line("get large");
+    person.enter("get large");
     person.expect_on_screen("/32.00 MiB");
     person.resize(40);
     let before = bars(&person.screen.text());
@@ -148,7 +136,7 @@ fn a_window_may_shrink_while_progress_is_drawn() {
     let after = bars(&person.screen.text()).into_iter().filter(|bar| bar.contains(&later));
     assert_eq!(after.filter(|bar| bar.chars().count() > 40).collect::<Vec<_>>(), [""; 0]);
     person.expect_on_screen("> ");
-    leave(person);
+    person.leave();
 }
 
 #[test]
@@ -157,8 +145,7 @@ fn what_is_typed_survives_a_message() {
     let client = env.client("hans").user().file("a", "as published");
     let file = client.dir().join("a");
     let mut person = Terminal::start(client.into_command());
-    person.expect_on_screen("> ");
-    person.type_line("pub a");
+    person.enter("pub a");
     person.expect_on_screen("File published successfully");
     person.expect_on_screen("> ");
     fs::write(file, "changed").expect("the file can be written");
@@ -170,5 +157,5 @@ fn what_is_typed_survives_a_message() {
     person.type_line("p");
     person.expect_on_screen("No active peers");
     person.expect_on_screen("> ");
-    leave(person);
+    person.leave();
 }

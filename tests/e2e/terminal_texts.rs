@@ -2,22 +2,7 @@
 //! That none of it gets into a pipe is tested by `recorded`.
 
 use crate::test_support::pty::Terminal;
-use crate::test_support::{Client, TestEnv, auth, seeded_bytes};
-
-/// Types a line once the prompt of hans is there.
-fn enter(person: &mut Terminal, line: &str) {
-    person.expect_on_screen("> ");
-    person.type_line(line);
-}
-
-/// Leaves; returns the whole screen.
-fn leave(mut person: Terminal) -> String {
-    enter(&mut person, "xit");
-    person.expect_on_screen("Goodbye!");
-    let (code, screen) = person.finish();
-    assert_eq!(code, 0, "{screen}");
-    screen
-}
+use crate::test_support::{Client, TestEnv, seeded_bytes};
 
 fn hans(env: &TestEnv) -> Client {
     env.client("hans").user()
@@ -27,16 +12,14 @@ fn hans(env: &TestEnv) -> Client {
 fn the_prompt_names_the_user() {
     let env = TestEnv::new();
     let mut person = Terminal::start(env.client("hans").into_command());
-    person.expect_on_screen("> ");
-    person.type_line(&auth("hans"));
-    person.expect_on_screen("Welcome, hans!");
+    person.log_in("hans");
     person.expect_on_screen("hans\x1b[0m> ");
     person.type_line("lap");
     person.expect_on_screen("No active peers");
     person.expect_on_screen("hans\x1b[0m> ");
     let mut side = Terminal::start(env.client("hans").args(["--attach"]).into_command());
     side.expect_on_screen("hans\x1b[0m");
-    leave(side);
+    side.leave();
     person.type_line("xit");
     person.expect_on_screen("Goodbye!");
     assert!(!person.finish().1.contains("hans> "), "the user stands out");
@@ -50,10 +33,10 @@ fn colors_are_for_terminals_that_want_them() {
         for (line, reply) in
             [("ls nobody", "No such peer"), ("lap", "No active peers"), ("pub x", "publication failed")]
         {
-            enter(&mut person, line);
+            person.enter(line);
             person.expect_on_screen(reply);
         }
-        leave(person)
+        person.leave()
     };
     let screen = look(hans(&env));
     for text in ["\x1b[31mNo such peer\x1b[0m", "\x1b[31mclient:\x1b[0m nobody: ", "\x1b[1mhans\x1b[0m> "] {
@@ -79,15 +62,15 @@ fn sizes_and_ages_have_units() {
     let vader = env.client("vader").user().file("small", "12345").file("large", seeded_bytes(1, 1_300 << 10));
     let _vader = vader.stay(&["pub small large"], &["2 files published successfully"]);
     let mut person = Terminal::start(hans(&env).env("NO_COLOR", "1").into_command());
-    enter(&mut person, "sch -l l");
+    person.enter("sch -l l");
     person.expect_on_screen("2 files found:\r\n1.3 MiB  1 source  ");
     person.expect_on_screen(" s  large\r\n    5 B  1 source  ");
     person.expect_on_screen(" s  small\r\n");
-    enter(&mut person, "ls -l vader");
+    person.enter("ls -l vader");
     person.expect_on_screen("2 files shared by vader:\r\n1.3 MiB  ");
-    enter(&mut person, "lap -l");
+    person.enter("lap -l");
     person.expect_on_screen(" s  vader\r\n");
-    leave(person);
+    person.leave();
 }
 
 #[test]
@@ -98,27 +81,27 @@ fn a_get_is_summed_up_and_an_interrupted_one_can_be_resumed() {
     let yoda = env.client("yoda").user().file("large", seeded_bytes(2, 8 << 20)).args(["--limit-rate", "256K"]);
     let _yoda = yoda.stay(&["pub large"], &["File published successfully"]);
     let mut person = Terminal::start(hans(&env).env("NO_COLOR", "1").into_command());
-    enter(&mut person, "get a");
+    person.enter("get a");
     person.expect_on_screen("a downloaded successfully\r\na: 1.0 MiB in ");
     person.expect_on_screen(" s, ");
     person.expect_on_screen("/s, from vader\r\n");
-    enter(&mut person, "get a");
+    person.enter("get a");
     person.expect_on_screen("a: 1.0 MiB, already there\r\n");
-    enter(&mut person, "get b c");
+    person.enter("get b c");
     person.expect_on_screen("2 files: 2 B in ");
-    enter(&mut person, "get large");
+    person.enter("get large");
     person.expect_on_screen("MiB");
     person.press(0x03);
     person.expect_on_screen("large download failed\r\n");
     person.expect_on_screen("run the same again to resume\r\n");
-    enter(&mut person, "get nothing");
+    person.enter("get nothing");
     person.expect_on_screen("File not found\r\n");
-    let screen = leave(person);
+    let screen = person.leave();
     assert_eq!(screen.matches("run the same again").count(), 1, "{screen}");
     let mut quiet = Terminal::start(hans(&env).args(["-q", "--on-exists", "overwrite"]).into_command());
-    enter(&mut quiet, "get a");
+    quiet.enter("get a");
     quiet.expect_on_screen("a downloaded successfully\r\n");
-    enter(&mut quiet, "xit");
+    quiet.enter("xit");
     assert!(!quiet.finish().1.contains("already there"));
 }
 
@@ -126,13 +109,13 @@ fn a_get_is_summed_up_and_an_interrupted_one_can_be_resumed() {
 fn a_mistyped_command_has_a_suggestion() {
     let env = TestEnv::new();
     let mut person = Terminal::start(hans(&env).into_command());
-    enter(&mut person, "shc pdf");
+    person.enter("shc pdf");
     person.expect_on_screen("unknown command 'shc'; did you mean 'sch'?");
-    enter(&mut person, "help qiut");
+    person.enter("help qiut");
     person.expect_on_screen("did you mean 'quit'?");
-    enter(&mut person, "frobnicate");
+    person.enter("frobnicate");
     person.expect_on_screen("unknown command 'frobnicate'; 'help' lists the commands");
-    enter(&mut person, "quit");
+    person.enter("quit");
     person.expect_on_screen("Goodbye!");
     assert_eq!(person.finish().0, 0);
 }
@@ -155,8 +138,8 @@ fn help_fits_the_window() {
         assert!(too_long.is_empty(), "{columns}: {too_long:?}");
         assert!(page.contains("example: get report.pdf"), "{page}");
     }
-    enter(&mut person, "? ls");
+    person.enter("? ls");
     person.expect_on_screen("usage: ls [-l] USERNAME\r\n");
     person.expect_on_screen("example: ls -l vader\r\n");
-    leave(person);
+    person.leave();
 }

@@ -67,6 +67,28 @@ impl Terminal {
             .expect("a live terminal");
     }
 
+    /// Types a line once a prompt is there.
+    pub fn enter(&mut self, line: &str) {
+        self.expect_on_screen("> ");
+        self.type_line(line);
+    }
+
+    /// Logs a sample user in at the prompt.
+    pub fn log_in(&mut self, user: &str) {
+        self.enter(&super::auth(user));
+        self.expect_on_screen(&format!("Welcome, {user}!"));
+    }
+
+    /// Leaves the shell; returns the whole screen.
+    #[track_caller]
+    pub fn leave(mut self) -> String {
+        self.type_line("xit");
+        self.expect_on_screen("Goodbye!");
+        let (code, screen) = self.finish();
+        assert_eq!(code, 0, "{screen}");
+        screen
+    }
+
     /// Waits until the terminal stops echoing: the prompt may appear a moment before.
     pub fn wait_echo_off(&self) {
         let end = Instant::now() + TIMEOUT;
