@@ -59,6 +59,10 @@ impl UserHistory {
     pub fn online(&mut self, now: Instant) -> Duration {
         let last = self.presence.last_mut().expect("a login precedes it");
         let time = now - last.maybe_from;
+        if last.maybe_until.is_some() {
+            // A client that is away reconnects to log out.
+            return time;
+        }
         if last.sure_from.is_none() {
             last.sure_from = Some(now);
         } else if last.sure_until.is_some() {
