@@ -37,11 +37,24 @@ pub struct LockedSocket {
     _lock: OwnedFd,
 }
 
-/// `$XDG_RUNTIME_DIR/fileshare` if that variable is set, and `/tmp/fileshare-<uid>`.
-pub fn candidates() -> Vec<PathBuf> {
-    let in_tmp = PathBuf::from(format!("/tmp/fileshare-{}", getuid().as_raw()));
-    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
-    runtime_dir.map(|dir| Path::new(&dir).join("fileshare")).into_iter().chain([in_tmp]).collect()
+/// Where a client listens: `$XDG_RUNTIME_DIR/fileshare`, or `/tmp/fileshare-<uid>` if that variable is unset.
+pub fn own_place() -> PathBuf {
+    places(std::env::var_os("XDG_RUNTIME_DIR"), getuid().as_raw()).swap_remove(0)
+}
+
+/// Where clients of this user of the host may listen.
+pub fn all_places() -> Vec<PathBuf> {
+    places(std::env::var_os("XDG_RUNTIME_DIR"), getuid().as_raw())
+}
+
+/// The first is where a client listens. The last, without the variable, is where it is in a login session: under cron or
+/// sudo that is not set. Only root creates folders in `/run/user`.
+fn places(runtime_dir: Option<OsString>, uid: u32) -> Vec<PathBuf> {
+    let in_tmp = PathBuf::from(format!("/tmp/fileshare-{uid}"));
+    match runtime_dir.filter(|dir| !dir.is_empty()) {
+        Some(dir) => vec![Path::new(&dir).join("fileshare"), in_tmp],
+        None => vec![in_tmp, format!("/run/user/{uid}/fileshare").into()],
+    }
 }
 
 /// The name, without a suffix, of the socket of this user's client of this server.
@@ -181,6 +194,17 @@ mod tests {
         symlink(&path, &link).unwrap();
         assert!(ControlFolder::create(&link).is_err());
         assert!(ControlFolder::create(&path).is_ok());
+    }
+
+    #[test]
+    fn a_client_without_the_variable_finds_those_of_a_login_session() {
+        let of = |dir: Option<&str>| places(dir.map(OsString::from), 1000);
+        let (in_tmp, in_session) = (PathBuf::from("/tmp/fileshare-1000"), PathBuf::from("/run/user/1000/fileshare"));
+        assert_eq!(of(Some("/run/user/1000")), [in_session.clone(), in_tmp.clone()]);
+        assert_eq!(of(Some("/elsewhere")), [PathBuf::from("/elsewhere/fileshare"), in_tmp.clone()]);
+        for unset in [None, Some("")] {
+            assert_eq!(of(unset), [in_tmp.clone(), in_session.clone()], "and listens in /tmp");
+        }
     }
 
     #[test]

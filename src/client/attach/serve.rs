@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::getuid;
 use zeroize::Zeroizing;
 
-use super::folder::{ControlFolder, LockedSocket, candidates, check_peer, socket_name};
+use super::folder::{ControlFolder, LockedSocket, check_peer, own_place, socket_name};
 use super::protocol::{
     CancelLine, CompletedWords, CompletionRequest, DescriptorReader, FirstLine, Greeting, read_line, read_value,
     to_line,
@@ -145,7 +145,7 @@ impl ControlSocket {
     }
 
     fn open(self: &Arc<Self>, user: &UserName) -> io::Result<OpenSocket> {
-        let path = candidates().into_iter().next().expect("one in /tmp");
+        let path = own_place();
         let folder = ControlFolder::create(&path)
             .map_err(|error| io::Error::other(format!("{}: {error}", display_path(&path))))?;
         let socket = Arc::new(folder.listen(&socket_name(self.identity.addresses[0], user))?);

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use serde::Deserialize;
 
-use super::folder::{ANSWER_TIMEOUT, ControlFolder, candidates};
+use super::folder::{ANSWER_TIMEOUT, ControlFolder, all_places};
 use super::protocol::{
     CancelLine, CommandLine, CompletedWords, CompletionRequest, Greeting, SideOptions, read_line, read_value, to_line,
     write_with_descriptor,
@@ -101,7 +101,7 @@ struct FoundClients {
 /// Asks all clients of this user of the host.
 fn find(user: Option<&str>, servers: Option<&[SocketAddr]>) -> FoundClients {
     let FoundClients { mut found, mut silent, mut troubles } = FoundClients::default();
-    for path in candidates() {
+    for path in all_places() {
         let folder = match ControlFolder::open(&path) {
             Ok(folder) => Arc::new(folder),
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
