@@ -150,6 +150,19 @@ fn a_job_reads_from_the_input_of_its_attached_side() {
 }
 
 #[test]
+fn a_job_of_an_attached_side_does_not_read_from_a_terminal() {
+    let env = TestEnv::new();
+    let _hans = env.client("hans").user().stay(&["lap"], &["No active peers"]);
+    let commands = ["-c", "pub --stdin notes.txt &"];
+    let person = Terminal::start(attached(&env, "hans").args(commands).into_command());
+    let (code, screen) = person.finish();
+    assert_eq!(code, 2, "{screen}");
+    let why = "with --attach a job cannot read from a terminal; leave out the &, or use a pipe or a file";
+    assert!(screen.trim().lines().count() == 1 && screen.contains(why), "{screen}");
+    assert!(!folder(&env, "hans").join("notes.txt").exists());
+}
+
+#[test]
 fn jobs_shows_who_downloads_from_here() {
     let env = TestEnv::new();
     let (size, args) = (4 << 20, ["-q", "--limit-rate", "256K"]);

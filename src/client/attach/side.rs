@@ -305,6 +305,15 @@ fn show_messages(
 
 impl CommandRunner for AttachedSide {
     fn run(&self, run: &CommandRun, typed: Command, line: &[u8]) -> Option<ExitCode> {
+        // The running client would take the end of this process for the end of the input, and publish the beginning.
+        let reads_input = matches!(typed.without_job(), Command::Pub { stdin: true, .. }) && self.pipes.input.is_some();
+        if reads_input && matches!(typed, Command::Job { .. }) && io::stdin().is_terminal() {
+            let why = "with --attach a job cannot read from a terminal; leave out the &, or use a pipe or a file";
+            let output = self.output.of(run);
+            output.error(why);
+            output.result(CommandResult::failed(typed.verb().name(), why.to_owned(), ExitCode::Usage));
+            return Some(ExitCode::Usage);
+        }
         // Only a password may be something else; the running client is logged in, and takes none.
         let command = String::from_utf8_lossy(line);
         let sent = self.send_command(&typed, &to_line(&CommandLine { id: run.id(), command: &command }));
