@@ -268,6 +268,33 @@ fn junk_into_the_socket_is_one_line_and_does_no_harm() {
 }
 
 #[test]
+fn junk_among_the_commands_of_a_side_has_an_end_each_and_does_no_harm() {
+    let env = TestEnv::new();
+    let _hans = serving(&env, "hans");
+    let mut stream = BufReader::new(UnixStream::connect(socket(&socket_dir(&env, "hans"))).unwrap());
+    let options = r#"{"on_exists":"error","retry_for_ms":0,"wants_progress":true,"json":true,"events":false}"#;
+    let mut answer = String::new();
+    stream.read_line(&mut answer).unwrap();
+    // Cancellations of what is unknown change nothing.
+    let lines = [options, r#"{"cancel": "nothing"}"#, r#"{"cancel": 7}"#, r#"{"cancel": []}"#, r#"{"id": {}}"#];
+    writeln!(stream.get_ref(), "{}\nwait peer\nwait gone vader -1\nlap", lines.join("\n")).unwrap();
+    let mut end = || loop {
+        answer.clear();
+        stream.read_line(&mut answer).unwrap();
+        let message: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        if message["type"] == "end" {
+            return message["code"].as_u64().unwrap();
+        }
+    };
+    assert_eq!([(); 5].map(|()| end()), [2, 2, 2, 2, 0]);
+    // A line that is too long ends the connection, and nothing else.
+    let _ = stream.get_ref().write_all(&vec![b'x'; 10 << 20]);
+    let _ = stream.get_ref().shutdown(std::net::Shutdown::Write);
+    let _ = stream.read_to_end(&mut Vec::new());
+    attached(&env, "hans").run(&["lap"]).expect(0, &["No active peers"]);
+}
+
+#[test]
 fn when_all_places_are_taken_one_line_says_so_and_the_client_goes_on() {
     let env = TestEnv::new();
     let mut hans = env.client("hans").user().args(["-q"]).spawn();

@@ -1,5 +1,7 @@
 //! `wait` and `get --wait` between real programs.
 
+use std::fs;
+
 use rustix::process::Signal;
 
 use crate::test_support::{TestEnv, password};
@@ -101,4 +103,36 @@ fn fifty_sides_wait_for_the_same_and_the_33rd_different_wait_is_refused() {
     }
     hans.run_command("cancel 1", &["[1] cancelled"]);
     attach("wait peer vader 0").run(&[]).expect(0, &["vader is active"]);
+}
+
+#[test]
+fn a_get_that_waits_ends_with_the_server_and_with_the_session() {
+    let mut env = TestEnv::new();
+    let get = |env: &TestEnv, name: &str, seconds: &str| {
+        env.client(name).user().args(["-q"]).commands(&["lap", &format!("get --wait {seconds} late.txt")]).spawn()
+    };
+    let mut restarted = get(&env, "hans", "60");
+    restarted.expect_lines(&["No active peers"]);
+    let mut logged_out = get(&env, "yoda", "600");
+    logged_out.expect_lines(&["1 active peer:", "hans"]);
+    env.write_credentials(&format!("hans {0}\nvader {1}\n", password("hans"), password("vader")));
+    env.signal_server(Signal::HUP);
+    let logged_out = logged_out.wait();
+    logged_out.expect_code(4);
+    assert_eq!(logged_out.stdout.lines().last(), Some("Please authenticate first"));
+    env.kill_server();
+    let port = env.port();
+    env.use_port(port);
+    env.start();
+    let vader = env.client("vader").file("late.txt", "l").user();
+    let vader = vader.stay(&["pub late.txt"], &["File published successfully"]);
+    restarted.wait().expect(0, &["No active peers", "late.txt downloaded successfully"]);
+    drop(vader);
+    let mut alone = get(&env, "hans", "4");
+    alone.next_line();
+    fs::remove_file(env.path().join("folders/hans/late.txt")).unwrap();
+    env.kill_server();
+    let alone = alone.wait();
+    alone.expect_code(3);
+    assert!(alone.one_line_of_stderr().contains("server"), "{alone:?}");
 }
