@@ -213,14 +213,14 @@ impl Follow {
             let recorded = fetched.get(name, local.hash());
             match decide(recorded.as_ref(), self.from.as_ref(), local, &offers) {
                 FollowAction::Nothing => drop(self.settled.insert(name.clone(), contents.clone())),
-                // The list may have changed since, and be the same again.
-                FollowAction::NotOffered if has_sources(contents, &offers) => {
-                    self.settled.insert(name.clone(), contents.clone());
-                }
-                FollowAction::NotOffered => {}
-                FollowAction::Orphan(owner) => {
+                FollowAction::Orphan(owner) if self.mirror => {
                     orphans.entry(owner).or_default().push(name.clone());
                 }
+                FollowAction::NotOffered | FollowAction::Orphan(_) if has_sources(contents, &offers) => {
+                    self.settled.insert(name.clone(), contents.clone());
+                }
+                // The list has changed since, and may be the same again later.
+                FollowAction::NotOffered | FollowAction::Orphan(_) => {}
                 FollowAction::LeaveAlone => {
                     self.settled.insert(name.clone(), contents.clone());
                     if self.noted.insert(name.clone()) {

@@ -379,3 +379,29 @@ fn only_the_owner_of_a_copy_replaces_or_removes_it() {
         assert!(downloader.remove_copy(&name, &hans, &fixture.progress.cancelled).unwrap());
     }
 }
+
+#[test]
+fn a_copy_is_replaced_after_a_kill_between_record_and_rename() {
+    for size in SIZES {
+        let (mut fixture, peer) = fixture(size);
+        let (name, path) = (fixture.wanted[0].name.clone(), fixture.path("folder/report.pdf"));
+        let downloader = Downloader::with_discovery(fixture.dir.path(), TestDiscovery::of(&[&peer])).unwrap();
+        let hans = UserName::parse("hans").unwrap();
+        let copy = |byte| {
+            let bytes = bytes(size, byte);
+            let hash = ContentHash(*blake3::hash(&bytes).as_bytes());
+            (bytes, Fetched { hash, owner: Some(hans.clone()) })
+        };
+        let ([old, killed], mine) = ([8, 9].map(copy), bytes(size, 7));
+        fixture.options.on_exists = OnExists::Overwrite;
+        fixture.options.save_as = SaveAs::Followed(hans.clone());
+        for (before, is_replaced) in [(&old.0, true), (&killed.0, true), (&mine, false)] {
+            downloader.fetched.end(&name, &old.1, true);
+            downloader.fetched.begin(&name, killed.1.clone()).unwrap();
+            std::fs::write(&path, before).unwrap();
+            downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &|_| {});
+            assert_eq!(std::fs::read(&path).unwrap() == bytes(size, 0), is_replaced);
+            assert!(is_replaced || std::fs::read(&path).unwrap() == mine);
+        }
+    }
+}
