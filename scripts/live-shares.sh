@@ -2,11 +2,15 @@
 # Measures live shares (pub --watch, follow) with release builds: how long after random scripts the follower is in step, what
 # an idle watch over many files costs, and how soon a published folder is watched.
 #
-#   scripts/live-shares.sh [SEEDS [CHANGES [FILES]]]
+#   scripts/live-shares.sh [--no-build] [SEEDS [CHANGES [FILES]]]
 #
-# By default 100 scripts of 10,000 changes, and 100,000 files. 0 SEEDS: only the watch over many files.
+# By default 100 scripts of 10,000 changes, and 100,000 files. 0 SEEDS: only the watch over many files, with --no-build by the
+# programs in FS_BIN or target/release.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+build=1
+if [[ ${1:-} == --no-build ]]; then build=0; shift; fi
+bin=${FS_BIN:-target/release}
 seeds=${1:-100} changes=${2:-10000} files=${3:-100000}
 
 if ((seeds > 0)); then
@@ -16,7 +20,7 @@ if ((seeds > 0)); then
         awk '{ ms[NR] = $1 } END { printf "%d scripts: in step after %d ms (median), %d ms (most)\n", NR, ms[int((NR + 1) / 2)], ms[NR] }'
 fi
 
-cargo build --release --quiet
+if ((build)); then cargo build --release --quiet; fi
 work=$(mktemp -d)
 pids=()
 trap 'kill "${pids[@]}" 2>/dev/null || true; rm -rf "$work"' EXIT
@@ -27,15 +31,16 @@ for ((folder = 0; folder * 1000 < files; folder++)); do
 done
 echo 'hans falcon*solo' >"$work/credentials.txt"
 chmod 600 "$work/credentials.txt"
-target/release/server 0 --ephemeral --credentials "$work/credentials.txt" --port-file "$work/port" >/dev/null 2>&1 &
+"$bin/server" 0 --ephemeral --credentials "$work/credentials.txt" --port-file "$work/port" >/dev/null 2>&1 &
 pids+=($!)
 until [[ -s $work/port ]]; do sleep 0.05; done
 mkfifo "$work/input"
 HOME=$work/home XDG_STATE_HOME=$work/home XDG_CACHE_HOME=$work/home FILESHARE_PASSWORD='falcon*solo' \
-    target/release/client 127.0.0.1 "$(<"$work/port")" -u hans -d "$work/dir" --json --no-control <"$work/input" >"$work/out" 2>&1 &
+    "$bin/client" 127.0.0.1 "$(<"$work/port")" -u hans -d "$work/dir" --json --no-control <"$work/input" >"$work/out" 2>&1 &
 client=$!
 pids+=("$client")
 exec 3>"$work/input"
+until grep -q '"type":"end"' "$work/out"; do sleep 0.05; done # logged in
 # Runs a command in the client, and says how long that took.
 run() {
     local ends

@@ -185,24 +185,13 @@ impl Follow {
                 published.entry(name.clone()).or_default().insert((*hash, *size, *sources));
             }
         }
-        let fetched = context.files.fetched();
-        let is_mine = |(name, owner): &(FileName, UserName)| {
-            self.pattern.matches(name) && self.from.as_ref().is_none_or(|from| from == owner)
-        };
-        let mut unpublished = if self.mirror { fetched.owned() } else { Vec::new() };
-        unpublished.retain(|owned| is_mine(owned) && !published.contains_key(&owned.0));
-        // What the user has changed or removed is no copy any more.
-        unpublished.retain(|(name, _)| {
-            let local = local_file(context, name).unwrap_or(LocalFile::Other);
-            fetched.candidates(name).iter().any(|fetched| Some(&fetched.hash) == local.hash())
-        });
+        let mut orphans = self.unpublished_copies(context, &published);
         self.settled.retain(|name, _| published.contains_key(name));
         self.fetches.retain(|name| published.contains_key(name));
         let mut changed: Vec<(FileName, Contents)> = published.into_iter().collect();
         changed.retain(|(name, contents)| self.settled.get(name) != Some(contents));
         changed.retain(|(name, contents)| !self.fetches.is_waiting(name, contents, now));
         let offers = offers_of(context, &changed)?;
-        let mut orphans: BTreeMap<UserName, Vec<FileName>> = BTreeMap::new();
         let mut wanted: BTreeMap<UserName, Vec<(NamedContent, Contents)>> = BTreeMap::new();
         let mut is_done = true;
         for ((name, contents), offers) in changed.iter().zip(offers) {
@@ -210,7 +199,7 @@ impl Follow {
                 is_done = false;
                 continue;
             };
-            let recorded = fetched.get(name, local.hash());
+            let recorded = context.files.fetched().get(name, local.hash());
             match decide(recorded.as_ref(), self.from.as_ref(), local, &offers) {
                 FollowAction::Nothing => drop(self.settled.insert(name.clone(), contents.clone())),
                 FollowAction::Orphan(owner) if self.mirror => {
@@ -235,17 +224,42 @@ impl Follow {
         }
         for (owner, mut items) in wanted {
             // The end of another download wakes this.
-            if self.fetches.may_start(&owner) {
-                is_done &= complete(context, &mut items)?;
+            if !self.fetches.may_start(&owner) {
+                continue;
+            }
+            is_done &= complete(context, &mut items)?;
+            if !items.is_empty() {
                 let started = self.fetches.start(context, &owner, items, cancelled);
                 is_done &= started.inspect_err(|error| log::debug!("cannot fetch from {owner}: {error}")).is_ok();
             }
         }
         if self.mirror {
-            unpublished.into_iter().for_each(|(name, owner)| orphans.entry(owner).or_default().push(name));
             is_done &= remove_orphans(context, orphans, snapshot.complete_in, cancelled)?;
         }
         Ok(is_done)
+    }
+
+    /// What was fetched from each owner, and nobody publishes any more; nothing without `--mirror`.
+    fn unpublished_copies(
+        &self,
+        context: &CommandContext,
+        published: &BTreeMap<FileName, Contents>,
+    ) -> BTreeMap<UserName, Vec<FileName>> {
+        let mut copies: BTreeMap<UserName, Vec<FileName>> = BTreeMap::new();
+        let fetched = context.files.fetched();
+        let owned = if self.mirror { fetched.owned() } else { Vec::new() };
+        for (name, owner) in owned {
+            let is_mine = self.pattern.matches(&name) && self.from.as_ref().is_none_or(|from| *from == owner);
+            if !is_mine || published.contains_key(&name) {
+                continue;
+            }
+            // What the user has changed or removed is no copy any more.
+            let local = local_file(context, &name).unwrap_or(LocalFile::Other);
+            if fetched.candidates(&name).iter().any(|fetched| Some(&fetched.hash) == local.hash()) {
+                copies.entry(owner).or_default().push(name);
+            }
+        }
+        copies
     }
 }
 
