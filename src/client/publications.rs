@@ -38,6 +38,15 @@ pub(crate) struct Publication {
     pub is_reported_changed: AtomicBool,
     /// The server has confirmed it.
     pub is_accepted: AtomicBool,
+    /// The server had confirmed the name before, with another content or audience.
+    was_accepted: bool,
+}
+
+impl Publication {
+    /// Whether it counts among the user's publications at the server already.
+    pub fn has_place(&self) -> bool {
+        self.was_accepted || self.is_accepted.load(Relaxed)
+    }
 }
 
 /// All publications of the user. See the module.
@@ -268,7 +277,8 @@ impl PublicationTable {
             }
         };
         let (is_reported_changed, is_accepted) = (AtomicBool::new(false), AtomicBool::new(is_accepted));
-        let publication = Publication { content, audience, is_reported_changed, is_accepted };
+        let was_accepted = self.published.get(name).is_some_and(|before| before.has_place());
+        let publication = Publication { content, audience, is_reported_changed, is_accepted, was_accepted };
         self.published.insert(name.clone(), Arc::new(publication));
     }
 

@@ -271,11 +271,10 @@ impl FolderWatch {
         }
         self.withdraw(context, plan.withdraw, &mut step);
         // A quota keeps no file from being replaced.
-        let is_known = |name: &FileName| context.publications.get(name).is_some();
+        let is_known = |name: &FileName| context.publications.get(name).is_some_and(|known| known.has_place());
         let (known, new): (Vec<FileName>, Vec<FileName>) = plan.publish.into_iter().partition(is_known);
         for names in [known, new] {
             for (at, chunk) in names.chunks(FILES_AT_ONCE).enumerate() {
-                // As many as there are beyond the first refusal wait with it.
                 if is_final(step.error.as_ref()) || context.state.is_cancelled() {
                     lock(&self.core).on_failed(clock(), chunk);
                 } else if let Err(error) = self.publish(context, chunk, &mut step) {
