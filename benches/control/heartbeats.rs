@@ -100,7 +100,7 @@ impl Echo {
                 echo.bytes.clear();
                 echo.bytes.extend_from_slice(bytes);
             };
-            let count = self.socket.receive(&mut self.batch, handle).expect("a datagram");
+            let count = self.socket.receive(&mut self.batch, BATCH_MAX, handle).expect("a datagram");
             self.socket.send(&self.echoes[..count]);
             done += count;
         }

@@ -109,14 +109,14 @@ impl EventLoop {
         }
     }
 
-    /// Hands datagrams to the core, at most about twice [`BATCH_MAX`]: about 0.1 ms, as the other parts of an iteration
-    /// (see [`Server::run_deferred_work`]).
+    /// Hands datagrams to the core, at most [`BATCH_MAX`]: about 0.1 ms, as the other parts of an iteration (see
+    /// [`Server::run_deferred_work`]).
     fn receive(&mut self, now: Instant, batch: &mut ReceiveBatch) -> ReceiveBuffer {
         let Self { socket, server, effects, .. } = self;
         let mut received = 0;
         while received < BATCH_MAX {
             let handle = |from, bytes: &mut [u8]| server.handle_datagram(now, from, bytes, effects);
-            match socket.receive(batch, handle) {
+            match socket.receive(batch, BATCH_MAX - received, handle) {
                 Ok(datagrams) => received += datagrams,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return ReceiveBuffer::Empty,
                 Err(error) => {

@@ -64,10 +64,11 @@ impl ServerSocket {
     }
 
     /// Passes the datagrams of one system call to `handle`, each with its sender, and returns how many they were: from 1
-    /// to [`BATCH_MAX`]. [`io::ErrorKind::WouldBlock`] if there is none.
+    /// to `max`, of at most [`BATCH_MAX`]. [`io::ErrorKind::WouldBlock`] if there is none.
     pub fn receive(
         &self,
         batch: &mut ReceiveBatch,
+        max: usize,
         mut handle: impl FnMut(SocketAddr, &mut [u8]),
     ) -> io::Result<usize> {
         if !self.has_batches.get() {
@@ -76,11 +77,11 @@ impl ServerSocket {
             handle(from, &mut buffer[..bytes]);
             return Ok(1);
         }
-        let received = match receive_batch(&self.udp, batch) {
+        let received = match receive_batch(&self.udp, batch, max) {
             Err(Errno::ENOSYS | Errno::EPERM) => {
                 debug!("the system has no recvmmsg: datagrams are received one at a time");
                 self.has_batches.set(false);
-                return self.receive(batch, handle);
+                return self.receive(batch, max, handle);
             }
             received => received?,
         };
@@ -143,10 +144,10 @@ impl ServerSocket {
 /// The length and the sender of each datagram that one system call received.
 type ReceivedBatch = [Option<(usize, SocketAddr)>; BATCH_MAX];
 
-fn receive_batch(socket: &UdpSocket, batch: &mut ReceiveBatch) -> nix::Result<ReceivedBatch> {
+fn receive_batch(socket: &UdpSocket, batch: &mut ReceiveBatch, max: usize) -> nix::Result<ReceivedBatch> {
     let mut slices: Vec<_> = batch.buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
     let flags = MsgFlags::MSG_DONTWAIT;
-    let mut results = recvmmsg(socket.as_raw_fd(), &mut batch.headers, slices.iter_mut(), flags, None)?;
+    let mut results = recvmmsg(socket.as_raw_fd(), &mut batch.headers, slices.iter_mut().take(max), flags, None)?;
     Ok(std::array::from_fn(|_| {
         let message = results.next()?;
         let from = message.address?;
@@ -179,7 +180,7 @@ mod tests {
         let (mut batch, mut all) = (ReceiveBatch::default(), Vec::new());
         loop {
             let handle = |to, bytes: &mut [u8]| all.push(Datagram { to, bytes: bytes.to_vec() });
-            match server.receive(&mut batch, handle) {
+            match server.receive(&mut batch, BATCH_MAX, handle) {
                 Ok(count) => assert!((1..=BATCH_MAX).contains(&count)),
                 Err(error) => {
                     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
