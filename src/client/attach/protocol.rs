@@ -21,8 +21,8 @@ use crate::client::download::OnExists;
 use crate::client::ui::message::CommandId;
 use crate::common::sync::lock;
 
-/// Longest line, bytes: more than a line of 1 MiB takes as JSON, unless it is made of control characters.
-pub const LINE_MAX_BYTES: usize = 4 << 20;
+/// Longest line, bytes: what a line of 1 MiB takes as JSON, where a control character takes six bytes, with its id.
+pub const LINE_MAX_BYTES: usize = (6 << 20) + (64 << 10);
 
 /// Who answers: the first line over a socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

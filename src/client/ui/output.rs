@@ -88,10 +88,11 @@ impl Output {
     pub fn begin(&self, id: Option<CommandId>) -> CommandRun {
         let mut commands = lock(&self.commands);
         commands.count += 1;
-        let mut id = id.unwrap_or_else(|| commands.count.into());
+        let mut number = commands.count;
+        let mut id = id.unwrap_or_else(|| number.into());
         while !commands.running.insert(id.clone()) {
-            id = commands.count.into();
-            commands.count += 1;
+            id = number.into();
+            number += 1;
         }
         CommandRun { id, started: clock() }
     }
