@@ -251,6 +251,6 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let error = from_path("/nonexistent/pw".as_ref()).0.unwrap_err();
-        assert!(error.to_string().starts_with("/nonexistent/pw: "), "{error}");
+        assert!(error.to_string().starts_with("--password-file /nonexistent/pw: "), "{error}");
     }
 }
