@@ -242,18 +242,19 @@ fn one_note_says_why_nothing_is_withdrawn_until_all_is_well() {
     }
 }
 
+/// A survey that found these file systems and missed these files.
+fn survey(mounts: &[&str], gone: &[&str]) -> Survey {
+    Survey {
+        gone: gone.iter().map(|gone| name(gone)).collect(),
+        mounts: mounts.iter().map(ToString::to_string).collect(),
+        ..Survey::empty()
+    }
+}
+
 #[test]
 fn a_file_system_that_is_missing_withdraws_nothing() {
     let now = start();
     let mut core = WatchCore::new("", now);
-    let survey = |mounts: &[&str], gone: &[&str]| Survey {
-        folder: Ok(()),
-        files: BTreeMap::new(),
-        gone: gone.iter().map(|gone| name(gone)).collect(),
-        mounts: mounts.iter().map(ToString::to_string).collect(),
-        errors: Vec::new(),
-        invalid: Vec::new(),
-    };
     let due = core.poll(now);
     assert_eq!(core.on_survey(now, &due, survey(&["usb"], &["x"])).withdraw, [name("x")]);
     let plan = core.on_survey(now, &due, survey(&[], &["usb/a", "b"]));
@@ -276,14 +277,6 @@ fn a_flood_of_events_has_the_folder_examined() {
 fn a_file_system_above_what_is_examined_is_looked_for_too() {
     let now = start();
     let mut core = WatchCore::new("", now);
-    let survey = |mounts: &[&str], gone: &[&str]| Survey {
-        folder: Ok(()),
-        files: BTreeMap::new(),
-        gone: gone.iter().map(|gone| name(gone)).collect(),
-        mounts: mounts.iter().map(ToString::to_string).collect(),
-        errors: Vec::new(),
-        invalid: Vec::new(),
-    };
     let due = core.poll(now);
     core.on_survey(now, &due, survey(&["usb"], &[]));
     let beneath = BTreeSet::from(["usb/x/a".to_owned()]);
