@@ -83,14 +83,13 @@ impl FetchedFiles {
 
     /// What a file of this name may have been fetched as, the most likely first.
     pub fn candidates(&self, name: &FileName) -> Vec<Fetched> {
-        let table = self.table();
-        let record = table.by_name.get(name);
-        record.map_or_else(Vec::new, |NameRecord { saved, pending }| saved.iter().chain(pending).cloned().collect())
+        self.table().candidates(name).cloned().collect()
     }
 
     /// Whether this content was fetched, under this name or another one.
     pub fn is_copy(&self, name: &FileName, hash: &ContentHash) -> bool {
-        self.table().contents.contains(hash) || self.candidates(name).iter().any(|fetched| fetched.hash == *hash)
+        let table = self.table();
+        table.contents.contains(hash) || table.candidates(name).any(|fetched| fetched.hash == *hash)
     }
 
     /// This content is about to get this name. An error means that it is only known until the client ends.
@@ -137,7 +136,13 @@ impl FetchedFiles {
         table
     }
 }
+
 impl FetchedTable {
+    /// See [`FetchedFiles::candidates`].
+    fn candidates(&self, name: &FileName) -> impl Iterator<Item = &Fetched> {
+        self.by_name.get(name).into_iter().flat_map(|NameRecord { saved, pending }| saved.iter().chain(pending))
+    }
+
     /// Reads what has been written since. Returns the number of lines.
     fn read(&mut self) -> usize {
         let text = self.file.read();
