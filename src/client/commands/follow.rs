@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, never, select};
 
 use super::background::BackgroundContext;
 use super::events::to_pattern;
-use super::follow_fetches::{Contents, FollowFetches, clock};
+use super::follow_fetches::{Contents, FollowFetches, clock, retries};
 use super::{CommandContext, Verb};
+use crate::client::backoff::Backoff;
 use crate::client::cancel::{Cancelled, is_cancelled};
 use crate::client::control::{RequestError, WatchedList};
 use crate::client::download::SourceDiscovery;
@@ -22,10 +22,6 @@ use crate::client::jobs::JobKind;
 use crate::client::ui::message::{CommandResult, FollowResult, ItemFailure, True, UnfollowResult};
 use crate::common::threads;
 use crate::common::types::{Content, ContentHash, ContentRef, FileName, NamedContent, UserName};
-
-/// What could not be done is tried again after this time, and then after twice the time before.
-const RETRY: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// How `follow` treats what matches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,7 +87,7 @@ fn start_one(
         settled: BTreeMap::new(),
         noted: BTreeSet::new(),
         fetches: FollowFetches::new(wake),
-        retry: RETRY,
+        retry: retries(),
     };
     follow.lists[0].follow();
     let run = move || {
@@ -131,7 +127,8 @@ struct Follow {
     /// Files of the user that were left alone, with a note.
     noted: BTreeSet<FileName>,
     fetches: FollowFetches,
-    retry: Duration,
+    /// Of what could not be done.
+    retry: Backoff,
 }
 
 impl Follow {
@@ -164,10 +161,12 @@ impl Follow {
                 false
             });
             let now = clock();
-            let retry = (!is_done).then_some(now + self.retry);
+            if is_done {
+                self.retry.reset();
+            }
+            let retry = (!is_done).then(|| now + self.retry.next_wait());
             let due = retry.into_iter().chain(self.fetches.retry_at(now)).min();
             timeout = due.map_or_else(never, crossbeam_channel::at);
-            self.retry = if is_done { RETRY } else { (self.retry * 2).min(RETRY_MAX) };
         }
     }
 

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use super::CommandContext;
 use super::get::report_notes;
+use crate::client::backoff::Backoff;
 use crate::client::cancel::Cancelled;
 use crate::client::download::{DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, OnExists, SaveAs};
 use crate::client::ui::message::{CommandResult, GetResult, True};
@@ -17,9 +18,6 @@ use crate::common::types::{ContentHash, FileName, NamedContent, UserName};
 
 /// Owners who are downloaded from at once.
 const OWNERS_MAX: usize = 16;
-/// What could not be fetched is tried again after this time, and then after twice the time before.
-const RETRY: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
 /// The first failures may be those of a file that has just changed and is published again.
 const FAILURES_UNTIL_NOTE: u32 = 3;
 
@@ -46,7 +44,13 @@ type Outcomes = Vec<(FileName, Result<(), DownloadError>)>;
 struct FailedFetch {
     contents: Contents,
     count: u32,
+    retry: Backoff,
     due: Instant,
+}
+
+/// When something that could not be done is tried again.
+pub(super) fn retries() -> Backoff {
+    Backoff::new(Duration::from_secs(1), Duration::from_secs(60))
 }
 
 impl FollowFetches {
@@ -72,12 +76,13 @@ impl FollowFetches {
                         fetched.push((name, contents));
                     }
                     Err(error) => {
-                        let count = failed.get(&name).map_or(0, |failed| failed.count) + 1;
-                        let pause = RETRY_MAX.min(RETRY.saturating_mul(1 << (count - 1).min(16)));
+                        let before = failed.get(&name).map_or((0, retries()), |failed| (failed.count, failed.retry));
+                        let (count, mut retry) = (before.0 + 1, before.1);
                         if count == FAILURES_UNTIL_NOTE {
                             context.output.error(format!("{name}: {error}"));
                         }
-                        failed.insert(name, FailedFetch { contents, count, due: now + pause });
+                        let due = now + retry.next_wait();
+                        failed.insert(name, FailedFetch { contents, count, retry, due });
                     }
                 }
             }

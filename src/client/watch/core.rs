@@ -10,6 +10,7 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::survey::{FoundFile, Survey, is_beneath};
+use crate::client::backoff::Backoff;
 use crate::client::files::FileIdentity;
 use crate::common::types::FileName;
 
@@ -71,10 +72,10 @@ pub struct WatchCore {
     mounts: BTreeSet<String>,
     /// Paths whose last survey was not certain of what is gone; a note was written.
     troubled: BTreeSet<String>,
-    survey_retry: Duration,
+    survey_retry: Backoff,
     /// What could not be published or withdrawn when it was last tried.
     failed: BTreeSet<FileName>,
-    refused_retry: Duration,
+    refused_retry: Backoff,
 }
 
 impl WatchCore {
@@ -88,9 +89,9 @@ impl WatchCore {
             known: BTreeMap::new(),
             mounts: BTreeSet::new(),
             troubled: BTreeSet::new(),
-            survey_retry: SURVEY_RETRY,
+            survey_retry: Backoff::new(SURVEY_RETRY, SURVEY_RETRY_MAX),
             failed: BTreeSet::new(),
-            refused_retry: RETRY,
+            refused_retry: Backoff::new(RETRY, REFUSED_RETRY_MAX),
         };
         core.set(core.folder.clone(), Pending { due: now, is_written: false });
         core
@@ -180,16 +181,16 @@ impl WatchCore {
             None => {
                 self.troubled.retain(|path| !is_covered(path));
                 if self.troubled.is_empty() {
-                    self.survey_retry = SURVEY_RETRY;
+                    self.survey_retry.reset();
                 }
                 plan.withdraw = survey.gone;
                 plan.withdraw.retain(|name| !self.pending.contains_key(name.as_str()));
             }
             Some(why) => {
+                let again = now + self.survey_retry.next_wait();
                 for path in &unfound {
-                    self.set_unless_pending(path.to_string(), now + self.survey_retry);
+                    self.set_unless_pending(path.to_string(), again);
                 }
-                self.survey_retry = (self.survey_retry * 2).min(SURVEY_RETRY_MAX);
                 plan.note = self.note_trouble(unfound.into_iter().cloned(), why);
             }
         }
@@ -203,7 +204,7 @@ impl WatchCore {
 
     /// These could not be published or withdrawn, for a reason that may last.
     pub fn on_refused<'a>(&mut self, now: Instant, names: impl IntoIterator<Item = &'a FileName>) {
-        self.try_again(now + self.refused_retry, names);
+        self.try_again(now + self.refused_retry.wait(), names);
     }
 
     /// What was due could not be examined now.
@@ -231,9 +232,9 @@ impl WatchCore {
         let before = self.failed.len();
         self.failed.retain(|name| !is_covered(name.as_str(), due));
         if before == 0 {
-            self.refused_retry = RETRY;
+            self.refused_retry.reset();
         } else if self.failed.len() < before {
-            self.refused_retry = (self.refused_retry * 2).min(REFUSED_RETRY_MAX);
+            self.refused_retry.next_wait();
         }
     }
 
