@@ -2,7 +2,6 @@
 //! targets of the next are checked and its sources queried.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,8 +14,8 @@ use super::batch::{SourceQuery, download_batch};
 use super::coordinator::PeerHistory;
 use super::discovery::SourceDiscovery;
 use super::file_job::{FileJob, FileOperations};
-use super::partial_file::{is_in_use, partial_file_names};
-use super::stale_parts::remove_if_stale;
+use super::partial_file::is_in_use;
+use super::stale_parts::remove_stale_parts;
 use super::target::{TargetDir, TargetState, split_parent};
 use super::{
     Cancelled, DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, OnExists, SaveAs, is_cancelled,
@@ -138,22 +137,10 @@ impl DownloadRequest<'_> {
 
     #[expect(clippy::disallowed_methods, reason = "the age of files is that of the wall clock")]
     fn remove_stale_parts(&self, report: &dyn Fn(DownloadReport)) {
-        if self.options.save_as == SaveAs::Unnamed {
-            return;
-        }
-        let now = SystemTime::now();
-        let paths: BTreeSet<&str> = self.items.iter().map(|item| split_parent(self.options.target(item)).0).collect();
-        for path in paths {
-            let Some((folder, mut names)) = self.target_dir.partial_files(path) else { continue };
-            // What this command wants is continued, however old it is.
-            let is_wanted =
-                |name: &String| self.items.iter().any(|item| partial_file_names(&item.content.hash).contains(name));
-            names.retain(|name| !is_wanted(name) && remove_if_stale(&folder, name, now));
-            if !names.is_empty() {
-                let (count, folder) = (names.len(), if path.is_empty() { "." } else { path });
-                let note = format!("{folder}: removed unfinished downloads that nobody touched for 30 days: {count}");
-                report(DownloadReport::Note(note));
-            }
+        if self.options.save_as != SaveAs::Unnamed {
+            let targets = self.items.iter().map(|item| (self.options.target(item), &item.content.hash));
+            let notes = remove_stale_parts(self.target_dir, targets, SystemTime::now());
+            notes.into_iter().for_each(|note| report(DownloadReport::Note(note)));
         }
     }
 }

@@ -2,16 +2,42 @@
 //!
 //! Defended: only a plain file of this user with one name, which nobody has locked, and whose name is that of a partial file.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 
+use super::partial_file::partial_file_names;
+use super::target::{TargetDir, split_parent};
+use crate::common::types::{ContentHash, FileName};
+
 /// Nothing was written to it, and its name, mode and times were not changed, for this time.
 const UNTOUCHED_MIN: Duration = Duration::from_secs(30 * 24 * 3_600);
 
+/// Removes the abandoned partial files in the folders of these targets, but not those of the contents that go there: these
+/// are continued, however old they are. Returns a note for each folder that had some.
+pub(super) fn remove_stale_parts<'a>(
+    target_dir: &TargetDir,
+    targets: impl Iterator<Item = (&'a FileName, &'a ContentHash)> + Clone,
+    now: SystemTime,
+) -> Vec<String> {
+    let paths: BTreeSet<&str> = targets.clone().map(|(target, _)| split_parent(target).0).collect();
+    let mut notes = Vec::new();
+    for path in paths {
+        let Some((folder, mut names)) = target_dir.partial_files(path) else { continue };
+        let is_wanted = |name: &String| targets.clone().any(|(_, hash)| partial_file_names(hash).contains(name));
+        names.retain(|name| !is_wanted(name) && remove_if_stale(&folder, name, now));
+        if !names.is_empty() {
+            let (count, folder) = (names.len(), if path.is_empty() { "." } else { path });
+            notes.push(format!("{folder}: removed unfinished downloads that nobody touched for 30 days: {count}"));
+        }
+    }
+    notes
+}
+
 /// Removes the partial file `name` if it is abandoned. Returns whether it was removed; errors leave it.
-pub(super) fn remove_if_stale(folder: &OwnedFd, name: &str, now: SystemTime) -> bool {
+fn remove_if_stale(folder: &OwnedFd, name: &str, now: SystemTime) -> bool {
     try_remove(folder, name, now).unwrap_or(false)
 }
 
@@ -49,6 +75,31 @@ mod tests {
     use super::*;
 
     const NAME: &str = ".0123456789abcdef0123456789abcdef.part";
+
+    #[test]
+    fn abandoned_parts_beside_the_targets_are_removed_with_a_note() {
+        let dir = tempfile::tempdir().unwrap();
+        let targets = ["a", "x/b", "x/c", "new/d"].map(|target| FileName::parse(target).unwrap());
+        let hashes = [1, 2, 3, 4].map(|byte| ContentHash([byte; 32]));
+        let wanted = format!("x/{}", partial_file_names(&hashes[1])[0]);
+        let abandoned = [NAME.to_owned(), format!("x/{NAME}"), format!("x/{}", NAME.replace('0', "1"))];
+        let others = [wanted, format!("y/{NAME}"), "x/.part".to_owned()];
+        ["x", "y"].iter().for_each(|folder| fs::create_dir(dir.path().join(folder)).unwrap());
+        abandoned.iter().chain(&others).for_each(|path| fs::write(dir.path().join(path), "part").unwrap());
+        let remove = |days| {
+            let now = SystemTime::now() + days * Duration::from_secs(24 * 3_600);
+            let target_dir = TargetDir::open(dir.path()).unwrap();
+            let notes = || remove_stale_parts(&target_dir, targets.iter().zip(&hashes), now);
+            [notes(), notes()]
+        };
+        let there = |paths: &[String]| paths.iter().filter(|path| dir.path().join(path).exists()).count();
+        assert_eq!(remove(29), [const { Vec::<String>::new() }; 2]);
+        assert_eq!(there(&abandoned), 3);
+        let note =
+            |folder, count| format!("{folder}: removed unfinished downloads that nobody touched for 30 days: {count}");
+        assert_eq!(remove(31), [vec![note(".", 1), note("x", 2)], Vec::new()]);
+        assert_eq!((there(&abandoned), there(&others)), (0, 3));
+    }
 
     #[test]
     fn only_an_untouched_plain_file_that_nobody_uses_is_removed() {
