@@ -8,8 +8,8 @@ use crossbeam_channel::{Receiver, bounded, never, select};
 
 use super::background::BackgroundContext;
 use super::events::to_pattern;
-use super::follow_fetches::{Contents, FollowFetches, clock, retries};
-use super::{CommandContext, Verb};
+use super::follow_fetches::{Contents, FollowFetches, retries};
+use super::{CommandContext, Verb, clock};
 use crate::client::backoff::Backoff;
 use crate::client::cancel::{Cancelled, is_cancelled};
 use crate::client::control::{RequestError, WatchedList};

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
-use super::CommandContext;
-use super::get::report_notes;
+use super::get::{Transfer, elapsed_ms, report_notes};
+use super::{CommandContext, clock};
 use crate::client::backoff::Backoff;
 use crate::client::cancel::Cancelled;
 use crate::client::download::{DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, OnExists, SaveAs};
-use crate::client::ui::message::{CommandResult, GetResult, True};
+use crate::client::ui::message::CommandResult;
 use crate::common::threads;
 use crate::common::types::{ContentHash, FileName, NamedContent, UserName};
 
@@ -144,28 +144,19 @@ impl FollowFetches {
 fn fetch(context: &CommandContext, owner: UserName, items: &[NamedContent], cancelled: &Cancelled) -> Outcomes {
     let save_as = SaveAs::Followed(owner);
     let options = DownloadOptions { on_exists: OnExists::Overwrite, retry_for: Duration::ZERO, save_as };
-    let (started, sources) = (clock(), RefCell::new(vec![BTreeSet::new(); items.len()]));
-    let (resumed, outcomes) = (RefCell::new(vec![0; items.len()]), RefCell::new(Vec::new()));
+    let transfers: Vec<Transfer> = items.iter().map(|_| Transfer::default()).collect();
+    let (started, outcomes) = (clock(), RefCell::new(Vec::new()));
     context.downloader.fetch(items, &options, cancelled, &|report| {
         if !matches!(report, DownloadReport::SourceDropped { .. }) {
             report_notes(context, items, &report);
         }
         match report {
-            DownloadReport::Delivered(index, user) => drop(sources.borrow_mut()[index].insert(user.to_string())),
-            DownloadReport::Resumed { index, bytes } => resumed.borrow_mut()[index] = bytes,
+            DownloadReport::Delivered(index, user) => transfers[index].delivered(user),
+            DownloadReport::Resumed { index, bytes } => transfers[index].resumed(bytes),
             DownloadReport::Finished(index, DownloadOutcome::Saved { name }) => {
-                let NamedContent { name: requested, content } = &items[index];
-                context.output.result(CommandResult::Get(GetResult::Saved {
-                    ok: True,
-                    name: name.to_string(),
-                    saved: name.to_string(),
-                    bytes: content.size,
-                    hash: content.hash.to_hex(),
-                    sources: sources.borrow()[index].iter().cloned().collect(),
-                    resumed_bytes: resumed.borrow()[index],
-                    elapsed_ms: clock().saturating_duration_since(started).as_millis() as u64,
-                }));
-                outcomes.borrow_mut().push((requested.clone(), Ok(())));
+                let saved = transfers[index].saved(&items[index], &name, elapsed_ms(started));
+                context.output.result(CommandResult::Get(saved));
+                outcomes.borrow_mut().push((items[index].name.clone(), Ok(())));
             }
             DownloadReport::Finished(index, DownloadOutcome::Failed(error)) => {
                 outcomes.borrow_mut().push((items[index].name.clone(), Err(error)));
@@ -174,9 +165,4 @@ fn fetch(context: &CommandContext, owner: UserName, items: &[NamedContent], canc
         }
     });
     outcomes.into_inner()
-}
-
-#[expect(clippy::disallowed_methods, reason = "elapsed times are for the user, and pauses between tries")]
-pub(super) fn clock() -> Instant {
-    Instant::now()
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::get_select::{ResultLine, Selection, select, short_hash};
 use super::reshare::Reshare;
-use super::{CommandContext, Verb};
+use super::{CommandContext, Verb, clock};
 use crate::client::control::RequestError;
 use crate::client::download::{DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, SaveAs, WaitReason};
 use crate::client::events::EventKind;
@@ -188,11 +188,42 @@ struct OrderedReporter<'a> {
 
 /// How one item arrives.
 #[derive(Default)]
-struct Transfer {
+pub(super) struct Transfer {
     verified_bytes: Cell<u64>,
     /// Of these, what an earlier download had left.
     resumed_bytes: Cell<u64>,
     sources: RefCell<BTreeSet<UserName>>,
+}
+
+impl Transfer {
+    /// An earlier download had left these bytes.
+    pub fn resumed(&self, bytes: u64) {
+        self.resumed_bytes.set(bytes);
+    }
+
+    /// The user has delivered something of it that was verified.
+    pub fn delivered(&self, user: UserName) {
+        self.sources.borrow_mut().insert(user);
+    }
+
+    /// The item has this name in the folder.
+    pub fn saved(&self, item: &NamedContent, saved: &FileName, elapsed_ms: u64) -> GetResult {
+        GetResult::Saved {
+            ok: True,
+            name: item.name.to_string(),
+            saved: saved.to_string(),
+            bytes: item.content.size,
+            hash: item.content.hash.to_hex(),
+            sources: self.sources.borrow().iter().map(UserName::to_string).collect(),
+            resumed_bytes: self.resumed_bytes.get(),
+            elapsed_ms,
+        }
+    }
+}
+
+/// Milliseconds since then.
+pub(super) fn elapsed_ms(since: Instant) -> u64 {
+    clock().saturating_duration_since(since).as_millis() as u64
 }
 
 struct ReporterState {
@@ -271,25 +302,13 @@ impl<'a> OrderedReporter<'a> {
     }
 
     fn print(&self, index: usize, outcome: &Outcome) -> ExitCode {
-        let NamedContent { name, content } = &self.selection.items[index];
+        let item = &self.selection.items[index];
         let result = match &outcome.of_download {
-            DownloadOutcome::Saved { name: saved } => {
-                let transfer = &self.transfers[index];
-                GetResult::Saved {
-                    ok: True,
-                    name: name.to_string(),
-                    saved: saved.to_string(),
-                    bytes: content.size,
-                    hash: content.hash.to_hex(),
-                    sources: transfer.sources.borrow().iter().map(UserName::to_string).collect(),
-                    resumed_bytes: transfer.resumed_bytes.get(),
-                    elapsed_ms: outcome.elapsed_ms,
-                }
-            }
+            DownloadOutcome::Saved { name } => self.transfers[index].saved(item, name, outcome.elapsed_ms),
             // No `get` asks for it.
             DownloadOutcome::Unnamed(_) => return ExitCode::Internal,
-            DownloadOutcome::Skipped => GetResult::Skipped { ok: True, name: name.to_string(), skipped: True },
-            DownloadOutcome::Failed(error) => return print_failure(self.context, failed(name, error)),
+            DownloadOutcome::Skipped => GetResult::Skipped { ok: True, name: item.name.to_string(), skipped: True },
+            DownloadOutcome::Failed(error) => return print_failure(self.context, failed(&item.name, error)),
         };
         self.context.output.result(CommandResult::Get(result));
         ExitCode::Success
@@ -320,18 +339,18 @@ impl<'a> OrderedReporter<'a> {
                 let all = ByteCount { done: all_done, total: self.total_bytes.get() };
                 self.meter.update(item.name.as_str(), ByteCount { done, total: item.content.size }, all);
             }
-            (DownloadReport::Resumed { index, bytes }, _) => self.transfers[index].resumed_bytes.set(bytes),
+            (DownloadReport::Resumed { index, bytes }, _) => self.transfers[index].resumed(bytes),
             (DownloadReport::Started(index, incomplete), Some(reshare)) => reshare.started(index, &incomplete),
             (DownloadReport::Started(..), None) => {}
             (DownloadReport::Delivered(index, user), reshare) => {
                 if let Some(reshare) = reshare {
                     reshare.delivered(index, &user);
                 }
-                self.transfers[index].sources.borrow_mut().insert(user);
+                self.transfers[index].delivered(user);
             }
             (DownloadReport::Finished(index, outcome), reshare) => {
                 let is_saved = outcome.is_saved_as(&self.selection.items[index].name);
-                let elapsed_ms = clock().saturating_duration_since(self.started).as_millis() as u64;
+                let elapsed_ms = elapsed_ms(self.started);
                 self.state.borrow_mut().outcomes[index] = Some(Outcome { of_download: outcome, elapsed_ms });
                 if let Some(reshare) = reshare {
                     reshare.ended(index, is_saved);
@@ -341,11 +360,6 @@ impl<'a> OrderedReporter<'a> {
             (DownloadReport::Waiting(..) | DownloadReport::Note(_) | DownloadReport::SourceDropped { .. }, _) => {}
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the user is told how long a download took")]
-fn clock() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]

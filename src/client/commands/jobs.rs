@@ -1,11 +1,11 @@
 //! Commands in the background, and what lists, ends and awaits them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
-use super::{CommandContext, Verb};
+use super::{CommandContext, Verb, clock};
 use crate::client::exit_code::ExitCode;
 use crate::client::jobs::{Job, JobKind, JobWait};
 use crate::client::ui::message::{
@@ -129,11 +129,6 @@ pub fn wait_at_end(context: &CommandContext, is_script: bool) -> ExitCode {
         }
     }
     code
-}
-
-#[expect(clippy::disallowed_methods, reason = "the waits for several jobs share a deadline")]
-fn clock() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]

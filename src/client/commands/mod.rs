@@ -25,7 +25,7 @@ pub mod watch;
 use std::fmt::Display;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::control::RequestError;
 use crate::client::download::DownloadOptions;
@@ -151,6 +151,12 @@ impl CommandContext {
         }
         failures.first().map_or(ExitCode::Success, |first| first.code)
     }
+}
+
+/// Commands are drivers of cores, and tell users how long something took.
+#[expect(clippy::disallowed_methods, reason = "only a driver reads a clock")]
+fn clock() -> Instant {
+    Instant::now()
 }
 
 #[cfg(test)]

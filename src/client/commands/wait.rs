@@ -1,9 +1,9 @@
 //! `wait`, and the waiting of `get --wait` and `cat --wait`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::selector::Selector;
-use super::{CommandContext, Verb};
+use super::{CommandContext, Verb, clock};
 use crate::client::control::{RequestError, WaitCondition, WaitOutcome};
 use crate::client::events::EventKind;
 use crate::client::exit_code::ExitCode;
@@ -81,11 +81,6 @@ pub fn for_files(context: &CommandContext, verb: Verb, files: &[PathArg], timeou
 /// Reports that what was waited for is there as an event, too.
 fn report_available(context: &CommandContext, name: &FileName) {
     context.uploads.events().publish(EventKind::FileAvailable { name: name.to_string(), content: None });
-}
-
-#[expect(clippy::disallowed_methods, reason = "several waits share a deadline")]
-fn clock() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]

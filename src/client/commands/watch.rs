@@ -3,14 +3,13 @@
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use crossbeam_channel::{Receiver, bounded, never, select};
 
 use super::background::BackgroundContext;
 use super::jobs::CANCEL_TIMEOUT;
 use super::publish::{hash, publish_keeping_audiences, record_audiences, request_failure, share_failure};
-use super::{CommandContext, Verb};
+use super::{CommandContext, Verb, clock};
 use crate::client::cancel::{Cancelled, is_cancelled};
 use crate::client::control::{PartialFailure, RequestError};
 use crate::client::exit_code::ExitCode;
@@ -372,9 +371,4 @@ fn note_copies(context: &CommandContext, copies: &[FileName]) {
 /// Whether the server does nothing else now either.
 fn is_final(error: Option<&RequestError>) -> bool {
     matches!(error, Some(RequestError::Unreachable | RequestError::Busy | RequestError::NotAuthenticated))
-}
-
-#[expect(clippy::disallowed_methods, reason = "a driver: the core gets its time as an argument")]
-fn clock() -> Instant {
-    Instant::now()
 }
