@@ -16,7 +16,7 @@ use rustix::fs::FileType;
 
 use crate::client::attach::{AttachedSide, ControlSocket, SideOptions, SocketIdentity};
 use crate::client::cli::Options;
-use crate::client::commands::{CommandContext, CommandState, ContentPipes, LocalControl, events, jobs};
+use crate::client::commands::{CommandContext, CommandState, ContentInput, ContentPipes, LocalControl, events, jobs};
 use crate::client::control::resolve;
 use crate::client::download::{DownloadOptions, SaveAs};
 use crate::client::ending::{AppEvent, ClientExit, ThisClient, print_goodbye, wait_for_exit};
@@ -277,7 +277,7 @@ fn create_context(
 fn content_pipes(options: &Options, mode: &InputMode) -> ContentPipes {
     let is_input_free = matches!(mode, InputMode::Commands(_) | InputMode::Batch(Some(_)));
     ContentPipes {
-        input: is_input_free.then(|| Arc::new(Mutex::new(io::stdin())) as _),
+        input: is_input_free.then(|| ContentInput::standard(io::stdin())),
         output: (!options.json).then(|| Arc::new(Mutex::new(StandardStream::stdout())) as _),
     }
 }

@@ -14,7 +14,7 @@ use super::events::TestEvents;
 use super::job::TestJob;
 use super::outcome::{Collector, results_of};
 use super::{CommandError, STRETCHING, TestkitError};
-use crate::client::commands::{CommandContext, CommandState, ContentPipes, NoLocalControl};
+use crate::client::commands::{CommandContext, CommandState, ContentInput, ContentPipes, NoLocalControl};
 use crate::client::download::{DownloadOptions, OnExists, SaveAs};
 use crate::client::engine::{ClientEngine, EngineConfig};
 use crate::client::shell::{log_in_at_startup, quote, run_line};
@@ -116,7 +116,7 @@ impl TestClient {
     /// `pub --stdin`: stores this content under `name` in the client's folder, and publishes it.
     pub fn publish_content(&self, name: &str, content: &[u8]) -> Result<(), CommandError> {
         let input = Arc::new(Mutex::new(io::Cursor::new(content.to_vec())));
-        let pipes = ContentPipes { input: Some(input), output: None };
+        let pipes = ContentPipes { input: Some(ContentInput::Open(input)), output: None };
         self.command_with(&with_names("pub --stdin --", &[name]), pipes).map(drop)
     }
 

@@ -225,3 +225,39 @@ fn standard_input_that_is_the_script_is_not_published() {
     assert!(done.status.success(), "{}", stderr(&done));
     assert_eq!(fs::read_to_string(hans().dir().join("a")).expect("stored"), "content");
 }
+
+/// Runs a command without a standard input.
+fn run_without_input(command: &Command) -> Output {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$@\" <&-", "sh"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    if let Some(dir) = command.get_current_dir() {
+        shell.current_dir(dir);
+    }
+    shell.output().expect("it starts")
+}
+
+#[test]
+fn a_closed_standard_input_is_not_an_empty_file() {
+    let env = TestEnv::new();
+    let hans = || env.client("hans").user().args(["-q"]);
+    let refuse = |command: &Command| {
+        let done = run_without_input(command);
+        assert_eq!((done.status.code(), done.stdout.as_slice()), (Some(2), &b""[..]));
+        assert_eq!(stderr(&done), "client: standard input is closed; give the content by a pipe or with < FILE\n");
+    };
+    refuse(&hans().commands(&["pub --stdin a"]).into_command());
+    let serving = env.client("hans").user().stay(&["lpf"], &["No files published"]);
+    refuse(&env.client("hans").args(["-q", "--attach"]).commands(&["pub --stdin a"]).into_command());
+    drop(serving);
+    assert!(entries(hans().dir()).is_empty());
+    // An empty input is a file like any other.
+    let mut command = hans().commands(&["pub --stdin a"]).into_command();
+    assert!(command.stdin(Stdio::null()).status().expect("it starts").success());
+    assert_eq!(entries(hans().dir()), ["a"]);
+}

@@ -25,7 +25,7 @@ use super::protocol::{
     to_line,
 };
 use super::sink::SocketSink;
-use crate::client::commands::{CommandContext, CommandState, ContentPipes, LocalControl, events};
+use crate::client::commands::{CommandContext, CommandState, ContentInput, ContentPipes, LocalControl, events};
 use crate::client::download::{DownloadOptions, SaveAs};
 use crate::client::engine::ClientEngine;
 use crate::client::exit_code::ExitCode;
@@ -389,7 +389,7 @@ fn pipes_for(command: &Command, descriptor: Option<OwnedFd>) -> ContentPipes {
     let mut pipes = ContentPipes::default();
     match (command.without_job(), descriptor) {
         (Command::Pub { stdin: true, .. }, Some(descriptor)) => {
-            pipes.input = Some(Arc::new(Mutex::new(File::from(descriptor))));
+            pipes.input = Some(ContentInput::standard(File::from(descriptor)));
         }
         (Command::Cat { .. }, Some(descriptor)) => {
             pipes.output = Some(Arc::new(Mutex::new(StandardStream::passed(descriptor))));

@@ -5,9 +5,11 @@
 //! thread ends with the call that blocks.
 
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, bounded, select};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, makedev};
 
 use crate::client::cancel::Cancelled;
 use crate::common::sync::lock;
@@ -17,7 +19,18 @@ use crate::common::threads;
 const BUFFER_BYTES: usize = 256 << 10;
 const BUFFERS: usize = 2;
 
-pub type ContentInput = Arc<Mutex<dyn Read + Send>>;
+/// The device `/dev/null`.
+const NULL_DEVICE: (u32, u32) = (1, 3);
+
+pub(super) type InputReader = Arc<Mutex<dyn Read + Send>>;
+
+#[derive(Clone)]
+pub enum ContentInput {
+    Open(InputReader),
+    /// The process was started without one.
+    Closed,
+}
+
 pub type ContentOutput = Arc<Mutex<dyn Write + Send>>;
 
 /// The streams of one command context.
@@ -29,9 +42,25 @@ pub struct ContentPipes {
     pub output: Option<ContentOutput>,
 }
 
+impl ContentInput {
+    /// The standard input of a process.
+    pub fn standard(input: impl Read + AsFd + Send + 'static) -> Self {
+        if was_closed(&input) { Self::Closed } else { Self::Open(Arc::new(Mutex::new(input))) }
+    }
+}
+
+/// The runtime opens `/dev/null` for a standard stream that is closed, for reading and writing; shells open it for reading.
+fn was_closed(input: impl AsFd) -> bool {
+    let is_null = fstat(&input).is_ok_and(|stat| {
+        let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+        is_device && stat.st_rdev == makedev(NULL_DEVICE.0, NULL_DEVICE.1)
+    });
+    is_null && fcntl_getfl(&input).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR)
+}
+
 /// Reads a blocking input until the command is cancelled.
 pub(super) struct CancellableInput {
-    input: ContentInput,
+    input: InputReader,
     cancelled: Cancelled,
     /// From the thread that reads, which is started by the first read.
     buffers: Option<Receiver<io::Result<Vec<u8>>>>,
@@ -40,7 +69,7 @@ pub(super) struct CancellableInput {
 }
 
 impl CancellableInput {
-    pub fn new(input: ContentInput, cancelled: Cancelled) -> Self {
+    pub fn new(input: InputReader, cancelled: Cancelled) -> Self {
         Self { input, cancelled, buffers: None, rest: io::Cursor::default() }
     }
 

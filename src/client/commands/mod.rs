@@ -38,7 +38,7 @@ use crate::client::ui::password::PasswordSource;
 use crate::common::types::UserName;
 
 pub use self::cancellation::CommandState;
-pub use self::content_pipes::ContentPipes;
+pub use self::content_pipes::{ContentInput, ContentPipes};
 pub use self::verb::{Verb, help_page, help_text};
 
 /// Waits, unless the command is cancelled meanwhile.

@@ -7,7 +7,7 @@ use std::{io, slice, thread};
 
 use rayon::prelude::*;
 
-use super::content_pipes::{CancellableInput, ContentInput};
+use super::content_pipes::{CancellableInput, ContentInput, InputReader};
 use super::selector::Selector;
 use super::{CommandContext, CommandState, Verb};
 use crate::client::control::{PartialFailure, PublishAudience, RequestError};
@@ -34,9 +34,13 @@ pub fn publish(context: &CommandContext, to: Vec<UserName>, files: &[PathArg]) -
 /// Stores what the context's input yields under the name `file`, and publishes that. What exists is treated as the policy
 /// says; if it stays as it is, it is not published.
 pub fn publish_input(context: &CommandContext, to: Vec<UserName>, file: &PathArg) -> ExitCode {
-    let Some(input) = context.pipes.input.clone() else {
-        let why = "standard input is where the commands come from; give them with -c or -b FILE";
-        return context.report_error(Verb::Pub.name(), ExitCode::Usage, why);
+    let refuse = |why| context.report_error(Verb::Pub.name(), ExitCode::Usage, why);
+    let input = match context.pipes.input.clone() {
+        Some(ContentInput::Open(input)) => input,
+        Some(ContentInput::Closed) => {
+            return refuse("standard input is closed; give the content by a pipe or with < FILE");
+        }
+        None => return refuse("standard input is where the commands come from; give them with -c or -b FILE"),
     };
     match store_input(context, input, &file.text) {
         Ok(Some(stored)) => publish(context, to, &[PathArg { text: stored.to_string(), pattern: None }]),
@@ -52,7 +56,7 @@ pub fn publish_input(context: &CommandContext, to: Vec<UserName>, file: &PathArg
     }
 }
 
-fn store_input(context: &CommandContext, input: ContentInput, name: &str) -> Result<Option<FileName>, ItemFailure> {
+fn store_input(context: &CommandContext, input: InputReader, name: &str) -> Result<Option<FileName>, ItemFailure> {
     let requested =
         FileName::parse(name).map_err(|error| share_failure(name, &ShareError::Name(name.into(), error)))?;
     let cancelled = context.state.cancelled();
