@@ -1,5 +1,5 @@
-//! The manual pages and the completions of shells are those of the options as they are. `FILESHARE_WRITE_MANUALS=1` writes
-//! docs/man and docs/completions anew.
+//! The manual pages and the completions of shells are those of the options as they are, in docs under the names of the programs,
+//! and in scripts/package under those that the package gives them. `FILESHARE_WRITE_MANUALS=1` writes them anew.
 
 use std::fs;
 use std::path::Path;
@@ -42,31 +42,37 @@ fn completion(shell: Shell, mut command: Command) -> Vec<u8> {
     script
 }
 
-#[test]
-fn manual_pages_and_completions_are_current() {
-    let programs = [(client::cli::command_line(), commands()), (server::cli::command_line(), Roff::new())];
+/// The paths and contents for these names of the programs.
+fn files(folder: &str, client: &'static str, server: &'static str) -> Vec<(String, Vec<u8>)> {
+    let programs = [
+        (client::cli::command_line().name(client), commands()),
+        (server::cli::command_line().name(server), Roff::new()),
+    ];
     let mut files = Vec::new();
     for (command, sections) in programs {
         let name = command.get_name().to_owned();
-        files.push((format!("man/{name}.1"), manual(command.clone(), &sections)));
+        files.push((format!("{folder}/man/{name}.1"), manual(command.clone(), &sections)));
         for (shell, file) in [
             (Shell::Bash, format!("{name}.bash")),
             (Shell::Zsh, format!("_{name}")),
             (Shell::Fish, format!("{name}.fish")),
         ] {
-            files.push((format!("completions/{file}"), completion(shell, command.clone())));
+            files.push((format!("{folder}/completions/{file}"), completion(shell, command.clone())));
         }
     }
-    for (name, expected) in files {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(&name);
+    files
+}
+
+#[test]
+fn manual_pages_and_completions_are_current() {
+    let packaged = files("scripts/package", "fileshare", "fileshare-server");
+    for (name, expected) in files("docs", "client", "server").into_iter().chain(packaged) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(&name);
         if std::env::var_os("FILESHARE_WRITE_MANUALS").is_some() {
             fs::create_dir_all(path.parent().expect("a folder")).expect("folders can be made");
             fs::write(&path, &expected).expect("files can be written");
         }
         let is_current = fs::read(&path).is_ok_and(|found| found == expected);
-        assert!(
-            is_current,
-            "docs/{name} is not current; FILESHARE_WRITE_MANUALS=1 cargo test --test manuals writes it"
-        );
+        assert!(is_current, "{name} is not current; FILESHARE_WRITE_MANUALS=1 cargo test --test manuals writes it");
     }
 }

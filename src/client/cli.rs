@@ -16,20 +16,21 @@ use crate::client::download::OnExists;
 use crate::client::exit_code::ExitCode;
 use crate::client::ui::look::ColorPolicy;
 use crate::client::upload::LIMIT_RATE_MIN;
+use crate::common::program_names::with_program_names;
 
-/// Printed for `client` without any argument.
+/// Printed for `client` without any argument, with the names of the programs.
 const GETTING_STARTED: &str = "\
-client: share files with the users of one fileshare server
+{client}: share files with the users of one fileshare server
 
-  client 127.0.0.1 12000                           a shell; type 'help' in it
-  client 127.0.0.1 12000 -u hans                   the same, logged in as hans
-  client 127.0.0.1 12000 -u hans -c 'sch pdf'      one command, then leave
-  client 127.0.0.1 12000 -u hans --stay -c 'pub report.pdf'
+  {client} 127.0.0.1 12000                           a shell; type 'help' in it
+  {client} 127.0.0.1 12000 -u hans                   the same, logged in as hans
+  {client} 127.0.0.1 12000 -u hans -c 'sch pdf'      one command, then leave
+  {client} 127.0.0.1 12000 -u hans --stay -c 'pub report.pdf'
                                                    publish, then stay online for others to fetch it
 
 The password is asked for, or read from --password-file or FILESHARE_PASSWORD.
-'server' without arguments says how to start a server.
-'client --help' lists every option.
+'{server}' without arguments says how to start a server.
+'{client} --help' lists every option.
 ";
 
 /// Share files with the users of one fileshare server.
@@ -126,7 +127,7 @@ impl Options {
     pub fn from_command_line() -> Result<Self, ExitCode> {
         if std::env::args_os().len() <= 1 {
             // A failure of stderr cannot be reported anywhere.
-            let _ = io::stderr().write_all(GETTING_STARTED.as_bytes());
+            let _ = io::stderr().write_all(with_program_names(GETTING_STARTED).as_bytes());
             return Err(ExitCode::Usage);
         }
         Self::parse_line(std::env::args_os()).map_err(|error| match error.print() {

@@ -16,6 +16,7 @@ pub(crate) mod opaque;
 pub(crate) mod packet;
 pub(crate) mod peer_crypto;
 pub(crate) mod peer_message;
+pub(crate) mod program_names;
 pub(crate) mod rate;
 pub(crate) mod redacted;
 pub(crate) mod session_cipher;

@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser, ValueEnum};
 use log::LevelFilter;
 
 use super::core::Quotas;
+use crate::common::program_names::with_program_names;
 use crate::common::types::UserName;
 
 /// Range of `--heartbeat` and `--liveness`.
@@ -20,18 +21,23 @@ const LIVENESS_MARGIN_MIN: Duration = Duration::from_millis(50);
 /// Least `--max-files-per-second`: a client waits for 30 s until a request of 64 files may follow another.
 const FILES_PER_SECOND_MIN: u64 = 4;
 
-/// Printed for `server` without any argument.
-pub const GETTING_STARTED: &str = "\
-server: knows who is online and who shares what in a file share
+/// [`getting_started`], without the names of the programs.
+const GETTING_STARTED: &str = "\
+{server}: knows who is online and who shares what in a file share
 
   echo 'hans his passphrase' >> credentials.txt   a user: a name, one space, the password
   chmod 600 credentials.txt                       nobody else reads the passwords
-  server 12000                                    for the clients of this machine, UDP port 12000
-  server 12000 --bind 192.0.2.10                  for a network: an address of this machine
+  {server} 12000                                    for the clients of this machine, UDP port 12000
+  {server} 12000 --bind 192.0.2.10                  for a network: an address of this machine
 
-Each user then runs 'client 127.0.0.1 12000 -u hans', with that address.
-'server --help' lists every option.
+Each user then runs '{client} 127.0.0.1 12000 -u hans', with that address.
+'{server} --help' lists every option.
 ";
+
+/// Printed for `server` without any argument.
+pub fn getting_started() -> String {
+    with_program_names(GETTING_STARTED)
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {

@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 use std::process::{ExitCode, exit};
 
-use fileshare::server::{Action, GETTING_STARTED, ServerError, finish_log, forget, print_check, print_record, serve};
+use fileshare::server::{Action, ServerError, finish_log, forget, getting_started, print_check, print_record, serve};
 
 fn main() -> ExitCode {
     if std::env::args_os().len() <= 1 {
         // A failure of stderr cannot be reported anywhere.
-        let _ = io::stderr().write_all(GETTING_STARTED.as_bytes());
+        let _ = io::stderr().write_all(getting_started().as_bytes());
         return ExitCode::from(2);
     }
     let action = Action::parse(std::env::args_os()).unwrap_or_else(|text| print_and_exit(&text));

@@ -19,7 +19,7 @@ mod status;
 #[cfg(test)]
 pub(crate) mod test_support;
 
-pub use cli::{Action, GETTING_STARTED};
+pub use cli::{Action, getting_started};
 
 pub use crate::common::log_queue::finish as finish_log;
 pub use error::ServerError;

@@ -10,6 +10,7 @@ use crate::client::publications::LoadingGuard;
 use crate::client::ui::message::{AuthResult, CommandResult, ItemFailure};
 use crate::client::ui::password::{PasswordError, validate};
 use crate::common::limits::THROTTLED_RETRY_MAX;
+use crate::common::program_names::with_program_names;
 use crate::common::types::{Password, UserName};
 
 /// `-u` tries again for the server's liveness time and this margin while the user is active: the session of a crashed
@@ -101,8 +102,8 @@ fn log_in(
         Err(error) => {
             let code = report_refused(context, user.as_str(), error.to_string());
             if matches!(error, LoginError::AlreadyActive { .. }) && context.local.runs_here(&user) {
-                let way = "a client of this user runs here; 'client --attach' runs commands in it";
-                context.output.info(way);
+                let way = "a client of this user runs here; '{client} --attach' runs commands in it";
+                context.output.info(with_program_names(way));
             }
             code
         }

@@ -22,6 +22,7 @@ use super::keys::CredentialVersion;
 use crate::common::escape::{display_path, strip_byte_order_mark};
 use crate::common::limits::PASSWORD_MAX_BYTES;
 use crate::common::opaque::{KeyStretching, PasswordRecord};
+use crate::common::program_names::with_program_names;
 use crate::common::threads;
 use crate::common::types::{UserName, UserNameError};
 
@@ -105,7 +106,10 @@ pub enum LineProblem {
     NoPassword,
     #[error("a password has at most {PASSWORD_MAX_BYTES} bytes")]
     PasswordTooLong,
-    #[error("the record is damaged or of an unknown kind; make a new one with `server --enrol`")]
+    #[error(
+        "{}",
+        with_program_names("the record is damaged or of an unknown kind; make a new one with `{server} --enrol`")
+    )]
     BadRecord,
 }
 
