@@ -41,7 +41,7 @@ impl<S: Read + Write> HttpConnection<S> {
 
     /// Reads or writes once.
     pub fn step(&mut self) -> HttpStep {
-        let result = if self.response.is_empty() { self.read() } else { self.write() };
+        let result = if self.is_answered() { self.write() } else { self.read() };
         result.unwrap_or_else(|error| match error.kind() {
             ErrorKind::WouldBlock => HttpStep::Blocked,
             ErrorKind::Interrupted => HttpStep::Ready,
@@ -52,6 +52,11 @@ impl<S: Read + Write> HttpConnection<S> {
     /// Sets the response, which must not be empty.
     pub fn respond(&mut self, response: Vec<u8>) {
         (self.request, self.response) = (Vec::new(), response);
+    }
+
+    /// The request is complete.
+    pub fn is_answered(&self) -> bool {
+        !self.response.is_empty()
     }
 
     fn read(&mut self) -> std::io::Result<HttpStep> {

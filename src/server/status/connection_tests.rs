@@ -50,7 +50,9 @@ fn run(connection: &mut HttpConnection<FakeStream>) -> HttpStep {
 fn a_request_may_come_and_a_response_may_go_in_pieces() {
     let mut connection = connection(&[b"GET /metr", b"ics HTTP/1.1\r\nHost: localhost\r\n", b"\r\njunk", b"more"]);
     assert_eq!(run(&mut connection), HttpStep::Request(Ok(Resource::Metrics)));
+    assert!(!connection.is_answered());
     connection.respond(b"the whole response".to_vec());
+    assert!(connection.is_answered());
     assert_eq!(run(&mut connection), HttpStep::Done);
     assert_eq!(connection.stream.written, b"the whole response");
     assert!(connection.stream.pieces.is_empty(), "what was sent besides is read, so that a close does no harm");

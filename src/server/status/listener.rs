@@ -1,7 +1,7 @@
 //! The status page's connections, on the event loop's poll.
 //!
 //! Defended: at most [`CONNECTIONS_MAX`] connections, each for at most 10 seconds and 4 KiB; when a new one comes and all
-//! are in use, the oldest gives way, so slow clients keep no scrape out. A turn of the event loop gives at most one
+//! are in use, the oldest unfinished request gives way, so slow clients keep no scrape out. A turn of the event loop gives at most one
 //! response, and takes at most one piece from each connection, so no client delays a heartbeat.
 
 use std::io::{self, ErrorKind};
@@ -97,10 +97,12 @@ impl StatusListener {
         }
     }
 
-    /// A free slot, or else that of the oldest connection.
+    /// A free slot, or else that of the oldest unfinished request, or else that of the oldest connection.
     fn add(&mut self, now: Instant, registry: &Registry, mut stream: TcpStream) {
-        let age = |slot: &Option<Slot>| slot.as_ref().map(|slot| slot.connection.deadline);
-        let number = (0..CONNECTIONS_MAX).min_by_key(|&number| age(&self.slots[number])).expect("there are slots");
+        let order = |slot: &Option<Slot>| {
+            slot.as_ref().map(|Slot { connection, .. }| (connection.is_answered(), connection.deadline))
+        };
+        let number = (0..CONNECTIONS_MAX).min_by_key(|&number| order(&self.slots[number])).expect("there are slots");
         // Dropped before the new one is registered: closing removes it from the poll.
         self.slots[number] = None;
         let token = Token(self.first_token.0 + 1 + number);
