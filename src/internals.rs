@@ -104,7 +104,7 @@ pub mod common {
     pub mod types {
         pub use crate::common::types::{
             Audience, Content, ContentHash, ContentRef, FileName, InstanceId, NamedContent, PublicationsDigest,
-            RequestId, UserName,
+            RequestId, UserName, UsersDigest,
         };
     }
 }

@@ -15,7 +15,7 @@ use super::limits::{
 };
 pub use super::name_query::NameQuery;
 use super::redacted::Redacted;
-use super::types::{Content, ContentRef, FileName, NamedContent, PublicationsDigest, RequestId, UserName};
+use super::types::{Content, ContentRef, FileName, NamedContent, PublicationsDigest, RequestId, UserName, UsersDigest};
 
 /// From client to server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -275,6 +275,8 @@ pub struct AvailableContent {
     pub sources: u32,
     /// Seconds since the oldest of these publications.
     pub age_s: u64,
+    /// Who these peers are.
+    pub users: UsersDigest,
 }
 
 /// A peer that serves some of the requested contents, with the ticket to download them from it.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::common::limits::{MESSAGE_MAX_BYTES, NEEDLE_MAX_BYTES, PAGE_MAX_BYTES, PATTERN_MAX_BYTES};
-use crate::common::types::ContentHash;
+use crate::common::types::{ContentHash, UsersDigest};
 
 fn file(name: &str) -> FileName {
     FileName::parse(name).unwrap()
@@ -90,7 +90,7 @@ fn server_messages() -> Vec<(ServerMessage, String)> {
     let digest = PublicationsDigest([0xdd; 16]);
     let dd = "dd".repeat(16);
     let own = OwnPublication { name: file("a"), content: content(), restricted: true, age_s: 60 };
-    let found = AvailableContent { name: file("a"), content: content(), sources: 2, age_s: 60 };
+    let found = AvailableContent { name: file("a"), content: content(), sources: 2, age_s: 60, users: UsersDigest(3) };
     let grant = SourceGrant {
         user: user("h"),
         address: "127.0.0.1:258".parse().unwrap(),
@@ -115,7 +115,7 @@ fn server_messages() -> Vec<(ServerMessage, String)> {
         ),
         (reply(Response::SearchResults { names: vec![file("a")], next: cursor() }), "01050401016101020102".into()),
         (reply(Response::Users { users: vec![user("h")], next: None }), "01050501016800".into()),
-        (reply(Response::Contents { entries: vec![found], next: None }), format!("010506010161{hash}ac0201023c00")),
+        (reply(Response::Contents { entries: vec![found], next: None }), format!("010506010161{hash}ac0201023c0300")),
         (
             reply(Response::Sources { sources: vec![grant], next: None }),
             format!("010507010168007f00000182020101{cc}010900"),
@@ -223,7 +223,8 @@ fn a_false_length_allocates_nothing() {
 fn the_largest_entries_fit_a_page_and_the_largest_requests_a_datagram() {
     let longest = file(&["a".repeat(255), "b".repeat(254), "c".into()].join("/"));
     let content = Content { hash: ContentHash([255; 32]), size: u64::MAX, mtime_ms: i64::MIN };
-    let found = AvailableContent { name: longest.clone(), content, sources: u32::MAX, age_s: u64::MAX };
+    let users = UsersDigest(u64::MAX);
+    let found = AvailableContent { name: longest.clone(), content, sources: u32::MAX, age_s: u64::MAX, users };
     assert!(encoded_len(&found) <= PAGE_MAX_BYTES);
     let published = NamedContent { name: longest, content };
     let mut bytes = Vec::new();

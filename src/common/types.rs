@@ -195,6 +195,25 @@ impl fmt::Debug for PublicationsDigest {
     }
 }
 
+/// Which users: a digest of a set, by which another set is noticed, also of as many users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct UsersDigest(pub u64);
+
+impl UsersDigest {
+    /// Of one user: the first 8 bytes of BLAKE3 of the name.
+    pub fn of(user: &UserName) -> Self {
+        let hash = blake3::hash(user.as_str().as_bytes());
+        Self(u64::from_be_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes")))
+    }
+}
+
+/// Of a set: the digests of its users, combined by exclusive or.
+impl FromIterator<Self> for UsersDigest {
+    fn from_iter<I: IntoIterator<Item = Self>>(users: I) -> Self {
+        Self(users.into_iter().fold(0, |digest, user| digest ^ user.0))
+    }
+}
+
 /// The content of a published file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Content {

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rustix::process::Signal;
+
 use crate::test_support::{Running, TIMEOUT, TestEnv, seeded_bytes};
 
 /// Waits until a condition on files holds, which no program reports.
@@ -169,6 +171,30 @@ fn a_mirror_of_one_user_removes_what_that_user_withdraws_though_others_publish_i
     hans.run_command("follow --mirror --from vader *", &["a downloaded successfully"]);
     vader.run_command("unp a", &["File unpublished successfully"]);
     wait_until("the copy goes", || !dir.join("a").exists());
+}
+
+#[test]
+fn two_owners_who_exchange_their_contents_are_noticed() {
+    let env = TestEnv::new();
+    let (mut vader, v) = publisher(&env, "vader", "a", "one");
+    let hans = env.client("hans").user().args(["-q", "--stay"]);
+    let dir = hans.dir().to_owned();
+    let mut hans = hans.spawn();
+    hans.run_command("follow *", &["a downloaded successfully"]);
+    let yoda = env.client("yoda").file("a", "two").file("b", "b").user().args(["-q", "--stay"]);
+    let y = yoda.dir().join("a");
+    let mut yoda = yoda.spawn();
+    yoda.run_command("pub a b", &["2 files published successfully"]);
+    hans.expect_lines(&["b downloaded successfully"]);
+    // So hans sees no state in between: before and after, each content has as many users.
+    hans.signal(Signal::STOP);
+    for (path, content, owner) in [(&v, "two", &mut vader), (&y, "one", &mut yoda)] {
+        fs::write(path, content).unwrap();
+        owner.run_command("pub a", &["File published successfully"]);
+    }
+    hans.signal(Signal::CONT);
+    hans.expect_lines(&["a downloaded successfully"]);
+    assert!(holds(&dir.join("a"), "two"));
 }
 
 #[test]

@@ -6,11 +6,12 @@ use std::time::Instant;
 use fileshare::internals::client::events::{ListDifference, ListEntry, difference, merge};
 use fileshare::internals::client::session::{ChangedList, RequestHandle, Session, WaitId, WatchedList};
 use fileshare::internals::common::message::{AvailableContent, Cursor, NameQuery, Request, ResolvePurpose, Response};
+use fileshare::internals::common::types::UsersDigest;
 
 pub struct SimulatedList {
     pub id: WaitId,
     pub list: WatchedList,
-    pub known: BTreeMap<ListEntry, u32>,
+    pub known: BTreeMap<ListEntry, UsersDigest>,
     /// All entries that were ever new, and all that were ever gone.
     pub learned: Vec<ListEntry>,
     pub gone: Vec<ListEntry>,
@@ -24,7 +25,7 @@ struct Listing {
     is_complete: bool,
     /// The number of sessions begun before it.
     sessions: usize,
-    entries: BTreeMap<ListEntry, u32>,
+    entries: BTreeMap<ListEntry, UsersDigest>,
 }
 
 impl SimulatedList {
@@ -59,7 +60,9 @@ impl SimulatedList {
         let Some(mut listing) = self.listing.take() else { return };
         let next = match response {
             Response::Peers { peers, next } => {
-                listing.entries.extend(peers.into_iter().map(|peer| (ListEntry::Peer(peer.user), 0)));
+                listing
+                    .entries
+                    .extend(peers.into_iter().map(|peer| (ListEntry::Peer(peer.user), UsersDigest::default())));
                 next
             }
             Response::Contents { entries, next } => {
@@ -67,8 +70,8 @@ impl SimulatedList {
                     WatchedList::Peers => false,
                     WatchedList::Files(pattern) => pattern.matches(&entry.name),
                 });
-                let entries = matching.map(|AvailableContent { name, content, sources, .. }| {
-                    (ListEntry::File { name, hash: content.hash, size: content.size }, sources)
+                let entries = matching.map(|AvailableContent { name, content, users, .. }| {
+                    (ListEntry::File { name, hash: content.hash, size: content.size }, users)
                 });
                 listing.entries.extend(entries);
                 next

@@ -7,7 +7,7 @@ use fileshare::internals::common::message::{
 };
 use fileshare::internals::common::peer_message::{GroupRange, PeerRequest, PeerResponse, RefusalReason};
 use fileshare::internals::common::types::{
-    Content, ContentHash, ContentRef, FileName, NamedContent, PublicationsDigest, RequestId, UserName,
+    Content, ContentHash, ContentRef, FileName, NamedContent, PublicationsDigest, RequestId, UserName, UsersDigest,
 };
 use serde::Serialize;
 
@@ -99,7 +99,7 @@ fn server_messages(section: &mut Section) {
     section.text("R", "Reply with id 5");
     let digest = PublicationsDigest([0xdd; 16]);
     let own = OwnPublication { name: file("a"), content: content(), restricted: true, age_s: 60 };
-    let found = AvailableContent { name: file("a"), content: content(), sources: 2, age_s: 60 };
+    let found = AvailableContent { name: file("a"), content: content(), sources: 2, age_s: 60, users: UsersDigest(3) };
     let grant = |address: &str| SourceGrant {
         user: user("h"),
         address: address.parse().expect("an address"),
@@ -121,7 +121,7 @@ fn server_messages(section: &mut Section) {
             Response::SearchResults { names: vec![file("a")], next: Some(Cursor(vec![1, 2])) },
         ),
         ("Users [h], none", Response::Users { users: vec![user("h")], next: None }),
-        ("Contents [a: C, 2 sources, 60 s], none", Response::Contents { entries: vec![found], next: None }),
+        ("Contents [a: C, 2 sources, 60 s, digest 3], none", Response::Contents { entries: vec![found], next: None }),
         (
             "Sources [h, 127.0.0.1:258, free, mask 5, key 32 bytes cc, ticket 09], none",
             Response::Sources { sources: vec![grant("127.0.0.1:258")], next: None },

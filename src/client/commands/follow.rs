@@ -21,7 +21,7 @@ use crate::client::follow::{FollowAction, FollowOffer, Followed, LocalFile, deci
 use crate::client::jobs::JobKind;
 use crate::client::ui::message::{CommandResult, FollowResult, ItemFailure, True, UnfollowResult};
 use crate::common::threads;
-use crate::common::types::{Content, ContentHash, ContentRef, FileName, NamedContent, UserName};
+use crate::common::types::{Content, ContentHash, ContentRef, FileName, NamedContent, UserName, UsersDigest};
 
 /// How `follow` treats what matches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -179,14 +179,14 @@ impl Follow {
         }
         let snapshot = self.lists[0].snapshot();
         let mut published: BTreeMap<FileName, Contents> = BTreeMap::new();
-        for (entry, sources) in &snapshot.entries {
+        for (entry, users) in &snapshot.entries {
             if let ListEntry::File { name, hash, size } = entry {
-                published.entry(name.clone()).or_default().insert((*hash, *size, *sources));
+                published.entry(name.clone()).or_default().insert((*hash, *size, *users));
             }
         }
         let mut orphans = self.unpublished_copies(context, &published);
         self.settled.retain(|name, _| published.contains_key(name));
-        self.fetches.retain(|name| published.contains_key(name));
+        self.fetches.retain(|name, contents| published.get(name) == Some(contents));
         let mut changed: Vec<(FileName, Contents)> = published.into_iter().collect();
         changed.retain(|(name, contents)| self.settled.get(name) != Some(contents));
         changed.retain(|(name, contents)| !self.fetches.is_waiting(name, contents, now));
@@ -274,7 +274,7 @@ fn offers_of(context: &CommandContext, names: &[(FileName, Contents)]) -> Result
     }
     let mut owners = owners.into_iter();
     let offers = names.iter().map(|(_, contents)| {
-        let offer = |(hash, size, _): &(ContentHash, u64, u32)| FollowOffer {
+        let offer = |(hash, size, _): &(ContentHash, u64, UsersDigest)| FollowOffer {
             content: Content { hash: *hash, size: *size, mtime_ms: 0 },
             owners: owners.next().unwrap_or_default(),
         };
@@ -285,10 +285,12 @@ fn offers_of(context: &CommandContext, names: &[(FileName, Contents)]) -> Result
     Ok(offers.collect())
 }
 
-/// Whether the offers have as many users as the list.
+/// Whether the offers are of the same users as the list.
 fn has_sources(contents: &Contents, offers: &[FollowOffer]) -> bool {
-    let listed: usize = contents.iter().map(|(.., sources)| *sources as usize).sum();
-    listed == offers.iter().map(|offer| offer.owners.len()).sum::<usize>()
+    let offered = offers.iter().map(|FollowOffer { content, owners }| {
+        (content.hash, content.size, owners.iter().map(UsersDigest::of).collect())
+    });
+    *contents == offered.collect()
 }
 
 /// Adds the times of modification. What is not published any more is dropped. Returns whether nothing is.

@@ -14,15 +14,15 @@ use crate::client::cancel::Cancelled;
 use crate::client::download::{DownloadError, DownloadOptions, DownloadOutcome, DownloadReport, OnExists, SaveAs};
 use crate::client::ui::message::CommandResult;
 use crate::common::threads;
-use crate::common::types::{ContentHash, FileName, NamedContent, UserName};
+use crate::common::types::{ContentHash, FileName, NamedContent, UserName, UsersDigest};
 
 /// Owners who are downloaded from at once.
 const OWNERS_MAX: usize = 16;
 /// The first failures may be those of a file that has just changed and is published again.
 const FAILURES_UNTIL_NOTE: u32 = 3;
 
-/// The contents of a name in a list, each with the number of users who publish it.
-pub(super) type Contents = BTreeSet<(ContentHash, u64, u32)>;
+/// The contents of a name in a list, each with the users who publish it.
+pub(super) type Contents = BTreeSet<(ContentHash, u64, UsersDigest)>;
 
 /// See the [module](self).
 pub(super) struct FollowFetches {
@@ -97,9 +97,9 @@ impl FollowFetches {
         has_failed || self.running.values().any(|fetch| fetch.names.contains_key(name))
     }
 
-    /// Forgets failures of other names.
-    pub fn retain(&mut self, is_published: impl Fn(&FileName) -> bool) {
-        self.failed.retain(|name, _| is_published(name));
+    /// Forgets failures of what is not published any more, also under the same names.
+    pub fn retain(&mut self, is_published: impl Fn(&FileName, &Contents) -> bool) {
+        self.failed.retain(|name, failed| is_published(name, &failed.contents));
     }
 
     /// When what has failed is to be tried again.
@@ -165,4 +165,27 @@ fn fetch(context: &CommandContext, owner: UserName, items: &[NamedContent], canc
         }
     });
     outcomes.into_inner()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_failed_waits_only_while_the_same_is_published() {
+        let [name, other] = ["a", "b"].map(|name| FileName::parse(name).unwrap());
+        let [before, after] = [1, 2].map(|byte| Contents::from([(ContentHash([byte; 32]), 1, UsersDigest::default())]));
+        let (mut fetches, now) = (FollowFetches::new(bounded(1).0), clock());
+        let due = now + Duration::from_secs(60);
+        for name in [&name, &other] {
+            let failed = FailedFetch { contents: before.clone(), count: 1, retry: retries(), due };
+            fetches.failed.insert(name.clone(), failed);
+        }
+        assert!(fetches.is_waiting(&name, &before, now) && !fetches.is_waiting(&name, &before, due));
+        assert!(!fetches.is_waiting(&name, &after, now));
+        // It may be published again, and may then succeed at once.
+        fetches.retain(|published, contents| *published == other && *contents == before);
+        assert!(!fetches.is_waiting(&name, &before, now) && fetches.is_waiting(&other, &before, now));
+        assert_eq!(fetches.retry_at(now), Some(due));
+    }
 }

@@ -5,7 +5,7 @@ use crate::client::control::RequestError;
 use crate::client::download::{DownloadError, DownloadOutcome, OnExists};
 use crate::client::exit_code::ExitCode;
 use crate::common::message::AvailableContent;
-use crate::common::types::{Audience, Content, FileName};
+use crate::common::types::{Audience, Content, FileName, UsersDigest};
 
 #[test]
 fn results_come_in_the_order_of_the_request() {
@@ -76,7 +76,8 @@ fn a_hash_published_with_another_size_does_not_displace_the_oldest() {
     let client = TestClient::logged_in();
     for (size, sources, age_s) in [(9, 1, 50), (10, 1, 60), (11, 1, 50)] {
         let content = Content { size, ..content(0x11) };
-        client.script().found.push(AvailableContent { name: file("a"), content, sources, age_s });
+        let (name, users) = (file("a"), UsersDigest::default());
+        client.script().found.push(AvailableContent { name, content, sources, age_s, users });
     }
     let (code, _, err) = client.run("get a");
     assert_eq!(code, ExitCode::Success);

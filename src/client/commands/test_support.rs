@@ -32,7 +32,7 @@ use crate::common::message::{
     ActivePeer, AudienceRef, AvailableContent, NameQuery, OwnPublication, Request, ResolvePurpose, Response,
 };
 use crate::common::types::{
-    Audience, Content, ContentHash, FileName, NamedContent, Password, PublicationsDigest, UserName,
+    Audience, Content, ContentHash, FileName, NamedContent, Password, PublicationsDigest, UserName, UsersDigest,
 };
 
 pub(crate) fn user(name: &str) -> UserName {
@@ -416,7 +416,8 @@ impl TestClient {
 
     /// Peers have published this.
     pub(crate) fn found(&self, name: &str, byte: u8, sources: u32) {
-        let entry = AvailableContent { name: file(name), content: content(byte), sources, age_s: 60 };
+        let (name, content, users) = (file(name), content(byte), UsersDigest::default());
+        let entry = AvailableContent { name, content, sources, age_s: 60, users };
         self.script().found.push(entry);
     }
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::*;
 use crate::common::limits::{AUDIENCE_PART_MAX_USERS, FILE_NAME_MAX_BYTES, MESSAGE_MAX_BYTES, TICKET_MAX_BYTES};
 use crate::common::message::{AudienceRef, ClientMessage, encoded_len};
-use crate::common::types::{Content, ContentHash, PublicationsDigest, RequestId};
+use crate::common::types::{Content, ContentHash, PublicationsDigest, RequestId, UsersDigest};
 
 /// A server in memory, behind the message encoding.
 #[derive(Default)]
@@ -103,14 +103,18 @@ impl ServerState {
                     content: content(at),
                     sources: at as u32,
                     age_s: 0,
+                    users: UsersDigest::default(),
                 };
                 let planted = self.planted.iter().map(|name| AvailableContent { name: name.clone(), ..found(200) });
                 Response::Contents { entries: entries.map(found).chain(planted).collect(), next }
             }),
             Request::Shared { user: of, .. } if of == user(999) => Response::NotActive,
             Request::Shared { cursor, .. } => self.page(cursor, |entries, next| {
-                let found =
-                    |at| AvailableContent { name: name(at), content: content(at), sources: 1, age_s: at as u64 };
+                let users = UsersDigest::default();
+                let found = |at| {
+                    let (name, content, age_s) = (name(at), content(at), at as u64);
+                    AvailableContent { name, content, sources: 1, age_s, users }
+                };
                 Response::Contents { entries: entries.map(found).collect(), next }
             }),
             Request::Subscribe { .. } | Request::Unsubscribe { .. } => Response::Rejected,
@@ -392,7 +396,7 @@ impl RequestTransport for OnePage {
 fn a_hash_with_another_size_does_not_hide_the_content() {
     let found_with = |size, sources| {
         let content = Content { size, ..content(1) };
-        AvailableContent { name: name(1), content, sources, age_s: 0 }
+        AvailableContent { name: name(1), content, sources, age_s: 0, users: UsersDigest::default() }
     };
     for entries in [[found_with(10, 2), found_with(11, 1)], [found_with(11, 1), found_with(10, 2)]] {
         let api = ServerApi::with_transport(Arc::new(OnePage(entries.to_vec())));

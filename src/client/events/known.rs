@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::types::{ContentHash, FileName, UserName};
+use crate::common::types::{ContentHash, FileName, UserName, UsersDigest};
 
 /// An entry of a list: a peer, or one content under a name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -11,8 +11,8 @@ pub enum ListEntry {
     File { name: FileName, hash: ContentHash, size: u64 },
 }
 
-/// The entries of a list, with the number of users who publish a file's content.
-pub type ListEntries = BTreeMap<ListEntry, u32>;
+/// The entries of a list; of a file's content, with the users who publish it.
+pub type ListEntries = BTreeMap<ListEntry, UsersDigest>;
 
 /// What has changed, sorted.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub fn merge(known: &ListEntries, list: ListEntries, is_complete: bool) -> ListE
     if is_complete { list } else { known.clone().into_iter().chain(list).collect() }
 }
 
-/// Nothing has changed where only the number of users has.
+/// Nothing has changed where only the users have.
 pub fn difference<'a>(before: &'a ListEntries, after: &'a ListEntries) -> ListDifference<'a> {
     let lacked_by = |list: &'a ListEntries| move |entry: &&ListEntry| !list.contains_key(entry);
     ListDifference {
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     fn peers(names: &[&str]) -> ListEntries {
-        names.iter().map(|name| (ListEntry::Peer(UserName::parse(name).unwrap()), 0)).collect()
+        names.iter().map(|name| (ListEntry::Peer(UserName::parse(name).unwrap()), UsersDigest(0))).collect()
     }
 
     #[test]
@@ -51,8 +51,8 @@ mod tests {
         let (before, after) = (peers(&["a", "b"]), peers(&["b", "c"]));
         let ListDifference { new, gone } = difference(&before, &after);
         assert!(new.into_iter().eq(peers(&["c"]).keys()) && gone.into_iter().eq(peers(&["a"]).keys()));
-        let one_more = before.keys().map(|entry| (entry.clone(), 1)).collect();
-        assert_eq!(difference(&before, &one_more), difference(&before, &before));
-        assert_eq!(merge(&before, one_more.clone(), false), one_more);
+        let of_others = before.keys().map(|entry| (entry.clone(), UsersDigest(1))).collect();
+        assert_eq!(difference(&before, &of_others), difference(&before, &before));
+        assert_eq!(merge(&before, of_others.clone(), false), of_others);
     }
 }

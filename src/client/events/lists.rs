@@ -17,7 +17,7 @@ use crate::common::glob::Pattern;
 use crate::common::message::{AvailableContent, NameQuery, ResolvePurpose};
 use crate::common::sync::lock;
 use crate::common::threads;
-use crate::common::types::FileName;
+use crate::common::types::{FileName, UsersDigest};
 
 /// A list that could not be had is asked for again after this time.
 const RETRY: Duration = Duration::from_secs(1);
@@ -166,7 +166,8 @@ impl ListWatcher {
     fn fetch(&self, list: &WatchedList) -> Result<ListEntries, RequestError> {
         let pattern = match list {
             WatchedList::Peers => {
-                return Ok(self.server.peers()?.into_iter().map(|peer| (ListEntry::Peer(peer.user), 0)).collect());
+                let peers = self.server.peers()?.into_iter();
+                return Ok(peers.map(|peer| (ListEntry::Peer(peer.user), UsersDigest::default())).collect());
             }
             WatchedList::Files(pattern) => pattern,
         };
@@ -175,8 +176,8 @@ impl ListWatcher {
         let is_named = !pattern.has_glob() && !pattern.is_folder();
         let matching = found.into_iter().filter(|entry| pattern.matches(&entry.name));
         let shown = matching.filter(|entry| is_named || !is_private(&entry.name));
-        let entry = |AvailableContent { name, content, sources, .. }| {
-            (ListEntry::File { name, hash: content.hash, size: content.size }, sources)
+        let entry = |AvailableContent { name, content, users, .. }| {
+            (ListEntry::File { name, hash: content.hash, size: content.size }, users)
         };
         Ok(shown.map(entry).collect())
     }

@@ -14,7 +14,7 @@ use crate::client::control::{
 };
 use crate::common::message::{ActivePeer, AvailableContent, Request, Response};
 use crate::common::sync::lock;
-use crate::common::types::{Content, Password, UserName};
+use crate::common::types::{Content, Password, UserName, UsersDigest};
 
 #[derive(Default)]
 struct Scripted {
@@ -91,6 +91,7 @@ impl RequestTransport for Scripted {
                     content: Content { hash: ContentHash([byte; 32]), size: byte.into(), mtime_ms: 0 },
                     sources: 1,
                     age_s: 0,
+                    users: UsersDigest::default(),
                 };
                 Ok(Response::Contents { entries: state.files.iter().map(entry).collect(), next: None })
             }

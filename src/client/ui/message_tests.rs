@@ -5,7 +5,7 @@ use crate::client::follow::Followed;
 use crate::client::jobs::JobKind;
 use crate::client::ui::look::Look;
 use crate::common::message::{AvailableContent, OwnPublication};
-use crate::common::types::{Content, ContentHash, FileName, is_control};
+use crate::common::types::{Content, ContentHash, FileName, UsersDigest, is_control};
 
 fn file(name: &str) -> FileName {
     FileName::parse(name).unwrap()
@@ -17,7 +17,7 @@ fn failure(name: &str, code: ExitCode) -> ItemFailure {
 
 fn found(name: &str) -> AvailableContent {
     let content = Content { hash: ContentHash([0xab; 32]), size: 1_234, mtime_ms: 0 };
-    AvailableContent { name: file(name), content, sources: 3, age_s: 60 }
+    AvailableContent { name: file(name), content, sources: 3, age_s: 60, users: UsersDigest::default() }
 }
 
 fn own(name: &str) -> OwnFile {

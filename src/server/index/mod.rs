@@ -30,7 +30,9 @@ use self::usage::OwnerAudiences;
 use self::usage::Usage;
 pub use self::usage::UsageChange;
 use crate::common::limits::PAGE_MAX_BYTES;
-use crate::common::types::{Audience, Content, ContentRef, FileName, NamedContent, PublicationsDigest, UserName};
+use crate::common::types::{
+    Audience, Content, ContentRef, FileName, NamedContent, PublicationsDigest, UserName, UsersDigest,
+};
 
 /// Names of the normal form of another that are examined for its availability: any user may publish any number of them.
 const EQUIVALENT_NAMES_MAX: usize = 64;
@@ -82,6 +84,8 @@ pub struct Index {
     by_user: HashMap<UserName, OwnerId>,
     /// By owner. Separate from `owners`, since every query reads it for every publication.
     active: Vec<bool>,
+    /// By owner, for the same reason.
+    user_digests: Vec<UsersDigest>,
     names: Names,
     audiences: Audiences,
     publications: u64,
@@ -108,6 +112,7 @@ impl Index {
         let (names, audiences) = (BTreeSet::new(), OwnerAudiences::default());
         self.owners.push(Owner { user: user.clone(), names, name_bytes: 0, audiences, digest: 0 });
         self.active.push(false);
+        self.user_digests.push(UsersDigest::of(user));
         self.by_user.insert(user.clone(), owner);
         owner
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::common::message::{NameQuery, ResolvePurpose};
-use crate::common::types::ContentHash;
+use crate::common::types::{ContentHash, UsersDigest};
 
 /// More than a name scans: from `LOOKUP_FROM` on, owners are found by hash.
 const OWNERS: usize = 24;
@@ -174,6 +174,8 @@ impl ModelledIndex {
             assert_eq!(entry.sources as usize, same.len());
             let oldest = same.iter().map(|(_, _, p)| (p.published_s, p.content.mtime_ms)).min();
             assert_eq!(Some((self.clock_s - entry.age_s, entry.content.mtime_ms)), oldest);
+            let users = same.iter().map(|&(owner, ..)| UsersDigest::of(self.index.user(self.owners[owner])));
+            assert_eq!(entry.users, users.collect());
             let wanted = ContentRef { name: entry.name, hash: entry.content.hash, size: entry.content.size };
             let sources = self.index.sources(self.owners[requester], &wanted, OWNERS, 5).into_iter();
             let expected = same.iter().map(|&(owner, ..)| self.owners[owner]).collect();

@@ -14,7 +14,7 @@ use super::{Budget, Index, OwnerId, Page, Position};
 use crate::common::case_fold::{fold, fold_into};
 use crate::common::message::{AvailableContent, NameQuery, OwnPublication, ResolvePurpose, encoded_len};
 use crate::common::normal_form::normal_form;
-use crate::common::types::{FileName, UserName};
+use crate::common::types::{FileName, UserName, UsersDigest};
 
 /// Steps of a restricted publication, whose audience is searched.
 const RESTRICTED_STEPS: usize = 4;
@@ -348,13 +348,17 @@ fn available_content(
     visibility: &mut Visibility<'_>,
     now_s: u64,
 ) -> Option<AvailableContent> {
+    let digests = &visibility.index.user_digests;
     let visible = group.entries.iter().filter(|entry| visibility.is_visible(entry));
     // The time of the oldest publication: a user who publishes the same content later must not set it for everyone.
-    let (sources, oldest) = visible.fold((0, None), |(sources, oldest), entry| {
+    let (mut sources, mut oldest, mut users) = (0, None, UsersDigest::default());
+    for entry in visible {
         let this = (entry.published_s, entry.mtime_ms);
-        (sources + 1, Some(oldest.map_or(this, |oldest| this.min(oldest))))
-    });
+        oldest = Some(oldest.map_or(this, |oldest| this.min(oldest)));
+        users = [users, digests[entry.owner.0 as usize]].into_iter().collect();
+        sources += 1;
+    }
     let (published_s, mtime_ms) = oldest?;
     let (content, age_s) = (group.key.content(mtime_ms), now_s.saturating_sub(published_s));
-    Some(AvailableContent { name: name.clone(), content, sources, age_s })
+    Some(AvailableContent { name: name.clone(), content, sources, age_s, users })
 }
