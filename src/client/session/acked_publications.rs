@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::publishing::PublishAudience;
 use crate::common::handshake_keys::SessionParams;
 use crate::common::message::{AudienceRef, Request, Response};
-use crate::common::types::{Audience, Content, FileName, PublicationsDigest, UserName};
+use crate::common::types::{Audience, Content, FileName, NamedContent, PublicationsDigest, UserName};
 
 /// Withdrawn names that are remembered.
 const WITHDRAWN_MAX: usize = 100_000;
@@ -31,6 +31,13 @@ pub(super) struct AckedPublications {
     digest: Option<PublicationsDigest>,
     /// The audience staged last.
     staged: Option<AckedAudience>,
+    /// What was known of the pending mutation's names.
+    before_mutation: Vec<(FileName, KnownState)>,
+}
+
+enum KnownState {
+    Published(AckedPublication),
+    Withdrawn,
 }
 
 /// A staged audience, as far as its parts are acknowledged.
@@ -66,15 +73,32 @@ impl AckedPublications {
 
     /// A mutation is being sent: the state of its names is unknown until the reply.
     pub fn on_mutation_started(&mut self, request: &Request) {
+        self.before_mutation.clear();
         match request {
             Request::Publish { files, .. } => {
-                for file in files {
-                    self.entries.remove(&file.name);
-                    self.withdrawn.remove(&file.name);
+                for NamedContent { name, .. } in files {
+                    self.set_unknown(name);
+                    let withdrawn = self.withdrawn.take(name);
+                    self.before_mutation.extend(withdrawn.map(|name| (name, KnownState::Withdrawn)));
                 }
             }
-            Request::Unpublish { names } => names.iter().for_each(|name| drop(self.entries.remove(name))),
+            Request::Unpublish { names } => names.iter().for_each(|name| self.set_unknown(name)),
             _ => {}
+        }
+    }
+
+    fn set_unknown(&mut self, name: &FileName) {
+        let published = self.entries.remove_entry(name);
+        self.before_mutation.extend(published.map(|(name, known)| (name, KnownState::Published(known))));
+    }
+
+    /// The server has refused the pending mutation, and changed nothing.
+    fn restore_known(&mut self) {
+        for (name, known) in self.before_mutation.drain(..) {
+            match known {
+                KnownState::Published(publication) => _ = self.entries.insert(name, publication),
+                KnownState::Withdrawn => _ = self.withdrawn.insert(name),
+            }
         }
     }
 
@@ -100,6 +124,7 @@ impl AckedPublications {
             (Request::StageAudience { key, part, users }, Response::AudienceStaged) => {
                 self.on_staged(*key, *part, users)
             }
+            (Request::Publish { .. } | Request::Unpublish { .. }, _) => self.restore_known(),
             _ => {}
         }
     }

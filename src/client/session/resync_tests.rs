@@ -203,6 +203,25 @@ fn a_server_that_lost_everything_gets_all_files_after_the_new_login() {
     assert_eq!(resynced(&mut pair), Some(3));
 }
 
+/// What the server has refused has changed nothing.
+#[test]
+fn files_are_published_or_withdrawn_again_after_a_refused_mutation() {
+    let (mut pair, mut store) = published();
+    let backup = store.files.clone();
+    pair.request(Request::Unpublish { names: vec![name("b")] });
+    store.serve(&mut pair);
+    let expected = store.files.clone();
+    for text in ["a", "b"] {
+        pair.request(publish(text, AudienceRef::Staged(1_000)));
+        store.serve(&mut pair);
+    }
+    store.files = backup;
+    store.files.remove(&name("a"));
+    store.restart(&mut pair);
+    assert_eq!(store.files, expected);
+    assert_eq!(resynced(&mut pair), Some(1));
+}
+
 #[test]
 fn unpublished_files_stay_unpublished() {
     let (mut pair, mut store) = published();
