@@ -12,7 +12,7 @@ use fileshare::internals::common::types::{Content, ContentHash, FileName, NamedC
 use rand::Rng;
 
 use super::faulty_link::FaultyLink;
-use super::setting;
+use super::seeds;
 use super::simulated_network::{SimulatedNetwork, user};
 
 /// By then every client has resumed, absence counts, and every lost report was repeated.
@@ -140,7 +140,7 @@ fn act(network: &mut SimulatedNetwork, model: &mut Model) {
 #[test]
 fn after_a_quiet_time_everyone_knows_what_they_may_see_and_nobody_ever_learns_more() {
     let (mut learned, mut gone) = (0, 0);
-    for seed in 0..setting("FILESHARE_SEEDS", 30) {
+    for seed in seeds(30) {
         let mut network = SimulatedNetwork::with_clients_logged_in(seed, 4, FaultyLink::bad());
         let mut model = Model::default();
         (0..4).for_each(|client| watch_all(&mut network, client));
@@ -170,7 +170,7 @@ fn after_a_quiet_time_everyone_knows_what_they_may_see_and_nobody_ever_learns_mo
 
 #[test]
 fn restarts_of_the_server_make_nothing_go() {
-    for seed in 0..setting("FILESHARE_SEEDS", 30) {
+    for seed in seeds(30) {
         let mut network = SimulatedNetwork::with_clients_logged_in(seed, 5, FaultyLink::bad());
         let mut model = Model::default();
         for client in 0..5 {

@@ -1,7 +1,8 @@
 //! A network in one process: the server's core and any number of client sessions exchange datagrams in virtual time,
 //! over a link that loses, duplicates and reorders them. One seed determines everything; a failure prints it.
 //!
-//! `FILESHARE_PEER_HOURS` and `FILESHARE_SEEDS` set the length of the long tests (see `scripts/network-soak.sh`).
+//! `FILESHARE_PEER_HOURS` and `FILESHARE_SEEDS` set the length of the long tests (see `scripts/network-soak.sh`);
+//! `FILESHARE_SEED` runs one seed alone.
 
 mod faulty_link;
 mod lists;
@@ -13,6 +14,7 @@ mod user_history;
 mod wait_oracle;
 mod waits;
 
+use std::ops::Range;
 use std::time::Duration;
 
 use fileshare::internals::common::limits::{COMMAND_TIMEOUT, LIVENESS_DEFAULT};
@@ -28,9 +30,17 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 
+/// The seeds of a test: `FILESHARE_SEED` alone, or so many from 0 on.
+fn seeds(default: u64) -> Range<u64> {
+    match setting("FILESHARE_SEED", u64::MAX) {
+        u64::MAX => 0..setting("FILESHARE_SEEDS", default),
+        seed => seed..seed + 1,
+    }
+}
+
 #[test]
 fn at_20_percent_loss_every_command_completes_and_none_acts_twice() {
-    for seed in 0..setting("FILESHARE_SEEDS", 5) {
+    for seed in seeds(5) {
         let mut network = SimulatedNetwork::new(seed, 8, FaultyLink::bad());
         network.run_for(Duration::from_secs(15));
         assert!(network.clients().all(|client| client.has_logged_in()), "seed {seed}: all have logged in");
@@ -76,7 +86,7 @@ fn a_killed_client_expires_within_the_liveness_time() {
 
 #[test]
 fn restarts_lose_nothing_and_are_not_noticed() {
-    for seed in 0..setting("FILESHARE_SEEDS", 50) {
+    for seed in seeds(50) {
         let mut network = SimulatedNetwork::with_clients_logged_in(seed, 6, FaultyLink::bad());
         network.start_commands(Duration::from_millis(300));
         for _ in 0..4 {
@@ -98,7 +108,7 @@ fn restarts_lose_nothing_and_are_not_noticed() {
 
 #[test]
 fn a_server_that_lost_everything_is_resynchronised() {
-    for seed in 0..setting("FILESHARE_SEEDS", 10) {
+    for seed in seeds(10) {
         let mut network = SimulatedNetwork::with_clients_logged_in(seed, 4, FaultyLink::bad());
         network.start_commands(Duration::from_millis(300));
         network.run_for(Duration::from_secs(10));
@@ -116,7 +126,7 @@ fn a_server_that_lost_everything_is_resynchronised() {
 
 #[test]
 fn a_server_that_lost_its_latest_changes_is_resynchronised() {
-    for seed in 0..setting("FILESHARE_SEEDS", 10) {
+    for seed in seeds(10) {
         let mut network = SimulatedNetwork::with_clients_logged_in(seed, 4, FaultyLink::bad());
         let backup = network.journal.disk.clone();
         network.start_commands(Duration::from_millis(300));

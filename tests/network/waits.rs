@@ -10,8 +10,8 @@ use rand::Rng;
 
 use super::faulty_link::FaultyLink;
 use super::lists::watch_all;
-use super::setting;
 use super::simulated_network::{SimulatedNetwork, user};
+use super::{seeds, setting};
 
 /// Longest time from a change to the end of a wait while the server runs: a lost report comes with the next heartbeat.
 const REPORT_MAX: Duration = Duration::from_secs(3);
@@ -70,7 +70,7 @@ fn maybe_restart(network: &mut SimulatedNetwork) -> Duration {
 
 #[test]
 fn a_wait_for_a_file_ends_soon_after_it_is_visible_and_never_before() {
-    for seed in 0..setting("FILESHARE_SEEDS", 30) {
+    for seed in seeds(30) {
         let mut network = SimulatedNetwork::with_clients_logged_in(seed, 4, FaultyLink::bad());
         let seen = wait(&mut network, 0, WaitCondition::FileAvailable(name("a")), LONG);
         let hidden = wait(&mut network, 1, WaitCondition::FileAvailable(name("a")), Duration::from_secs(60));
@@ -95,7 +95,7 @@ fn a_wait_for_a_file_ends_soon_after_it_is_visible_and_never_before() {
 
 #[test]
 fn a_wait_for_a_peer_to_go_never_takes_a_restart_of_the_server_for_it() {
-    for seed in 0..setting("FILESHARE_SEEDS", 30) {
+    for seed in seeds(30) {
         let mut network = SimulatedNetwork::with_clients_logged_in(seed, 3, FaultyLink::bad());
         let gone = wait(&mut network, 0, WaitCondition::PeerGone(user(2)), LONG);
         for _ in 0..network.rng.gen_range(1..4) {
@@ -119,7 +119,7 @@ fn a_wait_for_a_peer_to_go_never_takes_a_restart_of_the_server_for_it() {
 
 #[test]
 fn a_wait_for_a_peer_ends_when_it_has_logged_in() {
-    for seed in 0..setting("FILESHARE_SEEDS", 30) {
+    for seed in seeds(30) {
         let mut network = SimulatedNetwork::with_clients_logged_in(seed, 2, FaultyLink::bad());
         let joined = wait(&mut network, 0, WaitCondition::PeerActive(user(2)), LONG);
         let once = wait(&mut network, 1, WaitCondition::PeerActive(user(2)), Duration::ZERO);
@@ -137,8 +137,8 @@ fn a_wait_for_a_peer_ends_when_it_has_logged_in() {
 
 #[test]
 fn waits_of_random_scripts_end_as_they_must_while_clients_come_and_go() {
-    let (seeds, mut waits, mut met) = (setting("FILESHARE_SEEDS", 10), 0, 0);
-    for seed in 0..seeds {
+    let (seeds, mut waits, mut met) = (seeds(10), 0, 0);
+    for seed in seeds.clone() {
         let mut network = SimulatedNetwork::with_clients_logged_in(seed, 6, FaultyLink::bad());
         network.clients_mut().for_each(|client| client.comes_and_goes = true);
         // In quiet networks no other message makes up for a lost report.
@@ -164,8 +164,8 @@ fn waits_of_random_scripts_end_as_they_must_while_clients_come_and_go() {
         waits += network.waits_checked;
         met += network.waits_met;
     }
-    println!("{seeds} seeds: {waits} waits of scripts have ended as they must; the conditions of {met} were met");
-    assert!(met > 30 * seeds as usize && waits > 2 * met, "{waits} waits ended, {met} of them met");
+    println!("seeds {seeds:?}: {waits} waits of scripts have ended as they must; the conditions of {met} were met");
+    assert!(met > 30 * seeds.count() && waits > 2 * met, "{waits} waits ended, {met} of them met");
 }
 
 #[test]

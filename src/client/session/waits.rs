@@ -1,9 +1,10 @@
 //! Waits: for a peer to come or go, or for a file to become available, without asking again and again; and watched lists.
 //!
 //! Each has a subscription at the server, which reports changes of its state. A wait ends when its condition is met or at
-//! its deadline; it outlives reconnects, after which it subscribes again. A watched list has no end. It subscribes, tells
-//! the caller to ask for the list, and begins anew when the list has changed. It outlives logins too. Waits for the same
-//! topic share a subscription, however many there are. Must not know how requests travel.
+//! its deadline, when it asks once more, since a report may have been lost; it outlives reconnects, after which it
+//! subscribes again. A watched list has no end. It subscribes, tells the caller to ask for the list, and begins anew when
+//! the list has changed. It outlives logins too. Waits for the same topic share a subscription, however many there are.
+//! Must not know how requests travel.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -79,13 +80,17 @@ struct Wait {
     topic: Topic,
     /// The number of its subscription, which all waits for this topic share. A list has its own.
     number: u8,
-    stage: WaitStage,
+    /// The latest state of this session counts: the server has answered a SUBSCRIBE of this wait.
+    is_subscribed: bool,
+    question: Question,
 }
 
 enum WaitGoal {
     Condition {
         condition: WaitCondition,
         deadline: Instant,
+        /// Its SUBSCRIBE was sent at the deadline or later.
+        has_asked_last: bool,
     },
     List {
         /// Not before this time it subscribes again.
@@ -95,14 +100,13 @@ enum WaitGoal {
     },
 }
 
+/// The SUBSCRIBE of a wait, by which it asks for the state.
 #[derive(PartialEq, Eq)]
-enum WaitStage {
-    /// SUBSCRIBE is to be sent.
-    Unsubscribed,
-    /// The reply to the SUBSCRIBE of this wait is awaited.
-    Subscribing(WaitId),
-    /// The state of its subscription is known.
-    Subscribed,
+enum Question {
+    Due,
+    /// Its reply, or that to the SUBSCRIBE of this wait for the same topic, is awaited.
+    Sent(WaitId),
+    Answered,
 }
 
 /// The waits of a session.
@@ -128,7 +132,8 @@ impl Waits {
             WaitCondition::PeerActive(user) | WaitCondition::PeerGone(user) => Topic::Peer(user.clone()),
             WaitCondition::FileAvailable(name) => Topic::File(name.clone()),
         };
-        self.add(wait, topic, WaitGoal::Condition { condition, deadline: now + timeout })
+        let goal = WaitGoal::Condition { condition, deadline: now + timeout, has_asked_last: false };
+        self.add(wait, topic, goal)
     }
 
     /// Starts to watch a list. The error: there are too many.
@@ -146,7 +151,7 @@ impl Waits {
         let used = self.used_numbers();
         let free = || (0..SUBSCRIPTIONS_MAX as u8).find(|number| used & 1 << number == 0);
         let number = shared.or_else(free).ok_or(RequestError::TooManyWaits)?;
-        self.waits.insert(wait, Wait { goal, topic, number, stage: WaitStage::Unsubscribed });
+        self.waits.insert(wait, Wait { goal, topic, number, is_subscribed: false, question: Question::Due });
         Ok(())
     }
 
@@ -161,12 +166,13 @@ impl Waits {
 
     /// A session is established: all subscribe again.
     pub fn on_established(&mut self) {
-        self.waits.values_mut().for_each(|wait| wait.stage = WaitStage::Unsubscribed);
+        self.waits.values_mut().for_each(|wait| (wait.is_subscribed, wait.question) = (false, Question::Due));
         (self.subscribed, self.latest) = (0, None);
     }
 
     /// The next request to be sent in the established session.
     pub fn next_request(&mut self, now: Instant) -> Option<SubscriptionRequest> {
+        self.waits.values_mut().for_each(|wait| wait.ask_at_deadline(now));
         if let Some((&id, wait)) = self.waits.iter_mut().find(|(_, wait)| wait.subscribes(now)) {
             if let WaitGoal::List { subscribe_at, reported } = &mut wait.goal {
                 (*subscribe_at, *reported) = (Some(now + LIST_INTERVAL), None);
@@ -174,9 +180,7 @@ impl Waits {
             let (number, topic) = (wait.number, wait.topic.clone());
             // A wait that begins later asks again: the latest state may be older than it.
             let sharing = self.waits.values_mut().filter(|wait| wait.number == number);
-            sharing
-                .filter(|wait| wait.stage == WaitStage::Unsubscribed)
-                .for_each(|wait| wait.stage = WaitStage::Subscribing(id));
+            sharing.filter(|wait| wait.question == Question::Due).for_each(|wait| wait.ask(now, id));
             self.subscribed |= 1 << number;
             return Some(SubscriptionRequest::Subscribe(id, Request::Subscribe { number, topic }));
         }
@@ -187,8 +191,8 @@ impl Waits {
 
     /// The reply to the SUBSCRIBE of a wait, which may have ended meanwhile.
     pub fn on_subscribed(&mut self, wait: WaitId, state: SubscriptionState) {
-        let asking = self.waits.values_mut().filter(|other| other.stage == WaitStage::Subscribing(wait));
-        asking.for_each(|wait| wait.stage = WaitStage::Subscribed);
+        let asking = self.waits.values_mut().filter(|other| other.question == Question::Sent(wait));
+        asking.for_each(|wait| (wait.is_subscribed, wait.question) = (true, Question::Answered));
         self.on_state(state);
     }
 
@@ -212,12 +216,12 @@ impl Waits {
         let latest = self.latest?;
         self.waits.iter_mut().find_map(|(&list, wait)| {
             let WaitGoal::List { reported, .. } = &mut wait.goal else { return None };
-            if wait.stage != WaitStage::Subscribed {
+            if wait.question != Question::Answered {
                 return None;
             }
             if latest.present & 1 << wait.number != 0 {
                 // It has changed since: it is asked for once more, after the next subscription.
-                wait.stage = WaitStage::Unsubscribed;
+                wait.question = Question::Due;
             }
             let is_complete = latest.absent & 1 << wait.number != 0;
             let is_reported = *reported == Some(true) || *reported == Some(is_complete);
@@ -227,21 +231,21 @@ impl Waits {
     }
 
     fn result(&self, now: Instant, is_established: bool, wait: &Wait) -> Option<Result<WaitOutcome, RequestError>> {
-        let WaitGoal::Condition { condition, deadline } = &wait.goal else { return None };
+        let WaitGoal::Condition { condition, deadline, has_asked_last } = &wait.goal else { return None };
         if is_established && self.is_met(wait, condition) {
             return Some(Ok(WaitOutcome::Met));
         }
-        match wait.stage {
+        match wait.question {
             _ if now < *deadline => None,
             _ if !is_established => Some(Err(RequestError::Unreachable)),
-            WaitStage::Subscribed => Some(Ok(WaitOutcome::TimedOut)),
-            // Even the shortest wait asks once. It ends with the reply, or when the connection is lost.
-            WaitStage::Unsubscribed | WaitStage::Subscribing(_) => None,
+            Question::Answered if *has_asked_last => Some(Ok(WaitOutcome::TimedOut)),
+            // It ends with the reply, or when the connection is lost.
+            _ => None,
         }
     }
 
     fn is_met(&self, wait: &Wait, condition: &WaitCondition) -> bool {
-        let Some(latest) = self.latest.filter(|_| wait.stage == WaitStage::Subscribed) else { return false };
+        let Some(latest) = self.latest.filter(|_| wait.is_subscribed) else { return false };
         match condition {
             WaitCondition::PeerActive(_) | WaitCondition::FileAvailable(_) => latest.present & 1 << wait.number != 0,
             WaitCondition::PeerGone(_) => latest.absent & 1 << wait.number != 0,
@@ -252,7 +256,7 @@ impl Waits {
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let at = |wait: &Wait| match wait.goal {
             WaitGoal::Condition { deadline, .. } => Some(deadline),
-            WaitGoal::List { subscribe_at, .. } => subscribe_at.filter(|_| wait.stage == WaitStage::Unsubscribed),
+            WaitGoal::List { subscribe_at, .. } => subscribe_at.filter(|_| wait.question == Question::Due),
         };
         // A wait whose deadline is over ends with the reply that it awaits.
         self.waits.values().filter_map(at).filter(|at| *at > now).min()
@@ -269,12 +273,30 @@ impl Wait {
         matches!(self.goal, WaitGoal::List { .. })
     }
 
+    /// A wait whose deadline is over asks once more, unless it is asking.
+    fn ask_at_deadline(&mut self, now: Instant) {
+        if let WaitGoal::Condition { deadline, has_asked_last: false, .. } = self.goal
+            && deadline <= now
+            && self.question == Question::Answered
+        {
+            self.question = Question::Due;
+        }
+    }
+
+    /// Its question is sent with the SUBSCRIBE of `wait`.
+    fn ask(&mut self, now: Instant, wait: WaitId) {
+        self.question = Question::Sent(wait);
+        if let WaitGoal::Condition { deadline, has_asked_last, .. } = &mut self.goal {
+            *has_asked_last = *deadline <= now;
+        }
+    }
+
     fn subscribes(&self, now: Instant) -> bool {
         let is_due = match self.goal {
             WaitGoal::Condition { .. } => true,
             WaitGoal::List { subscribe_at, .. } => subscribe_at.is_none_or(|at| at <= now),
         };
-        is_due && self.stage == WaitStage::Unsubscribed
+        is_due && self.question == Question::Due
     }
 }
 
