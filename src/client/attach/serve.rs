@@ -371,7 +371,8 @@ impl CommandRunner for ServedSide {
     fn run(&self, run: &CommandRun, command: Command, line: &[u8]) -> Option<ExitCode> {
         let mut ids = lock(&self.ids);
         ids.running = Some(run.id().clone());
-        if ids.cancelled.take_if(|id| id == run.id()).is_some() {
+        // A side has one command at a time: another id is that of a command that had ended.
+        if ids.cancelled.take().as_ref() == Some(run.id()) {
             self.context.state.cancel();
         }
         drop(ids);
