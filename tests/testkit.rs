@@ -143,6 +143,48 @@ fn results_can_be_matched_to_their_last_field() -> Result<(), TestkitError> {
 }
 
 #[test]
+fn a_wait_for_a_content_ends_with_that_content_or_a_file_of_that_name() -> Result<(), TestkitError> {
+    let server = TestServer::start(&[("hans", "a"), ("yoda", "b")])?;
+    let (hans, yoda) = (server.client("hans")?, server.client("yoda")?);
+    hans.publish_content("notes", b"old")?;
+    hans.publish_content("log", b"other")?;
+    let new = blake3::hash(b"new").to_hex();
+    let content = yoda.begin(&format!("get --wait 600 notes#{new}"))?;
+    let exact = yoda.begin("get --wait 600 log#1234")?;
+    yoda.wait_file("notes", SOON)?;
+    assert!(!content.has_ended() && !exact.has_ended());
+    hans.write("notes", b"new")?;
+    hans.publish(&["notes"])?;
+    hans.publish_content("log#1234", b"exact")?;
+    content.wait(SOON)?;
+    exact.wait(SOON)?;
+    assert_eq!((yoda.read("notes")?, yoda.read("log#1234")?), (b"new".to_vec(), b"exact".to_vec()));
+    Ok(())
+}
+
+#[test]
+fn typed_arguments_are_checked_as_those_of_a_line() -> Result<(), TestkitError> {
+    let server = TestServer::start(&[("hans", "a")])?;
+    let hans = server.client("hans")?;
+    hans.write("-[1] 'a'.txt", b"as it is")?;
+    assert_eq!(hans.publish(&["-[1] 'a'.txt"])?, ["-[1] 'a'.txt"]);
+    let errors = [
+        hans.publish_to(&[], &["-[1] 'a'.txt"]).unwrap_err(),
+        hans.publish_to(&["no user"], &["-[1] 'a'.txt"]).unwrap_err(),
+        hans.publish(&[]).unwrap_err(),
+        hans.publish_content("folder/", b"").unwrap_err(),
+        hans.unpublish(&["../a"]).unwrap_err(),
+        hans.get_as("a", "folder/").unwrap_err(),
+        hans.wait_file("a", Duration::MAX).unwrap_err(),
+        hans.wait_and_get("a", Duration::MAX).unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.code, ExitCode::Usage, "{error}");
+    }
+    Ok(())
+}
+
+#[test]
 fn jobs_tell_their_results_or_why_they_failed() -> Result<(), TestkitError> {
     let server = TestServer::start(&[("hans", "a"), ("yoda", "b")])?;
     let (mut hans, yoda) = (server.client("hans")?, server.client("yoda")?);

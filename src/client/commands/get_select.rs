@@ -110,7 +110,8 @@ impl Selection {
             return true;
         }
         let Some(pinned) = pinned else { return false };
-        let entries = contents.get(&pinned.name).into_iter().flatten().filter(|entry| pinned.selects(entry));
+        let entries =
+            contents.get(&pinned.name).into_iter().flatten().filter(|entry| pinned.selects(&entry.content.hash));
         let entries: Vec<&AvailableContent> = entries.collect();
         self.add_most_available(&entries);
         !entries.is_empty()
@@ -129,7 +130,8 @@ impl Selection {
         let alternatives = alternatives.chain(pinned.map(|pinned| (pinned.name.clone(), Some(pinned))));
         for (name, pinned) in alternatives.filter(|(name, _)| has_variants(name.as_str())) {
             let entries = server.resolve(NameQuery::Equivalent(name.clone()), ResolvePurpose::Download)?;
-            let entries = entries.iter().filter(|entry| pinned.as_ref().is_none_or(|pinned| pinned.selects(entry)));
+            let entries =
+                entries.iter().filter(|entry| pinned.as_ref().is_none_or(|pinned| pinned.selects(&entry.content.hash)));
             let mut entries: Vec<&AvailableContent> = entries.collect();
             let Some(best) = most_available(&entries) else { continue };
             if best.name != name && folder.is_some_and(|folder| folder.exists(&name)) {

@@ -1,8 +1,7 @@
 //! What an argument of `get` or `unp` selects among published names.
 
 use crate::client::files::{InvalidPattern, PathArg, Pattern};
-use crate::common::message::AvailableContent;
-use crate::common::types::FileName;
+use crate::common::types::{ContentHash, FileName};
 
 /// Fewest hex digits of `name#hex`.
 const HASH_PREFIX_MIN: usize = 4;
@@ -32,8 +31,8 @@ pub struct Pinned {
 
 impl Pinned {
     /// Whether this is the content, whatever its name.
-    pub fn selects(&self, entry: &AvailableContent) -> bool {
-        entry.content.hash.starts_with_hex(&self.hash_prefix)
+    pub fn selects(&self, hash: &ContentHash) -> bool {
+        hash.starts_with_hex(&self.hash_prefix)
     }
 }
 

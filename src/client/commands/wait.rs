@@ -1,14 +1,17 @@
 //! `wait`, and the waiting of `get --wait` and `cat --wait`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::selector::Selector;
+use crossbeam_channel::{bounded, select};
+
+use super::selector::{Pinned, Selector};
 use super::{CommandContext, Verb, clock};
-use crate::client::control::{RequestError, WaitCondition, WaitOutcome};
-use crate::client::events::EventKind;
+use crate::client::control::{RequestError, WaitCondition, WaitOutcome, WatchedList};
+use crate::client::events::{EventKind, ListEntry};
 use crate::client::exit_code::ExitCode;
 use crate::client::files::PathArg;
 use crate::client::ui::message::{CommandResult, False, TIMED_OUT, True, WaitResult, WaitedFor};
+use crate::common::glob::Pattern;
 use crate::common::types::FileName;
 
 /// Waits until the condition is met, for at most `timeout`.
@@ -63,12 +66,18 @@ fn waited_for(condition: &WaitCondition) -> WaitedFor {
 pub fn for_files(context: &CommandContext, verb: Verb, files: &[PathArg], timeout: Duration) -> Result<(), ExitCode> {
     let deadline = clock() + timeout;
     for argument in files {
-        let Ok(Selector::Name { name, pinned }) = Selector::of(argument) else { continue };
-        // A file whose name ends like `name#hex` wins, if there is one.
-        let Some(name) = pinned.map(|pinned| pinned.name).or(name) else { continue };
-        let left = deadline.saturating_duration_since(clock());
-        let condition = WaitCondition::FileAvailable(name.clone());
-        match context.session.wait(condition, left, &context.state.cancelled()) {
+        let (waited, name) = match Selector::of(argument) {
+            Ok(Selector::Name { name, pinned: Some(pinned) }) => {
+                (for_content(context, name.as_ref(), &pinned, deadline), pinned.name)
+            }
+            Ok(Selector::Name { name: Some(name), pinned: None }) => {
+                let left = deadline.saturating_duration_since(clock());
+                let condition = WaitCondition::FileAvailable(name.clone());
+                (context.session.wait(condition, left, &context.state.cancelled()), name)
+            }
+            _ => continue,
+        };
+        match waited {
             Ok(WaitOutcome::Met) => report_available(context, &name),
             Ok(WaitOutcome::TimedOut) => {}
             Ok(WaitOutcome::Cancelled) => return Err(interrupted(context, verb)),
@@ -76,6 +85,36 @@ pub fn for_files(context: &CommandContext, verb: Verb, files: &[PathArg], timeou
         }
     }
     Ok(())
+}
+
+/// Waits for the content that `name#hex` names, or a file of exactly that name, which wins if there is one.
+fn for_content(
+    context: &CommandContext,
+    exact: Option<&FileName>,
+    pinned: &Pinned,
+    deadline: Instant,
+) -> Result<WaitOutcome, RequestError> {
+    if context.session.user().is_none() {
+        return Err(RequestError::NotAuthenticated);
+    }
+    let (wake, woken) = bounded(1);
+    let names = exact.into_iter().chain([&pinned.name]);
+    let lists = names.map(|name| context.lists.reader(&WatchedList::Files(Pattern::name(name)), wake.clone()));
+    let lists = lists.collect::<Result<Vec<_>, _>>()?;
+    let is_selected = |entry: &ListEntry| match entry {
+        ListEntry::File { name, hash, .. } => exact == Some(name) || *name == pinned.name && pinned.selects(hash),
+        ListEntry::Peer(_) => false,
+    };
+    loop {
+        if lists.iter().any(|list| list.snapshot().entries.keys().any(is_selected)) {
+            return Ok(WaitOutcome::Met);
+        }
+        select! {
+            recv(woken) -> _ => {}
+            recv(context.state.cancelled()) -> _ => return Ok(WaitOutcome::Cancelled),
+            default(deadline.saturating_duration_since(clock())) => return Ok(WaitOutcome::TimedOut),
+        }
+    }
 }
 
 /// Reports that what was waited for is there as an event, too.

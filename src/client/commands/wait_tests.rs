@@ -37,7 +37,7 @@ fn a_wait_that_ends_otherwise_says_why() {
 fn get_waits_for_names_and_then_looks_once() {
     let client = TestClient::logged_in();
     client.script().wait = Some(Ok(WaitOutcome::TimedOut));
-    let not_found = client.run("get --wait 5 a b#12ab *.pdf");
+    let not_found = client.run("get --wait 5 a b *.pdf");
     assert_eq!(
         (not_found.0, not_found.1.as_str()),
         (ExitCode::NotFound, "File not found\nFile not found\nFile not found\n")
@@ -48,6 +48,17 @@ fn get_waits_for_names_and_then_looks_once() {
     client.script().wait = None;
     client.found("a", 3, 1);
     assert_eq!(client.run("get --wait 5 a").1, "a downloaded successfully\n");
+}
+
+#[test]
+fn get_waits_for_the_content_that_is_named() {
+    let client = TestClient::logged_in();
+    client.found("a", 0x11, 1);
+    assert_eq!(client.run("get --wait 0 a#2222").0, ExitCode::NotFound);
+    client.found("a", 0x22, 1);
+    assert_eq!(client.run("get --wait 600 a#2222").1, "a downloaded successfully\n");
+    client.found("b#1111", 0x33, 1);
+    assert_eq!(client.run("get --wait 600 b#1111").1, "b#1111 downloaded successfully\n");
 }
 
 #[test]
