@@ -10,14 +10,16 @@ use std::time::Duration;
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
+use super::arguments::{file_name, path, paths, refused, user};
 use super::events::TestEvents;
 use super::job::TestJob;
 use super::outcome::{Collector, results_of};
 use super::{CommandError, STRETCHING, TestkitError};
-use crate::client::commands::{CommandContext, CommandState, ContentInput, ContentPipes, NoLocalControl};
+use crate::client::commands::{CommandContext, CommandState, ContentInput, ContentPipes, NoLocalControl, Verb};
 use crate::client::download::{DownloadOptions, OnExists, SaveAs};
 use crate::client::engine::{ClientEngine, EngineConfig};
-use crate::client::shell::{log_in_at_startup, quote, run_line};
+use crate::client::shell::command::{Command, GetOutput, UsageError, WaitTarget};
+use crate::client::shell::{execute_command, log_in_at_startup, run_line};
 use crate::client::ui::message::{
     AvailableFile, CommandResult, FoundFiles, GetResult, JobList, Message, OwnFile, PeerFiles, SharedFile,
 };
@@ -70,7 +72,7 @@ impl TestClient {
     /// `auth`. The password is that of [`restart`](Self::restart) too.
     pub fn login(&mut self, user: &str, password: &str) -> Result<(), CommandError> {
         self.credentials = Some((user.into(), password.into()));
-        self.command(&format!("auth {}", quote(user))).map(drop)
+        self.execute(Command::Auth { user: user.into(), password: None }).map(drop)
     }
 
     /// The client's folder.
@@ -97,17 +99,23 @@ impl TestClient {
 
     /// `pub`: publishes files and folders for everyone. Returns the published names.
     pub fn publish(&self, files: &[&str]) -> Result<Vec<String>, CommandError> {
-        self.publish_line("pub --", files)
+        self.publish_for(Vec::new(), files)
     }
 
-    /// `pub --to`: publishes files and folders for these users only. Returns the published names.
+    /// `pub --to`: publishes files and folders for these users only, of whom there is at least one. Returns the published
+    /// names.
     pub fn publish_to(&self, users: &[&str], files: &[&str]) -> Result<Vec<String>, CommandError> {
-        let audience: String = users.iter().map(|user| format!("--to {} ", quote(user))).collect();
-        self.publish_line(&format!("pub {audience}--"), files)
+        // Without users, `pub` publishes for everyone.
+        if users.is_empty() {
+            return Err(refused(Verb::Pub, &UsageError::Arity(Verb::Pub)));
+        }
+        let users = users.iter().map(|name| user(Verb::Pub, name)).collect::<Result<_, _>>()?;
+        self.publish_for(users, files)
     }
 
-    fn publish_line(&self, command: &str, files: &[&str]) -> Result<Vec<String>, CommandError> {
-        self.list(&with_names(command, files), |result| match result {
+    fn publish_for(&self, to: Vec<UserName>, files: &[&str]) -> Result<Vec<String>, CommandError> {
+        let files = paths(Verb::Pub, files)?;
+        self.list(Command::Pub { to, stdin: false, watch: false, files }, |result| match result {
             CommandResult::Pub(result) => Some(result.published),
             _ => None,
         })
@@ -117,12 +125,14 @@ impl TestClient {
     pub fn publish_content(&self, name: &str, content: &[u8]) -> Result<(), CommandError> {
         let input = Arc::new(Mutex::new(io::Cursor::new(content.to_vec())));
         let pipes = ContentPipes { input: Some(ContentInput::Open(input)), output: None };
-        self.command_with(&with_names("pub --stdin --", &[name]), pipes).map(drop)
+        let files = paths(Verb::Pub, &[name])?;
+        self.execute_with(Command::Pub { to: Vec::new(), stdin: true, watch: false, files }, pipes).map(drop)
     }
 
     /// `unp`: withdraws these names. Returns them.
     pub fn unpublish(&self, names: &[&str]) -> Result<Vec<String>, CommandError> {
-        self.list(&with_names("unp --", names), |result| match result {
+        let files = paths(Verb::Unp, names)?;
+        self.list(Command::Unp { watch: false, files }, |result| match result {
             CommandResult::Unp(result) => Some(result.unpublished),
             _ => None,
         })
@@ -130,7 +140,7 @@ impl TestClient {
 
     /// `lpf`: what this user publishes, sorted by name.
     pub fn published(&self) -> Result<Vec<OwnFile>, CommandError> {
-        self.list("lpf", |result| match result {
+        self.list(Command::Lpf { long: false }, |result| match result {
             CommandResult::Lpf(list) => Some(list.files),
             _ => None,
         })
@@ -138,7 +148,7 @@ impl TestClient {
 
     /// `lap`: the other active users, sorted.
     pub fn peers(&self) -> Result<Vec<String>, CommandError> {
-        self.list("lap", |result| match result {
+        self.list(Command::Lap { long: false }, |result| match result {
             CommandResult::Lap(list) => Some(list.peers),
             _ => None,
         })
@@ -146,23 +156,26 @@ impl TestClient {
 
     /// `sch`: the names of the other users' files with this substring, sorted.
     pub fn search(&self, substring: &str) -> Result<Vec<String>, CommandError> {
-        self.list(&with_names("sch --", &[substring]), |result| match result {
-            CommandResult::Sch(FoundFiles::Names { files, .. }) => Some(files),
-            _ => None,
-        })
+        self.list(
+            Command::Sch { substring: substring.into(), ignore_case: false, long: false },
+            |result| match result {
+                CommandResult::Sch(FoundFiles::Names { files, .. }) => Some(files),
+                _ => None,
+            },
+        )
     }
 
     /// `sch -l`: the same, with what is published under each name.
     pub fn search_contents(&self, substring: &str) -> Result<Vec<AvailableFile>, CommandError> {
-        self.list(&with_names("sch -l --", &[substring]), |result| match result {
+        self.list(Command::Sch { substring: substring.into(), ignore_case: false, long: true }, |result| match result {
             CommandResult::Sch(FoundFiles::Contents { files, .. }) => Some(files),
             _ => None,
         })
     }
 
     /// `ls -l`: what this active user shares with this one, sorted by name.
-    pub fn shared_by(&self, user: &str) -> Result<Vec<SharedFile>, CommandError> {
-        self.list(&with_names("ls -l --", &[user]), |result| match result {
+    pub fn shared_by(&self, peer: &str) -> Result<Vec<SharedFile>, CommandError> {
+        self.list(Command::Ls { user: user(Verb::Ls, peer)?, long: true }, |result| match result {
             CommandResult::Ls(PeerFiles::Listed { files, .. }) => Some(files),
             _ => None,
         })
@@ -170,7 +183,7 @@ impl TestClient {
 
     /// `get`: downloads one file into the client's folder. A file that is there with another content is an error.
     pub fn get(&self, name: &str) -> Result<SavedFile, CommandError> {
-        self.get_line("get --", name)
+        self.get_one(name, None)
     }
 
     /// `get --wait`: the same, as soon as another active user serves the file to this one; fails with
@@ -186,11 +199,11 @@ impl TestClient {
     /// # Ok::<(), TestkitError>(())
     /// ```
     pub fn wait_and_get(&self, name: &str, timeout: Duration) -> Result<SavedFile, CommandError> {
-        self.get_line(&format!("get --wait {} --", timeout.as_secs_f64()), name)
+        self.get_one(name, Some(timeout))
     }
 
-    fn get_line(&self, command: &str, name: &str) -> Result<SavedFile, CommandError> {
-        let results = self.command(&with_names(command, &[name]))?;
+    fn get_one(&self, name: &str, wait: Option<Duration>) -> Result<SavedFile, CommandError> {
+        let results = self.execute(get(name, None, wait)?)?;
         let saved = results.into_iter().find_map(|result| match result {
             CommandResult::Get(GetResult::Saved { name, saved, bytes, hash, sources, .. }) => {
                 Some(SavedFile { name, saved, bytes, hash, sources })
@@ -202,34 +215,34 @@ impl TestClient {
 
     /// `get -o`: downloads one file, and saves it under the name `saved`.
     pub fn get_as(&self, name: &str, saved: &str) -> Result<(), CommandError> {
-        self.command(&with_names(&format!("get -o {} --", quote(&format!("./{saved}"))), &[name])).map(drop)
+        let output = GetOutput::File(file_name(Verb::Get, saved)?);
+        self.execute(get(name, Some(output), None)?).map(drop)
     }
 
     /// `cat`: downloads the content of one file, without saving it.
     pub fn content(&self, name: &str) -> Result<Vec<u8>, CommandError> {
         let output = Arc::new(Mutex::new(Vec::new()));
         let pipes = ContentPipes { input: None, output: Some(Arc::clone(&output) as _) };
-        self.command_with(&with_names("cat --", &[name]), pipes)?;
+        self.execute_with(Command::Cat { file: path(Verb::Cat, name)?, wait: None }, pipes)?;
         Ok(std::mem::take(&mut *lock(&output)))
     }
 
     /// `wait peer`: until this user is active.
-    pub fn wait_peer(&self, user: &str, timeout: Duration) -> Result<(), CommandError> {
-        self.wait("peer", user, timeout)
+    pub fn wait_peer(&self, peer: &str, timeout: Duration) -> Result<(), CommandError> {
+        let user = user(Verb::Wait, peer)?;
+        self.execute(Command::Wait { target: WaitTarget::Peer { user, timeout } }).map(drop)
     }
 
     /// `wait gone`: until this user is not active.
-    pub fn wait_gone(&self, user: &str, timeout: Duration) -> Result<(), CommandError> {
-        self.wait("gone", user, timeout)
+    pub fn wait_gone(&self, peer: &str, timeout: Duration) -> Result<(), CommandError> {
+        let user = user(Verb::Wait, peer)?;
+        self.execute(Command::Wait { target: WaitTarget::Gone { user, timeout } }).map(drop)
     }
 
     /// `wait file`: until another active user serves a file of this name to this one.
     pub fn wait_file(&self, name: &str, timeout: Duration) -> Result<(), CommandError> {
-        self.wait("file", name, timeout)
-    }
-
-    fn wait(&self, what: &str, name: &str, timeout: Duration) -> Result<(), CommandError> {
-        self.command(&format!("wait {what} {} {}", quote(name), timeout.as_secs_f64())).map(drop)
+        let name = file_name(Verb::Wait, name)?;
+        self.execute(Command::Wait { target: WaitTarget::File { name, timeout } }).map(drop)
     }
 
     /// Starts a `get`, a `pub` or a `wait` in the background, as a line with `&` at its end does.
@@ -257,7 +270,7 @@ impl TestClient {
 
     /// `jobs`: what goes on in the background, and who downloads from this client.
     pub fn jobs(&self) -> Result<JobList, CommandError> {
-        let list = self.command("jobs")?.into_iter().find_map(|result| match result {
+        let list = self.execute(Command::Jobs)?.into_iter().find_map(|result| match result {
             CommandResult::Jobs(list) => Some(list),
             _ => None,
         });
@@ -327,19 +340,28 @@ impl TestClient {
         self.engine.as_ref().expect("the client is killed")
     }
 
-    /// Runs one command line. Returns the elements of the lists that `pick` finds in its results.
-    fn list<T>(&self, line: &str, pick: impl Fn(CommandResult) -> Option<Vec<T>>) -> Result<Vec<T>, CommandError> {
-        Ok(self.command(line)?.into_iter().filter_map(pick).flatten().collect())
+    /// Runs a command. Returns the elements of the lists that `pick` finds in its results.
+    fn list<T>(
+        &self,
+        command: Command,
+        pick: impl Fn(CommandResult) -> Option<Vec<T>>,
+    ) -> Result<Vec<T>, CommandError> {
+        Ok(self.execute(command)?.into_iter().filter_map(pick).flatten().collect())
     }
 
     /// Runs one command line. Returns its results if it has the exit status 0.
     pub fn command(&self, line: &str) -> Result<Vec<CommandResult>, CommandError> {
-        self.command_with(line, ContentPipes::default())
+        results_of(line.split_whitespace().next().unwrap_or_default(), self.run(line))
     }
 
-    fn command_with(&self, line: &str, pipes: ContentPipes) -> Result<Vec<CommandResult>, CommandError> {
-        let messages = self.collect(pipes, |context| run_line(context, line.as_bytes()));
-        results_of(line.split_whitespace().next().unwrap_or_default(), messages)
+    fn execute(&self, command: Command) -> Result<Vec<CommandResult>, CommandError> {
+        self.execute_with(command, ContentPipes::default())
+    }
+
+    fn execute_with(&self, command: Command, pipes: ContentPipes) -> Result<Vec<CommandResult>, CommandError> {
+        let verb = command.verb();
+        command.check().map_err(|error| refused(verb, &error))?;
+        results_of(verb.name(), self.collect(pipes, |context| execute_command(context, command)))
     }
 
     /// `xit`: logs out and ends the client. Its folder stays.
@@ -391,9 +413,8 @@ fn start_engine(server: SocketAddr, home: &Path, dir: &Path) -> Result<Arc<Clien
     Ok(Arc::new(ClientEngine::start(&config, |_| ())?))
 }
 
-/// The command, and these names as they are: no pattern, no option.
-fn with_names(command: &str, names: &[&str]) -> String {
-    names.iter().fold(command.to_owned(), |line, name| line + " " + &quote(name))
+fn get(name: &str, output: Option<GetOutput>, wait: Option<Duration>) -> Result<Command, CommandError> {
+    Ok(Command::Get { share: false, dry_run: false, output, files: paths(Verb::Get, &[name])?, wait })
 }
 
 struct KnownPassword(Option<Password>);

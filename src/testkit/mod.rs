@@ -29,6 +29,7 @@
 //! # Ok::<(), fileshare::testkit::TestkitError>(())
 //! ```
 
+mod arguments;
 mod client;
 mod events;
 mod job;

@@ -237,9 +237,15 @@ impl Command {
         }
     }
 
-    /// What clap cannot check.
-    fn check(&self) -> Result<(), UsageError> {
+    /// What clap cannot check, and what a command that no line says may have.
+    pub fn check(&self) -> Result<(), UsageError> {
         match self {
+            Self::Get { wait: Some(timeout), .. }
+            | Self::Cat { wait: Some(timeout), .. }
+            | Self::Wait {
+                target:
+                    WaitTarget::Peer { timeout, .. } | WaitTarget::Gone { timeout, .. } | WaitTarget::File { timeout, .. },
+            } if *timeout > SECONDS_MAX => Err(UsageError::Seconds(timeout.as_secs().to_string())),
             Self::Pub { to, .. } if to.iter().collect::<BTreeSet<_>>().len() > AUDIENCE_MAX_USERS => {
                 Err(UsageError::Audience)
             }

@@ -34,8 +34,6 @@ use crate::common::types::UserName;
 pub use completion::{Completion, EngineCompleter, LineCompleter};
 pub use interactive::run as run_interactive;
 pub use script::{Script, run as run_script};
-#[cfg(feature = "testkit")]
-pub use tokenizer::quote;
 
 /// How the shell ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +100,15 @@ pub enum LineOutcome {
 #[cfg(feature = "testkit")]
 pub fn run_line(context: &CommandContext, line: &[u8]) {
     execute(&Shell::over(context, false), line, false);
+}
+
+/// Runs one command that no line says, from its id to its end.
+#[cfg(feature = "testkit")]
+pub fn execute_command(context: &CommandContext, command: Command) {
+    let _running = context.state.begin_command();
+    let (run, name) = (context.output.begin(None), command.verb().name());
+    let code = run_command(&context.of_command(&run), command);
+    context.output.end(run, name, code);
 }
 
 /// Runs the command of one line, from its id to its end. `is_batch`: a leading `-` ignores a failure.
