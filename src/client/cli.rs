@@ -22,11 +22,14 @@ use crate::common::program_names::with_program_names;
 const GETTING_STARTED: &str = "\
 {client}: share files with the users of one fileshare server
 
-  {client} 127.0.0.1 12000                           a shell; type 'help' in it
-  {client} 127.0.0.1 12000 -u hans                   the same, logged in as hans
-  {client} 127.0.0.1 12000 -u hans -c 'sch pdf'      one command, then leave
+  {client} 127.0.0.1 12000
+      a shell; type 'help' in it
+  {client} 127.0.0.1 12000 -u hans
+      the same, logged in as hans
+  {client} 127.0.0.1 12000 -u hans -c 'sch pdf'
+      one command, then leave
   {client} 127.0.0.1 12000 -u hans --stay -c 'pub report.pdf'
-                                                   publish, then stay online for others to fetch it
+      publish, then stay online for others to fetch it
 
 The password is asked for, or read from --password-file or FILESHARE_PASSWORD.
 '{server}' without arguments says how to start a server.

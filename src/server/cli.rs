@@ -25,10 +25,14 @@ const FILES_PER_SECOND_MIN: u64 = 4;
 const GETTING_STARTED: &str = "\
 {server}: knows who is online and who shares what in a file share
 
-  echo 'hans his passphrase' >> credentials.txt   a user: a name, one space, the password
-  chmod 600 credentials.txt                       nobody else reads the passwords
-  {server} 12000                                    for the clients of this machine, UDP port 12000
-  {server} 12000 --bind 192.0.2.10                  for a network: an address of this machine
+  echo 'hans his passphrase' >> credentials.txt
+      a user: a name, one space, the password
+  chmod 600 credentials.txt
+      nobody else reads the passwords
+  {server} 12000
+      for the clients of this machine, UDP port 12000
+  {server} 12000 --bind 192.0.2.10
+      for a network: an address of this machine
 
 Each user then runs '{client} 127.0.0.1 12000 -u hans', with that address.
 '{server} --help' lists every option.

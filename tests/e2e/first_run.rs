@@ -33,7 +33,7 @@ fn programs_without_arguments_say_how_to_begin() {
             assert!(page.stderr.contains(needle), "{needle}: {}", page.stderr);
         }
         assert!(
-            page.stderr.lines().count() <= 15 && page.stderr.lines().all(|line| line.len() <= 100),
+            page.stderr.lines().count() <= 15 && page.stderr.lines().all(|line| line.len() < 80),
             "{}",
             page.stderr
         );
