@@ -106,6 +106,21 @@ fn a_get_is_summed_up_and_an_interrupted_one_can_be_resumed() {
 }
 
 #[test]
+fn a_job_whose_side_has_left_is_summed_up_without_what_is_followed() {
+    let env = TestEnv::new();
+    let vader = env.client("vader").user().file("a", "1").file("b", "2").file("slow", seeded_bytes(1, 512 << 10));
+    let _vader = vader.args(["--limit-rate", "256K"]).stay(&["pub a b slow"], &["3 files published successfully"]);
+    let mut person = Terminal::start(hans(&env).env("NO_COLOR", "1").into_command());
+    person.enter("follow [ab]");
+    person.expect_on_screen("a downloaded successfully\r\n");
+    person.expect_on_screen("b downloaded successfully\r\n");
+    env.client("hans").args(["-a", "-q"]).run(&["get slow &"]).expect(0, &["[2] get slow"]);
+    person.expect_on_screen("slow downloaded successfully\r\n");
+    person.expect_on_screen("slow: 512 KiB in ");
+    person.leave();
+}
+
+#[test]
 fn a_mistyped_command_has_a_suggestion() {
     let env = TestEnv::new();
     let mut person = Terminal::start(hans(&env).into_command());

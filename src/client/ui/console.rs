@@ -46,6 +46,9 @@ pub struct OutputOptions {
     pub err: Look,
 }
 
+/// What messages belong to: the id of a command, and the number of a job, whose command may have none.
+type RunKey = (Option<CommandId>, Option<u64>);
+
 /// Shared by all threads of the client.
 pub struct Console {
     options: OutputOptions,
@@ -54,8 +57,8 @@ pub struct Console {
     prompt: Mutex<Option<PromptQueue>>,
     /// Of the command that runs.
     bar: Mutex<Option<CommandBar>>,
-    /// Of the commands that run and have results of a `get`.
-    summaries: Mutex<HashMap<Option<CommandId>, GetSummary>>,
+    /// Of the commands and jobs that run and have results of a `get`.
+    summaries: Mutex<HashMap<RunKey, GetSummary>>,
     /// Set by the first error of stdout: success if its reader has closed it.
     output_end: OnceLock<ExitCode>,
 }
@@ -138,7 +141,7 @@ impl Console {
         let Message { id, job, body } = message;
         let text = match body {
             MessageBody::Result(result) => {
-                self.add_to_summary(&id, &result);
+                self.add_to_summary((id, job), &result);
                 result.to_text_with(self.options.out)
             }
             MessageBody::Event(event) => event.to_text(),
@@ -148,7 +151,7 @@ impl Console {
             MessageBody::Progress(progress) => return self.draw_progress(id, &progress),
             MessageBody::End(_) => {
                 self.clear_bar(id.as_ref());
-                return self.print_summary(&id, is_background);
+                return self.print_summary(&(id, job), is_background);
             }
         };
         let write = |text: String| self.write(|streams| streams.print(&text));
@@ -174,18 +177,18 @@ impl Console {
         }
     }
 
-    fn add_to_summary(&self, command: &Option<CommandId>, result: &CommandResult) {
+    fn add_to_summary(&self, run: RunKey, result: &CommandResult) {
         if let CommandResult::Get(result) = result
             && self.options.err.is_terminal
             && !self.options.quiet
         {
-            lock(&self.summaries).entry(command.clone()).or_default().add(result);
+            lock(&self.summaries).entry(run).or_default().add(result);
         }
     }
 
     /// Not while this process is in the background of its terminal.
-    fn print_summary(&self, command: &Option<CommandId>, is_background: bool) {
-        let Some(summary) = lock(&self.summaries).remove(command) else { return };
+    fn print_summary(&self, run: &RunKey, is_background: bool) {
+        let Some(summary) = lock(&self.summaries).remove(run) else { return };
         if is_foreground(io::stderr()) {
             let lines = summary.to_text();
             let lines = lines.lines().map(|line| self.options.err.emphasize(Emphasis::Aside, line) + "\n");
