@@ -93,7 +93,7 @@ pub mod common {
         pub use crate::common::peer_crypto::{Frame, Initiator, Preamble, record_bytes, respond};
     }
     pub mod peer_message {
-        pub use crate::common::peer_message::{GroupRange, PeerRequest, PeerResponse, RefusalReason};
+        pub use crate::common::peer_message::{DirectSocket, GroupRange, PeerRequest, PeerResponse, RefusalReason};
     }
     pub mod session_cipher {
         pub use crate::common::session_cipher::{SessionCipher, Side};

@@ -19,6 +19,7 @@ complete -c client -l no-control -d 'No control socket: nobody can attach to thi
 complete -c client -l stay -d 'After the commands, stay online and keep serving until SIGINT or SIGTERM'
 complete -c client -l json -d 'One JSON object a line on stdout instead of text'
 complete -c client -l events -d 'With --json, report events beside the commands, from the start'
+complete -c client -l tcp-only -d 'Transfer over TCP between clients of one user on one host too, where files are passed directly otherwise'
 complete -c client -s q -l quiet -d 'No greetings, no notes'
 complete -c client -s v -l verbose -d 'More detail on stderr; twice for still more'
 complete -c client -s h -l help -d 'Print help (see more with \'--help\')'

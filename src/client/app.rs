@@ -236,6 +236,7 @@ fn create_context(
         listen: options.listen,
         limit_rate: options.limit_rate,
         upload_slots: options.upload_slots,
+        direct_path: !options.tcp_only && !options.no_control,
         stretching: KeyStretching::Argon2id,
     };
     let engine = Arc::new(ClientEngine::start(&config, move |event| observer.on_event(event))?);

@@ -52,7 +52,7 @@ pub struct Options {
     #[arg(
         short,
         long,
-        conflicts_with_all = ["stay", "dir", "listen", "password_file", "limit_rate", "upload_slots", "no_control"]
+        conflicts_with_all = ["stay", "dir", "listen", "password_file", "limit_rate", "upload_slots", "no_control", "tcp_only"]
     )]
     pub attach: bool,
 
@@ -115,6 +115,10 @@ pub struct Options {
     /// Uploads that may run at the same time
     #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u8).range(1..))]
     pub upload_slots: u8,
+
+    /// Transfer over TCP between clients of one user on one host too, where files are passed directly otherwise
+    #[arg(long)]
+    pub tcp_only: bool,
 
     /// No greetings, no notes
     #[arg(short, long)]
@@ -283,7 +287,15 @@ mod tests {
         assert!(parse("--attach --json --events").is_ok());
         assert_eq!(parse("-a -u hans localhost 12000 --json -q --on-exists skip").unwrap().port, Some(12000));
         assert_eq!(parse("--attach localhost"), Err(ErrorKind::MissingRequiredArgument));
-        for own in ["--stay", "--dir x", "--listen [::1]:0", "--password-file x", "--no-control", "--limit-rate 1K"] {
+        for own in [
+            "--stay",
+            "--dir x",
+            "--listen [::1]:0",
+            "--password-file x",
+            "--no-control",
+            "--limit-rate 1K",
+            "--tcp-only",
+        ] {
             assert_eq!(parse(&format!("--attach {own}")), Err(ErrorKind::ArgumentConflict), "{own}");
         }
     }

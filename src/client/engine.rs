@@ -89,6 +89,9 @@ pub struct EngineConfig<'a> {
     pub limit_rate: Option<u64>,
     /// Most uploads that run at once.
     pub upload_slots: u8,
+    /// Whether open files may be passed between this client and others of this user on this host. Without a limited rate
+    /// only.
+    pub direct_path: bool,
     /// The cost of stretching a password.
     pub stretching: KeyStretching,
 }
@@ -121,6 +124,8 @@ pub struct ClientEngine {
     /// The lists that events are about.
     pub lists: Arc<ListWatcher>,
     pub downloader: Arc<dyn Download>,
+    /// Whether open files may be passed to other clients of this user on this host.
+    pub direct_path: bool,
     /// What goes on in the background, of all contexts.
     pub jobs: Arc<Jobs>,
     /// The user's own publications.
@@ -159,6 +164,7 @@ impl ClientEngine {
         let control = ControlHandle::start(session, Arc::new(observer)).map_err(StartupError::System)?;
         let server = ServerApi::new(control.clone());
         let downloader = Downloader::open(config.dir, server.clone(), Arc::clone(files.fetched())).map_err(in_dir)?;
+        let direct_path = config.direct_path && config.limit_rate.is_none();
         let session: Arc<dyn SessionControl> = Arc::new(control);
         Ok(Self {
             servers,
@@ -170,7 +176,8 @@ impl ClientEngine {
             uploads,
             follows: JobsByKey::default(),
             watches: JobsByKey::default(),
-            downloader: Arc::new(downloader),
+            downloader: Arc::new(downloader.with_direct_path(direct_path)),
+            direct_path,
             jobs: Arc::default(),
             _listeners: listeners,
         })

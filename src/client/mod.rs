@@ -10,6 +10,7 @@
 //! * `engine`: one client without input and output, which is all of the following.
 //! * `publications`, `control`, `upload`, `download`: the user's own publications, requests to the server, serving peers,
 //!   downloading from peers.
+//! * `control_folder`, `direct`: the sockets that processes of this user find each other at, and open files passed over them.
 //! * `jobs`: what goes on in the background, by number.
 //! * `watch`: folders whose changes are published as they happen.
 //! * `events`: what happens, for programs that follow it.
@@ -22,6 +23,8 @@ mod cancel;
 pub(crate) mod cli;
 pub(crate) mod commands;
 pub(crate) mod control;
+mod control_folder;
+pub(crate) mod direct;
 pub(crate) mod download;
 mod ending;
 pub(crate) mod engine;

@@ -18,6 +18,8 @@ pub const GROUP_HASHES_PART_MAX: usize = RECORD_MAX_BYTES / 32 - 1;
 pub const REQUEST_MAX_RANGES: usize = 1_024;
 /// Most ranges that an uploader queues for one connection. It closes the connection of a downloader that requests more.
 pub const QUEUED_RANGES_MAX: usize = 4 * REQUEST_MAX_RANGES;
+/// Most open files that are passed together. Linux passes up to 253.
+pub const DESCRIPTORS_MAX: usize = 250;
 /// Most granted contents on one connection.
 pub const GRANTS_MAX: usize = 4_096;
 
@@ -42,6 +44,9 @@ pub enum PeerRequest {
     /// Which groups of a content the uploader has: it may still be downloading the content itself. The reply is
     /// [`PeerResponse::Availability`] or [`PeerResponse::Refused`].
     QueryAvailability { content: u32 },
+    /// Asks a peer on the same host for open files in place of their bytes, once in a connection. The reply is
+    /// [`PeerResponse::DirectPath`].
+    OpenDirectPath,
 }
 
 /// Consecutive chunk groups of one content.
@@ -91,6 +96,22 @@ pub enum PeerResponse {
     /// publications; the reply follows. Sent about every second meanwhile, so that the downloader does not consider the
     /// uploader dead.
     Hashing { content: u32 },
+    /// Where the uploader passes open files to this downloader; `None`: it does not.
+    DirectPath { socket: Option<DirectSocket> },
+    /// The next requested groups can be copied from files that were passed together before: one for each range, in this
+    /// order. At most [`DESCRIPTORS_MAX`], none of them empty.
+    GroupsPassed { ranges: Vec<GroupRange> },
+}
+
+/// A control socket of the uploader, to which the downloader presents the token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectSocket {
+    /// The folder that the socket is in: an absolute path, as the system has it.
+    pub folder: Vec<u8>,
+    /// Its name in that folder.
+    pub name: String,
+    /// Random, for one use.
+    pub token: [u8; 16],
 }
 
 /// Why an uploader does not serve a content that the ticket grants.

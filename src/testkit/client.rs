@@ -407,6 +407,7 @@ fn start_engine(server: SocketAddr, home: &Path, dir: &Path) -> Result<Arc<Clien
         state_dir: Some(&home.join("state")),
         listen: None,
         limit_rate: None,
+        direct_path: false,
         upload_slots: UPLOAD_SLOTS,
         stretching: STRETCHING,
     };

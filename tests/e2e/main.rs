@@ -11,6 +11,7 @@ mod attach;
 mod bad_input;
 mod commands;
 mod contents;
+mod direct_path;
 mod edge_cases;
 mod edge_cases_files;
 mod edge_cases_login;

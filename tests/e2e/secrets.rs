@@ -40,7 +40,7 @@ pub(crate) fn record() -> Recorded {
     let mut hans = client("hans", relays.0.port()).file(NAME, CONTENT.repeat(100)).args(["--listen", &listen]).spawn();
     hans.log_in("hans");
     hans.run_command(&format!("pub {NAME}"), &["File published successfully"]);
-    let vader = client("vader", relays.1.port());
+    let vader = client("vader", relays.1.port()).args(["--tcp-only"]);
     let saved = vader.dir().join(NAME);
     let mut vader = vader.spawn();
     vader.log_in("vader");

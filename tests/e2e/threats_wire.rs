@@ -112,7 +112,7 @@ fn a_false_uploader_gets_nothing_into_the_folder() {
         let listen = uploader.to_string();
         let hans = hans.file("a", CONTENT.repeat(1_000)).args(["--listen", &listen]);
         let _hans = hans.stay(&["pub a"], &["File published successfully"]);
-        let vader = env.client("vader").user().args(["-q", "--retry-for", "0"]);
+        let vader = env.client("vader").user().args(["-q", "--retry-for", "0", "--tcp-only"]);
         let dir = vader.dir().to_owned();
         let done = vader.run(&["get a"]);
         assert!(done.code == 6 || done.code == 7, "{which}: {done:?}");

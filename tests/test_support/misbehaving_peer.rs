@@ -117,6 +117,7 @@ fn serve(mut stream: TcpStream, key: &TicketKey, false_bytes: &[u8]) -> Result<(
             PeerRequest::QueryAvailability { content } => {
                 writer.message(&PeerResponse::Availability { content, groups: Vec::new() })?
             }
+            PeerRequest::OpenDirectPath => writer.message(&PeerResponse::DirectPath { socket: None })?,
             PeerRequest::Cancel => writer.message(&PeerResponse::Cancelled)?,
             PeerRequest::AddTicket { .. } | PeerRequest::GetGroupHashes { .. } => {}
         }

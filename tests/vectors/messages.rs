@@ -5,7 +5,7 @@ use fileshare::internals::common::message::{
     ActivePeer, AudienceRef, AvailableContent, ClientMessage, Cursor, Heartbeat, NameQuery, OwnPublication, Quota,
     Request, ResolvePurpose, Response, ServerMessage, SourceGrant, SubscriptionState, Topic,
 };
-use fileshare::internals::common::peer_message::{GroupRange, PeerRequest, PeerResponse, RefusalReason};
+use fileshare::internals::common::peer_message::{DirectSocket, GroupRange, PeerRequest, PeerResponse, RefusalReason};
 use fileshare::internals::common::types::{
     Content, ContentHash, ContentRef, FileName, NamedContent, PublicationsDigest, RequestId, UserName, UsersDigest,
 };
@@ -162,6 +162,7 @@ fn peer_requests(section: &mut Section) {
     add(section, "RequestGroups [(0, 128, 1), (300, 0, 2)]", &PeerRequest::RequestGroups { ranges });
     add(section, "Cancel", &PeerRequest::Cancel);
     add(section, "QueryAvailability 1", &PeerRequest::QueryAvailability { content: 1 });
+    add(section, "OpenDirectPath", &PeerRequest::OpenDirectPath);
 }
 
 fn peer_responses(section: &mut Section) {
@@ -187,4 +188,9 @@ fn peer_responses(section: &mut Section) {
     add(section, "Availability 1, all", &PeerResponse::Availability { content: 1, groups: Vec::new() });
     add(section, "NotAvailable 1, 4, 2", &PeerResponse::NotAvailable { content: 1, first: 4, count: 2 });
     add(section, "Hashing 1", &PeerResponse::Hashing { content: 1 });
+    let socket = DirectSocket { folder: b"/run".to_vec(), name: "a.sock".into(), token: [0xcc; 16] };
+    add(section, "DirectPath none", &PeerResponse::DirectPath { socket: None });
+    add(section, "DirectPath /run, a.sock, 16 bytes cc", &PeerResponse::DirectPath { socket: Some(socket) });
+    let ranges = vec![GroupRange { content: 0, first: 128, count: 3 }];
+    add(section, "GroupsPassed [(0, 128, 3)]", &PeerResponse::GroupsPassed { ranges });
 }

@@ -68,12 +68,22 @@ pub struct CompletedWords {
     pub words: Vec<String>,
 }
 
+/// In place of the options: a downloader of this user presents the token that its source has given to it. The answer is
+/// the same line.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectLine {
+    /// In hexadecimal digits.
+    pub direct: String,
+}
+
 /// The first line of an attached side.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum FirstLine {
     Options(SideOptions),
     Completion(CompletionRequest),
+    Direct(DirectLine),
 }
 
 /// Cancels the command of this id, if it still runs.

@@ -19,13 +19,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::getuid;
 use zeroize::Zeroizing;
 
-use super::folder::{ControlFolder, LockedSocket, check_peer, own_place, socket_name};
 use super::protocol::{
-    CancelLine, CompletedWords, CompletionRequest, DescriptorReader, FirstLine, Greeting, read_line, read_value,
-    to_line,
+    CancelLine, CompletedWords, CompletionRequest, DescriptorReader, DirectLine, FirstLine, Greeting, read_line,
+    read_value, to_line,
 };
 use super::sink::SocketSink;
 use crate::client::commands::{CommandContext, CommandState, ContentInput, ContentPipes, LocalControl, events};
+use crate::client::control_folder::{ControlFolder, LockedSocket, check_peer, own_place, socket_name};
+use crate::client::direct::token_line;
 use crate::client::download::{DownloadOptions, SaveAs};
 use crate::client::engine::ClientEngine;
 use crate::client::exit_code::ExitCode;
@@ -36,6 +37,7 @@ use crate::client::ui::message::{CommandId, Message, MessageBody, Note, NoteLeve
 use crate::client::ui::output::{CommandRun, Output};
 use crate::client::ui::password::{PasswordError, PasswordSource};
 use crate::client::ui::standard_stream::StandardStream;
+use crate::client::upload::UploadService;
 use crate::common::escape::display_path;
 use crate::common::sync::lock;
 use crate::common::threads;
@@ -110,6 +112,8 @@ impl Drop for CountedSide<'_> {
 struct OpenSocket {
     /// Names vanish with it.
     _socket: Arc<LockedSocket>,
+    /// They offer it to downloaders of this user.
+    uploads: Arc<UploadService>,
     waker: Arc<Waker>,
     is_closed: Arc<AtomicBool>,
     /// Accepts.
@@ -118,6 +122,7 @@ struct OpenSocket {
 
 impl Drop for OpenSocket {
     fn drop(&mut self) {
+        self.uploads.set_direct_socket(None);
         self.is_closed.store(true, SeqCst);
         self.waker.wake();
         // It shares the socket: the names have vanished before the client ends.
@@ -159,7 +164,9 @@ impl ControlSocket {
                 control.accept(&listening, &woken, &greeting);
             }
         })?;
-        Ok(OpenSocket { _socket: socket, waker, is_closed, thread: Some(thread) })
+        let uploads = Arc::clone(&self.engine.uploads);
+        uploads.set_direct_socket(self.engine.direct_path.then(|| socket.place()));
+        Ok(OpenSocket { _socket: socket, uploads, waker, is_closed, thread: Some(thread) })
     }
 
     /// Waits for connections and starts a thread for each.
@@ -214,6 +221,7 @@ impl ControlSocket {
                 let (start, words) = EngineCompleter::new(Arc::clone(&self.engine)).candidates(&complete);
                 return stream.write_all(to_line(&CompletedWords { start, words }).as_bytes());
             }
+            Ok(FirstLine::Direct(DirectLine { direct })) => return self.accept_direct(&stream, &direct),
             Err(error) => {
                 return write_error(&stream, format!("expected the options: {error}"));
             }
@@ -260,6 +268,18 @@ impl ControlSocket {
             }
         }
         Ok(())
+    }
+}
+
+impl ControlSocket {
+    /// The connection is for files that are passed to a downloader. Without a valid token it ends.
+    fn accept_direct(&self, mut stream: &UnixStream, token: &str) -> io::Result<()> {
+        let mut bytes = [0; 16];
+        let is_token = hex::decode_to_slice(token, &mut bytes).is_ok();
+        match is_token && self.engine.uploads.accept_direct(&bytes, stream.try_clone()?) {
+            true => stream.write_all(token_line(&bytes).as_bytes()),
+            false => Ok(()),
+        }
     }
 }
 
@@ -414,33 +434,5 @@ impl PasswordSource for NoPassword {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::ffi::OsStringExt;
-
-    use super::*;
-
-    #[test]
-    fn a_folder_whose_name_is_not_utf8_is_named() {
-        let identity = SocketIdentity {
-            server: "localhost".into(),
-            port: 1,
-            addresses: vec![SocketAddr::from(([127, 0, 0, 1], 1))],
-            dir: std::ffi::OsString::from_vec(b"/tmp/\xff".to_vec()).into(),
-        };
-        let line = to_line(&identity.greeting(&UserName::parse("hans").unwrap()));
-        let greeting: Greeting = read_value(&mut line.as_bytes()).unwrap();
-        assert_eq!(greeting.dir, "/tmp/\u{fffd}");
-    }
-
-    #[test]
-    fn a_side_whose_thread_panics_counts_no_longer() {
-        let sides = AtomicUsize::new(SIDES_MAX - 1);
-        let last = CountedSide::new(&sides);
-        assert!(last.is_free && !CountedSide::new(&sides).is_free);
-        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
-            let _last = last;
-            panic!("in its thread");
-        }));
-        assert!(panicked.is_err() && CountedSide::new(&sides).is_free);
-    }
-}
+#[path = "serve_tests.rs"]
+mod tests;

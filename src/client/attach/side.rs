@@ -12,12 +12,12 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use serde::Deserialize;
 
-use super::folder::{ANSWER_TIMEOUT, ControlFolder, all_places};
 use super::protocol::{
     CancelLine, CommandLine, CompletedWords, CompletionRequest, Greeting, SideOptions, read_line, read_value, to_line,
     write_with_descriptor,
 };
 use crate::client::commands::{CommandState, ContentPipes};
+use crate::client::control_folder::{ANSWER_TIMEOUT, ControlFolder, all_places};
 use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::Command;
 use crate::client::shell::{CommandRunner, LineCompleter, Shell};

@@ -361,6 +361,7 @@ impl TestClient {
             follows: JobsByKey::default(),
             watches: JobsByKey::default(),
             downloader: Arc::new(server.clone()),
+            direct_path: false,
             jobs: Arc::default(),
             _listeners: Vec::new(),
         };

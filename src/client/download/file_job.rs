@@ -110,6 +110,8 @@ pub(super) struct FileOperations<'a> {
     pub cancelled: &'a Cancelled,
     fetched: &'a FetchedFiles,
     pub jobs: &'a [FileJob],
+    /// Whether sources on this host are asked for open files. Not at first.
+    pub uses_direct_path: bool,
     /// Small files that have been verified: only the first verified copy is saved.
     claimed: Vec<AtomicBool>,
     same_content: [Mutex<()>; SAME_CONTENT_LOCKS],
@@ -133,7 +135,16 @@ impl<'a> FileOperations<'a> {
         jobs: &'a [FileJob],
     ) -> Self {
         let claimed = jobs.iter().map(|_| AtomicBool::new(false)).collect();
-        Self { target_dir, options, cancelled, fetched, jobs, claimed, same_content: [const { Mutex::new(()) }; _] }
+        Self {
+            target_dir,
+            options,
+            cancelled,
+            fetched,
+            jobs,
+            uses_direct_path: false,
+            claimed,
+            same_content: [const { Mutex::new(()) }; _],
+        }
     }
 
     /// Verifies and saves a file of one group.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +16,8 @@ const UNKNOWN_OWNER: u8 = 64;
 /// Disk space is reserved in runs of about this many bytes, each when its first bytes arrive: not for a size that a source
 /// claims and for which it may send nothing.
 const RESERVE_BYTES: u64 = 32 << 20;
+/// Bytes copied at once where the kernel does not copy between two files.
+const COPY_BYTES: u64 = 256 << 10;
 /// Locks of an incomplete file; writers of different groups rarely use the same one.
 const WRITE_LOCKS: usize = 16;
 /// A large file that is being downloaded. Its verified groups can be served already: those of owners whose audience the
@@ -49,6 +52,15 @@ pub(super) enum Write {
     Done,
     /// The group belongs to another assignment, or the download has failed: nothing was written.
     Stale,
+}
+
+/// Why a group could not be copied from another file.
+#[derive(Debug)]
+pub(super) enum CopyError {
+    /// It cannot be read there.
+    Source(io::Error),
+    /// It cannot be written here.
+    Target(io::Error),
 }
 
 impl IncompleteFile {
@@ -166,12 +178,40 @@ impl IncompleteFile {
     pub(super) fn write(&self, group: u32, id: u32, bytes: &[u8], offset: u64) -> io::Result<Write> {
         debug_assert!(group_range(self.outline.size(), group).contains(&offset));
         let _guard = self.lock(group);
-        let is_assigned = self.assignments[group as usize].load(Ordering::Relaxed) == id;
-        if !is_assigned || self.is_closed() {
+        if !self.is_assigned(group, id) {
             return Ok(Write::Stale);
         }
         self.reserve(group)?;
         self.partial.write_at(bytes, offset).map(|()| Write::Done)
+    }
+
+    /// Copies the group of an assignment from its place in another file. What is then here may be anything: the other file
+    /// may change at any time.
+    pub(super) fn copy_group(&self, group: u32, id: u32, source: &File) -> Result<Write, CopyError> {
+        let _guard = self.lock(group);
+        if !self.is_assigned(group, id) {
+            return Ok(Write::Stale);
+        }
+        let range = group_range(self.outline.size(), group);
+        if self.partial.copy_range(source, range.clone()).is_ok() {
+            return Ok(Write::Done);
+        }
+        // Between two file systems, for example. Whatever else was wrong shows which of the two files is to blame.
+        self.reserve(group).map_err(CopyError::Target)?;
+        let mut buffer = vec![0; usize::try_from(COPY_BYTES.min(range.end - range.start)).unwrap_or(0)];
+        let mut at = range.start;
+        while at < range.end {
+            let length = usize::try_from(range.end - at).map_or(buffer.len(), |left| left.min(buffer.len()));
+            source.read_exact_at(&mut buffer[..length], at).map_err(CopyError::Source)?;
+            self.partial.write_at(&buffer[..length], at).map_err(CopyError::Target)?;
+            at += length as u64;
+        }
+        Ok(Write::Done)
+    }
+
+    /// Whether data of an assignment may be written. Only under the group's lock.
+    fn is_assigned(&self, group: u32, id: u32) -> bool {
+        self.assignments[group as usize].load(Ordering::Relaxed) == id && !self.is_closed()
     }
 
     /// Reserves space for the group and those of its run, once.

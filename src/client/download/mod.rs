@@ -298,18 +298,24 @@ pub struct Downloader {
     target_dir: TargetDir,
     discovery: Arc<dyn SourceDiscovery>,
     fetched: Arc<FetchedFiles>,
+    uses_direct_path: bool,
 }
 
 impl Downloader {
     /// Saves beneath `dir`, and records it.
     pub fn open(dir: &Path, server: ServerApi, fetched: Arc<FetchedFiles>) -> io::Result<Self> {
-        Ok(Self { target_dir: TargetDir::open(dir)?, discovery: Arc::new(server), fetched })
+        Ok(Self { target_dir: TargetDir::open(dir)?, discovery: Arc::new(server), fetched, uses_direct_path: false })
     }
 
     /// Like [`open`](Self::open), with another way to find sources. The record ends with it.
     pub fn with_discovery(dir: &Path, discovery: Arc<dyn SourceDiscovery>) -> io::Result<Self> {
         let fetched = Arc::new(FetchedFiles::open(RecordFile::default()));
-        Ok(Self { target_dir: TargetDir::open(dir)?, discovery, fetched })
+        Ok(Self { target_dir: TargetDir::open(dir)?, discovery, fetched, uses_direct_path: false })
+    }
+
+    /// Whether to ask sources on this host for open files. Not at first.
+    pub fn with_direct_path(self, uses_direct_path: bool) -> Self {
+        Self { uses_direct_path, ..self }
     }
 
     /// A request that resolves the paths of folders anew.
@@ -320,8 +326,9 @@ impl Downloader {
         cancelled: &'a Cancelled,
     ) -> DownloadRequest<'a> {
         self.target_dir.clear_cache();
-        let Self { target_dir, discovery, fetched } = self;
-        DownloadRequest { target_dir, discovery, fetched, items, options, cancelled }
+        let Self { target_dir, discovery, fetched, uses_direct_path } = self;
+        let uses_direct_path = *uses_direct_path;
+        DownloadRequest { target_dir, discovery, fetched, uses_direct_path, items, options, cancelled }
     }
 }
 

@@ -152,6 +152,20 @@ impl PartialFile {
         self.file.write_all_at(bytes, offset).map_err(|error| in_partial_file(&self.name, error))
     }
 
+    /// Copies this part of another file in the kernel; on a file system that can, the two then share the space.
+    pub fn copy_range(&self, source: &File, range: Range<u64>) -> io::Result<()> {
+        let (mut from, mut to) = (range.start, range.start);
+        while to < range.end {
+            let length = usize::try_from(range.end - to).unwrap_or(usize::MAX);
+            match rustix::fs::copy_file_range(source, Some(&mut from), &*self.file, Some(&mut to), length) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// Sets the publication's modification time.
     pub fn set_mtime(&self, mtime_ms: i64) -> io::Result<()> {
         let seconds = mtime_ms.div_euclid(1_000);

@@ -37,6 +37,8 @@ pub(super) struct DownloadRequest<'a> {
     pub discovery: &'a Arc<dyn SourceDiscovery>,
     /// Where it is recorded what was fetched.
     pub fetched: &'a FetchedFiles,
+    /// Whether sources on this host are asked for open files.
+    pub uses_direct_path: bool,
     pub items: &'a [NamedContent],
     pub options: &'a DownloadOptions,
     pub cancelled: &'a Cancelled,
@@ -107,7 +109,8 @@ impl DownloadRequest<'_> {
     fn download(&self, batch: PreparedBatch, history: &mut PeerHistory, report: &dyn Fn(DownloadReport)) {
         let PreparedBatch { jobs, sources, finished } = batch;
         finished.into_iter().for_each(|(index, outcome)| report(DownloadReport::Finished(index, outcome)));
-        let files = FileOperations::new(self.target_dir, self.fetched, self.options, self.cancelled, &jobs);
+        let mut files = FileOperations::new(self.target_dir, self.fetched, self.options, self.cancelled, &jobs);
+        files.uses_direct_path = self.uses_direct_path;
         let in_use = RefCell::new(Vec::new());
         let report_others = |reported| match reported {
             DownloadReport::Finished(index, DownloadOutcome::Failed(DownloadError::Locked)) => {

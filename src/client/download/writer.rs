@@ -9,6 +9,7 @@ use super::coordinator::{DownloadEvent, REPORT_INTERVAL, SourceEvent, StoreResul
 use super::file_job::{FileOperations, SmallFile};
 use super::incomplete_file::{IncompleteFile, Write};
 use super::scheduler::{Assignment, SourceId};
+use crate::client::direct::PassedFiles;
 use crate::common::chunk_tree::{GroupHasher, group_range};
 
 /// One read buffer of a connection.
@@ -29,6 +30,9 @@ pub(super) struct Chunk {
     pub at: Range<usize>,
     /// Whether the group ends with it.
     pub is_last: bool,
+    /// The whole group was copied from a file that the source has passed: of a large file it is in its partial file, and
+    /// nothing in the buffer.
+    pub is_copied: bool,
 }
 
 enum ReceivingGroup {
@@ -45,6 +49,10 @@ struct Writer<'a> {
     current: Option<(u32, ReceivingGroup)>,
     /// The source has sent other content than published: nothing more is written.
     is_corrupt: bool,
+    /// Where the source passes files.
+    passed: Option<&'a PassedFiles>,
+    /// For what is read to be verified.
+    scratch: Vec<u8>,
 }
 
 /// Handles buffers until the channel is closed, and returns them empty.
@@ -54,8 +62,9 @@ pub(super) fn run_writer(
     buffers: Receiver<ReceivedBuffer>,
     recycled: &Sender<ReceivedBuffer>,
     events: &Sender<DownloadEvent>,
+    passed: Option<&PassedFiles>,
 ) {
-    let mut writer = Writer { files, current: None, is_corrupt: false };
+    let mut writer = Writer { files, current: None, is_corrupt: false, passed, scratch: Vec::new() };
     let mut results = Vec::new();
     let report = |results: &mut Vec<StoreResult>| {
         if !results.is_empty() {
@@ -83,6 +92,9 @@ impl Writer<'_> {
         let Assignment { file, group, id } = chunk.assignment;
         if self.is_corrupt {
             return chunk.is_last.then_some(StoreResult::Discarded(chunk.assignment));
+        }
+        if chunk.is_copied {
+            return Some(self.store_copied(chunk, bytes));
         }
         let range = group_range(self.files.jobs[file].item.content.size, group);
         if chunk.incomplete.is_none() && chunk.is_last && chunk.offset == range.start {
@@ -138,6 +150,31 @@ impl Writer<'_> {
             }
             (ReceivingGroup::Large(_) | ReceivingGroup::Stale, _) => finish_stale(chunk),
         }
+    }
+
+    /// A copy of other content is no fault of the source: the file may have changed after it was passed. It is asked for
+    /// the group again, over TCP: it then says what has become of the file.
+    fn store_copied(&mut self, chunk: &Chunk, bytes: &[u8]) -> StoreResult {
+        let Assignment { file, group, .. } = chunk.assignment;
+        let result = match &chunk.incomplete {
+            Some(incomplete) => {
+                match incomplete.partial().verify_group(incomplete.outline(), group, &mut self.scratch) {
+                    Ok(true) => {
+                        incomplete.set_holds_groups();
+                        return StoreResult::Verified(chunk.assignment);
+                    }
+                    Ok(false) => StoreResult::Discarded(chunk.assignment),
+                    Err(error) => return StoreResult::WriteFailed(file, error.into()),
+                }
+            }
+            None => match self.files.save_small(file, bytes) {
+                SmallFile::Finished(outcome) => return StoreResult::SmallFile(file, outcome),
+                SmallFile::Duplicate => return StoreResult::Discarded(chunk.assignment),
+                SmallFile::Corrupt => StoreResult::Discarded(chunk.assignment),
+            },
+        };
+        self.passed.inspect(|passed| passed.close());
+        result
     }
 
     fn finish_small(&mut self, assignment: Assignment, bytes: &[u8]) -> StoreResult {

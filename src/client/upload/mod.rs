@@ -4,6 +4,7 @@
 //! * `connection`: one connection of a downloader.
 //! * `serve`: the decision to serve, made for every chunk group anew.
 //! * `slots`: how much is served at once, and whose turn it is.
+//! * `direct`: open files in place of their bytes, for downloaders of this user on this host.
 //! * `reports`: uploads as events.
 //! * `active`: who fetches what now.
 //! * `limits`: how fast, and to whom.
@@ -13,6 +14,7 @@
 mod active;
 #[expect(clippy::disallowed_methods, reason = "a driver: it gives up on a silent peer")]
 mod connection;
+mod direct;
 mod limits;
 #[expect(clippy::disallowed_methods, reason = "a driver: it drops connections after a timeout")]
 mod listener;
@@ -28,6 +30,7 @@ use std::time::Instant;
 
 use self::active::ActiveUploads;
 pub use self::active::UploadProgress;
+use self::direct::DirectOffers;
 pub use self::limits::{LIMIT_RATE_MIN, slots_within};
 use self::limits::{RateLimiter, TicketKeys};
 pub use self::listener::Listener;
@@ -52,6 +55,7 @@ pub struct UploadService {
     slots: Arc<UploadSlots>,
     events: Arc<EventBus>,
     active: ActiveUploads,
+    direct: DirectOffers,
     on_changed: OnceLock<ChangedCallback>,
     /// Of all listeners together.
     rate_limiter: OnceLock<Arc<RateLimiter>>,
@@ -72,6 +76,7 @@ impl UploadService {
             slots: Arc::new(UploadSlots::new(upload_slots)),
             events: Arc::default(),
             active: ActiveUploads::default(),
+            direct: DirectOffers::default(),
             on_changed: OnceLock::new(),
             rate_limiter: OnceLock::new(),
         })

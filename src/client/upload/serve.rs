@@ -103,7 +103,7 @@ pub(super) struct OpenContent {
 
 enum Backing {
     Complete {
-        file: File,
+        file: Arc<File>,
         identity: FileIdentity,
     },
     /// This client is downloading the file itself.
@@ -120,6 +120,14 @@ impl OpenContent {
 
     pub(super) fn is_complete(&self) -> bool {
         matches!(self.backing, Backing::Complete { .. })
+    }
+
+    /// The file, if it may be passed to another process: it was opened for reading alone, and is complete.
+    pub(super) fn passable_file(&self) -> Option<&Arc<File>> {
+        match &self.backing {
+            Backing::Complete { file, .. } => Some(file),
+            Backing::Incomplete(_) => None,
+        }
     }
 
     /// Whether the file is what was opened: what was read of a file that has changed meanwhile must not be sent.
@@ -178,7 +186,7 @@ impl UploadService {
         if hash != grant.hash {
             return Err(RefusalReason::Changed.into());
         }
-        Ok(OpenContent { publication, backing: Backing::Complete { file, identity } })
+        Ok(OpenContent { publication, backing: Backing::Complete { file: Arc::new(file), identity } })
     }
 
     /// Whether what was opened may still be served as it is. If not, [`open_content`](Self::open_content) opens it anew or

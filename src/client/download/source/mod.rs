@@ -4,17 +4,19 @@
 //! Any frame that was not requested ends the connection. Whole read buffers go to the writer thread through a bounded
 //! channel, so a slow disk slows the sender and memory use stays bounded.
 
+mod passed;
 mod receive;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, select, unbounded};
 
+use self::passed::{PassedGroup, open_direct_path};
 use self::receive::HashingWait;
 use super::coordinator::{DownloadEvent, GroupRequest, REPORT_INTERVAL, SourceCommand, SourceEnd, SourceEvent};
 use super::discovery::SourceOffer;
@@ -22,6 +24,7 @@ use super::file_job::{FileJob, FileOperations};
 use super::incomplete_file::IncompleteFile;
 use super::scheduler::{Assignment, FileId, SourceId};
 use super::writer::{self, Chunk, ReceivedBuffer};
+use crate::client::direct::PassedFiles;
 use crate::client::transport::{self, FrameRef, RecordReader, RecordWriter, TransportError, Waker};
 use crate::common::chunk_tree::{GroupHash, group_range};
 use crate::common::peer_crypto::TransferError;
@@ -88,46 +91,69 @@ pub(super) fn run_source(
 ) {
     let (address, user) = (offer.address, offer.user.clone());
     log::debug!("dialling {user} at {address}");
-    let end = match dial(&offer, &commands.receiver) {
-        Ok((reader, writer)) => run_connection(files, id, offer.files, reader, writer, commands, events),
+    let end = match dial(files, &offer, &commands.receiver) {
+        Ok(connection) => run_connection(files, id, offer.files, connection, commands, events),
         Err(end) => end,
     };
     log::debug!("{user} at {address}: {end:?}");
     let _ = events.send(DownloadEvent::Source(id, SourceEvent::Ended(end)));
 }
 
-type Connection = (RecordReader<PeerResponse>, RecordWriter);
+struct Connection {
+    reader: RecordReader<PeerResponse>,
+    writer: RecordWriter,
+    /// Where the source passes files, if it does.
+    passed: Option<Arc<PassedFiles>>,
+}
 
 /// Connects on a separate thread, which is abandoned on [`SourceCommand::Stop`]: nothing waits for a dead address.
-fn dial(offer: &SourceOffer, commands: &crossbeam_channel::Receiver<SourceCommand>) -> Result<Connection, SourceEnd> {
+fn dial(
+    files: &FileOperations<'_>,
+    offer: &SourceOffer,
+    commands: &crossbeam_channel::Receiver<SourceCommand>,
+) -> Result<Connection, SourceEnd> {
     let (sender, connected) = bounded(1);
     let (address, ticket, key) = (offer.address, offer.ticket.clone(), offer.key);
-    let connect = move || drop(sender.send(transport::connect(address, &ticket, &key)));
+    let uses_direct_path = files.uses_direct_path;
+    let connect = move || drop(sender.send(connect(address, &ticket, &key, uses_direct_path)));
     threads::spawn("dial", connect).map_err(|error| SourceEnd::NoResources(error.to_string()))?;
     select! {
         recv(connected) -> connected => match connected {
-            Ok(result) => result.map_err(|error| SourceEnd::Lost(format!("no connection to {address}: {error}"))),
+            Ok(result) => result,
             Err(_) => Err(SourceEnd::Done),
         },
         recv(commands) -> _ => Err(SourceEnd::Done),
     }
 }
 
+fn connect(
+    address: SocketAddr,
+    ticket: &[u8],
+    key: &[u8; 32],
+    uses_direct_path: bool,
+) -> Result<Connection, SourceEnd> {
+    let lost = |error| SourceEnd::Lost(format!("no connection to {address}: {error}"));
+    let (mut reader, mut writer) = transport::connect(address, ticket, key).map_err(lost)?;
+    let passed = if uses_direct_path { open_direct_path(&mut reader, &mut writer)? } else { None };
+    Ok(Connection { reader, writer, passed })
+}
+
 fn run_connection(
     files: &FileOperations<'_>,
     id: SourceId,
     granted: Vec<FileId>,
-    reader: RecordReader<PeerResponse>,
-    writer: RecordWriter,
+    connection: Connection,
     commands: Commands,
     events: &mpsc::Sender<DownloadEvent>,
 ) -> SourceEnd {
+    let Connection { reader, writer, passed } = connection;
     // These channels park a thread at once, where those of crossbeam yield the processor first: on a busy machine that
     // takes long.
     let (buffers, to_store) = mpsc::sync_channel(BUFFERS_IN_FLIGHT);
     let (recycle, recycled) = mpsc::channel();
     thread::scope(|scope| {
-        let write = move || writer::run_writer(files, id, to_store, &recycle, events);
+        let to_verify = passed.clone();
+        let write = move || writer::run_writer(files, id, to_store, &recycle, events, to_verify.as_deref());
         let store = match threads::spawn_scoped(scope, "writer", write) {
             Ok(store) => store,
             Err(error) => return SourceEnd::NoResources(error.to_string()),
@@ -152,6 +178,9 @@ fn run_connection(
             hashing: HashingWait::default(),
             current_file: granted.first().copied().unwrap_or(0),
             chunks: Vec::new(),
+            passed,
+            to_copy: VecDeque::new(),
+            copied: ReceivedBuffer::default(),
             buffers,
             recycled,
         };
@@ -200,6 +229,11 @@ struct SourceConnection<'a> {
     current_file: FileId,
     /// What the reader's buffer holds for the writer.
     chunks: Vec<Chunk>,
+    passed: Option<Arc<PassedFiles>>,
+    /// Groups to copy, in the order in which they were passed.
+    to_copy: VecDeque<PassedGroup>,
+    /// What was copied for the writer.
+    copied: ReceivedBuffer,
     buffers: mpsc::SyncSender<ReceivedBuffer>,
     recycled: mpsc::Receiver<ReceivedBuffer>,
 }
@@ -225,6 +259,9 @@ impl SourceConnection<'_> {
     /// Follows commands, handles one frame, or waits for either.
     fn step(&mut self, reader: &mut RecordReader<PeerResponse>) -> Result<(), SourceEnd> {
         self.follow_commands()?;
+        if let Some(group) = self.to_copy.pop_front() {
+            return self.copy_group(group);
+        }
         if !reader.has_record() {
             self.flush_to_writer(reader)?;
             if !self.read(reader)? {

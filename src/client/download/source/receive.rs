@@ -46,7 +46,7 @@ impl HashingWait {
     }
 
     /// The source has sent something else.
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.since = None;
     }
 }
@@ -80,7 +80,7 @@ impl SourceConnection<'_> {
             self.pending_groups.pop_front();
             self.completed.push(assignment);
         }
-        self.chunks.push(Chunk { assignment, incomplete, offset, at, is_last });
+        self.chunks.push(Chunk { assignment, incomplete, offset, at, is_last, is_copied: false });
         Ok(())
     }
 
@@ -115,6 +115,8 @@ impl SourceConnection<'_> {
             PeerResponse::Availability { content, groups } => self.on_availability(content, &groups)?,
             PeerResponse::NotAvailable { content, first, count } => self.on_not_available(content, first, count)?,
             PeerResponse::Hashing { content } => self.on_hashing(content)?,
+            PeerResponse::DirectPath { .. } => return Err(self.violation("an unrequested path")),
+            PeerResponse::GroupsPassed { ranges } => self.on_groups_passed(&ranges)?,
             PeerResponse::Cancelled => {
                 if !self.is_cancelling {
                     return Err(self.violation("unexpected cancel acknowledgement"));

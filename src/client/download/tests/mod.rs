@@ -1,5 +1,6 @@
 //! Complete downloads in one process: real connections on loopback, real files in a temporary folder.
 
+mod direct_path;
 mod giving_up;
 mod peers;
 mod streams;
@@ -126,7 +127,10 @@ impl DownloadFixture {
     }
 
     fn fetch_from(&self, discovery: Arc<TestDiscovery>) -> Vec<DownloadOutcome> {
-        let downloader = Downloader::with_discovery(self.dir.path(), discovery).unwrap();
+        self.fetch_with(Downloader::with_discovery(self.dir.path(), discovery).unwrap())
+    }
+
+    fn fetch_with(&self, downloader: Downloader) -> Vec<DownloadOutcome> {
         downloader.fetch(&self.wanted, &self.options, &self.progress.cancelled, &|report| self.progress.record(report));
         self.progress.take_outcomes(self.wanted.len())
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use super::direct_path::{FilePassing, PassedContent};
 use crate::client::control::RequestError;
 use crate::client::download::{SourceDiscovery, SourceOffer};
 use crate::client::transport::tests::accept;
@@ -14,7 +15,7 @@ use crate::client::transport::{RecordReader, RecordWriter, TransportError};
 use crate::common::chunk_tree::{group_count, group_range, hash_group};
 use crate::common::limits::RECORD_MAX_BYTES;
 use crate::common::peer_crypto::Frame;
-use crate::common::peer_message::{PeerRequest, PeerResponse, RefusalReason};
+use crate::common::peer_message::{GroupRange, PeerRequest, PeerResponse, RefusalReason};
 use crate::common::types::{ContentHash, ContentRef, UserName};
 
 /// How a peer behaves.
@@ -46,6 +47,8 @@ pub enum PeerBehaviour {
     Unrequested,
     /// Has only the groups below this number at first, and one more after every time it is requested.
     Incomplete(u32),
+    /// Passes files while the downloader takes them.
+    Passes(PassedContent),
 }
 
 /// What peers may serve, by hash.
@@ -58,6 +61,8 @@ pub struct TestPeer {
     pub dialled: Arc<AtomicUsize>,
     /// Groups it was asked for.
     pub requested: Arc<AtomicUsize>,
+    /// Groups of which it passed a file.
+    pub passed: Arc<AtomicUsize>,
     gone: Arc<AtomicBool>,
 }
 
@@ -69,20 +74,29 @@ impl TestPeer {
             address: listener.local_addr().unwrap(),
             dialled: Arc::default(),
             requested: Arc::default(),
+            passed: Arc::default(),
             gone: Arc::default(),
         };
-        let (dialled, requested, gone, contents) =
-            (peer.dialled.clone(), peer.requested.clone(), peer.gone.clone(), contents.clone());
+        let (dialled, requested, passed) = (peer.dialled.clone(), peer.requested.clone(), peer.passed.clone());
+        let (gone, contents) = (peer.gone.clone(), contents.clone());
         thread::spawn(move || {
             for stream in listener.incoming() {
                 if gone.load(Ordering::SeqCst) {
                     break;
                 }
                 let number = dialled.fetch_add(1, Ordering::SeqCst);
-                let (requested, gone, contents) = (requested.clone(), gone.clone(), contents.clone());
+                let (requested, passed) = (requested.clone(), passed.clone());
+                let (gone, contents) = (gone.clone(), contents.clone());
                 thread::spawn(move || {
-                    let upload =
-                        Upload { contents: &contents, behaviour, requested: &requested, number, sent: 0, has: 0 };
+                    let upload = Upload {
+                        contents: &contents,
+                        behaviour,
+                        requested: &requested,
+                        passing: FilePassing::new(&passed),
+                        number,
+                        sent: 0,
+                        has: 0,
+                    };
                     if upload.serve(stream.unwrap()).is_none() {
                         gone.store(true, Ordering::SeqCst);
                     }
@@ -104,6 +118,7 @@ struct Upload<'a> {
     contents: &'a Contents,
     behaviour: PeerBehaviour,
     requested: &'a AtomicUsize,
+    passing: FilePassing<'a>,
     number: usize,
     sent: u64,
     has: u32,
@@ -164,9 +179,21 @@ impl Upload<'_> {
                     let bytes = self.contents[&wanted(range.content)].clone();
                     for group in range.first..range.first + range.count {
                         self.requested.fetch_add(1, Ordering::SeqCst);
+                        if let PeerBehaviour::Passes(passed) = self.behaviour
+                            && self.passing.pass(passed, &bytes)
+                        {
+                            let ranges = vec![GroupRange { content: range.content, first: group, count: 1 }];
+                            writer.message(&PeerResponse::GroupsPassed { ranges })?;
+                            continue;
+                        }
                         self.send(writer, range.content, group, &bytes)?;
                     }
                 }
+            }
+            PeerRequest::OpenDirectPath => {
+                let passes = matches!(self.behaviour, PeerBehaviour::Passes(_));
+                let socket = passes.then(|| self.passing.listen());
+                writer.message(&PeerResponse::DirectPath { socket })?;
             }
             PeerRequest::Cancel => writer.message(&PeerResponse::Cancelled)?,
             PeerRequest::QueryAvailability { content } => {

@@ -4,7 +4,11 @@
 //! bounded, and a downloader that exceeds them is disconnected. One that receives next to nothing, or requests nothing,
 //! loses its slot. A slow downloader delays no other. Protocol violations are logged at debug.
 //!
+//! `passing` hands out open files in place of their bytes.
+//!
 //! [`UploadService::open_content`]: super::UploadService::open_content
+
+mod passing;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -15,6 +19,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use super::UploadService;
+use super::direct::DirectPath;
 use super::limits::{RateLimiter, UploadLimits};
 use super::pending::{AuthenticatedPeer, BUSY};
 use super::reports::UploadReports;
@@ -80,6 +85,7 @@ pub(super) fn run(context: &UploadContext, accepted: AcceptedUpload) {
         grants: ticket.grants,
         queue: VecDeque::new(),
         open: None,
+        direct: None,
     };
     let Err(end) = upload.serve(first_request);
     log::debug!("an upload to {} ended: {end}", upload.downloader);
@@ -100,6 +106,8 @@ struct Upload<'a> {
     /// The content served last: most groups of a content are requested in a row.
     open: Option<(u32, OpenContent)>,
     reports: UploadReports<'a>,
+    /// Where open files are passed.
+    direct: Option<Arc<DirectPath>>,
     /// The last field: the connection ends before the slot is free.
     slot: UploadSlot,
 }
@@ -120,6 +128,7 @@ impl Upload<'_> {
             self.check_shutdown()?;
             match self.queue.front().copied() {
                 Some(_) if self.slot.must_yield(Instant::now(), limits) => return Err(self.yield_slot()?),
+                Some(_) if self.pass_groups()? => {}
                 Some(range) => {
                     let served = self.serve_next(range);
                     self.or_refuse(range.content, served)?;
@@ -184,6 +193,7 @@ impl Upload<'_> {
                 let sent = self.send_availability(content);
                 self.or_refuse(content, sent)
             }
+            PeerRequest::OpenDirectPath => self.open_direct_path(),
         }
     }
 
@@ -374,5 +384,4 @@ fn send_hashing(context: &UploadContext, writer: &mut RecordWriter, content: u32
 const _: () = assert!(GROUPS_MAX / 8 < RECORD_MAX_BYTES as u64 - 64, "the largest Availability fits a record");
 
 #[cfg(test)]
-#[path = "connection_tests.rs"]
 mod tests;

@@ -1,23 +1,35 @@
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::slice::from_ref;
 
+use crate::client::direct::PassedFiles;
 use crate::client::download::IncompleteFile;
 use crate::client::transport::TransportError;
+use crate::client::upload::limits::UploadLimits;
 use crate::client::upload::test_support;
 use crate::client::upload::test_support::{
     NOW_MS, TestUploader, all_of, message, name, receive, sealed, send_request, skip_data, ticket, ticket_key, user,
 };
-use crate::common::chunk_tree::{GroupHashes, group_count, hash_group};
+use crate::common::chunk_tree::{GroupHashes, group_count, group_range, hash_group};
 use crate::common::limits::GROUP_MIN_BYTES;
 use crate::common::peer_crypto::Frame;
 use crate::common::peer_message::{
-    GRANTS_MAX, GroupRange, PeerRequest, PeerResponse, REQUEST_MAX_RANGES, RefusalReason,
+    DirectSocket, GRANTS_MAX, GroupRange, PeerRequest, PeerResponse, REQUEST_MAX_RANGES, RefusalReason,
 };
 use crate::common::types::{Audience, ContentHash, ContentRef};
 
 fn bytes(size: usize) -> Vec<u8> {
     (0..size).map(|at| (at / 3 + at / 70_001) as u8).collect()
+}
+
+fn outline(content: &[u8]) -> GroupHashes {
+    let size = content.len() as u64;
+    let groups = (0..group_count(size)).map(|group| {
+        let range = group_range(size, group);
+        hash_group(size, group, &content[range.start as usize..range.end as usize])
+    });
+    GroupHashes::from_groups(size, groups.collect()).unwrap()
 }
 
 fn request(content: u32, first: u32, count: u32) -> PeerRequest {
@@ -191,12 +203,7 @@ fn an_incomplete_file_is_served_as_far_as_it_is_verified() {
     let uploader = TestUploader::new();
     let content = bytes(10 * GROUP_MIN_BYTES as usize);
     let grant = uploader.publish("file", &content, Audience::Everyone);
-    let groups = (0..10).map(|group| {
-        let range = crate::common::chunk_tree::group_range(grant.size, group);
-        hash_group(grant.size, group, &content[range.start as usize..range.end as usize])
-    });
-    let hashes = GroupHashes::verify(grant.hash, grant.size, groups.collect()).unwrap();
-    let incomplete = IncompleteFile::with_verified(uploader.dir.path(), hashes, &[0, 1, 9]);
+    let incomplete = IncompleteFile::with_verified(uploader.dir.path(), outline(&content), &[0, 1, 9]);
     incomplete.file().write_all_at(&content, 0).unwrap();
     uploader.service.serve_incomplete(&grant.name, &incomplete);
     fs::remove_file(uploader.dir.path().join("file")).unwrap();
@@ -271,4 +278,84 @@ fn a_new_mode_in_the_middle_of_a_group_does_not_end_the_transfer() {
         }
     }
     assert_eq!(received, content);
+}
+
+/// Takes up the offer of the direct path on a connection.
+fn open_direct_path(uploader: &TestUploader, (reader, writer): &mut test_support::Ends) -> PassedFiles {
+    send_request(writer, &PeerRequest::OpenDirectPath);
+    let PeerResponse::DirectPath { socket: Some(DirectSocket { folder, name, token }) } = message(reader) else {
+        panic!("a socket")
+    };
+    assert_eq!((&*folder, &*name), (&b"/run"[..], "a.sock"));
+    let (end, other) = UnixStream::pair().unwrap();
+    assert!(!uploader.service.accept_direct(&[0; 16], other.try_clone().unwrap()), "a guessed token");
+    assert!(uploader.service.accept_direct(&token, other.try_clone().unwrap()));
+    assert!(!uploader.service.accept_direct(&token, other), "a token is for one use");
+    PassedFiles::new(end)
+}
+
+#[test]
+fn files_are_passed_in_place_of_their_bytes_until_the_downloader_takes_none() {
+    let uploader = TestUploader::new();
+    uploader.service.set_direct_socket(Some(("/run".into(), "a.sock".into())));
+    let large = bytes(3 * GROUP_MIN_BYTES as usize + 1);
+    let [a, b] =
+        [("a", &large[..]), ("b", b"small")].map(|(file, content)| uploader.publish(file, content, Audience::Everyone));
+    let mut ends = uploader.connect(&[a.clone(), b.clone()]).unwrap();
+    let passed = open_direct_path(&uploader, &mut ends);
+    let (mut reader, mut writer) = ends;
+    let range = |content, first, count| GroupRange { content, first, count };
+    let request = PeerRequest::RequestGroups { ranges: vec![range(0, 2, 2), range(1, 0, 1), range(0, 0, 1)] };
+    send_request(&mut writer, &request);
+    assert_eq!(
+        message(&mut reader),
+        PeerResponse::GroupsPassed { ranges: vec![range(0, 2, 2), range(1, 0, 1), range(0, 0, 1)] }
+    );
+    let files = passed.receive().unwrap();
+    for (file, content) in files.iter().zip([&large[..], b"small", &large]) {
+        let mut copy = vec![0; content.len()];
+        file.read_exact_at(&mut copy, 0).unwrap();
+        assert!(copy == content && file.write_at(b"x", 0).is_err(), "it is readable alone");
+    }
+    assert_eq!(files.len(), 3);
+
+    uploader.service.publications().unpublish(&name("b"));
+    fs::write(uploader.dir.path().join("a"), b"other").unwrap();
+    send_request(&mut writer, &request);
+    assert_eq!(message(&mut reader), refused(0, RefusalReason::Changed));
+    assert_eq!(message(&mut reader), refused(1, RefusalReason::NotShared));
+
+    let c = uploader.publish("c", &large, Audience::Everyone);
+    send_request(&mut writer, &PeerRequest::AddTicket { ticket: ticket(from_ref(&c)) });
+    assert_eq!(message(&mut reader), PeerResponse::TicketAccepted { first: 2 });
+    passed.close();
+    send_request(&mut writer, &all_of(2, &c));
+    assert!(receive(&mut reader, 2, c.size) == large);
+}
+
+#[test]
+fn what_is_not_complete_or_has_a_rate_is_not_passed() {
+    let uploader = TestUploader::new();
+    uploader.service.set_direct_socket(Some(("/run".into(), "a.sock".into())));
+    let content = bytes(GROUP_MIN_BYTES as usize + 1);
+    let grant = uploader.publish("a", &content, Audience::Everyone);
+    let incomplete = IncompleteFile::with_verified(uploader.dir.path(), outline(&content), &[1]);
+    incomplete.file().write_all_at(&content, 0).unwrap();
+    uploader.service.serve_incomplete(&grant.name, &incomplete);
+    let mut ends = uploader.open(&grant).unwrap();
+    let _passed = open_direct_path(&uploader, &mut ends);
+    let (mut reader, mut writer) = ends;
+    send_request(&mut writer, &request(0, 1, 1));
+    let Frame::Data { bytes, .. } = reader.next().unwrap() else { panic!("the bytes of the group") };
+    assert!(bytes == &content[GROUP_MIN_BYTES as usize..]);
+
+    let no_path = PeerResponse::DirectPath { socket: None };
+    let limited = TestUploader::with(8, Some(1 << 30), UploadLimits::default());
+    limited.service.set_direct_socket(Some(("/run".into(), "a.sock".into())));
+    for uploader in [limited, TestUploader::new()] {
+        let grant = uploader.publish("a", b"a", Audience::Everyone);
+        let (mut reader, mut writer) = uploader.open(&grant).unwrap();
+        send_request(&mut writer, &PeerRequest::OpenDirectPath);
+        assert_eq!(message(&mut reader), no_path);
+    }
 }

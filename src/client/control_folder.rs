@@ -63,6 +63,12 @@ pub fn socket_name(server: SocketAddr, user: &UserName) -> String {
     blake3::hash(identity.as_bytes()).to_hex()[..32].to_owned()
 }
 
+/// Whether this may be the name of a control socket.
+pub fn is_socket_name(name: &str) -> bool {
+    let identity = name.strip_suffix(".sock");
+    identity.is_some_and(|identity| identity.len() == 32 && identity.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 impl ControlFolder {
     /// Creates the folder unless it is there.
     pub fn create(path: &Path) -> io::Result<Self> {
@@ -147,6 +153,13 @@ impl ControlFolder {
     /// Where an entry is, for people.
     pub fn display(&self, name: &str) -> String {
         display_path(&self.path.join(name))
+    }
+}
+
+impl LockedSocket {
+    /// The folder that the socket is in, and its name there.
+    pub fn place(&self) -> (PathBuf, String) {
+        (self.folder.path.clone(), format!("{}.sock", self.name))
     }
 }
 
@@ -275,6 +288,7 @@ mod tests {
         let first = name("127.0.0.1:12000", "hans");
         assert!(first.len() == 32 && first.bytes().all(|byte| byte.is_ascii_hexdigit()));
         assert_eq!(first, name("127.0.0.1:12000", "hans"));
+        assert!(is_socket_name(&format!("{first}.sock")));
         for other in [name("[::1]:12000", "hans"), name("127.0.0.1:12001", "hans"), name("127.0.0.1:12000", "yoda")] {
             assert_ne!(first, other);
         }

@@ -1,0 +1,165 @@
+//! Files that a source on this host passes, in place of their bytes.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicUsize;
+
+use super::*;
+use crate::client::control_folder::ControlFolder;
+use crate::client::direct::{pass_files, token_line};
+use crate::common::peer_message::DirectSocket;
+
+/// What a peer passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassedContent {
+    /// What it has published.
+    Published,
+    /// The file has another content by now.
+    Other,
+    /// The file is shorter by now.
+    Truncated,
+    /// A file that no kernel copies from or to: a pipe.
+    Pipe,
+    /// Nothing, though it says so.
+    Nothing,
+}
+
+/// A peer's end of the direct path.
+pub struct FilePassing<'a> {
+    passed: &'a AtomicUsize,
+    stream: Arc<OnceLock<UnixStream>>,
+    dir: TempDir,
+}
+
+impl<'a> FilePassing<'a> {
+    pub fn new(passed: &'a AtomicUsize) -> Self {
+        Self { passed, stream: Arc::default(), dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// Accepts one connection with the right token.
+    pub fn listen(&self) -> DirectSocket {
+        let folder = self.dir.path().join("fileshare");
+        let (identity, token) = ("a".repeat(32), [5; 16]);
+        let socket = ControlFolder::create(&folder).unwrap().listen(&identity).unwrap();
+        let accepted = Arc::clone(&self.stream);
+        std::thread::spawn(move || {
+            let (mut stream, _) = socket.listener.accept().unwrap();
+            stream.write_all(b"{}\n").unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            assert_eq!(line, token_line(&token));
+            accepted.set(stream.try_clone().unwrap()).unwrap();
+            stream.write_all(line.as_bytes()).unwrap();
+        });
+        DirectSocket { folder: folder.as_os_str().as_bytes().to_vec(), name: format!("{identity}.sock"), token }
+    }
+
+    /// Whether the downloader still takes files.
+    pub fn pass(&self, content: PassedContent, bytes: &[u8]) -> bool {
+        let Some(stream) = self.stream.get() else { return false };
+        let mut file = tempfile::tempfile().unwrap();
+        let (pipe, mut pipe_end) = std::io::pipe().unwrap();
+        match content {
+            PassedContent::Published => file.write_all(bytes).unwrap(),
+            PassedContent::Other => file.write_all(&vec![0; bytes.len()]).unwrap(),
+            PassedContent::Truncated => file.write_all(&bytes[..bytes.len() / 2]).unwrap(),
+            PassedContent::Pipe => pipe_end.write_all(&bytes[..1]).unwrap(),
+            PassedContent::Nothing if self.passed.load(Ordering::SeqCst) > 0 => return false,
+            PassedContent::Nothing => {}
+        }
+        if content != PassedContent::Nothing {
+            let file = if content == PassedContent::Pipe { pipe.as_fd() } else { file.as_fd() };
+            if pass_files(stream, &[file]).is_err() {
+                return false;
+            }
+        }
+        self.passed.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+}
+
+fn fetch(fixture: &DownloadFixture, peers: &[&TestPeer]) -> Vec<DownloadOutcome> {
+    let downloader = Downloader::with_discovery(fixture.dir.path(), TestDiscovery::of(peers)).unwrap();
+    fixture.fetch_with(downloader.with_direct_path(true))
+}
+
+fn files() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("empty", Vec::new()),
+        ("one", bytes(1, 0)),
+        ("mib", bytes(MIB, 0)),
+        ("folder/large", bytes(5 * MIB + 1, 0)),
+        ("other", bytes(2 * MIB, 0)),
+    ]
+}
+
+#[test]
+fn passed_files_are_copied() {
+    let fixture = DownloadFixture::new(&files());
+    let peer = fixture.peer("hans", PeerBehaviour::Passes(PassedContent::Published));
+    assert_all_saved(&fetch(&fixture, &[&peer]));
+    fixture.assert_whole();
+    assert_eq!(peer.passed.load(Ordering::SeqCst), 1 + 1 + 6 + 2, "all groups");
+    assert_eq!(peer.dialled.load(Ordering::SeqCst), 1);
+    let received = fixture.progress.received.lock().unwrap();
+    assert!(received.contains(&(3, 5 * MIB as u64 + 1, 5 * MIB as u64 + 1)) && received.contains(&(1, 1, 1)));
+}
+
+#[test]
+fn whatever_is_wrong_with_a_passed_file_all_comes_over_tcp_unnoticed() {
+    let contents = [PassedContent::Other, PassedContent::Truncated, PassedContent::Pipe, PassedContent::Nothing];
+    for content in contents {
+        let fixture = DownloadFixture::new(&files());
+        let peer = fixture.peer("hans", PeerBehaviour::Passes(content));
+        assert_all_saved(&fetch(&fixture, &[&peer]));
+        fixture.assert_whole();
+        assert!(peer.passed.load(Ordering::SeqCst) > 0, "{content:?}");
+        assert_eq!(peer.dialled.load(Ordering::SeqCst), 1, "{content:?}: over the same connection");
+        assert!(fixture.progress.dropped.lock().unwrap().is_empty(), "{content:?}");
+        assert!(fixture.progress.notes.lock().unwrap().is_empty(), "{content:?}");
+    }
+}
+
+#[test]
+fn sources_that_pass_files_share_the_work_with_others() {
+    let fixture = DownloadFixture::new(&[("large", bytes(64 * MIB + 17, 0))]);
+    let passing = fixture.peer("hans", PeerBehaviour::Passes(PassedContent::Published));
+    let others = [PeerBehaviour::Honest, PeerBehaviour::Passes(PassedContent::Other)];
+    let others = ["vader", "yoda"].into_iter().zip(others).map(|(name, behaviour)| fixture.peer(name, behaviour));
+    let others: Vec<TestPeer> = others.collect();
+    assert_all_saved(&fetch(&fixture, &[&passing, &others[0], &others[1]]));
+    fixture.assert_whole();
+    assert!(passing.passed.load(Ordering::SeqCst) > 0);
+}
+
+#[test]
+fn a_download_continues_with_passed_files() {
+    let mut fixture = DownloadFixture::new(&[("large", bytes(24 * MIB, 0))]);
+    fixture.progress.stop_at = Some(8 * MIB as u64);
+    let peer = fixture.peer("hans", PeerBehaviour::Passes(PassedContent::Published));
+    let outcomes = fetch(&fixture, &[&peer]);
+    assert!(matches!(outcomes[..], [DownloadOutcome::Failed(DownloadError::Interrupted)]), "{outcomes:?}");
+    assert!(fixture.partial_path(0).exists());
+    fixture.progress = RecordedProgress::default();
+    let before = peer.passed.swap(0, Ordering::SeqCst);
+    assert_all_saved(&fetch(&fixture, &[&peer]));
+    fixture.assert_whole();
+    let after = peer.passed.load(Ordering::SeqCst);
+    assert!(before >= 8 && (1..=16).contains(&after), "{before}, then {after}");
+}
+
+#[test]
+fn only_the_assignment_of_a_group_is_copied_and_the_source_is_blamed_for_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (incomplete, source) = (IncompleteFile::example(dir.path()), tempfile::tempfile().unwrap());
+    incomplete.assign(0, 2);
+    assert!(matches!(incomplete.copy_group(0, 1, &source), Ok(incomplete_file::Write::Stale)));
+    assert!(matches!(incomplete.copy_group(0, 2, &source), Err(incomplete_file::CopyError::Source(_))));
+    source.set_len(MIB as u64).unwrap();
+    assert!(matches!(incomplete.copy_group(0, 2, &source), Ok(incomplete_file::Write::Done)));
+    incomplete.close();
+    assert!(matches!(incomplete.copy_group(0, 2, &source), Ok(incomplete_file::Write::Stale)));
+}

@@ -1,0 +1,79 @@
+//! Open files in place of their bytes, over the [direct path](crate::client::direct): the same decision for each group as
+//! when it is sent, in the same order.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use super::{Upload, UploadEnd};
+use crate::client::direct;
+use crate::client::upload::direct::Passed;
+use crate::client::upload::serve::ServeError;
+use crate::common::chunk_tree::group_range;
+use crate::common::peer_message::{DESCRIPTORS_MAX, GroupRange, PeerResponse};
+
+/// About as many bytes of files are passed together, so that the downloader can begin with them.
+const PASSED_BYTES: u64 = 8 << 20;
+
+impl Upload<'_> {
+    /// Tells the downloader where it gets open files, if it may be on this host.
+    pub(super) fn open_direct_path(&mut self) -> Result<(), UploadEnd> {
+        // Files that are passed count for no rate.
+        let is_possible = self.context.rate_limiter.is_none() && direct::is_on_one_host(self.reader.stream());
+        let offer = is_possible.then(|| self.context.service.offer_direct()).flatten();
+        let (socket, path) = offer.unzip();
+        self.direct = path;
+        self.send(&PeerResponse::DirectPath { socket })?;
+        Ok(self.writer.flush()?)
+    }
+
+    /// Passes the files of the next requested groups. False if that is not possible: the next group is served as usual.
+    pub(super) fn pass_groups(&mut self) -> Result<bool, UploadEnd> {
+        let Some(path) = self.direct.clone().filter(|path| path.is_open()) else { return Ok(false) };
+        let (mut ranges, mut files, mut bytes) = (Vec::<GroupRange>::new(), Vec::<Arc<File>>::new(), 0);
+        while let Some(&GroupRange { content, first, .. }) = self.queue.front() {
+            let file = match self.open(content) {
+                Ok(opened) => opened.passable_file().cloned(),
+                Err(ServeError::Closed(end)) => return Err(end),
+                Err(ServeError::Refused(_)) => None,
+            };
+            let Some(file) = file.filter(|_| bytes < PASSED_BYTES) else { break };
+            let is_next = |last: &&mut GroupRange| (last.content, last.first + last.count) == (content, first);
+            match ranges
+                .last_mut()
+                .filter(is_next)
+                .filter(|_| files.last().is_some_and(|last| Arc::ptr_eq(last, &file)))
+            {
+                Some(last) => last.count += 1,
+                None if files.len() == DESCRIPTORS_MAX => break,
+                None => {
+                    ranges.push(GroupRange { content, first, count: 1 });
+                    files.push(file);
+                }
+            }
+            let group = group_range(self.grant(content)?.size, first);
+            bytes += group.end - group.start;
+            self.advance_queue(1);
+        }
+        if files.is_empty() {
+            return Ok(false);
+        }
+        match path.pass(&files) {
+            Passed::Done => {}
+            failed => {
+                ranges.into_iter().rev().for_each(|range| self.queue.push_front(range));
+                self.direct.take_if(|_| matches!(failed, Passed::Never));
+                return Ok(false);
+            }
+        }
+        for &GroupRange { content, first, count } in &ranges {
+            let grant = &self.grants[content as usize];
+            for group in first..first + count {
+                let range = group_range(grant.size, group);
+                self.reports.begin_group(content, grant);
+                self.reports.end_group(content, range.end - range.start);
+            }
+        }
+        self.send(&PeerResponse::GroupsPassed { ranges })?;
+        Ok(true)
+    }
+}
