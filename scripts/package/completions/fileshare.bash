@@ -23,7 +23,7 @@ _fileshare() {
 
     case "${cmd}" in
         fileshare)
-            opts="-a -u -d -c -b -q -v -h -V --attach --no-control --user --password-file --dir --command --batch --stay --listen --json --events --color --on-exists --retry-for --limit-rate --upload-slots --quiet --verbose --help --version"
+            opts="-a -u -d -c -b -q -v -h -V --attach --no-control --user --password-file --dir --command --batch --stay --listen --json --events --color --on-exists --retry-for --limit-rate --upload-slots --tcp-only --quiet --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -19,6 +19,7 @@ complete -c fileshare -l no-control -d 'No control socket: nobody can attach to 
 complete -c fileshare -l stay -d 'After the commands, stay online and keep serving until SIGINT or SIGTERM'
 complete -c fileshare -l json -d 'One JSON object a line on stdout instead of text'
 complete -c fileshare -l events -d 'With --json, report events beside the commands, from the start'
+complete -c fileshare -l tcp-only -d 'Transfer over TCP between clients of one user on one host too, where files are passed directly otherwise'
 complete -c fileshare -s q -l quiet -d 'No greetings, no notes'
 complete -c fileshare -s v -l verbose -d 'More detail on stderr; twice for still more'
 complete -c fileshare -s h -l help -d 'Print help (see more with \'--help\')'
