@@ -1,7 +1,7 @@
 //! The longest iteration of the event loop while files that everybody waits for or has in a list come and go, and peers
-//! too. In CPU time, as `searches`.
+//! too. In CPU time, as `searches`, and in wall time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fileshare::internals::common::glob::Pattern;
 use fileshare::internals::common::message::{AudienceRef, ClientMessage, NameQuery, Request, ResolvePurpose, Topic};
@@ -25,6 +25,30 @@ const SECONDS: u32 = 20;
 const BATCHES_PER_LIST: usize = 19;
 /// Datagrams that the loop handles in one iteration.
 const BURST: usize = 256;
+
+/// What the iterations took, and how long a datagram waited for the loop.
+#[derive(Default)]
+struct Iterations {
+    cpu: Vec<Duration>,
+    wall: Vec<Duration>,
+    /// When the loop has done what has arrived, in virtual time: an iteration begins there, or later, and takes its wall time.
+    busy_until: Option<Instant>,
+    longest_wait: Duration,
+}
+
+impl Iterations {
+    /// Runs `iteration` on what arrived at the present virtual time.
+    fn measure(&mut self, bench: &mut Bench, iteration: impl FnOnce(&mut Bench)) {
+        let (start, cpu_start) = (Instant::now(), cpu_time());
+        iteration(bench);
+        let wall = start.elapsed();
+        self.cpu.push(cpu_time() - cpu_start);
+        self.wall.push(wall);
+        let busy_until = self.busy_until.map_or(bench.now, |until| until.max(bench.now)) + wall;
+        self.longest_wait = self.longest_wait.max(busy_until - bench.now);
+        self.busy_until = Some(busy_until);
+    }
+}
 
 struct Subscriber {
     ends: SessionEnds,
@@ -65,7 +89,7 @@ pub fn measure() {
             iterate(&mut bench);
         }
     }
-    let mut iterations = Vec::new();
+    let mut iterations = Iterations::default();
     let (mut id, mut sent, mut lists) = (0, 0, 0);
     let names: Vec<FileName> = (0..32).map(name).collect();
     // One batch publishes them, the next withdraws them.
@@ -82,16 +106,16 @@ pub fn measure() {
         } else {
             Request::Unpublish { names }
         };
-        let start = cpu_time();
-        send(&mut bench, &mut publisher, id, request);
-        if let Some(mut visitor) = visitor {
-            let mut logout = sealed(&mut visitor.client, |text| ClientMessage::Logout.encode(text));
-            bench.server.handle_datagram(bench.now, visitor.address, &mut logout, &mut bench.out);
-        }
-        bench.out.mutations.clear();
-        bench.server.handle_durable(JournalSeq(id));
-        sent += iterate(&mut bench);
-        iterations.push(cpu_time() - start);
+        iterations.measure(&mut bench, |bench| {
+            send(bench, &mut publisher, id, request);
+            if let Some(mut visitor) = visitor {
+                let mut logout = sealed(&mut visitor.client, |text| ClientMessage::Logout.encode(text));
+                bench.server.handle_datagram(bench.now, visitor.address, &mut logout, &mut bench.out);
+            }
+            bench.out.mutations.clear();
+            bench.server.handle_durable(JournalSeq(id));
+            sent += iterate(bench);
+        });
         let changed = subscribers.iter_mut().skip(batch % BATCHES_PER_LIST).step_by(BATCHES_PER_LIST);
         let mut requests: Vec<(&mut Subscriber, Vec<Request>)> = changed
             .map(|subscriber| {
@@ -101,28 +125,27 @@ pub fn measure() {
             .collect();
         lists += requests.len() * 4;
         for burst in requests.chunks_mut(BURST / 8) {
-            let start = cpu_time();
-            for (subscriber, requests) in burst {
-                requests.drain(..).for_each(|request| subscriber.send(&mut bench, request));
-            }
-            sent += iterate(&mut bench);
-            iterations.push(cpu_time() - start);
+            iterations.measure(&mut bench, |bench| {
+                for (subscriber, requests) in burst {
+                    requests.drain(..).for_each(|request| subscriber.send(bench, request));
+                }
+                sent += iterate(bench);
+            });
         }
         while bench.server.poll_timeout().is_some_and(|due| due <= bench.now) {
-            let start = cpu_time();
-            sent += iterate(&mut bench);
-            iterations.push(cpu_time() - start);
+            iterations.measure(&mut bench, |bench| sent += iterate(bench));
         }
     }
-    let all = iterations.iter().sum::<Duration>() / SECONDS;
-    let p999 = percentile(&mut iterations, 999);
+    let Iterations { mut cpu, mut wall, longest_wait, .. } = iterations;
+    let (count, all) = (cpu.len(), cpu.iter().sum::<Duration>() / SECONDS);
     println!(
         "{SUBSCRIBERS} sessions wait for the same {FILES} files and keep lists of peers and of 3 patterns, 1 of them their \
-         own; {RATE} files a second come or go, and a peer a second comes and goes: {} iterations take {:.2?} (median), \
-         {p999:.2?} (99.9 %), {:.2?} (longest), {all:.1?} a second; {} lists and {} datagrams a second",
-        iterations.len(),
-        percentile(&mut iterations, 500),
-        percentile(&mut iterations, 1_000),
+         own; {RATE} files a second come or go, and a peer a second comes and goes: {count} iterations take {:.2?} of CPU \
+         time (median), {:.2?} (longest), {all:.1?} a second, and {:.2?} of wall time (99.9 %); a datagram waits \
+         {longest_wait:.1?} at most until the loop has handled it; {} lists and {} datagrams a second",
+        percentile(&mut cpu, 500),
+        percentile(&mut cpu, 1_000),
+        percentile(&mut wall, 999),
         lists / SECONDS as usize,
         sent / SECONDS as usize,
     );
