@@ -1,11 +1,11 @@
 //! Local files beneath the shared folder: resolving paths, expanding arguments, hashing.
 //!
-//! * `private_names`: which hidden files were published from here.
 //! * `shared_dir`: opens files and folders beneath the shared folder, never through a symbolic link.
 //! * `expand`: the files that an argument of `pub` means.
+//! * `private_names`: which hidden files were published from here.
 //! * `fetched`: which files were fetched from other users.
 //! * `withdrawn`: to whom withdrawn names were published.
-//! * `record_file`: the file that each of the two is kept in.
+//! * `record_file`: the file that each of these three is kept in.
 //! * `hasher`, `hash_cache`: hashes of files and of their chunk groups, computed once.
 //!
 //! Must not know about the server, the network, or the screen.
@@ -125,32 +125,27 @@ impl SharedFiles {
             Some(state) => RecordFile::open(dir, Some(&state.join(kind))),
             None => RecordFile::unkept("there is no folder for it: neither XDG_STATE_HOME nor HOME is set"),
         };
-        Self::with(dir, DiskCache::in_user_cache_dir(), PrivateNames::in_user_state_dir(dir), record)
+        Self::with(dir, DiskCache::in_user_cache_dir(), record)
     }
 
     /// Like [`open`](Self::open), with what is kept for the user in the folder `state`.
     pub fn open_with_state(dir: &Path, state: &Path) -> io::Result<Arc<Self>> {
-        let private_names = PrivateNames::open(dir, Some(state.join("private-names")));
         let record = |kind: &str| RecordFile::open(dir, Some(&state.join(kind)));
-        Self::with(dir, DiskCache::at(Some(state.join("outlines"))), private_names, record)
+        Self::with(dir, DiskCache::at(Some(state.join("outlines"))), record)
     }
 
     /// Like [`open`](Self::open), with the cache of hashes in `cache_dir` if there is one.
     #[cfg(test)]
     pub fn with_cache_dir(dir: &Path, cache_dir: Option<&Path>) -> io::Result<Arc<Self>> {
         let cache = DiskCache::at(cache_dir.map(Path::to_owned));
-        Self::with(dir, cache, PrivateNames::open(dir, None), |_| RecordFile::open(dir, None))
+        Self::with(dir, cache, |_| RecordFile::open(dir, None))
     }
 
     /// `record` opens the record of this kind.
-    fn with(
-        dir: &Path,
-        disk_cache: DiskCache,
-        private_names: PrivateNames,
-        record: impl Fn(&str) -> RecordFile,
-    ) -> io::Result<Arc<Self>> {
+    fn with(dir: &Path, disk_cache: DiskCache, record: impl Fn(&str) -> RecordFile) -> io::Result<Arc<Self>> {
         let path = dir.canonicalize()?;
         let (dir, memory_cache) = (SharedDir::open(dir)?, MemoryCache::default());
+        let private_names = PrivateNames::open(record("private"));
         let fetched = Arc::new(FetchedFiles::open(record("fetched")));
         let withdrawn = WithdrawnAudiences::open(record("withdrawn"));
         Ok(Arc::new(Self { dir, path, disk_cache, memory_cache, private_names, fetched, withdrawn }))
