@@ -13,7 +13,8 @@ use rand::Rng;
 
 use super::faulty_link::FaultyLink;
 use super::seeds;
-use super::simulated_network::{SimulatedNetwork, user};
+use super::simulated_network::SimulatedNetwork;
+use super::simulated_users::user;
 
 /// By then every client has resumed, absence counts, and every lost report was repeated.
 const QUIET: Duration = Duration::from_secs(40);

@@ -10,6 +10,8 @@ mod simulated_client;
 mod simulated_journal;
 mod simulated_list;
 mod simulated_network;
+mod simulated_users;
+mod storms;
 mod user_history;
 mod wait_oracle;
 mod waits;

@@ -89,6 +89,16 @@ impl SimulatedJournal {
         files.map(|((_, name), (content, ..))| (name.clone(), *content)).collect()
     }
 
+    /// The names that other users publish for everyone or for this one.
+    pub fn visible_to(&self, user: &UserName) -> BTreeSet<FileName> {
+        let is_visible = |audience: &Audience| match audience {
+            Audience::Everyone => true,
+            Audience::Only(users) => users.contains(user),
+        };
+        let others = self.disk.publications.iter().filter(|((owner, _), _)| owner != user);
+        others.filter(|(_, (_, audience, _))| is_visible(audience)).map(|((_, name), _)| name.clone()).collect()
+    }
+
     fn apply(&mut self, mutation: Mutation) {
         let Mutation { user, instance, request, change } = mutation;
         assert!(self.applied.insert((user.clone(), instance, request)), "{request:?} of {user} is applied twice");

@@ -10,7 +10,8 @@ use rand::Rng;
 
 use super::faulty_link::FaultyLink;
 use super::lists::watch_all;
-use super::simulated_network::{SimulatedNetwork, user};
+use super::simulated_network::SimulatedNetwork;
+use super::simulated_users::user;
 use super::{seeds, setting};
 
 /// Longest time from a change to the end of a wait while the server runs: a lost report comes with the next heartbeat.

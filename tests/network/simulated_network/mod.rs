@@ -1,38 +1,49 @@
 //! A server, any number of clients, and a faulty link between them, in virtual time. One seed determines everything.
 
+mod checks;
+mod faults;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use fileshare::internals::client::session::WaitOutcome;
-use fileshare::internals::common::message::{Cursor, Request, Response};
-use fileshare::internals::common::opaque::{KeyStretching, PasswordRecord};
-use fileshare::internals::common::types::{Content, FileName, UserName};
-use fileshare::internals::server::auth::credentials::{Credential, Credentials};
+use fileshare::internals::common::message::{Request, Response};
 use fileshare::internals::server::core::{Effects, Server, ServerConfig};
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
+pub use self::faults::Cut;
 use crate::faulty_link::FaultyLink;
 use crate::simulated_client::SimulatedClient;
-use crate::simulated_journal::{Disk, SimulatedJournal};
+use crate::simulated_journal::SimulatedJournal;
+use crate::simulated_users::{address, credentials, user};
 use crate::wait_oracle::{ObservedUser, World};
 
 /// The wall clock at the start, milliseconds since 1970.
 const WALL_MS: u64 = 1_700_000_000_000;
-/// Users with a password record.
-const USERS_MAX: usize = 128;
+/// How often it is looked whether a stopped server goes on, for what its journal has stored.
+const STEP_OF_STOPPED: Duration = Duration::from_millis(10);
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Scheduled {
-    ToServer { from: SocketAddr, datagram: Vec<u8> },
-    ToClient { at: SocketAddr, datagram: Vec<u8> },
+    ToServer {
+        from: SocketAddr,
+        datagram: Vec<u8>,
+    },
+    ToClient {
+        at: SocketAddr,
+        datagram: Vec<u8>,
+    },
     ClientTimer(usize),
     ServerTimer,
-    Commit { generation: u64 },
+    Commit {
+        generation: u64,
+    },
     Restart,
+    /// The server's process goes on.
+    ServerContinues,
 }
 
 /// A server, its clients and the link. See the module.
@@ -69,6 +80,18 @@ pub struct SimulatedNetwork {
     server_timer: Option<Instant>,
     client_timers: Vec<Option<Instant>>,
     addresses: HashMap<SocketAddr, usize>,
+    /// Clients that are cut off, by number.
+    pub cuts: HashMap<usize, Cut>,
+    /// Clients whose process stands still, and until when.
+    pub stopped_clients: HashMap<usize, Instant>,
+    /// What the server's socket has received while its process stands still.
+    stopped_server: Option<Vec<(SocketAddr, Vec<u8>)>>,
+    /// The disk was replaced by an older one.
+    has_lost_data: bool,
+    /// Whether what happens is printed.
+    is_traced: bool,
+    /// How far the wall clock is set ahead of the virtual time, milliseconds.
+    clock_offset_ms: i64,
 }
 
 impl Drop for SimulatedNetwork {
@@ -107,6 +130,12 @@ impl SimulatedNetwork {
             server_timer: None,
             client_timers: Vec::new(),
             addresses: HashMap::new(),
+            cuts: HashMap::new(),
+            stopped_clients: HashMap::new(),
+            stopped_server: None,
+            has_lost_data: false,
+            is_traced: std::env::var_os("FILESHARE_STORM").is_some(),
+            clock_offset_ms: 0,
             rng,
         };
         network.start_server();
@@ -143,8 +172,9 @@ impl SimulatedNetwork {
 
     /// No user gives another command; runs until the pending ones have their responses. No wait must be late.
     pub fn finish_commands(&mut self) {
-        for (asker, wait) in self.clients().flat_map(|client| client.waits.values().map(|wait| (&client.user, wait))) {
-            self.world().check(asker, wait, self.now, None);
+        let waits = self.clients().flat_map(|client| client.waits.values().map(move |wait| (client, wait)));
+        for (client, wait) in waits.filter(|(client, _)| !client.is_in_storm) {
+            self.world().check(&client.user, wait, self.now, None);
         }
         for client in self.clients_mut() {
             (client.think_time_max, client.next_command_at) = (None, None);
@@ -176,80 +206,11 @@ impl SimulatedNetwork {
         }
     }
 
-    /// The user's publications according to the server.
-    pub fn own_publications(&mut self, client: usize) -> BTreeMap<FileName, Content> {
-        let mut listed = BTreeMap::new();
-        let mut cursor: Option<Cursor> = None;
-        loop {
-            match self.request(client, Request::OwnPublications { user_initiated: false, cursor: cursor.take() }) {
-                Response::OwnPublications { entries, next } => {
-                    listed.extend(entries.into_iter().map(|entry| (entry.name, entry.content)));
-                    cursor = next;
-                    if cursor.is_none() {
-                        return listed;
-                    }
-                }
-                other => panic!("{other:?}"),
-            }
+    /// Prints what happens if a storm is run alone.
+    pub fn trace(&self, text: impl FnOnce() -> String) {
+        if self.is_traced {
+            println!("{:>9.3} s  {}", (self.now - self.start).as_secs_f64(), text());
         }
-    }
-
-    /// The responses to the users, the server's lists and the disk must agree.
-    pub fn check_all(&mut self) {
-        for number in 0..self.clients.len() {
-            let Some(client) = &self.clients[number] else { continue };
-            let (user, files) = (client.user.clone(), client.files.clone());
-            assert_eq!(self.own_publications(number), files, "the list of {user}");
-            assert_eq!(self.journal.files_of(&user), files, "the disk, for {user}");
-        }
-    }
-
-    /// A client dies without a message.
-    pub fn kill(&mut self, client: usize) {
-        if let Some(mut killed) = self.clients[client].take() {
-            killed.die(self.now);
-            self.dead.insert(client, killed);
-        }
-    }
-
-    /// The user of a client that has died logs in with another one.
-    pub fn revive(&mut self, number: usize) {
-        let dead = self.dead.remove(&number).expect("it has died");
-        let mut revived = self.client(number);
-        revived.inherit(dead);
-        self.clients[number] = Some(revived);
-        let now = self.now;
-        self.with_client(number, |client| client.login(now));
-    }
-
-    /// A client's address changes.
-    pub fn change_address(&mut self, client: usize) {
-        let moved = address(client, self.rng.gen_range(10_000..60_000));
-        self.addresses.retain(|_, of| *of != client);
-        self.addresses.insert(moved, client);
-        let now = self.now;
-        self.with_client(client, |client| {
-            client.address = moved;
-            client.disturbances.push(now);
-            client.history.unsure(now);
-        });
-    }
-
-    /// The server dies at once and starts again after a while.
-    pub fn crash(&mut self, down: Duration) {
-        if self.server.take().is_some() {
-            self.journal.crash(&mut self.rng);
-            self.out = Effects::default();
-            self.generation += 1;
-            self.restarts.push(self.now);
-            self.push(self.now + down, Scheduled::Restart);
-        }
-    }
-
-    /// The server loses its keys and all publications, as with `--ephemeral`.
-    pub fn lose_all_state(&mut self) {
-        self.root_secret = self.rng.r#gen();
-        self.journal.restore(Disk::default());
     }
 
     /// The next client logs in for the first time.
@@ -282,7 +243,7 @@ impl SimulatedNetwork {
     fn start_server(&mut self) {
         self.restarts.push(self.now);
         let config = ServerConfig { root_secret: self.root_secret.into(), ..ServerConfig::default() };
-        let wall_ms = WALL_MS + (self.now - self.start).as_millis() as u64;
+        let wall_ms = self.wall_ms();
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
         let mut server = Server::new(config, self.journal.load(), seed, self.now, wall_ms);
@@ -296,6 +257,21 @@ impl SimulatedNetwork {
         self.now = self.now.max(at);
         let now = self.now;
         match event {
+            Scheduled::ToServer { from, .. } if self.is_cut(from, |cut| cut.to_server) => {}
+            Scheduled::ToClient { at, .. } if self.is_cut(at, |cut| cut.to_client) => {}
+            Scheduled::ToServer { from, datagram } if self.stopped_server.is_some() => {
+                self.stopped_server.iter_mut().for_each(|received| received.push((from, datagram.clone())));
+            }
+            Scheduled::ServerTimer if self.stopped_server.is_some() => self.server_timer = None,
+            Scheduled::Commit { .. } if self.stopped_server.is_some() => self.push(now + STEP_OF_STOPPED, event),
+            Scheduled::ServerContinues => self.continue_server(),
+            Scheduled::ToClient { at, .. } if self.stopped_until(self.addresses.get(&at)).is_some() => {
+                let until = self.stopped_until(self.addresses.get(&at)).expect("just seen");
+                self.push(until, event);
+            }
+            Scheduled::ClientTimer(client) if self.stopped_until(Some(&client)).is_some() => {
+                self.push(self.stopped_until(Some(&client)).expect("just seen"), event);
+            }
             Scheduled::ToServer { from, mut datagram } => {
                 self.with_server(|server, out| server.handle_datagram(now, from, &mut datagram, out));
             }
@@ -376,7 +352,14 @@ impl SimulatedNetwork {
         client.handle_events(now);
         client.command(now);
         client.handle_events(now);
-        let ended = std::mem::take(&mut client.ended_waits);
+        let traced = client.trace.as_mut().map(std::mem::take).unwrap_or_default();
+        traced.into_iter().for_each(|line| self.trace(|| format!("{}: {line}", user(number))));
+        let client = self.clients[number].as_mut().expect("the client is alive");
+        let mut ended = std::mem::take(&mut client.ended_waits);
+        if client.is_in_storm {
+            // The oracle does not know all faults of a storm.
+            ended.clear();
+        }
         let next = client.session.poll_timeout().into_iter().chain(client.next_command_at).min();
         let (from, mut datagrams) = (client.address, Vec::new());
         while let Some((_, datagram)) = client.session.poll_transmit() {
@@ -411,30 +394,6 @@ impl SimulatedNetwork {
         self.serial += 1;
         self.events.push(Reverse((at, self.serial, event)));
     }
-}
-
-fn address(client: usize, port: u16) -> SocketAddr {
-    (Ipv4Addr::new(10, 0, 1, client as u8), port).into()
-}
-
-pub fn user(number: usize) -> UserName {
-    UserName::parse(&format!("user{number:03}")).expect("a valid name")
-}
-
-/// The password records of all users. A user's password is the user name.
-fn credentials() -> Credentials {
-    static RECORDS: OnceLock<Vec<(UserName, PasswordRecord)>> = OnceLock::new();
-    let records = RECORDS.get_or_init(|| {
-        let mut rng = ChaCha20Rng::seed_from_u64(0);
-        let mut register = |user: UserName| {
-            let record = PasswordRecord::register(&mut rng, &user, user.as_str().as_bytes(), KeyStretching::Insecure);
-            (user, record)
-        };
-        (0..USERS_MAX).map(|number| register(user(number))).collect()
-    });
-    let credential =
-        |(user, record): &(UserName, PasswordRecord)| (user.clone(), Credential::Record(Box::new(record.clone())));
-    Credentials { users: records.iter().map(credential).collect(), warnings: Vec::new() }
 }
 
 /// The start of virtual time.

@@ -1,5 +1,8 @@
 //! A client: a session, and a user who publishes, unpublishes, lists, searches and waits at random and checks every response.
 
+mod counts;
+mod trace;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -17,8 +20,10 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
+pub use self::counts::Counts;
+use self::trace::describe;
 use crate::simulated_list::SimulatedList;
-use crate::simulated_network::user;
+use crate::simulated_users::user;
 use crate::user_history::UserHistory;
 use crate::wait_oracle::ScriptWait;
 
@@ -28,23 +33,10 @@ const NAMES: usize = 8;
 const PEERS: usize = 9;
 /// Most waits of a script at once: more than there are subscriptions.
 const WAITS_MAX: usize = 60;
+/// After what failed in a storm, the user waits for so long.
+const RETRY_IN_STORM: Duration = Duration::from_millis(700);
 /// Longest time from the end of a client to that of its session.
 const SESSION_END_MAX: Duration = Duration::from_secs(LIVENESS_DEFAULT.as_secs() + HEARTBEAT_DEFAULT.as_secs());
-
-/// Counts of a client's events.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Commands that got their response.
-    pub commands: usize,
-    /// Sessions that replaced one that had ended.
-    pub resumed: usize,
-    /// Reports of a lost connection.
-    pub lost: usize,
-    /// Files published again after a reconnect.
-    pub resynced: usize,
-    /// Client instances that the server has begun.
-    pub instances: usize,
-}
 
 /// A client and its user. See the module.
 pub struct SimulatedClient {
@@ -58,6 +50,14 @@ pub struct SimulatedClient {
     pub think_time_max: Option<Duration>,
     /// When the next command is due, unless one is pending.
     pub next_command_at: Option<Instant>,
+    /// Names whose last mutation had no response, or that the server may have lost.
+    pub uncertain: BTreeSet<FileName>,
+    /// Names that the session resynchronises: this client has had a response for them since it logged in.
+    pub resynchronised: BTreeSet<FileName>,
+    /// What has happened since it was last printed, if it is printed.
+    pub trace: Option<Vec<String>>,
+    /// In a storm: what fails is tried again.
+    pub is_in_storm: bool,
     /// Whether a result may differ from what the user expects: the server has lost data.
     pub tolerates_differences: bool,
     /// Waits of tests that have ended, and when.
@@ -94,6 +94,10 @@ impl SimulatedClient {
             session,
             counts: Counts::default(),
             files: BTreeMap::new(),
+            uncertain: BTreeSet::new(),
+            resynchronised: BTreeSet::new(),
+            trace: std::env::var_os("FILESHARE_STORM").map(|_| Vec::new()),
+            is_in_storm: false,
             think_time_max: None,
             next_command_at: None,
             tolerates_differences: false,
@@ -139,7 +143,7 @@ impl SimulatedClient {
         if self.pending.is_some() || self.next_command_at.take_if(|at| *at <= now).is_none() {
             return;
         }
-        if !self.is_online && self.comes_and_goes {
+        if !self.is_online && (self.comes_and_goes || self.is_in_storm) {
             return self.login(now);
         }
         if self.comes_and_goes && self.rng.gen_bool(0.02) {
@@ -166,6 +170,7 @@ impl SimulatedClient {
             Request::Unpublish { names } => self.history.changing(now, names, None),
             _ => {}
         }
+        self.trace(|| format!("asks: {}", describe(&request)));
         let handle = self.session.request(now, request.clone());
         self.pending = Some((handle, request));
     }
@@ -194,6 +199,7 @@ impl SimulatedClient {
 
     /// The client dies. Its user, with what is published, is that of the next client.
     pub fn die(&mut self, now: Instant) {
+        self.give_up_pending();
         self.history.leaving(now, now + SESSION_END_MAX);
         self.is_online = false;
     }
@@ -201,9 +207,37 @@ impl SimulatedClient {
     /// The user is that of a client that has died.
     pub fn inherit(&mut self, dead: Self) {
         self.history = dead.history;
-        self.files = dead.files;
+        (self.files, self.uncertain, self.is_in_storm) = (dead.files, dead.uncertain, dead.is_in_storm);
+        self.tolerates_differences = dead.tolerates_differences;
         self.disturbances = dead.disturbances;
         (self.comes_and_goes, self.think_time_max) = (dead.comes_and_goes, dead.think_time_max);
+    }
+
+    /// The server has changed these names.
+    fn on_changed(&mut self, names: &[FileName]) {
+        self.uncertain.retain(|name| !names.contains(name));
+        self.resynchronised.extend(names.iter().cloned());
+    }
+
+    /// The pending command may have acted, or not.
+    fn give_up_pending(&mut self) {
+        self.to_publish = None;
+        if let Some((_, request)) = self.pending.take() {
+            self.uncertain.extend(names_of(&request));
+        }
+    }
+
+    /// The server has lost data: it may lack, or have again, what the session does not resynchronise.
+    pub fn lose_track(&mut self) {
+        let names = (0..NAMES).map(|at| self.name(at)).filter(|name| !self.resynchronised.contains(name));
+        self.uncertain.extend(names.collect::<Vec<_>>());
+    }
+
+    /// A command of a storm has failed, or the user was logged out.
+    fn try_again(&mut self, now: Instant) {
+        self.trace(|| "tries again: the login or the request has failed".into());
+        self.give_up_pending();
+        self.next_command_at = self.think_time_max.map(|_| now + RETRY_IN_STORM);
     }
 
     /// The response to a request that a test has made on the user's behalf.
@@ -220,6 +254,7 @@ impl SimulatedClient {
     /// Processes the session's events.
     pub fn handle_events(&mut self, now: Instant) {
         while let Some(event) = self.session.poll_event() {
+            self.trace_event(&event);
             match event {
                 Event::Started { params, resumed, .. } => {
                     self.is_online = true;
@@ -236,6 +271,7 @@ impl SimulatedClient {
                     let is_new = self.instance.replace(params.instance) != Some(params.instance);
                     self.counts.instances += usize::from(is_new);
                 }
+                Event::LoginFinished(Err(_)) if self.is_in_storm => self.try_again(now),
                 // The server was down for nearly as long as a login takes: the user tries again.
                 Event::LoginFinished(Err(LoginError::Unreachable)) if !self.lists.is_empty() || self.comes_and_goes => {
                     self.login(now);
@@ -255,12 +291,27 @@ impl SimulatedClient {
                 {
                     list.on_response(now, response, &mut self.session, self.sessions);
                 }
+                Event::RequestFinished { request, result: Err(_) }
+                    if self.is_in_storm && self.pending.as_ref().is_some_and(|(pending, _)| *pending == request) =>
+                {
+                    self.try_again(now);
+                }
                 // The user has logged out meanwhile.
                 Event::RequestFinished { request, result: Err(RequestError::NotAuthenticated) }
                     if self.lists.iter().any(|list| list.is_listing(request)) => {}
                 Event::RequestFinished { request, result } => {
                     let response = result.unwrap_or_else(|error| panic!("{}: {error}", self.user));
                     self.on_response(now, request, response);
+                }
+                Event::LoggedOut if self.is_in_storm => {
+                    self.is_online = false;
+                    self.resynchronised.clear();
+                    if self.tolerates_differences {
+                        self.lose_track();
+                    }
+                    self.history.leaving(now, now);
+                    self.counts.logged_out += 1;
+                    self.try_again(now);
                 }
                 Event::LoggedOut => panic!("{} was logged out", self.user),
                 Event::LoggedOutByUser => {
@@ -321,11 +372,13 @@ impl SimulatedClient {
     }
 
     fn check(&mut self, now: Instant, request: Request, response: Response) {
-        let names: Vec<FileName> = match &request {
-            Request::Publish { files, .. } => files.iter().map(|file| file.name.clone()).collect(),
-            Request::Unpublish { names } => names.clone(),
-            _ => Vec::new(),
-        };
+        self.trace(|| match &response {
+            Response::UnknownAudience => "is refused: the audience is unknown".into(),
+            Response::Unpublished { published_mask, .. } => format!("has withdrawn {published_mask:b}"),
+            _ => "has a response".into(),
+        });
+        let names = names_of(&request);
+        let was_uncertain = names.iter().any(|name| self.uncertain.contains(name));
         match response {
             Response::UnknownAudience => self.history.unchanged(now, &names),
             _ => self.history.changed(now, &names),
@@ -337,17 +390,19 @@ impl SimulatedClient {
                 Response::UnknownAudience,
             ) => self.to_publish = None,
             (Request::Publish { files, .. }, Response::Published { .. }) => {
+                self.on_changed(&names);
                 self.files.extend(files.into_iter().map(|file| (file.name, file.content)));
             }
             (Request::Unpublish { names }, Response::Unpublished { published_mask, .. }) => {
                 let removed = names.iter().map(|name| self.files.remove(name).is_some());
                 let expected = removed.zip(0..).fold(0, |bits, (was_there, at)| bits | u64::from(was_there) << at);
-                let is_expected = published_mask == expected;
+                self.on_changed(&names);
+                let is_expected = published_mask == expected || was_uncertain;
                 assert!(self.tolerates_differences || is_expected, "{}: {published_mask:b} {expected:b}", self.user);
             }
             (Request::OwnPublications { .. }, Response::OwnPublications { entries, next: None }) => {
                 let listed: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.name, entry.content)).collect();
-                let is_expected = listed == self.files;
+                let is_expected = listed == self.files || !self.uncertain.is_empty();
                 assert!(self.tolerates_differences || is_expected, "{}: {listed:?} {:?}", self.user, self.files);
             }
             (Request::Peers { .. }, Response::Peers { peers, .. }) => {
@@ -366,6 +421,15 @@ impl SimulatedClient {
 
     fn content(&mut self) -> Content {
         Content { hash: ContentHash(self.rng.r#gen()), size: self.rng.r#gen(), mtime_ms: 0 }
+    }
+}
+
+/// What a mutation changes.
+fn names_of(request: &Request) -> Vec<FileName> {
+    match request {
+        Request::Publish { files, .. } => files.iter().map(|file| file.name.clone()).collect(),
+        Request::Unpublish { names } => names.clone(),
+        _ => Vec::new(),
     }
 }
 

@@ -1,0 +1,66 @@
+//! What must hold when the network has come to rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fileshare::internals::common::message::{Cursor, NameQuery, Request, Response};
+use fileshare::internals::common::types::{Content, FileName};
+
+use super::SimulatedNetwork;
+use crate::simulated_users::user;
+
+impl SimulatedNetwork {
+    /// The user's publications according to the server.
+    pub fn own_publications(&mut self, client: usize) -> BTreeMap<FileName, Content> {
+        let mut listed = BTreeMap::new();
+        let mut cursor: Option<Cursor> = None;
+        loop {
+            match self.request(client, Request::OwnPublications { user_initiated: false, cursor: cursor.take() }) {
+                Response::OwnPublications { entries, next } => {
+                    listed.extend(entries.into_iter().map(|entry| (entry.name, entry.content)));
+                    cursor = next;
+                    if cursor.is_none() {
+                        return listed;
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// The responses to the users, the server's lists and the disk must agree.
+    pub fn check_all(&mut self) {
+        for number in 0..self.clients.len() {
+            let Some(client) = &self.clients[number] else { continue };
+            let (user, files, uncertain) = (client.user.clone(), client.files.clone(), client.uncertain.clone());
+            let (listed, stored) = (self.own_publications(number), self.journal.files_of(&user));
+            assert_eq!(listed, stored, "the list of {user}, and the disk");
+            let is_known = |(name, _): &(FileName, _)| !uncertain.contains(name);
+            let known =
+                |files: BTreeMap<FileName, Content>| files.into_iter().filter(is_known).collect::<BTreeMap<_, _>>();
+            assert_eq!(known(stored), known(files), "the publications of {user}");
+        }
+    }
+
+    /// Every user finds what the others publish for everyone or for this one, and nothing else.
+    pub fn check_searches(&mut self) {
+        for number in 0..self.clients.len() {
+            let mut found = BTreeSet::new();
+            let mut cursor = None;
+            loop {
+                let query = NameQuery::Substring("file".into());
+                match self.request(number, Request::Search { query, cursor: cursor.take() }) {
+                    Response::SearchResults { names, next } => {
+                        found.extend(names);
+                        cursor = next;
+                    }
+                    Response::StaleCursor => found.clear(),
+                    other => panic!("{other:?}"),
+                }
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(found, self.journal.visible_to(&user(number)), "what {} finds", user(number));
+        }
+    }
+}
