@@ -211,7 +211,7 @@ fn what_cannot_be_watched_is_refused() {
         "client: --watch: expected the name of one folder",
         "client: f: not a folder",
         "client: nothing: no such file in the shared folder",
-        "client: x: x/y is watched; 'unp --watch' ends that",
+        "client: x: x/y is watched; 'unp --watch x/y' ends that",
         "client: x: is not watched",
     ] {
         assert!(done.stderr.contains(reason), "{reason:?} in {}", done.stderr);

@@ -37,7 +37,7 @@ pub fn start(context: &CommandContext, to: Vec<UserName>, argument: &PathArg) ->
     let line = format!("{line} {}", argument.text);
     let audience = if to.is_empty() { Audience::Everyone } else { Audience::only(to) };
     if let Some(other) = context.watches.keys().into_iter().find(|other| overlaps(path, other)) {
-        let why = format!("{}: {} is watched; 'unp --watch' ends that", shown(path), shown(&other));
+        let why = format!("{}: {} is watched; 'unp --watch {}' ends that", shown(path), shown(&other), shown(&other));
         return refuse(why, ExitCode::Usage);
     }
     // Otherwise a name might get another audience than it was published for.
