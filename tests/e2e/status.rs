@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::test_support::{CREDENTIALS, Client, Running, TIMEOUT, TestEnv};
+
+/// Until a test fails that waits for a figure; each takes a round trip to the server.
+const MAX_LOOKS: usize = 200_000;
 
 fn env(args: &[&str]) -> (TestEnv, SocketAddr) {
     let env = TestEnv::with(CREDENTIALS, &[&["--status", "127.0.0.1:0"], args].concat());
@@ -25,6 +29,15 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     stream
+}
+
+/// Sends a part of a request and waits until the server closes the connection: 10 seconds.
+fn wait_for_close(address: SocketAddr) {
+    let mut stream = connect(address);
+    stream.write_all(b"GET /metrics HT").unwrap();
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).expect("closed within the timeout of the test");
+    assert_eq!(response, b"");
 }
 
 /// The whole response to bytes that are sent at once.
@@ -86,6 +99,58 @@ fn the_figures_are_those_of_a_known_run() {
     env.wait_log("fileshare_publications 1\n");
 }
 
+/// Looks again and again until `found` holds.
+fn wait_metrics(address: SocketAddr, found: impl Fn(&BTreeMap<String, f64>) -> bool) {
+    for _ in 0..MAX_LOOKS {
+        if found(&metrics(address)) {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("{:?}", metrics(address));
+}
+
+/// What a stopped server's receive buffer cannot take is dropped, and neither is lost from the figures.
+#[test]
+fn what_was_sent_is_received_or_dropped_by_the_kernel() {
+    const SENT: u32 = 40_000;
+    let (env, address) = env(&[]);
+    env.signal_server(Signal::STOP);
+    wait_stopped(env.server());
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for _ in 0..SENT {
+        socket.send_to(&[0xff; 1_000], env.address()).unwrap();
+    }
+    env.signal_server(Signal::CONT);
+    wait_metrics(address, |figures| {
+        let received = figures["datagrams_total{direction=\"received\"}"];
+        assert_eq!(figures["datagram_bytes_total{direction=\"received\"}"], received * 1_000.0);
+        assert_eq!(figures["refused_total{reason=\"malformed\"}"], received);
+        let drops = figures["kernel_drops_total"];
+        drops > 0.0 && received + drops == f64::from(SENT)
+    });
+}
+
+#[test]
+fn a_server_whose_data_file_is_locked_is_unhealthy_until_it_is_not() {
+    let (env, address) = env(&[]);
+    let other = Connection::open(env.data()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut hans = env.client("hans").user().file("a", "x").spawn();
+    hans.send("pub a");
+    wait_metrics(address, |figures| figures["journal_queue"] == 1.0);
+    assert_eq!(get(address, "/healthz"), "ok\n", "for 10 seconds");
+    wait_for_close(address);
+    wait_metrics(address, |figures| figures["healthy"] == 0.0);
+    let response = exchange(address, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
+    assert!(response.ends_with(" seconds\n") && response.contains("\r\n\r\nnothing was stored for "), "{response}");
+    other.execute_batch("COMMIT").unwrap();
+    wait_metrics(address, |figures| figures["healthy"] == 1.0 && figures["publications"] == 1.0);
+    hans.close_stdin();
+    hans.finish().expect_code(0);
+}
+
 #[test]
 fn names_never_show_and_users_only_if_asked_for() {
     let look = |args: &[&str]| {
@@ -145,11 +210,7 @@ fn hostile_requests_cost_little_and_keep_no_scrape_out() {
 #[test]
 fn the_server_closes_a_request_that_does_not_end() {
     let (_env, address) = env(&[]);
-    let mut stream = connect(address);
-    stream.write_all(b"GET /metrics HT").unwrap();
-    let mut response = Vec::new();
-    stream.read_to_end(&mut response).expect("closed within the timeout of the test");
-    assert_eq!(response, b"");
+    wait_for_close(address);
 }
 
 #[test]
@@ -163,16 +224,24 @@ fn the_status_address_must_be_free() {
     assert!(done.one_line_of_stderr().starts_with(&format!("server: cannot listen on {address}: ")), "{done:?}");
 }
 
+/// Until SIGSTOP has come.
+fn wait_stopped(program: &Running) {
+    let proc_stat = format!("/proc/{}/stat", program.id());
+    while !std::fs::read_to_string(&proc_stat).unwrap().contains(") T ") {
+        std::thread::yield_now();
+    }
+}
+
 /// A supervisor's socket, which a server is started with.
 struct FakeSupervisor(UnixDatagram);
 
 impl FakeSupervisor {
-    fn start(env: &TestEnv, watchdog_us: Option<&str>) -> (Self, Running) {
+    fn start(env: &TestEnv, args: &[&str], watchdog_us: Option<&str>) -> (Self, Running) {
         let path = env.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         let mut command = env.server_command();
-        command.arg("0").env("NOTIFY_SOCKET", path);
+        command.arg("0").args(args).env("NOTIFY_SOCKET", path);
         watchdog_us.map(|us| command.env("WATCHDOG_USEC", us));
         (Self(socket), Running::start("server", command))
     }
@@ -192,7 +261,7 @@ impl FakeSupervisor {
 #[test]
 fn a_supervisor_is_told_each_state() {
     let env = TestEnv::stopped(CREDENTIALS);
-    let (supervisor, mut server) = FakeSupervisor::start(&env, None);
+    let (supervisor, mut server) = FakeSupervisor::start(&env, &[], None);
     assert_eq!(supervisor.next(), "READY=1");
     let port = server.next_line().rsplit_once(':').unwrap().1.parse().unwrap();
     assert_eq!(supervisor.next(), "STATUS=0 peers online, 0 publications");
@@ -210,18 +279,36 @@ fn a_supervisor_is_told_each_state() {
 }
 
 #[test]
+fn the_supervisor_is_told_ready_when_the_publications_are_loaded() {
+    let mut env = TestEnv::new();
+    env.client("hans").user().file("a", "x").run(&["pub a"]).expect_code(0);
+    env.stop_server(Signal::TERM);
+    let other = Connection::open(env.data()).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let (supervisor, mut server) = FakeSupervisor::start(&env, &["--status", "127.0.0.1:0"], None);
+    server.wait_err("status page at ");
+    supervisor.0.set_nonblocking(true).unwrap();
+    assert!(supervisor.0.recv(&mut [0; 9]).is_err(), "the port is taken, but nothing is loaded");
+    supervisor.0.set_nonblocking(false).unwrap();
+    other.execute_batch("COMMIT").unwrap();
+    assert_eq!(supervisor.next(), "READY=1");
+    assert_eq!(supervisor.next(), "STATUS=0 peers online, 1 publications");
+    let port = server.next_line().rsplit_once(':').unwrap().1.parse().unwrap();
+    Client::new(env.path(), "hans", "127.0.0.1", port).user().run(&["lpf"]).expect_code(0);
+    server.signal(Signal::TERM);
+    server.finish().expect_code(0);
+}
+
+#[test]
 fn a_loop_that_is_stuck_feeds_no_watchdog() {
     let env = TestEnv::stopped(CREDENTIALS);
-    let (supervisor, server) = FakeSupervisor::start(&env, Some("100000"));
+    let (supervisor, server) = FakeSupervisor::start(&env, &[], Some("100000"));
     assert_eq!(supervisor.next(), "READY=1");
     for _ in 0..3 {
         assert!(supervisor.next().starts_with("WATCHDOG=1\nSTATUS="), "an idle loop wakes for it");
     }
     server.signal(Signal::STOP);
-    let proc_stat = format!("/proc/{}/stat", server.id());
-    while !std::fs::read_to_string(&proc_stat).unwrap().contains(") T ") {
-        std::thread::yield_now();
-    }
+    wait_stopped(&server);
     supervisor.0.set_nonblocking(true).unwrap();
     while supervisor.0.recv(&mut [0; 1_000]).is_ok() {}
     supervisor.0.set_nonblocking(false).unwrap();

@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::common::limits::{PENDING_LOGIN_LIFETIME, PENDING_LOGINS_KNOWN_MAX, PENDING_LOGINS_MAX, PROTOCOL_VERSION};
 use crate::common::message::ClientMessage;
 use crate::common::packet::{Cookie, KE1_BYTES, Nonce, Packet};
-use crate::server::core::ReceiveBuffer;
+use crate::server::core::{ReceiveBuffer, Refusal};
 use crate::server::test_support::{TestServer, address};
 
 /// Hosts, each in a network of its own.
@@ -39,6 +39,8 @@ fn pending_logins_are_bounded_and_no_login_is_refused() {
         test.out.awaited_records.clear();
     }
     assert_eq!(test.server.pending_logins.awaited_records().count(), PENDING_LOGINS_MAX - PENDING_LOGINS_KNOWN_MAX);
+    let displaced = test.server.stats().counters.refused.of(Refusal::DisplacedLogin);
+    assert_eq!(displaced, PENDING_LOGINS_KNOWN_MAX as u64 + 2_000 + 1, "hans' earlier one too");
     let (at_home, at_elsewhere) = (test.cookie(home), test.cookie(elsewhere));
     test.server.handle_enrolment_done();
     // Thousands of logins are queued. One from a prefix with an earlier login is processed at once.
@@ -67,6 +69,8 @@ fn resets_are_limited_in_rate() {
     test.advance(Duration::from_millis(100));
     assert_eq!(resets(&mut test, "192.0.2.7:9"), 1_000);
     assert_eq!(resets(&mut test, "192.0.2.9:9"), 1_000);
+    let refused = test.server.stats().counters.refused;
+    assert_eq!((refused.of(Refusal::EndedSession), refused.of(Refusal::ResetLimit)), (22_000, 5 * 30_000 - 22_000));
 }
 
 #[test]

@@ -1,12 +1,15 @@
 use std::time::Duration;
 
 use crate::common::limits::PROTOCOL_VERSION;
-use crate::common::message::{AudienceRef, ClientMessage, NameQuery, Request, ResolvePurpose};
-use crate::common::packet::Packet;
+use crate::common::message::{AudienceRef, ClientMessage, NameQuery, Request, ResolvePurpose, Topic};
+use crate::common::packet::{CLIENT_INFO_BYTES, KE3_BYTES, Packet};
+use crate::common::types::RequestId;
+use crate::server::core::query_budget::STEPS_PER_ITERATION;
 use crate::server::core::{
-    Counts, Label, LoginStatus, OnlineUser, Refusal, ReplyStatus, RequestKind, ServerStats, SessionEnd,
+    Counts, Effects, Label, LoginStatus, OnlineUser, Refusal, ReplyStatus, RequestKind, ServerStats, SessionEnd,
+    Traffic,
 };
-use crate::server::test_support::{TestServer, WALL_MS, address, file, name, user};
+use crate::server::test_support::{TestServer, WALL_MS, address, credentials, file, name, user, wanted};
 
 const HERE: &str = "127.0.0.1:4000";
 const THERE: &str = "127.0.0.1:4001";
@@ -130,6 +133,89 @@ fn what_is_not_accepted_is_counted_by_its_reason() {
     let received = stats.counters.received;
     assert_eq!(received.datagrams, test.recorded.len() as u64);
     assert_eq!(received.bytes, test.recorded.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>());
+}
+
+#[test]
+fn every_other_kind_of_request_is_counted() {
+    let mut test = TestServer::new(&["hans", "vader"]);
+    let (mut hans, _vader) = (test.login(HERE, "hans"), test.login(THERE, "vader"));
+    let query = || NameQuery::Substring("a".into());
+    let others = [
+        Request::StageAudience { key: 1, part: 0, users: vec![user("vader")] },
+        Request::OwnPublications { user_initiated: true, cursor: None },
+        Request::Search { query: query(), cursor: None },
+        Request::Resolve { query: query(), purpose: ResolvePurpose::List, cursor: None },
+        Request::Sources { files: vec![wanted("a")], avoid: Vec::new(), cursor: None },
+        Request::Subscribe { number: 0, topic: Topic::File(name("a")) },
+        Request::Unsubscribe { numbers: 1 },
+        Request::Shared { user: user("vader"), cursor: None },
+    ];
+    for request in others {
+        test.request(&mut hans, request);
+    }
+    let expected = [
+        ("stage_audience", "ok", 1),
+        ("own_publications", "ok", 1),
+        ("search", "ok", 2),
+        ("sources", "ok", 1),
+        ("subscribe", "ok", 1),
+        ("unsubscribe", "ok", 1),
+        ("shared", "ok", 1),
+    ];
+    assert_eq!(requests(&test.server.stats()), expected);
+    test.server.config.quotas.files = 0;
+    test.request(&mut hans, Request::Publish { files: vec![file("a")], audience: AudienceRef::Everyone });
+    assert_eq!(nonzero(test.server.stats().counters.requests(RequestKind::Publish)), [("over_quota", 1)]);
+}
+
+#[test]
+fn strange_datagrams_are_counted_by_their_reason() {
+    let mut test = TestServer::new(&["hans", "vader"]);
+    let mut hans = test.login(HERE, "hans");
+    let login3 = Packet::Login3 { nonce: [1; 16], ke3: &[0; KE3_BYTES], client_info: &[0; CLIENT_INFO_BYTES] };
+    test.send(address(THERE), &login3.to_bytes());
+    let mut of_no_session = hans.seal(&ClientMessage::Logout);
+    of_no_session[1..17].fill(7);
+    test.send(address(HERE), &of_no_session);
+    let mut no_message = Vec::new();
+    hans.cipher.seal_into(&mut no_message, |text| text.push(0xff));
+    test.send(address(HERE), &no_message);
+    let expected = [("unknown_login", 1), ("unknown_session", 1), ("message", 1)];
+    assert_eq!(nonzero(&test.server.stats().counters.refused), expected);
+    let mut sent = 0;
+    while test.server.stats().counters.refused.of(Refusal::SessionShare) == 0 {
+        test.try_request(&mut hans, Request::Peers { cursor: None });
+        sent += 1;
+    }
+    let stats = test.server.stats();
+    let answered: u64 = nonzero(stats.counters.requests(RequestKind::Peers)).iter().map(|(_, count)| count).sum();
+    assert_eq!(answered + stats.queued_queries as u64 + 1, sent, "each is answered, waits or is refused");
+    test.set_credentials(credentials(&["vader"]));
+    assert_eq!(nonzero(&test.server.stats().counters.sessions_ended), [("credentials_changed", 1)]);
+}
+
+#[test]
+fn queries_that_wait_are_shown() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login(HERE, "hans");
+    test.server.query_budget.charge(STEPS_PER_ITERATION);
+    let search = Request::Search { query: NameQuery::Substring("a".into()), cursor: None };
+    let message = ClientMessage::Request { id: RequestId(1), lowest_pending: RequestId(1), request: search };
+    let mut datagram = hans.seal(&message);
+    test.server.handle_datagram(test.now, address(HERE), &mut datagram, &mut test.out);
+    assert_eq!(test.server.stats().queued_queries, 1);
+    test.run_until_idle();
+    assert_eq!(test.server.stats().queued_queries, 0);
+}
+
+#[test]
+fn what_is_sent_is_counted() {
+    let mut out = Effects::default();
+    out.send_bytes(address(HERE), b"12345");
+    out.send_bytes(address(THERE), b"1");
+    out.flush(|datagrams| assert_eq!(datagrams.len(), 2));
+    out.flush(|datagrams| assert!(datagrams.is_empty()));
+    assert_eq!(out.sent, Traffic { datagrams: 2, bytes: 6 });
 }
 
 #[test]
