@@ -81,10 +81,18 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_of_this_process_is_found() {
+    fn what_a_full_receive_buffer_drops_is_counted() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let inode = fstat(&socket).unwrap().st_ino;
-        let text = fs::read_to_string(LISTS[0]).unwrap();
-        assert_eq!(drops_of(&text, inode), Some(0));
+        let drops = || drops_of(&fs::read_to_string(LISTS[0]).unwrap(), inode);
+        assert_eq!(drops(), Some(0));
+        rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 4_096).unwrap();
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        // Over loopback a datagram has arrived, or has been dropped, when it is sent.
+        (0..100).for_each(|_| _ = sender.send_to(&[0; 1_000], socket.local_addr().unwrap()).unwrap());
+        socket.set_nonblocking(true).unwrap();
+        let received = std::iter::from_fn(|| socket.recv(&mut [0; 1_000]).ok()).count() as u64;
+        assert!(received < 100, "{received}");
+        assert_eq!(drops(), Some(100 - received));
     }
 }
