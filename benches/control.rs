@@ -2,7 +2,8 @@
 //! heartbeats per CPU, beside a bare echo; the longest iteration of the event loop during expensive searches and with many subscribers; the
 //! latency of `lap` and `sch`, on an idle server and on one whose disk takes 2 s for a sync.
 //!
-//! `cargo bench --bench control`; `FILESHARE_BENCH_USERS` sessions (default 10,000). The slow disk needs `strace`.
+//! `cargo bench --bench control [-- sessions]`, all or one; `FILESHARE_BENCH_USERS` sessions (default 10,000). The slow disk needs
+//! `strace`.
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 use fileshare::internals::client::session::Event;
 use fileshare::internals::common::message::{AudienceRef, NameQuery, Request, Response};
 
-use self::test_support::{LoadClients, ServerProcess, file, percentile, setting};
+use self::test_support::{LoadClients, ServerProcess, file, percentile, record, setting};
 
 /// Round trips measured of each kind.
 const ROUND_TRIPS: usize = 2_000;
@@ -33,6 +34,9 @@ const SYNC_US: u32 = 2_000_000;
 
 fn main() {
     let users = setting("FILESHARE_BENCH_USERS", 10_000);
+    if std::env::args().any(|argument| argument == "sessions") {
+        return sessions(users);
+    }
     core::measure(users);
     heartbeats::measure();
     searches::measure();
@@ -56,7 +60,9 @@ fn sessions(users: usize) {
     println!("login over the network: {login_us:.0} µs of the server's CPU time, including heartbeats meanwhile");
     // Each client sends two heartbeats: the server drops the state of the logins.
     poll_for(&mut clients, Duration::from_secs(1));
-    println!("memory: {} bytes a session", server.memory_bytes().saturating_sub(memory) / users as u64);
+    let session_bytes = server.memory_bytes().saturating_sub(memory) / users as u64;
+    println!("memory: {session_bytes} bytes a session");
+    record("memory", "session", users, session_bytes as f64);
     let (sent, cpu_s) = (clients.sent(), server.cpu_s());
     let took = poll_for(&mut clients, WATCH).as_secs_f64();
     // Counted, not derived from the interval: late clients send fewer.
@@ -68,6 +74,7 @@ fn sessions(users: usize) {
         rate / busy,
         rate / busy * 2.0,
     );
+    record("peers", "heartbeat", users, busy / rate * 1e6);
 }
 
 fn poll_for(clients: &mut LoadClients, time: Duration) -> Duration {

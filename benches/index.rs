@@ -1,8 +1,11 @@
 //! The speed of loading and searching the index with 1,000,000 publications of 10,000 users, and its memory.
 //!
-//! `cargo bench --bench index [publications]`. Prints medians of several rounds.
+//! `cargo bench --bench index [publications]`. Prints medians of several rounds: for kinds of queries, and for needles of growing
+//! length.
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+
+mod test_support;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +13,8 @@ use std::time::{Duration, Instant};
 use fileshare::internals::common::message::{NameQuery, ResolvePurpose};
 use fileshare::internals::common::types::{Audience, Content, ContentHash, FileName, NamedContent, UserName};
 use fileshare::internals::server::index::{Budget, Index, OwnerId, Position};
+
+use self::test_support::record;
 
 const USERS: u32 = 10_000;
 const ROUNDS: usize = 9;
@@ -49,12 +54,30 @@ fn main() {
         "query", "first page", "worst page", "pages", "entries", "all pages"
     );
     for (label, query) in queries {
-        measure(label, &index, requester, &query);
+        let first = measure(label, &index, requester, &query);
+        record("publications", label, publications as usize, first.as_secs_f64() * 1e6);
+    }
+    // A name without the user's directory, from its end: most names share the extension, few the number.
+    let name = files[files.len() / 2].name.as_str();
+    let name = &name[name.find('/').map_or(0, |at| at + 1)..];
+    for length in (1..=name.len()).filter(|length| length.is_power_of_two() || *length == name.len() || length % 3 == 0)
+    {
+        let needle = text(&name[name.len() - length..]);
+        for (label, query) in [
+            ("case-sensitive", NameQuery::Substring(needle.clone())),
+            ("ignoring case", NameQuery::SubstringIgnoreCase(needle.clone())),
+        ] {
+            let first = measure(&format!("{needle:?}, {label}"), &index, requester, &query);
+            if publications == 1_000_000 {
+                record("needle", label, length, first.as_secs_f64() * 1e6);
+            }
+        }
     }
 }
 
 /// Prints the median time of the first page, the longest time of a page and the time of all pages.
-fn measure(label: &str, index: &Index, requester: OwnerId, query: &NameQuery) {
+/// Returns the first.
+fn measure(label: &str, index: &Index, requester: OwnerId, query: &NameQuery) -> Duration {
     let mut firsts = Vec::new();
     for _ in 0..ROUNDS {
         let start = Instant::now();
@@ -79,6 +102,7 @@ fn measure(label: &str, index: &Index, requester: OwnerId, query: &NameQuery) {
     }
     let all = all.elapsed();
     println!("{label:36} {:>10.1?} {worst:>10.1?} {pages:>7} {entries:>8} {all:>10.1?}", firsts[ROUNDS / 2]);
+    firsts[ROUNDS / 2]
 }
 
 fn load(files: &[NamedContent]) -> (Index, OwnerId, Duration) {

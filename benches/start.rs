@@ -12,7 +12,7 @@ use std::sync::{Arc, mpsc};
 use fileshare::internals::common::types::{InstanceId, RequestId, UserName};
 use fileshare::internals::server::journal::{Change, Journal, LastMutation, LoadSink, Mutation, StoredPublication};
 
-use self::test_support::{ServerProcess, file, median, setting, user};
+use self::test_support::{ServerProcess, file, median, record, setting, user};
 
 /// Files of one mutation: a typical PUBLISH datagram.
 const BATCH: usize = 13;
@@ -43,6 +43,7 @@ fn main() {
         starts.iter().copied().fold(0.0, f64::max),
     );
     println!("of it {:.2} s of CPU time", median(cpu));
+    record("start", "ready", publications, median(starts));
     let at_ready = server.memory_bytes();
     // The server indexes the names afterwards, in the background.
     let mut before = server.cpu_s();

@@ -9,8 +9,7 @@ use fileshare::internals::server::core::ReceiveBuffer;
 use fileshare::internals::server::journal::JournalSeq;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::core::{Bench, SessionEnds, sealed};
-use super::test_support::percentile;
+use super::test_support::{Bench, SessionEnds, percentile, sealed};
 
 /// Names of about 490 bytes without an ASCII letter.
 const NAMES: usize = 16_384;

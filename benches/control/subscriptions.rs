@@ -8,9 +8,8 @@ use fileshare::internals::common::message::{AudienceRef, ClientMessage, NameQuer
 use fileshare::internals::common::types::{Content, ContentHash, FileName, NamedContent};
 use fileshare::internals::server::journal::JournalSeq;
 
-use super::core::{Bench, SessionEnds, sealed};
 use super::searches::{cpu_time, iterate, send};
-use super::test_support::percentile;
+use super::test_support::{Bench, SessionEnds, percentile, sealed};
 
 const SUBSCRIBERS: usize = 1_000;
 /// Subscriptions of each to the same files; the other four are to lists.

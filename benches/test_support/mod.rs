@@ -3,11 +3,12 @@
 
 #![allow(dead_code, reason = "each bench uses some of it")]
 
+mod core_bench;
 mod load_clients;
 
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader};
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -23,11 +24,22 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 #[allow(unused_imports, reason = "each bench uses some of it")]
+pub use self::core_bench::{Bench, SessionEnds, sealed};
+#[allow(unused_imports, reason = "each bench uses some of it")]
 pub use self::load_clients::LoadClients;
 
 /// A number from the environment variable `name`, or the default.
 pub fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
+}
+
+/// Appends a row to FIGURE.csv in the folder `FILESHARE_BENCH_CSV`, if that is set, for `scripts/plot.py`.
+pub fn record(figure: &str, variant: &str, x: usize, value: f64) {
+    let Some(folder) = std::env::var_os("FILESHARE_BENCH_CSV") else { return };
+    let path = Path::new(&folder).join(format!("{figure}.csv"));
+    let head = if path.exists() { "" } else { "variant,x,value\n" };
+    let mut file = OpenOptions::new().create(true).append(true).open(path).expect("a folder for figures");
+    writeln!(file, "{head}\"{variant}\",{x},{value}").expect("space for figures");
 }
 
 /// User `number`, whose password is the user name.
