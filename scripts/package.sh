@@ -24,6 +24,7 @@ bin=${FS_BIN:-target/release}
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)-$revision
 architecture=$(dpkg --print-architecture)
+maintainer='The fileshare authors <fileshare@localhost>'
 # The same input gives the same package: all files are as old as the last commit.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)}
 export SOURCE_DATE_EPOCH
@@ -53,7 +54,14 @@ for file in README.md docs/*.md; do
     put "$file" "$doc/$file"
 done
 put CHANGELOG.md "$doc/changelog"
-gzip -9n "$root/$doc/changelog" "$root"/usr/share/man/man1/*.1
+cat >"$root/$doc/changelog.Debian" <<CHANGELOG
+fileshare ($version) unstable; urgency=medium
+
+  * What has changed is in changelog.gz.
+
+ -- $maintainer  $(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")
+CHANGELOG
+gzip -9n "$root/$doc"/changelog* "$root"/usr/share/man/man1/*.1
 put scripts/package/copyright "$doc/copyright"
 
 # The libraries that the programs need, in the versions that they need.
@@ -67,16 +75,16 @@ cat >"$root/DEBIAN/control" <<CONTROL
 Package: fileshare
 Version: $version
 Architecture: $architecture
-Maintainer: The fileshare authors <fileshare@localhost>
+Maintainer: $maintainer
 Installed-Size: $(du -k -s --apparent-size "$root/usr" | cut -f 1)
-Depends: $libraries, adduser, init-system-helpers
+Depends: $libraries, adduser
 Recommends: systemd (>= 250)
 Section: net
 Priority: optional
 Description: permissioned peer-to-peer file share
- One server knows who is online and who shares what; files move directly between
- clients, encrypted and verified. This package has the client, fileshare, and the
- server, fileshare-server, with its systemd service.
+ One server knows who is online and who shares what; files move directly
+ between clients, encrypted and verified. This package has the client,
+ fileshare, and the server, fileshare-server, with its systemd service.
 CONTROL
 (cd "$root" && find usr -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
 find "$root" -type d -exec chmod 755 {} +

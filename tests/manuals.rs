@@ -36,6 +36,23 @@ fn commands() -> Roff {
     roff
 }
 
+/// What the server does when it is told to.
+fn signals() -> Roff {
+    let effects = [
+        ("SIGTERM, SIGINT", "Store what is queued and exit with 0."),
+        ("SIGHUP", "Read the credentials again. A file with an error, or without users, changes nothing."),
+        ("SIGUSR1", "Write the figures of the status page that are not 0 to the log."),
+    ];
+    let mut roff = Roff::new();
+    roff.control("SH", ["SIGNALS"]);
+    for (signal, effect) in effects {
+        roff.control("TP", []);
+        roff.text([bold(signal)]);
+        roff.text([roman(effect)]);
+    }
+    roff
+}
+
 fn completion(shell: Shell, mut command: Command) -> Vec<u8> {
     let (name, mut script) = (command.get_name().to_owned(), Vec::new());
     generate(shell, &mut command, name, &mut script);
@@ -44,10 +61,8 @@ fn completion(shell: Shell, mut command: Command) -> Vec<u8> {
 
 /// The paths and contents for these names of the programs.
 fn files(folder: &str, client: &'static str, server: &'static str) -> Vec<(String, Vec<u8>)> {
-    let programs = [
-        (client::cli::command_line().name(client), commands()),
-        (server::cli::command_line().name(server), Roff::new()),
-    ];
+    let programs =
+        [(client::cli::command_line().name(client), commands()), (server::cli::command_line().name(server), signals())];
     let mut files = Vec::new();
     for (command, sections) in programs {
         let name = command.get_name().to_owned();
