@@ -223,7 +223,7 @@ fn a_false_length_allocates_nothing() {
 fn the_largest_entries_fit_a_page_and_the_largest_requests_a_datagram() {
     let longest = file(&["a".repeat(255), "b".repeat(254), "c".into()].join("/"));
     let content = Content { hash: ContentHash([255; 32]), size: u64::MAX, mtime_ms: i64::MIN };
-    let users = UsersDigest(u64::MAX);
+    let users = UsersDigest(u32::MAX);
     let found = AvailableContent { name: longest.clone(), content, sources: u32::MAX, age_s: u64::MAX, users };
     assert!(encoded_len(&found) <= PAGE_MAX_BYTES);
     let published = NamedContent { name: longest, content };

@@ -197,13 +197,13 @@ impl fmt::Debug for PublicationsDigest {
 
 /// Which users: a digest of a set, by which another set is noticed, also of as many users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-pub struct UsersDigest(pub u64);
+pub struct UsersDigest(pub u32);
 
 impl UsersDigest {
-    /// Of one user: the first 8 bytes of BLAKE3 of the name.
+    /// Of one user: the first 4 bytes of BLAKE3 of the name.
     pub fn of(user: &UserName) -> Self {
         let hash = blake3::hash(user.as_str().as_bytes());
-        Self(u64::from_be_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes")))
+        Self(u32::from_be_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes")))
     }
 }
 
