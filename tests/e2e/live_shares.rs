@@ -83,6 +83,8 @@ fn a_follower_is_in_step_after_any_script() {
 fn run_script(seed: u64, changes: u64) {
     let mode = [Mode::Mirror, Mode::Keep, Mode::BothWays][(seed / 3 % 3) as usize];
     let mut env = TestEnv::new();
+    let absence_counts = || Some(Instant::now() + ABSENCE_SETTLES).filter(|_| mode != Mode::Keep);
+    let mut settled = absence_counts();
     let port = env.port();
     let vader = env.client("vader").file("x/first", "1").user().args(["-q", "--stay"]);
     let hans = env.client("hans");
@@ -96,7 +98,6 @@ fn run_script(seed: u64, changes: u64) {
         vader.run_command("follow --mirror x/", &["x/second downloaded successfully"]);
     }
     let mut random = ChaCha20Rng::seed_from_u64(seed);
-    let mut settled = None;
     for at in 0..changes {
         let (dir, prefix) = match mode {
             Mode::BothWays if random.gen_bool(0.5) => (&copy, "g"),
@@ -108,7 +109,7 @@ fn run_script(seed: u64, changes: u64) {
                 env.kill_server();
                 env.use_port(port);
                 env.start();
-                settled = Some(Instant::now() + ABSENCE_SETTLES).filter(|_| mode != Mode::Keep);
+                settled = absence_counts();
             }
             (2, true) => {
                 hans.kill();
