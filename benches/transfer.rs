@@ -1,22 +1,25 @@
-//! The throughput of a whole `get`, compared with a minimal encrypted transfer.
+//! The throughput of a whole `get`, over TCP compared with a minimal encrypted transfer, and of passed files compared with `cp`.
 //!
 //! The minimal program, *bare*, is two threads: one reads, encrypts with AES-GCM in 64 KiB records and sends; the other
 //! receives, decrypts and writes. It has no verification, no resumption and no server. The *real* program is the listener
 //! of a shared directory and a download from it, with every byte verified against the published hash. Rounds are
-//! interleaved, the file is in the page cache, and nothing is synced. Prints both medians and their ratio.
+//! interleaved, the file is in the page cache, and nothing is synced. *direct* is the real program between two clients of one
+//! user on one host, which pass the open file. Prints the medians and the ratios of real to bare and of direct to cp.
 //!
 //! ```text
-//! cargo bench --bench transfer -- [--mib 2048] [--rounds 5] [--dir DIR] [--small 10000] [--only bare|real]
+//! cargo bench --bench transfer -- [--mib 2048] [--rounds 5] [--dir DIR] [--small 10000] [--only bare|real|direct|cp]
 //! ```
 //!
-//! `--only` runs one of the two, for a profiler. `--small` downloads that many files of 4 KiB instead.
+//! `--only` runs one of them, for a profiler. `--small` downloads that many files of 4 KiB instead, without bare.
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::fs::{File, Permissions};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::ControlFlow;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -74,27 +77,17 @@ fn main() {
     }
     write_random(&shared.join("file"), options.mib * MIB);
     let uploader = TestUploader::open(&shared, &["file".to_owned()]);
-    let (mut bare, mut real) = (Vec::new(), Vec::new());
-    let is_selected = |which: &str| options.only.as_deref().is_none_or(|only| only == which);
-    let gb_per_s = |took: Duration| options.mib as f64 * 1.048_576 / 1e3 / took.as_secs_f64();
-    for _ in 0..options.rounds {
-        if is_selected("bare") {
-            let target = dir.path().join("bare");
-            bare.push(gb_per_s(bare_copy(&shared.join("file"), &target)));
-            std::fs::remove_file(&target).expect("it was just written");
-        }
-        if is_selected("real") {
-            let target = dir.path().join("real");
-            std::fs::create_dir(&target).expect("a new directory");
-            real.push(gb_per_s(uploader.fetch(&target)));
-            std::fs::remove_dir_all(&target).expect("it was just written");
-        }
-    }
-    let (bare, real) = (median(&mut bare), median(&mut real));
+    let target = dir.path().join("target");
+    let rounds = rounds(&options, &["bare", "real", "direct", "cp"], &target, |which| match which {
+        "bare" => bare_copy(&shared.join("file"), &target.join("file")),
+        "cp" => cp(&shared.join("file"), &target.join("file")),
+        which => uploader.fetch(&target, which == "direct"),
+    });
     println!("{} MiB, medians of {} interleaved rounds", options.mib, options.rounds);
-    println!("bare   {bare:.2} GB/s");
-    println!("real   {real:.2} GB/s");
-    println!("ratio  {:.2}", real / bare);
+    for (which, seconds) in &rounds {
+        println!("{which:<7}{:.2} GB/s", options.mib as f64 * 1.048_576 / 1e3 / seconds);
+    }
+    print_ratios(&rounds);
 }
 
 fn small_files(options: &Options, dir: &Path, shared: &Path) {
@@ -103,14 +96,51 @@ fn small_files(options: &Options, dir: &Path, shared: &Path) {
         write_random(&shared.join(name), 4 << 10);
     }
     let uploader = TestUploader::open(shared, &names);
-    let mut seconds = Vec::new();
+    let target = dir.join("target");
+    let rounds = rounds(options, &["real", "direct", "cp"], &target, |which| match which {
+        "cp" => cp(shared, &target.join("shared")),
+        which => uploader.fetch(&target, which == "direct"),
+    });
+    println!("{} files of 4 KiB, medians of {} interleaved rounds", options.small, options.rounds);
+    rounds.iter().for_each(|(which, seconds)| println!("{which:<7}{seconds:.3} s"));
+    print_ratios(&rounds);
+}
+
+/// Medians in seconds, of each that is selected. Before each run the target is an empty folder.
+fn rounds<'a>(
+    options: &Options,
+    which: &[&'a str],
+    target: &Path,
+    run: impl Fn(&str) -> Duration,
+) -> Vec<(&'a str, f64)> {
+    let is_selected = |which: &&&str| options.only.as_deref().is_none_or(|only| only == **which);
+    let mut measured: Vec<(&str, Vec<f64>)> =
+        which.iter().filter(is_selected).map(|&which| (which, Vec::new())).collect();
     for _ in 0..options.rounds {
-        let target = dir.join("real");
-        std::fs::create_dir(&target).expect("a new directory");
-        seconds.push(uploader.fetch(&target).as_secs_f64());
-        std::fs::remove_dir_all(&target).expect("it was just written");
+        for (which, seconds) in &mut measured {
+            std::fs::create_dir(target).expect("a new directory");
+            seconds.push(run(which).as_secs_f64());
+            std::fs::remove_dir_all(target).expect("it was just written");
+        }
     }
-    println!("{} files of 4 KiB: median {:.3} s", options.small, median(&mut seconds));
+    measured.into_iter().map(|(which, mut seconds)| (which, median(&mut seconds))).collect()
+}
+
+fn print_ratios(rounds: &[(&str, f64)]) {
+    let seconds = |which| rounds.iter().find(|round| round.0 == which).map(|round| round.1);
+    for (which, other) in [("real", "bare"), ("direct", "real"), ("direct", "cp")] {
+        if let Some((seconds, others)) = seconds(which).zip(seconds(other)) {
+            println!("{which} is {:.2} times as fast as {other}", others / seconds);
+        }
+    }
+}
+
+/// The system's program, for a file or a folder.
+fn cp(from: &Path, to: &Path) -> Duration {
+    let start = Instant::now();
+    let status = std::process::Command::new("cp").arg("-r").args([from, to]).status().expect("cp is installed");
+    assert!(status.success());
+    start.elapsed()
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -204,20 +234,42 @@ impl TestUploader {
             uploads.publications().publish(&name, file.content, Audience::Everyone);
             wanted.push(NamedContent { name, content: file.content });
         }
+        accept_direct(dir, &uploads);
         let listener = Listener::start(uploads, "127.0.0.1:0".parse().expect("an address"), None).expect("a free port");
         let address = SocketAddr::from(([127, 0, 0, 1], listener.port()));
         let discovery = Arc::new(SingleSource { address });
         Self { discovery, wanted, _listener: listener }
     }
 
-    fn fetch(&self, target: &Path) -> Duration {
+    fn fetch(&self, target: &Path, direct: bool) -> Duration {
         let downloader = Downloader::with_discovery(target, self.discovery.clone()).expect("a directory");
+        let downloader = downloader.with_direct_path(direct);
         let options =
             DownloadOptions { on_exists: OnExists::Error, retry_for: Duration::ZERO, save_as: SaveAs::OwnName };
         let start = Instant::now();
         downloader.fetch(&self.wanted, &options, &crossbeam_channel::never(), &expect_saved);
         start.elapsed()
     }
+}
+
+/// Stands in for the control socket of the uploader, beside its folder: accepts what is offered.
+fn accept_direct(dir: &Path, uploads: &Arc<UploadService>) {
+    let (folder, name) = (dir.with_extension("control"), format!("{}.sock", "0".repeat(32)));
+    std::fs::create_dir(&folder).expect("a new directory");
+    std::fs::set_permissions(&folder, Permissions::from_mode(0o700)).expect("our own directory");
+    let listener = UnixListener::bind(folder.join(&name)).expect("a new socket");
+    uploads.set_direct_socket(Some((folder, name)));
+    let uploads = Arc::clone(uploads);
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut line = String::new();
+            stream.write_all(b"{}\n").expect("an open connection");
+            BufReader::new(&stream).read_line(&mut line).expect("an open connection");
+            let token = line.split('"').nth(3).and_then(|token| hex::decode(token).ok()?.try_into().ok());
+            assert!(uploads.accept_direct(&token.expect("a token"), stream.try_clone().expect("a descriptor")));
+            stream.write_all(line.as_bytes()).expect("an open connection");
+        }
+    });
 }
 
 /// Replaces the server: seals tickets for the only source.

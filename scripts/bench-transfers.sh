@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compares `get` with curl from nginx, an rsync daemon (-W) and cp: the same files on the same file system in interleaved
-# rounds, without fsync. Prints medians and ratios; a ratio above 1 means that `get` is faster.
+# Compares `get`, and `get` with --tcp-only, with curl from nginx, an rsync daemon (-W) and cp: the same files on the same
+# file system in interleaved rounds, without fsync. Prints medians and ratios; a ratio above 1 means that `get` is faster.
 #
 #   scripts/bench-transfers.sh [--rounds N] [--mib N] [--files N] [--dir DIR] [--no-build]
 #
@@ -34,7 +34,7 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM
 export XDG_CACHE_HOME=$dir/cache XDG_STATE_HOME=$dir/state XDG_RUNTIME_DIR=$dir/run
 
-mkdir -p "$dir"/{src/small,get,curl,rsync,cp,nginx}
+mkdir -p "$dir"/{src/small,get,tcp,curl,rsync,cp,nginx}
 head -c "$((mib << 20))" /dev/urandom >"$dir/src/big"
 head -c "$((files * 4096))" /dev/urandom | split -b 4096 -a 5 -d - "$dir/src/small/f"
 printf 'up pw-up\ndown pw-down\n' >"$dir/credentials.txt"
@@ -58,7 +58,7 @@ FILESHARE_PASSWORD=pw-up "$bin/client" 127.0.0.1 "$port" -u up -d "$dir/src" -c 
 pids+=($!)
 wait_line "$dir/up.out" 'published successfully'
 
-tools=(get cp)
+tools=(get tcp cp)
 if command -v nginx >/dev/null && command -v curl >/dev/null; then
     http=$(free_port)
     cat >"$dir/nginx/nginx.conf" <<CONF
@@ -87,11 +87,15 @@ else
 fi
 sleep 0.3 # nginx and rsync have no ready line
 
-get() { FILESHARE_PASSWORD=pw-down "$bin/client" 127.0.0.1 "$port" -q -u down -d "$dir/get" -c "get $1" >/dev/null; }
+get() { # TOOL NAME [OPTION]
+    FILESHARE_PASSWORD=pw-down "$bin/client" 127.0.0.1 "$port" -q -u down -d "$dir/$1" "${@:3}" -c "get $2" >/dev/null
+}
 run() { # TOOL big|small: copies the files into the tool's own folder
     case $1-$2 in
-        get-big) get big ;;
-        get-small) get small/ ;;
+        get-big) get get big ;;
+        get-small) get get small/ ;;
+        tcp-big) get tcp big --tcp-only ;;
+        tcp-small) get tcp small/ --tcp-only ;;
         curl-big) curl -s -o "$dir/curl/big" "http://127.0.0.1:$http/big" ;;
         rsync-big) rsync -W "rsync://127.0.0.1:$rsyncd/src/big" "$dir/rsync/big" ;;
         rsync-small) rsync -rW "rsync://127.0.0.1:$rsyncd/src/small" "$dir/rsync/" ;;
