@@ -114,9 +114,14 @@ fn run_script(seed: u64, changes: u64) {
             (2, true) => {
                 hans.kill();
                 hans = start_follower(&env, mode);
+                hans.send("wait peer vader");
             }
             _ => {}
         }
+    }
+    if seed % 3 == 2 {
+        // The follower logs in when the client that was killed is not active any more.
+        hans.out.wait("the login of the follower", |out| out.contains("vader is active").then_some(()));
     }
     let started = Instant::now();
     let is_in_step = || {
