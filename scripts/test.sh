@@ -6,4 +6,5 @@ for script in scripts/*.sh; do
     bash -n "$script"
 done
 scripts/check-docs.sh
+scripts/plot.py --check
 exec cargo test --locked "$@"
