@@ -49,8 +49,14 @@ struct Writer<'a> {
     current: Option<(u32, ReceivingGroup)>,
     /// The source has sent other content than published: nothing more is written.
     is_corrupt: bool,
-    /// Where the source passes files.
-    passed: Option<&'a PassedFiles>,
+    copies: CopyVerifier<'a>,
+}
+
+/// Verifies groups that were copied from files, in either thread of a source.
+pub(super) struct CopyVerifier<'a> {
+    files: &'a FileOperations<'a>,
+    /// Where the files came from.
+    passed: Option<Arc<PassedFiles>>,
     /// For what is read to be verified.
     scratch: Vec<u8>,
 }
@@ -62,9 +68,9 @@ pub(super) fn run_writer(
     buffers: Receiver<ReceivedBuffer>,
     recycled: &Sender<ReceivedBuffer>,
     events: &Sender<DownloadEvent>,
-    passed: Option<&PassedFiles>,
+    copies: CopyVerifier<'_>,
 ) {
-    let mut writer = Writer { files, current: None, is_corrupt: false, passed, scratch: Vec::new() };
+    let mut writer = Writer { files, current: None, is_corrupt: false, copies };
     let mut results = Vec::new();
     let report = |results: &mut Vec<StoreResult>| {
         if !results.is_empty() {
@@ -86,6 +92,37 @@ pub(super) fn run_writer(
     }
 }
 
+impl<'a> CopyVerifier<'a> {
+    pub fn new(files: &'a FileOperations<'a>, passed: Option<Arc<PassedFiles>>) -> Self {
+        Self { files, passed, scratch: Vec::new() }
+    }
+
+    /// A copy of other content is no fault of the source: the file may have changed after it was passed. It is asked for
+    /// the group again, over TCP: it then says what has become of the file.
+    pub fn store(&mut self, chunk: &Chunk, bytes: &[u8]) -> StoreResult {
+        let Assignment { file, group, .. } = chunk.assignment;
+        match &chunk.incomplete {
+            Some(incomplete) => {
+                match incomplete.partial().verify_group(incomplete.outline(), group, &mut self.scratch) {
+                    Ok(true) => {
+                        incomplete.set_holds_groups();
+                        return StoreResult::Verified(chunk.assignment);
+                    }
+                    Ok(false) => {}
+                    Err(error) => return StoreResult::WriteFailed(file, error.into()),
+                }
+            }
+            None => match self.files.save_small(file, bytes) {
+                SmallFile::Finished(outcome) => return StoreResult::SmallFile(file, outcome),
+                SmallFile::Duplicate => return StoreResult::Discarded(chunk.assignment),
+                SmallFile::Corrupt => {}
+            },
+        }
+        self.passed.as_ref().inspect(|passed| passed.close());
+        StoreResult::Discarded(chunk.assignment)
+    }
+}
+
 impl Writer<'_> {
     /// Takes one chunk in; a result if its group ends with it.
     fn store(&mut self, chunk: &Chunk, bytes: &[u8]) -> Option<StoreResult> {
@@ -94,7 +131,7 @@ impl Writer<'_> {
             return chunk.is_last.then_some(StoreResult::Discarded(chunk.assignment));
         }
         if chunk.is_copied {
-            return Some(self.store_copied(chunk, bytes));
+            return Some(self.copies.store(chunk, bytes));
         }
         let range = group_range(self.files.jobs[file].item.content.size, group);
         if chunk.incomplete.is_none() && chunk.is_last && chunk.offset == range.start {
@@ -150,31 +187,6 @@ impl Writer<'_> {
             }
             (ReceivingGroup::Large(_) | ReceivingGroup::Stale, _) => finish_stale(chunk),
         }
-    }
-
-    /// A copy of other content is no fault of the source: the file may have changed after it was passed. It is asked for
-    /// the group again, over TCP: it then says what has become of the file.
-    fn store_copied(&mut self, chunk: &Chunk, bytes: &[u8]) -> StoreResult {
-        let Assignment { file, group, .. } = chunk.assignment;
-        let result = match &chunk.incomplete {
-            Some(incomplete) => {
-                match incomplete.partial().verify_group(incomplete.outline(), group, &mut self.scratch) {
-                    Ok(true) => {
-                        incomplete.set_holds_groups();
-                        return StoreResult::Verified(chunk.assignment);
-                    }
-                    Ok(false) => StoreResult::Discarded(chunk.assignment),
-                    Err(error) => return StoreResult::WriteFailed(file, error.into()),
-                }
-            }
-            None => match self.files.save_small(file, bytes) {
-                SmallFile::Finished(outcome) => return StoreResult::SmallFile(file, outcome),
-                SmallFile::Duplicate => return StoreResult::Discarded(chunk.assignment),
-                SmallFile::Corrupt => StoreResult::Discarded(chunk.assignment),
-            },
-        };
-        self.passed.inspect(|passed| passed.close());
-        result
     }
 
     fn finish_small(&mut self, assignment: Assignment, bytes: &[u8]) -> StoreResult {

@@ -23,7 +23,7 @@ use super::discovery::SourceOffer;
 use super::file_job::{FileJob, FileOperations};
 use super::incomplete_file::IncompleteFile;
 use super::scheduler::{Assignment, FileId, SourceId};
-use super::writer::{self, Chunk, ReceivedBuffer};
+use super::writer::{self, Chunk, CopyVerifier, ReceivedBuffer};
 use crate::client::direct::PassedFiles;
 use crate::client::transport::{self, FrameRef, RecordReader, RecordWriter, TransportError, Waker};
 use crate::common::chunk_tree::{GroupHash, group_range};
@@ -152,8 +152,8 @@ fn run_connection(
     let (buffers, to_store) = mpsc::sync_channel(BUFFERS_IN_FLIGHT);
     let (recycle, recycled) = mpsc::channel();
     thread::scope(|scope| {
-        let to_verify = passed.clone();
-        let write = move || writer::run_writer(files, id, to_store, &recycle, events, to_verify.as_deref());
+        let copies = CopyVerifier::new(files, passed.clone());
+        let write = move || writer::run_writer(files, id, to_store, &recycle, events, copies);
         let store = match threads::spawn_scoped(scope, "writer", write) {
             Ok(store) => store,
             Err(error) => return SourceEnd::NoResources(error.to_string()),
@@ -178,6 +178,7 @@ fn run_connection(
             hashing: HashingWait::default(),
             current_file: granted.first().copied().unwrap_or(0),
             chunks: Vec::new(),
+            copies: CopyVerifier::new(files, passed.clone()),
             passed,
             to_copy: VecDeque::new(),
             copied: ReceivedBuffer::default(),
@@ -232,8 +233,9 @@ struct SourceConnection<'a> {
     passed: Option<Arc<PassedFiles>>,
     /// Groups to copy, in the order in which they were passed.
     to_copy: VecDeque<PassedGroup>,
-    /// What was copied for the writer.
+    /// What was copied and is to be verified.
     copied: ReceivedBuffer,
+    copies: CopyVerifier<'a>,
     buffers: mpsc::SyncSender<ReceivedBuffer>,
     recycled: mpsc::Receiver<ReceivedBuffer>,
 }

@@ -4,20 +4,21 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::mpsc::TrySendError;
 use std::time::Instant;
 
 use super::{PendingGroup, SourceConnection};
 use crate::client::direct::{PassedFiles, is_on_one_host};
 use crate::client::download::coordinator::{SourceEnd, SourceEvent, StoreResult};
 use crate::client::download::incomplete_file::{CopyError, Write};
-use crate::client::download::writer::Chunk;
+use crate::client::download::writer::{Chunk, ReceivedBuffer};
 use crate::client::transport::{RecordReader, RecordWriter, TransportError};
 use crate::common::chunk_tree::group_range;
 use crate::common::peer_crypto::{Frame, TransferError};
 use crate::common::peer_message::{GroupRange, PeerRequest, PeerResponse};
 
-/// Small files are given to the writer together when they reach this many bytes.
-const COPIED_BYTES: usize = 512 << 10;
+/// Small files are verified together when they reach this many bytes.
+const COPIED_BYTES: usize = 256 << 10;
 
 /// A group to copy.
 pub(super) struct PassedGroup {
@@ -76,7 +77,7 @@ impl SourceConnection<'_> {
         Ok(())
     }
 
-    /// Copies a group, and gives it to the writer to be verified.
+    /// Copies a group to be verified.
     pub(super) fn copy_group(&mut self, PassedGroup { group, file }: PassedGroup) -> Result<(), SourceEnd> {
         let PendingGroup { assignment, incomplete, next: offset, end, .. } = group;
         let start = self.copied.bytes.len();
@@ -115,7 +116,8 @@ impl SourceConnection<'_> {
         Ok(())
     }
 
-    /// Gives all copied groups to the writer.
+    /// Gives all copied groups to the writer. While that has enough to do, this thread verifies them itself: what takes
+    /// longer, copying or verifying, depends on the file system.
     pub(super) fn flush_copied(&mut self) -> Result<(), SourceEnd> {
         if self.copied.chunks.is_empty() {
             return Ok(());
@@ -123,6 +125,14 @@ impl SourceConnection<'_> {
         self.report_received();
         let mut fresh = self.recycled.try_recv().unwrap_or_default();
         fresh.bytes.clear();
-        self.buffers.send(std::mem::replace(&mut self.copied, fresh)).map_err(|_| SourceEnd::Done)
+        let ReceivedBuffer { bytes, chunks } = match self.buffers.try_send(std::mem::replace(&mut self.copied, fresh)) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Disconnected(_)) => return Err(SourceEnd::Done),
+            Err(TrySendError::Full(buffer)) => buffer,
+        };
+        let store = |chunk: Chunk| self.copies.store(&chunk, &bytes[chunk.at.clone()]);
+        let results = chunks.into_iter().map(store).collect();
+        self.report(SourceEvent::Stored(results));
+        Ok(())
     }
 }
