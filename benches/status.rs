@@ -9,7 +9,8 @@
 //! of those that were due, and how long searches and scrapes took. A turn's wall time is at least its CPU time; so that it is hardly
 //! more, the server runs under SCHED_FIFO where that is permitted (root), so that nothing else takes its CPU in the middle of a
 //! turn. Exits with a non-zero status if a turn took over 5 ms, a session was lost, or a heartbeat or a scrape was not answered;
-//! without SCHED_FIFO, one turn in a thousand may take longer.
+//! without SCHED_FIFO, one turn in a thousand may take longer. Beside other load, `chrt -r 5` before the bench keeps the sessions
+//! going too.
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 

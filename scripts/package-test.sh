@@ -47,7 +47,9 @@ make_base() {
     # The release of this machine, since the programs are linked with its libraries.
     # shellcheck source=/dev/null
     debootstrap --variant=minbase --include=systemd,dbus,init-system-helpers,adduser \
-        "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$base" >"$work/debootstrap.log" 2>&1 || fail "$(tail -n 5 "$work/debootstrap.log")"
+        "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$base.new" >"$work/debootstrap.log" 2>&1 ||
+        fail "$(tail -n 5 "$work/debootstrap.log")"
+    mv -- "$base.new" "$base"
 }
 
 # Starts the system: a copy of the base that is forgotten afterwards, with processes, network and groups of its own.
