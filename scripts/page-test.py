@@ -94,6 +94,7 @@ def chromium():
 
 
 def status_address(share):
+    wait(lambda: "status page at " in share.server.log, "the address in the log")
     return share.server.log.split("status page at ")[1].split()[0]
 
 
