@@ -76,8 +76,6 @@ CONF
     tools+=(curl)
     if command -v aria2c >/dev/null; then
         tools+=(aria2c)
-        # shellcheck disable=SC2012 # the names are plain
-        (cd "$dir/src" && ls small | sed "s|^|http://127.0.0.1:$http/small/|") >"$dir/urls"
     else
         echo "aria2c is missing: skipped" >&2
     fi
@@ -126,7 +124,6 @@ run() { # TOOL big|small: copies the files into the tool's own folder
         sendme-*) receive "$2" ;;
         curl-big) curl -s -o "$dir/curl/big" "http://127.0.0.1:$http/big" ;;
         aria2c-big) aria2c -q -x4 -s4 --file-allocation=none -d "$dir/aria2c" "http://127.0.0.1:$http/big" ;;
-        aria2c-small) aria2c -q -j16 --file-allocation=none -d "$dir/aria2c/small" -i "$dir/urls" ;;
         rsync-big) rsync -W "rsync://127.0.0.1:$rsyncd/src/big" "$dir/rsync/big" ;;
         rsync-small) rsync -rW "rsync://127.0.0.1:$rsyncd/src/small" "$dir/rsync/" ;;
         cp-big) cp "$dir/src/big" "$dir/cp/big" ;;
@@ -139,7 +136,7 @@ median() { sort -g "$1" | awk '{v[NR]=$1} END {print (NR%2) ? v[(NR+1)/2] : (v[N
 for what in big small; do
     for ((round = 0; round <= rounds; round++)); do # round 0 warms up
         for tool in "${tools[@]}"; do
-            [[ $tool-$what == curl-small ]] && continue
+            [[ $tool-$what == curl-small || $tool-$what == aria2c-small ]] && continue
             start=$EPOCHREALTIME
             run "$tool" "$what"
             end=$EPOCHREALTIME

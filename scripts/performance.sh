@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Measures all figures of docs/PERFORMANCE.md, and writes its tables and the plots in docs/performance anew.
 #
-#   scripts/performance.sh [--no-build] [PART...]     all parts, or these: transfers scaling peers index start profile host
+#   scripts/performance.sh [--no-build] [PART...]     all parts, or these: transfers scaling peers index start profile
 #
-# Takes about 25 minutes on a quiet machine with two cores; other load makes the times worthless. Needs 8 GiB of disk, and of
+# Takes about 20 minutes on a quiet machine with two cores; other load makes the times worthless. Needs 8 GiB of disk, and of
 # memory as /dev/shm; cargo and python3; for the comparisons the tools that scripts/bench-transfers.sh names; for `profile` perf.
 # What is missing is said and left out. FILESHARE_BENCH_DIR is the folder for files on a disk, default ${TMPDIR:-/tmp}.
 # ROUNDS (default 5), MIB (2048) and PUBLICATIONS ("10000 100000 1000000") make a shorter run.
@@ -15,7 +15,7 @@ if [[ ${1:-} == --no-build ]]; then
     build=0
     shift
 fi
-(($#)) || set -- transfers scaling peers index start profile host
+(($#)) || set -- transfers scaling peers index start profile
 rounds=${ROUNDS:-5} mib=${MIB:-2048} publications=${PUBLICATIONS:-10000 100000 1000000}
 disk=${FILESHARE_BENCH_DIR:-${TMPDIR:-/tmp}}
 export FS_BIN=${FS_BIN:-${CARGO_TARGET_DIR:-target}/release}
@@ -24,6 +24,7 @@ FILESHARE_BENCH_CSV=$(mktemp -d)
 export FILESHARE_BENCH_CSV
 trap 'rm -rf "$FILESHARE_BENCH_CSV"' EXIT
 
+read -r load _ </proc/loadavg
 ((build)) && cargo build --release --bins --bench control --bench index --bench start --bench transfer
 
 transfers() {
@@ -54,11 +55,12 @@ profile() {
         echo "perf is missing or not permitted: no profile" >&2
         return
     fi
-    local data=$FILESHARE_BENCH_CSV/perf.data
+    local data=$FILESHARE_BENCH_CSV/perf.data path
+    # Many rounds, so that the preparation, which is recorded too, weighs little.
     for path in real direct; do
-        record transfer --mib "$mib" --rounds "$rounds" --only "$path"
+        record transfer --mib "$mib" --rounds 10 --only "$path"
         top "profile-large-$path"
-        record transfer --small 10000 --rounds "$rounds" --only "$path"
+        record transfer --small 10000 --rounds 10 --only "$path"
         top "profile-small-$path"
     done
     FILESHARE_BENCH_USERS=10000 record control sessions
@@ -80,18 +82,15 @@ top() {
     } >"$FILESHARE_BENCH_CSV/$1.csv"
 }
 
-# The machine, and what else it does.
+# The machine and the other tools.
 host() {
     {
         echo 'what,value'
-        echo "commit,$(git rev-parse --short=10 HEAD)"
         echo "compiler,$(rustc --version | cut -d' ' -f2)"
         echo "kernel,$(uname -r | cut -d- -f1)"
         echo "processor,$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1 | tr -d ,) x $(nproc)"
         echo "memory,$(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)"
         echo "file systems,$(df --output=fstype "$disk" | tail -n 1) and $(df --output=fstype /dev/shm | tail -n 1)"
-        echo "load beside the measurement,$load"
-        echo "rounds,$rounds"
         for tool in cp curl nginx aria2c rsync sendme; do
             echo "$tool,$(version "$tool")"
         done
@@ -108,11 +107,20 @@ version() { # TOOL
     fi
 }
 
+# PART: notes when and how it was measured, in place of what was noted of it before.
+note() {
+    local runs=docs/performance/runs.csv
+    echo 'part,commit,rounds,load before' >"$FILESHARE_BENCH_CSV/runs.csv"
+    [[ ! -e $runs ]] || tail -n +2 "$runs" | grep -v "^$1," >>"$FILESHARE_BENCH_CSV/runs.csv" || true
+    echo "$1,$(git rev-parse --short=10 HEAD),$rounds,$load" >>"$FILESHARE_BENCH_CSV/runs.csv"
+}
+
 mkdir -p docs/performance
-read -r load _ </proc/loadavg
+host
 for part in "$@"; do
     echo "== $part"
     "$part"
+    note "$part"
     for file in "$FILESHARE_BENCH_CSV"/*.csv; do
         [[ ! -e $file ]] || mv -- "$file" docs/performance/
     done
