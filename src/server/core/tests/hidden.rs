@@ -142,8 +142,11 @@ fn replies_after_a_file_was_hidden(before: bool) -> Vec<Received> {
         (file.content.hash.0[0], file.content.size) = (size as u8, size);
         Request::Publish { files: vec![file], audience: AudienceRef::Everyone }
     };
-    test.request(&mut hans, other(u64::from(before) + 1));
-    test.request(&mut yoda, other(2 - u64::from(before)));
+    let mut contents = [(&mut hans, 1), (&mut yoda, 2)];
+    if before {
+        contents.reverse();
+    }
+    contents.into_iter().for_each(|(owner, size)| drop(test.request(owner, other(size))));
     let mut received = Vec::new();
     let query = NameQuery::Substring("pdf".into());
     let mut request =
