@@ -26,18 +26,22 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
 };
+use rustix::process::{Resource, getrlimit};
 
 use crate::client::control_folder::{ANSWER_TIMEOUT, ControlFolder, is_socket_name};
 use crate::common::peer_message::{DESCRIPTORS_MAX, DirectSocket};
 
+/// A process with fewer descriptors passes no files, and takes none: it needs them for everything else.
+const DESCRIPTORS_MIN: u64 = 1_024;
 /// What the uploader says on a control socket before anything else, bytes.
 const GREETING_MAX_BYTES: u64 = 64 << 10;
 
-/// Whether the addresses of the two ends of a connection may be those of one host.
-pub fn is_on_one_host(stream: &TcpStream) -> bool {
+/// Whether the two ends of a connection may be on one host, and this process has descriptors for the files.
+pub fn is_possible(stream: &TcpStream) -> bool {
+    let has_descriptors = getrlimit(Resource::Nofile).current.is_none_or(|descriptors| descriptors >= DESCRIPTORS_MIN);
     let ends = stream.peer_addr().ok().zip(stream.local_addr().ok());
     let ends = ends.map(|(peer, own)| (peer.ip().to_canonical(), own.ip().to_canonical()));
-    ends.is_some_and(|(peer, own)| peer == own || peer.is_loopback() && own.is_loopback())
+    has_descriptors && ends.is_some_and(|(peer, own)| peer == own || peer.is_loopback() && own.is_loopback())
 }
 
 /// The line by which a downloader presents its token, and the answer when that is valid.

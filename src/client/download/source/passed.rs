@@ -8,7 +8,7 @@ use std::sync::mpsc::TrySendError;
 use std::time::Instant;
 
 use super::{PendingGroup, SourceConnection};
-use crate::client::direct::{PassedFiles, is_on_one_host};
+use crate::client::direct::{PassedFiles, is_possible};
 use crate::client::download::coordinator::{SourceEnd, SourceEvent, StoreResult};
 use crate::client::download::incomplete_file::{CopyError, Write};
 use crate::client::download::writer::{Chunk, ReceivedBuffer};
@@ -32,7 +32,7 @@ pub(super) fn open_direct_path(
     reader: &mut RecordReader<PeerResponse>,
     writer: &mut RecordWriter,
 ) -> Result<Option<Arc<PassedFiles>>, SourceEnd> {
-    if !is_on_one_host(reader.stream()) {
+    if !is_possible(reader.stream()) {
         return Ok(None);
     }
     let lost = |error: TransportError| SourceEnd::Lost(error.to_string());

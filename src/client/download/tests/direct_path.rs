@@ -125,9 +125,10 @@ fn whatever_is_wrong_with_a_passed_file_all_comes_over_tcp_unnoticed() {
 
 #[test]
 fn sources_that_pass_files_share_the_work_with_others() {
-    let fixture = DownloadFixture::new(&[("large", bytes(64 * MIB + 17, 0))]);
+    let fixture = DownloadFixture::new(&[("large", bytes(12 * MIB + 17, 0))]);
     let passing = fixture.peer("hans", PeerBehaviour::Passes(PassedContent::Published));
-    let others = [PeerBehaviour::Honest, PeerBehaviour::Passes(PassedContent::Other)];
+    let slow = PeerBehaviour::Slow(Duration::from_millis(5));
+    let others = [slow, PeerBehaviour::Passes(PassedContent::Other)];
     let others = ["vader", "yoda"].into_iter().zip(others).map(|(name, behaviour)| fixture.peer(name, behaviour));
     let others: Vec<TestPeer> = others.collect();
     assert_all_saved(&fetch(&fixture, &[&passing, &others[0], &others[1]]));

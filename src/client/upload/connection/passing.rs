@@ -13,12 +13,15 @@ use crate::common::peer_message::{DESCRIPTORS_MAX, GroupRange, PeerResponse};
 
 /// About as many bytes of files are passed together, so that the downloader can begin with them.
 const PASSED_BYTES: u64 = 8 << 20;
+/// Most files that are passed together: with ten sources, a downloader with 1,024 descriptors has room for them.
+const PASSED_FILES_MAX: usize = 64;
+const _: () = assert!(PASSED_FILES_MAX <= DESCRIPTORS_MAX);
 
 impl Upload<'_> {
-    /// Tells the downloader where it gets open files, if it may be on this host.
+    /// Tells the downloader where it gets open files, if that is possible.
     pub(super) fn open_direct_path(&mut self) -> Result<(), UploadEnd> {
         // Files that are passed count for no rate.
-        let is_possible = self.context.rate_limiter.is_none() && direct::is_on_one_host(self.reader.stream());
+        let is_possible = self.context.rate_limiter.is_none() && direct::is_possible(self.reader.stream());
         let offer = is_possible.then(|| self.context.service.offer_direct()).flatten();
         let (socket, path) = offer.unzip();
         self.direct = path;
@@ -30,21 +33,21 @@ impl Upload<'_> {
     pub(super) fn pass_groups(&mut self) -> Result<bool, UploadEnd> {
         let Some(path) = self.direct.clone().filter(|path| path.is_open()) else { return Ok(false) };
         let (mut ranges, mut files, mut bytes) = (Vec::<GroupRange>::new(), Vec::<Arc<File>>::new(), 0);
-        while let Some(&GroupRange { content, first, .. }) = self.queue.front() {
+        while bytes < PASSED_BYTES
+            && let Some(&GroupRange { content, first, .. }) = self.queue.front()
+        {
             let file = match self.open(content) {
                 Ok(opened) => opened.passable_file().cloned(),
                 Err(ServeError::Closed(end)) => return Err(end),
                 Err(ServeError::Refused(_)) => None,
             };
-            let Some(file) = file.filter(|_| bytes < PASSED_BYTES) else { break };
-            let is_next = |last: &&mut GroupRange| (last.content, last.first + last.count) == (content, first);
-            match ranges
-                .last_mut()
-                .filter(is_next)
-                .filter(|_| files.last().is_some_and(|last| Arc::ptr_eq(last, &file)))
-            {
+            let Some(file) = file else { break };
+            let is_same_file = files.last().is_some_and(|last| Arc::ptr_eq(last, &file));
+            let is_next =
+                |last: &&mut GroupRange| is_same_file && (last.content, last.first + last.count) == (content, first);
+            match ranges.last_mut().filter(is_next) {
                 Some(last) => last.count += 1,
-                None if files.len() == DESCRIPTORS_MAX => break,
+                None if files.len() == PASSED_FILES_MAX => break,
                 None => {
                     ranges.push(GroupRange { content, first, count: 1 });
                     files.push(file);
