@@ -13,10 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use super::faulty_link::FaultyLink;
 use super::seeds;
+use super::simulated_journal::Disk;
 use super::simulated_network::{Cut, SimulatedNetwork};
 
 /// After the last fault: all have reconnected, logged in again, and resynchronised.
 const RECOVERY: Duration = Duration::from_secs(90);
+/// Faults of a storm.
+const FAULTS: usize = 14;
 /// Longest time that a fault lasts.
 const FAULT_MAX_MS: u64 = 9_000;
 /// Furthest that the wall clock is set: eight days, beyond the life of a ticket.
@@ -76,6 +79,8 @@ struct Storm {
     delay_max_ms: u64,
     /// Longest wait of a user before the next command.
     think_max_ms: u64,
+    /// The users give commands until so many faults have happened: later commands would repair what these have broken.
+    busy_faults: usize,
     /// Faults, each with the time before it in milliseconds.
     faults: Vec<(u64, Fault)>,
 }
@@ -93,9 +98,10 @@ impl Storm {
             duplication: [0.0, 0.1, 0.5][rng.gen_range(0..3)],
             delay_max_ms: [2, 30, 300][rng.gen_range(0..3)],
             think_max_ms: [50, 300, 2_000][rng.gen_range(0..3)],
+            busy_faults: rng.gen_range(1..=FAULTS),
             faults: Vec::new(),
         };
-        for _ in 0..if kinds.is_empty() { 0 } else { 14 } {
+        for _ in 0..if kinds.is_empty() { 0 } else { FAULTS } {
             let after_ms = rng.gen_range(0..6_000);
             let kind = kinds[rng.gen_range(0..kinds.len())];
             storm.faults.push((after_ms, random_fault(&mut rng, kind, clients)));
@@ -115,8 +121,11 @@ impl Storm {
         };
         network.start_commands(Duration::from_millis(self.think_max_ms));
         let mut backup = network.journal.disk.clone();
-        for (after_ms, fault) in &self.faults {
+        for (at, (after_ms, fault)) in self.faults.iter().enumerate() {
             network.run_for(Duration::from_millis(*after_ms));
+            if at == self.busy_faults {
+                network.stop_commands();
+            }
             network.trace(|| format!("fault: {fault:?}"));
             match *fault {
                 Fault::Backup => backup = network.journal.disk.clone(),
@@ -127,7 +136,12 @@ impl Storm {
                 }
                 ref fault => apply(&mut network, fault),
             }
+            if matches!(fault, Fault::LoseState { .. }) {
+                // A backup of another data file, with other keys, is none of this server.
+                backup = Disk::default();
+            }
         }
+        network.stop_commands();
         network.cuts.clear();
         network.trace(|| "the storm is over".into());
         network.link = FaultyLink::bad();
@@ -143,7 +157,11 @@ impl Storm {
 
     /// Why it fails, if it does.
     fn failure(&self) -> Option<String> {
-        let failure = panic::catch_unwind(AssertUnwindSafe(|| drop(self.run()))).err()?;
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(|_| ()));
+        let result = panic::catch_unwind(AssertUnwindSafe(|| drop(self.run())));
+        panic::set_hook(hook);
+        let failure = result.err()?;
         let text = failure.downcast_ref::<String>().cloned();
         Some(text.or_else(|| failure.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default())
     }
@@ -160,6 +178,7 @@ impl Storm {
             at -= 1;
             let mut without = smallest.clone();
             let (time, _) = without.faults.remove(at);
+            without.busy_faults -= usize::from(at < without.busy_faults);
             // The others stay where they are in time.
             if let Some((after, _)) = without.faults.get_mut(at) {
                 *after += time;
@@ -219,7 +238,7 @@ fn storms_break_no_promise() {
         return drop(storm.run());
     }
     let (mut commands, mut resumed, mut resynced, mut count) = (0, 0, 0, 0);
-    for seed in seeds(20) {
+    for seed in seeds(300) {
         let storm = Storm::random(seed);
         let Ok(network) = panic::catch_unwind(AssertUnwindSafe(|| storm.run())) else {
             let smallest = storm.shrunk();
@@ -236,5 +255,5 @@ fn storms_break_no_promise() {
         }
     }
     println!("{count} storms: {commands} commands, {resumed} sessions resumed, {resynced} files published again");
-    assert!(commands > 100 * count && resumed > count, "{count} storms, {commands} commands, {resumed} resumed");
+    assert!(commands > 50 * count && resumed > count, "{count} storms, {commands} commands, {resumed} resumed");
 }

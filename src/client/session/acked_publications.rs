@@ -54,7 +54,8 @@ impl AckedPublications {
 
     /// After a reconnect: whether the server may have lost what it acknowledged.
     pub fn may_be_lost(&self, params: &SessionParams) -> bool {
-        !(self.entries.is_empty() && self.withdrawn.is_empty()) && self.digest != Some(params.digest)
+        let knows_nothing = self.entries.is_empty() && self.withdrawn.is_empty() && self.before_mutation.is_empty();
+        !knows_nothing && self.digest != Some(params.digest)
     }
 
     /// Takes the digest that the server sent on a reconnect.
@@ -107,6 +108,7 @@ impl AckedPublications {
         match (request, response) {
             (Request::Publish { files, audience }, Response::Published { digest }) => {
                 self.digest = Some(*digest);
+                self.before_mutation.clear();
                 let Some(audience) = self.requested_audience(audience) else { return };
                 for file in files {
                     let entry = AckedPublication { content: file.content, audience: Arc::clone(&audience) };
@@ -115,6 +117,7 @@ impl AckedPublications {
             }
             (Request::Unpublish { names }, Response::Unpublished { digest, published_mask }) => {
                 self.digest = Some(*digest);
+                self.before_mutation.clear();
                 let were_published = names.iter().zip(0..).filter(|(_, bit)| published_mask & (1 << bit) != 0);
                 self.withdrawn.extend(were_published.map(|(name, _)| name.clone()));
                 while self.withdrawn.len() > WITHDRAWN_MAX {
@@ -133,6 +136,7 @@ impl AckedPublications {
     pub fn on_abandoned(&mut self, request: &Request) {
         if request.is_mutation() {
             self.digest = None;
+            self.before_mutation.clear();
         }
     }
 

@@ -223,6 +223,18 @@ fn files_are_published_or_withdrawn_again_after_a_refused_mutation() {
 }
 
 #[test]
+fn a_mutation_that_is_refused_after_the_reconnect_has_changed_nothing() {
+    let (mut pair, mut store) = (Pair::established(), PublicationStore::default());
+    pair.request(publish("a", AudienceRef::Everyone));
+    store.serve(&mut pair);
+    let expected = std::mem::take(&mut store.files);
+    pair.request(publish("a", AudienceRef::Staged(1_000)));
+    pair.server.request().expect("it is on its way");
+    store.restart(&mut pair);
+    assert_eq!(store.files, expected);
+}
+
+#[test]
 fn unpublished_files_stay_unpublished() {
     let (mut pair, mut store) = published();
     pair.request(Request::Unpublish { names: vec![name("a")] });

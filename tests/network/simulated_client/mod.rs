@@ -146,6 +146,9 @@ impl SimulatedClient {
         if !self.is_online && (self.comes_and_goes || self.is_in_storm) {
             return self.login(now);
         }
+        if self.think_time_max.is_none() {
+            return;
+        }
         if self.comes_and_goes && self.rng.gen_bool(0.02) {
             self.next_command_at =
                 Some(now + SESSION_END_MAX + self.rng.gen_range(Duration::ZERO..SESSION_END_MAX * 3));
@@ -237,7 +240,7 @@ impl SimulatedClient {
     fn try_again(&mut self, now: Instant) {
         self.trace(|| "tries again: the login or the request has failed".into());
         self.give_up_pending();
-        self.next_command_at = self.think_time_max.map(|_| now + RETRY_IN_STORM);
+        self.next_command_at = Some(now + RETRY_IN_STORM);
     }
 
     /// The response to a request that a test has made on the user's behalf.

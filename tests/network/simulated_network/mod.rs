@@ -170,6 +170,12 @@ impl SimulatedNetwork {
         }
     }
 
+    /// No user gives another command.
+    pub fn stop_commands(&mut self) {
+        self.trace(|| "the users give no more commands".into());
+        self.clients_mut().for_each(|client| client.think_time_max = None);
+    }
+
     /// No user gives another command; runs until the pending ones have their responses. No wait must be late.
     pub fn finish_commands(&mut self) {
         let waits = self.clients().flat_map(|client| client.waits.values().map(move |wait| (client, wait)));
