@@ -103,12 +103,12 @@ def draw(plot, series):
     yield f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>'
     yield f'<text x="{WIDTH / 2}" y="22" text-anchor="middle" font-size="15">{plot.title}</text>'
     for x in x_marks:
-        label = size(x) if plot.x_is_bytes else f"{x:,g}"
+        label = size(x) if plot.x_is_bytes else f"{x:,.10g}"
         yield f'<path d="M{across(x):.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#ddd"/>'
         yield f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{label}</text>'
     for y in y_marks:
         yield f'<path d="M{LEFT} {up(y):.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>'
-        yield f'<text x="{LEFT - 6}" y="{up(y) + 4:.1f}" text-anchor="end">{y:,g}</text>'
+        yield f'<text x="{LEFT - 6}" y="{up(y) + 4:.1f}" text-anchor="end">{y:,.10g}</text>'
     middle = (TOP + HEIGHT - BOTTOM) / 2
     yield f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 20}" text-anchor="middle">{plot.x}</text>'
     yield f'<text x="18" y="{middle}" text-anchor="middle" transform="rotate(-90 18 {middle})">{plot.y}</text>'
@@ -129,7 +129,7 @@ def plot_table(plot, series):
     values = {variant: dict(points) for variant, points in series.items()}
     for x in sorted({x for points in series.values() for x, _ in points}):
         cells = (number(values[variant][x]) if x in values[variant] else "" for variant in series)
-        yield f"| {size(x) if plot.x_is_bytes else f'{x:,g}'} | " + " | ".join(cells) + " |"
+        yield f"| {size(x) if plot.x_is_bytes else f'{x:,.10g}'} | " + " | ".join(cells) + " |"
 
 
 def plain_table(name):
