@@ -60,7 +60,7 @@ profile() {
     for path in real direct; do
         record transfer --mib "$mib" --rounds 10 --only "$path"
         top "profile-large-$path"
-        record transfer --small 10000 --rounds 10 --only "$path"
+        record transfer --small 10000 --rounds 10 --only "$path" --dir /dev/shm
         top "profile-small-$path"
     done
     FILESHARE_BENCH_USERS=10000 record control sessions
@@ -71,14 +71,14 @@ profile() {
 record() {
     local program
     program=$(cargo bench --no-run --bench "$1" 2>&1 | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
-    perf record -q -F 499 -o "$data" -- "$program" "${@:2}" >/dev/null
+    env -u FILESHARE_BENCH_CSV perf record -q -F 499 -o "$data" -- "$program" "${@:2}" >/dev/null
 }
 # NAME [OPTION...]: writes the functions with the largest shares of the recorded time.
 top() {
     {
         echo 'function,% of the time'
         perf report -i "$data" --stdio -q --no-children --percentage relative -F overhead,sym "${@:2}" 2>/dev/null | awk '
-            NF && n++ < 12 { share = $1; $1 = ""; gsub(/[,"|%]/, ""); sub(/^ +/, ""); sub(/%/, "", share); print "`" $0 "`," share }'
+            NF && n++ < 12 { share = $1; $1 = ""; gsub(/[,"|%]|\[\.\]/, ""); sub(/^ +/, ""); sub(/%/, "", share); print "`" $0 "`," share }'
     } >"$FILESHARE_BENCH_CSV/$1.csv"
 }
 
