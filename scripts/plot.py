@@ -16,7 +16,7 @@ from pathlib import Path
 root = Path(__file__).resolve().parent.parent
 figures = root / "docs/performance"
 document = root / "docs/PERFORMANCE.md"
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 900, 400, 80, 260, 40, 60
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 940, 400, 80, 300, 40, 60
 # Distinguishable with colour blindness.
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#332288", "#882255", "#44aa99", "#666666"]
 
