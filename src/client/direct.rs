@@ -6,9 +6,10 @@
 //! ends may close it at any time: then all comes over TCP.
 //!
 //! Defended: another user of the host, or a peer on another one, gets and passes no open file. The socket is in a folder
-//! that only its user may enter, both ends check each other's user id, and the token is for the two ends of one TCP
-//! connection. A downloader connects to nothing else than a socket with the name of a control socket. Not defended: processes
-//! of the same user, who may open the files themselves.
+//! that only its user may enter, both ends check each other's user id, and the token is for one TCP connection. A downloader
+//! connects to nothing else than a socket with the name of a control socket, at which the user greets it from whom it
+//! downloads: another one cannot relay the token of a third. Not defended: processes of the same user, who may open the files
+//! themselves.
 //!
 //! [`PeerResponse::GroupsPassed`]: crate::common::peer_message::PeerResponse::GroupsPassed
 
@@ -27,12 +28,17 @@ use rustix::net::{
     recvmsg, sendmsg,
 };
 use rustix::process::{Resource, getrlimit};
+use serde::Deserialize;
 
 use crate::client::control_folder::{ANSWER_TIMEOUT, ControlFolder, is_socket_name};
 use crate::common::peer_message::{DESCRIPTORS_MAX, DirectSocket};
+use crate::common::types::UserName;
 
 /// A process with fewer descriptors passes no files, and takes none: it needs them for everything else.
 const DESCRIPTORS_MIN: u64 = 1_024;
+/// ext4, XFS, Btrfs, tmpfs, F2FS, ZFS, bcachefs and overlayfs, as statfs(2) numbers them.
+const LOCAL_FILE_SYSTEMS: [u32; 8] =
+    [0x0000_ef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0x2fc1_2fc1, 0xca45_1a4e, 0x794c_7630];
 /// What the uploader says on a control socket before anything else, bytes.
 const GREETING_MAX_BYTES: u64 = 64 << 10;
 
@@ -61,14 +67,26 @@ pub fn pass_files(stream: &UnixStream, files: &[BorrowedFd<'_>]) -> io::Result<(
     Ok(())
 }
 
+/// What a downloader reads of the greeting of a control socket.
+#[derive(Deserialize)]
+struct ClientUser {
+    user: String,
+}
+
+/// Whether a file may be passed: its file system is a local one, on which reading does not wait for another host or program.
+/// A downloader could not give up such a file.
+pub fn is_passable(file: &File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|system| LOCAL_FILE_SYSTEMS.contains(&(system.f_type as u32)))
+}
+
 /// The downloader's end.
 pub struct PassedFiles {
     stream: UnixStream,
 }
 
 impl PassedFiles {
-    /// Connects to a control socket of this user and presents the token.
-    pub fn connect(socket: &DirectSocket) -> io::Result<Self> {
+    /// Connects to the control socket of the uploader's client, which this user of the host runs, and presents the token.
+    pub fn connect(socket: &DirectSocket, uploader: &UserName) -> io::Result<Self> {
         let folder = Path::new(std::ffi::OsStr::from_bytes(&socket.folder));
         if !folder.is_absolute() || !is_socket_name(&socket.name) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the path of a control socket"));
@@ -79,6 +97,9 @@ impl PassedFiles {
         let mut reader = BufReader::new(io::Read::take(&stream, GREETING_MAX_BYTES));
         let mut line = String::new();
         io::BufRead::read_line(&mut reader, &mut line)?;
+        if serde_json::from_str::<ClientUser>(&line)?.user != uploader.as_str() {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the client there is that of another user"));
+        }
         let line_of_token = token_line(&socket.token);
         (&stream).write_all(line_of_token.as_bytes())?;
         line.clear();
@@ -175,7 +196,8 @@ mod tests {
         let _other = std::os::unix::net::UnixListener::bind(folder.join("agent.sock")).unwrap();
         let connect = |folder: &Path, name: &str| {
             let folder = folder.as_os_str().as_bytes().to_vec();
-            PassedFiles::connect(&DirectSocket { folder, name: name.into(), token: [1; 16] }).err().unwrap().kind()
+            let socket = DirectSocket { folder, name: name.into(), token: [1; 16] };
+            PassedFiles::connect(&socket, &UserName::parse("hans").unwrap()).err().unwrap().kind()
         };
         assert_eq!(connect(&folder, "agent.sock"), io::ErrorKind::InvalidInput);
         assert_eq!(connect(Path::new("run"), &format!("{}.sock", "a".repeat(32))), io::ErrorKind::InvalidInput);

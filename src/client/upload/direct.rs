@@ -9,8 +9,6 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-use rustix::io::Errno;
-
 use super::UploadService;
 use crate::client::direct;
 use crate::common::peer_message::DirectSocket;
@@ -29,15 +27,6 @@ pub(super) struct DirectOffers {
 #[derive(Default)]
 pub(super) struct DirectPath {
     stream: OnceLock<UnixStream>,
-}
-
-/// What became of files that were to be passed.
-pub(super) enum Passed {
-    Done,
-    /// The downloader has not made the connection, or not taken what was passed before.
-    NotNow,
-    /// The connection has ended.
-    Never,
 }
 
 impl UploadService {
@@ -70,19 +59,11 @@ impl DirectPath {
         self.stream.get().is_some()
     }
 
-    /// Passes open files.
-    pub(super) fn pass(&self, files: &[Arc<File>]) -> Passed {
-        let Some(stream) = self.stream.get() else { return Passed::NotNow };
+    /// Passes open files. The error: nothing more is to be passed, since the connection has ended, the downloader takes
+    /// nothing, or this user has too many descriptors in flight.
+    pub(super) fn pass(&self, files: &[Arc<File>]) -> io::Result<()> {
+        let stream = self.stream.get().ok_or(io::ErrorKind::NotConnected)?;
         let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
-        match direct::pass_files(stream, &descriptors) {
-            Ok(()) => Passed::Done,
-            // The second: this user has too many descriptors in flight.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Passed::NotNow,
-            Err(error) if error.raw_os_error() == Some(Errno::TOOMANYREFS.raw_os_error()) => Passed::NotNow,
-            Err(error) => {
-                log::debug!("no file is passed any more: {error}");
-                Passed::Never
-            }
-        }
+        direct::pass_files(stream, &descriptors)
     }
 }

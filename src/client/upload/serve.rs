@@ -17,6 +17,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, tick};
 
 use super::UploadService;
+use crate::client::direct;
 use crate::client::download::IncompleteFile;
 use crate::client::files::{FileIdentity, HashError};
 use crate::client::publications::Publication;
@@ -122,10 +123,11 @@ impl OpenContent {
         matches!(self.backing, Backing::Complete { .. })
     }
 
-    /// The file, if it may be passed to another process: it was opened for reading alone, and is complete.
+    /// The file, if it may be passed to another process: it was opened for reading alone, is complete, and
+    /// [its file system is local](direct::is_passable).
     pub(super) fn passable_file(&self) -> Option<&Arc<File>> {
         match &self.backing {
-            Backing::Complete { file, .. } => Some(file),
+            Backing::Complete { file, .. } => Some(file).filter(|file| direct::is_passable(file)),
             Backing::Incomplete(_) => None,
         }
     }

@@ -9,7 +9,7 @@ mod receive;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ use crate::common::peer_crypto::TransferError;
 use crate::common::peer_message::{GroupRange, PeerRequest, PeerResponse, REQUEST_MAX_RANGES};
 use crate::common::threads;
 
+/// Longest time to connect, with the handshake and the direct path, whatever the peer does.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// A source that owes something and sends nothing for this long is lost.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Read buffers on their way from a connection to its writer.
@@ -113,9 +115,8 @@ fn dial(
     commands: &crossbeam_channel::Receiver<SourceCommand>,
 ) -> Result<Connection, SourceEnd> {
     let (sender, connected) = bounded(1);
-    let (address, ticket, key) = (offer.address, offer.ticket.clone(), offer.key);
-    let uses_direct_path = files.uses_direct_path;
-    let connect = move || drop(sender.send(connect(address, &ticket, &key, uses_direct_path)));
+    let (offer, uses_direct_path) = (offer.clone(), files.uses_direct_path);
+    let connect = move || drop(sender.send(connect(&offer, uses_direct_path)));
     threads::spawn("dial", connect).map_err(|error| SourceEnd::NoResources(error.to_string()))?;
     select! {
         recv(connected) -> connected => match connected {
@@ -123,18 +124,15 @@ fn dial(
             Err(_) => Err(SourceEnd::Done),
         },
         recv(commands) -> _ => Err(SourceEnd::Done),
+        default(DIAL_TIMEOUT) => Err(SourceEnd::Lost("it took too long to connect".into())),
     }
 }
 
-fn connect(
-    address: SocketAddr,
-    ticket: &[u8],
-    key: &[u8; 32],
-    uses_direct_path: bool,
-) -> Result<Connection, SourceEnd> {
+fn connect(offer: &SourceOffer, uses_direct_path: bool) -> Result<Connection, SourceEnd> {
+    let address = offer.address;
     let lost = |error| SourceEnd::Lost(format!("no connection to {address}: {error}"));
-    let (mut reader, mut writer) = transport::connect(address, ticket, key).map_err(lost)?;
-    let passed = if uses_direct_path { open_direct_path(&mut reader, &mut writer)? } else { None };
+    let (mut reader, mut writer) = transport::connect(address, &offer.ticket, &offer.key).map_err(lost)?;
+    let passed = if uses_direct_path { open_direct_path(&mut reader, &mut writer, &offer.user)? } else { None };
     Ok(Connection { reader, writer, passed })
 }
 
@@ -180,6 +178,7 @@ fn run_connection(
             chunks: Vec::new(),
             copies: CopyVerifier::new(files, passed.clone()),
             passed,
+            is_path_closed: false,
             to_copy: VecDeque::new(),
             copied: ReceivedBuffer::default(),
             buffers,
@@ -231,6 +230,8 @@ struct SourceConnection<'a> {
     /// What the reader's buffer holds for the writer.
     chunks: Vec<Chunk>,
     passed: Option<Arc<PassedFiles>>,
+    /// Something was wrong with the direct path: all comes over TCP.
+    is_path_closed: bool,
     /// Groups to copy, in the order in which they were passed.
     to_copy: VecDeque<PassedGroup>,
     /// What was copied and is to be verified.
@@ -253,7 +254,7 @@ impl SourceConnection<'_> {
             }
         };
         // What has arrived counts, whatever came after it.
-        let _ = self.flush_to_writer(&mut reader);
+        let _ = self.flush_to_writer(&mut reader).and_then(|()| self.flush_copied());
         self.report_received();
         end
     }

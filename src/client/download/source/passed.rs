@@ -15,7 +15,8 @@ use crate::client::download::writer::{Chunk, ReceivedBuffer};
 use crate::client::transport::{RecordReader, RecordWriter, TransportError};
 use crate::common::chunk_tree::group_range;
 use crate::common::peer_crypto::{Frame, TransferError};
-use crate::common::peer_message::{GroupRange, PeerRequest, PeerResponse};
+use crate::common::peer_message::{DESCRIPTORS_MAX, GroupRange, PeerRequest, PeerResponse};
+use crate::common::types::UserName;
 
 /// Small files are verified together when they reach this many bytes.
 const COPIED_BYTES: usize = 256 << 10;
@@ -31,6 +32,7 @@ pub(super) struct PassedGroup {
 pub(super) fn open_direct_path(
     reader: &mut RecordReader<PeerResponse>,
     writer: &mut RecordWriter,
+    uploader: &UserName,
 ) -> Result<Option<Arc<PassedFiles>>, SourceEnd> {
     if !is_possible(reader.stream()) {
         return Ok(None);
@@ -39,12 +41,17 @@ pub(super) fn open_direct_path(
     let asked = writer.message(&PeerRequest::OpenDirectPath).and_then(|()| writer.flush());
     match asked.and_then(|()| reader.next()).map_err(lost)? {
         Frame::Message(PeerResponse::DirectPath { socket }) => Ok(socket.and_then(|socket| {
-            let connected = PassedFiles::connect(&socket);
+            let connected = PassedFiles::connect(&socket, uploader);
             connected.inspect_err(|error| log::debug!("no direct path: {error}")).ok().map(Arc::new)
         })),
         Frame::Message(PeerResponse::Busy { retry_ms }) => Err(SourceEnd::Busy { retry_ms }),
         _ => Err(lost(TransferError::Malformed.into())),
     }
+}
+
+/// Reading anything else may never end.
+fn is_regular(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
 impl SourceConnection<'_> {
@@ -54,14 +61,20 @@ impl SourceConnection<'_> {
         let files = match received {
             None => return Err(self.violation("passed files that were not asked for")),
             Some(Ok(files)) => files,
+            // What was passed before the path was closed has arrived.
+            Some(Err(_)) if self.is_path_closed => return Err(self.violation("said that it passed files")),
             Some(Err(error)) => {
                 log::debug!("a passed file did not arrive: {error}");
+                self.close_path();
                 Vec::new()
             }
         };
-        let mut files = files.into_iter().map(Arc::new);
+        if !(1..=DESCRIPTORS_MAX).contains(&ranges.len()) || ranges.iter().any(|range| range.count == 0) {
+            return Err(self.violation("passed no groups, or too many"));
+        }
+        let mut files = files.into_iter().map(|file| is_regular(&file).then(|| Arc::new(file)));
         for range in ranges {
-            let file = files.next();
+            let file = files.next().flatten();
             for group in range.first..range.first.saturating_add(range.count) {
                 let is_next = |pending: &mut PendingGroup| {
                     let start = group_range(self.jobs[pending.assignment.file].item.content.size, group).start;
@@ -106,7 +119,7 @@ impl SourceConnection<'_> {
             Err(CopyError::Target(error)) => StoreResult::WriteFailed(assignment.file, error.into()),
             Err(CopyError::Source(error)) => {
                 log::debug!("cannot copy from a passed file: {error}");
-                self.passed.as_ref().inspect(|passed| passed.close());
+                self.close_path();
                 StoreResult::Discarded(assignment)
             }
         };
@@ -114,6 +127,12 @@ impl SourceConnection<'_> {
         self.flush_copied()?;
         self.report(SourceEvent::Stored(vec![failed]));
         Ok(())
+    }
+
+    /// From now on the source can pass nothing.
+    fn close_path(&mut self) {
+        self.is_path_closed = true;
+        self.passed.as_ref().inspect(|passed| passed.close());
     }
 
     /// Gives all copied groups to the writer. While that has enough to do, this thread verifies them itself: what takes

@@ -23,8 +23,12 @@ pub enum PassedContent {
     Truncated,
     /// A file that no kernel copies from or to: a pipe.
     Pipe,
-    /// Nothing, though it says so.
+    /// Nothing, though it says so once.
     Nothing,
+    /// Nothing, though it says so each time.
+    NeverAnything,
+    /// What it has published, at the socket of another user's client.
+    Relayed,
 }
 
 /// A peer's end of the direct path.
@@ -32,11 +36,13 @@ pub struct FilePassing<'a> {
     passed: &'a AtomicUsize,
     stream: Arc<OnceLock<UnixStream>>,
     dir: TempDir,
+    /// Whose client greets.
+    user: UserName,
 }
 
 impl<'a> FilePassing<'a> {
-    pub fn new(passed: &'a AtomicUsize) -> Self {
-        Self { passed, stream: Arc::default(), dir: tempfile::tempdir().unwrap() }
+    pub fn new(passed: &'a AtomicUsize, user: UserName) -> Self {
+        Self { passed, stream: Arc::default(), dir: tempfile::tempdir().unwrap(), user }
     }
 
     /// Accepts one connection with the right token.
@@ -44,10 +50,10 @@ impl<'a> FilePassing<'a> {
         let folder = self.dir.path().join("fileshare");
         let (identity, token) = ("a".repeat(32), [5; 16]);
         let socket = ControlFolder::create(&folder).unwrap().listen(&identity).unwrap();
-        let accepted = Arc::clone(&self.stream);
+        let (accepted, greeting) = (Arc::clone(&self.stream), format!("{{\"user\":\"{}\"}}\n", self.user));
         std::thread::spawn(move || {
             let (mut stream, _) = socket.listener.accept().unwrap();
-            stream.write_all(b"{}\n").unwrap();
+            stream.write_all(greeting.as_bytes()).unwrap();
             let mut line = String::new();
             BufReader::new(&stream).read_line(&mut line).unwrap();
             assert_eq!(line, token_line(&token));
@@ -63,14 +69,14 @@ impl<'a> FilePassing<'a> {
         let mut file = tempfile::tempfile().unwrap();
         let (pipe, mut pipe_end) = std::io::pipe().unwrap();
         match content {
-            PassedContent::Published => file.write_all(bytes).unwrap(),
+            PassedContent::Published | PassedContent::Relayed => file.write_all(bytes).unwrap(),
             PassedContent::Other => file.write_all(&vec![0; bytes.len()]).unwrap(),
             PassedContent::Truncated => file.write_all(&bytes[..bytes.len() / 2]).unwrap(),
             PassedContent::Pipe => pipe_end.write_all(&bytes[..1]).unwrap(),
             PassedContent::Nothing if self.passed.load(Ordering::SeqCst) > 0 => return false,
-            PassedContent::Nothing => {}
+            PassedContent::Nothing | PassedContent::NeverAnything => {}
         }
-        if content != PassedContent::Nothing {
+        if !matches!(content, PassedContent::Nothing | PassedContent::NeverAnything) {
             let file = if content == PassedContent::Pipe { pipe.as_fd() } else { file.as_fd() };
             if pass_files(stream, &[file]).is_err() {
                 return false;
@@ -121,6 +127,30 @@ fn whatever_is_wrong_with_a_passed_file_all_comes_over_tcp_unnoticed() {
         assert!(fixture.progress.dropped.lock().unwrap().is_empty(), "{content:?}");
         assert!(fixture.progress.notes.lock().unwrap().is_empty(), "{content:?}");
     }
+}
+
+#[test]
+fn the_socket_of_another_user_is_not_taken() {
+    let fixture = DownloadFixture::new(&files());
+    let peer = fixture.peer("hans", PeerBehaviour::Passes(PassedContent::Relayed));
+    assert_all_saved(&fetch(&fixture, &[&peer]));
+    fixture.assert_whole();
+    assert_eq!((peer.passed.load(Ordering::SeqCst), peer.dialled.load(Ordering::SeqCst)), (0, 1));
+}
+
+#[test]
+fn a_source_that_says_again_that_it_passed_files_is_given_up() {
+    let fixture = DownloadFixture::new(&files());
+    let lying = fixture.peer("hans", PeerBehaviour::Passes(PassedContent::NeverAnything));
+    let outcomes = fetch(&fixture, &[&lying]);
+    // The empty file needs no source.
+    assert!(outcomes[1..].iter().all(|outcome| matches!(outcome, DownloadOutcome::Failed(_))), "{outcomes:?}");
+    let fixture = DownloadFixture::new(&files());
+    let peers = [PeerBehaviour::Passes(PassedContent::NeverAnything), PeerBehaviour::Honest];
+    let peers = ["hans", "vader"].into_iter().zip(peers).map(|(name, behaviour)| fixture.peer(name, behaviour));
+    let peers: Vec<TestPeer> = peers.collect();
+    assert_all_saved(&fetch(&fixture, &[&peers[0], &peers[1]]));
+    fixture.assert_whole();
 }
 
 #[test]

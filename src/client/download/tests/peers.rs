@@ -78,7 +78,7 @@ impl TestPeer {
             gone: Arc::default(),
         };
         let (dialled, requested, passed) = (peer.dialled.clone(), peer.requested.clone(), peer.passed.clone());
-        let (gone, contents) = (peer.gone.clone(), contents.clone());
+        let (gone, contents, user) = (peer.gone.clone(), contents.clone(), peer.user.clone());
         thread::spawn(move || {
             for stream in listener.incoming() {
                 if gone.load(Ordering::SeqCst) {
@@ -87,12 +87,15 @@ impl TestPeer {
                 let number = dialled.fetch_add(1, Ordering::SeqCst);
                 let (requested, passed) = (requested.clone(), passed.clone());
                 let (gone, contents) = (gone.clone(), contents.clone());
+                // A peer that relays the offer of another user names that socket.
+                let is_relayed = matches!(behaviour, PeerBehaviour::Passes(PassedContent::Relayed));
+                let greets = if is_relayed { UserName::parse("other").unwrap() } else { user.clone() };
                 thread::spawn(move || {
                     let upload = Upload {
                         contents: &contents,
                         behaviour,
                         requested: &requested,
-                        passing: FilePassing::new(&passed),
+                        passing: FilePassing::new(&passed, greets),
                         number,
                         sent: 0,
                         has: 0,

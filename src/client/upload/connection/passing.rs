@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::{Upload, UploadEnd};
 use crate::client::direct;
-use crate::client::upload::direct::Passed;
 use crate::client::upload::serve::ServeError;
 use crate::common::chunk_tree::group_range;
 use crate::common::peer_message::{DESCRIPTORS_MAX, GroupRange, PeerResponse};
@@ -38,8 +37,11 @@ impl Upload<'_> {
         {
             let file = match self.open(content) {
                 Ok(opened) => opened.passable_file().cloned(),
-                Err(ServeError::Closed(end)) => return Err(end),
                 Err(ServeError::Refused(_)) => None,
+                Err(ServeError::Closed(end)) => {
+                    self.requeue(ranges);
+                    return Err(end);
+                }
             };
             let Some(file) = file else { break };
             let is_same_file = files.last().is_some_and(|last| Arc::ptr_eq(last, &file));
@@ -60,14 +62,15 @@ impl Upload<'_> {
         if files.is_empty() {
             return Ok(false);
         }
-        match path.pass(&files) {
-            Passed::Done => {}
-            failed => {
-                ranges.into_iter().rev().for_each(|range| self.queue.push_front(range));
-                self.direct.take_if(|_| matches!(failed, Passed::Never));
-                return Ok(false);
-            }
+        if let Err(error) = path.pass(&files) {
+            log::debug!("no file is passed any more: {error}");
+            self.direct = None;
+            self.requeue(ranges);
+            return Ok(false);
         }
+        self.send(&PeerResponse::GroupsPassed { ranges: ranges.clone() })?;
+        // The downloader copies these while the next files are opened.
+        self.writer.flush()?;
         for &GroupRange { content, first, count } in &ranges {
             let grant = &self.grants[content as usize];
             for group in first..first + count {
@@ -76,7 +79,11 @@ impl Upload<'_> {
                 self.reports.end_group(content, range.end - range.start);
             }
         }
-        self.send(&PeerResponse::GroupsPassed { ranges })?;
         Ok(true)
+    }
+
+    /// Puts groups that were not passed back to the front of the queue.
+    fn requeue(&mut self, ranges: Vec<GroupRange>) {
+        ranges.into_iter().rev().for_each(|range| self.queue.push_front(range));
     }
 }
