@@ -263,7 +263,7 @@ fn accept_direct(dir: &Path, uploads: &Arc<UploadService>) {
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut line = String::new();
-            stream.write_all(b"{}\n").expect("an open connection");
+            stream.write_all(b"{\"user\":\"hans\"}\n").expect("an open connection");
             BufReader::new(&stream).read_line(&mut line).expect("an open connection");
             let token = line.split('"').nth(3).and_then(|token| hex::decode(token).ok()?.try_into().ok());
             assert!(uploads.accept_direct(&token.expect("a token"), stream.try_clone().expect("a descriptor")));
