@@ -70,11 +70,13 @@ fn a_client_whose_control_folder_is_gone_is_fetched_from_over_tcp() {
 }
 
 #[test]
-fn thousands_of_small_files_are_passed_and_keep_their_names_and_times() {
+fn thousands_of_files_that_are_passed_or_sent_keep_their_names_and_times() {
     let env = TestEnv::new();
     let mut hans = env.client("hans").user();
     for number in 0..3_000 {
-        hans = hans.file(&format!("many/{number:04}"), format!("content of {number}"));
+        // Every tenth is passed, the others are too small.
+        let length = if number % 10 == 0 { 10_000 } else { 1 };
+        hans = hans.file(&format!("many/{number:04}"), format!("content of {number:05}").repeat(length));
     }
     let source = hans.dir().to_owned();
     let _hans = hans.stay(&["pub many"], &["3000 files published successfully"]);

@@ -10,6 +10,9 @@ use crate::client::upload::serve::ServeError;
 use crate::common::chunk_tree::group_range;
 use crate::common::peer_message::{DESCRIPTORS_MAX, GroupRange, PeerResponse};
 
+/// Smaller files are sent: passing, opening and copying a file of 4 KiB takes longer than its bytes over TCP (10,000 of them
+/// 2.16 s instead of 1.72 on ext4, 0.42 instead of 0.35 on tmpfs).
+const PASSED_MIN_BYTES: u64 = 128 << 10;
 /// About as many bytes of files are passed together, so that the downloader can begin with them.
 const PASSED_BYTES: u64 = 8 << 20;
 /// Most files that are passed together: with ten sources, a downloader with 1,024 descriptors has room for them.
@@ -35,6 +38,10 @@ impl Upload<'_> {
         while bytes < PASSED_BYTES
             && let Some(&GroupRange { content, first, .. }) = self.queue.front()
         {
+            let size = self.grants.get(content as usize).map_or(0, |grant| grant.size);
+            if size < PASSED_MIN_BYTES {
+                break;
+            }
             let file = match self.open(content) {
                 Ok(opened) => opened.passable_file().cloned(),
                 Err(ServeError::Refused(_)) => None,
@@ -55,7 +62,7 @@ impl Upload<'_> {
                     files.push(file);
                 }
             }
-            let group = group_range(self.grant(content)?.size, first);
+            let group = group_range(size, first);
             bytes += group.end - group.start;
             self.advance_queue(1);
         }

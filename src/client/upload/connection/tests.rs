@@ -298,10 +298,10 @@ fn open_direct_path(uploader: &TestUploader, (reader, writer): &mut test_support
 fn files_are_passed_in_place_of_their_bytes_until_the_downloader_takes_none() {
     let uploader = TestUploader::new();
     uploader.service.set_direct_socket(Some(("/run".into(), "a.sock".into())));
-    let large = bytes(3 * GROUP_MIN_BYTES as usize + 1);
-    let [a, b] =
-        [("a", &large[..]), ("b", b"small")].map(|(file, content)| uploader.publish(file, content, Audience::Everyone));
-    let mut ends = uploader.connect(&[a.clone(), b.clone()]).unwrap();
+    let (large, other) = (bytes(3 * GROUP_MIN_BYTES as usize + 1), bytes(GROUP_MIN_BYTES as usize / 2));
+    let [a, b, small] = [("a", &large[..]), ("b", &other), ("small", b"small")]
+        .map(|(file, content)| uploader.publish(file, content, Audience::Everyone));
+    let mut ends = uploader.connect(&[a.clone(), b.clone(), small.clone()]).unwrap();
     let passed = open_direct_path(&uploader, &mut ends);
     let (mut reader, mut writer) = ends;
     let range = |content, first, count| GroupRange { content, first, count };
@@ -312,12 +312,14 @@ fn files_are_passed_in_place_of_their_bytes_until_the_downloader_takes_none() {
         PeerResponse::GroupsPassed { ranges: vec![range(0, 2, 2), range(1, 0, 1), range(0, 0, 1)] }
     );
     let files = passed.receive().unwrap();
-    for (file, content) in files.iter().zip([&large[..], b"small", &large]) {
+    for (file, content) in files.iter().zip([&large[..], &other, &large]) {
         let mut copy = vec![0; content.len()];
         file.read_exact_at(&mut copy, 0).unwrap();
         assert!(copy == content && file.write_at(b"x", 0).is_err(), "it is readable alone");
     }
     assert_eq!(files.len(), 3);
+    send_request(&mut writer, &all_of(2, &small));
+    assert_eq!(receive(&mut reader, 2, small.size), b"small", "small files are sent");
 
     uploader.service.publications().unpublish(&name("b"));
     fs::write(uploader.dir.path().join("a"), b"other").unwrap();
@@ -327,10 +329,10 @@ fn files_are_passed_in_place_of_their_bytes_until_the_downloader_takes_none() {
 
     let c = uploader.publish("c", &large, Audience::Everyone);
     send_request(&mut writer, &PeerRequest::AddTicket { ticket: ticket(from_ref(&c)) });
-    assert_eq!(message(&mut reader), PeerResponse::TicketAccepted { first: 2 });
+    assert_eq!(message(&mut reader), PeerResponse::TicketAccepted { first: 3 });
     passed.close();
-    send_request(&mut writer, &all_of(2, &c));
-    assert!(receive(&mut reader, 2, c.size) == large);
+    send_request(&mut writer, &all_of(3, &c));
+    assert!(receive(&mut reader, 3, c.size) == large);
 }
 
 #[test]
