@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use rand::Rng;
-use rand_chacha::ChaCha20Rng;
+
+use crate::choices::Choices;
 
 /// The faults of a link, in each direction.
 #[derive(Debug, Clone)]
@@ -34,12 +35,12 @@ impl FaultyLink {
     }
 
     /// The random delays after which the copies of one datagram arrive.
-    pub fn arrivals(&self, rng: &mut ChaCha20Rng) -> Vec<Duration> {
+    pub fn arrivals(&self, rng: &mut Choices) -> Vec<Duration> {
         let copies = if rng.gen_bool(self.duplication) { 2 } else { 1 };
         (0..copies).filter_map(|_| self.arrival(rng)).collect()
     }
 
-    fn arrival(&self, rng: &mut ChaCha20Rng) -> Option<Duration> {
+    fn arrival(&self, rng: &mut Choices) -> Option<Duration> {
         if rng.gen_bool(self.loss) {
             return None;
         }

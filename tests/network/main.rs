@@ -4,6 +4,7 @@
 //! `FILESHARE_PEER_HOURS` and `FILESHARE_SEEDS` set the length of the long tests (see `scripts/network-soak.sh`);
 //! `FILESHARE_SEED` runs one seed alone.
 
+mod choices;
 mod faulty_link;
 mod lists;
 mod simulated_client;
@@ -11,6 +12,7 @@ mod simulated_journal;
 mod simulated_list;
 mod simulated_network;
 mod simulated_users;
+mod storm;
 mod storms;
 mod user_history;
 mod wait_oracle;

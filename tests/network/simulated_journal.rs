@@ -8,7 +8,8 @@ use fileshare::internals::common::types::{Audience, Content, FileName, InstanceI
 use fileshare::internals::server::core::LoadedState;
 use fileshare::internals::server::journal::{Change, JournalSeq, LastMutation, LoadSink, Mutation, StoredPublication};
 use rand::Rng;
-use rand_chacha::ChaCha20Rng;
+
+use crate::choices::Choices;
 
 type Publications = BTreeMap<(UserName, FileName), (Content, Arc<Audience>, u64)>;
 
@@ -53,7 +54,7 @@ impl SimulatedJournal {
     }
 
     /// The server has died: the transaction in progress is complete or lost.
-    pub fn crash(&mut self, rng: &mut ChaCha20Rng) {
+    pub fn crash(&mut self, rng: &mut Choices) {
         if rng.gen_bool(0.5) {
             self.commit();
         }

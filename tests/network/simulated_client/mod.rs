@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 pub use self::counts::Counts;
 use self::trace::describe;
+use crate::choices::Choices;
 use crate::simulated_list::SimulatedList;
 use crate::simulated_users::user;
 use crate::user_history::UserHistory;
@@ -81,13 +82,13 @@ pub struct SimulatedClient {
     to_publish: Option<(Vec<NamedContent>, BTreeSet<UserName>)>,
     responses: Vec<(RequestHandle, Response)>,
     instance: Option<InstanceId>,
-    rng: ChaCha20Rng,
+    pub rng: Choices,
 }
 
 impl SimulatedClient {
-    pub fn new(user: UserName, address: SocketAddr, server: SocketAddr, mut rng: ChaCha20Rng) -> Self {
+    pub fn new(user: UserName, address: SocketAddr, server: SocketAddr, mut rng: Choices) -> Self {
         let config = SessionConfig { servers: vec![server], tcp_port: 4_000, stretching: KeyStretching::Insecure };
-        let session = Session::new(config, ChaCha20Rng::from_seed(rng.r#gen()));
+        let session = Session::new(config, ChaCha20Rng::from_seed(rng.arbitrary()));
         Self {
             user,
             address,
@@ -190,7 +191,7 @@ impl SimulatedClient {
         let mut wait = ScriptWait { condition, started: now, deadline: now + timeout, topics: 0, is_cancelled: false };
         let others = self.waits.values().map(ScriptWait::topic).collect::<BTreeSet<_>>();
         wait.topics = others.len() + usize::from(!others.contains(&wait.topic()));
-        let id = WaitId(self.rng.r#gen());
+        let id = WaitId(self.rng.arbitrary());
         self.session.wait(now, id, wait.condition.clone(), timeout);
         self.waits.insert(id, wait);
         let chosen = self.rng.gen_range(0..self.waits.len());
@@ -423,7 +424,7 @@ impl SimulatedClient {
     }
 
     fn content(&mut self) -> Content {
-        Content { hash: ContentHash(self.rng.r#gen()), size: self.rng.r#gen(), mtime_ms: 0 }
+        Content { hash: ContentHash(self.rng.arbitrary()), size: self.rng.arbitrary(), mtime_ms: 0 }
     }
 }
 

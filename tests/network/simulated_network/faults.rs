@@ -95,7 +95,7 @@ impl SimulatedNetwork {
 
     /// The server loses its keys and all publications, as with `--ephemeral`.
     pub fn lose_all_state(&mut self) {
-        self.root_secret = self.rng.r#gen();
+        self.root_secret = self.rng.arbitrary();
         self.journal.restore(Disk::default());
     }
 

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use fileshare::internals::client::session::WaitOutcome;
 use fileshare::internals::common::message::{Request, Response};
 use fileshare::internals::server::core::{Effects, Server, ServerConfig};
-use rand::{Rng, RngCore, SeedableRng};
-use rand_chacha::ChaCha20Rng;
+use rand::{Rng, RngCore};
 
 pub use self::faults::Cut;
+use crate::choices::Choices;
 use crate::faulty_link::FaultyLink;
 use crate::simulated_client::SimulatedClient;
 use crate::simulated_journal::SimulatedJournal;
@@ -51,7 +51,7 @@ pub struct SimulatedNetwork {
     seed: u64,
     start: Instant,
     pub now: Instant,
-    pub rng: ChaCha20Rng,
+    pub rng: Choices,
     pub link: FaultyLink,
     pub clients: Vec<Option<SimulatedClient>>,
     /// Clients that have died, by number.
@@ -105,7 +105,7 @@ impl Drop for SimulatedNetwork {
 impl SimulatedNetwork {
     /// A running server, and clients that are logging in.
     pub fn new(seed: u64, clients: usize, link: FaultyLink) -> Self {
-        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let mut rng = Choices::from_seed(seed);
         let start = epoch();
         let mut network = Self {
             seed,
@@ -122,7 +122,7 @@ impl SimulatedNetwork {
             expected_sessions: None,
             datagrams: 0,
             server_address: (Ipv4Addr::new(10, 0, 0, 1), 12_000).into(),
-            root_secret: rng.r#gen(),
+            root_secret: rng.arbitrary(),
             out: Effects::default(),
             generation: 0,
             events: BinaryHeap::new(),
@@ -160,6 +160,13 @@ impl SimulatedNetwork {
 
     pub fn clients_mut(&mut self) -> impl Iterator<Item = &mut SimulatedClient> {
         self.clients.iter_mut().flatten()
+    }
+
+    /// What the users and the network decide next follows from this input.
+    pub fn feed(&mut self, input: &[u8]) {
+        let mut shares = input.chunks(input.len().div_ceil(self.clients.len() + 1).max(1));
+        self.clients.iter_mut().flatten().for_each(|client| client.rng.feed(shares.next().unwrap_or_default()));
+        self.rng.feed(shares.next().unwrap_or_default());
     }
 
     /// All users start to give commands.
@@ -230,7 +237,7 @@ impl SimulatedNetwork {
 
     fn client(&mut self, number: usize) -> SimulatedClient {
         let address = address(number, 5_000);
-        let rng = ChaCha20Rng::from_seed(self.rng.r#gen());
+        let rng = self.rng.split();
         self.addresses.insert(address, number);
         SimulatedClient::new(user(number), address, self.server_address, rng)
     }
