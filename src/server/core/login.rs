@@ -17,7 +17,7 @@ use log::{debug, info};
 use rand::RngCore;
 
 use super::Server;
-use super::pending_logins::{LoginId, LoginStage};
+use super::pending_logins::{EndedLogin, LoginId, LoginStage};
 use super::sessions::{HandshakeReply, Session};
 use super::stats::{LoginStatus, Refusal, SessionEnd};
 use crate::common::crypto::{Secret, context, derive};
@@ -71,8 +71,9 @@ impl Server {
         let is_known = self.throttle.is_known(id.prefix());
         match self.throttle.check(now, id.address.ip(), &user) {
             Ok(charge) => {
-                if self.pending_logins.insert(now, id, is_known, user.clone(), charge, *ke1).is_some() {
+                if let Some(displaced) = self.pending_logins.insert(now, id, is_known, user.clone(), charge, *ke1) {
                     self.counters.refused.add(Refusal::DisplacedLogin);
+                    self.count_ended_login(&displaced);
                 }
             }
             Err(retry) => {
@@ -87,6 +88,14 @@ impl Server {
             out.awaited_records.push((id.prefix(), user));
         } else {
             self.pending_logins.make_ready(id);
+        }
+    }
+
+    /// Who stops after LOGIN2 has learned from it whether the password is right: one guess, which no LOGIN3 shows.
+    pub(super) fn count_ended_login(&mut self, login: &EndedLogin) {
+        if login.is_unfinished {
+            self.counters.logins.add(LoginStatus::Unfinished);
+            debug!("{}: the login of {} was not finished", login.id.address, escape_controls(login.user.as_str()));
         }
     }
 

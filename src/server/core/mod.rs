@@ -309,7 +309,9 @@ impl Server {
             let (address, user) = (session.address, session.user.as_str());
             info!(event = "timed_out", address:% = address, user = user; "{} timed out", escape_controls(user));
         }
-        self.pending_logins.expire(now);
+        while let Some(login) = self.pending_logins.pop_expired(now) {
+            self.count_ended_login(&login);
+        }
     }
 
     fn end_session(&mut self, key: SessionKey, end: SessionEnd) -> Box<Session> {

@@ -62,6 +62,15 @@ pub enum LoginStage {
     Confirmed,
 }
 
+/// A login that has left the table.
+#[derive(Debug)]
+pub struct EndedLogin {
+    pub id: LoginId,
+    pub user: UserName,
+    /// Without a LOGIN3.
+    pub is_unfinished: bool,
+}
+
 #[derive(Default)]
 pub struct PendingLogins {
     table: ExpiringMap<LoginId, PendingLogin>,
@@ -84,7 +93,7 @@ struct Partition {
 
 impl PendingLogins {
     /// Adds a login after LOGIN1. [`make_ready`](Self::make_ready) or [`wait_for_record`](Self::wait_for_record) comes
-    /// next. `is_known`: a user has logged in from this prefix before. Returns the login that gave way, if the table was full.
+    /// next. `is_known`: a user has logged in from this prefix before. Returns what gave way, if the table was full.
     pub fn insert(
         &mut self,
         now: Instant,
@@ -93,15 +102,11 @@ impl PendingLogins {
         user: UserName,
         charge: Charge,
         ke1: [u8; KE1_BYTES],
-    ) -> Option<LoginId> {
+    ) -> Option<EndedLogin> {
         let network = id.prefix().network();
         let max = if is_known { PENDING_LOGINS_KNOWN_MAX } else { PENDING_LOGINS_MAX - PENDING_LOGINS_KNOWN_MAX };
         let evicted = self.partition(is_known).eviction_candidate(network, max);
-        if let Some(evicted) = evicted
-            && let Some(login) = self.table.remove(&evicted)
-        {
-            self.forget(&evicted, &login);
-        }
+        let evicted = evicted.and_then(|id| self.table.remove(&id).map(|login| self.forget(id, login)));
         let position = self.partition(is_known).change(network, |logins| logins.push(network, id));
         let (stage, charge) = (LoginStage::AwaitingLogin2 { ke1 }, Some(charge));
         let login = PendingLogin { user, charge, stage, is_known, position, queued: None };
@@ -175,14 +180,14 @@ impl PendingLogins {
         self.table.next_expiry()
     }
 
-    pub fn expire(&mut self, now: Instant) {
-        while let Some((id, login)) = self.table.pop_expired(now) {
-            self.forget(&id, &login);
-        }
+    /// Removes a login that has expired.
+    pub fn pop_expired(&mut self, now: Instant) -> Option<EndedLogin> {
+        let (id, login) = self.table.pop_expired(now)?;
+        Some(self.forget(id, login))
     }
 
     /// Removes what refers to a login that is no longer in the table.
-    fn forget(&mut self, id: &LoginId, login: &PendingLogin) {
+    fn forget(&mut self, id: LoginId, login: PendingLogin) -> EndedLogin {
         let partition = self.partition(login.is_known);
         let network = id.prefix().network();
         partition.change(network, |logins| logins.remove(network, login.position));
@@ -192,11 +197,13 @@ impl PendingLogins {
         if let LoginStage::AwaitingLogin2 { .. } = login.stage
             && let Some(ids) = self.awaiting_record.get_mut(&login.user)
         {
-            ids.retain(|other| other != id);
+            ids.retain(|other| *other != id);
             if ids.is_empty() {
                 self.awaiting_record.remove(&login.user);
             }
         }
+        let is_unfinished = matches!(login.stage, LoginStage::AwaitingLogin2 { .. } | LoginStage::Login2Sent { .. });
+        EndedLogin { id, user: login.user, is_unfinished }
     }
 
     fn partition(&mut self, is_known: bool) -> &mut Partition {

@@ -15,13 +15,17 @@ fn insert(table: &mut PendingLogins, from: &str, nonce: u8) -> LoginId {
 
 fn remove(table: &mut PendingLogins, id: &LoginId) {
     let login = table.table.remove(id).unwrap();
-    table.forget(id, &login);
+    table.forget(*id, login);
 }
 
-fn insert_at(table: &mut PendingLogins, id: LoginId, is_known: bool, now: Instant) {
+fn expire(table: &mut PendingLogins, now: Instant) {
+    while table.pop_expired(now).is_some() {}
+}
+
+fn insert_at(table: &mut PendingLogins, id: LoginId, is_known: bool, now: Instant) -> Option<EndedLogin> {
     let user = user(&format!("user{}", id.nonce[0]));
     let charge = LoginThrottle::default().check(now, id.address.ip(), &user).unwrap();
-    table.insert(now, id, is_known, user, charge, [0; KE1_BYTES]);
+    table.insert(now, id, is_known, user, charge, [0; KE1_BYTES])
 }
 
 /// The *n*-th login of a /64 of a /48, from a /32 that many have.
@@ -33,7 +37,7 @@ fn id(network: u16, prefix: u16, number: u16) -> LoginId {
 fn fill(table: &mut PendingLogins, networks: u16) -> Vec<LoginId> {
     let each = u16::try_from(UNKNOWN_MAX).unwrap() / networks;
     let ids: Vec<_> = (0..each).flat_map(|at| (0..networks).map(move |network| id(network, at, 1))).collect();
-    ids.iter().for_each(|&id| insert_at(table, id, false, origin()));
+    ids.iter().for_each(|&id| assert!(insert_at(table, id, false, origin()).is_none()));
     assert_eq!((ids.len(), table.table.len()), (UNKNOWN_MAX, UNKNOWN_MAX));
     ids
 }
@@ -61,7 +65,7 @@ fn known_prefixes_have_every_other_turn() {
     let flood: Vec<LoginId> = (0..5).map(|network| id(network, 0, 1)).collect();
     let known: Vec<LoginId> = (0..3).map(|number| id(9, 0, number)).collect();
     for (ids, is_known) in [(&flood, false), (&known, true)] {
-        ids.iter().for_each(|&id| insert_at(&mut table, id, is_known, origin()));
+        ids.iter().for_each(|&id| assert!(insert_at(&mut table, id, is_known, origin()).is_none()));
         ids.iter().for_each(|&id| table.make_ready(id));
     }
     remove(&mut table, &known[1]);
@@ -84,11 +88,11 @@ fn a_network_has_a_bounded_share_of_the_table_and_its_logins_expire() {
     let later = origin() + Duration::from_secs(1);
     insert_at(&mut table, id(2, 0, 1), false, later);
     assert_eq!(table.next_expiry(), Some(origin() + PENDING_LOGIN_LIFETIME));
-    table.expire(origin() + PENDING_LOGIN_LIFETIME - Duration::from_millis(1));
+    expire(&mut table, origin() + PENDING_LOGIN_LIFETIME - Duration::from_millis(1));
     assert_eq!(table.table.len(), PENDING_LOGINS_PER_NETWORK_MAX + 1);
-    table.expire(origin() + PENDING_LOGIN_LIFETIME);
+    expire(&mut table, origin() + PENDING_LOGIN_LIFETIME);
     assert_eq!((table.table.len(), table.next_expiry()), (1, Some(later + PENDING_LOGIN_LIFETIME)));
-    table.expire(later + PENDING_LOGIN_LIFETIME);
+    expire(&mut table, later + PENDING_LOGIN_LIFETIME);
     let partition = &table.unknown_prefixes;
     assert_eq!((table.table.len(), partition.logins.len(), partition.ready.len()), (0, 0, 0));
     assert!(partition.logins.is_empty() && partition.by_size.is_empty() && table.next_expiry().is_none());
@@ -100,8 +104,9 @@ fn when_the_table_is_full_the_network_with_the_most_logins_loses_its_oldest() {
     let flood = fill(&mut table, 12);
     // One /48 has more than the others, though each of its /64s holds one.
     let (extra, honest) = (id(3, 999, 1), id(100, 0, 1));
-    insert_at(&mut table, extra, false, origin());
-    insert_at(&mut table, honest, false, origin());
+    table.confirm(&flood[3]);
+    let displaced = [extra, honest].map(|id| insert_at(&mut table, id, false, origin()).unwrap());
+    assert_eq!(displaced.each_ref().map(|login| login.is_unfinished), [true, false], "{displaced:?}");
     assert_eq!(table.table.len(), UNKNOWN_MAX);
     assert!(table.find_mut(&flood[3]).is_none(), "network 3 had the most logins, and this was its oldest");
     for number in 1..UNKNOWN_MAX {

@@ -51,6 +51,8 @@ label! {
         AlreadyActive = "already_active",
         /// Too many guesses.
         Throttled = "throttled",
+        /// No LOGIN3 came.
+        Unfinished = "unfinished",
         Resumed = "resumed",
         /// The ticket is not valid any more.
         ResumeRefused = "resume_refused",
