@@ -1,6 +1,5 @@
 //! The server's UDP socket, which receives and sends several datagrams with one system call.
 
-use std::cell::Cell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
@@ -13,7 +12,7 @@ use rustix::net::addr::SocketAddrArg;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::core::Datagram;
+use super::core::{Datagram, Traffic};
 use crate::common::limits::DATAGRAM_MAX_BYTES;
 
 /// Maximum of datagrams in one system call.
@@ -28,7 +27,11 @@ pub struct ServerSocket {
     pub udp: UdpSocket,
     is_v6: bool,
     /// Whether the system has recvmmsg and sendmmsg; a sandbox may refuse them.
-    has_batches: Cell<bool>,
+    has_batches: bool,
+    /// What the system has taken.
+    pub sent: Traffic,
+    /// Datagrams that the system did not take.
+    pub send_failures: u64,
 }
 
 /// Space for the datagrams that one system call receives.
@@ -60,18 +63,24 @@ impl ServerSocket {
         }
         socket.set_nonblocking(true)?;
         socket.bind(&listen.into())?;
-        Ok(Self { udp: UdpSocket::from_std(socket.into()), is_v6: listen.is_ipv6(), has_batches: Cell::new(true) })
+        Ok(Self {
+            udp: UdpSocket::from_std(socket.into()),
+            is_v6: listen.is_ipv6(),
+            has_batches: true,
+            sent: Traffic::default(),
+            send_failures: 0,
+        })
     }
 
     /// Passes the datagrams of one system call to `handle`, each with its sender, and returns how many they were: from 1
     /// to `max`, of at most [`BATCH_MAX`]. [`io::ErrorKind::WouldBlock`] if there is none.
     pub fn receive(
-        &self,
+        &mut self,
         batch: &mut ReceiveBatch,
         max: usize,
         mut handle: impl FnMut(SocketAddr, &mut [u8]),
     ) -> io::Result<usize> {
-        if !self.has_batches.get() {
+        if !self.has_batches {
             let buffer = &mut batch.buffers[0];
             let (bytes, from) = self.udp.recv_from(buffer)?;
             handle(from, &mut buffer[..bytes]);
@@ -80,7 +89,7 @@ impl ServerSocket {
         let received = match receive_batch(&self.udp, batch, max) {
             Err(Errno::ENOSYS | Errno::EPERM) => {
                 debug!("the system has no recvmmsg: datagrams are received one at a time");
-                self.has_batches.set(false);
+                self.has_batches = false;
                 return self.receive(batch, max, handle);
             }
             received => received?,
@@ -94,26 +103,33 @@ impl ServerSocket {
     }
 
     /// Sends the datagrams, in order. Drops those that cannot be sent.
-    pub fn send(&self, datagrams: &[Datagram]) {
+    pub fn send(&mut self, datagrams: &[Datagram]) {
         for chunk in datagrams.chunks(BATCH_MAX) {
             let mut rest = chunk;
             while let [first, ..] = rest {
                 let sent = match rest.len() {
-                    2.. if self.has_batches.get() => self.send_batch(rest),
+                    2.. if self.has_batches => self.send_batch(rest),
                     _ => self.udp.send_to(&first.bytes, self.target(first.to)).map(|_| 1),
                 };
-                // What is sent together with others fails only as the first one.
-                let done = sent.unwrap_or_else(|error| {
-                    trace!("{}: sending failed: {error}", first.to);
-                    1
-                });
+                let done = match sent {
+                    Ok(count) => {
+                        rest[..count].iter().for_each(|datagram| self.sent.add(datagram.bytes.len()));
+                        count
+                    }
+                    // What is sent together with others fails only as the first one.
+                    Err(error) => {
+                        trace!("{}: sending failed: {error}", first.to);
+                        self.send_failures += 1;
+                        1
+                    }
+                };
                 rest = &rest[done..];
             }
         }
     }
 
     /// Returns how many were sent: at least the first one.
-    fn send_batch(&self, datagrams: &[Datagram]) -> io::Result<usize> {
+    fn send_batch(&mut self, datagrams: &[Datagram]) -> io::Result<usize> {
         let targets: Vec<_> = datagrams.iter().map(|datagram| self.target(datagram.to).as_any()).collect();
         let bytes: Vec<_> = datagrams.iter().map(|datagram| [IoSlice::new(&datagram.bytes)]).collect();
         let mut control: Vec<_> = datagrams.iter().map(|_| SendAncillaryBuffer::default()).collect();
@@ -125,7 +141,7 @@ impl ServerSocket {
             .collect();
         match sendmmsg(&self.udp, &mut headers, SendFlags::empty()) {
             Err(rustix::io::Errno::NOSYS) => {
-                self.has_batches.set(false);
+                self.has_batches = false;
                 Ok(0)
             }
             sent => Ok(sent?),
@@ -168,15 +184,15 @@ mod tests {
 
     /// A server socket, and a client that is connected to it from 127.0.0.1.
     fn pair(listen: &str, has_batches: bool) -> (ServerSocket, StdSocket) {
-        let server = ServerSocket::bind(listen.parse().unwrap()).unwrap();
-        server.has_batches.set(has_batches);
+        let mut server = ServerSocket::bind(listen.parse().unwrap()).unwrap();
+        server.has_batches = has_batches;
         let client = StdSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         client.connect((Ipv4Addr::LOCALHOST, server.udp.local_addr().unwrap().port())).unwrap();
         (server, client)
     }
 
     /// Receives all that there is.
-    fn receive_all(server: &ServerSocket) -> Vec<Datagram> {
+    fn receive_all(server: &mut ServerSocket) -> Vec<Datagram> {
         let (mut batch, mut all) = (ReceiveBatch::default(), Vec::new());
         loop {
             let handle = |to, bytes: &mut [u8]| all.push(Datagram { to, bytes: bytes.to_vec() });
@@ -195,10 +211,10 @@ mod tests {
         for (listen, has_batches) in
             [("127.0.0.1:0", true), ("127.0.0.1:0", false), ("[::]:0", true), ("[::]:0", false)]
         {
-            let (server, client) = pair(listen, has_batches);
+            let (mut server, client) = pair(listen, has_batches);
             let sent: Vec<_> = (0..DATAGRAMS).map(|number| vec![number as u8; number % 7 * 200]).collect();
             sent.iter().for_each(|bytes| assert_eq!(client.send(bytes).unwrap(), bytes.len()));
-            let received = receive_all(&server);
+            let received = receive_all(&mut server);
             assert!(received.iter().map(|datagram| &datagram.bytes).eq(&sent), "{listen} {has_batches}");
             assert!(received.iter().all(|datagram| datagram.to.port() == client.local_addr().unwrap().port()));
             server.send(&received);
@@ -206,22 +222,24 @@ mod tests {
                 let mut buffer = [0; DATAGRAM_MAX_BYTES];
                 assert_eq!(client.recv(&mut buffer).map(|length| &buffer[..length]).unwrap(), bytes);
             }
+            let bytes = sent.iter().map(Vec::len).sum::<usize>() as u64;
+            assert_eq!((server.sent, server.send_failures), (Traffic { datagrams: DATAGRAMS as u64, bytes }, 0));
         }
     }
 
     #[test]
     fn a_datagram_beyond_the_maximum_is_received_longer_than_the_maximum() {
         for has_batches in [true, false] {
-            let (server, client) = pair("127.0.0.1:0", has_batches);
+            let (mut server, client) = pair("127.0.0.1:0", has_batches);
             client.send(&[7; DATAGRAM_MAX_BYTES + 100]).unwrap();
-            assert_eq!(receive_all(&server)[0].bytes.len(), DATAGRAM_MAX_BYTES + 1);
+            assert_eq!(receive_all(&mut server)[0].bytes.len(), DATAGRAM_MAX_BYTES + 1);
         }
     }
 
     #[test]
     fn what_cannot_be_sent_holds_up_nothing_else() {
         for has_batches in [true, false] {
-            let (server, client) = pair("127.0.0.1:0", has_batches);
+            let (mut server, client) = pair("127.0.0.1:0", has_batches);
             let (good, bad) = (client.local_addr().unwrap(), "[::1]:9".parse().unwrap());
             let datagram =
                 |number: u8| Datagram { to: if number.is_multiple_of(3) { bad } else { good }, bytes: vec![number] };
@@ -230,6 +248,7 @@ mod tests {
             for number in (0..100).filter(|number: &u8| !number.is_multiple_of(3)) {
                 assert_eq!((client.recv(&mut buffer).unwrap(), buffer[0]), (1, number));
             }
+            assert_eq!((server.sent, server.send_failures), (Traffic { datagrams: 66, bytes: 66 }, 34));
         }
     }
 }

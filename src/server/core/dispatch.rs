@@ -119,11 +119,9 @@ impl Server {
     ) {
         let session = self.sessions.get_mut(key);
         session.lowest_pending = session.lowest_pending.max(lowest_pending);
-        if id < session.lowest_pending {
-            return self.send_reply(key, id, Response::Rejected, out);
-        }
         let info = RequestInfo::log_received(id, &request, session);
         let reply = match request {
+            _ if id < session.lowest_pending => Some(Response::Rejected),
             Request::Publish { .. } | Request::Unpublish { .. } => self.on_mutation(now, key, id, request, out),
             Request::StageAudience { key: staging_key, part, users } => {
                 stage_audience_part(session, id, staging_key, part, users).into()

@@ -5,7 +5,6 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use super::stats::Traffic;
 use crate::common::message::ServerMessage;
 use crate::common::net::AddressPrefix;
 use crate::common::packet::Packet;
@@ -33,8 +32,6 @@ pub struct Effects {
     pub mutations: VecDeque<Mutation>,
     /// The records that logins wait for: each with the prefix of the login and its user.
     pub awaited_records: Vec<(AddressPrefix, UserName)>,
-    /// All datagrams passed on so far.
-    pub sent: Traffic,
     spare: Vec<Vec<u8>>,
 }
 
@@ -43,7 +40,6 @@ impl Effects {
     pub fn flush(&mut self, send: impl FnOnce(&[Datagram])) {
         send(&self.datagrams);
         for datagram in self.datagrams.drain(..) {
-            self.sent.add(datagram.bytes.len());
             if self.spare.len() < SPARE_MAX {
                 self.spare.push(datagram.bytes);
             }

@@ -14,6 +14,8 @@ use crate::server::histogram::{BOUNDS_US, Histogram};
 pub struct Figures {
     pub stats: ServerStats,
     pub sent: Traffic,
+    /// Datagrams that the system did not take.
+    pub send_failures: u64,
     /// Datagrams that the system dropped because the socket's receive buffer was full.
     pub kernel_drops: u64,
     pub loop_turns: Histogram,
@@ -40,10 +42,13 @@ impl Figures {
             let labels = format!("kind=\"{}\",result", kind.text());
             text.counts("requests_total", &labels, counters.requests(kind));
         }
-        text.counter("datagrams_total", "Datagrams received and sent.");
+        text.counter("datagrams_total", "Datagrams that the system has delivered to the server and taken from it.");
         text.directions("datagrams_total", counters.received.datagrams, self.sent.datagrams);
-        text.counter("datagram_bytes_total", "Bytes of these datagrams, without their headers.");
+        let help = "Bytes of these datagrams, without their headers; of a received one at most 1201.";
+        text.counter("datagram_bytes_total", help);
         text.directions("datagram_bytes_total", counters.received.bytes, self.sent.bytes);
+        text.counter("send_failures_total", "Datagrams that the system did not take; clients ask again.");
+        text.sample("send_failures_total", "", self.send_failures);
         text.counter("refused_total", "Datagrams that were not accepted by the reason.");
         text.counts("refused_total", "reason", &counters.refused);
         text.counter("kernel_drops_total", "Datagrams dropped because the receive buffer was full.");
@@ -83,6 +88,7 @@ impl Figures {
             "refused": counts(&counters.refused),
             "received": traffic(&counters.received),
             "sent": traffic(&self.sent),
+            "send_failures": self.send_failures,
             "loop_turn_seconds": histogram(&self.loop_turns),
             "journal_commit_seconds": histogram(&self.journal_commits),
         });

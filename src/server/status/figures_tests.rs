@@ -56,6 +56,7 @@ fn figures() -> Figures {
     Figures {
         stats: test.server.stats(),
         sent: Traffic { datagrams: 11, bytes: 1_234 },
+        send_failures: 3,
         kernel_drops: 7,
         loop_turns,
         journal_commits,
@@ -84,6 +85,7 @@ fn every_metric_is_the_figure_of_a_known_run() {
         ("datagram_bytes_total{direction=\"received\"}", received.bytes as f64),
         ("datagram_bytes_total{direction=\"sent\"}", 1_234.0),
         ("refused_total{reason=\"malformed\"}", 1.0),
+        ("send_failures_total", 3.0),
         ("kernel_drops_total", 7.0),
         ("publications", 1.0),
         ("journal_commit_seconds_sum", 0.005),
@@ -122,6 +124,7 @@ fn the_names_are_fixed() {
         "requests_total counter",
         "datagrams_total counter",
         "datagram_bytes_total counter",
+        "send_failures_total counter",
         "refused_total counter",
         "kernel_drops_total counter",
         "publications gauge",

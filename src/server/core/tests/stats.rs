@@ -1,13 +1,12 @@
 use std::time::Duration;
 
-use crate::common::limits::PROTOCOL_VERSION;
+use crate::common::limits::{PENDING_LOGIN_LIFETIME, PROTOCOL_VERSION};
 use crate::common::message::{AudienceRef, ClientMessage, NameQuery, Request, ResolvePurpose, Topic};
 use crate::common::packet::{CLIENT_INFO_BYTES, KE3_BYTES, Packet};
 use crate::common::types::RequestId;
 use crate::server::core::query_budget::STEPS_PER_ITERATION;
 use crate::server::core::{
-    Counts, Effects, Label, LoginStatus, OnlineUser, Refusal, ReplyStatus, RequestKind, ServerStats, SessionEnd,
-    Traffic,
+    Counts, Label, LoginStatus, OnlineUser, Refusal, ReplyStatus, RequestKind, ServerStats, SessionEnd,
 };
 use crate::server::test_support::{TestServer, WALL_MS, address, credentials, file, name, user, wanted};
 
@@ -68,6 +67,23 @@ fn logins_are_counted_by_their_result() {
 }
 
 #[test]
+fn logins_that_stop_before_login3_are_counted_as_unfinished() {
+    let mut test = TestServer::new(&["hans"]);
+    let unfinished = |test: &TestServer| test.server.stats().counters.logins.of(LoginStatus::Unfinished);
+    // Who guesses learns from LOGIN2 whether the password is right.
+    for guess in ["wrong", "hans-pw"] {
+        assert!(test.begin_login(address(HERE), "hans", guess).is_ok());
+    }
+    test.login(THERE, "hans");
+    assert!(test.try_login(address(THERE), "hans", "wrong").is_none());
+    assert_eq!(unfinished(&test), 0, "they are in progress");
+    test.advance(PENDING_LOGIN_LIFETIME);
+    test.run_until_idle();
+    let logins = test.server.stats().counters.logins;
+    assert_eq!(nonzero(&logins), [("accepted", 1), ("refused", 1), ("unfinished", 2)], "each login ends once");
+}
+
+#[test]
 fn requests_are_counted_by_kind_and_result() {
     let mut test = TestServer::new(&["hans"]);
     let mut hans = test.login(HERE, "hans");
@@ -103,6 +119,10 @@ fn requests_are_counted_by_kind_and_result() {
     let stats = test.server.stats();
     assert_eq!(stats.journal_queue, 1);
     assert_eq!(nonzero(stats.counters.requests(RequestKind::Publish)), [("ok", 3), ("busy", 1)]);
+    let outdated = ClientMessage::Request { id: RequestId(1), lowest_pending: RequestId(2), request: publish("f") };
+    test.send_message(&mut hans, &outdated);
+    let publish = *test.server.stats().counters.requests(RequestKind::Publish);
+    assert_eq!(nonzero(&publish), [("ok", 3), ("error", 1), ("busy", 1)], "it is rejected");
 }
 
 #[test]
@@ -206,16 +226,6 @@ fn queries_that_wait_are_shown() {
     assert_eq!(test.server.stats().queued_queries, 1);
     test.run_until_idle();
     assert_eq!(test.server.stats().queued_queries, 0);
-}
-
-#[test]
-fn what_is_sent_is_counted() {
-    let mut out = Effects::default();
-    out.send_bytes(address(HERE), b"12345");
-    out.send_bytes(address(THERE), b"1");
-    out.flush(|datagrams| assert_eq!(datagrams.len(), 2));
-    out.flush(|datagrams| assert!(datagrams.is_empty()));
-    assert_eq!(out.sent, Traffic { datagrams: 2, bytes: 6 });
 }
 
 #[test]
