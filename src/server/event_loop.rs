@@ -4,7 +4,7 @@
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
-use log::{error, info, trace, warn};
+use log::{Level, error, info, log, trace, warn};
 use mio::{Events, Interest, Poll, Token};
 
 use super::auth::credentials::{SAMPLE_USERS_WARNING, VersionedCredentials};
@@ -203,8 +203,7 @@ impl EventLoop {
         for (from, user) in self.effects.awaited_records.drain(..) {
             self.enrolment.iter().for_each(|enrolment| enrolment.prioritize(from, user.clone()));
         }
-        let socket = &self.socket;
-        self.effects.flush(|datagrams| socket.send(datagrams));
+        self.effects.flush(|datagrams| self.socket.send(datagrams));
     }
 
     /// Tells the supervisor, the log and the clients of the status page how the server does.
@@ -213,7 +212,10 @@ impl EventLoop {
         let server = &self.server;
         self.monitor.supervisor.report(now, || server.stats().to_string());
         if self.signals.take_report() {
-            self.figures(now).to_log_lines().iter().for_each(|line| info!(event = "figures"; "{line}"));
+            self.monitor.request_log();
+        }
+        if self.monitor.take_log() {
+            self.log_figures(now);
         }
         if let Some(mut listener) = self.monitor.listener.take() {
             let response = |resource| {
@@ -226,10 +228,17 @@ impl EventLoop {
         }
     }
 
+    /// At a level that the log has, whatever it leaves out: the administrator has asked for them.
+    fn log_figures(&self, now: Instant) {
+        let level = log::max_level().to_level().map_or(Level::Error, |level| level.min(Level::Info));
+        self.figures(now).to_log_lines().iter().for_each(|line| log!(level, event = "figures"; "{line}"));
+    }
+
     fn figures(&self, now: Instant) -> Figures {
         Figures {
             stats: self.server.stats(),
-            sent: self.effects.sent,
+            sent: self.socket.sent,
+            send_failures: self.socket.send_failures,
             kernel_drops: self.monitor.kernel_drops.latest(),
             loop_turns: self.monitor.loop_turns,
             journal_commits: self.journal.commit_times(),
@@ -244,12 +253,12 @@ impl EventLoop {
         info!(event = "stopping"; "stopping");
         self.monitor.supervisor.stopping();
         self.journal.close()?;
-        let (now, socket) = (now(), self.socket);
+        let now = now();
         self.server.handle_durable(self.last_queued);
         while self.server.has_unacknowledged() {
             self.server.run_deferred_work(now, ReceiveBuffer::MayHoldMore, &mut self.effects);
         }
-        self.effects.flush(|datagrams| socket.send(datagrams));
+        self.effects.flush(|datagrams| self.socket.send(datagrams));
         Ok(())
     }
 }

@@ -77,7 +77,12 @@ pub fn prepare(
     let socket = ServerSocket::bind(listen).map_err(|source| ServerError::Listen { listen, source })?;
     on_bound(&signals)?;
     let poll = Poll::new()?;
-    let mut monitor = Monitor::start(&socket.udp)?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+    let new_wake = move || -> Wake {
+        let waker = Arc::clone(&waker);
+        Box::new(move || waker.wake().unwrap_or_else(|error| log::error!("waking the event loop failed: {error}")))
+    };
+    let mut monitor = Monitor::start(&socket.udp, new_wake())?;
     if let Some(StatusOptions { address, shows_users }) = options.status {
         let listener = StatusListener::bind(address, poll.registry(), STATUS)
             .map_err(|source| ServerError::Listen { listen: address, source })?;
@@ -85,11 +90,6 @@ pub fn prepare(
         info!(event = "status_page", address:% = address; "status page at http://{address}/");
         (monitor.listener, monitor.shows_users) = (Some(listener), shows_users);
     }
-    let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-    let new_wake = move || -> Wake {
-        let waker = Arc::clone(&waker);
-        Box::new(move || waker.wake().unwrap_or_else(|error| log::error!("waking the event loop failed: {error}")))
-    };
     let mut loaded = LoadedState::of_users(credentials.users.keys().cloned());
     let journal = match &options.data {
         Some(path) => open(path, &mut loaded, new_wake())?,

@@ -21,26 +21,35 @@ const LISTS: [&str; 2] = ["/proc/self/net/udp", "/proc/self/net/udp6"];
 
 pub struct KernelDrops {
     latest: Arc<AtomicU64>,
+    /// How often it was read.
+    readings: Arc<AtomicU64>,
     requests: SyncSender<()>,
 }
 
 impl KernelDrops {
-    /// Of this socket. The thread ends with the value.
-    pub fn start(socket: impl AsFd) -> io::Result<Self> {
+    /// Of this socket. The thread ends with the value, and calls `wake` after each reading.
+    pub fn start(socket: impl AsFd, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
         let inode = fstat(socket)?.st_ino;
-        let latest = Arc::new(AtomicU64::new(0));
+        let (latest, readings) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
         let (requests, requested) = sync_channel::<()>(1);
-        let drops = Arc::clone(&latest);
+        let (drops, read) = (Arc::clone(&latest), Arc::clone(&readings));
         threads::spawn("kernel-drops", move || {
             for () in requested {
                 let texts = LISTS.iter().filter_map(|list| fs::read_to_string(list).ok());
                 if let Some(count) = texts.into_iter().find_map(|text| drops_of(&text, inode)) {
                     drops.store(count, Ordering::Relaxed);
                 }
+                read.fetch_add(1, Ordering::Release);
+                wake();
                 pause();
             }
         })?;
-        Ok(Self { latest, requests })
+        Ok(Self { latest, readings, requests })
+    }
+
+    /// Rises with each reading. What was asked for before by [`latest`](Self::latest) is there when it has risen.
+    pub fn readings(&self) -> u64 {
+        self.readings.load(Ordering::Acquire)
     }
 
     /// What was read last. Starts to read it again.

@@ -33,19 +33,33 @@ pub struct Monitor {
     pub listener: Option<StatusListener>,
     /// Whether the status page shows users and their addresses.
     pub shows_users: bool,
+    /// The figures are to be logged when the kernel's drops have been read more often than this.
+    log_after: Option<u64>,
 }
 
 impl Monitor {
-    /// `socket` is that of the datagrams.
-    pub fn start(socket: impl AsFd) -> io::Result<Self> {
+    /// `socket` is that of the datagrams. `wake` wakes the event loop from another thread.
+    pub fn start(socket: impl AsFd, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
         Ok(Self {
             loop_turns: Histogram::default(),
             journal: JournalWatch::default(),
-            kernel_drops: KernelDrops::start(socket)?,
+            kernel_drops: KernelDrops::start(socket, wake)?,
             supervisor: Supervisor::default(),
             listener: None,
             shows_users: false,
+            log_after: None,
         })
+    }
+
+    /// The figures are to be logged as soon as they are complete: the kernel's drops are read first.
+    pub fn request_log(&mut self) {
+        self.log_after = Some(self.kernel_drops.readings());
+        self.kernel_drops.latest();
+    }
+
+    /// Whether the figures are to be logged now; once.
+    pub fn take_log(&mut self) -> bool {
+        self.log_after.take_if(|before| *before != self.kernel_drops.readings()).is_some()
     }
 
     /// When the event loop is to wake for them. `now` may be somewhat earlier than the time.
