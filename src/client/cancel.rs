@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use crossbeam_channel::{Receiver, TryRecvError};
+use crate::common::sync::channel::{Receiver, TryRecvError};
 
 /// Nothing is ever sent: the channel disconnects when the running command is cancelled. So a thread can wait for it and
 /// for a result at the same time.

@@ -1,7 +1,13 @@
 //! Locks that ignore poisoning. A panic ends the thread it happens in, not the program: the other threads go on with
 //! the state as it is.
+//!
+//! The modules that `tests/schedules` runs under many schedules take locks, atomics and channels from here, and threads from
+//! [`threads`](super::threads): there both are others.
 
-use std::sync::{Condvar, LockResult, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use std::sync::{Condvar, Mutex, MutexGuard, atomic, mpsc};
+use std::sync::{LockResult, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+pub use crossbeam_channel as channel;
 
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     unpoison(mutex.lock())

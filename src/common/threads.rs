@@ -2,7 +2,8 @@
 
 use std::io;
 use std::sync::mpsc::sync_channel;
-use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
+pub use std::thread::JoinHandle;
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 /// Starts a thread. An error says that there is none.
 pub fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {

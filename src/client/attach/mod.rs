@@ -2,6 +2,7 @@
 //!
 //! * `protocol`: the lines over a socket: those of `--json`, and a few before and beside them.
 //! * `serve`: the running client's end; each attached side is a command context of its own.
+//! * `side_commands`: which of its commands a cancellation is for.
 //! * `sink`: what a slow reader of it misses.
 //! * `side`: the end of a process that was started with `--attach`.
 //!
@@ -12,6 +13,7 @@
 mod protocol;
 mod serve;
 mod side;
+mod side_commands;
 mod sink;
 
 pub use protocol::SideOptions;

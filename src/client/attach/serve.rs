@@ -23,6 +23,7 @@ use super::protocol::{
     CancelLine, CompletedWords, CompletionRequest, DescriptorReader, DirectLine, FirstLine, Greeting, read_line,
     read_value, to_line,
 };
+use super::side_commands::SideCommands;
 use super::sink::SocketSink;
 use crate::client::commands::{CommandContext, CommandState, ContentInput, ContentPipes, LocalControl, events};
 use crate::client::control_folder::{ControlFolder, LockedSocket, check_peer, own_place, socket_name};
@@ -33,7 +34,7 @@ use crate::client::exit_code::ExitCode;
 use crate::client::shell::command::Command;
 use crate::client::shell::{CommandRunner, EngineCompleter, LineCompleter, LineOutcome, Shell, execute, run_or_start};
 use crate::client::transport::Waker;
-use crate::client::ui::message::{CommandId, Message, MessageBody, Note, NoteLevel};
+use crate::client::ui::message::{Message, MessageBody, Note, NoteLevel};
 use crate::client::ui::output::{CommandRun, Output};
 use crate::client::ui::password::{PasswordError, PasswordSource};
 use crate::client::ui::standard_stream::StandardStream;
@@ -247,14 +248,14 @@ impl ControlSocket {
         if let Some(Err(error)) = &reporter {
             context.output.error(format_args!("no events: {error}"));
         }
-        let (state, ids) = (Arc::clone(&context.state), Arc::<Mutex<SideIds>>::default());
+        let (state, running) = (Arc::clone(&context.state), Arc::<SideCommands>::default());
         let (sender, commands) = sync_channel(COMMANDS_QUEUED_MAX);
-        let read_ids = Arc::clone(&ids);
+        let read_running = Arc::clone(&running);
         threads::spawn("attached input", move || {
-            read_commands(&mut reader, &descriptor, &sender, &state, &read_ids);
+            read_commands(&mut reader, &descriptor, &sender, &state, &read_running);
             state.close();
         })?;
-        let side = ServedSide { context, control: Arc::clone(self), ids, descriptor: Mutex::default() };
+        let side = ServedSide { context, control: Arc::clone(self), running, descriptor: Mutex::default() };
         match side.run(&commands) {
             // For the attached side the end of the connection is the end of this process.
             SideExit::Stop => std::mem::forget(stream),
@@ -311,18 +312,11 @@ fn read_commands(
     descriptor: &Mutex<Option<OwnedFd>>,
     commands: &SyncSender<SideLine>,
     state: &CommandState,
-    ids: &Mutex<SideIds>,
+    running: &SideCommands,
 ) {
     while let Ok(Some(line)) = read_line(reader) {
         match serde_json::from_slice::<CancelLine>(&line) {
-            Ok(CancelLine { cancel }) => {
-                let mut ids = lock(ids);
-                if ids.running.as_ref() == Some(&cancel) {
-                    state.cancel();
-                } else {
-                    ids.cancelled = Some(cancel);
-                }
-            }
+            Ok(CancelLine { cancel }) => running.cancel(cancel, state),
             Err(_) => {
                 let line = SideLine { line: Zeroizing::new(line), descriptor: lock(descriptor).take() };
                 if commands.send(line).is_err() {
@@ -348,19 +342,10 @@ struct SideLine {
     descriptor: Option<OwnedFd>,
 }
 
-/// Commands of an attached side.
-#[derive(Default)]
-struct SideIds {
-    /// The last one that has begun.
-    running: Option<CommandId>,
-    /// The one to cancel that has not begun yet.
-    cancelled: Option<CommandId>,
-}
-
 struct ServedSide {
     context: CommandContext,
     control: Arc<ControlSocket>,
-    ids: Arc<Mutex<SideIds>>,
+    running: Arc<SideCommands>,
     /// Of the command that runs.
     descriptor: Mutex<Option<OwnedFd>>,
 }
@@ -389,13 +374,7 @@ impl ServedSide {
 
 impl CommandRunner for ServedSide {
     fn run(&self, run: &CommandRun, command: Command, line: &[u8]) -> Option<ExitCode> {
-        let mut ids = lock(&self.ids);
-        ids.running = Some(run.id().clone());
-        // A side has one command at a time: another id is that of a command that had ended.
-        if ids.cancelled.take().as_ref() == Some(run.id()) {
-            self.context.state.cancel();
-        }
-        drop(ids);
+        self.running.begin(run.id(), &self.context.state);
         let pipes = pipes_for(&command, lock(&self.descriptor).take());
         run_or_start(&CommandContext { pipes, ..self.context.clone() }, run, command, line)
     }

@@ -3,14 +3,12 @@
 //! Must not know about signals: the shell decides what a signal means.
 
 use std::convert::Infallible;
-use std::sync::Mutex;
 use std::time::Duration;
-
-use crossbeam_channel::{Sender, bounded};
 
 use crate::client::cancel::{self, Cancelled};
 use crate::client::jobs::JobOwner;
-use crate::common::sync::lock;
+use crate::common::sync::channel::{Sender, bounded};
+use crate::common::sync::{Mutex, lock};
 
 /// Shared by the thread that runs commands and the one that cancels them.
 #[derive(Debug)]
