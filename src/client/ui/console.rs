@@ -15,7 +15,7 @@ use crate::client::exit_code::ExitCode;
 use crate::client::ui::look::{Emphasis, Look};
 use crate::client::ui::message::{CommandId, CommandResult, FileProgress, Message, MessageBody, Note, NoteLevel};
 use crate::client::ui::output::MessageSink;
-use crate::client::ui::prompt_queue::{PromptPrinter, PromptQueue};
+use crate::client::ui::prompt_queue::{Prompt, PromptPrinter};
 use crate::client::ui::standard_stream::StandardStream;
 use crate::client::ui::summary::GetSummary;
 use crate::client::ui::terminal::is_foreground;
@@ -53,8 +53,7 @@ type RunKey = (Option<CommandId>, Option<u64>);
 pub struct Console {
     options: OutputOptions,
     streams: Mutex<Streams>,
-    /// While the user types at a prompt.
-    prompt: Mutex<Option<PromptQueue>>,
+    prompt: Prompt,
     /// Of the command that runs.
     bar: Mutex<Option<CommandBar>>,
     /// Of the commands and jobs that run and have results of a `get`.
@@ -92,7 +91,7 @@ impl Console {
         Self {
             options,
             streams,
-            prompt: Mutex::default(),
+            prompt: Prompt::default(),
             bar: Mutex::default(),
             summaries: Mutex::default(),
             output_end: OnceLock::new(),
@@ -101,19 +100,7 @@ impl Console {
 
     /// While the user types at a prompt, what belongs to no command or to a job is printed by `printer`.
     pub fn set_prompt_printer(&self, printer: Option<PromptPrinter>) {
-        let prompt = printer.and_then(PromptQueue::start);
-        // Not while it is locked: the lines of the last one are printed first.
-        drop(std::mem::replace(&mut *lock(&self.prompt), prompt));
-    }
-
-    /// Prints above the prompt; without one, as `write` does.
-    fn print_in_background(&self, line: String, write: impl FnOnce(String)) {
-        let prompt = lock(&self.prompt).as_ref().and_then(PromptQueue::lines);
-        match prompt {
-            // The thread that takes them ends with their last sender.
-            Some(lines) => drop(lines.send(line)),
-            None => write(line),
-        }
+        self.prompt.set_printer(printer);
     }
 
     /// A failure if a result could not be written, unless the reader of stdout has closed it.
@@ -157,7 +144,7 @@ impl Console {
         let write = |text: String| self.write(|streams| streams.print(&text));
         match is_background {
             _ if text.is_empty() => {}
-            true => self.print_in_background(text, write),
+            true => self.prompt.print(text, write),
             false => write(text),
         }
     }
@@ -172,7 +159,7 @@ impl Console {
     fn print_error_line(&self, line: String, is_background: bool) {
         let write = |line: String| drop(self.with_bar_suspended(|streams| streams.print_error(&line)));
         match is_background {
-            true => self.print_in_background(line, write),
+            true => self.prompt.print(line, write),
             false => write(line),
         }
     }
@@ -200,7 +187,7 @@ impl Console {
         let line = message.to_json() + "\n";
         let write = |line: String| self.write(|streams| streams.print(&line));
         match is_background(message) {
-            true => self.print_in_background(line, write),
+            true => self.prompt.print(line, write),
             false => write(line),
         }
     }
