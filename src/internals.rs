@@ -62,6 +62,9 @@ pub mod client {
 }
 
 pub mod common {
+    pub mod chunk_tree {
+        pub use crate::common::chunk_tree::{GroupHash, GroupHasher, GroupHashes, group_count, group_range};
+    }
     pub mod crypto {
         pub use crate::common::crypto::{AeadKey, Secret, TAG_BYTES, counter_nonce};
     }

@@ -6,13 +6,13 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::kv::Value;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use super::sync::atomic::{AtomicU64, Ordering};
+use super::sync::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::threads;
 
 /// Lines that wait to be written. A server writes two for a command.
@@ -54,7 +54,7 @@ enum LogEntry {
     },
 }
 
-struct QueuedLogger {
+pub(super) struct QueuedLogger {
     format: Box<dyn Log>,
     queue: Sender<LogEntry>,
     /// Lines left out since the last line that says so.
@@ -62,7 +62,10 @@ struct QueuedLogger {
 }
 
 impl QueuedLogger {
-    fn start(to: impl Write + Send + 'static, format: impl FnOnce(LineQueue) -> Box<dyn Log>) -> io::Result<Self> {
+    pub(super) fn start(
+        to: impl Write + Send + 'static,
+        format: impl FnOnce(LineQueue) -> Box<dyn Log>,
+    ) -> io::Result<Self> {
         let (queue, messages) = bounded(QUEUE_MAX_LINES);
         threads::spawn("log", move || write_lines(&messages, to))?;
         let left_out = Arc::new(AtomicU64::new(0));

@@ -73,7 +73,7 @@ impl SessionDriver {
             }
             for event in &events {
                 match event.token() {
-                    WAKE => self.shared.is_woken.store(false, Ordering::Release),
+                    WAKE => self.shared.commands.set_awake(),
                     Token(socket) => drop(readable.insert(socket)),
                 }
             }

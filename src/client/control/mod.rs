@@ -1,11 +1,13 @@
 //! The control thread and its handle. The thread moves bytes between the server and the [`Session`], and decides
 //! nothing.
 //!
+//! * `command_queue`: commands on their way to it.
 //! * `driver`: the thread, its clock and its randomness.
 //! * `sockets`: the UDP sockets.
 //! * `server_api`: requests to the server as plain calls.
 //! * `resolve`: the server's addresses, and the local ones that reach it.
 
+mod command_queue;
 mod driver;
 mod resolve;
 pub mod server_api;
@@ -13,7 +15,7 @@ mod sockets;
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,6 +25,7 @@ use mio::{Poll, Waker};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 
+use self::command_queue::CommandQueue;
 use self::driver::SessionDriver;
 pub use self::resolve::{local_ips_for, resolve};
 pub use self::server_api::{PartialFailure, PublishAudience, RequestTransport, ServerApi};
@@ -111,10 +114,8 @@ pub struct ControlHandle {
 
 /// What the handles share with the thread.
 struct ControlShared {
-    commands: Sender<ControlCommand>,
+    commands: CommandQueue<ControlCommand>,
     waker: Waker,
-    /// Whether the thread has been woken and has not read its commands yet.
-    is_woken: AtomicBool,
     user: Mutex<Option<UserName>>,
     /// Of the wait or watched list started last.
     last_wait: AtomicU64,
@@ -147,11 +148,10 @@ impl ControlHandle {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the server has no address"));
         }
         let poll = Poll::new()?;
-        let (sender, commands) = mpsc::channel();
+        let (queue, commands) = CommandQueue::new();
         let shared = Arc::new(ControlShared {
-            commands: sender,
+            commands: queue,
             waker: Waker::new(poll.registry(), driver::WAKE)?,
-            is_woken: AtomicBool::new(false),
             user: Mutex::new(None),
             last_wait: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
@@ -263,13 +263,11 @@ impl ControlShared {
     }
 
     fn send(&self, command: ControlCommand) {
-        // A thread that has ended drops the command, and with it the channel on which the caller waits.
-        let _ = self.commands.send(command);
-        if !self.is_woken.swap(true, Ordering::AcqRel)
-            && let Err(error) = self.waker.wake()
-        {
-            log::error!("cannot wake the control thread: {error}");
-        }
+        self.commands.send(command, || {
+            if let Err(error) = self.waker.wake() {
+                log::error!("cannot wake the control thread: {error}");
+            }
+        });
     }
 }
 

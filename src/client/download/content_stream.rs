@@ -9,12 +9,12 @@ use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 
 use super::incomplete_file::IncompleteFile;
 use super::{DownloadOutcome, DownloadReport};
 use crate::common::chunk_tree::group_range;
-use crate::common::sync::{lock, unpoison};
+use crate::common::sync::{Condvar, Mutex, lock, wait};
 
 /// Bytes read, and given to the output, at once.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -103,7 +103,7 @@ impl ContentStream {
             if state.has_ended {
                 return None;
             }
-            state = unpoison(self.changed.wait(state));
+            state = wait(&self.changed, state);
         }
     }
 }

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::partial_file::PartialFile;
 use crate::common::chunk_tree::{GroupHashes, group_range};
-use crate::common::sync::lock;
+use crate::common::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::common::sync::{Mutex, MutexGuard, lock};
 use crate::common::types::UserName;
 
 /// The owner of groups that an earlier download has left in the file, and of those beyond the 63 owners that are counted.
@@ -245,7 +245,7 @@ impl IncompleteFile {
         self.is_closed.load(Ordering::Relaxed)
     }
 
-    fn lock(&self, group: u32) -> std::sync::MutexGuard<'_, ()> {
+    fn lock(&self, group: u32) -> MutexGuard<'_, ()> {
         lock(&self.write_locks[group as usize % WRITE_LOCKS])
     }
 }

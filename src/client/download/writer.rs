@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
 use super::coordinator::{DownloadEvent, REPORT_INTERVAL, SourceEvent, StoreResult};
@@ -11,6 +10,7 @@ use super::incomplete_file::{IncompleteFile, Write};
 use super::scheduler::{Assignment, SourceId};
 use crate::client::direct::PassedFiles;
 use crate::common::chunk_tree::{GroupHasher, group_range};
+use crate::common::sync::mpsc::{Receiver, Sender};
 
 /// One read buffer of a connection.
 #[derive(Default)]

@@ -5,11 +5,11 @@
 //! downloader that receives as slowly as it can delays the others by a bounded time.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::limits::UploadLimits;
-use crate::common::sync::lock;
+use crate::common::sync::{Mutex, lock};
 use crate::common::types::UserName;
 
 /// A user who was refused a slot and has not asked again within this time does not wait any more.

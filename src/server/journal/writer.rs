@@ -6,15 +6,14 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::sqlite::{Store, StoreError};
 use super::{Change, JournalSeq, Mutation};
-use crate::common::sync::{lock, wait};
-use crate::common::threads;
+use crate::common::sync::atomic::{AtomicU64, Ordering};
+use crate::common::sync::{Condvar, Mutex, lock, wait};
+use crate::common::threads::{self, JoinHandle};
 use crate::common::types::Audience;
 use crate::server::histogram::Histogram;
 
