@@ -12,7 +12,7 @@ use fileshare::internals::common::message::{ClientMessage, Request, Response, Se
 use fileshare::internals::common::opaque::{ClientLogin, KeyStretching};
 use fileshare::internals::common::packet::Packet;
 use fileshare::internals::common::session_cipher::{SessionCipher, Side};
-use fileshare::internals::common::types::{RequestId, UserName};
+use fileshare::internals::common::types::{InstanceId, RequestId, UserName};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -114,7 +114,7 @@ fn a_session_over_a_real_socket_and_a_clean_stop() {
     let login2 = exchange(&Packet::Login1 { nonce, cookie, user: "hans", ke1: &ke1 }.to_bytes());
     let Some(Packet::Login2 { ke2, .. }) = Packet::parse(&login2) else { panic!("{login2:x?}") };
     let (key, ke3) = login.finish(&mut rng, &user, b"falcon*solo", ke2, KeyStretching::Argon2id).unwrap();
-    let details = key.client_info(&nonce).seal(&ClientInfo { tcp_port: 1, free_slots: 1 });
+    let details = key.client_info(&nonce).seal(&ClientInfo { tcp_port: 1, free_slots: 1, instance: InstanceId(0) });
     let answer = exchange(&Packet::Login3 { nonce, ke3: &ke3, client_info: &details }.to_bytes());
     let Some(Packet::Login4 { result: answer, .. }) = Packet::parse(&answer) else { panic!("{answer:x?}") };
     let Ok(LoginResult::Accepted(welcome)) = key.result(&nonce).open(answer) else { panic!("refused") };

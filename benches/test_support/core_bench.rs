@@ -9,6 +9,7 @@ use fileshare::internals::common::message::{ClientMessage, Heartbeat};
 use fileshare::internals::common::opaque::{ClientLogin, KeyStretching, PasswordRecord};
 use fileshare::internals::common::packet::Packet;
 use fileshare::internals::common::session_cipher::{SessionCipher, Side};
+use fileshare::internals::common::types::InstanceId;
 use fileshare::internals::server::auth::credentials::{Credential, Credentials};
 use fileshare::internals::server::core::{Effects, LoadedState, Server, ServerConfig};
 use rand::SeedableRng;
@@ -83,7 +84,8 @@ impl Bench {
         let Some(Packet::Login2 { ke2, .. }) = Packet::parse(&login2) else { panic!("no LOGIN2") };
         let finished = login.finish(&mut self.rng, &user, password, ke2, KeyStretching::Insecure);
         let (key, ke3) = finished.expect("the password is right");
-        let client_info = key.client_info(&nonce).seal(&ClientInfo { tcp_port: 1, free_slots: 1 });
+        let client_info =
+            key.client_info(&nonce).seal(&ClientInfo { tcp_port: 1, free_slots: 1, instance: InstanceId(0) });
         let login4 = self.exchange(address, Packet::Login3 { nonce, ke3: &ke3, client_info: &client_info }.to_bytes());
         let Some(Packet::Login4 { result, .. }) = Packet::parse(&login4) else { panic!("no LOGIN4") };
         let Ok(LoginResult::Accepted(params)) = key.result(&nonce).open(result) else { panic!("refused") };

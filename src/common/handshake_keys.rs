@@ -129,6 +129,9 @@ pub struct ClientInfo {
     pub tcp_port: u16,
     /// Uploads that it could start now.
     pub free_slots: u8,
+    /// In LOGIN3, the instance that a client continues when its ticket was refused; 0 for a new one. RESUME ignores it:
+    /// the ticket names the instance.
+    pub instance: InstanceId,
 }
 
 /// The server's reply to a client with the right password or a valid ticket. Sealed in [`LOGIN_RESULT_BYTES`].

@@ -29,7 +29,7 @@ fn results_of_any_size_are_sealed_in_the_same_size() {
 #[test]
 fn resumption_keys_depend_on_both_nonces() {
     let key = ResumptionKey::new(Zeroizing::new([1; 32]));
-    let info = ClientInfo { tcp_port: u16::MAX, free_slots: u8::MAX };
+    let info = ClientInfo { tcp_port: u16::MAX, free_slots: u8::MAX, instance: InstanceId(u64::MAX) };
     let sealed = key.client_info(&[3; 16], &[5; 32]).seal(&info);
     assert_eq!(key.client_info(&[3; 16], &[5; 32]).open(&sealed), Ok(info));
     assert_eq!(key.client_info(&[4; 16], &[5; 32]).open(&sealed), Err(LoginFailed));

@@ -181,7 +181,8 @@ impl fmt::Debug for SessionId {
 pub struct RequestId(pub u64);
 
 /// Identifies one instance of a client, from login to logout. It is the server's clock at login in microseconds since
-/// 1970, raised where needed so that a user's later instance always has the larger id. A resumption keeps it.
+/// 1970, raised where needed so that a user's later instance always has the larger id. A resumption keeps it, and so does
+/// a login after a refused ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstanceId(pub u64);
 

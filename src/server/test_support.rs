@@ -20,12 +20,12 @@ use crate::common::message::{ClientMessage, Heartbeat, Request, Response, Server
 use crate::common::opaque::{ClientLogin, KeyStretching, PasswordRecord};
 use crate::common::packet::{Cookie, KE3_BYTES, Nonce, Packet};
 use crate::common::session_cipher::{SessionCipher, Side};
-use crate::common::types::{Content, ContentHash, ContentRef, FileName, NamedContent, RequestId, UserName};
+use crate::common::types::{Content, ContentHash, ContentRef, FileName, InstanceId, NamedContent, RequestId, UserName};
 
 /// Milliseconds since 1970 when virtual time begins.
 pub(crate) const WALL_MS: u64 = 1_700_000_000_000;
 /// The client info in every handshake.
-pub(crate) const CLIENT_INFO: ClientInfo = ClientInfo { tcp_port: 7_000, free_slots: 4 };
+pub(crate) const CLIENT_INFO: ClientInfo = ClientInfo { tcp_port: 7_000, free_slots: 4, instance: InstanceId(0) };
 
 pub(crate) fn user(name: &str) -> UserName {
     UserName::parse(name).unwrap()
@@ -151,6 +151,16 @@ impl TestServer {
 
     /// Performs a login up to LOGIN3, which is not sent. The error holds the replies to LOGIN1.
     pub(crate) fn begin_login(&mut self, from: SocketAddr, name: &str, password: &str) -> Result<Login, Vec<Datagram>> {
+        self.begin_login_with(from, name, password, CLIENT_INFO)
+    }
+
+    fn begin_login_with(
+        &mut self,
+        from: SocketAddr,
+        name: &str,
+        password: &str,
+        client_info: ClientInfo,
+    ) -> Result<Login, Vec<Datagram>> {
         let (nonce, cookie) = self.cookie(from);
         let user = user(name);
         let (client, ke1) = ClientLogin::start(&mut self.rng, password.as_bytes());
@@ -162,7 +172,7 @@ impl TestServer {
         let finished = client.finish(&mut self.rng, &user, password.as_bytes(), ke2, KeyStretching::Insecure);
         let (key, login3) = match finished {
             Ok((key, ke3)) => {
-                let client_info = key.client_info(&nonce).seal(&CLIENT_INFO);
+                let client_info = key.client_info(&nonce).seal(&client_info);
                 (Some(key), Packet::Login3 { nonce, ke3: &ke3, client_info: &client_info }.to_bytes())
             }
             Err(_) => {
@@ -186,6 +196,18 @@ impl TestServer {
     pub(crate) fn login(&mut self, from: &str, name: &str) -> TestClient {
         match self.try_login(address(from), name, &format!("{name}-pw")) {
             Some(LoginOutcome::Accepted(client)) => *client,
+            _ => panic!("{name} was refused"),
+        }
+    }
+
+    /// Logs in as a client does whose ticket was refused.
+    pub(crate) fn log_in_again(&mut self, client: &TestClient, name: &str) -> TestClient {
+        let client_info = ClientInfo { instance: client.params.instance, ..CLIENT_INFO };
+        let login =
+            self.begin_login_with(client.address, name, &format!("{name}-pw"), client_info).ok().expect("LOGIN2");
+        let reply = self.send(client.address, &login.login3);
+        match login.outcome(client.address, &reply[0].bytes) {
+            Some(LoginOutcome::Accepted(again)) => TestClient { next_id: client.next_id, ..*again },
             _ => panic!("{name} was refused"),
         }
     }

@@ -10,7 +10,7 @@ use fileshare::internals::common::message::{ClientMessage, Heartbeat, ServerMess
 use fileshare::internals::common::opaque::{ClientLogin, KeyStretching};
 use fileshare::internals::common::packet::{KE3_BYTES, Packet};
 use fileshare::internals::common::session_cipher::{SessionCipher, Side};
-use fileshare::internals::common::types::UserName;
+use fileshare::internals::common::types::{InstanceId, UserName};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 
@@ -145,7 +145,7 @@ impl RawClient {
         let (login2, _) = self.request(&login1, is_login2);
         let Some(Packet::Login2 { ke2, .. }) = Packet::parse(&login2) else { unreachable!("checked above") };
         let (key, ke3) = login.finish(&mut self.rng, &name, password, ke2, stretching).expect("the right password");
-        let details = key.client_info(&nonce).seal(&ClientInfo { tcp_port: 9, free_slots: 0 });
+        let details = key.client_info(&nonce).seal(&ClientInfo { tcp_port: 9, free_slots: 0, instance: InstanceId(0) });
         let login3 = Packet::Login3 { nonce, ke3: &ke3, client_info: &details }.to_bytes();
         let mut welcome = None;
         self.request(&login3, |bytes| match Packet::parse(bytes) {

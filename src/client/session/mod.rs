@@ -45,7 +45,7 @@ use crate::common::limits::{COMMAND_TIMEOUT, LOGIN_TIMEOUT, LOGOUT_TIMEOUT, MESS
 use crate::common::message::{ClientMessage, Request, Response, encoded_len};
 use crate::common::opaque::KeyStretching;
 use crate::common::packet::Packet;
-use crate::common::types::{Password, UserName};
+use crate::common::types::{InstanceId, Password, UserName};
 
 /// A LOGOUT is retransmitted after this wait until it is confirmed or [`LOGOUT_TIMEOUT`] is over.
 const LOGOUT_RETRY: Duration = Duration::from_millis(80);
@@ -330,7 +330,8 @@ impl Session {
     }
 
     fn start_handshake(&mut self, now: Instant, auth: AuthMethod) -> Box<Handshake> {
-        let client_info = ClientInfo { tcp_port: self.config.tcp_port, free_slots: self.free_slots };
+        let instance = self.connection.as_ref().map_or(InstanceId(0), |connection| connection.params.instance);
+        let client_info = ClientInfo { tcp_port: self.config.tcp_port, free_slots: self.free_slots, instance };
         Handshake::start(now, auth, &self.config.servers, client_info, &mut self.io)
     }
 

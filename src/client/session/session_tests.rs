@@ -277,6 +277,7 @@ fn a_refused_ticket_leads_to_a_login_with_the_password_in_memory() {
     pair.deliver(pair.server.reset(0));
     let Event::Started { params, resumed: true, .. } = pair.event() else { panic!("no session") };
     assert_eq!((params.instance, pair.server.logins), (InstanceId(200), 2));
+    assert_eq!(pair.server.continued, Some(InstanceId(100)), "the instance of the refused ticket");
     pair.no_event();
 }
 

@@ -50,6 +50,8 @@ pub struct ScriptedServer {
     /// Whether heartbeats are acknowledged.
     pub acknowledges: bool,
     pub logins: usize,
+    /// The instance that the last login continues.
+    pub continued: Option<InstanceId>,
     pub resumptions: usize,
     record: PasswordRecord,
     rng: ChaCha20Rng,
@@ -74,6 +76,7 @@ impl ScriptedServer {
             messages: VecDeque::new(),
             acknowledges: true,
             logins: 0,
+            continued: None,
             resumptions: 0,
             record,
             rng,
@@ -125,11 +128,14 @@ impl ScriptedServer {
                 self.login = Some((nonce, login, login2.clone()));
                 Some(login2)
             }
-            Packet::Login3 { nonce, ke3, .. } => {
+            Packet::Login3 { nonce, ke3, client_info } => {
                 let (_, login, _) = self.login.take().filter(|login| login.0 == nonce)?;
                 let key = login.finish(&hans(), ke3).ok().filter(|_| self.on_login != Policy::Refuse);
                 let answer = match key {
-                    Some(key) => self.login_result(nonce, &key),
+                    Some(key) => {
+                        self.continued = key.client_info(&nonce).open(client_info).ok().map(|info| info.instance);
+                        self.login_result(nonce, &key)
+                    }
                     None => {
                         let mut random = [0; 336];
                         self.rng.fill(&mut random[..]);

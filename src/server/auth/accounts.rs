@@ -96,8 +96,25 @@ impl Account {
 
     /// Whether a ticket of this instance and generation is neither void nor used up.
     pub fn may_resume(&self, instance: InstanceId, generation: u32) -> bool {
-        let used_up =
-            self.confirmed.is_some_and(|latest| latest.instance == instance && generation < latest.generation);
-        !used_up && self.logged_out_instance.is_none_or(|left| left < instance)
+        self.may_continue(instance) && generation >= self.confirmed_generation(instance)
+    }
+
+    /// The instance and the generation of a session after a login at `wall_us`, microseconds since 1970. A client whose
+    /// ticket was refused continues its instance, so that a mutation that it repeats is not executed again; 0 is a new one.
+    pub fn log_in(&mut self, continued: InstanceId, wall_us: u64) -> (InstanceId, u32) {
+        if continued != InstanceId(0) && continued == self.newest_instance && self.may_continue(continued) {
+            return (continued, self.confirmed_generation(continued).saturating_add(1));
+        }
+        (self.begin_instance(wall_us), 0)
+    }
+
+    /// The latest generation of the instance that a client has confirmed; 0 if none is known.
+    fn confirmed_generation(&self, instance: InstanceId) -> u32 {
+        self.confirmed.filter(|latest| latest.instance == instance).map_or(0, |latest| latest.generation)
+    }
+
+    /// Whether the instance has not logged out, and no other has logged in since.
+    fn may_continue(&self, instance: InstanceId) -> bool {
+        instance >= self.newest_instance && self.logged_out_instance.is_none_or(|left| left < instance)
     }
 }

@@ -7,7 +7,8 @@
 //! on arrival but queued (see `pending_logins`).
 //!
 //! Defended, resumption: a ticket works only with the secret sealed in it, while the credential is unchanged, until its
-//! client instance has logged out, and until its successor was seen in use; it replaces sessions of its own instance only.
+//! client instance has logged out or another has logged in, and until its successor was seen in use; it replaces sessions
+//! of its own instance only.
 //! A replayed RESUME works only with the cookie it was recorded with, hence not after a restart. All refusals look the
 //! same. A resumption involves no guess and no password.
 
@@ -211,9 +212,10 @@ impl Server {
             }
             self.end_session(key, SessionEnd::Replaced);
         }
-        let instance = self.accounts.get_mut(user).ok_or(LoginFailed)?.begin_instance(wall_us);
+        let account = self.accounts.get_mut(user).ok_or(LoginFailed)?;
+        let (instance, generation) = account.log_in(client_info.instance, wall_us);
         let user = user.clone();
-        let new = NewSession { user, id, version, instance, generation: 0, client_info, active_since: now };
+        let new = NewSession { user, id, version, instance, generation, client_info, active_since: now };
         Ok(LoginResult::Accepted(self.create_session(now, new, login_key.session_secret())))
     }
 

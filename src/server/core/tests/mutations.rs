@@ -56,6 +56,31 @@ fn nothing_is_visible_or_acknowledged_before_it_is_durable() {
 }
 
 #[test]
+fn a_mutation_repeated_after_another_login_acts_once() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login(HERE, "hans");
+    test.request(&mut hans, publish("a"));
+    let first = test.send_message(&mut hans, &request(2, unpublish("a")));
+    test.advance(Duration::from_secs(7 * 24 * 3_600));
+    let mut again = test.log_in_again(&hans, "hans");
+    assert_eq!(test.send_message(&mut again, &request(2, unpublish("a"))), first, "it withdrew the file");
+
+    test.send_message(&mut again, &request(8, publish("b")));
+    test.journal_stores = false;
+    assert!(test.send_message(&mut again, &request(9, unpublish("b"))).is_empty());
+    test.advance(Duration::from_secs(3));
+    let mut third = test.log_in_again(&again, "hans");
+    assert!(test.send_message(&mut third, &request(9, unpublish("b"))).is_empty(), "it is in progress");
+    test.make_durable();
+    let sent = test.run_until_idle();
+    let [ServerMessage::Reply { response: Response::Unpublished { published_mask, .. }, .. }] = third.receive(sent)[..]
+    else {
+        panic!("no reply in the third session")
+    };
+    assert_eq!(published_mask, 1);
+}
+
+#[test]
 fn a_repeated_mutation_acts_once_and_is_answered_each_time() {
     let mut test = TestServer::new(&["hans"]);
     let mut hans = test.login(HERE, "hans");

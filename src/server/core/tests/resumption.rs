@@ -99,6 +99,46 @@ fn an_instance_does_not_replace_another() {
 }
 
 #[test]
+fn a_ticket_is_void_when_another_instance_has_logged_in_since() {
+    let mut test = TestServer::new(&["hans"]);
+    let old = test.login(HERE, "hans");
+    test.advance(Duration::from_secs(3));
+    test.login(THERE, "hans");
+    test.advance(Duration::from_secs(3));
+    assert!(test.resume(&old, address(HERE)).is_none());
+    assert_eq!(test.server.session_count(), 0, "it was not the other's session that kept it out");
+}
+
+#[test]
+fn a_login_after_a_refused_ticket_continues_the_instance() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login(HERE, "hans");
+    test.heartbeat(&mut hans);
+    hans = test.resume(&hans, address(HERE)).expect("RESUMED");
+    test.heartbeat(&mut hans);
+    test.advance(Duration::from_secs(7 * 24 * 3_600));
+    assert!(test.resume(&hans, address(HERE)).is_none(), "expired");
+    let mut again = test.log_in_again(&hans, "hans");
+    assert_eq!(again.params.instance, hans.params.instance);
+    test.heartbeat(&mut again);
+    let mut resumed = test.resume(&again, address(THERE)).expect("its ticket is not used up");
+    test.heartbeat(&mut resumed);
+    test.send_message(&mut resumed, &ClientMessage::Logout);
+    let new = test.log_in_again(&resumed, "hans");
+    assert!(new.params.instance > resumed.params.instance, "one that has logged out ends");
+}
+
+#[test]
+fn a_login_does_not_continue_an_instance_that_another_has_followed() {
+    let mut test = TestServer::new(&["hans"]);
+    let old = test.login(HERE, "hans");
+    test.advance(Duration::from_secs(3));
+    let between = test.login(THERE, "hans");
+    test.advance(Duration::from_secs(3));
+    assert!(test.log_in_again(&old, "hans").params.instance > between.params.instance);
+}
+
+#[test]
 fn a_user_is_active_since_the_first_session_without_a_gap() {
     let mut test = TestServer::new(&["hans", "vader"]);
     let mut hans = test.login(HERE, "hans");
