@@ -80,59 +80,6 @@ impl TokenBucket {
 }
 
 #[cfg(test)]
+#[path = "rate_tests.rs"]
 #[expect(clippy::disallowed_methods, reason = "a test needs an Instant to count from")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bucket_gives_a_burst_then_one_token_per_interval() {
-        let (start, rate) = (Instant::now(), Rate::every(Duration::from_secs(2), 3));
-        let mut bucket = TokenBucket::full();
-        let mut takes = |ms| bucket.try_take(start + Duration::from_millis(ms), rate).is_ok();
-        assert_eq!([0, 0, 0, 0, 1_999].map(&mut takes), [true, true, true, false, false]);
-        assert_eq!([2_000, 2_001, 4_000].map(&mut takes), [true, false, true]);
-        assert_eq!([60_000, 60_000, 60_000, 60_000].map(&mut takes), [true, true, true, false]);
-        assert_eq!(bucket.try_take(start + Duration::from_secs(60), rate), Err(Duration::from_secs(2)));
-    }
-
-    #[test]
-    fn a_refunded_token_can_be_taken_again_and_fills_no_bucket_beyond_its_burst() {
-        let (now, rate) = (Instant::now(), Rate::every(Duration::from_secs(2), 3));
-        let mut bucket = TokenBucket::full();
-        for _ in 0..100 {
-            bucket.try_take(now, rate).unwrap();
-            bucket.refund(now, rate);
-        }
-        assert_eq!(bucket, TokenBucket::full());
-        bucket.refund(now, rate);
-        assert_eq!((0..10).filter(|_| bucket.try_take(now, rate).is_ok()).count(), 3);
-    }
-
-    #[test]
-    fn the_rate_holds_over_time_and_a_pause_saves_at_most_a_burst() {
-        let (start, rate) = (Instant::now(), Rate::per_second(1_000_000, 50_000));
-        let (mut bucket, mut now) = (TokenBucket::full(), start);
-        for _ in 0..1_000 {
-            now += bucket.take_in_advance(now, rate, 10_000);
-        }
-        let took = now - start;
-        assert!(took >= Duration::from_millis(9_940) && took <= Duration::from_secs(10), "10 MB took {took:?}");
-        now += Duration::from_secs(3_600);
-        assert_eq!(bucket.take_in_advance(now, rate, 50_000), Duration::ZERO, "a burst is free");
-        assert_eq!(bucket.take_in_advance(now, rate, 1_000), Duration::from_millis(1), "the rest is not");
-    }
-
-    #[test]
-    fn takers_in_debt_wait_in_the_order_of_their_calls() {
-        let (now, rate) = (Instant::now(), Rate::per_second(1_000, 50));
-        let mut bucket = TokenBucket::full();
-        bucket.take_in_advance(now, rate, 50);
-        let waits = [(); 3].map(|()| bucket.take_in_advance(now, rate, 1_000).as_secs());
-        assert_eq!(waits, [1, 2, 3]);
-        let slowest = Rate::per_second(0, 0);
-        assert!(
-            TokenBucket::full().take_in_advance(now, slowest, u64::MAX) > Duration::from_secs(1),
-            "no division by 0"
-        );
-    }
-}
+mod tests;
