@@ -308,3 +308,7 @@ impl OwnPublications {
         self.loading().is_some()
     }
 }
+
+#[cfg(test)]
+#[path = "publications_tests.rs"]
+mod tests;

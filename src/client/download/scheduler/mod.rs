@@ -142,6 +142,7 @@ impl Scheduler {
     /// The source does not serve this file (any more). Its assignments of the file are free again.
     pub fn remove_source_for(&mut self, source: SourceId, file: FileId) {
         self.sources[source].coverage[file] = Coverage::None;
+        self.sources[source].partial.remove(&file);
         self.release_assignments(source, |assignment| assignment.file == file);
         self.on_outline_failed(source, file);
     }
@@ -259,6 +260,9 @@ impl Scheduler {
     /// A verified outline has arrived: the partial file is being opened.
     pub fn on_outline(&mut self, file: FileId) {
         debug_assert!(self.needs_outline(file));
+        // It may be late: the source that was asked after this one has gone, and nobody is asked now.
+        let was_waiting = self.files[file].stage == FileStage::NeedsOutline { requested: None };
+        self.open_large_files += usize::from(was_waiting);
         self.files[file].stage = FileStage::Opening;
         self.files[file].set_unchecked();
     }
@@ -428,3 +432,7 @@ impl Scheduler {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "virtual time begins at any instant")]
 mod tests;
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "virtual time begins at any instant")]
+mod model_tests;

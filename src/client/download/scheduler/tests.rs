@@ -203,6 +203,24 @@ fn an_overdue_outline_is_requested_from_another_source() {
 }
 
 #[test]
+fn a_file_whose_outline_comes_late_is_open_like_any_other() {
+    let mut scheduler = Scheduler::default();
+    (0..2).for_each(|_| _ = scheduler.add_file(2 * MIB, None));
+    let now = Instant::now();
+    let (slow, other) = (scheduler.add_source(now), scheduler.add_source(now));
+    scheduler.set_available(slow, 0, None);
+    scheduler.set_available(other, 0, None);
+    assert_eq!(scheduler.next_request(now, slow), NextRequest::Outline(0));
+    let later = now + OUTLINE_TIMEOUT + Duration::from_millis(1);
+    assert_eq!(scheduler.next_request(later, other), NextRequest::Outline(0));
+    scheduler.remove_source(other);
+    scheduler.on_outline(0);
+    scheduler.finish_file(0);
+    scheduler.set_available(slow, 1, None);
+    assert_eq!(scheduler.next_request(later, slow), NextRequest::Outline(1));
+}
+
+#[test]
 fn an_incomplete_source_is_asked_for_its_groups_and_a_complete_one_for_the_others_first() {
     let mut scheduler = open_scheduler(6);
     let now = Instant::now();

@@ -9,6 +9,7 @@ mod logins;
 mod mutations;
 mod oprf_seeds;
 mod query_budget;
+mod quota_model;
 mod quotas;
 mod replay;
 mod resumption;
