@@ -11,7 +11,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 #[cfg(test)]
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -39,12 +39,12 @@ const BUSY_LINGER: Duration = Duration::from_secs(1);
 
 /// The listener thread and its uploads. Dropping it ends them.
 pub struct Listener {
-    port: u16,
+    service: Arc<UploadService>,
+    address: SocketAddr,
     /// Dropped to shut down.
     shutdown: Option<Sender<Infallible>>,
     waker: Arc<Waker>,
     accept_loop: Option<JoinHandle<()>>,
-    uploads: Arc<Mutex<Vec<RunningUpload>>>,
     /// Of the accept loop.
     #[cfg(test)]
     iterations: Arc<AtomicU64>,
@@ -66,17 +66,16 @@ impl Listener {
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(listen)?;
         listener.set_nonblocking(true)?;
-        let port = listener.local_addr()?.port();
+        let address = listener.local_addr()?;
         let waker = Arc::new(Waker::new()?);
         let (sender, shutdown) = bounded(0);
         let new_limiter = |rate| Arc::new(RateLimiter::new(rate, service.slots.total()));
         let rate_limiter = limit_rate.map(|rate| service.rate_limiter.get_or_init(|| new_limiter(rate)).clone());
-        let uploads = Arc::<Mutex<Vec<RunningUpload>>>::default();
         #[cfg(test)]
         let iterations = Arc::<AtomicU64>::default();
         let accept_loop = AcceptLoop {
-            context: Arc::new(UploadContext { service, limits, rate_limiter, shutdown }),
-            uploads: uploads.clone(),
+            context: Arc::new(UploadContext { service: service.clone(), limits, rate_limiter, shutdown }),
+            address,
             #[cfg(test)]
             iterations: iterations.clone(),
             listener,
@@ -86,18 +85,18 @@ impl Listener {
         };
         let accept_loop = threads::spawn("listener", move || accept_loop.run())?;
         Ok(Self {
-            port,
+            service,
+            address,
             shutdown: Some(sender),
             waker,
             accept_loop: Some(accept_loop),
-            uploads,
             #[cfg(test)]
             iterations,
         })
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.address.port()
     }
 
     /// Number of iterations of the accept loop so far.
@@ -114,7 +113,8 @@ impl Drop for Listener {
         if let Some(accept_loop) = self.accept_loop.take() {
             let _ = accept_loop.join();
         }
-        let uploads = std::mem::take(&mut *lock(&self.uploads));
+        let is_own = |upload: &mut RunningUpload| upload.listener == self.address;
+        let uploads: Vec<RunningUpload> = lock(&self.service.running).extract_if(.., is_own).collect();
         for upload in &uploads {
             if let Some(stream) = upload.stream.upgrade() {
                 let _ = stream.shutdown(Shutdown::Both);
@@ -126,8 +126,11 @@ impl Drop for Listener {
     }
 }
 
-struct RunningUpload {
+/// An upload with its slot.
+pub(super) struct RunningUpload {
     thread: JoinHandle<()>,
+    /// Where it was accepted.
+    listener: SocketAddr,
     stream: Weak<TcpStream>,
     waker: Arc<Waker>,
     downloader: UserName,
@@ -152,7 +155,7 @@ impl RunningUpload {
 
 struct AcceptLoop {
     context: Arc<UploadContext>,
-    uploads: Arc<Mutex<Vec<RunningUpload>>>,
+    address: SocketAddr,
     #[cfg(test)]
     iterations: Arc<AtomicU64>,
     listener: TcpListener,
@@ -236,7 +239,10 @@ impl AcceptLoop {
                     log::debug!("{} was rejected: all upload slots are taken", peer.ticket.downloader);
                     let (user, limits) = (&peer.ticket.downloader, &self.context.limits);
                     let is_eligible = service.slots.is_eligible(user);
-                    lock(&self.uploads).iter().for_each(|upload| upload.on_refused(user, is_eligible, now, limits));
+                    // Those of other listeners too: they share the slots.
+                    let running = lock(&service.running);
+                    running.iter().for_each(|upload| upload.on_refused(user, is_eligible, now, limits));
+                    drop(running);
                     self.context.charge(message_record_bytes(&BUSY), now);
                     connection.reject_busy(*peer, now + BUSY_LINGER)
                 }
@@ -251,9 +257,10 @@ impl AcceptLoop {
             let (context, accepted) = (self.context.clone(), accepted(waker.clone()));
             let (downloader, turn) = (accepted.peer.ticket.downloader.clone(), accepted.slot.turn().clone());
             let thread = threads::spawn("upload", move || connection::run(&context, accepted))?;
-            Ok(RunningUpload { thread, stream: Arc::downgrade(&stream), waker, downloader, turn })
+            let stream = Arc::downgrade(&stream);
+            Ok(RunningUpload { thread, listener: self.address, stream, waker, downloader, turn })
         });
-        let mut uploads = lock(&self.uploads);
+        let mut uploads = lock(&self.context.service.running);
         uploads.retain(|upload| !upload.thread.is_finished());
         match started {
             Ok(upload) => uploads.push(upload),

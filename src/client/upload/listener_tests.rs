@@ -254,14 +254,17 @@ fn ticket_of(user: &str, grant: &ContentRef) -> Vec<u8> {
     test_support::sealed(&ticket_key(), user, NOW_MS + 60_000, std::slice::from_ref(grant))
 }
 
+fn another_listener(first: &TestUploader, limit_rate: Option<u64>, limits: UploadLimits) -> TestUploader {
+    let (service, dir) = (first.service.clone(), tempfile::tempdir().unwrap());
+    let listener = Listener::start_with(service.clone(), test_support::loopback(0), limit_rate, limits).unwrap();
+    TestUploader { dir, service, listener }
+}
+
 #[test]
 fn uploads_of_all_listeners_share_the_rate() {
     const RATE: u64 = 1_000_000;
     let first = TestUploader::with(4, Some(RATE), UploadLimits::default());
-    let (service, dir) = (first.service.clone(), tempfile::tempdir().unwrap());
-    let listener =
-        Listener::start_with(service.clone(), test_support::loopback(0), Some(RATE), UploadLimits::default()).unwrap();
-    let second = TestUploader { dir, service, listener };
+    let second = another_listener(&first, Some(RATE), UploadLimits::default());
     let grant = first.publish("file", &[7; 100_000], Audience::Everyone);
     let start = Instant::now();
     let uploads = [(&first, "hans"), (&first, "yoda"), (&second, "luke")].map(|(uploader, user)| {
@@ -294,12 +297,16 @@ fn a_downloader_that_receives_next_to_nothing_loses_its_slot_to_a_waiting_one() 
         (limits.turn, limits.turn_min_rate) = (Duration::ZERO, u64::MAX);
         limits.stall = Duration::from_secs(3_600);
     });
-    let uploader = TestUploader::with(1, None, limits);
-    let (large, small) = (uploader.publish_large("large"), uploader.publish("small", b"bytes", Audience::Everyone));
-    let (mut slow, mut writer) = uploader.open(&large).unwrap();
-    send_request(&mut writer, &all_of(0, &large));
-    assert!(matches!(slow.next(), Ok(Frame::Data { .. })), "it has the slot, and reads no more");
-    wait_until(|| is_served(&uploader, "hans", &small));
+    let first = TestUploader::with(1, None, limits.clone());
+    let second = another_listener(&first, None, limits);
+    let (large, small) = (first.publish_large("large"), first.publish("small", b"bytes", Audience::Everyone));
+    for uploader in [&first, &second] {
+        let (mut slow, mut writer) = first.open(&large).unwrap();
+        send_request(&mut writer, &all_of(0, &large));
+        assert!(matches!(slow.next(), Ok(Frame::Data { .. })), "it has the slot, and reads no more");
+        wait_until(|| is_served(uploader, "hans", &small));
+        wait_until(|| first.service.free_slots() == 1);
+    }
 }
 
 #[test]

@@ -34,6 +34,7 @@ use self::direct::DirectOffers;
 pub use self::limits::{LIMIT_RATE_MIN, slots_within};
 use self::limits::{RateLimiter, TicketKeys};
 pub use self::listener::Listener;
+use self::listener::RunningUpload;
 use self::serve::HashLock;
 use self::slots::UploadSlots;
 use crate::client::download::IncompleteFile;
@@ -53,6 +54,8 @@ pub struct UploadService {
     hash_lock: HashLock,
     ticket_keys: Mutex<TicketKeys>,
     slots: Arc<UploadSlots>,
+    /// Of all listeners: those to end are looked for when a user is refused a slot.
+    running: Mutex<Vec<RunningUpload>>,
     events: Arc<EventBus>,
     active: ActiveUploads,
     direct: DirectOffers,
@@ -74,6 +77,7 @@ impl UploadService {
             hash_lock: HashLock::default(),
             ticket_keys: Mutex::default(),
             slots: Arc::new(UploadSlots::new(upload_slots)),
+            running: Mutex::default(),
             events: Arc::default(),
             active: ActiveUploads::default(),
             direct: DirectOffers::default(),
