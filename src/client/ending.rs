@@ -41,7 +41,7 @@ impl ThisClient {
     /// Ends the jobs, which may tell how they came out, then the session.
     #[expect(clippy::disallowed_methods, reason = "the client does not wait for ever")]
     pub fn end(&self) {
-        self.control.close();
+        self.control.end();
         self.engine.jobs.close();
         let deadline = Instant::now() + STOP_TIMEOUT;
         for job in self.engine.jobs.waitable() {

@@ -7,7 +7,7 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 
 /// Schedules for each test and scheduler, unless `FILESHARE_SCHEDULES` says so.
-const SCHEDULES_DEFAULT: usize = 2_000;
+const SCHEDULES_DEFAULT: usize = 1_000;
 /// Preemptions at which the second scheduler aims: most faults of threads need no more.
 const PREEMPTIONS: usize = 3;
 

@@ -2,6 +2,7 @@
 //!
 //! * `protocol`: the lines over a socket: those of `--json`, and a few before and beside them.
 //! * `serve`: the running client's end; each attached side is a command context of its own.
+//! * `replaceable`: one socket at a time, and none once the client ends.
 //! * `side_commands`: which of its commands a cancellation is for.
 //! * `sink`: what a slow reader of it misses.
 //! * `side`: the end of a process that was started with `--attach`.
@@ -11,6 +12,7 @@
 //! Not defended: processes of the same user, who may do all that the user may.
 
 mod protocol;
+mod replaceable;
 mod serve;
 mod side;
 mod side_commands;

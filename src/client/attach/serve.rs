@@ -23,6 +23,7 @@ use super::protocol::{
     CancelLine, CompletedWords, CompletionRequest, DescriptorReader, DirectLine, FirstLine, Greeting, read_line,
     read_value, to_line,
 };
+use super::replaceable::Replaceable;
 use super::side_commands::SideCommands;
 use super::sink::SocketSink;
 use crate::client::commands::{CommandContext, CommandState, ContentInput, ContentPipes, LocalControl, events};
@@ -86,7 +87,7 @@ pub struct ControlSocket {
     /// `stop` was typed in an attached side.
     on_stop: Box<dyn Fn() + Send + Sync>,
     /// `None` with `--no-control`.
-    open: Option<Mutex<Option<OpenSocket>>>,
+    open: Option<Replaceable<OpenSocket>>,
     sides: AtomicUsize,
 }
 
@@ -139,14 +140,21 @@ impl ControlSocket {
         is_enabled: bool,
         on_stop: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Self> {
-        let open = is_enabled.then(Mutex::default);
+        let open = is_enabled.then(Replaceable::default);
         Arc::new(Self { engine, identity, output, on_stop: Box::new(on_stop), open, sides: AtomicUsize::new(0) })
     }
 
     /// Accepts no further attached side. Those that are there stay.
     pub fn close(&self) {
         if let Some(open) = &self.open {
-            *lock(open) = None;
+            open.clear();
+        }
+    }
+
+    /// The same for good: a login that is under way opens no socket any more.
+    pub fn end(&self) {
+        if let Some(open) = &self.open {
+            open.end();
         }
     }
 
@@ -288,10 +296,8 @@ impl LocalControl for ControlSocket {
     fn logged_in(self: Arc<Self>, user: &UserName, output: &Output) {
         let Some(open) = &self.open else { return };
         // Before a socket is opened the last one, if there is one, releases its lock.
-        *lock(open) = None;
-        match self.open(user) {
-            Ok(socket) => *lock(open) = Some(socket),
-            Err(error) => output.info(format_args!("no control socket, so --attach cannot reach this client: {error}")),
+        if let Err(error) = open.replace(|| self.open(user)) {
+            output.info(format_args!("no control socket, so --attach cannot reach this client: {error}"));
         }
     }
 

@@ -1,12 +1,17 @@
-//! Cancellations of an attached side, which one thread reads while another runs the commands.
+//! The control socket, and cancellations of an attached side, which one thread reads while another runs the commands.
 
 use std::sync::Arc;
 
 use shuttle::thread;
 
+use self::replaceable::Replaceable;
 use self::side_commands::SideCommands;
 use crate::client::cancel::is_cancelled;
 use crate::client::commands::CommandState;
+use crate::common::sync::atomic::{AtomicUsize, Ordering};
+
+#[path = "../../../src/client/attach/replaceable.rs"]
+mod replaceable;
 
 #[path = "../../../src/client/attach/side_commands.rs"]
 mod side_commands;
@@ -60,10 +65,41 @@ fn a_cancellation_is_not_lost() {
     side.join().unwrap();
 }
 
+/// A socket whose name is taken while it is open.
+struct OpenSocket(Arc<AtomicUsize>);
+
+impl OpenSocket {
+    fn open(name: &Arc<AtomicUsize>) -> Result<Self, ()> {
+        assert_eq!(name.fetch_add(1, Ordering::SeqCst), 0, "it has been released");
+        Ok(Self(Arc::clone(name)))
+    }
+}
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Logins open one socket after the other, while logouts close it and the client ends: never two at once, and none at the end.
+fn no_socket_is_open_once_the_client_has_ended() {
+    let (sockets, name) = (Arc::new(Replaceable::default()), Arc::default());
+    let logins = [(); 2].map(|()| {
+        let (sockets, name) = (Arc::clone(&sockets), Arc::clone(&name));
+        thread::spawn(move || sockets.replace(|| OpenSocket::open(&name)).unwrap())
+    });
+    sockets.clear();
+    sockets.end();
+    assert_eq!(name.load(Ordering::SeqCst), 0);
+    logins.into_iter().for_each(|login| login.join().unwrap());
+    assert_eq!(name.load(Ordering::SeqCst), 0, "in the end");
+}
+
 pub fn tests() -> Vec<crate::explorer::ScheduleTest> {
     vec![
         ("attach::a_cancellation_is_for_its_command_alone", a_cancellation_is_for_its_command_alone),
         ("attach::a_cancellation_is_not_lost", a_cancellation_is_not_lost),
+        ("attach::no_socket_is_open_once_the_client_has_ended", no_socket_is_open_once_the_client_has_ended),
         ("attach::nothing_runs_on_for_a_side_that_has_left", nothing_runs_on_for_a_side_that_has_left),
     ]
 }
