@@ -7,4 +7,4 @@ for script in scripts/*.sh; do
 done
 scripts/check-docs.sh
 scripts/plot.py --check
-exec cargo test --locked "$@"
+exec cargo test --locked --no-fail-fast "$@"

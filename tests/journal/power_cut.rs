@@ -108,7 +108,7 @@ impl Disk {
 }
 
 #[test]
-#[ignore = "needs strace, and a minute: cargo test --test journal power_cut -- --ignored"]
+#[ignore = "needs strace: cargo test --test journal power_cut -- --ignored; part of .ci/run"]
 fn a_power_cut_keeps_exactly_the_mutations_up_to_some_point() {
     let rounds: u64 = std::env::var(ROUNDS).map_or(200, |rounds| rounds.parse().unwrap());
     let seed: u64 = std::env::var(SEED).map_or_else(|_| rand::rngs::OsRng.r#gen(), |seed| seed.parse().unwrap());
