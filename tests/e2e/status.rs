@@ -7,7 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::{Value, json};
 
 use crate::test_support::relay::UdpRelay;
@@ -239,6 +239,22 @@ fn hostile_requests_cost_little_and_keep_no_scrape_out() {
     let _ = huge.write_all(&vec![b'x'; 1 << 20]);
     assert_eq!(get(address, "/healthz"), "ok\n");
     env.client("hans").user().run(&["lap"]).expect_code(0);
+}
+
+/// Without another connection that would wake the listener.
+#[test]
+fn a_connection_that_could_not_be_accepted_is_accepted_when_it_can_be() {
+    let (env, address) = env(&["--log-level", "debug"]);
+    let pid = Pid::from_raw(env.server().id().try_into().unwrap());
+    let none = Rlimit { current: Some(3), maximum: getrlimit(Resource::Nofile).maximum };
+    let limit = prlimit(pid, Resource::Nofile, none).unwrap();
+    let mut stream = connect(address);
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    env.wait_log("the status page cannot accept a connection: ");
+    prlimit(pid, Resource::Nofile, limit).unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.ends_with("\r\n\r\nok\n"), "{response}");
 }
 
 #[test]

@@ -7,8 +7,8 @@ use super::http::{HttpError, REQUEST_MAX_BYTES, Resource, parse};
 
 /// From the start of a connection to the end of its response.
 pub const LIFETIME: Duration = Duration::from_secs(10);
-/// Read after the response, in pieces of [`REQUEST_MAX_BYTES`]: a close with unread bytes may take the response away from
-/// the client.
+/// Read after the response, in pieces of [`REQUEST_MAX_BYTES`], one a step: a close with unread bytes may take the response
+/// away from the client.
 const DISCARDED_PIECES_MAX: usize = 16;
 
 /// What a step has achieved.
@@ -32,11 +32,19 @@ pub struct HttpConnection<S> {
     /// Empty until the request is complete.
     response: Vec<u8>,
     written: usize,
+    discarded_pieces: usize,
 }
 
 impl<S: Read + Write> HttpConnection<S> {
     pub fn new(now: Instant, stream: S) -> Self {
-        Self { stream, deadline: now + LIFETIME, request: Vec::new(), response: Vec::new(), written: 0 }
+        Self {
+            stream,
+            deadline: now + LIFETIME,
+            request: Vec::new(),
+            response: Vec::new(),
+            written: 0,
+            discarded_pieces: 0,
+        }
     }
 
     /// Reads or writes once.
@@ -70,18 +78,15 @@ impl<S: Read + Write> HttpConnection<S> {
         Ok(parse(&self.request).map_or(HttpStep::Ready, HttpStep::Request))
     }
 
+    /// Writes the response, then discards what the client has sent after its request, as long as it is there.
     fn write(&mut self) -> std::io::Result<HttpStep> {
-        self.written += self.stream.write(&self.response[self.written..])?;
         if self.written < self.response.len() {
+            self.written += self.stream.write(&self.response[self.written..])?;
             return Ok(HttpStep::Ready);
         }
-        let mut discarded = [0; REQUEST_MAX_BYTES];
-        for _ in 0..DISCARDED_PIECES_MAX {
-            if !self.stream.read(&mut discarded).is_ok_and(|bytes| bytes > 0) {
-                break;
-            }
-        }
-        Ok(HttpStep::Done)
+        self.discarded_pieces += 1;
+        let is_more = self.stream.read(&mut [0; REQUEST_MAX_BYTES]).is_ok_and(|bytes| bytes > 0);
+        Ok(if is_more && self.discarded_pieces < DISCARDED_PIECES_MAX { HttpStep::Ready } else { HttpStep::Done })
     }
 }
 

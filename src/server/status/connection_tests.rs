@@ -79,3 +79,23 @@ fn an_endless_request_takes_4_kib() {
     assert_eq!(run(&mut connection), HttpStep::Request(Err(HttpError::TooLarge)));
     assert_eq!(connection.request.len(), REQUEST_MAX_BYTES);
 }
+
+#[test]
+fn a_step_reads_or_writes_once_and_what_follows_a_request_is_bounded() {
+    let piece = [b'x'; REQUEST_MAX_BYTES];
+    let request: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut connection = connection(&[&[request], [piece.as_slice(); DISCARDED_PIECES_MAX + 4].as_slice()].concat());
+    assert_eq!(run(&mut connection), HttpStep::Request(Ok(Resource::Page)));
+    connection.respond(b"response".to_vec());
+    let (mut unread, mut steps) = (connection.stream.pieces.len(), 0);
+    loop {
+        let (written, step) = (connection.stream.written.len(), connection.step());
+        let read = unread - connection.stream.pieces.len();
+        assert_eq!(read + usize::from(connection.stream.written.len() > written), 1);
+        (unread, steps) = (unread - read, steps + 1);
+        if step == HttpStep::Done {
+            break;
+        }
+    }
+    assert_eq!((unread, steps), (4, 2 + DISCARDED_PIECES_MAX), "the response takes two");
+}

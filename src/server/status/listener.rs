@@ -1,12 +1,13 @@
 //! The status page's connections, on the event loop's poll.
 //!
-//! Defended: at most [`CONNECTIONS_MAX`] connections, each for at most 10 seconds and 4 KiB; when a new one comes and all
-//! are in use, the oldest unfinished request gives way, so slow clients keep no scrape out. A turn of the event loop gives at most one
-//! response, and takes at most one piece from each connection, so no client delays a heartbeat.
+//! Defended: at most [`CONNECTIONS_MAX`] connections, each for at most 10 seconds, with 4 KiB of a request and the system's
+//! buffers of a socket; when a new one comes and all are in use, the oldest unfinished request gives way, so slow clients keep no
+//! scrape out. A turn of the event loop makes at most one response, and reads or writes once for each connection, so no client
+//! delays a heartbeat by more than that takes.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::debug;
 use mio::net::{TcpListener, TcpStream};
@@ -18,6 +19,8 @@ use super::http::{Resource, error_response};
 const CONNECTIONS_MAX: usize = 16;
 /// Connections accepted in one turn.
 const ACCEPTED_PER_TURN: usize = CONNECTIONS_MAX;
+/// After a failure, for instance since the process has too many files open: the poll does not report again what waits.
+const ACCEPT_RETRY: Duration = Duration::from_secs(1);
 
 struct Slot {
     connection: HttpConnection<TcpStream>,
@@ -30,7 +33,8 @@ pub struct StatusListener {
     /// Of the listener; the connections have the next ones.
     first_token: Token,
     slots: [Option<Slot>; CONNECTIONS_MAX],
-    may_accept_more: bool,
+    /// When connections may wait to be accepted.
+    accept_at: Option<Instant>,
     /// The slot that was served last.
     last_served: usize,
 }
@@ -41,7 +45,7 @@ impl StatusListener {
         let mut listener = TcpListener::bind(address)?;
         registry.register(&mut listener, first_token, Interest::READABLE)?;
         let slots = std::array::from_fn(|_| None);
-        Ok(Self { listener, first_token, slots, may_accept_more: false, last_served: 0 })
+        Ok(Self { listener, first_token, slots, accept_at: None, last_served: 0 })
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -51,10 +55,10 @@ impl StatusListener {
     /// When [`run`](Self::run) is to be called at the latest.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let slots = || self.slots.iter().flatten();
-        if self.may_accept_more || slots().any(|slot| slot.is_ready) {
+        if slots().any(|slot| slot.is_ready) {
             return Some(now);
         }
-        slots().map(|slot| slot.connection.deadline).min()
+        slots().map(|slot| slot.connection.deadline).chain(self.accept_at).min()
     }
 
     /// Serves what is ready. `respond` makes a response.
@@ -67,7 +71,7 @@ impl StatusListener {
     ) {
         for event in events {
             match event.token().0.checked_sub(self.first_token.0) {
-                Some(0) => self.may_accept_more = true,
+                Some(0) => self.accept_at = Some(now),
                 Some(number) => {
                     self.slots.get_mut(number - 1).into_iter().flatten().for_each(|slot| slot.is_ready = true)
                 }
@@ -83,16 +87,16 @@ impl StatusListener {
 
     fn accept(&mut self, now: Instant, registry: &Registry) {
         for _ in 0..ACCEPTED_PER_TURN {
-            if !std::mem::take(&mut self.may_accept_more) {
+            if self.accept_at.is_none_or(|at| now < at) {
                 return;
             }
             match self.listener.accept() {
-                Ok((stream, _)) => {
-                    self.may_accept_more = true;
-                    self.add(now, registry, stream);
+                Ok((stream, _)) => self.add(now, registry, stream),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.accept_at = None,
+                Err(error) => {
+                    debug!("the status page cannot accept a connection: {error}");
+                    self.accept_at = Some(now + ACCEPT_RETRY);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => debug!("the status page cannot accept a connection: {error}"),
             }
         }
     }
