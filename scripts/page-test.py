@@ -15,6 +15,7 @@ import argparse
 import fcntl
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -34,6 +35,10 @@ from page_test_browser import Browser, Picture  # noqa: E402
 SECRET_NAME = "secret-plans-of-the-base.txt"
 # Seconds until a change shows.
 CHANGE_MAX = 2.0
+# The same for a server that takes connections and does not answer.
+STUCK_MAX = 4.0
+# How long it does not answer.
+GAP = 3.0
 TILES = ["Peers online", "Publications", "Requests a second", "Refused a second", "Waiting for the disk", "Dropped by the system"]
 PLOTS = ["Peers online", "Publications", "Requests a second", "Throughput a second", "99 of 100 take less than", "Refused a second"]
 TABLES = ["Requests since the start", "Logins, and how sessions ended", "Refused and dropped", "Who is here"]
@@ -42,7 +47,7 @@ LAYOUTS = {"desktop": (1280, 900, [6, 2, 2, 2, 2, 2]), "phone": (390, 844, [2, 2
 # The cards and the colours of the page.
 CARDS = """[...document.querySelectorAll(".card")].filter(card => !card.hidden).map(card => {
   const { x, y, width, height } = card.getBoundingClientRect();
-  const lines = [...card.querySelectorAll("polyline")];
+  const lines = [...card.querySelectorAll("path")];
   return { title: card.querySelector("h2").textContent, kind: card.querySelector("svg") ? "plot" : card.querySelector("table") ? "table" : "tile",
     x: x + scrollX, y: y + scrollY, width, height, lines: lines.map(line => getComputedStyle(line).stroke), text: card.innerText };
 })"""
@@ -195,20 +200,38 @@ def check_page(browser, share, folder):
     vader.get(SECRET_NAME)
     wait(lambda: tile("sessions") == "2" and "search" in text(), "a second peer")
     # Some samples for the plots.
-    wait(lambda: browser.evaluate("document.querySelector('polyline').getAttribute('points').split(' ').length") >= 4, "plots")
+    wait(lambda: len(points(browser)) >= 4, "plots")
     for name in LAYOUTS:
         for scheme in ("light", "dark"):
             check_look(browser, name, scheme, folder)
 
+    opacity = lambda: float(browser.evaluate("getComputedStyle(document.querySelector('section')).opacity"))
+    check(opacity() == 1, "figures of now are dimmed")
     share.server._program.send_signal(signal.SIGSTOP)
-    wait(lambda: "does not answer" in health(), "a server that is stuck")
+    stuck = wait(lambda: "does not answer" in health(), "a server that is stuck")
+    check(stuck <= STUCK_MAX, f"a server that is stuck showed after {stuck:.1f} s")
+    check("last figures" in health() and opacity() < 0.5, "old figures look like those of now")
+    time.sleep(GAP)
     share.server._program.send_signal(signal.SIGCONT)
-    wait(lambda: "healthy" in health(), "a server that goes on")
+    wait(lambda: "healthy" in health() and opacity() == 1, "a server that goes on")
+    # The line is drawn by time, and has no part where nothing is known.
+    wait(lambda: [begins for _, begins in points(browser)].count(True) == 2, "a gap in the line")
+    (before, _), (after, _) = next((a, b) for a, b in zip(points(browser), points(browser)[1:]) if b[1])
+    check(after - before >= GAP, f"{GAP} s without an answer are {after - before} s wide")
     share.server.kill()
     seconds = wait(lambda: "does not answer" in health(), "a server that is gone")
     check(seconds <= CHANGE_MAX, f"a server that is gone showed after {seconds:.1f} s")
-    say(f"ok      a server that is stuck, goes on and is gone (after {seconds:.2f} s)")
+    check("last figures" in health() and opacity() < 0.5, "old figures look like those of now")
+    say(f"ok      a server that is stuck (after {stuck:.2f} s), goes on and is gone (after {seconds:.2f} s)")
+    slow = browser.evaluate("ms(p99({ count: 0, cumulative: [0, 0], bounds: [1, 10] }, { count: 1, cumulative: [0, 0], bounds: [1, 10] }))")
+    check(slow == "over 10 s", f"a time above all bounds is '{slow}'")
     return address
+
+
+def points(browser):
+    """Of the first plot's line: the place in seconds, and whether it begins there anew."""
+    path = browser.evaluate("document.querySelector('path').getAttribute('d')") or ""
+    return [(float(place), command == "M") for command, place in re.findall(r"([ML])([\d.]+)", path)]
 
 
 def check_traffic(browser, address):

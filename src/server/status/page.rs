@@ -25,6 +25,7 @@ fn text_of(element: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::histogram::BOUNDS_US;
 
     #[test]
     fn the_page_loads_nothing_from_elsewhere() {
@@ -45,6 +46,12 @@ mod tests {
         assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
         assert_eq!(policy.matches("'sha256-").count(), 2);
         assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
+    }
+
+    #[test]
+    fn a_time_above_all_bounds_is_shown_as_such() {
+        let bound_us = *BOUNDS_US.last().unwrap();
+        assert!(HTML.contains(&format!("\"over {} s\"", bound_us / 1_000_000)));
     }
 
     /// The page reads these by their names.
