@@ -145,8 +145,32 @@ explains_itself() {
     [[ $(inside fileshare 2>&1) == *"fileshare 127.0.0.1 12000"*"'fileshare-server' without arguments"* ]] || fail "$(inside fileshare 2>&1)"
     [[ $(inside fileshare-server 2>&1) == *"fileshare-server 12000"* ]] || fail "$(inside fileshare-server 2>&1)"
     [[ $(inside fileshare-server --help) == *"Usage: fileshare-server "* ]] || fail "the usage"
-    dpkg-deb --fsys-tarfile "$first" | tar -xO ./usr/share/man/man1/fileshare-server.1.gz | zcat | grep -q '^\.TH fileshare-server' ||
-        fail "the manual page"
+}
+
+# As they are in the package: a minimal system leaves documents out.
+has_documents() {
+    local tree=$work/tree document link name manual escaped
+    dpkg-deb --extract "$first" "$tree"
+    local doc=$tree/usr/share/doc/fileshare
+    for name in fileshare fileshare-server; do
+        manual=$(zcat "$tree/usr/share/man/man1/$name.1.gz") escaped=${name//-/\\-}
+        [[ $manual == *".TH $name 1  \"$name "*$'\n'"$escaped \\- "*$'\n'"\\fB$escaped\\fR ["* ]] || fail "the manual page of $name"
+        [[ $(bash -c '. "$1" && complete -p' bash "$tree/usr/share/bash-completion/completions/$name") == *" $name" ]] || fail "bash completes something else"
+        grep -q "^#compdef $name\$" "$tree/usr/share/zsh/vendor-completions/_$name" || fail "zsh completes something else"
+        ! grep '^complete' "$tree/usr/share/fish/vendor_completions.d/$name.fish" | grep -qv "^complete -c $name " || fail "fish completes something else"
+    done
+    while IFS= read -r document; do
+        while read -r link; do
+            [[ $link == *://* || $link == '#'* || -e $(dirname "$document")/${link%%#*} ]] || fail "${document#"$doc/"} points to $link, which is not there"
+        done < <(grep -oE '\]\([^)]+\)' "$document" | sed 's/^](//; s/)$//')
+    done < <(find "$doc" -name '*.md')
+    # The crates that cannot be left out, each with its text.
+    for name in mio opaque-ke ring rusqlite snow; do
+        zcat "$doc/crates-licences.txt.gz" | grep -q "^$name [0-9.]* (.*): " || fail "no licence of $name"
+    done
+    zcat "$doc/rust-library-licences.html.gz" | grep -q '<html' || fail "no licences of the standard library"
+    # The test kits work with the programs of the package.
+    [[ $(readlink -f "$tree"/usr/lib/fileshare/{client,server}) == "$tree/usr/bin/fileshare"$'\n'"$tree/usr/bin/fileshare-server" ]] || fail "FS_BIN"
 }
 
 is_hardened() {
@@ -161,16 +185,18 @@ reloads() {
     echo 'password of vader' |
         inside runuser -u fileshare -- fileshare-server --enrol vader --data /var/lib/fileshare/fileshare.db |
         inside sh -c 'cat >>/etc/fileshare/credentials.txt'
+    # It ends when the signal is sent, not when the file is read.
     inside systemctl reload fileshare
-    expect "after a reload" active "$(property ActiveState)"
-    wait_for "vader cannot log in after the reload" client vader lap
+    wait_for "no line says that the credentials were read" in_journal "the credentials were read again: 2 users"
+    wait_for "the service still reloads" is_active
+    client vader lap >/dev/null || fail "vader cannot log in after the reload: $(<"$work/notes.vader")"
     inside cp -p /etc/fileshare/credentials.txt /root/credentials.txt
     echo nonsense | inside sh -c 'cat >>/etc/fileshare/credentials.txt'
     inside systemctl reload fileshare
+    wait_for "no line says that the credentials were refused" in_journal "the credentials in force stay as they are"
     inside cp -p /root/credentials.txt /etc/fileshare/credentials.txt
-    expect "after a refused reload" active "$(property ActiveState)"
-    client vader lap >/dev/null || fail "the old credentials are not in force"
-    in_journal "the credentials in force stay as they are" || fail "no line says so"
+    wait_for "the service still reloads" is_active
+    client vader lap >/dev/null || fail "the old credentials are not in force: $(<"$work/notes.vader")"
     expect "--check" ok "$(inside runuser -u fileshare -- fileshare-server --check --bind 0.0.0.0 \
         --credentials /etc/fileshare/credentials.txt --data /var/lib/fileshare/fileshare.db)"
 }
@@ -187,6 +213,7 @@ reports() {
     inside systemctl kill --signal SIGUSR1 fileshare
     wait_for "the figures are not in the log" in_journal 'fileshare_publications 1'
 }
+is_active() { [[ $(property ActiveState) == active ]]; }
 is_status() { [[ $(property StatusText) == "$1" ]]; }
 in_journal() { [[ $(inside journalctl -u fileshare --no-pager) == *"$1"* ]]; }
 
@@ -251,7 +278,7 @@ boot
 for user in hans vader; do inside useradd --create-home "$user"; done
 put_inside "$first" /root/first.deb
 put_inside "$second" /root/second.deb
-for step in installs explains_itself is_hardened reloads shares reports restarts_when_stuck upgrades stays_disabled is_removed is_purged; do
+for step in installs explains_itself has_documents is_hardened reloads shares reports restarts_when_stuck upgrades stays_disabled is_removed is_purged; do
     "$step"
     ok "${step//_/ }"
 done

@@ -5,7 +5,7 @@
 #
 # The package is written to FOLDER, by default target/package, and its path to standard output. Its version is that of Cargo.toml,
 # with revision N, by default 1. Builds release programs first; with --no-build, uses those in FS_BIN or target/release.
-# Needs dpkg-deb and dpkg-shlibdeps (Debian's dpkg-dev), and no root.
+# Needs dpkg-deb and dpkg-shlibdeps (Debian's dpkg-dev), python3 and the crates' sources as cargo has downloaded them, and no root.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
@@ -39,10 +39,18 @@ put() { # FILE TARGET [MODE]
 put_program() { # PROGRAM NAME
     put "$bin/$1" "usr/bin/$2" 755
     strip --strip-all "$root/usr/bin/$2"
-    put "scripts/package/man/$2.1" "usr/share/man/man1/$2.1"
-    put "scripts/package/completions/$2.bash" "usr/share/bash-completion/completions/$2"
-    put "scripts/package/completions/_$2" "usr/share/zsh/vendor-completions/_$2"
-    put "scripts/package/completions/$2.fish" "usr/share/fish/vendor_completions.d/$2.fish"
+    # By the name that the test kits know, for FS_BIN.
+    mkdir -p "$root/usr/lib/fileshare"
+    ln -s "../../bin/$2" "$root/usr/lib/fileshare/$1"
+    put_renamed "docs/man/$1.1" "usr/share/man/man1/$2.1" "$@"
+    put_renamed "docs/completions/$1.bash" "usr/share/bash-completion/completions/$2" "$@"
+    put_renamed "docs/completions/_$1" "usr/share/zsh/vendor-completions/_$2" "$@"
+    put_renamed "docs/completions/$1.fish" "usr/share/fish/vendor_completions.d/$2.fish" "$@"
+}
+put_renamed() { # FILE TARGET PROGRAM NAME: a manual page, or a completion for a shell
+    sed -E "s/^\.TH $3 1  \"$3 /.TH $4 1  \"$4 /; s/^(\\\\fB)?$3(\\\\fR \[| \\\\- )/\1${4//-/\\\\-}\2/
+        s/\b_$3\b/_$4/g; s/^(#compdef|.*\bcomp(def|lete -F) .*) $3\$/\1 $4/; s/^complete -c $3 /complete -c $4 /" "$1" >"$work/renamed"
+    put "$work/renamed" "$2"
 }
 put_program client fileshare
 put_program server fileshare-server
@@ -50,18 +58,20 @@ sed 's|/usr/local/bin/|/usr/bin/|' scripts/fileshare.service >"$work/fileshare.s
 put "$work/fileshare.service" usr/lib/systemd/system/fileshare.service
 put scripts/package/credentials.txt usr/share/fileshare/credentials.txt
 doc=usr/share/doc/fileshare
-for file in README.md docs/*.md; do
+for file in *.md LICENSE-* docs/*.* docs/performance/* scripts/{README.md,functions.sh,fileshare_testkit.py}; do
     put "$file" "$doc/$file"
 done
-put CHANGELOG.md "$doc/changelog"
+# What the programs are linked with.
+python3 -B scripts/package/licences.py >"$root/$doc/crates-licences.txt"
+put "$(rustc --print sysroot)/share/doc/rust/COPYRIGHT-library.html" "$doc/rust-library-licences.html"
 cat >"$root/$doc/changelog.Debian" <<CHANGELOG
 fileshare ($version) unstable; urgency=medium
 
-  * What has changed is in changelog.gz.
+  * What has changed is in CHANGELOG.md.
 
  -- $maintainer  $(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")
 CHANGELOG
-gzip -9n "$root/$doc"/changelog* "$root"/usr/share/man/man1/*.1
+gzip -9n "$root/$doc"/{changelog.Debian,crates-licences.txt,rust-library-licences.html} "$root"/usr/share/man/man1/*.1
 put scripts/package/copyright "$doc/copyright"
 
 # The libraries that the programs need, in the versions that they need.

@@ -1,5 +1,5 @@
-//! The manual pages and the completions of shells are those of the options as they are, in docs under the names of the programs,
-//! and in scripts/package under those that the package gives them. `FILESHARE_WRITE_MANUALS=1` writes them anew.
+//! The manual pages and the completions of shells in docs are those of the options as they are. `FILESHARE_WRITE_MANUALS=1` writes
+//! them anew. scripts/package.sh makes those of the package from them.
 
 use std::fs;
 use std::path::Path;
@@ -41,7 +41,7 @@ fn signals() -> Roff {
     let effects = [
         ("SIGTERM, SIGINT", "Store what is queued and exit with 0."),
         ("SIGHUP", "Read the credentials again. A file with an error, or without users, changes nothing."),
-        ("SIGUSR1", "Write the figures of the status page that are not 0 to the log."),
+        ("SIGUSR1", "Write the figures of the status page that are not 0 to the log, whatever its level."),
     ];
     let mut roff = Roff::new();
     roff.control("SH", ["SIGNALS"]);
@@ -59,20 +59,22 @@ fn completion(shell: Shell, mut command: Command) -> Vec<u8> {
     script
 }
 
-/// The paths and contents for these names of the programs.
-fn files(folder: &str, client: &'static str, server: &'static str) -> Vec<(String, Vec<u8>)> {
-    let programs =
-        [(client::cli::command_line().name(client), commands()), (server::cli::command_line().name(server), signals())];
+/// The paths and contents.
+fn files() -> Vec<(String, Vec<u8>)> {
+    let programs = [
+        (client::cli::command_line().name("client"), commands()),
+        (server::cli::command_line().name("server"), signals()),
+    ];
     let mut files = Vec::new();
     for (command, sections) in programs {
         let name = command.get_name().to_owned();
-        files.push((format!("{folder}/man/{name}.1"), manual(command.clone(), &sections)));
+        files.push((format!("docs/man/{name}.1"), manual(command.clone(), &sections)));
         for (shell, file) in [
             (Shell::Bash, format!("{name}.bash")),
             (Shell::Zsh, format!("_{name}")),
             (Shell::Fish, format!("{name}.fish")),
         ] {
-            files.push((format!("{folder}/completions/{file}"), completion(shell, command.clone())));
+            files.push((format!("docs/completions/{file}"), completion(shell, command.clone())));
         }
     }
     files
@@ -80,8 +82,7 @@ fn files(folder: &str, client: &'static str, server: &'static str) -> Vec<(Strin
 
 #[test]
 fn manual_pages_and_completions_are_current() {
-    let packaged = files("scripts/package", "fileshare", "fileshare-server");
-    for (name, expected) in files("docs", "client", "server").into_iter().chain(packaged) {
+    for (name, expected) in files() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(&name);
         if std::env::var_os("FILESHARE_WRITE_MANUALS").is_some() {
             fs::create_dir_all(path.parent().expect("a folder")).expect("folders can be made");
