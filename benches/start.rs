@@ -7,23 +7,9 @@
 
 mod test_support;
 
-use std::sync::{Arc, mpsc};
+use self::test_support::{ServerProcess, fill, median, record, setting};
 
-use fileshare::internals::common::types::{InstanceId, RequestId, UserName};
-use fileshare::internals::server::journal::{Change, Journal, LastMutation, LoadSink, Mutation, StoredPublication};
-
-use self::test_support::{ServerProcess, file, median, record, setting, user};
-
-/// Files of one mutation: a typical PUBLISH datagram.
-const BATCH: usize = 13;
 const ROUNDS: usize = 7;
-
-struct NoSink;
-
-impl LoadSink for NoSink {
-    fn publication(&mut self, _publication: StoredPublication) {}
-    fn last_mutation(&mut self, _user: UserName, _last: LastMutation) {}
-}
 
 fn main() {
     let publications = setting("FILESHARE_BENCH_PUBLICATIONS", 1_000_000);
@@ -56,24 +42,4 @@ fn main() {
         before = now;
     }
     println!("memory: {} MiB when ready, {} MiB after indexing", at_ready >> 20, server.memory_bytes() >> 20);
-}
-
-/// Fills the data file through the journal, with the users in turn.
-fn fill(server: &ServerProcess, users: usize, publications: usize) {
-    let (sender, wakes) = mpsc::channel();
-    let wake = Box::new(move || sender.send(()).unwrap_or_default());
-    let mut journal = Journal::open(&server.data(), &mut NoSink, wake).expect("a new data file");
-    for number in 0..publications.div_ceil(BATCH) {
-        let owner = number % users;
-        let first = number / users * BATCH;
-        let left = (publications - number * BATCH).min(BATCH);
-        let files = (first..first + left).map(|number| file(owner, number)).collect();
-        let change = Change::Publish { files, audience: Arc::default(), published_s: 1_700_000_000 };
-        let mutation =
-            Mutation { user: user(owner), instance: InstanceId(1), request: RequestId(number as u64 + 1), change };
-        while journal.push(mutation.clone()).is_err() {
-            wakes.recv().expect("the journal's thread runs");
-        }
-    }
-    journal.close().expect("everything is stored");
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures all figures of docs/PERFORMANCE.md, and writes its tables and the plots in docs/performance anew.
 #
-#   scripts/performance.sh [--no-build] [PART...]     all parts, or these: transfers scaling peers index start profile
+#   scripts/performance.sh [--no-build] [PART...]     all parts, or these: transfers scaling peers index start status profile
 #
 # Takes about 20 minutes on a quiet machine with two cores; other load makes the times worthless. Needs 8 GiB of disk, and of
 # memory as /dev/shm; cargo and python3; for the comparisons the tools that scripts/bench-transfers.sh names; for `profile` perf.
@@ -15,7 +15,7 @@ if [[ ${1:-} == --no-build ]]; then
     build=0
     shift
 fi
-(($#)) || set -- transfers scaling peers index start profile
+(($#)) || set -- transfers scaling peers index start status profile
 rounds=${ROUNDS:-5} mib=${MIB:-2048} publications=${PUBLICATIONS:-10000 100000 1000000}
 disk=${FILESHARE_BENCH_DIR:-${TMPDIR:-/tmp}}
 export FS_BIN=${FS_BIN:-${CARGO_TARGET_DIR:-target}/release}
@@ -25,7 +25,7 @@ export FILESHARE_BENCH_CSV
 trap 'rm -rf "$FILESHARE_BENCH_CSV"' EXIT
 
 read -r load _ </proc/loadavg
-((build)) && cargo build --release --bins --bench control --bench index --bench start --bench transfer
+((build)) && cargo build --release --bins --bench control --bench index --bench start --bench status --bench transfer
 
 transfers() {
     scripts/bench-transfers.sh --no-build --rounds "$rounds" --mib "$mib" --dir "$disk"
@@ -47,6 +47,7 @@ start() {
         FILESHARE_BENCH_PUBLICATIONS=$count cargo bench --quiet --bench start
     done
 }
+status() { cargo bench --quiet --bench status; }
 
 # The functions that use most of the time of one large and of many small transfers, over TCP and direct, both sides together, and
 # of the server with 10,000 sessions.

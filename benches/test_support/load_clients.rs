@@ -26,6 +26,8 @@ struct LoadClient {
     session: Session,
     socket: UdpSocket,
     timer: Option<Instant>,
+    /// When what is not yet answered was sent first.
+    waits_since: Option<Instant>,
 }
 
 /// See the module's documentation.
@@ -42,6 +44,8 @@ pub struct LoadClients {
     received: u64,
     /// What [`advance`](Self::advance) added to the clock.
     ahead: Duration,
+    /// `None` unless they are measured.
+    round_trips: Option<Vec<Duration>>,
 }
 
 impl LoadClients {
@@ -59,12 +63,17 @@ impl LoadClients {
             socket.connect(server).expect("a connected socket");
             poll.registry().register(&mut socket, Token(number), Interest::READABLE).expect("registered");
             let config = SessionConfig { servers: vec![server], tcp_port: 9, stretching: KeyStretching::Insecure };
-            LoadClient { session: Session::new(config, ChaCha20Rng::from_seed(rng.r#gen())), socket, timer: None }
+            LoadClient {
+                session: Session::new(config, ChaCha20Rng::from_seed(rng.r#gen())),
+                socket,
+                timer: None,
+                waits_since: None,
+            }
         };
         let members = (0..members).map(member).collect();
         let events = Events::with_capacity(1_024);
-        let (timers, events_out, ahead) = (BinaryHeap::new(), Vec::new(), Duration::ZERO);
-        Self { server, first, poll, events, members, timers, events_out, sent: 0, received: 0, ahead }
+        let (timers, events_out, ahead, round_trips) = Default::default();
+        Self { server, first, poll, events, members, timers, events_out, sent: 0, received: 0, ahead, round_trips }
     }
 
     pub fn len(&self) -> usize {
@@ -79,6 +88,12 @@ impl LoadClients {
     /// Datagrams received so far.
     pub fn received(&self) -> u64 {
         self.received
+    }
+
+    /// How long each answer took since the last call, from when the session sent first, for sessions that ask for one thing at a
+    /// time. Measured from the first call on.
+    pub fn take_round_trips(&mut self) -> Vec<Duration> {
+        self.round_trips.replace(Vec::new()).unwrap_or_default()
     }
 
     /// Moves the clock of all sessions on, so that [`poll`](Self::poll) finds their timers due.
@@ -142,11 +157,14 @@ impl LoadClients {
     fn receive(&mut self, number: usize) {
         let mut datagram = [0; DATAGRAM_MAX_BYTES + 1];
         let now = self.now();
-        let LoadClient { session, socket, .. } = &mut self.members[number];
+        let LoadClient { session, socket, waits_since, .. } = &mut self.members[number];
         loop {
             match socket.recv(&mut datagram) {
                 Ok(length) => {
                     self.received += 1;
+                    if let Some((times, since)) = self.round_trips.as_mut().zip(waits_since.take()) {
+                        times.push(Instant::now() + self.ahead - since);
+                    }
                     session.handle_datagram(now, self.server, &mut datagram[..length]);
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
@@ -158,7 +176,7 @@ impl LoadClients {
 
     /// Takes the session's events, sends its datagrams and sets its timer.
     fn flush(&mut self, number: usize) {
-        let LoadClient { session, socket, timer } = &mut self.members[number];
+        let LoadClient { session, socket, timer, waits_since } = &mut self.members[number];
         while let Some(event) = session.poll_event() {
             self.events_out.push((number, event));
         }
@@ -166,6 +184,9 @@ impl LoadClients {
             // A datagram that cannot be sent counts as lost: the session retransmits it.
             let _ = socket.send(&datagram);
             self.sent += 1;
+            if self.round_trips.is_some() {
+                waits_since.get_or_insert_with(|| Instant::now() + self.ahead);
+            }
         }
         let due = session.poll_timeout();
         if let Some(at) = due.filter(|at| timer.is_none_or(|set| *at < set)) {

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each bench uses some of it")]
 
 mod core_bench;
+mod filled_data;
 mod load_clients;
 
 use std::ffi::OsStr;
@@ -25,6 +26,8 @@ use tempfile::TempDir;
 
 #[allow(unused_imports, reason = "each bench uses some of it")]
 pub use self::core_bench::{Bench, SessionEnds, sealed};
+#[allow(unused_imports, reason = "each bench uses some of it")]
+pub use self::filled_data::fill;
 #[allow(unused_imports, reason = "each bench uses some of it")]
 pub use self::load_clients::LoadClients;
 
