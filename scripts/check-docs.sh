@@ -45,7 +45,7 @@ check_path() { # DOCUMENT PATH: a path of the repository, a pattern of paths, or
 check_test() { # DOCUMENT PATH::TO::NAME
     local root pattern
     case $2 in
-    e2e* | network* | journal* | durable* | threats* | server_program* | vectors*) root=tests/ ;;
+    e2e* | network* | journal* | durable* | threats* | server_program* | vectors* | schedules*) root=tests/ ;;
     *) root=src/ ;;
     esac
     # A module is a file or folder with its name, a test a function in a file of its module.
@@ -63,7 +63,7 @@ for document in "${documents[@]}"; do
         src/* | tests/* | docs/* | scripts/* | benches/* | fuzz/* | .ci/* | .github/* | *.rs)
             [[ $name =~ ^[A-Za-z0-9_./*-]+$ ]] && check_path "$document" "$name"
             ;;
-        common::* | client::* | server::* | e2e::* | network::* | journal::* | durable::* | threats::* | server_program::* | vectors::*)
+        common::* | client::* | server::* | e2e::* | network::* | journal::* | durable::* | threats::* | server_program::* | vectors::* | schedules::*)
             if [[ $name =~ ^([a-z0-9_:]+)::\{([a-z0-9_,\ ]+)\}$ ]]; then
                 module=${BASH_REMATCH[1]}
                 IFS=', ' read -ra tests <<<"${BASH_REMATCH[2]}"
