@@ -177,37 +177,6 @@ impl Jobs {
     }
 }
 
-/// Jobs by what they are about.
-#[derive(Debug)]
-pub struct JobsByKey<K>(Mutex<BTreeMap<K, Arc<Job>>>);
-
-impl<K> Default for JobsByKey<K> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<K: Ord + Clone> JobsByKey<K> {
-    /// This job is about the key. Those about the same end.
-    pub fn replace(&self, is_same: impl Fn(&K) -> bool, key: K, job: &Arc<Job>) {
-        self.stop(is_same);
-        lock(&self.0).insert(key, Arc::clone(job));
-    }
-
-    /// Cancels all that are about such keys. Returns those that went on.
-    pub fn stop(&self, is_meant: impl Fn(&K) -> bool) -> Vec<Arc<Job>> {
-        let stopped = lock(&self.0).extract_if(.., |key, _| is_meant(key)).collect::<Vec<_>>();
-        stopped.into_iter().map(|(_, job)| job).filter(|job| job.cancel()).collect()
-    }
-
-    /// What goes on is about these, sorted.
-    pub fn keys(&self) -> Vec<K> {
-        let mut jobs = lock(&self.0);
-        jobs.retain(|_, job| !job.has_ended());
-        jobs.keys().cloned().collect()
-    }
-}
-
 impl Job {
     /// Asks it to end, which may take a moment. Returns whether it went on.
     pub fn cancel(&self) -> bool {
@@ -294,6 +263,7 @@ impl Drop for RunningJob {
 mod tests {
     use super::*;
     use crate::client::cancel::is_cancelled;
+    use crate::client::jobs_by_key::JobsByKey;
 
     fn begin(jobs: &Arc<Jobs>, kind: JobKind) -> RunningJob {
         jobs.begin(kind, "get a".into(), &JobOwner::default(), true).unwrap()

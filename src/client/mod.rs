@@ -11,7 +11,7 @@
 //! * `publications`, `control`, `upload`, `download`: the user's own publications, requests to the server, serving peers,
 //!   downloading from peers.
 //! * `control_folder`, `direct`: the sockets that processes of this user find each other at, and open files passed over them.
-//! * `jobs`: what goes on in the background, by number.
+//! * `jobs`, `jobs_by_key`: what goes on in the background, by number, and by what it is about.
 //! * `watch`: folders whose changes are published as they happen.
 //! * `events`: what happens, for programs that follow it.
 //! * `session`, `transport`, `files`: the sans-IO protocol with the server, encrypted TCP with a peer, the shared folder.
@@ -34,6 +34,7 @@ pub(crate) mod exit_code;
 pub(crate) mod files;
 pub(crate) mod follow;
 pub(crate) mod jobs;
+pub(crate) mod jobs_by_key;
 pub(crate) mod publications;
 pub(crate) mod session;
 pub(crate) mod shell;

@@ -21,7 +21,7 @@ use crate::client::engine::ClientEngine;
 use crate::client::events::ListWatcher;
 use crate::client::exit_code::ExitCode;
 use crate::client::files::SharedFiles;
-use crate::client::jobs::JobsByKey;
+use crate::client::jobs_by_key::JobsByKey;
 use crate::client::shell::{self, command};
 use crate::client::ui::console::test_support::Sink;
 use crate::client::ui::console::{Console, OutputOptions};

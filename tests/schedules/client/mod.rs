@@ -6,6 +6,9 @@ pub mod cancel;
 pub mod commands;
 pub mod control;
 pub mod download;
+pub mod jobs;
+#[path = "../../../src/client/jobs_by_key.rs"]
+pub mod jobs_by_key;
 pub mod ui;
 pub mod upload;
 
@@ -17,15 +20,6 @@ pub mod direct {
     }
 }
 
-pub mod jobs {
-    #[derive(Debug, Default)]
-    pub struct JobOwner;
-
-    impl JobOwner {
-        pub fn leave(&self) {}
-    }
-}
-
 pub fn tests() -> Vec<crate::explorer::ScheduleTest> {
-    [attach::tests(), control::tests(), download::tests(), ui::tests(), upload::tests()].concat()
+    [attach::tests(), control::tests(), download::tests(), jobs::tests(), ui::tests(), upload::tests()].concat()
 }
