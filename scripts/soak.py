@@ -24,6 +24,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import fileshare_testkit
 import soak_checks
@@ -44,7 +45,7 @@ class Place:
 
     def __init__(self, share, port):
         self.folder, self.users, self.timeout = share.folder, share.users, 120
-        self.server = argparse.Namespace(port=port)
+        self.server = types.SimpleNamespace(port=port)
 
 
 class Actor(threading.Thread):
@@ -59,7 +60,7 @@ class Actor(threading.Thread):
         self.client = Client(Place(soak.share, soak.network.udp[number]), self.user, True, options, False)
         # Residents neither leave nor are killed: what they leak shows.
         self.is_resident = number % 10 == 0
-        self.watches = number % 4 == 1
+        self.watches, self.is_watching = number % 4 == 1, False
         # Names that are published for certain, and those of which it is not known; versions of own files.
         self.published, self.unsure, self.versions = set(), set(), {}
         self.followed = set()
@@ -113,12 +114,16 @@ class Actor(threading.Thread):
     def ensure_running(self, seconds):
         """Whether the client runs. In a storm it may fail to log in."""
         deadline = time.monotonic() + seconds
-        while not self.client._program.is_running():
+        while not self.client._program.is_running() or self.watches and not self.is_watching:
             try:
-                self.client._program.end()
-                self.client.start()
+                if not self.client._program.is_running():
+                    self.is_watching = False
+                    self.client._program.end()
+                    with self.soak.logins:
+                        self.client.start()
                 if self.watches:
                     self.client.run("pub --watch w")
+                    self.is_watching = True
             except (ProgramEnded, CommandFailed, CommandTimeout) as error:
                 if isinstance(error, ProgramEnded) and error.code not in {3, 4, -signal.SIGKILL}:
                     raise Broken("the start of a client: %s" % error)
@@ -280,9 +285,11 @@ class Soak:
         # Between two acts of a client, seconds: two cores carry about a hundred acts a second.
         self.pause = 0.01 * self.clients + 0.2
         users = {"u%03d" % number: "secret %d" % number for number in range(self.clients)}
-        self.share = Share(users=users, timeout=60)
+        self.share = Share(users=users, options=["--log-level", "warn"], timeout=60)
         self.network = BadNetwork(self.share.server.port, self.clients, self.seed)
         self.calm, self.storming, self.is_over = threading.Event(), threading.Event(), threading.Event()
+        # A login takes some CPU time and has 5 s: too many at once on one machine would all fail, again and again.
+        self.logins = threading.Semaphore(4)
         self.storms, self.counts, self.lock = 4, {}, threading.Lock()
         self.programs = soak_checks.Programs()
         self.actors = [Actor(self, number) for number in range(self.clients)]
@@ -390,6 +397,7 @@ class Soak:
         soak_checks.check_peers(self.actors, HEALED_SECONDS)
         soak_checks.check_publications(self.actors, HEALED_SECONDS)
         fetched = soak_checks.check_fetches(self.actors, self.dice, HEALED_SECONDS)
+        soak_checks.check_panics(self.share.server, self.actors)
         files = sum(soak_checks.check_folder(actor) for actor in self.actors)
         self.programs.measure("server", self.share.server._program._process.pid)
         for actor in self.actors:

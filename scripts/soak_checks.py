@@ -108,6 +108,14 @@ def check_fetches(actors, dice, seconds):
     return sum(for_all(actors, check))
 
 
+def check_panics(server, actors):
+    """No thread of a program that runs has panicked."""
+    logs = [("server", server.log)] + [(actor.user, actor.client._program.stderr()) for actor in actors]
+    for name, log in logs:
+        if "panicked" in log:
+            raise Broken("%s: %s" % (name, log[log.index("panicked") :][:500]))
+
+
 def check_left_behind(folder):
     """Clients that have ended leave no control socket and no unnamed or temporary file, but for unfinished parts of those that
     were killed."""

@@ -3,7 +3,7 @@
 
     scripts/soak_network.py SERVER_PORT CLIENTS SEED
 
-Client I reaches the server at a UDP port of 127.0.0.1. The server sees it at an address of its own, 127.1.X.Y, and so other
+Client I reaches the server at a UDP port of 127.0.0.1. The server sees it at an address of its own, 127.X.Y.1, and so other
 clients connect to it there: TCP connections are passed on to the same port of 127.0.0.1, where it listens. The first line of
 output is an object with the ports: {"udp": [...], "tcp": [...]}. Each line of input is an object that changes what is named:
 
@@ -32,7 +32,8 @@ class Quality:
 
 
 def address(client):
-    return "127.1.%d.%d" % (1 + client // 200, 1 + client % 200)
+    """In a network of its own, as the server limits what it accepts from one."""
+    return "127.%d.%d.1" % (1 + client // 250, 1 + client % 250)
 
 
 class Datagrams(asyncio.DatagramProtocol):

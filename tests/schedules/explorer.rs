@@ -11,6 +11,9 @@ const SCHEDULES_DEFAULT: usize = 1_000;
 /// Preemptions at which the second scheduler aims: most faults of threads need no more.
 const PREEMPTIONS: usize = 3;
 
+/// Options of the usual test programs that have a value; none changes anything here.
+const VALUE_OPTIONS: [&str; 4] = ["--format", "--color", "--test-threads", "--skip"];
+
 /// A name and what runs under each schedule.
 pub type ScheduleTest = (&'static str, fn());
 
@@ -18,8 +21,9 @@ pub type ScheduleTest = (&'static str, fn());
 pub fn run(tests: &[ScheduleTest]) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |option: &str| arguments.iter().any(|argument| argument == option);
-    // "terse" is the value of an option.
-    let filter = arguments.iter().find(|argument| !argument.starts_with('-') && *argument != "terse");
+    let is_value = |at: usize| at > 0 && VALUE_OPTIONS.contains(&arguments[at - 1].as_str());
+    let is_filter = |at: &usize| !arguments[*at].starts_with('-') && !is_value(*at);
+    let filter = (0..arguments.len()).find(is_filter).map(|at| &arguments[at]);
     let is_chosen = |name: &str| match filter {
         Some(filter) if has("--exact") => name == filter,
         Some(filter) => name.contains(filter.as_str()),
