@@ -53,7 +53,7 @@ impl Monitor {
 
     /// The figures are to be logged as soon as they are complete: the kernel's drops are read first.
     pub fn request_log(&mut self) {
-        self.log_after = Some(self.kernel_drops.readings());
+        self.log_after.get_or_insert(self.kernel_drops.readings());
         self.kernel_drops.latest();
     }
 
