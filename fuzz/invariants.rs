@@ -92,9 +92,11 @@ pub fn tokenizer(line: &[u8]) {
     }
 }
 
-/// Any datagrams from an unauthenticated client: at most one reply to each, never larger than it, and no session.
+/// Any datagrams from an unauthenticated client: at most one reply to each, never larger than it, and no session. The first
+/// byte of `input` is the number of datagrams in the rest.
 #[expect(clippy::disallowed_methods, reason = "a first Instant comes from the clock")]
-pub fn unauthenticated_client((pieces, bytes): (u8, &[u8])) {
+pub fn unauthenticated_client(input: &[u8]) {
+    let Some((&pieces, bytes)) = input.split_first() else { return };
     let now = Instant::now();
     let mut server = Server::new(ServerConfig::default(), LoadedState::new(), [1; 32], now, 1_700_000_000_000);
     let mut out = Effects::default();

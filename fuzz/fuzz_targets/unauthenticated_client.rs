@@ -4,4 +4,4 @@
 #[path = "../invariants.rs"]
 mod invariants;
 
-libfuzzer_sys::fuzz_target!(|input: (u8, &[u8])| invariants::unauthenticated_client(input));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| invariants::unauthenticated_client(bytes));
