@@ -33,7 +33,7 @@ impl Choices {
 
     /// The next decisions are those of this input.
     pub fn feed(&mut self, input: &[u8]) {
-        self.input = input.to_vec().into_iter();
+        self.input = Vec::from(input).into_iter();
     }
 
     /// What is left of the input.
