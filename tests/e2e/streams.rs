@@ -1,12 +1,11 @@
 //! The standard streams: only a reader that has gone ends a program quietly, and standard input may start with a password.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::test_support::{Client, Running, TestEnv, auth};
+use crate::test_support::{Client, Running, TestEnv, auth, free_port};
 
 /// Runs a command whose stdout is a full disk; returns its status and its stderr.
 fn with_full_stdout(mut command: Command) -> (i32, String) {
@@ -63,16 +62,11 @@ fn a_server_without_a_reader_of_its_ready_line_serves() {
     let env = TestEnv::stopped(crate::test_support::CREDENTIALS);
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
-    let port = free_udp_port();
+    let port = free_port();
     let mut command = env.server_command();
     let mut server = command.arg(port.to_string()).stdout(writer).stderr(Stdio::null()).spawn().expect("it starts");
     Client::new(env.path(), "hans", "127.0.0.1", port).user().run(&["lap"]).expect_code(0);
     server.kill().and_then(|()| server.wait()).expect("our own child");
-}
-
-fn free_udp_port() -> u16 {
-    let probe = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    probe.local_addr().expect("a bound socket").port()
 }
 
 #[test]

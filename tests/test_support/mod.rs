@@ -14,9 +14,10 @@ pub mod relay;
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -78,7 +79,7 @@ impl TestEnv {
     pub fn stopped(credentials: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("fileshare-test-").tempdir().expect("a temporary folder");
         let data = dir.path().join("fileshare.db");
-        let env = Self { server: None, port: 0, args: Vec::new(), ephemeral: false, data, dir };
+        let env = Self { server: None, port: free_port(), args: Vec::new(), ephemeral: false, data, dir };
         env.write_credentials(credentials);
         env
     }
@@ -229,10 +230,17 @@ pub fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("the file is there").permissions().mode() & 0o777
 }
 
-/// A TCP port that is free on every loopback address now.
+/// A port that is free at the loopback address, for TCP and UDP, and stays so: the system gives ports below 32,768 to nobody who
+/// asks for any, and other processes of tests, whose ids are near, begin elsewhere.
 pub fn free_port() -> u16 {
-    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    probe.local_addr().expect("a bound socket").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let at = std::process::id().wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(5_003)) % 12_000;
+        let address = (Ipv4Addr::LOCALHOST, 20_000 + at as u16);
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+            return address.1;
+        }
+    }
 }
 
 /// Pseudo-random bytes, the same for the same seed.
