@@ -20,6 +20,8 @@ const RECOVERY: Duration = Duration::from_secs(90);
 const FAULTS: usize = 14;
 /// Longest time that a fault lasts.
 const FAULT_MAX_MS: u64 = 9_000;
+/// Names that a user has published before the first fault: four pages or more.
+const PUBLISHED_MAX: usize = 100;
 /// Furthest that the wall clock is set: eight days, beyond the life of a ticket.
 const CLOCK_MAX_MS: i64 = 8 * 24 * 3_600 * 1_000;
 
@@ -81,6 +83,9 @@ pub struct Storm {
     busy_faults: usize,
     /// Faults, each with the time before it in milliseconds.
     faults: Vec<(u64, Fault)>,
+    /// Names that each user has published before the first fault: the lists have pages.
+    #[serde(default)]
+    published: usize,
     /// What users, network and disk decide first, in hexadecimal: what was left of the input.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     script: String,
@@ -112,6 +117,7 @@ impl Storm {
             think_max_ms: [50, 300, 2_000][rng.gen_range(0..3)],
             busy_faults: rng.gen_range(1..=FAULTS),
             faults: Vec::new(),
+            published: 0,
             script: String::new(),
         };
         for _ in 0..if kinds.is_empty() { 0 } else { FAULTS } {
@@ -119,6 +125,7 @@ impl Storm {
             let kind = kinds[rng.gen_range(0..kinds.len())];
             storm.faults.push((after_ms, random_fault(rng, kind, clients)));
         }
+        storm.published = [0, 0, 0, PUBLISHED_MAX][rng.gen_range(0..4)];
         storm
     }
 
@@ -126,6 +133,7 @@ impl Storm {
     pub fn run(&self) -> SimulatedNetwork {
         let mut network = SimulatedNetwork::with_clients_logged_in(self.seed, self.clients, FaultyLink::perfect());
         network.clients_mut().for_each(|client| client.is_in_storm = true);
+        (0..self.clients).for_each(|client| network.publish_many(client, self.published));
         network.link = FaultyLink {
             loss: self.loss,
             duplication: self.duplication,

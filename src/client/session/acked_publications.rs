@@ -31,6 +31,8 @@ pub(super) struct AckedPublications {
     digest: Option<PublicationsDigest>,
     /// The audience staged last.
     staged: Option<AckedAudience>,
+    /// The audience of the pending PUBLISH. Another may be staged before its reply arrives.
+    requested_audience: Option<Arc<PublishAudience>>,
     /// What was known of the pending mutation's names.
     before_mutation: Vec<(FileName, KnownState)>,
 }
@@ -76,7 +78,8 @@ impl AckedPublications {
     pub fn on_mutation_started(&mut self, request: &Request) {
         self.before_mutation.clear();
         match request {
-            Request::Publish { files, .. } => {
+            Request::Publish { files, audience } => {
+                self.requested_audience = self.audience(audience);
                 for NamedContent { name, .. } in files {
                     self.set_unknown(name);
                     let withdrawn = self.withdrawn.take(name);
@@ -106,10 +109,10 @@ impl AckedPublications {
     /// The server has replied to a request.
     pub fn on_response(&mut self, request: &Request, response: &Response) {
         match (request, response) {
-            (Request::Publish { files, audience }, Response::Published { digest }) => {
+            (Request::Publish { files, .. }, Response::Published { digest }) => {
                 self.digest = Some(*digest);
                 self.before_mutation.clear();
-                let Some(audience) = self.requested_audience(audience) else { return };
+                let Some(audience) = self.requested_audience.take() else { return };
                 for file in files {
                     let entry = AckedPublication { content: file.content, audience: Arc::clone(&audience) };
                     self.entries.insert(file.name.clone(), entry);
@@ -147,7 +150,8 @@ impl AckedPublications {
         }
     }
 
-    fn requested_audience(&self, audience: &AudienceRef) -> Option<Arc<PublishAudience>> {
+    /// The users that it names, if they are known.
+    fn audience(&self, audience: &AudienceRef) -> Option<Arc<PublishAudience>> {
         let audience = match (audience, &self.staged) {
             (AudienceRef::Everyone, _) => PublishAudience::Audience(Audience::Everyone),
             (AudienceRef::Inherited { owners }, _) => PublishAudience::Inherited(owners.clone()),

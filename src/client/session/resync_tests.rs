@@ -268,6 +268,42 @@ fn changes_by_another_instance_are_kept() {
 }
 
 #[test]
+fn a_list_that_changes_while_it_is_read_is_read_again() {
+    let (mut pair, mut store) = published();
+    for text in ["d", "e"] {
+        pair.request(publish(text, AudienceRef::Everyone));
+        store.serve(&mut pair);
+    }
+    let whole = store.files.clone();
+    store.files.remove(&name("secret"));
+    pair.server.digest = store.digest();
+    pair.deliver(pair.server.reset(0));
+    let (id, _, first) = pair.server.request().expect("a list");
+    let page = store.respond(first);
+    pair.reply(id, page);
+    store.files.remove(&name("a"));
+    let (id, _, second) = pair.server.request().expect("its second page");
+    assert!(matches!(second, Request::OwnPublications { cursor: Some(_), .. }), "{second:?}");
+    pair.reply(id, Response::StaleCursor);
+    store.serve(&mut pair);
+    assert_eq!(store.files, whole, "with the file of the first page that is gone by now");
+}
+
+#[test]
+fn an_audience_staged_before_the_reply_to_a_publication_does_not_change_what_is_restored() {
+    let (mut pair, mut store) = published();
+    pair.request(publish("late", AudienceRef::Staged(7)));
+    let (id, _, publish) = pair.server.request().expect("PUBLISH");
+    let response = store.respond(publish);
+    pair.request(Request::StageAudience { key: 8, part: 0, users: users(1) });
+    store.serve(&mut pair);
+    pair.reply(id, response);
+    let before = std::mem::take(&mut store.files);
+    store.restart(&mut pair);
+    assert_eq!(store.files, before);
+}
+
+#[test]
 fn callers_mutations_wait_for_the_resync() {
     let (mut pair, mut store) = published();
     store.files.clear();

@@ -28,7 +28,7 @@ use crate::simulated_users::user;
 use crate::user_history::UserHistory;
 use crate::wait_oracle::ScriptWait;
 
-/// Names each user publishes under.
+/// Names each user publishes under, unless there are more.
 const NAMES: usize = 8;
 /// Users who are waited for, whose files are, or who may see a file: some of them never log in.
 const PEERS: usize = 9;
@@ -45,6 +45,8 @@ pub struct SimulatedClient {
     pub address: SocketAddr,
     pub session: Session,
     pub counts: Counts,
+    /// Names that the user publishes under.
+    names: usize,
     /// The user's publications according to the responses.
     pub files: BTreeMap<FileName, Content>,
     /// Longest wait before the user's next command; `None`: no more commands.
@@ -94,6 +96,7 @@ impl SimulatedClient {
             address,
             session,
             counts: Counts::default(),
+            names: NAMES,
             files: BTreeMap::new(),
             uncertain: BTreeSet::new(),
             resynchronised: BTreeSet::new(),
@@ -201,6 +204,26 @@ impl SimulatedClient {
         }
     }
 
+    /// New contents of so many names, which the user publishes under from now on.
+    pub fn new_files(&mut self, count: usize) -> Vec<NamedContent> {
+        self.names = count.max(NAMES);
+        (0..count).map(|at| NamedContent { name: self.name(at), content: self.content() }).collect()
+    }
+
+    /// A test publishes files for everyone on the user's behalf.
+    pub fn publishing(&mut self, now: Instant, files: &[NamedContent]) {
+        let names: Vec<FileName> = files.iter().map(|file| file.name.clone()).collect();
+        self.history.changing(now, &names, Some(&None));
+    }
+
+    /// It has published them.
+    pub fn published(&mut self, now: Instant, files: &[NamedContent]) {
+        let names: Vec<FileName> = files.iter().map(|file| file.name.clone()).collect();
+        self.history.changed(now, &names);
+        self.on_changed(&names);
+        self.files.extend(files.iter().map(|file| (file.name.clone(), file.content)));
+    }
+
     /// The client dies. Its user, with what is published, is that of the next client.
     pub fn die(&mut self, now: Instant) {
         self.give_up_pending();
@@ -212,7 +235,7 @@ impl SimulatedClient {
     pub fn inherit(&mut self, dead: Self) {
         self.history = dead.history;
         (self.files, self.uncertain, self.is_in_storm) = (dead.files, dead.uncertain, dead.is_in_storm);
-        self.tolerates_differences = dead.tolerates_differences;
+        (self.names, self.tolerates_differences) = (dead.names, dead.tolerates_differences);
         self.disturbances = dead.disturbances;
         (self.comes_and_goes, self.think_time_max) = (dead.comes_and_goes, dead.think_time_max);
     }
@@ -233,7 +256,7 @@ impl SimulatedClient {
 
     /// The server has lost data: it may lack, or have again, what the session does not resynchronise.
     pub fn lose_track(&mut self) {
-        let names = (0..NAMES).map(|at| self.name(at)).filter(|name| !self.resynchronised.contains(name));
+        let names = (0..self.names).map(|at| self.name(at)).filter(|name| !self.resynchronised.contains(name));
         self.uncertain.extend(names.collect::<Vec<_>>());
     }
 
@@ -335,7 +358,7 @@ impl SimulatedClient {
     }
 
     fn choose(&mut self) -> Request {
-        let mut names: Vec<FileName> = (0..NAMES).map(|at| self.name(at)).collect();
+        let mut names: Vec<FileName> = (0..self.names).map(|at| self.name(at)).collect();
         names.shuffle(&mut self.rng);
         names.truncate(self.rng.gen_range(1..=3));
         match self.rng.gen_range(0..10) {

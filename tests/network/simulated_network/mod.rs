@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use fileshare::internals::client::session::WaitOutcome;
-use fileshare::internals::common::message::{Request, Response};
+use fileshare::internals::common::message::{AudienceRef, Request, Response};
 use fileshare::internals::server::core::{Effects, Server, ServerConfig};
 use rand::{Rng, RngCore};
 
@@ -216,6 +216,19 @@ impl SimulatedNetwork {
                 return response;
             }
             self.step();
+        }
+    }
+
+    /// A user publishes this many names.
+    pub fn publish_many(&mut self, client: usize, count: usize) {
+        let now = self.now;
+        for files in self.with_client(client, |client| client.new_files(count)).chunks(20) {
+            let request = Request::Publish { files: files.to_vec(), audience: AudienceRef::Everyone };
+            self.with_client(client, |client| client.publishing(now, files));
+            let response = self.request(client, request);
+            assert!(matches!(response, Response::Published { .. }), "{response:?}");
+            let now = self.now;
+            self.with_client(client, |client| client.published(now, files));
         }
     }
 
