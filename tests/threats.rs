@@ -103,7 +103,7 @@ fn datagrams() {
 fn datagrams_of_an_unauthenticated_client() {
     let mut valid = packets();
     valid.push(valid.concat());
-    // The first byte is the number of datagrams.
+    // The first byte says how many datagrams.
     let valid: Vec<_> =
         (1..4).flat_map(|pieces| valid.iter().map(move |bytes| [&[pieces], &bytes[..]].concat())).collect();
     check_all("unauthenticated_client", 2, &valid, invariants::unauthenticated_client);
