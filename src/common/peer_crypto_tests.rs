@@ -31,6 +31,7 @@ fn messages_and_data_arrive_in_order() {
     let mut out = Vec::new();
     down.message(&request, &mut out);
     let first = out.len();
+    assert_eq!(first, message_record_bytes(&request), "what a rate limit counts");
     out.extend(data(&mut down, 7, 1 << 40, b"bytes"));
     let length = record_bytes(*out.first_chunk().unwrap()).unwrap();
     assert_eq!(length, first - RECORD_HEAD_BYTES);
@@ -51,6 +52,20 @@ fn the_largest_frames_fit_a_record() {
     let hashes = vec![[255; 32]; GROUP_HASHES_PART_MAX];
     down.message(&PeerResponse::GroupHashes { content: u32::MAX, first: u32::MAX, hashes }, &mut out);
     down.message(&PeerRequest::AddTicket { ticket: vec![255; TICKET_MAX_BYTES] }, &mut out);
+}
+
+#[test]
+fn frames_that_are_cut_short_or_unknown_are_rejected() {
+    for length in 0..=DATA_HEAD_BYTES {
+        assert_eq!(
+            parse_frame::<PeerRequest>(&mut vec![DATA; length]),
+            Err(TransferError::Malformed),
+            "{length} bytes"
+        );
+    }
+    assert!(parse_frame::<PeerRequest>(&mut [DATA; DATA_HEAD_BYTES + 1]).is_ok(), "a byte of data");
+    assert_eq!(parse_frame::<PeerRequest>(&mut [2; 100]), Err(TransferError::Malformed));
+    assert_eq!(parse_frame::<PeerRequest>(&mut [MESSAGE]), Err(TransferError::Malformed));
 }
 
 #[test]

@@ -304,6 +304,15 @@ fn an_audience_staged_before_the_reply_to_a_publication_does_not_change_what_is_
 }
 
 #[test]
+fn what_a_backup_lacks_is_published_again_though_this_instance_wrote_last_in_it() {
+    let (mut pair, mut store) = published();
+    store.files.remove(&name("a"));
+    pair.server.last_writer = pair.server.run;
+    store.restart(&mut pair);
+    assert_eq!((resynced(&mut pair).is_some(), store.files.len()), (true, 3));
+}
+
+#[test]
 fn callers_mutations_wait_for_the_resync() {
     let (mut pair, mut store) = published();
     store.files.clear();

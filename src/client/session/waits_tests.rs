@@ -279,6 +279,24 @@ fn a_watched_list_subscribes_before_it_is_asked_for_and_again_after_each_change(
 }
 
 #[test]
+fn of_two_watched_lists_the_one_that_changes_is_asked_for_again() {
+    let mut pair = Pair::established();
+    let mut numbers = Vec::new();
+    for (wait, list) in [(2, WatchedList::Files(Pattern::parse("*").unwrap())), (1, WatchedList::Peers)] {
+        pair.session.watch(pair.now, WaitId(wait), list).unwrap();
+        pair.exchange();
+        let (id, number) = subscribed(&mut pair);
+        pair.reply(id, Response::Subscribed(SubscriptionState::default()));
+        numbers.push(number);
+    }
+    assert_eq!((list_changes(&mut pair), numbers[0] != numbers[1]), (vec![false], true));
+    pair.server.messages.clear();
+    report(&mut pair, SubscriptionState { changes: 1, present: 1 << numbers[1], ..SubscriptionState::default() });
+    pair.advance(LIST_INTERVAL);
+    assert_eq!(subscribed(&mut pair).1, numbers[1]);
+}
+
+#[test]
 fn a_list_is_watched_over_reconnects_and_logouts_until_it_is_cancelled() {
     let mut pair = Pair::established();
     pair.session.watch(pair.now, WaitId(1), WatchedList::Peers).unwrap();

@@ -48,6 +48,18 @@ fn resolve(name: &str) -> Request {
 }
 
 #[test]
+fn a_request_for_more_than_a_ticket_holds_is_rejected() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login("127.0.0.1:4000", "hans");
+    let files: Vec<ContentRef> = ["a", "b", "c"].map(|text| wanted(&text.repeat(255))).to_vec();
+    let mut ask = |files: &[ContentRef]| {
+        test.request(&mut hans, Request::Sources { files: files.to_vec(), avoid: Vec::new(), cursor: None })
+    };
+    assert!(matches!(ask(&files[..1]), Response::Sources { .. }));
+    assert_eq!(ask(&files), Response::Rejected);
+}
+
+#[test]
 fn no_source_is_skipped_when_slots_fill_between_two_pages() {
     let names: Vec<String> = (0..9).map(|at| format!("user{at}")).collect();
     let mut test = TestServer::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
