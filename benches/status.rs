@@ -186,7 +186,7 @@ fn work(clients: &mut LoadClients, time: Duration, published: &mut usize, times:
         for (client, event) in clients.poll(next.saturating_duration_since(Instant::now())) {
             let times = match event {
                 Event::RequestFinished { result: Ok(Response::Published { .. }), .. } => &mut times.publications,
-                Event::RequestFinished { result: Ok(Response::Contents { .. }), .. } => &mut times.searches,
+                Event::RequestFinished { result: Ok(Response::SearchResults { .. }), .. } => &mut times.searches,
                 other => panic!("{client}: {other:?}"),
             };
             times.push(begun[client].elapsed().as_secs_f64() * 1e3);
