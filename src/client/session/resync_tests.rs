@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::publishing::stage_audience_requests;
-use super::test_support::{Pair, Policy};
+use super::test_support::{PASSWORD, Pair, Policy};
 use super::*;
 use crate::common::limits::AUDIENCE_PART_MAX_USERS;
 use crate::common::message::{AudienceRef, OwnPublication};
@@ -310,6 +310,19 @@ fn what_a_backup_lacks_is_published_again_though_this_instance_wrote_last_in_it(
     pair.server.last_writer = pair.server.run;
     store.restart(&mut pair);
     assert_eq!((resynced(&mut pair).is_some(), store.files.len()), (true, 3));
+}
+
+#[test]
+fn a_login_forgets_what_was_acknowledged_before() {
+    let (mut pair, mut store) = published();
+    pair.session.logout(pair.now);
+    pair.exchange();
+    store.files.clear();
+    pair.server.digest = store.digest();
+    pair.login(PASSWORD);
+    pair.events.clear();
+    store.restart(&mut pair);
+    assert_eq!((resynced(&mut pair), store.files.len()), (None, 0));
 }
 
 #[test]
