@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use super::partial_file::PartialFile;
 use crate::common::chunk_tree::{GroupHashes, group_range};
 use crate::common::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -17,7 +19,7 @@ const UNKNOWN_OWNER: u8 = 64;
 /// claims and for which it may send nothing.
 const RESERVE_BYTES: u64 = 32 << 20;
 /// Bytes copied at once where the kernel does not copy between two files.
-const COPY_BYTES: u64 = 256 << 10;
+const COPY_BYTES: usize = 256 << 10;
 /// Locks of an incomplete file; writers of different groups rarely use the same one.
 const WRITE_LOCKS: usize = 16;
 /// A large file that is being downloaded. Its verified groups can be served already: those of owners whose audience the
@@ -43,6 +45,8 @@ pub struct IncompleteFile {
     holds_groups: AtomicBool,
     assignments: Vec<AtomicU32>,
     write_locks: [Mutex<()>; WRITE_LOCKS],
+    /// The kernel does not copy into it, from another file system, for example.
+    cannot_copy: AtomicBool,
     is_closed: AtomicBool,
 }
 
@@ -79,6 +83,7 @@ impl IncompleteFile {
             holds_groups: AtomicBool::new(false),
             assignments: (0..groups).map(|_| AtomicU32::new(0)).collect(),
             write_locks: [const { Mutex::new(()) }; WRITE_LOCKS],
+            cannot_copy: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             outline: Arc::new(outline),
             partial,
@@ -186,22 +191,38 @@ impl IncompleteFile {
     }
 
     /// Copies the group of an assignment from its place in another file. What is then here may be anything: the other file
-    /// may change at any time.
-    pub(super) fn copy_group(&self, group: u32, id: u32, source: &File) -> Result<Write, CopyError> {
+    /// may change at any time. `buffer` is for what the kernel does not copy.
+    pub(super) fn copy_group(
+        &self,
+        group: u32,
+        id: u32,
+        source: &File,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Write, CopyError> {
         let _guard = self.lock(group);
         if !self.is_assigned(group, id) {
             return Ok(Write::Stale);
         }
         let range = group_range(self.outline.size(), group);
-        if self.partial.copy_range(source, range.clone()).is_ok() {
-            return Ok(Write::Done);
+        // No space is reserved before: where the file system shares what is copied, it would be taken and given back.
+        if !self.cannot_copy.load(Ordering::Relaxed) {
+            match self.partial.copy_range(source, range.clone()) {
+                Ok(()) => return Ok(Write::Done),
+                Err(error) => {
+                    let is_lasting = matches!(
+                        error.raw_os_error().map(Errno::from_raw_os_error),
+                        Some(Errno::XDEV | Errno::NOSYS | Errno::NOTSUP)
+                    );
+                    self.cannot_copy.fetch_or(is_lasting, Ordering::Relaxed);
+                }
+            }
         }
-        // Between two file systems, for example. Whatever else was wrong shows which of the two files is to blame.
+        // Whatever else was wrong shows which of the two files is to blame.
         self.reserve(group).map_err(CopyError::Target)?;
-        let mut buffer = vec![0; usize::try_from(COPY_BYTES.min(range.end - range.start)).unwrap_or(0)];
+        buffer.resize(COPY_BYTES, 0);
         let mut at = range.start;
         while at < range.end {
-            let length = usize::try_from(range.end - at).map_or(buffer.len(), |left| left.min(buffer.len()));
+            let length = usize::try_from(range.end - at).map_or(COPY_BYTES, |left| left.min(COPY_BYTES));
             source.read_exact_at(&mut buffer[..length], at).map_err(CopyError::Source)?;
             self.partial.write_at(&buffer[..length], at).map_err(CopyError::Target)?;
             at += length as u64;

@@ -5,6 +5,7 @@
 //! downloader, and unchanged since it was hashed. A file with another identity is hashed again before a byte of it is
 //! sent.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
@@ -106,6 +107,8 @@ enum Backing {
     Complete {
         file: Arc<File>,
         identity: FileIdentity,
+        /// Once it is known.
+        is_passable: OnceCell<bool>,
     },
     /// This client is downloading the file itself.
     Incomplete(Arc<IncompleteFile>),
@@ -127,7 +130,9 @@ impl OpenContent {
     /// [its file system is local](direct::is_passable).
     pub(super) fn passable_file(&self) -> Option<&Arc<File>> {
         match &self.backing {
-            Backing::Complete { file, .. } => Some(file).filter(|file| direct::is_passable(file)),
+            Backing::Complete { file, is_passable, .. } => {
+                Some(file).filter(|file| *is_passable.get_or_init(|| direct::is_passable(file)))
+            }
             Backing::Incomplete(_) => None,
         }
     }
@@ -135,7 +140,7 @@ impl OpenContent {
     /// Whether the file is what was opened: what was read of a file that has changed meanwhile must not be sent.
     pub(super) fn is_unchanged(&self) -> bool {
         match &self.backing {
-            Backing::Complete { file, identity } => FileIdentity::of_file(file).is_ok_and(|now| now == *identity),
+            Backing::Complete { file, identity, .. } => FileIdentity::of_file(file).is_ok_and(|now| now == *identity),
             Backing::Incomplete(_) => true,
         }
     }
@@ -188,7 +193,14 @@ impl UploadService {
         if hash != grant.hash {
             return Err(RefusalReason::Changed.into());
         }
-        Ok(OpenContent { publication, backing: Backing::Complete { file: Arc::new(file), identity } })
+        let is_passable = OnceCell::new();
+        Ok(OpenContent { publication, backing: Backing::Complete { file: Arc::new(file), identity, is_passable } })
+    }
+
+    /// Whether [`open_content`](Self::open_content) need not hash the file first.
+    pub(super) fn is_hash_known(&self, name: &FileName) -> bool {
+        let identity = self.files.dir().identify(name.as_str());
+        identity.is_ok_and(|(_, identity)| self.files.cached_content_hash(&identity).is_some())
     }
 
     /// Whether what was opened may still be served as it is. If not, [`open_content`](Self::open_content) opens it anew or
@@ -212,7 +224,7 @@ impl UploadService {
     ) -> Result<Arc<GroupHashes>, ServeError> {
         match &open.backing {
             Backing::Incomplete(incomplete) => Ok(incomplete.outline().clone()),
-            Backing::Complete { file, identity } => {
+            Backing::Complete { file, identity, .. } => {
                 let root = open.publication.content.hash;
                 let hashes = match self.files.cached_group_hashes(identity, root) {
                     Some(hashes) => hashes,

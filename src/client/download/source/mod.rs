@@ -184,6 +184,7 @@ fn run_connection(
             buffers,
             recycled,
         };
+            copy_buffer: Vec::new(),
         // It is dropped at its end: then the writer sees the end of its buffers.
         let end = connection.run(reader, granted);
         store.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -239,6 +240,8 @@ struct SourceConnection<'a> {
     copies: CopyVerifier<'a>,
     buffers: mpsc::SyncSender<ReceivedBuffer>,
     recycled: mpsc::Receiver<ReceivedBuffer>,
+    /// For what the kernel does not copy.
+    copy_buffer: Vec<u8>,
 }
 
 impl SourceConnection<'_> {

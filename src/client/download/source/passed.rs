@@ -96,7 +96,9 @@ impl SourceConnection<'_> {
         let start = self.copied.bytes.len();
         let copied = match (&incomplete, file) {
             (_, None) => Err(CopyError::Source(std::io::ErrorKind::NotFound.into())),
-            (Some(incomplete), Some(file)) => incomplete.copy_group(assignment.group, assignment.id, &file),
+            (Some(incomplete), Some(file)) => {
+                incomplete.copy_group(assignment.group, assignment.id, &file, &mut self.copy_buffer)
+            }
             (None, Some(file)) => {
                 self.copied.bytes.resize(start + (end - offset) as usize, 0);
                 let read = file.read_exact_at(&mut self.copied.bytes[start..], offset);

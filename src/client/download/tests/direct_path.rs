@@ -187,10 +187,30 @@ fn only_the_assignment_of_a_group_is_copied_and_the_source_is_blamed_for_its_end
     let dir = tempfile::tempdir().unwrap();
     let (incomplete, source) = (IncompleteFile::example(dir.path()), tempfile::tempfile().unwrap());
     incomplete.assign(0, 2);
-    assert!(matches!(incomplete.copy_group(0, 1, &source), Ok(incomplete_file::Write::Stale)));
-    assert!(matches!(incomplete.copy_group(0, 2, &source), Err(incomplete_file::CopyError::Source(_))));
+    assert!(matches!(incomplete.copy_group(0, 1, &source, &mut Vec::new()), Ok(incomplete_file::Write::Stale)));
+    assert!(matches!(
+        incomplete.copy_group(0, 2, &source, &mut Vec::new()),
+        Err(incomplete_file::CopyError::Source(_))
+    ));
     source.set_len(MIB as u64).unwrap();
-    assert!(matches!(incomplete.copy_group(0, 2, &source), Ok(incomplete_file::Write::Done)));
+    assert!(matches!(incomplete.copy_group(0, 2, &source, &mut Vec::new()), Ok(incomplete_file::Write::Done)));
     incomplete.close();
-    assert!(matches!(incomplete.copy_group(0, 2, &source), Ok(incomplete_file::Write::Stale)));
+    assert!(matches!(incomplete.copy_group(0, 2, &source, &mut Vec::new()), Ok(incomplete_file::Write::Stale)));
+}
+
+#[test]
+fn a_file_of_another_file_system_is_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    let incomplete = IncompleteFile::example(dir.path());
+    let memory = rustix::fs::memfd_create("source", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let mut source = std::fs::File::from(memory);
+    source.write_all(&bytes(MIB + 1, 3)).unwrap();
+    let mut buffer = Vec::new();
+    for group in 0..2 {
+        incomplete.assign(group, 1);
+        assert!(matches!(incomplete.copy_group(group, 1, &source, &mut buffer), Ok(incomplete_file::Write::Done)));
+    }
+    let mut copy = vec![0; MIB + 1];
+    std::os::unix::fs::FileExt::read_exact_at(&**incomplete.file(), &mut copy, 0).unwrap();
+    assert!(copy == bytes(MIB + 1, 3));
 }

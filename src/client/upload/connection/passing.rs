@@ -39,7 +39,7 @@ impl Upload<'_> {
             && let Some(&GroupRange { content, first, .. }) = self.queue.front()
         {
             let size = self.grants.get(content as usize).map_or(0, |grant| grant.size);
-            if size < PASSED_MIN_BYTES {
+            if size < PASSED_MIN_BYTES || !files.is_empty() && self.must_hash(content) {
                 break;
             }
             let file = match self.open(content) {
@@ -87,6 +87,13 @@ impl Upload<'_> {
             }
         }
         Ok(true)
+    }
+
+    /// Whether the content's file is hashed before it is passed: files that are open do not wait for that.
+    fn must_hash(&self, content: u32) -> bool {
+        let is_open = self.open.as_ref().is_some_and(|(open, _)| *open == content);
+        let grant = self.grants.get(content as usize);
+        !is_open && grant.is_some_and(|grant| !self.context.service.is_hash_known(&grant.name))
     }
 
     /// Puts groups that were not passed back to the front of the queue.

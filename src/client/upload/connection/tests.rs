@@ -307,11 +307,14 @@ fn files_are_passed_in_place_of_their_bytes_until_the_downloader_takes_none() {
     let range = |content, first, count| GroupRange { content, first, count };
     let request = PeerRequest::RequestGroups { ranges: vec![range(0, 2, 2), range(1, 0, 1), range(0, 0, 1)] };
     send_request(&mut writer, &request);
-    assert_eq!(
-        message(&mut reader),
-        PeerResponse::GroupsPassed { ranges: vec![range(0, 2, 2), range(1, 0, 1), range(0, 0, 1)] }
-    );
-    let files = passed.receive().unwrap();
+    // Together, unless a file was changed so lately that it is hashed first: what is open does not wait for that.
+    let (mut all, mut files) = (Vec::new(), Vec::new());
+    while all.len() < 3 {
+        let PeerResponse::GroupsPassed { ranges } = message(&mut reader) else { panic!("files") };
+        all.extend(ranges);
+        files.extend(passed.receive().unwrap());
+    }
+    assert_eq!(all, [range(0, 2, 2), range(1, 0, 1), range(0, 0, 1)]);
     for (file, content) in files.iter().zip([&large[..], &other, &large]) {
         let mut copy = vec![0; content.len()];
         file.read_exact_at(&mut copy, 0).unwrap();
