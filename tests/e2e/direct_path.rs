@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -92,6 +93,65 @@ fn thousands_of_files_that_are_passed_or_sent_keep_their_names_and_times() {
         assert_eq!(fs::read(dir.join(name)).expect("a copy"), fs::read(source.join(name)).expect("published"));
         assert_eq!(modified(&dir, name), modified(&source, name), "{name}");
     }
+}
+
+#[test]
+fn a_download_of_a_passed_file_continues_after_a_kill() {
+    let (env, content) = (TestEnv::new(), seeded_bytes(7, 64 * MIB));
+    let hans = env.client("hans").user().file("f", &content);
+    let _hans = hans.stay(&["pub f"], &["File published successfully"]);
+    let dir = env.client("vader").dir().to_owned();
+    let arrived = |name: &String| fs::metadata(dir.join(name)).map_or(0, |metadata| metadata.blocks() * 512);
+    // A kill may come too late.
+    for _ in 0..20 {
+        let vader = env.client("vader").user().args(["-q"]).commands(&["get f"]).spawn();
+        while entries(&dir).iter().map(arrived).sum::<u64>() < 8 * MIB as u64 {
+            std::thread::yield_now();
+        }
+        vader.signal(Signal::KILL);
+        vader.finish();
+        let done = env.client("vader").user().args(["-q", "--json"]).run(&["get f"]);
+        done.expect_code(0);
+        assert!(fs::read(dir.join("f")).expect("a copy") == content);
+        assert_eq!(entries(&dir).len(), 1, "no part is left");
+        let results = done.stdout.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        if results.filter_map(|result| result["resumed_bytes"].as_u64()).sum::<u64>() > 0 {
+            return;
+        }
+        fs::remove_file(dir.join("f")).expect("the copy");
+    }
+    panic!("nothing was continued");
+}
+
+#[test]
+fn a_client_that_is_killed_while_it_saves_small_files_leaves_whole_ones_and_nothing_else() {
+    let env = TestEnv::new();
+    let mut hans = env.client("hans").user();
+    for number in 0..3_000 {
+        hans = hans.file(&format!("many/{number:04}"), format!("content of {number:05}").repeat(1 + number % 300));
+    }
+    let source = hans.dir().to_owned();
+    let _hans = hans.stay(&["pub many"], &["3000 files published successfully"]);
+    let dir = env.client("vader").dir().to_owned();
+    let saved = |dir: &Path| {
+        let names: Vec<String> = entries(dir).into_iter().filter(|name| name.contains('/')).collect();
+        for name in &names {
+            let is_whole = fs::read(dir.join(name)).ok() == fs::read(source.join(name)).ok();
+            assert!(is_whole, "{name}");
+        }
+        names.len()
+    };
+    for round in 0..3 {
+        let vader = env.client("vader").user().args(["-q"]).commands(&["get many/"]).spawn();
+        while entries(&dir).len() < 300 + 800 * round {
+            std::thread::yield_now();
+        }
+        vader.signal(Signal::KILL);
+        vader.finish();
+        saved(&dir);
+    }
+    env.client("vader").user().args(["-q"]).run(&["get many/"]).expect_code(0);
+    assert_eq!(saved(&dir), 3_000);
 }
 
 /// At random moments of a transfer the file is changed, cut, replaced, removed or withdrawn, or a side killed: what then has

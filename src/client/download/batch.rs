@@ -16,9 +16,10 @@ use super::coordinator::{
     SourcesFound,
 };
 use super::discovery::{SOURCES_PER_FILE, SourceDiscovery, SourceOffer};
-use super::file_job::{FileJob, FileOperations, SmallFile};
+use super::file_job::{FileJob, FileOperations};
 use super::incomplete_file::IncompleteFile;
 use super::scheduler::{FileId, SourceId};
+use super::small_files::SAVED_TOGETHER_MAX;
 use super::source::{self, SourceHandle};
 use super::{DownloadError, DownloadOutcome, DownloadReport, SaveAs};
 use crate::common::chunk_tree::GroupHashes;
@@ -151,15 +152,20 @@ impl<'scope, 'env> Driver<'scope, 'env> {
     }
 
     fn create_empty_files(&mut self) {
-        for (file, job) in self.files.jobs.iter().enumerate() {
-            if job.item.content.size == 0 {
-                let outcome = match self.files.save_small(file, &[]) {
-                    SmallFile::Finished(outcome) => outcome,
-                    SmallFile::Corrupt | SmallFile::Duplicate => DownloadOutcome::Failed(DownloadError::HashMismatch),
-                };
-                self.coordinator.on_event(Instant::now(), DownloadEvent::File(file, FileEvent::Finished(outcome)));
-            }
+        let jobs = self.files.jobs.iter().enumerate().filter(|(_, job)| job.item.content.size == 0);
+        let (valid, invalid): (Vec<FileId>, Vec<FileId>) =
+            jobs.map(|(file, _)| file).partition(|&file| self.files.is_content(file, &[]));
+        for files in valid.chunks(SAVED_TOGETHER_MAX) {
+            let saved = self.files.save_small(&files.iter().map(|&file| (file, &[][..])).collect::<Vec<_>>());
+            saved
+                .into_iter()
+                .for_each(|(file, outcome)| outcome.into_iter().for_each(|outcome| self.finish(file, outcome)));
         }
+        invalid.into_iter().for_each(|file| self.finish(file, DownloadOutcome::Failed(DownloadError::HashMismatch)));
+    }
+
+    fn finish(&mut self, file: FileId, outcome: DownloadOutcome) {
+        self.coordinator.on_event(Instant::now(), DownloadEvent::File(file, FileEvent::Finished(outcome)));
     }
 
     fn apply(&mut self, effect: Effect) {

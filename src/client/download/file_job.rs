@@ -1,15 +1,13 @@
 //! One file of a batch: what is known of its download, and the file operations of it, from its partial file to its name.
 
-use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossbeam_channel::RecvTimeoutError;
-
+use super::copy_record::CopyRecord;
 use super::give_up::GiveUpTimer;
 use super::incomplete_file::IncompleteFile;
 use super::partial_file::PartialFile;
@@ -19,15 +17,10 @@ use super::target::{Finalized, TargetDir, TargetState, has_content, split_parent
 use super::{Cancelled, DownloadError, DownloadOptions, DownloadOutcome, OnExists, SaveAs, is_cancelled};
 use crate::client::files::{Fetched, FetchedFiles};
 use crate::common::chunk_tree::GroupHashes;
-use crate::common::sync::lock;
 use crate::common::types::{FileName, NamedContent, UserName};
 
 /// Small files with the same content use the same partial file and are written one after the other.
 const SAME_CONTENT_LOCKS: usize = 64;
-/// Another process that downloads the same small file locks its partial file only while it writes: how often to try to
-/// open it, and the wait between tries.
-const LOCK_TRIES: u32 = 100;
-const LOCK_RETRY_WAIT: Duration = Duration::from_millis(10);
 
 pub(super) struct FileJob {
     /// Its index among the files of the user's request.
@@ -103,27 +96,30 @@ impl FileState {
     }
 }
 
+/// What is known of the small files of a batch.
+pub(super) struct SmallFiles {
+    /// Verified: only the first verified copy is saved.
+    pub claimed: Vec<AtomicBool>,
+    pub same_content: [Mutex<()>; SAME_CONTENT_LOCKS],
+}
+
+impl SmallFiles {
+    fn new(files: usize) -> Self {
+        let claimed = (0..files).map(|_| AtomicBool::new(false)).collect();
+        Self { claimed, same_content: [const { Mutex::new(()) }; _] }
+    }
+}
+
 /// The file operations of a batch, used by its worker threads.
 pub(super) struct FileOperations<'a> {
     pub target_dir: &'a TargetDir,
     pub options: &'a DownloadOptions,
     pub cancelled: &'a Cancelled,
-    fetched: &'a FetchedFiles,
+    pub fetched: &'a FetchedFiles,
     pub jobs: &'a [FileJob],
     /// Whether sources on this host are asked for open files. Not at first.
     pub uses_direct_path: bool,
-    /// Small files that have been verified: only the first verified copy is saved.
-    claimed: Vec<AtomicBool>,
-    same_content: [Mutex<()>; SAME_CONTENT_LOCKS],
-}
-
-/// What became of a small file's bytes.
-pub(super) enum SmallFile {
-    /// They do not match the published hash.
-    Corrupt,
-    /// Another source has delivered the file.
-    Duplicate,
-    Finished(DownloadOutcome),
+    pub small: SmallFiles,
 }
 
 impl<'a> FileOperations<'a> {
@@ -134,7 +130,6 @@ impl<'a> FileOperations<'a> {
         cancelled: &'a Cancelled,
         jobs: &'a [FileJob],
     ) -> Self {
-        let claimed = jobs.iter().map(|_| AtomicBool::new(false)).collect();
         Self {
             target_dir,
             options,
@@ -142,39 +137,8 @@ impl<'a> FileOperations<'a> {
             fetched,
             jobs,
             uses_direct_path: false,
-            claimed,
-            same_content: [const { Mutex::new(()) }; _],
+            small: SmallFiles::new(jobs.len()),
         }
-    }
-
-    /// Verifies and saves a file of one group.
-    pub fn save_small(&self, file: FileId, bytes: &[u8]) -> SmallFile {
-        let hash = &self.jobs[file].item.content.hash;
-        if blake3::hash(bytes).as_bytes() != &hash.0 {
-            return SmallFile::Corrupt;
-        }
-        if self.claimed[file].swap(true, Ordering::Relaxed) {
-            return SmallFile::Duplicate;
-        }
-        let _guard = lock(&self.same_content[usize::from(hash.0[0]) % SAME_CONTENT_LOCKS]);
-        SmallFile::Finished(self.write_small(file, bytes).unwrap_or_else(DownloadOutcome::Failed))
-    }
-
-    fn write_small(&self, file: FileId, bytes: &[u8]) -> Result<DownloadOutcome, DownloadError> {
-        let mut partial = self.open_partial(file);
-        for _ in 1..LOCK_TRIES {
-            let is_locked = matches!(partial, Err(DownloadError::Locked));
-            if !is_locked || self.cancelled.recv_timeout(LOCK_RETRY_WAIT) == Err(RecvTimeoutError::Disconnected) {
-                break;
-            }
-            partial = self.open_partial(file);
-        }
-        let partial = partial?;
-        if let Err(error) = partial.write_all(bytes) {
-            partial.remove();
-            return Err(error.into());
-        }
-        Ok(self.finalize(file, &partial))
     }
 
     /// Opens the partial file of a large file. Also returns the groups that it may
@@ -196,7 +160,7 @@ impl<'a> FileOperations<'a> {
     }
 
     /// Opens the partial file. What replaces a file is not readable to more users than that file before it is complete.
-    fn open_partial(&self, file: FileId) -> Result<PartialFile, DownloadError> {
+    pub fn open_partial(&self, file: FileId) -> Result<PartialFile, DownloadError> {
         if self.options.save_as == SaveAs::Unnamed {
             return PartialFile::create_unnamed(self.target_dir.open_root()?);
         }
@@ -208,7 +172,7 @@ impl<'a> FileOperations<'a> {
         Ok(partial)
     }
 
-    fn target(&self, file: FileId) -> &FileName {
+    pub fn target(&self, file: FileId) -> &FileName {
         self.options.target(&self.jobs[file].item)
     }
 
@@ -224,42 +188,52 @@ impl<'a> FileOperations<'a> {
         if self.options.save_as == SaveAs::Unnamed {
             return DownloadOutcome::Unnamed(partial.file().clone());
         }
-        let (target, content) = (self.target(file), &self.jobs[file].item.content);
-        let (policy, owner) = match &self.options.save_as {
-            SaveAs::Followed(owner) => match self.policy_for_copy(target, partial, owner) {
-                Ok(policy) => (policy, Some(owner.clone())),
-                Err(error) => return DownloadOutcome::Failed(error.into()),
-            },
-            _ => (self.options.on_exists, None),
+        let policy = match self.policy(file) {
+            Ok(policy) => policy,
+            Err(error) => return DownloadOutcome::Failed(error.into()),
         };
-        let fetched = Fetched { hash: content.hash, owner };
-        let tried: RefCell<Option<FileName>> = RefCell::default();
-        let end = |is_saved| tried.take().into_iter().for_each(|name| self.fetched.end(&name, &fetched, is_saved));
-        let begin = &|name: &FileName| {
-            end(false);
-            tried.replace(Some(name.clone()));
-            let begun = self.fetched.begin(name, fetched.clone());
-            // What the user asks for is fetched all the same; `get` says that it is not recorded.
-            if fetched.owner.is_some() { begun } else { Ok(()) }
-        };
-        let saved = partial.set_mtime(content.mtime_ms);
-        let saved = saved.and_then(|()| save(self.target_dir, partial, target, policy, begin));
-        end(matches!(saved, Ok(Finalized::Saved(_))));
-        let outcome = saved.and_then(|finalized| match finalized {
-            Finalized::Saved(name) => Ok(DownloadOutcome::Saved { name }),
-            Finalized::Exists => self.on_target_exists(file, partial),
-        });
+        let record = CopyRecord::new(self.fetched, self.copy(file));
+        let saved = self.give_name(file, partial, policy, &record);
+        record.end(matches!(saved, Ok(Finalized::Saved(_))));
+        let outcome = saved.and_then(|finalized| self.outcome(file, partial, finalized));
         outcome.unwrap_or_else(|error| DownloadOutcome::Failed(error.into()))
     }
 
-    /// Replaces the copy that was fetched from this owner before, and nothing else.
-    fn policy_for_copy(&self, target: &FileName, partial: &PartialFile, owner: &UserName) -> io::Result<OnExists> {
-        let is_copy = is_copy_of(self.fetched, partial.folder(), target, owner, &|| is_cancelled(self.cancelled))?;
+    pub fn give_name(
+        &self,
+        file: FileId,
+        partial: &PartialFile,
+        policy: OnExists,
+        record: &CopyRecord<'_>,
+    ) -> io::Result<Finalized> {
+        partial.set_mtime(self.jobs[file].item.content.mtime_ms)?;
+        save(self.target_dir, partial, self.target(file), policy, &|name| record.begin(name))
+    }
+
+    /// The file as it is recorded, under its first name.
+    pub fn copy(&self, file: FileId) -> (FileName, Fetched) {
+        let owner = match &self.options.save_as {
+            SaveAs::Followed(owner) => Some(owner.clone()),
+            _ => None,
+        };
+        (self.target(file).clone(), Fetched { hash: self.jobs[file].item.content.hash, owner })
+    }
+
+    /// What is done about a file that has the name. What `follow` fetches replaces the copy that was fetched from this owner
+    /// before, and nothing else.
+    pub fn policy(&self, file: FileId) -> io::Result<OnExists> {
+        let SaveAs::Followed(owner) = &self.options.save_as else { return Ok(self.options.on_exists) };
+        let target = self.target(file);
+        let folder = self.target_dir.open_parent(target)?;
+        let is_copy = is_copy_of(self.fetched, &folder, target, owner, &|| is_cancelled(self.cancelled))?;
         Ok(if is_copy { OnExists::Overwrite } else { OnExists::Error })
     }
 
-    /// The target was created by another program meanwhile.
-    fn on_target_exists(&self, file: FileId, partial: &PartialFile) -> io::Result<DownloadOutcome> {
+    /// What has become of the file. A target that exists was created by another program meanwhile.
+    pub fn outcome(&self, file: FileId, partial: &PartialFile, finalized: Finalized) -> io::Result<DownloadOutcome> {
+        if let Finalized::Saved(name) = finalized {
+            return Ok(DownloadOutcome::Saved { name });
+        }
         let (target, content) = (self.target(file), &self.jobs[file].item.content);
         let leaf = split_parent(target).1;
         let state = target_state_in(partial.folder(), leaf, content, &|| is_cancelled(self.cancelled))?;

@@ -6,7 +6,8 @@
 //!   for which chunk group, `give_up` when a file is abandoned; pure too.
 //! * `source` is the thread of one connection: requests and receives. `writer` is its second thread: hashes and writes,
 //!   so that receiving and writing overlap.
-//! * `file_job` is one file: opened, saved, finalized. `partial_file` is the file while it is incomplete, `incomplete_file`
+//! * `file_job` is one file: opened, saved, finalized. `small_files` saves those of one group, `copy_record` is what is
+//!   recorded of a file while it gets its name. `partial_file` is the file while it is incomplete, `incomplete_file`
 //!   which groups of a large one are verified, `target` its place in the shared folder, `replaced_file` what it keeps of the
 //!   file that was there.
 //! * `content_stream` reads what an unnamed file has received in order, for `cat`. `store` saves what is not downloaded,
@@ -22,6 +23,7 @@
 mod batch;
 mod content_stream;
 mod coordinator;
+mod copy_record;
 mod discovery;
 mod file_job;
 mod give_up;
@@ -31,6 +33,7 @@ mod partial_file;
 mod replaced_file;
 mod request;
 mod scheduler;
+mod small_files;
 #[expect(clippy::disallowed_methods, reason = "a driver: it gives up on a silent peer")]
 mod source;
 mod stale_parts;

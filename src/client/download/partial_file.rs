@@ -168,15 +168,7 @@ impl PartialFile {
 
     /// Sets the publication's modification time.
     pub fn set_mtime(&self, mtime_ms: i64) -> io::Result<()> {
-        let seconds = mtime_ms.div_euclid(1_000);
-        let nanos = mtime_ms.rem_euclid(1_000) * 1_000_000;
-        let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
-        let times = Timestamps { last_access: now, last_modification: Timespec { tv_sec: seconds, tv_nsec: nanos } };
-        match rustix::fs::futimens(&self.file, &times) {
-            // Another user's: the content is worth more than its time.
-            Ok(()) | Err(Errno::PERM) => Ok(()),
-            Err(error) => Err(in_partial_file(&self.name, error.into())),
-        }
+        set_mtime(&self.file, mtime_ms).map_err(|error| in_partial_file(&self.name, error))
     }
 
     /// Unlocks it: it has its final name, or its download has failed.
@@ -234,6 +226,19 @@ impl PartialFile {
             at += length as u64;
         }
         Ok(Some(&hasher.finish()) == outline.group(group))
+    }
+}
+
+/// Sets the publication's modification time.
+pub(super) fn set_mtime(file: &File, mtime_ms: i64) -> io::Result<()> {
+    let seconds = mtime_ms.div_euclid(1_000);
+    let nanos = mtime_ms.rem_euclid(1_000) * 1_000_000;
+    let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    let times = Timestamps { last_access: now, last_modification: Timespec { tv_sec: seconds, tv_nsec: nanos } };
+    match rustix::fs::futimens(file, &times) {
+        // Another user's: the content is worth more than its time.
+        Ok(()) | Err(Errno::PERM) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -147,13 +147,25 @@ fn rename_to_target(
     policy: OnExists,
     before_rename: &dyn Fn(&FileName) -> io::Result<()>,
 ) -> io::Result<Finalized> {
-    let (path, leaf) = split_parent(name);
-    before_rename(name)?;
     if policy == OnExists::Overwrite {
-        rustix::fs::renameat(folder, part, folder, leaf)?;
+        before_rename(name)?;
+        rustix::fs::renameat(folder, part, folder, split_parent(name).1)?;
         return Ok(Finalized::Saved(name.clone()));
     }
-    if rename_noreplace(folder, part, leaf)? == Rename::Done {
+    take_name(name, policy, before_rename, &|leaf| rename_noreplace(folder, part, leaf))
+}
+
+/// Gives a file a name that is not in use: this one, or by [`OnExists::Rename`] one like it. `take` gives it the name with
+/// this last component, and `before` gets each name that is tried.
+pub(super) fn take_name(
+    name: &FileName,
+    policy: OnExists,
+    before: &dyn Fn(&FileName) -> io::Result<()>,
+    take: &dyn Fn(&str) -> io::Result<Rename>,
+) -> io::Result<Finalized> {
+    let (path, leaf) = split_parent(name);
+    before(name)?;
+    if take(leaf)? == Rename::Done {
         return Ok(Finalized::Saved(name.clone()));
     }
     if policy != OnExists::Rename {
@@ -163,8 +175,8 @@ fn rename_to_target(
         let leaf = numbered_name(leaf, number, leaf_max_bytes(path));
         let whole = if path.is_empty() { leaf.clone() } else { format!("{path}/{leaf}") };
         let name = FileName::parse(&whole).map_err(io::Error::other)?;
-        before_rename(&name)?;
-        if rename_noreplace(folder, part, &leaf)? == Rename::Done {
+        before(&name)?;
+        if take(&leaf)? == Rename::Done {
             return Ok(Finalized::Saved(name));
         }
     }

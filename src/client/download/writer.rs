@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::coordinator::{DownloadEvent, REPORT_INTERVAL, SourceEvent, StoreResult};
-use super::file_job::{FileOperations, SmallFile};
+use super::file_job::FileOperations;
 use super::incomplete_file::{IncompleteFile, Write};
 use super::scheduler::{Assignment, SourceId};
+use super::small_files::SAVED_TOGETHER_MAX;
 use crate::client::direct::PassedFiles;
 use crate::common::chunk_tree::{GroupHasher, group_range};
 use crate::common::sync::mpsc::{Receiver, Sender};
@@ -33,6 +34,50 @@ pub(super) struct Chunk {
     /// The whole group was copied from a file that the source has passed: of a large file it is in its partial file, and
     /// nothing in the buffer.
     pub is_copied: bool,
+}
+
+impl Chunk {
+    /// Whether it is all of a small file that was received.
+    pub fn is_small_file(&self) -> bool {
+        self.is_last && self.offset == 0 && self.incomplete.is_none() && !self.is_copied
+    }
+}
+
+/// Small files of one buffer, saved together.
+pub(super) struct SmallBatch<'a> {
+    files: &'a FileOperations<'a>,
+    verified: Vec<(Assignment, &'a [u8])>,
+    /// The source has sent other content than published: nothing after it is saved.
+    is_corrupt: bool,
+}
+
+impl<'a> SmallBatch<'a> {
+    pub fn new(files: &'a FileOperations<'a>) -> Self {
+        Self { files, verified: Vec::new(), is_corrupt: false }
+    }
+
+    /// Takes the bytes of a file in.
+    pub fn add(&mut self, assignment: Assignment, bytes: &'a [u8]) -> Vec<StoreResult> {
+        if self.is_corrupt {
+            return vec![StoreResult::Discarded(assignment)];
+        }
+        if !self.files.is_content(assignment.file, bytes) {
+            self.is_corrupt = true;
+            return vec![StoreResult::Corrupt(assignment)];
+        }
+        self.verified.push((assignment, bytes));
+        if self.verified.len() < SAVED_TOGETHER_MAX { Vec::new() } else { self.save() }
+    }
+
+    /// Saves what was taken in.
+    pub fn save(&mut self) -> Vec<StoreResult> {
+        let files: Vec<_> = self.verified.iter().map(|(assignment, bytes)| (assignment.file, *bytes)).collect();
+        let saved = self.files.save_small(&files).into_iter().zip(self.verified.drain(..));
+        let result = |((file, outcome), (assignment, _)): ((_, Option<_>), (Assignment, _))| {
+            outcome.map_or(StoreResult::Discarded(assignment), |outcome| StoreResult::SmallFile(file, outcome))
+        };
+        saved.map(result).collect()
+    }
 }
 
 enum ReceivingGroup {
@@ -79,14 +124,21 @@ pub(super) fn run_writer(
     };
     for mut buffer in buffers {
         let mut reported_at = Instant::now();
+        let mut small = SmallBatch::new(files);
         for chunk in buffer.chunks.drain(..) {
-            results.extend(writer.store(&chunk, &buffer.bytes[chunk.at.clone()]));
+            let bytes = &buffer.bytes[chunk.at.clone()];
+            match chunk.is_small_file() && !writer.is_corrupt {
+                true => results.extend(small.add(chunk.assignment, bytes)),
+                false => results.extend(writer.store(&chunk, bytes)),
+            }
+            writer.is_corrupt |= small.is_corrupt;
             // One event for many small files, unless they take long.
             if reported_at.elapsed() >= REPORT_INTERVAL {
                 report(&mut results);
                 reported_at = Instant::now();
             }
         }
+        results.extend(small.save());
         report(&mut results);
         let _ = recycled.send(buffer);
     }
@@ -112,11 +164,12 @@ impl<'a> CopyVerifier<'a> {
                     Err(error) => return StoreResult::WriteFailed(file, error.into()),
                 }
             }
-            None => match self.files.save_small(file, bytes) {
-                SmallFile::Finished(outcome) => return StoreResult::SmallFile(file, outcome),
-                SmallFile::Duplicate => return StoreResult::Discarded(chunk.assignment),
-                SmallFile::Corrupt => {}
-            },
+            None if self.files.is_content(file, bytes) => {
+                let saved = self.files.save_small(&[(file, bytes)]).pop().and_then(|(_, outcome)| outcome);
+                return saved
+                    .map_or(StoreResult::Discarded(chunk.assignment), |outcome| StoreResult::SmallFile(file, outcome));
+            }
+            None => {}
         }
         self.passed.as_ref().inspect(|passed| passed.close());
         StoreResult::Discarded(chunk.assignment)
@@ -134,9 +187,6 @@ impl Writer<'_> {
             return Some(self.copies.store(chunk, bytes));
         }
         let range = group_range(self.files.jobs[file].item.content.size, group);
-        if chunk.incomplete.is_none() && chunk.is_last && chunk.offset == range.start {
-            return Some(self.finish_small(chunk.assignment, bytes));
-        }
         let mut state = match self.current.take() {
             Some((current, state)) if current == id => state,
             _ if chunk.incomplete.is_none() => {
@@ -154,7 +204,13 @@ impl Writer<'_> {
         match (state, &chunk.incomplete) {
             (ReceivingGroup::Small(gathered), _) => {
                 gathered.extend_from_slice(bytes);
-                chunk.is_last.then(|| self.finish_small(chunk.assignment, gathered))
+                if !chunk.is_last {
+                    return None;
+                }
+                let mut small = SmallBatch::new(self.files);
+                let corrupt = small.add(chunk.assignment, gathered).pop();
+                self.is_corrupt = small.is_corrupt;
+                corrupt.or_else(|| small.save().pop())
             }
             (state @ ReceivingGroup::Large(_), Some(incomplete)) => {
                 if let ReceivingGroup::Large(hasher) = state {
@@ -186,17 +242,6 @@ impl Writer<'_> {
                 })
             }
             (ReceivingGroup::Large(_) | ReceivingGroup::Stale, _) => finish_stale(chunk),
-        }
-    }
-
-    fn finish_small(&mut self, assignment: Assignment, bytes: &[u8]) -> StoreResult {
-        match self.files.save_small(assignment.file, bytes) {
-            SmallFile::Corrupt => {
-                self.is_corrupt = true;
-                StoreResult::Corrupt(assignment)
-            }
-            SmallFile::Duplicate => StoreResult::Discarded(assignment),
-            SmallFile::Finished(outcome) => StoreResult::SmallFile(assignment.file, outcome),
         }
     }
 }

@@ -92,31 +92,39 @@ impl FetchedFiles {
         table.contents.contains(hash) || table.candidates(name).any(|fetched| fetched.hash == *hash)
     }
 
-    /// This content is about to get this name. An error means that it is only known until the client ends.
-    pub fn begin(&self, name: &FileName, fetched: Fetched) -> io::Result<()> {
+    /// These contents are about to get these names. An error means that they are only known until the client ends.
+    pub fn begin(&self, copies: &[(FileName, Fetched)]) -> io::Result<()> {
         let mut table = self.table();
-        let line = line_of(name, Some(&fetched), true);
-        table.apply(RecordLine::Pending(name.clone(), fetched));
-        table.file.append(&line)
+        let mut lines = String::new();
+        for (name, fetched) in copies {
+            lines += &line_of(name, Some(fetched), true);
+            table.apply(RecordLine::Pending(name.clone(), fetched.clone()));
+        }
+        table.file.append(&lines)
     }
 
-    /// The content has got the name, or has not.
-    pub fn end(&self, name: &FileName, fetched: &Fetched, is_saved: bool) {
+    /// The contents have got the names, or have not.
+    pub fn end(&self, copies: &[(FileName, Fetched)], is_saved: bool) {
         let mut table = self.table();
-        let record = table.by_name.get(name);
-        if is_saved {
-            table.save(name, Some(fetched.clone()));
-        } else if let Some(record) = record.filter(|record| record.pending.as_ref() == Some(fetched)) {
-            let before = record.saved.clone();
-            table.save(name, before);
+        let mut lines = String::new();
+        for (name, fetched) in copies {
+            let record = table.by_name.get(name);
+            if is_saved {
+                lines += &table.save(name, Some(fetched.clone()));
+            } else if let Some(record) = record.filter(|record| record.pending.as_ref() == Some(fetched)) {
+                let before = record.saved.clone();
+                lines += &table.save(name, before);
+            }
         }
+        table.append(&lines);
     }
 
     /// What has this name is no copy any more.
     pub fn forget(&self, name: &FileName) {
         let mut table = self.table();
         if table.by_name.contains_key(name) {
-            table.save(name, None);
+            let line = table.save(name, None);
+            table.append(&line);
         }
     }
 
@@ -170,12 +178,16 @@ impl FetchedTable {
         }
     }
 
-    /// The record of the name from now on.
-    fn save(&mut self, name: &FileName, saved: Option<Fetched>) {
+    /// The record of the name from now on. Returns its line, to be appended.
+    fn save(&mut self, name: &FileName, saved: Option<Fetched>) -> String {
         let line = line_of(name, saved.as_ref(), false);
         self.apply(RecordLine::Saved(name.clone(), saved));
-        // Until it is written, the next client takes both contents of the name for copies.
-        let _ = self.file.append(&line);
+        line
+    }
+
+    fn append(&mut self, lines: &str) {
+        // Until they are written, the next client takes both contents of a name for copies.
+        let _ = self.file.append(lines);
     }
 }
 

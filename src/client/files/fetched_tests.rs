@@ -32,8 +32,8 @@ fn record_file(state: &TempDir) -> PathBuf {
 
 /// Fetches it: begins and ends well.
 fn save(files: &FetchedFiles, text: &str, fetched: Fetched) {
-    files.begin(&name(text), fetched.clone()).unwrap();
-    files.end(&name(text), &fetched, true);
+    files.begin(&[(name(text), fetched.clone())]).unwrap();
+    files.end(&[(name(text), fetched)], true);
 }
 
 fn is_copy(files: &FetchedFiles, text: &str, byte: u8) -> bool {
@@ -78,8 +78,8 @@ fn until_a_rename_has_come_out_either_content_is_a_copy() {
     let [dir, state] = folders();
     let files = open(&dir, &state);
     save(&files, "a", fetched(1, Some("hans")));
-    files.begin(&name("a"), fetched(2, Some("hans"))).unwrap();
-    files.begin(&name("b"), fetched(3, Some("hans"))).unwrap();
+    files.begin(&[(name("a"), fetched(2, Some("hans")))]).unwrap();
+    files.begin(&[(name("b"), fetched(3, Some("hans")))]).unwrap();
     for files in [files, open(&dir, &state)] {
         assert_eq!(files.candidates(&name("a")), [1, 2].map(|byte| fetched(byte, Some("hans"))));
         assert_eq!(files.get(&name("a"), Some(&ContentHash([2; 32]))), Some(fetched(2, Some("hans"))));
@@ -90,8 +90,8 @@ fn until_a_rename_has_come_out_either_content_is_a_copy() {
         assert_eq!(files.owned().len(), 2);
     }
     let files = open(&dir, &state);
-    files.end(&name("a"), &fetched(2, Some("hans")), true);
-    files.end(&name("b"), &fetched(3, Some("hans")), false);
+    files.end(&[(name("a"), fetched(2, Some("hans")))], true);
+    files.end(&[(name("b"), fetched(3, Some("hans")))], false);
     for files in [files, open(&dir, &state)] {
         assert_eq!(files.candidates(&name("a")), [fetched(2, Some("hans"))]);
         assert!(files.candidates(&name("b")).is_empty());
@@ -103,11 +103,11 @@ fn a_content_that_has_not_got_its_name_changes_no_record() {
     let [dir, state] = folders();
     let files = open(&dir, &state);
     save(&files, "a", fetched(1, None));
-    files.begin(&name("a"), fetched(2, None)).unwrap();
-    files.begin(&name("a"), fetched(3, None)).unwrap();
-    files.end(&name("a"), &fetched(2, None), false);
+    files.begin(&[(name("a"), fetched(2, None))]).unwrap();
+    files.begin(&[(name("a"), fetched(3, None))]).unwrap();
+    files.end(&[(name("a"), fetched(2, None))], false);
     assert_eq!(files.candidates(&name("a")).len(), 2, "another download is about to name its content");
-    files.end(&name("a"), &fetched(3, None), false);
+    files.end(&[(name("a"), fetched(3, None))], false);
     assert_eq!(files.candidates(&name("a")), [fetched(1, None)]);
 }
 
@@ -138,7 +138,7 @@ fn a_record_with_many_old_lines_is_written_anew() {
     let [dir, state] = folders();
     let files = open(&dir, &state);
     (0..SURPLUS_MAX_LINES).for_each(|at| save(&files, "a", fetched(at as u8 % 2, None)));
-    files.begin(&name("b"), fetched(7, None)).unwrap();
+    files.begin(&[(name("b"), fetched(7, None))]).unwrap();
     drop(files);
     drop(open(&dir, &state));
     let text = fs::read_to_string(record_file(&state)).unwrap();
@@ -154,11 +154,11 @@ fn what_cannot_be_written_is_said_known_until_the_end_and_written_later() {
     let [dir, state] = folders();
     let files = open(&dir, &state);
     lock(&files.0).file.set_writable(false);
-    files.begin(&name("a"), fetched(1, None)).unwrap_err();
+    files.begin(&[(name("a"), fetched(1, None))]).unwrap_err();
     assert!(files.write_failure().is_some());
     assert!(is_copy(&files, "a", 1) && !is_copy(&open(&dir, &state), "a", 1));
     lock(&files.0).file.set_writable(true);
-    files.end(&name("a"), &fetched(1, None), true);
+    files.end(&[(name("a"), fetched(1, None))], true);
     assert_eq!(files.trouble(), None);
     assert!(is_copy(&open(&dir, &state), "a", 1));
 }
@@ -169,6 +169,6 @@ fn a_state_folder_that_cannot_be_used_is_said() {
     fs::write(state.path().join("file"), "").unwrap();
     let files = FetchedFiles::open(RecordFile::open(dir.path(), Some(&state.path().join("file/fetched"))));
     assert!(files.trouble().is_some() && files.write_failure().is_none());
-    files.begin(&name("a"), fetched(1, None)).unwrap_err();
+    files.begin(&[(name("a"), fetched(1, None))]).unwrap_err();
     assert!(is_copy(&files, "a", 1));
 }

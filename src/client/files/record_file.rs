@@ -108,15 +108,26 @@ impl RecordFile {
         Ok(())
     }
 
-    /// Appends lines, in one write. What an error has kept from being written is written with the next.
+    /// Appends lines, in one write, which [`read`](Self::read) need not yield. What an error has kept from being written is
+    /// written with the next.
     pub fn append(&mut self, lines: &str) -> io::Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
         let Some(file) = &mut self.file else {
             return self.trouble.as_ref().map_or(Ok(()), |why| Err(io::Error::other(why.clone())));
         };
         self.unwritten.push_str(lines);
         let written = file.write_all(self.unwritten.as_bytes());
         match &written {
-            Ok(()) => (self.unwritten, self.trouble) = (String::new(), None),
+            Ok(()) => {
+                let end = self.read_bytes + self.unwritten.len() as u64;
+                // Another client may have written meanwhile: then all is read.
+                if file.metadata().is_ok_and(|metadata| metadata.len() == end) {
+                    self.read_bytes = end;
+                }
+                (self.unwritten, self.trouble) = (String::new(), None);
+            }
             Err(error) => {
                 // The last line may have been cut short.
                 self.unwritten.insert(0, '\n');

@@ -29,7 +29,7 @@ mod incomplete_file;
 mod writer;
 
 use self::download_world::{
-    DownloadError, DownloadOutcome, DownloadReport, coordinator, file_job, partial_file, scheduler,
+    DownloadError, DownloadOutcome, DownloadReport, coordinator, file_job, partial_file, scheduler, small_files,
 };
 
 /// The first group is of 1 MiB, the last one of these bytes.

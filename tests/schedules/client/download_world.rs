@@ -60,13 +60,6 @@ pub mod coordinator {
 pub mod file_job {
     use std::marker::PhantomData;
 
-    /// Files of these tests have two groups, so none is small.
-    pub enum SmallFile {
-        Corrupt,
-        Duplicate,
-        Finished(()),
-    }
-
     pub struct Job {
         pub item: Item,
     }
@@ -89,10 +82,19 @@ pub mod file_job {
             Self { jobs: [Job { item: Item { content: Content { size } } }], lifetime: PhantomData }
         }
 
-        pub fn save_small(&self, _: usize, _: &[u8]) -> SmallFile {
-            SmallFile::Corrupt
+        /// Files of these tests have two groups, so none is small.
+        pub fn is_content(&self, _: usize, _: &[u8]) -> bool {
+            false
+        }
+
+        pub fn save_small(&self, _: &[(usize, &[u8])]) -> Vec<(usize, Option<()>)> {
+            Vec::new()
         }
     }
+}
+
+pub mod small_files {
+    pub const SAVED_TOGETHER_MAX: usize = 1;
 }
 
 pub mod partial_file {

@@ -10,7 +10,8 @@ mod receive;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::TcpStream;
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::mpsc::{self, TrySendError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,12 +19,14 @@ use crossbeam_channel::{bounded, select, unbounded};
 
 use self::passed::{PassedGroup, open_direct_path};
 use self::receive::HashingWait;
-use super::coordinator::{DownloadEvent, GroupRequest, REPORT_INTERVAL, SourceCommand, SourceEnd, SourceEvent};
+use super::coordinator::{
+    DownloadEvent, GroupRequest, REPORT_INTERVAL, SourceCommand, SourceEnd, SourceEvent, StoreResult,
+};
 use super::discovery::SourceOffer;
 use super::file_job::{FileJob, FileOperations};
 use super::incomplete_file::IncompleteFile;
 use super::scheduler::{Assignment, FileId, SourceId};
-use super::writer::{self, Chunk, CopyVerifier, ReceivedBuffer};
+use super::writer::{self, Chunk, CopyVerifier, ReceivedBuffer, SmallBatch};
 use crate::client::direct::PassedFiles;
 use crate::client::transport::{self, FrameRef, RecordReader, RecordWriter, TransportError, Waker};
 use crate::common::chunk_tree::{GroupHash, group_range};
@@ -157,6 +160,7 @@ fn run_connection(
             Err(error) => return SourceEnd::NoResources(error.to_string()),
         };
         let connection = SourceConnection {
+            files,
             jobs: files.jobs,
             id,
             events,
@@ -180,11 +184,11 @@ fn run_connection(
             passed,
             is_path_closed: false,
             to_copy: VecDeque::new(),
+            copy_buffer: Vec::new(),
             copied: ReceivedBuffer::default(),
             buffers,
             recycled,
         };
-            copy_buffer: Vec::new(),
         // It is dropped at its end: then the writer sees the end of its buffers.
         let end = connection.run(reader, granted);
         store.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -203,6 +207,7 @@ struct PendingGroup {
 }
 
 struct SourceConnection<'a> {
+    files: &'a FileOperations<'a>,
     jobs: &'a [FileJob],
     id: SourceId,
     events: &'a mpsc::Sender<DownloadEvent>,
@@ -235,13 +240,13 @@ struct SourceConnection<'a> {
     is_path_closed: bool,
     /// Groups to copy, in the order in which they were passed.
     to_copy: VecDeque<PassedGroup>,
+    /// For what the kernel does not copy.
+    copy_buffer: Vec<u8>,
     /// What was copied and is to be verified.
     copied: ReceivedBuffer,
     copies: CopyVerifier<'a>,
     buffers: mpsc::SyncSender<ReceivedBuffer>,
     recycled: mpsc::Receiver<ReceivedBuffer>,
-    /// For what the kernel does not copy.
-    copy_buffer: Vec<u8>,
 }
 
 impl SourceConnection<'_> {
@@ -381,7 +386,8 @@ impl SourceConnection<'_> {
     }
 
     /// Gives all received data to the writer, in the buffer that it was read into: nothing is copied but the beginning of
-    /// an incomplete record.
+    /// an incomplete record. While the writer has enough to do, this thread saves small files itself: making a file takes
+    /// longer than receiving it.
     fn flush_to_writer(&mut self, reader: &mut RecordReader<PeerResponse>) -> Result<(), SourceEnd> {
         if self.chunks.is_empty() {
             return Ok(());
@@ -392,7 +398,20 @@ impl SourceConnection<'_> {
         let ReceivedBuffer { bytes, chunks } = self.recycled.try_recv().unwrap_or_default();
         let chunks = std::mem::replace(&mut self.chunks, chunks);
         let bytes = reader.swap_buffer(bytes);
-        self.buffers.send(ReceivedBuffer { bytes, chunks }).map_err(|_| SourceEnd::Done)
+        let buffer = match self.buffers.try_send(ReceivedBuffer { bytes, chunks }) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Disconnected(_)) => return Err(SourceEnd::Done),
+            Err(TrySendError::Full(buffer)) => buffer,
+        };
+        if !buffer.chunks.iter().all(Chunk::is_small_file) {
+            return self.buffers.send(buffer).map_err(|_| SourceEnd::Done);
+        }
+        let mut small = SmallBatch::new(self.files);
+        let add = |chunk: &Chunk| small.add(chunk.assignment, &buffer.bytes[chunk.at.clone()]);
+        let mut results: Vec<StoreResult> = buffer.chunks.iter().flat_map(add).collect();
+        results.extend(small.save());
+        self.report(SourceEvent::Stored(results));
+        Ok(())
     }
 
     fn report_received(&mut self) {

@@ -76,6 +76,21 @@ fn a_folder_is_never_replaced_and_fails_before_the_transfer() {
     }
 }
 
+/// A small file has a partial file only when it replaces another one.
+fn replace_another_file(fixture: &mut DownloadFixture) {
+    fixture.options.on_exists = OnExists::Overwrite;
+    std::fs::write(fixture.path("folder/report.pdf"), b"old").unwrap();
+}
+
+#[test]
+fn a_small_file_needs_no_partial_file() {
+    let (fixture, peer) = fixture(SIZES[0]);
+    // With no part and nothing to write to, what is named is complete.
+    std::fs::create_dir(fixture.partial_path(0)).unwrap();
+    assert_all_saved(&fixture.fetch(&[&peer]));
+    fixture.assert_whole();
+}
+
 #[test]
 fn no_link_is_followed() {
     for size in SIZES {
@@ -83,7 +98,7 @@ fn no_link_is_followed() {
         let victim = outside.path().join("victim");
         std::fs::write(&victim, b"precious").unwrap();
 
-        let (fixture, peer) = fixture(size);
+        let (mut fixture, peer) = fixture(size);
         std::fs::remove_dir(fixture.path("folder")).unwrap();
         symlink(outside.path(), fixture.path("folder")).unwrap();
         let outcomes = fixture.fetch(&[&peer]);
@@ -94,6 +109,7 @@ fn no_link_is_followed() {
 
         std::fs::remove_file(fixture.path("folder")).unwrap();
         std::fs::create_dir(fixture.path("folder")).unwrap();
+        replace_another_file(&mut fixture);
         symlink(&victim, fixture.partial_path(0)).unwrap();
         let outcomes = fixture.fetch(&[&peer]);
         assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Local(_))), "a linked part: {outcomes:?}");
@@ -104,6 +120,8 @@ fn no_link_is_followed() {
         assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Local(_))), "a hard link: {outcomes:?}");
 
         std::fs::remove_file(fixture.partial_path(0)).unwrap();
+        std::fs::remove_file(fixture.path("folder/report.pdf")).unwrap();
+        fixture.options.on_exists = OnExists::Error;
         symlink(&victim, fixture.path("folder/report.pdf")).unwrap();
         let outcomes = fixture.fetch(&[&peer]);
         assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Exists)), "a linked target: {outcomes:?}");
@@ -128,7 +146,8 @@ fn a_link_at_the_target_is_replaced_and_not_followed() {
 #[test]
 fn a_fifo_does_not_block_the_download() {
     for size in SIZES {
-        let (fixture, peer) = fixture(size);
+        let (mut fixture, peer) = fixture(size);
+        replace_another_file(&mut fixture);
         let fifo = |path: &Path| {
             let mode = rustix::fs::Mode::from_raw_mode(0o600);
             rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
@@ -137,6 +156,8 @@ fn a_fifo_does_not_block_the_download() {
         let outcomes = fixture.fetch(&[&peer]);
         assert!(matches!(outcomes[0], DownloadOutcome::Failed(DownloadError::Local(_))), "{outcomes:?}");
         std::fs::remove_file(fixture.partial_path(0)).unwrap();
+        std::fs::remove_file(fixture.path("folder/report.pdf")).unwrap();
+        fixture.options.on_exists = OnExists::Error;
         fifo(&fixture.path("folder/report.pdf"));
         assert!(matches!(fixture.fetch(&[&peer])[0], DownloadOutcome::Failed(DownloadError::Exists)));
     }
@@ -145,7 +166,8 @@ fn a_fifo_does_not_block_the_download() {
 #[test]
 fn a_partial_file_in_use_is_not_touched_but_waited_for() {
     for size in SIZES {
-        let (fixture, peer) = fixture(size);
+        let (mut fixture, peer) = fixture(size);
+        replace_another_file(&mut fixture);
         let folder = Arc::new(std::fs::File::open(fixture.path("folder")).unwrap().into());
         let held = partial_file::PartialFile::open(folder, &fixture.wanted[0].content.hash).unwrap();
         std::thread::scope(|scope| {
@@ -176,7 +198,8 @@ fn partial_files_touched_lately_are_kept() {
 
 #[test]
 fn a_small_partial_file_in_use_is_waited_for() {
-    let (fixture, peer) = fixture(SIZES[0]);
+    let (mut fixture, peer) = fixture(SIZES[0]);
+    replace_another_file(&mut fixture);
     let folder = Arc::new(std::fs::File::open(fixture.path("folder")).unwrap().into());
     let held = partial_file::PartialFile::open(folder, &fixture.wanted[0].content.hash).unwrap();
     std::thread::scope(|scope| {
@@ -295,7 +318,8 @@ fn a_file_that_is_replaced_keeps_its_mode() {
 #[test]
 fn the_partial_file_of_another_user_is_left_alone() {
     for size in SIZES {
-        let (fixture, peer) = fixture(size);
+        let (mut fixture, peer) = fixture(size);
+        replace_another_file(&mut fixture);
         let [first, second] = partial_file::partial_file_names(&fixture.wanted[0].content.hash);
         let paths = [first, second].map(|name| fixture.path("folder").join(name));
         for (count, path) in paths.iter().enumerate() {
@@ -306,7 +330,7 @@ fn the_partial_file_of_another_user_is_left_alone() {
             let outcomes = fixture.fetch(&[&peer]);
             if count == 0 {
                 assert_all_saved(&outcomes);
-                std::fs::remove_file(fixture.path("folder/report.pdf")).unwrap();
+                replace_another_file(&mut fixture);
             } else {
                 let DownloadOutcome::Failed(error @ DownloadError::Local(_)) = &outcomes[0] else {
                     panic!("{outcomes:?}")
@@ -346,7 +370,7 @@ fn the_record_of_a_copy_stays_when_another_content_is_saved_beside_it() {
         let downloader = Downloader::with_discovery(fixture.dir.path(), TestDiscovery::of(&[&peer])).unwrap();
         let hash = ContentHash(*blake3::hash(&old).as_bytes());
         let copy = Fetched { hash, owner: Some(UserName::parse("hans").unwrap()) };
-        downloader.fetched.end(&name, &copy, true);
+        downloader.fetched.end(&[(name.clone(), copy.clone())], true);
         fixture.options.on_exists = OnExists::Rename;
         downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &|_| {});
         assert_eq!(downloader.fetched.get(&name, None), Some(copy));
@@ -366,7 +390,7 @@ fn only_the_owner_of_a_copy_replaces_or_removes_it() {
         let hash = ContentHash(*blake3::hash(&old).as_bytes());
         let [hans, vader] = ["hans", "vader"].map(|user| UserName::parse(user).unwrap());
         let copy = Fetched { hash, owner: Some(hans.clone()) };
-        downloader.fetched.end(&name, &copy, true);
+        downloader.fetched.end(&[(name.clone(), copy.clone())], true);
         fixture.options.on_exists = OnExists::Overwrite;
         fixture.options.save_as = SaveAs::Followed(vader.clone());
         downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &|_| {});
@@ -396,8 +420,8 @@ fn a_copy_is_replaced_after_a_kill_between_record_and_rename() {
         fixture.options.on_exists = OnExists::Overwrite;
         fixture.options.save_as = SaveAs::Followed(hans.clone());
         for (before, is_replaced) in [(&old.0, true), (&killed.0, true), (&mine, false)] {
-            downloader.fetched.end(&name, &old.1, true);
-            downloader.fetched.begin(&name, killed.1.clone()).unwrap();
+            downloader.fetched.end(&[(name.clone(), old.1.clone())], true);
+            downloader.fetched.begin(&[(name.clone(), killed.1.clone())]).unwrap();
             std::fs::write(&path, before).unwrap();
             downloader.fetch(&fixture.wanted, &fixture.options, &fixture.progress.cancelled, &|_| {});
             assert_eq!(std::fs::read(&path).unwrap() == bytes(size, 0), is_replaced);
