@@ -17,11 +17,11 @@ struct SessionParams {
     last_writer: u64,
 }
 
-/// A client info: the TCP port and the free slots, padded to 32 bytes.
-fn check_client_info(text: &[u8]) {
+/// A client info: the TCP port, the free slots and the instance, padded to 32 bytes.
+fn check_client_info(text: &[u8], instance: u64) {
     assert_eq!(text.len(), 32);
     let mut parser = Parser(text);
-    assert_eq!((parser.varint(), parser.byte()), (4_000, 8));
+    assert_eq!((parser.varint(), parser.byte(), parser.varint()), (4_000, 8, instance));
     assert!(parser.0.iter().all(|&byte| byte == 0), "the padding");
 }
 
@@ -88,7 +88,7 @@ fn read_login(vectors: &Vectors) -> SessionParams {
     let session_key = bytes("opaque_session_key");
     let client_info = aes_open(&derive("login details", &session_key), [0; 12], &nonce, &login3[81..]);
     assert_eq!(client_info, bytes("client_info_plaintext"));
-    check_client_info(&client_info);
+    check_client_info(&client_info, 0);
     assert_eq!((login4.len(), login4[0], &login4[1..17]), (353, 7, nonce.as_slice()));
     let result = aes_open(&derive("login answer", &session_key), [0; 12], &nonce, &login4[17..]);
     assert_eq!(result, bytes("result_plaintext"));
@@ -151,7 +151,7 @@ fn a_resumption_is_read() {
     let ticket_secret = derive("resumption secret", &vectors.bytes("login", "session_secret"));
     let material = |server_part: &[u8]| [&ticket_secret, nonce.as_slice(), server_part].concat();
     let info_key = derive("resume details", &material(&retry[17..]));
-    check_client_info(&aes_open(&info_key, [0; 12], &nonce, &sealed_info));
+    check_client_info(&aes_open(&info_key, [0; 12], &nonce, &sealed_info), before.instance);
     let resumed = bytes("resumed");
     assert_eq!((resumed.len(), resumed[0], &resumed[1..17]), (369, 9, nonce.as_slice()));
     let server_nonce = &resumed[17..33];

@@ -3,7 +3,8 @@
 use fileshare::internals::client::session::Event;
 use fileshare::internals::common::message::Request;
 
-use super::{SimulatedClient, names_of};
+use super::SimulatedClient;
+use super::files::names_of;
 
 impl SimulatedClient {
     pub(super) fn trace(&mut self, text: impl FnOnce() -> String) {

@@ -25,6 +25,8 @@ use crate::wait_oracle::{ObservedUser, World};
 const WALL_MS: u64 = 1_700_000_000_000;
 /// How often it is looked whether a stopped server goes on, for what its journal has stored.
 const STEP_OF_STOPPED: Duration = Duration::from_millis(10);
+/// Publications that fit into one request.
+const PUBLISHED_TOGETHER: usize = 12;
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Scheduled {
@@ -222,7 +224,7 @@ impl SimulatedNetwork {
     /// A user publishes this many names.
     pub fn publish_many(&mut self, client: usize, count: usize) {
         let now = self.now;
-        for files in self.with_client(client, |client| client.new_files(count)).chunks(20) {
+        for files in self.with_client(client, |client| client.new_files(count)).chunks(PUBLISHED_TOGETHER) {
             let request = Request::Publish { files: files.to_vec(), audience: AudienceRef::Everyone };
             self.with_client(client, |client| client.publishing(now, files));
             let response = self.request(client, request);
