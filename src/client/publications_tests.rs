@@ -162,7 +162,7 @@ fn apply(publications: &Arc<OwnPublications>, guards: &mut Vec<LoadingGuard>, lo
 
 /// Compares what uploads and commands ask for.
 fn check(publications: &OwnPublications, model: &Model) -> Result<(), TestCaseError> {
-    for at in 0..NAMES.len() {
+    for (at, path) in NAMES.into_iter().enumerate() {
         let (entry, found) = (model.published.get(&at), publications.get(&name(at)));
         prop_assert_eq!(found.is_some(), entry.is_some());
         prop_assert_eq!(publications.audience_of(&name(at)), entry.map(|entry| audience(entry.audience)));
@@ -175,9 +175,9 @@ fn check(publications: &OwnPublications, model: &Model) -> Result<(), TestCaseEr
             let Content { hash, size, .. } = content(number);
             let granted = publications.lookup_granted(&ContentRef { name: name(at), hash, size }, &user(at_user));
             let is_granted = entry.is_some_and(|entry| entry.content == number && includes(entry.audience, at_user));
-            prop_assert_eq!(granted.is_some(), is_granted, "{} {}", NAMES[at], USERS[at_user]);
+            prop_assert_eq!(granted.is_some(), is_granted, "{} {}", path, USERS[at_user]);
         }
-        let (path, beneath) = (NAMES[at], format!("{}/", NAMES[at]));
+        let beneath = format!("{path}/");
         let found = publications.names_beneath(path);
         prop_assert_eq!(BTreeSet::from_iter(found.clone()).len(), found.len(), "each once");
         prop_assert_eq!(BTreeSet::from_iter(found), model.names(|of| of == path || of.starts_with(&beneath)));

@@ -203,8 +203,7 @@ impl TestServer {
     /// Logs in as a client does whose ticket was refused.
     pub(crate) fn log_in_again(&mut self, client: &TestClient, name: &str) -> TestClient {
         let client_info = ClientInfo { instance: client.params.instance, ..CLIENT_INFO };
-        let login =
-            self.begin_login_with(client.address, name, &format!("{name}-pw"), client_info).ok().expect("LOGIN2");
+        let login = self.begin_login_with(client.address, name, &format!("{name}-pw"), client_info).expect("LOGIN2");
         let reply = self.send(client.address, &login.login3);
         match login.outcome(client.address, &reply[0].bytes) {
             Some(LoginOutcome::Accepted(again)) => TestClient { next_id: client.next_id, ..*again },
