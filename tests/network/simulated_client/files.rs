@@ -15,9 +15,8 @@ impl SimulatedClient {
     }
 
     /// A test publishes files for everyone on the user's behalf.
-    pub fn publishing(&mut self, now: Instant, files: &[NamedContent]) {
-        let names: Vec<FileName> = files.iter().map(|file| file.name.clone()).collect();
-        self.history.changing(now, &names, Some(&None));
+    pub fn publishing(&mut self, now: Instant, request: &Request) {
+        self.history.changing(now, &names_of(request), Some(&None));
     }
 
     /// It has published them.

@@ -170,11 +170,10 @@ impl SimulatedClient {
 
     fn start(&mut self, now: Instant, request: Request) {
         match &request {
-            Request::Publish { files, audience } => {
-                let names: Vec<FileName> = files.iter().map(|file| file.name.clone()).collect();
+            Request::Publish { audience, .. } => {
                 let users = self.to_publish.take().map(|(_, users)| users);
                 assert_eq!(users.is_none(), *audience == AudienceRef::Everyone);
-                self.history.changing(now, &names, Some(&users));
+                self.history.changing(now, &names_of(&request), Some(&users));
             }
             Request::Unpublish { names } => self.history.changing(now, names, None),
             _ => {}

@@ -226,7 +226,7 @@ impl SimulatedNetwork {
         let now = self.now;
         for files in self.with_client(client, |client| client.new_files(count)).chunks(PUBLISHED_TOGETHER) {
             let request = Request::Publish { files: files.to_vec(), audience: AudienceRef::Everyone };
-            self.with_client(client, |client| client.publishing(now, files));
+            self.with_client(client, |client| client.publishing(now, &request));
             let response = self.request(client, request);
             assert!(matches!(response, Response::Published { .. }), "{response:?}");
             let now = self.now;
