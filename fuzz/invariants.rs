@@ -37,7 +37,8 @@ pub fn messages(text: &[u8]) {
         let mut again = Vec::new();
         message.encode(&mut again);
         assert_eq!(ClientMessage::decode(&again), Ok(message));
-        assert!(again.len() <= text.len());
+        // Patterns are decoded to their normal forms, which have at most three times as many bytes.
+        assert!(again.len() <= 3 * text.len());
     }
     if let Ok(message) = ServerMessage::decode(text) {
         let mut again = Vec::new();

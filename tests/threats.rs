@@ -163,6 +163,10 @@ fn messages() {
         ServerMessage::Reply { id, response }.encode(&mut text);
         valid.push(text);
     }
+    // A subscription to a pattern whose normal form is longer.
+    let subscribe = "\u{1}\u{1}\u{1}\u{9}\u{1}\u{3}\u{3}*\u{344}".as_bytes().to_vec();
+    ClientMessage::decode(&subscribe).expect("a SUBSCRIBE");
+    valid.push(subscribe);
     check_all("messages", 3, &valid, invariants::messages);
 }
 
