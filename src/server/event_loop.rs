@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, error, info, log, trace, warn};
 use mio::{Events, Interest, Poll, Token};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::auth::credentials::{SAMPLE_USERS_WARNING, VersionedCredentials};
 use super::auth::credentials_reload::{CredentialsReloader, ReloadError, ReloadStep};
@@ -70,6 +71,7 @@ impl EventLoop {
             // from the previous iteration.
             let due = deadline.map(|deadline| deadline.max(iteration));
             iteration = now();
+            let cpu_time_before = cpu_time();
             self.server.set_wall_clock(iteration, wall_ms());
             if due.is_some_and(|due| iteration.saturating_duration_since(due) > SUSPENDED_MIN) {
                 self.server.handle_suspension(iteration);
@@ -87,6 +89,7 @@ impl EventLoop {
             self.apply_effects();
             self.report(iteration, &events);
             self.monitor.loop_turns.record(now().saturating_duration_since(iteration));
+            self.monitor.loop_turns_cpu.record(cpu_time().saturating_sub(cpu_time_before));
         }
         self.finish()
     }
@@ -241,6 +244,7 @@ impl EventLoop {
             send_failures: self.socket.send_failures,
             kernel_drops: self.monitor.kernel_drops.latest(),
             loop_turns: self.monitor.loop_turns,
+            loop_turns_cpu: self.monitor.loop_turns_cpu,
             journal_commits: self.journal.commit_times(),
             health: self.monitor.journal.health(now),
             uptime: self.server.uptime(now),
@@ -270,6 +274,11 @@ fn report_refused_reload(error: &ReloadError) {
 #[expect(clippy::disallowed_methods, reason = "the event loop gives the core its time")]
 pub(super) fn now() -> Instant {
     Instant::now()
+}
+
+/// What this thread has taken of a CPU so far.
+fn cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 /// Milliseconds since 1970.

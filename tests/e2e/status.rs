@@ -96,6 +96,8 @@ fn the_figures_are_those_of_a_known_run() {
     let is_time = |name: &str| name.contains("_seconds") && !name.starts_with("journal_commit_seconds_count");
     let mut figures = metrics(address);
     assert!(figures["loop_turn_seconds_count"] > 0.0 && figures["start_time_seconds"] > 1.7e9);
+    assert_eq!(figures["loop_turn_cpu_seconds_count"], figures["loop_turn_seconds_count"]);
+    assert!(figures["loop_turn_cpu_seconds_sum"] > 0.0);
     figures.retain(|name, value| *value != 0.0 && !is_time(name) && !name.starts_with("datagram"));
     let version = format!("build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     let expected = [

@@ -19,6 +19,7 @@ pub struct Figures {
     /// Datagrams that the system dropped because the socket's receive buffer was full.
     pub kernel_drops: u64,
     pub loop_turns: Histogram,
+    pub loop_turns_cpu: Histogram,
     pub journal_commits: Histogram,
     pub health: Health,
     pub uptime: Duration,
@@ -58,6 +59,7 @@ impl Figures {
         text.gauge("journal_queue", "Changes that wait to be stored.", stats.journal_queue);
         text.histogram("journal_commit_seconds", "How long commits to the data file took.", &self.journal_commits);
         text.histogram("loop_turn_seconds", "How long turns of the event loop took, without waits.", &self.loop_turns);
+        text.histogram("loop_turn_cpu_seconds", "CPU time of turns of the event loop.", &self.loop_turns_cpu);
         let started = format!("{:.3}", stats.started_ms as f64 / 1e3);
         text.gauge("start_time_seconds", "When the server started, seconds since 1970.", started);
         text.gauge("healthy", "1 while /healthz is 200, otherwise 0.", u8::from(self.health == Health::Ok));
@@ -90,6 +92,7 @@ impl Figures {
             "sent": traffic(&self.sent),
             "send_failures": self.send_failures,
             "loop_turn_seconds": histogram(&self.loop_turns),
+            "loop_turn_cpu_seconds": histogram(&self.loop_turns_cpu),
             "journal_commit_seconds": histogram(&self.journal_commits),
         });
         if let Some(users) = &self.users {

@@ -51,6 +51,8 @@ fn figures() -> Figures {
     test.send(address("127.0.0.1:4002"), b"junk");
     let mut loop_turns = Histogram::default();
     [10, 60, 20_000_000].iter().for_each(|&us| loop_turns.record(Duration::from_micros(us)));
+    let mut loop_turns_cpu = Histogram::default();
+    loop_turns_cpu.record(Duration::from_micros(200));
     let mut journal_commits = Histogram::default();
     journal_commits.record(Duration::from_millis(5));
     Figures {
@@ -59,6 +61,7 @@ fn figures() -> Figures {
         send_failures: 3,
         kernel_drops: 7,
         loop_turns,
+        loop_turns_cpu,
         journal_commits,
         health: Health::Ok,
         uptime: Duration::from_millis(12_345),
@@ -92,6 +95,8 @@ fn every_metric_is_the_figure_of_a_known_run() {
         ("journal_commit_seconds_count", 1.0),
         ("loop_turn_seconds_sum", 20.00007),
         ("loop_turn_seconds_count", 3.0),
+        ("loop_turn_cpu_seconds_sum", 0.0002),
+        ("loop_turn_cpu_seconds_count", 1.0),
         ("start_time_seconds", 1.7e9),
         ("healthy", 1.0),
         (&format!("build_info{{version=\"{version}\"}}"), 1.0),
@@ -105,8 +110,10 @@ fn every_metric_is_the_figure_of_a_known_run() {
     for (at, bound) in bounds.iter().enumerate() {
         let turns = [1.0, 2.0, 3.0][usize::from(at > 0) + usize::from(*bound == "+Inf")];
         expected.insert(format!("fileshare_loop_turn_seconds_bucket{{le=\"{bound}\"}}"), turns);
-        expected
-            .insert(format!("fileshare_journal_commit_seconds_bucket{{le=\"{bound}\"}}"), f64::from(u8::from(at >= 6)));
+        for (name, first) in [("loop_turn_cpu", 2), ("journal_commit", 6)] {
+            expected
+                .insert(format!("fileshare_{name}_seconds_bucket{{le=\"{bound}\"}}"), f64::from(u8::from(at >= first)));
+        }
     }
     expected.retain(|_, value| *value != 0.0);
     let nonzero: BTreeMap<_, _> = samples.into_iter().filter(|(_, value)| *value != 0.0).collect();
@@ -132,6 +139,7 @@ fn the_names_are_fixed() {
         "journal_queue gauge",
         "journal_commit_seconds histogram",
         "loop_turn_seconds histogram",
+        "loop_turn_cpu_seconds histogram",
         "start_time_seconds gauge",
         "healthy gauge",
         "build_info gauge",
@@ -149,6 +157,7 @@ fn json_has_the_same_figures() {
     assert_eq!(json["requests"]["publish"], json!({"ok": 1, "error": 0, "busy": 0, "over_quota": 0}));
     assert_eq!(json["sent"], json!({"datagrams": 11, "bytes": 1_234}));
     assert_eq!(json["loop_turn_seconds"]["cumulative"][1], json!(2));
+    assert_eq!(json["loop_turn_cpu_seconds"]["count"], json!(1));
     assert!(json.get("users").is_none());
     figures.users = Some(vec![OnlineUser { user: user("hans"), address: address("127.0.0.1:4000") }]);
     let json: Value = serde_json::from_str(&figures.to_json()).unwrap();

@@ -26,7 +26,10 @@ const JOURNAL_STALLED: Duration = Duration::from_secs(10);
 
 /// What the event loop observes of itself, of the journal and of the system.
 pub struct Monitor {
+    /// Wall time, without waits: also what other threads and programs took of the CPU.
     pub loop_turns: Histogram,
+    /// CPU time.
+    pub loop_turns_cpu: Histogram,
     pub journal: JournalWatch,
     pub kernel_drops: KernelDrops,
     pub supervisor: Supervisor,
@@ -42,6 +45,7 @@ impl Monitor {
     pub fn start(socket: impl AsFd, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
         Ok(Self {
             loop_turns: Histogram::default(),
+            loop_turns_cpu: Histogram::default(),
             journal: JournalWatch::default(),
             kernel_drops: KernelDrops::start(socket, wake)?,
             supervisor: Supervisor::default(),
