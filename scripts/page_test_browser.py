@@ -9,6 +9,7 @@ import struct
 import subprocess
 import tempfile
 import threading
+import time
 import queue
 import zlib
 
@@ -81,7 +82,13 @@ class Browser:
         return result["result"].get("value")
 
     def open(self, address):
+        """Returns when the page is loaded, and its scripts have run."""
         self.call("Page.navigate", url=address)
+        deadline = time.monotonic() + TIMEOUT
+        while self.evaluate("document.readyState") != "complete":
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{address} is not loaded")
+            time.sleep(0.01)
 
     def show_as(self, width, height, scheme):
         """`scheme` is light or dark."""
