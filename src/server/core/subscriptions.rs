@@ -353,6 +353,11 @@ impl Server {
         let Subscriptions { topics, queue, due, .. } = &self.subscriptions;
         topics.is_empty() && queue.is_empty() && due.is_empty()
     }
+
+    /// Changes whose subscribers have not been looked for, or not all.
+    pub(super) fn changes_to_report(&self) -> usize {
+        self.subscriptions.queue.len()
+    }
 }
 
 /// The state of one subscription.

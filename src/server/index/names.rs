@@ -178,3 +178,58 @@ impl Names {
 fn hash_of_id(names: &[Option<Name>], hash_keys: &RandomState) -> impl Fn(&u32) -> u64 {
     |&id| hash_keys.hash_one(&names[id as usize].as_ref().expect("a name in the table").text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::OwnerId;
+    use super::super::audiences::AudienceId;
+    use super::super::publications::{ContentKey, PublicationEntry};
+    use super::*;
+    use crate::common::types::ContentHash;
+
+    const NAMES: u32 = 10_000;
+
+    fn publish(names: &mut Names, number: u32) -> u32 {
+        let key = ContentKey { hash: ContentHash([1; 32]), size: 2 };
+        let (owner, audience) = (OwnerId(0), AudienceId::EVERYONE);
+        let entry = PublicationEntry { owner, audience, mtime_ms: 3, published_s: 4 };
+        names.publish(&FileName::parse(&format!("{number}")).unwrap(), IndexedPublication { key, entry }).id
+    }
+
+    #[test]
+    fn memory_is_released_with_the_names_and_not_at_once() {
+        let mut names = Names::default();
+        (0..NAMES).for_each(|number| assert_eq!(publish(&mut names, number), number));
+        let full = names.names.capacity();
+        (NAMES / 2..NAMES).for_each(|id| names.remove(id));
+        assert_eq!((names.end(), names.names.capacity()), (NAMES / 2, full), "half of the names may come back");
+        (100..NAMES / 2).for_each(|id| names.remove(id));
+        assert!(names.names.capacity() <= 800, "{} for 100 names", names.names.capacity());
+        (0..100).rev().for_each(|id| names.remove(id));
+        assert!(names.is_clear() && names.names.capacity() < 4);
+    }
+
+    #[test]
+    fn what_was_reserved_for_is_published_without_growing() {
+        let mut names = Names::default();
+        names.reserve(NAMES as usize);
+        let reserved = names.names.capacity();
+        (0..NAMES).for_each(|number| _ = publish(&mut names, number));
+        assert!(names.names.capacity() == reserved && reserved < 2 * NAMES as usize);
+    }
+
+    #[test]
+    fn deferred_names_are_indexed_so_many_at_a_time() {
+        let mut names = Names::default();
+        publish(&mut names, 0);
+        names.defer_indexing();
+        (1..10).for_each(|number| _ = publish(&mut names, number));
+        names.defer_indexing();
+        for (limit, up_to) in [(0, 1), (3, 4), (3, 7), (2, 9)] {
+            names.index_pending(limit);
+            assert_eq!((names.indexed_up_to(), names.has_pending()), (up_to, true));
+        }
+        names.index_pending(1);
+        assert!(!names.has_pending());
+    }
+}

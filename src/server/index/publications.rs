@@ -275,11 +275,62 @@ impl ManyPublications {
 
 #[cfg(test)]
 mod tests {
-    use super::Publications;
+    use super::*;
 
     #[test]
     fn one_publication_takes_72_bytes() {
         // Most of a million names have one publication.
         assert!(size_of::<Publications>() <= 72, "{}", size_of::<Publications>());
+    }
+
+    /// A publication by this owner of a content of its own.
+    fn publication(owner: u32) -> IndexedPublication {
+        let key = ContentKey { hash: ContentHash([1; 32]), size: owner.into() };
+        let (owner, audience) = (OwnerId(owner), AudienceId::EVERYONE);
+        IndexedPublication { key, entry: PublicationEntry { owner, audience, mtime_ms: 2, published_s: 3 } }
+    }
+
+    #[test]
+    fn many_owners_are_found_by_hash_and_few_take_no_more_memory_than_before() {
+        let has_lookup = |publications: &Publications| match publications {
+            Publications::One(_) => false,
+            Publications::Many(many) => many.lookup.is_some(),
+        };
+        let mut publications = Publications::One(publication(0));
+        for owner in 1..20 {
+            publications.insert(publication(owner));
+            assert_eq!(has_lookup(&publications), owner + 1 >= 16, "of {} owners", owner + 1);
+        }
+        for owner in 0..20 {
+            assert_eq!(has_lookup(&publications), owner <= 12, "{} owners are left", 20 - owner);
+            assert!(publications.of_owner(OwnerId(owner)).is_some_and(|found| found.key.size == u64::from(owner)));
+            assert!(publications.remove(OwnerId(owner)).is_some() && publications.of_owner(OwnerId(owner)).is_none());
+        }
+        assert!(publications.is_empty());
+    }
+
+    #[test]
+    fn the_publications_of_two_owners_take_no_spare_memory() {
+        for is_same in [true, false] {
+            let mut other = publication(1);
+            if is_same {
+                other.key = publication(0).key;
+            }
+            let mut publications = Publications::One(publication(0));
+            publications.insert(other);
+            let Publications::Many(many) = &publications else { panic!("of two owners") };
+            assert!(many.groups.capacity() <= 2, "{} groups", many.groups.capacity());
+            assert_eq!(many.groups.iter().map(|group| group.entries.capacity()).sum::<usize>(), 2);
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_published_ever_anew_takes_no_more_memory() {
+        let mut publications = Publications::One(publication(0));
+        for owner in 1..1_000 {
+            publications.insert(publication(owner));
+            assert_eq!(publications.group_end(), 2, "the group of a removed content is taken again");
+            publications.remove(OwnerId(owner - 1));
+        }
     }
 }

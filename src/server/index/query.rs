@@ -362,3 +362,69 @@ fn available_content(
     let (content, age_s) = (group.key.content(mtime_ms), now_s.saturating_sub(published_s));
     Some(AvailableContent { name: name.clone(), content, sources, age_s, users })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::common::types::{Audience, Content, ContentHash, NamedContent};
+
+    fn name(text: &str) -> FileName {
+        FileName::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_long_name_that_must_be_folded_or_normalized_costs_several_steps() {
+        let steps = |query: NameQuery, name: &str| Matcher::new(&query).extra_steps(name);
+        let ignoring_case = |name: &str| steps(NameQuery::SubstringIgnoreCase("x".into()), name);
+        let ascii = |len| "a".repeat(len);
+        assert_eq!([127, 128, 255, 256, 512].map(|len| ignoring_case(&ascii(len))), [0, 1, 1, 2, 4]);
+        let other = |len: usize| "é".repeat(len / 2);
+        assert_eq!([6, 8, 14, 16, 512].map(|len| ignoring_case(&other(len))), [0, 1, 1, 2, 64]);
+        for query in [NameQuery::Prefix("x".into()), NameQuery::Substring("x".into())] {
+            let of = |name: &str| steps(query.clone(), name);
+            assert_eq!([30, 32, 62, 64, 512].map(|len| of(&other(len))), [0, 1, 1, 2, 16]);
+            assert_eq!(of(&ascii(512)), 0);
+        }
+        assert_eq!(steps(NameQuery::Exact(name("x")), &other(512)), 0, "found by its text");
+    }
+
+    #[test]
+    fn a_page_costs_a_step_for_whatever_it_examines() {
+        let mut index = Index::default();
+        let users = ["hans", "vader", "yoda"].map(|name| UserName::parse(name).unwrap());
+        let [hans, vader, yoda] = users.each_ref().map(|user| index.intern_owner(user));
+        [hans, vader, yoda].into_iter().for_each(|owner| index.set_active(owner, true));
+        let (everyone, restricted) = (Arc::new(Audience::Everyone), Arc::new(Audience::only(vec![users[2].clone()])));
+        let file = |text, content| {
+            let content = Content { hash: ContentHash([content; 32]), size: 1, mtime_ms: 2 };
+            NamedContent { name: name(text), content }
+        };
+        index.publish(hans, &file("a", 1), &everyone, 0);
+        index.publish(hans, &file("b", 1), &restricted, 0);
+        index.publish(vader, &file("b", 2), &restricted, 0);
+
+        let costs = |requester, text: &str| {
+            let (query, from) = (NameQuery::Exact(name(text)), Position::default());
+            let search = index.search(requester, &query, from, Budget::PAGE);
+            let resolve = index.resolve(requester, &query, from, Budget::PAGE, 0, ResolvePurpose::List);
+            (search.steps, resolve.steps)
+        };
+        // The name, its contents, their publications: of a restricted one, the audience is searched.
+        assert_eq!(costs(yoda, "a"), (1 + 1 + 1, 1 + 1 + 1));
+        assert_eq!(costs(yoda, "b"), (1 + 1 + RESTRICTED_STEPS, 1 + 2 * (1 + RESTRICTED_STEPS)), "one is enough");
+        assert_eq!(costs(vader, "b"), (1, 1), "an own name is listed by neither");
+        assert_eq!(costs(yoda, "none"), (0, 0));
+        let mut steps =
+            |page: usize| index.published(hans, Position::default(), Budget { bytes: 1_000, steps: page }, 0).steps;
+        assert_eq!([0, 1, 2, 9].map(&mut steps), [1, 1, 2, 2], "at least one name");
+        assert_eq!(index.shared(yoda, hans, Position::default(), Budget::PAGE, 0).steps, 2 + 1 + RESTRICTED_STEPS);
+        let is_available = |requester, text| index.is_available(requester, &name(text));
+        assert_eq!(is_available(yoda, "a"), (true, 3));
+        assert_eq!(is_available(yoda, "b"), (true, 3));
+        // Under itself, and among the names of its normal form.
+        assert_eq!(is_available(hans, "b"), (false, 1 + 2 * 3));
+        assert_eq!(is_available(yoda, "none"), (false, 1));
+    }
+}

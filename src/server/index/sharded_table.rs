@@ -59,3 +59,69 @@ impl<T> ShardedTable<T> {
 fn shard(hash: u64) -> usize {
     (hash >> SHARD_SHIFT) as usize % SHARDS
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha20Rng;
+
+    use super::*;
+
+    const VALUES: usize = 100_000;
+
+    /// A table whose values are their own hashes.
+    fn table(values: &[u64]) -> ShardedTable<u64> {
+        let mut table = ShardedTable::default();
+        values.iter().for_each(|&value| table.insert_unique(value, value, |&value| value));
+        table
+    }
+
+    fn values() -> Vec<u64> {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        (0..VALUES).map(|_| rng.r#gen()).collect()
+    }
+
+    impl<T> ShardedTable<T> {
+        fn memory(&self) -> usize {
+            self.shards.iter().map(HashTable::allocation_size).sum()
+        }
+    }
+
+    #[test]
+    fn every_part_holds_about_as_much_as_the_others() {
+        let table = table(&values());
+        let even = VALUES / SHARDS;
+        assert!(table.shards.iter().all(|shard| (even / 2..even * 2).contains(&shard.len())));
+        // A part grows beside 255 that do not.
+        let most = table.shards.iter().map(HashTable::allocation_size).max();
+        assert!(most.is_some_and(|most| most * 64 < table.memory()), "{most:?} of {}", table.memory());
+    }
+
+    #[test]
+    fn memory_is_released_with_the_values_and_not_at_once() {
+        let values = values();
+        let mut table = table(&values);
+        let full = table.memory();
+        let (half, most) = (VALUES / 2, VALUES - VALUES / 100);
+        let remove = |table: &mut ShardedTable<u64>, values: &[u64]| {
+            values.iter().for_each(|&value| table.remove(value, |&other| other == value, |&value| value));
+        };
+        remove(&mut table, &values[..half]);
+        assert_eq!((table.len(), table.memory()), (VALUES - half, full), "half of the values may come back");
+        remove(&mut table, &values[half..most]);
+        assert!(table.memory() < full / 16, "{} of {full} for a hundredth of the values", table.memory());
+        assert!(values[most..].iter().all(|&value| table.find(value, |&other| other == value).is_some()));
+        remove(&mut table, &values[most..]);
+        assert_eq!((table.len(), table.memory()), (0, 0));
+    }
+
+    #[test]
+    fn what_was_reserved_for_is_added_without_growing() {
+        let mut table = ShardedTable::<u64>::default();
+        table.reserve(VALUES, |&value| value);
+        let reserved = table.memory();
+        assert!((9 * VALUES..36 * VALUES).contains(&reserved), "{reserved} bytes, of 9 a value at least");
+        values().into_iter().for_each(|value| table.insert_unique(value, value, |&value| value));
+        assert_eq!(table.memory(), reserved);
+    }
+}

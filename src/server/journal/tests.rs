@@ -167,29 +167,35 @@ fn the_queue_is_bounded_by_mutations() {
 
 #[test]
 fn the_queue_is_bounded_by_bytes() {
-    let JournalTest { mut journal, batches, results, wakes } = journal_test();
-    let users = (0..4_096).map(|i| UserName::parse(&format!("{i:064}")).unwrap()).collect();
-    let audience = Arc::new(Audience::only(users));
-    let mut big = mutation(1);
-    let Change::Publish { audience: of_big, .. } = &mut big.change else { panic!("a PUBLISH") };
-    *of_big = audience;
-    journal.push(mutation(1)).unwrap();
-    batches.recv().unwrap();
-    let mut pushed = 0;
-    while journal.push(big.clone()).is_ok() {
-        pushed += 1;
-        assert!(pushed * 4_096 * 64 <= QUEUE_MAX_BYTES, "more bytes are queued than allowed");
+    let hans = |change| Mutation { change, ..mutation(1) };
+    let users: Vec<_> = (0..4_096).map(|at| UserName::parse(&format!("{at:064}")).unwrap()).collect();
+    let audience_bytes = users.len() * (64 + size_of::<UserName>());
+    let for_some = Change::Publish { files: Vec::new(), audience: Arc::new(Audience::only(users)), published_s: 4 };
+    let names: Vec<_> = (0..50).map(|at| FileName::parse(&format!("{at:0200}")).unwrap()).collect();
+    let content = Content { hash: ContentHash([1; 32]), size: 2, mtime_ms: 3 };
+    let files: Vec<_> = names.iter().map(|name| NamedContent { name: name.clone(), content }).collect();
+    let files_bytes = files.len() * (200 + size_of::<NamedContent>());
+    let for_all = Change::Publish { files, audience: Arc::default(), published_s: 4 };
+    let names_bytes = names.len() * (200 + size_of::<FileName>());
+    let unpublish = Change::Unpublish { names, found: 0 };
+    for (change, bytes) in [(for_some, audience_bytes), (for_all, files_bytes), (unpublish, names_bytes)] {
+        let (big, bytes) = (hans(change), bytes + size_of::<Mutation>());
+        let JournalTest { mut journal, batches, results, wakes } = journal_test();
+        journal.push(mutation(1)).unwrap();
+        batches.recv().unwrap();
+        let pushed = (0..QUEUE_MAX_MUTATIONS).take_while(|_| journal.push(big.clone()).is_ok()).count();
+        assert!(pushed * bytes <= QUEUE_MAX_BYTES, "{pushed} of {bytes} bytes are more than allowed");
+        assert!(pushed * bytes > QUEUE_MAX_BYTES / 2, "{pushed} of {bytes} bytes");
+        assert!(journal.push(mutation(2)).is_ok(), "a small one still fits");
+        results.send(Ok(())).unwrap();
+        batches.recv().unwrap();
+        assert_eq!(journal.push(big.clone()), Err(QueueFull), "what is being written counts too");
+        results.send(Ok(())).unwrap();
+        (0..2).for_each(|_| wakes.recv().unwrap());
+        assert!(journal.push(big).is_ok(), "the bytes are free again");
+        (0..2).for_each(|_| results.send(Ok(())).unwrap());
+        journal.close().unwrap();
     }
-    assert!(pushed > 50);
-    assert!(journal.push(mutation(2)).is_ok(), "a small one still fits");
-    results.send(Ok(())).unwrap();
-    results.send(Ok(())).unwrap();
-    wakes.recv().unwrap();
-    wakes.recv().unwrap();
-    assert!(journal.push(big).is_ok(), "the bytes are free again");
-    results.send(Ok(())).unwrap();
-    results.send(Ok(())).unwrap();
-    journal.close().unwrap();
 }
 
 #[test]

@@ -169,3 +169,27 @@ fn the_work_for_many_patterns_is_split_into_iterations() {
     }
     assert!(test.server.has_no_subscriptions());
 }
+
+#[test]
+fn changes_that_wait_to_be_reported_are_bounded_and_further_mutations_wait() {
+    let mut test = TestServer::new(&[]);
+    test.journal_stores = false;
+    let mut publishers: Vec<_> = (0..1_200).map(|at| test.insert_session(&format!("user{at}"))).collect();
+    // Each change takes more than an iteration to be compared with all patterns.
+    let mut subscribers: Vec<_> = (0..20).map(|at| test.insert_session(&format!("subscriber{at}"))).collect();
+    for (number, client) in subscribers.iter_mut().enumerate() {
+        (0..16).for_each(|at| _ = subscribe(&mut test, client, at, files(&format!("never*{number:02}{at:02}*"))));
+    }
+    for client in &mut publishers {
+        assert_eq!(test.try_request(client, publish("a")), None);
+    }
+    test.make_durable();
+    let (mut acknowledged, mut most) = (0, 0);
+    while test.server.poll_timeout().is_some_and(|due| due <= test.now) {
+        test.server.handle_timeout(test.now, &mut test.out);
+        acknowledged += std::mem::take(&mut test.out.datagrams).len();
+        most = most.max(test.server.changes_to_report());
+    }
+    assert_eq!(acknowledged, publishers.len());
+    assert!((1_020..=1_024).contains(&most), "{most} of 1,024");
+}

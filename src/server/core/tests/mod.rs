@@ -1,6 +1,7 @@
 //! Tests of the core, in virtual time.
 
 mod abuse;
+mod costs;
 mod floods;
 mod hidden;
 mod list_subscriptions;

@@ -8,7 +8,7 @@ use crate::common::message::{AudienceRef, ClientMessage, NameQuery, Request, Res
 use crate::common::types::{Audience, RequestId};
 use crate::server::core::ReceiveBuffer;
 use crate::server::core::query_budget::STEPS_PER_ITERATION;
-use crate::server::test_support::{TestClient, TestServer, file, name, user};
+use crate::server::test_support::{TestClient, TestServer, file, name, user, wanted};
 
 /// Steps that one query may take beyond the budget: those before the first name.
 const EXCESS_MAX: usize = 1_024;
@@ -140,7 +140,7 @@ fn every_kind_of_query_is_charged_to_the_budget() {
         Request::Peers { cursor: None },
         Request::OwnPublications { user_initiated: true, cursor: None },
         Request::AudienceOf { name: name("plan.pdf"), cursor: None },
-        Request::Sources { files: Vec::new(), avoid: Vec::new(), cursor: None },
+        Request::Sources { files: vec![wanted("plan.pdf")], avoid: Vec::new(), cursor: None },
         Request::Search { query: NameQuery::Substring("x".repeat(512)), cursor: None },
     ];
     for request in requests {

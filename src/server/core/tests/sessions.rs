@@ -42,6 +42,24 @@ fn a_silent_session_expires_exactly_at_its_deadline() {
 }
 
 #[test]
+fn a_session_that_was_heard_of_expires_the_liveness_time_later() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login(HERE, "hans");
+    test.advance(Duration::from_secs(2));
+    test.heartbeat(&mut hans);
+    // When it would have expired without the heartbeat, and just before it does.
+    for ms in [1_000, 1_999] {
+        test.advance(Duration::from_millis(ms));
+        test.run_until_idle();
+        assert_eq!(test.server.session_count(), 1);
+    }
+    test.advance(Duration::from_millis(1));
+    test.run_until_idle();
+    assert_eq!(test.server.session_count(), 0);
+    test.login(HERE, "hans");
+}
+
+#[test]
 fn a_server_that_was_stopped_lets_its_clients_be_heard() {
     let mut test = TestServer::new(&["hans", "vader"]);
     let (mut hans, _gone) = (test.login(HERE, "hans"), test.login("127.0.0.1:4001", "vader"));
