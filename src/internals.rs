@@ -107,7 +107,7 @@ pub mod common {
     pub mod types {
         pub use crate::common::types::{
             Audience, Content, ContentHash, ContentRef, FileName, InstanceId, NamedContent, PublicationsDigest,
-            RequestId, UserName, UsersDigest,
+            RequestId, SessionId, UserName, UsersDigest,
         };
     }
 }
@@ -122,7 +122,9 @@ pub mod server {
         pub use crate::server::cli::{LogFormat, ServeOptions, command_line};
     }
     pub mod core {
-        pub use crate::server::core::{Datagram, Effects, LoadedState, Quotas, ReceiveBuffer, Server, ServerConfig};
+        pub use crate::server::core::{
+            Datagram, Effects, LoadedState, OnlineUser, Quotas, ReceiveBuffer, Server, ServerConfig,
+        };
     }
     pub mod index {
         pub use crate::server::index::{Budget, Index, OwnerId, Position};

@@ -7,6 +7,7 @@
 mod choices;
 mod faulty_link;
 mod lists;
+mod liveness;
 mod simulated_client;
 mod simulated_journal;
 mod simulated_list;

@@ -133,6 +133,7 @@ impl Storm {
     pub fn run(&self) -> SimulatedNetwork {
         let mut network = SimulatedNetwork::with_clients_logged_in(self.seed, self.clients, FaultyLink::perfect());
         network.clients_mut().for_each(|client| client.is_in_storm = true);
+        network.check_liveness();
         (0..self.clients).for_each(|client| network.publish_many(client, self.published));
         network.link = FaultyLink {
             loss: self.loss,
@@ -174,6 +175,7 @@ impl Storm {
         network.check_searches();
         let sessions = network.server.as_ref().map(|server| server.session_count());
         assert_eq!(sessions, Some(self.clients), "a session each");
+        network.check_repeats();
         network
     }
 

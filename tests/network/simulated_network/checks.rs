@@ -1,14 +1,33 @@
 //! What must hold when the network has come to rest.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use fileshare::internals::common::message::{Cursor, NameQuery, Request, Response};
 use fileshare::internals::common::types::{Content, FileName};
 
 use super::SimulatedNetwork;
+use crate::faulty_link::FaultyLink;
+use crate::liveness::LivenessOracle;
+use crate::simulated_client::SimulatedClient;
 use crate::simulated_users::user;
 
+/// Longest time from a reconnect to the response to what was asked before it, over a perfect link.
+const REPEATED_WITHIN: Duration = Duration::from_millis(20);
+
 impl SimulatedNetwork {
+    /// From now on the server's sessions are checked against what it hears.
+    pub fn check_liveness(&mut self) {
+        self.liveness = Some(LivenessOracle::default());
+    }
+
+    pub(super) fn server_hears(&mut self, from: SocketAddr, datagram: &[u8]) {
+        if let Some(oracle) = self.liveness.as_mut().filter(|_| self.server.is_some()) {
+            oracle.on_datagram(self.now, from, datagram);
+        }
+    }
+
     /// The user's publications according to the server.
     pub fn own_publications(&mut self, client: usize) -> BTreeMap<FileName, Content> {
         let mut listed = BTreeMap::new();
@@ -61,6 +80,27 @@ impl SimulatedNetwork {
                 }
             }
             assert_eq!(found, self.journal.visible_to(&user(number)), "what {} finds", user(number));
+        }
+    }
+
+    /// What was asked before a reconnect is sent again as soon as there is a session.
+    pub fn check_repeats(&mut self) {
+        self.link = FaultyLink::perfect();
+        let now = self.now;
+        let ask = |client: &mut SimulatedClient| client.session.request(now, Request::Peers { cursor: None });
+        let mut asked: Vec<_> = (0..self.clients.len()).map(|number| (number, self.with_client(number, ask))).collect();
+        self.crash(Duration::from_secs(1));
+        while !asked.is_empty() {
+            self.step();
+            asked.retain(|&(number, request)| {
+                let client = self.clients[number].as_mut().expect("nobody dies");
+                if client.take_response(request).is_none() {
+                    return true;
+                }
+                let since = self.now - *client.disturbances.last().expect("it has reconnected");
+                assert!(since <= REPEATED_WITHIN, "{} is answered {since:?} after it has reconnected", client.user);
+                false
+            });
         }
     }
 }

@@ -86,7 +86,10 @@ impl SimulatedNetwork {
     pub fn set_wall_clock(&mut self, offset_ms: i64) {
         self.clock_offset_ms = offset_ms;
         let (now, wall_ms) = (self.now, self.wall_ms());
-        self.with_server(|server, _| server.set_wall_clock(now, wall_ms));
+        // One that stands still reads it when it goes on.
+        if self.stopped_server.is_none() {
+            self.with_server(|server, _| server.set_wall_clock(now, wall_ms));
+        }
     }
 
     pub(super) fn wall_ms(&self) -> u64 {
@@ -110,8 +113,11 @@ impl SimulatedNetwork {
     /// As the event loop does: what was received while it stood still comes before the timers.
     pub(super) fn continue_server(&mut self) {
         let Some(received) = self.stopped_server.take() else { return };
-        let now = self.now;
+        let (now, wall_ms) = (self.now, self.wall_ms());
+        self.liveness.iter_mut().for_each(|oracle| oracle.on_continued(now));
+        received.iter().for_each(|(from, datagram)| self.server_hears(*from, datagram));
         self.with_server(|server, out| {
+            server.set_wall_clock(now, wall_ms);
             server.handle_suspension(now);
             for (from, mut datagram) in received {
                 server.handle_datagram(now, from, &mut datagram, out);

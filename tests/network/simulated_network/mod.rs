@@ -16,6 +16,7 @@ use rand::{Rng, RngCore};
 pub use self::faults::Cut;
 use crate::choices::Choices;
 use crate::faulty_link::FaultyLink;
+use crate::liveness::LivenessOracle;
 use crate::simulated_client::SimulatedClient;
 use crate::simulated_journal::SimulatedJournal;
 use crate::simulated_users::{address, credentials, user};
@@ -68,6 +69,8 @@ pub struct SimulatedNetwork {
     pub server: Option<Server>,
     /// The number of sessions that the server must have at any moment, where a test checks it.
     pub expected_sessions: Option<usize>,
+    /// What the server has heard, where its sessions are checked against it.
+    pub liveness: Option<LivenessOracle>,
     /// Datagrams sent by the server and all clients.
     pub datagrams: u64,
     server_address: SocketAddr,
@@ -122,6 +125,7 @@ impl SimulatedNetwork {
             journal: SimulatedJournal::default(),
             server: None,
             expected_sessions: None,
+            liveness: None,
             datagrams: 0,
             server_address: (Ipv4Addr::new(10, 0, 0, 1), 12_000).into(),
             root_secret: rng.arbitrary(),
@@ -278,6 +282,7 @@ impl SimulatedNetwork {
         let waiting = server.set_credentials(credentials().versioned(&server.version_key()), &mut self.out);
         assert!(waiting.is_empty(), "all users have records");
         self.server = Some(server);
+        self.liveness.iter_mut().for_each(|oracle| *oracle = LivenessOracle::default());
     }
 
     fn step(&mut self) {
@@ -301,6 +306,7 @@ impl SimulatedNetwork {
                 self.push(self.stopped_until(Some(&client)).expect("just seen"), event);
             }
             Scheduled::ToServer { from, mut datagram } => {
+                self.server_hears(from, &datagram);
                 self.with_server(|server, out| server.handle_datagram(now, from, &mut datagram, out));
             }
             Scheduled::ToClient { at, mut datagram } => {
@@ -352,6 +358,9 @@ impl SimulatedNetwork {
             server.handle_timeout(self.now, &mut self.out);
         }
         let next = server.poll_timeout();
+        if let Some(oracle) = self.liveness.as_mut().filter(|_| self.stopped_server.is_none()) {
+            oracle.check(self.now, server);
+        }
         let mut must_begin = false;
         for mutation in std::mem::take(&mut self.out.mutations) {
             must_begin |= self.journal.push(mutation);
