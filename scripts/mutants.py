@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
 """Which changes of the sources no test notices: all mutants of cargo-mutants, in one build.
 
-    scripts/mutants.py [--sample N[:PATH]]... [--seed S] [--with TEST]... [PATH...]
-    scripts/mutants.py --again [--with TEST]...
+    scripts/mutants.py [--sample N[:PATH]]... [--seed S] [--with TEST]... [--only TEXT] [PATH...]
+    scripts/mutants.py --again [--with TEST]... [--only TEXT] [PATH...]
 
 Tries all mutants in PATH, files and folders of src; with --sample N:PATH so many of PATH, with --sample N of what is left, chosen by
---seed (default 1). Tests are those of the library; --with network adds those of tests/network, and so on. --again takes those that
-survived the last time.
+--seed (default 1). Tests are those of the library, with --only those whose name holds TEXT; --with network adds those of
+tests/network, and so on. The order is random: Ctrl-C ends a run, and what was tried until then is a sample. --again keeps what was
+found before, tries what has survived, and in PATH also what was not tried yet.
 
 cargo-mutants says what the mutants are. Building each takes a minute, so all are written into a copy of the sources behind switches
 (mutant_switches.py), and the environment variable MUTANT turns one on. Each test runs once to see which mutants it reaches; then
 each mutant runs those tests alone, its own module's first, until one fails. A test that takes ten times as long as before, and 20 s
-more, counts as failed. Prints a table by module; target/mutants/survivors.txt has what survived. Mutants that do not compile in this
-form (most do not compile at all) are in target/mutants/unviable.txt.
+more, counts as failed. Prints a table by module; target/mutants/fates.tsv has the fate of each, survivors.txt what survived,
+unviable.txt what does not compile in this form (most do not compile at all).
 
 Needs cargo-mutants; installs tree-sitter for Python in target/mutants. Minutes for a folder, about two hours for all.
 """
@@ -41,6 +42,7 @@ WORKERS = os.cpu_count()
 LIMITS = {resource.RLIMIT_DATA: 6 << 30, resource.RLIMIT_FSIZE: 16 << 30, resource.RLIMIT_CORE: 0}
 # Nobody reads the backtraces; the build is a quarter shorter without them.
 CARGO = os.environ | {"CARGO_TARGET_DIR": str(STATE / "build"), "CARGO_PROFILE_DEV_DEBUG": "0"}
+FOUND = ("killed", "hung")
 # Chunks of this many seconds at first, then ever longer, run in one process.
 FIRST_CHUNK = 0.2
 
@@ -67,18 +69,30 @@ def listed(options):
     text = subprocess.run(["cargo", "mutants", "--list", "--json"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     # The programs' own files cannot reach the switches; they only call the library.
     mutants = {number: mutant for number, mutant in enumerate(json.loads(text)) if not mutant["file"].endswith("/main.rs")}
-    if options.again:
-        names = {line.rpartition(" (")[0] for line in (STATE / "survivors.txt").read_text().splitlines()}
-        return {number: mutant for number, mutant in mutants.items() if mutant["name"] in names}
+    # Without lines, which change with every edit.
+    same = collections.Counter()
+    for mutant in mutants.values():
+        text = mutant["file"] + ": " + mutant["name"].split(": ", 1)[1]
+        same[text] += 1
+        mutant["key"] = f"{text} #{same[text]}"
     chosen = {}
     for path in options.paths:
         chosen |= beneath(path, mutants)
+    if options.again:
+        fates = known_fates()
+        chosen |= {n: m for n, m in mutants.items() if m["key"] in fates}
+        return {n: m for n, m in chosen.items() if fates.get(m["key"]) not in FOUND}
     generator = random.Random(options.seed)
     for sample in options.sample:
         count, _, path = sample.partition(":")
         rest = beneath(path or "src", {n: m for n, m in mutants.items() if n not in chosen})
         chosen |= {n: rest[n] for n in generator.sample(sorted(rest), min(int(count), len(rest)))}
     return chosen
+
+
+def known_fates():
+    """By key, of all runs since the last one without --again."""
+    return dict(reversed(line.split("\t")) for line in (STATE / "fates.tsv").read_text().splitlines())
 
 
 def beneath(path, mutants):
@@ -173,14 +187,14 @@ def limit():
         resource.setrlimit(kind, (most, most))
 
 
-def traced(programs):
-    """The seconds of each test, and the tests that reach each mutant."""
+def traced(programs, only):
+    """The seconds of each test whose name holds `only`, and the tests that reach each mutant."""
     tests = []
     for program in programs.values():
         text = subprocess.run([program, "--list", "--format", "terse"], cwd=TREE, check=True, capture_output=True, text=True).stdout
         ignored = subprocess.run([program, "--list", "--format", "terse", "--ignored"], cwd=TREE, check=True, capture_output=True, text=True).stdout
-        skipped = set(ignored.splitlines())
-        tests += [Test(program, line.removesuffix(": test")) for line in text.splitlines() if line.endswith(": test") and line not in skipped]
+        names = [line.removesuffix(": test") for line in text.splitlines() if line.endswith(": test") and line not in ignored.splitlines()]
+        tests += [Test(program, name) for name in names if only in name or program != programs.get("fileshare")]
     seconds, reaching, failed = {}, collections.defaultdict(list), []
 
     def trace(test):
@@ -229,37 +243,47 @@ def main():
     parser.add_argument("--sample", action="append", default=[], metavar="N[:PATH]")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--with", dest="tests", action="append", default=[], metavar="TEST")
+    parser.add_argument("--only", default="", metavar="TEXT")
     parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
     environment()
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.default_int_handler)
     mutants = listed(options)
     say(f"{len(mutants)} mutants")
     copy_tree()
     programs, left_out = build(mutants, options.tests)
-    seconds, reaching = traced(programs)
+    seconds, reaching = traced(programs, options.only)
     rest = [number for number in mutants if number not in left_out]
+    random.Random(options.seed).shuffle(rest)
+    (STATE / "unviable.txt").write_text("".join(mutants[n]["name"] + "\n" for n in sorted(left_out)))
     fates = {}
 
-    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool, open(STATE / "fates.tsv", "w") as log:
-        for number, what in zip(rest, pool.map(lambda number: fate(number, mutants[number]["file"], reaching[number], seconds), rest)):
-            fates[number] = what
-            log.write(f"{what}\t{mutants[number]['name']}\n")
-            log.flush()
-    report(mutants, fates, left_out)
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool, open(STATE / "fates.tsv", "a" if options.again else "w") as log:
+        running = {pool.submit(fate, number, mutants[number]["file"], reaching[number], seconds): number for number in rest}
+        try:
+            for done in concurrent.futures.as_completed(running):
+                number = running[done]
+                fates[number] = done.result()
+                log.write(f"{fates[number]}\t{mutants[number]['key']}\n")
+                log.flush()
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+    survivors = [f"{mutants[n]['name']} ({what})\n" for n, what in sorted(fates.items()) if what not in FOUND]
+    (STATE / "survivors.txt").write_text("".join(survivors))
+    say(f"tried {len(fates)} of {len(rest)}, {len(survivors)} survive; {len(left_out)} do not compile")
+    report(known_fates())
 
 
-def report(mutants, fates, left_out):
+def report(fates):
+    """`fates` by key."""
     table = collections.defaultdict(collections.Counter)
-    for number, what in fates.items():
-        table[str(pathlib.Path(mutants[number]["file"]))][what] += 1
+    for key, what in fates.items():
+        table[key.split(": ")[0]][what] += 1
     say("\n| file | mutants | killed | hung | survived | not reached |\n|---|---|---|---|---|---|")
     total = collections.Counter()
     for file, counts in [*sorted(table.items()), ("all", sum(table.values(), total))]:
         say(f"| {file} | {counts.total()} | " + " | ".join(str(counts[what]) for what in ("killed", "hung", "survived", "not reached")) + " |")
-    survivors = [f"{mutants[n]['name']} ({what})" for n, what in fates.items() if what in ("survived", "not reached")]
-    (STATE / "survivors.txt").write_text("".join(line + "\n" for line in survivors))
-    (STATE / "unviable.txt").write_text("".join(mutants[n]["name"] + "\n" for n in sorted(left_out)))
-    say(f"{len(survivors)} of {len(fates)} survive; {len(left_out)} do not compile")
 
 
 if __name__ == "__main__":

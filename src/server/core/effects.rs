@@ -63,3 +63,23 @@ impl Effects {
         self.datagrams.push(Datagram { to, bytes: buffer });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_leaves_its_buffers_up_to_a_bound() {
+        let to = SocketAddr::from(([127, 0, 0, 1], 4_000));
+        let mut out = Effects::default();
+        for (datagrams, spare) in [(3, 3), (1, 3), (SPARE_MAX, SPARE_MAX), (SPARE_MAX + 5, SPARE_MAX)] {
+            (0..datagrams).for_each(|at| out.send_bytes(to, &at.to_be_bytes()));
+            let sent = |sent: &[Datagram]| {
+                let numbers = sent.iter().map(|datagram| datagram.bytes.clone());
+                assert!(numbers.eq((0..datagrams).map(|at| at.to_be_bytes().to_vec())), "each once, in order");
+            };
+            out.flush(sent);
+            assert_eq!((out.datagrams.len(), out.spare.len()), (0, spare));
+        }
+    }
+}

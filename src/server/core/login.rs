@@ -239,15 +239,14 @@ impl Server {
         let replaced = self.sessions.of_owner(account.owner);
         let (mut generation, mut active_since) = (ticket.generation, now);
         if let Some(session) = replaced.map(|key| self.sessions.get(key)) {
-            if session.instance == ticket.instance
-                && session.address == id.address
+            if session.instance != ticket.instance {
+                return None;
+            }
+            if session.address == id.address
                 && let Some(HandshakeReply::Resumption { nonce, resumed }) = session.unconfirmed.as_deref()
                 && *nonce == id.nonce
             {
                 return Some(resumed.clone());
-            }
-            if session.instance != ticket.instance {
-                return None;
             }
             generation = generation.max(session.generation);
             active_since = session.active_since;

@@ -233,7 +233,7 @@ impl Server {
         let published = |&(at, name): &(usize, &FileName)| {
             !names[..at].contains(name) && self.index.publication(owner, name).is_some()
         };
-        names.iter().enumerate().filter(published).fold(0, |mask, (at, _)| mask | 1 << at)
+        names.iter().enumerate().filter(published).map(|(at, _)| 1 << at).sum()
     }
 
     /// The audience of a PUBLISH. The error is the reply that rejects the request.

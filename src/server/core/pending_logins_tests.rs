@@ -72,6 +72,12 @@ fn known_prefixes_have_every_other_turn() {
     let order: Vec<_> = std::iter::from_fn(|| table.next_ready()).collect();
     assert_eq!(order, [known[0], flood[0], known[2], flood[1], flood[2], flood[3], flood[4]]);
     assert!(!table.has_ready());
+    let known = [id(9, 0, 10), id(9, 0, 11), id(9, 0, 12)];
+    for id in known {
+        insert_at(&mut table, id, true, origin());
+        table.make_ready(id);
+    }
+    assert_eq!(known.map(|_| table.next_ready()), known.map(Some), "and all turns that nobody else needs");
 }
 
 #[test]

@@ -122,6 +122,52 @@ fn a_batch_that_inherits_a_long_audience_is_cut_into_single_files() {
     assert!(is_published(&publish(2_048, &["a", "b"])), "4,096 users in all are examined");
     assert_eq!(publish(2_049, &["c", "d"]), Response::Rejected);
     assert!(is_published(&publish(2_049, &["c"])), "a single file");
+    let mut publish_alone = |members: usize| {
+        let others = (1..members).map(|at| user(&format!("user{at}")));
+        let audience = Arc::new(Audience::only(others.chain([user("hans")]).collect()));
+        let owners = ["yoda", "leia"].map(user);
+        for owner in &owners {
+            let owner = test.server.index.intern_owner(owner);
+            test.server.index.set_active(owner, true);
+            test.server.index.publish(owner, &file("e"), &audience, 1);
+        }
+        let audience = AudienceRef::Inherited { owners: owners.into() };
+        test.request(&mut hans, Request::Publish { files: vec![file("e")], audience })
+    };
+    assert!(is_published(&publish_alone(2_049)), "a single file of two sources");
+}
+
+#[test]
+fn an_iteration_finds_a_bounded_number_of_inherited_audiences() {
+    let mut test = TestServer::new(&[]);
+    test.insert_session("yoda");
+    let yoda = test.server.index.intern_owner(&user("yoda"));
+    let mut clients: Vec<_> = (0..10).map(|at| test.insert_session(&format!("user{at}"))).collect();
+    let audience = Arc::new(Audience::only((0..50).map(|at| user(&format!("user{at}"))).collect()));
+    let files = [file("a"), file("b")];
+    files.iter().for_each(|file| test.server.index.publish(yoda, file, &audience, 1));
+    // 64 steps a file, and one for each of its 50 users; a budget of 512.
+    for (files, expected) in [(&files[..1], 5), (&files[..], 3)] {
+        let inherited = AudienceRef::Inherited { owners: vec![user("yoda")] };
+        let publish = Request::Publish { files: files.to_vec(), audience: inherited };
+        clients.iter_mut().for_each(|client| pass(&mut test, client, publish.clone()));
+        assert_eq!(test.out.mutations.len(), expected);
+        assert_eq!(std::mem::take(&mut test.out.datagrams).len(), 10 - expected, "BUSY");
+        test.run_until_idle();
+    }
+}
+
+#[test]
+fn a_session_beyond_its_share_is_served_until_its_debt_is_100_ms() {
+    let mut test = TestServer::new(&[]);
+    let mut hans = test.insert_session("hans");
+    assert_eq!(debt_steps(&mut test, &hans, 2 * BURST_STEPS - DATAGRAM_STEPS), BURST_STEPS - DATAGRAM_STEPS);
+    pass(&mut test, &mut hans, Request::Peers { cursor: None });
+    assert_eq!(test.server.queued_queries.len(), 1, "it waits");
+    debt_steps(&mut test, &hans, 1);
+    pass(&mut test, &mut hans, Request::Peers { cursor: None });
+    assert_eq!(test.server.queued_queries.len(), 1, "dropped");
+    assert_eq!(test.heartbeat(&mut hans).len(), 1);
 }
 
 #[test]

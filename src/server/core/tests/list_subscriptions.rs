@@ -131,6 +131,19 @@ fn absence_from_a_list_is_known_once_all_clients_had_time_to_resume() {
 }
 
 #[test]
+fn a_publication_of_a_user_who_has_left_is_no_change() {
+    let mut test = TestServer::new(&[]);
+    let (mut hans, mut vader) = (test.insert_session("hans"), test.insert_session("vader"));
+    test.journal_stores = false;
+    assert_eq!(test.try_request(&mut hans, publish("a.pdf")), None);
+    test.send_message(&mut hans, &ClientMessage::Logout);
+    assert_eq!(subscribe(&mut test, &mut vader, 0, files("*.pdf")).present, 0);
+    test.make_durable();
+    let sent = test.run_until_idle();
+    assert_eq!(reported(&mut vader, sent), NOTHING);
+}
+
+#[test]
 fn the_work_for_many_patterns_is_split_into_iterations() {
     const SUBSCRIBERS: usize = 500;
     let mut test = TestServer::new(&[]);

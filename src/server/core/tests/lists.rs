@@ -161,13 +161,32 @@ fn a_late_copy_of_part_0_does_not_shorten_the_audience() {
         let message = ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(1), request };
         test.send_message(&mut hans, &message)
     };
-    for (id, part) in [(1, 0), (2, 1), (1, 0), (2, 1)] {
+    for (id, part) in [(1, 0), (2, 1), (2, 1), (1, 0)] {
         let reply = ServerMessage::Reply { id: RequestId(id), response: Response::AudienceStaged };
         assert_eq!(stage(id, part), [reply]);
     }
     hans.next_id = 2;
     test.request(&mut hans, Request::Publish { files: vec![file("a")], audience: AudienceRef::Staged(5) });
     assert_eq!(users(&mut test, &mut hans, |cursor| Request::AudienceOf { name: name("a"), cursor }), all);
+}
+
+#[test]
+fn a_late_copy_of_what_was_staged_before_is_no_part_of_the_audience() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login("127.0.0.1:4000", "hans");
+    let mut stage = |id: u64, key: u32, part: u16| {
+        let request = Request::StageAudience { key, part, users: vec![user("vader")] };
+        let message = ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(1), request };
+        match test.send_message(&mut hans, &message).pop() {
+            Some(ServerMessage::Reply { response, .. }) => response,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(stage(1, 5, 0), Response::AudienceStaged);
+    assert_eq!(stage(2, 6, 0), Response::AudienceStaged);
+    assert_eq!(stage(1, 5, 0), Response::UnknownAudience, "it was replaced");
+    assert_eq!(stage(2, 6, 1), Response::UnknownAudience, "no request has staged this part");
+    assert_eq!(stage(2, 6, 0), Response::AudienceStaged);
 }
 
 #[test]

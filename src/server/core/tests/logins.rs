@@ -153,7 +153,11 @@ fn while_records_are_made_every_login_waits_for_one() {
             assert_eq!(test.run_until_idle().len(), 1, "LOGIN2 for {name}");
         }
     }
+    test.out.awaited_records.clear();
     assert!(test.begin_login(address("127.0.0.1:3"), "hans", "hans-pw").is_err(), "until all are made");
+    let (from, login1) = test.recorded.last().unwrap().clone();
+    test.send(from, &login1);
+    assert_eq!(test.out.awaited_records.len(), 2, "asked for again with each repeat");
     test.server.handle_enrolment_done();
     assert_eq!(test.run_until_idle().len(), 1);
     test.login("127.0.0.1:5", "hans");

@@ -6,6 +6,7 @@ mod floods;
 mod hidden;
 mod list_subscriptions;
 mod lists;
+mod loading;
 mod logins;
 mod mutations;
 mod oprf_seeds;

@@ -92,6 +92,17 @@ fn a_burst_of_long_searches_keeps_every_iteration_short_and_does_not_block_other
 }
 
 #[test]
+fn a_query_waits_for_the_earlier_ones_of_its_session_and_for_no_other() {
+    let (mut test, mut hans, mut vader) = test_with_slow_searches();
+    let peers = || vec![Request::Peers { cursor: None }];
+    assert!(burst(&mut test, &mut hans, vec![long_search(); 3]).is_empty());
+    test.server.run_deferred_work(test.now, ReceiveBuffer::MayHoldMore, &mut test.out);
+    assert!(!test.server.query_budget.is_exhausted(), "what arrives next has a budget of its own");
+    assert!(burst(&mut test, &mut hans, peers()).is_empty());
+    assert_eq!(burst(&mut test, &mut vader, peers()).len(), 1);
+}
+
+#[test]
 fn a_session_has_a_share_of_the_servers_time_and_what_exceeds_it_waits() {
     let (mut test, mut hans, mut vader) = test_with_slow_searches();
     const SEARCHES: u64 = 200;

@@ -240,6 +240,7 @@ fn sessions_and_the_start_are_shown() {
     test.advance(Duration::from_secs(100));
     test.server.set_wall_clock(test.now, 1);
     test.run_until_idle();
+    assert_eq!(test.server.uptime(test.now), Duration::from_secs(100));
     let stats = test.server.stats();
     assert_eq!((stats.sessions, stats.started_ms), (0, WALL_MS), "the start does not move with the wall clock");
     assert_eq!(nonzero(&stats.counters.sessions_ended), [("timed_out", 2)]);
