@@ -3,15 +3,14 @@
 #
 #   scripts/fuzz.sh [--runs N] [--minimise] [SECONDS [TARGET...]]
 #
-# Without TARGET: all targets. --minimise then replaces their corpora in fuzz/corpus, which `cargo test` replays, by a few small
-# inputs that reach what all inputs found so far have reached. What is found lies in fuzz/target/corpus.
+# Without TARGET: all targets. --minimise then replaces their corpora in fuzz/corpus, which `cargo test` replays, by few and
+# small inputs that reach every edge that all inputs found so far have reached. What is found lies in fuzz/target/corpus.
 # No sanitizer: the crate has no unsafe code, and overflow checks and assertions are on.
 # Needs a nightly toolchain and cargo-fuzz: rustup toolchain install nightly; cargo install cargo-fuzz --locked
 # Stops at the first input that fails a target; the input is stored in fuzz/artifacts/.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-readonly INPUTS_MAX=48 # of a committed corpus
-readonly INPUT_MAX_BYTES=2048
+readonly INPUT_MAX_BYTES=2048 # of a committed corpus
 
 usage() {
     echo "usage: scripts/fuzz.sh [--runs N] [--minimise] [SECONDS [TARGET...]]" >&2
@@ -68,13 +67,12 @@ for target; do
     table+=("$(printf '| %-22s | %11s | %8s | %6s |' "$target" "$(stat number_of_executed_units)" \
         "$(stat average_exec_per_sec)" "$edges")")
     if [[ $minimise ]]; then
-        small=$(mktemp -d)
-        fuzz "$target" "$small" "$kept" "$found" -- -set_cover_merge=1 -max_len=$INPUT_MAX_BYTES 2>"$log" \
+        # Which edges, not also how often: there would be several times as many.
+        small=fuzz/target/minimised
+        rm -rf -- "$small" && mkdir -- "$small"
+        fuzz "$target" "$small" "$kept" "$found" -- -set_cover_merge=1 -use_counters=0 -max_len=$INPUT_MAX_BYTES 2>"$log" \
             || { tail -n 60 -- "$log" >&2 && exit 1; }
-        rm -f -- "$kept"/*
-        # The smallest, should there be many.
-        find "$small" -type f -printf '%s %p\n' | sort -n | head -n $INPUTS_MAX | cut -d ' ' -f 2- | xargs -r mv -t "$kept" --
-        rm -rf -- "$small"
+        rm -rf -- "$kept" && mv -- "$small" "$kept"
     fi
 done
 printf '\ncommit %s, %s\n\n' "$(git describe --always --dirty)" "$(date -u +%F)"
