@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicUsize;
 use super::*;
 use crate::client::control_folder::ControlFolder;
 use crate::client::direct::{pass_files, token_line};
-use crate::common::peer_message::DirectSocket;
+use crate::common::peer_message::{DirectSocket, PeerResponse, RefusalReason};
 
 /// What a peer passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,27 @@ pub enum PassedContent {
     NeverAnything,
     /// What it has published, at the socket of another user's client.
     Relayed,
+    /// What it has published, the groups of a request together, but no file for the last.
+    LastMissing,
+    /// What it has published, after a while each.
+    Slowly,
+    /// What it has published, once. Then it has no time, on this connection.
+    ThenBusy,
+    /// What it has published, once. Then it has it no more.
+    ThenRefuses,
+}
+
+impl PassedContent {
+    /// What it answers to the next request on this connection, counted from 0, after it has passed so many groups.
+    pub fn interruption(self, connection: usize, content: u32, passed: usize) -> Option<PeerResponse> {
+        match self {
+            Self::ThenBusy if passed == 1 && connection == 0 => Some(PeerResponse::Busy { retry_ms: 20 }),
+            Self::ThenRefuses if passed == 1 => {
+                Some(PeerResponse::Refused { content, reason: RefusalReason::NotShared })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A peer's end of the direct path.
@@ -63,13 +84,40 @@ impl<'a> FilePassing<'a> {
         DirectSocket { folder: folder.as_os_str().as_bytes().to_vec(), name: format!("{identity}.sock"), token }
     }
 
+    pub fn count(&self) -> usize {
+        self.passed.load(Ordering::SeqCst)
+    }
+
+    /// Passes files of these groups together, without one for the last. Whether the downloader still takes files.
+    pub fn pass_without_last(&self, contents: &[Arc<Vec<u8>>]) -> bool {
+        let Some(stream) = self.stream.get() else { return false };
+        let files = contents.iter().take(contents.len() - 1).map(|bytes| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(bytes).unwrap();
+            file
+        });
+        let files: Vec<_> = files.collect();
+        let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        let is_taken = !files.is_empty() && pass_files(stream, &descriptors).is_ok();
+        self.passed.fetch_add(if is_taken { files.len() } else { 0 }, Ordering::SeqCst);
+        is_taken
+    }
+
     /// Whether the downloader still takes files.
     pub fn pass(&self, content: PassedContent, bytes: &[u8]) -> bool {
         let Some(stream) = self.stream.get() else { return false };
         let mut file = tempfile::tempfile().unwrap();
         let (pipe, mut pipe_end) = std::io::pipe().unwrap();
         match content {
-            PassedContent::Published | PassedContent::Relayed => file.write_all(bytes).unwrap(),
+            PassedContent::Slowly => {
+                std::thread::sleep(Duration::from_millis(5));
+                file.write_all(bytes).unwrap();
+            }
+            PassedContent::Published
+            | PassedContent::Relayed
+            | PassedContent::LastMissing
+            | PassedContent::ThenBusy
+            | PassedContent::ThenRefuses => file.write_all(bytes).unwrap(),
             PassedContent::Other => file.write_all(&vec![0; bytes.len()]).unwrap(),
             PassedContent::Truncated => file.write_all(&bytes[..bytes.len() / 2]).unwrap(),
             PassedContent::Pipe => pipe_end.write_all(&bytes[..1]).unwrap(),
@@ -127,6 +175,50 @@ fn whatever_is_wrong_with_a_passed_file_all_comes_over_tcp_unnoticed() {
         assert!(fixture.progress.dropped.lock().unwrap().is_empty(), "{content:?}");
         assert!(fixture.progress.notes.lock().unwrap().is_empty(), "{content:?}");
     }
+}
+
+#[test]
+fn a_file_that_does_not_arrive_with_the_others_comes_over_tcp() {
+    let fixture = DownloadFixture::new(&files());
+    let peer = fixture.peer("hans", PeerBehaviour::Passes(PassedContent::LastMissing));
+    assert_all_saved(&fetch(&fixture, &[&peer]));
+    fixture.assert_whole();
+    let passed = peer.passed.load(Ordering::SeqCst);
+    assert!((1..10).contains(&passed), "{passed} of 10 groups");
+    assert_eq!(peer.dialled.load(Ordering::SeqCst), 1, "over the same connection");
+    assert!(fixture.progress.dropped.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_source_that_has_no_time_after_passing_a_file_is_dialled_again() {
+    let fixture = DownloadFixture::new(&files());
+    let peer = fixture.peer("hans", PeerBehaviour::Passes(PassedContent::ThenBusy));
+    assert_all_saved(&fetch(&fixture, &[&peer]));
+    fixture.assert_whole();
+    assert_eq!(peer.dialled.load(Ordering::SeqCst), 2);
+    assert_eq!(peer.passed.load(Ordering::SeqCst), 1 + 1 + 6 + 2, "what was passed before is not passed again");
+}
+
+#[test]
+fn a_source_that_withdraws_a_file_while_it_passes_it_is_given_up_for_that_file() {
+    let large = [("large", bytes(5 * MIB + 1, 0))];
+    let fixture = DownloadFixture::new(&large);
+    let withdraws = fixture.peer("hans", PeerBehaviour::Passes(PassedContent::ThenRefuses));
+    let outcomes = fetch(&fixture, &[&withdraws]);
+    assert!(matches!(outcomes[..], [DownloadOutcome::Failed(_)]), "{outcomes:?}");
+    let other = fixture.peer("vader", PeerBehaviour::Passes(PassedContent::Published));
+    assert_all_saved(&fetch(&fixture, &[&withdraws, &other]));
+    fixture.assert_whole();
+}
+
+/// The groups of the slow source are given to the fast one, and the slow one is told to cancel them.
+#[test]
+fn groups_that_a_slow_source_would_pass_are_taken_over() {
+    let fixture = DownloadFixture::new(&[("large", bytes(40 * MIB, 0))]);
+    let slow = fixture.peer("hans", PeerBehaviour::Passes(PassedContent::Slowly));
+    let fast = fixture.peer("vader", PeerBehaviour::Passes(PassedContent::Published));
+    assert_all_saved(&fetch(&fixture, &[&slow, &fast]));
+    fixture.assert_whole();
 }
 
 #[test]

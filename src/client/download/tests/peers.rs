@@ -15,7 +15,7 @@ use crate::client::transport::{RecordReader, RecordWriter, TransportError};
 use crate::common::chunk_tree::{group_count, group_range, hash_group};
 use crate::common::limits::RECORD_MAX_BYTES;
 use crate::common::peer_crypto::Frame;
-use crate::common::peer_message::{GroupRange, PeerRequest, PeerResponse, RefusalReason};
+use crate::common::peer_message::{PeerRequest, PeerResponse, RefusalReason};
 use crate::common::types::{ContentHash, ContentRef, UserName};
 
 /// How a peer behaves.
@@ -178,19 +178,30 @@ impl Upload<'_> {
                 }
             }
             PeerRequest::RequestGroups { ranges } => {
-                for range in ranges {
-                    let bytes = self.contents[&wanted(range.content)].clone();
-                    for group in range.first..range.first + range.count {
-                        self.requested.fetch_add(1, Ordering::SeqCst);
-                        if let PeerBehaviour::Passes(passed) = self.behaviour
-                            && self.passing.pass(passed, &bytes)
-                        {
-                            let ranges = vec![GroupRange { content: range.content, first: group, count: 1 }];
-                            writer.message(&PeerResponse::GroupsPassed { ranges })?;
+                self.requested.fetch_add(ranges.len(), Ordering::SeqCst);
+                let contents: Vec<_> =
+                    ranges.iter().map(|range| self.contents[&wanted(range.content)].clone()).collect();
+                if self.behaviour == PeerBehaviour::Passes(PassedContent::LastMissing)
+                    && self.passing.pass_without_last(&contents)
+                {
+                    writer.message(&PeerResponse::GroupsPassed { ranges })?;
+                    return writer.flush();
+                }
+                for (range, bytes) in ranges.into_iter().zip(contents) {
+                    assert_eq!(range.count, 1, "one range a group");
+                    if let PeerBehaviour::Passes(passed) = self.behaviour {
+                        if let Some(response) = passed.interruption(self.number, range.content, self.passing.count()) {
+                            let is_end = matches!(response, PeerResponse::Busy { .. });
+                            writer.message(&response)?;
+                            writer.flush()?;
+                            return if is_end { Err(TransportError::Closed) } else { Ok(()) };
+                        }
+                        if self.passing.pass(passed, &bytes) {
+                            writer.message(&PeerResponse::GroupsPassed { ranges: vec![range] })?;
                             continue;
                         }
-                        self.send(writer, range.content, group, &bytes)?;
                     }
+                    self.send(writer, range.content, range.first, &bytes)?;
                 }
             }
             PeerRequest::OpenDirectPath => {
