@@ -35,10 +35,13 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 
-/// The seeds of a test: `FILESHARE_SEED` alone, or so many from 0 on.
+/// The seeds of a test: `FILESHARE_SEED` alone, or `FILESHARE_SEEDS` of them from `FILESHARE_FIRST_SEED` on.
 fn seeds(default: u64) -> Range<u64> {
     match setting("FILESHARE_SEED", u64::MAX) {
-        u64::MAX => 0..setting("FILESHARE_SEEDS", default),
+        u64::MAX => {
+            let first = setting("FILESHARE_FIRST_SEED", 0);
+            first..first + setting("FILESHARE_SEEDS", default)
+        }
         seed => seed..seed + 1,
     }
 }

@@ -27,7 +27,7 @@ fn storms_break_no_promise() {
         return drop(storm.run());
     }
     let (mut commands, mut resumed, mut resynced, mut count) = (0, 0, 0, 0);
-    for seed in seeds(300) {
+    for seed in seeds(100) {
         let network = run(&format!("seed {seed}"), &Storm::random(seed));
         count += 1;
         for client in network.clients() {
