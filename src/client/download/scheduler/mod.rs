@@ -68,16 +68,13 @@ pub(super) struct Scheduler {
     last_assignment: u32,
     /// Large files that are in progress.
     open_large_files: usize,
-    /// Files that wait for another one.
-    blocked_files: usize,
     /// All bytes that the sources have sent, requested in vain or not.
     pub received_bytes: u64,
 }
 
 impl Scheduler {
-    /// Adds a file of `size` bytes, which begins once the file `after` is finished.
+    /// Adds a file of `size` bytes, which begins once the large file `after` is finished.
     pub fn add_file(&mut self, size: u64, after: Option<FileId>) -> FileId {
-        self.blocked_files += usize::from(after.is_some());
         self.files.push(FileSchedule::new(size, after));
         self.files.len() - 1
     }
@@ -274,7 +271,6 @@ impl Scheduler {
         {
             self.files[file].stage = FileStage::NeedsOutline { requested: None };
             self.open_large_files -= 1;
-            self.mark_pickable(file);
         }
     }
 
@@ -284,7 +280,6 @@ impl Scheduler {
             self.files[file].stage = FileStage::Open;
             self.files[file].cursor = start;
             self.files[file].seed = start;
-            self.mark_pickable(file);
         }
     }
 
@@ -293,7 +288,6 @@ impl Scheduler {
         if self.files[file].is_unchecked(group) {
             self.files[file].unchecked -= 1;
             self.files[file].set_missing(group);
-            self.mark_pickable(file);
         }
     }
 
@@ -347,7 +341,6 @@ impl Scheduler {
         let Assignment { file, group, id } = assignment;
         if self.files[file].group(group) == Some(GroupState::Checking { id }) {
             self.files[file].set_missing(group);
-            self.mark_pickable(file);
         }
     }
 
@@ -367,10 +360,7 @@ impl Scheduler {
         let was_open = match self.files[file].stage {
             FileStage::Done => return,
             FileStage::NeedsOutline { requested } => requested.is_some(),
-            FileStage::Blocked { .. } => {
-                self.blocked_files -= 1;
-                false
-            }
+            FileStage::Blocked { .. } => false,
             FileStage::Opening | FileStage::Open => self.files[file].is_large(),
         };
         self.open_large_files -= usize::from(was_open);
@@ -382,9 +372,8 @@ impl Scheduler {
                 self.sources[source].must_cancel |= self.sources[source].queue.len() < before;
             }
         }
-        self.release_dependents(file);
-        if was_open {
-            self.mark_pickable(0);
+        if self.files[file].is_large() {
+            self.release_dependents(file);
         }
         self.files[file].groups = Vec::new();
         self.files[file].missing = 0;
@@ -392,15 +381,8 @@ impl Scheduler {
 
     /// Files that waited for this one begin.
     fn release_dependents(&mut self, file: FileId) {
-        if self.blocked_files == 0 {
-            return;
-        }
-        for other in 0..self.files.len() {
-            if self.files[other].stage == (FileStage::Blocked { after: file }) {
-                self.files[other].stage = FileStage::first(self.files[other].group_count);
-                self.blocked_files -= 1;
-                self.mark_pickable(other);
-            }
+        for other in self.files.iter_mut().filter(|other| other.stage == FileStage::Blocked { after: file }) {
+            other.stage = FileStage::first(other.group_count);
         }
     }
 
@@ -416,15 +398,7 @@ impl Scheduler {
             self.sources[source].front_bytes = 0;
             if file.stage != FileStage::Done {
                 file.set_missing(assignment.group);
-                self.mark_pickable(assignment.file);
             }
-        }
-    }
-
-    /// The file has groups to assign again.
-    fn mark_pickable(&mut self, file: FileId) {
-        for source in &mut self.sources {
-            source.next_file = source.next_file.min(file);
         }
     }
 }

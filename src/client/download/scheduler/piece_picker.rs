@@ -11,6 +11,8 @@ use crate::client::download::group_set::GroupSet;
 /// A group is stolen if that brings it at least this much sooner, seconds: what the other source has begun to send is
 /// lost.
 const STEAL_GAIN_S: f64 = 0.05;
+/// 2^32 divided by the golden ratio: its multiples are spread evenly, whatever their number.
+const SCATTER: u32 = 0x9e37_79b9;
 
 impl Scheduler {
     /// Assigns missing groups of the file. Breaks when the source has enough in flight.
@@ -47,8 +49,9 @@ impl Scheduler {
             return state.find_missing(|_| true);
         }
         // Other peers download the file too. Downloaders that all proceed in file order would request the groups their
-        // peers are just receiving. Start at a pseudo-random group instead.
-        let start = mix_u32(state.seed, self.last_assignment) % state.group_count;
+        // peers are just receiving. Start elsewhere each time instead.
+        let scattered = state.seed.wrapping_add(self.last_assignment).wrapping_mul(SCATTER);
+        let start = ((u64::from(scattered) * u64::from(state.group_count)) >> 32) as u32;
         let rare = state.find_missing_from(start, |group| !others.iter().any(|groups| groups.contains(group)));
         rare.or_else(|| state.find_missing_from(start, |_| true))
     }
@@ -90,12 +93,4 @@ impl Scheduler {
         self.sources[from].must_cancel = true;
         Some(self.assign(now, source, last.file, last.group, bytes))
     }
-}
-
-/// A number that looks random for every seed and value (the finaliser of MurmurHash3).
-fn mix_u32(seed: u32, value: u32) -> u32 {
-    let mut bits = seed.rotate_left(16) ^ value;
-    bits = (bits ^ bits >> 16).wrapping_mul(0x85eb_ca6b);
-    bits = (bits ^ bits >> 13).wrapping_mul(0xc2b2_ae35);
-    bits ^ bits >> 16
 }

@@ -43,7 +43,7 @@ pub(super) struct SourceState {
     pub(super) last_received: Instant,
     /// Assignments were taken from its queue: it must be sent a cancel.
     pub(super) must_cancel: bool,
-    /// No file before this one has anything to request from it.
+    /// The files before this one are finished, or it does not serve them.
     pub(super) next_file: FileId,
 }
 

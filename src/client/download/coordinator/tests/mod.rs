@@ -1,5 +1,6 @@
 //! Events in, effects out, in virtual time.
 
+mod lost;
 mod sources;
 
 use std::sync::Arc;
@@ -235,6 +236,8 @@ fn small_files_are_requested_at_once_and_the_source_is_stopped_when_nothing_is_l
     let results = (0..2).map(|file| StoreResult::SmallFile(file, saved(&jobs[file]))).collect();
     let effects = fixture.source(0, SourceEvent::Stored(results));
     assert_eq!(kinds(&effects), ["received 100 of 0", "finished 0", "received 200 of 1", "finished 1", "stop 0"]);
+    let again = StoreResult::SmallFile(0, saved(&jobs[0]));
+    assert!(kinds(&fixture.source(0, SourceEvent::Stored(vec![again]))).is_empty(), "only the first copy counts");
 }
 
 #[test]

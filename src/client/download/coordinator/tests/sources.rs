@@ -58,6 +58,7 @@ fn a_source_that_never_sends_the_groups_it_reports_is_passed_over() {
         assert!(rounds < 100, "the download would wait for it for ever");
         owed = requested(&fixture.source(0, SourceEvent::Availability(0, None)), 0);
     }
+    assert_eq!(rounds, BROKEN_PROMISES_MAX + 1);
     let requested_at = fixture.now;
     assert_eq!(kinds(&fixture.found(requested_at, &[("hans", &[0])])), ["close", "finished 0"]);
     assert_eq!(fixture.failure(0), "hans: it does not send what it says that it has");

@@ -1,5 +1,7 @@
 //! The scheduler in virtual time, with sources of random speed that disconnect, corrupt data or stall.
 
+mod amounts;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use proptest::prelude::*;
