@@ -81,11 +81,21 @@ pub struct StagedAudience {
 pub struct SessionSubscriptions {
     pub topics: [Option<Topic>; SUBSCRIPTIONS_MAX],
     /// The request that set each topic last: a late repeat of an earlier one does not set it again.
-    pub set_by: [RequestId; SUBSCRIPTIONS_MAX],
+    set_by: [RequestId; SUBSCRIPTIONS_MAX],
     pub state: SubscriptionState,
     pub last_sent: Option<Instant>,
     /// When CHANGED is sent, if the state has changed since.
     pub due_at: Option<Instant>,
+}
+
+impl SessionSubscriptions {
+    /// Whether a request sets a subscription: not if it, or a later one, has set it before.
+    pub fn is_set_by(&mut self, number: u8, id: RequestId) -> bool {
+        let set_by = &mut self.set_by[usize::from(number)];
+        let is_later = *set_by < id;
+        *set_by = id.max(*set_by);
+        is_later
+    }
 }
 
 /// The place of a session in the table. Valid until the session is removed, then reused.

@@ -286,6 +286,7 @@ proptest! {
         }
         let published: usize = modelled.index.owners.iter().map(|owner| owner.names.len()).sum();
         prop_assert_eq!(published, modelled.model.len());
+        prop_assert_eq!(modelled.index.publication_count(), published as u64);
         for (owner, name) in modelled.model.keys().cloned().collect::<Vec<_>>() {
             prop_assert!(modelled.index.unpublish(modelled.owners[owner], &name));
         }

@@ -223,6 +223,8 @@ fn contents_of_a_name_are_counted_separately() {
     assert_eq!(sources(luke, 1).len(), 1);
     let started_with: BTreeSet<_> = (0..4).map(|spread| index.sources(luke, &wanted("a", 1), 1, spread)[0]).collect();
     assert_eq!(started_with, BTreeSet::from([hans, vader]));
+    index.publish(hans, &file("b", 1), &everyone(), 0);
+    assert_eq!(index.sources(luke, &wanted("b", 2), 9, 0), [], "its only content is another one");
 }
 
 #[test]
@@ -255,6 +257,9 @@ fn a_call_is_limited_by_its_steps() {
     for query in [substring("abd"), substring("abc0123"), NameQuery::Exact(name("abc0001"))] {
         assert_eq!(search(&index, vader, &query, budget), (vec![], 1), "{query:?}");
     }
+    // Of the trigrams, the one that fewest names have decides.
+    index.publish(hans, &file("abcq", 1), &everyone(), 0);
+    assert_eq!(index.search(vader, &substring("abcq"), Position::default(), budget).steps, 3);
     let page = index.published(hans, Position::default(), budget, 0);
     assert!(
         page.full && page.entries.iter().map(encoded_len).sum::<usize>() <= PAGE_MAX_BYTES,
@@ -344,6 +349,26 @@ fn a_copy_that_nobody_may_see_at_all_owners_is_refused() {
         index.publish(owner, &file("a", 1), &only(&["vader"]), 0);
     }
     assert_eq!(index.inherited_audience(vader, &[user("hans"), user("yoda")], &file("a", 1), &mut 0), None);
+}
+
+#[test]
+fn an_audience_that_was_released_can_be_used_again() {
+    let (mut index, [hans, vader, yoda]) = index(["hans", "vader", "yoda"]);
+    // As a client's staged audience, whose publication it withdraws and repeats.
+    let audience = only(&["yoda"]);
+    for _ in 0..2 {
+        index.publish(hans, &file("a", 1), &audience, 0);
+        assert_eq!(index.publication(hans, &name("a")).unwrap().1, &*audience);
+        assert_eq!(
+            (names(&index, yoda, substring("a")), names(&index, vader, substring("a"))),
+            (vec!["a".into()], vec![])
+        );
+        assert!(index.unpublish(hans, &name("a")));
+        index.publish(hans, &file("b", 1), &only(&["vader"]), 0);
+        assert!(index.unpublish(hans, &name("b")));
+        index.publish(hans, &file("a", 1), &audience, 0);
+        assert!(index.unpublish(hans, &name("a")));
+    }
 }
 
 #[test]

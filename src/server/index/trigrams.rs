@@ -178,3 +178,18 @@ fn hash_of(trigram: u32) -> u64 {
     let mixed = u64::from(trigram).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ (mixed >> 32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trigrams_of_texts_are_spread_over_all_parts_of_the_table() {
+        let mut counts = [0; 256];
+        for text in 0..30_u32.pow(3) {
+            let [first, second, third] = [text / 900, text / 30 % 30, text % 30].map(|at| at + u32::from(b'a'));
+            counts[(hash_of(first << 16 | second << 8 | third) >> 48) as usize % 256] += 1;
+        }
+        assert!(counts.iter().all(|count| (50..200).contains(count)), "{counts:?}");
+    }
+}

@@ -83,3 +83,51 @@ fn open_unlocked(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
     Ok(connection)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+
+    use super::*;
+    use crate::server::journal::Journal;
+
+    /// The names of the files in a folder, with what is in them.
+    fn files(folder: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+        let mut files: Vec<_> = entries.map(|entry| (entry.file_name(), fs::read(entry.path()).unwrap())).collect();
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn a_data_file_is_checked_without_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data.db");
+        let open = || Journal::open(&path, &mut NoSink, Box::new(|| ())).unwrap();
+        assert_eq!(check(&path).unwrap(), None, "missing: the server creates it");
+        assert!(files(folder.path()).is_empty());
+        let journal = open();
+        assert_eq!(check(&path).unwrap(), None, "while a server uses it");
+        journal.close().unwrap();
+        fs::remove_file(with_suffix(&path, ".lock")).unwrap();
+        let before = files(folder.path());
+        assert_eq!(check(&path).unwrap(), None);
+        assert_eq!(files(folder.path()), before);
+
+        for (mode, is_private) in [(0o600, true), (0o400, true), (0o604, false), (0o640, false), (0o620, false)] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let warning = check(&path).unwrap();
+            assert_eq!(warning.is_none(), is_private, "{mode:o}");
+            assert!(warning.is_none_or(|line| line.contains("data.db can be read by others")));
+        }
+
+        // What a crash during the creation leaves: the server undoes it.
+        fs::write(&path, &before[0].1[..8_192]).unwrap();
+        check(&path).unwrap_err();
+        fs::write(with_suffix(&path, "-journal"), b"").unwrap();
+        assert_eq!(check(&path).unwrap(), None);
+        fs::remove_file(with_suffix(&path, "-journal")).unwrap();
+        let missing = folder.path().join("none").join("data.db");
+        assert!(check(&missing).unwrap_err().to_string().contains("No such file"));
+    }
+}

@@ -255,3 +255,68 @@ pub(super) fn format_version(
         found => Ok(found),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_released_although_a_child_that_is_forked_holds_a_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data.db");
+        let lock = LockFile::acquire(&path).unwrap();
+        let copy = lock.file.try_clone().unwrap();
+        let error = LockFile::acquire(&path).unwrap_err();
+        assert!(matches!(error, JournalError::InUse { process: Some(process), .. } if process == std::process::id()));
+        drop(lock);
+        LockFile::acquire(&path).unwrap();
+        drop(copy);
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_lock_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("data.db"), folder.path().join("other"));
+        fs::write(&other, "kept").unwrap();
+        std::os::unix::fs::symlink(&other, with_suffix(&path, ".lock")).unwrap();
+        let error = LockFile::acquire(&path).unwrap_err().to_string();
+        assert!(error.starts_with("cannot use ") && error.contains("data.db.lock"), "{error}");
+        assert_eq!(fs::read_to_string(&other).unwrap(), "kept");
+    }
+
+    #[test]
+    fn the_file_need_not_exist_but_its_folder_and_the_target_of_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = folder.path().canonicalize().unwrap();
+        let (file, link) = (real.join("file"), real.join("link"));
+        fs::write(&file, "x").unwrap();
+        std::os::unix::fs::symlink("none", &link).unwrap();
+        assert_eq!(resolve(&real.join("new.db")).unwrap(), real.join("new.db"));
+        for path in [link.clone(), file.join("data.db"), real.join("none/data.db")] {
+            assert!(matches!(resolve(&path), Err(JournalError::Unusable { .. })), "{path:?}");
+        }
+        fs::rename(&file, real.join("none")).unwrap();
+        assert_eq!(resolve(&link).unwrap(), real.join("none"), "two names of one file share one lock");
+    }
+
+    #[test]
+    fn what_is_no_file_is_called_by_its_kind() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let fifo = folder.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        let kinds = [
+            (folder.path(), "a folder"),
+            (&socket, "a pipe or socket"),
+            (&fifo, "a pipe or socket"),
+            (Path::new("/dev/null"), "not a regular file"),
+        ];
+        for (path, kind) in kinds {
+            match check_data_file(path).unwrap_err() {
+                JournalError::AnotherFile { reason, .. } => assert_eq!(reason, kind),
+                other => panic!("{other}"),
+            }
+        }
+    }
+}

@@ -162,6 +162,8 @@ fn publishing_for_growing_audiences_grows_neither_the_file_nor_its_log() {
     let bytes = |suffix| fs::metadata(data_file::with_suffix(&path, suffix)).unwrap().len();
     assert!(bytes("") < 1 << 20, "{}", bytes(""));
     assert!(bytes("-wal") < 20 << 20, "{}", bytes("-wal"));
+    let limit: i64 = store.connection.pragma_query_value(None, "journal_size_limit", |row| row.get(0)).unwrap();
+    assert_eq!(limit, 18 << 20, "what a large transaction leaves");
     assert_eq!(store.audience_uses.len(), 1);
 }
 
@@ -341,6 +343,22 @@ fn an_inconsistent_file_is_rejected_unchanged() {
         let line = error.to_string();
         assert!(line.contains(expected) && line.contains("data.db") && !line.contains('\n'), "{damage}: {line}");
         assert_eq!(fs::read(&path).unwrap(), before, "{damage}");
+    }
+}
+
+#[test]
+fn publications_out_of_order_are_detected() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = filled(folder.path(), 3);
+    let whole = fs::read(&path).unwrap();
+    let names = names(3);
+    for replacement in ["folder/file 999999", names[1].as_str()] {
+        let mut damaged = whole.clone();
+        let at = whole.windows(names[0].len()).position(|bytes| bytes == names[0].as_bytes()).unwrap();
+        damaged[at..at + replacement.len()].copy_from_slice(replacement.as_bytes());
+        fs::write(&path, &damaged).unwrap();
+        let error = refusal(&path).to_string();
+        assert!(error.contains("its publications are out of order"), "{replacement}: {error}");
     }
 }
 

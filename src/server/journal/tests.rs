@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::{self, Receiver, Sender};
 
+use super::load::NoSink;
 use super::writer::{QUEUE_MAX_BYTES, QUEUE_MAX_MUTATIONS};
 use super::*;
 use crate::common::types::{Content, ContentHash};
@@ -67,6 +68,7 @@ fn queued_mutations_are_written_together_and_durable_afterwards() {
     results.send(Ok(())).unwrap();
     wakes.recv().unwrap();
     assert_eq!(journal.durable(), JournalSeq(5));
+    assert_eq!(journal.commit_times().count(), 2);
     results.send(Ok(())).unwrap();
     assert!(journal.close().is_ok());
 }
@@ -103,7 +105,8 @@ fn a_panic_of_the_thread_is_reported_as_a_failure() {
 fn a_batch_is_tried_again_while_the_store_is_locked() {
     let JournalTest { mut journal, batches, results, wakes } = journal_test();
     journal.push(mutation(1)).unwrap();
-    for _ in 0..3 {
+    // Longer than a closing journal tries.
+    for _ in 0..32 {
         assert_eq!(batches.recv().unwrap(), [1]);
         results.send(Err(StoreError::Locked("x is locked".into()))).unwrap();
     }
@@ -213,4 +216,24 @@ fn an_ephemeral_journal_makes_everything_durable_and_calls_wake() {
     assert_ne!(journal.root_secret(), ephemeral().0.root_secret());
     assert!(journal.failed().is_none());
     journal.close().unwrap();
+}
+
+#[test]
+fn a_closed_journal_has_no_file_open_and_its_secret_can_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().canonicalize().unwrap().join("data.db");
+    let missing = Journal::read_root_secret(&path).unwrap_err().to_string();
+    assert!(missing.contains("there is no data file"), "{missing}");
+    let open = || {
+        let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+        descriptors.filter_map(|path| std::fs::read_link(path).ok()).filter(|file| file.starts_with(&folder)).count()
+    };
+    let mut journal = Journal::open(&path, &mut NoSink, Box::new(|| ())).unwrap();
+    journal.push(mutation(1)).unwrap();
+    assert!(open() > 0);
+    assert_eq!(Journal::read_root_secret(&path).unwrap(), journal.root_secret());
+    let secret = journal.root_secret();
+    journal.close().unwrap();
+    assert_eq!(open(), 0);
+    assert_eq!(Journal::read_root_secret(&path).unwrap(), secret);
 }

@@ -1,12 +1,14 @@
 //! SUBSCRIBE to lists: the first change that the subscriber may see is reported, once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::subscriptions::{publish, publish_to, reported, send, subscribe};
 use crate::common::glob::Pattern;
-use crate::common::message::{AudienceRef, ClientMessage, Heartbeat, Request, ServerMessage, Topic};
+use crate::common::message::{AudienceRef, ClientMessage, Heartbeat, Request, Response, ServerMessage, Topic};
 use crate::common::types::{ContentHash, RequestId};
-use crate::server::test_support::{TestClient, TestServer, file, name};
+use crate::server::core::ServerConfig;
+use crate::server::test_support::{TestClient, TestServer, file, name, origin, user};
 
 const NOTHING: [u32; 0] = [];
 
@@ -128,6 +130,76 @@ fn absence_from_a_list_is_known_once_all_clients_had_time_to_resume() {
     }
     let state = subscribe(&mut test, &mut hans, 5, Topic::Peers);
     assert_eq!((state.present, state.absent), (0, 0b10_0011), "and at once from then on");
+}
+
+#[test]
+fn a_late_repeat_of_a_subscription_forgets_no_change() {
+    let mut test = TestServer::new(&[]);
+    let (mut hans, mut vader) = (test.insert_session("hans"), test.insert_session("vader"));
+    let id = RequestId(1);
+    let request = Request::Subscribe { number: 3, topic: files("*.pdf") };
+    let subscribe = ClientMessage::Request { id, lowest_pending: id, request };
+    let state = |test: &mut TestServer, client: &mut TestClient| match test.send_message(client, &subscribe)[..] {
+        [ServerMessage::Reply { response: Response::Subscribed(state), .. }] => (state.present, state.changes),
+        ref other => panic!("{other:?}"),
+    };
+    assert_eq!(state(&mut test, &mut vader), (0, 0));
+    let sent = send(&mut test, &mut hans, publish("a.pdf"));
+    assert_eq!(reported(&mut vader, sent), [1 << 3]);
+    assert_eq!(state(&mut test, &mut vader), (1 << 3, 1));
+    for _ in 0..10 {
+        test.advance(Duration::from_secs(1));
+        test.heartbeat(&mut vader);
+    }
+    assert_eq!(state(&mut test, &mut vader), (1 << 3, 1), "nor when absence becomes known");
+}
+
+/// Lets the server work until nothing is left to be found out: so many iterations, or one or two more.
+fn assert_iterations(test: &mut TestServer, expected: usize) {
+    let mut iterations = 0;
+    while iterations == 0 || test.server.changes_to_report() > 0 {
+        test.server.handle_timeout(test.now, &mut test.out);
+        iterations += 1;
+    }
+    assert!((expected..=expected + 2).contains(&iterations), "{iterations}, not {expected}");
+}
+
+#[test]
+fn subscribers_and_sessions_are_looked_at_256_in_an_iteration() {
+    const MANY: usize = 1_000;
+    let config = ServerConfig { liveness: Duration::from_secs(60), ..ServerConfig::default() };
+    let mut test = TestServer::start(&[], config, origin());
+    let mut hans = test.insert_session("hans");
+    subscribe(&mut test, &mut hans, 0, Topic::Peers);
+    test.journal_stores = false;
+    let mut others: Vec<_> = (0..MANY).map(|at| test.insert_session(&format!("user{at}"))).collect();
+    for client in &mut others {
+        subscribe(&mut test, client, 1, Topic::File(name("none")));
+    }
+    assert_iterations(&mut test, 1);
+    // All sessions, once absence is known, each with a name that nobody publishes.
+    test.advance(Duration::from_secs(59));
+    for client in others.iter_mut().chain([&mut hans]) {
+        test.heartbeat(client);
+    }
+    test.advance(Duration::from_secs(6));
+    assert_iterations(&mut test, 8);
+    // All subscribers to one name: each with the publications that are examined for it.
+    assert_eq!(test.try_request(&mut hans, publish("none")), None);
+    test.make_durable();
+    assert_iterations(&mut test, 12);
+    // All names of a peer that comes.
+    let rich = test.server.index.intern_owner(&user("rich"));
+    (0..MANY).for_each(|at| test.server.index.publish(rich, &file(&format!("file{at}")), &Arc::default(), 1));
+    test.insert_session("rich");
+    assert_iterations(&mut test, 4);
+    // All subscribers to one list.
+    for client in &mut others {
+        subscribe(&mut test, client, 0, files("*"));
+    }
+    assert_eq!(test.try_request(&mut hans, publish("a")), None);
+    test.make_durable();
+    assert_iterations(&mut test, 4);
 }
 
 #[test]

@@ -164,6 +164,16 @@ fn while_records_are_made_every_login_waits_for_one() {
 }
 
 #[test]
+fn the_versions_of_credentials_depend_on_the_secret_of_the_data_file() {
+    let version_key = |secret: u8| {
+        let config = ServerConfig { root_secret: [secret; 32].into(), ..ServerConfig::default() };
+        TestServer::start(&[], config, crate::server::test_support::origin()).server.version_key()
+    };
+    assert_eq!(version_key(1), version_key(1), "tickets survive a restart");
+    assert_ne!(version_key(1), version_key(2));
+}
+
+#[test]
 fn records_survive_a_reload() {
     let mut test = TestServer::new(&[]);
     let file = |hans: &str| {

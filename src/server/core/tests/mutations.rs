@@ -214,6 +214,17 @@ fn publications_survive_a_logout() {
 }
 
 #[test]
+fn a_request_that_is_repeated_is_logged_once() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login(HERE, "hans");
+    let mut lines = |id| logged(Level::Info, || _ = test.send_message(&mut hans, &request(id, publish("a"))));
+    let received = format!("{HERE}: Received PUB from hans");
+    assert_eq!(lines(1).first(), Some(&received));
+    assert!(!lines(1).contains(&received));
+    assert_eq!(lines(2).first(), Some(&received));
+}
+
+#[test]
 fn a_publication_that_was_busy_first_has_one_outcome_in_the_log() {
     let mut test = TestServer::new(&["hans"]);
     let mut earlier = test.login(HERE, "hans");

@@ -182,6 +182,10 @@ fn sources_without_a_free_slot_come_last_and_the_load_is_spread() {
     assert_eq!(sources(&mut test, &mut requester, &["a"]).len(), 8);
     let [busy, free] = selections(&mut test, &mut requester, &["a"], ["busy", "honest"]);
     assert_eq!((busy, free), (0, 8 * 200));
+    publishers(&mut test, "few", 2, &["b"], 1);
+    publishers(&mut test, "other", 2, &["b"], 0);
+    let slots: Vec<_> = sources(&mut test, &mut requester, &["b"]).iter().map(|source| source.has_free_slot).collect();
+    assert_eq!(slots, [true, true, false, false]);
     let once = |test: &mut TestServer, requester: &mut TestClient| -> std::collections::BTreeSet<UserName> {
         sources(test, requester, &["a"]).into_iter().map(|source| source.user).collect()
     };

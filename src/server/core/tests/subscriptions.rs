@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::common::glob::Pattern;
 use crate::common::message::{
     AudienceRef, ClientMessage, Heartbeat, Request, Response, ServerMessage, SubscriptionState, Topic,
 };
@@ -174,6 +175,48 @@ fn a_change_after_a_request_is_reported_at_once() {
         let sent = send(&mut test, &mut hans, publish(text));
         assert_eq!(reported(&mut vader, sent), [1], "{text}: without an interval to the report before");
     }
+}
+
+#[test]
+fn absence_becomes_known_whatever_the_only_topic_is() {
+    let files = Topic::Files(Pattern::parse("*").unwrap());
+    for topic in [Topic::Peer(user("hans")), Topic::File(name("a")), Topic::Peers, files] {
+        let mut test = TestServer::new(&[]);
+        let mut vader = test.insert_session("vader");
+        let mut state = subscribe(&mut test, &mut vader, 0, topic.clone());
+        assert_eq!(state.absent, 0, "{topic:?}");
+        // 3 s of liveness, and 5 s in which clients resume.
+        for seconds in 1..=8 {
+            test.advance(Duration::from_secs(1));
+            test.heartbeat(&mut vader);
+            state = test.server.subscription_state(test.server.sessions.find(&vader.params.session).unwrap());
+            assert_eq!(state.absent, u32::from(seconds == 8), "{topic:?}");
+        }
+    }
+}
+
+#[test]
+fn a_subscriber_who_leaves_takes_no_other_along() {
+    let mut test = TestServer::new(&[]);
+    let (mut yoda, mut vader, mut luke) =
+        (test.insert_session("yoda"), test.insert_session("vader"), test.insert_session("luke"));
+    let files = Topic::Files(Pattern::parse("*").unwrap());
+    for (number, topic) in (0..).zip([Topic::Peer(user("hans")), Topic::File(name("a")), Topic::Peers, files]) {
+        for client in [&mut yoda, &mut vader, &mut luke] {
+            subscribe(&mut test, client, number, topic.clone());
+        }
+    }
+    test.request(&mut vader, Request::Unsubscribe { numbers: 0b1111 });
+    test.send_message(&mut luke, &ClientMessage::Logout);
+    subscribe(&mut test, &mut yoda, 2, Topic::Peers);
+    subscribe(&mut test, &mut yoda, 3, Topic::Files(Pattern::parse("*").unwrap()));
+    test.advance(Duration::from_secs(1));
+    let mut hans = test.insert_session("hans");
+    let mut sent = test.run_until_idle();
+    test.advance(Duration::from_secs(1));
+    sent.extend(send(&mut test, &mut hans, publish("a")));
+    assert_eq!(reported(&mut vader, sent.clone()), [0_u32; 0]);
+    assert_eq!(reported(&mut yoda, sent).last(), Some(&0b1111));
 }
 
 #[test]
