@@ -282,7 +282,7 @@ impl SimulatedNetwork {
         let waiting = server.set_credentials(credentials().versioned(&server.version_key()), &mut self.out);
         assert!(waiting.is_empty(), "all users have records");
         self.server = Some(server);
-        self.liveness.iter_mut().for_each(|oracle| *oracle = LivenessOracle::default());
+        self.liveness.iter_mut().for_each(LivenessOracle::on_restart);
     }
 
     fn step(&mut self) {
