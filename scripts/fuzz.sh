@@ -3,8 +3,8 @@
 #
 #   scripts/fuzz.sh [--runs N] [--minimise] [SECONDS [TARGET...]]
 #
-# Without TARGET: all targets. --minimise then replaces their corpora in fuzz/corpus, which `cargo test` replays, by few and
-# small inputs that reach every edge that all inputs found so far have reached. What is found lies in fuzz/target/corpus.
+# Without TARGET: all targets. --minimise then replaces their corpora in fuzz/corpus, which `cargo test` replays, by few
+# inputs that reach every edge that all inputs found so far have reached. What is found lies in fuzz/target/corpus.
 # No sanitizer: the crate has no unsafe code, and overflow checks and assertions are on.
 # Needs a nightly toolchain and cargo-fuzz: rustup toolchain install nightly; cargo install cargo-fuzz --locked
 # Stops at the first input that fails a target; the input is stored in fuzz/artifacts/.
