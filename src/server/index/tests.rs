@@ -240,6 +240,10 @@ fn many_contents_of_one_name_are_complete_in_small_pages() {
         let contents: BTreeSet<_> = entries.iter().map(|entry| entry.content.hash).collect();
         assert_eq!((entries.len(), contents.len()), (200, 200), "{bytes} bytes, {steps} steps");
     }
+    // One for the name, two for each content.
+    let (query, budget) = (NameQuery::Exact(name("a")), Budget { bytes: PAGE_MAX_BYTES, steps: 5 });
+    let page = index.resolve(requester, &query, Position::default(), budget, NOW_S, ResolvePurpose::Download);
+    assert_eq!((page.entries.len(), page.full), (2, false), "ends for lack of steps");
 }
 
 #[test]

@@ -104,30 +104,36 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data.db");
         let open = || Journal::open(&path, &mut NoSink, Box::new(|| ())).unwrap();
-        assert_eq!(check(&path).unwrap(), None, "missing: the server creates it");
+        assert_eq!(Journal::check(&path).unwrap(), None, "missing: the server creates it");
         assert!(files(folder.path()).is_empty());
         let journal = open();
-        assert_eq!(check(&path).unwrap(), None, "while a server uses it");
+        assert_eq!(Journal::check(&path).unwrap(), None, "while a server uses it");
         journal.close().unwrap();
         fs::remove_file(with_suffix(&path, ".lock")).unwrap();
         let before = files(folder.path());
-        assert_eq!(check(&path).unwrap(), None);
+        assert_eq!(Journal::check(&path).unwrap(), None);
         assert_eq!(files(folder.path()), before);
 
         for (mode, is_private) in [(0o600, true), (0o400, true), (0o604, false), (0o640, false), (0o620, false)] {
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            let warning = check(&path).unwrap();
+            let warning = Journal::check(&path).unwrap();
             assert_eq!(warning.is_none(), is_private, "{mode:o}");
             assert!(warning.is_none_or(|line| line.contains("data.db can be read by others")));
         }
 
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch("DELETE FROM meta").unwrap();
+        connection.close().unwrap();
+        let damage = Journal::check(&path).unwrap_err().to_string();
+        assert!(damage.contains("its root secret is missing"), "{damage}");
+
         // What a crash during the creation leaves: the server undoes it.
         fs::write(&path, &before[0].1[..8_192]).unwrap();
-        check(&path).unwrap_err();
+        Journal::check(&path).unwrap_err();
         fs::write(with_suffix(&path, "-journal"), b"").unwrap();
-        assert_eq!(check(&path).unwrap(), None);
+        assert_eq!(Journal::check(&path).unwrap(), None);
         fs::remove_file(with_suffix(&path, "-journal")).unwrap();
         let missing = folder.path().join("none").join("data.db");
-        assert!(check(&missing).unwrap_err().to_string().contains("No such file"));
+        assert!(Journal::check(&missing).unwrap_err().to_string().contains("No such file"));
     }
 }

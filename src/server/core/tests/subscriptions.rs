@@ -220,6 +220,19 @@ fn a_subscriber_who_leaves_takes_no_other_along() {
 }
 
 #[test]
+fn a_subscription_outlives_the_end_of_the_others() {
+    let mut test = TestServer::new(&[]);
+    let (_hans, mut vader) = (test.insert_session("hans"), test.insert_session("vader"));
+    for number in 0..3 {
+        subscribe(&mut test, &mut vader, number, Topic::Peer(user("hans")));
+    }
+    match test.request(&mut vader, Request::Unsubscribe { numbers: 0b101 }) {
+        Response::Subscribed(state) => assert_eq!(state.present, 0b010),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_late_repeat_of_an_earlier_request_sets_nothing() {
     let mut test = TestServer::new(&[]);
     let (mut hans, mut vader) = (test.insert_session("hans"), test.insert_session("vader"));
