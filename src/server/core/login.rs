@@ -327,6 +327,7 @@ impl Server {
             tcp_port: client_info.tcp_port,
             free_slots: client_info.free_slots,
             lowest_pending: RequestId(0),
+            refused: None,
             highest_logged: RequestId(0),
             ticket_secret: derive(context::TRANSFER_TICKETS, secret.as_slice()),
             deadline: now + self.config.liveness,

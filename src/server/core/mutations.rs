@@ -94,6 +94,11 @@ impl Server {
             }
             return Response::Busy { retry_ms: RETRY_OTHER_MS }.into();
         }
+        if let Some((refused, response)) =
+            self.sessions.get(key).refused.as_deref().filter(|(refused, _)| *refused >= id)
+        {
+            return if *refused == id { response.clone() } else { Response::Rejected }.into();
+        }
         if self.charge_session(now, key, 0) > Duration::ZERO {
             return Response::Busy { retry_ms: RETRY_OTHER_MS }.into();
         }
@@ -110,7 +115,12 @@ impl Server {
                 self.queue_mutation(key, id, change, out);
                 None
             }
-            Err(response) => response.into(),
+            Err(response) => {
+                if !matches!(response, Response::Busy { .. } | Response::Unpublished { .. }) {
+                    self.sessions.get_mut(key).refused = Some(Box::new((id, response.clone())));
+                }
+                response.into()
+            }
         }
     }
 

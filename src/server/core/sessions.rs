@@ -14,7 +14,7 @@ use slab::Slab;
 
 use crate::common::crypto::Secret;
 use crate::common::limits::SUBSCRIPTIONS_MAX;
-use crate::common::message::{SubscriptionState, Topic};
+use crate::common::message::{Response, SubscriptionState, Topic};
 use crate::common::packet::Nonce;
 use crate::common::rate::TokenBucket;
 use crate::common::session_cipher::SessionCipher;
@@ -41,6 +41,8 @@ pub struct Session {
     pub free_slots: u8,
     /// Requests with lower ids are finished.
     pub lowest_pending: RequestId,
+    /// The last mutation that was refused, with the reply: a copy that comes late has no other outcome.
+    pub refused: Option<Box<(RequestId, Response)>>,
     /// The highest request that was logged, so that a repeat is not logged again.
     pub highest_logged: RequestId,
     /// The secret of the key that seals transfer tickets for this client as uploader.

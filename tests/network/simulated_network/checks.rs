@@ -56,7 +56,11 @@ impl SimulatedNetwork {
             let is_known = |(name, _): &(FileName, _)| !uncertain.contains(name);
             let known =
                 |files: BTreeMap<FileName, Content>| files.into_iter().filter(is_known).collect::<BTreeMap<_, _>>();
-            assert_eq!(known(stored), known(files), "the publications of {user}");
+            let (stored, files) = (known(stored), known(files));
+            let names: BTreeSet<_> = stored.keys().chain(files.keys()).collect();
+            let found = names.into_iter().map(|name| (name, stored.get(name), files.get(name)));
+            let differences: Vec<_> = found.filter(|(_, stored, known)| stored != known).collect();
+            assert!(differences.is_empty(), "publications of {user}, with what is stored and known: {differences:?}");
         }
     }
 

@@ -7,7 +7,7 @@ use crate::common::types::{PublicationsDigest, RequestId};
 use crate::server::core::LoadedState;
 use crate::server::core::ServerConfig;
 use crate::server::journal::{Change, LastMutation, LoadSink};
-use crate::server::test_support::{TestClient, TestServer, address, credentials, file, logged, name, origin};
+use crate::server::test_support::{TestClient, TestServer, address, credentials, file, logged, name, origin, user};
 
 const HERE: &str = "127.0.0.1:4000";
 
@@ -104,6 +104,25 @@ fn a_repeated_mutation_acts_once_and_is_answered_each_time() {
     assert_eq!(late, [ServerMessage::Reply { id: RequestId(1), response: Response::Rejected }]);
     assert!(own_names(&mut test, &mut hans).is_empty(), "a late repeat republishes nothing");
     assert_eq!(test.journal.len(), 2);
+}
+
+/// A copy of a request may arrive late, and the client may still wait for the reply to an earlier request.
+#[test]
+fn a_mutation_that_was_refused_stays_refused() {
+    let mut test = TestServer::new(&["hans", "vader"]);
+    let mut hans = test.login(HERE, "hans");
+    let publish_to = Request::Publish { files: vec![file("a")], audience: AudienceRef::Staged(1) };
+    let refused = test.send_message(&mut hans, &request(2, publish_to.clone()));
+    assert_eq!(refused, [ServerMessage::Reply { id: RequestId(2), response: Response::UnknownAudience }]);
+    let stage = Request::StageAudience { key: 1, part: 0, users: vec![user("vader")] };
+    let staged = test.send_message(&mut hans, &request(3, stage));
+    assert_eq!(staged, [ServerMessage::Reply { id: RequestId(3), response: Response::AudienceStaged }]);
+    assert_eq!(test.send_message(&mut hans, &request(2, publish_to.clone())), refused);
+    let earlier = test.send_message(&mut hans, &request(1, publish_to.clone()));
+    assert_eq!(earlier, [ServerMessage::Reply { id: RequestId(1), response: Response::Rejected }]);
+    assert!(test.journal.is_empty());
+    assert_eq!(test.send_message(&mut hans, &request(4, publish_to)).len(), 1);
+    assert_eq!(own_names(&mut test, &mut hans), ["a"]);
 }
 
 #[test]
