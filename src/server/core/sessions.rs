@@ -91,8 +91,8 @@ pub struct SessionSubscriptions {
 }
 
 impl SessionSubscriptions {
-    /// Whether a request sets a subscription: not if it, or a later one, has set it before.
-    pub fn is_set_by(&mut self, number: u8, id: RequestId) -> bool {
+    /// Records that a request sets a subscription. Returns whether it does: not if it, or a later one, has set it before.
+    pub fn try_set(&mut self, number: u8, id: RequestId) -> bool {
         let set_by = &mut self.set_by[usize::from(number)];
         let is_later = *set_by < id;
         *set_by = id.max(*set_by);

@@ -139,7 +139,7 @@ impl Server {
         let subscriptions = self.sessions.get_mut(key).subscriptions.get_or_insert_default();
         // The reply has the latest state: the interval limits only what is sent without being asked for.
         subscriptions.last_sent = None;
-        if subscriptions.is_set_by(number, id) {
+        if subscriptions.try_set(number, id) {
             subscriptions.state.set(number, Presence::Unknown);
             if let Some(replaced) = subscriptions.topics[usize::from(number)].replace(topic.clone()) {
                 self.subscriptions.topics.remove(&replaced, (key, number));
@@ -155,7 +155,7 @@ impl Server {
     pub(super) fn on_unsubscribe(&mut self, key: SessionKey, id: RequestId, numbers: u32) -> Response {
         if let Some(subscriptions) = &mut self.sessions.get_mut(key).subscriptions {
             for number in (0..SUBSCRIPTIONS_MAX as u8).filter(|number| numbers & 1 << number != 0) {
-                if subscriptions.is_set_by(number, id) {
+                if subscriptions.try_set(number, id) {
                     subscriptions.state.set(number, Presence::Unknown);
                     let topic = subscriptions.topics[usize::from(number)].take();
                     topic.iter().for_each(|topic| self.subscriptions.topics.remove(topic, (key, number)));
