@@ -35,7 +35,7 @@ end() {
 trap end EXIT
 
 export RUSTC_WORKSPACE_WRAPPER=$PWD/scripts/coverage.sh LLVM_PROFILE_FILE=$work/%p.profraw
-run_tests --no-run --message-format json >"$work/built"
+run_tests --no-run --message-format json-render-diagnostics >"$work/built"
 mapfile -t programs < <(jq -r 'select(.executable and .target.kind == ["test"]) | "--object", .executable' "$work/built")
 run_tests >"$work/log" 2>&1 || { cat -- "$work/log" >&2 && exit 1; }
 "$tools/llvm-profdata" merge -o "$work/profile" "$work"/*.profraw

@@ -4,7 +4,7 @@
 #   scripts/fuzz.sh [--runs N] [--minimise] [SECONDS [TARGET...]]
 #
 # Without TARGET: all targets. --minimise then replaces their corpora in fuzz/corpus, which `cargo test` replays, by few
-# inputs that reach every edge that all inputs found so far have reached. What is found lies in fuzz/target/corpus.
+# inputs of at most 2,048 bytes that reach every edge that such inputs have reached. What is found lies in fuzz/target/corpus.
 # No sanitizer: the crate has no unsafe code, and overflow checks and assertions are on.
 # Needs a nightly toolchain and cargo-fuzz: rustup toolchain install nightly; cargo install cargo-fuzz --locked
 # Stops at the first input that fails a target; the input is stored in fuzz/artifacts/.
@@ -72,6 +72,7 @@ for target; do
         rm -rf -- "$small" && mkdir -- "$small"
         fuzz "$target" "$small" "$kept" "$found" -- -set_cover_merge=1 -use_counters=0 -max_len=$INPUT_MAX_BYTES 2>"$log" \
             || { tail -n 60 -- "$log" >&2 && exit 1; }
+        [[ $(ls -A -- "$small") ]] || { echo "fuzz: no input is left of $target" >&2 && exit 1; }
         rm -rf -- "$kept" && mv -- "$small" "$kept"
     fi
 done

@@ -269,10 +269,13 @@ def main():
                 log.flush()
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
-    survivors = [f"{mutants[n]['name']} ({what})\n" for n, what in sorted(fates.items()) if what not in FOUND]
+    known = known_fates()
+    survivors = [f"{key} ({what})\n" for key, what in sorted(known.items()) if what not in FOUND]
     (STATE / "survivors.txt").write_text("".join(survivors))
-    say(f"tried {len(fates)} of {len(rest)}, {len(survivors)} survive; {len(left_out)} do not compile")
-    report(known_fates())
+    say(f"tried {len(fates)} of {len(rest)}, {len(survivors)} survive of all; {len(left_out)} do not compile")
+    report(known)
+    if len(fates) < len(rest):
+        sys.exit(130)
 
 
 def report(fates):

@@ -83,7 +83,9 @@ class Browser:
 
     def open(self, address):
         """Returns when the page is loaded, and its scripts have run."""
-        self.call("Page.navigate", url=address)
+        failure = self.call("Page.navigate", url=address).get("errorText")
+        if failure:
+            raise RuntimeError(f"{address}: {failure}")
         deadline = time.monotonic() + TIMEOUT
         while self.evaluate("document.readyState") != "complete":
             if time.monotonic() > deadline:

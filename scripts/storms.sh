@@ -12,11 +12,12 @@ if [[ ! $storms =~ ^[1-9][0-9]*$ ]]; then
     echo "usage: scripts/storms.sh [STORMS]" >&2
     exit 2
 fi
+unset FILESHARE_STORM FILESHARE_SEED
 readonly TOGETHER=250 # storms of a process
 command -v jq >/dev/null || { echo "storms: jq is missing" >&2 && exit 1; }
 built=$(mktemp)
 trap 'rm -f -- "$built"' EXIT
-CARGO_PROFILE_DEV_OPT_LEVEL=1 cargo test --locked --test network --no-run --message-format json >"$built"
+CARGO_PROFILE_DEV_OPT_LEVEL=1 cargo test --locked --test network --no-run --message-format json-render-diagnostics >"$built"
 program=$(jq -r 'select(.target.name == "network" and .executable).executable' "$built")
 
 # Of one process: its output, if it fails.
@@ -24,6 +25,8 @@ run() {
     local output
     output=$(FILESHARE_FIRST_SEED=$2 FILESHARE_SEEDS=$3 "$1" --exact storms::storms_break_no_promise --nocapture 2>&1) ||
         { printf '%s\n' "$output" && return 1; }
+    # A test of another name would have run nothing.
+    [[ $output == *"$3 storms: "* ]] || { printf '%s\nstorms: it did not run %s storms\n' "$output" "$3" && return 1; }
 }
 export -f run
 begin=$SECONDS

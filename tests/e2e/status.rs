@@ -335,14 +335,15 @@ fn the_supervisor_is_told_ready_when_the_publications_are_loaded() {
     let mut env = TestEnv::new();
     env.client("hans").user().file("a", "x").run(&["pub a"]).expect_code(0);
     env.stop_server(Signal::TERM);
+    // Others cannot even read the file until this is closed.
     let other = Connection::open(env.data()).unwrap();
-    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    other.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; COMMIT").unwrap();
     let (supervisor, mut server) = FakeSupervisor::start(&env, &["--status", "127.0.0.1:0"], None);
     server.wait_err("status page at ");
     supervisor.0.set_nonblocking(true).unwrap();
     assert!(supervisor.0.recv(&mut [0; 9]).is_err(), "the port is taken, but nothing is loaded");
     supervisor.0.set_nonblocking(false).unwrap();
-    other.execute_batch("COMMIT").unwrap();
+    other.close().unwrap();
     assert_eq!(supervisor.next(), "READY=1");
     assert_eq!(supervisor.next(), "STATUS=0 peers online, 1 publications");
     let port = server.next_line().rsplit_once(':').unwrap().1.parse().unwrap();

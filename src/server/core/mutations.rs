@@ -116,7 +116,7 @@ impl Server {
                 None
             }
             Err(response) => {
-                if !matches!(response, Response::Busy { .. } | Response::Unpublished { .. }) {
+                if !matches!(response, Response::Busy { .. }) {
                     self.sessions.get_mut(key).refused = Some(Box::new((id, response.clone())));
                 }
                 response.into()

@@ -41,7 +41,8 @@ pub struct Session {
     pub free_slots: u8,
     /// Requests with lower ids are finished.
     pub lowest_pending: RequestId,
-    /// The last mutation that was refused, with the reply: a copy that comes late has no other outcome.
+    /// The last mutation that was refused, or had nothing to change, with the reply: a copy that comes late has no other
+    /// outcome.
     pub refused: Option<Box<(RequestId, Response)>>,
     /// The highest request that was logged, so that a repeat is not logged again.
     pub highest_logged: RequestId,

@@ -153,13 +153,13 @@ impl Server {
 
     /// UNSUBSCRIBE.
     pub(super) fn on_unsubscribe(&mut self, key: SessionKey, id: RequestId, numbers: u32) -> Response {
-        if let Some(subscriptions) = &mut self.sessions.get_mut(key).subscriptions {
-            for number in (0..SUBSCRIPTIONS_MAX as u8).filter(|number| numbers & 1 << number != 0) {
-                if subscriptions.try_set(number, id) {
-                    subscriptions.state.set(number, Presence::Unknown);
-                    let topic = subscriptions.topics[usize::from(number)].take();
-                    topic.iter().for_each(|topic| self.subscriptions.topics.remove(topic, (key, number)));
-                }
+        // Also for a session that has none yet: the request may have overtaken the one that sets it.
+        let subscriptions = self.sessions.get_mut(key).subscriptions.get_or_insert_default();
+        for number in (0..SUBSCRIPTIONS_MAX as u8).filter(|number| numbers & 1 << number != 0) {
+            if subscriptions.try_set(number, id) {
+                subscriptions.state.set(number, Presence::Unknown);
+                let topic = subscriptions.topics[usize::from(number)].take();
+                topic.iter().for_each(|topic| self.subscriptions.topics.remove(topic, (key, number)));
             }
         }
         Response::Subscribed(self.subscription_state(key))

@@ -221,7 +221,8 @@ fn an_ephemeral_journal_makes_everything_durable_and_calls_wake() {
 #[test]
 fn a_closed_journal_has_no_file_open_and_its_secret_can_be_read() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().canonicalize().unwrap().join("data.db");
+    let folder = folder.path().canonicalize().unwrap();
+    let path = folder.join("data.db");
     let missing = Journal::read_root_secret(&path).unwrap_err().to_string();
     assert!(missing.contains("there is no data file"), "{missing}");
     let open = || {

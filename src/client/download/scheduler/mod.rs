@@ -75,6 +75,7 @@ pub(super) struct Scheduler {
 impl Scheduler {
     /// Adds a file of `size` bytes, which begins once the large file `after` is finished.
     pub fn add_file(&mut self, size: u64, after: Option<FileId>) -> FileId {
+        debug_assert!(after.is_none_or(|after| self.files[after].is_large()), "small files release nobody");
         self.files.push(FileSchedule::new(size, after));
         self.files.len() - 1
     }

@@ -13,6 +13,8 @@ use crate::client::download::group_set::GroupSet;
 const STEAL_GAIN_S: f64 = 0.05;
 /// 2^32 divided by the golden ratio: its multiples are spread evenly, whatever their number.
 const SCATTER: u32 = 0x9e37_79b9;
+/// Another odd number: downloaders with seeds that are close do not follow each other through the same groups.
+const SEED_SCATTER: u32 = 0x85eb_ca6b;
 
 impl Scheduler {
     /// Assigns missing groups of the file. Breaks when the source has enough in flight.
@@ -50,7 +52,7 @@ impl Scheduler {
         }
         // Other peers download the file too. Downloaders that all proceed in file order would request the groups their
         // peers are just receiving. Start elsewhere each time instead.
-        let scattered = state.seed.wrapping_add(self.last_assignment).wrapping_mul(SCATTER);
+        let scattered = state.seed.wrapping_mul(SEED_SCATTER).wrapping_add(self.last_assignment.wrapping_mul(SCATTER));
         let start = ((u64::from(scattered) * u64::from(state.group_count)) >> 32) as u32;
         let rare = state.find_missing_from(start, |group| !others.iter().any(|groups| groups.contains(group)));
         rare.or_else(|| state.find_missing_from(start, |_| true))

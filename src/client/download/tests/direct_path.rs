@@ -110,7 +110,7 @@ impl<'a> FilePassing<'a> {
         let (pipe, mut pipe_end) = std::io::pipe().unwrap();
         match content {
             PassedContent::Slowly => {
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::sleep(Duration::from_millis(50));
                 file.write_all(bytes).unwrap();
             }
             PassedContent::Published
@@ -219,6 +219,7 @@ fn groups_that_a_slow_source_would_pass_are_taken_over() {
     let fast = fixture.peer("vader", PeerBehaviour::Passes(PassedContent::Published));
     assert_all_saved(&fetch(&fixture, &[&slow, &fast]));
     fixture.assert_whole();
+    assert!(slow.passed.load(Ordering::SeqCst) < fast.passed.load(Ordering::SeqCst));
 }
 
 #[test]

@@ -126,6 +126,17 @@ fn a_mutation_that_was_refused_stays_refused() {
 }
 
 #[test]
+fn a_publication_that_comes_after_an_unpublish_of_nothing_is_rejected() {
+    let mut test = TestServer::new(&["hans"]);
+    let mut hans = test.login(HERE, "hans");
+    let withdrawn = test.send_message(&mut hans, &request(2, unpublish("a")));
+    let late = test.send_message(&mut hans, &request(1, publish("a")));
+    assert_eq!(late, [ServerMessage::Reply { id: RequestId(1), response: Response::Rejected }]);
+    assert_eq!(test.send_message(&mut hans, &request(2, unpublish("a"))), withdrawn);
+    assert!(test.journal.is_empty());
+}
+
+#[test]
 fn ids_below_the_lowest_pending_are_rejected() {
     let mut test = TestServer::new(&["hans"]);
     let mut hans = test.login(HERE, "hans");

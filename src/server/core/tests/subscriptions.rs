@@ -255,6 +255,17 @@ fn a_late_repeat_of_an_earlier_request_sets_nothing() {
 }
 
 #[test]
+fn an_unsubscribe_that_overtakes_its_subscribe_ends_it() {
+    let mut test = TestServer::new(&[]);
+    let (mut hans, mut vader) = (test.insert_session("hans"), test.insert_session("vader"));
+    let request = |id, request| ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(1), request };
+    let _ = test.send_message(&mut vader, &request(2, Request::Unsubscribe { numbers: 1 }));
+    let _ = test.send_message(&mut vader, &request(1, Request::Subscribe { number: 0, topic: Topic::File(name("a")) }));
+    let sent = send(&mut test, &mut hans, publish("a"));
+    assert_eq!(reported(&mut vader, sent), [0_u32; 0]);
+}
+
+#[test]
 fn absence_is_known_once_all_clients_had_time_to_resume() {
     let mut test = TestServer::new(&["vader"]);
     let mut hans = test.insert_session("hans");
