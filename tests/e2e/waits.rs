@@ -128,6 +128,7 @@ fn a_get_that_waits_ends_with_the_server_and_with_the_session() {
     let vader = vader.stay(&["pub late.txt"], &["File published successfully"]);
     restarted.wait().expect(0, &["No active peers", "late.txt downloaded successfully"]);
     drop(vader);
+    env.client("hans").user().args(["-q"]).run(&["wait gone vader"]).expect(0, &["vader is gone"]);
     let mut alone = get(&env, "hans", "4");
     alone.next_line();
     fs::remove_file(env.path().join("folders/hans/late.txt")).unwrap();

@@ -154,6 +154,11 @@ impl Running {
         });
     }
 
+    /// The same, unless it has ended meanwhile.
+    pub fn send_if_running(&mut self, line: &str) {
+        let _ = writeln!(self.stdin.as_mut().expect("stdin is still open"), "{line}");
+    }
+
     /// Ends its input.
     pub fn close_stdin(&mut self) {
         self.stdin = None;
