@@ -4,7 +4,7 @@
 //! `FILESHARE_BENCH_PUBLICATIONS` (default 1,000,000), send heartbeats, and in turn [`SEARCHES_PER_S`] searches and
 //! [`PUBLISHES_PER_S`] publications, which the journal stores. The last [`PROBES`] of them only send heartbeats: their answers
 //! are timed. First for `FILESHARE_BENCH_SECONDS` (default 30) without the page, then as long with a scrape of /metrics and of
-//! /stats.json, with 1,000 users, each second, beside [`HOSTILE`] connections: that send a byte a second, send headers
+//! /stats.json, with 250 users, each second, beside [`HOSTILE`] connections: that send a byte a second, send headers
 //! without end, send nothing, and send requests and junk one after the other.
 //!
 //! Prints, for each half, how long the longest turn of the event loop took, how many heartbeats were answered of those that were due

@@ -28,8 +28,8 @@ pub(super) const STATUS: Token = Token(3);
 /// A wake-up this long after the deadline means that the process was suspended, not that its clients are gone.
 const SUSPENDED_MIN: Duration = Duration::from_millis(250);
 
-/// On the status page.
-const USERS_SHOWN_MAX: usize = 1_000;
+/// On the status page. Looking up a session that is not in a cache takes some microseconds.
+const USERS_SHOWN_MAX: usize = 250;
 
 /// Wakes the event loop from another thread.
 pub(super) type Wake = Box<dyn Fn() + Send>;

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use serde::Serialize;
+
 use super::Server;
 use crate::common::types::UserName;
 
@@ -212,7 +214,7 @@ impl fmt::Display for ServerStats {
 }
 
 /// Who is logged in, and from where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OnlineUser {
     pub user: UserName,
     pub address: std::net::SocketAddr,

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Health;
@@ -74,7 +75,7 @@ impl Figures {
         let requests: Map<_, _> =
             RequestKind::ALL.iter().map(|&kind| (kind.text().into(), counts(counters.requests(kind)))).collect();
         let traffic = |traffic: &Traffic| json!({ "datagrams": traffic.datagrams, "bytes": traffic.bytes });
-        let mut object = json!({
+        let figures = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "health": self.health.to_string(),
             "started_ms": stats.started_ms,
@@ -95,11 +96,7 @@ impl Figures {
             "loop_turn_cpu_seconds": histogram(&self.loop_turns_cpu),
             "journal_commit_seconds": histogram(&self.journal_commits),
         });
-        if let Some(users) = &self.users {
-            let user = |online: &OnlineUser| json!({ "user": online.user, "address": online.address });
-            object["users"] = users.iter().map(user).collect();
-        }
-        object.to_string()
+        serde_json::to_string(&FiguresJson { figures, users: self.users.as_deref() }).expect("no map with other keys")
     }
 
     /// The figures of [`to_metrics`](Self::to_metrics) that are not 0, one line each, without buckets of histograms.
@@ -123,6 +120,15 @@ fn histogram(histogram: &Histogram) -> Value {
     let bounds: Vec<_> = BOUNDS_US.iter().map(|&us| us as f64 / 1e6).collect();
     let (cumulative, sum) = (histogram.cumulative(), histogram.sum().as_secs_f64());
     json!({ "bounds": bounds, "cumulative": cumulative, "count": histogram.count(), "sum": sum })
+}
+
+/// The users are written as they are: making values of a thousand, and dropping them, takes milliseconds.
+#[derive(Serialize)]
+struct FiguresJson<'a> {
+    #[serde(flatten)]
+    figures: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    users: Option<&'a [OnlineUser]>,
 }
 
 /// Metrics, each with the prefix of this program.

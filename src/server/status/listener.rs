@@ -1,7 +1,7 @@
 //! The status page's connections, on the event loop's poll.
 //!
 //! Defended: at most [`CONNECTIONS_MAX`] connections, each for at most 10 seconds, with 4 KiB of a request or one response (the
-//! largest lists 1,000 users), and the system's buffers of a socket. When a new one comes and all are in use, the oldest
+//! largest lists 250 users), and the system's buffers of a socket. When a new one comes and all are in use, the oldest
 //! unfinished request gives way, so slow clients keep no scrape out. A turn of the event loop makes at most one response, and
 //! reads or writes once for each connection, so no client delays a heartbeat by more than that takes.
 
