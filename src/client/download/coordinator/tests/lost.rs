@@ -53,23 +53,35 @@ fn a_source_that_connects_and_delivers_nothing_does_not_keep_a_download_waiting_
     let (jobs, mut history) = (jobs(&[2 * MIB]), PeerHistory::default());
     let mut fixture = Fixture::new(&jobs, &mut history, Duration::from_secs(10));
     fixture.connect_and_open();
-    let mut connections = 1;
-    let mut effects = fixture.source(0, lost());
+    let effects = fixture.source(0, lost());
+    let dials = run_to_the_end(&mut fixture, effects, |fixture| {
+        fixture.source(0, SourceEvent::Connected(vec![0]));
+        // It is connected for longer than files without a source are waited for.
+        fixture.now += Duration::from_secs(11);
+        fixture.source(0, lost())
+    });
+    assert_eq!(1 + dials, 4, "the first three might have delivered something");
+    assert_eq!(fixture.failure(0), "hans: the connection was closed");
+}
+
+/// The server knows hans alone whenever it is asked, and `on_dial` says what becomes of each dial. Returns the number of dials.
+fn run_to_the_end(
+    fixture: &mut Fixture<'_>,
+    mut effects: Vec<Effect>,
+    on_dial: impl Fn(&mut Fixture<'_>) -> Vec<Effect>,
+) -> usize {
+    let mut dials = 0;
     while !fixture.coordinator.is_finished() {
         if let Some(requested_at) = queried(&effects, fixture.now) {
             effects = fixture.found(requested_at, &[("hans", &[0])]);
         } else if dialled(&effects).is_empty() {
             effects = fixture.wait();
         } else {
-            connections += 1;
-            fixture.source(0, SourceEvent::Connected(vec![0]));
-            // It is connected for longer than files without a source are waited for.
-            fixture.now += Duration::from_secs(11);
-            effects = fixture.source(0, lost());
+            dials += 1;
+            effects = on_dial(fixture);
         }
     }
-    assert_eq!(connections, 4, "the first three might have delivered something");
-    assert_eq!(fixture.failure(0), "hans: the connection was closed");
+    dials
 }
 
 /// When the server was asked for sources, if that is among the effects.
@@ -82,17 +94,8 @@ fn an_unreachable_source_is_dialled_until_the_retry_time_is_over() {
     let (jobs, mut history) = (jobs(&[100]), PeerHistory::default());
     let mut fixture = Fixture::new(&jobs, &mut history, Duration::from_secs(10));
     let begun = fixture.now;
-    let (mut effects, mut dials) = (fixture.first_found(&[("hans", &[0])]), 0);
-    while !fixture.coordinator.is_finished() {
-        if let Some(requested_at) = queried(&effects, fixture.now) {
-            effects = fixture.found(requested_at, &[("hans", &[0])]);
-        } else if dialled(&effects).is_empty() {
-            effects = fixture.wait();
-        } else {
-            dials += 1;
-            effects = fixture.source(0, lost());
-        }
-    }
+    let effects = fixture.first_found(&[("hans", &[0])]);
+    let dials = run_to_the_end(&mut fixture, effects, |fixture| fixture.source(0, lost()));
     assert!(dials > 3, "{dials} dials");
     assert_eq!(fixture.now - begun, Duration::from_secs(10));
 }
