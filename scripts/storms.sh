@@ -17,7 +17,7 @@ readonly TOGETHER=250 # storms of a process
 command -v jq >/dev/null || { echo "storms: jq is missing" >&2 && exit 1; }
 built=$(mktemp)
 trap 'rm -f -- "$built"' EXIT
-CARGO_PROFILE_DEV_OPT_LEVEL=1 cargo test --locked --test network --no-run --message-format json-render-diagnostics >"$built"
+CARGO_PROFILE_DEV_OPT_LEVEL=${CARGO_PROFILE_DEV_OPT_LEVEL:-1} cargo test --locked --test network --no-run --message-format json-render-diagnostics >"$built"
 program=$(jq -r 'select(.target.name == "network" and .executable).executable' "$built")
 
 # Of one process: its output, if it fails.

@@ -15,7 +15,6 @@ const GRACE: Duration = LIVENESS_DEFAULT.saturating_sub(HEARTBEAT_DEFAULT);
 
 /// What was heard of a session.
 struct Heard {
-    id: SessionId,
     at: Instant,
     /// It was alive after an earlier datagram, and has not been silent for the liveness time since. What comes first, or late,
     /// may be of a session that has ended.
@@ -27,10 +26,8 @@ struct Heard {
 pub struct LivenessOracle {
     /// The last datagram from each address, of whatever kind.
     last: HashMap<SocketAddr, Instant>,
-    /// The last datagram of the session at each address, unless another session may have begun there since.
-    heard: HashMap<SocketAddr, Heard>,
-    /// Sessions after which another one may have begun, also of earlier runs of the server.
-    replaced: HashSet<SessionId>,
+    /// The last datagram of each session from each address.
+    heard: HashMap<(SessionId, SocketAddr), Heard>,
     /// Datagrams that a repeat does not count for.
     known: HashSet<Vec<u8>>,
     continued: Option<Instant>,
@@ -44,23 +41,16 @@ impl LivenessOracle {
         if !self.known.insert(datagram.to_vec()) {
             return;
         }
-        match Packet::parse(datagram) {
-            Some(Packet::Session { id }) if !self.replaced.contains(&id) => {
-                let continues = |was: &Heard| was.id == id && was.is_alive && now < was.at + LIVENESS_DEFAULT;
-                let is_alive = self.heard.get(&from).is_some_and(continues);
-                self.heard.insert(from, Heard { id, at: now, is_alive });
-            }
-            Some(Packet::Login3 { .. } | Packet::Resume { .. }) => {
-                self.replaced.extend(self.heard.remove(&from).map(|heard| heard.id));
-            }
-            _ => {}
+        if let Some(Packet::Session { id }) = Packet::parse(datagram) {
+            let continues = |was: &Heard| was.is_alive && now < was.at + LIVENESS_DEFAULT;
+            let is_alive = self.heard.get(&(id, from)).is_some_and(continues);
+            self.heard.insert((id, from), Heard { at: now, is_alive });
         }
     }
 
-    /// The server has begun anew: it knows none of the sessions, of which datagrams may still come.
+    /// The server has begun anew: it knows none of the sessions.
     pub fn on_restart(&mut self) {
-        let ended = self.heard.drain().map(|(_, heard)| heard.id).chain(self.replaced.drain()).collect();
-        *self = Self { replaced: ended, ..Self::default() };
+        *self = Self::default();
     }
 
     /// The server goes on after it has stood still.
@@ -72,20 +62,21 @@ impl LivenessOracle {
     pub fn check(&mut self, now: Instant, server: &Server) {
         let online = server.online_users(usize::MAX);
         let is_in_grace = self.continued.is_some_and(|at| now < at + GRACE);
-        let is_gone = |was: &&OnlineUser| online.iter().all(|is| is.user != was.user);
-        for OnlineUser { user, address } in self.online.iter().filter(is_gone) {
-            let is_heard =
-                self.heard.get(address).is_some_and(|heard| heard.is_alive && now < heard.at + LIVENESS_DEFAULT);
+        // Of a session that another one took the place of, nothing is expected.
+        let is_gone = |was: &&OnlineUser| online.iter().all(|is| is.user != was.user && is.address != was.address);
+        for OnlineUser { user, address, session } in self.online.iter().filter(is_gone) {
+            let is_heard = |heard: &Heard| heard.is_alive && now < heard.at + LIVENESS_DEFAULT;
+            let is_heard = self.heard.get(&(*session, *address)).is_some_and(is_heard);
             assert!(!is_heard, "the session of {user} has ended although the server hears the client");
             assert!(!is_in_grace, "the session of {user} has ended before the client could be heard");
         }
         let is_over = self.continued.is_none_or(|at| now > at + GRACE);
-        for OnlineUser { user, address } in online.iter().filter(|_| is_over) {
+        for OnlineUser { user, address, .. } in online.iter().filter(|_| is_over) {
             let is_silent = self.last.get(address).is_some_and(|&at| now > at + LIVENESS_DEFAULT);
             assert!(!is_silent, "the session of {user} is alive although the client is silent");
         }
         for user in &online {
-            self.heard.entry(user.address).and_modify(|heard| heard.is_alive = true);
+            self.heard.entry((user.session, user.address)).and_modify(|heard| heard.is_alive = true);
         }
         self.online = online;
     }

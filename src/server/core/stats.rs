@@ -8,7 +8,8 @@ use std::marker::PhantomData;
 use serde::Serialize;
 
 use super::Server;
-use crate::common::types::UserName;
+use super::sessions::Session;
+use crate::common::types::{SessionId, UserName};
 
 /// The values of a label.
 pub trait Label: Copy + 'static {
@@ -218,6 +219,9 @@ impl fmt::Display for ServerStats {
 pub struct OnlineUser {
     pub user: UserName,
     pub address: std::net::SocketAddr,
+    /// Not shown: it says nothing to an operator.
+    #[serde(skip)]
+    pub session: SessionId,
 }
 
 impl Server {
@@ -234,7 +238,11 @@ impl Server {
 
     /// The first `limit` users who are logged in, in the order of the index.
     pub fn online_users(&self, limit: usize) -> Vec<OnlineUser> {
-        let sessions = self.sessions.iter().take(limit);
-        sessions.map(|session| OnlineUser { user: session.user.clone(), address: session.address }).collect()
+        let online = |session: &Session| OnlineUser {
+            user: session.user.clone(),
+            address: session.address,
+            session: session.cipher.id(),
+        };
+        self.sessions.iter().take(limit).map(online).collect()
     }
 }

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::common::message::{AudienceRef, Request};
+use crate::common::types::SessionId;
 use crate::server::test_support::{TestServer, address, file, user};
 
 /// A parser of the text format that accepts only what it allows: each family is introduced by HELP and TYPE, its samples
@@ -159,7 +160,8 @@ fn json_has_the_same_figures() {
     assert_eq!(json["loop_turn_seconds"]["cumulative"][1], json!(2));
     assert_eq!(json["loop_turn_cpu_seconds"]["count"], json!(1));
     assert!(json.get("users").is_none());
-    figures.users = Some(vec![OnlineUser { user: user("hans"), address: address("127.0.0.1:4000") }]);
+    let session = SessionId([1; 16]);
+    figures.users = Some(vec![OnlineUser { user: user("hans"), address: address("127.0.0.1:4000"), session }]);
     let json: Value = serde_json::from_str(&figures.to_json()).unwrap();
     assert_eq!(json["users"], json!([{"user": "hans", "address": "127.0.0.1:4000"}]));
 }

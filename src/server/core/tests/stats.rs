@@ -231,10 +231,10 @@ fn queries_that_wait_are_shown() {
 #[test]
 fn sessions_and_the_start_are_shown() {
     let mut test = TestServer::new(&["hans", "vader"]);
-    test.login(HERE, "hans");
-    test.login(THERE, "vader");
-    let hans = OnlineUser { user: user("hans"), address: address(HERE) };
-    let vader = OnlineUser { user: user("vader"), address: address(THERE) };
+    let hans =
+        OnlineUser { session: test.login(HERE, "hans").params.session, user: user("hans"), address: address(HERE) };
+    let vader =
+        OnlineUser { session: test.login(THERE, "vader").params.session, user: user("vader"), address: address(THERE) };
     assert_eq!(test.server.online_users(1), std::slice::from_ref(&hans));
     assert_eq!(test.server.online_users(9), [hans, vader]);
     test.advance(Duration::from_secs(100));
