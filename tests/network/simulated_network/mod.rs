@@ -295,6 +295,9 @@ impl SimulatedNetwork {
             Scheduled::ToServer { from, datagram } if self.stopped_server.is_some() => {
                 self.stopped_server.iter_mut().for_each(|received| received.push((from, datagram.clone())));
             }
+            // An earlier one took its place.
+            Scheduled::ServerTimer if self.server_timer != Some(at) => {}
+            Scheduled::ClientTimer(client) if self.client_timers[client] != Some(at) => {}
             Scheduled::ServerTimer if self.stopped_server.is_some() => self.server_timer = None,
             Scheduled::Commit { .. } if self.stopped_server.is_some() => self.push(now + STEP_OF_STOPPED, event),
             Scheduled::ServerContinues => self.continue_server(),
@@ -303,7 +306,9 @@ impl SimulatedNetwork {
                 self.push(until, event);
             }
             Scheduled::ClientTimer(client) if self.stopped_until(Some(&client)).is_some() => {
-                self.push(self.stopped_until(Some(&client)).expect("just seen"), event);
+                let until = self.stopped_until(Some(&client)).expect("just seen");
+                self.client_timers[client] = Some(until);
+                self.push(until, event);
             }
             Scheduled::ToServer { from, mut datagram } => {
                 self.server_hears(from, &datagram);
