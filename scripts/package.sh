@@ -4,7 +4,7 @@
 #   scripts/package.sh [--no-build] [--revision N] [FOLDER]
 #
 # The package is written to FOLDER, by default target/package, and its path to standard output. Its version is that of Cargo.toml,
-# with revision N, by default 1. Builds release programs first; with --no-build, uses those in FS_BIN or target/release.
+# with revision N, by default 1. Builds release programs first; with --no-build, uses those in FS_BIN, by default those that were built.
 # Needs dpkg-deb and dpkg-shlibdeps (Debian's dpkg-dev), python3 and the crates' sources as cargo has downloaded them, and no root.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
@@ -20,7 +20,8 @@ while [[ ${1:-} == --* ]]; do
 done
 out=${1:-target/package}
 [[ -z $build ]] || cargo build --release --locked --bins >&2
-bin=${FS_BIN:-target/release}
+bin=${CARGO_TARGET_DIR:-target}/release
+[[ -n $build ]] || bin=${FS_BIN:-$bin}
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)-$revision
 architecture=$(dpkg --print-architecture)

@@ -19,6 +19,8 @@ pub enum ServerError {
     Journal(#[from] JournalError),
     #[error("cannot listen on {listen}: {source}{}", next_step(source))]
     Listen { listen: SocketAddr, source: io::Error },
+    #[error("cannot serve the status page at {address}: {source}{}", next_step(source))]
+    StatusPage { address: SocketAddr, source: io::Error },
     #[error("{user} is in the credentials in {}: remove the line first", display_path(.path))]
     StillListed { user: UserName, path: PathBuf },
     #[error("cannot write the port to {}: {source}", display_path(.path))]

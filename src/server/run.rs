@@ -85,7 +85,7 @@ pub fn prepare(
     let mut monitor = Monitor::start(&socket.udp, new_wake())?;
     if let Some(StatusOptions { address, shows_users }) = options.status {
         let listener = StatusListener::bind(address, poll.registry(), STATUS)
-            .map_err(|source| ServerError::Listen { listen: address, source })?;
+            .map_err(|source| ServerError::StatusPage { address, source })?;
         let address = listener.local_addr()?;
         info!(event = "status_page", address:% = address; "status page at http://{address}/");
         (monitor.listener, monitor.shows_users) = (Some(listener), shows_users);

@@ -125,7 +125,6 @@ fn sigusr1_logs_the_figures_as_they_are_now() {
     env.client("hans").user().file("secret-plans", "x").run(&["pub secret-plans"]).expect_code(0);
     overflow(&env);
     env.signal_server(Signal::USR1);
-    // Only figures that are not 0 are listed.
     env.wait_log("fileshare_kernel_drops_total ");
     env.wait_log("fileshare_publications 1\n");
     env.wait_log("fileshare_healthy 1\n");
@@ -243,6 +242,24 @@ fn hostile_requests_cost_little_and_keep_no_scrape_out() {
     env.client("hans").user().run(&["lap"]).expect_code(0);
 }
 
+#[test]
+fn complete_requests_wait_for_their_turn() {
+    let (_env, address) = env(&[]);
+    // Far more than there are connections, as of clients that come again and again.
+    let waiting: Vec<_> = (0..100)
+        .map(|_| {
+            let mut stream = connect(address);
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    for (number, mut stream) in waiting.into_iter().enumerate() {
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert!(response.ends_with("\r\n\r\nok\n"), "{number}: {response}");
+    }
+}
+
 /// Without another connection that would wake the listener.
 #[test]
 fn a_connection_that_could_not_be_accepted_is_accepted_when_it_can_be() {
@@ -273,7 +290,8 @@ fn the_status_address_must_be_free() {
     command.args(["0", "--status", &address.to_string()]);
     let done = Running::start("server", command).finish();
     done.expect_code(1);
-    assert!(done.one_line_of_stderr().starts_with(&format!("server: cannot listen on {address}: ")), "{done:?}");
+    let expected = format!("server: cannot serve the status page at {address}: ");
+    assert!(done.one_line_of_stderr().starts_with(&expected), "{done:?}");
 }
 
 /// Until SIGSTOP has come.

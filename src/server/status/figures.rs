@@ -99,12 +99,13 @@ impl Figures {
         serde_json::to_string(&FiguresJson { figures, users: self.users.as_deref() }).expect("no map with other keys")
     }
 
-    /// The figures of [`to_metrics`](Self::to_metrics) that are not 0, one line each, without buckets of histograms.
+    /// The figures of [`to_metrics`](Self::to_metrics), one line each, without buckets of histograms, and without counts of a
+    /// label that are 0.
     pub fn to_log_lines(&self) -> Vec<String> {
         let metrics = self.to_metrics();
         let samples = metrics.lines().filter(|line| {
             !line.starts_with('#')
-                && !line.ends_with(" 0")
+                && !(line.contains('{') && line.ends_with(" 0"))
                 && !line.contains("_bucket{")
                 && !line.contains("build_info")
         });

@@ -24,10 +24,12 @@ pub enum Resource {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpError {
     Malformed,
-    /// `Host` is missing or a name of another host.
+    /// `Host` is a name of another host.
     Host,
     Path,
     Method,
+    /// The method is HEAD, whose responses have no body.
+    Head,
     TooLarge,
 }
 
@@ -39,6 +41,7 @@ impl HttpError {
             Self::Host => ("421 Misdirected Request", "open this page by an IP address or as localhost"),
             Self::Path => ("404 Not Found", "there are /, /metrics, /stats.json and /healthz"),
             Self::Method => ("405 Method Not Allowed", "only GET is allowed"),
+            Self::Head => ("405 Method Not Allowed", ""),
             Self::TooLarge => ("431 Request Header Fields Too Large", "a request has at most 4096 bytes"),
         }
     }
@@ -60,11 +63,13 @@ fn resource(request: &httparse::Request<'_, '_>) -> Result<Resource, HttpError> 
     let hosts: Vec<_> = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host")).collect();
     match hosts[..] {
         [host] if is_allowed_host(host.value) => {}
-        [] | [_] => return Err(HttpError::Host),
+        [_] => return Err(HttpError::Host),
         _ => return Err(HttpError::Malformed),
     }
-    if request.method != Some("GET") {
-        return Err(HttpError::Method);
+    match request.method {
+        Some("GET") => {}
+        Some("HEAD") => return Err(HttpError::Head),
+        _ => return Err(HttpError::Method),
     }
     let target = request.path.unwrap_or_default();
     match target.split_once('?').map_or(target, |(path, _)| path) {
@@ -84,7 +89,8 @@ fn is_allowed_host(host: &[u8]) -> bool {
         Some(_) => return false,
         None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
-    let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+    let is_number = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_number);
     is_port && (name.parse::<Ipv4Addr>().is_ok() || name.eq_ignore_ascii_case("localhost"))
 }
 
@@ -123,8 +129,9 @@ pub fn page_response(page: &str, policy: &str) -> Vec<u8> {
 
 pub fn error_response(error: HttpError) -> Vec<u8> {
     let (status, text) = error.texts();
-    let headers = if error == HttpError::Method { "Allow: GET\r\n" } else { "" };
-    response(status, "text/plain", headers, &format!("{text}\n"))
+    let headers = if matches!(error, HttpError::Method | HttpError::Head) { "Allow: GET\r\n" } else { "" };
+    let body = if text.is_empty() { String::new() } else { format!("{text}\n") };
+    response(status, "text/plain", headers, &body)
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ fn the_host_is_an_address_or_localhost() {
         "127.0.0.1.evil.example",
         "127.0.0.1:x",
         "127.0.0.1:99999",
+        "localhost:+80",
         "::1",
         "[::1",
         "[evil]",
@@ -47,7 +48,7 @@ fn the_host_is_an_address_or_localhost() {
     for host in refused {
         assert_eq!(get("/", host), Some(Err(HttpError::Host)), "{host}");
     }
-    assert_eq!(parse(b"GET / HTTP/1.1\r\n\r\n"), Some(Err(HttpError::Host)));
+    assert_eq!(parse(b"GET / HTTP/1.1\r\n\r\n"), Some(Err(HttpError::Malformed)));
     assert_eq!(parse(b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n"), Some(Err(HttpError::Host)));
     let twice = b"GET / HTTP/1.1\r\nHost: localhost\r\nhost: evil.example\r\n\r\n";
     assert_eq!(parse(twice), Some(Err(HttpError::Malformed)));
@@ -55,12 +56,16 @@ fn the_host_is_an_address_or_localhost() {
 
 #[test]
 fn only_get_is_allowed() {
-    for method in ["POST", "HEAD", "PUT", "OPTIONS", "get"] {
+    for method in ["POST", "PUT", "OPTIONS", "get"] {
         let request = format!("{method} /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!(parse(request.as_bytes()), Some(Err(HttpError::Method)), "{method}");
     }
-    let text = String::from_utf8(error_response(HttpError::Method)).unwrap();
-    assert!(text.starts_with("HTTP/1.1 405 ") && text.contains("\r\nAllow: GET\r\n"), "{text}");
+    assert_eq!(parse(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n"), Some(Err(HttpError::Head)));
+    for error in [HttpError::Method, HttpError::Head] {
+        let text = String::from_utf8(error_response(error)).unwrap();
+        assert!(text.starts_with("HTTP/1.1 405 ") && text.contains("\r\nAllow: GET\r\n"), "{text}");
+        assert_eq!(text.ends_with("\r\n\r\n"), error == HttpError::Head, "a response to HEAD has no body: {text}");
+    }
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //!
 //! Defended: at most [`CONNECTIONS_MAX`] connections, each for at most 10 seconds, with 4 KiB of a request or one response (the
 //! largest lists 250 users), and the system's buffers of a socket. When a new one comes and all are in use, the oldest
-//! unfinished request gives way, so slow clients keep no scrape out. A turn of the event loop makes at most one response, and
-//! reads or writes once for each connection, so no client delays a heartbeat by more than that takes.
+//! unfinished request gives way, so slow clients keep no scrape out. What is ready is served first, so clients that come again
+//! and again keep none out either: it waits for its turn. A turn of the event loop makes at most one response, and reads or
+//! writes once for each connection, so no client delays a heartbeat by more than that takes.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -90,8 +91,9 @@ impl StatusListener {
             if self.accept_at.is_none_or(|at| now < at) {
                 return;
             }
+            let Some(number) = self.slot_for_next() else { return };
             match self.listener.accept() {
-                Ok((stream, _)) => self.add(now, registry, stream),
+                Ok((stream, _)) => self.add(now, registry, number, stream),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.accept_at = None,
                 Err(error) => {
                     debug!("the status page cannot accept a connection: {error}");
@@ -101,12 +103,18 @@ impl StatusListener {
         }
     }
 
-    /// A free slot, or else that of the oldest unfinished request, or else that of the oldest connection.
-    fn add(&mut self, now: Instant, registry: &Registry, mut stream: TcpStream) {
+    /// A free slot, or else that of the oldest unfinished request, or else that of the oldest connection. A connection that may
+    /// have sent a request keeps its slot until that was read.
+    fn slot_for_next(&self) -> Option<usize> {
         let order = |slot: &Option<Slot>| {
             slot.as_ref().map(|Slot { connection, .. }| (connection.is_answered(), connection.deadline))
         };
-        let number = (0..CONNECTIONS_MAX).min_by_key(|&number| order(&self.slots[number])).expect("there are slots");
+        let is_ready = |number: usize| self.slots[number].as_ref().is_some_and(|slot| slot.is_ready);
+        let candidates = (0..CONNECTIONS_MAX).filter(|&number| !is_ready(number));
+        candidates.min_by_key(|&number| order(&self.slots[number]))
+    }
+
+    fn add(&mut self, now: Instant, registry: &Registry, number: usize, mut stream: TcpStream) {
         // Dropped before the new one is registered: closing removes it from the poll.
         self.slots[number] = None;
         let token = Token(self.first_token.0 + 1 + number);
