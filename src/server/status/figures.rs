@@ -103,12 +103,11 @@ impl Figures {
     /// label that are 0.
     pub fn to_log_lines(&self) -> Vec<String> {
         let metrics = self.to_metrics();
-        let samples = metrics.lines().filter(|line| {
-            !line.starts_with('#')
-                && !(line.contains('{') && line.ends_with(" 0"))
-                && !line.contains("_bucket{")
-                && !line.contains("build_info")
-        });
+        let is_empty_count = |line: &str| line.contains('{') && line.ends_with(" 0");
+        let is_omitted = |line: &str| {
+            line.starts_with('#') || is_empty_count(line) || line.contains("_bucket{") || line.contains("build_info")
+        };
+        let samples = metrics.lines().filter(|line| !is_omitted(line));
         samples.map(str::to_owned).collect()
     }
 }
