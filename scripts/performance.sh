@@ -28,6 +28,7 @@ read -r load _ </proc/loadavg
 ((build)) && cargo build --release --bins --bench control --bench index --bench start --bench status --bench transfer
 
 transfers() {
+    host
     scripts/bench-transfers.sh --no-build --rounds "$rounds" --mib "$mib" --dir "$disk"
     scripts/bench-transfers.sh --no-build --rounds "$rounds" --mib "$mib" --dir /dev/shm
 }
@@ -117,7 +118,6 @@ note() {
 }
 
 mkdir -p docs/performance
-host
 for part in "$@"; do
     echo "== $part"
     "$part"
