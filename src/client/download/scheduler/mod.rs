@@ -21,7 +21,8 @@ pub(super) type FileId = usize;
 /// Identifies a source; the id of a removed source is reused.
 pub(super) type SourceId = usize;
 
-/// A source that owes groups and has sent nothing for this long loses them to idle sources.
+/// A source that owes groups and has sent nothing for this long, or for twice its last reply time, loses them to idle
+/// sources.
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_millis(300);
 /// An outline that has not arrived after this time is requested from another source too.
 const OUTLINE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -222,7 +223,7 @@ impl Scheduler {
             return None;
         }
         let stalls = self.sources.iter().filter(|source| !source.queue.is_empty());
-        let stalls = stalls.map(|source| source.last_received + STALL_TIMEOUT);
+        let stalls = stalls.map(|source| source.last_received + source.stall_timeout());
         let files = if self.open_large_files > 0 { &self.files[..] } else { &[] };
         let outlines = files.iter().filter_map(|file| match file.stage {
             FileStage::NeedsOutline { requested: Some((_, since)) } => Some(since + OUTLINE_TIMEOUT),

@@ -41,6 +41,10 @@ pub(super) struct SourceState {
     window_start: Instant,
     window_bytes: u64,
     pub(super) last_received: Instant,
+    /// Since when it has owed something and has not replied yet.
+    asked_at: Option<Instant>,
+    /// How long it took until the first bytes came, the last time that it was asked while it owed nothing.
+    reply_time: Duration,
     /// Assignments were taken from its queue: it must be sent a cancel.
     pub(super) must_cancel: bool,
     /// The files before this one are finished, or it does not serve them.
@@ -61,6 +65,8 @@ impl SourceState {
             window_start: now,
             window_bytes: 0,
             last_received: now,
+            asked_at: None,
+            reply_time: Duration::ZERO,
             must_cancel: false,
             next_file: 0,
         }
@@ -72,6 +78,9 @@ impl SourceState {
 
     pub(super) fn on_bytes(&mut self, now: Instant, bytes: u64) {
         self.last_received = now;
+        if let Some(asked_at) = self.asked_at.take() {
+            self.reply_time = now.saturating_duration_since(asked_at);
+        }
         self.front_bytes += bytes;
         self.window_bytes += bytes;
         let elapsed = now.saturating_duration_since(self.window_start);
@@ -84,7 +93,12 @@ impl SourceState {
 
     /// Whether it owes groups and has sent nothing for a while.
     pub(super) fn is_stalled(&self, now: Instant) -> bool {
-        !self.queue.is_empty() && now.saturating_duration_since(self.last_received) > STALL_TIMEOUT
+        !self.queue.is_empty() && now.saturating_duration_since(self.last_received) > self.stall_timeout()
+    }
+
+    /// Longer than its replies take: two sources with slow replies would otherwise take a group from each other for ever.
+    pub(super) fn stall_timeout(&self) -> Duration {
+        STALL_TIMEOUT.max(2 * self.reply_time)
     }
 
     pub(super) fn rate(&self) -> Option<f64> {
@@ -124,6 +138,7 @@ impl SourceState {
     pub(super) fn enqueue(&mut self, now: Instant, assignment: Assignment, bytes: u64) {
         if self.queue.is_empty() {
             (self.last_received, self.front_bytes) = (now, 0);
+            self.asked_at = Some(now);
             (self.window_start, self.window_bytes) = (now, 0);
         }
         self.queue.push_back(assignment);

@@ -264,6 +264,32 @@ struct Simulated {
     is_gone: bool,
 }
 
+#[test]
+fn sources_with_slow_replies_do_not_take_a_group_from_each_other_for_ever() {
+    let (reply_time, begun) = (STALL_TIMEOUT + Duration::from_millis(100), Instant::now());
+    let (mut scheduler, mut now) = (open_scheduler(2), begun);
+    let other = add_source(&mut scheduler, now);
+    let mut under_way: Vec<(Instant, SourceId, Assignment)> = Vec::new();
+    while !scheduler.is_complete(0) {
+        assert!(now - begun < 10 * reply_time, "{under_way:?}");
+        for source in [0, other] {
+            let requested = request(&mut scheduler, now, source);
+            under_way.extend(requested.into_iter().map(|assignment| (now + reply_time, source, assignment)));
+        }
+        now += Duration::from_millis(10);
+        for &(_, source, assignment) in under_way.iter().filter(|(at, ..)| *at <= now) {
+            scheduler.on_bytes(now, source, MIB);
+            if receive(&mut scheduler, source, assignment) {
+                verify(&mut scheduler, assignment);
+            }
+            if scheduler.must_cancel(source) {
+                scheduler.on_cancelled(source);
+            }
+        }
+        under_way.retain(|(at, ..)| *at > now);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
