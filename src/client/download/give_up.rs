@@ -37,6 +37,11 @@ impl GiveUpTimer {
         self.viable_until = self.viable_until.max(until);
     }
 
+    /// Whether a source is waited for up to a time in the future.
+    pub fn is_extended(&self, now: Instant) -> bool {
+        self.viable_until > now
+    }
+
     /// A group was verified.
     pub fn record_progress(&mut self, now: Instant) {
         self.extend(now);

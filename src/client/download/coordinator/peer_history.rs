@@ -52,6 +52,11 @@ impl PeerHistory {
         users
     }
 
+    /// Whether the next query names a user whose upload slots were all taken.
+    pub(super) fn avoids_busy(&self) -> bool {
+        self.unhelpful.iter().any(|(_, queries)| *queries <= QUERIES_WITHOUT_BUSY)
+    }
+
     /// A source of the user has delivered something.
     pub(super) fn record_help(&mut self, user: &UserName) {
         self.unhelpful.retain(|(known, _)| known != user);
@@ -86,6 +91,11 @@ impl PeerHistory {
 }
 
 impl DialBackoff {
+    /// Another user at the address may have to wait for longer already.
+    pub(super) fn wait_until(&mut self, at: Instant) {
+        self.not_before = self.not_before.max(at);
+    }
+
     /// A connection of the user has delivered something.
     pub(super) fn record_success(&mut self, user: &UserName) {
         self.backoff.reset();

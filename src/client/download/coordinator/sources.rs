@@ -35,6 +35,8 @@ pub(super) struct PendingDial {
 pub(super) struct QueryTimer {
     /// The query in flight.
     in_flight: Option<Instant>,
+    /// Its answer may leave out a source that was busy.
+    avoids_busy: bool,
     /// For files without a source.
     next_at: Instant,
     wait: Backoff,
@@ -55,6 +57,7 @@ impl QueryTimer {
         let is_fresh = |&at: &Instant| now.saturating_duration_since(at) <= OFFER_LIFETIME;
         Self {
             in_flight: in_flight.filter(is_fresh),
+            avoids_busy: false,
             next_at: now,
             wait: Backoff::new(QUERY_WAIT_MIN, QUERY_WAIT_MAX),
             next_extra_at: now + EXTRA_QUERY_INTERVAL,
@@ -81,7 +84,7 @@ impl Coordinator<'_> {
             Ok(offers) => {
                 let summary = self.add_offers(&found.files, found.requested_at, offers);
                 if is_fresh {
-                    self.fail_unavailable(&found.files, &summary);
+                    self.fail_unavailable(now, &found.files, &summary);
                 }
             }
             Err(error) if is_fresh => self.fail_never_offered(error),
@@ -126,13 +129,14 @@ impl Coordinator<'_> {
     }
 
     /// Fails files for which no offered source can be used.
-    fn fail_unavailable(&mut self, queried: &[FileId], summary: &OfferSummary) {
+    fn fail_unavailable(&mut self, now: Instant, queried: &[FileId], summary: &OfferSummary) {
         let queried: HashSet<FileId> = queried.iter().copied().collect();
         self.fail_files(|this, file| {
             if !queried.contains(&file) || summary.usable.contains(&file) || this.scheduler.has_source(file) {
                 return None;
             }
             match (summary.offered.contains(&file), this.files[file].was_offered) {
+                (true, _) if this.queries.avoids_busy || this.files[file].give_up.is_extended(now) => None,
                 (true, _) => Some(this.files[file].failure_of_all()),
                 (false, false) => Some(DownloadError::NotFound),
                 (false, true) => None, // a source may come back
@@ -261,7 +265,7 @@ impl Coordinator<'_> {
         match end {
             SourceEnd::Done => dial.backoff.reset(),
             SourceEnd::Busy { retry_ms } => {
-                dial.not_before = now + Duration::from_millis(retry_ms.max(10).into());
+                dial.wait_until(now + Duration::from_millis(retry_ms.max(10).into()));
                 self.queries.expedite(dial.not_before);
                 self.report_waiting(user.clone(), WaitReason::Busy);
             }
@@ -271,7 +275,7 @@ impl Coordinator<'_> {
                 } else {
                     dial.record_failure(user);
                 }
-                dial.not_before = now + dial.backoff.wait();
+                dial.wait_until(now + dial.backoff.wait());
             }
             SourceEnd::Misbehaved { file, reason } => {
                 self.history.misbehaved.insert(user.clone());
@@ -349,6 +353,7 @@ impl Coordinator<'_> {
     fn query(&mut self, now: Instant, files: Vec<FileId>) {
         if !files.is_empty() {
             self.queries.in_flight = Some(now);
+            self.queries.avoids_busy = self.history.avoids_busy();
             let avoid = self.history.avoided();
             self.effects.push(Effect::FindSources { requested_at: now, files, avoid });
         }

@@ -261,3 +261,33 @@ fn a_file_fails_for_its_hash_only_if_that_file_was_wrong() {
     assert_eq!(fixture.failure(0), "what the sources sent does not match the published hash");
     assert_eq!(fixture.failure(1), "hans was dropped: it sent something else (file0)");
 }
+
+#[test]
+fn a_busy_source_is_waited_for_although_those_that_the_server_names_cannot_help() {
+    let (jobs, mut history) = (jobs(&[100]), PeerHistory::default());
+    let mut fixture = Fixture::new(&jobs, &mut history, Duration::ZERO);
+    fixture.first_found(&[("hans", &[0]), ("vader", &[0])]);
+    fixture.source(0, SourceEvent::Ended(SourceEnd::Busy { retry_ms: 500 }));
+    fixture.source(1, SourceEvent::Connected(vec![0]));
+    fixture.source(1, SourceEvent::Refused(0, RefusalReason::Unreadable));
+    let requested_at = fixture.now;
+    fixture.found(requested_at, &[("vader", &[0])]);
+    assert!(!fixture.coordinator.is_finished());
+}
+
+#[test]
+fn a_source_that_was_busy_is_queried_again_although_the_others_have_misbehaved_meanwhile() {
+    let (jobs, mut history) = (jobs(&[100, 100]), PeerHistory::default());
+    let mut fixture = Fixture::new(&jobs, &mut history, Duration::from_secs(5));
+    fixture.first_found(&[("hans", &[1]), ("vader", &[0, 1])]);
+    fixture.source(0, SourceEvent::Ended(SourceEnd::Busy { retry_ms: 0 }));
+    fixture.source(1, SourceEvent::Connected(vec![0, 1]));
+    fixture.source(1, SourceEvent::Stored(vec![StoreResult::SmallFile(0, saved(&jobs[0]))]));
+    fixture.now += Duration::from_secs(3);
+    let reason = "it sent something else".to_owned();
+    let effects = fixture.source(1, SourceEvent::Ended(SourceEnd::Misbehaved { file: 1, reason }));
+    assert_eq!(avoided(&effects).len(), 1, "hans, so that the server leaves him out");
+    let requested_at = fixture.now;
+    fixture.found(requested_at, &[("vader", &[1])]);
+    assert!(!fixture.coordinator.is_finished());
+}

@@ -90,3 +90,19 @@ fn a_busy_user_is_avoided_for_a_few_queries_and_one_that_brought_nothing_until_i
     assert!(encoded_len(&avoided) <= AVOIDED_MAX_BYTES && avoided.len() <= AVOIDED_MAX_USERS);
     assert_eq!(avoided[0].as_str(), format!("{:064}", 99), "the last ones");
 }
+
+#[test]
+fn another_user_at_the_address_of_a_busy_source_does_not_shorten_its_wait() {
+    let (jobs, mut history) = (jobs(&[100, 100]), PeerHistory::default());
+    let mut fixture = Fixture::new(&jobs, &mut history, Duration::from_secs(10));
+    assert_eq!(dialled(&fixture.first_found(&[("hans", &[0]), ("hugo", &[1])])), ["hans"]);
+    assert_eq!(dialled(&fixture.source(0, SourceEvent::Connected(vec![0]))), ["hugo"]);
+    fixture.source(0, SourceEvent::Ended(SourceEnd::Busy { retry_ms: 5_000 }));
+    fixture.source(1, SourceEvent::Ended(SourceEnd::Lost("the connection was closed".to_owned())));
+    let (busy_at, requested_at) = (fixture.now, fixture.now);
+    let mut effects = fixture.found(requested_at, &[("hans", &[0])]);
+    while dialled(&effects).is_empty() {
+        effects = fixture.wait();
+    }
+    assert_eq!(fixture.now - busy_at, Duration::from_secs(5));
+}
