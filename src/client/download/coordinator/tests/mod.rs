@@ -2,6 +2,7 @@
 
 mod lost;
 mod sources;
+mod storm;
 
 use std::sync::Arc;
 

@@ -1,0 +1,127 @@
+//! Storms: whole batches in virtual time, in which the server, peers and the disk do everything that they may do.
+//!
+//! [`plan`] chooses what happens, [`batch`] and [`connection`] let it happen, and the oracle says after every step what must
+//! hold, from what the coordinator was told and wanted done. proptest makes a plan that fails small; the failure shows who
+//! did what when.
+
+mod batch;
+mod checks;
+mod connection;
+mod known;
+mod oracle;
+mod plan;
+mod trace;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+
+use self::batch::SimulatedBatch;
+use self::oracle::{Checked, DownloadOracle};
+use self::plan::{DownloadStorm, storm};
+use self::trace::StormTrace;
+use super::*;
+
+/// Calls without an event or an effect, at most, and more of them for each second.
+const IDLE_CALLS_MAX: f64 = 100.0;
+const IDLE_CALLS_PER_SECOND: f64 = 50.0;
+
+fn planned_jobs(plan: &DownloadStorm) -> Vec<FileJob> {
+    let size = |groups: u32| if groups == 1 { 1_000 } else { u64::from(groups) * MIB - 7 };
+    let mut jobs = jobs(&plan.files.iter().map(|file| size(file.groups)).collect::<Vec<_>>());
+    for at in 1..jobs.len() {
+        if plan.files[at].is_repeated && plan.files[at].groups == plan.files[at - 1].groups {
+            jobs[at].item.content = jobs[at - 1].item.content;
+        }
+    }
+    jobs
+}
+
+/// Runs the batch to its end.
+fn run(plan: &DownloadStorm, trace: &mut StormTrace) -> Checked {
+    let (jobs, mut history, begun) = (planned_jobs(plan), PeerHistory::default(), Instant::now());
+    let mut batch = SimulatedBatch::new(plan, &jobs, begun);
+    let mut oracle = DownloadOracle::new(plan, &jobs, begun);
+    let mut coordinator = Coordinator::new(begun, &jobs, oracle.retry_for, &mut history, Some(begun));
+    let (mut now, mut idle_calls) = (begun, 0.0);
+    loop {
+        let (timer, is_idle) = step(now, &mut batch, &mut oracle, &mut coordinator, trace)?;
+        if coordinator.is_finished() {
+            return check_end(plan, &oracle);
+        }
+        prop_assert!(timer.is_some() || batch.is_busy(), "it waits for ever");
+        prop_assert!(!is_idle || timer.is_none_or(|at| at > now), "its timer has passed, and it does nothing");
+        idle_calls += f64::from(u8::from(is_idle));
+        let elapsed = now - begun;
+        prop_assert!(idle_calls < IDLE_CALLS_MAX + IDLE_CALLS_PER_SECOND * elapsed.as_secs_f64(), "a busy loop");
+        check_time(plan, &oracle, elapsed)?;
+        let next = timer.into_iter().chain(batch.next_at()).min().expect("it waits for something");
+        now = next.max(now);
+    }
+}
+
+/// Feeds the coordinator what happens now. Returns its timer, and whether nothing happened.
+fn step(
+    now: Instant,
+    batch: &mut SimulatedBatch<'_>,
+    oracle: &mut DownloadOracle<'_>,
+    coordinator: &mut Coordinator<'_>,
+    trace: &mut StormTrace,
+) -> Result<(Option<Instant>, bool), TestCaseError> {
+    let at = batch.elapsed(now);
+    let events = batch.events_at(now);
+    oracle.begin_step(now);
+    let mut is_idle = events.is_empty();
+    for event in events {
+        trace.event(at, &event);
+        oracle.on_event(&event);
+        coordinator.on_event(now, event);
+    }
+    let effects = coordinator.advance(now);
+    is_idle &= effects.is_empty();
+    for effect in &effects {
+        trace.effect(at, effect);
+        oracle.on_effect(effect)?;
+    }
+    effects.into_iter().for_each(|effect| batch.apply(effect));
+    let timer = coordinator.poll_timeout(now);
+    oracle.end_step(timer, coordinator.is_finished())?;
+    Ok((timer, is_idle))
+}
+
+/// Nothing takes longer than all faults together.
+fn check_time(plan: &DownloadStorm, oracle: &DownloadOracle<'_>, elapsed: Duration) -> Checked {
+    let longest = Duration::from_millis(plan.longest_ms());
+    let file = (0..plan.files.len()).find(|&file| !oracle.files[file].is_ended && plan.must_succeed(file));
+    prop_assert!(file.is_none() || elapsed <= longest, "file {file:?} takes longer than {longest:?}");
+    prop_assert!(elapsed <= longest + oracle.retry_for, "some file does not end");
+    Ok(())
+}
+
+fn check_end(plan: &DownloadStorm, oracle: &DownloadOracle<'_>) -> Checked {
+    for file in (0..plan.files.len()).filter(|&file| plan.must_succeed(file)) {
+        prop_assert!(oracle.files[file].is_saved, "an honest source of file {file} was there, and it failed");
+    }
+    Ok(())
+}
+
+/// Runs the batch; a failure shows its trace.
+fn run_traced(plan: &DownloadStorm) -> Checked {
+    let mut trace = StormTrace::default();
+    let result = catch_unwind(AssertUnwindSafe(|| run(plan, &mut trace)));
+    let result = result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        Err(TestCaseError::fail(text.unwrap_or_default()))
+    });
+    result.map_err(|error| TestCaseError::fail(format!("{error}\n{}\n", trace.text())))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_iters: 4_000, ..ProptestConfig::default() })]
+    #[test]
+    fn storms_of_downloads_break_no_promise(plan in storm()) {
+        run_traced(&plan)?;
+    }
+}
