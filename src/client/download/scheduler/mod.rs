@@ -24,6 +24,8 @@ pub(super) type SourceId = usize;
 /// A source that owes groups and has sent nothing for this long, or for twice its last reply time, loses them to idle
 /// sources.
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_millis(300);
+/// The same for a source whose replies are slow.
+pub(super) const STALL_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 /// An outline that has not arrived after this time is requested from another source too.
 const OUTLINE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Files of more than one group that are in progress at once.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::{Assignment, FileId, STALL_TIMEOUT};
+use super::{Assignment, FileId, STALL_TIMEOUT, STALL_TIMEOUT_MAX};
 use crate::client::download::group_set::GroupSet;
 
 /// A source has as much in flight as it delivers in this time.
@@ -96,9 +96,10 @@ impl SourceState {
         !self.queue.is_empty() && now.saturating_duration_since(self.last_received) > self.stall_timeout()
     }
 
-    /// Longer than its replies take: two sources with slow replies would otherwise take a group from each other for ever.
+    /// Longer than its replies take: two sources with slow replies would otherwise take a group from each other for ever. At
+    /// most [`STALL_TIMEOUT_MAX`], so that no source delays the end of a download by replying late.
     pub(super) fn stall_timeout(&self) -> Duration {
-        STALL_TIMEOUT.max(2 * self.reply_time)
+        (2 * self.reply_time).clamp(STALL_TIMEOUT, STALL_TIMEOUT_MAX)
     }
 
     pub(super) fn rate(&self) -> Option<f64> {

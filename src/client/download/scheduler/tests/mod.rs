@@ -264,6 +264,17 @@ struct Simulated {
     is_gone: bool,
 }
 
+/// Otherwise a hostile source could hold the last groups by replying late.
+#[test]
+fn a_source_stalls_in_time_however_slow_its_replies_were() {
+    let (mut scheduler, now) = (open_scheduler(2), Instant::now());
+    assert_eq!(request(&mut scheduler, now, 0).len(), 2);
+    let replied = now + Duration::from_secs(60);
+    scheduler.on_bytes(replied, 0, 1);
+    assert!(!scheduler.sources[0].is_stalled(replied + STALL_TIMEOUT_MAX));
+    assert!(scheduler.sources[0].is_stalled(replied + STALL_TIMEOUT_MAX + Duration::from_millis(1)));
+}
+
 #[test]
 fn sources_with_slow_replies_do_not_take_a_group_from_each_other_for_ever() {
     let (reply_time, begun) = (STALL_TIMEOUT + Duration::from_millis(100), Instant::now());
