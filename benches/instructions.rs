@@ -196,7 +196,7 @@ impl Sessions {
         bench.now += PAUSE;
         self.requests[member] += 1;
         let id = RequestId(self.requests[member]);
-        let message = ClientMessage::Request { id, lowest_pending: id, request };
+        let message = ClientMessage::Request { id, lowest_pending: id, pages: 1, request };
         let mut datagram = sealed(&mut ends.client, |text| message.encode(text));
         let mut serve = || {
             bench.server.handle_datagram(bench.now, ends.address, &mut datagram, &mut bench.out);

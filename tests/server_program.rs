@@ -126,8 +126,16 @@ fn a_session_over_a_real_socket_and_a_clean_stop() {
         ServerMessage::decode(channel.open(&mut reply).expect("sealed for us")).unwrap()
     };
     let (id, floor) = (RequestId(1), RequestId(1));
-    let peers = request(ClientMessage::Request { id, lowest_pending: floor, request: Request::Peers { cursor: None } });
-    assert_eq!(peers, ServerMessage::Reply { id, response: Response::Peers { peers: Vec::new(), next: None } });
+    let peers = request(ClientMessage::Request {
+        id,
+        lowest_pending: floor,
+        pages: 1,
+        request: Request::Peers { cursor: None },
+    });
+    assert_eq!(
+        peers,
+        ServerMessage::Reply { id, page: 0, response: Response::Peers { peers: Vec::new(), next: None } }
+    );
     assert_eq!(request(ClientMessage::Logout), ServerMessage::LogoutAck);
     for verb in ["AUTH", "LAP", "XIT"] {
         let received = ServerProcess::wait_for_line(&mut log, &format!(" {here}: Received {verb} from hans"));

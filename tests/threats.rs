@@ -151,7 +151,7 @@ fn messages() {
     let mut valid = Vec::new();
     for request in requests {
         let mut text = Vec::new();
-        ClientMessage::Request { id, lowest_pending: id, request }.encode(&mut text);
+        ClientMessage::Request { id, lowest_pending: id, pages: 1, request }.encode(&mut text);
         valid.push(text);
     }
     for response in [
@@ -160,11 +160,11 @@ fn messages() {
         Response::Sources { sources: Vec::new(), next: None },
     ] {
         let mut text = Vec::new();
-        ServerMessage::Reply { id, response }.encode(&mut text);
+        ServerMessage::Reply { id, page: 0, response }.encode(&mut text);
         valid.push(text);
     }
     // A subscription to a pattern whose normal form is longer.
-    let subscribe = "\u{1}\u{1}\u{1}\u{9}\u{1}\u{3}\u{3}*\u{344}".as_bytes().to_vec();
+    let subscribe = "\u{1}\u{1}\u{1}\u{1}\u{9}\u{1}\u{3}\u{3}*\u{344}".as_bytes().to_vec();
     ClientMessage::decode(&subscribe).expect("a SUBSCRIBE");
     valid.push(subscribe);
     check_all("messages", 3, &valid, invariants::messages);

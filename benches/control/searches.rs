@@ -65,7 +65,7 @@ pub fn measure() {
 
 /// Seals a request as a client does and passes it to the core. The sealing counts in the measurement.
 pub fn send(bench: &mut Bench, ends: &mut SessionEnds, id: u64, request: Request) {
-    let message = ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(1), request };
+    let message = ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(1), pages: 1, request };
     let mut datagram = sealed(&mut ends.client, |text| message.encode(text));
     bench.server.handle_datagram(bench.now, ends.address, &mut datagram, &mut bench.out);
 }

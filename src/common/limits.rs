@@ -24,7 +24,7 @@ pub const DATAGRAM_MAX_BYTES: usize = 1_200;
 pub const SEALED_OVERHEAD_BYTES: usize = 1 + 16 + 8 + 16;
 /// Largest encoded message inside a sealed datagram, bytes.
 pub const MESSAGE_MAX_BYTES: usize = DATAGRAM_MAX_BYTES - SEALED_OVERHEAD_BYTES;
-/// Bytes of a list page that are reserved for request id, variant tags and cursor.
+/// Bytes of a list page that are reserved for request id, number of the page, variant tags and cursor.
 pub const PAGE_HEADROOM_BYTES: usize = 96;
 /// Most bytes of encoded entries in one list page.
 pub const PAGE_MAX_BYTES: usize = MESSAGE_MAX_BYTES - PAGE_HEADROOM_BYTES;
@@ -67,6 +67,9 @@ pub const REQUEST_RETRY_FIRST: Duration = Duration::from_millis(100);
 pub const REQUEST_RETRY_MAX: Duration = Duration::from_millis(800);
 /// Most queries of one session in flight.
 pub const QUERY_WINDOW: usize = 32;
+/// Most pages of a list in reply to one request. They fit into the receive buffer that a system gives a socket by default
+/// (Linux: 208 KiB, of which a datagram of full length takes 2.3 KiB).
+pub const REPLY_PAGES_MAX: u8 = 32;
 /// Most subscriptions of a session: the bits of a [`SubscriptionState`](super::message::SubscriptionState).
 pub const SUBSCRIPTIONS_MAX: usize = 32;
 /// Longest pattern of a subscription, bytes: every name can be written as one, with each character escaped.
@@ -133,7 +136,7 @@ const _: () =
     assert!(TICKET_MAX_BYTES + GRANT_HEAD_BYTES <= PAGE_MAX_BYTES - 10, "a response holds the largest ticket");
 const _: () = assert!(SOURCES_REQUEST_MAX_BYTES > FILE_NAME_MAX_BYTES + 64, "a request holds the largest name");
 const _: () = assert!(
-    SOURCES_REQUEST_MAX_BYTES + AVOIDED_MAX_BYTES + CURSOR_MAX_BYTES + 28 <= MESSAGE_MAX_BYTES,
+    SOURCES_REQUEST_MAX_BYTES + AVOIDED_MAX_BYTES + CURSOR_MAX_BYTES + 29 <= MESSAGE_MAX_BYTES,
     "a request holds the most files, users to avoid and the longest cursor"
 );
 const _: () = assert!(

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::glob::Pattern;
 use super::limits::{
     AUDIENCE_PART_MAX_USERS, AVOIDED_MAX_BYTES, AVOIDED_MAX_USERS, BATCH_MAX_FILES, CURSOR_MAX_BYTES,
-    INHERITED_OWNERS_MAX_BYTES, SUBSCRIPTIONS_MAX, TICKET_MAX_BYTES,
+    INHERITED_OWNERS_MAX_BYTES, REPLY_PAGES_MAX, SUBSCRIPTIONS_MAX, TICKET_MAX_BYTES,
 };
 pub use super::name_query::NameQuery;
 use super::redacted::Redacted;
@@ -29,6 +29,9 @@ pub enum ClientMessage {
         /// The client has received the replies of all lower ids or given them up. The server drops these replies and
         /// rejects requests with lower ids.
         lowest_pending: RequestId,
+        /// Pages of a list that the server sends at most, from 1 to [`REPLY_PAGES_MAX`]. Each is a reply of its own. Other
+        /// requests have one.
+        pages: u8,
         request: Request,
     },
     /// Ends the session. The reply is [`ServerMessage::LogoutAck`]; once the session is gone, a RESET.
@@ -53,8 +56,8 @@ pub enum ServerMessage {
         /// `None`: the session has no subscriptions.
         subscriptions: Option<SubscriptionState>,
     },
-    /// The reply to the request of this id.
-    Reply { id: RequestId, response: Response },
+    /// The reply to the request of this id. `page` counts from 0.
+    Reply { id: RequestId, page: u8, response: Response },
     /// The session has ended at the client's request.
     LogoutAck,
     /// The session has ended because the user's credentials changed. Sent once; should it be lost, a RESET follows the
@@ -316,7 +319,11 @@ impl ClientMessage {
     pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
         let message: Self = decode(bytes)?;
         match &message {
-            Self::Request { request, .. } if !request.is_within_limits() => Err(MessageError::OverLimit),
+            Self::Request { pages, request, .. }
+                if !(1..=REPLY_PAGES_MAX).contains(pages) || !request.is_within_limits() =>
+            {
+                Err(MessageError::OverLimit)
+            }
             _ => Ok(message),
         }
     }

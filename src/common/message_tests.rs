@@ -1,5 +1,5 @@
 use super::*;
-use crate::common::limits::{MESSAGE_MAX_BYTES, NEEDLE_MAX_BYTES, PAGE_MAX_BYTES, PATTERN_MAX_BYTES};
+use crate::common::limits::{MESSAGE_MAX_BYTES, NEEDLE_MAX_BYTES, PAGE_MAX_BYTES, PATTERN_MAX_BYTES, REPLY_PAGES_MAX};
 use crate::common::types::{ContentHash, UsersDigest};
 
 fn file(name: &str) -> FileName {
@@ -23,11 +23,11 @@ fn cursor() -> Option<Cursor> {
 }
 
 fn request(request: Request) -> ClientMessage {
-    ClientMessage::Request { id: RequestId(300), lowest_pending: RequestId(299), request }
+    ClientMessage::Request { id: RequestId(300), lowest_pending: RequestId(299), pages: 1, request }
 }
 
 fn reply(response: Response) -> ServerMessage {
-    ServerMessage::Reply { id: RequestId(5), response }
+    ServerMessage::Reply { id: RequestId(5), page: 0, response }
 }
 
 /// One message of each kind with its encoding. A change of an encoding is a change of the protocol version.
@@ -40,47 +40,47 @@ fn client_messages() -> Vec<(ClientMessage, String)> {
         (ClientMessage::Heartbeat(Heartbeat { number: 128, free_slots: 8 }), "00800108".into()),
         (
             request(Request::Publish { files: vec![published], audience: AudienceRef::Staged(3) }),
-            format!("01ac02ab0200010161{hash}ac02010103"),
+            format!("01ac02ab020100010161{hash}ac02010103"),
         ),
         (
             request(Request::Publish {
                 files: vec![NamedContent { name: file("a"), content: content() }],
                 audience: AudienceRef::Inherited { owners: vec![user("h"), user("yoda")] },
             }),
-            format!("01ac02ab0200010161{hash}ac02010202016804796f6461"),
+            format!("01ac02ab020100010161{hash}ac02010202016804796f6461"),
         ),
-        (request(Request::Unpublish { names: vec![file("a"), file("b/c")] }), "01ac02ab020102016103622f63".into()),
+        (request(Request::Unpublish { names: vec![file("a"), file("b/c")] }), "01ac02ab02010102016103622f63".into()),
         (
             request(Request::StageAudience { key: 3, part: 0, users: vec![user("yoda")] }),
-            "01ac02ab02020300010479".to_owned() + "6f6461",
+            "01ac02ab0201020300010479".to_owned() + "6f6461",
         ),
-        (request(Request::OwnPublications { user_initiated: true, cursor: None }), "01ac02ab02030100".into()),
-        (request(Request::AudienceOf { name: file("a"), cursor: None }), "01ac02ab0204016100".into()),
-        (request(Request::Peers { cursor: cursor() }), "01ac02ab020501020102".into()),
+        (request(Request::OwnPublications { user_initiated: true, cursor: None }), "01ac02ab0201030100".into()),
+        (request(Request::AudienceOf { name: file("a"), cursor: None }), "01ac02ab020104016100".into()),
+        (request(Request::Peers { cursor: cursor() }), "01ac02ab02010501020102".into()),
         (
             request(Request::Search { query: NameQuery::SubstringIgnoreCase("é".into()), cursor: None }),
-            "01ac02ab02060302c3a900".into(),
+            "01ac02ab0201060302c3a900".into(),
         ),
         (
             request(Request::Resolve { query: exact, purpose: ResolvePurpose::Download, cursor: None }),
-            "01ac02ab02070001610100".into(),
+            "01ac02ab0201070001610100".into(),
         ),
         (
             request(Request::Sources { files: vec![wanted], avoid: vec![user("h")], cursor: None }),
-            format!("01ac02ab0208010161{hash}ac0201016800"),
+            format!("01ac02ab020108010161{hash}ac0201016800"),
         ),
         (
             request(Request::Subscribe { number: 3, topic: Topic::Peer(user("h")) }),
-            "01ac02ab02090300".to_owned() + "0168",
+            "01ac02ab0201090300".to_owned() + "0168",
         ),
         (
             request(Request::Subscribe { number: 3, topic: Topic::File(file("a")) }),
-            "01ac02ab02090301".to_owned() + "0161",
+            "01ac02ab0201090301".to_owned() + "0161",
         ),
-        (request(Request::Subscribe { number: 3, topic: Topic::Peers }), "01ac02ab02090302".into()),
-        (request(Request::Subscribe { number: 3, topic: files("a*") }), "01ac02ab0209030302612a".into()),
-        (request(Request::Unsubscribe { numbers: 8 }), "01ac02ab020a08".into()),
-        (request(Request::Shared { user: user("h"), cursor: None }), "01ac02ab020b".to_owned() + "016800"),
+        (request(Request::Subscribe { number: 3, topic: Topic::Peers }), "01ac02ab0201090302".into()),
+        (request(Request::Subscribe { number: 3, topic: files("a*") }), "01ac02ab020109030302612a".into()),
+        (request(Request::Unsubscribe { numbers: 8 }), "01ac02ab02010a08".into()),
+        (request(Request::Shared { user: user("h"), cursor: None }), "01ac02ab02010b".to_owned() + "016800"),
         (ClientMessage::Logout, "02".into()),
     ]
 }
@@ -104,33 +104,33 @@ fn server_messages() -> Vec<(ServerMessage, String)> {
     vec![
         (ServerMessage::HeartbeatAck { number: 128, subscriptions: None }, "00800100".into()),
         (ServerMessage::HeartbeatAck { number: 128, subscriptions: Some(state) }, "00800101ac0203e807".into()),
-        (reply(Response::Subscribed(state)), "01050eac0203e807".into()),
+        (reply(Response::Subscribed(state)), "0105000eac0203e807".into()),
         (ServerMessage::Changed(state), "04ac0203e807".into()),
-        (reply(Response::Published { digest }), format!("010500{dd}")),
-        (reply(Response::Unpublished { published_mask: 3, digest }), format!("01050103{dd}")),
-        (reply(Response::AudienceStaged), "010502".into()),
+        (reply(Response::Published { digest }), format!("01050000{dd}")),
+        (reply(Response::Unpublished { published_mask: 3, digest }), format!("0105000103{dd}")),
+        (reply(Response::AudienceStaged), "01050002".into()),
         (
             reply(Response::OwnPublications { entries: vec![own], next: None }),
-            format!("010503010161{hash}ac0201013c00"),
+            format!("01050003010161{hash}ac0201013c00"),
         ),
-        (reply(Response::SearchResults { names: vec![file("a")], next: cursor() }), "01050401016101020102".into()),
-        (reply(Response::Users { users: vec![user("h")], next: None }), "01050501016800".into()),
-        (reply(Response::Contents { entries: vec![found], next: None }), format!("010506010161{hash}ac0201023c0300")),
+        (reply(Response::SearchResults { names: vec![file("a")], next: cursor() }), "0105000401016101020102".into()),
+        (reply(Response::Users { users: vec![user("h")], next: None }), "0105000501016800".into()),
+        (reply(Response::Contents { entries: vec![found], next: None }), format!("01050006010161{hash}ac0201023c0300")),
         (
             reply(Response::Sources { sources: vec![grant], next: None }),
-            format!("010507010168007f00000182020101{cc}010900"),
+            format!("01050007010168007f00000182020101{cc}010900"),
         ),
-        (reply(Response::Busy { retry_ms: 20 }), "01050814".into()),
-        (reply(Response::UnknownAudience), "010509".into()),
-        (reply(Response::NotPublished), "01050a".into()),
-        (reply(Response::StaleCursor), "01050b".into()),
-        (reply(Response::Rejected), "01050c".into()),
-        (reply(Response::OverQuota { quota: Quota::AudienceMembers, max: 300 }), "01050d02ac02".into()),
+        (reply(Response::Busy { retry_ms: 20 }), "0105000814".into()),
+        (reply(Response::UnknownAudience), "01050009".into()),
+        (reply(Response::NotPublished), "0105000a".into()),
+        (reply(Response::StaleCursor), "0105000b".into()),
+        (reply(Response::Rejected), "0105000c".into()),
+        (reply(Response::OverQuota { quota: Quota::AudienceMembers, max: 300 }), "0105000d02ac02".into()),
         (
             reply(Response::Peers { peers: vec![ActivePeer { user: user("h"), active_s: 300 }], next: None }),
-            "01050f010168ac0200".into(),
+            "0105000f010168ac0200".into(),
         ),
-        (reply(Response::NotActive), "010510".into()),
+        (reply(Response::NotActive), "01050010".into()),
         (ServerMessage::LogoutAck, "02".into()),
         (ServerMessage::SessionRevoked, "03".into()),
     ]
@@ -192,6 +192,15 @@ fn lists_beyond_their_limits_are_rejected() {
     assert_eq!(decoded(subscribe("x".repeat(PATTERN_MAX_BYTES))), Ok(()));
     assert_eq!(decoded(subscribe("x".repeat(PATTERN_MAX_BYTES + 1))), Err(MessageError::OverLimit));
     assert_eq!(decoded(subscribe("*?".repeat(40))), Err(MessageError::OverLimit), "too many wildcards");
+    let pages = |pages| ClientMessage::Request {
+        id: RequestId(1),
+        lowest_pending: RequestId(1),
+        pages,
+        request: Request::Peers { cursor: None },
+    };
+    assert_eq!(decoded(pages(REPLY_PAGES_MAX)), Ok(()));
+    assert_eq!(decoded(pages(REPLY_PAGES_MAX + 1)), Err(MessageError::OverLimit));
+    assert_eq!(decoded(pages(0)), Err(MessageError::OverLimit));
     let paged = |bytes| request(Request::Peers { cursor: Some(Cursor(vec![0; bytes])) });
     assert_eq!(decoded(paged(CURSOR_MAX_BYTES + 1)), Err(MessageError::OverLimit));
     let inherited = |owners: Vec<UserName>| {

@@ -7,6 +7,7 @@ pub(crate) mod escape;
 pub(crate) mod glob;
 pub(crate) mod handshake_keys;
 pub(crate) mod limits;
+pub(crate) mod list_pages;
 pub(crate) mod log_queue;
 pub(crate) mod message;
 pub(crate) mod name_query;

@@ -104,6 +104,11 @@ impl<K: Copy + Eq + Hash, V> FairQueue<K, V> {
         self.by_key.get(&key).into_iter().flat_map(|queue| queue.values.values())
     }
 
+    /// The same, to change them.
+    pub fn iter_key_mut(&mut self, key: K) -> impl Iterator<Item = &mut V> {
+        self.by_key.get_mut(&key).into_iter().flat_map(|queue| queue.values.values_mut())
+    }
+
     /// The first value of one key.
     pub fn first(&self, key: K) -> Option<(QueuePosition, &V)> {
         let (position, value) = self.by_key.get(&key)?.values.first_key_value()?;

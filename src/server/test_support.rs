@@ -222,9 +222,9 @@ impl TestServer {
     pub(crate) fn try_request(&mut self, client: &mut TestClient, request: Request) -> Option<Response> {
         client.next_id += 1;
         let id = RequestId(client.next_id);
-        let message = ClientMessage::Request { id, lowest_pending: id, request };
+        let message = ClientMessage::Request { id, lowest_pending: id, pages: 1, request };
         match self.send_message(client, &message).pop() {
-            Some(ServerMessage::Reply { id: theirs, response }) if theirs == id => Some(response),
+            Some(ServerMessage::Reply { id: theirs, page: 0, response }) if theirs == id => Some(response),
             None => None,
             other => panic!("{other:?}"),
         }

@@ -8,6 +8,7 @@ mod choices;
 mod faulty_link;
 mod lists;
 mod liveness;
+mod pages;
 mod simulated_client;
 mod simulated_journal;
 mod simulated_list;

@@ -39,7 +39,7 @@ fn content() -> Content {
 
 fn client_messages(section: &mut Section) {
     section.text("C", "Content: hash 32 bytes aa, size 300, mtime_ms -2");
-    section.text("R", "Request with id 300 and lowest_pending 299");
+    section.text("R", "Request with id 300, lowest_pending 299 and pages 1");
     let content_ref = ContentRef { name: file("a"), hash: content().hash, size: content().size };
     let published = |audience| {
         let files = vec![NamedContent { name: file("a"), content: content() }];
@@ -87,7 +87,7 @@ fn client_messages(section: &mut Section) {
     ];
     add(section, "Heartbeat 128, 8", &ClientMessage::Heartbeat(Heartbeat { number: 128, free_slots: 8 }));
     for (description, request) in requests {
-        let message = ClientMessage::Request { id: RequestId(300), lowest_pending: RequestId(299), request };
+        let message = ClientMessage::Request { id: RequestId(300), lowest_pending: RequestId(299), pages: 1, request };
         add(section, &format!("R: {description}"), &message);
     }
     add(section, "Logout", &ClientMessage::Logout);
@@ -96,7 +96,7 @@ fn client_messages(section: &mut Section) {
 fn server_messages(section: &mut Section) {
     section.text("C", "Content: hash 32 bytes aa, size 300, mtime_ms -2");
     section.text("D", "digest 16 bytes dd");
-    section.text("R", "Reply with id 5");
+    section.text("R", "Reply with id 5 and page 0");
     let digest = PublicationsDigest([0xdd; 16]);
     let own = OwnPublication { name: file("a"), content: content(), restricted: true, age_s: 60 };
     let found = AvailableContent { name: file("a"), content: content(), sources: 2, age_s: 60, users: UsersDigest(3) };
@@ -148,7 +148,7 @@ fn server_messages(section: &mut Section) {
     add(section, "HeartbeatAck 128, none", &ack(None));
     add(section, "HeartbeatAck 128, changes 300, present 3, absent 4", &ack(Some(state)));
     for (description, response) in responses {
-        add(section, &format!("R: {description}"), &ServerMessage::Reply { id: RequestId(5), response });
+        add(section, &format!("R: {description}"), &ServerMessage::Reply { id: RequestId(5), page: 0, response });
     }
     add(section, "LogoutAck", &ServerMessage::LogoutAck);
     add(section, "SessionRevoked", &ServerMessage::SessionRevoked);

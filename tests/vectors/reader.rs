@@ -114,12 +114,12 @@ fn a_publication_is_read_and_its_digest_computed() {
     let vectors = Vectors::read();
     let secret = vectors.bytes("login", "session_secret");
     let [(counter, staged), (_, reply)] = open_exchange(&vectors, "stage_audience", &secret);
-    // Request, id 1, lowest pending 1; StageAudience, key 1, part 0, one user.
-    assert_eq!((counter, staged), (1, [&[1, 1, 1, 2, 1, 0, 1, 5], b"vader".as_slice()].concat()));
-    assert_eq!(reply, [1, 1, 2], "AudienceStaged");
+    // Request, id 1, lowest pending 1, one page; StageAudience, key 1, part 0, one user.
+    assert_eq!((counter, staged), (1, [&[1, 1, 1, 1, 2, 1, 0, 1, 5], b"vader".as_slice()].concat()));
+    assert_eq!(reply, [1, 1, 0, 2], "AudienceStaged");
     let [(counter, request), (_, reply)] = open_exchange(&vectors, "publish", &secret);
     let mut parser = Parser(&request);
-    assert_eq!((counter, parser.take(5)), (2, [1, 2, 2, 0, 1].as_slice()), "id 2: Publish, one file");
+    assert_eq!((counter, parser.take(6)), (2, [1, 2, 2, 1, 0, 1].as_slice()), "id 2: Publish, one file");
     let (name, hash, size, mtime_ms) = (parser.text(), parser.take(32), parser.varint(), parser.zigzag());
     assert_eq!((name, mtime_ms), ("two groups.bin", -1));
     assert_eq!((size, hash), (vectors.number("transfer", "size"), vectors.bytes("transfer", "hash").as_slice()));
@@ -131,7 +131,7 @@ fn a_publication_is_read_and_its_digest_computed() {
     publication.extend(mtime_ms.to_be_bytes());
     publication.extend(audience.as_bytes());
     let hash = blake3::hash(&publication);
-    assert_eq!(reply, [&[1, 2, 0], &hash.as_bytes()[..16]].concat(), "Published: the sum over one publication");
+    assert_eq!(reply, [&[1, 2, 0, 0], &hash.as_bytes()[..16]].concat(), "Published: the sum over one publication");
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_resumption_is_read() {
     let after = parse_result(&aes_open(&result_key, [0; 12], &nonce, &resumed[33..]));
     assert_eq!(after.instance, before.instance, "a resumption keeps the instance");
     assert_eq!(after.last_writer, before.instance);
-    assert_eq!(after.digest, vectors.bytes("publish", "server_message")[3..]);
+    assert_eq!(after.digest, vectors.bytes("publish", "server_message")[4..]);
     assert!(after.session != before.session && after.server_time_ms > before.server_time_ms);
     let secret = derive("resumed session secret", &material(server_nonce));
     assert_eq!(bytes("session_secret"), secret);
@@ -173,7 +173,7 @@ fn a_ticket_is_read_from_its_source_grant_and_by_its_uploader() {
     let vectors = Vectors::read();
     let [_, (_, reply)] = open_exchange(&vectors, "sources", &vectors.bytes("sources", "session_secret"));
     let mut parser = Parser(&reply);
-    assert_eq!(parser.take(4), [1, 1, 7, 1], "Reply to request 1: Sources, one");
+    assert_eq!(parser.take(5), [1, 1, 0, 7, 1], "Reply to request 1: Sources, one");
     assert_eq!(parser.text(), "hans");
     assert_eq!((parser.varint(), parser.array(), parser.varint()), (0, [127, 0, 0, 1], 4_000), "the address");
     assert_eq!((parser.byte(), parser.varint()), (1, 1), "it has a free slot, mask of files");

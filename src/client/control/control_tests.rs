@@ -105,7 +105,9 @@ fn serve(socket: &UdpSocket, mut server: ScriptedServer) {
         while let Some(message) = server.messages.pop_front() {
             let answer = match message {
                 ClientMessage::Logout => ServerMessage::LogoutAck,
-                ClientMessage::Request { id, request, .. } => ServerMessage::Reply { id, response: respond(request) },
+                ClientMessage::Request { id, request, .. } => {
+                    ServerMessage::Reply { id, page: 0, response: respond(request) }
+                }
                 ClientMessage::Heartbeat(_) => continue,
             };
             let answer = server.seal(&answer);

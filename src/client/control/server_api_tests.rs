@@ -34,7 +34,8 @@ const PAGE: usize = 3;
 
 impl RequestTransport for FakeServer {
     fn request(&self, request: Request) -> Result<Response, RequestError> {
-        let message = ClientMessage::Request { id: RequestId(u64::MAX), lowest_pending: RequestId(u64::MAX), request };
+        let message =
+            ClientMessage::Request { id: RequestId(u64::MAX), lowest_pending: RequestId(u64::MAX), pages: 1, request };
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
         assert!(bytes.len() <= MESSAGE_MAX_BYTES, "{} bytes do not fit a datagram", bytes.len());

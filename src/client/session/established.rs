@@ -16,7 +16,6 @@ use crate::common::crypto::{context, derive};
 use crate::common::handshake_keys::{ResumptionKey, SessionParams};
 use crate::common::message::{ClientMessage, Heartbeat, Response, ServerMessage};
 use crate::common::session_cipher::{SessionCipher, Side};
-use crate::common::types::RequestId;
 
 /// The established session, or the last one.
 pub(super) struct ServerConnection {
@@ -43,7 +42,11 @@ impl Session {
                 subscriptions.into_iter().for_each(|state| self.waits.on_state(state));
             }
             Ok(ServerMessage::Changed(state)) => self.waits.on_state(state),
-            Ok(ServerMessage::Reply { id, response }) => self.on_reply(now, id, response),
+            Ok(ServerMessage::Reply { id, page, response }) => {
+                if let Some(completed) = self.requests.complete(now, id, page, response) {
+                    self.on_completed(completed);
+                }
+            }
             Ok(ServerMessage::LogoutAck) if matches!(self.state, State::LoggingOut) => self.end(Event::LoggedOutByUser),
             Ok(ServerMessage::SessionRevoked) if matches!(self.state, State::Established) => {
                 self.reconnect(now, &Disconnect::ByServer { delay: Duration::ZERO });
@@ -53,8 +56,8 @@ impl Session {
         }
     }
 
-    fn on_reply(&mut self, now: Instant, id: RequestId, response: Response) {
-        let Some(Completed { origin, request, response }) = self.requests.complete(now, id, response) else { return };
+    fn on_completed(&mut self, completed: Completed) {
+        let Completed { origin, request, response } = completed;
         self.acked.on_response(&request, &response);
         match origin {
             RequestOrigin::Caller(handle) => {
@@ -132,6 +135,9 @@ impl Session {
         let is_established = matches!(self.state, State::Established);
         while let Some(finished) = self.waits.pop_finished(now, is_established) {
             self.events.push_back(Event::WaitFinished(finished));
+        }
+        while is_established && let Some(completed) = self.requests.pop_incomplete(now) {
+            self.on_completed(completed);
         }
         if let (true, Some(connection)) = (is_established, &mut self.connection) {
             if self.resync.is_active() && !self.requests.has_resync_request() {

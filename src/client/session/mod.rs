@@ -16,6 +16,7 @@ mod heartbeat;
 pub(crate) mod list_limits;
 pub(crate) mod publishing;
 mod reconnect;
+mod reply_pages;
 mod requests;
 mod resync;
 mod timers;
@@ -51,8 +52,8 @@ use crate::common::types::{InstanceId, Password, UserName};
 const LOGOUT_RETRY: Duration = Duration::from_millis(80);
 /// A login that a server answers, but too slowly to complete, is given up after this many times [`LOGIN_TIMEOUT`].
 const ANSWERED_LOGIN_FACTOR: u32 = 3;
-/// Variant tags, id and lowest pending id around a request, bytes.
-const REQUEST_HEADROOM_BYTES: usize = 1 + 10 + 10;
+/// Variant tag, id, lowest pending id and number of pages before a request, bytes.
+const REQUEST_HEADROOM_BYTES: usize = 1 + 10 + 10 + 1;
 
 /// The fixed parameters of a session.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::RequestHandle;
+use super::reply_pages::{PageResult, ReplyPages};
 use super::timers::{Timer, TimerTable};
 use super::waits::{SubscriptionRequest, WaitId};
 use crate::client::backoff::Backoff;
@@ -58,6 +59,7 @@ struct Queued {
 struct InFlight {
     origin: RequestOrigin,
     request: Request,
+    pages: ReplyPages,
     deadline: Instant,
     backoff: Backoff,
     retry_at: Instant,
@@ -143,8 +145,9 @@ impl Requests {
         self.mutation.is_some()
     }
 
-    /// Processes a reply. `None`: no request of this id is pending, or the server is busy and the request is sent again.
-    pub fn complete(&mut self, now: Instant, id: RequestId, response: Response) -> Option<Completed> {
+    /// Processes a page of a reply. `None`: no request of this id is pending, or more pages are to come, or the server is busy
+    /// and the request is sent again.
+    pub fn complete(&mut self, now: Instant, id: RequestId, page: u8, response: Response) -> Option<Completed> {
         let flight = self.in_flight.get_mut(&id)?;
         if let Response::Busy { retry_ms } = response {
             flight.retry_at = now + Duration::from_millis(retry_ms.into()).max(BUSY_RETRY_MIN);
@@ -152,10 +155,31 @@ impl Requests {
             flight.is_busy = true;
             return None;
         }
-        // BUSY is none that a queued request waits for: a server that is always busy must not keep it waiting for ever.
+        let result = flight.pages.insert(page, response);
+        if result == PageResult::Unjoined {
+            return None;
+        }
+        // A queued request waits for replies that complete something. BUSY and pages without end must not keep it waiting for
+        // ever.
         self.last_reply_at = Some(now);
-        let InFlight { origin, request, .. } = self.remove(id)?;
-        Some(Completed { origin, request, response })
+        if result == PageResult::Complete {
+            return self.remove_completed(id);
+        }
+        // The time to wait for a page counts from the one before.
+        flight.retry_at = now + REQUEST_RETRY_FIRST;
+        None
+    }
+
+    /// Completes a request whose next page is due but has not come, with those before it; to be called until there is none.
+    pub fn pop_incomplete(&mut self, now: Instant) -> Option<Completed> {
+        let mut overdue = self.in_flight.iter().filter(|(_, flight)| flight.retry_at <= now && flight.pages.has_any());
+        let (&id, _) = overdue.next()?;
+        self.remove_completed(id)
+    }
+
+    fn remove_completed(&mut self, id: RequestId) -> Option<Completed> {
+        let InFlight { origin, request, pages, .. } = self.remove(id)?;
+        Some(Completed { origin, request, response: pages.take()? })
     }
 
     /// Starts the queued requests that the window admits; [`send_due`](Self::send_due) sends them. Returns the mutation
@@ -184,7 +208,8 @@ impl Requests {
         let (floor, is_resyncing) = (self.lowest_pending(), self.is_resyncing);
         for (&id, flight) in &mut self.in_flight {
             if flight.retry_at <= now && !flight.is_held_back(is_resyncing) {
-                send(&ClientMessage::Request { id, lowest_pending: floor, request: flight.request.clone() });
+                let (pages, request) = (flight.pages.on_sent(), flight.request.clone());
+                send(&ClientMessage::Request { id, lowest_pending: floor, pages, request });
                 flight.retry_at = now + flight.backoff.next_wait();
                 flight.is_busy = false;
             }
@@ -258,14 +283,16 @@ impl Requests {
     }
 
     /// Gives the request its id; the id is returned if the request is a mutation.
-    fn start_request(&mut self, now: Instant, origin: RequestOrigin, request: Request) -> Option<RequestId> {
+    fn start_request(&mut self, now: Instant, origin: RequestOrigin, mut request: Request) -> Option<RequestId> {
         self.last_id += 1;
         let id = RequestId(self.last_id);
         let mutation = request.is_mutation().then_some(id);
         self.mutation = mutation.or(self.mutation);
         let backoff = Backoff::new(REQUEST_RETRY_FIRST, REQUEST_RETRY_MAX);
         let deadline = now + COMMAND_TIMEOUT;
-        self.in_flight.insert(id, InFlight { origin, request, deadline, backoff, retry_at: now, is_busy: false });
+        let pages = ReplyPages::new(&mut request);
+        self.in_flight
+            .insert(id, InFlight { origin, request, pages, deadline, backoff, retry_at: now, is_busy: false });
         mutation
     }
 

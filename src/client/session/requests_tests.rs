@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::super::test_support::{Pair, Policy};
 use super::super::{Event, RequestError};
 use super::*;
+use crate::common::limits::REPLY_PAGES_MAX;
 use crate::common::message::{NameQuery, ResolvePurpose};
 use crate::common::types::{Content, ContentHash, FileName, NamedContent, PublicationsDigest};
 
@@ -246,4 +247,89 @@ fn the_longest_query_fits() {
     let cursor = Some(crate::common::message::Cursor(vec![0; 48]));
     pair.request(Request::Resolve { query, purpose: ResolvePurpose::Download, cursor });
     assert!(pair.server.request().is_some());
+}
+
+/// A page of a list with one name.
+fn page(name: &str, next: Option<u8>) -> Response {
+    let next = next.map(|byte| crate::common::message::Cursor(vec![byte]));
+    Response::SearchResults { names: vec![FileName::parse(name).unwrap()], next }
+}
+
+fn names(response: Result<Response, RequestError>) -> (Vec<String>, bool) {
+    match response {
+        Ok(Response::SearchResults { names, next }) => {
+            (names.iter().map(|name| name.as_str().to_owned()).collect(), next.is_some())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn search() -> Request {
+    Request::Search { query: NameQuery::Prefix(String::new()), cursor: None }
+}
+
+#[test]
+fn a_list_is_asked_for_in_many_pages_which_make_one_response() {
+    let mut pair = Pair::established();
+    let handle = pair.request(search());
+    let ClientMessage::Request { id, pages, .. } = pair.server.messages.pop_back().unwrap() else {
+        panic!("a request")
+    };
+    assert_eq!(pages, REPLY_PAGES_MAX);
+    for (number, name, next) in [(2, "c", None), (0, "a", Some(1)), (1, "b", Some(2))] {
+        pair.no_event();
+        pair.reply_page(id, number, page(name, next));
+    }
+    let (ended, response) = finished(&mut pair);
+    assert_eq!((ended, names(response)), (handle, (vec!["a".into(), "b".into(), "c".into()], false)));
+}
+
+#[test]
+fn a_lost_page_ends_the_response_before_it_and_a_slow_one_does_not() {
+    let mut pair = Pair::established();
+    let handle = pair.request(search());
+    let (id, ..) = pair.server.request().unwrap();
+    for number in 0..3 {
+        pair.advance(REQUEST_RETRY_FIRST - Duration::from_millis(1));
+        pair.reply_page(id, number, page(&format!("f{number}"), Some(number)));
+    }
+    pair.advance(REQUEST_RETRY_FIRST - Duration::from_millis(1));
+    pair.no_event();
+    for number in [0, 2, 4, REPLY_PAGES_MAX] {
+        pair.reply_page(id, number, page("f4", None));
+    }
+    pair.no_event();
+    pair.advance(Duration::from_millis(1));
+    let (ended, response) = finished(&mut pair);
+    assert_eq!((ended, names(response)), (handle, (vec!["f0".into(), "f1".into(), "f2".into()], true)));
+    assert_eq!(pair.server.request(), None, "nothing is repeated");
+    pair.reply_page(id, 3, page("f3", Some(4)));
+    pair.no_event();
+}
+
+#[test]
+fn after_the_loss_of_a_first_page_one_page_is_asked_for() {
+    let mut pair = Pair::established();
+    pair.request(search());
+    let (id, ..) = pair.server.request().unwrap();
+    pair.reply_page(id, 1, page("other answer", None));
+    pair.advance(REQUEST_RETRY_FIRST);
+    let ClientMessage::Request { id: repeated, pages, .. } = pair.server.messages.pop_back().unwrap() else {
+        panic!("a request")
+    };
+    assert_eq!((repeated, pages), (id, 1));
+    pair.reply_page(id, 0, page("a", Some(1)));
+    assert_eq!(names(finished(&mut pair).1), (vec!["a".into()], true));
+}
+
+#[test]
+fn the_pages_before_a_reconnect_are_a_response() {
+    let mut pair = Pair::established();
+    pair.request(search());
+    let (id, ..) = pair.server.request().unwrap();
+    pair.reply_page(id, 0, page("a", Some(1)));
+    pair.deliver(pair.server.reset(0));
+    assert!(matches!(pair.event(), Event::Started { resumed: true, .. }));
+    assert_eq!(names(finished(&mut pair).1), (vec!["a".into()], true));
+    assert_eq!(pair.server.request(), None);
 }

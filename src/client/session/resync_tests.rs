@@ -6,7 +6,7 @@ use super::publishing::stage_audience_requests;
 use super::test_support::{PASSWORD, Pair, Policy};
 use super::*;
 use crate::common::limits::AUDIENCE_PART_MAX_USERS;
-use crate::common::message::{AudienceRef, OwnPublication};
+use crate::common::message::{AudienceRef, ClientMessage, OwnPublication};
 use crate::common::types::{Content, ContentHash, FileName, InstanceId, NamedContent, PublicationsDigest};
 
 /// The publications of a server: contents and audiences by name.
@@ -73,9 +73,17 @@ impl PublicationStore {
 
     /// Replies to all requests of the session.
     fn serve(&mut self, pair: &mut Pair) {
-        while let Some((id, _, request)) = pair.server.request() {
-            let response = self.respond(request);
-            pair.reply(id, response);
+        while let Some(message) = pair.server.messages.pop_front() {
+            let ClientMessage::Request { id, pages, mut request, .. } = message else { continue };
+            for page in 0..pages {
+                let response = self.respond(request.clone());
+                let next = response.next_cursor().cloned();
+                pair.reply_page(id, page, response);
+                match (request.cursor_mut(), next) {
+                    (Some(cursor), Some(next)) => *cursor = Some(next),
+                    _ => break,
+                }
+            }
         }
     }
 
@@ -282,6 +290,7 @@ fn a_list_that_changes_while_it_is_read_is_read_again() {
     let page = store.respond(first);
     pair.reply(id, page);
     store.files.remove(&name("a"));
+    pair.reply_page(id, 1, Response::StaleCursor);
     let (id, _, second) = pair.server.request().expect("its second page");
     assert!(matches!(second, Request::OwnPublications { cursor: Some(_), .. }), "{second:?}");
     pair.reply(id, Response::StaleCursor);

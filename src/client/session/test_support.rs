@@ -103,10 +103,6 @@ impl ScriptedServer {
         datagram
     }
 
-    pub fn reply(&mut self, id: RequestId, response: Response) -> Vec<u8> {
-        self.seal(&ServerMessage::Reply { id, response })
-    }
-
     /// Processes a datagram and returns the answer.
     pub fn handle(&mut self, mut datagram: Vec<u8>) -> Option<Vec<u8>> {
         match Packet::parse(&datagram)? {
@@ -177,7 +173,7 @@ impl ScriptedServer {
     /// The next request among the messages: its id, the lowest pending id, and itself. Heartbeats are skipped.
     pub fn request(&mut self) -> Option<(RequestId, RequestId, Request)> {
         loop {
-            if let ClientMessage::Request { id, lowest_pending: floor, request } = self.messages.pop_front()? {
+            if let ClientMessage::Request { id, lowest_pending: floor, request, .. } = self.messages.pop_front()? {
                 return Some((id, floor, request));
             }
         }
@@ -269,7 +265,11 @@ impl Pair {
     }
 
     pub fn reply(&mut self, id: RequestId, response: Response) {
-        let datagram = self.server.reply(id, response);
+        self.reply_page(id, 0, response);
+    }
+
+    pub fn reply_page(&mut self, id: RequestId, page: u8, response: Response) {
+        let datagram = self.server.seal(&ServerMessage::Reply { id, page, response });
         self.deliver(datagram);
     }
 

@@ -10,6 +10,7 @@ use log::{Level, debug, info, trace};
 
 use super::Server;
 use super::pending_logins::LoginId;
+use super::queries::QueuedQuery;
 use super::query_budget::{DATAGRAM_STEPS, DEBT_MAX, SESSION_RATE};
 use super::request_log::{RequestInfo, log_received, log_sent};
 use super::sessions::{HandshakeReply, Session, SessionKey, StagedAudience};
@@ -57,8 +58,8 @@ impl Server {
                 self.counters.refused.add(Refusal::SessionShare);
                 trace!("{from}: a request too many");
             }
-            Ok(ClientMessage::Request { id, lowest_pending, request }) => {
-                self.on_request(now, key, id, lowest_pending, request, out)
+            Ok(ClientMessage::Request { id, lowest_pending, pages, request }) => {
+                self.on_request(now, key, (id, pages), lowest_pending, request, out)
             }
             Ok(ClientMessage::Logout) => self.on_logout(key, out),
             Err(error) => {
@@ -112,7 +113,7 @@ impl Server {
         &mut self,
         now: Instant,
         key: SessionKey,
-        id: RequestId,
+        (id, pages): (RequestId, u8),
         lowest_pending: RequestId,
         request: Request,
         out: &mut Effects,
@@ -126,17 +127,24 @@ impl Server {
             Request::StageAudience { key: staging_key, part, users } => {
                 stage_audience_part(session, id, staging_key, part, users).into()
             }
-            query => self.on_query(now, key, info, query),
+            query => self.on_query(now, key, QueuedQuery::new(info, pages, query)),
         };
         if let Some(response) = reply {
             info.log_sent(&mut self.counters, &response, self.sessions.get(key));
-            self.send_reply(key, id, response, out);
+            self.send_reply(key, id, 0, response, out);
         }
     }
 
-    pub(super) fn send_reply(&mut self, key: SessionKey, id: RequestId, response: Response, out: &mut Effects) {
+    pub(super) fn send_reply(
+        &mut self,
+        key: SessionKey,
+        id: RequestId,
+        page: u8,
+        response: Response,
+        out: &mut Effects,
+    ) {
         let session = self.sessions.get_mut(key);
-        out.send_sealed(session.address, &mut session.cipher, &ServerMessage::Reply { id, response });
+        out.send_sealed(session.address, &mut session.cipher, &ServerMessage::Reply { id, page, response });
     }
 
     /// Ends a session because the user's credential was changed or removed, and informs the client, once.

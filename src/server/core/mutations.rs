@@ -213,7 +213,7 @@ impl Server {
         if let Some(key) = self.sessions.find(&pending.session) {
             let kind = if found.is_some() { RequestKind::Unpublish } else { RequestKind::Publish };
             log_sent(&mut self.counters, Level::Info, self.sessions.get(key), kind, ReplyStatus::Ok);
-            self.send_reply(key, pending.request, response, out);
+            self.send_reply(key, pending.request, 0, response, out);
         }
     }
 

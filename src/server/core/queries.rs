@@ -44,12 +44,12 @@ pub(super) struct Requester {
 /// A query that waits for its next slice of work.
 pub(super) struct QueuedQuery {
     info: RequestInfo,
-    progress: QueryProgress,
-}
-
-enum QueryProgress {
-    NotStarted(Request),
-    InProgress(PartialPage),
+    /// With the cursor of the page that is next.
+    request: Request,
+    /// The number of that page.
+    page: u8,
+    pages: u8,
+    partial: Option<PartialPage>,
 }
 
 /// A page that is being filled from the index.
@@ -74,6 +74,26 @@ struct PageEnd {
     bytes_left: usize,
     /// The next entry does not fit.
     is_full: bool,
+}
+
+impl QueuedQuery {
+    /// A query that is answered with at most `pages` pages.
+    pub(super) fn new(info: RequestInfo, pages: u8, request: Request) -> Self {
+        Self { info, request, page: 0, pages, partial: None }
+    }
+
+    /// Goes on to the page after the one that was sent, as if the client had asked for it. `false`: the client has not.
+    fn advance(&mut self, sent: &Response) -> bool {
+        self.page += 1;
+        self.info = self.info.for_next_page();
+        match (self.request.cursor_mut(), sent.next_cursor()) {
+            (Some(cursor), Some(next)) if self.page < self.pages => {
+                *cursor = Some(next.clone());
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 impl IndexQuery {
@@ -101,29 +121,28 @@ impl IndexQuery {
 }
 
 impl Server {
-    /// Answers a query, or queues it and returns `None`. A repeated query is simply answered again.
-    pub(super) fn on_query(
-        &mut self,
-        now: Instant,
-        key: SessionKey,
-        info: RequestInfo,
-        request: Request,
-    ) -> Option<Response> {
+    /// Answers a query, or queues it and returns `None`. A repeated query is answered again, from page 0: the client lacks it,
+    /// and so has no use for the pages that remain of the answer before.
+    pub(super) fn on_query(&mut self, now: Instant, key: SessionKey, query: QueuedQuery) -> Option<Response> {
         let session = self.sessions.get(key).cipher.id();
-        if self.queued_queries.iter_key(session).any(|queued| queued.info.id == info.id) {
+        if let Some(waiting) =
+            self.queued_queries.iter_key_mut(session).find(|waiting| waiting.info.id == query.info.id)
+        {
+            if waiting.page > 0 {
+                *waiting = query;
+            }
             return None;
         }
         let queued = self.queued_queries.len_of(session);
         if queued > 0 && (queued >= QUERY_WINDOW || self.queued_queries.len() >= QUEUED_MAX) {
             return Some(Response::Busy { retry_ms: RETRY_MS });
         }
-        let progress = QueryProgress::NotStarted(request);
         if queued > 0 || self.query_budget.is_exhausted() || self.charge_session(now, key, 0) > Duration::ZERO {
-            self.queued_queries.push(session, QueuedQuery { info, progress });
+            self.queued_queries.push(session, query);
             self.hold_queries_in_debt(now, key);
             return None;
         }
-        self.run_query(now, key, QueuedQuery { info, progress })
+        self.run_query(now, key, query)
     }
 
     /// The queries of a session that has used up its share wait, in its own queue.
@@ -144,14 +163,17 @@ impl Server {
         }
     }
 
-    /// Does one slice of work of a query, on the account of its session.
-    fn run_query(&mut self, now: Instant, key: SessionKey, query: QueuedQuery) -> Option<Response> {
+    /// Does one slice of work of a query, on the account of its session. What is left is queued.
+    fn run_query(&mut self, now: Instant, key: SessionKey, mut query: QueuedQuery) -> Option<Response> {
         let used = self.query_budget.used();
-        let reply = match query.progress {
-            QueryProgress::NotStarted(request) => self.start_query(now, key, query.info, request),
-            QueryProgress::InProgress(page) => self.continue_page(now, key, query.info, page),
+        let reply = match query.partial.take() {
+            None => self.start_query(now, key, &mut query),
+            Some(page) => self.continue_page(now, key, &mut query, page),
         };
         self.charge_session(now, key, (self.query_budget.used() - used) as u64);
+        if reply.as_ref().is_none_or(|response| query.advance(response)) {
+            self.queued_queries.push(self.sessions.get(key).cipher.id(), query);
+        }
         self.hold_queries_in_debt(now, key);
         reply
     }
@@ -164,21 +186,25 @@ impl Server {
             && let Some((session, queued)) = self.queued_queries.pop()
         {
             let Some(key) = self.sessions.find(&session) else { continue };
-            let info = queued.info;
+            let (info, page) = (queued.info, queued.page);
+            // The client waits for no more pages: it has what it needs, or asks again from where one was lost.
+            if page > 0 && info.id < self.sessions.get(key).lowest_pending {
+                continue;
+            }
             if let Some(response) = self.run_query(now, key, queued) {
                 info.log_sent(&mut self.counters, &response, self.sessions.get(key));
-                self.send_reply(key, info.id, response, out);
+                self.send_reply(key, info.id, page, response, out);
             }
         }
         self.query_budget.reset();
     }
 
-    fn start_query(&mut self, now: Instant, key: SessionKey, info: RequestInfo, request: Request) -> Option<Response> {
+    fn start_query(&mut self, now: Instant, key: SessionKey, queued: &mut QueuedQuery) -> Option<Response> {
         self.query_budget.charge(QUERY_STEPS);
         let session = self.sessions.get(key);
         let is_local = session.address.ip().is_loopback();
         let requester = Requester { user: session.user.clone(), owner: session.owner, is_local };
-        let (query, cursor) = match request {
+        let (query, cursor) = match queued.request.clone() {
             Request::OwnPublications { cursor, .. } => (IndexQuery::OwnPublications { entries: Vec::new() }, cursor),
             Request::Search { query, cursor } => (IndexQuery::Names { query, names: Vec::new() }, cursor),
             Request::Resolve { query, purpose, cursor } => {
@@ -201,8 +227,10 @@ impl Server {
                 self.query_budget.charge(SOURCES_SCAN_STEPS);
                 return self.sources(now, &requester, &files, &avoid, cursor).unwrap_or(Response::StaleCursor).into();
             }
-            Request::Subscribe { number, topic } => return self.on_subscribe(key, info.id, number, topic).into(),
-            Request::Unsubscribe { numbers } => return self.on_unsubscribe(key, info.id, numbers).into(),
+            Request::Subscribe { number, topic } => {
+                return self.on_subscribe(key, queued.info.id, number, topic).into();
+            }
+            Request::Unsubscribe { numbers } => return self.on_unsubscribe(key, queued.info.id, numbers).into(),
             // Not queries: `on_request` handles them.
             Request::Publish { .. } | Request::Unpublish { .. } | Request::StageAudience { .. } => {
                 return Response::Rejected.into();
@@ -212,15 +240,15 @@ impl Server {
             return Response::StaleCursor.into();
         };
         let end = PageEnd { next: Some(Position(from)), bytes_left: PAGE_MAX_BYTES, is_full: false };
-        self.continue_page(now, key, info, PartialPage { requester: requester.owner, query, end })
+        self.continue_page(now, key, queued, PartialPage { requester: requester.owner, query, end })
     }
 
-    /// Does one slice of work. A page that is not complete then is queued for the next; the result is `None`.
+    /// Does one slice of work. A page that is not complete then stays in the query; the result is `None`.
     fn continue_page(
         &mut self,
         now: Instant,
         key: SessionKey,
-        info: RequestInfo,
+        queued: &mut QueuedQuery,
         mut page: PartialPage,
     ) -> Option<Response> {
         if let Some(from) = page.end.next {
@@ -230,8 +258,7 @@ impl Server {
         if page.end.is_full || page.end.next.is_none() {
             return self.finish_page(key, page.query, page.end.next).into();
         }
-        let session = self.sessions.get(key).cipher.id();
-        self.queued_queries.push(session, QueuedQuery { info, progress: QueryProgress::InProgress(page) });
+        queued.partial = Some(page);
         None
     }
 

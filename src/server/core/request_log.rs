@@ -29,6 +29,11 @@ impl RequestInfo {
         Self { id, level, kind, is_download }
     }
 
+    /// The same for the next page, which is logged for debugging only.
+    pub(super) fn for_next_page(self) -> Self {
+        Self { level: Level::Debug, ..self }
+    }
+
     /// Logs and counts that a response was sent. The client repeats a request after BUSY; its outcome is logged then.
     pub(super) fn log_sent(self, counters: &mut Counters, response: &Response, session: &Session) {
         let level = if matches!(response, Response::Busy { .. }) { Level::Debug } else { self.level };

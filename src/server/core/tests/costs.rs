@@ -17,7 +17,7 @@ const STEP: Duration = Duration::from_nanos(250);
 fn pass(test: &mut TestServer, client: &mut TestClient, request: Request) {
     client.next_id += 1;
     let id = RequestId(client.next_id);
-    let mut bytes = client.seal(&ClientMessage::Request { id, lowest_pending: id, request });
+    let mut bytes = client.seal(&ClientMessage::Request { id, lowest_pending: id, pages: 1, request });
     test.server.handle_datagram(test.now, client.address, &mut bytes, &mut test.out);
 }
 

@@ -32,7 +32,7 @@ fn request_all(
     loop {
         client.next_id += 1;
         let id = RequestId(client.next_id);
-        let message = ClientMessage::Request { id, lowest_pending: id, request: request(cursor.take()) };
+        let message = ClientMessage::Request { id, lowest_pending: id, pages: 1, request: request(cursor.take()) };
         let bytes = client.seal(&message);
         let sent = test.send(client.address, &bytes);
         assert_eq!(sent.len(), 1, "one datagram answers");

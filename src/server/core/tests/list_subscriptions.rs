@@ -138,7 +138,7 @@ fn a_late_repeat_of_a_subscription_forgets_no_change() {
     let (mut hans, mut vader) = (test.insert_session("hans"), test.insert_session("vader"));
     let id = RequestId(1);
     let request = Request::Subscribe { number: 3, topic: files("*.pdf") };
-    let subscribe = ClientMessage::Request { id, lowest_pending: id, request };
+    let subscribe = ClientMessage::Request { id, lowest_pending: id, pages: 1, request };
     let state = |test: &mut TestServer, client: &mut TestClient| match test.send_message(client, &subscribe)[..] {
         [ServerMessage::Reply { response: Response::Subscribed(state), .. }] => (state.present, state.changes),
         ref other => panic!("{other:?}"),
@@ -248,6 +248,7 @@ fn the_work_for_many_patterns_is_split_into_iterations() {
     let mut bytes = hans.seal(&ClientMessage::Request {
         id,
         lowest_pending: id,
+        pages: 1,
         request: Request::Publish { files: vec![file("b")], audience: AudienceRef::Everyone },
     });
     test.server.handle_datagram(test.now, hans.address, &mut bytes, &mut test.out);

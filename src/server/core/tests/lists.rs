@@ -158,11 +158,11 @@ fn a_late_copy_of_part_0_does_not_shorten_the_audience() {
     let all = ["vader", "yoda"].map(user);
     let mut stage = |id: u64, part: u16| {
         let request = Request::StageAudience { key: 5, part, users: vec![all[usize::from(part)].clone()] };
-        let message = ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(1), request };
+        let message = ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(1), pages: 1, request };
         test.send_message(&mut hans, &message)
     };
     for (id, part) in [(1, 0), (2, 1), (2, 1), (1, 0)] {
-        let reply = ServerMessage::Reply { id: RequestId(id), response: Response::AudienceStaged };
+        let reply = ServerMessage::Reply { id: RequestId(id), page: 0, response: Response::AudienceStaged };
         assert_eq!(stage(id, part), [reply]);
     }
     hans.next_id = 2;
@@ -176,7 +176,7 @@ fn a_late_copy_of_what_was_staged_before_is_no_part_of_the_audience() {
     let mut hans = test.login("127.0.0.1:4000", "hans");
     let mut stage = |id: u64, key: u32, part: u16| {
         let request = Request::StageAudience { key, part, users: vec![user("vader")] };
-        let message = ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(1), request };
+        let message = ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(1), pages: 1, request };
         match test.send_message(&mut hans, &message).pop() {
             Some(ServerMessage::Reply { response, .. }) => response,
             other => panic!("{other:?}"),

@@ -10,6 +10,7 @@ mod loading;
 mod logins;
 mod mutations;
 mod oprf_seeds;
+mod pages;
 mod query_budget;
 mod quota_model;
 mod quotas;

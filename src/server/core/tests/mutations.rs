@@ -20,7 +20,7 @@ fn unpublish(text: &str) -> Request {
 }
 
 fn request(id: u64, request: Request) -> ClientMessage {
-    ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(0), request }
+    ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(0), pages: 1, request }
 }
 
 fn own_names(test: &mut TestServer, client: &mut TestClient) -> Vec<String> {
@@ -101,7 +101,7 @@ fn a_repeated_mutation_acts_once_and_is_answered_each_time() {
         "the remembered result, although the file is gone by now"
     );
     let late = test.send_message(&mut hans, &request(1, publish("a")));
-    assert_eq!(late, [ServerMessage::Reply { id: RequestId(1), response: Response::Rejected }]);
+    assert_eq!(late, [ServerMessage::Reply { id: RequestId(1), page: 0, response: Response::Rejected }]);
     assert!(own_names(&mut test, &mut hans).is_empty(), "a late repeat republishes nothing");
     assert_eq!(test.journal.len(), 2);
 }
@@ -113,13 +113,13 @@ fn a_mutation_that_was_refused_stays_refused() {
     let mut hans = test.login(HERE, "hans");
     let publish_to = Request::Publish { files: vec![file("a")], audience: AudienceRef::Staged(1) };
     let refused = test.send_message(&mut hans, &request(2, publish_to.clone()));
-    assert_eq!(refused, [ServerMessage::Reply { id: RequestId(2), response: Response::UnknownAudience }]);
+    assert_eq!(refused, [ServerMessage::Reply { id: RequestId(2), page: 0, response: Response::UnknownAudience }]);
     let stage = Request::StageAudience { key: 1, part: 0, users: vec![user("vader")] };
     let staged = test.send_message(&mut hans, &request(3, stage));
-    assert_eq!(staged, [ServerMessage::Reply { id: RequestId(3), response: Response::AudienceStaged }]);
+    assert_eq!(staged, [ServerMessage::Reply { id: RequestId(3), page: 0, response: Response::AudienceStaged }]);
     assert_eq!(test.send_message(&mut hans, &request(2, publish_to.clone())), refused);
     let earlier = test.send_message(&mut hans, &request(1, publish_to.clone()));
-    assert_eq!(earlier, [ServerMessage::Reply { id: RequestId(1), response: Response::Rejected }]);
+    assert_eq!(earlier, [ServerMessage::Reply { id: RequestId(1), page: 0, response: Response::Rejected }]);
     assert!(test.journal.is_empty());
     assert_eq!(test.send_message(&mut hans, &request(4, publish_to)).len(), 1);
     assert_eq!(own_names(&mut test, &mut hans), ["a"]);
@@ -131,7 +131,7 @@ fn a_publication_that_comes_after_an_unpublish_of_nothing_is_rejected() {
     let mut hans = test.login(HERE, "hans");
     let withdrawn = test.send_message(&mut hans, &request(2, unpublish("a")));
     let late = test.send_message(&mut hans, &request(1, publish("a")));
-    assert_eq!(late, [ServerMessage::Reply { id: RequestId(1), response: Response::Rejected }]);
+    assert_eq!(late, [ServerMessage::Reply { id: RequestId(1), page: 0, response: Response::Rejected }]);
     assert_eq!(test.send_message(&mut hans, &request(2, unpublish("a"))), withdrawn);
     assert!(test.journal.is_empty());
 }
@@ -140,9 +140,13 @@ fn a_publication_that_comes_after_an_unpublish_of_nothing_is_rejected() {
 fn ids_below_the_lowest_pending_are_rejected() {
     let mut test = TestServer::new(&["hans"]);
     let mut hans = test.login(HERE, "hans");
-    let ask =
-        |floor| ClientMessage::Request { id: RequestId(4), lowest_pending: RequestId(floor), request: publish("a") };
-    let refused = [ServerMessage::Reply { id: RequestId(4), response: Response::Rejected }];
+    let ask = |floor| ClientMessage::Request {
+        id: RequestId(4),
+        lowest_pending: RequestId(floor),
+        pages: 1,
+        request: publish("a"),
+    };
+    let refused = [ServerMessage::Reply { id: RequestId(4), page: 0, response: Response::Rejected }];
     assert_eq!(test.send_message(&mut hans, &ask(5)), refused);
     assert_eq!(test.send_message(&mut hans, &ask(0)), refused, "the lowest pending id never falls");
     assert!(test.journal.is_empty());
@@ -187,7 +191,10 @@ fn a_mutation_survives_its_session() {
     test.make_durable();
     let sent = test.run_until_idle();
     let received = resumed.receive(sent);
-    assert!(matches!(received[..], [ServerMessage::Reply { id: RequestId(7), response: Response::Published { .. } }]));
+    assert!(matches!(
+        received[..],
+        [ServerMessage::Reply { id: RequestId(7), page: 0, response: Response::Published { .. } }]
+    ));
     assert_eq!(test.journal.len(), 1);
 }
 
@@ -208,7 +215,7 @@ fn the_last_reply_survives_a_restart() {
     assert_eq!(resumed.params.last_writer, hans.params.instance);
     let again = later.send_message(&mut resumed, &request(2, unpublish("a")));
     let expected = Response::Unpublished { published_mask: 1, digest: PublicationsDigest::default() };
-    assert_eq!(again, [ServerMessage::Reply { id: RequestId(2), response: expected }]);
+    assert_eq!(again, [ServerMessage::Reply { id: RequestId(2), page: 0, response: expected }]);
     assert!(later.journal.is_empty());
 }
 

@@ -17,7 +17,8 @@ const EXCESS_MAX: usize = 1_024;
 fn burst(test: &mut TestServer, client: &mut TestClient, requests: Vec<Request>) -> Vec<(RequestId, Response)> {
     for request in requests {
         client.next_id += 1;
-        let message = ClientMessage::Request { id: RequestId(client.next_id), lowest_pending: RequestId(1), request };
+        let message =
+            ClientMessage::Request { id: RequestId(client.next_id), lowest_pending: RequestId(1), pages: 1, request };
         let mut bytes = client.seal(&message);
         test.server.handle_datagram(test.now, client.address, &mut bytes, &mut test.out);
     }
@@ -29,7 +30,7 @@ fn replies(test: &mut TestServer, client: &mut TestClient) -> Vec<(RequestId, Re
         std::mem::take(&mut test.out.datagrams).into_iter().partition(|sent| sent.to == client.address);
     test.out.datagrams = others;
     let reply = |message| match message {
-        ServerMessage::Reply { id, response } => (id, response),
+        ServerMessage::Reply { id, page: 0, response } => (id, response),
         other => panic!("{other:?}"),
     };
     client.receive(ours).into_iter().map(reply).collect()

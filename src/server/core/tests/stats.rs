@@ -119,7 +119,8 @@ fn requests_are_counted_by_kind_and_result() {
     let stats = test.server.stats();
     assert_eq!(stats.journal_queue, 1);
     assert_eq!(nonzero(stats.counters.requests(RequestKind::Publish)), [("ok", 3), ("busy", 1)]);
-    let outdated = ClientMessage::Request { id: RequestId(1), lowest_pending: RequestId(2), request: publish("f") };
+    let outdated =
+        ClientMessage::Request { id: RequestId(1), lowest_pending: RequestId(2), pages: 1, request: publish("f") };
     test.send_message(&mut hans, &outdated);
     let publish = *test.server.stats().counters.requests(RequestKind::Publish);
     assert_eq!(nonzero(&publish), [("ok", 3), ("error", 1), ("busy", 1)], "it is rejected");
@@ -220,7 +221,7 @@ fn queries_that_wait_are_shown() {
     let mut hans = test.login(HERE, "hans");
     test.server.query_budget.charge(STEPS_PER_ITERATION);
     let search = Request::Search { query: NameQuery::Substring("a".into()), cursor: None };
-    let message = ClientMessage::Request { id: RequestId(1), lowest_pending: RequestId(1), request: search };
+    let message = ClientMessage::Request { id: RequestId(1), lowest_pending: RequestId(1), pages: 1, request: search };
     let mut datagram = hans.seal(&message);
     test.server.handle_datagram(test.now, address(HERE), &mut datagram, &mut test.out);
     assert_eq!(test.server.stats().queued_queries, 1);

@@ -21,7 +21,7 @@ pub(super) fn subscribe(test: &mut TestServer, client: &mut TestClient, number: 
 pub(super) fn send(test: &mut TestServer, client: &mut TestClient, request: Request) -> Vec<Datagram> {
     client.next_id += 1;
     let id = RequestId(client.next_id);
-    let bytes = client.seal(&ClientMessage::Request { id, lowest_pending: id, request });
+    let bytes = client.seal(&ClientMessage::Request { id, lowest_pending: id, pages: 1, request });
     test.send(client.address, &bytes)
 }
 
@@ -237,7 +237,8 @@ fn a_late_repeat_of_an_earlier_request_sets_nothing() {
     let mut test = TestServer::new(&[]);
     let (mut hans, mut vader) = (test.insert_session("hans"), test.insert_session("vader"));
     send(&mut test, &mut hans, publish("a"));
-    let request = |id, request| ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(1), request };
+    let request =
+        |id, request| ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(1), pages: 1, request };
     let first = request(1, Request::Subscribe { number: 0, topic: Topic::File(name("a")) });
     let second = request(2, Request::Subscribe { number: 0, topic: Topic::File(name("b")) });
     let end = request(3, Request::Unsubscribe { numbers: 1 });
@@ -258,7 +259,8 @@ fn a_late_repeat_of_an_earlier_request_sets_nothing() {
 fn an_unsubscribe_that_overtakes_its_subscribe_ends_it() {
     let mut test = TestServer::new(&[]);
     let (mut hans, mut vader) = (test.insert_session("hans"), test.insert_session("vader"));
-    let request = |id, request| ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(1), request };
+    let request =
+        |id, request| ClientMessage::Request { id: RequestId(id), lowest_pending: RequestId(1), pages: 1, request };
     let _ = test.send_message(&mut vader, &request(2, Request::Unsubscribe { numbers: 1 }));
     let _ = test.send_message(&mut vader, &request(1, Request::Subscribe { number: 0, topic: Topic::File(name("a")) }));
     let sent = send(&mut test, &mut hans, publish("a"));
@@ -327,7 +329,7 @@ fn many_subscribers_are_reported_to_over_several_iterations_and_leave_nothing_be
         subscribe(&mut test, client, 1, Topic::Peer(user("hans")));
     }
     let id = RequestId(1);
-    let mut bytes = hans.seal(&ClientMessage::Request { id, lowest_pending: id, request: publish("a") });
+    let mut bytes = hans.seal(&ClientMessage::Request { id, lowest_pending: id, pages: 1, request: publish("a") });
     test.server.handle_datagram(test.now, hans.address, &mut bytes, &mut test.out);
     test.journal.extend(test.out.mutations.drain(..));
     test.make_durable();
