@@ -67,10 +67,12 @@ fn metrics(address: SocketAddr) -> BTreeMap<String, f64> {
     samples.map(|(name, value)| (name.strip_prefix("fileshare_").unwrap().to_owned(), value.parse().unwrap())).collect()
 }
 
-/// hans logs in, publishes, searches in vain and logs out, vader is refused, and a stranger sends a datagram that is too long. Every
-/// figure that is not a time is known: what is not listed is 0. The relays count what goes over the network.
-#[test]
-fn the_figures_are_those_of_a_known_run() {
+/// Datagrams that the clients of a [`known_run`] send if they repeat none.
+const KNOWN_RUN_DATAGRAMS: usize = 12;
+
+/// hans logs in, publishes, searches in vain and logs out, vader is refused, and a stranger sends a datagram that is too long.
+/// Returns the figures and how many datagrams the clients sent. The relays count what goes over the network.
+fn known_run() -> (BTreeMap<String, f64>, usize) {
     let (env, address) = env(&["--heartbeat", "60", "--liveness", "90"]);
     let relays = ["hans", "vader"].map(|_| UdpRelay::start(env.address(), Ipv4Addr::LOCALHOST));
     let client = |at: usize, name| Client::new(env.path(), name, "127.0.0.1", relays[at].port());
@@ -93,8 +95,18 @@ fn the_figures_are_those_of_a_known_run() {
         counted(figures, "received") == [to_server + 1.0, to_server_bytes + 1_201.0]
             && counted(figures, "sent") == [to_clients, to_clients_bytes]
     });
+    (metrics(address), traffic(true).0 as usize)
+}
+
+/// Every figure that is not a time is known: what is not listed is 0.
+#[test]
+fn the_figures_are_those_of_a_known_run() {
+    // On a busy machine a client may repeat what was not answered in time, which is counted too.
+    let mut runs = std::iter::repeat_with(known_run).take(10);
+    let undisturbed = runs.find(|(_, datagrams)| *datagrams <= KNOWN_RUN_DATAGRAMS);
+    let (mut figures, datagrams) = undisturbed.expect("a run in which nothing is repeated");
+    assert_eq!(datagrams, KNOWN_RUN_DATAGRAMS);
     let is_time = |name: &str| name.contains("_seconds") && !name.starts_with("journal_commit_seconds_count");
-    let mut figures = metrics(address);
     assert!(figures["loop_turn_seconds_count"] > 0.0 && figures["start_time_seconds"] > 1.7e9);
     assert_eq!(figures["loop_turn_cpu_seconds_count"], figures["loop_turn_seconds_count"]);
     assert!(figures["loop_turn_cpu_seconds_sum"] > 0.0);
