@@ -7,4 +7,6 @@ for script in scripts/*.sh; do
 done
 scripts/check-docs.sh
 scripts/plot.py --check
+# Most of the time the tests wait for programs that they run.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 exec cargo test --locked --no-fail-fast "$@"
