@@ -16,6 +16,8 @@ if [[ ! $rounds =~ ^[1-9][0-9]*$ ]]; then
 fi
 shift || true
 cargo nextest --version >/dev/null
+# Most of the time the tests wait for programs that they run.
+export NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$((2 * $(nproc)))}
 
 logs=$(mktemp -d)
 load=()
