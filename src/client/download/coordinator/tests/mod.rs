@@ -49,6 +49,8 @@ impl<'a> Fixture<'a> {
 
     fn advance(&mut self) -> Vec<Effect> {
         let effects = self.coordinator.advance(self.now);
+        let next = self.coordinator.poll_timeout(self.now).filter(|_| !self.coordinator.is_finished());
+        assert!(next.is_none_or(|next| next >= self.now), "timers in the past would be polled for ever");
         for effect in &effects {
             if let Effect::Report(DownloadReport::Finished(file, DownloadOutcome::Failed(error))) = effect {
                 self.failures.insert(*file, error.to_string());
@@ -65,8 +67,13 @@ impl<'a> Fixture<'a> {
         self.feed(DownloadEvent::File(file, event))
     }
 
-    /// The server's response to the query in flight: these users serve these files.
+    /// The server's response to the query in flight, about all files: these users serve these.
     fn found(&mut self, requested_at: Instant, users: &[(&str, &[FileId])]) -> Vec<Effect> {
+        self.found_of((0..self.jobs.len()).collect(), requested_at, users)
+    }
+
+    /// The response to a query about these files. The users' files are indices of them.
+    fn found_of(&mut self, files: Vec<FileId>, requested_at: Instant, users: &[(&str, &[FileId])]) -> Vec<Effect> {
         let offers = users.iter().map(|(user, files)| SourceOffer {
             user: UserName::parse(user).unwrap(),
             address: ([127, 0, 0, 1], port(user)).into(),
@@ -74,7 +81,7 @@ impl<'a> Fixture<'a> {
             ticket: Vec::new(),
             files: files.to_vec(),
         });
-        let (offers, files) = (Ok(offers.collect()), (0..self.jobs.len()).collect());
+        let offers = Ok(offers.collect());
         self.feed(DownloadEvent::SourcesFound(SourcesFound { requested_at, received_at: self.now, files, offers }))
     }
 
@@ -119,9 +126,7 @@ impl<'a> Fixture<'a> {
 
     /// Advances the time to the next timer.
     fn wait(&mut self) -> Vec<Effect> {
-        let next = self.coordinator.poll_timeout(self.now).expect("a timer is set");
-        assert!(next >= self.now, "timers in the past would be polled for ever");
-        self.now = next;
+        self.now = self.coordinator.poll_timeout(self.now).expect("a timer is set");
         self.advance()
     }
 

@@ -106,3 +106,41 @@ fn another_user_at_the_address_of_a_busy_source_does_not_shorten_its_wait() {
     }
     assert_eq!(fixture.now - busy_at, Duration::from_secs(5));
 }
+
+#[test]
+fn offers_replace_those_for_the_same_files_that_are_not_used_yet() {
+    let (jobs, mut history) = (jobs(&[100, 100]), PeerHistory::default());
+    let mut fixture = Fixture::new(&jobs, &mut history, Duration::from_secs(10));
+    let offers: [(&str, &[FileId]); 2] = [("hans", &[0]), ("vader", &[1])];
+    assert_eq!(dialled(&fixture.first_found(&offers)), ["hans", "vader"]);
+    let lost = || SourceEvent::Ended(SourceEnd::Lost("the connection was refused".to_owned()));
+    fixture.source(0, lost());
+    fixture.source(1, lost());
+    let asked_at = fixture.now;
+    assert!(dialled(&fixture.found(asked_at, &offers)).is_empty(), "both addresses have to wait");
+    assert_eq!(kinds(&fixture.wait()), ["find sources of [0, 1]"]);
+    // The server names another source of file 0, and the offer for file 1 stays.
+    assert_eq!(dialled(&fixture.found_of(vec![0], fixture.now, &[("luke", &[0])])), ["luke"]);
+    fixture.now = asked_at + Duration::from_millis(200);
+    assert_eq!(dialled(&fixture.advance()), ["vader"]);
+}
+
+#[test]
+fn the_wait_of_an_address_grows_with_each_failure_but_the_first_of_each_of_a_few_users() {
+    let (now, address) = (Instant::now(), ([127, 0, 0, 1], 1_000).into());
+    let mut history = PeerHistory::default();
+    let peer = |user: &str| PeerAddress { user: UserName::parse(user).unwrap(), address };
+    let mut wait_after = |user: &str| {
+        let dial = history.address(now, address);
+        dial.record_failure(&peer(user).user);
+        dial.backoff.wait().as_millis()
+    };
+    assert_eq!(["u1", "u2", "u3", "u4", "u5", "u6", "u7", "u8"].map(&mut wait_after), [200; 8]);
+    assert_eq!(["u9", "u1", "u9"].map(&mut wait_after), [400, 800, 1_600]);
+    let has_failed = |history: &PeerHistory, user: &str| history.has_failed(&peer(user));
+    assert!(has_failed(&history, "u1") && has_failed(&history, "u8") && !has_failed(&history, "u9"));
+    let dial = history.address(now, address);
+    dial.record_success(&peer("u1").user);
+    assert_eq!(dial.backoff.wait().as_millis(), 100);
+    assert!(!has_failed(&history, "u1") && has_failed(&history, "u2"));
+}
