@@ -144,7 +144,7 @@ pub struct ContentHash(pub [u8; 32]);
 impl ContentHash {
     /// 64 lower-case hex digits.
     pub fn to_hex(self) -> String {
-        hex::encode(self.0)
+        blake3::Hash::from_bytes(self.0).to_hex().to_string()
     }
 
     /// Whether the hex form starts with `prefix`, in upper or lower case.

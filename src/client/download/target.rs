@@ -68,20 +68,20 @@ impl TargetDir {
 
     /// Opens the folder of a name; makes it, and those above it, if it is missing.
     pub fn open_parent(&self, name: &FileName) -> io::Result<Arc<OwnedFd>> {
-        self.open_folder(split_parent(name).0)
+        self.open_folder(split_parent(name).0, |path| self.shared.create_dir(path))
     }
 
     /// Opens the shared folder itself.
     pub fn open_root(&self) -> io::Result<Arc<OwnedFd>> {
-        self.open_folder("")
+        self.open_folder("", |path| self.shared.open_dir(path))
     }
 
-    fn open_folder(&self, path: &str) -> io::Result<Arc<OwnedFd>> {
+    fn open_folder(&self, path: &str, open: impl Fn(&str) -> io::Result<OwnedFd>) -> io::Result<Arc<OwnedFd>> {
         let mut open_dirs = lock(&self.open_dirs);
         if let Some(folder) = open_dirs.get(path) {
             return Ok(folder.clone());
         }
-        let folder = Arc::new(self.shared.create_dir(path)?);
+        let folder = Arc::new(open(path)?);
         if open_dirs.len() >= OPEN_DIRS_MAX {
             open_dirs.clear();
         }
@@ -114,7 +114,7 @@ impl TargetDir {
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> io::Result<TargetState> {
         let (path, leaf) = split_parent(name);
-        match self.shared.open_dir(path) {
+        match self.open_folder(path, |path| self.shared.open_dir(path)) {
             Ok(folder) => target_state_in(&folder, leaf, content, interrupted),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(TargetState::Absent),
             Err(error) => Err(error),
