@@ -173,7 +173,7 @@ impl<'a> DownloadOracle<'a> {
         match event {
             SourceEvent::Connected(files) => {
                 connection.is_connected = true;
-                connection.granted.extend(files);
+                connection.granted.extend(files.iter().filter(|file| connection.announced.contains(file)));
             }
             SourceEvent::Granted(files) => {
                 connection.pending_tickets -= 1;
