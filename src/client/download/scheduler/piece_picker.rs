@@ -11,6 +11,9 @@ use crate::client::download::group_set::GroupSet;
 /// A group is stolen if that brings it at least this much sooner, seconds: what the other source has begun to send is
 /// lost.
 const STEAL_GAIN_S: f64 = 0.05;
+/// And only if the other source is estimated to take this many times as long, twice as many for each time that the group was
+/// stolen already. Estimates may be wrong again and again, and two sources would take a group from each other for ever.
+const STEAL_RATIO: f64 = 1.25;
 /// 2^32 divided by the golden ratio: its multiples are spread evenly, whatever their number.
 const SCATTER: u32 = 0x9e37_79b9;
 /// Another odd number: downloaders with seeds that are close do not follow each other through the same groups.
@@ -35,7 +38,7 @@ impl Scheduler {
             }
             self.files[file].missing -= 1;
             self.files[file].cursor = group + 1;
-            assigned.push(self.assign(now, source, file, group, bytes));
+            assigned.push(self.assign(now, source, file, group, 0));
         }
         ControlFlow::Continue(())
     }
@@ -58,12 +61,21 @@ impl Scheduler {
         rare.or_else(|| state.find_missing_from(start, |_| true))
     }
 
-    fn assign(&mut self, now: Instant, source: SourceId, file: FileId, group: u32, bytes: u64) -> Assignment {
+    fn assign(&mut self, now: Instant, source: SourceId, file: FileId, group: u32, steals: u8) -> Assignment {
         self.last_assignment += 1;
         let assignment = Assignment { file, group, id: self.last_assignment };
-        self.files[file].groups[group as usize] = GroupState::Assigned { source, id: assignment.id };
+        let bytes = self.files[file].group_bytes(group);
+        self.files[file].groups[group as usize] = GroupState::Assigned { source, id: assignment.id, steals };
         self.sources[source].enqueue(now, assignment, bytes);
         assignment
+    }
+
+    /// How often a group that is assigned was stolen.
+    fn steals(&self, file: FileId, group: u32) -> u8 {
+        match self.files[file].groups[group as usize] {
+            GroupState::Assigned { steals, .. } => steals,
+            _ => 0,
+        }
     }
 
     /// Takes the group that would arrive last from the slowest other source, if this source delivers it sooner.
@@ -84,7 +96,8 @@ impl Scheduler {
             // An unknown rate is assumed equal to the other's: then only the longer queue decides.
             let fallback_rate = thief.rate().or(other.rate()).unwrap_or(1e6);
             let their_eta = other.eta(now, 0, fallback_rate);
-            let is_sooner = their_eta > 1.25 * thief.eta(now, bytes, fallback_rate) + STEAL_GAIN_S;
+            let ratio = STEAL_RATIO * 2_f64.powi(self.steals(last.file, last.group).into());
+            let is_sooner = their_eta > ratio * thief.eta(now, bytes, fallback_rate) + STEAL_GAIN_S;
             if is_sooner && best.as_ref().is_none_or(|(eta, ..)| their_eta > *eta) {
                 best = Some((their_eta, id, last));
             }
@@ -93,6 +106,7 @@ impl Scheduler {
         let bytes = self.files[last.file].group_bytes(last.group);
         let _ = self.sources[from].dequeue(last.id, bytes);
         self.sources[from].must_cancel = true;
-        Some(self.assign(now, source, last.file, last.group, bytes))
+        let steals = self.steals(last.file, last.group).saturating_add(1);
+        Some(self.assign(now, source, last.file, last.group, steals))
     }
 }

@@ -13,6 +13,8 @@ pub(super) enum GroupState {
     Assigned {
         source: SourceId,
         id: u32,
+        /// How many sources it was taken from in a row.
+        steals: u8,
     },
     /// Received; being verified and stored.
     Checking {

@@ -19,7 +19,7 @@ use proptest::test_runner::TestCaseError;
 
 use self::batch::SimulatedBatch;
 use self::oracle::{Checked, DownloadOracle};
-use self::plan::{DownloadStorm, storm};
+use self::plan::{AnswerKind, Conduct, DiskFault, DownloadStorm, PlannedAnswer, PlannedFile, PlannedPeer, storm};
 use self::trace::StormTrace;
 use super::*;
 
@@ -123,5 +123,36 @@ proptest! {
     #[test]
     fn storms_of_downloads_break_no_promise(plan in storm()) {
         run_traced(&plan)?;
+    }
+}
+
+/// The rate of a source is estimated too low while its first bytes come, so that each of the two seems slow to the other.
+#[test]
+fn two_slow_sources_do_not_take_a_group_from_each_other_for_ever() {
+    for (delay_ms, groups) in (0..50).step_by(10).flat_map(|delay_ms| (3..8).map(move |groups| (delay_ms, groups))) {
+        let peer = |delay_ms, group_ms, conducts| PlannedPeer {
+            files: u32::MAX,
+            delay_ms,
+            group_ms,
+            conducts,
+            away: None,
+            forgets: None,
+            grow_ms: None,
+            is_liar: false,
+        };
+        let stalls = peer(0, 1, vec![Conduct::Stalls { after: 0 }]);
+        let slow = [vec![Conduct::Cuts { after: 1 }], Vec::new()].map(|conducts| peer(400, 700, conducts));
+        let file = PlannedFile { groups, candidates: 0, present: 0, disk: DiskFault::None, is_repeated: false };
+        let plan = DownloadStorm {
+            files: vec![file],
+            peers: [vec![stalls], slow.into()].concat(),
+            answers: vec![PlannedAnswer { delay_ms, kind: AnswerKind::Right }],
+            lag_ms: 0,
+            retry_ms: 0,
+            store_ms: 0,
+            is_batched: false,
+            interrupt_ms: None,
+        };
+        run_traced(&plan).unwrap();
     }
 }
