@@ -361,7 +361,8 @@ impl Scheduler {
 
     /// The file has succeeded or failed: nothing of it is requested any more.
     pub fn finish_file(&mut self, file: FileId) {
-        let was_open = match self.files[file].stage {
+        let stage = self.files[file].stage;
+        let was_open = match stage {
             FileStage::Done => return,
             FileStage::NeedsOutline { requested } => requested.is_some(),
             FileStage::Blocked { .. } => false,
@@ -377,16 +378,19 @@ impl Scheduler {
             }
         }
         if self.files[file].is_large() {
-            self.release_dependents(file);
+            self.release_dependents(file, stage);
         }
         self.files[file].groups = Vec::new();
         self.files[file].missing = 0;
     }
 
-    /// Files that waited for this one begin.
-    fn release_dependents(&mut self, file: FileId) {
+    /// Files that waited for this one begin, or wait for what it has waited for until its end.
+    fn release_dependents(&mut self, file: FileId, last_stage: FileStage) {
         for other in self.files.iter_mut().filter(|other| other.stage == FileStage::Blocked { after: file }) {
-            other.stage = FileStage::first(other.group_count);
+            other.stage = match last_stage {
+                FileStage::Blocked { .. } => last_stage,
+                _ => FileStage::first(other.group_count),
+            };
         }
     }
 

@@ -188,6 +188,22 @@ fn files_with_the_same_partial_file_wait_for_each_other() {
 }
 
 #[test]
+fn a_file_that_fails_while_it_waits_for_a_partial_file_releases_nothing() {
+    let (mut scheduler, now) = (Scheduler::default(), Instant::now());
+    let first = scheduler.add_file(2 * MIB, None);
+    let second = scheduler.add_file(2 * MIB, Some(first));
+    let third = scheduler.add_file(2 * MIB, Some(second));
+    let source = scheduler.add_source(now);
+    (0..3).for_each(|file| scheduler.set_available(source, file, None));
+    assert_eq!(scheduler.next_request(now, source), NextRequest::Outline(first));
+    scheduler.on_outline(first);
+    scheduler.finish_file(second);
+    assert_eq!(scheduler.next_request(now, source), NextRequest::Wait);
+    scheduler.finish_file(first);
+    assert_eq!(scheduler.next_request(now, source), NextRequest::Outline(third));
+}
+
+#[test]
 fn an_overdue_outline_is_requested_from_another_source() {
     let mut scheduler = Scheduler::default();
     scheduler.add_file(2 * MIB, None);
