@@ -17,7 +17,7 @@ use rand::{RngCore, SeedableRng};
 use crate::secrets::{CONTENT, NAME, record};
 use crate::test_support::fake::{FakeServer, UnauthenticatedSender};
 use crate::test_support::relay::{RecordedDatagram, UdpRelay};
-use crate::test_support::{CREDENTIALS, Client, TestEnv, auth, contains_bytes, entries, seeded_bytes};
+use crate::test_support::{CREDENTIALS, Client, TestEnv, auth, contains_bytes, entries, free_port, seeded_bytes};
 
 /// What a false uploader does with a connection from a downloader; the address is that of the real uploader.
 type PeerBehaviour = fn(TcpStream, SocketAddr);
@@ -103,7 +103,7 @@ fn a_false_uploader_gets_nothing_into_the_folder() {
         let env = TestEnv::new();
         let behind = Ipv4Addr::new(127, 0, 0, 2);
         // The server sees hans at this address, so downloaders dial the false uploader.
-        let listener = TcpListener::bind((behind, 0)).expect("a free port");
+        let listener = TcpListener::bind((behind, free_port())).expect("a free port");
         let port = listener.local_addr().expect("a bound socket").port();
         let uploader = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         thread::spawn(move || listener.incoming().flatten().for_each(|downloader| manner(downloader, uploader)));

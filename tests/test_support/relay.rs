@@ -11,7 +11,7 @@ use std::time::Duration;
 use fileshare::internals::common::limits::PROTOCOL_VERSION;
 use fileshare::internals::common::packet::Packet;
 
-use super::TIMEOUT;
+use super::{TIMEOUT, free_port};
 
 /// One recorded datagram.
 #[derive(Debug, Clone)]
@@ -141,7 +141,7 @@ pub struct TcpRelay {
 impl TcpRelay {
     /// Listens at `at`; `port` is where the uploader must listen on 127.0.0.1.
     pub fn start(at: Ipv4Addr) -> Self {
-        let listener = TcpListener::bind((at, 0)).expect("a free port");
+        let listener = TcpListener::bind((at, free_port())).expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let uploader = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port());
         let recording = Arc::<(Mutex<Vec<u8>>, Condvar)>::default();
