@@ -89,13 +89,14 @@ impl<'a> DownloadOracle<'a> {
                 && !connection.partial.contains_key(&file)
                 && state.is_viable(&connection.peer, connection.is_connected)
         };
-        let is_pending = |offer: &SourceOffer| {
+        let is_pending = |(offer, requested_at): &(SourceOffer, Instant)| {
             offer.files.contains(&file)
+                && self.now - *requested_at <= OFFER_LIFETIME
                 && !state.excluded.contains(&offer.user)
                 && !self.is_connected(offer)
                 && state.is_viable(&offer.peer(), false)
         };
-        self.connections.values().any(is_usable) || self.pending.iter().any(|(offer, _)| is_pending(offer))
+        self.connections.values().any(is_usable) || self.pending.iter().any(is_pending)
     }
 
     /// Whether the ticket goes to a source that is connected, or being dialled.
