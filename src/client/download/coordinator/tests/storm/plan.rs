@@ -140,8 +140,13 @@ impl Conduct {
 }
 
 impl DownloadStorm {
-    /// Whether the file must be saved: a source of it is honest, and stays; or comes back while files are still waited for.
+    /// Whether the file must be saved: a source of it is honest, and stays; or comes back while files are still waited for. The
+    /// same holds for the file before it if it waits for that one.
     pub(super) fn must_succeed(&self, file: usize) -> bool {
+        self.has_good_source(file) && (file == 0 || !self.files[file].is_repeated || self.must_succeed(file - 1))
+    }
+
+    fn has_good_source(&self, file: usize) -> bool {
         let is_patient = self.retry_ms == LONG_RETRY_MS;
         let is_right = |answer: &PlannedAnswer| matches!(answer.kind, AnswerKind::Right | AnswerKind::Outdated);
         let is_server_right = match is_patient {
