@@ -36,8 +36,8 @@ pub(super) struct DialBackoff {
     /// Doubles with every connection that delivers nothing, except for the first one of each of a few users: one of them
     /// may be who listens here, and the others must not delay its turn.
     pub(super) backoff: Backoff,
-    /// Users whose tickets led to nothing here.
-    failed: HashSet<UserName>,
+    /// A few users whose tickets led to nothing here, the latest one last.
+    failed: Vec<UserName>,
 }
 
 impl PeerHistory {
@@ -76,16 +76,18 @@ impl PeerHistory {
         self.addresses.get(address).map(|dial| dial.not_before)
     }
 
-    /// Whether tickets of this user have led to nothing at this address.
-    pub(super) fn has_failed(&self, peer: &PeerAddress) -> bool {
-        self.addresses.get(&peer.address).is_some_and(|dial| dial.failed.contains(&peer.user))
+    /// Orders the users who are said to listen at one address: those whose tickets have led to nothing come last, the latest of
+    /// them at the end.
+    pub(super) fn turn(&self, peer: &PeerAddress) -> usize {
+        let failed = self.addresses.get(&peer.address).map_or(&[][..], |dial| &dial.failed);
+        failed.iter().position(|user| *user == peer.user).map_or(0, |at| at + 1)
     }
 
     pub(super) fn address(&mut self, now: Instant, address: SocketAddr) -> &mut DialBackoff {
         self.addresses.entry(address).or_insert_with(|| DialBackoff {
             not_before: now,
             backoff: Backoff::new(REDIAL_WAIT_MIN, REDIAL_WAIT_MAX),
-            failed: HashSet::new(),
+            failed: Vec::new(),
         })
     }
 }
@@ -99,12 +101,16 @@ impl DialBackoff {
     /// A connection of the user has delivered something.
     pub(super) fn record_success(&mut self, user: &UserName) {
         self.backoff.reset();
-        self.failed.remove(user);
+        self.failed.retain(|failed| failed != user);
     }
 
     /// A connection of the user has delivered nothing.
     pub(super) fn record_failure(&mut self, user: &UserName) {
-        let is_first = self.failed.len() < SOURCES_PER_FILE && self.failed.insert(user.clone());
+        let known = self.failed.iter().position(|failed| failed == user);
+        let is_full = self.failed.len() == SOURCES_PER_FILE;
+        known.or(is_full.then_some(0)).into_iter().for_each(|at| _ = self.failed.remove(at));
+        self.failed.push(user.clone());
+        let is_first = known.is_none() && !is_full;
         if !is_first || self.failed.len() == 1 {
             self.backoff.next_wait();
         }

@@ -154,9 +154,9 @@ impl Coordinator<'_> {
     /// Uses pending offers: presents their tickets to connected sources, and dials others.
     pub(super) fn dial_pending(&mut self, now: Instant) {
         let mut dialled = Vec::from(std::mem::take(&mut self.pending_dials));
-        // Of several users at one address, those that have failed there come last.
-        let has_failed = |offer: &SourceOffer| self.history.has_failed(&offer.peer());
-        dialled.sort_by_cached_key(|pending| pending.offers.first().is_some_and(has_failed));
+        // Several users at one address are dialled in turn.
+        let turn = |offer: &SourceOffer| self.history.turn(&offer.peer());
+        dialled.sort_by_cached_key(|pending| pending.offers.first().map(turn));
         for mut pending in dialled {
             pending.offers.retain(|offer| self.is_needed(offer));
             let is_stale = now.saturating_duration_since(pending.requested_at) > OFFER_LIFETIME;

@@ -137,10 +137,31 @@ fn the_wait_of_an_address_grows_with_each_failure_but_the_first_of_each_of_a_few
     };
     assert_eq!(["u1", "u2", "u3", "u4", "u5", "u6", "u7", "u8"].map(&mut wait_after), [200; 8]);
     assert_eq!(["u9", "u1", "u9"].map(&mut wait_after), [400, 800, 1_600]);
-    let has_failed = |history: &PeerHistory, user: &str| history.has_failed(&peer(user));
-    assert!(has_failed(&history, "u1") && has_failed(&history, "u8") && !has_failed(&history, "u9"));
+    let turns = |history: &PeerHistory| ["u2", "u3", "u8", "u1", "u9"].map(|user| history.turn(&peer(user)));
+    assert_eq!(turns(&history), [0, 1, 6, 7, 8], "the latest of a few come last");
     let dial = history.address(now, address);
     dial.record_success(&peer("u1").user);
     assert_eq!(dial.backoff.wait().as_millis(), 100);
-    assert!(!has_failed(&history, "u1") && has_failed(&history, "u2"));
+    assert_eq!(turns(&history), [0, 1, 6, 0, 7]);
+}
+
+/// A user who is never dialled would count as a source that may still help, and the download would not end.
+#[test]
+fn users_at_one_address_are_dialled_in_turn() {
+    let (jobs, mut history) = (jobs(&[100]), PeerHistory::default());
+    let mut fixture = Fixture::new(&jobs, &mut history, Duration::from_secs(60));
+    let offers: [(&str, &[FileId]); 2] = [("hans", &[0]), ("hugo", &[0])];
+    let mut effects = fixture.first_found(&offers);
+    let mut users = Vec::new();
+    while users.len() < 6 {
+        if let [user] = dialled(&effects)[..] {
+            users.push(user.to_owned());
+            effects = fixture.source(0, SourceEvent::Ended(SourceEnd::Lost("the connection was refused".to_owned())));
+        } else if matches!(effects.last(), Some(Effect::FindSources { .. })) {
+            effects = fixture.found(fixture.now, &offers);
+        } else {
+            effects = fixture.wait();
+        }
+    }
+    assert_eq!(users, ["hans", "hugo", "hans", "hugo", "hans", "hugo"]);
 }
