@@ -108,7 +108,9 @@ impl DialBackoff {
     pub(super) fn record_failure(&mut self, user: &UserName) {
         let known = self.failed.iter().position(|failed| failed == user);
         let is_full = self.failed.len() == SOURCES_PER_FILE;
-        known.or(is_full.then_some(0)).into_iter().for_each(|at| _ = self.failed.remove(at));
+        if let Some(at) = known.or(is_full.then_some(0)) {
+            self.failed.remove(at);
+        }
         self.failed.push(user.clone());
         let is_first = known.is_none() && !is_full;
         if !is_first || self.failed.len() == 1 {

@@ -31,7 +31,7 @@ fn planned_jobs(plan: &DownloadStorm) -> Vec<FileJob> {
     let size = |groups: u32| if groups == 1 { 1_000 } else { u64::from(groups) * MIB - 7 };
     let mut jobs = jobs(&plan.files.iter().map(|file| size(file.groups)).collect::<Vec<_>>());
     for at in 1..jobs.len() {
-        if plan.files[at].is_repeated && plan.files[at].groups == plan.files[at - 1].groups {
+        if plan.repeats_previous(at) {
             jobs[at].item.content = jobs[at - 1].item.content;
         }
     }
@@ -96,7 +96,7 @@ fn check_time(plan: &DownloadStorm, oracle: &DownloadOracle<'_>, elapsed: Durati
     let file = (0..plan.files.len()).find(|&file| !oracle.files[file].is_ended && plan.must_succeed(file));
     prop_assert!(file.is_none() || elapsed <= longest, "file {file:?} takes longer than {longest:?}");
     // Files of one content come one after the other, and sources of each are waited for.
-    let in_turn = 1 + plan.files.iter().filter(|file| file.is_repeated).count() as u32;
+    let in_turn = 1 + (0..plan.files.len()).filter(|&file| plan.waits_for_previous(file)).count() as u32;
     prop_assert!(elapsed <= longest + in_turn * oracle.retry_for, "some file does not end");
     Ok(())
 }

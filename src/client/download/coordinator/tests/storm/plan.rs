@@ -143,7 +143,17 @@ impl DownloadStorm {
     /// Whether the file must be saved: a source of it is honest, and stays; or comes back while files are still waited for. The
     /// same holds for the file before it if it waits for that one.
     pub(super) fn must_succeed(&self, file: usize) -> bool {
-        self.has_good_source(file) && (file == 0 || !self.files[file].is_repeated || self.must_succeed(file - 1))
+        self.has_good_source(file) && (!self.waits_for_previous(file) || self.must_succeed(file - 1))
+    }
+
+    /// Whether the file has the content of the one before it.
+    pub(super) fn repeats_previous(&self, file: usize) -> bool {
+        file > 0 && self.files[file].is_repeated && self.files[file].groups == self.files[file - 1].groups
+    }
+
+    /// Whether it waits for the partial file of the one before it: small files do not.
+    pub(super) fn waits_for_previous(&self, file: usize) -> bool {
+        self.repeats_previous(file) && self.files[file].groups > 1
     }
 
     fn has_good_source(&self, file: usize) -> bool {
