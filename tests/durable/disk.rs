@@ -126,7 +126,7 @@ fn a_second_server_on_the_same_data_file_is_refused_without_harm() {
 
 #[test]
 fn an_administrator_reading_the_data_file_does_not_stop_or_stall_the_server() {
-    let env = TestEnv::with(&credentials(2), &["--log-level", "debug"]);
+    let env = TestEnv::with(&credentials(2), &["--log-level", "debug", "--liveness", "60"]);
     let [hans, yoda] = [0, 1].map(|number| HeadlessClient::log_in(env.address(), number));
     hans.server_api.publish(&[file(0)], &everyone()).unwrap();
 

@@ -6,7 +6,7 @@ use crate::test_support::{TestEnv, seeded_bytes};
 
 #[test]
 fn a_command_entered_while_the_server_is_down_waits_and_succeeds() {
-    let mut env = TestEnv::with(crate::test_support::CREDENTIALS, &["--heartbeat", "0.5", "--liveness", "1"]);
+    let mut env = TestEnv::with(crate::test_support::CREDENTIALS, &["--heartbeat", "0.5", "--liveness", "3"]);
     let mut hans = env.client("hans").user().args(["-v"]).file("a", "a").spawn();
     hans.skip_greeting();
     env.kill_server();

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use crate::test_support::fake::{FakeServer, UnauthenticatedSender};
-use crate::test_support::{Client, TestEnv, free_port, seeded_bytes};
+use crate::test_support::{CREDENTIALS, Client, TestEnv, free_port, seeded_bytes};
 
 /// Whether the server may reply to an unauthenticated sender: a HELLO of its size or a RESUME of a possible size.
 fn may_get_a_reply(datagram: &[u8]) -> bool {
@@ -35,7 +35,7 @@ fn an_empty_datagram_is_ignored() {
 
 #[test]
 fn a_hundred_thousand_random_datagrams_get_no_reply_and_do_no_harm() {
-    let env = TestEnv::new();
+    let env = TestEnv::with(CREDENTIALS, &["--liveness", "60"]);
     let mut hans = env.client("hans").spawn();
     hans.log_in("hans");
     let log_before = env.log_after_login("hans");

@@ -35,7 +35,7 @@ fn every_kind_of_exit_is_visible_to_peers_at_once() {
 
 #[test]
 fn a_crashed_client_disappears_after_the_liveness_time() {
-    let env = TestEnv::with(crate::test_support::CREDENTIALS, &["--heartbeat", "0.5", "--liveness", "1.5"]);
+    let env = TestEnv::with(crate::test_support::CREDENTIALS, &["--heartbeat", "0.5", "--liveness", "3"]);
     let hans = env.client("hans").user().file("a", "a").stay(&["pub a"], &["File published successfully"]);
     let mut watcher = env.client("yoda").user().spawn();
     watcher.skip_greeting();

@@ -179,7 +179,7 @@ fn a_false_server_gets_no_login_and_learns_no_password() {
 
 #[test]
 fn the_listener_recovers_from_a_connection_flood_with_few_descriptors() {
-    let env = TestEnv::new();
+    let env = TestEnv::with(CREDENTIALS, &["--liveness", "60"]);
     let port = free_port();
     let dir = env.client("hans").file("a", seeded_bytes(3, 500_000)).dir().to_owned();
     let mut command = Command::new("sh");

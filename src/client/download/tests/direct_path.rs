@@ -110,7 +110,7 @@ impl<'a> FilePassing<'a> {
         let (pipe, mut pipe_end) = std::io::pipe().unwrap();
         match content {
             PassedContent::Slowly => {
-                std::thread::sleep(Duration::from_millis(50));
+                std::thread::sleep(Duration::from_millis(200));
                 file.write_all(bytes).unwrap();
             }
             PassedContent::Published

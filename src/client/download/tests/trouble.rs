@@ -98,12 +98,12 @@ fn a_stalled_source_loses_its_groups() {
 #[test]
 fn a_slow_source_does_not_delay_the_end() {
     let fixture = large();
-    let slow = fixture.peer("vader", PeerBehaviour::Slow(Duration::from_millis(300)));
+    let slow = fixture.peer("vader", PeerBehaviour::Slow(Duration::from_secs(1)));
     let honest = fixture.peer("hans", PeerBehaviour::Honest);
     assert_all_saved(&fixture.fetch(&[&slow, &honest]));
     fixture.assert_whole();
     let received = slow.requested.load(Ordering::SeqCst);
-    assert!(received <= 2, "its first groups alone would take it 32 pieces of 300 ms: {received}");
+    assert!(received <= 2, "its first groups alone would take it 32 pieces of a second: {received}");
 }
 
 #[test]
