@@ -1,12 +1,16 @@
 //! Heartbeats of a busy server: its CPU time for each, beside that of a bare echo through the same socket code.
 //!
-//! The server is stopped while a burst arrives, so that it always finds full batches; only its own CPU time counts.
+//! The server is stopped while a burst arrives, so that it always finds full batches, and the clients read nothing while it
+//! answers, so that it wakes nobody. Only its own CPU time counts.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::Ipv4Addr;
+use std::thread;
 use std::time::Duration;
 
 use fileshare::internals::server::core::Datagram;
 use fileshare::internals::server::socket::{BATCH_MAX, ReceiveBatch, ServerSocket};
+use mio::net::UdpSocket;
+use mio::{Interest, Poll, Token};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::test_support::{LoadClients, ServerProcess, median};
@@ -53,17 +57,18 @@ fn burst(server: &mut ServerProcess, clients: &mut LoadClients) -> f64 {
     }
     let before = server.event_loop_cpu_s();
     server.resume();
-    let mut count = 0;
-    // A lost datagram, or its lost acknowledgement, does not count.
-    while count < BURST as u64 {
-        clients.poll(Duration::from_millis(20));
-        let now = clients.received() - received;
-        if now == count {
+    let mut after = before;
+    loop {
+        thread::sleep(Duration::from_millis(2));
+        let now = server.event_loop_cpu_s();
+        if now == after && now > before {
             break;
         }
-        count = now;
+        after = now;
     }
-    (server.event_loop_cpu_s() - before) / count.max(1) as f64
+    clients.poll(Duration::ZERO);
+    // A lost datagram, or its lost acknowledgement, does not count.
+    (after - before) / (clients.received() - received).max(1) as f64
 }
 
 struct Echo {
@@ -72,19 +77,24 @@ struct Echo {
     /// The datagrams of a batch; their buffers are reused, as the server does.
     echoes: Vec<Datagram>,
     clients: Vec<UdpSocket>,
+    /// Watches the clients' sockets, as that of the load clients does; nobody waits for it.
+    _poll: Poll,
 }
 
 impl Echo {
     fn new() -> Self {
         let socket = ServerSocket::bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a socket");
         let address = socket.udp.local_addr().expect("an address");
-        let client = |_| {
-            let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        let poll = Poll::new().expect("a poll");
+        let client = |number| {
+            let mut client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a socket");
             client.connect(address).expect("connected");
+            poll.registry().register(&mut client, Token(number), Interest::READABLE).expect("registered");
             client
         };
         let echoes = vec![Datagram { to: address, bytes: Vec::new() }; BATCH_MAX];
-        Self { socket, batch: ReceiveBatch::default(), echoes, clients: (0..BURST).map(client).collect() }
+        let clients = (0..BURST).map(client).collect();
+        Self { socket, batch: ReceiveBatch::default(), echoes, clients, _poll: poll }
     }
 
     /// Returns the CPU time of each echo, seconds.

@@ -288,7 +288,10 @@ impl<'a> SimulatedBatch<'a> {
     }
 
     fn send(&mut self, source: SourceId, command: SourceCommand) {
-        let number = self.current[&source];
+        let Some(&number) = self.current.get(&source) else {
+            // Its end was reported together with what made the coordinator stop it; the oracle judges other commands.
+            return;
+        };
         if matches!(command, SourceCommand::Stop) {
             return self.end(number, SourceEnd::Done, Duration::ZERO);
         }
