@@ -7,7 +7,7 @@ use crate::client::transport::{self, RecordReader, RecordWriter};
 use crate::client::upload::limits::BUSY_RETRY_MS;
 use crate::client::upload::test_support;
 use crate::client::upload::test_support::{
-    NOW_MS, PSK, TestUploader, all_of, message, receive, sealed, send_request, skip_data, ticket, ticket_key,
+    NOW_MS, PSK, TestUploader, all_of, data, message, receive, sealed, send_request, skip_data, ticket, ticket_key,
     wait_until,
 };
 use crate::common::limits::{GROUP_MIN_BYTES, RECORD_MAX_BYTES};
@@ -315,7 +315,7 @@ fn a_turn_ends_with_a_group_while_another_user_waits() {
     let (large, small) = (uploader.publish_large("large"), uploader.publish("small", b"bytes", Audience::Everyone));
     let (mut reader, mut writer) = uploader.open(&large).unwrap();
     send_request(&mut writer, &all_of(0, &large));
-    assert!(matches!(reader.next(), Ok(Frame::Data { .. })));
+    data(&mut reader);
     assert!(!is_served(&uploader, "hans", &small));
     let (skipped, last) = skip_data(&mut reader);
     assert!(matches!(last, PeerResponse::Busy { .. }), "{last:?}");

@@ -132,11 +132,26 @@ pub(super) fn all_of(content: u32, grant: &ContentRef) -> PeerRequest {
     PeerRequest::RequestGroups { ranges: vec![GroupRange { content, first: 0, count: group_count(grant.size) }] }
 }
 
-/// The next frame, which must be a message.
+/// The next frame, which must be a message. As all readers here, it skips [`PeerResponse::Hashing`], which an uploader sends
+/// whenever hashing takes it long.
 pub(super) fn message(reader: &mut RecordReader<PeerResponse>) -> PeerResponse {
-    match reader.next().unwrap() {
-        Frame::Message(message) => message,
-        Frame::Data { content, offset, .. } => panic!("data of {content} at {offset}"),
+    loop {
+        match reader.next().unwrap() {
+            Frame::Message(PeerResponse::Hashing { .. }) => {}
+            Frame::Message(message) => return message,
+            Frame::Data { content, offset, .. } => panic!("data of {content} at {offset}"),
+        }
+    }
+}
+
+/// Reads data: its offset and its bytes.
+pub(super) fn data(reader: &mut RecordReader<PeerResponse>) -> (u64, Vec<u8>) {
+    loop {
+        match reader.next().unwrap() {
+            Frame::Message(PeerResponse::Hashing { .. }) => {}
+            Frame::Message(message) => panic!("{message:?} in place of data"),
+            Frame::Data { offset, bytes, .. } => return (offset, bytes.to_vec()),
+        }
     }
 }
 
@@ -149,6 +164,7 @@ pub(super) fn receive(reader: &mut RecordReader<PeerResponse>, content: u32, byt
                 assert_eq!((of, offset), (content, got.len() as u64));
                 got.extend_from_slice(bytes);
             }
+            Frame::Message(PeerResponse::Hashing { .. }) => {}
             Frame::Message(other) => panic!("{other:?} after {} bytes", got.len()),
         }
     }
@@ -162,6 +178,7 @@ pub(super) fn skip_data(reader: &mut RecordReader<PeerResponse>) -> (u64, PeerRe
     loop {
         match reader.next().unwrap() {
             Frame::Data { bytes, .. } => skipped += bytes.len() as u64,
+            Frame::Message(PeerResponse::Hashing { .. }) => {}
             Frame::Message(message) => return (skipped, message),
         }
     }

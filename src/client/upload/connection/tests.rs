@@ -9,7 +9,8 @@ use crate::client::transport::TransportError;
 use crate::client::upload::limits::UploadLimits;
 use crate::client::upload::test_support;
 use crate::client::upload::test_support::{
-    NOW_MS, TestUploader, all_of, message, name, receive, sealed, send_request, skip_data, ticket, ticket_key, user,
+    NOW_MS, TestUploader, all_of, data, message, name, receive, sealed, send_request, skip_data, ticket, ticket_key,
+    user,
 };
 use crate::common::chunk_tree::{GroupHashes, group_count, group_range, hash_group};
 use crate::common::limits::GROUP_MIN_BYTES;
@@ -93,9 +94,9 @@ fn groups_are_sent_in_the_order_of_the_requests() {
         let range = crate::common::chunk_tree::group_range(grant.size, group);
         let mut got = Vec::new();
         while (got.len() as u64) < range.end - range.start {
-            let Frame::Data { content: 0, offset, bytes } = reader.next().unwrap() else { panic!("data") };
+            let (offset, bytes) = data(&mut reader);
             assert_eq!(offset, range.start + got.len() as u64);
-            got.extend_from_slice(bytes);
+            got.extend(bytes);
         }
         assert!(got == content[range.start as usize..range.end as usize]);
         assert_ne!(hash_group(grant.size, group, &got), [0; 32]);
@@ -146,7 +147,7 @@ fn a_change_or_an_unpublish_takes_effect_in_the_middle_of_a_transfer() {
         let (mut reader, mut writer) = uploader.connect(&[grant.clone(), other.clone()]).unwrap();
         send_request(&mut writer, &all_of(0, &grant));
         send_request(&mut writer, &request(1, 0, 1));
-        assert!(matches!(reader.next().unwrap(), Frame::Data { .. }));
+        data(&mut reader);
         let file = fs::OpenOptions::new().write(true).open(uploader.dir.path().join("large")).unwrap();
         match reason {
             RefusalReason::NotShared => drop(uploader.service.publications().unpublish(&grant.name)),
@@ -165,8 +166,7 @@ fn a_file_that_changes_in_the_middle_of_a_group_is_refused_before_its_end() {
     let grant = uploader.publish_large("large");
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     send_request(&mut writer, &all_of(0, &grant));
-    let Frame::Data { bytes, .. } = reader.next().unwrap() else { panic!("data") };
-    let mut got = bytes.to_vec();
+    let (_, mut got) = data(&mut reader);
     // The buffers are full, so the uploader waits within some group. The last byte of every group is changed now.
     let file = fs::OpenOptions::new().write(true).open(uploader.dir.path().join("large")).unwrap();
     for end in (GROUP_MIN_BYTES..=grant.size).step_by(GROUP_MIN_BYTES as usize) {
@@ -175,6 +175,7 @@ fn a_file_that_changes_in_the_middle_of_a_group_is_refused_before_its_end() {
     let reply = loop {
         match reader.next().unwrap() {
             Frame::Data { bytes, .. } => got.extend_from_slice(bytes),
+            Frame::Message(PeerResponse::Hashing { .. }) => {}
             Frame::Message(reply) => break reply,
         }
     };
@@ -189,12 +190,12 @@ fn a_cancel_drops_the_groups_that_were_not_begun() {
     let grant = uploader.publish_large("large");
     let (mut reader, mut writer) = uploader.open(&grant).unwrap();
     send_request(&mut writer, &all_of(0, &grant));
-    assert!(matches!(reader.next().unwrap(), Frame::Data { .. }));
+    data(&mut reader);
     send_request(&mut writer, &PeerRequest::Cancel);
     let (skipped, message) = skip_data(&mut reader);
     assert!(skipped + 100_000 < grant.size && message == PeerResponse::Cancelled);
     send_request(&mut writer, &request(0, 5, 1));
-    let Frame::Data { offset, .. } = reader.next().unwrap() else { panic!("data") };
+    let (offset, _) = data(&mut reader);
     assert_eq!(offset, 5 * GROUP_MIN_BYTES);
 }
 
@@ -213,7 +214,7 @@ fn an_incomplete_file_is_served_as_far_as_it_is_verified() {
     send_request(&mut writer, &all_of(0, &grant));
     receive(&mut reader, 0, 2 * GROUP_MIN_BYTES);
     assert_eq!(message(&mut reader), PeerResponse::NotAvailable { content: 0, first: 2, count: 7 });
-    let Frame::Data { offset, .. } = reader.next().unwrap() else { panic!("data") };
+    let (offset, _) = data(&mut reader);
     assert_eq!(offset, 9 * GROUP_MIN_BYTES);
     incomplete.set_verified(2, Some(&user("hans")));
     send_request(&mut writer, &request(0, 2, 1));
@@ -351,8 +352,8 @@ fn what_is_not_complete_or_has_a_rate_is_not_passed() {
     let _passed = open_direct_path(&uploader, &mut ends);
     let (mut reader, mut writer) = ends;
     send_request(&mut writer, &request(0, 1, 1));
-    let Frame::Data { bytes, .. } = reader.next().unwrap() else { panic!("the bytes of the group") };
-    assert!(bytes == &content[GROUP_MIN_BYTES as usize..]);
+    let (_, bytes) = data(&mut reader);
+    assert!(bytes == content[GROUP_MIN_BYTES as usize..]);
 
     let no_path = PeerResponse::DirectPath { socket: None };
     let limited = TestUploader::with(8, Some(1 << 30), UploadLimits::default());
