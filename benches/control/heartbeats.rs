@@ -1,9 +1,11 @@
 //! Heartbeats of a busy server: its CPU time for each, beside that of a bare echo through the same socket code.
 //!
 //! The server is stopped while a burst arrives, so that it always finds full batches, and the clients read nothing while it
-//! answers, so that it wakes nobody. Only its own CPU time counts.
+//! answers, so that it wakes nobody. Only its own CPU time counts. Server and echo run on one CPU, the clients of both on another
+//! if there is one.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use fileshare::internals::server::core::Datagram;
 use fileshare::internals::server::socket::{BATCH_MAX, ReceiveBatch, ServerSocket};
 use mio::net::UdpSocket;
 use mio::{Interest, Poll, Token};
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::test_support::{LoadClients, ServerProcess, median};
@@ -27,9 +31,13 @@ pub fn measure() {
     let mut server = ServerProcess::new(BURST);
     server.arguments = ["--ephemeral", "--heartbeat", "1", "--liveness", "60"].map(String::from).into();
     server.start();
+    let (first, last) = cpus();
+    pin(Some(server.pid()), first);
+    let everywhere = sched_getaffinity(None).expect("the CPUs of this thread");
+    pin(None, last);
     let mut clients = LoadClients::new(server.address(), BURST);
     clients.log_in();
-    let mut echo = Echo::new();
+    let mut echo = Echo::new(first);
     let (mut heartbeats, mut echoes, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let heartbeat = median((0..BURSTS_PER_ROUND).map(|_| burst(&mut server, &mut clients)).collect());
@@ -45,6 +53,22 @@ pub fn measure() {
         median(echoes),
         median(ratios)
     );
+    sched_setaffinity(None, &everywhere).expect("the CPUs of before");
+}
+
+/// The first and the last CPU that this process may use.
+fn cpus() -> (usize, usize) {
+    let usable = sched_getaffinity(None).expect("the CPUs of this thread");
+    let mut cpus = (0..CpuSet::MAX_CPU).filter(|&cpu| usable.is_set(cpu));
+    let first = cpus.next().expect("a CPU");
+    (first, cpus.next_back().unwrap_or(first))
+}
+
+/// Keeps a single-threaded process, or this thread, on one CPU.
+fn pin(process: Option<Pid>, cpu: usize) {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu);
+    sched_setaffinity(process, &cpus).expect("one of the usable CPUs");
 }
 
 /// Returns the CPU time of the server's event loop for each acknowledgement, seconds.
@@ -71,18 +95,19 @@ fn burst(server: &mut ServerProcess, clients: &mut LoadClients) -> f64 {
     (after - before) / (clients.received() - received).max(1) as f64
 }
 
+/// Clients, and a thread that sends back what it receives.
 struct Echo {
-    socket: ServerSocket,
-    batch: ReceiveBatch,
-    /// The datagrams of a batch; their buffers are reused, as the server does.
-    echoes: Vec<Datagram>,
     clients: Vec<UdpSocket>,
     /// Watches the clients' sockets, as that of the load clients does; nobody waits for it.
     _poll: Poll,
+    /// Tells the thread to serve a burst.
+    start: Sender<()>,
+    /// The CPU time of each burst, seconds.
+    cpu_s: Receiver<f64>,
 }
 
 impl Echo {
-    fn new() -> Self {
+    fn new(cpu: usize) -> Self {
         let socket = ServerSocket::bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a socket");
         let address = socket.udp.local_addr().expect("an address");
         let poll = Poll::new().expect("a poll");
@@ -92,14 +117,42 @@ impl Echo {
             poll.registry().register(&mut client, Token(number), Interest::READABLE).expect("registered");
             client
         };
-        let echoes = vec![Datagram { to: address, bytes: Vec::new() }; BATCH_MAX];
         let clients = (0..BURST).map(client).collect();
-        Self { socket, batch: ReceiveBatch::default(), echoes, clients, _poll: poll }
+        let ((start, starts), (took, cpu_s)) = (channel(), channel());
+        thread::spawn(move || {
+            pin(None, cpu);
+            let mut server = EchoServer::new(socket, address);
+            starts.iter().try_for_each(|()| took.send(server.burst()))
+        });
+        Self { clients, _poll: poll, start, cpu_s }
     }
 
     /// Returns the CPU time of each echo, seconds.
     fn burst(&mut self) -> f64 {
         self.clients.iter().for_each(|client| _ = client.send(&[0; ECHO_BYTES]).expect("sent"));
+        self.start.send(()).expect("the thread runs");
+        let took = self.cpu_s.recv().expect("the thread runs");
+        let mut buffer = [0; ECHO_BYTES];
+        self.clients.iter().for_each(|client| _ = client.recv(&mut buffer).expect("received"));
+        took / BURST as f64
+    }
+}
+
+struct EchoServer {
+    socket: ServerSocket,
+    batch: ReceiveBatch,
+    /// The datagrams of a batch; their buffers are reused, as the server does.
+    echoes: Vec<Datagram>,
+}
+
+impl EchoServer {
+    fn new(socket: ServerSocket, address: SocketAddr) -> Self {
+        let echoes = vec![Datagram { to: address, bytes: Vec::new() }; BATCH_MAX];
+        Self { socket, batch: ReceiveBatch::default(), echoes }
+    }
+
+    /// Serves a burst that has arrived. Returns the CPU time, seconds.
+    fn burst(&mut self) -> f64 {
         let start = cpu_s();
         let mut done = 0;
         while done < BURST {
@@ -114,10 +167,7 @@ impl Echo {
             self.socket.send(&self.echoes[..count]);
             done += count;
         }
-        let each = (cpu_s() - start) / BURST as f64;
-        let mut buffer = [0; ECHO_BYTES];
-        self.clients.iter().for_each(|client| _ = client.recv(&mut buffer).expect("received"));
-        each
+        cpu_s() - start
     }
 }
 

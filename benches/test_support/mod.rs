@@ -173,7 +173,7 @@ impl ServerProcess {
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(self.process.as_ref().expect("a running server")), signal).expect("our own child");
+        kill_process(self.pid(), signal).expect("our own child");
     }
 
     /// The server's resident memory, bytes.
@@ -181,6 +181,11 @@ impl ServerProcess {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a running server");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("the field");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1_024
+    }
+
+    /// The server's process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(self.process.as_ref().expect("a running server"))
     }
 
     fn id(&self) -> u32 {
