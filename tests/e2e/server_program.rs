@@ -114,6 +114,7 @@ fn sighup_reloads_the_credentials() {
     drop(hans);
     env.write_credentials(CREDENTIALS);
     env.signal_server(Signal::HUP);
+    env.wait_log_times("the credentials were read again: 3 users", 2);
     env.client("hans").user().run(&["lpf"]).expect_code(0);
 }
 
