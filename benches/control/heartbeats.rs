@@ -38,20 +38,23 @@ pub fn measure() {
     let mut clients = LoadClients::new(server.address(), BURST);
     clients.log_in();
     let mut echo = Echo::new(first);
-    let (mut heartbeats, mut echoes, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut heartbeats, mut echoes, mut ratios, mut saved) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let heartbeat = median((0..BURSTS_PER_ROUND).map(|_| burst(&mut server, &mut clients)).collect());
-        let bare = median((0..BURSTS_PER_ROUND).map(|_| echo.burst()).collect());
+        let bare = median((0..BURSTS_PER_ROUND).map(|_| echo.burst(BATCH_MAX)).collect());
+        let one_at_a_time = median((0..BURSTS_PER_ROUND).map(|_| echo.burst(1)).collect());
         heartbeats.push(1.0 / heartbeat);
         echoes.push(1.0 / bare);
         ratios.push(bare / heartbeat);
+        saved.push(one_at_a_time - bare);
     }
     println!(
         "bursts of {BURST} heartbeats: one CPU acknowledges {:.0} a second; a bare echo through the same socket {:.0}; \
-         ratio {:.2}",
+         ratio {:.2}; batches save {:.2} µs each",
         median(heartbeats),
         median(echoes),
-        median(ratios)
+        median(ratios),
+        median(saved) * 1e6
     );
     sched_setaffinity(None, &everywhere).expect("the CPUs of before");
 }
@@ -100,8 +103,8 @@ struct Echo {
     clients: Vec<UdpSocket>,
     /// Watches the clients' sockets, as that of the load clients does; nobody waits for it.
     _poll: Poll,
-    /// Tells the thread to serve a burst.
-    start: Sender<()>,
+    /// Tells the thread to serve a burst, in batches of at most so many.
+    start: Sender<usize>,
     /// The CPU time of each burst, seconds.
     cpu_s: Receiver<f64>,
 }
@@ -122,15 +125,15 @@ impl Echo {
         thread::spawn(move || {
             pin(None, cpu);
             let mut server = EchoServer::new(socket, address);
-            starts.iter().try_for_each(|()| took.send(server.burst()))
+            starts.iter().try_for_each(|batch| took.send(server.burst(batch)))
         });
         Self { clients, _poll: poll, start, cpu_s }
     }
 
-    /// Returns the CPU time of each echo, seconds.
-    fn burst(&mut self) -> f64 {
+    /// Returns the CPU time of each echo, seconds, in batches of at most so many.
+    fn burst(&mut self, batch: usize) -> f64 {
         self.clients.iter().for_each(|client| _ = client.send(&[0; ECHO_BYTES]).expect("sent"));
-        self.start.send(()).expect("the thread runs");
+        self.start.send(batch).expect("the thread runs");
         let took = self.cpu_s.recv().expect("the thread runs");
         let mut buffer = [0; ECHO_BYTES];
         self.clients.iter().for_each(|client| _ = client.recv(&mut buffer).expect("received"));
@@ -151,8 +154,8 @@ impl EchoServer {
         Self { socket, batch: ReceiveBatch::default(), echoes }
     }
 
-    /// Serves a burst that has arrived. Returns the CPU time, seconds.
-    fn burst(&mut self) -> f64 {
+    /// Serves a burst that has arrived, in batches of at most so many. Returns the CPU time, seconds.
+    fn burst(&mut self, batch: usize) -> f64 {
         let start = cpu_s();
         let mut done = 0;
         while done < BURST {
@@ -163,7 +166,7 @@ impl EchoServer {
                 echo.bytes.clear();
                 echo.bytes.extend_from_slice(bytes);
             };
-            let count = self.socket.receive(&mut self.batch, BATCH_MAX, handle).expect("a datagram");
+            let count = self.socket.receive(&mut self.batch, batch, handle).expect("a datagram");
             self.socket.send(&self.echoes[..count]);
             done += count;
         }
