@@ -144,13 +144,14 @@ pub(super) fn message(reader: &mut RecordReader<PeerResponse>) -> PeerResponse {
     }
 }
 
-/// Reads data: its offset and its bytes.
+/// Reads data of the first content: its offset and its bytes.
 pub(super) fn data(reader: &mut RecordReader<PeerResponse>) -> (u64, Vec<u8>) {
     loop {
         match reader.next().unwrap() {
             Frame::Message(PeerResponse::Hashing { .. }) => {}
             Frame::Message(message) => panic!("{message:?} in place of data"),
-            Frame::Data { offset, bytes, .. } => return (offset, bytes.to_vec()),
+            Frame::Data { content: 0, offset, bytes } => return (offset, bytes.to_vec()),
+            Frame::Data { content, .. } => panic!("data of {content}"),
         }
     }
 }
