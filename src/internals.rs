@@ -28,6 +28,9 @@ pub mod client {
     pub mod files {
         pub use crate::client::files::SharedFiles;
     }
+    pub mod publications {
+        pub use crate::client::publications::OwnPublications;
+    }
     pub mod session {
         pub use crate::client::session::{
             ChangedList, Event, FinishedWait, LoginError, RequestError, RequestHandle, Session, SessionConfig,

@@ -31,7 +31,7 @@ const AUDIENCES_MAX_MEMBERS: usize = 4_000_000;
 
 /// A published name. Publishing the name again makes a new value, so that an upload notices.
 #[derive(Debug)]
-pub(crate) struct Publication {
+pub struct Publication {
     pub content: Content,
     audience: Arc<Audience>,
     /// The user was told that the file is not what was published any more.
@@ -203,7 +203,7 @@ impl OwnPublications {
     }
 
     /// The publication with this name and content, if `downloader` may download it.
-    pub(crate) fn lookup_granted(&self, granted: &ContentRef, downloader: &UserName) -> Option<Arc<Publication>> {
+    pub fn lookup_granted(&self, granted: &ContentRef, downloader: &UserName) -> Option<Arc<Publication>> {
         let publication = self.get(&granted.name)?;
         let content = &publication.content;
         let is_same = content.hash == granted.hash && content.size == granted.size;
@@ -216,7 +216,7 @@ impl OwnPublications {
     }
 
     /// Forgets all publications. Returns the number of the login.
-    pub(crate) fn begin_login(&self) -> u64 {
+    pub fn begin_login(&self) -> u64 {
         let mut table = lock(&self.table);
         table.login += 1;
         (table.is_loading, table.is_complete) = (true, false);
@@ -246,14 +246,16 @@ impl OwnPublications {
         Ok(())
     }
 
-    fn on_loaded(&self, login: u64, entry: &OwnPublication, audience: Audience) {
+    /// An entry of the list that this login loads, with its audience.
+    pub fn on_loaded(&self, login: u64, entry: &OwnPublication, audience: Audience) {
         let mut table = lock(&self.table);
         if table.login == login && !table.changed_since_login.contains(&entry.name) {
             table.publish(&entry.name, entry.content, audience, true);
         }
     }
 
-    fn end_loading(&self, login: u64, is_complete: bool) {
+    /// The list of this login is here, or could not be loaded.
+    pub fn end_loading(&self, login: u64, is_complete: bool) {
         let mut table = lock(&self.table);
         if table.login == login {
             (table.is_loading, table.is_complete) = (false, is_complete);

@@ -222,6 +222,41 @@ fn lists_beyond_their_limits_are_rejected() {
 }
 
 #[test]
+fn replies_beyond_their_limits_are_rejected() {
+    let decoded = |response: Response| {
+        let mut bytes = Vec::new();
+        reply(response).encode(&mut bytes);
+        ServerMessage::decode(&bytes).map(drop)
+    };
+    let cursor = |bytes| Some(Cursor(vec![0; bytes]));
+    let lists: [fn(Option<Cursor>) -> Response; 6] = [
+        |next| Response::OwnPublications { entries: Vec::new(), next },
+        |next| Response::SearchResults { names: Vec::new(), next },
+        |next| Response::Users { users: Vec::new(), next },
+        |next| Response::Peers { peers: Vec::new(), next },
+        |next| Response::Contents { entries: Vec::new(), next },
+        |next| Response::Sources { sources: Vec::new(), next },
+    ];
+    for list in lists {
+        assert_eq!(decoded(list(cursor(CURSOR_MAX_BYTES))), Ok(()));
+        assert_eq!(decoded(list(cursor(CURSOR_MAX_BYTES + 1))), Err(MessageError::OverLimit));
+    }
+    let granted = |bytes| {
+        let source = SourceGrant {
+            user: user("h"),
+            address: "127.0.0.1:258".parse().unwrap(),
+            has_free_slot: true,
+            file_mask: 1,
+            key: [0xcc; 32].into(),
+            ticket: vec![9; bytes],
+        };
+        Response::Sources { sources: vec![source], next: None }
+    };
+    assert_eq!(decoded(granted(TICKET_MAX_BYTES)), Ok(()));
+    assert_eq!(decoded(granted(TICKET_MAX_BYTES + 1)), Err(MessageError::OverLimit));
+}
+
+#[test]
 fn a_false_length_allocates_nothing() {
     // A list that claims 2^32 - 1 names and ends.
     let bytes = hex::decode("01010101ffffffff0f").unwrap();

@@ -120,6 +120,9 @@ mod tests {
         fs::create_dir(&path).unwrap();
         refused("a folder");
         assert!(PortFile::write(&path.join("nowhere/port"), 1).is_err());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = check(&file.path().join("port")).unwrap_err().to_string();
+        assert!(error.contains("Not a directory"), "{error}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
     }
 }

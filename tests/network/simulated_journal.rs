@@ -90,6 +90,12 @@ impl SimulatedJournal {
         files.map(|((_, name), (content, ..))| (name.clone(), *content)).collect()
     }
 
+    /// The user's publications on the disk, with their audiences.
+    pub fn publications_of(&self, user: &UserName) -> BTreeMap<FileName, (Content, Arc<Audience>)> {
+        let own = self.disk.publications.iter().filter(|((owner, _), _)| owner == user);
+        own.map(|((_, name), (content, audience, _))| (name.clone(), (*content, Arc::clone(audience)))).collect()
+    }
+
     /// The names that other users publish for everyone or for this one.
     pub fn visible_to(&self, user: &UserName) -> BTreeSet<FileName> {
         let is_visible = |audience: &Audience| match audience {

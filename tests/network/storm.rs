@@ -132,9 +132,10 @@ impl Storm {
     /// Runs it. Panics if a promise is broken.
     pub fn run(&self) -> SimulatedNetwork {
         let mut network = SimulatedNetwork::with_clients_logged_in(self.seed, self.clients, FaultyLink::perfect());
-        network.clients_mut().for_each(|client| client.is_in_storm = true);
         network.check_liveness();
         (0..self.clients).for_each(|client| network.publish_many(client, self.published));
+        let now = network.now;
+        (0..self.clients).for_each(|client| network.with_client(client, |client| client.enter_storm(now)));
         network.link = FaultyLink {
             loss: self.loss,
             duplication: self.duplication,
@@ -173,6 +174,7 @@ impl Storm {
         network.run_for(Duration::from_secs(10));
         network.check_all();
         network.check_searches();
+        network.check_served();
         let sessions = network.server.as_ref().map(|server| server.session_count());
         assert_eq!(sessions, Some(self.clients), "a session each");
         network.check_repeats();

@@ -350,3 +350,24 @@ fn remove_orphans(
     }
     Ok(is_done)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offers_are_those_of_the_list_if_all_users_are_the_same() {
+        let user = |name: &str| UserName::parse(name).unwrap();
+        let hash = |byte| ContentHash([byte; 32]);
+        let users = |names: &[&str]| names.iter().map(|name| UsersDigest::of(&user(name))).collect();
+        let listed = Contents::from([(hash(1), 5, users(&["hans", "vader"])), (hash(2), 5, users(&["yoda"]))]);
+        let offer = |byte, names: &[&str]| FollowOffer {
+            content: Content { hash: hash(byte), size: 5, mtime_ms: 0 },
+            owners: names.iter().map(|name| user(name)).collect(),
+        };
+        assert!(has_sources(&listed, &[offer(2, &["yoda"]), offer(1, &["vader", "hans"])]));
+        assert!(!has_sources(&listed, &[offer(2, &["yoda"]), offer(1, &["hans"])]), "a user has left");
+        assert!(!has_sources(&listed, &[offer(2, &["luke"]), offer(1, &["vader", "hans"])]), "another user");
+        assert!(!has_sources(&listed, &[offer(1, &["vader", "hans"])]), "a content has gone");
+    }
+}

@@ -120,9 +120,9 @@ impl PartialFile {
 
     fn try_set_size(&self, size: u64) -> io::Result<()> {
         let stat = rustix::fs::fstatvfs(&self.file)?;
-        let taken = self.file.metadata()?.blocks() * 512;
-        let is_room = size.saturating_sub(taken) <= stat.f_bavail.saturating_mul(stat.f_frsize);
-        if is_room { self.file.set_len(size) } else { Err(Errno::NOSPC.into()) }
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let fits = fits(size, self.file.metadata()?.blocks(), free);
+        if fits { self.file.set_len(size) } else { Err(Errno::NOSPC.into()) }
     }
 
     /// Reserves the space of this part of the file, so that a full disk is detected before it is written.
@@ -229,6 +229,12 @@ impl PartialFile {
     }
 }
 
+/// Whether a file that has so many blocks already can grow to this size, with these bytes free. A block of `st_blocks` has
+/// 512 bytes on every file system (stat(3type)).
+fn fits(size: u64, blocks: u64, free: u64) -> bool {
+    size.saturating_sub(blocks * 512) <= free
+}
+
 /// Sets the publication's modification time.
 pub(super) fn set_mtime(file: &File, mtime_ms: i64) -> io::Result<()> {
     let seconds = mtime_ms.div_euclid(1_000);
@@ -285,4 +291,33 @@ fn is_trusted_owner(folder: &OwnedFd, owner: u32) -> rustix::io::Result<bool> {
 /// Names the file that an error is about: what the user asked for has another name.
 fn in_partial_file(name: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("partial file {name}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_partial_file_has_needs_no_space_again() {
+        assert!(fits(10_000, 0, 10_000) && !fits(10_001, 0, 10_000));
+        assert!(fits(1 << 20, 2_047, 512) && !fits(1 << 20, 2_047, 511));
+        assert!(fits(1 << 20, 2_048, 0) && fits(1 << 20, 9_999, 0));
+    }
+
+    #[test]
+    fn a_partial_file_is_in_use_while_it_is_locked_under_its_own_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = OwnedFd::from(File::open(dir.path()).unwrap());
+        let hash = ContentHash([1; 32]);
+        let [name, ..] = &partial_file_names(&hash)[..] else { panic!("it has names") };
+        assert!(!is_in_use(&folder, &hash));
+        let file = File::create(dir.path().join("elsewhere")).unwrap();
+        file.lock().unwrap();
+        std::os::unix::fs::symlink("elsewhere", dir.path().join(name)).unwrap();
+        assert!(!is_in_use(&folder, &hash), "a link to a locked file");
+        std::fs::rename(dir.path().join("elsewhere"), dir.path().join(name)).unwrap();
+        assert!(is_in_use(&folder, &hash));
+        file.unlock().unwrap();
+        assert!(!is_in_use(&folder, &hash));
+    }
 }

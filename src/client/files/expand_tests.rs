@@ -101,6 +101,8 @@ fn files_that_cannot_be_published_are_reported() {
     assert!(matches!(error("*.nothing", true), ShareError::NoMatch(_)));
     assert!(matches!(error("emp*", true), ShareError::NoMatch(_)), "nothing but an empty folder");
     assert!(matches!(error("../*", true), ShareError::NoMatch(_)));
+    fs::create_dir(dir.path().join("[2]")).unwrap();
+    assert!(matches!(error("[2]", true), ShareError::NoMatch(_)), "a pattern that is the name of a folder");
     assert!(matches!(error("a/../../etc/passwd", false), ShareError::Name(..)));
     assert!(matches!(error("/etc/passwd", false), ShareError::Name(..)));
     let music = dir.path().join("music");

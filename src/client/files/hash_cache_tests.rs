@@ -122,3 +122,12 @@ fn memory_stores_the_latest_within_its_maximum() {
     let single = cache.insert(hashes(1, 9)).root();
     assert!(cache.group_hashes(single).is_none(), "a single group needs no group hashes");
 }
+
+#[test]
+fn content_hashes_of_all_files_stay_in_memory() {
+    let cache = MemoryCache::default();
+    let identities: Vec<_> = (0..100).map(|inode| identity(&hashes(1, 1), inode)).collect();
+    let hash = |at: usize| ContentHash([at as u8; 32]);
+    identities.iter().enumerate().for_each(|(at, identity)| cache.set_content_hash(*identity, hash(at)));
+    assert!(identities.iter().enumerate().all(|(at, identity)| cache.content_hash(identity) == Some(hash(at))));
+}

@@ -41,3 +41,26 @@ impl ActiveUploads {
         uploads
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::types::{ContentHash, FileName};
+
+    #[test]
+    fn uploads_of_all_open_connections_are_listed_by_user_and_name() {
+        let active = ActiveUploads::default();
+        let upload = |user: &str, name: &str| {
+            let user = UserName::parse(user).unwrap();
+            let content = ContentRef { name: FileName::parse(name).unwrap(), hash: ContentHash([1; 32]), size: 1 };
+            UploadProgress { user, content, sent_bytes: 0 }
+        };
+        let (one, other, closed) = (active.add_connection(), active.add_connection(), active.add_connection());
+        lock(&one).extend([(0, upload("yoda", "a")), (1, upload("hans", "b"))]);
+        lock(&other).insert(0, upload("hans", "a"));
+        lock(&closed).insert(0, upload("hans", "c"));
+        drop(closed);
+        active.add_connection();
+        assert_eq!(active.all(), [upload("hans", "a"), upload("hans", "b"), upload("yoda", "a")]);
+    }
+}

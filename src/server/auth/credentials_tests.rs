@@ -137,6 +137,14 @@ fn a_version_changes_only_with_the_secret() {
 }
 
 #[test]
+fn a_file_that_is_too_large_is_refused_and_not_cut() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&file, "hans secret\n").unwrap();
+    file.as_file().set_len(FILE_MAX_BYTES + 1).unwrap();
+    assert!(matches!(Credentials::read(file.path()), Err(CredentialsError::TooLarge { .. })));
+}
+
+#[test]
 fn a_world_readable_file_is_warned_about() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("credentials.txt");

@@ -158,6 +158,8 @@ fn json_has_the_same_figures() {
     assert_eq!(json["requests"]["publish"], json!({"ok": 1, "error": 0, "busy": 0, "over_quota": 0}));
     assert_eq!(json["sent"], json!({"datagrams": 11, "bytes": 1_234}));
     assert_eq!(json["loop_turn_seconds"]["cumulative"][1], json!(2));
+    let bounds = json["loop_turn_seconds"]["bounds"].as_array().unwrap();
+    assert_eq!((bounds.len(), &bounds[0], &bounds[12]), (14, &json!(0.000_05), &json!(1.0)));
     assert_eq!(json["loop_turn_cpu_seconds"]["count"], json!(1));
     assert!(json.get("users").is_none());
     let session = SessionId([1; 16]);

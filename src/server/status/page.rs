@@ -44,6 +44,11 @@ mod tests {
         assert_eq!((HTML.matches("<style>").count(), HTML.matches("<script").count()), (1, 1));
         let policy = content_security_policy();
         assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+        for (begin, end) in [("<style>", "</style>"), ("<script>", "</script>")] {
+            let text = &HTML[HTML.find(begin).unwrap() + begin.len()..HTML.find(end).unwrap()];
+            let hash = Base64::encode_string(&Sha256::digest(text));
+            assert!(!text.is_empty() && policy.contains(&format!("'sha256-{hash}'")), "{begin}");
+        }
         assert_eq!(policy.matches("'sha256-").count(), 2);
         assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
     }

@@ -159,13 +159,19 @@ mod tests {
     fn each_state_is_told() {
         let fake = FakeSupervisor::new();
         let supervisor = fake.supervise(None, None);
+        let now_us = || {
+            let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap();
+            u64::try_from(now.as_micros()).unwrap()
+        };
         supervisor.ready();
+        let before_us = now_us();
         supervisor.reloading();
+        let after_us = now_us();
         supervisor.stopping();
         assert_eq!(fake.received().unwrap(), "READY=1");
         let reloading = fake.received().unwrap();
         let us = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
-        assert!(us.parse::<u64>().unwrap() > 0);
+        assert!((before_us..=after_us).contains(&us.parse().unwrap()), "{before_us} {us} {after_us}");
         assert_eq!(fake.received().unwrap(), "STOPPING=1");
     }
 

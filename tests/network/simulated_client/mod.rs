@@ -2,6 +2,7 @@
 
 mod counts;
 mod files;
+mod own_publications;
 mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use zeroize::Zeroizing;
 
 pub use self::counts::Counts;
 use self::files::{file_name, names_of};
+use self::own_publications::SimulatedPublications;
 use self::trace::describe;
 use crate::choices::Choices;
 use crate::simulated_list::SimulatedList;
@@ -62,7 +64,9 @@ pub struct SimulatedClient {
     /// What has happened since it was last printed, if it is printed.
     pub trace: Option<Vec<String>>,
     /// In a storm: what fails is tried again.
-    pub is_in_storm: bool,
+    is_in_storm: bool,
+    /// What it serves, in a storm.
+    pub serves: SimulatedPublications,
     /// Whether a result may differ from what the user expects: the server has lost data.
     pub tolerates_differences: bool,
     /// Waits of tests that have ended, and when.
@@ -104,6 +108,7 @@ impl SimulatedClient {
             resynchronised: BTreeSet::new(),
             trace: std::env::var_os("FILESHARE_STORM").map(|_| Vec::new()),
             is_in_storm: false,
+            serves: SimulatedPublications::default(),
             think_time_max: None,
             next_command_at: None,
             tolerates_differences: false,
@@ -127,6 +132,16 @@ impl SimulatedClient {
     pub fn login(&mut self, now: Instant) {
         self.history.logging_in(now);
         self.session.login(now, self.user.clone(), Zeroizing::new(self.user.as_str().as_bytes().to_vec()));
+    }
+
+    /// A storm begins: from now on the client also knows what it serves.
+    pub fn enter_storm(&mut self, now: Instant) {
+        self.is_in_storm = true;
+        self.serves.load(now, &mut self.session);
+    }
+
+    pub fn is_in_storm(&self) -> bool {
+        self.is_in_storm
     }
 
     /// Whether the first login has succeeded.
@@ -173,6 +188,7 @@ impl SimulatedClient {
             Request::Publish { audience, .. } => {
                 let users = self.to_publish.take().map(|(_, users)| users);
                 assert_eq!(users.is_none(), *audience == AudienceRef::Everyone);
+                self.serves.requested(&request, users.as_ref());
                 self.history.changing(now, &names_of(&request), Some(&users));
             }
             Request::Unpublish { names } => self.history.changing(now, names, None),
@@ -271,6 +287,9 @@ impl SimulatedClient {
                     if resumed || is_slow {
                         self.disturbances.push(now);
                     }
+                    if !resumed && self.is_in_storm {
+                        self.serves.load(now, &mut self.session);
+                    }
                     if !resumed && self.comes_and_goes && self.think_time_max.is_some() {
                         self.next_command_at = Some(now);
                     }
@@ -294,6 +313,9 @@ impl SimulatedClient {
                     self.disturbances.push(now);
                 }
                 Event::Resynced(files) => self.counts.resynced += files,
+                Event::RequestFinished { request, result } if self.serves.is_loading(request) => {
+                    self.serves.on_result(now, request, result, &mut self.session);
+                }
                 Event::RequestFinished { request, result: Ok(response) }
                     if let Some(list) = self.lists.iter_mut().find(|list| list.is_listing(request)) =>
                 {
@@ -389,7 +411,10 @@ impl SimulatedClient {
         let was_uncertain = names.iter().any(|name| self.uncertain.contains(name));
         match response {
             Response::UnknownAudience => self.history.unchanged(now, &names),
-            _ => self.history.changed(now, &names),
+            _ => {
+                self.history.changed(now, &names);
+                self.serves.executed(&request);
+            }
         }
         match (request, response) {
             // The session has ended since the audience was staged, or a resync has staged another one.

@@ -87,6 +87,15 @@ impl SimulatedNetwork {
         }
     }
 
+    /// Every client serves what its user publishes to those who may fetch it, and to nobody else.
+    pub fn check_served(&self) {
+        let users: Vec<_> = self.clients().map(|client| client.user.clone()).collect();
+        for client in self.clients() {
+            let stored = self.journal.publications_of(&client.user);
+            client.serves.check(&client.user, &stored, &client.uncertain, &users);
+        }
+    }
+
     /// What was asked before a reconnect is sent again as soon as there is a session.
     pub fn check_repeats(&mut self) {
         self.link = FaultyLink::perfect();

@@ -45,6 +45,12 @@ pub enum PeerBehaviour {
     Repeats,
     /// Sends unrequested data.
     Unrequested,
+    /// Numbers the parts of an outline from one on.
+    NumbersOutlineFromOne,
+    /// Sends an outline without hashes.
+    EmptyOutline,
+    /// Acknowledges a cancellation that nobody asked for.
+    AcknowledgesNothing,
     /// Has only the groups below this number at first, and one more after every time it is requested.
     Incomplete(u32),
     /// Passes files while the downloader takes them.
@@ -173,8 +179,9 @@ impl Upload<'_> {
                 if let PeerBehaviour::Refuses(reason) = self.behaviour {
                     writer.message(&PeerResponse::Refused { content, reason })?;
                 } else {
+                    let first = u32::from(self.behaviour == PeerBehaviour::NumbersOutlineFromOne);
                     let hashes = self.outline(&wanted(content));
-                    writer.message(&PeerResponse::GroupHashes { content, first: 0, hashes })?;
+                    writer.message(&PeerResponse::GroupHashes { content, first, hashes })?;
                 }
             }
             PeerRequest::RequestGroups { ranges } => {
@@ -225,8 +232,10 @@ impl Upload<'_> {
     fn outline(&self, hash: &ContentHash) -> Vec<[u8; 32]> {
         let bytes = &self.contents[hash];
         let mut hashes = outline(bytes);
-        if self.behaviour == PeerBehaviour::FalseHashes {
-            hashes[0][0] ^= 1;
+        match self.behaviour {
+            PeerBehaviour::FalseHashes => hashes[0][0] ^= 1,
+            PeerBehaviour::EmptyOutline => hashes.clear(),
+            _ => {}
         }
         hashes
     }
@@ -237,6 +246,9 @@ impl Upload<'_> {
         }
         if matches!(self.behaviour, PeerBehaviour::Incomplete(_)) && group >= self.has {
             return writer.message(&PeerResponse::NotAvailable { content, first: group, count: 1 });
+        }
+        if self.behaviour == PeerBehaviour::AcknowledgesNothing {
+            writer.message(&PeerResponse::Cancelled)?;
         }
         let range = group_range(bytes.len() as u64, group);
         let mut pieces: Vec<u64> = range.clone().step_by(RECORD_MAX_BYTES).collect();

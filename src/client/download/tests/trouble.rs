@@ -62,6 +62,20 @@ fn a_gap_or_an_overlap_ends_the_connection_at_once() {
 }
 
 #[test]
+fn a_wrong_outline_or_acknowledgement_ends_the_connection() {
+    for behaviour in
+        [PeerBehaviour::NumbersOutlineFromOne, PeerBehaviour::EmptyOutline, PeerBehaviour::AcknowledgesNothing]
+    {
+        let fixture = large();
+        let misbehaving = fixture.peer("vader", behaviour);
+        fixture.fetch(&[&misbehaving]);
+        let dropped = fixture.progress.dropped.lock().unwrap();
+        let (user, why) = dropped.first().unwrap_or_else(|| panic!("{behaviour:?}"));
+        assert!(user == "vader" && why.contains("broke the protocol"), "{behaviour:?}: {why}");
+    }
+}
+
+#[test]
 fn corrupt_small_files_are_detected() {
     let fixture = DownloadFixture::new(&[("a", bytes(10, 0)), ("b", bytes(200_000, 0))]);
     let (misbehaving, honest) =

@@ -96,3 +96,20 @@ mod schemas {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{False, True};
+
+    #[test]
+    fn each_constant_is_read_from_its_own_value_alone() {
+        assert_eq!(serde_json::from_str::<True>("true").ok(), Some(True));
+        assert_eq!(serde_json::from_str::<False>("false").ok(), Some(False));
+        for other in ["false", "1", "null", "\"true\""] {
+            assert!(serde_json::from_str::<True>(other).is_err(), "{other}");
+        }
+        for other in ["true", "0", "null", "\"false\""] {
+            assert!(serde_json::from_str::<False>(other).is_err(), "{other}");
+        }
+    }
+}
