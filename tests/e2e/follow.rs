@@ -174,6 +174,22 @@ fn a_mirror_of_one_user_removes_what_that_user_withdraws_though_others_publish_i
 }
 
 #[test]
+fn a_mirror_removes_what_is_withdrawn_after_a_restart_of_the_server() {
+    let mut env = TestEnv::new();
+    let (mut vader, _) = publisher(&env, "vader", "a", "a");
+    let hans = env.client("hans").user().args(["-q", "--stay"]);
+    let dir = hans.dir().to_owned();
+    let mut hans = hans.spawn();
+    hans.run_command("follow --mirror --from vader *", &["a downloaded successfully"]);
+    let port = env.port();
+    env.kill_server();
+    env.use_port(port);
+    env.start();
+    vader.run_command("unp a", &["File unpublished successfully"]);
+    wait_until("the copy goes", || !dir.join("a").exists());
+}
+
+#[test]
 fn two_owners_who_exchange_their_contents_are_noticed() {
     let env = TestEnv::new();
     let (mut vader, v) = publisher(&env, "vader", "a", "one");
