@@ -184,6 +184,27 @@ fn a_folder_that_cannot_be_read_is_withdrawn_by_nobody() {
 }
 
 #[test]
+fn each_folder_is_watched_until_its_own_watch_ends() {
+    let env = TestEnv::new();
+    let hans = env.client("hans").file("photos/a", "").file("texts/a", "").user().args(["-q", "--stay"]);
+    let dir = hans.dir().to_owned();
+    let mut hans = hans.spawn();
+    hans.run_command("pub --watch photos", &["File published successfully"]);
+    hans.run_command("pub --watch texts", &["File published successfully"]);
+    let mut vader = env.client("vader").user().args(["-q", "--stay"]).spawn();
+    let mut comes = |name: &str| {
+        fs::write(dir.join(name), "").unwrap();
+        vader.run_command(&format!("wait file {name} 60"), &[&format!("{name} is available")]);
+    };
+    comes("photos/b");
+    comes("texts/b");
+    hans.run_command("unp --watch texts", &[]);
+    comes("photos/c");
+    hans.run_command("unp --watch photos", &[]);
+    hans.run_command("unp --watch photos", &["File unpublication failed"]);
+}
+
+#[test]
 fn what_cannot_be_watched_is_refused() {
     let env = TestEnv::new();
     let hans = env.client("hans").file("x/y/z", "").file("f", "").user().args(["-q"]);

@@ -180,3 +180,24 @@ fn discard(mut stream: &TcpStream) -> Progress {
         Err(_) => Progress::Closed,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_rejected_connection_stays_open_until_its_peer_closes_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        assert!(discard(&stream).is_pending(), "nothing has come");
+        peer.write_all(&[0; 10]).unwrap();
+        drop(peer);
+        while discard(&stream).is_pending() {}
+        assert!(matches!(discard(&stream), Progress::Closed));
+    }
+}

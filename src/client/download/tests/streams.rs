@@ -158,6 +158,28 @@ fn an_input_is_stored_whole_and_as_on_exists_says() {
 }
 
 #[test]
+fn a_file_that_appears_while_an_input_is_read_stays() {
+    let fixture = DownloadFixture::new(&[]);
+    let downloader = Downloader::with_discovery(fixture.dir.path(), TestDiscovery::of(&[])).unwrap();
+    let store = |name: &str, policy| {
+        let end = Box::new(|| {
+            std::fs::write(fixture.path(name), "other")?;
+            Ok(0)
+        });
+        let mut input = Input { bytes: b"input", was_read: AtomicBool::new(false), end };
+        let stored = downloader.store(&FileName::parse(name).unwrap(), policy, &mut input, &fixture.progress.cancelled);
+        (stored.map(|name| name.map(|name| name.to_string())), std::fs::read_to_string(fixture.path(name)).unwrap())
+    };
+    let (refused, kept) = store("a", OnExists::Error);
+    assert!(matches!(refused, Err(DownloadError::Exists)) && kept == "other", "{refused:?}");
+    let (skipped, kept) = store("b", OnExists::Skip);
+    assert!(matches!(skipped, Ok(None)) && kept == "other", "{skipped:?}");
+    let (renamed, kept) = store("c", OnExists::Rename);
+    assert!(renamed.unwrap().unwrap() == "c (1)" && kept == "other");
+    assert_eq!(files_in(fixture.dir.path()), 4, "no part is left");
+}
+
+#[test]
 fn an_input_that_fails_or_is_cancelled_leaves_nothing() {
     let fixture = DownloadFixture::new(&[]);
     let downloader = Downloader::with_discovery(fixture.dir.path(), TestDiscovery::of(&[])).unwrap();
