@@ -121,3 +121,25 @@ impl Read for CancellableInput {
         self.rest.read(buffer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_input_is_read_whole_in_pieces_of_any_size() {
+        let bytes: Vec<u8> = (0..3 * BUFFER_BYTES + 7).map(|at| (at % 251) as u8).collect();
+        for piece in [1_000, BUFFER_BYTES, 2 * BUFFER_BYTES] {
+            let (_alive, cancelled) = bounded(0);
+            let mut input = CancellableInput::new(Arc::new(Mutex::new(io::Cursor::new(bytes.clone()))), cancelled);
+            let (mut read, mut buffer) = (Vec::new(), vec![0; piece]);
+            loop {
+                match input.read(&mut buffer).unwrap() {
+                    0 => break,
+                    length => read.extend_from_slice(&buffer[..length]),
+                }
+            }
+            assert!(read == bytes, "{piece}");
+        }
+    }
+}
