@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use rustix::process::Signal;
 
 use crate::test_support::pty::Terminal;
-use crate::test_support::{Client, Running, TestEnv, password};
+use crate::test_support::{Client, Running, TestEnv, password, wait_until};
 
 /// A client that serves and waits.
 fn serving(env: &TestEnv, name: &str) -> Running {
@@ -221,6 +221,22 @@ fn a_client_that_is_killed_is_one_line_and_its_socket_is_replaced() {
     assert!(socket(&dir).exists(), "it is stale");
     attached(&env, "hans").run(&["lap"]).expect_code(3);
     let _hans = serving(&env, "hans");
+    attached(&env, "hans").run(&["lap"]).expect(0, &["No active peers"]);
+}
+
+#[test]
+fn nobody_attaches_to_a_client_that_the_server_has_logged_out() {
+    let env = TestEnv::new();
+    let mut hans = env.client("hans").user().args(["-q"]).spawn();
+    hans.run_command("lap", &["No active peers"]);
+    attached(&env, "hans").run(&["lap"]).expect(0, &["No active peers"]);
+    let socket = socket(&socket_dir(&env, "hans"));
+    env.write_credentials("vader sithlord**\n");
+    env.signal_server(Signal::HUP);
+    wait_until("its socket goes", || !socket.exists());
+    attached(&env, "hans").run(&["lap"]).expect_code(3);
+    hans.send("auth vader sithlord**");
+    hans.run_command("lap", &["No active peers"]);
     attached(&env, "hans").run(&["lap"]).expect(0, &["No active peers"]);
 }
 

@@ -5,16 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 
-use crate::test_support::{Running, TIMEOUT, TestEnv, seeded_bytes};
-
-/// Waits until a condition on files holds, which no program reports.
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let started = std::time::Instant::now();
-    while !condition() {
-        assert!(started.elapsed() < TIMEOUT, "{what}");
-        std::thread::yield_now();
-    }
-}
+use crate::test_support::{Running, TestEnv, seeded_bytes, wait_until};
 
 fn holds(path: &Path, content: &str) -> bool {
     fs::read_to_string(path).is_ok_and(|text| text == content)

@@ -243,6 +243,15 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// Waits until a condition on files holds, which no program reports.
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let started = std::time::Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < TIMEOUT, "{what}");
+        std::thread::yield_now();
+    }
+}
+
 /// Pseudo-random bytes, the same for the same seed.
 pub fn seeded_bytes(seed: u64, bytes: usize) -> Vec<u8> {
     let mut out = vec![0; bytes];
