@@ -6,6 +6,8 @@
 mod choices;
 #[path = "../../tests/network/faulty_link.rs"]
 mod faulty_link;
+#[path = "../../tests/network/liveness.rs"]
+mod liveness;
 #[path = "../../tests/network/simulated_client/mod.rs"]
 mod simulated_client;
 #[path = "../../tests/network/simulated_journal.rs"]
