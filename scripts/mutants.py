@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Which changes of the sources no test notices: all mutants of cargo-mutants, in one build.
 
-    scripts/mutants.py [--sample N[:PATH]]... [--seed S] [--with TEST]... [--only TEXT] [PATH...]
+    scripts/mutants.py [--sample N[:PATH]]... [--except PATH]... [--seed S] [--with TEST]... [--only TEXT] [PATH...]
     scripts/mutants.py --again [--with TEST]... [--only TEXT] [PATH...]
 
-Tries all mutants in PATH, files and folders of src; with --sample N:PATH so many of PATH, with --sample N of what is left, chosen by
---seed (default 1). Tests are those of the library, with --only those whose name holds TEXT; --with network adds those of
-tests/network, and so on. The order is random: Ctrl-C ends a run, and what was tried until then is a sample. --again keeps what was
-found before, tries what has survived, and in PATH also what was not tried yet.
+Tries all mutants in PATH, files and folders of src; with --sample N:PATH so many of PATH, with --sample N of what is left but not
+in a PATH of --except, chosen by --seed (default 1). Tests are those of the library, with --only those whose name holds TEXT; --with
+network adds those of tests/network, and so on. The order is random: Ctrl-C ends a run, and what was tried until then is a sample.
+--again keeps what was found before, tries what has survived, and in PATH also what was not tried yet.
 
 cargo-mutants says what the mutants are. Building each takes a minute, so all are written into a copy of the sources behind switches
 (mutant_switches.py), and the environment variable MUTANT turns one on. Each test runs once to see which mutants it reaches; then
@@ -83,6 +83,7 @@ def listed(options):
         chosen |= {n: m for n, m in mutants.items() if m["key"] in fates}
         return {n: m for n, m in chosen.items() if fates.get(m["key"]) not in FOUND}
     generator = random.Random(options.seed)
+    mutants = {n: m for n, m in mutants.items() if not any(is_beneath(path, m) for path in options.excluded)}
     for sample in options.sample:
         count, _, path = sample.partition(":")
         rest = beneath(path or "src", {n: m for n, m in mutants.items() if n not in chosen})
@@ -96,7 +97,11 @@ def known_fates():
 
 
 def beneath(path, mutants):
-    return {n: m for n, m in mutants.items() if (m["file"] + "/").startswith(path.rstrip("/") + "/")}
+    return {n: m for n, m in mutants.items() if is_beneath(path, m)}
+
+
+def is_beneath(path, mutant):
+    return (mutant["file"] + "/").startswith(path.rstrip("/") + "/")
 
 
 def copy_tree():
@@ -241,6 +246,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="*", metavar="PATH")
     parser.add_argument("--sample", action="append", default=[], metavar="N[:PATH]")
+    parser.add_argument("--except", dest="excluded", action="append", default=[], metavar="PATH")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--with", dest="tests", action="append", default=[], metavar="TEST")
     parser.add_argument("--only", default="", metavar="TEXT")
