@@ -18,8 +18,9 @@ pub struct SimulatedPublications {
     pending: BTreeMap<RequestHandle, Part>,
     /// The pages of this login's list until all are here.
     listed: Vec<OwnPublication>,
-    /// Whether this login's list was loaded.
+    /// Whether this login's list was loaded, and whether it could not be.
     is_loaded: bool,
+    has_failed: bool,
     /// Announced before the server has accepted them: nobody gets a ticket for what it has not.
     unaccepted: BTreeSet<FileName>,
 }
@@ -34,7 +35,7 @@ impl SimulatedPublications {
     /// The user has logged in.
     pub fn load(&mut self, now: Instant, session: &mut Session) {
         self.login = self.own.begin_login();
-        self.is_loaded = false;
+        (self.is_loaded, self.has_failed) = (false, false);
         self.unaccepted.clear();
         self.listed.clear();
         self.list(now, session, None);
@@ -54,7 +55,11 @@ impl SimulatedPublications {
     ) {
         let Part { login, entry } = self.pending.remove(&request).expect("a request of this");
         match (result, entry) {
-            (Err(_), _) => return self.own.end_loading(login, false),
+            (Err(_), _) => {
+                self.has_failed |= login == self.login;
+                return self.own.end_loading(login, false);
+            }
+            (Ok(_), _) if login == self.login && self.has_failed => return,
             (Ok(Response::Users { users, next: None }), Some(entry)) => {
                 self.own.on_loaded(login, &entry, Audience::only(users));
             }
