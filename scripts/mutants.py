@@ -4,8 +4,8 @@
     scripts/mutants.py [--sample N[:PATH]]... [--except PATH]... [--seed S] [--with TEST]... [--only TEXT] [PATH...]
     scripts/mutants.py --again [--with TEST]... [--only TEXT] [PATH...]
 
-Tries all mutants in PATH, files and folders of src; with --sample N:PATH so many of PATH, with --sample N of what is left but not
-in a PATH of --except, chosen by --seed (default 1). Tests are those of the library, with --only those whose name holds TEXT; --with
+Tries all mutants in PATH, files and folders of src; with --sample N:PATH so many of PATH, with --sample N of what is left, chosen by
+--seed (default 1). Nothing is sampled in a PATH of --except. Tests are those of the library, with --only those whose name holds TEXT; --with
 network adds those of tests/network, and so on. The order is random: Ctrl-C ends a run, and what was tried until then is a sample.
 --again keeps what was found before, tries what has survived, and in PATH also what was not tried yet.
 

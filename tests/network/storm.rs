@@ -178,6 +178,7 @@ impl Storm {
         let sessions = network.server.as_ref().map(|server| server.session_count());
         assert_eq!(sessions, Some(self.clients), "a session each");
         network.check_repeats();
+        network.check_waits();
         network
     }
 

@@ -120,9 +120,8 @@ impl PartialFile {
 
     fn try_set_size(&self, size: u64) -> io::Result<()> {
         let stat = rustix::fs::fstatvfs(&self.file)?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let fits = fits(size, self.file.metadata()?.blocks(), free);
-        if fits { self.file.set_len(size) } else { Err(Errno::NOSPC.into()) }
+        let (blocks, free) = (self.file.metadata()?.blocks(), stat.f_bavail.saturating_mul(stat.f_frsize));
+        if fits(size, blocks, free) { self.file.set_len(size) } else { Err(Errno::NOSPC.into()) }
     }
 
     /// Reserves the space of this part of the file, so that a full disk is detected before it is written.

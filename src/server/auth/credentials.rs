@@ -115,14 +115,18 @@ pub enum LineProblem {
 
 impl Credentials {
     pub fn read(path: &Path) -> Result<Self, CredentialsError> {
+        Self::read_at_most(path, FILE_MAX_BYTES)
+    }
+
+    fn read_at_most(path: &Path, max_bytes: u64) -> Result<Self, CredentialsError> {
         let unreadable = |source| CredentialsError::Unreadable { path: path.into(), source };
         let file = File::open(path).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
         // The full capacity at once: a buffer that grows would leave copies of passwords in freed memory.
-        let capacity = metadata.len().min(FILE_MAX_BYTES) as usize + 1;
+        let capacity = metadata.len().min(max_bytes) as usize + 1;
         let mut text = Zeroizing::new(Vec::with_capacity(capacity));
-        file.take(FILE_MAX_BYTES + 1).read_to_end(&mut text).map_err(unreadable)?;
-        if text.len() as u64 > FILE_MAX_BYTES {
+        file.take(max_bytes + 1).read_to_end(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > max_bytes {
             return Err(CredentialsError::TooLarge { path: path.into() });
         }
         let mut credentials = Self::parse(&text, path)?;

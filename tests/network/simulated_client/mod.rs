@@ -1,6 +1,7 @@
 //! A client: a session, and a user who publishes, unpublishes, lists, searches and waits at random and checks every response.
 
 mod counts;
+mod faults;
 mod files;
 mod own_publications;
 mod trace;
@@ -38,8 +39,6 @@ const NAMES: usize = 8;
 const PEERS: usize = 9;
 /// Most waits of a script at once: more than there are subscriptions.
 const WAITS_MAX: usize = 60;
-/// After what failed in a storm, the user waits for so long.
-const RETRY_IN_STORM: Duration = Duration::from_millis(700);
 /// Longest time from the end of a client to that of its session.
 const SESSION_END_MAX: Duration = Duration::from_secs(LIVENESS_DEFAULT.as_secs() + HEARTBEAT_DEFAULT.as_secs());
 
@@ -65,8 +64,8 @@ pub struct SimulatedClient {
     pub trace: Option<Vec<String>>,
     /// In a storm: what fails is tried again.
     is_in_storm: bool,
-    /// What it serves, in a storm.
-    pub serves: SimulatedPublications,
+    /// What it own_publications, in a storm.
+    pub own_publications: SimulatedPublications,
     /// Whether a result may differ from what the user expects: the server has lost data.
     pub tolerates_differences: bool,
     /// Waits of tests that have ended, and when.
@@ -108,7 +107,7 @@ impl SimulatedClient {
             resynchronised: BTreeSet::new(),
             trace: std::env::var_os("FILESHARE_STORM").map(|_| Vec::new()),
             is_in_storm: false,
-            serves: SimulatedPublications::default(),
+            own_publications: SimulatedPublications::default(),
             think_time_max: None,
             next_command_at: None,
             tolerates_differences: false,
@@ -132,16 +131,6 @@ impl SimulatedClient {
     pub fn login(&mut self, now: Instant) {
         self.history.logging_in(now);
         self.session.login(now, self.user.clone(), Zeroizing::new(self.user.as_str().as_bytes().to_vec()));
-    }
-
-    /// A storm begins: from now on the client also knows what it serves.
-    pub fn enter_storm(&mut self, now: Instant) {
-        self.is_in_storm = true;
-        self.serves.load(now, &mut self.session);
-    }
-
-    pub fn is_in_storm(&self) -> bool {
-        self.is_in_storm
     }
 
     /// Whether the first login has succeeded.
@@ -188,7 +177,7 @@ impl SimulatedClient {
             Request::Publish { audience, .. } => {
                 let users = self.to_publish.take().map(|(_, users)| users);
                 assert_eq!(users.is_none(), *audience == AudienceRef::Everyone);
-                self.serves.requested(&request, users.as_ref());
+                self.own_publications.requested(&request, users.as_ref());
                 self.history.changing(now, &names_of(&request), Some(&users));
             }
             Request::Unpublish { names } => self.history.changing(now, names, None),
@@ -221,47 +210,10 @@ impl SimulatedClient {
         }
     }
 
-    /// The client dies. Its user, with what is published, is that of the next client.
-    pub fn die(&mut self, now: Instant) {
-        self.give_up_pending();
-        self.history.leaving(now, now + SESSION_END_MAX);
-        self.is_online = false;
-    }
-
-    /// The user is that of a client that has died.
-    pub fn inherit(&mut self, dead: Self) {
-        self.history = dead.history;
-        (self.files, self.uncertain, self.is_in_storm) = (dead.files, dead.uncertain, dead.is_in_storm);
-        (self.names, self.tolerates_differences) = (dead.names, dead.tolerates_differences);
-        self.disturbances = dead.disturbances;
-        (self.comes_and_goes, self.think_time_max) = (dead.comes_and_goes, dead.think_time_max);
-    }
-
     /// The server has changed these names.
     fn on_changed(&mut self, names: &[FileName]) {
         self.uncertain.retain(|name| !names.contains(name));
         self.resynchronised.extend(names.iter().cloned());
-    }
-
-    /// The pending command may have acted, or not.
-    fn give_up_pending(&mut self) {
-        self.to_publish = None;
-        if let Some((_, request)) = self.pending.take() {
-            self.uncertain.extend(names_of(&request));
-        }
-    }
-
-    /// The server has lost data: it may lack, or have again, what the session does not resynchronise.
-    pub fn lose_track(&mut self) {
-        let names = (0..self.names).map(|at| self.name(at)).filter(|name| !self.resynchronised.contains(name));
-        self.uncertain.extend(names.collect::<Vec<_>>());
-    }
-
-    /// A command of a storm has failed, or the user was logged out.
-    fn try_again(&mut self, now: Instant) {
-        self.trace(|| "tries again: the login or the request has failed".into());
-        self.give_up_pending();
-        self.next_command_at = Some(now + RETRY_IN_STORM);
     }
 
     /// The response to a request that a test has made on the user's behalf.
@@ -288,7 +240,7 @@ impl SimulatedClient {
                         self.disturbances.push(now);
                     }
                     if !resumed && self.is_in_storm {
-                        self.serves.load(now, &mut self.session);
+                        self.own_publications.load(now, &mut self.session);
                     }
                     if !resumed && self.comes_and_goes && self.think_time_max.is_some() {
                         self.next_command_at = Some(now);
@@ -313,8 +265,8 @@ impl SimulatedClient {
                     self.disturbances.push(now);
                 }
                 Event::Resynced(files) => self.counts.resynced += files,
-                Event::RequestFinished { request, result } if self.serves.is_loading(request) => {
-                    self.serves.on_result(now, request, result, &mut self.session);
+                Event::RequestFinished { request, result } if self.own_publications.is_loading(request) => {
+                    self.own_publications.on_result(now, request, result, &mut self.session);
                 }
                 Event::RequestFinished { request, result: Ok(response) }
                     if let Some(list) = self.lists.iter_mut().find(|list| list.is_listing(request)) =>
@@ -413,7 +365,7 @@ impl SimulatedClient {
             Response::UnknownAudience => self.history.unchanged(now, &names),
             _ => {
                 self.history.changed(now, &names);
-                self.serves.executed(&request);
+                self.own_publications.executed(&request);
             }
         }
         match (request, response) {

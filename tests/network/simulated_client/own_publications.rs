@@ -14,15 +14,18 @@ use fileshare::internals::common::types::{Audience, Content, ContentRef, FileNam
 pub struct SimulatedPublications {
     own: OwnPublications,
     login: u64,
-    /// What is asked: pages of the list, and audiences of its entries. Also of earlier logins.
+    /// Pending requests: pages of the list, and audiences of its entries. Also of earlier logins.
     pending: BTreeMap<RequestHandle, Part>,
     /// The pages of this login's list until all are here.
     listed: Vec<OwnPublication>,
-    /// Whether this login's list was loaded, and whether it could not be.
+    /// Whether this login's list was loaded.
     is_loaded: bool,
+    /// Whether a request of this login's list has failed.
     has_failed: bool,
     /// Announced before the server has accepted them: nobody gets a ticket for what it has not.
     unaccepted: BTreeSet<FileName>,
+    /// Names that the server may have changed since the login without a response, or may have lost.
+    uncertain: BTreeSet<FileName>,
 }
 
 struct Part {
@@ -37,6 +40,7 @@ impl SimulatedPublications {
         self.login = self.own.begin_login();
         (self.is_loaded, self.has_failed) = (false, false);
         self.unaccepted.clear();
+        self.uncertain.clear();
         self.listed.clear();
         self.list(now, session, None);
     }
@@ -110,42 +114,46 @@ impl SimulatedPublications {
         }
     }
 
-    /// The server has done it.
+    /// What the server has of these names may differ from what the client knows.
+    pub fn doubt(&mut self, names: impl IntoIterator<Item = FileName>) {
+        self.uncertain.extend(names);
+    }
+
+    /// The server has executed this request.
     pub fn executed(&mut self, request: &Request) {
         match request {
             Request::Publish { files, .. } => {
                 self.own.accept(files.iter());
-                files.iter().for_each(|file| _ = self.unaccepted.remove(&file.name));
+                files.iter().for_each(|file| self.confirm(&file.name));
             }
             Request::Unpublish { names } => {
                 for name in names {
                     self.own.unpublish(name);
-                    self.unaccepted.remove(name);
+                    self.confirm(name);
                 }
             }
             _ => {}
         }
     }
 
-    /// The client serves what the server lists, to those whom the server gives tickets, and to nobody else.
-    pub fn check(
-        &self,
-        user: &UserName,
-        stored: &BTreeMap<FileName, (Content, Arc<Audience>)>,
-        uncertain: &BTreeSet<FileName>,
-        others: &[UserName],
-    ) {
-        if !self.is_loaded {
-            assert!(self.pending.is_empty(), "{user} is still loading the own publications");
-            return;
-        }
-        let is_known = |name: &&FileName| !uncertain.contains(*name) && !self.unaccepted.contains(*name);
+    fn confirm(&mut self, name: &FileName) {
+        self.unaccepted.remove(name);
+        self.uncertain.remove(name);
+    }
+
+    /// The client serves nothing that the server has not, and everything if the list was loaded, to those whom the server gives
+    /// tickets for it, and to nobody else.
+    pub fn check(&self, user: &UserName, stored: &BTreeMap<FileName, (Content, Arc<Audience>)>, others: &[UserName]) {
+        assert!(self.pending.is_empty(), "{user} is still loading the own publications");
+        let is_known = |name: &&FileName| !self.uncertain.contains(*name) && !self.unaccepted.contains(*name);
         let served = self.own.names_with_prefix("", usize::MAX);
         let served: Vec<&FileName> = served.iter().filter(is_known).collect();
-        let listed: Vec<&FileName> = stored.keys().filter(is_known).collect();
-        assert_eq!(served, listed, "what {user} serves, and the disk");
-        for name in listed {
-            let (content, audience) = &stored[name];
+        if self.is_loaded {
+            let listed: Vec<&FileName> = stored.keys().filter(is_known).collect();
+            assert_eq!(served, listed, "what {user} serves, and the disk");
+        }
+        for name in served {
+            let (content, audience) = stored.get(name).unwrap_or_else(|| panic!("{user} serves {name}"));
             let granted = ContentRef { name: name.clone(), hash: content.hash, size: content.size };
             for other in others {
                 let is_served = self.own.lookup_granted(&granted, other).is_some();

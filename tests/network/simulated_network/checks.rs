@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use fileshare::internals::common::message::{Cursor, NameQuery, Request, Response};
+use fileshare::internals::client::session::{RequestError, WaitCondition, WaitId, WaitOutcome};
+use fileshare::internals::common::message::{AudienceRef, Cursor, NameQuery, Request, Response};
 use fileshare::internals::common::types::{Content, FileName};
 
 use super::SimulatedNetwork;
@@ -15,6 +16,10 @@ use crate::simulated_users::user;
 
 /// Longest time from a reconnect to the response to what was asked before it, over a perfect link.
 const REPEATED_WITHIN: Duration = Duration::from_millis(20);
+
+/// A wait that is longer than a check, and what a server and a client need at most until a wait is met.
+const WAIT: Duration = Duration::from_secs(60);
+const NOTIFIED_WITHIN: Duration = Duration::from_secs(5);
 
 impl SimulatedNetwork {
     /// From now on the server's sessions are checked against what it hears.
@@ -92,8 +97,39 @@ impl SimulatedNetwork {
         let users: Vec<_> = self.clients().map(|client| client.user.clone()).collect();
         for client in self.clients() {
             let stored = self.journal.publications_of(&client.user);
-            client.serves.check(&client.user, &stored, &client.uncertain, &users);
+            client.own_publications.check(&client.user, &stored, &users);
         }
+    }
+
+    /// A wait of each client is met when the next client publishes the file, and not before. The last check, as the users do not
+    /// know of it.
+    pub fn check_waits(&mut self) {
+        self.link = FaultyLink::perfect();
+        for number in 0..self.clients.len() {
+            let owner = (number + 1) % self.clients.len();
+            let file = self.with_client(owner, |client| client.new_files(1)).remove(0);
+            self.request(owner, Request::Unpublish { names: vec![file.name.clone()] });
+            let (now, id) = (self.now, WaitId(u64::MAX - number as u64));
+            let condition = WaitCondition::FileAvailable(file.name.clone());
+            self.with_client(number, |client| client.session.wait(now, id, condition, WAIT));
+            self.run_for(NOTIFIED_WITHIN);
+            assert_eq!(self.outcome(number, id), None, "{} waits for {}", user(number), file.name);
+            self.request(owner, Request::Publish { files: vec![file.clone()], audience: AudienceRef::Everyone });
+            self.run_for(NOTIFIED_WITHIN);
+            assert_eq!(
+                self.outcome(number, id),
+                Some(Ok(WaitOutcome::Met)),
+                "{} waits for {}",
+                user(number),
+                file.name
+            );
+        }
+    }
+
+    fn outcome(&self, number: usize, id: WaitId) -> Option<Result<WaitOutcome, RequestError>> {
+        let client = self.clients[number].as_ref().expect("nobody dies");
+        let finished = client.finished_waits.iter().find(|(_, finished)| finished.wait == id);
+        finished.map(|(_, finished)| finished.result.clone())
     }
 
     /// What was asked before a reconnect is sent again as soon as there is a session.

@@ -7,6 +7,7 @@ use fileshare::internals::server::core::Effects;
 use rand::Rng;
 
 use super::{Scheduled, SimulatedNetwork, WALL_MS};
+use crate::simulated_client::SimulatedClient;
 use crate::simulated_journal::Disk;
 use crate::simulated_users::address;
 
@@ -57,6 +58,7 @@ impl SimulatedNetwork {
     pub fn crash(&mut self, down: Duration) {
         if self.server.take().is_some() {
             self.journal.crash(&mut self.rng);
+            self.clients.iter_mut().flatten().for_each(SimulatedClient::server_died);
             self.out = Effects::default();
             self.generation += 1;
             self.stopped_server = None;
