@@ -129,7 +129,7 @@ impl SimulatedNetwork {
     fn outcome(&self, number: usize, id: WaitId) -> Option<Result<WaitOutcome, RequestError>> {
         let client = self.clients[number].as_ref().expect("nobody dies");
         let finished = client.finished_waits.iter().find(|(_, finished)| finished.wait == id);
-        finished.map(|(_, finished)| finished.result.clone())
+        finished.map(|(_, finished)| finished.result)
     }
 
     /// What was asked before a reconnect is sent again as soon as there is a session.
