@@ -11,10 +11,10 @@ use fileshare::internals::common::message::{AudienceRef, Request, Response};
 use fileshare::internals::common::types::{Content, ContentHash, FileName, NamedContent};
 use rand::Rng;
 
-use super::faulty_link::FaultyLink;
 use super::seeds;
-use super::simulated_network::SimulatedNetwork;
-use super::simulated_users::user;
+use super::simulation::faulty_link::FaultyLink;
+use super::simulation::simulated_network::SimulatedNetwork;
+use super::simulation::simulated_users::user;
 
 /// By then every client has resumed, absence counts, and every lost report was repeated.
 const QUIET: Duration = Duration::from_secs(40);

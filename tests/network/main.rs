@@ -4,20 +4,10 @@
 //! `FILESHARE_PEER_HOURS` and `FILESHARE_SEEDS` set the length of the long tests (see `scripts/network-soak.sh`);
 //! `FILESHARE_SEED` runs one seed alone.
 
-mod choices;
-mod faulty_link;
 mod lists;
-mod liveness;
 mod pages;
-mod simulated_client;
-mod simulated_journal;
-mod simulated_list;
-mod simulated_network;
-mod simulated_users;
-mod storm;
+mod simulation;
 mod storms;
-mod user_history;
-mod wait_oracle;
 mod waits;
 
 use std::ops::Range;
@@ -27,9 +17,9 @@ use fileshare::internals::common::limits::{COMMAND_TIMEOUT, LIVENESS_DEFAULT};
 use fileshare::internals::common::message::{Request, Response};
 use rand::Rng;
 
-use self::faulty_link::FaultyLink;
-use self::simulated_client::Counts;
-use self::simulated_network::SimulatedNetwork;
+use self::simulation::faulty_link::FaultyLink;
+use self::simulation::simulated_client::Counts;
+use self::simulation::simulated_network::SimulatedNetwork;
 
 /// A number from the environment, or a default for an ordinary test run.
 fn setting(name: &str, default: u64) -> u64 {

@@ -7,9 +7,9 @@ use fileshare::internals::common::message::{AudienceRef, NameQuery, Request, Res
 use fileshare::internals::common::types::{Content, ContentHash, FileName, NamedContent};
 use rand::Rng;
 
-use super::faulty_link::FaultyLink;
 use super::seeds;
-use super::simulated_network::SimulatedNetwork;
+use super::simulation::faulty_link::FaultyLink;
+use super::simulation::simulated_network::SimulatedNetwork;
 
 /// Names that stay, in some forty pages.
 const STAYING: usize = 800;

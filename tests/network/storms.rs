@@ -6,8 +6,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
 use super::seeds;
-use super::simulated_network::SimulatedNetwork;
-use super::storm::Storm;
+use super::simulation::simulated_network::SimulatedNetwork;
+use super::simulation::storm::Storm;
 
 /// Runs the storm. One that fails is made as small as it can be; `of` says which it is.
 fn run(of: &str, storm: &Storm) -> SimulatedNetwork {

@@ -8,10 +8,10 @@ use fileshare::internals::common::message::{AudienceRef, Request, Response};
 use fileshare::internals::common::types::{Content, ContentHash, FileName, NamedContent};
 use rand::Rng;
 
-use super::faulty_link::FaultyLink;
 use super::lists::watch_all;
-use super::simulated_network::SimulatedNetwork;
-use super::simulated_users::user;
+use super::simulation::faulty_link::FaultyLink;
+use super::simulation::simulated_network::SimulatedNetwork;
+use super::simulation::simulated_users::user;
 use super::{seeds, setting};
 
 /// Longest time from a change to the end of a wait while the server runs: a lost report comes with the next heartbeat.

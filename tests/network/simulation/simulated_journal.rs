@@ -9,7 +9,7 @@ use fileshare::internals::server::core::LoadedState;
 use fileshare::internals::server::journal::{Change, JournalSeq, LastMutation, LoadSink, Mutation, StoredPublication};
 use rand::Rng;
 
-use crate::choices::Choices;
+use crate::simulation::choices::Choices;
 
 type Publications = BTreeMap<(UserName, FileName), (Content, Arc<Audience>, u64)>;
 

@@ -14,13 +14,13 @@ use fileshare::internals::server::core::{Effects, Server, ServerConfig};
 use rand::{Rng, RngCore};
 
 pub use self::faults::Cut;
-use crate::choices::Choices;
-use crate::faulty_link::FaultyLink;
-use crate::liveness::LivenessOracle;
-use crate::simulated_client::SimulatedClient;
-use crate::simulated_journal::SimulatedJournal;
-use crate::simulated_users::{address, credentials, user};
-use crate::wait_oracle::{ObservedUser, World};
+use crate::simulation::choices::Choices;
+use crate::simulation::faulty_link::FaultyLink;
+use crate::simulation::liveness::LivenessOracle;
+use crate::simulation::simulated_client::SimulatedClient;
+use crate::simulation::simulated_journal::SimulatedJournal;
+use crate::simulation::simulated_users::{address, credentials, user};
+use crate::simulation::wait_oracle::{ObservedUser, World};
 
 /// The wall clock at the start, milliseconds since 1970.
 const WALL_MS: u64 = 1_700_000_000_000;

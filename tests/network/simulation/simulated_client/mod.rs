@@ -27,11 +27,11 @@ pub use self::counts::Counts;
 use self::files::{file_name, names_of};
 use self::own_publications::SimulatedPublications;
 use self::trace::describe;
-use crate::choices::Choices;
-use crate::simulated_list::SimulatedList;
-use crate::simulated_users::user;
-use crate::user_history::UserHistory;
-use crate::wait_oracle::ScriptWait;
+use crate::simulation::choices::Choices;
+use crate::simulation::simulated_list::SimulatedList;
+use crate::simulation::simulated_users::user;
+use crate::simulation::user_history::UserHistory;
+use crate::simulation::wait_oracle::ScriptWait;
 
 /// Names each user publishes under, unless there are more.
 const NAMES: usize = 8;

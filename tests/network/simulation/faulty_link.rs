@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use crate::choices::Choices;
+use crate::simulation::choices::Choices;
 
 /// The faults of a link, in each direction.
 #[derive(Debug, Clone)]

@@ -7,9 +7,9 @@ use fileshare::internals::server::core::Effects;
 use rand::Rng;
 
 use super::{Scheduled, SimulatedNetwork, WALL_MS};
-use crate::simulated_client::SimulatedClient;
-use crate::simulated_journal::Disk;
-use crate::simulated_users::address;
+use crate::simulation::simulated_client::SimulatedClient;
+use crate::simulation::simulated_journal::Disk;
+use crate::simulation::simulated_users::address;
 
 /// Which way a client's datagrams are lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

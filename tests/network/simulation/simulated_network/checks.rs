@@ -9,10 +9,10 @@ use fileshare::internals::common::message::{AudienceRef, Cursor, NameQuery, Requ
 use fileshare::internals::common::types::{Content, FileName};
 
 use super::SimulatedNetwork;
-use crate::faulty_link::FaultyLink;
-use crate::liveness::LivenessOracle;
-use crate::simulated_client::SimulatedClient;
-use crate::simulated_users::user;
+use crate::simulation::faulty_link::FaultyLink;
+use crate::simulation::liveness::LivenessOracle;
+use crate::simulation::simulated_client::SimulatedClient;
+use crate::simulation::simulated_users::user;
 
 /// Longest time from a reconnect to the response to what was asked before it, over a perfect link.
 const REPEATED_WITHIN: Duration = Duration::from_millis(20);

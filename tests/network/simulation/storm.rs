@@ -9,10 +9,10 @@ use std::time::Duration;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::choices::Choices;
-use crate::faulty_link::FaultyLink;
-use crate::simulated_journal::Disk;
-use crate::simulated_network::{Cut, SimulatedNetwork};
+use crate::simulation::choices::Choices;
+use crate::simulation::faulty_link::FaultyLink;
+use crate::simulation::simulated_journal::Disk;
+use crate::simulation::simulated_network::{Cut, SimulatedNetwork};
 
 /// After the last fault: all have reconnected, logged in again, and resynchronised.
 const RECOVERY: Duration = Duration::from_secs(90);
