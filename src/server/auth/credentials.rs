@@ -30,8 +30,8 @@ use crate::common::types::{UserName, UserNameError};
 pub const RECORD_PREFIX: &str = "$fileshare$";
 /// Prefix of the records that this program writes and reads.
 const RECORD_PREFIX_V1: &str = "$fileshare$1$";
-/// Largest credentials file, bytes: enough for hundreds of thousands of records.
-const FILE_MAX_BYTES: u64 = 256 << 20;
+/// Largest credentials file, bytes: enough for hundreds of thousands of records. Unit tests write a file of this size.
+const FILE_MAX_BYTES: u64 = if cfg!(test) { 1 << 20 } else { 256 << 20 };
 /// Lines parsed by one task of the thread pool; a shorter file is parsed without a pool.
 const LINES_PER_TASK: usize = 256;
 /// The published passwords of the sample file.
@@ -115,18 +115,14 @@ pub enum LineProblem {
 
 impl Credentials {
     pub fn read(path: &Path) -> Result<Self, CredentialsError> {
-        Self::read_at_most(path, FILE_MAX_BYTES)
-    }
-
-    fn read_at_most(path: &Path, max_bytes: u64) -> Result<Self, CredentialsError> {
         let unreadable = |source| CredentialsError::Unreadable { path: path.into(), source };
         let file = File::open(path).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
         // The full capacity at once: a buffer that grows would leave copies of passwords in freed memory.
-        let capacity = metadata.len().min(max_bytes) as usize + 1;
+        let capacity = metadata.len().min(FILE_MAX_BYTES) as usize + 1;
         let mut text = Zeroizing::new(Vec::with_capacity(capacity));
-        file.take(max_bytes + 1).read_to_end(&mut text).map_err(unreadable)?;
-        if text.len() as u64 > max_bytes {
+        file.take(FILE_MAX_BYTES + 1).read_to_end(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > FILE_MAX_BYTES {
             return Err(CredentialsError::TooLarge { path: path.into() });
         }
         let mut credentials = Self::parse(&text, path)?;

@@ -139,11 +139,10 @@ fn a_version_changes_only_with_the_secret() {
 #[test]
 fn a_file_that_is_too_large_is_refused_and_not_cut() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let text = "hans secret\n";
-    fs::write(&file, text).unwrap();
-    let read = |max_bytes| Credentials::read_at_most(file.path(), max_bytes);
-    assert_eq!(read(text.len() as u64).unwrap().users.len(), 1);
-    assert!(matches!(read(text.len() as u64 - 1), Err(CredentialsError::TooLarge { .. })));
+    fs::write(&file, "\n".repeat(FILE_MAX_BYTES as usize)).unwrap();
+    assert!(Credentials::read(file.path()).unwrap().users.is_empty());
+    fs::write(&file, "\n".repeat(FILE_MAX_BYTES as usize + 1)).unwrap();
+    assert!(matches!(Credentials::read(file.path()), Err(CredentialsError::TooLarge { .. })));
 }
 
 #[test]
