@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::test_support::relay::{TcpRelay, UdpRelay};
-use crate::test_support::{Client, Running, TestEnv, entries, seeded_bytes};
+use crate::test_support::{Client, Running, TestEnv, entries, seeded_bytes, wait_until};
 
 const MIB: usize = 1 << 20;
 
@@ -105,9 +105,7 @@ fn a_download_of_a_passed_file_continues_after_a_kill() {
     // A kill may come too late.
     for _ in 0..20 {
         let vader = env.client("vader").user().args(["-q"]).commands(&["get f"]).spawn();
-        while entries(&dir).iter().map(arrived).sum::<u64>() < 8 * MIB as u64 {
-            std::thread::yield_now();
-        }
+        wait_until("8 MiB arrive", || entries(&dir).iter().map(arrived).sum::<u64>() >= 8 * MIB as u64);
         vader.signal(Signal::KILL);
         vader.finish();
         let done = env.client("vader").user().args(["-q", "--json"]).run(&["get f"]);
@@ -143,9 +141,7 @@ fn a_client_that_is_killed_while_it_saves_small_files_leaves_whole_ones_and_noth
     };
     for round in 0..3 {
         let vader = env.client("vader").user().args(["-q"]).commands(&["get many/"]).spawn();
-        while entries(&dir).len() < 300 + 800 * round {
-            std::thread::yield_now();
-        }
+        wait_until("files arrive", || entries(&dir).len() >= 300 + 800 * round);
         vader.signal(Signal::KILL);
         vader.finish();
         saved(&dir);

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::{Value, json};
 
 use crate::test_support::relay::UdpRelay;
-use crate::test_support::{CREDENTIALS, Client, Running, TIMEOUT, TestEnv};
+use crate::test_support::{CREDENTIALS, Client, Running, TIMEOUT, TestEnv, wait_until};
 
 /// Until a test fails that waits for a figure; each takes a round trip to the server.
 const MAX_LOOKS: usize = 200_000;
@@ -312,9 +312,7 @@ fn the_status_address_must_be_free() {
 /// Until SIGSTOP has come.
 fn wait_stopped(program: &Running) {
     let proc_stat = format!("/proc/{}/stat", program.id());
-    while !std::fs::read_to_string(&proc_stat).unwrap().contains(") T ") {
-        std::thread::yield_now();
-    }
+    wait_until("the program stops", || std::fs::read_to_string(&proc_stat).unwrap().contains(") T "));
 }
 
 /// A supervisor's socket, which a server is started with.

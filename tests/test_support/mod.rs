@@ -243,7 +243,7 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Waits until a condition on files holds, which no program reports.
+/// Waits until a condition holds that no program reports.
 pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let started = std::time::Instant::now();
     while !condition() {
