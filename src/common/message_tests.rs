@@ -85,20 +85,24 @@ fn client_messages() -> Vec<(ClientMessage, String)> {
     ]
 }
 
+fn source_grant(ticket: Vec<u8>) -> SourceGrant {
+    SourceGrant {
+        user: user("h"),
+        address: "127.0.0.1:258".parse().unwrap(),
+        has_free_slot: true,
+        file_mask: 1,
+        key: [0xcc; 32].into(),
+        ticket,
+    }
+}
+
 fn server_messages() -> Vec<(ServerMessage, String)> {
     let hash = "aa".repeat(32);
     let digest = PublicationsDigest([0xdd; 16]);
     let dd = "dd".repeat(16);
     let own = OwnPublication { name: file("a"), content: content(), restricted: true, age_s: 60 };
     let found = AvailableContent { name: file("a"), content: content(), sources: 2, age_s: 60, users: UsersDigest(3) };
-    let grant = SourceGrant {
-        user: user("h"),
-        address: "127.0.0.1:258".parse().unwrap(),
-        has_free_slot: true,
-        file_mask: 1,
-        key: [0xcc; 32].into(),
-        ticket: vec![9],
-    };
+    let grant = source_grant(vec![9]);
     let cc = "cc".repeat(32);
     let state = SubscriptionState { changes: 300, present: 3, absent: 1_000 };
     vec![
@@ -241,17 +245,7 @@ fn replies_beyond_their_limits_are_rejected() {
         assert_eq!(decoded(list(cursor(CURSOR_MAX_BYTES))), Ok(()));
         assert_eq!(decoded(list(cursor(CURSOR_MAX_BYTES + 1))), Err(MessageError::OverLimit));
     }
-    let granted = |bytes| {
-        let source = SourceGrant {
-            user: user("h"),
-            address: "127.0.0.1:258".parse().unwrap(),
-            has_free_slot: true,
-            file_mask: 1,
-            key: [0xcc; 32].into(),
-            ticket: vec![9; bytes],
-        };
-        Response::Sources { sources: vec![source], next: None }
-    };
+    let granted = |bytes| Response::Sources { sources: vec![source_grant(vec![9; bytes])], next: None };
     assert_eq!(decoded(granted(TICKET_MAX_BYTES)), Ok(()));
     assert_eq!(decoded(granted(TICKET_MAX_BYTES + 1)), Err(MessageError::OverLimit));
 }
