@@ -5,9 +5,9 @@
     scripts/mutants.py --again [--with TEST]... [--only TEXT] [PATH...]
 
 Tries all mutants in PATH, files and folders of src; with --sample N:PATH so many of PATH, with --sample N of what is left, chosen by
---seed (default 1). Nothing is sampled in a PATH of --except. Tests are those of the library, with --only those whose name holds TEXT; --with
-network adds those of tests/network, and so on. The order is random: Ctrl-C ends a run, and what was tried until then is a sample.
---again keeps what was found before, tries what has survived, and in PATH also what was not tried yet.
+--seed (default 1). Nothing is sampled in a PATH of --except. Tests are those of the library, with --only those whose name holds TEXT;
+--with network adds those of tests/network, and so on. The order is random: Ctrl-C ends a run, and what was tried until then is a
+sample. --again keeps what was found before, tries what has survived, and in PATH also what was not tried yet.
 
 cargo-mutants says what the mutants are. Building each takes a minute, so all are written into a copy of the sources behind switches
 (mutant_switches.py), and the environment variable MUTANT turns one on. Each test runs once to see which mutants it reaches; then

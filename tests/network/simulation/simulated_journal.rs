@@ -86,8 +86,7 @@ impl SimulatedJournal {
 
     /// The user's publications on the disk.
     pub fn files_of(&self, user: &UserName) -> BTreeMap<FileName, Content> {
-        let files = self.disk.publications.iter().filter(|((owner, _), _)| owner == user);
-        files.map(|((_, name), (content, ..))| (name.clone(), *content)).collect()
+        self.publications_of(user).into_iter().map(|(name, (content, _))| (name, content)).collect()
     }
 
     /// The user's publications on the disk, with their audiences.

@@ -17,10 +17,6 @@ impl SimulatedClient {
         self.own_publications.load(now, &mut self.session);
     }
 
-    pub fn is_in_storm(&self) -> bool {
-        self.is_in_storm
-    }
-
     /// The client dies. Its user, with what is published, is that of the next client.
     pub fn die(&mut self, now: Instant) {
         self.give_up_pending();
@@ -41,8 +37,9 @@ impl SimulatedClient {
     pub(super) fn give_up_pending(&mut self) {
         self.to_publish = None;
         if let Some((_, request)) = self.pending.take() {
-            self.own_publications.doubt(names_of(&request));
-            self.uncertain.extend(names_of(&request));
+            let names = names_of(&request);
+            self.own_publications.doubt(names.clone());
+            self.uncertain.extend(names);
         }
     }
 

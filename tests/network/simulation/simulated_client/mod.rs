@@ -63,8 +63,8 @@ pub struct SimulatedClient {
     /// What has happened since it was last printed, if it is printed.
     pub trace: Option<Vec<String>>,
     /// In a storm: what fails is tried again.
-    is_in_storm: bool,
-    /// What it own_publications, in a storm.
+    pub is_in_storm: bool,
+    /// What the client serves, in a storm.
     pub own_publications: SimulatedPublications,
     /// Whether a result may differ from what the user expects: the server has lost data.
     pub tolerates_differences: bool,

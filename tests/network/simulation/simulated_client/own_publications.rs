@@ -18,8 +18,6 @@ pub struct SimulatedPublications {
     pending: BTreeMap<RequestHandle, Part>,
     /// The pages of this login's list until all are here.
     listed: Vec<OwnPublication>,
-    /// Whether this login's list was loaded.
-    is_loaded: bool,
     /// Whether a request of this login's list has failed.
     has_failed: bool,
     /// Announced before the server has accepted them: nobody gets a ticket for what it has not.
@@ -38,7 +36,7 @@ impl SimulatedPublications {
     /// The user has logged in.
     pub fn load(&mut self, now: Instant, session: &mut Session) {
         self.login = self.own.begin_login();
-        (self.is_loaded, self.has_failed) = (false, false);
+        self.has_failed = false;
         self.unaccepted.clear();
         self.uncertain.clear();
         self.listed.clear();
@@ -84,7 +82,6 @@ impl SimulatedPublications {
         }
         if !self.pending.values().any(|part| part.login == login) {
             self.own.end_loading(login, true);
-            self.is_loaded |= login == self.login;
         }
     }
 
@@ -148,7 +145,7 @@ impl SimulatedPublications {
         let is_known = |name: &&FileName| !self.uncertain.contains(*name) && !self.unaccepted.contains(*name);
         let served = self.own.names_with_prefix("", usize::MAX);
         let served: Vec<&FileName> = served.iter().filter(is_known).collect();
-        if self.is_loaded {
+        if self.is_loaded() {
             let listed: Vec<&FileName> = stored.keys().filter(is_known).collect();
             assert_eq!(served, listed, "what {user} serves, and the disk");
         }
@@ -162,7 +159,8 @@ impl SimulatedPublications {
         }
     }
 
+    /// Whether the list of this login was loaded. Nothing must be pending: the table would wait for it, in real time.
     pub fn is_loaded(&self) -> bool {
-        self.is_loaded
+        self.own.is_complete()
     }
 }

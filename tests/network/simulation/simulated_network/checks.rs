@@ -17,8 +17,9 @@ use crate::simulation::simulated_users::user;
 /// Longest time from a reconnect to the response to what was asked before it, over a perfect link.
 const REPEATED_WITHIN: Duration = Duration::from_millis(20);
 
-/// A wait that is longer than a check, and what a server and a client need at most until a wait is met.
+/// A wait's own time, longer than a check.
 const WAIT: Duration = Duration::from_secs(60);
+/// Longest time from a publication to the end of a wait for it, over a perfect link.
 const NOTIFIED_WITHIN: Duration = Duration::from_secs(5);
 
 impl SimulatedNetwork {

@@ -192,7 +192,7 @@ impl SimulatedNetwork {
     /// No user gives another command; runs until the pending ones have their responses. No wait must be late.
     pub fn finish_commands(&mut self) {
         let waits = self.clients().flat_map(|client| client.waits.values().map(move |wait| (client, wait)));
-        for (client, wait) in waits.filter(|(client, _)| !client.is_in_storm()) {
+        for (client, wait) in waits.filter(|(client, _)| !client.is_in_storm) {
             self.world().check(&client.user, wait, self.now, None);
         }
         for client in self.clients_mut() {
@@ -398,7 +398,7 @@ impl SimulatedNetwork {
         traced.into_iter().for_each(|line| self.trace(|| format!("{}: {line}", user(number))));
         let client = self.clients[number].as_mut().expect("the client is alive");
         let mut ended = std::mem::take(&mut client.ended_waits);
-        if client.is_in_storm() {
+        if client.is_in_storm {
             // The oracle does not know all faults of a storm.
             ended.clear();
         }
